@@ -1,0 +1,193 @@
+"""The contract between AIPO and a graph.
+
+A graph is a compiled LangGraph `StateGraph` whose state has the keys of `RolloutState`, whose
+context is `RolloutContext`, and which starts from empty lists. It appends segments; the engine reads
+the last state, whatever happened to the graph. Nodes are async and reach everything that belongs to
+one rollout through `runtime.context`; nothing heavy travels in the state.
+
+    async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict:
+        piece, finish = await runtime.context.sample(state["segments"], stop=("</consult>",))
+        return {"segments": [piece]}
+"""
+
+import hashlib
+import operator
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langgraph.config import get_config
+from langgraph.graph.state import CompiledStateGraph
+
+from aipo.errors import AgentError, GraphError, PolicyError
+from aipo.policies import Policy, Sampling
+from aipo.task import Env, Task
+from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, concatenate, of_policy, segment
+
+
+class RolloutState(TypedDict, total=False):
+    """What every graph's state must have; a graph may add keys of its own.
+
+    `stops` and `reward_parts` are keyed by policy name: a graph with several policies yields one
+    trace for each. `reward_parts[p] = None` says that the answer could not be scored.
+    """
+
+    segments: Annotated[list[Segment], operator.add]
+    consults: Annotated[list[Consult], operator.add]
+    stops: Annotated[dict[str, StopReason], operator.or_]
+    reward_parts: Annotated[dict[str, dict[str, float] | None], operator.or_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatModel:
+    """An agent's LangChain chat model with what a trace records of it."""
+
+    model: BaseChatModel
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutContext:
+    """Everything that belongs to one rollout. `calls` is the one thing that grows."""
+
+    task: Task
+    mode: Mode
+    env: Env
+    policies: Mapping[str, Policy]
+    chats: Mapping[str, ChatModel]
+    sampling: Sampling
+    seed: int
+    forbidden_ids: tuple[int, ...] = ()
+    started: float = field(default_factory=time.perf_counter)
+    calls: list[Call] = field(default_factory=list)
+
+    async def sample(
+        self,
+        segments: Sequence[Segment],
+        *,
+        policy: str = "policy",
+        stop: tuple[str, ...] = (),
+        source: str = "policy",
+    ) -> tuple[Segment, Literal["stop", "eos", "length"]]:
+        """Lets `policy` go on from its context; the random seed depends on the rollout and the turn.
+
+        Raises:
+            PolicyError: sampling failed, or no token is left of `sampling.max_tokens`.
+        """
+        context = of_policy(segments, policy)
+        room = self.room(segments, policy=policy)
+        if room <= 0:
+            raise PolicyError(
+                f"tokens left for {policy!r}: got {room}, allowed >= 1, in task {self.task.task_id!r}"
+            )
+        turn = sum(s.role is Role.POLICY for s in context)
+        engine = self.policies[policy]
+        done = await engine.sample(
+            concatenate(context),
+            max_tokens=room,
+            temperature=self.sampling.temperature,
+            stop=stop,
+            forbidden_ids=self.forbidden_ids,
+            seed=derive_seed(self.seed, policy, turn),
+        )
+        piece = segment(
+            Role.POLICY,
+            source,
+            done.token_ids,
+            logprobs=done.logprobs,
+            entropies=done.entropies,
+            policy_version=done.policy_version,
+            policy=policy,
+        )
+        return piece, done.finish
+
+    def room(self, segments: Sequence[Segment], *, policy: str = "policy") -> int:
+        """Tokens that are left of `sampling.max_tokens`; everything after the prompt counts."""
+        spent = sum(len(s) for s in of_policy(segments, policy) if s.role is not Role.PROMPT)
+        return self.sampling.max_tokens - spent
+
+    async def chat(self, agent: str, messages: Sequence[BaseMessage]) -> str:
+        """One recorded call of an agent's chat model; returns the reply's text.
+
+        Raises:
+            AgentError: `agent` has no chat model. What the model itself raises is recorded and passed
+                on, for LangGraph's retry policy to judge.
+        """
+        if agent not in self.chats:
+            raise AgentError(f"chat model of agent: got {agent!r}, allowed {sorted(self.chats)}")
+        chat = self.chats[agent]
+        started = time.perf_counter()
+        reply: str | None = None
+        error: str | None = None
+        usage: Mapping[str, Any] = {}
+        try:
+            answer = await chat.model.ainvoke(list(messages))
+            reply = str(answer.text)
+            usage = getattr(answer, "usage_metadata", None) or {}
+            return reply
+        except BaseException as caught:
+            error = f"{type(caught).__name__}: {caught}"
+            raise
+        finally:
+            self.calls.append(
+                Call(
+                    agent=agent,
+                    visit=current_visit(),
+                    model=chat.name,
+                    messages=tuple({"role": m.type, "content": str(m.text)} for m in messages),
+                    reply=reply,
+                    settings=dict(chat.settings),
+                    tokens_in=usage.get("input_tokens"),
+                    tokens_out=usage.get("output_tokens"),
+                    started=started - self.started,
+                    seconds=time.perf_counter() - started,
+                    error=error,
+                )
+            )
+
+
+def current_visit() -> str:
+    """Id of the node execution that is running, unique within the rollout; empty outside a graph."""
+    try:
+        namespace = get_config()["metadata"]["langgraph_checkpoint_ns"]
+    except (RuntimeError, KeyError):
+        return ""
+    return str(namespace).rpartition(":")[2]
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed (63 bits) that depends on every part and on nothing else."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def check_graph(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Refuses what does not meet the contract.
+
+    Raises:
+        GraphError: not a compiled graph, a state key or its reducer is missing, another context, or
+            a checkpointer (it would cost more than the rollout).
+    """
+    if not isinstance(graph, CompiledStateGraph):
+        raise GraphError(
+            f"graph {name!r}: got {type(graph).__name__}, allowed a compiled StateGraph (call .compile())"
+        )
+    wanted = get_type_hints(RolloutState, include_extras=True)
+    for key in wanted:
+        channel = graph.channels.get(key)
+        reducer = getattr(channel, "operator", None)
+        if channel is None or reducer is None:
+            got = "no such key" if channel is None else "a key without a reducer"
+            raise GraphError(
+                f"state key {key!r} of graph {name!r}: got {got}, allowed the key as aipo.graph.RolloutState has it"
+            )
+    schema = graph.context_schema
+    if not (isinstance(schema, type) and issubclass(schema, RolloutContext)):
+        raise GraphError(f"context_schema of graph {name!r}: got {schema!r}, allowed RolloutContext")
+    if graph.checkpointer:
+        raise GraphError(f"graph {name!r}: got a checkpointer, allowed none while rolling out")
+    return graph

@@ -1,0 +1,82 @@
+"""Finding what the configuration names: `module:function` or `file.py:function`.
+
+The working directory comes first on the import path, so that a user's edited `graphs/` wins over an
+installed copy. Everything loaded has a file and a fingerprint, which a run prints and records.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aipo.errors import LoadError
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A function and where it came from. `fingerprint` is of the whole file."""
+
+    name: str
+    function: Callable[..., Any]
+    file: Path
+    fingerprint: str
+
+
+def prefer_working_directory() -> None:
+    """Puts the working directory first on the import path."""
+    here = str(Path.cwd())
+    if sys.path[:1] != [here]:
+        sys.path.insert(0, here)
+
+
+def load(name: str) -> Loaded:
+    """Imports what `name` says.
+
+    Raises:
+        LoadError: `name` is not of the form, or the module, file or function does not exist.
+    """
+    module_name, _, attribute = name.rpartition(":")
+    if not module_name or not attribute:
+        raise LoadError(f"name of an object: got {name!r}, allowed 'module:function' or 'file.py:function'")
+    module = _from_file(module_name) if module_name.endswith(".py") else _from_module(module_name, name)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) or inspect.isclass(v))
+        raise LoadError(f"object in {module_name!r}: got {attribute!r}, allowed one of {known}")
+    file = Path(inspect.getsourcefile(module) or module_name).resolve()
+    return Loaded(name, function, file, fingerprint(file))
+
+
+def fingerprint(path: Path) -> str:
+    """First 16 hex digits of the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _from_module(module_name: str, name: str) -> Any:
+    prefer_working_directory()
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise LoadError(
+            f"module of {name!r}: got {error.name!r} which is not found, looked in {sys.path}"
+        ) from error
+
+
+def _from_file(file_name: str) -> Any:
+    path = Path(file_name).expanduser().resolve()
+    if not path.is_file():
+        raise LoadError(f"file: got {file_name!r}, allowed an existing .py file, looked at {path}")
+    # Keyed by path, so that two files of the same name do not stand in for each other.
+    module_name = f"aipo_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"file: got {file_name!r}, allowed a file that Python can import, looked at {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,69 @@
+"""A prompt: one Markdown file that users edit, with one section per step.
+
+    ## check
+    Task: check
+    Is this claim right? {{ request }}
+
+`## name` starts the section of one step. What stands before the first heading is a note for people
+and is never sent. Sections are Jinja templates; a variable that the step does not offer is an error.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import StrictUndefined, UndefinedError
+from jinja2.sandbox import SandboxedEnvironment
+
+from aipo.errors import LoadError
+from aipo.loading import fingerprint
+
+_HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
+_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Sections of one prompt file, by name."""
+
+    file: Path
+    fingerprint: str
+    sections: Mapping[str, str]
+
+    @classmethod
+    def load(cls, path: Path) -> "Prompt":
+        """Reads a prompt file.
+
+        Raises:
+            LoadError: the file does not exist or has no section.
+        """
+        if not path.is_file():
+            near = sorted(p.name for p in path.parent.glob("*.md"))
+            raise LoadError(f"prompt: got {str(path)!r}, which is not a file, allowed one of {near}")
+        pieces = _HEADING.split(path.read_text(encoding="utf-8"))
+        sections = {name: _strip(body) for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
+        if not sections:
+            raise LoadError(f"prompt {path}: got no section, allowed at least one line '## name'")
+        return cls(path.resolve(), fingerprint(path), sections)
+
+    def render(self, section: str, **variables: object) -> str:
+        """Text of `section` with `variables` filled in.
+
+        Raises:
+            LoadError: no such section, or the template names a variable that is not offered.
+        """
+        if section not in self.sections:
+            raise LoadError(
+                f"section of prompt {self.file}: got {section!r}, allowed {sorted(self.sections)}"
+            )
+        try:
+            return _ENVIRONMENT.from_string(self.sections[section]).render(**variables)
+        except UndefinedError as error:
+            raise LoadError(
+                f"prompt {self.file}, section {section!r}: {error}, allowed {sorted(variables)}"
+            ) from error
+
+
+def _strip(body: str) -> str:
+    return body.strip("\n")

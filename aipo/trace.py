@@ -1,0 +1,306 @@
+"""The trace: what happened in one rollout, token by token.
+
+A graph's state *is* the trace: segments are appended while the graph runs and nothing is ever
+decoded and encoded again, so the concatenated segments are exactly the ids that the policy saw and
+sampled. Whoever produced a segment sets its role; the text never does. All nouns are frozen.
+
+Nothing heavy is imported here: the store, the viewer and `aipo --help` all read traces.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+
+from aipo.errors import TraceError
+
+SCHEMA_VERSION = 1
+
+
+def _array(dtype: type[np.generic]) -> BeforeValidator:
+    def convert(value: object) -> npt.NDArray[Any]:
+        array = np.array(value, dtype=dtype)
+        if array.ndim != 1:
+            raise ValueError(f"expected a flat list, got {array.ndim} axes")
+        array.flags.writeable = False
+        return array
+
+    return BeforeValidator(convert)
+
+
+Int32 = Annotated[npt.NDArray[np.int32], _array(np.int32)]
+Float32 = Annotated[npt.NDArray[np.float32], _array(np.float32)]
+
+
+class Role(StrEnum):
+    """Who produced a segment."""
+
+    PROMPT = "prompt"
+    POLICY = "policy"
+    AGENT = "agent"
+    ENV = "env"
+
+
+class Mode(StrEnum):
+    """Under which rules a rollout ran."""
+
+    ASSISTED = "assisted"
+    SOLO = "solo"
+    REPLAY = "replay"
+
+
+class StopReason(StrEnum):
+    """Why a rollout ended. The last four are failures: no reward, no gradient."""
+
+    EOS = "eos"
+    LENGTH = "length"
+    UNSCORED = "unscored"
+    ERROR = "error"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+
+    @property
+    def failed(self) -> bool:
+        return self not in (StopReason.EOS, StopReason.LENGTH)
+
+
+class _ByValue:
+    """Equality that compares arrays by content, which a dataclass's own does not."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
+        return all(_same(getattr(self, name), getattr(other, name)) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return bool(a == b)
+
+
+@with_config(ConfigDict(arbitrary_types_allowed=True))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment(_ByValue):
+    """A run of tokens with one producer.
+
+    Args:
+        role: who produced the tokens.
+        source: the node or agent that did (`policy`, `knowledge`, ...).
+        token_ids: int32 ids, never empty for the policy.
+        logprobs: behaviour log-probabilities (nats) of exactly these ids, one each; None = unknown.
+        entropies: entropies (nats) of the distributions they were sampled from, or None.
+        policy_version: number of optimiser steps behind the weights that sampled, or None.
+        policy: whose context the segment belongs to; one graph run may carry several contexts.
+
+    Raises:
+        TraceError: lengths differ, a log-probability is NaN or positive, or a policy segment has none.
+    """
+
+    role: Role
+    source: str
+    token_ids: Int32
+    logprobs: Float32 | None = None
+    entropies: Float32 | None = None
+    policy_version: int | None = None
+    policy: str = "policy"
+
+    def __post_init__(self) -> None:
+        for name in ("logprobs", "entropies"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.token_ids):
+                raise TraceError(
+                    f"{name} of a {self.role} segment from {self.source!r}: "
+                    f"got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
+                )
+        if self.logprobs is not None and not (self.logprobs <= 1e-3).all():
+            bad = self.logprobs[~(self.logprobs <= 1e-3)][0]
+            raise TraceError(
+                f"log-probability in a {self.role} segment from {self.source!r}: got {bad}, allowed <= 0"
+            )
+        if self.role is Role.POLICY and self.logprobs is None:
+            raise TraceError(
+                f"policy segment from {self.source!r}: got no log-probabilities, allowed one per token"
+            )
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consult:
+    """One request to an agent and what came of it.
+
+    Args:
+        agent: the name that the policy asked for, known or not.
+        request: text between the tags, None when the request was never closed.
+        reply: text that was spliced in, None when the agent gave none.
+        error: why there was no reply, or why it was changed; None when all went well.
+        request_segment: index (within this policy's segments) of the segment that asked.
+        request_start: index, in that segment, of the first token of the opening tag; None when the
+            tag shares a token with other text, so that it cannot be cut out.
+        reply_segment: index of the segment that answered (agent feedback or an env notice).
+        policy: whose context the consult belongs to.
+    """
+
+    agent: str
+    request: str | None
+    reply: str | None
+    error: str | None = None
+    request_segment: int
+    request_start: int | None
+    reply_segment: int
+    policy: str = "policy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One chat-model call inside an agent. Times are seconds since the rollout began."""
+
+    agent: str
+    visit: str
+    model: str
+    messages: tuple[dict[str, str], ...]
+    reply: str | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+    attempts: int = 1
+    started: float
+    seconds: float
+    cached: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One execution of a node. `path` nests by slashes; times are seconds since the rollout began."""
+
+    path: str
+    started: float
+    seconds: float | None
+    outcome: str
+    calls: tuple[Call, ...] = ()
+
+
+@with_config(ConfigDict(arbitrary_types_allowed=True))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace(_ByValue):
+    """One rollout of one policy.
+
+    `reward` is the weighted sum of `reward_parts`; None means never scored, which is not 0.0.
+    `advantage` is set by `aipo.credit` and stays None for a failed rollout.
+    """
+
+    trace_id: str
+    run_id: str
+    group_id: str
+    task_id: str
+    step: int
+    index: int
+    mode: Mode
+    policy: str = "policy"
+    parent_id: str | None = None
+    fork_token: int | None = None
+    task: dict[str, Any]
+    seed: int
+    sampling: dict[str, Any]
+    forbidden_ids: tuple[int, ...] = ()
+    segments: tuple[Segment, ...]
+    consults: tuple[Consult, ...] = ()
+    visits: tuple[Visit, ...] = ()
+    reward_parts: dict[str, float] = field(default_factory=dict)
+    reward: float | None = None
+    advantage: float | None = None
+    stop_reason: StopReason
+    error: str | None = None
+    policy_version: int | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    started: float = 0.0
+    seconds: float = 0.0
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def failed(self) -> bool:
+        return self.stop_reason.failed
+
+    @property
+    def token_ids(self) -> npt.NDArray[np.int32]:
+        """Every id of the context, in order; shape (T,)."""
+        return concatenate(self.segments)
+
+    def count(self, role: Role) -> int:
+        """How many tokens `role` produced."""
+        return sum(len(s) for s in self.segments if s.role is role)
+
+    def to_json(self) -> bytes:
+        """One line of JSON, without the line end. float32 values survive exactly."""
+        return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    @classmethod
+    def from_json(cls, line: bytes | str, where: str = "a trace") -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            TraceError: not JSON, another schema version, or fields that do not fit; names `where`.
+        """
+        try:
+            raw = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise TraceError(f"{where} is torn: {error}") from error
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if version != SCHEMA_VERSION:
+            raise TraceError(f"schema version of {where}: got {version!r}, allowed {SCHEMA_VERSION}")
+        try:
+            return _adapter(cls).validate_python(raw)
+        except ValidationError as error:
+            raise TraceError(f"{where} does not fit the schema: {error}") from error
+
+
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
+
+
+def concatenate(segments: Iterable[Segment]) -> npt.NDArray[np.int32]:
+    """Ids of `segments` in order; shape (T,)."""
+    parts = [s.token_ids for s in segments]
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def of_policy(segments: Sequence[Segment], policy: str) -> tuple[Segment, ...]:
+    """The context of one policy out of a graph's segments."""
+    return tuple(s for s in segments if s.policy == policy)
+
+
+def segment(
+    role: Role, source: str, token_ids: Sequence[int] | npt.NDArray[np.int32], **rest: Any
+) -> Segment:
+    """A segment from plain lists; converts and freezes the arrays."""
+    arrays = {
+        name: _frozen(rest.pop(name), np.float32)
+        for name in ("logprobs", "entropies")
+        if rest.get(name) is not None
+    }
+    return Segment(role=role, source=source, token_ids=_frozen(token_ids, np.int32), **arrays, **rest)
+
+
+def _frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    array = np.array(values, dtype=dtype)
+    array.flags.writeable = False
+    return array

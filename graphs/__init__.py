@@ -1,0 +1,1 @@
+"""Graphs and prompts: the room that users edit."""

@@ -1,0 +1,145 @@
+"""A policy that writes what it is told, and a tokenizer of single characters; neither needs torch.
+
+For tests, notebooks and trying a graph out: what the policy says is in plain sight, so what is left
+to look at is the graph.
+
+    tokenizer = CharTokenizer(specials=("<consult:verify>", "</consult>"))
+    policy = ScriptedPolicy(tokenizer, ["<consult:verify>2+2=5?</consult>", "2+2=4"])
+"""
+
+import re
+import string
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from aipo.errors import PolicyError
+from aipo.policies import Completion, Tokenizer
+
+_PRINTABLE = "\n" + "".join(c for c in string.printable if c.isprintable())
+_ENTROPY = 0.5
+
+
+class CharTokenizer:
+    """One id per character and one per special string.
+
+    Args:
+        specials: strings that are one token where the text is trusted (`control=True`).
+        alphabet: the characters it knows; printable ASCII and the line end by default. Any other
+            character becomes `unk_id`, whose text is U+FFFD.
+        eos: text of the end token, which is special too.
+    """
+
+    def __init__(
+        self, specials: Sequence[str] = (), alphabet: str | None = None, *, eos: str = "<eos>"
+    ) -> None:
+        marks = dict.fromkeys((eos, *specials))
+        self._texts = (*marks, "\ufffd", *dict.fromkeys(_PRINTABLE if alphabet is None else alphabet))
+        self._ids = {text: token_id for token_id, text in enumerate(self._texts)}
+        longest_first = sorted(marks, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) + "|.", re.DOTALL)
+        self.eos_id = self._ids[eos]
+        self.pad_id = self.eos_id
+        self.unk_id = self._ids["\ufffd"]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        pieces = self._control.findall(text) if control else text
+        return [self._ids.get(piece, self.unk_id) for piece in pieces]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode(text, control=True)
+
+    def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
+        return "".join(self._texts[i] for i in token_ids)
+
+    def token_id(self, text: str) -> int | None:
+        return self._ids.get(text)
+
+
+class ScriptedPolicy:
+    """Writes a script, turn by turn; every log-probability is the same constant.
+
+    It keeps no state, so any number of rollouts can share it. With a sequence, the next text is the
+    first one that does not yet stand in the context, counted in order: text n counts as written when
+    it is found (up to its stop string or end token) after text n - 1. A text that is also part of
+    the prompt would thus be passed over. With a callable, the context's text is mapped to the next text.
+
+    Args:
+        tokenizer: texts of the script are encoded as control text: a policy may write tags.
+        script: the texts, or a function from context to text. The end token is added where a text
+            holds no stop string.
+        logprob: of every token, in nats.
+    """
+
+    version = 0
+
+    def __init__(
+        self, tokenizer: Tokenizer, script: Sequence[str] | Callable[[str], str], *, logprob: float = -0.1
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._script = script
+        self._logprob = logprob
+
+    async def sample(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        stop: tuple[str, ...] = (),
+        forbidden_ids: tuple[int, ...] = (),
+        seed: int = 0,
+    ) -> Completion:
+        """See `aipo.policies.Policy.sample`; temperature and seed change nothing.
+
+        Raises:
+            PolicyError: no context, no room, the script has run out, or it writes a forbidden token.
+        """
+        if len(token_ids) == 0 or max_tokens < 1:
+            raise PolicyError(
+                f"request: got {len(token_ids)} context tokens and max_tokens={max_tokens}, allowed >= 1 each"
+            )
+        written, finish = self._turn(self.tokenizer.decode(token_ids), stop)
+        if len(written) > max_tokens:
+            written, finish = written[:max_tokens], "length"
+        forbidden = sorted(set(written) & set(forbidden_ids))
+        if forbidden:
+            raise PolicyError(
+                f"script: got the forbidden tokens {[self.tokenizer.decode([i]) for i in forbidden]}, "
+                f"in {self.tokenizer.decode(written)!r}"
+            )
+        shape = len(written)
+        return Completion(
+            token_ids=np.array(written, np.int32),
+            logprobs=np.full(shape, self._logprob, np.float32),
+            entropies=np.full(shape, _ENTROPY, np.float32),
+            finish=finish,
+            policy_version=self.version,
+        )
+
+    def _turn(self, context: str, stop: tuple[str, ...]) -> tuple[list[int], Literal["stop", "eos"]]:
+        if callable(self._script):
+            return self._cut(self._script(context), stop)
+        position = 0
+        for text in self._script:
+            written, finish = self._cut(text, stop)
+            found = context.find(self.tokenizer.decode(written), position)
+            if found < 0:
+                return written, finish
+            position = found + len(self.tokenizer.decode(written))
+        raise PolicyError(f"script of {len(self._script)} texts: got one turn more, after {context[-80:]!r}")
+
+    def _cut(self, text: str, stop: tuple[str, ...]) -> tuple[list[int], Literal["stop", "eos"]]:
+        """Ids of `text` up to the token that completes a stop string, or with the end token."""
+        token_ids = self.tokenizer.encode(text, control=True)
+        for end in range(1, len(token_ids) + 1):
+            if token_ids[end - 1] == self.tokenizer.eos_id:
+                return token_ids[:end], "eos"
+            if stop and any(s in self.tokenizer.decode(token_ids[:end]) for s in stop):
+                return token_ids[:end], "stop"
+        return [*token_ids, self.tokenizer.eos_id], "eos"

@@ -1,0 +1,121 @@
+"""The command line: the composition root, and the only file of `aipo` that knows `graphs` and `envs`."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from aipo.errors import AipoError, RunError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+console = Console()
+
+ConfigName = Annotated[str, typer.Option("--config", help="a preset (aipo, grpo, mask) or a YAML file")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder that the demo leaves its runs and report in")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[int, typer.Option(help="seeds the facts, the cold start and the training")] = 0,
+    arms: Annotated[str, typer.Option(help="presets to train, side by side")] = "aipo,grpo",
+) -> None:
+    """The main job on the embedded miniature: train, evaluate alone, compare, report."""
+    from aipo.demo import run_demo
+
+    run_demo(out, seed=seed, arms=tuple(arms.split(",")), console=console)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="where to put copies of graphs/ and envs/")]) -> None:
+    """Copies graphs/ and envs/ out, to edit them. Run `aipo` from that folder and the copies are used."""
+    import envs
+    import graphs
+
+    for package in (graphs, envs):
+        source = Path(package.__path__[0])
+        target = folder / source.name
+        if target.exists():
+            raise RunError(f"init: got {target}, which exists already, allowed a folder without it")
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        console.print(f"copied {target}")
+    console.print(f"Next: cd {folder} && aipo graph consult", highlight=False)
+
+
+@app.command()
+def train(
+    config: ConfigName = "aipo",
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="evaluate the trained policy at the end")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Trains a policy and leaves a run folder."""
+    from aipo.config import load_config
+    from aipo.train import train_run
+
+    train_run(load_config(config, overrides or ()), resume=resume, evaluate=evaluate, console=console)
+
+
+@app.command("eval")
+def evaluate_run(
+    run: Annotated[Path | None, typer.Option(help="a run folder: its configuration and trained policy")] = None,
+    config: ConfigName = "aipo",
+    name: Annotated[str, typer.Option(help="name of the evaluation's file")] = "eval",
+    overrides: Overrides = None,
+) -> None:
+    """Evaluates a policy: solo, solo with consult tags forbidden, and assisted; pass@k with intervals."""
+    from aipo.train import evaluate_folder
+
+    evaluate_folder(run, config, overrides or (), name=name, console=console)
+
+
+@app.command()
+def graph(
+    name: Annotated[str, typer.Argument(help="consult, solo, module:function or file.py:function")] = "consult",
+    config: ConfigName = "aipo",
+    overrides: Overrides = None,
+) -> None:
+    """Prints a graph as a mermaid picture, sub-graphs included, and the files it was made from."""
+    from aipo.compose import build_graphs, drawing
+    from aipo.config import load_config
+
+    short = f"graphs.{name}:{name}"
+    chosen = name if ":" in name else short
+    built = build_graphs(load_config(config, [f"graph.name={chosen}", *(overrides or ())]))
+    print(drawing(built.graph)["mermaid"])
+    table = Table("part", "file", "fingerprint", box=None)
+    for part, file in built.files.items():
+        table.add_row(part, str(file), built.fingerprints[part])
+    console.print(table)
+
+
+def main() -> None:
+    """Runs a command; an error that AIPO raises on purpose is one message and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; what is finished is kept", style="yellow")
+        sys.exit(130)
+    except AipoError as error:
+        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except Exception as error:
+        # click's own usage errors carry their message and exit code.
+        if hasattr(error, "exit_code") and hasattr(error, "show"):
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(error.exit_code)  # type: ignore[attr-defined]
+        raise
+
+
+if __name__ == "__main__":
+    main()

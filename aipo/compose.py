@@ -1,0 +1,218 @@
+"""From a configuration to the objects that it names. Nothing else sees `Config`."""
+
+import inspect
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from langgraph.graph.state import CompiledStateGraph
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from aipo.agent import Agent, AgentSpec, check_agent, node_settings
+from aipo.config import AgentConfig, Config
+from aipo.errors import ConfigError, LoadError
+from aipo.graph import ChatModel, check_graph
+from aipo.loading import Loaded, fingerprint, load
+from aipo.policies import Sampling
+from aipo.policies.local import LocalPolicy
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.prompt import Prompt
+from aipo.rollout import RolloutEngine
+from aipo.task import Env
+
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graphs:
+    """A built graph with its agents' chat models, and the files that all of it came from."""
+
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    chats: Mapping[str, ChatModel]
+    files: Mapping[str, Path]
+    fingerprints: Mapping[str, str]
+
+
+def build_env(config: Config) -> Env:
+    """The environment; one that takes a `seed` is given `run.seed` unless its options say otherwise."""
+    loaded = load(config.env.name)
+    return _call(loaded, config.env.options, f"env.options of {config.env.name}", seed=config.run.seed)
+
+
+def build_graphs(config: Config) -> Graphs:
+    """The main graph with every agent's sub-graph in it.
+
+    Raises:
+        LoadError: a file, function, prompt or secret is missing.
+        ConfigError: options that a function does not take.
+        GraphError: a graph breaks the contract.
+    """
+    built = {name: _build_agent(name, agent, config.run.seed) for name, agent in config.agents.items()}
+    main = load(config.graph.name)
+    takes_agents = "agents" in inspect.signature(main.function).parameters
+    given = {"agents": {name: agent for name, (agent, _, _) in built.items()}} if takes_agents else {}
+    graph = check_graph(
+        _call(main, {**config.graph.options, **given}, f"graph.options of {main.name}"), main.name
+    )
+    files = {"graph": main.file}
+    for part in built.values():
+        files |= part[2]
+    prompt_files: Mapping[str, Path] = getattr(graph, "prompt_files", {})
+    files |= prompt_files
+    chats = {name: chat for name, (_, chat, _) in built.items() if chat is not None}
+    return Graphs(graph=graph, chats=chats, files=files, fingerprints=_fingerprints(files))
+
+
+def build_model(config: Config, progress: Progress | None = None) -> Path | str:
+    """Folder or hub name of the policy's weights; runs the function that makes them if one is named."""
+    name = config.policy.model
+    if ":" not in name:
+        return name
+    offered = {"seed": config.run.seed, "progress": progress}
+    return _call(load(name), config.policy.options, f"policy.options of {name}", **offered)
+
+
+def build_policy(config: Config, model: Path | str) -> LocalPolicy:
+    """The policy, in this process.
+
+    Raises:
+        LoadError: there is no model at `model`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
+    device = config.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.policy.dtype))
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise LoadError(
+            f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model: {error}"
+        ) from error
+    return LocalPolicy(network.to(device), HFTokenizer(tokenizer), max_batch=config.policy.max_batch)
+
+
+def forbidden_ids(config: Config, policy: LocalPolicy) -> tuple[int, ...]:
+    """Ids of the tags that a rollout with forbidden tags cannot write.
+
+    Raises:
+        ConfigError: such rollouts are asked for, and a tag is not one token.
+    """
+    tags = [tag.format(agent=name) for tag in config.rollout.forbid_tags for name in config.agents]
+    ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
+    broken = [tag for tag, token_id in ids.items() if token_id is None]
+    wanted = config.method.forbid_share > 0 or "forbid" in config.evaluate.settings
+    if broken and wanted:
+        raise ConfigError(
+            f"rollout.forbid_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
+            "one token (add them to the tokenizer, or set method.forbid_share=0 and leave `forbid` out of evaluate.settings)"
+        )
+    return tuple(sorted(i for i in ids.values() if i is not None))
+
+
+def build_engine(config: Config, policy: LocalPolicy, *, run_id: str) -> RolloutEngine:
+    """Everything that a rollout needs."""
+    graphs = build_graphs(config)
+    return RolloutEngine(
+        graph=graphs.graph,
+        env=build_env(config),
+        policies={"policy": policy},
+        chats=graphs.chats,
+        sampling=Sampling(temperature=config.rollout.temperature, max_tokens=config.rollout.max_tokens),
+        forbidden_ids=forbidden_ids(config, policy),
+        reward_weights=config.rollout.reward_weights,
+        deadline=config.rollout.deadline,
+        concurrency=config.rollout.concurrency,
+        run_id=run_id,
+        fingerprints=graphs.fingerprints,
+    )
+
+
+def manifest(graphs: Graphs, model: Path | str) -> dict[str, Any]:
+    """What a run was made of: versions, and file and fingerprint of each graph and prompt."""
+    packages = ("aipo", "torch", "transformers", "trl", "langgraph", "langchain-core")
+    return {
+        "model": str(model),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "files": {
+            name: {"file": str(file), "fingerprint": graphs.fingerprints[name]}
+            for name, file in graphs.files.items()
+        },
+    }
+
+
+def drawing(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
+    """Nodes (nested ones as `verify:check`), edges and the mermaid picture of a graph."""
+    picture = graph.get_graph(xray=True)
+    return {
+        "nodes": list(picture.nodes),
+        "edges": [
+            {"from": edge.source, "to": edge.target, "conditional": edge.conditional} for edge in picture.edges
+        ],
+        "mermaid": picture.draw_mermaid(),
+    }
+
+
+def _build_agent(name: str, config: AgentConfig, seed: int) -> tuple[Agent, ChatModel | None, dict[str, Path]]:
+    loaded = load(config.graph)
+    path = config.prompt or loaded.file.parent / "prompts" / f"{name}.md"
+    prompt = Prompt.load(path)
+    chat = _build_chat(name, config, seed)
+    node = node_settings(
+        attempts=config.attempts,
+        timeout=config.timeout,
+        cache=config.cache,
+        model=chat.name if chat else loaded.name,
+        prompt=prompt,
+        settings=chat.settings if chat else {},
+    )
+    graph = check_agent(loaded.function(AgentSpec(name=name, prompt=prompt, node=node)), name)
+    agent = Agent(
+        name=name, graph=graph, budget=config.budget, deadline=config.deadline, max_tokens=config.max_tokens
+    )
+    return agent, chat, {f"agents.{name}": loaded.file, f"prompts.{name}": prompt.file}
+
+
+def _build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
+    if config.model is None:
+        return None
+    secrets = {key: os.environ.get(variable) for key, variable in config.secrets.items()}
+    unset = [config.secrets[key] for key, value in secrets.items() if value is None]
+    if unset:
+        raise LoadError(f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set")
+    where = f"agents.{name}.options of {config.model}"
+    if "max_retries" in config.options:
+        raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
+    loaded = load(config.model)
+    # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
+    offered = {"max_retries": 0} if inspect.isclass(loaded.function) else {"seed": seed}
+    model = _call(loaded, {**config.options, **secrets}, where, **offered)
+    label = str(config.options.get("model", config.model))
+    return ChatModel(model=model, name=label, settings=dict(config.options))
+
+
+def _call(loaded: Loaded, options: Mapping[str, Any], where: str, **offered: Any) -> Any:
+    """Calls what was loaded; gives it those of `offered` that it takes and `options` leaves out."""
+    parameters = inspect.signature(loaded.function).parameters
+    keywords = {k: v for k, v in offered.items() if k in parameters} | dict(options)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = sorted(set(keywords) - set(parameters)) if not open_ended else []
+    if unknown:
+        raise ConfigError(f"{where}: got {unknown}, allowed {sorted(parameters)}")
+    try:
+        if inspect.isclass(loaded.function):
+            return loaded.function(**keywords)
+        return validate_call(loaded.function, config=ConfigDict(arbitrary_types_allowed=True))(**keywords)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _fingerprints(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: fingerprint(file) for name, file in files.items()}

@@ -1,0 +1,118 @@
+"""A run folder: everything that one run leaves behind.
+
+    config.yaml      resolved configuration (names of secret variables, never their values)
+    manifest.json    versions; file and fingerprint of every graph and prompt
+    graph.json       the drawing of the graph, so that no viewer has to import it
+    traces/          every trace, as it finished
+    metrics.jsonl    one line per optimiser step
+    checkpoints/     at generation boundaries
+    model/           the trained policy
+    evaluations/     one JSON file per evaluation
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aipo.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, *, resume: bool = False) -> "RunFolder":
+        """Makes the folder, or takes it up again.
+
+        Raises:
+            RunError: it holds files and `resume` is off, or `resume` is on and there is no run in it.
+        """
+        folder = cls(path)
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        if taken and not resume:
+            raise RunError(f"run.out: got {path}, which is not empty, allowed a new folder (or --resume)")
+        if resume and not folder.config.is_file():
+            raise RunError(f"--resume: got {path}, allowed a folder with a config.yaml of a run")
+        path.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+            RunError: `path` holds no config.yaml.
+        """
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise RunError(f"run folder: got {path}, allowed a folder with a config.yaml of a run")
+        return folder
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def graph(self) -> Path:
+        return self.path / "graph.json"
+
+    @property
+    def traces(self) -> Path:
+        return self.path / "traces"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def evaluation(self, name: str) -> Path:
+        """File of the evaluation called `name`."""
+        return self.path / "evaluations" / f"{name}.json"
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl that are complete; a torn last line is being written right now."""
+        if not self.metrics.is_file():
+            return []
+        text = self.metrics.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and --resume") from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` of indented JSON; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")

@@ -1,0 +1,220 @@
+"""The main state machine: a policy that may ask agents while it reasons.
+
+    prompt → policy ⇄ verify | knowledge | reasoning | ... | notice
+                │
+                └→ score
+
+After each stretch of sampling the policy node reads what the segment ended with. A good request goes
+to its agent's node, which runs the agent's sub-graph and splices the reply in; anything else gets a
+short notice; in both cases the policy goes on. Solo rollouts run through the same graph, but nothing is
+intercepted. Whatever becomes of an agent, the rollout goes on and its `Consult` says what happened.
+"""
+
+import asyncio
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+
+from aipo.agent import Agent
+from aipo.errors import ConfigError, GraphError, LoadError
+from aipo.graph import RolloutContext, RolloutState
+from aipo.prompt import Prompt
+from aipo.trace import Consult, Mode, Role, Segment, StopReason, concatenate, segment
+from graphs.protocol import NAME, Fault, Grammar, Request
+from graphs.solo import POLICY, Node, policy_prompt, prompt_node, score
+
+OUT_OF_ROOM = {"stops": {POLICY: StopReason.LENGTH}}
+
+
+class ConsultState(RolloutState, total=False):
+    """`request` is what the policy has just asked for, `asked` the agents that have been asked so far."""
+
+    request: Request | None
+    asked: Annotated[list[str], operator.add]
+
+
+def consult(
+    *,
+    agents: Mapping[str, Agent],
+    prompt: str | Path | Prompt = "policy.md",
+    budget: int = 3,
+    max_notices: int = 8,
+    grammar: Grammar | None = None,
+) -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
+    """The graph with agents.
+
+    Args:
+        agents: by name; each has its own budget, deadline and length besides.
+        prompt: file with sections `assisted` and `solo`; see `policy_prompt`.
+        budget: the most consults of one rollout. An agent that failed has been consulted, too.
+        max_notices: after so many notices nothing is intercepted any more.
+        grammar: tags and notices.
+
+    Raises:
+        ConfigError: an agent's name that cannot be a tag or a node.
+        LoadError: no such prompt.
+    """
+    grammar = grammar or Grammar()
+    allowed = _budgets(agents, budget)
+    graph = StateGraph(ConsultState, context_schema=RolloutContext)
+    graph.add_node("prompt", prompt_node(policy_prompt(prompt), agents=tuple(agents)))
+    graph.add_node("policy", _policy_node(agents, allowed, max_notices, grammar))
+    graph.add_node("notice", _notice_node(allowed, grammar))
+    graph.add_node("score", score)
+    for name in agents:
+        _check_name(name)
+        graph.add_node(name, _agent_node(agents[name], grammar))
+        graph.add_edge(name, "policy")
+    graph.add_edge(START, "prompt")
+    graph.add_edge("prompt", "policy")
+    graph.add_conditional_edges("policy", _route, [*agents, "notice", "score"])
+    graph.add_edge("notice", "policy")
+    graph.add_edge("score", END)
+    return graph.compile()
+
+
+def _check_name(name: str) -> None:
+    taken = {"prompt", "policy", "notice", "score", *ConsultState.__annotations__}
+    if name in taken or not re.fullmatch(NAME, name):
+        raise ConfigError(f"name of an agent: got {name!r}, allowed {NAME} except {sorted(taken)}")
+
+
+def _budgets(agents: Mapping[str, Agent], budget: int) -> Callable[[ConsultState], list[str]]:
+    """A function that says which agents may still be asked."""
+
+    def allowed(state: ConsultState) -> list[str]:
+        asked = state["asked"]
+        if len(asked) >= budget:
+            return []
+        return [name for name, agent in agents.items() if asked.count(name) < agent.budget]
+
+    return allowed
+
+
+def _route(state: ConsultState) -> str:
+    request = state["request"]
+    if request is None:
+        return "score"
+    return request.agent if request.fault is None else "notice"
+
+
+def _policy_node(
+    agents: Mapping[str, Agent],
+    allowed: Callable[[ConsultState], list[str]],
+    max_notices: int,
+    grammar: Grammar,
+) -> Node:
+    async def policy(state: ConsultState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        context, segments = runtime.context, state["segments"]
+        if state["stops"] or context.room(segments) <= 0:
+            return {**OUT_OF_ROOM, "request": None}
+        notices = sum(s.role is Role.ENV for s in segments)
+        listening = context.mode is not Mode.SOLO and notices < max_notices
+        piece, finish = await context.sample(segments, stop=(grammar.close,) if listening else ())
+        request = None
+        if listening and finish != "length":
+            tokenizer = context.policies[POLICY].tokenizer
+            request = _within(allowed(state), grammar.parse(tokenizer, piece.token_ids, agents))
+        stops = {} if request else {POLICY: StopReason(finish)}
+        return {"segments": [piece], "request": request, "stops": stops}
+
+    return policy
+
+
+def _within(allowed: list[str], request: Request | None) -> Request | None:
+    """The request, with a fault where the budgets forbid it."""
+    if request is None:
+        return None
+    if not allowed:
+        return replace(request, fault=Fault.EXHAUSTED)
+    if request.fault is None and request.agent not in allowed:
+        return replace(request, fault=Fault.SPENT)
+    return request
+
+
+def _notice_node(allowed: Callable[[ConsultState], list[str]], grammar: Grammar) -> Node:
+    async def notice(state: ConsultState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        request = _request(state)
+        assert request.fault is not None, "the router sends only faulty requests here"
+        text = grammar.notice(request.fault, request.agent, allowed(state))
+        return _notify(state, runtime.context, grammar, text, request.fault)
+
+    return notice
+
+
+def _agent_node(agent: Agent, grammar: Grammar) -> Node:
+    sub_graph = agent.graph  # closed over by the node: so the drawing finds it
+
+    async def ask(state: ConsultState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        context, request = runtime.context, _request(state)
+        tokenizer = context.policies[POLICY].tokenizer
+        room = context.room(state["segments"]) - sum(map(len, grammar.frame(tokenizer, agent.name)))
+        if room <= 0:
+            return OUT_OF_ROOM
+        try:
+            async with asyncio.timeout(agent.deadline) as limit:
+                answer = await sub_graph.ainvoke(
+                    {
+                        "question": context.task.prompt,
+                        "context": _work_so_far(state, context, request),
+                        "request": request.text,
+                    }
+                )
+            reply, error = str(answer.get("reply") or "").strip(), "no reply"
+        except (GraphBubbleUp, ConfigError, GraphError, LoadError):
+            raise  # LangGraph's own signals, and mistakes of whoever wrote the agent: not an agent's failure
+        except Exception as caught:  # an agent is anybody's code: whatever it raises is data
+            late = f"no reply within {agent.deadline} s"
+            reply, error = "", late if limit.expired() else f"{type(caught).__name__}: {caught}"
+        if not reply:
+            text = grammar.notice(Fault.UNAVAILABLE, agent.name, ())
+            return _notify(state, context, grammar, text, error) | {"asked": [agent.name]}
+        feedback = grammar.wrap(tokenizer, agent.name, reply, max_tokens=min(agent.max_tokens, room))
+        piece = segment(Role.AGENT, agent.name, feedback.token_ids)
+        return _answer(state, piece, feedback.text, feedback.change) | {"asked": [agent.name]}
+
+    return ask
+
+
+def _request(state: ConsultState) -> Request:
+    request = state["request"]
+    assert request is not None, "the router sends only requests here"
+    return request
+
+
+def _work_so_far(state: ConsultState, context: RolloutContext, request: Request) -> str:
+    """Text of the rollout after its prompt and before the request."""
+    earlier = [s for s in state["segments"][:-1] if s.role is not Role.PROMPT]
+    return context.policies[POLICY].tokenizer.decode(concatenate(earlier)) + request.before
+
+
+def _notify(
+    state: ConsultState, context: RolloutContext, grammar: Grammar, text: str, error: str
+) -> dict[str, Any]:
+    token_ids = grammar.wrap_notice(context.policies[POLICY].tokenizer, text)
+    if len(token_ids) > context.room(state["segments"]):
+        return OUT_OF_ROOM
+    return _answer(state, segment(Role.ENV, "notice", token_ids), None, str(error))
+
+
+def _answer(state: ConsultState, piece: Segment, reply: str | None, error: str | None) -> dict[str, Any]:
+    """Appends what the policy is told, and the record of the consult."""
+    request, asking = _request(state), len(state["segments"]) - 1
+    consult = Consult(
+        agent=request.agent,
+        request=request.text,
+        reply=reply,
+        error=error,
+        request_segment=asking,
+        request_start=request.start,
+        reply_segment=asking + 1,
+    )
+    return {"segments": [piece], "consults": [consult]}

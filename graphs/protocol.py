@@ -1,0 +1,242 @@
+"""The grammar of a consult: what a request looks like, and how a reply is put into the context.
+
+    <consult:knowledge>3@7</consult><feedback:knowledge>3@7=582</feedback>
+
+The policy writes the first half and stops on the closing tag; the graph appends the second half as one
+segment. Two rules keep the roles honest. A request is looked for only in tokens that the policy has just
+sampled, never in what anybody else wrote. And a reply is encoded as plain text with every tag of the
+grammar escaped, so that no agent can close its own feedback, ask another agent or write a control token.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from aipo.errors import ConfigError
+from aipo.policies import Tokenizer
+
+NAME = r"[\w.-]{1,64}"
+_UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class Fault(StrEnum):
+    """Why a request gets a notice instead of feedback."""
+
+    MALFORMED = "malformed"
+    NESTED = "nested"
+    UNCLOSED = "unclosed"
+    EMPTY = "empty"
+    UNKNOWN = "unknown agent"
+    SPENT = "agent's budget spent"
+    EXHAUSTED = "budget exhausted"
+    UNAVAILABLE = "unavailable"
+
+
+NOTICES: Mapping[Fault, str] = MappingProxyType(
+    {
+        Fault.MALFORMED: "Malformed. Write {form}. Agents: {allowed}.",
+        Fault.NESTED: "Nested. One request at a time. Agents: {allowed}.",
+        Fault.UNCLOSED: "Unclosed. Write {form}. Agents: {allowed}.",
+        Fault.EMPTY: "Empty. Write {form}. Agents: {allowed}.",
+        Fault.UNKNOWN: "No agent {agent}. Agents: {allowed}.",
+        Fault.SPENT: "{agent} has no consults left. Agents: {allowed}.",
+        Fault.EXHAUSTED: "No consults left. Go on alone.",
+        Fault.UNAVAILABLE: "{agent} is unavailable. Go on.",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a policy segment asked for.
+
+    Args:
+        agent: name in the last opening tag; empty when there is none.
+        text: what stands between the tags; None when one of them is missing.
+        before: text of the segment before the request.
+        start: index of the token that begins the request (the outermost opening tag), None when there
+            is no opening tag or it shares a token with the text before it.
+        fault: why it cannot be answered, None when it can.
+    """
+
+    agent: str
+    text: str | None
+    before: str
+    start: int | None
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """A wrapped reply: `token_ids` with the tags, `text` without; `change` says what was done to it."""
+
+    token_ids: list[int]
+    text: str
+    change: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """Tags and texts of the protocol. Every tag is `<...>`; the two with `{name}` carry an agent's name.
+
+    Args:
+        open, close: around a request.
+        feedback_open, feedback_close: around an agent's reply.
+        notice_open, notice_close: around a word from the machinery.
+        before, after: text around feedback and notices, tags included: a line end, if the model was
+            taught one.
+        notices: one text for each fault; `{agent}`, `{allowed}` (names) and `{form}` are filled in.
+
+    Raises:
+        ConfigError: a tag that cannot be told apart or escaped, or a notice that cannot be filled in.
+    """
+
+    open: str = "<consult:{name}>"
+    close: str = "</consult>"
+    feedback_open: str = "<feedback:{name}>"
+    feedback_close: str = "</feedback>"
+    notice_open: str = "<notice>"
+    notice_close: str = "</notice>"
+    before: str = ""
+    after: str = ""
+    notices: Mapping[Fault, str] = field(default_factory=lambda: NOTICES)
+
+    def __post_init__(self) -> None:
+        for tag in self._tags():
+            # '<' only in front and no '&': then escaping '<' cannot give birth to another tag.
+            if not re.fullmatch(r"<[^<>&]+>", tag):
+                raise ConfigError(f"tag of the consult grammar: got {tag!r}, allowed '<...>' without '<', '>', '&' inside")
+        for tag in (self.open, self.feedback_open):
+            if tag.count("{name}") != 1:
+                raise ConfigError(f"tag of the consult grammar: got {tag!r}, allowed one '{{name}}' in it")
+        if len(set(self._tags())) < 6:
+            raise ConfigError(f"tags of the consult grammar: got {self._tags()}, allowed six different ones")
+        for fault in Fault:
+            try:
+                self.notice(fault, "a", ["a"])
+            except (KeyError, IndexError, ValueError) as error:
+                raise ConfigError(
+                    f"notice for {fault.value!r}: got {self.notices.get(fault)!r} ({error!r}), "
+                    "allowed a text with {agent}, {allowed} and {form}"
+                ) from error
+
+    def parse(
+        self, tokenizer: Tokenizer, token_ids: npt.NDArray[np.int32], agents: Collection[str]
+    ) -> Request | None:
+        """The request in a segment that the policy has just sampled; None when it has no tag.
+
+        The request is what stands between the last opening tag and the first closing one.
+        """
+        text = tokenizer.decode(token_ids)
+        end = text.find(self.close)
+        tags = list(_opening(self.open).finditer(text, 0, end if end >= 0 else len(text)))
+        if not tags:
+            if end < 0:
+                return None
+            return Request(agent="", text=None, before=text[:end], start=None, fault=Fault.MALFORMED)
+        first, last = tags[0], tags[-1]
+        name = last["name"]
+        body = text[last.end() : end] if end >= 0 else None
+        fault = None
+        if body is None:
+            fault = Fault.UNCLOSED
+        elif first is not last:
+            fault = Fault.NESTED
+        elif name not in agents:
+            fault = Fault.UNKNOWN
+        elif not body.strip():
+            fault = Fault.EMPTY
+        start = _token_at(tokenizer, token_ids, text, first.start(), first.group())
+        return Request(agent=name, text=body, before=text[: first.start()], start=start, fault=fault)
+
+    def clean(self, text: str) -> str:
+        """`text` in which no tag of the grammar is left and every character can be encoded."""
+        return _tag_heads(self._tags()).sub("&lt;", _UNPRINTABLE.sub("\ufffd", text))
+
+    def frame(self, tokenizer: Tokenizer, agent: str) -> tuple[list[int], list[int]]:
+        """Ids around an agent's reply."""
+        opening = self.before + self.feedback_open.replace("{name}", agent)
+        closing = self.feedback_close + self.after
+        return tokenizer.encode(opening, control=True), tokenizer.encode(closing, control=True)
+
+    def wrap(self, tokenizer: Tokenizer, agent: str, reply: str, *, max_tokens: int) -> Feedback:
+        """The reply as it is spliced in, cut to `max_tokens` tokens between its tags."""
+        cleaned = self.clean(reply)
+        token_ids = tokenizer.encode(cleaned)
+        shown = tokenizer.decode(token_ids)
+        if shown != self.clean(shown):  # a tokenizer that normalises can bring a tag back
+            token_ids = tokenizer.encode(self.clean(shown))
+        changes = ["escaped"] if cleaned != reply else []
+        if len(token_ids) > max_tokens:
+            changes.append(f"cut from {len(token_ids)} to {max_tokens} tokens")
+        token_ids = token_ids[:max_tokens]
+        opening, closing = self.frame(tokenizer, agent)
+        return Feedback(
+            token_ids=[*opening, *token_ids, *closing],
+            text=tokenizer.decode(token_ids),
+            change=", ".join(changes) or None,
+        )
+
+    def notice(self, fault: Fault, agent: str, allowed: Collection[str]) -> str:
+        """What the policy is told, without the tags."""
+        form = self.open.replace("{name}", "NAME") + "request" + self.close
+        return self.notices[fault].format(agent=agent, allowed=", ".join(allowed), form=form)
+
+    def wrap_notice(self, tokenizer: Tokenizer, text: str) -> list[int]:
+        """Ids of a notice with its tags; its text is plain, so that the form in it is no control token."""
+        return [
+            *tokenizer.encode(self.before + self.notice_open, control=True),
+            *tokenizer.encode(text),
+            *tokenizer.encode(self.notice_close + self.after, control=True),
+        ]
+
+    def _tags(self) -> tuple[str, ...]:
+        return (
+            *(self.open, self.close),
+            *(self.feedback_open, self.feedback_close),
+            *(self.notice_open, self.notice_close),
+        )
+
+
+@lru_cache
+def _opening(tag: str) -> re.Pattern[str]:
+    head, tail = tag.split("{name}")
+    return re.compile(f"{re.escape(head)}(?P<name>{NAME}){re.escape(tail)}")
+
+
+@lru_cache
+def _tag_heads(tags: tuple[str, ...]) -> re.Pattern[str]:
+    """The '<' of every tag; a tag with a name is known by what stands before the name."""
+    rests = (re.escape(tag.partition("{name}")[0][1:]) for tag in tags)
+    return re.compile(f"<(?={'|'.join(rests)})")
+
+
+def _token_at(
+    tokenizer: Tokenizer, token_ids: npt.NDArray[np.int32], text: str, start: int, tag: str
+) -> int | None:
+    """Index of the token that begins at character `start` of `text`, None when none does.
+
+    A tokenizer need not decode token by token as it decodes the whole, so a candidate counts only when
+    both of its sides decode to the right text.
+    """
+    head, tail = text[:start], text[start:]
+
+    def candidates() -> Iterator[int]:
+        mark = tokenizer.token_id(tag)
+        if mark is not None:
+            yield from np.flatnonzero(token_ids == mark).tolist()
+        for index, token_id in enumerate(token_ids.tolist()):
+            piece = tokenizer.decode([token_id])
+            if piece.startswith(tag[0]) and tail.startswith(piece):
+                yield index
+
+    for index in candidates():
+        if tokenizer.decode(token_ids[index:]) == tail and tokenizer.decode(token_ids[:index]) == head:
+            return index
+    return None

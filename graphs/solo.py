@@ -1,0 +1,77 @@
+"""The plainest rollout: prompt → policy → score. Nobody helps and nothing is intercepted."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+
+from aipo.graph import RolloutContext, RolloutState
+from aipo.prompt import Prompt
+from aipo.trace import Mode, Role, StopReason, concatenate, segment
+
+POLICY = "policy"
+PROMPTS = Path(__file__).parent / "prompts"
+
+Node = Callable[[Any, Runtime[RolloutContext]], Awaitable[dict[str, Any]]]
+
+
+def solo(*, prompt: str | Path | Prompt = "policy.md") -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
+    """The graph without agents.
+
+    Args:
+        prompt: file with a section `solo`; see `policy_prompt`.
+
+    Raises:
+        LoadError: no such file.
+    """
+    graph = StateGraph(RolloutState, context_schema=RolloutContext)
+    graph.add_node("prompt", prompt_node(policy_prompt(prompt), agents=()))
+    graph.add_node("policy", _policy)
+    graph.add_node("score", score)
+    graph.add_edge(START, "prompt")
+    graph.add_edge("prompt", "policy")
+    graph.add_edge("policy", "score")
+    graph.add_edge("score", END)
+    return graph.compile()
+
+
+def policy_prompt(prompt: str | Path | Prompt) -> Prompt:
+    """A prompt file of `graphs/prompts` by its name, or any other file by its path.
+
+    Raises:
+        LoadError: no such file.
+    """
+    if isinstance(prompt, Prompt):
+        return prompt
+    inside = PROMPTS / prompt
+    return Prompt.load(inside if inside.is_file() or not Path(prompt).is_file() else Path(prompt))
+
+
+def prompt_node(prompt: Prompt, *, agents: Sequence[str]) -> Node:
+    """A node that writes the first segment. Without agents it is always the section `solo`."""
+
+    async def write_prompt(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        context = runtime.context
+        section = "solo" if context.mode is Mode.SOLO or not agents else "assisted"
+        text = prompt.render(section, question=context.task.prompt, agents=agents)
+        token_ids = context.policies[POLICY].tokenizer.encode_prompt(text)
+        return {"segments": [segment(Role.PROMPT, "prompt", token_ids)]}
+
+    return write_prompt
+
+
+async def _policy(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    piece, finish = await runtime.context.sample(state["segments"])
+    return {"segments": [piece], "stops": {POLICY: StopReason(finish)}}
+
+
+async def score(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    """Scores what the policy itself wrote: no agent can earn its reward."""
+    context = runtime.context
+    tokenizer = context.policies[POLICY].tokenizer
+    token_ids = concatenate(s for s in state["segments"] if s.role is Role.POLICY)
+    text = tokenizer.decode(token_ids[token_ids != tokenizer.eos_id])
+    return {"reward_parts": {POLICY: context.env.score(context.task, text)}}

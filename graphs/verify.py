@@ -1,0 +1,77 @@
+"""The verifier: is what the policy claims right, and if not, what is?
+
+    (find) → check → (verdict)
+
+`find` picks the claim out of a long request, `verdict` reads a finding that is not in the form asked
+for; both are skipped where there is nothing to do.
+"""
+
+import re
+from typing import Any
+
+from langgraph.cache.memory import InMemoryCache
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+
+from aipo.agent import AgentSpec, AgentState
+from aipo.graph import RolloutContext
+
+_RIGHT = re.compile(r"\W*right\W*", re.IGNORECASE)
+_WRONG = re.compile(r"\W*wrong\W*: *(?P<correction>\S.*)", re.IGNORECASE)
+
+
+class VerifyState(AgentState, total=False):
+    """`claim` is one line; `finding` is what the check came to."""
+
+    claim: str
+    finding: str
+
+
+def verify(
+    spec: AgentSpec, *, short_request: int = 120
+) -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
+    """The sub-graph of an agent that replies `right` or a corrected claim.
+
+    Args:
+        short_request: a request of one line and so many characters is the claim itself.
+    """
+
+    async def find(state: VerifyState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        reply = await runtime.context.chat(spec.name, spec.message("find", **state))
+        return {"claim": reply.strip() or state["request"]}
+
+    async def check(state: VerifyState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        claim = state.get("claim", state["request"].strip())
+        finding = await runtime.context.chat(spec.name, spec.message("check", **{**state, "claim": claim}))
+        return {"claim": claim, "finding": finding, "reply": read_verdict(finding)}
+
+    async def verdict(state: VerifyState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        reply = await runtime.context.chat(spec.name, spec.message("verdict", **state))
+        return {"reply": read_verdict(reply) or reply.strip()}
+
+    def first(state: VerifyState) -> str:
+        request = state["request"].strip()
+        return "check" if len(request) <= short_request and "\n" not in request else "find"
+
+    def then(state: VerifyState) -> str:
+        return END if state["reply"] else "verdict"
+
+    graph = StateGraph(VerifyState, context_schema=RolloutContext)
+    graph.add_node("find", find, **spec.node)
+    graph.add_node("check", check, **spec.node)
+    graph.add_node("verdict", verdict, **spec.node)
+    graph.add_conditional_edges(START, first, ["find", "check"])
+    graph.add_edge("find", "check")
+    graph.add_conditional_edges("check", then, ["verdict", END])
+    graph.add_edge("verdict", END)
+    return graph.compile(cache=InMemoryCache() if "cache_policy" in spec.node else None)
+
+
+def read_verdict(finding: str) -> str:
+    """`right`, or the correction, from the last line of `finding`; empty when it says neither."""
+    last = finding.strip().rpartition("\n")[2].strip()
+    if _RIGHT.fullmatch(last):
+        return "right"
+    wrong = _WRONG.fullmatch(last)
+    return wrong["correction"].strip() if wrong else ""

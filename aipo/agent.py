@@ -75,7 +75,8 @@ def transient(error: Exception) -> bool:
     if isinstance(status, int):
         return status in (408, 409, 429) or status >= 500
     names = {c.__name__ for c in type(error).__mro__}
-    return bool(names & {"ConnectionError", "TimeoutError", "APIConnectionError", "TransportError"})
+    worth = {"ConnectionError", "TimeoutError", "NodeTimeoutError", "APIConnectionError", "TransportError"}
+    return bool(names & worth)
 
 
 def node_settings(

@@ -9,17 +9,21 @@ and is never sent. Sections are Jinja templates; a variable that the step does n
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import StrictUndefined, UndefinedError
+from jinja2 import StrictUndefined, Template, UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
 
 from aipo.errors import LoadError
 from aipo.loading import fingerprint
 
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
+_LOADED: ContextVar[list["Prompt"] | None] = ContextVar("loaded_prompts", default=None)
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
@@ -45,7 +49,11 @@ class Prompt:
         sections = {name: _strip(body) for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
         if not sections:
             raise LoadError(f"prompt {path}: got no section, allowed at least one line '## name'")
-        return cls(path.resolve(), fingerprint(path), sections)
+        prompt = cls(path.resolve(), fingerprint(path), sections)
+        loaded = _LOADED.get()
+        if loaded is not None:
+            loaded.append(prompt)
+        return prompt
 
     def render(self, section: str, **variables: object) -> str:
         """Text of `section` with `variables` filled in.
@@ -58,11 +66,27 @@ class Prompt:
                 f"section of prompt {self.file}: got {section!r}, allowed {sorted(self.sections)}"
             )
         try:
-            return _ENVIRONMENT.from_string(self.sections[section]).render(**variables)
+            return _template(self.sections[section]).render(**variables)
         except UndefinedError as error:
             raise LoadError(
                 f"prompt {self.file}, section {section!r}: {error}, allowed {sorted(variables)}"
             ) from error
+
+
+@lru_cache
+def _template(source: str) -> Template:
+    """Compiling a template takes longer than a whole step of a graph."""
+    return _ENVIRONMENT.from_string(source)
+
+
+@contextmanager
+def loaded_prompts() -> Iterator[list[Prompt]]:
+    """Lists every prompt that is loaded inside the block, so that a run can record what it used."""
+    token = _LOADED.set(loaded := [])
+    try:
+        yield loaded
+    finally:
+        _LOADED.reset(token)
 
 
 def _strip(body: str) -> str:

@@ -99,7 +99,7 @@ def _budgets(agents: Mapping[str, Agent], budget: int) -> Callable[[ConsultState
     return allowed
 
 
-def _route(state: ConsultState) -> str:
+async def _route(state: ConsultState) -> str:
     request = state["request"]
     if request is None:
         return "score"

@@ -55,11 +55,11 @@ def knowledge(
         reply = await runtime.context.chat(spec.name, spec.message("condense", **state))
         return {"reply": reply.strip() or state["reply"]}
 
-    def first(state: KnowledgeState) -> str:
+    async def first(state: KnowledgeState) -> str:
         request = state["request"].strip()
         return "answer" if len(request) <= short_request and "\n" not in request else "formulate"
 
-    def then(state: KnowledgeState) -> str:
+    async def then(state: KnowledgeState) -> str:
         return END if len(state["reply"]) <= short_reply else "condense"
 
     graph = StateGraph(KnowledgeState, context_schema=RolloutContext)

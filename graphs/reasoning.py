@@ -46,11 +46,11 @@ def reasoning(
         reply = await runtime.context.chat(spec.name, spec.message("condense", **state))
         return {"reply": reply.strip() or state["reply"]}
 
-    def first(state: ReasoningState) -> str:
+    async def first(state: ReasoningState) -> str:
         request = state["request"].strip()
         return "next" if len(request) <= short_request and "\n" not in request else "restate"
 
-    def then(state: ReasoningState) -> str:
+    async def then(state: ReasoningState) -> str:
         return END if len(state["reply"]) <= short_reply else "condense"
 
     graph = StateGraph(ReasoningState, context_schema=RolloutContext)

@@ -50,11 +50,11 @@ def verify(
         reply = await runtime.context.chat(spec.name, spec.message("verdict", **state))
         return {"reply": read_verdict(reply) or reply.strip()}
 
-    def first(state: VerifyState) -> str:
+    async def first(state: VerifyState) -> str:
         request = state["request"].strip()
         return "check" if len(request) <= short_request and "\n" not in request else "find"
 
-    def then(state: VerifyState) -> str:
+    async def then(state: VerifyState) -> str:
         return END if state["reply"] else "verdict"
 
     graph = StateGraph(VerifyState, context_schema=RolloutContext)

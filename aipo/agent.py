@@ -18,7 +18,7 @@ from aipo.errors import ConfigError, GraphError
 from aipo.prompt import Prompt
 
 
-class AgentState(TypedDict, total=False):
+class AgentState(TypedDict):
     """What an agent is given (`question`, `context`, `request`) and gives back (`reply`).
 
     `context` is the text of the rollout so far, up to the request. A sub-graph may add keys.

@@ -28,7 +28,7 @@ from aipo.task import Env, Task
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, concatenate, of_policy, segment
 
 
-class RolloutState(TypedDict, total=False):
+class RolloutState(TypedDict):
     """What every graph's state must have; a graph may add keys of its own.
 
     `stops` and `reward_parts` are keyed by policy name: a graph with several policies yields one

@@ -34,7 +34,7 @@ from graphs.solo import POLICY, Node, policy_prompt, prompt_node, score
 OUT_OF_ROOM = {"stops": {POLICY: StopReason.LENGTH}}
 
 
-class ConsultState(RolloutState, total=False):
+class ConsultState(RolloutState):
     """`request` is what the policy has just asked for, `asked` the agents that have been asked so far."""
 
     request: Request | None
@@ -159,8 +159,9 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
         room = context.room(state["segments"]) - sum(map(len, grammar.frame(tokenizer, agent.name)))
         if room <= 0:
             return OUT_OF_ROOM
+        limit = asyncio.timeout(agent.deadline)
         try:
-            async with asyncio.timeout(agent.deadline) as limit:
+            async with limit:
                 answer = await sub_graph.ainvoke(
                     {
                         "question": context.task.prompt,

@@ -48,7 +48,9 @@ def knowledge(
         query = state.get("query", state["request"].strip())
         reply = await lookup(query) if lookup else None
         if not reply:
-            reply = await runtime.context.chat(spec.name, spec.message("answer", **{**state, "request": query}))
+            reply = await runtime.context.chat(
+                spec.name, spec.message("answer", **{**state, "request": query})
+            )
         return {"reply": reply.strip()}
 
     async def condense(state: KnowledgeState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:

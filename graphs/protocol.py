@@ -111,7 +111,9 @@ class Grammar:
         for tag in self._tags():
             # '<' only in front and no '&': then escaping '<' cannot give birth to another tag.
             if not re.fullmatch(r"<[^<>&]+>", tag):
-                raise ConfigError(f"tag of the consult grammar: got {tag!r}, allowed '<...>' without '<', '>', '&' inside")
+                raise ConfigError(
+                    f"tag of the consult grammar: got {tag!r}, allowed '<...>' without '<', '>', '&' inside"
+                )
         for tag in (self.open, self.feedback_open):
             if tag.count("{name}") != 1:
                 raise ConfigError(f"tag of the consult grammar: got {tag!r}, allowed one '{{name}}' in it")

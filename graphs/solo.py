@@ -15,7 +15,7 @@ from aipo.trace import Mode, Role, StopReason, concatenate, segment
 POLICY = "policy"
 PROMPTS = Path(__file__).parent / "prompts"
 
-Node = Callable[[Any, Runtime[RolloutContext]], Awaitable[dict[str, Any]]]
+Node = Callable[..., Awaitable[dict[str, Any]]]
 
 
 def solo(*, prompt: str | Path | Prompt = "policy.md") -> CompiledStateGraph[Any, RolloutContext, Any, Any]:

@@ -28,9 +28,7 @@ class VerifyState(AgentState, total=False):
     finding: str
 
 
-def verify(
-    spec: AgentSpec, *, short_request: int = 120
-) -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
+def verify(spec: AgentSpec, *, short_request: int = 120) -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
     """The sub-graph of an agent that replies `right` or a corrected claim.
 
     Args:

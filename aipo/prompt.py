@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import StrictUndefined, Template, UndefinedError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import SandboxedEnvironment
 
 from aipo.errors import LoadError
@@ -40,7 +40,7 @@ class Prompt:
         """Reads a prompt file.
 
         Raises:
-            LoadError: the file does not exist or has no section.
+            LoadError: the file does not exist, has no section or is not a template.
         """
         if not path.is_file():
             near = sorted(p.name for p in path.parent.glob("*.md"))
@@ -49,6 +49,11 @@ class Prompt:
         sections = {name: _strip(body) for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
         if not sections:
             raise LoadError(f"prompt {path}: got no section, allowed at least one line '## name'")
+        for name, body in sections.items():
+            try:
+                _template(body)
+            except TemplateSyntaxError as error:
+                raise LoadError(f"prompt {path}, section {name!r}, line {error.lineno}: {error}") from error
         prompt = cls(path.resolve(), fingerprint(path), sections)
         loaded = _LOADED.get()
         if loaded is not None:
@@ -67,7 +72,7 @@ class Prompt:
             )
         try:
             return _template(self.sections[section]).render(**variables)
-        except UndefinedError as error:
+        except TemplateError as error:
             raise LoadError(
                 f"prompt {self.file}, section {section!r}: {error}, allowed {sorted(variables)}"
             ) from error

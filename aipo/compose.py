@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import ConfigDict, ValidationError, validate_call
@@ -18,11 +18,12 @@ from aipo.errors import ConfigError, LoadError
 from aipo.graph import ChatModel, check_graph
 from aipo.loading import Loaded, fingerprint, load
 from aipo.policies import Sampling
-from aipo.policies.local import LocalPolicy
-from aipo.policies.tokenizer import HFTokenizer
-from aipo.prompt import Prompt
+from aipo.prompt import Prompt, loaded_prompts
 from aipo.rollout import RolloutEngine
 from aipo.task import Env
+
+if TYPE_CHECKING:
+    from aipo.policies.local import LocalPolicy
 
 Progress = Callable[[int, int, float], None]
 
@@ -51,20 +52,22 @@ def build_graphs(config: Config) -> Graphs:
         ConfigError: options that a function does not take.
         GraphError: a graph breaks the contract.
     """
-    built = {name: _build_agent(name, agent, config.run.seed) for name, agent in config.agents.items()}
     main = load(config.graph.name)
-    takes_agents = "agents" in inspect.signature(main.function).parameters
-    given = {"agents": {name: agent for name, (agent, _, _) in built.items()}} if takes_agents else {}
-    graph = check_graph(
-        _call(main, {**config.graph.options, **given}, f"graph.options of {main.name}"), main.name
-    )
+    with loaded_prompts() as prompts:
+        built = {name: _build_agent(name, agent, config.run.seed) for name, agent in config.agents.items()}
+        agents = {name: part.agent for name, part in built.items()}
+        graph = check_graph(
+            _call(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
+        )
     files = {"graph": main.file}
-    for part in built.values():
-        files |= part[2]
-    prompt_files: Mapping[str, Path] = getattr(graph, "prompt_files", {})
-    files |= prompt_files
-    chats = {name: chat for name, (_, chat, _) in built.items() if chat is not None}
-    return Graphs(graph=graph, chats=chats, files=files, fingerprints=_fingerprints(files))
+    files |= {f"agents.{name}": part.file for name, part in built.items()}
+    files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
+    return Graphs(
+        graph=graph,
+        chats={name: part.chat for name, part in built.items() if part.chat is not None},
+        files=files,
+        fingerprints={name: fingerprint(file) for name, file in files.items()},
+    )
 
 
 def build_model(config: Config, progress: Progress | None = None) -> Path | str:
@@ -76,14 +79,18 @@ def build_model(config: Config, progress: Progress | None = None) -> Path | str:
     return _call(load(name), config.policy.options, f"policy.options of {name}", **offered)
 
 
-def build_policy(config: Config, model: Path | str) -> LocalPolicy:
+def build_policy(config: Config, model: Path | str) -> "LocalPolicy":
     """The policy, in this process.
 
     Raises:
         LoadError: there is no model at `model`.
     """
+    # Heavy: `aipo graph` composes without a policy and must not wait for torch.
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from aipo.policies.local import LocalPolicy
+    from aipo.policies.tokenizer import HFTokenizer
 
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
@@ -98,7 +105,7 @@ def build_policy(config: Config, model: Path | str) -> LocalPolicy:
     return LocalPolicy(network.to(device), HFTokenizer(tokenizer), max_batch=config.policy.max_batch)
 
 
-def forbidden_ids(config: Config, policy: LocalPolicy) -> tuple[int, ...]:
+def forbidden_ids(config: Config, policy: "LocalPolicy") -> tuple[int, ...]:
     """Ids of the tags that a rollout with forbidden tags cannot write.
 
     Raises:
@@ -116,9 +123,8 @@ def forbidden_ids(config: Config, policy: LocalPolicy) -> tuple[int, ...]:
     return tuple(sorted(i for i in ids.values() if i is not None))
 
 
-def build_engine(config: Config, policy: LocalPolicy, *, run_id: str) -> RolloutEngine:
+def build_engine(config: Config, graphs: Graphs, policy: "LocalPolicy", *, run_id: str) -> RolloutEngine:
     """Everything that a rollout needs."""
-    graphs = build_graphs(config)
     return RolloutEngine(
         graph=graphs.graph,
         env=build_env(config),
@@ -160,10 +166,15 @@ def drawing(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
     }
 
 
-def _build_agent(name: str, config: AgentConfig, seed: int) -> tuple[Agent, ChatModel | None, dict[str, Path]]:
+class _Built(NamedTuple):
+    agent: Agent
+    chat: ChatModel | None
+    file: Path
+
+
+def _build_agent(name: str, config: AgentConfig, seed: int) -> _Built:
     loaded = load(config.graph)
-    path = config.prompt or loaded.file.parent / "prompts" / f"{name}.md"
-    prompt = Prompt.load(path)
+    prompt = Prompt.load(config.prompt or loaded.file.parent / "prompts" / f"{name}.md")
     chat = _build_chat(name, config, seed)
     node = node_settings(
         attempts=config.attempts,
@@ -177,7 +188,7 @@ def _build_agent(name: str, config: AgentConfig, seed: int) -> tuple[Agent, Chat
     agent = Agent(
         name=name, graph=graph, budget=config.budget, deadline=config.deadline, max_tokens=config.max_tokens
     )
-    return agent, chat, {f"agents.{name}": loaded.file, f"prompts.{name}": prompt.file}
+    return _Built(agent, chat, loaded.file)
 
 
 def _build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
@@ -198,7 +209,7 @@ def _build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     return ChatModel(model=model, name=label, settings=dict(config.options))
 
 
-def _call(loaded: Loaded, options: Mapping[str, Any], where: str, **offered: Any) -> Any:
+def _call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: Any) -> Any:
     """Calls what was loaded; gives it those of `offered` that it takes and `options` leaves out."""
     parameters = inspect.signature(loaded.function).parameters
     keywords = {k: v for k, v in offered.items() if k in parameters} | dict(options)
@@ -212,7 +223,3 @@ def _call(loaded: Loaded, options: Mapping[str, Any], where: str, **offered: Any
         return validate_call(loaded.function, config=ConfigDict(arbitrary_types_allowed=True))(**keywords)
     except ValidationError as error:
         raise ConfigError(f"{where}: {error}") from error
-
-
-def _fingerprints(files: Mapping[str, Path]) -> dict[str, str]:
-    return {name: fingerprint(file) for name, file in files.items()}

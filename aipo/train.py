@@ -11,17 +11,14 @@ from rich.table import Table
 
 from aipo.compose import (
     build_engine,
-    build_env,
     build_graphs,
     build_model,
     build_policy,
     drawing,
-    forbidden_ids,
     manifest,
 )
 from aipo.config import Config, dump, load_config
 from aipo.evaluate import Evaluation, evaluate
-from aipo.policies.local import LocalPolicy
 from aipo.rollout import RolloutEngine
 from aipo.run import RunFolder, write_json, write_text
 from aipo.store import TraceStore

@@ -1,0 +1,174 @@
+"""A line chart as inline SVG: no library, no script, colours from the page's style sheet.
+
+Written out by hand so that one drawing follows the reader's light or dark theme and stays a few
+kilobytes. Lines carry their names at the right end; a chart needs no legend to be read.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 460, 276
+LEFT, RIGHT, TOP, BOTTOM = 34, 82, 50, 42
+_LABEL_GAP = 14.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One named line.
+
+    Args:
+        name: written at the line's end.
+        colour: CSS class of the line.
+        x, y: points in order; None in `y` is a gap.
+        band: (low, high) around each point, or none.
+        raw: the same line before smoothing, drawn faintly behind it.
+    """
+
+    name: str
+    colour: str
+    x: Sequence[float]
+    y: Sequence[float | None]
+    band: Sequence[tuple[float, float]] = ()
+    raw: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Maps data to pixels. `log` counts the horizontal axis in doublings, for pass@k."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    log: bool
+
+    def x(self, value: float) -> float:
+        low, high, at = (math.log2(v) if self.log else v for v in (self.x_low, self.x_high, value))
+        return LEFT + (at - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
+
+
+def chart(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+    log: bool = False,
+) -> str:
+    """The chart as an `<svg>` element. `y_range` fixes the vertical axis, else it starts at 0."""
+    seen = [line for line in lines if any(v is not None for v in line.y)]
+    if not seen:
+        return _svg(
+            title, y_label, [f'<text class="empty" x="{WIDTH / 2}" y="{HEIGHT / 2}">nothing recorded</text>']
+        )
+    xs = [v for line in seen for v in line.x]
+    ticks = sorted(set(xs)) if log else nice_ticks(min(xs), max(xs))
+    low, high = y_range or (
+        0.0,
+        nice_ticks(0.0, max(v for line in seen for v in line.y if v is not None))[-1],
+    )
+    frame = _Frame(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1.0, low, high, log)
+    axes = _axes(frame, ticks, nice_ticks(low, high), x_label)
+    marks = [mark for line in seen for mark in _marks(frame, line)]
+    return _svg(title, y_label, [*axes, *marks, *_names(frame, seen)])
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, at steps of 1, 2 or 5 × 10ⁿ."""
+    span = high - low if high > low else max(abs(high), 1.0)
+    rough = span / about
+    scale = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * scale for m in (1.0, 2.0, 5.0, 10.0) if m * scale >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil((low + span) / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def smooth(values: Sequence[float | None], window: int) -> list[float | None]:
+    """Centred moving average over `window` (odd) neighbours; gaps stay gaps and count nowhere."""
+    half = window // 2
+    averages: list[float | None] = []
+    for i, value in enumerate(values):
+        near = [v for v in values[max(0, i - half) : i + half + 1] if v is not None]
+        averages.append(None if value is None else sum(near) / len(near))
+    return averages
+
+
+def _svg(title: str, y_label: str, parts: Sequence[str]) -> str:
+    head = f'<text class="title" x="0" y="14">{escape(title)}</text><text class="label" x="0" y="33">{escape(y_label)}</text>'
+    return (
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f"{head}{''.join(parts)}</svg>"
+    )
+
+
+def _axes(frame: _Frame, ticks_x: Sequence[float], ticks_y: Sequence[float], x_label: str) -> list[str]:
+    parts: list[str] = []
+    for tick in ticks_y:
+        y = frame.y(tick)
+        kind = "axis" if tick == frame.y_low else "grid"
+        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y + 4:.1f}">{tick:g}</text>')
+    for tick in ticks_x:
+        if frame.x_low <= tick <= frame.x_high:
+            parts.append(
+                f'<text class="tick mid" x="{frame.x(tick):.1f}" y="{HEIGHT - BOTTOM + 17}">{tick:g}</text>'
+            )
+    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    parts.append(f'<text class="label mid" x="{middle:.1f}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
+    return parts
+
+
+def _marks(frame: _Frame, line: Line) -> list[str]:
+    parts: list[str] = []
+    if line.band:
+        pairs = list(zip(line.x, line.band, strict=True))
+        there = [f"{frame.x(x):.1f} {frame.y(high):.1f}" for x, (_, high) in pairs]
+        back = [f"{frame.x(x):.1f} {frame.y(low):.1f}" for x, (low, _) in reversed(pairs)]
+        parts.append(f'<path class="band {line.colour}" d="M{"L".join([*there, *back])}Z"/>')
+    if line.raw:
+        parts.append(f'<path class="raw {line.colour}" d="{_path(frame, line.x, line.raw)}"/>')
+    parts.append(f'<path class="line {line.colour}" d="{_path(frame, line.x, line.y)}"/>')
+    if len(line.x) <= 8:
+        dots = [(frame.x(x), frame.y(y)) for x, y in zip(line.x, line.y, strict=True) if y is not None]
+        parts += [f'<circle class="dot {line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
+    return parts
+
+
+def _path(frame: _Frame, x: Sequence[float], y: Sequence[float | None]) -> str:
+    drawn, pen = "", "M"
+    for at, value in zip(x, y, strict=True):
+        if value is None:
+            pen = "M"
+            continue
+        drawn += f"{pen}{frame.x(at):.1f} {frame.y(value):.1f}"
+        pen = "L"
+    return drawn
+
+
+def _names(frame: _Frame, lines: Sequence[Line]) -> list[str]:
+    """Names at the lines' ends, pushed apart where they would overlap."""
+    ends = [next(v for v in reversed(line.y) if v is not None) for line in lines]
+    order = sorted(range(len(lines)), key=lambda i: frame.y(ends[i]))
+    spots = spread([frame.y(ends[i]) for i in order], _LABEL_GAP, TOP, HEIGHT - BOTTOM)
+    return [
+        f'<text class="name {lines[i].colour}" x="{WIDTH - RIGHT + 8}" y="{spot + 4:.1f}">{escape(lines[i].name)}</text>'
+        for i, spot in zip(order, spots, strict=True)
+    ]
+
+
+def spread(spots: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Sorted `spots` moved as little as a sweep down and a sweep up need for `gap` between neighbours."""
+    moved: list[float] = []
+    for spot in spots:
+        moved.append(max(spot, moved[-1] + gap if moved else low))
+    ceiling = high
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], ceiling)
+        ceiling = moved[i] - gap
+    return moved

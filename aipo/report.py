@@ -1,0 +1,304 @@
+"""The report of a demo: one HTML page that needs nothing but itself.
+
+Numbers with their intervals, learning curves, pass@k and a few coloured traces. The page loads nothing and
+runs nothing (its content-security policy says so); whatever a model wrote is escaped by `aipo.render`.
+
+    Report (plain, frozen)  →  write_report  →  report.html
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from aipo import chart, render
+from aipo.run import RunFolder, write_text
+from aipo.store import TraceStore
+from aipo.story import Example, tell
+
+SPLITS = {
+    "heldout": "Unknown facts, combinations never trained on",
+    "hard": "Unknown facts, combinations seen in training",
+    "easy": "Known facts and plain arithmetic",
+    "easy_heldout": "Known facts and plain arithmetic, never trained on",
+}
+SETTINGS = {"solo": "alone", "forbid": "alone, consult tags forbidden", "assisted": "with agents"}
+_SMOOTHING = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """pass@k of one policy on one split under one setting, with 95 % intervals over facts."""
+
+    split: str
+    setting: str
+    pass_at: Mapping[int, float]
+    interval: Mapping[int, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One policy: its name, its rows of metrics.jsonl (none if it was not trained) and its scores."""
+
+    name: str
+    metrics: Sequence[Mapping[str, Any]] = ()
+    scores: Sequence[Score] = ()
+
+    @classmethod
+    def of(cls, name: str, evaluation: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]] = ()) -> "Arm":
+        """From an evaluation as its file has it: split → setting → `pass_at` and `interval` by k."""
+        scores = [
+            Score(
+                split=split,
+                setting=setting,
+                pass_at={int(k): value for k, value in result["pass_at"].items()},
+                interval={int(k): (low, high) for k, (low, high) in result["interval"].items()},
+            )
+            for split, settings in evaluation.items()
+            for setting, result in settings.items()
+        ]
+        return cls(name=name, metrics=metrics, scores=scores)
+
+    def score(self, split: str, setting: str) -> Score | None:
+        return next((s for s in self.scores if (s.split, s.setting) == (split, setting)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the page shows.
+
+    Args:
+        title: the page's heading.
+        facts: short things to know about the run (seed, wall time, ...), by name.
+        before: the policy that every arm started from.
+        arms: the trained policies; the first one is what the page is about.
+        examples: traces, in reading order.
+        decode: token ids to text.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    before: Arm
+    arms: Sequence[Arm]
+    examples: Sequence[Example]
+    decode: render.Decode
+
+    @property
+    def columns(self) -> list[Arm]:
+        return [self.before, *self.arms]
+
+
+def write_demo_report(
+    out: Path,
+    *,
+    arms: Sequence[str],
+    before: Mapping[str, Any],
+    after: Mapping[str, Mapping[str, Any]],
+    summary: Mapping[str, Any],
+) -> Path:
+    """The page of `aipo demo`: arms are run folders in `out`, evaluations as their files have them.
+
+    Raises:
+        TraceError: a file of traces cannot be read.
+        RunError: the disk is full or the folder cannot be written.
+    """
+    from transformers import AutoTokenizer
+
+    from aipo.policies.tokenizer import HFTokenizer
+
+    runs = {arm: RunFolder(out / arm) for arm in arms}
+    first = runs[arms[0]]
+    tokenizer = HFTokenizer(AutoTokenizer.from_pretrained(first.model))
+    with (
+        TraceStore(RunFolder(out).evaluation("before").with_suffix("")) as start,
+        TraceStore(first.evaluation("after").with_suffix("")) as end,
+    ):
+        examples = tell(start.read(), end.read())
+    report = Report(
+        title="AIPO on the miniature: first with help, then alone",
+        facts={
+            "seed": str(summary["seed"]),
+            "wall time": _minutes(summary["wall_s"]),
+            "trained": ", ".join(arms),
+        },
+        before=Arm.of("before", before),
+        arms=[Arm.of(arm, after[arm], run.read_metrics()) for arm, run in runs.items()],
+        examples=examples,
+        decode=tokenizer.decode,
+    )
+    return write_report(out, report)
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Writes `report.html` into `folder` and returns its path.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    agents = render.agent_order(e.trace for e in report.examples)
+    page = _environment().get_template("report.html.j2")
+    html = page.render(
+        report=report,
+        headline=headline(report),
+        sections=list(table(report)),
+        curves=[Markup(svg) for svg in learning_curves(report.arms)],
+        pass_at=[Markup(svg) for svg in pass_at_charts(report)],
+        legend=Markup(render.legend_html([e.trace for e in report.examples], agents)),
+        examples=[_example(e, report.decode, agents) for e in report.examples],
+        trace_style=Markup(render.STYLE),
+        colours=[colour(i) for i in range(len(report.columns))],
+    )
+    path = folder / "report.html"
+    write_text(path, html)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number of the table; `low` and `high` bound its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    label: str
+    cells: tuple[Cell | None, ...]
+
+
+def table(report: Report) -> Iterable[tuple[str, list[Row]]]:
+    """The table, split by split: pass@1 under every setting, and the largest k where no agent helps."""
+    for split in _splits(report.columns):
+        rows: list[Row] = []
+        for setting in SETTINGS:
+            scores = [arm.score(split, setting) for arm in report.columns]
+            for k in _shown_ks(scores, setting):
+                rows.append(Row(f"{SETTINGS[setting]}, pass@{k}", tuple(_cell(s, k) for s in scores)))
+        yield SPLITS.get(split, split), rows
+
+
+def headline(report: Report) -> Mapping[str, Any] | None:
+    """pass@1 alone on the first split: before, after, and the other arms'. None if nobody measured it."""
+    splits = _splits(report.columns)
+    if not splits:
+        return None
+    scores = [arm.score(splits[0], "solo") for arm in report.columns]
+    before, after, *others = (_cell(s, 1) for s in scores)
+    if before is None or after is None:
+        return None
+    rivals = [(arm.name, c) for arm, c in zip(report.arms[1:], others, strict=True) if c is not None]
+    return {"what": SPLITS.get(splits[0], splits[0]), "before": before, "after": after, "rivals": rivals}
+
+
+def colour(column: int) -> str:
+    """CSS class of a column of the table, the same in every chart. 0 is the untrained policy."""
+    return f"c{column % 6}"
+
+
+def learning_curves(arms: Sequence[Arm]) -> Iterable[str]:
+    """Small multiples over optimiser steps: rewards, consults, shares of the loss, active rows."""
+    first = arms[0]
+
+    def draw(lines: list[chart.Line], title: str, y_label: str, top: float | None = 1.0) -> str:
+        y_range = None if top is None else (0.0, top)
+        return chart.chart(lines, title=title, x_label="optimiser step", y_label=y_label, y_range=y_range)
+
+    yield draw(_by_arm(arms, "reward/solo"), "Solo rollouts", "mean reward")
+    yield draw(_by_arm(arms, "reward/assisted"), "Assisted rollouts", "mean reward")
+    yield draw(
+        _by_key(first, "consults/"), f"Who is asked ({first.name})", "consults per assisted rollout", None
+    )
+    yield draw(_by_key(first, "loss_share/"), f"What the loss is made of ({first.name})", "share of the loss")
+    yield draw(_by_arm(arms, "active_share"), "Rows that teach", "share of rows with an advantage")
+
+
+def pass_at_charts(report: Report) -> Iterable[str]:
+    """pass@k over k for each split and setting without agents that was measured at more than one k."""
+    for split in _splits(report.columns):
+        for setting in ("solo", "forbid"):
+            scores = [(i, arm.name, arm.score(split, setting)) for i, arm in enumerate(report.columns)]
+            lines = [_pass_line(name, colour(i), s) for i, name, s in scores if s and len(s.pass_at) > 1]
+            if lines:
+                title = f"{SPLITS.get(split, split).split(',')[0]}, {SETTINGS[setting]}"
+                yield chart.chart(
+                    lines,
+                    title=title,
+                    x_label="k, samples per task",
+                    y_label="pass@k",
+                    y_range=(0, 1),
+                    log=True,
+                )
+
+
+def _pass_line(name: str, css: str, score: Score) -> chart.Line:
+    ks = sorted(score.pass_at)
+    return chart.Line(
+        name=name,
+        colour=css,
+        x=ks,
+        y=[score.pass_at[k] for k in ks],
+        band=[score.interval[k] for k in ks],
+    )
+
+
+def _by_arm(arms: Sequence[Arm], key: str) -> list[chart.Line]:
+    return [_metric_line(arm, key, arm.name, colour(i)) for i, arm in enumerate(arms, start=1)]
+
+
+def _by_key(arm: Arm, prefix: str) -> list[chart.Line]:
+    keys = sorted({key for row in arm.metrics for key in row if key.startswith(prefix)})
+    return [_metric_line(arm, key, key.removeprefix(prefix), f"k{i % 6}") for i, key in enumerate(keys)]
+
+
+def _metric_line(arm: Arm, key: str, name: str, css: str) -> chart.Line:
+    rows = [row for row in arm.metrics if key in row]
+    raw = [row[key] for row in rows]
+    window = len(rows) // _SMOOTHING * 2 + 1
+    return chart.Line(
+        name=name, colour=css, x=[row["step"] for row in rows], y=chart.smooth(raw, window), raw=raw
+    )
+
+
+def _splits(arms: Sequence[Arm]) -> list[str]:
+    return list(dict.fromkeys(s.split for arm in arms for s in arm.scores))
+
+
+def _shown_ks(scores: Sequence[Score | None], setting: str) -> list[int]:
+    ks = sorted({k for s in scores if s is not None for k in s.pass_at})
+    return ks[:1] if setting == "assisted" else sorted({*ks[:1], *ks[-1:]})
+
+
+def _cell(score: Score | None, k: int) -> Cell | None:
+    if score is None or k not in score.pass_at:
+        return None
+    return Cell(score.pass_at[k], *score.interval[k])
+
+
+def _example(example: Example, decode: render.Decode, agents: Sequence[str]) -> Mapping[str, Any]:
+    trace = example.trace
+    return {
+        "caption": example.caption,
+        "headline": render.visible(render.headline(trace)),
+        "context": Markup(render.context_html(trace, decode, agents)),
+        "good": trace.reward is not None and trace.reward > 0,
+    }
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("aipo"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

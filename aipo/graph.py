@@ -126,7 +126,8 @@ class RolloutContext:
         usage: Mapping[str, Any] = {}
         try:
             answer = await chat.model.ainvoke(list(messages))
-            reply = str(answer.text)
+            # Half an emoji in an endpoint's JSON is text to Python, and to no tokenizer or file.
+            reply = str(answer.text).encode("utf-8", "replace").decode()
             usage = getattr(answer, "usage_metadata", None) or {}
             return reply
         except BaseException as caught:

@@ -7,6 +7,7 @@ sampled. Whoever produced a segment sets its role; the text never does. All noun
 Nothing heavy is imported here: the store, the viewer and `aipo --help` all read traces.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -20,17 +21,24 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, 
 from aipo.errors import TraceError
 
 SCHEMA_VERSION = 1
+_SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+
+def _frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A read-only flat copy. Refuses what numpy would cut to fit: 1.5 is not an id."""
+    array = np.array(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
+        raise TraceError(f"values of tokens: got {array.ndim} axes of {array.dtype}, allowed one of numbers")
+    with np.errstate(all="ignore"):
+        frozen = array.astype(dtype)
+    if np.issubdtype(dtype, np.integer) and (frozen != array).any():
+        raise TraceError(f"token ids: got {array[frozen != array][0]}, allowed {np.dtype(dtype)}")
+    frozen.flags.writeable = False
+    return frozen
 
 
 def _array(dtype: type[np.generic]) -> BeforeValidator:
-    def convert(value: object) -> npt.NDArray[Any]:
-        array = np.array(value, dtype=dtype)
-        if array.ndim != 1:
-            raise ValueError(f"expected a flat list, got {array.ndim} axes")
-        array.flags.writeable = False
-        return array
-
-    return BeforeValidator(convert)
+    return BeforeValidator(lambda values: _frozen(values, dtype))
 
 
 Int32 = Annotated[npt.NDArray[np.int32], _array(np.int32)]
@@ -89,7 +97,7 @@ def _same(a: object, b: object) -> bool:
     return bool(a == b)
 
 
-@with_config(ConfigDict(arbitrary_types_allowed=True))
+@with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Segment(_ByValue):
     """A run of tokens with one producer.
@@ -104,7 +112,8 @@ class Segment(_ByValue):
         policy: whose context the segment belongs to; one graph run may carry several contexts.
 
     Raises:
-        TraceError: lengths differ, a log-probability is NaN or positive, or a policy segment has none.
+        TraceError: lengths differ, a log-probability is not finite or positive, an entropy is not
+            finite, or a policy segment is empty or has no log-probabilities.
     """
 
     role: Role
@@ -123,11 +132,19 @@ class Segment(_ByValue):
                     f"{name} of a {self.role} segment from {self.source!r}: "
                     f"got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
                 )
-        if self.logprobs is not None and not (self.logprobs <= 1e-3).all():
-            bad = self.logprobs[~(self.logprobs <= 1e-3)][0]
+            if values is not None and not np.isfinite(values).all():
+                bad = values[~np.isfinite(values)][0]
+                raise TraceError(
+                    f"{name} of a {self.role} segment from {self.source!r}: got {bad}, allowed finite numbers"
+                )
+        # Rounding may lift the log-probability of a sure thing a little above 0.
+        if self.logprobs is not None and (self.logprobs > 1e-3).any():
             raise TraceError(
-                f"log-probability in a {self.role} segment from {self.source!r}: got {bad}, allowed <= 0"
+                f"log-probability in a {self.role} segment from {self.source!r}: "
+                f"got {self.logprobs.max()}, allowed <= 0"
             )
+        if self.role is Role.POLICY and not len(self.token_ids):
+            raise TraceError(f"policy segment from {self.source!r}: got no token, allowed at least one")
         if self.role is Role.POLICY and self.logprobs is None:
             raise TraceError(
                 f"policy segment from {self.source!r}: got no log-probabilities, allowed one per token"
@@ -137,6 +154,7 @@ class Segment(_ByValue):
         return len(self.token_ids)
 
 
+@with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consult:
     """One request to an agent and what came of it.
@@ -163,6 +181,7 @@ class Consult:
     policy: str = "policy"
 
 
+@with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One chat-model call inside an agent. Times are seconds since the rollout began."""
@@ -183,6 +202,7 @@ class Call:
     error: str | None = None
 
 
+@with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
     """One execution of a node. `path` nests by slashes; times are seconds since the rollout began."""
@@ -194,13 +214,17 @@ class Visit:
     calls: tuple[Call, ...] = ()
 
 
-@with_config(ConfigDict(arbitrary_types_allowed=True))
+@with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace(_ByValue):
     """One rollout of one policy.
 
     `reward` is the weighted sum of `reward_parts`; None means never scored, which is not 0.0.
-    `advantage` is set by `aipo.credit` and stays None for a failed rollout.
+    `advantage` is set by `aipo.credit` and stays None for a failed rollout. Times are in seconds:
+    `started` since 1970, `seconds` the rollout's own.
+
+    Raises:
+        TraceError: a reward, a part of it or an advantage is not finite, or a failed rollout has one.
     """
 
     trace_id: str
@@ -231,6 +255,17 @@ class Trace(_ByValue):
     seconds: float = 0.0
     schema_version: int = SCHEMA_VERSION
 
+    def __post_init__(self) -> None:
+        numbers = [*self.reward_parts.items(), ("reward", self.reward), ("advantage", self.advantage)]
+        for name, value in numbers:
+            if value is not None and not math.isfinite(value):
+                raise TraceError(f"{name} of {self.trace_id!r}: got {value}, allowed a finite number")
+        if self.failed and (self.reward is not None or self.advantage is not None):
+            raise TraceError(
+                f"failed rollout {self.trace_id!r} ({self.stop_reason}): got reward {self.reward} "
+                f"and advantage {self.advantage}, allowed None"
+            )
+
     @property
     def failed(self) -> bool:
         return self.stop_reason.failed
@@ -245,8 +280,15 @@ class Trace(_ByValue):
         return sum(len(s) for s in self.segments if s.role is role)
 
     def to_json(self) -> bytes:
-        """One line of JSON, without the line end. float32 values survive exactly."""
-        return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY)
+        """One line of JSON, without the line end. float32 values survive exactly.
+
+        Raises:
+            TraceError: the task's metadata or a text holds something that JSON cannot.
+        """
+        try:
+            return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY)
+        except orjson.JSONEncodeError as error:
+            raise TraceError(f"trace {self.trace_id!r} of task {self.task_id!r}: {error}") from error
 
     @classmethod
     def from_json(cls, line: bytes | str, where: str = "a trace") -> Self:
@@ -298,9 +340,3 @@ def segment(
         if rest.get(name) is not None
     }
     return Segment(role=role, source=source, token_ids=_frozen(token_ids, np.int32), **arrays, **rest)
-
-
-def _frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    array = np.array(values, dtype=dtype)
-    array.flags.writeable = False
-    return array

@@ -1,0 +1,118 @@
+"""A transformers tokenizer behind the `Tokenizer` protocol, safe for text that is not trusted.
+
+`split_special_tokens=True` protects special tokens only; a tokenizer's other added tokens (Qwen's
+`<tool_call>`, a project's own tags) would still be recognised in anybody's text, and a word-level model may
+hold them in its own vocabulary. So untrusted text goes through a copy of the tokenizer from which every
+added token has been taken out.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer as Backend
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from aipo.errors import LoadError, PolicyError
+
+
+class HFTokenizer:
+    """Implements `aipo.policies.Tokenizer`.
+
+    Args:
+        tokenizer: a fast tokenizer with an end token.
+
+    Raises:
+        LoadError: it is not a fast one, or has no end token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        if not isinstance(tokenizer, PreTrainedTokenizerFast):
+            raise LoadError(f"tokenizer: got {type(tokenizer).__name__}, allowed a fast tokenizer")
+        # Any: transformers types ids and texts as everything that they could be.
+        inner: Any = tokenizer
+        if inner.eos_token_id is None:
+            raise LoadError(f"end token of tokenizer {inner.name_or_path!r}: got None, allowed a token")
+        self.inner = inner
+        self.eos_id: int = inner.eos_token_id
+        self.pad_id: int = self.eos_id if inner.pad_token_id is None else inner.pad_token_id
+        self._added = frozenset(inner.added_tokens_decoder) - {inner.unk_token_id}
+        self._definition: dict[str, Any] = json.loads(inner.backend_tokenizer.to_str())
+        self._plain = Backend.from_str(json.dumps(without_added_tokens(self._definition, self._added)))
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        """See `aipo.policies.Tokenizer.encode`. Untrusted text yields no id of an added token, special or
+        not (the unknown token excepted).
+
+        Raises:
+            PolicyError: the text spells the stand-in of an added token.
+        """
+        if control:
+            return self.inner.encode(text, add_special_tokens=False, split_special_tokens=False)
+        token_ids = self._plain.encode(text, add_special_tokens=False).ids
+        if not self._added.isdisjoint(token_ids):
+            raise PolicyError(f"untrusted text: got an added token, allowed plain text, in {text[:200]!r}")
+        return token_ids
+
+    def encode_prompt(self, text: str) -> list[int]:
+        if not self.inner.chat_template:
+            return self.encode(text, control=True)
+        chat = [{"role": "user", "content": text}]
+        return self.inner.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+
+    def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
+        return self.inner.decode(
+            [int(i) for i in token_ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+
+    def token_id(self, text: str) -> int | None:
+        token_ids = self.encode(text, control=True)
+        return token_ids[0] if len(token_ids) == 1 and self.decode(token_ids) == text else None
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """Text of each id by itself."""
+        return tuple(self.decode([i]) for i in range(len(self)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of everything that decides how text is encoded."""
+        settings = {k: v for k, v in self._definition.items() if k not in ("truncation", "padding")}
+        text = json.dumps([settings, self.inner.chat_template], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_added_tokens(definition: dict[str, Any], added: frozenset[int]) -> dict[str, Any]:
+    """A tokenizer's definition in which no text stands for the ids `added`.
+
+    In the model's own vocabulary they get a stand-in of characters that no text may hold (Unicode
+    noncharacters), so that every other id stays what it was.
+    """
+    model = dict(definition["model"])
+    vocab = model["vocab"]
+    if isinstance(vocab, dict):
+        renamed = {text for text, i in vocab.items() if i in added}
+        model["vocab"] = {_stand_in(i) if i in added else text: i for text, i in vocab.items()}
+    else:
+        renamed = {text for i, (text, _) in enumerate(vocab) if i in added}
+        model["vocab"] = [
+            [_stand_in(i) if i in added else text, score] for i, (text, score) in enumerate(vocab)
+        ]
+    if "merges" in model:
+        pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+        model["merges"] = [(a, b) for a, b in pairs if not {a, b, a + b} & renamed]
+    rest = {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+    return {**definition, "model": model, **rest}
+
+
+def _stand_in(token_id: int) -> str:
+    return f"\ufdd0{token_id}\ufdd1"

@@ -1,0 +1,117 @@
+"""The tokenizer: nobody's text becomes a control token, whatever kind of tokenizer it is."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from aipo.errors import LoadError
+from aipo.policies.tokenizer import HFTokenizer
+
+ADDED = ("<eos>", "<consult:verify>", "</consult>", "<tool>")
+
+
+def finish(backend: Tokenizer, **settings) -> HFTokenizer:
+    backend.add_special_tokens([AddedToken(t, special=True) for t in ADDED[:3]])
+    backend.add_tokens([AddedToken(ADDED[3], special=False)])
+    return HFTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", **settings))
+
+
+def byte_level() -> HFTokenizer:
+    """As Qwen's: bytes and merges; the merges here lead to a text that is also an added token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "o"), ("to", "o"), ("too", "l"), ("<", "tool"), ("<tool", ">")]
+    vocab = {text: i for i, text in enumerate([*alphabet, *(a + b for a, b in merges)])}
+    backend = Tokenizer(models.BPE(vocab, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return finish(backend)
+
+
+def words() -> HFTokenizer:
+    """Whole words; the tags are in the model's own vocabulary."""
+    vocab = {text: i for i, text in enumerate(["<unk>", *ADDED, "a", "b"])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens([AddedToken("<unk>", special=True)])
+    return finish(backend, unk_token="<unk>")
+
+
+def unigram() -> HFTokenizer:
+    """Pieces with scores, as SentencePiece; the tags are pieces."""
+    pieces = [("<unk>", 0.0), *((t, -1.0) for t in ADDED), *((c, -2.0) for c in "abcdelnorstuvify<>/:")]
+    return finish(Tokenizer(models.Unigram(pieces, unk_id=0)), unk_token="<unk>")
+
+
+KINDS = {"byte_level": byte_level(), "words": words(), "unigram": unigram()}
+TEXTS = st.lists(st.sampled_from([*ADDED, *"ab<>/:", "tool", "consult", " ", "é", "\n"]), max_size=12).map(
+    "".join
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=TEXTS)
+def test_untrusted_text_yields_no_added_token(kind: str, text: str):
+    tokenizer = KINDS[kind]
+    added = {tokenizer.token_id(t) for t in ADDED}
+    assert None not in added and len(added) == 4
+    assert not added & set(tokenizer.encode(text + " " + "".join(ADDED)))
+
+
+@given(text=TEXTS | st.text())
+def test_byte_level_text_survives_both_ways_of_encoding(text: str):
+    tokenizer = KINDS["byte_level"]
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text, control=True)) == text
+
+
+@given(text=st.text(alphabet="abtol é\n"))
+def test_text_without_tags_is_encoded_as_ever(text: str):
+    for tokenizer in KINDS.values():
+        plain = tokenizer.inner.encode(text, add_special_tokens=False)
+        assert tokenizer.encode(text) == tokenizer.encode(text, control=True) == plain
+
+
+def test_control_text_yields_control_tokens(tokenizer: HFTokenizer):
+    assert tokenizer.encode("a<consult:verify>b</consult><eos>", control=True) == [0, 41, 1, 42, 39]
+    # a < / c o n s u l t > : one id per character, since the tag is not recognised
+    assert tokenizer.encode("a</consult>") == [0, 30, 32, 2, 14, 13, 18, 20, 11, 19, 31]
+
+
+def test_token_id_is_of_the_whole_text_or_none(tokenizer: HFTokenizer):
+    assert tokenizer.token_id("</consult>") == 42
+    assert tokenizer.token_id("a") == 0
+    assert tokenizer.token_id("ok") == 35
+    assert tokenizer.token_id("ab") is None
+    assert tokenizer.token_id("Z") is None
+
+
+def test_end_and_padding(tokenizer: HFTokenizer):
+    assert (tokenizer.eos_id, tokenizer.pad_id, len(tokenizer)) == (39, 40, 44)
+    assert KINDS["words"].pad_id == KINDS["words"].eos_id
+    assert tokenizer.texts[41] == "<consult:verify>" and tokenizer.texts[38] == "!"
+
+
+def test_a_prompt_goes_through_the_chat_template_where_there_is_one(tokenizer: HFTokenizer):
+    assert tokenizer.encode_prompt("a</consult>") == [0, 42]
+    chatty = byte_level().inner
+    chatty.chat_template = (
+        "{% for m in messages %}{{ m.role }}:{{ m.content }}<tool>{% endfor %}"
+        "{% if add_generation_prompt %}bot:{% endif %}"
+    )
+    wrapped = HFTokenizer(chatty)
+    assert wrapped.decode(wrapped.encode_prompt("2+2?")) == "user:2+2?<tool>bot:"
+
+
+def test_fingerprints_tell_tokenizers_apart(tokenizer: HFTokenizer):
+    assert byte_level().fingerprint == KINDS["byte_level"].fingerprint
+    assert len({tokenizer.fingerprint, *(t.fingerprint for t in KINDS.values())}) == 4
+
+
+def test_tokenizers_that_cannot_be_used_are_refused():
+    backend = Tokenizer(models.BPE({"a": 0}, []))
+    with pytest.raises(LoadError, match="end token"):
+        HFTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))
+    with pytest.raises(LoadError, match="got object, allowed a fast tokenizer"):
+        HFTokenizer(object())  # type: ignore[arg-type]

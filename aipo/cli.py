@@ -54,32 +54,38 @@ def init(folder: Annotated[Path, typer.Argument(help="where to put copies of gra
 def train(
     config: ConfigName = "aipo",
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="evaluate the trained policy at the end")] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="evaluate the trained policy at the end")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Trains a policy and leaves a run folder."""
     from aipo.config import load_config
     from aipo.train import train_run
 
-    train_run(load_config(config, overrides or ()), resume=resume, evaluate=evaluate, console=console)
+    train_run(load_config(config, overrides or ()), resume=resume, evaluate_after=evaluate, console=console)
 
 
 @app.command("eval")
 def evaluate_run(
-    run: Annotated[Path | None, typer.Option(help="a run folder: its configuration and trained policy")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="a run folder: its configuration and trained policy")
+    ] = None,
     config: ConfigName = "aipo",
     name: Annotated[str, typer.Option(help="name of the evaluation's file")] = "eval",
     overrides: Overrides = None,
 ) -> None:
     """Evaluates a policy: solo, solo with consult tags forbidden, and assisted; pass@k with intervals."""
-    from aipo.train import evaluate_folder
+    from aipo.exam import evaluate_folder
 
     evaluate_folder(run, config, overrides or (), name=name, console=console)
 
 
 @app.command()
 def graph(
-    name: Annotated[str, typer.Argument(help="consult, solo, module:function or file.py:function")] = "consult",
+    name: Annotated[
+        str, typer.Argument(help="consult, solo, module:function or file.py:function")
+    ] = "consult",
     config: ConfigName = "aipo",
     overrides: Overrides = None,
 ) -> None:
@@ -107,7 +113,9 @@ def main() -> None:
         Console(stderr=True).print("interrupted; what is finished is kept", style="yellow")
         sys.exit(130)
     except AipoError as error:
-        Console(stderr=True).print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+        Console(stderr=True).print(
+            f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False
+        )
         sys.exit(2)
     except Exception as error:
         # click's own usage errors carry their message and exit code.

@@ -3,7 +3,7 @@
 import inspect
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +18,13 @@ from aipo.errors import ConfigError, LoadError
 from aipo.graph import ChatModel, check_graph
 from aipo.loading import Loaded, fingerprint, load
 from aipo.policies import Sampling
+from aipo.progress import Note
 from aipo.prompt import Prompt, loaded_prompts
 from aipo.rollout import RolloutEngine
 from aipo.task import Env
 
 if TYPE_CHECKING:
     from aipo.policies.local import LocalPolicy
-
-Progress = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +69,19 @@ def build_graphs(config: Config) -> Graphs:
     )
 
 
-def build_model(config: Config, progress: Progress | None = None) -> Path | str:
+def build_model(config: Config, note: Note) -> Path | str:
     """Folder or hub name of the policy's weights; runs the function that makes them if one is named."""
     name = config.policy.model
-    if ":" not in name:
-        return name
-    offered = {"seed": config.run.seed, "progress": progress}
-    return _call(load(name), config.policy.options, f"policy.options of {name}", **offered)
+    model: Path | str = name
+    if ":" in name:
+
+        def follow(step: int, steps: int, loss: float) -> None:
+            note(step, steps, f"loss {loss:.3f}")
+
+        offered = {"seed": config.run.seed, "progress": follow}
+        model = _call(load(name), config.policy.options, f"policy.options of {name}", **offered)
+    note(1, 1, str(model))
+    return model
 
 
 def build_policy(config: Config, model: Path | str) -> "LocalPolicy":
@@ -96,13 +101,14 @@ def build_policy(config: Config, model: Path | str) -> "LocalPolicy":
         torch.set_num_threads(config.run.threads)
     device = config.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.policy.dtype))
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.policy.dtype))
         tokenizer = AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise LoadError(
             f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model: {error}"
         ) from error
-    return LocalPolicy(network.to(device), HFTokenizer(tokenizer), max_batch=config.policy.max_batch)
+    network.to(device)
+    return LocalPolicy(network, HFTokenizer(tokenizer), max_batch=config.policy.max_batch)
 
 
 def forbidden_ids(config: Config, policy: "LocalPolicy") -> tuple[int, ...]:
@@ -160,7 +166,8 @@ def drawing(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
     return {
         "nodes": list(picture.nodes),
         "edges": [
-            {"from": edge.source, "to": edge.target, "conditional": edge.conditional} for edge in picture.edges
+            {"from": edge.source, "to": edge.target, "conditional": edge.conditional}
+            for edge in picture.edges
         ],
         "mermaid": picture.draw_mermaid(),
     }
@@ -197,7 +204,9 @@ def _build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     secrets = {key: os.environ.get(variable) for key, variable in config.secrets.items()}
     unset = [config.secrets[key] for key, value in secrets.items() if value is None]
     if unset:
-        raise LoadError(f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set")
+        raise LoadError(
+            f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
+        )
     where = f"agents.{name}.options of {config.model}"
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
@@ -220,6 +229,7 @@ def _call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: 
     try:
         if inspect.isclass(loaded.function):
             return loaded.function(**keywords)
-        return validate_call(loaded.function, config=ConfigDict(arbitrary_types_allowed=True))(**keywords)
+        checked: Any = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(loaded.function)
+        return checked(**keywords)
     except ValidationError as error:
         raise ConfigError(f"{where}: {error}") from error

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from aipo.config import Config, load_config
 from aipo.errors import ConfigError, RunError, TrainError
+from aipo.progress import Note, bars, stage
 from aipo.run import RunFolder, write_json
 
 POLL_S = 0.5
@@ -38,7 +39,7 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
         raise RunError(f"demo --out: got {out}, which is not empty, allowed a new folder")
     started = time.perf_counter()
     configs = {arm: load_config(arm, _overrides(out / arm, seed)) for arm in arms}
-    with _bars(console) as progress:
+    with bars(console) as progress:
         before = _prepare(configs[arms[0]], out, progress)
         _train(configs, out, progress)
     after = {arm: _read(out / arm) for arm in arms}
@@ -80,27 +81,17 @@ def _overrides(out: Path, seed: int) -> list[str]:
 def _prepare(config: Config, out: Path, progress: Progress) -> dict[str, Any]:
     """Makes the untrained policy and measures it; leaves evaluations/before.json in `out`."""
     from aipo.compose import build_model
-    from aipo.train import evaluate_policy
+    from aipo.exam import evaluate_policy
 
-    bar = progress.add_task("cold start", total=None, note="")
-    model = build_model(
-        config, lambda step, steps, loss: progress.update(bar, completed=step, total=steps, note=f"loss {loss:.3f}")
-    )
-    progress.update(bar, total=1, completed=1, note=f"policy in {model}")
-    bar = progress.add_task("before training", total=None, note="")
-    return evaluate_policy(
-        config.model_copy(update={"run": config.run.model_copy(update={"threads": None})}),
-        model,
-        RunFolder(out),
-        "before",
-        lambda done, total, note: progress.update(bar, completed=done, total=total, note=note),
-    )
+    model = build_model(config, stage(progress, "cold start"))
+    unhurried = config.model_copy(update={"run": config.run.model_copy(update={"threads": None})})
+    return evaluate_policy(unhurried, model, RunFolder(out), "before", stage(progress, "before training"))
 
 
 def _train(configs: Mapping[str, Config], out: Path, progress: Progress) -> None:
     """Runs every arm as `aipo train --evaluate` and follows their metrics until all have ended."""
     with ExitStack() as stack:
-        running: dict[str, tuple[subprocess.Popen[bytes], Any, Path]] = {}
+        running: dict[str, tuple[subprocess.Popen[bytes], Note, Path]] = {}
         for arm, config in configs.items():
             log = out / f"{arm}.log"
             file = stack.enter_context(log.open("wb"))
@@ -109,30 +100,32 @@ def _train(configs: Mapping[str, Config], out: Path, progress: Progress) -> None
                 [*command, *_overrides(config.run.out, config.run.seed)], stdout=file, stderr=file
             )
             stack.callback(process.kill)
-            bar = progress.add_task(f"train {arm}", total=config.train.steps, note="starting")
-            running[arm] = (process, bar, log)
+            running[arm] = (process, stage(progress, f"train {arm}"), log)
         while running:
             time.sleep(POLL_S)
-            for arm, (process, bar, log) in list(running.items()):
-                _follow(configs[arm], bar, progress)
+            for arm, (process, note, log) in list(running.items()):
+                _follow(configs[arm], note)
                 code = process.poll()
                 if code is None:
                     continue
                 del running[arm]
                 if code != 0:
                     raise TrainError(f"arm {arm!r} ended with exit code {code}:\n{_tail(log)}")
-                progress.update(bar, completed=configs[arm].train.steps, note="trained and evaluated")
+                note(1, 1, "trained and evaluated")
 
 
-def _follow(config: Config, bar: Any, progress: Progress) -> None:
+def _follow(config: Config, note: Note) -> None:
     rows = RunFolder(config.run.out).read_metrics()
     if not rows:
         return
     step = len(rows) // config.train.minibatches
     last = {k: v for row in rows[-config.train.minibatches :] for k, v in row.items() if v is not None}
-    parts = [f"{k.removeprefix('reward/')} {last[k]:.2f}" for k in ("reward/solo", "reward/assisted") if k in last]
-    note = "evaluating" if step >= config.train.steps else "reward " + ", ".join(parts)
-    progress.update(bar, completed=step, note=note)
+    parts = [
+        f"{k.removeprefix('reward/')} {last[k]:.2f}" for k in ("reward/solo", "reward/assisted") if k in last
+    ]
+    note(
+        step, config.train.steps, "evaluating" if step >= config.train.steps else "reward " + ", ".join(parts)
+    )
 
 
 def _tail(log: Path, lines: int = 20) -> str:
@@ -141,17 +134,6 @@ def _tail(log: Path, lines: int = 20) -> str:
 
 def _read(run: Path) -> dict[str, Any]:
     return json.loads(RunFolder(run).evaluation("after").read_text(encoding="utf-8"))
-
-
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
-        console=console,
-    )
 
 
 def _last_screen(
@@ -163,7 +145,9 @@ def _last_screen(
     after: Mapping[str, Mapping[str, Any]],
     summary: Mapping[str, Any],
 ) -> None:
-    table = Table("solved alone", "before", *arms, title=f"aipo demo, seed {summary['seed']}, {summary['wall_s']:.0f} s")
+    table = Table(
+        "solved alone", "before", *arms, title=f"aipo demo, seed {summary['seed']}, {summary['wall_s']:.0f} s"
+    )
     rows = [
         ("unknown facts, pass@1", "heldout", "solo", 1),
         ("unknown facts, pass@8", "heldout", "solo", 8),
@@ -172,11 +156,15 @@ def _last_screen(
         ("with agents: unknown facts, pass@1", "heldout", "assisted", 1),
     ]
     for label, split, setting, k in rows:
-        cells = [_cell(evaluation, split, setting, k) for evaluation in (before, *(after[arm] for arm in arms))]
+        cells = [
+            _cell(evaluation, split, setting, k) for evaluation in (before, *(after[arm] for arm in arms))
+        ]
         table.add_row(label, *cells)
     console.print(table)
     console.print("The interval is 95 %, bootstrapped over facts.", style="dim")
-    console.print(f"\nreport    {report}\nsummary   {out / 'summary.json'}\n\nNext:", highlight=False, soft_wrap=True)
+    console.print(
+        f"\nreport    {report}\nsummary   {out / 'summary.json'}\n\nNext:", highlight=False, soft_wrap=True
+    )
     for command, what in (
         ("aipo graph consult", "the rollout as a state machine, and the files to edit"),
         ("aipo init my && cd my", "your own copy of the graphs, prompts and environments"),

@@ -8,7 +8,7 @@ class is the seam behind which another format can come.
 import os
 import re
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +56,27 @@ class TraceStore:
             if self._file is None:
                 self._file = _StepFile(path)
             self._file.append(line)
+
+    def seal(self, step: int, traces: Sequence[Trace]) -> None:
+        """Replaces what was appended of `step` by the same traces with what became known afterwards
+        (their advantages). The file changes whole or not at all.
+
+        Raises:
+            RunError: the disk is full or fails. What was appended stays.
+        """
+        self.close()
+        path = self._path(step)
+        draft = path.with_suffix(".draft")
+        with self._disk(f"sealing step {step}"):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with draft.open("wb") as file:
+                    file.writelines(trace.to_json() + b"\n" for trace in traces)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
 
     def begin(self, step: int) -> None:
         """Sets aside what an earlier attempt left of `step` and of later steps.

@@ -1,15 +1,13 @@
 """Running a configuration: train, evaluate, leave a run folder."""
 
-import json
-from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from aipo.compose import (
+    Graphs,
     build_engine,
     build_graphs,
     build_model,
@@ -17,23 +15,24 @@ from aipo.compose import (
     drawing,
     manifest,
 )
-from aipo.config import Config, dump, load_config
-from aipo.evaluate import Evaluation, evaluate
+from aipo.config import Config, dump
+from aipo.errors import RunError
+from aipo.exam import evaluate_with, table
+from aipo.plan import PLANS, draw_tasks
+from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine
 from aipo.run import RunFolder, write_json, write_text
 from aipo.store import TraceStore
-from aipo.trace import Mode
 
-Note = Callable[[int, int, str], None]
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
-SETTINGS: dict[str, tuple[Mode, bool]] = {
-    "solo": (Mode.SOLO, False),
-    "forbid": (Mode.SOLO, True),
-    "assisted": (Mode.ASSISTED, False),
-}
+    from aipo.loss import LossSettings
+    from aipo.policies.local import LocalPolicy
+    from aipo.source import LiveSource
 
 
-def train_run(config: Config, *, resume: bool, evaluate: bool, console: Console) -> None:
+def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Console) -> None:
     """Trains what `config` says into `config.run.out`.
 
     Raises:
@@ -41,129 +40,161 @@ def train_run(config: Config, *, resume: bool, evaluate: bool, console: Console)
     """
     folder = RunFolder.create(config.run.out, resume=resume)
     with bars(console) as progress:
-        cold = progress.add_task("policy", total=None, note="")
-        model = build_model(
-            config,
-            lambda step, steps, loss: progress.update(cold, completed=step, total=steps, note=f"loss {loss:.3f}"),
-        )
-        progress.update(cold, total=1, completed=1, note=str(model))
+        model = build_model(config, stage(progress, "policy"))
+        graphs = build_graphs(config)
+        _record(config, graphs, folder, model, console)
         policy = build_policy(config, model)
-        engine = build_engine(config, policy, run_id=folder.path.name)
-        _record(config, folder, model, console)
-        train_policy(config, folder, policy, engine, progress, resume=resume)
-        if evaluate:
-            bar = progress.add_task("evaluate", total=None, note="")
-            result = evaluate_with(
-                config,
-                engine,
-                folder,
-                "after",
-                lambda done, total, note: progress.update(bar, completed=done, total=total, note=note),
-            )
-    if evaluate:
-        console.print(table(result))
+        engine = build_engine(config, graphs, policy, run_id=folder.path.name)
+        train_policy(config, folder, policy, engine, stage(progress, "train"), resume=resume)
+        if evaluate_after:
+            result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
+            console.print(table(result))
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
 
 
-def evaluate_folder(
-    run: Path | None, config_name: str, overrides: Iterable[str], *, name: str, console: Console
+def train_policy(
+    config: Config,
+    folder: RunFolder,
+    policy: "LocalPolicy",
+    engine: RolloutEngine,
+    note: Note,
+    *,
+    resume: bool,
 ) -> None:
-    """Evaluates the policy of a run folder, or the untrained one of a configuration."""
-    if run is not None:
-        folder = RunFolder.open(run)
-        config = load_config(str(folder.config), overrides)
-        model: Path | str = folder.model
-    else:
-        config = load_config(config_name, overrides)
-        folder = RunFolder(config.run.out)
-        model = build_model(config)
-    with bars(console) as progress:
-        bar = progress.add_task("evaluate", total=None, note="")
-        result = evaluate_policy(
-            config,
-            model,
-            folder,
-            name,
-            lambda done, total, note: progress.update(bar, completed=done, total=total, note=note),
-        )
-    console.print(table(result))
-    console.print(f"written to {folder.evaluation(name)}", highlight=False, soft_wrap=True)
+    """Trains `policy` in place and saves it; the loop itself is TRL's.
 
-
-def evaluate_policy(
-    config: Config, model: Path | str, folder: RunFolder, name: str, note: Note
-) -> dict[str, dict[str, Any]]:
-    """Loads `model` and evaluates it; see `evaluate_with`."""
-    engine = build_engine(config, build_policy(config, model), run_id=f"{folder.path.name}-{name}")
-    return evaluate_with(config, engine, folder, name, note)
-
-
-def evaluate_with(
-    config: Config, engine: RolloutEngine, folder: RunFolder, name: str, note: Note
-) -> dict[str, dict[str, Any]]:
-    """Every split under every setting; written to evaluations/NAME.json as split → setting → result.
-
-    The first rollout of each task is kept in evaluations/NAME/ as a trace to look at.
+    Raises:
+        TrainError: settings that contradict each other, or a loss that is not finite.
     """
-    splits, settings = config.evaluate.splits, config.evaluate.settings
-    sizes = {split: len(engine.env.tasks(split)) * config.evaluate.samples for split in splits}
-    total = sum(sizes.values()) * len(settings)
-    done = 0
-    results: dict[str, dict[str, Any]] = {split: {} for split in splits}
-    with TraceStore(folder.evaluation(name).with_suffix("")) as store:
-        for split in splits:
-            for setting in settings:
-                mode, forbid = SETTINGS[setting]
-                offset = done
-                evaluation: Evaluation = evaluate(
-                    engine,
-                    engine.env.tasks(split),
-                    mode=mode,
-                    forbid=forbid,
-                    samples=config.evaluate.samples,
-                    ks=config.evaluate.ks,
-                    seed=config.run.seed,
-                    on_trace=lambda trace: store.append(trace) if trace.index == 0 else None,
-                    progress=lambda n, _: note(offset + n, total, f"{split}, {setting}"),
-                )
-                results[split][setting] = evaluation.to_dict()
-                done += sizes[split]
-    # JSON has only string keys: go through it, so that callers see what readers of the file see.
-    plain = json.loads(json.dumps(results))
-    write_json(folder.evaluation(name), plain)
-    return plain
+    from aipo.trainer import AIPOTrainer, arguments
+
+    train, method = config.train, config.method
+    settings = _loss_settings(config)
+    checkpoint = _last_checkpoint(folder) if resume else None
+    updates = train.steps * train.minibatches
+    args = arguments(
+        folder.checkpoints,
+        generations=train.steps,
+        updates=train.minibatches,
+        accumulation=train.gradient_accumulation,
+        learning_rate=train.learning_rate,
+        max_completion_length=config.rollout.max_tokens,
+        temperature=config.rollout.temperature,
+        save_every=train.save_every,
+        seed=config.run.seed,
+        settings=settings,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": round(train.decay * updates), "decay_type": "linear"},
+        warmup_steps=round(train.warmup * updates),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        report_to=list(config.run.report_to) or "none",
+        use_cpu=policy.model.device.type == "cpu",
+    )
+    with TraceStore(folder.traces) as store:
+        store.begin(_generation(checkpoint, train.minibatches))
+        trainer = AIPOTrainer(
+            policy.model,
+            args,
+            _live_source(config, policy, engine, store),
+            settings,
+            tokenizer=policy.tokenizer.inner,
+            recompute=method.correction_cap is not None,
+            scale_by_active=method.scale_by_active,
+            metrics_file=folder.metrics,
+            callbacks=[_follow(note, train.steps, train.minibatches)],
+        )
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    policy.model.save_pretrained(folder.model)
+    policy.tokenizer.inner.save_pretrained(folder.model)
 
 
-def table(result: dict[str, dict[str, Any]]) -> Table:
-    """pass@k of every split and setting, with 95 % intervals."""
-    ks = sorted({k for settings in result.values() for r in settings.values() for k in r["pass_at"]}, key=int)
-    made = Table("split", "setting", *(f"pass@{k}" for k in ks))
-    for split, settings in result.items():
-        for setting, r in settings.items():
-            made.add_row(split, setting, *(_cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks))
-    return made
+def _live_source(
+    config: Config, policy: "LocalPolicy", engine: RolloutEngine, store: TraceStore
+) -> "LiveSource":
+    from aipo.credit import CREDITS
+    from aipo.source import LiveSource
 
-
-def bars(console: Console) -> Progress:
-    """Progress bars with a note behind each."""
-    return Progress(
-        TextColumn("{task.description:<14}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
-        console=console,
+    method, train, seed = config.method, config.train, config.run.seed
+    draw = partial(draw_tasks, engine.env, config.env.mixture, train.tasks_per_step, seed=seed)
+    plan = partial(
+        PLANS[method.plan],
+        group_size=train.group_size,
+        assist_share=method.assist_share,
+        forbid_share=method.forbid_share,
+        seed=seed,
+    )
+    return LiveSource(
+        draw=lambda step: draw(step=step),
+        plan=lambda tasks, step: plan(tasks, step=step),
+        run=engine.run_sync,
+        credit=partial(
+            CREDITS[method.credit],
+            scale_by_std=method.scale_by_std,
+            negative_weight=method.negative_weight,
+            per_mode_baseline=method.per_mode_baseline,
+        ),
+        keep=store.seal,
+        advance=policy.advance,
+        distilled=method.distil > 0,
+        tag_ids=engine.forbidden_ids,
+        on_trace=store.append,
     )
 
 
-def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" + (f"  [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+def _loss_settings(config: Config) -> "LossSettings":
+    from aipo.loss import LossSettings
+
+    method = config.method
+    low, high = method.coefficient_clip
+    return LossSettings(
+        objective=method.objective,
+        clip_low=method.clip_low,
+        clip_high=method.clip_high,
+        beta=method.kl,
+        coefficient=method.coefficient,
+        coefficient_value=method.coefficient_value,
+        coefficient_clip_low=low,
+        coefficient_clip_high=high,
+        negatives=method.negative,
+        distil_weight=method.distil,
+        importance_cap=method.correction_cap,
+    )
 
 
-def _record(config: Config, folder: RunFolder, model: Path | str, console: Console) -> None:
-    graphs = build_graphs(config)
+def _last_checkpoint(folder: RunFolder) -> Path:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    last = get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
+    if last is None:
+        raise RunError(
+            f"--resume: got {folder.path} without a checkpoint, allowed a run that saved one (train.save_every)"
+        )
+    return Path(last)
+
+
+def _generation(checkpoint: Path | None, minibatches: int) -> int:
+    """The generation that training starts with; checkpoints are named after optimiser steps."""
+    return int(checkpoint.name.rpartition("-")[2]) // minibatches if checkpoint else 0
+
+
+def _follow(note: Note, steps: int, minibatches: int) -> "TrainerCallback":
+    from transformers import TrainerCallback
+
+    shown = ("reward/solo", "reward/assisted", "reward/forbidden", "active_share")
+
+    class Follow(TrainerCallback):
+        """Moves the progress bar and shows a generation's rewards."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            parts = [f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in shown if name in (logs or {})]
+            if parts:
+                note(-(-state.global_step // minibatches), steps, "  ".join(parts))
+
+    return Follow()
+
+
+def _record(config: Config, graphs: Graphs, folder: RunFolder, model: Path | str, console: Console) -> None:
     made_of = manifest(graphs, model)
     write_text(folder.config, dump(config))
     write_json(folder.manifest, made_of)

@@ -1,0 +1,27 @@
+"""Progress bars, alike in every command."""
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+Note = Callable[[int, int, str], None]
+"""Called with how much is done, of how much, and what to show behind the bar."""
+
+
+def bars(console: Console) -> Progress:
+    """A place for bars; `stage` adds one."""
+    return Progress(
+        TextColumn("{task.description:<16}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+        console=console,
+    )
+
+
+def stage(progress: Progress, name: str) -> Note:
+    """Adds a bar and returns what moves it."""
+    bar = progress.add_task(name, total=None, note="")
+    return lambda done, total, text: progress.update(bar, completed=done, total=total, note=text)

@@ -145,7 +145,7 @@ def _notice_node(allowed: Callable[[ConsultState], list[str]], grammar: Grammar)
         request = _request(state)
         assert request.fault is not None, "the router sends only faulty requests here"
         text = grammar.notice(request.fault, request.agent, allowed(state))
-        return _notify(state, runtime.context, grammar, text, request.fault)
+        return _notify(state, runtime.context, grammar, text, f"{request.fault}: {text}")
 
     return notice
 
@@ -159,22 +159,13 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
         room = context.room(state["segments"]) - sum(map(len, grammar.frame(tokenizer, agent.name)))
         if room <= 0:
             return OUT_OF_ROOM
-        limit = asyncio.timeout(agent.deadline)
-        try:
-            async with limit:
-                answer = await sub_graph.ainvoke(
-                    {
-                        "question": context.task.prompt,
-                        "context": _work_so_far(state, context, request),
-                        "request": request.text,
-                    }
-                )
-            reply, error = str(answer.get("reply") or "").strip(), "no reply"
-        except (GraphBubbleUp, ConfigError, GraphError, LoadError):
-            raise  # LangGraph's own signals, and mistakes of whoever wrote the agent: not an agent's failure
-        except Exception as caught:  # an agent is anybody's code: whatever it raises is data
-            late = f"no reply within {agent.deadline} s"
-            reply, error = "", late if limit.expired() else f"{type(caught).__name__}: {caught}"
+        reply, error = await _ask(
+            sub_graph,
+            deadline=agent.deadline,
+            question=context.task.prompt,
+            context=_work_so_far(state, context, request),
+            request=request.text,
+        )
         if not reply:
             text = grammar.notice(Fault.UNAVAILABLE, agent.name, ())
             return _notify(state, context, grammar, text, error) | {"asked": [agent.name]}
@@ -183,6 +174,22 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
         return _answer(state, piece, feedback.text, feedback.change) | {"asked": [agent.name]}
 
     return ask
+
+
+async def _ask(
+    sub_graph: CompiledStateGraph[Any, Any, Any, Any], *, deadline: float, **given: Any
+) -> tuple[str, str]:
+    """The agent's reply, empty if there is none, and why there is none."""
+    limit = asyncio.timeout(deadline)
+    try:
+        async with limit:
+            answer = await sub_graph.ainvoke(given)
+    except (GraphBubbleUp, ConfigError, GraphError, LoadError):
+        raise  # LangGraph's own signals, and mistakes of whoever wrote the agent: not an agent's failure
+    except Exception as error:  # an agent is anybody's code: whatever it raises is data
+        late = f"no reply within {deadline} s"
+        return "", late if limit.expired() else f"{type(error).__name__}: {error}"
+    return str(answer.get("reply") or "").strip(), "no reply"
 
 
 def _request(state: ConsultState) -> Request:
@@ -203,7 +210,7 @@ def _notify(
     token_ids = grammar.wrap_notice(context.policies[POLICY].tokenizer, text)
     if len(token_ids) > context.room(state["segments"]):
         return OUT_OF_ROOM
-    return _answer(state, segment(Role.ENV, "notice", token_ids), None, str(error))
+    return _answer(state, segment(Role.ENV, "notice", token_ids), None, error)
 
 
 def _answer(state: ConsultState, piece: Segment, reply: str | None, error: str | None) -> dict[str, Any]:

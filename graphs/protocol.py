@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, with_config
 
 from aipo.errors import ConfigError
 from aipo.policies import Tokenizer
@@ -32,9 +33,9 @@ class Fault(StrEnum):
     NESTED = "nested"
     UNCLOSED = "unclosed"
     EMPTY = "empty"
-    UNKNOWN = "unknown agent"
-    SPENT = "agent's budget spent"
-    EXHAUSTED = "budget exhausted"
+    UNKNOWN = "unknown"
+    SPENT = "spent"
+    EXHAUSTED = "exhausted"
     UNAVAILABLE = "unavailable"
 
 
@@ -81,9 +82,10 @@ class Feedback:
     change: str | None
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grammar:
-    """Tags and texts of the protocol. Every tag is `<...>`; the two with `{name}` carry an agent's name.
+    """Tags and texts of the protocol. Every tag is `<...>`; the two with `{agent}` carry an agent's name.
 
     Args:
         open, close: around a request.
@@ -91,21 +93,22 @@ class Grammar:
         notice_open, notice_close: around a word from the machinery.
         before, after: text around feedback and notices, tags included: a line end, if the model was
             taught one.
-        notices: one text for each fault; `{agent}`, `{allowed}` (names) and `{form}` are filled in.
+        notices: texts to use instead of `NOTICES`, by fault; `{agent}`, `{allowed}` (names) and `{form}`
+            are filled in.
 
     Raises:
         ConfigError: a tag that cannot be told apart or escaped, or a notice that cannot be filled in.
     """
 
-    open: str = "<consult:{name}>"
+    open: str = "<consult:{agent}>"
     close: str = "</consult>"
-    feedback_open: str = "<feedback:{name}>"
+    feedback_open: str = "<feedback:{agent}>"
     feedback_close: str = "</feedback>"
     notice_open: str = "<notice>"
     notice_close: str = "</notice>"
     before: str = ""
     after: str = ""
-    notices: Mapping[Fault, str] = field(default_factory=lambda: NOTICES)
+    notices: Mapping[Fault, str] = field(default_factory=dict[Fault, str])
 
     def __post_init__(self) -> None:
         for tag in self._tags():
@@ -115,16 +118,16 @@ class Grammar:
                     f"tag of the consult grammar: got {tag!r}, allowed '<...>' without '<', '>', '&' inside"
                 )
         for tag in (self.open, self.feedback_open):
-            if tag.count("{name}") != 1:
-                raise ConfigError(f"tag of the consult grammar: got {tag!r}, allowed one '{{name}}' in it")
+            if tag.count("{agent}") != 1:
+                raise ConfigError(f"tag of the consult grammar: got {tag!r}, allowed one '{{agent}}' in it")
         if len(set(self._tags())) < 6:
             raise ConfigError(f"tags of the consult grammar: got {self._tags()}, allowed six different ones")
-        for fault in Fault:
+        for fault in self.notices:
             try:
                 self.notice(fault, "a", ["a"])
             except (KeyError, IndexError, ValueError) as error:
                 raise ConfigError(
-                    f"notice for {fault.value!r}: got {self.notices.get(fault)!r} ({error!r}), "
+                    f"notice for {fault.value!r}: got {self.notices[fault]!r} ({error!r}), "
                     "allowed a text with {agent}, {allowed} and {form}"
                 ) from error
 
@@ -163,7 +166,7 @@ class Grammar:
 
     def frame(self, tokenizer: Tokenizer, agent: str) -> tuple[list[int], list[int]]:
         """Ids around an agent's reply."""
-        opening = self.before + self.feedback_open.replace("{name}", agent)
+        opening = self.before + self.feedback_open.replace("{agent}", agent)
         closing = self.feedback_close + self.after
         return tokenizer.encode(opening, control=True), tokenizer.encode(closing, control=True)
 
@@ -187,8 +190,9 @@ class Grammar:
 
     def notice(self, fault: Fault, agent: str, allowed: Collection[str]) -> str:
         """What the policy is told, without the tags."""
-        form = self.open.replace("{name}", "NAME") + "request" + self.close
-        return self.notices[fault].format(agent=agent, allowed=", ".join(allowed), form=form)
+        form = self.open.replace("{agent}", "NAME") + "request" + self.close
+        text = self.notices.get(fault, NOTICES[fault])
+        return text.format(agent=agent, allowed=", ".join(allowed), form=form)
 
     def wrap_notice(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """Ids of a notice with its tags; its text is plain, so that the form in it is no control token."""
@@ -208,14 +212,14 @@ class Grammar:
 
 @lru_cache
 def _opening(tag: str) -> re.Pattern[str]:
-    head, tail = tag.split("{name}")
+    head, tail = tag.split("{agent}")
     return re.compile(f"{re.escape(head)}(?P<name>{NAME}){re.escape(tail)}")
 
 
 @lru_cache
 def _tag_heads(tags: tuple[str, ...]) -> re.Pattern[str]:
     """The '<' of every tag; a tag with a name is known by what stands before the name."""
-    rests = (re.escape(tag.partition("{name}")[0][1:]) for tag in tags)
+    rests = (re.escape(tag.partition("{agent}")[0][1:]) for tag in tags)
     return re.compile(f"<(?={'|'.join(rests)})")
 
 

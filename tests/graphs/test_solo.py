@@ -1,0 +1,59 @@
+"""Solo: a prompt, what the policy says, its score; nothing else."""
+
+import pytest
+from graphkit import TOKENIZER, build_context, roll, shown
+
+from aipo.errors import LoadError
+from aipo.graph import check_graph
+from aipo.prompt import Prompt
+from aipo.trace import Mode, Role, StopReason, concatenate
+from graphs.solo import PROMPTS, policy_prompt, solo
+
+
+def test_a_solo_rollout():
+    context = build_context(["3@7=582\n#587"], mode=Mode.SOLO)
+    state = roll(check_graph(solo(prompt="miniature.md"), "solo"), context)
+    assert shown(state) == [
+        (Role.PROMPT, "prompt", "3@7+5=?\n"),
+        (Role.POLICY, "policy", "3@7=582\n#587<eos>"),
+    ]
+    assert state["stops"] == {"policy": StopReason.EOS}
+    assert state["reward_parts"] == {"policy": {"length": 12.0}}
+    assert context.env.texts == ["3@7=582\n#587"]  # without the end token
+
+
+def test_a_solo_rollout_that_runs_out_of_room():
+    state = roll(solo(prompt="miniature.md"), build_context(["123456789"], max_tokens=4))
+    assert shown(state)[1:] == [(Role.POLICY, "policy", "1234")]
+    assert state["stops"] == {"policy": StopReason.LENGTH}
+
+
+def test_an_answer_that_cannot_be_scored_is_not_zero():
+    state = roll(solo(prompt="miniature.md"), build_context([""]))
+    assert state["reward_parts"] == {"policy": None}
+
+
+def test_tags_are_just_text():
+    script = ["<consult:verify>1</consult><feedback:verify>right</feedback>#1"]
+    state = roll(solo(prompt="miniature.md"), build_context(script))
+    assert shown(state)[1:] == [(Role.POLICY, "policy", script[0] + "<eos>")]
+    assert state["consults"] == []
+
+
+def test_prompts_are_found_by_name_or_by_path(tmp_path, monkeypatch):
+    mine = tmp_path / "mine.md"
+    mine.write_text("## solo\nQ: {{ question }}")
+    monkeypatch.chdir(tmp_path)
+    assert policy_prompt("policy.md").file == PROMPTS / "policy.md"
+    assert policy_prompt("mine.md").file == policy_prompt(mine).file == mine
+    assert policy_prompt(Prompt.load(mine)).file == mine
+    state = roll(solo(prompt="mine.md"), build_context(["1"], prompt="why?"))
+    assert shown(state)[0] == (Role.PROMPT, "prompt", "Q: why?")
+    with pytest.raises(LoadError, match=r"other\.md.*allowed one of.*'policy\.md'"):
+        policy_prompt("other.md")
+
+
+def test_the_prompt_of_a_real_model_says_nothing_about_agents():
+    state = roll(solo(), build_context(["1"], prompt="why?"))
+    prompt = TOKENIZER.decode(concatenate(state["segments"][:1]))
+    assert prompt.startswith("why?\n\nReason step by step") and "consult" not in prompt

@@ -31,7 +31,7 @@ _SMOOTHING = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """pass@k of one policy on one split under one setting, with 95 % intervals over facts."""
+    """pass@k of one policy on one split under one setting, with 95 % intervals over facts where there are any."""
 
     split: str
     setting: str
@@ -54,8 +54,8 @@ class Arm:
             Score(
                 split=split,
                 setting=setting,
-                pass_at={int(k): value for k, value in result["pass_at"].items()},
-                interval={int(k): (low, high) for k, (low, high) in result["interval"].items()},
+                pass_at={int(k): value for k, value in result["pass_at"].items() if value is not None},
+                interval={int(k): tuple(ends) for k, ends in result["interval"].items() if ends is not None},
             )
             for split, settings in evaluation.items()
             for setting, result in settings.items()
@@ -112,11 +112,9 @@ def write_demo_report(
     runs = {arm: RunFolder(out / arm) for arm in arms}
     first = runs[arms[0]]
     tokenizer = HFTokenizer(AutoTokenizer.from_pretrained(first.model))
-    with (
-        TraceStore(RunFolder(out).evaluation("before").with_suffix("")) as start,
-        TraceStore(first.evaluation("after").with_suffix("")) as end,
-    ):
-        examples = tell(start.read(), end.read())
+    traces = [
+        run.evaluation(name).with_suffix("") for run, name in ((RunFolder(out), "before"), (first, "after"))
+    ]
     report = Report(
         title="AIPO on the miniature: first with help, then alone",
         facts={
@@ -126,7 +124,7 @@ def write_demo_report(
         },
         before=Arm.of("before", before),
         arms=[Arm.of(arm, after[arm], run.read_metrics()) for arm, run in runs.items()],
-        examples=examples,
+        examples=tell(*(TraceStore(folder).read() for folder in traces)),
         decode=tokenizer.decode,
     )
     return write_report(out, report)
@@ -158,11 +156,10 @@ def write_report(folder: Path, report: Report) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One number of the table; `low` and `high` bound its 95 % interval."""
+    """One number of the table and its 95 % interval, if it has one."""
 
     value: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +239,7 @@ def _pass_line(name: str, css: str, score: Score) -> chart.Line:
         colour=css,
         x=ks,
         y=[score.pass_at[k] for k in ks],
-        band=[score.interval[k] for k in ks],
+        band=[score.interval[k] for k in ks] if set(ks) <= set(score.interval) else (),
     )
 
 
@@ -276,7 +273,7 @@ def _shown_ks(scores: Sequence[Score | None], setting: str) -> list[int]:
 def _cell(score: Score | None, k: int) -> Cell | None:
     if score is None or k not in score.pass_at:
         return None
-    return Cell(score.pass_at[k], *score.interval[k])
+    return Cell(score.pass_at[k], score.interval.get(k))
 
 
 def _example(example: Example, decode: render.Decode, agents: Sequence[str]) -> Mapping[str, Any]:

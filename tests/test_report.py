@@ -135,8 +135,8 @@ def test_rows_of_the_table_are_split_by_split() -> None:
     (first, rows), (second, _) = report.table(made())
     assert (first, second) == (report.SPLITS["heldout"], report.SPLITS["easy"])
     assert [row.label for row in rows] == ["alone, pass@1", "alone, pass@8", "with agents, pass@1"]
-    assert rows[0].cells == (Cell(0.0, 0.0, 0.0), Cell(0.82, 0.41, 0.82), Cell(0.01, 0.005, 0.01))
-    assert rows[2].cells == (None, Cell(0.97, 0.485, 0.97), None)
+    assert rows[0].cells == (Cell(0.0, (0.0, 0.0)), Cell(0.82, (0.41, 0.82)), Cell(0.01, (0.005, 0.01)))
+    assert rows[2].cells == (None, Cell(0.97, (0.485, 0.97)), None)
 
 
 def test_an_unknown_split_is_shown_by_its_own_name() -> None:
@@ -161,6 +161,17 @@ def test_an_arm_reads_an_evaluation_as_its_file_has_it() -> None:
         interval={1: (0.4, 0.6), 8: (0.7, 0.8)},
     )
     assert arm.score("heldout", "assisted") is None
+
+
+def test_a_number_without_an_interval_stands_alone(tmp_path: Path) -> None:
+    results = {
+        "pass_at": {"1": 0.5, "8": 0.75, "64": None},
+        "interval": {"1": None, "8": [0.7, 0.8], "64": None},
+    }
+    arm = Arm.of("aipo", {"heldout": {"solo": results}})
+    assert arm.scores[0].pass_at == {1: 0.5, 8: 0.75} and arm.scores[0].interval == {8: (0.7, 0.8)}
+    html = write_report(tmp_path, made(before=arm, arms=[Arm(name="x")])).read_text(encoding="utf-8")
+    assert "<b>0.50</b></td>" in html and "<b>0.75</b><small>" in html and 'class="band c0"' not in html
 
 
 def test_steps_without_a_value_are_gaps() -> None:

@@ -1,0 +1,59 @@
+"""Imports go one way, and reading a trace needs nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import aipo
+
+PACKAGE = Path(aipo.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "pandas", "matplotlib")
+LIGHT = ("aipo.trace", "aipo.store", "aipo.task", "aipo.config", "aipo.metrics", "aipo.render", "aipo.cli")
+
+
+def module(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
+    """Modules that are imported by name, `from a import b` as both `a` and `a.b`."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.name != "cli.py"], ids=module)
+def test_only_the_command_line_knows_graphs_and_envs(file: Path) -> None:
+    names = imported(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    assert not {n for n in names if n.split(".")[0] in ("graphs", "envs")}
+
+
+def test_modules_import_each_other_in_one_direction() -> None:
+    known = {module(file) for file in FILES}
+    # A package's own __init__ is imported with each of its modules: only explicit imports count.
+    left = {
+        module(file): (imported(iter(ast.parse(file.read_text(encoding="utf-8")).body)) & known) - {"aipo"}
+        for file in FILES
+    }
+    while free := {name for name, uses in left.items() if not uses & left.keys()}:
+        left = {name: uses for name, uses in left.items() if name not in free}
+    assert not left, f"these import each other in a circle: {sorted(left)}"
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_reading_traces_and_the_command_line_need_nothing_heavy(name: str) -> None:
+    code = f"import sys, {name}; print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""

@@ -1,0 +1,61 @@
+"""The README says what is there: metrics, files, presets and commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from aipo.cli import app
+from aipo.coefficients import COEFFICIENTS
+from aipo.config import load_config, presets
+from aipo.credit import CREDITS
+from aipo.metrics import METRICS
+from aipo.plan import PLANS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return re.split(r"^## ", README.split(f"## {title}\n", 1)[1], flags=re.MULTILINE)[0]
+
+
+def test_every_metric_has_its_line() -> None:
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \| (.+) \|$", section("Metrics"), re.MULTILINE)
+    said = {name: (formula.replace("\\|", "|"), text.replace("\\|", "|")) for name, formula, text in rows}
+    assert said == {name: (metric.formula, metric.text) for name, metric in METRICS.items()}
+    assert [name for name, _, _ in rows] == list(METRICS)
+
+
+def test_every_file_of_the_package_is_named() -> None:
+    layout = section("Layout")
+    files = {path.name for path in (ROOT / "aipo").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"\b(\w+\.py)\b", layout)) == files
+
+
+def test_every_built_in_choice_is_named() -> None:
+    choices = section("A method is four choices")
+    for name in (*PLANS, *CREDITS, *COEFFICIENTS, *presets()):
+        assert f"`{name}`" in choices, name
+
+
+COMMANDS = re.findall(r"^aipo (\w+)(.*?)(?: +#.*)?$", README, re.MULTILINE)
+
+
+def test_commands_exist() -> None:
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert {name for name, _ in COMMANDS} <= known
+    assert known <= {*(name for name, _ in COMMANDS), "demo"}
+
+
+@pytest.mark.parametrize(
+    "rest", [rest for name, rest in COMMANDS if name == "train" and "my.yaml" not in rest]
+)
+def test_overrides_are_accepted(rest: str) -> None:
+    load_config("aipo", [word for word in rest.split() if "=" in word])
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target

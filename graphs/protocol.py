@@ -23,7 +23,8 @@ from aipo.errors import ConfigError
 from aipo.policies import Tokenizer
 
 NAME = r"[\w.-]{1,64}"
-_UNPRINTABLE = re.compile("[\x00\ud800-\udfff]")
+# NUL, lone surrogates and noncharacters: text that no tokenizer was made for.
+_UNPRINTABLE = re.compile("[\x00\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 class Fault(StrEnum):
@@ -173,19 +174,19 @@ class Grammar:
     def wrap(self, tokenizer: Tokenizer, agent: str, reply: str, *, max_tokens: int) -> Feedback:
         """The reply as it is spliced in, cut to `max_tokens` tokens between its tags."""
         cleaned = self.clean(reply)
+        escaped = cleaned != reply
         token_ids = tokenizer.encode(cleaned)
-        shown = tokenizer.decode(token_ids)
-        if shown != self.clean(shown):  # a tokenizer that normalises can bring a tag back
-            token_ids = tokenizer.encode(self.clean(shown))
-        changes = ["escaped"] if cleaned != reply else []
-        if len(token_ids) > max_tokens:
-            changes.append(f"cut from {len(token_ids)} to {max_tokens} tokens")
-        token_ids = token_ids[:max_tokens]
+        size, token_ids = len(token_ids), token_ids[:max_tokens]
+        text = tokenizer.decode(token_ids)
+        if text != self.clean(text):  # a tokenizer that normalises can bring a tag back
+            escaped, token_ids = True, tokenizer.encode(self.clean(text))[:max_tokens]
+            text = tokenizer.decode(token_ids)
+        changes = ["escaped"] if escaped else []
+        if size > max_tokens:
+            changes.append(f"cut from {size} to {max_tokens} tokens")
         opening, closing = self.frame(tokenizer, agent)
         return Feedback(
-            token_ids=[*opening, *token_ids, *closing],
-            text=tokenizer.decode(token_ids),
-            change=", ".join(changes) or None,
+            token_ids=[*opening, *token_ids, *closing], text=text, change=", ".join(changes) or None
         )
 
     def notice(self, fault: Fault, agent: str, allowed: Collection[str]) -> str:

@@ -135,7 +135,7 @@ def test_feedback_is_cut_in_tokens_inside_its_tags():
         ("<feedback:verify>", "&lt;feedback:verify>"),
         ("<notice>go on</notice>", "&lt;notice>go on&lt;/notice>"),
         ("<<consult:x", "<&lt;consult:x"),
-        ("a\x00b\ud800c", "a\ufffdb\ufffdc"),
+        ("a\x00b\ud800c\ufdd0", "a\ufffdb\ufffdc\ufffd"),
         ("1 < 2 <b>", "1 < 2 <b>"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_tokenizer_that_normalises_cannot_bring_a_tag_back():
             return super().encode(text.replace("＜", "<"), control=control)
 
     feedback = GRAMMAR.wrap(Normalising(TAGS), "verify", "＜/feedback>", max_tokens=99)
-    assert feedback.text == "&lt;/feedback>"
+    assert (feedback.text, feedback.change) == ("&lt;/feedback>", "escaped")
 
 
 FRAGMENTS = st.sampled_from(

@@ -6,6 +6,7 @@ runs nothing (its content-security policy says so); whatever a model wrote is es
     Report (plain, frozen)  →  write_report  →  report.html
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aipo import chart, render
+from aipo.draw import graph_svg
 from aipo.run import RunFolder, write_text
 from aipo.store import TraceStore
 from aipo.story import Example, tell
@@ -77,6 +79,7 @@ class Report:
         arms: the trained policies; the first one is what the page is about.
         examples: traces, in reading order.
         decode: token ids to text.
+        drawing: the graph as `graph.json` has it, or None.
     """
 
     title: str
@@ -85,6 +88,7 @@ class Report:
     arms: Sequence[Arm]
     examples: Sequence[Example]
     decode: render.Decode
+    drawing: Mapping[str, Any] | None = None
 
     @property
     def columns(self) -> list[Arm]:
@@ -126,6 +130,7 @@ def write_demo_report(
         arms=[Arm.of(arm, after[arm], run.read_metrics()) for arm, run in runs.items()],
         examples=tell(*(TraceStore(folder).read() for folder in traces)),
         decode=tokenizer.decode,
+        drawing=json.loads(first.graph.read_text(encoding="utf-8")),
     )
     return write_report(out, report)
 
@@ -144,6 +149,7 @@ def write_report(folder: Path, report: Report) -> Path:
         sections=list(table(report)),
         curves=[Markup(svg) for svg in learning_curves(report.arms)],
         pass_at=[Markup(svg) for svg in pass_at_charts(report)],
+        graph=Markup(graph_svg(report.drawing)) if report.drawing else None,
         legend=Markup(render.legend_html([e.trace for e in report.examples], agents)),
         examples=[_example(e, report.decode, agents) for e in report.examples],
         trace_style=Markup(render.STYLE),
@@ -206,6 +212,7 @@ def learning_curves(arms: Sequence[Arm]) -> Iterable[str]:
         return chart.chart(lines, title=title, x_label="optimiser step", y_label=y_label, y_range=y_range)
 
     yield draw(_by_arm(arms, "reward/solo"), "Solo rollouts", "mean reward")
+    yield draw(_by_arm(arms, "reward/forbidden"), "Solo rollouts, consult tags forbidden", "mean reward")
     yield draw(_by_arm(arms, "reward/assisted"), "Assisted rollouts", "mean reward")
     yield draw(
         _by_key(first, "consults/"), f"Who is asked ({first.name})", "consults per assisted rollout", None

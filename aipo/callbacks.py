@@ -1,0 +1,81 @@
+"""What happens around an optimiser step, besides the step."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from aipo.metrics import SUMMARY, check_declared
+
+
+class ActiveRate(TrainerCallback):
+    """Scales the learning rate of one optimiser step by the share of active rollouts.
+
+    When nothing is to be learned the rate is 0 whatever was configured: the optimiser's momentum and
+    weight decay would move the weights all the same.
+    """
+
+    def __init__(self, active_share: Callable[[], float], scale: bool) -> None:
+        self._active_share = active_share
+        self._scale = scale
+        self._rates: list[float] = []
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        share = self._active_share()
+        factor = share if self._scale or share == 0 else 1.0
+        groups = kwargs["optimizer"].param_groups
+        self._rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
+            group["lr"] = rate
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every logged step to a file of JSON lines; NaN becomes null."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Drops what an earlier attempt wrote beyond the step that is resumed from."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[str] = []
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [
+                line
+                for line in lines
+                if line.endswith("\n") and json.loads(line)["step"] <= state.global_step
+            ]
+        draft = self._path.with_name(f".{self._path.name}")
+        draft.write_text("".join(kept), encoding="utf-8")
+        os.replace(draft, self._path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if any(name in logs for name in SUMMARY):
+            return
+        check_declared(logs)
+        clean = {k: v if isinstance(v, (int, float)) and math.isfinite(v) else None for k, v in logs.items()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **clean}) + "\n")

@@ -1,0 +1,234 @@
+"""The objective: a pure function of tensors.
+
+Policy tokens have a ratio π/π_old and PPO's clip; agent tokens and distilled tokens have a weight
+(see `aipo.coefficients`). Which token is which was decided when the rows were made; nothing is
+decided here. With policy tokens alone the loss equals TRL's, for every objective in `OBJECTIVES`.
+
+    loss = Σ_b 1/denominator_b · Σ_t term_bt
+    term = −min(r·A, clip(r)·A) · c + β·KL      policy      r = π/π_old, c = min(π_old/μ, C)
+         = −A·w·exp(log π − sg(log π))          agent       w by coefficient and sign of A
+         = −A·v·exp(log π − sg(log π))          distilled   v a number, A > 0 only
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aipo.coefficients import NEGATIVES, agent_weights, resolve
+from aipo.errors import ConfigError
+from aipo.row import Code
+
+ROLES = {"policy": Code.POLICY, "agent": Code.AGENT, "distilled": Code.DISTILLED}
+QUANTITIES: tuple[str, ...] = (
+    "tokens",
+    "entropy",
+    "probability",
+    "weight",
+    "loss",
+    "ratio",
+    "clip",
+    "kl",
+    "importance",
+    "drift",
+    "drift_tokens",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSettings:
+    """How tokens become a loss.
+
+    Args:
+        objective: a name in `OBJECTIVES`.
+        clip_low, clip_high: the ratio is clipped to [1 − clip_low, 1 + clip_high].
+        beta: weight of the KL term to the reference model; 0 = none.
+        coefficient, coefficient_value: see `aipo.coefficients`; None takes the default value.
+        coefficient_clip_low, coefficient_clip_high: bounds of the agents' weight; None = none.
+        negatives: rule for agent tokens on rows with A < 0.
+        distil_weight: weight of distilled tokens.
+        importance_cap: C of the truncated correction from sampler to trainer; needs log-probs
+            recomputed by the trainer. None = off.
+
+    Raises:
+        ConfigError: an unknown name or a number out of its range.
+    """
+
+    objective: str = "dapo"
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    beta: float = 0.0
+    coefficient: str = "constant"
+    coefficient_value: float | None = None
+    coefficient_clip_low: float | None = None
+    coefficient_clip_high: float | None = None
+    negatives: str = "zero"
+    distil_weight: float = 1.0
+    importance_cap: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ConfigError(f"objective: got {self.objective!r}, allowed {sorted(OBJECTIVES)}")
+        if self.negatives not in NEGATIVES:
+            raise ConfigError(f"negatives: got {self.negatives!r}, allowed {sorted(NEGATIVES)}")
+        resolve(self.coefficient, self.coefficient_value)
+        for name in ("clip_low", "clip_high", "beta", "distil_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed >= 0")
+        if self.importance_cap is not None and not self.importance_cap > 0:
+            raise ConfigError(f"importance_cap: got {self.importance_cap}, allowed > 0 or None")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInputs:
+    """Tensors of B rows and T completion tokens; log-probs in nats.
+
+    Args:
+        logprobs_B_T: of the current policy; the one that carries a gradient.
+        entropies_B_T: of the current policy; for the metrics.
+        behaviour_B_T: by the sampler; NaN on what the policy did not sample.
+        trainer_B_T: by the trainer with the weights that sampled. Recomputed, it becomes π_old (else
+            the sampler's own is); on the first pass it is `logprobs_B_T`; None when not known.
+        recomputed: whether `trainer_B_T` is π_old.
+        reference_B_T: by the reference model, when there is a KL term.
+        codes_B_T: int8, see `aipo.row.Code`.
+    """
+
+    logprobs_B_T: Tensor
+    entropies_B_T: Tensor
+    behaviour_B_T: Tensor
+    codes_B_T: Tensor
+    advantages_B: Tensor
+    denominators_B: Tensor
+    trainer_B_T: Tensor | None = None
+    recomputed: bool = False
+    reference_B_T: Tensor | None = None
+
+
+class LossOutput(NamedTuple):
+    """The loss and what the metrics are made of.
+
+    Args:
+        loss: scalar.
+        sums_R_K: float32 sums over tokens, by role (`ROLES`) and quantity (`QUANTITIES`).
+        drift_max: largest |Δ log-prob| between sampler and trainer; 0 where not known.
+    """
+
+    loss: Tensor
+    sums_R_K: Tensor
+    drift_max: Tensor
+
+
+class Policy(NamedTuple):
+    """Terms of policy tokens, the weight of ∇log π in them, the ratio, and where the clip acted; (B, T)."""
+
+    terms: Tensor
+    weights: Tensor
+    ratios: Tensor
+    clipped: Tensor
+
+
+Objective = Callable[[Tensor, Tensor, Tensor, LossSettings], Policy]
+
+
+def ppo_clip(log_ratio_B_T: Tensor, policy_B_T: Tensor, advantages_B_1: Tensor, how: LossSettings) -> Policy:
+    """−min(r·A, clip(r, 1−ε_low, 1+ε_high)·A), token by token: PPO (1707.06347), equation 7; the
+    two-sided ε: DAPO (2503.14476)."""
+    ratio = log_ratio_B_T.exp()
+    clip = ratio.clamp(1 - how.clip_low, 1 + how.clip_high)
+    terms = -torch.minimum(ratio * advantages_B_1, clip * advantages_B_1)
+    low, high = ratio < 1 - how.clip_low, ratio > 1 + how.clip_high
+    clipped = policy_B_T & ((low & (advantages_B_1 < 0)) | (high & (advantages_B_1 > 0)))
+    weights = (ratio * advantages_B_1.abs()).masked_fill(clipped, 0.0)
+    return Policy(terms, weights.detach(), ratio.detach(), clipped)
+
+
+OBJECTIVES: dict[str, Objective] = {"grpo": ppo_clip, "dapo": ppo_clip, "dr_grpo": ppo_clip}
+
+
+def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
+    """The loss of one micro-batch, and the sums behind its metrics."""
+    roles = {name: inputs.codes_B_T == code for name, code in ROLES.items()}
+    policy, agent, distilled = roles.values()
+    trained = policy | agent | distilled
+    advantages = inputs.advantages_B[:, None]
+    # What is not trained may be NaN or −inf; it must reach neither the loss nor its gradient.
+    logprobs = torch.where(trained, inputs.logprobs_B_T, 0.0)
+    behaviour = torch.where(policy, inputs.behaviour_B_T, 0.0)
+    trainer = behaviour if inputs.trainer_B_T is None else torch.where(policy, inputs.trainer_B_T, 0.0)
+    old = trainer if inputs.recomputed else behaviour
+
+    own = OBJECTIVES[how.objective](torch.where(policy, logprobs - old, 0.0), policy, advantages, how)
+    importance = torch.ones_like(old)
+    if how.importance_cap is not None and inputs.recomputed:
+        importance = (trainer - behaviour).exp().clamp(max=how.importance_cap)
+    kl = torch.zeros_like(old)
+    if inputs.reference_B_T is not None:
+        kl = k3(logprobs, torch.where(policy, inputs.reference_B_T, logprobs.detach()))
+
+    pi = logprobs.detach().exp()
+    weights, clipped = agent_weights(
+        pi,
+        advantages,
+        coefficient=how.coefficient,
+        value=how.coefficient_value,
+        negatives=how.negatives,
+        clip_low=how.coefficient_clip_low,
+        clip_high=how.coefficient_clip_high,
+    )
+    weights = torch.where(distilled, how.distil_weight * (advantages > 0), weights)
+    given = -advantages * weights * (logprobs - logprobs.detach()).exp()
+    sampled = own.terms * importance + how.beta * kl
+    terms = torch.where(policy, sampled, given).masked_fill(~trained, 0.0) / inputs.denominators_B[:, None]
+
+    with torch.no_grad():
+        drift = (trainer - behaviour).abs()
+        known = torch.full_like(drift, float(inputs.trainer_B_T is not None))
+        sums = _sums(
+            roles,
+            tokens=torch.ones_like(drift),
+            entropy=torch.where(trained, inputs.entropies_B_T, 0.0),
+            probability=pi,
+            weight=torch.where(policy, own.weights * importance, advantages.abs() * weights),
+            loss=terms.abs(),
+            ratio=own.ratios,
+            clip=torch.where(policy, own.clipped, clipped & agent),
+            kl=kl,
+            importance=importance,
+            drift=drift,
+            drift_tokens=known,
+        )
+    return LossOutput(terms.sum(), sums, drift.max())
+
+
+def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:
+    """Schulman's unbiased estimator of KL(π‖π_ref), token by token: e^Δ − Δ − 1, Δ = log π_ref − log π."""
+    delta = reference_B_T - logprobs_B_T
+    return delta.exp() - delta - 1
+
+
+def token_logprobs(
+    logits_B_T_V: Tensor, token_ids_B_T: Tensor, *, temperature: float, forbidden_B_F: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of the tokens and entropies of their distributions (nats), each (B, T).
+
+    Forbidden ids (−1 = none) have probability 0, as they had when the row was sampled.
+    """
+    logits = logits_B_T_V.float() / temperature
+    if forbidden_B_F is not None:
+        rows, vocabulary = logits.shape[0], logits.shape[-1]
+        hidden = torch.zeros(rows, vocabulary + 1, dtype=torch.bool, device=logits.device)
+        hidden.scatter_(1, torch.where(forbidden_B_F < 0, vocabulary, forbidden_B_F), True)
+        logits = logits.masked_fill(hidden[:, None, :vocabulary], -torch.inf)
+    log_pi = logits.log_softmax(-1)
+    entropies = torch.special.entr(log_pi.detach().exp()).sum(-1)
+    return log_pi.gather(-1, token_ids_B_T[..., None]).squeeze(-1), entropies
+
+
+def _sums(roles: dict[str, Tensor], **quantities_B_T: Tensor) -> Tensor:
+    assert tuple(quantities_B_T) == QUANTITIES
+    stacked_K_N = torch.stack([q.flatten().float() for q in quantities_B_T.values()])
+    masks_R_N = torch.stack([mask.flatten().float() for mask in roles.values()])
+    return masks_R_N @ stacked_K_N.T

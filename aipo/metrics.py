@@ -1,0 +1,142 @@
+"""Every metric that is logged: its name, its formula and one line of text.
+
+Logging anything else is an error. A name may have a variable part in braces (`reward/{kind}`), which
+stands for one part between slashes.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from aipo.errors import TrainError
+from aipo.trace import Mode, Role, Trace
+
+
+class Metric(NamedTuple):
+    """How a metric is computed, and what it tells."""
+
+    formula: str
+    text: str
+
+
+METRICS: dict[str, Metric] = {
+    # one optimiser step, per role of token: policy, agent, distilled
+    "tokens/{role}": Metric("n = Σ 1", "Tokens of this role in the rows that were trained."),
+    "entropy/{role}": Metric("Σ H(π_t) / n", "Mean entropy (nats) where these tokens stand."),
+    "probability/{role}": Metric("Σ π_t / n", "Mean probability of these tokens: how well they are known."),
+    "weight/{role}": Metric("Σ |A|·w_t / n", "Mean weight of ∇log π: near 0 means that nothing is learned."),
+    "loss_share/{role}": Metric("Σ |term_t| / Σ_all |term_t|", "Share of the loss's absolute value."),
+    "ratio/policy": Metric("Σ π_t/π_old,t / n", "Mean importance ratio; 1 on the first pass."),
+    "clip/policy": Metric("Σ clipped_t / n", "Share of policy tokens whose gradient the clip removed."),
+    "clip/agent": Metric("Σ [w_t ≠ clip(w_t)] / n", "Share of agent tokens whose weight was clipped."),
+    "kl": Metric("Σ k3_t / n", "Mean KL to the reference model on policy tokens; 0 without a KL term."),
+    "importance": Metric("Σ min(π_old/μ, C) / n", "Mean truncated correction from sampler to trainer."),
+    "drift/mean": Metric("Σ |log π_old − log μ| / n", "Sampler against trainer, same weights; 0 is exact."),
+    "drift/max": Metric("max |log π_old − log μ|", "The worst token of it."),
+    "loss": Metric("Σ_b 1/denominator_b · Σ_t term_bt", "The loss, mean of the logged steps."),
+    "grad_norm": Metric("‖∇‖₂", "Norm of the gradient before clipping."),
+    "learning_rate": Metric("schedule(step)", "Before it is scaled by the active share."),
+    "epoch": Metric("step / updates per generation", "Generations trained so far."),
+    "step_time": Metric("seconds", "One optimiser step, rollouts included."),
+    # one generation
+    "active_share": Metric("rollouts with A ≠ 0 / scored rollouts", "What the learning rate is scaled by."),
+    "zero_variance": Metric("groups with equal rewards / groups", "Groups that teach nothing."),
+    "rows/{kind}": Metric("count", "Rows: sampled, distilled, and distillable ones that could not be cut."),
+    "rollouts/{kind}": Metric("count", "Rollouts: assisted, solo, forbidden (solo, tags masked), failed."),
+    "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward, per kind of rollout."),
+    "reward_part/{part}/{kind}": Metric("Σ part / scored rollouts", "Mean of one named part of the reward."),
+    "consults/{agent}": Metric(
+        "consults / assisted rollouts", "How often an agent is asked; `unknown` is none of ours."
+    ),
+    "consult_errors/{agent}": Metric("consults with an error / consults", "How often asking goes wrong."),
+    "length/{role}": Metric("Σ tokens / rollouts", "Mean tokens of a rollout that this role produced."),
+    "seconds/rows": Metric("seconds", "Time to obtain a generation's rows: rollouts, scoring, credit."),
+}
+
+SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
+"""What the Hugging Face trainer logs once, at the end; it is no step's metric."""
+
+
+def check_declared(names: Iterable[str]) -> None:
+    """Refuses a metric that `METRICS` does not declare.
+
+    Raises:
+        TrainError: names the metric.
+    """
+    patterns = [pattern.split("/") for pattern in METRICS]
+    for name in names:
+        if name not in METRICS and not any(_fits(name.split("/"), pattern) for pattern in patterns):
+            raise TrainError(f"metric: got {name!r}, allowed those declared in aipo.metrics.METRICS")
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    return len(parts) == len(pattern) and all(
+        wanted.startswith("{") or part == wanted for part, wanted in zip(parts, pattern, strict=True)
+    )
+
+
+def loss_metrics(
+    sums: Mapping[str, Mapping[str, float]], drift_max: float, *, kl: bool = True, importance: bool = True
+) -> dict[str, float]:
+    """Metrics from a step's sums; what no token speaks of is left out.
+
+    Args:
+        sums: role to quantity (`aipo.loss.QUANTITIES`) to its sum over tokens.
+        kl, importance: whether the loss has these parts.
+    """
+    everything = math.fsum(role["loss"] for role in sums.values())
+    values: dict[str, float] = {}
+    for role, total in sums.items():
+        count = total["tokens"]
+        values[f"tokens/{role}"] = count
+        if count:
+            values |= {f"{name}/{role}": total[name] / count for name in ("entropy", "probability", "weight")}
+            values[f"loss_share/{role}"] = total["loss"] / everything if everything else 0.0
+    if count := sums["policy"]["tokens"]:
+        values |= {f"{name}/policy": sums["policy"][name] / count for name in ("ratio", "clip")}
+        values |= {"kl": sums["policy"]["kl"] / count} if kl else {}
+        values |= {"importance": sums["policy"]["importance"] / count} if importance else {}
+    if count := sums["agent"]["tokens"]:
+        values["clip/agent"] = sums["agent"]["clip"] / count
+    if count := sums["policy"]["drift_tokens"]:
+        values |= {"drift/mean": sums["policy"]["drift"] / count, "drift/max": drift_max}
+    return values
+
+
+def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> dict[str, float]:
+    """What a generation's rollouts looked like, per kind, agent and role.
+
+    Args:
+        agents: names that a policy may ask for; it can write any other, and they count as `unknown`.
+    """
+    kinds = {kind: [t for t in traces if kind_of(t) == kind] for kind in ("assisted", "solo", "forbidden")}
+    metrics = {f"rollouts/{kind}": float(len(own)) for kind, own in kinds.items()}
+    metrics["rollouts/failed"] = float(sum(trace.reward is None for trace in traces))
+    for kind, own in kinds.items():
+        scored = [trace for trace in own if trace.reward is not None]
+        if scored:
+            metrics[f"reward/{kind}"] = _mean(t.reward for t in scored if t.reward is not None)
+        for part in sorted({part for trace in scored for part in trace.reward_parts}):
+            values = (t.reward_parts[part] for t in scored if part in t.reward_parts)
+            metrics[f"reward_part/{part}/{kind}"] = _mean(values)
+    consults = [consult for trace in traces for consult in trace.consults]
+    names = [consult.agent if consult.agent in agents else "unknown" for consult in consults]
+    for agent in (*agents, "unknown"):
+        errors = [c.error is not None for c, name in zip(consults, names, strict=True) if name == agent]
+        metrics[f"consults/{agent}"] = len(errors) / max(len(kinds["assisted"]), 1)
+        if errors:
+            metrics[f"consult_errors/{agent}"] = _mean(errors)
+    for role in Role:
+        if traces:
+            metrics[f"length/{role}"] = _mean(trace.count(role) for trace in traces)
+    return metrics
+
+
+def kind_of(trace: Trace) -> str:
+    """`forbidden` is a solo rollout that was sampled with the consult tags masked."""
+    return "forbidden" if trace.mode is Mode.SOLO and trace.forbidden_ids else str(trace.mode)
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)

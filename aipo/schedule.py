@@ -1,0 +1,168 @@
+"""The schedule of a run, in TRL's arguments.
+
+A *generation* is what one call of `RowSource.rows` gives; it is one epoch of the trainer underneath. It
+is trained in `updates` optimiser steps (times `iterations`), each of one or more micro-batches.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import SaveStrategy
+from trl.trainer.grpo_config import GRPOConfig
+
+from aipo.errors import TrainError
+from aipo.loss import LossSettings
+from aipo.source import RowSource
+
+# TRL turns it on. transformers renamed it in the middle of the range that we support.
+_CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in GRPOConfig.__dataclass_fields__
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a generation is trained: passes over it, optimiser steps per pass, micro-batches per step."""
+
+    iterations: int
+    updates: int
+    accumulation: int
+
+    @classmethod
+    def of(cls, args: GRPOConfig) -> "Schedule":
+        """What TRL's arguments amount to.
+
+        Raises:
+            TrainError: an optimiser step would span two generations.
+        """
+        micro_batches, accumulation = int(args.steps_per_generation or 1), args.gradient_accumulation_steps
+        if micro_batches % accumulation:
+            raise TrainError(
+                f"steps_per_generation: got {micro_batches}, allowed a multiple of "
+                f"gradient_accumulation_steps={accumulation}"
+            )
+        return cls(args.num_iterations, micro_batches // accumulation, accumulation)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps per generation."""
+        return self.iterations * self.updates
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches that a generation's rows are cut into; every iteration trains all of them."""
+        return self.updates * self.accumulation
+
+    def place(self, micro_step: int) -> int:
+        """Where in its generation a micro-step is, from 0."""
+        return micro_step % (self.steps * self.accumulation)
+
+
+def arguments(
+    output_dir: Path | str,
+    *,
+    generations: int,
+    updates: int = 1,
+    accumulation: int = 1,
+    iterations: int = 1,
+    learning_rate: float,
+    max_completion_length: int,
+    temperature: float = 1.0,
+    save_every: int | None = None,
+    seed: int = 0,
+    settings: LossSettings,
+    **rest: Any,
+) -> GRPOConfig:
+    """TRL's arguments, with what this trainer needs and without what costs time.
+
+    Args:
+        generations: how often rows are asked for.
+        updates: optimiser steps per generation and iteration (minibatches).
+        accumulation: micro-batches per optimiser step.
+        iterations: passes over each generation.
+        max_completion_length: longest rollout after its prompt; `dr_grpo` divides by it.
+        save_every: generations between checkpoints; None = none.
+        rest: any other argument of `trl.GRPOConfig`.
+    """
+    schedule = Schedule(iterations, updates, accumulation)
+    defaults: dict[str, Any] = {
+        # How many rows there are is the source's affair; TRL only wants numbers that divide.
+        "per_device_train_batch_size": 2,
+        "num_generations": 2,
+        "steps_per_generation": schedule.micro_batches,
+        "gradient_accumulation_steps": accumulation,
+        "num_iterations": iterations,
+        "max_steps": generations * schedule.steps,
+        "learning_rate": learning_rate,
+        "max_completion_length": max_completion_length,
+        "temperature": temperature,
+        "loss_type": settings.objective,
+        "epsilon": settings.clip_low,
+        "epsilon_high": settings.clip_high,
+        "beta": settings.beta,
+        "save_strategy": "no" if save_every is None else "steps",
+        "save_steps": (save_every or 1) * schedule.steps,
+        "seed": seed,
+        "shuffle_dataset": False,
+        "ignore_data_skip": True,
+        "disable_dropout": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # would hide it; the trainer stops instead
+        "report_to": "none",
+        "disable_tqdm": True,
+        "bf16": False,
+        _CHECKPOINTING: False,
+        "dataloader_pin_memory": False,
+    }
+    return GRPOConfig(output_dir=str(output_dir), **(defaults | rest))
+
+
+_HONOURED: dict[str, Callable[[Any], bool]] = {
+    "use_vllm": lambda value: value is False,
+    "top_entropy_quantile": lambda value: value == 1.0,
+    "entropy_coef": lambda value: value == 0.0,
+    "use_adaptive_entropy": lambda value: not value,
+    "off_policy_mask_threshold": lambda value: value is None,
+    "delta": lambda value: value is None,
+    "importance_sampling_level": lambda value: value == "token",
+    "mask_truncated_completions": lambda value: not value,
+    "sync_ref_model": lambda value: not value,
+    "log_completions": lambda value: not value,
+    "max_steps": lambda value: value > 0,
+    "disable_dropout": bool,
+    "ignore_data_skip": bool,
+}
+"""TRL's arguments that this trainer ignores or needs, and which of their values are no lie."""
+
+
+def check_arguments(
+    args: GRPOConfig, schedule: Schedule, settings: LossSettings, source: RowSource, recompute: bool
+) -> None:
+    """Refuses arguments that contradict each other, or that the trainer does not honour.
+
+    Raises:
+        TrainError: names the argument.
+    """
+    for name, fits in _HONOURED.items():
+        if not fits(getattr(args, name)):
+            raise TrainError(f"{name}: got {getattr(args, name)!r}, allowed what aipo.trainer.arguments sets")
+    if args.beta != settings.beta:
+        raise TrainError(
+            f"beta: got {args.beta} in the arguments, allowed {settings.beta} as in the settings"
+        )
+    if source.shared and schedule.accumulation > 1:
+        raise TrainError(
+            f"gradient_accumulation_steps: got {schedule.accumulation}, allowed 1 when several trainers learn "
+            "together (accelerate keeps this state once per process)"
+        )
+    if settings.importance_cap is not None and not recompute:
+        raise TrainError("importance_cap: got a cap without recompute=True, allowed only together")
+    if args.save_strategy != SaveStrategy.NO and args.save_steps % schedule.steps:
+        raise TrainError(
+            f"save_steps: got {args.save_steps}, allowed a multiple of the {schedule.steps} optimiser steps of a "
+            "generation (a checkpoint does not hold rows)"
+        )

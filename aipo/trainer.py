@@ -1,0 +1,257 @@
+"""The trainer: a thin subclass of TRL's GRPOTrainer.
+
+Traces, credit and rows are made outside. TRL's part is the loop, the optimiser, checkpoints and
+trackers; the trainer asks a `RowSource` for a generation's rows, cuts them into micro-batches and
+calls the loss. TRL's sampling, its reward functions and its own normalisers are not used.
+
+Rows come in any number and are dealt out anew for each generation, by a seed of their own, so that
+two trainers in one process do not share any random state.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from aipo.batch import Window, collate, denominators
+from aipo.callbacks import ActiveRate, MetricsFile
+from aipo.errors import TrainError
+from aipo.loss import QUANTITIES, ROLES, LossInputs, LossSettings, aipo_loss, token_logprobs
+from aipo.metrics import loss_metrics
+from aipo.row import Row
+from aipo.schedule import Schedule, arguments, check_arguments
+from aipo.source import RowSource, StepRows
+
+__all__ = ["AIPOTrainer", "arguments"]
+
+# Up to this many logits (256 MB), scoring them in one go is faster than TRL's fused head, which is
+# made for large vocabularies.
+_DENSE_LOGITS = 2**26
+
+
+class AIPOTrainer(GRPOTrainer):
+    """Trains a policy on the rows of a source.
+
+    Args:
+        model: the policy; the same object may sample.
+        args: see `arguments`; its numbers and `settings` must agree.
+        source: where the rows come from.
+        settings: the loss.
+        tokenizer: the policy's.
+        recompute: score policy tokens once more with the weights that sampled, and take this for π_old
+            instead of the sampler's log-probs.
+        scale_by_active: multiply the learning rate by the share of active rollouts, else an adaptive
+            optimiser amplifies the noise of nearly empty batches (measured on the miniature).
+        metrics_file: one JSON object per logged step; default `metrics.jsonl` in `args.output_dir`.
+
+    Raises:
+        TrainError: arguments that contradict each other, or that this trainer does not honour.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: GRPOConfig,
+        source: RowSource,
+        settings: LossSettings,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        recompute: bool = False,
+        scale_by_active: bool = True,
+        metrics_file: Path | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        optimizers: tuple[Any, Any] = (None, None),
+    ) -> None:
+        self.schedule = Schedule.of(args)
+        check_arguments(args, self.schedule, settings, source, recompute)
+        self.source = source
+        self.settings = settings
+        self.recompute = recompute
+        self.active_share = 0.0
+        self._batches: list[dict[str, Tensor]] = []
+        self._own_sums = torch.zeros(len(ROLES), len(QUANTITIES))
+        self._own_drift = torch.zeros(())
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self._pad_id = int(str(tokenizer.pad_token_id))
+        file = metrics_file or Path(str(args.output_dir)) / "metrics.jsonl"
+        # One epoch of this placeholder is one generation.
+        placeholder = Dataset.from_dict({"prompt": [""] * self.schedule.micro_batches})
+        super().__init__(
+            model=model,
+            reward_funcs=_scored_elsewhere,  # TRL insists on one
+            args=args,
+            train_dataset=placeholder,
+            processing_class=tokenizer,
+            callbacks=[
+                Bookkeeping(self),
+                ActiveRate(lambda: self.active_share, scale_by_active),
+                MetricsFile(file),
+                *callbacks,
+            ],
+            optimizers=optimizers,
+        )
+        self.remove_callback(PrinterCallback)
+        if self.accelerator.num_processes > 1:
+            raise TrainError(f"processes: got {self.accelerator.num_processes}, allowed 1")
+        if self.aux_loss_enabled:
+            raise TrainError(
+                "router_aux_loss_coef: got a mixture of experts that trains its router, allowed 0"
+            )
+
+        if settings.beta > 0 and self.ref_model is None:
+            raise TrainError("beta: got a KL term for a PEFT model, allowed 0 (or merge the adapter first)")
+
+    @property
+    def generation(self) -> int:
+        """Which generation is being trained, from 0; derived from what a checkpoint saves."""
+        return self.state.global_step // self.schedule.steps
+
+    def _send_telemetry(self) -> None:
+        """Nothing is sent anywhere."""
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
+        """The next micro-batch; asks the source when a generation is used up."""
+        if self.schedule.place(self._step) == 0:
+            made = self.source.rows(self.generation)
+            self.active_share = made.active_share
+            self._batches = self._micro_batches(made)
+            for name, value in made.metrics.items():
+                self._metrics["train"][name].append(value)
+        return self._batches[self._step % self.schedule.micro_batches]
+
+    def _micro_batches(self, made: StepRows) -> list[dict[str, Tensor]]:
+        """The generation's rows, shuffled, dealt out to the optimiser steps, and in each of them sorted
+        by length, so that little is padding. Numbers need not divide: every row has its denominator."""
+        rows = [row for row in made.rows if row.advantage != 0 or self.settings.beta > 0]
+        window = Window(
+            totals=made.totals,
+            share=1 / self.schedule.updates,
+            max_completion_length=int(self.max_completion_length or 0),
+        )
+        order = np.random.default_rng([self.args.seed, self.generation]).permutation(len(rows))
+        batches: list[dict[str, Tensor]] = []
+        for of_update in np.array_split(order, self.schedule.updates):
+            by_length = sorted(of_update.tolist(), key=lambda i: len(rows[i]))
+            for of_batch in np.array_split(np.array(by_length, dtype=np.int64), self.schedule.accumulation):
+                batches.append(self._batch([rows[i] for i in of_batch], window))
+        return batches
+
+    def _batch(self, rows: Sequence[Row], window: Window) -> dict[str, Tensor]:
+        weights_B = denominators(rows, self.settings.objective, window)
+        batch = collate(rows, weights_B, pad_id=self._pad_id)
+        batch = super(GRPOTrainer, self)._prepare_inputs(batch)
+        with torch.no_grad():
+            if self.recompute:
+                batch["old_per_token_logps"], _ = self._score(self.model, batch)
+            if self.settings.beta > 0:
+                batch["ref_per_token_logps"], _ = self._score(self.ref_model, batch)
+        return batch
+
+    def _compute_loss(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The loss of one micro-batch; sums for its metrics are kept until the optimiser step."""
+        logprobs, entropies = self._score(model, inputs)
+        fresh = self.schedule.place(self._step) < self.schedule.accumulation
+        old = inputs.get("old_per_token_logps")
+        output = aipo_loss(
+            LossInputs(
+                logprobs_B_T=logprobs,
+                entropies_B_T=entropies,
+                behaviour_B_T=inputs["behaviour"],
+                codes_B_T=inputs["codes"],
+                advantages_B=inputs["advantages"],
+                denominators_B=inputs["denominators"],
+                trainer_B_T=old if old is not None else logprobs.detach() if fresh else None,
+                recomputed=old is not None,
+                reference_B_T=inputs.get("ref_per_token_logps"),
+            ),
+            self.settings,
+        )
+        self._own_sums = self._own_sums.to(output.sums_R_K.device) + output.sums_R_K
+        self._own_drift = torch.maximum(self._own_drift.to(output.drift_max.device), output.drift_max)
+        return output.loss
+
+    def _score(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies of the completions; (B, T) each. Ids that were forbidden while
+        sampling are forbidden here."""
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        width = inputs["completion_ids"].shape[1]
+        forbidden = inputs.get("forbidden")
+        vocabulary = self.model.config.get_text_config().vocab_size
+        if forbidden is None and len(ids) * width * vocabulary > _DENSE_LOGITS:
+            logprobs, entropies, _ = self._get_per_token_logps_and_entropies(
+                model, ids, attention, width, compute_entropy=True
+            )
+            return logprobs, entropies
+        with self.accelerator.autocast():
+            logits = model(
+                input_ids=ids, attention_mask=attention, logits_to_keep=width + 1, use_cache=False
+            ).logits
+        return token_logprobs(
+            logits[:, :-1], inputs["completion_ids"], temperature=self.temperature, forbidden_B_F=forbidden
+        )
+
+    def _report(self) -> None:
+        """Moves the sums of one optimiser step into TRL's metrics; one transfer from the device.
+
+        Raises:
+            TrainError: the loss is not finite. The weights are those of the last step.
+        """
+        numbers = torch.cat([self._own_sums.flatten(), self._own_drift.view(1)]).tolist()
+        if not all(map(math.isfinite, numbers)):
+            raise TrainError(f"loss of optimiser step {self.state.global_step + 1}: got NaN or infinity")
+        rows = [numbers[i * len(QUANTITIES) : (i + 1) * len(QUANTITIES)] for i in range(len(ROLES))]
+        values = loss_metrics(
+            {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in zip(ROLES, rows, strict=True)},
+            numbers[-1],
+            kl=self.settings.beta > 0,
+            importance=self.settings.importance_cap is not None,
+        )
+        for name, value in values.items():
+            self._metrics["train"][name].append(value)
+        self._own_sums, self._own_drift = torch.zeros_like(self._own_sums), torch.zeros_like(self._own_drift)
+
+
+class Bookkeeping(TrainerCallback):
+    """Tells the source its version, and the trainer where a checkpoint had stopped."""
+
+    def __init__(self, trainer: AIPOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        # TRL counts micro-batches from 0 again after a resume.
+        self._trainer._step = state.global_step * args.gradient_accumulation_steps
+        self._trainer.source.updated(state.global_step)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._trainer._report()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._trainer.source.updated(state.global_step)
+
+
+def _scored_elsewhere(**_: Any) -> list[float | None]:
+    raise TrainError("TRL asked for rewards, which rows already have")

@@ -89,6 +89,7 @@ class AIPOTrainer(GRPOTrainer):
         self._own_drift = torch.zeros(())
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        self._vocabulary = int(model.config.get_text_config().vocab_size)
         self._pad_id = int(str(tokenizer.pad_token_id))
         file = metrics_file or Path(str(args.output_dir)) / "metrics.jsonl"
         # One epoch of this placeholder is one generation.
@@ -194,8 +195,7 @@ class AIPOTrainer(GRPOTrainer):
         attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         width = inputs["completion_ids"].shape[1]
         forbidden = inputs.get("forbidden")
-        vocabulary = self.model.config.get_text_config().vocab_size
-        if forbidden is None and len(ids) * width * vocabulary > _DENSE_LOGITS:
+        if forbidden is None and len(ids) * width * self._vocabulary > _DENSE_LOGITS:
             logprobs, entropies, _ = self._get_per_token_logps_and_entropies(
                 model, ids, attention, width, compute_entropy=True
             )

@@ -76,8 +76,10 @@ class RolloutContext:
         """Lets `policy` go on from its context; the random seed depends on the rollout and the turn.
 
         Raises:
-            PolicyError: sampling failed, or no token is left of `sampling.max_tokens`.
+            PolicyError: no such policy, sampling failed, or no token is left of `sampling.max_tokens`.
         """
+        if policy not in self.policies:
+            raise PolicyError(f"policy: got {policy!r}, allowed {sorted(self.policies)}")
         context = of_policy(segments, policy)
         room = self.room(segments, policy=policy)
         if room <= 0:
@@ -85,8 +87,7 @@ class RolloutContext:
                 f"tokens left for {policy!r}: got {room}, allowed >= 1, in task {self.task.task_id!r}"
             )
         turn = sum(s.role is Role.POLICY for s in context)
-        engine = self.policies[policy]
-        done = await engine.sample(
+        done = await self.policies[policy].sample(
             concatenate(context),
             max_tokens=room,
             temperature=self.sampling.temperature,

@@ -38,17 +38,21 @@ def load(name: str) -> Loaded:
     """Imports what `name` says.
 
     Raises:
-        LoadError: `name` is not of the form, or the module, file or function does not exist.
+        LoadError: `name` is not of the form, the module, file or function does not exist, or the module
+            is built into Python and has no file.
     """
     module_name, _, attribute = name.rpartition(":")
     if not module_name or not attribute:
         raise LoadError(f"name of an object: got {name!r}, allowed 'module:function' or 'file.py:function'")
+    prefer_working_directory()
     module = _from_file(module_name) if module_name.endswith(".py") else _from_module(module_name, name)
     function = getattr(module, attribute, None)
     if not callable(function):
         known = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) or inspect.isclass(v))
         raise LoadError(f"object in {module_name!r}: got {attribute!r}, allowed one of {known}")
-    file = Path(inspect.getsourcefile(module) or module_name).resolve()
+    if getattr(module, "__file__", None) is None:
+        raise LoadError(f"module of {name!r}: got {module_name!r}, which has no file, allowed one that has")
+    file = Path(module.__file__).resolve()
     return Loaded(name, function, file, fingerprint(file))
 
 
@@ -58,7 +62,6 @@ def fingerprint(path: Path) -> str:
 
 
 def _from_module(module_name: str, name: str) -> Any:
-    prefer_working_directory()
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:

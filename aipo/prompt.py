@@ -9,7 +9,7 @@ and is never sent. Sections are Jinja templates; a variable that the step does n
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -40,15 +40,21 @@ class Prompt:
         """Reads a prompt file.
 
         Raises:
-            LoadError: the file does not exist, has no section or is not a template.
+            LoadError: the file does not exist, is not UTF-8, has no section or one twice, or is not a
+                template.
         """
         if not path.is_file():
             near = sorted(p.name for p in path.parent.glob("*.md"))
             raise LoadError(f"prompt: got {str(path)!r}, which is not a file, allowed one of {near}")
-        pieces = _HEADING.split(path.read_text(encoding="utf-8"))
+        try:
+            pieces = _HEADING.split(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise LoadError(f"prompt {path}: got {error}, allowed a UTF-8 file") from error
         sections = {name: _strip(body) for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
         if not sections:
             raise LoadError(f"prompt {path}: got no section, allowed at least one line '## name'")
+        if len(sections) < len(pieces) // 2:
+            raise LoadError(f"prompt {path}: got sections {pieces[1::2]}, allowed each name once")
         for name, body in sections.items():
             try:
                 _template(body)
@@ -85,7 +91,7 @@ def _template(source: str) -> Template:
 
 
 @contextmanager
-def loaded_prompts() -> Iterator[list[Prompt]]:
+def loaded_prompts() -> Generator[list[Prompt]]:
     """Lists every prompt that is loaded inside the block, so that a run can record what it used."""
     token = _LOADED.set(loaded := [])
     try:

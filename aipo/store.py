@@ -206,14 +206,19 @@ class _StepFile:
 
 
 def _mend(path: Path) -> int:
-    """Cuts a half last line off, so that nothing is appended to it. Returns the size in bytes."""
-    if not path.exists():
-        return 0
-    content = path.read_bytes()
-    size = content.rfind(b"\n") + 1
-    if size < len(content):
-        os.truncate(path, size)
-    return size
+    """Ends a last line that lacks its end, or cuts it off if it is half. Returns the size in bytes."""
+    content = path.read_bytes() if path.exists() else b""
+    tail = content[content.rfind(b"\n") + 1 :]
+    if not tail:
+        return len(content)
+    try:
+        Trace.from_json(tail)
+    except TraceError:
+        os.truncate(path, len(content) - len(tail))
+        return len(content) - len(tail)
+    with path.open("ab") as file:
+        file.write(b"\n")
+    return len(content) + 1
 
 
 def _free_name(path: Path) -> Path:

@@ -116,7 +116,7 @@ class KVTable:
         """Appends one token to each row; returns the logits of the next, shape (`rows`, V)."""
         if self._end == self._kv.shape[4]:
             self._reserve(self.rows, 0)
-        positions = torch.from_numpy(self._end - self._start[: self.rows, None])
+        positions = torch.from_numpy(((self._end - self._start[: self.rows]) * self.taken)[:, None])
         self._end += 1
         window = slice(self._begin, self._end)
         output = self._model(

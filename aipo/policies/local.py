@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from aipo.errors import PolicyError
+from aipo.errors import LoadError, PolicyError
 from aipo.policies import Completion
 from aipo.policies.decoder import Decoder, Request
 from aipo.policies.kvtable import check_model
@@ -26,8 +26,8 @@ from aipo.policies.tokenizer import HFTokenizer
 # A prefill costs nearly as much for one row as for several: rows join in bunches of an eighth of the
 # batch, but none waits for more than this many steps.
 _BUNCH, _PATIENCE = 8, 8
-# Turns of the event loop between two steps; a graph takes about this many from one sample to the next.
-_TURNS = 8
+# Turns of the event loop between two steps: LangGraph takes about so many from one node to the next.
+_TURNS = 16
 
 
 class LocalPolicy:
@@ -42,7 +42,8 @@ class LocalPolicy:
         max_batch: the most requests that are continued at a time; the others wait.
 
     Raises:
-        LoadError: the model's layers or attention are of a kind that cannot be served.
+        LoadError: the model's layers or attention are of a kind that cannot be served, or the tokenizer has
+            more ids than the model.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: HFTokenizer, *, max_batch: int = 256) -> None:
@@ -52,6 +53,10 @@ class LocalPolicy:
         self._max_batch = max_batch
         self._vocabulary = int(config.vocab_size)
         self._positions = int(config.max_position_embeddings)
+        if len(tokenizer) > self._vocabulary:
+            raise LoadError(
+                f"ids of the tokenizer: got {len(tokenizer)}, the policy model has {self._vocabulary}"
+            )
         self._version = 0
         self._waiting: deque[Request] = deque()
         self._driver: asyncio.Task[None] | None = None
@@ -99,20 +104,27 @@ class LocalPolicy:
             seed=seed,
             done=loop.create_future(),
         )
-        if not self._running():
-            self._waiting.clear()
-            # A context of its own: the driver outlives the rollout that happens to start it.
-            self._driver = loop.create_task(self._drive(), context=contextvars.Context())
+        self._start_driver(loop)
         self._waiting.append(request)
         return await request.done
 
     def _running(self) -> bool:
-        return (
-            self._driver is not None and not self._driver.done() and not self._driver.get_loop().is_closed()
-        )
+        driver = self._driver
+        return driver is not None and not driver.done() and not driver.get_loop().is_closed()
 
-    async def _drive(self) -> None:
+    def _start_driver(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._driver is not None and self._running():
+            if self._driver.get_loop() is not loop:
+                raise PolicyError(
+                    "event loop: got a second one while the first still waits, allowed one at a time"
+                )
+            return
+        self._waiting.clear()
         decoder = Decoder(self.model, self.tokenizer, self._max_batch, self._version)
+        # A context of its own: the driver outlives the rollout that happens to start it.
+        self._driver = loop.create_task(self._drive(decoder), context=contextvars.Context())
+
+    async def _drive(self, decoder: Decoder) -> None:
         held = 0
         try:
             with evaluating(self.model):
@@ -121,7 +133,7 @@ class LocalPolicy:
                         await asyncio.sleep(0)
                     held = self._step(decoder, held)
         except Exception as error:
-            # Whatever the model raises (memory, a device, a bad kernel) belongs to those who wait for it.
+            # Whatever the model raises (memory, a device, a kernel) belongs to those who wait for it.
             for request in (*decoder.requests, *self._waiting):
                 if not request.done.done():
                     failure = PolicyError(f"the model failed with {type(error).__name__}: {error}")
@@ -138,9 +150,9 @@ class LocalPolicy:
         waiting = [r for r in self._waiting if not r.done.done()]
         due = _BUNCH * len(waiting) >= len(decoder) or held >= _PATIENCE
         joining = waiting[: decoder.room] if due else []
-        self._waiting = deque(waiting[len(joining) :])
         if joining:
             decoder.join(joining)
+        self._waiting = deque(waiting[len(joining) :])
         decoder.step()
         return 0 if due else held + bool(waiting)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -292,9 +293,10 @@ def test_a_model_that_fails_ends_its_requests_and_serves_the_next(model, policy:
         raise RuntimeError("out of memory")
 
     hook = model.register_forward_pre_hook(fail)
-    errors = gather(policy.sample(context(1), max_tokens=4), policy.sample(context(2), max_tokens=4))
+    for ids in ((1,), (1, 2, 3)):  # while stepping, while prefilling
+        errors = gather(*(policy.sample(context(*ids), max_tokens=4) for _ in range(2)))
+        assert [str(e) for e in errors] == ["the model failed with RuntimeError: out of memory"] * 2
     hook.remove()
-    assert [str(e) for e in errors] == ["the model failed with RuntimeError: out of memory"] * 2
     (done,) = gather(policy.sample(context(1), max_tokens=4))
     assert len(done.token_ids)
 
@@ -353,3 +355,16 @@ def test_models_that_cannot_be_served_are_refused(tokenizer: HFTokenizer):
         LocalPolicy(sliding, tokenizer)
     with pytest.raises(LoadError, match="'flex_attention', allowed 'sdpa' or 'eager'"):
         LocalPolicy(tiny_model(len(tokenizer), attn_implementation="flex_attention"), tokenizer)
+    with pytest.raises(LoadError, match="got 44, the policy model has 43"):
+        LocalPolicy(tiny_model(43), tokenizer)
+
+
+def test_a_second_event_loop_at_the_same_time_is_refused(policy: LocalPolicy):
+    async def main() -> None:
+        task = asyncio.create_task(policy.sample(context(1), max_tokens=20))
+        await asyncio.sleep(0)
+        with ThreadPoolExecutor() as pool, pytest.raises(PolicyError, match="second one"):
+            pool.submit(asyncio.run, policy.sample(context(2), max_tokens=2)).result()
+        await task
+
+    asyncio.run(main())

@@ -79,6 +79,13 @@ def test_control_text_yields_control_tokens(tokenizer: HFTokenizer):
     assert tokenizer.encode("a</consult>") == [0, 30, 32, 2, 14, 13, 18, 20, 11, 19, 31]
 
 
+def test_white_space_and_the_unknown_token_are_ordinary_text():
+    backend = Tokenizer(models.BPE({"<unk>": 0, "a": 1, "\n": 2}, [], unk_token="<unk>"))
+    backend.add_tokens([AddedToken("\n", special=False)])
+    backend.add_special_tokens([AddedToken("<unk>", special=True)])
+    assert finish(backend, unk_token="<unk>").encode("a\n?") == [1, 2, 0]
+
+
 def test_token_id_is_of_the_whole_text_or_none(tokenizer: HFTokenizer):
     assert tokenizer.token_id("</consult>") == 42
     assert tokenizer.token_id("a") == 0

@@ -160,6 +160,11 @@ class Failing(FakeListChatModel):
         raise ConnectionError("refused")
 
 
+class Hanging(FakeListChatModel):
+    async def _agenerate(self, *_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+
 def chatting(model: BaseChatModel) -> RolloutContext:
     return context(chats={"verify": ChatModel(model=model, name="m", settings={"temperature": 0})})
 
@@ -187,7 +192,7 @@ def test_a_failed_chat_call_is_recorded_and_passed_on():
 
 
 def test_a_cancelled_chat_call_is_recorded():
-    mine = chatting(FakeListChatModel(responses=["late"], sleep=60))
+    mine = chatting(Hanging(responses=[""]))
 
     async def main() -> None:
         async with asyncio.timeout(0.01):

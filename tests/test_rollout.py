@@ -312,9 +312,9 @@ def test_a_failure_before_the_first_segment_is_a_trace_of_the_first_policy():
 
 
 def test_the_deadline_leaves_what_was_there():
-    trace = failure(chain(ask=ask, think=think, slow=for_ever), deadline=0.2)
+    trace = failure(chain(ask=ask, think=think, slow=for_ever), deadline=0.5)
     assert trace.stop_reason is StopReason.DEADLINE
-    assert trace.error == "Deadline: not done after 0.2 seconds (in node slow)"
+    assert trace.error == "Deadline: not done after 0.5 seconds (in node slow)"
     assert texts(trace) == ["prompt: 6x7=", "policy: 42<eos>"]
     assert (trace.visits[-1].outcome, trace.visits[-1].seconds) == ("cancelled", None)
 
@@ -329,7 +329,7 @@ def test_the_deadline_cancels_the_node():
             cancelled.append(True)
         return {}
 
-    failure(chain(ask=ask, slow=slow), deadline=0.2)
+    failure(chain(ask=ask, slow=slow), deadline=0.5)
     assert cancelled == [True]
 
 

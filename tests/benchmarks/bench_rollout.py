@@ -1,0 +1,166 @@
+"""What does the rollout engine cost, next to a bare loop that makes the same policy calls?
+
+    python tests/benchmarks/bench_rollout.py
+
+The policy is scripted and the agents say nothing clever, so nearly all of the time is overhead. Two
+rollouts: `solo` (prompt, policy, score: 3 super-steps, 1 policy call) and `assisted` (prompt, policy, an
+agent of three inner steps, policy, score: 5 super-steps and 3 inner ones, 2 policy calls). Five ways:
+
+- bare: an asyncio loop, 128 at a time, no graph, no trace;
+- ainvoke: the compiled graph alone;
+- stream: the graph with values and tasks of all sub-graphs, what the engine reads;
+- engine: `RolloutEngine.run`, traces included;
+- stored: the engine with every trace appended to a `TraceStore`.
+
+CPU time of this process, so that other work on the machine matters less; rounds alternate; medians.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, spec, think
+
+from aipo.graph import RolloutContext, RolloutState
+from aipo.plan import RolloutSpec
+from aipo.store import TraceStore
+from aipo.trace import Role, segment
+
+IN_FLIGHT = 128
+START_STATE: dict[str, Any] = {"segments": [], "consults": [], "stops": {}, "reward_parts": {}}
+
+
+class Inner(TypedDict):
+    request: str
+    reply: str
+
+
+def agent() -> Callable[..., Awaitable[dict[str, Any]]]:
+    """A node with a sub-graph of three steps."""
+
+    async def step(state: Inner) -> dict[str, Any]:
+        return {"reply": "it is 42"}
+
+    builder = StateGraph(Inner)
+    names = ("draft", "check", "close")
+    for last, name in zip((START, *names[:-1]), names, strict=True):
+        builder.add_node(name, step)
+        builder.add_edge(last, name)
+    builder.add_edge(names[-1], END)
+    inner = builder.compile()
+
+    async def verify(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        answer = await inner.ainvoke({"request": "6x7"})
+        return {"segments": [segment(Role.AGENT, "verify", TOKENIZER.encode(answer["reply"]))]}
+
+    return verify
+
+
+CASES = {
+    "solo": (chain(ask=ask, think=think, mark=mark), ("it is 42",)),
+    "assisted": (
+        chain(ask=ask, think=think, verify=agent(), again=think, mark=mark),
+        ("<consult:verify>6x7</consult>", "so 42"),
+    ),
+}
+
+
+def context(asked: RolloutSpec, script: tuple[str, ...]) -> RolloutContext:
+    built = engine(policies=policies(*script))
+    return RolloutContext(
+        task=asked.task,
+        mode=asked.mode,
+        env=built.env,
+        policies=built.policies,
+        chats={},
+        sampling=built.sampling,
+        seed=asked.seed,
+    )
+
+
+async def bare(mine: RolloutContext, script: tuple[str, ...]) -> None:
+    """The same policy calls and the same scoring, in six lines."""
+    segments = [segment(Role.PROMPT, "task", TOKENIZER.encode_prompt(mine.task.prompt))]
+    for turn in range(len(script)):
+        if turn:
+            segments.append(segment(Role.AGENT, "verify", TOKENIZER.encode("it is 42")))
+        piece, _ = await mine.sample(segments, stop=("</consult>",))
+        segments.append(piece)
+    written = "".join(TOKENIZER.decode(s.token_ids) for s in segments if s.role is Role.POLICY)
+    mine.env.score(mine.task, written)
+
+
+async def crowd(contexts: list[RolloutContext], one: Callable[[RolloutContext], Awaitable[Any]]) -> None:
+    waiting = iter(contexts)
+
+    async def work() -> None:
+        for mine in waiting:
+            await one(mine)
+
+    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+
+
+def seconds(case: str, way: str, count: int) -> float:
+    """CPU time of `count` rollouts."""
+    graph, script = CASES[case]
+    asked = [spec(index, task=Exam().tasks("easy")[0]) for index in range(count)]
+    if way in ("engine", "stored"):
+        built = engine(graph, policies=policies(*script), concurrency=IN_FLIGHT)
+        with tempfile.TemporaryDirectory() as folder, TraceStore(Path(folder)) as store:
+            started = time.process_time()
+            built.run_sync(asked, store.append if way == "stored" else lambda trace: None)
+            return time.process_time() - started
+
+    async def invoke(mine: RolloutContext) -> None:
+        await graph.ainvoke(START_STATE, context=mine)
+
+    async def stream(mine: RolloutContext) -> None:
+        modes: Any = ["values", "tasks"]
+        async for _ in graph.astream(START_STATE, context=mine, stream_mode=modes, subgraphs=True):
+            pass
+
+    ways = {"bare": lambda mine: bare(mine, script), "ainvoke": invoke, "stream": stream}
+    contexts = [context(each, script) for each in asked]
+    started = time.process_time()
+    asyncio.run(crowd(contexts, ways[way]))
+    return time.process_time() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rollouts", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    given = parser.parse_args()
+    ways = ("bare", "ainvoke", "stream", "engine", "stored")
+    taken: dict[str, dict[str, list[float]]] = {case: {way: [] for way in ways} for case in CASES}
+    for _ in range(given.rounds + 1):
+        for case in CASES:
+            for way in ways:
+                taken[case][way].append(seconds(case, way, given.rollouts) / given.rollouts * 1e6)
+    # The first round warms up.
+    numbers = {case: {way: round(median(t[1:]), 1) for way, t in of.items()} for case, of in taken.items()}
+    table = Table("µs per rollout", *ways, "× bare", "× stream")
+    for case, of in numbers.items():
+        ratios = (f"{of['engine'] / of['bare']:.1f}", f"{of['engine'] / of['stream']:.2f}")
+        table.add_row(case, *(f"{of[way]:.0f}" for way in ways), *ratios)
+    Console().print(table)
+    if given.json:
+        given.json.write_text(json.dumps(numbers, indent=1))
+
+
+if __name__ == "__main__":
+    main()

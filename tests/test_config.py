@@ -1,0 +1,122 @@
+"""Configuration: strict, and an error that says what to write instead."""
+
+import pytest
+import yaml
+
+from aipo.config import Config, dump, load_config, presets, validate
+from aipo.errors import ConfigError
+
+
+def test_every_preset_loads() -> None:
+    assert presets() == ["aipo", "grpo", "mask"]
+    for name in presets():
+        assert isinstance(load_config(name), Config)
+
+
+def test_grpo_differs_from_aipo_in_the_method_alone() -> None:
+    aipo, grpo = load_config("aipo").model_dump(), load_config("grpo").model_dump()
+    assert [section for section in aipo if aipo[section] != grpo[section]] == ["method"]
+    assert grpo["method"]["assist_share"] == 0.0
+
+
+def test_overrides_win_and_values_are_yaml() -> None:
+    config = load_config("aipo", ["run.out=/tmp/x", "method.coefficient=floor", "train.steps=3", "evaluate.ks=[1, 2]"])
+    assert str(config.run.out) == "/tmp/x"
+    assert config.method.coefficient == "floor"
+    assert config.train.steps == 3
+    assert config.evaluate.ks == (1, 2)
+
+
+def test_an_agent_is_one_line() -> None:
+    config = load_config("aipo", ["agents.calculate.graph=graphs/calculate.py:calculate"])
+    assert list(config.agents) == ["verify", "knowledge", "reasoning", "calculate"]
+    assert config.agents["calculate"].model is None
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("metod.plan=independent", "metod: unknown key; did you mean 'method'?"),
+        ("method.coeficient=pi", "did you mean 'method.coefficient'?"),
+        ("agents.verify.bugdet=2", "did you mean 'agents.verify.budget'?"),
+        ("method.coefficient=sum", "method.coefficient: Input should be 'mask', 'pi', 'floor' or 'constant', got 'sum'"),
+        ("train.steps=-1", "train.steps: Input should be greater than or equal to 1, got -1"),
+        ("method.assist_share=1.5", "method.assist_share: Input should be less than or equal to 1, got 1.5"),
+        ("train.steps", "override: got 'train.steps', allowed 'section.key=value'"),
+        ("train.steps.more=1", "train.steps"),
+        ("run.out=[", "override 'run.out=['"),
+    ],
+)
+def test_a_wrong_override_is_refused_by_name(override: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("aipo", [override])
+    assert says in str(caught.value)
+
+
+def test_a_value_for_a_coefficient_that_takes_none() -> None:
+    with pytest.raises(ConfigError, match="coefficient_value is for floor and constant, got 'pi'"):
+        load_config("aipo", ["method.coefficient=pi", "method.coefficient_value=0.3"])
+
+
+def test_a_file_extends_a_preset(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: grpo\ntrain: {steps: 7}\n")
+    config = load_config(str(file))
+    assert config.train.steps == 7
+    assert config.train.group_size == 8
+    assert config.method.assist_share == 0.0
+
+
+def test_a_circle_of_files_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match=r"circle a.yaml -> b.yaml -> a.yaml"):
+        load_config("a.yaml")
+
+
+@pytest.mark.parametrize(("text", "says"), [("- 1\n", "got list"), ("a: [", "configuration")])
+def test_a_file_that_is_no_configuration(tmp_path, text: str, says: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_config(str(file))
+
+
+def test_an_unknown_name_lists_the_presets() -> None:
+    with pytest.raises(ConfigError, match=r"got 'apio', allowed a YAML file or one of \['aipo', 'grpo', 'mask'\]"):
+        load_config("apio")
+
+
+def test_a_missing_section_is_named() -> None:
+    with pytest.raises(ConfigError, match="policy: is missing"):
+        validate({}, "nothing")
+
+
+def test_what_is_dumped_loads_again_and_holds_no_secret(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("AGENT_KEY", "s3cret")
+    config = load_config("aipo", ["agents.verify.secrets.api_key=AGENT_KEY"])
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(config))
+    assert load_config(str(file)) == config
+    assert "s3cret" not in file.read_text()
+    assert yaml.safe_load(file.read_text())["agents"]["verify"]["secrets"] == {"api_key": "AGENT_KEY"}
+
+
+def test_choices_are_those_that_the_code_has() -> None:
+    from typing import get_args
+
+    from aipo.coefficients import COEFFICIENTS, NEGATIVES
+    from aipo.config import MethodConfig
+    from aipo.credit import CREDITS
+    from aipo.loss import OBJECTIVES
+    from aipo.plan import PLANS
+
+    for field, names in {
+        "plan": PLANS,
+        "credit": CREDITS,
+        "coefficient": COEFFICIENTS,
+        "negative": NEGATIVES,
+        "objective": OBJECTIVES,
+    }.items():
+        assert set(get_args(MethodConfig.model_fields[field].annotation)) == set(names), field

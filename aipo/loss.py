@@ -5,7 +5,7 @@ Policy tokens have a ratio π/π_old and PPO's clip; agent tokens and distilled 
 decided here. With policy tokens alone the loss equals TRL's, for every objective in `OBJECTIVES`.
 
     loss = Σ_b 1/denominator_b · Σ_t term_bt
-    term = −min(r·A, clip(r)·A) · c + β·KL      policy      r = π/π_old, c = min(π_old/μ, C)
+    term = −min(r·A, clip(r)·A) · c + β·r·KL    policy      r = π/π_old, c = min(π_old/μ, C)
          = −A·w·exp(log π − sg(log π))          agent       w by coefficient and sign of A
          = −A·v·exp(log π − sg(log π))          distilled   v a number, A > 0 only
 """
@@ -142,7 +142,7 @@ def ppo_clip(log_ratio_B_T: Tensor, policy_B_T: Tensor, advantages_B_1: Tensor, 
     low, high = ratio < 1 - how.clip_low, ratio > 1 + how.clip_high
     clipped = policy_B_T & ((low & (advantages_B_1 < 0)) | (high & (advantages_B_1 > 0)))
     weights = (ratio * advantages_B_1.abs()).masked_fill(clipped, 0.0)
-    return Policy(terms, weights.detach(), ratio.detach(), clipped)
+    return Policy(terms, weights.detach(), ratio, clipped)
 
 
 OBJECTIVES: dict[str, Objective] = {"grpo": ppo_clip, "dapo": ppo_clip, "dr_grpo": ppo_clip}
@@ -166,7 +166,8 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
         importance = (trainer - behaviour).exp().clamp(max=how.importance_cap)
     kl = torch.zeros_like(old)
     if inputs.reference_B_T is not None:
-        kl = k3(logprobs, torch.where(policy, inputs.reference_B_T, logprobs.detach()))
+        # With the ratio in front, its gradient is that of the KL itself: DeepSeek-V3.2 (2512.02556), as in TRL.
+        kl = own.ratios * k3(logprobs, torch.where(policy, inputs.reference_B_T, logprobs.detach()))
 
     pi = logprobs.detach().exp()
     weights, clipped = agent_weights(

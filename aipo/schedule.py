@@ -129,6 +129,7 @@ _HONOURED: dict[str, Callable[[Any], bool]] = {
     "off_policy_mask_threshold": lambda value: value is None,
     "delta": lambda value: value is None,
     "importance_sampling_level": lambda value: value == "token",
+    "use_bias_correction_kl": bool,
     "mask_truncated_completions": lambda value: not value,
     "sync_ref_model": lambda value: not value,
     "log_completions": lambda value: not value,

@@ -40,9 +40,9 @@ from aipo.source import RowSource, StepRows
 
 __all__ = ["AIPOTrainer", "arguments"]
 
-# Up to this many logits (256 MB), scoring them in one go is faster than TRL's fused head, which is
+# Up to this many logits (64 MB), scoring them in one go is faster than TRL's fused head, which is
 # made for large vocabularies.
-_DENSE_LOGITS = 2**26
+_DENSE_LOGITS = 2**24
 
 
 class AIPOTrainer(GRPOTrainer):

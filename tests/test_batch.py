@@ -54,7 +54,10 @@ def test_no_rows_give_a_row_that_trains_nothing():
 
 
 def test_an_inert_row_has_the_keys_and_types_of_any_other():
-    real, inert = collate([SHORT], np.ones(1, np.float32), pad_id=0), collate([], np.empty(0, np.float32), pad_id=0)
+    real, inert = (
+        collate([SHORT], np.ones(1, np.float32), pad_id=0),
+        collate([], np.empty(0, np.float32), pad_id=0),
+    )
     assert {k: v.dtype for k, v in real.items()} == {k: v.dtype for k, v in inert.items()}
 
 

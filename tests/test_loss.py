@@ -143,8 +143,9 @@ def test_kl_is_the_k3_estimator_on_policy_tokens():
     output = aipo_loss(given, LossSettings(beta=2.0))
     assert output.loss.item() == pytest.approx(2 * expected, rel=1e-5)
     assert of(output, "policy", "kl") == pytest.approx(expected, rel=1e-5)
-    # d/dlogπ of k3 = 1 − e^Δ = ½, and nothing on the agent's token
-    torch.testing.assert_close(gradient(given, LossSettings(beta=2.0)), torch.tensor([[1.0, 0.0]]))
+    # d/dlogπ of r·k3 at r = 1 is k3 + 1 − e^Δ = −Δ = log 2, and nothing on the agent's token
+    expected_gradient = torch.tensor([[2 * math.log(2), 0.0]])
+    torch.testing.assert_close(gradient(given, LossSettings(beta=2.0)), expected_gradient)
 
 
 @given(st.floats(-8, -1e-3), st.floats(-8, -1e-3))

@@ -1,0 +1,564 @@
+"""The trainer: TRL's own loss where there are no agent tokens, exact resumption, honest refusals."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import agent, policy, prompt, trace
+from torch import Tensor
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+
+from aipo.batch import Totals
+from aipo.errors import TrainError
+from aipo.loss import LossSettings
+from aipo.metrics import METRICS
+from aipo.row import rows_of
+from aipo.source import StepRows
+from aipo.trace import Trace
+from aipo.trainer import AIPOTrainer, arguments
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def rollout(i: int, rng: np.random.Generator, *, advantage: float | None = None) -> Trace:
+    """2-4 prompt tokens, 2-8 policy tokens; the advantage is never 0."""
+    ids = rng.integers(2, tiny.VOCABULARY, 12).tolist()
+    begin, length = int(rng.integers(2, 5)), int(rng.integers(2, 9))
+    if advantage is None:
+        advantage = float(rng.choice([-1.0, 0.5, 1.0]))
+    logprobs = -2.5 - 0.5 * rng.random(length)
+    return trace(
+        prompt(*ids[:begin]),
+        policy(*ids[4 : 4 + length], logprobs=logprobs.tolist()),
+        trace_id=f"t{i}",
+        advantage=advantage,
+    )
+
+
+def step(*traces: Trace, active_share: float = 1.0, **metrics: float) -> StepRows:
+    rows = tuple(row for one in traces for row in rows_of(one))
+    return StepRows(rows=rows, totals=Totals.of(rows), active_share=active_share, metrics=metrics)
+
+
+def steps(count: int, rows: int, seed: int = 0) -> list[StepRows]:
+    rng = np.random.default_rng(seed)
+    return [step(*(rollout(i, rng) for i in range(rows))) for _ in range(count)]
+
+
+def build(
+    folder: Path,
+    given: list[StepRows],
+    *,
+    kind: type[AIPOTrainer] = AIPOTrainer,
+    model: Any = None,
+    settings: LossSettings | None = None,
+    generations: int | None = None,
+    shared: bool = False,
+    how: dict[str, Any] | None = None,
+    **args: Any,
+) -> AIPOTrainer:
+    settings = settings or LossSettings()
+    made: dict[str, Any] = {
+        "generations": len(given) if generations is None else generations,
+        "learning_rate": 1e-2,
+        "max_completion_length": 16,
+        "settings": settings,
+    }
+    return kind(
+        tiny.model() if model is None else model,
+        arguments(folder, **(made | args)),
+        tiny.Rows(given, shared=shared),
+        settings,
+        tokenizer=tiny.tokenizer(),
+        **(how or {}),
+    )
+
+
+def weights(trainer: AIPOTrainer) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class Compared(AIPOTrainer):
+    """Computes TRL's own loss beside ours, on the same micro-batch and weights."""
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        ours = super()._compute_loss(model, inputs)
+        names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
+        theirs = {name: inputs[name] for name in names}
+        theirs["num_items_in_batch"] = torch.tensor(float(self.source.rows(0).totals.policy_tokens))
+        theirs["old_per_token_logps"] = inputs.get("old_per_token_logps", inputs["behaviour"].nan_to_num())
+        if "ref_per_token_logps" in inputs:
+            theirs["ref_per_token_logps"] = inputs["ref_per_token_logps"]
+        reference = GRPOTrainer._compute_loss(self, model, theirs)
+        for name in [n for n in self._metrics["train"] if n not in METRICS]:
+            del self._metrics["train"][name]
+        parameters = list(self.model.parameters())
+        mine = torch.autograd.grad(ours, parameters, retain_graph=True)
+        reference_gradients = torch.autograd.grad(reference, parameters, retain_graph=True)
+        torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-6)
+        for a, b in zip(mine, reference_gradients, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        self.compared = getattr(self, "compared", 0) + 1
+        return ours
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {},
+        {"updates": 2, "iterations": 2},
+        {"updates": 2, "accumulation": 2},
+    ],
+    ids=str,
+)
+def test_without_agents_the_loss_and_its_gradient_are_trls(
+    tmp_path: Path, objective: str, schedule: dict[str, int]
+):
+    given = steps(1, rows=8)
+    trainer = build(
+        tmp_path,
+        given,
+        kind=Compared,
+        settings=LossSettings(objective=objective),
+        generations=2,
+        **schedule,
+    )
+    trainer.train()
+    assert trainer.compared == 2 * int(np.prod(list(schedule.values())))
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+def test_the_kl_term_is_trls(tmp_path: Path, objective: str):
+    settings = LossSettings(objective=objective, beta=0.3)
+    given = steps(1, rows=8)
+    trainer = build(
+        tmp_path,
+        given,
+        kind=Compared,
+        model=tiny.saved(tmp_path / "model"),
+        settings=settings,
+        generations=3,
+        updates=2,
+    )
+    trainer.train()
+    assert [line["kl"] > 0 for line in lines(tmp_path)] == [False, True, True, True, True, True]
+
+
+def test_recomputed_log_probs_are_the_old_ones(tmp_path: Path):
+    trainer = build(tmp_path, steps(1, rows=8), kind=Compared, updates=2, how={"recompute": True})
+    trainer.train()
+    first, second = lines(tmp_path)
+    assert first["ratio/policy"] == pytest.approx(1.0, abs=1e-5)
+    assert first["drift/mean"] > 0.1  # the behaviour log-probs were made up
+    assert second["drift/mean"] > 0.1
+
+
+class Recorded(AIPOTrainer):
+    """Keeps every micro-batch that was trained, and its gradient."""
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        if not hasattr(self, "batches"):
+            self.batches: list[dict[str, Tensor]] = []
+        self.batches.append(dict(inputs))
+        return loss
+
+
+def facts(batch: dict[str, Tensor]) -> Iterator[tuple[Any, ...]]:
+    """Of every row: prompt, completion, log-probs, advantage; what must stay together."""
+    for b in range(len(batch["advantages"])):
+        prompt_ids = batch["prompt_ids"][b][batch["prompt_mask"][b] == 1].tolist()
+        own = batch["completion_mask"][b] == 1
+        yield (
+            tuple(prompt_ids),
+            tuple(batch["completion_ids"][b][own].tolist()),
+            tuple(batch["behaviour"][b][own].tolist()),
+            batch["advantages"][b].item(),
+        )
+
+
+@pytest.mark.parametrize("rows", [5, 8])
+def test_every_row_is_trained_once_per_iteration_and_stays_whole(tmp_path: Path, rows: int):
+    given = steps(1, rows=rows)
+    trainer = build(tmp_path, given, kind=Recorded, updates=2, accumulation=2, iterations=2)
+    trainer.train()
+    expected = sorted(
+        (
+            tuple(row.token_ids_T[: row.prompt_tokens].tolist()),
+            tuple(row.token_ids_T[row.prompt_tokens :].tolist()),
+            tuple(row.logprobs_T[row.prompt_tokens :].tolist()),
+            row.advantage,
+        )
+        for row in given[0].rows
+    )
+    first, second = trainer.batches[:4], trainer.batches[4:]
+    assert sorted(fact for batch in first for fact in facts(batch)) == expected
+    assert sorted(fact for batch in second for fact in facts(batch)) == expected
+
+
+def test_rows_are_dealt_out_anew_and_by_the_seed(tmp_path: Path):
+    given = steps(1, rows=8)
+
+    def order(seed: int) -> list[list[float]]:
+        trainer = build(tmp_path / str(seed), given, kind=Recorded, generations=2, updates=2, seed=seed)
+        torch.manual_seed(len(str(tmp_path)))  # the global state has no say
+        trainer.train()
+        return [sorted(fact[2][0] for fact in facts(batch)) for batch in trainer.batches]
+
+    one = order(1)
+    assert one == order(1)
+    assert one[:2] != one[2:]
+    assert one != order(2)
+
+
+def total_gradient(trainer: AIPOTrainer, made: StepRows) -> dict[str, Tensor]:
+    trainer.model.train()
+    trainer.model.zero_grad()
+    for batch in trainer._micro_batches(made):
+        trainer._compute_loss(trainer.model, batch).backward()
+    return {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+def test_rows_without_an_advantage_count_and_cost_nothing(tmp_path: Path, objective: str):
+    """Dropping them leaves the gradient of all rows, which is TRL's."""
+    rng = np.random.default_rng(0)
+    mixed = [rollout(i, rng, advantage=(0.0, 1.0, -0.5)[i % 3]) for i in range(6)]
+    settings = LossSettings(objective=objective)
+    ours = build(tmp_path / "a", [step(*mixed)], settings=settings)
+    batches = ours._micro_batches(step(*mixed))
+    assert [len(batch["advantages"]) for batch in batches] == [4]
+
+    theirs = build(tmp_path / "b", [step(*mixed)], settings=settings)
+    every = ours._batch(step(*mixed).rows, _window(step(*mixed)))
+    theirs.current_gradient_accumulation_steps = 1
+    theirs.model.train()
+    reference = GRPOTrainer._compute_loss(
+        theirs,
+        theirs.model,
+        {
+            **{k: every[k] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")},
+            "advantages": every["advantages"],
+            "old_per_token_logps": every["behaviour"].nan_to_num(),
+            "num_items_in_batch": torch.tensor(float(step(*mixed).totals.policy_tokens)),
+        },
+    )
+    reference.backward()
+    expected = {n: p.grad for n, p in theirs.model.named_parameters()}
+    for name, gradient in total_gradient(ours, step(*mixed)).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def _window(made: StepRows) -> Any:
+    from aipo.batch import Window
+
+    return Window(totals=made.totals, share=1.0, max_completion_length=16)
+
+
+def test_cutting_into_micro_batches_changes_nothing(tmp_path: Path):
+    made = steps(1, rows=7)[0]
+    whole = total_gradient(build(tmp_path / "a", [made]), made)
+    cut = total_gradient(build(tmp_path / "b", [made], accumulation=3), made)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(gradient, cut[name], rtol=1e-5, atol=1e-6)
+
+
+def test_failed_rollouts_carry_no_gradient(tmp_path: Path):
+    rng = np.random.default_rng(1)
+    scored = [rollout(i, rng) for i in range(4)]
+    failed = trace(prompt(2, 3), policy(4, 5), reward=None, advantage=None)
+    with_it, without = step(*scored, failed), step(*scored)
+    assert with_it.totals == without.totals
+    a = total_gradient(build(tmp_path / "a", [with_it]), with_it)
+    b = total_gradient(build(tmp_path / "b", [without]), without)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_masked_agent_tokens_leave_the_policy_gradient_alone(tmp_path: Path):
+    """The gradient with a coefficient minus that of the agent tokens by themselves is the masked one."""
+    helped = trace(prompt(2, 3), policy(4, 5), agent(6, 7, 8), policy(9, 10), advantage=1.0)
+    made = step(helped, rollout(1, np.random.default_rng(0)))
+
+    def gradient(folder: str, coefficient: str) -> dict[str, Tensor]:
+        settings = LossSettings(coefficient=coefficient)
+        return total_gradient(build(tmp_path / folder, [made], settings=settings), made)
+
+    masked, trained = gradient("mask", "mask"), gradient("one", "constant")
+    assert any(not torch.allclose(masked[name], trained[name]) for name in masked)
+
+    alone = build(tmp_path / "alone", [made])
+    batch = alone._micro_batches(made)[0]
+    logprobs, _ = alone._score(alone.model, batch)
+    agents = batch["codes"] == 2
+    per_row = torch.where(agents, logprobs, 0.0).sum(1) * batch["advantages"] / batch["denominators"]
+    alone.model.zero_grad()
+    (-per_row.sum()).backward()
+    for name, parameter in alone.model.named_parameters():
+        torch.testing.assert_close(trained[name] - masked[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_our_scores_are_those_of_trls_head(tmp_path: Path):
+    made = steps(1, rows=6)[0]
+    trainer = build(tmp_path, [made], temperature=0.7)
+    batch = trainer._micro_batches(made)[0]
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+    theirs, entropies, _ = trainer._get_per_token_logps_and_entropies(
+        trainer.model, ids, attention, batch["completion_ids"].shape[1], compute_entropy=True
+    )
+    ours, own_entropies = trainer._score(trainer.model, batch)
+    own = batch["completion_mask"] == 1
+    torch.testing.assert_close(ours[own], theirs[own], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(own_entropies[own], entropies[own], rtol=1e-5, atol=1e-5)
+
+
+def test_large_batches_are_scored_by_trls_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made = steps(1, rows=6)[0]
+    dense = total_gradient(build(tmp_path / "a", [made]), made)
+    monkeypatch.setattr("aipo.trainer._DENSE_LOGITS", 0)
+    fused = total_gradient(build(tmp_path / "b", [made]), made)
+    for name, gradient in dense.items():
+        torch.testing.assert_close(gradient, fused[name], rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_forbidden_while_sampling_is_forbidden_in_training(tmp_path: Path):
+    bound = trace(prompt(2, 3), policy(4, 5, 6), forbidden_ids=(13, 14), trace_id="bound")
+    free = trace(prompt(2, 3), policy(4, 5, 6), trace_id="free")
+    made = step(bound, free)
+    trainer = build(tmp_path, [made])
+    batch = trainer._micro_batches(made)[0]
+    scores, _ = trainer._score(trainer.model, batch)
+    logits = trainer.model(torch.tensor([[2, 3, 4, 5, 6]])).logits[0, 1:4]
+    allowed = [i for i in range(tiny.VOCABULARY) if i not in (13, 14)]
+    for row, kept in zip(scores, batch["forbidden"][:, 0].tolist(), strict=True):
+        ids = range(tiny.VOCABULARY) if kept < 0 else allowed
+        expected = logits[:, list(ids)].log_softmax(-1)
+        for t, token in enumerate((4, 5, 6)):
+            torch.testing.assert_close(row[t], expected[t, list(ids).index(token)], rtol=1e-5, atol=1e-5)
+
+
+# -- steps, learning rate, versions --------------------------------------------------------------------
+
+
+def rates(trainer: AIPOTrainer) -> list[float]:
+    """Learning rates that the optimiser really stepped with."""
+    seen: list[float] = []
+    trainer.create_optimizer()
+    step_of: Callable[..., Any] = trainer.optimizer.step
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        seen.append(trainer.optimizer.param_groups[0]["lr"])
+        return step_of(*args, **kwargs)
+
+    trainer.optimizer.step = recorded
+    trainer.train()
+    return seen
+
+
+def with_share(share: float) -> StepRows:
+    made = steps(1, rows=4)[0]
+    return StepRows(rows=made.rows, totals=made.totals, active_share=share)
+
+
+def test_the_learning_rate_is_scaled_by_the_share_of_active_rollouts(tmp_path: Path):
+    given = [with_share(1.0), with_share(0.25), with_share(0.5)]
+    trainer = build(tmp_path, given, learning_rate=0.1, lr_scheduler_type="constant")
+    assert rates(trainer) == pytest.approx([0.1, 0.025, 0.05])
+    assert [line["learning_rate"] for line in lines(tmp_path)] == pytest.approx([0.1] * 3)
+
+
+def test_scaling_can_be_switched_off(tmp_path: Path):
+    given = [with_share(1.0), with_share(0.25)]
+    trainer = build(
+        tmp_path, given, learning_rate=0.1, lr_scheduler_type="constant", how={"scale_by_active": False}
+    )
+    assert rates(trainer) == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_a_step_in_which_nothing_is_learned_leaves_the_weights(tmp_path: Path, scale: bool):
+    """Although the optimiser has momentum from the step before, and weight decay."""
+    rng = np.random.default_rng(0)
+    nothing = step(*(rollout(i, rng, advantage=0.0) for i in range(4)), active_share=0.0)
+    trainer = build(
+        tmp_path,
+        [steps(1, rows=4)[0], nothing],
+        updates=2,
+        weight_decay=0.1,
+        how={"scale_by_active": scale},
+    )
+    seen: list[dict[str, Tensor]] = []
+    trainer.add_callback(OnStep(lambda: seen.append(weights(trainer))))
+    trainer.train()
+    assert any(not torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
+    for name, value in seen[1].items():
+        assert torch.equal(value, seen[2][name]) and torch.equal(value, seen[3][name])
+    assert [line["tokens/policy"] for line in lines(tmp_path)[2:]] == [0, 0]
+
+
+class OnStep(TrainerCallback):
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._act()
+
+
+def test_the_source_is_asked_once_per_generation_and_told_every_version(tmp_path: Path):
+    trainer = build(tmp_path, steps(3, rows=6), updates=2, accumulation=2, iterations=2)
+    trainer.train()
+    source: tiny.Rows = trainer.source
+    assert source.asked == [0, 1, 2]
+    assert source.versions == list(range(13))
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_weights(tmp_path: Path):
+    trainer = build(tmp_path, steps(2, rows=4))
+    with torch.no_grad():
+        trainer.model.lm_head.weight[3, 0] = torch.inf
+    before = weights(trainer)
+    with pytest.raises(TrainError, match="loss of optimiser step 1: got NaN or infinity"):
+        trainer.train()
+    assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
+
+
+# -- checkpoints and metrics ---------------------------------------------------------------------------
+
+
+def clean(line: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in line.items() if k != "step_time"}
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"updates": 2}, {"updates": 2, "accumulation": 2, "iterations": 2}], ids=str
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, schedule: dict[str, int]):
+    given = steps(4, rows=8)
+    whole = build(tmp_path / "whole", given, save_every=1, **schedule)
+    whole.train()
+
+    class Killed(Exception):
+        pass
+
+    def die(trainer: AIPOTrainer) -> None:
+        if trainer.state.global_step == 2 * trainer.schedule.steps + 1:
+            raise Killed
+
+    broken = build(tmp_path / "cut", given, save_every=1, **schedule)
+    broken.add_callback(OnStep(lambda: die(broken)))
+    with pytest.raises(Killed):
+        broken.train()
+
+    torch.manual_seed(123)
+    resumed = build(tmp_path / "cut", given, save_every=1, model=tiny.model(seed=9), **schedule)
+    resumed.train(resume_from_checkpoint=True)
+    source: tiny.Rows = resumed.source
+    per_generation = resumed.schedule.steps
+    assert source.asked == [2, 3]
+    assert source.versions == list(range(2 * per_generation, 4 * per_generation + 1))
+    expected = weights(whole)
+    assert all(torch.equal(expected[name], value) for name, value in weights(resumed).items())
+    assert [clean(line) for line in lines(tmp_path / "cut")] == [
+        clean(line) for line in lines(tmp_path / "whole")
+    ]
+
+
+def test_a_new_run_starts_a_new_metrics_file(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 9.0}\n{"step": 2, "lo')
+    build(tmp_path, steps(1, rows=4)).train()
+    assert [line["step"] for line in lines(tmp_path)] == [1]
+
+
+def test_metrics_have_one_line_per_optimiser_step_and_are_all_declared(tmp_path: Path):
+    given = [step(*(rollout(i, np.random.default_rng(i)) for i in range(4)), **{"reward/solo": 0.25})]
+    build(tmp_path, given, generations=2, updates=2).train()
+    made = lines(tmp_path)
+    assert [line["step"] for line in made] == [1, 2, 3, 4]
+    assert ["reward/solo" in line for line in made] == [True, False, True, False]
+    assert ["drift/mean" in line for line in made] == [True, False, True, False]
+    assert made[0]["loss_share/policy"] == 1.0
+    assert made[0]["tokens/agent"] == 0
+    assert "weight/agent" not in made[0]
+
+
+def test_an_undeclared_metric_is_an_error(tmp_path: Path):
+    given = [step(rollout(0, np.random.default_rng(0)), **{"my/own": 1.0})]
+    with pytest.raises(TrainError, match="metric: got 'my/own', allowed those declared"):
+        build(tmp_path, given).train()
+
+
+def test_the_metrics_file_can_be_elsewhere(tmp_path: Path):
+    file = tmp_path / "else" / "m.jsonl"
+    build(tmp_path / "out", steps(1, rows=4), how={"metrics_file": file}).train()
+    assert len(file.read_text().splitlines()) == 1
+
+
+# -- refusals ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            {"steps_per_generation": 3, "gradient_accumulation_steps": 2},
+            "steps_per_generation: got 3, allowed a multiple",
+        ),
+        (
+            {"save_strategy": "steps", "save_steps": 3, "updates": 2},
+            "save_steps: got 3, allowed a multiple of the 2",
+        ),
+        ({"beta": 0.5}, "beta: got 0.5 in the arguments, allowed 0.0 as in the settings"),
+        ({"delta": 2.0}, "delta: got 2.0, allowed what aipo.trainer.arguments sets"),
+        ({"entropy_coef": 0.1}, "entropy_coef: got 0.1, allowed"),
+        ({"log_completions": True}, "log_completions: got True, allowed"),
+        ({"disable_dropout": False}, "disable_dropout: got False, allowed"),
+    ],
+)
+def test_arguments_that_would_be_no_ops_or_contradict_are_refused(tmp_path: Path, args: dict, message: str):
+    if "steps_per_generation" in args:
+        args = args | {"generation_batch_size": None}
+    with pytest.raises(TrainError, match=message):
+        build(tmp_path, steps(1, rows=4), **args)
+
+
+def test_a_correction_needs_recomputed_log_probs(tmp_path: Path):
+    with pytest.raises(TrainError, match="importance_cap: got a cap without recompute"):
+        build(tmp_path, steps(1, rows=4), settings=LossSettings(importance_cap=2.0))
+
+
+def test_trainers_that_learn_together_do_not_accumulate(tmp_path: Path):
+    with pytest.raises(TrainError, match="gradient_accumulation_steps: got 2, allowed 1"):
+        build(tmp_path, steps(1, rows=4), accumulation=2, shared=True)
+
+
+def test_the_correction_is_logged(tmp_path: Path):
+    settings = LossSettings(importance_cap=1.25)
+    build(tmp_path, steps(1, rows=4), settings=settings, how={"recompute": True}).train()
+    assert 0 < lines(tmp_path)[0]["importance"] <= 1.25
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path):
+    tokenizer = tiny.tokenizer()
+    tokenizer.pad_token = None
+    settings = LossSettings()
+    args = arguments(tmp_path, generations=1, learning_rate=1e-3, max_completion_length=16, settings=settings)
+    trainer = AIPOTrainer(tiny.model(), args, tiny.Rows(steps(1, rows=4)), settings, tokenizer=tokenizer)
+    trainer.train()
+    assert tokenizer.pad_token_id == tiny.EOS

@@ -280,6 +280,7 @@ def test_segments_are_equal_by_content():
     assert policy() == policy()
     assert policy() != policy(logprobs=[-0.5, -1.5])
     assert policy() != policy(entropies=[0.1, 0.2])
+    assert policy(entropies=[0.1, 0.2]) != policy()
     assert policy() != "policy"
     with pytest.raises(TypeError, match="unhashable"):
         hash(policy())

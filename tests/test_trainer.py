@@ -1,5 +1,6 @@
 """The trainer: TRL's own loss where there are no agent tokens, exact resumption, honest refusals."""
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from aipo.batch import Totals
 from aipo.errors import TrainError
 from aipo.loss import LossSettings
 from aipo.metrics import METRICS
+from aipo.policies.local import LocalPolicy
+from aipo.policies.tokenizer import HFTokenizer
 from aipo.row import rows_of
 from aipo.source import StepRows
 from aipo.trace import Trace
@@ -352,6 +355,32 @@ def test_what_was_forbidden_while_sampling_is_forbidden_in_training(tmp_path: Pa
         expected = logits[:, list(ids)].log_softmax(-1)
         for t, token in enumerate((4, 5, 6)):
             torch.testing.assert_close(row[t], expected[t, list(ids).index(token)], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_trainer_agrees_with_the_sampler(tmp_path: Path, temperature: float):
+    """Rollouts of different lengths, half of them with ids forbidden: on the first pass every ratio is 1."""
+    model = tiny.model()
+    sampler = LocalPolicy(model, HFTokenizer(tiny.tokenizer()))
+
+    async def one(i: int) -> Trace:
+        asked = prompt(*range(2, 4 + i % 3))
+        forbidden = (13, 14) if i % 2 else ()
+        done = await sampler.sample(
+            asked.token_ids, max_tokens=12, temperature=temperature, forbidden_ids=forbidden, seed=i
+        )
+        written = policy(*done.token_ids.tolist(), logprobs=done.logprobs.tolist())
+        return trace(asked, written, trace_id=str(i), advantage=(-1.0, 1.0)[i // 2 % 2], forbidden_ids=forbidden)
+
+    async def everybody() -> list[Trace]:
+        return await asyncio.gather(*(one(i) for i in range(12)))
+
+    made = step(*asyncio.run(everybody()))
+    build(tmp_path, [made], model=model, temperature=temperature, learning_rate=1e-4).train()
+    (line,) = lines(tmp_path)
+    assert line["drift/max"] < 1e-4
+    assert line["ratio/policy"] == pytest.approx(1.0, abs=1e-5)
+    assert line["clip/policy"] == 0
 
 
 # -- steps, learning rate, versions --------------------------------------------------------------------

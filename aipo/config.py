@@ -38,7 +38,7 @@ class RunConfig(Section):
 class EnvConfig(Section):
     name: str = Field("envs.miniature:Miniature", description="environment, 'module:class'")
     options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
-    mixture: dict[str, float] = Field({"easy": 0.5, "hard": 0.5}, description="share of each training split")
+    mixture: dict[str, float] = Field({"easy_train": 0.5, "hard": 0.5}, description="share of each training split")
 
 
 class PolicyConfig(Section):

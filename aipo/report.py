@@ -25,7 +25,6 @@ SPLITS = {
     "heldout": "Unknown facts, combinations never trained on",
     "hard": "Unknown facts, combinations seen in training",
     "easy": "Known facts and plain arithmetic",
-    "easy_heldout": "Known facts and plain arithmetic, never trained on",
 }
 SETTINGS = {"solo": "alone", "forbid": "alone, consult tags forbidden", "assisted": "with agents"}
 _SMOOTHING = 20

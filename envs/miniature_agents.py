@@ -1,0 +1,174 @@
+"""The miniature's agents: chat models that follow rules, so that the whole method runs without a server.
+
+Each knows one thing only, so that each can be missed: Knowledge the table, Verify sums, Reasoning how
+to go on. They read messages as `graphs/README.md` lays down (a line `Task: <step>`, the payload last)
+and answer what they do not understand as a person would. With an error rate they are sometimes wrong:
+whether and how depends on the seed and the whole message, so the same message gets the same reply.
+
+    knowledge   answer   Request: 3@7            3@7=582
+    verify      check    Claim: 582+25=606       wrong: 582+25=607
+    reasoning   next     3@7+25=?, 3@7=582       582+25=607
+"""
+
+import random
+import re
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from aipo.errors import ConfigError
+from envs.miniature import VALUES, Facts, slip
+
+LOST = "I do not understand the request."
+_SUM = re.compile(r"([0-9]+)\+([0-9]+)=([0-9]+)")
+_QUESTION = re.compile(r"^([0-9]@[0-9]|[0-9]+)\+([0-9]+)=\?$", re.MULTILINE)
+
+
+def knowledge(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
+    """Looks facts up in the table of `Miniature(seed)`; an error is another value.
+
+    Raises:
+        ConfigError: `error_rate` is not a probability.
+    """
+    return Knowledge(seed=seed, error_rate=_probability(error_rate), table=Facts.draw(seed).value)
+
+
+def verify(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
+    """Works sums out; an error is a slip in its own sum. It does not know the table.
+
+    Raises:
+        ConfigError: `error_rate` is not a probability.
+    """
+    return Verify(seed=seed, error_rate=_probability(error_rate))
+
+
+def reasoning(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
+    """Gives the next line of the derivation; an error is a slip in it. It does not know the table.
+
+    Raises:
+        ConfigError: `error_rate` is not a probability.
+    """
+    return Reasoning(seed=seed, error_rate=_probability(error_rate))
+
+
+def _probability(error_rate: float) -> float:
+    if not 0 <= error_rate <= 1:
+        raise ConfigError(f"error_rate of a miniature agent: got {error_rate!r}, allowed 0 to 1")
+    return error_rate
+
+
+class RuleBased(BaseChatModel):
+    """Answers the last message by rule. Tokens are counted in characters."""
+
+    seed: int
+    error_rate: float
+
+    # The payload that a step passes through, for steps in which a rule has nothing to add.
+    echoes: ClassVar[dict[str, str]] = {
+        "find": "Request",
+        "formulate": "Request",
+        "restate": "Request",
+        "condense": "Reply",
+        "verdict": "Finding",
+    }
+
+    @abstractmethod
+    def rule(self, step: str, text: str, rng: random.Random) -> str | None:
+        """The reply to message `text`; None when it makes no sense to this agent."""
+
+    def errs(self, rng: random.Random) -> bool:
+        """Is this reply to be wrong?"""
+        return rng.random() < self.error_rate
+
+    @property
+    def _llm_type(self) -> str:
+        return f"miniature-{type(self).__name__.lower()}"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self._llm_type, "seed": self.seed, "error_rate": self.error_rate}
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        text = str(messages[-1].text)
+        step = next((line[5:].strip() for line in text.splitlines() if line.startswith("Task:")), "")
+        if step in self.echoes:
+            reply = payload(text, self.echoes[step])
+        else:
+            reply = self.rule(step, text, random.Random(f"{self._llm_type} {self.seed} {text}"))
+        reply = reply or LOST
+        sent = sum(len(str(m.text)) for m in messages)
+        usage = {"input_tokens": sent, "output_tokens": len(reply), "total_tokens": sent + len(reply)}
+        message = AIMessage(reply, usage_metadata=usage, response_metadata={"model_name": self._llm_type})
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        # Microseconds of work: the thread that LangChain would start for it costs more.
+        return self._generate(messages, stop)
+
+
+def payload(text: str, name: str) -> str:
+    """Value of the last line `name: value` of a message; empty when there is none."""
+    lines = (line for line in reversed(text.splitlines()) if line.startswith(f"{name}:"))
+    return next(lines, "").partition(":")[2].strip()
+
+
+class Knowledge(RuleBased):
+    """Knows the table."""
+
+    table: dict[str, int]
+
+    def rule(self, step: str, text: str, rng: random.Random) -> str | None:
+        fact = payload(text, "Request").rstrip("=?")
+        if step != "answer" or fact not in self.table:
+            return None
+        value = self.table[fact]
+        if self.errs(rng):
+            value = rng.choice([v for v in VALUES if v != value])
+        return f"{fact}={value}"
+
+
+class Verify(RuleBased):
+    """Can add."""
+
+    def rule(self, step: str, text: str, rng: random.Random) -> str | None:
+        claim = _SUM.fullmatch(payload(text, "Claim"))
+        if step != "check" or not claim:
+            return None
+        a, b, claimed = map(int, claim.groups())
+        total = slip(a + b, rng) if self.errs(rng) else a + b
+        return "right" if claimed == total else f"wrong: {a}+{b}={total}"
+
+
+class Reasoning(RuleBased):
+    """Knows how a derivation goes: look the fact up, add, give the answer."""
+
+    def rule(self, step: str, text: str, rng: random.Random) -> str | None:
+        question = _QUESTION.search(text)
+        if step != "next" or not question:
+            return None
+        work = text[question.end() :]
+        start, b = question[1], int(question[2])
+        if "@" in start:
+            values = re.findall(rf"{start}=([0-9]+)", work)
+            if not values:
+                return f"First find {start}."
+            start = values[-1]
+        total = int(start) + b
+        answer = slip(total, rng) if self.errs(rng) else total
+        return f"#{answer}" if f"{start}+{b}={total}" in work.split() else f"{start}+{b}={answer}"

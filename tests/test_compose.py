@@ -1,0 +1,126 @@
+"""From a configuration to objects: what is named is loaded, recorded, or refused by name."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from aipo.compose import build_env, build_graphs, drawing, manifest
+from aipo.config import load_config
+from aipo.errors import ConfigError, GraphError, LoadError
+
+CALCULATE = '''
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from aipo.agent import AgentSpec, AgentState
+from aipo.graph import RolloutContext
+
+
+def calculate(spec: AgentSpec):
+    async def compute(state: AgentState, runtime: Runtime[RolloutContext]) -> dict:
+        spec.message("compute", **state)
+        return {"reply": str(sum(map(int, state["request"].split("+"))))}
+
+    graph = StateGraph(AgentState, context_schema=RolloutContext)
+    graph.add_node("compute", compute, **spec.node)
+    graph.add_edge(START, "compute")
+    graph.add_edge("compute", END)
+    return graph.compile()
+'''
+
+
+@pytest.fixture
+def calculate(tmp_path: Path) -> Path:
+    """A fourth agent: one new file and one prompt."""
+    (tmp_path / "calculate.py").write_text(textwrap.dedent(CALCULATE))
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "calculate.md").write_text("## compute\nTask: compute\nExpression: {{ request }}\n")
+    return tmp_path / "calculate.py"
+
+
+def test_every_file_is_named_with_a_fingerprint() -> None:
+    built = build_graphs(load_config("aipo"))
+    assert list(built.files) == [
+        "graph",
+        "agents.verify",
+        "agents.knowledge",
+        "agents.reasoning",
+        "prompts.verify",
+        "prompts.knowledge",
+        "prompts.reasoning",
+        "prompts.miniature",
+    ]
+    assert set(built.fingerprints) == set(built.files)
+    assert list(built.chats) == ["verify", "knowledge", "reasoning"]
+
+
+def test_the_drawing_holds_the_sub_graphs() -> None:
+    picture = drawing(build_graphs(load_config("aipo")).graph)
+    assert {"policy", "verify:check", "knowledge:answer", "reasoning:next"} <= set(picture["nodes"])
+    assert {"from": "prompt", "to": "policy", "conditional": False} in picture["edges"]
+    assert "subgraph verify" in picture["mermaid"]
+
+
+def test_a_fourth_agent_is_one_line_of_configuration(calculate: Path) -> None:
+    built = build_graphs(load_config("aipo", [f"agents.calculate.graph={calculate}:calculate"]))
+    assert "calculate:compute" in drawing(built.graph)["nodes"] or "calculate" in drawing(built.graph)["nodes"]
+    assert built.files["agents.calculate"] == calculate
+    assert built.files["prompts.calculate"] == calculate.parent / "prompts" / "calculate.md"
+    assert "calculate" not in built.chats
+
+
+def test_the_manifest_says_what_a_run_was_made_of() -> None:
+    made_of = manifest(build_graphs(load_config("aipo")), "somewhere")
+    assert made_of["model"] == "somewhere"
+    assert set(made_of["packages"]) >= {"aipo", "torch", "transformers", "trl", "langgraph"}
+    assert set(made_of["files"]["graph"]) == {"file", "fingerprint"}
+
+
+def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
+    assert build_env(load_config("aipo", ["run.seed=3"])).tasks("hard") != build_env(load_config("aipo")).tasks("hard")
+    own = build_env(load_config("aipo", ["run.seed=3", "env.options.seed=0"]))
+    assert own.tasks("hard") == build_env(load_config("aipo")).tasks("hard")
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "says"),
+    [
+        ("graph.options.bugdet=1", ConfigError, "graph.options of graphs.consult:consult: got ['bugdet'], allowed"),
+        ("graph.options.budget=many", ConfigError, "graph.options of graphs.consult:consult"),
+        ("env.options.size=1", ConfigError, "env.options of envs.miniature:Miniature: got ['size'], allowed ['seed']"),
+        ("agents.verify.options.error_rate=2", ConfigError, "error_rate"),
+        ("agents.verify.options.max_retries=2", ConfigError, "allowed agents.verify.attempts instead"),
+        ("agents.verify.cache=true", ConfigError, "got temperature None, allowed 0"),
+        ("agents.verify.prompt=nowhere.md", LoadError, "nowhere.md"),
+        ("agents.verify.model=envs.miniature_agents:nobody", LoadError, "got 'nobody', allowed one of"),
+        ("agents.verify.secrets.api_key=NO_SUCH_VARIABLE", LoadError, "got no environment variable ['NO_SUCH_VARIABLE']"),
+        ("graph.name=graphs.consult", LoadError, "allowed 'module:function' or 'file.py:function'"),
+        ("graph.name=nowhere.py:consult", LoadError, "allowed an existing .py file"),
+        ("graph.name=aipo.graph:derive_seed", GraphError, "allowed a compiled StateGraph"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(override: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error) as caught:
+        config = load_config("aipo", [override])
+        build_graphs(config)
+        build_env(config)
+    assert says in str(caught.value)
+
+
+def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch) -> None:
+    monkeypatch.setenv("AGENT_KEY", "s3cret")
+    config = load_config(
+        "aipo",
+        [
+            "agents.verify.model=langchain_openai:ChatOpenAI",
+            "agents.verify.options={model: some-model, base_url: 'http://127.0.0.1:1/v1', temperature: 0}",
+            "agents.verify.secrets.api_key=AGENT_KEY",
+            "agents.verify.cache=true",
+        ],
+    )
+    chat = build_graphs(config).chats["verify"]
+    assert chat.name == "some-model"
+    assert chat.model.max_retries == 0
+    assert chat.model.openai_api_key.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(chat.settings)

@@ -30,7 +30,9 @@ METRICS: dict[str, Metric] = {
     "clip/policy": Metric("Σ clipped_t / n", "Share of policy tokens whose gradient the clip removed."),
     "clip/agent": Metric("Σ [w_t ≠ clip(w_t)] / n", "Share of agent tokens whose weight was clipped."),
     "kl": Metric("Σ r_t·k3_t / n", "Mean KL to the reference model on policy tokens; only with a KL term."),
-    "importance": Metric("Σ min(π_old/μ, C) / n", "Mean correction from sampler to trainer; only where it is on."),
+    "importance": Metric(
+        "Σ min(π_old/μ, C) / n", "Mean correction from sampler to trainer; only where it is on."
+    ),
     "drift/mean": Metric("Σ |log π_old − log μ| / n", "Sampler against trainer, same weights; 0 is exact."),
     "drift/max": Metric("max |log π_old − log μ|", "The worst token of it."),
     "loss": Metric("Σ_b 1/denominator_b · Σ_t term_bt", "The loss, mean of the logged steps."),

@@ -370,7 +370,9 @@ def test_the_trainer_agrees_with_the_sampler(tmp_path: Path, temperature: float)
             asked.token_ids, max_tokens=12, temperature=temperature, forbidden_ids=forbidden, seed=i
         )
         written = policy(*done.token_ids.tolist(), logprobs=done.logprobs.tolist())
-        return trace(asked, written, trace_id=str(i), advantage=(-1.0, 1.0)[i // 2 % 2], forbidden_ids=forbidden)
+        return trace(
+            asked, written, trace_id=str(i), advantage=(-1.0, 1.0)[i // 2 % 2], forbidden_ids=forbidden
+        )
 
     async def everybody() -> list[Trace]:
         return await asyncio.gather(*(one(i) for i in range(12)))

@@ -230,6 +230,11 @@ def check_model(model: PreTrainedModel) -> None:
     kinds = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
     if kinds - {DynamicLayer.__name__}:
         raise LoadError(f"cache layers of the policy: got {sorted(kinds)}, allowed full attention only")
+    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        raise LoadError(
+            "rope_type of the policy: got 'longrope', whose keys depend on the longest row of a batch"
+        )
     attention = model.config._attn_implementation
     if attention not in ("sdpa", "eager"):
         raise LoadError(

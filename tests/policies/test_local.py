@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_qwen2 import tiny_model
-from transformers import Qwen2ForCausalLM
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
 from aipo.errors import LoadError, PolicyError
 from aipo.policies import Completion
@@ -112,6 +112,29 @@ def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
     assert_exact(model, long, done[0], forbidden=eos)
     for i, completion in enumerate(done[1:]):
         assert_exact(model, context(i), completion, forbidden=eos)
+
+
+@pytest.mark.parametrize("kind", [GPT2LMHeadModel, LlamaForCausalLM])
+def test_other_architectures_are_served(tokenizer: HFTokenizer, kind: type[PreTrainedModel]):
+    """GPT-2 has a table of positions; the row that leaves first stands at its end while the others go on."""
+    names = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    }
+    if kind is LlamaForCausalLM:
+        names["intermediate_size"] = 48
+    torch.manual_seed(0)
+    model = kind(kind.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **names)).eval()
+    policy, eos = LocalPolicy(model, tokenizer), (tokenizer.eos_id,)
+    contexts = [context(*[3] * 120), *(context(i, 4) for i in range(15))]
+    done = gather(
+        *(policy.sample(c, max_tokens=100, forbidden_ids=eos, seed=i) for i, c in enumerate(contexts))
+    )
+    assert [len(d.token_ids) for d in done] == [8, *[100] * 15]
+    for prompt, completion in zip(contexts, done, strict=True):
+        assert_exact(model, prompt, completion, forbidden=eos)
 
 
 def test_a_request_gets_the_same_tokens_alone_and_in_company(policy: LocalPolicy):
@@ -353,6 +376,10 @@ def test_models_that_cannot_be_served_are_refused(tokenizer: HFTokenizer):
     )
     with pytest.raises(LoadError, match="DynamicSlidingWindowLayer"):
         LocalPolicy(sliding, tokenizer)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    long_rope = {"rope_type": "longrope", "original_max_position_embeddings": 64, **factors}
+    with pytest.raises(LoadError, match="longrope"):
+        LocalPolicy(tiny_model(len(tokenizer), rope_parameters={"rope_theta": 1e4, **long_rope}), tokenizer)
     with pytest.raises(LoadError, match="'flex_attention', allowed 'sdpa' or 'eager'"):
         LocalPolicy(tiny_model(len(tokenizer), attn_implementation="flex_attention"), tokenizer)
     with pytest.raises(LoadError, match="got 44, the policy model has 43"):

@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tiny_qwen2 import byte_tokenizer
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from aipo.errors import LoadError
@@ -16,17 +17,6 @@ def finish(backend: Tokenizer, **settings) -> HFTokenizer:
     backend.add_special_tokens([AddedToken(t, special=True) for t in ADDED[:3]])
     backend.add_tokens([AddedToken(ADDED[3], special=False)])
     return HFTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", **settings))
-
-
-def byte_level() -> HFTokenizer:
-    """As Qwen's: bytes and merges; the merges here lead to a text that is also an added token."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "o"), ("to", "o"), ("too", "l"), ("<", "tool"), ("<tool", ">")]
-    vocab = {text: i for i, text in enumerate([*alphabet, *(a + b for a, b in merges)])}
-    backend = Tokenizer(models.BPE(vocab, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    return finish(backend)
 
 
 def words() -> HFTokenizer:
@@ -44,7 +34,7 @@ def unigram() -> HFTokenizer:
     return finish(Tokenizer(models.Unigram(pieces, unk_id=0)), unk_token="<unk>")
 
 
-KINDS = {"byte_level": byte_level(), "words": words(), "unigram": unigram()}
+KINDS = {"byte_level": byte_tokenizer(), "words": words(), "unigram": unigram()}
 TEXTS = st.lists(st.sampled_from([*ADDED, *"ab<>/:", "tool", "consult", " ", "é", "\n"]), max_size=12).map(
     "".join
 )
@@ -102,7 +92,7 @@ def test_end_and_padding(tokenizer: HFTokenizer):
 
 def test_a_prompt_goes_through_the_chat_template_where_there_is_one(tokenizer: HFTokenizer):
     assert tokenizer.encode_prompt("a</consult>") == [0, 42]
-    chatty = byte_level().inner
+    chatty = byte_tokenizer().inner
     chatty.chat_template = (
         "{% for m in messages %}{{ m.role }}:{{ m.content }}<tool>{% endfor %}"
         "{% if add_generation_prompt %}bot:{% endif %}"
@@ -112,7 +102,7 @@ def test_a_prompt_goes_through_the_chat_template_where_there_is_one(tokenizer: H
 
 
 def test_fingerprints_tell_tokenizers_apart(tokenizer: HFTokenizer):
-    assert byte_level().fingerprint == KINDS["byte_level"].fingerprint
+    assert byte_tokenizer().fingerprint == KINDS["byte_level"].fingerprint
     assert len({tokenizer.fingerprint, *(t.fingerprint for t in KINDS.values())}) == 4
 
 

@@ -3,7 +3,7 @@
 import string
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from aipo.policies.tokenizer import HFTokenizer
@@ -21,6 +21,19 @@ def tiny_tokenizer() -> HFTokenizer:
     return HFTokenizer(
         PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>")
     )
+
+
+def byte_tokenizer() -> HFTokenizer:
+    """As Qwen's: bytes and merges; the merges here lead to a text that is also an added token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "o"), ("to", "o"), ("too", "l"), ("<", "tool"), ("<tool", ">")]
+    vocab = {text: i for i, text in enumerate([*alphabet, *(a + b for a, b in merges)])}
+    backend = Tokenizer(models.BPE(vocab, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(t, special=True) for t in SPECIALS])
+    backend.add_tokens([AddedToken("<tool>", special=False)])
+    return HFTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>"))
 
 
 def tiny_model(vocabulary: int, **changes) -> Qwen2ForCausalLM:

@@ -57,3 +57,15 @@ def test_reading_traces_and_the_command_line_need_nothing_heavy(name: str) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
+
+
+def test_a_folder_that_is_called_graphs_does_not_hide_ours(tmp_path: Path) -> None:
+    (tmp_path / "graphs").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", "import graphs.consult"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

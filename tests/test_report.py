@@ -1,14 +1,23 @@
 """The report page: the numbers it was given, no script, nothing loaded."""
 
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import PreTrainedTokenizerFast
 
 from aipo import report
 from aipo.errors import RunError
-from aipo.report import Arm, Cell, Report, Score, write_report
+from aipo.report import Arm, Cell, Report, Score, write_demo_report, write_report
+from aipo.run import RunFolder, write_json
+from aipo.store import TraceStore
 from aipo.story import Example
 from aipo.trace import Mode, Role, StopReason, Trace, segment
 
@@ -81,6 +90,15 @@ def made(**rest: object) -> Report:
     return Report(**(values | rest))  # type: ignore[arg-type]
 
 
+def text_tokenizer() -> PreTrainedTokenizerFast:
+    """One id per character."""
+    vocabulary = {character: i for i, character in enumerate("0123456789@=+?#\n")}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="?"))
+    backend.pre_tokenizer = Split("", "isolated")
+    backend.decoder = Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="#", pad_token="#")
+
+
 VOID = ("meta", "br", "path", "circle", "rect")
 
 
@@ -132,6 +150,35 @@ def test_the_page_loads_and_runs_nothing(tmp_path: Path) -> None:
     assert page.active == [] and page.open == []
     assert "url(" not in html and "@import" not in html
     assert "default-src 'none'" in html
+
+
+def test_the_page_of_a_demo_is_made_from_its_run_folders(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "aipo")
+    tokenizer = text_tokenizer()
+    tokenizer.save_pretrained(run.model)
+    run.metrics.write_text("".join(json.dumps(row) + "\n" for row in metrics(0.5)), encoding="utf-8")
+    write_json(run.graph, {"nodes": ["policy"], "edges": []})
+    for folder, name, answer, reward in (
+        (RunFolder(tmp_path), "before", "114", 0.0),
+        (run, "after", "582", 1.0),
+    ):
+        token_ids = tokenizer.encode(f"3@7={answer}")
+        piece = segment(Role.POLICY, "policy", token_ids, logprobs=[-0.1] * len(token_ids))
+        with TraceStore(folder.evaluation(name).with_suffix("")) as store:
+            store.append(replace(example("").trace, mode=Mode.SOLO, segments=(piece,), reward=reward))
+    result = {"heldout": {"solo": {"pass_at": {"1": 0.25}, "interval": {"1": [0.2, 0.3]}}}}
+    path = write_demo_report(
+        tmp_path,
+        arms=["aipo"],
+        before=result,
+        after={"aipo": result},
+        summary={"seed": 3, "wall_s": 61.0},
+    )
+    html = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "report.html"
+    assert "<dd>3</dd>" in html and "<dd>1 min 1 s</dd>" in html
+    assert ">3@7=114</span>" in html and ">3@7=582</span>" in html
+    assert "Before training, alone: wrong" in html and "After training, alone: right" in html
 
 
 def test_rows_of_the_table_are_split_by_split() -> None:

@@ -6,8 +6,8 @@ and answer what they do not understand as a person would. With an error rate the
 whether and how depends on the seed and the whole message, so the same message gets the same reply.
 
     knowledge   answer   Request: 3@7            3@7=582
-    verify      check    Claim: 582+25=606       wrong: 582+25=607
-    reasoning   next     3@7+25=?, 3@7=582       582+25=607
+    verify      check    Claim: 582+20=601       wrong: 582+20=602
+    reasoning   next     3@7+20=?, 3@7=582       582+20=602
 """
 
 import random
@@ -171,4 +171,5 @@ class Reasoning(RuleBased):
             start = values[-1]
         total = int(start) + b
         answer = slip(total, rng) if self.errs(rng) else total
-        return f"#{answer}" if f"{start}+{b}={total}" in work.split() else f"{start}+{b}={answer}"
+        added = re.search(rf"(?<![0-9]){start}\+{b}={total}(?![0-9])", work)
+        return f"#{answer}" if added else f"{start}+{b}={answer}"

@@ -1,0 +1,119 @@
+"""The miniature: its table, its splits and its scoring."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.errors import TaskError
+from aipo.task import Task
+from envs.miniature import OPERANDS, VALUES, Facts, Miniature, slip
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_hundred_facts_of_three_kinds_with_values_of_their_own(seed: int) -> None:
+    facts = Facts.draw(seed)
+    kinds = (facts.known, facts.unknown, facts.practice)
+    assert [len(kind) for kind in kinds] == [30, 40, 30]
+    assert sorted(sum(kinds, ())) == sorted(facts.value) == [f"{a}@{b}" for a in range(10) for b in range(10)]
+    assert len(set(facts.value.values())) == 100
+    assert all(value in VALUES for value in facts.value.values())
+
+
+def test_the_seed_draws_the_table() -> None:
+    assert Facts.draw(0) == Facts.draw(0)
+    assert Facts.draw(0) != Facts.draw(1)
+    assert Miniature(3).tasks("hard") == Miniature(3).tasks("hard")
+
+
+def test_splits_and_their_sizes() -> None:
+    env = Miniature()
+    # 30 known facts x 12 operands + 240 sums, x 6 + 60; 40 unknown facts x 12, x 6
+    assert {split: len(env.tasks(split)) for split in env.splits()} == {
+        "easy_train": 600,
+        "easy": 240,
+        "hard": 480,
+        "heldout": 240,
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_prompt_and_no_name_comes_twice(seed: int) -> None:
+    env = Miniature(seed)
+    tasks = [task for split in env.splits() for task in env.tasks(split)]
+    assert len({task.prompt for task in tasks}) == len({task.task_id for task in tasks}) == len(tasks)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_held_out_combinations_are_of_the_same_unknown_facts(seed: int) -> None:
+    env = Miniature(seed)
+    hard, heldout = env.tasks("hard"), env.tasks("heldout")
+    assert {t.cluster for t in hard} == {t.cluster for t in heldout} == set(env.facts.unknown)
+    combinations = [{(t.cluster, t.metadata["operand"]) for t in tasks} for tasks in (hard, heldout)]
+    assert combinations[0].isdisjoint(combinations[1])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_easy_tasks_have_known_facts_or_none(seed: int) -> None:
+    env = Miniature(seed)
+    facts = {t.metadata["fact"] for split in ("easy_train", "easy") for t in env.tasks(split)}
+    assert facts == {*env.facts.known, None}
+
+
+@pytest.mark.parametrize("split", Miniature().splits())
+def test_the_answer_follows_from_the_table_and_the_prompt(split: str) -> None:
+    env = Miniature()
+    for task in env.tasks(split):
+        start, operand = task.prompt.removesuffix("=?\n").split("+")
+        value = env.facts.value[start] if "@" in start else int(start)
+        assert int(operand) in OPERANDS
+        assert task.answer == str(value + int(operand))
+        assert len(task.answer) == 3
+        assert task.split == split
+        # sums share nothing with each other: each is a cluster of its own
+        assert task.cluster == (start if "@" in start else "")
+
+
+def test_another_split_is_refused() -> None:
+    message = (
+        r"split of the miniature: got 'easi', allowed one of \['easy_train', 'easy', 'hard', 'heldout'\]"
+    )
+    with pytest.raises(TaskError, match=message):
+        Miniature().tasks("easi")
+
+
+@pytest.mark.parametrize(
+    ("text", "correct"),
+    [
+        ("3@7=582\n582+5=587\n#587", 1.0),
+        ("#587", 1.0),
+        ("#587\n", 1.0),
+        ("<consult:knowledge>3@7</consult>3@7=582\n582+5=587\n#587", 1.0),
+        ("3@7=582\n582+5=587\n#588", 0.0),
+        ("#587\n#588", 0.0),
+        ("#587\n582", 0.0),
+        ("587", 0.0),
+        ("# 587", 0.0),
+        ("#587 ", 0.0),
+        ("x#587", 0.0),
+        ("#0587", 0.0),
+        ("#587<pad>", 0.0),
+        ("#５８７", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_only_the_last_line_counts_and_it_counts_exactly(text: str, correct: float) -> None:
+    task = Task(task_id="t", prompt="3@7+5=?\n", answer="587", split="hard")
+    assert Miniature().score(task, text) == {"correct": correct}
+
+
+def test_a_task_without_an_answer_is_an_error() -> None:
+    task = Task(task_id="hard/3@7+5", prompt="3@7+5=?\n", answer=None, split="hard")
+    with pytest.raises(TaskError, match="answer of task 'hard/3@7\\+5': got None"):
+        Miniature().score(task, "#587")
+
+
+@given(total=st.integers(110, 989), rng=st.randoms(use_true_random=False))
+def test_a_slip_is_wrong_and_near(total: int, rng) -> None:
+    assert slip(total, rng) - total in (-10, -1, 1, 10)

@@ -74,6 +74,7 @@ def build_model(config: Config, note: Note) -> Path | str:
     name = config.policy.model
     model: Path | str = name
     if ":" in name:
+        _quiet()
 
         def follow(step: int, steps: int, loss: float) -> None:
             note(step, steps, f"loss {loss:.3f}")
@@ -97,6 +98,7 @@ def build_policy(config: Config, model: Path | str) -> "LocalPolicy":
     from aipo.policies.local import LocalPolicy
     from aipo.policies.tokenizer import HFTokenizer
 
+    _quiet()
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     device = config.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -171,6 +173,13 @@ def drawing(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
         ],
         "mermaid": picture.draw_mermaid(),
     }
+
+
+def _quiet() -> None:
+    """transformers shows bars of its own for what takes a millisecond here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 class _Built(NamedTuple):

@@ -15,56 +15,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from aipo import chart, render
+from aipo import render
 from aipo.draw import graph_svg
+from aipo.figures import SETTINGS, SPLITS, Arm, Score, colour, learning_curves, pass_at_charts, splits_of
 from aipo.run import RunFolder, write_text
 from aipo.store import TraceStore
 from aipo.story import Example, tell
-
-SPLITS = {
-    "heldout": "Unknown facts, combinations never trained on",
-    "hard": "Unknown facts, combinations seen in training",
-    "easy": "Known facts and plain arithmetic",
-}
-SETTINGS = {"solo": "alone", "forbid": "alone, consult tags forbidden", "assisted": "with agents"}
-_SMOOTHING = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """pass@k of one policy on one split under one setting, with 95 % intervals over facts where there are any."""
-
-    split: str
-    setting: str
-    pass_at: Mapping[int, float]
-    interval: Mapping[int, tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """One policy: its name, its rows of metrics.jsonl (none if it was not trained) and its scores."""
-
-    name: str
-    metrics: Sequence[Mapping[str, Any]] = ()
-    scores: Sequence[Score] = ()
-
-    @classmethod
-    def of(cls, name: str, evaluation: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]] = ()) -> "Arm":
-        """From an evaluation as its file has it: split → setting → `pass_at` and `interval` by k."""
-        scores = [
-            Score(
-                split=split,
-                setting=setting,
-                pass_at={int(k): value for k, value in result["pass_at"].items() if value is not None},
-                interval={int(k): tuple(ends) for k, ends in result["interval"].items() if ends is not None},
-            )
-            for split, settings in evaluation.items()
-            for setting, result in settings.items()
-        ]
-        return cls(name=name, metrics=metrics, scores=scores)
-
-    def score(self, split: str, setting: str) -> Score | None:
-        return next((s for s in self.scores if (s.split, s.setting) == (split, setting)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,14 +96,14 @@ def write_report(folder: Path, report: Report) -> Path:
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    agents = render.agent_order(e.trace for e in report.examples)
+    agents = _agents(report)
     page = _environment().get_template("report.html.j2")
     html = page.render(
         report=report,
         headline=headline(report),
         sections=list(table(report)),
-        curves=[Markup(svg) for svg in learning_curves(report.arms)],
-        pass_at=[Markup(svg) for svg in pass_at_charts(report)],
+        curves=[Markup(svg) for svg in learning_curves(report.arms, agents)],
+        pass_at=[Markup(svg) for svg in pass_at_charts(report.columns)],
         graph=Markup(graph_svg(report.drawing)) if report.drawing else None,
         legend=Markup(render.legend_html([e.trace for e in report.examples], agents)),
         examples=[_example(e, report.decode, agents) for e in report.examples],
@@ -175,7 +131,7 @@ class Row:
 
 def table(report: Report) -> Iterable[tuple[str, list[Row]]]:
     """The table, split by split: pass@1 under every setting, and the largest k where no agent helps."""
-    for split in _splits(report.columns):
+    for split in splits_of(report.columns):
         rows: list[Row] = []
         for setting in SETTINGS:
             scores = [arm.score(split, setting) for arm in report.columns]
@@ -186,7 +142,7 @@ def table(report: Report) -> Iterable[tuple[str, list[Row]]]:
 
 def headline(report: Report) -> Mapping[str, Any] | None:
     """pass@1 alone on the first split: before, after, and the other arms'. None if nobody measured it."""
-    splits = _splits(report.columns)
+    splits = splits_of(report.columns)
     if not splits:
         return None
     scores = [arm.score(splits[0], "solo") for arm in report.columns]
@@ -197,78 +153,12 @@ def headline(report: Report) -> Mapping[str, Any] | None:
     return {"what": SPLITS.get(splits[0], splits[0]), "before": before, "after": after, "rivals": rivals}
 
 
-def colour(column: int) -> str:
-    """CSS class of a column of the table, the same in every chart. 0 is the untrained policy."""
-    return f"c{column % 6}"
-
-
-def learning_curves(arms: Sequence[Arm]) -> Iterable[str]:
-    """Small multiples over optimiser steps: rewards, consults, shares of the loss, active rows."""
-    first = arms[0]
-
-    def draw(lines: list[chart.Line], title: str, y_label: str, top: float | None = 1.0) -> str:
-        y_range = None if top is None else (0.0, top)
-        return chart.chart(lines, title=title, x_label="optimiser step", y_label=y_label, y_range=y_range)
-
-    yield draw(_by_arm(arms, "reward/solo"), "Solo rollouts", "mean reward")
-    yield draw(_by_arm(arms, "reward/forbidden"), "Solo rollouts, consult tags forbidden", "mean reward")
-    yield draw(_by_arm(arms, "reward/assisted"), "Assisted rollouts", "mean reward")
-    yield draw(
-        _by_key(first, "consults/"), f"Who is asked ({first.name})", "consults per assisted rollout", None
-    )
-    yield draw(_by_key(first, "loss_share/"), f"What the loss is made of ({first.name})", "share of the loss")
-    yield draw(_by_arm(arms, "active_share"), "Rows that teach", "share of rows with an advantage")
-
-
-def pass_at_charts(report: Report) -> Iterable[str]:
-    """pass@k over k for each split and setting without agents that was measured at more than one k."""
-    for split in _splits(report.columns):
-        for setting in ("solo", "forbid"):
-            scores = [(i, arm.name, arm.score(split, setting)) for i, arm in enumerate(report.columns)]
-            lines = [_pass_line(name, colour(i), s) for i, name, s in scores if s and len(s.pass_at) > 1]
-            if lines:
-                title = f"{SPLITS.get(split, split).split(',')[0]}, {SETTINGS[setting]}"
-                yield chart.chart(
-                    lines,
-                    title=title,
-                    x_label="k, samples per task",
-                    y_label="pass@k",
-                    y_range=(0, 1),
-                    log=True,
-                )
-
-
-def _pass_line(name: str, css: str, score: Score) -> chart.Line:
-    ks = sorted(score.pass_at)
-    return chart.Line(
-        name=name,
-        colour=css,
-        x=ks,
-        y=[score.pass_at[k] for k in ks],
-        band=[score.interval[k] for k in ks] if set(ks) <= set(score.interval) else (),
-    )
-
-
-def _by_arm(arms: Sequence[Arm], key: str) -> list[chart.Line]:
-    return [_metric_line(arm, key, arm.name, colour(i)) for i, arm in enumerate(arms, start=1)]
-
-
-def _by_key(arm: Arm, prefix: str) -> list[chart.Line]:
-    keys = sorted({key for row in arm.metrics for key in row if key.startswith(prefix)})
-    return [_metric_line(arm, key, key.removeprefix(prefix), f"k{i % 6}") for i, key in enumerate(keys)]
-
-
-def _metric_line(arm: Arm, key: str, name: str, css: str) -> chart.Line:
-    rows = [row for row in arm.metrics if key in row]
-    raw = [row[key] for row in rows]
-    window = len(rows) // _SMOOTHING * 2 + 1
-    return chart.Line(
-        name=name, colour=css, x=[row["step"] for row in rows], y=chart.smooth(raw, window), raw=raw
-    )
-
-
-def _splits(arms: Sequence[Arm]) -> list[str]:
-    return list(dict.fromkeys(s.split for arm in arms for s in arm.scores))
+def _agents(report: Report) -> list[str]:
+    """Who is asked or speaks, in an order that gives them their colours; `unknown` is nobody's name."""
+    asked = {key for arm in report.arms for row in arm.metrics for key in row if key.startswith("consults/")}
+    names = {key.removeprefix("consults/") for key in asked}
+    names |= set(render.agent_order(e.trace for e in report.examples))
+    return sorted(names, key=lambda name: (name == "unknown", name))
 
 
 def _shown_ks(scores: Sequence[Score | None], setting: str) -> list[int]:

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from aipo import report
 from aipo.errors import RunError
-from aipo.report import Arm, Cell, Report, Score, write_demo_report, write_report
+from aipo.figures import SPLITS, Arm, Score, learning_curves
+from aipo.report import Cell, Report, write_demo_report, write_report
 from aipo.run import RunFolder, write_json
 from aipo.store import TraceStore
 from aipo.story import Example
@@ -183,7 +184,7 @@ def test_the_page_of_a_demo_is_made_from_its_run_folders(tmp_path: Path) -> None
 
 def test_rows_of_the_table_are_split_by_split() -> None:
     (first, rows), (second, _) = report.table(made())
-    assert (first, second) == (report.SPLITS["heldout"], report.SPLITS["easy"])
+    assert (first, second) == (SPLITS["heldout"], SPLITS["easy"])
     assert [row.label for row in rows] == ["alone, pass@1", "alone, pass@8", "with agents, pass@1"]
     assert rows[0].cells == (Cell(0.0, (0.0, 0.0)), Cell(0.82, (0.41, 0.82)), Cell(0.01, (0.005, 0.01)))
     assert rows[2].cells == (None, Cell(0.97, (0.485, 0.97)), None)
@@ -224,8 +225,16 @@ def test_a_number_without_an_interval_stands_alone(tmp_path: Path) -> None:
     assert "<b>0.50</b></td>" in html and "<b>0.75</b><small>" in html and 'class="band c0"' not in html
 
 
+def test_an_agent_has_one_colour_in_curves_and_traces(tmp_path: Path) -> None:
+    rows = [{"step": 1, "consults/verify": 1.0, "consults/unknown": 0.0, "consults/zeno": 0.5}]
+    html = write_report(tmp_path, made(arms=[Arm(name="aipo", metrics=rows)])).read_text(encoding="utf-8")
+    names = re.findall(r'class="name k(\d)"[^>]*>(\w+)<', html)
+    assert sorted(names) == [("1", "verify"), ("2", "zeno"), ("3", "unknown")]
+    assert '<span class="agent0" title="knowledge">' in html
+
+
 def test_steps_without_a_value_are_gaps() -> None:
-    (solo, _, assisted, *_) = report.learning_curves([Arm(name="aipo", metrics=metrics(0.5))])
+    (solo, _, assisted, *_) = learning_curves([Arm(name="aipo", metrics=metrics(0.5))], ["verify"])
     raw = r'class="raw c1" d="([^"]*)"'
     assert re.findall(raw, solo)[0].count("M") == 1
     assert re.findall(raw, assisted)[0].count("M") == 30

@@ -93,12 +93,13 @@ def pass_at_charts(columns: Sequence[Arm]) -> Iterable[str]:
             scores = [(i, arm.name, arm.score(split, setting)) for i, arm in enumerate(columns)]
             lines = [_pass_line(name, colour(i), s) for i, name, s in scores if s and len(s.pass_at) > 1]
             if lines:
-                title = f"{SPLITS.get(split, split).split(',')[0]}, {SETTINGS[setting]}"
+                title = SPLITS.get(split, split).split(",")[0]
+                y_label = f"pass@k, {SETTINGS[setting]}"
                 yield chart.chart(
                     lines,
                     title=title,
                     x_label="k, samples per task",
-                    y_label="pass@k",
+                    y_label=y_label,
                     y_range=(0, 1),
                     log=True,
                 )

@@ -38,7 +38,9 @@ class RunConfig(Section):
 class EnvConfig(Section):
     name: str = Field("envs.miniature:Miniature", description="environment, 'module:class'")
     options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
-    mixture: dict[str, float] = Field({"easy_train": 0.5, "hard": 0.5}, description="share of each training split")
+    mixture: dict[str, float] = Field(
+        {"easy_train": 0.5, "hard": 0.5}, description="share of each training split"
+    )
 
 
 class PolicyConfig(Section):
@@ -97,6 +99,9 @@ class MethodConfig(Section):
     negative: Literal["zero", "pi", "same"] = Field("zero", description="coefficient where advantage < 0")
     distil: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
+    )
+    distil_forbid: bool = Field(
+        True, description="train distilled rows with the tags masked; else they also teach not to ask"
     )
     objective: Literal["grpo", "dapo", "dr_grpo"] = Field("dapo", description="loss on policy tokens")
     clip_low: Positive = Field(0.2, description="policy ratio is clipped below 1 - clip_low")

@@ -127,7 +127,9 @@ def distillable(trace: Trace) -> bool:
     )
 
 
-def distil(trace: Trace, tag_ids: tuple[int, ...], *, prompt: Segment | None = None) -> Row | None:
+def distil(
+    trace: Trace, tag_ids: tuple[int, ...], *, forbid: bool = True, prompt: Segment | None = None
+) -> Row | None:
     """The trace without its consults, or None when it is not `distillable` or cannot be cut.
 
     Of every consult, the request (from its opening tag on) and the reply leave the context. What
@@ -136,7 +138,9 @@ def distil(trace: Trace, tag_ids: tuple[int, ...], *, prompt: Segment | None = N
     mask, it would ruin the row), or when nothing follows.
 
     Args:
-        tag_ids: ids of the consult tags; the row is trained with them forbidden.
+        tag_ids: ids of the consult tags.
+        forbid: train the row with these ids forbidden. It then teaches what to say when not asking;
+            otherwise it also teaches not to ask.
         prompt: replaces the trace's own prompt, when solo rollouts are asked in other words.
     """
     if not distillable(trace) or any(consult.request_start is None for consult in trace.consults):
@@ -157,7 +161,7 @@ def distil(trace: Trace, tag_ids: tuple[int, ...], *, prompt: Segment | None = N
                 pieces.append((i, _head_of(own, keep[i]), code))
         elif keep[i]:
             return None  # text of an agent or a notice that belongs to no consult
-    row = _row(trace, "distilled", pieces, forbidden_ids=tag_ids)
+    row = _row(trace, "distilled", pieces, forbidden_ids=tag_ids if forbid else ())
     own_words = row.token_ids_T[row.codes_T != Code.PROMPT]
     if np.isin(own_words, tag_ids).any() or not (row.codes_T == Code.DISTILLED).any():
         return None

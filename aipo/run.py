@@ -1,13 +1,13 @@
 """A run folder: everything that one run leaves behind.
 
-    config.yaml      resolved configuration (names of secret variables, never their values)
-    manifest.json    versions; file and fingerprint of every graph and prompt
-    graph.json       the drawing of the graph, so that no viewer has to import it
-    traces/          every trace, as it finished
-    metrics.jsonl    one line per optimiser step
-    checkpoints/     at generation boundaries
-    model/           the trained policy
-    evaluations/     one JSON file per evaluation
+config.yaml      resolved configuration (names of secret variables, never their values)
+manifest.json    versions; file and fingerprint of every graph and prompt
+graph.json       the drawing of the graph, so that no viewer has to import it
+traces/          every trace, as it finished
+metrics.jsonl    one line per optimiser step
+checkpoints/     at generation boundaries
+model/           the trained policy
+evaluations/     one JSON file per evaluation
 """
 
 import json
@@ -110,7 +110,9 @@ def write_text(path: Path, text: str) -> None:
         finally:
             Path(name).unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space and --resume") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free some space and --resume"
+        ) from error
 
 
 def write_json(path: Path, value: object) -> None:

@@ -57,6 +57,7 @@ def step_rows(
     *,
     distilled: bool,
     tag_ids: tuple[int, ...],
+    forbid: bool = True,
     agents: Collection[str] = (),
     metrics: Mapping[str, float] | None = None,
 ) -> StepRows:
@@ -67,7 +68,9 @@ def step_rows(
     if distilled:
         prompts = _solo_prompts(credited.traces)
         eligible = [trace for trace in credited.traces if distillable(trace)]
-        made = [distil(trace, tag_ids, prompt=prompts.get(trace.group_id)) for trace in eligible]
+        made = [
+            distil(trace, tag_ids, forbid=forbid, prompt=prompts.get(trace.group_id)) for trace in eligible
+        ]
         cut = [row for row in made if row is not None]
         refused = len(made) - len(cut)
     counts = {"sampled": len(sampled), "distilled": len(cut), "uncut": refused}
@@ -98,7 +101,8 @@ class LiveSource:
         keep: called with the generation and all its traces, once they have their advantages.
         advance: tells the policy its version.
         distilled: whether rewarded assisted traces give a distilled row too.
-        tag_ids: ids of the consult tags, forbidden in distilled rows.
+        tag_ids: ids of the consult tags.
+        forbid: whether distilled rows are trained with these forbidden.
         agents: names whose consults are counted one by one.
     """
 
@@ -111,6 +115,7 @@ class LiveSource:
     advance: Callable[[int], None]
     distilled: bool = False
     tag_ids: tuple[int, ...] = ()
+    forbid: bool = True
     agents: Collection[str] = ()
     shared: bool = False
 
@@ -120,7 +125,12 @@ class LiveSource:
         self.keep(step, credited.traces)
         seconds = {"seconds/rows": time.perf_counter() - started}
         return step_rows(
-            credited, distilled=self.distilled, tag_ids=self.tag_ids, agents=self.agents, metrics=seconds
+            credited,
+            distilled=self.distilled,
+            tag_ids=self.tag_ids,
+            forbid=self.forbid,
+            agents=self.agents,
+            metrics=seconds,
         )
 
     def updated(self, version: int) -> None:

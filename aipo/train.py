@@ -138,6 +138,7 @@ def _live_source(
         advance=policy.advance,
         distilled=method.distil > 0,
         tag_ids=engine.forbidden_ids,
+        forbid=method.distil_forbid,
         agents=tuple(config.agents),
         on_trace=store.append,
     )

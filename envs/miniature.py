@@ -31,6 +31,8 @@ from aipo.task import Task
 VALUES = range(100, 900)
 # One digit changes, and carries: 0.2 M parameters learn this in a minute. Sums stay below 1000.
 OPERANDS = (*range(1, 10), *range(10, 100, 10))
+# What a prompt begins with where agents can be asked; as in graphs/prompts/miniature.md.
+OFFER = "agents\n"
 HARD_OPERANDS, HELDOUT_OPERANDS = 12, 6
 PLAIN, PLAIN_HELDOUT = 240, 60
 

@@ -25,7 +25,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.loading import fingerprint
 from envs import miniature
-from envs.miniature import OPERANDS, VALUES, Facts, Miniature, slip
+from envs.miniature import OFFER, OPERANDS, VALUES, Facts, Miniature, slip
 
 Progress = Callable[[int, int, float], None]
 
@@ -46,7 +46,9 @@ WARMUP = 50
 POOL = 16
 
 # How often each kind of demonstration is drawn.
-SHARES = {"known": 0.35, "plain": 0.24, "practice": 0.34, "asked": 0.02, "verify": 0.03, "reasoning": 0.02}
+SHARES = {"known": 0.32, "plain": 0.24, "practice": 0.37, "asked": 0.02, "verify": 0.03, "reasoning": 0.02}
+# Kinds in which nobody is asked; half of them are shown without agents.
+ALONE = ("known", "plain")
 
 
 def tokenizer() -> Qwen2Tokenizer:
@@ -95,10 +97,12 @@ class Demonstrator:
         """One demonstration; its first piece is the prompt."""
         (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
         while True:
-            pieces = getattr(self, f"_{kind}")(rng)
-            text = "".join(piece.text for piece in pieces)
+            question, *work = getattr(self, f"_{kind}")(rng)
+            text = "".join(piece.text for piece in (question, *work))
             if self.reserved.isdisjoint(_EXPRESSION.findall(text)):
-                return pieces
+                break
+        alone = kind in ALONE and rng.random() < 0.5
+        return [question if alone else Piece(OFFER + question.text, learned=False), *work]
 
     def _known(self, rng: random.Random) -> list[Piece]:
         fact = rng.choice(self.facts.known)

@@ -71,13 +71,18 @@ def test_a_run_leaves_what_it_says(trained: Path) -> None:
     traces = list(TraceStore(folder.traces).read())
     assert len(traces) == 3 * 2 * 4
     assert all(trace.advantage is not None for trace in traces if not trace.failed)
-    assert traces[0].fingerprints["graph"] == json.loads(folder.manifest.read_text())["files"]["graph"]["fingerprint"]
+    assert (
+        traces[0].fingerprints["graph"]
+        == json.loads(folder.manifest.read_text())["files"]["graph"]["fingerprint"]
+    )
 
 
 def test_the_same_seed_gives_the_same_run(trained: Path, tmp_path: Path) -> None:
     done = aipo("train", "--config", "aipo", f"run.out={tmp_path / 'run'}", "train.steps=3", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert strip_times(RunFolder(tmp_path / "run").read_metrics()) == strip_times(RunFolder(trained).read_metrics())
+    assert strip_times(RunFolder(tmp_path / "run").read_metrics()) == strip_times(
+        RunFolder(trained).read_metrics()
+    )
 
 
 def test_a_resumed_run_is_an_uninterrupted_one(trained: Path, tmp_path: Path) -> None:
@@ -93,8 +98,15 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained: Path, tmp_path: Path) ->
     assert len(ids) == len(set(ids)) == 24
 
 
-def test_eval_writes_pass_at_k(trained: Path, capsys, monkeypatch) -> None:
-    options = ["evaluate.splits=[heldout]", "evaluate.samples=1", "evaluate.ks=[1]", "evaluate.settings=[solo]"]
+def test_eval_writes_pass_at_k(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [
+        "evaluate.splits=[heldout]",
+        "evaluate.samples=1",
+        "evaluate.ks=[1]",
+        "evaluate.settings=[solo]",
+    ]
     assert call(monkeypatch, "eval", "--run", str(trained), "--name", "small", *options) == 0
     result = json.loads((trained / "evaluations" / "small.json").read_text())
     assert set(result["heldout"]["solo"]["pass_at"]) == {"1"}
@@ -102,7 +114,9 @@ def test_eval_writes_pass_at_k(trained: Path, capsys, monkeypatch) -> None:
     assert "heldout" in capsys.readouterr().out
 
 
-def test_a_folder_that_holds_a_run_is_refused(trained: Path, capsys, monkeypatch) -> None:
+def test_a_folder_that_holds_a_run_is_refused(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = sorted(trained.rglob("*"))
     assert call(monkeypatch, "train", "--config", "aipo", f"run.out={trained}") == 2
     error = capsys.readouterr().err.replace("\n", " ")
@@ -111,7 +125,9 @@ def test_a_folder_that_holds_a_run_is_refused(trained: Path, capsys, monkeypatch
     assert sorted(trained.rglob("*")) == before
 
 
-def test_resume_without_a_run_is_refused(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_resume_without_a_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert call(monkeypatch, "train", "--resume", "--config", "aipo", f"run.out={tmp_path / 'none'}") == 2
     assert "allowed a folder with a config.yaml of a run" in capsys.readouterr().err.replace("\n", " ")
 
@@ -123,8 +139,24 @@ def test_a_misspelt_key_is_refused_by_name(capsys, monkeypatch) -> None:
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "aipo.cli", "train", "--config", "aipo", f"run.out={out}", "train.steps=500"]
-    process = subprocess.Popen([*command, *SMALL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "aipo.cli",
+        "train",
+        "--config",
+        "aipo",
+        f"run.out={out}",
+        "train.steps=500",
+    ]
+    process = subprocess.Popen(
+        [*command, *SMALL],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background shell ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     folder = RunFolder(out)
     # Waits for an event, not for a time: two steps of metrics are on the disk.
     while process.poll() is None and len(folder.read_metrics()) < 4:
@@ -160,7 +192,9 @@ def test_an_edited_prompt_in_the_working_directory_is_used(tmp_path: Path) -> No
     assert words.decode(first.segments[0].token_ids).endswith("=?\n#")
 
 
-def test_init_does_not_overwrite(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_init_does_not_overwrite(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "graphs").mkdir()
     assert call(monkeypatch, "init", str(tmp_path)) == 2
     assert "exists already" in capsys.readouterr().err.replace("\n", " ")

@@ -9,7 +9,7 @@ from aipo.compose import build_env, build_graphs, drawing, manifest
 from aipo.config import load_config
 from aipo.errors import ConfigError, GraphError, LoadError
 
-CALCULATE = '''
+CALCULATE = """
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
@@ -27,7 +27,7 @@ def calculate(spec: AgentSpec):
     graph.add_edge(START, "compute")
     graph.add_edge("compute", END)
     return graph.compile()
-'''
+"""
 
 
 @pytest.fixture
@@ -35,7 +35,9 @@ def calculate(tmp_path: Path) -> Path:
     """A fourth agent: one new file and one prompt."""
     (tmp_path / "calculate.py").write_text(textwrap.dedent(CALCULATE))
     (tmp_path / "prompts").mkdir()
-    (tmp_path / "prompts" / "calculate.md").write_text("## compute\nTask: compute\nExpression: {{ request }}\n")
+    (tmp_path / "prompts" / "calculate.md").write_text(
+        "## compute\nTask: compute\nExpression: {{ request }}\n"
+    )
     return tmp_path / "calculate.py"
 
 
@@ -64,7 +66,9 @@ def test_the_drawing_holds_the_sub_graphs() -> None:
 
 def test_a_fourth_agent_is_one_line_of_configuration(calculate: Path) -> None:
     built = build_graphs(load_config("aipo", [f"agents.calculate.graph={calculate}:calculate"]))
-    assert "calculate:compute" in drawing(built.graph)["nodes"] or "calculate" in drawing(built.graph)["nodes"]
+    assert (
+        "calculate:compute" in drawing(built.graph)["nodes"] or "calculate" in drawing(built.graph)["nodes"]
+    )
     assert built.files["agents.calculate"] == calculate
     assert built.files["prompts.calculate"] == calculate.parent / "prompts" / "calculate.md"
     assert "calculate" not in built.chats
@@ -78,7 +82,9 @@ def test_the_manifest_says_what_a_run_was_made_of() -> None:
 
 
 def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
-    assert build_env(load_config("aipo", ["run.seed=3"])).tasks("hard") != build_env(load_config("aipo")).tasks("hard")
+    assert build_env(load_config("aipo", ["run.seed=3"])).tasks("hard") != build_env(
+        load_config("aipo")
+    ).tasks("hard")
     own = build_env(load_config("aipo", ["run.seed=3", "env.options.seed=0"]))
     assert own.tasks("hard") == build_env(load_config("aipo")).tasks("hard")
 
@@ -86,18 +92,30 @@ def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
 @pytest.mark.parametrize(
     ("override", "error", "says"),
     [
-        ("graph.options.bugdet=1", ConfigError, "graph.options of graphs.consult:consult: got ['bugdet'], allowed"),
+        (
+            "graph.options.bugdet=1",
+            ConfigError,
+            "graph.options of graphs.consult:consult: got ['bugdet'], allowed",
+        ),
         ("graph.options.budget=many", ConfigError, "graph.options of graphs.consult:consult"),
-        ("env.options.size=1", ConfigError, "env.options of envs.miniature:Miniature: got ['size'], allowed ['seed']"),
+        (
+            "env.options.size=1",
+            ConfigError,
+            "env.options of envs.miniature:Miniature: got ['size'], allowed ['seed']",
+        ),
         ("agents.verify.options.error_rate=2", ConfigError, "error_rate"),
         ("agents.verify.options.max_retries=2", ConfigError, "allowed agents.verify.attempts instead"),
         ("agents.verify.cache=true", ConfigError, "got temperature None, allowed 0"),
         ("agents.verify.prompt=nowhere.md", LoadError, "nowhere.md"),
         ("agents.verify.model=envs.miniature_agents:nobody", LoadError, "got 'nobody', allowed one of"),
-        ("agents.verify.secrets.api_key=NO_SUCH_VARIABLE", LoadError, "got no environment variable ['NO_SUCH_VARIABLE']"),
+        (
+            "agents.verify.secrets.api_key=NO_SUCH_VARIABLE",
+            LoadError,
+            "got no environment variable ['NO_SUCH_VARIABLE']",
+        ),
         ("graph.name=graphs.consult", LoadError, "allowed 'module:function' or 'file.py:function'"),
         ("graph.name=nowhere.py:consult", LoadError, "allowed an existing .py file"),
-        ("graph.name=aipo.graph:derive_seed", GraphError, "allowed a compiled StateGraph"),
+        ("graph={name: 'aipo.graph:derive_seed'}", GraphError, "allowed a compiled StateGraph"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(override: str, error: type[Exception], says: str) -> None:
@@ -108,7 +126,7 @@ def test_what_cannot_be_built_is_refused_by_name(override: str, error: type[Exce
     assert says in str(caught.value)
 
 
-def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch) -> None:
+def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_KEY", "s3cret")
     config = load_config(
         "aipo",

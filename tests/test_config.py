@@ -20,7 +20,9 @@ def test_grpo_differs_from_aipo_in_the_method_alone() -> None:
 
 
 def test_overrides_win_and_values_are_yaml() -> None:
-    config = load_config("aipo", ["run.out=/tmp/x", "method.coefficient=floor", "train.steps=3", "evaluate.ks=[1, 2]"])
+    config = load_config(
+        "aipo", ["run.out=/tmp/x", "method.coefficient=floor", "train.steps=3", "evaluate.ks=[1, 2]"]
+    )
     assert str(config.run.out) == "/tmp/x"
     assert config.method.coefficient == "floor"
     assert config.train.steps == 3
@@ -39,7 +41,10 @@ def test_an_agent_is_one_line() -> None:
         ("metod.plan=independent", "metod: unknown key; did you mean 'method'?"),
         ("method.coeficient=pi", "did you mean 'method.coefficient'?"),
         ("agents.verify.bugdet=2", "did you mean 'agents.verify.budget'?"),
-        ("method.coefficient=sum", "method.coefficient: Input should be 'mask', 'pi', 'floor' or 'constant', got 'sum'"),
+        (
+            "method.coefficient=sum",
+            "method.coefficient: Input should be 'mask', 'pi', 'floor' or 'constant', got 'sum'",
+        ),
         ("train.steps=-1", "train.steps: Input should be greater than or equal to 1, got -1"),
         ("method.assist_share=1.5", "method.assist_share: Input should be less than or equal to 1, got 1.5"),
         ("train.steps", "override: got 'train.steps', allowed 'section.key=value'"),
@@ -84,7 +89,9 @@ def test_a_file_that_is_no_configuration(tmp_path, text: str, says: str) -> None
 
 
 def test_an_unknown_name_lists_the_presets() -> None:
-    with pytest.raises(ConfigError, match=r"got 'apio', allowed a YAML file or one of \['aipo', 'grpo', 'mask'\]"):
+    with pytest.raises(
+        ConfigError, match=r"got 'apio', allowed a YAML file or one of \['aipo', 'grpo', 'mask'\]"
+    ):
         load_config("apio")
 
 

@@ -24,6 +24,7 @@ from aipo.progress import Note, bars, stage
 from aipo.run import RunFolder, write_json
 
 POLL_S = 0.5
+GRACE_S = 10.0
 
 
 def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def _train(configs: Mapping[str, Config], out: Path, progress: Progress) -> None
             process = subprocess.Popen(
                 [*command, *_overrides(config.run.out, config.run.seed)], stdout=file, stderr=file
             )
-            stack.callback(process.kill)
+            stack.callback(_end, process)
             running[arm] = (process, stage(progress, f"train {arm}"), log)
         while running:
             time.sleep(POLL_S)
@@ -112,6 +113,15 @@ def _train(configs: Mapping[str, Config], out: Path, progress: Progress) -> None
                 if code != 0:
                     raise TrainError(f"arm {arm!r} ended with exit code {code}:\n{_tail(log)}")
                 note(1, 1, "trained and evaluated")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Lets an arm that was interrupted along with us put its traces away."""
+    process.terminate()
+    try:
+        process.wait(timeout=GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _follow(config: Config, note: Note) -> None:

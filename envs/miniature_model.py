@@ -38,7 +38,7 @@ TAGS = (
     "</notice>",
 )
 
-STEPS = 1300
+STEPS = 1700
 BATCH = 32
 PEAK_LR = 3e-3
 WARMUP = 50

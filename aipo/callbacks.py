@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aipo.metrics import SUMMARY, check_declared
+from aipo.run import disk, write_text
 
 
 class ActiveRate(TrainerCallback):
@@ -51,7 +51,6 @@ class MetricsFile(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Drops what an earlier attempt wrote beyond the step that is resumed from."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         kept: list[str] = []
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -60,9 +59,7 @@ class MetricsFile(TrainerCallback):
                 for line in lines
                 if line.endswith("\n") and json.loads(line)["step"] <= state.global_step
             ]
-        draft = self._path.with_name(f".{self._path.name}")
-        draft.write_text("".join(kept), encoding="utf-8")
-        os.replace(draft, self._path)
+        write_text(self._path, "".join(kept))
 
     def on_log(
         self,
@@ -77,5 +74,5 @@ class MetricsFile(TrainerCallback):
             return
         check_declared(logs)
         clean = {k: v if isinstance(v, (int, float)) and math.isfinite(v) else None for k, v in logs.items()}
-        with self._path.open("a", encoding="utf-8") as file:
+        with disk("writing metrics", self._path.parent), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **clean}) + "\n")

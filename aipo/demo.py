@@ -1,30 +1,27 @@
 """`aipo demo`: the main job from nothing, on the embedded miniature.
 
-Cold start → what the policy can do alone → AIPO and plain GRPO, side by side, from the same start with the
-same tasks, rollouts and updates → what each can do alone afterwards → summary.json, report.html, a table.
-Each arm is an ordinary `aipo train` in a process of its own, so the demo shows nothing that a user cannot run.
+Cold start → what the policy can do alone, and AIPO and plain GRPO from the same start with the same tasks,
+rollouts and updates → what each can do alone afterwards → summary.json, report.html, a table. After the cold
+start everything is an ordinary `aipo eval` or `aipo train` in a process of its own, two at a time on two
+cores: the demo shows nothing that a user cannot run.
 """
 
 import json
-import subprocess
-import sys
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from aipo.compose import build_model
 from aipo.config import Config, load_config
-from aipo.errors import ConfigError, RunError, TrainError
+from aipo.errors import ConfigError, RunError
+from aipo.jobs import Job, run_jobs
 from aipo.progress import Note, bars, stage
 from aipo.run import RunFolder, write_json
-
-POLL_S = 0.5
-GRACE_S = 10.0
 
 
 def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> dict[str, Any]:
@@ -32,7 +29,7 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
 
     Raises:
         RunError: `out` is not empty.
-        TrainError: an arm failed; its own message is printed above.
+        TrainError: an arm failed; with the end of what it printed.
     """
     if not arms:
         raise ConfigError("arms: got none, allowed at least one preset")
@@ -41,9 +38,11 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
     started = time.perf_counter()
     configs = {arm: load_config(arm, _overrides(out / arm, seed)) for arm in arms}
     with bars(console) as progress:
-        before = _prepare(configs[arms[0]], out, progress)
-        _train(configs, out, progress)
-    after = {arm: _read(out / arm) for arm in arms}
+        build_model(configs[arms[0]], stage(progress, "cold start"))
+        jobs = [_measure(arms[0], out, seed), *(_train(config, arm, out) for arm, config in configs.items())]
+        run_jobs(jobs, progress, at_once=max(2, os.cpu_count() or 2))
+    before = _read(out, "before")
+    after = {arm: _read(out / arm, "after") for arm in arms}
     summary = summarise(seed, time.perf_counter() - started, before, after)
     write_json(out / "summary.json", summary)
 
@@ -75,75 +74,47 @@ def _flat(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
 
 
 def _overrides(out: Path, seed: int) -> list[str]:
-    # Arms run side by side: more threads than one each would only fight over the cores.
+    # Jobs run side by side: more threads than one each would only fight over the cores.
     return [f"run.out={out}", f"run.seed={seed}", "run.threads=1"]
 
 
-def _prepare(config: Config, out: Path, progress: Progress) -> dict[str, Any]:
-    """Makes the untrained policy and measures it; leaves evaluations/before.json in `out`."""
-    from aipo.compose import build_model
-    from aipo.exam import evaluate_policy
+def _measure(preset: str, out: Path, seed: int) -> Job:
+    """What the policy can do before it is trained; leaves evaluations/before.json in `out`."""
 
-    model = build_model(config, stage(progress, "cold start"))
-    unhurried = config.model_copy(update={"run": config.run.model_copy(update={"threads": None})})
-    return evaluate_policy(unhurried, model, RunFolder(out), "before", stage(progress, "before training"))
+    def follow(note: Note) -> None:
+        if not RunFolder(out).evaluation("before").is_file():
+            return
+        alone, helped = (_read(out, "before")["heldout"][s]["pass_at"]["1"] for s in ("solo", "assisted"))
+        note(1, 1, f"unknown facts: alone {alone:.2f}, with agents {helped:.2f}")
 
-
-def _train(configs: Mapping[str, Config], out: Path, progress: Progress) -> None:
-    """Runs every arm as `aipo train --evaluate` and follows their metrics until all have ended."""
-    with ExitStack() as stack:
-        running: dict[str, tuple[subprocess.Popen[bytes], Note, Path]] = {}
-        for arm, config in configs.items():
-            log = out / f"{arm}.log"
-            file = stack.enter_context(log.open("wb"))
-            command = [sys.executable, "-m", "aipo.cli", "train", "--config", arm, "--evaluate"]
-            process = subprocess.Popen(
-                [*command, *_overrides(config.run.out, config.run.seed)], stdout=file, stderr=file
-            )
-            stack.callback(_end, process)
-            running[arm] = (process, stage(progress, f"train {arm}"), log)
-        while running:
-            time.sleep(POLL_S)
-            for arm, (process, note, log) in list(running.items()):
-                _follow(configs[arm], note)
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[arm]
-                if code != 0:
-                    raise TrainError(f"arm {arm!r} ended with exit code {code}:\n{_tail(log)}")
-                note(1, 1, "trained and evaluated")
+    arguments = ["eval", "--config", preset, "--name", "before", *_overrides(out, seed)]
+    return Job(name="before training", arguments=arguments, log=out / "before.log", follow=follow)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Lets an arm that was interrupted along with us put its traces away."""
-    process.terminate()
-    try:
-        process.wait(timeout=GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
+def _train(config: Config, arm: str, out: Path) -> Job:
+    """`aipo train --evaluate`, followed by its metrics."""
+    folder, train = RunFolder(config.run.out), config.train
+
+    def follow(note: Note) -> None:
+        rows = folder.read_metrics()
+        step = len(rows) // train.minibatches
+        last = {k: v for row in rows[-train.minibatches :] for k, v in row.items() if v is not None}
+        shown = [
+            f"{kind} {last[f'reward/{kind}']:.2f}"
+            for kind in ("solo", "assisted")
+            if f"reward/{kind}" in last
+        ]
+        if folder.evaluation("after").is_file():
+            note(train.steps, train.steps, "trained and evaluated")
+        elif rows:
+            note(step, train.steps, "evaluating" if step >= train.steps else f"reward: {', '.join(shown)}")
+
+    arguments = ["train", "--config", arm, "--evaluate", *_overrides(config.run.out, config.run.seed)]
+    return Job(name=f"train {arm}", arguments=arguments, log=out / f"{arm}.log", follow=follow)
 
 
-def _follow(config: Config, note: Note) -> None:
-    rows = RunFolder(config.run.out).read_metrics()
-    if not rows:
-        return
-    step = len(rows) // config.train.minibatches
-    last = {k: v for row in rows[-config.train.minibatches :] for k, v in row.items() if v is not None}
-    parts = [
-        f"{k.removeprefix('reward/')} {last[k]:.2f}" for k in ("reward/solo", "reward/assisted") if k in last
-    ]
-    note(
-        step, config.train.steps, "evaluating" if step >= config.train.steps else "reward " + ", ".join(parts)
-    )
-
-
-def _tail(log: Path, lines: int = 20) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-def _read(run: Path) -> dict[str, Any]:
-    return json.loads(RunFolder(run).evaluation("after").read_text(encoding="utf-8"))
+def _read(run: Path, name: str) -> dict[str, Any]:
+    return json.loads(RunFolder(run).evaluation(name).read_text(encoding="utf-8"))
 
 
 def _last_screen(

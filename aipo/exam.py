@@ -13,7 +13,7 @@ from aipo.compose import build_engine, build_graphs, build_model, build_policy
 from aipo.config import Config, load_config
 from aipo.evaluate import evaluate
 from aipo.progress import Note, bars, stage
-from aipo.rollout import RolloutEngine
+from aipo.rollout import RolloutEngine, settle
 from aipo.run import RunFolder, write_json
 from aipo.store import TraceStore
 from aipo.trace import Mode, Trace
@@ -47,9 +47,9 @@ def evaluate_policy(
     config: Config, model: Path | str, folder: RunFolder, name: str, note: Note
 ) -> dict[str, dict[str, Any]]:
     """Loads `model` and evaluates it; see `evaluate_with`."""
-    engine = build_engine(
-        config, build_graphs(config), build_policy(config, model), run_id=f"{folder.path.name}-{name}"
-    )
+    policy = build_policy(config, model)
+    engine = build_engine(config, build_graphs(config), policy, run_id=f"{folder.path.name}-{name}")
+    settle()
     return evaluate_with(config, engine, folder, name, note)
 
 

@@ -6,6 +6,7 @@ trace and never touches its siblings.
 """
 
 import asyncio
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,17 @@ from aipo.task import Env
 from aipo.trace import StopReason, Trace
 
 OnTrace = Callable[[Trace], None]
+
+
+def settle() -> None:
+    """Takes everything that exists by now out of the garbage collector's sight.
+
+    A rollout makes thousands of small objects, and each full collection would walk through all that the
+    libraries made at import: a third of the time of a rollout phase on the miniature. To be called
+    once, when everything is built.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,12 @@ model/           the trained policy
 evaluations/     one JSON file per evaluation
 """
 
+import errno
 import json
 import os
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +97,36 @@ class RunFolder:
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+
+
+@contextmanager
+def disk(what: str, folder: Path) -> Generator[None]:
+    """Says what to do when `what` fails because the disk is full or broken.
+
+    Raises:
+        RunError: instead of the error of the operating system, or of the library that wraps it.
+    """
+    try:
+        yield
+    except Exception as error:
+        # safetensors raises an error of its own, which holds the number in its text only.
+        wrapped = type(error).__module__.startswith("safetensors") and "os error 28" in str(error)
+        if wrapped or (isinstance(error, OSError) and error.errno in _DISK):
+            raise RunError(
+                f"{what}: got {error}, allowed a disk with room, in {folder}. Traces and checkpoints that were "
+                "finished are kept. Make room, then go on with --resume."
+            ) from error
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written.
+        RunError: the disk is full or broken.
     """
-    try:
+    with disk(f"writing {path.name}", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -109,10 +135,6 @@ def write_text(path: Path, text: str) -> None:
             os.replace(name, path)
         finally:
             Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}; free some space and --resume"
-        ) from error
 
 
 def write_json(path: Path, value: object) -> None:

@@ -20,8 +20,8 @@ from aipo.errors import RunError
 from aipo.exam import evaluate_with, table
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
-from aipo.rollout import RolloutEngine
-from aipo.run import RunFolder, write_json, write_text
+from aipo.rollout import RolloutEngine, settle
+from aipo.run import RunFolder, disk, write_json, write_text
 from aipo.store import TraceStore
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def train_policy(
         report_to=list(config.run.report_to) or "none",
         use_cpu=policy.model.device.type == "cpu",
     )
-    with TraceStore(folder.traces) as store:
+    with disk("training", folder.path), TraceStore(folder.traces) as store:
         store.begin(_generation(checkpoint, train.minibatches))
         trainer = AIPOTrainer(
             policy.model,
@@ -104,9 +104,11 @@ def train_policy(
             metrics_file=folder.metrics,
             callbacks=[_follow(note, train.steps, train.minibatches)],
         )
+        settle()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    policy.model.save_pretrained(folder.model)
-    policy.tokenizer.inner.save_pretrained(folder.model)
+    with disk("saving the policy", folder.path):
+        policy.model.save_pretrained(folder.model)
+        policy.tokenizer.inner.save_pretrained(folder.model)
 
 
 def _live_source(

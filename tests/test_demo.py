@@ -86,12 +86,11 @@ def test_the_demo_leaves_a_summary_a_report_and_two_runs(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("tiny")
 def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_prepare", lambda config, out, progress: out.mkdir() or {})
     given = demo._overrides
     monkeypatch.setattr(
         demo, "_overrides", lambda out, seed: [*given(out, seed), "env.mixture={nowhere: 1.0}"]
     )
-    with pytest.raises(TrainError, match=r"(?s)arm 'aipo' ended with exit code 2.*nowhere"):
+    with pytest.raises(TrainError, match=r"(?s)train aipo ended with exit code 2.*nowhere"):
         run_demo(tmp_path / "demo", seed=0, arms=("aipo",), console=Console(quiet=True))
 
 

@@ -27,7 +27,7 @@ from aipo.config import Config, load_config
 from aipo.plan import RolloutSpec, draw_tasks, independent
 from aipo.policies.local import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.rollout import RolloutEngine
+from aipo.rollout import RolloutEngine, settle
 from aipo.trace import Role
 
 GROUPS, GROUP = 16, 8
@@ -117,6 +117,7 @@ def main() -> None:
     folder = build_model(config, lambda done, total, note: None)
     small = build_policy(config, folder)
     numbers: dict[str, dict[str, float]] = {}
+    settle()
     for name, policy, rounds in (
         ("miniature", small, options.rounds),
         ("wide", wide(str(folder)), min(options.rounds, 2)),

@@ -1,0 +1,98 @@
+"""A run folder: taken or free, whole files, and a disk that is full."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from aipo.callbacks import MetricsFile
+from aipo.errors import RunError
+from aipo.run import RunFolder, disk, write_json
+
+
+def full(*_: object, **__: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_new_folder_is_made(tmp_path: Path) -> None:
+    assert RunFolder.create(tmp_path / "a" / "b").path.is_dir()
+
+
+@pytest.mark.parametrize("name", ["note.txt", "config.yaml"])
+def test_a_folder_that_holds_something_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("x")
+    with pytest.raises(RunError, match="which is not empty, allowed a new folder"):
+        RunFolder.create(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="which is not empty"):
+        RunFolder.create(tmp_path / "file")
+
+
+def test_resume_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"allowed a folder with a config\.yaml of a run"):
+        RunFolder.create(tmp_path, resume=True)
+    (tmp_path / "config.yaml").write_text("x")
+    assert RunFolder.create(tmp_path, resume=True) == RunFolder.open(tmp_path)
+
+
+def test_open_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="run folder: got"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_metric_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.read_metrics() == []
+    folder.metrics.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.json"
+    write_json(file, {"a": 1})
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunError, match=r"writing x\.json: got .*No space left.*Make room"):
+        write_json(file, {"a": 2})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", float("nan"))
+
+
+def test_what_is_not_the_disk_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), disk("reading", tmp_path):
+        (tmp_path / "nowhere").read_text()
+
+
+def test_the_error_of_a_library_that_met_a_full_disk(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    text = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(RunError, match=r"saving: got .*os error 28.*--resume"), disk("saving", tmp_path):
+        raise SafetensorError(text)
+    with pytest.raises(SafetensorError), disk("saving", tmp_path):
+        raise SafetensorError("Error while deserializing header")
+
+
+def test_metrics_on_a_full_disk_keep_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    args, state, control = TrainingArguments(output_dir=str(tmp_path)), TrainerState(), TrainerControl()
+    file.on_train_begin(args, state, control)
+    state.global_step = 1
+    file.on_log(args, state, control, logs={"loss": 0.5})
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(RunError, match=r"writing metrics: got .*No space left"):
+        file.on_log(args, state, control, logs={"loss": 0.4})
+    monkeypatch.undo()
+    assert RunFolder(tmp_path).read_metrics() == [{"step": 1, "loss": 0.5}]

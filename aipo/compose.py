@@ -3,6 +3,8 @@
 import inspect
 import os
 import platform
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -58,7 +60,7 @@ def build_graphs(config: Config) -> Graphs:
         graph = check_graph(
             _call(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
         )
-    files = {"graph": main.file}
+    files = {"graph": main.file, **_beside(main.file)}
     files |= {f"agents.{name}": part.file for name, part in built.items()}
     files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
     return Graphs(
@@ -122,11 +124,13 @@ def forbidden_ids(config: Config, policy: "LocalPolicy") -> tuple[int, ...]:
     tags = [tag.format(agent=name) for tag in config.rollout.forbid_tags for name in config.agents]
     ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
     broken = [tag for tag, token_id in ids.items() if token_id is None]
-    wanted = config.method.forbid_share > 0 or "forbid" in config.evaluate.settings
+    method = config.method
+    wanted = method.forbid_share > 0 or method.distil > 0 or "forbid" in config.evaluate.settings
     if broken and wanted:
         raise ConfigError(
             f"rollout.forbid_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
-            "one token (add them to the tokenizer, or set method.forbid_share=0 and leave `forbid` out of evaluate.settings)"
+            "one token (add them to the tokenizer, or set rollout.forbid_tags; or do without: method.forbid_share=0, "
+            "method.distil=0, no `forbid` in evaluate.settings)"
         )
     return tuple(sorted(i for i in ids.values() if i is not None))
 
@@ -182,6 +186,15 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
+def _beside(main: Path) -> dict[str, Path]:
+    """Other files of the graph's folder that were imported: an edit there changes rollouts, too."""
+    files = {
+        Path(file).resolve() for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))
+    }
+    beside = sorted(file for file in files if file.parent == main.parent and file != main)
+    return {f"graph.{file.stem}": file for file in beside if file.stem != "__init__"}
+
+
 class _Built(NamedTuple):
     agent: Agent
     chat: ChatModel | None
@@ -207,6 +220,9 @@ def _build_agent(name: str, config: AgentConfig, seed: int) -> _Built:
     return _Built(agent, chat, loaded.file)
 
 
+_SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
+
+
 def _build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     if config.model is None:
         return None
@@ -219,26 +235,43 @@ def _build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     where = f"agents.{name}.options of {config.model}"
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
+    # Options are written to the run folder and to every trace.
+    if open_secrets := sorted(filter(_SECRET.search, config.options)):
+        raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     offered = {"max_retries": 0} if inspect.isclass(loaded.function) else {"seed": seed}
     model = _call(loaded, {**config.options, **secrets}, where, **offered)
     label = str(config.options.get("model", config.model))
-    return ChatModel(model=model, name=label, settings=dict(config.options))
+    # The class too: a cached reply of one provider is not another's, though the model's name be the same.
+    return ChatModel(model=model, name=label, settings={"class": config.model, **config.options})
+
+
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: Any) -> Any:
     """Calls what was loaded; gives it those of `offered` that it takes and `options` leaves out."""
     parameters = inspect.signature(loaded.function).parameters
     keywords = {k: v for k, v in offered.items() if k in parameters} | dict(options)
+    required = {k for k, p in parameters.items() if p.default is p.empty and p.kind not in _STARRED}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = sorted(set(keywords) - set(parameters)) if not open_ended else []
     if unknown:
         raise ConfigError(f"{where}: got {unknown}, allowed {sorted(parameters)}")
+    # One that is open-ended may know an argument by another name.
+    missing = sorted(required - set(keywords)) if not open_ended else []
+    if missing:
+        raise ConfigError(f"{where}: got no {missing}, allowed a value for each of {sorted(required)}")
     try:
         if inspect.isclass(loaded.function):
             return loaded.function(**keywords)
         checked: Any = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(loaded.function)
         return checked(**keywords)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        # Neither pydantic's text nor its error as a cause: both show values, and secrets are among them.
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise ConfigError(f"{where}: {wrong}") from None

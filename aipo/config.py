@@ -8,6 +8,7 @@ Only the composition root (`aipo.compose`) sees these classes; everything else t
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
@@ -47,7 +48,7 @@ class PolicyConfig(Section):
     model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
-    device: str | None = Field(None, description="torch device; default: cuda where there is one")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda where there is one")
     max_batch: Count = Field(256, description="most rollouts that are decoded at once")
 
 
@@ -78,8 +79,16 @@ class RolloutConfig(Section):
     reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
     forbid_tags: tuple[str, ...] = Field(
         ("<consult:{agent}>", "<feedback:{agent}>"),
-        description="tags, for every agent, that a rollout with forbidden tags cannot write",
+        description="tags, for every agent, that a rollout with forbidden tags cannot write; as in the graph's grammar",
     )
+
+    @model_validator(mode="after")
+    def _tags_name_the_agent(self) -> Self:
+        for tag in self.forbid_tags:
+            fields = {name for _, name, _, _ in Formatter().parse(tag) if name is not None}
+            if fields - {"agent"}:
+                raise ValueError(f"forbid_tags: got {tag!r}, allowed no other field than {{agent}}")
+        return self
 
 
 class MethodConfig(Section):
@@ -90,11 +99,13 @@ class MethodConfig(Section):
     scale_by_std: bool = Field(True, description="divide by the group's standard deviation")
     per_mode_baseline: bool = Field(False, description="assisted and solo rollouts have a mean each")
     negative_weight: Annotated[float, Field(ge=0.0)] = Field(1.0, description="factor on negative advantages")
-    scale_by_active: bool = Field(True, description="learning rate x share of rows with an advantage")
+    scale_by_active: bool = Field(True, description="learning rate x share of rollouts with an advantage")
     coefficient: Literal["mask", "pi", "floor", "constant"] = Field(
         "constant", description="what an agent's token is worth to the policy gradient"
     )
-    coefficient_value: float | None = Field(None, description="c of `floor` or `constant`; default 0.1 / 1")
+    coefficient_value: float | None = Field(
+        None, description="c of `floor` (default 0.3) or `constant` (default 1)"
+    )
     coefficient_clip: tuple[float | None, float | None] = Field((None, None), description="bounds of it")
     negative: Literal["zero", "pi", "same"] = Field("zero", description="coefficient where advantage < 0")
     distil: Annotated[float, Field(ge=0.0)] = Field(
@@ -115,6 +126,9 @@ class MethodConfig(Section):
     def _value_fits(self) -> Self:
         if self.coefficient_value is not None and self.coefficient in ("mask", "pi"):
             raise ValueError(f"coefficient_value is for floor and constant, got {self.coefficient!r}")
+        low, high = self.coefficient_clip
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"coefficient_clip: got {low:g} above {high:g}, allowed low <= high")
         return self
 
 
@@ -129,7 +143,13 @@ class TrainConfig(Section):
     decay: Share = Field(0.0, description="share of the steps, at the end, with a falling learning rate")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="AdamW's weight decay")
     max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
-    save_every: int | None = Field(None, ge=1, description="generation steps between checkpoints")
+    save_every: int | None = Field(20, ge=1, description="generation steps between checkpoints; null = none")
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.warmup + self.decay > 1:
+            raise ValueError(f"warmup + decay: got {self.warmup + self.decay:g}, allowed at most 1")
+        return self
 
 
 class EvaluateConfig(Section):
@@ -139,6 +159,12 @@ class EvaluateConfig(Section):
     settings: tuple[Literal["solo", "forbid", "assisted"], ...] = Field(
         ("solo", "forbid", "assisted"), description="solo; solo with consult tags forbidden; with agents"
     )
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Self:
+        if self.ks and max(self.ks) > self.samples:
+            raise ValueError(f"ks: got {max(self.ks)}, allowed at most samples={self.samples}")
+        return self
 
 
 class Config(Section):

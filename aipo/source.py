@@ -5,12 +5,14 @@ weights have moved. Live rollouts are one source; `aipo.coordinator` is another.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aipo.batch import Totals
 from aipo.credit import Credited
+from aipo.errors import TrainError
 from aipo.metrics import rollout_metrics
 from aipo.plan import RolloutSpec
 from aipo.row import Row, distil, distillable, rows_of
@@ -123,6 +125,7 @@ class LiveSource:
         started = time.perf_counter()
         credited = self.credit(self.run(self.plan(self.draw(step), step), self.on_trace))
         self.keep(step, credited.traces)
+        _refuse_ruin(credited.traces, step)
         seconds = {"seconds/rows": time.perf_counter() - started}
         return step_rows(
             credited,
@@ -135,6 +138,20 @@ class LiveSource:
 
     def updated(self, version: int) -> None:
         self.advance(version)
+
+
+def _refuse_ruin(traces: Sequence[Trace], step: int) -> None:
+    """A failed rollout is data; a generation of nothing else is a run that does not work.
+
+    Raises:
+        TrainError: every rollout failed; with the most frequent reason.
+    """
+    if traces and all(trace.reward is None for trace in traces):
+        ((reason, times),) = Counter(trace.error for trace in traces).most_common(1)
+        raise TrainError(
+            f"rollouts of generation {step}: got {len(traces)} failed ones, allowed at least one with a reward. "
+            f"Most frequent reason ({times} times): {reason}"
+        )
 
 
 def _solo_prompts(traces: Iterable[Trace]) -> dict[str, Segment]:

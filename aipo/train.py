@@ -1,5 +1,6 @@
 """Running a configuration: train, evaluate, leave a run folder."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,20 +10,22 @@ from rich.console import Console
 from aipo.compose import (
     Graphs,
     build_engine,
+    build_env,
     build_graphs,
     build_model,
     build_policy,
     drawing,
     manifest,
 )
-from aipo.config import Config, dump
-from aipo.errors import RunError
+from aipo.config import Config, dump, load_config
+from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
 from aipo.run import RunFolder, disk, write_json, write_text
 from aipo.store import TraceStore
+from aipo.task import Env
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -32,16 +35,33 @@ if TYPE_CHECKING:
     from aipo.source import LiveSource
 
 
+KEEP_CHECKPOINTS = 3
+_MAY_CHANGE = (
+    "run.out",
+    "run.threads",
+    "run.report_to",
+    "train.save_every",
+    "rollout.concurrency",
+    "evaluate.",
+)
+"""Settings that a resumed run may change: none of them changes what is learned."""
+
+
 def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Console) -> None:
     """Trains what `config` says into `config.run.out`.
 
     Raises:
         AipoError: see `aipo.errors`; finished traces and checkpoints stay where they are.
     """
-    folder = RunFolder.create(config.run.out, resume=resume)
+    folder = RunFolder(config.run.out)
+    if resume:
+        _same_run(RunFolder.open(folder.path), config)
+    # Whatever is wrong with the configuration is said before the folder is taken and the policy is made.
+    graphs, env = build_graphs(config), build_env(config)
+    _check_splits(config, env)
+    RunFolder.create(folder.path, resume=resume)
     with bars(console) as progress:
         model = build_model(config, stage(progress, "policy"))
-        graphs = build_graphs(config)
         _record(config, graphs, folder, model, console)
         policy = build_policy(config, model)
         engine = build_engine(config, graphs, policy, run_id=folder.path.name)
@@ -50,6 +70,38 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
             result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
             console.print(table(result))
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
+
+
+def _same_run(folder: RunFolder, config: Config) -> None:
+    """Refuses to go on with other settings than those that the run began with.
+
+    Raises:
+        ConfigError: names the settings that differ.
+    """
+    before, now = (_flat(c.model_dump(mode="json")) for c in (load_config(str(folder.config)), config))
+    keys = sorted(before.keys() | now.keys())
+    changed = [k for k in keys if not k.startswith(_MAY_CHANGE) and before.get(k) != now.get(k)]
+    if changed:
+        raise ConfigError(
+            f"--resume with other settings: got {changed}, allowed those of {folder.config} "
+            f"(--config {folder.config} takes them all)"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return flat
+
+
+def _check_splits(config: Config, env: Env) -> None:
+    for key, names in (("env.mixture", config.env.mixture), ("evaluate.splits", config.evaluate.splits)):
+        unknown = [name for name in names if name not in env.splits()]
+        if unknown:
+            raise ConfigError(f"{key}: got {unknown}, allowed {list(env.splits())}")
+    draw_tasks(env, config.env.mixture, config.train.tasks_per_step, step=0, seed=config.run.seed)
 
 
 def train_policy(
@@ -90,6 +142,7 @@ def train_policy(
         max_grad_norm=train.max_grad_norm,
         report_to=list(config.run.report_to) or "none",
         use_cpu=policy.model.device.type == "cpu",
+        save_total_limit=KEEP_CHECKPOINTS,
     )
     with disk("training", folder.path), TraceStore(folder.traces) as store:
         store.begin(_generation(checkpoint, train.minibatches))
@@ -166,15 +219,12 @@ def _loss_settings(config: Config) -> "LossSettings":
     )
 
 
-def _last_checkpoint(folder: RunFolder) -> Path:
+def _last_checkpoint(folder: RunFolder) -> Path | None:
+    """The newest checkpoint; None when the run stopped before its first one, and begins anew."""
     from transformers.trainer_utils import get_last_checkpoint
 
     last = get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
-    if last is None:
-        raise RunError(
-            f"--resume: got {folder.path} without a checkpoint, allowed a run that saved one (train.save_every)"
-        )
-    return Path(last)
+    return Path(last) if last else None
 
 
 def _generation(checkpoint: Path | None, minibatches: int) -> int:

@@ -212,11 +212,21 @@ class AIPOTrainer(GRPOTrainer):
         """Moves the sums of one optimiser step into TRL's metrics; one transfer from the device.
 
         Raises:
-            TrainError: the loss is not finite. The weights are those of the last step.
+            TrainError: the loss or the gradient is not finite. The weights are those of the last step.
         """
-        numbers = torch.cat([self._own_sums.flatten(), self._own_drift.view(1)]).tolist()
-        if not all(map(math.isfinite, numbers)):
-            raise TrainError(f"loss of optimiser step {self.state.global_step + 1}: got NaN or infinity")
+        model: Any = self.model
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        *numbers, steepness = torch.cat(
+            [self._own_sums.flatten(), self._own_drift.view(1), norm.view(1).to(self._own_sums)]
+        ).tolist()
+        for what, finite in (
+            ("loss", all(map(math.isfinite, numbers))),
+            ("gradient", math.isfinite(steepness)),
+        ):
+            if not finite:
+                raise TrainError(
+                    f"{what} of optimiser step {self.state.global_step + 1}: got NaN or infinity"
+                )
         rows = [numbers[i * len(QUANTITIES) : (i + 1) * len(QUANTITIES)] for i in range(len(ROLES))]
         values = loss_metrics(
             {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in zip(ROLES, rows, strict=True)},

@@ -127,3 +127,21 @@ def test_choices_are_those_that_the_code_has() -> None:
         "objective": OBJECTIVES,
     }.items():
         assert set(get_args(MethodConfig.model_fields[field].annotation)) == set(names), field
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["evaluate.samples=4", "evaluate.ks=[1, 16]"], "ks: got 16, allowed at most samples=4"),
+        (["train.warmup=0.8", "train.decay=0.5"], "warmup + decay: got 1.3, allowed at most 1"),
+        (["method.coefficient_clip=[2, 0.1]"], "coefficient_clip: got 2 above 0.1, allowed low <= high"),
+        (
+            ["rollout.forbid_tags=['<x:{y}>']"],
+            "forbid_tags: got '<x:{y}>', allowed no other field than {agent}",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("aipo", overrides)
+    assert says in str(caught.value)

@@ -470,6 +470,15 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_weights(tmp_pat
     assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
 
 
+def test_a_gradient_that_is_not_finite_stops_training_and_leaves_the_weights(tmp_path: Path):
+    trainer = build(tmp_path, steps(2, rows=4))
+    trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * torch.nan)
+    before = weights(trainer)
+    with pytest.raises(TrainError, match="gradient of optimiser step 1: got NaN or infinity"):
+        trainer.train()
+    assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
+
+
 # -- checkpoints and metrics ---------------------------------------------------------------------------
 
 

@@ -9,12 +9,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.errors import LoadError
+from aipo.errors import AipoError, LoadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,8 @@ def load(name: str) -> Loaded:
     """Imports what `name` says.
 
     Raises:
-        LoadError: `name` is not of the form, the module, file or function does not exist, or the module
-            is built into Python and has no file.
+        LoadError: `name` is not of the form, the module, file or function does not exist, its code fails
+            as it is imported, or the module is built into Python and has no file.
     """
     module_name, _, attribute = name.rpartition(":")
     if not module_name or not attribute:
@@ -62,12 +64,13 @@ def fingerprint(path: Path) -> str:
 
 
 def _from_module(module_name: str, name: str) -> Any:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise LoadError(
-            f"module of {name!r}: got {error.name!r} which is not found, looked in {sys.path}"
-        ) from error
+    with _importing(module_name):
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise LoadError(
+                f"module of {name!r}: got {error.name!r} which is not found, looked in {sys.path}"
+            ) from error
 
 
 def _from_file(file_name: str) -> Any:
@@ -81,5 +84,28 @@ def _from_file(file_name: str) -> Any:
         raise LoadError(f"file: got {file_name!r}, allowed a file that Python can import, looked at {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    spec.loader.exec_module(module)
+    with _importing(file_name):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _importing(what: str) -> Generator[None]:
+    # Importing runs a user's code, which may raise anything.
+    try:
+        yield
+    except AipoError:
+        raise
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        raise LoadError(
+            f"importing {what!r}: got {got}, allowed code that runs, in {_place(error)}"
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """`file:line` that an error comes from; the machinery of imports is left out."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
+    return f"{frames[-1].filename}:{frames[-1].lineno}"

@@ -34,15 +34,16 @@ class RunFolder:
         """Makes the folder, or takes it up again.
 
         Raises:
-            RunError: it holds files and `resume` is off, or `resume` is on and there is no run in it.
+            RunError: it holds files and `resume` is off, or `resume` is on and there is no run in it, or it
+                cannot be made.
         """
         folder = cls(path)
-        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-        if taken and not resume:
-            raise RunError(f"run.out: got {path}, which is not empty, allowed a new folder (or --resume)")
-        if resume and not folder.config.is_file():
-            raise RunError(f"--resume: got {path}, allowed a folder with a config.yaml of a run")
-        path.mkdir(parents=True, exist_ok=True)
+        with writing("run.out", path):
+            if not resume and taken(path):
+                raise RunError(f"run.out: got {path}, which is not empty, allowed a new folder (or --resume)")
+            if resume and not folder.config.is_file():
+                raise RunError(f"--resume: got {path}, allowed a folder with a config.yaml of a run")
+            path.mkdir(parents=True, exist_ok=True)
         return folder
 
     @classmethod
@@ -97,6 +98,11 @@ class RunFolder:
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+def taken(path: Path) -> bool:
+    """Is there a file, or a folder that holds something?"""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
 
 
@@ -120,13 +126,29 @@ def disk(what: str, folder: Path) -> Generator[None]:
         raise
 
 
+@contextmanager
+def writing(what: str, folder: Path) -> Generator[None]:
+    """`disk` for a body that does nothing but write: every error of the operating system is about the folder.
+
+    Raises:
+        RunError: instead of it.
+    """
+    try:
+        with disk(what, folder):
+            yield
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(f"{what}: got {error}, allowed a folder that can be written, in {folder}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all.
 
     Raises:
-        RunError: the disk is full or broken.
+        RunError: the disk is full or broken, or the folder cannot be written.
     """
-    with disk(f"writing {path.name}", path.parent):
+    with writing(f"writing {path.name}", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -113,3 +113,22 @@ def test_a_module_that_lacks_a_dependency_names_it(tmp_path: Path):
     write(tmp_path / "needy.py", "import no_such_dependency\n")
     with pytest.raises(LoadError, match="got 'no_such_dependency' which is not found"):
         load("needy:build")
+
+
+@pytest.mark.parametrize("name", ["broken.py:build", "broken:build"])
+@pytest.mark.parametrize(
+    ("code", "line", "reason"),
+    [
+        ("def build(:\n", 1, "SyntaxError: invalid syntax"),
+        ("import sys\n\nvalue = missing\n", 3, "NameError: name 'missing' is not defined"),
+        ("from sys import nothing_like_it\n", 1, "ImportError: cannot import name"),
+    ],
+)
+def test_code_that_cannot_be_imported_is_named_with_its_line(
+    tmp_path: Path, name: str, code: str, line: int, reason: str
+):
+    file = write(tmp_path / "broken.py", code)
+    with pytest.raises(LoadError) as caught:
+        load(name)
+    assert reason in str(caught.value) and f"in {file}:{line}" in str(caught.value)
+    assert caught.value.__cause__ is not None

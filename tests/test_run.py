@@ -10,7 +10,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from aipo.callbacks import MetricsFile
 from aipo.errors import RunError
-from aipo.run import RunFolder, disk, write_json
+from aipo.run import RunFolder, disk, write_json, writing
 
 
 def full(*_: object, **__: object) -> int:
@@ -61,6 +61,18 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
         write_json(file, {"a": 2})
     assert json.loads(file.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(
+        RunError, match=r"run\.out: got .*Not a directory.*allowed a folder that can be written"
+    ):
+        RunFolder.create(tmp_path / "file" / "run")
+    with pytest.raises(RunError, match=r"writing x\.json: got .*allowed a folder that can be written"):
+        write_json(tmp_path / "file" / "x.json", 1)
+    with pytest.raises(RunError, match="Permission denied"), writing("making", tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From a configuration to objects: what is named is loaded, recorded, or refused by name."""
 
 import textwrap
+import traceback
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def calculate(tmp_path: Path) -> Path:
 
 def test_every_file_is_named_with_a_fingerprint() -> None:
     built = build_graphs(load_config("aipo"))
-    assert list(built.files) == [
+    # What else of the graph's folder this process has imported is named, too.
+    assert "graph.protocol" in built.files
+    assert [name for name in built.files if not name.startswith("graph.")] == [
         "graph",
         "agents.verify",
         "agents.knowledge",
@@ -105,6 +108,11 @@ def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
         ),
         ("agents.verify.options.error_rate=2", ConfigError, "error_rate"),
         ("agents.verify.options.max_retries=2", ConfigError, "allowed agents.verify.attempts instead"),
+        (
+            "agents.verify.options.api_key=sk-1",
+            ConfigError,
+            "got ['api_key'] in the open, allowed agents.verify.secrets instead",
+        ),
         ("agents.verify.cache=true", ConfigError, "got temperature None, allowed 0"),
         ("agents.verify.prompt=nowhere.md", LoadError, "nowhere.md"),
         ("agents.verify.model=envs.miniature_agents:nobody", LoadError, "got 'nobody', allowed one of"),
@@ -142,3 +150,46 @@ def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.
     assert chat.model.max_retries == 0
     assert chat.model.openai_api_key.get_secret_value() == "s3cret"
     assert "s3cret" not in repr(chat.settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("api_key", True),
+        ("openai_api_key", True),
+        ("access_token", True),
+        ("CLIENT_SECRET", True),
+        ("password", True),
+        ("max_tokens", False),
+        ("temperature", False),
+        ("keyword", False),
+    ],
+)
+def test_options_that_look_like_secrets_are_refused(name: str, refused: bool) -> None:
+    config = load_config("aipo", [f"agents.verify.options={{{name}: 1}}"])
+    with pytest.raises(ConfigError) as caught:
+        build_graphs(config)
+    assert ("in the open" in str(caught.value)) is refused
+
+
+def test_a_wrong_value_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AGENT_KEY", "s3cret")
+    (tmp_path / "chat.py").write_text("def chat(*, api_key: int):\n    raise AssertionError\n")
+    changes = [f"agents.verify.model={tmp_path / 'chat.py'}:chat", "agents.verify.secrets.api_key=AGENT_KEY"]
+    with pytest.raises(ConfigError, match="api_key: Input should be a valid integer") as caught:
+        build_graphs(load_config("aipo", changes))
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_environment_without_an_argument_that_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "env.py").write_text("class Mine:\n    def __init__(self, path, *, seed=0): ...\n")
+    with pytest.raises(ConfigError, match=r"env\.options of .*: got no \['path'\]"):
+        build_env(load_config("aipo", [f"env.name={tmp_path / 'env.py'}:Mine"]))
+
+
+def test_two_classes_with_one_model_name_are_told_apart() -> None:
+    def settings(function: str) -> object:
+        changes = [f"agents.verify.model=envs.miniature_agents:{function}"]
+        return build_graphs(load_config("aipo", changes)).chats["verify"].settings
+
+    assert settings("verify") != settings("knowledge")

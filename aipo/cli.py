@@ -1,15 +1,19 @@
 """The command line: the composition root, and the only file of `aipo` that knows `graphs` and `envs`."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from aipo.errors import AipoError, RunError
+
+if TYPE_CHECKING:
+    from aipo.config import Config
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -31,7 +35,8 @@ def demo(
     """The main job on the embedded miniature: train, evaluate alone, compare, report."""
     from aipo.demo import run_demo
 
-    run_demo(out, seed=seed, arms=tuple(arms.split(",")), console=console)
+    names = tuple(name.strip() for name in arms.split(",") if name.strip())
+    run_demo(out, seed=seed, arms=names, console=console)
 
 
 @app.command()
@@ -39,13 +44,15 @@ def init(folder: Annotated[Path, typer.Argument(help="where to put copies of gra
     """Copies graphs/ and envs/ out, to edit them. Run `aipo` from that folder and the copies are used."""
     import envs
     import graphs
+    from aipo.run import writing
 
     for package in (graphs, envs):
         source = Path(package.__path__[0])
         target = folder / source.name
-        if target.exists():
-            raise RunError(f"init: got {target}, which exists already, allowed a folder without it")
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        with writing(f"copying {source.name}", folder):
+            if target.exists():
+                raise RunError(f"init: got {target}, which exists already, allowed a folder without it")
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         console.print(f"copied {target}")
     console.print(f"Next: cd {folder} && aipo graph consult", highlight=False)
 
@@ -71,8 +78,10 @@ def evaluate_run(
     run: Annotated[
         Path | None, typer.Option(help="a run folder: its configuration and trained policy")
     ] = None,
-    config: ConfigName = "aipo",
-    name: Annotated[str, typer.Option(help="name of the evaluation's file")] = "eval",
+    config: Annotated[
+        str | None, typer.Option(help="a preset or a YAML file: its policy as it starts; default: aipo")
+    ] = None,
+    name: Annotated[str, typer.Option(help="name of the evaluation's file, a new one")] = "eval",
     overrides: Overrides = None,
 ) -> None:
     """Evaluates a policy: solo, solo with consult tags forbidden, and assisted; pass@k with intervals."""
@@ -84,23 +93,39 @@ def evaluate_run(
 @app.command()
 def graph(
     name: Annotated[
-        str, typer.Argument(help="consult, solo, module:function or file.py:function")
-    ] = "consult",
+        str | None,
+        typer.Argument(
+            help="consult, solo, module:function or file.py:function; default: the configuration's",
+            show_default=False,
+        ),
+    ] = None,
     config: ConfigName = "aipo",
     overrides: Overrides = None,
 ) -> None:
     """Prints a graph as a mermaid picture, sub-graphs included, and the files it was made from."""
     from aipo.compose import build_graphs, drawing
-    from aipo.config import load_config
 
-    short = f"graphs.{name}:{name}"
-    chosen = name if ":" in name else short
-    built = build_graphs(load_config(config, [f"graph.name={chosen}", *(overrides or ())]))
+    words = [word for word in (name, *(overrides or ())) if word is not None]
+    chosen = words.pop(0) if words and "=" not in words[0] else None
+    built = build_graphs(_config_of_graph(config, chosen, words))
     print(drawing(built.graph)["mermaid"])
     table = Table("part", "file", "fingerprint", box=None)
     for part, file in built.files.items():
         table.add_row(part, str(file), built.fingerprints[part])
     console.print(table)
+
+
+def _config_of_graph(config: str, name: str | None, overrides: list[str]) -> "Config":
+    """The configuration, with another graph if one is named. Its graph's options are not for another one."""
+    from aipo.config import load_config
+
+    loaded = load_config(config, overrides)
+    if name is None:
+        return loaded
+    name = name if ":" in name else f"graphs.{name}:{name}"
+    if name == loaded.graph.name:
+        return loaded
+    return load_config(config, [f"graph={json.dumps({'name': name})}", *overrides])
 
 
 def main() -> None:
@@ -114,7 +139,7 @@ def main() -> None:
         sys.exit(130)
     except AipoError as error:
         Console(stderr=True).print(
-            f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False
+            f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)
     except Exception as error:

@@ -17,24 +17,30 @@ from rich.console import Console
 from rich.table import Table
 
 from aipo.compose import build_model
-from aipo.config import Config, load_config
+from aipo.config import Config, load_config, presets
 from aipo.errors import ConfigError, RunError
+from aipo.exam import cell
+from aipo.figures import SETTINGS, Arm
 from aipo.jobs import Job, run_jobs
 from aipo.progress import Note, bars, stage
-from aipo.run import RunFolder, write_json
+from aipo.run import RunFolder, taken, write_json, writing
 
 
 def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> dict[str, Any]:
     """Runs the demo into `out` and returns what summary.json holds.
 
     Raises:
-        RunError: `out` is not empty.
+        ConfigError: `arms` are not presets, each named once.
+        RunError: `out` is not empty or cannot be written.
         TrainError: an arm failed; with the end of what it printed.
     """
-    if not arms:
-        raise ConfigError("arms: got none, allowed at least one preset")
-    if out.exists() and any(out.iterdir()):
-        raise RunError(f"demo --out: got {out}, which is not empty, allowed a new folder")
+    # An arm's name is its folder's name, too.
+    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(presets()):
+        raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(presets())}, each once")
+    with writing("demo --out", out):
+        if taken(out):
+            raise RunError(f"demo --out: got {out}, which is not empty, allowed a new folder")
+        out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     configs = {arm: load_config(arm, _overrides(out / arm, seed)) for arm in arms}
     with bars(console) as progress:
@@ -43,13 +49,17 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
         run_jobs(jobs, progress, at_once=max(2, os.cpu_count() or 2))
     before = _read(out, "before")
     after = {arm: _read(out / arm, "after") for arm in arms}
-    summary = summarise(seed, time.perf_counter() - started, before, after)
-    write_json(out / "summary.json", summary)
 
     from aipo.report import write_demo_report
 
+    summary = summarise(seed, time.perf_counter() - started, before, after)
     report = write_demo_report(out, arms=arms, before=before, after=after, summary=summary)
-    _last_screen(console, out, report, arms, before, after, summary)
+    # The page tells the time without its own; the summary comes last and tells all of it.
+    summary["wall_s"] = round(time.perf_counter() - started, 1)
+    write_json(out / "summary.json", summary)
+    policies = [Arm.of("before", before), *(Arm.of(arm, after[arm]) for arm in arms)]
+    console.print(last_table(policies, f"aipo demo, seed {seed}, {summary['wall_s']:.0f} s"))
+    _last_words(console, out, report, arms[0])
     return summary
 
 
@@ -84,8 +94,10 @@ def _measure(preset: str, out: Path, seed: int) -> Job:
     def follow(note: Note) -> None:
         if not RunFolder(out).evaluation("before").is_file():
             return
-        alone, helped = (_read(out, "before")["heldout"][s]["pass_at"]["1"] for s in ("solo", "assisted"))
-        note(1, 1, f"unknown facts: alone {alone:.2f}, with agents {helped:.2f}")
+        policy = Arm.of("before", _read(out, "before"))
+        scores = [score for score in policy.scores if score.split == policy.scores[0].split]
+        shown = [f"{SETTINGS[s.setting]} {s.pass_at[1]:.2f}" for s in scores if 1 in s.pass_at]
+        note(1, 1, ", ".join(shown))
 
     arguments = ["eval", "--config", preset, "--name", "before", *_overrides(out, seed)]
     return Job(name="before training", arguments=arguments, log=out / "before.log", follow=follow)
@@ -117,31 +129,25 @@ def _read(run: Path, name: str) -> dict[str, Any]:
     return json.loads(RunFolder(run).evaluation(name).read_text(encoding="utf-8"))
 
 
-def _last_screen(
-    console: Console,
-    out: Path,
-    report: Path,
-    arms: Sequence[str],
-    before: Mapping[str, Any],
-    after: Mapping[str, Mapping[str, Any]],
-    summary: Mapping[str, Any],
-) -> None:
-    table = Table(
-        "solved alone", "before", *arms, title=f"aipo demo, seed {summary['seed']}, {summary['wall_s']:.0f} s"
-    )
-    rows = [
+def last_table(policies: Sequence[Arm], title: str) -> Table:
+    """What each policy solves: the rows that were measured for any of them."""
+    table = Table("solved alone", *(policy.name for policy in policies), title=title)
+    for label, split, setting, k in (
         ("unknown facts, pass@1", "heldout", "solo", 1),
         ("unknown facts, pass@8", "heldout", "solo", 8),
         ("the same, consult tags forbidden, pass@1", "heldout", "forbid", 1),
         ("known facts and arithmetic, pass@1", "easy", "solo", 1),
         ("with agents: unknown facts, pass@1", "heldout", "assisted", 1),
-    ]
-    for label, split, setting, k in rows:
-        cells = [
-            _cell(evaluation, split, setting, k) for evaluation in (before, *(after[arm] for arm in arms))
-        ]
-        table.add_row(label, *cells)
-    console.print(table)
+    ):
+        scores = [policy.score(split, setting) for policy in policies]
+        if any(score and k in score.pass_at for score in scores):
+            table.add_row(
+                label, *(cell(s.pass_at.get(k), s.interval.get(k)) if s else cell(None, None) for s in scores)
+            )
+    return table
+
+
+def _last_words(console: Console, out: Path, report: Path, first: str) -> None:
     console.print("The interval is 95 %, bootstrapped over facts.", style="dim")
     console.print(
         f"\nreport    {report}\nsummary   {out / 'summary.json'}\n\nNext:", highlight=False, soft_wrap=True
@@ -150,15 +156,6 @@ def _last_screen(
         ("aipo graph consult", "the rollout as a state machine, and the files to edit"),
         ("aipo init my && cd my", "your own copy of the graphs, prompts and environments"),
         ("aipo train --config aipo run.out=runs/floor method.coefficient=floor", "another coefficient"),
-        (f"aipo eval --run {out / arms[0]}", "evaluate the trained policy again"),
+        (f"aipo eval --run {out / first}", "evaluate the trained policy again"),
     ):
         console.print(f"  [bold]{command}[/bold]  [dim]# {what}[/dim]", highlight=False, soft_wrap=True)
-
-
-def _cell(evaluation: Mapping[str, Any], split: str, setting: str, k: int) -> str:
-    result = evaluation.get(split, {}).get(setting)
-    value = result["pass_at"].get(str(k)) if result else None
-    if result is None or value is None:
-        return "–"
-    low, high = result["interval"][str(k)]
-    return f"{value:.2f}  [{low:.2f}, {high:.2f}]"

@@ -1,6 +1,7 @@
 """An exam: every split under every setting, alone and with agents, written into a run folder."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -11,10 +12,11 @@ from rich.table import Table
 
 from aipo.compose import build_engine, build_graphs, build_model, build_policy
 from aipo.config import Config, load_config
+from aipo.errors import ConfigError, RunError
 from aipo.evaluate import evaluate
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
-from aipo.run import RunFolder, write_json
+from aipo.run import RunFolder, write_json, writing
 from aipo.store import TraceStore
 from aipo.trace import Mode, Trace
 
@@ -26,21 +28,51 @@ SETTINGS: dict[str, tuple[Mode, bool]] = {
 
 
 def evaluate_folder(
-    run: Path | None, config_name: str, overrides: Iterable[str], *, name: str, console: Console
+    run: Path | None, config_name: str | None, overrides: Iterable[str], *, name: str, console: Console
 ) -> None:
-    """Evaluates the policy of a run folder, or the untrained one of a configuration."""
+    """Evaluates the policy of a run folder, or the untrained one of a configuration (by default `aipo`).
+
+    Raises:
+        ConfigError: a run and a configuration are given, or `name` is no plain word.
+        RunError: no trained policy in the run, no run there, an untrained policy's evaluation would go into
+            a run's folder, or there is one of that name already.
+    """
+    if run is not None and config_name is not None:
+        raise ConfigError(
+            f"eval: got --run {run} and --config {config_name}, allowed one of them (a run has its own)"
+        )
+    if run is not None:
+        folder = RunFolder.open(run)
+        config = load_config(str(folder.config), overrides)
+    else:
+        config = load_config(config_name or "aipo", overrides)
+        folder = RunFolder(config.run.out)
+    _check(folder, name, trained=run is not None)
     with bars(console) as progress:
-        if run is not None:
-            folder = RunFolder.open(run)
-            config = load_config(str(folder.config), overrides)
-            model: Path | str = folder.model
-        else:
-            config = load_config(config_name, overrides)
-            folder = RunFolder(config.run.out)
-            model = build_model(config, stage(progress, "policy"))
+        model = folder.model if run is not None else build_model(config, stage(progress, "policy"))
         result = evaluate_policy(config, model, folder, name, stage(progress, "evaluate"))
     console.print(table(result))
     console.print(f"written to {folder.evaluation(name)}", highlight=False, soft_wrap=True)
+
+
+def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
+    """Says what is in the way before minutes are spent."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ConfigError(f"--name: got {name!r}, allowed letters, digits, - and _")
+    if trained and not folder.model.is_dir():
+        raise RunError(
+            f"eval --run: got {folder.path}, which has no trained policy yet, allowed a finished run"
+        )
+    if not trained and folder.config.is_file():
+        raise RunError(
+            f"eval: got run.out={folder.path}, which holds a run, and an untrained policy, "
+            f"allowed --run {folder.path} or another run.out"
+        )
+    file = folder.evaluation(name)
+    if file.exists():
+        raise RunError(f"--name: got {name!r}, which {file} holds already, allowed a new name")
+    with writing("run.out", file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def evaluate_policy(
@@ -96,16 +128,18 @@ def _shift(note: Note, offset: int, total: int, what: str, done: int, _: int) ->
 
 
 def table(result: dict[str, dict[str, Any]]) -> Table:
-    """pass@k of every split and setting, with 95 % intervals."""
+    """pass@k of every split and setting, with 95 % intervals, and how many rollouts failed."""
     ks = sorted({k for settings in result.values() for r in settings.values() for k in r["pass_at"]}, key=int)
-    made = Table("split", "setting", *(f"pass@{k}" for k in ks))
+    made = Table("split", "setting", *(f"pass@{k}" for k in ks), "failed")
     for split, settings in result.items():
         for setting, r in settings.items():
-            made.add_row(split, setting, *(_cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks))
+            cells = [cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks]
+            made.add_row(split, setting, *cells, str(r["counts"]["failed"]))
     return made
 
 
-def _cell(value: float | None, interval: tuple[float, float] | None) -> str:
+def cell(value: float | None, interval: Sequence[float] | None) -> str:
+    """A number and its interval, as tables show them."""
     if value is None:
         return "–"
     return f"{value:.3f}" + (f"  [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")

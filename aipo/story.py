@@ -6,9 +6,8 @@ A story is told by traces that exist, and a caption says no more than its trace 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from aipo.figures import SETTINGS
 from aipo.trace import Mode, Trace
-
-_SETTINGS = {"solo": "alone", "forbid": "alone, consult tags forbidden", "assisted": "with agents"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,7 @@ def _chapters(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> Iterator[
         for setting in settings:
             if setting in traces:
                 trace = traces[setting]
-                yield Example(caption=f"{when}, {_SETTINGS[setting]}: {_outcome(trace)}", trace=trace)
+                yield Example(caption=f"{when}, {SETTINGS[setting]}: {_outcome(trace)}", trace=trace)
 
 
 def _leftovers(end: Mapping[str, Mapping[str, Trace]], chosen: str) -> Iterator[Example]:

@@ -19,6 +19,7 @@ SMALL = [
     "policy.options.steps=40",
     "train.tasks_per_step=2",
     "train.group_size=4",
+    "train.minibatches=2",
     "train.gradient_accumulation=1",
     "train.save_every=1",
     "rollout.max_tokens=24",
@@ -176,6 +177,24 @@ def test_graph_prints_the_picture_and_the_files(capsys, monkeypatch) -> None:
     assert "graphs/consult.py" in printed.replace("\n", "")
 
 
+def test_another_graph_has_options_of_its_own(capsys, monkeypatch) -> None:
+    assert call(monkeypatch, "graph", "solo") == 0
+    assert "graphs/solo.py" in capsys.readouterr().out.replace("\n", "")
+    assert call(monkeypatch, "graph", "solo", "graph.options.budget=3") == 2
+    assert "got ['budget'], allowed ['prompt']" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_graph_of_a_configuration_is_the_one_that_is_drawn(tmp_path: Path, capsys, monkeypatch) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(
+        "policy: {model: none}\ngraph: {name: 'graphs.solo:solo', options: {prompt: miniature.md}}\n"
+    )
+    for arguments in ([], ["solo"], ["run.seed=1"]):
+        assert call(monkeypatch, "graph", "--config", str(file), *arguments) == 0
+        printed = capsys.readouterr().out.replace("\n", "")
+        assert "graphs/solo.py" in printed and "prompts/miniature.md" in printed
+
+
 def test_an_edited_prompt_in_the_working_directory_is_used(tmp_path: Path) -> None:
     assert aipo("init", ".", cwd=tmp_path).returncode == 0
     prompt = tmp_path / "graphs" / "prompts" / "miniature.md"
@@ -190,6 +209,17 @@ def test_an_edited_prompt_in_the_working_directory_is_used(tmp_path: Path) -> No
 
     words = AutoTokenizer.from_pretrained(tmp_path / "runs/edited/model")
     assert words.decode(first.segments[0].token_ids).endswith("=?\n#")
+
+
+def test_init_into_a_place_that_cannot_be_made(tmp_path: Path, capsys, monkeypatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert call(monkeypatch, "init", str(tmp_path / "file")) == 2
+    assert "allowed a folder that can be written" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_demo_without_arms_is_refused(tmp_path: Path, capsys, monkeypatch) -> None:
+    assert call(monkeypatch, "demo", "--out", str(tmp_path / "demo"), "--arms", "") == 2
+    assert "--arms: got ''" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_init_does_not_overwrite(

@@ -9,7 +9,9 @@ from rich.console import Console
 from aipo import demo
 from aipo.config import Config, load_config
 from aipo.demo import run_demo, summarise
-from aipo.errors import RunError, TrainError
+from aipo.errors import ConfigError, RunError, TrainError
+from aipo.figures import Arm
+from aipo.run import RunFolder, write_json
 
 RESULT = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}}, "forbid": {"pass_at": {"1": 0.5}}}}
 TINY = [
@@ -43,6 +45,48 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="which is not empty, allowed a new folder"):
         run_demo(tmp_path, seed=0, arms=("aipo",), console=Console(quiet=True))
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "demo"):
+        with pytest.raises(RunError, match="demo --out"):
+            run_demo(out, seed=0, arms=("aipo",), console=Console(quiet=True))
+
+
+@pytest.mark.parametrize("arms", [(), ("aipo", "aipo"), ("aipo", "my.yaml"), ("../aipo",)])
+def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="allowed some of aipo,grpo,mask"):
+        run_demo(tmp_path / "demo", seed=0, arms=arms, console=Console(quiet=True))
+    assert not (tmp_path / "demo").exists()
+
+
+def test_one_arm_alone_has_plain_keys() -> None:
+    assert summarise(0, 1.0, {}, {"grpo": {"easy": {"solo": {"pass_at": {"1": 0.5}}}}}) == {
+        "seed": 0,
+        "wall_s": 1.0,
+        "solo_pass1.easy.after": 0.5,
+    }
+
+
+def test_the_last_table_shows_what_was_measured() -> None:
+    measured = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}, "interval": {"1": None, "8": None}}}}
+    console = Console(record=True, width=120, force_terminal=False)
+    console.print(demo.last_table([Arm.of("before", measured), Arm.of("aipo", {})], "title"))
+    screen = console.export_text()
+    assert "unknown facts, pass@1" in screen and "0.250" in screen and "–" in screen
+    assert "pass@8" not in screen and "with agents" not in screen
+
+
+def test_what_is_said_before_training_is_what_was_measured(tmp_path: Path) -> None:
+    job = demo._measure("aipo", tmp_path, 0)
+    said: list[str] = []
+    job.follow(lambda done, total, text: said.append(text))
+    assert said == []
+    scores = {"pass_at": {"1": 0.5}, "interval": {"1": None}}
+    write_json(RunFolder(tmp_path).evaluation("before"), {"easy": {"solo": scores, "forbid": scores}})
+    job.follow(lambda done, total, text: said.append(text))
+    assert said == ["alone 0.50, alone, consult tags forbidden 0.50"]
 
 
 @pytest.fixture

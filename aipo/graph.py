@@ -25,6 +25,7 @@ from langgraph.graph.state import CompiledStateGraph
 from aipo.errors import AgentError, GraphError, PolicyError
 from aipo.policies import Policy, Sampling
 from aipo.task import Env, Task
+from aipo.text import clean, error_text
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, concatenate, of_policy, segment
 
 
@@ -127,12 +128,11 @@ class RolloutContext:
         usage: Mapping[str, Any] = {}
         try:
             answer = await chat.model.ainvoke(list(messages))
-            # Half an emoji in an endpoint's JSON is text to Python, and to no tokenizer or file.
-            reply = str(answer.text).encode("utf-8", "replace").decode()
+            reply = clean(str(answer.text))
             usage = getattr(answer, "usage_metadata", None) or {}
             return reply
         except BaseException as caught:
-            error = f"{type(caught).__name__}: {caught}"
+            error = error_text(caught)
             raise
         finally:
             self.calls.append(
@@ -140,7 +140,7 @@ class RolloutContext:
                     agent=agent,
                     visit=current_visit(),
                     model=chat.name,
-                    messages=tuple({"role": m.type, "content": str(m.text)} for m in messages),
+                    messages=tuple({"role": m.type, "content": clean(str(m.text))} for m in messages),
                     reply=reply,
                     settings=dict(chat.settings),
                     tokens_in=usage.get("input_tokens"),
@@ -171,21 +171,20 @@ def check_graph(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
     """Refuses what does not meet the contract.
 
     Raises:
-        GraphError: not a compiled graph, a state key or its reducer is missing, another context, or
-            a checkpointer (it would cost more than the rollout).
+        GraphError: not a compiled graph, a state key is missing or has another reducer than
+            `RolloutState`, another context, or a checkpointer (it would cost more than the rollout).
     """
     if not isinstance(graph, CompiledStateGraph):
         raise GraphError(
             f"graph {name!r}: got {type(graph).__name__}, allowed a compiled StateGraph (call .compile())"
         )
     wanted = get_type_hints(RolloutState, include_extras=True)
-    for key in wanted:
-        channel = graph.channels.get(key)
-        reducer = getattr(channel, "operator", None)
-        if channel is None or reducer is None:
-            got = "no such key" if channel is None else "a key without a reducer"
+    for key, hint in wanted.items():
+        channel, reducer = graph.channels.get(key), hint.__metadata__[0]
+        if getattr(channel, "operator", None) is not reducer:
             raise GraphError(
-                f"state key {key!r} of graph {name!r}: got {got}, allowed the key as aipo.graph.RolloutState has it"
+                f"state key {key!r} of graph {name!r}: got {_reducer_of(channel)}, "
+                f"allowed the reducer operator.{reducer.__name__}, as aipo.graph.RolloutState has it"
             )
     schema = graph.context_schema
     if not (isinstance(schema, type) and issubclass(schema, RolloutContext)):
@@ -193,3 +192,14 @@ def check_graph(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
     if graph.checkpointer:
         raise GraphError(f"graph {name!r}: got a checkpointer, allowed none while rolling out")
     return graph
+
+
+def _reducer_of(channel: object) -> str:
+    if channel is None:
+        return "no such key"
+    reducer = getattr(channel, "operator", None)
+    return (
+        "a key without a reducer"
+        if reducer is None
+        else f"the reducer {getattr(reducer, '__name__', reducer)}"
+    )

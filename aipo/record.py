@@ -6,12 +6,13 @@ to the graph. A run ends well only if its final state keeps the contract and the
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from aipo.errors import ConfigError, GraphError, TraceError, one_of
+from aipo.text import error_text
 from aipo.trace import Call, Consult, Role, Segment, StopReason, Visit, of_policy
 
 
@@ -77,8 +78,12 @@ class Record:
         """' (in node ...)': the innermost node that has not ended, or nothing if all have."""
         return _in_node([visit.path for visit in self._visits.values() if visit.seconds is None])
 
-    def endings(self, reward_weights: Mapping[str, float]) -> dict[str, Ending]:
+    def endings(self, known: Collection[str], reward_weights: Mapping[str, float]) -> dict[str, Ending]:
         """How a run that came to its end ended, by policy. The reward is the weighted sum of the parts.
+
+        Args:
+            known: the policies that there are.
+            reward_weights: by the part's name.
 
         Raises:
             GraphError: the final state breaks the contract of `aipo.graph`.
@@ -86,7 +91,7 @@ class Record:
             ConfigError: a reward part has no weight.
         """
         policies = self.policies()
-        _check_state(self.state, policies)
+        _check_state(self.state, policies, known)
         return {policy: self._ending(policy, reward_weights) for policy in policies}
 
     def _ending(self, policy: str, reward_weights: Mapping[str, float]) -> Ending:
@@ -99,16 +104,22 @@ class Record:
             raise GraphError(one_of(f"stop of policy {policy!r}", stop, "eos, length", "the final state"))
         values = {name: float(value) for name, value in parts.items()}
         for name, value in values.items():
+            if "/" in name:
+                raise TraceError(one_of("reward part", name, "a name without '/'", "the final state"))
             if not math.isfinite(value):
                 raise TraceError(one_of(f"reward part {name!r}", value, "a finite number", "the final state"))
             if name not in reward_weights:
                 raise ConfigError(one_of("reward part", name, sorted(reward_weights), "the reward weights"))
         reward = math.fsum(reward_weights[name] * value for name, value in values.items())
+        if not math.isfinite(reward):
+            raise TraceError(
+                one_of("weighted sum of the reward", reward, "a finite number", "the final state")
+            )
         return Ending(StopReason(stop), values, reward)
 
     def _ended(self, name: str, error: Exception | None) -> None:
         visit = self._visits[name]
-        outcome = "ok" if error is None else f"{type(error).__name__}: {error}"
+        outcome = "ok" if error is None else error_text(error)
         self._visits[name] = replace(visit, seconds=self._now() - visit.started, outcome=outcome)
         if error is not None:
             self._errors[name] = error
@@ -125,7 +136,7 @@ def _in_node(paths: Sequence[str]) -> str:
     return f" (in node {max(paths, key=lambda path: path.count('/'))})" if paths else ""
 
 
-def _check_state(state: Mapping[str, Any], policies: Sequence[str]) -> None:
+def _check_state(state: Mapping[str, Any], policies: Sequence[str], known: Collection[str]) -> None:
     where = "the final state"
     for key, noun in (("segments", Segment), ("consults", Consult)):
         for item in state[key]:
@@ -133,6 +144,8 @@ def _check_state(state: Mapping[str, Any], policies: Sequence[str]) -> None:
                 raise GraphError(one_of(f"item of {key!r}", item, f"a {noun.__name__}", where))
     if not policies:
         raise GraphError(one_of("segments", [], "a prompt and what the policy samples", where))
+    if not set(policies) <= set(known):
+        raise GraphError(one_of("policies of segments", policies, list(known), where))
     for key in ("stops", "reward_parts"):
         if set(state[key]) != set(policies):
             raise GraphError(one_of(f"policies in {key!r}", sorted(state[key]), policies, where))
@@ -149,11 +162,30 @@ def _check_context(policy: str, segments: Sequence[Segment], consults: Sequence[
     if not any(len(s) for s in sampled):
         raise TraceError(one_of("tokens that the policy sampled", 0, ">= 1", where))
     for consult in consults:
-        for index in (consult.request_segment, consult.reply_segment):
-            if not 0 <= index < len(segments):
-                allowed = f"0 to {len(segments) - 1}"
-                raise TraceError(one_of(f"segment of a consult of {consult.agent!r}", index, allowed, where))
+        _check_consult(consult, segments, where)
     versions = [s.policy_version for s in sampled]
     known = [v for v in versions if v is not None]
     if len(known) < len(versions) or any(later < earlier for earlier, later in pairwise(known)):
         raise TraceError(one_of("versions of the policy", versions, "numbers that never fall", where))
+
+
+def _check_consult(consult: Consult, segments: Sequence[Segment], where: str) -> None:
+    asked, told, start = consult.request_segment, consult.reply_segment, consult.request_start
+    for index in (asked, told):
+        if not 0 <= index < len(segments):
+            allowed = f"0 to {len(segments) - 1}"
+            raise TraceError(one_of(f"segment of a consult of {consult.agent!r}", index, allowed, where))
+    request, reply = segments[asked], segments[told]
+    if request.role is not Role.POLICY:
+        raise TraceError(
+            one_of(f"role of the request to {consult.agent!r}", request.role.value, "policy", where)
+        )
+    if reply.role not in (Role.AGENT, Role.ENV):
+        raise TraceError(
+            one_of(f"role of the reply of {consult.agent!r}", reply.role.value, "agent, env", where)
+        )
+    if told <= asked:
+        raise TraceError(one_of(f"segment of the reply of {consult.agent!r}", told, f"> {asked}", where))
+    if start is not None and not 0 <= start < len(request):
+        allowed = f"0 to {len(request) - 1}"
+        raise TraceError(one_of(f"first token of the request to {consult.agent!r}", start, allowed, where))

@@ -23,6 +23,7 @@ from aipo.plan import RolloutSpec
 from aipo.policies import Policy, Sampling
 from aipo.record import Ending, Record
 from aipo.task import Env
+from aipo.text import error_text
 from aipo.trace import StopReason, Trace
 
 OnTrace = Callable[[Trace], None]
@@ -76,7 +77,7 @@ class RolloutEngine:
     recursion_limit: int = 10_000
 
     def __post_init__(self) -> None:
-        check_graph(self.graph, self.graph.get_name())
+        check_graph(self.graph, str(getattr(self.graph, "name", None)))
         where = "the rollout engine"
         if not self.policies:
             raise ConfigError(one_of("policies", {}, "at least one", where))
@@ -156,11 +157,12 @@ class RolloutEngine:
         try:
             async with deadline:
                 await self._follow(context, record)
-            endings = record.endings(self.reward_weights)
+            endings = record.endings(self.policies, self.reward_weights)
         except BaseException as error:  # the one place where what went wrong becomes data
             interrupt = None if isinstance(error, Exception) else error
             failure = self._failure(error, record, late=deadline.expired())
-            endings = dict.fromkeys(record.policies() or list(self.policies)[:1], failure)
+            seen = [name for name in self.policies if record.segments(name)]
+            endings = dict.fromkeys(seen or list(self.policies)[:1], failure)
         traces = self._traces(spec, began, context, record, endings)
         for trace in traces:
             on_trace(trace)
@@ -187,7 +189,7 @@ class RolloutEngine:
         if late:
             text = f"Deadline: not done after {self.deadline:g} seconds{record.open_at()}"
             return Ending(StopReason.DEADLINE, error=text)
-        return Ending(StopReason.ERROR, error=f"{type(error).__name__}: {error}{record.raised_at(error)}")
+        return Ending(StopReason.ERROR, error=error_text(error) + record.raised_at(error))
 
     def _traces(
         self,
@@ -228,5 +230,5 @@ class RolloutEngine:
                 started=began,
                 seconds=time.perf_counter() - context.started,
             )
-            traces.append(trace)
+            traces.append(trace.writable())
         return traces

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aipo.errors import TaskError
+from aipo.text import to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,7 @@ class Task:
         metadata: anything else that scoring or analysis needs.
 
     Raises:
-        TaskError: the prompt is empty.
+        TaskError: the prompt is empty, or JSON cannot hold the task, so that no trace could.
     """
 
     task_id: str
@@ -34,6 +35,10 @@ class Task:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise TaskError(f"prompt of task {self.task_id!r}: got {self.prompt!r}, allowed non-empty text")
+        try:
+            to_json(self)
+        except TypeError as error:
+            raise TaskError(f"task {self.task_id!r}: {error}, allowed what JSON can hold") from error
 
 
 class Env(Protocol):

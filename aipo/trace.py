@@ -9,7 +9,7 @@ Nothing heavy is imported here: the store, the viewer and `aipo --help` all read
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -19,6 +19,7 @@ import orjson
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, with_config
 
 from aipo.errors import TraceError
+from aipo.text import error_text, fits_json, to_json
 
 SCHEMA_VERSION = 1
 _SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -279,6 +280,16 @@ class Trace(_ByValue):
         """How many tokens `role` produced."""
         return sum(len(s) for s in self.segments if s.role is role)
 
+    def writable(self) -> Self:
+        """Itself; or, when JSON cannot hold it, a failed trace without the fields that are to blame."""
+        try:
+            self.to_json()
+        except TraceError as error:
+            lost = {name: empty for name, empty in _LOSABLE.items() if not fits_json(getattr(self, name))}
+            failed = {"stop_reason": StopReason.ERROR, "error": error_text(error)}
+            return replace(self, **lost, **failed, reward_parts={}, reward=None, advantage=None)
+        return self
+
     def to_json(self) -> bytes:
         """One line of JSON, without the line end. float32 values survive exactly.
 
@@ -286,7 +297,7 @@ class Trace(_ByValue):
             TraceError: the task's metadata or a text holds something that JSON cannot.
         """
         try:
-            return orjson.dumps(self, option=orjson.OPT_SERIALIZE_NUMPY)
+            return to_json(self)
         except orjson.JSONEncodeError as error:
             raise TraceError(f"trace {self.trace_id!r} of task {self.task_id!r}: {error}") from error
 
@@ -308,6 +319,10 @@ class Trace(_ByValue):
             return _adapter(cls).validate_python(raw)
         except ValidationError as error:
             raise TraceError(f"{where} does not fit the schema: {error}") from error
+
+
+# What a graph, an agent or an environment can fill with anything.
+_LOSABLE: dict[str, Any] = {"task": {}, "segments": (), "consults": (), "visits": ()}
 
 
 _adapters: dict[type, TypeAdapter[Any]] = {}

@@ -27,6 +27,7 @@ from aipo.agent import Agent
 from aipo.errors import ConfigError, GraphError, LoadError
 from aipo.graph import RolloutContext, RolloutState
 from aipo.prompt import Prompt
+from aipo.text import clean, error_text
 from aipo.trace import Consult, Mode, Role, Segment, StopReason, concatenate, segment
 from graphs.protocol import NAME, Fault, Grammar, Request
 from graphs.solo import POLICY, Node, policy_prompt, prompt_node, score
@@ -188,8 +189,8 @@ async def _ask(
         raise  # LangGraph's own signals, and mistakes of whoever wrote the agent: not an agent's failure
     except Exception as error:  # an agent is anybody's code: whatever it raises is data
         late = f"no reply within {deadline} s"
-        return "", late if limit.expired() else f"{type(error).__name__}: {error}"
-    return str(answer.get("reply") or "").strip(), "no reply"
+        return "", late if limit.expired() else error_text(error)
+    return clean(str(answer.get("reply") or "")).strip(), "no reply"
 
 
 def _request(state: ConsultState) -> Request:

@@ -74,6 +74,18 @@ class Overwrites(NoStops):
     stops: dict[str, Any]
 
 
+def latest(old: Any, new: Any) -> Any:
+    return new
+
+
+class KeepsLatest(NoStops):
+    stops: Annotated[dict[str, Any], latest]
+
+
+class Merges(Overwrites):
+    segments: Annotated[list[Any], operator.or_]
+
+
 @pytest.mark.parametrize(
     ("graph", "reason"),
     [
@@ -81,6 +93,11 @@ class Overwrites(NoStops):
         (None, "got NoneType"),
         (compiled(NoStops), "state key 'stops' of graph 'mine': got no such key"),
         (compiled(Overwrites), "state key 'stops' of graph 'mine': got a key without a reducer"),
+        (compiled(KeepsLatest), "got the reducer latest, allowed the reducer operator.or_, as"),
+        (
+            compiled(Merges),
+            "key 'segments' of graph 'mine': got the reducer or_, allowed the reducer operator.add",
+        ),
         (compiled(schema=None), "context_schema of graph 'mine': got None, allowed RolloutContext"),
         (compiled(schema=Sampling), "context_schema of graph 'mine': got"),
         (compiled(checkpointer=InMemorySaver()), "graph 'mine': got a checkpointer"),
@@ -160,6 +177,11 @@ class Failing(FakeListChatModel):
         raise ConnectionError("refused")
 
 
+class Rude(FakeListChatModel):
+    async def _agenerate(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("bad \ud800")
+
+
 class Hanging(FakeListChatModel):
     async def _agenerate(self, *_: Any, **__: Any) -> Any:
         await asyncio.Event().wait()
@@ -206,6 +228,13 @@ def test_a_cancelled_chat_call_is_recorded():
 def test_half_an_emoji_in_a_reply_is_replaced():
     mine = chatting(FakeListChatModel(responses=["42 \ud83d"]))
     assert asyncio.run(mine.chat("verify", [HumanMessage("?")])) == "42 ?" == mine.calls[0].reply
+
+
+def test_half_an_emoji_in_a_question_or_an_error_is_replaced_in_the_record():
+    mine = chatting(Rude(responses=[""]))
+    with pytest.raises(ValueError, match="bad"):
+        asyncio.run(mine.chat("verify", [HumanMessage("? \ud83d")]))
+    assert (mine.calls[0].messages[0]["content"], mine.calls[0].error) == ("? ?", "ValueError: bad ?")
 
 
 def test_an_agent_without_a_model_is_an_error():

@@ -20,12 +20,13 @@ from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
-from toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, run, spec, specs, texts, think
+from toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, run, spec, specs, task, texts, think
 
 from aipo.errors import ConfigError, GraphError, RunError
 from aipo.graph import ChatModel, RolloutContext, RolloutState
 from aipo.policies import Completion, Policy
 from aipo.policies.scripted import ScriptedPolicy
+from aipo.store import TraceStore
 from aipo.trace import Consult, Mode, Role, StopReason, Trace, segment
 
 
@@ -421,6 +422,12 @@ SAMPLED = segment(Role.POLICY, "policy", [2], logprobs=[-0.5], policy_version=3)
             {"segments": [PROMPT, SAMPLED], "reward_parts": {"policy": {"polite": 1.0}}},
             "ConfigError: reward part: got 'polite', allowed ['correct', 'short']",
         ),
+        (
+            {"segments": [PROMPT, SAMPLED], "reward_parts": {"policy": {"form/tags": 1.0}}},
+            "TraceError: reward part: got 'form/tags', allowed a name without '/'",
+        ),
+        ({"segments": [PROMPT, replace(SAMPLED, policy="bob")]}, "got ['policy', 'bob'], allowed ['policy']"),
+        ({"segments": [PROMPT, replace(SAMPLED, policy=["bob"])]}, "TypeError: unhashable"),
     ],
 )
 def test_a_final_state_that_breaks_the_contract_is_a_failure(update: dict[str, Any], reason: str):
@@ -430,13 +437,28 @@ def test_a_final_state_that_breaks_the_contract_is_a_failure(update: dict[str, A
     assert Trace.from_json(trace.to_json()) == trace
 
 
-@pytest.mark.parametrize(("field", "value"), [("request_segment", 2), ("reply_segment", -1)])
-def test_a_consult_points_at_segments(field: str, value: int):
-    good = Consult(
-        agent="verify", request="", reply="", request_segment=0, request_start=None, reply_segment=1
-    )
-    trace = failure(chain(all=scored(segments=[PROMPT, SAMPLED], consults=[replace(good, **{field: value})])))
-    assert f"segment of a consult of 'verify': got {value}, allowed 0 to 1" in (trace.error or "")
+ANSWER = segment(Role.AGENT, "verify", [3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"request_start": 0}, None),
+        ({"request_segment": 4}, "segment of a consult of 'verify': got 4, allowed 0 to 3"),
+        ({"reply_segment": -1}, "segment of a consult of 'verify': got -1, allowed 0 to 3"),
+        ({"request_segment": 0}, "role of the request to 'verify': got 'prompt', allowed policy"),
+        ({"reply_segment": 3}, "role of the reply of 'verify': got 'policy', allowed agent, env"),
+        ({"request_segment": 3}, "segment of the reply of 'verify': got 2, allowed > 3"),
+        ({"request_start": 1}, "first token of the request to 'verify': got 1, allowed 0 to 0"),
+        ({"request_start": -1}, "first token of the request to 'verify': got -1"),
+    ],
+)
+def test_a_consult_points_at_its_request_and_its_reply(changes: dict[str, int], reason: str | None):
+    asked: dict[str, Any] = {"request_segment": 1, "request_start": None, "reply_segment": 2} | changes
+    made = Consult(agent="verify", request="", reply="", **asked)
+    [trace] = run(chain(all=scored(segments=[PROMPT, SAMPLED, ANSWER, SAMPLED], consults=[made])))
+    assert trace.error is None if reason is None else reason in (trace.error or "")
 
 
 def test_a_consult_of_an_unknown_policy_is_a_failure():
@@ -457,6 +479,70 @@ def test_the_version_of_a_trace_is_its_lowest():
     newer = replace(SAMPLED, policy_version=5)
     [trace] = run(chain(all=scored(segments=[PROMPT, SAMPLED, newer])))
     assert trace.policy_version == 3
+
+
+def test_a_reward_that_is_too_large_is_a_failure():
+    huge = {"policy": {"correct": 1e308, "short": 1e308}}
+    both = chain(all=scored(segments=[PROMPT, SAMPLED], reward_parts=huge))
+    assert "OverflowError" in (failure(both, reward_weights={"correct": 1.0, "short": 1.0}).error or "")
+    trace = failure(both, reward_weights={"correct": 9.0, "short": 0.0})
+    assert (
+        trace.error
+        == "TraceError: weighted sum of the reward: got inf, allowed a finite number, in the final state"
+    )
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("bad \ud800"), "ValueError: bad ?"),
+        (ValueError("a" * 5000), f"ValueError: {'a' * 1988}"),
+        (Speechless(), "Speechless: no text, but a KeyError"),
+    ],
+)
+def test_what_an_error_says_can_always_be_written(tmp_path: Path, error: Exception, text: str):
+    async def fails(state: RolloutState) -> dict[str, Any]:
+        raise error
+
+    with TraceStore(tmp_path) as store:
+        [trace] = engine(chain(ask=ask, fails=fails)).run_sync(specs(1), store.append)
+        assert list(store.read()) == [trace]
+    assert trace.error == f"{text} (in node fails)"
+    assert trace.visits[-1].outcome == text
+
+
+def test_what_json_cannot_hold_costs_one_rollout(tmp_path: Path):
+    """An environment may write into a task's metadata, a graph may say anything in a consult."""
+
+    async def spoil(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        if runtime.context.seed == 0:
+            runtime.context.task.metadata["seen"] = {1, 2}
+        asked = Consult(
+            agent="verify",
+            request="bad \ud800" if runtime.context.seed == 1 else "good",
+            reply=None,
+            request_segment=1,
+            request_start=None,
+            reply_segment=2,
+        )
+        return {"segments": [ANSWER], "consults": [asked]}
+
+    asked = [spec(index, task=task(metadata={})) for index in range(3)]
+    with TraceStore(tmp_path) as store:
+        built = engine(chain(ask=ask, think=think, spoil=spoil, mark=mark))
+        traces = built.run_sync(asked, store.append)
+        assert sorted(store.read(), key=lambda trace: trace.index) == traces
+    assert [trace.stop_reason.value for trace in traces] == ["error", "error", "eos"]
+    assert [len(trace.segments) for trace in traces] == [3, 3, 3]
+    assert [len(trace.consults) for trace in traces] == [1, 0, 1]
+    assert [bool(trace.task) for trace in traces] == [False, True, True]
+    assert [trace.reward is None and trace.reward_parts == {} for trace in traces] == [True, True, False]
+    assert all("run/00000-000" in (trace.error or "") for trace in traces[:2])
 
 
 # --- several policies -------------------------------------------------------------------------------------
@@ -642,6 +728,9 @@ def test_a_graph_that_breaks_the_contract_is_refused():
         GraphError, match="state key 'segments' of graph 'LangGraph': got a key without a reducer"
     ):
         engine(builder.compile())
+    for other in (builder, "graph"):
+        with pytest.raises(GraphError, match=r"allowed a compiled StateGraph \(call .compile\(\)\)"):
+            engine(other)
 
 
 @pytest.mark.parametrize(

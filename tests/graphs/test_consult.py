@@ -68,7 +68,7 @@ def test_the_miniature_rollout():
     )
     state = roll(build(), context)
     assert shown(state) == [
-        (Role.PROMPT, "prompt", "3@7+5=?\n"),
+        (Role.PROMPT, "prompt", "agents\n3@7+5=?\n"),
         (Role.POLICY, "policy", "<consult:knowledge>3@7</consult>"),
         (Role.AGENT, "knowledge", "<feedback:knowledge>3@7=582</feedback>"),
         (Role.POLICY, "policy", "3@7=582\n582+5=587\n#587<eos>"),
@@ -226,6 +226,12 @@ def test_an_agent_that_fails_has_been_consulted():
         "<notice>No consults left. Go on alone.</notice>",
     ]
     assert state["consults"][0].error == "ValueError: broken"
+
+
+def test_half_an_emoji_of_an_agent_is_replaced():
+    script = ["<consult:knowledge>1</consult>", "#1"]
+    assert talk(script, replying("42 \ud83d"))["consults"][0].reply == "42 ?"
+    assert talk(script, replying(ValueError("bad \ud83d")))["consults"][0].error == "ValueError: bad ?"
 
 
 @pytest.mark.parametrize("reply", ["", "  \n", None])
@@ -403,7 +409,7 @@ def test_tags_that_are_spelled_out_work_as_well():
     policy = ScriptedPolicy(plain, ["ab<consult:knowledge>1</consult>", "#1"])
     state = talk(policy, replying("ok"))
     assert plain.decode(concatenate(state["segments"])) == (
-        "3@7+5=?\nab<consult:knowledge>1</consult><feedback:knowledge>ok</feedback>#1<eos>"
+        "agents\n3@7+5=?\nab<consult:knowledge>1</consult><feedback:knowledge>ok</feedback>#1<eos>"
     )
     assert state["consults"][0].request_start == 2
 

@@ -147,10 +147,9 @@ class TraceStore:
         try:
             yield
         except OSError as error:
-            kept = sum(path.read_bytes().count(b"\n") for path in map(self._path, self.steps()))
             raise RunError(
                 f"{what}: got {error}, allowed a folder that can be written, in {self.folder}. "
-                f"{kept} finished traces are kept there. Make room (or mend the disk), then resume the run."
+                "Finished traces are kept there. Make room (or mend the disk), then resume the run."
             ) from error
 
 

@@ -8,6 +8,10 @@ from aipo.errors import TrainError
 from aipo.source import StepRows
 
 
+class _OtherStoppedError(TrainError):
+    """This trainer is well; another one is not."""
+
+
 class Coordinator:
     """One producer of rows for several trainers, one thread each, that learn together.
 
@@ -84,7 +88,8 @@ class Coordinator:
             self._end("interrupted")
             raise
         if errors:
-            raise errors[0]
+            # Who was woken because another one died may be here before it.
+            raise min(errors, key=lambda error: isinstance(error, _OtherStoppedError))
 
     def take(self, policy: str, step: int) -> StepRows:
         """Waits for the others and gives `policy` its rows of `step`.
@@ -104,7 +109,7 @@ class Coordinator:
                 missing = sorted(set(self._policies) - set(self._asked))
                 self._end(f"got no {missing} within {self._timeout} s")
             if self._rounds == mine:
-                raise TrainError(f"generation {step} of policy {policy!r}: {self._over}")
+                raise _OtherStoppedError(f"generation {step} of policy {policy!r}: {self._over}")
             return self._made[policy]
 
     def moved(self, policy: str, version: int) -> None:

@@ -255,9 +255,30 @@ def test_a_run_that_fails_ends_everybody():
 
     coordinator = Coordinator(["a", "b"], produce)
     seen: dict[str, list[float]] = {"a": [], "b": []}
-    with pytest.raises((OSError, TrainError), match="disk full"):
+    with pytest.raises(OSError, match=r"^disk full$"):
         coordinator.train({name: lambda name=name: meet(coordinator, 1, seen, name) for name in "ab"})
     assert seen == {"a": [], "b": []}
+
+
+def test_the_error_that_ended_the_run_is_raised_whoever_ends_first():
+    def produce(step: int) -> dict[str, StepRows]:
+        raise OSError("disk full")
+
+    coordinator = Coordinator(["a", "b"], produce)
+    threads: dict[str, threading.Thread] = {}
+    both = threading.Barrier(2)
+
+    def ends_last(name: str) -> None:
+        threads[name] = threading.current_thread()
+        both.wait()
+        try:
+            coordinator.seat(name).rows(0)
+        except OSError:
+            threads["b" if name == "a" else "a"].join()
+            raise
+
+    with pytest.raises(OSError, match=r"^disk full$"):
+        coordinator.train({name: lambda name=name: ends_last(name) for name in "ab"})
 
 
 def test_trainers_have_to_be_in_the_same_generation():

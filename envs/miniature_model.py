@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.loading import fingerprint
+from aipo.run import disk
 from envs import miniature
 from envs.miniature import OFFER, OPERANDS, VALUES, Facts, Miniature, slip
 
@@ -204,6 +205,9 @@ def cold_start(
         steps: optimiser steps.
         cache: where such folders are kept; default: `aipo` in the user's cache folder.
         progress: called with the step, the number of steps and the loss.
+
+    Raises:
+        RunError: the disk is full or broken.
     """
     version = fingerprint(Path(__file__)) + fingerprint(Path(miniature.__file__))
     name = f"miniature-{seed}-{steps}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
@@ -218,8 +222,14 @@ def cold_start(
         Demonstrator(env.facts, reserved(env)), words, steps * BATCH, random.Random(f"cold start {seed}")
     )
     _fit(model, rows, progress or (lambda step, steps, loss: None))
+    with disk("saving the cold start", folder.parent):
+        _save(model, words, folder)
+    return folder
+
+
+def _save(model: Qwen2ForCausalLM, words: Qwen2Tokenizer, folder: Path) -> None:
+    """Whole or not at all: whoever finds the folder may load it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all: whoever finds the folder may load it.
     with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
         model.save_pretrained(draft)
         words.save_pretrained(draft)
@@ -228,7 +238,6 @@ def cold_start(
         except OSError:
             if not folder.is_dir():  # somebody else was faster, which is as good
                 raise
-    return folder
 
 
 def _cache() -> Path:

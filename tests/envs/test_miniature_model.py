@@ -1,5 +1,6 @@
 """The miniature's policy: its tokenizer, what it is shown, and a cold start in small."""
 
+import errno
 import random
 import re
 import unicodedata
@@ -9,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
+from aipo.errors import RunError
 from envs import miniature_model
 from envs.miniature import Facts, Miniature
 from envs.miniature_model import SHARES, TAGS, Demonstrator, Piece, cold_start, network, tokenizer
@@ -207,6 +209,16 @@ def test_seed_steps_and_source_are_the_key(started, tmp_path) -> None:
 def test_the_default_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cold_start(steps=1).parent == tmp_path / "aipo"
+
+
+def test_a_full_disk_says_so_and_leaves_no_draft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Qwen2ForCausalLM, "save_pretrained", full)
+    with pytest.raises(RunError, match=r"saving the cold start: got .*No space left"):
+        cold_start(steps=1, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_folder_is_an_ordinary_model_and_tokenizer(started) -> None:

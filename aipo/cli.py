@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 console = Console()
+INTERRUPTED = 130
 
 ConfigName = Annotated[str, typer.Option("--config", help="a preset (aipo, grpo, mask) or a YAML file")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
@@ -131,12 +132,12 @@ def _config_of_graph(config: str, name: str | None, overrides: list[str]) -> "Co
 def main() -> None:
     """Runs a command; an error that AIPO raises on purpose is one message and exit code 2."""
     try:
-        app(standalone_mode=False)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+        # typer turns an interrupt into an exit code, and hands that back instead of leaving with it.
+        if app(standalone_mode=False) == INTERRUPTED:
+            raise KeyboardInterrupt
+    except (typer.Abort, KeyboardInterrupt):
         Console(stderr=True).print("interrupted; what is finished is kept", style="yellow")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except AipoError as error:
         Console(stderr=True).print(
             f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True

@@ -60,8 +60,8 @@ def build_graphs(config: Config) -> Graphs:
         graph = check_graph(
             _call(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
         )
-    files = {"graph": main.file, **_beside(main.file)}
-    files |= {f"agents.{name}": part.file for name, part in built.items()}
+    files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in built.items()}
+    files |= _beside(main.file, known=set(files.values()))
     files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
     return Graphs(
         graph=graph,
@@ -186,12 +186,11 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def _beside(main: Path) -> dict[str, Path]:
+def _beside(main: Path, known: set[Path]) -> dict[str, Path]:
     """Other files of the graph's folder that were imported: an edit there changes rollouts, too."""
-    files = {
-        Path(file).resolve() for m in list(sys.modules.values()) if (file := getattr(m, "__file__", None))
-    }
-    beside = sorted(file for file in files if file.parent == main.parent and file != main)
+    imported = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    files = {Path(file).resolve() for file in imported if file} - known
+    beside = sorted(file for file in files if file.parent == main.parent)
     return {f"graph.{file.stem}": file for file in beside if file.stem != "__init__"}
 
 

@@ -79,11 +79,13 @@ def learning_curves(arms: Sequence[Arm], agents: Sequence[str]) -> Iterable[str]
         return chart.chart(lines, title=title, x_label="optimiser step", y_label=y_label, y_range=y_range)
 
     yield draw(_by_arm(arms, "reward/solo"), "Solo rollouts", "mean reward")
-    yield draw(_by_arm(arms, "reward/forbidden"), "Solo rollouts, consult tags forbidden", "mean reward")
+    forbidden = _by_arm(arms, "reward/forbidden")
+    if any(line.x for line in forbidden):  # a plan may have none
+        yield draw(forbidden, "Solo rollouts, consult tags forbidden", "mean reward")
     yield draw(_by_arm(arms, "reward/assisted"), "Assisted rollouts", "mean reward")
     yield draw(asked, f"Who is asked ({first.name})", "consults per assisted rollout", None)
     yield draw(shares, f"What the loss is made of ({first.name})", "share of the loss")
-    yield draw(_by_arm(arms, "active_share"), "Rows that teach", "share of rows with an advantage")
+    yield draw(_by_arm(arms, "active_share"), "Rollouts that teach", "share of rollouts with an advantage")
 
 
 def pass_at_charts(columns: Sequence[Arm]) -> Iterable[str]:

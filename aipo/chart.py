@@ -81,7 +81,8 @@ def chart(
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from at or below `low` to at or above `high`, at steps of 1, 2 or 5 × 10ⁿ."""
-    span = high - low if high > low else max(abs(high), 1.0)
+    size = max(abs(low), abs(high), 1.0)
+    span = high - low if high - low > 1e-9 * size else size  # a range that nobody could see is a point
     rough = span / about
     scale = 10.0 ** math.floor(math.log10(rough))
     step = next(m * scale for m in (1.0, 2.0, 5.0, 10.0) if m * scale >= rough * 0.999)

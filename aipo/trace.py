@@ -9,41 +9,21 @@ Nothing heavy is imported here: the store, the viewer and `aipo --help` all read
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from aipo.arrays import ByValue, Float32, Int32, frozen
 from aipo.errors import TraceError
 from aipo.text import error_text, fits_json, to_json
 
 SCHEMA_VERSION = 1
 _SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-
-def _frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A read-only flat copy. Refuses what numpy would cut to fit: 1.5 is not an id."""
-    array = np.array(values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
-        raise TraceError(f"values of tokens: got {array.ndim} axes of {array.dtype}, allowed one of numbers")
-    with np.errstate(all="ignore"):
-        frozen = array.astype(dtype)
-    if np.issubdtype(dtype, np.integer) and (frozen != array).any():
-        raise TraceError(f"token ids: got {array[frozen != array][0]}, allowed {np.dtype(dtype)}")
-    frozen.flags.writeable = False
-    return frozen
-
-
-def _array(dtype: type[np.generic]) -> BeforeValidator:
-    return BeforeValidator(lambda values: _frozen(values, dtype))
-
-
-Int32 = Annotated[npt.NDArray[np.int32], _array(np.int32)]
-Float32 = Annotated[npt.NDArray[np.float32], _array(np.float32)]
 
 
 class Role(StrEnum):
@@ -78,29 +58,9 @@ class StopReason(StrEnum):
         return self not in (StopReason.EOS, StopReason.LENGTH)
 
 
-class _ByValue:
-    """Equality that compares arrays by content, which a dataclass's own does not."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
-        return all(_same(getattr(self, name), getattr(other, name)) for name in names)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return type(a) is type(b) and np.array_equal(a, b)
-    return bool(a == b)
-
-
 @with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Segment(_ByValue):
+class Segment(ByValue):
     """A run of tokens with one producer.
 
     Args:
@@ -217,7 +177,7 @@ class Visit:
 
 @with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trace(_ByValue):
+class Trace(ByValue):
     """One rollout of one policy.
 
     `reward` is the weighted sum of `reward_parts`; None means never scored, which is not 0.0.
@@ -350,8 +310,8 @@ def segment(
 ) -> Segment:
     """A segment from plain lists; converts and freezes the arrays."""
     arrays = {
-        name: _frozen(rest.pop(name), np.float32)
+        name: frozen(rest.pop(name), np.float32)
         for name in ("logprobs", "entropies")
         if rest.get(name) is not None
     }
-    return Segment(role=role, source=source, token_ids=_frozen(token_ids, np.int32), **arrays, **rest)
+    return Segment(role=role, source=source, token_ids=frozen(token_ids, np.int32), **arrays, **rest)

@@ -1,0 +1,55 @@
+"""Arrays in frozen dataclasses: flat, read-only, and compared by content."""
+
+from dataclasses import fields
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BeforeValidator
+
+from aipo.errors import TraceError
+
+
+def frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A read-only flat copy.
+
+    Raises:
+        TraceError: more than one axis, no numbers, or what numpy would cut to fit: 1.5 is not an id.
+    """
+    array = np.array(values)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
+        raise TraceError(f"values of tokens: got {array.ndim} axes of {array.dtype}, allowed one of numbers")
+    with np.errstate(all="ignore"):
+        flat = array.astype(dtype)
+    if np.issubdtype(dtype, np.integer) and (flat != array).any():
+        raise TraceError(f"token ids: got {array[flat != array][0]}, allowed {np.dtype(dtype)}")
+    flat.flags.writeable = False
+    return flat
+
+
+def _array(dtype: type[np.generic]) -> BeforeValidator:
+    return BeforeValidator(lambda values: frozen(values, dtype))
+
+
+Int32 = Annotated[npt.NDArray[np.int32], _array(np.int32)]
+Float32 = Annotated[npt.NDArray[np.float32], _array(np.float32)]
+
+
+class ByValue:
+    """Equality that compares arrays by content, which a dataclass's own does not."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
+        return all(_same(getattr(self, name), getattr(other, name)) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return type(a) is type(b) and np.array_equal(a, b)
+    return bool(a == b)

@@ -118,13 +118,14 @@ def main() -> None:
     small = build_policy(config, folder)
     numbers: dict[str, dict[str, float]] = {}
     settle()
-    for name, policy, rounds in (
-        ("miniature", small, options.rounds),
-        ("wide", wide(str(folder)), min(options.rounds, 2)),
+    long = load_config("aipo", [f"run.seed={options.seed}", "rollout.max_tokens=40"])
+    for name, policy, settings, rounds in (
+        ("miniature", small, config, options.rounds),
+        ("wide", wide(str(folder)), long, 1),  # minutes, on one thread
     ):
-        engine = build_engine(config, build_graphs(config), policy, run_id="bench")
+        engine = build_engine(settings, build_graphs(settings), policy, run_id="bench")
         for kind, share in (("solo", 0.0), ("half assisted", 0.5)):
-            numbers[f"{name}, {kind}"] = measure(engine, config, share, rounds)
+            numbers[f"{name}, {kind}"] = measure(engine, settings, share, rounds)
     table = Table("128 rollouts", "tokens each", "generate, ms each", "rollout phase, ms each", "ratio")
     for name, row in numbers.items():
         table.add_row(

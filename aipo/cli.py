@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from aipo.errors import AipoError, RunError
 
@@ -110,10 +109,9 @@ def graph(
     chosen = words.pop(0) if words and "=" not in words[0] else None
     built = build_graphs(_config_of_graph(config, chosen, words))
     print(drawing(built.graph)["mermaid"])
-    table = Table("part", "file", "fingerprint", box=None)
-    for part, file in built.files.items():
-        table.add_row(part, str(file), built.fingerprints[part])
-    console.print(table)
+    width = max(len(part) for part in built.files)
+    for part, file in built.files.items():    # the path comes last and whole: it is there to be copied
+        print(f"{part:<{width}}  {built.fingerprints[part]}  {file}")
 
 
 def _config_of_graph(config: str, name: str | None, overrides: list[str]) -> "Config":

@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "run"
     done = aipo("train", "--config", "aipo", f"run.out={out}", "train.steps=3", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "graphs/consult.py" in done.stdout.replace("\n", "")
+    assert "graphs/consult.py" in done.stdout
     return out
 
 
@@ -174,12 +174,12 @@ def test_graph_prints_the_picture_and_the_files(capsys, monkeypatch) -> None:
     assert call(monkeypatch, "graph", "consult") == 0
     printed = capsys.readouterr().out
     assert "subgraph knowledge" in printed
-    assert "graphs/consult.py" in printed.replace("\n", "")
+    assert "graphs/consult.py" in printed
 
 
 def test_another_graph_has_options_of_its_own(capsys, monkeypatch) -> None:
     assert call(monkeypatch, "graph", "solo") == 0
-    assert "graphs/solo.py" in capsys.readouterr().out.replace("\n", "")
+    assert "graphs/solo.py" in capsys.readouterr().out
     assert call(monkeypatch, "graph", "solo", "graph.options.budget=3") == 2
     assert "got ['budget'], allowed ['prompt']" in capsys.readouterr().err.replace("\n", " ")
 
@@ -191,7 +191,7 @@ def test_the_graph_of_a_configuration_is_the_one_that_is_drawn(tmp_path: Path, c
     )
     for arguments in ([], ["solo"], ["run.seed=1"]):
         assert call(monkeypatch, "graph", "--config", str(file), *arguments) == 0
-        printed = capsys.readouterr().out.replace("\n", "")
+        printed = capsys.readouterr().out
         assert "graphs/solo.py" in printed and "prompts/miniature.md" in printed
 
 

@@ -110,7 +110,7 @@ def graph(
     built = build_graphs(_config_of_graph(config, chosen, words))
     print(drawing(built.graph)["mermaid"])
     width = max(len(part) for part in built.files)
-    for part, file in built.files.items():    # the path comes last and whole: it is there to be copied
+    for part, file in built.files.items():  # the path comes last and whole: it is there to be copied
         print(f"{part:<{width}}  {built.fingerprints[part]}  {file}")
 
 

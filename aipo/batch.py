@@ -59,6 +59,11 @@ dr_grpo: over the longest completion allowed, so that length has no say (2503.20
 """
 
 
+def alive(rows: Iterable[Row], *, beta: float) -> list[Row]:
+    """Rows that have a gradient under a KL term of weight `beta`."""
+    return [row for row in rows if row.advantage != 0 or beta > 0]
+
+
 def denominators(rows: Sequence[Row], objective: str, window: Window) -> npt.NDArray[np.float32]:
     """One number > 0 for each row; shape (B,).
 

@@ -1,4 +1,4 @@
-"""A line chart as inline SVG: no library, no script, colours from the page's style sheet.
+"""A line chart as inline SVG: no library, no script; `STYLE` and its colours are the page's to bring.
 
 Written out by hand so that one drawing follows the reader's light or dark theme and stays a few
 kilobytes. Lines carry their names at the right end; a chart needs no legend to be read.
@@ -36,20 +36,23 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Maps data to pixels. `log` counts the horizontal axis in doublings, for pass@k."""
+    """Maps data to the pixels of a chart of `wide` × `high`. `log` counts the horizontal axis in doublings, for pass@k."""
 
     x_low: float
     x_high: float
     y_low: float
     y_high: float
     log: bool
+    wide: float
+    high: float
 
     def x(self, value: float) -> float:
         low, high, at = (math.log2(v) if self.log else v for v in (self.x_low, self.x_high, value))
-        return LEFT + (at - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (at - low) / (high - low) * (self.wide - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
+        share = (value - self.y_low) / (self.y_high - self.y_low)
+        return self.high - BOTTOM - share * (self.high - TOP - BOTTOM)
 
 
 def chart(
@@ -58,25 +61,31 @@ def chart(
     title: str,
     x_label: str,
     y_label: str,
+    x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     log: bool = False,
+    size: tuple[float, float] = (WIDTH, HEIGHT),
 ) -> str:
-    """The chart as an `<svg>` element. `y_range` fixes the vertical axis, else it starts at 0."""
+    """The chart as an `<svg>` element.
+
+    `x_range` is what the horizontal axis has to hold at least, so that small multiples share it; `y_range`
+    fixes the vertical axis, which else starts at 0.
+    """
+    wide, high = size
     seen = [line for line in lines if any(v is not None for v in line.y)]
     if not seen:
-        return _svg(
-            title, y_label, [f'<text class="empty" x="{WIDTH / 2}" y="{HEIGHT / 2}">nothing recorded</text>']
-        )
-    xs = [v for line in seen for v in line.x]
-    ticks = sorted(set(xs)) if log else nice_ticks(min(xs), max(xs))
-    low, high = y_range or (
+        nothing = f'<text class="empty" x="{wide / 2}" y="{high / 2}">nothing recorded</text>'
+        return _svg(title, y_label, [nothing], size)
+    xs = [*(x_range or ()), *(v for line in seen for v in line.x)]
+    ticks = sorted(set(xs)) if log else _ticks(xs)
+    bottom, top = y_range or (
         0.0,
         nice_ticks(0.0, max(v for line in seen for v in line.y if v is not None))[-1],
     )
-    frame = _Frame(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1.0, low, high, log)
-    axes = _axes(frame, ticks, nice_ticks(low, high), x_label)
+    frame = _Frame(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1.0, bottom, top, log, wide, high)
+    axes = _axes(frame, ticks, nice_ticks(bottom, top), x_label)
     marks = [mark for line in seen for mark in _marks(frame, line)]
-    return _svg(title, y_label, [*axes, *marks, *_names(frame, seen)])
+    return _svg(title, y_label, [*axes, *marks, *_names(frame, seen)], size)
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -90,6 +99,12 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def _ticks(xs: Sequence[float]) -> list[float]:
+    """Ticks for `xs`; between whole numbers, such as steps, there is nothing to mark."""
+    ticks = nice_ticks(min(xs), max(xs))
+    return [tick for tick in ticks if tick.is_integer()] if all(x == int(x) for x in xs) else ticks
+
+
 def smooth(values: Sequence[float | None], window: int) -> list[float | None]:
     """Centred moving average over `window` (odd) neighbours; gaps stay gaps and count nowhere."""
     half = window // 2
@@ -100,10 +115,10 @@ def smooth(values: Sequence[float | None], window: int) -> list[float | None]:
     return averages
 
 
-def _svg(title: str, y_label: str, parts: Sequence[str]) -> str:
+def _svg(title: str, y_label: str, parts: Sequence[str], size: tuple[float, float]) -> str:
     head = f'<text class="title" x="0" y="14">{escape(title)}</text><text class="label" x="0" y="33">{escape(y_label)}</text>'
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="chart" viewBox="0 0 {size[0]:g} {size[1]:g}" role="img" aria-label="{escape(title)}">'
         f"{head}{''.join(parts)}</svg>"
     )
 
@@ -113,15 +128,15 @@ def _axes(frame: _Frame, ticks_x: Sequence[float], ticks_y: Sequence[float], x_l
     for tick in ticks_y:
         y = frame.y(tick)
         kind = "axis" if tick == frame.y_low else "grid"
-        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{frame.wide - RIGHT:g}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y + 4:.1f}">{tick:g}</text>')
     for tick in ticks_x:
         if frame.x_low <= tick <= frame.x_high:
             parts.append(
-                f'<text class="tick mid" x="{frame.x(tick):.1f}" y="{HEIGHT - BOTTOM + 17}">{tick:g}</text>'
+                f'<text class="tick mid" x="{frame.x(tick):.1f}" y="{frame.high - BOTTOM + 17:g}">{tick:g}</text>'
             )
-    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
-    parts.append(f'<text class="label mid" x="{middle:.1f}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
+    middle = LEFT + (frame.wide - LEFT - RIGHT) / 2
+    parts.append(f'<text class="label mid" x="{middle:.1f}" y="{frame.high - 6:g}">{escape(x_label)}</text>')
     return parts
 
 
@@ -156,9 +171,9 @@ def _names(frame: _Frame, lines: Sequence[Line]) -> list[str]:
     """Names at the lines' ends, pushed apart where they would overlap."""
     ends = [next(v for v in reversed(line.y) if v is not None) for line in lines]
     order = sorted(range(len(lines)), key=lambda i: frame.y(ends[i]))
-    spots = spread([frame.y(ends[i]) for i in order], _LABEL_GAP, TOP, HEIGHT - BOTTOM)
+    spots = spread([frame.y(ends[i]) for i in order], _LABEL_GAP, TOP, frame.high - BOTTOM)
     return [
-        f'<text class="name {lines[i].colour}" x="{WIDTH - RIGHT + 8}" y="{spot + 4:.1f}">{escape(lines[i].name)}</text>'
+        f'<text class="name {lines[i].colour}" x="{frame.wide - RIGHT + 8:g}" y="{spot + 4:.1f}">{escape(lines[i].name)}</text>'
         for i, spot in zip(order, spots, strict=True)
     ]
 
@@ -173,3 +188,22 @@ def spread(spots: Sequence[float], gap: float, low: float, high: float) -> list[
         moved[i] = min(moved[i], ceiling)
         ceiling = moved[i] - gap
     return moved
+
+
+_COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5", "k0", "k1", "k2", "k3", "k4", "k5")
+STYLE = (
+    ".chart{width:100%;height:auto;display:block}"
+    '.chart text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:var(--soft)}'
+    ".chart .title{font-size:13px;font-weight:600;fill:var(--ink)}.chart .name{font-size:12px;font-weight:600;stroke:none}"
+    ".chart .mid,.chart .empty{text-anchor:middle}.chart .end{text-anchor:end}"
+    ".chart .grid{stroke:var(--line)}.chart .axis{stroke:var(--soft)}"
+    ".chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
+    ".chart .raw{fill:none;stroke-width:1;opacity:.28}.chart .band{stroke:none;opacity:.14}"
+    ".chart .dot{stroke:var(--page);stroke-width:1.5}"
+    + "".join(
+        f".chart :is(.line,.raw).{c}{{stroke:var(--{c})}}.chart :is(.name,.band,.dot).{c}{{fill:var(--{c})}}"
+        for c in _COLOURS
+    )
+    + ".chart .line.c0{stroke-dasharray:2 5}"
+)
+"""Style sheet of every chart. The page brings the colours: --page, --ink, --soft, --line and those of the lines."""

@@ -21,6 +21,14 @@ console = Console()
 INTERRUPTED = 130
 
 ConfigName = Annotated[str, typer.Option("--config", help="a preset (aipo, grpo, mask) or a YAML file")]
+TracesFolder = Annotated[Path, typer.Argument(help="a run, one of its evaluations, or a folder of traces")]
+Filters = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="only these: step=3..7 task= group= agent= mode= reward=0.5.. stop= failed=yes error= text=",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
 
 
@@ -125,6 +133,131 @@ def _config_of_graph(config: str, name: str | None, overrides: list[str]) -> "Co
     if name == loaded.graph.name:
         return loaded
     return load_config(config, [f"graph={json.dumps({'name': name})}", *overrides])
+
+
+@app.command()
+def traces(
+    folder: TracesFolder,
+    filters: Filters = None,
+    groups: Annotated[bool, typer.Option("--groups", help="list groups: the rollouts of a task")] = False,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="traces: step, newest, reward, -reward, tokens, consults; groups: interesting, step, ..."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="how many to list")] = 30,
+    show: Annotated[
+        str | None, typer.Option(help="print the trace with this id, coloured by producer")
+    ] = None,
+    sql: Annotated[str | None, typer.Option(help="a query of DuckDB; the view is called traces")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="lines of JSON")] = False,
+) -> None:
+    """Lists and filters traces, prints one, or queries them with SQL."""
+    from aipo import listing
+    from aipo.catalogue import Catalogue
+    from aipo.filters import parse_filter
+    from aipo.store import traces_in
+
+    where = parse_filter(filters or ())
+    catalogue = Catalogue(traces_in(folder), resident=False)
+    if sql is not None:
+        listing.print_query(catalogue, sql, as_json=as_json, console=console)
+    elif show is not None:
+        listing.print_trace(catalogue, show, as_json=as_json, console=console)
+    else:
+        of, first = (listing.print_groups, "interesting") if groups else (listing.print_traces, "step")
+        of(catalogue, where, order=order or first, limit=limit, as_json=as_json, console=console)
+
+
+@app.command()
+def export(
+    folder: TracesFolder,
+    filters: Filters = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="jsonl: raw traces; sft: rewarded conversations; preference: pairs for DPO; dataset: a folder to push"
+        ),
+    ] = "jsonl",
+    out: Annotated[
+        Path | None, typer.Option(help="file, or folder of a dataset; default: exports/FORMAT in the folder")
+    ] = None,
+    agents: Annotated[
+        str,
+        typer.Option(
+            help="sft, preference: cut consults out, keep them inline, or make each reply a turn of the user's"
+        ),
+    ] = "cut",
+    min_reward: Annotated[float, typer.Option(help="sft: only traces with more reward than this")] = 0.0,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="sft, preference: leave out what was said before")
+    ] = False,
+    margin: Annotated[float, typer.Option(min=0, help="preference: least difference of rewards")] = 0.0,
+    pairs: Annotated[
+        int, typer.Option(min=0, help="preference: most pairs of a group, the widest first; 0 = all")
+    ] = 1,
+    eos: Annotated[
+        str | None,
+        typer.Option(
+            help="text of the end-of-sequence token; default: the run's tokenizer's", show_default=False
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="write over what an export left there")] = False,
+) -> None:
+    """Writes traces in formats for others: raw, SFT, DPO, or a data set with a card."""
+    from aipo.export import export_run
+    from aipo.filters import parse_filter
+
+    export_run(
+        folder,
+        format,
+        console=console,
+        out=out,
+        where=parse_filter(filters or ()),
+        agents=agents,
+        min_reward=min_reward,
+        unique=unique,
+        margin=margin,
+        pairs=pairs or None,
+        eos=eos,
+        force=force,
+    )
+
+
+@app.command()
+def view(
+    folder: Annotated[Path, typer.Argument(help="a run, or a folder with runs in it")],
+    host: Annotated[
+        str, typer.Option(help="address to bind; another than loopback needs a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any that is free")] = 8765,
+    token: Annotated[
+        str | None,
+        typer.Option(help="what a reader has to bring; made up where one is needed", show_default=False),
+    ] = None,
+    static: Annotated[
+        Path | None,
+        typer.Option(help="write a static site to this folder instead of serving", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="static: the most traces of each run", show_default=False)
+    ] = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="open the browser")] = False,
+) -> None:
+    """Shows runs, traces and tokens in the browser, live while training; or writes a static site of them."""
+    from aipo.viewer import serve
+
+    serve.view(
+        folder,
+        host=host,
+        port=port,
+        token=token,
+        static=static,
+        limit=limit,
+        open_browser=open_browser,
+        console=console,
+    )
 
 
 def main() -> None:

@@ -241,9 +241,15 @@ def _build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     offered = {"max_retries": 0} if inspect.isclass(loaded.function) else {"seed": seed}
     model = _call(loaded, {**config.options, **secrets}, where, **offered)
+    label, settings = chat_identity(config)
+    return ChatModel(model=model, name=label, settings=settings)
+
+
+def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:
+    """Name and settings of an agent's chat model, as calls record them."""
     label = str(config.options.get("model", config.model))
     # The class too: a cached reply of one provider is not another's, though the model's name be the same.
-    return ChatModel(model=model, name=label, settings={"class": config.model, **config.options})
+    return label, {"class": config.model, **config.options}
 
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -144,6 +144,7 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="AdamW's weight decay")
     max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
     save_every: int | None = Field(20, ge=1, description="generation steps between checkpoints; null = none")
+    lessons: bool = Field(True, description="keep what the loss did with each token, for the viewer")
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:

@@ -153,6 +153,8 @@ def _last_words(console: Console, out: Path, report: Path, first: str) -> None:
         f"\nreport    {report}\nsummary   {out / 'summary.json'}\n\nNext:", highlight=False, soft_wrap=True
     )
     for command, what in (
+        (f"aipo view {out}", "every trace of it, in the browser"),
+        (f"aipo traces {out / first} agent=knowledge", "or in the terminal"),
         ("aipo graph consult", "the rollout as a state machine, and the files to edit"),
         ("aipo init my && cd my", "your own copy of the graphs, prompts and environments"),
         ("aipo train --config aipo run.out=runs/floor method.coefficient=floor", "another coefficient"),

@@ -8,6 +8,7 @@
     ├── TaskError          a task that cannot be used (no prompt, no answer)
     ├── PolicyError        the policy could not sample, or sampled what cannot be trained on
     ├── AgentError         a collaborating agent failed for good
+    ├── ReplayError        a replay needs a live call, and may make none
     ├── TrainError         rows, settings or a checkpoint that cannot be trained on
     └── RunError           a run folder that is in the way, is missing or is not a run
 
@@ -46,6 +47,10 @@ class PolicyError(AipoError, RuntimeError):
 
 class AgentError(AipoError, RuntimeError):
     """A collaborating agent failed after its retries."""
+
+
+class ReplayError(AipoError, LookupError):
+    """A replay asks something that was not recorded, and no live model may answer."""
 
 
 class TrainError(AipoError, RuntimeError):

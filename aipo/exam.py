@@ -16,7 +16,7 @@ from aipo.errors import ConfigError, RunError
 from aipo.evaluate import evaluate
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
-from aipo.run import RunFolder, write_json, writing
+from aipo.run import RunFolder, keep_tokenizer, write_json, writing
 from aipo.store import TraceStore
 from aipo.trace import Mode, Trace
 
@@ -80,6 +80,7 @@ def evaluate_policy(
 ) -> dict[str, dict[str, Any]]:
     """Loads `model` and evaluates it; see `evaluate_with`."""
     policy = build_policy(config, model)
+    keep_tokenizer(folder, policy.tokenizer.inner.save_pretrained)
     engine = build_engine(config, build_graphs(config), policy, run_id=f"{folder.path.name}-{name}")
     settle()
     return evaluate_with(config, engine, folder, name, note)
@@ -97,11 +98,14 @@ def evaluate_with(
     total = sum(sizes.values()) * len(settings)
     done = 0
     results: dict[str, dict[str, Any]] = {split: {} for split in splits}
-    with TraceStore(folder.evaluation(name).with_suffix("")) as store:
+    decode = engine.policies["policy"].tokenizer.decode
+    kept: list[Trace] = []
+    with TraceStore(folder.evaluation(name).with_suffix(""), decode=decode) as store:
 
         def keep_first(trace: Trace) -> None:
             if trace.index == 0:
                 store.append(trace)
+                kept.append(trace)
 
         store.begin(0)
         for split, setting in product(splits, settings):
@@ -119,6 +123,7 @@ def evaluate_with(
             )
             results[split][setting] = evaluation.to_dict()
             done += sizes[split]
+        store.seal(0, kept)
     write_json(folder.evaluation(name), results)
     return results
 

@@ -1,4 +1,4 @@
-"""The figures of a report: policies with their scores and metrics, and the charts of them."""
+"""The figures of a report: policies with their scores and metrics, the table and the charts of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +50,46 @@ class Arm:
 
     def score(self, split: str, setting: str) -> Score | None:
         return next((s for s in self.scores if (s.split, s.setting) == (split, setting)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One number of a table and its 95 % interval, if it has one."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, score: Score | None, k: int) -> "Cell | None":
+        """pass@k of `score`, or None if nobody measured it."""
+        if score is None or k not in score.pass_at:
+            return None
+        return cls(score.pass_at[k], score.interval.get(k))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: a cell for each arm, None where it was not measured."""
+
+    label: str
+    cells: tuple[Cell | None, ...]
+
+
+def table(arms: Sequence[Arm]) -> Iterable[tuple[str, list[Row]]]:
+    """Split by split: pass@1 under every setting, and the largest k where no agent helps."""
+    for split in splits_of(arms):
+        rows: list[Row] = []
+        for setting in SETTINGS:
+            scores = [arm.score(split, setting) for arm in arms]
+            for k in _shown_ks(scores, setting):
+                label = f"{SETTINGS[setting]}, pass@{k}"
+                rows.append(Row(label, tuple(Cell.of(s, k) for s in scores)))
+        yield SPLITS.get(split, split), rows
+
+
+def _shown_ks(scores: Sequence[Score | None], setting: str) -> list[int]:
+    ks = sorted({k for s in scores if s is not None for k in s.pass_at})
+    return ks[:1] if setting == "assisted" else sorted({*ks[:1], *ks[-1:]})
 
 
 def splits_of(arms: Sequence[Arm]) -> list[str]:

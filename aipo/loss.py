@@ -10,7 +10,7 @@ decided here. With policy tokens alone the loss equals TRL's, for every objectiv
          = −A·v·exp(log π − sg(log π))          distilled   v a number, A > 0 only
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ QUANTITIES: tuple[str, ...] = (
     "clip",
     "kl",
     "importance",
+    "importance_squared",
     "drift",
     "drift_tokens",
 )
@@ -106,23 +107,52 @@ class LossInputs:
     recomputed: bool = False
     reference_B_T: Tensor | None = None
 
+    @classmethod
+    def of(
+        cls, batch: Mapping[str, Tensor], logprobs_B_T: Tensor, entropies_B_T: Tensor, *, fresh: bool
+    ) -> "LossInputs":
+        """A batch (`aipo.batch.collate`) and its scores.
+
+        It may hold `old_per_token_logps`, recomputed, and `ref_per_token_logps`. `fresh` says that the
+        current policy is the one that sampled.
+        """
+        old = batch.get("old_per_token_logps")
+        return cls(
+            logprobs_B_T=logprobs_B_T,
+            entropies_B_T=entropies_B_T,
+            behaviour_B_T=batch["behaviour"],
+            codes_B_T=batch["codes"],
+            advantages_B=batch["advantages"],
+            denominators_B=batch["denominators"],
+            trainer_B_T=old if old is not None else logprobs_B_T.detach() if fresh else None,
+            recomputed=old is not None,
+            reference_B_T=batch.get("ref_per_token_logps"),
+        )
+
 
 class LossOutput(NamedTuple):
-    """The loss and what the metrics are made of.
+    """The loss, what the metrics are made of, and what became of each token.
 
     Args:
-        loss: scalar.
+        loss: scalar; the only part that carries a gradient.
         sums_R_K: float32 sums over tokens, by role (`ROLES`) and quantity (`QUANTITIES`).
         drift_max: largest |Δ log-prob| between sampler and trainer; 0 where not known.
+        weights_B_T: w of A·∇log π. Policy tokens: ratio × importance, 0 where clipped, without the KL
+            term. Agent and distilled tokens: their coefficient. 0 on all others.
+        ratios_B_T: π/π_old of policy tokens; NaN on all others.
+        clipped_B_T: where the clip removed a policy token's gradient or changed an agent token's weight.
     """
 
     loss: Tensor
     sums_R_K: Tensor
     drift_max: Tensor
+    weights_B_T: Tensor
+    ratios_B_T: Tensor
+    clipped_B_T: Tensor
 
 
 class Policy(NamedTuple):
-    """Terms of policy tokens, the weight of ∇log π in them, the ratio, and where the clip acted; (B, T)."""
+    """Terms of policy tokens, the weight of A·∇log π in them, the ratio, and where the clip acted; (B, T)."""
 
     terms: Tensor
     weights: Tensor
@@ -141,8 +171,7 @@ def ppo_clip(log_ratio_B_T: Tensor, policy_B_T: Tensor, advantages_B_1: Tensor, 
     terms = -torch.minimum(ratio * advantages_B_1, clip * advantages_B_1)
     low, high = ratio < 1 - how.clip_low, ratio > 1 + how.clip_high
     clipped = policy_B_T & ((low & (advantages_B_1 < 0)) | (high & (advantages_B_1 > 0)))
-    weights = (ratio * advantages_B_1.abs()).masked_fill(clipped, 0.0)
-    return Policy(terms, weights.detach(), ratio, clipped)
+    return Policy(terms, ratio.detach().masked_fill(clipped, 0.0), ratio, clipped)
 
 
 OBJECTIVES: dict[str, Objective] = {"grpo": ppo_clip, "dapo": ppo_clip, "dr_grpo": ppo_clip}
@@ -185,6 +214,8 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
     terms = torch.where(policy, sampled, given).masked_fill(~trained, 0.0) / inputs.denominators_B[:, None]
 
     with torch.no_grad():
+        clipped = torch.where(policy, own.clipped, clipped & agent)
+        weights = torch.where(policy, own.weights * importance, weights).masked_fill(~trained, 0.0)
         drift = (trainer - behaviour).abs()
         known = torch.full_like(drift, float(inputs.trainer_B_T is not None))
         sums = _sums(
@@ -192,16 +223,18 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
             tokens=torch.ones_like(drift),
             entropy=torch.where(trained, inputs.entropies_B_T, 0.0),
             probability=pi,
-            weight=torch.where(policy, own.weights * importance, advantages.abs() * weights),
+            weight=advantages.abs() * weights,
             loss=terms.abs(),
             ratio=own.ratios,
-            clip=torch.where(policy, own.clipped, clipped & agent),
+            clip=clipped,
             kl=kl,
             importance=importance,
+            importance_squared=importance.square(),
             drift=drift,
             drift_tokens=known,
         )
-    return LossOutput(terms.sum(), sums, drift.max())
+        ratios = torch.where(policy, own.ratios, torch.nan)
+    return LossOutput(terms.sum(), sums, drift.max(), weights, ratios, clipped)
 
 
 def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:

@@ -33,6 +33,10 @@ METRICS: dict[str, Metric] = {
     "importance": Metric(
         "Σ min(π_old/μ, C) / n", "Mean correction from sampler to trainer; only where it is on."
     ),
+    "ess": Metric(
+        "(Σ c_t)² / (n · Σ c_t²), c = min(π_old/μ, C)",
+        "Effective share of the policy tokens under that correction; 1 is on-policy.",
+    ),
     "drift/mean": Metric("Σ |log π_old − log μ| / n", "Sampler against trainer, same weights; 0 is exact."),
     "drift/max": Metric("max |log π_old − log μ|", "The worst token of it."),
     "loss": Metric("Σ_b 1/denominator_b · Σ_t term_bt", "The loss, mean of the logged steps."),
@@ -97,12 +101,17 @@ def loss_metrics(
     if count := sums["policy"]["tokens"]:
         values |= {f"{name}/policy": sums["policy"][name] / count for name in ("ratio", "clip")}
         values |= {"kl": sums["policy"]["kl"] / count} if kl else {}
-        values |= {"importance": sums["policy"]["importance"] / count} if importance else {}
+        values |= _correction(sums["policy"]) if importance else {}
     if count := sums["agent"]["tokens"]:
         values["clip/agent"] = sums["agent"]["clip"] / count
     if count := sums["policy"]["drift_tokens"]:
         values |= {"drift/mean": sums["policy"]["drift"] / count, "drift/max": drift_max}
     return values
+
+
+def _correction(sums: Mapping[str, float]) -> dict[str, float]:
+    count, total, squares = sums["tokens"], sums["importance"], sums["importance_squared"]
+    return {"importance": total / count, "ess": total**2 / (count * squares) if squares else 0.0}
 
 
 def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> dict[str, float]:

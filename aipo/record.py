@@ -95,7 +95,7 @@ class Record:
         return {policy: self._ending(policy, reward_weights) for policy in policies}
 
     def _ending(self, policy: str, reward_weights: Mapping[str, float]) -> Ending:
-        _check_context(policy, self.segments(policy), self.consults(policy))
+        check_context(policy, self.segments(policy), self.consults(policy))
         parts = self.state["reward_parts"][policy]
         if parts is None:
             return Ending(StopReason.UNSCORED, error="the environment could not score the answer")
@@ -154,7 +154,7 @@ def _check_state(state: Mapping[str, Any], policies: Sequence[str], known: Colle
         raise GraphError(one_of("policies of consults", strangers, policies, where))
 
 
-def _check_context(policy: str, segments: Sequence[Segment], consults: Sequence[Consult]) -> None:
+def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[Consult]) -> None:
     where = f"the context of policy {policy!r}"
     if segments[0].role is not Role.PROMPT:
         raise TraceError(one_of("first segment", segments[0].role.value, "prompt", where))

@@ -15,9 +15,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from aipo import render
-from aipo.draw import graph_svg
-from aipo.figures import SETTINGS, SPLITS, Arm, Score, colour, learning_curves, pass_at_charts, splits_of
+from aipo import chart, draw, figures, render
+from aipo.figures import SPLITS, Arm, Cell, Row, colour, learning_curves, pass_at_charts, splits_of
 from aipo.run import RunFolder, write_text
 from aipo.store import TraceStore
 from aipo.story import Example, tell
@@ -104,10 +103,10 @@ def write_report(folder: Path, report: Report) -> Path:
         sections=list(table(report)),
         curves=[Markup(svg) for svg in learning_curves(report.arms, agents)],
         pass_at=[Markup(svg) for svg in pass_at_charts(report.columns)],
-        graph=Markup(graph_svg(report.drawing)) if report.drawing else None,
+        graph=Markup(draw.graph_svg(report.drawing)) if report.drawing else None,
         legend=Markup(render.legend_html([e.trace for e in report.examples], agents)),
         examples=[_example(e, report.decode, agents) for e in report.examples],
-        trace_style=Markup(render.STYLE),
+        style=Markup(f"{chart.STYLE}\n{draw.STYLE}\n{render.STYLE}"),
         colours=[colour(i) for i in range(len(report.columns))],
     )
     path = folder / "report.html"
@@ -115,29 +114,9 @@ def write_report(folder: Path, report: Report) -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One number of the table and its 95 % interval, if it has one."""
-
-    value: float
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    label: str
-    cells: tuple[Cell | None, ...]
-
-
 def table(report: Report) -> Iterable[tuple[str, list[Row]]]:
-    """The table, split by split: pass@1 under every setting, and the largest k where no agent helps."""
-    for split in splits_of(report.columns):
-        rows: list[Row] = []
-        for setting in SETTINGS:
-            scores = [arm.score(split, setting) for arm in report.columns]
-            for k in _shown_ks(scores, setting):
-                rows.append(Row(f"{SETTINGS[setting]}, pass@{k}", tuple(_cell(s, k) for s in scores)))
-        yield SPLITS.get(split, split), rows
+    """What each policy can do, split by split; see `aipo.figures.table`."""
+    return figures.table(report.columns)
 
 
 def headline(report: Report) -> Mapping[str, Any] | None:
@@ -146,7 +125,7 @@ def headline(report: Report) -> Mapping[str, Any] | None:
     if not splits:
         return None
     scores = [arm.score(splits[0], "solo") for arm in report.columns]
-    before, after, *others = (_cell(s, 1) for s in scores)
+    before, after, *others = (Cell.of(s, 1) for s in scores)
     if before is None or after is None:
         return None
     rivals = [(arm.name, c) for arm, c in zip(report.arms[1:], others, strict=True) if c is not None]
@@ -159,17 +138,6 @@ def _agents(report: Report) -> list[str]:
     names = {key.removeprefix("consults/") for key in asked}
     names |= set(render.agent_order(e.trace for e in report.examples))
     return sorted(names, key=lambda name: (name == "unknown", name))
-
-
-def _shown_ks(scores: Sequence[Score | None], setting: str) -> list[int]:
-    ks = sorted({k for s in scores if s is not None for k in s.pass_at})
-    return ks[:1] if setting == "assisted" else sorted({*ks[:1], *ks[-1:]})
-
-
-def _cell(score: Score | None, k: int) -> Cell | None:
-    if score is None or k not in score.pass_at:
-        return None
-    return Cell(score.pass_at[k], score.interval.get(k))
 
 
 def _example(example: Example, decode: render.Decode, agents: Sequence[str]) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ from aipo.text import error_text
 from aipo.trace import StopReason, Trace
 
 OnTrace = Callable[[Trace], None]
+Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
 
 
 def settle() -> None:
@@ -57,6 +58,7 @@ class RolloutEngine:
         fingerprints: of graph and prompts, copied to every trace.
         forbidden_ids: ids that are masked where a spec forbids.
         recursion_limit: LangGraph's limit of super-steps, a guard against a graph that never ends.
+        adapt: gives a rollout a context of its own: policies and chat models that answer for it alone.
 
     Raises:
         GraphError: the graph breaks the contract.
@@ -75,6 +77,7 @@ class RolloutEngine:
     fingerprints: Mapping[str, str]
     forbidden_ids: tuple[int, ...] = ()
     recursion_limit: int = 10_000
+    adapt: Adapt | None = None
 
     def __post_init__(self) -> None:
         check_graph(self.graph, str(getattr(self.graph, "name", None)))
@@ -151,18 +154,20 @@ class RolloutEngine:
             seed=spec.seed,
             forbidden_ids=self.forbidden_ids if spec.forbid else (),
         )
+        if self.adapt is not None:
+            context = self.adapt(spec, context)
         record = Record(context.started)
         deadline = asyncio.timeout(self.deadline)
         interrupt: BaseException | None = None
         try:
             async with deadline:
                 await self._follow(context, record)
-            endings = record.endings(self.policies, self.reward_weights)
+            endings = record.endings(context.policies, self.reward_weights)
         except BaseException as error:  # the one place where what went wrong becomes data
             interrupt = None if isinstance(error, Exception) else error
             failure = self._failure(error, record, late=deadline.expired())
-            seen = [name for name in self.policies if record.segments(name)]
-            endings = dict.fromkeys(seen or list(self.policies)[:1], failure)
+            seen = [name for name in context.policies if record.segments(name)]
+            endings = dict.fromkeys(seen or list(context.policies)[:1], failure)
         traces = self._traces(spec, began, context, record, endings)
         for trace in traces:
             on_trace(trace)
@@ -216,7 +221,7 @@ class RolloutEngine:
                 policy=policy,
                 task=asdict(spec.task),
                 seed=spec.seed,
-                sampling=asdict(self.sampling),
+                sampling=asdict(context.sampling),
                 forbidden_ids=context.forbidden_ids,
                 segments=segments,
                 consults=record.consults(policy),

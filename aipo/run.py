@@ -3,18 +3,21 @@
 config.yaml      resolved configuration (names of secret variables, never their values)
 manifest.json    versions; file and fingerprint of every graph and prompt
 graph.json       the drawing of the graph, so that no viewer has to import it
+tokenizer/       the policy's, so that every reader can tell a token's text
 traces/          every trace, as it finished
+lessons/         what the trainer did with each token of them
 metrics.jsonl    one line per optimiser step
 checkpoints/     at generation boundaries
 model/           the trained policy
 evaluations/     one JSON file per evaluation
+exports/         what `aipo export` wrote
 """
 
 import errno
 import json
 import os
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +78,14 @@ class RunFolder:
         return self.path / "traces"
 
     @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def lessons(self) -> Path:
+        return self.path / "lessons"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -96,6 +107,35 @@ class RunFolder:
             return []
         text = self.metrics.read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def keep_tokenizer(folder: RunFolder, save: Callable[[str], object]) -> None:
+    """Has the policy's tokenizer saved into the folder, unless it is there; whole or not at all.
+
+    Raises:
+        RunError: the disk is full or broken, or the folder cannot be written.
+    """
+    if folder.tokenizer.is_dir():
+        return
+    with writing("saving the tokenizer", folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.path, prefix=".tokenizer.") as draft:
+            save(f"{draft}/tokenizer")
+            os.replace(f"{draft}/tokenizer", folder.tokenizer)
+
+
+def run_of(traces: Path) -> RunFolder:
+    """The folder with what is known of the run that these traces are from: RUN/traces, RUN/evaluations/NAME,
+    or a folder of traces that stands by itself."""
+    if traces.parent.name == "evaluations":
+        return RunFolder(traces.parent.parent)
+    return RunFolder(traces.parent if traces.name == "traces" else traces)
+
+
+def tokenizer_of(run: RunFolder) -> Path | None:
+    """The folder of the run's tokenizer; a trained policy has one, too. None where there is none."""
+    folders = (run.tokenizer, run.model)
+    return next((folder for folder in folders if (folder / "tokenizer.json").is_file()), None)
 
 
 def taken(path: Path) -> bool:

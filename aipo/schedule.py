@@ -4,16 +4,18 @@ A *generation* is what one call of `RowSource.rows` gives; it is one epoch of th
 is trained in `updates` optimiser steps (times `iterations`), each of one or more micro-batches.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers.trainer_utils import SaveStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
 from aipo.errors import TrainError
 from aipo.loss import LossSettings
+from aipo.row import Row
 from aipo.source import RowSource
 
 # TRL turns it on. transformers renamed it in the middle of the range that we support.
@@ -60,6 +62,17 @@ class Schedule:
     def place(self, micro_step: int) -> int:
         """Where in its generation a micro-step is, from 0."""
         return micro_step % (self.steps * self.accumulation)
+
+    def deal(self, rows: Sequence[Row], *, seed: int, generation: int) -> list[list[Row]]:
+        """The rows of each micro-batch: shuffled, dealt out to the optimiser steps, and in each of them
+        sorted by length, so that little is padding. Numbers need not divide: every row has its denominator."""
+        order = np.random.default_rng([seed, generation]).permutation(len(rows))
+        dealt: list[list[Row]] = []
+        for of_update in np.array_split(order, self.updates):
+            by_length = sorted(of_update.tolist(), key=lambda i: len(rows[i]))
+            for of_batch in np.array_split(np.array(by_length, dtype=np.int64), self.accumulation):
+                dealt.append([rows[i] for i in of_batch])
+        return dealt
 
 
 def arguments(

@@ -140,6 +140,35 @@ class LiveSource:
         self.advance(version)
 
 
+@dataclass(kw_only=True)
+class StoredSource:
+    """Rows from traces that are there already: offline training. Behaviour log-probs stay as recorded.
+
+    Args:
+        read: generation to its traces.
+        credit: gives advantages.
+        make: credited traces and metrics of the generation to its rows.
+        keep, advance: see `LiveSource`.
+    """
+
+    read: Callable[[int], Sequence[Trace]]
+    credit: Callable[[Sequence[Trace]], Credited]
+    make: Callable[[Credited, Mapping[str, float]], StepRows]
+    keep: Callable[[int, Sequence[Trace]], None]
+    advance: Callable[[int], None]
+    shared: bool = False
+
+    def rows(self, step: int) -> StepRows:
+        started = time.perf_counter()
+        credited = self.credit(self.read(step))
+        self.keep(step, credited.traces)
+        _refuse_ruin(credited.traces, step)
+        return self.make(credited, {"seconds/rows": time.perf_counter() - started})
+
+    def updated(self, version: int) -> None:
+        self.advance(version)
+
+
 def _refuse_ruin(traces: Sequence[Trace], step: int) -> None:
     """A failed rollout is data; a generation of nothing else is a run that does not work.
 

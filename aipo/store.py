@@ -1,122 +1,143 @@
-"""The trace store: traces reach the disk as their rollouts end.
+"""The trace store: traces reach the disk as their rollouts end, and stay there as Parquet.
 
-One file of JSON lines per step, one trace per line. A line is written at once and synchronised within
-two seconds: a killed process loses nothing that was finished, a dead machine at most two seconds. The
-class is the seam behind which another format can come.
+traces/step-00012-00000.parquet            step 12 of process 0: immutable, zstd (`aipo.schema`)
+traces/_journal/step-00012-00000.jsonl     the same while the step is in flight (`aipo.journal`)
+traces/_superseded/                        what a step that was done over had left
+
+A step's file takes its name before its journal goes, and readers look for journals first: they see every
+finished trace at any time, and none twice. DuckDB, `datasets`, polars and pandas read `traces/*.parquet`.
 """
 
-import os
 import re
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from aipo.errors import RunError, TraceError
+from aipo.journal import Journal, read_journal, to_line
+from aipo.schema import FLOAT_COLUMNS, INDEX, Stored, check_version, from_table, to_table
+from aipo.stepfiles import StepFile, StepFiles, on_disk, supersede
 from aipo.trace import Trace
 
-SYNC_AFTER_S = 1.0
-_STEP_FILE = re.compile(r"step-(\d{5,})\.jsonl")
+_TOKENS_PER_GROUP = 1 << 17
+_JOURNAL = re.compile(r"step-(\d{5,})-(\d{5,})\.jsonl")
+
+
+class Listing(NamedTuple):
+    """What a folder holds at one moment. A step in flight has a journal and no file yet."""
+
+    sealed: list[StepFile]
+    journals: list[StepFile]
 
 
 class TraceStore:
-    """Traces of one run, by step: `folder/step-00012.jsonl`. One process writes, any number may read.
+    """Traces of one run. Every process writes files of its own; any number may read.
 
-    Whoever does steps over (a run that resumes) says `begin`. What an earlier attempt left of that
-    step and of later ones is then renamed to `step-00012.attempt-1.jsonl` and no longer read: no trace
-    is lost, and none is read twice.
+    Whoever does steps over (a run that resumes) says `begin`. What an earlier attempt left of that step
+    and of later ones then moves to `_superseded/`: no trace is lost, and none is read twice.
 
     Args:
         folder: made with the first trace.
+        decode: token ids to text; the texts of the segments are stored for those who only read.
+        process: whose files are written.
 
     Attributes:
-        torn: places (`file:line`) of half lines that reading has met so far and left out. Only a last
-            line can be one; it is what a process leaves that is killed while it writes.
+        torn: places of half lines that reading has met so far and left out.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        decode: Callable[[npt.NDArray[np.int32]], str] | None = None,
+        process: int = 0,
+    ) -> None:
         self.folder = folder
         self.torn: set[str] = set()
-        self._file: _StepFile | None = None
+        self._decode = decode
+        self._files = StepFiles(folder, process)
+        self._journal: Journal | None = None
 
     def append(self, trace: Trace) -> None:
-        """Writes one trace to the file of its step.
+        """Writes one trace to the journal of its step.
 
         Raises:
-            RunError: the disk is full or fails. What was written before stays readable.
+            RunError: the step is sealed, or the disk is full or fails. What was written before stays readable.
             TraceError: the trace holds something that JSON cannot.
         """
-        line = trace.to_json() + b"\n"
-        path = self._path(trace.step)
-        if self._file is not None and self._file.path != path:
+        line = to_line(self._with_texts(trace))
+        path = self._journal_path(trace.step)
+        if self._journal is not None and self._journal.path != path:
             self.close()
-        with self._disk(f"writing trace {trace.trace_id!r}"):
-            if self._file is None:
-                self._file = _StepFile(path)
-            self._file.append(line)
+        with on_disk(f"writing trace {trace.trace_id!r}", self.folder):
+            if self._journal is None:
+                self._refuse_sealed(trace.step)
+                self._journal = Journal(path)
+            self._journal.append(line)
 
     def seal(self, step: int, traces: Sequence[Trace]) -> None:
-        """Replaces what was appended of `step` by the same traces with what became known afterwards
-        (their advantages). The file changes whole or not at all.
+        """Makes a step's traces, with what became known after they had finished, its Parquet file.
 
         Raises:
-            RunError: the disk is full or fails. What was appended stays.
+            RunError: the step is sealed already, or the disk is full or fails. The journal stays then.
         """
         self.close()
-        path = self._path(step)
-        draft = path.with_suffix(".draft")
-        with self._disk(f"sealing step {step}"):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with draft.open("wb") as file:
-                    file.writelines(trace.to_json() + b"\n" for trace in traces)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+        if not traces:
+            return
+        table = to_table([self._with_texts(trace) for trace in traces])
+        self._files.publish(step, table, **_layout(table))
+        with on_disk(f"sealing step {step}", self.folder):
+            self._journal_path(step).unlink(missing_ok=True)
 
     def begin(self, step: int) -> None:
-        """Sets aside what an earlier attempt left of `step` and of later steps.
+        """Sets aside what an earlier attempt of this process left of `step` and of later steps.
 
         Raises:
-            RunError: a file cannot be closed or renamed.
+            RunError: a file cannot be closed or moved.
         """
         self.close()
-        with self._disk(f"setting aside steps from {step}"):
-            for later in self.steps():
-                if later >= step:
-                    path = self._path(later)
-                    path.rename(_free_name(path))
+        self._files.set_aside(step)
+        with on_disk(f"setting aside steps from {step}", self.folder):
+            for journal in _journals(self.folder):
+                if journal.process == self._files.process and journal.step >= step:
+                    supersede(journal.path, self.folder)
 
     def read(self, step: int | None = None) -> Iterator[Trace]:
-        """Traces of `step`, or of all steps in order; within a step as they finished.
+        """Traces of `step`, or of all steps in order; see `stored`."""
+        return (stored.trace for stored in self.stored(step))
+
+    def stored(self, step: int | None = None) -> Iterator[Stored]:
+        """Traces and their texts, of `step` or of all steps in order.
 
         Raises:
-            TraceError: a line that is not a half last one is no trace; names file and line.
+            TraceError: a file or a line is no trace; names file and place. A half last line of a journal is
+                left out (`torn`).
         """
         for number in self.steps() if step is None else [step]:
-            path = self._path(number)
-            if path.exists():
-                yield from self._read(path)
+            for file in self._of(number):
+                yield from self._read(file)
 
     def steps(self) -> list[int]:
         """Steps that have traces, in order."""
-        found = (_STEP_FILE.fullmatch(path.name) for path in self.folder.glob("step-*.jsonl"))
-        return sorted(int(match[1]) for match in found if match)
+        listing = list_traces(self.folder)
+        return sorted({file.step for files in listing for file in files})
 
     def close(self) -> None:
-        """Synchronises what was written. Appending afterwards opens the file again.
+        """Synchronises the journal. Appending afterwards opens it again.
 
         Raises:
             RunError: the disk is full or fails.
         """
-        file, self._file = self._file, None
-        if file is not None:
-            with self._disk(f"closing {file.path.name}"):
-                file.close()
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            with on_disk(f"closing {journal.path.name}", self.folder):
+                journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -126,100 +147,105 @@ class TraceStore:
     ) -> None:
         self.close()
 
-    def _read(self, path: Path) -> Iterator[Trace]:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                try:
-                    trace = Trace.from_json(line, where)
-                except TraceError:
-                    if line.endswith(b"\n"):
-                        raise
-                    self.torn.add(where)
-                else:
-                    yield trace
+    def _of(self, step: int) -> list[StepFile]:
+        listing = list_traces(self.folder)
+        return [file for files in listing for file in files if file.step == step]
 
-    def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:05d}.jsonl"
-
-    @contextmanager
-    def _disk(self, what: str) -> Generator[None]:
+    def _read(self, file: StepFile) -> Iterator[Stored]:
+        if file.path.suffix == ".parquet":
+            yield from read_file(file.path)
+            return
         try:
-            yield
-        except OSError as error:
+            yield from [stored for stored, _ in read_journal(file.path, self.torn)]
+        except FileNotFoundError:  # sealed since it was listed
+            sealed = file.path.parents[1] / file.path.with_suffix(".parquet").name
+            yield from read_file(sealed) if sealed.exists() else ()
+
+    def _with_texts(self, trace: Trace) -> Stored:
+        if self._decode is None:
+            return Stored(trace, None)
+        return Stored(trace, tuple(self._decode(s.token_ids) for s in trace.segments))
+
+    def _refuse_sealed(self, step: int) -> None:
+        """What is added to a sealed step would be seen by nobody."""
+        if (file := self._files.path(step)).exists():
             raise RunError(
-                f"{what}: got {error}, allowed a folder that can be written, in {self.folder}. "
-                "Finished traces are kept there. Make room (or mend the disk), then resume the run."
-            ) from error
+                f"trace of step {step}: got a step that {file} has sealed, allowed another (or `begin`)"
+            )
+
+    def _journal_path(self, step: int) -> Path:
+        return self.folder / "_journal" / self._files.path(step).with_suffix(".jsonl").name
 
 
-class _StepFile:
-    """An open file of lines. After an error it holds what it held before."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._size = _mend(path)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._lock = threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._failed: OSError | None = None
-
-    def append(self, line: bytes) -> None:
-        if self._failed is not None:
-            raise self._failed
-        rest = memoryview(line)
-        try:
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-        except BaseException:
-            os.ftruncate(self._file, self._size)
-            raise
-        self._size += len(line)
-        if self._timer is None:
-            self._timer = threading.Timer(SYNC_AFTER_S, self._sync_later)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            file, self._file = self._file, -1
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
-        if self._failed is not None:
-            raise self._failed
-
-    def _sync_later(self) -> None:
-        with self._lock:
-            # Before the synchronising: a line that is written meanwhile needs another one.
-            self._timer = None
-            if self._file >= 0:
-                try:
-                    os.fsync(self._file)
-                except OSError as error:
-                    self._failed = error
+def list_traces(folder: Path) -> Listing:
+    """Every file of traces in `folder`, of all processes."""
+    journals = _journals(folder)  # first: a step that is sealed between the two looks is seen as sealed
+    sealed = StepFiles(folder).files()
+    done = {(file.step, file.process) for file in sealed}
+    return Listing(sealed, [j for j in journals if (j.step, j.process) not in done])
 
 
-def _mend(path: Path) -> int:
-    """Ends a last line that lacks its end, or cuts it off if it is half. Returns the size in bytes."""
-    content = path.read_bytes() if path.exists() else b""
-    tail = content[content.rfind(b"\n") + 1 :]
-    if not tail:
-        return len(content)
+def read_file(path: Path, rows: Sequence[int] | None = None) -> list[Stored]:
+    """Traces of one Parquet file, all of them or those in these rows.
+
+    Raises:
+        TraceError: the file is torn, of another schema version, or holds something else.
+    """
+    with open_file(path) as file:
+        if rows is None:
+            return from_table(file.read(), str(path))
+        return [_row(file, row, str(path)) for row in rows]
+
+
+def open_file(path: Path) -> pq.ParquetFile:
+    """A file of traces whose version is ours.
+
+    Raises:
+        TraceError: the file is gone, torn or of another version.
+    """
     try:
-        Trace.from_json(tail)
-    except TraceError:
-        os.truncate(path, len(content) - len(tail))
-        return len(content) - len(tail)
-    with path.open("ab") as file:
-        file.write(b"\n")
-    return len(content) + 1
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise TraceError(
+            f"file of traces {path}: got {error}, allowed Parquet as `aipo` writes it"
+        ) from error
+    check_version(file.schema_arrow, str(path))
+    return file
 
 
-def _free_name(path: Path) -> Path:
-    attempts = len(list(path.parent.glob(f"{path.stem}.attempt-*.jsonl")))
-    return path.with_name(f"{path.stem}.attempt-{attempts + 1}.jsonl")
+def traces_in(path: Path) -> Path:
+    """The folder with the traces: of a run, of an evaluation, or `path` itself.
+
+    Raises:
+        RunError: there are none.
+    """
+    for folder in (path / "traces", path):
+        if any(list_traces(folder)):
+            return folder
+    raise RunError(f"traces: got {path}, allowed a run, one of its evaluations, or a folder of traces")
+
+
+def _row(file: pq.ParquetFile, row: int, where: str) -> Stored:
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if row < rows:
+            return from_table(file.read_row_group(group).slice(row, 1), where)[0]
+        row -= rows
+    raise TraceError(f"row of {where}: got {row} beyond its end, allowed one that is there")
+
+
+def _journals(folder: Path) -> list[StepFile]:
+    found = ((_JOURNAL.fullmatch(path.name), path) for path in (folder / "_journal").glob("step-*.jsonl"))
+    return sorted(StepFile(int(m[1]), int(m[2]), path) for m, path in found if m)
+
+
+def _layout(table: pa.Table) -> dict[str, Any]:
+    """Row groups small enough to open one trace quickly; floats split by byte, which halves their size."""
+    tokens = max(1, sum(table.column("tokens").to_pylist()))
+    leaves = [f"{name}.list.element" if name == "agents" else name for name in INDEX]
+    return {
+        "rows_per_group": max(1, table.num_rows * _TOKENS_PER_GROUP // tokens),
+        "use_byte_stream_split": FLOAT_COLUMNS,
+        "use_dictionary": [],
+        "write_statistics": leaves,
+    }

@@ -1,9 +1,14 @@
-"""What a file of traces can hold: JSON, and text without half an emoji."""
+"""What a file of traces can hold, and what may be shown of it: text is anybody's."""
+
+import re
 
 import orjson
 
 ERROR_LIMIT = 2000
 """Characters that are kept of an error."""
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def to_json(value: object) -> bytes:
@@ -36,3 +41,20 @@ def error_text(error: BaseException) -> str:
     except Exception as worse:  # an error is anybody's code, too
         said = f"no text, but a {type(worse).__name__}"
     return clean(f"{type(error).__name__}: {said}")[:ERROR_LIMIT]
+
+
+def visible(text: str) -> str:
+    """`text` with every character that would steer the reader's eye or terminal shown by its code."""
+    return _STEERING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+
+
+def duration(seconds: float) -> str:
+    """'4.2 ms', '288 ms', '1.24 s' or '3 min 20 s'."""
+    if seconds < 0.0995:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 99.995:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"

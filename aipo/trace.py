@@ -266,12 +266,21 @@ class Trace(ByValue):
         """The inverse of `to_json`.
 
         Raises:
-            TraceError: not JSON, another schema version, or fields that do not fit; names `where`.
+            TraceError: not JSON, or see `from_raw`; names `where`.
         """
         try:
             raw = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             raise TraceError(f"{where} is torn: {error}") from error
+        return cls.from_raw(raw, where)
+
+    @classmethod
+    def from_raw(cls, raw: object, where: str = "a trace") -> Self:
+        """From what JSON holds, parsed.
+
+        Raises:
+            TraceError: another schema version, or fields that do not fit; names `where`.
+        """
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if version != SCHEMA_VERSION:
             raise TraceError(f"schema version of {where}: got {version!r}, allowed {SCHEMA_VERSION}")

@@ -1,6 +1,6 @@
 """Running a configuration: train, evaluate, leave a run folder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,27 +20,26 @@ from aipo.compose import (
 from aipo.config import Config, dump, load_config
 from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
+from aipo.method import credit_of, loss_settings, train_arguments
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
-from aipo.run import RunFolder, disk, write_json, write_text
+from aipo.run import RunFolder, disk, keep_tokenizer, write_json, write_text
 from aipo.store import TraceStore
 from aipo.task import Env
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from aipo.loss import LossSettings
     from aipo.policies.local import LocalPolicy
-    from aipo.source import LiveSource
+    from aipo.source import LiveSource, RowSource
 
-
-KEEP_CHECKPOINTS = 3
 _MAY_CHANGE = (
     "run.out",
     "run.threads",
     "run.report_to",
     "train.save_every",
+    "train.lessons",
     "rollout.concurrency",
     "evaluate.",
 )
@@ -55,7 +54,7 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
     """
     folder = RunFolder(config.run.out)
     if resume:
-        _same_run(RunFolder.open(folder.path), config)
+        same_run(RunFolder.open(folder.path), config)
     # Whatever is wrong with the configuration is said before the folder is taken and the policy is made.
     graphs, env = build_graphs(config), build_env(config)
     _check_splits(config, env)
@@ -64,15 +63,17 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
         model = build_model(config, stage(progress, "policy"))
         _record(config, graphs, folder, model, console)
         policy = build_policy(config, model)
+        keep_tokenizer(folder, policy.tokenizer.inner.save_pretrained)
         engine = build_engine(config, graphs, policy, run_id=folder.path.name)
-        train_policy(config, folder, policy, engine, stage(progress, "train"), resume=resume)
+        source = partial(_live_source, config, policy, engine)
+        train_policy(config, folder, policy, source, stage(progress, "train"), resume=resume)
         if evaluate_after:
             result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
             console.print(table(result))
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
 
 
-def _same_run(folder: RunFolder, config: Config) -> None:
+def same_run(folder: RunFolder, config: Config) -> None:
     """Refuses to go on with other settings than those that the run began with.
 
     Raises:
@@ -108,53 +109,39 @@ def train_policy(
     config: Config,
     folder: RunFolder,
     policy: "LocalPolicy",
-    engine: RolloutEngine,
+    make_source: "Callable[[TraceStore], RowSource]",
     note: Note,
     *,
     resume: bool,
 ) -> None:
     """Trains `policy` in place and saves it; the loop itself is TRL's.
 
+    Args:
+        make_source: where the rows come from, given where their traces are kept.
+
     Raises:
         TrainError: settings that contradict each other, or a loss that is not finite.
     """
-    from aipo.trainer import AIPOTrainer, arguments
+    from aipo.lesson import LessonStore
+    from aipo.trainer import AIPOTrainer
 
     train, method = config.train, config.method
-    settings = _loss_settings(config)
     checkpoint = _last_checkpoint(folder) if resume else None
-    updates = train.steps * train.minibatches
-    args = arguments(
-        folder.checkpoints,
-        generations=train.steps,
-        updates=train.minibatches,
-        accumulation=train.gradient_accumulation,
-        learning_rate=train.learning_rate,
-        max_completion_length=config.rollout.max_tokens,
-        temperature=config.rollout.temperature,
-        save_every=train.save_every,
-        seed=config.run.seed,
-        settings=settings,
-        lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": round(train.decay * updates), "decay_type": "linear"},
-        warmup_steps=round(train.warmup * updates),
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        report_to=list(config.run.report_to) or "none",
-        use_cpu=policy.model.device.type == "cpu",
-        save_total_limit=KEEP_CHECKPOINTS,
-    )
-    with disk("training", folder.path), TraceStore(folder.traces) as store:
+    lessons = LessonStore(folder.lessons)
+    store = TraceStore(folder.traces, decode=policy.tokenizer.decode)
+    with disk("training", folder.path), store:
         store.begin(_generation(checkpoint, train.minibatches))
+        lessons.begin(_generation(checkpoint, train.minibatches))
         trainer = AIPOTrainer(
             policy.model,
-            args,
-            _live_source(config, policy, engine, store),
-            settings,
+            train_arguments(config, folder.checkpoints, cpu=policy.model.device.type == "cpu"),
+            make_source(store),
+            loss_settings(config),
             tokenizer=policy.tokenizer.inner,
             recompute=method.correction_cap is not None,
             scale_by_active=method.scale_by_active,
             metrics_file=folder.metrics,
+            on_lessons=lessons.publish if train.lessons else None,
             callbacks=[_follow(note, train.steps, train.minibatches)],
         )
         settle()
@@ -167,7 +154,6 @@ def train_policy(
 def _live_source(
     config: Config, policy: "LocalPolicy", engine: RolloutEngine, store: TraceStore
 ) -> "LiveSource":
-    from aipo.credit import CREDITS
     from aipo.source import LiveSource
 
     method, train, seed = config.method, config.train, config.run.seed
@@ -183,12 +169,7 @@ def _live_source(
         draw=lambda step: draw(step=step),
         plan=lambda tasks, step: plan(tasks, step=step),
         run=engine.run_sync,
-        credit=partial(
-            CREDITS[method.credit],
-            scale_by_std=method.scale_by_std,
-            negative_weight=method.negative_weight,
-            per_mode_baseline=method.per_mode_baseline,
-        ),
+        credit=credit_of(config),
         keep=store.seal,
         advance=policy.advance,
         distilled=method.distil > 0,
@@ -196,26 +177,6 @@ def _live_source(
         forbid=method.distil_forbid,
         agents=tuple(config.agents),
         on_trace=store.append,
-    )
-
-
-def _loss_settings(config: Config) -> "LossSettings":
-    from aipo.loss import LossSettings
-
-    method = config.method
-    low, high = method.coefficient_clip
-    return LossSettings(
-        objective=method.objective,
-        clip_low=method.clip_low,
-        clip_high=method.clip_high,
-        beta=method.kl,
-        coefficient=method.coefficient,
-        coefficient_value=method.coefficient_value,
-        coefficient_clip_low=low,
-        coefficient_clip_high=high,
-        negatives=method.negative,
-        distil_weight=method.distil,
-        importance_cap=method.correction_cap,
     )
 
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -29,9 +28,10 @@ from transformers import (
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from aipo.batch import Window, collate, denominators
+from aipo.batch import Totals, Window, alive, collate, denominators
 from aipo.callbacks import ActiveRate, MetricsFile
 from aipo.errors import TrainError
+from aipo.ledger import Ledger, OnLessons
 from aipo.loss import QUANTITIES, ROLES, LossInputs, LossSettings, aipo_loss, token_logprobs
 from aipo.metrics import loss_metrics
 from aipo.row import Row
@@ -59,6 +59,7 @@ class AIPOTrainer(GRPOTrainer):
         scale_by_active: multiply the learning rate by the share of active rollouts, else an adaptive
             optimiser amplifies the noise of nearly empty batches (measured on the miniature).
         metrics_file: one JSON object per logged step; default `metrics.jsonl` in `args.output_dir`.
+        on_lessons: called with each generation, when it has been trained, and what was done with its rows.
 
     Raises:
         TrainError: arguments that contradict each other, or that this trainer does not honour.
@@ -75,6 +76,7 @@ class AIPOTrainer(GRPOTrainer):
         recompute: bool = False,
         scale_by_active: bool = True,
         metrics_file: Path | None = None,
+        on_lessons: OnLessons | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
@@ -84,6 +86,7 @@ class AIPOTrainer(GRPOTrainer):
         self.settings = settings
         self.recompute = recompute
         self.active_share = 0.0
+        self.ledger = Ledger(on_lessons)
         self._batches: list[dict[str, Tensor]] = []
         self._own_sums = torch.zeros(len(ROLES), len(QUANTITIES))
         self._own_drift = torch.zeros(())
@@ -138,21 +141,19 @@ class AIPOTrainer(GRPOTrainer):
         return self._batches[self._step % self.schedule.micro_batches]
 
     def _micro_batches(self, made: StepRows) -> list[dict[str, Tensor]]:
-        """The generation's rows, shuffled, dealt out to the optimiser steps, and in each of them sorted
-        by length, so that little is padding. Numbers need not divide: every row has its denominator."""
-        rows = [row for row in made.rows if row.advantage != 0 or self.settings.beta > 0]
-        window = Window(
-            totals=made.totals,
+        """The generation's rows, as the schedule deals them."""
+        rows = alive(made.rows, beta=self.settings.beta)
+        dealt = self.schedule.deal(rows, seed=self.args.seed, generation=self.generation)
+        self.ledger.deal(dealt)
+        return [self._batch(own, self.window(made.totals)) for own in dealt]
+
+    def window(self, totals: Totals) -> Window:
+        """What one optimiser step of this trainer averages over."""
+        return Window(
+            totals=totals,
             share=1 / self.schedule.updates,
             max_completion_length=int(self.max_completion_length or 0),
         )
-        order = np.random.default_rng([self.args.seed, self.generation]).permutation(len(rows))
-        batches: list[dict[str, Tensor]] = []
-        for of_update in np.array_split(order, self.schedule.updates):
-            by_length = sorted(of_update.tolist(), key=lambda i: len(rows[i]))
-            for of_batch in np.array_split(np.array(by_length, dtype=np.int64), self.schedule.accumulation):
-                batches.append(self._batch([rows[i] for i in of_batch], window))
-        return batches
 
     def _batch(self, rows: Sequence[Row], window: Window) -> dict[str, Tensor]:
         weights_B = denominators(rows, self.settings.objective, window)
@@ -169,23 +170,10 @@ class AIPOTrainer(GRPOTrainer):
         """The loss of one micro-batch; sums for its metrics are kept until the optimiser step."""
         logprobs, entropies = self._score(model, inputs)
         fresh = self.schedule.place(self._step) < self.schedule.accumulation
-        old = inputs.get("old_per_token_logps")
-        output = aipo_loss(
-            LossInputs(
-                logprobs_B_T=logprobs,
-                entropies_B_T=entropies,
-                behaviour_B_T=inputs["behaviour"],
-                codes_B_T=inputs["codes"],
-                advantages_B=inputs["advantages"],
-                denominators_B=inputs["denominators"],
-                trainer_B_T=old if old is not None else logprobs.detach() if fresh else None,
-                recomputed=old is not None,
-                reference_B_T=inputs.get("ref_per_token_logps"),
-            ),
-            self.settings,
-        )
+        output = aipo_loss(LossInputs.of(inputs, logprobs, entropies, fresh=fresh), self.settings)
         self._own_sums = self._own_sums.to(output.sums_R_K.device) + output.sums_R_K
         self._own_drift = torch.maximum(self._own_drift.to(output.drift_max.device), output.drift_max)
+        self.ledger.note(self._step % self.schedule.micro_batches, output)
         return output.loss
 
     def _score(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -237,10 +225,11 @@ class AIPOTrainer(GRPOTrainer):
         for name, value in values.items():
             self._metrics["train"][name].append(value)
         self._own_sums, self._own_drift = torch.zeros_like(self._own_sums), torch.zeros_like(self._own_drift)
+        self.ledger.settle(self.generation, self.state.global_step + 1)
 
 
 class Bookkeeping(TrainerCallback):
-    """Tells the source its version, and the trainer where a checkpoint had stopped."""
+    """Tells the source its version, the ledger its end, and the trainer where a checkpoint had stopped."""
 
     def __init__(self, trainer: AIPOTrainer) -> None:
         self._trainer = trainer
@@ -261,6 +250,8 @@ class Bookkeeping(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._trainer.source.updated(state.global_step)
+        if state.global_step % self._trainer.schedule.steps == 0:
+            self._trainer.ledger.close(self._trainer.generation - 1)
 
 
 def _scored_elsewhere(**_: Any) -> list[float | None]:

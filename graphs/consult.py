@@ -24,7 +24,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
 from aipo.agent import Agent
-from aipo.errors import ConfigError, GraphError, LoadError
+from aipo.errors import ConfigError, GraphError, LoadError, ReplayError
 from aipo.graph import RolloutContext, RolloutState
 from aipo.prompt import Prompt
 from aipo.text import clean, error_text
@@ -185,8 +185,8 @@ async def _ask(
     try:
         async with limit:
             answer = await sub_graph.ainvoke(given)
-    except (GraphBubbleUp, ConfigError, GraphError, LoadError):
-        raise  # LangGraph's own signals, and mistakes of whoever wrote the agent: not an agent's failure
+    except (GraphBubbleUp, ConfigError, GraphError, LoadError, ReplayError):
+        raise  # LangGraph's own signals, mistakes of whoever wrote the agent, a replay's end: not an agent's failure
     except Exception as error:  # an agent is anybody's code: whatever it raises is data
         late = f"no reply within {deadline} s"
         return "", late if limit.expired() else error_text(error)

@@ -28,6 +28,20 @@ def test_a_line_runs_from_corner_to_corner() -> None:
     assert "a &lt; b" in svg and ">step<" in svg and ">reward<" in svg and ">up<" in svg
 
 
+def test_between_steps_there_is_no_tick() -> None:
+    few, many = (draw(Line(name="a", colour="c1", x=[0, last], y=[0, 1])) for last in (2, 200))
+    assert re.findall(r'<text class="tick mid"[^>]*>([^<]*)<', few) == ["0", "1", "2"]
+    assert re.findall(r'<text class="tick mid"[^>]*>([^<]*)<', many) == ["0", "50", "100", "150", "200"]
+
+
+def test_small_multiples_share_an_axis_and_a_size() -> None:
+    late = Line(name="late", colour="c1", x=[5, 10], y=[0, 1])
+    svg = draw(late, x_range=(0, 10), y_range=(0, 1), size=(200, 150))
+    middle, right = LEFT + (200 - LEFT - RIGHT) / 2, 200 - RIGHT
+    assert paths(svg, "line") == [f"M{middle:.1f} {150 - BOTTOM:.1f}L{right:.1f} {TOP:.1f}"]
+    assert 'viewBox="0 0 200 150"' in svg
+
+
 def test_a_gap_lifts_the_pen() -> None:
     svg = draw(Line(name="gap", colour="c1", x=[0, 1, 2, 3], y=[1, 1, None, 1]), y_range=(0, 1))
     assert paths(svg, "line")[0].count("M") == 2 and paths(svg, "line")[0].count("L") == 1

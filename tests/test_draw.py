@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.draw import graph_svg
+from aipo.boxes import Lit, Mark, lines_of, paths_of
+from aipo.draw import STYLE, graph_svg
 
 
 def drawing(*edges: str, extra: Sequence[str] = ()) -> dict[str, Any]:
@@ -69,13 +70,74 @@ def test_names_are_text() -> None:
     assert "&lt;script&gt;" in graph_svg(drawing(extra=["<script>"]))
 
 
+def test_a_path_stands_out_and_its_nodes_lead_somewhere() -> None:
+    marks = {
+        "policy": Mark(note="2× 6 s", title="visited 2 times", href="#s1"),
+        "verify": Mark(note="1 s"),
+        "verify:check": Mark(failed=True),
+        "verify:__start__": Mark(),
+    }
+    svg = graph_svg(
+        CONSULT, Lit(marks=marks, edges={("policy", "verify"), ("verify:__start__", "verify:check")})
+    )
+    ElementTree.fromstring(svg)
+    assert '<a href="#s1" data-node="policy"><title>visited 2 times</title><rect class="node lit"' in svg
+    assert '<g data-node="verify"><title></title><rect class="graph lit"' in svg
+    assert 'class="node lit failed"' in svg and 'class="start lit"' in svg and 'class="end lit"' not in svg
+    assert ">2× 6 s</text>" in svg and '<tspan class="note" dx="10">1 s</tspan>' in svg
+    assert svg.count('class="maybe lit"') == 2 and svg.count('class="always lit"') == 0
+    assert svg.count('class="head lit"') == 2
+
+
+def test_without_a_path_it_is_one_picture_with_it_a_group_of_links() -> None:
+    assert 'class="aipo-graph" role="img"' in graph_svg(CONSULT)
+    assert 'class="aipo-graph path" role="group"' in graph_svg(CONSULT, Lit(marks={}))
+
+
+def test_of_an_edge_and_its_return_each_head_is_lit_by_itself() -> None:
+    svg = graph_svg(drawing("a > b", "b ? a"), Lit(marks={}, edges={("b", "a")}))
+    assert svg.count('class="always lit"') == svg.count('class="head lit"') == svg.count('class="head"') == 1
+
+
+def test_marks_are_text() -> None:
+    svg = graph_svg(
+        drawing(extra=["a"]), Lit(marks={"a": Mark(note="<i>", title='"\u202e', href='#"><script>')})
+    )
+    assert "<i>" not in svg and "<script>" not in svg and "\u202e" not in svg
+    ElementTree.fromstring(svg)
+
+
+def test_a_line_to_nowhere_is_left_out() -> None:
+    svg = graph_svg({"nodes": ["a"], "edges": [{"from": "a", "to": "gone", "conditional": False}]})
+    assert "<path" not in svg and ">a</text>" in svg
+
+
+def test_the_style_is_the_pages_to_bring() -> None:
+    assert "<style" not in graph_svg(CONSULT) and "style=" not in graph_svg(CONSULT)
+    assert STYLE.count("{") == STYLE.count("}")
+
+
+def test_paths_and_lines_of_a_drawing() -> None:
+    assert paths_of({"nodes": ["a", "b:c", "b:d:e"]}) == {"a", "b", "b:c", "b:d", "b:d:e"}
+    assert lines_of(drawing("a > b:c", "b:c > b:d:e", "b:d:e > b:d:f")) == {
+        ("a", "b"),
+        ("b:c", "b:d"),
+        ("b:d:e", "b:d:f"),
+    }
+
+
 names = st.sampled_from(["__start__", "__end__", "a", "b", "c:d", "c:e", "c:f:g", "c:f:h"])
 
 
-@given(st.lists(st.tuples(names, names, st.booleans()), max_size=12))
-def test_any_graph_can_be_drawn(edges: list[tuple[str, str, bool]]) -> None:
+@given(st.lists(st.tuples(names, names, st.booleans()), max_size=12), st.lists(names), st.data())
+def test_any_graph_can_be_drawn(
+    edges: list[tuple[str, str, bool]], visited: list[str], data: st.DataObject
+) -> None:
     nodes = ["a", *dict.fromkeys(n for a, b, _ in edges for n in (a, b))]
     plain = [{"from": a, "to": b, "conditional": c} for a, b, c in edges]
-    svg = graph_svg({"nodes": list(dict.fromkeys(nodes)), "edges": plain})
-    ElementTree.fromstring(svg)
-    assert "nan" not in svg
+    whole = {"nodes": list(dict.fromkeys(nodes)), "edges": plain}
+    taken = data.draw(st.sets(st.sampled_from(sorted(lines_of(whole))))) if edges else set[tuple[str, str]]()
+    lit = Lit(marks={name: Mark(note="1 s") for name in visited}, edges=taken)
+    for svg in (graph_svg(whole), graph_svg(whole, lit)):
+        ElementTree.fromstring(svg)
+        assert "nan" not in svg

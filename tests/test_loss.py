@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aipo.coefficients import COEFFICIENTS
+from aipo.coefficients import COEFFICIENTS, NEGATIVES
 from aipo.errors import ConfigError
 from aipo.loss import (
     OBJECTIVES,
@@ -61,6 +61,9 @@ def test_ratio_and_clip():
     assert of(output, "policy", "clip") == 2
     assert of(output, "policy", "ratio") == pytest.approx(4.0)
     assert of(output, "policy", "weight") == pytest.approx(0.5 + 1.5)
+    torch.testing.assert_close(output.weights_B_T, torch.tensor([[0.0, 0.5], [1.5, 0.0]]))
+    torch.testing.assert_close(output.ratios_B_T, torch.tensor([[1.5, 0.5], [1.5, 0.5]]))
+    assert output.clipped_B_T.tolist() == [[True, False], [False, True]]
 
 
 def test_every_row_is_divided_by_its_denominator():
@@ -86,6 +89,32 @@ def test_what_is_not_trained_may_be_anything():
     assert output.loss.item() == pytest.approx(-2.0)
     assert output.sums_R_K.isfinite().all() and output.drift_max.item() == 0
     torch.testing.assert_close(gradient(given, how), torch.tensor([[-1.0, 0.0, 0.0, 0.0, -1.0]]))
+
+
+@pytest.mark.parametrize("negatives", sorted(NEGATIVES))
+@pytest.mark.parametrize("coefficient", sorted(COEFFICIENTS))
+def test_what_is_told_of_each_token_is_what_its_gradient_is(coefficient: str, negatives: str):
+    """|∂loss/∂log π| · denominator / |A|, for every kind of token, the clip and the correction included."""
+    torch.manual_seed(0)
+    logprobs = (-3 * torch.rand(3, 8)).requires_grad_()
+    codes = [[L, L, L, A, A, L, N, N], [L, A, E, L, L, L, L, N], [Code.CONTEXT, D, D, D, N, N, N, N]]
+    given = inputs(
+        codes,
+        logprobs,
+        behaviour_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
+        trainer_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
+        recomputed=True,
+        advantages_B=torch.tensor([0.7, -1.3, 2.0]),
+        denominators_B=torch.tensor([3.0, 2.0, 5.0]),
+    )
+    how = LossSettings(coefficient=coefficient, negatives=negatives, importance_cap=1.3, distil_weight=0.4)
+    output = aipo_loss(given, how)
+    scale = (given.denominators_B / given.advantages_B.abs())[:, None]
+    torch.testing.assert_close(output.weights_B_T, gradient(given, how).abs() * scale)
+    policy = given.codes_B_T == L
+    assert torch.equal(output.ratios_B_T.isnan(), ~policy)
+    assert output.clipped_B_T[policy].any() and not output.weights_B_T[output.clipped_B_T].any()
+    assert not any(told.requires_grad for told in output[1:])
 
 
 @pytest.mark.parametrize("coefficient", sorted(COEFFICIENTS))
@@ -132,6 +161,8 @@ def test_the_coefficients_clip_is_counted_on_agent_tokens():
     assert of(output, "agent", "clip") == 2
     assert of(output, "agent", "weight") == pytest.approx(0.2)
     assert of(output, "policy", "clip") == 0
+    torch.testing.assert_close(output.weights_B_T, torch.tensor([[1.0, 0.1, 0.1]]))
+    assert output.clipped_B_T.tolist() == [[False, True, True]]
 
 
 def test_kl_is_the_k3_estimator_on_policy_tokens():

@@ -22,7 +22,7 @@ def outputs(notebook: Any) -> list[list[Any]]:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.name for path in NOTEBOOKS][:1] == ["01_one_rollout.ipynb"]
+    assert [path.name for path in NOTEBOOKS][:2] == ["01_one_rollout.ipynb", "02_traces.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,7 +1,6 @@
 """A coloured trace says who wrote what, and does no harm whatever was written."""
 
 import re
-from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from aipo import render
+from aipo.schema import Stored
 from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
 
 ALPHABET = [chr(i) for i in range(0x3000)]
@@ -53,7 +53,7 @@ HELPED = trace(
 
 def test_every_segment_is_coloured_by_its_producer() -> None:
     html = render.context_html(HELPED, decode)
-    assert re.findall(r'<span class="(\w+)" title="(\w+)">', html) == [
+    assert re.findall(r'<span class="text (\w+)" title="(\w+)">', html) == [
         ("prompt", "prompt"),
         ("policy", "policy"),
         ("agent0", "knowledge"),
@@ -64,7 +64,7 @@ def test_every_segment_is_coloured_by_its_producer() -> None:
 
 def test_a_policy_that_writes_feedback_itself_keeps_its_own_colour() -> None:
     forged = trace(said(Role.POLICY, "policy", "<feedback:knowledge>582</feedback>"))
-    assert '<span class="policy"' in render.context_html(forged, decode)
+    assert '<span class="text policy"' in render.context_html(forged, decode)
     assert "agent0" not in render.context_html(forged, decode)
 
 
@@ -96,30 +96,71 @@ def test_characters_that_steer_are_shown_by_code(text: str, shown: str) -> None:
     assert render.visible(text) == shown
 
 
-class _Tags(HTMLParser):
+class _Page(HTMLParser):
+    """Tags, and the text of the context."""
+
     def __init__(self) -> None:
         super().__init__()
         self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self._inside = False
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self._inside = ("class", "text agent0") in attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self._inside else ""
+
+
+def read(html: str) -> _Page:
+    page = _Page()
+    page.feed(html)
+    page.close()
+    return page
 
 
 @given(st.text(st.characters(codec=None), min_size=1), st.text(min_size=1), st.text())
 def test_what_a_model_wrote_makes_no_markup(text: str, source: str, error: str) -> None:
     hostile = trace(said(Role.AGENT, source, text), error=error, stop_reason=StopReason.ERROR, reward=None)
-    html = render.trace_html(hostile, decode)
-    parser = _Tags()
-    parser.feed(html)
-    assert parser.tags == {"figure", "figcaption", "pre", "span", "ul", "li"}
-    body = re.search(r'<pre[^>]*><span class="agent0" title="[^"]*">(.*)</span></pre>', html, re.DOTALL)
-    assert body is not None
-    assert unescape(body[1]) == render.visible(text)
+    page = read(render.trace_html(hostile, decode))
+    assert page.tags == {"figure", "figcaption", "div", "span", "ul", "li"}
+    assert page.attributes <= {"class", "title", "tabindex", "role", "aria-label"}
+    assert page.text == render.visible(text)
 
 
 def test_script_and_style_are_text() -> None:
-    html = render.context_html(trace(said(Role.ENV, "e", "<script>x</script></style></pre>")), decode)
-    assert "<script" not in html and "</style" not in html and html.count("</pre>") == 1
+    html = render.context_html(trace(said(Role.ENV, "e", "<script>x</script></style></div>")), decode)
+    assert "<script" not in html and "</style" not in html and html.count("</div>") == 1
+
+
+def test_texts_that_are_there_are_not_decoded_again() -> None:
+    texts = ("asked", "asks", "told", "answers")
+
+    def never(_: object) -> str:
+        raise AssertionError("decoded")
+
+    shown = render.show(Stored(HELPED, texts), never)
+    assert str(shown).endswith("askedaskstoldanswers")
+    assert ">told</span>" in shown._repr_html_()
+
+
+def test_without_texts_the_decoder_helps_and_without_one_ids_are_shown() -> None:
+    short = trace(said(Role.PROMPT, "prompt", "ab"))
+    assert str(render.show(Stored(short, None), decode)).endswith("\nab")
+    assert str(render.show(Stored(short, None))).endswith("\n⟨97 98⟩")
+    html = render.show(short)._repr_html_()
+    assert "⟨97 98⟩" in html and "These are its token ids" in html
+
+
+def test_texts_have_to_fit_the_segments() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        render.pieces(HELPED, ["one"])
 
 
 def test_headline_says_what_a_reader_wants_first() -> None:

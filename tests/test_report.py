@@ -136,7 +136,7 @@ def test_the_page_has_the_numbers_it_was_given(tmp_path: Path) -> None:
     assert 'class="after">0.82<' in html and 'class="rival head c2">0.01<' in html
     assert html.count('<svg class="chart"') == 5 + 2  # no rollouts with forbidden tags: no curve of them
     assert (
-        "After training, alone: right" in html and '<span class="agent0" title="knowledge">582</span>' in html
+        "After training, alone: right" in html and '<span class="text agent0" title="knowledge">582</span>' in html
     )
 
 
@@ -230,7 +230,7 @@ def test_an_agent_has_one_colour_in_curves_and_traces(tmp_path: Path) -> None:
     html = write_report(tmp_path, made(arms=[Arm(name="aipo", metrics=rows)])).read_text(encoding="utf-8")
     names = re.findall(r'class="name k(\d)"[^>]*>(\w+)<', html)
     assert sorted(names) == [("1", "verify"), ("2", "zeno"), ("3", "unknown")]
-    assert '<span class="agent0" title="knowledge">' in html
+    assert '<span class="text agent0" title="knowledge">' in html
 
 
 def test_steps_without_a_value_are_gaps() -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from aipo.callbacks import MetricsFile
 from aipo.errors import RunError
-from aipo.run import RunFolder, disk, write_json, writing
+from aipo.run import RunFolder, disk, keep_tokenizer, write_json, writing
 
 
 def full(*_: object, **__: object) -> int:
@@ -73,6 +74,27 @@ def test_a_place_that_cannot_be_written_is_refused_by_name(tmp_path: Path) -> No
         write_json(tmp_path / "file" / "x.json", 1)
     with pytest.raises(RunError, match="Permission denied"), writing("making", tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_tokenizer_is_kept_once_and_whole(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    def save(text: str) -> Callable[[str], None]:
+        def write(path: str) -> None:
+            os.mkdir(path)
+            Path(path, "tokenizer.json").write_text(text)
+            if text == "half":
+                full()
+
+        return write
+
+    with pytest.raises(RunError, match=r"saving the tokenizer: got .*No space left"):
+        keep_tokenizer(folder, save("half"))
+    assert list(folder.path.iterdir()) == []
+    keep_tokenizer(folder, save("first"))
+    keep_tokenizer(folder, save("second"))
+    assert [p.name for p in folder.path.iterdir()] == ["tokenizer"]
+    assert (folder.tokenizer / "tokenizer.json").read_text() == "first"
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from toy import run
+from toy import TOKENIZER, run
 
+import aipo.journal
 import aipo.store
+from aipo.catalogue import Catalogue
 from aipo.errors import RunError, TraceError
-from aipo.store import TraceStore
+from aipo.journal import read_journal
+from aipo.store import TraceStore, list_traces, read_file, traces_in
 from aipo.trace import Trace
 
 
@@ -42,6 +45,10 @@ def filled(folder: Path, *traces: Trace) -> TraceStore:
     return store
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
 def test_traces_come_back_by_step(tmp_path: Path, trace: Trace):
     late, early = numbered(trace, 0, 1, step=12), numbered(trace, 0, step=3)
     store = filled(tmp_path / "run" / "traces", *late, *early)
@@ -49,7 +56,7 @@ def test_traces_come_back_by_step(tmp_path: Path, trace: Trace):
     assert list(store.read()) == [*early, *late]
     assert list(store.read(12)) == late
     assert list(store.read(4)) == []
-    assert sorted(p.name for p in store.folder.iterdir()) == ["step-00003.jsonl", "step-00012.jsonl"]
+    assert files(store.folder) == ["_journal/step-00003-00000.jsonl", "_journal/step-00012-00000.jsonl"]
 
 
 def test_a_store_without_traces_is_empty(tmp_path: Path):
@@ -85,14 +92,35 @@ def test_begin_sets_aside_this_step_and_later_ones(tmp_path: Path, trace: Trace)
         resumed.append(again[0])
         assert list(resumed.read()) == [*first[:1], *again]
     assert list(TraceStore(tmp_path).read()) == [*first[:1], *again]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "step-00000.jsonl",
-        "step-00001.attempt-1.jsonl",
-        "step-00001.jsonl",
-        "step-00002.attempt-1.jsonl",
+    assert files(tmp_path) == [
+        "_journal/step-00000-00000.jsonl",
+        "_journal/step-00001-00000.jsonl",
+        "_superseded/step-00001-00000.attempt-1.jsonl",
+        "_superseded/step-00002-00000.attempt-1.jsonl",
     ]
-    kept = (tmp_path / "step-00001.attempt-1.jsonl").read_bytes().splitlines()
-    assert [Trace.from_json(line) for line in kept] == first[1:3]
+    kept = tmp_path / "_superseded/step-00001-00000.attempt-1.jsonl"
+    assert [s.trace for s, _ in read_journal(kept, set())] == first[1:3]
+
+
+def test_begin_sets_aside_sealed_steps_too(tmp_path: Path, trace: Trace):
+    store = filled(tmp_path, *numbered(trace, 0, 1))
+    store.seal(0, numbered(trace, 0, 1))
+    store.begin(0)
+    assert files(tmp_path) == ["_superseded/step-00000-00000.attempt-1.parquet"]
+    assert list(store.read()) == []
+    kept = tmp_path / "_superseded/step-00000-00000.attempt-1.parquet"
+    assert [s.trace for s in read_file(kept)] == numbered(trace, 0, 1)
+
+
+def test_begin_leaves_other_processes_alone(tmp_path: Path, trace: Trace):
+    mine, other = TraceStore(tmp_path), TraceStore(tmp_path, process=1)
+    for store, sealed, open_ in ((mine, 0, 1), (other, 2, 3)):
+        store.seal(0, numbered(trace, sealed))
+        store.append(numbered(trace, open_, step=1)[0])
+        store.close()
+    assert [t.index for t in mine.read()] == [0, 2, 1, 3]
+    mine.begin(0)
+    assert [t.index for t in mine.read()] == [2, 3]
 
 
 def test_every_attempt_is_kept(tmp_path: Path, trace: Trace):
@@ -101,7 +129,7 @@ def test_every_attempt_is_kept(tmp_path: Path, trace: Trace):
             store.begin(0)
             store.append(numbered(trace, number)[0])
     assert [t.index for t in store.read()] == [2]
-    assert len(list(tmp_path.glob("step-00000.attempt-*.jsonl"))) == 2
+    assert len(list(tmp_path.glob("_superseded/step-00000-00000.attempt-*.jsonl"))) == 2
 
 
 def test_begin_inside_a_run_starts_afresh(tmp_path: Path, trace: Trace):
@@ -116,13 +144,69 @@ def test_begin_inside_a_run_starts_afresh(tmp_path: Path, trace: Trace):
 # --- what becomes known afterwards ------------------------------------------------------------------------
 
 
-def test_sealing_replaces_a_step_by_the_same_traces_with_more(tmp_path: Path, trace: Trace):
+def test_sealing_makes_a_step_a_file_of_its_traces_with_more(tmp_path: Path, trace: Trace):
     store = filled(tmp_path, *numbered(trace, 0, 1), *numbered(trace, 0, step=1))
     known = [replace(t, advantage=float(t.index)) for t in store.read(0)]
     store.seal(0, known)
     assert list(store.read(0)) == known
     assert [t.advantage for t in store.read()] == [0.0, 1.0, None]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000.jsonl", "step-00001.jsonl"]
+    assert files(tmp_path) == ["_journal/step-00001-00000.jsonl", "step-00000-00000.parquet"]
+
+
+def test_sealing_nothing_leaves_nothing(tmp_path: Path):
+    TraceStore(tmp_path / "traces").seal(0, [])
+    assert files(tmp_path) == []
+
+
+def test_a_sealed_step_never_changes(tmp_path: Path, trace: Trace):
+    store = TraceStore(tmp_path)
+    store.seal(0, [trace])
+    with pytest.raises(RunError, match=r"step-00000-00000\.parquet, which is there already"):
+        store.seal(0, [replace(trace, advantage=1.0)])
+    with pytest.raises(RunError, match="trace of step 0: got a step that"):
+        store.append(trace)
+    assert list(store.read()) == [trace]
+
+
+def test_a_step_that_was_sealed_while_it_was_read_is_read_once(
+    tmp_path: Path, trace: Trace, monkeypatch: pytest.MonkeyPatch
+):
+    # Between a reader's look at the folder and its reading of the journal, the step is sealed.
+    store = filled(tmp_path, *numbered(trace, 0, 1))
+    listing = list_traces(tmp_path)
+    store.seal(0, numbered(trace, 0, 1))
+    monkeypatch.setattr(aipo.store, "list_traces", lambda folder: listing)
+    assert [t.index for t in TraceStore(tmp_path).read(0)] == [0, 1]
+
+
+def test_a_crash_between_the_file_and_the_end_of_its_journal_shows_nothing_twice(
+    tmp_path: Path, trace: Trace
+):
+    store = filled(tmp_path, *numbered(trace, 0, 1))
+    journal = tmp_path / "_journal" / "step-00000-00000.jsonl"
+    kept = journal.read_bytes()
+    store.seal(0, numbered(trace, 0, 1))
+    journal.write_bytes(kept)
+    assert [t.index for t in TraceStore(tmp_path).read()] == [0, 1]
+
+
+def test_texts_are_stored_with_the_traces(tmp_path: Path, trace: Trace):
+    with TraceStore(tmp_path, decode=TOKENIZER.decode) as store:
+        store.append(trace)
+        assert [s.texts for s in store.stored()] == [("6x7=", "42<eos>")]
+        store.seal(0, [trace])
+    assert [s.texts for s in TraceStore(tmp_path).stored()] == [("6x7=", "42<eos>")]
+    without = filled(tmp_path / "other", trace)
+    assert [s.texts for s in without.stored()] == [None]
+
+
+def test_the_folder_of_traces_is_found(tmp_path: Path, trace: Trace):
+    filled(tmp_path / "run" / "traces", trace)
+    assert (
+        traces_in(tmp_path / "run") == traces_in(tmp_path / "run" / "traces") == tmp_path / "run" / "traces"
+    )
+    with pytest.raises(RunError, match="allowed a run, one of its evaluations, or a folder of traces"):
+        traces_in(tmp_path)
 
 
 def test_a_disk_that_is_full_while_sealing_keeps_what_was_appended(
@@ -133,10 +217,10 @@ def test_a_disk_that_is_full_while_sealing_keeps_what_was_appended(
 
     store = filled(tmp_path, trace)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"sealing step 0: .*No space left"):
+    with pytest.raises(RunError, match=r"writing step 0: .*No space left"):
         store.seal(0, [replace(trace, advantage=1.0)])
     assert list(store.read()) == [trace]
-    assert [p.name for p in tmp_path.iterdir()] == ["step-00000.jsonl"]
+    assert files(tmp_path) == ["_journal/step-00000-00000.jsonl"]
 
 
 # --- half lines -------------------------------------------------------------------------------------------
@@ -144,24 +228,27 @@ def test_a_disk_that_is_full_while_sealing_keeps_what_was_appended(
 
 def tear(folder: Path, step: int = 0, keep: int = 40) -> Path:
     """Appends the first bytes of a trace, as a killed process does."""
-    path = folder / f"step-{step:05d}.jsonl"
-    line = path.read_bytes().splitlines()[0]
+    path = folder / "_journal" / f"step-{step:05d}-00000.jsonl"
     with path.open("ab") as file:
-        file.write(line[:keep])
+        file.write(line(path)[:keep])
     return path
+
+
+def line(path: Path) -> bytes:
+    return path.read_bytes().splitlines(keepends=True)[0]
 
 
 def test_a_half_last_line_is_left_out_and_reported(tmp_path: Path, trace: Trace):
     store = filled(tmp_path, *numbered(trace, 0, 1), *numbered(trace, 0, step=1))
     path = tear(tmp_path)
     assert [t.trace_id for t in store.read()] == ["run/0/0", "run/0/1", "run/1/0"]
-    assert store.torn == {f"{path}:3"}
+    assert store.torn == {f"{path}:{2 * len(line(path))}"}
     assert len(list(store.read())) == 3 and len(store.torn) == 1
 
 
 def test_a_whole_last_line_without_line_end_counts(tmp_path: Path, trace: Trace):
     store = filled(tmp_path, *numbered(trace, 0, 1))
-    path = tmp_path / "step-00000.jsonl"
+    path = tmp_path / "_journal" / "step-00000-00000.jsonl"
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert len(list(store.read())) == 2 and not store.torn
     filled(tmp_path, *numbered(trace, 2))
@@ -176,7 +263,7 @@ def test_appending_after_a_half_line_cuts_it_off(tmp_path: Path, trace: Trace):
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    ("bad", "reason"),
     [
         (b'{"schema_version": 1, "tra\n', "is torn"),
         (b'{"schema_version": 99}\n', "schema version of .* got 99, allowed 1"),
@@ -184,34 +271,51 @@ def test_appending_after_a_half_line_cuts_it_off(tmp_path: Path, trace: Trace):
     ],
 )
 def test_a_bad_line_in_the_middle_is_an_error_with_its_place(
-    tmp_path: Path, trace: Trace, line: bytes, reason: str
+    tmp_path: Path, trace: Trace, bad: bytes, reason: str
 ):
     filled(tmp_path, *numbered(trace, 0))
-    path = tmp_path / "step-00000.jsonl"
-    path.write_bytes(path.read_bytes() + line + path.read_bytes())
+    path = tmp_path / "_journal" / "step-00000-00000.jsonl"
+    first = path.read_bytes()
+    path.write_bytes(first + bad + first)
     store = TraceStore(tmp_path)
     with pytest.raises(TraceError, match=reason) as caught:
         list(store.read())
-    assert f"{path}:2" in str(caught.value) and not store.torn
+    assert f"{path}:{len(first)}" in str(caught.value) and not store.torn
 
 
-def test_a_killed_process_loses_nothing_that_was_finished(tmp_path: Path):
-    script = textwrap.dedent(
-        f"""
-        import os, signal, sys
-        from pathlib import Path
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from toy import run
-        from aipo.store import TraceStore
-        store = TraceStore(Path({str(tmp_path)!r}))
-        for trace in run(count=5):
-            store.append(trace)
-        os.kill(os.getpid(), signal.SIGKILL)
-        """
-    )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+WRITER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from toy import run
+from aipo.store import TraceStore
+store = TraceStore(Path({folder!r}))
+traces = run(count=4)
+for step in range(100):
+    step_traces = [replace(t, trace_id=f"run/{{step}}/{{t.index}}", step=step) for t in traces]
+    for trace in step_traces:
+        store.append(trace)
+        print(trace.trace_id, flush=True)
+    store.seal(step, step_traces)
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 4, 5, 8, 10, 37])
+def test_a_killed_process_loses_nothing_that_was_finished(tmp_path: Path, lines: int):
+    # It is killed right after its n-th trace, or while it seals a step, or while it goes on.
+    script = WRITER.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    finished = [process.stdout.readline().strip() for _ in range(lines)]
+    process.kill()
+    finished += process.stdout.read().split()
+    process.wait()
+    process.stdout.close()
     store = TraceStore(tmp_path)
-    assert [t.index for t in store.read()] == [0, 1, 2, 3, 4] and not store.torn
+    found = [trace.trace_id for trace in store.read()]
+    assert set(finished) <= set(found) and len(found) == len(set(found)) and len(finished) >= lines
+    assert Catalogue(tmp_path).count() == len(found)
 
 
 # --- disks that are full ----------------------------------------------------------------------------------
@@ -250,7 +354,7 @@ def test_a_full_disk_keeps_finished_traces_and_says_what_to_do(
         "run/0/1",
         "No space left on device",
         str(tmp_path),
-        "Finished traces are kept",
+        "What was finished is kept",
         "Make room",
     ):
         assert part in message
@@ -272,16 +376,18 @@ def test_a_file_that_may_not_grow_keeps_finished_traces(tmp_path: Path):
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from toy import run
         from aipo.errors import RunError
+        from aipo.journal import to_line
+        from aipo.schema import Stored
         from aipo.store import TraceStore
         traces = run(count=5)
-        limit = int(2.5 * len(traces[0].to_json()))
+        limit = int(2.5 * len(to_line(Stored(traces[0], None))))
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         with TraceStore(Path({str(tmp_path)!r})) as store:
             try:
                 for trace in traces:
                     store.append(trace)
             except RunError as error:
-                sys.exit(0 if "Finished traces are kept" in str(error) else str(error))
+                sys.exit(0 if "What was finished is kept" in str(error) else str(error))
         sys.exit("no error")
         """
     )
@@ -325,7 +431,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[Clock]:
     Clock.waiting = []
-    monkeypatch.setattr(aipo.store.threading, "Timer", Clock)
+    monkeypatch.setattr(aipo.journal.threading, "Timer", Clock)
     return Clock.waiting
 
 
@@ -358,6 +464,6 @@ def test_a_disk_that_fails_in_the_background_fails_the_next_append(
         clock[0].then()
     with pytest.raises(RunError, match="Input/output error"):
         store.append(trace)
-    with pytest.raises(RunError, match=r"closing step-00000\.jsonl"):
+    with pytest.raises(RunError, match=r"closing step-00000-00000\.jsonl"):
         store.close()
     assert list(store.read()) == [trace]

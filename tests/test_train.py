@@ -1,14 +1,18 @@
 """Running a configuration: what is refused before it costs anything, and going on."""
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from tokenizers import Tokenizer
 
 from aipo.config import Config, dump, load_config
 from aipo.errors import ConfigError, TrainError
+from aipo.lesson import LessonStore, positions
 from aipo.run import RunFolder
+from aipo.stepfiles import StepFiles
 from aipo.store import TraceStore
 from aipo.train import train_run
 
@@ -67,7 +71,39 @@ def test_going_on_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
     ids = [trace.trace_id for trace in TraceStore(out / "traces").read()]
     train(config, resume=True)
     assert sorted(trace.trace_id for trace in TraceStore(out / "traces").read()) == sorted(ids)
-    assert len(list((out / "traces").glob("*.attempt-1.jsonl"))) == 2  # what was there is kept beside
+    kept = (out / "traces" / "_superseded").glob("*.attempt-1.parquet")
+    assert len(list(kept)) == 2  # what was there is kept beside
+
+
+def test_a_run_keeps_its_tokenizer_and_what_was_done_with_each_token(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    config = small(folder.path, "train.save_every=1")
+    train(config)
+    tokenizer = Tokenizer.from_file(str(folder.tokenizer / "tokenizer.json"))
+    store, lessons = TraceStore(folder.traces), LessonStore(folder.lessons)
+    assert [file.step for file in StepFiles(folder.lessons).files()] == [0, 1] == store.steps()
+    (prompt, *_), asked = next((t.segments, t.task["prompt"]) for t in store.read())
+    assert tokenizer.decode(prompt.token_ids.tolist()).endswith(asked)
+    for trace in store.read():
+        for lesson in lessons.of(trace.trace_id, trace.step):
+            assert lesson.advantage == trace.advantage != 0
+            assert lesson.update == trace.step + 1
+            places = positions(lesson, [len(s) for s in trace.segments])
+            assert len(places) == len(lesson)
+            if lesson.kind == "sampled":
+                assert places.tolist() == list(range(len(trace.segments[0]), len(trace.token_ids)))
+
+    # Going on without lessons leaves none of the generations that are done over.
+    shutil.rmtree(folder.checkpoints / "checkpoint-2")
+    train(small(folder.path, "train.save_every=1", "train.lessons=false"), resume=True)
+    assert [file.step for file in StepFiles(folder.lessons).files()] == [0]
+    assert store.steps() == [0, 1]
+
+
+def test_lessons_can_be_left_out(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    train(small(folder.path, "train.steps=1", "train.lessons=false"))
+    assert not folder.lessons.exists()
 
 
 def test_going_on_with_other_settings_is_refused(tmp_path: Path) -> None:

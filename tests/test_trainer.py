@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,21 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tiny import agent, policy, prompt, trace
+from tiny import agent, consult, policy, prompt, trace
 from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from aipo.batch import Totals
 from aipo.errors import TrainError
+from aipo.lesson import Lesson, LessonStore
 from aipo.loss import LossSettings
 from aipo.metrics import METRICS
 from aipo.policies.local import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.row import rows_of
+from aipo.row import Code, distil, rows_of
 from aipo.source import StepRows
+from aipo.stepfiles import StepFiles
 from aipo.trace import Trace
 from aipo.trainer import AIPOTrainer, arguments
 
@@ -518,6 +521,145 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, schedule: dic
     assert [clean(line) for line in lines(tmp_path / "cut")] == [
         clean(line) for line in lines(tmp_path / "whole")
     ]
+
+
+# -- lessons -------------------------------------------------------------------------------------------
+
+
+def helped(i: int, rng: np.random.Generator, advantage: float) -> Trace:
+    """An assisted rollout that can be distilled: id 13 is the tag."""
+    ids = rng.integers(2, 13, 10).tolist()
+    return trace(
+        prompt(*ids[:2]),
+        policy(*ids[2:4], 13, ids[4], logprobs=(-2.5 - 0.5 * rng.random(4)).tolist()),
+        agent(*ids[5:7]),
+        policy(*ids[7:], logprobs=(-2.5 - 0.5 * rng.random(3)).tolist()),
+        trace_id=f"h{i}",
+        consults=(consult(1, 2, 2),),
+        advantage=advantage,
+    )
+
+
+def mixed_rows(seed: int = 0) -> StepRows:
+    """Rollouts alone and with an agent, better and worse than their group, and two distilled rows."""
+    rng = np.random.default_rng(seed)
+    traces = [rollout(i, rng, advantage=(1.0, -0.5, 0.0)[i % 3]) for i in range(6)]
+    traces += [helped(i, rng, advantage) for i, advantage in enumerate((0.8, -0.6, 1.2))]
+    made = step(*traces)
+    cut = [row for one in traces if (row := distil(one, (13,))) is not None]
+    return StepRows(rows=(*made.rows, *cut), totals=made.totals, active_share=1.0)
+
+
+class Differentiated(AIPOTrainer):
+    """Keeps the gradient of the loss with respect to each log-prob, as the trainer computes both."""
+
+    def _score(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
+        self.scored, entropies = super()._score(model, inputs)
+        return self.scored, entropies
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        (gradient,) = torch.autograd.grad(loss, self.scored, retain_graph=True)
+        expected = gradient.abs() * (inputs["denominators"] / inputs["advantages"].abs())[:, None]
+        if not hasattr(self, "expected"):
+            self.expected: list[tuple[int, tuple[float, ...], tuple[float, ...]]] = []
+        for b, advantage in enumerate(inputs["advantages"].tolist()):
+            own = inputs["completion_mask"][b] == 1
+            facts = (inputs["codes"][b][own].tolist(), expected[b][own].tolist())
+            self.expected.append((self.state.global_step + 1, (advantage, *facts[0]), tuple(facts[1])))
+        return loss
+
+
+@pytest.mark.parametrize("how", [{}, {"recompute": True}], ids=str)
+def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[str, Any]):
+    """|∂loss/∂log π| · denominator / |A| by autograd, in every update: first passes and clipped ones."""
+    told: list[Lesson] = []
+    trainer = build(
+        tmp_path,
+        [mixed_rows()],
+        kind=Differentiated,
+        settings=LossSettings(coefficient="floor", importance_cap=1.2 if how else None),
+        updates=2,
+        accumulation=2,
+        iterations=2,
+        learning_rate=0.1,
+        how={**how, "on_lessons": lambda _, lessons: told.extend(lessons)},
+    )
+    trainer.train()
+    given = [
+        (one.update, (pytest.approx(one.advantage), *one.codes_T.tolist()), one.weights_T.tolist())
+        for one in told
+    ]
+    assert len(given) == len(trainer.expected) == 2 * (4 + 3 + 2)
+    for mine, theirs in zip(given, trainer.expected, strict=True):
+        assert mine[:2] == theirs[:2]
+        assert mine[2] == pytest.approx(theirs[2], rel=1e-4, abs=1e-6)
+    assert {one.update for one in told} == {1, 2, 3, 4}
+    assert any(one.clipped_T.any() for one in told)
+    for one in told:
+        sampled = one.codes_T == Code.POLICY
+        assert np.array_equal(np.isnan(one.ratios_T), ~sampled)
+        assert one.weights_T.any() or one.clipped_T.any()
+
+
+def test_a_row_without_an_advantage_has_no_lesson(tmp_path: Path):
+    told: list[Lesson] = []
+    build(tmp_path, [mixed_rows()], how={"on_lessons": lambda _, lessons: told.extend(lessons)}).train()
+    made = sorted((one.trace_id, one.kind) for one in told)
+    assert made == [
+        ("h0", "distilled"),
+        ("h0", "sampled"),
+        ("h1", "sampled"),
+        ("h2", "distilled"),
+        ("h2", "sampled"),
+        *((f"t{i}", "sampled") for i in (0, 1, 3, 4)),
+    ]
+    assert {(one.step, one.update) for one in told} == {(0, 1)}
+
+
+def test_lessons_are_handed_over_when_their_generation_has_been_trained(tmp_path: Path):
+    told: list[tuple[int, int, set[int]]] = []
+    nothing = step(*(rollout(i, np.random.default_rng(0), advantage=0.0) for i in range(4)))
+    trainer = build(
+        tmp_path,
+        [mixed_rows(), nothing, mixed_rows(1)],
+        updates=2,
+        accumulation=2,
+        how={
+            "on_lessons": lambda generation, lessons: told.append(
+                (generation, trainer.state.global_step, {one.update for one in lessons})
+            )
+        },
+    )
+    trainer.train()
+    assert told == [(0, 2, {1, 2}), (1, 4, set()), (2, 6, {5, 6})]
+
+
+def test_lessons_of_what_is_done_over_are_superseded(tmp_path: Path):
+    """Killed one update into generation 3; the last checkpoint is that after generation 1."""
+    given = [mixed_rows(seed) for seed in range(4)]
+    whole, cut = LessonStore(tmp_path / "whole"), LessonStore(tmp_path / "cut")
+
+    def made(folder: str, store: LessonStore) -> AIPOTrainer:
+        return build(tmp_path / folder, given, updates=2, save_every=2, how={"on_lessons": store.publish})
+
+    def die(trainer: AIPOTrainer) -> None:
+        if trainer.state.global_step == 7:
+            raise KeyboardInterrupt
+
+    made("a", whole).train()
+    broken = made("b", cut)
+    broken.add_callback(OnStep(lambda: die(broken)))
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    assert [file.step for file in StepFiles(tmp_path / "cut").files()] == [0, 1, 2]
+    cut.begin(2)
+    made("b", cut).train(resume_from_checkpoint=True)
+    assert len(list((tmp_path / "cut" / "_superseded").iterdir())) == 1
+    for generation, name in product(range(4), ("h0", "h1", "t0", "t2")):
+        one, other = whole.of(name, generation), cut.of(name, generation)
+        assert [a.weights_T.tolist() for a in one] == [a.weights_T.tolist() for a in other]
+        assert len(one) == {"h0": 2, "h1": 1, "t0": 1, "t2": 0}[name]
 
 
 def test_a_new_run_starts_a_new_metrics_file(tmp_path: Path):

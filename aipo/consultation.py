@@ -1,0 +1,124 @@
+"""A consultation: a consult of a trace, together with what ran to answer it.
+
+A trace keeps consults and visits apart, both in the order in which they began. They belong together by
+name and order: the node that answers is called like the agent, or `notice` when there was nothing to ask.
+Anybody's graph may break that habit. What cannot be matched is left unmatched, never guessed from times.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from aipo.trace import Call, Consult, Role, Trace, Visit
+
+NOTICE = "notice"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consultation:
+    """One consult and its execution.
+
+    Args:
+        number: place in the trace's consults.
+        visit: of the node that answered; None when no visit matches.
+        steps: visits below that one, in the order of beginning.
+    """
+
+    number: int
+    consult: Consult
+    visit: Visit | None = None
+    steps: tuple[Visit, ...] = ()
+
+    @property
+    def visits(self) -> tuple[Visit, ...]:
+        return self.steps if self.visit is None else (self.visit, *self.steps)
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        return tuple(call for visit in self.visits for call in visit.calls)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the policy waited; None if that is not known or it never ended."""
+        return None if self.visit is None else self.visit.seconds
+
+    @property
+    def tokens_in(self) -> int | None:
+        """Tokens that its calls read; None where no call says."""
+        return _total([call.tokens_in for call in self.calls])
+
+    @property
+    def tokens_out(self) -> int | None:
+        """Tokens that its calls wrote; None where no call says."""
+        return _total([call.tokens_out for call in self.calls])
+
+    @property
+    def retries(self) -> int:
+        """Attempts beyond the first, over all calls."""
+        return sum(call.attempts - 1 for call in self.calls)
+
+    @property
+    def cached(self) -> bool:
+        """Did every call come from the cache? False without calls."""
+        return bool(self.calls) and all(call.cached for call in self.calls)
+
+
+def consultations(trace: Trace) -> tuple[Consultation, ...]:
+    """Every consult of `trace`, in order, with the visits that belong to it."""
+    taken: set[int] = set()
+    matched: list[Consultation] = []
+    for number, consult in enumerate(trace.consults):
+        inherited = _inherited(trace, consult)
+        at = None if inherited else _find(trace.visits, _answering(trace, consult), taken)
+        if at is None:
+            matched.append(Consultation(number=number, consult=consult))
+            continue
+        below = _below(trace.visits, at)
+        # What began earlier cannot answer a later consult.
+        taken.update(range(at + 1), below)
+        steps = tuple(trace.visits[i] for i in below)
+        matched.append(Consultation(number=number, consult=consult, visit=trace.visits[at], steps=steps))
+    return tuple(matched)
+
+
+def unasked(trace: Trace) -> tuple[Visit, ...]:
+    """Visits that called a chat model though no consult of this trace claims them."""
+    claimed = {id(visit) for consultation in consultations(trace) for visit in consultation.visits}
+    return tuple(visit for visit in trace.visits if visit.calls and id(visit) not in claimed)
+
+
+def _answering(trace: Trace, consult: Consult) -> set[str]:
+    """Names of nodes that may have answered."""
+    if not 0 <= consult.reply_segment < len(trace.segments):
+        return {consult.agent}
+    reply = trace.segments[consult.reply_segment]
+    return {consult.agent, reply.source} | ({NOTICE} if reply.role is Role.ENV else set())
+
+
+def _inherited(trace: Trace, consult: Consult) -> bool:
+    """Was it answered before this rollout was forked from its parent? Its visits are the parent's then."""
+    if trace.fork_token is None:
+        return False
+    return sum(len(s) for s in trace.segments[: consult.reply_segment]) < trace.fork_token
+
+
+def _find(visits: Sequence[Visit], names: set[str], taken: set[int]) -> int | None:
+    """The first free visit of a node with one of `names`; the outermost, since agents may nest."""
+    free = [
+        (visit.path.count("/"), i)
+        for i, visit in enumerate(visits)
+        if i not in taken and visit.path.rpartition("/")[2] in names
+    ]
+    return min(free)[1] if free else None
+
+
+def _below(visits: Sequence[Visit], at: int) -> list[int]:
+    """Visits inside the execution `at`, which lasts until its node is executed again."""
+    path = visits[at].path
+    rest = takewhile(lambda i: visits[i].path != path, range(at + 1, len(visits)))
+    return [i for i in rest if visits[i].path.startswith(f"{path}/")]
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

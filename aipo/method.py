@@ -1,0 +1,106 @@
+"""A configuration's method as functions: rewards to advantages, traces to rows, rows to a loss.
+
+Live rollouts, stored ones and replays take the same functions from here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aipo.config import Config
+from aipo.credit import CREDITS, Credited
+from aipo.trace import Trace
+
+if TYPE_CHECKING:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    from aipo.loss import LossSettings
+    from aipo.source import StepRows
+
+KEEP_CHECKPOINTS = 3
+
+
+def credit_of(config: Config) -> Callable[[Sequence[Trace]], Credited]:
+    """Rewards to advantages."""
+    method = config.method
+    return partial(
+        CREDITS[method.credit],
+        scale_by_std=method.scale_by_std,
+        negative_weight=method.negative_weight,
+        per_mode_baseline=method.per_mode_baseline,
+    )
+
+
+def rows_of_step(
+    config: Config, credited: Credited, tag_ids: tuple[int, ...], metrics: Mapping[str, float] | None = None
+) -> "StepRows":
+    """Credited traces as the rows of one generation.
+
+    Args:
+        tag_ids: ids of the consult tags, which distilled rows may be trained without.
+        metrics: to be logged besides the generation's own.
+    """
+    from aipo.source import step_rows
+
+    return step_rows(
+        credited,
+        distilled=config.method.distil > 0,
+        tag_ids=tag_ids,
+        forbid=config.method.distil_forbid,
+        agents=tuple(config.agents),
+        metrics=metrics,
+    )
+
+
+def loss_settings(config: Config) -> "LossSettings":
+    """Tokens to a loss.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
+    from aipo.loss import LossSettings
+
+    method = config.method
+    low, high = method.coefficient_clip
+    return LossSettings(
+        objective=method.objective,
+        clip_low=method.clip_low,
+        clip_high=method.clip_high,
+        beta=method.kl,
+        coefficient=method.coefficient,
+        coefficient_value=method.coefficient_value,
+        coefficient_clip_low=low,
+        coefficient_clip_high=high,
+        negatives=method.negative,
+        distil_weight=method.distil,
+        importance_cap=method.correction_cap,
+    )
+
+
+def train_arguments(config: Config, output_dir: Path, *, cpu: bool) -> "GRPOConfig":
+    """The schedule and the optimiser."""
+    from aipo.schedule import arguments
+
+    train = config.train
+    updates = train.steps * train.minibatches
+    return arguments(
+        output_dir,
+        generations=train.steps,
+        updates=train.minibatches,
+        accumulation=train.gradient_accumulation,
+        learning_rate=train.learning_rate,
+        max_completion_length=config.rollout.max_tokens,
+        temperature=config.rollout.temperature,
+        save_every=train.save_every,
+        seed=config.run.seed,
+        settings=loss_settings(config),
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": round(train.decay * updates), "decay_type": "linear"},
+        warmup_steps=round(train.warmup * updates),
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        report_to=list(config.run.report_to) or "none",
+        use_cpu=cpu,
+        save_total_limit=KEEP_CHECKPOINTS,
+    )

@@ -1,0 +1,1 @@
+"""The viewer: traces as pages, served live on this machine or written out as a static site."""

@@ -1,0 +1,146 @@
+"""What differs between two contexts: segments in step, and inside a changed segment the tokens.
+
+Two segments are the same only if one producer made the same tokens. Segments of one producer that differ
+are a change, everything else was removed or added. Nothing is lost: the left sides of a diff, one after the
+other, are the left context, and the right sides the right one.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from enum import StrEnum
+
+import numpy as np
+
+_QUADRATIC = 4_000_000  # pairs of tokens that are compared exactly; beyond, frequent tokens are no anchors
+_SHORT = 3  # tokens
+_PAIRED = 0.05  # what it is worth to show two segments of one producer side by side, however different
+
+
+class Kind(StrEnum):
+    """What became of a segment."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    REMOVED = "removed"
+    ADDED = "added"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A segment to be compared: who made it, and its tokens as anything that has an identity."""
+
+    producer: tuple[str, str]
+    tokens: tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Segments that belong together, by number; None where the other side has nothing like it."""
+
+    kind: Kind
+    left: int | None
+    right: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Ranges of tokens of both sides: the same ones, or what stands for what."""
+
+    same: bool
+    left: tuple[int, int]
+    right: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        """Tokens of the longer side."""
+        return max(self.left[1] - self.left[0], self.right[1] - self.right[0])
+
+
+def align(left: Sequence[Block], right: Sequence[Block]) -> list[Pair]:
+    """Every segment of both sides once, in order; the alignment that keeps most of the text together."""
+    head, tail = _ends(left, right)
+    inner = _best(left[head : len(left) - tail], right[head : len(right) - tail], head)
+    before = (Pair(Kind.SAME, i, i) for i in range(head))
+    after = (Pair(Kind.SAME, len(left) - i, len(right) - i) for i in range(tail, 0, -1))
+    return [*before, *inner, *after]
+
+
+def spans(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[Span]:
+    """The tokens of both sides in order.
+
+    What is the same between two changes, but shorter than they are, is part of one change: single letters
+    that two answers happen to share tell a reader nothing.
+    """
+    head, tail = _ends(left, right)
+    a, b = left[head : len(left) - tail], right[head : len(right) - tail]
+    matcher = SequenceMatcher(None, a, b, autojunk=len(a) * len(b) > _QUADRATIC)
+    codes = [(tag == "equal", *(n + head for n in ranges)) for tag, *ranges in matcher.get_opcodes()]
+    ends = [(True, 0, head, 0, head)], [(True, len(left) - tail, len(left), len(right) - tail, len(right))]
+    found: list[Span] = []
+    for same, a_start, a_end, b_start, b_end in (*ends[0], *codes, *ends[1]):
+        if a_start == a_end and b_start == b_end:
+            continue
+        if found and same and found[-1].same:
+            a_start, b_start = found[-1].left[0], found[-1].right[0]
+            found.pop()
+        found.append(Span(same, (a_start, a_end), (b_start, b_end)))
+    return _calm(found)
+
+
+def _calm(found: Sequence[Span]) -> list[Span]:
+    """Joins changes across short stretches of the same."""
+    kept: list[Span] = []
+    for span in found:
+        if not span.same and len(kept) > 1 and kept[-1].same and not kept[-2].same:
+            first, between = kept[-2:]
+            if between.left[1] - between.left[0] <= min(_SHORT, first.size, span.size):
+                joined = Span(False, (first.left[0], span.left[1]), (first.right[0], span.right[1]))
+                kept[-2:] = [joined]
+                continue
+        kept.append(span)
+    return kept
+
+
+def common_prefix(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
+    """How many tokens both begin with."""
+    both = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in both if a != b), min(len(left), len(right)))
+
+
+def _ends(left: Sequence[Hashable], right: Sequence[Hashable]) -> tuple[int, int]:
+    """How much both begin with, and how much of the rest both end with."""
+    head = common_prefix(left, right)
+    return head, common_prefix(left[head:][::-1], right[head:][::-1])
+
+
+def _best(left: Sequence[Block], right: Sequence[Block], first: int) -> Iterator[Pair]:
+    """Longest common subsequence, where a pair counts by how much of it is alike. Numbers begin at `first`."""
+    worth = np.zeros((len(left) + 1, len(right) + 1))
+    alike = [[_likeness(a, b) for b in right] for a in left]
+    for i in range(len(left) - 1, -1, -1):
+        for j in range(len(right) - 1, -1, -1):
+            worth[i, j] = max(worth[i + 1, j], worth[i, j + 1], worth[i + 1, j + 1] + alike[i][j])
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if alike[i][j] > 0 and worth[i, j] == worth[i + 1, j + 1] + alike[i][j]:
+            yield Pair(Kind.SAME if left[i] == right[j] else Kind.CHANGED, first + i, first + j)
+            i, j = i + 1, j + 1
+        elif worth[i, j] == worth[i + 1, j]:
+            yield Pair(Kind.REMOVED, first + i, None)
+            i += 1
+        else:
+            yield Pair(Kind.ADDED, None, first + j)
+            j += 1
+    yield from (Pair(Kind.REMOVED, first + n, None) for n in range(i, len(left)))
+    yield from (Pair(Kind.ADDED, None, first + n) for n in range(j, len(right)))
+
+
+def _likeness(left: Block, right: Block) -> float:
+    """0 for two producers, 1 + `_PAIRED` for the same; else by the share of tokens that both have."""
+    if left.producer != right.producer:
+        return 0.0
+    longest = max(len(left.tokens), len(right.tokens))
+    shared = (Counter(left.tokens) & Counter(right.tokens)).total()
+    return _PAIRED + (shared / longest if longest else 1.0)

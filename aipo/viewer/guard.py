@@ -1,0 +1,179 @@
+"""The guard in front of the server: only this machine's reader, and only pages of this server, may ask.
+
+A web page that the reader has open elsewhere can send requests to any address. The `Host` header gives away
+a name that was rebound to this address, `Origin` and `Sec-Fetch-*` a page of another origin; the headers of
+every answer keep other pages from embedding, opening or reading it. Other addresses than loopback need a token.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode
+
+from markupsafe import Markup
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aipo.viewer.templating import POLICY
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+ANY = ("0.0.0.0", "::")
+_COOKIE_MAX_AGE = 30 * 24 * 3600
+_GO_ON = Markup(
+    '<!doctype html><title>AIPO</title><link rel="icon" href="data:,">'
+    '<meta http-equiv="refresh" content="0; url={}">'
+)
+HEADERS = {
+    "content-security-policy": f"{POLICY}; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Who may ask.
+
+    Args:
+        host: the address that the server is bound to.
+        port: its port.
+        token: what a reader has to bring; None: nothing, which is for loopback only.
+    """
+
+    host: str
+    port: int
+    token: str | None = None
+
+    @property
+    def cookie(self) -> str:
+        return f"aipo-{self.port}"  # a browser keeps one jar for all ports of a host
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """What `Host` may say; None = anything, since the address stands for many names. The token then
+        keeps a rebound name out: it has no cookie of ours."""
+        if self.host in ANY:
+            return None
+        names = {*LOOPBACK, bracketed(self.host).lower()}
+        bare = names if self.port == 80 else set[str]()
+        return frozenset({f"{name}:{self.port}" for name in names} | bare)
+
+    def refusal(self, method: str, headers: Headers, query: Mapping[str, str]) -> tuple[int, str] | None:
+        """Status and reason why a request is not answered; None if it is."""
+        hosts = headers.getlist("host")
+        allowed = self.hosts
+        if len(hosts) != 1 or (allowed is not None and hosts[0].lower() not in allowed):
+            named = f"localhost:{self.port}"
+            return 421, (
+                f"This viewer answers as {named} only. Open http://{named}/; if you forward a port, forward "
+                f"it to the same number ({self.port})."
+            )
+        if not self._own_origin(hosts[0], headers):
+            return 403, "This viewer answers its own pages only, and this request comes from another one."
+        if method not in ("GET", "HEAD"):
+            return 405, "This viewer is for reading: GET and HEAD."
+        if self.token is not None and not self._known(headers, query):
+            return 401, "This viewer needs its token: open the address that `aipo view` printed."
+        return None
+
+    def _own_origin(self, host: str, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() != f"http://{host.lower()}":
+            return False
+        if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+            return True
+        # A link in another page may lead here: the page opens by itself, where nobody else can look.
+        return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+
+    def _known(self, headers: Headers, query: Mapping[str, str]) -> bool:
+        return self.brings_token(query) or self._same(_cookie(headers, self.cookie))
+
+    def brings_token(self, query: Mapping[str, str]) -> bool:
+        """Does the address itself hold the token?"""
+        return self._same(query.get("token"))
+
+    def _same(self, given: str | None) -> bool:
+        if self.token is None or given is None:
+            return False
+        return secrets.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
+
+
+class Guard:
+    """Middleware that lets through what its gate allows, and gives every answer its headers."""
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app = app
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no web socket is offered: a connection that is not accepted is refused
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        refused = self._gate.refusal(scope["method"], Headers(scope=scope), query)
+        answer: ASGIApp = self._app
+        if refused is not None:
+            status, reason = refused
+            allow = {"allow": "GET, HEAD"} if status == 405 else None
+            answer = PlainTextResponse(f"{reason}\n", status_code=status, headers=allow)
+        elif self._gate.brings_token(query):
+            answer = self._let_in(scope, query)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await answer(scope, receive, send_guarded)
+
+    def _let_in(self, scope: Scope, query: Mapping[str, str]) -> Response:
+        """Takes the token out of the address and gives a cookie for it.
+
+        A page that goes on by itself, and no redirect: a browser that came from elsewhere would not send a
+        strict cookie along with that.
+        """
+        rest = urlencode([(name, value) for name, value in query.items() if name != "token"])
+        path = scope["path"].rpartition("/")[2] or "./"
+        target = f"{path}?{rest}" if rest else path
+        response = HTMLResponse(_GO_ON.format(target))
+        response.set_cookie(
+            self._gate.cookie,
+            self._gate.token or "",
+            max_age=_COOKIE_MAX_AGE,
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+
+def is_loopback(host: str) -> bool:
+    """Is it an address that only this machine can reach?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands in addresses: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _cookie(headers: Headers, name: str) -> str | None:
+    try:
+        morsel = SimpleCookie(headers.get("cookie", "")).get(name)
+    except CookieError:
+        return None
+    return None if morsel is None else morsel.value

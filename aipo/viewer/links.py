@@ -1,0 +1,143 @@
+"""Links between pages: all relative, the same on the server and in the static site.
+
+index.html
+run/RUN/index.html   run/RUN/group/GROUP.html   run/RUN/trace/TRACE.html
+compare/RUN/RUN.html   compare/RUN/TRACE/RUN/TRACE.html
+static/FILE
+
+Each name is a `slug`, so that no id can leave its folder or collide with another one.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from markupsafe import Markup
+
+_LONGEST = 120
+_PLAIN = re.compile(rb"[A-Za-z0-9.-]")
+_ESCAPED = re.compile(rb"_([0-9A-F]{2})")
+_SHORTENED = "_-"  # no escape begins like this
+LEFT_OUT = "left-out.html"
+
+
+def slug(name: str) -> str:
+    """`name` as one part of a path: injective, and a plain file name everywhere.
+
+    Bytes of UTF-8 that are no letter, digit, dot or hyphen become `_` and two hex digits, and so do dots at
+    either end. What is longer than 120 characters ends in a hash instead.
+    """
+    raw = name.encode("utf-8", "surrogatepass")
+    parts = [chr(byte) if _PLAIN.match(bytes([byte])) else f"_{byte:02X}" for byte in raw]
+    for end in (0, -1):
+        if parts and parts[end] == ".":
+            parts[end] = "_2E"
+    text = "".join(parts) or "_"
+    if len(text) <= _LONGEST:
+        return text
+    digest = sha256(raw).hexdigest()[:32]
+    return text[: _LONGEST - len(digest) - len(_SHORTENED)] + _SHORTENED + digest
+
+
+def unslug(text: str) -> str | None:
+    """The name behind a slug; None when it was shortened or is no slug."""
+    raw = text.encode("utf-8", "surrogatepass").removesuffix(b"_" if text == "_" else b"")
+    try:
+        name = _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), raw).decode(
+            "utf-8", "surrogatepass"
+        )
+    except UnicodeDecodeError:
+        return None
+    return name if slug(name) == text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Links from a page that lies `depth` folders below the first one.
+
+    Args:
+        depth: number of folders between the page and the site's root.
+        live: a server answers, so that forms and queries have an effect.
+        has: whether the site has a page; a link to one that was left out leads to a page that says so.
+
+    Attributes:
+        followed: pages that links were asked for, as paths from the root.
+    """
+
+    depth: int
+    live: bool = True
+    has: Callable[[str], bool] = field(default=lambda _: True)
+    followed: set[str] = field(default_factory=set[str])
+
+    @property
+    def home(self) -> str:
+        return self._page("index.html")
+
+    def run(self, name: str) -> str:
+        return self._page(run_path(name))
+
+    def group(self, run: str, group_id: str) -> str:
+        return self._page(group_path(run, group_id))
+
+    def trace(self, run: str, trace_id: str) -> str:
+        return self._page(trace_path(run, trace_id))
+
+    def compare(self, *names: str) -> str:
+        """`compare(run, run)`, or `compare(run, trace, run, trace)`."""
+        return self._page(compare_path(*names))
+
+    def version(self, run: str | None = None) -> str:
+        """What a live page asks for: a number that grows when the run (or any run) has changed."""
+        return self._root + ("version" if run is None else f"run/{slug(run)}/version")
+
+    def static(self, file: str) -> str:
+        return f"{self._root}static/{file}"
+
+    @property
+    def choose(self) -> str:
+        """Where a form with two runs (`left`, `right`) goes; there is a server behind it or nothing."""
+        return self._root + "compare"
+
+    @property
+    def _root(self) -> str:
+        return "../" * self.depth
+
+    def _page(self, path: str) -> str:
+        path = path if self.has(path) else LEFT_OUT
+        self.followed.add(path)
+        return self._root + path
+
+
+def run_path(name: str) -> str:
+    return f"run/{slug(name)}/index.html"
+
+
+def group_path(run: str, group_id: str) -> str:
+    return f"run/{slug(run)}/group/{slug(group_id)}.html"
+
+
+def trace_path(run: str, trace_id: str) -> str:
+    return f"run/{slug(run)}/trace/{slug(trace_id)}.html"
+
+
+def compare_path(*names: str) -> str:
+    if len(names) not in (2, 4):
+        raise ValueError(f"compare: got {len(names)} names, allowed two runs, or twice a run and a trace")
+    return f"compare/{'/'.join(map(slug, names))}.html"
+
+
+_INERT = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+
+
+def json_block(block_id: str, value: object) -> Markup:
+    """`value` as data for a page's script: `JSON.parse(document.getElementById(id).textContent)`.
+
+    Nothing in it can end the element or begin another one.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(_INERT)
+    return Markup('<script type="application/json" id="{}">').format(block_id) + Markup(text + "</script>")

@@ -1,0 +1,204 @@
+"""A run as pages see it: one set of traces, and everything that lies around it.
+
+Nobody's graph is imported and no model is loaded; everything is read from files, again whenever they change.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+import yaml
+
+from aipo.catalogue import Catalogue
+from aipo.errors import RunError
+from aipo.lesson import Lesson, LessonStore
+from aipo.run import RunFolder
+from aipo.store import list_traces
+from aipo.viewer.tokens import Tokens
+
+_T = TypeVar("_T")
+
+
+class RunView:
+    """One set of traces and what lies around it.
+
+    Args:
+        name: where it is below the library's folder; its id in links.
+        folder: the run folder, with the configuration and the metrics; an evaluation's is its run's.
+        traces: the folder with the traces.
+        evaluation: name of the evaluation, None for a run.
+    """
+
+    def __init__(self, name: str, folder: Path, traces: Path, evaluation: str | None = None) -> None:
+        self.name = name
+        self.folder = folder
+        self.traces = traces
+        self.evaluation = evaluation
+        self._run = RunFolder(folder)
+        self._lock = threading.RLock()
+        self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self._catalogue: Catalogue | None = None
+        self._tokens: Tokens | None = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The traces, as they were at the last `refresh`.
+
+        Raises:
+            TraceError: a file is torn or of another schema version; names it.
+        """
+        with self._lock:
+            if self._catalogue is None:
+                self._catalogue = Catalogue(self.traces)
+            return self._catalogue
+
+    def version(self) -> int:
+        """A number that grows when there are new traces, metrics or evaluations.
+
+        Raises:
+            TraceError: see `catalogue`.
+        """
+        files = [] if self.evaluation else [self._run.metrics]
+        stamps = [_stamp(path) for path in [*files, *self._evaluation_files()]]
+        return self.catalogue.refresh() + sum(stamp[2] for stamp in stamps if stamp)
+
+    def size(self) -> tuple[int, int]:
+        """How many traces, and how many steps they reach; without reading them.
+
+        Raises:
+            RunError: a file is torn.
+        """
+        sealed, journals = list_traces(self.traces)
+        rows = [self._parsed(file.path, _rows) for file in sealed]
+        lines = [self._parsed(file.path, _lines) for file in journals]
+        steps = [file.step + 1 for file in (*sealed, *journals)]
+        return sum(count or 0 for count in (*rows, *lines)), max(steps, default=0)
+
+    def changed(self) -> float:
+        """When a trace or a line of metrics was last written, in seconds since 1970; 0.0 if never."""
+        journals = [entry.path for entry in entries(self.traces / "_journal")]
+        own = [] if self.evaluation else [self._run.metrics]
+        stamps = [_stamp(Path(path)) for path in [self.traces, *journals, *own]]
+        return max((stamp[1] / 1e9 for stamp in stamps if stamp), default=0.0)
+
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration, empty if there is none.
+
+        Raises:
+            RunError: the file is no YAML.
+        """
+        return self._parsed(self._run.config, _yaml) or {}
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One row for each optimiser step so far; an evaluation has none.
+
+        Raises:
+            RunError: a line is no JSON.
+        """
+        if self.evaluation is not None:
+            return []
+        return self._parsed(self._run.metrics, lambda _: self._run.read_metrics()) or []
+
+    def drawing(self) -> Mapping[str, Any] | None:
+        """The graph as `aipo.draw` takes it.
+
+        Raises:
+            RunError: the file is no JSON.
+        """
+        return self._parsed(self._run.graph, _json)
+
+    def manifest(self) -> Mapping[str, Any] | None:
+        """Versions and fingerprints of what the run used.
+
+        Raises:
+            RunError: the file is no JSON.
+        """
+        return self._parsed(self._run.manifest, _json)
+
+    def evaluations(self) -> dict[str, Any]:
+        """The run's evaluations by name, as their files have them; an evaluation has itself.
+
+        Raises:
+            RunError: a file is no JSON.
+        """
+        found = {path.stem: self._parsed(path, _json) for path in self._evaluation_files()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def lessons(self, trace_id: str, step: int) -> list[Lesson]:
+        """What the trainer did with a trace of generation `step`; nothing in an evaluation.
+
+        Raises:
+            TraceError: a file of lessons cannot be read.
+        """
+        return [] if self.evaluation else LessonStore(self._run.lessons).of(trace_id, step)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str] | None:
+        """Text of each token; None when the run kept no tokenizer."""
+        with self._lock:
+            if self._tokens is None:
+                self._tokens = Tokens.find([self._run.tokenizer, self._run.model])
+            return None if self._tokens is None else self._tokens.texts(ids)
+
+    def _evaluation_files(self) -> list[Path]:
+        if self.evaluation is not None:
+            return [self._run.evaluation(self.evaluation)]
+        paths = [Path(entry.path) for entry in entries(self.folder / "evaluations")]
+        return [path for path in paths if path.suffix == ".json" and not path.name.startswith(".")]
+
+    def _parsed(self, path: Path, parse: Callable[[Path], _T]) -> _T | None:
+        """A file's content, parsed again when it has changed; None if there is none."""
+        stamp = _stamp(path)
+        if stamp is None:
+            return None
+        with self._lock:
+            known = self._read.get(path)
+            if known is None or known[0] != stamp:
+                try:
+                    known = self._read[path] = stamp, parse(path)
+                except FileNotFoundError:
+                    return None
+                except (ValueError, yaml.YAMLError) as error:
+                    raise RunError(
+                        f"{path.name}: got {error}, allowed what `aipo` writes, in {path}"
+                    ) from error
+            return known[1]
+
+
+def entries(folder: Path) -> Sequence["os.DirEntry[str]"]:
+    """What is in a folder, by name; nothing if it is none or nobody may look."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _rows(path: Path) -> int:
+    return pq.read_metadata(path).num_rows
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__}")
+    return value

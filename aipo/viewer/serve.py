@@ -1,0 +1,128 @@
+"""`aipo view`: serves a folder's runs to this machine's browser, or writes them out as a static site."""
+
+import secrets
+import socket
+import threading
+import webbrowser
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+
+from aipo.errors import AipoError, ConfigError, RunError
+from aipo.progress import bars, stage
+from aipo.viewer.app import create_app
+from aipo.viewer.bundle import Bundle, write_bundle
+from aipo.viewer.guard import Gate, bracketed, is_loopback
+from aipo.viewer.library import Library
+from aipo.viewer.site import Site
+
+
+def view(
+    root: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    token: str | None = None,
+    static: Path | None = None,
+    limit: int | None = None,
+    open_browser: bool = False,
+    console: Console,
+) -> None:
+    """Serves the runs in `root` until interrupted, or writes their static site to `static`.
+
+    Args:
+        root: a run folder, one of its evaluations, a folder of traces, or a folder with any of them below.
+        host: the address to bind; other than loopback needs a token.
+        port: 0 = any that is free.
+        token: what a reader has to bring; None = made up where one is needed.
+        static: where to write a static site, instead of serving.
+        limit: the most traces of each run in the static site; None = all.
+        open_browser: opens the first page.
+        console: where to say what is going on.
+
+    Raises:
+        RunError: no such folder, the port is taken, or the static site cannot be written.
+        ConfigError: a token that is too easily guessed.
+    """
+    library = Library(root)
+    if static is not None:
+        bundle = _write_static(library, static, limit, console)
+        if open_browser:
+            webbrowser.open(bundle.first.resolve().as_uri())
+        return
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    if token is not None and len(token) < 16:
+        raise ConfigError(f"--token: got {len(token)} characters, allowed at least 16")
+    with bind(host, port) as listener:
+        gate = Gate(host, listener.getsockname()[1], token)
+        address = first_page(gate)
+        console.print(f"{len(library.runs())} runs in {library.root}", highlight=False, soft_wrap=True)
+        console.print(f"viewer at {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+        threading.Thread(target=_warm, args=(library,), daemon=True).start()
+        if open_browser:
+            webbrowser.open(address)  # it connects now and is answered as soon as the server runs
+        with suppress(KeyboardInterrupt):  # raised once more when all is closed
+            server(Site(library, live=True), gate).run(sockets=[listener])
+        console.print("viewer closed")
+
+
+def _warm(library: Library) -> None:
+    """Reads every run's summaries ahead of the first page that needs them."""
+    for run in library.runs():
+        with suppress(AipoError):  # its page will say what is wrong
+            run.catalogue.refresh()
+
+
+def _write_static(library: Library, out: Path, limit: int | None, console: Console) -> Bundle:
+    with bars(console) as progress:
+        bundle = write_bundle(library, out, limit=limit, note=stage(progress, "pages"))
+    for note in bundle.notes:
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for path in bundle.faulty:
+        console.print(f"could not be shown: {path}", style="red", highlight=False, soft_wrap=True)
+    console.print(f"{bundle.files} files, {bundle.size / 1e6:.1f} MB", highlight=False)
+    console.print(f"written to {bundle.first}", highlight=False, soft_wrap=True)
+    return bundle
+
+
+def server(site: Site, gate: Gate) -> uvicorn.Server:
+    """A server of `site`, to be run on a socket that is bound already."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(site, gate),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+    )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        RunError: the port is taken, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        if port not in range(1 << 16):
+            raise OSError("ports are 0 to 65535")
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise RunError(
+            f"viewer: got --host {host} --port {port}, which cannot be bound ({error}), "
+            "allowed an address of this machine and a free port (--port 0 takes any)"
+        ) from error
+
+
+def first_page(gate: Gate) -> str:
+    """Where to begin, with the token if there is one."""
+    name = socket.gethostname() if gate.hosts is None else bracketed(gate.host)
+    query = "" if gate.token is None else f"?token={gate.token}"
+    return f"http://{name}:{gate.port}/{query}"

@@ -1,0 +1,160 @@
+"""The site: a path and a query become a page. The server and the static bundle ask the same one."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from aipo.errors import AipoError, RunError
+from aipo.filters import Filter
+from aipo.text import visible
+from aipo.viewer.compare_page import compare_runs, compare_traces
+from aipo.viewer.group_page import group_page
+from aipo.viewer.home_page import home_page
+from aipo.viewer.library import Library, RunView
+from aipo.viewer.links import Links, compare_path, slug, unslug
+from aipo.viewer.page import Page, digest, html_page, json_page, static_files
+from aipo.viewer.run_page import run_page
+from aipo.viewer.templating import render
+from aipo.viewer.trace_page import trace_page
+
+_log = logging.getLogger("aipo.viewer")
+_MISSING = "There is no such page. The run or the trace may have been moved or deleted."
+_UNEXPECTED = "Something went wrong that should not have. The terminal that runs the viewer says what."
+
+
+class Site:
+    """All pages of a library.
+
+    Args:
+        library: the runs.
+        live: a server answers: pages keep up to date, forms have an effect.
+        has: whether the site has the page of a path, see `Links`.
+        clock: seconds since 1970, to tell whether a run is still being written.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        *,
+        live: bool,
+        has: Callable[[str], bool] = lambda _: True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.library = library
+        self._live = live
+        self._has = has
+        self._clock = clock
+
+    def answer(self, path: str, query: Mapping[str, str] | None = None) -> Page:
+        """The page at `path`, or one that says why there is none; what went wrong is logged."""
+        depth = path.count("/")
+        try:
+            page = self.page(path, query or {})
+        except AipoError as error:
+            _log.error("%s: %s", visible(path), visible(str(error)))
+            return self.notice(500, "This page cannot be shown", str(error), depth)
+        except Exception:
+            _log.exception("%s failed", visible(path))
+            return self.notice(500, "This page cannot be shown", _UNEXPECTED, depth)
+        return self.notice(404, "Not found", _MISSING, depth) if page is None else page
+
+    def notice(self, status: int, title: str, message: str, depth: int = 0) -> Page:
+        """A page that holds a message."""
+        links = self._links(depth)
+        return html_page(render("notice.html.j2", links, title=title, message=message), links, status)
+
+    def page(self, path: str, query: Mapping[str, str]) -> Page | None:
+        """The page at `path`, from the site's root; None if there is none.
+
+        Raises:
+            AipoError: the page is there, but what it shows cannot be read.
+        """
+        match path.split("/"):
+            case [""] | ["index.html"]:
+                links = self._links(0)
+                now = self._clock() if self._live else None
+                return html_page(home_page(self.library, links, now=now), links)
+            case ["static", name]:
+                return static_files().get(name)
+            case ["version"] if self._live:
+                return self._version()
+            case ["compare"] if self._live:
+                return self._chosen(query)
+            case ["compare", *names, file] if file.endswith(".html"):
+                return self._compare([*names, file.removesuffix(".html")])
+            case ["run", name, *rest]:
+                run = self._run(name)
+                return None if run is None else self._of_run(run, rest, query)
+            case _:
+                return None
+
+    def _of_run(self, run: RunView, rest: Sequence[str], query: Mapping[str, str]) -> Page | None:
+        match rest:
+            case [""] | ["index.html"]:
+                links = self._links(2)
+                return html_page(run_page(run, query, links, live=self._live), links)
+            case ["version"] if self._live:
+                return json_page({"version": run.version()})
+            case ["trace", file] if file.endswith(".html"):
+                trace_id = _known(run, "trace_id", file.removesuffix(".html"))
+                links = self._links(3)
+                return None if trace_id is None else html_page(trace_page(run, trace_id, links), links)
+            case ["group", file] if file.endswith(".html"):
+                group_id = _known(run, "group_id", file.removesuffix(".html"))
+                links = self._links(3)
+                return None if group_id is None else html_page(group_page(run, group_id, links), links)
+            case _:
+                return None
+
+    def _compare(self, names: Sequence[str]) -> Page | None:
+        """Two runs, or twice a run and a trace."""
+        if len(names) not in (2, 4):
+            return None
+        left, right = (self._run(name) for name in names[:: len(names) // 2])
+        if left is None or right is None:
+            return None
+        links = self._links(len(names))
+        if len(names) == 2:
+            left.catalogue.refresh()
+            right.catalogue.refresh()
+            return html_page(compare_runs(left, right, links), links)
+        left_id, right_id = _known(left, "trace_id", names[1]), _known(right, "trace_id", names[3])
+        if left_id is None or right_id is None:
+            return None
+        return html_page(compare_traces(left, left_id, right, right_id, links), links)
+
+    def _chosen(self, query: Mapping[str, str]) -> Page:
+        """From the form with two runs to their page."""
+        left, right = query.get("left", ""), query.get("right", "")
+        if left == right or not {left, right} <= {run.name for run in self.library.runs()}:
+            return self.notice(400, "Two runs are compared", "Choose two different runs, A and B.")
+        return Page(b"", status=303, location=compare_path(left, right))
+
+    def _version(self) -> Page:
+        changes = [f"{run.name} {run.changed()}" for run in self.library.runs()]
+        return json_page({"version": digest("\n".join(changes).encode("utf-8", "replace"))})
+
+    def _run(self, text: str) -> RunView | None:
+        """The run whose slug is `text`."""
+        name = unslug(text)
+        if name is None:
+            return next((run for run in self.library.runs() if slug(run.name) == text), None)
+        try:
+            return self.library.run(name)
+        except RunError:
+            return None
+
+    def _links(self, depth: int) -> Links:
+        return Links(depth, live=self._live, has=self._has)
+
+
+def _known(run: RunView, column: str, text: str) -> str | None:
+    """The id in `column` whose slug is `text`, as of now; None if there is none."""
+    run.catalogue.refresh()
+    name = unslug(text)
+    if name is None:  # it was shortened
+        ids = run.catalogue.sql(f"SELECT DISTINCT {column} FROM summaries")[1]
+        return next((known for (known,) in ids if slug(known) == text), None)
+    if column == "group_id":
+        return name if run.catalogue.count(Filter(group=name)) else None
+    return name if run.catalogue.summary(name) else None

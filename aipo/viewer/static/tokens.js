@@ -1,0 +1,251 @@
+// The token view: one element per token, built when it is first asked for, from the data in the page.
+(() => {
+  "use strict";
+
+  const list = document.getElementById("token-list");
+  const heatChoice = document.getElementById("heat");
+  const rowChoice = document.getElementById("row");
+  const inspector = document.getElementById("inspector");
+  const scale = document.getElementById("scale");
+  const heat = window.aipoHeat;
+  const { number } = heat;
+  const UNKNOWN = "not recorded";
+  const SHORTEST = 200; // tokens of a part
+  const LONGEST = 2000;
+
+  const make = (tag, className, text) => {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    if (text !== undefined) element.textContent = text;
+    return element;
+  };
+
+  let data = null;
+  let segments = []; // { data, start, end }
+  let elements = []; // of tokens, by position
+  let row = null; // { data, at: Int32Array from position to place in the values, or -1; clipped: Set }
+  let current = -1;
+
+  const read = () => {
+    data = JSON.parse(document.getElementById("tokens-data").textContent);
+    let start = 0;
+    segments = data.segments.map((segment) => {
+      const end = start + segment.ids.length;
+      const entry = { data: segment, start, end };
+      start = end;
+      return entry;
+    });
+  };
+
+  const total = () => segments.at(-1)?.end ?? 0;
+  const segmentOf = (position) => segments.findIndex((s) => position < s.end);
+
+  const take = (choice) => {
+    const chosen = data.rows[choice];
+    if (!chosen) return null;
+    const at = new Int32Array(total()).fill(-1);
+    let place = 0;
+    for (const [first, count] of chosen.at) for (let i = 0; i < count; i++) at[first + i] = place++;
+    return { data: chosen, at, clipped: new Set(chosen.clipped) };
+  };
+
+  /* Everything that is known of one token; null is what is not. */
+  const token = (position, number_ = segmentOf(position)) => {
+    const { data: segment, start } = segments[number_];
+    const i = position - start;
+    const place = row ? row.at[position] : -1;
+    const inRow = place >= 0;
+    return {
+      position,
+      segment,
+      number: number_,
+      id: segment.ids[i],
+      text: segment.texts ? segment.texts[i] : null,
+      logprob: segment.logprobs ? segment.logprobs[i] : null,
+      entropy: segment.entropies ? segment.entropies[i] : null,
+      advantage: row ? (inRow ? row.data.advantage : null) : segment.role === "prompt" ? null : data.advantage,
+      weight: inRow ? row.data.weights[place] : null,
+      ratio: inRow && row.data.ratios ? row.data.ratios[place] : null,
+      clipped: inRow ? row.clipped.has(place) : null,
+      inRow,
+    };
+  };
+
+  const SIGNS = { "\n": "↵\n", "\t": "⇥\t" };
+  const shownText = (text) => text.replace(/[\n\t]/g, (sign) => SIGNS[sign]);
+
+  const ownClass = (segment) => (segment.texts ? segment.colour : `${segment.colour} number`);
+
+  const tokenElement = (segment, i, position) => {
+    const text = segment.texts ? shownText(segment.texts[i]) : String(segment.ids[i]);
+    const element = make("b", ownClass(segment), text || "·");
+    element.dataset.t = position;
+    elements[position] = element;
+    return element;
+  };
+
+  const segmentElement = ({ data: segment }, number_) => {
+    const section = make("section");
+    const head = make("h3");
+    head.append(make("span", segment.colour, segment.label));
+    section.append(head);
+    section.dataset.segment = number_;
+    return section;
+  };
+
+  /* Parts are laid out only when they come into view: they end with a line, or, if it has no end, anywhere. */
+  const endsPart = (count, text) => count >= LONGEST || (count >= SHORTEST && text?.endsWith("\n"));
+
+  const build = () => {
+    for (const [number_, entry] of segments.entries()) {
+      const section = segmentElement(entry, number_);
+      let part = make("div", "part");
+      entry.data.ids.forEach((_, i) => {
+        part.append(tokenElement(entry.data, i, entry.start + i));
+        if (!endsPart(part.childElementCount, entry.data.texts?.[i])) return;
+        section.append(part);
+        part = make("div", "part");
+      });
+      if (part.hasChildNodes()) section.append(part);
+      list.append(section);
+    }
+  };
+
+  const option = (select, value, text) => {
+    const element = make("option", "", text);
+    element.value = value;
+    select.append(element);
+  };
+
+  const start = () => {
+    if (data) return;
+    read();
+    option(heatChoice, "", "who wrote it");
+    for (const [value, kind] of Object.entries(heat.KINDS)) option(heatChoice, value, kind.name);
+    if (data.rows.length) data.rows.forEach((entry, i) => option(rowChoice, i, entry.name));
+    else option(rowChoice, "", UNKNOWN);
+    rowChoice.disabled = data.rows.length < 2;
+    row = take(0);
+    list.dataset.heat = "";
+    build();
+    if (elements[0]) elements[0].tabIndex = 0;
+    inspect(0);
+  };
+
+  /* Colours by one of the numbers; which ones there are, heat.js knows. */
+  const legend = ({ low, high }) => {
+    scale.replaceChildren();
+    if (low === null) {
+      scale.textContent = UNKNOWN;
+      return;
+    }
+    const bars = make("span", "bars");
+    for (let step = 0; step < heat.STEPS; step++) bars.append(make("i", `heat-${step}`));
+    const rest = row && heat.KINDS[heatChoice.value].ofRow ? "no value in this row" : UNKNOWN;
+    scale.append(make("span", "", low), bars, make("span", "", high), make("i", "none heat-none"), make("span", "", rest));
+  };
+
+  const paint = () => {
+    const kind = heat.KINDS[heatChoice.value];
+    list.dataset.heat = heatChoice.value;
+    scale.replaceChildren();
+    if (!kind) return;
+    const values = [];
+    segments.forEach((s, n) => {
+      for (let position = s.start; position < s.end; position++) values.push(kind.of(token(position, n)));
+    });
+    const painted = heat.scale(values, kind);
+    list.dataset.sides = scale.dataset.sides = painted.sides;
+    segments.forEach((s) => {
+      const own = ownClass(s.data);
+      for (let position = s.start; position < s.end; position++)
+        elements[position].className = `${own} ${painted.classOf(values[position])}${position === current ? " on" : ""}`;
+    });
+    legend(painted);
+  };
+
+  /* One token */
+  const quoted = (text) => text.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "(no text of its own)";
+
+  const facts = (t) => {
+    const known = (value) => (value === null ? null : number(value));
+    const out = t.inRow || !row ? null : "not in this row";
+    return [
+      ["position", `${t.position} (of ${total()})`],
+      ["segment", `${t.number}, ${t.segment.label}`],
+      ["role", t.segment.role],
+      ["id", String(t.id)],
+      ["log-prob", known(t.logprob)],
+      ["probability", t.logprob === null ? null : number(Math.min(1, Math.exp(t.logprob)))],
+      ["entropy", known(t.entropy)],
+      ["policy version", t.segment.version === null ? null : String(t.segment.version)],
+      ["advantage", out ?? known(t.advantage)],
+      ["coefficient", out ?? known(t.weight)],
+      ["ratio π/π_old", out ?? (t.inRow && t.ratio === null ? "only of policy tokens" : known(t.ratio))],
+      ["clipped", out ?? (t.clipped === null ? null : t.clipped ? "yes" : "no")],
+    ];
+  };
+
+  const inspect = (position) => {
+    if (position < 0 || position >= total()) {
+      inspector.replaceChildren(make("p", "soft", "There is no token."));
+      return;
+    }
+    const t = token(position);
+    const table = make("dl");
+    for (const [name, value] of facts(t)) {
+      const line = make("div");
+      line.append(make("dt", "", name), make("dd", value === null ? "unknown" : "", value ?? UNKNOWN));
+      table.append(line);
+    }
+    const link = make("a", "", "link to this token");
+    link.href = `#t${position}`;
+    inspector.replaceChildren(make("h3", "", t.text === null ? `id ${t.id}` : quoted(t.text)), table, link);
+    elements[current]?.classList.remove("on");
+    current = position;
+    elements[current]?.classList.add("on");
+  };
+
+  const focus = (position) => {
+    const next = elements[Math.max(0, Math.min(total() - 1, position))];
+    if (!next) return;
+    list.querySelector('[tabindex="0"]')?.removeAttribute("tabindex");
+    next.tabIndex = 0;
+    next.focus({ preventScroll: true });
+    next.scrollIntoView({ block: "nearest" });
+  };
+
+  const positionOf = (event) => {
+    const element = event.target.closest?.("[data-t]");
+    return element ? Number(element.dataset.t) : -1;
+  };
+
+  const MOVES = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10, Home: -Infinity, End: Infinity };
+
+  const follow = () => {
+    const match = /^#t(\d+)$/.exec(location.hash);
+    if (!match) return;
+    document.dispatchEvent(new CustomEvent("aipo:show", { detail: "tokens" }));
+    focus(Number(match[1]));
+    elements[current]?.scrollIntoView({ block: "center" });
+  };
+
+  list.addEventListener("pointerover", (event) => positionOf(event) >= 0 && inspect(positionOf(event)));
+  list.addEventListener("focusin", (event) => positionOf(event) >= 0 && inspect(positionOf(event)));
+  list.addEventListener("click", (event) => positionOf(event) >= 0 && focus(positionOf(event)));
+  list.addEventListener("keydown", (event) => {
+    const by = MOVES[event.key];
+    if (by === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    focus(current + by);
+  });
+  heatChoice.addEventListener("change", paint);
+  rowChoice.addEventListener("change", () => {
+    row = take(Number(rowChoice.value));
+    paint();
+    inspect(current);
+  });
+  document.addEventListener("aipo:shown", (event) => event.detail === "tokens" && start());
+  addEventListener("hashchange", follow);
+  follow();
+})();

@@ -1,0 +1,282 @@
+"""What does the trace store cost, next to JSON lines?
+
+    python tests/benchmarks/bench_store.py [--traces 100000] [--repeats 7]
+
+Two kinds of traces: short ones (the miniature's, through the real graphs, 40 tokens each) and long ones (16 384
+tokens each: ids by Zipf's law out of 150 000, log-probs and entropies as float32 softmaxes leave them). Everything
+lies in a temporary folder; files that were just written are read from the page cache.
+
+- size: bytes per token of a step's file, and of its token columns alone. Baselines: the same traces, texts included,
+  as JSON lines with zstd (level 3); raw arrays of int32 ids and float32 log-probs, with float32 entropies or without.
+- speed: megabytes of raw tokens (12 bytes each) per second. What is written is on the disk when the clock stops,
+  what is read has become `Trace` objects; both hold for the baselines, too.
+- looks: listing and filtering the short traces, 128 in a file. `one look` opens the catalogue for it, as
+  `aipo traces` does; `kept open` is the viewer's. Baseline: parsing the same traces as JSON lines with orjson and
+  filtering them, measured on a tenth of them and times ten.
+- opening one of 64 long traces by its id. Baseline: the line of a JSONL file in which the id stands.
+
+Medians; rounds of ours and of the baselines alternate. `bar` is what the store promises, where it does.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import bulk
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from aipo.catalogue import Catalogue
+from aipo.filters import Filter
+from aipo.journal import from_line, to_line
+from aipo.schema import Stored
+from aipo.store import TraceStore, read_file
+from aipo.trace import Trace
+
+LONG, LONG_TRACES = 16_384, 32
+RAW = {"token_ids": 4, "logprobs": 4, "entropies": 4}  # bytes of each in memory
+ZSTD = pa.Codec("zstd", compression_level=3)
+FEW = Filter(agent="knowledge", reward=(0.5, None), step=(10, None))
+TEXT = Filter(text="+5=55")
+LOOK_MS, OPEN_MS = 300, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table; for a size or a time the less the better, for a speed the more."""
+
+    what: str
+    unit: str
+    ours: float
+    baseline: str
+    theirs: float
+    bar: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Traces of one kind, a step's worth, and who can read them."""
+
+    name: str
+    traces: Sequence[Trace]
+    decode: Callable[[npt.NDArray[np.int32]], str]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(trace.token_ids) for trace in self.traces)
+
+    def step(self, number: int) -> list[Trace]:
+        return [bulk.again(trace, number) for trace in self.traces]
+
+    def lines(self, number: int) -> bytes:
+        texts = [tuple(self.decode(s.token_ids) for s in trace.segments) for trace in self.traces]
+        return b"".join(map(to_line, map(Stored, self.step(number), texts)))
+
+
+def medians(repeats: int, **work: Callable[[], object]) -> dict[str, float]:
+    """Seconds; one round more to warm up."""
+    spent: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(repeats + 1):
+        for name, run in work.items():
+            started = time.perf_counter()
+            run()
+            spent[name].append(time.perf_counter() - started)
+    return {name: median(times[1:]) for name, times in spent.items()}
+
+
+def sizes(kind: Kind, folder: Path) -> list[Row]:
+    TraceStore(folder, decode=kind.decode).seal(0, kind.step(0))
+    [path] = folder.glob("*.parquet")
+    file = pq.ParquetFile(path).metadata
+    groups = [file.row_group(number) for number in range(file.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(file.num_columns)]
+
+    def row(what: str, ours: int, baseline: str, theirs: int) -> Row:
+        return Row(
+            f"size, {kind.name}: {what}", "B/token", ours / kind.tokens, baseline, theirs / kind.tokens
+        )
+
+    def tokens_alone(*names: str) -> Row:
+        leaves = {f"segments.list.element.{name}.list.element" for name in names}
+        ours = sum(column.total_compressed_size for column in columns if column.path_in_schema in leaves)
+        what = ", ".join(names)
+        return row(f"{what} alone", ours, f"raw {what}", kind.tokens * sum(RAW[name] for name in names))
+
+    whole = path.stat().st_size
+    return [
+        row("whole file", whole, "JSONL + zstd", len(ZSTD.compress(kind.lines(0)))),
+        row("whole file", whole, f"raw {', '.join(RAW)}", kind.tokens * sum(RAW.values())),
+        tokens_alone("token_ids", "logprobs"),
+        tokens_alone(*RAW),
+    ]
+
+
+def speeds(kind: Kind, folder: Path, repeats: int) -> list[Row]:
+    store, steps = TraceStore(folder, decode=kind.decode), iter(range(1_000_000))
+    plain, packed = folder / "step.jsonl", folder / "step.jsonl.zst"
+    unpacked = len(kind.lines(0))
+
+    def append() -> None:
+        for trace in kind.step(999_999):
+            store.append(trace)
+        store.close()
+
+    writing = medians(
+        repeats,
+        seal=lambda: store.seal(step := next(steps), kind.step(step)),
+        append=append,
+        **{
+            "JSONL": lambda: _write(plain, kind.lines(0)),
+            "JSONL + zstd": lambda: _write(packed, ZSTD.compress(kind.lines(0), asbytes=True)),
+        },
+    )
+    reading = medians(
+        repeats,
+        read=lambda: read_file(folder / "step-00000-00000.parquet"),
+        **{
+            "JSONL": lambda: _parsed(plain.read_bytes()),
+            "JSONL + zstd": lambda: _parsed(ZSTD.decompress(packed.read_bytes(), unpacked, asbytes=True)),
+        },
+    )
+    megabytes, traces = kind.tokens * sum(RAW.values()) / 1e6, len(kind.traces)
+    kinds = (("MB/s", megabytes, "JSONL"), ("MB/s", megabytes, "JSONL + zstd"), ("traces/s", traces, "JSONL"))
+    return [
+        Row(f"{verb}, {kind.name}", unit, amount / spent[verb], baseline, amount / spent[baseline])
+        for verb, spent in (("seal", writing), ("append", writing), ("read", reading))
+        for unit, amount, baseline in kinds
+    ]
+
+
+def looks(folder: Path, tenth: Path, times: float, repeats: int) -> list[Row]:
+    catalogue = Catalogue(folder)
+
+    def scan() -> list[object]:
+        with tenth.open("rb") as file:
+            return [line for line in map(orjson.loads, file) if _is_one_of_few(line)]
+
+    def once() -> Catalogue:
+        return Catalogue(folder, resident=False)
+
+    work: dict[str, Callable[[], object]] = {
+        "one look: the newest": lambda: once().traces(order="newest"),
+        "one look: filter": lambda: once().traces(FEW),
+        "one look: groups": lambda: once().groups(),
+        "one look: text": lambda: once().traces(TEXT),
+        "kept open: nothing new": catalogue.refresh,
+        "kept open: the newest": lambda: catalogue.traces(order="newest"),
+        "kept open: filter and count": lambda: (catalogue.traces(FEW), catalogue.count(FEW)),
+        "kept open: groups": catalogue.groups,
+        "kept open: text": lambda: catalogue.traces(TEXT),
+        "opening it to keep": lambda: Catalogue(folder),
+    }
+    theirs = 1e3 * times * medians(2, scan=scan)["scan"]
+    spent = medians(repeats, **work)
+    bars = {name: None if name == "opening it to keep" else LOOK_MS for name in work}
+    return [Row(name, "ms", 1e3 * spent[name], "JSONL, orjson", theirs, bars[name]) for name in work]
+
+
+def opening(kind: Kind, folder: Path, repeats: int) -> list[Row]:
+    lines = folder / "steps.jsonl"
+    for step in range(2):
+        TraceStore(folder, decode=kind.decode).seal(step, kind.step(step))
+    lines.write_bytes(kind.lines(0) + kind.lines(1))
+    catalogue, wanted = Catalogue(folder), bulk.again(kind.traces[0], 1).trace_id
+
+    def search() -> Stored:
+        with lines.open("rb") as file:
+            return next(from_line(line, "line") for line in file if wanted.encode() in line)
+
+    assert catalogue.stored(wanted) == search()
+    spent = medians(
+        repeats,
+        kept=lambda: catalogue.stored(wanted),
+        once=lambda: Catalogue(folder, resident=False).stored(wanted),
+        search=search,
+    )
+    return [
+        Row(
+            f"{name}: one trace of {LONG} tokens",
+            "ms",
+            1e3 * spent[short],
+            "JSONL, searched",
+            1e3 * spent["search"],
+            OPEN_MS,
+        )
+        for name, short in (("one look", "once"), ("kept open", "kept"))
+    ]
+
+
+def _is_one_of_few(line: dict[str, object]) -> bool:
+    """`FEW`, by hand."""
+    reward, step, consults = line["reward"], line["step"], line["consults"]
+    return (
+        reward is not None
+        and reward >= 0.5
+        and step >= 10
+        and any(consult["agent"] == "knowledge" for consult in consults)
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _parsed(content: bytes) -> list[Stored]:
+    return [from_line(line, "line") for line in content.splitlines()]
+
+
+def measure(folder: Path, count: int, repeats: int) -> list[Row]:
+    templates = bulk.short()
+    stretched = bulk.long([t for t in templates[: bulk.STEP] if t.consults][:LONG_TRACES], LONG)
+    short = Kind("short", templates[: bulk.STEP], bulk.SHORT_WORDS.decode)
+    long = Kind("long", stretched, bulk.long_words)
+    rows: list[Row] = []
+    for kind in (short, long):
+        rows += sizes(kind, folder / kind.name / "size")
+        rows += speeds(kind, folder / kind.name / "speed", repeats)
+    steps = bulk.fill(folder / "many", templates, count, decode=short.decode)
+    tenth = folder / "tenth.jsonl"
+    with tenth.open("wb") as file:
+        file.writelines(short.lines(step) for step in range(max(1, steps // 10)))
+    rows += looks(folder / "many", tenth, steps / max(1, steps // 10), repeats)
+    return rows + opening(long, folder / "long" / "open", repeats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--traces", type=int, default=100_000, help="to list and filter")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Path(folder), options.traces, options.repeats)
+    table = Table("what", "unit", "the store", "baseline", "", "store / baseline", "bar")
+    for row in rows:
+        bar = "" if row.bar is None else f"{row.bar:g}"
+        numbers = [
+            f"{number:,.3g}" if number < 1000 else f"{number:,.0f}" for number in (row.ours, row.theirs)
+        ]
+        table.add_row(
+            row.what, row.unit, numbers[0], row.baseline, numbers[1], f"{row.ours / row.theirs:.3g}", bar
+        )
+    Console(width=150).print(table)
+    if options.out:
+        options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What the viewer's tests share: a little library of runs, a server of it, and a real browser."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from little import make_evaluation, make_run
+
+from aipo.viewer.guard import Gate
+from aipo.viewer.library import Library
+from aipo.viewer.serve import bind, server
+from aipo.viewer.site import Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def little_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs `aipo` (with the evaluation `after`) and `grpo`. Not to be changed."""
+    root = tmp_path_factory.mktemp("runs")
+    make_evaluation(make_run(root / "aipo"), "after")
+    make_run(root / "grpo", "grpo", steps=1)
+    return root
+
+
+@pytest.fixture
+def own_runs(little_runs: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(little_runs, tmp_path / "runs"))
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """A function that serves a folder and returns the address, without a slash at its end."""
+    with ExitStack() as stack:
+        yield lambda root, **gate: stack.enter_context(serving(root, **gate))
+
+
+@pytest.fixture(scope="session")
+def address(little_runs: Path) -> Iterator[str]:
+    """Where the little library is served."""
+    with serving(little_runs) as address:
+        yield address
+
+
+@contextmanager
+def serving(
+    root: Path, *, token: str | None = None, clock: Callable[[], float] = lambda: 0.0
+) -> Iterator[str]:
+    """A real server in a thread, on any free port."""
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        made = server(Site(Library(root), live=True, clock=clock), Gate("127.0.0.1", port, token))
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://localhost:{port}"
+        finally:
+            made.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Chromium."""
+    chromium = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if chromium is None or sync_playwright is None:
+        missing = "chromium is not installed" if chromium is None else "playwright is not installed"
+        if "chromium" in os.environ.get("AIPO_REQUIRE", "").split(","):
+            pytest.fail(f"{missing}, and AIPO_REQUIRE lists chromium")
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser's console said that is wrong; a test that provokes it clears the list."""
+    return []
+
+
+@pytest.fixture
+def page(browser: "Browser", complaints: list[str]) -> "Iterator[Page]":
+    """A page of 1280 × 800 in the light; errors in its console, a broken policy among them, fail the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    assert complaints == []

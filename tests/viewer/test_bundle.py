@@ -1,0 +1,97 @@
+"""The static site: complete, without dead links, and never over somebody's files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from aipo.errors import RunError
+from aipo.viewer.bundle import write_bundle
+from aipo.viewer.library import Library
+
+
+def files(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+
+
+def dead_links(out: Path) -> list[str]:
+    """Links of any page that lead to no file of the site."""
+    dead: list[str] = []
+    for page in out.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r'\b(?:href|src)="([^"]*)"', text.partition("<body")[0] + text):
+            target = link.partition("#")[0].partition("?")[0]
+            if target and not target.startswith("data:") and not (page.parent / target).resolve().is_file():
+                dead.append(f"{page.relative_to(out)}: {link}")
+    return dead
+
+
+def test_a_bundle_has_every_page_and_no_dead_link(little_runs: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    out = tmp_path / "site"
+    bundle = write_bundle(Library(little_runs), out, note=lambda done, total, _: steps.append((done, total)))
+    found = files(out)
+    assert bundle.first == out / "index.html" and bundle.first.is_file()
+    assert (bundle.faulty, bundle.notes) == ((), ())
+    assert len([f for f in found if re.fullmatch(r"run/aipo/trace/[^/]*\.html", f)]) == 32
+    assert len([f for f in found if re.fullmatch(r"run/grpo/trace/[^/]*\.html", f)]) == 16
+    assert (
+        len([f for f in found if re.fullmatch(r"run/aipo_2Fevaluations_2Fafter/trace/[^/]*\.html", f)]) == 4
+    )
+    assert len([f for f in found if re.fullmatch(r"run/aipo/group/[^/]*\.html", f)]) == 8
+    assert {"compare/aipo/grpo.html", ".nojekyll", "static/palette.css", "static/base.js"} <= found
+    assert dead_links(out) == []
+    assert bundle.files == len(found) - 1 == steps[-1][0] == steps[-1][1]
+    assert bundle.size == sum((out / f).stat().st_size for f in found) - (out / ".aipo-bundle").stat().st_size
+
+
+def test_pages_of_a_bundle_say_their_policy_and_ask_nobody(little_runs: Path, tmp_path: Path) -> None:
+    write_bundle(Library(little_runs), tmp_path / "site")
+    for page in (tmp_path / "site").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "Content-Security-Policy" in text and "frame-ancestors" not in text
+        assert "data-live" not in text
+        assert not re.search(r'\b(?:href|src|action)="(?:/|https?:)', text), page
+
+
+def test_a_limit_keeps_whole_groups_and_says_what_is_missing(little_runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    bundle = write_bundle(Library(little_runs), out, limit=9)
+    assert bundle.notes == (
+        "aipo: 8 of 32 traces are here, the others were left out (--limit 9).",
+        "grpo: 8 of 16 traces are here, the others were left out (--limit 9).",
+    )
+    assert len([f for f in files(out) if re.fullmatch(r"run/aipo/trace/[^/]*\.html", f)]) == 8
+    assert len([f for f in files(out) if re.fullmatch(r"run/aipo/group/[^/]*\.html", f)]) == 2
+    assert "8 of 32 traces are here" in (out / "left-out.html").read_text()
+    assert dead_links(out) == []
+
+
+def test_a_bundle_replaces_an_earlier_one_and_nothing_else(little_runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    write_bundle(Library(little_runs), out, limit=9)
+    (out / "CNAME").write_text("traces.example\n")
+    write_bundle(Library(little_runs / "grpo"), out)
+    assert not (out / "run" / "aipo").exists() and not (out / "left-out.html").exists()
+    assert (out / "CNAME").is_file()
+    assert dead_links(out) == []
+
+
+def test_what_is_in_the_way_is_refused_and_left_alone(little_runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="which is not empty, allowed a new folder or an earlier bundle"):
+        write_bundle(Library(little_runs), tmp_path)
+    with pytest.raises(RunError, match="which is not empty"):
+        write_bundle(Library(little_runs), tmp_path / "thesis.tex")
+    assert files(tmp_path) == {"thesis.tex"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="which has no runs"):
+        write_bundle(Library(tmp_path / "empty"), tmp_path / "out")
+
+
+def test_a_page_that_cannot_be_made_is_counted(own_runs: Path, tmp_path: Path) -> None:
+    (own_runs / "aipo" / "graph.json").write_text("{")
+    bundle = write_bundle(Library(own_runs), tmp_path / "site")
+    assert "run/aipo/index.html" in bundle.faulty
+    assert "run/grpo/index.html" not in bundle.faulty
+    assert "cannot be shown" in (tmp_path / "site/run/aipo/index.html").read_text()

@@ -1,0 +1,116 @@
+"""Curves: the lines of a generation become one, and the charts say what the numbers say."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.viewer.curves import POINTS, Curves, Window, by_step, curves, windows
+
+# Two optimiser steps in each of two generations; the rollouts' metrics come with the first of them.
+ROWS: list[dict[str, Any]] = [
+    {"step": 1, "epoch": 0.5, "reward/solo": 0.0, "reward/assisted": 1.0, "rollouts/solo": 3.0,
+     "rollouts/assisted": 1.0, "consults/verify": 0.5, "consult_errors/verify": 0.5, "consults/unknown": 0.0,
+     "clip/policy": 0.0, "drift/max": 0.1},
+    {"step": 2, "epoch": 1.0, "clip/policy": 0.2, "drift/max": 0.3},
+    {"step": 3, "epoch": 1.5, "reward/solo": 0.5, "rollouts/solo": 4.0, "consults/verify": 0.0,
+     "clip/policy": None, "drift/max": 0.2},
+    {"step": 4, "epoch": 2.0, "clip/policy": 0.4, "drift/max": None},
+]  # fmt: skip
+
+
+def panel(found: Curves, title: str) -> Mapping[str, Any]:
+    (one,) = [panel for panel in found.panels if panel.title == title]
+    return {line["name"]: line["y"] for line in one.numbers["lines"]}
+
+
+def test_a_generation_is_the_mean_of_its_optimiser_steps() -> None:
+    first, second = by_step(ROWS)
+    assert (first.first, first.last, second.first) == (0, 0, 1)
+    assert first.values["clip/policy"] == pytest.approx(0.1)
+    assert first.values["drift/max"] == 0.3  # the worst of the worst
+    assert second.values["clip/policy"] == 0.4  # what was not finite counts nowhere
+    assert "epoch" not in first.values and "step" not in first.values
+
+
+def test_kinds_count_by_their_rollouts_in_the_mean_reward() -> None:
+    assert [w.values["reward/mean"] for w in by_step(ROWS)] == [0.25, 0.5]
+
+
+def test_failing_consults_are_none_where_nobody_asks() -> None:
+    assert [w.values["failing/verify"] for w in by_step(ROWS)] == [0.25, 0.0]
+
+
+def test_without_generations_a_line_is_a_step() -> None:
+    assert [w.first for w in by_step([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}])] == [0, 1]
+
+
+def test_a_point_stands_for_neighbours() -> None:
+    steps = [Window(i, i, {"loss": float(i), "drift/max": float(i)}) for i in range(5)]
+    assert windows(steps, 3) == [
+        Window(0, 1, {"loss": 0.5, "drift/max": 1.0}),
+        Window(2, 3, {"loss": 2.5, "drift/max": 3.0}),
+        Window(4, 4, {"loss": 4.0, "drift/max": 4.0}),
+    ]
+
+
+@given(st.integers(0, 300), st.integers(1, 50))
+def test_no_step_is_lost_and_there_are_not_too_many_points(count: int, most: int) -> None:
+    found = windows([Window(i, i, {"loss": 1.0}) for i in range(count)], most)
+    assert len(found) <= most
+    assert [step for w in found for step in range(w.first, w.last + 1)] == list(range(count))
+
+
+def test_charts_hold_the_numbers_under_the_pointer() -> None:
+    found = curves(ROWS, ["verify", "unknown"])
+    assert panel(found, "Reward") == {"solo": [0.0, 0.5], "assisted": [1.0, None], "mean": [0.25, 0.5]}
+    assert panel(found, "Clip") == {"policy": [0.1, 0.4]}
+    assert found.data()["steps"] == [[0, 0], [1, 1]]
+    titles = [panel.title for panel in found.shown]
+    assert titles == ["Reward", "Consults", "Consults that fail", "Clip", "Drift"]
+    assert len(found.data()["charts"]) == len(found.panels)
+
+
+def test_an_agent_has_the_colour_of_its_place() -> None:
+    (consults,) = [p for p in curves(ROWS, ["knowledge", "verify"]).panels if p.title == "Consults"]
+    assert [(line["name"], line["colour"]) for line in consults.numbers["lines"]] == [("verify", "k1")]
+
+
+def test_all_charts_share_one_axis() -> None:
+    found = curves([*ROWS, {"step": 5, "epoch": 2.5, "loss_share/policy": 1.0}], [])
+    assert {(p.numbers["low"], p.numbers["high"]) for p in found.panels} == {(0.0, 2.0)}
+
+
+def test_a_loss_below_zero_is_inside_of_its_chart() -> None:
+    (loss,) = curves([{"step": i, "loss": -float(i)} for i in (1, 2, 3)], []).folded
+    heights = [
+        float(y) for y in re.findall(r"[ML][\d.]+ (-?[\d.]+)", loss.svg.split('class="line')[1].split('"')[2])
+    ]
+    assert all(50 <= y <= 178 - 42 for y in heights)
+
+
+def test_every_reward_part_has_a_chart_and_correctness_is_the_first() -> None:
+    row = {"step": 1, "reward_part/brief/solo": 0.5, "reward_part/correct/solo": 1.0}
+    found = curves([row], [])
+    assert [p.title for p in found.shown] == ["Accuracy"]
+    assert [p.title for p in found.folded] == ["Reward part brief"]
+
+
+def test_a_hostile_name_is_text() -> None:
+    found = curves([{"step": 1, "consults/<b>\u202e": 1.0}], ["<b>\u202e"])
+    assert "<b>" not in found.panels[0].svg and "\u202e" not in found.panels[0].svg
+    assert "\u202e" not in str(found.data())
+
+
+def test_thousands_of_steps_are_a_few_hundred_points() -> None:
+    found = curves([{"step": i + 1, "loss": 0.0} for i in range(5000)], [])
+    assert len(found.windows) == 385 <= POINTS
+    assert found.windows[-1].last == 4999
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    assert curves([], ["verify"]) == Curves()
+    assert curves([{"step": 1, "loss": None}], []).panels == ()

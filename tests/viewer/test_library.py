@@ -1,0 +1,142 @@
+"""Which runs there are below a folder, and what is read of them."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from little import HOSTILE, write_step
+
+from aipo.config import load_config
+from aipo.errors import RunError, TraceError
+from aipo.run import RunFolder
+from aipo.viewer.library import Library
+from aipo.viewer.tokens import Tokens
+
+
+def names(root: Path) -> list[str]:
+    return [run.name for run in Library(root).runs()]
+
+
+def test_runs_and_their_evaluations_are_found(little_runs: Path) -> None:
+    assert names(little_runs) == ["aipo", "aipo/evaluations/after", "grpo"]
+    assert names(little_runs / "aipo") == ["aipo", "evaluations/after"]
+    assert names(little_runs / "aipo" / "traces") == ["aipo"]
+    assert names(little_runs / "aipo" / "evaluations" / "after") == ["after"]
+    alone = Library(little_runs / "aipo" / "evaluations" / "after").run("after")
+    assert alone.folder == (little_runs / "aipo").resolve()
+    assert alone.evaluation == "after"
+
+
+def test_a_folder_is_searched_four_levels_deep_and_no_link_is_followed(
+    little_runs: Path, tmp_path: Path
+) -> None:
+    for place in ("1/2/3/4/run", "1/2/3/4/5/run", "checkpoints/run", ".hidden/run"):
+        shutil.copytree(little_runs / "grpo", (tmp_path / place).parent, dirs_exist_ok=True)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert names(tmp_path) == ["1/2/3/4"]
+
+
+def test_a_run_appears_as_soon_as_it_has_begun_and_goes_with_its_folder(tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    assert library.runs() == []
+    run = tmp_path / "new"
+    run.mkdir()
+    (run / "config.yaml").write_text("train: {steps: 3}\n")
+    assert library.runs() == []  # somebody's configuration
+    (run / "manifest.json").write_text("{}")
+    (found,) = library.runs()
+    assert (found.name, found.size(), found.catalogue.count(), found.drawing()) == ("new", (0, 0), 0, None)
+    assert library.run("new") is found
+    shutil.rmtree(run)
+    with pytest.raises(RunError, match="run: got 'new', allowed no run at all"):
+        library.run("new")
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="allowed a run folder, or a folder with runs in it"):
+        Library(tmp_path / "nowhere")
+
+
+def test_a_run_is_read_from_its_files(little_runs: Path) -> None:
+    run = Library(little_runs).run("aipo")
+    assert run.size() == (32, 2)
+    assert run.catalogue.count() == 32
+    assert [row["step"] for row in run.metrics()] == [1, 2]
+    assert run.config()["method"]["plan"] == "independent"
+    assert "policy" in (run.drawing() or {})["nodes"]
+    assert "graph" in (run.manifest() or {})["files"]
+    assert list(run.evaluations()) == ["after"]
+    first = run.catalogue.traces(limit=1)[0]
+    (lesson,) = run.lessons(first.trace_id, first.step)
+    assert lesson.trace_id == first.trace_id
+
+
+def test_an_evaluation_has_its_runs_graph_but_no_training(little_runs: Path) -> None:
+    after = Library(little_runs).run("aipo/evaluations/after")
+    assert (after.metrics(), after.lessons("any", 0)) == ([], [])
+    assert after.evaluations()["after"]["easy"]["assisted"]["pass_at"] == {"1": 1.0}
+    assert after.drawing() == Library(little_runs).run("aipo").drawing()
+
+
+def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
+    run = Library(own_runs).run("aipo")
+    before = run.version()
+    assert run.version() == before
+    metrics = own_runs / "aipo" / "metrics.jsonl"
+    with metrics.open("a") as file:
+        file.write('{"step": 3}\n{"step": 4')  # the last line is being written
+    assert [row["step"] for row in run.metrics()] == [1, 2, 3]
+    later = run.version()
+    assert later > before
+    config = load_config(str(own_runs / "aipo" / "config.yaml"), ())
+    write_step(RunFolder(own_runs / "aipo"), config, 2, seal=False)
+    assert run.version() > later
+    assert run.size() == (48, 3)
+    assert run.changed() >= os.stat(metrics).st_mtime
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "look"),
+    [
+        ("config.yaml", "a: [", "config"),
+        ("config.yaml", "- a", "config"),
+        ("graph.json", "{", "drawing"),
+        ("manifest.json", "", "manifest"),
+        ("metrics.jsonl", "oops\n", "metrics"),
+        ("evaluations/after.json", "[", "evaluations"),
+    ],
+)
+def test_a_file_that_is_broken_is_named(own_runs: Path, file: str, content: str, look: str) -> None:
+    (own_runs / "aipo" / file).write_text(content)
+    run = Library(own_runs).run("aipo")
+    with pytest.raises(RunError, match=f"(?s){Path(file).name}: got .*, allowed what `aipo` writes, in "):
+        getattr(run, look)()
+
+
+def test_a_torn_file_of_traces_is_named(own_runs: Path) -> None:
+    torn = next((own_runs / "aipo" / "traces").glob("step-00001*"))
+    torn.write_bytes(torn.read_bytes()[:100])
+    run = Library(own_runs).run("aipo")
+    with pytest.raises(RunError, match=r"step-00001-00000\.parquet"):
+        run.size()
+    with pytest.raises(TraceError, match=r"step-00001-00000\.parquet"):
+        _ = run.catalogue
+
+
+def test_texts_of_tokens_are_the_context_cut_at_its_tokens(little_runs: Path, tmp_path: Path) -> None:
+    run = Library(little_runs).run("aipo")
+    stored = next(
+        s
+        for t in run.catalogue.traces()
+        if HOSTILE in ((s := run.catalogue.stored(t.trace_id)).texts or "")[-1]
+    )
+    ids = stored.trace.segments[-1].token_ids
+    texts = run.token_texts(ids)
+    assert texts is not None and len(texts) == len(ids)
+    assert "".join(texts) == f"{HOSTILE}\n#0<eos>"
+    assert texts[-1] == "<eos>"
+    assert Tokens.find([tmp_path]) is None
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": None}))
+    assert Tokens.find([tmp_path]) is None

@@ -1,0 +1,105 @@
+"""Names in paths: none leaves its folder, none collides with another."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2 import Environment
+
+from aipo.viewer.links import LEFT_OUT, Links, json_block, slug, unslug
+
+NAMES = st.text(st.characters(), max_size=80)  # lone surrogates too
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("aipo", "aipo"),
+        ("aipo/evaluations/after", "aipo_2Fevaluations_2Fafter"),
+        ("snake_case", "snake_5Fcase"),
+        ("v1.5-base", "v1.5-base"),
+        ("", "_"),
+        (".", "_2E"),
+        ("..", "_2E_2E"),
+        ("../../etc", "_2E._2F.._2Fetc"),
+        (".git", "_2Egit"),
+        ("né", "n_C3_A9"),
+        ("a b?#%&", "a_20b_3F_23_25_26"),
+        ("\ud800", "_ED_A0_80"),
+    ],
+)
+def test_slugs(name: str, expected: str) -> None:
+    assert slug(name) == expected
+    assert unslug(expected) == name
+
+
+@given(NAMES, NAMES)
+def test_a_slug_is_a_plain_file_name_and_injective(one: str, other: str) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9_-]([A-Za-z0-9._-]{0,118}[A-Za-z0-9_-])?", slug(one))
+    assert (slug(one) == slug(other)) == (one == other)
+
+
+@given(NAMES)
+def test_a_slug_that_was_not_shortened_can_be_read_back(name: str) -> None:
+    assert unslug(slug(name)) in ({name} if "_-" not in slug(name) else {None})
+
+
+def test_a_long_name_keeps_its_beginning_and_ends_in_a_hash() -> None:
+    one, other = slug("x" * 500), slug("x" * 501)
+    assert len(one) == 120
+    assert one.startswith("xxxxx") and one != other
+    assert unslug(one) is None
+
+
+@pytest.mark.parametrize("text", ["a/b", "_2f", "_2", "_41", "..", "_FF", "a_-0", "é"])
+def test_what_no_name_is_written_as_is_refused(text: str) -> None:
+    assert unslug(text) is None
+
+
+def test_links_are_relative_to_the_page() -> None:
+    links = Links(3)
+    assert links.home == "../../../index.html"
+    assert links.run("aipo") == "../../../run/aipo/index.html"
+    assert links.group("aipo", "00000-001") == "../../../run/aipo/group/00000-001.html"
+    assert links.trace("aipo", "aipo/00000-001/2") == "../../../run/aipo/trace/aipo_2F00000-001_2F2.html"
+    assert links.compare("a", "b") == "../../../compare/a/b.html"
+    assert links.compare("a", "t", "b", "u") == "../../../compare/a/t/b/u.html"
+    assert links.static("base.css") == "../../../static/base.css"
+    assert links.version("aipo") == "../../../run/aipo/version"
+    assert Links(0).home == "index.html"
+    assert links.followed == {
+        "index.html",
+        "run/aipo/index.html",
+        "run/aipo/group/00000-001.html",
+        "run/aipo/trace/aipo_2F00000-001_2F2.html",
+        "compare/a/b.html",
+        "compare/a/t/b/u.html",
+    }
+    with pytest.raises(ValueError, match="got 3 names, allowed two runs"):
+        links.compare("a", "b", "c")
+
+
+def test_a_link_to_a_page_that_was_left_out_leads_to_one_that_says_so() -> None:
+    links = Links(1, has=lambda path: path == "index.html")
+    assert links.home == "../index.html"
+    assert links.trace("aipo", "t") == f"../{LEFT_OUT}"
+
+
+@given(st.recursive(NAMES | st.integers() | st.none(), lambda v: st.lists(v) | st.dictionaries(NAMES, v)))
+def test_data_in_a_page_cannot_end_its_element(value: object) -> None:
+    block = str(json_block("data", value))
+    inside = block.removeprefix('<script type="application/json" id="data">').removesuffix("</script>")
+    assert not set("<>&\u2028\u2029") & set(inside)
+    assert json.loads(inside) == value
+
+
+def test_data_in_a_page_is_not_escaped_twice() -> None:
+    template = Environment(autoescape=True).from_string("{{ block }}")
+    html = template.render(block=json_block('a"b', ["</script>", "&"]))
+    assert html == (
+        '<script type="application/json" id="a&#34;b">["\\u003c/script\\u003e","\\u0026"]</script>'
+    )
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_block("data", float("nan"))

@@ -1,0 +1,212 @@
+"""The page of a run in a real browser: choosing, searching, sorting, and keeping up with a run."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import serving
+from little import write_step
+
+from aipo.config import load_config
+from aipo.run import RunFolder
+from aipo.viewer.bundle import write_bundle
+from aipo.viewer.library import Library
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+RUN = "/run/aipo/index.html"
+
+
+@pytest.fixture(scope="module")
+def static(little_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Address of the static site, from files."""
+    out = tmp_path_factory.mktemp("site") / "site"
+    write_bundle(Library(little_runs), out)
+    return out.as_uri()
+
+
+@pytest.fixture(params=["server", "static"])
+def site(request: pytest.FixtureRequest) -> str:
+    """The same pages from a server and from files."""
+    return request.getfixturevalue({"server": "address", "static": "static"}[request.param])
+
+
+def rows(page: "Page") -> list[str]:
+    """Ids of the rows that are shown."""
+    shown: list[str] = page.locator("[data-row]:visible").evaluate_all(
+        "rows => rows.map(row => row.dataset.row)"
+    )
+    return shown
+
+
+def chips(page: "Page") -> list[str]:
+    return [
+        re.sub(r"\s+", " ", text).removesuffix(" ×, remove")
+        for text in page.locator("[data-chip]").all_text_contents()
+    ]
+
+
+def where(page: "Page") -> str:
+    return page.url.partition("index.html")[2]
+
+
+def test_choosing_an_agent_leaves_its_rollouts_and_a_chip_that_takes_it_back(page: "Page", site: str) -> None:
+    page.goto(site + RUN)
+    assert len(rows(page)) == 8
+    page.select_option("#f-agent", "verify")
+    page.wait_for_url("**?agent=verify#rollouts")
+    assert rows(page) == ["00001-000", "00001-001", "00000-001"]
+    assert chips(page) == ["agent verify"]
+    page.get_by_role("link", name="Traces").click()
+    page.wait_for_url("**?agent=verify&view=traces#rollouts")
+    assert len(rows(page)) == 6
+    page.locator("[data-chip=agent]").click()
+    page.wait_for_url("**?view=traces#rollouts")
+    assert len(rows(page)) == 32 and chips(page) == []
+
+
+def test_searching_and_sorting(page: "Page", site: str) -> None:
+    page.goto(site + RUN)
+    page.keyboard.press("/")
+    page.keyboard.type("808+1")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**?text=808%2B1#rollouts")
+    assert rows(page) == ["00001-000"]
+    assert page.locator("#count").inner_text() == "1 group matches"
+    page.goto(site + RUN)
+    page.get_by_role("link", name="step", exact=True).click()
+    page.wait_for_url("**?sort=step#rollouts")
+    assert rows(page)[:2] == ["00000-000", "00000-001"]
+    page.get_by_role("link", name="failed", exact=True).click()
+    page.wait_for_url("**?sort=failed#rollouts")
+    assert rows(page)[0] == "00000-001"
+
+
+QUERIES = [
+    "",
+    "?kind=solo&failed=no",
+    "?step=1&sort=step",
+    "?view=traces&reward=0..0.5&sort=tokens",
+    "?view=traces&agent=knowledge&step=..0",
+    "?view=traces&sort=-reward",
+    "?view=traces&sort=reward",
+    "?view=traces&stop=error&error=SAMPLING",
+    "?view=traces&group=00001-002&sort=consults",
+    "?sort=consults&task=easy",
+    "?text=536%2B40&view=traces",
+    "?kind=forbidden",
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_an_address_shows_the_same_rows_with_and_without_a_server(
+    page: "Page", address: str, static: str, query: str
+) -> None:
+    seen: list[tuple[list[str], list[str], str]] = []
+    for site in (address, static):
+        page.goto(site + RUN + query)
+        form = page.locator("#filters").evaluate("form => new URLSearchParams(new FormData(form)).toString()")
+        seen.append((rows(page), sorted(chips(page)), form))
+    assert seen[0] == seen[1]
+    assert bool(seen[0][0]) == (query != "?kind=forbidden")
+    assert page.locator("#nothing").is_visible() == (query == "?kind=forbidden")
+
+
+def test_the_keys_walk_along_the_rows(page: "Page", site: str) -> None:
+    page.goto(site + RUN)
+    for key in "jjk":
+        page.keyboard.press(key)
+    assert page.evaluate("document.activeElement.dataset.row") == "00001-000"
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/group/00001-001.html")
+
+
+def test_a_curve_tells_its_values_and_leads_to_the_step(page: "Page", site: str) -> None:
+    page.goto(site + RUN)
+    chart = page.locator("figure").first
+    box = at(chart, 0.95)
+    page.mouse.move(*box)
+    tip = page.locator(".tip")
+    assert tip.locator("b").inner_text() == "step 1"
+    assert tip.locator("td").all_text_contents() == ["solo", "0", "assisted", "1"]
+    assert page.locator(".cross").count() == page.locator("figure").count()
+    page.mouse.move(5, 5)
+    assert tip.is_hidden() and page.locator(".cross").count() == 0
+    page.mouse.click(*box)
+    page.wait_for_url("**?step=1#rollouts")
+    assert rows(page) == ["00001-000", "00001-001", "00001-002", "00001-003"]
+    assert page.locator("figure:first-child .chosen").count() >= 1
+
+
+def at(chart: "Locator", share: float) -> tuple[float, float]:
+    """A point of the chart's drawing: `share` of the way from its left to its right."""
+    box = chart.locator("svg").bounding_box()
+    assert box is not None
+    left, right = 34 / 300, (300 - 82) / 300
+    return box["x"] + box["width"] * (left + share * (right - left)), box["y"] + box["height"] / 2
+
+
+def test_every_mark_leads_to_its_rollout(page: "Page", address: str) -> None:
+    page.goto(address + RUN)
+    page.get_by_title("2: solo · no reward · ended by error").click()
+    page.wait_for_url("**/trace/aipo_2F00000-001_2F2.html")
+
+
+@pytest.fixture
+def growing(own_runs: Path) -> Iterator[tuple[str, Callable[..., object]]]:
+    """A served run, and a function that writes one more step of it."""
+    folder = RunFolder(own_runs / "aipo")
+    given = {"train.steps": 4, "train.tasks_per_step": 4, "train.group_size": 4, "run.out": folder.path}
+    config = load_config("aipo", [f"{name}={value}" for name, value in given.items()])
+    with serving(own_runs) as address:
+        yield address, lambda step, **how: write_step(folder, config, step, **how)
+
+
+def test_a_page_keeps_up_with_its_run_and_disturbs_nobody(
+    page: "Page", growing: tuple[str, Callable[..., object]]
+) -> None:
+    address, write = growing
+    with page.expect_response("**/version"):
+        page.goto(f"{address}{RUN}?view=traces&kind=assisted")
+    page.locator("#more-curves summary").or_(page.locator("#fold-graph summary")).first.click()
+    page.locator("#f-text").fill("half a sen")
+    before = len(rows(page))
+
+    write(2, seal=False)
+    page.locator("[data-row]").nth(before + 7).wait_for()
+    assert page.locator("tr:has-text('…')").count() == 8  # no advantage before the step is complete
+
+    write(3)
+    page.locator("[data-row]").nth(before + 15).wait_for()
+    page.locator("#steps-done", has_text="4").wait_for()
+    assert chips(page) == ["kind assisted"] and where(page) == "?view=traces&kind=assisted"
+    assert page.locator("#f-text").input_value() == "half a sen"
+    assert page.evaluate("document.activeElement.id") == "f-text"
+    assert page.locator("details[open]").count() == 1
+
+    page.mouse.move(*at(page.locator("figure").first, 1.0))
+    assert page.locator(".tip b").inner_text() == "step 3"  # the pointer knows the new numbers
+
+
+def test_new_metrics_alone_are_news(page: "Page", own_runs: Path) -> None:
+    with serving(own_runs) as address:
+        with page.expect_response("**/version"):
+            page.goto(address + RUN)
+        assert page.locator("#steps-done").inner_text() == "2"
+        with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 3, "reward/solo": 1.0}) + "\n")
+        page.locator("#steps-done", has_text="3").wait_for()
+
+
+def test_a_bad_value_is_said_beside_what_was_typed(page: "Page", address: str) -> None:
+    page.goto(address + RUN)
+    page.fill("#f-reward", "much")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**?reward=much#rollouts")
+    assert "reward: got 'much', allowed a number" in page.get_by_role("alert").inner_text()
+    assert page.locator("#f-reward").input_value() == "much" and len(rows(page)) == 8

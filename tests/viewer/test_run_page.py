@@ -1,0 +1,216 @@
+"""The page of a run: what it says of the run, which rows it chooses, and that it believes nobody."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+from little import HOSTILE
+
+from aipo.store import TraceStore
+from aipo.trace import Consult, Trace
+from aipo.viewer import run_page as module
+from aipo.viewer.library import Library
+from aipo.viewer.links import Links
+from aipo.viewer.run_page import run_page, thousands
+
+
+def html_of(root: Path, name: str = "aipo", *, live: bool = True, **query: str) -> str:
+    return run_page(Library(root).run(name), query, Links(2, live=live), live=live)
+
+
+def text_of(html: str) -> str:
+    return " ".join(unescape(re.sub(r"<script.*?</script>|<[^>]*>", " ", html, flags=re.DOTALL)).split())
+
+
+def rows_of(html: str) -> list[str]:
+    """Rows as text."""
+    return [text_of(row) for row in re.findall(r"<tr data-row.*?</tr>", html, re.DOTALL)]
+
+
+def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
+    text = text_of(html_of(little_runs))
+    assert "2 of 2 steps 32 rollouts 2 failed" in text
+    assert "graph consult plan independent (50% assisted, 0% forbidden) credit group coefficient" in text
+    assert "model scripted" in text and "4 tasks × 4 rollouts" in text
+    assert "after Known facts and plain arithmetic 0.00 1.00" in text
+    html = html_of(little_runs)
+    assert re.search(r"graphs/consult\.py</td><td class=\"mono\">[0-9a-f]{16}<", html)
+    assert 'id="fold-graph"' in html and "aipo-graph" in html
+
+
+def test_groups_come_with_a_mark_for_each_rollout(little_runs: Path) -> None:
+    html = html_of(little_runs)
+    rows = rows_of(html)
+    assert len(rows) == 8
+    assert rows[0].startswith("1 808+1=? ") and rows[0].endswith("0.5 verify 2")
+    assert rows[-1].startswith("0 536+40=? ") and rows[-1].endswith("1 verify 2 2")  # failed, but not mixed
+    last = html[html.rindex("<tr data-row") :]
+    assert re.findall(r'class="mark ([^"]*)"', last) == [
+        "assisted q4",
+        "assisted q4",
+        "solo none",
+        "solo none",
+    ]
+    assert 'href="../../run/aipo/trace/aipo_2F00000-001_2F2.html"' in last
+    assert 'title="2: solo · no reward · ended by error · PolicyError: sampling failed' in last
+
+
+def test_filters_choose_groups_and_traces(little_runs: Path) -> None:
+    assert len(rows_of(html_of(little_runs, agent="verify"))) == 3
+    traces = rows_of(html_of(little_runs, view="traces", agent="verify", step="1"))
+    assert len(traces) == 4
+    assert traces[0].startswith("1 assisted 0 808+1=? ") and "verify" in traces[0]
+    (failed, other) = rows_of(html_of(little_runs, view="traces", failed="yes"))
+    assert "none" in failed and "PolicyError" in failed and other.endswith("error")
+    assert len(rows_of(html_of(little_runs, view="traces", text="808+"))) == 4
+
+
+def test_what_is_chosen_is_said_and_can_be_taken_back(little_runs: Path) -> None:
+    html = html_of(little_runs, view="traces", kind="solo", step="0..1", reward="0")
+    assert "14 traces match of 32" in text_of(html)
+    assert re.findall(r'href="([^"]*)" data-chip="(\w+)"', unescape(html)) == [
+        ("?kind=solo&reward=0&view=traces#rollouts", "step"),
+        ("?step=0..1&reward=0&view=traces#rollouts", "kind"),
+        ("?step=0..1&kind=solo&view=traces#rollouts", "reward"),
+    ]
+    assert '<option value="solo" selected>' in html and 'name="step" value="0..1"' in html
+
+
+def test_a_bad_address_is_a_message_and_a_whole_page(little_runs: Path) -> None:
+    html = html_of(little_runs, step="<b>", page="x")
+    assert "step: got '<b>', allowed a number, or a range" in text_of(html)
+    assert (
+        "<b>"
+        not in html.replace("<b>", "", html.count("<b id=") + 0).split('role="alert"')[1].split("</p>")[0]
+    )
+    assert len(rows_of(html)) == 8
+
+
+def test_nothing_matches(little_runs: Path) -> None:
+    text = text_of(html_of(little_runs, task="no such task"))
+    assert "No rollout is like that. Remove all filters" in text and "0 groups match" in text
+
+
+def test_pages(little_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PER_PAGE", {"groups": 3, "traces": 100})
+    first, last, beyond = (html_of(little_runs, page=page) for page in ("", "3", "9"))
+    assert "1 to 3 of 8 next →" in text_of(first) and "← previous" not in text_of(first)
+    assert "← previous 7 to 8 of 8" in text_of(last) and "next →" not in text_of(last)
+    assert "there is no page 9; 8 groups match" in text_of(beyond)
+    assert 'rel="next" href="?page=2#rollouts"' in first
+
+
+def begun(little_runs: Path, root: Path, name: str) -> Path:
+    """A run folder without a trace."""
+    (root / name).mkdir()
+    for file in ("config.yaml", "manifest.json", "graph.json"):
+        shutil.copy(little_runs / "aipo" / file, root / name)
+    return root / name
+
+
+def test_a_run_that_has_just_begun(little_runs: Path, tmp_path: Path) -> None:
+    begun(little_runs, tmp_path, "new")
+    for live in (True, False):
+        html = html_of(tmp_path, "new", live=live)
+        assert "No rollout has finished yet." in text_of(html)
+        assert '<svg class="chart' not in html and "0 rollouts" in text_of(html)
+
+
+def test_an_evaluation_leads_to_its_run_and_has_no_curves(little_runs: Path) -> None:
+    html = html_of(little_runs, "aipo/evaluations/after")
+    assert 'Evaluation of <a href="../../run/aipo/index.html">aipo</a>' in html
+    assert '<svg class="chart' not in html and "after Known facts and plain arithmetic 0.00 1.00" in text_of(
+        html
+    )
+    assert len(rows_of(html)) == 4
+
+
+def odd_traces(root: Path, traces: list[Trace]) -> None:
+    with TraceStore(root / "odd" / "traces") as store:
+        store.seal(0, traces)
+
+
+def test_what_a_model_wrote_is_text(little_runs: Path, tmp_path: Path) -> None:
+    trace = next(t for t in TraceStore(little_runs / "aipo" / "traces").read() if t.consults)
+    ask = replace(trace.consults[0], agent=HOSTILE)
+    nameless = replace(trace.consults[0], agent="")
+    task = {**trace.task, "prompt": HOSTILE, "task_id": HOSTILE, "answer": HOSTILE}
+    odd_traces(
+        tmp_path, [replace(trace, task_id=HOSTILE, group_id=HOSTILE, task=task, consults=(ask, nameless))]
+    )
+    for query in ({}, {"view": "traces"}, {"agent": HOSTILE}, {"text": HOSTILE, "step": HOSTILE}):
+        for live in (True, False):
+            html = html_of(tmp_path, "odd", live=live, **query)
+            assert "<script>" not in html and "<img" not in html and "</pre>" not in html
+            assert "\u202e" not in re.sub(r'(data-\w+|value)="[^"]*"', "", html)
+    assert "(no name) 1" in text_of(html_of(tmp_path, "odd"))
+
+
+def test_names_that_nobody_has_get_no_agents_colour(little_runs: Path, tmp_path: Path) -> None:
+    trace = next(t for t in TraceStore(little_runs / "aipo" / "traces").read() if t.consults)
+    stranger: Consult = replace(trace.consults[0], agent="oracle")
+    with TraceStore(begun(little_runs, tmp_path, "aipo") / "traces") as store:
+        store.seal(0, [replace(trace, consults=(stranger, *trace.consults, stranger))])
+    html = html_of(tmp_path)
+    assert re.findall(r'class="chip (agent\d|stranger)">(\w+) (\d)', html) == [
+        ("agent0", "knowledge", "1"),
+        ("stranger", "oracle", "2"),
+    ]
+
+
+@pytest.mark.parametrize(("reward", "filling"), [(-1.0, "q0"), (0.0, "q1"), (1.0, "q2"), (3.0, "q4")])
+def test_rewards_beyond_one_still_differ(
+    little_runs: Path, tmp_path: Path, reward: float, filling: str
+) -> None:
+    trace = next(t for t in TraceStore(little_runs / "aipo" / "traces").read() if t.consults)
+    given = [replace(trace, trace_id=f"t{i}", index=i, reward=r) for i, r in enumerate((-1.0, 3.0, reward))]
+    odd_traces(tmp_path, given)
+    marks = re.findall(r'<span class="mark assisted (q\d)"></span></a>', html_of(tmp_path, "odd"))
+    assert marks == ["q0", "q4", filling]
+
+
+def test_a_static_page_has_all_rows_and_what_its_script_needs(little_runs: Path) -> None:
+    html = html_of(little_runs, live=False)
+    assert "run_static.js" in html and "data-live" not in html
+    assert len(rows_of(html)) == 8 + 32
+    row = next(r for r in re.findall(r"<tr data-row[^>]*>", html) if 'data-row="aipo/00001-000/0"' in r)
+    data = {name: unescape(value) for name, value in re.findall(r'data-(\w+)="([^"]*)"', row)}
+    assert json.loads(data.pop("agents")) == ["verify"]
+    assert data.pop("words") == f"808+1=? {data['task']} 809 "[:-1]
+    assert data == {
+        "row": "aipo/00001-000/0", "group": "00001-000", "step": "1", "task": data["task"], "kind": "assisted",
+        "reward": "1.0", "stop": "eos", "failed": "no", "error": "", "tokens": "50",
+    }  # fmt: skip
+
+
+def test_a_static_page_lists_no_group_that_was_left_out(little_runs: Path) -> None:
+    links = Links(2, live=False, has=lambda path: "00001-000" not in path)
+    html = run_page(Library(little_runs).run("aipo"), {}, links, live=False)
+    assert "808+1" not in html and "28 of 32 rollouts are here" in text_of(html)
+
+
+def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = module.curves
+
+    def counted(metrics: list[Mapping[str, object]], agents: list[str]) -> object:
+        drawn.append(len(metrics))
+        return draw(metrics, agents)
+
+    monkeypatch.setattr(module, "curves", counted)
+    run = Library(own_runs).run("aipo")
+    for _ in range(2):
+        run_page(run, {}, Links(2), live=True)
+    with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "reward/solo": 0.5}\n{"step": 4, "rew')
+    assert "3 of 2 steps" in text_of(run_page(run, {}, Links(2), live=True))
+    assert drawn == [2, 3]
+
+
+def test_thousands_are_told_apart() -> None:
+    assert [thousands(n) for n in (7, 1234, 1234567)] == ["7", "1\u202f234", "1\u202f234\u202f567"]

@@ -1,0 +1,167 @@
+"""The data of the token view: short, and honest about what nobody recorded."""
+
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.lesson import Lesson
+from aipo.render import pieces
+from aipo.trace import Mode, Role, StopReason, Trace, segment
+from aipo.viewer.links import json_block
+from aipo.viewer.token_view import TokenData, rounded, token_data
+
+TRACE = Trace(
+    trace_id="t",
+    run_id="r",
+    group_id="g",
+    task_id="1",
+    step=0,
+    index=0,
+    mode=Mode.ASSISTED,
+    task={},
+    seed=0,
+    sampling={},
+    segments=(
+        segment(Role.PROMPT, "prompt", [1, 2]),
+        segment(
+            Role.POLICY,
+            "policy",
+            [3, 4, 5],
+            logprobs=[-0.123456789, -1e-9, 0.0],
+            entropies=[0.5, 0.0, 1.25],
+            policy_version=7,
+        ),
+        segment(Role.AGENT, "verify", [6, 7]),
+        segment(Role.POLICY, "policy", [8], logprobs=[-2.0]),
+    ),
+    reward=1.0,
+    advantage=0.1234567,
+    stop_reason=StopReason.EOS,
+)
+
+
+def texts(ids: Sequence[int]) -> list[str]:
+    return [chr(96 + i) for i in ids]
+
+
+def data(*lessons: Lesson, trace: Trace = TRACE) -> TokenData:
+    return token_data(trace, pieces(trace, None), texts, lessons)
+
+
+def lesson(segments: Sequence[int], **rest: object) -> Lesson:
+    count = len(segments)
+    values: dict[str, object] = {
+        "trace_id": "t",
+        "kind": "sampled",
+        "step": 0,
+        "update": 3,
+        "segments_T": np.array(segments, np.int32),
+        "codes_T": np.ones(count, np.int8),
+        "weights_T": np.full(count, 1.0, np.float32),
+        "ratios_T": np.full(count, np.nan, np.float32),
+        "clipped_T": np.zeros(count, np.bool_),
+        "advantage": 0.5,
+    }
+    return Lesson(**(values | rest))  # type: ignore[arg-type]
+
+
+def test_a_segment_has_what_was_recorded() -> None:
+    prompt, policy, agent, last = data()["segments"]
+    assert policy == {
+        "label": "policy",
+        "role": "policy",
+        "colour": "policy",
+        "version": 7,
+        "ids": [3, 4, 5],
+        "texts": ["c", "d", "e"],
+        "logprobs": [-0.12346, -1e-9, 0],
+        "entropies": [0.5, 0, 1.25],
+    }
+    assert (prompt["logprobs"], prompt["entropies"], prompt["version"]) == (None, None, None)
+    assert (agent["label"], agent["role"], agent["colour"]) == ("verify", "agent", "agent0")
+    assert (last["logprobs"], last["entropies"]) == ([-2], None)
+    assert data()["advantage"] == 0.12346
+
+
+def test_a_row_says_which_tokens_it_is_about() -> None:
+    distilled = lesson(
+        [1, 1, 3],
+        kind="distilled",
+        ratios_T=np.array([1.5, np.nan, 0.25], np.float32),
+        weights_T=np.array([0.0, 0.3, 1.0], np.float32),
+        clipped_T=np.array([True, False, False]),
+    )
+    assert data(distilled)["rows"] == [
+        {
+            "name": "distilled, update 3",
+            "advantage": 0.5,
+            "at": [[2, 2], [7, 1]],
+            "weights": [0, 0.3, 1],
+            "ratios": [1.5, None, 0.25],
+            "clipped": [0],
+        }
+    ]
+
+
+def test_a_row_without_any_ratio_says_so_once() -> None:
+    assert data(lesson([1, 1, 1, 2, 2, 3]))["rows"][0]["ratios"] is None
+    assert data(lesson([1, 1, 1, 2, 2, 3]))["rows"][0]["at"] == [[2, 6]]
+    assert data(lesson([]))["rows"][0]["at"] == []
+
+
+def test_a_lesson_of_other_segments_is_left_out() -> None:
+    assert data(lesson([1, 1, 1, 1]))["rows"] == []
+
+
+def test_texts_that_are_not_one_for_each_token_are_left_out() -> None:
+    assert token_data(TRACE, pieces(TRACE, None), lambda ids: None)["segments"][0]["texts"] is None
+    assert token_data(TRACE, pieces(TRACE, None), lambda ids: ["ab"])["segments"][0]["texts"] is None
+
+
+def test_texts_that_steer_are_disarmed() -> None:
+    found = token_data(TRACE, pieces(TRACE, None), lambda ids: ["\u202e\ud800"] * len(ids))
+    assert found["segments"][3]["texts"] == ["⟨U+202E⟩⟨U+D800⟩"]
+    assert "\u202e" not in json_block("x", found)
+
+
+@pytest.mark.parametrize(
+    ("value", "short"),
+    [
+        (0.123456, "0.12346"),
+        (-2.0265559e-06, "-2.0266e-06"),
+        (1.0, "1"),
+        (-0.0, "0"),
+        (0.0, "0"),
+        (123456.0, "123460"),
+    ],
+)
+def test_numbers_are_short(value: float, short: str) -> None:
+    assert json.dumps(rounded(value)) == short
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32))
+def test_rounding_keeps_five_digits(value: float) -> None:
+    assert math.isclose(rounded(value), value, rel_tol=5e-5)
+
+
+def test_sixteen_thousand_tokens_are_quick_and_a_miniature_is_small() -> None:
+    rng = np.random.default_rng(0)
+
+    def long(count: int) -> Trace:
+        logprobs = -rng.exponential(0.1, count)
+        piece = segment(
+            Role.POLICY,
+            "policy",
+            rng.integers(0, 50_000, count),
+            logprobs=logprobs,
+            entropies=rng.random(count),
+        )
+        return Trace(**{f: getattr(TRACE, f) for f in TRACE.__slots__} | {"segments": (piece,)})  # type: ignore[arg-type]
+
+    assert len(json_block("x", data(lesson([0] * 45), trace=long(45)))) < 2500
+    assert len(json_block("x", data(lesson([0] * 16_000), trace=long(16_000)))) < 700_000

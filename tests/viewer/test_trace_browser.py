@@ -1,0 +1,276 @@
+"""The page of a trace in a real browser: reading, opening, pointing, colouring, and doing no harm."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from little import TOKENIZER, save_tokenizer
+from test_trace_page import BAD, TRACE
+
+from aipo.filters import Filter
+from aipo.store import TraceStore
+from aipo.trace import Call, Consult, Role, Segment, StopReason, Trace, Visit, segment
+from aipo.viewer.library import Library
+from aipo.viewer.links import trace_path
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+MATHS = (
+    "Let $\\frac{1}{2}$ be \\(x_1\\), so\n$$\\sum_{k=1}^n k$$ and \\[y^2\\] or \\boxed{45}. It costs $5 and $10. "
+    "What $\\notacommand{x}$ is, and $ this, nobody knows: \\(never closed"
+)
+
+
+def said(role: Role, source: str, text: str) -> Segment:
+    ids = TOKENIZER.encode(text)
+    known = [-0.1] * len(ids) if role is Role.POLICY else None
+    return segment(role, source, ids, logprobs=known, entropies=known and [0.5] * len(ids))
+
+
+def made(index: int, *segments: Segment, **changes: object) -> Trace:
+    return replace(TRACE, trace_id=f"r/1/{index}", index=index, segments=segments, **changes)  # type: ignore[arg-type]
+
+
+def hostile() -> Trace:
+    """Everything that a model, an agent or a task can say is meant to do harm, and one line is long."""
+    bad = BAD.replace("\x1b", "")
+    call = Call(
+        agent=bad,
+        visit="verify",
+        model=bad,
+        messages=({"role": bad, "content": bad},),
+        reply=bad,
+        settings={bad: bad},
+        started=0.0,
+        seconds=0.1,
+        error=bad,
+    )
+    tail = f"{bad}$\\href{{javascript:alert(3)}}{{x}}$ ${'{' * 1500}$ <consult:verify>{bad}</consult>"
+    return made(
+        2,
+        said(Role.PROMPT, bad, bad),
+        said(Role.POLICY, bad, "x" * 100_000 + tail),
+        said(Role.AGENT, bad, bad),
+        consults=(
+            Consult(
+                agent="verify",
+                request=bad,
+                reply=bad,
+                error=bad,
+                request_segment=1,
+                request_start=3,
+                reply_segment=2,
+            ),
+        ),
+        visits=(Visit(path="verify", started=0.0, seconds=0.2, outcome=bad, calls=(call,)),),
+        task={"prompt": bad, "answer": bad},
+        task_id=bad,
+        error=bad,
+        reward=None,
+        advantage=None,
+        reward_parts={},
+        stop_reason=StopReason.ERROR,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a trace full of formulas, one of 16 000 tokens, and one that is meant to do harm."""
+    root = tmp_path_factory.mktemp("special")
+    save_tokenizer(str(root / "r" / "tokenizer"))
+    traces = [
+        made(0, said(Role.PROMPT, "prompt", "Why?\n"), said(Role.POLICY, "policy", MATHS)),
+        made(1, said(Role.PROMPT, "prompt", "Why?\n"), said(Role.POLICY, "policy", "Because. " * 1778)),
+        hostile(),
+    ]
+    with TraceStore(root / "r" / "traces", decode=TOKENIZER.decode) as store:
+        for trace in traces:
+            store.append(trace)
+        store.seal(TRACE.step, traces)
+    return root
+
+
+@pytest.fixture
+def special(runs: Path, serve: Callable[..., str]) -> str:
+    """Addresses of its traces, but for the index."""
+    return f"{serve(runs)}/{trace_path('r', 'r/1/').removesuffix('.html')}"
+
+
+@pytest.fixture
+def helped(little_runs: Path, address: str) -> str:
+    """Address of a rollout of the little run in which an agent answered."""
+    catalogue = Library(little_runs).run("aipo").catalogue
+    found = catalogue.traces(Filter(agent="knowledge"), order="-reward", limit=1)[0]
+    return f"{address}/{trace_path('aipo', found.trace_id)}"
+
+
+def facts_of(page: "Page") -> dict[str, str]:
+    lines = page.locator("#inspector dl div").all_inner_texts()
+    return dict(line.split("\n", 1) for line in lines)
+
+
+def test_a_consultation_is_read_at_a_glance_and_opened(page: "Page", helped: str) -> None:
+    page.goto(helped)
+    card = page.locator("#consult-0")
+    glance = card.locator("summary").inner_text()
+    assert re.match(r"knowledge\s+\d@\d\s*→\s*\d@\d=\d+\s", glance), glance
+    assert "1 call" in glance
+    assert not card.locator(".aipo-steps").is_visible()
+    card.locator("summary").click()
+    inside = card.locator(".aipo-steps").inner_text()
+    assert re.search(r"Request\n<consult:knowledge>\d@\d</consult>\nWhat ran\s+answer\s", inside), inside
+    assert "human" in inside and "reply" in inside and "</feedback>" in inside
+    page.get_by_role("button", name="close all consults").click()
+    assert not card.locator(".aipo-steps").is_visible()
+
+
+def test_links_lead_to_segments_consults_and_tokens(page: "Page", helped: str) -> None:
+    page.goto(f"{helped}#consult-0")
+    assert page.locator("#consult-0").evaluate("card => card.open")
+    page.goto("about:blank")
+    page.goto(f"{helped}#s2")  # the reply, in a closed card
+    assert page.locator("#s2").is_visible() and "hit" in str(page.locator("#s2").get_attribute("class"))
+    page.goto("about:blank")
+    page.goto(f"{helped}#t7")
+    page.wait_for_selector('[data-t="7"]:focus')
+    assert facts_of(page)["position"].startswith("7 ")
+    page.evaluate("location.hash = '#s1'")  # it is nothing but the request, which the card shows
+    page.wait_for_selector("#consult-0.hit")
+    assert not page.locator("#token-list").is_visible()
+    page.evaluate("location.hash = '#t3'")
+    page.wait_for_selector('[data-t="3"]:focus')
+    page.goto(f"{helped}#t99999")
+    page.goto(f"{helped}#%E0%A4%A")  # no anchor of ours, and no address of anybody's
+
+
+def test_a_node_of_the_graph_leads_to_its_segments(page: "Page", helped: str) -> None:
+    page.goto(helped)
+    page.locator('[data-pane="text"]').wait_for()
+    page.get_by_role("button", name="Tokens").click()
+    page.locator('#graph a[href="#s2"]').first.click()
+    assert page.locator("#s2").is_visible()
+    page.get_by_role("button", name="Raw", exact=True).click()
+    page.locator('#graph a[href="#s2"]').first.click()  # the same address once more
+    assert page.locator("#s2").is_visible()
+
+
+def test_pointing_at_a_token_says_what_is_known_of_it(page: "Page", helped: str) -> None:
+    page.goto(helped)
+    page.get_by_role("button", name="Tokens").click()
+    prompt = page.locator("#token-list section").nth(0).locator("b").first
+    prompt.hover()
+    known = facts_of(page)
+    assert (known["role"], known["log-prob"], known["entropy"]) == ("prompt", "not recorded", "not recorded")
+    assert (known["coefficient"], known["clipped"]) == ("not in this row", "not in this row")
+    page.locator("#token-list section").nth(1).locator("b").first.hover()
+    known = facts_of(page)
+    assert known["role"] == "policy" and known["log-prob"] != "not recorded"
+    assert (known["coefficient"], known["ratio π/π_old"], known["clipped"]) == ("1", "1", "no")
+    page.locator("#token-list section").nth(2).locator("b").first.hover()
+    known = facts_of(page)
+    assert (known["segment"], known["role"]) == ("2, knowledge", "agent")
+    assert (known["coefficient"], known["ratio π/π_old"]) == ("0.5", "only of policy tokens")
+
+
+def test_the_keyboard_goes_from_token_to_token(page: "Page", helped: str) -> None:
+    page.goto(f"{helped}#t2")
+    page.wait_for_selector('[data-t="2"]:focus')
+    for key, position in (("ArrowRight", 3), ("ArrowLeft", 2), ("Home", 0), ("ArrowLeft", 0)):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.dataset.t") == str(position)
+    page.keyboard.press("End")
+    last = page.locator("#token-list b").count() - 1
+    assert page.evaluate("document.activeElement.dataset.t") == str(last)
+    assert page.locator('#token-list [tabindex="0"]').count() == 1
+
+
+def test_heat_colours_tokens_and_says_its_scale(page: "Page", helped: str) -> None:
+    page.goto(helped)
+    page.get_by_role("button", name="Tokens").click()
+    agent = page.locator("#token-list section").nth(2).locator("b").first
+    page.select_option("#heat", "weight")
+    assert "heat-4" in str(agent.get_attribute("class"))  # 0.5 of 1
+    assert re.sub(r"\s+", " ", page.locator("#scale").inner_text()) == "0 1 no value in this row"
+    page.select_option("#heat", "advantage")
+    assert page.locator("#token-list").get_attribute("data-sides") == "2"
+    page.select_option("#heat", "ratio")
+    assert "heat-none" in str(agent.get_attribute("class"))
+    page.select_option("#heat", "clipped")
+    assert page.locator("#scale").inner_text().startswith("no")
+    page.select_option("#heat", "")
+    assert page.locator("#scale").inner_text() == ""
+
+
+def test_formulas_are_rendered_when_asked_for_and_given_back(page: "Page", special: str) -> None:
+    loaded: list[str] = []
+    page.on("request", lambda request: loaded.append(request.url))
+    page.goto(f"{special}0.html")
+    text = page.locator("#s1").inner_text()
+    assert not any("katex" in url for url in loaded)
+    page.get_by_role("button", name="Mathematics").click()
+    page.wait_for_selector('#reader[data-math="shown"]')
+    sources = page.locator("#s1 .formula").evaluate_all("all => all.map(one => one.dataset.source)")
+    assert sources == ["$\\frac{1}{2}$", "\\(x_1\\)", "$$\\sum_{k=1}^n k$$", "\\[y^2\\]", "\\boxed{45}"]
+    assert page.locator("#s1 mfrac").count() == 1
+    page.get_by_role("button", name="Mathematics").click()
+    assert page.locator(".formula").count() == 0
+    assert page.locator("#s1").inner_text() == text
+
+
+def test_the_raw_text_is_the_context(page: "Page", helped: str, little_runs: Path) -> None:
+    page.goto(helped)
+    page.get_by_role("button", name="Raw", exact=True).click()
+    raw = page.locator("#raw").evaluate("pre => pre.textContent")
+    trace_id = page.locator("#more dd").first.evaluate("dd => dd.textContent")
+    texts = Library(little_runs).run("aipo").catalogue.stored(trace_id).texts
+    assert texts is not None and raw == "".join(texts)
+    page.get_by_role("button", name="copy the raw text").click()
+    page.wait_for_selector("#said:not(:empty)")
+    assert page.evaluate("getSelection().toString()").replace("\n", "") in ("", raw.replace("\n", ""))
+
+
+def test_hostile_text_does_no_harm(page: "Page", special: str) -> None:
+    page.on("dialog", lambda dialog: pytest.fail(f"a dialog: {dialog.message}"))
+    page.goto(f"{special}2.html")
+    title = page.title()
+    assert title.startswith("<script>alert(1)</script>")
+    page.get_by_role("button", name="open all consults").click()
+    page.get_by_role("button", name="Mathematics").click()
+    page.wait_for_selector('#reader[data-math="shown"]')
+    page.get_by_role("button", name="Raw", exact=True).click()
+    page.get_by_role("button", name="Tokens").click()
+    page.select_option("#heat", "logprob")
+    assert page.locator("main img, main a[href^=javascript]").count() == 0
+    assert page.title() == title
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_sixteen_thousand_tokens_are_built_and_reached(page: "Page", special: str) -> None:
+    page.goto(f"{special}1.html#t15999")
+    page.wait_for_selector('[data-t="15999"]:focus')
+    count = page.locator("#token-list b").count()
+    assert count >= 16_000
+    page.select_option("#heat", "entropy")
+    assert page.locator("#token-list .heat-9").count() == count - len("Why?\n")
+
+
+def test_without_scripts_the_context_can_be_read_and_opened(browser: "Browser", helped: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(helped)
+    page.locator("#consult-0 summary").click()
+    assert page.locator("#s2").is_visible()
+    assert not page.get_by_role("button", name="Tokens").is_visible()
+    context.close()
+
+
+def test_n_and_p_go_from_trace_to_trace(page: "Page", special: str) -> None:
+    page.goto(f"{special}1.html")
+    page.keyboard.press("n")
+    page.wait_for_url("**/*2.html")
+    page.keyboard.press("p")
+    page.wait_for_url("**/*1.html")

@@ -19,6 +19,17 @@ from aipo.viewer.site import Site
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+CHROMIUM = [
+    "--no-sandbox",  # tests may run as root
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",  # nothing but our own server is to be asked for anything
+    "--disable-component-update",
+    "--disable-sync",
+]
+
 Serve = Callable[..., str]
 
 
@@ -82,7 +93,7 @@ def browser() -> "Iterator[Browser]":
             pytest.fail(f"{missing}, and AIPO_REQUIRE lists chromium")
         pytest.skip(missing)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
         yield browser
         browser.close()
 

@@ -1,7 +1,7 @@
 """Traces listed in the terminal: a table to look at, or lines of JSON for scripts."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,7 +31,7 @@ def print_traces(
     for summary in found:
         table.add_row(*map(_cell, _trace_row(summary)))
     console.print(table)
-    _print_count(len(found), catalogue.count(where), "traces", console)
+    _print_count(len(found), limit, lambda: catalogue.count(where), "traces", console)
 
 
 def print_groups(
@@ -50,7 +50,7 @@ def print_groups(
     for group in found:
         table.add_row(*map(_cell, _group_row(group)))
     console.print(table)
-    _print_count(len(found), catalogue.group_count(where), "groups", console)
+    _print_count(len(found), limit, lambda: catalogue.group_count(where), "groups", console)
 
 
 def print_trace(catalogue: Catalogue, trace_id: str, *, as_json: bool, console: Console) -> None:
@@ -115,6 +115,7 @@ def _print_json(rows: Iterable[dict[str, Any]]) -> None:
         print(json.dumps(row, ensure_ascii=False, default=str))
 
 
-def _print_count(shown: int, there: int, what: str, console: Console) -> None:
+def _print_count(shown: int, limit: int, count: Callable[[], int], what: str, console: Console) -> None:
+    there = shown if 0 < shown < limit else count()  # counting goes through all files once more
     note = f"{there} {what}" if shown == there else f"{shown} of {there} {what} (--limit shows more)"
     console.print(note, style="dim", highlight=False)

@@ -111,7 +111,8 @@ def loss_metrics(
 
 def _correction(sums: Mapping[str, float]) -> dict[str, float]:
     count, total, squares = sums["tokens"], sums["importance"], sums["importance_squared"]
-    return {"importance": total / count, "ess": total**2 / (count * squares) if squares else 0.0}
+    share = total**2 / (count * squares) if squares else 0.0
+    return {"importance": total / count, "ess": min(share, 1.0)}  # rounding lifts 1 above 1
 
 
 def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> dict[str, float]:

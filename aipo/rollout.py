@@ -6,6 +6,7 @@ trace and never touches its siblings.
 """
 
 import asyncio
+import atexit
 import gc
 import math
 import time
@@ -39,6 +40,7 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # or extension modules take what is left at the end for a leak, and say so
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 `folder/step-00012-00000.parquet` is what process 0 made in step 12. A file never changes once it has its
 name, so that a reader needs no lock; what a step that is done over leaves behind moves to
-`folder/_superseded/`. Every Parquet reader skips names that begin with an underscore.
+`folder/__superseded/`, under a name that no pattern for Parquet files takes. `datasets` and pandas skip folders
+whose names begin like this.
 """
 
 import os
@@ -79,7 +80,7 @@ class StepFiles:
         return path
 
     def set_aside(self, step: int) -> None:
-        """Moves own files of `step` and later ones to `_superseded/`, where no reader looks.
+        """Moves own files of `step` and later ones to `__superseded/`, where no reader looks.
 
         Raises:
             RunError: a file cannot be moved.
@@ -91,11 +92,11 @@ class StepFiles:
 
 
 def supersede(path: Path, folder: Path) -> None:
-    """Moves a file to `folder/_superseded/`, under a name that says how often that has happened to it."""
-    aside = folder / "_superseded"
+    """Moves a file to `folder/__superseded/`, under a name that says how often that has happened to it."""
+    aside = folder / "__superseded"
     aside.mkdir(exist_ok=True)
-    attempts = len(list(aside.glob(f"{path.stem}.attempt-*{path.suffix}")))
-    path.rename(aside / f"{path.stem}.attempt-{attempts + 1}{path.suffix}")
+    attempts = len(list(aside.glob(f"{path.name}.attempt-*")))
+    path.rename(aside / f"{path.name}.attempt-{attempts + 1}")
 
 
 def sync_folder(folder: Path) -> None:

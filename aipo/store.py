@@ -1,8 +1,8 @@
 """The trace store: traces reach the disk as their rollouts end, and stay there as Parquet.
 
 traces/step-00012-00000.parquet            step 12 of process 0: immutable, zstd (`aipo.schema`)
-traces/_journal/step-00012-00000.jsonl     the same while the step is in flight (`aipo.journal`)
-traces/_superseded/                        what a step that was done over had left
+traces/__journal/step-00012-00000.jsonl     the same while the step is in flight (`aipo.journal`)
+traces/__superseded/                        what a step that was done over had left
 
 A step's file takes its name before its journal goes, and readers look for journals first: they see every
 finished trace at any time, and none twice. DuckDB, `datasets`, polars and pandas read `traces/*.parquet`.
@@ -40,7 +40,7 @@ class TraceStore:
     """Traces of one run. Every process writes files of its own; any number may read.
 
     Whoever does steps over (a run that resumes) says `begin`. What an earlier attempt left of that step
-    and of later ones then moves to `_superseded/`: no trace is lost, and none is read twice.
+    and of later ones then moves to `__superseded/`: no trace is lost, and none is read twice.
 
     Args:
         folder: made with the first trace.
@@ -174,7 +174,7 @@ class TraceStore:
             )
 
     def _journal_path(self, step: int) -> Path:
-        return self.folder / "_journal" / self._files.path(step).with_suffix(".jsonl").name
+        return self.folder / "__journal" / self._files.path(step).with_suffix(".jsonl").name
 
 
 def list_traces(folder: Path) -> Listing:
@@ -235,7 +235,7 @@ def _row(file: pq.ParquetFile, row: int, where: str) -> Stored:
 
 
 def _journals(folder: Path) -> list[StepFile]:
-    found = ((_JOURNAL.fullmatch(path.name), path) for path in (folder / "_journal").glob("step-*.jsonl"))
+    found = ((_JOURNAL.fullmatch(path.name), path) for path in (folder / "__journal").glob("step-*.jsonl"))
     return sorted(StepFile(int(m[1]), int(m[2]), path) for m, path in found if m)
 
 

@@ -39,7 +39,8 @@ class Tables:
         self._sealed: dict[Path, _Stamp] = {}
         self._journals: dict[Path, int] = {}
         self._db = duckdb.connect()
-        self._db.execute("SET parquet_metadata_cache = true")
+        if resident:
+            self._db.execute("SET parquet_metadata_cache = true")
         self._db.register("empty", to_table([]))
         self._db.execute("CREATE TABLE inflight AS SELECT *, '' AS file, 0::BIGINT AS row FROM empty")
         self._define()

@@ -208,7 +208,7 @@ def test_a_refresh_sees_what_is_new_and_nothing_twice(folder: Path, resident: bo
 
 
 def test_a_half_line_is_left_out_until_it_is_whole(folder: Path, resident: bool):
-    journal = folder / "_journal" / "step-00001-00000.jsonl"
+    journal = folder / "__journal" / "step-00001-00000.jsonl"
     whole = journal.read_bytes()
     journal.write_bytes(whole[:-10])
     catalogue = Catalogue(folder, resident=resident)

@@ -135,8 +135,8 @@ def test_others_read_what_the_store_reads(
 def test_a_step_in_flight_is_in_its_journal_alone(store: TraceStore):
     """What the others leave out is there: the store reads it, and the attempt that was set aside is kept."""
     assert [trace.trace_id for trace in store.read(2)] == ["run/2/0"]
-    assert len(list(store.folder.glob("_journal/*"))) == 1
-    assert len(list(store.folder.glob("_superseded/*"))) == 1
+    assert len(list(store.folder.glob("__journal/*"))) == 1
+    assert len(list(store.folder.glob("__superseded/*"))) == 1
 
 
 def test_sql_alone_answers_a_question(store: TraceStore):

@@ -213,7 +213,7 @@ def test_a_generation_that_is_done_over_is_set_aside(tmp_path: Path):
         store.publish(step, [lesson("a", step=step)])
     store.begin(1)
     assert [len(store.of("a", step)) for step in range(3)] == [1, 0, 0]
-    assert len(list((tmp_path / "_superseded").glob("*.parquet"))) == 2
+    assert len(list((tmp_path / "__superseded").glob("*.parquet.attempt-*"))) == 2
     store.publish(1, [lesson("a", update=99)])
     assert store.of("a", 1)[0].update == 99
 

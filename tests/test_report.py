@@ -136,7 +136,8 @@ def test_the_page_has_the_numbers_it_was_given(tmp_path: Path) -> None:
     assert 'class="after">0.82<' in html and 'class="rival head c2">0.01<' in html
     assert html.count('<svg class="chart"') == 5 + 2  # no rollouts with forbidden tags: no curve of them
     assert (
-        "After training, alone: right" in html and '<span class="text agent0" title="knowledge">582</span>' in html
+        "After training, alone: right" in html
+        and '<span class="text agent0" title="knowledge">582</span>' in html
     )
 
 

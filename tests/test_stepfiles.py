@@ -68,8 +68,8 @@ def test_steps_are_set_aside_as_often_as_it_takes(tmp_path: Path):
             files.publish(step, TABLE)
     files.set_aside(2)
     assert names(tmp_path) == [
-        "_superseded/step-00001-00000.attempt-1.parquet",
-        "_superseded/step-00002-00000.attempt-1.parquet",
-        "_superseded/step-00002-00000.attempt-2.parquet",
+        "__superseded/step-00001-00000.parquet.attempt-1",
+        "__superseded/step-00002-00000.parquet.attempt-1",
+        "__superseded/step-00002-00000.parquet.attempt-2",
         "step-00001-00000.parquet",
     ]

@@ -56,7 +56,7 @@ def test_traces_come_back_by_step(tmp_path: Path, trace: Trace):
     assert list(store.read()) == [*early, *late]
     assert list(store.read(12)) == late
     assert list(store.read(4)) == []
-    assert files(store.folder) == ["_journal/step-00003-00000.jsonl", "_journal/step-00012-00000.jsonl"]
+    assert files(store.folder) == ["__journal/step-00003-00000.jsonl", "__journal/step-00012-00000.jsonl"]
 
 
 def test_a_store_without_traces_is_empty(tmp_path: Path):
@@ -93,12 +93,12 @@ def test_begin_sets_aside_this_step_and_later_ones(tmp_path: Path, trace: Trace)
         assert list(resumed.read()) == [*first[:1], *again]
     assert list(TraceStore(tmp_path).read()) == [*first[:1], *again]
     assert files(tmp_path) == [
-        "_journal/step-00000-00000.jsonl",
-        "_journal/step-00001-00000.jsonl",
-        "_superseded/step-00001-00000.attempt-1.jsonl",
-        "_superseded/step-00002-00000.attempt-1.jsonl",
+        "__journal/step-00000-00000.jsonl",
+        "__journal/step-00001-00000.jsonl",
+        "__superseded/step-00001-00000.jsonl.attempt-1",
+        "__superseded/step-00002-00000.jsonl.attempt-1",
     ]
-    kept = tmp_path / "_superseded/step-00001-00000.attempt-1.jsonl"
+    kept = tmp_path / "__superseded/step-00001-00000.jsonl.attempt-1"
     assert [s.trace for s, _ in read_journal(kept, set())] == first[1:3]
 
 
@@ -106,9 +106,9 @@ def test_begin_sets_aside_sealed_steps_too(tmp_path: Path, trace: Trace):
     store = filled(tmp_path, *numbered(trace, 0, 1))
     store.seal(0, numbered(trace, 0, 1))
     store.begin(0)
-    assert files(tmp_path) == ["_superseded/step-00000-00000.attempt-1.parquet"]
+    assert files(tmp_path) == ["__superseded/step-00000-00000.parquet.attempt-1"]
     assert list(store.read()) == []
-    kept = tmp_path / "_superseded/step-00000-00000.attempt-1.parquet"
+    kept = tmp_path / "__superseded/step-00000-00000.parquet.attempt-1"
     assert [s.trace for s in read_file(kept)] == numbered(trace, 0, 1)
 
 
@@ -129,7 +129,7 @@ def test_every_attempt_is_kept(tmp_path: Path, trace: Trace):
             store.begin(0)
             store.append(numbered(trace, number)[0])
     assert [t.index for t in store.read()] == [2]
-    assert len(list(tmp_path.glob("_superseded/step-00000-00000.attempt-*.jsonl"))) == 2
+    assert len(list(tmp_path.glob("__superseded/step-00000-00000.jsonl.attempt-*"))) == 2
 
 
 def test_begin_inside_a_run_starts_afresh(tmp_path: Path, trace: Trace):
@@ -150,7 +150,7 @@ def test_sealing_makes_a_step_a_file_of_its_traces_with_more(tmp_path: Path, tra
     store.seal(0, known)
     assert list(store.read(0)) == known
     assert [t.advantage for t in store.read()] == [0.0, 1.0, None]
-    assert files(tmp_path) == ["_journal/step-00001-00000.jsonl", "step-00000-00000.parquet"]
+    assert files(tmp_path) == ["__journal/step-00001-00000.jsonl", "step-00000-00000.parquet"]
 
 
 def test_sealing_nothing_leaves_nothing(tmp_path: Path):
@@ -183,7 +183,7 @@ def test_a_crash_between_the_file_and_the_end_of_its_journal_shows_nothing_twice
     tmp_path: Path, trace: Trace
 ):
     store = filled(tmp_path, *numbered(trace, 0, 1))
-    journal = tmp_path / "_journal" / "step-00000-00000.jsonl"
+    journal = tmp_path / "__journal" / "step-00000-00000.jsonl"
     kept = journal.read_bytes()
     store.seal(0, numbered(trace, 0, 1))
     journal.write_bytes(kept)
@@ -220,7 +220,7 @@ def test_a_disk_that_is_full_while_sealing_keeps_what_was_appended(
     with pytest.raises(RunError, match=r"writing step 0: .*No space left"):
         store.seal(0, [replace(trace, advantage=1.0)])
     assert list(store.read()) == [trace]
-    assert files(tmp_path) == ["_journal/step-00000-00000.jsonl"]
+    assert files(tmp_path) == ["__journal/step-00000-00000.jsonl"]
 
 
 # --- half lines -------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_a_disk_that_is_full_while_sealing_keeps_what_was_appended(
 
 def tear(folder: Path, step: int = 0, keep: int = 40) -> Path:
     """Appends the first bytes of a trace, as a killed process does."""
-    path = folder / "_journal" / f"step-{step:05d}-00000.jsonl"
+    path = folder / "__journal" / f"step-{step:05d}-00000.jsonl"
     with path.open("ab") as file:
         file.write(line(path)[:keep])
     return path
@@ -248,7 +248,7 @@ def test_a_half_last_line_is_left_out_and_reported(tmp_path: Path, trace: Trace)
 
 def test_a_whole_last_line_without_line_end_counts(tmp_path: Path, trace: Trace):
     store = filled(tmp_path, *numbered(trace, 0, 1))
-    path = tmp_path / "_journal" / "step-00000-00000.jsonl"
+    path = tmp_path / "__journal" / "step-00000-00000.jsonl"
     path.write_bytes(path.read_bytes().rstrip(b"\n"))
     assert len(list(store.read())) == 2 and not store.torn
     filled(tmp_path, *numbered(trace, 2))
@@ -274,7 +274,7 @@ def test_a_bad_line_in_the_middle_is_an_error_with_its_place(
     tmp_path: Path, trace: Trace, bad: bytes, reason: str
 ):
     filled(tmp_path, *numbered(trace, 0))
-    path = tmp_path / "_journal" / "step-00000-00000.jsonl"
+    path = tmp_path / "__journal" / "step-00000-00000.jsonl"
     first = path.read_bytes()
     path.write_bytes(first + bad + first)
     store = TraceStore(tmp_path)

@@ -71,7 +71,7 @@ def test_going_on_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
     ids = [trace.trace_id for trace in TraceStore(out / "traces").read()]
     train(config, resume=True)
     assert sorted(trace.trace_id for trace in TraceStore(out / "traces").read()) == sorted(ids)
-    kept = (out / "traces" / "_superseded").glob("*.attempt-1.parquet")
+    kept = (out / "traces" / "__superseded").glob("*.parquet.attempt-1")
     assert len(list(kept)) == 2  # what was there is kept beside
 
 

@@ -655,7 +655,7 @@ def test_lessons_of_what_is_done_over_are_superseded(tmp_path: Path):
     assert [file.step for file in StepFiles(tmp_path / "cut").files()] == [0, 1, 2]
     cut.begin(2)
     made("b", cut).train(resume_from_checkpoint=True)
-    assert len(list((tmp_path / "cut" / "_superseded").iterdir())) == 1
+    assert len(list((tmp_path / "cut" / "__superseded").iterdir())) == 1
     for generation, name in product(range(4), ("h0", "h1", "t0", "t2")):
         one, other = whole.of(name, generation), cut.of(name, generation)
         assert [a.weights_T.tolist() for a in one] == [a.weights_T.tolist() for a in other]

@@ -86,7 +86,7 @@ class Library:
 def _holds_traces(folder: Path) -> bool:
     names = [entry.name for entry in entries(folder)]
     sealed = any(name.startswith("step-") and name.endswith(".parquet") for name in names)
-    return sealed or ("_journal" in names and any(entries(folder / "_journal")))
+    return sealed or ("__journal" in names and any(entries(folder / "__journal")))
 
 
 def _begun(folder: Path) -> bool:

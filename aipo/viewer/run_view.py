@@ -80,7 +80,7 @@ class RunView:
 
     def changed(self) -> float:
         """When a trace or a line of metrics was last written, in seconds since 1970; 0.0 if never."""
-        journals = [entry.path for entry in entries(self.traces / "_journal")]
+        journals = [entry.path for entry in entries(self.traces / "__journal")]
         own = [] if self.evaluation else [self._run.metrics]
         stamps = [_stamp(Path(path)) for path in [self.traces, *journals, *own]]
         return max((stamp[1] / 1e9 for stamp in stamps if stamp), default=0.0)

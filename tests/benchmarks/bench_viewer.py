@@ -7,14 +7,14 @@ purpose in a temporary folder: `many` has short traces of the miniature, 128 a s
 step; `long` has 32 traces of 16 384 tokens with texts, log-probs, entropies and lessons, and a tokenizer of 150 000
 words.
 
-- run page: seconds that the server takes for all of it, and a browser until it is loaded;
+- run page: what the server takes for all of it, and a browser until it is loaded;
 - trace page: from the start of navigation until the token view has been asked for and shows its first tokens, and
   until it has all of them;
 - live: from the moment that a new step's file is there until the open page shows one of its traces, begun at
   different times between two looks of the page;
 - static: the size of a static site of 1 000 short traces with lessons.
 
-`first` is the first request to a server that has just started. Medians and the slowest; a bar is for the median.
+`first` is the first request to a server that has just started, and opens what it then keeps. A bar is for the median.
 """
 
 import argparse
@@ -44,10 +44,6 @@ from aipo.viewer.links import slug
 
 LONG, LONG_TRACES = 16_384, 32
 BUNDLED = 1000
-_SERVE = (
-    "import sys; from pathlib import Path; from rich.console import Console; from aipo.viewer.serve import view; "
-    "view(Path(sys.argv[1]), port=0, console=Console(width=1000))"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ class Row:
 @contextmanager
 def serving(root: Path) -> Iterator[str]:
     """A viewer of `root` in a process of its own; its address, without a slash at its end."""
-    command = [sys.executable, "-u", "-c", _SERVE, str(root)]
+    command = [sys.executable, "-u", "-m", "aipo.cli", "view", str(root), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from aipo.errors import AipoError, RunError
+from aipo.replays.learning import app as replays
 
 if TYPE_CHECKING:
     from aipo.config import Config
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
+app.add_typer(replays, name="replay")
 console = Console()
 INTERRUPTED = 130
 

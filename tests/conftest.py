@@ -1,6 +1,5 @@
 """What all tests share: a cache of their own, no network, quiet libraries."""
 
-import gc
 import os
 import shutil
 import tempfile
@@ -18,5 +17,4 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache() -> Iterator[None]:
     yield
-    gc.unfreeze()  # what a test has settled would be reported as leaked at the end
     shutil.rmtree(_CACHE, ignore_errors=True)

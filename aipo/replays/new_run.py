@@ -1,0 +1,62 @@
+"""The run folder that a replay leaves: like any other, with a word on what it is a replay of."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aipo.compose import drawing, manifest
+from aipo.config import dump
+from aipo.errors import RunError
+from aipo.recordings import LeftOut, Recordings
+from aipo.replays.restore import Restored
+from aipo.run import RunFolder, keep_tokenizer, write_json, write_text
+
+
+def new_folder(out: Path, recordings: Recordings) -> RunFolder:
+    """Takes the folder of a replay.
+
+    Raises:
+        RunError: it is not empty, or lies within what is replayed.
+    """
+    source, target = recordings.run.path.resolve(), out.resolve()
+    if target == source or source in target.parents:
+        raise RunError(f"--out: got {out}, allowed a folder outside of {source}, which is only read")
+    return RunFolder.create(out)
+
+
+def describe(folder: RunFolder, restored: Restored, what: str, model: str | None = None) -> None:
+    """Writes configuration, manifest, drawing and tokenizer; `model` is the policy that went on live.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    config, recordings = restored.config, restored.recordings
+    own = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
+    write_text(folder.config, dump(own))
+    replay_of = {"what": what, **origin(recordings)}
+    made_of = manifest(restored.graphs, model or config.policy.model)
+    write_json(folder.manifest, made_of | {"replay_of": replay_of})
+    write_json(folder.graph, drawing(restored.graphs.graph))
+    keep_tokenizer(folder, restored.tokenizer.inner.save_pretrained)
+
+
+def origin(recordings: Recordings) -> dict[str, Any]:
+    """What a new run's manifest says of the traces that it came from."""
+    run = recordings.run
+    first = next(iter(Recordings(path=recordings.path)), None)  # its own: those given are still to be read
+    return {
+        "path": str(recordings.path.resolve()),
+        "run_id": first[0].run_id if first else run.path.name,
+        "fingerprints": first[0].fingerprints if first else {},
+    }
+
+
+def write_left_out(folder: RunFolder, left_out: Sequence[LeftOut]) -> None:
+    """`left_out.json`, if anything was.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    if left_out:
+        write_json(folder.path / "left_out.json", [asdict(item) for item in left_out])

@@ -1,0 +1,21 @@
+"""Tables of numbers for the terminal: what a line is about gives way, its numbers do not."""
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from aipo.text import visible
+
+
+def numbers(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+    """A table whose first column says what the others count."""
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    first, *others = columns
+    shown.add_column(first, overflow="fold")
+    for name in others:
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(Text(visible(cell)) for cell in row))
+    return shown

@@ -1,0 +1,242 @@
+"""`aipo replay train`: training from stored traces instead of rollouts, one's own or another model's.
+
+Behaviour log-probs stay as they were recorded. The trainer scores each generation once more with its own
+weights (π_old) and weighs every token by min(π_old/μ, C); `ess` in metrics.jsonl says how much of the data this
+leaves. Nothing that the recorded configuration names is imported unless the trained policy is evaluated.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aipo.compose import build_engine, build_graphs, forbidden_ids
+from aipo.config import Config, load_config
+from aipo.errors import ConfigError, RunError, one_of
+from aipo.exam import evaluate_with
+from aipo.exam import table as exam_table
+from aipo.filters import Filter
+from aipo.method import credit_of, rows_of_step
+from aipo.progress import bars, stage
+from aipo.recordings import LeftOut, Recordings
+from aipo.replays.grid import combinations, name_of
+from aipo.replays.new_run import origin
+from aipo.replays.restore import recorded_config, recorded_tokenizer
+from aipo.replays.study import begin_study, end_study, manifest_of
+from aipo.replays.terminal import numbers
+from aipo.replays.weights import Weights, load_weights, start_of
+from aipo.run import RunFolder
+from aipo.source import StoredSource
+from aipo.store import TraceStore
+from aipo.trace import Trace
+from aipo.train import same_run, train_policy
+
+CAP = 2.0
+"""C where the recorded method has no correction: offline, the sampler is not the policy that is trained."""
+
+
+_SHOWN = {
+    "ess": "ess",
+    "loss": "loss",
+    "grad_norm": "|∇|",
+    **{f"probability/{role}": f"π {role}" for role in ("policy", "agent", "distilled")},
+}
+"""Metrics that are shown, and what they are called there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """Steps of one or several runs as the generations of a new one: all first steps, then all second ones, ...
+
+    Args:
+        run_id: of the traces that are handed out; they are the recorded ones under another name.
+        epochs: how often everything is gone through.
+    """
+
+    sources: Sequence[Recordings]
+    run_id: str
+    epochs: int = 1
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+
+    @property
+    def places(self) -> list[tuple[Recordings, int]]:
+        """What each generation is."""
+        found = [(step, n) for n, source in enumerate(self.sources) for step in source.steps()]
+        return [(self.sources[n], step) for step, n in sorted(found)] * self.epochs
+
+    def read(self, generation: int) -> list[Trace]:
+        """The traces of a generation."""
+        known, step = self.places[generation]
+        # Each reading finds anew what has to be left out; a trace that comes twice in a run is left out once.
+        source = Recordings(path=known.path, where=known.where, vocabulary=known.vocabulary)
+        traces = source.read(step)
+        self.left_out.extend(one for one in source.left_out if one not in self.left_out)
+        several = len(self.sources) > 1 or self.epochs > 1
+        return [
+            self._renamed(t, generation, f"{generation:05d}-{t.group_id}" if several else t.group_id)
+            for t in traces
+        ]
+
+    def _renamed(self, trace: Trace, generation: int, group_id: str) -> Trace:
+        return replace(
+            trace,
+            run_id=self.run_id,
+            trace_id=f"{self.run_id}/{group_id}/{trace.index}",
+            group_id=group_id,
+            step=generation,
+            parent_id=trace.trace_id,
+            fork_token=None,
+        )
+
+
+def replay_train(
+    source: Path,
+    *,
+    also: Sequence[Path],
+    grid: Sequence[str],
+    overrides: Sequence[str],
+    steps: tuple[int | None, int | None] | None,
+    epochs: int,
+    out: Path | None,
+    resume: bool,
+    evaluate: bool,
+    console: Console,
+) -> int:
+    """Trains one policy, or one for each setting of the grid. The exit code.
+
+    Raises:
+        AipoError: see `aipo.errors`.
+    """
+    if resume and out is None:
+        raise ConfigError("--resume: got no --out, allowed the folder of the run that goes on")
+    recordings = [Recordings(path=path, where=Filter(step=steps)) for path in (source, *also)]
+    if evaluate:
+        recorded_config(recordings[0], overrides)  # says what it would not import
+    left_out: list[LeftOut] = []
+    folders: dict[str, RunFolder] = {}
+    for choice in combinations(grid):
+        name = name_of(choice)
+        place = out / _file_name(name) if out and name else out
+        words = [*overrides, *choice]
+        run = _Offline(
+            _config(recordings[0], words), recordings, epochs, _names_model(words), resume, evaluate
+        )
+        folders[name], missing = run.train(place, console)
+        left_out += [one for one in missing if one not in left_out]
+    console.print(table(folders))
+    return max(end_study(folder, left_out, console) for folder in folders.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Offline:
+    """One run from stored traces."""
+
+    config: Config
+    recordings: Sequence[Recordings]
+    epochs: int
+    model_is_named: bool
+    resume: bool
+    evaluate: bool
+
+    def train(self, out: Path | None, console: Console) -> tuple[RunFolder, list[LeftOut]]:
+        first = self.recordings[0]
+        start = start_of(first.run, self.config, named=self.model_is_named).checked(first.run)
+        left_out: list[LeftOut] = []
+        with bars(console) as progress:
+            stage(progress, "policy")(1, 1, start.path)
+            policy = load_weights(self.config, start, first)
+            sources = [first, *(s for s in self.recordings[1:] if _fits(s, first, left_out))]
+            generations = len(Library(sources=sources, run_id="", epochs=self.epochs).places)
+            train = self.config.train.model_copy(update={"steps": generations})
+            config = self.config.model_copy(update={"train": train})
+            folder = self._folder(config, out, start, sources)
+            library = Library(sources=sources, run_id=folder.path.name, epochs=self.epochs, left_out=left_out)
+            tags = forbidden_ids(config, policy)
+
+            def make_source(store: TraceStore) -> StoredSource:
+                return StoredSource(
+                    read=library.read,
+                    credit=credit_of(config),
+                    make=lambda credited, metrics: rows_of_step(config, credited, tags, metrics),
+                    keep=store.seal,
+                    advance=policy.advance,
+                )
+
+            train_policy(config, folder, policy, make_source, stage(progress, "train"), resume=self.resume)
+            if self.evaluate:
+                engine = build_engine(config, build_graphs(config), policy, run_id=folder.path.name)
+                result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
+                console.print(exam_table(result))
+        return folder, left_out
+
+    def _folder(
+        self, config: Config, out: Path | None, start: Weights, sources: Sequence[Recordings]
+    ) -> RunFolder:
+        if self.resume and out is not None:
+            folder = RunFolder.open(out)
+            same_run(folder, config.model_copy(update={"run": config.run.model_copy(update={"out": out})}))
+            return folder
+        files = manifest_of(sources[0].run).get("files") or {}
+        also = [origin(Recordings(path=one.path)) for one in sources[1:]]
+        made_of = {"model": start.path, "files": files, "also": also, "epochs": self.epochs}
+        return begin_study(sources[0].path, what="train", out=out, config=config, made_of=made_of)
+
+
+def table(folders: Mapping[str, RunFolder]) -> Table:
+    """What came of each run: means over the last tenth of its optimiser steps, and pass@1 alone if measured."""
+    rows: list[list[str]] = []
+    for name, folder in folders.items():
+        lines = folder.read_metrics()
+        last = lines[-max(1, len(lines) // 10) :]
+        cells = [_mean([line[key] for line in last if line.get(key) is not None]) for key in _SHOWN]
+        rows.append([name or folder.path.name, *cells, _solo(folder)])
+    columns = ["setting", *_SHOWN.values(), "pass@1 alone"]
+    measured = any(row[-1] for row in rows)
+    return numbers(columns if measured else columns[:-1], rows if measured else [row[:-1] for row in rows])
+
+
+def _config(first: Recordings, words: Sequence[str]) -> Config:
+    """The recorded configuration with a correction, and whatever `words` say."""
+    file = first.run.config
+    if not file.is_file():
+        raise RunError(f"configuration of the traces in {first.folder}: got no {file}, allowed a run's")
+    corrected = load_config(str(file)).method.correction_cap is not None
+    return load_config(str(file), [*([] if corrected else [f"method.correction_cap={CAP}"]), *words])
+
+
+def _fits(source: Recordings, first: Recordings, left_out: list[LeftOut]) -> bool:
+    """Another run's traces can be learned from if its tokenizer is the same."""
+    source.vocabulary = first.vocabulary
+    got, allowed = (recorded_tokenizer(one).fingerprint for one in (source, first))
+    if got != allowed:
+        left_out.append(LeftOut(str(source.path), one_of("tokenizer", got, allowed, str(source.run.path))))
+    return got == allowed
+
+
+def _names_model(words: Sequence[str]) -> bool:
+    return any(word.startswith("policy.model=") for word in words)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=,-]+", "_", name)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3g}" if values else "–"
+
+
+def _solo(folder: RunFolder) -> str:
+    file = folder.evaluation("after")
+    if not file.is_file():
+        return ""
+    splits: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    found = {
+        split: settings.get("solo", {}).get("pass_at", {}).get("1") for split, settings in splits.items()
+    }
+    return "  ".join(f"{split} {value:.3f}" for split, value in found.items() if value is not None)

@@ -1,0 +1,126 @@
+"""Which weights a replay looks through: those of a checkpoint, the trained ones, or those of the start."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aipo.compose import build_policy
+from aipo.config import Config
+from aipo.errors import RunError, TraceError, one_of
+from aipo.recordings import Recordings
+from aipo.replays.study import manifest_of
+from aipo.run import RunFolder
+
+if TYPE_CHECKING:
+    from aipo.policies.local import LocalPolicy
+
+NEAREST = "nearest"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model to load, and how many optimiser steps of the run are behind it (None: it is not the run's)."""
+
+    path: str
+    version: int | None
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return "start" if self.version == 0 else Path(self.path).name
+
+    def checked(self, run: RunFolder) -> "Weights":
+        """Itself, if it can be loaded: nothing that a recorded configuration names is run to make it again.
+
+        Raises:
+            RunError: it would have to be.
+        """
+        if ":" in self.path and not Path(self.path).is_dir():
+            raise RunError(
+                f"the policy that {run.path} started from: got {self.path!r}, allowed a folder or hub name; "
+                "name one with policy.model=FOLDER, or other weights with --checkpoint"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which weights for which generation.
+
+    Args:
+        run: the run that the traces are from.
+        name: `nearest` (the newest checkpoint that is not younger than the generation), `start`, `model` (the
+            trained policy), or a folder.
+        updates: optimiser steps per generation.
+        start: the policy before its first step.
+    """
+
+    run: RunFolder
+    name: str
+    updates: int
+    start: Weights
+
+    def at(self, generation: int) -> Weights:
+        """The weights to look through at what was sampled in `generation`.
+
+        Raises:
+            RunError: there are none of that name.
+        """
+        if self.name != NEAREST:
+            return self._named()
+        older = [w for w in self._known() if (w.version or 0) <= generation * self.updates]
+        newest = max(older, key=lambda w: w.version or 0)
+        return newest.checked(self.run)
+
+    def own(self) -> list[int]:
+        """Generations that were sampled with exactly these weights."""
+        known = self._known() if self.name == NEAREST else [self._named()]
+        versions = sorted(w.version for w in known if w.version is not None)
+        return [version // self.updates for version in versions if version % self.updates == 0]
+
+    def _known(self) -> list[Weights]:
+        found = [
+            (_CHECKPOINT.fullmatch(path.name), path) for path in self.run.checkpoints.glob("checkpoint-*")
+        ]
+        return [self.start, *(Weights(str(path), int(match[1])) for match, path in found if match)]
+
+    def _named(self) -> Weights:
+        if self.name == "start":
+            return self.start.checked(self.run)
+        path = self.run.model if self.name == "model" else Path(self.name)
+        if not (path / "config.json").is_file():
+            raise RunError(
+                f"--checkpoint: got {self.name!r}, allowed nearest, start, model or a folder with a model, looked at "
+                f"{path}"
+            )
+        known = {Path(w.path).resolve(): w for w in self._known()}
+        return known.get(path.resolve(), Weights(str(path), None))
+
+
+def start_of(run: RunFolder, config: Config, *, named: bool = False) -> Weights:
+    """The policy that the run started from: what its manifest says, or else its configuration (`named`: this one)."""
+    recorded = None if named else manifest_of(run).get("model")
+    return Weights(str(recorded or config.policy.model), 0)
+
+
+def load_weights(config: Config, weights: Weights, recordings: Recordings) -> "LocalPolicy":
+    """The policy that looks at these recordings; ids beyond its vocabulary are left out from now on.
+
+    Raises:
+        LoadError: there is no model.
+        RunError: the run did not keep its tokenizer.
+        TraceError: the policy has another tokenizer than the traces.
+    """
+    from aipo.replays.restore import recorded_tokenizer
+
+    policy = build_policy(config, weights.path)
+    got, allowed = policy.tokenizer.fingerprint, recorded_tokenizer(recordings).fingerprint
+    if got != allowed:
+        raise TraceError(
+            one_of(f"tokenizer of {weights.path}", got, allowed, f"traces of {recordings.folder}")
+        )
+    policy.advance(weights.version or 0)
+    recordings.vocabulary = int(policy.model.config.get_text_config().vocab_size)
+    return policy

@@ -1,0 +1,52 @@
+"""How many traces per second does `aipo replay check` run again on one core, and do all come out as they were?
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_replay.py RUN [FILTER ...] [--repeats 3]
+
+RUN is a run folder, for instance the one that `aipo demo` leaves in `runs/demo/aipo`. A filter is one of `aipo traces`
+(`step=..20`). Counted is everything after start-up: reading the traces, running their graphs, scoring and comparing.
+The bar is 100 traces per second and core, and every trace identical.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+
+from aipo.filters import parse_filter
+from aipo.recordings import Recordings
+from aipo.replays.check import divergence
+from aipo.replays.restore import recorded_config, restore
+from aipo.rollout import settle
+
+BAR = 100
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("filters", nargs="*")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    rates: list[float] = []
+    for _ in range(given.repeats):
+        count, diverged, left_out, seconds = check(given.run, given.filters, given.config)
+        rates.append(count / seconds)
+        print(f"{count} traces, {diverged} diverged, {left_out} left out, {rates[-1]:.0f} per second")
+    print(f"median {median(rates):.0f} per second (bar {BAR})")
+
+
+def check(run: Path, filters: list[str], config: Path | None) -> tuple[int, int, int, float]:
+    recordings = Recordings(path=run, where=parse_filter(filters))
+    restored = restore(recordings, recorded_config(recordings, [], file=config), run_id="check")
+    settle()
+    began = time.perf_counter()
+    pairs = [divergence(p) for traces in recordings for p in restored.replay.run(traces, lambda _: None)]
+    seconds = time.perf_counter() - began
+    return len(pairs), sum(d is not None for d in pairs), len(recordings.left_out), seconds
+
+
+if __name__ == "__main__":
+    main()

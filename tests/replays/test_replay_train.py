@@ -1,0 +1,154 @@
+"""Offline training: the same rows as online, and what becomes of rows that somebody else sampled."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from aipo.config import load_config
+from aipo.errors import ConfigError
+from aipo.lesson import LessonStore
+from aipo.replays.train import replay_train
+from aipo.run import RunFolder
+from aipo.store import TraceStore
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tiny_run.train(tiny_run.config(tmp_path_factory.mktemp("tiny")))
+    torch.set_num_threads(threads)
+
+
+def offline(run: Path, out: Path | None, *overrides: str, **changes: object) -> tuple[int, str]:
+    said = io.StringIO()
+    given = {"also": (), "grid": (), "steps": None, "epochs": 1, "resume": False, "evaluate": False}
+    code = replay_train(
+        run, overrides=overrides, out=out, console=Console(file=said, width=300), **(given | changes)
+    )
+    return code, said.getvalue()
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in RunFolder(run).read_metrics()]
+
+
+def test_the_same_settings_learn_the_same_from_stored_traces(trained: Path, tmp_path: Path) -> None:
+    """Without a correction it is the online run once more: every loss, and the weights at the end."""
+    out = tmp_path / "out"
+    code, _ = offline(trained, out, "method.correction_cap=null")
+    assert code == 0
+    assert losses(out) == pytest.approx(losses(trained), abs=1e-6)
+    online, again = (load_file(run / "model" / "model.safetensors") for run in (trained, out))
+    for name, weight in online.items():
+        torch.testing.assert_close(again[name], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_the_result_is_a_run_that_names_its_source(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    offline(trained, out, steps=(1, 2))
+    folder = RunFolder.open(out)
+    config = load_config(str(folder.config))
+    assert (config.train.steps, config.method.correction_cap, config.run.out) == (2, 2.0, out)
+    manifest = json.loads(folder.manifest.read_text())
+    assert manifest["replay_of"]["what"] == "train"
+    assert manifest["model"] == str(trained.parent / "start")
+    kept, source = (list(TraceStore(run / "traces").read()) for run in (out, trained))
+    recorded = {trace.trace_id: trace for trace in source}
+    assert len(kept) == 48
+    for trace in kept:
+        was = recorded[trace.parent_id]
+        assert (trace.run_id, trace.step, trace.group_id) == ("out", was.step - 1, was.group_id)
+        assert trace.trace_id == f"out/{was.group_id}/{was.index}"
+        assert (trace.reward, trace.segments) == (was.reward, was.segments)
+    taught = [trace for trace in kept if trace.advantage]
+    assert LessonStore(folder.lessons).of(taught[0].trace_id, taught[0].step)
+    assert (folder.model / "tokenizer.json").is_file()
+
+
+def test_ess_says_how_far_the_trained_policy_is_from_the_one_that_sampled(
+    trained: Path, tmp_path: Path
+) -> None:
+    stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
+    offline(trained, tmp_path / "own")
+    offline(trained, tmp_path / "other", f"policy.model={stranger}")
+    own, other = (
+        [line["ess"] for line in RunFolder(tmp_path / name).read_metrics()] for name in ("own", "other")
+    )
+    assert own[0] == pytest.approx(1.0, abs=1e-5)  # its own samples, and the same weights
+    assert all(0 < value <= 1 for value in own + other)
+    assert max(other) < 0.9
+    manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
+    assert manifest["model"] == str(stranger)
+
+
+def test_a_grid_trains_a_policy_for_each_setting(trained: Path, tmp_path: Path) -> None:
+    code, said = offline(trained, tmp_path, grid=["method.coefficient=mask,constant"], steps=(0, 0))
+    assert code == 0
+    mask, constant = tmp_path / "coefficient=mask", tmp_path / "coefficient=constant"
+    assert load_config(str(mask / "config.yaml")).method.coefficient == "mask"
+    assert losses(mask)[0] != losses(constant)[0]
+    assert "coefficient=mask" in said
+    assert "ess" in said
+
+
+def test_several_runs_and_epochs_are_gone_through_step_by_step(trained: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(trained, second)
+    out = tmp_path / "out"
+    code, _ = offline(trained, out, also=[second], steps=(0, 1), epochs=2)
+    assert code == 0
+    traces = list(TraceStore(out / "traces").read())
+    assert len(traces) == len({trace.trace_id for trace in traces}) == 8 * 24
+    first = {trace.step: trace for trace in reversed(traces)}
+    assert [first[step].group_id for step in range(8)] == [
+        f"{step:05d}-{recorded}" for step, recorded in enumerate(["00000-000"] * 2 + ["00001-000"] * 2 + ["00000-000"] * 2 + ["00001-000"] * 2)
+    ]  # fmt: skip
+    assert len(json.loads((out / "manifest.json").read_text())["also"]) == 1
+
+
+def test_traces_of_another_tokenizer_are_left_out(trained: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(trained, second)
+    for file in (second / "tokenizer" / "tokenizer.json", second / "model" / "tokenizer.json"):
+        file.write_text(file.read_text().replace('"<consult:verify>"', '"<consult:purify>"'))
+    code, said = offline(trained, tmp_path / "out", also=[second], steps=(0, 0))
+    assert code == 3
+    assert f"left out: {second}: tokenizer: got" in said
+    assert len(losses(tmp_path / "out")) == 2
+
+
+def test_it_goes_on_from_its_last_checkpoint(trained: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    offline(trained, whole)
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints" / "checkpoint-6")
+    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace(str(whole), str(out)))
+    code, _ = offline(trained, out, resume=True)
+    assert code == 0
+    assert losses(out) == losses(whole)
+    with pytest.raises(ConfigError, match=r"got \['train.learning_rate'\]"):
+        offline(trained, out, "train.learning_rate=1", resume=True)
+
+
+def test_a_recorded_file_is_not_imported(trained: Path, tmp_path: Path) -> None:
+    """Training needs no graph; an evaluation does, and then somebody has to name it."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    text = (run / "config.yaml").read_text().replace("code.py", "gone.py")
+    (run / "config.yaml").write_text(text)
+    code, _ = offline(run, tmp_path / "out", steps=(0, 0))
+    assert code == 0
+    with pytest.raises(
+        ConfigError, match=r"graph\.name: got '.*gone\.py:helped' from the recorded configuration"
+    ):
+        offline(run, tmp_path / "other", evaluate=True)
+    assert not (tmp_path / "other").exists()

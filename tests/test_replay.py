@@ -1,0 +1,110 @@
+"""A replay of graphs with several policies, and what an engine that adapts each rollout does."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import toy
+from langgraph.runtime import Runtime
+
+from aipo.errors import ReplayError
+from aipo.graph import RolloutContext, RolloutState
+from aipo.plan import RolloutSpec
+from aipo.policies import Sampling
+from aipo.policies.replay import AbsentPolicy
+from aipo.policies.scripted import ScriptedPolicy
+from aipo.replay import Pair, Replay
+from aipo.replays.check import divergence
+from aipo.trace import Role, StopReason, Trace, segment
+
+NAMES = ("left", "right")
+
+
+async def ask_both(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    ids = toy.TOKENIZER.encode_prompt(runtime.context.task.prompt)
+    return {"segments": [segment(Role.PROMPT, "task", ids, policy=name) for name in NAMES]}
+
+
+async def both_think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    pieces = [(await runtime.context.sample(state["segments"], policy=name))[0] for name in NAMES]
+    return {"segments": pieces}
+
+
+async def mark_both(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    return {
+        "stops": dict.fromkeys(NAMES, StopReason.EOS),
+        "reward_parts": {name: {"correct": float(name == "left")} for name in NAMES},
+    }
+
+
+def engine() -> Any:
+    graph = toy.chain(ask=ask_both, think=both_think, mark=mark_both)
+    policies = {name: ScriptedPolicy(toy.TOKENIZER, [f"{name} says 42"]) for name in NAMES}
+    return toy.engine(graph, policies=policies)
+
+
+def recorded() -> list[Trace]:
+    return engine().run_sync(toy.specs(2), lambda _: None)
+
+
+def replay(traces: list[Trace], **changes: Any) -> list[Pair]:
+    made = replace(engine(), policies={"left": AbsentPolicy(toy.TOKENIZER)}, run_id="again")
+    return Replay(engine=made, tokenizer=toy.TOKENIZER, asks={}, **changes).run(traces, lambda _: None)
+
+
+def test_every_policy_of_a_rollout_has_its_own_recording() -> None:
+    traces = recorded()
+    assert [t.trace_id for t in traces] == [f"run/00000-000/{i}/{name}" for i in range(2) for name in NAMES]
+    pairs = replay(traces)
+    assert [divergence(pair) for pair in pairs] == [None] * 4
+    assert [(p.source.policy, p.trace.policy, p.trace.parent_id) for p in pairs] == [
+        (t.policy, t.policy, t.trace_id) for t in traces
+    ]
+    assert [t.reward for t in (pair.trace for pair in pairs)] == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_a_policy_that_was_not_recorded_is_live_or_missing() -> None:
+    left = [trace for trace in recorded() if trace.policy == "left"]
+    (pair, _) = replay(left)
+    assert "got 'right', allowed ['left']" in str(pair.trace.error)
+    live = ScriptedPolicy(toy.TOKENIZER, lambda _: "live")
+    pairs = replay(left, live={"right": live})
+    said = {pair.trace.policy: toy.texts(pair.trace)[1] for pair in pairs}
+    assert said == {"left": "policy: left says 42<eos>", "right": "policy: live<eos>"}
+
+
+def test_nobody_can_sample_from_an_absent_policy() -> None:
+    (trace,) = toy.run(policies={"policy": AbsentPolicy(toy.TOKENIZER)})
+    assert "ReplayError: needs a live call here: a policy that was not recorded" in str(trace.error)
+    assert issubclass(ReplayError, LookupError)
+
+
+def test_an_engine_may_give_each_rollout_a_context_of_its_own() -> None:
+    def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
+        says = ScriptedPolicy(toy.TOKENIZER, [f"{spec.index}"])
+        return replace(
+            context, policies={"policy": says}, sampling=Sampling(max_tokens=9), forbidden_ids=(3,)
+        )
+
+    traces = toy.run(count=3, adapt=adapt)
+    assert [toy.texts(trace)[1] for trace in traces] == [f"policy: {i}<eos>" for i in range(3)]
+    assert [trace.sampling for trace in traces] == [{"temperature": 1.0, "max_tokens": 9}] * 3
+    assert [trace.forbidden_ids for trace in traces] == [(3,)] * 3
+
+
+def test_the_sampling_of_now_or_of_then() -> None:
+    traces = [t for t in recorded() if t.policy == "left"]
+    live = {name: ScriptedPolicy(toy.TOKENIZER, lambda _: "live") for name in NAMES}
+    assert replay(traces, live=live)[0].reuse.fork is None
+    hotter = replay(traces, live=live, sampling=Sampling(temperature=2.0, max_tokens=64))
+    assert hotter[0].reuse.fork is not None
+    assert hotter[0].reuse.fork.at == "sampling"
+    assert hotter[0].trace.sampling["temperature"] == 2.0
+
+
+@pytest.mark.parametrize("sampling", [{}, {"top_p": 0.9}])
+def test_a_trace_that_does_not_say_how_it_was_sampled_takes_what_is_configured(
+    sampling: dict[str, Any],
+) -> None:
+    traces = [replace(trace, sampling=sampling) for trace in recorded()]
+    assert [pair.reuse.live_turns for pair in replay(traces)] == [0] * 4

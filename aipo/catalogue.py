@@ -191,18 +191,20 @@ class Catalogue:
         Raises:
             TraceError: there is none of this id, or its file cannot be read.
         """
-        for _ in range(2):  # a step may be sealed between looking it up and reading it
+        problem: Exception = TraceError(
+            one_of("trace", trace_id, "an id that `aipo traces` lists", str(self.folder))
+        )
+        seen = -1
+        while seen != (seen := self.refresh()):  # a step may be sealed, or done over, while we look
             rows = self._tables.all("SELECT file, row FROM summaries WHERE trace_id = ?", [trace_id])
-            if not rows:
-                break
-            path, row = Path(rows[0][0]), int(rows[0][1])
-            if path.suffix == ".parquet":
-                return read_file(path, [row])[0]
             try:
-                return next(read_journal(path, set(), row))[0]
-            except FileNotFoundError:
-                self.refresh()
-        raise TraceError(one_of("trace", trace_id, "an id that `aipo traces` lists", str(self.folder)))
+                found = _read(Path(rows[0][0]), int(rows[0][1])) if rows else None
+            except (FileNotFoundError, TraceError) as error:
+                problem = error
+            else:
+                if found is not None and found.trace.trace_id == trace_id:
+                    return found
+        raise problem
 
     def sql(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Any query of DuckDB; the view `traces` has all columns of all traces.
@@ -217,6 +219,13 @@ class Catalogue:
 
     def _names(self, query: str) -> tuple[str, ...]:
         return tuple(row[0] for row in self._tables.all(query))
+
+
+def _read(path: Path, place: int) -> Stored | None:
+    """The trace in a row of a file, or at a byte of a journal; None if the journal ends before it."""
+    if path.suffix == ".parquet":
+        return read_file(path, [place])[0]
+    return next((stored for stored, _ in read_journal(path, set(), place)), None)
 
 
 def _known(order: str, orders: Mapping[str, str]) -> str:

@@ -69,7 +69,7 @@ def chart(
     """The chart as an `<svg>` element.
 
     `x_range` is what the horizontal axis has to hold at least, so that small multiples share it; `y_range`
-    fixes the vertical axis, which else starts at 0.
+    is what the vertical one shows, to the next round number; else it starts at 0.
     """
     wide, high = size
     seen = [line for line in lines if any(v is not None for v in line.y)]
@@ -78,12 +78,10 @@ def chart(
         return _svg(title, y_label, [nothing], size)
     xs = [*(x_range or ()), *(v for line in seen for v in line.x)]
     ticks = sorted(set(xs)) if log else _ticks(xs)
-    bottom, top = y_range or (
-        0.0,
-        nice_ticks(0.0, max(v for line in seen for v in line.y if v is not None))[-1],
-    )
-    frame = _Frame(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1.0, bottom, top, log, wide, high)
-    axes = _axes(frame, ticks, nice_ticks(bottom, top), x_label)
+    heights = nice_ticks(*(y_range or (0.0, max(v for line in seen for v in line.y if v is not None))))
+    right = max(xs) if max(xs) > min(xs) else min(xs) + 1.0
+    frame = _Frame(min(xs), right, heights[0], heights[-1], log, wide, high)
+    axes = _axes(frame, ticks, heights, x_label)
     marks = [mark for line in seen for mark in _marks(frame, line)]
     return _svg(title, y_label, [*axes, *marks, *_names(frame, seen)], size)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from aipo.errors import AipoError, RunError
+from aipo.errors import AipoError, ConfigError, RunError
 from aipo.replays.learning import app as replays
 
 if TYPE_CHECKING:
@@ -162,6 +162,10 @@ def traces(
     from aipo.store import traces_in
 
     where = parse_filter(filters or ())
+    if (sql is not None or show is not None) and (filters or groups or order or (sql and show)):
+        raise ConfigError(
+            "--sql, --show: got filters, --groups, --order or each other, allowed one of them alone"
+        )
     catalogue = Catalogue(traces_in(folder), resident=False)
     if sql is not None:
         listing.print_query(catalogue, sql, as_json=as_json, console=console)
@@ -250,6 +254,10 @@ def view(
     """Shows runs, traces and tokens in the browser, live while training; or writes a static site of them."""
     from aipo.viewer import serve
 
+    if limit is not None and static is None:
+        raise ConfigError(
+            "--limit: got one without --static, allowed with a static site (a server shows all)"
+        )
     serve.view(
         folder,
         host=host,

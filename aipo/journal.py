@@ -13,6 +13,7 @@ import orjson
 
 from aipo.errors import TraceError
 from aipo.schema import Stored
+from aipo.stepfiles import sync_folder
 from aipo.text import clean, to_json
 from aipo.trace import Trace
 
@@ -53,6 +54,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._new = not path.exists()
         self._size = _mend(path)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._lock = threading.Lock()
@@ -83,7 +85,7 @@ class Journal:
                 self._timer.cancel()
             file, self._file = self._file, -1
             try:
-                os.fsync(file)
+                self._sync(file)
             finally:
                 os.close(file)
         if self._failed is not None:
@@ -95,9 +97,16 @@ class Journal:
             self._timer = None
             if self._file >= 0:
                 try:
-                    os.fsync(self._file)
+                    self._sync(self._file)
                 except OSError as error:
                     self._failed = error
+
+    def _sync(self, file: int) -> None:
+        os.fsync(file)
+        if self._new:  # a file's own content is not enough: its name must last, too
+            for folder in (self.path.parent, self.path.parent.parent):
+                sync_folder(folder)
+            self._new = False
 
 
 def read_journal(path: Path, torn: set[str], start: int = 0) -> Iterator[tuple[Stored, int]]:
@@ -121,7 +130,8 @@ def read_journal(path: Path, torn: set[str], start: int = 0) -> Iterator[tuple[S
                     raise
                 torn.add(where)
             else:
-                start += len(line)
+                # The line end that a whole last line still lacks belongs to it, too.
+                start += len(line) + (not line.endswith(b"\n"))
                 yield stored, start
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aipo.catalogue import Catalogue, Group, Summary
+from aipo.errors import RunError
 from aipo.filters import Filter
 from aipo.render import show
 from aipo.text import visible
@@ -70,9 +71,11 @@ def print_query(catalogue: Catalogue, query: str, *, as_json: bool, console: Con
     """What DuckDB answers; the view `traces` has all columns of all traces.
 
     Raises:
-        RunError: DuckDB refuses the query.
+        RunError: DuckDB refuses the query, or two columns of a line of JSON would have one name.
     """
     names, rows = catalogue.sql(query)
+    if as_json and len(set(names)) < len(names):
+        raise RunError(f"--sql with --json: got the columns {names}, allowed a name for each (AS ...)")
     if as_json:
         _print_json(dict(zip(names, row, strict=True)) for row in rows)
         return

@@ -95,12 +95,12 @@ def supersede(path: Path, folder: Path) -> None:
     """Moves a file to `folder/__superseded/`, under a name that says how often that has happened to it."""
     aside = folder / "__superseded"
     aside.mkdir(exist_ok=True)
-    attempts = len(list(aside.glob(f"{path.name}.attempt-*")))
-    path.rename(aside / f"{path.name}.attempt-{attempts + 1}")
+    attempts = [int(kept.name.rpartition("-")[2]) for kept in aside.glob(f"{path.name}.attempt-*")]
+    path.rename(aside / f"{path.name}.attempt-{max(attempts, default=0) + 1}")
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes names in `folder` durable: a new file's own content is not enough."""
+    """Makes the names in `folder` durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

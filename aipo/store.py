@@ -119,8 +119,9 @@ class TraceStore:
             TraceError: a file or a line is no trace; names file and place. A half last line of a journal is
                 left out (`torn`).
         """
-        for number in self.steps() if step is None else [step]:
-            for file in self._of(number):
+        listing = list_traces(self.folder)
+        for file in sorted([*listing.sealed, *listing.journals]):
+            if step is None or file.step == step:
                 yield from self._read(file)
 
     def steps(self) -> list[int]:
@@ -146,10 +147,6 @@ class TraceStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _of(self, step: int) -> list[StepFile]:
-        listing = list_traces(self.folder)
-        return [file for files in listing for file in files if file.step == step]
 
     def _read(self, file: StepFile) -> Iterator[Stored]:
         if file.path.suffix == ".parquet":

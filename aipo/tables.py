@@ -21,6 +21,8 @@ _COLUMNS = ", ".join(f'"{name}"' for name in INDEX)
 _FROM_FILES = f"SELECT {_COLUMNS}, filename AS file, file_row_number AS row FROM"
 _CHECKED = f"CASE schema_version WHEN {SCHEMA_VERSION} THEN trace_id ELSE error('another schema version') END"
 _Stamp = tuple[int, int]
+_Place = tuple[int, int]
+"""A journal's inode, which tells it from another attempt's, and the byte to read on from."""
 
 
 class Tables:
@@ -37,7 +39,7 @@ class Tables:
         self._lock = threading.RLock()
         self._version = 0
         self._sealed: dict[Path, _Stamp] = {}
-        self._journals: dict[Path, int] = {}
+        self._journals: dict[Path, _Place] = {}
         self._db = duckdb.connect()
         if resident:
             self._db.execute("SET parquet_metadata_cache = true")
@@ -124,9 +126,10 @@ class Tables:
             changed = self._forget(path)
         for path in paths:
             try:
-                if path.stat().st_size < self._journals.get(path, 0):  # another attempt's
+                inode = path.stat().st_ino
+                if inode != self._journals.get(path, (inode, 0))[0]:
                     changed = self._forget(path)
-                start = self._journals.get(path, 0)
+                start = self._journals.get(path, (inode, 0))[1]
                 found = list(read_journal(path, set(), start))
             except FileNotFoundError:  # sealed just now; the next look finds it
                 continue
@@ -137,7 +140,7 @@ class Tables:
                 self._db.register("fresh", table)
                 self._db.execute("INSERT INTO inflight SELECT * FROM fresh")
                 self._db.unregister("fresh")
-                self._journals[path] = found[-1][1]
+                self._journals[path] = inode, found[-1][1]
                 changed = True
         return changed
 

@@ -207,6 +207,40 @@ def test_a_refresh_sees_what_is_new_and_nothing_twice(folder: Path, resident: bo
     assert ids(catalogue) == ["z/0"] and versions == sorted(versions) and len(set(versions)) == 5
 
 
+def test_another_attempt_at_a_step_in_flight_replaces_what_was_read(folder: Path, resident: bool):
+    catalogue, store = Catalogue(folder, resident=resident), Store(folder)
+    store.begin(1)
+    for index in (3, 4, 5):  # as long as what was read, and longer
+        store.append(trace(1, "c", index, 0.25))
+    store.close()
+    assert catalogue.stored("run/c/4").trace.index == 4
+    assert ids(catalogue, step=(1, 1)) == ["c/3", "c/4", "c/5"]
+    with pytest.raises(TraceError, match="trace: got 'run/c/1'"):
+        catalogue.stored("run/c/1")
+
+
+def test_another_attempt_at_a_sealed_step_is_never_taken_for_the_first(folder: Path, resident: bool):
+    catalogue, store = Catalogue(folder, resident=resident), Store(folder)
+    assert catalogue.count() == 6
+    store.begin(0)
+    store.seal(0, [trace(0, "z", index, 1.0) for index in range(3)])
+    assert catalogue.stored("run/z/1").trace.trace_id == "run/z/1"
+    with pytest.raises(TraceError, match="trace: got 'run/a/1'"):
+        catalogue.stored("run/a/1")
+
+
+def test_a_whole_line_whose_end_is_not_there_yet_counts_once(folder: Path, resident: bool):
+    journal = folder / "__journal" / "step-00001-00000.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-1])
+    catalogue = Catalogue(folder, resident=resident)
+    assert ids(catalogue, step=(1, 1)) == ["c/0", "c/1"]
+    with journal.open("ab") as file:
+        file.write(whole[-1:] + whole.splitlines(keepends=True)[0].replace(b"run/c/0", b"run/c/9"))
+    catalogue.refresh()
+    assert ids(catalogue, step=(1, 1)) == ["c/0", "c/9", "c/1"]
+
+
 def test_a_half_line_is_left_out_until_it_is_whole(folder: Path, resident: bool):
     journal = folder / "__journal" / "step-00001-00000.jsonl"
     whole = journal.read_bytes()

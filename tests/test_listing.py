@@ -70,5 +70,14 @@ def test_what_is_wrong_is_said(folder: Path):
         call(folder, "agents=verify")
     with pytest.raises(OSError, match="allowed a run, one of its evaluations, or a folder of traces"):
         call(folder.parent)
+    for words in (
+        ["step=0", "--sql", "SELECT 1"],
+        ["--show", "x", "--groups"],
+        ["--sql", "SELECT 1", "--show", "x"],
+    ):
+        with pytest.raises(ValueError, match="allowed one of them alone"):
+            call(folder, *words)
+    with pytest.raises(OSError, match="allowed a name for each"):
+        call(folder, "--sql", "SELECT 1 AS n, 2 AS n", "--json")
     with pytest.raises(OSError, match="--sql: got 'SELEC 1'"):
         call(folder, "--sql", "SELEC 1")

@@ -73,3 +73,14 @@ def test_steps_are_set_aside_as_often_as_it_takes(tmp_path: Path):
         "__superseded/step-00002-00000.parquet.attempt-2",
         "step-00001-00000.parquet",
     ]
+
+
+def test_what_was_set_aside_is_never_replaced(tmp_path: Path):
+    files = StepFiles(tmp_path)
+    for number in range(4):
+        files.publish(0, pa.table({"a": [number]}))
+        files.set_aside(0)
+        if number == 1:
+            (tmp_path / "__superseded" / "step-00000-00000.parquet.attempt-1").unlink()
+    kept = sorted((tmp_path / "__superseded").iterdir())
+    assert [pq.read_table(path).column("a")[0].as_py() for path in kept] == [1, 2, 3]

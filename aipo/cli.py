@@ -203,11 +203,13 @@ def export(
     pairs: Annotated[
         int, typer.Option(min=0, help="preference: most pairs of a group, the widest first; 0 = all")
     ] = 1,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="folder of the policy's tokenizer; default: the run's", show_default=False),
+    ] = None,
     eos: Annotated[
         str | None,
-        typer.Option(
-            help="text of the end-of-sequence token; default: the run's tokenizer's", show_default=False
-        ),
+        typer.Option(help="text of the end-of-sequence token; default: the tokenizer's", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="write over what an export left there")] = False,
 ) -> None:
@@ -226,6 +228,7 @@ def export(
         unique=unique,
         margin=margin,
         pairs=pairs or None,
+        tokenizer=tokenizer,
         eos=eos,
         force=force,
     )
@@ -277,7 +280,7 @@ def main() -> None:
         if app(standalone_mode=False) == INTERRUPTED:
             raise KeyboardInterrupt
     except (typer.Abort, KeyboardInterrupt):
-        Console(stderr=True).print("interrupted; what is finished is kept", style="yellow")
+        Console(stderr=True).print("interrupted; finished traces and checkpoints are kept", style="yellow")
         sys.exit(INTERRUPTED)
     except AipoError as error:
         Console(stderr=True).print(

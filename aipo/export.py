@@ -71,6 +71,7 @@ def export(
     unique: bool = False,
     margin: float = 0.0,
     pairs: int | None = 1,
+    tokenizer: Path | None = None,
     eos: str | None = None,
     force: bool = False,
     note: Note = lambda done, total, text: None,
@@ -85,13 +86,15 @@ def export(
         min_reward: `sft` takes traces with more reward than this.
         unique: leave out conversations, or pairs, that say what one before has said.
         margin, pairs: least difference of rewards, and most pairs of a group (None = all), in `preference`.
-        eos: text of the end-of-sequence token; None takes that of the run's tokenizer.
+        tokenizer: folder of the policy's tokenizer; None takes the run's.
+        eos: text of the end-of-sequence token; None takes that of the tokenizer.
         force: write over what an export left there.
 
     Raises:
         ConfigError: an unknown format or way to show agents.
-        RunError: no traces, nothing to write, something is in the way, the disk is full, or a text is not
-            known.
+        LoadError: the tokenizer cannot be read.
+        RunError: no traces, nothing to write, something is in the way, the disk is full, or a text or the
+            chat template is not known.
         TraceError: a file of traces cannot be read.
     """
     if format not in FORMATS:
@@ -100,7 +103,7 @@ def export(
     run = run_of(traces)
     target = out or folder / "exports" / (format if format == "dataset" else f"{format}.jsonl")
     _check(target, format, force=force)
-    words = Words(tokenizer_of(run), eos=eos)
+    words = Words(tokenizer or tokenizer_of(run), eos=eos)
     chats = Chats(words, agents, _tags(run))
     selection = Selection(traces, where)
     left_out: Counter[str] = Counter()

@@ -6,11 +6,6 @@ from typing import Any
 
 from aipo import chart
 
-SPLITS = {
-    "heldout": "Unknown facts, combinations never trained on",
-    "hard": "Unknown facts, combinations seen in training",
-    "easy": "Known facts and plain arithmetic",
-}
 SETTINGS = {"solo": "alone", "forbid": "alone, consult tags forbidden", "assisted": "with agents"}
 _SMOOTHING = 20
 
@@ -76,7 +71,7 @@ class Row:
 
 
 def table(arms: Sequence[Arm]) -> Iterable[tuple[str, list[Row]]]:
-    """Split by split: pass@1 under every setting, and the largest k where no agent helps."""
+    """Split by split, by its name: pass@1 under every setting, and the largest k where no agent helps."""
     for split in splits_of(arms):
         rows: list[Row] = []
         for setting in SETTINGS:
@@ -84,7 +79,7 @@ def table(arms: Sequence[Arm]) -> Iterable[tuple[str, list[Row]]]:
             for k in _shown_ks(scores, setting):
                 label = f"{SETTINGS[setting]}, pass@{k}"
                 rows.append(Row(label, tuple(Cell.of(s, k) for s in scores)))
-        yield SPLITS.get(split, split), rows
+        yield split, rows
 
 
 def _shown_ks(scores: Sequence[Score | None], setting: str) -> list[int]:
@@ -108,9 +103,9 @@ def learning_curves(arms: Sequence[Arm], agents: Sequence[str]) -> Iterable[str]
     `agents` gives each agent its colour, the same as in the traces.
     """
     first = arms[0]
-    asked = [_metric_line(first, f"consults/{name}", name, f"k{i % 6}") for i, name in enumerate(agents)]
+    asked = [metric_line(first, f"consults/{name}", name, f"k{i % 6}") for i, name in enumerate(agents)]
     shares = [
-        _metric_line(first, f"loss_share/{role}", role, f"k{i}")
+        metric_line(first, f"loss_share/{role}", role, f"k{i}")
         for i, role in enumerate(("policy", "agent", "distilled"), start=3)
     ]
 
@@ -128,14 +123,17 @@ def learning_curves(arms: Sequence[Arm], agents: Sequence[str]) -> Iterable[str]
     yield draw(_by_arm(arms, "active_share"), "Rollouts that teach", "share of rollouts with an advantage")
 
 
-def pass_at_charts(columns: Sequence[Arm]) -> Iterable[str]:
-    """pass@k over k for each split and setting without agents that was measured at more than one k."""
+def pass_at_charts(columns: Sequence[Arm], titles: Mapping[str, str]) -> Iterable[str]:
+    """pass@k over k for each split and setting without agents that was measured at more than one k.
+
+    `titles`: what to call a split, up to a comma; else its name.
+    """
     for split in splits_of(columns):
         for setting in ("solo", "forbid"):
             scores = [(i, arm.name, arm.score(split, setting)) for i, arm in enumerate(columns)]
             lines = [_pass_line(name, colour(i), s) for i, name, s in scores if s and len(s.pass_at) > 1]
             if lines:
-                title = SPLITS.get(split, split).split(",")[0]
+                title = titles.get(split, split).split(",")[0]
                 y_label = f"pass@k, {SETTINGS[setting]}"
                 yield chart.chart(
                     lines,
@@ -159,10 +157,10 @@ def _pass_line(name: str, css: str, score: Score) -> chart.Line:
 
 
 def _by_arm(arms: Sequence[Arm], key: str) -> list[chart.Line]:
-    return [_metric_line(arm, key, arm.name, colour(i)) for i, arm in enumerate(arms, start=1)]
+    return [metric_line(arm, key, arm.name, colour(i)) for i, arm in enumerate(arms, start=1)]
 
 
-def _metric_line(arm: Arm, key: str, name: str, css: str) -> chart.Line:
+def metric_line(arm: Arm, key: str, name: str, css: str) -> chart.Line:
     rows = [row for row in arm.metrics if key in row]
     raw = [row[key] for row in rows]
     window = len(rows) // _SMOOTHING * 2 + 1

@@ -15,6 +15,9 @@ from aipo.filters import Filter
 from aipo.render import show
 from aipo.text import visible
 
+_LONGEST = 200
+"""Characters of one value that a query's table shows; `--json` has them all."""
+
 
 def print_traces(
     catalogue: Catalogue, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
@@ -79,10 +82,20 @@ def print_query(catalogue: Catalogue, query: str, *, as_json: bool, console: Con
     if as_json:
         _print_json(dict(zip(names, row, strict=True)) for row in rows)
         return
-    table = _table(*names)
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    console.print(table)
+    cells = [[_cell(value, _LONGEST) for value in row] for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in cells), 1) for i, name in enumerate(names)]
+    if sum(widths) + 2 * len(widths) <= console.width:
+        table = _table(*names)
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
+        return
+    for number, row in enumerate(cells):  # too wide for a table: a column a line
+        console.print(f"row {number}", style="dim", highlight=False)
+        upright = Table(box=None, show_header=False, pad_edge=False)
+        for name, cell in zip(names, row, strict=True):
+            upright.add_row(Text(visible(name), style="bold"), cell)
+        console.print(upright)
 
 
 def _trace_row(summary: Summary) -> Sequence[Any]:
@@ -107,10 +120,11 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _cell(value: object) -> Text:
+def _cell(value: object, longest: int | None = None) -> Text:
     """Any value as text that cannot steer the terminal; '–' for None, which is not 0."""
     shown = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    return Text(visible(shown).strip())
+    text = visible(shown).strip()
+    return Text(text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…")
 
 
 def _print_json(rows: Iterable[dict[str, Any]]) -> None:

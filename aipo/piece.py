@@ -1,15 +1,12 @@
 """A trace as pieces of text: one for each segment, with the colour of who produced it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from aipo.decoding import Decode, texts_of
 from aipo.palette import AGENT_COLOURS
 from aipo.trace import Role, Segment, Trace
 
-Decode = Callable[[npt.NDArray[np.int32]], str]
 Words = Decode | Sequence[str] | None
 """Where the text of segments comes from: a tokenizer, texts decoded before, or nowhere."""
 
@@ -57,5 +54,5 @@ def _texts(segments: Sequence[Segment], words: Words) -> Sequence[str]:
         # Nobody can tell the text: numbers that nobody takes for it.
         return [f"⟨{' '.join(map(str, s.token_ids.tolist()))}⟩" for s in segments]
     if callable(words):
-        return [words(s.token_ids) for s in segments]
+        return texts_of([s.token_ids for s in segments], words)
     return words

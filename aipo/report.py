@@ -16,10 +16,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aipo import chart, draw, figures, render
-from aipo.figures import SPLITS, Arm, Cell, Row, colour, learning_curves, pass_at_charts, splits_of
+from aipo.figures import Arm, Cell, Row, colour, learning_curves, pass_at_charts, splits_of
 from aipo.run import RunFolder, write_text
 from aipo.store import TraceStore
 from aipo.story import Example, tell
+
+SPLITS = {
+    "heldout": "Unknown facts, combinations never trained on",
+    "hard": "Unknown facts, combinations seen in training",
+    "easy": "Known facts and plain arithmetic",
+}
+"""What the miniature's splits are, for a reader."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +109,7 @@ def write_report(folder: Path, report: Report) -> Path:
         headline=headline(report),
         sections=list(table(report)),
         curves=[Markup(svg) for svg in learning_curves(report.arms, agents)],
-        pass_at=[Markup(svg) for svg in pass_at_charts(report.columns)],
+        pass_at=[Markup(svg) for svg in pass_at_charts(report.columns, SPLITS)],
         graph=Markup(draw.graph_svg(report.drawing)) if report.drawing else None,
         legend=Markup(render.legend_html([e.trace for e in report.examples], agents)),
         examples=[_example(e, report.decode, agents) for e in report.examples],
@@ -116,7 +123,7 @@ def write_report(folder: Path, report: Report) -> Path:
 
 def table(report: Report) -> Iterable[tuple[str, list[Row]]]:
     """What each policy can do, split by split; see `aipo.figures.table`."""
-    return figures.table(report.columns)
+    return ((SPLITS.get(split, split), rows) for split, rows in figures.table(report.columns))
 
 
 def headline(report: Report) -> Mapping[str, Any] | None:

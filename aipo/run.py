@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from aipo.errors import RunError
 
 
@@ -141,6 +143,28 @@ def tokenizer_of(run: RunFolder) -> Path | None:
 def taken(path: Path) -> bool:
     """Is there a file, or a folder that holds something?"""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Keeps other processes from writing the same run; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    with writing("run folder", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"run folder: got {folder}, which another process is writing, allowed one at a time"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}

@@ -9,16 +9,15 @@ finished trace at any time, and none twice. DuckDB, `datasets`, polars and panda
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aipo.decoding import Decode, texts_of
 from aipo.errors import RunError, TraceError
 from aipo.journal import Journal, read_journal, to_line
 from aipo.schema import FLOAT_COLUMNS, INDEX, Stored, check_version, from_table, to_table
@@ -55,7 +54,7 @@ class TraceStore:
         self,
         folder: Path,
         *,
-        decode: Callable[[npt.NDArray[np.int32]], str] | None = None,
+        decode: Decode | None = None,
         process: int = 0,
     ) -> None:
         self.folder = folder
@@ -161,7 +160,7 @@ class TraceStore:
     def _with_texts(self, trace: Trace) -> Stored:
         if self._decode is None:
             return Stored(trace, None)
-        return Stored(trace, tuple(self._decode(s.token_ids) for s in trace.segments))
+        return Stored(trace, texts_of([s.token_ids for s in trace.segments], self._decode))
 
     def _refuse_sealed(self, step: int) -> None:
         """What is added to a sealed step would be seen by nobody."""
@@ -219,7 +218,10 @@ def traces_in(path: Path) -> Path:
     for folder in (path / "traces", path):
         if any(list_traces(folder)):
             return folder
-    raise RunError(f"traces: got {path}, allowed a run, one of its evaluations, or a folder of traces")
+    runs = sorted(str(folder.parent) for folder in path.glob("*/traces"))
+    got = f"{path}, which holds the runs {', '.join(runs)}" if runs else str(path)
+    there = "" if path.exists() else ", which does not exist"
+    raise RunError(f"traces: got {got}{there}, allowed a run, one of its evaluations, or a folder of traces")
 
 
 def _row(file: pq.ParquetFile, row: int, where: str) -> Stored:

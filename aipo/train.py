@@ -24,7 +24,7 @@ from aipo.method import credit_of, loss_settings, train_arguments
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
-from aipo.run import RunFolder, disk, keep_tokenizer, write_json, write_text
+from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, write_text
 from aipo.store import TraceStore
 from aipo.task import Env
 
@@ -59,7 +59,9 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
     graphs, env = build_graphs(config), build_env(config)
     _check_splits(config, env)
     RunFolder.create(folder.path, resume=resume)
-    with bars(console) as progress:
+    with alone(folder.path), bars(console) as progress:
+        if resume:
+            console.print(_where_from(folder, config.train.minibatches), highlight=False, soft_wrap=True)
         model = build_model(config, stage(progress, "policy"))
         _record(config, graphs, folder, model, console)
         policy = build_policy(config, model)
@@ -73,6 +75,14 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
 
 
+def _where_from(folder: RunFolder, minibatches: int) -> str:
+    checkpoint = _last_checkpoint(folder)
+    if checkpoint is None:
+        return "no checkpoint yet: from the start; traces so far are set aside in traces/__superseded"
+    step = _generation(checkpoint, minibatches)
+    return f"from {checkpoint.name}, step {step}; later traces are set aside in traces/__superseded"
+
+
 def same_run(folder: RunFolder, config: Config) -> None:
     """Refuses to go on with other settings than those that the run began with.
 
@@ -83,8 +93,9 @@ def same_run(folder: RunFolder, config: Config) -> None:
     keys = sorted(before.keys() | now.keys())
     changed = [k for k in keys if not k.startswith(_MAY_CHANGE) and before.get(k) != now.get(k)]
     if changed:
+        differences = "; ".join(f"{k}: {now.get(k)!r}, was {before.get(k)!r}" for k in changed)
         raise ConfigError(
-            f"--resume with other settings: got {changed}, allowed those of {folder.config} "
+            f"--resume with other settings: got {differences}, allowed those of {folder.config} "
             f"(--config {folder.config} takes them all)"
         )
 

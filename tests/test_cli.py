@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
-    assert "what is finished is kept" in error
+    assert "finished traces and checkpoints are kept" in error
     traces = list(TraceStore(folder.traces).read())
     assert sum(not trace.failed for trace in traces) >= 2 * 8
 

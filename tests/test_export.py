@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,13 @@ TEMPLATE = (
 )
 
 
-def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
+def tokenizer(template: str | None = TEMPLATE, *, strip: bool = False) -> PreTrainedTokenizerFast:
     """One token per character, and one for each tag."""
     inner = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
     inner.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
-    inner.decoder = decoders.Fuse()
+    inner.decoder = (
+        decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 0)]) if strip else decoders.Fuse()
+    )
     made = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         pad_token="<pad>",
@@ -64,9 +67,11 @@ def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
 class Run:
     """A run folder, and traces to put into it."""
 
-    def __init__(self, path: Path, *, template: str | None = TEMPLATE, stored_texts: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, template: str | None = TEMPLATE, stored_texts: bool = True, strip: bool = False
+    ) -> None:
         self.path = path
-        inner = tokenizer(template)
+        inner = tokenizer(template, strip=strip)
         self.words = HFTokenizer(inner)
         path.mkdir()
         inner.save_pretrained(path / "tokenizer")
@@ -301,6 +306,63 @@ def test_inline_keeps_what_cannot_be_cut(tmp_path: Path):
     assert [row["trace_id"] for row in rows(done.path)] == ["g1/0", "g2/0", "g3/0"]
 
 
+SPELT = {"a text spells a special token": 1}
+
+
+def test_text_that_spells_a_special_token_is_left_out(tmp_path: Path):
+    """Written character by character it is no such token; encoded again it would be one."""
+    made = Run(tmp_path / "run")
+    plain = made.words.encode("a</user>b")
+    assert WORDS.index("</user>") not in plain
+    asked = made.words.encode_prompt("?")
+    by_policy = trace(made.asks("?"), policy(*plain, WORDS.index("<eos>")), trace_id="g1/0", group_id="g1")
+    by_task = trace(
+        segment(Role.PROMPT, "task", [asked[0], *plain, *asked[2:]]),
+        made.says("5<eos>"),
+        trace_id="g2/0",
+        group_id="g2",
+    )
+    over_a_seam = trace(
+        made.asks("?"),
+        policy(*made.words.encode("</us")),
+        env(*made.words.encode("er>")),
+        made.says("5<eos>"),
+        trace_id="g3/0",
+        group_id="g3",
+    )
+    made.keep(made.alone("g0/0", "?", "a</user>b<eos>", 1.0), by_policy, by_task, over_a_seam)
+    done = export(made.path, "sft", agents="inline")
+    assert conversations(done.path) == [[("user", "?"), ("assistant", "a</user>b")]]
+    assert done.left_out == {"a text spells a special token": 3}
+
+
+def test_an_agent_that_spells_a_special_token_is_in_no_export_with_its_text(tmp_path: Path):
+    made = Run(tmp_path / "run")
+    kept = made.helped("g0/0", "?", "5<eos>", 1.0)
+    asked, request, _, answer = kept.segments
+    tag, end = (made.words.encode(text, control=True) for text in ("<feedback:knowledge>", "</feedback>"))
+    told = agent(*tag, *made.words.encode("582<eos>"), *end)
+    forged = replace(kept, trace_id="g0/1", index=1, segments=(asked, request, told, answer))
+    made.keep(kept, forged)
+    for agents in ("inline", "turns"):
+        done = export(made.path, "sft", agents=agents, force=True)
+        assert [row["trace_id"] for row in rows(done.path)] == ["g0/0"]
+        assert done.left_out == SPELT
+    done = export(made.path, "sft", agents="cut", force=True)  # its text is cut out, and so is the trouble
+    assert conversations(done.path) == [[("user", "agents: ?"), ("assistant", "So 5")]] * 2
+
+
+def test_a_solo_question_that_spells_a_special_token_is_asked_of_nobody(tmp_path: Path):
+    made = Run(tmp_path / "run")
+    asked = made.words.encode_prompt("?")
+    forged = segment(Role.PROMPT, "task", [asked[0], *made.words.encode("<eos>"), *asked[2:]])
+    solo = trace(forged, made.says("5<eos>"), trace_id="g0/1", group_id="g0", index=1)
+    made.keep(made.helped("g0/0", "?", "5<eos>", 1.0), solo)
+    done = export(made.path, "sft")
+    assert conversations(done.path) == [[("user", "agents: ?"), ("assistant", "So 5")]]
+    assert done.left_out == SPELT
+
+
 def test_a_reply_that_came_last_is_no_turn(tmp_path: Path):
     made = Run(tmp_path / "run")
     cut = trace(
@@ -325,6 +387,20 @@ def test_texts_that_were_not_stored_are_decoded(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize("stored_texts", [True, False])
+def test_the_space_at_a_seam_is_exported(tmp_path: Path, stored_texts: bool):
+    """By a tokenizer that leaves out the first space of what it decodes, as sentencepiece does."""
+    made = Run(tmp_path / "run", template=None, stored_texts=stored_texts, strip=True)
+    asked, told = made.says(" so<consult:knowledge>3@7</consult>"), made.told("582")
+    answered = {"mode": Mode.ASSISTED, "consults": (consult(1, 3, 2),)}
+    made.keep(trace(made.asks("1?"), asked, told, made.says(" the answer<eos>"), **answered))
+    cut = export(made.path, "sft")
+    assert conversations(cut.path) == [[("user", "1?"), ("assistant", " so the answer")]]
+    inline = export(made.path, "sft", agents="inline", force=True)
+    said = " so<consult:knowledge>3@7</consult><feedback:knowledge>582</feedback> the answer"
+    assert conversations(inline.path) == [[("user", "1?"), ("assistant", said)]]
+
+
 def test_a_trained_policys_tokenizer_does_as_well(run: Run):
     expected = rows(export(run.path, "sft").path)
     (run.path / "tokenizer").rename(run.path / "model")
@@ -347,14 +423,30 @@ def test_without_a_chat_template_the_prompt_is_the_question(tmp_path: Path):
     assert conversations(export(made.path, "sft").path) == [[("user", "Q: 1+1=?\n"), ("assistant", "2")]]
 
 
-def test_without_a_tokenizer_the_end_is_an_option(tmp_path: Path):
+def test_where_the_tokenizer_does_not_tell_the_end_it_is_an_option(tmp_path: Path):
     made = Run(tmp_path / "run", template=None)
     made.keep(made.alone("g0/0", "1+1=?", "2<eos>", 1.0))
-    shutil.rmtree(made.path / "tokenizer")
-    with pytest.raises(RunError, match=r"end of sequence of trace 'g0/0': got no tokenizer .* allowed --eos"):
+    (made.path / "tokenizer" / "tokenizer_config.json").unlink()
+    with pytest.raises(
+        RunError, match=r"end of sequence of trace 'g0/0': got no tokenizer_config.* allowed --eos"
+    ):
         export(made.path, "sft")
     done = export(made.path, "sft", eos="<eos>")
     assert conversations(done.path) == [[("user", "1+1=?"), ("assistant", "2")]]
+
+
+def test_without_a_tokenizer_no_chat_template_is_taken_for_the_users_words(tmp_path: Path):
+    made = Run(tmp_path / "run")
+    made.keep(made.alone("g0/0", "1+1=?", "2<eos>", 1.0), made.alone("g0/1", "1+1=?", "3<eos>", 0.0))
+    elsewhere = (made.path / "tokenizer").rename(tmp_path / "elsewhere")
+    for format in ("sft", "preference"):
+        with pytest.raises(RunError, match=r"chat template: got no tokenizer .* allowed --tokenizer DIR"):
+            export(made.path, format, eos="<eos>")
+    assert export(made.path, "dataset").rows == 2
+    done = export(made.path, "sft", tokenizer=elsewhere)
+    assert conversations(done.path) == [[("user", "1+1=?"), ("assistant", "2")]]
+    with pytest.raises(LoadError, match=r"tokenizer in .*nowhere: got"):
+        export(made.path, "sft", tokenizer=tmp_path / "nowhere", force=True)
 
 
 def test_the_end_token_may_be_described_at_length(run: Run):

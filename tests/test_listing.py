@@ -65,11 +65,21 @@ def test_sql(folder: Path):
     assert json.loads(call(folder, "--sql", query, "--json")) == {"last": 2, "correct": "1.0"}
 
 
+def test_what_is_too_wide_for_a_table_is_written_upright(folder: Path):
+    lines = call(
+        folder, "--sql", "SELECT trace_id, segments, repeat('x', 300) AS long FROM traces LIMIT 1"
+    ).splitlines()
+    assert lines[0] == "row 0" and lines[1].split() == ["trace_id", "run/00000-000/0"]
+    assert any(line.endswith("…") for line in lines) and max(map(len, lines)) <= 80
+
+
 def test_what_is_wrong_is_said(folder: Path):
     with pytest.raises(ValueError, match="the filter: got 'agents'"):
         call(folder, "agents=verify")
-    with pytest.raises(OSError, match="allowed a run, one of its evaluations, or a folder of traces"):
+    with pytest.raises(OSError, match=r"which holds the runs .*/run, allowed a run, one of its evaluations"):
         call(folder.parent)
+    with pytest.raises(OSError, match="nowhere, which does not exist, allowed a run"):
+        call(folder / "nowhere")
     for words in (
         ["step=0", "--sql", "SELECT 1"],
         ["--show", "x", "--groups"],

@@ -158,6 +158,12 @@ def test_without_texts_the_decoder_helps_and_without_one_ids_are_shown() -> None
     assert "⟨97 98⟩" in html and "These are its token ids" in html
 
 
+def test_a_decoder_that_drops_the_first_space_drops_no_other() -> None:
+    two = trace(said(Role.PROMPT, "prompt", "so"), said(Role.AGENT, "knowledge", " the answer"))
+    found = render.pieces(two, lambda ids: decode(ids).removeprefix(" "))
+    assert [piece.text for piece in found] == ["so", " the answer"]
+
+
 def test_texts_have_to_fit_the_segments() -> None:
     with pytest.raises(ValueError, match="argument"):
         render.pieces(HELPED, ["one"])

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from aipo import report
 from aipo.errors import RunError
-from aipo.figures import SPLITS, Arm, Score, learning_curves
-from aipo.report import Cell, Report, write_demo_report, write_report
+from aipo.figures import Arm, Score, learning_curves
+from aipo.report import SPLITS, Cell, Report, write_demo_report, write_report
 from aipo.run import RunFolder, write_json
 from aipo.store import TraceStore
 from aipo.story import Example

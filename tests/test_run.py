@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from aipo.callbacks import MetricsFile
 from aipo.errors import RunError
-from aipo.run import RunFolder, disk, keep_tokenizer, write_json, writing
+from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, writing
 
 
 def full(*_: object, **__: object) -> int:
@@ -130,3 +132,18 @@ def test_metrics_on_a_full_disk_keep_what_was_written(
         file.on_log(args, state, control, logs={"loss": 0.4})
     monkeypatch.undo()
     assert RunFolder(tmp_path).read_metrics() == [{"step": 1, "loss": 0.5}]
+
+
+def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
+    script = (
+        f"from pathlib import Path; from aipo.run import alone\nwith alone(Path({str(tmp_path)!r})): pass"
+    )
+
+    def other() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        ).stderr
+
+    with alone(tmp_path):
+        assert "which another process is writing, allowed one at a time" in other()
+    assert other() == ""

@@ -18,7 +18,7 @@ from aipo.catalogue import Catalogue
 from aipo.errors import RunError, TraceError
 from aipo.journal import read_journal
 from aipo.store import TraceStore, list_traces, read_file, traces_in
-from aipo.trace import Trace
+from aipo.trace import Role, Trace, segment
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,17 @@ def test_steps_can_take_turns(tmp_path: Path, trace: Trace):
     zero, one = numbered(trace, 0, 1, step=0), numbered(trace, 0, 1, step=1)
     store = filled(tmp_path, zero[0], one[0], zero[1], one[1])
     assert list(store.read()) == [*zero, *one]
+
+
+def test_texts_are_those_of_the_context(tmp_path: Path, trace: Trace):
+    """By a decoder that leaves out the first word's space, as sentencepiece does."""
+    said = (segment(Role.PROMPT, "task", [1, 2]), segment(Role.AGENT, "verify", [3]))
+    one = replace(trace, segments=said, consults=())
+    with TraceStore(tmp_path, decode=lambda ids: "".join(f" {i}" for i in ids).lstrip()) as store:
+        store.append(one)
+        assert next(store.stored()).texts == ("1 2", " 3")
+        store.seal(one.step, [one])
+        assert next(store.stored()).texts == ("1 2", " 3")
 
 
 # --- doing steps over -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ every chat template knows (many refuse `tool` without a tool call before it); it
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from aipo.errors import ConfigError
 from aipo.exports.words import Words
 from aipo.schema import Stored
 from aipo.text import to_json
-from aipo.trace import Mode, Role, StopReason
+from aipo.trace import Mode, Role, StopReason, concatenate
 
 AGENTS = ("cut", "inline", "turns")
 Message = dict[str, str]
@@ -52,6 +53,14 @@ class Seen:
         return known
 
 
+class _Turn(NamedTuple):
+    """Text that one side says, and the tokens that it is the text of."""
+
+    role: str
+    text: str
+    token_ids: list[int]
+
+
 class Chats:
     """Makes conversations of traces.
 
@@ -76,8 +85,11 @@ class Chats:
         if self._agents != "cut":
             return {}
         solo = (self._words.with_texts(s) for s in traces if s.trace.mode is Mode.SOLO and s.trace.segments)
-        found = ((stored.trace.group_id, self._words.prompt(stored)) for stored in solo)
-        return {group: prompt for group, prompt in found if prompt is not None}
+        found: dict[str, str] = {}
+        for stored in solo:
+            with suppress(LeftOut):
+                found[stored.trace.group_id] = self._question(stored)
+        return found
 
     def of(self, stored: Stored, prompts: Mapping[str, str]) -> Chat:
         """One trace as a conversation.
@@ -90,19 +102,35 @@ class Chats:
             RunError: its text is not known.
         """
         stored = self._words.with_texts(stored)
-        prompt = self._words.prompt(stored)
-        if self._agents == "cut":
-            prompt = prompts.get(stored.trace.group_id, prompt)
+        prompt = prompts.get(stored.trace.group_id) if self._agents == "cut" else None
         if prompt is None:
-            raise LeftOut("the prompt is not of the tokenizer's chat template")
+            prompt = self._question(stored)
         answer = _merged(self._spoken(stored))
-        while answer and answer[-1]["role"] != "assistant":
+        while answer and answer[-1].role != "assistant":
             answer.pop()
         if not answer:
             raise LeftOut("the policy wrote nothing")
-        return Chat(prompt, tuple(answer))
+        for turn in answer:
+            self._check(turn.text, turn.token_ids)
+        return Chat(prompt, tuple({"role": turn.role, "content": turn.text} for turn in answer))
 
-    def _spoken(self, stored: Stored) -> Iterator[tuple[str, str]]:
+    def _question(self, stored: Stored) -> str:
+        trace, texts = stored
+        assert texts is not None
+        asked = [i for i, segment in enumerate(trace.segments) if segment.role is Role.PROMPT]
+        text = "".join(texts[i] for i in asked)
+        self._check(text, concatenate(trace.segments[i] for i in asked).tolist())
+        prompt = self._words.prompt(text)
+        if prompt is None:
+            raise LeftOut("the prompt is not of the tokenizer's chat template")
+        return prompt
+
+    def _check(self, text: str, token_ids: Iterable[int]) -> None:
+        """Plain text that spells a special token would become one where the export is encoded again."""
+        if self._words.spells_control(text, token_ids):
+            raise LeftOut("a text spells a special token")
+
+    def _spoken(self, stored: Stored) -> Iterator[_Turn]:
         """Who says what after the prompt, segment by segment."""
         trace, texts = stored
         assert texts is not None
@@ -115,16 +143,21 @@ class Chats:
                     raise LeftOut("it was asked more than once")
                 continue
             asked = False
+            ids = segment.token_ids.tolist()
             if segment.role is Role.POLICY:
                 if keep.get(i, len(segment)) < len(segment):
-                    text = self._words.head(stored, i, keep[i])
+                    text, ids = self._words.head(stored, i, keep[i]), ids[: keep[i]]
                 elif last and trace.stop_reason is StopReason.EOS:
-                    text = text.removesuffix(self._words.eos(stored))
+                    text, ids = self._without_end(stored, text, ids)
                 if self._agents == "cut" and any(tag in text for tag in self._tags):
                     raise LeftOut("a consult tag is left over")
-                yield "assistant", text
+                yield _Turn("assistant", text, ids)
             elif keep.get(i, 1):
-                yield ("user" if self._agents == "turns" else "assistant"), text
+                yield _Turn("user" if self._agents == "turns" else "assistant", text, ids)
+
+    def _without_end(self, stored: Stored, text: str, ids: list[int]) -> tuple[str, list[int]]:
+        end = self._words.eos(stored)
+        return (text.removesuffix(end), ids[:-1]) if text.endswith(end) else (text, ids)
 
     def _kept(self, stored: Stored) -> dict[int, int]:
         """How many tokens stay of the segments that belong to a consult; as in `aipo.row.distil`."""
@@ -142,12 +175,13 @@ class Chats:
         return keep
 
 
-def _merged(spoken: Iterable[tuple[str, str]]) -> list[Message]:
-    """One message per turn; who says nothing has none."""
-    messages: list[Message] = []
-    for role, text in spoken:
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += text
-        elif text:
-            messages.append({"role": role, "content": text})
-    return messages
+def _merged(spoken: Iterable[_Turn]) -> list[_Turn]:
+    """Turns of different sides; who says nothing has none."""
+    turns: list[_Turn] = []
+    for turn in spoken:
+        if turns and turns[-1].role == turn.role:
+            before = turns.pop()
+            turns.append(_Turn(turn.role, before.text + turn.text, before.token_ids + turn.token_ids))
+        elif turn.text:
+            turns.append(turn)
+    return turns

@@ -1,20 +1,21 @@
 """Words: what a trace's tokens say, without what the chat template and the tokenizer put around them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from aipo.decoding import Decode, texts_of
 from aipo.errors import LoadError, RunError
+from aipo.policies.control import control_tokens, spells_control
 from aipo.schema import Stored
-from aipo.trace import Role
+from aipo.trace import concatenate
 
 _CONTENT = "CONTENT-OF-THE-MESSAGE"
+_BEFORE = 64  # tokens that are enough to tell whether a segment begins with a space
 
 
 class Words:
@@ -37,7 +38,8 @@ class Words:
         """
         if stored.texts is not None:
             return stored
-        return Stored(stored.trace, tuple(self._decode(s.token_ids, stored) for s in stored.trace.segments))
+        ids = [segment.token_ids for segment in stored.trace.segments]
+        return Stored(stored.trace, texts_of(ids, self._decoder(stored)))
 
     def head(self, stored: Stored, segment: int, stop: int) -> str:
         """Text of the first `stop` tokens of a segment.
@@ -45,14 +47,12 @@ class Words:
         Raises:
             RunError: that takes a tokenizer, and there is none.
         """
+        before = concatenate(stored.trace.segments[:segment])[-_BEFORE:]
         own = stored.trace.segments[segment].token_ids
-        return self._decode(own[:stop], stored) if stop else ""
+        return texts_of([before, own[:stop], own[stop:]], self._decoder(stored))[1] if stop else ""
 
-    def prompt(self, stored: Stored) -> str | None:
-        """What the policy was asked; None when its chat template cannot be taken off."""
-        assert stored.texts is not None
-        pairs = zip(stored.trace.segments, stored.texts, strict=True)
-        text = "".join(text for segment, text in pairs if segment.role is Role.PROMPT)
+    def prompt(self, text: str) -> str | None:
+        """What the policy was asked, of the text of its prompt; None when its chat template cannot be taken off."""
         before, after = self._frame
         if len(text) < len(before) + len(after) or not text.startswith(before) or not text.endswith(after):
             return None
@@ -64,21 +64,37 @@ class Words:
         Raises:
             RunError: nobody knows it.
         """
-        known = self._eos if self._eos is not None else self._settings.get("eos_token")
+        known = self._eos if self._eos is not None else self._special("eos_token")
         if known is None:
             raise RunError(
-                f"end of sequence of trace {stored.trace.trace_id!r}: got no tokenizer beside the traces that "
-                "tells its text, allowed --eos TEXT"
+                f"end of sequence of trace {stored.trace.trace_id!r}: got no tokenizer_config.json that tells its "
+                "text, allowed --eos TEXT"
             )
-        return str(known["content"] if isinstance(known, dict) else known)
+        return known
 
-    def _decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32], stored: Stored) -> str:
-        if self._tokenizer is None:
+    def spells_control(self, text: str, token_ids: Iterable[int]) -> bool:
+        """Does `text` spell a special token that `token_ids`, which it is the text of, do not hold? Whoever
+        encodes it again would make it one."""
+        return spells_control(text, token_ids, self._controls)
+
+    def _decoder(self, stored: Stored) -> Decode:
+        tokenizer = self._tokenizer
+        if tokenizer is None:
             raise RunError(
                 f"text of trace {stored.trace.trace_id!r}: got token ids, and no tokenizer to read them, allowed "
-                "a run with a tokenizer/ beside its traces"
+                "--tokenizer DIR, or a run with a tokenizer/"
             )
-        return self._tokenizer.decode([int(i) for i in token_ids], skip_special_tokens=False)
+        return lambda ids: tokenizer.decode(ids.tolist(), skip_special_tokens=False)
+
+    @cached_property
+    def _controls(self) -> dict[int, str]:
+        added = {} if self._tokenizer is None else self._tokenizer.get_added_tokens_decoder()
+        return control_tokens(added, self._special("unk_token"))
+
+    def _special(self, name: str) -> str | None:
+        """Text of a special token, if the tokenizer's settings tell it."""
+        known = self._settings.get(name)
+        return known["content"] if isinstance(known, dict) else known
 
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:
@@ -98,7 +114,10 @@ class Words:
     def _frame(self) -> tuple[str, str]:
         """What the chat template puts before and after a question."""
         if self.folder is None:
-            return "", ""
+            raise RunError(
+                "chat template: got no tokenizer beside the traces that tells it, allowed --tokenizer DIR, or a "
+                "run with a tokenizer/"
+            )
         if not (self.folder / "chat_template.jinja").is_file() and "chat_template" not in self._settings:
             return "", ""
         from transformers import AutoTokenizer

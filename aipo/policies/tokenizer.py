@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from aipo.errors import LoadError, PolicyError
+from aipo.policies.control import control_tokens
 
 
 class HFTokenizer:
@@ -41,9 +41,7 @@ class HFTokenizer:
         self.inner = inner
         self.eos_id: int = inner.eos_token_id
         self.pad_id: int = self.eos_id if inner.pad_token_id is None else inner.pad_token_id
-        self._added = frozenset(
-            i for i, t in inner.added_tokens_decoder.items() if _controls(t, inner.unk_token)
-        )
+        self._added = frozenset(control_tokens(inner.added_tokens_decoder, inner.unk_token))
         self._size = 1 + max(inner.get_vocab().values())
         self._definition: dict[str, Any] = json.loads(inner.backend_tokenizer.to_str())
         self._plain = Backend.from_str(json.dumps(without_added_tokens(self._definition, self._added)))
@@ -54,7 +52,7 @@ class HFTokenizer:
 
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """See `aipo.policies.Tokenizer.encode`. Untrusted text yields no id of an added token, special or
-        not; the unknown token and white space (Gemma adds line ends) control nothing and may come.
+        not, that controls anything (`aipo.policies.control`).
 
         Raises:
             PolicyError: the text spells the stand-in of an added token.
@@ -117,10 +115,6 @@ def without_added_tokens(definition: dict[str, Any], added: frozenset[int]) -> d
         model["merges"] = [(a, b) for a, b in pairs if not {a, b, a + b} & renamed]
     rest = {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
     return {**definition, "model": model, **rest}
-
-
-def _controls(token: AddedToken, unknown: str | None) -> bool:
-    return token.content != unknown and (token.special or not token.content.isspace())
 
 
 def _stand_in(token_id: int) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aipo.catalogue import Summary
 from aipo.credit import group
-from aipo.trace import Trace
+from aipo.trace import Mode, StopReason, Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,30 @@ class Rewards:
         return cls(count=len(rewards), mean=mean, std=std)
 
 
+def as_credited(summary: Summary) -> Trace:
+    """A trace that has what credit looks at, and nothing else: a group may be too large to read it whole.
+
+    Raises:
+        TraceError: a failed rollout has a reward or an advantage.
+    """
+    return Trace(
+        trace_id=summary.trace_id,
+        run_id="",
+        group_id=summary.group_id,
+        task_id=summary.task_id,
+        step=summary.step,
+        index=summary.index,
+        mode=Mode.SOLO if summary.kind == "forbidden" else Mode(summary.kind),
+        task={},
+        seed=0,
+        sampling={},
+        segments=(),
+        stop_reason=StopReason(summary.stop_reason),
+        reward=summary.reward,
+        advantage=summary.advantage,
+    )
+
+
 def explanation(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]:
     """Sentences about the advantages of one group.
 
@@ -41,14 +66,23 @@ def explanation(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]
         return [
             f"Credit was given by {method.get('credit', 'a method that the configuration does not name')}."
         ]
-    std, negative = bool(method.get("scale_by_std")), float(method.get("negative_weight", 1.0))
-    per_mode = bool(method.get("per_mode_baseline"))
+    std, negative = method.get("scale_by_std", False), method.get("negative_weight", 1.0)
+    per_mode = method.get("per_mode_baseline", False)
+    weighs = isinstance(negative, int | float) and math.isfinite(negative)
+    if not isinstance(std, bool) or not isinstance(per_mode, bool) or not weighs:
+        return [
+            "config.yaml does not say how advantages came about: method: got "
+            f"scale_by_std {std!r}, per_mode_baseline {per_mode!r}, negative_weight {negative!r}, "
+            "allowed true or false, true or false, a finite number."
+        ]
     said = [_baseline(traces, per_mode)]
     said.append(f"Advantage: reward − mean{', divided by the standard deviation' if std else ''}.")
     if negative != 1.0:
         said.append(f"Negative advantages count {negative:g} times.")
     if all(not trace.advantage for trace in traces):
         said.append("Rewards do not differ: nothing is learned from this group.")
+    if any(trace.advantage is None for trace in traces if trace.reward is not None):
+        return [*said, "Not every scored rollout has an advantage yet: they were not checked."]
     given = group(traces, scale_by_std=std, negative_weight=negative, per_mode_baseline=per_mode).traces
     if any(not _equal(a.advantage, b.advantage) for a, b in zip(traces, given, strict=True)):
         said.append("The recorded advantages are not what this configuration gives.")

@@ -8,9 +8,10 @@ from markupsafe import Markup
 
 from aipo import chart
 from aipo.context import legend_html
-from aipo.figures import SETTINGS, SPLITS, Arm, Score
+from aipo.figures import SETTINGS, Arm, Score
 from aipo.metrics import kind_of
 from aipo.schema import Stored
+from aipo.text import duration, visible
 from aipo.trace import Role, Trace
 from aipo.viewer.curves import POINTS, Window, by_step, windows
 from aipo.viewer.links import Links
@@ -19,7 +20,6 @@ from aipo.viewer.run_diff import changes, differences, fingerprints, flat
 from aipo.viewer.run_view import RunView
 from aipo.viewer.templating import render
 from aipo.viewer.trace_diff import counts, rows, way
-from aipo.viewer.visits import duration
 
 _SIDES = (("A", "c1"), ("B", "c2 dashed"))
 
@@ -149,6 +149,7 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
         made_of=differences(fingerprints(left.manifest()), fingerprints(right.manifest())),
         curves=_curves(_windows(left), _windows(right), agents_of(*runs)),
         changes=changes(left.catalogue, right.catalogue),
+        problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
         evaluations=_evaluations(left.evaluations(), right.evaluations()),
         swapped=links.compare(right.name, left.name) if links.live else None,
     )
@@ -176,7 +177,7 @@ def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[st
         if any(any(value is not None for value in line.y) for line in lines):
             y_range = (0.0, 1.0) if share and _is_share(lines) else _range(lines)
             svg = chart.chart(
-                lines, title=title, x_label="step", y_label="", y_range=y_range, size=(380.0, 220.0)
+                lines, title=visible(title), x_label="step", y_label="", y_range=y_range, size=(380.0, 220.0)
             )
             drawn.append(Markup(svg))
     return drawn
@@ -237,7 +238,7 @@ def _evaluations(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[tupl
                 for setting, label in SETTINGS.items()
                 for k in _ks([arm.score(split, setting) for arm in arms])
             ]
-            found.append((f"{name}: {SPLITS.get(split, split)}", exams))
+            found.append((f"{name}: {split}", exams))
     return found
 
 

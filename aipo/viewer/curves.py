@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from aipo import chart
-from aipo.figures import Arm, _metric_line
+from aipo.figures import Arm, metric_line
 from aipo.text import visible
 
 POINTS = 400
@@ -197,7 +197,7 @@ def _each(metric: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, str,
 def _panel(plot: _Plot, rows: Sequence[Mapping[str, Any]]) -> Panel | None:
     """The chart, or None if none of its metrics was ever logged."""
     arm = Arm(name="", metrics=rows)
-    drawn = [(metric, _metric_line(arm, metric, _short(name), css)) for metric, name, css in plot.lines]
+    drawn = [(metric, metric_line(arm, metric, _short(name), css)) for metric, name, css in plot.lines]
     kept = [(metric, line) for metric, line in drawn if any(v is not None for v in line.y)]
     if not kept:
         return None

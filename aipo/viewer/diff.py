@@ -5,15 +5,14 @@ are a change, everything else was removed or added. Nothing is lost: the left si
 other, are the left context, and the right sides the right one.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from enum import StrEnum
 
 import numpy as np
 
-_QUADRATIC = 4_000_000  # pairs of tokens that are compared exactly; beyond, frequent tokens are no anchors
+_EXACT = 16_384  # tokens; of what is longer, pieces are compared
 _SHORT = 3  # tokens
 _PAIRED = 0.05  # what it is worth to show two segments of one producer side by side, however different
 
@@ -75,18 +74,62 @@ def spans(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[Span]:
     """
     head, tail = _ends(left, right)
     a, b = left[head : len(left) - tail], right[head : len(right) - tail]
-    matcher = SequenceMatcher(None, a, b, autojunk=len(a) * len(b) > _QUADRATIC)
-    codes = [(tag == "equal", *(n + head for n in ranges)) for tag, *ranges in matcher.get_opcodes()]
-    ends = [(True, 0, head, 0, head)], [(True, len(left) - tail, len(left), len(right) - tail, len(right))]
-    found: list[Span] = []
-    for same, a_start, a_end, b_start, b_end in (*ends[0], *codes, *ends[1]):
-        if a_start == a_end and b_start == b_end:
-            continue
-        if found and same and found[-1].same:
-            a_start, b_start = found[-1].left[0], found[-1].right[0]
-            found.pop()
-        found.append(Span(same, (a_start, a_end), (b_start, b_end)))
-    return _calm(found)
+    alike = [(i, i) for i in range(head)]
+    alike += [(head + i, head + j) for i, j in _alike(a, b)]
+    alike += [(len(left) - i, len(right) - i) for i in range(tail, 0, -1)]
+    return _calm(list(_between(alike, len(left), len(right))))
+
+
+def _alike(left: Sequence[Hashable], right: Sequence[Hashable]) -> Iterator[tuple[int, int]]:
+    """Places of tokens that are the same, in order: as many as can be; of long texts, as many in each piece."""
+    pieces = -(-max(len(left), len(right)) // _EXACT)
+    for n in range(pieces):
+        a_start, a_end = (len(left) * i // pieces for i in (n, n + 1))
+        b_start, b_end = (len(right) * i // pieces for i in (n, n + 1))
+        for i, j in longest_common(left[a_start:a_end], right[b_start:b_end]):
+            yield a_start + i, b_start + j
+
+
+def longest_common(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[int, int]]:
+    """A longest common subsequence, as pairs of places (Hyyrö 2004, "Bit-parallel LCS-length computation").
+
+    Bit j of a row is 0 where the token at j of `right` makes the subsequence longer. A row takes one addition
+    of long integers, so that no text, however often it repeats itself, takes longer than another one.
+    """
+    places: defaultdict[Hashable, int] = defaultdict(int)
+    for j, token in enumerate(right):
+        places[token] |= 1 << j
+    every = (1 << len(right)) - 1
+    rows = [every]
+    for token in left:
+        row = rows[-1]
+        hit = row & places.get(token, 0)
+        rows.append(((row + hit) | (row - hit)) & every)
+    found: list[tuple[int, int]] = []
+    i, j = len(left), len(right)
+    while i and j:
+        if rows[i] >> (j - 1) & 1:
+            j -= 1
+        elif rows[i - 1] >> (j - 1) & 1:
+            i, j = i - 1, j - 1
+            found.append((i, j))
+        else:
+            i -= 1
+    return found[::-1]
+
+
+def _between(alike: Sequence[tuple[int, int]], left: int, right: int) -> Iterator[Span]:
+    """Pairs of the same tokens as spans, with what stands between them; `left`, `right`: lengths."""
+    start = at = (0, 0)
+    for place in (*alike, (left, right)):
+        if place != at:
+            if start != at:
+                yield Span(True, (start[0], at[0]), (start[1], at[1]))
+            yield Span(False, (at[0], place[0]), (at[1], place[1]))
+            start = place
+        at = place[0] + 1, place[1] + 1
+    if start != (left, right):
+        yield Span(True, (start[0], left), (start[1], right))
 
 
 def _calm(found: Sequence[Span]) -> list[Span]:

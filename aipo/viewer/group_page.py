@@ -12,10 +12,11 @@ from aipo.metrics import kind_of
 from aipo.piece import colour_of
 from aipo.schema import Stored
 from aipo.trace import Consult, Role, Trace
-from aipo.viewer.advantages import Rewards, explanation
+from aipo.viewer.advantages import Rewards, as_credited, explanation
 from aipo.viewer.branches import Branches, Leaf, branches, branches_svg
 from aipo.viewer.links import Links, json_block
 from aipo.viewer.reading import Passage, after_prompt, agents_of, passages
+from aipo.viewer.run_head import section
 from aipo.viewer.run_view import RunView
 from aipo.viewer.templating import render
 
@@ -77,6 +78,7 @@ def group_page(run: RunView, group_id: str, links: Links) -> str:
     parted = branches(completions)
     cards = [_card(run, links, n, stored, read[n], parted, agents) for n in range(len(stored))]
     traces = [one.trace for one in stored]
+    whole = [as_credited(summary) for summary in known]
     before, after = _neighbours(run, [summary.trace_id for summary in known])
     return render(
         "group.html.j2",
@@ -85,8 +87,8 @@ def group_page(run: RunView, group_id: str, links: Links) -> str:
         group=known[0],
         cards=cards,
         left_out=len(known) - len(stored),
-        rewards=Rewards.of(traces),
-        explanation=explanation(traces, run.config().get("method") or {}),
+        rewards=Rewards.of(whole),
+        explanation=explanation(whole, section(run.config(), "method")),
         scale=max([1e-9, *(abs(t.advantage) for t in traces if t.advantage is not None)]),
         prompts=_prompts(cards),
         tree=Markup(branches_svg([_leaf(card, each) for card, each in zip(cards, read, strict=True)])),

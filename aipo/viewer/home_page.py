@@ -24,6 +24,7 @@ class Row:
         state: `live`, `finished`, `stopped` or nothing, if nobody can tell.
         reward: the last mean reward of assisted and of solo rollouts.
         scores: (split, pass@1 alone, pass@1 with agents) of an evaluation.
+        notes: what is wrong with its metrics and scores.
         problem: why the run cannot be read.
     """
 
@@ -38,6 +39,7 @@ class Row:
     traces: int = 0
     reward: tuple[float | None, float | None] = (None, None)
     scores: Sequence[tuple[str, float | None, float | None]] = ()
+    notes: Sequence[str] = ()
     problem: str | None = None
 
 
@@ -49,7 +51,7 @@ def home_page(library: Library, links: Links, *, now: float | None) -> str:
         "home.html.j2",
         links,
         live=links.version() if links.live else None,
-        root=str(library.root),
+        root=str(library.root) if links.live else library.root.name,
         rows=[_row(run, links, now) for run in runs],
         second=(own[1:] or [run.name for run in runs][1:] or [""])[0],
         pairs=[] if links.live else _pairs(runs, links),
@@ -67,6 +69,7 @@ def _row(run: RunView, links: Links, now: float | None) -> Row:
     }
     try:
         traces, steps = run.size()
+        facts["notes"] = run.problems()
         if run.evaluation is not None:
             scores = _scores(run.evaluations().get(run.evaluation, {}))
             return Row(**facts, traces=traces, scores=scores, state=_state(run, now, None))

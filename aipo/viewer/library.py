@@ -59,7 +59,8 @@ class Library:
             return
         is_run = _holds_traces(folder / "traces") or _begun(folder)
         if is_run:
-            yield RunView(self._name(folder), folder, folder / "traces")
+            evaluations = self._name(folder / "evaluations")
+            yield RunView(self._name(folder), folder, folder / "traces", evaluations=evaluations)
         for entry in entries(folder / "evaluations"):
             if _holds_traces(Path(entry.path)):
                 yield RunView(self._name(Path(entry.path)), folder, Path(entry.path), entry.name)

@@ -5,7 +5,7 @@ run/RUN/index.html   run/RUN/group/GROUP.html   run/RUN/trace/TRACE.html
 compare/RUN/RUN.html   compare/RUN/TRACE/RUN/TRACE.html
 static/FILE
 
-Each name is a `slug`, so that no id can leave its folder or collide with another one.
+Each name is a `slug`, so that no id can leave its folder or be taken for another one.
 """
 
 import json
@@ -20,14 +20,18 @@ _LONGEST = 120
 _PLAIN = re.compile(rb"[A-Za-z0-9.-]")
 _ESCAPED = re.compile(rb"_([0-9A-F]{2})")
 _SHORTENED = "_-"  # no escape begins like this
+# Neither in the middle of a word or a relative path nor after the colon of a URL.
+_ABSOLUTE = re.compile(r"""(?<![\w.~:/\\-])(?:~?/|[A-Za-z]:[/\\])[^\s'"<>]+""")
 LEFT_OUT = "left-out.html"
 
 
 def slug(name: str) -> str:
-    """`name` as one part of a path: injective, and a plain file name everywhere.
+    """`name` as one part of a path: injective, at most 120 letters, digits, dots, hyphens and underscores.
 
     Bytes of UTF-8 that are no letter, digit, dot or hyphen become `_` and two hex digits, and so do dots at
-    either end. What is longer than 120 characters ends in a hash instead.
+    either end. What would be longer than 120 characters ends in a hash instead. Case is kept, so that on a disk
+    that does not tell `A` from `a` (macOS, Windows) two names may be one file, as their run folders would be;
+    and so are the names that Windows keeps for devices (`con`, `nul`).
     """
     raw = name.encode("utf-8", "surrogatepass")
     parts = [chr(byte) if _PLAIN.match(bytes([byte])) else f"_{byte:02X}" for byte in raw]
@@ -42,13 +46,11 @@ def slug(name: str) -> str:
 
 
 def unslug(text: str) -> str | None:
-    """The name behind a slug; None when it was shortened or is no slug."""
-    raw = text.encode("utf-8", "surrogatepass").removesuffix(b"_" if text == "_" else b"")
+    """The name behind a slug; None when it was shortened, is no slug, or of what UTF-8 cannot hold."""
     try:
-        name = _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), raw).decode(
-            "utf-8", "surrogatepass"
-        )
-    except UnicodeDecodeError:
+        raw = text.encode().removesuffix(b"_" if text == "_" else b"")
+        name = _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), raw).decode()
+    except UnicodeError:
         return None
     return name if slug(name) == text else None
 
@@ -95,6 +97,10 @@ class Links:
     def static(self, file: str) -> str:
         return f"{self._root}static/{file}"
 
+    def public(self, text: object) -> str:
+        """`text` as this site may say it: a static one is for anybody, and names no folder of this machine."""
+        return str(text) if self.live else without_folders(str(text))
+
     @property
     def choose(self) -> str:
         """Where a form with two runs (`left`, `right`) goes; there is a server behind it or nothing."""
@@ -126,6 +132,11 @@ def compare_path(*names: str) -> str:
     if len(names) not in (2, 4):
         raise ValueError(f"compare: got {len(names)} names, allowed two runs, or twice a run and a trace")
     return f"compare/{'/'.join(map(slug, names))}.html"
+
+
+def without_folders(text: str) -> str:
+    """`text` with the last part of each absolute path in it instead of the whole."""
+    return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
 
 
 _INERT = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})

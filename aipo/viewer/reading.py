@@ -8,6 +8,7 @@ from aipo.schema import Stored
 from aipo.trace import Role
 from aipo.viewer.run_head import agent_names
 from aipo.viewer.run_view import RunView
+from aipo.viewer.tokens import after_seam
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passag
         text = stored.texts[number] if stored.texts is not None else None
         if text is None:
             text = "".join(parts) if parts else f"⟨{len(ids)} tokens⟩"
+        parts = None if parts is None else after_seam(parts, text)
         fits = parts is not None and len(parts) == len(ids) and "".join(parts) == text
         found.append(
             Passage(

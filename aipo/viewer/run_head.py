@@ -63,21 +63,21 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Head:
     """What `config` says of the run; what it does not say is left out."""
     if not config:
         return Head()
-    method = _at(config, "method")
+    method = section(config, "method")
     plan = str(method.get("plan", "?"))
     shares = [(f"{kind}_share", word) for kind, word in (("assist", "assisted"), ("forbid", "forbidden"))]
     mixed = [f"{method[key]:.0%} {word}" for key, word in shares if isinstance(method.get(key), int | float)]
-    train = _at(config, "train")
+    train = section(config, "train")
     facts = {
         "objective": method.get("objective"),
-        "model": (manifest or {}).get("model") or _at(config, "policy").get("model"),
-        "tasks": _at(config, "env").get("name"),
+        "model": (manifest or {}).get("model") or section(config, "policy").get("model"),
+        "tasks": section(config, "env").get("name"),
         "a step": _product(train.get("tasks_per_step"), train.get("group_size")),
-        "seed": _at(config, "run").get("seed"),
+        "seed": section(config, "run").get("seed"),
     }
     return Head(
         method=[
-            ("graph", _last(_at(config, "graph").get("name"))),
+            ("graph", _last(section(config, "graph").get("name"))),
             ("plan", f"{plan} ({', '.join(mixed)})" if mixed else plan),
             ("credit", str(method.get("credit", "?"))),
             ("coefficient", str(method.get("coefficient", "?"))),
@@ -89,7 +89,7 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Head:
 
 def origins(manifest: Mapping[str, Any] | None) -> list[Origin]:
     """Files of graphs and prompts with their fingerprints, as the manifest has them."""
-    files = _at(manifest or {}, "files")
+    files = section(manifest or {}, "files")
     return [
         Origin(what, str(_of(entry, "file")), str(_of(entry, "fingerprint"))) for what, entry in files.items()
     ]
@@ -109,11 +109,12 @@ def scores(evaluations: Mapping[str, Any]) -> Scores:
 
 def agent_names(config: Mapping[str, Any], asked: Sequence[str]) -> tuple[list[str], list[str]]:
     """Agents in an order that gives them their colours, and other names that the policy asked for."""
-    known = sorted(_at(config, "agents")) or sorted(name for name in asked if name != "unknown")
+    known = sorted(map(str, section(config, "agents"))) or sorted(name for name in asked if name != "unknown")
     return known, sorted({*asked} - {*known, ""})
 
 
-def _at(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def section(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping at `key`; empty if there is none."""
     value = mapping.get(key)
     return value if isinstance(value, dict) else {}
 

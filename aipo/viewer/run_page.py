@@ -72,6 +72,8 @@ def run_page(run: RunView, query: Mapping[str, str], links: Links, *, live: bool
         failed=catalogue.count(_FAILED),
         curves=_curves_of(run, [*agents, "unknown"]),
         scores=scores(run.evaluations()),
+        page_of=run.page_of,
+        problems=run.problems(),
         graph=Markup(graph_svg(drawing)) if drawing else None,
         origins=origins(manifest),
         asked=asked,

@@ -18,6 +18,7 @@ from aipo.errors import RunError
 from aipo.lesson import Lesson, LessonStore
 from aipo.run import RunFolder
 from aipo.store import list_traces
+from aipo.viewer.measured import Evaluation, read_evaluation, read_metrics
 from aipo.viewer.tokens import Tokens
 
 _T = TypeVar("_T")
@@ -31,13 +32,23 @@ class RunView:
         folder: the run folder, with the configuration and the metrics; an evaluation's is its run's.
         traces: the folder with the traces.
         evaluation: name of the evaluation, None for a run.
+        evaluations: where the run's evaluations are below the library's folder; None if they are not.
     """
 
-    def __init__(self, name: str, folder: Path, traces: Path, evaluation: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        traces: Path,
+        evaluation: str | None = None,
+        *,
+        evaluations: str | None = None,
+    ) -> None:
         self.name = name
         self.folder = folder
         self.traces = traces
         self.evaluation = evaluation
+        self._evaluations_name = evaluations
         self._run = RunFolder(folder)
         self._lock = threading.RLock()
         self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}
@@ -79,35 +90,34 @@ class RunView:
         return sum(count or 0 for count in (*rows, *lines)), max(steps, default=0)
 
     def changed(self) -> float:
-        """When a trace or a line of metrics was last written, in seconds since 1970; 0.0 if never."""
+        """When a trace, a line of metrics or a score was last written, in seconds since 1970; 0.0 if never."""
         journals = [entry.path for entry in entries(self.traces / "__journal")]
         own = [] if self.evaluation else [self._run.metrics]
-        stamps = [_stamp(Path(path)) for path in [self.traces, *journals, *own]]
+        stamps = [_stamp(Path(path)) for path in [self.traces, *journals, *own, *self._evaluation_files()]]
         return max((stamp[1] / 1e9 for stamp in stamps if stamp), default=0.0)
 
     def config(self) -> Mapping[str, Any]:
         """The resolved configuration, empty if there is none.
 
         Raises:
-            RunError: the file is no YAML.
+            RunError: the file is no mapping in YAML.
         """
         return self._parsed(self._run.config, _yaml) or {}
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """One row for each optimiser step so far; an evaluation has none.
+    def metrics(self) -> list[dict[str, float | None]]:
+        """One row for each optimiser step so far; an evaluation has none. What is no number: see `problems`.
 
         Raises:
-            RunError: a line is no JSON.
+            RunError: the file cannot be read.
         """
-        if self.evaluation is not None:
-            return []
-        return self._parsed(self._run.metrics, lambda _: self._run.read_metrics()) or []
+        measured = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
+        return [] if measured is None else measured.rows
 
     def drawing(self) -> Mapping[str, Any] | None:
         """The graph as `aipo.draw` takes it.
 
         Raises:
-            RunError: the file is no JSON.
+            RunError: the file is no object in JSON.
         """
         return self._parsed(self._run.graph, _json)
 
@@ -115,18 +125,33 @@ class RunView:
         """Versions and fingerprints of what the run used.
 
         Raises:
-            RunError: the file is no JSON.
+            RunError: the file is no object in JSON.
         """
         return self._parsed(self._run.manifest, _json)
 
-    def evaluations(self) -> dict[str, Any]:
-        """The run's evaluations by name, as their files have them; an evaluation has itself.
+    def evaluations(self) -> dict[str, Mapping[str, Any]]:
+        """The run's evaluations by name; an evaluation has itself. What is no score: see `problems`.
 
         Raises:
-            RunError: a file is no JSON.
+            RunError: a file cannot be read.
         """
-        found = {path.stem: self._parsed(path, _json) for path in self._evaluation_files()}
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: found.splits for name, found in self._evaluations().items()}
+
+    def problems(self) -> list[str]:
+        """What is wrong with the metrics and the evaluations, a sentence each that names the file.
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        measured = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
+        found = [measured, *self._evaluations().values()]
+        return [problem for one in found if one is not None for problem in one.problems]
+
+    def page_of(self, evaluation: str) -> str | None:
+        """The name under which the library has the evaluation of this run; None if it has no traces of it."""
+        if self._evaluations_name is None or not any(list_traces(self.folder / "evaluations" / evaluation)):
+            return None
+        return f"{self._evaluations_name}/{evaluation}"
 
     def lessons(self, trace_id: str, step: int) -> list[Lesson]:
         """What the trainer did with a trace of generation `step`; nothing in an evaluation.
@@ -142,6 +167,10 @@ class RunView:
             if self._tokens is None:
                 self._tokens = Tokens.find([self._run.tokenizer, self._run.model])
             return None if self._tokens is None else self._tokens.texts(ids)
+
+    def _evaluations(self) -> dict[str, Evaluation]:
+        found = {path.stem: self._parsed(path, read_evaluation) for path in self._evaluation_files()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _evaluation_files(self) -> list[Path]:
         if self.evaluation is not None:
@@ -161,7 +190,7 @@ class RunView:
                     known = self._read[path] = stamp, parse(path)
                 except FileNotFoundError:
                     return None
-                except (ValueError, yaml.YAMLError) as error:
+                except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
                     raise RunError(
                         f"{path.name}: got {error}, allowed what `aipo` writes, in {path}"
                     ) from error
@@ -193,12 +222,15 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _json(path: Path) -> Mapping[str, Any]:
+    return _mapping(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _yaml(path: Path) -> Mapping[str, Any]:
-    value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"a {type(value).__name__}")
     return value

@@ -59,7 +59,9 @@ def view(
     with bind(host, port) as listener:
         gate = Gate(host, listener.getsockname()[1], token)
         address = first_page(gate)
-        console.print(f"{len(library.runs())} runs in {library.root}", highlight=False, soft_wrap=True)
+        runs = len(library.runs())
+        hint = "" if runs else ": nothing to show until one begins there"
+        console.print(f"{runs} runs in {library.root}{hint}", highlight=False, soft_wrap=True)
         console.print(f"viewer at {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
         threading.Thread(target=_warm, args=(library,), daemon=True).start()
         if open_browser:

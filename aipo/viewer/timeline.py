@@ -10,9 +10,9 @@ from html import escape
 
 from aipo.chart import nice_ticks
 from aipo.piece import pieces
-from aipo.text import visible
+from aipo.text import duration, visible
 from aipo.trace import Call, Trace
-from aipo.viewer.visits import Station, duration
+from aipo.viewer.visits import Station
 
 _WIDTH, _ROW, _BAR, _AXIS = 480.0, 24.0, 16.0, 26.0
 _LETTER, _INDENT, _LONGEST = 6.6, 12.0, 22

@@ -16,6 +16,7 @@ from aipo.lesson import Lesson, positions
 from aipo.piece import Piece
 from aipo.text import visible
 from aipo.trace import Segment, Trace
+from aipo.viewer.tokens import after_seam
 
 Texts = Callable[[Sequence[int]], list[str] | None]
 Values = list[float | None]
@@ -81,7 +82,7 @@ def _segment(segment: Segment, piece: Piece, token_texts: Texts) -> SegmentData:
         colour=piece.colour,
         version=segment.policy_version,
         ids=ids,
-        texts=[visible(text) for text in texts] if texts is not None and fits else None,
+        texts=[visible(t) for t in after_seam(texts, piece.text)] if texts is not None and fits else None,
         logprobs=None if segment.logprobs is None else numbers(segment.logprobs),
         entropies=None if segment.entropies is None else numbers(segment.entropies),
     )

@@ -7,6 +7,20 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 
+def after_seam(texts: Sequence[str], text: str) -> list[str]:
+    """Texts of a segment's tokens, with the space before the first one that only its neighbours tell.
+
+    Args:
+        texts: of the tokens, decoded without what is before the segment.
+        text: of the segment in its context.
+    """
+    joined = "".join(texts)
+    space = text.removesuffix(joined)
+    if not texts or not joined or not space.isspace():
+        return list(texts)
+    return [space + texts[0], *texts[1:]]
+
+
 class Tokens:
     """Splits a context's text at its tokens.
 

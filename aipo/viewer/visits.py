@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aipo.boxes import END, START, Lit, Mark, lines_of, paths_of
+from aipo.text import duration
 from aipo.trace import Role, Segment, Trace, Visit
 
 _SLACK = 1e-6  # seconds; an end is a sum of floats
@@ -141,15 +142,3 @@ def _mark(path: str, here: Sequence[Station]) -> Mark:
         href=next((s.href for s in here if s.href), None),
         failed=bool(failed),
     )
-
-
-def duration(seconds: float) -> str:
-    """'4.2 ms', '288 ms', '1.24 s' or '3 min 20 s'."""
-    if seconds < 0.0995:
-        return f"{seconds * 1e3:.1f} ms"
-    if seconds < 0.9995:
-        return f"{seconds * 1e3:.0f} ms"
-    if seconds < 99.995:
-        return f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"

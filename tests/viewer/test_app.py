@@ -59,6 +59,8 @@ def test_every_kind_of_page_has_its_address(address: str, little_runs: Path) -> 
         "/run/aipo/trace/aipo_2F00000-000_2F0",
         "/run/aipo/group/none.html",
         "/run/aipo/group/_FF.html",
+        "/run/aipo/trace/_ED_A0_80.html",
+        "/run/_ED_A0_80/index.html",
         "/compare/aipo/none.html",
         "/compare/aipo/a/b.html",
         "/compare/aipo/none/grpo/none.html",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import graphs
 from aipo.errors import RunError
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.library import Library
@@ -52,6 +53,20 @@ def test_pages_of_a_bundle_say_their_policy_and_ask_nobody(little_runs: Path, tm
         assert "Content-Security-Policy" in text and "frame-ancestors" not in text
         assert "data-live" not in text
         assert not re.search(r'\b(?:href|src|action)="(?:/|https?:)', text), page
+
+
+def test_pages_of_a_bundle_name_no_folder_of_this_machine(own_runs: Path, tmp_path: Path) -> None:
+    manifest = own_runs / "aipo" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"scripted"', '"/root/.cache/some/model"'))
+    (own_runs / "grpo" / "graph.json").write_text("{")
+    write_bundle(Library(own_runs), tmp_path / "site")
+    folders = [str(own_runs), str(Path(graphs.__file__).parent), "/root/.cache"]
+    pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
+    assert [(path.name, f) for path, text in pages.items() for f in folders if f in text] == []
+    text = pages[tmp_path / "site" / "run" / "aipo" / "index.html"]
+    assert ">consult.py</td>" in text and "<dd>model</dd>" in text
+    assert "<code>runs</code>" in pages[tmp_path / "site" / "index.html"]
+    assert "in graph.json" in pages[tmp_path / "site" / "run" / "grpo" / "index.html"]
 
 
 def test_a_limit_keeps_whole_groups_and_says_what_is_missing(little_runs: Path, tmp_path: Path) -> None:

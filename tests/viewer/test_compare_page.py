@@ -272,6 +272,15 @@ def test_the_page_of_a_run_and_its_evaluation(little_runs: Path) -> None:
     assert "Every setting is the same." in html
 
 
+def test_splits_have_their_own_names_and_what_is_no_score_is_said(own_runs: Path) -> None:
+    path = own_runs / "aipo" / "evaluations" / "after.json"
+    path.write_text(path.read_text().replace("{", '{"summary": "hello",', 1))
+    library = Library(own_runs)
+    html = compare_runs(library.run("aipo"), library.run("aipo/evaluations/after"), Links(2))
+    assert "<h3>after: easy</h3>" in html
+    assert html.count("after.json: summary: got &#39;hello&#39;, allowed an object.") == 2
+
+
 def test_only_a_server_has_every_pair(little_runs: Path) -> None:
     run = Library(little_runs).run("aipo")
     left, right = two_traces(little_runs)

@@ -1,11 +1,13 @@
 """Aligned differences: nothing is lost, the same is found, and producers are never mixed up."""
 
-from itertools import chain
+from collections.abc import Sequence
+from itertools import chain, combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.viewer.diff import Block, Kind, Pair, Span, align, common_prefix, spans
+from aipo.viewer.diff import Block, Kind, Pair, Span, align, common_prefix, longest_common, spans
 
 POLICY, KNOWLEDGE, VERIFY = ("policy", "policy"), ("agent", "knowledge"), ("agent", "verify")
 
@@ -91,6 +93,31 @@ def test_the_sides_of_a_diff_are_the_tokens_of_the_contexts(left: list[Block], r
             assert not span.same or a[slice(*span.left)] == b[slice(*span.right)]
     for context, side in zip((left, right), sides, strict=True):
         assert list(chain.from_iterable(b.tokens for b in context)) == side
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ([1, 2, 3] * 5400, [1, 2, 3, 4] * 4100),  # compared one by one this would take minutes
+        ("1 2 3 " * 2700, "1 2 3 4 " * 2050),
+        ([1, 2] * 30_000, [2, 2, 1] * 20_000),
+    ],
+)
+def test_loops_are_compared_like_anything_else(left: Sequence[object], right: Sequence[object]) -> None:
+    found = spans(left, right)
+    for side, text in enumerate((left, right)):
+        ends = [span.right if side else span.left for span in found]
+        assert [start for start, _ in ends] == [0, *(end for _, end in ends[:-1])] and ends[-1][1] == len(
+            text
+        )
+    assert all(left[slice(*s.left)] == right[slice(*s.right)] for s in found if s.same)
+
+
+@given(st.text("ab", max_size=9), st.text("ab", max_size=9))
+def test_as_much_is_the_same_as_can_be(left: str, right: str) -> None:
+    kept = [(left[i], right[j]) for i, j in longest_common(left, right)]
+    common = [set(chain.from_iterable(combinations(t, n) for n in range(len(t) + 1))) for t in (left, right)]
+    assert all(a == b for a, b in kept) and len(kept) == max(map(len, common[0] & common[1]))
 
 
 def test_long_contexts_take_no_time_to_speak_of() -> None:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.boxes import paths_of
+from aipo.text import duration
 from aipo.trace import Role, StopReason, Trace, Visit, segment
 from aipo.viewer.graph_view import graph_panel
-from aipo.viewer.visits import duration, path_through, stations
+from aipo.viewer.visits import path_through, stations
 
 FAILED: dict[str, Any] = {"stop_reason": StopReason.DEADLINE, "reward": None}
 

@@ -1,6 +1,7 @@
 """The group page: where rollouts part, how advantages came about, and every rollout with what became of it."""
 
 import json
+import math
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -13,8 +14,10 @@ from handmade import prompt, trace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aipo.config import load_config
 from aipo.credit import group
 from aipo.errors import TraceError
+from aipo.store import TraceStore
 from aipo.trace import Mode, Role, StopReason, Trace
 from aipo.viewer.advantages import Rewards, explanation
 from aipo.viewer.branches import Leaf, branches, branches_svg
@@ -175,7 +178,39 @@ def test_no_advantage_and_other_credit() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"negative_weight": "abc"}, {"negative_weight": math.nan}, {"scale_by_std": 3}]
+)
+def test_a_configuration_that_makes_no_sense_is_told(wrong: dict[str, object]) -> None:
+    (said,) = explanation(group(rollouts(1.0, 0.0)).traces, METHOD | wrong)
+    assert said.startswith("config.yaml does not say how advantages came about") and "got" in said
+
+
+def test_advantages_that_are_missing_are_not_called_wrong() -> None:
+    (first, second) = group(rollouts(1.0, 0.0)).traces
+    said = explanation([first, replace(second, advantage=None)], METHOD)
+    assert said[-1] == "Not every scored rollout has an advantage yet: they were not checked."
+
+
 # the page
+
+
+def test_a_large_group_is_explained_whole(own_runs: Path) -> None:
+    # The first 75 of 100 are right. Of those that are shown, all are: their mean would be 1.
+    rewards = [1.0] * 75 + [0.0] * 25
+    made = [
+        trace(prompt(), group_id="g", trace_id=f"t{i}", index=i, reward=reward)
+        for i, reward in enumerate(rewards)
+    ]
+    config = load_config(str(own_runs / "aipo" / "config.yaml"), ()).method
+    given = group(made, scale_by_std=config.scale_by_std, negative_weight=config.negative_weight).traces
+    shutil.rmtree(own_runs / "aipo" / "traces")
+    with TraceStore(own_runs / "aipo" / "traces") as store:
+        store.seal(0, given)
+    html = group_page(Library(own_runs).run("aipo"), "g", Links(3))
+    assert "the mean of 100 rewards: 0.75." in html and "0.75 ± 0.435" in html
+    assert "are not what this configuration gives" not in html
+    assert html.count('<li class="rollout') == 64 and "36 more rollouts" in html
 
 
 def page(root: Path, number: int = 1, *, live: bool = True) -> tuple[str, list[str]]:

@@ -42,10 +42,20 @@ def test_a_run_that_did_not_get_to_its_end_has_stopped(own_runs: Path) -> None:
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(own_runs: Path) -> None:
-    (own_runs / "aipo" / "metrics.jsonl").write_text("<script>\n")
+    (own_runs / "aipo" / "manifest.json").write_text("<script>\n")
     aipo, _, grpo = lines(own_runs)
-    assert aipo.startswith("aipo metrics.jsonl: got Expecting value")
+    assert aipo.startswith("aipo manifest.json: got Expecting value")
     assert grpo.endswith("finished") or grpo.endswith("live")
+
+
+def test_what_was_measured_and_cannot_be_taken_is_said(own_runs: Path) -> None:
+    with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "reward/solo": "<b>"}\n')
+    (own_runs / "aipo" / "evaluations" / "after.json").write_text('{"easy": [1]}')
+    aipo, after, _ = lines(own_runs, live=False, now=None)
+    assert "metrics.jsonl, line 3: reward/solo: got &#39;&lt;b&gt;&#39;, allowed a finite number." in aipo
+    assert "evaluations/after.json: easy: got [1], allowed an object." in after
+    assert aipo.endswith("2 / 2 32 reward last step 0.00 1.00 finished")
 
 
 def test_any_two_can_be_compared_by_a_form_or_in_a_static_site_by_links(little_runs: Path) -> None:

@@ -104,8 +104,8 @@ def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
         ("config.yaml", "- a", "config"),
         ("graph.json", "{", "drawing"),
         ("manifest.json", "", "manifest"),
-        ("metrics.jsonl", "oops\n", "metrics"),
-        ("evaluations/after.json", "[", "evaluations"),
+        ("graph.json", "[]", "drawing"),
+        ("manifest.json", "[" * 100_000, "manifest"),
     ],
 )
 def test_a_file_that_is_broken_is_named(own_runs: Path, file: str, content: str, look: str) -> None:
@@ -113,6 +113,12 @@ def test_a_file_that_is_broken_is_named(own_runs: Path, file: str, content: str,
     run = Library(own_runs).run("aipo")
     with pytest.raises(RunError, match=f"(?s){Path(file).name}: got .*, allowed what `aipo` writes, in "):
         getattr(run, look)()
+
+
+def test_scores_that_come_last_are_a_change(own_runs: Path) -> None:
+    library = Library(own_runs)
+    os.utime(own_runs / "aipo" / "evaluations" / "after.json", (9e9, 9e9))
+    assert [library.run(name).changed() for name in ("aipo", "aipo/evaluations/after")] == [9e9, 9e9]
 
 
 def test_a_torn_file_of_traces_is_named(own_runs: Path) -> None:

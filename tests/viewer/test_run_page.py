@@ -15,7 +15,7 @@ from aipo.store import TraceStore
 from aipo.trace import Consult, Trace
 from aipo.viewer import run_page as module
 from aipo.viewer.library import Library
-from aipo.viewer.links import Links
+from aipo.viewer.links import Links, slug
 from aipo.viewer.run_page import run_page, thousands
 
 
@@ -37,7 +37,7 @@ def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
     assert "2 of 2 steps 32 rollouts 2 failed" in text
     assert "graph consult plan independent (50% assisted, 0% forbidden) credit group coefficient" in text
     assert "model scripted" in text and "4 tasks × 4 rollouts" in text
-    assert "after Known facts and plain arithmetic 0.00 1.00" in text
+    assert "after easy 0.00 1.00" in text
     html = html_of(little_runs)
     assert re.search(r"graphs/consult\.py</td><td class=\"mono\">[0-9a-f]{16}<", html)
     assert 'id="fold-graph"' in html and "aipo-graph" in html
@@ -124,9 +124,7 @@ def test_a_run_that_has_just_begun(little_runs: Path, tmp_path: Path) -> None:
 def test_an_evaluation_leads_to_its_run_and_has_no_curves(little_runs: Path) -> None:
     html = html_of(little_runs, "aipo/evaluations/after")
     assert 'Evaluation of <a href="../../run/aipo/index.html">aipo</a>' in html
-    assert '<svg class="chart' not in html and "after Known facts and plain arithmetic 0.00 1.00" in text_of(
-        html
-    )
+    assert '<svg class="chart' not in html and "after easy 0.00 1.00" in text_of(html)
     assert len(rows_of(html)) == 4
 
 
@@ -210,6 +208,72 @@ def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch:
         file.write('{"step": 3, "reward/solo": 0.5}\n{"step": 4, "rew')
     assert "3 of 2 steps" in text_of(run_page(run, {}, Links(2), live=True))
     assert drawn == [2, 3]
+
+
+def test_the_viewer_calls_a_split_by_its_own_name(own_runs: Path) -> None:
+    path = own_runs / "aipo" / "evaluations" / "after.json"
+    path.write_text(json.dumps({"hard": json.loads(path.read_text())["easy"]}))
+    assert "after hard 0.00 1.00" in text_of(html_of(own_runs))
+
+
+@pytest.mark.parametrize("root", ["", "aipo"])
+def test_an_evaluation_has_a_link_to_its_own_page_where_there_is_one(own_runs: Path, root: str) -> None:
+    name = "evaluations/after" if root else "aipo/evaluations/after"
+    link = f'<th scope="row"><a href="../../run/{slug(name)}/index.html">after</a></th>'
+    assert link in html_of(own_runs / root) and name in {r.name for r in Library(own_runs / root).runs()}
+    shutil.rmtree(own_runs / "aipo" / "evaluations" / "after")
+    assert '<th scope="row">after</th>' in html_of(own_runs / root)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("metrics.jsonl", "oops\n", "metrics.jsonl, line 1: a line: got Expecting value"),
+        ("metrics.jsonl", "[1,2]\n", "line 1: a line: got [1, 2], allowed an object with a number called step"),
+        ("metrics.jsonl", '{"loss": 1}\n', "line 1: a line: got {'loss': 1}, allowed an object with a number"),
+        ("metrics.jsonl", '{"step": 1, "loss": "high"}\n', "line 1: loss: got 'high', allowed a finite number"),
+        ("metrics.jsonl", '{"step": 1, "loss": NaN, "kl": 1e999}\n', "loss: got nan, allowed a finite number"),
+        ("metrics.jsonl", "[" * 100_000 + "\n", "metrics.jsonl, line 1: a line: got maximum recursion"),
+        ("evaluations/after.json", "[1,2]", "evaluations/after.json: the file: got [1, 2], allowed an object"),
+        ("evaluations/after.json", "[", "evaluations/after.json: the file: got Expecting value"),
+        ("evaluations/after.json", '{"summary": "hello"}', "after.json: summary: got 'hello', allowed an object"),
+        ("evaluations/after.json", '{"easy": {"solo": {"pass_at": {"1": NaN}}}}',
+         "after.json: easy.solo.pass_at: got {'1': nan}, allowed a finite number for a k from 1"),
+        ("evaluations/after.json", '{"easy": {"solo": {"pass_at": {"1": 0.5}, "interval": {"1": [1]}}}}',
+         "after.json: easy.solo.interval: got {'1': [1]}, allowed two finite numbers"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_taken_is_said_and_the_rest_of_the_page_stays(
+    own_runs: Path, file: str, content: str, problem: str
+) -> None:
+    (own_runs / "aipo" / file).write_text(content)
+    for live in (True, False):
+        html = html_of(own_runs, live=live)
+        (note,) = {
+            text_of(n)
+            for n in re.findall(r'<p class="note warn wrap">.*?</p>', html)
+            if problem in text_of(n)
+        }
+        assert note.endswith(".") and len(rows_of(html)) >= 8
+
+
+def test_numbers_that_can_be_taken_are_shown_beside_a_note(own_runs: Path) -> None:
+    with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"step": 3, "reward/solo": Infinity}\n{"step": 4, "reward/solo": -Infinity, "loss": 2.5}\n'
+        )
+    html = html_of(own_runs)
+    assert "metrics.jsonl, line 3: reward/solo: got inf, allowed a finite number (2 times)." in text_of(html)
+    assert "4 of 2 steps" in text_of(html) and '"name":"loss"' in html
+    path = own_runs / "aipo" / "evaluations" / "after.json"
+    path.write_text('{"summary": "hello", "easy": {"solo": {"pass_at": {"1": 0.25, "x": 1}}}}')
+    assert "after easy 0.25" in text_of(html_of(own_runs))
+
+
+def test_a_filter_is_sent_back_as_it_came(little_runs: Path) -> None:
+    html = html_of(little_runs, text="a\u202eb<", task="\x07")
+    assert 'value="a\u202eb&lt;"' in html and 'name="task" value="\x07"' in html
+    assert "⟨U+202E⟩" in html.split('id="chips"')[1]
 
 
 def test_thousands_are_told_apart() -> None:

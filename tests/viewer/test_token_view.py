@@ -14,6 +14,7 @@ from aipo.render import pieces
 from aipo.trace import Mode, Role, StopReason, Trace, segment
 from aipo.viewer.links import json_block
 from aipo.viewer.token_view import TokenData, rounded, token_data
+from aipo.viewer.tokens import after_seam
 
 TRACE = Trace(
     trace_id="t",
@@ -51,6 +52,16 @@ def texts(ids: Sequence[int]) -> list[str]:
 
 def data(*lessons: Lesson, trace: Trace = TRACE) -> TokenData:
     return token_data(trace, pieces(trace, None), texts, lessons)
+
+
+def test_the_space_at_a_seam_is_the_first_tokens() -> None:
+    assert after_seam(["the", " answer"], " the answer") == [" the", " answer"]
+    assert after_seam(["the", " answer"], "the answer") == ["the", " answer"]
+    assert after_seam(["\ufffd", "b"], "€b") == ["\ufffd", "b"]
+    assert after_seam([], " ") == []
+    said = [" ab", "cde", "fg", "h"]
+    shown = token_data(TRACE, pieces(TRACE, said), texts)["segments"]
+    assert [segment["texts"] for segment in shown] == [[" a", "b"], ["c", "d", "e"], ["f", "g"], ["h"]]
 
 
 def lesson(segments: Sequence[int], **rest: object) -> Lesson:

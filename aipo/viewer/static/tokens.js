@@ -128,8 +128,10 @@
     row = take(0);
     list.dataset.heat = "";
     build();
-    if (elements[0]) elements[0].tabIndex = 0;
-    inspect(0);
+    // Of the prompt there is little to know.
+    const first = segments.find((s) => s.data.role !== "prompt" && s.end > s.start)?.start ?? 0;
+    if (elements[first]) elements[first].tabIndex = 0;
+    inspect(first);
   };
 
   /* Colours by one of the numbers; which ones there are, heat.js knows. */

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from aipo.errors import AipoError, TraceError, one_of
+import pyarrow as pa
+
+from aipo.errors import AipoError, RunError, TraceError, one_of
 from aipo.filters import EVERYTHING, Filter, condition
-from aipo.journal import from_line
+from aipo.journal import from_line, read_journal
 from aipo.record import check_context
 from aipo.run import RunFolder, run_of
-from aipo.schema import Stored, from_table, to_table
+from aipo.schema import INDEX, Stored, from_table, to_table
 from aipo.stepfiles import StepFile
 from aipo.store import list_traces, open_file, read_file, traces_in
 from aipo.task import Task
@@ -70,6 +72,18 @@ class Recordings:
             for step in sorted({file.step for file in self._files()})
             if (low is None or step >= low) and (high is None or step <= high)
         ]
+
+    def refuse_empty(self) -> None:
+        """Looks for one trace that matches, among the columns that filters ask for.
+
+        Raises:
+            RunError: there is none. What cannot be read is left out by name later, and may have matched.
+        """
+        steps = set(self.steps())
+        if not any(_may_match(file.path, self.where) for file in self._files() if file.step in steps):
+            raise RunError(
+                f"traces: got none in {self.folder} with {_words(self.where)}, allowed one or more"
+            )
 
     def __iter__(self) -> Iterator[list[Trace]]:
         """The traces of each step that has any."""
@@ -169,18 +183,54 @@ def task_of(trace: Trace) -> Task:
 
 def _matching(stored: Sequence[Stored], where: Filter) -> list[Trace]:
     """Those that `where` means, by the very condition that listings use."""
-    if replace(where, step=None) == EVERYTHING or not stored:  # the step was chosen with the file
+    if _all_of_a_step(where) or not stored:
         return [s.trace for s in stored]
+    ids = _ids(to_table(stored), where)
+    return [s.trace for s in stored if s.trace.trace_id in ids]
+
+
+def _may_match(path: Path, where: Filter) -> bool:
+    """Does the file hold a trace that `where` means, or something that cannot be read?"""
+    if _all_of_a_step(where):
+        return True
+    try:
+        if path.suffix == ".parquet":
+            with open_file(path) as file:
+                table = file.read(columns=[*INDEX, *(["texts"] if where.text is not None else [])])
+        else:
+            table = to_table([stored for stored, _ in read_journal(path, set())])
+        return bool(_ids(table, where))
+    except (AipoError, OSError, pa.ArrowException):
+        return True
+
+
+def _all_of_a_step(where: Filter) -> bool:
+    """The step is chosen with the file."""
+    return replace(where, step=None) == EVERYTHING
+
+
+def _ids(table: pa.Table, where: Filter) -> set[str]:
     import duckdb
 
     clause, values = condition(where)
     with duckdb.connect() as database:
-        table = to_table(stored)
         for view in ("summaries", "contexts"):
             database.register(view, table)
         found = database.execute(f"SELECT trace_id FROM summaries WHERE {clause}", values).fetchall()
-    ids = {row[0] for row in found}
-    return [s.trace for s in stored if s.trace.trace_id in ids]
+    return {row[0] for row in found}
+
+
+def _words(where: Filter) -> str:
+    """The filter as one types it."""
+    given = ((name, getattr(where, name)) for name in Filter.__dataclass_fields__)
+    return " ".join(f"{name}={_word(value)}" for name, value in given if value is not None)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        first, last = ("" if end is None else str(end) for end in value)
+        return f"{first}..{last}"
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
 
 
 def _name(row: Any, path: Path, number: int) -> str:

@@ -19,7 +19,7 @@ from aipo.policies import Policy, Sampling, Tokenizer
 from aipo.policies.replay import ReplayPolicy
 from aipo.recordings import task_of
 from aipo.replays.chat import Asks, Question, question_of, replay_chat
-from aipo.reuse import Reuse
+from aipo.reuse import CALL, Reuse
 from aipo.rollout import RolloutEngine
 from aipo.text import error_text
 from aipo.trace import Call, StopReason, Trace
@@ -35,6 +35,11 @@ class Pair:
     source: Trace
     trace: Trace
     reuse: Reuse
+
+    @property
+    def new(self) -> bool:
+        """Is the trace one of a policy that was not recorded? `source` is then another one's of its rollout."""
+        return self.source.policy != self.trace.policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +97,9 @@ class Replay:
             agent: replay_chat(agent, first, asks, reuse=reuse, shared=self.shared)
             for agent, asks in self.asks.items()
         }
-        return _Cast(sources, replayed, {**self.live, **replayed}, _Chats(chats, first, reuse), reuse)
+        # Recorded ones first: what fails before anybody wrote is the trace of the first one.
+        policies = replayed | {name: live for name, live in self.live.items() if name not in replayed}
+        return _Cast(sources, replayed, policies, _Chats(chats, first, reuse), reuse)
 
 
 class _Chats(dict[str, ChatModel]):
@@ -106,9 +113,9 @@ class _Chats(dict[str, ChatModel]):
     def __contains__(self, agent: object) -> bool:
         known = super().__contains__(agent)
         if not known and not any(f"agent: got {agent!r}, allowed" in v.outcome for v in self._source.visits):
-            self._reuse.missing = ReplayError(
-                f"chat model of agent: got {agent!r}, allowed {sorted(self)}, in {self._source.trace_id!r}"
-            )
+            said = f"chat model of agent: got {agent!r}, allowed {sorted(self)}, in {self._source.trace_id!r}"
+            self._reuse.leave(f"{CALL} {agent}", said)
+            self._reuse.missing = ReplayError(said)
         return known
 
 
@@ -150,11 +157,8 @@ class _Cast:
     def pair(self, trace: Trace) -> Pair:
         source = self.sources.get(trace.policy, self.source)
         policy = self.replayed.get(trace.policy)
-        stamped = replace(
-            trace,
-            parent_id=source.trace_id,
-            fork_token=fork_token(source, trace, policy.live_from if policy else None),
-        )
+        fork = fork_token(source, trace, policy.live_from) if policy else 0 if trace.segments else None
+        stamped = replace(trace, parent_id=source.trace_id, fork_token=fork)
         return Pair(source, self._ended(stamped), self.reuse)
 
     def _ended(self, trace: Trace) -> Trace:
@@ -163,6 +167,12 @@ class _Cast:
             return trace
         failed = {"stop_reason": StopReason.ERROR, "error": error_text(self.reuse.missing)}
         return replace(trace, **failed, reward_parts={}, reward=None)
+
+
+def vanished(traces: Iterable[Trace], pairs: Iterable[Pair]) -> list[Trace]:
+    """Those of `traces` that no trace of a replay came of."""
+    there = {pair.source.trace_id for pair in pairs if not pair.new}
+    return [trace for trace in traces if trace.trace_id not in there]
 
 
 def fork_token(source: Trace, trace: Trace, live_from: int | None) -> int | None:

@@ -174,7 +174,9 @@ class TraceStore:
 
 
 def list_traces(folder: Path) -> Listing:
-    """Every file of traces in `folder`, of all processes."""
+    """Every file of traces in `folder`, of all processes; none where it is no folder."""
+    if not folder.is_dir():
+        return Listing([], [])
     journals = _journals(folder)  # first: a step that is sealed between the two looks is seen as sealed
     sealed = StepFiles(folder).files()
     done = {(file.step, file.process) for file in sealed}
@@ -218,9 +220,9 @@ def traces_in(path: Path) -> Path:
     for folder in (path / "traces", path):
         if any(list_traces(folder)):
             return folder
-    runs = sorted(str(folder.parent) for folder in path.glob("*/traces"))
+    runs = sorted(str(folder.parent) for folder in path.glob("*/traces")) if path.is_dir() else []
     got = f"{path}, which holds the runs {', '.join(runs)}" if runs else str(path)
-    there = "" if path.exists() else ", which does not exist"
+    there = ", which is a file" if path.is_file() else "" if path.exists() else ", which does not exist"
     raise RunError(f"traces: got {got}{there}, allowed a run, one of its evaluations, or a folder of traces")
 
 

@@ -53,6 +53,29 @@ def test_everything_is_read_step_by_step_in_order(tmp_path: Path) -> None:
     assert read(tmp_path) == (["r/0/0", "r/0/1", "r/3/0"], {})
 
 
+def test_a_filter_that_means_no_trace_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, trace(0), trace(0, step=1, reward=0.0))
+    for words in ("step=1", "reward=..0.5", "reward=0..0 step=1..4", "failed=no"):
+        Recordings(path=tmp_path, where=parse_filter(words.split())).refuse_empty()
+    for words, said in {
+        "step=7": "step=7..7",
+        "step=2.. mode=solo": "step=2.. mode=solo",
+        "reward=0..0 step=0": "step=0..0 reward=0.0..0.0",
+        "failed=yes": "failed=yes",
+        "text=nowhere": "text=nowhere",
+    }.items():
+        with pytest.raises(RunError, match=f"traces: got none in .* with {said}, allowed one or more"):
+            Recordings(path=tmp_path, where=parse_filter(words.split())).refuse_empty()
+    (tmp_path / "step-00002-00000.parquet").write_bytes(b"torn")  # may have matched: it is left out by name
+    Recordings(path=tmp_path, where=parse_filter(["failed=yes"])).refuse_empty()
+
+
+def test_a_file_is_no_folder_of_traces(tmp_path: Path) -> None:
+    write(tmp_path, trace(0))
+    with pytest.raises(RunError, match=r"00000.parquet, which is a file, allowed a run"):
+        Recordings(path=tmp_path / "step-00000-00000.parquet")
+
+
 def test_filters_mean_what_they_mean_in_listings(tmp_path: Path) -> None:
     write(tmp_path, trace(0), trace(1, reward=0.0), trace(0, step=1), trace(1, step=2))
     for words, ids in {

@@ -13,8 +13,8 @@ from aipo.plan import RolloutSpec
 from aipo.policies import Sampling
 from aipo.policies.replay import AbsentPolicy
 from aipo.policies.scripted import ScriptedPolicy
-from aipo.replay import Pair, Replay
-from aipo.replays.check import divergence
+from aipo.replay import Pair, Replay, vanished
+from aipo.replays.check import absence, divergence
 from aipo.trace import Role, StopReason, Trace, segment
 
 NAMES = ("left", "right")
@@ -47,8 +47,24 @@ def recorded() -> list[Trace]:
     return engine().run_sync(toy.specs(2), lambda _: None)
 
 
-def replay(traces: list[Trace], **changes: Any) -> list[Pair]:
-    made = replace(engine(), policies={"left": AbsentPolicy(toy.TOKENIZER)}, run_id="again")
+def one_policy(name: str) -> Any:
+    """An edited graph that has one policy left."""
+
+    async def ask(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        both = await ask_both(state, runtime)
+        return {"segments": [s for s in both["segments"] if s.policy == name]}
+
+    async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        return {"segments": [(await runtime.context.sample(state["segments"], policy=name))[0]]}
+
+    async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        return {"stops": {name: StopReason.EOS}, "reward_parts": {name: {"correct": 1.0}}}
+
+    return replace(engine(), graph=toy.chain(ask=ask, think=think, mark=mark))
+
+
+def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[Pair]:
+    made = replace(engine_of or engine(), policies={"left": AbsentPolicy(toy.TOKENIZER)}, run_id="again")
     return Replay(engine=made, tokenizer=toy.TOKENIZER, asks={}, **changes).run(traces, lambda _: None)
 
 
@@ -71,6 +87,23 @@ def test_a_policy_that_was_not_recorded_is_live_or_missing() -> None:
     pairs = replay(left, live={"right": live})
     said = {pair.trace.policy: toy.texts(pair.trace)[1] for pair in pairs}
     assert said == {"left": "policy: left says 42<eos>", "right": "policy: live<eos>"}
+
+
+def test_a_trace_that_no_longer_comes_is_told_from_one_of_another_policy() -> None:
+    left, right = recorded()[:2]
+    (pair,) = replay([left, right], live={}, engine_of=one_policy("left"))
+    assert (pair.source, pair.new) == (left, False)
+    assert vanished([left, right], [pair]) == [right]
+    assert absence(right).what == "no trace came out"
+
+    live = {"right": ScriptedPolicy(toy.TOKENIZER, lambda _: "live")}
+    pairs = replay([left], live=live)
+    assert [(p.trace.policy, p.new) for p in pairs] == [("left", False), ("right", True)]
+    found = divergence(pairs[1])
+    assert found is not None
+    assert (found.where, found.what) == ("policy", "got a trace of 'right', of which none was recorded")
+    assert pairs[1].trace.fork_token == 0
+    assert vanished([left], pairs[1:]) == [left]
 
 
 def test_nobody_can_sample_from_an_absent_policy() -> None:

@@ -111,6 +111,8 @@ def test_going_on_with_other_settings_is_refused(tmp_path: Path) -> None:
     out.mkdir()
     (out / "config.yaml").write_text(dump(small(out)))
     before = (out / "config.yaml").read_bytes()
-    with pytest.raises(ConfigError, match=r"got method\.coefficient: 'pi', was 'constant'; train\.learning_rate: 0\.001, was"):
+    with pytest.raises(
+        ConfigError, match=r"got method\.coefficient: 'pi', was 'constant'; train\.learning_rate: 0\.001, was"
+    ):
         train(small(out, "method.coefficient=pi", "train.learning_rate=1e-3", "run.threads=2"), resume=True)
     assert (out / "config.yaml").read_bytes() == before

@@ -2,7 +2,8 @@
 
 Asked the same means: the ids of its context are those that were recorded before one of its segments, and
 a sampler would have ended that segment where it ends. The answer is the segment, with the log-probs and
-the version of the weights that sampled it. The first time that something else is asked, a live policy takes
+the version of the weights that sampled it; or its first tokens, where a stop string that was not asked for
+then ends it earlier now. The first time that something else is asked, a live policy takes
 over for good, with the seed of the turn, so that chance is the same on both sides of a comparison. Without
 a live policy the rollout ends by name: needs a live call here.
 """
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from aipo.errors import ReplayError
 from aipo.policies import Completion, Policy, Tokenizer
-from aipo.policies.stops import completes
+from aipo.policies.stops import first_end
 from aipo.reuse import NEEDS_LIVE, Reuse, recorded_error
 from aipo.trace import Role, Segment, StopReason, Trace
 
@@ -98,12 +99,16 @@ class ReplayPolicy:
         if self.reuse.missing is not None:  # somebody caught it where an agent was asked
             raise self.reuse.missing
         piece = self._recorded(token_ids)
-        finish = None if piece is None else self._finish(len(token_ids), piece, max_tokens, stop)
+        end = None if piece is None else self._end(len(token_ids), piece, max_tokens, stop)
         as_then = self._drawn_as_then(temperature, forbidden_ids)
-        if piece is not None and finish is not None and as_then:
+        if piece is not None and end is not None and as_then:
+            size, finish = end
+            if size < len(piece):
+                what = f"a stop string ends the recorded answer after {size} of its {len(piece)} tokens now"
+                self.reuse.leave("sampling", f"{self._where()}: {what}")
             self.reuse.turns += 1
             self._asked += 1
-            return _completion(piece, finish, self._version)
+            return _completion(piece, size, finish, self._version)
         at, detail = self._difference(token_ids, as_then)
         if self._live is None:
             raise self._error_then(token_ids) or self.reuse.refuse(at, self._where(), detail)
@@ -141,20 +146,26 @@ class ReplayPolicy:
         then = self._source.sampling.get("temperature", temperature)
         return temperature == then and set(forbidden_ids) == set(self._source.forbidden_ids)
 
-    def _finish(self, start: int, piece: Segment, max_tokens: int, stop: tuple[str, ...]) -> Finish | None:
-        """Why a sampler would have ended `piece` where it ends; None if it would not have."""
+    def _end(
+        self, start: int, piece: Segment, max_tokens: int, stop: tuple[str, ...]
+    ) -> tuple[int, Finish] | None:
+        """After how many tokens of `piece` a sampler would end now, and why; None if it would go on after them,
+        or where a limit would cut it."""
         size = len(piece)
+        stopped = first_end(stop, piece.token_ids, self.tokenizer) if stop else None
+        if stopped is not None and stopped < size:
+            return (stopped, "stop") if stopped <= max_tokens else None
         if size > max_tokens:
             return None
         if piece.token_ids[-1] == self.tokenizer.eos_id:
-            return "eos"
-        if stop and completes(stop, piece.token_ids, self.tokenizer):
-            return "stop"
+            return size, "eos"
+        if stopped is not None:
+            return size, "stop"
         if size == max_tokens:
-            return "length"
+            return size, "length"
         # Out of the model's positions, or of tokens: then nothing came after it, and no more was allowed.
         out = start == self._last and self._source.stop_reason is StopReason.LENGTH
-        return "length" if out and max_tokens <= self._room(start, max_tokens) else None
+        return (size, "length") if out and max_tokens <= self._room(start, max_tokens) else None
 
     def _room(self, start: int, unknown: int) -> int:
         """Tokens that were left at `start`; see `RolloutContext.room`."""
@@ -216,12 +227,13 @@ def _producer(trace: Trace, token: int) -> str:
     return "end"
 
 
-def _completion(piece: Segment, finish: Finish, version: int) -> Completion:
+def _completion(piece: Segment, size: int, finish: Finish, version: int) -> Completion:
+    """The first `size` tokens of a segment."""
     assert piece.logprobs is not None, "a policy segment has log-probs, or it is no segment"
     return Completion(
-        token_ids=piece.token_ids,
-        logprobs=piece.logprobs,
-        entropies=piece.entropies,
+        token_ids=piece.token_ids[:size],
+        logprobs=piece.logprobs[:size],
+        entropies=None if piece.entropies is None else piece.entropies[:size],
         finish=finish,
         policy_version=version if piece.policy_version is None else piece.policy_version,
     )

@@ -29,3 +29,13 @@ def completes(stop: tuple[str, ...], token_ids: npt.NDArray[np.int32], tokenizer
     window = _TOKENS_PER_CHARACTER * max(map(len, stop)) + 1
     text = tokenizer.decode(token_ids[-window:])
     return any(s in text for s in stop)
+
+
+def first_end(stop: tuple[str, ...], token_ids: npt.NDArray[np.int32], tokenizer: Tokenizer) -> int | None:
+    """How many of `token_ids` a sampler writes up to the first stop string; None if there is none."""
+    text = tokenizer.decode(token_ids[:-1])
+    if any(s in text for s in stop):
+        for size in range(1, len(token_ids)):
+            if completes(stop, token_ids[:size], tokenizer):
+                return size
+    return len(token_ids) if completes(stop, token_ids, tokenizer) else None

@@ -17,6 +17,7 @@ from aipo.reuse import CALL
 from aipo.text import to_json
 from aipo.trace import Call, Consult, Segment, Trace, Visit
 
+NO_TRACE = "no trace came out"
 _TIMES = re.compile(r"\(elapsed: [0-9.]+s\)")  # in the text of LangGraph's time-outs
 _UNTIMED = tuple(name for name in Call.__dataclass_fields__ if name not in ("started", "seconds"))
 
@@ -32,11 +33,19 @@ class Divergence:
 
 def divergence(pair: Pair) -> Divergence | None:
     """The first difference, None if there is none."""
+    if pair.new:
+        what = f"got a trace of {pair.trace.policy!r}, of which none was recorded"
+        return Divergence(pair.source.trace_id, "policy", what)
     fork = pair.reuse.fork
     if fork is not None and fork.at.startswith(CALL):  # what it led to says less
         return Divergence(pair.source.trace_id, fork.at, fork.detail)
     found = next(_differences(pair.source, pair.trace), None)
     return Divergence(pair.source.trace_id, *found) if found else None
+
+
+def absence(source: Trace) -> Divergence:
+    """Of a trace that none came of."""
+    return Divergence(source.trace_id, f"policy {source.policy!r}", NO_TRACE)
 
 
 def _differences(was: Trace, now: Trace) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from aipo.compose import forbidden_ids
 from aipo.config import Config, load_config
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, RunError
 from aipo.filters import EVERYTHING, Filter
 from aipo.graph import derive_seed
+from aipo.policies import Tokenizer
 from aipo.progress import bars, stage
 from aipo.recordings import Recordings
 from aipo.replays.consults import (
@@ -37,8 +37,13 @@ from aipo.store import TraceStore
 from aipo.trace import Trace
 
 
-def consults_against_group(source: Path, *, where: Filter, out: Path | None, console: Console) -> int:
+def consults_against_group(
+    source: Path, *, where: Filter, any_mode: bool = False, out: Path | None, console: Console
+) -> int:
     """Every consult against the rollouts of its group that did not ask this agent; no model. The exit code.
+
+    Args:
+        any_mode: see `aipo.replays.consults.against_group`.
 
     Raises:
         AipoError: see `aipo.errors`.
@@ -54,10 +59,13 @@ def consults_against_group(source: Path, *, where: Filter, out: Path | None, con
         for done, step in enumerate(steps, start=1):
             traces = everything.read(step)
             ids = {t.trace_id for t in (traces if meant is None else meant.read(step))}
-            worths = [w for w in against_group(traces, config.agents) if w.trace_id in ids]
+            found = against_group(traces, config.agents, any_mode=any_mode)
+            worths = [w for w in found if w.trace_id in ids]
             tally.add([t for t in traces if t.trace_id in ids], worths)
             note(done, len(steps), f"step {step}")
-    facts = {"source": str(source), "without": "rollouts of the same group that did not ask this agent"}
+    mode = "any mode" if any_mode else "the same mode"
+    without = f"rollouts of the same group and {mode} that did not ask this agent"
+    facts = {"source": str(source), "without": without}
     return _report(folder, tally, config, everything, facts, console)
 
 
@@ -97,17 +105,26 @@ class LiveConsults:
             run=recordings.run, name=self.checkpoint, updates=config.train.minibatches, start=start
         )
         wanted = self._wanted(config)
-        folder = new_folder(out or default_out(recordings.run.path, "consults"), recordings)
+        if not wanted:
+            raise RunError(
+                f"consults to fork: got none with a reply and a reward among the traces that are meant, allowed at "
+                f"least one in {recordings.folder}"
+            )
+        tokenizer = recorded_tokenizer(recordings)
+        tags = tags_of_agents(config, tokenizer)
         looked = [(step, choice.at(step)) for step in recordings.steps() if step in wanted]
+        folder = new_folder(out or default_out(recordings.run.path, "consults"), recordings)
         tally = Tally(tuple(config.agents))
-        decode = recorded_tokenizer(recordings).decode
-        with bars(console) as progress, TraceStore(folder.traces, decode=decode) as store:
+        others = 0
+        with bars(console) as progress, TraceStore(folder.traces, decode=tokenizer.decode) as store:
             note = stage(progress, "consults")
             for weights, own in groupby(looked, key=lambda pair: pair[1]):
-                forks = self._forks(config, folder, weights, recordings)
+                forks = self._forks(config, folder, weights, recordings, tags)
                 for step, _ in own:
                     traces = recordings.read(step)
-                    tally.add(traces, self._measure(forks, traces, wanted[step], config, store))
+                    forked = self._fork(forks, traces, wanted[step], store)
+                    tally.add(traces, _worths(traces, forked, config, recordings))
+                    others += _by_others(traces, wanted[step], weights)
                     note([s for s, _ in looked].index(step) + 1, len(looked), f"step {step}, {weights.name}")
                 for (trace_id, number), reason in forks.failed.items():
                     recordings.leave_out(f"{trace_id}, consult {number}", reason)
@@ -116,6 +133,11 @@ class LiveConsults:
             "without": f"{self.samples} forks from the request, the policy alone, consult tags forbidden",
             "weights": ", ".join(dict.fromkeys(weights.name for _, weights in looked)),
         }
+        if others:
+            facts["other weights"] = (
+                f"{others} of {sum(map(len, wanted.values()))} consults had been asked by other weights than those "
+                "that went on: the difference is not the reply's alone (--checkpoint chooses the weights)"
+            )
         return _report(folder, tally, config, recordings, facts, console)
 
     def _wanted(self, config: Config) -> dict[int, set[Key]]:
@@ -134,10 +156,17 @@ class LiveConsults:
                 chosen[step].add(key)
         return chosen
 
-    def _forks(self, config: Config, folder: RunFolder, weights: Weights, recordings: Recordings) -> Forks:
+    def _forks(
+        self,
+        config: Config,
+        folder: RunFolder,
+        weights: Weights,
+        recordings: Recordings,
+        tags: tuple[int, ...],
+    ) -> Forks:
         restored = restore(Recordings(path=self.source), config, run_id=folder.path.name)
         if not folder.manifest.exists():
-            describe(folder, restored, "consults", weights.path)
+            describe(folder, restored, "consults", weights.path, trainable=False)
         policy = load_weights(config, weights, recordings)
         return Forks(
             engine=restored.replay.engine,
@@ -145,28 +174,57 @@ class LiveConsults:
             tokenizer=restored.tokenizer,
             asks=restored.replay.asks,
             shared=restored.replay.shared,
-            tag_ids=forbidden_ids(config, policy),
+            tag_ids=tags,
             samples=self.samples,
         )
 
-    def _measure(
-        self, forks: Forks, traces: Sequence[Trace], wanted: set[Key], config: Config, store: TraceStore
-    ) -> list[Worth]:
-        """The forks of one step, kept as traces, and what they say."""
+    def _fork(
+        self, forks: Forks, traces: Sequence[Trace], wanted: set[Key], store: TraceStore
+    ) -> dict[Key, list[Trace]]:
+        """The forks of one step, kept as traces."""
         asked = [(t, n) for t in traces for n, _ in answered(t) if (t.trace_id, n) in wanted]
         forked = forks.run(asked, store.append)
         kept = [trace for of_consult in forked.values() for trace in sorted(of_consult, key=_index)]
         if kept:
             store.seal(kept[0].step, kept)
-        return list(self._worths(asked, forked, config))
+        return forked
 
-    def _worths(
-        self, asked: Sequence[tuple[Trace, int]], forked: dict[Key, list[Trace]], config: Config
-    ) -> Iterator[Worth]:
-        for trace, number in asked:
-            without = (fork.reward for fork in forked.get((trace.trace_id, number), ()))
-            if worth := worth_of(trace, number, without, config.agents):
-                yield worth
+
+def tags_of_agents(config: Config, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of the consult tags, without which a policy goes on alone.
+
+    Raises:
+        ConfigError: there are none, or one of them cannot be forbidden.
+    """
+    tags = [tag.format(agent=name) for tag in config.rollout.forbid_tags for name in config.agents]
+    ids = {tag: tokenizer.token_id(tag) for tag in tags}
+    broken = [tag for tag, token_id in ids.items() if token_id is None]
+    if broken or not ids:
+        raise ConfigError(
+            f"rollout.forbid_tags: got {broken}, allowed at least one tag, each of one token of this tokenizer: the "
+            "forks would ask again (set rollout.forbid_tags, or compare with --group)"
+        )
+    return tuple(sorted(token_id for token_id in ids.values() if token_id is not None))
+
+
+def _worths(
+    traces: Sequence[Trace], forked: dict[Key, list[Trace]], config: Config, recordings: Recordings
+) -> Iterator[Worth]:
+    """What the forks of one step say. One without a reward says nothing, and is left out by name."""
+    sources = {trace.trace_id: trace for trace in traces}
+    for (trace_id, number), forks in sorted(forked.items()):
+        for fork in sorted(forks, key=_index):
+            if fork.reward is None:
+                recordings.leave_out(fork.trace_id, fork.error or f"no reward, {fork.stop_reason.value}")
+        rewards = [fork.reward for fork in sorted(forks, key=_index)]
+        if worth := worth_of(sources[trace_id], number, rewards, config.agents):
+            yield worth
+
+
+def _by_others(traces: Sequence[Trace], wanted: set[Key], weights: Weights) -> int:
+    """Consults that were asked by other weights, or nobody knows by which."""
+    versions = {trace.trace_id: trace.policy_version for trace in traces}
+    return sum(versions[i] is None or versions[i] != weights.version for i, _ in wanted if i in versions)
 
 
 def _index(trace: Trace) -> int:
@@ -181,7 +239,15 @@ def _report(
     facts: dict[str, str],
     console: Console,
 ) -> int:
+    made = tally.agents(config.run.seed)
+    comparisons, measured = sum(one.comparisons for one in made), sum(one.measured for one in made)
+    facts = facts | {"comparisons": f"{comparisons}, of {measured} consults"}
     write_consults(folder.path, tally, seed=config.run.seed, facts=facts)
-    console.print(table(tally.agents(config.run.seed)))
-    console.print(f"without: {facts['without']}", highlight=False, soft_wrap=True)
+    console.print(table(made))
+    for name in ("without", "comparisons", "weights", "other weights"):
+        if name in facts:
+            style = "yellow" if name == "other weights" else None
+            console.print(
+                f"{name}: {facts[name]}", style=style, markup=False, highlight=False, soft_wrap=True
+            )
     return end_study(folder, recordings.left_out, console)

@@ -1,8 +1,8 @@
 """Consults: did it help to ask? The reward with a reply against the reward without, consult by consult.
 
 Without: either live forks from the point of the request, where the policy goes on alone (`aipo.replays.forks`),
-or the group's other rollouts that did not ask this agent. The second needs no model, and is only as good as its
-comparison: a policy asks when it is stuck.
+or the group's other rollouts in the same mode that did not ask this agent. The second needs no model, and is only
+as good as its comparison: a policy asks when it is stuck.
 """
 
 import csv
@@ -60,6 +60,7 @@ class AgentWorth:
         consults: all of them.
         measured: with a reply, a reward and something to compare with.
         unanswered: without a reply.
+        comparisons: rollouts without, over all measured consults; one counts for each consult that it is compared with.
         reward, without, value: means over the measured consults; None when there is none.
         interval: 95 % of `value`, resampling clusters; None with fewer than two clusters.
         helped, hurt: consults with a value above and below 0.
@@ -69,6 +70,7 @@ class AgentWorth:
     consults: int
     measured: int
     unanswered: int
+    comparisons: int
     reward: float | None
     without: float | None
     value: float | None
@@ -87,11 +89,14 @@ def cluster_of(trace: Trace) -> str:
     return str(trace.task.get("cluster") or trace.task_id)
 
 
-def against_group(traces: Sequence[Trace], agents: Collection[str]) -> Iterator[Worth]:
+def against_group(
+    traces: Sequence[Trace], agents: Collection[str], *, any_mode: bool = False
+) -> Iterator[Worth]:
     """Every answered consult against the rollouts of its group that did not ask this agent.
 
     Args:
         traces: of whole groups. Rollouts without a reward say nothing.
+        any_mode: compare with rollouts that could not ask, too: that measures the mode more than the reply.
     """
     groups: dict[str, list[Trace]] = defaultdict(list)
     for trace in traces:
@@ -99,7 +104,7 @@ def against_group(traces: Sequence[Trace], agents: Collection[str]) -> Iterator[
             groups[trace.group_id].append(trace)
     for trace in traces:
         for number, consult in answered(trace):
-            others = groups[trace.group_id]
+            others = [t for t in groups[trace.group_id] if any_mode or t.mode is trace.mode]
             without = [t.reward for t in others if all(c.agent != consult.agent for c in t.consults)]
             if worth := worth_of(trace, number, without, agents):
                 yield worth
@@ -161,6 +166,7 @@ class Tally:
             consults=self._consults[name],
             measured=len(own),
             unanswered=self._unanswered[name],
+            comparisons=sum(len(w.without) for w in own),
             reward=fmean(w.reward for w in own) if own else None,
             without=fmean(fmean(w.without) for w in own) if own else None,
             value=fmean(values) if own else None,
@@ -170,7 +176,7 @@ class Tally:
         )
 
 
-_COLUMNS = ("agent", "consults", "measured", "with", "without", "difference", "95 %", "helped", "hurt")
+_COLUMNS = ("agent", "asked", "measured", "pairs", "with", "without", "change", "95 %", "helped", "hurt")
 
 
 def table(made: Sequence[AgentWorth]) -> Table:
@@ -197,8 +203,8 @@ def write_consults(folder: Path, tally: Tally, *, seed: int, facts: Mapping[str,
     write_text(folder / "consults.csv", text.getvalue())
     section = Section(
         title="Did it help to ask?",
-        text="Reward of the rollouts in which an agent replied, against rollouts without this reply. Intervals "
-        "resample clusters of tasks.",
+        text="Reward of the rollouts in which an agent replied, against rollouts without this reply; pairs "
+        "are such comparisons. Intervals resample clusters of tasks.",
         columns=_COLUMNS,
         rows=[*_cells(made)],
     )
@@ -207,11 +213,12 @@ def write_consults(folder: Path, tally: Tally, *, seed: int, facts: Mapping[str,
 
 def _cells(made: Iterable[AgentWorth]) -> Iterator[list[str]]:
     for one in made:
-        low_high = "–" if one.interval is None else f"[{one.interval[0]:+.3f}, {one.interval[1]:+.3f}]"
+        low_high = "–" if one.interval is None else f"[{one.interval[0]:+.2f}, {one.interval[1]:+.2f}]"
         yield [
             visible(one.agent),
             str(one.consults),
             str(one.measured),
+            str(one.comparisons),
             *("–" if value is None else f"{value:.3f}" for value in (one.reward, one.without)),
             "–" if one.value is None else f"{one.value:+.3f}",
             low_high,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -31,13 +31,23 @@ _SHORT = {
 }
 
 
+class Credit(NamedTuple):
+    """One rollout's advantage, without its tokens."""
+
+    trace_id: str
+    group_id: str
+    kind: str
+    reward: float | None
+    advantage: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advantages:
     """What one setting makes of one step.
 
     Args:
         step: generation.
-        traces: credited, in the order of the plan.
+        rollouts: in the order of the plan.
         groups, zero_variance: baselines, and those of them that teach nothing.
         active_share: share of the scored rollouts with an advantage other than 0.
         changed: rollouts whose advantage is not the stored one (by more than 1e-9), and how far it is off at most.
@@ -46,7 +56,7 @@ class Advantages:
 
     setting: str
     step: int
-    traces: tuple[Trace, ...]
+    rollouts: tuple[Credit, ...]
     groups: int
     zero_variance: int
     active_share: float
@@ -56,16 +66,16 @@ class Advantages:
 
     def mean(self, kind: str) -> float | None:
         """Mean |A| of the rollouts of one kind."""
-        own = [abs(t.advantage) for t in self.traces if t.advantage is not None and kind_of(t) == kind]
+        own = [abs(r.advantage) for r in self.rollouts if r.advantage is not None and r.kind == kind]
         return fmean(own) if own else None
 
 
-def credit_again(step: int, traces: Sequence[Trace], settings: Iterable[Setting]) -> list[Advantages]:
-    """Every setting's advantages of one step; `traces` are whole groups, in the order of the plan."""
-    return [_credit(setting, step, traces) for setting in settings]
+def credit_again(step: int, traces: Sequence[Trace], setting: Setting) -> tuple[Advantages, Sequence[Trace]]:
+    """One setting's advantages of one step, and the traces that have them.
 
-
-def _credit(setting: Setting, step: int, traces: Sequence[Trace]) -> Advantages:
+    Args:
+        traces: whole groups, in the order of the plan.
+    """
     made = credit_of(setting.config)(traces)
     pairs = [
         (new.advantage, old.advantage)
@@ -73,10 +83,12 @@ def _credit(setting: Setting, step: int, traces: Sequence[Trace]) -> Advantages:
         if new.advantage is not None and old.advantage is not None
     ]
     gaps = [abs(new - old) for new, old in pairs]
-    return Advantages(
+    advantages = Advantages(
         setting=setting.name,
         step=step,
-        traces=made.traces,
+        rollouts=tuple(
+            Credit(t.trace_id, t.group_id, kind_of(t), t.reward, t.advantage) for t in made.traces
+        ),
         groups=made.groups,
         zero_variance=made.zero_variance_groups,
         active_share=made.active_share,
@@ -84,6 +96,7 @@ def _credit(setting: Setting, step: int, traces: Sequence[Trace]) -> Advantages:
         largest=max(gaps, default=0.0),
         flipped=sum((new > 0) - (new < 0) != (old > 0) - (old < 0) for new, old in pairs),
     )
+    return advantages, made.traces
 
 
 def summary(made: Sequence[Advantages]) -> list[dict[str, Any]]:
@@ -128,10 +141,10 @@ def write_advantages(folder: Path, made: Sequence[Advantages], facts: Mapping[st
     writer = csv.writer(text)
     writer.writerow(["trace_id", "step", "group_id", "kind", "reward", *names])
     for step in dict.fromkeys(one.step for one in made):
-        for same in zip(*(one.traces for one in made if one.step == step), strict=True):
-            t = same[0]
+        for same in zip(*(one.rollouts for one in made if one.step == step), strict=True):
+            first = same[0]
             values = [other.advantage for other in same]
-            writer.writerow([t.trace_id, t.step, t.group_id, kind_of(t), t.reward, *values])
+            writer.writerow([first.trace_id, step, first.group_id, first.kind, first.reward, *values])
     write_text(folder / "credit.csv", text.getvalue())
     columns = list(lines[0]) if lines else []
     section = Section(

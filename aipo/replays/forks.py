@@ -1,7 +1,8 @@
 """Live forks: a recorded rollout up to a request, and from there the policy alone.
 
 Everything before the request's opening tag is recorded, tokens and replies. There the policy goes on with the
-consult tags forbidden, in the same graph, and its answer is scored like any other.
+consult tags forbidden, in the same graph, and its answer is scored like any other. A fork's `forbidden_ids` are its
+source's, which holds for the beginning alone: forks are to be looked at, not learned from.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from aipo.consultation import consultations
 from aipo.errors import TraceError, one_of
 from aipo.graph import RolloutContext, derive_seed
 from aipo.plan import RolloutSpec
@@ -99,7 +101,7 @@ class _Fork:
         """The trace, with where it comes from.
 
         Raises:
-            TraceError: it did not come to the request as the recording did.
+            TraceError: it did not come to the request as the recording did, or an agent replied after it.
         """
         if self.policy.live_from != self.request:
             raise TraceError(
@@ -110,6 +112,10 @@ class _Fork:
                     self.source.trace_id,
                 )
             )
+        later = [c.agent for c in trace.consults[self.key[1] :] if c.reply is not None]
+        if later:
+            where = f"a fork of {self.source.trace_id}"
+            raise TraceError(one_of("replies after the fork", later, "none: the policy goes on alone", where))
         return replace(trace, parent_id=self.source.trace_id, fork_token=self.start)
 
 
@@ -195,8 +201,9 @@ class Forks:
         turns = sum(s.role is Role.POLICY for s in before)
         alone = Alone(self.live, head, self.tag_ids)
         policy = ReplayPolicy(trace, self.tokenizer, alone, turns=turns, reuse=reuse)
+        before_it = _until(trace, number)
         chats = {
-            agent: replay_chat(agent, trace, asks, reuse=reuse, shared=self.shared)
+            agent: replay_chat(agent, before_it, asks, reuse=reuse, shared=self.shared)
             for agent, asks in self.asks.items()
         }
 
@@ -220,3 +227,12 @@ class Forks:
         )
         request = sum(map(len, before))
         return _Fork(trace, (trace.trace_id, number), spec, policy, context, request, request + start)
+
+
+def _until(trace: Trace, number: int) -> Trace:
+    """The recording without what ran to answer this consult or came after it: nobody is told that again."""
+    answers = [c.visit for c in consultations(trace)[number:] if c.visit is not None]
+    first = (
+        next((i for i, visit in enumerate(trace.visits) if visit is answers[0]), None) if answers else None
+    )
+    return replace(trace, visits=trace.visits[:first])

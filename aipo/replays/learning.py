@@ -45,7 +45,13 @@ def loss(
     grid: Grid = None,
     checkpoint: Checkpoint = "nearest",
     steps: Steps = None,
-    gradients: Annotated[bool, typer.Option(help="go backward, too: norms and shares of gradients")] = True,
+    gradients: Annotated[
+        bool,
+        typer.Option(
+            help="go backward, too: norms and shares of gradients; holds a float32 vector of all parameters "
+            "for each part (policy, each agent, ...) of each setting, --no-gradients holds none"
+        ),
+    ] = True,
     out: Out = None,
 ) -> None:
     """Loss and gradients of stored rows under other settings, all of them in one pass."""
@@ -109,7 +115,11 @@ def consults(
         ),
     ] = None,
     group: Annotated[
-        bool, typer.Option("--group", help="against the group's other rollouts instead; needs no model")
+        bool,
+        typer.Option("--group", help="against the group's other rollouts in the same mode; needs no model"),
+    ] = False,
+    any_mode: Annotated[
+        bool, typer.Option("--any-mode", help="with --group: against rollouts that could not ask, too")
     ] = False,
     samples: Annotated[int, typer.Option(min=1, help="live forks of each consult")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="most consults of each agent")] = None,
@@ -125,8 +135,10 @@ def consults(
     if group:
         if overrides:
             raise ConfigError(f"--group: got {overrides}, allowed filters alone: nothing is run")
-        leave(consults_against_group(folder, where=where, out=out, console=console))
+        leave(consults_against_group(folder, where=where, any_mode=any_mode, out=out, console=console))
         return
+    if any_mode:
+        raise ConfigError("--any-mode: got live forks, allowed with --group")
     live = LiveConsults(
         source=folder,
         where=where,

@@ -22,8 +22,9 @@ from aipo.recordings import Recordings
 from aipo.replays.credit import Advantages, credit_again, write_advantages
 from aipo.replays.credit import table as credit_table
 from aipo.replays.grid import CREDIT, METHOD, Setting, settings
+from aipo.replays.new_run import check_trainable
 from aipo.replays.restore import recorded_tokenizer
-from aipo.replays.study import begin_study, end_study
+from aipo.replays.study import begin_study, end_study, own_id
 from aipo.replays.weights import Choice, Weights, load_weights, start_of
 from aipo.run import tokenizer_of
 from aipo.source import StepRows
@@ -52,6 +53,7 @@ def replay_credit(
     """
     recordings = Recordings(path=source, where=Filter(step=steps))
     compared = settings(config_file(recordings), grid, overrides, allowed=CREDIT)
+    numbers = _known(recordings, steps)
     folder = begin_study(
         source, what="credit", out=out, config=compared[-1].config, made_of={"settings": _named(compared)}
     )
@@ -59,11 +61,14 @@ def replay_credit(
     # With several settings, no trace could say whose advantage it has.
     keep = TraceStore(folder.traces, decode=_decode(recordings)) if len(compared) <= 2 else None
     with bars(console) as progress:
-        note, numbers = stage(progress, "credit"), recordings.steps()
+        note = stage(progress, "credit")
         for done, step in enumerate(numbers, start=1):
-            made += credit_again(step, recordings.read(step), compared)
+            traces = credited = recordings.read(step)
+            for setting in compared:
+                advantages, credited = credit_again(step, traces, setting)
+                made.append(advantages)
             if keep is not None:
-                keep.seal(step, renamed(made[-1].traces, folder.path.name))
+                keep.seal(step, renamed(credited, folder.path.name))
             note(done, len(numbers), f"step {step}")
     facts = {"source": str(source), "steps": _span(numbers), "settings": str(len(compared))}
     write_advantages(folder.path, made, facts)
@@ -90,10 +95,12 @@ def replay_loss(
         AipoError: see `aipo.errors`.
     """
     recordings = Recordings(path=source, where=Filter(step=steps))
+    check_trainable(recordings)
     file = config_file(recordings)
     machine = [word for word in overrides if word.startswith(("policy.", "run."))]
     compared = settings(file, grid, [word for word in overrides if word not in machine], allowed=METHOD)
-    config = load_config(file, machine)
+    # Nothing is reported: whom the run reported to is not for its folder to say.
+    config = load_config(file, [*machine, "run.report_to=[]"])
     start = start_of(recordings.run, config, named=any(word.startswith("policy.model=") for word in machine))
     choice = Choice(run=recordings.run, name=checkpoint, updates=config.train.minibatches, start=start)
     numbers = _generations(recordings, choice, steps)
@@ -119,7 +126,7 @@ def replay_loss(
 def renamed(traces: Iterable[Trace], run_id: str) -> list[Trace]:
     """Traces of a replay that changes nothing but what is said of them."""
     return [
-        replace(t, run_id=run_id, trace_id=f"{run_id}/{t.group_id}/{t.index}", parent_id=t.trace_id)
+        replace(t, run_id=run_id, trace_id=own_id(t, run_id, t.group_id), parent_id=t.trace_id)
         for t in traces
     ]
 
@@ -173,11 +180,16 @@ def _decode(recordings: Recordings) -> Callable[[npt.NDArray[np.int32]], str] | 
 
 
 def _generations(recordings: Recordings, choice: Choice, steps: Steps | None) -> list[int]:
-    known = recordings.steps()
-    if not known:
-        raise RunError(f"--steps: got {steps}, allowed steps of {recordings.folder}")
+    known = _known(recordings, steps)
     own = set(choice.own()) if steps is None else set(known)
     return [step for step in known if step in own] or known[-1:]
+
+
+def _known(recordings: Recordings, steps: Steps | None) -> list[int]:
+    """Steps to replay, of which there have to be some."""
+    if known := recordings.steps():
+        return known
+    raise RunError(f"--steps: got {steps}, allowed steps of {recordings.folder}")
 
 
 def _beside_online(

@@ -9,23 +9,27 @@ from pathlib import Path
 from rich.console import Console
 
 from aipo.config import Config
+from aipo.errors import ConfigError
 from aipo.filters import parse_filter
 from aipo.progress import Note, bars, stage
 from aipo.recordings import Recordings
-from aipo.replay import Pair
+from aipo.replay import Pair, vanished
 from aipo.replays import told
-from aipo.replays.check import Divergence, divergence
+from aipo.replays.check import NO_TRACE, Divergence, absence, divergence
 from aipo.replays.comparison import Comparison
 from aipo.replays.new_run import describe, new_folder
-from aipo.replays.restore import Restored, prompt_overrides, recorded_config, restore
+from aipo.replays.restore import Restored, prompt_overrides, recorded_config, restore, unused_prompts
 from aipo.replays.study import LEFT_OUT, default_out, end_study
 from aipo.replays.weights import Choice, Weights, load_weights, start_of
 from aipo.rollout import settle
 from aipo.run import RunFolder, write_json
 from aipo.store import TraceStore
+from aipo.trace import Trace
 
 DIVERGED = 1
 """Exit code of a check that found a difference."""
+_UNUSED = ("train", "method", "evaluate", "rollout.forbid_tags")
+"""Settings of training, and one that a rollout takes from its recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +54,19 @@ class Source:
         return Recordings(path=self.path, where=parse_filter(self.filters))
 
     def settings(self, recordings: Recordings, *, live: bool = False) -> Config:
-        """The configuration to replay under."""
+        """The configuration to replay under.
+
+        Raises:
+            ConfigError: an override that would change nothing, and see `recorded_config`.
+        """
+        for word in self.overrides:
+            key = word.partition("=")[0]
+            if any(f"{key}.".startswith(f"{name}.") for name in _UNUSED):
+                raise ConfigError(
+                    f"setting to run recorded rollouts again with: got {key!r}, which changes nothing here "
+                    "(forbidden tokens are those of each recording, and nothing is learned), "
+                    f"allowed any but {', '.join(_UNUSED)}"
+                )
         words = self.overrides
         if self.prompts is not None:
             plain = recorded_config(recordings, words, file=self.config)
@@ -66,16 +82,18 @@ def check_traces(source: Source, console: Console) -> int:
     """
     recordings = source.recordings()
     config = source.settings(recordings)
+    recordings.refuse_empty()
     restored = restore(recordings, config, run_id=f"{recordings.run.path.name}-check")
     found: list[Divergence] = []
     changed: set[str] = set()
     count, began = 0, time.perf_counter()
     settle()
     with bars(console) as progress:
-        for pairs in _walk(restored, stage(progress, "check"), _nobody):
-            count += len(pairs)
+        for traces, pairs in _walk(restored, stage(progress, "check"), _nobody):
+            count += len(traces)
             found += [d for d in map(divergence, pairs) if d]
-            changed |= {name for pair in pairs for name in restored.changed(pair.source)}
+            found += map(absence, vanished(traces, pairs))
+            changed |= {name for trace in traces for name in restored.changed(trace)}
     told.print_check(count, found, changed, time.perf_counter() - began, console)
     told.print_left_out(recordings.left_out, console)
     return DIVERGED if found else LEFT_OUT if recordings.left_out else 0
@@ -89,8 +107,10 @@ def score_traces(source: Source, *, out: Path | None, console: Console) -> int:
     """
     recordings = source.recordings()
     config = source.settings(recordings)
-    folder = new_folder(out or default_out(recordings.run.path, "score"), recordings)
-    restored = restore(recordings, config, run_id=folder.path.name)
+    recordings.refuse_empty()
+    out = out or default_out(recordings.run.path, "score")
+    restored = restore(recordings, config, run_id=out.name)  # what fails leaves no folder behind
+    folder = new_folder(out, recordings)
     describe(folder, restored, "score")
     compared = Comparison(seed=config.run.seed)
     settle()
@@ -113,12 +133,16 @@ def replay_graph(
     Raises:
         AipoError: see `aipo.errors`.
     """
+    if frozen and policy is not None:
+        raise ConfigError(f"--policy: got {policy!r} with --frozen, allowed one of the two: nobody samples")
     recordings = source.recordings()
     config = source.settings(recordings, live=not frozen)
+    recordings.refuse_empty()
     # What is named wrongly is said before the folder is taken.
     choice = None if frozen else _choice(recordings, config, policy, source)
-    folder = new_folder(out or default_out(recordings.run.path, "graph"), recordings)
-    restored = restore(recordings, config, run_id=folder.path.name, live=not frozen, as_configured=True)
+    out = out or default_out(recordings.run.path, "graph")
+    restored = restore(recordings, config, run_id=out.name, live=not frozen, as_configured=True)
+    folder = new_folder(out, recordings)
     describe(folder, restored, "graph", choice and choice.at(0).path)
     compared = Comparison(seed=config.run.seed)
     versions: dict[int, int | None] = {}
@@ -134,22 +158,23 @@ def replay_graph(
                 weights = _dated(weights, recordings, trained)
                 versions |= dict.fromkeys(numbers, weights.version)
                 _keep(folder, _with_policy(restored, weights), compared, note, numbers)
-    if not frozen:
-        _leave_out_failed(compared, recordings)
+    _leave_out_failed(compared, recordings)
     write_json(folder.path / "replay.json", compared.to_dict())
     told.print_graph(compared, versions, console)
+    if source.prompts is not None:
+        told.print_unused(unused_prompts(config, source.prompts), console)
     return end_study(folder, recordings.left_out, console)
 
 
 def _walk(
     restored: Restored, note: Note, on_pair: Callable[[Pair], None], steps: Sequence[int] | None = None
-) -> Iterator[list[Pair]]:
-    """Replays step by step."""
+) -> Iterator[tuple[list[Trace], list[Pair]]]:
+    """Replays step by step: what was recorded, and what came of it."""
     recordings = restored.recordings
     every = recordings.steps()
     for step in every if steps is None else steps:
         if traces := recordings.read(step):
-            yield restored.replay.run(traces, on_pair)
+            yield traces, restored.replay.run(traces, on_pair)
         note(every.index(step) + 1, len(every), f"step {step}")
 
 
@@ -164,16 +189,21 @@ def _keep(
     note: Note,
     steps: Sequence[int] | None = None,
 ) -> None:
-    """Replays, writes the traces as they end, and takes in what they came to."""
+    """Replays, writes the traces as they end, and takes in what they came to. A trace that none came of is
+    left out by name; one of a policy that was not recorded has nothing to be compared with."""
     with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
-        for pairs in _walk(restored, note, lambda pair: store.append(pair.trace), steps):
-            store.seal(pairs[0].trace.step, [pair.trace for pair in pairs])
-            compared.add(pairs)
+        for traces, pairs in _walk(restored, note, lambda pair: store.append(pair.trace), steps):
+            store.seal(traces[0].step, [pair.trace for pair in pairs])
+            compared.add([pair for pair in pairs if not pair.new])
+            for trace in vanished(traces, pairs):
+                restored.recordings.leave_out(trace.trace_id, NO_TRACE)
 
 
 def _leave_out_failed(compared: Comparison, recordings: Recordings) -> None:
+    """Where a frozen replay needed a live call it did what it was asked to do."""
     for outcome in compared.failed():
-        recordings.leave_out(outcome.source_id, outcome.error)
+        if not outcome.stopped:
+            recordings.leave_out(outcome.source_id, outcome.error)
 
 
 def _choice(recordings: Recordings, config: Config, policy: str | None, source: Source) -> Choice:

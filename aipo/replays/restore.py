@@ -90,6 +90,13 @@ def prompt_overrides(config: Config, folder: Path) -> list[str]:
     return [f"{key}={json.dumps(str(file.resolve()))}" for key, file in found.items()]
 
 
+def unused_prompts(config: Config, folder: Path) -> list[str]:
+    """Files of a folder of prompts that the configuration does not use: maybe a slip of somebody's finger."""
+    used = {str(agent.prompt) for agent in config.agents.values()} | {str(config.graph.options.get("prompt"))}
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path.name for path in files if str(path.resolve()) not in used)
+
+
 def check_name(key: str, name: str, overrides: Sequence[str]) -> None:
     """Refuses to import what only a recorded configuration names.
 

@@ -1,6 +1,5 @@
 """The folder of a replay that runs no graph: an ordinary run folder, described by what its source says."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -11,9 +10,10 @@ from rich.console import Console
 
 from aipo.config import Config, dump
 from aipo.recordings import LeftOut, Recordings
-from aipo.replays.new_run import new_folder, origin, write_left_out
+from aipo.replays.new_run import manifest_of, new_folder, origin, write_left_out
 from aipo.run import RunFolder, taken, tokenizer_of, write_json, write_text, writing
 from aipo.text import visible
+from aipo.trace import Trace
 
 LEFT_OUT = 3
 """Exit code of a replay that had to leave something out."""
@@ -29,7 +29,8 @@ def begin_study(
         source: what is replayed.
         what: kind of replay, as the command calls it.
         out: default: beside the source's run, named after it and `what`.
-        made_of: for the manifest, besides what it says of the source.
+        made_of: for the manifest, besides what it says of the source; `model` stays what the source started from
+            unless it is given.
 
     Raises:
         RunError: it is not empty, lies in the source, or cannot be written.
@@ -39,7 +40,9 @@ def begin_study(
     folder = new_folder(out or default_out(run.path, what), recordings)
     own = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
     write_text(folder.config, dump(own))
-    write_json(folder.manifest, {**made_of, "replay_of": {"what": what, **origin(recordings)}})
+    model = manifest_of(run).get("model")
+    kept = {"model": model} if model else {}
+    write_json(folder.manifest, {**kept, **made_of, "replay_of": {"what": what, **origin(recordings)}})
     with writing("copying what the source was made of", folder.path):
         if run.graph.is_file():
             shutil.copyfile(run.graph, folder.graph)
@@ -67,9 +70,10 @@ def end_study(folder: RunFolder, left_out: Sequence[LeftOut], console: Console) 
     return LEFT_OUT if left_out else 0
 
 
-def manifest_of(run: RunFolder) -> dict[str, Any]:
-    """What the run was made of, as far as it says."""
-    return json.loads(run.manifest.read_text(encoding="utf-8")) if run.manifest.is_file() else {}
+def own_id(trace: Trace, run_id: str, group_id: str) -> str:
+    """The id of a stored trace under another run; several traces of one rollout stay apart by their policy."""
+    only = trace.trace_id == f"{trace.run_id}/{trace.group_id}/{trace.index}"
+    return f"{run_id}/{group_id}/{trace.index}{'' if only else f'/{trace.policy}'}"
 
 
 def default_out(run: Path, what: str) -> Path:

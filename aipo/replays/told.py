@@ -85,6 +85,12 @@ def print_flipped(flipped: Sequence[Outcome], console: Console) -> None:
         _say(console, f"... {len(flipped)} in all", "dim")
 
 
+def print_unused(prompts: Sequence[str], console: Console) -> None:
+    """Files of a folder of prompts that changed nothing."""
+    if prompts:
+        _say(console, f"--prompts: nothing uses {', '.join(prompts)}", "yellow")
+
+
 def print_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
     """What could not be used, and why."""
     for item in left_out[:_SHOWN]:

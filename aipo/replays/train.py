@@ -26,12 +26,12 @@ from aipo.method import credit_of, rows_of_step
 from aipo.progress import bars, stage
 from aipo.recordings import LeftOut, Recordings
 from aipo.replays.grid import combinations, name_of
-from aipo.replays.new_run import origin
+from aipo.replays.new_run import check_trainable, manifest_of, origin
 from aipo.replays.restore import recorded_config, recorded_tokenizer
-from aipo.replays.study import begin_study, end_study, manifest_of
+from aipo.replays.study import begin_study, end_study, own_id
 from aipo.replays.terminal import numbers
 from aipo.replays.weights import Weights, load_weights, start_of
-from aipo.run import RunFolder
+from aipo.run import RunFolder, alone
 from aipo.source import StoredSource
 from aipo.store import TraceStore
 from aipo.trace import Trace
@@ -87,7 +87,7 @@ class Library:
         return replace(
             trace,
             run_id=self.run_id,
-            trace_id=f"{self.run_id}/{group_id}/{trace.index}",
+            trace_id=own_id(trace, self.run_id, group_id),
             group_id=group_id,
             step=generation,
             parent_id=trace.trace_id,
@@ -116,17 +116,19 @@ def replay_train(
     if resume and out is None:
         raise ConfigError("--resume: got no --out, allowed the folder of the run that goes on")
     recordings = [Recordings(path=path, where=Filter(step=steps)) for path in (source, *also)]
-    if evaluate:
-        recorded_config(recordings[0], overrides)  # says what it would not import
+    for one in recordings:
+        check_trainable(one)
+    runs: dict[str, _Offline] = {}
+    for choice in combinations(grid):
+        words = [*overrides, *choice]
+        if evaluate:
+            recorded_config(recordings[0], words, live=True)  # says what it would not import
+        config = _config(recordings[0], words)
+        runs[name_of(choice)] = _Offline(config, recordings, epochs, _names_model(words), resume, evaluate)
     left_out: list[LeftOut] = []
     folders: dict[str, RunFolder] = {}
-    for choice in combinations(grid):
-        name = name_of(choice)
+    for name, run in runs.items():
         place = out / _file_name(name) if out and name else out
-        words = [*overrides, *choice]
-        run = _Offline(
-            _config(recordings[0], words), recordings, epochs, _names_model(words), resume, evaluate
-        )
         folders[name], missing = run.train(place, console)
         left_out += [one for one in missing if one not in left_out]
     console.print(table(folders))
@@ -148,6 +150,9 @@ class _Offline:
         first = self.recordings[0]
         start = start_of(first.run, self.config, named=self.model_is_named).checked(first.run)
         left_out: list[LeftOut] = []
+        if not any(one.steps() for one in self.recordings):
+            places = ", ".join(str(one.folder) for one in self.recordings)
+            raise RunError(f"--steps: got {first.where.step}, allowed steps of {places}")
         with bars(console) as progress:
             stage(progress, "policy")(1, 1, start.path)
             policy = load_weights(self.config, start, first)
@@ -168,11 +173,14 @@ class _Offline:
                     advance=policy.advance,
                 )
 
-            train_policy(config, folder, policy, make_source, stage(progress, "train"), resume=self.resume)
-            if self.evaluate:
-                engine = build_engine(config, build_graphs(config), policy, run_id=folder.path.name)
-                result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
-                console.print(exam_table(result))
+            with alone(folder.path):
+                train_policy(
+                    config, folder, policy, make_source, stage(progress, "train"), resume=self.resume
+                )
+                if self.evaluate:
+                    engine = build_engine(config, build_graphs(config), policy, run_id=folder.path.name)
+                    result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
+                    console.print(exam_table(result))
         return folder, left_out
 
     def _folder(
@@ -202,12 +210,27 @@ def table(folders: Mapping[str, RunFolder]) -> Table:
 
 
 def _config(first: Recordings, words: Sequence[str]) -> Config:
-    """The recorded configuration with a correction, and whatever `words` say."""
+    """The recorded configuration with a correction, reporting to nobody, and whatever `words` say.
+
+    Raises:
+        ConfigError: `train.steps` is among them, or they do not fit.
+        RunError: there is no configuration.
+    """
     file = first.run.config
     if not file.is_file():
         raise RunError(f"configuration of the traces in {first.folder}: got no {file}, allowed a run's")
-    corrected = load_config(str(file)).method.correction_cap is not None
-    return load_config(str(file), [*([] if corrected else [f"method.correction_cap={CAP}"]), *words])
+    recorded = load_config(str(file))
+    corrected = recorded.method.correction_cap is not None
+    # Whom a run reported to is for whoever replays it to say: the folder may be anybody's.
+    own = ["run.report_to=[]", *([] if corrected else [f"method.correction_cap={CAP}"])]
+    config = load_config(str(file), [*own, *words])
+    named = any(word.partition("=")[0] == "train.steps" for word in words)
+    if named or config.train.steps != recorded.train.steps:
+        raise ConfigError(
+            f"train.steps: got {config.train.steps}, allowed none: stored traces decide it, one generation for each "
+            "of their steps (--steps chooses among them, --epochs repeats them)"
+        )
+    return config
 
 
 def _fits(source: Recordings, first: Recordings, left_out: list[LeftOut]) -> bool:

@@ -9,7 +9,7 @@ from aipo.compose import build_policy
 from aipo.config import Config
 from aipo.errors import RunError, TraceError, one_of
 from aipo.recordings import Recordings
-from aipo.replays.study import manifest_of
+from aipo.replays.new_run import manifest_of
 from aipo.run import RunFolder
 
 if TYPE_CHECKING:

@@ -334,12 +334,34 @@ def test_a_graph_that_hides_the_end_of_a_frozen_replay_earns_no_reward() -> None
         {},
     )
     assert "chat model of agent: got 'verify', allowed ['knowledge']" in str(pair.trace.error)
+    assert pair.reuse.fork is not None
+    assert pair.reuse.fork.at == "call of verify"
+
+
+def test_a_graph_that_listens_where_it_did_not_takes_the_recorded_answer_up_to_the_request() -> None:
+    """Alone nothing stops at a request; with a grammar that does, the answer ends inside of the recording."""
+    said = "<consult:verify>2+2=4</consult>2+2=4<eos>"
+    trace = Room().record([said], mode=Mode.SOLO)
+    assert texts(trace)[1:] == [f"policy: {said}"]
+    listening = replace(trace, mode=Mode.ASSISTED)
+    prompt = Room().record(["x"]).segments[0]
+    listening = replace(listening, segments=(prompt, *trace.segments[1:]))
+    (pair,) = Room().replay(listening, live=ScriptedPolicy(TOKENIZER, lambda _: "live"), chats=True)
+    assert texts(pair.trace)[1:] == [
+        "policy: <consult:verify>2+2=4</consult>",
+        "agent: <feedback:verify>right</feedback>",
+        "policy: live<eos>",
+    ]
+    assert pair.reuse.fork is not None
+    assert pair.reuse.fork.at == "sampling"
+    assert (pair.reuse.turns, pair.reuse.live_turns, pair.reuse.live_calls) == (1, 1, 1)
+    assert pair.trace.fork_token == sum(map(len, pair.trace.segments[:2]))
 
 
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        (lambda t: _segment(t, 1, token_ids=t.segments[1].token_ids[::-1].copy()), "segment 2, role"),
+        (lambda t: _segment(t, 1, token_ids=t.segments[1].token_ids[::-1].copy()), "segment 1, token_ids"),
         (lambda t: _segment(t, 2, source="knowledge"), "segment 2, source"),
         (lambda t: replace(t, segments=t.segments[:-1]), "visit 4 (policy), outcome"),
         (lambda t: replace(t, consults=()), "consult 0"),

@@ -128,6 +128,26 @@ def test_anything_else_needs_a_live_call(context: str, changes: dict[str, Any], 
         ask(policy, after("prompt"))
 
 
+def test_a_recorded_answer_is_reused_up_to_the_stop_string_that_ends_it_now() -> None:
+    policy = ReplayPolicy(recorded(), TOKENIZER)
+    first = ask(policy, after("prompt"), stop="sk")
+    assert (TOKENIZER.decode(first.token_ids), first.finish, first.policy_version) == ("ask", "stop", 3)
+    assert first.logprobs.tolist() == [-0.5] * 3
+    assert first.entropies is not None
+    assert first.entropies.tolist() == [0.25] * 3
+    assert policy.reuse.fork is not None
+    assert policy.reuse.fork.detail == (
+        "turn 0 of 'run/g/0': a stop string ends the recorded answer after 3 of its 4 tokens now"
+    )
+    with pytest.raises(ReplayError, match="needs a live call here"):
+        ask(policy, after("prompt") + "ask!", stop="sk")
+    late = ReplayPolicy(recorded(), TOKENIZER)  # an answer that the end token ended
+    second = ask(late, after("prompt", "first", "reply"), stop="4")
+    assert (TOKENIZER.decode(second.token_ids), second.finish) == ("4", "stop")
+    with pytest.raises(ReplayError, match="ends where it would not end now"):
+        ask(ReplayPolicy(recorded(), TOKENIZER), after("prompt"), stop="sk", max_tokens=2)
+
+
 def test_the_live_policy_goes_on_for_good_and_with_the_seed_of_the_turn() -> None:
     live = Counting()
     policy = ReplayPolicy(recorded(), TOKENIZER, live)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_qwen2 import byte_tokenizer
 
-from aipo.policies.stops import completes, may_complete
+from aipo.policies.stops import completes, first_end, may_complete
 
 TOKENIZER = byte_tokenizer()
 
@@ -28,6 +28,7 @@ def test_the_first_token_that_completes_is_found_and_was_a_candidate(text: str, 
         for n in range(1, len(ids) + 1)
         if ids[n - 1] in candidates and completes((stop,), ids[:n], TOKENIZER)
     ]
+    assert first_end((stop,), ids, TOKENIZER) == next(iter(found), None)
     if stop not in text:
         assert not found
     else:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,19 @@ from replaykit import contents, recorded_run, traces
 from rich.console import Console
 
 from aipo.config import load_config
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, RunError
 from aipo.filters import Filter
 from aipo.policies import Completion
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.recordings import Recordings
+from aipo.replays import consult_run
 from aipo.replays.consult_run import LiveConsults, consults_against_group
-from aipo.replays.consults import Tally, against_group
-from aipo.replays.forks import Alone, Forks
+from aipo.replays.consults import AgentWorth, Tally, against_group, table
+from aipo.replays.forks import Alone, Forks, _until
 from aipo.replays.restore import restore
 from aipo.run import RunFolder
 from aipo.store import TraceStore
-from aipo.trace import Trace
+from aipo.trace import Mode, StopReason, Trace
 
 QUIET = Console(file=io.StringIO())
 
@@ -60,6 +62,41 @@ def test_a_consult_is_compared_with_those_of_its_group_that_did_not_ask() -> Non
     ]
 
 
+def test_rollouts_that_could_not_ask_are_no_comparison_unless_wanted() -> None:
+    asking, silent = (
+        replace(asked(i, 1.0 - i, *agents), mode=Mode.ASSISTED) for i, agents in ((0, ["verify"]), (1, []))
+    )
+    group = [asking, silent, asked(2, 0.5)]  # the last one is solo
+    (same,), (every,) = (
+        list(against_group(group, ["verify"], any_mode=any_mode)) for any_mode in (False, True)
+    )
+    assert (same.without, same.value) == ((0.0,), 1.0)
+    assert (every.without, every.value) == ((0.0, 0.5), 0.75)
+    tally = Tally(["verify"])
+    tally.add(group, [every])
+    assert [one.comparisons for one in tally.agents(seed=0)] == [2]
+
+
+def test_the_table_fits_a_terminal() -> None:
+    line = AgentWorth(
+        agent="knowledge",
+        consults=1000,
+        measured=999,
+        unanswered=1,
+        comparisons=12345,
+        reward=0.5,
+        without=0.25,
+        value=0.25,
+        interval=(0.125, 0.5),
+        helped=500,
+        hurt=100,
+    )
+    said = io.StringIO()
+    Console(file=said, width=80).print(table([line]))
+    cells = ["knowledge", "1000", "999", "12345", "0.500", "0.250", "+0.250", "[+0.12,", "+0.50]"]
+    assert said.getvalue().split()[-9:] == cells
+
+
 def test_what_cannot_be_compared_is_counted_and_not_guessed() -> None:
     traces = [
         asked(0, 1.0, "knowledge"),  # everybody asked
@@ -87,7 +124,7 @@ def test_against_the_group_on_the_command_line(run: RunFolder, tmp_path: Path) -
     """Assisted rollouts ask both agents and are right; solo ones are wrong."""
     before = contents(run.path)
     out = tmp_path / "out"
-    assert consults_against_group(run.path, where=Filter(), out=out, console=QUIET) == 0
+    assert consults_against_group(run.path, where=Filter(), any_mode=True, out=out, console=QUIET) == 0
     agents = json.loads((out / "consults.json").read_text())["agents"]
     assert [(a["agent"], a["consults"], a["measured"]) for a in agents] == [
         ("verify", 4, 4),
@@ -100,6 +137,8 @@ def test_against_the_group_on_the_command_line(run: RunFolder, tmp_path: Path) -
         lines = list(csv.DictReader(file))
     assert [(line["agent"], line["value"]) for line in lines[:2]] == [("knowledge", "1.0"), ("verify", "1.0")]
     assert contents(run.path) == before
+    facts = json.loads((out / "consults.json").read_text())["facts"]
+    assert facts["comparisons"] == "8, of 8 consults"
 
     few = tmp_path / "few"
     consults_against_group(run.path, where=Filter(step=(1, 1), agent="verify"), out=few, console=QUIET)
@@ -199,6 +238,10 @@ def test_live_forks_on_the_command_line(run: RunFolder, tmp_path: Path) -> None:
     assert not any(tag in text for tag in tags for text in forked)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["replay_of"]["what"] == "consults"
+    assert manifest["replay_of"]["trainable"] is False
+    assert (manifest["model"], manifest["live"]) == ("a model", str(run.model))
+    assert said["facts"]["weights"] == "model"
+    assert said["facts"]["other weights"].startswith("6 of 6 consults had been asked by other weights")
     assert contents(run.path) == before
 
 
@@ -213,3 +256,66 @@ def test_nothing_of_a_recorded_file_is_run(run: RunFolder, tmp_path: Path) -> No
     ):
         live.run(tmp_path / "out", QUIET)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "got"),
+    [("rollout.forbid_tags=[]", r"\[\]"), ("rollout.forbid_tags=['ask {agent}']", r"\['ask verify'")],
+)
+def test_a_policy_that_could_ask_again_is_not_alone(
+    run: RunFolder, tmp_path: Path, word: str, got: str
+) -> None:
+    live = LiveConsults(source=run.path, checkpoint="model", samples=1, limit=1, overrides=[word])
+    with pytest.raises(ConfigError, match=rf"rollout\.forbid_tags: got {got}.*the forks would ask again"):
+        live.run(tmp_path / "out", QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_fork_takes_no_folder(run: RunFolder, tmp_path: Path) -> None:
+    nobody = Filter(agent="nobody")
+    live = LiveConsults(source=run.path, where=nobody, checkpoint="model", samples=1, limit=1, overrides=[])
+    with pytest.raises(RunError, match="consults to fork: got none"):
+        live.run(tmp_path / "out", QUIET)
+    live = LiveConsults(source=run.path, checkpoint="nowhere", samples=1, limit=1, overrides=[])
+    with pytest.raises(RunError, match="--checkpoint: got 'nowhere'"):
+        live.run(tmp_path / "out", QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_weights_that_sampled_go_on_without_a_warning(run: RunFolder, tmp_path: Path) -> None:
+    out, said = tmp_path / "out", io.StringIO()
+    words = ["run.threads=1", f"policy.model={run.model}"]
+    live = LiveConsults(source=run.path, checkpoint="nearest", samples=1, limit=1, overrides=words)
+    assert live.run(out, Console(file=said, width=300)) == 0
+    assert "weights: start" in said.getvalue()
+    assert "other weights" not in said.getvalue()
+
+
+def test_a_fork_that_fails_is_left_out_by_name(run: RunFolder) -> None:
+    source = traces(run)[0]
+    forks = [
+        replace(source, trace_id="forks/0", index=0, reward=0.5, advantage=None),
+        replace(
+            source,
+            trace_id="forks/1",
+            index=1,
+            reward=None,
+            advantage=None,
+            stop_reason=StopReason.ERROR,
+            error="OSError: gone",
+        ),
+    ]
+    recordings = Recordings(path=run.path)
+    key = (source.trace_id, 0)
+    (worth,) = consult_run._worths([source], {key: forks}, load_config(str(run.config)), recordings)
+    assert worth.without == (0.5,)
+    assert [(one.what, one.reason) for one in recordings.left_out] == [("forks/1", "OSError: gone")]
+
+
+def test_a_fork_is_told_nothing_that_came_after_its_request(run: RunFolder) -> None:
+    """The rollout asked `knowledge`, then `verify`."""
+    source = traces(run)[0]
+    calls = [
+        [call.agent for visit in _until(source, number).visits for call in visit.calls] for number in (0, 1)
+    ]
+    assert calls == [[], ["knowledge"]]

@@ -11,8 +11,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from aipo.config import dump, load_config
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, RunError
 from aipo.replays import learning
+from aipo.replays.credit import Credit, credit_again
 from aipo.replays.grid import combinations, settings
 from aipo.replays.relearn import replay_credit
 from aipo.store import TraceStore
@@ -122,3 +123,17 @@ def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
     (left,) = json.loads((tmp_path / "again" / "left_out.json").read_text())
     assert left["what"].endswith("step-00001-00000.parquet")
     assert json.loads((tmp_path / "again" / "credit.json").read_text())[0]["changed"] == 0
+
+
+def test_steps_that_there_are_not_take_no_folder(run: Path, tmp_path: Path) -> None:
+    quiet = Console(file=io.StringIO())
+    with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
+        replay_credit(run, grid=(), overrides=(), steps=(900, None), out=tmp_path / "out", console=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_tokens_are_kept_of_a_step(run: Path) -> None:
+    (recorded,) = settings(str(run / "config.yaml"))
+    made, credited = credit_again(0, list(TraceStore(run / "traces").read()), recorded)
+    assert made.rollouts[0] == Credit("r/00000-000/0", "00000-000", "assisted", 1.0, 0.25)
+    assert [trace.advantage for trace in credited] == [one.advantage for one in made.rollouts]

@@ -3,19 +3,24 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import tiny_run
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
 from aipo.config import load_config
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, RunError
 from aipo.lesson import LessonStore
+from aipo.replays.relearn import renamed, replay_credit, replay_loss
+from aipo.replays.study import own_id
 from aipo.replays.train import replay_train
-from aipo.run import RunFolder
+from aipo.replays.weights import start_of
+from aipo.run import RunFolder, alone
 from aipo.store import TraceStore
 
 
@@ -135,7 +140,7 @@ def test_it_goes_on_from_its_last_checkpoint(trained: Path, tmp_path: Path) -> N
     code, _ = offline(trained, out, resume=True)
     assert code == 0
     assert losses(out) == losses(whole)
-    with pytest.raises(ConfigError, match=r"got \['train.learning_rate'\]"):
+    with pytest.raises(ConfigError, match=r"got train\.learning_rate: 1\.0, was 0\.01"):
         offline(trained, out, "train.learning_rate=1", resume=True)
 
 
@@ -152,3 +157,95 @@ def test_a_recorded_file_is_not_imported(trained: Path, tmp_path: Path) -> None:
     ):
         offline(run, tmp_path / "other", evaluate=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_recorded_agent_is_not_imported_to_evaluate_either(trained: Path, tmp_path: Path) -> None:
+    run, stranger = tmp_path / "run", tmp_path / "stranger.py"
+    shutil.copytree(trained, run)
+    stranger.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    text = (run / "config.yaml").read_text().replace("envs.miniature_agents:verify", f"{stranger}:verify")
+    (run / "config.yaml").write_text(text)
+    code = trained.parent / "code.py"
+    trusted = [f"graph.name={code}:helped", f"env.name={code}:Parity"]
+    with pytest.raises(ConfigError, match=r"agents\.verify\.model: got '.*stranger\.py:verify'"):
+        offline(run, tmp_path / "out", *trusted, evaluate=True)
+    grid = ["agents.verify.model=envs.miniature_agents:verify", "method.kl=0,0.1"]
+    with pytest.raises(ConfigError, match=r"env\.name: got"):  # what the grid names is named
+        offline(run, tmp_path / "out", trusted[0], grid=grid, evaluate=True)
+    assert not (tmp_path / "imported").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("word", ["train.steps=7", "train.steps=3"])
+def test_stored_traces_decide_how_many_steps_there_are(trained: Path, tmp_path: Path, word: str) -> None:
+    with pytest.raises(ConfigError, match=r"train\.steps: got \d, allowed none: stored traces decide it"):
+        offline(trained, tmp_path / "out", word)
+    assert not (tmp_path / "out").exists()
+
+
+def test_steps_that_there_are_not_take_no_folder(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
+        offline(trained, tmp_path / "out", steps=(900, None))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_is_reported_to_unless_named(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    text = (run / "config.yaml").read_text().replace("report_to: []", "report_to: [nobody_knows]")
+    (run / "config.yaml").write_text(text)
+    assert load_config(str(run / "config.yaml")).run.report_to
+    offline(run, tmp_path / "out", steps=(0, 0))
+    assert not load_config(str(tmp_path / "out" / "config.yaml")).run.report_to
+    with pytest.raises(Exception, match="nobody_knows"):
+        offline(run, tmp_path / "other", "run.report_to=[nobody_knows]", steps=(0, 0))
+
+
+def test_policies_of_one_rollout_stay_apart() -> None:
+    only = tiny.trace(tiny.prompt(2), tiny.policy(4), trace_id="r/g/0")
+    pair = [replace(only, trace_id=f"r/g/0/{name}", policy=name) for name in ("a", "b")]
+    assert [own_id(trace, "out", "h") for trace in (only, *pair)] == ["out/h/0", "out/h/0/a", "out/h/0/b"]
+    assert [trace.trace_id for trace in renamed([only, *pair], "out")] == [
+        "out/g/0",
+        "out/g/0/a",
+        "out/g/0/b",
+    ]
+
+
+def test_one_process_at_a_time(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    offline(trained, out, steps=(0, 0))
+    with alone(out), pytest.raises(RunError, match="which another process is writing"):
+        offline(trained, out, steps=(0, 0), resume=True)
+
+
+def test_a_replay_of_a_replay_starts_where_the_first_run_did(trained: Path, tmp_path: Path) -> None:
+    quiet = Console(file=io.StringIO())
+    words = ["method.negative_weight=1"]
+    replay_credit(trained, grid=(), overrides=words, steps=(0, 0), out=tmp_path / "credit", console=quiet)
+    config = load_config(str(tmp_path / "credit" / "config.yaml"), ["policy.model=somebody:else"])
+    assert start_of(RunFolder(tmp_path / "credit"), config).path == str(trained.parent / "start")
+
+
+def test_forks_are_not_learned_from(trained: Path, tmp_path: Path) -> None:
+    forks = tmp_path / "forks"
+    shutil.copytree(trained, forks)
+    made_of = json.loads((forks / "manifest.json").read_text())
+    said = made_of | {"replay_of": {"what": "consults", "trainable": False}}
+    (forks / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(RunError, match=r"traces to learn from: got .*forks, forks that went on"):
+        offline(forks, tmp_path / "out")
+    with pytest.raises(RunError, match="traces to learn from"):
+        offline(trained, tmp_path / "out", also=[forks])
+    with pytest.raises(RunError, match="traces to learn from"):
+        replay_loss(
+            forks,
+            checkpoint="start",
+            grid=(),
+            overrides=(),
+            steps=None,
+            out=tmp_path / "out",
+            gradients=False,
+            console=Console(file=io.StringIO()),
+        )
+    assert not (tmp_path / "out").exists()

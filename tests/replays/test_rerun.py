@@ -12,7 +12,7 @@ from replaykit import contents, recorded_run, traces
 from rich.console import Console
 
 import graphs
-from aipo.errors import ConfigError, RunError, TraceError
+from aipo.errors import AipoError, ConfigError, RunError, TraceError
 from aipo.replays.commands import sort_words
 from aipo.replays.rerun import Source, check_traces, replay_graph, score_traces
 from aipo.run import RunFolder
@@ -77,6 +77,25 @@ def test_a_check_names_what_diverged_and_what_was_left_out(run: RunFolder, tmp_p
     assert "left out: aipo/00000-000/1: stop reason: got deadline" in said
     assert "7 traces: 6 identical, 1 diverged" in said
     assert checked(tmp_path / "run", filters=["group=00000-000", "mode=solo"])[0] == 3
+
+
+def test_a_trace_that_no_longer_comes_is_named(run: RunFolder, tmp_path: Path) -> None:
+    """As if a second policy had been there, which the graph does not have any more."""
+    shutil.copytree(run.path, tmp_path / "run")
+    made = [t for t in traces(run) if t.step == 0]
+    theirs = tuple(replace(s, policy="helper") for s in made[1].segments)
+    made.append(replace(made[1], trace_id="aipo/00000-000/1/helper", policy="helper", segments=theirs))
+    folder = tmp_path / "run" / "traces"
+    (folder / "step-00000-00000.parquet").unlink()
+    with TraceStore(folder) as store:
+        store.seal(0, made)
+    code, said = checked(tmp_path / "run")
+    assert code == 1
+    assert "aipo/00000-000/1/helper: policy 'helper': no trace came out" in said
+    assert "9 traces: 8 identical, 1 diverged" in said
+    code, said = scored(RunFolder(tmp_path / "run"), tmp_path / "out")
+    assert code == 3
+    assert "left out: aipo/00000-000/1/helper: no trace came out" in said
 
 
 def test_a_check_says_which_files_are_others_now(run: RunFolder, tmp_path: Path) -> None:
@@ -175,6 +194,61 @@ def test_frozen_says_where_a_live_call_is_needed(run: RunFolder, tmp_path: Path,
     assert "4 need a live call" in said
     assert "a call of 'verify' in 'aipo/00000-000/0': messages: got" in said
     assert [t.reward for t in traces(RunFolder.open(tmp_path / "out"))] == [None, 0.0] * 4
+
+
+def test_a_frozen_replay_names_the_agent_that_nobody_configured(run: RunFolder, tmp_path: Path) -> None:
+    code, said = replayed(run, tmp_path / "out", "agents.verify.model=null", frozen=True)
+    assert code == 3
+    assert "8 traces: 4 as recorded, 4 left their recordings" in said
+    left_out = json.loads((tmp_path / "out" / "left_out.json").read_text())
+    assert [item["what"] for item in left_out] == [t.trace_id for t in traces(run) if t.consults]
+    assert "chat model of agent: got 'verify', allowed ['knowledge', 'reasoning']" in left_out[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "word", ["train.steps=3", "method.kl=0.1", "evaluate.settings=[solo]", "rollout.forbid_tags=['<x>']"]
+)
+def test_settings_that_would_change_nothing_are_refused(run: RunFolder, tmp_path: Path, word: str) -> None:
+    said = f"got '{word.partition('=')[0]}', which changes nothing here"
+    with pytest.raises(ConfigError, match=said):
+        checked(run.path, word)
+    with pytest.raises(ConfigError, match=said):
+        scored(run, tmp_path / "out", word)
+    with pytest.raises(ConfigError, match=said):
+        replayed(run, tmp_path / "out", word)
+
+
+def test_a_filter_that_means_nothing_takes_no_folder(run: RunFolder, tmp_path: Path) -> None:
+    none = {"filters": ["step=0", "group=nowhere"]}
+    with pytest.raises(RunError, match=r"with step=0\.\.0 group=nowhere, allowed one or more"):
+        checked(run.path, **none)
+    with pytest.raises(RunError, match="traces: got none"):
+        replayed(run, tmp_path / "out", frozen=True, **none)
+    with pytest.raises(RunError, match="traces: got none"):
+        score_traces(Source(path=run.path, filters=["step=9"]), out=tmp_path / "out", console=Console())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_that_cannot_be_built_leaves_nothing_behind(run: RunFolder, tmp_path: Path) -> None:
+    wrong = "graph.options.budgets=1"
+    with pytest.raises(AipoError, match="budgets"):
+        scored(run, tmp_path / "out", wrong)
+    with pytest.raises(AipoError, match="budgets"):
+        replayed(run, tmp_path / "out", wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_samples_in_a_frozen_replay(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--policy: got 'nearest' with --frozen"):
+        replay_graph(
+            Source(path=run.path), policy="nearest", frozen=True, out=tmp_path / "out", console=Console()
+        )
+
+
+def test_prompts_that_nothing_uses_are_named(run: RunFolder, tmp_path: Path, prompts: Path) -> None:
+    (prompts / "verfy.md").write_text("## x\n")
+    said = replayed(run, tmp_path / "out", prompts=prompts, frozen=True)[1]
+    assert "--prompts: nothing uses verfy.md\n" in said
 
 
 def test_a_graph_of_ones_own_is_replayed_when_it_is_named(run: RunFolder, tmp_path: Path) -> None:

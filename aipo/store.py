@@ -62,6 +62,7 @@ class TraceStore:
         self._decode = decode
         self._files = StepFiles(folder, process)
         self._journal: Journal | None = None
+        self._appended: dict[str, Stored] = {}
 
     def append(self, trace: Trace) -> None:
         """Writes one trace to the journal of its step.
@@ -70,7 +71,8 @@ class TraceStore:
             RunError: the step is sealed, or the disk is full or fails. What was written before stays readable.
             TraceError: the trace holds something that JSON cannot.
         """
-        line = to_line(self._with_texts(trace))
+        stored = self._with_texts(trace)
+        line = to_line(stored)
         path = self._journal_path(trace.step)
         if self._journal is not None and self._journal.path != path:
             self.close()
@@ -79,6 +81,7 @@ class TraceStore:
                 self._refuse_sealed(trace.step)
                 self._journal = Journal(path)
             self._journal.append(line)
+        self._appended[trace.trace_id] = stored
 
     def seal(self, step: int, traces: Sequence[Trace]) -> None:
         """Makes a step's traces, with what became known after they had finished, its Parquet file.
@@ -93,6 +96,7 @@ class TraceStore:
         self._files.publish(step, table, **_layout(table))
         with on_disk(f"sealing step {step}", self.folder):
             self._journal_path(step).unlink(missing_ok=True)
+        self._appended.clear()
 
     def begin(self, step: int) -> None:
         """Sets aside what an earlier attempt of this process left of `step` and of later steps.
@@ -101,6 +105,7 @@ class TraceStore:
             RunError: a file cannot be closed or moved.
         """
         self.close()
+        self._appended.clear()
         self._files.set_aside(step)
         with on_disk(f"setting aside steps from {step}", self.folder):
             for journal in _journals(self.folder):
@@ -160,6 +165,9 @@ class TraceStore:
     def _with_texts(self, trace: Trace) -> Stored:
         if self._decode is None:
             return Stored(trace, None)
+        known = self._appended.get(trace.trace_id)
+        if known is not None and known.trace.segments is trace.segments:  # what is sealed was appended before
+            return Stored(trace, known.texts)
         return Stored(trace, texts_of([s.token_ids for s in trace.segments], self._decode))
 
     def _refuse_sealed(self, step: int) -> None:

@@ -211,6 +211,23 @@ def test_texts_are_stored_with_the_traces(tmp_path: Path, trace: Trace):
     assert [s.texts for s in without.stored()] == [None]
 
 
+def test_a_trace_that_is_sealed_as_it_was_appended_is_decoded_once(tmp_path: Path, trace: Trace):
+    decoded: list[int] = []
+
+    def decode(ids: Any) -> str:
+        decoded.append(len(ids))
+        return TOKENIZER.decode(ids)
+
+    with TraceStore(tmp_path, decode=decode) as store:
+        store.append(trace)
+        once = len(decoded)
+        store.seal(0, [replace(trace, advantage=1.0)])
+        assert len(decoded) == once
+        store.seal(1, [replace(trace, step=1)])  # nothing was appended of this one
+        assert len(decoded) == 2 * once
+    assert [s.texts for s in store.stored()] == [("6x7=", "42<eos>")] * 2
+
+
 def test_the_folder_of_traces_is_found(tmp_path: Path, trace: Trace):
     filled(tmp_path / "run" / "traces", trace)
     assert (

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ from aipo.method import credit_of
 from aipo.metrics import kind_of
 from aipo.replays.grid import Setting
 from aipo.replays.page import COLOURS, Page, Section, write_page
-from aipo.replays.terminal import numbers
+from aipo.replays.terminal import known_mean, numbers
 from aipo.run import write_json, write_text
 from aipo.trace import Trace
 
@@ -111,7 +111,7 @@ def summary(made: Sequence[Advantages]) -> list[dict[str, Any]]:
             "groups": sum(a.groups for a in own),
             "zero_variance": sum(a.zero_variance for a in own) / max(sum(a.groups for a in own), 1),
             "active_share": fmean(a.active_share for a in own),
-            **{f"|A| {kind}": _mean(a.mean(kind) for a in own) for kind in KINDS},
+            **{f"|A| {kind}": known_mean(a.mean(kind) for a in own) for kind in KINDS},
             "changed": sum(a.changed for a in own),
             "largest": max(a.largest for a in own),
             "flipped": sum(a.flipped for a in own),
@@ -179,11 +179,6 @@ def _figures(made: Sequence[Advantages], names: Sequence[str]) -> list[str]:
                 chart(lines, title=f"mean |A|, {kind}", x_label="step", y_label="", y_range=(0.0, top))
             )
     return drawn
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def _text(value: object) -> str:

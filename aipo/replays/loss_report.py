@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from aipo.chart import Line, chart, nice_ticks
 from aipo.replays.bars import Bar, bars
 from aipo.replays.loss import Outcome
 from aipo.replays.page import COLOURS, Page, Section, write_page
-from aipo.replays.terminal import numbers
+from aipo.replays.terminal import known_mean, numbers
 from aipo.run import write_json, write_text
 
 _ROLES = ("policy", "agent", "distilled")
@@ -40,7 +39,7 @@ class Summary:
     def of(cls, setting: str, outcomes: Sequence[Outcome]) -> "Summary":
         own = [_flat(outcome) for outcome in outcomes if outcome.setting == setting]
         names = dict.fromkeys(name for values in own for name in values)
-        means = {name: _mean(values.get(name) for values in own) for name in names}
+        means = {name: known_mean(values.get(name) for values in own) for name in names}
         known = {name: value for name, value in means.items() if value is not None}
         # A part that a step does not have has no share of it.
         steps = sum("grad_norm" in values for values in own)
@@ -199,11 +198,6 @@ def _line(i: int, name: str, key: str, outcomes: Sequence[Outcome]) -> Line:
 
 def _letter(i: int) -> str:
     return chr(ord("A") + i % 26) + ("" if i < 26 else str(i // 26))
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _number(value: float | None) -> str:

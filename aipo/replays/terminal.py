@@ -1,6 +1,7 @@
 """Tables of numbers for the terminal: what a line is about gives way, its numbers do not."""
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 from rich import box
 from rich.table import Table
@@ -19,3 +20,9 @@ def numbers(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str
     for row in rows:
         shown.add_row(*(Text(visible(cell)) for cell in row))
     return shown
+
+
+def known_mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that there are; None if there is none."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -15,7 +15,7 @@ from langgraph.graph.state import CompiledStateGraph
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from aipo.agent import Agent, AgentSpec, check_agent, node_settings
-from aipo.config import AgentConfig, Config
+from aipo.config import Config
 from aipo.errors import ConfigError, LoadError
 from aipo.graph import ChatModel, check_graph
 from aipo.loading import Loaded, fingerprint, load
@@ -23,6 +23,7 @@ from aipo.policies import Sampling
 from aipo.progress import Note
 from aipo.prompt import Prompt, loaded_prompts
 from aipo.rollout import RolloutEngine
+from aipo.sections import AgentConfig
 from aipo.task import Env
 
 if TYPE_CHECKING:

@@ -95,6 +95,7 @@ class RolloutContext:
             stop=stop,
             forbidden_ids=self.forbidden_ids,
             seed=derive_seed(self.seed, policy, turn),
+            session=self.seed,
         )
         piece = segment(
             Role.POLICY,

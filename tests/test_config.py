@@ -114,10 +114,10 @@ def test_choices_are_those_that_the_code_has() -> None:
     from typing import get_args
 
     from aipo.coefficients import COEFFICIENTS, NEGATIVES
-    from aipo.config import MethodConfig
     from aipo.credit import CREDITS
     from aipo.loss import OBJECTIVES
     from aipo.plan import PLANS
+    from aipo.sections import MethodConfig
 
     for field, names in {
         "plan": PLANS,

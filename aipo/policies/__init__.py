@@ -86,9 +86,14 @@ class Policy(Protocol):
         stop: tuple[str, ...] = (),
         forbidden_ids: tuple[int, ...] = (),
         seed: int = 0,
+        session: int = 0,
     ) -> Completion:
         """Continues `token_ids`. The same arguments and weights give the same continuation, however
         requests are batched. Cancelling the coroutine frees its place in the batch.
+
+        Args:
+            session: the rollout that asks. Where there are several servers, all of its requests go to one, which
+                still has its context in the cache; it changes nothing else.
 
         Raises:
             PolicyError: the model failed, or gave a NaN log-probability.

@@ -84,6 +84,7 @@ class LocalPolicy:
         stop: tuple[str, ...] = (),
         forbidden_ids: tuple[int, ...] = (),
         seed: int = 0,
+        session: int = 0,
     ) -> Completion:
         """See `aipo.policies.Policy.sample`. A context may not grow beyond the model's positions: the
         continuation then ends with `length`.

@@ -89,6 +89,7 @@ class ReplayPolicy:
         stop: tuple[str, ...] = (),
         forbidden_ids: tuple[int, ...] = (),
         seed: int = 0,
+        session: int = 0,
     ) -> Completion:
         """See `aipo.policies.Policy.sample`.
 
@@ -124,6 +125,7 @@ class ReplayPolicy:
             stop=stop,
             forbidden_ids=forbidden_ids,
             seed=seed,
+            session=session,
         )
         # Versions never fall within a trace, whatever weights somebody goes on with.
         return Completion(

@@ -94,8 +94,9 @@ class ScriptedPolicy:
         stop: tuple[str, ...] = (),
         forbidden_ids: tuple[int, ...] = (),
         seed: int = 0,
+        session: int = 0,
     ) -> Completion:
-        """See `aipo.policies.Policy.sample`; temperature and seed change nothing.
+        """See `aipo.policies.Policy.sample`; temperature, seed and session change nothing.
 
         Raises:
             PolicyError: no context, no room, the script has run out, or it writes a forbidden token.

@@ -56,6 +56,7 @@ class Alone:
         stop: tuple[str, ...] = (),
         forbidden_ids: tuple[int, ...] = (),
         seed: int = 0,
+        session: int = 0,
     ) -> Completion:
         """See `aipo.policies.Policy.sample`.
 
@@ -71,6 +72,7 @@ class Alone:
             stop=stop,
             forbidden_ids=tuple(sorted({*forbidden_ids, *self._forbidden})),
             seed=seed,
+            session=session,
         )
         return done if head is None or not len(said) else _joined(head, done)
 

@@ -1,0 +1,156 @@
+"""The sections of the configuration: frozen groups of settings, one line of text per field."""
+
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no other keys than its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RunConfig(Section):
+    out: Path = Field(Path("runs/aipo"), description="folder of this run; must not hold another run")
+    seed: int = Field(0, ge=0, description="seeds everything that is not given a seed of its own")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; default: torch decides")
+    report_to: tuple[str, ...] = Field((), description="trackers of transformers' Trainer (wandb, ...)")
+
+
+class EnvConfig(Section):
+    name: str = Field("envs.miniature:Miniature", description="environment, 'module:class'")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
+    mixture: dict[str, float] = Field(
+        {"easy_train": 0.5, "hard": 0.5}, description="share of each training split"
+    )
+
+
+class PolicyConfig(Section):
+    model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
+    options: dict[str, Any] = Field({}, description="keyword arguments of that function")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda where there is one")
+    max_batch: Count = Field(256, description="most rollouts that are decoded at once")
+
+
+class GraphConfig(Section):
+    name: str = Field("graphs.consult:consult", description="'module:function' or 'file.py:function'")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the graph's function")
+
+
+class AgentConfig(Section):
+    graph: str = Field(..., description="sub-graph, 'module:function' or 'file.py:function'")
+    prompt: Path | None = Field(None, description="default: prompts/NAME.md beside the graph's file")
+    model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
+    secrets: dict[str, str] = Field({}, description="keyword argument: NAME of an environment variable")
+    budget: Count = Field(3, description="most consults of this agent in one rollout")
+    max_tokens: Count = Field(256, description="most tokens of one reply, in the policy's tokenizer")
+    timeout: Positive = Field(30.0, description="seconds for one attempt of one step")
+    deadline: Positive = Field(60.0, description="seconds for one consult, retries included")
+    attempts: Count = Field(3, description="attempts of one step; only transient errors are tried again")
+    cache: bool = Field(False, description="reuse replies; refused unless options.temperature is 0")
+
+
+class RolloutConfig(Section):
+    temperature: Positive = Field(1.0, description="sampling temperature; there is no top-p or top-k")
+    max_tokens: Count = Field(256, description="most tokens after the prompt, agents' included")
+    deadline: Positive = Field(300.0, description="seconds for one rollout")
+    concurrency: Count = Field(256, description="rollouts in flight")
+    reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
+    forbid_tags: tuple[str, ...] = Field(
+        ("<consult:{agent}>", "<feedback:{agent}>"),
+        description="tags, for every agent, that a rollout with forbidden tags cannot write; as in the graph's grammar",
+    )
+
+    @model_validator(mode="after")
+    def _tags_name_the_agent(self) -> Self:
+        for tag in self.forbid_tags:
+            fields = {name for _, name, _, _ in Formatter().parse(tag) if name is not None}
+            if fields - {"agent"}:
+                raise ValueError(f"forbid_tags: got {tag!r}, allowed no other field than {{agent}}")
+        return self
+
+
+class MethodConfig(Section):
+    plan: Literal["independent"] = Field("independent", description="which rollouts make up a group")
+    assist_share: Share = Field(0.5, description="share of a group's rollouts that have agents")
+    forbid_share: Share = Field(0.0, description="share of its solo rollouts with the consult tags masked")
+    credit: Literal["group"] = Field("group", description="how rewards become advantages")
+    scale_by_std: bool = Field(True, description="divide by the group's standard deviation")
+    per_mode_baseline: bool = Field(False, description="assisted and solo rollouts have a mean each")
+    negative_weight: Annotated[float, Field(ge=0.0)] = Field(1.0, description="factor on negative advantages")
+    scale_by_active: bool = Field(True, description="learning rate x share of rollouts with an advantage")
+    coefficient: Literal["mask", "pi", "floor", "constant"] = Field(
+        "constant", description="what an agent's token is worth to the policy gradient"
+    )
+    coefficient_value: float | None = Field(
+        None, description="c of `floor` (default 0.3) or `constant` (default 1)"
+    )
+    coefficient_clip: tuple[float | None, float | None] = Field((None, None), description="bounds of it")
+    negative: Literal["zero", "pi", "same"] = Field("zero", description="coefficient where advantage < 0")
+    distil: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
+    )
+    distil_forbid: bool = Field(
+        True, description="train distilled rows with the tags masked; else they also teach not to ask"
+    )
+    objective: Literal["grpo", "dapo", "dr_grpo"] = Field("dapo", description="loss on policy tokens")
+    clip_low: Positive = Field(0.2, description="policy ratio is clipped below 1 - clip_low")
+    clip_high: Positive = Field(0.28, description="policy ratio is clipped above 1 + clip_high")
+    kl: Annotated[float, Field(ge=0.0)] = Field(0.0, description="weight of the KL to the first policy")
+    correction_cap: Positive | None = Field(
+        None, description="truncates the sampler-to-trainer importance weight; None = no correction"
+    )
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> Self:
+        if self.coefficient_value is not None and self.coefficient in ("mask", "pi"):
+            raise ValueError(f"coefficient_value is for floor and constant, got {self.coefficient!r}")
+        low, high = self.coefficient_clip
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"coefficient_clip: got {low:g} above {high:g}, allowed low <= high")
+        return self
+
+
+class TrainConfig(Section):
+    steps: Count = Field(120, description="generation steps")
+    tasks_per_step: Count = Field(16, description="groups per generation step")
+    group_size: Annotated[int, Field(ge=2)] = Field(8, description="rollouts of one task")
+    minibatches: Count = Field(2, description="optimiser steps per generation step")
+    gradient_accumulation: Count = Field(1, description="micro-batches per optimiser step")
+    learning_rate: Positive = Field(1e-6, description="peak learning rate of AdamW")
+    warmup: Share = Field(0.0, description="share of the steps with a rising learning rate")
+    decay: Share = Field(0.0, description="share of the steps, at the end, with a falling learning rate")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="AdamW's weight decay")
+    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
+    save_every: int | None = Field(20, ge=1, description="generation steps between checkpoints; null = none")
+    lessons: bool = Field(True, description="keep what the loss did with each token, for the viewer")
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.warmup + self.decay > 1:
+            raise ValueError(f"warmup + decay: got {self.warmup + self.decay:g}, allowed at most 1")
+        return self
+
+
+class EvaluateConfig(Section):
+    splits: tuple[str, ...] = Field(("heldout",), description="splits that are evaluated")
+    samples: Count = Field(8, description="rollouts per task")
+    ks: tuple[Count, ...] = Field((1, 8), description="k of pass@k")
+    settings: tuple[Literal["solo", "forbid", "assisted"], ...] = Field(
+        ("solo", "forbid", "assisted"), description="solo; solo with consult tags forbidden; with agents"
+    )
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Self:
+        if self.ks and max(self.ks) > self.samples:
+            raise ValueError(f"ks: got {max(self.ks)}, allowed at most samples={self.samples}")
+        return self

@@ -11,7 +11,6 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from aipo.errors import ConfigError, one_of
 from aipo.graph import ChatModel, RolloutContext, check_graph
+from aipo.loop import LOOP
 from aipo.plan import RolloutSpec
 from aipo.policies import Policy, Sampling
 from aipo.record import Ending, Record
@@ -96,25 +96,7 @@ class RolloutEngine:
 
     def run_sync(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
         """`run`, for code that is not async. Ctrl-C hands over what is in flight, then interrupts."""
-        main: list[asyncio.Task[Any]] = []
-
-        async def run() -> list[Trace]:
-            main.extend(task for task in [asyncio.current_task()] if task)
-            return await self.run(specs, on_trace)
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(run())
-        # The cell of a notebook runs inside a loop, which cannot run another one: ours gets a thread.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            traces = pool.submit(asyncio.run, run())
-            try:
-                return traces.result()
-            except KeyboardInterrupt:
-                for task in main:
-                    task.get_loop().call_soon_threadsafe(task.cancel)
-                raise
+        return LOOP.run(self.run(specs, on_trace))
 
     async def run(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
         """Runs every spec, at most `concurrency` at a time.

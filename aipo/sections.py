@@ -32,12 +32,33 @@ class EnvConfig(Section):
     )
 
 
+class VLLMConfig(Section):
+    servers: tuple[str, ...] = Field(("http://127.0.0.1:8000",), description="addresses, without /v1")
+    model: str | None = Field(None, description="served name; default: what the first server serves")
+    secret: str | None = Field(None, description="NAME of an environment variable with the servers' key")
+    requests: Count = Field(256, description="most requests in flight at one server")
+    deadline: Positive = Field(600.0, description="seconds for one request, waiting and retries included")
+    attempts: Count = Field(5, description="attempts of one request while its server lives")
+    seeded: bool = Field(True, description="send each request's seed; costs a generator per request on GPUs")
+    sync: Literal["disk", "nccl"] = Field("disk", description="how weights reach the servers")
+    folder: Path | None = Field(
+        None,
+        description="where `disk` leaves weights; both sides see it. Default: weights/ in the run folder",
+    )
+    tolerance: Positive | None = Field(
+        None,
+        description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 for float32, else 0.1",
+    )
+
+
 class PolicyConfig(Section):
+    engine: Literal["local", "vllm"] = Field("local", description="what samples: this process, or servers")
     model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
     device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda where there is one")
-    max_batch: Count = Field(256, description="most rollouts that are decoded at once")
+    max_batch: Count = Field(256, description="local: most rollouts that are decoded at once")
+    vllm: VLLMConfig = VLLMConfig()  # pyright: ignore[reportCallIssue]
 
 
 class GraphConfig(Section):

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from aipo.errors import ConfigError
 from aipo.loading import fingerprint
 from aipo.run import disk
 from envs import miniature
@@ -42,6 +43,9 @@ TAGS = (
 STEPS = 1700
 BATCH = 32
 PEAK_LR = 3e-3
+# Attention heads, and those of keys and values, by their size. vLLM's CPU build has kernels for 32, not for 12.
+HEADS = {12: (8, 4), 32: (3, 3)}
+HEAD_DIM = 12
 WARMUP = 50
 # Rows of a pool are sorted by length, so that little of a batch is padding.
 POOL = 16
@@ -171,15 +175,22 @@ def _consult(agent: str, request: str, reply: str) -> list[Piece]:
     ]
 
 
-def network(vocab_size: int) -> Qwen2ForCausalLM:
-    """Qwen2 with 2 layers of width 96, random weights from torch's current seed."""
+def network(vocab_size: int, head_dim: int = HEAD_DIM) -> Qwen2ForCausalLM:
+    """Qwen2 with 2 layers of width 96, random weights from torch's current seed.
+
+    Raises:
+        ConfigError: another size of the attention heads than those of `HEADS`.
+    """
+    if head_dim not in HEADS:
+        raise ConfigError(f"head_dim of the miniature's policy: got {head_dim}, allowed {sorted(HEADS)}")
+    heads, key_value_heads = HEADS[head_dim]
     config = Qwen2Config(
         vocab_size=vocab_size,
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=2,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
         max_position_embeddings=256,
         tie_word_embeddings=False,  # a tied matrix cannot be reloaded into every server
         bos_token_id=None,
@@ -194,30 +205,37 @@ def network(vocab_size: int) -> Qwen2ForCausalLM:
 
 
 def cold_start(
-    *, seed: int = 0, steps: int = STEPS, cache: Path | None = None, progress: Progress | None = None
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    head_dim: int = HEAD_DIM,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """The policy before any reinforcement learning, as a `from_pretrained` folder.
 
-    Built once for each seed, number of steps and version of these files, and kept.
+    Built once for each seed, number of steps, size of heads and version of these files, and kept.
 
     Args:
         seed: draws the table, the demonstrations and the first weights.
         steps: optimiser steps.
+        head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
         cache: where such folders are kept; default: `aipo` in the user's cache folder.
         progress: called with the step, the number of steps and the loss.
 
     Raises:
         RunError: the disk is full or broken.
+        ConfigError: no such size of heads.
     """
     version = fingerprint(Path(__file__)) + fingerprint(Path(miniature.__file__))
-    name = f"miniature-{seed}-{steps}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+    name = f"miniature-{seed}-{steps}-{head_dim}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
     folder = (cache or _cache()) / name
     if folder.is_dir():
         return folder
     env, words = Miniature(seed), tokenizer()
     with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
         torch.manual_seed(seed)
-        model = network(len(words))
+        model = network(len(words), head_dim)
     rows = _rows(
         Demonstrator(env.facts, reserved(env)), words, steps * BATCH, random.Random(f"cold start {seed}")
     )

@@ -1,0 +1,43 @@
+"""Calling what the configuration names, with the options that it gives."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from aipo.errors import ConfigError
+from aipo.loading import Loaded
+
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: Any) -> Any:
+    """Calls what was loaded; gives it those of `offered` that it takes and `options` leaves out.
+
+    Raises:
+        ConfigError: options that it does not take, or not so; `where` says whose they are.
+    """
+    parameters = inspect.signature(loaded.function).parameters
+    keywords = {k: v for k, v in offered.items() if k in parameters} | dict(options)
+    required = {k for k, p in parameters.items() if p.default is p.empty and p.kind not in _STARRED}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = sorted(set(keywords) - set(parameters)) if not open_ended else []
+    if unknown:
+        raise ConfigError(f"{where}: got {unknown}, allowed {sorted(parameters)}")
+    # One that is open-ended may know an argument by another name.
+    missing = sorted(required - set(keywords)) if not open_ended else []
+    if missing:
+        raise ConfigError(f"{where}: got no {missing}, allowed a value for each of {sorted(required)}")
+    try:
+        if inspect.isclass(loaded.function):
+            return loaded.function(**keywords)
+        checked: Any = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(loaded.function)
+        return checked(**keywords)
+    except ValidationError as error:
+        # Neither pydantic's text nor its error as a cause: both show values, and secrets are among them.
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise ConfigError(f"{where}: {wrong}") from None

@@ -1,0 +1,44 @@
+"""An agent's chat model, as the configuration names it."""
+
+import inspect
+import os
+import re
+from typing import Any
+
+from aipo.calling import call
+from aipo.errors import ConfigError, LoadError
+from aipo.graph import ChatModel
+from aipo.loading import load
+from aipo.sections import AgentConfig
+
+_SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
+
+
+def build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
+    if config.model is None:
+        return None
+    secrets = {key: os.environ.get(variable) for key, variable in config.secrets.items()}
+    unset = [config.secrets[key] for key, value in secrets.items() if value is None]
+    if unset:
+        raise LoadError(
+            f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
+        )
+    where = f"agents.{name}.options of {config.model}"
+    if "max_retries" in config.options:
+        raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
+    # Options are written to the run folder and to every trace.
+    if open_secrets := sorted(filter(_SECRET.search, config.options)):
+        raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
+    loaded = load(config.model)
+    # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
+    offered = {"max_retries": 0} if inspect.isclass(loaded.function) else {"seed": seed}
+    model = call(loaded, {**config.options, **secrets}, where, **offered)
+    label, settings = chat_identity(config)
+    return ChatModel(model=model, name=label, settings=settings)
+
+
+def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:
+    """Name and settings of an agent's chat model, as calls record them."""
+    label = str(config.options.get("model", config.model))
+    # The class too: a cached reply of one provider is not another's, though the model's name be the same.
+    return label, {"class": config.model, **config.options}

@@ -1,0 +1,61 @@
+"""The event loop of this process: one, kept open, so that connections to servers live from step to step."""
+
+import asyncio
+import atexit
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Loop:
+    """Runs coroutines for code that is not async, one after another, always on the same event loop.
+
+    Threads take turns. Ctrl-C in the main thread cancels the coroutine, lets it clean up, and interrupts.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._runner: asyncio.Runner | None = None
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """The result of `work`, or what it raises."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._run(work)
+        # The cell of a notebook runs inside a loop, which cannot run another one: ours gets a thread.
+        main: list[asyncio.Task[Any]] = []
+
+        async def watched() -> _T:
+            main.extend(task for task in [asyncio.current_task()] if task)
+            return await work
+
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            result = pool.submit(self._run, watched())
+            try:
+                return result.result()
+            except KeyboardInterrupt:
+                for task in main:
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+                raise
+
+    def close(self) -> None:
+        """Ends the loop; the next `run` opens another one."""
+        with self._turn:
+            runner, self._runner = self._runner, None
+            if runner is not None:
+                runner.close()
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        with self._turn:
+            if self._runner is None:
+                # With a factory of its own it does not become the thread's loop, which is somebody else's.
+                self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            return self._runner.run(work)
+
+
+LOOP = Loop()
+atexit.register(LOOP.close)

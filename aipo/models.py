@@ -1,0 +1,155 @@
+"""The policy, as the configuration names it: its weights, its network, its tokenizer and what samples."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aipo.calling import call
+from aipo.config import Config
+from aipo.errors import ConfigError, LoadError
+from aipo.loading import load
+from aipo.policies import Policy
+from aipo.progress import Note
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from aipo.policies.local import LocalPolicy
+    from aipo.policies.tokenizer import HFTokenizer
+
+
+def build_model(config: Config, note: Note) -> Path | str:
+    """Folder or hub name of the policy's weights; runs the function that makes them if one is named."""
+    name = config.policy.model
+    model: Path | str = name
+    if ":" in name:
+        _quiet()
+
+        def follow(step: int, steps: int, loss: float) -> None:
+            note(step, steps, f"loss {loss:.3f}")
+
+        offered = {"seed": config.run.seed, "progress": follow}
+        model = call(load(name), config.policy.options, f"policy.options of {name}", **offered)
+    note(1, 1, str(model))
+    return model
+
+
+def build_network(config: Config, model: Path | str, *, device: str | None = None) -> "PreTrainedModel":
+    """The policy's network, in this process: what is trained.
+
+    Args:
+        device: instead of the configured one.
+
+    Raises:
+        LoadError: there is no model at `model`.
+    """
+    # Heavy: `aipo graph` composes without a policy and must not wait for torch.
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    _quiet()
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
+    device = device or config.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with _loading(model):
+        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.policy.dtype))
+    network.to(device)
+    return network
+
+
+def build_tokenizer(model: Path | str) -> "HFTokenizer":
+    """The policy's tokenizer.
+
+    Raises:
+        LoadError: there is none at `model`, or it cannot be used.
+    """
+    from transformers import AutoTokenizer
+
+    from aipo.policies.tokenizer import HFTokenizer
+
+    with _loading(model):
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    return HFTokenizer(tokenizer)
+
+
+def build_policy(config: Config, network: "PreTrainedModel", tokenizer: "HFTokenizer") -> Policy:
+    """What samples: the network itself, or servers that are to have its weights (`aipo.policies.push`)."""
+    if config.policy.engine == "vllm":
+        return _on_servers(config, int(network.config.get_text_config(decoder=True).vocab_size), tokenizer)
+    from aipo.policies.local import LocalPolicy
+
+    return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
+
+
+def build_local(config: Config, model: Path | str) -> "LocalPolicy":
+    """The weights at `model` as a policy of this process, whatever engine is configured.
+
+    Raises:
+        LoadError: there is no model at `model`, or it cannot be sampled from.
+    """
+    from aipo.policies.local import LocalPolicy
+
+    network, tokenizer = build_network(config, model), build_tokenizer(model)
+    return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
+
+
+def _on_servers(config: Config, vocabulary: int, tokenizer: "HFTokenizer") -> Policy:
+    from aipo.policies.servers import ServerPool
+    from aipo.policies.vllm import VLLMPolicy
+
+    vllm = config.policy.vllm
+    pool = ServerPool(
+        vllm.servers,
+        key=_secret(vllm.secret),
+        requests=vllm.requests,
+        deadline=vllm.deadline,
+        attempts=vllm.attempts,
+    )
+    return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, model=vllm.model, seeded=vllm.seeded)
+
+
+def _secret(variable: str | None) -> str | None:
+    if variable is not None and variable not in os.environ:
+        raise LoadError(
+            f"policy.vllm.secret: got no environment variable {variable!r}, allowed one that is set"
+        )
+    return os.environ[variable] if variable is not None else None
+
+
+@contextmanager
+def _loading(model: Path | str) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise LoadError(
+            f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model: {error}"
+        ) from error
+
+
+def forbidden_ids(config: Config, policy: Policy) -> tuple[int, ...]:
+    """Ids of the tags that a rollout with forbidden tags cannot write.
+
+    Raises:
+        ConfigError: such rollouts are asked for, and a tag is not one token.
+    """
+    tags = [tag.format(agent=name) for tag in config.rollout.forbid_tags for name in config.agents]
+    ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
+    broken = [tag for tag, token_id in ids.items() if token_id is None]
+    method = config.method
+    wanted = method.forbid_share > 0 or method.distil > 0 or "forbid" in config.evaluate.settings
+    if broken and wanted:
+        raise ConfigError(
+            f"rollout.forbid_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
+            "one token (add them to the tokenizer, or set rollout.forbid_tags; or do without: method.forbid_share=0, "
+            "method.distil=0, no `forbid` in evaluate.settings)"
+        )
+    return tuple(sorted(i for i in ids.values() if i is not None))
+
+
+def _quiet() -> None:
+    """transformers shows bars of its own for what takes a millisecond here."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

@@ -1,0 +1,113 @@
+"""What goes over the wire to vLLM's /v1/completions, and what comes back: bytes and nothing else.
+
+Token ids go in and token ids come out; no text is ever encoded again. Every sampling setting is spelled
+out, since a server may have defaults of its own (a model's generation_config.json).
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from aipo.errors import PolicyError
+
+# The largest bias that the API takes. e^-100 is no probability that float32 could tell from 0.
+FORBIDDEN = -100.0
+
+
+class Answer(NamedTuple):
+    """One continuation as the server gave it; ids and log-probs have shape (T,)."""
+
+    token_ids: npt.NDArray[np.int32]
+    logprobs: npt.NDArray[np.float32]
+    finish: Literal["stop", "eos", "length"]
+
+
+def request_body(
+    model: str,
+    token_ids: npt.NDArray[np.int32],
+    *,
+    max_tokens: int,
+    temperature: float,
+    stop: tuple[str, ...],
+    forbidden_ids: tuple[int, ...],
+    seed: int | None,
+) -> bytes:
+    """The request that continues `token_ids`."""
+    body: dict[str, Any] = {
+        "model": model,
+        "prompt": np.ascontiguousarray(token_ids, np.int32),
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "n": 1,
+        "stream": False,
+        "logprobs": 0,
+        "return_token_ids": True,
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
+        "include_stop_str_in_output": True,
+        "stop": list(stop),
+    }
+    if seed is not None:
+        body["seed"] = seed
+    if forbidden_ids:
+        body["logit_bias"] = {str(i): FORBIDDEN for i in forbidden_ids}
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def answer_of(
+    body: bytes, *, token_ids: npt.NDArray[np.int32], max_tokens: int, vocabulary: int, where: str
+) -> Answer:
+    """Reads an answer, and refuses one that could not be trained on.
+
+    Args:
+        token_ids: the context that was sent; where the server repeats it, it has to be the same.
+        vocabulary: ids are below it.
+
+    Raises:
+        PolicyError: not such JSON, another context, no or too many tokens, ids out of the vocabulary, or not
+            one finite log-probability for each.
+    """
+    try:
+        raw = orjson.loads(body)
+        (choice,) = raw["choices"]
+        ids = np.array(choice["token_ids"], np.int32)
+        said = choice["logprobs"]["token_logprobs"]
+        logprobs = np.array(said, np.float32)
+        reason, stopped = choice["finish_reason"], choice.get("stop_reason")
+        echoed = choice.get("prompt_token_ids")
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise PolicyError(
+            f"answer of {where}: got {body[:200]!r} ({type(error).__name__}: {error}), allowed a completion with "
+            "token ids and log-probs (vLLM 0.22 or newer, return_token_ids)"
+        ) from error
+    if echoed is not None and not np.array_equal(echoed, token_ids):
+        raise PolicyError(
+            f"context that {where} saw: got {len(echoed)} ids, allowed the {len(token_ids)} that were sent"
+        )
+    if not 1 <= len(ids) <= max_tokens:
+        raise PolicyError(f"tokens from {where}: got {len(ids)}, allowed 1 to {max_tokens}")
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        raise PolicyError(f"token ids from {where}: got {ids.max()}, allowed 0 to {vocabulary - 1}")
+    if logprobs.shape != ids.shape or not np.isfinite(logprobs).all():
+        bad = "not finite ones" if logprobs.shape == ids.shape else f"{len(logprobs)}"
+        raise PolicyError(
+            f"log-probabilities from {where}: got {bad} for {len(ids)} tokens, allowed one finite number for each"
+        )
+    return Answer(ids, logprobs, _finish(reason, stopped, where))
+
+
+def _finish(reason: object, stopped: object, where: str) -> Literal["stop", "eos", "length"]:
+    """A stop string is named by its text; an end token by nothing or, if it is not the usual one, by its id."""
+    if reason == "length":
+        return "length"
+    if reason == "stop":
+        return "stop" if isinstance(stopped, str) else "eos"
+    raise PolicyError(f"finish_reason from {where}: got {reason!r}, allowed stop, length")

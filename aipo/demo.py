@@ -16,12 +16,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aipo.compose import build_model
 from aipo.config import Config, load_config, presets
 from aipo.errors import ConfigError, RunError
 from aipo.exam import cell
 from aipo.figures import SETTINGS, Arm
 from aipo.jobs import Job, run_jobs
+from aipo.models import build_model
 from aipo.progress import Note, bars, stage
 from aipo.run import RunFolder, taken, write_json, writing
 

@@ -10,13 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aipo.compose import build_engine, build_graphs, build_model, build_policy
+from aipo.compose import build_engine, build_graphs
 from aipo.config import Config, load_config
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate import evaluate
+from aipo.models import build_model, build_network, build_tokenizer
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
 from aipo.run import RunFolder, keep_tokenizer, write_json, writing
+from aipo.sampler import open_sampler
 from aipo.store import TraceStore
 from aipo.trace import Mode, Trace
 
@@ -79,11 +81,17 @@ def evaluate_policy(
     config: Config, model: Path | str, folder: RunFolder, name: str, note: Note
 ) -> dict[str, dict[str, Any]]:
     """Loads `model` and evaluates it; see `evaluate_with`."""
-    policy = build_policy(config, model)
-    keep_tokenizer(folder, policy.tokenizer.inner.save_pretrained)
-    engine = build_engine(config, build_graphs(config), policy, run_id=f"{folder.path.name}-{name}")
-    settle()
-    return evaluate_with(config, engine, folder, name, note)
+    # Servers do the sampling; here the weights are only needed to push them and to probe.
+    device = "cpu" if config.policy.engine == "vllm" and config.policy.vllm.sync == "disk" else None
+    network, tokenizer = build_network(config, model, device=device), build_tokenizer(model)
+    keep_tokenizer(folder, tokenizer.inner.save_pretrained)
+    with open_sampler(config, network, tokenizer, folder.path) as sampler:
+        engine = build_engine(
+            config, build_graphs(config), sampler.policy, run_id=f"{folder.path.name}-{name}"
+        )
+        settle()
+        sampler.refresh()
+        return evaluate_with(config, engine, folder, name, note)
 
 
 def evaluate_with(

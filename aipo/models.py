@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from aipo.policies.local import LocalPolicy
     from aipo.policies.tokenizer import HFTokenizer
+    from aipo.policies.vllm import VLLMPolicy
 
 
 def build_model(config: Config, note: Note) -> Path | str:
@@ -74,13 +75,25 @@ def build_tokenizer(model: Path | str) -> "HFTokenizer":
     return HFTokenizer(tokenizer)
 
 
-def build_policy(config: Config, network: "PreTrainedModel", tokenizer: "HFTokenizer") -> Policy:
-    """What samples: the network itself, or servers that are to have its weights (`aipo.policies.push`)."""
-    if config.policy.engine == "vllm":
-        return _on_servers(config, int(network.config.get_text_config(decoder=True).vocab_size), tokenizer)
-    from aipo.policies.local import LocalPolicy
+def build_served(config: Config, network: "PreTrainedModel", tokenizer: "HFTokenizer") -> "VLLMPolicy":
+    """The servers that are to sample with the network's weights (`aipo.policies.push` sees to it).
 
-    return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
+    Raises:
+        LoadError: the environment variable with their key is not set.
+    """
+    from aipo.policies.servers import ServerPool
+    from aipo.policies.vllm import VLLMPolicy
+
+    vllm = config.policy.vllm
+    pool = ServerPool(
+        vllm.servers,
+        key=_secret(vllm.secret),
+        requests=vllm.requests,
+        deadline=vllm.deadline,
+        attempts=vllm.attempts,
+    )
+    vocabulary = int(network.config.get_text_config(decoder=True).vocab_size)
+    return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, model=vllm.model, seeded=vllm.seeded)
 
 
 def build_local(config: Config, model: Path | str) -> "LocalPolicy":
@@ -93,21 +106,6 @@ def build_local(config: Config, model: Path | str) -> "LocalPolicy":
 
     network, tokenizer = build_network(config, model), build_tokenizer(model)
     return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
-
-
-def _on_servers(config: Config, vocabulary: int, tokenizer: "HFTokenizer") -> Policy:
-    from aipo.policies.servers import ServerPool
-    from aipo.policies.vllm import VLLMPolicy
-
-    vllm = config.policy.vllm
-    pool = ServerPool(
-        vllm.servers,
-        key=_secret(vllm.secret),
-        requests=vllm.requests,
-        deadline=vllm.deadline,
-        attempts=vllm.attempts,
-    )
-    return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, model=vllm.model, seeded=vllm.seeded)
 
 
 def _secret(variable: str | None) -> str | None:
@@ -138,12 +136,13 @@ def forbidden_ids(config: Config, policy: Policy) -> tuple[int, ...]:
     ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
     broken = [tag for tag, token_id in ids.items() if token_id is None]
     method = config.method
-    wanted = method.forbid_share > 0 or method.distil > 0 or "forbid" in config.evaluate.settings
+    distilled = method.distil > 0 and method.distil_forbid
+    wanted = method.forbid_share > 0 or distilled or "forbid" in config.evaluate.settings
     if broken and wanted:
         raise ConfigError(
             f"rollout.forbid_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
             "one token (add them to the tokenizer, or set rollout.forbid_tags; or do without: method.forbid_share=0, "
-            "method.distil=0, no `forbid` in evaluate.settings)"
+            "method.distil_forbid=false, no `forbid` in evaluate.settings)"
         )
     return tuple(sorted(i for i in ids.values() if i is not None))
 

@@ -50,6 +50,12 @@ class VLLMConfig(Section):
         description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 for float32, else 0.1",
     )
 
+    @model_validator(mode="after")
+    def _one_group(self) -> Self:
+        if self.sync == "nccl" and len(self.servers) != 1:
+            raise ValueError(f"sync: got nccl and {len(self.servers)} servers, allowed one server, or disk")
+        return self
+
 
 class PolicyConfig(Section):
     engine: Literal["local", "vllm"] = Field("local", description="what samples: this process, or servers")

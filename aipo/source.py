@@ -102,6 +102,7 @@ class LiveSource:
         on_trace: called with each trace as it finishes, before credit.
         keep: called with the generation and all its traces, once they have their advantages.
         advance: tells the policy its version.
+        refresh: called before rollouts: what samples has to have the newest weights.
         distilled: whether rewarded assisted traces give a distilled row too.
         tag_ids: ids of the consult tags.
         forbid: whether distilled rows are trained with these forbidden.
@@ -115,6 +116,7 @@ class LiveSource:
     on_trace: Callable[[Trace], None]
     keep: Callable[[int, Sequence[Trace]], None]
     advance: Callable[[int], None]
+    refresh: Callable[[], None] = lambda: None
     distilled: bool = False
     tag_ids: tuple[int, ...] = ()
     forbid: bool = True
@@ -123,6 +125,7 @@ class LiveSource:
 
     def rows(self, step: int) -> StepRows:
         started = time.perf_counter()
+        self.refresh()
         credited = self.credit(self.run(self.plan(self.draw(step), step), self.on_trace))
         self.keep(step, credited.traces)
         _refuse_ruin(credited.traces, step)

@@ -12,8 +12,6 @@ from aipo.compose import (
     build_engine,
     build_env,
     build_graphs,
-    build_model,
-    build_policy,
     drawing,
     manifest,
 )
@@ -21,17 +19,19 @@ from aipo.config import Config, dump, load_config
 from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
 from aipo.method import credit_of, loss_settings, train_arguments
+from aipo.models import build_model, build_network, build_tokenizer
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
 from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, write_text
+from aipo.sampler import Sampler, open_sampler
 from aipo.store import TraceStore
 from aipo.task import Env
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    from transformers import PreTrainedModel, TrainerCallback
 
-    from aipo.policies.local import LocalPolicy
+    from aipo.policies.tokenizer import HFTokenizer
     from aipo.source import LiveSource, RowSource
 
 _MAY_CHANGE = (
@@ -64,14 +64,17 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
             console.print(_where_from(folder, config.train.minibatches), highlight=False, soft_wrap=True)
         model = build_model(config, stage(progress, "policy"))
         _record(config, graphs, folder, model, console)
-        policy = build_policy(config, model)
-        keep_tokenizer(folder, policy.tokenizer.inner.save_pretrained)
-        engine = build_engine(config, graphs, policy, run_id=folder.path.name)
-        source = partial(_live_source, config, policy, engine)
-        train_policy(config, folder, policy, source, stage(progress, "train"), resume=resume)
-        if evaluate_after:
-            result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
-            console.print(table(result))
+        network, tokenizer = build_network(config, model), build_tokenizer(model)
+        keep_tokenizer(folder, tokenizer.inner.save_pretrained)
+        with open_sampler(config, network, tokenizer, folder.path) as sampler:
+            engine = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
+            source = partial(_live_source, config, sampler, engine)
+            note = stage(progress, "train")
+            train_policy(config, folder, network, tokenizer, source, note, resume=resume)
+            if evaluate_after:
+                sampler.refresh()
+                result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
+                console.print(table(result))
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
 
 
@@ -119,13 +122,14 @@ def _check_splits(config: Config, env: Env) -> None:
 def train_policy(
     config: Config,
     folder: RunFolder,
-    policy: "LocalPolicy",
+    network: "PreTrainedModel",
+    tokenizer: "HFTokenizer",
     make_source: "Callable[[TraceStore], RowSource]",
     note: Note,
     *,
     resume: bool,
 ) -> None:
-    """Trains `policy` in place and saves it; the loop itself is TRL's.
+    """Trains `network` in place and saves it; the loop itself is TRL's.
 
     Args:
         make_source: where the rows come from, given where their traces are kept.
@@ -139,16 +143,16 @@ def train_policy(
     train, method = config.train, config.method
     checkpoint = _last_checkpoint(folder) if resume else None
     lessons = LessonStore(folder.lessons)
-    store = TraceStore(folder.traces, decode=policy.tokenizer.decode)
+    store = TraceStore(folder.traces, decode=tokenizer.decode)
     with disk("training", folder.path), store:
         store.begin(_generation(checkpoint, train.minibatches))
         lessons.begin(_generation(checkpoint, train.minibatches))
         trainer = AIPOTrainer(
-            policy.model,
-            train_arguments(config, folder.checkpoints, cpu=policy.model.device.type == "cpu"),
+            network,
+            train_arguments(config, folder.checkpoints, cpu=network.device.type == "cpu"),
             make_source(store),
             loss_settings(config),
-            tokenizer=policy.tokenizer.inner,
+            tokenizer=tokenizer.inner,
             recompute=method.correction_cap is not None,
             scale_by_active=method.scale_by_active,
             metrics_file=folder.metrics,
@@ -158,13 +162,11 @@ def train_policy(
         settle()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with disk("saving the policy", folder.path):
-        policy.model.save_pretrained(folder.model)
-        policy.tokenizer.inner.save_pretrained(folder.model)
+        network.save_pretrained(folder.model)
+        tokenizer.inner.save_pretrained(folder.model)
 
 
-def _live_source(
-    config: Config, policy: "LocalPolicy", engine: RolloutEngine, store: TraceStore
-) -> "LiveSource":
+def _live_source(config: Config, sampler: Sampler, engine: RolloutEngine, store: TraceStore) -> "LiveSource":
     from aipo.source import LiveSource
 
     method, train, seed = config.method, config.train, config.run.seed
@@ -182,7 +184,8 @@ def _live_source(
         run=engine.run_sync,
         credit=credit_of(config),
         keep=store.seal,
-        advance=policy.advance,
+        advance=sampler.advance,
+        refresh=sampler.refresh,
         distilled=method.distil > 0,
         tag_ids=engine.forbidden_ids,
         forbid=method.distil_forbid,

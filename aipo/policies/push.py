@@ -44,6 +44,7 @@ class Pusher:
         self._tolerance = TOLERANCES.get(kind, COARSE) if tolerance is None else tolerance
         self._wanted = 0
         self._pushed: int | None = None
+        self._taken = False
         self._probing = asyncio.Lock()
         policy.pool.restore = self.restore
 
@@ -62,7 +63,7 @@ class Pusher:
     async def restore(self, url: str) -> None:
         """Brings one server up to date that was away; for `ServerPool.restore`."""
         server = next(server for server in self._policy.pool.servers if server.url == url)
-        if self._pushed is not None:
+        if self._taken:
             await self._bring(server, "after it was away")
 
     async def _refresh(self) -> None:
@@ -71,13 +72,17 @@ class Pusher:
         if self._pushed is None:
             await pool.meet()
             with shaken(self._network):
-                self._transport.take(self._network, self._wanted)
+                self._take()
                 await self._bring_all("when every weight was shaken, to see whether it follows")
         if self._pushed != self._wanted:
-            self._transport.take(self._network, self._wanted)
+            self._take()
             await self._bring_all(f"after the push of version {self._wanted}")
             self._pushed = self._wanted
             self._policy.advance(self._wanted)
+
+    def _take(self) -> None:
+        self._transport.take(self._network, self._wanted)
+        self._taken = True
 
     async def _bring_all(self, when: str) -> None:
         pool = self._policy.pool

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aipo.compose import Graphs, build_env, build_graphs, chat_identity
+from aipo.chats import chat_identity
+from aipo.compose import Graphs, build_env, build_graphs
 from aipo.config import Config, load_config
 from aipo.errors import ConfigError, RunError
 from aipo.loading import load

@@ -175,7 +175,13 @@ class _Offline:
 
             with alone(folder.path):
                 train_policy(
-                    config, folder, policy, make_source, stage(progress, "train"), resume=self.resume
+                    config,
+                    folder,
+                    policy.model,
+                    policy.tokenizer,
+                    make_source,
+                    stage(progress, "train"),
+                    resume=self.resume,
                 )
                 if self.evaluate:
                     engine = build_engine(config, build_graphs(config), policy, run_id=folder.path.name)

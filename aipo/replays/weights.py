@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aipo.compose import build_policy
 from aipo.config import Config
 from aipo.errors import RunError, TraceError, one_of
+from aipo.models import build_local
 from aipo.recordings import Recordings
 from aipo.replays.new_run import manifest_of
 from aipo.run import RunFolder
@@ -115,7 +115,7 @@ def load_weights(config: Config, weights: Weights, recordings: Recordings) -> "L
     """
     from aipo.replays.restore import recorded_tokenizer
 
-    policy = build_policy(config, weights.path)
+    policy = build_local(config, weights.path)
     got, allowed = policy.tokenizer.fingerprint, recorded_tokenizer(recordings).fingerprint
     if got != allowed:
         raise TraceError(

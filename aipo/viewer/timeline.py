@@ -132,10 +132,14 @@ def _bar(station: Station, colour: str, scale: _Scale, top: float, following: fl
     body += "".join(_call(call, scale, x, top) for call in visit.calls)
     spent = "" if visit.seconds is None else duration(visit.seconds)
     room = (_WIDTH if following is None else scale.x(following)) - x - wide - 8
+    reach = max(wide, 6.0)
     if spent and len(spent) * 6 <= room:
+        reach += 4 + len(spent) * 7
         body += f'<text class="note" x="{x + wide + 4:.1f}" y="{top + _BAR / 2 + 4:.1f}">{spent}</text>'
     if station.failed:
         body += f'<text class="cross" x="{x + wide / 2:.1f}" y="{top + _BAR / 2 + 4:.1f}">✗</text>'
+    # A bar may be two pixels wide; whoever points at it or its label means it.
+    body = f'<path class="reach" d="{_whole(x, top, reach)}"/>' + body
     tag, link = ("a", f' href="{station.href}"') if station.href else ("g", "")
     node = escape(visible(visit.path.replace("/", ":")))
     return f'<{tag}{link} data-node="{node}"><title>{_title(station)}</title>{body}</{tag}>'

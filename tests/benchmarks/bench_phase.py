@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from aipo.compose import build_engine, build_graphs, build_model, build_policy
+from aipo.compose import build_engine, build_graphs
 from aipo.config import Config, load_config
+from aipo.models import build_local, build_model
 from aipo.plan import RolloutSpec, draw_tasks, independent
 from aipo.policies.local import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
@@ -115,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     config = load_config("aipo", [f"run.seed={options.seed}", f"run.threads={options.threads}"])
     folder = build_model(config, lambda done, total, note: None)
-    small = build_policy(config, folder)
+    small = build_local(config, folder)
     numbers: dict[str, dict[str, float]] = {}
     settle()
     long = load_config("aipo", [f"run.seed={options.seed}", "rollout.max_tokens=40"])

@@ -20,7 +20,7 @@ def draw(shown: Trace) -> str:
 def bars(svg: str) -> dict[str, list[tuple[float, float]]]:
     """Start and width of each node's bars."""
     found: dict[str, list[tuple[float, float]]] = {}
-    pattern = r'data-node="([^"]*)"><title>[^<]*</title><path class="bar[^"]*" d="M([\d.]+) [\d.]+h([\d.]+)'
+    pattern = r'data-node="([^"]*)"><title>[^<]*</title><path class="reach"[^>]*><path class="bar[^"]*" d="M([\d.]+) [\d.]+h([\d.]+)'
     for node, x, wide in re.findall(pattern, svg):
         found.setdefault(node, []).append((float(x), float(wide)))
     return found

@@ -1,0 +1,71 @@
+"""What samples while the policy's network is trained, and how it keeps up with the weights."""
+
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from aipo.config import Config
+from aipo.loop import LOOP
+from aipo.models import build_served
+from aipo.policies import Policy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from aipo.policies.tokenizer import HFTokenizer
+    from aipo.policies.transport import Transport
+
+
+class Sampler(NamedTuple):
+    """A policy that follows a network.
+
+    Args:
+        policy: what samples.
+        advance: says that the network's weights are now those after so many optimiser steps.
+        refresh: to be called before rollouts; afterwards what samples has the network's weights.
+    """
+
+    policy: Policy
+    advance: Callable[[int], None]
+    refresh: Callable[[], None]
+
+
+@contextmanager
+def open_sampler(
+    config: Config, network: "PreTrainedModel", tokenizer: "HFTokenizer", run: Path
+) -> Generator[Sampler]:
+    """The engine that is configured; its connections, and weights on their way, are gone afterwards.
+
+    Args:
+        run: the run's folder, where weights wait for servers unless `policy.vllm.folder` says otherwise.
+
+    Raises:
+        LoadError: the network cannot be sampled from, or the servers' key is not set.
+        ConfigError: weights cannot travel as configured.
+    """
+    if config.policy.engine == "local":
+        from aipo.policies.local import LocalPolicy
+
+        policy = LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
+        yield Sampler(policy, policy.advance, lambda: None)
+        return
+    from aipo.policies.push import Pusher
+
+    served = build_served(config, network, tokenizer)
+    folder = config.policy.vllm.folder or run / "weights"
+    pusher = Pusher(served, network, _transport(config, folder), tolerance=config.policy.vllm.tolerance)
+    try:
+        yield Sampler(served, pusher.advance, pusher.refresh)
+    finally:
+        LOOP.run(served.aclose())
+        if config.policy.vllm.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _transport(config: Config, folder: Path) -> "Transport":
+    from aipo.policies.transport import DiskTransport, NCCLTransport
+
+    vllm = config.policy.vllm
+    return DiskTransport(folder) if vllm.sync == "disk" else NCCLTransport(vllm.servers[0])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -270,6 +271,104 @@ def view(
         limit=limit,
         open_browser=open_browser,
         console=console,
+    )
+
+
+@app.command()
+def serve(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="section.key=value of the configuration; and, after --, more arguments for vLLM",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="a preset or a YAML file: everything that no option says")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="folder or hub name; default: policy.model", show_default=False)
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            help="of the environment with vLLM; default: the variable AIPO_VLLM_PYTHON, else this one's",
+            show_default=False,
+        ),
+    ] = None,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="print the command for a shell, and start nothing")
+    ] = False,
+    host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="default: that of policy.vllm.servers, else 8000"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="what the server calls the model", show_default=False)
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="type of the weights; default: the configuration's, else the model's")
+    ] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="longest context; default: the model's")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that the model is cut over")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="share of each GPU's memory; default: 0.9")
+    ] = None,
+    cache: Annotated[
+        float | None, typer.Option(min=0.01, help="GiB of keys and values; default on a CPU: 2")
+    ] = None,
+    nccl: Annotated[
+        bool | None, typer.Option("--nccl", help="weights come over NCCL (policy.vllm.sync=nccl)")
+    ] = None,
+    dev: Annotated[
+        bool, typer.Option("--dev/--no-dev", help="open the routes that new weights come by; not for agents")
+    ] = True,
+    allow_remote_dev: Annotated[
+        bool, typer.Option("--allow-remote-dev", help="also on an address that others reach")
+    ] = False,
+    secret: Annotated[
+        str | None, typer.Option(help="NAME of an environment variable with the key that requests must bring")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu or cuda; default: what that vLLM was built for", show_default=False),
+    ] = None,
+) -> None:
+    """Starts a vLLM server for a policy, or for agents (--no-dev); or prints how."""
+    from aipo import launch
+    from aipo import serve as serving
+    from aipo.config import load_config
+
+    words = arguments or []
+    own = list(takewhile(lambda word: not word.startswith("-"), words))
+    if own and config is None:
+        raise ConfigError(
+            f"aipo serve: got {own} without --config, allowed with one; vLLM's arguments come after --"
+        )
+    options = {
+        "model": model and launch.folder_or_name(model),
+        "host": host,
+        "port": port,
+        "name": name,
+        "dtype": dtype,
+        "context": context,
+        "gpus": gpus,
+        "memory": memory,
+        "cache": cache,
+        "nccl": nccl,
+        "dev": dev,
+        "allow_remote_dev": allow_remote_dev,
+        "secret": secret,
+        "rest": tuple(words[len(own) :]),
+    }
+    serving.serve(
+        load_config(config, own) if config is not None else None,
+        python=python,
+        device=launch.device_of(device) if device is not None else None,
+        print_only=print_only,
+        options=options,
+        console=Console(stderr=True),
     )
 
 

@@ -32,6 +32,20 @@ class EnvConfig(Section):
     )
 
 
+class ServeConfig(Section):
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="type of the servers' weights; default: policy.dtype"
+    )
+    context: int | None = Field(None, ge=1, description="longest context in tokens; default: the model's own")
+    gpus: Count = Field(1, description="GPUs that the model of one server is cut over")
+    memory: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="share of each GPU's memory that the server takes; default: vLLM's"
+    )
+    cache: Positive | None = Field(
+        None, description="GiB of keys and values; default: 2 on a CPU, else what is left of `memory`"
+    )
+
+
 class VLLMConfig(Section):
     servers: tuple[str, ...] = Field(("http://127.0.0.1:8000",), description="addresses, without /v1")
     model: str | None = Field(None, description="served name; default: what the first server serves")
@@ -49,6 +63,7 @@ class VLLMConfig(Section):
         None,
         description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 for float32, else 0.1",
     )
+    serve: ServeConfig = ServeConfig()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
     def _one_group(self) -> Self:

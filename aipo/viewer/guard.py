@@ -5,7 +5,6 @@ a name that was rebound to this address, `Origin` and `Sec-Fetch-*` a page of an
 every answer keep other pages from embedding, opening or reading it. Other addresses than loopback need a token.
 """
 
-import ipaddress
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aipo.addresses import bracketed
 from aipo.viewer.templating import POLICY
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -156,19 +156,6 @@ class Guard:
             samesite="strict",
         )
         return response
-
-
-def is_loopback(host: str) -> bool:
-    """Is it an address that only this machine can reach?"""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def bracketed(host: str) -> str:
-    """A host as it stands in addresses: IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
 
 
 def _cookie(headers: Headers, name: str) -> str | None:

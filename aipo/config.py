@@ -8,10 +8,10 @@ Only the composition root (`aipo.compose`) sees these classes; everything else t
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aipo.errors import ConfigError
 from aipo.sections import (
@@ -42,6 +42,20 @@ class Config(Section):
     method: MethodConfig = MethodConfig()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _workers_can_sample(self) -> Self:
+        workers, requests = self.rollout.workers, self.policy.vllm.requests
+        if workers > 1 and self.policy.engine != "vllm":
+            raise ValueError(
+                f"rollout.workers: got {workers} with policy.engine={self.policy.engine}, allowed 1: the weights are "
+                "in this process alone, others cannot sample from them (policy.engine=vllm can be shared)"
+            )
+        if workers > requests:
+            raise ValueError(
+                f"rollout.workers: got {workers}, allowed at most policy.vllm.requests={requests}, which they share"
+            )
+        return self
 
 
 def presets() -> list[str]:
@@ -121,6 +135,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
 
 def _explain(loc: tuple[int | str, ...], kind: str, message: str, got: object) -> str:
     key = ".".join(map(str, loc))
+    if not loc:  # settings of several sections that contradict each other
+        return message
     if kind != "extra_forbidden":
         return f"{key}: {message}, got {got!r}" if kind != "missing" else f"{key}: is missing"
     allowed = _keys_at(loc[:-1])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,6 +22,7 @@ from aipo.run import RunFolder, keep_tokenizer, write_json, writing
 from aipo.sampler import open_sampler
 from aipo.store import TraceStore
 from aipo.trace import Mode, Trace
+from aipo.workers import open_workers
 
 SETTINGS: dict[str, tuple[Mode, bool]] = {
     "solo": (Mode.SOLO, False),
@@ -85,10 +87,11 @@ def evaluate_policy(
     device = "cpu" if config.policy.engine == "vllm" and config.policy.vllm.sync == "disk" else None
     network, tokenizer = build_network(config, model, device=device), build_tokenizer(model)
     keep_tokenizer(folder, tokenizer.inner.save_pretrained)
-    with open_sampler(config, network, tokenizer, folder.path) as sampler:
-        engine = build_engine(
-            config, build_graphs(config), sampler.policy, run_id=f"{folder.path.name}-{name}"
-        )
+    with ExitStack() as stack:
+        sampler = stack.enter_context(open_sampler(config, network, tokenizer, folder.path))
+        run_id = f"{folder.path.name}-{name}"
+        built = build_engine(config, build_graphs(config), sampler.policy, run_id=run_id)
+        engine = stack.enter_context(open_workers(config, built, model))
         settle()
         sampler.refresh()
         return evaluate_with(config, engine, folder, name, note)

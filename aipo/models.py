@@ -75,8 +75,11 @@ def build_tokenizer(model: Path | str) -> "HFTokenizer":
     return HFTokenizer(tokenizer)
 
 
-def build_served(config: Config, network: "PreTrainedModel", tokenizer: "HFTokenizer") -> "VLLMPolicy":
+def build_served(config: Config, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":
     """The servers that are to sample with the network's weights (`aipo.policies.push` sees to it).
+
+    Args:
+        vocabulary: how many ids the network has; the tokenizer may have fewer.
 
     Raises:
         LoadError: the environment variable with their key is not set.
@@ -92,7 +95,6 @@ def build_served(config: Config, network: "PreTrainedModel", tokenizer: "HFToken
         deadline=vllm.deadline,
         attempts=vllm.attempts,
     )
-    vocabulary = int(network.config.get_text_config(decoder=True).vocab_size)
     return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, model=vllm.model, seeded=vllm.seeded)
 
 

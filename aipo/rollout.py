@@ -10,7 +10,7 @@ import atexit
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from aipo.text import error_text
 from aipo.trace import StopReason, Trace
 
 OnTrace = Callable[[Trace], None]
+Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[list[Trace]]]
 Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
 
 
@@ -61,10 +62,12 @@ class RolloutEngine:
         forbidden_ids: ids that are masked where a spec forbids.
         recursion_limit: LangGraph's limit of super-steps, a guard against a graph that never ends.
         adapt: gives a rollout a context of its own: policies and chat models that answer for it alone.
+        elsewhere: does what `rollout` does, in another process (`aipo.workers`); None = rollouts run here.
 
     Raises:
         GraphError: the graph breaks the contract.
-        ConfigError: no policy, or a concurrency, deadline or weight that is out of range.
+        ConfigError: no policy, a concurrency, deadline or weight that is out of range, or a context that
+            cannot be taken elsewhere.
     """
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -80,6 +83,7 @@ class RolloutEngine:
     forbidden_ids: tuple[int, ...] = ()
     recursion_limit: int = 10_000
     adapt: Adapt | None = None
+    elsewhere: Rollout | None = None
 
     def __post_init__(self) -> None:
         check_graph(self.graph, str(getattr(self.graph, "name", None)))
@@ -93,6 +97,8 @@ class RolloutEngine:
         for name, weight in self.reward_weights.items():
             if not math.isfinite(weight):
                 raise ConfigError(one_of(f"weight of reward part {name!r}", weight, "a finite number", where))
+        if self.adapt is not None and self.elsewhere is not None:
+            raise ConfigError(one_of("adapt", self.adapt, "None with worker processes", where))
 
     def run_sync(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
         """`run`, for code that is not async. Ctrl-C hands over what is in flight, then interrupts."""
@@ -111,10 +117,11 @@ class RolloutEngine:
         """
         traces: list[list[Trace]] = [[] for _ in specs]
         waiting = iter(list(enumerate(specs)))
+        rollout = self.elsewhere or self.rollout
 
         async def work() -> None:
             for place, spec in waiting:
-                traces[place] = await self._rollout(spec, on_trace)
+                traces[place] = await rollout(spec, on_trace)
 
         workers = [asyncio.create_task(work()) for _ in range(min(self.concurrency, len(specs)))]
         try:
@@ -126,20 +133,10 @@ class RolloutEngine:
             raise
         return [trace for of_spec in traces for trace in of_spec]
 
-    async def _rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> list[Trace]:
+    async def rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> list[Trace]:
+        """One rollout, in this process; see `run`. Cancelled, it hands over what it has, and is cancelled."""
         began = time.time()
-        context = RolloutContext(
-            task=spec.task,
-            mode=spec.mode,
-            env=self.env,
-            policies=self.policies,
-            chats=self.chats,
-            sampling=self.sampling,
-            seed=spec.seed,
-            forbidden_ids=self.forbidden_ids if spec.forbid else (),
-        )
-        if self.adapt is not None:
-            context = self.adapt(spec, context)
+        context = self._context(spec)
         record = Record(context.started)
         deadline = asyncio.timeout(self.deadline)
         interrupt: BaseException | None = None
@@ -158,6 +155,25 @@ class RolloutEngine:
         if interrupt is not None:
             raise interrupt
         return traces
+
+    def lost(self, spec: RolloutSpec, stop: StopReason, error: str) -> list[Trace]:
+        """What is left of a rollout when nothing is but why."""
+        context = self._context(spec)
+        endings = {next(iter(context.policies)): Ending(stop, error=error)}
+        return self._traces(spec, time.time(), context, Record(context.started), endings)
+
+    def _context(self, spec: RolloutSpec) -> RolloutContext:
+        context = RolloutContext(
+            task=spec.task,
+            mode=spec.mode,
+            env=self.env,
+            policies=self.policies,
+            chats=self.chats,
+            sampling=self.sampling,
+            seed=spec.seed,
+            forbidden_ids=self.forbidden_ids if spec.forbid else (),
+        )
+        return context if self.adapt is None else self.adapt(spec, context)
 
     async def _follow(self, context: RolloutContext, record: Record) -> None:
         # Typed for one stream mode; two of them with sub-graphs yield triples.

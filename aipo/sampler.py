@@ -53,7 +53,8 @@ def open_sampler(
         return
     from aipo.policies.push import Pusher
 
-    served = build_served(config, network, tokenizer)
+    vocabulary = int(network.config.get_text_config(decoder=True).vocab_size)
+    served = build_served(config, tokenizer, vocabulary)
     folder = config.policy.vllm.folder or run / "weights"
     pusher = Pusher(served, network, _transport(config, folder), tolerance=config.policy.vllm.tolerance)
     try:

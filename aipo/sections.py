@@ -106,6 +106,7 @@ class RolloutConfig(Section):
     max_tokens: Count = Field(256, description="most tokens after the prompt, agents' included")
     deadline: Positive = Field(300.0, description="seconds for one rollout")
     concurrency: Count = Field(256, description="rollouts in flight")
+    workers: Count = Field(1, description="processes that roll out; 1 = this one; more need engine vllm")
     reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
     forbid_tags: tuple[str, ...] = Field(
         ("<consult:{agent}>", "<feedback:{agent}>"),

@@ -1,6 +1,7 @@
 """Running a configuration: train, evaluate, leave a run folder."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, write_t
 from aipo.sampler import Sampler, open_sampler
 from aipo.store import TraceStore
 from aipo.task import Env
+from aipo.workers import open_workers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -41,6 +43,7 @@ _MAY_CHANGE = (
     "train.save_every",
     "train.lessons",
     "rollout.concurrency",
+    "rollout.workers",
     "evaluate.",
 )
 """Settings that a resumed run may change: none of them changes what is learned."""
@@ -66,8 +69,10 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
         _record(config, graphs, folder, model, console)
         network, tokenizer = build_network(config, model), build_tokenizer(model)
         keep_tokenizer(folder, tokenizer.inner.save_pretrained)
-        with open_sampler(config, network, tokenizer, folder.path) as sampler:
-            engine = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
+        with ExitStack() as stack:
+            sampler = stack.enter_context(open_sampler(config, network, tokenizer, folder.path))
+            built = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
+            engine = stack.enter_context(open_workers(config, built, model))
             source = partial(_live_source, config, sampler, engine)
             note = stage(progress, "train")
             train_policy(config, folder, network, tokenizer, source, note, resume=resume)

@@ -62,9 +62,8 @@ class Pusher:
 
     async def restore(self, url: str) -> None:
         """Brings one server up to date that was away; for `ServerPool.restore`."""
-        server = next(server for server in self._policy.pool.servers if server.url == url)
         if self._taken:
-            await self._bring(server, "after it was away")
+            await self._bring(self._policy.pool.server(url), "after it was away")
 
     async def _refresh(self) -> None:
         pool = self._policy.pool

@@ -77,6 +77,7 @@ class ServerPool:
     Attributes:
         restore: awaited before a server that was out serves again. What it raises of `AipoError` ends the
             run: every request from then on raises it.
+        lost: called with the address of a server that is taken out.
 
     Raises:
         ConfigError: no server, or a URL that is none.
@@ -102,6 +103,7 @@ class ServerPool:
             )
         self.urls = tuple(url.rstrip("/") for url in urls)
         self.restore: Restore | None = None
+        self.lost: Callable[[str], None] | None = None
         self._key, self._requests = key, requests
         self._deadline, self._attempts = deadline, attempts
         self._servers: tuple[Server, ...] = ()
@@ -201,12 +203,28 @@ class ServerPool:
         """Nobody asks `server` until it has come back."""
         if server.up:
             server.up = False
+            if self.lost is not None:
+                self.lost(server.url)
             # A context of its own: it outlives the rollout that happens to find out.
             task = asyncio.get_running_loop().create_task(
                 self._bring_back(server), context=contextvars.Context()
             )
             self._returns.add(task)
             task.add_done_callback(self._returns.discard)
+
+    def server(self, url: str) -> Server:
+        """The one at `url`, which is one of `urls`."""
+        return next(server for server in self.servers if server.url == url)
+
+    async def back(self, server: Server) -> None:
+        """Waits until `server` serves, however long it takes.
+
+        Raises:
+            AipoError: see `check`.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: server.up or self._fatal is not None)
+        self.check()
 
     async def aclose(self) -> None:
         """Closes every connection and stops looking after servers that are out."""

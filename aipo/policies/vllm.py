@@ -40,7 +40,8 @@ class VLLMPolicy:
         seeded: bool = True,
     ) -> None:
         self.pool, self.tokenizer = pool, tokenizer
-        self._vocabulary, self._model, self._seeded = vocabulary, model, seeded
+        self.vocabulary = vocabulary
+        self._model, self._seeded = model, seeded
         self._positions: int | None = None
         self._version = 0
         self._asking = asyncio.Lock()
@@ -107,7 +108,7 @@ class VLLMPolicy:
             await self.pool.ask("v1/completions", body, session=session),
             token_ids=token_ids,
             max_tokens=room,
-            vocabulary=self._vocabulary,
+            vocabulary=self.vocabulary,
             where="the policy's server",
         )
         return Completion(

@@ -5,7 +5,7 @@ Policy tokens have a ratio π/π_old and PPO's clip; agent tokens and distilled 
 decided here. With policy tokens alone the loss equals TRL's, for every objective in `OBJECTIVES`.
 
     loss = Σ_b 1/denominator_b · Σ_t term_bt
-    term = −min(r·A, clip(r)·A) · c + β·r·KL    policy      r = π/π_old, c = min(π_old/μ, C)
+    term = −min(r·A, clip(r)·A) · c + β·r·KL    policy      r = π/π_old, c see `aipo.correction`
          = −A·w·exp(log π − sg(log π))          agent       w by coefficient and sign of A
          = −A·v·exp(log π − sg(log π))          distilled   v a number, A > 0 only
 """
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from aipo.coefficients import NEGATIVES, agent_weights, resolve
-from aipo.errors import ConfigError
+from aipo.correction import CORRECTIONS, check_correction
+from aipo.errors import ConfigError, TrainError
 from aipo.row import Code
 
 ROLES = {"policy": Code.POLICY, "agent": Code.AGENT, "distilled": Code.DISTILLED}
@@ -33,6 +34,7 @@ QUANTITIES: tuple[str, ...] = (
     "kl",
     "importance",
     "importance_squared",
+    "cut",
     "drift",
     "drift_tokens",
 )
@@ -50,8 +52,9 @@ class LossSettings:
         coefficient_clip_low, coefficient_clip_high: bounds of the agents' weight; None = none.
         negatives: rule for agent tokens on rows with A < 0.
         distil_weight: weight of distilled tokens.
-        importance_cap: C of the truncated correction from sampler to trainer; needs log-probs
-            recomputed by the trainer. None = off.
+        correction: what C does to the correction from sampler to trainer, a name in
+            `aipo.correction.CORRECTIONS`.
+        importance_cap: C; a correction needs log-probs by the trainer. None = no correction.
 
     Raises:
         ConfigError: an unknown name or a number out of its range.
@@ -67,6 +70,7 @@ class LossSettings:
     coefficient_clip_high: float | None = None
     negatives: str = "zero"
     distil_weight: float = 1.0
+    correction: str = "truncate"
     importance_cap: float | None = None
 
     def __post_init__(self) -> None:
@@ -78,8 +82,7 @@ class LossSettings:
         for name in ("clip_low", "clip_high", "beta", "distil_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed >= 0")
-        if self.importance_cap is not None and not self.importance_cap > 0:
-            raise ConfigError(f"importance_cap: got {self.importance_cap}, allowed > 0 or None")
+        check_correction(self.correction, self.importance_cap)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +93,8 @@ class LossInputs:
         logprobs_B_T: of the current policy; the one that carries a gradient.
         entropies_B_T: of the current policy; for the metrics.
         behaviour_B_T: by the sampler; NaN on what the policy did not sample.
-        trainer_B_T: by the trainer with the weights that sampled. Recomputed, it becomes π_old (else
-            the sampler's own is); on the first pass it is `logprobs_B_T`; None when not known.
-        recomputed: whether `trainer_B_T` is π_old.
+        trainer_B_T: by the trainer with the weights that sampled; None when not known. It tells how far
+            the sampler is from the trainer, and is π_old where this is corrected (else the sampler's is).
         reference_B_T: by the reference model, when there is a KL term.
         codes_B_T: int8, see `aipo.row.Code`.
     """
@@ -104,7 +106,6 @@ class LossInputs:
     advantages_B: Tensor
     denominators_B: Tensor
     trainer_B_T: Tensor | None = None
-    recomputed: bool = False
     reference_B_T: Tensor | None = None
 
     @classmethod
@@ -113,8 +114,8 @@ class LossInputs:
     ) -> "LossInputs":
         """A batch (`aipo.batch.collate`) and its scores.
 
-        It may hold `old_per_token_logps`, recomputed, and `ref_per_token_logps`. `fresh` says that the
-        current policy is the one that sampled.
+        It may hold `old_per_token_logps`, by the trainer with the weights that sampled, and
+        `ref_per_token_logps`. `fresh` says that these are the current weights.
         """
         old = batch.get("old_per_token_logps")
         return cls(
@@ -125,7 +126,6 @@ class LossInputs:
             advantages_B=batch["advantages"],
             denominators_B=batch["denominators"],
             trainer_B_T=old if old is not None else logprobs_B_T.detach() if fresh else None,
-            recomputed=old is not None,
             reference_B_T=batch.get("ref_per_token_logps"),
         )
 
@@ -137,8 +137,8 @@ class LossOutput(NamedTuple):
         loss: scalar; the only part that carries a gradient.
         sums_R_K: float32 sums over tokens, by role (`ROLES`) and quantity (`QUANTITIES`).
         drift_max: largest |Δ log-prob| between sampler and trainer; 0 where not known.
-        weights_B_T: w of A·∇log π. Policy tokens: ratio × importance, 0 where clipped, without the KL
-            term. Agent and distilled tokens: their coefficient. 0 on all others.
+        weights_B_T: w of A·∇log π. Policy tokens: ratio × correction, 0 where clipped or masked, without
+            the KL term. Agent and distilled tokens: their coefficient. 0 on all others.
         ratios_B_T: π/π_old of policy tokens; NaN on all others.
         clipped_B_T: where the clip removed a policy token's gradient or changed an agent token's weight.
     """
@@ -178,7 +178,11 @@ OBJECTIVES: dict[str, Objective] = {"grpo": ppo_clip, "dapo": ppo_clip, "dr_grpo
 
 
 def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
-    """The loss of one micro-batch, and the sums behind its metrics."""
+    """The loss of one micro-batch, and the sums behind its metrics.
+
+    Raises:
+        TrainError: a correction, and no log-probs by the trainer.
+    """
     roles = {name: inputs.codes_B_T == code for name, code in ROLES.items()}
     policy, agent, distilled = roles.values()
     trained = policy | agent | distilled
@@ -187,12 +191,16 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
     logprobs = torch.where(trained, inputs.logprobs_B_T, 0.0)
     behaviour = torch.where(policy, inputs.behaviour_B_T, 0.0)
     trainer = behaviour if inputs.trainer_B_T is None else torch.where(policy, inputs.trainer_B_T, 0.0)
-    old = trainer if inputs.recomputed else behaviour
+    old, importance, cut = behaviour, torch.ones_like(behaviour), torch.zeros_like(policy)
+    if how.importance_cap is not None:
+        if inputs.trainer_B_T is None:
+            raise TrainError(
+                "importance_cap: got no log-probs by the trainer, allowed a cap together with them"
+            )
+        old = trainer
+        importance, cut = CORRECTIONS[how.correction]((trainer - behaviour).exp(), how.importance_cap)
 
     own = OBJECTIVES[how.objective](torch.where(policy, logprobs - old, 0.0), policy, advantages, how)
-    importance = torch.ones_like(old)
-    if how.importance_cap is not None and inputs.recomputed:
-        importance = (trainer - behaviour).exp().clamp(max=how.importance_cap)
     kl = torch.zeros_like(old)
     if inputs.reference_B_T is not None:
         # With the ratio in front, its gradient is that of the KL itself: DeepSeek-V3.2 (2512.02556), as in TRL.
@@ -230,6 +238,7 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
             kl=kl,
             importance=importance,
             importance_squared=importance.square(),
+            cut=cut,
             drift=drift,
             drift_tokens=known,
         )

@@ -74,8 +74,17 @@ def loss_settings(config: Config) -> "LossSettings":
         coefficient_clip_high=high,
         negatives=method.negative,
         distil_weight=method.distil,
+        correction=method.correction,
         importance_cap=method.correction_cap,
     )
+
+
+def scored_again(config: Config) -> bool:
+    """Whether rows are scored by the trainer with the weights that sampled them, in every optimiser step: for a
+    correction, for a limit on the drift, and wherever something else than the trainer's own network samples."""
+    method = config.method
+    served = config.policy.engine == "vllm"
+    return served or method.correction_cap is not None or method.max_drift is not None
 
 
 def train_arguments(config: Config, output_dir: Path, *, cpu: bool) -> "GRPOConfig":

@@ -31,13 +31,18 @@ METRICS: dict[str, Metric] = {
     "clip/agent": Metric("Σ [w_t ≠ clip(w_t)] / n", "Share of agent tokens whose weight was clipped."),
     "kl": Metric("Σ r_t·k3_t / n", "Mean KL to the reference model on policy tokens; only with a KL term."),
     "importance": Metric(
-        "Σ min(π_old/μ, C) / n", "Mean correction from sampler to trainer; only where it is on."
+        "Σ c_t / n", "Mean correction c of π_old/μ from sampler to trainer; only where it is on."
+    ),
+    "clip/importance": Metric(
+        "Σ [c_t ≠ π_old,t/μ_t] / n", "Share of policy tokens whose correction was truncated, or masked."
     ),
     "ess": Metric(
-        "(Σ c_t)² / (n · Σ c_t²), c = min(π_old/μ, C)",
+        "(Σ c_t)² / (n · Σ c_t²)",
         "Effective share of the policy tokens under that correction; 1 is on-policy.",
     ),
-    "drift/mean": Metric("Σ |log π_old − log μ| / n", "Sampler against trainer, same weights; 0 is exact."),
+    "drift/mean": Metric(
+        "Σ |log π_old − log μ| / n", "Sampler against trainer on policy tokens, same weights; 0 is exact."
+    ),
     "drift/max": Metric("max |log π_old − log μ|", "The worst token of it."),
     "loss": Metric("Σ_b 1/denominator_b · Σ_t term_bt", "The loss, mean of the logged steps."),
     "grad_norm": Metric("‖∇‖₂", "Norm of the gradient before clipping."),
@@ -112,7 +117,8 @@ def loss_metrics(
 def _correction(sums: Mapping[str, float]) -> dict[str, float]:
     count, total, squares = sums["tokens"], sums["importance"], sums["importance_squared"]
     share = total**2 / (count * squares) if squares else 0.0
-    return {"importance": total / count, "ess": min(share, 1.0)}  # rounding lifts 1 above 1
+    effective = min(share, 1.0)  # rounding lifts 1 above 1
+    return {"importance": total / count, "ess": effective, "clip/importance": sums["cut"] / count}
 
 
 def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> dict[str, float]:

@@ -63,6 +63,10 @@ class Schedule:
         """Where in its generation a micro-step is, from 0."""
         return micro_step % (self.steps * self.accumulation)
 
+    def fresh(self, micro_batch: int) -> bool:
+        """Whether a micro-batch is trained once, and with the weights that sampled it."""
+        return self.iterations == 1 and micro_batch < self.accumulation
+
     def deal(self, rows: Sequence[Row], *, seed: int, generation: int) -> list[list[Row]]:
         """The rows of each micro-batch: shuffled, dealt out to the optimiser steps, and in each of them
         sorted by length, so that little is padding. Numbers need not divide: every row has its denominator."""
@@ -154,7 +158,13 @@ _HONOURED: dict[str, Callable[[Any], bool]] = {
 
 
 def check_arguments(
-    args: GRPOConfig, schedule: Schedule, settings: LossSettings, source: RowSource, recompute: bool
+    args: GRPOConfig,
+    schedule: Schedule,
+    settings: LossSettings,
+    source: RowSource,
+    *,
+    recompute: bool,
+    limited: bool,
 ) -> None:
     """Refuses arguments that contradict each other, or that the trainer does not honour.
 
@@ -175,6 +185,8 @@ def check_arguments(
         )
     if settings.importance_cap is not None and not recompute:
         raise TrainError("importance_cap: got a cap without recompute=True, allowed only together")
+    if limited and not recompute:
+        raise TrainError("max_drift: got a limit without recompute=True, allowed only together")
     if args.save_strategy != SaveStrategy.NO and args.save_steps % schedule.steps:
         raise TrainError(
             f"save_steps: got {args.save_steps}, allowed a multiple of the {schedule.steps} optimiser steps of a "

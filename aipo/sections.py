@@ -149,9 +149,24 @@ class MethodConfig(Section):
     clip_low: Positive = Field(0.2, description="policy ratio is clipped below 1 - clip_low")
     clip_high: Positive = Field(0.28, description="policy ratio is clipped above 1 + clip_high")
     kl: Annotated[float, Field(ge=0.0)] = Field(0.0, description="weight of the KL to the first policy")
-    correction_cap: Positive | None = Field(
-        None, description="truncates the sampler-to-trainer importance weight; None = no correction"
+    correction: Literal["truncate", "mask"] = Field(
+        "truncate", description="policy tokens whose sampler-to-trainer weight is outside: cut to C, or 0"
     )
+    correction_cap: Positive | None = Field(
+        None, description="C: truncates that weight above C, or masks outside [1/C, C]; null = no correction"
+    )
+    max_drift: Positive | None = Field(
+        None, description="stops the run where drift/mean exceeds it (nats per token); null = never"
+    )
+
+    @model_validator(mode="after")
+    def _correction_fits(self) -> Self:
+        cap = self.correction_cap
+        if self.correction == "mask" and not (cap is not None and cap > 1):
+            raise ValueError(
+                f"correction_cap: got {'none' if cap is None else f'{cap:g}'}, allowed > 1 where correction is mask"
+            )
+        return self
 
     @model_validator(mode="after")
     def _value_fits(self) -> Self:

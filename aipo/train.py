@@ -19,7 +19,7 @@ from aipo.compose import (
 from aipo.config import Config, dump, load_config
 from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
-from aipo.method import credit_of, loss_settings, train_arguments
+from aipo.method import credit_of, loss_settings, scored_again, train_arguments
 from aipo.models import build_model, build_network, build_tokenizer
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
@@ -44,6 +44,7 @@ _MAY_CHANGE = (
     "train.lessons",
     "rollout.concurrency",
     "rollout.workers",
+    "method.max_drift",
     "evaluate.",
 )
 """Settings that a resumed run may change: none of them changes what is learned."""
@@ -158,7 +159,8 @@ def train_policy(
             make_source(store),
             loss_settings(config),
             tokenizer=tokenizer.inner,
-            recompute=method.correction_cap is not None,
+            recompute=scored_again(config),
+            max_drift=method.max_drift,
             scale_by_active=method.scale_by_active,
             metrics_file=folder.metrics,
             on_lessons=lessons.publish if train.lessons else None,

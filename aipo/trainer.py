@@ -54,8 +54,9 @@ class AIPOTrainer(GRPOTrainer):
         source: where the rows come from.
         settings: the loss.
         tokenizer: the policy's.
-        recompute: score policy tokens once more with the weights that sampled, and take this for π_old
-            instead of the sampler's log-probs.
+        recompute: know the trainer's own log-probs in every optimiser step, by scoring rows once more with the
+            weights that sampled (those of a generation's first step need not be). A correction needs them.
+        max_drift: largest mean |Δ log-prob| (nats) between sampler and trainer in an optimiser step.
         scale_by_active: multiply the learning rate by the share of active rollouts, else an adaptive
             optimiser amplifies the noise of nearly empty batches (measured on the miniature).
         metrics_file: one JSON object per logged step; default `metrics.jsonl` in `args.output_dir`.
@@ -74,6 +75,7 @@ class AIPOTrainer(GRPOTrainer):
         *,
         tokenizer: PreTrainedTokenizerBase,
         recompute: bool = False,
+        max_drift: float | None = None,
         scale_by_active: bool = True,
         metrics_file: Path | None = None,
         on_lessons: OnLessons | None = None,
@@ -81,10 +83,13 @@ class AIPOTrainer(GRPOTrainer):
         optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
         self.schedule = Schedule.of(args)
-        check_arguments(args, self.schedule, settings, source, recompute)
+        check_arguments(
+            args, self.schedule, settings, source, recompute=recompute, limited=max_drift is not None
+        )
         self.source = source
         self.settings = settings
         self.recompute = recompute
+        self.max_drift = max_drift
         self.active_share = 0.0
         self.ledger = Ledger(on_lessons)
         self._batches: list[dict[str, Tensor]] = []
@@ -145,7 +150,13 @@ class AIPOTrainer(GRPOTrainer):
         rows = alive(made.rows, beta=self.settings.beta)
         dealt = self.schedule.deal(rows, seed=self.args.seed, generation=self.generation)
         self.ledger.deal(dealt)
-        return [self._batch(own, self.window(made.totals)) for own in dealt]
+        batches = [self._batch(own, self.window(made.totals)) for own in dealt]
+        for n, batch in enumerate(batches):
+            # What is trained with these very weights is scored then.
+            if self.recompute and not self.schedule.fresh(n):
+                with torch.no_grad():
+                    batch["old_per_token_logps"], _ = self._score(self.model, batch)
+        return batches
 
     def window(self, totals: Totals) -> Window:
         """What one optimiser step of this trainer averages over."""
@@ -160,8 +171,6 @@ class AIPOTrainer(GRPOTrainer):
         batch = collate(rows, weights_B, pad_id=self._pad_id)
         batch = super(GRPOTrainer, self)._prepare_inputs(batch)
         with torch.no_grad():
-            if self.recompute:
-                batch["old_per_token_logps"], _ = self._score(self.model, batch)
             if self.settings.beta > 0:
                 batch["ref_per_token_logps"], _ = self._score(self.ref_model, batch)
         return batch
@@ -200,7 +209,8 @@ class AIPOTrainer(GRPOTrainer):
         """Moves the sums of one optimiser step into TRL's metrics; one transfer from the device.
 
         Raises:
-            TrainError: the loss or the gradient is not finite. The weights are those of the last step.
+            TrainError: the loss or the gradient is not finite, or sampler and trainer are too far apart. The
+                weights are those of the last step.
         """
         model: Any = self.model
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
@@ -222,10 +232,25 @@ class AIPOTrainer(GRPOTrainer):
             kl=self.settings.beta > 0,
             importance=self.settings.importance_cap is not None,
         )
+        self._check_drift(values)
         for name, value in values.items():
             self._metrics["train"][name].append(value)
         self._own_sums, self._own_drift = torch.zeros_like(self._own_sums), torch.zeros_like(self._own_drift)
         self.ledger.settle(self.generation, self.state.global_step + 1)
+
+    def _check_drift(self, values: Mapping[str, float]) -> None:
+        mean = values.get("drift/mean", 0.0)
+        if self.max_drift is not None and not mean <= self.max_drift:
+            raise TrainError(
+                f"drift between sampler and trainer in optimiser step {self.state.global_step + 1}: got a mean "
+                f"|Δ log-prob| of {mean:.3g} (at most {values['drift/max']:.3g}) on {values['tokens/policy']:.0f} "
+                f"policy tokens, allowed {self.max_drift:g} (method.max_drift). What samples does not compute what is "
+                "trained. drift/mean in metrics.jsonl says whether it jumped: look at the last push of weights and at "
+                "servers that were restarted; or whether it was so from the start: look at another model or "
+                "tokenizer, --logprobs-mode processed_logprobs, types of numbers (policy.dtype, --dtype, "
+                "quantisation). `aipo doctor` checks these. The step was not made; the last checkpoint is as it was, "
+                "--resume goes on from it"
+            )
 
 
 class Bookkeeping(TrainerCallback):

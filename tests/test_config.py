@@ -45,6 +45,12 @@ def test_an_agent_is_one_line() -> None:
             "method.coefficient=sum",
             "method.coefficient: Input should be 'mask', 'pi', 'floor' or 'constant', got 'sum'",
         ),
+        ("method.correction=mask", "correction_cap: got none, allowed > 1 where correction is mask"),
+        (
+            "method={correction: mask, correction_cap: 1.0}",
+            "correction_cap: got 1, allowed > 1 where correction is mask",
+        ),
+        ("method.max_drift=0", "method.max_drift: Input should be greater than 0, got 0"),
         ("train.steps=-1", "train.steps: Input should be greater than or equal to 1, got -1"),
         ("method.assist_share=1.5", "method.assist_share: Input should be less than or equal to 1, got 1.5"),
         ("train.steps", "override: got 'train.steps', allowed 'section.key=value'"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aipo.coefficients import COEFFICIENTS, NEGATIVES
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, TrainError
 from aipo.loss import (
     OBJECTIVES,
     QUANTITIES,
@@ -82,7 +82,6 @@ def test_what_is_not_trained_may_be_anything():
         entropies_B_T=torch.tensor([[0.5, NAN, NAN, NAN, 0.25]]),
         reference_B_T=torch.tensor([[-1.0, NAN, NAN, -math.inf, NAN]]),
         trainer_B_T=torch.tensor([[-1.0, NAN, NAN, NAN, NAN]]),
-        recomputed=True,
     )
     how = LossSettings(beta=0.1, importance_cap=2.0)
     output = aipo_loss(given, how)
@@ -103,7 +102,6 @@ def test_what_is_told_of_each_token_is_what_its_gradient_is(coefficient: str, ne
         logprobs,
         behaviour_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
         trainer_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
-        recomputed=True,
         advantages_B=torch.tensor([0.7, -1.3, 2.0]),
         denominators_B=torch.tensor([3.0, 2.0, 5.0]),
     )
@@ -192,15 +190,56 @@ def test_the_truncated_correction_from_sampler_to_trainer():
         logprobs,
         behaviour_B_T=torch.full((1, 3), math.log(0.25)),
         trainer_B_T=logprobs.detach(),
-        recomputed=True,
     )
     output = aipo_loss(given, LossSettings(importance_cap=1.5))
     torch.testing.assert_close(
         gradient(given, LossSettings(importance_cap=1.5)), torch.tensor([[-1.5, -0.5, -1.0]])
     )
-    assert of(output, "policy", "importance") == pytest.approx(2.0)
-    # without the option the ratio is to the trainer's own log-probs, uncorrected
-    torch.testing.assert_close(gradient(given, LossSettings()), torch.tensor([[-1.0, -1.0, -1.0]]))
+    assert (of(output, "policy", "importance"), of(output, "policy", "cut")) == (pytest.approx(2.0), 1)
+    # without the option the ratios are to the sampler: 2, which the clip removes, and ½
+    torch.testing.assert_close(gradient(given, LossSettings()), torch.tensor([[0.0, -0.5, -1.0]]))
+
+
+def test_the_masked_correction_from_sampler_to_trainer():
+    """μ = ¼; the trainer says 0.3, ½, 0.2 and 1/8: 1.2 and 0.8 count, 2 and ½ are outside [1/1.5, 1.5]."""
+    logprobs = torch.log(torch.tensor([[0.3, 0.5, 0.2, 0.125, 0.5, 0.5]])).requires_grad_()
+    given = inputs(
+        [[L, L, L, L, A, D]],
+        logprobs,
+        behaviour_B_T=torch.full((1, 6), math.log(0.25)),
+        trainer_B_T=logprobs.detach(),
+        reference_B_T=logprobs.detach(),
+        advantages_B=torch.tensor([2.0]),
+    )
+    how = LossSettings(correction="mask", importance_cap=1.5, beta=0.5)
+    torch.testing.assert_close(gradient(given, how), torch.tensor([[-2.4, 0.0, -1.6, 0.0, -2.0, -2.0]]))
+    output = aipo_loss(given, how)
+    torch.testing.assert_close(output.weights_B_T, torch.tensor([[1.2, 0.0, 0.8, 0.0, 1.0, 1.0]]))
+    assert not output.clipped_B_T.any()  # no ratio was clipped
+    assert (of(output, "policy", "cut"), of(output, "agent", "cut")) == (2, 0)
+    assert of(output, "policy", "importance") == pytest.approx(1.2 + 0.8)
+    assert of(output, "policy", "importance_squared") == pytest.approx(1.44 + 0.64)
+
+
+def test_a_masked_token_keeps_its_kl():
+    """As in TRL: the correction is of the sampler, which the KL to the reference knows nothing of."""
+    logprobs = torch.log(torch.tensor([[0.5]])).requires_grad_()
+    given = inputs(
+        [[L]],
+        logprobs,
+        behaviour_B_T=torch.full((1, 1), math.log(0.01)),
+        trainer_B_T=logprobs.detach(),
+        reference_B_T=torch.log(torch.tensor([[0.25]])),
+    )
+    how = LossSettings(correction="mask", importance_cap=2.0, beta=2.0)
+    # d/dlogπ of r·k3 at r = 1 is log 2, as without a correction
+    torch.testing.assert_close(gradient(given, how), torch.tensor([[2 * math.log(2)]]))
+
+
+def test_a_correction_without_the_trainers_log_probs_is_refused():
+    given = inputs([[L]], torch.full((1, 1), -1.0, requires_grad=True))
+    with pytest.raises(TrainError, match="importance_cap: got no log-probs by the trainer"):
+        aipo_loss(given, LossSettings(importance_cap=2.0))
 
 
 def test_drift_is_reported_where_it_is_known():
@@ -226,6 +265,7 @@ def test_drift_is_reported_where_it_is_known():
         ({"clip_low": -0.1}, "clip_low: got -0.1, allowed >= 0"),
         ({"beta": NAN}, "beta: got nan, allowed >= 0"),
         ({"importance_cap": 0.0}, "importance_cap: got 0.0, allowed > 0 or None"),
+        ({"correction": "mask"}, "importance_cap: got None, allowed > 1 where the correction is a mask"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict, message: str):

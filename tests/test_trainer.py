@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from trl import GRPOTrainer
 from aipo.batch import Totals
 from aipo.errors import TrainError
 from aipo.lesson import Lesson, LessonStore
-from aipo.loss import LossSettings
+from aipo.loss import QUANTITIES, LossSettings
 from aipo.metrics import METRICS
 from aipo.policies.local import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
@@ -108,7 +109,7 @@ class Compared(AIPOTrainer):
         names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
         theirs = {name: inputs[name] for name in names}
         theirs["num_items_in_batch"] = torch.tensor(float(self.source.rows(0).totals.policy_tokens))
-        theirs["old_per_token_logps"] = inputs.get("old_per_token_logps", inputs["behaviour"].nan_to_num())
+        theirs["old_per_token_logps"] = inputs["behaviour"].nan_to_num()
         if "ref_per_token_logps" in inputs:
             theirs["ref_per_token_logps"] = inputs["ref_per_token_logps"]
         reference = GRPOTrainer._compute_loss(self, model, theirs)
@@ -167,13 +168,152 @@ def test_the_kl_term_is_trls(tmp_path: Path, objective: str):
     assert [line["kl"] > 0 for line in lines(tmp_path)] == [False, True, True, True, True, True]
 
 
-def test_recomputed_log_probs_are_the_old_ones(tmp_path: Path):
-    trainer = build(tmp_path, steps(1, rows=8), kind=Compared, updates=2, how={"recompute": True})
+def consulting(i: int, rng: np.random.Generator) -> Trace:
+    """A rollout that an agent wrote into; its log-probs are not known."""
+    ids = rng.integers(2, tiny.VOCABULARY, 10).tolist()
+    logprobs = (-2.5 - rng.random(6)).tolist()
+    return trace(
+        prompt(*ids[:2]),
+        policy(*ids[2:5], logprobs=logprobs[:3]),
+        agent(*ids[5:7]),
+        policy(*ids[7:], logprobs=logprobs[3:]),
+        trace_id=f"h{i}",
+        advantage=float(rng.choice([-1.0, 0.5, 1.0])),
+    )
+
+
+def of_trl(trainer: AIPOTrainer, batch: dict[str, Tensor], mode: str, low: float | None) -> dict[str, Tensor]:
+    """The same rows as TRL prepares them when its vLLM path has sampled them: scored, and corrected."""
+    trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
+    trainer.vllm_importance_sampling_mode = mode
+    trainer.vllm_importance_sampling_clip_max, trainer.vllm_importance_sampling_clip_min = CAP, low
+
+    def own(name: str, mask: str) -> list[list[Any]]:
+        return [row[kept == 1].tolist() for row, kept in zip(batch[name], batch[mask], strict=True)]
+
+    known = [[None if np.isnan(x) else x for x in row] for row in own("behaviour", "completion_mask")]
+    tool_mask = [[int(code == Code.POLICY) for code in row] for row in own("codes", "completion_mask")]
+    ids = own("prompt_ids", "prompt_mask"), own("completion_ids", "completion_mask")
+    count = len(known)
+    trainer._generate = lambda prompts: (*ids, tool_mask, [""] * count, known, {}, None, None)
+    trainer._calculate_rewards = lambda *_: torch.zeros(count, 1)
+    trainer.reward_func_names = ["none"]
+    made = trainer._generate_and_score_completions([{"prompt": ""}] * count)
+    trainer._metrics["train"].clear()
+    return made | {"advantages": batch["advantages"]}
+
+
+CAP = 3.0
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize(
+    ("correction", "mode", "low"), [("truncate", "token_truncate", None), ("mask", "token_mask", 1 / CAP)]
+)
+def test_the_correction_is_trls(
+    tmp_path: Path, objective: str, correction: str, mode: str, low: float | None
+):
+    """Loss and gradient of a generation's second optimiser step, with agents' tokens in the rows; the weights
+    have moved since they were sampled."""
+    rng = np.random.default_rng(0)
+    made = step(*(make(i, rng) for i in range(6) for make in (rollout, consulting)))
+    settings = LossSettings(
+        objective=objective, coefficient="mask", correction=correction, importance_cap=CAP
+    )
+    trainer = build(tmp_path, [made], settings=settings, updates=2, how={"recompute": True})
+    trainer.model.train()
+    batch = trainer._micro_batches(made)[1]
+    theirs = of_trl(trainer, batch, mode, low)
+    policy = batch["codes"] == Code.POLICY
+    assert theirs["importance_sampling_ratio"][policy].unique().numel() > 10
+    old = batch["old_per_token_logps"]
+    torch.testing.assert_close(theirs["old_per_token_logps"][policy], old[policy])
+
+    with torch.no_grad():
+        torch.manual_seed(0)
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.03 * torch.randn(parameter.shape))
+    trainer._step = 1
+    trainer.current_gradient_accumulation_steps = 1
+    theirs["num_items_in_batch"] = torch.tensor(float(made.totals.policy_tokens))
+    reference = GRPOTrainer._compute_loss(trainer, trainer.model, theirs)
+    ours = trainer._compute_loss(trainer.model, batch)
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6)
+    parameters = list(trainer.model.parameters())
+    slopes = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (ours, reference)]
+    for mine, expected in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+    sums = dict(zip(QUANTITIES, trainer._own_sums[0].tolist(), strict=True))
+    ratio = (old - batch["behaviour"]).exp()[policy]
+    assert 0 < sums["cut"] == ((ratio > CAP) | (ratio < (low or 0))).sum()
+
+
+def test_drift_is_known_in_every_step_and_measuring_it_changes_nothing(tmp_path: Path):
+    """Against scores by hand, of the weights that sampled; every generation in two passes of two steps."""
+    given = steps(2, rows=8)
+    watched = build(tmp_path / "a", given, kind=Recorded, updates=2, iterations=2, how={"recompute": True})
+    expected: list[list[float]] = []
+    micro_batches = watched._micro_batches
+
+    def scored(made: StepRows) -> list[dict[str, Tensor]]:
+        batches = micro_batches(made)
+        for batch in batches:
+            with torch.no_grad():
+                own, _ = watched._score(watched.model, batch)
+            gaps = (own - batch["behaviour"]).abs()[batch["codes"] == Code.POLICY]
+            expected.append([gaps.mean().item(), gaps.max().item()])
+        return batches
+
+    watched._micro_batches = scored
+    watched.train()
+    plain = build(tmp_path / "b", given, updates=2, iterations=2)
+    plain.train()
+    logged = [[line["drift/mean"], line["drift/max"]] for line in lines(tmp_path / "a")]
+    in_order = [*expected[:2], *expected[:2], *expected[2:], *expected[2:]]
+    np.testing.assert_allclose(logged, in_order, rtol=1e-5)
+    assert [line["loss"] for line in lines(tmp_path / "a")] == [
+        line["loss"] for line in lines(tmp_path / "b")
+    ]
+    assert all(torch.equal(w, weights(plain)[name]) for name, w in weights(watched).items())
+
+
+def test_what_is_trained_with_the_weights_that_sampled_is_not_scored_twice(tmp_path: Path):
+    trainer = build(
+        tmp_path, steps(1, rows=8), kind=Recorded, updates=2, accumulation=2, how={"recompute": True}
+    )
     trainer.train()
+    assert ["old_per_token_logps" in batch for batch in trainer.batches] == [False, False, True, True]
+    assert all("drift/mean" in line for line in lines(tmp_path))
+
+
+def test_corrected_ratios_are_to_the_trainer(tmp_path: Path):
+    settings = LossSettings(importance_cap=100.0)
+    build(tmp_path, steps(1, rows=8), settings=settings, updates=2, how={"recompute": True}).train()
     first, second = lines(tmp_path)
-    assert first["ratio/policy"] == pytest.approx(1.0, abs=1e-5)
-    assert first["drift/mean"] > 0.1  # the behaviour log-probs were made up
+    assert first["ratio/policy"] == 1.0
+    assert 0 < abs(second["ratio/policy"] - 1) < 0.5
+    assert abs(first["importance"] - 1) > 0.01  # the behaviour log-probs were made up
     assert second["drift/mean"] > 0.1
+
+
+def test_a_limit_on_the_drift_stops_before_the_step_and_keeps_the_checkpoint(tmp_path: Path):
+    """The third generation was sampled with something else: its log-probs are off by 30."""
+    good, bad = (step(rollout(0, np.random.default_rng(0))) for _ in range(2))
+    (row,) = bad.rows
+    wrong = np.where(row.codes_T == Code.POLICY, row.logprobs_T - 30, row.logprobs_T)
+    bad = replace(bad, rows=(replace(row, logprobs_T=wrong.astype(np.float32)),))
+    how = {"recompute": True, "max_drift": 10.0}
+    trainer = build(tmp_path, [good, good, bad], how=how, save_every=1, learning_rate=1e-4)
+    says = (
+        r"drift .* in optimiser step 3: got a mean \|Δ log-prob\| of [\d.]+ \(at most [\d.]+\) on \d "
+        r"policy tokens, allowed 10 \(method\.max_drift\).*the last checkpoint is as it was"
+    )
+    with pytest.raises(TrainError, match=says):
+        trainer.train()
+    assert [line["drift/mean"] < 10 for line in lines(tmp_path)] == [True, True]
+    saved = type(trainer.model).from_pretrained(tmp_path / "checkpoint-2")
+    now = weights(trainer)
+    assert all(torch.equal(p, now[name]) for name, p in saved.named_parameters())
 
 
 class Recorded(AIPOTrainer):
@@ -725,15 +865,24 @@ def test_a_correction_needs_recomputed_log_probs(tmp_path: Path):
         build(tmp_path, steps(1, rows=4), settings=LossSettings(importance_cap=2.0))
 
 
+def test_a_limit_on_the_drift_needs_the_drift(tmp_path: Path):
+    with pytest.raises(TrainError, match="max_drift: got a limit without recompute"):
+        build(tmp_path, steps(1, rows=4), how={"max_drift": 0.1})
+
+
 def test_trainers_that_learn_together_do_not_accumulate(tmp_path: Path):
     with pytest.raises(TrainError, match="gradient_accumulation_steps: got 2, allowed 1"):
         build(tmp_path, steps(1, rows=4), accumulation=2, shared=True)
 
 
-def test_the_correction_is_logged(tmp_path: Path):
-    settings = LossSettings(importance_cap=1.25)
+@pytest.mark.parametrize("correction", ["truncate", "mask"])
+def test_the_correction_is_logged(tmp_path: Path, correction: str):
+    settings = LossSettings(correction=correction, importance_cap=1.25)
     build(tmp_path, steps(1, rows=4), settings=settings, how={"recompute": True}).train()
-    assert 0 < lines(tmp_path)[0]["importance"] <= 1.25
+    (line,) = lines(tmp_path)
+    assert 0 < line["importance"] <= 1.25
+    assert 0 < line["clip/importance"] < 1
+    assert 0 < line["ess"] <= 1
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path):

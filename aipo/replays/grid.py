@@ -19,6 +19,7 @@ METHOD = frozenset(f"method.{name}" for name in MethodConfig.model_fields) - {
     "method.assist_share",
     "method.forbid_share",
     "method.scale_by_active",
+    "method.max_drift",
 }
 """Settings that change what stored traces teach. Which rollouts there are is settled already."""
 _COMMA = re.compile(r",(?![^\[{]*[\]}])")  # not inside of [...] or {...}

@@ -141,7 +141,7 @@ class LossReplay:
             sums = _Sums(self._trainer.model if self._gradients else None)
             for n in range(update * schedule.accumulation, (update + 1) * schedule.accumulation):
                 if alike[0].batches[n]:
-                    self._micro_batch(alike, n, sums, fresh=fresh and update == 0)
+                    self._micro_batch(alike, n, sums, fresh=fresh)
             for dealt in alike:
                 outcome = sums.outcome(dealt, step, step * schedule.steps + update + 1, weights)
                 made.append(outcome)

@@ -148,7 +148,7 @@ def _looking(
     # The reference model of a KL term is the one that the run had: TRL loads it from where the model says it is.
     policy.model.config.name_or_path = start.path
     beta = max(setting.config.method.kl for setting in compared)
-    method = config.method.model_copy(update={"kl": beta, "correction_cap": None})
+    method = config.method.model_copy(update={"kl": beta, "correction": "truncate", "correction_cap": None})
     config = config.model_copy(update={"method": method})
     with tempfile.TemporaryDirectory() as scratch:
         trainer = AIPOTrainer(

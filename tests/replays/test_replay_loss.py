@@ -60,7 +60,12 @@ def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, t
 
 
 @pytest.mark.parametrize(
-    "overrides", [("method.kl=0.1",), ("method.correction_cap=1.5",), ("method.objective=dr_grpo",)]
+    "overrides",
+    [
+        ("method.kl=0.1",),
+        ("method.correction_cap=1.5",),
+        ("method.objective=dr_grpo",),
+    ],
 )
 def test_whatever_the_method_was(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     run = tiny_run.train(tiny_run.config(tmp_path / "tiny", "train.steps=2", *overrides))

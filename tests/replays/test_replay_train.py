@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from aipo.config import load_config
-from aipo.errors import ConfigError, RunError
+from aipo.config import dump, load_config
+from aipo.errors import ConfigError, RunError, TrainError
 from aipo.lesson import LessonStore
 from aipo.replays.relearn import renamed, replay_credit, replay_loss
 from aipo.replays.study import own_id
@@ -92,6 +92,44 @@ def test_ess_says_how_far_the_trained_policy_is_from_the_one_that_sampled(
     assert max(other) < 0.9
     manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
     assert manifest["model"] == str(stranger)
+
+
+@pytest.mark.parametrize("correction", ["truncate", "mask"])
+def test_the_loss_again_follows_the_correction(trained: Path, tmp_path: Path, correction: str) -> None:
+    """Rows that somebody else sampled, so that most are corrected: what training logged, and without a cap not."""
+    stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
+    out, said = tmp_path / "out", Console(file=io.StringIO())
+    words = (f"policy.model={stranger}", f"method.correction={correction}", "method.correction_cap=1.5")
+    offline(trained, out, *words, steps=(0, 1))
+    again = {"checkpoint": "nearest", "grid": (), "steps": None, "gradients": True, "console": said}
+    replay_loss(out, out=tmp_path / "again", overrides=("method.correction_cap=40",), **again)
+    outcomes = json.loads((tmp_path / "again" / "loss.json").read_text())
+    recorded = [o for o in outcomes if o["online"]]
+    logged = {line["step"]: line for line in RunFolder(out).read_metrics()}
+    assert [o["update"] for o in recorded] == [1, 3]
+    for outcome in recorded:
+        line = logged[outcome["update"]]
+        assert outcome["loss"] == pytest.approx(line["loss"], abs=1e-6)
+        assert outcome["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-4)
+        for name in ("importance", "clip/importance", "ess", "drift/mean", "drift/max"):
+            assert outcome["metrics"][name] == pytest.approx(line[name], rel=1e-4), name
+        assert line["clip/importance"] > 0.1
+    others = {o["update"]: o for o in outcomes if o["setting"] != recorded[0]["setting"]}
+    assert all(abs(others[o["update"]]["loss"] - o["loss"]) > 1e-3 for o in recorded)
+
+
+def test_a_limit_on_the_drift_is_for_a_sampler_with_the_trainers_weights(
+    trained: Path, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(trained, run)
+    recorded = load_config(str(run / "config.yaml"), ["method.max_drift=1e-2"])
+    (run / "config.yaml").write_text(dump(recorded))
+    stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
+    assert offline(run, out, f"policy.model={stranger}", steps=(0, 0))[0] == 0
+    assert RunFolder(out).read_metrics()[0]["drift/mean"] > 1e-2
+    with pytest.raises(TrainError, match=r"drift between sampler and trainer in optimiser step 1"):
+        offline(run, tmp_path / "no", f"policy.model={stranger}", "method.max_drift=1e-2", steps=(0, 0))
 
 
 def test_a_grid_trains_a_policy_for_each_setting(trained: Path, tmp_path: Path) -> None:

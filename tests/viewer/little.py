@@ -166,11 +166,13 @@ def _metrics(step: int, traces: Sequence[Trace]) -> dict[str, Any]:
 
 
 def _lesson(trace: Trace) -> Lesson:
-    """As if each token's ratio had stayed 1."""
+    """As if each token's ratio had stayed 1, and sampler and trainer had disagreed on the second one."""
     rest = [(i, s) for i, s in enumerate(trace.segments) if s.role is not Role.PROMPT]
     segments = np.concatenate([np.full(len(s), i, np.int32) for i, s in rest])
     codes = np.concatenate([np.full(len(s), CODES[s.role], np.int8) for _, s in rest])
     policy = codes == CODES[Role.POLICY]
+    weights = np.where(policy, 1.0, 0.5).astype(np.float32)
+    weights[np.flatnonzero(policy)[1:2]] = 0.0
     return Lesson(
         trace_id=trace.trace_id,
         kind="sampled",
@@ -178,7 +180,7 @@ def _lesson(trace: Trace) -> Lesson:
         update=trace.step + 1,
         segments_T=segments,
         codes_T=codes,
-        weights_T=np.where(policy, 1.0, 0.5).astype(np.float32),
+        weights_T=weights,
         ratios_T=np.where(policy, 1.0, np.nan).astype(np.float32),
         clipped_T=np.zeros(len(codes), np.bool_),
         advantage=trace.advantage or 0.0,

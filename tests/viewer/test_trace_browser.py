@@ -170,10 +170,16 @@ def test_pointing_at_a_token_says_what_is_known_of_it(page: "Page", helped: str)
     known = facts_of(page)
     assert known["role"] == "policy" and known["log-prob"] != "not recorded"
     assert (known["coefficient"], known["ratio π/π_old"], known["clipped"]) == ("1", "1", "no")
+    assert known["correction π_old/μ"] == "1"
+    page.locator("#token-list section").nth(1).locator("b").nth(1).hover()
+    known = facts_of(page)
+    assert (known["coefficient"], known["ratio π/π_old"], known["clipped"]) == ("0", "1", "no")
+    assert known["correction π_old/μ"] == "0, masked"
     page.locator("#token-list section").nth(2).locator("b").first.hover()
     known = facts_of(page)
     assert (known["segment"], known["role"]) == ("2, knowledge", "agent")
     assert (known["coefficient"], known["ratio π/π_old"]) == ("0.5", "only of policy tokens")
+    assert known["correction π_old/μ"] == "only of policy tokens"
 
 
 def test_the_keyboard_goes_from_token_to_token(page: "Page", helped: str) -> None:

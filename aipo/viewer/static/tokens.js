@@ -169,6 +169,12 @@
   /* One token */
   const quoted = (text) => text.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "(no text of its own)";
 
+  /* π_old/μ as the trainer took it: what is left of the weight without the ratio. */
+  const corrected = (t) => {
+    if (t.clipped) return "not told, since clipped";
+    return t.weight === 0 ? "0, masked" : number(t.weight / t.ratio);
+  };
+
   const facts = (t) => {
     const known = (value) => (value === null ? null : number(value));
     const out = t.inRow || !row ? null : "not in this row";
@@ -184,6 +190,7 @@
       ["advantage", out ?? known(t.advantage)],
       ["coefficient", out ?? known(t.weight)],
       ["ratio π/π_old", out ?? (t.inRow && t.ratio === null ? "only of policy tokens" : known(t.ratio))],
+      ["correction π_old/μ", out ?? (t.ratio > 0 ? corrected(t) : t.inRow ? "only of policy tokens" : null)],
       ["clipped", out ?? (t.clipped === null ? null : t.clipped ? "yes" : "no")],
     ];
   };

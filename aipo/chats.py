@@ -10,12 +10,17 @@ from aipo.errors import ConfigError, LoadError
 from aipo.graph import ChatModel
 from aipo.loading import load
 from aipo.sections import AgentConfig
+from aipo.spending import Prices
 
 _SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
 
 
 def build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     if config.model is None:
+        if config.prices is not None:
+            raise ConfigError(
+                f"agents.{name}.prices: got prices without a model, allowed agents.{name}.model"
+            )
         return None
     secrets = {key: os.environ.get(variable) for key, variable in config.secrets.items()}
     unset = [config.secrets[key] for key, value in secrets.items() if value is None]
@@ -34,7 +39,11 @@ def build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     offered = {"max_retries": 0} if inspect.isclass(loaded.function) else {"seed": seed}
     model = call(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
-    return ChatModel(model=model, name=label, settings=settings)
+    return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))
+
+
+def prices_of(config: AgentConfig) -> Prices | None:
+    return Prices(**config.prices.model_dump()) if config.prices is not None else None
 
 
 def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:

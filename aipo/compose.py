@@ -14,14 +14,18 @@ from aipo.agent import Agent, AgentSpec, check_agent, node_settings
 from aipo.calling import call
 from aipo.chats import build_chat
 from aipo.config import Config
+from aipo.errors import ConfigError
 from aipo.graph import ChatModel, check_graph
 from aipo.loading import fingerprint, load
 from aipo.models import forbidden_ids
+from aipo.outage import Outage
 from aipo.policies import Policy, Sampling
 from aipo.prompt import Prompt, loaded_prompts
-from aipo.rollout import RolloutEngine
+from aipo.rollout import OnTrace, RolloutEngine
 from aipo.sections import AgentConfig
+from aipo.spending import Spending
 from aipo.task import Env
+from aipo.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,11 @@ def build_graphs(config: Config) -> Graphs:
         ConfigError: options that a function does not take.
         GraphError: a graph breaks the contract.
     """
+    if config.rollout.spending_limit is not None and not any(a.prices for a in config.agents.values()):
+        raise ConfigError(
+            f"rollout.spending_limit: got {config.rollout.spending_limit:g} and no prices, which could never be "
+            "reached, allowed a limit with agents.NAME.prices"
+        )
     main = load(config.graph.name)
     with loaded_prompts() as prompts:
         built = {name: _build_agent(name, agent, config.run.seed) for name, agent in config.agents.items()}
@@ -81,6 +90,26 @@ def build_engine(config: Config, graphs: Graphs, policy: Policy, *, run_id: str)
         run_id=run_id,
         fingerprints=graphs.fingerprints,
     )
+
+
+def build_guards(config: Config, spending: Path) -> OnTrace:
+    """What looks at every finished rollout, and stops the run where a limit is reached.
+
+    Args:
+        spending: the run's file of what was spent.
+
+    Raises:
+        LimitError: what was spent before has reached the limit.
+    """
+    priced = [name for name, agent in config.agents.items() if agent.prices is not None]
+    spent = Spending(spending, config.rollout.spending_limit, priced)
+    outage = Outage(config.rollout.outage_limit)
+
+    def watch(trace: Trace) -> None:
+        spent.add(trace)
+        outage.add(trace)
+
+    return watch
 
 
 def manifest(graphs: Graphs, model: Path | str) -> dict[str, Any]:

@@ -9,6 +9,7 @@
     ├── PolicyError        the policy could not sample, or sampled what cannot be trained on
     ├── AgentError         a collaborating agent failed for good
     ├── ReplayError        a replay needs a live call, and may make none
+    ├── LimitError         a limit that the configuration sets has stopped the run
     ├── TrainError         rows, settings or a checkpoint that cannot be trained on
     └── RunError           a run folder that is in the way, is missing or is not a run
 
@@ -51,6 +52,10 @@ class AgentError(AipoError, RuntimeError):
 
 class ReplayError(AipoError, LookupError):
     """A replay asks something that was not recorded, and no live model may answer."""
+
+
+class LimitError(AipoError, RuntimeError):
+    """A limit that the configuration sets (spending, outage) has stopped the run; it can go on."""
 
 
 class TrainError(AipoError, RuntimeError):

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aipo.compose import build_engine, build_graphs
+from aipo.compose import build_engine, build_graphs, build_guards
 from aipo.config import Config, load_config
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate import evaluate
@@ -111,12 +111,14 @@ def evaluate_with(
     results: dict[str, dict[str, Any]] = {split: {} for split in splits}
     decode = engine.policies["policy"].tokenizer.decode
     kept: list[Trace] = []
+    watch = build_guards(config, folder.spending)
     with TraceStore(folder.evaluation(name).with_suffix(""), decode=decode) as store:
 
         def keep_first(trace: Trace) -> None:
             if trace.index == 0:
                 store.append(trace)
                 kept.append(trace)
+            watch(trace)
 
         store.begin(0)
         for split, setting in product(splits, settings):

@@ -24,6 +24,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from aipo.errors import AgentError, GraphError, PolicyError
 from aipo.policies import Policy, Sampling
+from aipo.spending import Prices
 from aipo.task import Env, Task
 from aipo.text import clean, error_text
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, concatenate, of_policy, segment
@@ -49,6 +50,7 @@ class ChatModel:
     model: BaseChatModel
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    prices: Prices | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,7 @@ class RolloutContext:
             error = error_text(caught)
             raise
         finally:
+            tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
             self.calls.append(
                 Call(
                     agent=agent,
@@ -144,8 +147,9 @@ class RolloutContext:
                     messages=tuple({"role": m.type, "content": clean(str(m.text))} for m in messages),
                     reply=reply,
                     settings=dict(chat.settings),
-                    tokens_in=usage.get("input_tokens"),
-                    tokens_out=usage.get("output_tokens"),
+                    tokens_in=tokens_in,
+                    tokens_out=tokens_out,
+                    cost=chat.prices.cost(tokens_in, tokens_out) if chat.prices else None,
                     started=started - self.started,
                     seconds=time.perf_counter() - started,
                     error=error,

@@ -8,7 +8,10 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from aipo.errors import TrainError
+from aipo.outage import failed, reached
 from aipo.trace import Mode, Role, Trace
 
 
@@ -60,12 +63,26 @@ METRICS: dict[str, Metric] = {
         "consults / assisted rollouts", "How often an agent is asked; `unknown` is none of ours."
     ),
     "consult_errors/{agent}": Metric("consults with an error / consults", "How often asking goes wrong."),
+    "outage/{agent}": Metric(
+        "failed consults / consults that came to it", "Requests that the agent itself failed to answer."
+    ),
+    "calls/{agent}": Metric("count", "Calls of its chat model, failed attempts included."),
+    "call_errors/{agent}": Metric("calls with an error / calls", "How often a call fails or is cut off."),
+    "tokens_in/{agent}": Metric("Σ tokens", "Read by its chat model, as far as the server says so."),
+    "tokens_out/{agent}": Metric("Σ tokens", "Written by its chat model, as far as the server says so."),
+    "latency/{quantile}/{agent}": Metric(
+        "p50, p95, p99 of seconds", "Of answered calls: half, 95 % and 99 % of them were no slower."
+    ),
+    "cost/{agent}": Metric("Σ tokens · price", "What its calls cost; only where it has prices."),
     "length/{role}": Metric("Σ tokens / rollouts", "Mean tokens of a rollout that this role produced."),
     "seconds/rows": Metric("seconds", "Time to obtain a generation's rows: rollouts, scoring, credit."),
 }
 
 SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
 """What the Hugging Face trainer logs once, at the end; it is no step's metric."""
+
+
+_PERCENTS = (50, 95, 99)
 
 
 def check_declared(names: Iterable[str]) -> None:
@@ -144,9 +161,35 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         metrics[f"consults/{agent}"] = len(errors) / max(len(kinds["assisted"]), 1)
         if errors:
             metrics[f"consult_errors/{agent}"] = _mean(errors)
+    for agent in agents:
+        metrics |= _agent_metrics(agent, traces)
     for role in Role:
         if traces:
             metrics[f"length/{role}"] = _mean(trace.count(role) for trace in traces)
+    return metrics
+
+
+def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
+    """What asking one agent came to."""
+    came = [c for trace in traces for c in trace.consults if c.agent == agent and reached(c)]
+    visits = (visit for trace in traces for visit in trace.visits)
+    calls = [call for visit in visits for call in visit.calls if call.agent == agent]
+    metrics = {f"calls/{agent}": float(len(calls))}
+    if came:
+        metrics[f"outage/{agent}"] = _mean(failed(consult) for consult in came)
+    if calls:
+        metrics[f"call_errors/{agent}"] = _mean(call.error is not None for call in calls)
+    sums = {
+        "tokens_in": [call.tokens_in for call in calls],
+        "tokens_out": [call.tokens_out for call in calls],
+        "cost": [call.cost for call in calls],
+    }
+    for name, values in sums.items():
+        if known := [value for value in values if value is not None]:
+            metrics[f"{name}/{agent}"] = math.fsum(known)
+    if seconds := [call.seconds for call in calls if call.error is None]:
+        for percent, value in zip(_PERCENTS, np.percentile(seconds, _PERCENTS), strict=True):
+            metrics[f"latency/p{percent}/{agent}"] = float(value)
     return metrics
 
 

@@ -28,6 +28,7 @@ class Reuse:
         live_turns: that were sampled.
         calls: of agents' chat models, that were answered from the recording.
         live_calls: that were made.
+        spent: what those have cost, where their prices are known.
         fork: where the rollout left its recording; None = nowhere.
         missing: the live call that a frozen replay would have needed; nothing is answered after it.
     """
@@ -36,6 +37,7 @@ class Reuse:
     live_turns: int = 0
     calls: int = 0
     live_calls: int = 0
+    spent: float = 0.0
     fork: Fork | None = None
     missing: ReplayError | None = None
 

@@ -11,7 +11,7 @@ import gc
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +30,13 @@ from aipo.trace import StopReason, Trace
 OnTrace = Callable[[Trace], None]
 Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[list[Trace]]]
 Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
+
+
+def hand_over(traces: Sequence[Trace], on_trace: OnTrace) -> None:
+    """Calls `on_trace` with each, also when it stops the run at the first one."""
+    with ExitStack() as stack:
+        for trace in reversed(traces):
+            stack.callback(on_trace, trace)
 
 
 def settle() -> None:
@@ -150,8 +157,7 @@ class RolloutEngine:
             seen = [name for name in context.policies if record.segments(name)]
             endings = dict.fromkeys(seen or list(context.policies)[:1], failure)
         traces = self._traces(spec, began, context, record, endings)
-        for trace in traces:
-            on_trace(trace)
+        hand_over(traces, on_trace)
         if interrupt is not None:
             raise interrupt
         return traces

@@ -7,6 +7,7 @@ tokenizer/       the policy's, so that every reader can tell a token's text
 traces/          every trace, as it finished
 lessons/         what the trainer did with each token of them
 metrics.jsonl    one line per optimiser step
+spending.jsonl   what the agents of each rollout cost, where they have prices
 checkpoints/     at generation boundaries
 model/           the trained policy
 evaluations/     one JSON file per evaluation
@@ -90,6 +91,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def spending(self) -> Path:
+        return self.path / "spending.jsonl"
 
     @property
     def checkpoints(self) -> Path:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from aipo.errors import AipoError, TraceError
 from aipo.metrics import kind_of
 from aipo.text import clean, to_json
-from aipo.trace import SCHEMA_VERSION, Call, Consult, Mode, Role, Segment, StopReason, Trace, Visit
+from aipo.trace import SCHEMA_VERSION, Call, Consult, Fault, Mode, Role, Segment, StopReason, Trace, Visit
 
 
 class Stored(NamedTuple):
@@ -79,6 +79,7 @@ _CONSULT = _fields(
     request_start=_INT,
     reply_segment=_INT,
     policy=_TEXT,
+    fault=_TEXT,
 )
 _CALL = _fields(
     Call,
@@ -260,11 +261,16 @@ def _stored(row: dict[str, Any], segments: Sequence[dict[str, Any]]) -> Stored:
         "stop_reason": StopReason(row["stop_reason"]),
         "forbidden_ids": tuple(row["forbidden_ids"]),
         "segments": tuple(Segment(**_with(s, role=Role(s["role"]))) for s in segments),
-        "consults": tuple(Consult(**c) for c in row["consults"]),
+        "consults": tuple(map(_consult, row["consults"])),
         "visits": tuple(Visit(**_with(v, calls=tuple(map(_call, v["calls"])))) for v in row["visits"]),
     }
     texts = row["texts"]
     return Stored(Trace(**fields), None if texts is None else tuple(texts))
+
+
+def _consult(row: dict[str, Any]) -> Consult:
+    fault = row.get("fault")  # older files have none
+    return Consult(**_with(row, fault=None if fault is None else Fault(fault)))
 
 
 def _call(row: dict[str, Any]) -> Call:

@@ -87,12 +87,18 @@ class GraphConfig(Section):
     options: dict[str, Any] = Field({}, description="keyword arguments of the graph's function")
 
 
+class PricesConfig(Section):
+    input: Annotated[float, Field(ge=0.0)] = Field(..., description="of a million tokens that it reads")
+    output: Annotated[float, Field(ge=0.0)] = Field(..., description="of a million tokens that it writes")
+
+
 class AgentConfig(Section):
     graph: str = Field(..., description="sub-graph, 'module:function' or 'file.py:function'")
     prompt: Path | None = Field(None, description="default: prompts/NAME.md beside the graph's file")
     model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
     options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
     secrets: dict[str, str] = Field({}, description="keyword argument: NAME of an environment variable")
+    prices: PricesConfig | None = Field(None, description="what its model's tokens cost; default: nothing")
     budget: Count = Field(3, description="most consults of this agent in one rollout")
     max_tokens: Count = Field(256, description="most tokens of one reply, in the policy's tokenizer")
     timeout: Positive = Field(30.0, description="seconds for one attempt of one step")
@@ -108,6 +114,13 @@ class RolloutConfig(Section):
     concurrency: Count = Field(256, description="rollouts in flight")
     workers: Count = Field(1, description="processes that roll out; 1 = this one; more need engine vllm")
     reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
+    spending_limit: Positive | None = Field(
+        None, description="stops the run when its agents have cost so much (agents.NAME.prices); null = never"
+    )
+    outage_limit: Share | None = Field(
+        0.5,
+        description="stops the run when more of the last 64 consults failed by the agent's fault; null = never",
+    )
     forbid_tags: tuple[str, ...] = Field(
         ("<consult:{agent}>", "<feedback:{agent}>"),
         description="tags, for every agent, that a rollout with forbidden tags cannot write; as in the graph's grammar",

@@ -161,4 +161,5 @@ def _stamp(path: Path) -> _Stamp:
 
 def _parquet(paths: Sequence[Path]) -> str:
     names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    return f"read_parquet([{names}], filename = true, file_row_number = true)"
+    # By name: files of before a consult had a `fault` may lie beside others.
+    return f"read_parquet([{names}], filename = true, file_row_number = true, union_by_name = true)"

@@ -58,6 +58,19 @@ class StopReason(StrEnum):
         return self not in (StopReason.EOS, StopReason.LENGTH)
 
 
+class Fault(StrEnum):
+    """Why a consult got a notice instead of feedback. Only the last one is the agent's own failure."""
+
+    MALFORMED = "malformed"
+    NESTED = "nested"
+    UNCLOSED = "unclosed"
+    EMPTY = "empty"
+    UNKNOWN = "unknown"
+    SPENT = "spent"
+    EXHAUSTED = "exhausted"
+    UNAVAILABLE = "unavailable"
+
+
 @with_config(_SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Segment(ByValue):
@@ -130,6 +143,7 @@ class Consult:
             tag shares a token with other text, so that it cannot be cut out.
         reply_segment: index of the segment that answered (agent feedback or an env notice).
         policy: whose context the consult belongs to.
+        fault: why a notice answered; None where the agent did, and in traces of before it was recorded.
     """
 
     agent: str
@@ -140,6 +154,7 @@ class Consult:
     request_start: int | None
     reply_segment: int
     policy: str = "policy"
+    fault: Fault | None = None
 
 
 @with_config(_SCHEMA)

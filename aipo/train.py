@@ -13,6 +13,7 @@ from aipo.compose import (
     build_engine,
     build_env,
     build_graphs,
+    build_guards,
     drawing,
     manifest,
 )
@@ -28,6 +29,7 @@ from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, write_t
 from aipo.sampler import Sampler, open_sampler
 from aipo.store import TraceStore
 from aipo.task import Env
+from aipo.trace import Trace
 from aipo.workers import open_workers
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ _MAY_CHANGE = (
     "run.report_to",
     "train.save_every",
     "train.lessons",
+    "rollout.spending_limit",
+    "rollout.outage_limit",
     "rollout.concurrency",
     "rollout.workers",
     "method.max_drift",
@@ -74,7 +78,7 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
             sampler = stack.enter_context(open_sampler(config, network, tokenizer, folder.path))
             built = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
             engine = stack.enter_context(open_workers(config, built, model))
-            source = partial(_live_source, config, sampler, engine)
+            source = partial(_live_source, config, folder, sampler, engine)
             note = stage(progress, "train")
             train_policy(config, folder, network, tokenizer, source, note, resume=resume)
             if evaluate_after:
@@ -173,8 +177,16 @@ def train_policy(
         tokenizer.inner.save_pretrained(folder.model)
 
 
-def _live_source(config: Config, sampler: Sampler, engine: RolloutEngine, store: TraceStore) -> "LiveSource":
+def _live_source(
+    config: Config, folder: RunFolder, sampler: Sampler, engine: RolloutEngine, store: TraceStore
+) -> "LiveSource":
     from aipo.source import LiveSource
+
+    watch = build_guards(config, folder.spending)
+
+    def keep_and_watch(trace: Trace) -> None:
+        store.append(trace)
+        watch(trace)
 
     method, train, seed = config.method, config.train, config.run.seed
     draw = partial(draw_tasks, engine.env, config.env.mixture, train.tasks_per_step, seed=seed)
@@ -197,7 +209,7 @@ def _live_source(config: Config, sampler: Sampler, engine: RolloutEngine, store:
         tag_ids=engine.forbidden_ids,
         forbid=method.distil_forbid,
         agents=tuple(config.agents),
-        on_trace=store.append,
+        on_trace=keep_and_watch,
     )
 
 

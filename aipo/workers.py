@@ -26,7 +26,7 @@ from aipo.jobs import end
 from aipo.loop import LOOP
 from aipo.pipe import Back, Cancel, Do, Done, Message, Out, Pipe, Ready, Start
 from aipo.plan import RolloutSpec
-from aipo.rollout import OnTrace, RolloutEngine
+from aipo.rollout import OnTrace, RolloutEngine, hand_over
 from aipo.text import error_text
 from aipo.trace import StopReason, Trace
 
@@ -151,8 +151,7 @@ class Workers:
             worker.pipe.send(Cancel(number))
             await asyncio.wait([done], timeout=GRACE_S)
         traces = self._traces(spec, done)
-        for trace in traces:
-            on_trace(trace)
+        hand_over(traces, on_trace)
         if interrupt is not None:
             raise interrupt
         return traces

@@ -28,8 +28,8 @@ from aipo.errors import ConfigError, GraphError, LoadError, ReplayError
 from aipo.graph import RolloutContext, RolloutState
 from aipo.prompt import Prompt
 from aipo.text import clean, error_text
-from aipo.trace import Consult, Mode, Role, Segment, StopReason, concatenate, segment
-from graphs.protocol import NAME, Fault, Grammar, Request
+from aipo.trace import Consult, Fault, Mode, Role, Segment, StopReason, concatenate, segment
+from graphs.protocol import NAME, Grammar, Request
 from graphs.solo import POLICY, Node, policy_prompt, prompt_node, score
 
 OUT_OF_ROOM = {"stops": {POLICY: StopReason.LENGTH}}
@@ -146,7 +146,7 @@ def _notice_node(allowed: Callable[[ConsultState], list[str]], grammar: Grammar)
         request = _request(state)
         assert request.fault is not None, "the router sends only faulty requests here"
         text = grammar.notice(request.fault, request.agent, allowed(state))
-        return _notify(state, runtime.context, grammar, text, f"{request.fault}: {text}")
+        return _notify(state, runtime.context, grammar, request.fault, text, f"{request.fault}: {text}")
 
     return notice
 
@@ -169,10 +169,11 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
         )
         if not reply:
             text = grammar.notice(Fault.UNAVAILABLE, agent.name, ())
-            return _notify(state, context, grammar, text, error) | {"asked": [agent.name]}
+            told = _notify(state, context, grammar, Fault.UNAVAILABLE, text, error)
+            return told | {"asked": [agent.name]}
         feedback = grammar.wrap(tokenizer, agent.name, reply, max_tokens=min(agent.max_tokens, room))
         piece = segment(Role.AGENT, agent.name, feedback.token_ids)
-        return _answer(state, piece, feedback.text, feedback.change) | {"asked": [agent.name]}
+        return _answer(state, piece, reply=feedback.text, error=feedback.change) | {"asked": [agent.name]}
 
     return ask
 
@@ -206,15 +207,22 @@ def _work_so_far(state: ConsultState, context: RolloutContext, request: Request)
 
 
 def _notify(
-    state: ConsultState, context: RolloutContext, grammar: Grammar, text: str, error: str
+    state: ConsultState, context: RolloutContext, grammar: Grammar, fault: Fault, text: str, error: str
 ) -> dict[str, Any]:
     token_ids = grammar.wrap_notice(context.policies[POLICY].tokenizer, text)
     if len(token_ids) > context.room(state["segments"]):
         return OUT_OF_ROOM
-    return _answer(state, segment(Role.ENV, "notice", token_ids), None, error)
+    return _answer(state, segment(Role.ENV, "notice", token_ids), error=error, fault=fault)
 
 
-def _answer(state: ConsultState, piece: Segment, reply: str | None, error: str | None) -> dict[str, Any]:
+def _answer(
+    state: ConsultState,
+    piece: Segment,
+    *,
+    reply: str | None = None,
+    error: str | None,
+    fault: Fault | None = None,
+) -> dict[str, Any]:
     """Appends what the policy is told, and the record of the consult."""
     request, asking = _request(state), len(state["segments"]) - 1
     consult = Consult(
@@ -225,5 +233,6 @@ def _answer(state: ConsultState, piece: Segment, reply: str | None, error: str |
         request_segment=asking,
         request_start=request.start,
         reply_segment=asking + 1,
+        fault=fault,
     )
     return {"segments": [piece], "consults": [consult]}

@@ -11,7 +11,6 @@ grammar escaped, so that no agent can close its own feedback, ask another agent 
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -21,23 +20,11 @@ from pydantic import ConfigDict, with_config
 
 from aipo.errors import ConfigError
 from aipo.policies import Tokenizer
+from aipo.trace import Fault
 
 NAME = r"[\w.-]{1,64}"
 # NUL, lone surrogates and noncharacters: text that no tokenizer was made for.
 _UNPRINTABLE = re.compile("[\x00\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-
-
-class Fault(StrEnum):
-    """Why a request gets a notice instead of feedback."""
-
-    MALFORMED = "malformed"
-    NESTED = "nested"
-    UNCLOSED = "unclosed"
-    EMPTY = "empty"
-    UNKNOWN = "unknown"
-    SPENT = "spent"
-    EXHAUSTED = "exhausted"
-    UNAVAILABLE = "unavailable"
 
 
 NOTICES: Mapping[Fault, str] = MappingProxyType(

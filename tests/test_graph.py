@@ -19,6 +19,7 @@ from toy import TOKENIZER, Exam, chain, policies, task
 from aipo.errors import AgentError, GraphError, PolicyError
 from aipo.graph import ChatModel, RolloutContext, RolloutState, check_graph, current_visit, derive_seed
 from aipo.policies import Sampling
+from aipo.spending import Prices
 from aipo.trace import Mode, Role, segment
 
 
@@ -204,6 +205,16 @@ def test_a_chat_call_is_recorded():
     assert (call.agent, call.visit, call.model, call.reply, call.error) == ("verify", "", "m", "42", None)
     assert (call.settings, call.tokens_in, call.tokens_out) == ({"temperature": 0}, 5, 2)
     assert call.started >= 0 and call.seconds >= 0
+
+
+def test_a_call_with_prices_has_its_cost():
+    said = {"input_tokens": 3000, "output_tokens": 500, "total_tokens": 3500}
+    answers = iter([AIMessage("42", usage_metadata=said), AIMessage("42")])
+    prices = Prices(input=0.5, output=2.0)
+    mine = context(chats={"verify": ChatModel(model=Counted(messages=answers), name="m", prices=prices)})
+    for _ in range(2):
+        asyncio.run(mine.chat("verify", [HumanMessage("6x7?")]))
+    assert [call.cost for call in mine.calls] == [pytest.approx(0.0025), None]
 
 
 def test_a_failed_chat_call_is_recorded_and_passed_on():

@@ -1,9 +1,11 @@
 """Traces as a table: nothing is lost, and what is no trace is refused by name."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,8 @@ from toy import run
 
 from aipo.errors import TraceError
 from aipo.schema import COLUMNS, INDEX, SCHEMA, Stored, from_table, to_table
-from aipo.trace import Call, Consult, Mode, Role, StopReason, Trace, Visit, segment
+from aipo.tables import Tables
+from aipo.trace import Call, Consult, Fault, Mode, Role, StopReason, Trace, Visit, segment
 
 CALL = Call(
     agent="verify",
@@ -50,6 +53,7 @@ TRACE = Trace(
             request_segment=1,
             request_start=None,
             reply_segment=2,
+            fault=Fault.UNAVAILABLE,
         ),
     ),
     visits=(Visit(path="verify/check", started=0.1, seconds=None, outcome="cancelled", calls=(CALL,)),),
@@ -160,6 +164,21 @@ def test_a_table_of_something_else_is_refused():
     broken = table.set_column(table.schema.get_field_index("mode"), "mode", pa.array(["dreaming"]))
     with pytest.raises(TraceError, match=r"row 0 of f \('r/0/0'\) is no trace: 'dreaming'"):
         from_table(broken, "f")
+
+
+def test_a_file_of_before_faults_were_recorded_is_read_beside_a_new_one(tmp_path: Path):
+    table = to_table([Stored(TRACE, None)])
+    column = table.schema.get_field_index("consults")
+    kept = [{k: v for k, v in c.items() if k != "fault"} for c in table.column("consults")[0].as_py()]
+    item = table.schema.field("consults").type.value_type
+    type_ = pa.list_(pa.struct([f for f in item if f.name != "fault"]))
+    old = table.set_column(column, pa.field("consults", type_), pa.array([kept], type_))
+    (back,) = from_table(old.replace_schema_metadata(table.schema.metadata), "an old file")
+    assert back.trace == replace(TRACE, consults=(replace(TRACE.consults[0], fault=None),))
+    pq.write_table(old, tmp_path / "step-00000-00000.parquet")
+    pq.write_table(table, tmp_path / "step-00001-00000.parquet")
+    tables = Tables(tmp_path, resident=False)
+    assert tables.all("SELECT consults[1].fault FROM traces ORDER BY 1 NULLS FIRST") == [(None,), ("unavailable",)]
 
 
 def test_traces_of_the_engine_survive():

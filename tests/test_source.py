@@ -19,7 +19,7 @@ from aipo.metrics import METRICS, check_declared, kind_of, rollout_metrics
 from aipo.plan import RolloutSpec
 from aipo.source import LiveSource, StepRows, step_rows
 from aipo.task import Task
-from aipo.trace import Mode, StopReason, Trace
+from aipo.trace import Call, Fault, Mode, StopReason, Trace, Visit
 from aipo.trainer import AIPOTrainer, arguments
 
 OPEN = 13
@@ -105,6 +105,9 @@ def test_rollouts_in_numbers():
         "consults/unknown": 1 / 3,
         "consult_errors/knowledge": 1 / 3,
         "consult_errors/unknown": 1.0,
+        "outage/knowledge": 0.0,
+        "calls/knowledge": 0.0,
+        "calls/verify": 0.0,
         "length/prompt": 2.0,
         "length/policy": (3 * 5 + 3 * 1) / 6,
         "length/agent": 3 / 6,
@@ -113,6 +116,42 @@ def test_rollouts_in_numbers():
     assert metrics == pytest.approx(expected)
     check_declared(metrics)
     assert [kind_of(t) for t in traces[2:5]] == ["assisted", "solo", "forbidden"]
+
+
+def said(seconds: float, **changes: Any) -> Call:
+    made: dict[str, Any] = {"agent": "knowledge", "visit": "v", "model": "m", "messages": (), "reply": "582"}
+    return Call(**(made | {"started": 0.0, "seconds": seconds} | changes))
+
+
+def test_an_agents_calls_in_numbers():
+    down = consult(1, 1, 2, reply=None, error="late", fault=Fault.UNAVAILABLE)
+    empty = consult(1, 1, 2, reply=None, error="empty", fault=Fault.EMPTY)
+    calls = (
+        said(1.0, tokens_in=10, tokens_out=4, cost=0.5),
+        said(3.0, tokens_in=20, tokens_out=6, cost=0.25),
+        said(2.0),
+        said(60.0, reply=None, error="TimeoutError: "),
+        said(9.0, agent="verify"),
+    )
+    visit = Visit(path="knowledge", started=0, seconds=1, outcome="ok", calls=calls)
+    metrics = rollout_metrics(
+        [helped(1.0, consults=(consult(1, 1, 2), down, empty), visits=(visit,))], ["knowledge"]
+    )
+    names = ("outage", "call", "tokens", "latency", "cost")
+    assert {k: v for k, v in metrics.items() if k.startswith(names)} == pytest.approx(
+        {
+            "outage/knowledge": 1 / 2,
+            "calls/knowledge": 4.0,
+            "call_errors/knowledge": 1 / 4,
+            "tokens_in/knowledge": 30.0,
+            "tokens_out/knowledge": 10.0,
+            "latency/p50/knowledge": 2.0,
+            "latency/p95/knowledge": 2.9,
+            "latency/p99/knowledge": 2.98,
+            "cost/knowledge": 0.75,
+        }
+    )
+    check_declared(metrics)
 
 
 def test_no_rollouts_in_numbers():

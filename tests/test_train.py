@@ -3,17 +3,23 @@
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from rich.console import Console
 from tokenizers import Tokenizer
 
 from aipo.config import Config, dump, load_config
-from aipo.errors import ConfigError, TrainError
+from aipo.errors import ConfigError, LimitError, TrainError
 from aipo.lesson import LessonStore, positions
 from aipo.run import RunFolder
+from aipo.spending import Spending
 from aipo.stepfiles import StepFiles
 from aipo.store import TraceStore
+from aipo.trace import Fault
 from aipo.train import train_run
 
 SMALL = [
@@ -62,6 +68,74 @@ def test_a_run_in_which_everything_fails_says_why_and_can_go_on(tmp_path: Path) 
     kept = list(TraceStore(RunFolder(out).traces).read())
     assert len(kept) == 8
     assert all(trace.failed and trace.reward is None for trace in kept)
+
+
+def counting(seed: int = 0) -> BaseChatModel:
+    """An agent's model that tells what it read and wrote: 100 and 10 tokens."""
+    usage = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110}
+    return Counting(answer=AIMessage("right", usage_metadata=usage))
+
+
+class Counting(BaseChatModel):
+    answer: AIMessage
+
+    @property
+    def _llm_type(self) -> str:
+        return "counting"
+
+    def _generate(self, *_: Any, **__: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _agenerate(self, *_: Any, **__: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self.answer)])
+
+
+def down(seed: int = 0) -> BaseChatModel:
+    """An agent's model whose server is not there."""
+    return Down(answer=AIMessage(""))
+
+
+class Down(Counting):
+    async def _agenerate(self, *_: Any, **__: Any) -> ChatResult:
+        raise OSError("nobody there")
+
+
+ASKING = [
+    "graph={name: '" + str(Path(__file__).parent / "asking.py") + ":asking'}",
+    "method.distil=0",
+]
+VERIFY = "agents={{verify: {{graph: 'graphs.verify:verify', model: '{}:{}', prices: {{input: 100, output: 1000}}}}}}"
+
+
+def test_a_spending_limit_stops_the_run_and_it_goes_on_with_a_higher_one(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # Each assisted rollout asks once: 100 tokens of 0.0001 and 10 of 0.001 cost 0.02; 4 of 8 are assisted.
+    config = [*ASKING, VERIFY.format(__file__, "counting"), "rollout.concurrency=1", "train.save_every=1"]
+    with pytest.raises(LimitError, match=r"spending on agents: got 0\.12, allowed less than 0\.11"):
+        train(small(out, *config, "rollout.spending_limit=0.11"))
+    folder = RunFolder(out)
+    kept = [t for t in TraceStore(folder.traces).read() if t.visits and t.consults]
+    assert len(kept) == 6
+    assert all(call.cost == pytest.approx(0.02) for t in kept for v in t.visits for call in v.calls)
+    with pytest.raises(LimitError, match=r"got 0\.12, allowed less than 0\.12 .*in the run"):
+        train(small(out, *config, "rollout.spending_limit=0.12"), resume=True)
+    train(small(out, *config, "rollout.spending_limit=5"), resume=True)
+    # the two of step 1 that were done over were paid twice
+    assert Spending(folder.spending, None, []).total == pytest.approx(0.20)
+    assert sum(line.get("cost/verify", 0) for line in folder.read_metrics()) == pytest.approx(0.16)
+
+
+def test_agents_that_are_down_stop_the_run_and_it_goes_on_when_they_are_back(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    many = ["train.tasks_per_step=16", VERIFY.format(__file__, "down")]
+    with pytest.raises(LimitError, match=r"got 32 of the last 32 \(verify 32 of 32\).*OSError: nobody there"):
+        train(small(out, *ASKING, *many))
+    kept = list(TraceStore(out / "traces").read())
+    assert sum(len(t.consults) for t in kept) >= 32
+    assert {c.fault for t in kept for c in t.consults} == {Fault.UNAVAILABLE}
+    config = small(out, *ASKING, *many, "rollout.outage_limit=null")
+    train(config, resume=True)
+    assert RunFolder(out).read_metrics()[-1]["outage/verify"] == 1.0
 
 
 def test_going_on_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pydantic import PrivateAttr
 from aipo.errors import ReplayError
 from aipo.graph import ChatModel
 from aipo.reuse import CALL, Reuse, recorded_error
+from aipo.spending import Prices
 from aipo.text import clean, to_json
 from aipo.trace import Call, Trace
 
@@ -35,6 +36,7 @@ class Asks(NamedTuple):
     model: str
     settings: Mapping[str, Any]
     live: BaseChatModel | None = None
+    prices: Prices | None = None
 
 
 class ReplayChat(BaseChatModel):
@@ -67,7 +69,9 @@ class ReplayChat(BaseChatModel):
         messages = self._convert_input(input).to_messages()
         call = self._find(messages)
         if call is None and self._asks.live is not None:
-            return await self._asks.live.ainvoke(input, config, stop=stop, **kwargs)
+            reply = await self._asks.live.ainvoke(input, config, stop=stop, **kwargs)
+            self._reuse.spent += self._cost(reply)
+            return reply
         return await self._answer(messages, call)
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
@@ -109,6 +113,12 @@ class ReplayChat(BaseChatModel):
             usage = {"input_tokens": counts[0], "output_tokens": counts[1], "total_tokens": sum(counts)}
         return AIMessage(call.reply or "", usage_metadata=usage)
 
+    def _cost(self, reply: AIMessage) -> float:
+        usage = reply.usage_metadata
+        if self._asks.prices is None or usage is None:
+            return 0.0
+        return self._asks.prices.cost(usage["input_tokens"], usage["output_tokens"]) or 0.0
+
     def _difference(self, asked: Question) -> str:
         if not self._recorded:
             return "no call is left in the recording"
@@ -144,7 +154,7 @@ def replay_chat(
         if call.agent == agent
     ]
     chat._shared = shared or {}
-    return ChatModel(model=chat, name=asks.model, settings=asks.settings)
+    return ChatModel(model=chat, name=asks.model, settings=asks.settings, prices=asks.prices)
 
 
 def question_of(call: Call) -> Question:

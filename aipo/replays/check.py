@@ -52,7 +52,8 @@ def _differences(was: Trace, now: Trace) -> Iterator[tuple[str, str]]:
     for number, (a, b) in enumerate(zip_longest(was.segments, now.segments)):
         yield from _segment(f"segment {number}", a, b)
     for number, (c, d) in enumerate(zip_longest(was.consults, now.consults)):
-        names = Consult.__dataclass_fields__
+        old = c is not None and c.fault is None  # or recorded before faults were
+        names = [name for name in Consult.__dataclass_fields__ if name != "fault" or not old]
         yield from _fields(f"consult {number}", c, d, names)
     for number, (v, w) in enumerate(zip_longest(was.visits, now.visits)):
         yield from _visit(f"visit {number}", v, w, cached=not was.failed)

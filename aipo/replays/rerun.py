@@ -23,12 +23,13 @@ from aipo.replays.study import LEFT_OUT, default_out, end_study
 from aipo.replays.weights import Choice, Weights, load_weights, start_of
 from aipo.rollout import settle
 from aipo.run import RunFolder, write_json
+from aipo.spending import Spending
 from aipo.store import TraceStore
 from aipo.trace import Trace
 
 DIVERGED = 1
 """Exit code of a check that found a difference."""
-_UNUSED = ("train", "method", "evaluate", "rollout.forbid_tags")
+_UNUSED = ("train", "method", "evaluate", "rollout.forbid_tags", "rollout.outage_limit")
 """Settings of training, and one that a rollout takes from its recording."""
 
 
@@ -191,8 +192,15 @@ def _keep(
 ) -> None:
     """Replays, writes the traces as they end, and takes in what they came to. A trace that none came of is
     left out by name; one of a policy that was not recorded has nothing to be compared with."""
+    spending = Spending(folder.spending, restored.config.rollout.spending_limit, ())
     with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
-        for traces, pairs in _walk(restored, note, lambda pair: store.append(pair.trace), steps):
+
+        def keep(pair: Pair) -> None:
+            store.append(pair.trace)
+            cost, pair.reuse.spent = pair.reuse.spent, 0.0  # shared by the policies of a rollout
+            spending.charge(pair.trace.trace_id, cost)
+
+        for traces, pairs in _walk(restored, note, keep, steps):
             store.seal(traces[0].step, [pair.trace for pair in pairs])
             compared.add([pair for pair in pairs if not pair.new])
             for trace in vanished(traces, pairs):

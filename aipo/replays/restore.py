@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aipo.chats import chat_identity
+from aipo.chats import chat_identity, prices_of
 from aipo.compose import Graphs, build_env, build_graphs
 from aipo.config import Config, load_config
 from aipo.errors import ConfigError, RunError
@@ -190,15 +190,20 @@ def recorded_tokenizer(recordings: Recordings) -> "HFTokenizer":
 def _buildable(config: Config, *, live: bool) -> Config:
     """Without chat models where nobody may be asked. Nothing is cached: what one rollout is told must not
     depend on which came first."""
-    changes = {"cache": False} if live else {"cache": False, "model": None}
+    changes = {"cache": False} if live else {"cache": False, "model": None, "prices": None}
     agents = {name: agent.model_copy(update=changes) for name, agent in config.agents.items()}
-    return config.model_copy(update={"agents": agents})
+    rollout = config.rollout if live else config.rollout.model_copy(update={"spending_limit": None})
+    return config.model_copy(update={"agents": agents, "rollout": rollout})
 
 
 def _asks(config: Config, graphs: Graphs) -> dict[str, Asks]:
     chats = {name: graphs.chats.get(name) for name in config.agents}
     return {
-        name: Asks(*chat_identity(config.agents[name]), chat.model if chat else None)
+        name: Asks(
+            *chat_identity(config.agents[name]),
+            live=chat.model if chat else None,
+            prices=prices_of(config.agents[name]),
+        )
         for name, chat in chats.items()
         if config.agents[name].model is not None
     }

@@ -183,6 +183,7 @@ def test_a_bad_request_gets_a_notice_and_the_policy_goes_on(said, notice, agent,
             request_segment=1,
             request_start=start,
             reply_segment=2,
+            fault=fault,
         )
     ]
     assert state["stops"] == {"policy": StopReason.EOS}
@@ -216,6 +217,7 @@ def test_budget_of_the_rollout():
         "<notice>No consults left. Go on alone.</notice>",  # whatever is wrong with the request
     ]
     assert [c.error for c in state["consults"][:2]] == [None, None]
+    assert [c.fault for c in state["consults"]] == [None, None, Fault.EXHAUSTED, Fault.EXHAUSTED]
 
 
 def test_an_agent_that_fails_has_been_consulted():
@@ -226,6 +228,7 @@ def test_an_agent_that_fails_has_been_consulted():
         "<notice>No consults left. Go on alone.</notice>",
     ]
     assert state["consults"][0].error == "ValueError: broken"
+    assert [c.fault for c in state["consults"]] == [Fault.UNAVAILABLE, Fault.EXHAUSTED]
 
 
 def test_half_an_emoji_of_an_agent_is_replaced():

@@ -97,11 +97,11 @@ class ServerPool:
                 raise ConfigError(
                     f"policy.vllm.servers: got {url!r}, allowed addresses such as http://127.0.0.1:8000 (without /v1)"
                 )
-        if not urls or len(set(urls)) < len(urls):
+        self.urls = tuple(url.rstrip("/") for url in urls)
+        if not urls or len(set(self.urls)) < len(urls):
             raise ConfigError(
                 f"policy.vllm.servers: got {list(urls)}, allowed one or more different addresses"
             )
-        self.urls = tuple(url.rstrip("/") for url in urls)
         self.restore: Restore | None = None
         self.lost: Callable[[str], None] | None = None
         self._key, self._requests = key, requests
@@ -287,6 +287,9 @@ class ServerPool:
                 continue  # gone again
             except AipoError as error:
                 self._fatal = error
+            except Exception as error:  # whoever waits for this server would wait for ever
+                self._fatal = PolicyError(f"{server.url}, which came back: got {type(error).__name__}: {error}")
+                self._fatal.__cause__ = error
             server.up = True
             async with self._changed:
                 self._changed.notify_all()

@@ -94,8 +94,9 @@ def answer_of(
         )
     if not 1 <= len(ids) <= max_tokens:
         raise PolicyError(f"tokens from {where}: got {len(ids)}, allowed 1 to {max_tokens}")
-    if ids.min() < 0 or ids.max() >= vocabulary:
-        raise PolicyError(f"token ids from {where}: got {ids.max()}, allowed 0 to {vocabulary - 1}")
+    strange = ids[(ids < 0) | (ids >= vocabulary)]
+    if strange.size:
+        raise PolicyError(f"token ids from {where}: got {strange[0]}, allowed 0 to {vocabulary - 1}")
     if logprobs.shape != ids.shape or not np.isfinite(logprobs).all():
         bad = "not finite ones" if logprobs.shape == ids.shape else f"{len(logprobs)}"
         raise PolicyError(

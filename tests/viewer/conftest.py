@@ -1,6 +1,5 @@
 """What the viewer's tests share: a little library of runs, a server of it, and a real browser."""
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from little import make_evaluation, make_run
+from parts import lacking
 
 from aipo.viewer.guard import Gate
 from aipo.viewer.library import Library
@@ -89,9 +89,7 @@ def browser() -> "Iterator[Browser]":
         sync_playwright = None
     if chromium is None or sync_playwright is None:
         missing = "chromium is not installed" if chromium is None else "playwright is not installed"
-        if "chromium" in os.environ.get("AIPO_REQUIRE", "").split(","):
-            pytest.fail(f"{missing}, and AIPO_REQUIRE lists chromium")
-        pytest.skip(missing)
+        lacking("chromium", missing)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM)
         yield browser

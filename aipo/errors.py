@@ -6,6 +6,7 @@
     ├── GraphError         a graph that breaks the contract of `aipo.graph`
     ├── TraceError         a trace that breaks an invariant, or a file of traces that cannot be read
     ├── TaskError          a task that cannot be used (no prompt, no answer)
+    ├── ScoreError         an answer that could not be scored: the machine failed, not the policy
     ├── PolicyError        the policy could not sample, or sampled what cannot be trained on
     ├── AgentError         a collaborating agent failed for good
     ├── ReplayError        a replay needs a live call, and may make none
@@ -40,6 +41,10 @@ class TraceError(AipoError, ValueError):
 
 class TaskError(AipoError, ValueError):
     """A task cannot be used."""
+
+
+class ScoreError(AipoError, RuntimeError):
+    """An answer could not be scored, which says nothing about whether it is right."""
 
 
 class PolicyError(AipoError, RuntimeError):

@@ -13,7 +13,7 @@ one rollout through `runtime.context`; nothing heavy travels in the state.
 import hashlib
 import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
@@ -25,7 +25,7 @@ from langgraph.graph.state import CompiledStateGraph
 from aipo.errors import AgentError, GraphError, PolicyError
 from aipo.policies import Policy, Sampling
 from aipo.spending import Prices
-from aipo.task import Env, Task
+from aipo.task import Env, Score, Task
 from aipo.text import clean, error_text
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, concatenate, of_policy, segment
 
@@ -114,6 +114,15 @@ class RolloutContext:
         """Tokens that are left of `sampling.max_tokens`; everything after the prompt counts."""
         spent = sum(len(s) for s in of_policy(segments, policy) if s.role is not Role.PROMPT)
         return self.sampling.max_tokens - spent
+
+    async def score(self, text: str) -> Score:
+        """Reward parts of what the policy wrote, whether the environment scores at once or takes its time.
+
+        Raises:
+            TaskError, ScoreError: see `aipo.task.Env.score`.
+        """
+        parts = self.env.score(self.task, text)
+        return await parts if isinstance(parts, Awaitable) else parts
 
     async def chat(self, agent: str, messages: Sequence[BaseMessage]) -> str:
         """One recorded call of an agent's chat model; returns the reply's text.

@@ -17,7 +17,7 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
-from aipo.errors import ConfigError, one_of
+from aipo.errors import ConfigError, ScoreError, one_of
 from aipo.graph import ChatModel, RolloutContext, check_graph
 from aipo.loop import LOOP
 from aipo.plan import RolloutSpec
@@ -200,7 +200,8 @@ class RolloutEngine:
         if late:
             text = f"Deadline: not done after {self.deadline:g} seconds{record.open_at()}"
             return Ending(StopReason.DEADLINE, error=text)
-        return Ending(StopReason.ERROR, error=error_text(error) + record.raised_at(error))
+        stop = StopReason.UNSCORED if isinstance(error, ScoreError) else StopReason.ERROR
+        return Ending(stop, error=error_text(error) + record.raised_at(error))
 
     def _traces(
         self,

@@ -1,6 +1,6 @@
 """A task, and the environment that hands tasks out and scores answers."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -41,6 +41,10 @@ class Task:
             raise TaskError(f"task {self.task_id!r}: {error}, allowed what JSON can hold") from error
 
 
+Score = dict[str, float] | None
+"""Named reward parts; None where there is no verdict."""
+
+
 class Env(Protocol):
     """A task family. Implementations live in `envs/`."""
 
@@ -56,12 +60,14 @@ class Env(Protocol):
         """
         ...
 
-    def score(self, task: Task, text: str) -> dict[str, float] | None:
+    def score(self, task: Task, text: str) -> Score | Awaitable[Score]:
         """Named reward parts for what the policy itself wrote (agents' text left out).
 
-        Returns None when this answer cannot be scored; that is not the same as 0.0.
+        Returns None when this answer cannot be scored; that is not the same as 0.0. What takes longer than
+        a moment is an `async def`: hundreds of rollouts share one event loop.
 
         Raises:
             TaskError: the task has no answer to compare with.
+            ScoreError: as None, with the reason.
         """
         ...

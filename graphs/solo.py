@@ -74,4 +74,4 @@ async def score(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[s
     tokenizer = context.policies[POLICY].tokenizer
     token_ids = concatenate(s for s in state["segments"] if s.role is Role.POLICY)
     text = tokenizer.decode(token_ids[token_ids != tokenizer.eos_id])
-    return {"reward_parts": {POLICY: context.env.score(context.task, text)}}
+    return {"reward_parts": {POLICY: await context.score(text)}}

@@ -22,11 +22,12 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 from toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, run, spec, specs, task, texts, think
 
-from aipo.errors import ConfigError, GraphError, RunError
+from aipo.errors import ConfigError, GraphError, RunError, ScoreError
 from aipo.graph import ChatModel, RolloutContext, RolloutState
 from aipo.policies import Completion, Policy
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.store import TraceStore
+from aipo.task import Task
 from aipo.trace import Consult, Mode, Role, StopReason, Trace, segment
 
 
@@ -92,6 +93,33 @@ def test_what_cannot_be_scored_has_no_reward():
     trace = failure(None, policies=policies("42?"))
     assert trace.stop_reason is StopReason.UNSCORED
     assert texts(trace)[-1] == "policy: 42?<eos>"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_why_it_cannot_be_scored_is_recorded_whether_the_environment_waits_or_not(late: bool):
+    class Strict(Exam):
+        def score(self, task: Task, text: str) -> Any:
+            raise ScoreError("comparison: got nothing, allowed 5 s")
+
+    class Slow(Strict):
+        async def score(self, task: Task, text: str) -> Any:
+            await asyncio.sleep(0)
+            return super().score(task, text)
+
+    (trace,) = run(env=Slow() if late else Strict())
+    assert (trace.stop_reason, trace.reward, trace.reward_parts) == (StopReason.UNSCORED, None, {})
+    assert trace.error == "ScoreError: comparison: got nothing, allowed 5 s (in node mark)"
+    assert texts(trace)[-1] == "policy: 42<eos>"
+
+
+def test_an_environment_may_take_its_time():
+    class Slow(Exam):
+        async def score(self, task: Task, text: str) -> Any:
+            await asyncio.sleep(0)
+            return super().score(task, text)
+
+    (trace,) = run(env=Slow())
+    assert (trace.stop_reason, trace.reward) == (StopReason.EOS, 1.5)
 
 
 def test_results_are_in_the_order_of_the_specs_whatever_ends_first():

@@ -63,7 +63,7 @@ async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[s
 
 async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
     written = "".join(TOKENIZER.decode(s.token_ids) for s in state["segments"] if s.role is Role.POLICY)
-    parts = runtime.context.env.score(runtime.context.task, written)
+    parts = await runtime.context.score(written)
     return {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": parts}}
 
 

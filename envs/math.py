@@ -1,0 +1,99 @@
+r"""Mathematics with one right answer: GSM8K, MATH, AIME and whatever else asks for a number or an expression.
+
+Which of several answers counts is a rule that must not surprise: **the last `\boxed{...}` that the policy itself
+wrote**. What agents wrote is not looked at, nor is the question where the policy repeats it. An empty box is the form
+that the prompt asks for, not an answer. A last box that is not closed is an answer that was not finished: then there
+is none. Without an answer `correct` is 0. Whether an answer equals the canonical one is math-verify's to say, in a
+process that can be killed; where it cannot say so in time, the rollout is unscored.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aipo.errors import ConfigError, TaskError
+from aipo.task import Task
+from envs.math_items import Source, read_tasks
+from envs.sandbox import Sandbox
+
+_BOX = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a brace of the answer's own
+
+
+class Math:
+    """Implements `aipo.task.Env`.
+
+    Args:
+        splits: by name, where its items are: a file, or the keys of `envs.math_items.Source`.
+        seconds: processor time for one comparison.
+        workers: most comparisons at once.
+
+    Raises:
+        ConfigError: no split, no time or no worker.
+    """
+
+    def __init__(
+        self, splits: Mapping[str, str | Path | Mapping[str, Any]], seconds: float = 5.0, workers: int = 2
+    ) -> None:
+        if not splits:
+            raise ConfigError("splits of the math environment: got none, allowed a file or data set for each")
+        self._sources = {
+            name: Source.model_validate({"file": where} if isinstance(where, str | Path) else where)
+            for name, where in splits.items()
+        }
+        self._tasks: dict[str, tuple[Task, ...]] = {}
+        self._sandbox = Sandbox("envs.math_verdict:matches", seconds=seconds, workers=workers)
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self._sources)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Every task of `split`, in the order of its file or data set, which is read when first asked for.
+
+        Raises:
+            TaskError: no such split, or an item that cannot be used.
+            LoadError, ConfigError: see `envs.math_items.read_tasks`.
+        """
+        if split not in self._sources:
+            raise TaskError(
+                f"split of the math environment: got {split!r}, allowed one of {list(self._sources)}"
+            )
+        if split not in self._tasks:
+            self._tasks[split] = read_tasks(split, self._sources[split])
+        return self._tasks[split]
+
+    async def score(self, task: Task, text: str) -> dict[str, float]:
+        """`correct` is 1.0 where the answer that counts is as good as the canonical one, else 0.0.
+
+        Raises:
+            TaskError: the task has no answer.
+            ScoreError: the comparison failed or took too long.
+        """
+        if task.answer is None:
+            raise TaskError(f"answer of task {task.task_id!r}: got None, allowed the one to compare with")
+        answer = final_answer(text, task.prompt)
+        right = answer is not None and await self._sandbox.call(task.answer, answer)
+        return {"correct": float(right)}
+
+
+def final_answer(text: str, question: str) -> str | None:
+    r"""What stands in the last `\boxed{...}` of `text`; None where there is no answer (see above)."""
+    if "\\boxed" in question:
+        text = text.replace(question.strip(), "")
+    for box in reversed(list(_BOX.finditer(text))):
+        content = _until_closed(text, box.end())
+        if content is None or content.strip():
+            return content
+    return None
+
+
+def _until_closed(text: str, start: int) -> str | None:
+    """Text from `start` to the brace that closes what is open there; None where nothing does."""
+    depth = 1
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return text[start : brace.start()]
+    return None

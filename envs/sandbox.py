@@ -1,0 +1,217 @@
+"""Calls that nothing can hang: they run in processes of their own, and one that overruns is killed.
+
+Some work cannot be stopped from within. `9^{9^{9^9}}` keeps one multiplication busy for years; no exception, thread
+or signal handler gets through to it, only the end of its process does. So a few worker processes stand by; each takes
+one call at a time over a socket, and stays as long as it answers in time.
+
+What counts is processor time: on a machine that is busy with something else no call fails. Of the clock there is a
+deadline besides, for a process that does nothing, and memory is bounded.
+
+This keeps us safe from odd input. It is no wall against hostile code: a worker may do whatever its user may.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+from aipo.errors import ConfigError, LoadError, ScoreError, one_of
+from aipo.text import error_text
+
+MEMORY = 2**30
+"""Bytes of address space of a worker, where the system can bound it."""
+
+# The library's `math` is imported before the path is ours, on which envs/math.py may come first.
+_BOOT = f"""
+import json, math, sys
+sys.path[:] = json.loads(sys.argv[1])
+from {__name__} import serve
+serve(sys.argv[2], float(sys.argv[3]))
+"""
+
+
+class Sandbox:
+    """Calls one function whose arguments and results JSON can hold.
+
+    Args:
+        function: 'module:function'; the module is imported before the time of a first call begins.
+        workers: most processes, in each event loop that calls; they start as they are needed.
+        seconds: processor time of one call.
+        deadline: seconds on the clock, for one call and for the start of a worker.
+
+    Raises:
+        ConfigError: no worker, or no time.
+    """
+
+    def __init__(
+        self, function: str, *, workers: int = 2, seconds: float = 5.0, deadline: float = 120.0
+    ) -> None:
+        if workers < 1:
+            raise ConfigError(one_of("workers", workers, ">= 1", f"the sandbox of {function}"))
+        if not (seconds > 0 and deadline > 0):
+            got = (seconds, deadline)
+            raise ConfigError(one_of("seconds and deadline", got, "> 0", f"the sandbox of {function}"))
+        self.function, self.workers, self.seconds, self.deadline = function, workers, seconds, deadline
+        self._idle: list[_Worker] = []
+        self._alive: set[_Worker] = set()
+        self._turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+        self.close: Callable[[], object] = weakref.finalize(self, _end_all, self._alive)
+        """Ends every worker; so does the end of the sandbox, or of the process."""
+
+    async def call(self, *arguments: object) -> Any:
+        """The function's result. Waiting for a free worker takes nothing off the call's time.
+
+        Raises:
+            ScoreError: the function raised, took too long or ended its process; says which.
+            LoadError: a worker does not start.
+        """
+        async with self._turn():
+            worker = self._standing_by() or _Worker(self.function, self.seconds)
+            self._alive.add(worker)
+            try:
+                async with asyncio.timeout(self.deadline):
+                    await worker.started()
+                async with asyncio.timeout(self.deadline):
+                    reply = await worker.ask(arguments)
+            except BaseException as error:
+                # If only the rollout was cancelled: what its worker says next would answer nobody.
+                self._alive.discard(worker)
+                worker.end()
+                if isinstance(error, TimeoutError):
+                    raise ScoreError(
+                        f"{self.function}: got nothing, allowed a result in {self.deadline:g} s"
+                    ) from error
+                raise
+            self._idle.append(worker)
+        if "error" in reply:
+            raise ScoreError(f"{self.function}: got {reply['error']}, allowed a result")
+        return reply["result"]
+
+    def _turn(self) -> asyncio.Semaphore:
+        # A semaphore belongs to the loop in which somebody waits for it.
+        self._turns = {loop: turn for loop, turn in self._turns.items() if not loop.is_closed()}
+        return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.workers))
+
+    def _standing_by(self) -> "_Worker | None":
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.poll() is None:
+                return worker
+            self._alive.discard(worker)  # ended by somebody else, which is no fault of this call
+            worker.end()
+        return None
+
+
+class _Worker:
+    """A process that answers one call after another, and this side of its socket."""
+
+    def __init__(self, function: str, seconds: float) -> None:
+        self.function, self.seconds = function, seconds
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        path = json.dumps([str(place) for place in sys.path])
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, path, function, str(seconds)],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C in a terminal is for us
+            )
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._is_started = False
+
+    async def started(self) -> None:
+        """Waits until it can be asked."""
+        if not self._is_started:
+            reply = await self._reply()
+            if "error" in reply:
+                raise LoadError(f"worker for {self.function}: got {reply['error']}, allowed one that starts")
+            self._is_started = True
+
+    async def ask(self, arguments: Sequence[object]) -> dict[str, Any]:
+        """`result` or `error` of one call."""
+        line = json.dumps(arguments).encode() + b"\n"
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._socket, line)
+        except ConnectionError:
+            raise self._ended() from None
+        return await self._reply()
+
+    def end(self) -> None:
+        """Kills it; nothing of it is left."""
+        self.process.kill()
+        self.process.wait()
+        self._socket.close()
+
+    async def _reply(self) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                part = await loop.sock_recv(self._socket, 2**16)
+            except ConnectionError:
+                part = b""
+            if not part:
+                raise self._ended()
+            line += part
+        return json.loads(line)
+
+    def _ended(self) -> ScoreError:
+        """Why there is nothing more to read."""
+        self.process.kill()  # one that still lives without its socket would let us wait
+        code = self.process.wait()
+        if code == -signal.SIGPROF:
+            return ScoreError(f"{self.function}: got no result, allowed {self.seconds:g} s of processor time")
+        got = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return ScoreError(f"{self.function}: got the end of its process ({got}), allowed a result")
+
+
+def _end_all(workers: set[_Worker]) -> None:
+    while workers:
+        workers.pop().end()
+
+
+def serve(function: str, seconds: float) -> None:
+    """What a worker does: a line with the arguments in, a line with the result or the error out."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no reply
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(
+        signal.SIGPROF, signal.SIG_DFL
+    )  # the kernel's own way to end a process: no code of ours runs
+    module, _, attribute = function.partition(":")
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        _tell(replies, error=error_text(error))
+        return
+    _tell(replies, result=None)
+    for line in sys.stdin.buffer:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            reply = {"result": target(*json.loads(line))}
+            json.dumps(reply)
+        except Exception as error:
+            reply = {"error": error_text(error)}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _tell(replies, **reply)
+
+
+def _tell(replies: BinaryIO, **reply: object) -> None:
+    replies.write(json.dumps(reply).encode() + b"\n")
+    replies.flush()

@@ -1,0 +1,188 @@
+"""The math environment: which answer counts, and that no answer, however odd, hangs or breaks anything."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from datakit import real_splits
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from aipo.errors import ConfigError, ScoreError, TaskError
+from aipo.loading import load
+from aipo.task import Task
+from envs.math import Math, final_answer
+
+ASKED = Task(task_id="t/0", prompt="What is 6 x 7?", answer="42", split="t")
+FORM = "\n\nReason step by step, and put the final answer in \\boxed{}."
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Math]:
+    file = tmp_path_factory.mktemp("items") / "items.jsonl"
+    file.write_text(json.dumps({"question": ASKED.prompt, "answer": "42"}))
+    env = Math({"t": file}, seconds=2.0)
+    yield env
+    env._sandbox.close()
+
+
+def score(env: Math, text: str, task: Task = ASKED) -> float:
+    return asyncio.run(env.score(task, text))["correct"]
+
+
+# What the policy wrote, and the answer that counts.
+ANSWERS = {
+    "one box": ("So \\boxed{42}.", "42"),
+    "the last of several": ("\\boxed{41}, no, \\boxed{42}", "42"),
+    "a wrong one afterwards": ("\\boxed{42}, no, \\boxed{41}", "41"),
+    "none": ("The answer is 42.", None),
+    "nothing at all": ("", None),
+    "only the form": (FORM, None),
+    "the form again": ("\\boxed{42}" + FORM, "42"),
+    "blank": ("\\boxed{42} \\boxed{ \n}", "42"),
+    "unclosed": ("\\boxed{42", None),
+    "unclosed afterwards": ("\\boxed{42} so \\boxed{41", None),
+    "unclosed inside": ("\\boxed{\\frac{1}{2}", None),
+    "braces": ("\\boxed{\\frac{1}{2}} and so on}", "\\frac{1}{2}"),
+    "escaped braces": ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
+    "a line end before the brace": ("\\boxed{1 \\\\}", "1 \\\\"),
+    "box in a box": ("\\boxed{\\boxed{42}}", "42"),
+    "space before the brace": ("\\boxed {42}", "42"),
+    "without braces": ("\\boxed 42", None),
+    "another box": ("\\fbox{42} \\boxedx{42}", None),
+    "across lines": ("\\boxed{\n42\n}", "\n42\n"),
+}
+
+
+@pytest.mark.parametrize(("text", "answer"), ANSWERS.values(), ids=ANSWERS)
+def test_the_answer_that_counts(text: str, answer: str | None) -> None:
+    assert final_answer(text, ASKED.prompt) == answer
+
+
+def test_a_question_that_is_repeated_is_no_answer() -> None:
+    question = "It was shown that $x=\\boxed{7}$. What is $x^2$?"
+    assert final_answer(f"\\boxed{{49}}\n\n{question}{FORM}", question) == "49"
+    assert final_answer(f"{question} I do not know.", question) is None
+
+
+@given(st.text(alphabet="\\boxed{} \n4", max_size=60))
+def test_an_answer_is_a_balanced_part_of_the_text(text: str) -> None:
+    answer = final_answer(text, ASKED.prompt)
+    assert answer is None or (answer in text and answer.strip())
+
+
+# 1 right, 0 wrong, None unscored; "0 or None" where that depends on how fast the machine is.
+ODD = {
+    "right": ("\\boxed{42}", {1.0}),
+    "right in another form": ("\\boxed{\\frac{84}{2}}", {1.0}),
+    "wrong": ("\\boxed{41}", {0.0}),
+    "several": ("\\boxed{41} \\boxed{43} \\boxed{42}", {1.0}),
+    "several in one": ("\\boxed{41, 42, 43}", {0.0}),
+    "a choice": ("\\boxed{42 \\text{ or } 43}", {0.0}),
+    "echoed prompt": (ASKED.prompt + FORM, {0.0}),
+    "echoed prompt and an answer": (ASKED.prompt + FORM + " \\boxed{42}", {1.0}),
+    "an answer and the echoed prompt": ("\\boxed{42}\n" + ASKED.prompt + FORM, {1.0}),
+    "empty": ("", {0.0}),
+    "empty box": ("\\boxed{}", {0.0}),
+    "unclosed": ("\\boxed{42", {0.0}),
+    "unclosed inside": ("\\boxed{\\left( 42}", {0.0}),
+    "unclosed mathematics": ("$\\frac{1}{2 \\boxed{42} $$ \\[ \\begin{align}", {1.0}),
+    "a tower": ("\\boxed{9^9^9^9}", {0.0}),
+    "a tower in braces": ("\\boxed{9^{9^{9^9}}}", {None}),
+    "a tower behind an answer": ("\\boxed{9^{9^{9^9}}}, no: \\boxed{42}", {1.0}),
+    "factorials": ("\\boxed{((9!)!)!}", {None}),
+    "1 MB before": ("x" * 2**20 + "\\boxed{42}", {1.0}),
+    "1 MB behind": ("\\boxed{42}" + "{" * 2**20, {1.0}),
+    "1 MB of boxes": ("\\boxed{" * 2**17, {0.0}),
+    "1 MB of empty boxes": ("\\boxed{42}" + "\\boxed{}" * 2**17, {1.0}),
+    "1 MB of a digit": ("\\boxed{" + "1" * 2**20 + "}", {0.0, None}),
+    "1 MB of a letter": ("\\boxed{" + "a" * 2**20 + "}", {0.0, None}),
+    "1 MB of nesting": ("\\boxed{" + "{" * 2**19 + "}" * 2**19 + "}", {0.0, None}),
+    "deep brackets": ("\\boxed{" + "(" * 2000 + "42" + ")" * 2000 + "}", {0.0, None}),
+    "deep roots": ("\\boxed{" + "\\sqrt{" * 2000 + "42" + "}" * 2000 + "}", {0.0, None}),
+    "bytes": (bytes(range(256)).decode("latin-1") + "\\boxed{\x00\x07\ufffd\u202e42}", {0.0}),
+    "half an emoji": ("\ud83d \\boxed{\ud83d}", {0.0}),
+    "code": ("\\boxed{__import__('os').system('exit')}", {0.0, None}),
+    "zero": ("\\boxed{1/0}", {0.0}),
+    "infinity": ("\\boxed{\\infty}", {0.0}),
+}
+
+
+@pytest.mark.parametrize(("text", "allowed"), ODD.values(), ids=ODD)
+def test_odd_answers_are_right_wrong_or_unscored_with_a_reason(
+    env: Math, text: str, allowed: set[float | None]
+) -> None:
+    try:
+        verdict = score(env, text)
+    except ScoreError as error:
+        assert "allowed" in str(error)
+        verdict = None
+    assert verdict in allowed
+
+
+def test_after_all_that_an_answer_is_still_scored(env: Math) -> None:
+    async def burst() -> list[object]:
+        odd = ["\\boxed{9^{9^{9^9}}}", "\\boxed{42}", "\\boxed{41}", "\\boxed{((9!)!)!}"]
+        return await asyncio.gather(*(env.score(ASKED, text) for text in odd), return_exceptions=True)
+
+    tower, right, wrong, factorials = asyncio.run(burst())
+    assert (right, wrong) == ({"correct": 1.0}, {"correct": 0.0})
+    assert isinstance(tower, ScoreError) and isinstance(factorials, ScoreError)
+    assert len(env._sandbox._alive) <= 2
+
+
+def test_splits_and_tasks(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"problem": f"{name}?", "answer": 1}))
+    env = Math({"train": str(tmp_path / "a.jsonl"), "test": {"file": tmp_path / "b.jsonl"}})
+    assert env.splits() == ("train", "test")
+    assert [task.prompt for task in env.tasks("test")] == ["b?"]
+    assert env.tasks("test") is env.tasks("test")
+    with pytest.raises(TaskError, match=r"got 'c', allowed one of \['train', 'test'\]"):
+        env.tasks("c")
+
+
+def test_what_is_wrong_is_refused(env: Math) -> None:
+    with pytest.raises(ConfigError, match="splits of the math environment: got none"):
+        Math({})
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Math({"train": {"fiel": "a.jsonl"}})
+    with pytest.raises(ConfigError, match="workers: got 0"):
+        Math({"train": "a.jsonl"}, workers=0)
+    with pytest.raises(TaskError, match="answer of task 't/0': got None"):
+        score(env, "\\boxed{42}", Task(task_id="t/0", prompt="q", answer=None, split="t"))
+    with pytest.raises(ScoreError, match=r"canonical answer: got '\.', allowed"):
+        score(env, "\\boxed{42}", Task(task_id="t/0", prompt="q", answer=".", split="t"))
+
+
+def test_the_configuration_finds_it() -> None:
+    assert load("envs.math:Math").function is Math
+
+
+def test_canonical_answers_of_all_real_items_are_right_and_others_are_not() -> None:
+    env = Math(real_splits())
+    tasks = [task for split in env.splits() for task in env.tasks(split)]
+    assert {s: len(env.tasks(s)) for s in env.splits()} == {
+        "gsm8k": 1319,
+        "math500": 500,
+        "aime24": 30,
+        "aime25": 30,
+    }
+
+    async def scores(answers: list[str | None]) -> list[float]:
+        texts = [
+            f"{task.prompt}{FORM} So it is $\\boxed{{{a}}}$." for task, a in zip(tasks, answers, strict=True)
+        ]
+        parts = await asyncio.gather(*map(env.score, tasks, texts))
+        return [part["correct"] for part in parts]
+
+    canonical = [task.answer for task in tasks]
+    assert asyncio.run(scores(canonical)) == [1.0] * 1879
+    shifted = [*canonical[1:], canonical[0]]
+    found = zip(canonical, shifted, asyncio.run(scores(shifted)), strict=True)
+    # The neighbour's answer is right only where it is the same one; `x=5` is a way to say 5.
+    assert {(a, b) for a, b, verdict in found if verdict != (a == b)} == {("5", "x=5")}
+    env._sandbox.close()

@@ -1,0 +1,243 @@
+"""The sandbox: whatever becomes of a call, the next one gets its answer, and nothing is left behind."""
+
+import asyncio
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aipo.errors import ConfigError, LoadError, ScoreError
+from envs.sandbox import Sandbox
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def made() -> Iterator[list[Sandbox]]:
+    """Sandboxes that a test made; afterwards they are closed, with every process waited for."""
+    sandboxes: list[Sandbox] = []
+    before = open_files()
+    yield sandboxes
+    processes = [worker.process for sandbox in sandboxes for worker in sandbox._alive]
+    for sandbox in sandboxes:
+        sandbox.close()
+    assert all(process.returncode is not None for process in processes)
+    assert open_files() == before
+
+
+def open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def make(made: list[Sandbox], name: str, **settings) -> Sandbox:
+    sandbox = Sandbox(f"sandboxed:{name}", **{"workers": 1, **settings})
+    made.append(sandbox)
+    return sandbox
+
+
+def call(sandbox: Sandbox, *arguments: object) -> object:
+    return asyncio.run(sandbox.call(*arguments))
+
+
+async def several(sandbox: Sandbox, count: int) -> list[object]:
+    return await asyncio.gather(*(sandbox.call() for _ in range(count)))
+
+
+def test_a_call_is_answered(made: list[Sandbox]) -> None:
+    assert call(make(made, "add"), 2, 3) == 5
+
+
+@pytest.mark.parametrize("value", ["x" * 3_000_000, "\ud800 \x00 \u2028\n", [1, {"a": None}], 2**200, ""])
+def test_whatever_json_can_hold_comes_through_unchanged(made: list[Sandbox], value: object) -> None:
+    assert call(make(made, "give"), value) == value
+
+
+def test_what_is_printed_is_no_reply(made: list[Sandbox]) -> None:
+    assert call(make(made, "print_and_give"), 7) == 7
+
+
+def test_workers_are_few_and_used_again_from_one_event_loop_to_the_next(made: list[Sandbox]) -> None:
+    sandbox = make(made, "pid", workers=2)
+    seen = {*asyncio.run(several(sandbox, 20)), *asyncio.run(several(sandbox, 20))}
+    assert 1 <= len(seen) <= 2 and os.getpid() not in seen
+
+
+def test_calls_run_beside_each_other_and_beside_the_event_loop(made: list[Sandbox], tmp_path: Path) -> None:
+    # Each of three waits for the next one: whoever blocked the loop, or took turns, would wait for ever.
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    sandbox = make(made, "meet", workers=2)
+
+    async def here() -> None:
+        while not Path(b).exists():
+            await asyncio.sleep(0)
+        Path(c).touch()
+
+    async def all_three() -> list[object]:
+        return await asyncio.gather(sandbox.call(a, b), sandbox.call(b, c), here())
+
+    assert asyncio.run(all_three()) == ["met", "met", None]
+
+
+def test_it_works_in_a_thread(made: list[Sandbox]) -> None:
+    sandbox = make(made, "add")
+    sums: list[object] = []
+    thread = threading.Thread(target=lambda: sums.append(call(sandbox, 1, 2)))
+    thread.start()
+    thread.join()
+    assert sums == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("complain", ["no"], "sandboxed:complain: got ValueError: no, allowed a result"),
+        ("complain", ["\ud800"], r"got ValueError: \?, allowed"),
+        ("add", [1], "got TypeError: add.. missing"),
+        ("big", [], "got TypeError: Object of type set is not JSON serializable"),
+        ("swallow", [], "got MemoryError"),
+    ],
+)
+def test_what_the_function_raises_is_said_and_its_worker_stays(
+    made: list[Sandbox], name: str, arguments: list[object], says: str
+) -> None:
+    sandbox = make(made, name)
+    for _ in range(2):
+        with pytest.raises(ScoreError, match=says):
+            call(sandbox, *arguments)
+    assert len(sandbox._idle) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "limits", "says"),
+    [
+        ("multiply", [], {"seconds": 0.2}, "got no result, allowed 0.2 s of processor time"),
+        ("sleep", [], {"deadline": 0.5}, "got nothing, allowed a result in 0.5 s"),
+        ("die", [signal.SIGKILL], {}, r"got the end of its process \(SIGKILL\)"),
+        ("crash", [], {}, r"got the end of its process \(SIGSEGV\)"),
+        ("leave", [], {}, r"got the end of its process \(exit status 3\)"),
+    ],
+)
+def test_a_worker_that_is_lost_is_replaced(
+    made: list[Sandbox], name: str, arguments: list[object], limits: dict[str, float], says: str
+) -> None:
+    sandbox = make(made, name, **limits)
+    for _ in range(2):
+        with pytest.raises(ScoreError, match=says):
+            call(sandbox, *arguments)
+        assert not sandbox._alive and not sandbox._idle
+
+
+def test_a_cancelled_call_takes_its_worker_with_it(made: list[Sandbox], tmp_path: Path) -> None:
+    sandbox = make(made, "meet")
+
+    async def give_up() -> None:
+        task = asyncio.create_task(sandbox.call(str(tmp_path / "a"), str(tmp_path / "b")))
+        while not (tmp_path / "a").exists():
+            await asyncio.sleep(0.01)
+        (worker,) = sandbox._alive
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert worker.process.returncode == -signal.SIGKILL
+
+    asyncio.run(give_up())
+    (tmp_path / "b").touch()
+    assert call(sandbox, str(tmp_path / "a"), str(tmp_path / "b")) == "met"
+
+
+def test_an_idle_worker_that_somebody_ended_costs_no_call(made: list[Sandbox]) -> None:
+    sandbox = make(made, "add")
+    call(sandbox, 0, 0)
+    (worker,) = sandbox._alive
+    os.kill(worker.process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, worker.process.pid, os.WEXITED | os.WNOWAIT)  # until it is dead; not yet buried
+    assert call(sandbox, 2, 3) == 5
+    assert worker not in sandbox._alive
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("nowhere:add", "got ModuleNotFoundError: No module named 'nowhere'"),
+        ("sandboxed:subtract", "got AttributeError"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(made: list[Sandbox], function: str, says: str) -> None:
+    sandbox = Sandbox(function)
+    made.append(sandbox)
+    with pytest.raises(LoadError, match=says):
+        call(sandbox)
+    assert not sandbox._alive
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"seconds": 0.0}, {"deadline": float("nan")}])
+def test_no_worker_and_no_time_are_refused(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match=rf"{next(iter(wrong))}.*allowed >"):
+        Sandbox("sandboxed:add", **wrong)
+
+
+PROGRAM = """
+import asyncio, sys
+from envs.sandbox import Sandbox
+
+async def main():
+    sandbox = Sandbox("sandboxed:" + sys.argv[1], workers=2)
+    calls = [asyncio.create_task(sandbox.call()) for _ in range(2)]
+    while len(sandbox._alive) < 2 or not all(w._is_started for w in sandbox._alive):
+        await asyncio.sleep(0.01)
+    if sys.argv[1] == "pid":
+        await asyncio.gather(*calls)
+    print(*(w.process.pid for w in sandbox._alive), flush=True)
+    {ending}
+
+asyncio.run(main())
+"""
+
+
+def program(ending: str, function: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM.replace("{ending}", ending), function],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])},
+        text=True,
+    )
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("function", ["pid", "sleep"])
+@pytest.mark.parametrize(
+    ("ending", "code"), [("pass", 0), ("sys.exit(3)", 3), ("global kept; kept = sandbox", 0)]
+)
+def test_a_process_ends_without_a_word_and_takes_its_workers_along(
+    function: str, ending: str, code: int
+) -> None:
+    with program(ending, function) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (code, "")
+    assert len(out.split()) == 2 and not any(is_alive(int(pid)) for pid in out.split())
+
+
+def test_workers_of_a_killed_process_end_as_well() -> None:
+    with program("await asyncio.sleep(1000)", "pid") as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2 and all(map(is_alive, pids))
+        process.kill()
+        process.communicate()
+    while any(map(is_alive, pids)):
+        time.sleep(0.01)

@@ -21,7 +21,12 @@ from envs.miniature_model import tokenizer
 WORDS = tokenizer()
 EOS = int(WORDS.eos_token_id)
 CLOSE = "</consult>"
-SAID = ("<answer>42</answer>", "<consult:knowledge>3@7</consult>", "<consult:verify>17+25=42</consult>", "hm " * 9)
+SAID = (
+    "<answer>42</answer>",
+    "<consult:knowledge>3@7</consult>",
+    "<consult:verify>17+25=42</consult>",
+    "hm " * 9,
+)
 IDS = [WORDS.encode(text) for text in SAID]
 
 

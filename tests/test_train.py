@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from aipo.config import Config, dump, load_config
 from aipo.errors import ConfigError, LimitError, TrainError
 from aipo.lesson import LessonStore, positions
+from aipo.method import scored_again
 from aipo.run import RunFolder
 from aipo.spending import Spending
 from aipo.stepfiles import StepFiles
@@ -178,6 +179,35 @@ def test_lessons_can_be_left_out(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     train(small(folder.path, "train.steps=1", "train.lessons=false"))
     assert not folder.lessons.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "again"),
+    [
+        ([], False),
+        (["policy.engine=vllm"], True),
+        (["method.correction_cap=2"], True),
+        (["method.max_drift=0.1"], True),
+    ],
+)
+def test_the_drift_is_known_in_every_step_where_somebody_asks_for_it(
+    overrides: list[str], again: bool
+) -> None:
+    assert scored_again(load_config("aipo", overrides)) is again
+
+
+def test_a_run_that_a_limit_on_the_drift_stopped_goes_on_under_another(tmp_path: Path) -> None:
+    """Decoding with a cache differs from a forward pass by float rounding, which is more than 1e-12."""
+    folder = RunFolder(tmp_path / "run")
+    # With a KL term rows are trained whatever their advantage.
+    words = ("train.minibatches=2", "train.save_every=1", "method.kl=0.01")
+    with pytest.raises(TrainError, match=r"in optimiser step 1: got a mean .* allowed 1e-12"):
+        train(small(folder.path, "method.max_drift=1e-12", *words))
+    assert TraceStore(folder.traces).steps() == [0]  # what was sampled is kept
+    train(small(folder.path, "method.max_drift=1e-4", *words), resume=True)
+    lines = folder.read_metrics()
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(0 < line["drift/mean"] < 1e-4 for line in lines)
 
 
 def test_going_on_with_other_settings_is_refused(tmp_path: Path) -> None:

@@ -69,14 +69,24 @@ class Agent:
     max_tokens: int
 
 
+_TRANSIENT = {
+    "ConnectionError",
+    "TimeoutError",
+    "NodeTimeoutError",
+    "APIConnectionError",  # of the openai client, also for a body that ends half-way
+    "TransportError",  # of httpx
+    "JSONDecodeError",
+}
+
+
 def transient(error: Exception) -> bool:
-    """Is it worth another attempt? Connections, time-outs, 408, 409, 429 and 5xx are; 400 and 401 are not."""
+    """Is it worth another attempt? Connections, bodies that end half-way or are no JSON, time-outs, 408, 409, 429
+    and 5xx are; 400 and 401 are not."""
     status = getattr(error, "status_code", None)
     if isinstance(status, int):
         return status in (408, 409, 429) or status >= 500
     names = {c.__name__ for c in type(error).__mro__}
-    worth = {"ConnectionError", "TimeoutError", "NodeTimeoutError", "APIConnectionError", "TransportError"}
-    return bool(names & worth)
+    return bool(names & _TRANSIENT)
 
 
 def node_settings(

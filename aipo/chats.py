@@ -1,14 +1,15 @@
 """An agent's chat model, as the configuration names it."""
 
-import inspect
 import os
 import re
+from inspect import isclass, signature
 from typing import Any
 
 from aipo.calling import call
 from aipo.errors import ConfigError, LoadError
 from aipo.graph import ChatModel
-from aipo.loading import load
+from aipo.loading import Loaded, load
+from aipo.loop import LOOP
 from aipo.sections import AgentConfig
 from aipo.spending import Prices
 
@@ -36,10 +37,28 @@ def build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
         raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
-    offered = {"max_retries": 0} if inspect.isclass(loaded.function) else {"seed": seed}
+    own = {"max_retries": 0, **_connections(loaded, config)}
+    offered = own if isclass(loaded.function) else {"seed": seed}
     model = call(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
     return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))
+
+
+def _connections(loaded: Loaded, config: AgentConfig) -> dict[str, Any]:
+    """An HTTP client that lives as long as our loop, for classes that take one. Those of LangChain's own are
+    never closed."""
+    own = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"} & config.options.keys()
+    if (
+        own
+        or "OPENAI_PROXY" in os.environ
+        or "http_async_client" not in signature(loaded.function).parameters
+    ):
+        return {}
+    from openai import DefaultAsyncHttpxClient
+
+    client = DefaultAsyncHttpxClient()
+    LOOP.at_close(client.aclose)
+    return {"http_async_client": client}
 
 
 def prices_of(config: AgentConfig) -> Prices | None:

@@ -3,7 +3,7 @@
 import asyncio
 import atexit
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,6 +19,11 @@ class Loop:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._runner: asyncio.Runner | None = None
+        self._ends: list[Callable[[], Coroutine[Any, Any, object]]] = []
+
+    def at_close(self, end: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Has `end` run on the loop before it ends: whatever has connections there closes them."""
+        self._ends.append(end)
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """The result of `work`, or what it raises."""
@@ -46,8 +51,11 @@ class Loop:
         """Ends the loop; the next `run` opens another one."""
         with self._turn:
             runner, self._runner = self._runner, None
+            ends, self._ends = self._ends, []
             if runner is not None:
-                runner.close()
+                with runner:
+                    for end in ends:
+                        runner.run(end())
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         with self._turn:

@@ -1,6 +1,7 @@
 """Agents: which failures are worth another attempt, and the guard rails of caching."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -31,6 +32,8 @@ def status(code: int) -> openai.APIStatusError:
         (openai.APIConnectionError(request=REQUEST), True),
         (openai.APITimeoutError(REQUEST), True),
         (httpx.ReadError("keep-alive"), True),
+        (httpx.RemoteProtocolError("half a body"), True),
+        (json.JSONDecodeError("half an object", "{", 1), True),
         *((status(code), True) for code in (408, 409, 429, 500, 502, 503, 504)),
         *((status(code), False) for code in (400, 401, 403, 404, 422)),
         (ValueError(), False),

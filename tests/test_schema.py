@@ -178,7 +178,10 @@ def test_a_file_of_before_faults_were_recorded_is_read_beside_a_new_one(tmp_path
     pq.write_table(old, tmp_path / "step-00000-00000.parquet")
     pq.write_table(table, tmp_path / "step-00001-00000.parquet")
     tables = Tables(tmp_path, resident=False)
-    assert tables.all("SELECT consults[1].fault FROM traces ORDER BY 1 NULLS FIRST") == [(None,), ("unavailable",)]
+    assert tables.all("SELECT consults[1].fault FROM traces ORDER BY 1 NULLS FIRST") == [
+        (None,),
+        ("unavailable",),
+    ]
 
 
 def test_traces_of_the_engine_survive():

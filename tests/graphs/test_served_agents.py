@@ -1,0 +1,153 @@
+"""Agents' chat models over HTTP: a real server answers as OpenAI does, and as it does on bad days."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgi import free_port, serving
+from graphkit import build_agent, build_context
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from aipo.chats import build_chat
+from aipo.graph import ChatModel
+from aipo.loop import LOOP
+from aipo.sections import AgentConfig
+from aipo.trace import Call, Consult, Fault, Role
+from graphs.consult import consult
+from graphs.knowledge import knowledge
+
+ANSWER = {
+    "id": "chatcmpl-0",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "m",
+    "choices": [
+        {"index": 0, "message": {"role": "assistant", "content": "3@7=582"}, "finish_reason": "stop"}
+    ],
+    "usage": {"prompt_tokens": 30, "completion_tokens": 5, "total_tokens": 35},
+}
+WHOLE = json.dumps(ANSWER).encode()
+MESSAGE = {"error": {"message": "no"}}
+
+
+class Half:
+    """Says that its body is longer than what comes before the connection closes."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(WHOLE))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": WHOLE[:40], "more_body": False})
+
+
+class Server:
+    """What its next answers are (`due`; afterwards all is well), and what it was asked."""
+
+    def __init__(self) -> None:
+        self.due: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.clients: set[tuple[str, int]] = set()
+        self.url = ""
+
+    async def answer(self, request: Request) -> Any:
+        self.asked.append(await request.json())
+        self.keys.append(request.headers["authorization"])
+        assert request.client is not None
+        self.clients.add((request.client.host, request.client.port))
+        kind = self.due.pop(0) if self.due else "well"
+        if kind.isdigit():
+            return JSONResponse(MESSAGE, status_code=int(kind))
+        if kind == "hang":
+            await asyncio.sleep(3600)
+        if kind == "half":
+            return Half()
+        return Response(WHOLE[:-1] if kind == "invalid" else WHOLE, media_type="application/json")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("AGENTS_KEY", "secret")
+    made = Server()
+    with serving(Starlette(routes=[Route("/v1/chat/completions", made.answer, methods=["POST"])])) as url:
+        made.url = f"{url}/v1"
+        yield made
+        LOOP.close()  # and with it the connections
+
+
+def chat(url: str, name: str = "knowledge", **changes: Any) -> ChatModel:
+    config = {
+        "graph": "graphs.knowledge:knowledge",
+        "model": "langchain_openai:ChatOpenAI",
+        "options": {"model": "m", "base_url": url, "temperature": 0.5, "max_completion_tokens": 7},
+        "secrets": {"api_key": "AGENTS_KEY"},
+        "prices": {"input": 1.0, "output": 10.0},
+    }
+    made = build_chat(name, AgentConfig.model_validate(config | changes), seed=0)
+    assert made is not None
+    return made
+
+
+def asked_once(model: ChatModel, **agent: Any) -> tuple[Consult, list[Call], Role]:
+    """One rollout that consults once: the consult, its calls, and who spoke afterwards."""
+    agents = {"knowledge": build_agent(knowledge, "knowledge", **agent)}
+    context = build_context(["<consult:knowledge>3@7</consult>", "#1"])
+    context.chats["knowledge"] = model  # type: ignore[index]
+    graph = consult(agents=agents, prompt="miniature.md")
+    state = LOOP.run(graph.ainvoke({"segments": []}, context=context))  # pyright: ignore[reportArgumentType]
+    return state["consults"][0], context.calls, state["segments"][2].role
+
+
+def test_a_call_says_what_was_asked_and_what_it_cost(server: Server) -> None:
+    answered, calls, role = asked_once(chat(server.url))
+    assert (answered.reply, answered.error, answered.fault, role) == ("3@7=582", None, None, Role.AGENT)
+    [call] = calls
+    assert (call.tokens_in, call.tokens_out, call.cost) == (30, 5, pytest.approx(30e-6 + 50e-6))
+    [asked] = server.asked
+    assert asked["messages"] == [{"role": "user", "content": call.messages[0]["content"]}]
+    assert (asked["model"], asked["temperature"], asked["max_completion_tokens"]) == ("m", 0.5, 7)
+    assert server.keys == ["Bearer secret"]
+    assert "secret" not in json.dumps(dict(call.settings))
+
+
+@pytest.mark.parametrize("wrong", ["500", "503", "429", "half", "invalid"])
+def test_what_passes_is_tried_again(server: Server, wrong: str) -> None:
+    server.due = [wrong]
+    answered, calls, _ = asked_once(chat(server.url))
+    assert (answered.reply, answered.fault) == ("3@7=582", None)
+    assert [call.error is None for call in calls] == [False, True]
+    assert len(server.asked) == 2  # and the client does not retry by itself
+
+
+@pytest.mark.parametrize("wrong", ["400", "401", "404"])
+def test_what_does_not_pass_is_not_tried_again(server: Server, wrong: str) -> None:
+    server.due = [wrong]
+    answered, calls, role = asked_once(chat(server.url))
+    assert (answered.reply, answered.fault, role) == (None, Fault.UNAVAILABLE, Role.ENV)
+    assert wrong in (answered.error or "")
+    assert [call.cost for call in calls] == [None]
+
+
+def test_a_server_that_hangs_is_given_up_and_tried_again(server: Server) -> None:
+    server.due = ["hang"]
+    answered, calls, _ = asked_once(chat(server.url), timeout=1.0)
+    assert answered.reply == "3@7=582"
+    assert [(call.error or "").partition(":")[0] for call in calls] == ["CancelledError", ""]
+
+
+def test_nobody_there_is_a_notice_and_the_rollout_goes_on(server: Server) -> None:
+    answered, calls, role = asked_once(chat(f"http://127.0.0.1:{free_port()}/v1"), attempts=2)
+    assert (answered.fault, role, len(calls)) == (Fault.UNAVAILABLE, Role.ENV, 2)
+    assert "Connection error" in (answered.error or "")
+
+
+def test_a_server_may_serve_several_agents_and_connections_live_from_step_to_step(server: Server) -> None:
+    one, other = chat(server.url), chat(server.url, options={"model": "n", "base_url": server.url})
+    for model in (one, other, one, other):
+        asked_once(model)
+    assert [asked["model"] for asked in server.asked] == ["m", "n", "m", "n"]
+    assert len(server.clients) == 2

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from aipo.errors import AipoError, ConfigError, RunError
+from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
+from aipo.ranks import launched
 from aipo.replays.learning import app as replays
 
 if TYPE_CHECKING:
@@ -33,6 +34,16 @@ Filters = Annotated[
     ),
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
+
+
+@app.callback()
+def main_command(context: typer.Context) -> None:
+    """Trains a language model that may consult agents; every rollout is a LangGraph state machine."""
+    if launched() > 1 and context.invoked_subcommand != "train":
+        raise ConfigError(
+            f"processes: got {launched()} of `aipo {context.invoked_subcommand}`, allowed one; only `aipo train` "
+            "is for `accelerate launch`"
+        )
 
 
 @app.command()
@@ -381,6 +392,8 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         Console(stderr=True).print("interrupted; finished traces and checkpoints are kept", style="yellow")
         sys.exit(INTERRUPTED)
+    except OtherRankError:
+        sys.exit(2)  # rank 0 tells
     except AipoError as error:
         Console(stderr=True).print(
             f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True

@@ -12,7 +12,8 @@
     ├── ReplayError        a replay needs a live call, and may make none
     ├── LimitError         a limit that the configuration sets has stopped the run
     ├── TrainError         rows, settings or a checkpoint that cannot be trained on
-    └── RunError           a run folder that is in the way, is missing or is not a run
+    ├── RunError           a run folder that is in the way, is missing or is not a run
+    └── OtherRankError     another process of the same run stopped, which says why
 
 A message says what is wrong, what was got, what is allowed, and where. During a rollout an error
 is data: it ends one rollout, is recorded on its trace and never stops its siblings.
@@ -69,6 +70,10 @@ class TrainError(AipoError, RuntimeError):
 
 class RunError(AipoError, OSError):
     """A run folder is in the way, is missing or does not hold a run."""
+
+
+class OtherRankError(AipoError, RuntimeError):
+    """Another process that trains the same policy stopped; this one is well."""
 
 
 def one_of(what: str, got: object, allowed: object, where: str) -> str:

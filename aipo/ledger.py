@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aipo.lesson import Lesson
 from aipo.loss import LossOutput
+from aipo.ranks import ALONE, Ranks
 from aipo.row import Row
 
 OnLessons = Callable[[int, Sequence[Lesson]], None]
@@ -18,11 +19,12 @@ class Ledger:
     """Knows which rows are in which micro-batch, and what became of them.
 
     Args:
-        on_lessons: who wants to know; None = nobody, and nothing is kept.
+        on_lessons: who wants to know, on rank 0; None = nobody, and nothing is kept.
+        ranks: among which the rows are dealt out.
     """
 
-    def __init__(self, on_lessons: OnLessons | None) -> None:
-        self._on_lessons = on_lessons
+    def __init__(self, on_lessons: OnLessons | None, ranks: Ranks = ALONE) -> None:
+        self._on_lessons, self._ranks = on_lessons, ranks
         self._dealt: list[Sequence[Row]] = []
         self._noted: list[tuple[int, Tensor]] = []
         self._lessons: list[Lesson] = []
@@ -47,8 +49,9 @@ class Ledger:
 
     def close(self, generation: int) -> None:
         """The generation has been trained."""
-        if self._on_lessons is not None:
-            self._on_lessons(generation, self._lessons)
+        if (tell := self._on_lessons) is not None:
+            lessons = self._ranks.gather(self._lessons)
+            self._ranks.lead(lambda: tell(generation, lessons))
         self._lessons = []
 
 

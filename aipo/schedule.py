@@ -67,15 +67,18 @@ class Schedule:
         """Whether a micro-batch is trained once, and with the weights that sampled it."""
         return self.iterations == 1 and micro_batch < self.accumulation
 
-    def deal(self, rows: Sequence[Row], *, seed: int, generation: int) -> list[list[Row]]:
+    def deal(
+        self, rows: Sequence[Row], *, seed: int, generation: int, rank: int = 0, ranks: int = 1
+    ) -> list[list[Row]]:
         """The rows of each micro-batch: shuffled, dealt out to the optimiser steps, and in each of them
-        sorted by length, so that little is padding. Numbers need not divide: every row has its denominator."""
+        sorted by length, so that little is padding. Of a micro-batch each rank has every so many-th row, which
+        gives all of them as much to do. Numbers need not divide: every row has its denominator."""
         order = np.random.default_rng([seed, generation]).permutation(len(rows))
         dealt: list[list[Row]] = []
         for of_update in np.array_split(order, self.updates):
             by_length = sorted(of_update.tolist(), key=lambda i: len(rows[i]))
             for of_batch in np.array_split(np.array(by_length, dtype=np.int64), self.accumulation):
-                dealt.append([rows[i] for i in of_batch])
+                dealt.append([rows[i] for i in of_batch[rank::ranks]])
         return dealt
 
 
@@ -134,6 +137,7 @@ def arguments(
         "bf16": False,
         _CHECKPOINTING: False,
         "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,
     }
     return GRPOConfig(output_dir=str(output_dir), **(defaults | rest))
 

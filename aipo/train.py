@@ -1,12 +1,13 @@
 """Running a configuration: train, evaluate, leave a run folder."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 from aipo.compose import (
     Graphs,
@@ -17,13 +18,15 @@ from aipo.compose import (
     drawing,
     manifest,
 )
-from aipo.config import Config, dump, load_config
+from aipo.config import Config, dump
 from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
 from aipo.method import credit_of, loss_settings, scored_again, train_arguments
 from aipo.models import build_model, build_network, build_tokenizer
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
+from aipo.ranks import ALONE, RankedSource, Ranks, join, leave
+from aipo.resume import generation_of, last_checkpoint, same_run, where_from
 from aipo.rollout import RolloutEngine, settle
 from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, write_text
 from aipo.sampler import Sampler, open_sampler
@@ -38,21 +41,6 @@ if TYPE_CHECKING:
     from aipo.policies.tokenizer import HFTokenizer
     from aipo.source import LiveSource, RowSource
 
-_MAY_CHANGE = (
-    "run.out",
-    "run.threads",
-    "run.report_to",
-    "train.save_every",
-    "train.lessons",
-    "rollout.spending_limit",
-    "rollout.outage_limit",
-    "rollout.concurrency",
-    "rollout.workers",
-    "method.max_drift",
-    "evaluate.",
-)
-"""Settings that a resumed run may change: none of them changes what is learned."""
-
 
 def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Console) -> None:
     """Trains what `config` says into `config.run.out`.
@@ -60,65 +48,82 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
     Raises:
         AipoError: see `aipo.errors`; finished traces and checkpoints stay where they are.
     """
-    folder = RunFolder(config.run.out)
+    ranks = join(cpu=config.policy.device == "cpu")
+    folder, console = RunFolder(config.run.out), console if ranks.leads else Console(quiet=True)
+    with ExitStack() as held:
+        # Whatever is wrong with the configuration is said before the folder is taken and the policy is made.
+        graphs = ranks.lead(lambda: _checked(config, folder, resume=resume))
+        ranks.lead(lambda: _take(folder, held, resume=resume))
+        progress = held.enter_context(bars(console))
+        model = ranks.share(lambda: _begin(config, graphs, folder, progress, console, resume=resume))
+        network, tokenizer = build_network(config, model, device=ranks.device), build_tokenizer(model)
+        ranks.lead(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
+        sampler = ranks.lead(
+            lambda: held.enter_context(open_sampler(config, network, tokenizer, folder.path))
+        )
+        engine = ranks.lead(lambda: _build(config, graphs, folder, sampler, model, held))
+        train_policy(
+            config,
+            folder,
+            network,
+            tokenizer,
+            partial(_live_source, config, folder, sampler, engine),
+            stage(progress, "train"),
+            resume=resume,
+            ranks=ranks,
+        )
+        if evaluate_after:
+            note = stage(progress, "evaluate")
+            ranks.lead(lambda: _evaluate(config, sampler, engine, folder, note, console))
+    console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
+    leave(ranks)
+
+
+def _checked(config: Config, folder: RunFolder, *, resume: bool) -> Graphs:
     if resume:
         same_run(RunFolder.open(folder.path), config)
-    # Whatever is wrong with the configuration is said before the folder is taken and the policy is made.
-    graphs, env = build_graphs(config), build_env(config)
-    _check_splits(config, env)
+    graphs = build_graphs(config)
+    _check_splits(config, build_env(config))
+    return graphs
+
+
+def _take(folder: RunFolder, held: ExitStack, *, resume: bool) -> None:
     RunFolder.create(folder.path, resume=resume)
-    with alone(folder.path), bars(console) as progress:
-        if resume:
-            console.print(_where_from(folder, config.train.minibatches), highlight=False, soft_wrap=True)
-        model = build_model(config, stage(progress, "policy"))
-        _record(config, graphs, folder, model, console)
-        network, tokenizer = build_network(config, model), build_tokenizer(model)
-        keep_tokenizer(folder, tokenizer.inner.save_pretrained)
-        with ExitStack() as stack:
-            sampler = stack.enter_context(open_sampler(config, network, tokenizer, folder.path))
-            built = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
-            engine = stack.enter_context(open_workers(config, built, model))
-            source = partial(_live_source, config, folder, sampler, engine)
-            note = stage(progress, "train")
-            train_policy(config, folder, network, tokenizer, source, note, resume=resume)
-            if evaluate_after:
-                sampler.refresh()
-                result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
-                console.print(table(result))
-    console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
+    held.enter_context(alone(folder.path))
 
 
-def _where_from(folder: RunFolder, minibatches: int) -> str:
-    checkpoint = _last_checkpoint(folder)
-    if checkpoint is None:
-        return "no checkpoint yet: from the start; traces so far are set aside in traces/__superseded"
-    step = _generation(checkpoint, minibatches)
-    return f"from {checkpoint.name}, step {step}; later traces are set aside in traces/__superseded"
+def _begin(
+    config: Config, graphs: Graphs, folder: RunFolder, progress: Progress, console: Console, *, resume: bool
+) -> Path | str:
+    if resume:
+        console.print(where_from(folder, config.train.minibatches), highlight=False, soft_wrap=True)
+    model = build_model(config, stage(progress, "policy"))
+    _record(config, graphs, folder, model, console)
+    return model
 
 
-def same_run(folder: RunFolder, config: Config) -> None:
-    """Refuses to go on with other settings than those that the run began with.
-
-    Raises:
-        ConfigError: names the settings that differ.
-    """
-    before, now = (_flat(c.model_dump(mode="json")) for c in (load_config(str(folder.config)), config))
-    keys = sorted(before.keys() | now.keys())
-    changed = [k for k in keys if not k.startswith(_MAY_CHANGE) and before.get(k) != now.get(k)]
-    if changed:
-        differences = "; ".join(f"{k}: {now.get(k)!r}, was {before.get(k)!r}" for k in changed)
-        raise ConfigError(
-            f"--resume with other settings: got {differences}, allowed those of {folder.config} "
-            f"(--config {folder.config} takes them all)"
-        )
+def _build(
+    config: Config,
+    graphs: Graphs,
+    folder: RunFolder,
+    sampler: Sampler,
+    model: Path | str,
+    held: ExitStack,
+) -> RolloutEngine:
+    built = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
+    return held.enter_context(open_workers(config, built, model))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return flat
+def _evaluate(
+    config: Config,
+    sampler: Sampler,
+    engine: RolloutEngine,
+    folder: RunFolder,
+    note: Note,
+    console: Console,
+) -> None:
+    sampler.refresh()
+    console.print(table(evaluate_with(config, engine, folder, "after", note)))
 
 
 def _check_splits(config: Config, env: Env) -> None:
@@ -138,11 +143,13 @@ def train_policy(
     note: Note,
     *,
     resume: bool,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Trains `network` in place and saves it; the loop itself is TRL's.
 
     Args:
-        make_source: where the rows come from, given where their traces are kept.
+        make_source: where the rows come from, given where their traces are kept; for rank 0.
+        ranks: the processes that train it together, each with a network of its own.
 
     Raises:
         TrainError: settings that contradict each other, or a loss that is not finite.
@@ -151,16 +158,25 @@ def train_policy(
     from aipo.trainer import AIPOTrainer
 
     train, method = config.train, config.method
-    checkpoint = _last_checkpoint(folder) if resume else None
     lessons = LessonStore(folder.lessons)
     store = TraceStore(folder.traces, decode=tokenizer.decode)
+
+    def begin() -> Path | None:
+        checkpoint = last_checkpoint(folder) if resume else None
+        store.begin(generation_of(checkpoint, train.minibatches))
+        lessons.begin(generation_of(checkpoint, train.minibatches))
+        return checkpoint
+
+    def save() -> None:
+        network.save_pretrained(folder.model)
+        tokenizer.inner.save_pretrained(folder.model)
+
     with disk("training", folder.path), store:
-        store.begin(_generation(checkpoint, train.minibatches))
-        lessons.begin(_generation(checkpoint, train.minibatches))
+        checkpoint = ranks.share(begin)
         trainer = AIPOTrainer(
             network,
             train_arguments(config, folder.checkpoints, cpu=network.device.type == "cpu"),
-            make_source(store),
+            RankedSource(ranks=ranks, source=ranks.lead(lambda: make_source(store))),
             loss_settings(config),
             tokenizer=tokenizer.inner,
             recompute=scored_again(config),
@@ -169,12 +185,12 @@ def train_policy(
             metrics_file=folder.metrics,
             on_lessons=lessons.publish if train.lessons else None,
             callbacks=[_follow(note, train.steps, train.minibatches)],
+            ranks=ranks,
         )
         settle()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with disk("saving the policy", folder.path):
-        network.save_pretrained(folder.model)
-        tokenizer.inner.save_pretrained(folder.model)
+        ranks.lead(save)
 
 
 def _live_source(
@@ -211,19 +227,6 @@ def _live_source(
         agents=tuple(config.agents),
         on_trace=keep_and_watch,
     )
-
-
-def _last_checkpoint(folder: RunFolder) -> Path | None:
-    """The newest checkpoint; None when the run stopped before its first one, and begins anew."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    last = get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
-    return Path(last) if last else None
-
-
-def _generation(checkpoint: Path | None, minibatches: int) -> int:
-    """The generation that training starts with; checkpoints are named after optimiser steps."""
-    return int(checkpoint.name.rpartition("-")[2]) // minibatches if checkpoint else 0
 
 
 def _follow(note: Note, steps: int, minibatches: int) -> "TrainerCallback":

@@ -34,6 +34,7 @@ from aipo.errors import TrainError
 from aipo.ledger import Ledger, OnLessons
 from aipo.loss import QUANTITIES, ROLES, LossInputs, LossSettings, aipo_loss, token_logprobs
 from aipo.metrics import loss_metrics
+from aipo.ranks import ALONE, Ranks
 from aipo.row import Row
 from aipo.schedule import Schedule, arguments, check_arguments
 from aipo.source import RowSource, StepRows
@@ -61,6 +62,7 @@ class AIPOTrainer(GRPOTrainer):
             optimiser amplifies the noise of nearly empty batches (measured on the miniature).
         metrics_file: one JSON object per logged step; default `metrics.jsonl` in `args.output_dir`.
         on_lessons: called with each generation, when it has been trained, and what was done with its rows.
+        ranks: the processes that train together; their source gives all of them the same rows.
 
     Raises:
         TrainError: arguments that contradict each other, or that this trainer does not honour.
@@ -81,6 +83,7 @@ class AIPOTrainer(GRPOTrainer):
         on_lessons: OnLessons | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         optimizers: tuple[Any, Any] = (None, None),
+        ranks: Ranks = ALONE,
     ) -> None:
         self.schedule = Schedule.of(args)
         check_arguments(
@@ -91,7 +94,8 @@ class AIPOTrainer(GRPOTrainer):
         self.recompute = recompute
         self.max_drift = max_drift
         self.active_share = 0.0
-        self.ledger = Ledger(on_lessons)
+        self.ranks = ranks
+        self.ledger = Ledger(on_lessons, ranks)
         self._batches: list[dict[str, Tensor]] = []
         self._own_sums = torch.zeros(len(ROLES), len(QUANTITIES))
         self._own_drift = torch.zeros(())
@@ -101,7 +105,7 @@ class AIPOTrainer(GRPOTrainer):
         self._pad_id = int(str(tokenizer.pad_token_id))
         file = metrics_file or Path(str(args.output_dir)) / "metrics.jsonl"
         # One epoch of this placeholder is one generation.
-        placeholder = Dataset.from_dict({"prompt": [""] * self.schedule.micro_batches})
+        placeholder = Dataset.from_dict({"prompt": [""] * self.schedule.micro_batches * ranks.size})
         super().__init__(
             model=model,
             reward_funcs=_scored_elsewhere,  # TRL insists on one
@@ -111,14 +115,14 @@ class AIPOTrainer(GRPOTrainer):
             callbacks=[
                 Bookkeeping(self),
                 ActiveRate(lambda: self.active_share, scale_by_active),
-                MetricsFile(file),
+                *([MetricsFile(file)] if ranks.leads else []),
                 *callbacks,
             ],
             optimizers=optimizers,
         )
         self.remove_callback(PrinterCallback)
-        if self.accelerator.num_processes > 1:
-            raise TrainError(f"processes: got {self.accelerator.num_processes}, allowed 1")
+        if self.accelerator.num_processes != ranks.size:
+            raise TrainError(f"processes: got {self.accelerator.num_processes}, allowed {ranks.size}")
         if self.aux_loss_enabled:
             raise TrainError(
                 "router_aux_loss_coef: got a mixture of experts that trains its router, allowed 0"
@@ -146,9 +150,14 @@ class AIPOTrainer(GRPOTrainer):
         return self._batches[self._step % self.schedule.micro_batches]
 
     def _micro_batches(self, made: StepRows) -> list[dict[str, Tensor]]:
-        """The generation's rows, as the schedule deals them."""
-        rows = alive(made.rows, beta=self.settings.beta)
-        dealt = self.schedule.deal(rows, seed=self.args.seed, generation=self.generation)
+        """This rank's share of the generation's rows, as the schedule deals them."""
+        dealt = self.schedule.deal(
+            alive(made.rows, beta=self.settings.beta),
+            seed=self.args.seed,
+            generation=self.generation,
+            rank=self.ranks.rank,
+            ranks=self.ranks.size,
+        )
         self.ledger.deal(dealt)
         batches = [self._batch(own, self.window(made.totals)) for own in dealt]
         for n, batch in enumerate(batches):
@@ -176,14 +185,18 @@ class AIPOTrainer(GRPOTrainer):
         return batch
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The loss of one micro-batch; sums for its metrics are kept until the optimiser step."""
+        """The loss of one micro-batch; sums for its metrics are kept until the optimiser step.
+
+        Gradients are averaged over the ranks, while denominators count what all of them train: the loss of
+        a rank's share is taken as many times as there are ranks.
+        """
         logprobs, entropies = self._score(model, inputs)
         fresh = self.schedule.place(self._step) < self.schedule.accumulation
         output = aipo_loss(LossInputs.of(inputs, logprobs, entropies, fresh=fresh), self.settings)
         self._own_sums = self._own_sums.to(output.sums_R_K.device) + output.sums_R_K
         self._own_drift = torch.maximum(self._own_drift.to(output.drift_max.device), output.drift_max)
         self.ledger.note(self._step % self.schedule.micro_batches, output)
-        return output.loss
+        return output.loss * self.ranks.size
 
     def _score(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of the completions; (B, T) each. Ids that were forbidden while
@@ -206,7 +219,7 @@ class AIPOTrainer(GRPOTrainer):
         )
 
     def _report(self) -> None:
-        """Moves the sums of one optimiser step into TRL's metrics; one transfer from the device.
+        """Moves the sums of one optimiser step, over all ranks, into TRL's metrics; one transfer from the device.
 
         Raises:
             TrainError: the loss or the gradient is not finite, or sampler and trainer are too far apart. The
@@ -214,16 +227,17 @@ class AIPOTrainer(GRPOTrainer):
         """
         model: Any = self.model
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        *numbers, steepness = torch.cat(
-            [self._own_sums.flatten(), self._own_drift.view(1), norm.view(1).to(self._own_sums)]
-        ).tolist()
+        by_rank = self.ranks.stack(
+            torch.cat([self._own_sums.flatten(), self._own_drift.view(1), norm.view(1).to(self._own_sums)])
+        )
+        numbers = [*by_rank[:, :-2].double().sum(0).tolist(), by_rank[:, -2].max().item()]
         for what, finite in (
             ("loss", all(map(math.isfinite, numbers))),
-            ("gradient", math.isfinite(steepness)),
+            ("gradient", by_rank[:, -1].isfinite().all()),
         ):
             if not finite:
-                raise TrainError(
-                    f"{what} of optimiser step {self.state.global_step + 1}: got NaN or infinity"
+                raise self.ranks.alike(
+                    TrainError(f"{what} of optimiser step {self.state.global_step + 1}: got NaN or infinity")
                 )
         rows = [numbers[i * len(QUANTITIES) : (i + 1) * len(QUANTITIES)] for i in range(len(ROLES))]
         values = loss_metrics(
@@ -241,7 +255,7 @@ class AIPOTrainer(GRPOTrainer):
     def _check_drift(self, values: Mapping[str, float]) -> None:
         mean = values.get("drift/mean", 0.0)
         if self.max_drift is not None and not mean <= self.max_drift:
-            raise TrainError(
+            error = TrainError(
                 f"drift between sampler and trainer in optimiser step {self.state.global_step + 1}: got a mean "
                 f"|Δ log-prob| of {mean:.3g} (at most {values['drift/max']:.3g}) on {values['tokens/policy']:.0f} "
                 f"policy tokens, allowed {self.max_drift:g} (method.max_drift). What samples does not compute what is "
@@ -251,6 +265,7 @@ class AIPOTrainer(GRPOTrainer):
                 "quantisation). `aipo doctor` checks these. The step was not made; the last checkpoint is as it was, "
                 "--resume goes on from it"
             )
+            raise self.ranks.alike(error)
 
 
 class Bookkeeping(TrainerCallback):

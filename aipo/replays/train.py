@@ -31,11 +31,12 @@ from aipo.replays.restore import recorded_config, recorded_tokenizer
 from aipo.replays.study import begin_study, end_study, own_id
 from aipo.replays.terminal import numbers
 from aipo.replays.weights import Weights, load_weights, start_of
+from aipo.resume import same_run
 from aipo.run import RunFolder, alone
 from aipo.source import StoredSource
 from aipo.store import TraceStore
 from aipo.trace import Trace
-from aipo.train import same_run, train_policy
+from aipo.train import train_policy
 
 CAP = 2.0
 """C where the recorded method has no correction: offline, the sampler is not the policy that is trained."""

@@ -1,0 +1,71 @@
+"""Going on with a run: with the settings that it began with, from its last checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aipo.config import Config, load_config
+from aipo.errors import ConfigError
+from aipo.run import RunFolder
+
+_MAY_CHANGE = (
+    "run.out",
+    "run.threads",
+    "run.report_to",
+    "train.save_every",
+    "train.lessons",
+    "rollout.spending_limit",
+    "rollout.outage_limit",
+    "rollout.concurrency",
+    "rollout.workers",
+    "method.max_drift",
+    "evaluate.",
+)
+"""Settings that a resumed run may change: none of them changes what is learned."""
+
+
+def same_run(folder: RunFolder, config: Config) -> None:
+    """Refuses to go on with other settings than those that the run began with.
+
+    Raises:
+        ConfigError: names the settings that differ.
+    """
+    before, now = (_flat(c.model_dump(mode="json")) for c in (load_config(str(folder.config)), config))
+    keys = sorted(before.keys() | now.keys())
+    changed = [k for k in keys if not k.startswith(_MAY_CHANGE) and before.get(k) != now.get(k)]
+    if changed:
+        differences = "; ".join(f"{k}: {now.get(k)!r}, was {before.get(k)!r}" for k in changed)
+        raise ConfigError(
+            f"--resume with other settings: got {differences}, allowed those of {folder.config} "
+            f"(--config {folder.config} takes them all)"
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return flat
+
+
+def last_checkpoint(folder: RunFolder) -> Path | None:
+    """The newest checkpoint; None when the run stopped before its first one, and begins anew."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    last = get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
+    return Path(last) if last else None
+
+
+def generation_of(checkpoint: Path | None, minibatches: int) -> int:
+    """The generation that training starts with; checkpoints are named after optimiser steps."""
+    return int(checkpoint.name.rpartition("-")[2]) // minibatches if checkpoint else 0
+
+
+def where_from(folder: RunFolder, minibatches: int) -> str:
+    """For the terminal: what a resumed run starts from."""
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is None:
+        return "no checkpoint yet: from the start; traces so far are set aside in traces/__superseded"
+    step = generation_of(checkpoint, minibatches)
+    return f"from {checkpoint.name}, step {step}; later traces are set aside in traces/__superseded"

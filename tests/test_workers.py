@@ -1,32 +1,26 @@
 """Worker processes: the same traces as in one process, and none is lost whatever becomes of a worker."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import free_port, serving
+from asgi import serving
 from seeded_vllm import WORDS, SeededVLLM
 
 from aipo.compose import build_engine, build_graphs
-from aipo.config import Config, load_config
-from aipo.errors import AipoError, ConfigError, LoadError, PolicyError, RunError
+from aipo.config import load_config
+from aipo.errors import ConfigError
 from aipo.loop import LOOP
 from aipo.models import build_served
-from aipo.pipe import Do, packed, unpacked
 from aipo.plan import RolloutSpec, draw_tasks, independent
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm import VLLMPolicy
 from aipo.rollout import RolloutEngine
-from aipo.trace import Call, StopReason, Trace, Visit
+from aipo.trace import Call, Trace, Visit
 from aipo.workers import open_workers
 
 TESTS = Path(__file__).parent
@@ -117,7 +111,7 @@ def test_each_step_is_rolled_out_with_the_policy_of_that_step(words: Path) -> No
 
 
 def test_a_policy_in_this_process_cannot_be_shared() -> None:
-    with pytest.raises(ConfigError, match="rollout.workers: got 2 with policy.engine=local, allowed 1"):
+    with pytest.raises(ConfigError, match=r"rollout\.workers: got 2 with policy\.engine=local, allowed 1"):
         load_config("aipo", ["rollout.workers=2"])
 
 

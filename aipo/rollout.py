@@ -135,7 +135,8 @@ class RolloutEngine:
             await asyncio.gather(*workers)
         except BaseException:
             for worker in workers:
-                worker.cancel()
+                if not worker.cancelling():  # a second time would cut short what the first one began
+                    worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
             raise
         return [trace for of_spec in traces for trace in of_spec]

@@ -242,15 +242,21 @@ class Workers:
 
     async def _start(self, start: Start) -> _Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
+        pipe = await Pipe.open(ours)
+        try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "aipo.worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # a terminal's Ctrl-C is for us alone
             )
+        except BaseException:
+            pipe.abort()
+            raise
+        finally:
+            theirs.close()
         self._processes.append(process)
-        worker = _Worker(process, await Pipe.open(ours))
+        worker = _Worker(process, pipe)
         worker.pipe.send(start)
         return worker
 

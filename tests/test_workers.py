@@ -1,29 +1,54 @@
 """Worker processes: the same traces as in one process, and none is lost whatever becomes of a worker."""
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi import serving
+from asgi import free_port, serving
 from seeded_vllm import WORDS, SeededVLLM
+from workerkit import both, configured, engine, policy_of, specs, untimed
 
-from aipo.compose import build_engine, build_graphs
 from aipo.config import load_config
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, LoadError, RunError
 from aipo.loop import LOOP
-from aipo.models import build_served
-from aipo.plan import RolloutSpec, draw_tasks, independent
-from aipo.policies.tokenizer import HFTokenizer
-from aipo.policies.vllm import VLLMPolicy
 from aipo.rollout import RolloutEngine
-from aipo.trace import Call, Trace, Visit
+from aipo.trace import StopReason, Trace
 from aipo.workers import open_workers
 
 TESTS = Path(__file__).parent
+
+
+@dataclass
+class House:
+    """A server that can be started again, and an engine with two workers before it."""
+
+    here: RolloutEngine
+    there: RolloutEngine
+    port: int
+    fake: SeededVLLM = field(default_factory=SeededVLLM)
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def serve(self, fake: SeededVLLM) -> None:
+        """Ends the server and starts `fake` in its place."""
+        self.stack.close()
+        self.fake = fake
+        self.url = self.stack.enter_context(serving(fake.app, self.port))
+
+    def pids(self) -> list[int]:
+        """Of the workers that are ready."""
+        pool: Any = self.there.elsewhere.__self__  # type: ignore[union-attr]
+        return [worker.process.pid for worker in pool._workers]
 
 
 @pytest.fixture(scope="module")
@@ -33,50 +58,23 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def rollouts(words: Path, url: str, *settings: str) -> Iterator[tuple[RolloutEngine, RolloutEngine]]:
-    """An engine in this process, and the same with worker processes."""
-    wanted = [f"policy.vllm.servers=[{url}]", "policy.engine=vllm", "rollout.workers=2", *settings]
-    config = load_config("aipo", wanted)
-    policy = build_served(config, HFTokenizer(WORDS), len(WORDS))
-    here = build_engine(config, build_graphs(config), policy, run_id="run")
-    try:
-        with open_workers(config, here, words) as there:
-            yield here, there
-    finally:
-        LOOP.run(policy.aclose())
+@pytest.fixture(scope="module")
+def _house(words: Path) -> Iterator[House]:
+    port = free_port()
+    with both(words, configured(f"http://127.0.0.1:{port}", "rollout.concurrency=12")) as (here, there):
+        house = House(here, there, port)
+        with house.stack:
+            yield house
 
 
-def specs(engine: RolloutEngine, groups: int, step: int = 0) -> list[RolloutSpec]:
-    tasks = draw_tasks(engine.env, {"easy_train": 0.5, "hard": 0.5}, groups, step=step, seed=0)
-    return independent(tasks, step=step, group_size=8, assist_share=0.5, forbid_share=0.25, seed=0)
-
-
-def untimed(trace: Trace) -> Trace:
-    def call(made: Call) -> Call:
-        return replace(made, started=0.0, seconds=0.0)
-
-    def visit(made: Visit) -> Visit:
-        return replace(made, started=0.0, seconds=None, calls=tuple(map(call, made.calls)))
-
-    return replace(trace, started=0.0, seconds=0.0, visits=tuple(map(visit, trace.visits)))
-
-
-def policy_of(engine: RolloutEngine) -> VLLMPolicy:
-    policy = engine.policies["policy"]
-    assert isinstance(policy, VLLMPolicy)
-    return policy
-
-
-def workers_of(engine: RolloutEngine) -> list[int]:
-    """Process ids of the workers that are ready."""
-    assert engine.elsewhere is not None
-    pool: Any = engine.elsewhere.__self__  # type: ignore[attr-defined]
-    return [worker.process.pid for worker in pool._workers]
+@pytest.fixture
+def house(_house: House) -> House:
+    """Workers take seconds to start: all tests have the same two, and a server each."""
+    _house.serve(SeededVLLM())
+    return _house
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Waits; the tests' own time limit is the limit."""
     while not true():
         time.sleep(0.02)
 
@@ -84,27 +82,156 @@ def until(true: Callable[[], bool]) -> None:
 # --- what is the same -------------------------------------------------------------------------------------
 
 
-def test_the_same_traces_as_in_one_process(words: Path) -> None:
-    with serving(SeededVLLM().app) as url, rollouts(words, url, "rollout.concurrency=12") as (here, there):
-        asked = specs(here, 6)
-        mine = here.run_sync(asked, lambda trace: None)
-        ended: list[Trace] = []
-        theirs = there.run_sync(asked, ended.append)
-        assert [untimed(trace) for trace in theirs] == [untimed(trace) for trace in mine]
-        assert [(t.group_id, t.index) for t in theirs] == [(s.group_id, s.index) for s in asked]
-        assert sorted(t.trace_id for t in ended) == sorted(t.trace_id for t in theirs)
-        # Some consulted, and none failed, or equality would say little.
-        assert {len(trace.consults) for trace in theirs} > {0, 1}
-        assert not any(trace.failed for trace in theirs)
-        assert not theirs[0].segments[1].token_ids.flags.writeable
+def test_the_same_traces_as_in_one_process(house: House) -> None:
+    asked = specs(house.here, 6)
+    mine = house.here.run_sync(asked, lambda trace: None)
+    ended: list[Trace] = []
+    theirs = house.there.run_sync(asked, ended.append)
+    assert [untimed(trace) for trace in theirs] == [untimed(trace) for trace in mine]
+    assert [(t.group_id, t.index) for t in theirs] == [(s.group_id, s.index) for s in asked]
+    assert sorted(t.trace_id for t in ended) == sorted(t.trace_id for t in theirs)
+    # Some consulted, and none failed, or equality would say little.
+    assert {len(trace.consults) for trace in theirs} >= {0, 1, 2}
+    assert not any(trace.failed for trace in theirs)
 
 
-def test_each_step_is_rolled_out_with_the_policy_of_that_step(words: Path) -> None:
-    with serving(SeededVLLM().app) as url, rollouts(words, url) as (here, there):
-        for version in (3, 4):
-            policy_of(here).advance(version)
-            traces = there.run_sync(specs(here, 2, step=version), lambda trace: None)
-            assert {trace.policy_version for trace in traces} == {version}
+def test_each_step_is_rolled_out_with_the_policy_of_that_step(house: House) -> None:
+    for version in (3, 4):
+        policy_of(house.here).advance(version)
+        traces = house.there.run_sync(specs(house.here, 2, step=version), lambda trace: None)
+        assert {trace.policy_version for trace in traces} == {version}
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------
+
+
+def test_an_error_of_the_store_stops_the_run_and_hands_over_what_is_in_flight(house: House) -> None:
+    house.fake.hangs = lambda asked: len(house.fake.asked) > 12
+    ended: list[Trace] = []
+
+    def full(trace: Trace) -> None:
+        ended.append(trace)
+        if len(ended) == 3:
+            raise RunError("the disk is full")
+
+    with pytest.raises(RunError, match="the disk is full"):
+        house.there.run_sync(specs(house.here, 6), full)
+    cut = [trace for trace in ended if trace.stop_reason is StopReason.CANCELLED]
+    assert cut
+    assert len({trace.trace_id for trace in ended}) == len(ended) < 48
+
+
+def test_ctrl_c_hands_over_what_is_in_flight_and_the_workers_live_on(house: House) -> None:
+    house.fake.hangs = lambda asked: len(house.fake.asked) > 12
+    ended: list[Trace] = []
+
+    def press(trace: Trace) -> None:
+        ended.append(trace)
+        if len(ended) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    before = house.pids()
+    with pytest.raises(KeyboardInterrupt):
+        house.there.run_sync(specs(house.here, 6), press)
+    assert any(trace.stop_reason is StopReason.CANCELLED for trace in ended)
+    assert len({trace.trace_id for trace in ended}) == len(ended) < 48
+    house.fake.hangs = lambda asked: False
+    assert not any(trace.failed for trace in house.there.run_sync(specs(house.here, 2), lambda trace: None))
+    assert house.pids() == before
+
+
+def test_a_worker_that_is_killed_fails_its_rollouts_and_is_replaced(house: House) -> None:
+    killed = house.pids()[0]
+    house.fake.hangs = lambda asked: len(house.fake.asked) > 12
+    ended: list[Trace] = []
+
+    def kill(trace: Trace) -> None:
+        ended.append(trace)
+        if len(ended) == 3:
+            house.fake.hangs = lambda asked: False
+            os.kill(killed, signal.SIGKILL)
+
+    traces = house.there.run_sync(specs(house.here, 6), kill)
+    failed = [trace for trace in traces if trace.failed]
+    assert 1 <= len(failed) <= 12
+    said = f"worker process {killed}: got exit code -9 (SIGKILL), allowed none while rollouts run"
+    assert {trace.error for trace in failed} == {said}
+    assert {trace.reward for trace in failed} == {None}
+    assert sorted(t.trace_id for t in ended) == sorted(t.trace_id for t in traces)
+    assert len({trace.trace_id for trace in traces}) == 48
+
+    async def replaced() -> None:
+        while len(house.pids()) < 2:
+            await asyncio.sleep(0.05)
+
+    LOOP.run(replaced())
+    assert killed not in house.pids()
+    assert not any(trace.failed for trace in house.there.run_sync(specs(house.here, 2), lambda trace: None))
+
+
+def test_a_server_that_was_away_serves_workers_only_with_its_weights(house: House) -> None:
+    """It is restarted while rollouts hang in it, and has no weights until this process brings them."""
+    old, new = house.fake, SeededVLLM(loaded=False)
+    old.hangs = lambda asked: len(old.asked) > 6
+    restored: list[int] = []
+
+    async def restore(url: str) -> None:
+        await asyncio.sleep(1.0)  # time for a worker that does not wait
+        restored.append(len(new.asked))
+        await policy_of(house.here).pool.server(url).ask("load", b"{}")
+
+    def restart() -> None:
+        until(lambda: len(old.asked) > 12)
+        house.serve(new)
+
+    policy_of(house.here).pool.restore = restore
+    thread = threading.Thread(target=restart)
+    thread.start()
+    traces = house.there.run_sync(specs(house.here, 6), lambda trace: None)
+    thread.join()
+    policy_of(house.here).pool.restore = None
+    assert restored and set(restored[:1]) == {0}
+    assert new.early == 0 and new.asked
+    assert len(traces) == 48 and not any(trace.failed for trace in traces)
+
+
+def test_a_worker_that_cannot_be_made_says_why(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured("http://127.0.0.1:1")
+    here = engine(config)
+    changed = replace(here, fingerprints={**here.fingerprints, "graph": "another"})
+    with pytest.raises(LoadError, match=r"consult\.py'\] edited"), open_workers(config, changed, words):
+        raise AssertionError("it was opened")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RunError, match="got exit code 1, allowed none"), open_workers(config, here, words):
+        raise AssertionError("it was opened")
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    with pytest.raises(FileNotFoundError, match="/no/python"), open_workers(config, here, words):
+        raise AssertionError("it was opened")
+
+
+def test_workers_do_not_outlive_a_process_that_is_killed(words: Path) -> None:
+    script = textwrap.dedent(f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(TESTS)!r})
+        from pathlib import Path
+        from workerkit import both, configured
+        with both(Path({str(words)!r}), configured("http://127.0.0.1:1")) as (here, there):
+            print(*[w.process.pid for w in there.elsewhere.__self__._workers], flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    until(lambda: not any(alive(pid) for pid in pids))
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
 
 
 # --- what cannot be ---------------------------------------------------------------------------------------

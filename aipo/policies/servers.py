@@ -288,7 +288,9 @@ class ServerPool:
             except AipoError as error:
                 self._fatal = error
             except Exception as error:  # whoever waits for this server would wait for ever
-                self._fatal = PolicyError(f"{server.url}, which came back: got {type(error).__name__}: {error}")
+                self._fatal = PolicyError(
+                    f"{server.url}, which came back: got {type(error).__name__}: {error}"
+                )
                 self._fatal.__cause__ = error
             server.up = True
             async with self._changed:

@@ -211,7 +211,10 @@ def test_a_fault_of_the_restoring_itself_is_not_swallowed() -> None:
         waiting = asyncio.create_task(complete(pool))
         while pool.servers[0].up:
             await asyncio.sleep(0.01)
-        with serving(fake.app, port), pytest.raises(PolicyError, match="which came back: got RuntimeError: a bug"):
+        with (
+            serving(fake.app, port),
+            pytest.raises(PolicyError, match="which came back: got RuntimeError: a bug"),
+        ):
             await waiting
 
     used(ServerPool([f"http://127.0.0.1:{port}"]), work)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import pytest
+from parts import lacking
 
 FILES = {
     "gsm8k": "gsm8k_test.jsonl",
@@ -15,9 +15,8 @@ FILES = {
 
 def real_splits() -> dict[str, str]:
     """Split → file, in the folder that AIPO_DATA names, else in `shared/data` beside the checkout."""
-    beside = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("AIPO_DATA") or beside)
+    folder = Path(os.environ.get("AIPO_DATA") or Path(__file__).parents[2] / "shared" / "data")
     missing = [name for name in FILES.values() if not (folder / name).is_file()]
     if missing:
-        pytest.skip(f"real items: {folder} has no {', '.join(missing)}; AIPO_DATA names another folder")
+        lacking("data", f"real items: {folder} has no {', '.join(missing)}; AIPO_DATA names another folder")
     return {split: str(folder / name) for split, name in FILES.items()}

@@ -383,12 +383,30 @@ def serve(
     )
 
 
+@app.command()
+def doctor(
+    config: ConfigName = "aipo",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="do not load the policy: no comparison of log-probs")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Checks that everything a run needs is there and exact: a line each, ok, warn or fail, and what to do."""
+    from aipo.config import load_config
+    from aipo.doctor import doctor as examine
+
+    if not examine(load_config(config, overrides or ()), quick=quick, console=console):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Runs a command; an error that AIPO raises on purpose is one message and exit code 2."""
     try:
         # typer turns an interrupt into an exit code, and hands that back instead of leaving with it.
-        if app(standalone_mode=False) == INTERRUPTED:
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:
             raise KeyboardInterrupt
+        sys.exit(code)
     except (typer.Abort, KeyboardInterrupt):
         Console(stderr=True).print("interrupted; finished traces and checkpoints are kept", style="yellow")
         sys.exit(INTERRUPTED)

@@ -54,7 +54,7 @@ def build_network(config: Config, model: Path | str, *, device: str | None = Non
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
     device = device or config.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with _loading(model):
+    with loading(model):
         network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.policy.dtype))
     network.to(device)
     return network
@@ -70,7 +70,7 @@ def build_tokenizer(model: Path | str) -> "HFTokenizer":
 
     from aipo.policies.tokenizer import HFTokenizer
 
-    with _loading(model):
+    with loading(model):
         tokenizer = AutoTokenizer.from_pretrained(model)
     return HFTokenizer(tokenizer)
 
@@ -90,7 +90,7 @@ def build_served(config: Config, tokenizer: "HFTokenizer", vocabulary: int) -> "
     vllm = config.policy.vllm
     pool = ServerPool(
         vllm.servers,
-        key=_secret(vllm.secret),
+        key=server_key(vllm.secret),
         requests=vllm.requests,
         deadline=vllm.deadline,
         attempts=vllm.attempts,
@@ -110,7 +110,12 @@ def build_local(config: Config, model: Path | str) -> "LocalPolicy":
     return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
 
 
-def _secret(variable: str | None) -> str | None:
+def server_key(variable: str | None) -> str | None:
+    """The key that the policy's servers ask for.
+
+    Raises:
+        LoadError: the environment variable with it is not set.
+    """
     if variable is not None and variable not in os.environ:
         raise LoadError(
             f"policy.vllm.secret: got no environment variable {variable!r}, allowed one that is set"
@@ -119,7 +124,12 @@ def _secret(variable: str | None) -> str | None:
 
 
 @contextmanager
-def _loading(model: Path | str) -> Generator[None]:
+def loading(model: Path | str) -> Generator[None]:
+    """Says of what goes wrong that it went wrong with the policy.
+
+    Raises:
+        LoadError: there is no such model, or not a usable one.
+    """
     try:
         yield
     except (OSError, ValueError) as error:

@@ -83,7 +83,7 @@ def _checked(config: Config, folder: RunFolder, *, resume: bool) -> Graphs:
     if resume:
         same_run(RunFolder.open(folder.path), config)
     graphs = build_graphs(config)
-    _check_splits(config, build_env(config))
+    check_splits(config, build_env(config))
     return graphs
 
 
@@ -126,7 +126,12 @@ def _evaluate(
     console.print(table(evaluate_with(config, engine, folder, "after", note)))
 
 
-def _check_splits(config: Config, env: Env) -> None:
+def check_splits(config: Config, env: Env) -> None:
+    """Refuses a configuration that names splits which the environment does not have.
+
+    Raises:
+        ConfigError: names them, or says which split is too large for a step.
+    """
     for key, names in (("env.mixture", config.env.mixture), ("evaluate.splits", config.evaluate.splits)):
         unknown = [name for name in names if name not in env.splits()]
         if unknown:

@@ -1,0 +1,62 @@
+"""Are the sampler's log-probs those of the trainer's own network? Sampled there, scored here."""
+
+from typing import TYPE_CHECKING
+
+from aipo.checks import Check
+from aipo.checks.server import Served
+from aipo.loop import LOOP
+from aipo.policies.probe import difference, score
+from aipo.policies.push import COARSE, TOLERANCES
+from aipo.policies.servers import Server
+from aipo.policies.tokenizer import HFTokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from transformers import PreTrainedModel
+
+    from aipo.policies.local import LocalPolicy
+
+_TOKENS = 16
+
+
+async def check_served(
+    server: Server,
+    served: Served,
+    network: "PreTrainedModel",
+    tokenizer: HFTokenizer,
+    tolerance: float | None,
+) -> Check:
+    """The probe that also follows every push, with the weights that the server has now."""
+    gap = await difference(server, served.model, served.positions, network, tokenizer)
+    allowed = tolerance_of(network, tolerance)
+    found = (
+        f"differ by {gap.mean:.1e} on average, {gap.largest:.1e} at most (allowed on average: {allowed:g})"
+    )
+    if gap.mean <= allowed:
+        return Check("ok", "exactness", f"log-probs of server and trainer {found}")
+    return Check(
+        "fail",
+        "exactness",
+        f"log-probs of server and trainer {found}",
+        "restart the server: it may hold weights of an earlier run. Else: another model than policy.model, another "
+        "dtype (then policy.vllm.tolerance), raw log-probs, quantisation",
+    )
+
+
+def check_local(policy: "LocalPolicy", network: "PreTrainedModel", prompt: "npt.NDArray[np.int32]") -> Check:
+    """The same for sampling in this process."""
+    import numpy as np
+
+    done = LOOP.run(policy.sample(prompt, max_tokens=_TOKENS))
+    gap = float(np.abs(score(network, prompt, done.token_ids) - done.logprobs).mean())
+    allowed = tolerance_of(network, None)
+    found = f"log-probs while sampling and training differ by {gap:.1e} on average (allowed: {allowed:g})"
+    if gap <= allowed:
+        return Check("ok", "exactness", found)
+    return Check("fail", "exactness", found, "policy.engine=vllm, or another type of weights (policy.dtype)")
+
+
+def tolerance_of(network: "PreTrainedModel", given: float | None) -> float:
+    """The largest mean difference that is taken for the same weights."""
+    return given if given is not None else TOLERANCES.get(str(network.dtype).removeprefix("torch."), COARSE)

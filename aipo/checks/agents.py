@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from langchain_core.messages import HumanMessage
 
 from aipo.chats import build_chat
-from aipo.checks import Check, attempt, failure
+from aipo.checks import Check, attempt
 from aipo.config import Config
 from aipo.graph import ChatModel
 from aipo.loop import LOOP
-from aipo.text import duration
+from aipo.text import duration, error_text
 
 TEXT = "Reply with one word: ready"
 
@@ -43,7 +43,7 @@ async def _ask(name: str, chat: ChatModel, seconds: float) -> Check:
         found = f"{chat.name} does not answer within {seconds:g} s"
         return Check("fail", label, found, f"is its server up? Else agents.{name}.timeout")
     except Exception as error:  # a provider's client raises its own errors
-        return failure(label, error, _advice(name, error))
+        return Check("fail", label, f"{chat.name}: {error_text(error)}", _advice(name, error))
     text = str(reply.text).strip()
     if not text:
         found = f"{chat.name} answers with no text"

@@ -45,19 +45,19 @@ class VLLMProcess:
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Starts it, and waits until it answers."""
-        self.launch()
+    def start(self, **variables: str) -> None:
+        """Starts it, with `variables` set besides, and waits until it answers."""
+        self.launch(**variables)
         self.wait()
 
-    def launch(self) -> None:
+    def launch(self, **variables: str) -> None:
         """Starts it without waiting."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 stdout=log,
                 stderr=log,
-                env=os.environ | _ENVIRONMENT,
+                env=os.environ | _ENVIRONMENT | variables,
                 start_new_session=True,
             )
 

@@ -1,0 +1,92 @@
+"""Is there room: numbers to check by hand, and disks and machines that are too small."""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from aipo.checks import room
+from aipo.checks.room import check_disk, check_memory, needed
+from aipo.config import Config, load_config
+from aipo.memory import GIB, Shape
+
+SHAPE = Shape(
+    parameters=1 << 28, layers=2, hidden=8, intermediate=8, heads=1, kv_heads=1, head_dim=8, vocabulary=8
+)
+
+
+def config(tmp_path: Path, *overrides: str) -> Config:
+    small = ["train.steps=8", "train.save_every=2", "train.tasks_per_step=2", "train.group_size=8"]
+    return load_config("aipo", [f"run.out={tmp_path / 'run'}", *small, "rollout.max_tokens=1024", *overrides])
+
+
+class Disk(NamedTuple):
+    free: int
+
+
+@pytest.mark.parametrize(("gib", "status"), [(100, "ok"), (13, "warn"), (12.9, "fail")])
+def test_what_a_run_leaves(gib: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 checkpoints (three are kept while the next is written) of 3 x 1 GiB, the policy's 1 GiB, and traces."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(round(gib * GIB)))
+    (check,) = check_disk(config(tmp_path), SHAPE)
+    assert check.status == status
+    assert "traces 3 MiB, checkpoints 12 GiB, the policy 1 GiB" in check.found
+    assert f"free at {tmp_path}, at most 13 GiB needed" in check.found
+
+
+def test_weights_on_their_way(tmp_path: Path) -> None:
+    pushed = ["policy.engine=vllm"]
+    (check,) = check_disk(config(tmp_path, *pushed), SHAPE)
+    assert "weights on their way 2 GiB" in check.found
+    folder = tmp_path / "elsewhere"
+    own, other = check_disk(config(tmp_path, *pushed, f"policy.vllm.folder={folder}"), SHAPE)
+    assert "weights on their way" not in own.found
+    assert "at most 2 GiB needed" in other.found
+
+
+def test_rows_of_a_micro_batch(tmp_path: Path) -> None:
+    """16 rollouts and at most 8 distilled rows, over 2 minibatches of 3 micro-batches: 4 rows of 1 + 1 024 tokens."""
+    one = needed(config(tmp_path, "train.minibatches=2", "train.gradient_accumulation=3"), SHAPE, 1, ranks=1)
+    assert one["activations"] == 4 * 1025 * 2 * (4 * (4 * 8 + 4 * 8 + 4 * 8) + 4 * (2 * 8 + 3))
+    two = needed(config(tmp_path, "train.minibatches=2", "train.gradient_accumulation=3"), SHAPE, 1, ranks=2)
+    assert two["activations"] == one["activations"] / 2
+    assert (one["optimiser"], two["optimiser"]) == (2 * GIB, GIB)
+
+
+@pytest.mark.parametrize(
+    ("machine", "status", "says"),
+    [(64, "ok", "fits a machine of 64 GiB"), (1, "fail", "too much for a machine")],
+)
+def test_memory_of_this_machine(
+    machine: int, status: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_machine", lambda: machine * GIB)
+    (check,) = check_memory(config(tmp_path, "policy.device=cpu"), SHAPE, 10)
+    assert check.status == status
+    assert says in check.found
+    assert "weights 1 GiB, gradients 1 GiB, optimiser 2 GiB" in check.found
+
+
+def test_a_servers_share(tmp_path: Path) -> None:
+    _, server = check_memory(
+        config(tmp_path, "policy.engine=vllm", "policy.vllm.serve.dtype=bfloat16"), SHAPE, 1024
+    )
+    assert server.found == "a server takes 512 MiB for weights and 128 KiB of cache per long rollout"
+
+
+def test_gpus_that_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def properties(_: int) -> Any:
+        class Properties:
+            total_memory = 4 * GIB
+
+        return Properties
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+    (check,) = check_memory(config(tmp_path, "method.distil=0"), SHAPE, 10)
+    assert (check.status, "too much for a GPU of 4 GiB" in check.found) == ("fail", True)
+    assert check.advice == "8 processes with FSDP2 fit: accelerate launch --num_processes 8"

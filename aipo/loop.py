@@ -5,6 +5,7 @@ import atexit
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -62,7 +63,33 @@ class Loop:
             if self._runner is None:
                 # With a factory of its own it does not become the thread's loop, which is somebody else's.
                 self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-            return self._runner.run(work)
+            task = self._runner.get_loop().create_task(work)
+            try:
+                return self._runner.run(_result_of(task))
+            except (KeyboardInterrupt, SystemExit):
+                # Raised inside of a task it stops the loop where it is, and what is in flight would never end.
+                task.cancel()
+                self._end(task, self._runner)
+                raise
+
+    def _end(self, task: asyncio.Task[Any], runner: asyncio.Runner) -> None:
+        """Runs until `task` is done, or until another Ctrl-C."""
+        while not task.done():
+            waiting = runner.get_loop().create_task(_wait_for(task))
+            with suppress(KeyboardInterrupt, SystemExit):
+                runner.run(_result_of(waiting))
+            if waiting.cancelled():
+                return
+        if not task.cancelled():
+            task.exception()  # known by now; asyncio would tell of it as well
+
+
+async def _result_of(task: asyncio.Task[_T]) -> _T:
+    return await task
+
+
+async def _wait_for(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait([task])
 
 
 LOOP = Loop()

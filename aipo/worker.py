@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from aipo.compose import build_engine, build_graphs
 from aipo.errors import AipoError, LoadError
+from aipo.loop import LOOP
 from aipo.models import build_served, build_tokenizer
 from aipo.pipe import Back, Cancel, Do, Done, Message, Out, Pipe, Ready, Start
 from aipo.policies.vllm import VLLMPolicy
@@ -130,4 +131,4 @@ async def serve(end: socket.socket) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what is to end, and when
-    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1]))))
+    LOOP.run(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""A real vLLM server on this machine's CPU, which a test may kill and start again."""
+"""A real vLLM server on this machine's CPU, started as `aipo serve` starts it; a test may kill it and start it again."""
 
 import os
 import signal
@@ -11,12 +11,11 @@ from pathlib import Path
 
 from asgi import free_port
 
-_PATIENCE = 300  # half-seconds; the slowest start seen took 60 s
+from aipo.launch import Launch, installed
+
+_PATIENCE = 600  # half-seconds; the slowest start seen took 60 s
 _ENVIRONMENT = {
-    "VLLM_SERVER_DEV_MODE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -30,19 +29,15 @@ class VLLMProcess:
         python: of the environment with vLLM.
         model: `from_pretrained` folder.
         log: where the server's output goes.
+        options: more arguments, which win over those of `aipo serve`.
     """
 
     def __init__(self, python: str, model: Path, log: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
-        self._command = [
-            *(python, "-m", "vllm.entrypoints.openai.api_server"),
-            *("--host", "127.0.0.1", "--port", str(self.port), "--model", str(model)),
-            *("--dtype", "float32", "--enforce-eager", "--max-num-seqs", "256"),
-            *("--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"),
-            *options,
-        ]
+        device = installed(python).device
+        self._launch = Launch(python=python, device=device, model=str(model), port=free_port(), cache=1.0)
+        self._options = options
+        self.url = f"http://127.0.0.1:{self._launch.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, **variables: str) -> None:
@@ -54,10 +49,10 @@ class VLLMProcess:
         """Starts it without waiting."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._launch.command(), *self._options],
                 stdout=log,
                 stderr=log,
-                env=os.environ | _ENVIRONMENT | variables,
+                env=os.environ | self._launch.variables() | _ENVIRONMENT | variables,
                 start_new_session=True,
             )
 
@@ -73,11 +68,21 @@ class VLLMProcess:
         raise AssertionError(f"vLLM does not come up: {self.log.read_text()[-3000:]}")
 
     def healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
-                return answer.status == 200
-        except (urllib.error.URLError, OSError):
-            return False
+        """Does it answer?"""
+        with suppress(urllib.error.URLError, OSError):
+            return self.get("health") is not None
+        return False
+
+    def get(self, path: str) -> str:
+        """Text of one of its pages."""
+        with urllib.request.urlopen(f"{self.url}/{path}", timeout=10) as answer:
+            return answer.read().decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a Prometheus metric over the series with these labels."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        lines = (line for line in self.get("metrics").splitlines() if line.startswith(f"{name}{{"))
+        return sum(float(line.rpartition(" ")[2]) for line in lines if all(w in line for w in wanted))
 
     def kill(self) -> None:
         """kill -9, the engine's processes too."""

@@ -1,0 +1,182 @@
+"""What vLLM samples is what the trainer's network would have sampled: token by token, weight by weight."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from served import HEAD_DIM, Configure
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from vllm_process import VLLMProcess
+
+from aipo.compose import build_engine, build_env, build_graphs
+from aipo.config import Config
+from aipo.errors import PolicyError
+from aipo.loop import LOOP
+from aipo.models import build_network, build_tokenizer
+from aipo.plan import RolloutSpec
+from aipo.policies import Completion, Policy
+from aipo.policies.probe import score
+from aipo.sampler import Sampler, open_sampler
+from aipo.trace import Mode, Role, Trace
+from envs.miniature_model import tokenizer as miniature_tokenizer
+
+
+class Watched:
+    """A policy whose requests are written down, by the rollout that asked."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.tokenizer = policy.tokenizer
+        self.seen: dict[int, list[tuple[npt.NDArray[np.int32], Completion]]] = defaultdict(list)
+
+    async def sample(self, token_ids: npt.NDArray[np.int32], *, session: int = 0, **rest: Any) -> Completion:
+        made = await self._policy.sample(token_ids, session=session, **rest)
+        self.seen[session].append((token_ids.copy(), made))
+        return made
+
+
+@contextmanager
+def sampling(config: Config, model: Path) -> Iterator[tuple[Sampler, Any, Any]]:
+    network, tokenizer = build_network(config, model), build_tokenizer(model)
+    with open_sampler(config, network, tokenizer, config.run.out) as sampler:
+        yield sampler, network, tokenizer
+
+
+def specs(config: Config, count: int, mode: Mode) -> list[RolloutSpec]:
+    tasks = build_env(config).tasks("hard")
+    return [
+        RolloutSpec(
+            task=tasks[i % len(tasks)],
+            mode=mode,
+            group_id=f"g{i}",
+            index=0,
+            step=0,
+            seed=2 * i + (mode is Mode.SOLO),
+            forbid=mode is Mode.SOLO,
+        )
+        for i in range(count)
+    ]
+
+
+def test_200_consulting_rollouts_are_exact(configure: Configure, cold: Path) -> None:
+    config = configure()
+    with sampling(config, cold) as (sampler, network, _):
+        watched = Watched(sampler.policy)
+        engine = build_engine(config, build_graphs(config), watched, run_id="exact")
+        sampler.refresh()
+        assisted = engine.run_sync(specs(config, 200, Mode.ASSISTED), lambda trace: None)
+        forbidden = engine.run_sync(specs(config, 20, Mode.SOLO), lambda trace: None)
+    assert sum(len(trace.consults) for trace in assisted) > 100
+    assert all(trace.error is None for trace in assisted)
+    for trace in assisted:
+        _no_token_was_encoded_again(trace, watched.seen[trace.seed])
+    assert max(_gap(trace, network) for trace in (*assisted, *forbidden)) <= 1e-3
+
+
+def _no_token_was_encoded_again(trace: Trace, seen: list[tuple[npt.NDArray[np.int32], Completion]]) -> None:
+    """Every request began with exactly the ids of the trace, and exactly what came back is in it."""
+    ids = np.concatenate([segment.token_ids for segment in trace.segments])
+    for context, made in seen:
+        whole = np.concatenate([context, made.token_ids])
+        assert np.array_equal(ids[: len(whole)], whole)
+    written = sum(len(s.token_ids) for s in trace.segments if s.role is Role.POLICY)
+    assert written == sum(len(made.token_ids) for _, made in seen) > 0
+
+
+def _gap(trace: Trace, network: Any) -> float:
+    """Largest |Δ log-prob| over the policy's tokens of a trace, against transformers in one forward pass."""
+    prompt, *rest = trace.segments
+    theirs = score(
+        network, prompt.token_ids, np.concatenate([s.token_ids for s in rest]), trace.forbidden_ids
+    )
+    ends = np.cumsum([len(s.token_ids) for s in rest])
+    gaps = [
+        np.abs(theirs[end - len(s.token_ids) : end] - s.logprobs).max()
+        for s, end in zip(rest, ends, strict=True)
+        if s.role is Role.POLICY
+    ]
+    return float(max(gaps))
+
+
+def test_weights_that_moved_are_sampled_with(configure: Configure, cold: Path) -> None:
+    config = configure()
+    with sampling(config, cold) as (sampler, network, _):
+        sampler.refresh()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1.1)
+        sampler.advance(1)
+        sampler.refresh()
+        made = LOOP.run(sampler.policy.sample(np.array([30, 40], np.int32), max_tokens=8, seed=1))
+        assert made.policy_version == 1
+        assert made.logprobs == pytest.approx(
+            score(network, np.array([30, 40], np.int32), made.token_ids), abs=1e-3
+        )
+
+
+def test_cancelling_reaches_the_engine(configure: Configure, cold: Path, vllm: VLLMProcess) -> None:
+    config = configure()
+    with sampling(config, cold) as (sampler, _, tokenizer):
+        sampler.refresh()
+        aborted = vllm.metric("vllm:request_success_total", finished_reason="abort")
+
+        async def work() -> None:
+            asking = [
+                asyncio.create_task(
+                    sampler.policy.sample(
+                        np.array([30, 31 + i], np.int32), max_tokens=250, forbidden_ids=(tokenizer.eos_id,)
+                    )
+                )
+                for i in range(8)
+            ]
+            while await asyncio.to_thread(vllm.metric, "vllm:num_requests_running") < 8:
+                await asyncio.sleep(0)
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            while await asyncio.to_thread(vllm.metric, "vllm:num_requests_running") > 0:
+                await asyncio.sleep(0.05)
+
+        LOOP.run(work())
+        assert vllm.metric("vllm:request_success_total", finished_reason="abort") == aborted + 8
+
+
+def test_tied_embeddings_are_reloaded_wrongly_and_the_probe_sees_it(
+    vllm_python: str, configure: Configure, tmp_path: Path
+) -> None:
+    words = miniature_tokenizer()
+    torch.manual_seed(0)
+    tied = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(words),
+            hidden_size=2 * HEAD_DIM,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+            initializer_range=0.2,
+        )
+    )
+    tied.save_pretrained(tmp_path / "tied")
+    words.save_pretrained(tmp_path / "tied")
+    server = VLLMProcess(vllm_python, tmp_path / "tied", tmp_path / "log.txt")
+    try:
+        server.start()
+        with (
+            sampling(configure(f"policy.vllm.servers=[{server.url}]"), tmp_path / "tied") as (sampler, _, _),
+            pytest.raises(PolicyError, match=r"differ from the trainer's by .*tied embeddings"),
+        ):
+            sampler.refresh()
+    finally:
+        server.kill()

@@ -125,7 +125,7 @@ def test_cancelling_reaches_the_engine(configure: Configure, cold: Path, vllm: V
     config = configure()
     with sampling(config, cold) as (sampler, _, tokenizer):
         sampler.refresh()
-        aborted = vllm.metric("vllm:request_success_total", finished_reason="abort")
+        before = vllm.metric("vllm:generation_tokens_total")
 
         async def work() -> None:
             asking = [
@@ -145,7 +145,7 @@ def test_cancelling_reaches_the_engine(configure: Configure, cold: Path, vllm: V
                 await asyncio.sleep(0.05)
 
         LOOP.run(work())
-        assert vllm.metric("vllm:request_success_total", finished_reason="abort") == aborted + 8
+        assert vllm.metric("vllm:generation_tokens_total") - before < 8 * 250
 
 
 def test_tied_embeddings_are_reloaded_wrongly_and_the_probe_sees_it(

@@ -1,0 +1,105 @@
+"""What does a call of the policy's servers cost, next to a raw HTTP client that parses the same bytes?
+
+    python tests/benchmarks/bench_client.py
+
+A server in a process of its own gives the same answer to every request: so many tokens with their log-probs, as
+vLLM writes them. Two clients ask it, in turns:
+
+- raw: `httpx.AsyncClient` posts the same request and reads the answer with `json`: ids and log-probs as lists;
+- ours: `VLLMPolicy.sample`, with its pool, deadline, checks and arrays.
+
+CPU time of this process per call, so that the server and other work on the machine matter less; rounds alternate;
+medians with the least and the most.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from statistics import median
+
+import httpx
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fixed_vllm import MODEL, VOCABULARY, running, same
+
+from aipo.policies.servers import ServerPool
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.policies.vllm import VLLMPolicy
+from aipo.policies.wire import request_body
+from envs.miniature_model import tokenizer as words
+
+CONTEXT = np.arange(1, 1025, dtype=np.int32) % VOCABULARY
+IN_FLIGHT = 32
+SIZES = (64, 512, 2048)
+
+
+async def measure(calls: int, call: Callable[[], Awaitable[int]], tokens: int) -> float:
+    """CPU milliseconds of this process per call."""
+    left = iter(range(calls))
+
+    async def work() -> None:
+        for _ in left:
+            assert await call() == tokens
+
+    began = time.process_time()
+    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
+    return 1e3 * (time.process_time() - began) / calls
+
+
+async def compare(url: str, tokens: int, calls: int, rounds: int) -> tuple[list[float], list[float]]:
+    policy = VLLMPolicy(ServerPool([url]), HFTokenizer(words()), vocabulary=VOCABULARY)
+    body = request_body(
+        MODEL, CONTEXT, max_tokens=tokens, temperature=1.0, stop=("</consult>",), forbidden_ids=(), seed=0
+    )
+    headers = {"Content-Type": "application/json"}
+    limits = httpx.Limits(max_connections=IN_FLIGHT)
+    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+
+        async def raw() -> int:
+            answer = await client.post(f"{url}/v1/completions", content=body, headers=headers)
+            choice = json.loads(answer.content)["choices"][0]
+            return len(choice["token_ids"]) if len(choice["logprobs"]["token_logprobs"]) == tokens else 0
+
+        async def ours() -> int:
+            made = await policy.sample(CONTEXT, max_tokens=tokens, stop=("</consult>",))
+            return len(made.token_ids)
+
+        await measure(2 * IN_FLIGHT, raw, tokens)
+        await measure(2 * IN_FLIGHT, ours, tokens)
+        theirs: list[float] = []
+        own: list[float] = []
+        for _ in range(rounds):
+            theirs.append(await measure(calls, raw, tokens))
+            own.append(await measure(calls, ours, tokens))
+    await policy.aclose()
+    return theirs, own
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--calls", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    table = Table("tokens", "raw, ms of CPU", "ours, ms of CPU", "ratio (least to most)")
+    for tokens in SIZES:
+        with running(same(tokens)) as url:
+            theirs, own = asyncio.run(compare(url, tokens, options.calls, options.rounds))
+        ratios = [o / t for o, t in zip(own, theirs, strict=True)]
+        table.add_row(
+            str(tokens),
+            f"{median(theirs):.2f}",
+            f"{median(own):.2f}",
+            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

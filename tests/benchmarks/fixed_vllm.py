@@ -22,7 +22,7 @@ Answer = Callable[[bytes], bytes]
 @contextmanager
 def running(answer: Answer, *, latency: float = 0.0) -> Iterator[str]:
     """The address of a server that gives `answer` to the body of each completion, `latency` seconds later."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # a spawned one would import the whole benchmark
     ports = context.SimpleQueue()
     process = context.Process(target=_serve, args=(ports, answer, latency), daemon=True)
     process.start()

@@ -98,8 +98,8 @@ def command(config: Config, *more: str) -> list[str]:
     file.write_text(dump(config))
     return [
         sys.executable,
-        "-c",
-        "from aipo.cli import main; main()",
+        "-m",
+        "aipo.cli",
         "train",
         "--config",
         str(file),

@@ -103,7 +103,6 @@ def command(config: Config, *more: str) -> list[str]:
         "train",
         "--config",
         str(file),
-        "--no-eval",
         *more,
     ]
 

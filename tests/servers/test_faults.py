@@ -79,7 +79,7 @@ def _names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "share"), [("500", 0.2), ("half", 0.2), ("invalid", 0.2), ("hang", 0.05), ("hang", 1.0)]
+    ("kind", "share"), [("500", 0.2), ("half", 0.2), ("invalid", 0.2), ("hang", 0.2), ("hang", 1.0)]
 )
 def test_the_agents_server_fails(configure: Configure, agents: Agents, kind: str, share: float) -> None:
     agents.faults.kind, agents.faults.share = kind, share

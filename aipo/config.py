@@ -8,6 +8,7 @@ Only the composition root (`aipo.compose`) sees these classes; everything else t
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, Self, get_args, get_origin
 
 import yaml
@@ -152,4 +153,6 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
             model = model.model_fields[str(part)].annotation
         elif get_origin(model) is dict:
             model = get_args(model)[1]
+        sections = [part for part in get_args(model) if isinstance(part, type) and issubclass(part, Section)]
+        model = sections[0] if isinstance(model, UnionType) and sections else model
     return list(model.model_fields)

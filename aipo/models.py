@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aipo.adapter import add_adapter, base_of
 from aipo.calling import call
 from aipo.config import Config
 from aipo.errors import ConfigError, LoadError
@@ -38,13 +39,13 @@ def build_model(config: Config, note: Note) -> Path | str:
 
 
 def build_network(config: Config, model: Path | str, *, device: str | None = None) -> "PreTrainedModel":
-    """The policy's network, in this process: what is trained.
+    """The policy's network, in this process, without an adapter.
 
     Args:
         device: instead of the configured one.
 
     Raises:
-        LoadError: there is no model at `model`.
+        LoadError: there is no model at `model`, or an adapter only.
     """
     # Heavy: `aipo graph` composes without a policy and must not wait for torch.
     import torch
@@ -53,11 +54,27 @@ def build_network(config: Config, model: Path | str, *, device: str | None = Non
     _quiet()
     if config.run.threads is not None:
         torch.set_num_threads(config.run.threads)
+    if (base := base_of(model)) is not None:
+        raise LoadError(
+            f"policy.model: got {str(model)!r}, which holds an adapter of {base!r}, allowed whole weights"
+        )
     device = device or config.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading(model):
         network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.policy.dtype))
     network.to(device)
     return network
+
+
+def adapted(config: Config, network: "PreTrainedModel") -> "PreTrainedModel":
+    """What is trained of `network`: all of it, or the adapter that is configured, which it then samples with.
+
+    Raises:
+        LoadError: there is no peft here.
+        ConfigError: an adapter that does not fit.
+    """
+    if config.policy.lora is None:
+        return network
+    return add_adapter(network, config.policy.lora, seed=config.run.seed)
 
 
 def build_tokenizer(model: Path | str) -> "HFTokenizer":

@@ -72,12 +72,25 @@ class VLLMConfig(Section):
         return self
 
 
+class LoRAConfig(Section):
+    rank: Count = Field(16, description="width of the adapter's matrices")
+    alpha: Count = Field(32, description="their product is multiplied with alpha / rank")
+    targets: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="last names of the layers; default: every linear one but the output layer",
+    )
+
+
 class PolicyConfig(Section):
     engine: Literal["local", "vllm"] = Field("local", description="what samples: this process, or servers")
     model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
     device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda where there is one")
+    lora: LoRAConfig | None = Field(
+        None, description="train an adapter beside frozen weights; {} for the default one"
+    )
     max_batch: Count = Field(256, description="local: most rollouts that are decoded at once")
     vllm: VLLMConfig = VLLMConfig()  # pyright: ignore[reportCallIssue]
 

@@ -22,7 +22,7 @@ from aipo.config import Config, dump
 from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
 from aipo.method import credit_of, loss_settings, scored_again, train_arguments
-from aipo.models import build_model, build_network, build_tokenizer
+from aipo.models import adapted, build_model, build_network, build_tokenizer
 from aipo.plan import PLANS, draw_tasks
 from aipo.progress import Note, bars, stage
 from aipo.ranks import ALONE, RankedSource, Ranks, join, leave
@@ -56,7 +56,8 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
         ranks.lead(lambda: _take(folder, held, resume=resume))
         progress = held.enter_context(bars(console))
         model = ranks.share(lambda: _begin(config, graphs, folder, progress, console, resume=resume))
-        network, tokenizer = build_network(config, model, device=ranks.device), build_tokenizer(model)
+        network = adapted(config, build_network(config, model, device=ranks.device))
+        tokenizer = build_tokenizer(model)
         ranks.lead(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
         sampler = ranks.lead(
             lambda: held.enter_context(open_sampler(config, network, tokenizer, folder.path))
@@ -160,6 +161,7 @@ def train_policy(
         TrainError: settings that contradict each other, or a loss that is not finite.
     """
     from aipo.lesson import LessonStore
+    from aipo.snapshot import save_snapshot
     from aipo.trainer import AIPOTrainer
 
     train, method = config.train, config.method
@@ -171,10 +173,6 @@ def train_policy(
         store.begin(generation_of(checkpoint, train.minibatches))
         lessons.begin(generation_of(checkpoint, train.minibatches))
         return checkpoint
-
-    def save() -> None:
-        network.save_pretrained(folder.model)
-        tokenizer.inner.save_pretrained(folder.model)
 
     with disk("training", folder.path), store:
         checkpoint = ranks.share(begin)
@@ -195,7 +193,8 @@ def train_policy(
         settle()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with disk("saving the policy", folder.path):
-        ranks.lead(save)
+        ranks.lead(lambda: save_snapshot(network, folder.model))
+        ranks.lead(lambda: tokenizer.inner.save_pretrained(folder.model))
 
 
 def _live_source(

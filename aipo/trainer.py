@@ -129,7 +129,8 @@ class AIPOTrainer(GRPOTrainer):
             )
 
         if settings.beta > 0 and self.ref_model is None:
-            raise TrainError("beta: got a KL term for a PEFT model, allowed 0 (or merge the adapter first)")
+            adapted: Any = self.model
+            adapted.delete_adapter("ref")  # TRL's copy of the adapter as it starts, which is none at all
 
     @property
     def generation(self) -> int:
@@ -181,8 +182,16 @@ class AIPOTrainer(GRPOTrainer):
         batch = super(GRPOTrainer, self)._prepare_inputs(batch)
         with torch.no_grad():
             if self.settings.beta > 0:
-                batch["ref_per_token_logps"], _ = self._score(self.ref_model, batch)
+                batch["ref_per_token_logps"] = self._reference(batch)
         return batch
+
+    def _reference(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Log-probs of the first policy: without its adapter where it has one."""
+        if self.ref_model is not None:
+            return self._score(self.ref_model, batch)[0]
+        policy: Any = self.model
+        with policy.disable_adapter():
+            return self._score(policy, batch)[0]
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """The loss of one micro-batch; sums for its metrics are kept until the optimiser step.

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from aipo.errors import ConfigError, PolicyError
 from aipo.policies.servers import Server
 from aipo.run import disk
+from aipo.snapshot import save_snapshot, snapshot
 
 _RESETS, _PAUSE = 20, 0.25
 
@@ -60,7 +61,7 @@ class DiskTransport:
             made = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"version-{version:06d}-"))
             made.chmod(0o755)  # the server may be another user's
             try:
-                network.save_pretrained(made)
+                save_snapshot(network, made)
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
@@ -117,7 +118,9 @@ class NCCLTransport:
             if self._client is None:
                 self._client = VLLMClient(base_url=self._url)
                 self._client.init_communicator(device=self._network.device)
-            self._client.update_model_params(self._network)
+            weights = snapshot(self._network)
+            kinds = [(n, str(w.dtype).removeprefix("torch."), list(w.shape)) for n, w in weights.items()]
+            self._client.update_named_params(kinds, ((n, w.contiguous()) for n, w in weights.items()))
         except Exception as error:
             self._client = None  # a server that comes back needs a new group
             raise PolicyError(

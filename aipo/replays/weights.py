@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aipo.adapter import base_of, restore_adapter
 from aipo.config import Config
 from aipo.errors import RunError, TraceError, one_of
-from aipo.models import build_local
+from aipo.models import adapted, build_local, build_network, build_tokenizer
 from aipo.recordings import Recordings
 from aipo.replays.new_run import manifest_of
 from aipo.run import RunFolder
@@ -115,7 +116,7 @@ def load_weights(config: Config, weights: Weights, recordings: Recordings) -> "L
     """
     from aipo.replays.restore import recorded_tokenizer
 
-    policy = build_local(config, weights.path)
+    policy = _policy(config, weights)
     got, allowed = policy.tokenizer.fingerprint, recorded_tokenizer(recordings).fingerprint
     if got != allowed:
         raise TraceError(
@@ -124,3 +125,16 @@ def load_weights(config: Config, weights: Weights, recordings: Recordings) -> "L
     policy.advance(weights.version or 0)
     recordings.vocabulary = int(policy.model.config.get_text_config().vocab_size)
     return policy
+
+
+def _policy(config: Config, weights: Weights) -> "LocalPolicy":
+    """Where the run trained an adapter, its checkpoints hold nothing else, and its trained policy has none."""
+    from aipo.policies.local import LocalPolicy
+
+    base = base_of(weights.path)
+    if base is None and weights.version != 0:
+        return build_local(config, weights.path)
+    network = adapted(config, build_network(config, base or weights.path))
+    if base is not None:
+        restore_adapter(network, weights.path)
+    return LocalPolicy(network, build_tokenizer(weights.path), max_batch=config.policy.max_batch)

@@ -1,0 +1,80 @@
+"""A snapshot: a network's weights as `from_pretrained` and a server read them, whatever they are trained as.
+
+Adapters are merged into the weights that they sit beside; what is spread over ranks is brought together.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils.import_utils import is_peft_available
+
+_PREFIX, _ADAPTER = "base_model.model.", "default"
+
+
+def plain(network: PreTrainedModel) -> PreTrainedModel:
+    """The network itself, or the one inside an adapter."""
+    adapted: Any = network
+    return adapted.get_base_model() if has_adapter(network) else network
+
+
+def has_adapter(network: PreTrainedModel) -> bool:
+    """Is an adapter trained, and not the network's own weights?"""
+    if not is_peft_available():
+        return False
+    from peft import PeftModel
+
+    return isinstance(network, PeftModel)
+
+
+def snapshot(network: PreTrainedModel) -> dict[str, Tensor]:
+    """Weights by name, each tied one once. Nothing is copied that need not be.
+
+    Of a network whose weights are spread over ranks, every rank has to ask; rank 0 gets them, on the CPU, and
+    the others get nothing.
+    """
+    inner: Any = plain(network)
+    state = {name.removeprefix(_PREFIX): weight for name, weight in _whole(network).items()}
+    names = [name for name, _ in (*inner.named_parameters(), *inner.named_buffers()) if name in state]
+    weights = {name.replace(".base_layer.", "."): state[name] for name in names if ".lora_" not in name}
+    if has_adapter(network) and state:
+        for name, scale in _layers(inner).items():
+            down, up = (state[f"{name}.lora_{part}.{_ADAPTER}.weight"].float() for part in "AB")
+            own = weights[f"{name}.weight"]
+            weights[f"{name}.weight"] = (own.float() + scale * (up @ down)).to(own.dtype)
+    return weights
+
+
+def save_snapshot(network: PreTrainedModel, folder: Path) -> None:
+    """A folder for `from_pretrained`; see `snapshot` for ranks, of which the first writes."""
+    weights = snapshot(network)
+    if weights:
+        plain(network).save_pretrained(folder, state_dict=weights)
+
+
+def _whole(network: PreTrainedModel) -> Mapping[str, Tensor]:
+    if not is_sharded(network):
+        return network.state_dict()
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    whole: Any = get_model_state_dict(
+        network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    return whole
+
+
+def is_sharded(network: PreTrainedModel) -> bool:
+    """Are its weights spread over ranks?"""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(parameter, DTensor) for parameter in network.parameters())
+
+
+def _layers(inner: PreTrainedModel) -> dict[str, float]:
+    """Names of the layers that have an adapter, and what its product is multiplied with."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: layer for name, layer in inner.named_modules() if isinstance(layer, LoraLayer)}
+    return {name: float(layer.scaling[_ADAPTER]) for name, layer in layers.items()}

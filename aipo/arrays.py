@@ -17,6 +17,8 @@ def frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
         TraceError: more than one axis, no numbers, or what numpy would cut to fit: 1.5 is not an id.
     """
     array = np.array(values)
+    if array.dtype == object and np.issubdtype(dtype, np.floating):
+        array = _with_unknown(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
         raise TraceError(f"values of tokens: got {array.ndim} axes of {array.dtype}, allowed one of numbers")
     with np.errstate(all="ignore"):
@@ -25,6 +27,14 @@ def frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
         raise TraceError(f"token ids: got {array[flat != array][0]}, allowed {np.dtype(dtype)}")
     flat.flags.writeable = False
     return flat
+
+
+def _with_unknown(values: Any) -> npt.NDArray[Any]:
+    """JSON has no NaN: what was not known comes back as null."""
+    try:
+        return np.array(values, np.float64)
+    except (TypeError, ValueError):
+        return np.array(values)
 
 
 def _array(dtype: type[np.generic]) -> BeforeValidator:
@@ -51,5 +61,5 @@ class ByValue:
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return type(a) is type(b) and np.array_equal(a, b)
+        return type(a) is type(b) and np.array_equal(a, b, equal_nan=True)
     return bool(a == b)

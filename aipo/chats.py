@@ -7,6 +7,7 @@ from typing import Any
 
 from aipo.calling import call
 from aipo.errors import ConfigError, LoadError
+from aipo.frozen import Weights
 from aipo.graph import ChatModel
 from aipo.loading import Loaded, load
 from aipo.loop import LOOP
@@ -16,7 +17,18 @@ from aipo.spending import Prices
 _SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
 
 
-def build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
+def build_chat(
+    name: str, config: AgentConfig, *, seed: int = 0, weights: Weights | None = None
+) -> ChatModel | None:
+    """The chat model of agent `name`; None where the configuration has none.
+
+    Args:
+        seed, weights: for functions that take them.
+
+    Raises:
+        LoadError: it cannot be imported, or a secret is not set.
+        ConfigError: options that it does not take, or not so.
+    """
     if config.model is None:
         if config.prices is not None:
             raise ConfigError(
@@ -38,7 +50,7 @@ def build_chat(name: str, config: AgentConfig, seed: int) -> ChatModel | None:
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     own = {"max_retries": 0, **_connections(loaded, config)}
-    offered = own if isclass(loaded.function) else {"seed": seed}
+    offered = own if isclass(loaded.function) else {"seed": seed, "weights": weights}
     model = call(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
     return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))

@@ -15,13 +15,15 @@ from aipo.calling import call
 from aipo.chats import build_chat
 from aipo.config import Config
 from aipo.errors import ConfigError
+from aipo.frozen import Weights
 from aipo.graph import ChatModel, check_graph
 from aipo.loading import fingerprint, load
-from aipo.models import forbidden_ids
+from aipo.models import forbidden_ids, frozen_weights
 from aipo.outage import Outage
 from aipo.policies import Policy, Sampling
 from aipo.prompt import Prompt, loaded_prompts
 from aipo.rollout import OnTrace, RolloutEngine
+from aipo.scorers import scored_chats
 from aipo.sections import AgentConfig
 from aipo.spending import Spending
 from aipo.task import Env
@@ -59,7 +61,10 @@ def build_graphs(config: Config) -> Graphs:
         )
     main = load(config.graph.name)
     with loaded_prompts() as prompts:
-        built = {name: _build_agent(name, agent, config.run.seed) for name, agent in config.agents.items()}
+        weights = frozen_weights(config)
+        built = {
+            name: _build_agent(name, agent, config.run.seed, weights) for name, agent in config.agents.items()
+        }
         agents = {name: part.agent for name, part in built.items()}
         graph = check_graph(
             call(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
@@ -81,7 +86,7 @@ def build_engine(config: Config, graphs: Graphs, policy: Policy, *, run_id: str)
         graph=graphs.graph,
         env=build_env(config),
         policies={"policy": policy},
-        chats=graphs.chats,
+        chats=scored_chats(config, graphs.chats),
         sampling=Sampling(temperature=config.rollout.temperature, max_tokens=config.rollout.max_tokens),
         forbidden_ids=forbidden_ids(config, policy),
         reward_weights=config.rollout.reward_weights,
@@ -153,10 +158,10 @@ class _Built(NamedTuple):
     file: Path
 
 
-def _build_agent(name: str, config: AgentConfig, seed: int) -> _Built:
+def _build_agent(name: str, config: AgentConfig, seed: int, weights: Weights) -> _Built:
     loaded = load(config.graph)
     prompt = Prompt.load(config.prompt or loaded.file.parent / "prompts" / f"{name}.md")
-    chat = build_chat(name, config, seed)
+    chat = build_chat(name, config, seed=seed, weights=weights)
     node = node_settings(
         attempts=config.attempts,
         timeout=config.timeout,

@@ -83,6 +83,8 @@ def evaluate_policy(
     config: Config, model: Path | str, folder: RunFolder, name: str, note: Note
 ) -> dict[str, dict[str, Any]]:
     """Loads `model` and evaluates it; see `evaluate_with`."""
+    # Nothing is learned here: nobody needs to know how likely an agent's model finds its words.
+    config = config.model_copy(update={"method": config.method.model_copy(update={"coefficient": "mask"})})
     # Servers do the sampling; here the weights are only needed to push them and to probe.
     device = "cpu" if config.policy.engine == "vllm" and config.policy.vllm.sync == "disk" else None
     network, tokenizer = build_network(config, model, device=device), build_tokenizer(model)

@@ -15,14 +15,16 @@ import operator
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, TypedDict, get_type_hints
 
+import numpy as np
+import numpy.typing as npt
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langgraph.config import get_config
 from langgraph.graph.state import CompiledStateGraph
 
-from aipo.errors import AgentError, GraphError, PolicyError
+from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
 from aipo.policies import Policy, Sampling
 from aipo.spending import Prices
 from aipo.task import Env, Score, Task
@@ -43,14 +45,29 @@ class RolloutState(TypedDict):
     reward_parts: Annotated[dict[str, dict[str, float] | None], operator.or_]
 
 
+class Scorer(Protocol):
+    """Says how likely an agent's own model finds what is inserted for it; for `method.coefficient=ratio`."""
+
+    async def score(
+        self, messages: Sequence[Mapping[str, str]], token_ids: Sequence[int]
+    ) -> npt.NDArray[np.float32]:
+        """Log-probs (nats) of exactly `token_ids`, the policy's, as the reply to `messages` of a `Call`.
+
+        Raises:
+            Exception: they are not to be had this time.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatModel:
-    """An agent's LangChain chat model with what a trace records of it."""
+    """An agent's LangChain chat model with what a trace records of it. `scorer`: None where nobody needs one."""
 
     model: BaseChatModel
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     prices: Prices | None = None
+    scorer: Scorer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +181,42 @@ class RolloutContext:
                     error=error,
                 )
             )
+
+    async def likelihood(
+        self, agent: str, text: str, token_ids: Sequence[int], *, since: int = 0
+    ) -> tuple[npt.NDArray[np.float32] | None, str | None]:
+        """Log-probs, by the agent's own model, of the ids that are about to be inserted for it.
+
+        Args:
+            text: theirs. They are known only if it is, word for word, the beginning of what the model wrote last.
+            since: how many calls there were before the consult.
+
+        Returns:
+            One for each id, NaN where not known; None where nobody needs them. And what went wrong.
+        """
+        scorer = self.chats[agent].scorer if agent in self.chats else None
+        if scorer is None:
+            return None, None
+        unknown = np.full(len(token_ids), np.nan, np.float32)
+        said = [call for call in self.calls[since:] if call.agent == agent and call.reply is not None]
+        # A cut may have gone through a character.
+        if not said or not (said[-1].reply or "").strip().startswith(text.strip().rstrip("\ufffd")):
+            return unknown, None
+        try:
+            return np.asarray(await scorer.score(said[-1].messages, token_ids), np.float32), None
+        except ReplayError:
+            raise
+        except Exception as error:  # an agent's server is anybody's
+            return unknown, f"{UNSCORED}{error_text(error)}"
+
+
+UNSCORED = "log-probs unknown: "
+"""How a consult's error begins that says why its reply has none."""
+
+
+def openai_role(kind: str) -> str:
+    """The role of a message in a request, by the kind that a `Call` says."""
+    return {"human": "user", "ai": "assistant"}.get(kind, kind)
 
 
 def current_visit() -> str:

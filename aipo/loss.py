@@ -92,7 +92,7 @@ class LossInputs:
     Args:
         logprobs_B_T: of the current policy; the one that carries a gradient.
         entropies_B_T: of the current policy; for the metrics.
-        behaviour_B_T: by the sampler; NaN on what the policy did not sample.
+        behaviour_B_T: by the sampler; on agents' tokens by their own model. NaN where not known.
         trainer_B_T: by the trainer with the weights that sampled; None when not known. It tells how far
             the sampler is from the trainer, and is π_old where this is corrected (else the sampler's is).
         reference_B_T: by the reference model, when there is a KL term.
@@ -210,6 +210,7 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
     weights, clipped = agent_weights(
         pi,
         advantages,
+        mu_B_T=inputs.behaviour_B_T.exp(),
         coefficient=how.coefficient,
         value=how.coefficient_value,
         negatives=how.negatives,

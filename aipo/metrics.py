@@ -74,6 +74,10 @@ METRICS: dict[str, Metric] = {
         "p50, p95, p99 of seconds", "Of answered calls: half, 95 % and 99 % of them were no slower."
     ),
     "cost/{agent}": Metric("Σ tokens · price", "What its calls cost; only where it has prices."),
+    "known/{agent}": Metric(
+        "Σ [μ_t known] / n",
+        "Share of its tokens, tags included, with its own model's log-prob; only for `ratio`.",
+    ),
     "length/{role}": Metric("Σ tokens / rollouts", "Mean tokens of a rollout that this role produced."),
     "seconds/rows": Metric("seconds", "Time to obtain a generation's rows: rollouts, scoring, credit."),
 }
@@ -187,6 +191,9 @@ def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
     for name, values in sums.items():
         if known := [value for value in values if value is not None]:
             metrics[f"{name}/{agent}"] = math.fsum(known)
+    told = (s for trace in traces for s in trace.segments if s.role is Role.AGENT and s.source == agent)
+    if logprobs := [s.logprobs for s in told if s.logprobs is not None]:
+        metrics[f"known/{agent}"] = float(np.isfinite(np.concatenate(logprobs)).mean())
     if seconds := [call.seconds for call in calls if call.error is None]:
         for percent, value in zip(_PERCENTS, np.percentile(seconds, _PERCENTS), strict=True):
             metrics[f"latency/p{percent}/{agent}"] = float(value)

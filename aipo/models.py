@@ -1,8 +1,9 @@
 """The policy, as the configuration names it: its weights, its network, its tokenizer and what samples."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,18 @@ def build_local(config: Config, model: Path | str) -> "LocalPolicy":
 
     network, tokenizer = build_network(config, model), build_tokenizer(model)
     return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
+
+
+def frozen_weights(config: Config) -> Callable[[str | None], "LocalPolicy"]:
+    """Loads weights that never move, each once; see `aipo.frozen`."""
+
+    @cache
+    def load_frozen(name: str | None) -> "LocalPolicy":
+        policy = build_local(config, name or build_model(config, lambda *_: None))
+        policy.model.requires_grad_(False)
+        return policy
+
+    return load_frozen
 
 
 def server_key(variable: str | None) -> str | None:

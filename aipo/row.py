@@ -6,7 +6,7 @@ consults and their replies are cut out of the context and what the policy wrote 
 as off-policy tokens. This is what turns "asks itself and answers itself" into "knows".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple
@@ -90,6 +90,21 @@ class Row:
         """How many tokens stand before the first one that is not prompt."""
         after = np.flatnonzero(self.codes_T != Code.PROMPT)
         return int(after[0]) if len(after) else len(self)
+
+
+def check_known(rows: Iterable[Row]) -> None:
+    """Refuses agents' tokens whose own model was never asked how likely they are.
+
+    Raises:
+        TrainError: names the agent and the trace.
+    """
+    for row in rows:
+        for head in row.heads if row.kind == "sampled" else ():
+            if head.role is Role.AGENT and not head.known:
+                raise TrainError(
+                    f"log-probs of agent {head.source!r} by its own model: got none, allowed those of every token "
+                    f"that it inserted (NaN where unknown) with method.coefficient=ratio, in {row.trace_id!r}"
+                )
 
 
 def rows_of(trace: Trace) -> list[Row]:

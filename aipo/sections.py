@@ -157,13 +157,15 @@ class MethodConfig(Section):
     per_mode_baseline: bool = Field(False, description="assisted and solo rollouts have a mean each")
     negative_weight: Annotated[float, Field(ge=0.0)] = Field(1.0, description="factor on negative advantages")
     scale_by_active: bool = Field(True, description="learning rate x share of rollouts with an advantage")
-    coefficient: Literal["mask", "pi", "floor", "constant"] = Field(
+    coefficient: Literal["mask", "pi", "floor", "constant", "ratio"] = Field(
         "constant", description="what an agent's token is worth to the policy gradient"
     )
     coefficient_value: float | None = Field(
         None, description="c of `floor` (default 0.3) or `constant` (default 1)"
     )
-    coefficient_clip: tuple[float | None, float | None] = Field((None, None), description="bounds of it")
+    coefficient_clip: tuple[float | None, float | None] = Field(
+        (None, None), description="bounds of it; `ratio` is at most 2 unless an upper one is given"
+    )
     negative: Literal["zero", "pi", "same"] = Field("zero", description="coefficient where advantage < 0")
     distil: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
@@ -196,7 +198,7 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _value_fits(self) -> Self:
-        if self.coefficient_value is not None and self.coefficient in ("mask", "pi"):
+        if self.coefficient_value is not None and self.coefficient not in ("floor", "constant"):
             raise ValueError(f"coefficient_value is for floor and constant, got {self.coefficient!r}")
         low, high = self.coefficient_clip
         if low is not None and high is not None and low > high:

@@ -80,7 +80,8 @@ class Segment(ByValue):
         role: who produced the tokens.
         source: the node or agent that did (`policy`, `knowledge`, ...).
         token_ids: int32 ids, never empty for the policy.
-        logprobs: behaviour log-probabilities (nats) of exactly these ids, one each; None = unknown.
+        logprobs: behaviour log-probabilities (nats) of exactly these ids, one each; None = unknown. Of an
+            agent: by its own model; NaN where that did not say these very ids (the tags around them).
         entropies: entropies (nats) of the distributions they were sampled from, or None.
         policy_version: number of optimiser steps behind the weights that sampled, or None.
         policy: whose context the segment belongs to; one graph run may carry several contexts.
@@ -106,8 +107,13 @@ class Segment(ByValue):
                     f"{name} of a {self.role} segment from {self.source!r}: "
                     f"got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
                 )
-            if values is not None and not np.isfinite(values).all():
-                bad = values[~np.isfinite(values)][0]
+            if values is None:
+                continue
+            wrong = ~np.isfinite(values)
+            if name == "logprobs" and self.role is Role.AGENT:
+                wrong &= ~np.isnan(values)
+            if wrong.any():
+                bad = values[wrong][0]
                 raise TraceError(
                     f"{name} of a {self.role} segment from {self.source!r}: got {bad}, allowed finite numbers"
                 )

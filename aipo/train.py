@@ -21,6 +21,7 @@ from aipo.compose import (
 from aipo.config import Config, dump
 from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
+from aipo.loop import LOOP
 from aipo.method import credit_of, loss_settings, scored_again, train_arguments
 from aipo.models import adapted, build_model, build_network, build_tokenizer
 from aipo.plan import PLANS, draw_tasks
@@ -30,6 +31,7 @@ from aipo.resume import generation_of, last_checkpoint, same_run, where_from
 from aipo.rollout import RolloutEngine, settle
 from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, write_text
 from aipo.sampler import Sampler, open_sampler
+from aipo.scorers import check_scorers, scored_chats
 from aipo.store import TraceStore
 from aipo.task import Env
 from aipo.trace import Trace
@@ -84,6 +86,7 @@ def _checked(config: Config, folder: RunFolder, *, resume: bool) -> Graphs:
     if resume:
         same_run(RunFolder.open(folder.path), config)
     graphs = build_graphs(config)
+    scored_chats(config, graphs.chats)
     check_splits(config, build_env(config))
     return graphs
 
@@ -112,6 +115,7 @@ def _build(
     held: ExitStack,
 ) -> RolloutEngine:
     built = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
+    LOOP.run(check_scorers(built.chats, sampler.policy.tokenizer))
     return held.enter_context(open_workers(config, built, model))
 
 

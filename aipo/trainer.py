@@ -30,12 +30,13 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aipo.batch import Totals, Window, alive, collate, denominators
 from aipo.callbacks import ActiveRate, MetricsFile
+from aipo.coefficients import COEFFICIENTS
 from aipo.errors import TrainError
 from aipo.ledger import Ledger, OnLessons
 from aipo.loss import QUANTITIES, ROLES, LossInputs, LossSettings, aipo_loss, token_logprobs
 from aipo.metrics import loss_metrics
 from aipo.ranks import ALONE, Ranks
-from aipo.row import Row
+from aipo.row import Row, check_known
 from aipo.schedule import Schedule, arguments, check_arguments
 from aipo.source import RowSource, StepRows
 
@@ -152,8 +153,11 @@ class AIPOTrainer(GRPOTrainer):
 
     def _micro_batches(self, made: StepRows) -> list[dict[str, Tensor]]:
         """This rank's share of the generation's rows, as the schedule deals them."""
+        rows = alive(made.rows, beta=self.settings.beta)
+        if COEFFICIENTS[self.settings.coefficient].needs_mu:
+            check_known(rows)
         dealt = self.schedule.deal(
-            alive(made.rows, beta=self.settings.beta),
+            rows,
             seed=self.args.seed,
             generation=self.generation,
             rank=self.ranks.rank,

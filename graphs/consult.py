@@ -160,6 +160,7 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
         room = context.room(state["segments"]) - sum(map(len, grammar.frame(tokenizer, agent.name)))
         if room <= 0:
             return OUT_OF_ROOM
+        calls = len(context.calls)
         reply, error = await _ask(
             sub_graph,
             deadline=agent.deadline,
@@ -172,8 +173,13 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
             told = _notify(state, context, grammar, Fault.UNAVAILABLE, text, error)
             return told | {"asked": [agent.name]}
         feedback = grammar.wrap(tokenizer, agent.name, reply, max_tokens=min(agent.max_tokens, room))
-        piece = segment(Role.AGENT, agent.name, feedback.token_ids)
-        return _answer(state, piece, reply=feedback.text, error=feedback.change) | {"asked": [agent.name]}
+        said, unscored = await context.likelihood(
+            agent.name, feedback.text, feedback.token_ids[feedback.reply], since=calls
+        )
+        logprobs = None if said is None else feedback.framed(said)
+        piece = segment(Role.AGENT, agent.name, feedback.token_ids, logprobs=logprobs)
+        error = ", ".join(filter(None, (feedback.change, unscored))) or None
+        return _answer(state, piece, reply=feedback.text, error=error) | {"asked": [agent.name]}
 
     return ask
 

@@ -63,11 +63,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """A wrapped reply: `token_ids` with the tags, `text` without; `change` says what was done to it."""
+    """A wrapped reply: `token_ids` with the tags, `text` without; `change` says what was done to it. `reply`:
+    where in the ids it stands."""
 
     token_ids: list[int]
     text: str
     change: str | None
+    reply: slice
+
+    def framed(self, logprobs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Log-probs of the reply's ids as those of all ids: of the tags, which nobody sampled, they are unknown."""
+        every = np.full(len(self.token_ids), np.nan, np.float32)
+        every[self.reply] = logprobs
+        return every
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -173,7 +181,10 @@ class Grammar:
             changes.append(f"cut from {size} to {max_tokens} tokens")
         opening, closing = self.frame(tokenizer, agent)
         return Feedback(
-            token_ids=[*opening, *token_ids, *closing], text=text, change=", ".join(changes) or None
+            token_ids=[*opening, *token_ids, *closing],
+            text=text,
+            change=", ".join(changes) or None,
+            reply=slice(len(opening), len(opening) + len(token_ids)),
         )
 
     def notice(self, fault: Fault, agent: str, allowed: Collection[str]) -> str:

@@ -6,6 +6,10 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("aipo", deadline=None)  # how busy a machine is says nothing about the code
+settings.load_profile("aipo")
 
 # Set before anything imports transformers. A model that an earlier run cached must not make a test pass.
 _CACHE = tempfile.mkdtemp(prefix="aipo-tests-")

@@ -1,5 +1,7 @@
 """Coefficients: weights against literals, gradients against autograd."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -46,6 +48,28 @@ def test_the_clip_bounds_the_weight_and_says_where():
     assert clipped.tolist() == [[True, True, False, True]]
 
 
+MU = torch.tensor([[0.002, 0.01, 0.5, torch.nan]])
+
+
+def test_the_ratio_is_bounded_and_zero_where_mu_is_not_known():
+    weights, clipped = agent_weights(PI, UP, mu_B_T=MU, coefficient="ratio")
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 2.0, 1.0, 0.0]]))  # 0.05/0.01 = 5, at most 2
+    assert clipped.tolist() == [[False, True, False, False]]
+    bounded, clipped = agent_weights(PI, UP, mu_B_T=MU, coefficient="ratio", clip_low=0.7, clip_high=4.0)
+    torch.testing.assert_close(bounded, torch.tensor([[0.7, 4.0, 1.0, 0.0]]))
+    assert clipped.tolist() == [[True, True, False, False]]
+    for rule in NEGATIVES:
+        assert agent_weights(PI, DOWN, mu_B_T=MU, coefficient="ratio", negatives=rule)[0][0, 3] == 0
+    assert agent_weights(PI, UP, coefficient="ratio")[0].tolist() == [[0.0] * 4]
+
+
+def test_the_ratio_to_a_certain_model_is_pi():
+    certain = torch.ones_like(PI)
+    for rule, row in ((rule, row) for rule in NEGATIVES for row in (UP, DOWN)):
+        ratio = agent_weights(PI, row, mu_B_T=certain, coefficient="ratio", negatives=rule)
+        torch.testing.assert_close(ratio, agent_weights(PI, row, coefficient="pi", negatives=rule))
+
+
 def test_one_bound_is_enough():
     assert agent_weights(PI, UP, coefficient="pi", clip_low=0.1)[0].tolist()[0][0] == pytest.approx(0.1)
     assert agent_weights(PI, UP, coefficient="pi", clip_high=0.1)[0].tolist()[0][3] == pytest.approx(0.1)
@@ -69,17 +93,17 @@ def test_unknown_names_are_refused(how: dict[str, object], message: str):
     rule=st.sampled_from(sorted(NEGATIVES)),
     advantage=st.floats(-2, 2).filter(lambda a: abs(a) > 1e-3),
     logprob=st.floats(-12, -1e-3),
+    mu=st.floats(-12, 0),
 )
-def test_gradient_and_value_of_a_token(name: str, rule: str, advantage: float, logprob: float):
+def test_gradient_and_value_of_a_token(name: str, rule: str, advantage: float, logprob: float, mu: float):
     """∂loss/∂log π = −A·w and the value is −A·w: the closed form, against autograd."""
     settings = LossSettings(coefficient=name, negatives=rule)
     logprobs = torch.tensor([[logprob]], dtype=torch.float64, requires_grad=True)
-    unknown = torch.full((1, 1), torch.nan, dtype=torch.float64)
     output = aipo_loss(
         LossInputs(
             logprobs_B_T=logprobs,
             entropies_B_T=torch.zeros(1, 1),
-            behaviour_B_T=unknown,
+            behaviour_B_T=torch.tensor([[mu]], dtype=torch.float64),
             codes_B_T=torch.full((1, 1), Code.AGENT, dtype=torch.int8),
             advantages_B=torch.tensor([advantage], dtype=torch.float64),
             denominators_B=torch.ones(1, dtype=torch.float64),
@@ -88,7 +112,8 @@ def test_gradient_and_value_of_a_token(name: str, rule: str, advantage: float, l
     )
     (gradient,) = torch.autograd.grad(output.loss, logprobs)
     pi = torch.tensor(logprob, dtype=torch.float64).exp().item()
-    weight = {"mask": 0.0, "pi": pi, "floor": max(pi, 0.3), "constant": 1.0}[name]
+    ratio = min(math.exp(logprob - mu), 2.0)
+    weight = {"mask": 0.0, "pi": pi, "floor": max(pi, 0.3), "constant": 1.0, "ratio": ratio}[name]
     if advantage < 0:
         weight = {"zero": 0.0, "pi": pi, "same": weight}[rule]
     assert output.loss.item() == pytest.approx(-advantage * weight, rel=1e-9, abs=1e-15)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny import agent, consult, env, policy, prompt, trace
 
 from aipo.errors import TrainError
-from aipo.row import Code, Row, distil, distillable, rows_of, segments_of
+from aipo.row import Code, Row, check_known, distil, distillable, rows_of, segments_of
 from aipo.trace import Mode, Role, Segment, Trace, segment
 
 P, L, A, E, C, D = Code.PROMPT, Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED
@@ -204,3 +204,13 @@ def test_rows_that_cannot_be_trained_on_are_refused(changes: dict[str, object], 
 def test_a_row_of_prompt_alone():
     only = row(codes_T=np.array([P, P], np.int8))
     assert only.prompt_tokens == 2
+
+
+def test_an_agents_own_log_probs_reach_the_row_and_are_required_where_the_method_needs_them():
+    known = segment(Role.AGENT, "verify", [5, 6, 7], logprobs=[np.nan, -0.5, np.nan])
+    (row,) = rows_of(trace(prompt(2), policy(3), known))
+    np.testing.assert_array_equal(row.logprobs_T, np.array([np.nan, -1.0, np.nan, -0.5, np.nan], np.float32))
+    check_known([row])
+    (silent,) = rows_of(trace(prompt(2), policy(3), agent(5, source="knowledge")))
+    with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
+        check_known([row, silent])

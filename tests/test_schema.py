@@ -43,6 +43,7 @@ TRACE = Trace(
         segment(Role.PROMPT, "task", [1, 2]),
         segment(Role.POLICY, "policy", [3], logprobs=[-0.1], entropies=[0.2], policy_version=4),
         segment(Role.AGENT, "verify", [], logprobs=[]),
+        segment(Role.AGENT, "knowledge", [7, 8], logprobs=[float("nan"), -0.5]),
     ),
     consults=(
         Consult(
@@ -107,7 +108,7 @@ def test_one_row_out_of_many():
 
 
 def test_columns_say_what_a_reader_filters_by():
-    row = to_table([Stored(TRACE, ("2+2=", "4", ""))]).to_pylist()[0]
+    row = to_table([Stored(TRACE, ("2+2=", "4", "", "58"))]).to_pylist()[0]
     said = {name: row[name] for name in INDEX}
     assert said == {
         "trace_id": "r/0/0",
@@ -129,14 +130,14 @@ def test_columns_say_what_a_reader_filters_by():
         "error": None,
         "agents": ["verify"],
         "consult_errors": 1,
-        "tokens": 3,
+        "tokens": 5,
         "policy_tokens": 1,
-        "agent_tokens": 0,
+        "agent_tokens": 2,
         "started": 1.5,
         "seconds": 0.75,
         "schema_version": 1,
     }
-    assert row["texts"] == ["2+2=", "4", ""]
+    assert row["texts"] == ["2+2=", "4", "", "58"]
 
 
 def test_every_field_has_its_column():
@@ -145,8 +146,8 @@ def test_every_field_has_its_column():
 
 
 def test_half_an_emoji_in_a_text_is_shown_as_unknown():
-    (back,) = from_table(to_table([Stored(TRACE, ("a\ud83d", "b", "c"))]), "here")
-    assert back.texts == ("a?", "b", "c")
+    (back,) = from_table(to_table([Stored(TRACE, ("a\ud83d", "b", "c", "d"))]), "here")
+    assert back.texts == ("a?", "b", "c", "d")
 
 
 @pytest.mark.parametrize(("version", "got"), [(b"99", "got 99"), (None, "got none")])

@@ -206,7 +206,8 @@ def bad_segment(**changes: Any) -> bytes:
         (bad_segment(token_ids=[[1], [2, 3]]), "inhomogeneous"),
         (bad_segment(token_ids={"a": 1}), "got 0 axes of object"),
         (bad_segment(token_ids=None), "got 0 axes of object"),
-        (bad_segment(logprobs=[None]), "got 1 axes of object"),
+        (bad_segment(logprobs=[None]), "got nan, allowed finite numbers"),
+        (bad_segment(logprobs=[{}]), "got 1 axes of object"),
         (bad_segment(logprobs=[1e300]), "got inf, allowed finite numbers"),
         (bad_segment(logprobs=None), "got no log-probabilities"),
     ],
@@ -331,3 +332,21 @@ def test_traces_are_equal_by_content():
     assert tiny() == tiny()
     assert tiny() != replace(tiny(), reward=0.0)  # never scored is not zero
     assert tiny() != tiny(segments=())
+
+
+def test_an_agents_log_probs_may_be_unknown_and_stay_so():
+    told = segment(Role.AGENT, "verify", [1, 2, 3], logprobs=[float("nan"), -0.5, float("nan")])
+    (back,) = Trace.from_json(tiny(segments=(told,)).to_json()).segments
+    assert back == told
+    assert back.logprobs is not None and np.isnan(back.logprobs).tolist() == [True, False, True]
+    with pytest.raises(TraceError, match=r"logprobs of a agent segment .* got -inf, allowed finite numbers"):
+        segment(Role.AGENT, "verify", [1], logprobs=[float("-inf")])
+    with pytest.raises(TraceError, match="got nan"):
+        segment(Role.ENV, "notice", [1], logprobs=[float("nan")])
+
+
+def test_null_is_no_log_prob_of_the_policy():
+    said = segment(Role.POLICY, "policy", [1, 2], logprobs=[-0.5, -1.0])
+    line = tiny(segments=(said,)).to_json().replace(b"[-0.5,-1.0]", b"[-0.5,null]")
+    with pytest.raises(TraceError, match="got nan, allowed finite numbers"):
+        Trace.from_json(line)

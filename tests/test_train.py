@@ -16,11 +16,12 @@ from aipo.config import Config, dump, load_config
 from aipo.errors import ConfigError, LimitError, TrainError
 from aipo.lesson import LessonStore, positions
 from aipo.method import scored_again
+from aipo.replays.rerun import Source, check_traces
 from aipo.run import RunFolder
 from aipo.spending import Spending
 from aipo.stepfiles import StepFiles
 from aipo.store import TraceStore
-from aipo.trace import Fault
+from aipo.trace import Fault, Role
 from aipo.train import train_run
 
 SMALL = [
@@ -137,6 +138,35 @@ def test_agents_that_are_down_stop_the_run_and_it_goes_on_when_they_are_back(tmp
     config = small(out, *ASKING, *many, "rollout.outage_limit=null")
     train(config, resume=True)
     assert RunFolder(out).read_metrics()[-1]["outage/verify"] == 1.0
+
+
+FROZEN = "agents={{knowledge: {{graph: 'graphs.knowledge:knowledge', prompt: {}, model: 'aipo.frozen:frozen', options: {{max_tokens: 6}}}}}}"
+
+
+def test_the_frozen_start_is_an_agent_and_its_ratio_is_learned_and_replayed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    prompt = tmp_path / "knowledge.md"
+    prompt.write_text("## answer\n{{ request }}=")
+    train(
+        small(folder.path, *ASKING, FROZEN.format(prompt), "method.coefficient=ratio", "method.negative=same")
+    )
+    told = [s for t in TraceStore(folder.traces).read() for s in t.segments if s.role is Role.AGENT]
+    assert len({tuple(s.token_ids.tolist()) for s in told}) > 1  # rollouts are told different things
+    assert all(s.logprobs is not None and (s.logprobs < 0).all() for s in told)
+    for line in folder.read_metrics():
+        assert line["known/knowledge"] == 1.0
+        assert 0 < line["weight/agent"] <= 2.0
+    console = Console(file=io.StringIO())
+    trust = [word for word in ASKING if word.startswith("graph=")]
+    assert check_traces(Source(path=folder.path, overrides=trust), console) == 0
+
+
+def test_models_without_log_probs_are_refused_before_the_folder_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"agents\.verify\.model: got envs\.miniature_agents:verify, which tells no"
+    ):
+        train(small(tmp_path / "run", "method.coefficient=ratio"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_going_on_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class LocalPolicy:
         self.model, self.tokenizer = model, tokenizer
         self._max_batch = max_batch
         self._vocabulary = int(config.vocab_size)
-        self._positions = int(config.max_position_embeddings)
+        self.positions = int(config.max_position_embeddings)
         if len(tokenizer) > self._vocabulary:
             raise LoadError(
                 f"ids of the tokenizer: got {len(tokenizer)}, the policy model has {self._vocabulary}"
@@ -98,7 +98,7 @@ class LocalPolicy:
         loop = asyncio.get_running_loop()
         request = Request(
             token_ids=context,
-            limit=min(max_tokens, self._positions - len(context)),
+            limit=min(max_tokens, self.positions - len(context)),
             temperature=temperature,
             stop=stop,
             forbidden_ids=forbidden_ids,
@@ -166,10 +166,10 @@ class LocalPolicy:
         forbidden_ids: tuple[int, ...],
     ) -> None:
         where = f"a request after {len(context)} tokens"
-        if not 0 < len(context) < self._positions:
+        if not 0 < len(context) < self.positions:
             raise PolicyError(
-                f"length of the context: got {len(context)} tokens, allowed 1 to {self._positions - 1} "
-                f"(the model has {self._positions} positions)"
+                f"length of the context: got {len(context)} tokens, allowed 1 to {self.positions - 1} "
+                f"(the model has {self.positions} positions)"
             )
         for name, ids in (("token ids", context), ("forbidden ids", np.array(forbidden_ids, np.int64))):
             bad = ids[(ids < 0) | (ids >= self._vocabulary)]

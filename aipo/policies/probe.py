@@ -67,13 +67,16 @@ def score(
     context_P: np.ndarray[tuple[int], np.dtype[np.int32]],
     token_ids_T: np.ndarray[tuple[int], np.dtype[np.int32]],
     forbidden_ids: tuple[int, ...] = (),
+    *,
+    temperature: float = 1.0,
 ) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """Log-probs (nats, temperature 1) of `token_ids_T` after `context_P`; shape (T,)."""
+    """Log-probs (nats) of `token_ids_T` after `context_P`; shape (T,)."""
     ids = torch.from_numpy(np.concatenate([context_P, token_ids_T]).astype(np.int64))[None].to(network.device)
     forbidden = torch.tensor([forbidden_ids], device=network.device) if forbidden_ids else None
     with evaluating(network):
         logits = network(input_ids=ids, use_cache=False).logits[:, len(context_P) - 1 : -1]
-    logprobs, _ = token_logprobs(logits, ids[:, len(context_P) :], temperature=1.0, forbidden_B_F=forbidden)
+    told = ids[:, len(context_P) :]
+    logprobs, _ = token_logprobs(logits, told, temperature=temperature, forbidden_B_F=forbidden)
     return logprobs[0].float().cpu().numpy()
 
 

@@ -17,7 +17,8 @@ from langchain_core.runnables import RunnableConfig
 from pydantic import PrivateAttr
 
 from aipo.errors import ReplayError
-from aipo.graph import ChatModel
+from aipo.graph import ChatModel, Scorer
+from aipo.replays.scorer import ReplayScorer
 from aipo.reuse import CALL, Reuse, recorded_error
 from aipo.spending import Prices
 from aipo.text import clean, to_json
@@ -37,6 +38,7 @@ class Asks(NamedTuple):
     settings: Mapping[str, Any]
     live: BaseChatModel | None = None
     prices: Prices | None = None
+    scorer: Scorer | None = None
 
 
 class ReplayChat(BaseChatModel):
@@ -154,7 +156,14 @@ def replay_chat(
         if call.agent == agent
     ]
     chat._shared = shared or {}
-    return ChatModel(model=chat, name=asks.model, settings=asks.settings, prices=asks.prices)
+    scorer = ReplayScorer(agent, source, asks.scorer)
+    return ChatModel(
+        model=chat,
+        name=asks.model,
+        settings=asks.settings,
+        prices=asks.prices,
+        scorer=scorer if scorer.recorded or asks.scorer is not None else None,
+    )
 
 
 def question_of(call: Call) -> Question:

@@ -75,9 +75,9 @@ def _segment(where: str, was: Segment | None, now: Segment | None) -> Iterator[t
             yield from _value(
                 f"{where}, {name}", None if a is None else "some", None if b is None else "some"
             )
-        elif not np.array_equal(a, b):
+        elif not np.array_equal(a, b, equal_nan=True):
             size = min(len(a), len(b))
-            different = np.flatnonzero(a[:size] != b[:size])
+            different = np.flatnonzero((a[:size] != b[:size]) & ~(np.isnan(a[:size]) & np.isnan(b[:size])))
             place = int(different[0]) if different.size else size
             ends = [f"{x[place]:g}" if place < len(x) else "the end" for x in (a, b)]
             yield f"{where}, {name}, token {place}", _got(*ends)

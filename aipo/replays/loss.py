@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from aipo.batch import Totals, alive, denominators
+from aipo.coefficients import COEFFICIENTS
 from aipo.loss import QUANTITIES, ROLES, LossInputs, LossOutput, LossSettings, aipo_loss
 from aipo.method import credit_of, loss_settings, rows_of_step
 from aipo.metrics import loss_metrics
 from aipo.replays.gradients import Gradients, norm, share
 from aipo.replays.grid import Setting
-from aipo.row import Code, Row
+from aipo.row import Code, Row, check_known
 from aipo.trace import Role, Trace
 from aipo.trainer import AIPOTrainer
 
@@ -131,6 +132,8 @@ class LossReplay:
         how = loss_settings(setting.config)
         made = rows_of_step(setting.config, credit_of(setting.config)(traces), self._tag_ids)
         rows = alive(made.rows, beta=how.beta)
+        if COEFFICIENTS[how.coefficient].needs_mu:
+            check_known(rows)
         dealt = self._trainer.schedule.deal(rows, seed=self._trainer.args.seed, generation=step)
         return _Dealt(setting, how, made.totals, dealt)
 

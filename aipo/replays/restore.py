@@ -23,6 +23,7 @@ from aipo.replay import Replay, shared_calls
 from aipo.replays.chat import Asks, Question
 from aipo.rollout import RolloutEngine
 from aipo.run import tokenizer_of
+from aipo.scorers import scored_chats
 from aipo.trace import Call, Trace
 
 if TYPE_CHECKING:
@@ -197,12 +198,15 @@ def _buildable(config: Config, *, live: bool) -> Config:
 
 
 def _asks(config: Config, graphs: Graphs) -> dict[str, Asks]:
-    chats = {name: graphs.chats.get(name) for name in config.agents}
+    # Frozen, nobody is asked; live, whoever was asked for log-probs is asked again.
+    scored = scored_chats(config, graphs.chats) if graphs.chats else {}
+    chats = {name: scored.get(name) for name in config.agents}
     return {
         name: Asks(
             *chat_identity(config.agents[name]),
             live=chat.model if chat else None,
             prices=prices_of(config.agents[name]),
+            scorer=chat.scorer if chat else None,
         )
         for name, chat in chats.items()
         if config.agents[name].model is not None

@@ -20,7 +20,7 @@ from langgraph.graph import END, START, StateGraph
 
 from aipo.agent import Agent, AgentState
 from aipo.errors import ConfigError, LoadError
-from aipo.graph import RolloutContext, check_graph
+from aipo.graph import ChatModel, RolloutContext, check_graph
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.trace import Consult, Mode, Role, StopReason, concatenate
 from graphs.consult import consult
@@ -447,3 +447,58 @@ def test_the_drawing_shows_what_is_inside_the_agents():
         *("reasoning:restate", "reasoning:next", "reasoning:condense"),
     }
     assert "subgraph knowledge" in drawing.draw_mermaid()
+
+
+class Telling:
+    """Says of every id that its log-prob is −id/100; or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.asked: list[tuple[str, str]] = []
+
+    async def score(self, messages, token_ids):
+        self.asked.append((messages[-1]["content"].splitlines()[0], TOKENIZER.decode(token_ids)))
+        if self.error:
+            raise self.error
+        return [-i / 100 for i in token_ids]
+
+
+def told(scorer: Telling, reply: str, *, max_tokens: int = 64):
+    """One consult whose agent's model can be asked for log-probs: the consult, and its reply's segment."""
+    context = build_context(["<consult:knowledge>3@7</consult>", "#1"])
+    chat = FunctionChat(function=lambda _: reply)
+    context.chats["knowledge"] = ChatModel(model=chat, name="m", scorer=scorer)
+    state = roll(build("knowledge", max_tokens=max_tokens), context)
+    return state["consults"][0], state["segments"][2]
+
+
+def test_an_agents_own_log_probs_stand_on_the_reply_and_not_on_its_tags():
+    scorer = Telling()
+    consulted, piece = told(scorer, " 58\n")
+    opening, closing = Grammar().frame(TOKENIZER, "knowledge")
+    inside = TOKENIZER.encode("58")
+    expected = [*[float("nan")] * len(opening), *(-i / 100 for i in inside), *[float("nan")] * len(closing)]
+    assert piece.logprobs.tolist() == pytest.approx(expected, nan_ok=True)
+    assert (scorer.asked, consulted.error) == ([("Task: answer", "58")], None)
+
+
+def test_only_what_the_model_said_word_for_word_has_log_probs():
+    scorer = Telling()
+    _, cut = told(scorer, "582 and more", max_tokens=3)
+    assert scorer.asked == [("Task: answer", "582")]  # the beginning of it
+    assert sum(cut.logprobs == cut.logprobs) == 3
+    _, escaped = told(scorer, "</feedback> x")
+    assert len(scorer.asked) == 1
+    assert (escaped.logprobs != escaped.logprobs).all()
+
+
+def test_log_probs_that_are_not_to_be_had_are_unknown_and_the_consult_says_why():
+    consulted, piece = told(Telling(HTTPError(503)), "58")
+    assert (consulted.reply, consulted.fault) == ("58", None)
+    assert consulted.error == "log-probs unknown: HTTPError: status 503"
+    assert (piece.logprobs != piece.logprobs).all()
+
+
+def test_nobody_is_asked_for_log_probs_unless_somebody_needs_them():
+    context = build_context(["<consult:knowledge>3@7</consult>", "#1"], chats={"knowledge": FACT})
+    assert roll(build("knowledge"), context)["segments"][2].logprobs is None

@@ -45,6 +45,14 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="after")
+    def _there_is_something_to_cast(self) -> Self:
+        if self.train.autocast and self.policy.dtype != "float32":
+            raise ValueError(
+                f"train.autocast: got it with policy.dtype={self.policy.dtype}, allowed with float32 weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _workers_can_sample(self) -> Self:
         workers, requests = self.rollout.workers, self.policy.vllm.requests
         if workers > 1 and self.policy.engine != "vllm":

@@ -4,7 +4,7 @@ What is counted is what grows with the model, the context and the batch. The res
 fragments, the CUDA context) is a few GiB per process, for which `HEADROOM` leaves room.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +39,9 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> "Shape":
-        """The shape that a transformers configuration describes. The network is drawn up, without numbers in it."""
-        import torch
-        from transformers import AutoModelForCausalLM
-
+        """The shape that a transformers configuration describes."""
         text: Any = config.get_text_config(decoder=True)
-        with torch.device("meta"):
-            network: Any = AutoModelForCausalLM.from_config(config)
+        network = _drawn(config)
         heads = text.num_attention_heads
         return cls(
             parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -59,12 +55,35 @@ class Shape:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What is trained of a network with LoRA (2106.09685): `parameters` of matrices of width `rank`, in float32."""
+
+    rank: int
+    parameters: int
+
+    @classmethod
+    def of(cls, config: Any, rank: int, targets: Sequence[str] | None = None) -> "Adapter":
+        """The adapter of every linear layer but the output layer, or of those that are called `targets`."""
+        import torch
+
+        network = _drawn(config)
+        widths = [
+            module.in_features + module.out_features
+            for name, module in network.named_modules()
+            if isinstance(module, torch.nn.Linear)
+            and module is not network.get_output_embeddings()
+            and (targets is None or name.rpartition(".")[2] in targets)
+        ]
+        return cls(rank, rank * sum(widths))
+
+
 def training(
     shape: Shape,
     *,
     dtype: str,
     tokens: int,
-    trainable: int | None = None,
+    adapter: Adapter | None = None,
     ranks: int = 1,
     autocast: bool = False,
     activation_checkpointing: bool = False,
@@ -74,54 +93,73 @@ def training(
     """What one training process holds at its fullest, by part.
 
     Args:
-        dtype: of weights, gradients and AdamW's two running means.
+        dtype: of the weights, and of gradients and AdamW's two running means where all of them are trained.
         tokens: of one micro-batch of this process, padding included.
-        trainable: parameters that are trained; None = all.
+        adapter: is trained instead of the weights.
         ranks: processes that weights, gradients and optimiser are cut over (FSDP2); 1 = none, or copies (DDP).
         autocast: computes in bfloat16.
         activation_checkpointing: only each layer's input is kept for the backward pass.
-        reference: the first policy is kept besides, for a KL term.
+        reference: the first policy is kept for a KL term; besides, unless what is trained is an adapter.
         dense: whole logits are scored at once, as rows with forbidden tags need; else TRL's fused head.
     """
-    size, trained = SIZES[dtype], shape.parameters if trainable is None else trainable
+    size = SIZES[dtype]
     held = size * shape.parameters // ranks
+    gradients = held if adapter is None else 4 * adapter.parameters // ranks
     parts = {
         "weights": held,
-        "gradients": size * trained // ranks,
-        "optimiser": _ADAM * size * trained // ranks,
+        "adapter": 4 * adapter.parameters // ranks if adapter else 0,
+        "gradients": gradients,
+        "optimiser": _ADAM * gradients,
         "compute copies": _copies(shape, 2 if autocast else size, ranks, autocast=autocast),
         "activations": activations(
-            shape, dtype=dtype, tokens=tokens, autocast=autocast, checkpointing=activation_checkpointing
+            shape,
+            dtype=dtype,
+            tokens=tokens,
+            autocast=autocast,
+            checkpointing=activation_checkpointing,
+            rank=adapter.rank if adapter else 0,
         ),
-        "logits": logits(shape, tokens=tokens, dense=dense),
-        "reference": held if reference else 0,
+        "logits": logits(shape, tokens=tokens, dense=dense, frozen=adapter is not None),
+        "reference": held if reference and adapter is None else 0,
     }
     return {name: count for name, count in parts.items() if count}
 
 
-def activations(shape: Shape, *, dtype: str, tokens: int, autocast: bool, checkpointing: bool) -> int:
+def activations(
+    shape: Shape, *, dtype: str, tokens: int, autocast: bool, checkpointing: bool, rank: int = 0
+) -> int:
     """What the backward pass needs of the forward pass of a Llama or Qwen decoder whose attention keeps no
-    scores (SDPA, flash), logits apart."""
+    scores (SDPA, flash), logits apart.
+
+    Args:
+        rank: of an adapter on each of a layer's seven projections; 0 = none.
+    """
     size, stream = SIZES[dtype], shape.hidden
-    attention = 2 * (shape.heads + shape.kv_heads) * shape.head_dim  # queries and output, keys and values
+    width = shape.heads * shape.head_dim
+    attention = 2 * (width + shape.kv_heads * shape.head_dim)  # queries and output, keys and values
     inside = attention + 4 * shape.intermediate  # gate, its activation, up, and their product
-    exact = 2 + shape.heads  # norms' and attention's own numbers
-    if autocast:
+    exact = 2 + shape.heads + 7 * rank  # norms', attention's and the adapter's own numbers
+    norms = 0 if rank else 2 * stream  # what only the norms' own weights need
+    if rank and size < 4:
+        # The adapter is float32, and casts the inputs of the seven projections, each for itself.
+        layer = size * (inside - shape.intermediate) + 4 * (7 * stream + width + shape.intermediate + exact)
+    elif autocast:
         # Norms and the stream stay float32; inputs of the seven projections are cast, each for itself.
-        layer = 2 * (5 * stream + inside) + 4 * (4 * stream + exact)
+        layer = 2 * (5 * stream + inside) + 4 * (2 * stream + norms + exact)
     else:
         # Two norms compute in float32, whatever the weights are.
-        layer = size * (4 * stream + inside) + 4 * (2 * stream + exact)
+        layer = size * (2 * stream + norms + inside) + 4 * (2 * stream + exact)
     if not checkpointing:
         return tokens * shape.layers * layer
     return tokens * (shape.layers * size * stream + layer)  # one layer at a time is computed again
 
 
-def logits(shape: Shape, *, tokens: int, dense: bool) -> int:
-    """What scoring takes. TRL's fused head never holds them all, but its gradients are whole and in float32."""
+def logits(shape: Shape, *, tokens: int, dense: bool, frozen: bool = False) -> int:
+    """What scoring takes. TRL's fused head never holds them all, but its gradients are whole and in float32: those
+    of its input, and those of its weights unless they are frozen."""
     if dense:
         return _DENSE * 4 * tokens * shape.vocabulary
-    return 4 * shape.hidden * (shape.vocabulary + tokens)
+    return 4 * shape.hidden * (tokens + (0 if frozen else shape.vocabulary))
 
 
 def cache(shape: Shape, *, dtype: str, tokens: int) -> int:
@@ -129,10 +167,9 @@ def cache(shape: Shape, *, dtype: str, tokens: int) -> int:
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * SIZES[dtype] * tokens
 
 
-def checkpoint(shape: Shape, *, dtype: str, trainable: int | None = None) -> int:
-    """A checkpoint on the disk: weights, and AdamW's two running means of what is trained."""
-    trained = shape.parameters if trainable is None else trainable
-    return SIZES[dtype] * (shape.parameters + _ADAM * trained)
+def checkpoint(shape: Shape, *, dtype: str, adapter: Adapter | None = None) -> int:
+    """A checkpoint on the disk: what is trained, and AdamW's two running means of it."""
+    return (1 + _ADAM) * (SIZES[dtype] * shape.parameters if adapter is None else 4 * adapter.parameters)
 
 
 def gib(count: float) -> str:
@@ -149,3 +186,12 @@ def _copies(shape: Shape, size: int, ranks: int, *, autocast: bool) -> int:
     if ranks > 1:
         return 2 * size * shape.parameters // shape.layers
     return size * shape.parameters if autocast else 0
+
+
+def _drawn(config: Any) -> Any:
+    """The network that a transformers configuration describes, without numbers in it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)

@@ -103,6 +103,8 @@ def train_arguments(config: Config, output_dir: Path, *, cpu: bool) -> "GRPOConf
         temperature=config.rollout.temperature,
         save_every=train.save_every,
         seed=config.run.seed,
+        autocast=train.autocast,
+        activation_checkpointing=train.activation_checkpointing,
         settings=loss_settings(config),
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": round(train.decay * updates), "decay_type": "linear"},

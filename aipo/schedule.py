@@ -94,6 +94,8 @@ def arguments(
     temperature: float = 1.0,
     save_every: int | None = None,
     seed: int = 0,
+    autocast: bool = False,
+    activation_checkpointing: bool = False,
     settings: LossSettings,
     **rest: Any,
 ) -> GRPOConfig:
@@ -106,6 +108,8 @@ def arguments(
         iterations: passes over each generation.
         max_completion_length: longest rollout after its prompt; `dr_grpo` divides by it.
         save_every: generations between checkpoints; None = none.
+        autocast: compute in bfloat16; weights, gradients and optimiser keep their type.
+        activation_checkpointing: keep only each layer's input for the backward pass, and compute the rest again.
         rest: any other argument of `trl.GRPOConfig`.
     """
     schedule = Schedule(iterations, updates, accumulation)
@@ -134,8 +138,8 @@ def arguments(
         "logging_nan_inf_filter": False,  # would hide it; the trainer stops instead
         "report_to": "none",
         "disable_tqdm": True,
-        "bf16": False,
-        _CHECKPOINTING: False,
+        "bf16": autocast,
+        _CHECKPOINTING: activation_checkpointing,
         "dataloader_pin_memory": False,
         "ddp_find_unused_parameters": False,
     }

@@ -7,7 +7,7 @@ import torch
 from tiny import model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from aipo.memory import GIB, Shape, activations, cache, checkpoint, gib, logits, training
+from aipo.memory import GIB, Adapter, Shape, activations, cache, checkpoint, gib, logits, training
 
 SMALL = Shape(
     parameters=1000, layers=2, hidden=10, intermediate=30, heads=2, kv_heads=1, head_dim=5, vocabulary=40
@@ -33,10 +33,24 @@ def test_states_of_full_training() -> None:
     }
 
 
-def test_states_of_an_adapter_and_a_reference() -> None:
-    parts = training(SMALL, dtype="bfloat16", tokens=0, trainable=100, reference=True)
-    assert parts["weights"] == parts["reference"] == 2000
-    assert (parts["gradients"], parts["optimiser"]) == (200, 400)
+def test_states_of_an_adapter() -> None:
+    """It is float32, whatever the frozen weights are, and its network without it is the reference."""
+    parts = training(SMALL, dtype="bfloat16", tokens=0, adapter=Adapter(2, 100), reference=True)
+    assert parts == {"weights": 2000, "adapter": 400, "gradients": 400, "optimiser": 800}
+
+
+def test_a_reference_is_a_second_network() -> None:
+    assert training(SMALL, dtype="bfloat16", tokens=0, reference=True)["reference"] == 2000
+
+
+def test_parameters_of_an_adapter() -> None:
+    """Rank 2 on layers of 8 to 8, 4, 4, 8 (attention) and 12 (MLP) and back, twice."""
+    config = Qwen2Config(
+        vocab_size=16, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1,
+    )  # fmt: skip
+    assert Adapter.of(config, 2) == Adapter(2, 2 * 2 * (16 + 12 + 12 + 16 + 3 * 20))
+    assert Adapter.of(config, 2, ("q_proj", "v_proj")) == Adapter(2, 2 * 2 * (16 + 12))
 
 
 def test_states_are_cut_over_ranks() -> None:
@@ -57,8 +71,16 @@ def test_activations_by_hand() -> None:
     assert again == 2 * 2 * 10 + one
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "rank"),
+    [
+        ("float32", False, 0),
+        ("bfloat16", False, 0),
+        ("float32", True, 0),
+        ("float32", False, 3),
+        ("bfloat16", False, 3),
+    ],
+)
 @pytest.mark.parametrize(
     ("network", "config", "widths"),
     [
@@ -67,10 +89,8 @@ def test_activations_by_hand() -> None:
     ],
 )
 def test_activations_are_those_that_autograd_keeps(
-    network: Any, config: Any, widths: dict[str, int], dtype: str, autocast: bool
+    network: Any, config: Any, widths: dict[str, int], dtype: str, autocast: bool, rank: int
 ) -> None:
-    if autocast and dtype == "bfloat16":
-        pytest.skip("there is nothing to cast")
     settings = {
         "vocab_size": 32,
         "hidden_size": 64,
@@ -81,10 +101,19 @@ def test_activations_are_those_that_autograd_keeps(
     kept = {}
     for layers in (1, 2):
         made = config(num_hidden_layers=layers, **settings)
-        kept[layers] = _kept(network(made).to(getattr(torch, dtype)), autocast)
-    shape = Shape.of(made)
-    told = activations(shape, dtype=dtype, tokens=2 * 61, autocast=autocast, checkpointing=False)
+        whole = network(made).to(getattr(torch, dtype))
+        kept[layers] = _kept(_adapted(whole, rank) if rank else whole, autocast)
+    told = activations(
+        Shape.of(made), dtype=dtype, tokens=2 * 61, autocast=autocast, checkpointing=False, rank=rank
+    )
     assert kept[2] - kept[1] == told / 2
+
+
+def _adapted(network: Any, rank: int) -> Any:
+    peft = pytest.importorskip("peft")
+    return peft.get_peft_model(
+        network, peft.LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
 
 
 def _kept(network: Any, autocast: bool) -> int:
@@ -109,6 +138,7 @@ def _kept(network: Any, autocast: bool) -> int:
 def test_logits() -> None:
     assert logits(SMALL, tokens=3, dense=True) == 4 * 4 * 3 * 40
     assert logits(SMALL, tokens=3, dense=False) == 4 * 10 * (40 + 3)
+    assert logits(SMALL, tokens=3, dense=False, frozen=True) == 4 * 10 * 3
 
 
 def test_the_cache_of_a_known_model() -> None:
@@ -138,7 +168,7 @@ def test_a_shape_is_that_of_the_network() -> None:
 
 def test_a_checkpoint_holds_weights_and_two_means() -> None:
     assert checkpoint(SMALL, dtype="float32") == 12_000
-    assert checkpoint(SMALL, dtype="float32", trainable=10) == 4 * (1000 + 20)
+    assert checkpoint(SMALL, dtype="bfloat16", adapter=Adapter(1, 10)) == 120
 
 
 @pytest.mark.parametrize(

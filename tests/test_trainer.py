@@ -893,3 +893,31 @@ def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path):
     trainer = AIPOTrainer(tiny.model(), args, tiny.Rows(steps(1, rows=4)), settings, tokenizer=tokenizer)
     trainer.train()
     assert tokenizer.pad_token_id == tiny.EOS
+
+
+def test_activation_checkpointing_changes_no_weight(tmp_path: Path) -> None:
+    given = steps(2, 4)
+    trained = [
+        build(tmp_path / str(on), given, accumulation=2, activation_checkpointing=on) for on in (False, True)
+    ]
+    for trainer in trained:
+        trainer.train()
+    assert trained[1].model.is_gradient_checkpointing
+    plain, again = map(weights, trained)
+    for name, weight in plain.items():
+        torch.testing.assert_close(again[name], weight, rtol=0, atol=0)
+
+
+def test_autocast_computes_in_bfloat16_and_keeps_the_weights(tmp_path: Path) -> None:
+    given = steps(1, 4)
+    exact, cast = (build(tmp_path / str(on), given, autocast=on, use_cpu=True) for on in (False, True))
+    with cast.accelerator.autocast():
+        ids = torch.tensor([[2, 3]])
+        assert cast.model.model(input_ids=ids).last_hidden_state.dtype is torch.float32  # the stream
+        assert cast.model.lm_head(torch.ones(1, 16)).dtype is torch.bfloat16
+    for trainer in (exact, cast):
+        trainer.train()
+    assert {p.dtype for p in cast.model.parameters()} == {torch.float32}
+    losses = [lines(tmp_path / str(on))[0]["loss"] for on in (False, True)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from aipo.checks import Check, Status, attempt, failure
 from aipo.checks.agents import check_agents
-from aipo.checks.room import check_disk, check_memory
+from aipo.checks.room import Trained, check_disk, check_memory
 from aipo.checks.tokens import check_appending, check_prompt, check_tags, tags_of
 from aipo.checks.versions import check_versions
 from aipo.compose import Graphs, build_env, build_graphs
@@ -164,20 +164,18 @@ def _of_network(
 ) -> Iterator[Check]:
     from transformers import AutoConfig
 
-    from aipo.memory import Shape
-
-    def drawn() -> tuple[Any, Shape]:
+    def drawn() -> tuple[Any, Trained]:
         with loading(model):
             network = AutoConfig.from_pretrained(model)
-        return network, Shape.of(network)
+        return network, Trained.of(config, network)
 
     made = attempt("network", drawn)
     if isinstance(made, Check):
         yield made
         return
-    network, shape = made
-    yield from check_memory(config, shape, len(prompt))
-    yield from check_disk(config, shape)
+    network, policy = made
+    yield from check_memory(config, policy, len(prompt))
+    yield from check_disk(config, policy)
     if config.policy.engine == "vllm":
         from aipo.checks.server import Wanted
 

@@ -1,18 +1,21 @@
 """Is there room: numbers to check by hand, and disks and machines that are too small."""
 
+import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
+import torch
 
-from aipo.checks import room
-from aipo.checks.room import check_disk, check_memory, needed
+from aipo.checks.room import Trained, check_disk, check_memory, needed
 from aipo.config import Config, load_config
-from aipo.memory import GIB, Shape
+from aipo.memory import GIB, Adapter, Shape
 
-SHAPE = Shape(
-    parameters=1 << 28, layers=2, hidden=8, intermediate=8, heads=1, kv_heads=1, head_dim=8, vocabulary=8
+POLICY = Trained(
+    Shape(
+        parameters=1 << 28, layers=2, hidden=8, intermediate=8, heads=1, kv_heads=1, head_dim=8, vocabulary=8
+    )
 )
 
 
@@ -29,7 +32,7 @@ class Disk(NamedTuple):
 def test_what_a_run_leaves(gib: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 checkpoints (three are kept while the next is written) of 3 x 1 GiB, the policy's 1 GiB, and traces."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(round(gib * GIB)))
-    (check,) = check_disk(config(tmp_path), SHAPE)
+    (check,) = check_disk(config(tmp_path), POLICY)
     assert check.status == status
     assert "traces 3 MiB, checkpoints 12 GiB, the policy 1 GiB" in check.found
     assert f"free at {tmp_path}, at most 13 GiB needed" in check.found
@@ -37,56 +40,61 @@ def test_what_a_run_leaves(gib: float, status: str, tmp_path: Path, monkeypatch:
 
 def test_weights_on_their_way(tmp_path: Path) -> None:
     pushed = ["policy.engine=vllm"]
-    (check,) = check_disk(config(tmp_path, *pushed), SHAPE)
+    (check,) = check_disk(config(tmp_path, *pushed), POLICY)
     assert "weights on their way 2 GiB" in check.found
     folder = tmp_path / "elsewhere"
-    own, other = check_disk(config(tmp_path, *pushed, f"policy.vllm.folder={folder}"), SHAPE)
+    own, other = check_disk(config(tmp_path, *pushed, f"policy.vllm.folder={folder}"), POLICY)
     assert "weights on their way" not in own.found
     assert "at most 2 GiB needed" in other.found
 
 
 def test_rows_of_a_micro_batch(tmp_path: Path) -> None:
     """16 rollouts and at most 8 distilled rows, over 2 minibatches of 3 micro-batches: 4 rows of 1 + 1 024 tokens."""
-    one = needed(config(tmp_path, "train.minibatches=2", "train.gradient_accumulation=3"), SHAPE, 1, ranks=1)
+    one = needed(config(tmp_path, "train.minibatches=2", "train.gradient_accumulation=3"), POLICY, 1, ranks=1)
     assert one["activations"] == 4 * 1025 * 2 * (4 * (4 * 8 + 4 * 8 + 4 * 8) + 4 * (2 * 8 + 3))
-    two = needed(config(tmp_path, "train.minibatches=2", "train.gradient_accumulation=3"), SHAPE, 1, ranks=2)
+    two = needed(config(tmp_path, "train.minibatches=2", "train.gradient_accumulation=3"), POLICY, 1, ranks=2)
     assert two["activations"] == one["activations"] / 2
     assert (one["optimiser"], two["optimiser"]) == (2 * GIB, GIB)
 
 
 @pytest.mark.parametrize(
-    ("machine", "status", "says"),
-    [(64, "ok", "fits a machine of 64 GiB"), (1, "fail", "too much for a machine")],
+    ("gib", "status", "says"), [(64, "ok", "fits a machine of 64 GiB"), (1, "fail", "too much for a machine")]
 )
 def test_memory_of_this_machine(
-    machine: int, status: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gib: int, status: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_machine", lambda: machine * GIB)
-    (check,) = check_memory(config(tmp_path, "policy.device=cpu"), SHAPE, 10)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1024, "SC_PHYS_PAGES": gib << 20}.__getitem__)
+    (check,) = check_memory(config(tmp_path, "policy.device=cpu"), POLICY, 10)
     assert check.status == status
     assert says in check.found
     assert "weights 1 GiB, gradients 1 GiB, optimiser 2 GiB" in check.found
 
 
 def test_a_servers_share(tmp_path: Path) -> None:
-    _, server = check_memory(
-        config(tmp_path, "policy.engine=vllm", "policy.vllm.serve.dtype=bfloat16"), SHAPE, 1024
-    )
+    served = ["policy.engine=vllm", "policy.vllm.serve.dtype=bfloat16"]
+    _, server = check_memory(config(tmp_path, *served), POLICY, 1024)
     assert server.found == "a server takes 512 MiB for weights and 128 KiB of cache per long rollout"
 
 
+def test_settings_that_save_memory_are_taken_into_account(tmp_path: Path) -> None:
+    parts = needed(config(tmp_path, "train.autocast=true"), POLICY, 10, ranks=1)
+    assert parts["compute copies"] == GIB // 2
+    again = needed(
+        config(tmp_path, "train.autocast=true", "train.activation_checkpointing=true"), POLICY, 10, ranks=1
+    )
+    assert again["activations"] < parts["activations"]
+    adapted = needed(
+        config(tmp_path, "policy.lora={}"), Trained(POLICY.shape, Adapter(16, 1000)), 10, ranks=1
+    )
+    assert (adapted["weights"], adapted["optimiser"]) == (GIB, 8000)
+    assert "reference" in needed(config(tmp_path, "method.kl=0.1"), POLICY, 10, ranks=1)
+
+
 def test_gpus_that_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    def properties(_: int) -> Any:
-        class Properties:
-            total_memory = 4 * GIB
-
-        return Properties
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
-    (check,) = check_memory(config(tmp_path, "method.distil=0"), SHAPE, 10)
-    assert (check.status, "too much for a GPU of 4 GiB" in check.found) == ("fail", True)
-    assert check.advice == "8 processes with FSDP2 fit: accelerate launch --num_processes 8"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4 * GIB, 80 * GIB))
+    (check,) = check_memory(config(tmp_path, "method.distil=0"), POLICY, 10)
+    assert check.status == "fail"
+    assert "too much for a GPU with 4 GiB of 80 GiB free" in check.found
+    assert check.advice.startswith("8 processes fit (FSDP2)")

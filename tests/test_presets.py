@@ -1,0 +1,124 @@
+"""Presets of real models: they load, say where they come from, and fit the GPUs that they name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import LlamaConfig, Qwen2Config
+
+from aipo import memory
+from aipo.checks.room import Trained, needed
+from aipo.config import PRESETS, load_config, presets
+from aipo.serve import settings_of
+
+GB = 10**9
+REAL = [name for name in presets() if name.endswith("gpu")]
+NETWORKS: dict[str, Any] = {  # their config.json, as far as it decides about size
+    "Qwen/Qwen2.5-1.5B-Instruct": Qwen2Config(
+        vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    ),
+    "Qwen/Qwen2.5-7B-Instruct": Qwen2Config(
+        vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4, tie_word_embeddings=False,
+    ),
+    "meta-llama/Llama-3.2-3B-Instruct": LlamaConfig(
+        vocab_size=128256, hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24,
+        num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+PARAMETERS = {
+    "Qwen/Qwen2.5-1.5B-Instruct": 1_543_714_304,
+    "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
+    "meta-llama/Llama-3.2-3B-Instruct": 3_212_749_824,
+}
+AGENT = {"Qwen/Qwen3-30B-A3B-Instruct-2507": 61 * GB, "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8": 31 * GB}
+"""Weights on the disk: 30.5 billion parameters of 2 bytes or 1."""
+PROMPT = 1024
+
+
+def recipe(name: str) -> str:
+    """The comments of a preset and of those that it extends."""
+    text = (PRESETS / f"{name}.yaml").read_text()
+    base = re.search(r"^extends: (\S+)", text, re.MULTILINE)
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    return comments + ("\n" + recipe(base[1]) if base else "")
+
+
+def test_there_is_one_for_each_model_and_size() -> None:
+    assert (
+        sorted(
+            f"{model}-{gpus}gpu"
+            for model in ("qwen2.5-1.5b", "qwen2.5-7b", "llama-3.2-3b")
+            for gpus in (1, 8)
+        )
+        == REAL
+    )
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_networks_are_the_real_ones(model: str) -> None:
+    assert memory.Shape.of(NETWORKS[model]).parameters == PARAMETERS[model]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_training_and_servers_fit_the_gpus(name: str) -> None:
+    config = load_config(name)
+    policy = Trained.of(config, NETWORKS[config.policy.model])
+    alone = name.endswith("1gpu")
+    size = int(re.search(r"GPUs? of (\d+) GB", recipe(name))[1]) * GB  # type: ignore[index]
+    serve = config.policy.vllm.serve
+    served = memory.SIZES[serve.dtype] * policy.shape.parameters
+    long = memory.cache(policy.shape, dtype=serve.dtype, tokens=serve.context)
+    assert served + 8 * long < serve.memory * size, "a server holds several long rollouts at once"
+    trained = sum(needed(config, policy, PROMPT, ranks=1 if alone else 4).values())
+    weights = AGENT[config.agents["verify"].options["model"]]
+    if alone:
+        share = float(re.search(r"--memory ([\d.]+)", recipe(name))[1])  # type: ignore[index]
+        assert weights < 0.9 * share * size
+        assert trained < memory.HEADROOM * size * (1 - share - serve.memory)
+    else:
+        assert weights < 2 * 0.9 * size
+        assert trained < memory.HEADROOM * size
+    assert serve.context >= PROMPT + config.rollout.max_tokens
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_commands_of_the_recipe_belong_to_the_preset(name: str) -> None:
+    config, text = load_config(name), recipe(name)
+    ports = [int(port) for port in re.findall(r"--config \S+ --port (\d+)", text)]
+    for server, port in zip(config.policy.vllm.servers, ports or [8000], strict=False):
+        assert server.endswith(f":{port}")
+    for agent in config.agents.values():
+        assert agent.options["base_url"] == "http://127.0.0.1:8100/v1"
+        assert f"--model {agent.options['model']} " in text
+        assert list(agent.secrets.values()) == ["AIPO_AGENT_KEY"]
+    assert "--port 8100" in text
+    settings = settings_of(config, {"port": 8000}, lambda: config.policy.model)
+    assert (settings["dtype"], settings["context"]) == ("bfloat16", config.policy.vllm.serve.context)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_tags_are_several_ids_and_nothing_needs_them_as_one(name: str) -> None:
+    config = load_config(name)
+    assert not config.method.distil_forbid
+    assert config.method.forbid_share == 0
+    assert "forbid" not in config.evaluate.settings
+
+
+def test_every_number_of_the_base_says_where_it_is_from() -> None:
+    for line in (PRESETS / "qwen2.5-7b-8gpu.yaml").read_text().splitlines():
+        setting = line.partition("#")[0]
+        if re.search(r":.*\d", setting) and "http" not in setting and "hub:" not in setting:
+            assert re.search(r"\[(P|M|ours)\]|ks:", line), line
+
+
+def test_sharding_over_gpus_is_what_training_takes() -> None:
+    """FSDP2, four processes; the types of numbers are the run's to say."""
+    settings = yaml.safe_load((PRESETS / "accelerate" / "fsdp2.yaml").read_text())
+    assert settings["distributed_type"] == "FSDP"
+    assert settings["fsdp_config"]["fsdp_version"] == 2
+    assert (settings["num_processes"], settings["mixed_precision"]) == (4, "no")
+    assert not Path(PRESETS / "fsdp2.yaml").exists()  # it is no preset

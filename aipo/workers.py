@@ -56,7 +56,7 @@ def open_workers(config: Config, engine: RolloutEngine, model: Path | str) -> Ge
     starts = [
         Start(
             path=tuple(sys.path),
-            config=_share(config, number),
+            config=share(config, number),
             model=model,
             vocabulary=policy.vocabulary,
             run_id=engine.run_id,
@@ -72,16 +72,16 @@ def open_workers(config: Config, engine: RolloutEngine, model: Path | str) -> Ge
         workers.close()
 
 
-def _share(config: Config, number: int) -> Config:
+def share(config: Config, number: int) -> Config:
     """The configuration for worker `number`: its part of the requests that a server may have in flight, and
     its own first server, or all would begin with the same one."""
     vllm, count = config.policy.vllm, config.rollout.workers
     first = number % len(vllm.servers)
-    share = {
+    own = {
         "servers": vllm.servers[first:] + vllm.servers[:first],
         "requests": vllm.requests // count + (number < vllm.requests % count),
     }
-    policy = config.policy.model_copy(update={"vllm": vllm.model_copy(update=share)})
+    policy = config.policy.model_copy(update={"vllm": vllm.model_copy(update=own)})
     return config.model_copy(update={"policy": policy})
 
 

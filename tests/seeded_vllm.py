@@ -60,7 +60,7 @@ class SeededVLLM:
     """State of one server.
 
     Args:
-        hangs: for which requests no answer ever comes.
+        hangs: for which requests no answer comes, as long as it says so.
         loaded: it has been given its weights; see `early`.
 
     Attributes:
@@ -98,9 +98,8 @@ class SeededVLLM:
         asked = orjson.loads(await request.body())
         self.asked.append(asked["seed"])
         self.early += not self.loaded
-        if self.hangs(asked):
-            while not await request.is_disconnected():
-                await asyncio.sleep(0.01)
+        while self.hangs(asked) and not await request.is_disconnected():
+            await asyncio.sleep(0.01)
         return _json(completion(asked))
 
 

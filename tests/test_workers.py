@@ -24,7 +24,7 @@ from aipo.errors import ConfigError, LoadError, RunError
 from aipo.loop import LOOP
 from aipo.rollout import RolloutEngine
 from aipo.trace import StopReason, Trace
-from aipo.workers import open_workers
+from aipo.workers import open_workers, share
 
 TESTS = Path(__file__).parent
 
@@ -243,6 +243,15 @@ def test_a_policy_in_this_process_cannot_be_shared() -> None:
 
 
 def test_workers_share_what_a_server_may_have_in_flight() -> None:
+    servers = "policy.vllm.servers=[http://a, http://b]"
+    config = load_config(
+        "aipo", ["policy.engine=vllm", servers, "policy.vllm.requests=8", "rollout.workers=3"]
+    )
+    shares = [share(config, number).policy.vllm for number in range(3)]
+    assert [one.requests for one in shares] == [3, 3, 2]
+    # Each begins with another server.
+    a, b = "http://a", "http://b"
+    assert [one.servers for one in shares] == [(a, b), (b, a), (a, b)]
     load_config("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=3"])
     with pytest.raises(ConfigError, match=r"got 4, allowed at most policy\.vllm\.requests=3"):
         load_config("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=4"])

@@ -66,7 +66,7 @@ def _serve(ports: Any, answer: Answer, latency: float) -> None:
             message = await receive()
             asked += message.get("body", b"")
             more = message.get("more_body", False)
-        completes = scope["path"] == "/v1/completions"
+        completes = scope["method"] == "POST"
         if completes and latency:
             await asyncio.sleep(latency)
         body = answer(asked) if completes else _CARD

@@ -1,0 +1,106 @@
+"""The job in our engine: the consult graph, an agent of one node, one process."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from neighbour_job import FACT, QUESTION, TOKENS, TOOL, TURNS, cpu, tell
+
+from aipo import __version__ as version
+from aipo.agent import AgentSpec, AgentState
+from aipo.compose import build_engine, build_graphs
+from aipo.config import validate
+from aipo.graph import RolloutContext
+from aipo.loop import LOOP
+from aipo.models import build_served, build_tokenizer
+from aipo.plan import RolloutSpec
+from aipo.rollout import settle
+from aipo.task import Task
+from aipo.trace import Mode, Role
+
+HERE = Path(__file__)
+IN_FLIGHT = 128
+PROMPT = "## assisted\n{{ question }}\n\n## solo\n{{ question }}\n"
+
+
+class Table:
+    """The environment: one question."""
+
+    def splits(self) -> tuple[str, ...]:
+        return ("all",)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(task_id="0", prompt=QUESTION, answer="42", split=split)]
+
+    def score(self, task: Task, text: str) -> dict[str, float]:
+        return {"correct": float("42" in text)}
+
+
+def lookup(spec: AgentSpec) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Looks the word up."""
+
+    async def answer(state: AgentState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        return {"reply": FACT}
+
+    graph = StateGraph(AgentState, context_schema=RolloutContext)
+    graph.add_node("answer", answer, **spec.node)
+    graph.add_edge(START, "answer")
+    graph.add_edge("answer", END)
+    return graph.compile()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("folder")
+    parser.add_argument("rollouts", type=int)
+    parser.add_argument("rounds", type=int)
+    given = parser.parse_args()
+    prompt = Path(given.folder) / "neighbours.md"
+    prompt.write_text(PROMPT, encoding="utf-8")
+    config = validate(
+        {
+            "env": {"name": f"{HERE}:Table", "mixture": {"all": 1.0}},
+            "policy": {"model": given.folder, "engine": "vllm", "vllm": {"servers": [given.url]}},
+            "graph": {"options": {"prompt": str(prompt)}},
+            "agents": {"lookup": {"graph": f"{HERE}:lookup", "prompt": str(prompt)}},
+            "rollout": {"max_tokens": 4 * TURNS * TOKENS, "concurrency": IN_FLIGHT},
+            "evaluate": {"splits": ["all"]},
+        },
+        "the benchmark",
+    )
+    words = build_tokenizer(given.folder)
+    policy = build_served(config, words, len(words))
+    engine = build_engine(config, build_graphs(config), policy, run_id="bench")
+    asked: Any = [{"role": "user", "content": QUESTION}]
+    theirs = words.inner.apply_chat_template(
+        asked, tools=[TOOL], add_generation_prompt=True, return_dict=False
+    )
+    # As long a prompt as the others have, whose template lists the tools.
+    [task] = engine.env.tasks("all")
+    task = replace(task, prompt=QUESTION + "." * (len(theirs) - len(words.encode_prompt(QUESTION))))
+    settle()
+    taken = []
+    for round_ in range(given.rounds + 1):
+        specs = [
+            RolloutSpec(task=task, mode=Mode.ASSISTED, group_id=f"{round_}-{i}", index=0, step=0, seed=i)
+            for i in range(given.rollouts)
+        ]
+        began = cpu()
+        traces = engine.run_sync(specs, lambda trace: None)
+        taken.append(1e3 * (cpu() - began) / given.rollouts)
+        for trace in traces:
+            assert len(trace.segments[0]) == len(theirs)
+            assert not trace.failed and len(trace.consults) == TURNS - 1, trace.error
+            assert trace.count(Role.POLICY) == TURNS * TOKENS and trace.reward == 1.0
+    LOOP.run(policy.aclose())
+    tell(taken[1:], f"AIPO {version}: RolloutEngine.run, consult graph")
+
+
+if __name__ == "__main__":
+    main()

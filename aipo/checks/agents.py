@@ -9,8 +9,10 @@ from langchain_core.messages import HumanMessage
 from aipo.chats import build_chat
 from aipo.checks import Check, attempt
 from aipo.config import Config
+from aipo.frozen import FrozenChat
 from aipo.graph import ChatModel
 from aipo.loop import LOOP
+from aipo.models import frozen_weights
 from aipo.text import duration, error_text
 
 TEXT = "Reply with one word: ready"
@@ -19,12 +21,18 @@ TEXT = "Reply with one word: ready"
 def check_agents(config: Config) -> Iterator[Check]:
     """One line for each agent, all asked at once."""
     chats: dict[str, ChatModel] = {}
+    weights = frozen_weights(config)
     for name, agent in config.agents.items():
-        built = attempt(_label(name), lambda name=name, agent=agent: build_chat(name, agent, config.run.seed))
+        built = attempt(
+            _label(name),
+            lambda name=name, agent=agent: build_chat(name, agent, seed=config.run.seed, weights=weights),
+        )
         if isinstance(built, Check):
             yield built
         elif built is None:
             yield Check("ok", _label(name), "has no chat model: its graph answers by itself")
+        elif isinstance(built.model, FrozenChat):
+            yield Check("ok", _label(name), "frozen weights of this process: there is no server to ask")
         else:
             chats[name] = built
     yield from LOOP.run(_ask_all(chats, {name: config.agents[name].timeout for name in chats}))

@@ -1,6 +1,7 @@
 """Running a configuration: what is refused before it costs anything, and going on."""
 
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from aipo.config import Config, dump, load_config
 from aipo.errors import ConfigError, LimitError, TrainError
 from aipo.lesson import LessonStore, positions
 from aipo.method import scored_again
+from aipo.replays.relearn import replay_loss
 from aipo.replays.rerun import Source, check_traces
 from aipo.run import RunFolder
 from aipo.spending import Spending
@@ -159,6 +161,11 @@ def test_the_frozen_start_is_an_agent_and_its_ratio_is_learned_and_replayed(tmp_
     console = Console(file=io.StringIO())
     trust = [word for word in ASKING if word.startswith("graph=")]
     assert check_traces(Source(path=folder.path, overrides=trust), console) == 0
+    given = {"checkpoint": "start", "grid": ["method.coefficient=ratio,mask"], "overrides": [], "steps": None}
+    replay_loss(folder.path, **given, gradients=False, out=tmp_path / "loss", console=console)
+    ratio, mask, *_ = json.loads((tmp_path / "loss" / "loss.json").read_text())
+    assert ratio["loss"] == pytest.approx(folder.read_metrics()[0]["loss"], abs=1e-6)
+    assert (ratio["parts"]["agent"]["weight"] > 0, mask["parts"]["agent"]["weight"]) == (True, 0.0)
 
 
 def test_models_without_log_probs_are_refused_before_the_folder_is_taken(tmp_path: Path) -> None:

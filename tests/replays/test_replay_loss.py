@@ -11,7 +11,7 @@ import tiny_run
 import torch
 from rich.console import Console
 
-from aipo.errors import ConfigError, RunError
+from aipo.errors import ConfigError, RunError, TrainError
 from aipo.replays.gradients import Gradients, norm, share
 from aipo.replays.relearn import replay_loss
 from aipo.run import RunFolder
@@ -219,3 +219,8 @@ def test_gradients_are_those_of_each_loss_by_itself() -> None:
     assert share(made.of("first"), made.of("both")) == pytest.approx(16 / 80)
     assert share(None, made.of("both")) == 0.0
     assert share(made.of("first"), None) is None
+
+
+def test_the_ratio_is_refused_where_agents_log_probs_were_not_recorded(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"log-probs of agent '\w+' by its own model: got none"):
+        replay(trained, tmp_path / "out", grid=["method.coefficient=ratio"])

@@ -8,11 +8,13 @@ process that can be killed; where it cannot say so in time, the rollout is unsco
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
-from aipo.errors import ConfigError, TaskError
+from pydantic import Field, validate_call
+
+from aipo.errors import TaskError
+from aipo.sections import Count, Positive
 from aipo.task import Task
 from envs.math_items import Source, read_tasks
 from envs.sandbox import Sandbox
@@ -30,18 +32,17 @@ class Math:
         workers: most comparisons at once.
 
     Raises:
-        ConfigError: no split, no time or no worker.
+        ValidationError: no split, no time, no worker, or a source that is not clear.
     """
 
+    @validate_call
     def __init__(
-        self, splits: Mapping[str, str | Path | Mapping[str, Any]], seconds: float = 5.0, workers: int = 2
+        self,
+        splits: Annotated[dict[str, Source], Field(min_length=1)],
+        seconds: Positive = 5.0,
+        workers: Count = 2,
     ) -> None:
-        if not splits:
-            raise ConfigError("splits of the math environment: got none, allowed a file or data set for each")
-        self._sources = {
-            name: Source.model_validate({"file": where} if isinstance(where, str | Path) else where)
-            for name, where in splits.items()
-        }
+        self._sources = splits
         self._tasks: dict[str, tuple[Task, ...]] = {}
         self._sandbox = Sandbox("envs.math_verdict:matches", seconds=seconds, workers=workers)
 

@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 
 class Source(Section):
-    """Where the items of one split are."""
+    """Where the items of one split are; text is the name of a file."""
 
     file: Path | None = Field(None, description="a file of JSON lines, perhaps with .gz, or of Parquet")
     hub: str | None = Field(None, description="or the name of a data set of the hub")
@@ -35,6 +35,11 @@ class Source(Section):
     question: str | None = Field(None, description="column of the question; default: problem, question")
     answer: str | None = Field(None, description="column of the canonical answer; default: answer")
     id: str | None = Field(None, description="column of an item's name; default: its place, from 0")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_alone(cls, given: Any) -> Any:
+        return {"file": given} if isinstance(given, str | Path) else given
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

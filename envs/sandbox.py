@@ -21,20 +21,18 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from aipo.errors import ConfigError, LoadError, ScoreError, one_of
 from aipo.text import error_text
-
-MEMORY = 2**30
-"""Bytes of address space of a worker, where the system can bound it."""
 
 # The library's `math` is imported before the path is ours, on which envs/math.py may come first.
 _BOOT = f"""
 import json, math, sys
 sys.path[:] = json.loads(sys.argv[1])
 from {__name__} import serve
-serve(sys.argv[2], float(sys.argv[3]))
+serve(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
 """
 
 
@@ -46,13 +44,20 @@ class Sandbox:
         workers: most processes, in each event loop that calls; they start as they are needed.
         seconds: processor time of one call.
         deadline: seconds on the clock, for one call and for the start of a worker.
+        memory: bytes of address space of a worker (on Linux). One that keeps half of it is replaced.
 
     Raises:
         ConfigError: no worker, or no time.
     """
 
     def __init__(
-        self, function: str, *, workers: int = 2, seconds: float = 5.0, deadline: float = 120.0
+        self,
+        function: str,
+        *,
+        workers: int = 2,
+        seconds: float = 5.0,
+        deadline: float = 120.0,
+        memory: int = 2**30,
     ) -> None:
         if workers < 1:
             raise ConfigError(one_of("workers", workers, ">= 1", f"the sandbox of {function}"))
@@ -60,6 +65,7 @@ class Sandbox:
             got = (seconds, deadline)
             raise ConfigError(one_of("seconds and deadline", got, "> 0", f"the sandbox of {function}"))
         self.function, self.workers, self.seconds, self.deadline = function, workers, seconds, deadline
+        self.memory = memory
         self._idle: list[_Worker] = []
         self._alive: set[_Worker] = set()
         self._turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
@@ -74,7 +80,7 @@ class Sandbox:
             LoadError: a worker does not start.
         """
         async with self._turn():
-            worker = self._standing_by() or _Worker(self.function, self.seconds)
+            worker = self._standing_by() or _Worker(self.function, self.seconds, self.memory)
             self._alive.add(worker)
             try:
                 async with asyncio.timeout(self.deadline):
@@ -83,14 +89,16 @@ class Sandbox:
                     reply = await worker.ask(arguments)
             except BaseException as error:
                 # If only the rollout was cancelled: what its worker says next would answer nobody.
-                self._alive.discard(worker)
-                worker.end()
+                self._end(worker)
                 if isinstance(error, TimeoutError):
                     raise ScoreError(
                         f"{self.function}: got nothing, allowed a result in {self.deadline:g} s"
                     ) from error
                 raise
-            self._idle.append(worker)
+            if reply["full"]:
+                self._end(worker)
+            else:
+                self._idle.append(worker)
         if "error" in reply:
             raise ScoreError(f"{self.function}: got {reply['error']}, allowed a result")
         return reply["result"]
@@ -105,22 +113,25 @@ class Sandbox:
             worker = self._idle.pop()
             if worker.process.poll() is None:
                 return worker
-            self._alive.discard(worker)  # ended by somebody else, which is no fault of this call
-            worker.end()
+            self._end(worker)  # somebody else has, which is no fault of this call
         return None
+
+    def _end(self, worker: "_Worker") -> None:
+        self._alive.discard(worker)
+        worker.end()
 
 
 class _Worker:
     """A process that answers one call after another, and this side of its socket."""
 
-    def __init__(self, function: str, seconds: float) -> None:
+    def __init__(self, function: str, seconds: float, memory: int) -> None:
         self.function, self.seconds = function, seconds
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         path = json.dumps([str(place) for place in sys.path])
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, path, function, str(seconds)],
+                [sys.executable, "-P", "-c", _BOOT, path, function, str(seconds), str(memory)],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
@@ -184,13 +195,13 @@ def _end_all(workers: set[_Worker]) -> None:
         workers.pop().end()
 
 
-def serve(function: str, seconds: float) -> None:
+def serve(function: str, seconds: float, memory: int) -> None:
     """What a worker does: a line with the arguments in, a line with the result or the error out."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no reply
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     signal.signal(
         signal.SIGPROF, signal.SIG_DFL
     )  # the kernel's own way to end a process: no code of ours runs
@@ -209,7 +220,15 @@ def serve(function: str, seconds: float) -> None:
         except Exception as error:
             reply = {"error": error_text(error)}
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _tell(replies, **reply)
+        _tell(replies, full=_address_space() > memory / 2, **reply)
+
+
+def _address_space() -> int:
+    """Bytes that this process has got; 0 where the system does not say. (`ru_maxrss` would count its parent's, too.)"""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _tell(replies: BinaryIO, **reply: object) -> None:

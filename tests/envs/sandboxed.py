@@ -43,6 +43,14 @@ def swallow() -> bytearray:
     return bytearray(2**40)
 
 
+KEPT: list[bytes] = []
+
+
+def keep(megabytes: int) -> int:
+    KEPT.append(b"x" * (megabytes << 20))
+    return len(KEPT)
+
+
 def die(number: int) -> None:
     os.kill(os.getpid(), number)
     signal.pause()

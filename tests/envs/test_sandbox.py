@@ -135,6 +135,14 @@ def test_a_worker_that_is_lost_is_replaced(
         assert not sandbox._alive and not sandbox._idle
 
 
+def test_a_worker_that_keeps_growing_is_replaced(made: list[Sandbox]) -> None:
+    # It starts with some tens of megabytes; half of what it may have is 256.
+    sandbox = make(made, "keep", memory=2**29)
+    assert [call(sandbox, megabytes) for megabytes in (10, 250, 10, 10)] == [1, 2, 1, 2]
+    with pytest.raises(ScoreError, match="got MemoryError"):
+        call(sandbox, 500)
+
+
 def test_a_cancelled_call_takes_its_worker_with_it(made: list[Sandbox], tmp_path: Path) -> None:
     sandbox = make(made, "meet")
 

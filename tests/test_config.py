@@ -8,7 +8,7 @@ from aipo.errors import ConfigError
 
 
 def test_every_preset_loads() -> None:
-    assert presets() == ["aipo", "grpo", "mask"]
+    assert {"aipo", "grpo", "mask"} < set(presets())
     for name in presets():
         assert isinstance(load_config(name), Config)
 
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_configuration(tmp_path, text: str, says: str) -> None
 
 def test_an_unknown_name_lists_the_presets() -> None:
     with pytest.raises(
-        ConfigError, match=r"got 'apio', allowed a YAML file or one of \['aipo', 'grpo', 'mask'\]"
+        ConfigError, match=r"got 'apio', allowed a YAML file or one of \['aipo', 'grpo', .*'mask', .*\]"
     ):
         load_config("apio")
 

@@ -36,8 +36,15 @@ def test_every_file_of_the_package_is_named() -> None:
 
 def test_every_built_in_choice_is_named() -> None:
     choices = section("A method is four choices")
-    for name in (*PLANS, *CREDITS, *COEFFICIENTS, *presets()):
+    methods = [name for name in presets() if not name.endswith("gpu")]
+    for name in (*PLANS, *CREDITS, *COEFFICIENTS, *methods):
         assert f"`{name}`" in choices, name
+
+
+def test_every_preset_of_a_real_model_is_named() -> None:
+    models = section("Train a real model")
+    for name in presets():
+        assert f"`{name}`" in models or not name.endswith("gpu"), name
 
 
 COMMANDS = re.findall(r"^aipo (\w+)(.*?)(?: +#.*)?$", README, re.MULTILINE)

@@ -151,6 +151,7 @@ def _checked_env(config: Config) -> Env:
 
     env = build_env(config)
     check_splits(config, env)
+    _described(config, env)  # reads every split, of which one may not be there
     return env
 
 

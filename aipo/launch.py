@@ -23,6 +23,8 @@ VERSIONS = ">=0.22,<0.33"
 """Of vLLM: 0.22 is the first whose stock server takes weights (TRL's own range begins there), 0.32 was tried."""
 
 _GIB = 1 << 30
+_WHOLE = 8192
+"""Tokens of prompts that a CPU build reads at once; a longer context has to be asked for (`context`)."""
 # Distribution names of vLLM; prints the first that is installed, with its version. Nothing is imported.
 _ASK = """
 from importlib.metadata import PackageNotFoundError, version
@@ -147,6 +149,9 @@ class Launch:
         cache = self.cache
         if self.device == "cpu":
             words += ["--dtype", self.dtype or "float32", "--enforce-eager"]
+            # A prompt that is read in parts sets its request's random numbers back, at which CPU builds die.
+            whole = max(_WHOLE, self.context or 0)
+            words += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(whole)]
             cache = 2.0 if cache is None else cache
         else:
             words += ["--dtype", self.dtype or "auto", "--tensor-parallel-size", str(self.gpus)]

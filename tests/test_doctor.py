@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from asgi import serving
 from rich.console import Console
 from tiny_vllm import TinyVLLM
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aipo import cli
 from aipo.checks import Check
-from aipo.config import Config, load_config
+from aipo.config import PRESETS, Config, load_config
 from aipo.doctor import diagnose, doctor, line
 from aipo.policies.tokenizer import HFTokenizer
 from envs.miniature_model import cold_start
@@ -88,6 +89,20 @@ def test_what_is_wrong_does_not_hide_the_rest(
     assert "nosuch" in fails["environment"]
     assert "'NOT_THERE'" in fails["agent verify"]
     assert "policy.vllm.secret" in fails["server"]
+
+
+def test_a_split_that_cannot_be_read(policy: Path, tmp_path: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"problem": "1+1", "answer": "2"}\n')
+    splits = f"env.options.splits={{train: {items}, test: {tmp_path / 'nothing.jsonl'}}}"
+    math = ["env.name=envs.math:Math", "env.mixture={train: 1}", splits, "evaluate.splits=[test]"]
+    raw = {"env": {"name": "envs.math:Math"}}
+    file = tmp_path / "math.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load((PRESETS / "aipo.yaml").read_text()), **raw}))
+    made = diagnose(load_config(str(file), [f"policy.model={policy}", *math]), quick=True)
+    (check,) = [check for check in made if check.status == "fail"]
+    assert check.what == "environment"
+    assert "nothing.jsonl" in check.found
 
 
 def test_a_reward_without_a_weight_shows_before_the_run(policy: Path, tmp_path: Path) -> None:

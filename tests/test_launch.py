@@ -48,7 +48,7 @@ def test_the_command_on_a_cpu() -> None:
     assert shlex.join(launch(device="cpu", port=8123, requests=64).command()) == (
         "python -m vllm.entrypoints.openai.api_server --model M --host 127.0.0.1 --port 8123 "
         "--logprobs-mode processed_logprobs --generation-config vllm --enable-prefix-caching --max-num-seqs 64 "
-        "--dtype float32 --enforce-eager --kv-cache-memory-bytes 2147483648"
+        "--dtype float32 --enforce-eager --no-enable-chunked-prefill --max-num-batched-tokens 8192 --kv-cache-memory-bytes 2147483648"
     )
 
 

@@ -9,9 +9,7 @@ from vllm_process import VLLMProcess
 
 @pytest.mark.parametrize("tags", [True, False], ids=["tags are tokens", "tags are text"])
 def test_real_questions_through_a_server(vllm_python: str, tmp_path: Path, tags: bool) -> None:
-    # A prompt that is read in parts would set the request's random numbers back, at which CPU builds of vLLM die.
-    whole = ("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192")
-    server = VLLMProcess(vllm_python, tmp_path / "model", tmp_path / "vllm.txt", *whole)
+    server = VLLMProcess(vllm_python, tmp_path / "model", tmp_path / "vllm.txt")
     config = configured(tmp_path, tags=tags, engine="vllm", vllm={"servers": [server.url]})
     try:
         server.start()

@@ -13,7 +13,7 @@ from asgi import free_port
 
 from aipo.launch import Launch, installed
 
-_PATIENCE = 600  # half-seconds; the slowest start seen took 60 s
+_PATIENCE = 1200  # half-seconds; the slowest start seen took 160 s, on a machine that was busy
 _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -30,14 +30,26 @@ class VLLMProcess:
         model: `from_pretrained` folder.
         log: where the server's output goes.
         options: more arguments, which win over those of `aipo serve`.
+        port: where it listens; None = any that is free.
+        command: instead of the one that is made of all this.
     """
 
-    def __init__(self, python: str, model: Path, log: Path, *options: str) -> None:
+    def __init__(
+        self,
+        python: str,
+        model: Path,
+        log: Path,
+        *options: str,
+        port: int | None = None,
+        command: list[str] | None = None,
+    ) -> None:
         self.log = log
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
         device = installed(python).device
-        self._launch = Launch(python=python, device=device, model=str(model), port=free_port(), cache=1.0)
-        self._options = options
-        self.url = f"http://127.0.0.1:{self._launch.port}"
+        launch = Launch(python=python, device=device, model=str(model), port=self.port, cache=1.0)
+        self._command = command or [*launch.command(), *options]
+        self._variables = launch.variables()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, **variables: str) -> None:
@@ -49,10 +61,10 @@ class VLLMProcess:
         """Starts it without waiting."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._launch.command(), *self._options],
+                self._command,
                 stdout=log,
                 stderr=log,
-                env=os.environ | self._launch.variables() | _ENVIRONMENT | variables,
+                env=os.environ | self._variables | _ENVIRONMENT | variables,
                 start_new_session=True,
             )
 

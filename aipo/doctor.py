@@ -30,7 +30,8 @@ from aipo.trace import Mode, Role
 
 if TYPE_CHECKING:
     from aipo.checks.server import Served, Wanted
-    from aipo.policies.servers import Server, ServerPool
+    from aipo.policies.server import Server
+    from aipo.policies.servers import ServerPool
     from aipo.policies.tokenizer import HFTokenizer
 
 _COLOURS: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "red"}

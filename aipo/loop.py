@@ -32,6 +32,9 @@ class Loop:
             asyncio.get_running_loop()
         except RuntimeError:
             return self._run(work)
+        if self._runner is not None and asyncio.get_running_loop() is self._runner.get_loop():
+            work.close()
+            raise RuntimeError("the event loop of this process is asked to run something from inside itself")
         # The cell of a notebook runs inside a loop, which cannot run another one: ours gets a thread.
         main: list[asyncio.Task[Any]] = []
 

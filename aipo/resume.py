@@ -17,6 +17,7 @@ _MAY_CHANGE = (
     "rollout.spending_limit",
     "rollout.outage_limit",
     "rollout.concurrency",
+    "policy.vllm.",
     "rollout.workers",
     "method.max_drift",
     "evaluate.",

@@ -56,11 +56,15 @@ def open_sampler(
     vocabulary = int(network.config.get_text_config(decoder=True).vocab_size)
     served = build_served(config, tokenizer, vocabulary)
     folder = config.policy.vllm.folder or run / "weights"
-    pusher = Pusher(served, network, _transport(config, folder), tolerance=config.policy.vllm.tolerance)
+    if config.policy.vllm.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)  # a run that was killed left them
+    transport = _transport(config, folder)
+    pusher = Pusher(served, network, transport, tolerance=config.policy.vllm.tolerance)
     try:
         yield Sampler(served, pusher.advance, pusher.refresh)
     finally:
         LOOP.run(served.aclose())
+        transport.drop()
         if config.policy.vllm.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -64,3 +64,11 @@ def test_after_its_end_it_begins_anew(loop: Loop) -> None:
     first = loop.run(running())
     loop.close()
     assert first.is_closed() and loop.run(running()) is not first
+
+
+def test_it_is_not_run_from_inside_itself(loop: Loop) -> None:
+    async def outer() -> None:
+        with pytest.raises(RuntimeError, match="from inside itself"):
+            loop.run(running())
+
+    loop.run(outer())

@@ -7,7 +7,7 @@ from aipo.checks.server import Served
 from aipo.loop import LOOP
 from aipo.policies.probe import difference, score
 from aipo.policies.push import COARSE, TOLERANCES
-from aipo.policies.servers import Server
+from aipo.policies.server import Server
 from aipo.policies.tokenizer import HFTokenizer
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import orjson
 from aipo.checks import Check
 from aipo.checks.versions import check_vllm
 from aipo.config import Config
-from aipo.policies.servers import Server
+from aipo.policies.server import Server
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.wire import request_body
 

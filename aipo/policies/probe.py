@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from aipo.errors import PolicyError
 from aipo.loss import token_logprobs
 from aipo.policies.local import evaluating
-from aipo.policies.servers import Server
+from aipo.policies.server import Server
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.wire import answer_of, request_body
 

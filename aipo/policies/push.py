@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from aipo.errors import PolicyError
 from aipo.loop import LOOP
 from aipo.policies.probe import difference, shaken
-from aipo.policies.servers import Server
-from aipo.policies.transport import Transport
+from aipo.policies.server import Server
+from aipo.policies.transport import Transport, refusal
 from aipo.policies.vllm import VLLMPolicy
 
 TOLERANCES = {"float32": 1e-3}
@@ -44,7 +44,7 @@ class Pusher:
         self._tolerance = TOLERANCES.get(kind, COARSE) if tolerance is None else tolerance
         self._wanted = 0
         self._pushed: int | None = None
-        self._taken = False
+        self._taken = 0
         self._probing = asyncio.Lock()
         policy.pool.restore = self.restore
 
@@ -61,9 +61,21 @@ class Pusher:
         LOOP.run(self._refresh())
 
     async def restore(self, url: str) -> None:
-        """Brings one server up to date that was away; for `ServerPool.restore`."""
-        if self._taken:
-            await self._bring(self._policy.pool.server(url), "after it was away")
+        """Brings one server up to date that was away; for `ServerPool.restore`.
+
+        Raises:
+            PolicyError: it refuses, or its log-probs are not the trainer's.
+            openai.APIConnectionError: it is gone again.
+            TimeoutError: it hangs.
+        """
+        brought = 0
+        while brought != self._taken:
+            brought = self._taken
+            try:
+                await self._bring(self._policy.pool.server(url), "after it was away")
+            except PolicyError:
+                if brought == self._taken:
+                    raise  # else the weights have moved on meanwhile
 
     async def _refresh(self) -> None:
         pool = self._policy.pool
@@ -81,7 +93,7 @@ class Pusher:
 
     def _take(self) -> None:
         self._transport.take(self._network, self._wanted)
-        self._taken = True
+        self._taken += 1
 
     async def _bring_all(self, when: str) -> None:
         pool = self._policy.pool
@@ -89,15 +101,19 @@ class Pusher:
         for server in living:
             try:
                 await self._bring(server, when)
-            except openai.APIConnectionError:
+            except (openai.APIConnectionError, TimeoutError):
                 pool.take_out(server)
         await pool.someone()
 
     async def _bring(self, server: Server, when: str) -> None:
-        await self._transport.load(server)
-        model, positions = await self._policy.served()
-        async with self._probing:
-            gap = await difference(server, model, positions, self._network, self._policy.tokenizer)
+        async with asyncio.timeout(self._policy.pool.deadline):
+            await self._transport.load(server)
+            try:
+                model, positions = await self._policy.served_by(server)
+                async with self._probing:
+                    gap = await difference(server, model, positions, self._network, self._policy.tokenizer)
+            except openai.APIStatusError as error:
+                raise await refusal(server, "a probe", error) from error
         if not gap.mean <= self._tolerance:
             raise PolicyError(
                 f"weights of {server.url} {when}: got log-probs that differ from the trainer's by {gap.mean:.2g} on "

@@ -1,67 +1,29 @@
 """A pool of policy servers: who is asked, how often it is tried again, and who is out.
 
 All requests of one session go to one server, which has its context in the cache; a new session goes to
-the one that is least busy. A server that does not answer is taken out, its sessions move to the others,
-and it comes back when it is healthy again and `restore` is done with it: whoever restarts may have old
-weights.
+the one that is least busy. A server that does not answer is taken out, its sessions and what it has in hand
+move to the others, and it comes back when it is healthy again and `restore` is done with it: whoever
+restarts may have old weights.
 """
 
 import asyncio
 import contextvars
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
+import httpx2
 import openai
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient, HttpxBinaryResponseContent
 
 from aipo.errors import AipoError, ConfigError, PolicyError
+from aipo.policies.server import LostError, Server, retry_after, told, transient
 
 Restore = Callable[[str], Awaitable[None]]
 
 _SESSIONS = 1 << 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
-_HEALTH_TIMEOUT = 10.0
-_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
-
-
-class Server:
-    """One server, as this process sees it."""
-
-    def __init__(self, url: str, key: str | None, requests: int) -> None:
-        self.url = url
-        self.in_flight = 0
-        self.up = True
-        self.slots = asyncio.Semaphore(requests)
-        self.client = AsyncOpenAI(
-            base_url=f"{url}/",
-            api_key=key or "none",
-            max_retries=0,  # we retry what is transient and nothing else
-            http_client=DefaultAsyncHttpxClient(timeout=None),  # the deadline of the whole request is ours
-        )
-
-    async def ask(self, path: str, body: bytes | None = None) -> bytes:
-        """Posts `body`, or gets where there is none; the answer's bytes.
-
-        Raises:
-            openai.APIError: no answer, or one with an error status.
-        """
-        if body is None:
-            return (await self.client.get(path, cast_to=HttpxBinaryResponseContent)).content
-        answer = await self.client.post(
-            path, content=body, cast_to=HttpxBinaryResponseContent, options={"headers": _JSON}
-        )
-        return answer.content
-
-    async def healthy(self) -> bool:
-        """Does it answer? A server that is still loading its model does not."""
-        try:
-            async with asyncio.timeout(_HEALTH_TIMEOUT):
-                await self.ask("health")
-        except (openai.APIError, TimeoutError):
-            return False
-        return True
+_BEAT = 15.0  # seconds between two looks at a server that has something in hand
+_LOSSES = 3  # servers that one request may have been at when they were lost
 
 
 class ServerPool:
@@ -105,7 +67,7 @@ class ServerPool:
         self.restore: Restore | None = None
         self.lost: Callable[[str], None] | None = None
         self._key, self._requests = key, requests
-        self._deadline, self._attempts = deadline, attempts
+        self.deadline, self._attempts = deadline, attempts
         self._servers: tuple[Server, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sessions: OrderedDict[int, Server] = OrderedDict()
@@ -133,31 +95,43 @@ class ServerPool:
                 attempts, or none within the deadline.
         """
         failures: list[str] = []
+        losses = 0
+        failed: set[Server] = set()
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self.deadline):
                 while True:
-                    server = await self._server_of(session)
+                    server = await self._server_of(session, failed)
                     try:
                         return await self._at(server, path, body)
-                    except openai.APIError as error:
-                        failures.append(_what(error))
-                        if not _transient(error):
+                    except (openai.APIError, LostError) as error:
+                        said = told(error)
+                        if not transient(error):
                             raise PolicyError(
-                                f"{server.url}/{path}: got {failures[-1]}, allowed an answer"
+                                f"{server.url}/{path}: got {said}, allowed an answer"
                             ) from error
                         if await self._gone(server, error):
-                            continue  # it does not count: the request was never the problem
+                            # It does not count, unless servers are lost wherever this request is.
+                            losses += not isinstance(error.__cause__, httpx2.ConnectError)
+                            if losses < _LOSSES:
+                                continue
+                            raise PolicyError(
+                                f"{server.url}/{path}: got {losses} servers lost while they had this request, the "
+                                f"last by {said}, allowed a request that they survive"
+                            ) from error
+                        failures.append(said)
                         if len(failures) >= self._attempts:
                             raise PolicyError(
                                 f"{server.url}/{path}: got no answer in {len(failures)} attempts, the last was "
                                 f"{failures[-1]}, allowed one within policy.vllm.attempts"
                             ) from error
+                        if isinstance(error, openai.InternalServerError):
+                            failed.add(server)  # a broken one, quickly done with everybody, would get all
                         await asyncio.sleep(self._wait(len(failures), error))
         except TimeoutError:
             said = f"; before that: {failures[-1]}" if failures else ""
             out = [server.url for server in self._servers if not server.up]
             raise PolicyError(
-                f"{path}: got no answer within {self._deadline:g} s, servers that are out: {out or 'none'}{said}. "
+                f"{path}: got no answer within {self.deadline:g} s, servers that are out: {out or 'none'}{said}. "
                 "Allowed an answer in that time (policy.vllm.deadline)"
             ) from None
 
@@ -191,11 +165,11 @@ class ServerPool:
             PolicyError: none within the deadline.
         """
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self.deadline):
                 await self._server_of(0)
         except TimeoutError:
             raise PolicyError(
-                f"policy.vllm.servers: got none that answers within {self._deadline:g} s, allowed one of "
+                f"policy.vllm.servers: got none that answers within {self.deadline:g} s, allowed one of "
                 f"{list(self.urls)}"
             ) from None
 
@@ -203,6 +177,9 @@ class ServerPool:
         """Nobody asks `server` until it has come back."""
         if server.up:
             server.up = False
+            now = asyncio.get_running_loop().time()
+            for lease in server.leases:
+                lease.reschedule(now)
             if self.lost is not None:
                 self.lost(server.url)
             # A context of its own: it outlives the rollout that happens to find out.
@@ -230,31 +207,52 @@ class ServerPool:
         """Closes every connection and stops looking after servers that are out."""
         if self._loop is not asyncio.get_running_loop():
             return
-        for task in self._returns:
+        tasks = [*self._returns, *(server.watch for server in self._servers if server.watch)]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._returns, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for server in self._servers:
             await server.client.close()
         self._loop, self._servers = None, ()
 
     async def _at(self, server: Server, path: str, body: bytes | None) -> bytes:
         server.in_flight += 1
+        if server.watch is None or server.watch.done():
+            server.watch = asyncio.get_running_loop().create_task(
+                self._look_after(server), context=contextvars.Context()
+            )
+        lease = asyncio.timeout(None)
         try:
-            async with server.slots:
+            async with server.slots, lease:
+                server.leases.add(lease)
                 return await server.ask(path, body)
+        except TimeoutError:
+            if lease.expired():
+                raise LostError from None
+            raise
         finally:
+            server.leases.discard(lease)
             server.in_flight -= 1
 
-    async def _server_of(self, session: int) -> Server:
-        """The session's server; a new one where it has none that lives. Waits while there is none at all."""
+    async def _look_after(self, server: Server) -> None:
+        """While `server` has something in hand: is it still there? One that hangs closes no connection."""
+        while server.up and server.in_flight:
+            await asyncio.sleep(_BEAT)
+            if server.up and server.in_flight and not await server.healthy():
+                self.take_out(server)
+
+    async def _server_of(self, session: int, failed: Collection[Server] = ()) -> Server:
+        """The session's server; a new one where it has none that lives, or there are others than those that
+        `failed`. Waits while there is none at all."""
         servers = self.servers
         while True:
             self.check()
+            alive = [server for server in servers if server.up]
+            alive = [server for server in alive if server not in failed] or alive
             own = self._sessions.get(session)
-            if own is not None and own.up:
+            if own in alive:
                 self._sessions.move_to_end(session)
                 return own
-            alive = [server for server in servers if server.up]
             if alive:
                 chosen = min(alive, key=lambda server: server.in_flight)
                 self._sessions[session] = chosen
@@ -264,9 +262,10 @@ class ServerPool:
             async with self._changed:
                 await self._changed.wait()
 
-    async def _gone(self, server: Server, error: openai.APIError) -> bool:
-        """Was it the connection, and is nobody there? Then the server is out, until it comes back."""
-        if not isinstance(error, openai.APIConnectionError):
+    async def _gone(self, server: Server, error: Exception) -> bool:
+        """Was it the connection, or an error of the server's own, and is nobody there? Then the server is out,
+        until it comes back."""
+        if isinstance(error, openai.APIStatusError) and error.status_code < 500:
             return False
         if server.up and await server.healthy():
             return False
@@ -283,7 +282,7 @@ class ServerPool:
             try:
                 if self.restore is not None:
                     await self.restore(server.url)
-            except openai.APIError:
+            except (openai.APIConnectionError, TimeoutError):
                 continue  # gone again
             except AipoError as error:
                 self._fatal = error
@@ -297,32 +296,13 @@ class ServerPool:
                 self._changed.notify_all()
             return
 
-    def _wait(self, failures: int, error: openai.APIError) -> float:
+    def _wait(self, failures: int, error: Exception) -> float:
         """Seconds until the next attempt: what the server asks for, none after a first lost connection (an idle
         one that it closed under our feet), else twice as long each time, and not everybody at once."""
         if isinstance(error, openai.APIStatusError):
-            asked = _retry_after(error.response.headers)
+            asked = retry_after(error.response.headers)
             if asked is not None:
                 return asked
         elif failures == 1:
             return 0.0
         return min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (failures - 1)) * self._jitter.uniform(0.5, 1.0)
-
-
-def _transient(error: openai.APIError) -> bool:
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code == 429 or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError)
-
-
-def _retry_after(headers: Mapping[str, Any]) -> float | None:
-    try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):  # not sent, or a date, which nobody who serves models sends
-        return None
-
-
-def _what(error: openai.APIError) -> str:
-    if isinstance(error, openai.APIStatusError):
-        return f"status {error.status_code}: {error.message[:500]}"
-    return f"{type(error).__name__} ({error.__cause__!r})"

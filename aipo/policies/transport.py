@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from aipo.errors import ConfigError, PolicyError
-from aipo.policies.servers import Server
+from aipo.policies.server import Server
 from aipo.run import disk
 from aipo.snapshot import save_snapshot, snapshot
 
@@ -27,6 +27,10 @@ class Transport(Protocol):
 
     def take(self, network: PreTrainedModel, version: int) -> None:
         """Makes the network's weights those that `load` brings."""
+        ...
+
+    def drop(self) -> None:
+        """Leaves nothing behind."""
         ...
 
     async def load(self, server: Server) -> None:
@@ -105,6 +109,10 @@ class NCCLTransport:
         """See `Transport.take`; nothing is copied, the weights must not move until they are loaded."""
         self._network = network
 
+    def drop(self) -> None:
+        """See `Transport.drop`."""
+        self._network = None
+
     async def load(self, server: Server) -> None:
         """See `Transport.load`."""
         await asyncio.to_thread(self._send)
@@ -150,8 +158,15 @@ async def _post(server: Server, route: str, body: object) -> bytes:
     try:
         return await server.ask(route, json.dumps(body).encode() if body is not None else b"{}")
     except openai.APIStatusError as error:
-        hint = ", a server in development mode (VLLM_SERVER_DEV_MODE=1, as `aipo serve` starts it)"
-        raise PolicyError(
-            f"{server.url}/{route}: got status {error.status_code} ({error.message[:300]}), allowed 200"
-            + (hint if error.status_code in (401, 404, 405) else "")
-        ) from error
+        raise await refusal(server, route, error) from error
+
+
+async def refusal(server: Server, route: str, error: openai.APIStatusError) -> Exception:
+    """What to raise where `server` answers with an error: nobody's fault if it is about to go away."""
+    if error.status_code >= 500 and not await server.healthy():
+        return openai.APIConnectionError(request=error.request)
+    hint = ", a server in development mode (VLLM_SERVER_DEV_MODE=1, as `aipo serve` starts it)"
+    return PolicyError(
+        f"{server.url}/{route}: got status {error.status_code} ({error.message[:300]}), allowed 200"
+        + (hint if error.status_code in (401, 404, 405) else "")
+    )

@@ -13,9 +13,12 @@ import orjson
 
 from aipo.errors import PolicyError
 from aipo.policies import Completion
+from aipo.policies.server import Server
 from aipo.policies.servers import ServerPool
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.wire import answer_of, request_body
+
+_STOPS = 4
 
 
 class VLLMPolicy:
@@ -70,6 +73,17 @@ class VLLMPolicy:
                 self._model, self._positions = str(card["id"]), int(card["max_model_len"])
         return self._model, self._positions
 
+    async def served_by(self, server: Server) -> tuple[str, int]:
+        """The same of one server, which need not be up.
+
+        Raises:
+            PolicyError: it serves another model than the others.
+            openai.APIError: it does not answer.
+        """
+        card = _card(await server.ask("v1/models"), self._model)
+        self._model, self._positions = str(card["id"]), int(card["max_model_len"])
+        return self._model, self._positions
+
     async def sample(
         self,
         token_ids: npt.NDArray[np.int32],
@@ -94,6 +108,8 @@ class VLLMPolicy:
                 f"request: got {len(token_ids)} context tokens and max_tokens={max_tokens}, allowed 1 to "
                 f"{positions - 1} and >= 1 (the server's --max-model-len is {positions})"
             )
+        if len(stop) > _STOPS:
+            raise PolicyError(f"stop strings: got {len(stop)}, allowed at most {_STOPS} (vLLM's limit)")
         version = self._version
         body = request_body(
             model,

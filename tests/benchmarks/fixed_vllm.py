@@ -78,5 +78,5 @@ def _serve(ports: Any, answer: Answer, latency: float) -> None:
     listener.bind(("127.0.0.1", 0))
     listener.listen(1024)
     ports.put(listener.getsockname()[1])
-    config = uvicorn.Config(app, log_level="critical", lifespan="off")
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_keep_alive=600)
     uvicorn.Server(config).run(sockets=[listener])

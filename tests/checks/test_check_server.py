@@ -12,7 +12,8 @@ from aipo.checks.exactness import check_served
 from aipo.checks.server import Served, Wanted, check_context, examine, flags, meet, scaled
 from aipo.config import load_config
 from aipo.loop import LOOP
-from aipo.policies.servers import Server, ServerPool
+from aipo.policies.server import Server
+from aipo.policies.servers import ServerPool
 
 TOKENIZER = chat_tokenizer()
 NETWORK = tiny_network(TOKENIZER)

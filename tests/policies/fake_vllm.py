@@ -92,11 +92,11 @@ class FakeVLLM:
         if fault == "invalid":
             return Response(body[:-9], media_type="application/json")
         if fault in ("half", "drop"):
-            return _Cut(body if fault == "half" else b"")
+            return Cut(body if fault == "half" else b"")
         return Response(body, media_type="application/json")
 
 
-class _Cut:
+class Cut:
     """Says that the body is longer than it is."""
 
     def __init__(self, body: bytes) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from served import Configure
 from transformers import AutoModelForCausalLM
 
-from aipo.policies.servers import Server
+from aipo.policies.server import Server
 from aipo.policies.transport import DiskTransport
 from aipo.run import RunFolder
 from aipo.store import TraceStore

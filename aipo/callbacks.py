@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from aipo.metrics import SUMMARY, check_declared
+from aipo.progress import Note
 from aipo.run import disk, write_text
 
 
@@ -76,3 +77,29 @@ class MetricsFile(TrainerCallback):
         clean = {k: v if isinstance(v, (int, float)) and math.isfinite(v) else None for k, v in logs.items()}
         with disk("writing metrics", self._path.parent), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": state.global_step, **clean}) + "\n")
+
+
+class Follow(TrainerCallback):
+    """Moves a progress bar, and shows a generation's rewards behind it.
+
+    Args:
+        steps, minibatches: generations, and optimiser steps of each.
+    """
+
+    _SHOWN = ("reward/solo", "reward/assisted", "reward/forbidden", "active_share")
+
+    def __init__(self, note: Note, steps: int, minibatches: int) -> None:
+        self._note, self._steps, self._minibatches = note, steps, minibatches
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        known = [name for name in self._SHOWN if name in (logs or {})]
+        if logs and known:
+            text = "  ".join(f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in known)
+            self._note(-(-state.global_step // self._minibatches), self._steps, text)

@@ -48,6 +48,11 @@ class Ranks:
     group: Any = field(default=None, repr=False)
 
     @property
+    def home(self) -> str | None:
+        """Where a network is loaded: what is sharded comes to its device piece by piece."""
+        return "cpu" if self.sharded else self.device
+
+    @property
     def leads(self) -> bool:
         """Is this rank 0?"""
         return self.rank == 0
@@ -179,16 +184,16 @@ class RankedSource:
 
     Args:
         source: rank 0's; nothing elsewhere (see `Ranks.lead`).
-        collect: called on every rank before rows are asked for.
+        gather: called on every rank before rows are asked for (see `aipo.whole`).
     """
 
     ranks: Ranks
     source: "RowSource"
-    collect: Callable[[], None] = lambda: None
+    gather: Callable[[], None] = lambda: None
     shared: bool = False
 
     def rows(self, step: int) -> "StepRows":
-        self.collect()
+        self.gather()
         return self.ranks.share(lambda: self.source.rows(step))
 
     def updated(self, version: int) -> None:

@@ -1,9 +1,8 @@
 """A snapshot: a network's weights as `from_pretrained` and a server read them, whatever they are trained as.
 
-Adapters are merged into the weights that they sit beside; what is spread over ranks is brought together.
+An adapter is merged into the weights that it sits beside.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +29,12 @@ def has_adapter(network: PreTrainedModel) -> bool:
 
 
 def snapshot(network: PreTrainedModel) -> dict[str, Tensor]:
-    """Weights by name, each tied one once. Nothing is copied that need not be.
-
-    Of a network whose weights are spread over ranks, every rank has to ask; rank 0 gets them, on the CPU, and
-    the others get nothing.
-    """
+    """Weights by name, each tied one once. Nothing is copied that need not be."""
     inner: Any = plain(network)
-    state = {name.removeprefix(_PREFIX): weight for name, weight in _whole(network).items()}
+    state = {name.removeprefix(_PREFIX): weight for name, weight in network.state_dict().items()}
     names = [name for name, _ in (*inner.named_parameters(), *inner.named_buffers()) if name in state]
     weights = {name.replace(".base_layer.", "."): state[name] for name in names if ".lora_" not in name}
-    if has_adapter(network) and state:
+    if has_adapter(network):
         for name, scale in _layers(inner).items():
             down, up = (state[f"{name}.lora_{part}.{_ADAPTER}.weight"].float() for part in "AB")
             own = weights[f"{name}.weight"]
@@ -48,28 +43,8 @@ def snapshot(network: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def save_snapshot(network: PreTrainedModel, folder: Path) -> None:
-    """A folder for `from_pretrained`; see `snapshot` for ranks, of which the first writes."""
-    weights = snapshot(network)
-    if weights:
-        plain(network).save_pretrained(folder, state_dict=weights)
-
-
-def _whole(network: PreTrainedModel) -> Mapping[str, Tensor]:
-    if not is_sharded(network):
-        return network.state_dict()
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    whole: Any = get_model_state_dict(
-        network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
-    return whole
-
-
-def is_sharded(network: PreTrainedModel) -> bool:
-    """Are its weights spread over ranks?"""
-    from torch.distributed.tensor import DTensor
-
-    return any(isinstance(parameter, DTensor) for parameter in network.parameters())
+    """Leaves a folder for `from_pretrained`."""
+    plain(network).save_pretrained(folder, state_dict=snapshot(network))
 
 
 def _layers(inner: PreTrainedModel) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
@@ -35,13 +35,15 @@ from aipo.scorers import check_scorers, scored_chats
 from aipo.store import TraceStore
 from aipo.task import Env
 from aipo.trace import Trace
+from aipo.whole import whole_of
 from aipo.workers import open_workers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, TrainerCallback
+    from transformers import PreTrainedModel
 
     from aipo.policies.tokenizer import HFTokenizer
     from aipo.source import LiveSource, RowSource
+    from aipo.whole import Whole
 
 
 def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Console) -> None:
@@ -54,15 +56,15 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
     folder, console = RunFolder(config.run.out), console if ranks.leads else Console(quiet=True)
     with ExitStack() as held:
         # Whatever is wrong with the configuration is said before the folder is taken and the policy is made.
-        graphs = ranks.lead(lambda: _checked(config, folder, resume=resume))
+        graphs = ranks.lead(lambda: _checked(config, folder, ranks, resume=resume))
         ranks.lead(lambda: _take(folder, held, resume=resume))
         progress = held.enter_context(bars(console))
         model = ranks.share(lambda: _begin(config, graphs, folder, progress, console, resume=resume))
-        network = adapted(config, build_network(config, model, device=ranks.device))
-        tokenizer = build_tokenizer(model)
+        network = adapted(config, build_network(config, model, device=ranks.home))
+        whole, tokenizer = whole_of(network, ranks), build_tokenizer(model)
         ranks.lead(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
         sampler = ranks.lead(
-            lambda: held.enter_context(open_sampler(config, network, tokenizer, folder.path))
+            lambda: held.enter_context(open_sampler(config, whole.network, tokenizer, folder.path))
         )
         engine = ranks.lead(lambda: _build(config, graphs, folder, sampler, model, held))
         train_policy(
@@ -74,6 +76,7 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
             stage(progress, "train"),
             resume=resume,
             ranks=ranks,
+            whole=whole,
         )
         if evaluate_after:
             note = stage(progress, "evaluate")
@@ -82,7 +85,16 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
     leave(ranks)
 
 
-def _checked(config: Config, folder: RunFolder, *, resume: bool) -> Graphs:
+def _checked(config: Config, folder: RunFolder, ranks: Ranks, *, resume: bool) -> Graphs:
+    if ranks.sharded and config.policy.engine == "local":
+        raise ConfigError(
+            "policy.engine: got local and weights that are sharded over processes, allowed vllm (no process has all "
+            "the weights that it would have to sample with), or data parallelism"
+        )
+    if ranks.sharded and config.policy.vllm.sync == "nccl":
+        raise ConfigError(
+            "policy.vllm.sync: got nccl and weights that are sharded over processes, allowed disk"
+        )
     if resume:
         same_run(RunFolder.open(folder.path), config)
     graphs = build_graphs(config)
@@ -154,21 +166,25 @@ def train_policy(
     *,
     resume: bool,
     ranks: Ranks = ALONE,
+    whole: "Whole | None" = None,
 ) -> None:
     """Trains `network` in place and saves it; the loop itself is TRL's.
 
     Args:
         make_source: where the rows come from, given where their traces are kept; for rank 0.
         ranks: the processes that train it together, each with a network of its own.
+        whole: the network as rank 0 has it; by default the one that is trained.
 
     Raises:
         TrainError: settings that contradict each other, or a loss that is not finite.
     """
+    from aipo.callbacks import Follow
     from aipo.lesson import LessonStore
     from aipo.snapshot import save_snapshot
     from aipo.trainer import AIPOTrainer
 
     train, method = config.train, config.method
+    whole = whole or whole_of(network, ranks)
     lessons = LessonStore(folder.lessons)
     store = TraceStore(folder.traces, decode=tokenizer.decode)
 
@@ -182,8 +198,8 @@ def train_policy(
         checkpoint = ranks.share(begin)
         trainer = AIPOTrainer(
             network,
-            train_arguments(config, folder.checkpoints, cpu=network.device.type == "cpu"),
-            RankedSource(ranks=ranks, source=ranks.lead(lambda: make_source(store))),
+            train_arguments(config, folder.checkpoints, cpu=(ranks.device or network.device.type) == "cpu"),
+            RankedSource(ranks=ranks, source=ranks.lead(lambda: make_source(store)), gather=whole.gather),
             loss_settings(config),
             tokenizer=tokenizer.inner,
             recompute=scored_again(config),
@@ -191,13 +207,14 @@ def train_policy(
             scale_by_active=method.scale_by_active,
             metrics_file=folder.metrics,
             on_lessons=lessons.publish if train.lessons else None,
-            callbacks=[_follow(note, train.steps, train.minibatches)],
+            callbacks=[Follow(note, train.steps, train.minibatches)],
             ranks=ranks,
         )
         settle()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with disk("saving the policy", folder.path):
-        ranks.lead(lambda: save_snapshot(network, folder.model))
+        whole.gather()
+        ranks.lead(lambda: save_snapshot(whole.network, folder.model))
         ranks.lead(lambda: tokenizer.inner.save_pretrained(folder.model))
 
 
@@ -235,22 +252,6 @@ def _live_source(
         agents=tuple(config.agents),
         on_trace=keep_and_watch,
     )
-
-
-def _follow(note: Note, steps: int, minibatches: int) -> "TrainerCallback":
-    from transformers import TrainerCallback
-
-    shown = ("reward/solo", "reward/assisted", "reward/forbidden", "active_share")
-
-    class Follow(TrainerCallback):
-        """Moves the progress bar and shows a generation's rewards."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            parts = [f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in shown if name in (logs or {})]
-            if parts:
-                note(-(-state.global_step // minibatches), steps, "  ".join(parts))
-
-    return Follow()
 
 
 def _record(config: Config, graphs: Graphs, folder: RunFolder, model: Path | str, console: Console) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -239,7 +240,8 @@ class AIPOTrainer(GRPOTrainer):
                 weights are those of the last step.
         """
         model: Any = self.model
-        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        norm: Any = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         by_rank = self.ranks.stack(
             torch.cat([self._own_sums.flatten(), self._own_drift.view(1), norm.view(1).to(self._own_sums)])
         )

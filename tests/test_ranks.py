@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 import torch
 from asgi import free_port
+from ranks.sharded import CASES as SHARDED
 from ranks.worker import CASES
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
+from aipo.config import load_config
 from aipo.errors import ConfigError, OtherRankError, TrainError
-from aipo.ranks import ALONE, join
+from aipo.ranks import ALONE, Ranks, join
 from aipo.store import TraceStore
+from aipo.train import train_run
 
 HERE = Path(__file__).parent / "ranks"
 
@@ -75,6 +79,62 @@ def test_rank_0_writes_down_what_every_rank_did_with_its_rows(trained: dict[int,
     for which, lesson in one["lessons"].items():
         for mine, theirs in zip(two["lessons"][which], lesson, strict=True):
             assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+# -- weights that are spread over the ranks -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """By number of ranks: what `ranks/sharded.py` left; one rank has whole weights."""
+    folders = {n: tmp_path_factory.mktemp(f"sharded-{n}") for n in (1, 2)}
+    for ranks, folder in folders.items():
+        done = launch(str(HERE / "sharded.py"), str(folder), ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_sharded_weights_are_trained_and_saved_as_whole_ones(sharded: dict[int, Path], case: str) -> None:
+    one, two = (sharded[n] / case for n in (1, 2))
+    lines = [
+        [json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (one, two)
+    ]
+    for a, b in zip(*lines, strict=True):
+        timeless = {k: v for k, v in a.items() if k != "step_time"}
+        assert {k: v for k, v in b.items() if k != "step_time"} == pytest.approx(timeless, rel=1e-4, abs=1e-5)
+    saved = [load_file(folder / "model" / "model.safetensors") for folder in (one, two)]
+    assert saved[0].keys() == saved[1].keys()
+    for name, weight in saved[0].items():
+        torch.testing.assert_close(saved[1][name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_rank_0_has_all_newest_weights_when_it_makes_rows(sharded: dict[int, Path], case: str) -> None:
+    """Their sums, before each generation and after the last."""
+    one, two = (torch.load(sharded[n] / case / "gathered.pt") for n in (1, 2))
+    assert len(set(one)) == 3
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], r"policy\.engine: got local and weights that are sharded over processes, allowed vllm"),
+        (
+            ["policy.engine=vllm", "policy.vllm.sync=nccl"],
+            r"policy\.vllm\.sync: got nccl and weights that are sharded",
+        ),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    monkeypatch.setattr("aipo.train.join", lambda *, cpu: Ranks(sharded=True))
+    config = load_config("aipo", [f"run.out={tmp_path / 'run'}", *words])
+    with pytest.raises(ConfigError, match=says):
+        train_run(config, resume=False, evaluate_after=False, console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()
 
 
 # -- aipo train ------------------------------------------------------------------------------------------
@@ -183,6 +243,4 @@ def test_one_process_waits_for_nobody() -> None:
 
 
 def test_other_ranks_leave_the_telling_to_rank_0() -> None:
-    from aipo.ranks import Ranks
-
     assert isinstance(Ranks(rank=1, size=2).alike(TrainError("everybody's")), OtherRankError)

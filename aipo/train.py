@@ -35,7 +35,7 @@ from aipo.scorers import check_scorers, scored_chats
 from aipo.store import TraceStore
 from aipo.task import Env
 from aipo.trace import Trace
-from aipo.whole import whole_of
+from aipo.whole import Whole, whole_of
 from aipo.workers import open_workers
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from aipo.policies.tokenizer import HFTokenizer
     from aipo.source import LiveSource, RowSource
-    from aipo.whole import Whole
 
 
 def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Console) -> None:
@@ -166,7 +165,7 @@ def train_policy(
     *,
     resume: bool,
     ranks: Ranks = ALONE,
-    whole: "Whole | None" = None,
+    whole: Whole | None = None,
 ) -> None:
     """Trains `network` in place and saves it; the loop itself is TRL's.
 

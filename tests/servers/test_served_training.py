@@ -1,4 +1,4 @@
-"""The whole method through two real servers: what the policy learned to do alone is what the demo's does."""
+"""The whole method through two real servers: what the policy learns to do alone is what the demo's does."""
 
 import io
 import json
@@ -7,19 +7,23 @@ from rich.console import Console
 from served import Agents, Configure
 
 from aipo.run import RunFolder
+from aipo.store import TraceStore
 from aipo.train import train_run
 
-DEMO = (0.84, 0.94)
-"""pass@1 alone on unknown facts: the demo's 95 % interval, over facts (README: 0.89, worst seed 0.88)."""
+DEMO = 0.89
+"""pass@1 alone on unknown facts: the demo's median over five seeds (tests/benchmarks/README.md: 0.875 to 0.916)."""
 
 
 def test_what_was_learned_through_servers_is_what_the_demo_learns(
     configure: Configure, agents: Agents
 ) -> None:
-    config = configure(agents=agents)
+    config = configure("evaluate.samples=8", agents=agents)
     train_run(config, resume=False, evaluate_after=True, console=Console(file=io.StringIO()))
     folder = RunFolder(config.run.out)
     solo = json.loads(folder.evaluation("after").read_text())["heldout"]["solo"]
-    print(solo)
-    low, high = solo["interval"]["1"] if "interval" in solo else (0, 1)
-    assert low <= DEMO[1] and high >= DEMO[0]
+    low, high = solo["interval"]["1"]
+    assert low <= DEMO <= high or solo["pass_at"]["1"] >= DEMO
+    metrics = folder.read_metrics()
+    assert max(line["drift/mean"] for line in metrics if "drift/mean" in line) < 1e-4
+    assert not any(trace.failed for trace in TraceStore(folder.traces).read())
+    assert agents.faults.seen["knowledge"] > 1000

@@ -1,5 +1,6 @@
 """Going on with a run: with the settings that it began with, from its last checkpoint."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,19 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def last_checkpoint(folder: RunFolder) -> Path | None:
-    """The newest checkpoint; None when the run stopped before its first one, and begins anew."""
-    from transformers.trainer_utils import get_last_checkpoint
+    """The newest whole checkpoint; None when the run stopped before its first one, and begins anew."""
+    found = folder.checkpoints.glob("checkpoint-*") if folder.checkpoints.is_dir() else ()
+    # The state is written last: a run that was killed while it wrote a checkpoint left one without.
+    whole = [path for path in found if _readable(path / "trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
-    last = get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
-    return Path(last) if last else None
+
+def _readable(file: Path) -> bool:
+    """Is it there, and whole?"""
+    try:
+        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def generation_of(checkpoint: Path | None, minibatches: int) -> int:

@@ -24,6 +24,9 @@ def serving(app: Any, port: int = 0) -> Iterator[str]:
     listener.bind(("127.0.0.1", port))
     listener.listen(1024)
     config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=0)
+    # Here, not in the thread: what is imported there races with what the test imports.
+    config.load()
+    config.get_loop_factory()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

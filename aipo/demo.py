@@ -25,6 +25,8 @@ from aipo.models import build_model
 from aipo.progress import Note, bars, stage
 from aipo.run import RunFolder, taken, write_json, writing
 
+MINIATURE = "envs.miniature:Miniature"
+
 
 def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> dict[str, Any]:
     """Runs the demo into `out` and returns what summary.json holds.
@@ -35,8 +37,9 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
         TrainError: an arm failed; with the end of what it printed.
     """
     # An arm's name is its folder's name, too.
-    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(presets()):
-        raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(presets())}, each once")
+    known = [name for name in presets() if load_config(name).env.name == MINIATURE]
+    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(known):
+        raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(known)}, each once")
     with writing("demo --out", out):
         if taken(out):
             raise RunError(f"demo --out: got {out}, which is not empty, allowed a new folder")

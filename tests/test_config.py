@@ -43,7 +43,7 @@ def test_an_agent_is_one_line() -> None:
         ("agents.verify.bugdet=2", "did you mean 'agents.verify.budget'?"),
         (
             "method.coefficient=sum",
-            "method.coefficient: Input should be 'mask', 'pi', 'floor' or 'constant', got 'sum'",
+            "method.coefficient: Input should be 'mask', 'pi', 'floor', 'constant' or 'ratio', got 'sum'",
         ),
         ("method.correction=mask", "correction_cap: got none, allowed > 1 where correction is mask"),
         (

@@ -178,18 +178,25 @@ def test_a_server_that_was_away_serves_workers_only_with_its_weights(house: Hous
     async def restore(url: str) -> None:
         await asyncio.sleep(1.0)  # time for a worker that does not wait
         restored.append(len(new.asked))
-        await policy_of(house.here).pool.server(url).ask("load", b"{}")
+        await pool.server(url).ask("load", b"{}")
+
+    async def missed() -> None:
+        while pool.server(house.url).up:
+            await asyncio.sleep(0.02)
 
     def restart() -> None:
         until(lambda: len(old.asked) > 12)
+        house.stack.close()
+        LOOP.run(missed())  # a real one takes longer to load its model than anyone to see that it is gone
         house.serve(new)
 
-    policy_of(house.here).pool.restore = restore
+    pool = policy_of(house.here).pool
+    pool.restore = restore
     thread = threading.Thread(target=restart)
     thread.start()
     traces = house.there.run_sync(specs(house.here, 6), lambda trace: None)
     thread.join()
-    policy_of(house.here).pool.restore = None
+    pool.restore = None
     assert restored and set(restored[:1]) == {0}
     assert new.early == 0 and new.asked
     assert len(traces) == 48 and not any(trace.failed for trace in traces)

@@ -1,6 +1,7 @@
 """Going on with a run: with the settings that it began with, from its last checkpoint."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from aipo.config import Config, load_config
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
 
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _MAY_CHANGE = (
     "run.out",
     "run.threads",
@@ -53,10 +55,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def last_checkpoint(folder: RunFolder) -> Path | None:
     """The newest whole checkpoint; None when the run stopped before its first one, and begins anew."""
-    found = folder.checkpoints.glob("checkpoint-*") if folder.checkpoints.is_dir() else ()
+    whole = whole_checkpoints(folder)
+    return whole[max(whole)] if whole else None
+
+
+def whole_checkpoints(folder: RunFolder) -> dict[int, Path]:
+    """Optimiser steps to checkpoints that were written to their end."""
+    named = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.checkpoints.glob("checkpoint-*")]
     # The state is written last: a run that was killed while it wrote a checkpoint left one without.
-    whole = [path for path in found if _readable(path / "trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return {int(m[1]): path for m, path in named if m and _readable(path / "trainer_state.json")}
 
 
 def _readable(file: Path) -> bool:

@@ -25,11 +25,13 @@ class Sampler(NamedTuple):
         policy: what samples.
         advance: says that the network's weights are now those after so many optimiser steps.
         refresh: to be called before rollouts; afterwards what samples has the network's weights.
+        check: to be called after rollouts; raises what kept weights from a server that came back meanwhile.
     """
 
     policy: Policy
     advance: Callable[[int], None]
     refresh: Callable[[], None]
+    check: Callable[[], None]
 
 
 @contextmanager
@@ -49,7 +51,7 @@ def open_sampler(
         from aipo.policies.local import LocalPolicy
 
         policy = LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
-        yield Sampler(policy, policy.advance, lambda: None)
+        yield Sampler(policy, policy.advance, refresh=lambda: None, check=lambda: None)
         return
     from aipo.policies.push import Pusher
 
@@ -61,7 +63,7 @@ def open_sampler(
     transport = _transport(config, folder)
     pusher = Pusher(served, network, transport, tolerance=config.policy.vllm.tolerance)
     try:
-        yield Sampler(served, pusher.advance, pusher.refresh)
+        yield Sampler(served, pusher.advance, pusher.refresh, served.pool.check)
     finally:
         LOOP.run(served.aclose())
         transport.drop()

@@ -24,7 +24,7 @@ from aipo.exam import evaluate_with, table
 from aipo.loop import LOOP
 from aipo.method import credit_of, loss_settings, scored_again, train_arguments
 from aipo.models import adapted, build_model, build_network, build_tokenizer
-from aipo.plan import PLANS, draw_tasks
+from aipo.plan import PLANS, RolloutSpec, draw_tasks
 from aipo.progress import Note, bars, stage
 from aipo.ranks import ALONE, RankedSource, Ranks, join, leave
 from aipo.resume import generation_of, last_checkpoint, same_run, where_from
@@ -228,6 +228,11 @@ def _live_source(
         store.append(trace)
         watch(trace)
 
+    def run(specs: list[RolloutSpec], on_trace: Callable[[Trace], None]) -> list[Trace]:
+        traces = engine.run_sync(specs, on_trace)
+        sampler.check()  # or the step would learn from the few rollouts that were over by then
+        return traces
+
     method, train, seed = config.method, config.train, config.run.seed
     draw = partial(draw_tasks, engine.env, config.env.mixture, train.tasks_per_step, seed=seed)
     plan = partial(
@@ -240,7 +245,7 @@ def _live_source(
     return LiveSource(
         draw=lambda step: draw(step=step),
         plan=lambda tasks, step: plan(tasks, step=step),
-        run=engine.run_sync,
+        run=run,
         credit=credit_of(config),
         keep=store.seal,
         advance=sampler.advance,

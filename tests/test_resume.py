@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from aipo.replays.weights import Choice, Weights
 from aipo.resume import generation_of, last_checkpoint
 from aipo.run import RunFolder
 
@@ -30,3 +31,8 @@ def test_one_that_was_being_written_when_the_run_was_killed_is_none(tmp_path: Pa
     assert last_checkpoint(run) is None
     whole = checkpoint(run, 2, '{"global_step": 2}')
     assert last_checkpoint(run) == whole
+    # Nor is it looked through by a replay of a younger generation.
+    choice = Choice(run=run, name="nearest", updates=1, start=Weights("folder", 0))
+    assert choice.at(5) == Weights(str(whole), 2)
+    assert choice.at(1) == Weights("folder", 0)
+    assert choice.own() == [0, 2]

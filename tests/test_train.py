@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from aipo.config import Config, dump, load_config
-from aipo.errors import ConfigError, LimitError, TrainError
+from aipo.errors import ConfigError, LimitError, PolicyError, TrainError
 from aipo.lesson import LessonStore, positions
 from aipo.method import scored_again
 from aipo.replays.relearn import replay_loss
 from aipo.replays.rerun import Source, check_traces
 from aipo.run import RunFolder
+from aipo.sampler import Sampler, open_sampler
 from aipo.spending import Spending
 from aipo.stepfiles import StepFiles
 from aipo.store import TraceStore
@@ -72,6 +75,31 @@ def test_a_run_in_which_everything_fails_says_why_and_can_go_on(tmp_path: Path) 
     kept = list(TraceStore(RunFolder(out).traces).read())
     assert len(kept) == 8
     assert all(trace.failed and trace.reward is None for trace in kept)
+
+
+def test_rollouts_that_a_broken_server_cut_short_are_kept_and_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server came back in the second generation, and could not be given the weights."""
+    looked: list[int] = []
+
+    def check() -> None:
+        looked.append(len(list(TraceStore(RunFolder(out).traces).read())))
+        if len(looked) == 2:
+            raise PolicyError("weights of http://there: got other log-probs")
+
+    @contextmanager
+    def open_checked(*given: Any) -> Generator[Sampler]:
+        with open_sampler(*given) as sampler:
+            yield sampler._replace(check=check)
+
+    out = tmp_path / "run"
+    monkeypatch.setattr("aipo.train.open_sampler", open_checked)
+    with pytest.raises(PolicyError, match="http://there"):
+        train(small(out))
+    assert looked == [8, 16]
+    assert len(list(TraceStore(RunFolder(out).traces).read())) == 16
+    assert [row["step"] for row in RunFolder(out).read_metrics()] == [1]
 
 
 def counting(seed: int = 0) -> BaseChatModel:

@@ -124,6 +124,7 @@ class VLLMPolicy:
             await self.pool.ask("v1/completions", body, session=session),
             token_ids=token_ids,
             max_tokens=room,
+            forbidden_ids=forbidden_ids,
             vocabulary=self.vocabulary,
             where="the policy's server",
         )

@@ -63,7 +63,13 @@ def request_body(
 
 
 def answer_of(
-    body: bytes, *, token_ids: npt.NDArray[np.int32], max_tokens: int, vocabulary: int, where: str
+    body: bytes,
+    *,
+    token_ids: npt.NDArray[np.int32],
+    max_tokens: int,
+    forbidden_ids: tuple[int, ...] = (),
+    vocabulary: int,
+    where: str,
 ) -> Answer:
     """Reads an answer, and refuses one that could not be trained on.
 
@@ -72,8 +78,8 @@ def answer_of(
         vocabulary: ids are below it.
 
     Raises:
-        PolicyError: not such JSON, another context, no or too many tokens, ids out of the vocabulary, or not
-            one finite log-probability for each.
+        PolicyError: not such JSON, another context, no or too many tokens, ids that are forbidden or out of
+            the vocabulary, or not one finite log-probability for each.
     """
     try:
         raw = orjson.loads(body)
@@ -97,6 +103,9 @@ def answer_of(
     strange = ids[(ids < 0) | (ids >= vocabulary)]
     if strange.size:
         raise PolicyError(f"token ids from {where}: got {strange[0]}, allowed 0 to {vocabulary - 1}")
+    banned = ids[np.isin(ids, forbidden_ids)]
+    if banned.size:
+        raise PolicyError(f"token ids from {where}: got {banned[0]}, which is forbidden; allowed any other")
     if logprobs.shape != ids.shape or not np.isfinite(logprobs).all():
         bad = "not finite ones" if logprobs.shape == ids.shape else f"{len(logprobs)}"
         raise PolicyError(

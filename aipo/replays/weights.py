@@ -1,6 +1,5 @@
 """Which weights a replay looks through: those of a checkpoint, the trained ones, or those of the start."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +10,13 @@ from aipo.errors import RunError, TraceError, one_of
 from aipo.models import adapted, build_local, build_network, build_tokenizer
 from aipo.recordings import Recordings
 from aipo.replays.new_run import manifest_of
+from aipo.resume import whole_checkpoints
 from aipo.run import RunFolder
 
 if TYPE_CHECKING:
     from aipo.policies.local import LocalPolicy
 
 NEAREST = "nearest"
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,8 @@ class Choice:
         return [version // self.updates for version in versions if version % self.updates == 0]
 
     def _known(self) -> list[Weights]:
-        found = [
-            (_CHECKPOINT.fullmatch(path.name), path) for path in self.run.checkpoints.glob("checkpoint-*")
-        ]
-        return [self.start, *(Weights(str(path), int(match[1])) for match, path in found if match)]
+        whole = whole_checkpoints(self.run)
+        return [self.start, *(Weights(str(path), version) for version, path in whole.items())]
 
     def _named(self) -> Weights:
         if self.name == "start":

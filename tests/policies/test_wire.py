@@ -72,6 +72,13 @@ def test_what_is_forbidden_has_the_lowest_bias() -> None:
     assert body(forbidden_ids=(3, 5))["logit_bias"] == {"3": -100.0, "5": -100.0}
 
 
+def test_an_id_that_was_forbidden_and_came_all_the_same_is_refused() -> None:
+    ours = {"token_ids": CONTEXT, "max_tokens": 5, "vocabulary": 10, "where": "there"}
+    assert answer_of(answer(), forbidden_ids=(3, 6), **ours).token_ids.tolist() == [4, 5]
+    with pytest.raises(PolicyError, match="got 5, which is forbidden"):
+        answer_of(answer(), forbidden_ids=(3, 5), **ours)
+
+
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=50))
 def test_ids_arrive_as_they_were_sent(ids: list[int]) -> None:
     # A view with a stride, as a slice of a larger context is.

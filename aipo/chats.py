@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from inspect import isclass, signature
 from typing import Any
 
@@ -14,7 +15,8 @@ from aipo.loop import LOOP
 from aipo.sections import AgentConfig
 from aipo.spending import Prices
 
-_SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
+_SECRET = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^/@\s]+@")
 
 
 def build_chat(
@@ -45,7 +47,7 @@ def build_chat(
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
     # Options are written to the run folder and to every trace.
-    if open_secrets := sorted(filter(_SECRET.search, config.options)):
+    if open_secrets := sorted(_open_secrets(config.options)):
         raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
@@ -54,6 +56,15 @@ def build_chat(
     model = call(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
     return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))
+
+
+def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of what looks like a secret, however deep."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{inner}" for inner in _open_secrets(value))
+        elif _SECRET.search(key) or (isinstance(value, str) and _LOGIN.search(value)):
+            yield key
 
 
 def _connections(loaded: Loaded, config: AgentConfig) -> dict[str, Any]:

@@ -64,6 +64,12 @@ class Config(Section):
             raise ValueError(
                 f"rollout.workers: got {workers}, allowed at most policy.vllm.requests={requests}, which they share"
             )
+        frozen = [name for name, agent in self.agents.items() if agent.model == "aipo.frozen:frozen"]
+        if workers > 1 and frozen:
+            raise ValueError(
+                f"rollout.workers: got {workers} and agents {frozen} of aipo.frozen:frozen, which each worker would load "
+                "for itself, allowed 1, or an agent that is served (`aipo serve` with the first weights)"
+            )
         return self
 
 
@@ -109,13 +115,20 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"configuration: got {name!r}, allowed a YAML file or one of {presets()}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        raw = _apart(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except yaml.YAMLError as error:
         raise ConfigError(f"configuration {path}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"configuration {path}: got {type(raw).__name__}, allowed keys and values")
     base = raw.pop("extends", None)
     return _merge(_read(base, (*seen, name)), raw) if base is not None else raw
+
+
+def _apart(value: Any) -> Any:
+    """What YAML's anchors share, each with a copy of its own: an override of one agent is not for the others."""
+    if isinstance(value, dict):
+        return {key: _apart(inner) for key, inner in value.items()}
+    return [_apart(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

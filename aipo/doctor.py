@@ -24,6 +24,7 @@ from aipo.plan import RolloutSpec, draw_tasks
 from aipo.policies import Sampling
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.rollout import RolloutEngine
+from aipo.sampler import tolerance_at
 from aipo.task import Env
 from aipo.text import visible
 from aipo.trace import Mode, Role
@@ -227,7 +228,7 @@ def _of_weights(there: "Mapping[Server, Served]", wanted: "Wanted", model: Path 
     if isinstance(network, Check):
         yield network
         return
-    tolerance = wanted.config.policy.vllm.tolerance
+    tolerance = tolerance_at(wanted.config)
     for server, served in there.items():
         probe = check_served(server, served, network, wanted.tokenizer, tolerance)
         yield attempt("exactness", lambda probe=probe: LOOP.run(probe))

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,19 @@ _MAY_CHANGE = (
     "rollout.spending_limit",
     "rollout.outage_limit",
     "rollout.concurrency",
-    "policy.vllm.",
+    "rollout.deadline",
     "rollout.workers",
+    "policy.vllm.*",
+    "agents.*.options.base_url",
+    "agents.*.secrets*",
+    "agents.*.prices*",
+    "agents.*.timeout",
+    "agents.*.deadline",
+    "agents.*.attempts",
     "method.max_drift",
-    "evaluate.",
+    "evaluate.*",
 )
-"""Settings that a resumed run may change: none of them changes what is learned."""
+"""Settings that a resumed run may change: none of them changes what is learned, unless something fails."""
 
 
 def same_run(folder: RunFolder, config: Config) -> None:
@@ -36,13 +44,17 @@ def same_run(folder: RunFolder, config: Config) -> None:
     """
     before, now = (_flat(c.model_dump(mode="json")) for c in (load_config(str(folder.config)), config))
     keys = sorted(before.keys() | now.keys())
-    changed = [k for k in keys if not k.startswith(_MAY_CHANGE) and before.get(k) != now.get(k)]
+    changed = [k for k in keys if not _may_change(k) and before.get(k) != now.get(k)]
     if changed:
         differences = "; ".join(f"{k}: {now.get(k)!r}, was {before.get(k)!r}" for k in changed)
         raise ConfigError(
             f"--resume with other settings: got {differences}, allowed those of {folder.config} "
             f"(--config {folder.config} takes them all)"
         )
+
+
+def _may_change(key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in _MAY_CHANGE)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

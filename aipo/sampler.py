@@ -61,7 +61,7 @@ def open_sampler(
     if config.policy.vllm.folder is None:
         shutil.rmtree(folder, ignore_errors=True)  # a run that was killed left them
     transport = _transport(config, folder)
-    pusher = Pusher(served, network, transport, tolerance=config.policy.vllm.tolerance)
+    pusher = Pusher(served, network, transport, tolerance=tolerance_at(config))
     try:
         yield Sampler(served, pusher.advance, pusher.refresh, served.pool.check)
     finally:
@@ -69,6 +69,16 @@ def open_sampler(
         transport.drop()
         if config.policy.vllm.folder is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def tolerance_at(config: Config) -> float:
+    """Nats by which log-probs of trainer and servers may differ on average: the given number, or what their types
+    of numbers allow."""
+    from aipo.policies.push import tolerance_of
+
+    policy = config.policy
+    given, kinds = policy.vllm.tolerance, (policy.dtype, policy.vllm.serve.dtype)
+    return tolerance_of(*kinds) if given is None else given
 
 
 def _transport(config: Config, folder: Path) -> "Transport":

@@ -189,11 +189,11 @@ def _scorer(name: str, config: Config, chat: ChatModel) -> Scorer:
             f"aipo.frozen:frozen or langchain_openai:ChatOpenAI of a vLLM server, {WHY}"
         )
     extra = dict(model.extra_body or {})
-    plain = model.temperature == 1 and model.top_p == 1 and all(extra.get(k) == v for k, v in PLAIN.items())
-    if not plain:
+    if not _plain(model, extra):
         raise ConfigError(
             f"agents.{name}.options: got {dict(config.agents[name].options)}, allowed temperature: 1, top_p: 1 and "
-            f"extra_body: {dict(PLAIN)}, the distribution that its server tells log-probs of, {WHY}"
+            f"extra_body: {dict(PLAIN)} (and chat_template_kwargs), without penalties, biases, constraints or "
+            f"model_kwargs: the distribution that its server tells log-probs of, {WHY}"
         )
     return ServedScorer(
         model.root_async_client,
@@ -202,3 +202,11 @@ def _scorer(name: str, config: Config, chat: ChatModel) -> Scorer:
         timeout=config.agents[name].timeout,
         attempts=config.agents[name].attempts,
     )
+
+
+def _plain(model: Any, extra: Mapping[str, Any]) -> bool:
+    """Does a chat model sample from what the network says, and nothing else?"""
+    bent = (model.frequency_penalty, model.presence_penalty, model.logit_bias, model.model_kwargs)
+    unknown = extra.keys() - PLAIN.keys() - {"chat_template_kwargs"}
+    stated = all(extra.get(key) == value for key, value in PLAIN.items())
+    return model.temperature == 1 and model.top_p == 1 and stated and not any(bent) and not unknown

@@ -61,7 +61,7 @@ class VLLMConfig(Section):
     )
     tolerance: Positive | None = Field(
         None,
-        description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 for float32, else 0.1",
+        description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 if all is float32, else 0.1",
     )
     serve: ServeConfig = ServeConfig()  # pyright: ignore[reportCallIssue]
 

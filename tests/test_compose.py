@@ -140,6 +140,21 @@ def test_what_cannot_be_built_is_refused_by_name(override: str, error: type[Exce
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ("{default_headers: {Authorization: 'Bearer s3cret'}}", "default_headers.Authorization"),
+        ("{extra_body: {inner: {api_key: s3cret}}}", "extra_body.inner.api_key"),
+        ("{base_url: 'https://me:s3cret@somewhere/v1'}", "base_url"),
+    ],
+)
+def test_secrets_are_found_however_deep(options: str, where: str) -> None:
+    config = load_config("aipo", [f"agents.verify.options={options}"])
+    with pytest.raises(ConfigError, match=rf"got \['{where}'\] in the open") as caught:
+        build_graphs(config)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_KEY", "s3cret")
     config = load_config(

@@ -78,6 +78,12 @@ def test_a_file_extends_a_preset(tmp_path) -> None:
     assert config.method.assist_share == 0.0
 
 
+def test_what_anchors_share_is_overridden_for_one_alone() -> None:
+    config = load_config("qwen2.5-7b-8gpu", ["agents.verify.options.temperature=0.1"])
+    temperatures = {name: agent.options["temperature"] for name, agent in config.agents.items()}
+    assert temperatures == {"verify": 0.1, "knowledge": 0.7, "reasoning": 0.7}
+
+
 def test_a_circle_of_files_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
@@ -144,6 +150,10 @@ def test_choices_are_those_that_the_code_has() -> None:
         (
             ["rollout.forbid_tags=['<x:{y}>']"],
             "forbid_tags: got '<x:{y}>', allowed no other field than {agent}",
+        ),
+        (
+            ["policy.engine=vllm", "rollout.workers=2", "agents.verify.model=aipo.frozen:frozen"],
+            "rollout.workers: got 2 and agents ['verify'] of aipo.frozen:frozen",
         ),
     ],
 )

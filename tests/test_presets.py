@@ -100,6 +100,14 @@ def test_commands_of_the_recipe_belong_to_the_preset(name: str) -> None:
     assert (settings["dtype"], settings["context"]) == ("bfloat16", config.policy.vllm.serve.context)
 
 
+def test_the_readme_shows_the_commands_of_a_preset() -> None:
+    recipe_ = {line.removeprefix("#").strip() for line in recipe("qwen2.5-7b-1gpu").splitlines()}
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    block = readme.partition("## Train a real model")[2].split("```")[1].strip().splitlines()
+    assert len(block) == 5
+    assert set(block) <= recipe_
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_tags_are_several_ids_and_nothing_needs_them_as_one(name: str) -> None:
     config = load_config(name)

@@ -1,10 +1,39 @@
 """Which checkpoint a run goes on from."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
+
+from aipo.config import dump, load_config
+from aipo.errors import ConfigError
 from aipo.replays.weights import Choice, Weights
-from aipo.resume import generation_of, last_checkpoint
+from aipo.resume import generation_of, last_checkpoint, same_run
 from aipo.run import RunFolder
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("agents.verify.options.base_url=http://there/v1", None),
+        ("agents.verify.timeout=90", None),
+        ("agents.verify.secrets={api_key: OTHER}", None),
+        ("agents.verify.prices={input: 1, output: 2}", None),
+        ("policy.vllm.servers=[http://there]", None),
+        ("evaluate.samples=16", None),
+        ("agents.verify.options.error_rate=0.5", r"agents\.verify\.options\.error_rate: 0\.5, was None"),
+        ("agents.verify.budget=1", r"agents\.verify\.budget: 1, was 3"),
+        ("rollout.max_tokens=64", r"rollout\.max_tokens: 64, was 128"),
+    ],
+)
+def test_what_may_change_is_where_things_are_and_how_long_they_may_take(
+    tmp_path: Path, change: str, says: str | None
+) -> None:
+    run = RunFolder(tmp_path)
+    here = "agents.verify.options={base_url: http://here/v1}"
+    run.config.write_text(dump(load_config("aipo", [here])))
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        same_run(run, load_config("aipo", [here, change]))
 
 
 def checkpoint(run: RunFolder, step: int, state: str | None) -> Path:

@@ -202,6 +202,12 @@ def test_another_kind_of_server_is_refused(vllm: VLLM) -> None:
         {"top_p": 0.9},
         {"extra_body": None},
         {"extra_body": {**PLAIN, "top_k": 20}},
+        {"extra_body": {**PLAIN, "structured_outputs": {"regex": "[0-9]+"}}},
+        {"extra_body": {**PLAIN, "presence_penalty": 1.0}},
+        {"frequency_penalty": 1.5},
+        {"presence_penalty": 1.0},
+        {"logit_bias": {5: 100}},
+        {"model_kwargs": {"best_of": 2}},
     ],
 )
 def test_sampling_from_another_distribution_is_refused(vllm: VLLM, options: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from aipo.checks import Check
 from aipo.checks.server import Served
 from aipo.loop import LOOP
 from aipo.policies.probe import difference, score
-from aipo.policies.push import COARSE, TOLERANCES
+from aipo.policies.push import tolerance_of
 from aipo.policies.server import Server
 from aipo.policies.tokenizer import HFTokenizer
 
@@ -25,11 +25,10 @@ async def check_served(
     served: Served,
     network: "PreTrainedModel",
     tokenizer: HFTokenizer,
-    tolerance: float | None,
+    allowed: float,
 ) -> Check:
     """The probe that also follows every push, with the weights that the server has now."""
     gap = await difference(server, served.model, served.positions, network, tokenizer)
-    allowed = tolerance_of(network, tolerance)
     found = (
         f"differ by {gap.mean:.1e} on average, {gap.largest:.1e} at most (allowed on average: {allowed:g})"
     )
@@ -50,13 +49,8 @@ def check_local(policy: "LocalPolicy", network: "PreTrainedModel", prompt: "npt.
 
     done = LOOP.run(policy.sample(prompt, max_tokens=_TOKENS))
     gap = float(np.abs(score(network, prompt, done.token_ids) - done.logprobs).mean())
-    allowed = tolerance_of(network, None)
+    allowed = tolerance_of(str(network.dtype))
     found = f"log-probs while sampling and training differ by {gap:.1e} on average (allowed: {allowed:g})"
     if gap <= allowed:
         return Check("ok", "exactness", found)
     return Check("fail", "exactness", found, "policy.engine=vllm, or another type of weights (policy.dtype)")
-
-
-def tolerance_of(network: "PreTrainedModel", given: float | None) -> float:
-    """The largest mean difference that is taken for the same weights."""
-    return given if given is not None else TOLERANCES.get(str(network.dtype).removeprefix("torch."), COARSE)

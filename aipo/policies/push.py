@@ -18,8 +18,7 @@ from aipo.policies.server import Server
 from aipo.policies.transport import Transport, refusal
 from aipo.policies.vllm import VLLMPolicy
 
-TOLERANCES = {"float32": 1e-3}
-COARSE = 0.1
+_FINE, _COARSE = 1e-3, 0.1  # nats
 
 
 class Pusher:
@@ -28,7 +27,7 @@ class Pusher:
     Args:
         network: the trainer's; it must not move during `refresh` and while rollouts run.
         transport: how weights travel.
-        tolerance: largest mean |Δ log-prob| (nats) of a probe; None = by the type of the weights.
+        tolerance: largest mean |Δ log-prob| (nats) of a probe; None = as the trainer's type of weights has it.
     """
 
     def __init__(
@@ -39,9 +38,8 @@ class Pusher:
         *,
         tolerance: float | None = None,
     ) -> None:
-        kind = str(network.dtype).removeprefix("torch.")
         self._policy, self._network, self._transport = policy, network, transport
-        self._tolerance = TOLERANCES.get(kind, COARSE) if tolerance is None else tolerance
+        self._tolerance = tolerance_of(str(network.dtype)) if tolerance is None else tolerance
         self._wanted = 0
         self._pushed: int | None = None
         self._taken = 0
@@ -123,3 +121,9 @@ class Pusher:
                 "a server without --logprobs-mode processed_logprobs; other types of numbers (--dtype, "
                 "policy.dtype); quantisation. `aipo doctor` checks these."
             )
+
+
+def tolerance_of(*types: str | None) -> float:
+    """The largest mean |Δ log-prob| (nats) that is taken for the same weights, where these types of numbers meet."""
+    fine = all(kind is None or kind.removeprefix("torch.") == "float32" for kind in types)
+    return _FINE if fine else _COARSE

@@ -22,7 +22,7 @@ Restore = Callable[[str], Awaitable[None]]
 
 _SESSIONS = 1 << 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
-_BEAT = 15.0  # seconds between two looks at a server that has something in hand
+_BEAT = 15.0  # seconds between two looks at a server that is up
 _LOSSES = 3  # servers that one request may have been at when they were lost
 
 
@@ -235,10 +235,11 @@ class ServerPool:
             server.in_flight -= 1
 
     async def _look_after(self, server: Server) -> None:
-        """While `server` has something in hand: is it still there? One that hangs closes no connection."""
-        while server.up and server.in_flight:
+        """Is `server` still there? One that hangs closes no connection, and one that restarts while nobody asks it
+        would go on with the weights that it started with."""
+        while server.up:
             await asyncio.sleep(_BEAT)
-            if server.up and server.in_flight and not await server.healthy():
+            if server.up and not await server.healthy():
                 self.take_out(server)
 
     async def _server_of(self, session: int, failed: Collection[Server] = ()) -> Server:

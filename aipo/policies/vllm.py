@@ -5,6 +5,7 @@ distribution which was sampled from (`aipo serve` starts one). Entropies are not
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from aipo.policies import Completion
 from aipo.policies.server import Server
 from aipo.policies.servers import ServerPool
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.policies.wire import answer_of, request_body
+from aipo.policies.wire import AbortedError, answer_of, request_body
 
 _STOPS = 4
+_WAITS = (0.5, 2.0, 8.0)  # seconds; after an answer that was given up
 
 
 class VLLMPolicy:
@@ -120,14 +122,22 @@ class VLLMPolicy:
             forbidden_ids=forbidden_ids,
             seed=seed if self._seeded else None,
         )
-        answer = answer_of(
-            await self.pool.ask("v1/completions", body, session=session),
+        read = partial(
+            answer_of,
             token_ids=token_ids,
             max_tokens=room,
             forbidden_ids=forbidden_ids,
             vocabulary=self.vocabulary,
             where="the policy's server",
         )
+        for wait in _WAITS:
+            try:
+                answer = read(await self.pool.ask("v1/completions", body, session=session))
+                break
+            except AbortedError:  # by the next attempt it is gone, and known to be
+                await asyncio.sleep(wait)
+        else:
+            answer = read(await self.pool.ask("v1/completions", body, session=session))
         return Completion(
             token_ids=answer.token_ids,
             logprobs=answer.logprobs,

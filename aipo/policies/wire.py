@@ -24,6 +24,10 @@ class Answer(NamedTuple):
     finish: Literal["stop", "eos", "length"]
 
 
+class AbortedError(PolicyError):
+    """The server gave the request up half-way, as one does that is told to stop."""
+
+
 def request_body(
     model: str,
     token_ids: npt.NDArray[np.int32],
@@ -78,6 +82,7 @@ def answer_of(
         vocabulary: ids are below it.
 
     Raises:
+        AbortedError: the server gave it up.
         PolicyError: not such JSON, another context, no or too many tokens, ids that are forbidden or out of
             the vocabulary, or not one finite log-probability for each.
     """
@@ -94,6 +99,8 @@ def answer_of(
             f"answer of {where}: got {body[:200]!r} ({type(error).__name__}: {error}), allowed a completion with "
             "token ids and log-probs (vLLM 0.22 or newer, return_token_ids)"
         ) from error
+    if reason == "abort":
+        raise AbortedError(f"answer of {where}: got one that was given up, allowed a whole one")
     if echoed is not None and not np.array_equal(echoed, token_ids):
         raise PolicyError(
             f"context that {where} saw: got {len(echoed)} ids, allowed the {len(token_ids)} that were sent"

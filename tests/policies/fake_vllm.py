@@ -23,7 +23,7 @@ class FakeVLLM:
     """State of one server.
 
     `faults` holds what happens to the next completions, one each: a status, `hang`, `half` (the connection
-    closes within the body), `invalid` (no JSON), `drop` (it closes before the headers) or None (it answers).
+    closes within the body), `invalid` (no JSON), `abort` (it gives the request up), `drop` (it closes before the headers) or None (it answers).
     """
 
     name: str = "fake"
@@ -88,6 +88,14 @@ class FakeVLLM:
         if isinstance(fault, int):
             headers = {"retry-after": self.retry_after} if self.retry_after else {}
             return JSONResponse({"error": {"message": "said the server"}}, status_code=fault, headers=headers)
+        if fault == "abort":
+            answer = completion(asked)
+            answer["choices"][0] |= {
+                "finish_reason": "abort",
+                "token_ids": [],
+                "logprobs": {"token_logprobs": []},
+            }
+            return JSONResponse(answer)
         body = json.dumps(completion(asked)).encode()
         if fault == "invalid":
             return Response(body[:-9], media_type="application/json")

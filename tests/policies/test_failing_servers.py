@@ -104,6 +104,30 @@ def test_what_a_hanging_server_has_in_hand_moves_on(
     assert used(ServerPool(start(stack, hanging, alive)), work) == ANSWER
 
 
+def test_one_that_is_away_while_nobody_asks_it_is_restored_before_it_serves(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "_BEAT", 0.05)
+    fake = FakeVLLM()
+
+    async def work(pool: ServerPool) -> list[int]:
+        restored: list[int] = []
+
+        async def restore(url: str) -> None:
+            restored.append(len(fake.asked))
+
+        pool.restore = restore
+        await complete(pool)
+        fake.healthy = False
+        while pool.servers[0].up:
+            await asyncio.sleep(0.01)
+        fake.healthy = True
+        await complete(pool)
+        return restored
+
+    assert used(ServerPool(start(stack, fake)), work) == [1]
+
+
 def test_a_push_has_a_deadline(
     stack: ExitStack,
     network: Qwen2ForCausalLM,

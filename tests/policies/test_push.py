@@ -17,14 +17,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
+from aipo.config import load_config
 from aipo.errors import ConfigError, PolicyError
 from aipo.loop import LOOP
 from aipo.policies.probe import score, shaken
-from aipo.policies.push import Pusher
+from aipo.policies.push import Pusher, tolerance_of
 from aipo.policies.servers import ServerPool
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.transport import DiskTransport, NCCLTransport
 from aipo.policies.vllm import VLLMPolicy
+from aipo.sampler import tolerance_at
 
 
 class Reloading:
@@ -214,6 +216,15 @@ def test_the_tolerance_can_be_set(
     pusher.advance(4)
     pusher.refresh()
     assert policy.version == 4
+
+
+def test_the_coarser_type_of_numbers_decides_what_is_tolerated() -> None:
+    assert tolerance_of("torch.float32") == tolerance_of("float32", None) == 1e-3
+    assert tolerance_of("bfloat16") == tolerance_of("float32", "bfloat16") == 0.1
+    plain = ["policy.engine=vllm"]
+    assert tolerance_at(load_config("aipo", plain)) == 1e-3
+    assert tolerance_at(load_config("aipo", [*plain, "policy.vllm.serve.dtype=bfloat16"])) == 0.1
+    assert tolerance_at(load_config("aipo", [*plain, "policy.vllm.tolerance=0.02"])) == 0.02
 
 
 def test_a_cache_that_is_in_use_is_asked_again(

@@ -11,10 +11,11 @@ from asgi import serving
 from fake_vllm import FakeVLLM
 
 from aipo.errors import PolicyError
-from aipo.policies import Completion
+from aipo.policies import Completion, vllm
 from aipo.policies.servers import ServerPool
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm import VLLMPolicy
+from aipo.policies.wire import AbortedError
 
 
 @contextmanager
@@ -61,11 +62,11 @@ def test_the_version_is_that_of_the_weights_that_were_asked(tokenizer: HFTokeniz
 def test_what_is_asked(tokenizer: HFTokenizer) -> None:
     fake = FakeVLLM(name="served")
     with policy(fake, tokenizer) as served:
-        sample(served, 1, temperature=0.5, stop=("!",), forbidden_ids=(3,), seed=9)
+        sample(served, 1, temperature=0.5, stop=("!",), forbidden_ids=(8,), seed=9)
     (asked,) = fake.asked
     assert (asked["model"], asked["prompt"], asked["max_tokens"]) == ("served", [1], 4)
     assert (asked["temperature"], asked["stop"], asked["seed"]) == (0.5, ["!"], 9)
-    assert asked["logit_bias"] == {"3": -100.0}
+    assert asked["logit_bias"] == {"8": -100.0}
 
 
 def test_seeds_may_be_left_to_the_server(tokenizer: HFTokenizer) -> None:
@@ -110,6 +111,20 @@ async def _twice(served: VLLMPolicy) -> tuple[str, int]:
     found = await asyncio.gather(served.served(), served.served())
     await served.aclose()
     return found[0]
+
+
+def test_what_a_server_gives_up_is_asked_again(
+    tokenizer: HFTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "_WAITS", (0.0, 0.0))
+    fake = FakeVLLM()
+    fake.faults.extend(["abort"] * 2)
+    with policy(fake, tokenizer) as served:
+        assert sample(served, 1).token_ids.tolist() == [2, 3, 4, 5]
+        fake.faults.extend(["abort"] * 3)
+        with pytest.raises(AbortedError, match="got one that was given up"):
+            sample(served, 1)
+    assert len(fake.asked) == 6
 
 
 def test_an_answer_that_could_not_be_trained_on_fails_its_rollout_alone(tokenizer: HFTokenizer) -> None:

@@ -126,7 +126,8 @@ def test_how_a_text_ended(reason: str, stopped: object, finish: str) -> None:
         (answer(logprobs={"token_logprobs": [-0.5, None]}), "got not finite ones for 2 tokens"),
         (answer(prompt_token_ids=[7, 9]), "context that there saw: got 2 ids"),
         (answer(prompt_token_ids=[7]), "context that there saw: got 1 ids, allowed the 2"),
-        (answer(finish_reason="abort"), "got 'abort', allowed stop, length"),
+        (answer(finish_reason="abort"), "got one that was given up"),
+        (answer(finish_reason="tired"), "got 'tired', allowed stop, length"),
     ],
 )
 def test_what_could_not_be_trained_on_is_refused(raw: bytes, says: str) -> None:

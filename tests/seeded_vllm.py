@@ -37,7 +37,9 @@ def number(*parts: object) -> int:
 def completion(asked: dict[str, Any]) -> dict[str, Any]:
     """What vLLM answers, as far as it is read."""
     drawn = number(asked["prompt"], asked["seed"])
-    text, ids = SAID[drawn % len(SAID)], IDS[drawn % len(SAID)]
+    forbidden = set(map(int, asked.get("logit_bias", ())))
+    allowed = [(text, ids) for text, ids in zip(SAID, IDS, strict=True) if forbidden.isdisjoint(ids)]
+    text, ids = allowed[drawn % len(allowed)]
     stopped = text.endswith(CLOSE) and CLOSE in asked["stop"]
     whole = ids if stopped else [*ids, EOS]
     ids = whole[: asked["max_tokens"]]

@@ -22,6 +22,7 @@ from workerkit import both, configured, engine, policy_of, specs, untimed
 from aipo.config import load_config
 from aipo.errors import ConfigError, LoadError, RunError
 from aipo.loop import LOOP
+from aipo.policies.server import Server
 from aipo.rollout import RolloutEngine
 from aipo.trace import StopReason, Trace
 from aipo.workers import open_workers, share
@@ -180,17 +181,17 @@ def test_a_server_that_was_away_serves_workers_only_with_its_weights(house: Hous
         restored.append(len(new.asked))
         await pool.server(url).ask("load", b"{}")
 
-    async def missed() -> None:
-        while pool.server(house.url).up:
-            await asyncio.sleep(0.02)
+    async def known() -> Server:
+        return pool.server(house.url)
 
     def restart() -> None:
         until(lambda: len(old.asked) > 12)
         house.stack.close()
-        LOOP.run(missed())  # a real one takes longer to load its model than anyone to see that it is gone
+        until(lambda: not server.up)  # a real one takes longer to load its model than anyone to miss it
         house.serve(new)
 
     pool = policy_of(house.here).pool
+    server = LOOP.run(known())
     pool.restore = restore
     thread = threading.Thread(target=restart)
     thread.start()

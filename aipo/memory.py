@@ -99,18 +99,23 @@ def training(
         ranks: processes that weights, gradients and optimiser are cut over (FSDP2); 1 = none, or copies (DDP).
         autocast: computes in bfloat16.
         activation_checkpointing: only each layer's input is kept for the backward pass.
-        reference: the first policy is kept for a KL term; besides, unless what is trained is an adapter.
+        reference: the first policy is kept for a KL term; besides, unless what is trained is an adapter. With FSDP2
+            it is gathered in one piece: its weights, and until they are in place what has arrived of them.
         dense: whole logits are scored at once, as rows with forbidden tags need; else TRL's fused head.
     """
     size = SIZES[dtype]
-    held = size * shape.parameters // ranks
+    whole = size * shape.parameters
+    held = whole // ranks
     gradients = held if adapter is None else 4 * adapter.parameters // ranks
+    # Of sharded weights no copy outlives its product, unless the backward pass needs it (aipo.ranks.keep_types).
+    copied = autocast and not (ranks > 1 and activation_checkpointing)
     parts = {
         "weights": held,
         "adapter": 4 * adapter.parameters // ranks if adapter else 0,
         "gradients": gradients,
         "optimiser": _ADAM * gradients,
-        "compute copies": _copies(shape, 2 if autocast else size, ranks, autocast=autocast),
+        "gathered": gathered(shape, dtype=dtype, frozen=adapter is not None) if ranks > 1 else 0,
+        "compute copies": 2 * shape.parameters if copied else 0,
         "activations": activations(
             shape,
             dtype=dtype,
@@ -120,9 +125,17 @@ def training(
             rank=adapter.rank if adapter else 0,
         ),
         "logits": logits(shape, tokens=tokens, dense=dense, frozen=adapter is not None),
-        "reference": held if reference and adapter is None else 0,
+        "reference": held + (2 * whole if ranks > 1 else 0) if reference and adapter is None else 0,
     }
     return {name: count for name, count in parts.items() if count}
+
+
+def gathered(shape: Shape, *, dtype: str, frozen: bool = False) -> int:
+    """What FSDP2 has whole for a while, in the type of the weights: the layer that computes, the next one, and the
+    output layer; and of weights that are trained as many layers' gradients, one made and one on its way. Those of
+    the output layer are the head's (`logits`)."""
+    layer = shape.parameters // shape.layers
+    return SIZES[dtype] * ((2 if frozen else 4) * layer + shape.vocabulary * shape.hidden)
 
 
 def activations(
@@ -162,6 +175,19 @@ def logits(shape: Shape, *, tokens: int, dense: bool, frozen: bool = False) -> i
     return 4 * shape.hidden * (tokens + (0 if frozen else shape.vocabulary))
 
 
+def host(shape: Shape, *, dtype: str, ranks: int, reference: bool = False) -> dict[str, int]:
+    """What `ranks` processes that train together with FSDP2 hold in their machine's memory at its fullest, which is
+    before the GPUs have their parts: each has all of the network, and the first a copy to save and to give to
+    servers. Later there is that copy, and as much again while new weights come together (`aipo.whole`).
+
+    Args:
+        reference: see `training`.
+    """
+    whole = SIZES[dtype] * shape.parameters
+    parts = {"networks": ranks * whole, "references": ranks * whole if reference else 0, "copy": whole}
+    return {name: count for name, count in parts.items() if count}
+
+
 def cache(shape: Shape, *, dtype: str, tokens: int) -> int:
     """Keys and values of `tokens` tokens of context, on a server."""
     return 2 * shape.layers * shape.kv_heads * shape.head_dim * SIZES[dtype] * tokens
@@ -178,14 +204,6 @@ def gib(count: float) -> str:
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"
     return f"{count / 1024:.3g} KiB"
-
-
-def _copies(shape: Shape, size: int, ranks: int, *, autocast: bool) -> int:
-    """Weights besides those that are held: autocast's bfloat16 copies, or the two layers that FSDP2 has gathered
-    whole at a time."""
-    if ranks > 1:
-        return 2 * size * shape.parameters // shape.layers
-    return size * shape.parameters if autocast else 0
 
 
 def _drawn(config: Any) -> Any:

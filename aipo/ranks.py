@@ -156,6 +156,10 @@ def join(*, cpu: bool) -> Ranks:
 
     # Without a GPU accelerate must be told, else each process would believe that it is alone.
     cpu = cpu or _flag("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    if sharded and cpu:
+        raise ConfigError(
+            "accelerate launch: got sharded weights (FSDP 2) on CPUs, allowed on GPUs; data parallelism on both"
+        )
     state = PartialState(cpu=cpu)
     return Ranks(
         rank=state.process_index,
@@ -172,6 +176,21 @@ def leave(ranks: Ranks) -> None:
         import torch.distributed as dist
 
         dist.destroy_process_group()
+
+
+def keep_types(accelerator: Any) -> None:
+    """Has sharded weights gathered, and their gradients reduced and summed, in the weights' own type, as in one
+    process: autocast alone computes in bfloat16.
+
+    With bf16, accelerate gives FSDP2 a policy that does all of this in bfloat16, and rounds to it what the network
+    returns. transformers reduces gradients once per optimiser step; until then each rank would hold all of them, in
+    the type that it computes in. And autocast keeps what it has cast, which is the whole network in a forward pass.
+    """
+    from accelerate.utils import AutocastKwargs
+
+    accelerator.state.fsdp_plugin.mixed_precision_policy = None
+    accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+    accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
 
 
 def _flag(name: str) -> bool:

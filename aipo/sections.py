@@ -217,7 +217,9 @@ class TrainConfig(Section):
     decay: Share = Field(0.0, description="share of the steps, at the end, with a falling learning rate")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="AdamW's weight decay")
     max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
-    autocast: bool = Field(False, description="compute in bfloat16; weights and optimiser stay float32")
+    autocast: bool = Field(
+        False, description="compute in bfloat16; weights, gradients, optimiser stay float32"
+    )
     activation_checkpointing: bool = Field(
         False, description="keep each layer's input only, and compute the rest again: less memory, slower"
     )

@@ -36,7 +36,7 @@ from aipo.errors import TrainError
 from aipo.ledger import Ledger, OnLessons
 from aipo.loss import QUANTITIES, ROLES, LossInputs, LossSettings, aipo_loss, token_logprobs
 from aipo.metrics import loss_metrics
-from aipo.ranks import ALONE, Ranks
+from aipo.ranks import ALONE, Ranks, keep_types
 from aipo.row import Row, check_known
 from aipo.schedule import Schedule, arguments, check_arguments
 from aipo.source import RowSource, StepRows
@@ -138,6 +138,12 @@ class AIPOTrainer(GRPOTrainer):
     def generation(self) -> int:
         """Which generation is being trained, from 0; derived from what a checkpoint saves."""
         return self.state.global_step // self.schedule.steps
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Before anything is sharded, a reference too."""
+        super().create_accelerator_and_postprocess()
+        if self.ranks.sharded:
+            keep_types(self.accelerator)
 
     def _send_telemetry(self) -> None:
         """Nothing is sent anywhere."""

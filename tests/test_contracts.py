@@ -28,6 +28,7 @@ SIGNATURES = {
     ),
     _BaseTrainer._send_telemetry: "(self)",
     Trainer._prepare_inputs: "(self, inputs)",
+    Trainer.create_accelerator_and_postprocess: "(self)",
     TrainerCallback.on_train_begin: "(self, args, state, control, **kwargs)",
     TrainerCallback.on_pre_optimizer_step: "(self, args, state, control, **kwargs)",
     TrainerCallback.on_optimizer_step: "(self, args, state, control, **kwargs)",

@@ -7,7 +7,7 @@ import torch
 from tiny import model
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from aipo.memory import GIB, Adapter, Shape, activations, cache, checkpoint, gib, logits, training
+from aipo.memory import GIB, Adapter, Shape, activations, cache, checkpoint, gib, host, logits, training
 
 SMALL = Shape(
     parameters=1000, layers=2, hidden=10, intermediate=30, heads=2, kv_heads=1, head_dim=5, vocabulary=40
@@ -41,6 +41,13 @@ def test_states_of_an_adapter() -> None:
 
 def test_a_reference_is_a_second_network() -> None:
     assert training(SMALL, dtype="bfloat16", tokens=0, reference=True)["reference"] == 2000
+    assert training(SMALL, dtype="bfloat16", tokens=0, reference=True, ranks=4)["reference"] == 500 + 2 * 2000
+
+
+def test_a_machine_holds_every_network_before_it_is_cut() -> None:
+    assert host(SMALL, dtype="float32", ranks=4) == {"networks": 16_000, "copy": 4000}
+    with_reference = {"networks": 4000, "references": 4000, "copy": 2000}
+    assert host(SMALL, dtype="bfloat16", ranks=2, reference=True) == with_reference
 
 
 def test_parameters_of_an_adapter() -> None:
@@ -56,8 +63,23 @@ def test_parameters_of_an_adapter() -> None:
 def test_states_are_cut_over_ranks() -> None:
     parts = training(SMALL, dtype="float32", tokens=0, ranks=4, autocast=True)
     assert (parts["weights"], parts["gradients"], parts["optimiser"]) == (1000, 1000, 2000)
-    assert parts["compute copies"] == 2 * 2 * 1000 / 2  # two of two layers, in bfloat16
-    assert training(SMALL, dtype="float32", tokens=0, autocast=True)["compute copies"] == 2000
+    # Two of the two layers, and an output layer of 40 x 10, as float32 as the weights; and two layers' gradients.
+    assert parts["gathered"] == 4 * (2 * 500 + 400 + 2 * 500)
+    frozen = training(SMALL, dtype="bfloat16", tokens=0, ranks=4, adapter=Adapter(2, 100))
+    assert frozen["gathered"] == 2 * (2 * 500 + 400)
+    assert "gathered" not in training(SMALL, dtype="float32", tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "checkpointing", "copies"),
+    [(1, False, 2000), (1, True, 2000), (4, False, 2000), (4, True, 0)],
+)
+def test_copies_that_autocast_keeps(ranks: int, checkpointing: bool, copies: int) -> None:
+    """In a cache as long as a forward pass lasts, which sharded weights have none of, or for the backward pass."""
+    parts = training(
+        SMALL, dtype="float32", tokens=0, ranks=ranks, autocast=True, activation_checkpointing=checkpointing
+    )
+    assert parts.get("compute copies", 0) == copies
 
 
 def test_activations_by_hand() -> None:

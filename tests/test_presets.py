@@ -1,15 +1,17 @@
 """Presets of real models: they load, say where they come from, and fit the GPUs that they name."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from transformers import LlamaConfig, Qwen2Config
 
 from aipo import memory
-from aipo.checks.room import Trained, needed
+from aipo.checks.room import Trained, check_memory, needed
 from aipo.config import PRESETS, load_config, presets
 from aipo.serve import settings_of
 
@@ -83,6 +85,46 @@ def test_training_and_servers_fit_the_gpus(name: str) -> None:
         assert weights < 2 * 0.9 * size
         assert trained < memory.HEADROOM * size
     assert serve.context >= PROMPT + config.rollout.max_tokens
+
+
+def test_the_readme_says_how_much_memory_they_take() -> None:
+    text = (PRESETS.parents[1] / "README.md").read_text()
+    hosts = []
+    for name in REAL:
+        config = load_config(name)
+        policy = Trained.of(config, NETWORKS[config.policy.model])
+        alone = name.endswith("1gpu")
+        said = re.search(rf"^\| `{name}` \|.*\| ([\d.]+) GiB \| [\d.]+ \+ [\d.]+ GiB \|$", text, re.MULTILINE)
+        taken = sum(needed(config, policy, PROMPT, ranks=1 if alone else 4).values())
+        assert float(said[1]) == pytest.approx(taken / memory.GIB, abs=0.5)  # type: ignore[index]
+        if not alone:
+            hosts.append(sum(memory.host(policy.shape, dtype="float32", ranks=4).values()) / memory.GIB)
+    small, middle, large = map(round, sorted(hosts))
+    assert f"memory holds {small}, {middle} and {large} GiB at the start" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "finds"),
+    [
+        ("qwen2.5-1.5b-8gpu", ["training takes about 65.3 GiB"]),
+        ("llama-3.2-3b-8gpu", ["training with FSDP2 over 4 GPUs", "4 processes begin with about 59.8 GiB"]),
+        ("qwen2.5-7b-8gpu", ["training with FSDP2 over 4 GPUs", "4 processes begin with about 142 GiB"]),
+    ],
+)
+def test_the_doctor_of_the_recipe_finds_room(
+    name: str, finds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four GPUs of 80 GB that nothing else uses, in a machine of 256 GB."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * GB, 80 * GB))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 256 * GB}.__getitem__)
+    assert "CUDA_VISIBLE_DEVICES=0,1,2,3 aipo doctor" in recipe(name)
+    config = load_config(name)
+    made = list(check_memory(config, Trained.of(config, NETWORKS[config.policy.model]), PROMPT))
+    assert {check.status for check in made} == {"ok"}
+    for check, found in zip(made[:-1], finds, strict=True):
+        assert check.found.startswith(found)
 
 
 @pytest.mark.parametrize("name", REAL)

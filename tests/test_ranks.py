@@ -112,9 +112,18 @@ def test_sharded_weights_are_trained_and_saved_as_whole_ones(sharded: dict[int, 
 @pytest.mark.parametrize("case", SHARDED)
 def test_rank_0_has_all_newest_weights_when_it_makes_rows(sharded: dict[int, Path], case: str) -> None:
     """Their sums, before each generation and after the last."""
-    one, two = (torch.load(sharded[n] / case / "gathered.pt") for n in (1, 2))
+    one, two = (torch.load(sharded[n] / case / "seen.pt")["gathered"] for n in (1, 2))
     assert len(set(one)) == 3
     assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.parametrize("case", [case for case in SHARDED if "autocast" in case])
+def test_sharded_gradients_add_up_in_parts_and_in_float32(sharded: dict[int, Path], case: str) -> None:
+    """Not as whole ones, nor in the bfloat16 that is computed in, where 1.0 added 384 times is 256; and no rank
+    keeps bfloat16 copies of weights that it does not hold."""
+    one, two = (torch.load(sharded[n] / case / "seen.pt") for n in (1, 2))
+    assert (one["gradients"], two["gradients"]) == ({"Tensor of torch.float32"}, {"DTensor of torch.float32"})
+    assert (one["kept"], two["kept"]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +233,16 @@ def test_other_ways_of_sharing_weights_are_refused(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=f"accelerate launch: got {got}, allowed data parallelism"):
+        join(cpu=True)
+
+
+def test_weights_are_not_sharded_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate would not, without a word."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(
+        ConfigError, match=r"accelerate launch: got sharded weights \(FSDP 2\) on CPUs, allowed"
+    ):
         join(cpu=True)
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from typing import Any
 from aipo import memory
 from aipo.checks import Check
 from aipo.checks.tokens import needs_tags
-from aipo.config import Config
+from aipo.config import PRESETS, Config
 from aipo.memory import HEADROOM, Adapter, Shape, gib
 from aipo.method import KEEP_CHECKPOINTS
 
 _TOKEN = 12  # id, log-prob and entropy of a token, 4 bytes each
 _WAITING = 2  # weights on their way: the new ones are whole before the old ones go
+_FSDP2 = PRESETS / "accelerate" / "fsdp2.yaml"
+_SMALLER = "train.activation_checkpointing, more train.gradient_accumulation, a smaller rollout.max_tokens, policy.lora"
+_MORE = ", or more GPUs (FSDP2, with policy.engine=vllm and policy.vllm.sync=disk)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +47,23 @@ def check_disk(config: Config, policy: Trained) -> Iterator[Check]:
 
 
 def check_memory(config: Config, policy: Trained, prompt: int) -> Iterator[Check]:
-    """What training takes, part by part, against what is free on the GPUs that are here, or else this machine's
-    memory.
+    """What training takes, part by part, against what is free on a GPU, or else this machine's memory: of one
+    process, or of one on each GPU where only together they have room (FSDP2).
 
     Args:
         prompt: tokens of a long prompt.
     """
     gpus, there, place = _place(config)
     parts = needed(config, policy, prompt, ranks=1)
-    listed = ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
-    total = sum(parts.values())
-    found = f"training takes about {gib(total)}: {listed}"
-    yield _fits(found, total, there, place, _advice(config, policy, prompt, gpus, there))
+    cut = needed(config, policy, prompt, ranks=max(gpus, 1))
+    tight = sum(parts.values()) > HEADROOM * there
+    if tight and _may_be_cut(config, gpus) and sum(cut.values()) <= there:
+        launch = f"--config_file {_FSDP2} --num_processes {gpus} -m aipo.cli train"
+        what = f"training with FSDP2 over {gpus} GPUs (accelerate launch {launch}) takes about"
+        yield _fits("memory", what, cut, there, f"each {place}", _SMALLER)
+        yield _host(config, policy, gpus)
+    else:
+        yield _fits("memory", "training takes about", parts, there, f"a {place}", _SMALLER + _MORE)
     if config.policy.engine == "vllm":
         dtype, shape = config.policy.vllm.serve.dtype or config.policy.dtype, policy.shape
         context = memory.cache(shape, dtype=dtype, tokens=prompt + config.rollout.max_tokens)
@@ -83,30 +91,40 @@ def needed(config: Config, policy: Trained, prompt: int, *, ranks: int) -> dict[
     )
 
 
+def _may_be_cut(config: Config, gpus: int) -> bool:
+    """Whether one process on each GPU can train a part of the weights (`aipo.train` refuses the rest)."""
+    return gpus > 1 and config.policy.engine == "vllm" and config.policy.vllm.sync == "disk"
+
+
+def _host(config: Config, policy: Trained, ranks: int) -> Check:
+    reference = config.method.kl > 0 and policy.adapter is None
+    parts = memory.host(policy.shape, dtype=config.policy.dtype, ranks=ranks, reference=reference)
+    there = _machine()
+    advice = "a machine with more memory, or fewer GPUs (CUDA_VISIBLE_DEVICES)"
+    what = f"{ranks} processes begin with about"
+    return _fits("host memory", what, parts, there, f"this machine of {gib(there)}", advice)
+
+
+def _machine() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _place(config: Config) -> tuple[int, int, str]:
     """How many GPUs there are, how much memory one of them, or else the machine, offers, and how to say that."""
     import torch
 
     if config.policy.device == "cpu" or not torch.cuda.is_available():
-        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return 0, whole, f"machine of {gib(whole)}"
+        return 0, _machine(), f"machine of {gib(_machine())}"
     free, whole = torch.cuda.mem_get_info(0)  # servers may have their part of it
     return torch.cuda.device_count(), free, f"GPU with {gib(free)} of {gib(whole)} free"
 
 
-def _fits(found: str, total: int, there: int, place: str, advice: str) -> Check:
+def _fits(name: str, what: str, parts: Mapping[str, int], there: int, place: str, advice: str) -> Check:
+    total = sum(parts.values())
+    found = f"{what} {gib(total)}: {_listed(parts)}"
     if total <= HEADROOM * there:
-        return Check("ok", "memory", f"{found}; fits a {place}")
-    return Check("warn" if total <= there else "fail", "memory", f"{found}; too much for a {place}", advice)
-
-
-def _advice(config: Config, policy: Trained, prompt: int, gpus: int, there: int) -> str:
-    if gpus > 1 and sum(needed(config, policy, prompt, ranks=gpus).values()) <= HEADROOM * there:
-        return f"{gpus} processes fit (FSDP2): accelerate launch --num_processes {gpus}, see README"
-    return (
-        "train.activation_checkpointing, more train.gradient_accumulation, a smaller rollout.max_tokens, policy.lora, "
-        "or more GPUs (FSDP2)"
-    )
+        return Check("ok", name, f"{found}; fits {place}")
+    return Check("warn" if total <= there else "fail", name, f"{found}; too much for {place}", advice)
 
 
 def _leaves(config: Config, policy: Trained) -> dict[str, int]:
@@ -128,11 +146,14 @@ def _weights(config: Config, shape: Shape, copies: int) -> int:
     return copies * memory.SIZES[config.policy.dtype] * shape.parameters
 
 
+def _listed(parts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
+
+
 def _disk(what: str, folder: Path, parts: dict[str, int]) -> Check:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free, needs = shutil.disk_usage(there).free, sum(parts.values())
-    listed = ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
-    found = f"{gib(free)} free at {there}, at most {gib(needs)} needed: {listed}"
+    found = f"{gib(free)} free at {there}, at most {gib(needs)} needed: {_listed(parts)}"
     if not os.access(there, os.W_OK):
         return Check("fail", what, f"{there} cannot be written", "another run.out")
     if free >= needs:

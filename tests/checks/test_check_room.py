@@ -1,9 +1,10 @@
 """Is there room: numbers to check by hand, and disks and machines that are too small."""
 
 import os
+import re
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -90,11 +91,73 @@ def test_settings_that_save_memory_are_taken_into_account(tmp_path: Path) -> Non
     assert "reference" in needed(config(tmp_path, "method.kl=0.1"), POLICY, 10, ranks=1)
 
 
-def test_gpus_that_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SERVED = ("method.distil=0", "policy.engine=vllm")
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, free: float, *, host: int = 64) -> None:
+    """GPUs of 80 GiB with as much free, and a machine; all in GiB."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4 * GIB, 80 * GIB))
-    (check,) = check_memory(config(tmp_path, "method.distil=0"), POLICY, 10)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (round(free * GIB), 80 * GIB))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1024, "SC_PHYS_PAGES": host << 20}.__getitem__)
+
+
+@pytest.mark.parametrize(("free", "status"), [(4, "ok"), (2.6, "warn")])
+def test_gpus_that_fit_together(
+    free: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4 GiB, an eighth; four of two layers, each half a GiB; and a little for one row each."""
+    machine(monkeypatch, 8, free)
+    check, host, _ = check_memory(config(tmp_path, *SERVED), POLICY, 10)
+    assert check.status == status
+    assert re.match(
+        r"training with FSDP2 over 8 GPUs \(accelerate launch --config_file \S+/presets/accelerate/fsdp2.yaml "
+        r"--num_processes 8 -m aipo.cli train\) takes about 2\.5\d? GiB: weights 128 MiB, gradients 128 MiB, "
+        r"optimiser 256 MiB, gathered 2 GiB, activations [\d.]+ KiB",
+        check.found,
+    )
+    assert (
+        f"a GPU with {free} GiB of 80 GiB free" in check.found or f"each GPU with {free} GiB" in check.found
+    )
+    assert (host.what, host.status) == ("host memory", "ok")
+    assert host.found == (
+        "8 processes begin with about 9 GiB: networks 8 GiB, copy 1 GiB; fits this machine of 64 GiB"
+    )
+
+
+@pytest.mark.parametrize(("gib", "status"), [(10, "ok"), (9, "warn"), (8, "fail")])
+def test_each_process_begins_with_the_whole_network(
+    gib: int, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, 8, 4, host=gib)
+    _, host, _ = check_memory(config(tmp_path, *SERVED), POLICY, 10)
+    assert host.status == status
+    assert bool(host.advice) == (status != "ok")
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        {"overrides": ["policy.engine=local"]},
+        {"overrides": ["policy.vllm.sync=nccl"]},
+        {"free": 2},
+        {"gpus": 1},
+    ],
+)
+def test_gpus_that_cannot_train_together(
+    why: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, why.get("gpus", 8), why.get("free", 4))
+    check, *others = check_memory(config(tmp_path, *SERVED, *why.get("overrides", [])), POLICY, 10)
     assert check.status == "fail"
-    assert "too much for a GPU with 4 GiB of 80 GiB free" in check.found
-    assert check.advice.startswith("8 processes fit (FSDP2)")
+    assert check.found.startswith("training takes about 4")
+    assert "too much for a GPU with" in check.found
+    assert check.advice.endswith("or more GPUs (FSDP2, with policy.engine=vllm and policy.vllm.sync=disk)")
+    assert "host memory" not in [other.what for other in others]
+
+
+def test_one_gpu_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 8, 80)
+    check, server = check_memory(config(tmp_path, *SERVED), POLICY, 10)
+    assert (check.status, server.what) == ("ok", "server memory")
+    assert check.found.startswith("training takes about 4")

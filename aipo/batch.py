@@ -3,7 +3,8 @@
 The layout is TRL's: prompts padded on the left, everything after the prompt (`completion`) on the
 right. The loss is a sum of terms, each divided by its row's denominator. Denominators count policy
 tokens of sampled rows only, whatever agents wrote, so that all coefficients share the same policy
-gradient; distilled rows do not count and carry the denominator of the row that they stem from.
+gradient, or agents' tokens as well (`union`); distilled rows do not count and carry the denominator of the row
+that they stem from.
 
 Rows with advantage 0 and no KL term are dead compute. They may be dropped before batching, because
 the denominators come from `Totals`, which counts them.
@@ -17,21 +18,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aipo.errors import TrainError
+from aipo.objectives import OBJECTIVES
 from aipo.row import Code, Row
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Scored sampled rows of one generation, and the policy tokens in them."""
+    """Scored sampled rows of one generation, and the policy's and agents' tokens in them."""
 
     rows: int
     policy_tokens: int
+    agent_tokens: int
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> "Totals":
-        counts = [row.policy_tokens for row in rows if row.kind == "sampled"]
-        return cls(len(counts), sum(counts))
+        counted = [row for row in rows if row.kind == "sampled"]
+        return cls(len(counted), sum(r.policy_tokens for r in counted), sum(r.agent_tokens for r in counted))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,33 +49,41 @@ class Window:
     max_completion_length: int
 
 
-DENOMINATORS: dict[str, Callable[[int, Window], float]] = {
-    "grpo": lambda own_tokens, window: own_tokens * window.totals.rows * window.share,
-    "dapo": lambda own_tokens, window: window.totals.policy_tokens * window.share,
-    "dr_grpo": lambda own_tokens, window: window.max_completion_length * window.totals.rows * window.share,
+COUNTS: dict[str, Callable[[Row | Totals], int]] = {
+    "policy": lambda of: of.policy_tokens,
+    "union": lambda of: of.policy_tokens + of.agent_tokens,
 }
-"""Policy tokens of the row's trace and the window to what its terms are divided by, per objective.
+"""Which tokens of a row's trace, or of all of them, an average is over; see `aipo.objectives.DENOMINATORS`."""
 
-grpo: mean over a row's tokens, then over rows (2402.03300). dapo: mean over all tokens (2503.14476).
-dr_grpo: over the longest completion allowed, so that length has no say (2503.20783).
+AVERAGES: dict[str, Callable[[int, int, Window], float]] = {
+    "row": lambda own, _, window: own * window.totals.rows * window.share,
+    "tokens": lambda _, every, window: every * window.share,
+    "length": lambda _, __, window: window.max_completion_length * window.totals.rows * window.share,
+}
+"""Tokens of the row's trace, tokens of all rows and the window to what the row's terms are divided by.
+
+row: mean over a row's tokens, then over rows (GRPO). tokens: mean over all tokens (DAPO). length: over the longest
+completion allowed, so that length has no say (Dr. GRPO).
 """
 
 
-def alive(rows: Iterable[Row], *, beta: float) -> list[Row]:
-    """Rows that have a gradient under a KL term of weight `beta`."""
-    return [row for row in rows if row.advantage != 0 or beta > 0]
+def alive(rows: Iterable[Row], *, beta: float, signed: bool = True) -> list[Row]:
+    """Rows that have a gradient under a KL term of weight `beta`, and a coefficient of agents' tokens that is
+    `signed`, which is that it multiplies with the advantage."""
+    return [
+        row
+        for row in rows
+        if row.advantage != 0 or beta > 0 or (not signed and (row.codes_T == Code.AGENT).any())
+    ]
 
 
-def denominators(rows: Sequence[Row], objective: str, window: Window) -> npt.NDArray[np.float32]:
-    """One number > 0 for each row; shape (B,).
-
-    Raises:
-        TrainError: an unknown objective.
-    """
-    if objective not in DENOMINATORS:
-        raise TrainError(f"objective: got {objective!r}, allowed {sorted(DENOMINATORS)}")
-    rule = DENOMINATORS[objective]
-    return np.array([max(rule(row.policy_tokens, window), 1e-6) for row in rows], np.float32)
+def denominators(
+    rows: Sequence[Row], objective: str, window: Window, *, counted: str = "policy"
+) -> npt.NDArray[np.float32]:
+    """One number > 0 for each row; shape (B,). `objective` and `counted` are names in `aipo.objectives`."""
+    count, average = COUNTS[counted], AVERAGES[OBJECTIVES[objective].average]
+    every = count(window.totals)
+    return np.array([max(average(count(row), every, window), 1e-6) for row in rows], np.float32)
 
 
 def collate(

@@ -2,22 +2,48 @@
 
 A token that an agent wrote was not sampled from the policy, so there is no ratio π/π_old to clip.
 Its term in the loss is −A · w · exp(log π − sg(log π)): the value is −A·w and the gradient is
-−A·w·∇log π, for any weight w of the current probability π. A coefficient is one function π, μ → w, where μ
-is the probability that the agent's own model gave the token, NaN where that is not known; the weight itself
-carries no gradient. Another coefficient (`luffy`, `rlplus`) is one more entry in `COEFFICIENTS`.
+−A·w·∇log π, for any weight w of what is known of the token; the weight itself carries no gradient. A
+coefficient is one such function, and another one is one more entry in `COEFFICIENTS`. Bounds, the rule for A < 0
+and the trust region are in `aipo.weighing`.
 
-What AIPO's paper (2605.08401) uses is not known: its abstract speaks of a coefficient and a clip
-against off-policy bias and vanishing gradients. These are the candidates, and the choice is made by
-measurement.
+What AIPO's paper (2605.08401) uses is not known. Its abstract claims a coefficient and a clip for agents'
+tokens against two ills, which in these terms are:
+
+*Off-policy bias.* A says how much better a row is than what the policy does, and A·∇log π (w = 1) follows it as
+if the policy had sampled the token. What corrects this is the ratio π/μ, or π where μ, the agent's own
+probability, is unknown and taken to be 1. The further w is from it, the larger the bias.
+*Vanishing gradient.* On logits, ∇log π is 1 − π for the token itself, so that it moves by w·(1 − π). With w = π
+nothing moves where π is about 0, which is exactly what the policy does not know yet.
+
+`power` with its bounds is the smallest family between the two: w = max(c, π^α), the gradient of (π^α − 1)/α. α = 1
+corrects in full, α → 0 is log-likelihood; c keeps every token moving, and since w ≤ 1 no token outweighs one of
+the policy's own. c = 0 and α = 1 is `pi`, any c and α = 1 `floor`, α = 0 `constant` 1.
+The clip that goes with it is the trust region of `aipo.weighing`. Which member is best is for measurement to say.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from aipo.errors import ConfigError
+
+class Known(NamedTuple):
+    """Probabilities of agents' tokens; one shape, NaN where not known.
+
+    Args:
+        pi: by the policy as it is.
+        mu: by the agent's own model.
+        old: by the policy as it was when the generation was sampled.
+    """
+
+    pi: Tensor
+    mu: Tensor
+    old: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,111 +51,81 @@ class Coefficient:
     """One way to weigh agent tokens.
 
     Args:
-        weight: π, μ and the coefficient's value to w; any shape, elementwise. NaN = not known, and then 0.
+        weight: what is known of tokens, and the coefficient's value, to w; elementwise. NaN = not known, and then 0.
         text: one line for people.
         value: default of the value that `weight` takes; None when it takes none.
-        clip_high: default of the upper bound.
+        values: the least and the largest one that makes sense.
+        clip_low, clip_high: default bounds of w.
         needs_mu: whether agents' log-probs have to be recorded.
+        needs_old: whether rows have to be scored by the weights that sampled.
+        signed: whether the weight is of A·∇log π; else of ∇log π, whatever the advantage is.
     """
 
-    weight: Callable[[Tensor, Tensor, float], Tensor]
+    weight: Callable[[Known, float], Tensor]
     text: str
     value: float | None = None
+    values: tuple[float, float] = (0.0, math.inf)
+    clip_low: float | None = None
     clip_high: float | None = None
     needs_mu: bool = False
+    needs_old: bool = False
+    signed: bool = True
 
 
-def mask(pi: Tensor, mu: Tensor, _: float) -> Tensor:
+def mask(known: Known, _: float) -> Tensor:
     """w = 0: agent tokens are context only, as in ARPO (2507.19849) and SituatedThinker (2505.19300)."""
-    return torch.zeros_like(pi)
+    return known.pi.new_zeros(known.pi.shape)
 
 
-def proportional(pi: Tensor, mu: Tensor, _: float) -> Tensor:
+def proportional(known: Known, _: float) -> Tensor:
     """w = π: the gradient of ratio π/1, a behaviour probability of 1 as LUFFY (2504.14945) assumes it,
     without its shaping. Vanishes exactly where the policy has something to learn."""
-    return pi
+    return known.pi
 
 
-def floor(pi: Tensor, mu: Tensor, value: float) -> Tensor:
+def luffy(known: Known, gamma: float) -> Tensor:
+    """w = γ·π/(π + γ)²: the gradient of LUFFY's shaping π/(π + γ) (2504.14945). Largest at π = γ, where it is ¼."""
+    return gamma * known.pi / (known.pi + gamma).square()
+
+
+def rlplus(known: Known, _: float) -> Tensor:
+    """w = 2π/(π_old + ω) · √(1 − π) with ω = ½(π_old + 1): RL-PLUS (2508.00222), whose behaviour probability is midway
+    between π_old and ω, and whose advantage favours what is unlikely."""
+    return 2 * known.pi / (1.5 * known.old + 0.5) * (1 - known.pi).clamp(min=0).sqrt()
+
+
+def floor(known: Known, value: float) -> Tensor:
     """w = max(π, c): as `pi`, but a token that the policy finds unlikely still counts c."""
-    return pi.clamp(min=value)
+    return known.pi.clamp(min=value)
 
 
-def constant(pi: Tensor, mu: Tensor, value: float) -> Tensor:
-    """w = c: log-likelihood, signed by the advantage; with A = 1 the cross-entropy of SFT."""
-    return torch.full_like(pi, value)
+def power(known: Known, alpha: float) -> Tensor:
+    """w = π^α, and at least c, the lower bound: between `constant` 1 (α = 0) and `pi` (α = 1)."""
+    return known.pi.pow(alpha)
 
 
-def ratio(pi: Tensor, mu: Tensor, _: float) -> Tensor:
+def constant(known: Known, value: float) -> Tensor:
+    """w = c: log-likelihood, signed by the advantage; with A = 1 the cross-entropy of SFT. Without regard to the
+    advantage it is ECHO's (2605.24517), an auxiliary loss on what the environment said."""
+    return known.pi.new_full(known.pi.shape, value)
+
+
+def ratio(known: Known, _: float) -> Tensor:
     """w = π/μ: the importance ratio of off-policy learning, where μ is known. Bounded from above, or a token that
     the agent's model found unlikely would outweigh all others."""
-    return pi / mu
+    return known.pi / known.mu
 
 
 COEFFICIENTS: dict[str, Coefficient] = {
     "mask": Coefficient(mask, "0: agent tokens teach nothing"),
     "pi": Coefficient(proportional, "π: vanishes on what the policy does not know"),
-    "floor": Coefficient(floor, "max(π, value)", value=0.3),
+    "luffy": Coefficient(luffy, "γπ/(π+γ)², γ the value", value=0.1, values=(1e-6, math.inf)),
+    "rlplus": Coefficient(rlplus, "2π/(1.5π_old+.5)·√(1−π)", needs_old=True),
+    "floor": Coefficient(floor, "max(π, value)", value=0.3, values=(0.0, 1.0)),
+    "power": Coefficient(
+        power, "π^value, at least 0.1 or the clip's lower bound", value=0.5, values=(0.0, 1.0), clip_low=0.1
+    ),
     "constant": Coefficient(constant, "value, whatever π is", value=1.0),
+    "echo": Coefficient(constant, "value, whatever π and the advantage are", value=0.05, signed=False),
     "ratio": Coefficient(ratio, "π/μ, at most 2 or the clip's upper bound", clip_high=2.0, needs_mu=True),
 }
-
-NEGATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "zero": lambda pi, weight: torch.zeros_like(weight),
-    "pi": lambda pi, weight: pi,
-    "same": lambda pi, weight: weight,
-}
-"""π and w to the weight on rows with A < 0. `zero`: the sign of the advantage is the filter that
-protects from agents that err (measured on the miniature)."""
-
-
-def agent_weights(
-    pi_B_T: Tensor,
-    advantages_B_1: Tensor,
-    *,
-    mu_B_T: Tensor | None = None,
-    coefficient: str,
-    value: float | None = None,
-    negatives: str = "zero",
-    clip_low: float | None = None,
-    clip_high: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Weights of agent tokens, and where the clip changed them; both (B, T), no gradient.
-
-    Args:
-        pi_B_T: current probabilities.
-        mu_B_T: by the agents' own models, NaN where not known; None = nowhere known.
-        value: of the coefficient; None takes its default.
-        clip_low, clip_high: bounds of w on rows with A > 0; None is the coefficient's own bound, or none.
-
-    Raises:
-        ConfigError: an unknown name, or a value for a coefficient that takes none.
-    """
-    chosen, number = resolve(coefficient, value)
-    if negatives not in NEGATIVES:
-        raise ConfigError(f"negatives: got {negatives!r}, allowed {sorted(NEGATIVES)}")
-    pi = pi_B_T.detach()
-    mu = torch.full_like(pi, torch.nan) if mu_B_T is None else mu_B_T.detach()
-    raw = chosen.weight(pi, mu, number)
-    high = chosen.clip_high if clip_high is None else clip_high
-    weight = raw if clip_low is None and high is None else raw.clamp(clip_low, high)
-    unknown = raw.isnan()
-    clipped = (weight != raw) & (advantages_B_1 > 0) & ~unknown
-    signed = torch.where(advantages_B_1 < 0, NEGATIVES[negatives](pi, weight), weight)
-    return signed.masked_fill(unknown, 0.0), clipped
-
-
-def resolve(coefficient: str, value: float | None) -> tuple[Coefficient, float]:
-    """The coefficient of that name, and `value` or its default.
-
-    Raises:
-        ConfigError: an unknown name, or a value for a coefficient that takes none.
-    """
-    if coefficient not in COEFFICIENTS:
-        raise ConfigError(f"coefficient: got {coefficient!r}, allowed {sorted(COEFFICIENTS)}")
-    chosen = COEFFICIENTS[coefficient]
-    if value is not None and chosen.value is None:
-        raise ConfigError(
-            f"value of coefficient {coefficient!r}: got {value}, allowed none, it takes no value"
-        )
-    return chosen, value if value is not None else chosen.value or 0.0

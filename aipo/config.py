@@ -159,6 +159,8 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, got: object) -
     key = ".".join(map(str, loc))
     if not loc:  # settings of several sections that contradict each other
         return message
+    if kind == "value_error":  # settings of one section that contradict each other
+        return f"{key}: {message.removeprefix('Value error, ')}"
     if kind != "extra_forbidden":
         return f"{key}: {message}, got {got!r}" if kind != "missing" else f"{key}: is missing"
     allowed = _keys_at(loc[:-1])

@@ -54,8 +54,8 @@ class Lesson:
         segments_T: int32, which of the trace's segments a token is from. A row holds the first tokens of
             a segment, or all of them.
         codes_T: int8, see `aipo.row.Code`.
-        weights_T: float32, w of A·∇log π; ratio × importance for policy tokens (0 where clipped), the
-            coefficient for others; 0 where there is no gradient.
+        weights_T: float32, w of A·∇log π; what the objective leaves of ratio × importance for policy tokens, the
+            weight for others; 0 where there is no gradient.
         ratios_T: float32, π/π_old; NaN where no policy token is.
         clipped_T: bool.
 

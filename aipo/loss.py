@@ -1,26 +1,28 @@
 """The objective: a pure function of tensors.
 
-Policy tokens have a ratio π/π_old and PPO's clip; agent tokens and distilled tokens have a weight
-(see `aipo.coefficients`). Which token is which was decided when the rows were made; nothing is
-decided here. With policy tokens alone the loss equals TRL's, for every objective in `OBJECTIVES`.
+Policy tokens have a ratio π/π_old and an objective (see `aipo.objectives`); agent tokens and distilled tokens
+have a weight (see `aipo.coefficients` and `aipo.weighing`). Which token is which was decided when the rows were
+made; nothing is decided here. With policy tokens alone the loss equals TRL's, for every objective.
 
     loss = Σ_b 1/denominator_b · Σ_t term_bt
-    term = −min(r·A, clip(r)·A) · c + β·r·KL    policy      r = π/π_old, c see `aipo.correction`
-         = −A·w·exp(log π − sg(log π))          agent       w by coefficient and sign of A
-         = −A·v·exp(log π − sg(log π))          distilled   v a number, A > 0 only
+    term = objective(r, A) · c + β·r·KL      policy      r = π/π_old, c see `aipo.correction`
+         = −A·w·exp(log π − sg(log π))       agent       w by coefficient and sign of A (for `echo`, A := 1)
+         = −A·v·exp(log π − sg(log π))       distilled   v a number, A > 0 only
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from aipo.coefficients import NEGATIVES, agent_weights, resolve
+from aipo.coefficients import Known
 from aipo.correction import CORRECTIONS, check_correction
 from aipo.errors import ConfigError, TrainError
+from aipo.objectives import OBJECTIVES, Clip, Sampled, check_denominator, clip_of
 from aipo.row import Code
+from aipo.weighing import Weighing, agent_weights
 
 ROLES = {"policy": Code.POLICY, "agent": Code.AGENT, "distilled": Code.DISTILLED}
 QUANTITIES: tuple[str, ...] = (
@@ -41,48 +43,52 @@ QUANTITIES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossSettings:
-    """How tokens become a loss.
+class LossSettings(Weighing):
+    """How tokens become a loss; how agents' tokens do is `aipo.weighing.Weighing`.
 
     Args:
-        objective: a name in `OBJECTIVES`.
-        clip_low, clip_high: the ratio is clipped to [1 − clip_low, 1 + clip_high].
+        objective: a name in `aipo.objectives.OBJECTIVES`.
+        clip_low, clip_high: the ratio is clipped to [1 − clip_low, 1 + clip_high]; None is the objective's own.
+        clip_keeps_gradient: a token that is clipped keeps the bound's gradient.
+        denominator: whose tokens averages count, a name in `aipo.objectives.DENOMINATORS`.
         beta: weight of the KL term to the reference model; 0 = none.
-        coefficient, coefficient_value: see `aipo.coefficients`; None takes the default value.
-        coefficient_clip_low, coefficient_clip_high: bounds of the agents' weight; None = none.
-        negatives: rule for agent tokens on rows with A < 0.
         distil_weight: weight of distilled tokens.
         correction: what C does to the correction from sampler to trainer, a name in
             `aipo.correction.CORRECTIONS`.
         importance_cap: C; a correction needs log-probs by the trainer. None = no correction.
 
     Raises:
-        ConfigError: an unknown name or a number out of its range.
+        ConfigError: an unknown name, a number out of its range, or settings that contradict each other.
     """
 
     objective: str = "dapo"
-    clip_low: float = 0.2
-    clip_high: float = 0.28
+    clip_low: float | None = None
+    clip_high: float | None = None
+    clip_keeps_gradient: bool = False
+    denominator: str = "policy"
     beta: float = 0.0
-    coefficient: str = "constant"
-    coefficient_value: float | None = None
-    coefficient_clip_low: float | None = None
-    coefficient_clip_high: float | None = None
-    negatives: str = "zero"
     distil_weight: float = 1.0
     correction: str = "truncate"
     importance_cap: float | None = None
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise ConfigError(f"objective: got {self.objective!r}, allowed {sorted(OBJECTIVES)}")
-        if self.negatives not in NEGATIVES:
-            raise ConfigError(f"negatives: got {self.negatives!r}, allowed {sorted(NEGATIVES)}")
-        resolve(self.coefficient, self.coefficient_value)
-        for name in ("clip_low", "clip_high", "beta", "distil_weight"):
+        Weighing.__post_init__(self)
+        _ = self.clip  # refused here where it cannot be
+        check_denominator(self.objective, self.denominator)
+        for name in ("beta", "distil_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed >= 0")
         check_correction(self.correction, self.importance_cap)
+
+    @property
+    def clip(self) -> Clip:
+        """The bounds of policy tokens' ratio."""
+        return clip_of(self.objective, self.clip_low, self.clip_high, keeps_gradient=self.clip_keeps_gradient)
+
+    @property
+    def needs_trainer(self) -> bool:
+        """Whether the trainer's log-probs, by the weights that sampled, have to be known in every step."""
+        return self.importance_cap is not None or self.needs_old
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +100,8 @@ class LossInputs:
         entropies_B_T: of the current policy; for the metrics.
         behaviour_B_T: by the sampler; on agents' tokens by their own model. NaN where not known.
         trainer_B_T: by the trainer with the weights that sampled; None when not known. It tells how far
-            the sampler is from the trainer, and is π_old where this is corrected (else the sampler's is).
+            the sampler is from the trainer, and is π_old of policy tokens where this is corrected (else the
+            sampler's is), and of agents' tokens always.
         reference_B_T: by the reference model, when there is a KL term.
         codes_B_T: int8, see `aipo.row.Code`.
     """
@@ -137,52 +144,31 @@ class LossOutput(NamedTuple):
         loss: scalar; the only part that carries a gradient.
         sums_R_K: float32 sums over tokens, by role (`ROLES`) and quantity (`QUANTITIES`).
         drift_max: largest |Δ log-prob| between sampler and trainer; 0 where not known.
-        weights_B_T: w of A·∇log π. Policy tokens: ratio × correction, 0 where clipped or masked, without
-            the KL term. Agent and distilled tokens: their coefficient. 0 on all others.
-        ratios_B_T: π/π_old of policy tokens; NaN on all others.
-        clipped_B_T: where the clip removed a policy token's gradient or changed an agent token's weight.
+        weights_B_T: w of A·∇log π. Policy tokens: what the objective leaves of the ratio × correction, 0 where
+            masked, without the KL term. Agent and distilled tokens: their weight. 0 on all others.
+        pushes_B_T: |A|·w, with A = 1 for agents' tokens that are learned without regard to it.
+        ratios_B_T: π/π_old of policy tokens, as the objective takes it; NaN on all others.
+        clipped_B_T: where the clip changed a policy token's gradient or an agent token's weight.
     """
 
     loss: Tensor
     sums_R_K: Tensor
     drift_max: Tensor
     weights_B_T: Tensor
+    pushes_B_T: Tensor
     ratios_B_T: Tensor
     clipped_B_T: Tensor
-
-
-class Policy(NamedTuple):
-    """Terms of policy tokens, the weight of A·∇log π in them, the ratio, and where the clip acted; (B, T)."""
-
-    terms: Tensor
-    weights: Tensor
-    ratios: Tensor
-    clipped: Tensor
-
-
-Objective = Callable[[Tensor, Tensor, Tensor, LossSettings], Policy]
-
-
-def ppo_clip(log_ratio_B_T: Tensor, policy_B_T: Tensor, advantages_B_1: Tensor, how: LossSettings) -> Policy:
-    """−min(r·A, clip(r, 1−ε_low, 1+ε_high)·A), token by token: PPO (1707.06347), equation 7; the
-    two-sided ε: DAPO (2503.14476)."""
-    ratio = log_ratio_B_T.exp()
-    clip = ratio.clamp(1 - how.clip_low, 1 + how.clip_high)
-    terms = -torch.minimum(ratio * advantages_B_1, clip * advantages_B_1)
-    low, high = ratio < 1 - how.clip_low, ratio > 1 + how.clip_high
-    clipped = policy_B_T & ((low & (advantages_B_1 < 0)) | (high & (advantages_B_1 > 0)))
-    return Policy(terms, ratio.detach().masked_fill(clipped, 0.0), ratio, clipped)
-
-
-OBJECTIVES: dict[str, Objective] = {"grpo": ppo_clip, "dapo": ppo_clip, "dr_grpo": ppo_clip}
 
 
 def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
     """The loss of one micro-batch, and the sums behind its metrics.
 
     Raises:
-        TrainError: a correction, and no log-probs by the trainer.
+        TrainError: log-probs by the trainer are needed, and there are none.
     """
+    if how.needs_trainer and inputs.trainer_B_T is None:
+        what = "importance_cap" if how.importance_cap is not None else "π_old of agents' tokens"
+        raise TrainError(f"{what}: got no log-probs by the trainer, allowed only together with them")
     roles = {name: inputs.codes_B_T == code for name, code in ROLES.items()}
     policy, agent, distilled = roles.values()
     trained = policy | agent | distilled
@@ -193,38 +179,28 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
     trainer = behaviour if inputs.trainer_B_T is None else torch.where(policy, inputs.trainer_B_T, 0.0)
     old, importance, cut = behaviour, torch.ones_like(behaviour), torch.zeros_like(policy)
     if how.importance_cap is not None:
-        if inputs.trainer_B_T is None:
-            raise TrainError(
-                "importance_cap: got no log-probs by the trainer, allowed a cap together with them"
-            )
         old = trainer
         importance, cut = CORRECTIONS[how.correction]((trainer - behaviour).exp(), how.importance_cap)
 
-    own = OBJECTIVES[how.objective](torch.where(policy, logprobs - old, 0.0), policy, advantages, how)
+    log_ratio = torch.where(policy, logprobs - old, 0.0)
+    own = OBJECTIVES[how.objective].terms(Sampled(logprobs, log_ratio, policy, advantages), how.clip)
     kl = torch.zeros_like(old)
     if inputs.reference_B_T is not None:
         # With the ratio in front, its gradient is that of the KL itself: DeepSeek-V3.2 (2512.02556), as in TRL.
         kl = own.ratios * k3(logprobs, torch.where(policy, inputs.reference_B_T, logprobs.detach()))
 
     pi = logprobs.detach().exp()
-    weights, clipped = agent_weights(
-        pi,
-        advantages,
-        mu_B_T=inputs.behaviour_B_T.exp(),
-        coefficient=how.coefficient,
-        value=how.coefficient_value,
-        negatives=how.negatives,
-        clip_low=how.coefficient_clip_low,
-        clip_high=how.coefficient_clip_high,
-    )
-    weights = torch.where(distilled, how.distil_weight * (advantages > 0), weights)
-    given = -advantages * weights * (logprobs - logprobs.detach()).exp()
+    given = agent_weights(_known(pi, inputs), advantages, how)
+    weights = torch.where(distilled, how.distil_weight * (advantages > 0), given.weights)
+    advantages = torch.where(agent, given.advantages, advantages)
     sampled = own.terms * importance + how.beta * kl
-    terms = torch.where(policy, sampled, given).masked_fill(~trained, 0.0) / inputs.denominators_B[:, None]
+    learned = -advantages * weights * (logprobs - logprobs.detach()).exp()
+    terms = torch.where(policy, sampled, learned).masked_fill(~trained, 0.0) / inputs.denominators_B[:, None]
 
     with torch.no_grad():
-        clipped = torch.where(policy, own.clipped, clipped & agent)
+        clipped = torch.where(policy, own.clipped, given.clipped & agent)
         weights = torch.where(policy, own.weights * importance, weights).masked_fill(~trained, 0.0)
+        pushes = advantages.abs() * weights
         drift = (trainer - behaviour).abs()
         known = torch.full_like(drift, float(inputs.trainer_B_T is not None))
         sums = _sums(
@@ -232,7 +208,7 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
             tokens=torch.ones_like(drift),
             entropy=torch.where(trained, inputs.entropies_B_T, 0.0),
             probability=pi,
-            weight=advantages.abs() * weights,
+            weight=pushes,
             loss=terms.abs(),
             ratio=own.ratios,
             clip=clipped,
@@ -244,7 +220,12 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
             drift_tokens=known,
         )
         ratios = torch.where(policy, own.ratios, torch.nan)
-    return LossOutput(terms.sum(), sums, drift.max(), weights, ratios, clipped)
+    return LossOutput(terms.sum(), sums, drift.max(), weights, pushes, ratios, clipped)
+
+
+def _known(pi_B_T: Tensor, inputs: LossInputs) -> Known:
+    old = torch.full_like(pi_B_T, torch.nan) if inputs.trainer_B_T is None else inputs.trainer_B_T.exp()
+    return Known(pi=pi_B_T, mu=inputs.behaviour_B_T.exp(), old=old)
 
 
 def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:

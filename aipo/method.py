@@ -67,12 +67,16 @@ def loss_settings(config: Config) -> "LossSettings":
         objective=method.objective,
         clip_low=method.clip_low,
         clip_high=method.clip_high,
+        clip_keeps_gradient=method.clip_keeps_gradient,
+        denominator=method.denominator,
         beta=method.kl,
         coefficient=method.coefficient,
         coefficient_value=method.coefficient_value,
         coefficient_clip_low=low,
         coefficient_clip_high=high,
+        coefficient_trust=method.coefficient_trust,
         negatives=method.negative,
+        negatives_value=method.negative_value,
         distil_weight=method.distil,
         correction=method.correction,
         importance_cap=method.correction_cap,
@@ -81,10 +85,10 @@ def loss_settings(config: Config) -> "LossSettings":
 
 def scored_again(config: Config) -> bool:
     """Whether rows are scored by the trainer with the weights that sampled them, in every optimiser step: for a
-    correction, for a limit on the drift, and wherever something else than the trainer's own network samples."""
-    method = config.method
+    correction, for π_old of agents' tokens, for a limit on the drift, and wherever something else than the
+    trainer's own network samples."""
     served = config.policy.engine == "vllm"
-    return served or method.correction_cap is not None or method.max_drift is not None
+    return served or loss_settings(config).needs_trainer or config.method.max_drift is not None
 
 
 def train_arguments(config: Config, output_dir: Path, *, cpu: bool) -> "GRPOConfig":

@@ -30,8 +30,12 @@ METRICS: dict[str, Metric] = {
     "weight/{role}": Metric("Σ |A|·w_t / n", "Mean weight of ∇log π: near 0 means that nothing is learned."),
     "loss_share/{role}": Metric("Σ |term_t| / Σ_all |term_t|", "Share of the loss's absolute value."),
     "ratio/policy": Metric("Σ π_t/π_old,t / n", "Mean importance ratio; 1 on the first pass."),
-    "clip/policy": Metric("Σ clipped_t / n", "Share of policy tokens whose gradient the clip removed."),
-    "clip/agent": Metric("Σ [w_t ≠ clip(w_t)] / n", "Share of agent tokens whose weight was clipped."),
+    "clip/policy": Metric(
+        "Σ clipped_t / n", "Share of policy tokens whose gradient the clip took away, or bounded."
+    ),
+    "clip/agent": Metric(
+        "Σ clipped_t / n", "Share of agent tokens whose weight bounds or trust region changed."
+    ),
     "kl": Metric("Σ r_t·k3_t / n", "Mean KL to the reference model on policy tokens; only with a KL term."),
     "importance": Metric(
         "Σ c_t / n", "Mean correction c of π_old/μ from sampler to trainer; only where it is on."

@@ -52,8 +52,8 @@ class Row:
         logprobs_T: float32 behaviour log-probs (nats), NaN where unknown.
         segments_T: int32, which of the trace's segments a token is from.
         heads: of the trace's segments.
-        policy_tokens: how many tokens the policy sampled in the trace; what the denominators count,
-            so that a distilled row is weighed like the row that it stems from.
+        policy_tokens, agent_tokens: how many tokens the policy sampled and agents wrote in the trace; what the
+            denominators count, so that a distilled row is weighed like the row that it stems from.
         forbidden_ids: ids with probability 0, in the trainer's softmax as in the sampler's.
 
     Raises:
@@ -69,6 +69,7 @@ class Row:
     heads: tuple[Head, ...] = field(repr=False)
     advantage: float
     policy_tokens: int
+    agent_tokens: int
     forbidden_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -215,5 +216,6 @@ def _row(
         ),
         advantage=trace.advantage,
         policy_tokens=trace.count(Role.POLICY),
+        agent_tokens=trace.count(Role.AGENT),
         forbidden_ids=trace.forbidden_ids if forbidden_ids is None else forbidden_ids,
     )

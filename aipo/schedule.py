@@ -15,6 +15,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from aipo.errors import TrainError
 from aipo.loss import LossSettings
+from aipo.objectives import OBJECTIVES
 from aipo.row import Row
 from aipo.source import RowSource
 
@@ -124,10 +125,7 @@ def arguments(
         "learning_rate": learning_rate,
         "max_completion_length": max_completion_length,
         "temperature": temperature,
-        "loss_type": settings.objective,
-        "epsilon": settings.clip_low,
-        "epsilon_high": settings.clip_high,
-        "beta": settings.beta,
+        **_of_settings(settings),
         "save_strategy": "no" if save_every is None else "steps",
         "save_steps": (save_every or 1) * schedule.steps,
         "seed": seed,
@@ -146,6 +144,11 @@ def arguments(
     return GRPOConfig(output_dir=str(output_dir), **(defaults | rest))
 
 
+def _of_settings(settings: LossSettings) -> dict[str, Any]:
+    """The loss in TRL's words; ours is computed, and this is what a checkpoint says of it."""
+    return {"beta": settings.beta, **OBJECTIVES[settings.objective].trl(settings.clip)}
+
+
 _HONOURED: dict[str, Callable[[Any], bool]] = {
     "use_vllm": lambda value: value is False,
     "top_entropy_quantile": lambda value: value == 1.0,
@@ -153,7 +156,6 @@ _HONOURED: dict[str, Callable[[Any], bool]] = {
     "use_adaptive_entropy": lambda value: not value,
     "off_policy_mask_threshold": lambda value: value is None,
     "delta": lambda value: value is None,
-    "importance_sampling_level": lambda value: value == "token",
     "use_bias_correction_kl": bool,
     "mask_truncated_completions": lambda value: not value,
     "sync_ref_model": lambda value: not value,
@@ -182,10 +184,11 @@ def check_arguments(
     for name, fits in _HONOURED.items():
         if not fits(getattr(args, name)):
             raise TrainError(f"{name}: got {getattr(args, name)!r}, allowed what aipo.trainer.arguments sets")
-    if args.beta != settings.beta:
-        raise TrainError(
-            f"beta: got {args.beta} in the arguments, allowed {settings.beta} as in the settings"
-        )
+    for name, value in _of_settings(settings).items():
+        if getattr(args, name) != value:
+            raise TrainError(
+                f"{name}: got {getattr(args, name)} in the arguments, allowed {value} as in the settings"
+            )
     if source.shared and schedule.accumulation > 1:
         raise TrainError(
             f"gradient_accumulation_steps: got {schedule.accumulation}, allowed 1 when several trainers learn "
@@ -193,6 +196,11 @@ def check_arguments(
         )
     if settings.importance_cap is not None and not recompute:
         raise TrainError("importance_cap: got a cap without recompute=True, allowed only together")
+    if settings.needs_old and not recompute:
+        raise TrainError(
+            f"coefficient: got {settings.coefficient!r} with coefficient_trust={settings.coefficient_trust} and "
+            "without recompute=True, allowed only together: it takes π_old of agents' tokens"
+        )
     if limited and not recompute:
         raise TrainError("max_drift: got a limit without recompute=True, allowed only together")
     if args.save_strategy != SaveStrategy.NO and args.save_steps % schedule.steps:

@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aipo.objectives import check_denominator, clip_of
+from aipo.weighing import Weighing
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -157,25 +160,49 @@ class MethodConfig(Section):
     per_mode_baseline: bool = Field(False, description="assisted and solo rollouts have a mean each")
     negative_weight: Annotated[float, Field(ge=0.0)] = Field(1.0, description="factor on negative advantages")
     scale_by_active: bool = Field(True, description="learning rate x share of rollouts with an advantage")
-    coefficient: Literal["mask", "pi", "floor", "constant", "ratio"] = Field(
-        "constant", description="what an agent's token is worth to the policy gradient"
+    coefficient: Literal["mask", "pi", "luffy", "rlplus", "floor", "power", "constant", "echo", "ratio"] = (
+        Field("constant", description="what an agent's token is worth to the policy gradient")
     )
     coefficient_value: float | None = Field(
-        None, description="c of `floor` (default 0.3) or `constant` (default 1)"
+        None,
+        description="c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5)",
     )
     coefficient_clip: tuple[float | None, float | None] = Field(
-        (None, None), description="bounds of it; `ratio` is at most 2 unless an upper one is given"
+        (None, None),
+        description="bounds of it; unless given, `ratio` is at most 2 and `power` at least 0.1",
     )
-    negative: Literal["zero", "pi", "same"] = Field("zero", description="coefficient where advantage < 0")
+    coefficient_trust: Positive | None = Field(
+        None,
+        description="e: agents' tokens are pushed no further once their ratio left [1/(1+e), 1+e]; null = never",
+    )
+    negative: Literal["zero", "pi", "floor", "same"] = Field(
+        "zero", description="coefficient where advantage < 0"
+    )
+    negative_value: float | None = Field(None, description="c of the rule `floor` (default 0.1)")
     distil: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
     )
     distil_forbid: bool = Field(
         True, description="train distilled rows with the tags masked; else they also teach not to ask"
     )
-    objective: Literal["grpo", "dapo", "dr_grpo"] = Field("dapo", description="loss on policy tokens")
-    clip_low: Positive = Field(0.2, description="policy ratio is clipped below 1 - clip_low")
-    clip_high: Positive = Field(0.28, description="policy ratio is clipped above 1 + clip_high")
+    objective: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field(
+        "dapo", description="loss on policy tokens"
+    )
+    clip_low: Positive | None = Field(
+        None,
+        description="policy ratio is clipped below 1 - clip_low; default 0.2, `gspo` 3e-4, `cispo` none",
+    )
+    clip_high: Positive | None = Field(
+        None, description="policy ratio is clipped above 1 + clip_high; default 0.28, `gspo` 4e-4, `cispo` 4"
+    )
+    clip_keeps_gradient: bool = Field(
+        False,
+        description="a clipped token keeps the bound's gradient (GPPO); not with `cispo`, which does so",
+    )
+    denominator: Literal["policy", "union"] = Field(
+        "policy",
+        description="tokens that averages count: the policy's, or agents' too; not with `dr_grpo`",
+    )
     kl: Annotated[float, Field(ge=0.0)] = Field(0.0, description="weight of the KL to the first policy")
     correction: Literal["truncate", "mask"] = Field(
         "truncate", description="policy tokens whose sampler-to-trainer weight is outside: cut to C, or 0"
@@ -197,12 +224,19 @@ class MethodConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _value_fits(self) -> Self:
-        if self.coefficient_value is not None and self.coefficient not in ("floor", "constant"):
-            raise ValueError(f"coefficient_value is for floor and constant, got {self.coefficient!r}")
+    def _loss_fits(self) -> Self:
         low, high = self.coefficient_clip
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"coefficient_clip: got {low:g} above {high:g}, allowed low <= high")
+        Weighing(
+            coefficient=self.coefficient,
+            coefficient_value=self.coefficient_value,
+            coefficient_clip_low=low,
+            coefficient_clip_high=high,
+            coefficient_trust=self.coefficient_trust,
+            negatives=self.negative,
+            negatives_value=self.negative_value,
+        )
+        clip_of(self.objective, self.clip_low, self.clip_high, keeps_gradient=self.clip_keeps_gradient)
+        check_denominator(self.objective, self.denominator)
         return self
 
 

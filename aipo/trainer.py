@@ -31,7 +31,6 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aipo.batch import Totals, Window, alive, collate, denominators
 from aipo.callbacks import ActiveRate, MetricsFile
-from aipo.coefficients import COEFFICIENTS
 from aipo.errors import TrainError
 from aipo.ledger import Ledger, OnLessons
 from aipo.loss import QUANTITIES, ROLES, LossInputs, LossSettings, aipo_loss, token_logprobs
@@ -58,7 +57,8 @@ class AIPOTrainer(GRPOTrainer):
         settings: the loss.
         tokenizer: the policy's.
         recompute: know the trainer's own log-probs in every optimiser step, by scoring rows once more with the
-            weights that sampled (those of a generation's first step need not be). A correction needs them.
+            weights that sampled (those of a generation's first step need not be). A correction needs them, and
+            whatever takes π_old of agents' tokens.
         max_drift: largest mean |Δ log-prob| (nats) between sampler and trainer in an optimiser step.
         scale_by_active: multiply the learning rate by the share of active rollouts, else an adaptive
             optimiser amplifies the noise of nearly empty batches (measured on the miniature).
@@ -160,8 +160,8 @@ class AIPOTrainer(GRPOTrainer):
 
     def _micro_batches(self, made: StepRows) -> list[dict[str, Tensor]]:
         """This rank's share of the generation's rows, as the schedule deals them."""
-        rows = alive(made.rows, beta=self.settings.beta)
-        if COEFFICIENTS[self.settings.coefficient].needs_mu:
+        rows = alive(made.rows, beta=self.settings.beta, signed=self.settings.chosen.signed)
+        if self.settings.chosen.needs_mu:
             check_known(rows)
         dealt = self.schedule.deal(
             rows,
@@ -188,7 +188,7 @@ class AIPOTrainer(GRPOTrainer):
         )
 
     def _batch(self, rows: Sequence[Row], window: Window) -> dict[str, Tensor]:
-        weights_B = denominators(rows, self.settings.objective, window)
+        weights_B = denominators(rows, self.settings.objective, window, counted=self.settings.denominator)
         batch = collate(rows, weights_B, pad_id=self._pad_id)
         batch = super(GRPOTrainer, self)._prepare_inputs(batch)
         with torch.no_grad():

@@ -8,8 +8,8 @@ import tiny
 import torch
 from tiny import agent, consult, policy, prompt, trace
 
-from aipo.batch import Totals, Window, collate, denominators
-from aipo.errors import TrainError
+from aipo.batch import AVERAGES, COUNTS, Totals, Window, alive, collate, denominators
+from aipo.objectives import DENOMINATORS, OBJECTIVES
 from aipo.row import Code, Row, distil, rows_of
 
 L, A, N = Code.POLICY, Code.AGENT, Code.PROMPT
@@ -70,33 +70,48 @@ def helped() -> list[Row]:
 
 
 def test_totals_count_sampled_rows_and_their_policy_tokens():
-    assert Totals.of([SHORT, LONG, *helped()]) == Totals(rows=3, policy_tokens=1 + 2 + 5)
+    totals = Totals.of([SHORT, LONG, *helped()])
+    assert totals == Totals(rows=3, policy_tokens=1 + 2 + 5, agent_tokens=0 + 1 + 1)
 
 
 @pytest.mark.parametrize(
-    ("objective", "expected"),
+    ("objectives", "counted", "expected"),
     [
-        ("dapo", [4.0, 4.0, 4.0, 4.0]),  # 8 tokens, half of them in each optimiser step
-        ("grpo", [1.5, 3.0, 7.5, 7.5]),  # own tokens × 3 rows / 2
-        ("dr_grpo", [150.0, 150.0, 150.0, 150.0]),  # 100 tokens × 3 rows / 2
+        (("dapo", "cispo"), "policy", [4.0, 4.0, 4.0, 4.0]),  # 8 tokens, half of them in each optimiser step
+        (("dapo", "cispo"), "union", [5.0, 5.0, 5.0, 5.0]),  # and 2 of agents
+        (("grpo", "gspo"), "policy", [1.5, 3.0, 7.5, 7.5]),  # own tokens × 3 rows / 2
+        (("grpo", "gspo"), "union", [1.5, 4.5, 9.0, 9.0]),  # LONG has one of an agent, and so has the third
+        (("dr_grpo",), "policy", [150.0, 150.0, 150.0, 150.0]),  # 100 tokens × 3 rows / 2
     ],
 )
-def test_denominators(objective: str, expected: list[float]):
+def test_denominators(objectives: tuple[str, ...], counted: str, expected: list[float]):
     rows = [SHORT, LONG, *helped()]
     window = Window(totals=Totals.of(rows), share=0.5, max_completion_length=100)
-    assert denominators(rows, objective, window).tolist() == expected
+    for objective in objectives:
+        assert denominators(rows, objective, window, counted=counted).tolist() == expected
+
+
+def test_every_way_of_counting_and_averaging_exists():
+    assert set(COUNTS) == set(DENOMINATORS)
+    assert {one.average for one in OBJECTIVES.values()} == set(AVERAGES)
+
+
+def test_rows_that_are_alive():
+    """With an advantage, with a KL term, or with agents' tokens that are learned without regard to the advantage."""
+    dead = [
+        sampled(prompt(2), policy(3), advantage=0.0),
+        sampled(prompt(2), policy(3), agent(4), advantage=0.0),
+    ]
+    rows = [SHORT, *dead]
+    assert alive(rows, beta=0.0) == [SHORT]
+    assert alive(rows, beta=0.1) == rows
+    assert alive(rows, beta=0.0, signed=False) == [SHORT, dead[1]]
 
 
 def test_denominators_are_never_zero():
     silent = sampled(prompt(2), agent(3))
     window = Window(totals=Totals.of([silent]), share=1.0, max_completion_length=10)
     assert denominators([silent], "grpo", window).tolist() == pytest.approx([1e-6])
-
-
-def test_an_unknown_objective_is_refused():
-    window = Window(totals=Totals(1, 1), share=1.0, max_completion_length=10)
-    with pytest.raises(TrainError, match="objective: got 'ppo', allowed"):
-        denominators([SHORT], "ppo", window)
 
 
 def test_rows_keep_their_order():

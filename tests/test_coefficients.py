@@ -7,13 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.coefficients import COEFFICIENTS, NEGATIVES, agent_weights
-from aipo.errors import ConfigError
-from aipo.loss import LossInputs, LossSettings, aipo_loss
+from aipo.coefficients import COEFFICIENTS, Known
+from aipo.loss import LossInputs, LossSettings, aipo_loss, token_logprobs
 from aipo.row import Code
+from aipo.weighing import NEGATIVES, Weighing, agent_weights
 
 PI = torch.tensor([[0.001, 0.05, 0.5, 1.0]])
-UP, DOWN = torch.tensor([[1.0]]), torch.tensor([[-1.0]])
+MU = torch.tensor([[0.002, 0.01, 0.5, torch.nan]])
+OLD = torch.tensor([[0.001, 0.01, 0.5, 0.2]])
+UP = torch.tensor([[1.0]])
 
 
 @pytest.mark.parametrize(
@@ -21,71 +23,74 @@ UP, DOWN = torch.tensor([[1.0]]), torch.tensor([[-1.0]])
     [
         ("mask", None, [0, 0, 0, 0]),
         ("pi", None, [0.001, 0.05, 0.5, 1]),
+        ("luffy", None, [0.1 * 0.001 / 0.101**2, 0.1 * 0.05 / 0.15**2, 0.1 * 0.5 / 0.6**2, 0.1 / 1.1**2]),
+        ("luffy", 0.5, [0.5 * 0.001 / 0.501**2, 0.5 * 0.05 / 0.55**2, 0.25, 0.5 / 1.5**2]),
+        # 2π/(1.5·π_old + ½)·√(1 − π)
+        (
+            "rlplus",
+            None,
+            [0.002 / 0.5015 * 0.999**0.5, 0.1 / 0.515 * 0.95**0.5, 1 / 1.25 * 0.5**0.5, 0.0],
+        ),
         ("floor", None, [0.3, 0.3, 0.5, 1]),
         ("floor", 0.1, [0.1, 0.1, 0.5, 1]),
+        ("power", None, [0.1, 0.05**0.5, 0.5**0.5, 1]),  # √0.001 = 0.03 is below the floor of 0.1
+        ("power", 0.0, [1, 1, 1, 1]),
+        ("power", 1.0, [0.1, 0.1, 0.5, 1]),
         ("constant", None, [1, 1, 1, 1]),
         ("constant", 0.25, [0.25, 0.25, 0.25, 0.25]),
+        ("echo", None, [0.05, 0.05, 0.05, 0.05]),
+        ("ratio", None, [0.5, 2.0, 1.0, 0.0]),  # 0.05/0.01 = 5, at most 2; μ of the last one is not known
     ],
 )
 def test_weights_where_the_advantage_is_positive(name: str, value: float | None, expected: list[float]):
-    weights, clipped = agent_weights(PI, UP, coefficient=name, value=value)
-    torch.testing.assert_close(weights, torch.tensor([expected], dtype=torch.float32))
-    assert not clipped.any()
+    made = agent_weights(Known(PI, MU, OLD), UP, Weighing(coefficient=name, coefficient_value=value))
+    torch.testing.assert_close(made.weights, torch.tensor([expected], dtype=torch.float32))
+
+
+def test_luffys_weight_is_the_slope_of_its_shaping():
+    pi = torch.linspace(1e-3, 1, 50, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad((pi / (pi + 0.1)).sum(), pi)
+    made = COEFFICIENTS["luffy"].weight(Known(pi, pi, pi), 0.1)
+    torch.testing.assert_close(made, slope * pi)  # dπ = π·d log π
+    assert made.max().item() <= 0.25
+
+
+def test_powers_weight_is_the_slope_of_what_it_maximises():
+    pi = torch.linspace(1e-3, 1, 50, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(((pi**0.3 - 1) / 0.3).sum(), pi)
+    torch.testing.assert_close(COEFFICIENTS["power"].weight(Known(pi, pi, pi), 0.3), slope * pi)
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"),
-    [("zero", [0, 0, 0, 0]), ("pi", [0.001, 0.05, 0.5, 1]), ("same", [0.3, 0.3, 0.5, 1])],
+    ("alpha", "low", "name", "value"),
+    [(1.0, 0.0, "pi", None), (1.0, 0.3, "floor", 0.3), (0.0, None, "constant", 1.0)],
 )
-def test_weights_where_the_advantage_is_negative(rule: str, expected: list[float]):
-    weights, _ = agent_weights(PI, DOWN, coefficient="floor", negatives=rule)
-    torch.testing.assert_close(weights, torch.tensor([expected], dtype=torch.float32))
+def test_the_family_holds_its_neighbours(alpha: float, low: float | None, name: str, value: float | None):
+    family = Weighing(coefficient="power", coefficient_value=alpha, coefficient_clip_low=low)
+    neighbour = Weighing(coefficient=name, coefficient_value=value)
+    made, expected = (agent_weights(Known(PI, MU, OLD), UP, how).weights for how in (family, neighbour))
+    assert torch.equal(made, expected)
 
 
-def test_the_clip_bounds_the_weight_and_says_where():
-    weights, clipped = agent_weights(PI, UP, coefficient="pi", clip_low=0.1, clip_high=0.6)
-    torch.testing.assert_close(weights, torch.tensor([[0.1, 0.1, 0.5, 0.6]]))
-    assert clipped.tolist() == [[True, True, False, True]]
+@given(alpha=st.floats(0, 1), low=st.floats(0, 1), pi=st.floats(1e-8, 1))
+def test_no_member_of_the_family_vanishes_or_outweighs_a_policy_token(alpha: float, low: float, pi: float):
+    how = Weighing(coefficient="power", coefficient_value=alpha, coefficient_clip_low=low)
+    known = Known(*(torch.tensor([[pi]], dtype=torch.float64),) * 3)
+    assert low <= agent_weights(known, UP, how).weights.item() <= 1
 
 
-MU = torch.tensor([[0.002, 0.01, 0.5, torch.nan]])
-
-
-def test_the_ratio_is_bounded_and_zero_where_mu_is_not_known():
-    weights, clipped = agent_weights(PI, UP, mu_B_T=MU, coefficient="ratio")
-    torch.testing.assert_close(weights, torch.tensor([[0.5, 2.0, 1.0, 0.0]]))  # 0.05/0.01 = 5, at most 2
-    assert clipped.tolist() == [[False, True, False, False]]
-    bounded, clipped = agent_weights(PI, UP, mu_B_T=MU, coefficient="ratio", clip_low=0.7, clip_high=4.0)
-    torch.testing.assert_close(bounded, torch.tensor([[0.7, 4.0, 1.0, 0.0]]))
-    assert clipped.tolist() == [[True, True, False, False]]
-    for rule in NEGATIVES:
-        assert agent_weights(PI, DOWN, mu_B_T=MU, coefficient="ratio", negatives=rule)[0][0, 3] == 0
-    assert agent_weights(PI, UP, coefficient="ratio")[0].tolist() == [[0.0] * 4]
-
-
-def test_the_ratio_to_a_certain_model_is_pi():
-    certain = torch.ones_like(PI)
-    for rule, row in ((rule, row) for rule in NEGATIVES for row in (UP, DOWN)):
-        ratio = agent_weights(PI, row, mu_B_T=certain, coefficient="ratio", negatives=rule)
-        torch.testing.assert_close(ratio, agent_weights(PI, row, coefficient="pi", negatives=rule))
-
-
-def test_one_bound_is_enough():
-    assert agent_weights(PI, UP, coefficient="pi", clip_low=0.1)[0].tolist()[0][0] == pytest.approx(0.1)
-    assert agent_weights(PI, UP, coefficient="pi", clip_high=0.1)[0].tolist()[0][3] == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"coefficient": "sft"}, "coefficient: got 'sft', allowed"),
-        ({"coefficient": "pi", "value": 0.1}, "value of coefficient 'pi': got 0.1, allowed none"),
-        ({"coefficient": "pi", "negatives": "drop"}, "negatives: got 'drop', allowed"),
-    ],
-)
-def test_unknown_names_are_refused(how: dict[str, object], message: str):
-    with pytest.raises(ConfigError, match=message):
-        agent_weights(PI, UP, **how)
+def expected_weight(name: str, pi: float, mu: float, old: float) -> float:
+    return {
+        "mask": 0.0,
+        "pi": pi,
+        "luffy": 0.1 * pi / (pi + 0.1) ** 2,
+        "rlplus": 2 * pi / (old + 0.5 * (old + 1)) * math.sqrt(1 - pi),
+        "floor": max(pi, 0.3),
+        "power": max(math.sqrt(pi), 0.1),
+        "constant": 1.0,
+        "echo": 0.05,
+        "ratio": min(pi / mu, 2.0),
+    }[name]
 
 
 @given(
@@ -94,9 +99,12 @@ def test_unknown_names_are_refused(how: dict[str, object], message: str):
     advantage=st.floats(-2, 2).filter(lambda a: abs(a) > 1e-3),
     logprob=st.floats(-12, -1e-3),
     mu=st.floats(-12, 0),
+    old=st.floats(-12, 0),
 )
-def test_gradient_and_value_of_a_token(name: str, rule: str, advantage: float, logprob: float, mu: float):
-    """∂loss/∂log π = −A·w and the value is −A·w: the closed form, against autograd."""
+def test_gradient_and_value_of_a_token(
+    name: str, rule: str, advantage: float, logprob: float, mu: float, old: float
+):
+    """∂loss/∂log π = −A·w and the value is −A·w, with A = 1 where it has no say: the closed form, against autograd."""
     settings = LossSettings(coefficient=name, negatives=rule)
     logprobs = torch.tensor([[logprob]], dtype=torch.float64, requires_grad=True)
     output = aipo_loss(
@@ -107,17 +115,43 @@ def test_gradient_and_value_of_a_token(name: str, rule: str, advantage: float, l
             codes_B_T=torch.full((1, 1), Code.AGENT, dtype=torch.int8),
             advantages_B=torch.tensor([advantage], dtype=torch.float64),
             denominators_B=torch.ones(1, dtype=torch.float64),
+            trainer_B_T=torch.tensor([[old]], dtype=torch.float64),
         ),
         settings,
     )
     (gradient,) = torch.autograd.grad(output.loss, logprobs)
-    pi = torch.tensor(logprob, dtype=torch.float64).exp().item()
-    ratio = min(math.exp(logprob - mu), 2.0)
-    weight = {"mask": 0.0, "pi": pi, "floor": max(pi, 0.3), "constant": 1.0, "ratio": ratio}[name]
+    pi = math.exp(logprob)
+    weight = expected_weight(name, pi, math.exp(mu), math.exp(old))
     if advantage < 0:
-        weight = {"zero": 0.0, "pi": pi, "same": weight}[rule]
-    assert output.loss.item() == pytest.approx(-advantage * weight, rel=1e-9, abs=1e-15)
-    assert gradient.item() == pytest.approx(-advantage * weight, rel=1e-9, abs=1e-15)
+        weight = {"zero": 0.0, "pi": pi, "floor": max(pi, 0.1), "same": weight}[rule]
+    held = 1.0 if name == "echo" else advantage
+    assert output.loss.item() == pytest.approx(-held * weight, rel=1e-9, abs=1e-15)
+    assert gradient.item() == pytest.approx(-held * weight, rel=1e-9, abs=1e-15)
+    assert output.weights_B_T.item() == pytest.approx(weight, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", sorted(COEFFICIENTS.keys() - {"ratio"}))
+def test_a_tokens_own_logit_moves_by_w_times_one_minus_pi(name: str):
+    """What the picture of weights draws, through a softmax over 5 tokens."""
+    torch.manual_seed(0)
+    logits = (2 * torch.randn(1, 3, 5, dtype=torch.float64)).requires_grad_()
+    ids = torch.tensor([[0, 1, 2]])
+    logprobs, entropies = token_logprobs(logits, ids, temperature=1.0, forbidden_B_F=None)
+    given = LossInputs(
+        logprobs_B_T=logprobs,
+        entropies_B_T=entropies,
+        behaviour_B_T=torch.full((1, 3), torch.nan),
+        codes_B_T=torch.full((1, 3), Code.AGENT, dtype=torch.int8),
+        advantages_B=torch.ones(1),
+        denominators_B=torch.ones(1),
+        trainer_B_T=logprobs.detach(),
+    )
+    (slopes,) = torch.autograd.grad(aipo_loss(given, LossSettings(coefficient=name)).loss, logits)
+    for t, logprob in enumerate(logprobs[0].tolist()):
+        pi = math.exp(logprob)
+        assert slopes[0, t, t].item() == pytest.approx(
+            -expected_weight(name, pi, 1.0, pi) * (1 - pi), rel=1e-5
+        )
 
 
 def test_every_coefficient_has_a_line_of_text():

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from aipo import demo
-from aipo.config import Config, load_config
+from aipo.config import Config, load_config, presets
 from aipo.demo import run_demo, summarise
 from aipo.errors import ConfigError, RunError, TrainError
 from aipo.figures import Arm
@@ -56,7 +56,8 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arms", [(), ("aipo", "aipo"), ("aipo", "my.yaml"), ("../aipo",)])
 def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="allowed some of aipo,grpo,mask"):
+    known = ",".join(name for name in presets() if not name.endswith("gpu"))
+    with pytest.raises(ConfigError, match=f"allowed some of {known}, each once"):
         run_demo(tmp_path / "demo", seed=0, arms=arms, console=Console(quiet=True))
     assert not (tmp_path / "demo").exists()
 
@@ -138,8 +139,9 @@ def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         run_demo(tmp_path / "demo", seed=0, arms=("aipo",), console=Console(quiet=True))
 
 
-def test_both_arms_have_the_same_budget() -> None:
+@pytest.mark.parametrize("arm", ["grpo", "dapo", "dr_grpo", "gspo", "cispo", "mask", "echo"])
+def test_arms_have_the_same_budget(arm: str) -> None:
     def budget(config: Config) -> tuple[object, ...]:
         return config.train, config.rollout, config.env, config.evaluate, config.policy
 
-    assert budget(load_config("aipo")) == budget(load_config("grpo")) == budget(load_config("mask"))
+    assert budget(load_config("aipo")) == budget(load_config(arm))

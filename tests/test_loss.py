@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aipo.coefficients import COEFFICIENTS, NEGATIVES
+from aipo.coefficients import COEFFICIENTS
 from aipo.errors import ConfigError, TrainError
 from aipo.loss import (
-    OBJECTIVES,
     QUANTITIES,
     ROLES,
     LossInputs,
@@ -21,7 +20,9 @@ from aipo.loss import (
     k3,
     token_logprobs,
 )
+from aipo.objectives import OBJECTIVES
 from aipo.row import Code
+from aipo.weighing import NEGATIVES
 
 L, A, E, D, N = Code.POLICY, Code.AGENT, Code.ENV, Code.DISTILLED, Code.PROMPT
 NAN = math.nan
@@ -90,51 +91,120 @@ def test_what_is_not_trained_may_be_anything():
     torch.testing.assert_close(gradient(given, how), torch.tensor([[-1.0, 0.0, 0.0, 0.0, -1.0]]))
 
 
+MIXED = [[L, L, L, A, A, L, N, N], [L, A, E, L, L, L, L, N], [Code.CONTEXT, D, D, D, N, N, N, N]]
+
+
+def mixed(**changes: object) -> LossInputs:
+    """Three rows with tokens of every kind; ratios leave every clip, and the trainer's π_old is not the sampler's."""
+    torch.manual_seed(0)
+    logprobs = (-3 * torch.rand(3, 8)).requires_grad_()
+    made: dict = {
+        "behaviour_B_T": logprobs.detach() - 0.4 * torch.randn(3, 8),
+        "trainer_B_T": logprobs.detach() - 0.4 * torch.randn(3, 8),
+        "advantages_B": torch.tensor([0.7, -1.3, 2.0]),
+        "denominators_B": torch.tensor([3.0, 2.0, 5.0]),
+    }
+    return inputs(MIXED, logprobs, **(made | changes))
+
+
+def check_told(given: LossInputs, how: LossSettings) -> LossOutput:
+    """What is told of each token is what its gradient is: ∂loss/∂log π · denominator."""
+    output = aipo_loss(given, how)
+    slopes = gradient(given, how) * given.denominators_B[:, None]
+    torch.testing.assert_close(output.pushes_B_T, slopes.abs())
+    agents = given.codes_B_T == A
+    held = torch.where(agents & (how.coefficient == "echo"), 1.0, given.advantages_B[:, None])
+    torch.testing.assert_close(-held * output.weights_B_T, slopes)
+    assert torch.equal(output.ratios_B_T.isnan(), given.codes_B_T != L)
+    assert not any(told.requires_grad for told in output[1:])
+    return output
+
+
 @pytest.mark.parametrize("negatives", sorted(NEGATIVES))
 @pytest.mark.parametrize("coefficient", sorted(COEFFICIENTS))
 def test_what_is_told_of_each_token_is_what_its_gradient_is(coefficient: str, negatives: str):
-    """|∂loss/∂log π| · denominator / |A|, for every kind of token, the clip and the correction included."""
-    torch.manual_seed(0)
-    logprobs = (-3 * torch.rand(3, 8)).requires_grad_()
-    codes = [[L, L, L, A, A, L, N, N], [L, A, E, L, L, L, L, N], [Code.CONTEXT, D, D, D, N, N, N, N]]
-    given = inputs(
-        codes,
-        logprobs,
-        behaviour_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
-        trainer_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
-        advantages_B=torch.tensor([0.7, -1.3, 2.0]),
-        denominators_B=torch.tensor([3.0, 2.0, 5.0]),
+    """For every kind of token, the clip, the trust region and the correction included."""
+    given = mixed()
+    trust = None if coefficient == "mask" else 0.1
+    how = LossSettings(
+        coefficient=coefficient,
+        coefficient_trust=trust,
+        negatives=negatives,
+        importance_cap=1.3,
+        distil_weight=0.4,
     )
-    how = LossSettings(coefficient=coefficient, negatives=negatives, importance_cap=1.3, distil_weight=0.4)
-    output = aipo_loss(given, how)
-    scale = (given.denominators_B / given.advantages_B.abs())[:, None]
-    torch.testing.assert_close(output.weights_B_T, gradient(given, how).abs() * scale)
+    output = check_told(given, how)
     policy = given.codes_B_T == L
-    assert torch.equal(output.ratios_B_T.isnan(), ~policy)
-    assert output.clipped_B_T[policy].any() and not output.weights_B_T[output.clipped_B_T].any()
-    assert not any(told.requires_grad for told in output[1:])
+    assert output.clipped_B_T[policy].any() and not output.weights_B_T[output.clipped_B_T & policy].any()
+
+
+@pytest.mark.parametrize("cap", [None, 1.3])
+@pytest.mark.parametrize(
+    ("objective", "keeps"),
+    [(name, keeps) for name, one in OBJECTIVES.items() for keeps in (False, True)[: 1 + one.stops]],
+)
+def test_what_is_told_of_policy_tokens_is_what_their_gradient_is(
+    objective: str, keeps: bool, cap: float | None
+):
+    how = LossSettings(
+        objective=objective, clip_low=0.1, clip_high=0.1, clip_keeps_gradient=keeps, importance_cap=cap
+    )
+    output = check_told(mixed(), how)
+    assert output.clipped_B_T.any()
+    kept = keeps or not OBJECTIVES[objective].stops
+    assert bool(output.weights_B_T[output.clipped_B_T].all()) == kept
 
 
 @pytest.mark.parametrize("coefficient", sorted(COEFFICIENTS))
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_all_coefficients_share_the_policy_gradient(coefficient: str, objective: str):
-    torch.manual_seed(0)
-    logprobs = -torch.rand(3, 5).requires_grad_()
-    codes = [[L, L, A, A, L], [L, A, L, N, N], [A, A, L, L, E]]
-    given = inputs(
-        codes,
-        logprobs,
-        behaviour_B_T=logprobs.detach() - 0.3 * torch.randn(3, 5),
-        advantages_B=torch.tensor([1.0, -0.5, 0.5]),
-        denominators_B=torch.tensor([3.0, 2.0, 2.0]),
-    )
+    """Whatever agents wrote, the ratio of a sequence included."""
+    given = mixed()
     policy = given.codes_B_T == L
-    masked = gradient(given, LossSettings(objective=objective, coefficient="mask"))
-    other = gradient(given, LossSettings(objective=objective, coefficient=coefficient, negatives="same"))
+    how: dict = {"objective": objective, "clip_low": 0.5, "clip_high": 0.3}
+    masked = gradient(given, LossSettings(**how, coefficient="mask"))
+    other = gradient(given, LossSettings(**how, coefficient=coefficient, negatives="same"))
     assert torch.equal(masked[policy], other[policy])
-    assert not masked[given.codes_B_T == A].any()
+    assert masked[policy].any() and not masked[given.codes_B_T == A].any()
     if coefficient != "mask":
         assert other[given.codes_B_T == A].all()
+
+
+def test_a_coefficient_without_regard_to_the_advantage_learns_from_all_rows():
+    """Advantages 2, 0 and −2: the cross-entropy is the same on all of them, and on two where A < 0 teaches nothing."""
+    logprobs = torch.full((3, 1), -3.0, requires_grad=True)
+    given = inputs([[A], [A], [A]], logprobs, advantages_B=torch.tensor([2.0, 0.0, -2.0]))
+    how = LossSettings(coefficient="echo", coefficient_value=0.25, negatives="same")
+    torch.testing.assert_close(gradient(given, how), torch.full((3, 1), -0.25))
+    output = aipo_loss(given, how)
+    assert of(output, "agent", "weight") == pytest.approx(0.75)
+    signed = LossSettings(coefficient="echo", coefficient_value=0.25)
+    torch.testing.assert_close(gradient(given, signed), torch.tensor([[-0.25], [-0.25], [0.0]]))
+
+
+def test_the_trust_region_stops_agents_tokens_where_the_advantage_pushes():
+    """π_old = 0.4, ε = ½: up to 0.6 where A > 0, down to 0.267 where A < 0; policy tokens know nothing of it."""
+    pi = torch.tensor([[0.59, 0.61, 0.2, 0.61], [0.61, 0.27, 0.26, 0.26]])
+    logprobs = pi.log().requires_grad_()
+    given = inputs(
+        [[A, A, A, L], [A, A, A, L]],
+        logprobs,
+        advantages_B=torch.tensor([2.0, -2.0]),
+        trainer_B_T=torch.full((2, 4), math.log(0.4)),
+    )
+    how = LossSettings(coefficient_trust=0.5, negatives="same")
+    torch.testing.assert_close(
+        gradient(given, how), torch.tensor([[-2.0, 0.0, -2.0, -2.0], [2.0, 2.0, 0.0, 2.0]])
+    )
+    output = aipo_loss(given, how)
+    assert output.clipped_B_T.tolist() == [[False, True, False, False], [False, False, True, False]]
+
+
+@pytest.mark.parametrize("how", [{"coefficient": "rlplus"}, {"coefficient_trust": 0.5}], ids=str)
+def test_what_takes_pi_old_of_agents_tokens_is_refused_without_it(how: dict):
+    given = inputs([[A]], torch.full((1, 1), -1.0, requires_grad=True))
+    with pytest.raises(TrainError, match="π_old of agents' tokens: got no log-probs by the trainer"):
+        aipo_loss(given, LossSettings(**how))
 
 
 def test_distilled_tokens_are_learned_on_rows_with_a_positive_advantage_only():
@@ -260,9 +330,14 @@ def test_drift_is_reported_where_it_is_known():
     ("changes", "message"),
     [
         ({"objective": "ppo"}, "objective: got 'ppo', allowed"),
-        ({"negatives": "drop"}, "negatives: got 'drop', allowed"),
+        ({"negatives": "drop"}, "negative: got 'drop', allowed"),
         ({"coefficient": "sft"}, "coefficient: got 'sft', allowed"),
         ({"clip_low": -0.1}, "clip_low: got -0.1, allowed >= 0"),
+        (
+            {"objective": "cispo", "clip_keeps_gradient": True},
+            "clip_keeps_gradient: got true with objective 'cispo'",
+        ),
+        ({"denominator": "all"}, "denominator: got 'all', allowed"),
         ({"beta": NAN}, "beta: got nan, allowed >= 0"),
         ({"importance_cap": 0.0}, "importance_cap: got 0.0, allowed > 0 or None"),
         ({"correction": "mask"}, "importance_cap: got None, allowed > 1 where the correction is a mask"),

@@ -60,6 +60,24 @@ def test_there_is_one_for_each_model_and_size() -> None:
     )
 
 
+SOLO = ("grpo", "dapo", "dr_grpo", "gspo", "cispo")
+
+
+@pytest.mark.parametrize("name", SOLO)
+def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
+    method = load_config(name).method
+    assert (method.assist_share, method.distil, method.coefficient) == (0.0, 0.0, "mask")
+    assert method.objective == ("dapo" if name == "grpo" else name)  # `grpo` is `aipo` without agents
+    assert method.scale_by_std == (name != "dr_grpo")
+    assert method.negative_weight == (load_config("aipo").method.negative_weight if name == "grpo" else 1.0)
+
+
+def test_echo_learns_what_agents_said_whatever_came_of_it() -> None:
+    method, aipo = load_config("echo").method, load_config("aipo").method
+    assert (method.coefficient, method.negative, method.distil) == ("echo", "same", 0.0)
+    assert (method.assist_share, method.objective) == (aipo.assist_share, aipo.objective)
+
+
 @pytest.mark.parametrize("model", NETWORKS)
 def test_networks_are_the_real_ones(model: str) -> None:
     assert memory.Shape.of(NETWORKS[model]).parameters == PARAMETERS[model]

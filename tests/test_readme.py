@@ -11,7 +11,9 @@ from aipo.coefficients import COEFFICIENTS
 from aipo.config import load_config, presets
 from aipo.credit import CREDITS
 from aipo.metrics import METRICS
+from aipo.objectives import OBJECTIVES
 from aipo.plan import PLANS
+from aipo.weighing import NEGATIVES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,7 +39,7 @@ def test_every_file_of_the_package_is_named() -> None:
 def test_every_built_in_choice_is_named() -> None:
     choices = section("A method is four choices")
     methods = [name for name in presets() if not name.endswith("gpu")]
-    for name in (*PLANS, *CREDITS, *COEFFICIENTS, *methods):
+    for name in (*PLANS, *CREDITS, *COEFFICIENTS, *NEGATIVES, *OBJECTIVES, *methods):
         assert f"`{name}`" in choices, name
 
 

@@ -96,7 +96,8 @@ def test_a_distilled_row_has_no_consult_in_it():
     assert row.codes_T.tolist() == [P, P, C, D, D, D, D]
     assert row.segments_T.tolist() == [0, 0, 1, 3, 3, 5, 5]
     assert np.isnan(row.logprobs_T).all()
-    assert (row.kind, row.advantage, row.policy_tokens, row.forbidden_ids) == ("distilled", 0.5, 11, TAGS)
+    assert (row.kind, row.advantage, row.forbidden_ids) == ("distilled", 0.5, TAGS)
+    assert (row.policy_tokens, row.agent_tokens) == (11, 3)  # those of the trace
 
 
 def test_a_distilled_row_can_have_the_solo_prompt():
@@ -181,6 +182,7 @@ def row(**changes: object) -> Row:
         "heads": (),
         "advantage": 1.0,
         "policy_tokens": 1,
+        "agent_tokens": 0,
     }
     return Row(**(made | changes))
 

@@ -51,7 +51,7 @@ def test_a_generations_rows():
         ("sampled", -0.5),
         ("distilled", 0.5),
     ]
-    assert made.totals == Totals(rows=2, policy_tokens=5 + 1)
+    assert made.totals == Totals(rows=2, policy_tokens=5 + 1, agent_tokens=1)
     assert made.active_share == 1.0
     # the distilled row is asked as solo rollouts of its group are
     assert made.rows[2].token_ids_T.tolist() == [9, 9, 4, 7, 8]
@@ -76,7 +76,7 @@ def test_distilled_rows_are_an_option():
 
 def test_a_generation_in_which_everything_failed_is_a_generation():
     made = step_rows(group([alone(None), alone(None)]), distilled=True, tag_ids=())
-    assert (made.rows, made.totals, made.active_share) == ((), Totals(0, 0), 0.0)
+    assert (made.rows, made.totals, made.active_share) == ((), Totals(0, 0, 0), 0.0)
 
 
 def test_rollouts_in_numbers():
@@ -216,7 +216,7 @@ def test_a_live_source_runs_one_generation_when_it_is_asked():
 
 
 def rows(marker: float) -> StepRows:
-    return StepRows(rows=(), totals=Totals(0, 0), active_share=marker)
+    return StepRows(rows=(), totals=Totals(0, 0, 0), active_share=marker)
 
 
 def meet(coordinator: Coordinator, steps: int, seen: dict[str, list[float]], policy: str) -> None:

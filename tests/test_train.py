@@ -26,7 +26,7 @@ from aipo.sampler import Sampler, open_sampler
 from aipo.spending import Spending
 from aipo.stepfiles import StepFiles
 from aipo.store import TraceStore
-from aipo.trace import Fault, Role
+from aipo.trace import Fault, Mode, Role
 from aipo.train import train_run
 
 SMALL = [
@@ -157,6 +157,32 @@ def test_a_spending_limit_stops_the_run_and_it_goes_on_with_a_higher_one(tmp_pat
     assert sum(line.get("cost/verify", 0) for line in folder.read_metrics()) == pytest.approx(0.16)
 
 
+def test_only_echo_learns_from_agents_where_all_are_equally_good(tmp_path: Path) -> None:
+    """Rewards that are all 0: no advantage, and agents' tokens all the same."""
+    asked = [
+        *ASKING,
+        VERIFY.format(__file__, "counting"),
+        "train.steps=1",
+        "rollout.reward_weights.correct=0",
+    ]
+    for preset, learned in (("mask", False), ("aipo", False), ("echo", True)):
+        out = tmp_path / preset
+        train(load_config(preset, [f"run.out={out}", *SMALL, *asked]))
+        (line,) = RunFolder(out).read_metrics()
+        assert (line["reward/assisted"], line["zero_variance"]) == (0.0, 1.0)
+        assert (line["tokens/agent"] > 0, line["grad_norm"] > 0) == (learned, learned), preset
+        assert line.get("weight/agent", 0.05) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("preset", ["dapo", "dr_grpo", "gspo", "cispo"])
+def test_baselines_train(tmp_path: Path, preset: str) -> None:
+    out = tmp_path / preset
+    train(load_config(preset, [f"run.out={out}", *SMALL, "train.minibatches=2"]))
+    folder = RunFolder(out)
+    assert len(folder.read_metrics()) == 4
+    assert {trace.mode for trace in TraceStore(folder.traces).read()} == {Mode.SOLO}
+
+
 def test_agents_that_are_down_stop_the_run_and_it_goes_on_when_they_are_back(tmp_path: Path) -> None:
     out = tmp_path / "run"
     many = ["train.tasks_per_step=16", VERIFY.format(__file__, "down")]
@@ -253,6 +279,8 @@ def test_lessons_can_be_left_out(tmp_path: Path) -> None:
         (["policy.engine=vllm"], True),
         (["method.correction_cap=2"], True),
         (["method.max_drift=0.1"], True),
+        (["method.coefficient=rlplus"], True),
+        (["method.coefficient_trust=1"], True),
     ],
 )
 def test_the_drift_is_known_in_every_step_where_somebody_asks_for_it(

@@ -22,6 +22,7 @@ from aipo.errors import TrainError
 from aipo.lesson import Lesson, LessonStore
 from aipo.loss import QUANTITIES, LossSettings
 from aipo.metrics import METRICS
+from aipo.objectives import OBJECTIVES
 from aipo.policies.local import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.row import Code, distil, rows_of
@@ -125,7 +126,11 @@ class Compared(AIPOTrainer):
         return ours
 
 
-@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+BOUNDS = {"gspo": {"clip_low": 0.2, "clip_high": 0.28}, "cispo": {"clip_high": 0.1}}
+"""Bounds that rows of the tests leave now and then: their log-probs were made up."""
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 @pytest.mark.parametrize(
     "schedule",
     [
@@ -143,17 +148,18 @@ def test_without_agents_the_loss_and_its_gradient_are_trls(
         tmp_path,
         given,
         kind=Compared,
-        settings=LossSettings(objective=objective),
+        settings=LossSettings(objective=objective, **BOUNDS.get(objective, {})),
         generations=2,
         **schedule,
     )
     trainer.train()
+    assert any(0.0 < line["clip/policy"] < 1.0 for line in lines(tmp_path))
     assert trainer.compared == 2 * int(np.prod(list(schedule.values())))
 
 
-@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_the_kl_term_is_trls(tmp_path: Path, objective: str):
-    settings = LossSettings(objective=objective, beta=0.3)
+    settings = LossSettings(objective=objective, beta=0.3, **BOUNDS.get(objective, {}))
     given = steps(1, rows=8)
     trainer = build(
         tmp_path,
@@ -206,7 +212,8 @@ def of_trl(trainer: AIPOTrainer, batch: dict[str, Tensor], mode: str, low: float
 CAP = 3.0
 
 
-@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+# With one ratio for a row, TRL gives every token the row's mean correction; ours has its own.
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES.keys() - {"gspo"}))
 @pytest.mark.parametrize(
     ("correction", "mode", "low"), [("truncate", "token_truncate", None), ("mask", "token_mask", 1 / CAP)]
 )
@@ -218,7 +225,11 @@ def test_the_correction_is_trls(
     rng = np.random.default_rng(0)
     made = step(*(make(i, rng) for i in range(6) for make in (rollout, consulting)))
     settings = LossSettings(
-        objective=objective, coefficient="mask", correction=correction, importance_cap=CAP
+        objective=objective,
+        coefficient="mask",
+        correction=correction,
+        importance_cap=CAP,
+        **BOUNDS.get(objective, {}),
     )
     trainer = build(tmp_path, [made], settings=settings, updates=2, how={"recompute": True})
     trainer.model.train()
@@ -382,12 +393,12 @@ def total_gradient(trainer: AIPOTrainer, made: StepRows) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("objective", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_rows_without_an_advantage_count_and_cost_nothing(tmp_path: Path, objective: str):
     """Dropping them leaves the gradient of all rows, which is TRL's."""
     rng = np.random.default_rng(0)
     mixed = [rollout(i, rng, advantage=(0.0, 1.0, -0.5)[i % 3]) for i in range(6)]
-    settings = LossSettings(objective=objective)
+    settings = LossSettings(objective=objective, **BOUNDS.get(objective, {}))
     ours = build(tmp_path / "a", [step(*mixed)], settings=settings)
     batches = ours._micro_batches(step(*mixed))
     assert [len(batch["advantages"]) for batch in batches] == [4]
@@ -710,7 +721,16 @@ class Differentiated(AIPOTrainer):
         return loss
 
 
-@pytest.mark.parametrize("how", [{}, {"recompute": True}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"coefficient": "floor"},
+        {"coefficient": "floor", "importance_cap": 1.2},
+        {"coefficient": "rlplus", "objective": "cispo", "clip_high": 0.1},
+        {"coefficient": "power", "coefficient_trust": 0.1, "objective": "gspo", "denominator": "union"},
+    ],
+    ids=str,
+)
 def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[str, Any]):
     """|∂loss/∂log π| · denominator / |A| by autograd, in every update: first passes and clipped ones."""
     told: list[Lesson] = []
@@ -718,12 +738,15 @@ def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[st
         tmp_path,
         [mixed_rows()],
         kind=Differentiated,
-        settings=LossSettings(coefficient="floor", importance_cap=1.2 if how else None),
+        settings=LossSettings(**how),
         updates=2,
         accumulation=2,
         iterations=2,
         learning_rate=0.1,
-        how={**how, "on_lessons": lambda _, lessons: told.extend(lessons)},
+        how={
+            "recompute": LossSettings(**how).needs_trainer,
+            "on_lessons": lambda _, lessons: told.extend(lessons),
+        },
     )
     trainer.train()
     given = [
@@ -847,6 +870,11 @@ def test_the_metrics_file_can_be_elsewhere(tmp_path: Path):
             "save_steps: got 3, allowed a multiple of the 2",
         ),
         ({"beta": 0.5}, "beta: got 0.5 in the arguments, allowed 0.0 as in the settings"),
+        ({"loss_type": "grpo"}, "loss_type: got grpo in the arguments, allowed dapo as in the settings"),
+        (
+            {"importance_sampling_level": "sequence"},
+            "importance_sampling_level: got sequence in the arguments",
+        ),
         ({"delta": 2.0}, "delta: got 2.0, allowed what aipo.trainer.arguments sets"),
         ({"entropy_coef": 0.1}, "entropy_coef: got 0.1, allowed"),
         ({"log_completions": True}, "log_completions: got True, allowed"),
@@ -863,6 +891,12 @@ def test_arguments_that_would_be_no_ops_or_contradict_are_refused(tmp_path: Path
 def test_a_correction_needs_recomputed_log_probs(tmp_path: Path):
     with pytest.raises(TrainError, match="importance_cap: got a cap without recompute"):
         build(tmp_path, steps(1, rows=4), settings=LossSettings(importance_cap=2.0))
+
+
+@pytest.mark.parametrize("how", [{"coefficient": "rlplus"}, {"coefficient_trust": 0.5}], ids=str)
+def test_pi_old_of_agents_tokens_needs_recomputed_log_probs(tmp_path: Path, how: dict[str, Any]):
+    with pytest.raises(TrainError, match="allowed only together: it takes π_old of agents' tokens"):
+        build(tmp_path, steps(1, rows=4), settings=LossSettings(**how))
 
 
 def test_a_limit_on_the_drift_needs_the_drift(tmp_path: Path):

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from aipo.batch import Totals, alive, denominators
-from aipo.coefficients import COEFFICIENTS
 from aipo.loss import QUANTITIES, ROLES, LossInputs, LossOutput, LossSettings, aipo_loss
 from aipo.method import credit_of, loss_settings, rows_of_step
 from aipo.metrics import loss_metrics
@@ -131,8 +130,8 @@ class LossReplay:
     def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
         how = loss_settings(setting.config)
         made = rows_of_step(setting.config, credit_of(setting.config)(traces), self._tag_ids)
-        rows = alive(made.rows, beta=how.beta)
-        if COEFFICIENTS[how.coefficient].needs_mu:
+        rows = alive(made.rows, beta=how.beta, signed=how.chosen.signed)
+        if how.chosen.needs_mu:
             check_known(rows)
         dealt = self._trainer.schedule.deal(rows, seed=self._trainer.args.seed, generation=step)
         return _Dealt(setting, how, made.totals, dealt)
@@ -165,15 +164,15 @@ class LossReplay:
                     logprobs.device
                 ),
                 "denominators": torch.from_numpy(
-                    denominators(rows, how.objective, trainer.window(totals))
+                    denominators(rows, how.objective, trainer.window(totals), counted=how.denominator)
                 ).to(logprobs.device),
             }
-            if how.importance_cap is not None:
+            if how.needs_trainer:
                 own["old_per_token_logps"] = logprobs.detach()
             leaf = logprobs.detach().requires_grad_()
             output = aipo_loss(LossInputs.of(own, leaf, entropies.detach(), fresh=fresh), how)
             masks = _masks(rows, logprobs)
-            sums.add(setting.name, output, masks, own["advantages"])
+            sums.add(setting.name, output, masks)
             if self._gradients:
                 (slope,) = torch.autograd.grad(output.loss, leaf)
                 slopes |= {
@@ -194,14 +193,15 @@ class _Sums:
         self._drift: dict[str, float] = {}
         self._parts: dict[Place, npt.NDArray[np.float64]] = {}
 
-    def add(self, name: str, output: LossOutput, masks: Mapping[str, Tensor], advantages_B: Tensor) -> None:
+    def add(self, name: str, output: LossOutput, masks: Mapping[str, Tensor]) -> None:
         self._loss[name] = self._loss.get(name, 0.0) + output.loss.item()
         self._sums[name] = self._sums.get(name, torch.zeros(())) + output.sums_R_K.cpu()
         self._drift[name] = max(self._drift.get(name, 0.0), output.drift_max.item())
-        pushed = output.weights_B_T * advantages_B.abs()[:, None]
         for part, mask in masks.items():
-            facts = [mask.sum().item(), pushed[mask].sum().item(), output.clipped_B_T[mask].sum().item()]
-            self._parts[name, part] = self._parts.get((name, part), np.zeros(3)) + np.array(facts)
+            facts = [mask.sum(), output.pushes_B_T[mask].sum(), output.clipped_B_T[mask].sum()]
+            self._parts[name, part] = self._parts.get((name, part), np.zeros(3)) + np.array(
+                [fact.item() for fact in facts]
+            )
 
     def outcome(self, dealt: _Dealt, step: int, update: int, weights: str) -> Outcome:
         name = dealt.setting.name

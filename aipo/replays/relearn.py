@@ -148,8 +148,7 @@ def _looking(
     # The reference model of a KL term is the one that the run had: TRL loads it from where the model says it is.
     policy.model.config.name_or_path = start.path
     beta = max(setting.config.method.kl for setting in compared)
-    method = config.method.model_copy(update={"kl": beta, "correction": "truncate", "correction_cap": None})
-    config = config.model_copy(update={"method": method})
+    config = config.model_copy(update={"method": config.method.model_copy(update={"kl": beta})})
     with tempfile.TemporaryDirectory() as scratch:
         trainer = AIPOTrainer(
             policy.model,
@@ -157,6 +156,7 @@ def _looking(
             _NoRows(),
             loss_settings(config),
             tokenizer=policy.tokenizer.inner,
+            recompute=True,
         )
         tags = forbidden_ids(compared[0].config, policy)
         yield LossReplay(trainer, compared, tag_ids=tags, gradients=gradients)

@@ -72,6 +72,11 @@ def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
     assert method.negative_weight == (load_config("aipo").method.negative_weight if name == "grpo" else 1.0)
 
 
+def test_gspos_bounds_are_for_short_rollouts() -> None:
+    method = load_config("gspo").method
+    assert (method.clip_low, method.clip_high) == (3e-3, 4e-3)
+
+
 def test_echo_learns_what_agents_said_whatever_came_of_it() -> None:
     method, aipo = load_config("echo").method, load_config("aipo").method
     assert (method.coefficient, method.negative, method.distil) == ("echo", "same", 0.0)

@@ -53,6 +53,19 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _groups_can_teach(self) -> Self:
+        size, method = self.train.group_size, self.method
+        shown = method.demonstrations or 1 if method.plan == "expert" else 0
+        if shown > size:
+            raise ValueError(f"method.demonstrations: got {shown}, allowed at most train.group_size={size}")
+        if method.credit == "group" and (size == 1 or shown == size):
+            raise ValueError(
+                f"train.group_size: got {size}, of which {shown} are demonstrations, with method.credit=group, allowed "
+                "2 or more that differ (what is alike has no advantage over its mean), or method.credit=reward"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _workers_can_sample(self) -> Self:
         workers, requests = self.rollout.workers, self.policy.vllm.requests
         if workers > 1 and self.policy.engine != "vllm":

@@ -21,7 +21,7 @@ class Credited:
 
     Args:
         groups: baselines that had at least one scored rollout.
-        zero_variance_groups: those of them whose rewards were all equal, so that nothing is learned.
+        zero_variance_groups: those of them in which every advantage is 0, so that nothing is learned.
         failed: rollouts without a reward.
         active_share: share of the scored rollouts whose advantage is not 0; 0.0 when none was scored.
     """
@@ -62,21 +62,40 @@ def group(
         raw = _advantage(trace.reward, rewards[_baseline(trace, per_mode_baseline)], scale_by_std)
         return raw if raw >= 0 else raw * negative_weight
 
-    credited = tuple(replace(trace, advantage=advantage(trace)) for trace in traces)
-    scored = [trace.advantage for trace in credited if trace.advantage is not None]
-    return Credited(
-        traces=credited,
-        groups=len(rewards),
-        zero_variance_groups=sum(
-            max(group_rewards) == min(group_rewards) for group_rewards in rewards.values()
-        ),
-        failed=len(credited) - len(scored),
-        active_share=sum(value != 0 for value in scored) / max(len(scored), 1),
-    )
+    return _credited(traces, advantage, lambda trace: _baseline(trace, per_mode_baseline))
+
+
+def reward(traces: Sequence[Trace]) -> Credited:
+    """A = R, with no baseline: where rewards are 0 or 1, what was right is learned and nothing else is.
+
+    With the objective `reinforce` that is supervised training on rewarded rollouts: STaR (2203.14465), rejection
+    sampling (2308.01825).
+    """
+    return _credited(traces, lambda trace: trace.reward, lambda trace: trace.group_id)
 
 
 Credit = Callable[..., Credited]
-CREDITS: dict[str, Credit] = {"group": group}
+CREDITS: dict[str, Credit] = {"group": group, "reward": reward}
+
+
+def _credited(
+    traces: Sequence[Trace],
+    advantage: Callable[[Trace], float | None],
+    group_of: Callable[[Trace], Hashable],
+) -> Credited:
+    credited = tuple(replace(trace, advantage=advantage(trace)) for trace in traces)
+    groups: dict[Hashable, list[float]] = defaultdict(list)
+    for trace in credited:
+        if trace.advantage is not None:
+            groups[group_of(trace)].append(trace.advantage)
+    scored = [value for own in groups.values() for value in own]
+    return Credited(
+        traces=credited,
+        groups=len(groups),
+        zero_variance_groups=sum(not any(own) for own in groups.values()),
+        failed=len(credited) - len(scored),
+        active_share=sum(value != 0 for value in scored) / max(len(scored), 1),
+    )
 
 
 def _advantage(reward: float, rewards_G: Sequence[float], scale_by_std: bool) -> float:

@@ -149,10 +149,10 @@ def longest_prompts(
 
 
 def _checked_env(config: Config) -> Env:
-    from aipo.train import check_splits
+    from aipo.train import check_env
 
     env = build_env(config)
-    check_splits(config, env)
+    check_env(config, env)
     _described(config, env)  # reads every split, of which one may not be there
     return env
 

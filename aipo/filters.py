@@ -7,7 +7,7 @@ from typing import Any
 from aipo.errors import ConfigError
 from aipo.trace import StopReason
 
-KINDS = ("assisted", "solo", "forbidden", "replay")
+KINDS = ("assisted", "solo", "forbidden", "expert", "replay")
 FAILED = f"stop_reason IN ({', '.join(repr(str(stop)) for stop in StopReason if stop.failed)})"
 
 

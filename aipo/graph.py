@@ -24,12 +24,24 @@ from langchain_core.messages import BaseMessage
 from langgraph.config import get_config
 from langgraph.graph.state import CompiledStateGraph
 
+from aipo.demonstration import demonstrate, demonstration_of, encode
 from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
 from aipo.policies import Policy, Sampling
 from aipo.spending import Prices
 from aipo.task import Env, Score, Task
 from aipo.text import clean, error_text
-from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, concatenate, of_policy, segment
+from aipo.trace import (
+    Call,
+    Consult,
+    Mode,
+    Role,
+    Segment,
+    StopReason,
+    author_in,
+    concatenate,
+    of_policy,
+    segment,
+)
 
 
 class RolloutState(TypedDict):
@@ -72,7 +84,10 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutContext:
-    """Everything that belongs to one rollout. `calls` is the one thing that grows."""
+    """Everything that belongs to one rollout. `calls` is the one thing that grows.
+
+    `shown` is the demonstration of a rollout with `Mode.EXPERT`, token by token; None = the environment's.
+    """
 
     task: Task
     mode: Mode
@@ -82,6 +97,7 @@ class RolloutContext:
     sampling: Sampling
     seed: int
     forbidden_ids: tuple[int, ...] = ()
+    shown: npt.NDArray[np.int32] | None = None
     started: float = field(default_factory=time.perf_counter)
     calls: list[Call] = field(default_factory=list)
 
@@ -93,10 +109,12 @@ class RolloutContext:
         stop: tuple[str, ...] = (),
         source: str = "policy",
     ) -> tuple[Segment, Literal["stop", "eos", "length"]]:
-        """Lets `policy` go on from its context; the random seed depends on the rollout and the turn.
+        """Lets `policy` go on from its context; the random seed depends on the rollout and the turn. In a
+        demonstration nobody samples: the segment is the expert's, of role `agent`.
 
         Raises:
             PolicyError: no such policy, sampling failed, or no token is left of `sampling.max_tokens`.
+            TaskError: the environment has no demonstration of the task.
         """
         if policy not in self.policies:
             raise PolicyError(f"policy: got {policy!r}, allowed {sorted(self.policies)}")
@@ -106,6 +124,8 @@ class RolloutContext:
             raise PolicyError(
                 f"tokens left for {policy!r}: got {room}, allowed >= 1, in task {self.task.task_id!r}"
             )
+        if self.mode is Mode.EXPERT:
+            return self._demonstrate(context, policy, room)
         turn = sum(s.role is Role.POLICY for s in context)
         done = await self.policies[policy].sample(
             concatenate(context),
@@ -127,17 +147,37 @@ class RolloutContext:
         )
         return piece, done.finish
 
+    def _demonstrate(
+        self, context: Sequence[Segment], policy: str, room: int
+    ) -> tuple[Segment, Literal["eos", "length"]]:
+        tokenizer, token_ids = self.policies[policy].tokenizer, self.shown
+        if token_ids is None:
+            token_ids = encode(demonstration_of(self.env, self.task), tokenizer)
+        return demonstrate(token_ids, context, policy=policy, room=room, eos_id=tokenizer.eos_id)
+
+    def answer(self, segments: Sequence[Segment], *, policy: str = "policy") -> str:
+        """The text that is scored: what the policy itself wrote, so that no agent can earn its reward; or what
+        was demonstrated in its stead. Without end tokens."""
+        author, tokenizer = author_in(self.mode), self.policies[policy].tokenizer
+        token_ids = concatenate(s for s in of_policy(segments, policy) if s.role is author)
+        return tokenizer.decode(token_ids[token_ids != tokenizer.eos_id])
+
     def room(self, segments: Sequence[Segment], *, policy: str = "policy") -> int:
         """Tokens that are left of `sampling.max_tokens`; everything after the prompt counts."""
         spent = sum(len(s) for s in of_policy(segments, policy) if s.role is not Role.PROMPT)
         return self.sampling.max_tokens - spent
 
     async def score(self, text: str) -> Score:
-        """Reward parts of what the policy wrote, whether the environment scores at once or takes its time.
+        """Reward parts of the answer, whether the environment scores at once or takes its time.
 
         Raises:
+            GraphError: a demonstration, and nothing of it is in `text`.
             TaskError, ScoreError: see `aipo.task.Env.score`.
         """
+        if self.mode is Mode.EXPERT and not text:
+            raise GraphError(
+                "text to score of a demonstration: got none, allowed runtime.context.answer(segments)"
+            )
         parts = self.env.score(self.task, text)
         return await parts if isinstance(parts, Awaitable) else parts
 

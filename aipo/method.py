@@ -3,13 +3,17 @@
 Live rollouts, stored ones and replays take the same functions from here.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aipo.config import Config
 from aipo.credit import CREDITS, Credited
+from aipo.plan import PLANS, RolloutSpec
+from aipo.sections import MethodConfig
+from aipo.task import Task
 from aipo.trace import Trace
 
 if TYPE_CHECKING:
@@ -23,13 +27,22 @@ KEEP_CHECKPOINTS = 3
 
 def credit_of(config: Config) -> Callable[[Sequence[Trace]], Credited]:
     """Rewards to advantages."""
-    method = config.method
-    return partial(
-        CREDITS[method.credit],
-        scale_by_std=method.scale_by_std,
-        negative_weight=method.negative_weight,
-        per_mode_baseline=method.per_mode_baseline,
-    )
+    credit = CREDITS[config.method.credit]
+    return partial(credit, **_own_settings(config, credit))
+
+
+def plan_of(config: Config) -> Callable[[Sequence[Task], int], list[RolloutSpec]]:
+    """Tasks and generation to the rollouts to be made."""
+    plan = PLANS[config.method.plan]
+    size, seed, own = config.train.group_size, config.run.seed, _own_settings(config, plan)
+    return lambda tasks, step: plan(tasks, step=step, group_size=size, seed=seed, **own)
+
+
+def _own_settings(config: Config, choice: Callable[..., Any]) -> dict[str, Any]:
+    """Those settings of the method that `choice` has an argument for; one that is not set keeps its default."""
+    settings = {name: getattr(config.method, name) for name in MethodConfig.model_fields}
+    taken = inspect.signature(choice).parameters
+    return {name: value for name, value in settings.items() if name in taken and value is not None}
 
 
 def rows_of_step(

@@ -58,9 +58,11 @@ METRICS: dict[str, Metric] = {
     "step_time": Metric("seconds", "One optimiser step, rollouts included."),
     # one generation
     "active_share": Metric("rollouts with A ≠ 0 / scored rollouts", "What the learning rate is scaled by."),
-    "zero_variance": Metric("groups with equal rewards / groups", "Groups that teach nothing."),
+    "zero_variance": Metric("groups with A = 0 throughout / groups", "Groups that teach nothing."),
     "rows/{kind}": Metric("count", "Rows: sampled, distilled, and distillable ones that could not be cut."),
-    "rollouts/{kind}": Metric("count", "Rollouts: assisted, solo, forbidden (solo, tags masked), failed."),
+    "rollouts/{kind}": Metric(
+        "count", "Rollouts: assisted, solo, forbidden (solo, tags masked), expert (demonstrations), failed."
+    ),
     "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward, per kind of rollout."),
     "reward_part/{part}/{kind}": Metric("Σ part / scored rollouts", "Mean of one named part of the reward."),
     "consults/{agent}": Metric(
@@ -85,6 +87,9 @@ METRICS: dict[str, Metric] = {
     "length/{role}": Metric("Σ tokens / rollouts", "Mean tokens of a rollout that this role produced."),
     "seconds/rows": Metric("seconds", "Time to obtain a generation's rows: rollouts, scoring, credit."),
 }
+
+KINDS = ("assisted", "solo", "forbidden", "expert")
+"""Of rollouts; see `kind_of`."""
 
 SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
 """What the Hugging Face trainer logs once, at the end; it is no step's metric."""
@@ -152,7 +157,7 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
     Args:
         agents: names that a policy may ask for; it can write any other, and they count as `unknown`.
     """
-    kinds = {kind: [t for t in traces if kind_of(t) == kind] for kind in ("assisted", "solo", "forbidden")}
+    kinds = {kind: [t for t in traces if kind_of(t) == kind] for kind in KINDS}
     metrics = {f"rollouts/{kind}": float(len(own)) for kind, own in kinds.items()}
     metrics["rollouts/failed"] = float(sum(trace.reward is None for trace in traces))
     for kind, own in kinds.items():

@@ -23,7 +23,7 @@ class RolloutSpec:
 
     Args:
         task: the question.
-        mode: with agents or without.
+        mode: with agents, without, or a demonstration.
         group_id: rollouts with the same id share a baseline.
         index: place in the group, from 0.
         step: training step.
@@ -62,27 +62,34 @@ def independent(
     """
     if group_size < 1:
         raise ConfigError(one_of("group size", group_size, ">= 1", "the plan 'independent'"))
-    assisted = _part(assist_share, group_size, "assist_share")
-    forbidden = _part(forbid_share, group_size - assisted, "forbid_share")
-    specs: list[RolloutSpec] = []
-    for number, task in enumerate(tasks):
-        group = f"{step:05d}-{number:03d}"
-        specs += [
-            RolloutSpec(
-                task=task,
-                mode=Mode.ASSISTED if index < assisted else Mode.SOLO,
-                group_id=group,
-                index=index,
-                step=step,
-                seed=derive_seed(seed, step, group, index),
-                forbid=index >= group_size - forbidden,
-            )
-            for index in range(group_size)
-        ]
-    return specs
+    return _specs(tasks, _sampled(group_size, assist_share, forbid_share), step=step, seed=seed)
 
 
-PLANS: dict[str, Plan] = {"independent": independent}
+def expert(
+    tasks: Sequence[Task],
+    *,
+    step: int,
+    group_size: int,
+    assist_share: float,
+    forbid_share: float,
+    seed: int,
+    demonstrations: int = 1,
+) -> list[RolloutSpec]:
+    """As `independent`, but the last `demonstrations` rollouts of a group are shown, not sampled.
+
+    They share the group's baseline: LUFFY (2504.14945), which has one beside seven that are sampled.
+
+    Raises:
+        ConfigError: as `independent`, or no demonstration, or more than the group has room for.
+    """
+    if not 1 <= demonstrations <= group_size:
+        allowed = f"1 to the group's size of {group_size}"
+        raise ConfigError(one_of("demonstrations", demonstrations, allowed, "the plan 'expert'"))
+    sampled = _sampled(group_size - demonstrations, assist_share, forbid_share)
+    return _specs(tasks, [*sampled, *[(Mode.EXPERT, False)] * demonstrations], step=step, seed=seed)
+
+
+PLANS: dict[str, Plan] = {"independent": independent, "expert": expert}
 
 
 def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int, seed: int) -> list[Task]:
@@ -110,6 +117,36 @@ def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int,
         orders = {epoch: _order(len(tasks), seed, split, epoch) for epoch in epochs}
         drawn += [tasks[orders[place // len(tasks)][place % len(tasks)]] for place in places]
     return drawn
+
+
+def _sampled(size: int, assist_share: float, forbid_share: float) -> list[tuple[Mode, bool]]:
+    """Mode of each rollout of a group, and whether the consult tags are masked."""
+    assisted = _part(assist_share, size, "assist_share")
+    forbidden = _part(forbid_share, size - assisted, "forbid_share")
+    return [
+        *[(Mode.ASSISTED, False)] * assisted,
+        *[(Mode.SOLO, False)] * (size - assisted - forbidden),
+        *[(Mode.SOLO, True)] * forbidden,
+    ]
+
+
+def _specs(
+    tasks: Sequence[Task], members: Sequence[tuple[Mode, bool]], *, step: int, seed: int
+) -> list[RolloutSpec]:
+    """A group of `members` for each task. A rollout's seed depends on its place, not on what the others are."""
+    return [
+        RolloutSpec(
+            task=task,
+            mode=mode,
+            group_id=group,
+            index=index,
+            step=step,
+            seed=derive_seed(seed, step, group, index),
+            forbid=forbid,
+        )
+        for group, task in ((f"{step:05d}-{number:03d}", task) for number, task in enumerate(tasks))
+        for index, (mode, forbid) in enumerate(members)
+    ]
 
 
 def _counts(env: Env, mixture: Mapping[str, float], count: int) -> dict[str, int]:

@@ -13,7 +13,18 @@ from typing import Any
 
 from aipo.errors import ConfigError, GraphError, TraceError, one_of
 from aipo.text import error_text
-from aipo.trace import Call, Consult, Role, Segment, StopReason, Visit, of_policy
+from aipo.trace import (
+    Call,
+    Consult,
+    Mode,
+    Role,
+    Segment,
+    StopReason,
+    Visit,
+    author_in,
+    concatenate,
+    of_policy,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +89,15 @@ class Record:
         """' (in node ...)': the innermost node that has not ended, or nothing if all have."""
         return _in_node([visit.path for visit in self._visits.values() if visit.seconds is None])
 
-    def endings(self, known: Collection[str], reward_weights: Mapping[str, float]) -> dict[str, Ending]:
+    def endings(
+        self, known: Collection[str], reward_weights: Mapping[str, float], mode: Mode
+    ) -> dict[str, Ending]:
         """How a run that came to its end ended, by policy. The reward is the weighted sum of the parts.
 
         Args:
             known: the policies that there are.
             reward_weights: by the part's name.
+            mode: the rules under which it ran.
 
         Raises:
             GraphError: the final state breaks the contract of `aipo.graph`.
@@ -92,10 +106,10 @@ class Record:
         """
         policies = self.policies()
         _check_state(self.state, policies, known)
-        return {policy: self._ending(policy, reward_weights) for policy in policies}
+        return {policy: self._ending(policy, reward_weights, mode) for policy in policies}
 
-    def _ending(self, policy: str, reward_weights: Mapping[str, float]) -> Ending:
-        check_context(policy, self.segments(policy), self.consults(policy))
+    def _ending(self, policy: str, reward_weights: Mapping[str, float], mode: Mode) -> Ending:
+        check_context(policy, self.segments(policy), self.consults(policy), mode)
         parts = self.state["reward_parts"][policy]
         if parts is None:
             return Ending(StopReason.UNSCORED, error="the environment could not score the answer")
@@ -154,13 +168,24 @@ def _check_state(state: Mapping[str, Any], policies: Sequence[str], known: Colle
         raise GraphError(one_of("policies of consults", strangers, policies, where))
 
 
-def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[Consult]) -> None:
+def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[Consult], mode: Mode) -> None:
     where = f"the context of policy {policy!r}"
     if segments[0].role is not Role.PROMPT:
         raise TraceError(one_of("first segment", segments[0].role.value, "prompt", where))
     sampled = [s for s in segments if s.role is Role.POLICY]
-    if not any(len(s) for s in sampled):
-        raise TraceError(one_of("tokens that the policy sampled", 0, ">= 1", where))
+    shown = mode is Mode.EXPERT
+    if shown and sampled:
+        raise TraceError(
+            one_of(
+                "tokens that the policy sampled", len(concatenate(sampled)), "none in a demonstration", where
+            )
+        )
+    if not any(len(s) for s in segments if s.role is author_in(mode)):
+        raise TraceError(
+            one_of(
+                "tokens of the demonstration" if shown else "tokens that the policy sampled", 0, ">= 1", where
+            )
+        )
     for consult in consults:
         _check_consult(consult, segments, where)
     versions = [s.policy_version for s in sampled]

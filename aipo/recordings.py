@@ -149,7 +149,7 @@ class Recordings:
 
     def _check(self, trace: Trace) -> None:
         if not trace.failed:
-            check_context(trace.policy, trace.segments, trace.consults)
+            check_context(trace.policy, trace.segments, trace.consults, trace.mode)
         if self.vocabulary is not None and trace.segments:
             ids = trace.token_ids
             strange = ids[(ids < 0) | (ids >= self.vocabulary)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from aipo.errors import ReplayError
 from aipo.graph import ChatModel, RolloutContext
@@ -22,7 +23,7 @@ from aipo.replays.chat import Asks, Question, question_of, replay_chat
 from aipo.reuse import CALL, Reuse
 from aipo.rollout import RolloutEngine
 from aipo.text import error_text
-from aipo.trace import Call, StopReason, Trace
+from aipo.trace import Call, Mode, StopReason, Trace
 
 Place = tuple[int, str, int]
 """Step, group and index: one rollout, which leaves one trace for each policy."""
@@ -152,7 +153,13 @@ class _Cast:
             chats=self.chats,
             sampling=sampling or _sampling(self.source, context.sampling),
             forbidden_ids=self.source.forbidden_ids,
+            shown=self._demonstration(),
         )
+
+    def _demonstration(self) -> npt.NDArray[np.int32] | None:
+        """As it was shown then, whatever the environment would show now."""
+        shown = [s.token_ids for s in self.source.segments if s.role is self.source.author]
+        return shown[0] if self.source.mode is Mode.EXPERT and shown else None
 
     def pair(self, trace: Trace) -> Pair:
         source = self.sources.get(trace.policy, self.source)

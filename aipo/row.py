@@ -53,7 +53,8 @@ class Row:
         segments_T: int32, which of the trace's segments a token is from.
         heads: of the trace's segments.
         policy_tokens, agent_tokens: how many tokens the policy sampled and agents wrote in the trace; what the
-            denominators count, so that a distilled row is weighed like the row that it stems from.
+            denominators count, so that a distilled row is weighed like the row that it stems from. Those of a
+            demonstration count as the policy's: it stands for a rollout.
         forbidden_ids: ids with probability 0, in the trainer's softmax as in the sampler's.
 
     Raises:
@@ -215,7 +216,7 @@ def _row(
             Head(s.role, s.source, s.policy, s.policy_version, s.logprobs is not None) for s in trace.segments
         ),
         advantage=trace.advantage,
-        policy_tokens=trace.count(Role.POLICY),
-        agent_tokens=trace.count(Role.AGENT),
+        policy_tokens=trace.count(trace.author),
+        agent_tokens=trace.count(Role.AGENT) if trace.author is Role.POLICY else 0,
         forbidden_ids=trace.forbidden_ids if forbidden_ids is None else forbidden_ids,
     )

@@ -152,10 +152,15 @@ class RolloutConfig(Section):
 
 
 class MethodConfig(Section):
-    plan: Literal["independent"] = Field("independent", description="which rollouts make up a group")
-    assist_share: Share = Field(0.5, description="share of a group's rollouts that have agents")
+    plan: Literal["independent", "expert"] = Field(
+        "independent", description="which rollouts make up a group"
+    )
+    demonstrations: Count | None = Field(
+        None, description="expert: so many of a group are shown, not sampled; default 1"
+    )
+    assist_share: Share = Field(0.5, description="share of a group's sampled rollouts that have agents")
     forbid_share: Share = Field(0.0, description="share of its solo rollouts with the consult tags masked")
-    credit: Literal["group"] = Field("group", description="how rewards become advantages")
+    credit: Literal["group", "reward"] = Field("group", description="how rewards become advantages")
     scale_by_std: bool = Field(True, description="divide by the group's standard deviation")
     per_mode_baseline: bool = Field(False, description="assisted and solo rollouts have a mean each")
     negative_weight: Annotated[float, Field(ge=0.0)] = Field(1.0, description="factor on negative advantages")
@@ -215,6 +220,32 @@ class MethodConfig(Section):
     )
 
     @model_validator(mode="after")
+    def _plan_fits(self) -> Self:
+        if self.demonstrations is not None and self.plan != "expert":
+            raise ValueError(f"demonstrations are for the plan expert, got {self.plan!r}")
+        if self.plan == "expert" and self.per_mode_baseline:
+            raise ValueError(
+                "per_mode_baseline: got true with the plan expert, allowed false: demonstrations of one task, with a "
+                "mean of their own, have no advantage"
+            )
+        if self.plan == "expert" and self.coefficient == "ratio":
+            raise ValueError(
+                "coefficient: got ratio with the plan expert, allowed another one: nobody knows how likely an expert "
+                "finds a demonstration"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _credit_fits(self) -> Self:
+        unused = {"scale_by_std": False, "per_mode_baseline": False, "negative_weight": 1.0}
+        for name, neutral in unused.items() if self.credit == "reward" else ():
+            if getattr(self, name) != neutral:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)} with the credit reward, which has no baseline, allowed {neutral}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _correction_fits(self) -> Self:
         cap = self.correction_cap
         if self.correction == "mask" and not (cap is not None and cap > 1):
@@ -243,7 +274,7 @@ class MethodConfig(Section):
 class TrainConfig(Section):
     steps: Count = Field(120, description="generation steps")
     tasks_per_step: Count = Field(16, description="groups per generation step")
-    group_size: Annotated[int, Field(ge=2)] = Field(8, description="rollouts of one task")
+    group_size: Count = Field(8, description="rollouts of one task")
     minibatches: Count = Field(2, description="optimiser steps per generation step")
     gradient_accumulation: Count = Field(1, description="micro-batches per optimiser step")
     learning_rate: Positive = Field(1e-6, description="peak learning rate of AdamW")

@@ -187,4 +187,4 @@ def _refuse_ruin(traces: Sequence[Trace], step: int) -> None:
 
 
 def _solo_prompts(traces: Iterable[Trace]) -> dict[str, Segment]:
-    return {t.group_id: t.segments[0] for t in traces if t.mode is Mode.SOLO and t.segments}
+    return {t.group_id: t.segments[0] for t in traces if t.mode in (Mode.SOLO, Mode.EXPERT) and t.segments}

@@ -36,10 +36,11 @@ class Role(StrEnum):
 
 
 class Mode(StrEnum):
-    """Under which rules a rollout ran."""
+    """Under which rules a rollout ran. In `expert` ones a demonstration stands where the policy's words would."""
 
     ASSISTED = "assisted"
     SOLO = "solo"
+    EXPERT = "expert"
     REPLAY = "replay"
 
 
@@ -253,6 +254,11 @@ class Trace(ByValue):
         return self.stop_reason.failed
 
     @property
+    def author(self) -> Role:
+        """Whose tokens are the answer; see `author_in`."""
+        return author_in(self.mode)
+
+    @property
     def token_ids(self) -> npt.NDArray[np.int32]:
         """Every id of the context, in order; shape (T,)."""
         return concatenate(self.segments)
@@ -322,6 +328,11 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
     if cls not in _adapters:
         _adapters[cls] = TypeAdapter(cls)
     return _adapters[cls]
+
+
+def author_in(mode: Mode) -> Role:
+    """Whose tokens are a rollout's answer: the policy's, whoever helped it; in a demonstration the expert's."""
+    return Role.AGENT if mode is Mode.EXPERT else Role.POLICY
 
 
 def concatenate(segments: Iterable[Segment]) -> npt.NDArray[np.int32]:

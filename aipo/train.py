@@ -19,12 +19,13 @@ from aipo.compose import (
     manifest,
 )
 from aipo.config import Config, dump
+from aipo.demonstration import check_demonstrations
 from aipo.errors import ConfigError
 from aipo.exam import evaluate_with, table
 from aipo.loop import LOOP
-from aipo.method import credit_of, loss_settings, scored_again, train_arguments
+from aipo.method import credit_of, loss_settings, plan_of, scored_again, train_arguments
 from aipo.models import adapted, build_model, build_network, build_tokenizer
-from aipo.plan import PLANS, RolloutSpec, draw_tasks
+from aipo.plan import RolloutSpec, draw_tasks
 from aipo.progress import Note, bars, stage
 from aipo.ranks import ALONE, RankedSource, Ranks, join, leave
 from aipo.resume import generation_of, last_checkpoint, same_run, where_from
@@ -98,7 +99,7 @@ def _checked(config: Config, folder: RunFolder, ranks: Ranks, *, resume: bool) -
         same_run(RunFolder.open(folder.path), config)
     graphs = build_graphs(config)
     scored_chats(config, graphs.chats)
-    check_splits(config, build_env(config))
+    check_env(config, build_env(config))
     return graphs
 
 
@@ -142,17 +143,20 @@ def _evaluate(
     console.print(table(evaluate_with(config, engine, folder, "after", note)))
 
 
-def check_splits(config: Config, env: Env) -> None:
-    """Refuses a configuration that names splits which the environment does not have.
+def check_env(config: Config, env: Env) -> None:
+    """Refuses a configuration that asks for splits or demonstrations which the environment does not have.
 
     Raises:
-        ConfigError: names them, or says which split is too large for a step.
+        ConfigError: names the splits, or says which one is too large for a step; or there are no demonstrations.
+        TaskError: of some task there is none.
     """
     for key, names in (("env.mixture", config.env.mixture), ("evaluate.splits", config.evaluate.splits)):
         unknown = [name for name in names if name not in env.splits()]
         if unknown:
             raise ConfigError(f"{key}: got {unknown}, allowed {list(env.splits())}")
     draw_tasks(env, config.env.mixture, config.train.tasks_per_step, step=0, seed=config.run.seed)
+    if config.method.plan == "expert":
+        check_demonstrations(env, config.env.mixture)
 
 
 def train_policy(
@@ -233,18 +237,11 @@ def _live_source(
         sampler.check()  # or the step would learn from the few rollouts that were over by then
         return traces
 
-    method, train, seed = config.method, config.train, config.run.seed
-    draw = partial(draw_tasks, engine.env, config.env.mixture, train.tasks_per_step, seed=seed)
-    plan = partial(
-        PLANS[method.plan],
-        group_size=train.group_size,
-        assist_share=method.assist_share,
-        forbid_share=method.forbid_share,
-        seed=seed,
-    )
+    method, count, seed = config.method, config.train.tasks_per_step, config.run.seed
+    draw = partial(draw_tasks, engine.env, config.env.mixture, count, seed=seed)
     return LiveSource(
         draw=lambda step: draw(step=step),
-        plan=lambda tasks, step: plan(tasks, step=step),
+        plan=plan_of(config),
         run=run,
         credit=credit_of(config),
         keep=store.seal,

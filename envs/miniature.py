@@ -62,7 +62,7 @@ class Facts:
 
 
 class Miniature:
-    """Implements `aipo.task.Env`.
+    """Implements `aipo.demonstration.Demonstrating`.
 
     Args:
         seed: draws the table, the kinds of its facts and the operands.
@@ -107,6 +107,15 @@ class Miniature:
             raise TaskError(f"answer of task {task.task_id!r}: got None, allowed the number to compare with")
         last = text.rstrip("\n").rpartition("\n")[2]
         return {"correct": float(last == f"#{task.answer}")}
+
+    def demonstration(self, task: Task) -> str | None:
+        """The derivation, as it stands above; None where the task has no answer."""
+        if task.answer is None:
+            return None
+        total, fact, operand = int(task.answer), task.metadata["fact"], task.metadata["operand"]
+        value = total - operand
+        known = [] if fact is None else [f"{fact}={value}"]
+        return "\n".join([*known, f"{value}+{operand}={total}", f"#{total}"])
 
     def _with_facts(
         self, rng: random.Random, facts: Sequence[str], train: str, heldout: str

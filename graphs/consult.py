@@ -118,7 +118,7 @@ def _policy_node(
         if state["stops"] or context.room(segments) <= 0:
             return {**OUT_OF_ROOM, "request": None}
         notices = sum(s.role is Role.ENV for s in segments)
-        listening = context.mode is not Mode.SOLO and notices < max_notices
+        listening = context.mode is Mode.ASSISTED and notices < max_notices
         piece, finish = await context.sample(segments, stop=(grammar.close,) if listening else ())
         request = None
         if listening and finish != "length":

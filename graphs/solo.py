@@ -10,7 +10,7 @@ from langgraph.runtime import Runtime
 
 from aipo.graph import RolloutContext, RolloutState
 from aipo.prompt import Prompt
-from aipo.trace import Mode, Role, StopReason, concatenate, segment
+from aipo.trace import Mode, Role, StopReason, segment
 
 POLICY = "policy"
 PROMPTS = Path(__file__).parent / "prompts"
@@ -55,7 +55,7 @@ def prompt_node(prompt: Prompt, *, agents: Sequence[str]) -> Node:
 
     async def write_prompt(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         context = runtime.context
-        section = "solo" if context.mode is Mode.SOLO or not agents else "assisted"
+        section = "assisted" if context.mode is Mode.ASSISTED and agents else "solo"
         text = prompt.render(section, question=context.task.prompt, agents=agents)
         token_ids = context.policies[POLICY].tokenizer.encode_prompt(text)
         return {"segments": [segment(Role.PROMPT, "prompt", token_ids)]}
@@ -69,9 +69,6 @@ async def _policy(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict
 
 
 async def score(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    """Scores what the policy itself wrote: no agent can earn its reward."""
+    """Scores the answer."""
     context = runtime.context
-    tokenizer = context.policies[POLICY].tokenizer
-    token_ids = concatenate(s for s in state["segments"] if s.role is Role.POLICY)
-    text = tokenizer.decode(token_ids[token_ids != tokenizer.eos_id])
-    return {"reward_parts": {POLICY: await context.score(text)}}
+    return {"reward_parts": {POLICY: await context.score(context.answer(state["segments"]))}}

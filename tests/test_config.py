@@ -141,6 +141,49 @@ def test_choices_are_those_that_the_code_has() -> None:
         assert set(get_args(MethodConfig.model_fields[field].annotation)) == set(names), field
 
 
+REWARD = ["method.credit=reward", "method.negative_weight=1", "method.scale_by_std=false"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["method.demonstrations=1"], "demonstrations are for the plan expert, got 'independent'"),
+        (
+            ["method.plan=expert", "method.demonstrations=9"],
+            "method.demonstrations: got 9, allowed at most train.group_size=8",
+        ),
+        (
+            ["method.plan=expert", "method.demonstrations=8"],
+            "train.group_size: got 8, of which 8 are demonstrations, with method.credit=group, allowed 2 or more",
+        ),
+        (
+            ["method.plan=expert", "method.per_mode_baseline=true"],
+            "per_mode_baseline: got true with the plan expert",
+        ),
+        (["method.plan=expert", "method.coefficient=ratio"], "coefficient: got ratio with the plan expert"),
+        (
+            ["train.group_size=1"],
+            "train.group_size: got 1, of which 0 are demonstrations, with method.credit=group",
+        ),
+        (
+            REWARD[:2],
+            "scale_by_std: got True with the credit reward, which has no baseline, allowed False",
+        ),
+        (["method.scale_by_std=false", REWARD[0]], "negative_weight: got 0.3 with the credit reward"),
+        ([*REWARD, "method.per_mode_baseline=true"], "per_mode_baseline: got True with the credit reward"),
+    ],
+)
+def test_what_a_plan_or_a_credit_would_not_heed_is_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("aipo", overrides)
+    assert says in str(caught.value)
+
+
+def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
+    config = load_config("aipo", [*REWARD, "method.plan=expert", "train.group_size=1"])
+    assert (config.train.group_size, config.method.demonstrations) == (1, None)
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [

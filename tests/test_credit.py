@@ -1,13 +1,14 @@
 """Credit: rewards to advantages, with numbers that can be checked by eye."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.credit import CREDITS, group
+from aipo.credit import CREDITS, group, reward
 from aipo.trace import Mode, StopReason, Trace
 
 
@@ -71,6 +72,26 @@ def test_modes_share_a_baseline_unless_told_otherwise():
     assert advantages(given) == [0.25, 0.25, 0.25, -0.75]
     assert advantages(given, per_mode_baseline=True) == [0, 0, 0.5, -0.5]
     assert group(given, per_mode_baseline=True).groups == 2
+
+
+def test_a_demonstration_is_in_the_baseline_of_its_group():
+    # LUFFY: seven wrong answers and a demonstration, mean 1/8, no deviation
+    given = [*traces(*[0] * 7), *traces(1, group_id="shown", mode=Mode.EXPERT)]
+    given = [replace(trace, group_id="g") for trace in given]
+    assert advantages(given) == [-1 / 8] * 7 + [7 / 8]
+    assert advantages([replace(trace, reward=1.0) for trace in given]) == [0.0] * 8
+
+
+def test_a_reward_without_a_baseline_is_the_advantage():
+    credited = reward(traces(1, 0, -0.5, None) + traces(0, 0, group_id="h"))
+    assert [t.advantage for t in credited.traces] == [1, 0, -0.5, None, 0, 0]
+    assert (credited.groups, credited.zero_variance_groups, credited.failed) == (2, 1, 1)
+    assert credited.active_share == 2 / 5
+
+
+def test_equal_rewards_teach_without_a_baseline():
+    credited = reward(traces(1, 1))
+    assert ([t.advantage for t in credited.traces], credited.zero_variance_groups) == ([1, 1], 0)
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=1, max_size=8))

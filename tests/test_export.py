@@ -170,6 +170,21 @@ def test_an_evaluation_is_exported_with_its_runs_tokenizer(run: Run, tmp_path: P
 # -- chat data -----------------------------------------------------------------------------------------
 
 
+def test_a_demonstration_is_the_assistants_text_and_asks_what_solo_rollouts_are_asked(tmp_path: Path):
+    made = Run(tmp_path / "run")
+    shown = segment(Role.AGENT, "expert", made.words.encode("583<eos>", control=True))
+    names = {"trace_id": "g0/1", "group_id": "g0", "index": 1, "mode": Mode.EXPERT}
+    made.keep(
+        made.helped("g0/0", "3@7+1=?", "582+1=583<eos>", 1.0), trace(made.asks("3@7+1=?"), shown, **names)
+    )
+    for agents in ("cut", "inline", "turns"):
+        done = export(made.path, "sft", agents=agents, where=Filter(mode="expert"))
+        assert conversations(done.path) == [[("user", "3@7+1=?"), ("assistant", "583")]]
+        done.path.unlink()
+    done = export(made.path, "sft")
+    assert conversations(done.path)[0] == [("user", "3@7+1=?"), ("assistant", "So 582+1=583")]
+
+
 def test_consults_are_cut_and_the_question_is_that_of_the_solo_rollouts(run: Run):
     done = export(run.path, "sft")
     assert rows(done.path) == [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toy import Exam, task
 
 from aipo.errors import ConfigError, TaskError
-from aipo.plan import PLANS, RolloutSpec, draw_tasks, independent
+from aipo.plan import PLANS, RolloutSpec, draw_tasks, expert, independent
 from aipo.trace import Mode
 
 
@@ -76,8 +76,47 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], reason
         plan(**changes)
 
 
+def shown(count: int = 1, **changes: Any) -> list[RolloutSpec]:
+    given = {"step": 3, "group_size": 8, "assist_share": 0.0, "forbid_share": 0.0, "seed": 0}
+    return expert([task(f"t{i}") for i in range(count)], **{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("size", "demonstrations", "assist", "forbid", "modes"),
+    [
+        (8, 1, 0.0, 0.0, "ssssssse"),  # LUFFY: seven are sampled, one is shown
+        (8, 2, 0.5, 0.5, "aaassfee"),  # shares are of the six that are sampled: 3, and 1.5 → 2 of 3
+        (4, 4, 0.5, 0.5, "eeee"),
+        (1, 1, 0.0, 0.0, "e"),
+    ],
+)
+def test_the_last_of_a_group_are_shown(
+    size: int, demonstrations: int, assist: float, forbid: float, modes: str
+):
+    how = {"group_size": size, "assist_share": assist, "forbid_share": forbid}
+    specs = shown(demonstrations=demonstrations, **how)
+    assert "".join("f" if s.forbid else s.mode.value[0] for s in specs) == modes
+
+
+def test_what_is_sampled_beside_a_demonstration_is_what_would_be_sampled_without():
+    alone = plan(2, assist_share=0.0, forbid_share=0.0)
+    beside = shown(2)
+    assert [s.seed for s in beside] == [s.seed for s in alone]
+    assert [s for s in beside if s.mode is not Mode.EXPERT] == [s for s in alone if s.index < 7]
+    assert {s.group_id for s in beside} == {"00003-000", "00003-001"}
+
+
+@pytest.mark.parametrize("demonstrations", [0, 9])
+def test_a_group_has_room_for_its_demonstrations(demonstrations: int):
+    with pytest.raises(
+        ConfigError, match=f"demonstrations: got {demonstrations}, allowed 1 to the group's size of 8"
+    ):
+        shown(demonstrations=demonstrations)
+
+
 def test_plans_are_found_by_name():
     assert PLANS["independent"] is independent
+    assert PLANS["expert"] is expert
     assert PLANS["independent"]([], step=0, group_size=2, assist_share=0, forbid_share=0, seed=0) == []
 
 

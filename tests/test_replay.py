@@ -15,7 +15,7 @@ from aipo.policies.replay import AbsentPolicy
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.replay import Pair, Replay, vanished
 from aipo.replays.check import absence, divergence
-from aipo.trace import Role, StopReason, Trace, segment
+from aipo.trace import Mode, Role, StopReason, Trace, segment
 
 NAMES = ("left", "right")
 
@@ -104,6 +104,19 @@ def test_a_trace_that_no_longer_comes_is_told_from_one_of_another_policy() -> No
     assert (found.where, found.what) == ("policy", "got a trace of 'right', of which none was recorded")
     assert pairs[1].trace.fork_token == 0
     assert vanished([left], pairs[1:]) == [left]
+
+
+@pytest.mark.parametrize("env", [toy.Worked(), toy.Exam()])
+def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(env: toy.Exam) -> None:
+    specs = [toy.spec(mode=Mode.EXPERT), toy.spec(1, mode=Mode.SOLO)]
+    traces = toy.engine(env=toy.Worked()).run_sync(specs, lambda _: None)
+    engine = toy.engine(env=env, policies={"policy": AbsentPolicy(toy.TOKENIZER)})
+    pairs = Replay(engine=engine, tokenizer=toy.TOKENIZER, asks={}).run(traces, lambda _: None)
+    assert [divergence(pair) for pair in pairs] == [None, None]
+    assert [(p.trace.mode, p.trace.reward, p.trace.fork_token) for p in pairs] == [
+        (Mode.EXPERT, 1.5, None),
+        (Mode.SOLO, 1.5, None),
+    ]
 
 
 def test_nobody_can_sample_from_an_absent_policy() -> None:

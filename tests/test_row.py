@@ -51,6 +51,14 @@ def test_a_sampled_row_is_the_context_as_it_was():
     )
 
 
+def test_a_demonstration_counts_like_the_rollout_that_it_stands_for():
+    (row,) = rows_of(trace(prompt(2, 3), agent(4, 5, tiny.EOS, source="expert"), mode=Mode.EXPERT))
+    assert row.codes_T.tolist() == [P, P, A, A, A]
+    assert (row.policy_tokens, row.agent_tokens, np.isnan(row.logprobs_T).all()) == (3, 0, True)
+    (helped,) = rows_of(trace(prompt(2, 3), policy(4, 5), agent(6), mode=Mode.ASSISTED))
+    assert (helped.policy_tokens, helped.agent_tokens) == (2, 1)
+
+
 def test_a_failed_rollout_gives_no_row():
     assert rows_of(assisted(advantage=None)) == []
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from aipo.config import Config, dump, load_config
-from aipo.errors import ConfigError, LimitError, PolicyError, TrainError
+from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainError
 from aipo.lesson import LessonStore, positions
 from aipo.method import scored_again
 from aipo.replays.relearn import replay_loss
@@ -26,8 +26,10 @@ from aipo.sampler import Sampler, open_sampler
 from aipo.spending import Spending
 from aipo.stepfiles import StepFiles
 from aipo.store import TraceStore
+from aipo.task import Task
 from aipo.trace import Fault, Mode, Role
 from aipo.train import train_run
+from envs.miniature import Miniature
 
 SMALL = [
     "policy.options.steps=30",
@@ -228,6 +230,79 @@ def test_models_without_log_probs_are_refused_before_the_folder_is_taken(tmp_pat
     ):
         train(small(tmp_path / "run", "method.coefficient=ratio"))
     assert not (tmp_path / "run").exists()
+
+
+class Silent(Miniature):
+    """The miniature, of which only the easy half is shown how to solve."""
+
+    def demonstration(self, task: Task) -> str | None:
+        return None if task.split == "hard" else super().demonstration(task)
+
+
+class Mute:
+    """The miniature, of which nobody shows anything."""
+
+    def __init__(self, seed: int = 0) -> None:
+        env = Miniature(seed)
+        self.splits, self.tasks, self.score = env.splits, env.tasks, env.score
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ("Silent", "demonstration of task 'hard/.*': got None, allowed text of a right solution"),
+        ("Mute", "method.plan: got expert with environment Mute, which has no demonstrations"),
+    ],
+)
+def test_an_environment_without_demonstrations_is_refused_before_the_folder_is_taken(
+    tmp_path: Path, env: str, says: str
+) -> None:
+    with pytest.raises((ConfigError, TaskError), match=says):
+        train(small(tmp_path / "run", "method.plan=expert", f"env.name={__file__}:{env}"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_demonstrations_are_trained_kept_gone_on_with_and_replayed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    words = (
+        "method.plan=expert",
+        "method.coefficient_value=0.5",
+        "train.save_every=1",
+        "rollout.max_tokens=24",
+    )
+    train(small(folder.path, *words))
+    store, lessons, env = TraceStore(folder.traces), LessonStore(folder.lessons), Miniature()
+    text = Tokenizer.from_file(str(folder.tokenizer / "tokenizer.json")).decode
+    first = list(store.read())
+    assert "".join(t.mode.value[0] for t in first) == "aase" * 4  # 3 are sampled, of which 1.5 are assisted
+    for trace in first[3::4]:
+        prompt, shown = (text(s.token_ids.tolist(), skip_special_tokens=False) for s in trace.segments)
+        assert prompt == trace.task["prompt"]
+        assert shown == f"{env.demonstration(Task(**trace.task))}<eos>"
+        assert trace.reward == 1.0 and (trace.advantage or 0) > 0  # the cold start knows nothing yet
+        (lesson,) = lessons.of(trace.trace_id, trace.step)
+        count = len(trace.segments[1])
+        assert (lesson.weights_T.tolist(), lesson.codes_T.tolist()) == ([0.5] * count, [2] * count)
+    lines = folder.read_metrics()
+    assert [line["rollouts/expert"] for line in lines] == [2, 2]
+
+    shutil.rmtree(folder.checkpoints / "checkpoint-2")
+    train(small(folder.path, *words), resume=True)
+    again = list(store.read())
+    assert [(t.trace_id, t.seed, t.token_ids.tolist()) for t in again] == [
+        (t.trace_id, t.seed, t.token_ids.tolist()) for t in first
+    ]
+    console = Console(file=io.StringIO())
+    assert check_traces(Source(path=folder.path), console) == 0
+    given = {
+        "checkpoint": "start",
+        "grid": ["method.coefficient=constant,mask"],
+        "overrides": [],
+        "steps": None,
+    }
+    replay_loss(folder.path, **given, gradients=False, out=tmp_path / "loss", console=console)
+    shown, *_ = json.loads((tmp_path / "loss" / "loss.json").read_text())
+    assert shown["loss"] == pytest.approx(lines[0]["loss"], abs=1e-6)
 
 
 def test_going_on_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from aipo.batch import Totals
+from aipo.credit import reward
 from aipo.errors import TrainError
 from aipo.lesson import Lesson, LessonStore
 from aipo.loss import QUANTITIES, LossSettings
@@ -28,7 +29,7 @@ from aipo.policies.tokenizer import HFTokenizer
 from aipo.row import Code, distil, rows_of
 from aipo.source import StepRows
 from aipo.stepfiles import StepFiles
-from aipo.trace import Trace
+from aipo.trace import Mode, Trace
 from aipo.trainer import AIPOTrainer, arguments
 
 
@@ -207,6 +208,33 @@ def of_trl(trainer: AIPOTrainer, batch: dict[str, Tensor], mode: str, low: float
     made = trainer._generate_and_score_completions([{"prompt": ""}] * count)
     trainer._metrics["train"].clear()
     return made | {"advantages": batch["advantages"]}
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_demonstrations_without_a_baseline_are_supervised_training(tmp_path: Path, accumulation: int):
+    """The gradient of an optimiser step against transformers' own cross-entropy of the same tokens."""
+    rng = np.random.default_rng(0)
+    shown: list[list[int]] = [rng.integers(2, tiny.VOCABULARY, n).tolist() for n in (3, 9, 5, 1, 7, 4)]
+    traces = [
+        trace(prompt(2, 3 + i % 3), agent(*ids, source="expert"), trace_id=f"t{i}", mode=Mode.EXPERT)
+        for i, ids in enumerate(shown)
+    ]
+    made = step(*reward(traces).traces)
+    settings = LossSettings(objective="dapo", coefficient="constant")
+    trainer = build(tmp_path, [made], settings=settings, accumulation=accumulation)
+    parameters = list(trainer.model.parameters())
+    batches = trainer._micro_batches(made)
+    ours = [torch.autograd.grad(trainer._compute_loss(trainer.model, b), parameters) for b in batches]
+
+    ids_B_T = torch.full((6, 11), tiny.PAD)
+    labels_B_T = torch.full((6, 11), -100)
+    for i, own in enumerate(shown):
+        ids_B_T[i, : 2 + len(own)] = torch.tensor([2, 3 + i % 3, *own])
+        labels_B_T[i, 2 : 2 + len(own)] = torch.tensor(own)
+    theirs = trainer.model(input_ids=ids_B_T, labels=labels_B_T).loss
+    expected = torch.autograd.grad(theirs, parameters)
+    for *parts, whole in zip(*ours, expected, strict=True):
+        torch.testing.assert_close(sum(parts), whole, rtol=1e-5, atol=1e-6)
 
 
 CAP = 3.0

@@ -22,9 +22,10 @@ from workerkit import both, configured, engine, policy_of, specs, untimed
 from aipo.config import load_config
 from aipo.errors import ConfigError, LoadError, RunError
 from aipo.loop import LOOP
+from aipo.plan import expert
 from aipo.policies.server import Server
 from aipo.rollout import RolloutEngine
-from aipo.trace import StopReason, Trace
+from aipo.trace import Mode, StopReason, Trace
 from aipo.workers import open_workers, share
 
 TESTS = Path(__file__).parent
@@ -94,6 +95,15 @@ def test_the_same_traces_as_in_one_process(house: House) -> None:
     # Some consulted, and none failed, or equality would say little.
     assert {len(trace.consults) for trace in theirs} >= {0, 1, 2}
     assert not any(trace.failed for trace in theirs)
+
+
+def test_a_demonstration_needs_no_policy_in_a_worker_either(house: House) -> None:
+    tasks = house.here.env.tasks("hard")[:3]
+    how = {"step": 0, "group_size": 2, "assist_share": 0.0, "forbid_share": 0.0, "seed": 0}
+    asked = expert(tasks, **how)
+    mine, theirs = (one.run_sync(asked, lambda _: None) for one in (house.here, house.there))
+    assert [untimed(trace) for trace in theirs] == [untimed(trace) for trace in mine]
+    assert [t.reward for t in theirs if t.mode is Mode.EXPERT] == [1.0] * 3
 
 
 def test_each_step_is_rolled_out_with_the_policy_of_that_step(house: House) -> None:

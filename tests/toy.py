@@ -38,6 +38,13 @@ class Exam:
         return None if "?" in text else {"correct": float("42" in text), "short": float(len(text) < 9)}
 
 
+class Worked(Exam):
+    """An exam whose solutions are known, but those of `hard`; `none` has no tasks."""
+
+    def demonstration(self, task: Task) -> str | None:
+        return "6x7=42" if task.split == "easy" else None
+
+
 def task(name: str = "t0", **changes: Any) -> Task:
     return Task(**{"task_id": name, "prompt": "6x7=", "answer": "42", "split": "easy", **changes})
 
@@ -62,8 +69,7 @@ async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[s
 
 
 async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    written = "".join(TOKENIZER.decode(s.token_ids) for s in state["segments"] if s.role is Role.POLICY)
-    parts = await runtime.context.score(written)
+    parts = await runtime.context.score(runtime.context.answer(state["segments"]))
     return {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": parts}}
 
 

@@ -18,6 +18,8 @@ from aipo.text import to_json
 from aipo.trace import Mode, Role, StopReason, concatenate
 
 AGENTS = ("cut", "inline", "turns")
+ALONE = (Mode.SOLO, Mode.EXPERT)
+"""Rollouts that are asked what the policy is asked when nobody can help."""
 Message = dict[str, str]
 
 
@@ -84,7 +86,7 @@ class Chats:
         """Question of each group's solo rollouts; none of them when consults stay in."""
         if self._agents != "cut":
             return {}
-        solo = (self._words.with_texts(s) for s in traces if s.trace.mode is Mode.SOLO and s.trace.segments)
+        solo = (self._words.with_texts(s) for s in traces if s.trace.mode in ALONE and s.trace.segments)
         found: dict[str, str] = {}
         for stored in solo:
             with suppress(LeftOut):
@@ -144,7 +146,7 @@ class Chats:
                 continue
             asked = False
             ids = segment.token_ids.tolist()
-            if segment.role is Role.POLICY:
+            if segment.role is trace.author:
                 if keep.get(i, len(segment)) < len(segment):
                     text, ids = self._words.head(stored, i, keep[i]), ids[: keep[i]]
                 elif last and trace.stop_reason is StopReason.EOS:
@@ -161,7 +163,8 @@ class Chats:
 
     def _kept(self, stored: Stored) -> dict[int, int]:
         """How many tokens stay of the segments that belong to a consult; as in `aipo.row.distil`."""
-        segments, consults = stored.trace.segments, stored.trace.consults
+        trace = stored.trace
+        segments, consults = trace.segments, trace.consults
         keep: dict[int, int] = {}
         for consult in consults:
             asked = consult.request_segment
@@ -169,7 +172,7 @@ class Chats:
                 raise LeftOut("a consult shares a token with other text")
             keep[asked] = min(keep.get(asked, len(segments[asked])), consult.request_start)
             keep[consult.reply_segment] = 0
-        told = {i for i, s in enumerate(segments) if s.role in (Role.AGENT, Role.ENV)}
+        told = {i for i, s in enumerate(segments) if s.role not in (Role.PROMPT, trace.author)}
         if told - keep.keys():
             raise LeftOut("an agent's text belongs to no consult")
         return keep

@@ -22,7 +22,7 @@ from aipo.replays.page import Page, Section, write_page
 from aipo.replays.terminal import numbers
 from aipo.run import write_json, write_text
 from aipo.text import visible
-from aipo.trace import Consult, Trace
+from aipo.trace import Consult, Mode, Trace
 
 UNKNOWN = "unknown"
 
@@ -104,7 +104,11 @@ def against_group(
             groups[trace.group_id].append(trace)
     for trace in traces:
         for number, consult in answered(trace):
-            others = [t for t in groups[trace.group_id] if any_mode or t.mode is trace.mode]
+            others = [
+                t
+                for t in groups[trace.group_id]
+                if t.mode is trace.mode or (any_mode and t.mode is not Mode.EXPERT)
+            ]
             without = [t.reward for t in others if all(c.agent != consult.agent for c in t.consults)]
             if worth := worth_of(trace, number, without, agents):
                 yield worth

@@ -13,14 +13,13 @@ from rich.table import Table
 
 from aipo.chart import Line, chart, nice_ticks
 from aipo.method import credit_of
-from aipo.metrics import kind_of
+from aipo.metrics import KINDS, kind_of
 from aipo.replays.grid import Setting
 from aipo.replays.page import COLOURS, Page, Section, write_page
 from aipo.replays.terminal import known_mean, numbers
 from aipo.run import write_json, write_text
 from aipo.trace import Trace
 
-KINDS = ("assisted", "solo", "forbidden")
 _SHORT = {
     "setting": "setting",
     "zero_variance": "no variance",

@@ -16,6 +16,7 @@ CREDIT = frozenset(f"method.{n}" for n in ("credit", "scale_by_std", "per_mode_b
 """Settings that change advantages."""
 METHOD = frozenset(f"method.{name}" for name in MethodConfig.model_fields) - {
     "method.plan",
+    "method.demonstrations",
     "method.assist_share",
     "method.forbid_share",
     "method.scale_by_active",

@@ -161,7 +161,9 @@ def _windows(run: RunView) -> list[Window]:
 
 def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[str]) -> list[Markup]:
     """One chart for each metric that a run has, with a line for each run."""
-    titles = {f"reward/{kind}": (f"Reward, {kind}", True) for kind in ("solo", "assisted", "forbidden")}
+    titles = {
+        f"reward/{kind}": (f"Reward, {kind}", True) for kind in ("solo", "assisted", "forbidden", "expert")
+    }
     titles |= {f"consults/{agent}": (f"Consults of {agent}", False) for agent in agents}
     titles |= {f"loss_share/{role}": (f"Loss share, {role}", True) for role in ("agent", "distilled")}
     titles |= {

@@ -21,7 +21,7 @@ POINTS = 400
 SIZE = (300.0, 178.0)
 _NAME_LENGTH = 12
 _COUNTERS = ("step", "epoch")
-_KINDS = (("solo", "c1"), ("assisted", "c2"), ("forbidden", "c3"))
+_KINDS = (("solo", "c1"), ("assisted", "c2"), ("forbidden", "c3"), ("expert", "c4"))
 _ROLES = (("policy", "k3"), ("agent", "k4"), ("distilled", "k5"))
 
 

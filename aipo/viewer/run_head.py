@@ -67,6 +67,8 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Head:
     plan = str(method.get("plan", "?"))
     shares = [(f"{kind}_share", word) for kind, word in (("assist", "assisted"), ("forbid", "forbidden"))]
     mixed = [f"{method[key]:.0%} {word}" for key, word in shares if isinstance(method.get(key), int | float)]
+    if plan == "expert":
+        mixed.append(f"{method.get('demonstrations') or 1} shown")
     train = section(config, "train")
     facts = {
         "objective": method.get("objective"),

@@ -38,6 +38,27 @@ def test_splits_and_their_sizes() -> None:
     }
 
 
+def test_a_demonstration_is_the_derivation_line_by_line() -> None:
+    env = Miniature()
+    with_fact, plain = env.tasks("hard")[0], env.tasks("easy_train")[-1]
+    value, operand = env.facts.value[with_fact.cluster], with_fact.metadata["operand"]
+    total = value + operand
+    lines = [f"{with_fact.cluster}={value}", f"{value}+{operand}={total}", f"#{total}"]
+    assert env.demonstration(with_fact) == "\n".join(lines)
+    assert (
+        env.demonstration(plain)
+        == f"{plain.prompt.removesuffix('?' + chr(10))}{plain.answer}\n#{plain.answer}"
+    )
+    assert env.demonstration(Task(task_id="t", prompt="?", answer=None, split="s")) is None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_demonstration_is_right(seed: int) -> None:
+    env = Miniature(seed)
+    tasks = [task for split in env.splits() for task in env.tasks(split)]
+    assert {env.score(task, str(env.demonstration(task)))["correct"] for task in tasks} == {1.0}
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_prompt_and_no_name_comes_twice(seed: int) -> None:
     env = Miniature(seed)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from aipo.errors import RunError
+from aipo.task import Task
 from envs import miniature_model
-from envs.miniature import Facts, Miniature
+from envs.miniature import OFFER, Facts, Miniature
 from envs.miniature_model import SHARES, TAGS, Demonstrator, Piece, cold_start, network, tokenizer
 from graphs.protocol import NOTICES, Grammar
 
@@ -132,6 +133,24 @@ def test_without_its_consult_a_demonstration_is_a_solo_derivation(kind: str) -> 
             continue  # a wrong line stands in it
         solo = re.sub(r"<consult:\w+>.*?</consult><feedback:\w+>.*?</feedback>", "", text_of(pieces))
         assert re.fullmatch(r"(\d@\d|\d{3})\+\d\d?=\?\n(\d@\d=\d{3}\n)?(\d+)\+\d\d?=(\d+)\n#\4<eos>", solo)
+
+
+@pytest.mark.parametrize("kind", ["known", "plain"])
+def test_the_environment_shows_what_the_cold_start_shows(kind: str) -> None:
+    env = Miniature(0)
+    for seed in range(20):
+        prompt, *work = draw(kind, seed)
+        expression = prompt.text.removeprefix(OFFER).removesuffix("=?\n")
+        fact, _, operand = expression.partition("+")
+        said = "".join(piece.text for piece in work)
+        task = Task(
+            task_id="t",
+            prompt=f"{expression}=?\n",
+            answer=said.rpartition("#")[2].removesuffix("<eos>"),
+            split="easy",
+            metadata={"fact": fact if "@" in fact else None, "operand": int(operand)},
+        )
+        assert f"{env.demonstration(task)}<eos>" == said
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -1,5 +1,7 @@
 """Solo: a prompt, what the policy says, its score; nothing else."""
 
+from typing import Any
+
 import pytest
 from graphkit import TOKENIZER, build_context, roll, shown
 
@@ -7,6 +9,7 @@ from aipo.errors import LoadError
 from aipo.graph import check_graph
 from aipo.prompt import Prompt
 from aipo.trace import Mode, Role, StopReason, concatenate
+from graphs.consult import consult
 from graphs.solo import PROMPTS, policy_prompt, solo
 
 
@@ -31,6 +34,20 @@ def test_a_solo_rollout_that_runs_out_of_room():
 def test_an_answer_that_cannot_be_scored_is_not_zero():
     state = roll(solo(prompt="miniature.md"), build_context([""]))
     assert state["reward_parts"] == {"policy": None}
+
+
+@pytest.mark.parametrize("graph", [solo(prompt="miniature.md"), consult(agents={}, prompt="miniature.md")])
+def test_a_demonstration_is_asked_and_scored_like_a_solo_rollout(graph: Any):
+    """Whatever graph the rollouts beside it run through."""
+    context = build_context(["nobody asks the policy"], mode=Mode.EXPERT)
+    context.env.demonstration = lambda task: "3@7=582\n#587"
+    state = roll(graph, context)
+    assert shown(state) == [
+        (Role.PROMPT, "prompt", "3@7+5=?\n"),
+        (Role.AGENT, "expert", "3@7=582\n#587<eos>"),
+    ]
+    assert (state["stops"], state["consults"]) == ({"policy": StopReason.EOS}, [])
+    assert context.env.texts == ["3@7=582\n#587"]
 
 
 def test_tags_are_just_text():

@@ -83,13 +83,13 @@ class Follow(TrainerCallback):
     """Moves a progress bar, and shows a generation's rewards behind it.
 
     Args:
-        steps, minibatches: generations, and optimiser steps of each.
+        steps, updates: generations, and optimiser steps of each.
     """
 
     _SHOWN = ("reward/solo", "reward/assisted", "reward/forbidden", "active_share")
 
-    def __init__(self, note: Note, steps: int, minibatches: int) -> None:
-        self._note, self._steps, self._minibatches = note, steps, minibatches
+    def __init__(self, note: Note, steps: int, updates: int) -> None:
+        self._note, self._steps, self._updates = note, steps, updates
 
     def on_log(
         self,
@@ -102,4 +102,4 @@ class Follow(TrainerCallback):
         known = [name for name in self._SHOWN if name in (logs or {})]
         if logs and known:
             text = "  ".join(f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in known)
-            self._note(-(-state.global_step // self._minibatches), self._steps, text)
+            self._note(-(-state.global_step // self._updates), self._steps, text)

@@ -112,8 +112,8 @@ def _train(config: Config, arm: str, out: Path) -> Job:
 
     def follow(note: Note) -> None:
         rows = folder.read_metrics()
-        step = len(rows) // train.minibatches
-        last = {k: v for row in rows[-train.minibatches :] for k, v in row.items() if v is not None}
+        step = len(rows) // train.updates
+        last = {k: v for row in rows[-train.updates :] for k, v in row.items() if v is not None}
         shown = [
             f"{kind} {last[f'reward/{kind}']:.2f}"
             for kind in ("solo", "assisted")

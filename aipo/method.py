@@ -109,11 +109,12 @@ def train_arguments(config: Config, output_dir: Path, *, cpu: bool) -> "GRPOConf
     from aipo.schedule import arguments
 
     train = config.train
-    updates = train.steps * train.minibatches
+    updates = train.steps * train.updates
     return arguments(
         output_dir,
         generations=train.steps,
         updates=train.minibatches,
+        iterations=train.passes,
         accumulation=train.gradient_accumulation,
         learning_rate=train.learning_rate,
         max_completion_length=config.rollout.max_tokens,

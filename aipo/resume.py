@@ -86,15 +86,15 @@ def _readable(file: Path) -> bool:
         return False
 
 
-def generation_of(checkpoint: Path | None, minibatches: int) -> int:
+def generation_of(checkpoint: Path | None, updates: int) -> int:
     """The generation that training starts with; checkpoints are named after optimiser steps."""
-    return int(checkpoint.name.rpartition("-")[2]) // minibatches if checkpoint else 0
+    return int(checkpoint.name.rpartition("-")[2]) // updates if checkpoint else 0
 
 
-def where_from(folder: RunFolder, minibatches: int) -> str:
+def where_from(folder: RunFolder, updates: int) -> str:
     """For the terminal: what a resumed run starts from."""
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
         return "no checkpoint yet: from the start; traces so far are set aside in traces/__superseded"
-    step = generation_of(checkpoint, minibatches)
+    step = generation_of(checkpoint, updates)
     return f"from {checkpoint.name}, step {step}; later traces are set aside in traces/__superseded"

@@ -275,7 +275,8 @@ class TrainConfig(Section):
     steps: Count = Field(120, description="generation steps")
     tasks_per_step: Count = Field(16, description="groups per generation step")
     group_size: Count = Field(8, description="rollouts of one task")
-    minibatches: Count = Field(2, description="optimiser steps per generation step")
+    minibatches: Count = Field(2, description="optimiser steps per generation step and pass")
+    passes: Count = Field(1, description="how often each generation is gone through")
     gradient_accumulation: Count = Field(1, description="micro-batches per optimiser step")
     learning_rate: Positive = Field(1e-6, description="peak learning rate of AdamW")
     warmup: Share = Field(0.0, description="share of the steps with a rising learning rate")
@@ -290,6 +291,11 @@ class TrainConfig(Section):
     )
     save_every: int | None = Field(20, ge=1, description="generation steps between checkpoints; null = none")
     lessons: bool = Field(True, description="keep what the loss did with each token, for the viewer")
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps per generation."""
+        return self.minibatches * self.passes
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:

@@ -112,7 +112,7 @@ def _begin(
     config: Config, graphs: Graphs, folder: RunFolder, progress: Progress, console: Console, *, resume: bool
 ) -> Path | str:
     if resume:
-        console.print(where_from(folder, config.train.minibatches), highlight=False, soft_wrap=True)
+        console.print(where_from(folder, config.train.updates), highlight=False, soft_wrap=True)
     model = build_model(config, stage(progress, "policy"))
     _record(config, graphs, folder, model, console)
     return model
@@ -193,8 +193,8 @@ def train_policy(
 
     def begin() -> Path | None:
         checkpoint = last_checkpoint(folder) if resume else None
-        store.begin(generation_of(checkpoint, train.minibatches))
-        lessons.begin(generation_of(checkpoint, train.minibatches))
+        store.begin(generation_of(checkpoint, train.updates))
+        lessons.begin(generation_of(checkpoint, train.updates))
         return checkpoint
 
     with disk("training", folder.path), store:
@@ -210,7 +210,7 @@ def train_policy(
             scale_by_active=method.scale_by_active,
             metrics_file=folder.metrics,
             on_lessons=lessons.publish if train.lessons else None,
-            callbacks=[Follow(note, train.steps, train.minibatches)],
+            callbacks=[Follow(note, train.steps, train.updates)],
             ranks=ranks,
         )
         settle()

@@ -24,7 +24,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a brace of th
 
 
 class Math:
-    """Implements `aipo.task.Env`.
+    """Implements `aipo.demonstration.Demonstrating`.
 
     Args:
         splits: by name, where its items are: a file, or the keys of `envs.math_items.Source`.
@@ -77,6 +77,13 @@ class Math:
         answer = final_answer(text, task.prompt)
         right = answer is not None and await self._sandbox.call(task.answer, answer)
         return {"correct": float(right)}
+
+    def demonstration(self, task: Task) -> str | None:
+        r"""The worked solution that the items hold, with the canonical answer in a `\boxed{...}` where it has none."""
+        solution = task.metadata.get("solution")
+        if solution is None or final_answer(solution, task.prompt) is not None:
+            return solution
+        return f"{solution}\n\n\\boxed{{{task.answer}}}"
 
 
 def final_answer(text: str, question: str) -> str | None:

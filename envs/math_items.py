@@ -2,11 +2,12 @@
 
 The columns of GSM8K, MATH-500 and AIME, as their authors and the hub have them, are known: `problem` or, where there is
 none, `question`, and `answer`, in small letters or large. Others are named. A worked solution that ends in `#### 18`,
-as GSM8K's do, is cut down to the 18.
+as GSM8K's do, is cut down to the 18, and what stands before is the task's `solution`.
 """
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ FINAL = "####"
 FILES = (".jsonl", ".jsonl.gz", ".parquet")
 
 Row = Mapping[str, Any]
+_CALCULATOR = re.compile(r"<<[^<>]*>>")  # notes of GSM8K's authors to a calculator
 
 
 class Source(Section):
@@ -34,6 +36,7 @@ class Source(Section):
     split: str | None = Field(None, description="its split")
     question: str | None = Field(None, description="column of the question; default: problem, question")
     answer: str | None = Field(None, description="column of the canonical answer; default: answer")
+    solution: str | None = Field(None, description="column of a worked solution; default: as GSM8K has it")
     id: str | None = Field(None, description="column of an item's name; default: its place, from 0")
 
     @model_validator(mode="before")
@@ -67,13 +70,15 @@ def read_tasks(name: str, source: Source) -> tuple[Task, ...]:
     for place, row in enumerate(_rows(source)):
         at = f"item {place} of {where}"
         key = _value(row, (source.id,), at) if source.id else place
+        worked, _, answer = _value(row, (source.answer,) if source.answer else ANSWERS, at).rpartition(FINAL)
+        if source.solution:
+            worked = _value(row, (source.solution,), at)
         task = Task(
             task_id=f"{name}/{key}",
             prompt=_value(row, (source.question,) if source.question else QUESTIONS, at),
-            answer=_value(row, (source.answer,) if source.answer else ANSWERS, at)
-            .rpartition(FINAL)[2]
-            .strip(),
+            answer=answer.strip(),
             split=name,
+            metadata={"solution": solution} if (solution := _CALCULATOR.sub("", worked).strip()) else {},
         )
         if not task.answer:
             raise TaskError(f"answer: got nothing, allowed a canonical answer, in {at}")

@@ -102,7 +102,7 @@ def replay_loss(
     # Nothing is reported: whom the run reported to is not for its folder to say.
     config = load_config(file, [*machine, "run.report_to=[]"])
     start = start_of(recordings.run, config, named=any(word.startswith("policy.model=") for word in machine))
-    choice = Choice(run=recordings.run, name=checkpoint, updates=config.train.minibatches, start=start)
+    choice = Choice(run=recordings.run, name=checkpoint, updates=config.train.updates, start=start)
     numbers = _generations(recordings, choice, steps)
     looked = [(step, choice.at(step)) for step in numbers]
     folder = begin_study(

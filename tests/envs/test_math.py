@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,21 @@ def test_splits_and_tasks(tmp_path: Path) -> None:
         env.tasks("c")
 
 
+@pytest.mark.parametrize(
+    ("solution", "shown"),
+    [
+        ("6 x 7 = 42.", "6 x 7 = 42.\n\n\\boxed{42}"),
+        ("It is $\\boxed{42}$.", "It is $\\boxed{42}$."),
+        ("Two boxes: \\boxed{}", "Two boxes: \\boxed{}\n\n\\boxed{42}"),
+    ],
+)
+def test_a_demonstration_has_its_answer_in_a_box(env: Math, solution: str, shown: str) -> None:
+    asked = replace(ASKED, metadata={"solution": solution})
+    assert env.demonstration(asked) == shown
+    assert score(env, shown, asked) == 1.0
+    assert env.demonstration(ASKED) is None
+
+
 def test_what_is_wrong_is_refused(env: Math) -> None:
     with pytest.raises(TaskError, match="answer of task 't/0': got None"):
         score(env, "\\boxed{42}", Task(task_id="t/0", prompt="q", answer=None, split="t"))
@@ -179,6 +195,10 @@ def test_canonical_answers_of_all_real_items_are_right_and_others_are_not() -> N
         "aime24": 30,
         "aime25": 30,
     }
+
+    shown = {task.answer: env.demonstration(task) for task in env.tasks("gsm8k")}
+    assert all(text and "<<" not in text and final_answer(text, "") == a for a, text in shown.items())
+    assert not any(env.demonstration(task) for task in tasks if task.split != "gsm8k")
 
     async def scores(tasks: list[Task], answers: list[str]) -> list[float]:
         texts = [

@@ -57,6 +57,19 @@ def test_known_schemas(tmp_path: Path, row: dict, answer: str) -> None:
     assert (task.task_id, task.prompt, task.answer, task.split) == ("test/0", asked, answer, "test")
 
 
+def test_a_worked_solution_is_kept_beside_the_answer(tmp_path: Path) -> None:
+    gsm8k, _ = SCHEMAS["gsm8k"]
+    hub, _ = SCHEMAS["math500 of the hub"]
+    (task,) = read(written(tmp_path, gsm8k))
+    assert task.metadata == {"solution": "6 x 7 = 42."}
+    (task,) = read(written(tmp_path, hub))
+    assert task.metadata == {}
+    (task,) = read(written(tmp_path, hub), solution="solution")
+    assert (task.metadata, task.answer) == ({"solution": "s"}, "p - q")
+    with pytest.raises(ConfigError, match=r"column: got .*, allowed one that is called proof"):
+        read(written(tmp_path, hub), solution="proof")
+
+
 ROWS = [{"question": f"{n}?", "answer": str(n)} for n in range(3)]
 
 

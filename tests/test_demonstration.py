@@ -5,19 +5,23 @@ from typing import Any
 import numpy as np
 import pytest
 from langgraph.runtime import Runtime
-from toy import TOKENIZER, Exam, Worked, ask, chain, engine, mark, policies, spec, task, texts, think
+from toy import TOKENIZER, Exam, Worked, ask, chain, engine, grade, mark, policies, spec, task, texts, think
 
 from aipo.demonstration import check_demonstrations, demonstrate, demonstration_of, encode
 from aipo.errors import ConfigError, PolicyError, TaskError
 from aipo.graph import RolloutContext, RolloutState
 from aipo.policies import Sampling
-from aipo.trace import Mode, Role, StopReason, Trace, concatenate, segment
+from aipo.trace import Mode, Role, StopReason, Trace, segment
 
 ASKED = segment(Role.PROMPT, "task", TOKENIZER.encode("6x7="))
 
 
+GRADED = chain(ask=ask, think=think, grade=grade)
+
+
 def show(**changes: Any) -> Trace:
-    [trace] = engine(**{"env": Worked(), **changes}).run_sync([spec(mode=Mode.EXPERT)], lambda _: None)
+    made = engine(**{"graph": GRADED, "env": Worked(), **changes})
+    [trace] = made.run_sync([spec(mode=Mode.EXPERT)], lambda _: None)
     return trace
 
 
@@ -29,7 +33,7 @@ def test_a_demonstration_is_scored_and_kept_like_a_rollout():
     assert (trace.reward_parts, trace.reward) == ({"correct": 1.0, "short": 1.0}, 1.5)
     assert (trace.mode, trace.stop_reason, trace.error) == (Mode.EXPERT, StopReason.EOS, None)
     assert (trace.author, trace.policy_version, trace.segments[1].logprobs) == (Role.AGENT, None, None)
-    assert [visit.path for visit in trace.visits] == ["ask", "think", "mark"]
+    assert [visit.path for visit in trace.visits] == ["ask", "think", "grade"]
 
 
 def test_one_that_is_too_long_is_cut_off_like_a_rollout():
@@ -46,7 +50,7 @@ def test_what_a_solution_spells_is_plain_text():
 
 def test_a_task_without_one_fails_its_rollout_alone():
     hard = spec(mode=Mode.EXPERT, task=task("t1", split="hard"))
-    failed, right = engine(env=Worked()).run_sync([hard, spec(1, mode=Mode.EXPERT)], lambda _: None)
+    failed, right = engine(GRADED, env=Worked()).run_sync([hard, spec(1, mode=Mode.EXPERT)], lambda _: None)
     assert failed.reward is None and right.reward == 1.5
     assert (
         "demonstration of task 't1': got None, allowed text of a right solution, in environment Worked"
@@ -63,24 +67,19 @@ async def improvise(state: RolloutState, runtime: Runtime[RolloutContext]) -> di
     return {"segments": [segment(Role.POLICY, "policy", ids, logprobs=[0.0] * 2, policy_version=0)]}
 
 
-async def mark_the_policy(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    own = concatenate(s for s in state["segments"] if s.role is Role.POLICY)
-    return {"reward_parts": {"policy": await runtime.context.score(TOKENIZER.decode(own))}}
-
-
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
         (
-            {"think": think, "again": think_again, "mark": mark},
+            {"think": think, "again": think_again, "grade": grade},
             "turns of a demonstration: got 2, allowed one",
         ),
         (
-            {"think": think, "more": improvise, "mark": mark},
+            {"think": think, "more": improvise, "grade": grade},
             "tokens that the policy sampled: got 2, allowed none",
         ),
-        ({"mark": mark}, "text to score of a demonstration: got none, allowed runtime.context.answer"),
-        ({"think": think, "mark": mark_the_policy}, "text to score of a demonstration: got none"),
+        ({"grade": grade}, "text to score of a demonstration: got none, allowed runtime.context.answer"),
+        ({"think": think, "mark": mark}, "text to score of a demonstration: got none"),
     ],
 )
 def test_a_graph_that_cannot_show_one_says_so(nodes: dict[str, Any], reason: str):

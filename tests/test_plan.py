@@ -85,7 +85,7 @@ def shown(count: int = 1, **changes: Any) -> list[RolloutSpec]:
     ("size", "demonstrations", "assist", "forbid", "modes"),
     [
         (8, 1, 0.0, 0.0, "ssssssse"),  # LUFFY: seven are sampled, one is shown
-        (8, 2, 0.5, 0.5, "aaassfee"),  # shares are of the six that are sampled: 3, and 1.5 → 2 of 3
+        (8, 2, 0.5, 0.5, "aaasffee"),  # shares are of the six that are sampled: 3, and 1.5 → 2 of 3
         (4, 4, 0.5, 0.5, "eeee"),
         (1, 1, 0.0, 0.0, "e"),
     ],

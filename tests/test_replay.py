@@ -109,8 +109,9 @@ def test_a_trace_that_no_longer_comes_is_told_from_one_of_another_policy() -> No
 @pytest.mark.parametrize("env", [toy.Worked(), toy.Exam()])
 def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(env: toy.Exam) -> None:
     specs = [toy.spec(mode=Mode.EXPERT), toy.spec(1, mode=Mode.SOLO)]
-    traces = toy.engine(env=toy.Worked()).run_sync(specs, lambda _: None)
-    engine = toy.engine(env=env, policies={"policy": AbsentPolicy(toy.TOKENIZER)})
+    graph = toy.chain(ask=toy.ask, think=toy.think, grade=toy.grade)
+    traces = toy.engine(graph, env=toy.Worked()).run_sync(specs, lambda _: None)
+    engine = toy.engine(graph, env=env, policies={"policy": AbsentPolicy(toy.TOKENIZER)})
     pairs = Replay(engine=engine, tokenizer=toy.TOKENIZER, asks={}).run(traces, lambda _: None)
     assert [divergence(pair) for pair in pairs] == [None, None]
     assert [(p.trace.mode, p.trace.reward, p.trace.fork_token) for p in pairs] == [

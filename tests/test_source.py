@@ -93,6 +93,7 @@ def test_rollouts_in_numbers():
         "rollouts/assisted": 3,
         "rollouts/solo": 2,
         "rollouts/forbidden": 1,
+        "rollouts/expert": 0,
         "rollouts/failed": 1,
         "reward/assisted": 1 / 3,
         "reward/solo": 0.5,
@@ -159,6 +160,7 @@ def test_no_rollouts_in_numbers():
         "rollouts/assisted": 0,
         "rollouts/solo": 0,
         "rollouts/forbidden": 0,
+        "rollouts/expert": 0,
         "rollouts/failed": 0,
         "consults/unknown": 0,
     }

@@ -296,7 +296,7 @@ def test_demonstrations_are_trained_kept_gone_on_with_and_replayed(tmp_path: Pat
     assert check_traces(Source(path=folder.path), console) == 0
     given = {
         "checkpoint": "start",
-        "grid": ["method.coefficient=constant,mask"],
+        "grid": ["method.coefficient_value=0.5,1"],
         "overrides": [],
         "steps": None,
     }

@@ -69,6 +69,13 @@ async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[s
 
 
 async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    written = "".join(TOKENIZER.decode(s.token_ids) for s in state["segments"] if s.role is Role.POLICY)
+    parts = await runtime.context.score(written)
+    return {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": parts}}
+
+
+async def grade(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    """As `mark`, but of whatever is the answer, and without its end token."""
     parts = await runtime.context.score(runtime.context.answer(state["segments"]))
     return {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": parts}}
 

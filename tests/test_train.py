@@ -341,6 +341,34 @@ def test_a_run_keeps_its_tokenizer_and_what_was_done_with_each_token(tmp_path: P
     assert store.steps() == [0, 1]
 
 
+def test_a_generation_is_gone_through_twice_and_gone_on_with_and_replayed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    # A cold start this short is always wrong: every group has a demonstration that was right, and others.
+    shown = ("method.plan=expert", "rollout.max_tokens=24")
+    words = ("train.passes=2", "train.minibatches=2", "train.save_every=1", *shown)
+    train(small(folder.path, *words))
+    lines = folder.read_metrics()
+    assert [line["epoch"] for line in lines] == [n / 4 for n in range(1, 9)]
+    assert ["seconds/rows" in line for line in lines] == [True, False, False, False] * 2
+    assert lines[0]["ratio/policy"] == pytest.approx(1.0, abs=1e-4) != lines[2]["ratio/policy"]
+    lessons = LessonStore(folder.lessons)
+    updates = [
+        sorted(one.update for one in lessons.of(t.trace_id, 1)) for t in TraceStore(folder.traces).read(1)
+    ]
+    assert {tuple(own) for own in updates} == {(5, 7), (6, 8)}  # a row is in the same step of both passes
+
+    shutil.rmtree(folder.checkpoints / "checkpoint-8")
+    train(small(folder.path, *words), resume=True)
+    again = folder.read_metrics()
+    assert [line["step"] for line in again] == [*range(1, 9)]
+    assert [line["loss"] for line in again] == pytest.approx([line["loss"] for line in lines], abs=1e-6)
+    console = Console(file=io.StringIO())
+    given = {"checkpoint": "nearest", "grid": [], "overrides": [], "steps": (1, 1)}
+    replay_loss(folder.path, **given, gradients=False, out=tmp_path / "loss", console=console)
+    first, *_ = json.loads((tmp_path / "loss" / "loss.json").read_text())
+    assert (first["update"], first["loss"]) == (5, pytest.approx(lines[4]["loss"], abs=1e-6))
+
+
 def test_lessons_can_be_left_out(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     train(small(folder.path, "train.steps=1", "train.lessons=false"))

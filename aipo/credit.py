@@ -68,8 +68,8 @@ def group(
 def reward(traces: Sequence[Trace]) -> Credited:
     """A = R, with no baseline: where rewards are 0 or 1, what was right is learned and nothing else is.
 
-    With the objective `reinforce` that is supervised training on rewarded rollouts: STaR (2203.14465), rejection
-    sampling (2308.01825).
+    With a weight of 1 for every token that is supervised training on what was right: on demonstrations, or on the
+    policy's own rollouts as in STaR (2203.14465) and rejection sampling (2308.01825).
     """
     return _credited(traces, lambda trace: trace.reward, lambda trace: trace.group_id)
 

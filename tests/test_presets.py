@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -70,6 +71,38 @@ def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
     assert method.objective == ("dapo" if name == "grpo" else name)  # `grpo` is `aipo` without agents
     assert method.scale_by_std == (name != "dr_grpo")
     assert method.negative_weight == (load_config("aipo").method.negative_weight if name == "grpo" else 1.0)
+
+
+def test_luffy_is_as_its_code_has_it() -> None:
+    config, grpo = load_config("luffy"), load_config("grpo")
+    method = config.method
+    assert (method.plan, method.demonstrations, config.train.group_size) == ("expert", 1, 8)
+    assert (method.coefficient, method.coefficient_value, method.assist_share) == ("luffy", None, 0.0)
+    assert (method.objective, method.scale_by_std, method.negative_weight) == ("dr_grpo", False, 1.0)
+    assert (config.train, config.env, config.rollout) == (grpo.train, grpo.env, grpo.rollout)
+
+
+def test_supervised_training_weighs_every_token_that_was_right_with_one() -> None:
+    gold, traces = load_config("sft"), load_config("sft_traces")
+    assert gold.method.credit == traces.method.credit == "reward"
+    assert (gold.method.plan, gold.train.group_size) == (
+        "expert",
+        1,
+    )  # a group of one that is shown: no tokens
+    assert (gold.method.coefficient, gold.method.coefficient_value, gold.method.negative) == (
+        "constant",
+        None,
+        "zero",
+    )
+    assert (traces.method.coefficient, traces.method.distil, traces.method.objective) == (
+        "mask",
+        1.0,
+        "cispo",
+    )
+    assert np.float32(1 - traces.method.clip_low) == np.float32(1 + traces.method.clip_high) == 1.0
+    aipo = load_config("aipo")
+    assert traces.method.assist_share == aipo.method.assist_share
+    assert (traces.rollout, traces.train.group_size) == (aipo.rollout, aipo.train.group_size)
 
 
 def test_gspos_bounds_are_for_short_rollouts() -> None:

@@ -185,6 +185,30 @@ def test_baselines_train(tmp_path: Path, preset: str) -> None:
     assert {trace.mode for trace in TraceStore(folder.traces).read()} == {Mode.SOLO}
 
 
+@pytest.mark.parametrize(
+    ("preset", "modes"),
+    [
+        ("luffy", [Mode.SOLO] * 3 + [Mode.EXPERT]),
+        ("sft", [Mode.EXPERT]),
+        ("sft_traces", [Mode.ASSISTED] * 2 + [Mode.SOLO] * 2),
+    ],
+)
+def test_baselines_with_demonstrations_train_and_are_trained_on(
+    tmp_path: Path, preset: str, modes: list[Mode]
+) -> None:
+    size = f"train.group_size={len(modes)}"
+    given = [*SMALL, "train.steps=1", "rollout.max_tokens=24", size]
+    train(load_config(preset, [f"run.out={tmp_path / 'first'}", *given]))
+    folder = RunFolder(tmp_path / "first")
+    assert [trace.mode for trace in TraceStore(folder.traces).read()] == modes * 2
+    (line,) = folder.read_metrics()
+    assert line.get("weight/agent", 0.0) > 0 or preset == "sft_traces"
+    given = [word for word in given if not word.startswith(("policy", "train.group_size"))]
+    second = ["train.group_size=2", f"policy.model={folder.model}", f"run.out={tmp_path / 'second'}"]
+    train(load_config("grpo", [*given, *second]))
+    assert json.loads(RunFolder(tmp_path / "second").manifest.read_text())["model"] == str(folder.model)
+
+
 def test_agents_that_are_down_stop_the_run_and_it_goes_on_when_they_are_back(tmp_path: Path) -> None:
     out = tmp_path / "run"
     many = ["train.tasks_per_step=16", VERIFY.format(__file__, "down")]

@@ -237,6 +237,35 @@ def test_demonstrations_without_a_baseline_are_supervised_training(tmp_path: Pat
         torch.testing.assert_close(sum(parts), whole, rtol=1e-5, atol=1e-6)
 
 
+def test_rewarded_rollouts_without_a_clip_are_supervised_training(tmp_path: Path):
+    """As `sft_traces` has it: the cross-entropy, by transformers, of what was right, whatever π_old was; agents'
+    words are context, and a distilled row is one more row. The mean is over the tokens of all rollouts."""
+    right = trace(prompt(2, 3), policy(4, 13, 5), agent(6), policy(7, 8), consults=(consult(1, 1, 2),))
+    alone, wrong = trace(prompt(2), policy(9, 10)), trace(prompt(2), policy(3, 3, 3), reward=0.0)
+    rows = [row for one in reward([right, alone, wrong]).traces for row in rows_of(one)]
+    cut = distil(right, (13,), forbid=False)
+    assert cut is not None
+    made = StepRows(rows=(*rows, cut), totals=Totals.of(rows), active_share=1.0, metrics={})
+    settings = LossSettings(objective="cispo", clip_low=1e-9, clip_high=1e-9, coefficient="mask")
+    trainer = build(tmp_path, [made], settings=settings)
+    (batch,) = trainer._micro_batches(made)
+    parameters = list(trainer.model.parameters())
+    ours = torch.autograd.grad(trainer._compute_loss(trainer.model, batch), parameters)
+
+    def entropy(ids: list[int], learned: list[bool]) -> Tensor:
+        labels = [i if own else -100 for i, own in zip(ids, learned, strict=True)]
+        made = trainer.model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))
+        return made.loss * sum(learned)
+
+    expected = (
+        entropy([2, 3, 4, 13, 5, 6, 7, 8], [False] * 2 + [True] * 3 + [False] + [True] * 2)
+        + entropy([2, 3, 4, 7, 8], [False] * 3 + [True] * 2)
+        + entropy([2, 9, 10], [False, True, True])
+    ) / (5 + 2 + 3)
+    for mine, theirs in zip(ours, torch.autograd.grad(expected, parameters), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
 CAP = 3.0
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import median
 
 WIDTH, HEIGHT = 460, 276
 LEFT, RIGHT, TOP, BOTTOM = 34, 82, 50, 42
@@ -24,6 +25,7 @@ class Line:
         x, y: points in order; None in `y` is a gap.
         band: (low, high) around each point, or none.
         raw: the same line before smoothing, drawn faintly behind it.
+        joined: else its points are dots that no line goes through.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Line:
     y: Sequence[float | None]
     band: Sequence[tuple[float, float]] = ()
     raw: Sequence[float | None] = ()
+    joined: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,15 @@ class _Frame:
     log: bool
     wide: float
     high: float
+    names: float
+
+    @property
+    def right(self) -> float:
+        return self.wide - self.names
 
     def x(self, value: float) -> float:
         low, high, at = (math.log2(v) if self.log else v for v in (self.x_low, self.x_high, value))
-        return LEFT + (at - low) / (high - low) * (self.wide - LEFT - RIGHT)
+        return LEFT + (at - low) / (high - low) * (self.right - LEFT)
 
     def y(self, value: float) -> float:
         share = (value - self.y_low) / (self.y_high - self.y_low)
@@ -65,8 +73,9 @@ def chart(
     y_range: tuple[float, float] | None = None,
     log: bool = False,
     size: tuple[float, float] = (WIDTH, HEIGHT),
+    names: float = RIGHT,
 ) -> str:
-    """The chart as an `<svg>` element.
+    """The chart as an `<svg>` element; `names` is the room for the lines' names, on the right.
 
     `x_range` is what the horizontal axis has to hold at least, so that small multiples share it; `y_range`
     is what the vertical one shows, to the next round number; else it starts at 0.
@@ -80,7 +89,7 @@ def chart(
     ticks = sorted(set(xs)) if log else _ticks(xs)
     heights = nice_ticks(*(y_range or (0.0, max(v for line in seen for v in line.y if v is not None))))
     right = max(xs) if max(xs) > min(xs) else min(xs) + 1.0
-    frame = _Frame(min(xs), right, heights[0], heights[-1], log, wide, high)
+    frame = _Frame(min(xs), right, heights[0], heights[-1], log, wide, high, names)
     axes = _axes(frame, ticks, heights, x_label)
     marks = [mark for line in seen for mark in _marks(frame, line)]
     return _svg(title, y_label, [*axes, *marks, *_names(frame, seen)], size)
@@ -126,14 +135,14 @@ def _axes(frame: _Frame, ticks_x: Sequence[float], ticks_y: Sequence[float], x_l
     for tick in ticks_y:
         y = frame.y(tick)
         kind = "axis" if tick == frame.y_low else "grid"
-        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{frame.wide - RIGHT:g}"/>')
+        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{frame.right:g}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y + 4:.1f}">{tick:g}</text>')
     for tick in ticks_x:
         if frame.x_low <= tick <= frame.x_high:
             parts.append(
                 f'<text class="tick mid" x="{frame.x(tick):.1f}" y="{frame.high - BOTTOM + 17:g}">{tick:g}</text>'
             )
-    middle = LEFT + (frame.wide - LEFT - RIGHT) / 2
+    middle = (LEFT + frame.right) / 2
     parts.append(f'<text class="label mid" x="{middle:.1f}" y="{frame.high - 6:g}">{escape(x_label)}</text>')
     return parts
 
@@ -147,8 +156,9 @@ def _marks(frame: _Frame, line: Line) -> list[str]:
         parts.append(f'<path class="band {line.colour}" d="M{"L".join([*there, *back])}Z"/>')
     if line.raw:
         parts.append(f'<path class="raw {line.colour}" d="{_path(frame, line.x, line.raw)}"/>')
-    parts.append(f'<path class="line {line.colour}" d="{_path(frame, line.x, line.y)}"/>')
-    if len(line.x) <= 8:
+    if line.joined:
+        parts.append(f'<path class="line {line.colour}" d="{_path(frame, line.x, line.y)}"/>')
+    if len(line.x) <= 8 or not line.joined:
         dots = [(frame.x(x), frame.y(y)) for x, y in zip(line.x, line.y, strict=True) if y is not None]
         parts += [f'<circle class="dot {line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
     return parts
@@ -167,13 +177,19 @@ def _path(frame: _Frame, x: Sequence[float], y: Sequence[float | None]) -> str:
 
 def _names(frame: _Frame, lines: Sequence[Line]) -> list[str]:
     """Names at the lines' ends, pushed apart where they would overlap."""
-    ends = [next(v for v in reversed(line.y) if v is not None) for line in lines]
+    ends = [_end(line) for line in lines]
     order = sorted(range(len(lines)), key=lambda i: frame.y(ends[i]))
     spots = spread([frame.y(ends[i]) for i in order], _LABEL_GAP, TOP, frame.high - BOTTOM)
     return [
-        f'<text class="name {lines[i].colour}" x="{frame.wide - RIGHT + 8:g}" y="{spot + 4:.1f}">{escape(lines[i].name)}</text>'
+        f'<text class="name {lines[i].colour}" x="{frame.right + 8:g}" y="{spot + 4:.1f}">{escape(lines[i].name)}</text>'
         for i, spot in zip(order, spots, strict=True)
     ]
+
+
+def _end(line: Line) -> float:
+    """Where a name belongs: at the end of a line, in the middle of dots."""
+    values = [value for value in line.y if value is not None]
+    return values[-1] if line.joined else median(values)
 
 
 def spread(spots: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -188,7 +204,8 @@ def spread(spots: Sequence[float], gap: float, low: float, high: float) -> list[
     return moved
 
 
-_COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5", "k0", "k1", "k2", "k3", "k4", "k5")
+COLUMNS = 12
+_COLOURS = (*(f"c{i}" for i in range(COLUMNS)), "k0", "k1", "k2", "k3", "k4", "k5")
 STYLE = (
     ".chart{width:100%;height:auto;display:block}"
     '.chart text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:var(--soft)}'
@@ -203,5 +220,6 @@ STYLE = (
         for c in _COLOURS
     )
     + ".chart .line.c0{stroke-dasharray:2 5}"
+    + f".chart .line:is({','.join(f'.c{i}' for i in range(6, COLUMNS))}){{stroke-dasharray:7 4}}"
 )
 """Style sheet of every chart. The page brings the colours: --page, --ink, --soft, --line and those of the lines."""

@@ -62,6 +62,19 @@ def demo(
 
 
 @app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="YAML with out, seeds and arms; see README.md")],
+    at_once: Annotated[int, typer.Option(min=1, help="how many runs at a time")] = 2,
+    report: Annotated[bool, typer.Option("--report", help="only write the results of what is there")] = False,
+) -> None:
+    """Runs a matrix of arms × seeds, or goes on with it: tables, CSV and plots; 1 if something is missing."""
+    from aipo.compare import compare as run
+
+    if not run(file, at_once=at_once, report_only=report, console=console):
+        raise typer.Exit(1)
+
+
+@app.command()
 def init(folder: Annotated[Path, typer.Argument(help="where to put copies of graphs/ and envs/")]) -> None:
     """Copies graphs/ and envs/ out, to edit them. Run `aipo` from that folder and the copies are used."""
     import envs

@@ -6,10 +6,11 @@ Only the composition root (`aipo.compose`) sees these classes; everything else t
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -27,6 +28,8 @@ from aipo.sections import (
     Section,
     TrainConfig,
 )
+
+_Section = TypeVar("_Section", bound=Section)
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -109,11 +112,51 @@ def validate(raw: Mapping[str, Any], where: str) -> Config:
     Raises:
         ConfigError: names every key that is unknown or has a wrong value, and where.
     """
+    return checked(Config, raw, f"configuration {where!r}")
+
+
+def checked(section: type[_Section], raw: Mapping[str, Any], where: str) -> _Section:
+    """`raw` as a `section`.
+
+    Raises:
+        ConfigError: names every key that is unknown or has a wrong value, and where.
+    """
     try:
-        return Config.model_validate(raw)
+        return section.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-        raise ConfigError(f"configuration {where!r}:\n  " + "\n  ".join(lines)) from error
+        lines = [
+            _explain(section, item["loc"], item["type"], item["msg"], item["input"])
+            for item in error.errors()
+        ]
+        raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from error
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """A YAML file's keys and values.
+
+    Raises:
+        ConfigError: not YAML, no keys, or a key that is given twice.
+    """
+    try:
+        raw = _apart(yaml.load(path.read_text(encoding="utf-8"), Loader=_Unique) or {})
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{what} {path}: got {type(raw).__name__}, allowed keys and values")
+    return raw
+
+
+class _Unique(yaml.SafeLoader):
+    """A second value for a key would replace the first one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = [key for key, times in Counter(keys).items() if times > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"got {twice} more than once, allowed each key once", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def dump(config: Config) -> str:
@@ -127,12 +170,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
     if not path.is_file():
         raise ConfigError(f"configuration: got {name!r}, allowed a YAML file or one of {presets()}")
-    try:
-        raw = _apart(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    except yaml.YAMLError as error:
-        raise ConfigError(f"configuration {path}: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"configuration {path}: got {type(raw).__name__}, allowed keys and values")
+    raw = read_yaml(path, "configuration")
     base = raw.pop("extends", None)
     return _merge(_read(base, (*seen, name)), raw) if base is not None else raw
 
@@ -168,7 +206,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise ConfigError(f"override {text!r}: {error}") from error
 
 
-def _explain(loc: tuple[int | str, ...], kind: str, message: str, got: object) -> str:
+def _explain(section: type[Section], loc: tuple[int | str, ...], kind: str, message: str, got: object) -> str:
     key = ".".join(map(str, loc))
     if not loc:  # settings of several sections that contradict each other
         return message
@@ -176,19 +214,21 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, got: object) -
         return f"{key}: {message.removeprefix('Value error, ')}"
     if kind != "extra_forbidden":
         return f"{key}: {message}, got {got!r}" if kind != "missing" else f"{key}: is missing"
-    allowed = _keys_at(loc[:-1])
+    allowed = _keys_at(section, loc[:-1])
     near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.4)
     hint = f"; did you mean {'.'.join([*map(str, loc[:-1]), near[0]])!r}?" if near else ""
     return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
 
 
-def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    model: Any = Config
+def _keys_at(section: type[Section], loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = section
     for part in loc:
         if isinstance(model, type) and issubclass(model, BaseModel):
             model = model.model_fields[str(part)].annotation
         elif get_origin(model) is dict:
             model = get_args(model)[1]
+        elif get_origin(model) is tuple:
+            model = get_args(model)[0]
         sections = [part for part in get_args(model) if isinstance(part, type) and issubclass(part, Section)]
         model = sections[0] if isinstance(model, UnionType) and sections else model
     return list(model.model_fields)

@@ -19,10 +19,10 @@ from rich.table import Table
 from aipo.config import Config, load_config, presets
 from aipo.errors import ConfigError, RunError
 from aipo.exam import cell
-from aipo.figures import SETTINGS, Arm
-from aipo.jobs import Job, run_jobs
+from aipo.figures import Arm
+from aipo.jobs import Job, evaluate_job, run_jobs, train_job
 from aipo.models import build_model
-from aipo.progress import Note, bars, stage
+from aipo.progress import bars, stage
 from aipo.run import RunFolder, taken, write_json, writing
 
 MINIATURE = "envs.miniature:Miniature"
@@ -48,7 +48,7 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
     configs = {arm: load_config(arm, _overrides(out / arm, seed)) for arm in arms}
     with bars(console) as progress:
         build_model(configs[arms[0]], stage(progress, "cold start"))
-        jobs = [_measure(arms[0], out, seed), *(_train(config, arm, out) for arm, config in configs.items())]
+        jobs = [_measure(arms[0], out, seed), *(_train(arm, config, out) for arm, config in configs.items())]
         run_jobs(jobs, progress, at_once=max(2, os.cpu_count() or 2))
     before = _read(out, "before")
     after = {arm: _read(out / arm, "after") for arm in arms}
@@ -93,39 +93,13 @@ def _overrides(out: Path, seed: int) -> list[str]:
 
 def _measure(preset: str, out: Path, seed: int) -> Job:
     """What the policy can do before it is trained; leaves evaluations/before.json in `out`."""
-
-    def follow(note: Note) -> None:
-        if not RunFolder(out).evaluation("before").is_file():
-            return
-        policy = Arm.of("before", _read(out, "before"))
-        scores = [score for score in policy.scores if score.split == policy.scores[0].split]
-        shown = [f"{SETTINGS[s.setting]} {s.pass_at[1]:.2f}" for s in scores if 1 in s.pass_at]
-        note(1, 1, ", ".join(shown))
-
-    arguments = ["eval", "--config", preset, "--name", "before", *_overrides(out, seed)]
-    return Job(name="before training", arguments=arguments, log=out / "before.log", follow=follow)
+    arguments = ["--config", preset, *_overrides(out, seed)]
+    return evaluate_job("before training", arguments, RunFolder(out), "before", out / "before.log")
 
 
-def _train(config: Config, arm: str, out: Path) -> Job:
-    """`aipo train --evaluate`, followed by its metrics."""
-    folder, train = RunFolder(config.run.out), config.train
-
-    def follow(note: Note) -> None:
-        rows = folder.read_metrics()
-        step = len(rows) // train.updates
-        last = {k: v for row in rows[-train.updates :] for k, v in row.items() if v is not None}
-        shown = [
-            f"{kind} {last[f'reward/{kind}']:.2f}"
-            for kind in ("solo", "assisted")
-            if f"reward/{kind}" in last
-        ]
-        if folder.evaluation("after").is_file():
-            note(train.steps, train.steps, "trained and evaluated")
-        elif rows:
-            note(step, train.steps, "evaluating" if step >= train.steps else f"reward: {', '.join(shown)}")
-
-    arguments = ["train", "--config", arm, "--evaluate", *_overrides(config.run.out, config.run.seed)]
-    return Job(name=f"train {arm}", arguments=arguments, log=out / f"{arm}.log", follow=follow)
+def _train(arm: str, config: Config, out: Path) -> Job:
+    arguments = ["--config", arm, *_overrides(config.run.out, config.run.seed)]
+    return train_job(f"train {arm}", [(config, arguments)], out / f"{arm}.log")
 
 
 def _read(run: Path, name: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from aipo.bootstrap import bootstrap_interval
 from aipo.errors import ConfigError, one_of
 from aipo.graph import derive_seed
 from aipo.plan import RolloutSpec
@@ -178,32 +178,6 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     if n - c < k:
         return 1.0
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
-
-
-def bootstrap_interval(
-    values: Sequence[float], clusters: Sequence[str], seed: int, *, resamples: int = 2000
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values`, resampling whole clusters with replacement.
-
-    Args:
-        values: one per item, shape (N,).
-        clusters: the cluster of each item, shape (N,).
-
-    Raises:
-        ConfigError: lengths differ, or fewer than two clusters, which say nothing about their spread.
-    """
-    names, of_item = np.unique(np.array(clusters, dtype=object), return_inverse=True)
-    if len(values) != len(clusters) or len(names) < 2:
-        raise ConfigError(
-            f"bootstrap: got {len(values)} values in {len(names)} clusters of {len(clusters)} items, "
-            "allowed one cluster for each value and at least two clusters"
-        )
-    sums_C = np.bincount(of_item, weights=np.array(values, float))
-    sizes_C = np.bincount(of_item)
-    draws = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
-    means: npt.NDArray[np.float64] = sums_C[draws].sum(axis=1) / sizes_C[draws].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _result(task: Task, traces: Iterable[Trace], part: str) -> TaskResult:

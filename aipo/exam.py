@@ -18,7 +18,7 @@ from aipo.evaluate import evaluate
 from aipo.models import build_model, build_network, build_tokenizer
 from aipo.progress import Note, bars, stage
 from aipo.rollout import RolloutEngine, settle
-from aipo.run import RunFolder, keep_tokenizer, write_json, writing
+from aipo.run import RunFolder, alone, keep_tokenizer, write_json, writing
 from aipo.sampler import open_sampler
 from aipo.store import TraceStore
 from aipo.trace import Mode, Trace
@@ -52,7 +52,7 @@ def evaluate_folder(
         config = load_config(config_name or "aipo", overrides)
         folder = RunFolder(config.run.out)
     _check(folder, name, trained=run is not None)
-    with bars(console) as progress:
+    with alone(folder.evaluation_traces(name)), bars(console) as progress:
         model = folder.model if run is not None else build_model(config, stage(progress, "policy"))
         result = evaluate_policy(config, model, folder, name, stage(progress, "evaluate"))
     console.print(table(result))
@@ -114,7 +114,7 @@ def evaluate_with(
     decode = engine.policies["policy"].tokenizer.decode
     kept: list[Trace] = []
     watch = build_guards(config, folder.spending)
-    with TraceStore(folder.evaluation(name).with_suffix(""), decode=decode) as store:
+    with TraceStore(folder.evaluation_traces(name), decode=decode) as store:
 
         def keep_first(trace: Trace) -> None:
             if trace.index == 0:

@@ -93,8 +93,8 @@ def splits_of(arms: Sequence[Arm]) -> list[str]:
 
 
 def colour(column: int) -> str:
-    """CSS class of a column of the table, the same in every chart. 0 is the untrained policy."""
-    return f"c{column % 6}"
+    """CSS class of a column of the table, the same in every chart. 0 is the untrained policy, and nobody else is."""
+    return f"c{1 + (column - 1) % (chart.COLUMNS - 1)}" if column else "c0"
 
 
 def learning_curves(arms: Sequence[Arm], agents: Sequence[str]) -> Iterable[str]:

@@ -25,3 +25,10 @@ def stage(progress: Progress, name: str) -> Note:
     """Adds a bar and returns what moves it."""
     bar = progress.add_task(name, total=None, note="")
     return lambda done, total, text: progress.update(bar, completed=done, total=total, note=text)
+
+
+def put_away(progress: Progress, name: str) -> None:
+    """Takes the bars of this name away: where there are many, those that are done push others off the screen."""
+    for task in progress.tasks:
+        if task.description == name:
+            progress.remove_task(task.id)

@@ -77,9 +77,7 @@ def write_demo_report(
     runs = {arm: RunFolder(out / arm) for arm in arms}
     first = runs[arms[0]]
     tokenizer = HFTokenizer(AutoTokenizer.from_pretrained(first.model))
-    traces = [
-        run.evaluation(name).with_suffix("") for run, name in ((RunFolder(out), "before"), (first, "after"))
-    ]
+    traces = [run.evaluation_traces(name) for run, name in ((RunFolder(out), "before"), (first, "after"))]
     report = Report(
         title="AIPO on the miniature: first with help, then alone",
         facts={
@@ -103,7 +101,7 @@ def write_report(folder: Path, report: Report) -> Path:
         RunError: the disk is full or the folder cannot be written.
     """
     agents = _agents(report)
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     html = page.render(
         report=report,
         headline=headline(report),
@@ -114,6 +112,7 @@ def write_report(folder: Path, report: Report) -> Path:
         legend=Markup(render.legend_html([e.trace for e in report.examples], agents)),
         examples=[_example(e, report.decode, agents) for e in report.examples],
         style=Markup(f"{chart.STYLE}\n{draw.STYLE}\n{render.STYLE}"),
+        columns=chart.COLUMNS,
         colours=[colour(i) for i in range(len(report.columns))],
     )
     path = folder / "report.html"
@@ -157,7 +156,8 @@ def _example(example: Example, decode: render.Decode, agents: Sequence[str]) -> 
     }
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where pages get their templates."""
     return Environment(
         loader=PackageLoader("aipo"),
         autoescape=True,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from aipo.errors import ConfigError
 from aipo.run import RunFolder
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "run.out",
     "run.threads",
     "run.report_to",
@@ -42,19 +42,27 @@ def same_run(folder: RunFolder, config: Config) -> None:
     Raises:
         ConfigError: names the settings that differ.
     """
-    before, now = (_flat(c.model_dump(mode="json")) for c in (load_config(str(folder.config)), config))
-    keys = sorted(before.keys() | now.keys())
-    changed = [k for k in keys if not _may_change(k) and before.get(k) != now.get(k)]
-    if changed:
-        differences = "; ".join(f"{k}: {now.get(k)!r}, was {before.get(k)!r}" for k in changed)
+    if changed := differences(folder.config, config):
         raise ConfigError(
-            f"--resume with other settings: got {differences}, allowed those of {folder.config} "
+            f"--resume with other settings: got {'; '.join(changed)}, allowed those of {folder.config} "
             f"(--config {folder.config} takes them all)"
         )
 
 
-def _may_change(key: str) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in _MAY_CHANGE)
+def differences(recorded: Path, config: Config, may_change: Sequence[str] = MAY_CHANGE) -> list[str]:
+    """Settings of `config` that are not those of a recorded one: 'key: 2, was 1'.
+
+    Args:
+        recorded: the file with its resolved configuration.
+        may_change: patterns of keys that are left out.
+    """
+    before, now = (_flat(c.model_dump(mode="json")) for c in (load_config(str(recorded)), config))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    return [
+        f"{key}: {now.get(key)!r}, was {before.get(key)!r}"
+        for key in changed
+        if not any(fnmatchcase(key, pattern) for pattern in may_change)
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -108,6 +108,10 @@ class RunFolder:
         """File of the evaluation called `name`."""
         return self.path / "evaluations" / f"{name}.json"
 
+    def evaluation_traces(self, name: str) -> Path:
+        """Folder of the traces that the evaluation called `name` has kept."""
+        return self.path / "evaluations" / name
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl that are complete; a torn last line is being written right now."""
         if not self.metrics.is_file():
@@ -146,8 +150,11 @@ def tokenizer_of(run: RunFolder) -> Path | None:
 
 
 def taken(path: Path) -> bool:
-    """Is there a file, or a folder that holds something?"""
-    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+    """Is there a file, or a folder that holds something? Hidden files do not count: a run that was killed before
+    it began has left its lock."""
+    return path.exists() and (
+        not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())
+    )
 
 
 @contextmanager
@@ -170,6 +177,24 @@ def alone(folder: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
+
+
+def busy(folder: Path) -> bool:
+    """Is another process writing this run right now?
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    if not (folder / ".lock").is_file():
+        return False
+    lock = FileLock(folder / ".lock")
+    with writing("run folder", folder):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+    lock.release()
+    return False
 
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}

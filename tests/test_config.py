@@ -227,3 +227,12 @@ def test_settings_that_contradict_each_other(overrides: list[str], says: str) ->
     with pytest.raises(ConfigError) as caught:
         load_config("aipo", overrides)
     assert says in str(caught.value)
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("extends: aipo\ntrain: {steps: 7, group_size: 4, steps: 9}\n")
+    with pytest.raises(
+        ConfigError, match=r"twice\.yaml: got \['steps'\] more than once, allowed each key once"
+    ):
+        load_config(str(file))

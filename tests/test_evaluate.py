@@ -11,7 +11,7 @@ from langgraph.runtime import Runtime
 from toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, task, think
 
 from aipo.errors import ConfigError
-from aipo.evaluate import Evaluation, TaskResult, bootstrap_interval, evaluate, pass_at_k
+from aipo.evaluate import Evaluation, TaskResult, evaluate, pass_at_k
 from aipo.graph import RolloutContext, RolloutState
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.trace import Mode, Role, StopReason, Trace, segment
@@ -43,45 +43,6 @@ def test_pass_at_k_of_many_answers_is_finite():
 def test_pass_at_k_refuses_what_cannot_be(n: int, c: int, k: int):
     with pytest.raises(ConfigError, match=f"got n={n}, c={c}, k={k}"):
         pass_at_k(n, c, k)
-
-
-# --- intervals --------------------------------------------------------------------------------------------
-
-
-def test_the_interval_of_two_equal_clusters_by_hand():
-    # Two clusters, one all 0 and one all 1: a resample has mean 0 (1/4), 1/2 (1/2) or 1 (1/4).
-    assert bootstrap_interval([0, 0, 1, 1], ["a", "a", "b", "b"], 0) == (0.0, 1.0)
-
-
-def test_values_without_spread_have_an_interval_without_width():
-    assert bootstrap_interval([0.25] * 6, list("abcdef"), 0) == (0.25, 0.25)
-
-
-def test_a_cluster_counts_by_its_items():
-    # 'a' holds three of four items: resamples have mean 0, (3 * 0 + 1) / 4 or 1, never 1/2.
-    low, high = bootstrap_interval([0, 0, 0, 1], ["a", "a", "a", "b"], 0)
-    assert (low, high) == (0.0, 1.0)
-
-
-def test_clusters_are_wider_than_items():
-    values = [0.0, 1.0] * 20
-    alone = bootstrap_interval(values, [str(i) for i in range(40)], 0)
-    together = bootstrap_interval(sorted(values), [str(i // 10) for i in range(40)], 0)
-    assert alone[0] > together[0] and alone[1] < together[1]
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(0, 9))
-def test_the_interval_lies_within_the_values_and_depends_on_the_seed_alone(values: list[float], seed: int):
-    clusters = [str(i) for i in range(len(values))]
-    low, high = bootstrap_interval(values, clusters, seed, resamples=50)
-    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
-    assert bootstrap_interval(values, clusters, seed, resamples=50) == (low, high)
-
-
-@pytest.mark.parametrize("clusters", [["a", "a"], ["a"]])
-def test_an_interval_needs_two_clusters_and_one_for_each_value(clusters: list[str]):
-    with pytest.raises(ConfigError, match="at least two clusters"):
-        bootstrap_interval([0.0, 1.0], clusters, 0)
 
 
 # --- evaluation -------------------------------------------------------------------------------------------

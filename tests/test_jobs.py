@@ -8,8 +8,10 @@ import pytest
 from rich.progress import Progress
 
 from aipo import jobs
+from aipo.config import load_config
 from aipo.errors import RunError, TrainError
-from aipo.jobs import Job, end, run_jobs
+from aipo.jobs import Job, end, last_lines, run_jobs, train_job
+from aipo.run import RunFolder, write_json, write_text
 
 POLITE = """
 import pathlib, signal, sys, time
@@ -40,7 +42,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[bytes]:
 
 
 def job(tmp_path: Path, *arguments: str) -> Job:
-    return Job(name="one", arguments=arguments, log=tmp_path / "logs" / "one.log", follow=lambda note: None)
+    return Job(name="one", commands=[arguments], log=tmp_path / "logs" / "one.log", follow=lambda note: None)
 
 
 def test_all_are_interrupted_and_put_their_things_away(tmp_path: Path) -> None:
@@ -75,3 +77,50 @@ def test_a_log_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> Non
     (tmp_path / "logs").write_text("in the way")
     with pytest.raises(RunError, match=r"writing one\.log"):
         run_jobs([job(tmp_path)], Progress(disable=True), at_once=1)
+
+
+def test_a_failure_may_be_taken_and_the_others_go_on(tmp_path: Path) -> None:
+    ended: dict[str, int] = {}
+    names = ["no-such-command", "--help"]
+    several = [
+        Job(name=name, commands=[[name]], log=tmp_path / f"{name}.log", follow=lambda note: None)
+        for name in names
+    ]
+    with Progress(disable=True) as progress:
+        run_jobs(several, progress, at_once=1, ended=lambda job, code: ended.update({job.name: code}))
+    assert ended == {"no-such-command": 2, "--help": 0}
+
+
+def test_commands_of_one_job_run_in_order_until_one_fails(tmp_path: Path) -> None:
+    commands = [["init", "--help"], ["no-such-command"], ["demo", "--help"]]
+    one = Job(name="one", commands=commands, log=tmp_path / "one.log", follow=lambda note: None)
+    ended: list[int] = []
+    run_jobs([one], Progress(disable=True), at_once=1, ended=lambda job, code: ended.append(code))
+    said = one.log.read_text()
+    assert ended == [2] and "Copies graphs/" in said and "No such" in said and "seeds the facts" not in said
+    assert last_lines(one.log, 1) in said
+
+
+def test_a_bar_follows_a_training_through_its_stages(tmp_path: Path) -> None:
+    configs = [
+        load_config("aipo", [f"run.out={tmp_path / n}", "train.steps=3", "train.minibatches=2"]) for n in "ab"
+    ]
+    folders = [RunFolder(config.run.out) for config in configs]
+    training = train_job("two", [(config, []) for config in configs], tmp_path / "two.log")
+    said: list[tuple[int, int, str]] = []
+
+    def follow() -> tuple[int, int, str]:
+        training.follow(lambda done, total, text: said.append((done, total, text)))
+        return said[-1]
+
+    training.follow(lambda *_: pytest.fail("nothing has begun"))
+    rows = ['{"reward/solo": 0.25, "reward/assisted": 0.5}\n', '{"reward/assisted": null}\n']
+    write_text(folders[0].metrics, "".join(rows))
+    assert follow() == (1, 6, "reward: solo 0.25, assisted 0.50")
+    write_text(folders[0].metrics, "".join(rows * 3))
+    assert follow() == (3, 6, "evaluating")
+    write_json(folders[0].evaluation("after"), {})
+    assert follow() == (3, 6, "trained and evaluated")
+    write_text(folders[1].metrics, "".join(rows * 2))
+    assert follow() == (5, 6, "reward: solo 0.25, assisted 0.50")
+    assert [command[:2] for command in training.commands] == [["train", "--evaluate"]] * 2

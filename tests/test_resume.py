@@ -8,7 +8,7 @@ import pytest
 from aipo.config import dump, load_config
 from aipo.errors import ConfigError
 from aipo.replays.weights import Choice, Weights
-from aipo.resume import generation_of, last_checkpoint, same_run
+from aipo.resume import differences, generation_of, last_checkpoint, same_run
 from aipo.run import RunFolder
 
 
@@ -65,3 +65,16 @@ def test_one_that_was_being_written_when_the_run_was_killed_is_none(tmp_path: Pa
     assert choice.at(5) == Weights(str(whole), 2)
     assert choice.at(1) == Weights("folder", 0)
     assert choice.own() == [0, 2]
+
+
+def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:
+    recorded = tmp_path / "config.yaml"
+    recorded.write_text(dump(load_config("aipo")))
+    now = load_config(
+        "aipo", ["train.steps=3", "method.coefficient=pi", "run.threads=2", "evaluate.samples=9"]
+    )
+    assert differences(recorded, now) == [
+        "method.coefficient: 'pi', was 'constant'",
+        "train.steps: 3, was 200",
+    ]
+    assert differences(recorded, now, ["run.*", "train.*", "method.*"]) == ["evaluate.samples: 9, was 8"]

@@ -13,7 +13,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from aipo.callbacks import MetricsFile
 from aipo.errors import RunError
-from aipo.run import RunFolder, alone, disk, keep_tokenizer, write_json, writing
+from aipo.run import RunFolder, alone, busy, disk, keep_tokenizer, write_json, writing
 
 
 def full(*_: object, **__: object) -> int:
@@ -29,6 +29,12 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, name: str) -> 
     (tmp_path / name).write_text("x")
     with pytest.raises(RunError, match="which is not empty, allowed a new folder"):
         RunFolder.create(tmp_path)
+
+
+def test_what_a_run_left_that_was_killed_before_it_began_is_in_nobodys_way(tmp_path: Path) -> None:
+    with alone(tmp_path / "run"):
+        pass
+    assert RunFolder.create(tmp_path / "run").path.is_dir()
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
@@ -147,3 +153,17 @@ def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
     with alone(tmp_path):
         assert "which another process is writing, allowed one at a time" in other()
     assert other() == ""
+
+
+def test_a_run_is_busy_while_another_process_holds_it(tmp_path: Path) -> None:
+    assert not busy(tmp_path)
+    script = f"from pathlib import Path; from aipo.run import busy; print(busy(Path({str(tmp_path)!r})))"
+
+    def other() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout
+
+    with alone(tmp_path):
+        assert other() == "True\n"
+    assert other() == "False\n"

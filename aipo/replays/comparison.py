@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from aipo.evaluate import bootstrap_interval
+from aipo.bootstrap import bootstrap_interval
 from aipo.metrics import kind_of
 from aipo.replay import Pair
 from aipo.reuse import NEEDS_LIVE, Fork

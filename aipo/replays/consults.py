@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
-from aipo.evaluate import bootstrap_interval
+from aipo.bootstrap import bootstrap_interval
 from aipo.graph import derive_seed
 from aipo.replays.page import Page, Section, write_page
 from aipo.replays.terminal import numbers

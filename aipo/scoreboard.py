@@ -1,0 +1,122 @@
+"""The scoreboard of a matrix: its standings as tables in the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from aipo.figures import SETTINGS
+from aipo.matrix import BEFORE, Matrix, Measure
+from aipo.outcomes import Cost, Outcomes
+from aipo.standings import Standing, Standings
+from aipo.verdict import Estimate
+
+RULE = "the simplest arm among those that tie with the best"
+_MARKS = {"better": "▲", "worse": "▼", "tie": "=", None: ""}
+_STYLES = {"better": "green", "worse": "red", "tie": "", None: "dim"}
+
+
+def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, console: Console) -> None:
+    """Two tables, the winner, and what is missing."""
+    console.print(_main_table(matrix, standings))
+    console.print(
+        f"Seeds {', '.join(map(str, matrix.seeds))}. Brackets after a mean are 95 %, bootstrapped over facts and seeds. "
+        f"Differences to {matrix.reference} are paired by task and seed; a tie is an interval with 0 in it.",
+        style="dim",
+        highlight=False,
+    )
+    console.print(_other_table(matrix, standings))
+    won = standings.winner
+    if won is not None:
+        others = [name for name in won.tied if name != won.name]
+        tied = f"ties with {', '.join(others)}; {RULE}" if others else "alone at the top"
+        console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
+    for missing in outcomes.missing:
+        line = f"missing   {missing.arm} {missing.seed}: {missing.why}"
+        console.print(line, style="yellow", markup=False, highlight=False)
+
+
+def label(measure: Measure) -> str:
+    """'heldout, alone, pass@1'"""
+    return f"{measure.split}, {SETTINGS[measure.setting]}, pass@{measure.k}"
+
+
+def _main_table(matrix: Matrix, standings: Standings) -> Table:
+    table = Table(title=label(matrix.measure), title_style="bold")
+    for name in ("arm", "seeds", "median", "least – most", "mean", f"difference to {matrix.reference}", ""):
+        table.add_column(name, justify="left" if name in ("arm", "") else "right")
+    for name in ("tokens", "agent calls", "minutes"):
+        table.add_column(name, justify="right")
+    for arm in standings.arms:
+        standing = standings.of[matrix.measure, arm]
+        value = standing.estimate
+        if value is None:
+            continue
+        won = standings.winner is not None and standings.winner.name == arm
+        cost = standings.costs.get(arm)
+        table.add_row(
+            f"{arm} ★" if won else arm,
+            f"{len(value.by_seed)}/{len(matrix.seeds)}",
+            f"{value.median:.3f}",
+            f"{value.least:.3f} – {value.most:.3f}",
+            with_interval(value),
+            with_interval(standing.difference, sign=True),
+            standing.verdict or "",
+            *(amounts(cost) if cost else ("", "", "")),
+            style="bold" if won else "dim" if arm == BEFORE else "",
+        )
+    return table
+
+
+def _other_table(matrix: Matrix, standings: Standings) -> Table:
+    """Means under every other measure, with a mark where the difference to the reference is no tie."""
+    measures = [measure for measure in shown(matrix.measures) if measure != matrix.measure]
+    table = Table("arm", title="mean, and better ▲ or worse ▼ than the reference", title_style="bold")
+    for measure in measures:
+        table.add_column(f"{measure.split}\n{measure.setting} @{measure.k}", justify="right")
+    for arm in standings.arms:
+        cells = [standings.of[measure, arm] for measure in measures]
+        table.add_row(arm, *(_marked(standing) for standing in cells), style="dim" if arm == BEFORE else "")
+    return table
+
+
+def _marked(standing: Standing) -> str:
+    if standing.estimate is None:
+        return "–"
+    mark, style = _MARKS[standing.verdict], _STYLES[standing.verdict]
+    return f"{standing.estimate.mean:.3f} [{style or 'none'}]{mark or ' '}[/]"
+
+
+def shown(measures: Sequence[Measure]) -> list[Measure]:
+    """The smallest and the largest k of each split and setting; with agents the smallest alone."""
+    places = dict.fromkeys((m.split, m.setting) for m in measures)
+    chosen: list[Measure] = []
+    for split, setting in places:
+        ks = [m.k for m in measures if (m.split, m.setting) == (split, setting)]
+        for k in sorted({min(ks)} if setting == "assisted" else {min(ks), max(ks)}):
+            chosen.append(Measure(split=split, setting=setting, k=k))
+    return chosen
+
+
+def with_interval(value: Estimate | None, *, sign: bool = False) -> str:
+    """'0.889 [0.87, 0.91]'"""
+    if value is None:
+        return "–"
+    number = f"{value.mean:+.3f}" if sign else f"{value.mean:.3f}"
+    if value.interval is None:
+        return number
+    low, high = (f"{end:+.3f}" if sign else f"{end:.3f}" for end in value.interval)
+    return f"{number} [{low}, {high}]"
+
+
+def amounts(cost: Cost) -> tuple[str, str, str]:
+    """Generated tokens, agents' calls and minutes."""
+    return short(cost.generated_tokens), short(cost.agent_calls), f"{cost.train_seconds / 60:.1f}"
+
+
+def short(amount: float) -> str:
+    """'950', '12.3k' or '4.56M'"""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if amount >= size:
+            return f"{amount / size:.3g}{unit}"
+    return f"{amount:.0f}"

@@ -1,0 +1,113 @@
+"""The standings of a matrix: every arm under every measure, against the reference, and who wins."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from aipo.matrix import BEFORE, Matrix, Measure
+from aipo.outcomes import Cost, Outcomes
+from aipo.verdict import Estimate, Winner, difference, estimate, judge, winner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One arm under one measure.
+
+    Args:
+        estimate: its pass@k; None where nothing was measured.
+        difference: to the reference, over the seeds that both have; None for the reference itself.
+        verdict: on that difference, see `aipo.verdict.judge`.
+    """
+
+    estimate: Estimate | None
+    difference: Estimate | None
+    verdict: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standings:
+    """Everything that is said of a matrix.
+
+    Args:
+        arms: their names, the policy before first if it was measured.
+        of: by measure and arm.
+        costs: the median cost of each trained arm.
+        winner: under the measure that decides; None unless at least one arm has all its seeds.
+        incomplete: arms that lack a seed, and cannot win.
+    """
+
+    arms: tuple[str, ...]
+    of: Mapping[tuple[Measure, str], Standing]
+    costs: Mapping[str, Cost]
+    winner: Winner | None
+    incomplete: tuple[str, ...]
+
+
+def stand(matrix: Matrix, outcomes: Outcomes) -> Standings:
+    """Compares what is there."""
+    arms = tuple(arm for arm in (BEFORE, *matrix.arms) if outcomes.of(arm))
+    samples = {(m, arm): outcomes.sample(arm, m) for m in matrix.measures for arm in arms}
+    of: dict[tuple[Measure, str], Standing] = {}
+    for (measure, arm), sample in samples.items():
+        reference = samples.get((measure, matrix.reference), {})
+        paired = difference(sample, reference) if arm != matrix.reference else None
+        of[measure, arm] = Standing(estimate=estimate(sample), difference=paired, verdict=judge(paired))
+    whole = [arm for arm in matrix.arms if len(outcomes.of(arm)) == len(matrix.seeds)]
+    return Standings(
+        arms=arms,
+        of=of,
+        costs={arm: _median_cost(outcomes, arm) for arm in arms if arm != BEFORE},
+        winner=winner({arm: samples[matrix.measure, arm] for arm in whole}),
+        incomplete=tuple(arm for arm in matrix.arms if arm not in whole),
+    )
+
+
+def _median_cost(outcomes: Outcomes, arm: str) -> Cost:
+    costs = [asdict(outcome.cost) for outcome in outcomes.of(arm)]
+    return Cost(**{name: median(cost[name] for cost in costs) for name in costs[0]})
+
+
+def summary(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> dict[str, Any]:
+    """What summary.json holds."""
+    won = standings.winner
+    return {
+        "matrix": str(matrix.file),
+        "seeds": list(matrix.seeds),
+        "reference": matrix.reference,
+        "measure": asdict(matrix.measure),
+        "winner": asdict(won) if won else None,
+        "missing": [asdict(missing) for missing in outcomes.missing],
+        "arms": {
+            arm: {
+                "seeds": sorted(outcome.seed for outcome in outcomes.of(arm)),
+                "cost": asdict(standings.costs[arm]) if arm in standings.costs else None,
+                "measures": [
+                    _numbers(m, standings.of[m, arm]) for m in _measured(matrix.measures, standings, arm)
+                ],
+            }
+            for arm in standings.arms
+        },
+    }
+
+
+def _measured(measures: Sequence[Measure], standings: Standings, arm: str) -> list[Measure]:
+    return [measure for measure in measures if standings.of[measure, arm].estimate is not None]
+
+
+def _numbers(measure: Measure, standing: Standing) -> dict[str, Any]:
+    value, paired = standing.estimate, standing.difference
+    assert value is not None
+    return {
+        **asdict(measure),
+        "mean": value.mean,
+        "interval": value.interval,
+        "median": value.median,
+        "least": value.least,
+        "most": value.most,
+        "by_seed": {str(seed): mean for seed, mean in value.by_seed.items()},
+        "difference": paired.mean if paired else None,
+        "difference_interval": paired.interval if paired else None,
+        "paired_seeds": sorted(paired.by_seed) if paired else [],
+        "verdict": standing.verdict,
+    }

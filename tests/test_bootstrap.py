@@ -84,15 +84,19 @@ def test_resamples_are_those_that_can_be_counted_out() -> None:
     assert low == pytest.approx(every[2]) and high == pytest.approx(every[-3])
 
 
-def test_more_runs_make_an_interval_narrower() -> None:
+def test_what_differs_by_run_needs_many_runs() -> None:
+    """20 facts that are all alike, in runs that are not: the interval is that of the runs alone."""
+
     def width(runs: int) -> float:
-        rng = random.Random(0)
-        values = [rng.random() for _ in range(runs * 20)]
         of = [run for run in range(runs) for _ in range(20)]
-        low, high = bootstrap_interval(values, [str(i % 20) for i in range(runs * 20)], 0, runs=of)
+        values, facts = [float(run % 2) for run in of], [str(i % 20) for i in range(len(of))]
+        low, high = bootstrap_interval(values, facts, 0, runs=of)
+        assert bootstrap_interval(values, facts, 0) == (0.5, 0.5)
         return high - low
 
-    assert width(32) < 0.75 * width(8) < 0.75 * 0.75 * width(2)
+    # 2 · 1.96 · (1/2) / √runs; of two runs both may be the same one.
+    assert width(2) == 1.0
+    assert width(16) == pytest.approx(0.49, abs=0.03) and width(64) == pytest.approx(0.245, abs=0.03)
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:

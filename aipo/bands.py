@@ -17,7 +17,7 @@ Curve = Sequence[tuple[float, float]]
 _Floats = npt.NDArray[np.float64]
 _POINTS = 120
 _SMOOTHING = 20
-_SIZE, _NAMES, _NAME_LENGTH = (560.0, 320.0), 124.0, 16
+_SIZE, _NAMES, _NAME_LENGTH = (560.0, 320.0), 136.0, 18
 
 
 def band(curves: Sequence[Curve], *, name: str, colour: str) -> chart.Line:

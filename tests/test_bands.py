@@ -92,9 +92,9 @@ def test_axes_count_in_words(charts: dict[str, str]) -> None:
 
 
 def test_an_arm_that_asks_nobody_has_no_line_over_calls(charts: dict[str, str]) -> None:
-    assert names(charts["Alone, while training"]) == ["aipo_with_a_lon…", "grpo"]
-    assert names(charts["Alone, against agents' calls"]) == ["aipo_with_a_lon…"]
-    assert names(charts["With agents, while training"]) == ["aipo_with_a_lon…"]
+    assert names(charts["Alone, while training"]) == ["aipo_with_a_long_…", "grpo"]
+    assert names(charts["Alone, against agents' calls"]) == ["aipo_with_a_long_…"]
+    assert names(charts["With agents, while training"]) == ["aipo_with_a_long_…"]
 
 
 def test_every_seed_is_a_dot_and_every_curve_has_a_band(charts: dict[str, str]) -> None:

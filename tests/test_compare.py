@@ -14,6 +14,7 @@ from matrixkit import finish_all, matrix_file
 from rich.console import Console
 
 from aipo import compare, jobs
+from aipo.config import load_config
 from aipo.errors import ConfigError, RunError
 from aipo.matrix import Matrix, read_matrix
 from aipo.run import alone, busy
@@ -79,20 +80,16 @@ def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
         run(write(tmp_path, GRPO.replace("2", "3"), BROKEN))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == kept
 
-    # Another arm joins, one goes; what has finished stays as it is.
-    finished = out / "grpo" / "3" / "evaluations" / "after.json"
+    # One goes, another one joins, and one was killed while it was evaluated: it goes on from its last checkpoint and
+    # comes to the same. What has finished stays as it is.
+    measured, before = (out / "grpo/3/evaluations/after.json", out / "before/3/evaluations/before.json")
+    was = json.loads(measured.read_text())
+    measured.unlink()
     whole, text = run(write(tmp_path, GRPO, TWICE))
     assert whole and "missing" not in text
-    assert finished.stat().st_mtime_ns == kept[finished]
-    model = f"policy:\n  model: {out / 'twice' / '3.1' / 'model'}"
-    assert model in (out / "twice" / "3" / "config.yaml").read_text()
-
-    # Killed while it was evaluated: it goes on from its last checkpoint, and comes to the same.
-    before = finished.read_bytes()
-    finished.unlink()
-    whole, _ = run(write(tmp_path, GRPO, TWICE))
-    assert whole and finished.read_bytes() == before
-    assert "from checkpoint-2" in (out / "grpo" / "3.log").read_text()
+    assert json.loads(measured.read_text()) == was and "from checkpoint-2" in (out / "grpo/3.log").read_text()
+    assert before.stat().st_mtime_ns == kept[before]
+    assert load_config(str(out / "twice/3/config.yaml")).policy.model == str(out / "twice/3.1/model")
 
     # The results alone, from what is there.
     (out / "report.html").unlink()

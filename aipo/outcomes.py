@@ -38,7 +38,7 @@ class Cost:
     Args:
         generated_tokens: that the policy sampled.
         agent_calls: of agents' chat models, failed attempts included.
-        agent_tokens: that agents put into contexts, in the policy's tokenizer.
+        agent_tokens: that agents, or demonstrations, put into contexts, in the policy's tokenizer.
         train_seconds: rollouts and optimiser steps.
     """
 

@@ -119,6 +119,8 @@ def test_a_killed_and_an_interrupted_comparison_go_on(tmp_path: Path) -> None:
             [sys.executable, "-m", "aipo.cli", "compare", str(file)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            # Whoever runs tests in the background of a shell has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     # kill -9, of it and of what it had running.

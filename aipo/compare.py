@@ -16,7 +16,7 @@ from aipo.comparison_page import write_page
 from aipo.config import Config, dump
 from aipo.errors import ConfigError
 from aipo.jobs import POLL_S, Job, evaluate_job, run_jobs, train_job
-from aipo.matrix import BEFORE, Cell, Matrix, Stage, read_matrix
+from aipo.matrix import BEFORE, Cell, Matrix, Stage, log_of, read_matrix
 from aipo.models import build_model
 from aipo.outcomes import read_outcomes, write_csv
 from aipo.progress import Note, bars, put_away, stage
@@ -79,7 +79,7 @@ def check_unchanged(matrix: Matrix) -> None:
         may_change = [key for key in MAY_CHANGE if not (one.done and key == "evaluate.*")]
         lines += _contradiction(one.folder.config, one.config, may_change)
     for config in matrix.before.values():
-        if RunFolder(config.run.out).evaluation(BEFORE).is_file():
+        if _measured(config):
             lines += _contradiction(_recorded(config), config, _UNTRAINED)
     if lines:
         raise ConfigError(
@@ -174,14 +174,14 @@ def _build_policies(configs: Sequence[Config], progress: Progress) -> None:
 
 
 def _evaluate(before: Config) -> Job:
-    out = before.run.out
+    folder = RunFolder(before.run.out)
     write_text(_recorded(before), dump(before))
     return evaluate_job(
         f"{BEFORE} {before.run.seed}",
         ["--config", str(_recorded(before))],
-        RunFolder(out),
+        folder,
         BEFORE,
-        out.with_name(f"{out.name}.log"),
+        log_of(folder),
     )
 
 

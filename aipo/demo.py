@@ -6,7 +6,6 @@ start everything is an ordinary `aipo eval` or `aipo train` in a process of its 
 cores: the demo shows nothing that a user cannot run.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +49,8 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
         build_model(configs[arms[0]], stage(progress, "cold start"))
         jobs = [_measure(arms[0], out, seed), *(_train(arm, config, out) for arm, config in configs.items())]
         run_jobs(jobs, progress, at_once=max(2, os.cpu_count() or 2))
-    before = _read(out, "before")
-    after = {arm: _read(out / arm, "after") for arm in arms}
+    before = RunFolder(out).read_evaluation("before")
+    after = {arm: RunFolder(out / arm).read_evaluation("after") for arm in arms}
 
     from aipo.report import write_demo_report
 
@@ -100,10 +99,6 @@ def _measure(preset: str, out: Path, seed: int) -> Job:
 def _train(arm: str, config: Config, out: Path) -> Job:
     arguments = ["--config", arm, *_overrides(config.run.out, config.run.seed)]
     return train_job(f"train {arm}", [(config, arguments)], out / f"{arm}.log")
-
-
-def _read(run: Path, name: str) -> dict[str, Any]:
-    return json.loads(RunFolder(run).evaluation(name).read_text(encoding="utf-8"))
 
 
 def last_table(policies: Sequence[Arm], title: str) -> Table:

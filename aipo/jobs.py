@@ -1,6 +1,5 @@
 """Jobs: `aipo` commands in processes of their own, a few at a time."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -44,10 +43,9 @@ def evaluate_job(name: str, arguments: Sequence[str], folder: RunFolder, evaluat
     """`aipo eval`; its bar says what was measured."""
 
     def follow(note: Note) -> None:
-        file = folder.evaluation(evaluation)
-        if not file.is_file():
+        if not folder.evaluation(evaluation).is_file():
             return
-        policy = Arm.of(evaluation, json.loads(file.read_text(encoding="utf-8")))
+        policy = Arm.of(evaluation, folder.read_evaluation(evaluation))
         scores = [score for score in policy.scores if score.split == policy.scores[0].split]
         shown = [f"{SETTINGS[s.setting]} {s.pass_at[1]:.2f}" for s in scores if 1 in s.pass_at]
         note(1, 1, ", ".join(shown))

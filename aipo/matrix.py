@@ -87,6 +87,11 @@ class MatrixSection(Section):
         return self
 
 
+def log_of(folder: RunFolder) -> Path:
+    """What the commands of a run print, beside its folder."""
+    return folder.path.with_name(f"{folder.path.name}.log")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """pass@k on a split under a setting."""
@@ -138,7 +143,7 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        return self.folder.path.with_name(f"{self.seed}.log")
+        return log_of(self.folder)
 
     @property
     def done(self) -> bool:

@@ -5,6 +5,7 @@ Live rollouts, stored ones and replays take the same functions from here.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,6 @@ def loss_settings(config: Config) -> "LossSettings":
     from aipo.loss import LossSettings
 
     method = config.method
-    low, high = method.coefficient_clip
     return LossSettings(
         objective=method.objective,
         clip_low=method.clip_low,
@@ -83,13 +83,7 @@ def loss_settings(config: Config) -> "LossSettings":
         clip_keeps_gradient=method.clip_keeps_gradient,
         denominator=method.denominator,
         beta=method.kl,
-        coefficient=method.coefficient,
-        coefficient_value=method.coefficient_value,
-        coefficient_clip_low=low,
-        coefficient_clip_high=high,
-        coefficient_trust=method.coefficient_trust,
-        negatives=method.negative,
-        negatives_value=method.negative_value,
+        **asdict(method.weighing),
         distil_weight=method.distil,
         correction=method.correction,
         importance_cap=method.correction_cap,

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,7 +10,7 @@ from typing import Any
 
 from aipo.errors import RunError
 from aipo.evaluate import pass_at_k
-from aipo.matrix import BEFORE, Cell, Matrix, Measure
+from aipo.matrix import BEFORE, Cell, Matrix, Measure, log_of
 from aipo.run import RunFolder, write_text
 from aipo.text import visible
 from aipo.verdict import Sample, Scored
@@ -147,12 +146,10 @@ def read_outcomes(matrix: Matrix) -> Outcomes:
     missing: list[Missing] = []
     for seed, config in matrix.before.items():
         folder = RunFolder(config.run.out)
-        file = folder.evaluation(BEFORE)
-        if file.is_file():
-            found.append(Outcome(arm=BEFORE, seed=seed, evaluation=_read(file)))
+        if folder.evaluation(BEFORE).is_file():
+            found.append(Outcome(arm=BEFORE, seed=seed, evaluation=folder.read_evaluation(BEFORE)))
         else:
-            log = folder.path.with_name(f"{seed}.log")
-            missing.append(Missing(arm=BEFORE, seed=seed, why=_why(log, begun=False)))
+            missing.append(Missing(arm=BEFORE, seed=seed, why=_why(log_of(folder), begun=False)))
     for cell in matrix.cells:
         if cell.done:
             found.append(_outcome(cell))
@@ -202,15 +199,8 @@ def _rows(outcomes: Outcomes, measures: Sequence[Measure]) -> Iterator[dict[str,
 
 def _outcome(cell: Cell) -> Outcome:
     metrics = [row for stage in cell.stages for row in stage.folder.read_metrics()]
-    evaluation = _read(cell.folder.evaluation("after"))
+    evaluation = cell.folder.read_evaluation("after")
     return Outcome(arm=cell.arm, seed=cell.seed, evaluation=evaluation, metrics=metrics)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"evaluation {file}: got {error}, allowed what `aipo eval` has written") from error
 
 
 def _why(log: Path, *, begun: bool) -> str:

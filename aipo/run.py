@@ -112,6 +112,18 @@ class RunFolder:
         """Folder of the traces that the evaluation called `name` has kept."""
         return self.path / "evaluations" / name
 
+    def read_evaluation(self, name: str) -> dict[str, Any]:
+        """The evaluation called `name`: split → setting → result.
+
+        Raises:
+            RunError: its file is no evaluation.
+        """
+        file = self.evaluation(name)
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"evaluation {file}: got {error}, allowed what `aipo eval` has written") from error
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl that are complete; a torn last line is being written right now."""
         if not self.metrics.is_file():

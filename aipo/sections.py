@@ -256,8 +256,20 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _loss_fits(self) -> Self:
+        _ = self.weighing  # refused here where it cannot be
+        clip_of(self.objective, self.clip_low, self.clip_high, keeps_gradient=self.clip_keeps_gradient)
+        check_denominator(self.objective, self.denominator)
+        return self
+
+    @property
+    def weighing(self) -> Weighing:
+        """How agents' tokens are weighed.
+
+        Raises:
+            ConfigError: see `aipo.weighing.Weighing`.
+        """
         low, high = self.coefficient_clip
-        Weighing(
+        return Weighing(
             coefficient=self.coefficient,
             coefficient_value=self.coefficient_value,
             coefficient_clip_low=low,
@@ -266,9 +278,6 @@ class MethodConfig(Section):
             negatives=self.negative,
             negatives_value=self.negative_value,
         )
-        clip_of(self.objective, self.clip_low, self.clip_high, keeps_gradient=self.clip_keeps_gradient)
-        check_denominator(self.objective, self.denominator)
-        return self
 
 
 class TrainConfig(Section):

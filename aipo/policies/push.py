@@ -27,7 +27,7 @@ class Pusher:
     Args:
         network: the trainer's; it must not move during `refresh` and while rollouts run.
         transport: how weights travel.
-        tolerance: largest mean |Δ log-prob| (nats) of a probe; None = as the trainer's type of weights has it.
+        tolerance: largest mean |Δ log-prob| (nats) of a probe, see `tolerance_of`.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Pusher:
         network: PreTrainedModel,
         transport: Transport,
         *,
-        tolerance: float | None = None,
+        tolerance: float,
     ) -> None:
         self._policy, self._network, self._transport = policy, network, transport
-        self._tolerance = tolerance_of(str(network.dtype)) if tolerance is None else tolerance
+        self._tolerance = tolerance
         self._wanted = 0
         self._pushed: int | None = None
         self._taken = 0

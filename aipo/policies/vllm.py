@@ -130,14 +130,15 @@ class VLLMPolicy:
             vocabulary=self.vocabulary,
             where="the policy's server",
         )
-        for wait in _WAITS:
+        waits = iter(_WAITS)
+        while True:
             try:
                 answer = read(await self.pool.ask("v1/completions", body, session=session))
                 break
             except AbortedError:  # by the next attempt it is gone, and known to be
+                if (wait := next(waits, None)) is None:
+                    raise
                 await asyncio.sleep(wait)
-        else:
-            answer = read(await self.pool.ask("v1/completions", body, session=session))
         return Completion(
             token_ids=answer.token_ids,
             logprobs=answer.logprobs,

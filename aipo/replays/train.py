@@ -5,13 +5,11 @@ weights (π_old) and weighs every token by min(π_old/μ, C); `ess` in metrics.j
 leaves. Nothing that the recorded configuration names is imported unless the trained policy is evaluated.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -267,11 +265,10 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _solo(folder: RunFolder) -> str:
-    file = folder.evaluation("after")
-    if not file.is_file():
+    if not folder.evaluation("after").is_file():
         return ""
-    splits: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     found = {
-        split: settings.get("solo", {}).get("pass_at", {}).get("1") for split, settings in splits.items()
+        split: settings.get("solo", {}).get("pass_at", {}).get("1")
+        for split, settings in folder.read_evaluation("after").items()
     }
     return "  ".join(f"{split} {value:.3f}" for split, value in found.items() if value is not None)

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -112,11 +111,11 @@ def pushing(
     tokenizer: HFTokenizer,
     folder: Path,
     *urls: str,
-    **options: Any,
+    tolerance: float = 1e-3,
 ) -> tuple[Pusher, VLLMPolicy]:
     policy = VLLMPolicy(ServerPool(urls, deadline=60), tokenizer, vocabulary=44)
     stack.callback(lambda: LOOP.run(policy.aclose()))
-    return Pusher(policy, network, DiskTransport(folder / "weights"), **options), policy
+    return Pusher(policy, network, DiskTransport(folder / "weights"), tolerance=tolerance), policy
 
 
 def learn(network: PreTrainedModel) -> None:

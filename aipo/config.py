@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, TypeVar, get_args, get_origin
+from typing import Any, Self, TypeVar, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from aipo.errors import ConfigError
 from aipo.sections import (
@@ -41,11 +41,18 @@ class Config(Section):
     env: EnvConfig = EnvConfig()  # pyright: ignore[reportCallIssue]
     policy: PolicyConfig
     graph: GraphConfig = GraphConfig()  # pyright: ignore[reportCallIssue]
-    agents: dict[str, AgentConfig] = Field({})  # by the name that the policy consults
+    agents: dict[str, AgentConfig] = Field({})  # by the name that the policy consults; null leaves one out
     rollout: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
     method: MethodConfig = MethodConfig()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
+
+    @field_validator("agents", mode="before")
+    @classmethod
+    def _without_those_left_out(cls, agents: object) -> object:
+        if not isinstance(agents, dict):
+            return agents
+        return {name: agent for name, agent in cast(dict[str, object], agents).items() if agent is not None}
 
     @model_validator(mode="after")
     def _there_is_something_to_cast(self) -> Self:

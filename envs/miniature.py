@@ -9,20 +9,27 @@ Expressions are worked out line by line, and the last line is the answer:
     #602
 
 The hundred facts fall into three kinds. 30 `known` ones are taught at the cold start
-(`envs/miniature_model.py`). 30 `practice` ones appear there only behind a consult, with a fresh value
+(`envs/miniature_lessons.py`). 30 `practice` ones appear there only behind a consult, with a fresh value
 each time, so that copying is learned and the value is not. 40 `unknown` ones the policy has never
 seen: it can ask an agent for them while it trains, and must know them by itself afterwards.
 
-    easy_train   known facts and plain arithmetic
-    easy         other operands of the same, never shown at the cold start
-    hard         unknown facts, 12 operands each, for training
-    heldout      the same unknown facts, 6 other operands each
+    easy_train     known facts and plain arithmetic
+    easy           other operands of the same, never shown at the cold start
+    hard           unknown facts, 12 operands each, for training
+    heldout        the same unknown facts, 6 other operands each
+    borrow_train   two subtractions that both need a borrow: the cold start's course `full` teaches a slip
+    borrow         others
+    nines_train    `~582` is the nines' complement, 417: a procedure that no cold start teaches
+    nines          others
+
+What is lacking is a value in `hard`, a check in `borrow_train`, a procedure in `nines_train`: each is for
+another agent to help with.
 
 Nothing heavy is imported here.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aipo.errors import TaskError
@@ -35,6 +42,7 @@ OPERANDS = (*range(1, 10), *range(10, 100, 10))
 OFFER = "agents\n"
 HARD_OPERANDS, HELDOUT_OPERANDS = 12, 6
 PLAIN, PLAIN_HELDOUT = 240, 60
+CRAFT, CRAFT_HELDOUT = 480, 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,8 @@ class Miniature:
             "easy": tuple(easy),
             "hard": tuple(hard),
             "heldout": tuple(heldout),
+            **_crafts("borrow", _borrow, random.Random(f"miniature borrow {seed}")),
+            **_crafts("nines", _nines, random.Random(f"miniature nines {seed}")),
         }
 
     def splits(self) -> tuple[str, ...]:
@@ -112,10 +122,11 @@ class Miniature:
         """The derivation, as it stands above; None where the task has no answer."""
         if task.answer is None:
             return None
-        total, fact, operand = int(task.answer), task.metadata["fact"], task.metadata["operand"]
-        value = total - operand
-        known = [] if fact is None else [f"{fact}={value}"]
-        return "\n".join([*known, f"{value}+{operand}={total}", f"#{total}"])
+        start, *steps = task.prompt.removesuffix("=?\n").replace("-", "+-").split("+")
+        operands = [int(step) for step in steps]
+        value = int(task.answer) - sum(operands)
+        found = [] if start.isdecimal() else [f"{start}={value}"]
+        return "\n".join([*found, *work(value, operands), f"#{task.answer}"])
 
     def _with_facts(
         self, rng: random.Random, facts: Sequence[str], train: str, heldout: str
@@ -150,6 +161,59 @@ def _plain(split: str, a: int, b: int) -> Task:
         split=split,
         metadata={"fact": None, "operand": b},
     )
+
+
+def _crafts(
+    split: str, draw: Callable[[random.Random], tuple[str, int]], rng: random.Random
+) -> dict[str, tuple[Task, ...]]:
+    """A split for training and one held out, of expressions and their answers."""
+    drawn: dict[str, int] = {}
+    while len(drawn) < CRAFT + CRAFT_HELDOUT:
+        expression, answer = draw(rng)
+        drawn[expression] = answer
+    names = [f"{split}_train"] * CRAFT + [split] * CRAFT_HELDOUT
+    tasks = [
+        Task(task_id=f"{name}/{expression}", prompt=f"{expression}=?\n", answer=str(answer), split=name)
+        for name, (expression, answer) in zip(names, drawn.items(), strict=True)
+    ]
+    return {f"{split}_train": tuple(tasks[:CRAFT]), split: tuple(tasks[CRAFT:])}
+
+
+def _borrow(rng: random.Random) -> tuple[str, int]:
+    while True:
+        a, b, c = rng.choice(VALUES), rng.choice(OPERANDS), rng.choice(OPERANDS)
+        rest = a - b - c
+        if rest >= VALUES.start and unborrowed(a, b) != a - b and unborrowed(a - b, c) != rest:
+            return f"{a}-{b}-{c}", rest
+
+
+def _nines(rng: random.Random) -> tuple[str, int]:
+    a, b = rng.choice(VALUES), rng.choice(OPERANDS)
+    return f"~{a}+{b}", complement(a) + b
+
+
+def complement(a: int) -> int:
+    """Every digit's difference to 9; of three digits 999 - a."""
+    return 999 - a
+
+
+def work(value: int, operands: Sequence[int]) -> list[str]:
+    """A line for each signed operand: `work(523, [-7, 20])` is `523-7=516`, `516+20=536`."""
+    lines: list[str] = []
+    for operand in operands:
+        lines.append(f"{value}{operand:+d}={value + operand}")
+        value += operand
+    return lines
+
+
+def unborrowed(a: int, b: int) -> int:
+    """a - b with the bug "smaller from larger" (Brown & Burton 1978), for `b` of `OPERANDS`: 523 - 7 is 524.
+
+    Each column takes the smaller digit from the larger one, so that nothing is ever borrowed.
+    """
+    place = 1 if b < 10 else 10
+    digit = a // place % 10
+    return a + (abs(digit - b // place) - digit) * place
 
 
 def slip(total: int, rng: random.Random) -> int:

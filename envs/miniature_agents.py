@@ -7,7 +7,9 @@ whether and how depends on the seed and the whole message, so the same message g
 
     knowledge   answer   Request: 3@7            3@7=582
     verify      check    Claim: 582+20=601       wrong: 582+20=602
+    verify      check    Claim: 523-7=524        wrong: 523-7=516
     reasoning   next     3@7+20=?, 3@7=582       582+20=602
+    reasoning   next     ~582+20=?               ~582=417
 """
 
 import random
@@ -21,24 +23,41 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from aipo.errors import ConfigError
-from envs.miniature import VALUES, Facts, slip
+from envs.miniature import VALUES, Facts, complement, slip, work
 
 LOST = "I do not understand the request."
-_SUM = re.compile(r"([0-9]+)\+([0-9]+)=([0-9]+)")
-_QUESTION = re.compile(r"^([0-9]@[0-9]|[0-9]+)\+([0-9]+)=\?$", re.MULTILINE)
+_SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")
+_QUESTION = re.compile(r"^([0-9]@[0-9]|~?[0-9]+)\+([0-9]+)=\?$", re.MULTILINE)
 
 
-def knowledge(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
+def knowledge(
+    *, seed: int = 0, error_rate: float = 0.0, asides: int = 0, aside_error_rate: float = 0.0
+) -> BaseChatModel:
     """Looks facts up in the table of `Miniature(seed)`; an error is another value.
 
+    Args:
+        seed: of the table and of the errors.
+        error_rate: probability that what was asked for is wrong. Answers that build on it are wrong, too.
+        asides: so many further facts, drawn from the table, stand before or behind it. No answer depends on them.
+        aside_error_rate: probability that such a fact is wrong: no reward can see it.
+
     Raises:
-        ConfigError: `error_rate` is not a probability.
+        ConfigError: a rate is not a probability, or `asides` more than there are.
     """
-    return Knowledge(seed=seed, error_rate=_probability(error_rate), table=Facts.draw(seed).value)
+    table = Facts.draw(seed).value
+    if not 0 <= asides < len(table):
+        raise ConfigError(f"asides of a miniature agent: got {asides}, allowed 0 to {len(table) - 1}")
+    return Knowledge(
+        seed=seed,
+        error_rate=_probability(error_rate),
+        table=table,
+        asides=asides,
+        aside_error_rate=_probability(aside_error_rate, "aside_error_rate"),
+    )
 
 
 def verify(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
-    """Works sums out; an error is a slip in its own sum. It does not know the table.
+    """Works sums and differences out; an error is a slip in its own. It does not know the table.
 
     Raises:
         ConfigError: `error_rate` is not a probability.
@@ -47,7 +66,7 @@ def verify(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
 
 
 def reasoning(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
-    """Gives the next line of the derivation; an error is a slip in it. It does not know the table.
+    """Gives the next line of a derivation that adds; an error is a slip in it. It does not know the table.
 
     Raises:
         ConfigError: `error_rate` is not a probability.
@@ -55,10 +74,10 @@ def reasoning(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
     return Reasoning(seed=seed, error_rate=_probability(error_rate))
 
 
-def _probability(error_rate: float) -> float:
-    if not 0 <= error_rate <= 1:
-        raise ConfigError(f"error_rate of a miniature agent: got {error_rate!r}, allowed 0 to 1")
-    return error_rate
+def _probability(rate: float, name: str = "error_rate") -> float:
+    if not 0 <= rate <= 1:
+        raise ConfigError(f"{name} of a miniature agent: got {rate!r}, allowed 0 to 1")
+    return rate
 
 
 class RuleBased(BaseChatModel):
@@ -132,19 +151,33 @@ class Knowledge(RuleBased):
     """Knows the table."""
 
     table: dict[str, int]
+    asides: int
+    aside_error_rate: float
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        own = {"asides": self.asides, "aside_error_rate": self.aside_error_rate}
+        return {**super()._identifying_params, **own}
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
         fact = payload(text, "Request").rstrip("=?")
         if step != "answer" or fact not in self.table:
             return None
+        said = [self._line(fact, self.error_rate, rng)]
+        others = rng.sample([name for name in self.table if name != fact], self.asides)
+        said += [self._line(other, self.aside_error_rate, rng) for other in others]
+        rng.shuffle(said)
+        return " ".join(said)
+
+    def _line(self, fact: str, error_rate: float, rng: random.Random) -> str:
         value = self.table[fact]
-        if self.errs(rng):
+        if rng.random() < error_rate:
             value = rng.choice([v for v in VALUES if v != value])
         return f"{fact}={value}"
 
 
 class Verify(RuleBased):
-    """Can add."""
+    """Can add and subtract."""
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
         claim = _SUM.fullmatch(payload(text, "Claim"))
@@ -152,24 +185,30 @@ class Verify(RuleBased):
             return None
         a, b, claimed = map(int, claim.groups())
         total = slip(a + b, rng) if self.errs(rng) else a + b
-        return "right" if claimed == total else f"wrong: {a}+{b}={total}"
+        return "right" if claimed == total else f"wrong: {a}{b:+d}={total}"
 
 
 class Reasoning(RuleBased):
-    """Knows how a derivation goes: look the fact up, add, give the answer."""
+    """Knows how a derivation goes: look the fact up or take the complement, add, give the answer."""
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
         question = _QUESTION.search(text)
         if step != "next" or not question:
             return None
-        work = text[question.end() :]
+        so_far = text[question.end() :]
         start, b = question[1], int(question[2])
-        if "@" in start:
-            values = re.findall(rf"{start}=([0-9]+)", work)
-            if not values:
+        if not start.isdecimal():
+            values = re.findall(rf"{start}=([0-9]+)", so_far)
+            if not values and "@" in start:
                 return f"First find {start}."
+            if not values:
+                return self._line(start, complement(int(start[1:])), rng)
             start = values[-1]
-        total = int(start) + b
-        answer = slip(total, rng) if self.errs(rng) else total
-        added = re.search(rf"(?<![0-9]){start}\+{b}={total}(?![0-9])", work)
-        return f"#{answer}" if added else f"{start}+{b}={answer}"
+        (line,) = work(int(start), [b])
+        sum_, _, total = line.partition("=")
+        added = re.search(rf"(?<![0-9]){re.escape(line)}(?![0-9])", so_far)
+        return self._line("#" if added else sum_, int(total), rng)
+
+    def _line(self, before: str, value: int, rng: random.Random) -> str:
+        value = slip(value, rng) if self.errs(rng) else value
+        return f"#{value}" if before == "#" else f"{before}={value}"

@@ -1,8 +1,6 @@
 """The miniature's policy: a byte-level tokenizer, a small Qwen2, and its cold start.
 
-The cold start is supervised training on demonstrations, from random weights. It teaches arithmetic,
-the known facts, how to consult and how to copy from feedback. What agents write, and lines that are
-wrong on purpose, are context only: they carry no loss. No unknown fact is in any demonstration.
+The cold start is supervised training on demonstrations (`envs/miniature_lessons.py`), from random weights.
 
 The result is an ordinary `from_pretrained` folder, built once and kept in the cache.
 """
@@ -10,10 +8,8 @@ The result is an ordinary `from_pretrained` folder, built once and kept in the c
 import hashlib
 import os
 import random
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +22,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from aipo.errors import ConfigError
 from aipo.loading import fingerprint
 from aipo.run import disk
-from envs import miniature
-from envs.miniature import OFFER, OPERANDS, VALUES, Facts, Miniature, slip
+from envs import miniature, miniature_lessons
+from envs.miniature import Miniature
+from envs.miniature_lessons import COURSES, Demonstrator, reserved
 
 Progress = Callable[[int, int, float], None]
 
@@ -50,11 +47,6 @@ WARMUP = 50
 # Rows of a pool are sorted by length, so that little of a batch is padding.
 POOL = 16
 
-# How often each kind of demonstration is drawn.
-SHARES = {"known": 0.32, "plain": 0.24, "practice": 0.37, "asked": 0.02, "verify": 0.03, "reasoning": 0.02}
-# Kinds in which nobody is asked; half of them are shown without agents.
-ALONE = ("known", "plain")
-
 
 def tokenizer() -> Qwen2Tokenizer:
     """One token per byte, so that any text can be written, and one special token per tag."""
@@ -68,111 +60,6 @@ def tokenizer() -> Qwen2Tokenizer:
         extra_special_tokens=list(TAGS),
         model_max_length=256,
     )
-
-
-class Piece(NamedTuple):
-    """A run of a demonstration's text; only what is `learned` carries loss."""
-
-    text: str
-    learned: bool = True
-
-
-def reserved(env: Miniature) -> frozenset[str]:
-    """Expressions of the evaluation splits, `3@7+20`."""
-    prompts = (task.prompt for split in ("easy", "heldout") for task in env.tasks(split))
-    return frozenset(prompt.removesuffix("=?\n") for prompt in prompts)
-
-
-_EXPRESSION = re.compile(r"[0-9@]+\+[0-9]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstrator:
-    """Draws demonstrations.
-
-    Args:
-        facts: the table.
-        reserved: expressions of the evaluation splits (`3@7+20`), never shown, in a prompt or below.
-    """
-
-    facts: Facts
-    reserved: frozenset[str]
-
-    def draw(self, rng: random.Random) -> list[Piece]:
-        """One demonstration; its first piece is the prompt."""
-        (kind,) = rng.choices(list(SHARES), list(SHARES.values()))
-        while True:
-            question, *work = getattr(self, f"_{kind}")(rng)
-            text = "".join(piece.text for piece in (question, *work))
-            if self.reserved.isdisjoint(_EXPRESSION.findall(text)):
-                break
-        alone = kind in ALONE and rng.random() < 0.5
-        return [question if alone else Piece(OFFER + question.text, learned=False), *work]
-
-    def _known(self, rng: random.Random) -> list[Piece]:
-        fact = rng.choice(self.facts.known)
-        value, b = self.facts.value[fact], rng.choice(OPERANDS)
-        return [_prompt(f"{fact}+{b}"), Piece(f"{fact}={value}\n"), Piece(_rest(value, b))]
-
-    def _plain(self, rng: random.Random) -> list[Piece]:
-        value, b = rng.choice(VALUES), rng.choice(OPERANDS)
-        return [_prompt(f"{value}+{b}"), Piece(_rest(value, b))]
-
-    def _practice(self, rng: random.Random) -> list[Piece]:
-        return self._looked_up(rng.choice(self.facts.practice), rng.choice(VALUES), rng)
-
-    def _asked(self, rng: random.Random) -> list[Piece]:
-        fact = rng.choice(self.facts.known)
-        return self._looked_up(fact, self.facts.value[fact], rng)
-
-    def _looked_up(self, fact: str, value: int, rng: random.Random) -> list[Piece]:
-        b = rng.choice(OPERANDS)
-        line = f"{fact}={value}"
-        consult = _consult("knowledge", fact, line)
-        return [_prompt(f"{fact}+{b}"), *consult, Piece(f"{line}\n"), Piece(_rest(value, b))]
-
-    def _verify(self, rng: random.Random) -> list[Piece]:
-        """A line, right or wrong, is checked; the right one follows."""
-        prompt, *before, _ = rng.choice((self._known, self._plain))(rng)
-        value, b = _sum_of(prompt, before)
-        line = f"{value}+{b}={value + b}"
-        if rng.random() < 0.5:
-            checked = _consult("verify", line, "right")
-            return [prompt, *before, Piece(f"{line}\n"), *checked, Piece(f"#{value + b}<eos>")]
-        wrong = f"{value}+{b}={slip(value + b, rng)}"
-        checked = _consult("verify", wrong, line)
-        return [prompt, *before, Piece(f"{wrong}\n", learned=False), *checked, Piece(_rest(value, b))]
-
-    def _reasoning(self, rng: random.Random) -> list[Piece]:
-        """The next line of the derivation is asked for and copied."""
-        prompt, *before, _ = rng.choice((self._known, self._plain))(rng)
-        value, b = _sum_of(prompt, before)
-        return [
-            prompt,
-            *before,
-            *_consult("reasoning", "next", f"{value}+{b}={value + b}"),
-            Piece(_rest(value, b)),
-        ]
-
-
-def _sum_of(prompt: Piece, before: list[Piece]) -> tuple[int, int]:
-    a, b = prompt.text.removesuffix("=?\n").split("+")
-    return int(before[0].text.strip().partition("=")[2] if before else a), int(b)
-
-
-def _prompt(expression: str) -> Piece:
-    return Piece(f"{expression}=?\n", learned=False)
-
-
-def _rest(value: int, b: int) -> str:
-    return f"{value}+{b}={value + b}\n#{value + b}<eos>"
-
-
-def _consult(agent: str, request: str, reply: str) -> list[Piece]:
-    return [
-        Piece(f"<consult:{agent}>{request}</consult>"),
-        Piece(f"<feedback:{agent}>{reply}</feedback>", learned=False),
-    ]
 
 
 def network(vocab_size: int, head_dim: int = HEAD_DIM) -> Qwen2ForCausalLM:
@@ -209,26 +96,31 @@ def cold_start(
     seed: int = 0,
     steps: int = STEPS,
     head_dim: int = HEAD_DIM,
+    course: str = "facts",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """The policy before any reinforcement learning, as a `from_pretrained` folder.
 
-    Built once for each seed, number of steps, size of heads and version of these files, and kept.
+    Built once for each seed, number of steps, size of heads, course and version of these files, and kept.
 
     Args:
         seed: draws the table, the demonstrations and the first weights.
         steps: optimiser steps.
         head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
+        course: what is taught, `facts`, or `full` for the splits `borrow` and `nines`.
         cache: where such folders are kept; default: `aipo` in the user's cache folder.
         progress: called with the step, the number of steps and the loss.
 
     Raises:
         RunError: the disk is full or broken.
-        ConfigError: no such size of heads.
+        ConfigError: no such size of heads or course.
     """
-    version = fingerprint(Path(__file__)) + fingerprint(Path(miniature.__file__))
-    name = f"miniature-{seed}-{steps}-{head_dim}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+    if course not in COURSES:
+        raise ConfigError(f"course of the miniature's policy: got {course!r}, allowed one of {list(COURSES)}")
+    files = (__file__, miniature.__file__, miniature_lessons.__file__)
+    version = "".join(fingerprint(Path(file)) for file in files)
+    name = f"miniature-{seed}-{steps}-{head_dim}-{course}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
     folder = (cache or _cache()) / name
     if folder.is_dir():
         return folder
@@ -236,9 +128,8 @@ def cold_start(
     with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
         torch.manual_seed(seed)
         model = network(len(words), head_dim)
-    rows = _rows(
-        Demonstrator(env.facts, reserved(env)), words, steps * BATCH, random.Random(f"cold start {seed}")
-    )
+    demos = Demonstrator(env.facts, reserved(env), course)
+    rows = _rows(demos, words, steps * BATCH, random.Random(f"cold start {seed}"))
     _fit(model, rows, progress or (lambda step, steps, loss: None))
     with disk("saving the cold start", folder.parent):
         _save(model, words, folder)

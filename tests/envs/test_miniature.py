@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from aipo.errors import TaskError
 from aipo.task import Task
-from envs.miniature import OPERANDS, VALUES, Facts, Miniature, slip
+from envs.miniature import OPERANDS, VALUES, Facts, Miniature, slip, unborrowed, work
 
 SEEDS = (0, 1, 2)
+WITH_ONE_SUM = ("easy_train", "easy", "hard", "heldout")
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -35,6 +36,10 @@ def test_splits_and_their_sizes() -> None:
         "easy": 240,
         "hard": 480,
         "heldout": 240,
+        "borrow_train": 480,
+        "borrow": 120,
+        "nines_train": 480,
+        "nines": 120,
     }
 
 
@@ -82,7 +87,7 @@ def test_easy_tasks_have_known_facts_or_none(seed: int) -> None:
     assert facts == {*env.facts.known, None}
 
 
-@pytest.mark.parametrize("split", Miniature().splits())
+@pytest.mark.parametrize("split", WITH_ONE_SUM)
 def test_the_answer_follows_from_the_table_and_the_prompt(split: str) -> None:
     env = Miniature()
     for task in env.tasks(split):
@@ -96,10 +101,56 @@ def test_the_answer_follows_from_the_table_and_the_prompt(split: str) -> None:
         assert task.cluster == (start if "@" in start else "")
 
 
-def test_another_split_is_refused() -> None:
-    message = (
-        r"split of the miniature: got 'easi', allowed one of \['easy_train', 'easy', 'hard', 'heldout'\]"
+@pytest.mark.parametrize("split", ["borrow_train", "borrow"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_both_subtractions_need_a_borrow(split: str, seed: int) -> None:
+    for task in Miniature(seed).tasks(split):
+        a, b, c = map(int, task.prompt.removesuffix("=?\n").split("-"))
+        assert task.answer == str(a - b - c) and len(task.answer) == 3
+        for value, operand in ((a, b), (a - b, c)):
+            place = 1 if operand < 10 else 10
+            assert value // place % 10 < operand // place
+            assert unborrowed(value, operand) != value - operand
+
+
+@pytest.mark.parametrize("split", ["nines_train", "nines"])
+def test_the_complement_comes_before_the_sum(split: str) -> None:
+    for task in Miniature().tasks(split):
+        value, operand = task.prompt.removesuffix("=?\n").removeprefix("~").split("+")
+        nines = "".join(str(9 - int(digit)) for digit in value)
+        assert int(nines) in VALUES
+        assert task.answer == str(int(nines) + int(operand)) and len(task.answer) == 3
+
+
+def test_demonstrations_of_the_other_splits() -> None:
+    env = Miniature()
+    borrow, nines = (
+        Task(task_id="t", prompt=f"{expression}=?\n", answer=answer, split="s")
+        for expression, answer in (("523-7-30", "486"), ("~582+20", "437"))
     )
+    assert env.demonstration(borrow) == "523-7=516\n516-30=486\n#486"
+    assert env.demonstration(nines) == "~582=417\n417+20=437\n#437"
+    assert work(523, [-7, 20]) == ["523-7=516", "516+20=536"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "slipped"),
+    [
+        (523, 7, 524),
+        (523, 2, 521),
+        (523, 30, 513),
+        (523, 10, 513),
+        (500, 9, 509),
+        (500, 50, 550),
+        (623, 3, 620),
+    ],
+)
+def test_smaller_from_larger(a: int, b: int, slipped: int) -> None:
+    assert unborrowed(a, b) == slipped
+
+
+def test_another_split_is_refused() -> None:
+    message = r"split of the miniature: got 'easi', allowed one of \['easy_train', 'easy', .*'nines'\]"
     with pytest.raises(TaskError, match=message):
         Miniature().tasks("easi")
 

@@ -58,6 +58,8 @@ def test_knowledge_says_that_it_does_not_understand(request_text: str) -> None:
         ("582+20=602", "right"),
         ("582+20=601", "wrong: 582+20=602"),
         ("582+25=606", "wrong: 582+25=607"),
+        ("523-7=524", "wrong: 523-7=516"),
+        ("523-7=516", "right"),
         ("3@7=582", LOST),  # that is not for Verify to know
         ("582+20", LOST),
         ("", LOST),
@@ -79,6 +81,11 @@ def test_verify_works_sums_out(claim: str, reply: str) -> None:
         ("3@7+20=?\n", "<feedback:knowledge>3@7=582</feedback>", "582+20=602"),
         ("3@7+20=?\n", "3@7=582\n<feedback:verify>582+20=602</feedback>", "#602"),
         ("3@7+20=?\n", "4@7=111\n", "First find 3@7."),
+        ("~582+20=?\n", "", "~582=417"),
+        ("~582+20=?\n", "~582=417\n", "417+20=437"),
+        ("~582+20=?\n", "~582=417\n417+20=437\n", "#437"),
+        ("~582+20=?\n", "582=417\n", "~582=417"),
+        ("523-7-30=?\n", "", LOST),  # that is for Verify
         ("How far is the moon?", "", LOST),
     ],
 )
@@ -139,6 +146,24 @@ def test_error_rate_of_verify_and_reasoning() -> None:
     assert within_three_sigma(wrong, 600, 0.3)
 
 
+def test_asides_stand_anywhere_and_no_error_of_theirs_is_in_what_was_asked() -> None:
+    agent, values = knowledge(asides=2, aside_error_rate=0.3), FACTS.value
+    replies = [look_up(agent, FACT, f"{FACT}+{b}=?").split(" ") for b in range(400)]
+    assert all(len(set(reply)) == 3 and reply.count(f"{FACT}={VALUE}") == 1 for reply in replies)
+    assert {reply.index(f"{FACT}={VALUE}") for reply in replies} == {0, 1, 2}
+    asides = [line.split("=") for reply in replies for line in reply if not line.startswith(FACT)]
+    assert within_three_sigma(sum(int(value) != values[fact] for fact, value in asides), 800, 0.3)
+
+
+def test_asides_are_counted() -> None:
+    with pytest.raises(ConfigError, match="asides of a miniature agent: got -1, allowed 0 to 99"):
+        knowledge(asides=-1)
+    with pytest.raises(ConfigError, match="asides of a miniature agent: got 100, allowed 0 to 99"):
+        knowledge(asides=100)
+    with pytest.raises(ConfigError, match="aside_error_rate of a miniature agent: got 2, allowed 0 to 1"):
+        knowledge(aside_error_rate=2)
+
+
 def test_always_and_never_wrong() -> None:
     assert look_up(knowledge(error_rate=1.0), FACT) != f"3@7={VALUE}" == look_up(knowledge(), FACT)
 
@@ -163,7 +188,13 @@ def test_an_error_rate_is_a_probability(factory, rate: float) -> None:
 def test_what_they_say_of_themselves() -> None:
     agent = knowledge(seed=3, error_rate=0.1)
     assert agent._llm_type == "miniature-knowledge"
-    assert agent._identifying_params == {"model_name": "miniature-knowledge", "seed": 3, "error_rate": 0.1}
+    assert agent._identifying_params == {
+        "model_name": "miniature-knowledge",
+        "seed": 3,
+        "error_rate": 0.1,
+        "asides": 0,
+        "aside_error_rate": 0.0,
+    }
     text = "Task: answer\nRequest: 3@7"
     reply = agent.invoke([HumanMessage(text)])
     assert len(reply.text) == 7

@@ -1,8 +1,6 @@
 """The miniature's policy: its tokenizer, what it is shown, and a cold start in small."""
 
 import errno
-import random
-import re
 import unicodedata
 from pathlib import Path
 
@@ -12,11 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
-from aipo.errors import RunError
-from aipo.task import Task
-from envs import miniature_model
-from envs.miniature import OFFER, Facts, Miniature
-from envs.miniature_model import SHARES, TAGS, Demonstrator, Piece, cold_start, network, tokenizer
+from aipo.errors import ConfigError, RunError
+from envs.miniature_model import TAGS, cold_start, network, tokenizer
 from graphs.protocol import NOTICES, Grammar
 
 WORDS = tokenizer()
@@ -64,119 +59,6 @@ def test_any_normalised_text_survives(text: str) -> None:
     assert WORDS.decode(WORDS.encode(text, split_special_tokens=True)) == text
 
 
-# Demonstrations
-
-
-def draw(kind: str, seed: int = 0, facts: Facts | None = None) -> list[Piece]:
-    return getattr(Demonstrator(facts or Facts.draw(0), frozenset()), f"_{kind}")(random.Random(seed))
-
-
-def demonstrations(seed: int, count: int) -> list[list[Piece]]:
-    env, rng = Miniature(seed), random.Random(seed)
-    demos = Demonstrator(env.facts, miniature_model.reserved(env))
-    return [demos.draw(rng) for _ in range(count)]
-
-
-def text_of(pieces: list[Piece]) -> str:
-    return "".join(piece.text for piece in pieces)
-
-
-def test_a_practice_fact_is_looked_up_and_copied() -> None:
-    facts = Facts({"3@7": 111}, known=(), unknown=(), practice=("3@7",))
-    prompt, consult, feedback, line, rest = draw("practice", facts=facts)
-    b = int(prompt.text.removeprefix("3@7+").removesuffix("=?\n"))
-    value = int(line.text.removeprefix("3@7="))
-    assert prompt.learned is feedback.learned is False
-    assert consult == Piece("<consult:knowledge>3@7</consult>")
-    assert feedback.text == f"<feedback:knowledge>3@7={value}</feedback>"
-    assert line == Piece(f"3@7={value}\n")
-    assert rest == Piece(f"{value}+{b}={value + b}\n#{value + b}<eos>")
-
-
-def test_a_practice_fact_has_a_fresh_value_each_time() -> None:
-    facts = Facts({"3@7": 111}, known=(), unknown=(), practice=("3@7",))
-    assert len({draw("practice", seed, facts)[3].text for seed in range(100)}) > 80
-
-
-def test_verify_is_asked_about_right_and_wrong_lines_and_wrong_lines_are_not_learned() -> None:
-    replies = set()
-    for seed in range(40):
-        pieces = draw("verify", seed)
-        at = next(i for i, piece in enumerate(pieces) if piece.text.startswith("<consult:verify>"))
-        claim = re.fullmatch(r"<consult:verify>(\d+)\+(\d+)=(\d+)</consult>", pieces[at].text)
-        assert claim
-        a, b, total = map(int, claim.groups())
-        right = a + b == total
-        assert pieces[at - 1] == Piece(f"{a}+{b}={total}\n", learned=right)
-        reply = "right" if right else f"{a}+{b}={a + b}"
-        assert pieces[at + 1] == Piece(f"<feedback:verify>{reply}</feedback>", learned=False)
-        after = f"#{a + b}<eos>" if right else f"{a}+{b}={a + b}\n#{a + b}<eos>"
-        assert pieces[at + 2 :] == [Piece(after)]
-        replies.add(right)
-    assert replies == {True, False}
-
-
-def test_reasoning_gives_the_line_that_is_copied() -> None:
-    for seed in range(20):
-        *_, consult, feedback, rest = draw("reasoning", seed)
-        line, _, answer = rest.text.partition("\n")
-        assert consult == Piece("<consult:reasoning>next</consult>")
-        assert feedback == Piece(f"<feedback:reasoning>{line}</feedback>", learned=False)
-        assert answer == f"#{line.partition('=')[2]}<eos>"
-
-
-@pytest.mark.parametrize("kind", SHARES)
-def test_without_its_consult_a_demonstration_is_a_solo_derivation(kind: str) -> None:
-    for seed in range(20):
-        pieces = draw(kind, seed)
-        if not all(piece.learned or piece.text.startswith(("<", pieces[0].text)) for piece in pieces):
-            continue  # a wrong line stands in it
-        solo = re.sub(r"<consult:\w+>.*?</consult><feedback:\w+>.*?</feedback>", "", text_of(pieces))
-        assert re.fullmatch(r"(\d@\d|\d{3})\+\d\d?=\?\n(\d@\d=\d{3}\n)?(\d+)\+\d\d?=(\d+)\n#\4<eos>", solo)
-
-
-@pytest.mark.parametrize("kind", ["known", "plain"])
-def test_the_environment_shows_what_the_cold_start_shows(kind: str) -> None:
-    env = Miniature(0)
-    for seed in range(20):
-        prompt, *work = draw(kind, seed)
-        expression = prompt.text.removeprefix(OFFER).removesuffix("=?\n")
-        fact, _, operand = expression.partition("+")
-        said = "".join(piece.text for piece in work)
-        task = Task(
-            task_id="t",
-            prompt=f"{expression}=?\n",
-            answer=said.rpartition("#")[2].removesuffix("<eos>"),
-            split="easy",
-            metadata={"fact": fact if "@" in fact else None, "operand": int(operand)},
-        )
-        assert f"{env.demonstration(task)}<eos>" == said
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_nothing_of_an_unknown_fact_or_of_the_evaluation_is_shown(seed: int) -> None:
-    env = Miniature(seed)
-    seen = "\n".join(map(text_of, demonstrations(seed, 5000)))
-    facts = set(re.findall(r"\d@\d", seen))
-    assert facts == {*env.facts.known, *env.facts.practice}
-    shown = {f"{expression}=?\n" for expression in re.findall(r"[0-9@]+\+[0-9]+", seen)}
-    assert shown.isdisjoint(task.prompt for split in ("easy", "heldout") for task in env.tasks(split))
-
-
-def test_a_practice_fact_never_stands_without_a_consult() -> None:
-    practice = set(Facts.draw(0).practice)
-    for pieces in demonstrations(0, 2000):
-        if practice & set(re.findall(r"\d@\d", text_of(pieces))):
-            assert pieces[1].text.startswith("<consult:knowledge>")
-
-
-def test_prompts_and_feedback_carry_no_loss() -> None:
-    for pieces in demonstrations(0, 2000):
-        assert not pieces[0].learned
-        assert not any(piece.learned for piece in pieces if piece.text.startswith("<feedback:"))
-        assert pieces[-1].learned and pieces[-1].text.endswith("<eos>")
-
-
 # The cold start
 
 
@@ -217,12 +99,18 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_random_numb
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
-def test_seed_steps_and_source_are_the_key(started, tmp_path) -> None:
+def test_seed_steps_course_and_source_are_the_key(started, tmp_path) -> None:
     folder, _ = started
     names = {
-        cold_start(seed=seed, steps=steps, cache=tmp_path).name for seed, steps in ((0, 1), (1, 1), (0, 2))
+        cold_start(seed=seed, steps=steps, course=course, cache=tmp_path).name
+        for seed, steps, course in ((0, 1, "facts"), (1, 1, "facts"), (0, 2, "facts"), (0, 1, "full"))
     }
-    assert len(names | {folder.name}) == 4
+    assert len(names | {folder.name}) == 5
+
+
+def test_another_course_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"course .*: got 'ful', allowed one of \['facts', 'full'\]"):
+        cold_start(course="ful")
 
 
 def test_the_default_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""What the miniature's policy is shown at its cold start: demonstrations, drawn by kind.
+
+The course `facts` has arithmetic, the known facts, asking and copying. No unknown fact is in it. The course
+`full` adds what the policy cannot do alone without Verify and Reasoning: subtractions that forget to borrow,
+and the complement `~582`, which stands only behind a consult and has another value each time, so that copying
+is learned and the procedure is not.
+
+What agents write is context only: it carries no loss. Nor do lines of sums that are wrong on purpose. The slips
+in subtractions are learned: they are what the policy has to get rid of.
+"""
+
+import random
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from envs.miniature import OFFER, OPERANDS, VALUES, Facts, Miniature, slip, unborrowed
+
+_FACTS = {"known": 0.32, "plain": 0.24, "practice": 0.37, "asked": 0.02, "verify": 0.03, "reasoning": 0.02}
+COURSES = {
+    "facts": _FACTS,
+    "full": {
+        **{kind: 0.6 * share for kind, share in _FACTS.items()},
+        "slipped": 0.1,
+        "checked": 0.15,
+        "guided": 0.15,
+    },
+}
+"""How often each kind of demonstration is drawn."""
+# Kinds in which nobody is asked; half of them are shown without agents.
+ALONE = ("known", "plain", "slipped")
+
+_EXPRESSION = re.compile(r"[0-9@~]+\+[0-9]+|[0-9]+-[0-9]+-[0-9]+")
+
+
+class Piece(NamedTuple):
+    """A run of a demonstration's text; only what is `learned` carries loss."""
+
+    text: str
+    learned: bool = True
+
+
+def reserved(env: Miniature) -> frozenset[str]:
+    """Expressions of the evaluation splits, `3@7+20`."""
+    prompts = (task.prompt for split in ("easy", "heldout", "borrow", "nines") for task in env.tasks(split))
+    return frozenset(prompt.removesuffix("=?\n") for prompt in prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstrator:
+    """Draws demonstrations.
+
+    Args:
+        facts: the table.
+        reserved: expressions of the evaluation splits (`3@7+20`), never shown, in a prompt or below.
+        course: one of `COURSES`.
+    """
+
+    facts: Facts
+    reserved: frozenset[str]
+    course: str = "facts"
+
+    def draw(self, rng: random.Random) -> list[Piece]:
+        """One demonstration; its first piece is the prompt."""
+        shares = COURSES[self.course]
+        (kind,) = rng.choices(list(shares), list(shares.values()))
+        while True:
+            question, *work = getattr(self, f"_{kind}")(rng)
+            text = "".join(piece.text for piece in (question, *work))
+            if self.reserved.isdisjoint(_EXPRESSION.findall(text)):
+                break
+        alone = kind in ALONE and rng.random() < 0.5
+        return [question if alone else Piece(OFFER + question.text, learned=False), *work]
+
+    def _known(self, rng: random.Random) -> list[Piece]:
+        fact = rng.choice(self.facts.known)
+        value, b = self.facts.value[fact], rng.choice(OPERANDS)
+        return [_prompt(f"{fact}+{b}"), Piece(f"{fact}={value}\n"), Piece(_rest(value, b))]
+
+    def _plain(self, rng: random.Random) -> list[Piece]:
+        value, b = rng.choice(VALUES), rng.choice(OPERANDS)
+        return [_prompt(f"{value}+{b}"), Piece(_rest(value, b))]
+
+    def _practice(self, rng: random.Random) -> list[Piece]:
+        return self._looked_up(rng.choice(self.facts.practice), rng.choice(VALUES), rng)
+
+    def _asked(self, rng: random.Random) -> list[Piece]:
+        fact = rng.choice(self.facts.known)
+        return self._looked_up(fact, self.facts.value[fact], rng)
+
+    def _looked_up(self, fact: str, value: int, rng: random.Random) -> list[Piece]:
+        return self._copied(fact, value, "knowledge", fact, rng)
+
+    def _copied(self, name: str, value: int, agent: str, request: str, rng: random.Random) -> list[Piece]:
+        b = rng.choice(OPERANDS)
+        line = f"{name}={value}"
+        consult = _consult(agent, request, line)
+        return [_prompt(f"{name}+{b}"), *consult, Piece(f"{line}\n"), Piece(_rest(value, b))]
+
+    def _verify(self, rng: random.Random) -> list[Piece]:
+        """A line, right or wrong, is checked; the right one follows."""
+        prompt, *before, _ = rng.choice((self._known, self._plain))(rng)
+        value, b = _sum_of(prompt, before)
+        line = f"{value}+{b}={value + b}"
+        if rng.random() < 0.5:
+            checked = _consult("verify", line, "right")
+            return [prompt, *before, Piece(f"{line}\n"), *checked, Piece(f"#{value + b}<eos>")]
+        wrong = f"{value}+{b}={slip(value + b, rng)}"
+        checked = _consult("verify", wrong, line)
+        return [prompt, *before, Piece(f"{wrong}\n", learned=False), *checked, Piece(_rest(value, b))]
+
+    def _reasoning(self, rng: random.Random) -> list[Piece]:
+        """The next line of the derivation is asked for and copied."""
+        prompt, *before, _ = rng.choice((self._known, self._plain))(rng)
+        value, b = _sum_of(prompt, before)
+        return [
+            prompt,
+            *before,
+            *_consult("reasoning", "next", f"{value}+{b}={value + b}"),
+            Piece(_rest(value, b)),
+        ]
+
+    def _slipped(self, rng: random.Random) -> list[Piece]:
+        """Two subtractions in which nothing is borrowed."""
+        value, b, c = _minuend(rng)
+        first = unborrowed(value, b)
+        second = unborrowed(first, c)
+        lines = f"{value}-{b}={first}\n{first}-{c}={second}\n#{second}<eos>"
+        return [_prompt(f"{value}-{b}-{c}"), Piece(lines)]
+
+    def _checked(self, rng: random.Random) -> list[Piece]:
+        """The same, and each line is checked; the right one follows where it was wrong."""
+        value, b, c = _minuend(rng)
+        pieces = [_prompt(f"{value}-{b}-{c}")]
+        for operand in (b, c):
+            said, line = unborrowed(value, operand), f"{value}-{operand}={value - operand}"
+            claim = f"{value}-{operand}={said}"
+            wrong = said != value - operand
+            pieces += [Piece(f"{claim}\n"), *_consult("verify", claim, line if wrong else "right")]
+            pieces += [Piece(f"{line}\n")] if wrong else []
+            value -= operand
+        return [*pieces, Piece(f"#{value}<eos>")]
+
+    def _guided(self, rng: random.Random) -> list[Piece]:
+        """Some complement is asked for and copied."""
+        name, value = f"~{rng.choice(VALUES)}", rng.choice(VALUES)
+        return self._copied(name, value, "reasoning", "next", rng)
+
+
+def _minuend(rng: random.Random) -> tuple[int, int, int]:
+    """A value and two operands that leave three digits, with and without the bug."""
+    return rng.choice(range(300, 900)), rng.choice(OPERANDS), rng.choice(OPERANDS)
+
+
+def _sum_of(prompt: Piece, before: list[Piece]) -> tuple[int, int]:
+    a, b = prompt.text.removesuffix("=?\n").split("+")
+    return int(before[0].text.strip().partition("=")[2] if before else a), int(b)
+
+
+def _prompt(expression: str) -> Piece:
+    return Piece(f"{expression}=?\n", learned=False)
+
+
+def _rest(value: int, b: int) -> str:
+    return f"{value}+{b}={value + b}\n#{value + b}<eos>"
+
+
+def _consult(agent: str, request: str, reply: str) -> list[Piece]:
+    return [
+        Piece(f"<consult:{agent}>{request}</consult>"),
+        Piece(f"<feedback:{agent}>{reply}</feedback>", learned=False),
+    ]

@@ -65,6 +65,16 @@ def test_a_wrong_override_is_refused_by_name(override: str, says: str) -> None:
     assert says in str(caught.value)
 
 
+def test_null_leaves_an_agent_out() -> None:
+    assert list(load_config("aipo", ["agents.verify=null"]).agents) == ["knowledge", "reasoning"]
+    assert (
+        load_config("aipo", [f"agents.{name}=null" for name in ("verify", "knowledge", "reasoning")]).agents
+        == {}
+    )
+    with pytest.raises(ConfigError, match="agents: .*, got 3"):
+        load_config("aipo", ["agents=3"])
+
+
 def test_a_file_extends_a_preset(tmp_path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("extends: grpo\ntrain: {steps: 7}\n")

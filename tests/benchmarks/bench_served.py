@@ -4,25 +4,22 @@
 
 The server (a process of its own) answers each request after a fixed time, as a GPU that decodes many at once does.
 What it says depends on context and seed: a rollout consults once, twice or not at all. The engine runs the
-rollouts on the consult graph of the miniature, with traces; the bare loops then send exactly the same
-requests, those of one rollout one after another and 256 rollouts at once: one with `httpx` and `json`, one with
-what the `openai` package itself goes by, `httpx2`, and `orjson`.
+rollouts on the consult graph of the miniature, with traces; the bare loop then sends exactly the same
+requests, those of one rollout one after another and 256 rollouts at once, with what the `openai` package itself
+goes by, `httpx2`, and `orjson`.
 
 Wall-clock rollouts per second; rounds alternate; medians with the least and the most, for several answer times.
 """
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
 import httpx2
 import orjson
 from rich.console import Console
@@ -81,26 +78,26 @@ def made(pool: ServerPool) -> tuple[RolloutEngine, list[RolloutSpec]]:
     return engine, specs
 
 
-async def bare(url: str, rollouts: list[list[bytes]], http: Any, loads: Callable[[bytes], Any]) -> float:
+async def bare(url: str, rollouts: list[list[bytes]]) -> float:
     """Rollouts per second of a loop that only asks and reads."""
     left = iter(rollouts)
     headers = {"Content-Type": "application/json"}
-    limits = http.Limits(max_connections=AT_ONCE)
-    async with http.AsyncClient(timeout=None, limits=limits) as client:
+    limits = httpx2.Limits(max_connections=AT_ONCE)
+    async with httpx2.AsyncClient(timeout=None, limits=limits) as client:
 
         async def work() -> None:
             for bodies in left:
                 for body in bodies:
                     reply = await client.post(f"{url}/v1/completions", content=body, headers=headers)
-                    assert loads(reply.content)["choices"][0]["token_ids"]
+                    assert orjson.loads(reply.content)["choices"][0]["token_ids"]
 
         began = time.perf_counter()
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         return len(rollouts) / (time.perf_counter() - began)
 
 
-async def compare(url: str, rounds: int) -> tuple[float, dict[str, list[float]]]:
-    """Consults per rollout, and rollouts per second of everybody."""
+async def compare(url: str, rounds: int) -> tuple[float, list[float], list[float]]:
+    """Consults per rollout, and rollouts per second of the engine and of the bare loop."""
     pool = Recording(url)
     engine, specs = made(pool)
     settle()
@@ -110,16 +107,20 @@ async def compare(url: str, rounds: int) -> tuple[float, dict[str, list[float]]]
     rollouts = list(pool.bodies.values())
     plain = ServerPool([url])
     engine, specs = made(plain)
-    speeds: dict[str, list[float]] = {"engine": [], "httpx": [], "httpx2": []}
+    ours: list[float] = []
+    bares: list[float] = []
     for _ in range(rounds):
-        speeds["httpx"].append(await bare(url, rollouts, httpx, json.loads))
-        speeds["httpx2"].append(await bare(url, rollouts, httpx2, orjson.loads))
+        bares.append(await bare(url, rollouts))
         began = time.perf_counter()
         await engine.run(specs, lambda trace: None)
-        speeds["engine"].append(len(specs) / (time.perf_counter() - began))
+        ours.append(len(specs) / (time.perf_counter() - began))
     await pool.aclose()
     await plain.aclose()
-    return consults, speeds
+    return consults, ours, bares
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> None:
@@ -127,19 +128,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", type=float, nargs="*", default=[1.0, 4.0, 16.0])
     options = parser.parse_args()
-    shown: Any = Table("seconds per answer", "consults each", "client", "rollouts/s", "engine to it")
+    shown: Any = Table("seconds per answer", "consults each", "engine", "bare loop", "ratio")
     for latency in options.latency:
         with running(answer, latency=latency) as url:
-            consults, speeds = asyncio.run(compare(url, options.rounds))
-        for name, own in speeds.items():
-            ratios = [ours / one for ours, one in zip(speeds["engine"], own, strict=True)]
-            shown.add_row(
-                f"{latency:g}",
-                f"{consults:.2f}",
-                name,
-                f"{median(own):.1f} ({min(own):.1f} to {max(own):.1f})",
-                f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-            )
+            consults, ours, bares = asyncio.run(compare(url, options.rounds))
+        ratios = [one / other for one, other in zip(ours, bares, strict=True)]
+        shown.add_row(
+            f"{latency:g}", f"{consults:.2f}", *(spread(values) for values in (ours, bares, ratios))
+        )
     Console().print(shown)
 
 

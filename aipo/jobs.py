@@ -76,13 +76,13 @@ def train_job(name: str, stages: Sequence[tuple[Config, Sequence[str]]], log: Pa
 def _progress(config: Config) -> tuple[int, str]:
     """Generations so far, and what there is to say of them; nothing before the first one."""
     folder, train = RunFolder(config.run.out), config.train
-    rows = folder.read_metrics()
-    step = len(rows) // train.updates
+    rows = folder.read_metrics(train.updates)
+    step = rows[-1]["step"] // train.updates if rows else 0
     if folder.evaluation("after").is_file():
         return train.steps, "trained and evaluated"
     if step >= train.steps:
         return train.steps, "evaluating"
-    last = {k: v for row in rows[-train.updates :] for k, v in row.items() if v is not None}
+    last = {k: v for row in rows for k, v in row.items() if v is not None}
     kinds = [kind for kind in ("solo", "assisted") if f"reward/{kind}" in last]
     shown = ", ".join(f"{kind} {last[f'reward/{kind}']:.2f}" for kind in kinds)
     return step, f"reward: {shown}" if rows else ""

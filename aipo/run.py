@@ -124,12 +124,13 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"evaluation {file}: got {error}, allowed what `aipo eval` has written") from error
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl that are complete; a torn last line is being written right now."""
+    def read_metrics(self, last: int = 0) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl that are complete, all or the `last` ones; a torn last line is being written right now."""
         if not self.metrics.is_file():
             return []
         text = self.metrics.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [json.loads(line) for line in whole[-last:]]
 
 
 def keep_tokenizer(folder: RunFolder, save: Callable[[str], object]) -> None:

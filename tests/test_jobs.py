@@ -1,5 +1,6 @@
 """Jobs: how commands are started and how they are ended."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -114,13 +115,18 @@ def test_a_bar_follows_a_training_through_its_stages(tmp_path: Path) -> None:
         return said[-1]
 
     training.follow(lambda *_: pytest.fail("nothing has begun"))
-    rows = ['{"reward/solo": 0.25, "reward/assisted": 0.5}\n', '{"reward/assisted": null}\n']
-    write_text(folders[0].metrics, "".join(rows))
+
+    def steps(count: int) -> str:
+        kinds = ({"reward/solo": 0.25, "reward/assisted": 0.5}, {"reward/assisted": None})
+        lines = ({"step": step + 1, **kinds[step % 2]} for step in range(count))
+        return "".join(f"{json.dumps(line)}\n" for line in lines)
+
+    write_text(folders[0].metrics, steps(2))
     assert follow() == (1, 6, "reward: solo 0.25, assisted 0.50")
-    write_text(folders[0].metrics, "".join(rows * 3))
+    write_text(folders[0].metrics, steps(6))
     assert follow() == (3, 6, "evaluating")
     write_json(folders[0].evaluation("after"), {})
     assert follow() == (3, 6, "trained and evaluated")
-    write_text(folders[1].metrics, "".join(rows * 2))
+    write_text(folders[1].metrics, steps(4))
     assert follow() == (5, 6, "reward: solo 0.25, assisted 0.50")
     assert [command[:2] for command in training.commands] == [["train", "--evaluate"]] * 2

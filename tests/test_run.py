@@ -60,6 +60,8 @@ def test_a_metric_line_that_is_being_written_is_left_out(tmp_path: Path) -> None
     assert folder.read_metrics() == []
     folder.metrics.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert folder.read_metrics() == [{"step": 1}, {"step": 2}]
+    assert folder.read_metrics(last=1) == [{"step": 2}]
+    assert folder.read_metrics(last=3) == [{"step": 1}, {"step": 2}]
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

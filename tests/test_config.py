@@ -71,7 +71,7 @@ def test_null_leaves_an_agent_out() -> None:
         load_config("aipo", [f"agents.{name}=null" for name in ("verify", "knowledge", "reasoning")]).agents
         == {}
     )
-    with pytest.raises(ConfigError, match="agents: .*, got 3"):
+    with pytest.raises(ConfigError, match=r"agents: .*, got 3"):
         load_config("aipo", ["agents=3"])
 
 

@@ -25,7 +25,10 @@ from aipo.run import RunFolder, alone, busy, write_json, write_text
 from aipo.scoreboard import print_board
 from aipo.standings import stand, summary
 
-_UNTRAINED = ("run.*", "train.*", "method.*", "env.mixture*", "policy.lora*")
+_UNTRAINED = (
+    *(key for key in MAY_CHANGE if key != "evaluate.*"),
+    *("run.*", "train.*", "method.*", "env.mixture*", "policy.lora*"),
+)
 """Settings that an evaluation of the policy before does not depend on."""
 
 

@@ -14,7 +14,7 @@ from aipo.matrix import BEFORE, Matrix, Measure
 from aipo.outcomes import Outcomes
 from aipo.report import environment
 from aipo.run import write_text
-from aipo.scoreboard import RULE, amounts, label, shown
+from aipo.scoreboard import RULE, amounts, label, no_winner, shown
 from aipo.standings import Standing, Standings
 from aipo.text import visible
 
@@ -56,7 +56,7 @@ def write_page(path: Path, matrix: Matrix, outcomes: Outcomes, standings: Standi
         reach=_reach(lines),
         groups=[(split, list(own)) for split, own in groupby(others, lambda measure: measure.split)],
         missing=[(one.arm, one.seed, visible(one.why)) for one in outcomes.missing],
-        incomplete=standings.incomplete,
+        no_winner=no_winner(matrix),
         learning=[Markup(svg) for svg in learning_charts(matrix, outcomes, colours)],
         costs=[Markup(svg) for svg in cost_charts(matrix, outcomes, colours)],
         pass_at=[Markup(svg) for svg in pass_at_charts(matrix, standings, colours)],

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Self, TypeVar, cast, get_args, get_origin
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aipo.errors import ConfigError
 from aipo.sections import (
@@ -46,13 +46,6 @@ class Config(Section):
     method: MethodConfig = MethodConfig()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
-
-    @field_validator("agents", mode="before")
-    @classmethod
-    def _without_those_left_out(cls, agents: object) -> object:
-        if not isinstance(agents, dict):
-            return agents
-        return {name: agent for name, agent in cast(dict[str, object], agents).items() if agent is not None}
 
     @model_validator(mode="after")
     def _there_is_something_to_cast(self) -> Self:
@@ -189,12 +182,23 @@ def _apart(value: Any) -> Any:
     return [_apart(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        if at == ("agents",) and value is None:
+            _leave_out(merged, key)
+        else:
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = _merge(merged[key], value, (*at, key)) if both else value
     return merged
+
+
+def _leave_out(agents: dict[str, Any], name: str) -> None:
+    if name not in agents:
+        near = difflib.get_close_matches(name, agents, n=1, cutoff=0.4)
+        hint = f"; did you mean 'agents.{near[0]}'?" if near else ""
+        raise ConfigError(f"agents.{name}: got null, which leaves an agent out, allowed {list(agents)}{hint}")
+    del agents[name]
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
@@ -208,9 +212,13 @@ def _override(raw: dict[str, Any], text: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"override {text!r}: {part!r} holds a value, it has no keys")
     try:
-        node[parts[-1]] = yaml.safe_load(value)
+        loaded = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {text!r}: {error}") from error
+    if parts[:-1] == ["agents"] and loaded is None:
+        _leave_out(node, parts[-1])
+    else:
+        node[parts[-1]] = loaded
 
 
 def _explain(section: type[Section], loc: tuple[int | str, ...], kind: str, message: str, got: object) -> str:

@@ -240,6 +240,12 @@ def _check_alike(cells: Sequence[Cell], file: Path) -> None:
                     f"matrix {file}: got {what} {one} in {first.folder.path} and {two} in {other.folder.path}, "
                     "allowed the same tasks and evaluation in every arm"
                 )
+        one, two = (sorted(stage.config.agents) for stage in (first, other))
+        if one != two and "forbid" in first.config.evaluate.settings:
+            raise ConfigError(
+                f"matrix {file}: got agents {one} in {first.folder.path} and {two} in {other.folder.path}, whose tags "
+                "are not forbidden alike, allowed evaluate.settings without forbid"
+            )
 
 
 def _get(config: Config, key: str) -> object:

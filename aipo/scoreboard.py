@@ -20,7 +20,7 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
     """Two tables, the winner, and what is missing."""
     console.print(_main_table(matrix, standings))
     console.print(
-        f"Seeds {', '.join(map(str, matrix.seeds))}. Brackets after a mean are 95 %, bootstrapped over facts and seeds. "
+        f"Seeds {', '.join(map(str, matrix.seeds))}. Brackets after a mean are 95 %, bootstrapped over seeds and clusters of tasks. "
         f"Differences to {matrix.reference} are paired by task and seed; a tie is an interval with 0 in it.",
         style="dim",
         highlight=False,
@@ -31,9 +31,20 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
         others = [name for name in won.tied if name != won.name]
         tied = f"ties with {', '.join(others)}; {RULE}" if others else "alone at the top"
         console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
+    else:
+        console.print(f"winner    {no_winner(matrix)}", highlight=False)
     for missing in outcomes.missing:
         line = f"missing   {missing.arm} {missing.seed}: {missing.why}"
         console.print(line, style="yellow", markup=False, highlight=False)
+
+
+def no_winner(matrix: Matrix) -> str:
+    """Why there is none."""
+    return (
+        "none yet: not every arm has all of its seeds"
+        if len(matrix.seeds) > 1
+        else "none: one seed tells no spread"
+    )
 
 
 def label(measure: Measure) -> str:

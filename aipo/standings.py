@@ -33,8 +33,8 @@ class Standings:
         arms: their names, the policy before first if it was measured.
         of: by measure and arm.
         costs: the median cost of each trained arm.
-        winner: under the measure that decides; None unless at least one arm has all its seeds.
-        incomplete: arms that lack a seed, and cannot win.
+        winner: under the measure that decides; None unless every arm has all its seeds, and there are several.
+        incomplete: arms that lack a seed.
     """
 
     arms: tuple[str, ...]
@@ -53,13 +53,14 @@ def stand(matrix: Matrix, outcomes: Outcomes) -> Standings:
         reference = samples.get((measure, matrix.reference), {})
         paired = difference(sample, reference) if arm != matrix.reference else None
         of[measure, arm] = Standing(estimate=estimate(sample), difference=paired, verdict=judge(paired))
-    whole = [arm for arm in matrix.arms if len(outcomes.of(arm)) == len(matrix.seeds)]
+    incomplete = tuple(arm for arm in matrix.arms if len(outcomes.of(arm)) < len(matrix.seeds))
+    decided = not incomplete and len(matrix.seeds) > 1
     return Standings(
         arms=arms,
         of=of,
         costs={arm: _median_cost(outcomes, arm) for arm in arms if arm != BEFORE},
-        winner=winner({arm: samples[matrix.measure, arm] for arm in whole}),
-        incomplete=tuple(arm for arm in matrix.arms if arm not in whole),
+        winner=winner({arm: samples[matrix.measure, arm] for arm in matrix.arms}) if decided else None,
+        incomplete=incomplete,
     )
 
 
@@ -77,6 +78,7 @@ def summary(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> dict[st
         "reference": matrix.reference,
         "measure": asdict(matrix.measure),
         "winner": asdict(won) if won else None,
+        "incomplete": list(standings.incomplete),
         "missing": [asdict(missing) for missing in outcomes.missing],
         "arms": {
             arm: {

@@ -95,8 +95,11 @@ def difference(sample: Sample, reference: Sample) -> Estimate | None:
 
 
 def judge(paired: Estimate | None) -> str | None:
-    """`better` or `worse` where the interval of a paired difference leaves 0 out, else `tie`; None without one."""
-    if paired is None or paired.interval is None:
+    """`better` or `worse` where the interval of a paired difference leaves 0 out, else `tie`.
+
+    None without an interval, or where it is of one seed and does not hold how seeds differ.
+    """
+    if paired is None or paired.interval is None or len(paired.by_seed) < 2:
         return None
     low, high = paired.interval
     return "better" if low > 0 else "worse" if high < 0 else "tie"

@@ -126,7 +126,7 @@ class Miniature:
         operands = [int(step) for step in steps]
         value = int(task.answer) - sum(operands)
         found = [] if start.isdecimal() else [f"{start}={value}"]
-        return "\n".join([*found, *work(value, operands), f"#{task.answer}"])
+        return "\n".join([*found, *derivation(value, operands), f"#{task.answer}"])
 
     def _with_facts(
         self, rng: random.Random, facts: Sequence[str], train: str, heldout: str
@@ -164,31 +164,37 @@ def _plain(split: str, a: int, b: int) -> Task:
 
 
 def _crafts(
-    split: str, draw: Callable[[random.Random], tuple[str, int]], rng: random.Random
+    split: str, draw: Callable[[int, random.Random], tuple[str, int] | None], rng: random.Random
 ) -> dict[str, tuple[Task, ...]]:
-    """A split for training and one held out, of expressions and their answers."""
-    drawn: dict[str, int] = {}
-    while len(drawn) < CRAFT + CRAFT_HELDOUT:
-        expression, answer = draw(rng)
-        drawn[expression] = answer
+    """A split for training and one held out: one task for each of so many values, of which they share none.
+
+    Args:
+        draw: an expression that begins with a value, and its answer; None where there is none.
+    """
+    values = rng.sample(VALUES, len(VALUES))
+    drawn = [found for value in values if (found := draw(value, rng)) is not None][: CRAFT + CRAFT_HELDOUT]
     names = [f"{split}_train"] * CRAFT + [split] * CRAFT_HELDOUT
     tasks = [
         Task(task_id=f"{name}/{expression}", prompt=f"{expression}=?\n", answer=str(answer), split=name)
-        for name, (expression, answer) in zip(names, drawn.items(), strict=True)
+        for name, (expression, answer) in zip(names, drawn, strict=True)
     ]
     return {f"{split}_train": tuple(tasks[:CRAFT]), split: tuple(tasks[CRAFT:])}
 
 
-def _borrow(rng: random.Random) -> tuple[str, int]:
-    while True:
-        a, b, c = rng.choice(VALUES), rng.choice(OPERANDS), rng.choice(OPERANDS)
-        rest = a - b - c
-        if rest >= VALUES.start and unborrowed(a, b) != a - b and unborrowed(a - b, c) != rest:
-            return f"{a}-{b}-{c}", rest
+def _borrow(a: int, rng: random.Random) -> tuple[str, int] | None:
+    """Both subtractions need a borrow."""
+    pairs = [
+        (b, c)
+        for b in OPERANDS
+        for c in OPERANDS
+        if unborrowed(a, b) != a - b and unborrowed(a - b, c) != a - b - c >= VALUES.start
+    ]
+    b, c = rng.choice(pairs) if pairs else (0, 0)
+    return (f"{a}-{b}-{c}", a - b - c) if pairs else None
 
 
-def _nines(rng: random.Random) -> tuple[str, int]:
-    a, b = rng.choice(VALUES), rng.choice(OPERANDS)
+def _nines(a: int, rng: random.Random) -> tuple[str, int]:
+    b = rng.choice(OPERANDS)
     return f"~{a}+{b}", complement(a) + b
 
 
@@ -197,8 +203,8 @@ def complement(a: int) -> int:
     return 999 - a
 
 
-def work(value: int, operands: Sequence[int]) -> list[str]:
-    """A line for each signed operand: `work(523, [-7, 20])` is `523-7=516`, `516+20=536`."""
+def derivation(value: int, operands: Sequence[int]) -> list[str]:
+    """A line for each signed operand: `derivation(523, [-7, 20])` is `523-7=516`, `516+20=536`."""
     lines: list[str] = []
     for operand in operands:
         lines.append(f"{value}{operand:+d}={value + operand}")

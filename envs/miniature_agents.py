@@ -23,7 +23,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from aipo.errors import ConfigError
-from envs.miniature import VALUES, Facts, complement, slip, work
+from envs.miniature import VALUES, Facts, complement, derivation, slip
 
 LOST = "I do not understand the request."
 _SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")
@@ -38,8 +38,10 @@ def knowledge(
     Args:
         seed: of the table and of the errors.
         error_rate: probability that what was asked for is wrong. Answers that build on it are wrong, too.
-        asides: so many further facts, drawn from the table, stand before or behind it. No answer depends on them.
-        aside_error_rate: probability that such a fact is wrong: no reward can see it.
+        asides: so many further facts, drawn from the table, stand before or behind it; leave them room, 8 characters
+            each, in the agent's `max_tokens`.
+        aside_error_rate: probability that such a fact is wrong. The answer does not depend on it: the rollout that
+            reads it is rewarded all the same.
 
     Raises:
         ConfigError: a rate is not a probability, or `asides` more than there are.
@@ -163,13 +165,13 @@ class Knowledge(RuleBased):
         fact = payload(text, "Request").rstrip("=?")
         if step != "answer" or fact not in self.table:
             return None
-        said = [self._line(fact, self.error_rate, rng)]
+        said = [self._entry(fact, self.error_rate, rng)]
         others = rng.sample([name for name in self.table if name != fact], self.asides)
-        said += [self._line(other, self.aside_error_rate, rng) for other in others]
+        said += [self._entry(other, self.aside_error_rate, rng) for other in others]
         rng.shuffle(said)
         return " ".join(said)
 
-    def _line(self, fact: str, error_rate: float, rng: random.Random) -> str:
+    def _entry(self, fact: str, error_rate: float, rng: random.Random) -> str:
         value = self.table[fact]
         if rng.random() < error_rate:
             value = rng.choice([v for v in VALUES if v != value])
@@ -183,9 +185,10 @@ class Verify(RuleBased):
         claim = _SUM.fullmatch(payload(text, "Claim"))
         if step != "check" or not claim:
             return None
-        a, b, claimed = map(int, claim.groups())
-        total = slip(a + b, rng) if self.errs(rng) else a + b
-        return "right" if claimed == total else f"wrong: {a}{b:+d}={total}"
+        a, b, claimed = claim.groups()
+        total = int(a) + int(b)
+        total = slip(total, rng) if self.errs(rng) else total
+        return "right" if int(claimed) == total else f"wrong: {a}{b}={total}"
 
 
 class Reasoning(RuleBased):
@@ -202,13 +205,12 @@ class Reasoning(RuleBased):
             if not values and "@" in start:
                 return f"First find {start}."
             if not values:
-                return self._line(start, complement(int(start[1:])), rng)
+                return f"{start}={self._said(complement(int(start[1:])), rng)}"
             start = values[-1]
-        (line,) = work(int(start), [b])
-        sum_, _, total = line.partition("=")
+        (line,) = derivation(int(start), [b])
         added = re.search(rf"(?<![0-9]){re.escape(line)}(?![0-9])", so_far)
-        return self._line("#" if added else sum_, int(total), rng)
+        total = self._said(int(start) + b, rng)
+        return f"#{total}" if added else f"{start}+{b}={total}"
 
-    def _line(self, before: str, value: int, rng: random.Random) -> str:
-        value = slip(value, rng) if self.errs(rng) else value
-        return f"#{value}" if before == "#" else f"{before}={value}"
+    def _said(self, value: int, rng: random.Random) -> int:
+        return slip(value, rng) if self.errs(rng) else value

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envs.miniature import OFFER, OPERANDS, VALUES, Facts, Miniature, slip, unborrowed
+from envs.miniature import OFFER, OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
 
 _FACTS = {"known": 0.32, "plain": 0.24, "practice": 0.37, "asked": 0.02, "verify": 0.03, "reasoning": 0.02}
 COURSES = {
@@ -129,15 +129,12 @@ class Demonstrator:
         return [_prompt(f"{value}-{b}-{c}"), Piece(lines)]
 
     def _checked(self, rng: random.Random) -> list[Piece]:
-        """The same, and each line is checked; the right one follows where it was wrong."""
+        """The same, but each line is checked before it is written."""
         value, b, c = _minuend(rng)
         pieces = [_prompt(f"{value}-{b}-{c}")]
-        for operand in (b, c):
-            said, line = unborrowed(value, operand), f"{value}-{operand}={value - operand}"
-            claim = f"{value}-{operand}={said}"
-            wrong = said != value - operand
-            pieces += [Piece(f"{claim}\n"), *_consult("verify", claim, line if wrong else "right")]
-            pieces += [Piece(f"{line}\n")] if wrong else []
+        for operand, line in zip((b, c), derivation(value, [-b, -c]), strict=True):
+            claim = f"{value}-{operand}={unborrowed(value, operand)}"
+            pieces += [*_consult("verify", claim, "right" if claim == line else line), Piece(f"{line}\n")]
             value -= operand
         return [*pieces, Piece(f"#{value}<eos>")]
 

@@ -65,14 +65,26 @@ def test_a_wrong_override_is_refused_by_name(override: str, says: str) -> None:
     assert says in str(caught.value)
 
 
-def test_null_leaves_an_agent_out() -> None:
+def test_null_leaves_an_agent_out(tmp_path) -> None:
     assert list(load_config("aipo", ["agents.verify=null"]).agents) == ["knowledge", "reasoning"]
-    assert (
-        load_config("aipo", [f"agents.{name}=null" for name in ("verify", "knowledge", "reasoning")]).agents
-        == {}
-    )
-    with pytest.raises(ConfigError, match=r"agents: .*, got 3"):
-        load_config("aipo", ["agents=3"])
+    file = tmp_path / "alone.yaml"
+    file.write_text("extends: aipo\nagents: {verify: null, knowledge: null}\n")
+    assert list(load_config(str(file)).agents) == ["reasoning"]
+    assert list(load_config("aipo").agents) == [
+        "verify",
+        "knowledge",
+        "reasoning",
+    ]  # of the preset nothing is gone
+
+
+def test_an_agent_that_is_not_there_cannot_be_left_out(tmp_path) -> None:
+    message = r"agents\.verfy: got null, .*allowed \['verify', .*; did you mean 'agents\.verify'\?"
+    with pytest.raises(ConfigError, match=message):
+        load_config("aipo", ["agents.verfy=null"])
+    file = tmp_path / "alone.yaml"
+    file.write_text("extends: aipo\nagents: {verfy: null}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(file))
 
 
 def test_a_file_extends_a_preset(tmp_path) -> None:

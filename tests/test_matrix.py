@@ -94,6 +94,10 @@ def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
             HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [evaluate.samples=16]}}",
             "allowed the same tasks and evaluation in every arm",
         ),
+        (
+            HEAD + "arms: {a: {config: aipo}, b: {config: aipo, set: [agents.verify=null]}}",
+            "whose tags are not forbidden alike, allowed evaluate.settings without forbid",
+        ),
         (HEAD + "arms: {a: {config: grpo, set: ['evaluate.splits=[]']}}", "got arms that evaluate nothing"),
         ("[1, 2]", "matrix"),
     ],

@@ -49,7 +49,7 @@ def test_arms_differences_verdicts_costs_and_the_winner(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_said_and_nobody_wins(tmp_path: Path) -> None:
     text = board(tmp_path, whole=False)
-    assert "1/2" in text and "winner" not in text
+    assert "1/2" in text and "winner    none yet: not every arm has all of its seeds" in text
     assert "missing   before 10: not run yet" in text
     assert "missing   floor 11: not begun; last said: [bold]TrainError: no [markup]" in text
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from aipo.errors import TaskError
 from aipo.task import Task
-from envs.miniature import OPERANDS, VALUES, Facts, Miniature, slip, unborrowed, work
+from envs.miniature import OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
 
 SEEDS = (0, 1, 2)
 WITH_ONE_SUM = ("easy_train", "easy", "hard", "heldout")
@@ -122,6 +122,15 @@ def test_the_complement_comes_before_the_sum(split: str) -> None:
         assert task.answer == str(int(nines) + int(operand)) and len(task.answer) == 3
 
 
+@pytest.mark.parametrize("split", ["borrow", "nines"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_value_begins_two_tasks_of_a_craft(split: str, seed: int) -> None:
+    env = Miniature(seed)
+    prompts = [task.prompt for name in (f"{split}_train", split) for task in env.tasks(name)]
+    values = [prompt.lstrip("~")[:3] for prompt in prompts]
+    assert len(set(values)) == len(values) == 600
+
+
 def test_demonstrations_of_the_other_splits() -> None:
     env = Miniature()
     borrow, nines = (
@@ -130,7 +139,7 @@ def test_demonstrations_of_the_other_splits() -> None:
     )
     assert env.demonstration(borrow) == "523-7=516\n516-30=486\n#486"
     assert env.demonstration(nines) == "~582=417\n417+20=437\n#437"
-    assert work(523, [-7, 20]) == ["523-7=516", "516+20=536"]
+    assert derivation(523, [-7, 20]) == ["523-7=516", "516+20=536"]
 
 
 @pytest.mark.parametrize(

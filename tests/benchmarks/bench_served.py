@@ -18,12 +18,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import httpx2
 import orjson
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import VOCABULARY, running
@@ -128,15 +125,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--latency", type=float, nargs="*", default=[1.0, 4.0, 16.0])
     options = parser.parse_args()
-    shown: Any = Table("seconds per answer", "consults each", "engine", "bare loop", "ratio")
     for latency in options.latency:
         with running(answer, latency=latency) as url:
             consults, ours, bares = asyncio.run(compare(url, options.rounds))
         ratios = [one / other for one, other in zip(ours, bares, strict=True)]
-        shown.add_row(
-            f"{latency:g}", f"{consults:.2f}", *(spread(values) for values in (ours, bares, ratios))
+        print(
+            f"{latency:g} s an answer, {consults:.2f} consults a rollout: engine {spread(ours)} rollouts/s, bare loop "
+            f"{spread(bares)}, ratio {spread(ratios)}",
+            flush=True,
         )
-    Console().print(shown)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def build_graphs(config: Config) -> Graphs:
             call(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
         )
     files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in built.items()}
-    files |= _beside(main.file, known=set(files.values()))
+    files |= _beside(main.file, "graph", known=set(files.values()))
     files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
     return Graphs(
         graph=graph,
@@ -117,8 +117,10 @@ def build_guards(config: Config, spending: Path) -> OnTrace:
     return watch
 
 
-def manifest(graphs: Graphs, model: Path | str) -> dict[str, Any]:
-    """What a run was made of: versions, and file and fingerprint of each graph and prompt."""
+def manifest(config: Config, graphs: Graphs, model: Path | str) -> dict[str, Any]:
+    """What a run is made of: versions, and file and fingerprint of each graph, prompt and file of the environment."""
+    env = load(config.env.name).file
+    files = {"env": env} | _beside(env, "env", known={env})
     packages = ("aipo", "torch", "transformers", "trl", "langgraph", "langchain-core")
     return {
         "model": str(model),
@@ -127,7 +129,8 @@ def manifest(graphs: Graphs, model: Path | str) -> dict[str, Any]:
         "files": {
             name: {"file": str(file), "fingerprint": graphs.fingerprints[name]}
             for name, file in graphs.files.items()
-        },
+        }
+        | {name: {"file": str(file), "fingerprint": fingerprint(file)} for name, file in files.items()},
     }
 
 
@@ -144,12 +147,12 @@ def drawing(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
     }
 
 
-def _beside(main: Path, known: set[Path]) -> dict[str, Path]:
-    """Other files of the graph's folder that were imported: an edit there changes rollouts, too."""
+def _beside(main: Path, kind: str, known: set[Path]) -> dict[str, Path]:
+    """Other files of the same folder that were imported: an edit there changes rollouts, too."""
     imported = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     files = {Path(file).resolve() for file in imported if file} - known
     beside = sorted(file for file in files if file.parent == main.parent)
-    return {f"graph.{file.stem}": file for file in beside if file.stem != "__init__"}
+    return {f"{kind}.{file.stem}": file for file in beside if file.stem != "__init__"}
 
 
 class _Built(NamedTuple):

@@ -8,7 +8,6 @@
 One step's traces are in memory at a time.
 """
 
-import json
 import os
 import tempfile
 from collections import Counter
@@ -110,7 +109,9 @@ def export(
     steps = _followed(selection, note)
     with _draft(target) as draft:
         if format == "dataset":
-            rows = write_dataset(draft, steps, words, name=folder.resolve().name, manifest=_manifest(run))
+            rows = write_dataset(
+                draft, steps, words, name=folder.resolve().name, manifest=run.read_manifest()
+            )
         elif format == "jsonl":
             rows = _write_lines(draft, (stored.trace.to_json() for step in steps for stored in step.chosen))
         elif format == "sft":
@@ -149,10 +150,6 @@ def _tags(run: RunFolder) -> list[str]:
     config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     tags = (config.get("rollout") or {}).get("forbid_tags") or ()
     return [tag.format(agent=name) for tag in tags for name in config.get("agents") or ()]
-
-
-def _manifest(run: RunFolder) -> Mapping[str, Any]:
-    return json.loads(run.manifest.read_text(encoding="utf-8")) if run.manifest.is_file() else {}
 
 
 def _write_lines(path: Path, lines: Iterable[bytes]) -> int:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,14 @@ class Outcome:
     Args:
         evaluation: split → setting → result, as its file has it.
         metrics: lines of metrics.jsonl, of all stages in order.
+        made_of: by name, the version of each package and the fingerprint of each file that its manifest has.
     """
 
     arm: str
     seed: int
     evaluation: Mapping[str, Mapping[str, Any]]
     metrics: Sequence[Mapping[str, Any]] = ()
+    made_of: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @cached_property
     def costs(self) -> list[Cost]:
@@ -131,6 +133,17 @@ class Outcomes:
 
     def of(self, arm: str) -> list[Outcome]:
         return [outcome for outcome in self.found if outcome.arm == arm]
+
+    @property
+    def mixed(self) -> dict[str, list[str]]:
+        """By arm, what its seeds were not made of alike: packages and files that have changed in between."""
+        mixed: dict[str, list[str]] = {}
+        for arm in dict.fromkeys(outcome.arm for outcome in self.found):
+            made = [outcome.made_of for outcome in self.of(arm)]
+            names = sorted({name for one in made for name in one})
+            if changed := [name for name in names if len({one.get(name) for one in made}) > 1]:
+                mixed[arm] = changed
+        return mixed
 
     def sample(self, arm: str, measure: Measure) -> Sample:
         return {outcome.seed: outcome.scores(measure) for outcome in self.of(arm)}
@@ -200,7 +213,13 @@ def _rows(outcomes: Outcomes, measures: Sequence[Measure]) -> Iterator[dict[str,
 def _outcome(cell: Cell) -> Outcome:
     metrics = [row for stage in cell.stages for row in stage.folder.read_metrics()]
     evaluation = cell.folder.read_evaluation("after")
-    return Outcome(arm=cell.arm, seed=cell.seed, evaluation=evaluation, metrics=metrics)
+    made_of = _made_of(cell.folder.read_manifest())
+    return Outcome(arm=cell.arm, seed=cell.seed, evaluation=evaluation, metrics=metrics, made_of=made_of)
+
+
+def _made_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    files = {name: file["fingerprint"] for name, file in manifest.get("files", {}).items()}
+    return {**manifest.get("packages", {}), **files}
 
 
 def _why(log: Path, *, begun: bool) -> str:

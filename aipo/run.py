@@ -1,7 +1,7 @@
 """A run folder: everything that one run leaves behind.
 
 config.yaml      resolved configuration (names of secret variables, never their values)
-manifest.json    versions; file and fingerprint of every graph and prompt
+manifest.json    versions; file and fingerprint of every graph, prompt and file of the environment
 graph.json       the drawing of the graph, so that no viewer has to import it
 tokenizer/       the policy's, so that every reader can tell a token's text
 traces/          every trace, as it finished
@@ -123,6 +123,10 @@ class RunFolder:
             return json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"evaluation {file}: got {error}, allowed what `aipo eval` has written") from error
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What the run is made of; empty where that is not written down."""
+        return json.loads(self.manifest.read_text(encoding="utf-8")) if self.manifest.is_file() else {}
 
     def read_metrics(self, last: int = 0) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl that are complete, all or the `last` ones; a torn last line is being written right now."""

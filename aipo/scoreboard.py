@@ -33,6 +33,9 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
         console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
     else:
         console.print(f"winner    {no_winner(matrix)}", highlight=False)
+    for arm, changed in outcomes.mixed.items():
+        line = f"mixed     {arm}: its seeds differ in {', '.join(changed)}"
+        console.print(line, style="yellow", markup=False, highlight=False)
     for missing in outcomes.missing:
         line = f"missing   {missing.arm} {missing.seed}: {missing.why}"
         console.print(line, style="yellow", markup=False, highlight=False)

@@ -79,6 +79,7 @@ def summary(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> dict[st
         "measure": asdict(matrix.measure),
         "winner": asdict(won) if won else None,
         "incomplete": list(standings.incomplete),
+        "mixed": outcomes.mixed,
         "missing": [asdict(missing) for missing in outcomes.missing],
         "arms": {
             arm: {

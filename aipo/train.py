@@ -256,7 +256,7 @@ def _live_source(
 
 
 def _record(config: Config, graphs: Graphs, folder: RunFolder, model: Path | str, console: Console) -> None:
-    made_of = manifest(graphs, model)
+    made_of = manifest(config, graphs, model)
     write_text(folder.config, dump(config))
     write_json(folder.manifest, made_of)
     write_json(folder.graph, drawing(graphs.graph))

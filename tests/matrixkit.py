@@ -79,6 +79,10 @@ def finish(cell: Cell, rate: float, **size: int) -> None:
         agents = stage.config.method.assist_share > 0
         lines = [f"{_json(row)}\n" for row in metrics(rate, cell.seed, agents=agents)]
         write_text(folder.metrics, "".join(lines))
+        write_json(
+            folder.manifest,
+            {"packages": {"torch": "2"}, "files": {"env": {"file": "e.py", "fingerprint": "1"}}},
+        )
         write_json(folder.evaluation("after"), evaluation(rate, cell.seed, **size))
 
 

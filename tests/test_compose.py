@@ -78,10 +78,14 @@ def test_a_fourth_agent_is_one_line_of_configuration(calculate: Path) -> None:
 
 
 def test_the_manifest_says_what_a_run_was_made_of() -> None:
-    made_of = manifest(build_graphs(load_config("aipo")), "somewhere")
+    config = load_config("aipo")
+    made_of = manifest(config, build_graphs(config), "somewhere")
     assert made_of["model"] == "somewhere"
     assert set(made_of["packages"]) >= {"aipo", "torch", "transformers", "trl", "langgraph"}
     assert set(made_of["files"]["graph"]) == {"file", "fingerprint"}
+    named = {"graph", "graph.protocol", "agents.verify", "prompts.miniature", "env", "env.miniature_agents"}
+    assert set(made_of["files"]) >= named
+    assert Path(made_of["files"]["env"]["file"]).name == "miniature.py"
 
 
 def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:

@@ -23,11 +23,11 @@ arms:
 """
 
 
-def board(tmp_path: Path, *, whole: bool = True) -> str:
+def board(tmp_path: Path, *, whole: bool = True, write: bool = True) -> str:
     matrix = read_matrix(matrix_file(tmp_path, TEXT))
-    if whole:
+    if whole and write:
         finish_all(matrix, {"grpo": 0.02, "floor": 0.85, "aipo": 0.85})
-    else:
+    elif write:
         finish(matrix.cell("aipo", 10), 0.8)
         matrix.cell("floor", 11).folder.path.mkdir(parents=True)
         matrix.cell("floor", 11).log.write_text("[bold]TrainError: no [markup]\n")
@@ -45,6 +45,12 @@ def test_arms_differences_verdicts_costs_and_the_winner(tmp_path: Path) -> None:
     assert lines["aipo"].count("▲") == 0 and "better" in lines["aipo"]
     assert "winner    floor  (ties with aipo; the simplest arm among those that tie with the best)" in text
     assert "missing" not in text
+
+
+def test_what_has_changed_between_seeds_is_said(tmp_path: Path) -> None:
+    assert "mixed" not in board(tmp_path)
+    (tmp_path / "out" / "floor" / "10" / "manifest.json").write_text('{"packages": {"torch": "3"}}')
+    assert "mixed     floor: its seeds differ in env, torch" in board(tmp_path, write=False)
 
 
 def test_what_is_missing_is_said_and_nobody_wins(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The run folder that a replay leaves: like any other, with a word on what it is a replay of."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +41,9 @@ def describe(
     own = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
     write_text(folder.config, dump(own))
     replay_of = {"what": what, **origin(recordings)} | ({} if trainable else {"trainable": False})
-    made_of = manifest(restored.graphs, manifest_of(recordings.run).get("model") or config.policy.model)
+    made_of = manifest(
+        own, restored.graphs, recordings.run.read_manifest().get("model") or config.policy.model
+    )
     went_on = {"live": live} if live else {}
     write_json(folder.manifest, made_of | went_on | {"replay_of": replay_of})
     write_json(folder.graph, drawing(restored.graphs.graph))
@@ -76,13 +77,8 @@ def check_trainable(recordings: Recordings) -> None:
 
 
 def _trainable(run: RunFolder) -> bool:
-    replay_of = manifest_of(run).get("replay_of")
+    replay_of = run.read_manifest().get("replay_of")
     return not (isinstance(replay_of, dict) and replay_of.get("trainable") is False)
-
-
-def manifest_of(run: RunFolder) -> dict[str, Any]:
-    """What the run was made of, as far as it says."""
-    return json.loads(run.manifest.read_text(encoding="utf-8")) if run.manifest.is_file() else {}
 
 
 def write_left_out(folder: RunFolder, left_out: Sequence[LeftOut]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from aipo.config import Config, dump
 from aipo.recordings import LeftOut, Recordings
-from aipo.replays.new_run import manifest_of, new_folder, origin, write_left_out
+from aipo.replays.new_run import new_folder, origin, write_left_out
 from aipo.run import RunFolder, taken, tokenizer_of, write_json, write_text, writing
 from aipo.text import visible
 from aipo.trace import Trace
@@ -40,7 +40,7 @@ def begin_study(
     folder = new_folder(out or default_out(run.path, what), recordings)
     own = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
     write_text(folder.config, dump(own))
-    model = manifest_of(run).get("model")
+    model = run.read_manifest().get("model")
     kept = {"model": model} if model else {}
     write_json(folder.manifest, {**kept, **made_of, "replay_of": {"what": what, **origin(recordings)}})
     with writing("copying what the source was made of", folder.path):

@@ -24,7 +24,7 @@ from aipo.method import credit_of, rows_of_step
 from aipo.progress import bars, stage
 from aipo.recordings import LeftOut, Recordings
 from aipo.replays.grid import combinations, name_of
-from aipo.replays.new_run import check_trainable, manifest_of, origin
+from aipo.replays.new_run import check_trainable, origin
 from aipo.replays.restore import recorded_config, recorded_tokenizer
 from aipo.replays.study import begin_study, end_study, own_id
 from aipo.replays.terminal import numbers
@@ -195,7 +195,7 @@ class _Offline:
             folder = RunFolder.open(out)
             same_run(folder, config.model_copy(update={"run": config.run.model_copy(update={"out": out})}))
             return folder
-        files = manifest_of(sources[0].run).get("files") or {}
+        files = sources[0].run.read_manifest().get("files") or {}
         also = [origin(Recordings(path=one.path)) for one in sources[1:]]
         made_of = {"model": start.path, "files": files, "also": also, "epochs": self.epochs}
         return begin_study(sources[0].path, what="train", out=out, config=config, made_of=made_of)

@@ -9,7 +9,6 @@ from aipo.config import Config
 from aipo.errors import RunError, TraceError, one_of
 from aipo.models import adapted, build_local, build_network, build_tokenizer
 from aipo.recordings import Recordings
-from aipo.replays.new_run import manifest_of
 from aipo.resume import whole_checkpoints
 from aipo.run import RunFolder
 
@@ -99,7 +98,7 @@ class Choice:
 
 def start_of(run: RunFolder, config: Config, *, named: bool = False) -> Weights:
     """The policy that the run started from: what its manifest says, or else its configuration (`named`: this one)."""
-    recorded = None if named else manifest_of(run).get("model")
+    recorded = None if named else run.read_manifest().get("model")
     return Weights(str(recorded or config.policy.model), 0)
 
 

@@ -128,7 +128,7 @@ def furnish(run: RunFolder, templates: Sequence[Trace], steps: int, tokenizer: T
     """Configuration, manifest, drawing, tokenizer and metrics of a run of so many steps."""
     graphs = build_graphs(CONFIG)
     write_text(run.config, dump(CONFIG))
-    write_json(run.manifest, manifest(graphs, "by rule"))
+    write_json(run.manifest, manifest(CONFIG, graphs, "by rule"))
     write_json(run.graph, drawing(graphs.graph))
     run.tokenizer.mkdir()
     tokenizer.save(str(run.tokenizer / "tokenizer.json"))

@@ -54,7 +54,7 @@ def recorded_run(out: Path, overrides: Sequence[str] = (), *, trained: bool = Fa
         fingerprints=graphs.fingerprints,
     )
     write_text(folder.config, dump(config))
-    write_json(folder.manifest, manifest(graphs, "a model"))
+    write_json(folder.manifest, manifest(config, graphs, "a model"))
     write_json(folder.graph, drawing(graphs.graph))
     keep_tokenizer(folder, words.inner.save_pretrained)
     with TraceStore(folder.traces, decode=words.decode) as store:

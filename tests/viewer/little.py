@@ -77,7 +77,7 @@ def make_run(
     folder = RunFolder(path)
     graphs = build_graphs(config)
     write_text(folder.config, dump(config))
-    write_json(folder.manifest, manifest(graphs, "scripted"))
+    write_json(folder.manifest, manifest(config, graphs, "scripted"))
     write_json(folder.graph, drawing(graphs.graph))
     keep_tokenizer(folder, save_tokenizer)
     for step in range(steps):

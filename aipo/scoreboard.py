@@ -1,6 +1,7 @@
 """The scoreboard of a matrix: its standings as tables in the terminal."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table
@@ -12,41 +13,51 @@ from aipo.standings import Standing, Standings
 from aipo.verdict import Estimate
 
 RULE = "the simplest arm among those that tie with the best"
+_ROOM = 120
+"""Columns that the whole table takes; in a narrower terminal it goes without some that the report has, too."""
+_COSTS = ("tokens", "agent calls", "minutes")
+_WIDE = ("least – most", *_COSTS)
 _MARKS = {"better": "▲", "worse": "▼", "tie": "=", None: ""}
 _STYLES = {"better": "green", "worse": "red", "tie": "", None: "dim"}
 
 
 def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, console: Console) -> None:
     """Two tables, the winner, and what is missing."""
-    console.print(_main_table(matrix, standings))
+    narrow = console.width < _ROOM
+    console.print(_main_table(matrix, standings, narrow=narrow))
     console.print(
-        f"Seeds {', '.join(map(str, matrix.seeds))}. Brackets after a mean are 95 %, bootstrapped over seeds and clusters of tasks. "
+        f"Seeds: {', '.join(map(str, matrix.seeds))}. Brackets after a mean are 95 %, bootstrapped over seeds and clusters of tasks. "
         f"Differences to {matrix.reference} are paired by task and seed; a tie is an interval with 0 in it.",
         style="dim",
         highlight=False,
     )
-    console.print(_other_table(matrix, standings))
+    others = [measure for measure in shown(matrix.measures) if measure != matrix.measure]
+    for _, measures in groupby(others, key=lambda measure: measure.split if narrow else ""):
+        console.print(_other_table(list(measures), standings))
     won = standings.winner
     if won is not None:
-        others = [name for name in won.tied if name != won.name]
-        tied = f"ties with {', '.join(others)}; {RULE}" if others else "alone at the top"
+        equals = [name for name in won.tied if name != won.name]
+        tied = f"ties with {', '.join(equals)}; {RULE}" if equals else "alone at the top"
         console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
     else:
-        console.print(f"winner    {no_winner(matrix)}", highlight=False)
+        console.print(no_winner(matrix), highlight=False)
     for arm, changed in outcomes.mixed.items():
         line = f"mixed     {arm}: its seeds differ in {', '.join(changed)}"
         console.print(line, style="yellow", markup=False, highlight=False)
+    seeds: dict[tuple[str, str], list[int]] = {}
     for missing in outcomes.missing:
-        line = f"missing   {missing.arm} {missing.seed}: {missing.why}"
+        seeds.setdefault((missing.arm, missing.why), []).append(missing.seed)
+    for (arm, why), those in seeds.items():
+        line = f"missing   {arm} {', '.join(map(str, those))}: {why}"
         console.print(line, style="yellow", markup=False, highlight=False)
 
 
 def no_winner(matrix: Matrix) -> str:
     """Why there is none."""
     return (
-        "none yet: not every arm has all of its seeds"
+        "no winner yet: not every arm has all of its seeds"
         if len(matrix.seeds) > 1
-        else "none: one seed tells no spread"
+        else "no winner: one seed tells no spread"
     )
 
 
@@ -55,12 +66,20 @@ def label(measure: Measure) -> str:
     return f"{measure.split}, {SETTINGS[measure.setting]}, pass@{measure.k}"
 
 
-def _main_table(matrix: Matrix, standings: Standings) -> Table:
+def _main_table(matrix: Matrix, standings: Standings, *, narrow: bool) -> Table:
     table = Table(title=label(matrix.measure), title_style="bold")
-    for name in ("arm", "seeds", "median", "least – most", "mean", f"difference to {matrix.reference}", ""):
-        table.add_column(name, justify="left" if name in ("arm", "") else "right")
-    for name in ("tokens", "agent calls", "minutes"):
-        table.add_column(name, justify="right")
+    names = [
+        "arm",
+        "seeds",
+        "median",
+        "least – most",
+        "mean",
+        f"difference to {matrix.reference}",
+        "",
+        *_COSTS,
+    ]
+    for name in (kept := [name for name in names if not (narrow and name in _WIDE)]):
+        table.add_column(name, justify="left" if name in ("arm", "") else "right", overflow="fold")
     for arm in standings.arms:
         standing = standings.of[matrix.measure, arm]
         value = standing.estimate
@@ -68,24 +87,27 @@ def _main_table(matrix: Matrix, standings: Standings) -> Table:
             continue
         won = standings.winner is not None and standings.winner.name == arm
         cost = standings.costs.get(arm)
-        table.add_row(
+        cells = (
             f"{arm} ★" if won else arm,
             f"{len(value.by_seed)}/{len(matrix.seeds)}",
             f"{value.median:.3f}",
             f"{value.least:.3f} – {value.most:.3f}",
-            with_interval(value),
-            with_interval(standing.difference, sign=True),
+            *(
+                text.replace(" [", "\n[") if narrow else text
+                for text in (with_interval(value), with_interval(standing.difference, sign=True))
+            ),
             standing.verdict or "",
             *(amounts(cost) if cost else ("", "", "")),
-            style="bold" if won else "dim" if arm == BEFORE else "",
         )
+        row = dict(zip(names, cells, strict=True))
+        table.add_row(*map(row.__getitem__, kept), style="bold" if won else "dim" if arm == BEFORE else "")
     return table
 
 
-def _other_table(matrix: Matrix, standings: Standings) -> Table:
-    """Means under every other measure, with a mark where the difference to the reference is no tie."""
-    measures = [measure for measure in shown(matrix.measures) if measure != matrix.measure]
-    table = Table("arm", title="mean, and better ▲ or worse ▼ than the reference", title_style="bold")
+def _other_table(measures: Sequence[Measure], standings: Standings) -> Table:
+    """Means under other measures, with a mark where the difference to the reference is no tie."""
+    table = Table(title="mean, and better ▲ or worse ▼ than the reference", title_style="bold")
+    table.add_column("arm", overflow="fold")
     for measure in measures:
         table.add_column(f"{measure.split}\n{measure.setting} @{measure.k}", justify="right")
     for arm in standings.arms:

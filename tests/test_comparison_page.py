@@ -88,7 +88,7 @@ def test_what_is_missing_is_listed_and_escaped(matrix: Matrix) -> None:
     matrix.cell("grpo", 11).log.write_text("<script>alert(1)</script>\n")
     text = page(matrix)
     assert "Missing: 5" in text and "&lt;script&gt;alert(1)" in text and "<script" not in text
-    assert "Winner: none yet: not every arm" in text
+    assert "No winner yet: not every arm" in text
 
 
 def test_before_anything_ran_there_is_a_page(matrix: Matrix) -> None:

@@ -1,5 +1,6 @@
 """The scoreboard: what the terminal says of a matrix."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ arms:
 """
 
 
-def board(tmp_path: Path, *, whole: bool = True, write: bool = True) -> str:
+def board(tmp_path: Path, *, whole: bool = True, write: bool = True, width: int = 160) -> str:
     matrix = read_matrix(matrix_file(tmp_path, TEXT))
     if whole and write:
         finish_all(matrix, {"grpo": 0.02, "floor": 0.85, "aipo": 0.85})
@@ -32,7 +33,7 @@ def board(tmp_path: Path, *, whole: bool = True, write: bool = True) -> str:
         matrix.cell("floor", 11).folder.path.mkdir(parents=True)
         matrix.cell("floor", 11).log.write_text("[bold]TrainError: no [markup]\n")
     outcomes = read_outcomes(matrix)
-    console = Console(record=True, width=160, force_terminal=False)
+    console = Console(record=True, width=width, force_terminal=False)
     print_board(matrix, outcomes, stand(matrix, outcomes), console)
     return console.export_text()
 
@@ -47,6 +48,13 @@ def test_arms_differences_verdicts_costs_and_the_winner(tmp_path: Path) -> None:
     assert "missing" not in text
 
 
+def test_a_narrow_terminal_shows_every_number_whole(tmp_path: Path) -> None:
+    text = board(tmp_path, width=80)
+    assert "…" not in text and "tokens" not in text and "floor ★" in text
+    lines = [line for line in text.splitlines() if "floor ★" in line or "aipo" in line]
+    assert all(re.search(r"│ +\d\.\d{3} │ +\d\.\d{3} │ +\+\d\.\d{3} │", line) for line in lines[:2])
+
+
 def test_what_has_changed_between_seeds_is_said(tmp_path: Path) -> None:
     assert "mixed" not in board(tmp_path)
     (tmp_path / "out" / "floor" / "10" / "manifest.json").write_text('{"packages": {"torch": "3"}}')
@@ -55,8 +63,8 @@ def test_what_has_changed_between_seeds_is_said(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_said_and_nobody_wins(tmp_path: Path) -> None:
     text = board(tmp_path, whole=False)
-    assert "1/2" in text and "winner    none yet: not every arm has all of its seeds" in text
-    assert "missing   before 10: not run yet" in text
+    assert "1/2" in text and "no winner yet: not every arm has all of its seeds" in text
+    assert "missing   before 10, 11: not run yet" in text
     assert "missing   floor 11: not begun; last said: [bold]TrainError: no [markup]" in text
 
 

@@ -195,8 +195,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ())
 
 def _leave_out(agents: dict[str, Any], name: str) -> None:
     if name not in agents:
-        near = difflib.get_close_matches(name, agents, n=1, cutoff=0.4)
-        hint = f"; did you mean 'agents.{near[0]}'?" if near else ""
+        hint = _nearest(name, list(agents), ["agents"])
         raise ConfigError(f"agents.{name}: got null, which leaves an agent out, allowed {list(agents)}{hint}")
     del agents[name]
 
@@ -230,9 +229,13 @@ def _explain(section: type[Section], loc: tuple[int | str, ...], kind: str, mess
     if kind != "extra_forbidden":
         return f"{key}: {message}, got {got!r}" if kind != "missing" else f"{key}: is missing"
     allowed = _keys_at(section, loc[:-1])
-    near = difflib.get_close_matches(str(loc[-1]), allowed, n=1, cutoff=0.4)
-    hint = f"; did you mean {'.'.join([*map(str, loc[:-1]), near[0]])!r}?" if near else ""
+    hint = _nearest(str(loc[-1]), allowed, list(map(str, loc[:-1])))
     return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
+
+
+def _nearest(name: str, allowed: list[str], at: list[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
+    return f"; did you mean {'.'.join([*at, near[0]])!r}?" if near else ""
 
 
 def _keys_at(section: type[Section], loc: tuple[int | str, ...]) -> list[str]:

@@ -31,6 +31,7 @@ Nothing heavy is imported here.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from aipo.errors import TaskError
 from aipo.task import Task
@@ -183,14 +184,17 @@ def _crafts(
 
 def _borrow(a: int, rng: random.Random) -> tuple[str, int] | None:
     """Both subtractions need a borrow."""
-    pairs = [
-        (b, c)
-        for b in OPERANDS
-        for c in OPERANDS
-        if unborrowed(a, b) != a - b and unborrowed(a - b, c) != a - b - c >= VALUES.start
-    ]
-    b, c = rng.choice(pairs) if pairs else (0, 0)
-    return (f"{a}-{b}-{c}", a - b - c) if pairs else None
+    pairs = [(b, c) for b in _borrowing(a) for c in _borrowing(a - b) if a - b - c >= VALUES.start]
+    if not pairs:
+        return None
+    b, c = rng.choice(pairs)
+    return f"{a}-{b}-{c}", a - b - c
+
+
+@cache
+def _borrowing(a: int) -> tuple[int, ...]:
+    """Operands that cannot be taken from `a` without a borrow."""
+    return tuple(b for b in OPERANDS if unborrowed(a, b) != a - b)
 
 
 def _nines(a: int, rng: random.Random) -> tuple[str, int]:

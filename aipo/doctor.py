@@ -132,7 +132,7 @@ def longest_prompts(
         run_id="doctor",
         fingerprints=graphs.fingerprints,
     )
-    modes = [Mode.SOLO, *([Mode.ASSISTED] if config.agents and config.method.assist_share > 0 else [])]
+    modes = [Mode.SOLO, *([Mode.ASSISTED] if config.agents and config.method.assist_share_most > 0 else [])]
     tasks = draw_tasks(env, config.env.mixture, train.tasks_per_step, step=0, seed=config.run.seed)
     specs = [
         RolloutSpec(task=task, mode=mode, group_id=str(number), index=0, step=0, seed=number)

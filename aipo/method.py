@@ -36,7 +36,12 @@ def plan_of(config: Config) -> Callable[[Sequence[Task], int], list[RolloutSpec]
     """Tasks and generation to the rollouts to be made."""
     plan = PLANS[config.method.plan]
     size, seed, own = config.train.group_size, config.run.seed, _own_settings(config, plan)
-    return lambda tasks, step: plan(tasks, step=step, group_size=size, seed=seed, **own)
+
+    def planned(tasks: Sequence[Task], step: int) -> list[RolloutSpec]:
+        share = config.method.assist_share_at(step, config.train.steps)
+        return plan(tasks, step=step, group_size=size, seed=seed, **{**own, "assist_share": share})
+
+    return planned
 
 
 def _own_settings(config: Config, choice: Callable[..., Any]) -> dict[str, Any]:

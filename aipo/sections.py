@@ -159,6 +159,10 @@ class MethodConfig(Section):
         None, description="expert: so many of a group are shown, not sampled; default 1"
     )
     assist_share: Share = Field(0.5, description="share of a group's sampled rollouts that have agents")
+    assist_share_end: Share | None = Field(
+        None,
+        description="what that share comes to, in a straight line, by the last generation; null = it stays",
+    )
     forbid_share: Share = Field(0.0, description="share of its solo rollouts with the consult tags masked")
     credit: Literal["group", "reward"] = Field("group", description="how rewards become advantages")
     scale_by_std: bool = Field(True, description="divide by the group's standard deviation")
@@ -260,6 +264,16 @@ class MethodConfig(Section):
         clip_of(self.objective, self.clip_low, self.clip_high, keeps_gradient=self.clip_keeps_gradient)
         check_denominator(self.objective, self.denominator)
         return self
+
+    def assist_share_at(self, step: int, steps: int) -> float:
+        """The share of generation `step`, from 0, of `steps`."""
+        start, end = self.assist_share, self.assist_share_end
+        return start if end is None else start + (end - start) * min(step / max(steps - 1, 1), 1.0)
+
+    @property
+    def assist_share_most(self) -> float:
+        """The largest share of any generation."""
+        return max(self.assist_share, self.assist_share_end or 0.0)
 
     @property
     def weighing(self) -> Weighing:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import Exam, task
 
+from aipo.config import load_config
 from aipo.errors import ConfigError, TaskError
+from aipo.method import plan_of
 from aipo.plan import PLANS, RolloutSpec, draw_tasks, expert, independent
 from aipo.trace import Mode
 
@@ -188,3 +190,17 @@ def test_a_task_needs_a_question():
 def test_a_spec_says_how_to_run():
     [spec] = plan(group_size=1, assist_share=0)
     assert (spec.mode, spec.forbid, spec.task.answer) == (Mode.SOLO, False, "42")
+
+
+@pytest.mark.parametrize(
+    ("end", "shares"), [(None, "44444"), (0.0, "43210"), (1.0, "45678"), (0.25, "44332")]
+)
+def test_the_share_of_agents_moves_in_a_straight_line(end: float | None, shares: str):
+    words = [
+        "method.assist_share=0.5",
+        f"method.assist_share_end={'null' if end is None else end}",
+        "train.steps=5",
+    ]
+    planned = plan_of(load_config("aipo", words))
+    modes = [[spec.mode for spec in planned([task()], step)] for step in range(5)]
+    assert "".join(str(one.count(Mode.ASSISTED)) for one in modes) == shares

@@ -18,6 +18,7 @@ METHOD = frozenset(f"method.{name}" for name in MethodConfig.model_fields) - {
     "method.plan",
     "method.demonstrations",
     "method.assist_share",
+    "method.assist_share_end",
     "method.forbid_share",
     "method.scale_by_active",
     "method.max_drift",

@@ -1,4 +1,4 @@
-"""The configuration: strict and frozen; its sections are in `aipo.sections`.
+"""The configuration: strict and frozen; its sections are in `aipo.sections` and `aipo.method_section`.
 
 A configuration is a preset or a YAML file plus `key=value` overrides. A file may start from another one
 with `extends: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
@@ -16,12 +16,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aipo.errors import ConfigError
+from aipo.method_section import MethodConfig
 from aipo.sections import (
     AgentConfig,
     EnvConfig,
     EvaluateConfig,
     GraphConfig,
-    MethodConfig,
     PolicyConfig,
     RolloutConfig,
     RunConfig,

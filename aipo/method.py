@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from aipo.config import Config
 from aipo.credit import CREDITS, Credited
+from aipo.method_section import MethodConfig
 from aipo.plan import PLANS, RolloutSpec
-from aipo.sections import MethodConfig
 from aipo.task import Task
 from aipo.trace import Trace
 

@@ -146,9 +146,9 @@ def test_choices_are_those_that_the_code_has() -> None:
     from aipo.coefficients import COEFFICIENTS
     from aipo.correction import CORRECTIONS
     from aipo.credit import CREDITS
+    from aipo.method_section import MethodConfig
     from aipo.objectives import DENOMINATORS, OBJECTIVES
     from aipo.plan import PLANS
-    from aipo.sections import MethodConfig
     from aipo.weighing import NEGATIVES
 
     for field, names in {

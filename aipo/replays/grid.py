@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from aipo.config import Config, MethodConfig, load_config
+from aipo.config import Config, load_config
 from aipo.errors import ConfigError
+from aipo.method_section import MethodConfig
 
 RECORDED = "as recorded"
 CREDIT = frozenset(f"method.{n}" for n in ("credit", "scale_by_std", "per_mode_baseline", "negative_weight"))

@@ -59,11 +59,14 @@ def learning_charts(matrix: Matrix, outcomes: Outcomes, colours: Mapping[str, st
     """
 
     def bands(kind: str, x: Callable[[Outcome, int], float]) -> list[chart.Line]:
-        lines = (
-            band([_curve(o, kind, x) for o in outcomes.of(arm)], name=_short(arm), colour=colours[arm])
+        return lines((f"reward_part/correct/{kind}", f"reward/{kind}"), x)
+
+    def lines(metrics: Sequence[str], x: Callable[[Outcome, int], float]) -> list[chart.Line]:
+        drawn = (
+            band([_curve(o, metrics, x) for o in outcomes.of(arm)], name=_short(arm), colour=colours[arm])
             for arm in matrix.arms
         )
-        return [line for line in lines if line.x and line.x[-1] > 0]
+        return [line for line in drawn if line.x and line.x[-1] > 0]
 
     def draw(lines: Sequence[chart.Line], title: str, x_label: str, who: str) -> str:
         return _draw(lines, title, x_label, f"share of {who} rollouts that are right")
@@ -80,6 +83,9 @@ def learning_charts(matrix: Matrix, outcomes: Outcomes, colours: Mapping[str, st
     assisted = bands("assisted", lambda o, i: i + 1)
     if assisted:
         yield draw(assisted, "With agents, while training", "optimiser step", "assisted")
+    for metric in _by_split(outcomes):
+        title = f"{metric.removeprefix('alone/')}, alone, while training"
+        yield _draw(lines((metric,), lambda o, i: i + 1), title, "optimiser step", "mean reward alone")
     called = bands("solo", lambda o, i: o.costs[i].agent_calls / calls)
     if called:
         yield draw(called, "Alone, against agents' calls", f"calls of agents' models{calls_in}", "solo")
@@ -131,10 +137,16 @@ def pass_at_charts(matrix: Matrix, standings: Standings, colours: Mapping[str, s
         yield _draw(lines, f"{split}, {SETTINGS[setting]}", "k, samples per task", "pass@k", log=True)
 
 
-def _curve(outcome: Outcome, kind: str, x: Callable[[Outcome, int], float]) -> Curve:
-    """The share of a kind of training rollouts that are right, where it was logged."""
-    names = (f"reward_part/correct/{kind}", f"reward/{kind}")
-    values = [next((row[n] for n in names if row.get(n) is not None), None) for row in outcome.metrics]
+def _by_split(outcomes: Outcomes) -> list[str]:
+    """The metrics of splits, where rollouts are from several."""
+    logged = {name for one in outcomes.found for row in one.metrics[:1] for name in row}
+    splits = sorted(name for name in logged if name.startswith("alone/"))
+    return splits if len(splits) > 1 else []
+
+
+def _curve(outcome: Outcome, metrics: Sequence[str], x: Callable[[Outcome, int], float]) -> Curve:
+    """The first of `metrics` that was logged, wherever one was."""
+    values = [next((row[n] for n in metrics if row.get(n) is not None), None) for row in outcome.metrics]
     return [(float(x(outcome, i)), value) for i, value in enumerate(values) if value is not None]
 
 

@@ -5,6 +5,7 @@ stands for one part between slashes.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -65,6 +66,9 @@ METRICS: dict[str, Metric] = {
     ),
     "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward, per kind of rollout."),
     "reward_part/{part}/{kind}": Metric("Σ part / scored rollouts", "Mean of one named part of the reward."),
+    "alone/{split}": Metric(
+        "Σ R / scored rollouts", "Of rollouts alone, per split of the mixture: what falls is being forgotten."
+    ),
     "consults/{agent}": Metric(
         "consults / assisted rollouts", "How often an agent is asked; `unknown` is none of ours."
     ),
@@ -167,6 +171,7 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         for part in sorted({part for trace in scored for part in trace.reward_parts}):
             values = (t.reward_parts[part] for t in scored if part in t.reward_parts)
             metrics[f"reward_part/{part}/{kind}"] = _mean(values)
+    metrics |= _alone(traces)
     consults = [consult for trace in traces for consult in trace.consults]
     names = [consult.agent if consult.agent in agents else "unknown" for consult in consults]
     for agent in (*agents, "unknown"):
@@ -180,6 +185,15 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         if traces:
             metrics[f"length/{role}"] = _mean(trace.count(role) for trace in traces)
     return metrics
+
+
+def _alone(traces: Iterable[Trace]) -> dict[str, float]:
+    """Mean reward by split, which a name of metrics may not divide any further."""
+    rewards = defaultdict[str, list[float]](list)
+    for trace in traces:
+        if trace.mode is Mode.SOLO and trace.reward is not None and "split" in trace.task:
+            rewards[str(trace.task["split"]).replace("/", "_")].append(trace.reward)
+    return {f"alone/{split}": _mean(own) for split, own in sorted(rewards.items())}
 
 
 def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:

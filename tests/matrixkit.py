@@ -62,6 +62,8 @@ def metrics(rate: float, seed: int, *, agents: bool = True) -> list[dict[str, An
             "rollouts/assisted": 32.0 if agents else 0.0,
             "rollouts/failed": 1.0,
             "reward_part/correct/solo": min(right, 1.0),
+            "alone/easy_train": 0.9,
+            "alone/hard": min(right, 1.0) / 2,
             "length/policy": 20.0 + seed / 10,
             "length/agent": 1.5 if agents else 0.0,
             "calls/knowledge": 8.0 if agents else 0.0,

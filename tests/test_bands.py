@@ -76,6 +76,8 @@ def test_each_question_has_its_chart(charts: dict[str, str]) -> None:
         "Alone, while training",
         "Alone, against what was generated",
         "With agents, while training",
+        "easy_train, alone, while training",
+        "hard, alone, while training",
         "Alone, against agents' calls",
         "After training, against what was generated",
         "After training, against agents' calls",

@@ -73,7 +73,7 @@ def test_the_page_says_what_stands(matrix: Matrix) -> None:
     assert '<span class="verdict better">better</span>' in text
     assert '<div class="big head c2">aipo</div>' in text and "No other arm ties with it." in text
     assert "Missing" not in text and "the reference</span>" in text
-    assert len(re.findall(r'<svg class="chart"', text)) == 4 + 2 + 4
+    assert len(re.findall(r'<svg class="chart"', text)) == 6 + 2 + 4
 
 
 def test_other_measures_stand_under_their_split(matrix: Matrix) -> None:

@@ -99,6 +99,16 @@ def test_every_reward_part_has_a_chart_and_correctness_is_the_first() -> None:
     assert [p.title for p in found.folded] == ["Reward part brief"]
 
 
+def test_splits_are_told_apart_where_there_are_several():
+    row = {"step": 1, "alone/easy": 0.5, "alone/hard": 0.0}
+    (one,) = curves([row], []).panels
+    assert (one.title, [line["name"] for line in one.numbers["lines"]]) == (
+        "Alone, by split",
+        ["easy", "hard"],
+    )
+    assert curves([{"step": 1, "alone/easy": 0.5}], []).panels == ()
+
+
 def test_a_hostile_name_is_text() -> None:
     found = curves([{"step": 1, "consults/<b>\u202e": 1.0}], ["<b>\u202e"])
     assert "<b>" not in found.panels[0].svg and "\u202e" not in found.panels[0].svg

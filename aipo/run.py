@@ -125,8 +125,19 @@ class RunFolder:
             raise RunError(f"evaluation {file}: got {error}, allowed what `aipo eval` has written") from error
 
     def read_manifest(self) -> dict[str, Any]:
-        """What the run is made of; empty where that is not written down."""
-        return json.loads(self.manifest.read_text(encoding="utf-8")) if self.manifest.is_file() else {}
+        """What the run is made of; empty where that is not written down.
+
+        Raises:
+            RunError: its file is no manifest.
+        """
+        if not self.manifest.is_file():
+            return {}
+        try:
+            return json.loads(self.manifest.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(
+                f"manifest {self.manifest}: got {error}, allowed what a run has written"
+            ) from error
 
     def read_metrics(self, last: int = 0) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl that are complete, all or the `last` ones; a torn last line is being written right now."""

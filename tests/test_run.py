@@ -64,6 +64,14 @@ def test_a_metric_line_that_is_being_written_is_left_out(tmp_path: Path) -> None
     assert folder.read_metrics(last=3) == [{"step": 1}, {"step": 2}]
 
 
+def test_a_torn_manifest_is_refused_by_name(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.read_manifest() == {}
+    run.manifest.write_text('{"packages": {"to')
+    with pytest.raises(RunError, match=r"manifest .*manifest\.json: got Unterminated string"):
+        run.read_manifest()
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.json"
     write_json(file, {"a": 1})

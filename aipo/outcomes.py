@@ -145,6 +145,14 @@ class Outcomes:
                 mixed[arm] = changed
         return mixed
 
+    @property
+    def gaps(self) -> list[tuple[str, list[int], str]]:
+        """What is missing: an arm, its seeds that lack for the same reason, and the reason."""
+        seeds: dict[tuple[str, str], list[int]] = {}
+        for one in self.missing:
+            seeds.setdefault((one.arm, one.why), []).append(one.seed)
+        return [(arm, those, why) for (arm, why), those in seeds.items()]
+
     def sample(self, arm: str, measure: Measure) -> Sample:
         return {outcome.seed: outcome.scores(measure) for outcome in self.of(arm)}
 

@@ -44,11 +44,8 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
     for arm, changed in outcomes.mixed.items():
         line = f"mixed     {arm}: its seeds differ in {', '.join(changed)}"
         console.print(line, style="yellow", markup=False, highlight=False)
-    seeds: dict[tuple[str, str], list[int]] = {}
-    for missing in outcomes.missing:
-        seeds.setdefault((missing.arm, missing.why), []).append(missing.seed)
-    for (arm, why), those in seeds.items():
-        line = f"missing   {arm} {', '.join(map(str, those))}: {why}"
+    for arm, seeds, why in outcomes.gaps:
+        line = f"missing   {arm} {', '.join(map(str, seeds))}: {why}"
         console.print(line, style="yellow", markup=False, highlight=False)
 
 

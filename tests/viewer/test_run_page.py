@@ -16,6 +16,7 @@ from aipo.trace import Consult, Trace
 from aipo.viewer import run_page as module
 from aipo.viewer.library import Library
 from aipo.viewer.links import Links, slug
+from aipo.viewer.run_head import head
 from aipo.viewer.run_page import run_page, thousands
 
 
@@ -30,6 +31,11 @@ def text_of(html: str) -> str:
 def rows_of(html: str) -> list[str]:
     """Rows as text."""
     return [text_of(row) for row in re.findall(r"<tr data-row.*?</tr>", html, re.DOTALL)]
+
+
+def test_the_head_says_where_the_share_of_agents_ends() -> None:
+    method = {"plan": "independent", "assist_share": 0.5, "assist_share_end": 0.0, "forbid_share": 0.25}
+    assert "independent (50% assisted, 0% by the end, 25% forbidden)" in str(head({"method": method}, None))
 
 
 def test_the_head_says_what_the_run_is(little_runs: Path) -> None:

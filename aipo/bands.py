@@ -8,6 +8,7 @@ import numpy.typing as npt
 from aipo import chart
 from aipo.figures import SETTINGS
 from aipo.matrix import Matrix, Measure
+from aipo.metrics import splits_alone
 from aipo.outcomes import Outcome, Outcomes
 from aipo.standings import Standings
 
@@ -58,35 +59,33 @@ def learning_charts(matrix: Matrix, outcomes: Outcomes, colours: Mapping[str, st
         colours: by arm.
     """
 
-    def bands(kind: str, x: Callable[[Outcome, int], float]) -> list[chart.Line]:
-        return lines((f"reward_part/correct/{kind}", f"reward/{kind}"), x)
-
-    def lines(metrics: Sequence[str], x: Callable[[Outcome, int], float]) -> list[chart.Line]:
-        drawn = (
+    def bands(metrics: Sequence[str], x: Callable[[Outcome, int], float]) -> list[chart.Line]:
+        lines = (
             band([_curve(o, metrics, x) for o in outcomes.of(arm)], name=_short(arm), colour=colours[arm])
             for arm in matrix.arms
         )
-        return [line for line in drawn if line.x and line.x[-1] > 0]
+        return [line for line in lines if line.x and line.x[-1] > 0]
 
     def draw(lines: Sequence[chart.Line], title: str, x_label: str, who: str) -> str:
         return _draw(lines, title, x_label, f"share of {who} rollouts that are right")
 
     tokens, tokens_in = _unit(max((o.cost.generated_tokens for o in outcomes.found), default=0.0))
     calls, calls_in = _unit(max((o.cost.agent_calls for o in outcomes.found), default=0.0))
-    yield draw(bands("solo", lambda o, i: i + 1), "Alone, while training", "optimiser step", "solo")
+    yield draw(bands(_right("solo"), lambda o, i: i + 1), "Alone, while training", "optimiser step", "solo")
     yield draw(
-        bands("solo", lambda o, i: o.costs[i].generated_tokens / tokens),
+        bands(_right("solo"), lambda o, i: o.costs[i].generated_tokens / tokens),
         "Alone, against what was generated",
         f"tokens that the policy generated{tokens_in}",
         "solo",
     )
-    assisted = bands("assisted", lambda o, i: i + 1)
+    assisted = bands(_right("assisted"), lambda o, i: i + 1)
     if assisted:
         yield draw(assisted, "With agents, while training", "optimiser step", "assisted")
-    for metric in _by_split(outcomes):
-        title = f"{metric.removeprefix('alone/')}, alone, while training"
-        yield _draw(lines((metric,), lambda o, i: i + 1), title, "optimiser step", "mean reward alone")
-    called = bands("solo", lambda o, i: o.costs[i].agent_calls / calls)
+    logged = {name for one in outcomes.found for row in one.metrics[:1] for name in row}
+    for split in splits_alone(logged):
+        lines = bands((f"alone/{split}",), lambda o, i: i + 1)
+        yield _draw(lines, f"{split}, alone, while training", "optimiser step", "mean reward alone")
+    called = bands(_right("solo"), lambda o, i: o.costs[i].agent_calls / calls)
     if called:
         yield draw(called, "Alone, against agents' calls", f"calls of agents' models{calls_in}", "solo")
 
@@ -137,11 +136,9 @@ def pass_at_charts(matrix: Matrix, standings: Standings, colours: Mapping[str, s
         yield _draw(lines, f"{split}, {SETTINGS[setting]}", "k, samples per task", "pass@k", log=True)
 
 
-def _by_split(outcomes: Outcomes) -> list[str]:
-    """The metrics of splits, where rollouts are from several."""
-    logged = {name for one in outcomes.found for row in one.metrics[:1] for name in row}
-    splits = sorted(name for name in logged if name.startswith("alone/"))
-    return splits if len(splits) > 1 else []
+def _right(kind: str) -> tuple[str, str]:
+    """The share of a kind of rollouts that are right, or their mean reward where that is no part of it."""
+    return f"reward_part/correct/{kind}", f"reward/{kind}"
 
 
 def _curve(outcome: Outcome, metrics: Sequence[str], x: Callable[[Outcome, int], float]) -> Curve:

@@ -39,7 +39,7 @@ def plan_of(config: Config) -> Callable[[Sequence[Task], int], list[RolloutSpec]
 
     def planned(tasks: Sequence[Task], step: int) -> list[RolloutSpec]:
         share = config.method.assist_share_at(step, config.train.steps)
-        return plan(tasks, step=step, group_size=size, seed=seed, **{**own, "assist_share": share})
+        return plan(tasks, step=step, group_size=size, seed=seed, **own | {"assist_share": share})
 
     return planned
 

@@ -102,6 +102,12 @@ SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second"
 _PERCENTS = (50, 95, 99)
 
 
+def splits_alone(names: Iterable[str]) -> list[str]:
+    """The splits that `alone/{split}` tells apart among `names`; none where there is only one."""
+    splits = sorted({name.removeprefix("alone/") for name in names if name.startswith("alone/")})
+    return splits if len(splits) > 1 else []
+
+
 def check_declared(names: Iterable[str]) -> None:
     """Refuses a metric that `METRICS` does not declare.
 

@@ -118,11 +118,7 @@ class RunFolder:
         Raises:
             RunError: its file is no evaluation.
         """
-        file = self.evaluation(name)
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunError(f"evaluation {file}: got {error}, allowed what `aipo eval` has written") from error
+        return _read_json(self.evaluation(name), "evaluation", "`aipo eval`")
 
     def read_manifest(self) -> dict[str, Any]:
         """What the run is made of; empty where that is not written down.
@@ -130,14 +126,7 @@ class RunFolder:
         Raises:
             RunError: its file is no manifest.
         """
-        if not self.manifest.is_file():
-            return {}
-        try:
-            return json.loads(self.manifest.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunError(
-                f"manifest {self.manifest}: got {error}, allowed what a run has written"
-            ) from error
+        return _read_json(self.manifest, "manifest", "a run") if self.manifest.is_file() else {}
 
     def read_metrics(self, last: int = 0) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl that are complete, all or the `last` ones; a torn last line is being written right now."""
@@ -146,6 +135,13 @@ class RunFolder:
         text = self.metrics.read_text(encoding="utf-8")
         whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return [json.loads(line) for line in whole[-last:]]
+
+
+def _read_json(file: Path, what: str, writer: str) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{what} {file}: got {error}, allowed what {writer} has written") from error
 
 
 def keep_tokenizer(folder: RunFolder, save: Callable[[str], object]) -> None:

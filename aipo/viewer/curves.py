@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from aipo import chart
 from aipo.figures import Arm, metric_line
+from aipo.metrics import splits_alone
 from aipo.text import visible
 
 POINTS = 400
@@ -164,8 +165,7 @@ def _plots(names: set[str], agents: Sequence[str]) -> Iterable[_Plot]:
     for i, part in enumerate(parts):
         title = "Accuracy" if part == "correct" else f"Reward part {part}"
         yield _Plot(title, "mean over rollouts", _each(f"reward_part/{part}", _KINDS), True, folded=i > 0)
-    splits = sorted(name.removeprefix("alone/") for name in names if name.startswith("alone/"))
-    own = [(split, f"k{i % 6}") for i, split in enumerate(splits)] if len(splits) > 1 else []
+    own = [(split, f"k{i % 6}") for i, split in enumerate(splits_alone(names))]
     yield _Plot("Alone, by split", "mean reward of rollouts alone", _each("alone", own), True)
     yield _Plot("Consults", "per assisted rollout, by agent", _each("consults", asked))
     yield _Plot("Consults that fail", "per assisted rollout, by agent", _each("failing", asked))

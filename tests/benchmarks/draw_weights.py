@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from sheet import write_sheet
 from torch import Tensor
 
-from aipo.chart import HEIGHT, STYLE, WIDTH, Line, chart
+from aipo.chart import HEIGHT, WIDTH, Line, chart
 from aipo.coefficients import COEFFICIENTS, Known
 from aipo.weighing import NEGATIVES, Weighing, agent_weights
 
@@ -22,11 +23,6 @@ COLUMNS, SCALE = 3, 0.8
 MU = 0.5
 LOG_PI = torch.linspace(-4, 0, 161, dtype=torch.float64)
 
-COLOURS = (
-    ":root{--page:#fff;--ink:#1b2027;--soft:#5b6470;--line:#e1e5ea;--c1:#0a66b7;--c2:#a34a00}"
-    "@media (prefers-color-scheme:dark){:root{--page:#0f1217;--ink:#e4e8ee;--soft:#98a2b0;--line:#272d36;"
-    "--c1:#6db5f5;--c2:#f0a35e}}"
-)
 NOTES = {
     "luffy": "γ = 0.1",
     "rlplus": "π_old = π, as in a generation's first step",
@@ -75,25 +71,7 @@ def panels() -> list[str]:
 
 
 def main() -> None:
-    drawn = panels()
-    wide, high = WIDTH * SCALE, HEIGHT * SCALE
-    rows = -(-len(drawn) // COLUMNS)
-    placed = [
-        svg.replace(
-            "<svg ",
-            f'<svg x="{i % COLUMNS * wide:g}" y="{i // COLUMNS * (high + 12):g}" width="{wide:g}" height="{high:g}" ',
-            1,
-        )
-        for i, svg in enumerate(drawn)
-    ]
-    size = f"{COLUMNS * wide + 24:g} {rows * (high + 12) + 12:g}"
-    style = STYLE.replace(".chart{width:100%;height:auto;display:block}", "")
-    FILE.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -12 {size}"><style>{COLOURS}{style}</style>'
-        f'<rect x="-12" y="-12" width="100%" height="100%" style="fill:var(--page)"/>{"".join(placed)}</svg>\n',
-        encoding="utf-8",
-    )
-    print(FILE)
+    write_sheet(FILE, panels(), columns=COLUMNS, size=(WIDTH * SCALE, HEIGHT * SCALE))
 
 
 if __name__ == "__main__":

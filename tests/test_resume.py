@@ -74,7 +74,7 @@ def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:
         "aipo", ["train.steps=3", "method.coefficient=pi", "run.threads=2", "evaluate.samples=9"]
     )
     assert differences(recorded, now) == [
-        "method.coefficient: 'pi', was 'constant'",
-        "train.steps: 3, was 200",
+        "method.coefficient: 'pi', was 'mask'",
+        "train.steps: 3, was 140",
     ]
     assert differences(recorded, now, ["run.*", "train.*", "method.*"]) == ["evaluate.samples: 9, was 8"]

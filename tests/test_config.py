@@ -197,7 +197,7 @@ REWARD = ["method.credit=reward", "method.negative_weight=1", "method.scale_by_s
 )
 def test_what_a_plan_or_a_credit_would_not_heed_is_refused(overrides: list[str], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config("aipo", overrides)
+        load_config("mask", overrides)
     assert says in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, Qwen2Config
 
 from aipo import memory
 from aipo.checks.room import Trained, check_memory, needed
-from aipo.config import PRESETS, load_config, presets
+from aipo.config import PRESETS, Config, load_config, presets
 from aipo.serve import settings_of
 
 GB = 10**9
@@ -61,6 +61,10 @@ def test_there_is_one_for_each_model_and_size() -> None:
     )
 
 
+def replace_method(config: Config, changes: dict[str, Any]) -> Config:
+    return config.model_copy(update={"method": config.method.model_copy(update=changes)})
+
+
 SOLO = ("grpo", "dapo", "dr_grpo", "gspo", "cispo")
 
 
@@ -70,7 +74,24 @@ def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
     assert (method.assist_share, method.distil, method.coefficient) == (0.0, 0.0, "mask")
     assert method.objective == ("dapo" if name == "grpo" else name)  # `grpo` is `aipo` without agents
     assert method.scale_by_std == (name != "dr_grpo")
-    assert method.negative_weight == (load_config("aipo").method.negative_weight if name == "grpo" else 1.0)
+    assert method.negative_weight == (0.3 if name == "grpo" else 1.0)
+    assert method.credit == "group"
+
+
+def test_what_learns_to_ask_is_grpo_with_agents() -> None:
+    grpo = load_config("grpo")
+    for name in ("mask", "echo"):
+        config = load_config(name)
+        assert config.method.assist_share == 0.5
+        kept = {"assist_share": 0.0, "coefficient": "mask", "negative": "zero", "scale_by_active": True}
+        assert replace_method(config, kept) == grpo
+
+
+def test_the_default_learns_what_was_right_and_no_agents_token() -> None:
+    method = load_config("aipo").method
+    assert (method.credit, method.scale_by_std, method.negative_weight) == ("reward", False, 1.0)
+    assert (method.assist_share, method.assist_share_end) == (0.5, 0.0)
+    assert (method.coefficient, method.distil) == ("mask", 1.0)
 
 
 def test_luffy_is_as_its_code_has_it() -> None:

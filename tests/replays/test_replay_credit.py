@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Path:
     """Two assisted and two solo rollouts with rewards 1, 1, 1, 0 and the advantages R − mean."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text(dump(load_config("aipo", ["method.scale_by_std=false"])))
+    (folder / "config.yaml").write_text(dump(load_config("mask", ["method.scale_by_std=false"])))
     rewards = (1.0, 1.0, 1.0, 0.0)
     modes = (Mode.ASSISTED, Mode.ASSISTED, Mode.SOLO, Mode.SOLO)
     traces = [

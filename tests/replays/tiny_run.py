@@ -112,10 +112,12 @@ def config(folder: Path, *overrides: str) -> Config:
         "train.steps=3",
         "train.save_every=1",
         "train.learning_rate=1e-2",
+        "method.coefficient=constant",
+        "method.distil=1",
         "rollout.max_tokens=24",
         "run.threads=1",
     ]
-    return load_config("aipo", [*words, *overrides])
+    return load_config("mask", [*words, *overrides])
 
 
 def train(made: Config) -> Path:

@@ -58,6 +58,7 @@ def configure(vllm: VLLMProcess, tmp_path: Path) -> Configure:
         served = [
             f"run.out={tmp_path / 'run'}",
             "run.threads=1",
+            "method.assist_share_end=null",  # half of a group asks even in the last of few generations
             "policy.engine=vllm",
             f"policy.options.head_dim={HEAD_DIM}",
             f"policy.vllm.servers=[{vllm.url}]",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from little import make_evaluation, make_run
+from little import LEARNED, make_evaluation, make_run
 from parts import lacking
 
 from aipo.viewer.guard import Gate
@@ -37,7 +37,7 @@ Serve = Callable[..., str]
 def little_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs `aipo` (with the evaluation `after`) and `grpo`. Not to be changed."""
     root = tmp_path_factory.mktemp("runs")
-    make_evaluation(make_run(root / "aipo"), "after")
+    make_evaluation(make_run(root / "aipo", **LEARNED), "after")
     make_run(root / "grpo", "grpo", steps=1)
     return root
 

@@ -68,6 +68,10 @@ def _question(context: str) -> tuple[str | None, int, int]:
     return match[1], int(match[2] or 0), int(match[3])
 
 
+LEARNED = {"method.credit": "group", "method.coefficient": "constant", "method.assist_share_end": "null"}
+"""What the little run `aipo` has learned: advantages of both signs, and agents' tokens, too."""
+
+
 def make_run(
     path: Path, preset: str = "aipo", *, steps: int = 2, tasks: int = 4, **changes: Any
 ) -> RunFolder:

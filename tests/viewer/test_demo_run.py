@@ -60,7 +60,7 @@ def test_runs_are_listed_and_two_are_compared(page: "Page", demo_address: str) -
     page.goto(demo_address)
     assert page.get_by_role("link", name="aipo", exact=True).is_visible()
     page.goto(f"{demo_address}/{compare_path('aipo', 'grpo')}")
-    assert page.get_by_text("method.assist_share").is_visible()
+    assert page.get_by_text("method.assist_share", exact=True).is_visible()
     assert page.locator("svg.chart").count() >= 3
 
 

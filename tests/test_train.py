@@ -44,7 +44,9 @@ SMALL = [
 
 
 def small(out: Path, *overrides: str) -> Config:
-    return load_config("aipo", [f"run.out={out}", *SMALL, *overrides])
+    """Advantages of both signs, agents to the end, and all kinds of tokens and rows are learned."""
+    learned = ("method.coefficient=constant", "method.distil=1")
+    return load_config("mask", [f"run.out={out}", *SMALL, *learned, *overrides])
 
 
 def train(config: Config, *, resume: bool = False) -> None:
@@ -413,7 +415,7 @@ def test_lessons_can_be_left_out(tmp_path: Path) -> None:
 def test_the_drift_is_known_in_every_step_where_somebody_asks_for_it(
     overrides: list[str], again: bool
 ) -> None:
-    assert scored_again(load_config("aipo", overrides)) is again
+    assert scored_again(load_config("aipo", ["method.coefficient=constant", *overrides])) is again
 
 
 def test_a_run_that_a_limit_on_the_drift_stopped_goes_on_under_another(tmp_path: Path) -> None:

@@ -161,8 +161,7 @@ def test_every_mark_leads_to_its_rollout(page: "Page", address: str) -> None:
 def growing(own_runs: Path) -> Iterator[tuple[str, Callable[..., object]]]:
     """A served run, and a function that writes one more step of it."""
     folder = RunFolder(own_runs / "aipo")
-    given = {"train.steps": 4, "train.tasks_per_step": 4, "train.group_size": 4, "run.out": folder.path}
-    config = load_config("aipo", [f"{name}={value}" for name, value in given.items()])
+    config = load_config(str(folder.config), ["train.steps=4"])
     with serving(own_runs) as address:
         yield address, lambda step, **how: write_step(folder, config, step, **how)
 

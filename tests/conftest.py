@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -11,16 +10,27 @@ from hypothesis import settings
 settings.register_profile("aipo", deadline=None)  # how busy a machine is says nothing about the code
 settings.load_profile("aipo")
 
-# Set before anything imports transformers. A model that an earlier run cached must not make a test pass.
-_CACHE = tempfile.mkdtemp(prefix="aipo-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHE
+# Set before anything imports transformers. A model that an earlier run cached must not make a test pass; processes of
+# one run (`-n 2`) share a cache.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="aipo-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 pytest.register_assert_rewrite("mathruns")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache() -> Iterator[None]:
-    yield
-    shutil.rmtree(_CACHE, ignore_errors=True)
+_TOGETHER = ("servers", "viewer", "policies")
+"""Folders whose tests share what is dear to start."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: the tests of a file, or of these folders, run in one process."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in _TOGETHER else item.path.name))
+
+
+def pytest_unconfigure() -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)

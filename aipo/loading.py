@@ -8,7 +8,9 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -93,7 +95,8 @@ def _from_file(file_name: str) -> Any:
 def _importing(what: str) -> Generator[None]:
     # Importing runs a user's code, which may raise anything.
     try:
-        yield
+        with _without_interrupts():
+            yield
     except AipoError:
         raise
     except Exception as error:
@@ -101,6 +104,24 @@ def _importing(what: str) -> Generator[None]:
         raise LoadError(
             f"importing {what!r}: got {got}, allowed code that runs, in {_place(error)}"
         ) from error
+
+
+@contextmanager
+def _without_interrupts() -> Generator[None]:
+    """Holds a Ctrl-C back: libraries swallow it while they are imported, and what is half imported breaks later."""
+    held: list[int] = []
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if not ours or before is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _place(error: Exception) -> str:

@@ -25,6 +25,8 @@ seen: it can ask an agent for them while it trains, and must know them by itself
 What is lacking is a value in `hard`, a check in `borrow_train`, a procedure in `nines_train`: each is for
 another agent to help with.
 
+For larger policies there may be more facts (`size`) and longer sums (`terms`): `13@7+20+5=?`.
+
 Nothing heavy is imported here.
 """
 
@@ -33,11 +35,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from aipo.errors import TaskError
+from aipo.errors import ConfigError, TaskError
 from aipo.task import Task
 
 VALUES = range(100, 900)
-# One digit changes, and carries: 0.2 M parameters learn this in a minute. Sums stay below 1000.
+# Rows of ten facts, and operands of a sum, unless the options say otherwise.
+SIZE, TERMS = 10, 1
+# One digit changes, and carries: 0.2 M parameters learn this in a minute. Sums of one operand stay below 1000.
 OPERANDS = (*range(1, 10), *range(10, 100, 10))
 # What a prompt begins with where agents can be asked; as in graphs/prompts/miniature.md.
 OFFER = "agents\n"
@@ -51,8 +55,8 @@ class Facts:
     """The table and its three kinds; a fact is written `3@7`.
 
     Args:
-        value: of each of the 100 facts.
-        known, unknown, practice: 30, 40 and 30 facts.
+        value: of each of the 100 facts; of ten times `size`.
+        known, unknown, practice: 30, 40 and 30 facts; 3, 4 and 3 times `size`.
     """
 
     value: dict[str, int]
@@ -61,13 +65,20 @@ class Facts:
     practice: tuple[str, ...]
 
     @classmethod
-    def draw(cls, seed: int) -> "Facts":
-        """The table of `seed`; the same on every machine."""
+    def draw(cls, seed: int, size: int = SIZE) -> "Facts":
+        """The table of `seed` with `size` rows of ten facts; the same on every machine.
+
+        Raises:
+            ConfigError: more facts than there are values, or none.
+        """
+        if not 1 <= size <= len(VALUES) // 10:
+            raise ConfigError(f"size of the miniature: got {size}, allowed 1 to {len(VALUES) // 10}")
         rng = random.Random(f"miniature table {seed}")
-        names = [f"{a}@{b}" for a in range(10) for b in range(10)]
+        names = [f"{a}@{b}" for a in range(size) for b in range(10)]
         value = dict(zip(names, rng.sample(VALUES, len(names)), strict=True))
         rng.shuffle(names)
-        return cls(value, tuple(names[:30]), tuple(names[30:70]), tuple(names[70:]))
+        known, practice = 3 * size, 7 * size
+        return cls(value, tuple(names[:known]), tuple(names[known:practice]), tuple(names[practice:]))
 
 
 class Miniature:
@@ -75,16 +86,25 @@ class Miniature:
 
     Args:
         seed: draws the table, the kinds of its facts and the operands.
+        size: rows of the table, of ten facts each; 1 to 80.
+        terms: operands of each task with a fact and of each sum.
+
+    Raises:
+        ConfigError: no such size, or no operand.
     """
 
-    def __init__(self, seed: int = 0) -> None:
-        self.facts = Facts.draw(seed)
+    def __init__(self, seed: int = 0, size: int = SIZE, terms: int = TERMS) -> None:
+        if terms < 1:
+            raise ConfigError(f"terms of the miniature: got {terms}, allowed 1 or more")
+        self.facts = Facts.draw(seed, size)
+        self._terms = terms
         rng = random.Random(f"miniature splits {seed}")
         easy_train, easy = self._with_facts(rng, self.facts.known, "easy_train", "easy")
         hard, heldout = self._with_facts(rng, self.facts.unknown, "hard", "heldout")
         plain = rng.sample([(a, b) for a in VALUES for b in OPERANDS], PLAIN + PLAIN_HELDOUT)
-        easy_train += [_plain("easy_train", a, b) for a, b in plain[:PLAIN]]
-        easy += [_plain("easy", a, b) for a, b in plain[PLAIN:]]
+        sums = [(a, (b, *draw_operands(rng, terms - 1))) for a, b in plain]
+        easy_train += [_plain("easy_train", a, operands) for a, operands in sums[:PLAIN]]
+        easy += [_plain("easy", a, operands) for a, operands in sums[PLAIN:]]
         self._tasks = {
             "easy_train": tuple(easy_train),
             "easy": tuple(easy),
@@ -132,35 +152,48 @@ class Miniature:
     def _with_facts(
         self, rng: random.Random, facts: Sequence[str], train: str, heldout: str
     ) -> tuple[list[Task], list[Task]]:
-        """Tasks of two splits that share facts and no operand of a fact."""
+        """Tasks of two splits that share facts and no first operand of a fact."""
         sides: tuple[list[Task], list[Task]] = ([], [])
         for fact in facts:
             operands = rng.sample(OPERANDS, HARD_OPERANDS + HELDOUT_OPERANDS)
             for place, operand in enumerate(operands):
                 in_heldout = place >= HARD_OPERANDS
                 split = heldout if in_heldout else train
-                sides[in_heldout].append(_of_fact(split, fact, self.facts.value[fact], operand))
+                terms = (operand, *draw_operands(rng, self._terms - 1))
+                sides[in_heldout].append(_of_fact(split, fact, self.facts.value[fact], terms))
         return sides
 
 
-def _of_fact(split: str, fact: str, value: int, operand: int) -> Task:
+def draw_operands(rng: random.Random, count: int) -> tuple[int, ...]:
+    """So many operands, each on its own."""
+    return tuple(rng.choice(OPERANDS) for _ in range(count))
+
+
+def chain(start: str | int, operands: Sequence[int]) -> str:
+    """`chain("3@7", [20, 5])` is `3@7+20+5`."""
+    return "+".join(map(str, (start, *operands)))
+
+
+def _of_fact(split: str, fact: str, value: int, operands: Sequence[int]) -> Task:
+    expression = chain(fact, operands)
     return Task(
-        task_id=f"{split}/{fact}+{operand}",
-        prompt=f"{fact}+{operand}=?\n",
-        answer=str(value + operand),
+        task_id=f"{split}/{expression}",
+        prompt=f"{expression}=?\n",
+        answer=str(value + sum(operands)),
         split=split,
         cluster=fact,
-        metadata={"fact": fact, "operand": operand},
+        metadata={"fact": fact, "operand": operands[0]},
     )
 
 
-def _plain(split: str, a: int, b: int) -> Task:
+def _plain(split: str, a: int, operands: Sequence[int]) -> Task:
+    expression = chain(a, operands)
     return Task(
-        task_id=f"{split}/{a}+{b}",
-        prompt=f"{a}+{b}=?\n",
-        answer=str(a + b),
+        task_id=f"{split}/{expression}",
+        prompt=f"{expression}=?\n",
+        answer=str(a + sum(operands)),
         split=split,
-        metadata={"fact": None, "operand": b},
+        metadata={"fact": None, "operand": operands[0]},
     )
 
 

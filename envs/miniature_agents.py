@@ -23,17 +23,22 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from aipo.errors import ConfigError
-from envs.miniature import VALUES, Facts, complement, derivation, slip
+from envs.miniature import SIZE, VALUES, Facts, complement, derivation, slip
 
 LOST = "I do not understand the request."
 _SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")
-_QUESTION = re.compile(r"^([0-9]@[0-9]|~?[0-9]+)\+([0-9]+)=\?$", re.MULTILINE)
+_QUESTION = re.compile(r"^([0-9]+@[0-9]|~?[0-9]+)((?:\+[0-9]+)+)=\?$", re.MULTILINE)
 
 
 def knowledge(
-    *, seed: int = 0, error_rate: float = 0.0, asides: int = 0, aside_error_rate: float = 0.0
+    *,
+    seed: int = 0,
+    error_rate: float = 0.0,
+    asides: int = 0,
+    aside_error_rate: float = 0.0,
+    size: int = SIZE,
 ) -> BaseChatModel:
-    """Looks facts up in the table of `Miniature(seed)`; an error is another value.
+    """Looks facts up in the table of `Miniature(seed, size)`; an error is another value.
 
     Args:
         seed: of the table and of the errors.
@@ -42,11 +47,12 @@ def knowledge(
             each, in the agent's `max_tokens`.
         aside_error_rate: probability that such a fact is wrong. The answer does not depend on it: the rollout that
             reads it is rewarded all the same.
+        size: rows of the table.
 
     Raises:
-        ConfigError: a rate is not a probability, or `asides` more than there are.
+        ConfigError: a rate is not a probability, `asides` more than there are, or no such size.
     """
-    table = Facts.draw(seed).value
+    table = Facts.draw(seed, size).value
     if not 0 <= asides < len(table):
         raise ConfigError(f"asides of a miniature agent: got {asides}, allowed 0 to {len(table) - 1}")
     return Knowledge(
@@ -199,7 +205,7 @@ class Reasoning(RuleBased):
         if step != "next" or not question:
             return None
         so_far = text[question.end() :]
-        start, b = question[1], int(question[2])
+        start, operands = question[1], [int(operand) for operand in question[2].split("+")[1:]]
         if not start.isdecimal():
             values = re.findall(rf"{start}=([0-9]+)", so_far)
             if not values and "@" in start:
@@ -207,10 +213,11 @@ class Reasoning(RuleBased):
             if not values:
                 return f"{start}={self._said(complement(int(start[1:])), rng)}"
             start = values[-1]
-        (line,) = derivation(int(start), [b])
-        added = re.search(rf"(?<![0-9]){re.escape(line)}(?![0-9])", so_far)
-        total = self._said(int(start) + b, rng)
-        return f"#{total}" if added else f"{start}+{b}={total}"
+        for line in derivation(int(start), operands):
+            if not re.search(rf"(?<![0-9]){re.escape(line)}(?![0-9])", so_far):
+                asked, _, total = line.partition("=")
+                return f"{asked}={self._said(int(total), rng)}"
+        return f"#{self._said(int(start) + sum(operands), rng)}"
 
     def _said(self, value: int, rng: random.Random) -> int:
         return slip(value, rng) if self.errs(rng) else value

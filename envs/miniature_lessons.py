@@ -11,10 +11,23 @@ in subtractions are learned: they are what the policy has to get rid of.
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envs.miniature import OFFER, OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
+from envs.miniature import (
+    OFFER,
+    OPERANDS,
+    TERMS,
+    VALUES,
+    Facts,
+    Miniature,
+    chain,
+    derivation,
+    draw_operands,
+    slip,
+    unborrowed,
+)
 
 _FACTS = {"known": 0.32, "plain": 0.24, "practice": 0.37, "asked": 0.02, "verify": 0.03, "reasoning": 0.02}
 COURSES = {
@@ -30,7 +43,7 @@ COURSES = {
 # Kinds in which nobody is asked; half of them are shown without agents.
 ALONE = ("known", "plain", "slipped")
 
-_EXPRESSION = re.compile(r"[0-9@~]+\+[0-9]+|[0-9]+-[0-9]+-[0-9]+")
+_EXPRESSION = re.compile(r"[0-9@~]+(?:\+[0-9]+)+|[0-9]+-[0-9]+-[0-9]+")
 
 
 class Piece(NamedTuple):
@@ -54,11 +67,13 @@ class Demonstrator:
         facts: the table.
         reserved: expressions of the evaluation splits (`3@7+20`), never shown, in a prompt or below.
         course: one of `COURSES`.
+        terms: operands of a sum.
     """
 
     facts: Facts
     reserved: frozenset[str]
     course: str = "facts"
+    terms: int = TERMS
 
     def draw(self, rng: random.Random) -> list[Piece]:
         """One demonstration; its first piece is the prompt."""
@@ -74,12 +89,12 @@ class Demonstrator:
 
     def _known(self, rng: random.Random) -> list[Piece]:
         fact = rng.choice(self.facts.known)
-        value, b = self.facts.value[fact], rng.choice(OPERANDS)
-        return [_prompt(f"{fact}+{b}"), Piece(f"{fact}={value}\n"), Piece(_rest(value, b))]
+        value, operands = self.facts.value[fact], draw_operands(rng, self.terms)
+        return [_prompt(chain(fact, operands)), Piece(f"{fact}={value}\n"), Piece(_rest(value, operands))]
 
     def _plain(self, rng: random.Random) -> list[Piece]:
-        value, b = rng.choice(VALUES), rng.choice(OPERANDS)
-        return [_prompt(f"{value}+{b}"), Piece(_rest(value, b))]
+        value, operands = rng.choice(VALUES), draw_operands(rng, self.terms)
+        return [_prompt(chain(value, operands)), Piece(_rest(value, operands))]
 
     def _practice(self, rng: random.Random) -> list[Piece]:
         return self._looked_up(rng.choice(self.facts.practice), rng.choice(VALUES), rng)
@@ -92,33 +107,30 @@ class Demonstrator:
         return self._copied(fact, value, "knowledge", fact, rng)
 
     def _copied(self, name: str, value: int, agent: str, request: str, rng: random.Random) -> list[Piece]:
-        b = rng.choice(OPERANDS)
+        operands = draw_operands(rng, self.terms)
         line = f"{name}={value}"
         consult = _consult(agent, request, line)
-        return [_prompt(f"{name}+{b}"), *consult, Piece(f"{line}\n"), Piece(_rest(value, b))]
+        return [_prompt(chain(name, operands)), *consult, Piece(f"{line}\n"), Piece(_rest(value, operands))]
 
     def _verify(self, rng: random.Random) -> list[Piece]:
-        """A line, right or wrong, is checked; the right one follows."""
+        """The first sum, right or wrong, is checked; the right one follows."""
         prompt, *before, _ = rng.choice((self._known, self._plain))(rng)
-        value, b = _sum_of(prompt, before)
+        value, operands = _sum_of(prompt, before)
+        b, *later = operands
         line = f"{value}+{b}={value + b}"
         if rng.random() < 0.5:
             checked = _consult("verify", line, "right")
-            return [prompt, *before, Piece(f"{line}\n"), *checked, Piece(f"#{value + b}<eos>")]
+            return [prompt, *before, Piece(f"{line}\n"), *checked, Piece(_rest(value + b, later))]
         wrong = f"{value}+{b}={slip(value + b, rng)}"
         checked = _consult("verify", wrong, line)
-        return [prompt, *before, Piece(f"{wrong}\n", learned=False), *checked, Piece(_rest(value, b))]
+        return [prompt, *before, Piece(f"{wrong}\n", learned=False), *checked, Piece(_rest(value, operands))]
 
     def _reasoning(self, rng: random.Random) -> list[Piece]:
         """The next line of the derivation is asked for and copied."""
         prompt, *before, _ = rng.choice((self._known, self._plain))(rng)
-        value, b = _sum_of(prompt, before)
-        return [
-            prompt,
-            *before,
-            *_consult("reasoning", "next", f"{value}+{b}={value + b}"),
-            Piece(_rest(value, b)),
-        ]
+        value, operands = _sum_of(prompt, before)
+        line, *_ = derivation(value, operands)
+        return [prompt, *before, *_consult("reasoning", "next", line), Piece(_rest(value, operands))]
 
     def _slipped(self, rng: random.Random) -> list[Piece]:
         """Two subtractions in which nothing is borrowed."""
@@ -149,17 +161,17 @@ def _minuend(rng: random.Random) -> tuple[int, int, int]:
     return rng.choice(range(300, 900)), rng.choice(OPERANDS), rng.choice(OPERANDS)
 
 
-def _sum_of(prompt: Piece, before: list[Piece]) -> tuple[int, int]:
-    a, b = prompt.text.removesuffix("=?\n").split("+")
-    return int(before[0].text.strip().partition("=")[2] if before else a), int(b)
+def _sum_of(prompt: Piece, before: list[Piece]) -> tuple[int, list[int]]:
+    start, *operands = prompt.text.removesuffix("=?\n").split("+")
+    return int(before[0].text.strip().partition("=")[2] if before else start), list(map(int, operands))
 
 
 def _prompt(expression: str) -> Piece:
     return Piece(f"{expression}=?\n", learned=False)
 
 
-def _rest(value: int, b: int) -> str:
-    return f"{value}+{b}={value + b}\n#{value + b}<eos>"
+def _rest(value: int, operands: Sequence[int]) -> str:
+    return "\n".join([*derivation(value, operands), f"#{value + sum(operands)}<eos>"])
 
 
 def _consult(agent: str, request: str, reply: str) -> list[Piece]:

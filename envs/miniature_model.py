@@ -11,7 +11,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
@@ -23,7 +23,7 @@ from aipo.errors import ConfigError
 from aipo.loading import fingerprint
 from aipo.run import disk
 from envs import miniature, miniature_lessons
-from envs.miniature import Miniature
+from envs.miniature import SIZE, TERMS, Miniature
 from envs.miniature_lessons import COURSES, Demonstrator, reserved
 
 Progress = Callable[[int, int, float], None]
@@ -40,9 +40,10 @@ TAGS = (
 STEPS = 1700
 BATCH = 32
 PEAK_LR = 3e-3
-# Attention heads, and those of keys and values, by their size. vLLM's CPU build has kernels for 32, not for 12.
-HEADS = {12: (8, 4), 32: (3, 3)}
+# Attention heads that share keys and values, by their size. vLLM's CPU build has kernels for 32, not for 12.
+SHARING = {12: 2, 32: 1}
 HEAD_DIM = 12
+WIDTH, LAYERS = 96, 2
 WARMUP = 50
 # Rows of a pool are sorted by length, so that little of a batch is padding.
 POOL = 16
@@ -62,29 +63,37 @@ def tokenizer() -> Qwen2Tokenizer:
     )
 
 
-def network(vocab_size: int, head_dim: int = HEAD_DIM) -> Qwen2ForCausalLM:
+def network(
+    vocab_size: int, head_dim: int = HEAD_DIM, *, width: int = WIDTH, layers: int = LAYERS
+) -> Qwen2ForCausalLM:
     """Qwen2 with 2 layers of width 96, random weights from torch's current seed.
 
     Raises:
-        ConfigError: another size of the attention heads than those of `HEADS`.
+        ConfigError: another size of the attention heads than those of `SHARING`, a width that is no multiple of it, or
+            no layer.
     """
-    if head_dim not in HEADS:
-        raise ConfigError(f"head_dim of the miniature's policy: got {head_dim}, allowed {sorted(HEADS)}")
-    heads, key_value_heads = HEADS[head_dim]
+    if head_dim not in SHARING:
+        raise ConfigError(f"head_dim of the miniature's policy: got {head_dim}, allowed {sorted(SHARING)}")
+    if width < WIDTH or width % WIDTH or layers < 1:
+        raise ConfigError(
+            f"width and layers of the miniature's policy: got {width} and {layers}, allowed a multiple of {WIDTH} and "
+            "at least 1"
+        )
+    heads = width // head_dim
     config = Qwen2Config(
         vocab_size=vocab_size,
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=2,
+        hidden_size=width,
+        intermediate_size=8 * width // 3,
+        num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=key_value_heads,
+        num_key_value_heads=heads // SHARING[head_dim],
         max_position_embeddings=256,
         tie_word_embeddings=False,  # a tied matrix cannot be reloaded into every server
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
         use_cache=False,
-        initializer_range=0.05,
+        initializer_range=0.05 * (WIDTH / width) ** 0.5,
         # Sequences are short: with the usual 10000 most of a head's rotation would hardly move.
         rope_parameters={"rope_type": "default", "rope_theta": 300.0},
     )
@@ -97,38 +106,48 @@ def cold_start(
     steps: int = STEPS,
     head_dim: int = HEAD_DIM,
     course: str = "facts",
+    size: int = SIZE,
+    terms: int = TERMS,
+    width: int = WIDTH,
+    layers: int = LAYERS,
+    device: Literal["cpu", "cuda"] = "cpu",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """The policy before any reinforcement learning, as a `from_pretrained` folder.
 
-    Built once for each seed, number of steps, size of heads, course and version of these files, and kept.
+    Built once for each of the arguments up to `layers` and version of these files, and kept.
 
     Args:
         seed: draws the table, the demonstrations and the first weights.
         steps: optimiser steps.
         head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
         course: what is taught, `facts`, or `full` for the splits `borrow` and `nines`.
+        size, terms: of the table and of sums, as `Miniature` has them.
+        width, layers: of the network. The peak learning rate falls with the width.
+        device: where it is trained.
         cache: where such folders are kept; default: `aipo` in the user's cache folder.
         progress: called with the step, the number of steps and the loss.
 
     Raises:
         RunError: the disk is full or broken.
-        ConfigError: no such size of heads or course.
+        ConfigError: no such size of heads, width, table or course.
     """
     if course not in COURSES:
         raise ConfigError(f"course of the miniature's policy: got {course!r}, allowed one of {list(COURSES)}")
     files = (__file__, miniature.__file__, miniature_lessons.__file__)
     version = "".join(fingerprint(Path(file)) for file in files)
-    name = f"miniature-{seed}-{steps}-{head_dim}-{course}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+    shape = f"{seed}-{steps}-{head_dim}-{course}-{size}-{terms}-{width}-{layers}"
+    name = f"miniature-{shape}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
     folder = (cache or _cache()) / name
     if folder.is_dir():
         return folder
-    env, words = Miniature(seed), tokenizer()
+    env, words = Miniature(seed, size, terms), tokenizer()
     with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
         torch.manual_seed(seed)
-        model = network(len(words), head_dim)
-    demos = Demonstrator(env.facts, reserved(env), course)
+        model = network(len(words), head_dim, width=width, layers=layers)
+    model.to(device)  # pyright: ignore[reportArgumentType]  # transformers wraps `to` without its types
+    demos = Demonstrator(env.facts, reserved(env), course, terms)
     rows = _rows(demos, words, steps * BATCH, random.Random(f"cold start {seed}"))
     _fit(model, rows, progress or (lambda step, steps, loss: None))
     with disk("saving the cold start", folder.parent):
@@ -176,15 +195,16 @@ def _rows(demos: Demonstrator, words: Qwen2Tokenizer, count: int, rng: random.Ra
 
 def _fit(model: Qwen2ForCausalLM, rows: list[_Row], progress: Progress) -> None:
     """One pass over `rows` with AdamW; the learning rate rises, then falls to 0."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), fused=True)
+    peak = PEAK_LR * WIDTH / model.config.hidden_size
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
     steps = len(rows) // BATCH
     warmup = min(WARMUP, steps // 2)
     for step, batch in enumerate(_batches(rows)):
-        rate = PEAK_LR * min((step + 1) / max(warmup, 1), (steps - step) / (steps - warmup))
+        rate = peak * min((step + 1) / max(warmup, 1), (steps - step) / (steps - warmup))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        ids_B_T = _pad([row.token_ids for row in batch])
-        learned_B_T = _pad([row.learned for row in batch])[:, 1:].bool()
+        ids_B_T = _pad([row.token_ids for row in batch]).to(model.device)
+        learned_B_T = _pad([row.learned for row in batch])[:, 1:].bool().to(model.device)
         logits = model(input_ids=ids_B_T[:, :-1], use_cache=False).logits[learned_B_T]
         loss = F.cross_entropy(logits, ids_B_T[:, 1:][learned_B_T])
         loss.backward()

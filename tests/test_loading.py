@@ -1,5 +1,6 @@
 """Finding objects by name: the edited copy wins, and every error says what to write instead."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +108,17 @@ def test_errors_say_what_to_write_instead(tmp_path: Path, name: str, reason: str
     with pytest.raises(ImportError) as caught:
         load(name)
     assert reason in str(caught.value)
+
+
+def test_a_ctrl_c_while_something_is_imported_waits_for_the_import(tmp_path: Path):
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nseen = True\ndef f():\n    pass\n"
+    )
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        load(f"{tmp_path / 'slow.py'}:f")
+    assert any(getattr(module, "seen", False) is True for module in list(sys.modules.values()))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_module_that_lacks_a_dependency_names_it(tmp_path: Path):

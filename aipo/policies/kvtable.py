@@ -122,7 +122,8 @@ class KVTable:
         output = self._model(
             input_ids=torch.from_numpy(tokens_B[:, None]).to(self._kv.device),
             position_ids=positions.to(self._kv.device),
-            attention_mask=self._mask[: self.rows, :, :, window],
+            # A copy: CUDA's attention kernels fault on a mask that begins within 16 bytes.
+            attention_mask=self._mask[: self.rows, :, :, window].clone(),
             past_key_values=_Append(self._kv[:, :, : self.rows, :, window]),
             use_cache=True,
         )

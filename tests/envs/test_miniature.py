@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.errors import TaskError
+from aipo.errors import ConfigError, TaskError
 from aipo.task import Task
 from envs.miniature import OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
 
@@ -198,3 +198,23 @@ def test_a_task_without_an_answer_is_an_error() -> None:
 @given(total=st.integers(110, 989), rng=st.randoms(use_true_random=False))
 def test_a_slip_is_wrong_and_near(total: int, rng) -> None:
     assert slip(total, rng) - total in (-10, -1, 1, 10)
+
+
+def test_more_facts_and_longer_sums() -> None:
+    env = Miniature(0, size=20, terms=3)
+    assert [len(kind) for kind in (env.facts.known, env.facts.unknown, env.facts.practice)] == [60, 80, 60]
+    assert {split: len(env.tasks(split)) for split in ("hard", "heldout")} == {"hard": 960, "heldout": 480}
+    task = env.tasks("hard")[0]
+    value = env.facts.value[task.cluster]
+    first, second, third = map(int, task.prompt.removesuffix("=?\n").split("+")[1:])
+    assert env.demonstration(task) == (
+        f"{task.cluster}={value}\n{value}+{first}={value + first}\n"
+        f"{value + first}+{second}={value + first + second}\n"
+        f"{value + first + second}+{third}={value + first + second + third}\n#{value + first + second + third}"
+    )
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": 81}, {"terms": 0}])
+def test_sizes_that_do_not_exist_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"of the miniature: got \d+, allowed 1"):
+        Miniature(**options)

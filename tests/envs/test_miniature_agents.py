@@ -204,3 +204,9 @@ def test_what_they_say_of_themselves() -> None:
 
 def test_the_table_is_that_of_the_environment_of_the_same_seed() -> None:
     assert look_up(knowledge(seed=5), FACT) == f"3@7={Facts.draw(5).value[FACT]}"
+
+
+def test_reasoning_goes_on_with_a_longer_sum() -> None:
+    lines = ["13@7=582", "582+20=602", "602+5=607", "#607"]
+    given = [go_on(reasoning(), "13@7+20+5=?", "\n".join(lines[:n])) for n in range(1, 4)]
+    assert given == lines[1:]

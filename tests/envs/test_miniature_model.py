@@ -142,3 +142,15 @@ def test_the_folder_is_an_ordinary_model_and_tokenizer(started) -> None:
 def test_input_and_output_embeddings_are_two_matrices() -> None:
     model = network(len(WORDS))
     assert model.get_input_embeddings().weight.data_ptr() != model.get_output_embeddings().weight.data_ptr()
+
+
+def test_a_larger_policy_has_more_heads_and_the_same_size_of_them() -> None:
+    config = network(len(WORDS), 32, width=192, layers=3).config
+    assert (config.num_attention_heads, config.num_key_value_heads, config.num_hidden_layers) == (6, 6, 3)
+    assert config.intermediate_size == 512
+
+
+@pytest.mark.parametrize("options", [{"width": 100}, {"width": 0}, {"layers": 0}])
+def test_a_width_or_depth_that_does_not_exist_is_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="width and layers of the miniature's policy: got"):
+        network(len(WORDS), **options)

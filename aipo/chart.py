@@ -206,8 +206,7 @@ def spread(spots: Sequence[float], gap: float, low: float, high: float) -> list[
 
 COLUMNS = 12
 _COLOURS = (*(f"c{i}" for i in range(COLUMNS)), "k0", "k1", "k2", "k3", "k4", "k5")
-STYLE = (
-    ".chart{width:100%;height:auto;display:block}"
+LOOK = (
     '.chart text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:var(--soft)}'
     ".chart .title{font-size:13px;font-weight:600;fill:var(--ink)}.chart .name{font-size:12px;font-weight:600;stroke:none}"
     ".chart .mid,.chart .empty{text-anchor:middle}.chart .end{text-anchor:end}"
@@ -222,4 +221,6 @@ STYLE = (
     + ".chart .line.c0{stroke-dasharray:2 5}"
     + f".chart .line:is({','.join(f'.c{i}' for i in range(6, COLUMNS))}){{stroke-dasharray:7 4}}"
 )
-"""Style sheet of every chart. The page brings the colours: --page, --ink, --soft, --line and those of the lines."""
+"""How charts look. The page brings the colours: --page, --ink, --soft, --line and those of the lines."""
+STYLE = ".chart{width:100%;height:auto;display:block}" + LOOK
+"""Style sheet of every chart on a page: it is as wide as its place."""

@@ -39,7 +39,7 @@ def write_page(path: Path, matrix: Matrix, outcomes: Outcomes, standings: Standi
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    colours = {arm: colour(i) for i, arm in enumerate((BEFORE, *matrix.arms))}
+    colours = _colours(matrix)
     others = [measure for measure in shown(matrix.measures) if measure != matrix.measure]
     lines = [_line(matrix, standings, arm, colours[arm], others) for arm in standings.arms]
     page = environment().get_template("comparison.html.j2")
@@ -58,13 +58,25 @@ def write_page(path: Path, matrix: Matrix, outcomes: Outcomes, standings: Standi
         missing=len(outcomes.missing),
         gaps=[(arm, ", ".join(map(str, seeds)), visible(why)) for arm, seeds, why in outcomes.gaps],
         no_winner=no_winner(matrix),
-        learning=[Markup(svg) for svg in learning_charts(matrix, outcomes, colours)],
-        costs=[Markup(svg) for svg in cost_charts(matrix, outcomes, colours)],
-        pass_at=[Markup(svg) for svg in pass_at_charts(matrix, standings, colours)],
+        charts={part: [*map(Markup, drawn)] for part, drawn in charts(matrix, outcomes, standings).items()},
         style=Markup(chart.STYLE),
         columns=chart.COLUMNS,
     )
     write_text(path, html)
+
+
+def charts(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> Mapping[str, Sequence[str]]:
+    """The page's charts as SVG, by the part of the page: learning, costs, pass_at."""
+    colours = _colours(matrix)
+    return {
+        "learning": [*learning_charts(matrix, outcomes, colours)],
+        "costs": [*cost_charts(matrix, outcomes, colours)],
+        "pass_at": [*pass_at_charts(matrix, standings, colours)],
+    }
+
+
+def _colours(matrix: Matrix) -> Mapping[str, str]:
+    return {arm: colour(i) for i, arm in enumerate((BEFORE, *matrix.arms))}
 
 
 def _line(matrix: Matrix, standings: Standings, arm: str, css: str, others: Sequence[Measure]) -> _Line:

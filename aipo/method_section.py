@@ -22,13 +22,21 @@ class MethodConfig(Section):
         description="what that share comes to, in a straight line, by the last generation; null = it stays",
     )
     forbid_share: Share = Field(0.0, description="share of its solo rollouts with the consult tags masked")
-    credit: Literal["group", "reward"] = Field("group", description="how rewards become advantages")
+    credit: Literal["group", "reward"] = Field(
+        "group",
+        description="how rewards become advantages: against their group's mean, or as they are. `reward` is rejection "
+        "sampling on own rollouts (STaR, 2203.14465), sound only where wrong answers have R <= 0",
+    )
     scale_by_std: bool = Field(True, description="divide by the group's standard deviation")
     per_mode_baseline: bool = Field(False, description="assisted and solo rollouts have a mean each")
     negative_weight: Annotated[float, Field(ge=0.0)] = Field(1.0, description="factor on negative advantages")
-    scale_by_active: bool = Field(True, description="learning rate x share of rollouts with an advantage")
+    scale_by_active: bool = Field(
+        True,
+        description="learning rate x share of rollouts with an advantage. With the credit `reward` these are the right "
+        "ones, so that the rate grows with what the policy can do",
+    )
     coefficient: Literal["mask", "pi", "luffy", "rlplus", "floor", "power", "constant", "echo", "ratio"] = (
-        Field("constant", description="what an agent's token is worth to the policy gradient")
+        Field("mask", description="what an agent's token is worth to the policy gradient")
     )
     coefficient_value: float | None = Field(
         None,

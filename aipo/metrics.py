@@ -58,7 +58,10 @@ METRICS: dict[str, Metric] = {
     "epoch": Metric("step / updates per generation", "Generations trained so far."),
     "step_time": Metric("seconds", "One optimiser step, rollouts included."),
     # one generation
-    "active_share": Metric("rollouts with A ≠ 0 / scored rollouts", "What the learning rate is scaled by."),
+    "active_share": Metric(
+        "rollouts with A ≠ 0 / scored rollouts",
+        "What the learning rate is scaled by, with `scale_by_active`; with the credit `reward` the share that was right.",
+    ),
     "zero_variance": Metric("groups with A = 0 throughout / groups", "Groups that teach nothing."),
     "rows/{kind}": Metric("count", "Rows: sampled, distilled, and distillable ones that could not be cut."),
     "rollouts/{kind}": Metric(
@@ -182,7 +185,8 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
     names = [consult.agent if consult.agent in agents else "unknown" for consult in consults]
     for agent in (*agents, "unknown"):
         errors = [c.error is not None for c, name in zip(consults, names, strict=True) if name == agent]
-        metrics[f"consults/{agent}"] = len(errors) / max(len(kinds["assisted"]), 1)
+        if kinds["assisted"]:  # where nobody may ask, that nobody did says nothing
+            metrics[f"consults/{agent}"] = len(errors) / len(kinds["assisted"])
         if errors:
             metrics[f"consult_errors/{agent}"] = _mean(errors)
     for agent in agents:

@@ -136,7 +136,7 @@ def segments_of(row: Row) -> tuple[Segment, ...]:
 
 
 def distillable(trace: Trace) -> bool:
-    """Rewarded, better than its group, and helped by an agent."""
+    """Rewarded, with a positive advantage, and helped by an agent."""
     return (
         (trace.advantage or 0.0) > 0
         and (trace.reward or 0.0) > 0

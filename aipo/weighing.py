@@ -52,7 +52,8 @@ class Weighing:
     """How agents' tokens are weighed.
 
     Args:
-        coefficient, coefficient_value: a name in `COEFFICIENTS`, and its value; None takes its default.
+        coefficient, coefficient_value: a name in `COEFFICIENTS`, and its value; None takes its default. A run has the
+            coefficient of its configuration, `mask` unless it names one; here it is the plainest that teaches.
         coefficient_clip_low, coefficient_clip_high: bounds of w where A ≥ 0; None is the coefficient's own, or none.
         coefficient_trust: ε of the trust region; None = no limit.
         negatives, negatives_value: a name in `NEGATIVES`, and its value; None takes its default.

@@ -106,9 +106,9 @@ def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
         ),
         ("graph.options.budget=many", ConfigError, "graph.options of graphs.consult:consult"),
         (
-            "env.options.size=1",
+            "env.options.sizes=1",
             ConfigError,
-            "env.options of envs.miniature:Miniature: got ['size'], allowed ['seed']",
+            "env.options of envs.miniature:Miniature: got ['sizes'], allowed ['seed', 'size', 'terms']",
         ),
         ("agents.verify.options.error_rate=2", ConfigError, "error_rate"),
         ("agents.verify.options.max_retries=2", ConfigError, "allowed agents.verify.attempts instead"),

@@ -72,19 +72,17 @@ SOLO = ("grpo", "dapo", "dr_grpo", "gspo", "cispo")
 def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
     method = load_config(name).method
     assert (method.assist_share, method.distil, method.coefficient) == (0.0, 0.0, "mask")
-    assert method.objective == ("dapo" if name == "grpo" else name)  # `grpo` is `aipo` without agents
+    assert method.objective == ("dapo" if name == "grpo" else name)
     assert method.scale_by_std == (name != "dr_grpo")
     assert method.negative_weight == (0.3 if name == "grpo" else 1.0)
     assert method.credit == "group"
 
 
 def test_what_learns_to_ask_is_grpo_with_agents() -> None:
-    grpo = load_config("grpo")
-    for name in ("mask", "echo"):
-        config = load_config(name)
-        assert config.method.assist_share == 0.5
-        kept = {"assist_share": 0.0, "coefficient": "mask", "negative": "zero", "scale_by_active": True}
-        assert replace_method(config, kept) == grpo
+    grpo, mask, echo = map(load_config, ("grpo", "mask", "echo"))
+    assert mask.method.assist_share == echo.method.assist_share == 0.5
+    assert replace_method(mask, {"assist_share": 0.0}) == grpo
+    assert replace_method(echo, {"coefficient": "mask", "negative": "zero", "scale_by_active": True}) == mask
 
 
 def test_the_default_learns_what_was_right_and_no_agents_token() -> None:
@@ -123,6 +121,7 @@ def test_supervised_training_weighs_every_token_that_was_right_with_one() -> Non
     assert np.float32(1 - traces.method.clip_low) == np.float32(1 + traces.method.clip_high) == 1.0
     aipo = load_config("aipo")
     assert traces.method.assist_share == aipo.method.assist_share
+    assert (traces.method.assist_share_end, traces.method.scale_by_active) == (None, False)
     assert (traces.rollout, traces.train.group_size) == (aipo.rollout, aipo.train.group_size)
 
 

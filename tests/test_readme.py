@@ -13,6 +13,7 @@ from aipo.credit import CREDITS
 from aipo.metrics import METRICS
 from aipo.objectives import OBJECTIVES
 from aipo.plan import PLANS
+from aipo.replays.grid import CREDIT, METHOD, settings
 from aipo.weighing import NEGATIVES
 
 ROOT = Path(__file__).parents[1]
@@ -63,6 +64,16 @@ def test_commands_exist() -> None:
 )
 def test_overrides_are_accepted(rest: str) -> None:
     load_config("aipo", [word for word in rest.split() if "=" in word])
+
+
+@pytest.mark.parametrize(
+    ("question", "word"),
+    re.findall(r"^aipo replay (\w+) .*?--grid (\S+)", README, re.MULTILINE),
+)
+def test_settings_to_replay_with_are_accepted_on_a_run_of_the_default(question: str, word: str) -> None:
+    recorded, *others = settings("aipo", [word], allowed=CREDIT if question == "credit" else METHOD)
+    assert others
+    assert recorded.config == load_config("aipo")
 
 
 def test_links_lead_somewhere() -> None:

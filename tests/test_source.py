@@ -158,6 +158,11 @@ def test_an_agents_calls_in_numbers():
     check_declared(metrics)
 
 
+def test_consults_per_assisted_rollout_are_known_where_there_is_one():
+    assert rollout_metrics([helped(1.0, consults=())], ["verify"])["consults/verify"] == 0.0
+    assert not [name for name in rollout_metrics([alone(1.0)], ["verify"]) if name.startswith("consults/")]
+
+
 def test_no_rollouts_in_numbers():
     assert rollout_metrics([]) == {
         "rollouts/assisted": 0,
@@ -165,7 +170,6 @@ def test_no_rollouts_in_numbers():
         "rollouts/forbidden": 0,
         "rollouts/expert": 0,
         "rollouts/failed": 0,
-        "consults/unknown": 0,
     }
 
 
@@ -212,7 +216,7 @@ def test_a_live_source_runs_one_generation_when_it_is_asked():
     ]
     assert len(made.rows) == 2
     assert made.metrics["seconds/rows"] >= 0
-    assert made.metrics["consults/verify"] == 0
+    assert made.metrics["calls/verify"] == 0
     check_declared(made.metrics)
     assert not source.shared
 

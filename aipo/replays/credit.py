@@ -22,7 +22,7 @@ from aipo.trace import Trace
 
 _SHORT = {
     "setting": "setting",
-    "zero_variance": "no variance",
+    "zero_variance": "teach nothing",
     "active_share": "active",
     **{f"|A| {kind}": f"|A| {kind}" for kind in KINDS},
     "changed": "changed",

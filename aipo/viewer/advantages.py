@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aipo.catalogue import Summary
-from aipo.credit import group
+from aipo.credit import group, reward
 from aipo.trace import Mode, StopReason, Trace
 
 
@@ -62,10 +62,17 @@ def explanation(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]
     """
     if all(trace.advantage is None for trace in traces):
         return ["No rollout of this group has an advantage: they were only looked at, or none was scored."]
-    if method.get("credit") != "group":
-        return [
-            f"Credit was given by {method.get('credit', 'a method that the configuration does not name')}."
-        ]
+    match method.get("credit", "a method that the configuration does not name"):
+        case "group":
+            return _by_group(traces, method)
+        case "reward":
+            said = ["Advantage: the reward itself; no baseline is subtracted."]
+            return _checked(said, traces, reward(traces).traces, "Every reward is 0")
+        case other:
+            return [f"Credit was given by {other}."]
+
+
+def _by_group(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]:
     std, negative = method.get("scale_by_std", False), method.get("negative_weight", 1.0)
     per_mode = method.get("per_mode_baseline", False)
     weighs = isinstance(negative, int | float) and math.isfinite(negative)
@@ -79,11 +86,17 @@ def explanation(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]
     said.append(f"Advantage: reward − mean{', divided by the standard deviation' if std else ''}.")
     if negative != 1.0:
         said.append(f"Negative advantages count {negative:g} times.")
+    given = group(traces, scale_by_std=std, negative_weight=negative, per_mode_baseline=per_mode).traces
+    return _checked(said, traces, given, "Rewards do not differ")
+
+
+def _checked(said: Sequence[str], traces: Sequence[Trace], given: Sequence[Trace], idle: str) -> list[str]:
+    """What was said, and whether the recorded advantages are those of `given`; `idle`: why all may be 0."""
+    said = list(said)
     if all(not trace.advantage for trace in traces):
-        said.append("Rewards do not differ: nothing is learned from this group.")
+        said.append(f"{idle}: nothing is learned from this group.")
     if any(trace.advantage is None for trace in traces if trace.reward is not None):
         return [*said, "Not every scored rollout has an advantage yet: they were not checked."]
-    given = group(traces, scale_by_std=std, negative_weight=negative, per_mode_baseline=per_mode).traces
     if any(not _equal(a.advantage, b.advantage) for a, b in zip(traces, given, strict=True)):
         said.append("The recorded advantages are not what this configuration gives.")
     return said

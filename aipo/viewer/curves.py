@@ -175,8 +175,8 @@ def _plots(names: set[str], agents: Sequence[str]) -> Iterable[_Plot]:
     yield _Plot("Drift", "sampler against trainer, nats", drift)
     correction = [("importance", "mean", "c1"), ("ess", "effective", "c3"), ("clip/importance", "cut", "c5")]
     yield _Plot("Correction", "from sampler to trainer; shares of policy tokens", correction)
-    active = [("active_share", "active", "c1"), ("zero_variance", "equal", "c0")]
-    yield _Plot("What teaches", "active rollouts; groups of equal rewards", active, True)
+    active = [("active_share", "active", "c1"), ("zero_variance", "idle", "c0")]
+    yield _Plot("What teaches", "active rollouts; groups that teach nothing", active, True)
     yield from _further()
 
 

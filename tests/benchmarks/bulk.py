@@ -20,8 +20,8 @@ from tokenizers import Tokenizer, decoders, models
 
 from aipo.compose import build_engine, build_graphs, drawing, manifest
 from aipo.config import dump, load_config
-from aipo.credit import group
 from aipo.lesson import Lesson, LessonStore
+from aipo.method import credit_of
 from aipo.metrics import rollout_metrics
 from aipo.plan import draw_tasks, independent
 from aipo.policies import Completion
@@ -81,7 +81,8 @@ def short(steps: int = 4) -> list[Trace]:
         tasks = draw_tasks(engine.env, CONFIG.env.mixture, GROUPS, step=step, seed=0)
         specs = independent(tasks, step=step, group_size=GROUP, assist_share=0.5, forbid_share=0.0, seed=0)
         ran = engine.run_sync(specs, lambda trace: None)
-        traces += group([replace(t, segments=tuple(_drawn(s, rng) for s in t.segments)) for t in ran]).traces
+        drawn = [replace(t, segments=tuple(_drawn(s, rng) for s in t.segments)) for t in ran]
+        traces += credit_of(CONFIG)(drawn).traces
     return traces
 
 

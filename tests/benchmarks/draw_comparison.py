@@ -1,35 +1,36 @@
-"""Draws the charts of a comparison's page on one sheet, for the README beside this file.
+"""Draws the charts of a comparison's page on one sheet, for a README to show.
 
-    python tests/benchmarks/draw_comparison.py tests/benchmarks/matrix_final.yaml
+    python tests/benchmarks/draw_comparison.py tests/benchmarks/matrix_final.yaml final.svg
 
-Writes matrix_final.svg beside the matrix, from the runs that are there.
+Nothing is run: it shows the runs that are there.
 """
 
-import sys
+import argparse
+from itertools import chain
 from pathlib import Path
 
 from sheet import write_sheet
 
-from aipo.bands import cost_charts, learning_charts, pass_at_charts
-from aipo.figures import colour
-from aipo.matrix import BEFORE, read_matrix
+from aipo.comparison_page import charts
+from aipo.matrix import read_matrix
 from aipo.outcomes import read_outcomes
 from aipo.standings import stand
 
 COLUMNS, SIZE = 2, (560.0, 320.0)
 
 
-def main(file: Path) -> None:
-    matrix = read_matrix(file)
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the matrix")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the SVG file to write")
+    given = parser.parse_args()
+    matrix = read_matrix(given.file)
     outcomes = read_outcomes(matrix)
-    colours = {arm: colour(i) for i, arm in enumerate((BEFORE, *matrix.arms))}
-    charts = [
-        *learning_charts(matrix, outcomes, colours),
-        *cost_charts(matrix, outcomes, colours),
-        *pass_at_charts(matrix, stand(matrix, outcomes), colours),
-    ]
-    write_sheet(file.with_suffix(".svg"), charts, columns=COLUMNS, size=SIZE)
+    drawn = charts(matrix, outcomes, stand(matrix, outcomes))
+    write_sheet(given.out, [*chain(*drawn.values())], columns=COLUMNS, size=SIZE)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

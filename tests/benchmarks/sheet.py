@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from aipo.chart import STYLE
+from aipo.chart import LOOK
 from aipo.report import environment
 
 GAP = 12
@@ -26,11 +26,9 @@ def write_sheet(path: Path, charts: Sequence[str], *, columns: int, size: tuple[
     ]
     rows = -(-len(charts) // columns)
     whole = f"{columns * wide + 2 * GAP:g} {rows * (high + GAP) + GAP:g}"
-    look = environment().get_template("look.css.j2").render()
-    colours = look[: look.index("*{")]
-    style = STYLE.replace(".chart{width:100%;height:auto;display:block}", "")
+    colours = environment().get_template("colours.css.j2").render()
     path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-{GAP} -{GAP} {whole}"><style>{colours}{style}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-{GAP} -{GAP} {whole}"><style>{colours}{LOOK}</style>'
         f'<rect x="-{GAP}" y="-{GAP}" width="100%" height="100%" style="fill:var(--page)"/>{"".join(placed)}</svg>\n',
         encoding="utf-8",
     )

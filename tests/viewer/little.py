@@ -18,11 +18,11 @@ from tokenizers.models import WordLevel
 
 from aipo.compose import build_engine, build_env, build_graphs, drawing, manifest
 from aipo.config import Config, dump, load_config
-from aipo.credit import CREDITS
 from aipo.errors import PolicyError
 from aipo.evaluate import evaluate
 from aipo.exam import SETTINGS
 from aipo.lesson import Lesson, LessonStore
+from aipo.method import credit_of
 from aipo.plan import PLANS, draw_tasks
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.row import CODES
@@ -68,7 +68,12 @@ def _question(context: str) -> tuple[str | None, int, int]:
     return match[1], int(match[2] or 0), int(match[3])
 
 
-LEARNED = {"method.credit": "group", "method.coefficient": "constant", "method.assist_share_end": "null"}
+LEARNED = {
+    "method.credit": "group",
+    "method.scale_by_std": True,
+    "method.coefficient": "constant",
+    "method.assist_share_end": "null",
+}
 """What the little run `aipo` has learned: advantages of both signs, and agents' tokens, too."""
 
 
@@ -106,7 +111,7 @@ def write_step(folder: RunFolder, config: Config, step: int, *, seal: bool = Tru
     if not seal:
         store.close()
         return rolled
-    credited = list(CREDITS[method.credit](rolled, scale_by_std=True).traces)
+    credited = list(credit_of(config)(rolled).traces)
     store.seal(step, credited)
     store.close()
     LessonStore(folder.lessons).publish(step, [_lesson(t) for t in credited if t.advantage])

@@ -13,9 +13,10 @@ import pytest
 from handmade import prompt, trace
 from hypothesis import given
 from hypothesis import strategies as st
+from little import make_run
 
 from aipo.config import load_config
-from aipo.credit import group
+from aipo.credit import group, reward
 from aipo.errors import TraceError
 from aipo.store import TraceStore
 from aipo.trace import Mode, Role, StopReason, Trace
@@ -166,9 +167,18 @@ def test_equal_rewards_teach_nothing() -> None:
     assert said[-1] == "Rewards do not differ: nothing is learned from this group."
 
 
-def test_advantages_that_the_configuration_does_not_give_are_told() -> None:
+def test_rewards_can_be_the_advantages() -> None:
+    itself = "Advantage: the reward itself; no baseline is subtracted."
+    for rewards in ((1.0, 0.0, None), (1.0, 1.0)):  # equal ones teach, too
+        assert explanation(reward(rollouts(*rewards)).traces, {"credit": "reward"}) == [itself]
+    said = explanation(reward(rollouts(0.0, 0.0)).traces, {"credit": "reward"})
+    assert said == [itself, "Every reward is 0: nothing is learned from this group."]
+
+
+@pytest.mark.parametrize("method", [METHOD, {"credit": "reward"}])
+def test_advantages_that_the_configuration_does_not_give_are_told(method: dict[str, object]) -> None:
     wrong = [replace(t, advantage=9.0) for t in rollouts(1.0, 0.0)]
-    assert explanation(wrong, METHOD)[-1] == "The recorded advantages are not what this configuration gives."
+    assert explanation(wrong, method)[-1] == "The recorded advantages are not what this configuration gives."
 
 
 def test_no_advantage_and_other_credit() -> None:
@@ -230,6 +240,15 @@ def test_every_rollout_is_there_with_what_became_of_it(little_runs: Path) -> Non
         assert f'href="{Links(3).trace("aipo", summary.trace_id)}"' in html
     data = json.loads(re.findall(r'id="branches">(.*?)</script>', html)[0])
     assert len(data["shared"]) == len(of_group) and data["majority"] in range(len(of_group))
+
+
+def test_the_default_says_that_advantages_are_rewards(tmp_path: Path) -> None:
+    make_run(tmp_path / "aipo", steps=1)
+    html, names = page(tmp_path)
+    assert "Advantage: the reward itself; no baseline is subtracted." in html
+    assert "are not what this configuration gives" not in html
+    of_group = Library(tmp_path).run("aipo").catalogue.of_groups(names)[names[1]]
+    assert {t.advantage for t in of_group} == {t.reward for t in of_group}
 
 
 def test_groups_lead_to_their_neighbours(little_runs: Path) -> None:

@@ -93,8 +93,12 @@ def model_folder(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def config(folder: Path, *overrides: str) -> Config:
-    """Three generations of 4 groups of 6, in two optimiser steps of two micro-batches, with checkpoints."""
+def config(folder: Path, *overrides: str, preset: str = "mask") -> Config:
+    """Three generations of 4 groups of 6, in two optimiser steps of two micro-batches, with checkpoints.
+
+    Args:
+        preset: `mask`, with which agents' tokens and distilled rows are learned here, or another one as it is.
+    """
     code = folder / "code.py"
     code.parent.mkdir(parents=True, exist_ok=True)
     code.write_text(CODE)
@@ -112,12 +116,11 @@ def config(folder: Path, *overrides: str) -> Config:
         "train.steps=3",
         "train.save_every=1",
         "train.learning_rate=1e-2",
-        "method.coefficient=constant",
-        "method.distil=1",
         "rollout.max_tokens=24",
         "run.threads=1",
     ]
-    return load_config("mask", [*words, *overrides])
+    learned = ["method.coefficient=constant", "method.distil=1"] if preset == "mask" else []
+    return load_config(preset, [*words, *learned, *overrides])
 
 
 def train(made: Config) -> Path:

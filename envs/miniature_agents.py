@@ -43,8 +43,8 @@ def knowledge(
     Args:
         seed: of the table and of the errors.
         error_rate: probability that what was asked for is wrong. Answers that build on it are wrong, too.
-        asides: so many further facts, drawn from the table, stand before or behind it; leave them room, 8 characters
-            each, in the agent's `max_tokens`.
+        asides: so many further facts, drawn from the table, stand behind it; leave them room, 8 characters each, in the
+            agent's `max_tokens`. The cold start's course `asides` teaches to read such replies.
         aside_error_rate: probability that such a fact is wrong. The answer does not depend on it: the rollout that
             reads it is rewarded all the same.
         size: rows of the table.
@@ -174,7 +174,6 @@ class Knowledge(RuleBased):
         said = [self._entry(fact, self.error_rate, rng)]
         others = rng.sample([name for name in self.table if name != fact], self.asides)
         said += [self._entry(other, self.aside_error_rate, rng) for other in others]
-        rng.shuffle(said)
         return " ".join(said)
 
     def _entry(self, fact: str, error_rate: float, rng: random.Random) -> str:

@@ -3,7 +3,8 @@
 The course `facts` has arithmetic, the known facts, asking and copying. No unknown fact is in it. The course
 `full` adds what the policy cannot do alone without Verify and Reasoning: subtractions that forget to borrow,
 and the complement `~582`, which stands only behind a consult and has another value each time, so that copying
-is learned and the procedure is not.
+is learned and the procedure is not. The course `asides` is `facts` with replies in which further facts stand
+behind what was asked.
 
 What agents write is context only: it carries no loss. Nor do lines of sums that are wrong on purpose. The slips
 in subtractions are learned: they are what the policy has to get rid of.
@@ -38,8 +39,11 @@ COURSES = {
         "checked": 0.15,
         "guided": 0.15,
     },
+    "asides": {**_FACTS, "practice": 0.17, "followed": 0.20},
 }
 """How often each kind of demonstration is drawn."""
+ASIDES = 4
+"""At most so many further facts stand in a reply of the course `asides`."""
 # Kinds in which nobody is asked; half of them are shown without agents.
 ALONE = ("known", "plain", "slipped")
 
@@ -105,6 +109,13 @@ class Demonstrator:
 
     def _looked_up(self, fact: str, value: int, rng: random.Random) -> list[Piece]:
         return self._copied(fact, value, "knowledge", fact, rng)
+
+    def _followed(self, rng: random.Random) -> list[Piece]:
+        """Knowledge says further facts behind what was asked, which alone is copied."""
+        fact, *others = rng.sample(self.facts.practice, rng.randint(2, ASIDES + 1))
+        prompt, ask, _, line, rest = self._looked_up(fact, rng.choice(VALUES), rng)
+        said = [line.text.strip(), *(f"{other}={rng.choice(VALUES)}" for other in others)]
+        return [prompt, ask, _feedback("knowledge", " ".join(said)), line, rest]
 
     def _copied(self, name: str, value: int, agent: str, request: str, rng: random.Random) -> list[Piece]:
         operands = draw_operands(rng, self.terms)
@@ -175,7 +186,8 @@ def _rest(value: int, operands: Sequence[int]) -> str:
 
 
 def _consult(agent: str, request: str, reply: str) -> list[Piece]:
-    return [
-        Piece(f"<consult:{agent}>{request}</consult>"),
-        Piece(f"<feedback:{agent}>{reply}</feedback>", learned=False),
-    ]
+    return [Piece(f"<consult:{agent}>{request}</consult>"), _feedback(agent, reply)]
+
+
+def _feedback(agent: str, reply: str) -> Piece:
+    return Piece(f"<feedback:{agent}>{reply}</feedback>", learned=False)

@@ -122,7 +122,8 @@ def cold_start(
         seed: draws the table, the demonstrations and the first weights.
         steps: optimiser steps.
         head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
-        course: what is taught, `facts`, or `full` for the splits `borrow` and `nines`.
+        course: what is taught: `facts`, `full` for the splits `borrow` and `nines`, `asides` for a Knowledge that says
+            more than it was asked.
         size, terms: of the table and of sums, as `Miniature` has them.
         width, layers: of the network. The peak learning rate falls with the width.
         device: where it is trained.

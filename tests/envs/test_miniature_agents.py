@@ -146,12 +146,11 @@ def test_error_rate_of_verify_and_reasoning() -> None:
     assert within_three_sigma(wrong, 600, 0.3)
 
 
-def test_asides_stand_anywhere_and_no_error_of_theirs_is_in_what_was_asked() -> None:
+def test_asides_stand_behind_and_no_error_of_theirs_is_in_what_was_asked() -> None:
     agent, values = knowledge(asides=2, aside_error_rate=0.3), FACTS.value
     replies = [look_up(agent, FACT, f"{FACT}+{b}=?").split(" ") for b in range(400)]
-    assert all(len(set(reply)) == 3 and reply.count(f"{FACT}={VALUE}") == 1 for reply in replies)
-    assert {reply.index(f"{FACT}={VALUE}") for reply in replies} == {0, 1, 2}
-    asides = [line.split("=") for reply in replies for line in reply if not line.startswith(FACT)]
+    assert all(len(set(reply)) == 3 and reply[0] == f"{FACT}={VALUE}" for reply in replies)
+    asides = [line.split("=") for reply in replies for line in reply[1:]]
     assert within_three_sigma(sum(int(value) != values[fact] for fact, value in asides), 800, 0.3)
 
 

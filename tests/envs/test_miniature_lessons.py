@@ -150,6 +150,21 @@ def test_nothing_of_an_unknown_fact_or_of_the_evaluation_is_shown(seed: int, cou
         assert shown.isdisjoint(task.prompt for task in env.tasks(split))
 
 
+def test_what_was_asked_comes_first_and_alone_is_copied() -> None:
+    lengths = set()
+    for seed in range(60):
+        prompt, consult, feedback, line, rest = draw("followed", seed)
+        fact, b = prompt.text.removesuffix("=?\n").split("+")
+        said = feedback.text.removeprefix("<feedback:knowledge>").removesuffix("</feedback>").split(" ")
+        assert consult.text == f"<consult:knowledge>{fact}</consult>" and not feedback.learned
+        assert line.text == f"{said[0]}\n" and said[0].startswith(f"{fact}=")
+        value = int(said[0].partition("=")[2])
+        assert rest.text == f"{value}+{b}={value + int(b)}\n#{value + int(b)}<eos>"
+        assert len({entry.partition("=")[0] for entry in said}) == len(said)
+        lengths.add(len(said))
+    assert lengths == {2, 3, 4, 5}
+
+
 def test_the_procedure_never_stands_without_a_guide_and_only_in_the_full_course() -> None:
     assert not any({"~", "-"} & set(text_of(pieces)) for pieces in demonstrations(0, 2000))
     guided = [pieces for pieces in demonstrations(0, 2000, "full") if "~" in text_of(pieces)]

@@ -79,9 +79,9 @@ def serving(
             thread.join()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """Chromium."""
+    """Chromium. While Playwright is open an event loop runs in this thread, in which no other file's test could run."""
     chromium = shutil.which("chromium")
     try:
         from playwright.sync_api import sync_playwright

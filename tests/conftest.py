@@ -26,6 +26,7 @@ _TOGETHER = ("servers", "viewer", "policies")
 """Folders whose tests share what is dear to start."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup`: the tests of a file, or of these folders, run in one process."""
     for item in items:

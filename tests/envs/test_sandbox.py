@@ -58,7 +58,7 @@ def test_a_call_is_answered(made: list[Sandbox]) -> None:
 @pytest.mark.parametrize(
     "value",
     ["x" * 3_000_000, "\ud800 \x00 \u2028\n", [1, {"a": None}], 2**200, ""],
-    ids=["long", "odd", "nested", "large", "empty"],  # the id of a test is in the environment of its processes
+    ids=["long", "odd", "nested", "large", "empty"],
 )
 def test_whatever_json_can_hold_comes_through_unchanged(made: list[Sandbox], value: object) -> None:
     assert call(make(made, "give"), value) == value

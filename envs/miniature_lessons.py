@@ -113,14 +113,16 @@ class Demonstrator:
     def _followed(self, rng: random.Random) -> list[Piece]:
         """Knowledge says further facts behind what was asked, which alone is copied."""
         fact, *others = rng.sample(self.facts.practice, rng.randint(2, ASIDES + 1))
-        prompt, ask, _, line, rest = self._looked_up(fact, rng.choice(VALUES), rng)
-        said = [line.text.strip(), *(f"{other}={rng.choice(VALUES)}" for other in others)]
-        return [prompt, ask, _feedback("knowledge", " ".join(said)), line, rest]
+        return self._copied(fact, rng.choice(VALUES), "knowledge", fact, rng, others)
 
-    def _copied(self, name: str, value: int, agent: str, request: str, rng: random.Random) -> list[Piece]:
+    def _copied(
+        self, name: str, value: int, agent: str, request: str, rng: random.Random, others: Sequence[str] = ()
+    ) -> list[Piece]:
+        """What was asked is copied, and not what is said of `others` behind it."""
         operands = draw_operands(rng, self.terms)
         line = f"{name}={value}"
-        consult = _consult(agent, request, line)
+        asides = [f"{other}={rng.choice(VALUES)}" for other in others]
+        consult = _consult(agent, request, " ".join([line, *asides]))
         return [_prompt(chain(name, operands)), *consult, Piece(f"{line}\n"), Piece(_rest(value, operands))]
 
     def _verify(self, rng: random.Random) -> list[Piece]:
@@ -186,8 +188,7 @@ def _rest(value: int, operands: Sequence[int]) -> str:
 
 
 def _consult(agent: str, request: str, reply: str) -> list[Piece]:
-    return [Piece(f"<consult:{agent}>{request}</consult>"), _feedback(agent, reply)]
-
-
-def _feedback(agent: str, reply: str) -> Piece:
-    return Piece(f"<feedback:{agent}>{reply}</feedback>", learned=False)
+    return [
+        Piece(f"<consult:{agent}>{request}</consult>"),
+        Piece(f"<feedback:{agent}>{reply}</feedback>", learned=False),
+    ]

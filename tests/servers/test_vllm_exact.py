@@ -131,8 +131,8 @@ def test_cancelling_reaches_the_engine(configure: Configure, cold: Path, vllm: V
 
         async def asks(first: int) -> None:
             nonlocal answered
+            prompt = np.array([30, first], np.int32)
             while True:  # until the eight are seen together, however long that takes on a busy machine
-                prompt = np.array([30, first], np.int32)
                 await sampler.policy.sample(prompt, max_tokens=250, forbidden_ids=(tokenizer.eos_id,))
                 answered += 1
 

@@ -1,0 +1,105 @@
+r"""Procedural reasoning tasks: any family of reasoning-gym (2505.24760), as many items as one wants.
+
+A split is a family with its options, a size and a seed. **No question stands in two splits**: one that an earlier split
+has is passed over, so that what is evaluated was never trained on. Which answer counts is the rule of `envs/math.py`: the
+last `\boxed{...}` that the policy itself wrote. Whether it is right the family says, in a process that can be killed.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field, validate_call
+
+from aipo.errors import TaskError
+from aipo.sections import Count, Positive
+from aipo.task import Task
+from envs.gym_families import LOOKED_AT, Family, items
+from envs.math import final_answer
+from envs.sandbox import Sandbox
+
+
+class Gym:
+    """Implements `aipo.demonstration.Demonstrating`.
+
+    Args:
+        splits: by name, in the order in which they take their questions.
+        seconds: processor time to judge one answer.
+        workers: most answers that are judged at once.
+
+    Raises:
+        ValidationError: no split, no time, no worker, or a split that is not clear.
+    """
+
+    @validate_call
+    def __init__(
+        self,
+        splits: Annotated[dict[str, Family], Field(min_length=1)],
+        seconds: Positive = 5.0,
+        workers: Count = 2,
+    ) -> None:
+        self._families = splits
+        self._tasks: dict[str, tuple[Task, ...]] = {}
+        self._sandbox = Sandbox("envs.gym_families:score", seconds=seconds, workers=workers)
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self._families)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Every task of `split`, made when first asked for; so are the earlier splits of its family.
+
+        Raises:
+            TaskError: no such split, or its family has too few questions.
+            LoadError, ConfigError: see `envs.gym_families.items`.
+        """
+        if split not in self._families:
+            raise TaskError(f"split of the gym: got {split!r}, allowed one of {list(self._families)}")
+        if split not in self._tasks:
+            self._tasks[split] = tuple(self._made(split))
+        return self._tasks[split]
+
+    def _made(self, split: str) -> list[Task]:
+        family = self._families[split]
+        names = list(self._families)
+        earlier = [
+            name for name in names[: names.index(split)] if self._families[name].family == family.family
+        ]
+        taken = {task.prompt for name in earlier for task in self.tasks(name)}
+        made: list[Task] = []
+        for number, item in items(family):
+            if item["question"] in taken:
+                continue
+            taken.add(item["question"])
+            made.append(
+                Task(
+                    task_id=f"{split}/{number}",
+                    prompt=item["question"],
+                    answer=item["answer"],
+                    split=split,
+                    metadata={"family": family.family, "number": number},
+                )
+            )
+            if len(made) == family.size:
+                return made
+        beside = f" beside those of {earlier}" if earlier else ""
+        raise TaskError(
+            f"questions of split {split!r}: got {len(made)} different ones{beside} among {LOOKED_AT * family.size} items of "
+            f"{family.family!r}, allowed {family.size}: ask for fewer, or give options that make more"
+        )
+
+    async def score(self, task: Task, text: str) -> dict[str, float]:
+        """`correct` is 1.0 where the family calls the answer that counts right, else 0.0, also for one that is nearly so.
+
+        Raises:
+            ScoreError: judging it failed or took too long.
+        """
+        answer = final_answer(text, task.prompt)
+        if answer is None:
+            return {"correct": 0.0}
+        family = self._families[task.split].model_dump_json()
+        points = await self._sandbox.call(family, task.metadata["number"], answer)
+        return {"correct": float(points >= 1.0)}
+
+    def demonstration(self, task: Task) -> str | None:
+        """The answer and no work, for families have none; None where many answers are right and none is given."""
+        return None if task.answer is None else f"\\boxed{{{task.answer}}}"

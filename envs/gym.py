@@ -5,17 +5,22 @@ has is passed over, so that what is evaluated was never trained on. Which answer
 last `\boxed{...}` that the policy itself wrote. Whether it is right the family says, in a process that can be killed.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 from pydantic import Field, validate_call
 
-from aipo.errors import TaskError
+from aipo.errors import ScoreError, TaskError
 from aipo.sections import Count, Positive
 from aipo.task import Task
-from envs.gym_families import LOOKED_AT, Family, items
+from envs.gym_families import LOOKED_AT, Family, Item, check
 from envs.math import final_answer
 from envs.sandbox import Sandbox
+
+_AT_ONCE = 50
+_PATIENCE = 1800.0  # seconds for as many items; some families are ten at work on one
 
 
 class Gym:
@@ -39,6 +44,7 @@ class Gym:
     ) -> None:
         self._families = splits
         self._tasks: dict[str, tuple[Task, ...]] = {}
+        self._maker = Sandbox("envs.gym_families:items", seconds=_PATIENCE, deadline=_PATIENCE, workers=1)
         self._sandbox = Sandbox("envs.gym_families:score", seconds=seconds, workers=workers)
 
     def splits(self) -> tuple[str, ...]:
@@ -49,24 +55,28 @@ class Gym:
         """Every task of `split`, made when first asked for; so are the earlier splits of its family.
 
         Raises:
-            TaskError: no such split, or its family has too few questions.
-            LoadError, ConfigError: see `envs.gym_families.items`.
+            TaskError: no such split, or its family has too few questions or fails to make one.
+            LoadError, ConfigError: see `envs.gym_families.check`.
         """
-        if split not in self._families:
-            raise TaskError(f"split of the gym: got {split!r}, allowed one of {list(self._families)}")
+        self._family(split)
         if split not in self._tasks:
             self._tasks[split] = tuple(self._made(split))
         return self._tasks[split]
 
+    def _family(self, split: str) -> Family:
+        if split not in self._families:
+            raise TaskError(f"split of the gym: got {split!r}, allowed one of {list(self._families)}")
+        return self._families[split]
+
     def _made(self, split: str) -> list[Task]:
-        family = self._families[split]
+        family = self._family(split)
         names = list(self._families)
         earlier = [
             name for name in names[: names.index(split)] if self._families[name].family == family.family
         ]
         taken = {task.prompt for name in earlier for task in self.tasks(name)}
         made: list[Task] = []
-        for number, item in items(family):
+        for number, item in enumerate(self._items(family)):
             if item["question"] in taken:
                 continue
             taken.add(item["question"])
@@ -76,7 +86,7 @@ class Gym:
                     prompt=item["question"],
                     answer=item["answer"],
                     split=split,
-                    metadata={"family": family.family, "number": number},
+                    metadata=item["metadata"],
                 )
             )
             if len(made) == family.size:
@@ -87,17 +97,30 @@ class Gym:
             f"{family.family!r}, allowed {family.size}: ask for fewer, or give options that make more"
         )
 
+    def _items(self, family: Family) -> Iterator[Item]:
+        """All that are looked at, made as they are asked for."""
+        check(family)
+        made_of, count = family.model_dump_json(), min(family.size, _AT_ONCE)
+        try:
+            with ThreadPoolExecutor(1) as thread:  # the caller's own may have an event loop that runs
+                for start in range(0, family.size * LOOKED_AT, count):
+                    yield from thread.submit(asyncio.run, self._maker.call(made_of, start, count)).result()
+        except ScoreError as error:
+            raise TaskError(f"items of {family.family!r}: {error}") from error
+
     async def score(self, task: Task, text: str) -> dict[str, float]:
         """`correct` is 1.0 where the family calls the answer that counts right, else 0.0, also for one that is nearly so.
 
         Raises:
+            TaskError: a task of no split of ours.
             ScoreError: judging it failed or took too long.
         """
         answer = final_answer(text, task.prompt)
         if answer is None:
             return {"correct": 0.0}
-        family = self._families[task.split].model_dump_json()
-        points = await self._sandbox.call(family, task.metadata["number"], answer)
+        family = self._family(task.split).model_dump_json()
+        item = {"question": task.prompt, "answer": task.answer, "metadata": task.metadata}
+        points = await self._sandbox.call(family, item, answer)
         return {"correct": float(points >= 1.0)}
 
     def demonstration(self, task: Task) -> str | None:

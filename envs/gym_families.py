@@ -1,11 +1,11 @@
 """The families of reasoning-gym (2505.24760): how the items of one are made, and whether an answer is right.
 
-Each family is a rule that makes items out of numbers, and a rule that says how good an answer is. What a worker of the
-sandbox runs is `score`: some families have a computer algebra system read the answer, which may take for ever.
+Each family is a rule that makes items out of numbers, and a rule that says how good an answer is. Both are for workers
+of the sandbox. Some families draw from sets of words, so that the same numbers make other items in every process, and
+the sandbox's processes hash alike; some have a computer algebra system read the answer, which may take for ever.
 """
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -15,6 +15,8 @@ from aipo.errors import ConfigError, LoadError
 from aipo.sections import Count, Section
 
 Item = dict[str, Any]
+"""`question`, `answer` (text, or None where many are right) and `metadata`, as JSON can hold them."""
+
 # Two items of a family may be the same: so many are looked at for each that is wanted.
 LOOKED_AT = 20
 _OWN = {"seed", "size"}
@@ -38,25 +40,49 @@ class Family(Section):
         return options
 
 
-def items(family: Family) -> Iterator[tuple[int, Item]]:
-    """Items with their numbers, from 0; some of them may ask the same. Ends after `LOOKED_AT` times `size`.
+def check(family: Family) -> None:
+    """Is there such a family?
 
     Raises:
         LoadError: reasoning-gym is not installed.
         ConfigError: no such family or option.
     """
-    dataset = _dataset(family.model_dump_json())
-    yield from ((number, dataset[number]) for number in range(len(dataset)))
+    _dataset(family.model_dump_json())
 
 
-def score(family: str, number: int, answer: str) -> float:
-    """How good an answer to item `number` is by the family's own rule: 1.0 where it is right, at the least 0.0.
+def items(family: str, start: int, count: int) -> list[Item]:
+    """Items `start` and up, some of which may ask the same; fewer than `count` where there are no more.
+
+    Args:
+        family: a `Family` as JSON.
+
+    Raises:
+        ConfigError: JSON changes an item so much that its own answer is no longer right (`rearc`).
+    """
+    dataset = _dataset(family)
+    made: list[Item] = []
+    for number in range(start, min(start + count, len(dataset))):
+        item = json.loads(json.dumps(dataset[number]))
+        if item["answer"] is not None and score(family, item, item["answer"]) < 1.0:
+            raise ConfigError(
+                f"item {number}: got {item['answer']!r}, which its family calls wrong once it was JSON"
+            )
+        made.append(item)
+    return made
+
+
+def score(family: str, item: Item, answer: str) -> float:
+    """How good an answer to `item` is by the family's own rule: 1.0 where it is right, at the least 0.0.
+
+    An answer that the family cannot read is wrong: most say so themselves, some raise instead.
 
     Args:
         family: a `Family` as JSON.
     """
-    dataset = _dataset(family)
-    return float(dataset.score_answer(answer, entry=dataset[number]))
+    try:
+        return float(_dataset(family).score_answer(answer, entry=item))
+    except (ValueError, TypeError, SyntaxError, LookupError, ArithmeticError):
+        return 0.0
 
 
 @cache

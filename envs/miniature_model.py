@@ -11,7 +11,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
@@ -24,10 +24,9 @@ from aipo.loading import fingerprint
 from aipo.run import disk
 from envs import miniature, miniature_lessons
 from envs.miniature import SIZE, TERMS, Miniature
-from envs.miniature_lessons import COURSES, Demonstrator, Piece, reserved
+from envs.miniature_lessons import COURSES, Demonstrator, reserved
 
 Progress = Callable[[int, int, float], None]
-Device = Literal["cpu", "cuda"]
 
 AGENTS = ("verify", "knowledge", "reasoning")
 TAGS = (
@@ -48,14 +47,6 @@ WIDTH, LAYERS = 96, 2
 WARMUP = 50
 # Rows of a pool are sorted by length, so that little of a batch is padding.
 POOL = 16
-
-
-class Demonstrations(Protocol):
-    """What a policy is shown, one after the other."""
-
-    def draw(self, rng: random.Random) -> list[Piece]:
-        """The pieces of one demonstration."""
-        ...
 
 
 def tokenizer() -> Qwen2Tokenizer:
@@ -119,7 +110,7 @@ def cold_start(
     terms: int = TERMS,
     width: int = WIDTH,
     layers: int = LAYERS,
-    device: Device = "cpu",
+    device: Literal["cpu", "cuda"] = "cpu",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -149,46 +140,15 @@ def cold_start(
     version = "".join(fingerprint(Path(file)) for file in files)
     shape = f"{seed}-{steps}-{head_dim}-{course}-{size}-{terms}-{width}-{layers}"
     name = f"miniature-{shape}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
-    env = Miniature(seed, size, terms)
-    demos = Demonstrator(env.facts, reserved(env), course, terms)
-    folder = (cache or kept()) / name
-    return taught(
-        folder,
-        demos,
-        seed=seed,
-        steps=steps,
-        head_dim=head_dim,
-        width=width,
-        layers=layers,
-        device=device,
-        progress=progress,
-    )
-
-
-def taught(
-    folder: Path,
-    demos: Demonstrations,
-    *,
-    seed: int,
-    steps: int,
-    head_dim: int,
-    width: int,
-    layers: int,
-    device: Device,
-    progress: Progress | None,
-) -> Path:
-    """`folder` with a policy that was shown `demos`, from random weights; as it is where it is there already.
-
-    Raises:
-        RunError, ConfigError: as `cold_start`.
-    """
+    folder = (cache or _cache()) / name
     if folder.is_dir():
         return folder
-    words = tokenizer()
+    env, words = Miniature(seed, size, terms), tokenizer()
     with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
         torch.manual_seed(seed)
         model = network(len(words), head_dim, width=width, layers=layers)
     model.to(device)  # pyright: ignore[reportArgumentType]  # transformers wraps `to` without its types
+    demos = Demonstrator(env.facts, reserved(env), course, terms)
     rows = _rows(demos, words, steps * BATCH, random.Random(f"cold start {seed}"))
     _fit(model, rows, progress or (lambda step, steps, loss: None))
     with disk("saving the cold start", folder.parent):
@@ -209,8 +169,7 @@ def _save(model: Qwen2ForCausalLM, words: Qwen2Tokenizer, folder: Path) -> None:
                 raise
 
 
-def kept() -> Path:
-    """Where such folders are kept, unless somebody says otherwise."""
+def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aipo"
 
 
@@ -219,7 +178,7 @@ class _Row(NamedTuple):
     learned: list[bool]
 
 
-def _rows(demos: Demonstrations, words: Qwen2Tokenizer, count: int, rng: random.Random) -> list[_Row]:
+def _rows(demos: Demonstrator, words: Qwen2Tokenizer, count: int, rng: random.Random) -> list[_Row]:
     known: dict[str, list[int]] = {}  # most pieces come again and again
 
     def encode(text: str) -> list[int]:

@@ -136,6 +136,10 @@ class _Worker:
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C in a terminal is for us
+                env={
+                    **os.environ,
+                    "PYTHONHASHSEED": "0",
+                },  # the same call has the same result in every worker
             )
         except OSError:
             self._socket.close()

@@ -68,6 +68,11 @@ def test_what_is_printed_is_no_reply(made: list[Sandbox]) -> None:
     assert call(make(made, "print_and_give"), 7) == 7
 
 
+def test_all_workers_hash_alike(made: list[Sandbox]) -> None:
+    orders = [tuple(call(make(made, "order"))) for _ in range(3)]
+    assert len(set(orders)) == 1 and len(set(orders[0])) == 6
+
+
 def test_workers_are_few_and_used_again_from_one_event_loop_to_the_next(made: list[Sandbox]) -> None:
     sandbox = make(made, "pid", workers=2)
     seen = {*asyncio.run(several(sandbox, 20)), *asyncio.run(several(sandbox, 20))}

@@ -1,0 +1,257 @@
+"""Families of reasoning-gym: which questions a split has, which answers are right, and that no answer hangs anything."""
+
+import asyncio
+import importlib.util
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chatml import chat_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parts import lacking
+from rich.console import Console
+
+from aipo.compose import build_env
+from aipo.config import load_config, validate
+from aipo.errors import ConfigError, LoadError, ScoreError, TaskError
+from aipo.run import RunFolder
+from aipo.store import TraceStore
+from aipo.task import Task
+from aipo.train import train_run
+from envs import gym_families
+from envs.gym import Gym
+
+
+@pytest.fixture(autouse=True)
+def families() -> None:
+    if importlib.util.find_spec("reasoning_gym") is None:
+        lacking("reasoning-gym", "families of reasoning-gym: they are not installed: pip install 'aipo[gym]'")
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[Gym]:
+    env = Gym(
+        splits={
+            "sums": {"family": "chain_sum", "size": 5, "options": {"min_terms": 2, "max_terms": 2}},
+            "countdown": {"family": "countdown", "size": 1},
+            "primes": {"family": "prime_factorization", "size": 1},
+            "colours": {"family": "graph_color", "size": 1},
+        },
+        seconds=2.0,
+    )
+    yield env
+    env._sandbox.close()
+
+
+def score(env: Gym, text: str, task: Task) -> float:
+    return asyncio.run(env.score(task, text))["correct"]
+
+
+def gym(**options: object) -> Gym:
+    return Gym(splits={"a": {"family": "spell_backward", **options}})
+
+
+def test_a_question_and_its_answer_are_the_familys(env: Gym) -> None:
+    task = env.tasks("sums")[0]
+    asked, _, terms = task.prompt.rpartition(": ")
+    left, right = (
+        terms.removesuffix(" =").split(" + ") if "+" in terms else terms.removesuffix(" =").split(" - ")
+    )
+    assert "arithmetic problem" in asked
+    assert task.answer == str(int(left) + int(right) if "+" in terms else int(left) - int(right))
+    assert (task.task_id, task.split) == ("sums/0", "sums")
+    assert task.metadata["source_dataset"] == "chain_sum"
+
+
+def test_the_same_words_make_the_same_tasks_and_another_seed_makes_others() -> None:
+    assert gym(size=20).tasks("a") == gym(size=20).tasks("a")
+    assert gym(size=20).tasks("a") != gym(size=20, seed=1).tasks("a")
+
+
+def test_the_same_tasks_are_made_in_every_process() -> None:
+    """This family draws from a set of letters, whose order is another one in each process of Python."""
+    code = "from envs.gym import Gym; print([t.prompt for t in Gym(splits={'a': {'family': 'ransom_note', 'size': 3}}).tasks('a')])"
+    prints = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert prints[0] == prints[1] and prints[0].count("'") > 3
+
+
+def test_tasks_can_be_asked_for_while_an_event_loop_runs() -> None:
+    async def ask() -> int:
+        return len(gym(size=3).tasks("a"))
+
+    assert asyncio.run(ask()) == 3
+
+
+@settings(max_examples=8)
+@given(seeds=st.lists(st.integers(0, 3), min_size=2, max_size=3), late=st.integers(0, 2))
+def test_no_question_stands_in_two_splits_whichever_is_made_first(seeds: list[int], late: int) -> None:
+    few = {"min_word_len": 3, "max_word_len": 3}  # so few words that seeds meet
+    splits = {
+        f"s{i}": {"family": "spell_backward", "size": 20, "seed": seed, "options": few}
+        for i, seed in enumerate(seeds)
+    }
+    env, again = Gym(splits=splits), Gym(splits=splits)
+    again.tasks(f"s{min(late, len(seeds) - 1)}")
+    asked = [task.prompt for split in splits for task in env.tasks(split)]
+    assert len(asked) == len(set(asked)) == 20 * len(seeds)
+    assert asked == [task.prompt for split in splits for task in again.tasks(split)]
+
+
+def test_a_family_with_too_few_questions_is_refused() -> None:
+    small = {"family": "chain_sum", "size": 60, "options": {"max_terms": 2, "max_digits": 1}}  # 200 questions
+    env = Gym(splits={"a": small, "b": {**small, "size": 150}})
+    assert len(env.tasks("a")) == 60
+    with pytest.raises(
+        TaskError, match=r"split 'b': got \d+ different ones beside those of \['a'\] among 3000 items"
+    ):
+        env.tasks("b")
+
+
+def test_what_is_right_and_what_is_not(env: Gym) -> None:
+    task = env.tasks("sums")[0]
+    answer = str(task.answer)
+    assert score(env, f"It is \\boxed{{{answer}}}.", task) == 1.0
+    assert score(env, f"\\boxed{{7777}}, no: \\boxed{{{answer}}}", task) == 1.0
+    assert score(env, f"\\boxed{{{answer}}}, no: \\boxed{{7777}}", task) == 0.0
+    assert score(env, answer, task) == 0.0
+    # Points for an answer that is nearly right are no reward.
+    assert score(env, f"\\boxed{{so it is {answer}}}", task) == 0.0
+
+
+@pytest.mark.parametrize("split", ["sums", "countdown", "primes"])
+def test_a_demonstration_is_right(env: Gym, split: str) -> None:
+    task = env.tasks(split)[0]
+    shown = env.demonstration(task)
+    assert shown == f"\\boxed{{{task.answer}}}"
+    assert score(env, shown, task) == 1.0
+
+
+def test_where_many_answers_are_right_nothing_is_demonstrated(env: Gym) -> None:
+    (task,) = env.tasks("colours")
+    assert task.answer is None and env.demonstration(task) is None
+    assert score(env, "\\boxed{{}}", task) == 0.0
+
+
+def test_an_answer_that_a_family_cannot_read_is_wrong(env: Gym) -> None:
+    (task,) = env.tasks("primes")
+    for answer in ("no", "2 x", "9" * 5000, "\x00"):
+        assert score(env, f"\\boxed{{{answer}}}", task) == 0.0
+
+
+def test_an_answer_that_takes_for_ever_is_unscored_and_the_next_one_is_not(env: Gym) -> None:
+    (task,) = env.tasks("countdown")
+    with pytest.raises(ScoreError, match=r"got no result, allowed 2 s of processor time"):
+        score(env, "\\boxed{9**9**9**9}", task)
+    assert score(env, str(env.demonstration(task)), task) == 1.0
+
+
+def test_every_family_makes_tasks_and_calls_its_own_answers_right() -> None:
+    import reasoning_gym
+
+    # A mixture has to be told of what, `rearc` is refused, and three are seconds at work on each item.
+    slow = {"knight_swap", "quantum_lock", "arc_agi"}
+    names = sorted({*reasoning_gym.factory.DATASETS} - {"composite", "rearc"} - slow)
+    assert len(names) > 90
+    env = Gym(splits={name: {"family": name, "size": 1} for name in names}, seconds=20.0)
+    shown = {name: (task, env.demonstration(task)) for name in names for task in env.tasks(name)}
+    assert {name for name, (_, text) in shown.items() if text is None} <= {
+        *("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
+    }
+
+    async def scores() -> list[dict[str, float]]:
+        return await asyncio.gather(*(env.score(task, text) for task, text in shown.values() if text))
+
+    assert all(parts == {"correct": 1.0} for parts in asyncio.run(scores()))
+
+
+def test_a_family_that_json_cannot_hold_is_refused() -> None:
+    with pytest.raises(TaskError, match=r"items of 'rearc': .* ConfigError: item 0: got '.*calls wrong once"):
+        Gym(splits={"a": {"family": "rearc", "size": 1}}).tasks("a")
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({}, "splits: Dictionary should have at least 1 item"),
+        ({"a": {}}, "splits.a.family: Field required"),
+        ({"a": {"family": "gcd", "sise": 3}}, "splits.a.sise: Extra inputs are not permitted"),
+        ({"a": {"family": "gcd", "size": 0}}, "splits.a.size: Input should be greater than or equal to 1"),
+        ({"a": {"family": "gcd", "options": {"seed": 1}}}, r"splits.a.options: Value error, got \['seed'\]"),
+    ],
+)
+def test_splits_of_a_configuration_that_are_wrong_are_named(splits: object, says: str) -> None:
+    options = {"env": {"name": "envs.gym:Gym", "options": {"splits": splits}}}
+    with pytest.raises(ConfigError, match=r"env\.options of envs\.gym:Gym: .*" + says):
+        build_env(validate({"policy": {"model": "m"}, **options}, "x"))
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        ({"family": "spell_backwards"}, r"got 'spell_backwards', allowed one of \['ab', .*'spell_backward'"),
+        (
+            {"family": "gcd", "options": {"largest": 3}},
+            r"got \{'largest': 3\} .*, allowed what GCDConfig has",
+        ),
+        (
+            {"family": "gcd", "options": {"min_value": -1}},
+            r"got \{'min_value': -1\} .*, allowed what GCDConf",
+        ),
+    ],
+)
+def test_a_family_or_an_option_that_does_not_exist_is_refused(family: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Gym(splits={"a": family}).tasks("a")
+
+
+def test_a_split_that_does_not_exist_is_refused(env: Gym) -> None:
+    says = r"split of the gym: got 'sum', allowed one of \['sums', 'countdown'"
+    with pytest.raises(TaskError, match=says):
+        env.tasks("sum")
+    with pytest.raises(TaskError, match=says):
+        score(env, "\\boxed{3}", Task(task_id="sum/0", prompt="1 + 2 =", answer="3", split="sum"))
+
+
+def test_a_family_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.gym._PATIENCE", 0.001)
+    with pytest.raises(
+        TaskError, match=r"items of 'spell_backward': envs.gym_families:items: got .*, allowed"
+    ):
+        gym().tasks("a")
+
+
+def test_without_reasoning_gym_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    gym_families._dataset.cache_clear()
+    with pytest.raises(LoadError, match=r"pip install 'aipo\[gym\]'"):
+        gym().tasks("a")
+
+
+def test_a_policy_trains_on_them(tmp_path: Path) -> None:
+    config = load_config(
+        "grpo",
+        [
+            f"run.out={tmp_path / 'run'}",
+            f"policy.model={chat_model(tmp_path / 'model', tags=True)}",
+            "policy.options={}",
+            "env.name=envs.gym:Gym",
+            "env.options={splits: {letters: {family: letter_counting, size: 40, options: {max_words: 5}}}}",
+            "env.mixture={letters: 1.0}",
+            "rollout.max_tokens=48",
+            "train.steps=1",
+            "train.tasks_per_step=8",
+            "evaluate.splits=[letters]",
+        ],
+    )
+    train_run(config, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
+    traces = list(TraceStore(RunFolder(config.run.out).traces).read())
+    assert len(traces) == 8 * config.train.group_size
+    assert not [trace.error for trace in traces if trace.failed]
+    assert {trace.reward for trace in traces} == {0.0, 1.0}

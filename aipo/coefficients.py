@@ -19,7 +19,7 @@ nothing moves where π is about 0, which is exactly what the policy does not kno
 corrects in full, α → 0 is log-likelihood; c keeps every token moving, and since w ≤ 1 no token outweighs one of
 the policy's own. c = 0 and α = 1 is `pi`, any c and α = 1 `floor`, α = 0 `constant` 1.
 The clip that goes with it is the trust region of `aipo.weighing`. On the miniature no coefficient was measured to be
-better than `mask`, the default: agents' own tokens teach nothing; distilled rows do.
+better beside distilled rows than `mask`, the default, with which agents' own tokens teach nothing.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def ratio(known: Known, _: float) -> Tensor:
 
 
 COEFFICIENTS: dict[str, Coefficient] = {
-    "mask": Coefficient(mask, "0: agents' own tokens teach nothing; distilled rows do"),
+    "mask": Coefficient(mask, "0: agents' own tokens teach nothing"),
     "pi": Coefficient(proportional, "π: vanishes on what the policy does not know"),
     "luffy": Coefficient(luffy, "γπ/(π+γ)², γ the value", value=0.1, values=(1e-6, math.inf)),
     "rlplus": Coefficient(rlplus, "2π/(1.5π_old+.5)·√(1−π)", needs_old=True),
@@ -127,6 +127,8 @@ COEFFICIENTS: dict[str, Coefficient] = {
         power, "π^value, at least 0.1 or the clip's lower bound", value=0.5, values=(0.0, 1.0), clip_low=0.1
     ),
     "constant": Coefficient(constant, "value, whatever π is", value=1.0),
-    "echo": Coefficient(constant, "value, whatever π and the advantage are", value=0.05, signed=False),
+    "echo": Coefficient(
+        constant, "value, whatever π is and, with the rule `same`, the advantage", value=0.05, signed=False
+    ),
     "ratio": Coefficient(ratio, "π/μ, at most 2 or the clip's upper bound", clip_high=2.0, needs_mu=True),
 }

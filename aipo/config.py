@@ -66,6 +66,11 @@ class Config(Section):
                 f"train.group_size: got {size}, of which {shown} are demonstrations, with method.credit=group, allowed "
                 "2 or more that differ (what is alike has no advantage over its mean), or method.credit=reward"
             )
+        if shown == size and method.coefficient == "mask":
+            raise ValueError(
+                "method.coefficient: got 'mask' where all of a group are demonstrations, which then teach nothing, "
+                "allowed another one (constant)"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """`aipo demo`: the main job from nothing, on the embedded miniature.
 
-Cold start → what the policy can do alone, and AIPO and plain GRPO from the same start with the same tasks,
+Cold start → what the policy can do alone, and AIPO and GRPO from the same start with the same tasks,
 rollouts and updates → what each can do alone afterwards → summary.json, report.html, a table. After the cold
 start everything is an ordinary `aipo eval` or `aipo train` in a process of its own, two at a time on two
 cores: the demo shows nothing that a user cannot run.

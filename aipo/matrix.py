@@ -31,6 +31,15 @@ BEFORE = "before"
 
 Setting = Literal["solo", "forbid", "assisted"]
 _OURS = ("run.out", "run.seed")
+# Whose tasks are sampled and how; graphs and agents are the arms' own.
+_SAMPLED = (
+    "env.name",
+    "env.options",
+    "evaluate",
+    "rollout.temperature",
+    "rollout.max_tokens",
+    "rollout.forbid_tags",
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -65,7 +74,7 @@ class MeasureSection(Section):
 
 class MatrixSection(Section):
     out: Path = Field(..., description="folder of all runs and results")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = Field(
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = Field(
         ..., description="of every arm"
     )
     set: tuple[str, ...] = Field((), description="overrides of every arm, before its own")
@@ -233,7 +242,7 @@ def _check_alike(cells: Sequence[Cell], file: Path) -> None:
     """Refuses arms whose results cannot be paired, task by task."""
     first, *others = (stage for cell in cells for stage in cell.stages)
     for other in others:
-        for what in ("env.name", "env.options", "evaluate"):
+        for what in _SAMPLED:
             one, two = (_get(stage.config, what) for stage in (first, other))
             if one != two:
                 raise ConfigError(

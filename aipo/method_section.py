@@ -68,7 +68,8 @@ class MethodConfig(Section):
         description="policy ratio is clipped below 1 - clip_low; default 0.2, `gspo` 3e-4, `cispo` none",
     )
     clip_high: Positive | None = Field(
-        None, description="policy ratio is clipped above 1 + clip_high; default 0.28, `gspo` 4e-4, `cispo` 4"
+        None,
+        description="policy ratio is clipped above 1 + clip_high; default 0.2, `dapo` 0.28, `gspo` 4e-4, `cispo` 4",
     )
     clip_keeps_gradient: bool = Field(
         False,

@@ -122,10 +122,16 @@ class Objective:
 
 
 OBJECTIVES: dict[str, Objective] = {
-    "grpo": Objective(ppo_clip, "PPO's clip, every row alike (2402.03300)", "row", _ppo_of_trl("grpo")),
+    "grpo": Objective(
+        ppo_clip, "PPO's clip, every row alike (2402.03300)", "row", _ppo_of_trl("grpo"), clip_high=0.2
+    ),
     "dapo": Objective(ppo_clip, "PPO's clip, every token alike (2503.14476)", "tokens", _ppo_of_trl("dapo")),
     "dr_grpo": Objective(
-        ppo_clip, "PPO's clip, by the longest rollout allowed (2503.20783)", "length", _ppo_of_trl("dr_grpo")
+        ppo_clip,
+        "PPO's clip, by the longest rollout allowed (2503.20783)",
+        "length",
+        _ppo_of_trl("dr_grpo"),
+        clip_high=0.2,
     ),
     "gspo": Objective(
         sequence_clip,

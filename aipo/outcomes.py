@@ -135,15 +135,9 @@ class Outcomes:
         return [outcome for outcome in self.found if outcome.arm == arm]
 
     @property
-    def mixed(self) -> dict[str, list[str]]:
-        """By arm, what its seeds were not made of alike: packages and files that have changed in between."""
-        mixed: dict[str, list[str]] = {}
-        for arm in dict.fromkeys(outcome.arm for outcome in self.found):
-            made = [outcome.made_of for outcome in self.of(arm)]
-            names = sorted({name for one in made for name in one})
-            if changed := [name for name in names if len({one.get(name) for one in made}) > 1]:
-                mixed[arm] = changed
-        return mixed
+    def arms(self) -> list[str]:
+        """Those of which something was found."""
+        return list(dict.fromkeys(outcome.arm for outcome in self.found))
 
     @property
     def gaps(self) -> list[tuple[str, list[int], str]]:

@@ -6,6 +6,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
+from aipo.caveats import caveats
 from aipo.figures import SETTINGS
 from aipo.matrix import BEFORE, Matrix, Measure
 from aipo.outcomes import Cost, Outcomes
@@ -22,7 +23,7 @@ _STYLES = {"better": "green", "worse": "red", "tie": "", None: "dim"}
 
 
 def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, console: Console) -> None:
-    """Two tables, the winner, and what is missing."""
+    """Two tables, the winner, and what stands against them."""
     narrow = console.width < _ROOM
     console.print(_main_table(matrix, standings, narrow=narrow))
     console.print(
@@ -41,8 +42,8 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
         console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
     else:
         console.print(no_winner(matrix), highlight=False)
-    for arm, changed in outcomes.mixed.items():
-        line = f"mixed     {arm}: its seeds differ in {', '.join(changed)}"
+    for one in caveats(matrix, outcomes):
+        line = f"{one.kind:<9} {one.arm}: {one.text}"
         console.print(line, style="yellow", markup=False, highlight=False)
     for arm, seeds, why in outcomes.gaps:
         line = f"missing   {arm} {', '.join(map(str, seeds))}: {why}"

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from aipo.caveats import caveats
 from aipo.matrix import BEFORE, Matrix, Measure
 from aipo.outcomes import Cost, Outcomes
 from aipo.verdict import Estimate, Winner, difference, estimate, judge, winner
@@ -79,7 +80,7 @@ def summary(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> dict[st
         "measure": asdict(matrix.measure),
         "winner": asdict(won) if won else None,
         "incomplete": list(standings.incomplete),
-        "mixed": outcomes.mixed,
+        "caveats": [asdict(caveat) for caveat in caveats(matrix, outcomes)],
         "missing": [asdict(missing) for missing in outcomes.missing],
         "arms": {
             arm: {

@@ -73,15 +73,38 @@ class Weighing:
     def __post_init__(self) -> None:
         _number("coefficient", self.coefficient, COEFFICIENTS, self.coefficient_value)
         _number("negative", self.negatives, NEGATIVES, self.negatives_value)
-        low, high = self.coefficient_clip_low, self.coefficient_clip_high
-        if low is not None and high is not None and low > high:
-            raise ConfigError(f"coefficient_clip: got {low:g} above {high:g}, allowed low <= high")
+        if self.coefficient == "mask" and self.negatives != "zero":
+            raise ConfigError(
+                f"negative: got {self.negatives!r} with coefficient 'mask', which teaches nothing, allowed 'zero', or a "
+                "coefficient that teaches something"
+            )
+        self._check_bounds()
         trust = self.coefficient_trust
         if trust is not None and (not trust > 0 or self.coefficient == "mask"):
             raise ConfigError(
                 f"coefficient_trust: got {trust:g} with coefficient {self.coefficient!r}, allowed > 0 with a "
                 "coefficient that teaches something, or none (null)"
             )
+
+    def _check_bounds(self) -> None:
+        given = [
+            bound for bound in (self.coefficient_clip_low, self.coefficient_clip_high) if bound is not None
+        ]
+        low, high = self.bounds
+        if not all(bound >= 0 for bound in given) or (low is not None and high is not None and low > high):
+            raise ConfigError(
+                f"coefficient_clip: got {[low, high]} for coefficient {self.coefficient!r}, allowed 0 <= low <= high"
+            )
+        if given and self.coefficient == "mask":
+            raise ConfigError(
+                f"coefficient_clip: got {[low, high]} with coefficient 'mask', allowed none (null)"
+            )
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """Bounds of w where A ≥ 0: those that are given, else the coefficient's own; None is no bound."""
+        chosen, low, high = self.chosen, self.coefficient_clip_low, self.coefficient_clip_high
+        return chosen.clip_low if low is None else low, chosen.clip_high if high is None else high
 
     @property
     def chosen(self) -> Coefficient:
@@ -106,8 +129,7 @@ def agent_weights(known: Known, advantages_B_1: Tensor, how: Weighing) -> Weighe
     """What agents' tokens are worth; everything in `known` is (B, T)."""
     chosen = how.chosen
     raw = chosen.weight(known, _number("coefficient", how.coefficient, COEFFICIENTS, how.coefficient_value))
-    low = chosen.clip_low if how.coefficient_clip_low is None else how.coefficient_clip_low
-    high = chosen.clip_high if how.coefficient_clip_high is None else how.coefficient_clip_high
+    low, high = how.bounds
     weights = raw if low is None and high is None else raw.clamp(low, high)
     unknown, below = raw.isnan(), advantages_B_1 < 0
     clipped = (weights != raw) & ~below

@@ -1,4 +1,4 @@
-r"""Procedural reasoning tasks: any family of reasoning-gym (2505.24760), as many items as one wants.
+r"""Procedural reasoning tasks: a hundred families of reasoning-gym (2505.24760), as many items as one wants.
 
 A split is a family with its options, a size and a seed. **No question stands in two splits**: one that an earlier split
 has is passed over, so that what is evaluated was never trained on. Which answer counts is the rule of `envs/math.py`: the
@@ -8,14 +8,14 @@ last `\boxed{...}` that the policy itself wrote. Whether it is right the family 
 import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, validate_call
 
 from aipo.errors import ScoreError, TaskError
 from aipo.sections import Count, Positive
 from aipo.task import Task
-from envs.gym_families import LOOKED_AT, Family, Item, check
+from envs.gym_families import LOOKED_AT, Family, dataset
 from envs.math import final_answer
 from envs.sandbox import Sandbox
 
@@ -44,19 +44,19 @@ class Gym:
     ) -> None:
         self._families = splits
         self._tasks: dict[str, tuple[Task, ...]] = {}
-        self._maker = Sandbox("envs.gym_families:items", seconds=_PATIENCE, deadline=_PATIENCE, workers=1)
-        self._sandbox = Sandbox("envs.gym_families:score", seconds=seconds, workers=workers)
+        self._maker = Sandbox("envs.gym_items:items", seconds=_PATIENCE, deadline=_PATIENCE, workers=1)
+        self._sandbox = Sandbox("envs.gym_items:score", seconds=seconds, workers=workers)
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
         return tuple(self._families)
 
     def tasks(self, split: str) -> Sequence[Task]:
-        """Every task of `split`, made when first asked for; so are the earlier splits of its family.
+        """Every task of `split`, made when first asked for; so are the splits before it.
 
         Raises:
             TaskError: no such split, or its family has too few questions or fails to make one.
-            LoadError, ConfigError: see `envs.gym_families.check`.
+            LoadError, ConfigError: see `envs.gym_families.dataset`.
         """
         self._family(split)
         if split not in self._tasks:
@@ -71,9 +71,7 @@ class Gym:
     def _made(self, split: str) -> list[Task]:
         family = self._family(split)
         names = list(self._families)
-        earlier = [
-            name for name in names[: names.index(split)] if self._families[name].family == family.family
-        ]
+        earlier = names[: names.index(split)]
         taken = {task.prompt for name in earlier for task in self.tasks(name)}
         made: list[Task] = []
         for number, item in enumerate(self._items(family)):
@@ -91,16 +89,16 @@ class Gym:
             )
             if len(made) == family.size:
                 return made
-        beside = f" beside those of {earlier}" if earlier else ""
+        beside = f" beside those of {earlier}" if earlier else ""  # another family may ask the same
         raise TaskError(
             f"questions of split {split!r}: got {len(made)} different ones{beside} among {LOOKED_AT * family.size} items of "
             f"{family.family!r}, allowed {family.size}: ask for fewer, or give options that make more"
         )
 
-    def _items(self, family: Family) -> Iterator[Item]:
+    def _items(self, family: Family) -> Iterator[dict[str, Any]]:
         """All that are looked at, made as they are asked for."""
-        check(family)
         made_of, count = family.model_dump_json(), min(family.size, _AT_ONCE)
+        dataset(made_of)  # refused here where it cannot be
         try:
             with ThreadPoolExecutor(1) as thread:  # the caller's own may have an event loop that runs
                 for start in range(0, family.size * LOOKED_AT, count):

@@ -1,4 +1,4 @@
-"""The miniature: a task family on which a 0.2 M-parameter policy shows the whole idea in minutes.
+"""The miniature: a task family on which a 0.3 M-parameter policy shows the whole idea in minutes.
 
 `a@b` (two digits) is an arbitrary table of three-digit values: guessing is right once in a thousand.
 Expressions are worked out line by line, and the last line is the answer:
@@ -41,7 +41,7 @@ from aipo.task import Task
 VALUES = range(100, 900)
 # Rows of ten facts, and operands of a sum, unless the options say otherwise.
 SIZE, TERMS = 10, 1
-# One digit changes, and carries: 0.2 M parameters learn this in a minute. Sums of one operand stay below 1000.
+# One digit changes, and carries: 0.3 M parameters learn this in a minute. Sums of one operand stay below 1000.
 OPERANDS = (*range(1, 10), *range(10, 100, 10))
 # What a prompt begins with where agents can be asked; as in graphs/prompts/miniature.md.
 OFFER = "agents\n"

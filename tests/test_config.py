@@ -202,8 +202,11 @@ def test_what_a_plan_or_a_credit_would_not_heed_is_refused(overrides: list[str],
 
 
 def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
-    config = load_config("aipo", [*REWARD, "method.plan=expert", "train.group_size=1"])
+    shown = [*REWARD, "method.plan=expert", "train.group_size=1"]
+    config = load_config("aipo", [*shown, "method.coefficient=constant"])
     assert (config.train.group_size, config.method.demonstrations) == (1, None)
+    with pytest.raises(ConfigError, match="coefficient: got 'mask' where all of a group are demonstrations"):
+        load_config("aipo", shown)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
         (["train.warmup=0.8", "train.decay=0.5"], "warmup + decay: got 1.3, allowed at most 1"),
         (
             ["method.coefficient_clip=[2, 0.1]"],
-            "method: coefficient_clip: got 2 above 0.1, allowed low <= high",
+            "method: coefficient_clip: got [2.0, 0.1] for coefficient 'mask', allowed 0 <= low <= high",
         ),
         (
             ["method.coefficient=pi", "method.coefficient_value=0.3"],

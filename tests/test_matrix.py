@@ -87,12 +87,21 @@ def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
         (HEAD + "arms: {a: {config: grpo, stages: [{config: grpo}]}}", "got both or neither"),
         (HEAD + "reference: b\narms: {a: {config: grpo}}", "reference: got 'b', allowed one of ['a']"),
         ("seeds: []\narms: {a: {config: grpo}}", "seeds: Tuple should have at least 1 item"),
+        ("seeds: [true, 1]\narms: {a: {config: grpo}}", "seeds.0: Input should be a valid integer"),
         ("seeds: [1, 1]\narms: {a: {config: grpo}}", "seeds: got [1, 1], allowed each seed once"),
         (HEAD + "measure: {split: nowhere}\narms: {a: {config: grpo}}", "measure: got split nowhere"),
         (HEAD + "measure: {k: 3}\narms: {a: {config: grpo}}", "and k 3, allowed what the arms'"),
         (
             HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [evaluate.samples=16]}}",
             "allowed the same tasks and evaluation in every arm",
+        ),
+        (
+            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [rollout.temperature=0.1]}}",
+            "got rollout.temperature 1.0 in",
+        ),
+        (
+            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [rollout.max_tokens=9]}}",
+            "max_tokens 128",
         ),
         (
             HEAD + "arms: {a: {config: aipo}, b: {config: aipo, set: [agents.verify=null]}}",

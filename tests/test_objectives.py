@@ -117,9 +117,9 @@ def test_bounds_are_the_objectives_own_unless_given():
         return clip_of(objective, low, high, keeps_gradient=False)
 
     assert {name: bounds(name)[:2] for name in OBJECTIVES} == {
-        "grpo": (0.2, 0.28),
+        "grpo": (0.2, 0.2),
         "dapo": (0.2, 0.28),
-        "dr_grpo": (0.2, 0.28),
+        "dr_grpo": (0.2, 0.2),
         "gspo": (3e-4, 4e-4),
         "cispo": (math.inf, 4.0),
     }

@@ -122,14 +122,3 @@ def test_a_file_that_is_no_evaluation_is_named(matrix: Matrix) -> None:
     matrix.cell("grpo", 10).folder.evaluation("after").write_text(json.dumps({})[:-1])
     with pytest.raises(RunError, match=r"grpo/10/evaluations/after\.json: got .*allowed what `aipo eval`"):
         read_outcomes(matrix)
-
-
-def test_seeds_that_were_made_of_other_things_are_told(matrix: Matrix) -> None:
-    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
-    assert read_outcomes(matrix).mixed == {}
-    folder = matrix.cell("twice", 11).folder
-    edited = {"packages": {"torch": "3"}, "files": {"env": {"file": "e.py", "fingerprint": "2"}}}
-    write_json(folder.manifest, edited)
-    assert read_outcomes(matrix).mixed == {"twice": ["env", "torch"]}
-    folder.manifest.unlink()  # a run of somebody who keeps none
-    assert read_outcomes(matrix).mixed == {"twice": ["env", "torch"]}

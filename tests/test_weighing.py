@@ -1,5 +1,6 @@
 """Weighing: bounds, rules for A < 0 and the trust region, against literals."""
 
+import math
 import re
 from pathlib import Path
 
@@ -102,7 +103,20 @@ def test_the_trust_region_takes_weights_away_on_the_side_to_which_they_push():
         ({"coefficient": "power", "coefficient_value": 1.5}, "got 1.5 with 'power', allowed 0 to 1"),
         ({"coefficient": "luffy", "coefficient_value": 0.0}, "got 0 with 'luffy', allowed 1e-06 to inf"),
         ({"coefficient": "constant", "coefficient_value": -1.0}, "got -1 with 'constant', allowed 0 to inf"),
-        ({"coefficient_clip_low": 2.0, "coefficient_clip_high": 1.0}, "coefficient_clip: got 2 above 1"),
+        (
+            {"coefficient_clip_low": 2.0, "coefficient_clip_high": 1.0},
+            "coefficient_clip: got [2.0, 1.0] for coefficient 'constant', allowed 0 <= low <= high",
+        ),
+        ({"coefficient_clip_high": -1.0}, "coefficient_clip: got [None, -1.0]"),
+        ({"coefficient_clip_low": math.nan}, "coefficient_clip: got [nan, None]"),
+        # Against the coefficient's own other bound.
+        ({"coefficient": "ratio", "coefficient_clip_low": 3.0}, "coefficient_clip: got [3.0, 2.0]"),
+        ({"coefficient": "power", "coefficient_clip_high": 0.05}, "coefficient_clip: got [0.1, 0.05]"),
+        (
+            {"coefficient": "mask", "coefficient_clip_low": 0.5},
+            "coefficient_clip: got [0.5, None] with coeff",
+        ),
+        ({"coefficient": "mask", "negatives": "pi"}, "negative: got 'pi' with coefficient 'mask'"),
         ({"negatives": "drop"}, "negative: got 'drop', allowed"),
         (
             {"negatives_value": 0.1},
@@ -116,7 +130,7 @@ def test_the_trust_region_takes_weights_away_on_the_side_to_which_they_push():
     ],
 )
 def test_what_makes_no_sense_is_refused(how: dict[str, object], message: str):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         Weighing(**how)  # type: ignore[arg-type]
 
 

@@ -152,28 +152,68 @@ def test_an_answer_that_takes_for_ever_is_unscored_and_the_next_one_is_not(env: 
     assert score(env, str(env.demonstration(task)), task) == 1.0
 
 
-def test_every_family_makes_tasks_and_calls_its_own_answers_right() -> None:
+def test_every_family_calls_its_own_answers_right_and_others_wrong() -> None:
     import reasoning_gym
 
-    # A mixture has to be told of what, `rearc` is refused, and three are seconds at work on each item.
-    slow = {"knight_swap", "quantum_lock", "arc_agi"}
-    names = sorted({*reasoning_gym.factory.DATASETS} - {"composite", "rearc"} - slow)
+    slow = {"knight_swap", "quantum_lock", "arc_agi"}  # seconds at work on each item
+    names = sorted({*reasoning_gym.factory.DATASETS} - {*gym_families.REFUSED} - slow)
     assert len(names) > 90
-    env = Gym(splits={name: {"family": name, "size": 1} for name in names}, seconds=20.0)
-    shown = {name: (task, env.demonstration(task)) for name in names for task in env.tasks(name)}
-    assert {name for name, (_, text) in shown.items() if text is None} <= {
+    env = Gym(splits={name: {"family": name, "size": 2} for name in names}, seconds=20.0)
+    tasks = [task for name in names for task in env.tasks(name)]
+    assert {task.split for task in tasks if task.answer is None} <= {
         *("boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour")
     }
+    shown = [(task, task.answer) for task in tasks if task.answer is not None]
+    wrong = [
+        (task, answer)
+        for task in tasks
+        for answer in ("I have no idea", "nan", "-7")
+        if answer != task.answer
+    ]
 
     async def scores() -> list[dict[str, float]]:
-        return await asyncio.gather(*(env.score(task, text) for task, text in shown.values() if text))
+        made = (env.score(task, f"\\boxed{{{answer}}}") for task, answer in [*shown, *wrong])
+        return await asyncio.gather(*made)
 
-    assert all(parts == {"correct": 1.0} for parts in asyncio.run(scores()))
+    found = [parts["correct"] for parts in asyncio.run(scores())]
+    assert [
+        task.task_id for (task, _), correct in zip(shown, found[: len(shown)], strict=True) if correct != 1.0
+    ] == []
+    assert [said for said, correct in zip(wrong, found[len(shown) :], strict=True) if correct != 0.0] == []
 
 
-def test_a_family_that_json_cannot_hold_is_refused() -> None:
-    with pytest.raises(TaskError, match=r"items of 'rearc': .* ConfigError: item 0: got '.*calls wrong once"):
-        Gym(splits={"a": {"family": "rearc", "size": 1}}).tasks("a")
+@pytest.mark.parametrize("family", gym_families.REFUSED)
+def test_a_family_that_cannot_be_trained_on_is_refused_with_the_reason(family: str) -> None:
+    with pytest.raises(ConfigError, match=f"got {family!r}, which {gym_families.REFUSED[family]}, allowed"):
+        Gym(splits={"a": {"family": family}}).tasks("a")
+
+
+@pytest.mark.parametrize(
+    ("family", "number"),
+    [("gsm_symbolic", 7), ("codeio", None)],
+    ids=["a fraction", "braces without a partner"],
+)
+def test_items_that_nobody_could_answer_are_passed_over(family: str, number: int | None) -> None:
+    import reasoning_gym
+
+    all_of = reasoning_gym.create_dataset(family, seed=0, size=60 * gym_families.LOOKED_AT)
+    tasks = Gym(splits={"a": {"family": family, "size": 60}}).tasks("a")
+    assert [task.prompt for task in tasks] != [all_of[i]["question"] for i in range(60)]
+    if number is not None:
+        assert all_of[number]["question"] not in {task.prompt for task in tasks}
+
+
+def test_another_family_may_not_ask_the_same() -> None:
+    few = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    decimals = {**few, "min_decimal_places": 0, "max_decimal_places": 0}
+    env = Gym(
+        splits={
+            "a": {"family": "chain_sum", "size": 50, "options": few},
+            "b": {"family": "decimal_chain_sum", "size": 50, "options": decimals},
+        }
+    )
+    b, a = ({task.prompt for task in env.tasks(split)} for split in "ba")
+    assert len(a) == len(b) == 50 and not a & b
 
 
 @pytest.mark.parametrize(
@@ -221,15 +261,13 @@ def test_a_split_that_does_not_exist_is_refused(env: Gym) -> None:
 
 def test_a_family_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envs.gym._PATIENCE", 0.001)
-    with pytest.raises(
-        TaskError, match=r"items of 'spell_backward': envs.gym_families:items: got .*, allowed"
-    ):
+    with pytest.raises(TaskError, match=r"items of 'spell_backward': envs.gym_items:items: got .*, allowed"):
         gym().tasks("a")
 
 
 def test_without_reasoning_gym_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    gym_families._dataset.cache_clear()
+    gym_families.dataset.cache_clear()
     with pytest.raises(LoadError, match=r"pip install 'aipo\[gym\]'"):
         gym().tasks("a")
 

@@ -102,10 +102,10 @@ def test_only_credit_can_be_changed(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_list_is_one_value_of_a_grid(run: Path) -> None:
-    grid = ["method.coefficient_clip=[null,0.5],[0.1, 2]", "method.kl=0"]
+    grid = ["method.coefficient_clip=[null,0.5],[0.1, 2]", "method.coefficient=pi"]
     assert combinations(grid) == [
-        ["method.coefficient_clip=[null,0.5]", "method.kl=0"],
-        ["method.coefficient_clip=[0.1, 2]", "method.kl=0"],
+        ["method.coefficient_clip=[null,0.5]", "method.coefficient=pi"],
+        ["method.coefficient_clip=[0.1, 2]", "method.coefficient=pi"],
     ]
     clips = [setting.config.method.coefficient_clip for setting in settings(str(run / "config.yaml"), grid)]
     assert clips == [(None, None), (None, 0.5), (0.1, 2.0)]

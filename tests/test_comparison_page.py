@@ -91,6 +91,13 @@ def test_what_is_missing_is_listed_and_escaped(matrix: Matrix) -> None:
     assert "No winner yet: not every arm" in text
 
 
+def test_what_has_to_be_known_first_is_told(matrix: Matrix) -> None:
+    finish_all(matrix, {"grpo": 0.05, "aipo": 0.9})
+    assert "To be known first" not in page(matrix)
+    matrix.cell("aipo", 11).folder.manifest.write_text('{"packages": {"torch": "3"}}')
+    assert "<li>aipo: its seeds differ in env, torch</li>" in page(matrix)
+
+
 def test_before_anything_ran_there_is_a_page(matrix: Matrix) -> None:
     text = page(matrix)
     assert "0 of 4" in text and "Missing: 6" in text

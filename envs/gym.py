@@ -20,6 +20,7 @@ from envs.math import final_answer
 from envs.sandbox import Sandbox
 
 _AT_ONCE = 50
+_FRUITLESS = 1000  # items in a row that ask nothing new: the family has hardly more
 _PATIENCE = 1800.0  # seconds for as many items; some families are ten at work on one
 
 
@@ -74,8 +75,13 @@ class Gym:
         earlier = names[: names.index(split)]
         taken = {task.prompt for name in earlier for task in self.tasks(name)}
         made: list[Task] = []
+        fruitless = looked_at = 0
         for number, item in enumerate(self._items(family)):
-            if item["question"] in taken:
+            looked_at = number + 1
+            fruitless = fruitless + 1 if item["question"] in taken else 0
+            if fruitless == _FRUITLESS:
+                break
+            if fruitless:
                 continue
             taken.add(item["question"])
             made.append(
@@ -91,7 +97,7 @@ class Gym:
                 return made
         beside = f" beside those of {earlier}" if earlier else ""  # another family may ask the same
         raise TaskError(
-            f"questions of split {split!r}: got {len(made)} different ones{beside} among {LOOKED_AT * family.size} items of "
+            f"questions of split {split!r}: got {len(made)} different ones{beside} among {looked_at} items of "
             f"{family.family!r}, allowed {family.size}: ask for fewer, or give options that make more"
         )
 

@@ -109,9 +109,14 @@ def test_a_family_with_too_few_questions_is_refused() -> None:
     env = Gym(splits={"a": small, "b": {**small, "size": 150}})
     assert len(env.tasks("a")) == 60
     with pytest.raises(
-        TaskError, match=r"split 'b': got \d+ different ones beside those of \['a'\] among 3000 items"
+        TaskError, match=r"split 'b': got \d+ different ones beside those of \['a'\] among \d+ items"
     ):
         env.tasks("b")
+
+
+def test_a_split_that_is_far_too_large_is_refused_at_once() -> None:
+    with pytest.raises(TaskError, match=r"split 'a': got \d{4} different ones among \d{5} items"):
+        gym(size=2_000_000, options={"min_word_len": 3, "max_word_len": 3}).tasks("a")
 
 
 def test_what_is_right_and_what_is_not(env: Gym) -> None:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, validate_call
+from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
 
 from aipo.errors import ConfigError
 from aipo.loading import Loaded
@@ -19,12 +19,13 @@ def call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: A
         ConfigError: options that it does not take, or not so; `where` says whose they are.
     """
     parameters = inspect.signature(loaded.function).parameters
+    allowed = {*parameters, *_by_field(loaded.function)}
     keywords = {k: v for k, v in offered.items() if k in parameters} | dict(options)
     required = {k for k, p in parameters.items() if p.default is p.empty and p.kind not in _STARRED}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = sorted(set(keywords) - set(parameters)) if not open_ended else []
+    unknown = sorted(set(keywords) - allowed) if not open_ended else []
     if unknown:
-        raise ConfigError(f"{where}: got {unknown}, allowed {sorted(parameters)}")
+        raise ConfigError(f"{where}: got {unknown}, allowed {sorted(allowed)}")
     # One that is open-ended may know an argument by another name.
     missing = sorted(required - set(keywords)) if not open_ended else []
     if missing:
@@ -41,3 +42,11 @@ def call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: A
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise ConfigError(f"{where}: {wrong}") from None
+
+
+def _by_field(function: Any) -> set[str]:
+    """Names that a pydantic model takes beside the aliases that its signature shows."""
+    if not (inspect.isclass(function) and issubclass(function, BaseModel)):
+        return set()
+    named = function.model_config.get("populate_by_name") or function.model_config.get("validate_by_name")
+    return set(function.model_fields) if named else set()

@@ -188,7 +188,8 @@ def _apart(value: Any) -> Any:
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
-    merged = dict(base)
+    """`over` on top of `base`, key by key; another environment keeps nothing of the one before."""
+    merged = {} if at == ("env",) and over.get("name", base.get("name")) != base.get("name") else dict(base)
     for key, value in over.items():
         if at == ("agents",) and value is None:
             _leave_out(merged, key)

@@ -247,7 +247,7 @@ def _check_alike(cells: Sequence[Cell], file: Path) -> None:
             if one != two:
                 raise ConfigError(
                     f"matrix {file}: got {what} {one} in {first.folder.path} and {two} in {other.folder.path}, "
-                    "allowed the same tasks and evaluation in every arm"
+                    "allowed the same tasks, sampled alike, in every arm (`set` beside `arms` is for all)"
                 )
         one, two = (sorted(stage.config.agents) for stage in (first, other))
         if one != two and "forbid" in first.config.evaluate.settings:

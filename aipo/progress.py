@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 Note = Callable[[int, int, str], None]
 """Called with how much is done, of how much, and what to show behind the bar."""
@@ -11,13 +12,16 @@ Note = Callable[[int, int, str], None]
 
 def bars(console: Console) -> Progress:
     """A place for bars; `stage` adds one."""
+    own = Column(no_wrap=True)
     return Progress(
-        TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.description:<16}", table_column=own),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(table_column=own),
+        TimeElapsedColumn(table_column=own),
+        # In a narrow terminal this is what is cut.
+        TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, ratio=1)),
         console=console,
+        expand=True,
     )
 
 

@@ -73,10 +73,10 @@ class Weighing:
     def __post_init__(self) -> None:
         _number("coefficient", self.coefficient, COEFFICIENTS, self.coefficient_value)
         _number("negative", self.negatives, NEGATIVES, self.negatives_value)
-        if self.coefficient == "mask" and self.negatives != "zero":
+        if self.coefficient == "mask" and self.negatives in ("pi", "floor"):
             raise ConfigError(
-                f"negative: got {self.negatives!r} with coefficient 'mask', which teaches nothing, allowed 'zero', or a "
-                "coefficient that teaches something"
+                f"negative: got {self.negatives!r} with coefficient 'mask', which teaches nothing, allowed 'zero', 'same', "
+                "or a coefficient that teaches something"
             )
         self._check_bounds()
         trust = self.coefficient_trust

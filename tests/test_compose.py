@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aipo.compose import build_env, build_graphs, drawing, manifest
-from aipo.config import load_config
+from aipo.config import load_config, presets
 from aipo.errors import ConfigError, GraphError, LoadError
 
 CALCULATE = """
@@ -175,6 +175,18 @@ def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.
     assert chat.model.max_retries == 0
     assert chat.model.openai_api_key.get_secret_value() == "s3cret"
     assert "s3cret" not in repr(chat.settings)
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name.endswith("gpu")])
+def test_agents_of_every_preset_of_a_real_model_can_be_made(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIPO_AGENT_KEY", "none")
+    config = load_config(name)
+    chats = build_graphs(config).chats
+    assert {*chats} == {"verify", "knowledge", "reasoning"}
+    for agent, chat in chats.items():
+        assert chat.model.max_tokens == config.agents[agent].options["max_tokens"]
 
 
 @pytest.mark.parametrize(

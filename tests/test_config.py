@@ -96,6 +96,14 @@ def test_a_file_extends_a_preset(tmp_path) -> None:
     assert config.method.assist_share == 0.0
 
 
+def test_another_environment_keeps_nothing_of_the_one_before(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: aipo\nenv: {name: 'mine.py:Mine', mixture: {all: 1.0}}\n")
+    assert load_config(str(file)).env.mixture == {"all": 1.0}
+    file.write_text("extends: aipo\nenv: {mixture: {hard: 0.25}}\n")
+    assert load_config(str(file)).env.mixture == {"easy_train": 0.5, "hard": 0.25}
+
+
 def test_what_anchors_share_is_overridden_for_one_alone() -> None:
     config = load_config("qwen2.5-7b-8gpu", ["agents.verify.options.temperature=0.1"])
     temperatures = {name: agent.options["temperature"] for name, agent in config.agents.items()}

@@ -93,7 +93,7 @@ def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
         (HEAD + "measure: {k: 3}\narms: {a: {config: grpo}}", "and k 3, allowed what the arms'"),
         (
             HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [evaluate.samples=16]}}",
-            "allowed the same tasks and evaluation in every arm",
+            "allowed the same tasks, sampled alike, in every arm",
         ),
         (
             HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [rollout.temperature=0.1]}}",

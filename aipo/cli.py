@@ -24,7 +24,9 @@ app.add_typer(replays, name="replay")
 console = Console()
 INTERRUPTED = 130
 
-ConfigName = Annotated[str, typer.Option("--config", help="a preset (aipo, grpo, mask) or a YAML file")]
+ConfigName = Annotated[
+    str, typer.Option("--config", help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file")
+]
 TracesFolder = Annotated[Path, typer.Argument(help="a run, one of its evaluations, or a folder of traces")]
 Filters = Annotated[
     list[str] | None,

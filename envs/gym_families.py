@@ -60,7 +60,7 @@ def dataset(family: str) -> Any:
         import reasoning_gym
     except ModuleNotFoundError as error:
         raise LoadError(
-            "env: got an environment without reasoning-gym, allowed one with it: pip install 'aipo[gym]'"
+            "env: got an environment without reasoning-gym, allowed one with it: pip install -e '.[gym]'"
         ) from error
     known = reasoning_gym.factory.DATASETS
     if made_of.family in REFUSED:

@@ -29,7 +29,7 @@ from envs.gym import Gym
 @pytest.fixture(autouse=True)
 def families() -> None:
     if importlib.util.find_spec("reasoning_gym") is None:
-        lacking("reasoning-gym", "families of reasoning-gym: they are not installed: pip install 'aipo[gym]'")
+        lacking("reasoning-gym", "families of reasoning-gym: they are not installed: pip install -e '.[gym]'")
 
 
 @pytest.fixture(scope="module")
@@ -273,8 +273,19 @@ def test_a_family_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_reasoning_gym_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     gym_families.dataset.cache_clear()
-    with pytest.raises(LoadError, match=r"pip install 'aipo\[gym\]'"):
+    with pytest.raises(LoadError, match=r"pip install -e '\.\[gym\]'"):
         gym().tasks("a")
+
+
+def test_the_readmes_configuration_is_one(tmp_path: Path) -> None:
+    text = (Path(gym_families.__file__).parent / "README.md").read_text(encoding="utf-8")
+    block = text.split("## reasoning-gym")[1].split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "my.yaml").write_text(block, encoding="utf-8")
+    config = load_config(str(tmp_path / "my.yaml"))
+    env = build_env(config)
+    assert set(config.env.mixture) <= {*env.splits()} == {"backward", "train", "sums"}
+    assert [len(env.tasks(split)) for split in env.splits()] == [200, 2000, 500]
+    assert config.graph.options["prompt"] == "policy.md"
 
 
 def test_a_policy_trains_on_them(tmp_path: Path) -> None:

@@ -19,15 +19,16 @@ def call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: A
         ConfigError: options that it does not take, or not so; `where` says whose they are.
     """
     parameters = inspect.signature(loaded.function).parameters
-    allowed = {*parameters, *_by_field(loaded.function)}
     keywords = {k: v for k, v in offered.items() if k in parameters} | dict(options)
+    aliases = _aliases(loaded.function)
+    given = {aliases.get(name, name) for name in keywords}
     required = {k for k, p in parameters.items() if p.default is p.empty and p.kind not in _STARRED}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = sorted(set(keywords) - allowed) if not open_ended else []
+    unknown = sorted(given - set(parameters)) if not open_ended else []
     if unknown:
-        raise ConfigError(f"{where}: got {unknown}, allowed {sorted(allowed)}")
+        raise ConfigError(f"{where}: got {unknown}, allowed {sorted({*parameters, *aliases})}")
     # One that is open-ended may know an argument by another name.
-    missing = sorted(required - set(keywords)) if not open_ended else []
+    missing = sorted(required - given) if not open_ended else []
     if missing:
         raise ConfigError(f"{where}: got no {missing}, allowed a value for each of {sorted(required)}")
     try:
@@ -44,9 +45,10 @@ def call(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: A
         raise ConfigError(f"{where}: {wrong}") from None
 
 
-def _by_field(function: Any) -> set[str]:
-    """Names that a pydantic model takes beside the aliases that its signature shows."""
+def _aliases(function: Any) -> dict[str, str]:
+    """Names that a pydantic model takes beside the aliases that its signature shows, and these."""
     if not (inspect.isclass(function) and issubclass(function, BaseModel)):
-        return set()
+        return {}
     named = function.model_config.get("populate_by_name") or function.model_config.get("validate_by_name")
-    return set(function.model_fields) if named else set()
+    fields = function.model_fields.items() if named else ()
+    return {name: field.alias for name, field in fields if field.alias and field.alias.isidentifier()}

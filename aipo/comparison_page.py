@@ -9,7 +9,6 @@ from markupsafe import Markup
 
 from aipo import chart
 from aipo.bands import cost_charts, learning_charts, pass_at_charts
-from aipo.caveats import caveats
 from aipo.figures import colour
 from aipo.matrix import BEFORE, Matrix, Measure
 from aipo.outcomes import Outcomes
@@ -58,7 +57,7 @@ def write_page(path: Path, matrix: Matrix, outcomes: Outcomes, standings: Standi
         groups=[(split, list(own)) for split, own in groupby(others, lambda measure: measure.split)],
         missing=len(outcomes.missing),
         gaps=[(arm, ", ".join(map(str, seeds)), visible(why)) for arm, seeds, why in outcomes.gaps],
-        caveats=caveats(matrix, outcomes),
+        caveats=standings.caveats,
         no_winner=no_winner(matrix),
         charts={part: [*map(Markup, drawn)] for part, drawn in charts(matrix, outcomes, standings).items()},
         style=Markup(chart.STYLE),

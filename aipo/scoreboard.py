@@ -6,7 +6,6 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
-from aipo.caveats import caveats
 from aipo.figures import SETTINGS
 from aipo.matrix import BEFORE, Matrix, Measure
 from aipo.outcomes import Cost, Outcomes
@@ -42,7 +41,7 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
         console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
     else:
         console.print(no_winner(matrix), highlight=False)
-    for one in caveats(matrix, outcomes):
+    for one in standings.caveats:
         line = f"{one.kind:<9} {one.arm}: {one.text}"
         console.print(line, style="yellow", markup=False, highlight=False)
     for arm, seeds, why in outcomes.gaps:

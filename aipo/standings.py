@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from aipo.caveats import caveats
+from aipo.caveats import Caveat, caveats
 from aipo.matrix import BEFORE, Matrix, Measure
 from aipo.outcomes import Cost, Outcomes
 from aipo.verdict import Estimate, Winner, difference, estimate, judge, winner
@@ -36,6 +36,7 @@ class Standings:
         costs: the median cost of each trained arm.
         winner: under the measure that decides; None unless every arm has all its seeds, and there are several.
         incomplete: arms that lack a seed.
+        caveats: what stands against the numbers.
     """
 
     arms: tuple[str, ...]
@@ -43,6 +44,7 @@ class Standings:
     costs: Mapping[str, Cost]
     winner: Winner | None
     incomplete: tuple[str, ...]
+    caveats: tuple[Caveat, ...]
 
 
 def stand(matrix: Matrix, outcomes: Outcomes) -> Standings:
@@ -62,6 +64,7 @@ def stand(matrix: Matrix, outcomes: Outcomes) -> Standings:
         costs={arm: _median_cost(outcomes, arm) for arm in arms if arm != BEFORE},
         winner=winner({arm: samples[matrix.measure, arm] for arm in matrix.arms}) if decided else None,
         incomplete=incomplete,
+        caveats=caveats(matrix, outcomes),
     )
 
 
@@ -80,7 +83,7 @@ def summary(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> dict[st
         "measure": asdict(matrix.measure),
         "winner": asdict(won) if won else None,
         "incomplete": list(standings.incomplete),
-        "caveats": [asdict(caveat) for caveat in caveats(matrix, outcomes)],
+        "caveats": [asdict(caveat) for caveat in standings.caveats],
         "missing": [asdict(missing) for missing in outcomes.missing],
         "arms": {
             arm: {

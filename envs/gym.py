@@ -72,7 +72,7 @@ class Gym:
     def _made(self, split: str) -> list[Task]:
         family = self._family(split)
         names = list(self._families)
-        earlier = names[: names.index(split)]
+        earlier = names[: names.index(split)]  # of whatever family: another one may ask the same
         taken = {task.prompt for name in earlier for task in self.tasks(name)}
         made: list[Task] = []
         fruitless = looked_at = 0
@@ -95,7 +95,7 @@ class Gym:
             )
             if len(made) == family.size:
                 return made
-        beside = f" beside those of {earlier}" if earlier else ""  # another family may ask the same
+        beside = f" beside those of {earlier}" if earlier else ""
         raise TaskError(
             f"questions of split {split!r}: got {len(made)} different ones{beside} among {looked_at} items of "
             f"{family.family!r}, allowed {family.size}: ask for fewer, or give options that make more"

@@ -136,10 +136,8 @@ class _Worker:
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C in a terminal is for us
-                env={
-                    **os.environ,
-                    "PYTHONHASHSEED": "0",
-                },  # the same call has the same result in every worker
+                # The same call has the same result in every worker.
+                env={**os.environ, "PYTHONHASHSEED": "0"},
             )
         except OSError:
             self._socket.close()

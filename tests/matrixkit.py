@@ -11,6 +11,13 @@ from aipo.matrix import BEFORE, Cell, Matrix
 from aipo.run import RunFolder, write_json, write_text
 
 STEPS = 40
+TWO_ARMS = """
+seeds: [10, 11]
+set: [evaluate.samples=4, "evaluate.ks=[1, 4]"]
+arms:
+  grpo: {config: grpo}
+  twice: {stages: [{config: aipo}, {config: grpo}]}
+"""
 
 
 def result(rate: float, seed: int, split: str, *, facts: int, samples: int, ks: tuple[int, ...]) -> Any:

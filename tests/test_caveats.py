@@ -4,25 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from matrixkit import finish, finish_all, matrix_file
+from matrixkit import TWO_ARMS, finish, finish_all, matrix_file
 
 from aipo.caveats import Caveat, caveats
 from aipo.matrix import Matrix, read_matrix
 from aipo.outcomes import read_outcomes
 from aipo.run import write_json
 
-TEXT = """
-seeds: [10, 11]
-set: [evaluate.samples=4, "evaluate.ks=[1, 4]"]
-arms:
-  grpo: {config: grpo}
-  twice: {stages: [{config: aipo}, {config: grpo}]}
-"""
-
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Matrix:
-    return read_matrix(matrix_file(tmp_path, TEXT))
+    return read_matrix(matrix_file(tmp_path, TWO_ARMS))
 
 
 def told(matrix: Matrix) -> tuple[Caveat, ...]:
@@ -42,7 +34,7 @@ def test_seeds_that_were_made_of_other_things_are_told(matrix: Matrix) -> None:
 
 
 def test_an_arm_that_begins_from_another_policy_is_told(tmp_path: Path) -> None:
-    text = TEXT + "  other: {config: aipo, set: ['policy.options={course: asides}']}\n"
+    text = TWO_ARMS + "  other: {config: aipo, set: ['policy.options={course: asides}']}\n"
     matrix = read_matrix(matrix_file(tmp_path, text))
     assert [(one.kind, one.arm) for one in told(matrix)] == [("apart", "other")]
 

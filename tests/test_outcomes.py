@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from matrixkit import evaluation, finish, finish_all, matrix_file
+from matrixkit import TWO_ARMS, evaluation, finish, finish_all, matrix_file
 
 from aipo.errors import RunError
 from aipo.matrix import Matrix, Measure, read_matrix
@@ -13,18 +13,10 @@ from aipo.outcomes import Cost, Outcome, read_outcomes, write_csv
 from aipo.run import write_json
 from aipo.verdict import Scored
 
-TEXT = """
-seeds: [10, 11]
-set: [evaluate.samples=4, "evaluate.ks=[1, 4]"]
-arms:
-  grpo: {config: grpo}
-  twice: {stages: [{config: aipo}, {config: grpo}]}
-"""
-
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Matrix:
-    return read_matrix(matrix_file(tmp_path, TEXT))
+    return read_matrix(matrix_file(tmp_path, TWO_ARMS))
 
 
 def test_a_generation_costs_what_its_rollouts_are_together() -> None:

@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
-from aipo.ranks import launched
-from aipo.replays.learning import app as replays
+from aipo.replay.learning import app as replays
+from aipo.train.ranks import launched
 
 if TYPE_CHECKING:
-    from aipo.config import Config
+    from aipo.config.load import Config
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -57,7 +57,7 @@ def demo(
     arms: Annotated[str, typer.Option(help="presets to train, side by side")] = "aipo,grpo",
 ) -> None:
     """The main job on the embedded miniature: train, evaluate alone, compare, report."""
-    from aipo.demo import run_demo
+    from aipo.compare.demo import run_demo
 
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
     run_demo(out, seed=seed, arms=names, console=console)
@@ -70,7 +70,7 @@ def compare(
     report: Annotated[bool, typer.Option("--report", help="only write the results of what is there")] = False,
 ) -> None:
     """Runs a matrix of arms × seeds, or goes on with it: tables, CSV and plots; 1 if something is missing."""
-    from aipo.compare import compare as run
+    from aipo.compare.run import compare as run
 
     if not run(file, at_once=at_once, report_only=report, console=console):
         raise typer.Exit(1)
@@ -81,7 +81,7 @@ def init(folder: Annotated[Path, typer.Argument(help="where to put copies of gra
     """Copies graphs/ and envs/ out, to edit them. Run `aipo` from that folder and the copies are used."""
     import envs
     import graphs
-    from aipo.run import writing
+    from aipo.util.files import writing
 
     for package in (graphs, envs):
         source = Path(package.__path__[0])
@@ -104,8 +104,8 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Trains a policy and leaves a run folder."""
-    from aipo.config import load_config
-    from aipo.train import train_run
+    from aipo.config.load import load_config
+    from aipo.train.run import train_run
 
     train_run(load_config(config, overrides or ()), resume=resume, evaluate_after=evaluate, console=console)
 
@@ -122,7 +122,7 @@ def evaluate_run(
     overrides: Overrides = None,
 ) -> None:
     """Evaluates a policy: solo, solo with consult tags forbidden, and assisted; pass@k with intervals."""
-    from aipo.exam import evaluate_folder
+    from aipo.evaluate.run import evaluate_folder
 
     evaluate_folder(run, config, overrides or (), name=name, console=console)
 
@@ -140,7 +140,7 @@ def graph(
     overrides: Overrides = None,
 ) -> None:
     """Prints a graph as a mermaid picture, sub-graphs included, and the files it was made from."""
-    from aipo.compose import build_graphs, drawing
+    from aipo.config.build import build_graphs, drawing
 
     words = [word for word in (name, *(overrides or ())) if word is not None]
     chosen = words.pop(0) if words and "=" not in words[0] else None
@@ -153,7 +153,7 @@ def graph(
 
 def _config_of_graph(config: str, name: str | None, overrides: list[str]) -> "Config":
     """The configuration, with another graph if one is named. Its graph's options are not for another one."""
-    from aipo.config import load_config
+    from aipo.config.load import load_config
 
     loaded = load_config(config, overrides)
     if name is None:
@@ -183,10 +183,10 @@ def traces(
     as_json: Annotated[bool, typer.Option("--json", help="lines of JSON")] = False,
 ) -> None:
     """Lists and filters traces, prints one, or queries them with SQL."""
-    from aipo import listing
-    from aipo.catalogue import Catalogue
-    from aipo.filters import parse_filter
-    from aipo.store import traces_in
+    from aipo.render import terminal as listing
+    from aipo.trace.filters import parse_filter
+    from aipo.trace.index import Catalogue
+    from aipo.trace.store import traces_in
 
     where = parse_filter(filters or ())
     if (sql is not None or show is not None) and (filters or groups or order or (sql and show)):
@@ -241,8 +241,8 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="write over what an export left there")] = False,
 ) -> None:
     """Writes traces in formats for others: raw, SFT, DPO, or a data set with a card."""
-    from aipo.export import export_run
-    from aipo.filters import parse_filter
+    from aipo.export.run import export_run
+    from aipo.trace.filters import parse_filter
 
     export_run(
         folder,
@@ -362,9 +362,9 @@ def serve(
     ] = None,
 ) -> None:
     """Starts a vLLM server for a policy, or for agents (--no-dev); or prints how."""
-    from aipo import launch
-    from aipo import serve as serving
-    from aipo.config import load_config
+    from aipo.config import build_server as serving
+    from aipo.config.load import load_config
+    from aipo.policies.vllm import launch
 
     words = arguments or []
     own = list(takewhile(lambda word: not word.startswith("-"), words))
@@ -407,8 +407,8 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """Checks that everything a run needs is there and exact: a line each, ok, warn or fail, and what to do."""
-    from aipo.config import load_config
-    from aipo.doctor import doctor as examine
+    from aipo.config.load import load_config
+    from aipo.doctor.run import doctor as examine
 
     if not examine(load_config(config, overrides or ()), quick=quick, console=console):
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
     AipoError
     ├── ConfigError        a key, value or combination of settings that is not allowed
     ├── LoadError          a graph, environment, model or prompt that cannot be found or imported
-    ├── GraphError         a graph that breaks the contract of `aipo.graph`
+    ├── GraphError         a graph that breaks the contract of `aipo.rollout.graph`
     ├── TraceError         a trace that breaks an invariant, or a file of traces that cannot be read
     ├── TaskError          a task that cannot be used (no prompt, no answer)
     ├── ScoreError         an answer that could not be scored: the machine failed, not the policy
@@ -33,7 +33,7 @@ class LoadError(AipoError, ImportError):
 
 
 class GraphError(AipoError, TypeError):
-    """A graph does not meet the contract of `aipo.graph`."""
+    """A graph does not meet the contract of `aipo.rollout.graph`."""
 
 
 class TraceError(AipoError, ValueError):

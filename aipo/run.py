@@ -14,19 +14,16 @@ evaluations/     one JSON file per evaluation
 exports/         what `aipo export` wrote
 """
 
-import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from aipo.errors import RunError
+from aipo.util.files import taken, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,112 +168,3 @@ def tokenizer_of(run: RunFolder) -> Path | None:
     """The folder of the run's tokenizer; a trained policy has one, too. None where there is none."""
     folders = (run.tokenizer, run.model)
     return next((folder for folder in folders if (folder / "tokenizer.json").is_file()), None)
-
-
-def taken(path: Path) -> bool:
-    """Is there a file, or a folder that holds something? Hidden files do not count: a run that was killed before
-    it began has left its lock."""
-    return path.exists() and (
-        not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())
-    )
-
-
-@contextmanager
-def alone(folder: Path) -> Generator[None]:
-    """Keeps other processes from writing the same run; the lock goes with the process, however it ends.
-
-    Raises:
-        RunError: another process holds it.
-    """
-    with writing("run folder", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunError(
-                f"run folder: got {folder}, which another process is writing, allowed one at a time"
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def busy(folder: Path) -> bool:
-    """Is another process writing this run right now?
-
-    Raises:
-        RunError: the folder cannot be written.
-    """
-    if not (folder / ".lock").is_file():
-        return False
-    lock = FileLock(folder / ".lock")
-    with writing("run folder", folder):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-    lock.release()
-    return False
-
-
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
-
-
-@contextmanager
-def disk(what: str, folder: Path) -> Generator[None]:
-    """Says what to do when `what` fails because the disk is full or broken.
-
-    Raises:
-        RunError: instead of the error of the operating system, or of the library that wraps it.
-    """
-    try:
-        yield
-    except Exception as error:
-        # safetensors raises an error of its own, which holds the number in its text only.
-        wrapped = type(error).__module__.startswith("safetensors") and "os error 28" in str(error)
-        if wrapped or (isinstance(error, OSError) and error.errno in _DISK):
-            raise RunError(
-                f"{what}: got {error}, allowed a disk with room, in {folder}. Traces and checkpoints that were "
-                "finished are kept. Make room, then go on with --resume."
-            ) from error
-        raise
-
-
-@contextmanager
-def writing(what: str, folder: Path) -> Generator[None]:
-    """`disk` for a body that does nothing but write: every error of the operating system is about the folder.
-
-    Raises:
-        RunError: instead of it.
-    """
-    try:
-        with disk(what, folder):
-            yield
-    except RunError:
-        raise
-    except OSError as error:
-        raise RunError(f"{what}: got {error}, allowed a folder that can be written, in {folder}") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        RunError: the disk is full or broken, or the folder cannot be written.
-    """
-    with writing(f"writing {path.name}", path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: object) -> None:
-    """`write_text` of indented JSON; NaN is refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")

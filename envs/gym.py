@@ -13,8 +13,8 @@ from typing import Annotated, Any
 from pydantic import Field, validate_call
 
 from aipo.errors import ScoreError, TaskError
-from aipo.sections import Count, Positive
-from aipo.task import Task
+from aipo.rollout.env import Task
+from aipo.util.section import Count, Positive
 from envs.gym_families import LOOKED_AT, Family, dataset
 from envs.math import final_answer
 from envs.sandbox import Sandbox
@@ -25,7 +25,7 @@ _PATIENCE = 1800.0  # seconds for as many items; some families are ten at work o
 
 
 class Gym:
-    """Implements `aipo.demonstration.Demonstrating`.
+    """Implements `aipo.rollout.demonstration.Demonstrating`.
 
     Args:
         splits: by name, in the order in which they take their questions.

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from aipo.errors import ConfigError, LoadError
-from aipo.sections import Count, Section
+from aipo.util.section import Count, Section
 
 # Two items of a family may be the same: so many are looked at for each that is wanted.
 LOOKED_AT = 20

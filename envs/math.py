@@ -14,8 +14,8 @@ from typing import Annotated
 from pydantic import Field, validate_call
 
 from aipo.errors import TaskError
-from aipo.sections import Count, Positive
-from aipo.task import Task
+from aipo.rollout.env import Task
+from aipo.util.section import Count, Positive
 from envs.math_items import Source, read_tasks
 from envs.sandbox import Sandbox
 
@@ -24,7 +24,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a brace of th
 
 
 class Math:
-    """Implements `aipo.demonstration.Demonstrating`.
+    """Implements `aipo.rollout.demonstration.Demonstrating`.
 
     Args:
         splits: by name, where its items are: a file, or the keys of `envs.math_items.Source`.

@@ -16,8 +16,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from aipo.errors import ConfigError, LoadError, TaskError
-from aipo.sections import Section
-from aipo.task import Task
+from aipo.rollout.env import Task
+from aipo.util.section import Section
 
 QUESTIONS, ANSWERS = ("problem", "question"), ("answer",)
 FINAL = "####"

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from aipo.errors import ConfigError, TaskError
-from aipo.task import Task
+from aipo.rollout.env import Task
 
 VALUES = range(100, 900)
 # Rows of ten facts, and operands of a sum, unless the options say otherwise.
@@ -82,7 +82,7 @@ class Facts:
 
 
 class Miniature:
-    """Implements `aipo.demonstration.Demonstrating`.
+    """Implements `aipo.rollout.demonstration.Demonstrating`.
 
     Args:
         seed: draws the table, the kinds of its facts and the operands.

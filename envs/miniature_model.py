@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.errors import ConfigError
-from aipo.loading import fingerprint
-from aipo.run import disk
+from aipo.util.files import disk
+from aipo.util.imports import fingerprint
 from envs import miniature, miniature_lessons
 from envs.miniature import SIZE, TERMS, Miniature
 from envs.miniature_lessons import COURSES, Demonstrator, reserved

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from aipo.errors import ConfigError, LoadError, ScoreError, one_of
-from aipo.text import error_text
+from aipo.util.text import error_text
 
 # The library's `math` is imported before the path is ours, on which envs/math.py may come first.
 _BOOT = f"""

@@ -23,12 +23,13 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from aipo.agent import Agent
 from aipo.errors import ConfigError, GraphError, LoadError, ReplayError
-from aipo.graph import RolloutContext, RolloutState
-from aipo.prompt import Prompt
-from aipo.text import clean, error_text
+from aipo.rollout.agent import Agent
+from aipo.rollout.context import RolloutContext
+from aipo.rollout.graph import RolloutState
+from aipo.rollout.prompt import Prompt
 from aipo.trace import Consult, Fault, Mode, Role, Segment, StopReason, concatenate, segment
+from aipo.util.text import clean, error_text
 from graphs.protocol import NAME, Grammar, Request
 from graphs.solo import POLICY, Node, policy_prompt, prompt_node, score
 

@@ -13,8 +13,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from aipo.agent import AgentSpec, AgentState
-from aipo.graph import RolloutContext
+from aipo.rollout.agent import AgentSpec, AgentState
+from aipo.rollout.context import RolloutContext
 
 
 class ReasoningState(AgentState, total=False):

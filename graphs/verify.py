@@ -14,8 +14,8 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from aipo.agent import AgentSpec, AgentState
-from aipo.graph import RolloutContext
+from aipo.rollout.agent import AgentSpec, AgentState
+from aipo.rollout.context import RolloutContext
 
 _RIGHT = re.compile(r"\W*right\W*", re.IGNORECASE)
 _WRONG = re.compile(r"\W*wrong\W*: *(?P<correction>\S.*)", re.IGNORECASE)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -19,7 +20,7 @@ else:
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-pytest.register_assert_rewrite("mathruns")
+pytest.register_assert_rewrite("kit.mathruns")
 
 
 _TOGETHER = ("servers", "viewer", "policies")
@@ -30,8 +31,9 @@ _TOGETHER = ("servers", "viewer", "policies")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n 2 --dist loadgroup`: the tests of a file, or of these folders, run in one process."""
     for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in _TOGETHER else item.path.name))
+        place = item.path.relative_to(Path(__file__).parent)
+        together = place.parts[0] in _TOGETHER
+        item.add_marker(pytest.mark.xdist_group(place.parts[0] if together else str(place)))
 
 
 def pytest_unconfigure() -> None:

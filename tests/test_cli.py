@@ -13,7 +13,7 @@ import pytest
 
 from aipo.cli import main
 from aipo.run import RunFolder
-from aipo.store import TraceStore
+from aipo.trace.store import TraceStore
 
 SMALL = [
     "policy.options.steps=40",

@@ -13,7 +13,15 @@ import aipo
 PACKAGE = Path(aipo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "pandas", "matplotlib")
-LIGHT = ("aipo.trace", "aipo.store", "aipo.task", "aipo.config", "aipo.metrics", "aipo.render", "aipo.cli")
+LIGHT = (
+    "aipo.trace",
+    "aipo.trace.store",
+    "aipo.rollout.env",
+    "aipo.config.load",
+    "aipo.method.metrics",
+    "aipo.render.shown",
+    "aipo.cli",
+)
 
 
 def module(file: Path) -> str:

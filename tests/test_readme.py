@@ -7,14 +7,14 @@ import pytest
 from typer.main import get_command
 
 from aipo.cli import app
-from aipo.coefficients import COEFFICIENTS
-from aipo.config import load_config, presets
-from aipo.credit import CREDITS
-from aipo.metrics import METRICS
-from aipo.objectives import OBJECTIVES
-from aipo.plan import PLANS
-from aipo.replays.grid import CREDIT, METHOD, settings
-from aipo.weighing import NEGATIVES
+from aipo.config.load import load_config, presets
+from aipo.method.coefficients import COEFFICIENTS
+from aipo.method.credit import CREDITS
+from aipo.method.metrics import METRICS
+from aipo.method.objectives import OBJECTIVES
+from aipo.method.plan import PLANS
+from aipo.method.weighing import NEGATIVES
+from aipo.replay.questions.grid import CREDIT, METHOD, settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from aipo.callbacks import MetricsFile
 from aipo.errors import RunError
-from aipo.run import RunFolder, alone, busy, disk, keep_tokenizer, write_json, writing
+from aipo.run import RunFolder, keep_tokenizer
+from aipo.train.callbacks import MetricsFile
+from aipo.util.files import busy, disk, exclusive, write_json, writing
 
 
 def full(*_: object, **__: object) -> int:
@@ -32,7 +33,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, name: str) -> 
 
 
 def test_what_a_run_left_that_was_killed_before_it_began_is_in_nobodys_way(tmp_path: Path) -> None:
-    with alone(tmp_path / "run"):
+    with exclusive(tmp_path / "run"):
         pass
     assert RunFolder.create(tmp_path / "run").path.is_dir()
 
@@ -151,16 +152,14 @@ def test_metrics_on_a_full_disk_keep_what_was_written(
 
 
 def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
-    script = (
-        f"from pathlib import Path; from aipo.run import alone\nwith alone(Path({str(tmp_path)!r})): pass"
-    )
+    script = f"from pathlib import Path; from aipo.run import exclusive\nwith exclusive(Path({str(tmp_path)!r})): pass"
 
     def other() -> str:
         return subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=False
         ).stderr
 
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         assert "which another process is writing, allowed one at a time" in other()
     assert other() == ""
 
@@ -174,6 +173,6 @@ def test_a_run_is_busy_while_another_process_holds_it(tmp_path: Path) -> None:
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
         ).stdout
 
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         assert other() == "True\n"
     assert other() == "False\n"

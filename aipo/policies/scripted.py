@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aipo.errors import PolicyError
-from aipo.policies import Completion, Tokenizer
+from aipo.policies.base import Completion, Tokenizer
 
 _PRINTABLE = "\n" + "".join(c for c in string.printable if c.isprintable())
 _ENTROPY = 0.5
@@ -96,7 +96,7 @@ class ScriptedPolicy:
         seed: int = 0,
         session: int = 0,
     ) -> Completion:
-        """See `aipo.policies.Policy.sample`; temperature, seed and session change nothing.
+        """See `aipo.policies.base.Policy.sample`; temperature, seed and session change nothing.
 
         Raises:
             PolicyError: no context, no room, the script has run out, or it writes a forbidden token.

@@ -22,7 +22,7 @@ from aipo.policies.control import control_tokens
 
 
 class HFTokenizer:
-    """Implements `aipo.policies.Tokenizer`.
+    """Implements `aipo.policies.base.Tokenizer`.
 
     Args:
         tokenizer: a fast tokenizer with an end token.
@@ -51,7 +51,7 @@ class HFTokenizer:
         return self._size
 
     def encode(self, text: str, *, control: bool = False) -> list[int]:
-        """See `aipo.policies.Tokenizer.encode`. Untrusted text yields no id of an added token, special or
+        """See `aipo.policies.base.Tokenizer.encode`. Untrusted text yields no id of an added token, special or
         not, that controls anything (`aipo.policies.control`).
 
         Raises:

@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from aipo.viewer.guard import Gate, Guard
-from aipo.viewer.page import Page
+from aipo.viewer.responses import Page
 from aipo.viewer.site import Site
 
 

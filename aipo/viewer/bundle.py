@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aipo.errors import RunError
-from aipo.progress import Note
-from aipo.run import taken, writing
-from aipo.viewer.library import Library, RunView
+from aipo.util.console import Note
+from aipo.util.files import taken, writing
+from aipo.viewer.data.library import Library, RunView
 from aipo.viewer.links import LEFT_OUT, group_path, trace_path
-from aipo.viewer.page import Page, static_files
+from aipo.viewer.responses import Page, static_files
 from aipo.viewer.site import Site
 
 MARK = ".aipo-bundle"

@@ -1,6 +1,8 @@
 """The style sheet that Python writes: what reports and notebooks use too, and the producers' colours."""
 
-from aipo import chart, draw, render
+from aipo.render import charts as chart
+from aipo.render import graph_svg as draw
+from aipo.render import shown as render
 
 
 def palette() -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 import uvicorn
 from rich.console import Console
 
-from aipo.addresses import bracketed, is_loopback
 from aipo.errors import AipoError, ConfigError, RunError
-from aipo.progress import bars, stage
+from aipo.policies.vllm.addresses import bracketed, is_loopback
+from aipo.util.console import bars, stage
 from aipo.viewer.app import create_app
 from aipo.viewer.bundle import Bundle, write_bundle
+from aipo.viewer.data.library import Library
 from aipo.viewer.guard import Gate
-from aipo.viewer.library import Library
 from aipo.viewer.site import Site
 
 

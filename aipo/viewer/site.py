@@ -5,17 +5,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from aipo.errors import AipoError, RunError
-from aipo.filters import Filter
-from aipo.text import visible
-from aipo.viewer.compare_page import compare_runs, compare_traces
-from aipo.viewer.group_page import group_page
-from aipo.viewer.home_page import home_page
-from aipo.viewer.library import Library, RunView
+from aipo.trace.filters import Filter
+from aipo.util.text import visible
+from aipo.viewer.data.library import Library, RunView
 from aipo.viewer.links import Links, compare_path, slug, unslug
-from aipo.viewer.page import Page, digest, html_page, json_page, static_files
-from aipo.viewer.run_page import run_page
+from aipo.viewer.pages.compare.page import compare_runs, compare_traces
+from aipo.viewer.pages.group import group_page
+from aipo.viewer.pages.home import home_page
+from aipo.viewer.pages.run import run_page
+from aipo.viewer.pages.trace import trace_page
+from aipo.viewer.responses import Page, digest, html_page, json_page, static_files
 from aipo.viewer.templating import render
-from aipo.viewer.trace_page import trace_page
 
 _log = logging.getLogger("aipo.viewer")
 _MISSING = "There is no such page. The run or the trace may have been moved or deleted."

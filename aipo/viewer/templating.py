@@ -5,7 +5,7 @@ from typing import cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from aipo.render import visible
+from aipo.render.shown import visible
 from aipo.viewer.links import Links, json_block, slug
 
 POLICY = (

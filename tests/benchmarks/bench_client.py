@@ -29,10 +29,10 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import MODEL, VOCABULARY, running, same
 
-from aipo.policies.servers import ServerPool
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.policies.vllm import VLLMPolicy
-from aipo.policies.wire import request_body
+from aipo.policies.vllm.completions import request_body
+from aipo.policies.vllm.policy import VLLMPolicy
+from aipo.policies.vllm.pool import ServerPool
 from envs.miniature_model import tokenizer as words
 
 CONTEXT = np.arange(1, 1025, dtype=np.int32) % VOCABULARY

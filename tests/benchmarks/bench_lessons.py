@@ -14,13 +14,13 @@ from pathlib import Path
 
 import bench_train  # also makes tests/ importable
 import numpy as np
-import tiny
 import torch
 
-from aipo.lesson import LessonStore
-from aipo.loss import LossSettings
-from aipo.source import StepRows
-from aipo.trainer import AIPOTrainer, arguments
+from aipo.method.loss import LossSettings
+from aipo.method.step_rows import StepRows
+from aipo.trace.token_stats import LessonStore
+from aipo.train.trainer import AIPOTrainer, arguments
+from kit import tiny
 
 
 def trainer(folder: Path, rows: StepRows, *, lessons: bool) -> AIPOTrainer:

@@ -28,7 +28,7 @@ from rich.table import Table
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from aipo.policies.local import LocalPolicy
+from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 
 ROWS, PROMPT, TOKENS = 128, 10, 60

@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from aipo.compose import build_engine, build_graphs
-from aipo.config import Config, load_config
-from aipo.models import build_local, build_model
-from aipo.plan import RolloutSpec, draw_tasks, independent
-from aipo.policies.local import LocalPolicy
+from aipo.config.build import build_engine, build_graphs
+from aipo.config.build_policy import build_local, build_model
+from aipo.config.load import Config, load_config
+from aipo.method.plan import draw_tasks, independent
+from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.rollout import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Role
 
 GROUPS, GROUP = 16, 8

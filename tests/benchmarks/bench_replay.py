@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from aipo.filters import parse_filter
-from aipo.recordings import Recordings
-from aipo.replays.check import divergence
-from aipo.replays.restore import recorded_config, restore
-from aipo.rollout import settle
+from aipo.replay.questions.check import divergence
+from aipo.replay.recordings import Recordings
+from aipo.replay.restore import recorded_config, restore
+from aipo.rollout.engine import settle
+from aipo.trace.filters import parse_filter
 
 BAR = 100
 

@@ -32,12 +32,12 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, spec, think
-
-from aipo.graph import RolloutContext, RolloutState
-from aipo.plan import RolloutSpec
-from aipo.store import TraceStore
+from aipo.rollout.context import RolloutContext
+from aipo.rollout.graph import RolloutState
+from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Role, segment
+from aipo.trace.store import TraceStore
+from kit.toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, spec, think
 
 IN_FLIGHT = 128
 START_STATE: dict[str, Any] = {"segments": [], "consults": [], "stops": {}, "reward_parts": {}}

@@ -24,16 +24,16 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import VOCABULARY, running
-from seeded_vllm import WORDS, completion
 
-from aipo.compose import build_engine, build_graphs
-from aipo.config import load_config
-from aipo.plan import RolloutSpec
-from aipo.policies.servers import ServerPool
+from aipo.config.build import build_engine, build_graphs
+from aipo.config.load import load_config
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.policies.vllm import VLLMPolicy
-from aipo.rollout import RolloutEngine, settle
+from aipo.policies.vllm.policy import VLLMPolicy
+from aipo.policies.vllm.pool import ServerPool
+from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
+from kit.seeded_vllm import WORDS, completion
 
 AT_ONCE, ROLLOUTS = 256, 1024
 

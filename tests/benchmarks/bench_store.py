@@ -37,12 +37,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from aipo.catalogue import Catalogue
-from aipo.filters import Filter
-from aipo.journal import from_line, to_line
-from aipo.schema import Stored
-from aipo.store import TraceStore, read_file
 from aipo.trace import Trace
+from aipo.trace.arrow import Stored
+from aipo.trace.filters import Filter
+from aipo.trace.index import Catalogue
+from aipo.trace.journal import from_line, to_line
+from aipo.trace.store import TraceStore, read_file
 
 LONG, LONG_TRACES = 16_384, 32
 RAW = {"token_ids": 4, "logprobs": 4, "entropies": 4}  # bytes of each in memory

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import tiny
 from trl import GRPOTrainer
 
-from aipo.batch import Totals
-from aipo.loss import LossSettings
-from aipo.row import rows_of
-from aipo.source import StepRows
-from aipo.trainer import AIPOTrainer, arguments
+from aipo.method.batch import Totals
+from aipo.method.loss import LossSettings
+from aipo.method.rows import rows_of
+from aipo.method.step_rows import StepRows
+from aipo.train.trainer import AIPOTrainer, arguments
+from kit import tiny
 
 ROWS, VOCABULARY = 64, 40
 

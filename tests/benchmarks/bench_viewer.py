@@ -37,9 +37,9 @@ from rich.console import Console
 from rich.table import Table
 
 from aipo.run import RunFolder
-from aipo.store import TraceStore
+from aipo.trace.store import TraceStore
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.library import Library
+from aipo.viewer.data.library import Library
 from aipo.viewer.links import slug
 
 LONG, LONG_TRACES = 16_384, 32

@@ -26,12 +26,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import running
-from seeded_vllm import WORDS, completion
-from workerkit import both, configured
 
-from aipo.plan import RolloutSpec
-from aipo.rollout import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
+from kit.seeded_vllm import WORDS, completion
+from kit.workerkit import both, configured
 
 TICK = os.sysconf("SC_CLK_TCK")
 

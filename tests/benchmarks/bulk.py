@@ -18,18 +18,19 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models
 
-from aipo.compose import build_engine, build_graphs, drawing, manifest
-from aipo.config import dump, load_config
-from aipo.lesson import Lesson, LessonStore
-from aipo.method import credit_of
-from aipo.metrics import rollout_metrics
-from aipo.plan import draw_tasks, independent
+from aipo.config.build import build_engine, build_graphs, drawing, manifest
+from aipo.config.build_method import credit_of
+from aipo.config.load import dump, load_config
+from aipo.method.metrics import rollout_metrics
+from aipo.method.plan import draw_tasks, independent
+from aipo.method.rows import CODES
 from aipo.policies import Completion
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
-from aipo.row import CODES
-from aipo.run import RunFolder, write_json, write_text
-from aipo.store import TraceStore
+from aipo.run import RunFolder
 from aipo.trace import Role, Segment, Trace, segment
+from aipo.trace.store import TraceStore
+from aipo.trace.token_stats import Lesson, LessonStore
+from aipo.util.files import write_json, write_text
 from envs.miniature import OFFER, VALUES, Facts, slip
 
 GROUPS, GROUP = 16, 8

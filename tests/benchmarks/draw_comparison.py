@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sheet import write_sheet
 
-from aipo.comparison_page import charts
-from aipo.matrix import read_matrix
-from aipo.outcomes import read_outcomes
-from aipo.standings import stand
+from aipo.compare.matrix import read_matrix
+from aipo.compare.page import charts
+from aipo.compare.results import read_outcomes
+from aipo.compare.standings import stand
 
 COLUMNS, SIZE = 2, (560.0, 320.0)
 

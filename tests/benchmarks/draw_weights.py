@@ -14,9 +14,9 @@ import torch
 from sheet import write_sheet
 from torch import Tensor
 
-from aipo.chart import HEIGHT, WIDTH, Line, chart
-from aipo.coefficients import COEFFICIENTS, Known
-from aipo.weighing import NEGATIVES, Weighing, agent_weights
+from aipo.method.coefficients import COEFFICIENTS, Known
+from aipo.method.weighing import NEGATIVES, Weighing, agent_weights
+from aipo.render.charts import HEIGHT, WIDTH, Line, chart
 
 FILE = Path(__file__).with_name("weights.svg")
 COLUMNS, SCALE = 3, 0.8

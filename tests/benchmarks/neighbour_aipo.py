@@ -12,16 +12,16 @@ from langgraph.runtime import Runtime
 from neighbour_job import FACT, QUESTION, TOKENS, TOOL, TURNS, cpu, tell
 
 from aipo import __version__ as version
-from aipo.agent import AgentSpec, AgentState
-from aipo.compose import build_engine, build_graphs
-from aipo.config import validate
-from aipo.graph import RolloutContext
-from aipo.loop import LOOP
-from aipo.models import build_served, build_tokenizer
-from aipo.plan import RolloutSpec
-from aipo.rollout import settle
-from aipo.task import Task
+from aipo.config.build import build_engine, build_graphs
+from aipo.config.build_policy import build_served, build_tokenizer
+from aipo.config.load import validate
+from aipo.rollout.agent import AgentSpec, AgentState
+from aipo.rollout.context import RolloutContext
+from aipo.rollout.engine import settle
+from aipo.rollout.env import Task
+from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role
+from aipo.util.event_loop import LOOP
 
 HERE = Path(__file__)
 IN_FLIGHT = 128

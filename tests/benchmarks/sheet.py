@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from aipo.chart import LOOK
-from aipo.report import environment
+from aipo.compare.report import environment
+from aipo.render.charts import LOOK
 
 GAP = 12
 

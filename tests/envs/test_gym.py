@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chatml import chat_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parts import lacking
 from rich.console import Console
 
-from aipo.compose import build_env
-from aipo.config import load_config, validate
+from aipo.config.build import build_env
+from aipo.config.load import load_config, validate
 from aipo.errors import ConfigError, LoadError, ScoreError, TaskError
+from aipo.rollout.env import Task
 from aipo.run import RunFolder
-from aipo.store import TraceStore
-from aipo.task import Task
-from aipo.train import train_run
+from aipo.trace.store import TraceStore
+from aipo.train.run import train_run
 from envs import gym_families
 from envs.gym import Gym
+from kit.chatml import chat_model
+from kit.parts import lacking
 
 
 @pytest.fixture(autouse=True)

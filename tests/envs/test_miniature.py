@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.errors import ConfigError, TaskError
-from aipo.task import Task
+from aipo.rollout.env import Task
 from envs.miniature import OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
 
 SEEDS = (0, 1, 2)

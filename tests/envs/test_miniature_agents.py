@@ -9,7 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from aipo.errors import ConfigError
-from aipo.prompt import Prompt
+from aipo.rollout.prompt import Prompt
 from envs.miniature import Facts
 from envs.miniature_agents import LOST, knowledge, reasoning, verify
 from graphs.solo import PROMPTS

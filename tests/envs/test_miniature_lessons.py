@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from aipo.task import Task
+from aipo.rollout.env import Task
 from envs.miniature import OFFER, Facts, Miniature, complement, unborrowed
 from envs.miniature_lessons import COURSES, Demonstrator, Piece, reserved
 

@@ -16,7 +16,7 @@ import pytest
 from aipo.errors import ConfigError, LoadError, ScoreError
 from envs.sandbox import Sandbox
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def open_files() -> int:
 
 
 def make(made: list[Sandbox], name: str, **settings) -> Sandbox:
-    sandbox = Sandbox(f"sandboxed:{name}", **{"workers": 1, **settings})
+    sandbox = Sandbox(f"kit.sandboxed:{name}", **{"workers": 1, **settings})
     made.append(sandbox)
     return sandbox
 
@@ -107,7 +107,7 @@ def test_it_works_in_a_thread(made: list[Sandbox]) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        ("complain", ["no"], "sandboxed:complain: got ValueError: no, allowed a result"),
+        ("complain", ["no"], "kit.sandboxed:complain: got ValueError: no, allowed a result"),
         ("complain", ["\ud800"], r"got ValueError: \?, allowed"),
         ("add", [1], "got TypeError: add.. missing"),
         ("big", [], "got TypeError: Object of type set is not JSON serializable"),
@@ -184,7 +184,7 @@ def test_an_idle_worker_that_somebody_ended_costs_no_call(made: list[Sandbox]) -
     ("function", "says"),
     [
         ("nowhere:add", "got ModuleNotFoundError: No module named 'nowhere'"),
-        ("sandboxed:subtract", "got AttributeError"),
+        ("kit.sandboxed:subtract", "got AttributeError"),
     ],
 )
 def test_a_worker_that_cannot_start_says_why(made: list[Sandbox], function: str, says: str) -> None:
@@ -198,7 +198,7 @@ def test_a_worker_that_cannot_start_says_why(made: list[Sandbox], function: str,
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"seconds": 0.0}, {"deadline": float("nan")}])
 def test_no_worker_and_no_time_are_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=rf"{next(iter(wrong))}.*allowed >"):
-        Sandbox("sandboxed:add", **wrong)
+        Sandbox("kit.sandboxed:add", **wrong)
 
 
 PROGRAM = """
@@ -206,7 +206,7 @@ import asyncio, sys
 from envs.sandbox import Sandbox
 
 async def main():
-    sandbox = Sandbox("sandboxed:" + sys.argv[1], workers=2)
+    sandbox = Sandbox("kit.sandboxed:" + sys.argv[1], workers=2)
     calls = [asyncio.create_task(sandbox.call()) for _ in range(2)]
     while len(sandbox._alive) < 2 or not all(w._is_started for w in sandbox._alive):
         await asyncio.sleep(0.01)
@@ -224,7 +224,7 @@ def program(ending: str, function: str) -> subprocess.Popen[str]:
         [sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM.replace("{ending}", ending), function],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
         text=True,
     )
 

@@ -4,14 +4,14 @@ import asyncio
 import re
 
 import pytest
-from graphkit import PROMPTS, FunctionChat, build_context, build_spec
 
-from aipo.agent import check_agent
 from aipo.errors import ConfigError
-from aipo.prompt import Prompt
+from aipo.rollout.agent import check_agent
+from aipo.rollout.prompt import Prompt
 from graphs.knowledge import knowledge
 from graphs.reasoning import reasoning
 from graphs.verify import read_verdict, verify
+from kit.graphkit import PROMPTS, FunctionChat, build_context, build_spec
 
 LONG = "I have 3@7 and\n25 and I wonder"
 

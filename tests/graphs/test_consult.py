@@ -3,7 +3,22 @@
 import asyncio
 
 import pytest
-from graphkit import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langgraph.graph import END, START, StateGraph
+
+from aipo.errors import ConfigError, LoadError
+from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
+from aipo.rollout.agent import Agent, AgentState
+from aipo.rollout.context import ChatModel, RolloutContext
+from aipo.rollout.graph import check_graph
+from aipo.trace import Consult, Mode, Role, StopReason, concatenate
+from graphs.consult import consult
+from graphs.knowledge import knowledge
+from graphs.protocol import Fault, Grammar
+from graphs.reasoning import reasoning
+from graphs.verify import verify
+from kit.graphkit import (
     NAMES,
     TOKENIZER,
     FunctionChat,
@@ -14,20 +29,6 @@ from graphkit import (
     roll,
     shown,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from langgraph.graph import END, START, StateGraph
-
-from aipo.agent import Agent, AgentState
-from aipo.errors import ConfigError, LoadError
-from aipo.graph import ChatModel, RolloutContext, check_graph
-from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
-from aipo.trace import Consult, Mode, Role, StopReason, concatenate
-from graphs.consult import consult
-from graphs.knowledge import knowledge
-from graphs.protocol import Fault, Grammar
-from graphs.reasoning import reasoning
-from graphs.verify import verify
 
 FACTORIES = dict(zip(NAMES, (verify, knowledge, reasoning), strict=True))
 FACT = FunctionChat(function=lambda _: "3@7=582")

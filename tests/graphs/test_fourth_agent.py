@@ -1,13 +1,12 @@
 """A fourth agent is one new file, one prompt and one line of configuration: the recipe of the README."""
 
-from graphkit import FunctionChat, build_context, roll, shown
-
-from aipo.agent import Agent, AgentSpec, check_agent, node_settings
-from aipo.loading import load
-from aipo.prompt import Prompt
+from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
+from aipo.rollout.prompt import Prompt
 from aipo.trace import Role
+from aipo.util.imports import load
 from graphs.consult import consult
 from graphs.solo import PROMPTS
+from kit.graphkit import FunctionChat, build_context, roll, shown
 
 README = (PROMPTS.parent / "README.md").read_text(encoding="utf-8")
 

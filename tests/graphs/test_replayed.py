@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graphkit import PROMPTS, TOKENIZER, FunctionChat, HTTPError, SilentChat, build_agent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aipo.graph import ChatModel
-from aipo.plan import RolloutSpec
 from aipo.policies import Policy, Sampling
-from aipo.policies.replay import AbsentPolicy
 from aipo.policies.scripted import ScriptedPolicy
-from aipo.prompt import Prompt
-from aipo.replay import Pair, Replay, fork_token, shared_calls
-from aipo.replays.chat import Asks
-from aipo.replays.check import divergence
-from aipo.rollout import RolloutEngine
-from aipo.task import Task
+from aipo.replay.chat import Asks
+from aipo.replay.engine import Pair, Replay, fork_token, shared_calls
+from aipo.replay.policy import AbsentPolicy
+from aipo.replay.questions.check import divergence
+from aipo.rollout.context import ChatModel
+from aipo.rollout.engine import RolloutEngine
+from aipo.rollout.env import Task
+from aipo.rollout.prompt import Prompt
+from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role, StopReason, Trace
 from graphs.consult import consult
 from graphs.knowledge import knowledge
 from graphs.verify import verify
+from kit.graphkit import PROMPTS, TOKENIZER, FunctionChat, HTTPError, SilentChat, build_agent
 
 PIECES = (
     *("2+2=4 ", "so ", "<eos>"),

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asgi import free_port, serving
-from graphkit import build_agent, build_context
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from aipo.chats import build_chat
-from aipo.graph import ChatModel
-from aipo.loop import LOOP
-from aipo.sections import AgentConfig
+from aipo.config.build_chat import build_chat
+from aipo.config.schema import AgentConfig
+from aipo.rollout.context import ChatModel
 from aipo.trace import Call, Consult, Fault, Role
+from aipo.util.event_loop import LOOP
 from graphs.consult import consult
 from graphs.knowledge import knowledge
+from kit.asgi import free_port, serving
+from kit.graphkit import build_agent, build_context
 
 ANSWER = {
     "id": "chatcmpl-0",

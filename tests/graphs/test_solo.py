@@ -3,14 +3,14 @@
 from typing import Any
 
 import pytest
-from graphkit import TOKENIZER, build_context, roll, shown
 
 from aipo.errors import LoadError
-from aipo.graph import check_graph
-from aipo.prompt import Prompt
+from aipo.rollout.graph import check_graph
+from aipo.rollout.prompt import Prompt
 from aipo.trace import Mode, Role, StopReason, concatenate
 from graphs.consult import consult
 from graphs.solo import PROMPTS, policy_prompt, solo
+from kit.graphkit import TOKENIZER, build_context, roll, shown
 
 
 def test_a_solo_rollout():

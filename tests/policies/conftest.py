@@ -1,10 +1,10 @@
 """The tiny model and its tokenizer, shared by the tests of this room."""
 
 import pytest
-from tiny_qwen2 import tiny_model, tiny_tokenizer
 from transformers import Qwen2ForCausalLM
 
 from aipo.policies.tokenizer import HFTokenizer
+from kit.tiny_qwen2 import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_qwen2 import byte_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from aipo.errors import LoadError
 from aipo.policies.tokenizer import HFTokenizer
+from kit.tiny_qwen2 import byte_tokenizer
 
 ADDED = ("<eos>", "<consult:verify>", "</consult>", "<tool>")
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agents_app import Faults, agents_app
-from asgi import serving
-from parts import lacking
-from served import HEAD_DIM, Agents, Configure
-from vllm_process import VLLMProcess
 
-from aipo.config import Config, load_config
+from aipo.config.load import Config, load_config
 from envs.miniature_model import STEPS, cold_start
+from kit.agents_app import Faults, agents_app
+from kit.asgi import serving
+from kit.parts import lacking
+from kit.served import HEAD_DIM, Agents, Configure
+from kit.vllm_process import VLLMProcess
 
 
 @pytest.fixture(scope="session")

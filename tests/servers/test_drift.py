@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from served import Configure
 from transformers import AutoModelForCausalLM
 
-from aipo.policies.server import Server
-from aipo.policies.transport import DiskTransport
+from aipo.policies.vllm.client import Server
+from aipo.policies.vllm.transport import DiskTransport
 from aipo.run import RunFolder
-from aipo.store import TraceStore
 from aipo.trace import Role, Trace
-from aipo.train import train_run
+from aipo.trace.store import TraceStore
+from aipo.train.run import train_run
+from kit.served import Configure
 
 TEMPERATURE = 0.8
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from served import Agents, Configure
-from vllm_process import VLLMProcess
 
-from aipo.config import Config, dump
+from aipo.config.load import Config, dump
 from aipo.run import RunFolder
-from aipo.store import TraceStore
 from aipo.trace import Fault, Trace
-from aipo.train import train_run
+from aipo.trace.store import TraceStore
+from aipo.train.run import train_run
+from kit.served import Agents, Configure
+from kit.vllm_process import VLLMProcess
 
 STEPS, TASKS, GROUP = 3, 4, 4
 SMALL = (

@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from asgi import free_port
-from served import HEAD_DIM
-from vllm_process import VLLMProcess
 
-from aipo.config import Config, load_config
-from aipo.doctor import diagnose
+from aipo.config.load import Config, load_config
+from aipo.doctor.run import diagnose
 from envs.miniature_model import cold_start
+from kit.asgi import free_port
+from kit.served import HEAD_DIM
+from kit.vllm_process import VLLMProcess
 
 
 @pytest.fixture(scope="module")

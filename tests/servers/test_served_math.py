@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from mathruns import check_run, configured
-from vllm_process import VLLMProcess
+
+from kit.mathruns import check_run, configured
+from kit.vllm_process import VLLMProcess
 
 
 @pytest.mark.parametrize("tags", [True, False], ids=["tags are tokens", "tags are text"])

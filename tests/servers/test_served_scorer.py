@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vllm_process import VLLMProcess
 
-from aipo.compose import build_graphs
-from aipo.config import Config, load_config
+from aipo.config.build import build_graphs
+from aipo.config.build_chat import scored_chats
+from aipo.config.build_policy import build_local
+from aipo.config.load import Config, load_config
 from aipo.errors import ConfigError
-from aipo.frozen import frozen
-from aipo.loop import LOOP
-from aipo.models import build_local
 from aipo.policies.scripted import CharTokenizer
-from aipo.scorers import PLAIN, check_scorers, scored_chats
+from aipo.rollout.agent_logprobs import PLAIN, check_scorers
+from aipo.rollout.reference_chat import frozen
+from aipo.util.event_loop import LOOP
+from kit.vllm_process import VLLMProcess
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 REPLIES = ("3@7=582", "582+20=602\n#602\n", "right", "wrong: 1+2=3")

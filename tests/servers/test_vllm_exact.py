@@ -11,21 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from served import HEAD_DIM, Configure
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from vllm_process import VLLMProcess
 
-from aipo.compose import build_engine, build_env, build_graphs
-from aipo.config import Config
+from aipo.config.build import build_engine, build_env, build_graphs
+from aipo.config.build_policy import build_network, build_tokenizer
+from aipo.config.build_sampler import Sampler, open_sampler
+from aipo.config.load import Config
 from aipo.errors import PolicyError
-from aipo.loop import LOOP
-from aipo.models import build_network, build_tokenizer
-from aipo.plan import RolloutSpec
 from aipo.policies import Completion, Policy
-from aipo.policies.probe import score
-from aipo.sampler import Sampler, open_sampler
+from aipo.policies.logprobs import score
+from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role, Trace
+from aipo.util.event_loop import LOOP
 from envs.miniature_model import tokenizer as miniature_tokenizer
+from kit.served import HEAD_DIM, Configure
+from kit.vllm_process import VLLMProcess
 
 
 class Watched:

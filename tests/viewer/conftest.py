@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from little import LEARNED, make_evaluation, make_run
-from parts import lacking
 
+from aipo.viewer.data.library import Library
 from aipo.viewer.guard import Gate
-from aipo.viewer.library import Library
 from aipo.viewer.serve import bind, server
 from aipo.viewer.site import Site
+from kit.little import LEARNED, make_evaluation, make_run
+from kit.parts import lacking
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

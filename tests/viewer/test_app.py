@@ -13,14 +13,14 @@ from urllib.parse import urljoin
 import pytest
 import uvicorn
 from rich.console import Console
-from test_guard import ask
 
 from aipo.errors import ConfigError, RunError
+from aipo.viewer.data.library import Library
 from aipo.viewer.guard import Gate
-from aipo.viewer.library import Library
 from aipo.viewer.links import group_path, run_path, trace_path
 from aipo.viewer.serve import first_page, view
 from aipo.viewer.site import Site
+from viewer.test_guard import ask
 
 
 def a_trace(root: Path, run: str = "aipo") -> str:

@@ -8,7 +8,7 @@ import pytest
 import graphs
 from aipo.errors import RunError
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.library import Library
+from aipo.viewer.data.library import Library
 
 
 def files(out: Path) -> set[str]:

@@ -6,21 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from handmade import agent, asking, consult, policy, prompt, stored, trace, visit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.catalogue import Catalogue
 from aipo.errors import TraceError
-from aipo.store import TraceStore
 from aipo.trace import Role, StopReason, Trace
-from aipo.viewer.compare_page import compare_runs, compare_traces
-from aipo.viewer.diff import Kind
-from aipo.viewer.library import Library
+from aipo.trace.index import Catalogue
+from aipo.trace.store import TraceStore
+from aipo.viewer.data.library import Library
+from aipo.viewer.data.passages import Passage
 from aipo.viewer.links import Links
-from aipo.viewer.reading import Passage
-from aipo.viewer.run_diff import Change, Difference, changes, differences, fingerprints, flat
-from aipo.viewer.trace_diff import Part, Row, counts, rows, way
+from aipo.viewer.pages.compare.diff import Kind
+from aipo.viewer.pages.compare.page import compare_runs, compare_traces
+from aipo.viewer.pages.compare.runs import Change, Difference, changes, differences, fingerprints, flat
+from aipo.viewer.pages.compare.traces import Part, Row, counts, rows, way
+from kit.handmade import agent, asking, consult, policy, prompt, stored, trace, visit
 
 # settings
 

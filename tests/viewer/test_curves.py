@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.viewer.curves import POINTS, Curves, Window, by_step, curves, windows
+from aipo.viewer.pages.curves import POINTS, Curves, Window, by_step, curves, windows
 
 # Two optimiser steps in each of two generations; the rollouts' metrics come with the first of them.
 ROWS: list[dict[str, Any]] = [

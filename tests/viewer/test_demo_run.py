@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from aipo import demo
-from aipo.catalogue import Catalogue, Summary
-from aipo.filters import Filter
+from aipo.compare import demo
+from aipo.trace.filters import Filter
+from aipo.trace.index import Catalogue, Summary
 from aipo.viewer.links import compare_path, group_path, run_path, trace_path
 
 if TYPE_CHECKING:

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.viewer.diff import Block, Kind, Pair, Span, align, common_prefix, longest_common, spans
+from aipo.viewer.pages.compare.diff import (
+    Block,
+    Kind,
+    Pair,
+    Span,
+    align,
+    common_prefix,
+    longest_common,
+    spans,
+)
 
 POLICY, KNOWLEDGE, VERIFY = ("policy", "policy"), ("agent", "knowledge"), ("agent", "verify")
 

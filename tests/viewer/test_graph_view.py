@@ -5,15 +5,15 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
-from handmade import CONSULT, agent, asking, consult, notice, policy, prompt, trace, visit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.boxes import paths_of
-from aipo.text import duration
+from aipo.render.graph_layout import paths_of
 from aipo.trace import Role, StopReason, Trace, Visit, segment
-from aipo.viewer.graph_view import graph_panel
-from aipo.viewer.visits import path_through, stations
+from aipo.util.text import duration
+from aipo.viewer.pages.graph_view import graph_panel
+from aipo.viewer.pages.visits import path_through, stations
+from kit.handmade import CONSULT, agent, asking, consult, notice, policy, prompt, trace, visit
 
 FAILED: dict[str, Any] = {"stop_reason": StopReason.DEADLINE, "reward": None}
 

@@ -10,22 +10,22 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from handmade import prompt, trace
 from hypothesis import given
 from hypothesis import strategies as st
-from little import make_run
 
-from aipo.config import load_config
-from aipo.credit import group, reward
+from aipo.config.load import load_config
 from aipo.errors import TraceError
-from aipo.store import TraceStore
+from aipo.method.credit import group, reward
 from aipo.trace import Mode, Role, StopReason, Trace
-from aipo.viewer.advantages import Rewards, explanation
-from aipo.viewer.branches import Leaf, branches, branches_svg
-from aipo.viewer.group_page import group_page, stretches
-from aipo.viewer.library import Library
+from aipo.trace.store import TraceStore
+from aipo.viewer.data.library import Library
+from aipo.viewer.data.passages import Passage
 from aipo.viewer.links import Links
-from aipo.viewer.reading import Passage
+from aipo.viewer.pages.advantages import Rewards, explanation
+from aipo.viewer.pages.branches import Leaf, branches, branches_svg
+from aipo.viewer.pages.group import group_page, stretches
+from kit.handmade import prompt, trace
+from kit.little import make_run
 
 METHOD = {"credit": "group", "scale_by_std": False, "negative_weight": 1.0, "per_mode_baseline": False}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aipo.viewer.home_page import home_page
-from aipo.viewer.library import Library
+from aipo.viewer.data.library import Library
 from aipo.viewer.links import Links
+from aipo.viewer.pages.home import home_page
 
 
 def lines(root: Path, *, live: bool = True, now: float | None = 0.0) -> list[str]:

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from little import HOSTILE, write_step
 
-from aipo.config import load_config
+from aipo.config.load import load_config
 from aipo.errors import RunError, TraceError
 from aipo.run import RunFolder
-from aipo.viewer.library import Library
-from aipo.viewer.tokens import Tokens
+from aipo.viewer.data.library import Library
+from aipo.viewer.data.tokens import Tokens
+from kit.little import HOSTILE, write_step
 
 
 def names(root: Path) -> list[str]:

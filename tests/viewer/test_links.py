@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment
 
-from aipo.text import clean
+from aipo.util.text import clean
 from aipo.viewer.links import LEFT_OUT, Links, json_block, slug, unslug
 
 NAMES = st.text(st.characters(), max_size=80)  # lone surrogates too

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.viewer.library import Library
+from aipo.viewer.data.library import Library
 from aipo.viewer.links import Links
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.filters import KINDS, Filter
 from aipo.trace import StopReason
-from aipo.viewer.query import Query, params_of, parse
+from aipo.trace.filters import KINDS, Filter
+from aipo.viewer.data.query import Query, params_of, parse
 
 
 @pytest.mark.parametrize(

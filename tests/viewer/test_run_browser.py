@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import serving
-from little import write_step
 
-from aipo.config import load_config
+from aipo.config.load import load_config
 from aipo.run import RunFolder
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.library import Library
+from aipo.viewer.data.library import Library
+from kit.little import write_step
+from viewer.conftest import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

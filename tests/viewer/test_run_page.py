@@ -9,15 +9,15 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from little import HOSTILE
 
-from aipo.store import TraceStore
 from aipo.trace import Consult, Trace
-from aipo.viewer import run_page as module
-from aipo.viewer.library import Library
+from aipo.trace.store import TraceStore
+from aipo.viewer.data.library import Library
 from aipo.viewer.links import Links, slug
-from aipo.viewer.run_head import head
-from aipo.viewer.run_page import run_page, thousands
+from aipo.viewer.pages import run as module
+from aipo.viewer.pages.run import run_page, thousands
+from aipo.viewer.pages.run_summary import head
+from kit.little import HOSTILE
 
 
 def html_of(root: Path, name: str = "aipo", *, live: bool = True, **query: str) -> str:

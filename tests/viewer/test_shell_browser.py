@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from little import HOSTILE
 
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.library import Library
+from aipo.viewer.data.library import Library
 from aipo.viewer.links import group_path, run_path, trace_path
+from kit.little import HOSTILE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

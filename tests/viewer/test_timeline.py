@@ -4,11 +4,11 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from handmade import asking, call, trace, visit
 
 from aipo.trace import StopReason, Trace, Visit
-from aipo.viewer.timeline import lanes_of, timeline_svg
-from aipo.viewer.visits import stations
+from aipo.viewer.pages.timeline import lanes_of, timeline_svg
+from aipo.viewer.pages.visits import stations
+from kit.handmade import asking, call, trace, visit
 
 
 def draw(shown: Trace) -> str:

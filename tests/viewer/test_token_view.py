@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.lesson import Lesson
-from aipo.render import pieces
+from aipo.render.shown import pieces
 from aipo.trace import Mode, Role, StopReason, Trace, segment
+from aipo.trace.token_stats import Lesson
+from aipo.viewer.data.tokens import after_seam
 from aipo.viewer.links import json_block
-from aipo.viewer.token_view import TokenData, rounded, token_data
-from aipo.viewer.tokens import after_seam
+from aipo.viewer.pages.token_table import TokenData, rounded, token_data
 
 TRACE = Trace(
     trace_id="t",

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from little import TOKENIZER, save_tokenizer
-from test_trace_page import BAD, TRACE
 
-from aipo.filters import Filter
-from aipo.store import TraceStore
 from aipo.trace import Call, Consult, Role, Segment, StopReason, Trace, Visit, segment
-from aipo.viewer.library import Library
+from aipo.trace.filters import Filter
+from aipo.trace.store import TraceStore
+from aipo.viewer.data.library import Library
 from aipo.viewer.links import trace_path
+from kit.little import TOKENIZER, save_tokenizer
+from viewer.test_trace_page import BAD, TRACE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

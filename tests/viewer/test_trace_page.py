@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from aipo.errors import TraceError
-from aipo.filters import Filter
-from aipo.lesson import Lesson
-from aipo.schema import Stored
 from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
-from aipo.viewer.library import Library, RunView
+from aipo.trace.arrow import Stored
+from aipo.trace.filters import Filter
+from aipo.trace.token_stats import Lesson
+from aipo.viewer.data.library import Library, RunView
 from aipo.viewer.links import Links
-from aipo.viewer.trace_page import comparisons, details, facts, trace_page
+from aipo.viewer.pages.trace import comparisons, details, facts, trace_page
 
 BAD = "<script>alert(1)</script></style></pre></details><img src=x onerror=alert(1)>\u202e\u2028\x1b[31m"
 

@@ -1,0 +1,120 @@
+"""The standings of a matrix: every arm under every measure, against the reference, and who wins."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from aipo.compare.caveats import Caveat, caveats
+from aipo.compare.matrix import BEFORE, Matrix, Measure
+from aipo.compare.results import Cost, Outcomes
+from aipo.evaluate.verdict import Estimate, Winner, difference, estimate, judge, winner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """One arm under one measure.
+
+    Args:
+        estimate: its pass@k; None where nothing was measured.
+        difference: to the reference, over the seeds that both have; None for the reference itself.
+        verdict: on that difference, see `aipo.evaluate.verdict.judge`.
+    """
+
+    estimate: Estimate | None
+    difference: Estimate | None
+    verdict: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standings:
+    """Everything that is said of a matrix.
+
+    Args:
+        arms: their names, the policy before first if it was measured.
+        of: by measure and arm.
+        costs: the median cost of each trained arm.
+        winner: under the measure that decides; None unless every arm has all its seeds, and there are several.
+        incomplete: arms that lack a seed.
+        caveats: what stands against the numbers.
+    """
+
+    arms: tuple[str, ...]
+    of: Mapping[tuple[Measure, str], Standing]
+    costs: Mapping[str, Cost]
+    winner: Winner | None
+    incomplete: tuple[str, ...]
+    caveats: tuple[Caveat, ...]
+
+
+def stand(matrix: Matrix, outcomes: Outcomes) -> Standings:
+    """Compares what is there."""
+    arms = tuple(arm for arm in (BEFORE, *matrix.arms) if outcomes.of(arm))
+    samples = {(m, arm): outcomes.sample(arm, m) for m in matrix.measures for arm in arms}
+    of: dict[tuple[Measure, str], Standing] = {}
+    for (measure, arm), sample in samples.items():
+        reference = samples.get((measure, matrix.reference), {})
+        paired = difference(sample, reference) if arm != matrix.reference else None
+        of[measure, arm] = Standing(estimate=estimate(sample), difference=paired, verdict=judge(paired))
+    incomplete = tuple(arm for arm in matrix.arms if len(outcomes.of(arm)) < len(matrix.seeds))
+    decided = not incomplete and len(matrix.seeds) > 1
+    return Standings(
+        arms=arms,
+        of=of,
+        costs={arm: _median_cost(outcomes, arm) for arm in arms if arm != BEFORE},
+        winner=winner({arm: samples[matrix.measure, arm] for arm in matrix.arms}) if decided else None,
+        incomplete=incomplete,
+        caveats=caveats(matrix, outcomes),
+    )
+
+
+def _median_cost(outcomes: Outcomes, arm: str) -> Cost:
+    costs = [asdict(outcome.cost) for outcome in outcomes.of(arm)]
+    return Cost(**{name: median(cost[name] for cost in costs) for name in costs[0]})
+
+
+def summary(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> dict[str, Any]:
+    """What summary.json holds."""
+    won = standings.winner
+    return {
+        "matrix": str(matrix.file),
+        "seeds": list(matrix.seeds),
+        "reference": matrix.reference,
+        "measure": asdict(matrix.measure),
+        "winner": asdict(won) if won else None,
+        "incomplete": list(standings.incomplete),
+        "caveats": [asdict(caveat) for caveat in standings.caveats],
+        "missing": [asdict(missing) for missing in outcomes.missing],
+        "arms": {
+            arm: {
+                "seeds": sorted(outcome.seed for outcome in outcomes.of(arm)),
+                "cost": asdict(standings.costs[arm]) if arm in standings.costs else None,
+                "measures": [
+                    _numbers(m, standings.of[m, arm]) for m in _measured(matrix.measures, standings, arm)
+                ],
+            }
+            for arm in standings.arms
+        },
+    }
+
+
+def _measured(measures: Sequence[Measure], standings: Standings, arm: str) -> list[Measure]:
+    return [measure for measure in measures if standings.of[measure, arm].estimate is not None]
+
+
+def _numbers(measure: Measure, standing: Standing) -> dict[str, Any]:
+    value, paired = standing.estimate, standing.difference
+    assert value is not None
+    return {
+        **asdict(measure),
+        "mean": value.mean,
+        "interval": value.interval,
+        "median": value.median,
+        "least": value.least,
+        "most": value.most,
+        "by_seed": {str(seed): mean for seed, mean in value.by_seed.items()},
+        "difference": paired.mean if paired else None,
+        "difference_interval": paired.interval if paired else None,
+        "paired_seeds": sorted(paired.by_seed) if paired else [],
+        "verdict": standing.verdict,
+    }

@@ -1,0 +1,149 @@
+"""An agent's chat model, as the configuration names it."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from inspect import isclass, signature
+from typing import Any
+
+from aipo.config.load import Config
+from aipo.config.schema import AgentConfig
+from aipo.errors import ConfigError, LoadError
+from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
+from aipo.rollout.context import ChatModel, Scorer
+from aipo.rollout.reference_chat import FrozenChat, Weights
+from aipo.rollout.spending import Prices
+from aipo.util.calling import call
+from aipo.util.event_loop import LOOP
+from aipo.util.imports import Loaded, load
+
+_SECRET = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
+_LOGIN = re.compile(r"://[^/@\s]+@")
+
+
+def build_chat(
+    name: str, config: AgentConfig, *, seed: int = 0, weights: Weights | None = None
+) -> ChatModel | None:
+    """The chat model of agent `name`; None where the configuration has none.
+
+    Args:
+        seed, weights: for functions that take them.
+
+    Raises:
+        LoadError: it cannot be imported, or a secret is not set.
+        ConfigError: options that it does not take, or not so.
+    """
+    if config.model is None:
+        if config.prices is not None:
+            raise ConfigError(
+                f"agents.{name}.prices: got prices without a model, allowed agents.{name}.model"
+            )
+        return None
+    secrets = {key: os.environ.get(variable) for key, variable in config.secrets.items()}
+    unset = [config.secrets[key] for key, value in secrets.items() if value is None]
+    if unset:
+        raise LoadError(
+            f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
+        )
+    where = f"agents.{name}.options of {config.model}"
+    if "max_retries" in config.options:
+        raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
+    # Options are written to the run folder and to every trace.
+    if open_secrets := sorted(_open_secrets(config.options)):
+        raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
+    loaded = load(config.model)
+    # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
+    own = {"max_retries": 0, **_connections(loaded, config)}
+    offered = own if isclass(loaded.function) else {"seed": seed, "weights": weights}
+    model = call(loaded, {**config.options, **secrets}, where, **offered)
+    label, settings = chat_identity(config)
+    return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))
+
+
+def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:
+    """Keys of what looks like a secret, however deep."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{inner}" for inner in _open_secrets(value))
+        elif _SECRET.search(key) or (isinstance(value, str) and _LOGIN.search(value)):
+            yield key
+
+
+def _connections(loaded: Loaded, config: AgentConfig) -> dict[str, Any]:
+    """An HTTP client that lives as long as our loop, for classes that take one. Those of LangChain's own are
+    never closed."""
+    own = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"} & config.options.keys()
+    if (
+        own
+        or "OPENAI_PROXY" in os.environ
+        or "http_async_client" not in signature(loaded.function).parameters
+    ):
+        return {}
+    from openai import DefaultAsyncHttpxClient
+
+    client = DefaultAsyncHttpxClient()
+    LOOP.at_close(client.aclose)
+    return {"http_async_client": client}
+
+
+def prices_of(config: AgentConfig) -> Prices | None:
+    return Prices(**config.prices.model_dump()) if config.prices is not None else None
+
+
+def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:
+    """Name and settings of an agent's chat model, as calls record them."""
+    label = str(config.options.get("model", config.model))
+    # The class too: a cached reply of one provider is not another's, though the model's name be the same.
+    return label, {"class": config.model, **config.options}
+
+
+def scored_chats(config: Config, chats: Mapping[str, ChatModel]) -> dict[str, ChatModel]:
+    """Agents' chat models with whom to ask for log-probs, if the method needs them. Asks nobody yet.
+
+    Raises:
+        ConfigError: an agent whose model has none, or samples from another distribution than that of its
+            log-probs; says why.
+    """
+    if config.method.coefficient != "ratio":
+        return dict(chats)
+    silent = sorted(config.agents.keys() - chats.keys())
+    if silent:
+        raise ConfigError(
+            f"agents.{silent[0]}.model: got none, allowed one whose log-probs can be had, {WHY}"
+        )
+    return {name: replace(chat, scorer=_scorer(name, config, chat)) for name, chat in chats.items()}
+
+
+def _scorer(name: str, config: Config, chat: ChatModel) -> Scorer:
+    model: Any = chat.model
+    if isinstance(model, FrozenChat):
+        return model
+    where = f"agents.{name}.model"
+    if not hasattr(model, "root_async_client"):
+        raise ConfigError(
+            f"{where}: got {config.agents[name].model}, which tells no log-probs of given ids, allowed "
+            f"aipo.rollout.reference_chat:frozen or langchain_openai:ChatOpenAI of a vLLM server, {WHY}"
+        )
+    extra = dict(model.extra_body or {})
+    if not _plain(model, extra):
+        raise ConfigError(
+            f"agents.{name}.options: got {dict(config.agents[name].options)}, allowed temperature: 1, top_p: 1 and "
+            f"extra_body: {dict(PLAIN)} (and chat_template_kwargs), without penalties, biases, constraints or "
+            f"model_kwargs: the distribution that its server tells log-probs of, {WHY}"
+        )
+    return ServedScorer(
+        model.root_async_client,
+        model.model_name,
+        template=extra.get("chat_template_kwargs", {}),
+        timeout=config.agents[name].timeout,
+        attempts=config.agents[name].attempts,
+    )
+
+
+def _plain(model: Any, extra: Mapping[str, Any]) -> bool:
+    """Does a chat model sample from what the network says, and nothing else?"""
+    bent = (model.frequency_penalty, model.presence_penalty, model.logit_bias, model.model_kwargs)
+    unknown = extra.keys() - PLAIN.keys() - {"chat_template_kwargs"}
+    stated = all(extra.get(key) == value for key, value in PLAIN.items())
+    return model.temperature == 1 and model.top_p == 1 and stated and not any(bent) and not unknown

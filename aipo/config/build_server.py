@@ -1,0 +1,119 @@
+"""`aipo serve`: from a configuration and options to a server that runs, or to the command that starts it."""
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from packaging.specifiers import SpecifierSet
+from rich.console import Console
+
+from aipo.config.build_policy import build_model
+from aipo.config.load import Config
+from aipo.errors import ConfigError
+from aipo.policies.vllm.addresses import bracketed
+from aipo.policies.vllm.launch import (
+    VERSIONS,
+    Device,
+    Installed,
+    Launch,
+    find_python,
+    folder_or_name,
+    installed,
+)
+from aipo.util.console import bars, stage
+
+
+def serve(
+    config: Config | None,
+    *,
+    python: str | None,
+    device: Device | None,
+    print_only: bool,
+    options: dict[str, Any],
+    console: Console,
+) -> None:
+    """Becomes the server, or prints its command.
+
+    Args:
+        config: gives every setting that `options` leaves out.
+        python, device: None = found out, and by asking that Python.
+        options: of `Launch`; None is one that was not given.
+        console: where to say what is to be known, besides the command.
+
+    Raises:
+        LoadError: no vLLM, or no model.
+        ConfigError: settings that do not go together.
+    """
+    found = find_python(python)
+    if device is None:
+        has = installed(found)
+        device = has.device
+        if not_tried := version_warning(has):
+            console.print(not_tried, style="yellow", highlight=False, soft_wrap=True)
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = settings_of(config, given, lambda: _model(config, console))
+    launch = Launch(python=found, device=device, **settings)
+    if launch.remote_dev:
+        console.print(
+            f"warning: development routes on {bracketed(launch.host)}:{launch.port}. Who reaches this address can call any "
+            "method of the server's workers and load other weights; no key is asked for.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if print_only:
+        print(launch.shell())
+        return
+    console.print(launch.shell(), highlight=False, soft_wrap=True, markup=False)
+    launch.run()
+
+
+def version_warning(has: Installed) -> str | None:
+    """What is to be said about a vLLM outside of the supported range."""
+    if SpecifierSet(VERSIONS).contains(has.version, prereleases=True):
+        return None
+    return f"warning: vLLM {has.version} is outside of {VERSIONS}, which is what is supported"
+
+
+def settings_of(config: Config | None, given: dict[str, Any], model: Callable[[], str]) -> dict[str, Any]:
+    """Settings of `Launch` besides Python and device: those given, then the configuration's.
+
+    Args:
+        model: the configured model; asked for only if none is given.
+
+    Raises:
+        ConfigError: no model, or several servers and no port that says which.
+    """
+    if config is None:
+        if "model" not in given:
+            raise ConfigError("aipo serve: got no model, allowed --model, or --config with policy.model")
+        return given
+    vllm = config.policy.vllm
+    settings = {
+        "name": vllm.model,
+        "dtype": vllm.serve.dtype or config.policy.dtype,
+        "context": vllm.serve.context,
+        "gpus": vllm.serve.gpus,
+        "memory": vllm.serve.memory,
+        "cache": vllm.serve.cache,
+        "requests": vllm.requests,
+        "nccl": vllm.sync == "nccl",
+        "secret": vllm.secret,
+        **given,
+    }
+    if "port" not in given:
+        ports = [urlsplit(url).port for url in vllm.servers]
+        if len(ports) != 1 or ports[0] is None:
+            raise ConfigError(
+                f"aipo serve: got policy.vllm.servers={list(vllm.servers)}, allowed one with a port, or --port for which"
+            )
+        settings["port"] = ports[0]
+    if "model" not in given:
+        settings["model"] = model()
+    return settings
+
+
+def _model(config: Config | None, console: Console) -> str:
+    assert config is not None
+    with bars(console) as progress:
+        return folder_or_name(build_model(config, stage(progress, "policy")))

@@ -1,0 +1,188 @@
+"""The sections of the configuration: frozen groups of settings, one line of text per field."""
+
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from aipo.util.section import Count, Positive, Section, Share
+
+
+class RunConfig(Section):
+    out: Path = Field(Path("runs/aipo"), description="folder of this run; must not hold another run")
+    seed: int = Field(0, ge=0, description="seeds everything that is not given a seed of its own")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; default: torch decides")
+    report_to: tuple[str, ...] = Field((), description="trackers of transformers' Trainer (wandb, ...)")
+
+
+class EnvConfig(Section):
+    name: str = Field("envs.miniature:Miniature", description="environment, 'module:class'")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the environment")
+    mixture: dict[str, float] = Field(
+        {"easy_train": 0.5, "hard": 0.5}, description="share of each training split"
+    )
+
+
+class ServeConfig(Section):
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None, description="type of the servers' weights; default: policy.dtype"
+    )
+    context: int | None = Field(None, ge=1, description="longest context in tokens; default: the model's own")
+    gpus: Count = Field(1, description="GPUs that the model of one server is cut over")
+    memory: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="share of each GPU's memory that the server takes; default: vLLM's"
+    )
+    cache: Positive | None = Field(
+        None, description="GiB of keys and values; default: 2 on a CPU, else what is left of `memory`"
+    )
+
+
+class VLLMConfig(Section):
+    servers: tuple[str, ...] = Field(("http://127.0.0.1:8000",), description="addresses, without /v1")
+    model: str | None = Field(None, description="served name; default: what the first server serves")
+    secret: str | None = Field(None, description="NAME of an environment variable with the servers' key")
+    requests: Count = Field(256, description="most requests in flight at one server")
+    deadline: Positive = Field(600.0, description="seconds for one request, waiting and retries included")
+    attempts: Count = Field(5, description="attempts of one request while its server lives")
+    seeded: bool = Field(True, description="send each request's seed; costs a generator per request on GPUs")
+    sync: Literal["disk", "nccl"] = Field("disk", description="how weights reach the servers")
+    folder: Path | None = Field(
+        None,
+        description="where `disk` leaves weights; both sides see it. Default: weights/ in the run folder",
+    )
+    tolerance: Positive | None = Field(
+        None,
+        description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 if all is float32, else 0.1",
+    )
+    serve: ServeConfig = ServeConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _one_group(self) -> Self:
+        if self.sync == "nccl" and len(self.servers) != 1:
+            raise ValueError(f"sync: got nccl and {len(self.servers)} servers, allowed one server, or disk")
+        return self
+
+
+class LoRAConfig(Section):
+    rank: Count = Field(16, description="width of the adapter's matrices")
+    alpha: Count = Field(32, description="their product is multiplied with alpha / rank")
+    targets: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="last names of the layers; default: every linear one but the output layer",
+    )
+
+
+class PolicyConfig(Section):
+    engine: Literal["local", "vllm"] = Field("local", description="what samples: this process, or servers")
+    model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
+    options: dict[str, Any] = Field({}, description="keyword arguments of that function")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda where there is one")
+    lora: LoRAConfig | None = Field(
+        None, description="train an adapter beside frozen weights; {} for the default one"
+    )
+    max_batch: Count = Field(256, description="local: most rollouts that are decoded at once")
+    vllm: VLLMConfig = VLLMConfig()  # pyright: ignore[reportCallIssue]
+
+
+class GraphConfig(Section):
+    name: str = Field("graphs.consult:consult", description="'module:function' or 'file.py:function'")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the graph's function")
+
+
+class PricesConfig(Section):
+    input: Annotated[float, Field(ge=0.0)] = Field(..., description="of a million tokens that it reads")
+    output: Annotated[float, Field(ge=0.0)] = Field(..., description="of a million tokens that it writes")
+
+
+class AgentConfig(Section):
+    graph: str = Field(..., description="sub-graph, 'module:function' or 'file.py:function'")
+    prompt: Path | None = Field(None, description="default: prompts/NAME.md beside the graph's file")
+    model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
+    secrets: dict[str, str] = Field({}, description="keyword argument: NAME of an environment variable")
+    prices: PricesConfig | None = Field(None, description="what its model's tokens cost; default: nothing")
+    budget: Count = Field(3, description="most consults of this agent in one rollout")
+    max_tokens: Count = Field(256, description="most tokens of one reply, in the policy's tokenizer")
+    timeout: Positive = Field(30.0, description="seconds for one attempt of one step")
+    deadline: Positive = Field(60.0, description="seconds for one consult, retries included")
+    attempts: Count = Field(3, description="attempts of one step; only transient errors are tried again")
+    cache: bool = Field(False, description="reuse replies; refused unless options.temperature is 0")
+
+
+class RolloutConfig(Section):
+    temperature: Positive = Field(1.0, description="sampling temperature; there is no top-p or top-k")
+    max_tokens: Count = Field(256, description="most tokens after the prompt, agents' included")
+    deadline: Positive = Field(300.0, description="seconds for one rollout")
+    concurrency: Count = Field(256, description="rollouts in flight")
+    workers: Count = Field(1, description="processes that roll out; 1 = this one; more need engine vllm")
+    reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
+    spending_limit: Positive | None = Field(
+        None, description="stops the run when its agents have cost so much (agents.NAME.prices); null = never"
+    )
+    outage_limit: Share | None = Field(
+        0.5,
+        description="stops the run when more of the last 64 consults failed by the agent's fault; null = never",
+    )
+    forbid_tags: tuple[str, ...] = Field(
+        ("<consult:{agent}>", "<feedback:{agent}>"),
+        description="tags, for every agent, that a rollout with forbidden tags cannot write; as in the graph's grammar",
+    )
+
+    @model_validator(mode="after")
+    def _tags_name_the_agent(self) -> Self:
+        for tag in self.forbid_tags:
+            fields = {name for _, name, _, _ in Formatter().parse(tag) if name is not None}
+            if fields - {"agent"}:
+                raise ValueError(f"forbid_tags: got {tag!r}, allowed no other field than {{agent}}")
+        return self
+
+
+class TrainConfig(Section):
+    steps: Count = Field(120, description="generation steps")
+    tasks_per_step: Count = Field(16, description="groups per generation step")
+    group_size: Count = Field(8, description="rollouts of one task")
+    minibatches: Count = Field(2, description="optimiser steps per generation step and pass")
+    passes: Count = Field(1, description="how often each generation is gone through")
+    gradient_accumulation: Count = Field(1, description="micro-batches per optimiser step")
+    learning_rate: Positive = Field(1e-6, description="peak learning rate of AdamW")
+    warmup: Share = Field(0.0, description="share of the steps with a rising learning rate")
+    decay: Share = Field(0.0, description="share of the steps, at the end, with a falling learning rate")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="AdamW's weight decay")
+    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
+    autocast: bool = Field(
+        False, description="compute in bfloat16; weights, gradients, optimiser stay float32"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="keep each layer's input only, and compute the rest again: less memory, slower"
+    )
+    save_every: int | None = Field(20, ge=1, description="generation steps between checkpoints; null = none")
+    lessons: bool = Field(True, description="keep what the loss did with each token, for the viewer")
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps per generation."""
+        return self.minibatches * self.passes
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if self.warmup + self.decay > 1:
+            raise ValueError(f"warmup + decay: got {self.warmup + self.decay:g}, allowed at most 1")
+        return self
+
+
+class EvaluateConfig(Section):
+    splits: tuple[str, ...] = Field(("heldout",), description="splits that are evaluated")
+    samples: Count = Field(8, description="rollouts per task")
+    ks: tuple[Count, ...] = Field((1, 8), description="k of pass@k")
+    settings: tuple[Literal["solo", "forbid", "assisted"], ...] = Field(
+        ("solo", "forbid", "assisted"), description="solo; solo with consult tags forbidden; with agents"
+    )
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Self:
+        if self.ks and max(self.ks) > self.samples:
+            raise ValueError(f"ks: got {max(self.ks)}, allowed at most samples={self.samples}")
+        return self

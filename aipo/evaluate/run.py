@@ -1,0 +1,168 @@
+"""Evaluation into a run folder: every split, solo and with agents."""
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aipo.config.build import build_engine, build_graphs, build_guards, worker_builds
+from aipo.config.build_policy import build_model, build_network, build_tokenizer
+from aipo.config.build_sampler import open_sampler
+from aipo.config.load import Config, load_config
+from aipo.errors import ConfigError, RunError
+from aipo.evaluate.pass_at_k import evaluate
+from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.workers.pool import open_workers
+from aipo.run import RunFolder, keep_tokenizer
+from aipo.trace import Mode, Trace
+from aipo.trace.store import TraceStore
+from aipo.util.console import Note, bars, stage
+from aipo.util.files import exclusive, write_json, writing
+
+SETTINGS: dict[str, tuple[Mode, bool]] = {
+    "solo": (Mode.SOLO, False),
+    "forbid": (Mode.SOLO, True),
+    "assisted": (Mode.ASSISTED, False),
+}
+
+
+def evaluate_folder(
+    run: Path | None, config_name: str | None, overrides: Iterable[str], *, name: str, console: Console
+) -> None:
+    """Evaluates the policy of a run folder, or the untrained one of a configuration (by default `aipo`).
+
+    Raises:
+        ConfigError: a run and a configuration are given, or `name` is no plain word.
+        RunError: no trained policy in the run, no run there, an untrained policy's evaluation would go into
+            a run's folder, or there is one of that name already.
+    """
+    if run is not None and config_name is not None:
+        raise ConfigError(
+            f"eval: got --run {run} and --config {config_name}, allowed one of them (a run has its own)"
+        )
+    if run is not None:
+        folder = RunFolder.open(run)
+        config = load_config(str(folder.config), overrides)
+    else:
+        config = load_config(config_name or "aipo", overrides)
+        folder = RunFolder(config.run.out)
+    _check(folder, name, trained=run is not None)
+    with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
+        model = folder.model if run is not None else build_model(config, stage(progress, "policy"))
+        result = evaluate_policy(config, model, folder, name, stage(progress, "evaluate"))
+    console.print(table(result))
+    console.print(f"written to {folder.evaluation(name)}", highlight=False, soft_wrap=True)
+
+
+def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
+    """Says what is in the way before minutes are spent."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ConfigError(f"--name: got {name!r}, allowed letters, digits, - and _")
+    if trained and not folder.model.is_dir():
+        raise RunError(
+            f"eval --run: got {folder.path}, which has no trained policy yet, allowed a finished run"
+        )
+    if not trained and folder.config.is_file():
+        raise RunError(
+            f"eval: got run.out={folder.path}, which holds a run, and an untrained policy, "
+            f"allowed --run {folder.path} or another run.out"
+        )
+    file = folder.evaluation(name)
+    if file.exists():
+        raise RunError(f"--name: got {name!r}, which {file} holds already, allowed a new name")
+    with writing("run.out", file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def evaluate_policy(
+    config: Config, model: Path | str, folder: RunFolder, name: str, note: Note
+) -> dict[str, dict[str, Any]]:
+    """Loads `model` and evaluates it; see `evaluate_with`."""
+    # Nothing is learned here: nobody needs to know how likely an agent's model finds its words.
+    config = config.model_copy(update={"method": config.method.model_copy(update={"coefficient": "mask"})})
+    # Servers do the sampling; here the weights are only needed to push them and to probe.
+    device = "cpu" if config.policy.engine == "vllm" and config.policy.vllm.sync == "disk" else None
+    network, tokenizer = build_network(config, model, device=device), build_tokenizer(model)
+    keep_tokenizer(folder, tokenizer.inner.save_pretrained)
+    with ExitStack() as stack:
+        sampler = stack.enter_context(open_sampler(config, network, tokenizer, folder.path))
+        run_id = f"{folder.path.name}-{name}"
+        built = build_engine(config, build_graphs(config), sampler.policy, run_id=run_id)
+        engine = stack.enter_context(
+            open_workers(worker_builds(config, model, sampler.policy, run_id), built)
+        )
+        settle()
+        sampler.refresh()
+        return evaluate_with(config, engine, folder, name, note)
+
+
+def evaluate_with(
+    config: Config, engine: RolloutEngine, folder: RunFolder, name: str, note: Note
+) -> dict[str, dict[str, Any]]:
+    """Every split under every setting; written to evaluations/NAME.json as split → setting → result.
+
+    The first rollout of each task is kept in evaluations/NAME/ as a trace to look at.
+    """
+    splits, settings = config.evaluate.splits, config.evaluate.settings
+    sizes = {split: len(engine.env.tasks(split)) * config.evaluate.samples for split in splits}
+    total = sum(sizes.values()) * len(settings)
+    done = 0
+    results: dict[str, dict[str, Any]] = {split: {} for split in splits}
+    decode = engine.policies["policy"].tokenizer.decode
+    kept: list[Trace] = []
+    watch = build_guards(config, folder.spending)
+    with TraceStore(folder.evaluation_traces(name), decode=decode) as store:
+
+        def keep_first(trace: Trace) -> None:
+            if trace.index == 0:
+                store.append(trace)
+                kept.append(trace)
+            watch(trace)
+
+        store.begin(0)
+        for split, setting in product(splits, settings):
+            mode, forbid = SETTINGS[setting]
+            evaluation = evaluate(
+                engine,
+                engine.env.tasks(split),
+                mode=mode,
+                forbid=forbid,
+                samples=config.evaluate.samples,
+                ks=config.evaluate.ks,
+                seed=config.run.seed,
+                on_trace=keep_first,
+                progress=partial(_shift, note, done, total, f"{split}, {setting}"),
+            )
+            results[split][setting] = evaluation.to_dict()
+            done += sizes[split]
+        store.seal(0, kept)
+    write_json(folder.evaluation(name), results)
+    return results
+
+
+def _shift(note: Note, offset: int, total: int, what: str, done: int, _: int) -> None:
+    note(offset + done, total, what)
+
+
+def table(result: dict[str, dict[str, Any]]) -> Table:
+    """pass@k of every split and setting, with 95 % intervals, and how many rollouts failed."""
+    ks = sorted({k for settings in result.values() for r in settings.values() for k in r["pass_at"]}, key=int)
+    made = Table("split", "setting", *(f"pass@{k}" for k in ks), "failed")
+    for split, settings in result.items():
+        for setting, r in settings.items():
+            cells = [cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks]
+            made.add_row(split, setting, *cells, str(r["counts"]["failed"]))
+    return made
+
+
+def cell(value: float | None, interval: Sequence[float] | None) -> str:
+    """A number and its interval, as tables show them."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f"  [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")

@@ -1,0 +1,212 @@
+"""`aipo export`: traces in formats that others read, whole or not at all.
+
+    jsonl        traces as they are, one per line
+    sft          conversations that were rewarded, for supervised fine-tuning
+    preference   pairs of answers to the same question, for DPO
+    dataset      a folder for `datasets`, ready to push
+
+One step's traces are in memory at a time.
+"""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from aipo.errors import ConfigError, RunError
+from aipo.export.chat_template import Words
+from aipo.export.conversation import Chats
+from aipo.export.dataset import write_dataset
+from aipo.export.preference import preference_rows
+from aipo.export.selection import Selection, Step
+from aipo.export.sft import sft_rows
+from aipo.run import RunFolder, run_of, tokenizer_of
+from aipo.trace.filters import EVERYTHING, Filter
+from aipo.trace.store import traces_in
+from aipo.util.console import Note, bars, stage
+from aipo.util.text import to_json
+
+FORMATS = {"jsonl": "traces", "sft": "conversations", "preference": "pairs", "dataset": "traces"}
+"""Formats, and what there is one of per row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written, and how many traces were not, by reason."""
+
+    path: Path
+    rows: int
+    left_out: Mapping[str, int]
+
+
+def export_run(folder: Path, format: str, *, console: Console, **options: Any) -> None:
+    """`export` with a progress bar, and what came of it in words.
+
+    Raises:
+        AipoError: see `export`.
+    """
+    with bars(console) as progress:
+        done = export(folder, format, note=stage(progress, "export"), **options)
+    console.print(f"{done.rows} {FORMATS[format]} written to {done.path}", highlight=False, soft_wrap=True)
+    for line in _reasons(done.left_out):
+        console.print(f"  {line}", style="dim", highlight=False, soft_wrap=True)
+
+
+def export(
+    folder: Path,
+    format: str,
+    *,
+    out: Path | None = None,
+    where: Filter = EVERYTHING,
+    agents: str = "cut",
+    min_reward: float = 0.0,
+    unique: bool = False,
+    margin: float = 0.0,
+    pairs: int | None = 1,
+    tokenizer: Path | None = None,
+    eos: str | None = None,
+    force: bool = False,
+    note: Note = lambda done, total, text: None,
+) -> Exported:
+    """Writes the traces of a run, an evaluation or a folder of traces in another format.
+
+    Args:
+        format: a name in `FORMATS`.
+        out: file, or folder of a `dataset`; default: in `folder`, exports/FORMAT.
+        where: which traces.
+        agents: how agents' turns are shown in `sft` and `preference`; see `aipo.export.conversation`.
+        min_reward: `sft` takes traces with more reward than this.
+        unique: leave out conversations, or pairs, that say what one before has said.
+        margin, pairs: least difference of rewards, and most pairs of a group (None = all), in `preference`.
+        tokenizer: folder of the policy's tokenizer; None takes the run's.
+        eos: text of the end-of-sequence token; None takes that of the tokenizer.
+        force: write over what an export left there.
+
+    Raises:
+        ConfigError: an unknown format or way to show agents.
+        LoadError: the tokenizer cannot be read.
+        RunError: no traces, nothing to write, something is in the way, the disk is full, or a text or the
+            chat template is not known.
+        TraceError: a file of traces cannot be read.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"--format: got {format!r}, allowed {', '.join(FORMATS)}")
+    traces = traces_in(folder)
+    run = run_of(traces)
+    target = out or folder / "exports" / (format if format == "dataset" else f"{format}.jsonl")
+    _check(target, format, force=force)
+    words = Words(tokenizer or tokenizer_of(run), eos=eos)
+    chats = Chats(words, agents, _tags(run))
+    selection = Selection(traces, where)
+    left_out: Counter[str] = Counter()
+    steps = _followed(selection, note)
+    with _draft(target) as draft:
+        if format == "dataset":
+            rows = write_dataset(
+                draft, steps, words, name=folder.resolve().name, manifest=run.read_manifest()
+            )
+        elif format == "jsonl":
+            rows = _write_lines(draft, (stored.trace.to_json() for step in steps for stored in step.chosen))
+        elif format == "sft":
+            made = sft_rows(steps, chats, left_out, min_reward=min_reward, unique=unique)
+            rows = _write_lines(draft, map(to_json, made))
+        else:
+            made = preference_rows(steps, chats, left_out, margin=margin, pairs=pairs, unique=unique)
+            rows = _write_lines(draft, map(to_json, made))
+        left_out["not what the filter asks for"] = selection.left_out
+        if not rows:
+            raise RunError(
+                f"export to {target}: got no {FORMATS[format]} to write, allowed at least one. "
+                f"Of the traces in {traces}: {'; '.join(_reasons(left_out)) or 'none'}"
+            )
+    return Exported(target, rows, +left_out)
+
+
+def _reasons(left_out: Mapping[str, int]) -> Iterator[str]:
+    for reason, count in sorted(left_out.items(), key=lambda item: -item[1]):
+        if count:
+            yield f"{count} left out: {reason}"
+
+
+def _followed(selection: Selection, note: Note) -> Iterator[Step]:
+    total = len(selection.numbers)
+    for done, step in enumerate(selection):
+        note(done, total, f"step {step.number}")
+        yield step
+    note(total, total, "")
+
+
+def _tags(run: RunFolder) -> list[str]:
+    """Consult tags that the run's configuration names, as far as it does."""
+    if not run.config.is_file():
+        return []
+    config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    tags = (config.get("rollout") or {}).get("forbid_tags") or ()
+    return [tag.format(agent=name) for tag in tags for name in config.get("agents") or ()]
+
+
+def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    with path.open("wb") as file:
+        return sum(file.write(line + b"\n") > 0 for line in lines)
+
+
+# -- whole or not at all -------------------------------------------------------------------------------
+
+
+def _check(target: Path, format: str, *, force: bool) -> None:
+    """Says what is in the way before anything is read."""
+    if not target.exists():
+        return
+    if not force:
+        raise RunError(f"--out: got {target}, which is there already, allowed a new name (or --force)")
+    ours = _is_dataset(target) if format == "dataset" else target.is_file()
+    if not ours:
+        raise RunError(
+            f"--force: got {target}, allowed a file, or for --format dataset a folder that such an export made"
+        )
+
+
+def _is_dataset(folder: Path) -> bool:
+    file = folder / "README.md"
+    return file.is_file() and "\n- aipo\n" in file.read_text(encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def _draft(target: Path) -> Generator[Path]:
+    """A path to write to. What is there takes the target's place if the body ends well; else it goes.
+
+    Raises:
+        RunError: the disk is full, or the place cannot be written.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as place:
+            draft = Path(place) / "new"
+            yield draft
+            for path in [draft, *draft.rglob("*")]:
+                _sync(path)
+            if target.is_dir():
+                target.rename(Path(place) / "old")
+            draft.replace(target)
+        _sync(target.parent)
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"export to {target}: got {error}, allowed a place that can be written. Nothing was written there."
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

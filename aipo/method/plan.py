@@ -1,0 +1,159 @@
+"""The plan: which rollouts make up one group, and which tasks a step is about.
+
+A plan is a function from the tasks of a step to the rollouts to run; `PLANS` names them. Both the plan
+and the draw depend on the seed and the step alone, so that a resumed run does what an uninterrupted
+one would have done.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from aipo.errors import ConfigError, TaskError, one_of
+from aipo.rollout.env import Env, Task
+from aipo.rollout.spec import RolloutSpec, derive_seed
+from aipo.trace import Mode
+
+Plan = Callable[..., list[RolloutSpec]]
+
+
+def independent(
+    tasks: Sequence[Task],
+    *,
+    step: int,
+    group_size: int,
+    assist_share: float,
+    forbid_share: float,
+    seed: int,
+) -> list[RolloutSpec]:
+    """`group_size` rollouts of each task that know nothing of each other.
+
+    The first `assist_share` of a group have agents, the rest are solo; the last `forbid_share` of the
+    solo ones have the consult tags masked. Numbers are rounded half up.
+
+    Raises:
+        ConfigError: a share outside [0, 1], or a group of less than one.
+    """
+    if group_size < 1:
+        raise ConfigError(one_of("group size", group_size, ">= 1", "the plan 'independent'"))
+    return _specs(tasks, _sampled(group_size, assist_share, forbid_share), step=step, seed=seed)
+
+
+def expert(
+    tasks: Sequence[Task],
+    *,
+    step: int,
+    group_size: int,
+    assist_share: float,
+    forbid_share: float,
+    seed: int,
+    demonstrations: int = 1,
+) -> list[RolloutSpec]:
+    """As `independent`, but the last `demonstrations` rollouts of a group are shown, not sampled.
+
+    They share the group's baseline: LUFFY (2504.14945), which has one beside seven that are sampled.
+
+    Raises:
+        ConfigError: as `independent`, or no demonstration, or more than the group has room for.
+    """
+    if not 1 <= demonstrations <= group_size:
+        allowed = f"1 to the group's size of {group_size}"
+        raise ConfigError(one_of("demonstrations", demonstrations, allowed, "the plan 'expert'"))
+    sampled = _sampled(group_size - demonstrations, assist_share, forbid_share)
+    return _specs(tasks, [*sampled, *[(Mode.EXPERT, False)] * demonstrations], step=step, seed=seed)
+
+
+PLANS: dict[str, Plan] = {"independent": independent, "expert": expert}
+
+
+def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int, seed: int) -> list[Task]:
+    """The `count` tasks of `step`, split by split in the order of `mixture`.
+
+    Every step takes the same number from a split (largest remainder; the earlier split wins a tie). A
+    split is gone through in a random order without repetition, then in another one, and so on.
+
+    Args:
+        mixture: share of each split; the shares sum to 1.
+        step: from 0. What is drawn depends on no earlier call.
+
+    Raises:
+        ConfigError: shares outside [0, 1] or not summing to 1, an unknown split, or a split that
+            `count` is too small to draw from.
+        TaskError: a split is empty.
+    """
+    drawn: list[Task] = []
+    for split, number in _counts(env, mixture, count).items():
+        tasks = env.tasks(split)
+        if not tasks:
+            raise TaskError(one_of(f"tasks of split {split!r}", 0, ">= 1", "the mixture"))
+        places = range(step * number, (step + 1) * number)
+        epochs = {place // len(tasks) for place in places}
+        orders = {epoch: _order(len(tasks), seed, split, epoch) for epoch in epochs}
+        drawn += [tasks[orders[place // len(tasks)][place % len(tasks)]] for place in places]
+    return drawn
+
+
+def _sampled(size: int, assist_share: float, forbid_share: float) -> list[tuple[Mode, bool]]:
+    """Mode of each rollout of a group, and whether the consult tags are masked."""
+    assisted = _part(assist_share, size, "assist_share")
+    forbidden = _part(forbid_share, size - assisted, "forbid_share")
+    return [
+        *[(Mode.ASSISTED, False)] * assisted,
+        *[(Mode.SOLO, False)] * (size - assisted - forbidden),
+        *[(Mode.SOLO, True)] * forbidden,
+    ]
+
+
+def _specs(
+    tasks: Sequence[Task], members: Sequence[tuple[Mode, bool]], *, step: int, seed: int
+) -> list[RolloutSpec]:
+    """A group of `members` for each task. A rollout's seed depends on its place, not on what the others are."""
+    return [
+        RolloutSpec(
+            task=task,
+            mode=mode,
+            group_id=group,
+            index=index,
+            step=step,
+            seed=derive_seed(seed, step, group, index),
+            forbid=forbid,
+        )
+        for group, task in ((f"{step:05d}-{number:03d}", task) for number, task in enumerate(tasks))
+        for index, (mode, forbid) in enumerate(members)
+    ]
+
+
+def _counts(env: Env, mixture: Mapping[str, float], count: int) -> dict[str, int]:
+    for split, share in mixture.items():
+        if split not in env.splits():
+            raise ConfigError(one_of("split", split, sorted(env.splits()), "the mixture"))
+        _check_share(share, f"share of split {split!r}")
+    if not math.isclose(sum(mixture.values()), 1.0, abs_tol=1e-6):
+        raise ConfigError(one_of("sum of shares", sum(mixture.values()), "1", f"the mixture {dict(mixture)}"))
+    quotas = {split: share * count for split, share in mixture.items() if share > 0}
+    counts = {split: math.floor(quota) for split, quota in quotas.items()}
+    remainders = sorted(quotas, key=lambda split: counts[split] - quotas[split])
+    for split in remainders[: count - sum(counts.values())]:
+        counts[split] += 1
+    for split, number in counts.items():
+        if number == 0:
+            raise ConfigError(
+                one_of(f"tasks of split {split!r} in a step", 0, ">= 1", f"{count} tasks of {dict(mixture)}")
+            )
+    return counts
+
+
+def _order(length: int, seed: int, split: str, epoch: int) -> list[int]:
+    return np.random.default_rng(derive_seed(seed, "draw", split, epoch)).permutation(length).tolist()
+
+
+def _part(share: float, whole: int, name: str) -> int:
+    _check_share(share, name)
+    # Decimal places such as 0.15 are not exact in binary: 0.15 * 10 is just below or above one half.
+    return math.floor(round(share * whole, 9) + 0.5)
+
+
+def _check_share(share: float, name: str) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(one_of(name, share, "0 to 1", "the configuration"))

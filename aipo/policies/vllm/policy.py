@@ -1,0 +1,160 @@
+"""The policy on one or several vLLM servers: token ids in, token ids and their log-probs out.
+
+The servers are stock vLLM with `--logprobs-mode processed_logprobs`, so that a log-prob is that of the
+distribution which was sampled from (`aipo serve` starts one). Entropies are not known here.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from aipo.errors import PolicyError
+from aipo.policies.base import Completion
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.policies.vllm.client import Server
+from aipo.policies.vllm.completions import AbortedError, answer_of, request_body
+from aipo.policies.vllm.pool import ServerPool
+
+_STOPS = 4
+_WAITS = (0.5, 2.0, 8.0)  # seconds; after an answer that was given up
+
+
+class VLLMPolicy:
+    """Implements `aipo.policies.base.Policy`.
+
+    Args:
+        pool: the servers.
+        tokenizer: the policy's.
+        vocabulary: how many ids the model has; the tokenizer may have fewer.
+        model: served name; None takes what the first server says that it serves.
+        seeded: send each request's seed. The same seed gives the same tokens as long as the server batches
+            alike; on GPUs it costs a random generator per request.
+    """
+
+    def __init__(
+        self,
+        pool: ServerPool,
+        tokenizer: HFTokenizer,
+        *,
+        vocabulary: int,
+        model: str | None = None,
+        seeded: bool = True,
+    ) -> None:
+        self.pool, self.tokenizer = pool, tokenizer
+        self.vocabulary = vocabulary
+        self._model, self._seeded = model, seeded
+        self._positions: int | None = None
+        self._version = 0
+        self._asking = asyncio.Lock()
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def advance(self, version: int) -> None:
+        """Says that the servers' weights are now those after `version` optimiser steps."""
+        self._version = version
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self.pool.aclose()
+
+    async def served(self) -> tuple[str, int]:
+        """Name of the served model and its longest context, prompt included; asked for once.
+
+        Raises:
+            PolicyError: no server answers, or it serves another model.
+        """
+        async with self._asking:
+            if self._model is None or self._positions is None:
+                card = _card(await self.pool.ask("v1/models"), self._model)
+                self._model, self._positions = str(card["id"]), int(card["max_model_len"])
+        return self._model, self._positions
+
+    async def served_by(self, server: Server) -> tuple[str, int]:
+        """The same of one server, which need not be up.
+
+        Raises:
+            PolicyError: it serves another model than the others.
+            openai.APIError: it does not answer.
+        """
+        card = _card(await server.ask("v1/models"), self._model)
+        self._model, self._positions = str(card["id"]), int(card["max_model_len"])
+        return self._model, self._positions
+
+    async def sample(
+        self,
+        token_ids: npt.NDArray[np.int32],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        stop: tuple[str, ...] = (),
+        forbidden_ids: tuple[int, ...] = (),
+        seed: int = 0,
+        session: int = 0,
+    ) -> Completion:
+        """See `aipo.policies.base.Policy.sample`. A context may not grow beyond the served model's: the
+        continuation then ends with `length`.
+
+        Raises:
+            PolicyError: no server answers in time, or an answer that could not be trained on.
+        """
+        model, positions = await self.served()
+        room = min(max_tokens, positions - len(token_ids))
+        if not len(token_ids) or room < 1:
+            raise PolicyError(
+                f"request: got {len(token_ids)} context tokens and max_tokens={max_tokens}, allowed 1 to "
+                f"{positions - 1} and >= 1 (the server's --max-model-len is {positions})"
+            )
+        if len(stop) > _STOPS:
+            raise PolicyError(f"stop strings: got {len(stop)}, allowed at most {_STOPS} (vLLM's limit)")
+        version = self._version
+        body = request_body(
+            model,
+            token_ids,
+            max_tokens=room,
+            temperature=temperature,
+            stop=stop,
+            forbidden_ids=forbidden_ids,
+            seed=seed if self._seeded else None,
+        )
+        read = partial(
+            answer_of,
+            token_ids=token_ids,
+            max_tokens=room,
+            forbidden_ids=forbidden_ids,
+            vocabulary=self.vocabulary,
+            where="the policy's server",
+        )
+        waits = iter(_WAITS)
+        while True:
+            try:
+                answer = read(await self.pool.ask("v1/completions", body, session=session))
+                break
+            except AbortedError:  # by the next attempt it is gone, and known to be
+                if (wait := next(waits, None)) is None:
+                    raise
+                await asyncio.sleep(wait)
+        return Completion(
+            token_ids=answer.token_ids,
+            logprobs=answer.logprobs,
+            entropies=None,
+            finish=answer.finish,
+            policy_version=version,
+        )
+
+
+def _card(body: bytes, wanted: str | None) -> dict[str, Any]:
+    """What /v1/models says of the model that is wanted, or of the first one."""
+    try:
+        cards = {str(card["id"]): card for card in orjson.loads(body)["data"]}
+        name = wanted if wanted is not None else next(iter(cards))
+        return {"id": name, "max_model_len": cards[name]["max_model_len"]}
+    except (orjson.JSONDecodeError, KeyError, TypeError, StopIteration) as error:
+        raise PolicyError(
+            f"policy.vllm.model: got {wanted!r}, allowed a model that the server lists; it says {body[:300]!r}"
+        ) from error

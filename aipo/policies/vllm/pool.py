@@ -1,0 +1,309 @@
+"""A pool of policy servers: who is asked, how often it is tried again, and who is out.
+
+All requests of one session go to one server, which has its context in the cache; a new session goes to
+the one that is least busy. A server that does not answer is taken out, its sessions and what it has in hand
+move to the others, and it comes back when it is healthy again and `restore` is done with it: whoever
+restarts may have old weights.
+"""
+
+import asyncio
+import contextvars
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+import httpx2
+import openai
+
+from aipo.errors import AipoError, ConfigError, PolicyError
+from aipo.policies.vllm.client import LostError, Server, retry_after, told, transient
+
+Restore = Callable[[str], Awaitable[None]]
+
+_SESSIONS = 1 << 16
+_FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
+_BEAT = 15.0  # seconds between two looks at a server that is up
+_LOSSES = 3  # servers that one request may have been at when they were lost
+
+
+class ServerPool:
+    """Servers that are one for who asks. Belongs to the event loop that uses it first.
+
+    Args:
+        urls: of the servers, without /v1.
+        key: sent as the bearer token; None = none is needed.
+        requests: the most requests in flight at one server.
+        deadline: seconds that one request may take, waiting and retries included.
+        attempts: how often a request is tried while the server lives.
+
+    Attributes:
+        restore: awaited before a server that was out serves again. What it raises of `AipoError` ends the
+            run: every request from then on raises it.
+        lost: called with the address of a server that is taken out.
+
+    Raises:
+        ConfigError: no server, or a URL that is none.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        key: str | None = None,
+        requests: int = 256,
+        deadline: float = 600.0,
+        attempts: int = 5,
+    ) -> None:
+        for url in urls:
+            if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
+                raise ConfigError(
+                    f"policy.vllm.servers: got {url!r}, allowed addresses such as http://127.0.0.1:8000 (without /v1)"
+                )
+        self.urls = tuple(url.rstrip("/") for url in urls)
+        if not urls or len(set(self.urls)) < len(urls):
+            raise ConfigError(
+                f"policy.vllm.servers: got {list(urls)}, allowed one or more different addresses"
+            )
+        self.restore: Restore | None = None
+        self.lost: Callable[[str], None] | None = None
+        self._key, self._requests = key, requests
+        self.deadline, self._attempts = deadline, attempts
+        self._servers: tuple[Server, ...] = ()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sessions: OrderedDict[int, Server] = OrderedDict()
+        self._returns: set[asyncio.Task[None]] = set()
+        self._fatal: AipoError | None = None
+        self._jitter = random.Random(0)
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """All of them, in the order of `urls`; to be asked for in the event loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._changed = loop, asyncio.Condition()
+            self._servers = tuple(Server(url, self._key, self._requests) for url in self.urls)
+            self._sessions.clear()
+            self._returns.clear()
+        return self._servers
+
+    async def ask(self, path: str, body: bytes | None = None, *, session: int = 0) -> bytes:
+        """Asks the session's server, or to another one when that is out. Cancelling closes the connection,
+        upon which the server stops.
+
+        Raises:
+            PolicyError: refused (a status that another attempt does not change), no answer after so many
+                attempts, or none within the deadline.
+        """
+        failures: list[str] = []
+        losses = 0
+        failed: set[Server] = set()
+        try:
+            async with asyncio.timeout(self.deadline):
+                while True:
+                    server = await self._server_of(session, failed)
+                    try:
+                        return await self._at(server, path, body)
+                    except (openai.APIError, LostError) as error:
+                        said = told(error)
+                        if not transient(error):
+                            raise PolicyError(
+                                f"{server.url}/{path}: got {said}, allowed an answer"
+                            ) from error
+                        if await self._gone(server, error):
+                            # It does not count, unless servers are lost wherever this request is.
+                            losses += not isinstance(error.__cause__, httpx2.ConnectError)
+                            if losses < _LOSSES:
+                                continue
+                            raise PolicyError(
+                                f"{server.url}/{path}: got {losses} servers lost while they had this request, the "
+                                f"last by {said}, allowed a request that they survive"
+                            ) from error
+                        failures.append(said)
+                        if len(failures) >= self._attempts:
+                            raise PolicyError(
+                                f"{server.url}/{path}: got no answer in {len(failures)} attempts, the last was "
+                                f"{failures[-1]}, allowed one within policy.vllm.attempts"
+                            ) from error
+                        if isinstance(error, openai.InternalServerError):
+                            failed.add(server)  # a broken one, quickly done with everybody, would get all
+                        await asyncio.sleep(self._wait(len(failures), error))
+        except TimeoutError:
+            said = f"; before that: {failures[-1]}" if failures else ""
+            out = [server.url for server in self._servers if not server.up]
+            raise PolicyError(
+                f"{path}: got no answer within {self.deadline:g} s, servers that are out: {out or 'none'}{said}. "
+                "Allowed an answer in that time (policy.vllm.deadline)"
+            ) from None
+
+    def check(self) -> None:
+        """Raises what went wrong for good when a server came back.
+
+        Raises:
+            AipoError: it could not be given the weights.
+        """
+        if self._fatal is not None:
+            raise self._fatal
+
+    async def meet(self) -> None:
+        """Sees whether all servers are there, before anything is begun.
+
+        Raises:
+            PolicyError: names those that do not answer.
+        """
+        answers = await asyncio.gather(*(server.healthy() for server in self.servers))
+        silent = [server.url for server, there in zip(self.servers, answers, strict=True) if not there]
+        if silent:
+            raise PolicyError(
+                f"policy.vllm.servers: got no answer from {silent}, allowed servers that are up (`aipo serve` starts "
+                "one; it takes a minute to load a model)"
+            )
+
+    async def someone(self) -> None:
+        """Waits until a server is up.
+
+        Raises:
+            PolicyError: none within the deadline.
+        """
+        try:
+            async with asyncio.timeout(self.deadline):
+                await self._server_of(0)
+        except TimeoutError:
+            raise PolicyError(
+                f"policy.vllm.servers: got none that answers within {self.deadline:g} s, allowed one of "
+                f"{list(self.urls)}"
+            ) from None
+
+    def take_out(self, server: Server) -> None:
+        """Nobody asks `server` until it has come back."""
+        if server.up:
+            server.up = False
+            now = asyncio.get_running_loop().time()
+            for lease in server.leases:
+                lease.reschedule(now)
+            if self.lost is not None:
+                self.lost(server.url)
+            # A context of its own: it outlives the rollout that happens to find out.
+            task = asyncio.get_running_loop().create_task(
+                self._bring_back(server), context=contextvars.Context()
+            )
+            self._returns.add(task)
+            task.add_done_callback(self._returns.discard)
+
+    def server(self, url: str) -> Server:
+        """The one at `url`, which is one of `urls`."""
+        return next(server for server in self.servers if server.url == url)
+
+    async def back(self, server: Server) -> None:
+        """Waits until `server` serves, however long it takes.
+
+        Raises:
+            AipoError: see `check`.
+        """
+        async with self._changed:
+            await self._changed.wait_for(lambda: server.up or self._fatal is not None)
+        self.check()
+
+    async def aclose(self) -> None:
+        """Closes every connection and stops looking after servers that are out."""
+        if self._loop is not asyncio.get_running_loop():
+            return
+        tasks = [*self._returns, *(server.watch for server in self._servers if server.watch)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for server in self._servers:
+            await server.client.close()
+        self._loop, self._servers = None, ()
+
+    async def _at(self, server: Server, path: str, body: bytes | None) -> bytes:
+        server.in_flight += 1
+        if server.watch is None or server.watch.done():
+            server.watch = asyncio.get_running_loop().create_task(
+                self._look_after(server), context=contextvars.Context()
+            )
+        lease = asyncio.timeout(None)
+        try:
+            async with server.slots, lease:
+                server.leases.add(lease)
+                return await server.ask(path, body)
+        except TimeoutError:
+            if lease.expired():
+                raise LostError from None
+            raise
+        finally:
+            server.leases.discard(lease)
+            server.in_flight -= 1
+
+    async def _look_after(self, server: Server) -> None:
+        """Is `server` still there? One that hangs closes no connection, and one that restarts while nobody asks it
+        would go on with the weights that it started with."""
+        while server.up:
+            await asyncio.sleep(_BEAT)
+            if server.up and not await server.healthy():
+                self.take_out(server)
+
+    async def _server_of(self, session: int, failed: Collection[Server] = ()) -> Server:
+        """The session's server; a new one where it has none that lives, or there are others than those that
+        `failed`. Waits while there is none at all."""
+        servers = self.servers
+        while True:
+            self.check()
+            alive = [server for server in servers if server.up]
+            alive = [server for server in alive if server not in failed] or alive
+            own = self._sessions.get(session)
+            if own in alive:
+                self._sessions.move_to_end(session)
+                return own
+            if alive:
+                chosen = min(alive, key=lambda server: server.in_flight)
+                self._sessions[session] = chosen
+                if len(self._sessions) > _SESSIONS:
+                    self._sessions.popitem(last=False)
+                return chosen
+            async with self._changed:
+                await self._changed.wait()
+
+    async def _gone(self, server: Server, error: Exception) -> bool:
+        """Was it the connection, or an error of the server's own, and is nobody there? Then the server is out,
+        until it comes back."""
+        if isinstance(error, openai.APIStatusError) and error.status_code < 500:
+            return False
+        if server.up and await server.healthy():
+            return False
+        self.take_out(server)
+        return True
+
+    async def _bring_back(self, server: Server) -> None:
+        wait = _FIRST_WAIT
+        while True:
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
+            if not await server.healthy():
+                continue
+            try:
+                if self.restore is not None:
+                    await self.restore(server.url)
+            except (openai.APIConnectionError, TimeoutError):
+                continue  # gone again
+            except AipoError as error:
+                self._fatal = error
+            except Exception as error:  # whoever waits for this server would wait for ever
+                self._fatal = PolicyError(
+                    f"{server.url}, which came back: got {type(error).__name__}: {error}"
+                )
+                self._fatal.__cause__ = error
+            server.up = True
+            async with self._changed:
+                self._changed.notify_all()
+            return
+
+    def _wait(self, failures: int, error: Exception) -> float:
+        """Seconds until the next attempt: what the server asks for, none after a first lost connection (an idle
+        one that it closed under our feet), else twice as long each time, and not everybody at once."""
+        if isinstance(error, openai.APIStatusError):
+            asked = retry_after(error.response.headers)
+            if asked is not None:
+                return asked
+        elif failures == 1:
+            return 0.0
+        return min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (failures - 1)) * self._jitter.uniform(0.5, 1.0)

@@ -1,0 +1,172 @@
+"""How weights travel to a policy server: by way of a disk that both sides see, or over NCCL.
+
+Both use routes that vLLM opens in development mode only (`aipo serve` does); they are not guarded by a key.
+"""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import openai
+import torch
+from transformers import PreTrainedModel
+
+from aipo.errors import ConfigError, PolicyError
+from aipo.policies.vllm.client import Server
+from aipo.policies.weights import save_snapshot, snapshot
+from aipo.util.files import disk
+
+_RESETS, _PAUSE = 20, 0.25
+
+
+class Transport(Protocol):
+    """Brings weights to servers."""
+
+    def take(self, network: PreTrainedModel, version: int) -> None:
+        """Makes the network's weights those that `load` brings."""
+        ...
+
+    def drop(self) -> None:
+        """Leaves nothing behind."""
+        ...
+
+    async def load(self, server: Server) -> None:
+        """Brings the weights that were taken last, and makes the server forget what it computed with others.
+
+        Raises:
+            PolicyError: the server refuses.
+            openai.APIConnectionError: it is gone.
+        """
+        ...
+
+
+class DiskTransport:
+    """Weights as a `from_pretrained` folder that the server reads: any machine, any number of servers.
+
+    Args:
+        folder: where such folders are left, one at a time; servers see it under the same path.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self._current: Path | None = None
+
+    def take(self, network: PreTrainedModel, version: int) -> None:
+        """See `Transport.take`; written whole or not at all.
+
+        Raises:
+            RunError: the disk is full or broken.
+        """
+        with disk("saving weights for the policy servers", self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            made = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"version-{version:06d}-"))
+            made.chmod(0o755)  # the server may be another user's
+            try:
+                save_snapshot(network, made)
+            except BaseException:
+                shutil.rmtree(made, ignore_errors=True)
+                raise
+        self.drop()
+        self._current = made
+
+    def drop(self) -> None:
+        """Removes the weights that were taken last."""
+        if self._current is not None:
+            shutil.rmtree(self._current, ignore_errors=True)
+            self._current = None
+
+    async def load(self, server: Server) -> None:
+        """See `Transport.load`."""
+        rpc = {"method": "reload_weights", "kwargs": {"weights_path": str(self._current)}}
+        await _post(server, "collective_rpc", rpc)
+        await forget(server)
+
+
+class NCCLTransport:
+    """Weights from GPU to GPU, by TRL's own client for vLLM's weight transfer. One server.
+
+    Args:
+        url: of the server; started with `--weight-transfer-config '{"backend": "nccl"}'`.
+
+    Raises:
+        ConfigError: there is no CUDA device here, or no vLLM to be imported, whose engine it uses.
+    """
+
+    def __init__(self, url: str) -> None:
+        from trl.import_utils import is_vllm_available
+
+        if not torch.cuda.is_available() or not is_vllm_available():
+            lacking = "CUDA device" if not torch.cuda.is_available() else "vLLM in this environment"
+            raise ConfigError(f"policy.vllm.sync: got nccl and no {lacking}, allowed disk")
+        self._url = url
+        self._client: Any = None
+        self._network: PreTrainedModel | None = None
+
+    def take(self, network: PreTrainedModel, version: int) -> None:
+        """See `Transport.take`; nothing is copied, the weights must not move until they are loaded."""
+        self._network = network
+
+    def drop(self) -> None:
+        """See `Transport.drop`."""
+        self._network = None
+
+    async def load(self, server: Server) -> None:
+        """See `Transport.load`."""
+        await asyncio.to_thread(self._send)
+        await forget(server)
+
+    def _send(self) -> None:
+        from trl.generation.vllm_client import VLLMClient
+
+        assert self._network is not None
+        try:
+            if self._client is None:
+                self._client = VLLMClient(base_url=self._url)
+                self._client.init_communicator(device=self._network.device)
+            weights = snapshot(self._network)
+            kinds = [(n, str(w.dtype).removeprefix("torch."), list(w.shape)) for n, w in weights.items()]
+            self._client.update_named_params(kinds, ((n, w.contiguous()) for n, w in weights.items()))
+        except Exception as error:
+            self._client = None  # a server that comes back needs a new group
+            raise PolicyError(
+                f"weights to {self._url} over NCCL: got {error}, allowed a server that `aipo serve --nccl` started "
+                "(or policy.vllm.sync=disk)"
+            ) from error
+
+
+async def forget(server: Server) -> None:
+    """Empties the server's prefix cache, which holds keys and values of other weights.
+
+    Raises:
+        PolicyError: it refuses, also after some seconds.
+    """
+    for _ in range(_RESETS):
+        answer = await _post(server, "reset_prefix_cache", None)
+        # Servers before 0.26 answer with nothing.
+        if not answer or json.loads(answer).get("success", True):
+            return
+        await asyncio.sleep(_PAUSE)  # blocks of a request that was just cancelled
+    raise PolicyError(
+        f"prefix cache of {server.url}: got a refusal to empty it, allowed a server that nobody else uses"
+    )
+
+
+async def _post(server: Server, route: str, body: object) -> bytes:
+    try:
+        return await server.ask(route, json.dumps(body).encode() if body is not None else b"{}")
+    except openai.APIStatusError as error:
+        raise await refusal(server, route, error) from error
+
+
+async def refusal(server: Server, route: str, error: openai.APIStatusError) -> Exception:
+    """What to raise where `server` answers with an error: nobody's fault if it is about to go away."""
+    if error.status_code >= 500 and not await server.healthy():
+        return openai.APIConnectionError(request=error.request)
+    hint = ", a server in development mode (VLLM_SERVER_DEV_MODE=1, as `aipo serve` starts it)"
+    return PolicyError(
+        f"{server.url}/{route}: got status {error.status_code} ({error.message[:300]}), allowed 200"
+        + (hint if error.status_code in (401, 404, 405) else "")
+    )

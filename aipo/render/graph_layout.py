@@ -1,0 +1,211 @@
+"""Where the nodes of a graph stand: boxes in boxes, column by column from the start.
+
+Made from what a run keeps in `graph.json`: names of nodes, `verify:check` being a node of `verify`, and
+edges. Columns follow the longest path from the start.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from aipo.util.text import visible
+
+START, END = "__start__", "__end__"
+GAP_X, GAP_Y, PAD, TITLE, NODE, NOTE = 38.0, 12.0, 14.0, 20.0, 28.0, 14.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What is known of one visited node.
+
+    Args:
+        note: a few characters under its name.
+        title: a sentence, for a pointer that rests on it and for who cannot see it.
+        href: where a click leads, or nowhere.
+        failed: something went wrong in it.
+    """
+
+    note: str = ""
+    title: str = ""
+    href: str | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lit:
+    """A path through the drawing.
+
+    Args:
+        marks: visited nodes and graphs, by their path in the drawing.
+        edges: those taken, as paths of two nodes of the same graph.
+    """
+
+    marks: Mapping[str, Mark]
+    edges: Collection[tuple[str, str]] = ()
+
+
+class Edge(NamedTuple):
+    """Between two of a graph's inner nodes, by number."""
+
+    start: int
+    end: int
+    conditional: bool
+    lit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a box stands, and how far its column reaches: no line turns before it has left the column."""
+
+    x: float
+    y: float
+    wide: float
+    high: float
+    left: float
+    right: float
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        return self.x + self.wide / 2, self.y + self.high / 2
+
+
+@dataclass(frozen=True)
+class Box:
+    """A node, or a graph with its nodes in it."""
+
+    path: str
+    nodes: tuple["Box", ...] = ()
+    edges: tuple[Edge, ...] = ()
+    mark: Mark | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(":")[2]
+
+    @property
+    def note(self) -> str:
+        return self.mark.note if self.mark else ""
+
+    @cached_property
+    def columns(self) -> list[list[int]]:
+        """Numbers of the inner nodes, column by column."""
+        ranks = _ranks(len(self.nodes), self.edges)
+        return [[i for i, r in enumerate(ranks) if r == rank] for rank in sorted(set(ranks))]
+
+    @cached_property
+    def size(self) -> tuple[float, float]:
+        """Width and height."""
+        if self.name in (START, END):
+            return 14.0, 14.0
+        name, note = 7.4 * len(visible(self.name)), 6.4 * len(self.note)
+        if not self.nodes:
+            return max(name, note) + 24, NODE + (NOTE if self.note else 0)
+        wide = sum(max(self.nodes[i].size[0] for i in column) for column in self.columns)
+        arcs = 26.0 if self.skipping else 0.0
+        inner = max(wide + GAP_X * (len(self.columns) - 1), name + 10 + note)
+        return inner + 2 * PAD, self._height + 2 * PAD + TITLE + arcs
+
+    @cached_property
+    def skipping(self) -> list[Edge]:
+        """Edges that pass a column by and have to go over it."""
+        rank = {i: place for place, column in enumerate(self.columns) for i in column}
+        return [e for e in self.edges if rank[e.end] - rank[e.start] > 1]
+
+    @property
+    def _height(self) -> float:
+        return max((self._stack(column) for column in self.columns), default=0.0)
+
+    def _stack(self, column: Sequence[int]) -> float:
+        return sum(self.nodes[i].size[1] for i in column) + GAP_Y * (len(column) - 1)
+
+    def places(self, left: float, top: float) -> list[Place]:
+        """A place for each inner node when the box's corner is at (left, top); columns are centred."""
+        places: dict[int, Place] = {}
+        middle = top + self.size[1] - PAD - self._height / 2
+        x = left + PAD
+        for column in self.columns:
+            width = max(self.nodes[i].size[0] for i in column)
+            y = middle - self._stack(column) / 2
+            for i in column:
+                wide, tall = self.nodes[i].size
+                places[i] = Place(x + (width - wide) / 2, y, wide, tall, x, x + width)
+                y += tall + GAP_Y
+            x += width + GAP_X
+        return [places[i] for i in range(len(self.nodes))]
+
+
+def boxes_of(drawing: Mapping[str, Any], lit: Lit | None = None) -> Box:
+    """The whole drawing (`nodes`, `edges` with `from`, `to`, `conditional`) as one nameless box."""
+    edges = [(edge["from"], edge["to"], bool(edge["conditional"])) for edge in drawing["edges"]]
+    return _box("", list(drawing["nodes"]), edges, lit or Lit(marks={}))
+
+
+def lines_of(drawing: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Every line of the drawing, as paths of the two boxes of one graph that it joins."""
+    return {_siblings(edge["from"].split(":"), edge["to"].split(":")) for edge in drawing["edges"]}
+
+
+def _siblings(start: list[str], end: list[str]) -> tuple[str, str]:
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(start, end, strict=False)))
+    return ":".join(start[: shared + 1]), ":".join(end[: shared + 1])
+
+
+def paths_of(drawing: Mapping[str, Any]) -> set[str]:
+    """Every node of the drawing, and every graph in it."""
+    parts = [node.split(":") for node in drawing["nodes"]]
+    return {":".join(path[:depth]) for path in parts for depth in range(1, len(path) + 1)}
+
+
+def _box(path: str, paths: Sequence[str], edges: Sequence[tuple[str, str, bool]], lit: Lit) -> Box:
+    """The graph at `path` of the nodes `paths`, which are relative to it."""
+    children: dict[str, list[str]] = {}
+    for inner_path in paths:
+        head, _, rest = inner_path.partition(":")
+        children.setdefault(head, []).extend([rest] if rest else [])
+    number = {head: i for i, head in enumerate(children)}
+    between: dict[tuple[int, int], bool] = {}
+    inner: dict[str, list[tuple[str, str, bool]]] = {head: [] for head in children}
+    for start, end, conditional in edges:
+        (here, _, start_rest), (there, _, end_rest) = start.partition(":"), end.partition(":")
+        if not {here, there} <= set(number):
+            continue  # a line to nowhere, in a file that somebody edited
+        if here == there and start_rest:
+            inner[here].append((start_rest, end_rest, conditional))
+        elif here != there:
+            key = number[here], number[there]
+            between[key] = conditional and between.get(key, True)
+    full = {head: f"{path}:{head}" if path else head for head in children}
+    nodes = tuple(
+        _box(full[head], rest, inner[head], lit) if rest else Box(full[head], mark=lit.marks.get(full[head]))
+        for head, rest in children.items()
+    )
+    lines = (Edge(a, b, c, (nodes[a].path, nodes[b].path) in lit.edges) for (a, b), c in between.items())
+    return Box(path, nodes, tuple(lines), lit.marks.get(path))
+
+
+def _ranks(count: int, edges: Iterable[Edge]) -> list[int]:
+    """Length of the longest path to each node; edges that close a circle do not count."""
+    after: list[list[int]] = [[] for _ in range(count)]
+    for edge in edges:
+        after[edge.start].append(edge.end)
+    ranks, open_nodes, done, order = [0] * count, set[int](), set[int](), list[tuple[int, list[int]]]()
+
+    def visit(node: int) -> None:
+        open_nodes.add(node)
+        onward = [n for n in after[node] if n not in open_nodes]
+        for following in onward:
+            if following not in done:
+                visit(following)
+        open_nodes.discard(node)
+        done.add(node)
+        order.append((node, onward))
+
+    for node in range(count):
+        if node not in done:
+            visit(node)
+    for node, onward in reversed(order):
+        for following in onward:
+            ranks[following] = max(ranks[following], ranks[node] + 1)
+    return ranks

@@ -1,0 +1,130 @@
+"""A graph's drawing as inline SVG, sub-graphs nested; from data, so that nobody's graph is imported.
+
+The input is what a run keeps in `graph.json`: names of nodes, `verify:check` being a node of `verify`, and
+edges. Columns follow the longest path from the start; an edge and its return are one line with two heads.
+A `Lit` path stands out from the rest and says at its nodes how often they were visited.
+
+The page brings `STYLE`: inside of an `<svg>` a strict content-security policy would not let it act.
+"""
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+from aipo.render.graph_layout import END, NOTE, PAD, START, TITLE, Box, Edge, Lit, Place, boxes_of
+from aipo.util.text import visible
+
+
+def graph_svg(drawing: Mapping[str, Any], lit: Lit | None = None) -> str:
+    """The drawing (`nodes`, `edges` with `from`, `to`, `conditional`) as one `<svg>`; needs `STYLE`."""
+    root = boxes_of(drawing, lit)
+    wide, high = root.size
+    body = "".join(_inside(root, 0.0, -TITLE))
+    # An image has no parts: links in it would be lost to a screen reader.
+    kind = ('aipo-graph path" role="group', "the graph and the path through it")
+    css, label = kind if lit else ('aipo-graph" role="img', "the graph")
+    return (
+        f'<svg class="{css}" viewBox="0 0 {wide:.0f} {high - TITLE:.0f}" width="{wide:.0f}" '
+        f'aria-label="{label}">{body}</svg>'
+    )
+
+
+def _inside(box: Box, left: float, top: float) -> Iterable[str]:
+    """What is in a graph whose corner is at (left, top): lines first, those of the path over the others."""
+    places = box.places(left, top)
+    edges = {(e.start, e.end): e for e in box.edges}
+    for edge in sorted(box.edges, key=lambda e: e.lit or edges.get((e.end, e.start), e).lit):
+        back = edges.get((edge.end, edge.start))
+        a, b = places[edge.start], places[edge.end]
+        if back and a.x > b.x:
+            continue  # drawn with its forward edge
+        yield from _arc(a, b, edge) if edge in box.skipping else _line(a, b, edge, back)
+    for node, place in zip(box.nodes, places, strict=True):
+        yield from _node(node, place)
+
+
+def _lit(is_lit: bool) -> str:
+    return " lit" if is_lit else ""
+
+
+def _kind(edge: Edge, back: Edge | None = None) -> str:
+    return ("maybe" if edge.conditional else "always") + _lit(edge.lit or (back is not None and back.lit))
+
+
+def _node(box: Box, at: Place) -> Iterable[str]:
+    x, y = at.middle
+    css = _lit(box.mark is not None)
+    if box.name in (START, END):
+        kind = "start" if box.name == START else "end"
+        yield f'<circle class="{kind}{css}" cx="{x:.1f}" cy="{y:.1f}" r="{at.wide / 2 - 1:.1f}"/>'
+        return
+    css = ("graph" if box.nodes else "node") + css + (" failed" if box.mark and box.mark.failed else "")
+    size = f'width="{at.wide:.1f}" height="{at.high:.1f}"'
+    shape = f'<rect class="{css}" x="{at.x:.1f}" y="{at.y:.1f}" {size} rx="8"/>'
+    name, note = escape(visible(box.name)), escape(visible(box.note))
+    if box.nodes:
+        note = note and f'<tspan class="note" dx="10">{note}</tspan>'
+        yield _linked(
+            box, f'{shape}<text class="title" x="{at.x + PAD:.1f}" y="{at.y + 19:.1f}">{name}{note}</text>'
+        )
+        yield from _inside(box, at.x, at.y)
+    else:
+        y -= NOTE / 2 if note else 0
+        note = note and f'<text class="note" x="{x:.1f}" y="{y + 4.5 + NOTE:.1f}">{note}</text>'
+        yield _linked(box, f'{shape}<text x="{x:.1f}" y="{y + 4.5:.1f}">{name}</text>{note}')
+
+
+def _linked(box: Box, shape: str) -> str:
+    """The shape of a visited node with its title, and with a link where there is something to go to."""
+    if box.mark is None:
+        return shape
+    tag, link = ("a", f' href="{escape(box.mark.href)}"') if box.mark.href else ("g", "")
+    title = escape(visible(box.mark.title))
+    return f'<{tag}{link} data-node="{escape(visible(box.path))}"><title>{title}</title>{shape}</{tag}>'
+
+
+def _line(a: Place, b: Place, edge: Edge, back: Edge | None) -> Iterable[str]:
+    """From the right side of one box to the left side of the other, and `back`."""
+    x, y, to_x, to_y = a.x + a.wide, a.middle[1], b.x, b.middle[1]
+    bend = (a.right + b.left) / 2
+    curve = (
+        f"H{a.right:.1f}C{bend:.1f} {y:.1f} {bend:.1f} {to_y:.1f} {b.left - 5:.1f} {to_y:.1f}H{to_x - 5:.1f}"
+    )
+    yield f'<path class="{_kind(edge, back)}" d="M{x + 5 * bool(back):.1f} {y:.1f}{curve}"/>'
+    yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l-7 -3.5v7z"/>'
+    if back:
+        yield f'<path class="head{_lit(back.lit)}" d="M{x:.1f} {y:.1f}l7 -3.5v7z"/>'
+
+
+def _arc(a: Place, b: Place, edge: Edge) -> Iterable[str]:
+    """From the top of one box over what lies between to the top of the other."""
+    x, to_x, to_y = a.middle[0], b.middle[0], b.y
+    peak = min(a.y, b.y) - 24
+    curve = f"C{x:.1f} {peak:.1f} {to_x:.1f} {peak:.1f} {to_x:.1f} {to_y - 5:.1f}"
+    yield f'<path class="{_kind(edge)}" d="M{x:.1f} {a.y:.1f}{curve}"/>'
+    yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l-3.5 -7h7z"/>'
+
+
+_LIGHT = "--ink:#1b2027;--soft:#5b6470;--card:#f6f7f9;--line:#d5dae1;--fill:#fff;--lit:#0a66b7;--bad:#a3271f"
+_DARK = (
+    "--ink:#e4e8ee;--soft:#98a2b0;--card:#161a20;--line:#333b46;--fill:#22272f;--lit:#6db5f5;--bad:#ff9b90"
+)
+STYLE = (
+    f".aipo-graph{{{_LIGHT};max-width:100%;height:auto}}"
+    f"@media (prefers-color-scheme:dark){{.aipo-graph{{{_DARK}}}}}"
+    f":is([data-theme=light],[data-jp-theme-light=true]) .aipo-graph{{{_LIGHT}}}"
+    f":is([data-theme=dark],[data-jp-theme-light=false],.vscode-dark) .aipo-graph{{{_DARK}}}"
+    ".aipo-graph text{font:12px system-ui,sans-serif;fill:var(--ink);text-anchor:middle}"
+    ".aipo-graph .title{text-anchor:start;font-weight:600;fill:var(--soft)}"
+    ".aipo-graph .node{fill:var(--fill);stroke:var(--soft)}.aipo-graph .graph{fill:var(--card);stroke:var(--line)}"
+    ".aipo-graph .start{fill:var(--ink)}.aipo-graph .end{fill:none;stroke:var(--ink);stroke-width:2}"
+    ".aipo-graph .always,.aipo-graph .maybe{fill:none;stroke:var(--soft);stroke-width:1.2}"
+    ".aipo-graph .maybe{stroke-dasharray:4 3}.aipo-graph .head{fill:var(--soft)}"
+    # With a path to show, all else steps back; names stay readable.
+    ".aipo-graph.path text{fill:var(--soft)}.aipo-graph.path :is(.always,.maybe,.node){stroke:var(--line)}"
+    ".aipo-graph.path .head,.aipo-graph.path .start{fill:var(--line)}.aipo-graph.path .end{stroke:var(--line)}"
+    ".aipo-graph.path [data-node] text{fill:var(--ink)}.aipo-graph.path text.note,.aipo-graph .note{font-size:11px;font-weight:400;fill:var(--soft)}"
+    ".aipo-graph.path :is(.always,.maybe,.node,.graph,.end).lit{stroke:var(--lit);stroke-width:2;stroke-dasharray:none}"
+    ".aipo-graph.path :is(.head,.start).lit{fill:var(--lit)}.aipo-graph.path .graph.lit{stroke-width:1.4}"
+    ".aipo-graph.path .failed.lit{stroke:var(--bad);stroke-dasharray:5 2}"
+)

@@ -1,0 +1,58 @@
+"""A trace as pieces of text: one for each segment, with the colour of who produced it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from aipo.render.colours import AGENT_COLOURS
+from aipo.trace import Role, Segment, Trace
+from aipo.trace.text import Decode, texts_of
+
+Words = Decode | Sequence[str] | None
+"""Where the text of segments comes from: a tokenizer, texts decoded before, or nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One segment as text. `colour` is `prompt`, `policy`, `env`, or `agent0`, `agent1`, ..."""
+
+    role: Role
+    source: str
+    colour: str
+    text: str
+
+    @property
+    def label(self) -> str:
+        return self.source if self.role in (Role.AGENT, Role.POLICY) else str(self.role)
+
+
+def agent_order(traces: Iterable[Trace]) -> tuple[str, ...]:
+    """Every agent that spoke in `traces`, sorted: pages colour an agent by its place in this list."""
+    return tuple(sorted({s.source for t in traces for s in t.segments if s.role is Role.AGENT}))
+
+
+def pieces(trace: Trace, words: Words, agents: Sequence[str] = ()) -> list[Piece]:
+    """The context, segment by segment. `agents` fixes the colours; by default the trace's own.
+
+    Raises:
+        ValueError: `words` are texts, but not one for each segment.
+    """
+    order = [*agents, *(a for a in agent_order([trace]) if a not in agents)]
+    texts = _texts(trace.segments, words)
+    return [
+        Piece(s.role, s.source, colour_of(s.role, s.source, order), text)
+        for s, text in zip(trace.segments, texts, strict=True)
+    ]
+
+
+def colour_of(role: Role, source: str, agents: Sequence[str]) -> str:
+    """Name of the producer's colour; agents start over when there are more of them than colours."""
+    return f"agent{agents.index(source) % AGENT_COLOURS}" if role is Role.AGENT else str(role)
+
+
+def _texts(segments: Sequence[Segment], words: Words) -> Sequence[str]:
+    if words is None:
+        # Nobody can tell the text: numbers that nobody takes for it.
+        return [f"⟨{' '.join(map(str, s.token_ids.tolist()))}⟩" for s in segments]
+    if callable(words):
+        return texts_of([s.token_ids for s in segments], words)
+    return words

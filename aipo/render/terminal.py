@@ -1,0 +1,138 @@
+"""Traces listed in the terminal: a table to look at, or lines of JSON for scripts."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aipo.errors import RunError
+from aipo.render.shown import show
+from aipo.trace.filters import Filter
+from aipo.trace.index import Catalogue, Group, Summary
+from aipo.util.text import visible
+
+_LONGEST = 200
+"""Characters of one value that a query's table shows; `--json` has them all."""
+
+
+def print_traces(
+    catalogue: Catalogue, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
+) -> None:
+    """Traces that match, a line each.
+
+    Raises:
+        ConfigError: an unknown order.
+    """
+    found = catalogue.traces(where, order=order, limit=limit)
+    if as_json:
+        _print_json(asdict(each) for each in found)
+        return
+    table = _table("trace", "question", "kind", "reward", "advantage", "asked", "ended by")
+    for summary in found:
+        table.add_row(*map(_cell, _trace_row(summary)))
+    console.print(table)
+    _print_count(len(found), limit, lambda: catalogue.count(where), "traces", console)
+
+
+def print_groups(
+    catalogue: Catalogue, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
+) -> None:
+    """Groups in which a trace matches, a line each.
+
+    Raises:
+        ConfigError: an unknown order.
+    """
+    found = catalogue.groups(where, order=order, limit=limit)
+    if as_json:
+        _print_json(asdict(each) for each in found)
+        return
+    table = _table("group", "question", "rollouts", "reward", "consults", "failed")
+    for group in found:
+        table.add_row(*map(_cell, _group_row(group)))
+    console.print(table)
+    _print_count(len(found), limit, lambda: catalogue.group_count(where), "groups", console)
+
+
+def print_trace(catalogue: Catalogue, trace_id: str, *, as_json: bool, console: Console) -> None:
+    """One trace, coloured by producer; or all of it as JSON.
+
+    Raises:
+        TraceError: there is none of this id.
+    """
+    stored = catalogue.stored(trace_id)
+    if as_json:
+        print(stored.trace.to_json().decode())
+    else:
+        console.print(show(stored), soft_wrap=True)
+
+
+def print_query(catalogue: Catalogue, query: str, *, as_json: bool, console: Console) -> None:
+    """What DuckDB answers; the view `traces` has all columns of all traces.
+
+    Raises:
+        RunError: DuckDB refuses the query, or two columns of a line of JSON would have one name.
+    """
+    names, rows = catalogue.sql(query)
+    if as_json and len(set(names)) < len(names):
+        raise RunError(f"--sql with --json: got the columns {names}, allowed a name for each (AS ...)")
+    if as_json:
+        _print_json(dict(zip(names, row, strict=True)) for row in rows)
+        return
+    cells = [[_cell(value, _LONGEST) for value in row] for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in cells), 1) for i, name in enumerate(names)]
+    if sum(widths) + 2 * len(widths) <= console.width:
+        table = _table(*names)
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
+        return
+    for number, row in enumerate(cells):  # too wide for a table: a column a line
+        console.print(f"row {number}", style="dim", highlight=False)
+        upright = Table(box=None, show_header=False, pad_edge=False)
+        for name, cell in zip(names, row, strict=True):
+            upright.add_row(Text(visible(name), style="bold"), cell)
+        console.print(upright)
+
+
+def _trace_row(summary: Summary) -> Sequence[Any]:
+    advantage = None if summary.advantage is None else f"{summary.advantage:+.2f}"
+    asked = ", ".join(name or "(nobody)" for name in summary.agents)
+    ended = summary.error or summary.stop_reason
+    return (summary.trace_id, summary.question, summary.kind, summary.reward, advantage, asked, ended)
+
+
+def _group_row(group: Group) -> Sequence[Any]:
+    mean = None if group.reward_mean is None else f"{group.reward_mean:.2f}"
+    if group.reward_min != group.reward_max:
+        mean = f"{mean} ({group.reward_min:g} to {group.reward_max:g})"
+    return (group.group_id, group.question, group.traces, mean, group.consults, group.failed)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, name in enumerate(names):
+        # An id that is cut short cannot be copied; it comes first.
+        table.add_column(Text(visible(name)), no_wrap=not number, overflow="fold")
+    return table
+
+
+def _cell(value: object, longest: int | None = None) -> Text:
+    """Any value as text that cannot steer the terminal; '–' for None, which is not 0."""
+    shown = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    text = visible(shown).strip()
+    return Text(text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…")
+
+
+def _print_json(rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        print(json.dumps(row, ensure_ascii=False, default=str))
+
+
+def _print_count(shown: int, limit: int, count: Callable[[], int], what: str, console: Console) -> None:
+    there = shown if 0 < shown < limit else count()  # counting goes through all files once more
+    note = f"{there} {what}" if shown == there else f"{shown} of {there} {what} (--limit shows more)"
+    console.print(note, style="dim", highlight=False)

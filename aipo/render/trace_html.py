@@ -1,0 +1,218 @@
+"""The context of a trace as HTML: coloured text, and a card in place of every consult.
+
+A card is closed to begin with and says what was asked and what came back; open, it has what ran in
+between. Pages, reports and notebooks share it. It needs `aipo.render.colours.STYLE` and no script.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from aipo.render.consults import Consultation, consultations, unasked
+from aipo.render.spans import Piece, Words, pieces
+from aipo.trace import Call, Consult, Trace, Visit
+from aipo.util.text import duration, visible
+
+_GLANCE = 72
+"""Characters of request and reply that fit one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A segment as text, up to the request that was cut out of it.
+
+    Args:
+        segment: its number.
+        fold: its text begins with the line end that the card before it stands for.
+    """
+
+    segment: int
+    piece: Piece
+    text: str
+    fold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A consultation in place of its request and of the segment that answers.
+
+    Args:
+        of: what the card is about.
+        asked: the request with its tags, when it was cut out of the text before; else empty.
+        asking: who asked, for the colour; None when there is no such segment.
+        piece: the segment that answers; None when there is none, or when an earlier card shows it.
+    """
+
+    of: Consultation
+    asked: str
+    asking: Piece | None
+    piece: Piece | None
+
+    @property
+    def told(self) -> str:
+        """What came back: the agent's words, else those of the machinery."""
+        return self.of.consult.reply or (bare(self.piece.text) if self.piece else "")
+
+    @property
+    def fault(self) -> str | None:
+        """What went wrong, as far as `told` does not say so."""
+        error = self.of.consult.error
+        return error.removesuffix(f": {self.told}") if error else None
+
+    @property
+    def colour(self) -> str:
+        return self.piece.colour if self.piece else "env"
+
+    @property
+    def long(self) -> bool:
+        glance = (self.of.consult.request or "") + self.told
+        return len(glance) > _GLANCE or "\n" in glance
+
+    @property
+    def cost(self) -> str:
+        """What it took, as far as that is known."""
+        calls, retries = len(self.of.calls), self.of.retries
+        parts = [] if self.of.seconds is None else [duration(self.of.seconds)]
+        parts += [f"{calls} call{'s' * (calls > 1)}"] if calls else []
+        parts += _usage(self.of.tokens_in, self.of.tokens_out)
+        parts += [f"{retries} {'retries' if retries > 1 else 'retry'}"] if retries else []
+        return " · ".join([*parts, "cached"] if self.of.cached else parts)
+
+    @property
+    def steps(self) -> tuple[Visit, ...]:
+        """What ran. The answering node itself is worth a line only if it did something by itself."""
+        top = self.of.visit
+        plain = top is not None and top.outcome == "ok" and not top.calls and bool(self.of.steps)
+        return self.of.steps if plain else self.of.visits
+
+
+def blocks(trace: Trace, parts: Sequence[Piece]) -> Iterator[Span | Card]:
+    """The context in order: every segment once, and a card for every consult."""
+    answers: dict[int, list[Consultation]] = {}
+    for consultation in consultations(trace):
+        answers.setdefault(consultation.consult.reply_segment, []).append(consultation)
+    asked, after_card = "", False
+    for i, piece in enumerate(parts):
+        here = answers.pop(i, [])
+        for k, consultation in enumerate(here):
+            yield Card(consultation, asked, _asking(parts, consultation.consult), None if k else piece)
+        if here:
+            asked, after_card = "", True
+            continue
+        text, asked = _without_request(piece.text, answers.get(i + 1, []), i)
+        yield Span(i, piece, text, fold=after_card and text.startswith("\n"))
+        after_card = False
+    for consultation in (c for left in answers.values() for c in left):
+        yield Card(consultation, "", _asking(parts, consultation.consult), None)
+
+
+def cut(text: str, consult: Consult) -> tuple[str, str]:
+    """`text` before a request that it ends with, and the request with its tags.
+
+    A request is cut only where it can be told for certain: a tag with the agent's name, the request, and
+    one more tag. Otherwise all of it is text, and the second part empty.
+    """
+    if consult.request is None or not consult.agent:
+        return text, ""
+    head, request = text.rstrip(), consult.request.strip()
+    close = head.rfind("<")
+    body = head[: max(close, 0)].rstrip()
+    if close < 0 or head.find(">", close) != len(head) - 1 or not body.endswith(request):
+        return text, ""
+    front = body[: len(body) - len(request)].rstrip()
+    start = front.rfind("<")
+    tag = front[max(start, 0) :]
+    if start < 0 or tag.find(">") != len(tag) - 1 or consult.agent not in tag:
+        return text, ""
+    return text[:start], text[start:]
+
+
+def bare(text: str) -> str:
+    """`text` without the one tag around it, if there is one."""
+    inner = text.strip()
+    start, end = inner.find(">"), inner.rfind("<")
+    tagged = inner.startswith("<") and inner.endswith(">") and 0 < start < end
+    return inner[start + 1 : end].strip() if tagged else inner
+
+
+def _without_request(text: str, answers: Sequence[Consultation], segment: int) -> tuple[str, str]:
+    """Only the one consult that is answered right after its request takes the request's place."""
+    if len(answers) != 1 or answers[0].consult.request_segment != segment:
+        return text, ""
+    return cut(text, answers[0].consult)
+
+
+def _asking(parts: Sequence[Piece], consult: Consult) -> Piece | None:
+    return parts[consult.request_segment] if 0 <= consult.request_segment < len(parts) else None
+
+
+def context_html(trace: Trace, words: Words, agents: Sequence[str] = (), *, anchors: bool = False) -> str:
+    """The context as one element.
+
+    Args:
+        words: where the text comes from; without it, token ids are shown.
+        agents: fixes the colours; by default the trace's own agents do.
+        anchors: give segments and consults the ids `s3` and `consult-2`; for the only trace of a page.
+    """
+    parts = pieces(trace, words, agents)
+    return (
+        _environment()
+        .get_template("context.html.j2")
+        .render(
+            blocks=list(blocks(trace, parts)),
+            unasked=unasked(trace),
+            anchors=anchors,
+            ids=words is None,
+            facts_of=call_facts,
+            step_name=_step_name,
+            duration=duration,
+        )
+    )
+
+
+def legend_html(traces: Sequence[Trace], agents: Sequence[str] = ()) -> str:
+    """Colours and their producers, those that occur in `traces` only."""
+    keys = {p.colour: p.label for t in traces for p in pieces(t, lambda _: "", agents)}
+    item = Markup('<li><span class="{}">{}</span></li>')
+    items = Markup("").join(item.format(colour, visible(name)) for colour, name in keys.items())
+    return str(Markup('<ul class="aipo-legend" aria-label="producers">{}</ul>').format(items))
+
+
+def call_facts(call: Call) -> list[str]:
+    """What is known of one call besides its texts."""
+    facts = [call.model, *(f"{k} {v}" for k, v in call.settings.items() if v != call.model)]
+    facts += _usage(call.tokens_in, call.tokens_out)
+    facts += [] if call.cost is None else [f"cost {call.cost:g}"]
+    facts += [f"{call.attempts} attempts"] if call.attempts > 1 else []
+    return [*facts, "cached" if call.cached else duration(call.seconds)]
+
+
+def _usage(read: int | None, wrote: int | None) -> list[str]:
+    if read is None and wrote is None:
+        return []
+    return [f"{'?' if read is None else read} → {'?' if wrote is None else wrote} tokens"]
+
+
+def _step_name(visit: Visit, top: Visit | None) -> str:
+    """Path of a step below the node that answered."""
+    return visit.path if top is None else visit.path.removeprefix(f"{top.path}/")
+
+
+@cache
+def _environment() -> Environment:
+    """Everything printed passes `visible` and is escaped, whoever edits the template."""
+
+    def shown(value: object) -> object:
+        return visible(value) if type(value) is str else value
+
+    return Environment(
+        loader=PackageLoader("aipo.render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

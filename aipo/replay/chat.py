@@ -1,0 +1,191 @@
+"""A chat model that answers with what was recorded, as long as it is asked the same.
+
+Asked the same means: the same model, settings and messages as a call of the recording that has not been
+used yet, in whatever order. A recorded error is raised again. A call that was cancelled when a step or an
+agent ran out of time waits for the same again.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import RunnableConfig
+from pydantic import PrivateAttr
+
+from aipo.errors import ReplayError
+from aipo.replay.reuse import CALL, Reuse, recorded_error
+from aipo.replay.scorer import ReplayScorer
+from aipo.rollout.context import ChatModel, Scorer
+from aipo.rollout.spending import Prices
+from aipo.trace import Call, Trace
+from aipo.util.text import clean, to_json
+
+Question = tuple[str, str, bytes, bytes]
+"""Agent, model, settings and messages of a call: what decides its reply."""
+
+
+_BEFORE, _AFTER = 20, 40
+
+
+class Asks(NamedTuple):
+    """What an agent's chat model is asked with, and who answers where the recording does not (None = nobody)."""
+
+    model: str
+    settings: Mapping[str, Any]
+    live: BaseChatModel | None = None
+    prices: Prices | None = None
+    scorer: Scorer | None = None
+
+
+class ReplayChat(BaseChatModel):
+    """The chat model of one agent in one rollout; see `replay_chat`, which makes it."""
+
+    agent: str
+    where: str
+    _asks: Asks = PrivateAttr()
+    _recorded: list[tuple[Question, Call, bool]] = PrivateAttr()
+    _shared: Mapping[Question, Call] = PrivateAttr()
+    _reuse: Reuse = PrivateAttr()
+
+    @property
+    def _llm_type(self) -> str:
+        return "aipo-replay"
+
+    async def ainvoke(
+        self,
+        input: PromptValue | str | Sequence[Any],
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """The recorded reply, or the live model's.
+
+        Raises:
+            ReplayError: something else is asked than was recorded, and there is no live model.
+        """
+        messages = self._convert_input(input).to_messages()
+        call = self._find(messages)
+        if call is None and self._asks.live is not None:
+            reply = await self._asks.live.ainvoke(input, config, stop=stop, **kwargs)
+            self._reuse.spent += self._cost(reply)
+            return reply
+        return await self._answer(messages, call)
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        raise ReplayError(f"chat model of {self.agent!r}: got a call that waits, allowed `await`")
+
+    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **kwargs: Any) -> ChatResult:
+        reply = await self.ainvoke(messages, **kwargs)
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+    def _find(self, messages: Sequence[BaseMessage]) -> tuple[Call, bool] | None:
+        """The recorded call that asked the same, and whether it was tried again; counts it."""
+        asked = _asked(self.agent, self._asks, messages)
+        for place, (question, call, retried) in enumerate(self._recorded):
+            if question == asked:
+                del self._recorded[place]
+                self._reuse.calls += 1
+                return call, retried
+        if asked in self._shared:
+            self._reuse.calls += 1
+            return self._shared[asked], False
+        if self._asks.live is not None:
+            self._reuse.live_calls += 1
+            self._reuse.leave(f"{CALL} {self.agent}", f"a call in {self.where!r}: {self._difference(asked)}")
+        return None
+
+    async def _answer(self, messages: Sequence[BaseMessage], found: tuple[Call, bool] | None) -> AIMessage:
+        if found is None:
+            asked = _asked(self.agent, self._asks, messages)
+            where = f"a call of {self.agent!r} in {self.where!r}"
+            raise self._reuse.refuse(f"{CALL} {self.agent}", where, self._difference(asked))
+        call, retried = found
+        if call.error is not None:
+            if call.error.startswith(asyncio.CancelledError.__name__):
+                await asyncio.get_running_loop().create_future()
+            raise recorded_error(call.error, retried=retried)
+        usage: Any = None
+        if call.tokens_in is not None or call.tokens_out is not None:
+            counts = (call.tokens_in or 0, call.tokens_out or 0)
+            usage = {"input_tokens": counts[0], "output_tokens": counts[1], "total_tokens": sum(counts)}
+        return AIMessage(call.reply or "", usage_metadata=usage)
+
+    def _cost(self, reply: AIMessage) -> float:
+        usage = reply.usage_metadata
+        if self._asks.prices is None or usage is None:
+            return 0.0
+        return self._asks.prices.cost(usage["input_tokens"], usage["output_tokens"]) or 0.0
+
+    def _difference(self, asked: Question) -> str:
+        if not self._recorded:
+            return "no call is left in the recording"
+        then = self._recorded[0][0]
+        parts = ("agent", "model", "settings", "messages")
+        changed = [(part, now, was) for part, now, was in zip(parts, asked, then, strict=True) if now != was]
+        if not changed:
+            return "the recorded call has been used"
+        part, now, was = changed[0]
+        return f"{part}: got {_around(now, was)}, recorded {_around(was, now)}"
+
+
+def replay_chat(
+    agent: str,
+    source: Trace,
+    asks: Asks,
+    *,
+    reuse: Reuse,
+    shared: Mapping[Question, Call] | None = None,
+) -> ChatModel:
+    """The chat model of `agent` for a replay of `source`.
+
+    Args:
+        shared: calls of other rollouts, for agents that cache: a reply from the cache left no call.
+        reuse: where it is counted.
+    """
+    chat = ReplayChat(agent=agent, where=source.trace_id)
+    chat._asks, chat._reuse = asks, reuse
+    chat._recorded = [
+        (question_of(call), call, _again(visit.calls[place + 1 :], call))
+        for visit in source.visits
+        for place, call in enumerate(visit.calls)
+        if call.agent == agent
+    ]
+    chat._shared = shared or {}
+    scorer = ReplayScorer(agent, source, asks.scorer)
+    return ChatModel(
+        model=chat,
+        name=asks.model,
+        settings=asks.settings,
+        prices=asks.prices,
+        scorer=scorer if scorer.recorded or asks.scorer is not None else None,
+    )
+
+
+def question_of(call: Call) -> Question:
+    """What a recorded call asked."""
+    return call.agent, call.model, to_json(sorted(call.settings.items())), to_json(call.messages)
+
+
+def _asked(agent: str, asks: Asks, messages: Sequence[BaseMessage]) -> Question:
+    said = [{"role": m.type, "content": clean(str(m.text))} for m in messages]
+    return agent, asks.model, to_json(sorted(asks.settings.items())), to_json(said)
+
+
+def _again(later: Sequence[Call], call: Call) -> bool:
+    """Was it tried again? Then the next call of that node execution says the same."""
+    following = next((c for c in later if c.agent == call.agent), None)
+    return following is not None and following.messages == call.messages
+
+
+def _around(text: str | bytes, other: str | bytes) -> str:
+    """`text` where it begins to differ from `other`."""
+    mine, theirs = (t if isinstance(t, str) else t.decode() for t in (text, other))
+    pairs = enumerate(zip(mine, theirs, strict=False))
+    first = next((n for n, (a, b) in pairs if a != b), min(len(mine), len(theirs)))
+    start = max(0, first - _BEFORE)
+    return repr(("…" if start else "") + mine[start : first + _AFTER])

@@ -1,0 +1,236 @@
+"""`aipo replay check`, `score` and `graph`: recorded rollouts run again, compared with what they were."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+
+from aipo.config.load import Config
+from aipo.errors import ConfigError
+from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
+from aipo.replay.engine import Pair, vanished
+from aipo.replay.output import describe, new_folder
+from aipo.replay.questions import told
+from aipo.replay.questions.before_after import Comparison
+from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
+from aipo.replay.recordings import Recordings
+from aipo.replay.restore import Restored, prompt_overrides, recorded_config, restore, unused_prompts
+from aipo.replay.study import LEFT_OUT, default_out, end_study
+from aipo.rollout.engine import settle
+from aipo.rollout.spending import Spending
+from aipo.run import RunFolder
+from aipo.trace import Trace
+from aipo.trace.filters import parse_filter
+from aipo.trace.store import TraceStore
+from aipo.util.console import Note, bars, stage
+from aipo.util.files import write_json
+
+DIVERGED = 1
+"""Exit code of a check that found a difference."""
+_UNUSED = ("train", "method", "evaluate", "rollout.forbid_tags", "rollout.outage_limit")
+"""Settings of training, and one that a rollout takes from its recording."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is replayed, and under which configuration.
+
+    Args:
+        path: a run, one of its evaluations, or a folder of traces.
+        filters: words of `aipo.trace.filters`.
+        overrides: words of `aipo.config.load`.
+        config: a configuration to use instead of the run's.
+        prompts: a folder of prompts to use instead of those that the configuration names.
+    """
+
+    path: Path
+    filters: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+    config: Path | None = None
+    prompts: Path | None = None
+
+    def recordings(self) -> Recordings:
+        return Recordings(path=self.path, where=parse_filter(self.filters))
+
+    def settings(self, recordings: Recordings, *, live: bool = False) -> Config:
+        """The configuration to replay under.
+
+        Raises:
+            ConfigError: an override that would change nothing, and see `recorded_config`.
+        """
+        for word in self.overrides:
+            key = word.partition("=")[0]
+            if any(f"{key}.".startswith(f"{name}.") for name in _UNUSED):
+                raise ConfigError(
+                    f"setting to run recorded rollouts again with: got {key!r}, which changes nothing here "
+                    "(forbidden tokens are those of each recording, and nothing is learned), "
+                    f"allowed any but {', '.join(_UNUSED)}"
+                )
+        words = self.overrides
+        if self.prompts is not None:
+            plain = recorded_config(recordings, words, file=self.config)
+            words = [*prompt_overrides(plain, self.prompts), *words]
+        return recorded_config(recordings, words, file=self.config, live=live)
+
+
+def check_traces(source: Source, console: Console) -> int:
+    """Runs every trace through its own graph again, with no model to ask. The exit code.
+
+    Raises:
+        AipoError: see `aipo.errors`.
+    """
+    recordings = source.recordings()
+    config = source.settings(recordings)
+    recordings.refuse_empty()
+    restored = restore(recordings, config, run_id=f"{recordings.run.path.name}-check")
+    found: list[Divergence] = []
+    changed: set[str] = set()
+    count, began = 0, time.perf_counter()
+    settle()
+    with bars(console) as progress:
+        for traces, pairs in _walk(restored, stage(progress, "check"), _nobody):
+            count += len(traces)
+            found += [d for d in map(divergence, pairs) if d]
+            found += map(absence, vanished(traces, pairs))
+            changed |= {name for trace in traces for name in restored.changed(trace)}
+    told.print_check(count, found, changed, time.perf_counter() - began, console)
+    told.print_left_out(recordings.left_out, console)
+    return DIVERGED if found else LEFT_OUT if recordings.left_out else 0
+
+
+def score_traces(source: Source, *, out: Path | None, console: Console) -> int:
+    """Scores what was recorded again: another environment, other weights, other parts. The exit code.
+
+    Raises:
+        AipoError: see `aipo.errors`.
+    """
+    recordings = source.recordings()
+    config = source.settings(recordings)
+    recordings.refuse_empty()
+    out = out or default_out(recordings.run.path, "score")
+    restored = restore(recordings, config, run_id=out.name)  # what fails leaves no folder behind
+    folder = new_folder(out, recordings)
+    describe(folder, restored, "score")
+    compared = Comparison(seed=config.run.seed)
+    settle()
+    with bars(console) as progress:
+        _keep(folder, restored, compared, stage(progress, "score"))
+    _leave_out_failed(compared, recordings)
+    write_json(folder.path / "replay.json", compared.to_dict())
+    told.print_score(compared, console)
+    return end_study(folder, recordings.left_out, console)
+
+
+def replay_graph(
+    source: Source, *, policy: str | None, frozen: bool, out: Path | None, console: Console
+) -> int:
+    """Runs recorded rollouts through an edited graph or prompts: live from where they ask something else.
+
+    Args:
+        policy: whose weights go on: `nearest`, `start`, `model` or a folder; default: the trained ones.
+
+    Raises:
+        AipoError: see `aipo.errors`.
+    """
+    if frozen and policy is not None:
+        raise ConfigError(f"--policy: got {policy!r} with --frozen, allowed one of the two: nobody samples")
+    recordings = source.recordings()
+    config = source.settings(recordings, live=not frozen)
+    recordings.refuse_empty()
+    # What is named wrongly is said before the folder is taken.
+    choice = None if frozen else _choice(recordings, config, policy, source)
+    out = out or default_out(recordings.run.path, "graph")
+    restored = restore(recordings, config, run_id=out.name, live=not frozen, as_configured=True)
+    folder = new_folder(out, recordings)
+    describe(folder, restored, "graph", choice and choice.at(0).path)
+    compared = Comparison(seed=config.run.seed)
+    versions: dict[int, int | None] = {}
+    with bars(console) as progress:
+        note = stage(progress, "replay")
+        if choice is None:
+            settle()
+            _keep(folder, restored, compared, note)
+        else:
+            trained = config.train.steps * config.train.updates
+            for weights, steps in groupby(recordings.steps(), key=lambda step: choice.at(step)):
+                numbers = list(steps)
+                weights = _dated(weights, recordings, trained)
+                versions |= dict.fromkeys(numbers, weights.version)
+                _keep(folder, _with_policy(restored, weights), compared, note, numbers)
+    _leave_out_failed(compared, recordings)
+    write_json(folder.path / "replay.json", compared.to_dict())
+    told.print_graph(compared, versions, console)
+    if source.prompts is not None:
+        told.print_unused(unused_prompts(config, source.prompts), console)
+    return end_study(folder, recordings.left_out, console)
+
+
+def _walk(
+    restored: Restored, note: Note, on_pair: Callable[[Pair], None], steps: Sequence[int] | None = None
+) -> Iterator[tuple[list[Trace], list[Pair]]]:
+    """Replays step by step: what was recorded, and what came of it."""
+    recordings = restored.recordings
+    every = recordings.steps()
+    for step in every if steps is None else steps:
+        if traces := recordings.read(step):
+            yield traces, restored.replay.run(traces, on_pair)
+        note(every.index(step) + 1, len(every), f"step {step}")
+
+
+def _nobody(_: Pair) -> None:
+    """Where no single pair is waited for."""
+
+
+def _keep(
+    folder: RunFolder,
+    restored: Restored,
+    compared: Comparison,
+    note: Note,
+    steps: Sequence[int] | None = None,
+) -> None:
+    """Replays, writes the traces as they end, and takes in what they came to. A trace that none came of is
+    left out by name; one of a policy that was not recorded has nothing to be compared with."""
+    spending = Spending(folder.spending, restored.config.rollout.spending_limit, ())
+    with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
+
+        def keep(pair: Pair) -> None:
+            store.append(pair.trace)
+            cost, pair.reuse.spent = pair.reuse.spent, 0.0  # shared by the policies of a rollout
+            spending.charge(pair.trace.trace_id, cost)
+
+        for traces, pairs in _walk(restored, note, keep, steps):
+            store.seal(traces[0].step, [pair.trace for pair in pairs])
+            compared.add([pair for pair in pairs if not pair.new])
+            for trace in vanished(traces, pairs):
+                restored.recordings.leave_out(trace.trace_id, NO_TRACE)
+
+
+def _leave_out_failed(compared: Comparison, recordings: Recordings) -> None:
+    """Where a frozen replay needed a live call it did what it was asked to do."""
+    for outcome in compared.failed():
+        if not outcome.stopped:
+            recordings.leave_out(outcome.source_id, outcome.error)
+
+
+def _choice(recordings: Recordings, config: Config, policy: str | None, source: Source) -> Choice:
+    named = any(word.startswith("policy.model=") for word in source.overrides)
+    start = start_of(recordings.run, config, named=named)
+    name = policy or ("model" if recordings.run.model.is_dir() else "start")
+    choice = Choice(run=recordings.run, name=name, updates=config.train.updates, start=start)
+    choice.at(0)
+    return choice
+
+
+def _dated(weights: Weights, recordings: Recordings, trained: int) -> Weights:
+    """The trained policy has all optimiser steps of the run behind it."""
+    same = Path(weights.path).resolve() == recordings.run.model.resolve()
+    return replace(weights, version=trained) if same and weights.version is None else weights
+
+
+def _with_policy(restored: Restored, weights: Weights) -> Restored:
+    policy = load_weights(restored.config, weights, restored.recordings)
+    settle()
+    return replace(restored, replay=replace(restored.replay, live={"policy": policy}))

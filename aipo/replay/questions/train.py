@@ -1,0 +1,275 @@
+"""`aipo replay train`: training from stored traces instead of rollouts, one's own or another model's.
+
+Behaviour log-probs stay as they were recorded. The trainer scores each generation once more with its own
+weights (π_old) and weighs every token by min(π_old/μ, C); `ess` in metrics.jsonl says how much of the data this
+leaves. Nothing that the recorded configuration names is imported unless the trained policy is evaluated.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+from rich.table import Table
+
+from aipo.config.build import build_engine, build_graphs, forbidden_ids
+from aipo.config.build_method import credit_of, rows_of_step
+from aipo.config.load import Config, load_config
+from aipo.errors import ConfigError, RunError, one_of
+from aipo.evaluate.run import evaluate_with
+from aipo.evaluate.run import table as exam_table
+from aipo.replay.checkpoints import Weights, load_weights, start_of
+from aipo.replay.output import check_trainable, origin
+from aipo.replay.questions.grid import combinations, name_of
+from aipo.replay.recordings import LeftOut, Recordings
+from aipo.replay.restore import recorded_config, recorded_tokenizer
+from aipo.replay.study import begin_study, end_study, own_id
+from aipo.replay.terminal import numbers
+from aipo.run import RunFolder
+from aipo.trace import Trace
+from aipo.trace.filters import Filter
+from aipo.trace.store import TraceStore
+from aipo.train.resume import same_run
+from aipo.train.run import train_policy
+from aipo.train.sources import StoredSource
+from aipo.util.console import bars, stage
+from aipo.util.files import exclusive
+
+CAP = 2.0
+"""C where the recorded method has no correction: offline, the sampler is not the policy that is trained."""
+
+
+_SHOWN = {
+    "ess": "ess",
+    "loss": "loss",
+    "grad_norm": "|∇|",
+    **{f"probability/{role}": f"π {role}" for role in ("policy", "agent", "distilled")},
+}
+"""Metrics that are shown, and what they are called there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """Steps of one or several runs as the generations of a new one: all first steps, then all second ones, ...
+
+    Args:
+        run_id: of the traces that are handed out; they are the recorded ones under another name.
+        epochs: how often everything is gone through.
+    """
+
+    sources: Sequence[Recordings]
+    run_id: str
+    epochs: int = 1
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+
+    @property
+    def places(self) -> list[tuple[Recordings, int]]:
+        """What each generation is."""
+        found = [(step, n) for n, source in enumerate(self.sources) for step in source.steps()]
+        return [(self.sources[n], step) for step, n in sorted(found)] * self.epochs
+
+    def read(self, generation: int) -> list[Trace]:
+        """The traces of a generation."""
+        known, step = self.places[generation]
+        # Each reading finds anew what has to be left out; a trace that comes twice in a run is left out once.
+        source = Recordings(path=known.path, where=known.where, vocabulary=known.vocabulary)
+        traces = source.read(step)
+        self.left_out.extend(one for one in source.left_out if one not in self.left_out)
+        several = len(self.sources) > 1 or self.epochs > 1
+        return [
+            self._renamed(t, generation, f"{generation:05d}-{t.group_id}" if several else t.group_id)
+            for t in traces
+        ]
+
+    def _renamed(self, trace: Trace, generation: int, group_id: str) -> Trace:
+        return replace(
+            trace,
+            run_id=self.run_id,
+            trace_id=own_id(trace, self.run_id, group_id),
+            group_id=group_id,
+            step=generation,
+            parent_id=trace.trace_id,
+            fork_token=None,
+        )
+
+
+def replay_train(
+    source: Path,
+    *,
+    also: Sequence[Path],
+    grid: Sequence[str],
+    overrides: Sequence[str],
+    steps: tuple[int | None, int | None] | None,
+    epochs: int,
+    out: Path | None,
+    resume: bool,
+    evaluate: bool,
+    console: Console,
+) -> int:
+    """Trains one policy, or one for each setting of the grid. The exit code.
+
+    Raises:
+        AipoError: see `aipo.errors`.
+    """
+    if resume and out is None:
+        raise ConfigError("--resume: got no --out, allowed the folder of the run that goes on")
+    recordings = [Recordings(path=path, where=Filter(step=steps)) for path in (source, *also)]
+    for one in recordings:
+        check_trainable(one)
+    runs: dict[str, _Offline] = {}
+    for choice in combinations(grid):
+        words = [*overrides, *choice]
+        if evaluate:
+            recorded_config(recordings[0], words, live=True)  # says what it would not import
+        config = _config(recordings[0], words)
+        runs[name_of(choice)] = _Offline(config, recordings, epochs, _names_model(words), resume, evaluate)
+    left_out: list[LeftOut] = []
+    folders: dict[str, RunFolder] = {}
+    for name, run in runs.items():
+        place = out / _file_name(name) if out and name else out
+        folders[name], missing = run.train(place, console)
+        left_out += [one for one in missing if one not in left_out]
+    console.print(table(folders))
+    return max(end_study(folder, left_out, console) for folder in folders.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Offline:
+    """One run from stored traces."""
+
+    config: Config
+    recordings: Sequence[Recordings]
+    epochs: int
+    model_is_named: bool
+    resume: bool
+    evaluate: bool
+
+    def train(self, out: Path | None, console: Console) -> tuple[RunFolder, list[LeftOut]]:
+        first = self.recordings[0]
+        start = start_of(first.run, self.config, named=self.model_is_named).checked(first.run)
+        left_out: list[LeftOut] = []
+        if not any(one.steps() for one in self.recordings):
+            places = ", ".join(str(one.folder) for one in self.recordings)
+            raise RunError(f"--steps: got {first.where.step}, allowed steps of {places}")
+        with bars(console) as progress:
+            stage(progress, "policy")(1, 1, start.path)
+            policy = load_weights(self.config, start, first)
+            sources = [first, *(s for s in self.recordings[1:] if _fits(s, first, left_out))]
+            generations = len(Library(sources=sources, run_id="", epochs=self.epochs).places)
+            train = self.config.train.model_copy(update={"steps": generations})
+            config = self.config.model_copy(update={"train": train})
+            folder = self._folder(config, out, start, sources)
+            library = Library(sources=sources, run_id=folder.path.name, epochs=self.epochs, left_out=left_out)
+            tags = forbidden_ids(config, policy)
+
+            def make_source(store: TraceStore) -> StoredSource:
+                return StoredSource(
+                    read=library.read,
+                    credit=credit_of(config),
+                    make=lambda credited, metrics: rows_of_step(config, credited, tags, metrics),
+                    keep=store.seal,
+                    advance=policy.advance,
+                )
+
+            with exclusive(folder.path):
+                train_policy(
+                    config,
+                    folder,
+                    policy.model,
+                    policy.tokenizer,
+                    make_source,
+                    stage(progress, "train"),
+                    resume=self.resume,
+                )
+                if self.evaluate:
+                    engine = build_engine(config, build_graphs(config), policy, run_id=folder.path.name)
+                    result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
+                    console.print(exam_table(result))
+        return folder, left_out
+
+    def _folder(
+        self, config: Config, out: Path | None, start: Weights, sources: Sequence[Recordings]
+    ) -> RunFolder:
+        if self.resume and out is not None:
+            folder = RunFolder.open(out)
+            same_run(folder, config.model_copy(update={"run": config.run.model_copy(update={"out": out})}))
+            return folder
+        files = sources[0].run.read_manifest().get("files") or {}
+        also = [origin(Recordings(path=one.path)) for one in sources[1:]]
+        made_of = {"model": start.path, "files": files, "also": also, "epochs": self.epochs}
+        return begin_study(sources[0].path, what="train", out=out, config=config, made_of=made_of)
+
+
+def table(folders: Mapping[str, RunFolder]) -> Table:
+    """What came of each run: means over the last tenth of its optimiser steps, and pass@1 solo if measured."""
+    rows: list[list[str]] = []
+    for name, folder in folders.items():
+        lines = folder.read_metrics()
+        last = lines[-max(1, len(lines) // 10) :]
+        cells = [_mean([line[key] for line in last if line.get(key) is not None]) for key in _SHOWN]
+        rows.append([name or folder.path.name, *cells, _solo(folder)])
+    columns = ["setting", *_SHOWN.values(), "pass@1 solo"]
+    measured = any(row[-1] for row in rows)
+    return numbers(columns if measured else columns[:-1], rows if measured else [row[:-1] for row in rows])
+
+
+def _config(first: Recordings, words: Sequence[str]) -> Config:
+    """The recorded configuration with a correction, reporting to nobody, and whatever `words` say.
+
+    Raises:
+        ConfigError: `train.steps` is among them, or they do not fit.
+        RunError: there is no configuration.
+    """
+    file = first.run.config
+    if not file.is_file():
+        raise RunError(f"configuration of the traces in {first.folder}: got no {file}, allowed a run's")
+    recorded = load_config(str(file))
+    corrected = recorded.method.correction_cap is not None
+    # Whom a run reported to is for whoever replays it to say: the folder may be anybody's. A limit on the drift
+    # was for a sampler with the trainer's weights, which nobody is here.
+    own = [
+        "run.report_to=[]",
+        "method.max_drift=null",
+        *([] if corrected else [f"method.correction_cap={CAP}"]),
+    ]
+    config = load_config(str(file), [*own, *words])
+    named = any(word.partition("=")[0] == "train.steps" for word in words)
+    if named or config.train.steps != recorded.train.steps:
+        raise ConfigError(
+            f"train.steps: got {config.train.steps}, allowed none: stored traces decide it, one generation for each "
+            "of their steps (--steps chooses among them, --epochs repeats them)"
+        )
+    return config
+
+
+def _fits(source: Recordings, first: Recordings, left_out: list[LeftOut]) -> bool:
+    """Another run's traces can be learned from if its tokenizer is the same."""
+    source.vocabulary = first.vocabulary
+    got, allowed = (recorded_tokenizer(one).fingerprint for one in (source, first))
+    if got != allowed:
+        left_out.append(LeftOut(str(source.path), one_of("tokenizer", got, allowed, str(source.run.path))))
+    return got == allowed
+
+
+def _names_model(words: Sequence[str]) -> bool:
+    return any(word.startswith("policy.model=") for word in words)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=,-]+", "_", name)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3g}" if values else "–"
+
+
+def _solo(folder: RunFolder) -> str:
+    if not folder.evaluation("after").is_file():
+        return ""
+    found = {
+        split: settings.get("solo", {}).get("pass_at", {}).get("1")
+        for split, settings in folder.read_evaluation("after").items()
+    }
+    return "  ".join(f"{split} {value:.3f}" for split, value in found.items() if value is not None)

@@ -1,0 +1,241 @@
+"""Recordings: stored traces that are fit to be replayed, and what had to be left out.
+
+A file that is torn or of another version, a trace that breaks an invariant, ids that the vocabulary does
+not have: each is left out by name with the reason, and the rest is read. Nothing is ever written here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from aipo.errors import AipoError, RunError, TraceError, one_of
+from aipo.rollout.env import Task
+from aipo.rollout.recorder import check_context
+from aipo.run import RunFolder, run_of
+from aipo.trace import StopReason, Trace
+from aipo.trace.arrow import INDEX, Stored, from_table, to_table
+from aipo.trace.filters import EVERYTHING, Filter, condition
+from aipo.trace.journal import from_line, read_journal
+from aipo.trace.stepfiles import StepFile
+from aipo.trace.store import list_traces, open_file, read_file, traces_in
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What was left out: the id of a trace, or a file; and why."""
+
+    what: str
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Recordings:
+    """Traces of a run, of one of its evaluations, or of a folder.
+
+    Args:
+        path: see `aipo.trace.store.traces_in`.
+        where: only these.
+        vocabulary: ids are below this; None = not checked.
+        rerun: whether they are to be run again: a rollout that its deadline or an interrupt ended cannot
+            come to the same end.
+
+    Attributes:
+        left_out: what reading has met so far that cannot be used.
+
+    Raises:
+        RunError: there are no traces.
+    """
+
+    path: Path
+    where: Filter = EVERYTHING
+    vocabulary: int | None = None
+    rerun: bool = False
+    left_out: list[LeftOut] = field(default_factory=list[LeftOut])
+
+    def __post_init__(self) -> None:
+        self.folder = traces_in(self.path)
+        self._seen: set[object] = set()
+
+    @property
+    def run(self) -> RunFolder:
+        """The folder with what is known of the run."""
+        return run_of(self.folder)
+
+    def steps(self) -> list[int]:
+        """Steps that may have traces that match, in order."""
+        low, high = self.where.step or (None, None)
+        return [
+            step
+            for step in sorted({file.step for file in self._files()})
+            if (low is None or step >= low) and (high is None or step <= high)
+        ]
+
+    def refuse_empty(self) -> None:
+        """Looks for one trace that matches, among the columns that filters ask for.
+
+        Raises:
+            RunError: there is none. What cannot be read is left out by name later, and may have matched.
+        """
+        steps = set(self.steps())
+        if not any(_may_match(file.path, self.where) for file in self._files() if file.step in steps):
+            raise RunError(
+                f"traces: got none in {self.folder} with {_words(self.where)}, allowed one or more"
+            )
+
+    def __iter__(self) -> Iterator[list[Trace]]:
+        """The traces of each step that has any."""
+        for step in self.steps():
+            if traces := self.read(step):
+                yield traces
+
+    def read(self, step: int) -> list[Trace]:
+        """The traces of one step that match and are fit, by group and index."""
+        stored = [s for file in self._files() if file.step == step for s in self._read(file.path)]
+        fit = [trace for trace in _matching(stored, self.where) if self._is_fit(trace)]
+        return sorted(fit, key=lambda t: (t.group_id, t.index, t.policy))
+
+    def leave_out(self, what: str, reason: object) -> None:
+        """Notes what cannot be used."""
+        self.left_out.append(LeftOut(what, str(reason)))
+
+    def _files(self) -> list[StepFile]:
+        listing = list_traces(self.folder)
+        return [*listing.sealed, *listing.journals]
+
+    def _read(self, path: Path) -> list[Stored]:
+        try:
+            return read_file(path) if path.suffix == ".parquet" else list(self._lines(path))
+        except (AipoError, OSError) as error:
+            return list(self._rows(path, error))
+
+    def _lines(self, path: Path) -> Iterator[Stored]:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield from_line(line, f"{path}:{number}")
+                except AipoError as error:
+                    self.leave_out(f"{path}:{number}", error)
+
+    def _rows(self, path: Path, why: Exception) -> Iterator[Stored]:
+        """Row by row, where the file as a whole cannot be read; nothing if no row can."""
+        try:
+            with open_file(path) as file:
+                tables = [file.read_row_group(group) for group in range(file.num_row_groups)]
+        except (AipoError, OSError) as error:
+            self.leave_out(str(path), error if isinstance(error, AipoError) else why)
+            return
+        for table in tables:
+            for row in range(table.num_rows):
+                one = table.slice(row, 1)
+                try:
+                    yield from from_table(one, str(path))
+                except AipoError as error:
+                    self.leave_out(_name(one, path, row), error)
+
+    def _is_fit(self, trace: Trace) -> bool:
+        try:
+            for name in (trace.trace_id, (trace.step, trace.group_id, trace.index, trace.policy)):
+                if name in self._seen:
+                    raise TraceError(one_of("trace", name, "each only once", str(self.folder)))
+            self._check(trace)
+            self._seen |= {trace.trace_id, (trace.step, trace.group_id, trace.index, trace.policy)}
+        except AipoError as error:
+            self.leave_out(trace.trace_id, error)
+            return False
+        return True
+
+    def _check(self, trace: Trace) -> None:
+        if not trace.failed:
+            check_context(trace.policy, trace.segments, trace.consults, trace.mode)
+        if self.vocabulary is not None and trace.segments:
+            ids = trace.token_ids
+            strange = ids[(ids < 0) | (ids >= self.vocabulary)]
+            if strange.size:
+                raise TraceError(
+                    one_of("token id", int(strange[0]), f"0 to {self.vocabulary - 1}", "this vocabulary")
+                )
+        if self.rerun:
+            task_of(trace)
+            if trace.stop_reason in (StopReason.DEADLINE, StopReason.CANCELLED):
+                raise TraceError(
+                    f"stop reason: got {trace.stop_reason.value}, allowed an end that does not depend on time: "
+                    "recorded times are not lived through again"
+                )
+
+
+def task_of(trace: Trace) -> Task:
+    """The task as it was when the trace was recorded.
+
+    Raises:
+        TaskError: it is no task.
+        TraceError: the trace has none.
+    """
+    try:
+        return Task(**trace.task)
+    except TypeError as error:
+        raise TraceError(
+            f"task of trace {trace.trace_id!r}: {error}, allowed the fields of a task"
+        ) from error
+
+
+def _matching(stored: Sequence[Stored], where: Filter) -> list[Trace]:
+    """Those that `where` means, by the very condition that listings use."""
+    if _all_of_a_step(where) or not stored:
+        return [s.trace for s in stored]
+    ids = _ids(to_table(stored), where)
+    return [s.trace for s in stored if s.trace.trace_id in ids]
+
+
+def _may_match(path: Path, where: Filter) -> bool:
+    """Does the file hold a trace that `where` means, or something that cannot be read?"""
+    if _all_of_a_step(where):
+        return True
+    try:
+        if path.suffix == ".parquet":
+            with open_file(path) as file:
+                table = file.read(columns=[*INDEX, *(["texts"] if where.text is not None else [])])
+        else:
+            table = to_table([stored for stored, _ in read_journal(path, set())])
+        return bool(_ids(table, where))
+    except (AipoError, OSError, pa.ArrowException):
+        return True
+
+
+def _all_of_a_step(where: Filter) -> bool:
+    """The step is chosen with the file."""
+    return replace(where, step=None) == EVERYTHING
+
+
+def _ids(table: pa.Table, where: Filter) -> set[str]:
+    import duckdb
+
+    clause, values = condition(where)
+    with duckdb.connect() as database:
+        for view in ("summaries", "contexts"):
+            database.register(view, table)
+        found = database.execute(f"SELECT trace_id FROM summaries WHERE {clause}", values).fetchall()
+    return {row[0] for row in found}
+
+
+def _words(where: Filter) -> str:
+    """The filter as one types it."""
+    given = ((name, getattr(where, name)) for name in Filter.__dataclass_fields__)
+    return " ".join(f"{name}={_word(value)}" for name, value in given if value is not None)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, tuple):
+        first, last = ("" if end is None else str(end) for end in value)
+        return f"{first}..{last}"
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+def _name(row: Any, path: Path, number: int) -> str:
+    """The id of a trace that is none, or where it stands."""
+    try:
+        return str(row.column("trace_id")[0].as_py())
+    except (KeyError, ValueError):
+        return f"{path}, row {number}"

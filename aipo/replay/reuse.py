@@ -1,0 +1,78 @@
+"""What a replayed rollout takes from its recording, and how a recorded error is raised again."""
+
+import builtins
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from aipo import errors
+from aipo.errors import ReplayError
+
+NEEDS_LIVE = "needs a live call here"
+CALL = "call of"
+
+
+class Fork(NamedTuple):
+    """The first point where a replay asks something else. `at` is short (`prompt`, `call of verify`), so that
+    forks can be counted by it."""
+
+    at: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Reuse:
+    """Counts of one rollout, shared by its policies and its chat models.
+
+    Args:
+        turns: of a policy, that were answered from the recording.
+        live_turns: that were sampled.
+        calls: of agents' chat models, that were answered from the recording.
+        live_calls: that were made.
+        spent: what those have cost, where their prices are known.
+        fork: where the rollout left its recording; None = nowhere.
+        missing: the live call that a frozen replay would have needed; nothing is answered after it.
+    """
+
+    turns: int = 0
+    live_turns: int = 0
+    calls: int = 0
+    live_calls: int = 0
+    spent: float = 0.0
+    fork: Fork | None = None
+    missing: ReplayError | None = None
+
+    def leave(self, at: str, detail: str) -> None:
+        """Notes that something was asked that the recording does not answer; the first one counts."""
+        self.fork = self.fork or Fork(at, detail)
+
+    def refuse(self, at: str, where: str, detail: str) -> ReplayError:
+        """The error of a replay that may call no model."""
+        self.leave(at, f"{where}: {detail}")
+        self.missing = self.missing or ReplayError(f"{NEEDS_LIVE}: {where}: {detail}")
+        return self.missing
+
+
+def recorded_error(said: str, *, retried: bool) -> Exception:
+    """An exception of the class and text that a trace says of one ('ConnectionError: reset by peer').
+
+    Whoever catches built-in exceptions or AIPO's by their class catches this one too. What a retry policy
+    looks at (`status_code`, see `aipo.rollout.agent.transient`) says what it decided then.
+    """
+    name, _, text = said.partition(": ")
+    if not name.isidentifier():
+        name, text = "Exception", said
+    base = getattr(builtins, name, None) or getattr(errors, name, None)
+    if not (isinstance(base, type) and issubclass(base, Exception)):
+        base = Exception
+    members: dict[str, Any] = {
+        "__init__": lambda self: None,
+        "__str__": lambda self: text,
+        "status_code": 503 if retried else 400,
+    }
+    for parent in (base, Exception):
+        try:
+            kind: type[Exception] = type(name, (parent,), members)  # type: ignore[assignment]
+            return kind()
+        except TypeError:  # a group of exceptions wants its members, which nobody recorded
+            continue
+    return Exception(said)

@@ -1,0 +1,140 @@
+"""A collaborating agent: a sub-graph with a state of its own, one prompt file and its limits.
+
+The consult graph asks an agent for a reply and knows nothing else about it. A sub-graph's factory is
+`factory(spec: AgentSpec) -> CompiledStateGraph` over `AgentState`; its nodes take `**spec.node` so that
+retries, timeouts and caching are the configuration's, not the graph's.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from langchain_core.messages import BaseMessage, HumanMessage
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import CachePolicy, RetryPolicy
+
+from aipo.errors import ConfigError, GraphError
+from aipo.rollout.prompt import Prompt
+
+
+class AgentState(TypedDict):
+    """What an agent is given (`question`, `context`, `request`) and gives back (`reply`).
+
+    `context` is the text of the rollout so far, up to the request. A sub-graph may add keys.
+    """
+
+    question: str
+    context: str
+    request: str
+    reply: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSpec:
+    """What a sub-graph's factory is given.
+
+    Args:
+        name: the name that the policy consults, and that chat calls are recorded under.
+        prompt: the agent's prompt file.
+        node: keyword arguments for `StateGraph.add_node`: LangGraph's retry policy, time-out per
+            attempt, and cache policy.
+    """
+
+    name: str
+    prompt: Prompt
+    node: Mapping[str, Any]
+
+    def message(self, section: str, **variables: object) -> list[BaseMessage]:
+        """The rendered section as the one message of a chat."""
+        return [HumanMessage(self.prompt.render(section, **variables))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """A built agent.
+
+    Args:
+        name: as the policy writes it.
+        graph: compiled sub-graph over `AgentState`.
+        budget: the most consults of this agent in one rollout.
+        deadline: seconds for one whole consult, retries included.
+        max_tokens: the most tokens of one reply, in the policy's tokenizer.
+    """
+
+    name: str
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    budget: int
+    deadline: float
+    max_tokens: int
+
+
+_TRANSIENT = {
+    "ConnectionError",
+    "TimeoutError",
+    "NodeTimeoutError",
+    "APIConnectionError",  # of the openai client, also for a body that ends half-way
+    "TransportError",  # of httpx
+    "JSONDecodeError",
+}
+
+
+def transient(error: Exception) -> bool:
+    """Is it worth another attempt? Connections, bodies that end half-way or are no JSON, time-outs, 408, 409, 429
+    and 5xx are; 400 and 401 are not."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status in (408, 409, 429) or status >= 500
+    names = {c.__name__ for c in type(error).__mro__}
+    return bool(names & _TRANSIENT)
+
+
+def node_settings(
+    *, attempts: int, timeout: float, cache: bool, model: str, prompt: Prompt, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keyword arguments for `add_node`, with guard rails.
+
+    LangGraph's default cache key leaves out the context, so that one model would be given another
+    model's reply: ours carries the model, the prompt and the sampling settings.
+
+    Raises:
+        ConfigError: caching is on although the agent samples (temperature is not 0).
+    """
+    node: dict[str, Any] = {
+        "retry_policy": RetryPolicy(
+            initial_interval=0.2, max_interval=5.0, max_attempts=attempts, retry_on=transient
+        ),
+        "timeout": timeout,
+    }
+    if cache:
+        temperature = settings.get("temperature")
+        if temperature != 0:
+            raise ConfigError(
+                f"cache of model {model!r}: got temperature {temperature!r}, allowed 0 (a sampled reply is not the reply)"
+            )
+        identity = f"{model}\x1f{prompt.fingerprint}\x1f{sorted(settings.items())!r}"
+        node["cache_policy"] = CachePolicy(key_func=_key(identity))
+    return node
+
+
+def _key(identity: str) -> Callable[[Any], str]:
+    def key(state: Any) -> str:
+        return hashlib.sha256(f"{identity}\x1f{sorted(state.items())!r}".encode()).hexdigest()
+
+    return key
+
+
+def check_agent(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Refuses a sub-graph that does not take a request and give a reply.
+
+    Raises:
+        GraphError: not a compiled graph, or `request` or `reply` is not in its state.
+    """
+    if not isinstance(graph, CompiledStateGraph):
+        raise GraphError(f"agent {name!r}: got {type(graph).__name__}, allowed a compiled StateGraph")
+    missing = sorted({"request", "reply"} - set(graph.channels))
+    if missing:
+        raise GraphError(
+            f"state of agent {name!r}: got no {missing}, allowed the keys of aipo.rollout.agent.AgentState"
+        )
+    return graph

@@ -1,0 +1,232 @@
+"""What belongs to one rollout: nodes reach it through `runtime.context`. Nothing heavy travels in the state."""
+
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+from langgraph.config import get_config
+
+from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
+from aipo.policies import Policy, Sampling
+from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
+from aipo.rollout.env import Env, Score, Task
+from aipo.rollout.spec import derive_seed
+from aipo.rollout.spending import Prices
+from aipo.trace import Call, Mode, Role, Segment, author_in, concatenate, of_policy, segment
+from aipo.util.text import clean, error_text
+
+
+class Scorer(Protocol):
+    """Says how likely an agent's own model finds what is inserted for it; for `method.coefficient=ratio`."""
+
+    async def score(
+        self, messages: Sequence[Mapping[str, str]], token_ids: Sequence[int]
+    ) -> npt.NDArray[np.float32]:
+        """Log-probs (nats) of exactly `token_ids`, the policy's, as the reply to `messages` of a `Call`.
+
+        Raises:
+            Exception: they are not to be had this time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatModel:
+    """An agent's LangChain chat model with what a trace records of it. `scorer`: None where nobody needs one."""
+
+    model: BaseChatModel
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prices: Prices | None = None
+    scorer: Scorer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutContext:
+    """Everything that belongs to one rollout. `calls` is the one thing that grows.
+
+    `shown` is the demonstration of a rollout with `Mode.EXPERT`, token by token; None = the environment's.
+    """
+
+    task: Task
+    mode: Mode
+    env: Env
+    policies: Mapping[str, Policy]
+    chats: Mapping[str, ChatModel]
+    sampling: Sampling
+    seed: int
+    forbidden_ids: tuple[int, ...] = ()
+    shown: npt.NDArray[np.int32] | None = None
+    started: float = field(default_factory=time.perf_counter)
+    calls: list[Call] = field(default_factory=list)
+
+    async def sample(
+        self,
+        segments: Sequence[Segment],
+        *,
+        policy: str = "policy",
+        stop: tuple[str, ...] = (),
+        source: str = "policy",
+    ) -> tuple[Segment, Literal["stop", "eos", "length"]]:
+        """Lets `policy` go on from its context; the random seed depends on the rollout and the turn. In a
+        demonstration nobody samples: the segment is the expert's, of role `agent`.
+
+        Raises:
+            PolicyError: no such policy, sampling failed, or no token is left of `sampling.max_tokens`.
+            TaskError: the environment has no demonstration of the task.
+        """
+        if policy not in self.policies:
+            raise PolicyError(f"policy: got {policy!r}, allowed {sorted(self.policies)}")
+        context = of_policy(segments, policy)
+        room = self.room(segments, policy=policy)
+        if room <= 0:
+            raise PolicyError(
+                f"tokens left for {policy!r}: got {room}, allowed >= 1, in task {self.task.task_id!r}"
+            )
+        if self.mode is Mode.EXPERT:
+            return self._demonstrate(context, policy, room)
+        turn = sum(s.role is Role.POLICY for s in context)
+        done = await self.policies[policy].sample(
+            concatenate(context),
+            max_tokens=room,
+            temperature=self.sampling.temperature,
+            stop=stop,
+            forbidden_ids=self.forbidden_ids,
+            seed=derive_seed(self.seed, policy, turn),
+            session=self.seed,
+        )
+        piece = segment(
+            Role.POLICY,
+            source,
+            done.token_ids,
+            logprobs=done.logprobs,
+            entropies=done.entropies,
+            policy_version=done.policy_version,
+            policy=policy,
+        )
+        return piece, done.finish
+
+    def _demonstrate(
+        self, context: Sequence[Segment], policy: str, room: int
+    ) -> tuple[Segment, Literal["eos", "length"]]:
+        tokenizer, token_ids = self.policies[policy].tokenizer, self.shown
+        if token_ids is None:
+            token_ids = encode(demonstration_of(self.env, self.task), tokenizer)
+        return demonstrate(token_ids, context, policy=policy, room=room, eos_id=tokenizer.eos_id)
+
+    def answer(self, segments: Sequence[Segment], *, policy: str = "policy") -> str:
+        """The text that is scored: what the policy itself wrote, so that no agent can earn its reward; or what
+        was demonstrated in its stead. Without end tokens."""
+        author, tokenizer = author_in(self.mode), self.policies[policy].tokenizer
+        token_ids = concatenate(s for s in of_policy(segments, policy) if s.role is author)
+        return tokenizer.decode(token_ids[token_ids != tokenizer.eos_id])
+
+    def room(self, segments: Sequence[Segment], *, policy: str = "policy") -> int:
+        """Tokens that are left of `sampling.max_tokens`; everything after the prompt counts."""
+        spent = sum(len(s) for s in of_policy(segments, policy) if s.role is not Role.PROMPT)
+        return self.sampling.max_tokens - spent
+
+    async def score(self, text: str) -> Score:
+        """Reward parts of the answer, whether the environment scores at once or takes its time.
+
+        Raises:
+            GraphError: a demonstration, and nothing of it is in `text`.
+            TaskError, ScoreError: see `aipo.rollout.env.Env.score`.
+        """
+        if self.mode is Mode.EXPERT and not text:
+            raise GraphError(
+                "text to score of a demonstration: got none, allowed runtime.context.answer(segments)"
+            )
+        parts = self.env.score(self.task, text)
+        return await parts if isinstance(parts, Awaitable) else parts
+
+    async def chat(self, agent: str, messages: Sequence[BaseMessage]) -> str:
+        """One recorded call of an agent's chat model; returns the reply's text.
+
+        Raises:
+            AgentError: `agent` has no chat model. What the model itself raises is recorded and passed
+                on, for LangGraph's retry policy to judge.
+        """
+        if agent not in self.chats:
+            raise AgentError(f"chat model of agent: got {agent!r}, allowed {sorted(self.chats)}")
+        chat = self.chats[agent]
+        started = time.perf_counter()
+        reply: str | None = None
+        error: str | None = None
+        usage: Mapping[str, Any] = {}
+        try:
+            answer = await chat.model.ainvoke(list(messages))
+            reply = clean(str(answer.text))
+            usage = getattr(answer, "usage_metadata", None) or {}
+            return reply
+        except BaseException as caught:
+            error = error_text(caught)
+            raise
+        finally:
+            tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
+            self.calls.append(
+                Call(
+                    agent=agent,
+                    visit=current_visit(),
+                    model=chat.name,
+                    messages=tuple({"role": m.type, "content": clean(str(m.text))} for m in messages),
+                    reply=reply,
+                    settings=dict(chat.settings),
+                    tokens_in=tokens_in,
+                    tokens_out=tokens_out,
+                    cost=chat.prices.cost(tokens_in, tokens_out) if chat.prices else None,
+                    started=started - self.started,
+                    seconds=time.perf_counter() - started,
+                    error=error,
+                )
+            )
+
+    async def likelihood(
+        self, agent: str, text: str, token_ids: Sequence[int], *, since: int = 0
+    ) -> tuple[npt.NDArray[np.float32] | None, str | None]:
+        """Log-probs, by the agent's own model, of the ids that are about to be inserted for it.
+
+        Args:
+            text: theirs. They are known only if it is, word for word, the beginning of what the model wrote last.
+            since: how many calls there were before the consult.
+
+        Returns:
+            One for each id, NaN where not known; None where nobody needs them. And what went wrong.
+        """
+        scorer = self.chats[agent].scorer if agent in self.chats else None
+        if scorer is None:
+            return None, None
+        unknown = np.full(len(token_ids), np.nan, np.float32)
+        said = [call for call in self.calls[since:] if call.agent == agent and call.reply is not None]
+        # A cut may have gone through a character.
+        if not said or not (said[-1].reply or "").strip().startswith(text.strip().rstrip("\ufffd")):
+            return unknown, None
+        try:
+            return np.asarray(await scorer.score(said[-1].messages, token_ids), np.float32), None
+        except ReplayError:
+            raise
+        except Exception as error:  # an agent's server is anybody's
+            return unknown, f"{UNSCORED}{error_text(error)}"
+
+
+UNSCORED = "log-probs unknown: "
+"""How a consult's error begins that says why its reply has none."""
+
+
+def openai_role(kind: str) -> str:
+    """The role of a message in a request, by the kind that a `Call` says."""
+    return {"human": "user", "ai": "assistant"}.get(kind, kind)
+
+
+def current_visit() -> str:
+    """Id of the node execution that is running, unique within the rollout; empty outside a graph."""
+    try:
+        namespace = get_config()["metadata"]["langgraph_checkpoint_ns"]
+    except (RuntimeError, KeyError):
+        return ""
+    return str(namespace).rpartition(":")[2]

@@ -1,0 +1,90 @@
+"""A demonstration: a right solution of a task that somebody else wrote, in place of what the policy would sample.
+
+It is a rollout like any other, through the same graph, but for the policy's turn: there it has one segment of
+role `agent` and source `expert`. It is scored by the same reward, and what the trainer makes of its tokens is
+what it makes of any agent's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from aipo.errors import ConfigError, PolicyError, TaskError, one_of
+from aipo.policies import Tokenizer
+from aipo.rollout.env import Env, Task
+from aipo.trace import Role, Segment, segment
+
+EXPERT = "expert"
+"""Source of a demonstration's segment."""
+
+
+class Demonstrating(Env, Protocol):
+    """An environment that knows how its tasks are solved."""
+
+    def demonstration(self, task: Task) -> str | None:
+        """A right solution, as the policy itself would write it alone; None where there is none."""
+        ...
+
+
+def demonstration_of(env: Env, task: Task) -> str:
+    """The demonstration of `task`.
+
+    Raises:
+        TaskError: there is none.
+    """
+    show = getattr(env, "demonstration", None)
+    text = None if show is None else show(task)
+    if not text:
+        where = f"environment {type(env).__name__}"
+        raise TaskError(
+            one_of(f"demonstration of task {task.task_id!r}", text, "text of a right solution", where)
+        )
+    return text
+
+
+def check_demonstrations(env: Env, mixture: Mapping[str, float]) -> None:
+    """Refuses an environment that cannot show how every task that may be drawn is solved.
+
+    Args:
+        mixture: share of each split.
+
+    Raises:
+        ConfigError: it has no demonstrations at all.
+        TaskError: a task has none.
+    """
+    if not hasattr(env, "demonstration"):
+        raise ConfigError(
+            f"method.plan: got expert with environment {type(env).__name__}, which has no demonstrations, allowed "
+            "independent, or an environment with a method `demonstration` (aipo.rollout.demonstration.Demonstrating)"
+        )
+    for split, share in mixture.items():
+        for task in env.tasks(split) if share > 0 else ():
+            demonstration_of(env, task)
+
+
+def encode(text: str, tokenizer: Tokenizer) -> npt.NDArray[np.int32]:
+    """Ids of a demonstration: plain text, whatever it spells, and the end token."""
+    return np.array([*tokenizer.encode(text), tokenizer.eos_id], np.int32)
+
+
+def demonstrate(
+    token_ids: npt.NDArray[np.int32], context: Sequence[Segment], *, policy: str, room: int, eos_id: int
+) -> tuple[Segment, Literal["eos", "length"]]:
+    """The policy's turn in a demonstration, cut off where a sampled one would be.
+
+    Args:
+        token_ids: of the whole demonstration.
+        context: of this policy so far.
+        room: the most tokens.
+
+    Raises:
+        PolicyError: the graph lets the policy go on after its end.
+    """
+    if any(s.role is Role.AGENT for s in context):
+        raise PolicyError(
+            one_of("turns of a demonstration", 2, "one, that ends with the end token", "this graph")
+        )
+    piece = segment(Role.AGENT, EXPERT, token_ids[:room], policy=policy)
+    return piece, "eos" if piece.token_ids[-1] == eos_id else "length"

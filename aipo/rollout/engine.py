@@ -1,0 +1,248 @@
+"""The rollout engine: specs in, traces out.
+
+Every rollout is one run of a compiled graph. The last state of the root graph is the trace so far, also
+when a node raises or the deadline strikes. A failure is data: it ends one rollout, is recorded on its
+trace and never touches its siblings.
+"""
+
+import asyncio
+import atexit
+import gc
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from langgraph.graph.state import CompiledStateGraph
+
+from aipo.errors import ConfigError, ScoreError, one_of
+from aipo.policies import Policy, Sampling
+from aipo.rollout.context import ChatModel, RolloutContext
+from aipo.rollout.env import Env
+from aipo.rollout.graph import check_graph
+from aipo.rollout.recorder import Ending, Record
+from aipo.rollout.spec import RolloutSpec
+from aipo.trace import StopReason, Trace
+from aipo.util.event_loop import LOOP
+from aipo.util.text import error_text
+
+OnTrace = Callable[[Trace], None]
+Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[list[Trace]]]
+Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
+
+
+def hand_over(traces: Sequence[Trace], on_trace: OnTrace) -> None:
+    """Calls `on_trace` with each, also when it stops the run at the first one."""
+    with ExitStack() as stack:
+        for trace in reversed(traces):
+            stack.callback(on_trace, trace)
+
+
+def settle() -> None:
+    """Takes everything that exists by now out of the garbage collector's sight.
+
+    A rollout makes thousands of small objects, and each full collection would walk through all that the
+    libraries made at import: a third of the time of a rollout phase on the miniature. To be called
+    once, when everything is built.
+    """
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # or extension modules take what is left at the end for a leak, and say so
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutEngine:
+    """Runs rollouts concurrently.
+
+    Args:
+        graph: meets the contract of `aipo.rollout.graph`.
+        env: scores answers.
+        policies: by the name that the graph uses.
+        chats: chat models of the agents, by the name that the graph uses.
+        sampling: temperature and token limit of every rollout.
+        reward_weights: weight of each reward part; a part without a weight fails its rollout.
+        deadline: seconds that one rollout may take.
+        concurrency: the most rollouts in flight.
+        run_id: first part of every trace id.
+        fingerprints: of graph and prompts, copied to every trace.
+        forbidden_ids: ids that are masked where a spec forbids.
+        recursion_limit: LangGraph's limit of super-steps, a guard against a graph that never ends.
+        adapt: gives a rollout a context of its own: policies and chat models that answer for it alone.
+        elsewhere: does what `rollout` does, in another process (`aipo.rollout.workers.pool`); None = rollouts run here.
+
+    Raises:
+        GraphError: the graph breaks the contract.
+        ConfigError: no policy, a concurrency, deadline or weight that is out of range, or a context that
+            cannot be taken elsewhere.
+    """
+
+    graph: CompiledStateGraph[Any, Any, Any, Any]
+    env: Env
+    policies: Mapping[str, Policy]
+    chats: Mapping[str, ChatModel]
+    sampling: Sampling
+    reward_weights: Mapping[str, float]
+    deadline: float
+    concurrency: int
+    run_id: str
+    fingerprints: Mapping[str, str]
+    forbidden_ids: tuple[int, ...] = ()
+    recursion_limit: int = 10_000
+    adapt: Adapt | None = None
+    elsewhere: Rollout | None = None
+
+    def __post_init__(self) -> None:
+        check_graph(self.graph, str(getattr(self.graph, "name", None)))
+        where = "the rollout engine"
+        if not self.policies:
+            raise ConfigError(one_of("policies", {}, "at least one", where))
+        if self.concurrency < 1:
+            raise ConfigError(one_of("concurrency", self.concurrency, ">= 1", where))
+        if not self.deadline > 0:
+            raise ConfigError(one_of("deadline", self.deadline, "> 0 seconds", where))
+        for name, weight in self.reward_weights.items():
+            if not math.isfinite(weight):
+                raise ConfigError(one_of(f"weight of reward part {name!r}", weight, "a finite number", where))
+        if self.adapt is not None and self.elsewhere is not None:
+            raise ConfigError(one_of("adapt", self.adapt, "None with worker processes", where))
+
+    def run_sync(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
+        """`run`, for code that is not async. Ctrl-C hands over what is in flight, then interrupts."""
+        return LOOP.run(self.run(specs, on_trace))
+
+    async def run(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
+        """Runs every spec, at most `concurrency` at a time.
+
+        Args:
+            on_trace: called with each trace as its rollout ends, failed ones too. If it raises (a full
+                disk), the run stops and the error passes on. When the run stops early, rollouts in
+                flight end as cancelled traces, which are handed over as well.
+
+        Returns:
+            Traces in the order of `specs`; one for each policy that the graph ran.
+        """
+        traces: list[list[Trace]] = [[] for _ in specs]
+        waiting = iter(list(enumerate(specs)))
+        rollout = self.elsewhere or self.rollout
+
+        async def work() -> None:
+            for place, spec in waiting:
+                traces[place] = await rollout(spec, on_trace)
+
+        workers = [asyncio.create_task(work()) for _ in range(min(self.concurrency, len(specs)))]
+        try:
+            await asyncio.gather(*workers)
+        except BaseException:
+            for worker in workers:
+                if not worker.cancelling():  # a second time would cut short what the first one began
+                    worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            raise
+        return [trace for of_spec in traces for trace in of_spec]
+
+    async def rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> list[Trace]:
+        """One rollout, in this process; see `run`. Cancelled, it hands over what it has, and is cancelled."""
+        began = time.time()
+        context = self._context(spec)
+        record = Record(context.started)
+        deadline = asyncio.timeout(self.deadline)
+        interrupt: BaseException | None = None
+        try:
+            async with deadline:
+                await self._follow(context, record)
+            endings = record.endings(context.policies, self.reward_weights, spec.mode)
+        except BaseException as error:  # the one place where what went wrong becomes data
+            interrupt = None if isinstance(error, Exception) else error
+            failure = self._failure(error, record, late=deadline.expired())
+            seen = [name for name in context.policies if record.segments(name)]
+            endings = dict.fromkeys(seen or list(context.policies)[:1], failure)
+        traces = self._traces(spec, began, context, record, endings)
+        hand_over(traces, on_trace)
+        if interrupt is not None:
+            raise interrupt
+        return traces
+
+    def lost(self, spec: RolloutSpec, stop: StopReason, error: str) -> list[Trace]:
+        """What is left of a rollout when nothing is but why."""
+        context = self._context(spec)
+        endings = {next(iter(context.policies)): Ending(stop, error=error)}
+        return self._traces(spec, time.time(), context, Record(context.started), endings)
+
+    def _context(self, spec: RolloutSpec) -> RolloutContext:
+        context = RolloutContext(
+            task=spec.task,
+            mode=spec.mode,
+            env=self.env,
+            policies=self.policies,
+            chats=self.chats,
+            sampling=self.sampling,
+            seed=spec.seed,
+            forbidden_ids=self.forbidden_ids if spec.forbid else (),
+        )
+        return context if self.adapt is None else self.adapt(spec, context)
+
+    async def _follow(self, context: RolloutContext, record: Record) -> None:
+        # Typed for one stream mode; two of them with sub-graphs yield triples.
+        stream: Any = self.graph.astream(
+            {"segments": [], "consults": [], "stops": {}, "reward_parts": {}},
+            context=context,
+            config={"recursion_limit": self.recursion_limit},
+            stream_mode=["values", "tasks"],
+            subgraphs=True,
+        )
+        async with aclosing(stream):
+            async for namespace, kind, data in stream:
+                record.take(namespace, kind, data)
+
+    def _failure(self, error: BaseException, record: Record, *, late: bool) -> Ending:
+        if not isinstance(error, Exception):
+            return Ending(StopReason.CANCELLED, error=f"Cancelled: the run was stopped{record.open_at()}")
+        if late:
+            text = f"Deadline: not done after {self.deadline:g} seconds{record.open_at()}"
+            return Ending(StopReason.DEADLINE, error=text)
+        stop = StopReason.UNSCORED if isinstance(error, ScoreError) else StopReason.ERROR
+        return Ending(stop, error=error_text(error) + record.raised_at(error))
+
+    def _traces(
+        self,
+        spec: RolloutSpec,
+        began: float,
+        context: RolloutContext,
+        record: Record,
+        endings: Mapping[str, Ending],
+    ) -> list[Trace]:
+        identity = f"{self.run_id}/{spec.group_id}/{spec.index}"
+        visits = record.visits(context.calls)
+        traces: list[Trace] = []
+        for policy, ending in endings.items():
+            segments = record.segments(policy)
+            versions = [s.policy_version for s in segments if s.policy_version is not None]
+            trace = Trace(
+                trace_id=identity if len(endings) == 1 else f"{identity}/{policy}",
+                run_id=self.run_id,
+                group_id=spec.group_id,
+                task_id=spec.task.task_id,
+                step=spec.step,
+                index=spec.index,
+                mode=spec.mode,
+                policy=policy,
+                task=asdict(spec.task),
+                seed=spec.seed,
+                sampling=asdict(context.sampling),
+                forbidden_ids=context.forbidden_ids,
+                segments=segments,
+                consults=record.consults(policy),
+                visits=visits,
+                reward_parts=ending.reward_parts,
+                reward=ending.reward,
+                stop_reason=ending.stop,
+                error=ending.error,
+                policy_version=min(versions, default=None),
+                fingerprints=dict(self.fingerprints),
+                started=began,
+                seconds=time.perf_counter() - context.started,
+            )
+            traces.append(trace.writable())
+        return traces

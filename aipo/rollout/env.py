@@ -1,0 +1,73 @@
+"""A task, and the environment that hands tasks out and scores answers."""
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aipo.errors import TaskError
+from aipo.util.text import to_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One question.
+
+    Args:
+        task_id: unique within the environment.
+        prompt: the question as text; the graph's prompt template wraps it.
+        answer: what the environment compares with; None when it scores without one.
+        split: which part of the environment it belongs to.
+        cluster: what the item shares with others (a fact, a passage); confidence intervals resample
+            clusters, not items. Defaults to the task itself.
+        metadata: anything else that scoring or analysis needs.
+
+    Raises:
+        TaskError: the prompt is empty, or JSON cannot hold the task, so that no trace could.
+    """
+
+    task_id: str
+    prompt: str
+    answer: str | None
+    split: str
+    cluster: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise TaskError(f"prompt of task {self.task_id!r}: got {self.prompt!r}, allowed non-empty text")
+        try:
+            to_json(self)
+        except TypeError as error:
+            raise TaskError(f"task {self.task_id!r}: {error}, allowed what JSON can hold") from error
+
+
+Score = dict[str, float] | None
+"""Named reward parts; None where there is no verdict."""
+
+
+class Env(Protocol):
+    """A task family. Implementations live in `envs/`."""
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        ...
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Every task of `split`, in a fixed order.
+
+        Raises:
+            TaskError: no such split.
+        """
+        ...
+
+    def score(self, task: Task, text: str) -> Score | Awaitable[Score]:
+        """Named reward parts for what the policy itself wrote (agents' text left out).
+
+        Returns None when this answer cannot be scored; that is not the same as 0.0. What takes longer than
+        a moment is an `async def`: hundreds of rollouts share one event loop.
+
+        Raises:
+            TaskError: the task has no answer to compare with.
+            ScoreError: as None, with the reason.
+        """
+        ...

@@ -1,0 +1,36 @@
+"""What one rollout is to be: task, mode, place in its group, and the seed of everything random in it."""
+
+import hashlib
+from dataclasses import dataclass
+
+from aipo.rollout.env import Task
+from aipo.trace import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSpec:
+    """One rollout to run.
+
+    Args:
+        task: the question.
+        mode: with agents, without, or a demonstration.
+        group_id: rollouts with the same id share a baseline.
+        index: place in the group, from 0.
+        step: training step.
+        seed: of everything random in this rollout.
+        forbid: the consult tags are masked while sampling.
+    """
+
+    task: Task
+    mode: Mode
+    group_id: str
+    index: int
+    step: int
+    seed: int
+    forbid: bool = False
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed (63 bits) that depends on every part and on nothing else."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,126 @@
+"""Spending: what the calls of a run's agents have cost so far, and where it stops.
+
+Costs are in whatever unit the prices are in. What was spent is kept in a file of the run, so that a step that
+is done over, a run that goes on and an evaluation afterwards all count.
+"""
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from aipo.errors import LimitError
+from aipo.trace import Call, Trace
+from aipo.util.files import writing
+from aipo.util.text import to_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Of a model's tokens, per million."""
+
+    input: float
+    output: float
+
+    def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
+        """Of one call; None where the model did not say how much it read or wrote."""
+        if tokens_in is None or tokens_out is None:
+            return None
+        return (tokens_in * self.input + tokens_out * self.output) / 1e6
+
+
+class Spending:
+    """Adds up what rollouts cost, and stops the run at a limit.
+
+    A call that failed has no known cost and does not count. What is in flight when the limit is reached comes
+    on top.
+
+    Args:
+        file: where it is written down, one line of JSON for each rollout that cost something.
+        limit: the most that the run may spend; None = no limit.
+        priced: agents whose tokens have a price.
+
+    Attributes:
+        total: what the run has cost so far.
+
+    Raises:
+        LimitError: the limit has been reached already.
+        RunError: the file cannot be read.
+    """
+
+    def __init__(self, file: Path, limit: float | None, priced: Collection[str]) -> None:
+        self._file, self._limit, self._priced = file, limit, frozenset(priced)
+        self._step, self._seen = -1, set[tuple[str, int]]()
+        with writing("reading what was spent", file.parent):
+            self.total = math.fsum(_costs(file))
+        self._stop("the run")
+
+    def add(self, trace: Trace) -> None:
+        """Takes in a finished rollout.
+
+        Raises:
+            LimitError: the limit is reached, or there is one and a call's cost is not known.
+            RunError: the disk is full or fails.
+        """
+        if trace.step != self._step:
+            self._step = trace.step
+            self._seen.clear()
+        if (place := (trace.group_id, trace.index)) in self._seen:
+            return  # the same rollout, for another one of its policies
+        self._seen.add(place)
+        calls = [call for visit in trace.visits for call in visit.calls]
+        self.charge(trace.trace_id, math.fsum(call.cost or 0.0 for call in calls))
+        for call in calls:
+            self._refuse_unknown(call, trace)
+
+    def charge(self, trace_id: str, cost: float) -> None:
+        """Takes in what a rollout cost.
+
+        Raises:
+            LimitError: the limit is reached.
+            RunError: the disk is full or fails.
+        """
+        if cost:
+            self.total += cost
+            with writing("writing down what was spent", self._file.parent), self._file.open("ab") as file:
+                # Whoever was killed in the middle of a line left no end of it.
+                file.write(b"\n" if _torn(self._file) else b"")
+                file.write(to_json({"trace_id": trace_id, "cost": cost}) + b"\n")
+        self._stop(f"trace {trace_id!r}")
+
+    def _refuse_unknown(self, call: Call, trace: Trace) -> None:
+        if self._limit is None or call.agent not in self._priced or call.error is not None:
+            return
+        if call.cost is None:
+            raise LimitError(
+                f"cost of a call of agent {call.agent!r} (model {call.model}): got no count of its tokens, allowed "
+                f"one for each call while there is a rollout.spending_limit, in trace {trace.trace_id!r}. Finished "
+                "traces and checkpoints are kept. Have the server report usage, or take limit or prices away"
+            )
+
+    def _stop(self, where: str) -> None:
+        if self._limit is not None and self.total >= self._limit:
+            raise LimitError(
+                f"spending on agents: got {self.total:.6g}, allowed less than {self._limit:g} "
+                f"(rollout.spending_limit), in {where}. Finished traces and checkpoints are kept. Raise the limit, "
+                "then go on with --resume"
+            )
+
+
+def _torn(file: Path) -> bool:
+    with file.open("rb") as reading:
+        if not reading.seek(0, 2):
+            return False
+        reading.seek(-1, 2)
+        return reading.read(1) != b"\n"
+
+
+def _costs(file: Path) -> Iterator[float]:
+    """Of every whole line."""
+    for line in file.read_bytes().splitlines() if file.is_file() else ():
+        try:
+            yield float(orjson.loads(line)["cost"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            continue  # torn: whoever wrote it was killed

@@ -1,0 +1,35 @@
+"""What happened in one rollout: the nouns, and how they are stored and found again."""
+
+from aipo.trace.types import (
+    SCHEMA_VERSION,
+    Call,
+    Consult,
+    Fault,
+    Mode,
+    Role,
+    Segment,
+    StopReason,
+    Trace,
+    Visit,
+    author_in,
+    concatenate,
+    of_policy,
+    segment,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Call",
+    "Consult",
+    "Fault",
+    "Mode",
+    "Role",
+    "Segment",
+    "StopReason",
+    "Trace",
+    "Visit",
+    "author_in",
+    "concatenate",
+    "of_policy",
+    "segment",
+]

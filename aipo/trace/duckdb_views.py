@@ -1,0 +1,165 @@
+"""Traces as tables of DuckDB, brought up to date from what is on the disk.
+
+`summaries` has everything but tokens, `contexts` the texts, `traces` all that the files hold. Sealed files
+never change, so that each is looked at once; a journal is read on from where it was left.
+"""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from aipo.errors import TraceError
+from aipo.trace.arrow import INDEX, SCHEMA, to_table
+from aipo.trace.journal import read_journal
+from aipo.trace.store import list_traces, open_file
+from aipo.trace.types import SCHEMA_VERSION
+
+_COLUMNS = ", ".join(f'"{name}"' for name in INDEX)
+_FROM_FILES = f"SELECT {_COLUMNS}, filename AS file, file_row_number AS row FROM"
+_CHECKED = f"CASE schema_version WHEN {SCHEMA_VERSION} THEN trace_id ELSE error('another schema version') END"
+_Stamp = tuple[int, int]
+_Place = tuple[int, int]
+"""A journal's inode, which tells it from another attempt's, and the byte to read on from."""
+
+
+class Tables:
+    """The traces of one folder, as they were at the last `refresh`. Safe to share among threads.
+
+    Args:
+        resident: summaries are kept in memory, so that every look after the first is quick; off, they stay
+            in the files, which is quicker for a single look.
+    """
+
+    def __init__(self, folder: Path, *, resident: bool) -> None:
+        self.folder = folder
+        self._resident = resident
+        self._lock = threading.RLock()
+        self._version = 0
+        self._sealed: dict[Path, _Stamp] = {}
+        self._journals: dict[Path, _Place] = {}
+        self._db = duckdb.connect()
+        if resident:
+            self._db.execute("SET parquet_metadata_cache = true")
+        self._db.register("empty", to_table([]))
+        self._db.execute("CREATE TABLE inflight AS SELECT *, '' AS file, 0::BIGINT AS row FROM empty")
+        self._define()
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Reads what is new; returns a number that grows whenever something has changed.
+
+        Raises:
+            TraceError: a file is torn or of another schema version; names it.
+        """
+        with self._lock:
+            listing = list_traces(self.folder)
+            changed = self._read_journals([file.path for file in listing.journals])
+            changed |= self._take_sealed({file.path: _stamp(file.path) for file in listing.sealed})
+            self._version += changed
+            return self._version
+
+    def all(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+        return self.query(query, values)[1]
+
+    def query(self, query: str, values: Sequence[object] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Names of the columns, and rows.
+
+        Raises:
+            duckdb.Error: DuckDB refuses it.
+        """
+        with self._lock:
+            try:
+                result = self._db.execute(query, list(values))
+                return [column[0] for column in result.description or ()], result.fetchall()
+            except duckdb.Error:
+                self._blame(list(self._sealed))
+                raise
+
+    def _take_sealed(self, found: dict[Path, _Stamp]) -> bool:
+        if found == self._sealed:
+            return False
+        before, self._sealed = self._sealed, found
+        kept = all(found.get(path) == stamp for path, stamp in before.items())
+        added = [path for path in found if path not in before] if kept else list(found)
+        try:
+            if self._resident and found:
+                into = "INSERT INTO resident" if before and kept else "CREATE OR REPLACE TABLE resident AS"
+                self._db.execute(f"{into} {_FROM_FILES} {_parquet(added)}")
+                self._db.execute(f"SELECT {_CHECKED} FROM resident").fetchall()
+            self._define()
+        except duckdb.Error as error:
+            self._sealed = {}
+            self._blame(added)
+            raise TraceError(f"files of traces: got {error}, allowed Parquet as `aipo` writes it") from error
+        return True
+
+    def _blame(self, paths: list[Path]) -> None:
+        """Says which file is torn or of another version, and how; nothing if none is."""
+        for path in paths:
+            open_file(path).close()
+
+    def _define(self) -> None:
+        """The views, over what is sealed and what is in flight."""
+        files = _parquet(list(self._sealed)) if self._sealed else "empty"
+        plain = ", ".join(f'"{name}"' for name in SCHEMA.names)
+        sealed = f"SELECT {_COLUMNS}, '' AS file, 0 AS row FROM empty"
+        if self._sealed:
+            checked = f"SELECT * REPLACE ({_CHECKED} AS trace_id) FROM ({_FROM_FILES} {files})"
+            sealed = "FROM resident" if self._resident else checked
+        for view, own, journal in (
+            ("summaries", f"SELECT *, true AS sealed FROM ({sealed})", f"{_COLUMNS}, file, row, false"),
+            ("contexts", f"SELECT trace_id, texts FROM {files}", "trace_id, texts"),
+            ("traces", f"SELECT {plain} FROM {files}", plain),
+        ):
+            self._db.execute(
+                f"CREATE OR REPLACE TEMP VIEW {view} AS {own} UNION ALL SELECT {journal} FROM inflight"
+            )
+
+    def _read_journals(self, paths: list[Path]) -> bool:
+        """Reads journals on; forgets those that are gone. Did anything change?"""
+        changed = False
+        for path in [path for path in self._journals if path not in paths]:
+            changed = self._forget(path)
+        for path in paths:
+            try:
+                inode = path.stat().st_ino
+                if inode != self._journals.get(path, (inode, 0))[0]:
+                    changed = self._forget(path)
+                start = self._journals.get(path, (inode, 0))[1]
+                found = list(read_journal(path, set(), start))
+            except FileNotFoundError:  # sealed just now; the next look finds it
+                continue
+            if found:
+                starts = [start, *(end for _, end in found)][:-1]
+                table = to_table([stored for stored, _ in found])
+                table = table.append_column("file", [[str(path)] * len(found)]).append_column("row", [starts])
+                self._db.register("fresh", table)
+                self._db.execute("INSERT INTO inflight SELECT * FROM fresh")
+                self._db.unregister("fresh")
+                self._journals[path] = inode, found[-1][1]
+                changed = True
+        return changed
+
+    def _forget(self, path: Path) -> bool:
+        self._db.execute("DELETE FROM inflight WHERE file = ?", [str(path)])
+        del self._journals[path]
+        return True
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What tells a file from another of the same name."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # set aside just now; the next look does not find it
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def _parquet(paths: Sequence[Path]) -> str:
+    names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    # By name: files of before a consult had a `fault` may lie beside others.
+    return f"read_parquet([{names}], filename = true, file_row_number = true, union_by_name = true)"

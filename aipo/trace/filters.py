@@ -1,0 +1,150 @@
+"""Filters: which traces are meant, for the command line, the viewer, exports and replay alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aipo.errors import ConfigError
+from aipo.trace.types import StopReason
+
+KINDS = ("assisted", "solo", "forbidden", "expert", "replay")
+FAILED = f"stop_reason IN ({', '.join(repr(str(stop)) for stop in StopReason if stop.failed)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """What a trace must be; None = anything.
+
+    Args:
+        step: first and last step, inclusive; None = open.
+        task: part of the task's id.
+        group: the group's id.
+        agent: consulted this agent.
+        mode: a name in `KINDS`; `forbidden` is solo with the consult tags masked.
+        reward: least and greatest, inclusive; None = open. A trace without a reward does not match.
+        stop: the stop reason.
+        failed: whether the rollout failed.
+        error: part of the error.
+        text: part of the context's text, any case; a trace whose text nobody stored does not match.
+
+    Raises:
+        ConfigError: an unknown mode or stop reason, or a range that ends before it begins.
+    """
+
+    step: tuple[int | None, int | None] | None = None
+    task: str | None = None
+    group: str | None = None
+    agent: str | None = None
+    mode: str | None = None
+    reward: tuple[float | None, float | None] | None = None
+    stop: str | None = None
+    failed: bool | None = None
+    error: str | None = None
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode is not None and self.mode not in KINDS:
+            raise ConfigError(f"mode: got {self.mode!r}, allowed {', '.join(KINDS)}")
+        if self.stop is not None and self.stop not in list(StopReason):
+            raise ConfigError(f"stop: got {self.stop!r}, allowed {', '.join(StopReason)}")
+        for name in ("step", "reward"):
+            low, high = getattr(self, name) or (None, None)
+            if low is not None and high is not None and low > high:
+                raise ConfigError(
+                    f"{name}: got {low}..{high}, allowed a range that does not end before it begins"
+                )
+
+
+EVERYTHING = Filter()
+
+
+def condition(where: Filter) -> tuple[str, list[object]]:
+    """The filter as a condition on the view `summaries` of `aipo.trace.duckdb_views`, and the values of its marks."""
+    parts: list[str] = []
+    values: list[object] = []
+
+    def add(part: str, *given: object) -> None:
+        parts.append(part)
+        values.extend(given)
+
+    for name, bounds in (("step", where.step), ("reward", where.reward)):
+        if bounds is not None:
+            add(f"{name} IS NOT NULL")
+            for sign, bound in zip((">=", "<="), bounds, strict=True):
+                if bound is not None:
+                    add(f"{name} {sign} ?", bound)
+    if where.task is not None:
+        add("contains(task_id, ?)", where.task)
+    if where.group is not None:
+        add("group_id = ?", where.group)
+    if where.agent is not None:
+        add("list_contains(agents, ?)", where.agent)
+    if where.mode is not None:
+        add("kind = ?", where.mode)
+    if where.stop is not None:
+        add("stop_reason = ?", where.stop)
+    if where.failed is not None:
+        add(FAILED if where.failed else f"NOT ({FAILED})")
+    if where.error is not None:
+        add("contains(lower(error), lower(?))", where.error)
+    if where.text is not None:
+        words = "contains(lower(array_to_string(texts, '')), lower(?))"
+        add(f"trace_id IN (SELECT trace_id FROM contexts WHERE {words})", where.text)
+    return " AND ".join(parts) or "true", values
+
+
+def parse_filter(words: Sequence[str], where: str = "the filter") -> Filter:
+    """`key=value` words as a filter: `agent=verify reward=0.5.. step=3..7 failed=no`.
+
+    Raises:
+        ConfigError: a word without `=`, an unknown or repeated key, or a value that does not fit.
+    """
+    pairs = [word.partition("=") for word in words]
+    for key, sign, _ in pairs:
+        if not sign or key not in _PARSERS:
+            raise ConfigError(f"{where}: got {key!r}, allowed {', '.join(f'{name}=' for name in _PARSERS)}")
+    values = {key: _PARSERS[key](key, value) for key, _, value in pairs}
+    if len(values) < len(pairs):
+        raise ConfigError(f"{where}: got a key twice in {list(words)}, allowed each once")
+    return Filter(**values)
+
+
+def parse_range(key: str, value: str, number: type[int] | type[float]) -> tuple[Any, Any]:
+    """`3`, `3..7`, `..7` or `3..` as first and last.
+
+    Raises:
+        ConfigError: something else.
+    """
+    first, sign, last = value.partition("..")
+    try:
+        low, high = (number(end) if end.strip() else None for end in (first, last if sign else first))
+    except ValueError:
+        low = high = None
+    if low is None and high is None:
+        raise ConfigError(f"{key}: got {value!r}, allowed a number, or a range like 3..7, ..7, 3..")
+    return low, high
+
+
+def parse_switch(key: str, value: str) -> bool:
+    """`yes` or `no`.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if value not in ("yes", "no"):
+        raise ConfigError(f"{key}: got {value!r}, allowed yes, no")
+    return value == "yes"
+
+
+_PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "step": lambda key, value: parse_range(key, value, int),
+    "task": lambda _, value: value,
+    "group": lambda _, value: value,
+    "agent": lambda _, value: value,
+    "mode": lambda _, value: value,
+    "reward": lambda key, value: parse_range(key, value, float),
+    "stop": lambda _, value: value,
+    "failed": parse_switch,
+    "error": lambda _, value: value,
+    "text": lambda _, value: value,
+}

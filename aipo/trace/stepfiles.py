@@ -1,0 +1,118 @@
+"""Files of a run by step: immutable Parquet, written whole or not at all.
+
+`folder/step-00012-00000.parquet` is what process 0 made in step 12. A file never changes once it has its
+name, so that a reader needs no lock; what a step that is done over leaves behind moves to
+`folder/__superseded/`, under a name that no pattern for Parquet files takes. `datasets` and pandas skip folders
+whose names begin like this.
+"""
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aipo.errors import RunError
+from aipo.util.files import sync_folder
+
+_NAME = re.compile(r"step-(\d{5,})-(\d{5,})\.parquet")
+
+
+class StepFile(NamedTuple):
+    """One file, and what its name says."""
+
+    step: int
+    process: int
+    path: Path
+
+
+class StepFiles:
+    """Parquet files of one process beside those of others.
+
+    Args:
+        folder: made with the first file.
+        process: whose files `publish` writes and `set_aside` moves; `files` are everybody's.
+    """
+
+    def __init__(self, folder: Path, process: int = 0) -> None:
+        self.folder = folder
+        self.process = process
+
+    def path(self, step: int) -> Path:
+        """This process's file of `step`, there or not."""
+        return self.folder / f"step-{step:05d}-{self.process:05d}.parquet"
+
+    def files(self) -> list[StepFile]:
+        """Every process's files, by step and process."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        found = [(match, name) for name in names if (match := _NAME.fullmatch(name))]
+        return sorted(StepFile(int(m[1]), int(m[2]), self.folder / name) for m, name in found)
+
+    def publish(
+        self, step: int, table: pa.Table, *, rows_per_group: int | None = None, **options: Any
+    ) -> Path:
+        """Writes the file of `step`; it is on the disk when this returns. `options` are pyarrow's.
+
+        Raises:
+            RunError: the step has its file already, or the disk is full or fails.
+        """
+        path = self.path(step)
+        if path.exists():
+            raise RunError(f"file of step {step}: got {path}, which is there already, allowed a new step")
+        draft = path.with_name(f"_{path.name}.draft")
+        with on_disk(f"writing step {step}", self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with draft.open("wb") as file:
+                    pq.write_table(table, file, compression="zstd", row_group_size=rows_per_group, **options)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.rename(path)
+            finally:
+                draft.unlink(missing_ok=True)
+            sync_folder(self.folder)
+        return path
+
+    def set_aside(self, step: int) -> None:
+        """Moves own files of `step` and later ones to `__superseded/`, where no reader looks.
+
+        Raises:
+            RunError: a file cannot be moved.
+        """
+        with on_disk(f"setting aside steps from {step}", self.folder):
+            for file in self.files():
+                if file.process == self.process and file.step >= step:
+                    supersede(file.path, self.folder)
+
+
+def supersede(path: Path, folder: Path) -> None:
+    """Moves a file to `folder/__superseded/`, under a name that says how often that has happened to it."""
+    aside = folder / "__superseded"
+    aside.mkdir(exist_ok=True)
+    attempts = [int(kept.name.rpartition("-")[2]) for kept in aside.glob(f"{path.name}.attempt-*")]
+    path.rename(aside / f"{path.name}.attempt-{max(attempts, default=0) + 1}")
+
+
+@contextmanager
+def on_disk(what: str, folder: Path) -> Generator[None]:
+    """Says what to do when the disk is full or fails.
+
+    Raises:
+        RunError: instead of the error of the operating system.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{what}: got {error}, allowed a folder that can be written, in {folder}. "
+            "What was finished is kept there. Make room (or mend the disk), then resume the run."
+        ) from error

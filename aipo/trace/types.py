@@ -1,0 +1,373 @@
+"""The trace: what happened in one rollout, token by token.
+
+A graph's state *is* the trace: segments are appended while the graph runs and nothing is ever
+decoded and encoded again, so the concatenated segments are exactly the ids that the policy saw and
+sampled. Whoever produced a segment sets its role; the text never does. All nouns are frozen.
+
+Nothing heavy is imported here: the store, the viewer and `aipo --help` all read traces.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+from aipo.errors import TraceError
+from aipo.trace.arrays import ByValue, Float32, Int32, frozen
+from aipo.util.text import error_text, fits_json, to_json
+
+SCHEMA_VERSION = 1
+_SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+
+class Role(StrEnum):
+    """Who produced a segment."""
+
+    PROMPT = "prompt"
+    POLICY = "policy"
+    AGENT = "agent"
+    ENV = "env"
+
+
+class Mode(StrEnum):
+    """Under which rules a rollout ran. In `expert` ones a demonstration stands where the policy's words would."""
+
+    ASSISTED = "assisted"
+    SOLO = "solo"
+    EXPERT = "expert"
+    REPLAY = "replay"
+
+
+class StopReason(StrEnum):
+    """Why a rollout ended. The last four are failures: no reward, no gradient."""
+
+    EOS = "eos"
+    LENGTH = "length"
+    UNSCORED = "unscored"
+    ERROR = "error"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+
+    @property
+    def failed(self) -> bool:
+        return self not in (StopReason.EOS, StopReason.LENGTH)
+
+
+class Fault(StrEnum):
+    """Why a consult got a notice instead of feedback. Only the last one is the agent's own failure."""
+
+    MALFORMED = "malformed"
+    NESTED = "nested"
+    UNCLOSED = "unclosed"
+    EMPTY = "empty"
+    UNKNOWN = "unknown"
+    SPENT = "spent"
+    EXHAUSTED = "exhausted"
+    UNAVAILABLE = "unavailable"
+
+
+@with_config(_SCHEMA)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment(ByValue):
+    """A run of tokens with one producer.
+
+    Args:
+        role: who produced the tokens.
+        source: the node or agent that did (`policy`, `knowledge`, ...).
+        token_ids: int32 ids, never empty for the policy.
+        logprobs: behaviour log-probabilities (nats) of exactly these ids, one each; None = unknown. Of an
+            agent: by its own model; NaN where that did not say these very ids (the tags around them).
+        entropies: entropies (nats) of the distributions they were sampled from, or None.
+        policy_version: number of optimiser steps behind the weights that sampled, or None.
+        policy: whose context the segment belongs to; one graph run may carry several contexts.
+
+    Raises:
+        TraceError: lengths differ, a log-probability is not finite or positive, an entropy is not
+            finite, or a policy segment is empty or has no log-probabilities.
+    """
+
+    role: Role
+    source: str
+    token_ids: Int32
+    logprobs: Float32 | None = None
+    entropies: Float32 | None = None
+    policy_version: int | None = None
+    policy: str = "policy"
+
+    def __post_init__(self) -> None:
+        for name in ("logprobs", "entropies"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.token_ids):
+                raise TraceError(
+                    f"{name} of a {self.role} segment from {self.source!r}: "
+                    f"got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
+                )
+            if values is None:
+                continue
+            wrong = ~np.isfinite(values)
+            if name == "logprobs" and self.role is Role.AGENT:
+                wrong &= ~np.isnan(values)
+            if wrong.any():
+                bad = values[wrong][0]
+                raise TraceError(
+                    f"{name} of a {self.role} segment from {self.source!r}: got {bad}, allowed finite numbers"
+                )
+        # Rounding may lift the log-probability of a sure thing a little above 0.
+        if self.logprobs is not None and (self.logprobs > 1e-3).any():
+            raise TraceError(
+                f"log-probability in a {self.role} segment from {self.source!r}: "
+                f"got {self.logprobs.max()}, allowed <= 0"
+            )
+        if self.role is Role.POLICY and not len(self.token_ids):
+            raise TraceError(f"policy segment from {self.source!r}: got no token, allowed at least one")
+        if self.role is Role.POLICY and self.logprobs is None:
+            raise TraceError(
+                f"policy segment from {self.source!r}: got no log-probabilities, allowed one per token"
+            )
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@with_config(_SCHEMA)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consult:
+    """One request to an agent and what came of it.
+
+    Args:
+        agent: the name that the policy asked for, known or not.
+        request: text between the tags, None when the request was never closed.
+        reply: text that was spliced in, None when the agent gave none.
+        error: why there was no reply, or why it was changed; None when all went well.
+        request_segment: index (within this policy's segments) of the segment that asked.
+        request_start: index, in that segment, of the first token of the opening tag; None when the
+            tag shares a token with other text, so that it cannot be cut out.
+        reply_segment: index of the segment that answered (agent feedback or an env notice).
+        policy: whose context the consult belongs to.
+        fault: why a notice answered; None where the agent did, and in traces of before it was recorded.
+    """
+
+    agent: str
+    request: str | None
+    reply: str | None
+    error: str | None = None
+    request_segment: int
+    request_start: int | None
+    reply_segment: int
+    policy: str = "policy"
+    fault: Fault | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Did the request come to an agent?"""
+        return self.fault in (None, Fault.UNAVAILABLE)
+
+    @property
+    def failed(self) -> bool:
+        """Did the agent itself fail?"""
+        return self.fault is Fault.UNAVAILABLE
+
+
+@with_config(_SCHEMA)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One chat-model call inside an agent. Times are seconds since the rollout began."""
+
+    agent: str
+    visit: str
+    model: str
+    messages: tuple[dict[str, str], ...]
+    reply: str | None
+    settings: dict[str, Any] = field(default_factory=dict)
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+    attempts: int = 1
+    started: float
+    seconds: float
+    cached: bool = False
+    error: str | None = None
+
+
+@with_config(_SCHEMA)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One execution of a node. `path` nests by slashes; times are seconds since the rollout began."""
+
+    path: str
+    started: float
+    seconds: float | None
+    outcome: str
+    calls: tuple[Call, ...] = ()
+
+
+@with_config(_SCHEMA)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trace(ByValue):
+    """One rollout of one policy.
+
+    `reward` is the weighted sum of `reward_parts`; None means never scored, which is not 0.0.
+    `advantage` is set by `aipo.method.credit` and stays None for a failed rollout. Times are in seconds:
+    `started` since 1970, `seconds` the rollout's own.
+
+    Raises:
+        TraceError: a reward, a part of it or an advantage is not finite, or a failed rollout has one.
+    """
+
+    trace_id: str
+    run_id: str
+    group_id: str
+    task_id: str
+    step: int
+    index: int
+    mode: Mode
+    policy: str = "policy"
+    parent_id: str | None = None
+    fork_token: int | None = None
+    task: dict[str, Any]
+    seed: int
+    sampling: dict[str, Any]
+    forbidden_ids: tuple[int, ...] = ()
+    segments: tuple[Segment, ...]
+    consults: tuple[Consult, ...] = ()
+    visits: tuple[Visit, ...] = ()
+    reward_parts: dict[str, float] = field(default_factory=dict)
+    reward: float | None = None
+    advantage: float | None = None
+    stop_reason: StopReason
+    error: str | None = None
+    policy_version: int | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    started: float = 0.0
+    seconds: float = 0.0
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        numbers = [*self.reward_parts.items(), ("reward", self.reward), ("advantage", self.advantage)]
+        for name, value in numbers:
+            if value is not None and not math.isfinite(value):
+                raise TraceError(f"{name} of {self.trace_id!r}: got {value}, allowed a finite number")
+        if self.failed and (self.reward is not None or self.advantage is not None):
+            raise TraceError(
+                f"failed rollout {self.trace_id!r} ({self.stop_reason}): got reward {self.reward} "
+                f"and advantage {self.advantage}, allowed None"
+            )
+
+    @property
+    def failed(self) -> bool:
+        return self.stop_reason.failed
+
+    @property
+    def kind(self) -> str:
+        """The mode; `forbidden` is a solo rollout that was sampled with the consult tags masked."""
+        return "forbidden" if self.mode is Mode.SOLO and self.forbidden_ids else str(self.mode)
+
+    @property
+    def author(self) -> Role:
+        """Whose tokens are the answer; see `author_in`."""
+        return author_in(self.mode)
+
+    @property
+    def token_ids(self) -> npt.NDArray[np.int32]:
+        """Every id of the context, in order; shape (T,)."""
+        return concatenate(self.segments)
+
+    def count(self, role: Role) -> int:
+        """How many tokens `role` produced."""
+        return sum(len(s) for s in self.segments if s.role is role)
+
+    def writable(self) -> Self:
+        """Itself; or, when JSON cannot hold it, a failed trace without the fields that are to blame."""
+        try:
+            self.to_json()
+        except TraceError as error:
+            lost = {name: empty for name, empty in _LOSABLE.items() if not fits_json(getattr(self, name))}
+            failed = {"stop_reason": StopReason.ERROR, "error": error_text(error)}
+            return replace(self, **lost, **failed, reward_parts={}, reward=None, advantage=None)
+        return self
+
+    def to_json(self) -> bytes:
+        """One line of JSON, without the line end. float32 values survive exactly.
+
+        Raises:
+            TraceError: the task's metadata or a text holds something that JSON cannot.
+        """
+        try:
+            return to_json(self)
+        except orjson.JSONEncodeError as error:
+            raise TraceError(f"trace {self.trace_id!r} of task {self.task_id!r}: {error}") from error
+
+    @classmethod
+    def from_json(cls, line: bytes | str, where: str = "a trace") -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            TraceError: not JSON, or see `from_raw`; names `where`.
+        """
+        try:
+            raw = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise TraceError(f"{where} is torn: {error}") from error
+        return cls.from_raw(raw, where)
+
+    @classmethod
+    def from_raw(cls, raw: object, where: str = "a trace") -> Self:
+        """From what JSON holds, parsed.
+
+        Raises:
+            TraceError: another schema version, or fields that do not fit; names `where`.
+        """
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if version != SCHEMA_VERSION:
+            raise TraceError(f"schema version of {where}: got {version!r}, allowed {SCHEMA_VERSION}")
+        try:
+            return _adapter(cls).validate_python(raw)
+        except ValidationError as error:
+            raise TraceError(f"{where} does not fit the schema: {error}") from error
+
+
+# What a graph, an agent or an environment can fill with anything.
+_LOSABLE: dict[str, Any] = {"task": {}, "segments": (), "consults": (), "visits": ()}
+
+
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    if cls not in _adapters:
+        _adapters[cls] = TypeAdapter(cls)
+    return _adapters[cls]
+
+
+def author_in(mode: Mode) -> Role:
+    """Whose tokens are a rollout's answer: the policy's, whoever helped it; in a demonstration the expert's."""
+    return Role.AGENT if mode is Mode.EXPERT else Role.POLICY
+
+
+def concatenate(segments: Iterable[Segment]) -> npt.NDArray[np.int32]:
+    """Ids of `segments` in order; shape (T,)."""
+    parts = [s.token_ids for s in segments]
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def of_policy(segments: Sequence[Segment], policy: str) -> tuple[Segment, ...]:
+    """The context of one policy out of a graph's segments."""
+    return tuple(s for s in segments if s.policy == policy)
+
+
+def segment(
+    role: Role, source: str, token_ids: Sequence[int] | npt.NDArray[np.int32], **rest: Any
+) -> Segment:
+    """A segment from plain lists; converts and freezes the arrays."""
+    arrays = {
+        name: frozen(rest.pop(name), np.float32)
+        for name in ("logprobs", "entropies")
+        if rest.get(name) is not None
+    }
+    return Segment(role=role, source=source, token_ids=frozen(token_ids, np.int32), **arrays, **rest)

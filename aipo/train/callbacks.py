@@ -1,0 +1,105 @@
+"""What happens around an optimiser step, besides the step."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from aipo.method.metrics import SUMMARY, check_declared
+from aipo.util.console import Note
+from aipo.util.files import disk, write_text
+
+
+class ActiveRate(TrainerCallback):
+    """Scales the learning rate of one optimiser step by the share of active rollouts.
+
+    When nothing is to be learned the rate is 0 whatever was configured: the optimiser's momentum and
+    weight decay would move the weights all the same.
+    """
+
+    def __init__(self, active_share: Callable[[], float], scale: bool) -> None:
+        self._active_share = active_share
+        self._scale = scale
+        self._rates: list[float] = []
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        share = self._active_share()
+        factor = share if self._scale or share == 0 else 1.0
+        groups = kwargs["optimizer"].param_groups
+        self._rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
+            group["lr"] = rate
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every logged step to a file of JSON lines; NaN becomes null."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Drops what an earlier attempt wrote beyond the step that is resumed from."""
+        kept: list[str] = []
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [
+                line
+                for line in lines
+                if line.endswith("\n") and json.loads(line)["step"] <= state.global_step
+            ]
+        write_text(self._path, "".join(kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        logs = logs or {}
+        if any(name in logs for name in SUMMARY):
+            return
+        check_declared(logs)
+        clean = {k: v if isinstance(v, (int, float)) and math.isfinite(v) else None for k, v in logs.items()}
+        with disk("writing metrics", self._path.parent), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **clean}) + "\n")
+
+
+class Follow(TrainerCallback):
+    """Moves a progress bar, and shows a generation's rewards behind it.
+
+    Args:
+        steps, updates: generations, and optimiser steps of each.
+    """
+
+    _SHOWN = ("reward/solo", "reward/assisted", "reward/forbidden", "active_share")
+
+    def __init__(self, note: Note, steps: int, updates: int) -> None:
+        self._note, self._steps, self._updates = note, steps, updates
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        known = [name for name in self._SHOWN if name in (logs or {})]
+        if logs and known:
+            text = "  ".join(f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in known)
+            self._note(-(-state.global_step // self._updates), self._steps, text)

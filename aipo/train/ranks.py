@@ -1,0 +1,221 @@
+"""Ranks: the processes that train one policy together, as `accelerate launch` or `torchrun` starts them.
+
+Rank 0 leads: it alone rolls out, scores, credits, writes and prints. The others wait for its rows and train
+their share of them. An error of rank 0 while they wait ends them too, instead of leaving them waiting.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aipo.errors import AipoError, ConfigError, OtherRankError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from aipo.method.step_rows import StepRows
+    from aipo.train.sources import RowSource
+
+_T = TypeVar("_T")
+# Rollouts of one generation may take hours; a rank that died is noticed by its connections, not by this.
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stopped:
+    """Sent instead of an answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """All of them, seen from one.
+
+    Args:
+        rank: its number, from 0.
+        size: how many there are.
+        device: where this one trains; None = as configured.
+        sharded: whether each holds a part of the weights only (FSDP2), not all of them (DDP).
+        group: what they talk through; on CPUs, whatever the gradients take.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+    sharded: bool = False
+    group: Any = field(default=None, repr=False)
+
+    @property
+    def home(self) -> str | None:
+        """Where a network is loaded: what is sharded comes to its device piece by piece."""
+        return "cpu" if self.sharded else self.device
+
+    @property
+    def leads(self) -> bool:
+        """Is this rank 0?"""
+        return self.rank == 0
+
+    def share(self, work: Callable[[], _T]) -> _T:
+        """What rank 0 makes of `work`, on every rank; it has to be fit for pickling.
+
+        Raises:
+            OtherRankError: on the other ranks, where rank 0 raises something.
+        """
+        return self._follow(work, lambda made: made)
+
+    def lead(self, work: Callable[[], _T]) -> _T:
+        """What rank 0 makes of `work`, for more work of rank 0; the others wait, and have None instead.
+
+        Raises:
+            OtherRankError: see `share`.
+        """
+        return self._follow(work, lambda _: None)
+
+    def gather(self, items: Sequence[_T]) -> list[_T]:
+        """Everybody's items, by rank; the same on every rank."""
+        if self.size == 1:
+            return list(items)
+        import torch.distributed as dist
+
+        by_rank: list[Any] = [None] * self.size
+        dist.all_gather_object(by_rank, list(items), group=self.group)
+        return [item for own in by_rank for item in own]
+
+    def stack(self, numbers_N: "Tensor") -> "Tensor":
+        """Everybody's numbers; shape (ranks, N), on the CPU."""
+        import torch
+        import torch.distributed as dist
+
+        own = numbers_N.detach().cpu()
+        if self.size == 1:
+            return own[None]
+        by_rank = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(by_rank, own, group=self.group)
+        return torch.stack(by_rank)
+
+    def alike(self, error: AipoError) -> AipoError:
+        """What to raise for an error that every rank finds by itself: rank 0 is the one to tell it."""
+        return error if self.leads else OtherRankError(str(error))
+
+    def _follow(self, work: Callable[[], _T], answer: Callable[[_T], Any]) -> Any:
+        if self.size == 1:
+            return work()
+        if not self.leads:
+            told = self._broadcast(None)
+            if isinstance(told, _Stopped):
+                raise OtherRankError(f"rank 0 stopped: {told.reason}")
+            return told
+        try:
+            made = work()
+        except BaseException as error:
+            self._broadcast(_Stopped(f"{type(error).__name__}: {error}"))
+            raise
+        self._broadcast(answer(made))
+        return made
+
+    def _broadcast(self, value: object) -> Any:
+        import torch.distributed as dist
+
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+
+ALONE = Ranks()
+"""One process that trains by itself."""
+
+
+def launched() -> int:
+    """How many processes a launcher started together; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+
+
+def join(*, cpu: bool) -> Ranks:
+    """Meets the other processes of the launcher; `ALONE` where there are none.
+
+    Args:
+        cpu: train on the CPU, though there may be GPUs.
+
+    Raises:
+        ConfigError: the launcher asks for a way of sharing weights that is not supported.
+    """
+    sharded = _flag("ACCELERATE_USE_FSDP")
+    if _flag("ACCELERATE_USE_DEEPSPEED") or (sharded and os.environ.get("FSDP_VERSION") != "2"):
+        got = "FSDP 1" if sharded else "DeepSpeed"
+        raise ConfigError(
+            f"accelerate launch: got {got}, allowed data parallelism (--multi_gpu), or sharded weights with "
+            "--use_fsdp --fsdp_version 2"
+        )
+    if launched() == 1 and not sharded:
+        return ALONE
+    import torch
+    import torch.distributed as dist
+    from accelerate import PartialState
+
+    # Without a GPU accelerate must be told, else each process would believe that it is alone.
+    cpu = cpu or _flag("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    if sharded and cpu:
+        raise ConfigError(
+            "accelerate launch: got sharded weights (FSDP 2) on CPUs, allowed on GPUs; data parallelism on both"
+        )
+    state = PartialState(cpu=cpu)
+    return Ranks(
+        rank=state.process_index,
+        size=state.num_processes,
+        device=str(state.device),
+        sharded=sharded,
+        group=dist.new_group(backend="gloo", timeout=_PATIENCE),
+    )
+
+
+def leave(ranks: Ranks) -> None:
+    """Says good-bye, when all is done."""
+    if ranks.size > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def keep_types(accelerator: Any) -> None:
+    """Has sharded weights gathered, and their gradients reduced and summed, in the weights' own type, as in one
+    process: autocast alone computes in bfloat16.
+
+    With bf16, accelerate gives FSDP2 a policy that does all of this in bfloat16, and rounds to it what the network
+    returns. transformers reduces gradients once per optimiser step; until then each rank would hold all of them, in
+    the type that it computes in. And autocast keeps what it has cast, which is the whole network in a forward pass.
+    """
+    from accelerate.utils import AutocastKwargs
+
+    accelerator.state.fsdp_plugin.mixed_precision_policy = None
+    accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+    accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "false").lower() in ("1", "true", "yes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedSource:
+    """Rows for every rank, from a source that rank 0 alone has.
+
+    Args:
+        source: rank 0's; nothing elsewhere (see `Ranks.lead`).
+        gather: called on every rank before rows are asked for (see `aipo.train.whole`).
+    """
+
+    ranks: Ranks
+    source: "RowSource"
+    gather: Callable[[], None] = lambda: None
+    shared: bool = False
+
+    def rows(self, step: int) -> "StepRows":
+        self.gather()
+        return self.ranks.share(lambda: self.source.rows(step))
+
+    def updated(self, version: int) -> None:
+        if self.ranks.leads:
+            self.source.updated(version)

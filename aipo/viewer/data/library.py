@@ -1,0 +1,95 @@
+"""The library: which runs there are below a folder.
+
+A run here is any set of traces: what a training run left, or one of its evaluations.
+"""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from aipo.errors import RunError
+from aipo.viewer.data.run import RunView, entries
+
+__all__ = ["Library", "RunView"]
+
+_DEPTH = 4
+_NEVER = {"checkpoints", "lessons", "model", "tokenizer", "traces"}
+
+
+class Library:
+    """Every run in a folder: the folder itself if it is one, else all below it, four levels deep.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise RunError(f"viewer: got {root}, allowed a run folder, or a folder with runs in it")
+        self.root = root.resolve()
+        self._lock = threading.Lock()
+        self._runs: dict[tuple[str, Path], RunView] = {}
+
+    def runs(self) -> list[RunView]:
+        """The runs that there are now, by name; an evaluation comes after its run."""
+        with self._lock:
+            found = {(run.name, run.traces): run for run in self._scan(self.root, 0)}
+            self._runs = {key: self._runs.get(key, run) for key, run in found.items()}
+            return sorted(self._runs.values(), key=lambda run: run.name.split("/"))
+
+    def run(self, name: str) -> RunView:
+        """The run of this name.
+
+        Raises:
+            RunError: there is none; says which there are.
+        """
+        known = next((run for run in list(self._runs.values()) if run.name == name), None)
+        if known is not None and known.traces.is_dir():
+            return known
+        runs = self.runs()
+        for run in runs:
+            if run.name == name:
+                return run
+        names = ", ".join(run.name for run in runs) or "no run at all"
+        raise RunError(f"run: got {name!r}, allowed {names}, in {self.root}")
+
+    def _scan(self, folder: Path, depth: int) -> Iterator[RunView]:
+        if depth == 0 and _holds_traces(folder):
+            yield self._alone(folder)
+            return
+        is_run = _holds_traces(folder / "traces") or _begun(folder)
+        if is_run:
+            evaluations = self._name(folder / "evaluations")
+            yield RunView(self._name(folder), folder, folder / "traces", evaluations=evaluations)
+        for entry in entries(folder / "evaluations"):
+            if _holds_traces(Path(entry.path)):
+                yield RunView(self._name(Path(entry.path)), folder, Path(entry.path), entry.name)
+        if not is_run and depth < _DEPTH:
+            for entry in entries(folder):
+                if (
+                    entry.name[0] not in "._"
+                    and entry.name not in _NEVER
+                    and entry.is_dir(follow_symlinks=False)
+                ):
+                    yield from self._scan(Path(entry.path), depth + 1)
+
+    def _alone(self, folder: Path) -> RunView:
+        """The folder is one set of traces; its run, if it belongs to one, lies above."""
+        if folder.parent.name == "evaluations":
+            return RunView(folder.name, folder.parents[1], folder, folder.name)
+        above = folder.parent if folder.name == "traces" else folder
+        return RunView(above.name, above, folder)
+
+    def _name(self, folder: Path) -> str:
+        return folder.relative_to(self.root).as_posix() if folder != self.root else self.root.name
+
+
+def _holds_traces(folder: Path) -> bool:
+    names = [entry.name for entry in entries(folder)]
+    sealed = any(name.startswith("step-") and name.endswith(".parquet") for name in names)
+    return sealed or ("__journal" in names and any(entries(folder / "__journal")))
+
+
+def _begun(folder: Path) -> bool:
+    """A run that has no trace yet."""
+    return (folder / "config.yaml").is_file() and (folder / "manifest.json").is_file()

@@ -1,0 +1,77 @@
+"""A stored trace as passages that a page can cut at any token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aipo.render.spans import pieces
+from aipo.trace import Role
+from aipo.trace.arrow import Stored
+from aipo.viewer.data.run import RunView
+from aipo.viewer.data.tokens import after_seam
+from aipo.viewer.pages.run_summary import agent_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """One segment.
+
+    Args:
+        role, source: who made it.
+        label: the same for a reader.
+        colour: class of the producer.
+        ids: of its tokens.
+        text: all of it.
+        parts: text of each token, together `text`; None when nobody knows where one ends.
+    """
+
+    role: Role
+    source: str
+    label: str
+    colour: str
+    ids: tuple[int, ...]
+    text: str
+    parts: tuple[str, ...] | None
+
+    def cut(self, start: int, end: int) -> str:
+        """Text of tokens `start` to `end`; whole or nothing where they cannot be told apart."""
+        if self.parts is not None:
+            return "".join(self.parts[start:end])
+        return self.text if start == 0 and end > 0 else ""
+
+
+def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passage]:
+    """The context of a trace; `agents` gives them their colours."""
+    shown = pieces(stored.trace, lambda _: "", agents)
+    found: list[Passage] = []
+    for number, (piece, segment) in enumerate(zip(shown, stored.trace.segments, strict=True)):
+        ids = tuple(segment.token_ids.tolist())
+        parts = run.token_texts(ids)
+        text = stored.texts[number] if stored.texts is not None else None
+        if text is None:
+            text = "".join(parts) if parts else f"⟨{len(ids)} tokens⟩"
+        parts = None if parts is None else after_seam(parts, text)
+        fits = parts is not None and len(parts) == len(ids) and "".join(parts) == text
+        found.append(
+            Passage(
+                role=segment.role,
+                source=segment.source,
+                label=piece.label,
+                colour=piece.colour,
+                ids=ids,
+                text=text,
+                parts=tuple(parts) if parts is not None and fits else None,
+            )
+        )
+    return found
+
+
+def agents_of(*runs: RunView) -> list[str]:
+    """Agents of the runs in an order that gives them their colours; the first run's keep theirs."""
+    names = [name for run in runs for name in agent_names(run.config(), run.catalogue.agents())[0]]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def after_prompt(trace_passages: Sequence[Passage]) -> int:
+    """Number of the first passage that is no prompt."""
+    heads = (number for number, p in enumerate(trace_passages) if p.role is not Role.PROMPT)
+    return next(heads, len(trace_passages))

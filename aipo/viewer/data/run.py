@@ -1,0 +1,236 @@
+"""A run as pages see it: one set of traces, and everything that lies around it.
+
+Nobody's graph is imported and no model is loaded; everything is read from files, again whenever they change.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+import yaml
+
+from aipo.errors import RunError
+from aipo.run import RunFolder
+from aipo.trace.index import Catalogue
+from aipo.trace.store import list_traces
+from aipo.trace.token_stats import Lesson, LessonStore
+from aipo.viewer.data.metrics_files import Evaluation, read_evaluation, read_metrics
+from aipo.viewer.data.tokens import Tokens
+
+_T = TypeVar("_T")
+
+
+class RunView:
+    """One set of traces and what lies around it.
+
+    Args:
+        name: where it is below the library's folder; its id in links.
+        folder: the run folder, with the configuration and the metrics; an evaluation's is its run's.
+        traces: the folder with the traces.
+        evaluation: name of the evaluation, None for a run.
+        evaluations: where the run's evaluations are below the library's folder; None if they are not.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        traces: Path,
+        evaluation: str | None = None,
+        *,
+        evaluations: str | None = None,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.traces = traces
+        self.evaluation = evaluation
+        self._evaluations_name = evaluations
+        self._run = RunFolder(folder)
+        self._lock = threading.RLock()
+        self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self._catalogue: Catalogue | None = None
+        self._tokens: Tokens | None = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The traces, as they were at the last `refresh`.
+
+        Raises:
+            TraceError: a file is torn or of another schema version; names it.
+        """
+        with self._lock:
+            if self._catalogue is None:
+                self._catalogue = Catalogue(self.traces)
+            return self._catalogue
+
+    def version(self) -> int:
+        """A number that grows when there are new traces, metrics or evaluations.
+
+        Raises:
+            TraceError: see `catalogue`.
+        """
+        files = [] if self.evaluation else [self._run.metrics]
+        stamps = [_stamp(path) for path in [*files, *self._evaluation_files()]]
+        return self.catalogue.refresh() + sum(stamp[2] for stamp in stamps if stamp)
+
+    def size(self) -> tuple[int, int]:
+        """How many traces, and how many steps they reach; without reading them.
+
+        Raises:
+            RunError: a file is torn.
+        """
+        sealed, journals = list_traces(self.traces)
+        rows = [self._parsed(file.path, _rows) for file in sealed]
+        lines = [self._parsed(file.path, _lines) for file in journals]
+        steps = [file.step + 1 for file in (*sealed, *journals)]
+        return sum(count or 0 for count in (*rows, *lines)), max(steps, default=0)
+
+    def changed(self) -> float:
+        """When a trace, a line of metrics or a score was last written, in seconds since 1970; 0.0 if never."""
+        journals = [entry.path for entry in entries(self.traces / "__journal")]
+        own = [] if self.evaluation else [self._run.metrics]
+        stamps = [_stamp(Path(path)) for path in [self.traces, *journals, *own, *self._evaluation_files()]]
+        return max((stamp[1] / 1e9 for stamp in stamps if stamp), default=0.0)
+
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration, empty if there is none.
+
+        Raises:
+            RunError: the file is no mapping in YAML.
+        """
+        return self._parsed(self._run.config, _yaml) or {}
+
+    def metrics(self) -> list[dict[str, float | None]]:
+        """One row for each optimiser step so far; an evaluation has none. What is no number: see `problems`.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        measured = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
+        return [] if measured is None else measured.rows
+
+    def drawing(self) -> Mapping[str, Any] | None:
+        """The graph as `aipo.render.graph_svg` takes it.
+
+        Raises:
+            RunError: the file is no object in JSON.
+        """
+        return self._parsed(self._run.graph, _json)
+
+    def manifest(self) -> Mapping[str, Any] | None:
+        """Versions and fingerprints of what the run used.
+
+        Raises:
+            RunError: the file is no object in JSON.
+        """
+        return self._parsed(self._run.manifest, _json)
+
+    def evaluations(self) -> dict[str, Mapping[str, Any]]:
+        """The run's evaluations by name; an evaluation has itself. What is no score: see `problems`.
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        return {name: found.splits for name, found in self._evaluations().items()}
+
+    def problems(self) -> list[str]:
+        """What is wrong with the metrics and the evaluations, a sentence each that names the file.
+
+        Raises:
+            RunError: a file cannot be read.
+        """
+        measured = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
+        found = [measured, *self._evaluations().values()]
+        return [problem for one in found if one is not None for problem in one.problems]
+
+    def page_of(self, evaluation: str) -> str | None:
+        """The name under which the library has the evaluation of this run; None if it has no traces of it."""
+        if self._evaluations_name is None or not any(list_traces(self.folder / "evaluations" / evaluation)):
+            return None
+        return f"{self._evaluations_name}/{evaluation}"
+
+    def lessons(self, trace_id: str, step: int) -> list[Lesson]:
+        """What the trainer did with a trace of generation `step`; nothing in an evaluation.
+
+        Raises:
+            TraceError: a file of lessons cannot be read.
+        """
+        return [] if self.evaluation else LessonStore(self._run.lessons).of(trace_id, step)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str] | None:
+        """Text of each token; None when the run kept no tokenizer."""
+        with self._lock:
+            if self._tokens is None:
+                self._tokens = Tokens.find([self._run.tokenizer, self._run.model])
+            return None if self._tokens is None else self._tokens.texts(ids)
+
+    def _evaluations(self) -> dict[str, Evaluation]:
+        found = {path.stem: self._parsed(path, read_evaluation) for path in self._evaluation_files()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _evaluation_files(self) -> list[Path]:
+        if self.evaluation is not None:
+            return [self._run.evaluation(self.evaluation)]
+        paths = [Path(entry.path) for entry in entries(self.folder / "evaluations")]
+        return [path for path in paths if path.suffix == ".json" and not path.name.startswith(".")]
+
+    def _parsed(self, path: Path, parse: Callable[[Path], _T]) -> _T | None:
+        """A file's content, parsed again when it has changed; None if there is none."""
+        stamp = _stamp(path)
+        if stamp is None:
+            return None
+        with self._lock:
+            known = self._read.get(path)
+            if known is None or known[0] != stamp:
+                try:
+                    known = self._read[path] = stamp, parse(path)
+                except FileNotFoundError:
+                    return None
+                except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
+                    raise RunError(
+                        f"{path.name}: got {error}, allowed what `aipo` writes, in {path}"
+                    ) from error
+            return known[1]
+
+
+def entries(folder: Path) -> Sequence["os.DirEntry[str]"]:
+    """What is in a folder, by name; nothing if it is none or nobody may look."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _rows(path: Path) -> int:
+    return pq.read_metadata(path).num_rows
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    return _mapping(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__}")
+    return value

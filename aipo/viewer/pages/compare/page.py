@@ -1,0 +1,253 @@
+"""The pages that compare: two runs, or two traces, such as one and its replay. Left is A, right is B."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from aipo.compare.figures import SETTINGS, Arm, Score
+from aipo.render import charts as chart
+from aipo.render.trace_html import legend_html
+from aipo.trace import Role, Trace
+from aipo.trace.arrow import Stored
+from aipo.util.text import duration, visible
+from aipo.viewer.data.passages import agents_of, passages
+from aipo.viewer.data.run import RunView
+from aipo.viewer.links import Links
+from aipo.viewer.pages.compare.runs import changes, differences, fingerprints, flat
+from aipo.viewer.pages.compare.traces import counts, rows, way
+from aipo.viewer.pages.curves import POINTS, Window, by_step, windows
+from aipo.viewer.templating import render
+
+_SIDES = (("A", "c1"), ("B", "c2 dashed"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of the table: a name, both values, and the change where it is a number."""
+
+    name: str
+    left: str
+    right: str
+    change: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        return self.left != self.right
+
+
+def compare_traces(left: RunView, left_id: str, right: RunView, right_id: str, links: Links) -> str:
+    """The page of two traces as HTML.
+
+    Raises:
+        TraceError: there is no such trace, or a file of traces cannot be read.
+    """
+    stored = left.catalogue.stored(left_id), right.catalogue.stored(right_id)
+    agents = agents_of(left, right)
+    both = [passages(run, one, agents) for run, one in zip((left, right), stored, strict=True)]
+    found = rows(both[0], both[1], same_tokens=_same_tokens(left, right, stored))
+    traces = stored[0].trace, stored[1].trace
+    return render(
+        "compare_traces.html.j2",
+        links,
+        runs=(left, right),
+        traces=traces,
+        kinds=[trace.kind for trace in traces],
+        relation=_relation(left, right, *traces),
+        facts=_facts(*traces),
+        steps=way(*traces),
+        rows=found,
+        counts=counts(found),
+        legend=Markup(legend_html(traces, agents)),
+        swapped=links.compare(right.name, right_id, left.name, left_id) if links.live else None,
+    )
+
+
+def _same_tokens(left: RunView, right: RunView, stored: Sequence[Stored]) -> bool:
+    """Does an id mean the same on both sides? Asked of those that occur."""
+    if left.folder == right.folder:
+        return True
+    ids = sorted({i for one in stored for i in one.trace.token_ids.tolist()})
+    texts = [[run.token_texts([i]) for i in ids] for run in (left, right)]
+    return texts[0] == texts[1]
+
+
+def _relation(left: RunView, right: RunView, a: Trace, b: Trace) -> str:
+    if b.parent_id == a.trace_id:
+        return "B comes from A: it is its replay, or was forked from it."
+    if a.parent_id == b.trace_id:
+        return "A comes from B: it is its replay, or was forked from it."
+    if left is right and a.group_id == b.group_id:
+        return "Two rollouts of one group."
+    if a.task_id == b.task_id:
+        return "The same task." if a.step == b.step else "The same task in two steps."
+    return "Two tasks: expect nothing to be the same."
+
+
+def _facts(a: Trace, b: Trace) -> list[Fact]:
+    """What the reader looks for first is always there, everything else only if it differs."""
+    parts = dict.fromkeys([*a.reward_parts, *b.reward_parts])
+    always = [
+        _number("reward", a.reward, b.reward),
+        *(
+            _number(f"reward: {p}", a.reward_parts.get(p), b.reward_parts.get(p))
+            for p in parts
+            if len(parts) > 1
+        ),
+        _number("advantage", a.advantage, b.advantage),
+        Fact("stop reason", str(a.stop_reason), str(b.stop_reason)),
+        Fact("consults", _consults(a), _consults(b)),
+        *(_number(f"{role} tokens", a.count(role), b.count(role)) for role in (Role.POLICY, Role.AGENT)),
+    ]
+    rest = [
+        Fact("error", a.error or "none", b.error or "none"),
+        Fact("task", a.task_id, b.task_id),
+        Fact("step", str(a.step), str(b.step)),
+        Fact("kind", a.kind, b.kind),
+        Fact("duration", duration(a.seconds), duration(b.seconds)),
+        Fact("policy version", str(a.policy_version), str(b.policy_version)),
+        *(
+            Fact(d.key, d.left or "none", d.right or "none")
+            for d in differences(flat(a.sampling), flat(b.sampling))
+        ),
+        *(
+            Fact(f"fingerprint of {d.key}", d.left or "none", d.right or "none")
+            for d in differences(a.fingerprints, b.fingerprints)
+        ),
+    ]
+    return [*always, *(fact for fact in rest if fact.differs)]
+
+
+def _number(name: str, a: float | None, b: float | None) -> Fact:
+    left, right = ("none" if value is None else f"{value:.4g}" for value in (a, b))
+    return Fact(name, left, right, None if a is None or b is None else b - a)
+
+
+def _consults(trace: Trace) -> str:
+    return (
+        ", ".join(f"{c.agent or 'nobody'}{' (failed)' * (c.error is not None)}" for c in trace.consults)
+        or "none"
+    )
+
+
+def compare_runs(left: RunView, right: RunView, links: Links) -> str:
+    """The page of two runs as HTML.
+
+    Raises:
+        TraceError: a file of traces cannot be read.
+        RunError: a configuration, manifest, evaluation or line of metrics cannot be read.
+    """
+    runs = (left, right)
+    return render(
+        "compare_runs.html.j2",
+        links,
+        runs=runs,
+        sizes=[(run.catalogue.count(), run.catalogue.steps()) for run in runs],
+        settings=differences(flat(left.config()), flat(right.config())),
+        made_of=differences(fingerprints(left.manifest()), fingerprints(right.manifest())),
+        curves=_curves(_windows(left), _windows(right), agents_of(*runs)),
+        changes=changes(left.catalogue, right.catalogue),
+        problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
+        evaluations=_evaluations(left.evaluations(), right.evaluations()),
+        swapped=links.compare(right.name, left.name) if links.live else None,
+    )
+
+
+def _windows(run: RunView) -> list[Window]:
+    return windows(by_step(run.metrics()), POINTS)
+
+
+def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[str]) -> list[Markup]:
+    """One chart for each metric that a run has, with a line for each run."""
+    titles = {
+        f"reward/{kind}": (f"Reward, {kind}", True) for kind in ("solo", "assisted", "forbidden", "expert")
+    }
+    titles |= {f"consults/{agent}": (f"Consults of {agent}", False) for agent in agents}
+    titles |= {f"loss_share/{role}": (f"Loss share, {role}", True) for role in ("agent", "distilled")}
+    titles |= {
+        "active_share": ("Rollouts that teach", True),
+        "entropy/policy": ("Entropy of the policy", False),
+    }
+    titles |= {"length/policy": ("Tokens of the policy", False)}
+    drawn: list[Markup] = []
+    for metric, (title, share) in titles.items():
+        lines = [
+            _line(name, css, side, metric) for (name, css), side in zip(_SIDES, (left, right), strict=True)
+        ]
+        if any(any(value is not None for value in line.y) for line in lines):
+            y_range = (0.0, 1.0) if share and _is_share(lines) else _range(lines)
+            svg = chart.chart(
+                lines, title=visible(title), x_label="step", y_label="", y_range=y_range, size=(380.0, 220.0)
+            )
+            drawn.append(Markup(svg))
+    return drawn
+
+
+def _line(name: str, css: str, side: Sequence[Window], metric: str) -> chart.Line:
+    raw = [window.values.get(metric) for window in side]
+    smooth = chart.smooth(raw, len(raw) // 20 * 2 + 1)
+    return chart.Line(name=name, colour=css, x=[window.middle for window in side], y=smooth, raw=raw)
+
+
+def _range(lines: Sequence[chart.Line]) -> tuple[float, float]:
+    """0 and every single step."""
+    values = [value for line in lines for value in line.raw if value is not None]
+    ticks = chart.nice_ticks(min(0.0, *values), max(0.0, *values))
+    return ticks[0], ticks[-1]
+
+
+def _is_share(lines: Sequence[chart.Line]) -> bool:
+    return all(0.0 <= value <= 1.0 for line in lines for value in line.raw if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """pass@k of both sides; (value, interval) where it was measured."""
+
+    label: str
+    left: tuple[float, tuple[float, float] | None] | None
+    right: tuple[float, tuple[float, float] | None] | None
+
+    @property
+    def change(self) -> float | None:
+        return None if self.left is None or self.right is None else self.right[0] - self.left[0]
+
+    @property
+    def clear(self) -> bool:
+        """Do both have an interval, and do these not overlap?"""
+        a, b = (side[1] if side else None for side in (self.left, self.right))
+        return a is not None and b is not None and (a[1] < b[0] or b[1] < a[0])
+
+
+def _evaluations(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[tuple[str, list[Exam]]]:
+    """Evaluations of one name, split by split; if each side has a single one, these two."""
+    pairs = [(name, name) for name in left if name in right]
+    if not pairs and len(left) == len(right) == 1:
+        pairs = [(next(iter(left)), next(iter(right)))]
+    found: list[tuple[str, list[Exam]]] = []
+    for a, b in pairs:
+        arms = Arm.of("A", left[a]), Arm.of("B", right[b])
+        name = a if a == b else f"{a} → {b}"
+        for split in dict.fromkeys(score.split for arm in arms for score in arm.scores):
+            exams = [
+                Exam(
+                    f"{label}, pass@{k}",
+                    _cell(arms[0].score(split, setting), k),
+                    _cell(arms[1].score(split, setting), k),
+                )
+                for setting, label in SETTINGS.items()
+                for k in _ks([arm.score(split, setting) for arm in arms])
+            ]
+            found.append((f"{name}: {split}", exams))
+    return found
+
+
+def _ks(scores: Sequence[Score | None]) -> list[int]:
+    return sorted({k for score in scores if score is not None for k in score.pass_at})
+
+
+def _cell(score: Score | None, k: int) -> tuple[float, tuple[float, float] | None] | None:
+    if score is None or k not in score.pass_at:
+        return None
+    return score.pass_at[k], score.interval.get(k)

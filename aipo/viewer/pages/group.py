@@ -1,0 +1,180 @@
+"""The page of a group: the rollouts of one task side by side, and where they part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from aipo.errors import TraceError, one_of
+from aipo.render.spans import colour_of
+from aipo.render.trace_html import legend_html
+from aipo.trace import Consult, Role, Trace
+from aipo.trace.arrow import Stored
+from aipo.viewer.data.passages import Passage, after_prompt, agents_of, passages
+from aipo.viewer.data.run import RunView
+from aipo.viewer.links import Links, json_block
+from aipo.viewer.pages.advantages import Rewards, as_credited, explanation
+from aipo.viewer.pages.branches import Branches, Leaf, branches, branches_svg
+from aipo.viewer.pages.run_summary import section
+from aipo.viewer.templating import render
+
+SHOWN = 64
+_SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A run of text in one colour.
+
+    Args:
+        colour, text: what is shown.
+        at: the tokens after the prompt that begin it and at which somebody leaves; for the page's script.
+        sign: how to show a token that is only space.
+        common: all rollouts have it.
+    """
+
+    colour: str
+    text: str
+    at: str = ""
+    sign: str = ""
+    common: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One rollout of the group."""
+
+    trace: Trace
+    kind: str
+    href: str
+    compare: str | None
+    asked: Sequence[tuple[Consult, str]]
+    prompt: Sequence[Passage]
+    stretches: Sequence[Stretch]
+    tokens: int
+    leaves: int | None
+
+    @property
+    def verdict(self) -> str:
+        reward = self.trace.reward
+        return "none" if reward is None else "good" if reward > 0 else "bad"
+
+
+def group_page(run: RunView, group_id: str, links: Links) -> str:
+    """The page as HTML.
+
+    Raises:
+        TraceError: there is no such group, or a file of traces cannot be read.
+    """
+    known = run.catalogue.of_groups([group_id])[group_id]
+    if not known:
+        raise TraceError(one_of("group", group_id, "a group of this run", run.name))
+    stored = [run.catalogue.stored(summary.trace_id) for summary in known[:SHOWN]]
+    agents = agents_of(run)
+    read = [passages(run, one, agents) for one in stored]
+    completions = [[i for p in each[after_prompt(each) :] for i in p.ids] for each in read]
+    parted = branches(completions)
+    cards = [_card(run, links, n, stored, read[n], parted, agents) for n in range(len(stored))]
+    traces = [one.trace for one in stored]
+    whole = [as_credited(summary) for summary in known]
+    before, after = _neighbours(run, [summary.trace_id for summary in known])
+    return render(
+        "group.html.j2",
+        links,
+        run=run,
+        group=known[0],
+        cards=cards,
+        left_out=len(known) - len(stored),
+        rewards=Rewards.of(whole),
+        explanation=explanation(whole, section(run.config(), "method")),
+        scale=max([1e-9, *(abs(t.advantage) for t in traces if t.advantage is not None)]),
+        prompts=_prompts(cards),
+        tree=Markup(branches_svg([_leaf(card, each) for card, each in zip(cards, read, strict=True)])),
+        data=json_block("branches", {"majority": parted.majority, "shared": parted.shared}),
+        legend=Markup(legend_html(traces, agents)),
+        parted=parted,
+        before=before,
+        after=after,
+    )
+
+
+def _card(
+    run: RunView,
+    links: Links,
+    number: int,
+    stored: Sequence[Stored],
+    read: Sequence[Passage],
+    parted: Branches,
+    agents: Sequence[str],
+) -> Card:
+    trace, majority = stored[number].trace, stored[parted.majority].trace
+    first = after_prompt(read)
+    # On a static site every pair would be a page of its own.
+    linked = links.live and number != parted.majority
+    return Card(
+        trace=trace,
+        kind=trace.kind,
+        href=links.trace(run.name, trace.trace_id),
+        compare=links.compare(run.name, majority.trace_id, run.name, trace.trace_id) if linked else None,
+        asked=[
+            (c, colour_of(Role.AGENT, c.agent, agents) if c.agent in agents else "env")
+            for c in trace.consults
+        ],
+        prompt=read[:first],
+        stretches=stretches(read[first:], parted.cuts(number), parted.common),
+        tokens=parted.shared[number][number],
+        leaves=parted.leaves(number, parted.majority),
+    )
+
+
+def stretches(read: Sequence[Passage], cuts: set[int], common: int) -> list[Stretch]:
+    """The text of `read`, cut so that each token of `cuts` stands alone and nothing is half common."""
+    found: list[Stretch] = []
+    base = 0
+    for passage in read:
+        size = len(passage.ids)
+        inside = {at - base for at in cuts if base <= at < base + size}
+        if passage.parts is None:
+            at = " ".join(str(base + n) for n in sorted(inside))
+            found.append(Stretch(passage.colour, passage.text, at, common=base + size <= common))
+        else:
+            edges = {0, size, min(max(common - base, 0), size), *inside, *(n + 1 for n in inside)}
+            for start, end in pairwise(sorted(edges)):
+                text, at = passage.cut(start, end), str(base + start) if start in inside else ""
+                sign = _SIGNS.get(text[:1], "") if at and not text.strip() else ""
+                found.append(Stretch(passage.colour, text, at, sign, base + end <= common))
+        base += size
+    return found
+
+
+def _leaf(card: Card, read: Sequence[Passage]) -> Leaf:
+    completion = read[after_prompt(read) :]
+    reward = "no reward" if card.trace.reward is None else f"reward {card.trace.reward:g}"
+    return Leaf(
+        tokens=[i for p in completion for i in p.ids],
+        colours=[(len(p.ids), p.colour) for p in completion],
+        label=f"#{card.trace.index} {card.kind}, {reward}",
+        href=card.href,
+        verdict=card.verdict,
+    )
+
+
+def _prompts(cards: Sequence[Card]) -> list[tuple[str, list[str]]]:
+    """Every prompt once, and what kinds of rollouts had it."""
+    kinds: dict[str, list[str]] = {}
+    for card in cards:
+        text = "".join(p.text for p in card.prompt if p.role is Role.PROMPT)
+        kinds.setdefault(text, [])
+        if card.kind not in kinds[text]:
+            kinds[text].append(card.kind)
+    return list(kinds.items())
+
+
+def _neighbours(run: RunView, trace_ids: Sequence[str]) -> tuple[str | None, str | None]:
+    """The groups before and after, by step."""
+    before = run.catalogue.neighbours(trace_ids[0])[0]
+    after = run.catalogue.neighbours(trace_ids[-1])[1]
+    found = (run.catalogue.summary(name) if name else None for name in (before, after))
+    first, last = (summary.group_id if summary else None for summary in found)
+    return first, last

@@ -1,0 +1,134 @@
+"""What a run is, as the head of its page says it: the method, what was trained on what, and from which files.
+
+Everything comes from the run folder's own files. A folder without them (somebody's traces) has less to say.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aipo.compare.figures import Arm, Cell, table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What the head shows.
+
+    Args:
+        method: (choice, what was chosen) for graph, plan, credit and coefficient.
+        facts: (name, value) of what else a reader asks first.
+        steps: how many steps were asked for; None if nobody says.
+    """
+
+    method: Sequence[tuple[str, str]] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One file that the run was made of."""
+
+    what: str
+    file: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLine:
+    """What one evaluation measured on one split, by label."""
+
+    split: str
+    evaluation: str
+    cells: Mapping[str, Cell | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A table of pass@k; empty when nothing was evaluated."""
+
+    labels: Sequence[str]
+    lines: Sequence[ScoreLine]
+
+    @property
+    def settings(self) -> Mapping[str, Sequence[str]]:
+        """Labels by what they have in common: the setting, before the last comma."""
+        found: dict[str, list[str]] = {}
+        for label in self.labels:
+            found.setdefault(label.rpartition(", ")[0], []).append(label)
+        return found
+
+
+def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Head:
+    """What `config` says of the run; what it does not say is left out."""
+    if not config:
+        return Head()
+    method = section(config, "method")
+    plan = str(method.get("plan", "?"))
+    shares = [("assist_share", "assisted"), ("assist_share_end", "by the end"), ("forbid_share", "forbidden")]
+    mixed = [f"{method[key]:.0%} {word}" for key, word in shares if isinstance(method.get(key), int | float)]
+    if plan == "expert":
+        mixed.append(f"{method.get('demonstrations') or 1} shown")
+    train = section(config, "train")
+    facts = {
+        "objective": method.get("objective"),
+        "model": (manifest or {}).get("model") or section(config, "policy").get("model"),
+        "tasks": section(config, "env").get("name"),
+        "a step": _product(train.get("tasks_per_step"), train.get("group_size")),
+        "seed": section(config, "run").get("seed"),
+    }
+    return Head(
+        method=[
+            ("graph", _last(section(config, "graph").get("name"))),
+            ("plan", f"{plan} ({', '.join(mixed)})" if mixed else plan),
+            ("credit", str(method.get("credit", "?"))),
+            ("coefficient", str(method.get("coefficient", "?"))),
+        ],
+        facts=[(name, str(value)) for name, value in facts.items() if value is not None],
+        steps=steps if isinstance(steps := train.get("steps"), int) else None,
+    )
+
+
+def origins(manifest: Mapping[str, Any] | None) -> list[Origin]:
+    """Files of graphs and prompts with their fingerprints, as the manifest has them."""
+    files = section(manifest or {}, "files")
+    return [
+        Origin(what, str(_of(entry, "file")), str(_of(entry, "fingerprint"))) for what, entry in files.items()
+    ]
+
+
+def scores(evaluations: Mapping[str, Any]) -> Scores:
+    """pass@k of each evaluation, a line for each of its splits."""
+    arms = [Arm.of(name, evaluation) for name, evaluation in evaluations.items()]
+    measured = [
+        ScoreLine(split, arm.name, {row.label: row.cells[i] for row in rows if row.cells[i] is not None})
+        for split, rows in table(arms)
+        for i, arm in enumerate(arms)
+    ]
+    lines = [line for line in measured if line.cells]
+    return Scores(tuple(dict.fromkeys(label for line in lines for label in line.cells)), lines)
+
+
+def agent_names(config: Mapping[str, Any], asked: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Agents in an order that gives them their colours, and other names that the policy asked for."""
+    known = sorted(map(str, section(config, "agents"))) or sorted(name for name in asked if name != "unknown")
+    return known, sorted({*asked} - {*known, ""})
+
+
+def section(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping at `key`; empty if there is none."""
+    value = mapping.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _of(entry: object, key: str) -> object:
+    return entry.get(key, "") if isinstance(entry, dict) else entry if key == "file" else ""
+
+
+def _last(name: object) -> str:
+    """`graphs.consult:consult` and `my/graph.py:mine` by the name of what is called."""
+    return str(name).rpartition(":")[2]
+
+
+def _product(tasks: object, rollouts: object) -> str | None:
+    return None if tasks is None or rollouts is None else f"{tasks} tasks × {rollouts} rollouts"

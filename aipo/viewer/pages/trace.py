@@ -1,0 +1,180 @@
+"""The page of a trace: what happened in one rollout, so that a consultation can be read at a glance."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup
+
+from aipo.errors import TraceError
+from aipo.render.shown import context_html, legend_html, pieces, visible
+from aipo.trace import Role, Trace
+from aipo.trace.arrow import Stored
+from aipo.trace.filters import Filter
+from aipo.trace.index import Summary
+from aipo.trace.token_stats import Lesson
+from aipo.util.text import duration
+from aipo.viewer.data.library import RunView
+from aipo.viewer.data.passages import agents_of
+from aipo.viewer.links import Links, json_block
+from aipo.viewer.pages.graph_view import graph_panel
+from aipo.viewer.pages.token_table import token_data
+from aipo.viewer.templating import render
+
+SHOWN = 64
+"""Rollouts of the group that the page links to."""
+Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """A rollout of the same group."""
+
+    summary: Summary
+    href: str
+    here: bool
+
+    @property
+    def verdict(self) -> str:
+        reward = self.summary.reward
+        return "none" if reward is None else "good" if reward > 0 else "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Another trace that is worth laying beside this one."""
+
+    name: str
+    href: str
+
+
+def trace_page(run: RunView, trace_id: str, links: Links) -> str:
+    """The page as HTML.
+
+    Raises:
+        TraceError: there is no such trace, or its file cannot be read.
+    """
+    stored = run.catalogue.stored(trace_id)
+    trace, agents = stored.trace, agents_of(run)
+    words = stored.texts or _texts(run, stored)
+    group = run.catalogue.traces(Filter(group=trace.group_id), limit=SHOWN)
+    before, after = run.catalogue.neighbours(trace_id)
+    lessons, problem = _lessons(run, trace)
+    shown = pieces(trace, words, agents)
+    exact = "".join(piece.text for piece in shown)
+    tokens = token_data(trace, shown, run.token_texts, lessons)
+    return render(
+        "trace.html.j2",
+        links,
+        run=run,
+        trace=trace,
+        kind=trace.kind,
+        facts=facts(trace),
+        details=details(trace),
+        question=trace.task.get("prompt"),
+        answer=trace.task.get("answer"),
+        before=before and links.trace(run.name, before),
+        after=after and links.trace(run.name, after),
+        parent=_parent(run, trace, links),
+        siblings=[_sibling(run, s, links, trace_id) for s in group],
+        comparisons=comparisons(run, trace, group, links),
+        context=Markup(context_html(trace, words, agents, anchors=True)),
+        legend=Markup(legend_html([trace], agents)),
+        raw=exact,
+        problem=problem,
+        panel=graph_panel(trace, run.drawing(), agents),
+        data=json_block("tokens-data", {**tokens, "exact": None if visible(exact) == exact else exact}),
+        katex=links.static("katex.min.js"),
+    )
+
+
+def facts(trace: Trace) -> Facts:
+    """What a reader wants to know first, by name."""
+    counts = [(role, trace.count(role)) for role in Role]
+    by_role = " · ".join(f"{role} {count}" for role, count in counts if count)
+    versions = sorted({s.policy_version for s in trace.segments if s.policy_version is not None})
+    return [
+        ("reward", _reward(trace)),
+        ("advantage", "none" if trace.advantage is None else f"{trace.advantage:+.4g}"),
+        ("ended by", str(trace.stop_reason)),
+        ("step", str(trace.step)),
+        ("policy version", " to ".join(map(str, dict.fromkeys([*versions[:1], *versions[-1:]]))) or "not recorded"),
+        ("tokens", f"{sum(count for _, count in counts)} ({by_role})"),
+        ("took", duration(trace.seconds)),
+    ]  # fmt: skip
+
+
+def details(trace: Trace) -> Mapping[str, Facts]:
+    """The rest, under headings; for whoever wants to do it again."""
+    began = datetime.fromtimestamp(trace.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    ids = {"trace": trace.trace_id, "group": trace.group_id, "run": trace.run_id, "task": trace.task_id}
+    if trace.parent_id is not None:
+        fork = "" if trace.fork_token is None else f", from token {trace.fork_token}"
+        ids["parent"] = trace.parent_id + fork
+    sampling: dict[str, Any] = {"seed": trace.seed, **trace.sampling}
+    if trace.forbidden_ids:
+        sampling["forbidden ids"] = " ".join(map(str, trace.forbidden_ids))
+    task = {k: v for k, v in trace.task.items() if k not in ("prompt", "answer", "task_id")}
+    return {
+        "Identity": _plain(
+            {**ids, "index in its group": trace.index, "policy": trace.policy, "began": began}
+        ),
+        "Sampling": _plain(sampling),
+        "Task": _plain(task),
+        "Fingerprints": _plain(trace.fingerprints),
+    }
+
+
+def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Links) -> list[Comparison]:
+    """Its parent, and the rollout of its group whose reward differs most."""
+    found: list[Comparison] = []
+    if trace.parent_id is not None and run.catalogue.summary(trace.parent_id) is not None:
+        href = links.compare(run.name, trace.parent_id, run.name, trace.trace_id)
+        found.append(Comparison("its parent", href))
+    rest = [s for s in group if s.trace_id != trace.trace_id]
+    # On a static site every pair would be a page of its own.
+    if links.live and rest:
+        far = max(rest, key=lambda s: abs((s.reward or 0.0) - (trace.reward or 0.0)))
+        href = links.compare(run.name, trace.trace_id, run.name, far.trace_id)
+        reward = "no reward" if far.reward is None else f"reward {far.reward:g}"
+        found.append(Comparison(f"rollout {far.index}, {reward}", href))
+    return found
+
+
+def _reward(trace: Trace) -> str:
+    if trace.reward is None:
+        return "never scored"
+    parts = " · ".join(f"{name} {value:g}" for name, value in trace.reward_parts.items())
+    return f"{trace.reward:g} ({parts})" if parts else f"{trace.reward:g}"
+
+
+def _plain(values: Mapping[str, Any]) -> Facts:
+    return [(k, v if isinstance(v, str) else json.dumps(v, default=str)) for k, v in values.items()]
+
+
+def _parent(run: RunView, trace: Trace, links: Links) -> str | None:
+    """Link to the trace that this one replays, if it is in this run."""
+    if trace.parent_id is None or run.catalogue.summary(trace.parent_id) is None:
+        return None
+    return links.trace(run.name, trace.parent_id)
+
+
+def _sibling(run: RunView, summary: Summary, links: Links, trace_id: str) -> Sibling:
+    return Sibling(summary, links.trace(run.name, summary.trace_id), summary.trace_id == trace_id)
+
+
+def _lessons(run: RunView, trace: Trace) -> tuple[Sequence[Lesson], str | None]:
+    """What the trainer did with it; a file that cannot be read must not hide the trace."""
+    try:
+        return run.lessons(trace.trace_id, trace.step), None
+    except TraceError as error:
+        return [], str(error)
+
+
+def _texts(run: RunView, stored: Stored) -> list[str] | None:
+    """Texts that the run's tokenizer gives, for a trace that was stored without."""
+    texts = [run.token_texts(s.token_ids.tolist()) for s in stored.trace.segments]
+    known = ["".join(parts) for parts in texts if parts is not None]
+    return known if len(known) == len(texts) else None

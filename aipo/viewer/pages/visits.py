@@ -1,0 +1,144 @@
+"""The path of a trace through its graph: who was visited in whose graph, and which segments came of it.
+
+A trace knows its visits by their paths and its segments by their sources; nothing says which visit made
+which segment. Both are in the order of time, which is enough.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aipo.render.graph_layout import END, START, Lit, Mark, lines_of, paths_of
+from aipo.trace import Role, Segment, Trace, Visit
+from aipo.util.text import duration
+
+_SLACK = 1e-6  # seconds; an end is a sum of floats
+_ROLE_NODES = {Role.PROMPT: "prompt", Role.POLICY: "policy", Role.ENV: "notice"}
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """One visit in its place.
+
+    Args:
+        visit: as the trace has it.
+        parent: number of the station in whose graph it happened, or None.
+        segments: numbers of the segments that it made, or that the station around it made.
+    """
+
+    visit: Visit
+    parent: int | None
+    segments: tuple[int, ...]
+
+    @property
+    def href(self) -> str | None:
+        return f"#s{self.segments[0]}" if self.segments else None
+
+    @property
+    def failed(self) -> bool:
+        return self.visit.outcome != "ok"
+
+    @property
+    def end(self) -> float:
+        return float("inf") if self.visit.seconds is None else self.visit.started + self.visit.seconds
+
+
+def stations(trace: Trace) -> list[Station]:
+    """Every visit of `trace`, in the order of beginning."""
+    visits = sorted(trace.visits, key=lambda visit: visit.started)
+    latest: dict[str, int] = {}
+    parents: list[int | None] = []
+    for number, visit in enumerate(visits):
+        parents.append(latest.get(visit.path.rpartition("/")[0]))
+        latest[visit.path] = number
+    roots = [number for number, parent in enumerate(parents) if parent is None]
+    made = dict(zip(roots, _claims(trace, [visits[n].path for n in roots]), strict=True))
+    found: list[Station] = []
+    for number, (visit, parent) in enumerate(zip(visits, parents, strict=True)):
+        segments = made[number] if parent is None else found[parent].segments
+        found.append(Station(visit, parent, segments))
+    return found
+
+
+def _claims(trace: Trace, nodes: Sequence[str]) -> list[tuple[int, ...]]:
+    """For each visit of the root graph the segments that it made: both lists in step, front to back."""
+    makers = [_makers(trace, number, piece) for number, piece in enumerate(trace.segments)]
+    claims: list[tuple[int, ...]] = []
+    at = 0
+    for place, node in enumerate(nodes):
+        while at < len(makers) and makers[at].isdisjoint(nodes[place:]):
+            at += 1  # nobody who is still to come can have made it
+        start, following = at, nodes[place + 1] if place + 1 < len(nodes) else None
+        while at < len(makers) and node in makers[at] and (at == start or following not in makers[at]):
+            at += 1
+        claims.append(tuple(range(start, at)))
+    return claims
+
+
+def _makers(trace: Trace, number: int, piece: Segment) -> set[str]:
+    """Names of the nodes that can have made a segment: an agent that fails is spoken for by a notice."""
+    asked = {c.agent for c in trace.consults if c.reply_segment == number}
+    usual = {_ROLE_NODES[piece.role]} if piece.role in _ROLE_NODES else set[str]()
+    return {piece.source} | asked | usual
+
+
+def path_through(found: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[Lit, list[Station]]:
+    """What to light of a drawing, and the stations that are not in it."""
+    drawn = {path.replace(":", "/"): path for path in paths_of(drawing)}
+    by_node: dict[str, list[Station]] = defaultdict(list)
+    for station in found:
+        if station.visit.path in drawn:
+            by_node[drawn[station.visit.path]].append(station)
+    edges = _taken(found, drawn) & lines_of(drawing)
+    marks = {path: _mark(path, here) for path, here in by_node.items()}
+    ends = {path for edge in edges for path in edge if path.rpartition(":")[2] in (START, END)}
+    strangers = [station for station in found if station.visit.path not in drawn]
+    return Lit(marks=marks | {path: Mark() for path in ends}, edges=edges), strangers
+
+
+def _taken(found: Sequence[Station], drawn: Mapping[str, str]) -> set[tuple[str, str]]:
+    """Pairs of nodes one of which was visited right after the other, in every graph."""
+    levels: dict[tuple[int | None, str], list[Station]] = defaultdict(list)
+    for station in found:
+        if station.visit.path in drawn:
+            graph = drawn[station.visit.path].rpartition(":")[0]
+            levels[station.parent, graph].append(station)
+    taken: set[tuple[str, str]] = set()
+    for (_, graph), level in levels.items():
+        before = [f"{graph}:{START}" if graph else START]
+        wave: list[Station] = []
+        for wave in _waves(level):
+            here = [drawn[s.visit.path] for s in wave]
+            taken |= {(a, b) for a in before for b in here}
+            before = here
+        if not any(s.failed for s in wave):
+            taken |= {(a, f"{graph}:{END}" if graph else END) for a in before}
+    return taken
+
+
+def _waves(level: Sequence[Station]) -> list[list[Station]]:
+    """Stations that overlap in time ran side by side; what begins after all of them ended comes next."""
+    waves: list[list[Station]] = []
+    end = float("-inf")
+    for station in level:
+        if station.visit.started >= end - _SLACK:
+            waves.append([])
+        waves[-1].append(station)
+        end = max(end, station.end)
+    return waves
+
+
+def _mark(path: str, here: Sequence[Station]) -> Mark:
+    count, failed = len(here), sum(s.failed for s in here)
+    known = [s.visit.seconds for s in here if s.visit.seconds is not None]
+    spent = duration(sum(known)) if known else "never ended"
+    times = "once" if count == 1 else f"{count} times"
+    reasons = "; ".join(dict.fromkeys(s.visit.outcome[:200] for s in here if s.failed))
+    return Mark(
+        note=("✗ " if failed else "") + (spent if count == 1 else f"{count}× {spent}"),
+        title=f"{path.replace(':', '/')}: visited {times}, {spent}"
+        + (f"; {failed} failed: {reasons}" if failed else ""),
+        href=next((s.href for s in here if s.href), None),
+        failed=bool(failed),
+    )

@@ -1,0 +1,148 @@
+"""The demo: its pieces, and the whole of it on a policy that has learned next to nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from aipo.compare import demo
+from aipo.compare.demo import run_demo, summarise
+from aipo.compare.figures import Arm
+from aipo.config.load import Config, load_config, presets
+from aipo.errors import ConfigError, RunError, TrainError
+from aipo.run import RunFolder
+from aipo.util.files import write_json
+
+RESULT = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}}, "forbid": {"pass_at": {"1": 0.5}}}}
+TINY = [
+    "policy.options.steps=30",
+    "train.steps=1",
+    "train.tasks_per_step=2",
+    "train.group_size=4",
+    "rollout.max_tokens=16",
+    "evaluate.samples=1",
+    "evaluate.ks=[1]",
+]
+
+
+def test_summary_keys_are_flat() -> None:
+    assert summarise(3, 12.34, RESULT, {"aipo": RESULT, "grpo": RESULT}) == {
+        "seed": 3,
+        "wall_s": 12.3,
+        "solo_pass1.heldout.before": 0.25,
+        "solo_pass8.heldout.before": None,
+        "solo_pass1_no_tags.heldout.before": 0.5,
+        "solo_pass1.heldout.after": 0.25,
+        "solo_pass8.heldout.after": None,
+        "solo_pass1_no_tags.heldout.after": 0.5,
+        "grpo.solo_pass1.heldout.after": 0.25,
+        "grpo.solo_pass8.heldout.after": None,
+        "grpo.solo_pass1_no_tags.heldout.after": 0.5,
+    }
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="which is not empty, allowed a new folder"):
+        run_demo(tmp_path, seed=0, arms=("aipo",), console=Console(quiet=True))
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "demo"):
+        with pytest.raises(RunError, match="demo --out"):
+            run_demo(out, seed=0, arms=("aipo",), console=Console(quiet=True))
+
+
+@pytest.mark.parametrize("arms", [(), ("aipo", "aipo"), ("aipo", "my.yaml"), ("../aipo",)])
+def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
+    known = ",".join(name for name in presets() if not name.endswith("gpu"))
+    with pytest.raises(ConfigError, match=f"allowed some of {known}, each once"):
+        run_demo(tmp_path / "demo", seed=0, arms=arms, console=Console(quiet=True))
+    assert not (tmp_path / "demo").exists()
+
+
+def test_one_arm_alone_has_plain_keys() -> None:
+    assert summarise(0, 1.0, {}, {"grpo": {"easy": {"solo": {"pass_at": {"1": 0.5}}}}}) == {
+        "seed": 0,
+        "wall_s": 1.0,
+        "solo_pass1.easy.after": 0.5,
+    }
+
+
+def test_the_last_table_shows_what_was_measured() -> None:
+    measured = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}, "interval": {"1": None, "8": None}}}}
+    console = Console(record=True, width=120, force_terminal=False)
+    console.print(demo.last_table([Arm.of("before", measured), Arm.of("aipo", {})], "title"))
+    screen = console.export_text()
+    assert "unknown facts, pass@1" in screen and "0.250" in screen and "–" in screen
+    assert "pass@8" not in screen and "with agents" not in screen
+
+
+def test_what_is_said_before_training_is_what_was_measured(tmp_path: Path) -> None:
+    job = demo._measure("aipo", tmp_path, 0)
+    said: list[str] = []
+    job.follow(lambda done, total, text: said.append(text))
+    assert said == []
+    scores = {"pass_at": {"1": 0.5}, "interval": {"1": None}}
+    write_json(RunFolder(tmp_path).evaluation("before"), {"easy": {"solo": scores, "forbid": scores}})
+    job.follow(lambda done, total, text: said.append(text))
+    assert said == ["alone 0.50, alone, consult tags forbidden 0.50"]
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo at a size that takes seconds; every process it starts gets the same overrides."""
+    given = demo._overrides
+    monkeypatch.setattr(demo, "_overrides", lambda out, seed: [*given(out, seed), *TINY])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_demo_leaves_a_summary_a_report_and_two_runs(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    console = Console(record=True, width=120, force_terminal=False)
+    run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["seed"] == 5
+    for key in (
+        "wall_s",
+        "solo_pass1.heldout.before",
+        "solo_pass1.heldout.after",
+        "solo_pass1_no_tags.heldout.after",
+        "solo_pass1.easy.before",
+        "solo_pass1.easy.after",
+        "grpo.solo_pass1.heldout.after",
+    ):
+        assert isinstance(summary[key], int | float), key
+    page = (out / "report.html").read_text()
+    assert "grpo" in page and "<script" not in page
+    for arm in ("aipo", "grpo"):
+        assert {p.name for p in (out / arm).iterdir()} >= {
+            "config.yaml",
+            "manifest.json",
+            "metrics.jsonl",
+            "traces",
+            "model",
+        }
+    screen = console.export_text()
+    assert "unknown facts, pass@1" in screen
+    assert "aipo graph consult" in screen
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = demo._overrides
+    monkeypatch.setattr(
+        demo, "_overrides", lambda out, seed: [*given(out, seed), "env.mixture={nowhere: 1.0}"]
+    )
+    with pytest.raises(TrainError, match=r"(?s)train aipo ended with exit code 2.*nowhere"):
+        run_demo(tmp_path / "demo", seed=0, arms=("aipo",), console=Console(quiet=True))
+
+
+@pytest.mark.parametrize("arm", ["grpo", "dapo", "dr_grpo", "gspo", "cispo", "mask", "echo"])
+def test_arms_have_the_same_budget(arm: str) -> None:
+    def budget(config: Config) -> tuple[object, ...]:
+        return config.train, config.rollout, config.env, config.evaluate, config.policy
+
+    assert budget(load_config("aipo")) == budget(load_config(arm))

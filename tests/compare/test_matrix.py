@@ -1,0 +1,142 @@
+"""A matrix file: what is made of it, and what is refused before anything runs."""
+
+from pathlib import Path
+
+import pytest
+
+from aipo.compare.matrix import Matrix, Measure, read_matrix
+from aipo.errors import ConfigError
+from kit.matrixkit import matrix_file
+
+HEAD = "seeds: [10, 11]\nset: [run.threads=1, train.steps=3]\n"
+ARMS = """
+reference: aipo
+arms:
+  grpo: {config: grpo}
+  aipo: {config: aipo, set: [train.steps=4]}
+  twice: {stages: [{config: mask}, {config: grpo, set: [train.learning_rate=1.0e-4]}]}
+"""
+
+
+def read(folder: Path, text: str) -> Matrix:
+    return read_matrix(matrix_file(folder, text))
+
+
+def test_every_arm_runs_with_every_seed(tmp_path: Path) -> None:
+    matrix = read(tmp_path, HEAD + ARMS)
+    assert [cell.name for cell in matrix.cells] == [
+        "grpo 10",
+        "aipo 10",
+        "twice 10",
+        "grpo 11",
+        "aipo 11",
+        "twice 11",
+    ]
+    config = matrix.cell("aipo", 11).stages[0].config
+    assert (config.run.seed, config.run.threads, config.train.steps) == (11, 1, 4)
+    assert config.run.out == tmp_path / "out" / "aipo" / "11"
+    assert matrix.cell("grpo", 11).stages[0].config.train.steps == 3
+    assert (matrix.arms, matrix.reference) == (("grpo", "aipo", "twice"), "aipo")
+
+
+def test_a_stage_starts_from_the_model_of_the_one_before(tmp_path: Path) -> None:
+    first, last = read(tmp_path, HEAD + ARMS).cell("twice", 10).stages
+    out = tmp_path / "out" / "twice"
+    assert (first.folder.path, last.folder.path) == (out / "10.1", out / "10")
+    assert first.config.policy.model == "envs.miniature_model:cold_start"
+    assert last.config.policy.model == str(out / "10.1" / "model")
+    assert last.config.train.learning_rate == 1e-4 and first.config.method.assist_share == 0.5
+
+
+def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:
+    matrix = read(tmp_path, HEAD + ARMS)
+    assert matrix.measure == Measure(split="heldout", setting="solo", k=1)
+    assert len(matrix.measures) == 2 * 3 * 4
+    chosen = read(tmp_path, HEAD + "measure: {split: easy, setting: forbid, k: 8}" + ARMS)
+    assert chosen.measure == Measure(split="easy", setting="forbid", k=8)
+
+
+def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
+    matrix = read(tmp_path, HEAD + ARMS)
+    assert list(matrix.before) == [10, 11]
+    assert matrix.before[11].run.out == tmp_path / "out" / "before" / "11"
+    assert matrix.before[11].run.seed == 11
+    assert read(tmp_path, HEAD + "arms: {only: {config: grpo}}").reference == "only"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (HEAD, "arms: is missing"),
+        (ARMS, "seeds: is missing"),
+        (HEAD + ARMS + "sead: [1]", "sead: unknown key; did you mean 'seeds'?"),
+        (HEAD + "arms: {a: {confg: grpo}}", "did you mean 'arms.a.config'?"),
+        (HEAD + "arms: {a: {stages: [{config: grpo, sets: []}]}}", "did you mean 'arms.a.stages.0.set'?"),
+        (HEAD + "arms: {a: {config: grppo}}", "arm 'a': configuration: got 'grppo', allowed a YAML file"),
+        (
+            HEAD + "arms: {a: {config: grpo}, a: {config: aipo}}",
+            "got ['a'] more than once, allowed each key once",
+        ),
+        (HEAD + "arms: {before: {config: grpo}}", "arms: got 'before', allowed letters, digits, - and _"),
+        (HEAD + "arms: {a/b: {config: grpo}}", "arms: got 'a/b', allowed letters, digits, - and _"),
+        (HEAD + "arms: {}", "arms: Dictionary should have at least 1 item"),
+        (HEAD + "arms: {a: {config: grpo, set: [train.stepps=1]}}", "did you mean 'train.steps'?"),
+        (HEAD + "arms: {a: {config: grpo, set: [train.steps]}}", "override: got 'train.steps'"),
+        (HEAD + "arms: {a: {config: grpo, set: [run.seed=3]}}", "got 'run.seed=3', allowed every key but"),
+        (HEAD + "arms: {a: {set: [train.steps=3]}}", "got both or neither, allowed `config` with `set`"),
+        (HEAD + "arms: {a: {config: grpo, stages: [{config: grpo}]}}", "got both or neither"),
+        (HEAD + "reference: b\narms: {a: {config: grpo}}", "reference: got 'b', allowed one of ['a']"),
+        ("seeds: []\narms: {a: {config: grpo}}", "seeds: Tuple should have at least 1 item"),
+        ("seeds: [true, 1]\narms: {a: {config: grpo}}", "seeds.0: Input should be a valid integer"),
+        ("seeds: [1, 1]\narms: {a: {config: grpo}}", "seeds: got [1, 1], allowed each seed once"),
+        (HEAD + "measure: {split: nowhere}\narms: {a: {config: grpo}}", "measure: got split nowhere"),
+        (HEAD + "measure: {k: 3}\narms: {a: {config: grpo}}", "and k 3, allowed what the arms'"),
+        (
+            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [evaluate.samples=16]}}",
+            "allowed the same tasks, sampled alike, in every arm",
+        ),
+        (
+            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [rollout.temperature=0.1]}}",
+            "got rollout.temperature 1.0 in",
+        ),
+        (
+            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [rollout.max_tokens=9]}}",
+            "max_tokens 128",
+        ),
+        (
+            HEAD + "arms: {a: {config: aipo}, b: {config: aipo, set: [agents.verify=null]}}",
+            "whose tags are not forbidden alike, allowed evaluate.settings without forbid",
+        ),
+        (HEAD + "arms: {a: {config: grpo, set: ['evaluate.splits=[]']}}", "got arms that evaluate nothing"),
+        ("[1, 2]", "matrix"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert says in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"matrix: got .*none\.yaml', allowed a YAML file with out, seeds and arms"
+    ):
+        read_matrix(tmp_path / "none.yaml")
+
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("matrix_*.yaml")), ids=lambda file: file.stem)
+def test_the_matrices_of_the_benchmarks_are_whole(file: Path) -> None:
+    matrix = read_matrix(file)
+    assert matrix.out == Path("runs") / file.stem
+    tuned_on = set(matrix.seeds) & {0, 1, 2}
+    assert tuned_on == (set(matrix.seeds) if file.stem in {"matrix_tune", "matrix_credit"} else set())
+    assert all(cell.stages[0].config.run.threads == 1 for cell in matrix.cells)
+
+
+def test_screening_and_the_final_comparison_share_no_seed() -> None:
+    screen, final = (read_matrix(BENCHMARKS / f"matrix_{name}.yaml") for name in ("screen", "final"))
+    assert not set(screen.seeds) & set(final.seeds) and len(final.seeds) >= 8

@@ -1,0 +1,116 @@
+"""Outcomes: costs from the metrics, one line of the table for each number, and what is missing."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from aipo.compare.matrix import Matrix, Measure, read_matrix
+from aipo.compare.results import Cost, Outcome, read_outcomes, write_csv
+from aipo.errors import RunError
+from aipo.evaluate.verdict import Scored
+from aipo.util.files import write_json
+from kit.matrixkit import TWO_ARMS, evaluation, finish, finish_all, matrix_file
+
+
+@pytest.fixture
+def matrix(tmp_path: Path) -> Matrix:
+    return read_matrix(matrix_file(tmp_path, TWO_ARMS))
+
+
+def test_a_generation_costs_what_its_rollouts_are_together() -> None:
+    row = {
+        "rollouts/solo": 6.0,
+        "rollouts/assisted": 4.0,
+        "rollouts/failed": 2.0,  # of those ten
+        "length/policy": 20.5,
+        "length/agent": 3.0,
+        "calls/verify": 5.0,
+        "calls/knowledge": 2.0,
+        "step_time": 1.5,
+    }
+    assert Cost.of(row) == Cost(generated_tokens=205.0, agent_calls=7.0, agent_tokens=30.0, train_seconds=1.5)
+    assert Cost.of({"step": 2, "step_time": 0.5}) == Cost(train_seconds=0.5)
+
+
+def test_costs_add_up_over_lines_and_stages(matrix: Matrix) -> None:
+    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
+    grpo, twice = (read_outcomes(matrix).of(arm)[0] for arm in ("grpo", "twice"))
+    # 20 generations of 64 rollouts of 21 tokens; 2.5 seconds each.
+    assert grpo.cost == Cost(generated_tokens=20 * 64 * 21.0, train_seconds=50.0)
+    assert twice.cost == Cost(
+        generated_tokens=2 * 20 * 64 * 21.0,
+        agent_calls=160.0,
+        agent_tokens=20 * 64 * 1.5,
+        train_seconds=100.0,
+    )
+    assert grpo.costs[0].generated_tokens == grpo.costs[1].generated_tokens == 64 * 21.0
+
+
+def test_scores_are_pass_at_k_of_each_task_with_enough_verdicts() -> None:
+    def task(name: str, verdicts: int, correct: int) -> dict[str, object]:
+        return {"task_id": name, "cluster": "3@7", "verdicts": verdicts, "correct": correct, "failed": 0}
+
+    tasks = [task("a", 4, 2), task("b", 1, 1), task("c", 0, 0)]
+    one = Outcome(arm="aipo", seed=10, evaluation={"heldout": {"solo": {"per_task": tasks}}})
+    at_1, at_2 = (Measure(split="heldout", setting="solo", k=k) for k in (1, 2))
+    assert one.scores(at_1) == {"a": Scored("3@7", 0.5), "b": Scored("3@7", 1.0)}
+    assert one.scores(at_2) == {"a": Scored("3@7", pytest.approx(5 / 6))}
+    assert one.scores(Measure(split="easy", setting="solo", k=1)) == {}
+
+
+def test_the_table_has_a_line_for_each_number(matrix: Matrix, tmp_path: Path) -> None:
+    finish(matrix.cell("grpo", 11), 1.0, facts=3)
+    write_csv(tmp_path / "results.csv", read_outcomes(matrix), matrix.measures)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 3 * 2  # splits, settings, ks
+    assert rows[0] == {
+        "arm": "grpo",
+        "seed": "11",
+        "split": "heldout",
+        "setting": "solo",
+        "k": "1",
+        "value": "1.0",
+        "interval_low": "1.0",
+        "interval_high": "1.0",
+        "tasks": "6",
+        "failed": "0",
+        "generated_tokens": str(20 * 64 * 21.1),
+        "agent_calls": "0.0",
+        "agent_tokens": "0.0",
+        "train_seconds": "50.0",
+    }
+
+
+def test_what_is_missing_says_what_it_last_said(matrix: Matrix) -> None:
+    finish(matrix.cell("grpo", 10), 0.1, facts=2)
+    failed, stopped = matrix.cell("twice", 10), matrix.cell("twice", 11)
+    failed.log.parent.mkdir(parents=True)
+    failed.log.write_text("loading\nConfigError: env.mixture: got \x1b[31m['nowhere']\n\n")
+    finish(stopped, 0.5, facts=2)
+    stopped.folder.evaluation("after").unlink()
+    stopped.log.write_text("interrupted; finished traces and checkpoints are kept\n")
+    missing = {f"{one.arm} {one.seed}": one.why for one in read_outcomes(matrix).missing}
+    assert missing == {
+        "before 10": "not run yet",
+        "before 11": "not run yet",
+        "grpo 11": "not run yet",
+        "twice 10": "not begun; last said: ConfigError: env.mixture: got ⟨U+001B⟩[31m['nowhere']",
+        "twice 11": "not finished; last said: interrupted; finished traces and checkpoints are kept",
+    }
+
+
+def test_arms_that_were_asked_other_tasks_are_not_compared(matrix: Matrix) -> None:
+    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
+    write_json(matrix.cell("twice", 11).folder.evaluation("after"), evaluation(0.5, 11, facts=3))
+    with pytest.raises(RunError, match=r"other tasks of split 'heldout' in twice 11 than in before 11"):
+        read_outcomes(matrix)
+
+
+def test_a_file_that_is_no_evaluation_is_named(matrix: Matrix) -> None:
+    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
+    matrix.cell("grpo", 10).folder.evaluation("after").write_text(json.dumps({})[:-1])
+    with pytest.raises(RunError, match=r"grpo/10/evaluations/after\.json: got .*allowed what `aipo eval`"):
+        read_outcomes(matrix)

@@ -1,0 +1,210 @@
+"""The whole command on policies that learn next to nothing: what is left, what goes on, what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from aipo.compare import jobs
+from aipo.compare import run as compare
+from aipo.compare.matrix import Matrix, read_matrix
+from aipo.config.load import load_config
+from aipo.errors import ConfigError, RunError
+from aipo.trace.store import TraceStore
+from aipo.util.files import busy, exclusive
+from kit.matrixkit import finish_all, matrix_file
+
+SMALL = """
+  - run.threads=1
+  - policy.options.steps=30
+  - train.tasks_per_step=2
+  - train.group_size=4
+  - train.minibatches=1
+  - train.gradient_accumulation=1
+  - train.save_every=1
+  - rollout.max_tokens=16
+  - evaluate.samples=1
+  - evaluate.ks=[1]
+  - evaluate.settings=[solo]
+"""
+GRPO = "grpo: {config: grpo, set: [train.steps=2]}"
+TWICE = "twice: {stages: [{config: mask, set: [train.steps=1]}, {config: grpo, set: [train.steps=2]}]}"
+BROKEN = "broken: {config: aipo, set: [train.steps=1, 'env.mixture={nowhere: 1.0}']}"
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (compare, jobs):
+        monkeypatch.setattr(module, "POLL_S", 0.05)
+
+
+def write(folder: Path, *arms: str, seeds: str = "[3]", reference: str = "grpo") -> Path:
+    names = "\n".join(f"  {arm}" for arm in arms)
+    return matrix_file(folder, f"seeds: {seeds}\nset:{SMALL}reference: {reference}\narms:\n{names}\n")
+
+
+def run(file: Path, *, report: bool = False) -> tuple[bool, str]:
+    console = Console(record=True, width=160, force_terminal=False)
+    whole = compare.compare(file, at_once=2, report_only=report, console=console)
+    return whole, console.export_text()
+
+
+def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    # A failing arm is told, and the others go on.
+    whole, text = run(write(tmp_path, GRPO, BROKEN))
+    assert not whole
+    assert "broken 3 failed, see" in text and "missing   broken 3: not begun; last said: ConfigError" in text
+    assert "nowhere" in text
+    said = json.loads((out / "summary.json").read_text())
+    assert [(one["arm"], one["seed"]) for one in said["missing"]] == [("broken", 3)]
+    assert said["winner"] is None and set(said["arms"]) == {"before", "grpo"}
+    # What it leaves are runs like any other.
+    assert {path.name for path in (out / "grpo" / "3").iterdir()} >= {"config.yaml", "manifest.json", "model"}
+    assert len(list(TraceStore(out / "grpo" / "3" / "traces").read())) == 2 * 2 * 4
+    assert "grpo,3,heldout,solo,1," in (out / "results.csv").read_text()
+    assert "<script" not in (out / "report.html").read_text()
+
+    # A file that says otherwise than what has finished is refused; nothing is touched.
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(
+        ConfigError, match=r"out/grpo/3: got train\.steps: 3, was 2(?s:.*)Allowed: the settings"
+    ):
+        run(write(tmp_path, GRPO.replace("2", "3"), BROKEN))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == kept
+
+    # One goes, another one joins, and one was killed while it was evaluated: it goes on from its last checkpoint and
+    # comes to the same. What has finished stays as it is.
+    measured, before = (out / "grpo/3/evaluations/after.json", out / "before/3/evaluations/before.json")
+    was = json.loads(measured.read_text())
+    measured.unlink()
+    whole, text = run(write(tmp_path, GRPO, TWICE))
+    assert whole and "missing" not in text
+    assert json.loads(measured.read_text()) == was and "from checkpoint-2" in (out / "grpo/3.log").read_text()
+    assert before.stat().st_mtime_ns == kept[before]
+    assert load_config(str(out / "twice/3/config.yaml")).policy.model == str(out / "twice/3.1/model")
+
+    # The results only, from what is there.
+    (out / "report.html").unlink()
+    whole, text = run(write(tmp_path, GRPO, TWICE), report=True)
+    assert whole and (out / "report.html").is_file() and "twice" in text
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 180
+    while not what():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def lines(run: Path) -> int:
+    file = run / "metrics.jsonl"
+    return len(file.read_bytes().splitlines()) if file.is_file() else 0
+
+
+def test_a_killed_and_an_interrupted_comparison_go_on(tmp_path: Path) -> None:
+    file = write(tmp_path, "long: {config: grpo, set: [train.steps=400]}", reference="long")
+    cell = read_matrix(file).cell("long", 3)
+    folder = cell.folder
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "aipo.cli", "compare", str(file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            # Whoever runs tests in the background of a shell has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    # kill -9, of it and of what it had running.
+    first = begin()
+    wait_for(lambda: lines(folder.path) >= 3, first)
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+    for pid in (first.pid, *map(int, children)):
+        os.kill(pid, signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    done = lines(folder.path)
+    assert done < 400
+
+    # Ctrl-C: it goes on from there, and takes its children with it.
+    second = begin()
+    wait_for(lambda: lines(folder.path) >= done + 3, second)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=60) == 130
+    assert not busy(folder.path)
+    assert "from checkpoint-" in cell.log.read_text() and "interrupted" in cell.log.read_text()
+    steps = [row["step"] for row in folder.read_metrics()]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) >= done + 3
+
+
+def test_runs_that_outlived_their_comparison_are_waited_for(tmp_path: Path) -> None:
+    file = write(tmp_path, GRPO)
+    matrix = finished(file)
+    folder = matrix.cell("grpo", 3).folder.path
+    hold = f"""
+from pathlib import Path; from aipo.util.files import exclusive; import time
+with exclusive(Path({str(folder)!r})):
+    print("held", flush=True)
+    time.sleep(1.5)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    assert busy(folder)
+    whole, _ = run(file)
+    assert whole and holder.wait() == 0
+    holder.stdout.close()
+
+
+def finished(file: Path) -> Matrix:
+    matrix = read_matrix(file)
+    finish_all(matrix, dict.fromkeys(matrix.arms, 0.5), facts=2, samples=4)
+    return matrix
+
+
+def test_one_comparison_at_a_time(tmp_path: Path) -> None:
+    file = write(tmp_path, GRPO)
+    with exclusive(finished(file).out):
+        script = f"from pathlib import Path; from rich.console import Console; from aipo.compare.run import compare\ncompare(Path({str(file)!r}), at_once=1, report_only=False, console=Console())"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert "RunError: run folder: got" in done.stderr and "another process is writing" in done.stderr
+
+
+def test_seeds_may_be_added_and_settings_that_change_nothing_may_change(tmp_path: Path) -> None:
+    matrix = finished(write(tmp_path, GRPO))
+    compare.check_unchanged(read_matrix(write(tmp_path, GRPO, TWICE, seeds="[3, 4]")))
+    compare.check_unchanged(read_matrix(write(tmp_path, GRPO.replace("]", ", run.threads=2]"))))
+    other = GRPO.replace("]", ", evaluate.samples=2]")
+    with pytest.raises(ConfigError, match=r"grpo/3: got evaluate\.samples: 2, was 1"):
+        compare.check_unchanged(read_matrix(write(tmp_path, other)))
+    matrix.cell("grpo", 3).folder.evaluation("after").unlink()  # not evaluated yet: still free to be
+    with pytest.raises(ConfigError, match=r"before/3: got evaluate\.samples: 2, was 1"):
+        compare.check_unchanged(read_matrix(write(tmp_path, other)))
+
+
+def test_the_policy_before_does_not_depend_on_the_method(tmp_path: Path) -> None:
+    finished(write(tmp_path, GRPO))
+    first = "aipo: {config: aipo, set: [train.steps=1]}"
+    compare.check_unchanged(read_matrix(write(tmp_path, first, GRPO, reference="aipo")))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    file = write(tmp_path, GRPO)
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RunError):
+        run(file)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_runs_side_by_side_do_not_share_servers(tmp_path: Path) -> None:
+    file = write(tmp_path, GRPO.replace("]", ", policy.engine=vllm]"))
+    with pytest.raises(ConfigError, match=r"--at-once: got 2 with policy\.engine=vllm \(grpo 3\), allowed 1"):
+        run(file)
+    assert not (tmp_path / "out").exists()

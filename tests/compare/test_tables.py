@@ -1,0 +1,91 @@
+"""The scoreboard: what the terminal says of a matrix."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from aipo.compare.matrix import Measure, read_matrix
+from aipo.compare.results import read_outcomes
+from aipo.compare.standings import stand
+from aipo.compare.tables import print_board, short, shown, with_interval
+from aipo.evaluate.verdict import Estimate
+from kit.matrixkit import finish, finish_all, matrix_file
+
+TEXT = """
+seeds: [10, 11]
+set: [evaluate.samples=4, "evaluate.ks=[1, 2, 4]"]
+reference: grpo
+arms:
+  grpo: {config: grpo}
+  floor: {config: aipo, set: [method.coefficient=floor]}
+  aipo: {config: aipo}
+"""
+
+
+def board(tmp_path: Path, *, whole: bool = True, write: bool = True, width: int = 160) -> str:
+    matrix = read_matrix(matrix_file(tmp_path, TEXT))
+    if whole and write:
+        finish_all(matrix, {"grpo": 0.02, "floor": 0.85, "aipo": 0.85})
+    elif write:
+        finish(matrix.cell("aipo", 10), 0.8)
+        matrix.cell("floor", 11).folder.path.mkdir(parents=True)
+        matrix.cell("floor", 11).log.write_text("[bold]TrainError: no [markup]\n")
+    outcomes = read_outcomes(matrix)
+    console = Console(record=True, width=width, force_terminal=False)
+    print_board(matrix, outcomes, stand(matrix, outcomes), console)
+    return console.export_text()
+
+
+def test_arms_differences_verdicts_costs_and_the_winner(tmp_path: Path) -> None:
+    text = board(tmp_path)
+    lines = {line.split("│")[1].strip(): line for line in reversed(text.splitlines()) if "│" in line}
+    assert "heldout, alone, pass@1" in text and "paired by task and seed" in text
+    assert "2/2" in lines["floor ★"] and "better" in lines["floor ★"] and "27" in lines["floor ★"]
+    assert lines["aipo"].count("▲") == 0 and "better" in lines["aipo"]
+    assert "winner    floor  (ties with aipo; the simplest arm among those that tie with the best)" in text
+    assert "missing" not in text
+
+
+def test_a_narrow_terminal_shows_every_number_whole(tmp_path: Path) -> None:
+    text = board(tmp_path, width=80)
+    assert "…" not in text and "tokens" not in text and "floor ★" in text
+    lines = [line for line in text.splitlines() if "floor ★" in line or "aipo" in line]
+    assert all(re.search(r"│ +\d\.\d{3} │ +\d\.\d{3} │ +\+\d\.\d{3} │", line) for line in lines[:2])
+
+
+def test_what_has_changed_between_seeds_is_said(tmp_path: Path) -> None:
+    assert "mixed" not in board(tmp_path)
+    (tmp_path / "out" / "floor" / "10" / "manifest.json").write_text('{"packages": {"torch": "3"}}')
+    assert "mixed     floor: its seeds differ in env, torch" in board(tmp_path, write=False)
+
+
+def test_what_is_missing_is_said_and_nobody_wins(tmp_path: Path) -> None:
+    text = board(tmp_path, whole=False)
+    assert "1/2" in text and "no winner yet: not every arm has all of its seeds" in text
+    assert "missing   before 10, 11: not run yet" in text
+    assert "missing   floor 11: not begun; last said: [bold]TrainError: no [markup]" in text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0, "0"), (950, "950"), (12_345, "12.3k"), (4_560_000, "4.56M")]
+)
+def test_amounts_are_short(amount: float, text: str) -> None:
+    assert short(amount) == text
+
+
+def test_numbers_have_their_intervals() -> None:
+    one = Estimate(mean=0.5, interval=(0.25, 0.75), by_seed={1: 0.5})
+    assert with_interval(one) == "0.500 [0.250, 0.750]"
+    assert with_interval(one, sign=True) == "+0.500 [+0.250, +0.750]"
+    assert with_interval(Estimate(mean=0.5, interval=None, by_seed={1: 0.5})) == "0.500"
+    assert with_interval(None) == "–"
+
+
+def test_the_ends_of_a_curve_are_shown() -> None:
+    def at(setting: str, *ks: int) -> list[Measure]:
+        return [Measure(split="easy", setting=setting, k=k) for k in ks]
+
+    assert shown([*at("solo", 1, 2, 4), *at("assisted", 1, 2)]) == [*at("solo", 1, 4), *at("assisted", 1)]
+    assert shown(at("solo", 1)) == at("solo", 1)

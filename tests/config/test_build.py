@@ -1,0 +1,232 @@
+"""From a configuration to objects: what is named is loaded, recorded, or refused by name."""
+
+import textwrap
+import traceback
+from pathlib import Path
+
+import pytest
+
+from aipo.config.build import build_env, build_graphs, drawing, manifest
+from aipo.config.load import load_config, presets
+from aipo.errors import ConfigError, GraphError, LoadError
+
+CALCULATE = """
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from aipo.rollout.agent import AgentSpec, AgentState
+from aipo.rollout.graph import RolloutContext
+
+
+def calculate(spec: AgentSpec):
+    async def compute(state: AgentState, runtime: Runtime[RolloutContext]) -> dict:
+        spec.message("compute", **state)
+        return {"reply": str(sum(map(int, state["request"].split("+"))))}
+
+    graph = StateGraph(AgentState, context_schema=RolloutContext)
+    graph.add_node("compute", compute, **spec.node)
+    graph.add_edge(START, "compute")
+    graph.add_edge("compute", END)
+    return graph.compile()
+"""
+
+
+@pytest.fixture
+def calculate(tmp_path: Path) -> Path:
+    """A fourth agent: one new file and one prompt."""
+    (tmp_path / "calculate.py").write_text(textwrap.dedent(CALCULATE))
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "calculate.md").write_text(
+        "## compute\nTask: compute\nExpression: {{ request }}\n"
+    )
+    return tmp_path / "calculate.py"
+
+
+def test_every_file_is_named_with_a_fingerprint() -> None:
+    built = build_graphs(load_config("aipo"))
+    # What else of the graph's folder this process has imported is named, too.
+    assert "graph.protocol" in built.files
+    assert [name for name in built.files if not name.startswith("graph.")] == [
+        "graph",
+        "agents.verify",
+        "agents.knowledge",
+        "agents.reasoning",
+        "prompts.verify",
+        "prompts.knowledge",
+        "prompts.reasoning",
+        "prompts.miniature",
+    ]
+    assert set(built.fingerprints) == set(built.files)
+    assert list(built.chats) == ["verify", "knowledge", "reasoning"]
+
+
+def test_the_drawing_holds_the_sub_graphs() -> None:
+    picture = drawing(build_graphs(load_config("aipo")).graph)
+    assert {"policy", "verify:check", "knowledge:answer", "reasoning:next"} <= set(picture["nodes"])
+    assert {"from": "prompt", "to": "policy", "conditional": False} in picture["edges"]
+    assert "subgraph verify" in picture["mermaid"]
+
+
+def test_a_fourth_agent_is_one_line_of_configuration(calculate: Path) -> None:
+    built = build_graphs(load_config("aipo", [f"agents.calculate.graph={calculate}:calculate"]))
+    assert (
+        "calculate:compute" in drawing(built.graph)["nodes"] or "calculate" in drawing(built.graph)["nodes"]
+    )
+    assert built.files["agents.calculate"] == calculate
+    assert built.files["prompts.calculate"] == calculate.parent / "prompts" / "calculate.md"
+    assert "calculate" not in built.chats
+
+
+def test_the_manifest_says_what_a_run_was_made_of() -> None:
+    config = load_config("aipo")
+    made_of = manifest(config, build_graphs(config), "somewhere")
+    assert made_of["model"] == "somewhere"
+    assert set(made_of["packages"]) >= {"aipo", "torch", "transformers", "trl", "langgraph"}
+    assert set(made_of["files"]["graph"]) == {"file", "fingerprint"}
+    named = {"graph", "graph.protocol", "agents.verify", "prompts.miniature", "env", "env.miniature_agents"}
+    assert set(made_of["files"]) >= named
+    assert Path(made_of["files"]["env"]["file"]).name == "miniature.py"
+
+
+def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
+    assert build_env(load_config("aipo", ["run.seed=3"])).tasks("hard") != build_env(
+        load_config("aipo")
+    ).tasks("hard")
+    own = build_env(load_config("aipo", ["run.seed=3", "env.options.seed=0"]))
+    assert own.tasks("hard") == build_env(load_config("aipo")).tasks("hard")
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "says"),
+    [
+        (
+            "graph.options.bugdet=1",
+            ConfigError,
+            "graph.options of graphs.consult:consult: got ['bugdet'], allowed",
+        ),
+        ("graph.options.budget=many", ConfigError, "graph.options of graphs.consult:consult"),
+        (
+            "env.options.sizes=1",
+            ConfigError,
+            "env.options of envs.miniature:Miniature: got ['sizes'], allowed ['seed', 'size', 'terms']",
+        ),
+        ("agents.verify.options.error_rate=2", ConfigError, "error_rate"),
+        ("agents.verify.options.max_retries=2", ConfigError, "allowed agents.verify.attempts instead"),
+        (
+            "agents.verify.options.api_key=sk-1",
+            ConfigError,
+            "got ['api_key'] in the open, allowed agents.verify.secrets instead",
+        ),
+        ("rollout.spending_limit=2", ConfigError, "got 2 and no prices, which could never be reached"),
+        (
+            "agents.verify={graph: 'graphs.verify:verify', prices: {input: 1, output: 2}}",
+            ConfigError,
+            "agents.verify.prices: got prices without a model",
+        ),
+        ("agents.verify.cache=true", ConfigError, "got temperature None, allowed 0"),
+        ("agents.verify.prompt=nowhere.md", LoadError, "nowhere.md"),
+        ("agents.verify.model=envs.miniature_agents:nobody", LoadError, "got 'nobody', allowed one of"),
+        (
+            "agents.verify.secrets.api_key=NO_SUCH_VARIABLE",
+            LoadError,
+            "got no environment variable ['NO_SUCH_VARIABLE']",
+        ),
+        ("graph.name=graphs.consult", LoadError, "allowed 'module:function' or 'file.py:function'"),
+        ("graph.name=nowhere.py:consult", LoadError, "allowed an existing .py file"),
+        ("graph={name: 'aipo.rollout.spec:derive_seed'}", GraphError, "allowed a compiled StateGraph"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(override: str, error: type[Exception], says: str) -> None:
+    with pytest.raises(error) as caught:
+        config = load_config("aipo", [override])
+        build_graphs(config)
+        build_env(config)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ("{default_headers: {Authorization: 'Bearer s3cret'}}", "default_headers.Authorization"),
+        ("{extra_body: {inner: {api_key: s3cret}}}", "extra_body.inner.api_key"),
+        ("{base_url: 'https://me:s3cret@somewhere/v1'}", "base_url"),
+    ],
+)
+def test_secrets_are_found_however_deep(options: str, where: str) -> None:
+    config = load_config("aipo", [f"agents.verify.options={options}"])
+    with pytest.raises(ConfigError, match=rf"got \['{where}'\] in the open") as caught:
+        build_graphs(config)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_KEY", "s3cret")
+    config = load_config(
+        "aipo",
+        [
+            "agents.verify.model=langchain_openai:ChatOpenAI",
+            "agents.verify.options={model: some-model, base_url: 'http://127.0.0.1:1/v1', temperature: 0}",
+            "agents.verify.secrets.api_key=AGENT_KEY",
+            "agents.verify.cache=true",
+        ],
+    )
+    chat = build_graphs(config).chats["verify"]
+    assert chat.name == "some-model"
+    assert chat.model.max_retries == 0
+    assert chat.model.openai_api_key.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(chat.settings)
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name.endswith("gpu")])
+def test_agents_of_every_preset_of_a_real_model_can_be_made(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIPO_AGENT_KEY", "none")
+    config = load_config(name)
+    chats = build_graphs(config).chats
+    assert {*chats} == {"verify", "knowledge", "reasoning"}
+    for agent, chat in chats.items():
+        assert chat.model.max_tokens == config.agents[agent].options["max_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("api_key", True),
+        ("openai_api_key", True),
+        ("access_token", True),
+        ("CLIENT_SECRET", True),
+        ("password", True),
+        ("max_tokens", False),
+        ("temperature", False),
+        ("keyword", False),
+    ],
+)
+def test_options_that_look_like_secrets_are_refused(name: str, refused: bool) -> None:
+    config = load_config("aipo", [f"agents.verify.options={{{name}: 1}}"])
+    with pytest.raises(ConfigError) as caught:
+        build_graphs(config)
+    assert ("in the open" in str(caught.value)) is refused
+
+
+def test_a_wrong_value_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AGENT_KEY", "s3cret")
+    (tmp_path / "chat.py").write_text("def chat(*, api_key: int):\n    raise AssertionError\n")
+    changes = [f"agents.verify.model={tmp_path / 'chat.py'}:chat", "agents.verify.secrets.api_key=AGENT_KEY"]
+    with pytest.raises(ConfigError, match="api_key: Input should be a valid integer") as caught:
+        build_graphs(load_config("aipo", changes))
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_environment_without_an_argument_that_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "env.py").write_text("class Mine:\n    def __init__(self, path, *, seed=0): ...\n")
+    with pytest.raises(ConfigError, match=r"env\.options of .*: got no \['path'\]"):
+        build_env(load_config("aipo", [f"env.name={tmp_path / 'env.py'}:Mine"]))
+
+
+def test_two_classes_with_one_model_name_are_told_apart() -> None:
+    def settings(function: str) -> object:
+        changes = [f"agents.verify.model=envs.miniature_agents:{function}"]
+        return build_graphs(load_config("aipo", changes)).chats["verify"].settings
+
+    assert settings("verify") != settings("knowledge")

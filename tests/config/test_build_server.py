@@ -1,0 +1,129 @@
+"""`aipo serve`: what the configuration says, what an option says instead, and what is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aipo.config.build_server import settings_of, version_warning
+from aipo.config.load import Config, load_config
+from aipo.errors import ConfigError
+from aipo.policies.vllm.launch import Installed
+from policies.vllm.test_launch import fake_python
+
+SETTINGS = (
+    "policy.vllm.servers=['http://127.0.0.1:8123']",
+    "policy.vllm.model=policy",
+    "policy.vllm.requests=64",
+    "policy.vllm.sync=nccl",
+    "policy.vllm.secret=KEY",
+    "policy.vllm.serve={dtype: bfloat16, context: 4096, gpus: 2, memory: 0.5, cache: 8}",
+)
+
+
+def config(*overrides: str) -> Config:
+    return load_config("aipo", overrides)
+
+
+def test_the_configuration_says_everything() -> None:
+    assert settings_of(config(*SETTINGS), {}, lambda: "M") == {
+        "model": "M",
+        "name": "policy",
+        "port": 8123,
+        "dtype": "bfloat16",
+        "context": 4096,
+        "gpus": 2,
+        "memory": 0.5,
+        "cache": 8,
+        "requests": 64,
+        "nccl": True,
+        "secret": "KEY",
+    }
+
+
+def test_options_win_and_the_policy_is_not_made_in_vain() -> None:
+    made = settings_of(config(*SETTINGS), {"port": 1, "gpus": 8, "model": "other"}, lambda: 1 / 0 and "")
+    assert (made["port"], made["gpus"], made["model"], made["context"]) == (1, 8, "other", 4096)
+
+
+def test_the_policys_type_is_the_servers() -> None:
+    assert settings_of(config("policy.dtype=bfloat16"), {}, lambda: "M")["dtype"] == "bfloat16"
+
+
+def test_one_of_several_servers_is_named_by_its_port() -> None:
+    several = config("policy.vllm.servers=['http://127.0.0.1:8000', 'http://127.0.0.1:8001']")
+    with pytest.raises(ConfigError, match="--port for which"):
+        settings_of(several, {}, lambda: "M")
+    assert settings_of(several, {"port": 8001}, lambda: "M")["port"] == 8001
+
+
+def test_without_a_configuration_a_model_is_needed() -> None:
+    with pytest.raises(ConfigError, match="allowed --model"):
+        settings_of(None, {"port": 1}, lambda: "M")
+
+
+def test_versions_that_were_not_tried_are_said() -> None:
+    assert version_warning(Installed("0.32.0", "cpu")) is None
+    assert version_warning(Installed("0.32.1+cpu", "cpu")) is None
+    for version in ("0.21.3", "0.33.0"):
+        assert version in (version_warning(Installed(version, "cuda")) or "")
+
+
+def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "aipo.cli", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_is_printed_is_the_command_alone(tmp_path: Path) -> None:
+    python = fake_python(tmp_path)
+    done = serve("--python", python, "--model", "M", "--print", "--", "--seed", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == f"VLLM_NO_USAGE_STATS=1 VLLM_SERVER_DEV_MODE=1 {python} \\"
+    assert done.stdout.splitlines()[-1] == "  --seed 1"
+    done = serve(
+        *("--python", python, "--model", "M", "--print", "--host", "10.0.0.7", "--allow-remote-dev"),
+    )
+    assert "development routes on 10.0.0.7:8000" in done.stderr
+    assert "warning" not in done.stdout
+    assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "M", "--host", "0.0.0.0"], "--allow-remote-dev"),
+        (["--model", "M", "run.seed=1"], "got ['run.seed=1'] without --config"),
+        (["--model", "M", "--device", "tpu"], "allowed cpu, cuda"),
+        (["--config", "aipo", "--model", "M", "policy.vlm.requests=2"], "did you mean 'policy.vllm'?"),
+    ],
+)
+def test_what_is_refused_is_refused_before_anything_runs(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    done = serve("--python", fake_python(tmp_path), *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_signals_reach_the_server_and_its_exit_code_is_ours(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\n"
+        "import signal, sys\n"
+        "if sys.argv[1] == '-c':\n"
+        "    print('vllm 0.32.0'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
+    python.chmod(0o755)
+    command = [sys.executable, "-m", "aipo.cli", "serve", "--python", str(python), "--model", "M"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.wait(timeout=60) == 7

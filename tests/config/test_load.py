@@ -1,0 +1,275 @@
+"""Configuration: strict, and an error that says what to write instead."""
+
+import pytest
+import yaml
+
+from aipo.config.load import Config, dump, load_config, presets, validate
+from aipo.errors import ConfigError
+
+
+def test_every_preset_loads() -> None:
+    assert {"aipo", "grpo", "mask"} < set(presets())
+    for name in presets():
+        assert isinstance(load_config(name), Config)
+
+
+def test_grpo_differs_from_aipo_in_the_method_alone() -> None:
+    aipo, grpo = load_config("aipo").model_dump(), load_config("grpo").model_dump()
+    assert [section for section in aipo if aipo[section] != grpo[section]] == ["method"]
+    assert grpo["method"]["assist_share"] == 0.0
+
+
+def test_overrides_win_and_values_are_yaml() -> None:
+    config = load_config(
+        "aipo", ["run.out=/tmp/x", "method.coefficient=floor", "train.steps=3", "evaluate.ks=[1, 2]"]
+    )
+    assert str(config.run.out) == "/tmp/x"
+    assert config.method.coefficient == "floor"
+    assert config.train.steps == 3
+    assert config.evaluate.ks == (1, 2)
+
+
+def test_an_agent_is_one_line() -> None:
+    config = load_config("aipo", ["agents.calculate.graph=graphs/calculate.py:calculate"])
+    assert list(config.agents) == ["verify", "knowledge", "reasoning", "calculate"]
+    assert config.agents["calculate"].model is None
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("metod.plan=independent", "metod: unknown key; did you mean 'method'?"),
+        ("method.coeficient=pi", "did you mean 'method.coefficient'?"),
+        ("agents.verify.bugdet=2", "did you mean 'agents.verify.budget'?"),
+        (
+            "method.coefficient=sum",
+            "method.coefficient: Input should be 'mask', 'pi', 'luffy', 'rlplus', 'floor', 'power', 'constant', "
+            "'echo' or 'ratio', got 'sum'",
+        ),
+        ("method.correction=mask", "correction_cap: got none, allowed > 1 where correction is mask"),
+        (
+            "method={correction: mask, correction_cap: 1.0}",
+            "correction_cap: got 1, allowed > 1 where correction is mask",
+        ),
+        ("method.max_drift=0", "method.max_drift: Input should be greater than 0, got 0"),
+        ("train.steps=-1", "train.steps: Input should be greater than or equal to 1, got -1"),
+        ("method.assist_share=1.5", "method.assist_share: Input should be less than or equal to 1, got 1.5"),
+        ("train.steps", "override: got 'train.steps', allowed 'section.key=value'"),
+        ("train.steps.more=1", "train.steps"),
+        ("run.out=[", "override 'run.out=['"),
+    ],
+)
+def test_a_wrong_override_is_refused_by_name(override: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("aipo", [override])
+    assert says in str(caught.value)
+
+
+def test_null_leaves_an_agent_out(tmp_path) -> None:
+    assert list(load_config("aipo", ["agents.verify=null"]).agents) == ["knowledge", "reasoning"]
+    file = tmp_path / "alone.yaml"
+    file.write_text("extends: aipo\nagents: {verify: null, knowledge: null}\n")
+    assert list(load_config(str(file)).agents) == ["reasoning"]
+    assert list(load_config("aipo").agents) == [
+        "verify",
+        "knowledge",
+        "reasoning",
+    ]  # of the preset nothing is gone
+
+
+def test_an_agent_that_is_not_there_cannot_be_left_out(tmp_path) -> None:
+    message = r"agents\.verfy: got null, .*allowed \['verify', .*; did you mean 'agents\.verify'\?"
+    with pytest.raises(ConfigError, match=message):
+        load_config("aipo", ["agents.verfy=null"])
+    file = tmp_path / "alone.yaml"
+    file.write_text("extends: aipo\nagents: {verfy: null}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(file))
+
+
+def test_a_file_extends_a_preset(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: grpo\ntrain: {steps: 7}\n")
+    config = load_config(str(file))
+    assert config.train.steps == 7
+    assert config.train.group_size == 8
+    assert config.method.assist_share == 0.0
+
+
+def test_another_environment_keeps_nothing_of_the_one_before(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: aipo\nenv: {name: 'mine.py:Mine', mixture: {all: 1.0}}\n")
+    assert load_config(str(file)).env.mixture == {"all": 1.0}
+    file.write_text("extends: aipo\nenv: {mixture: {hard: 0.25}}\n")
+    assert load_config(str(file)).env.mixture == {"easy_train": 0.5, "hard": 0.25}
+
+
+def test_what_anchors_share_is_overridden_for_one_alone() -> None:
+    config = load_config("qwen2.5-7b-8gpu", ["agents.verify.options.temperature=0.1"])
+    temperatures = {name: agent.options["temperature"] for name, agent in config.agents.items()}
+    assert temperatures == {"verify": 0.1, "knowledge": 0.7, "reasoning": 0.7}
+
+
+def test_a_circle_of_files_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match=r"circle a.yaml -> b.yaml -> a.yaml"):
+        load_config("a.yaml")
+
+
+@pytest.mark.parametrize(("text", "says"), [("- 1\n", "got list"), ("a: [", "configuration")])
+def test_a_file_that_is_no_configuration(tmp_path, text: str, says: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        load_config(str(file))
+
+
+def test_an_unknown_name_lists_the_presets() -> None:
+    with pytest.raises(
+        ConfigError, match=r"got 'apio', allowed a YAML file or one of \['aipo', .*'grpo', .*'mask', .*\]"
+    ):
+        load_config("apio")
+
+
+def test_a_missing_section_is_named() -> None:
+    with pytest.raises(ConfigError, match="policy: is missing"):
+        validate({}, "nothing")
+
+
+def test_what_is_dumped_loads_again_and_holds_no_secret(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("AGENT_KEY", "s3cret")
+    config = load_config("aipo", ["agents.verify.secrets.api_key=AGENT_KEY"])
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(config))
+    assert load_config(str(file)) == config
+    assert "s3cret" not in file.read_text()
+    assert yaml.safe_load(file.read_text())["agents"]["verify"]["secrets"] == {"api_key": "AGENT_KEY"}
+
+
+def test_choices_are_those_that_the_code_has() -> None:
+    from typing import get_args
+
+    from aipo.method.coefficients import COEFFICIENTS
+    from aipo.method.correction import CORRECTIONS
+    from aipo.method.credit import CREDITS
+    from aipo.method.objectives import DENOMINATORS, OBJECTIVES
+    from aipo.method.plan import PLANS
+    from aipo.method.settings import MethodConfig
+    from aipo.method.weighing import NEGATIVES
+
+    for field, names in {
+        "plan": PLANS,
+        "credit": CREDITS,
+        "coefficient": COEFFICIENTS,
+        "negative": NEGATIVES,
+        "objective": OBJECTIVES,
+        "denominator": DENOMINATORS,
+        "correction": CORRECTIONS,
+    }.items():
+        assert set(get_args(MethodConfig.model_fields[field].annotation)) == set(names), field
+
+
+REWARD = ["method.credit=reward", "method.negative_weight=1", "method.scale_by_std=false"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["method.demonstrations=1"], "demonstrations are for the plan expert, got 'independent'"),
+        (
+            ["method.plan=expert", "method.demonstrations=9"],
+            "method.demonstrations: got 9, allowed at most train.group_size=8",
+        ),
+        (
+            ["method.plan=expert", "method.demonstrations=8"],
+            "train.group_size: got 8, of which 8 are demonstrations, with method.credit=group, allowed 2 or more",
+        ),
+        (
+            ["method.plan=expert", "method.per_mode_baseline=true"],
+            "per_mode_baseline: got true with the plan expert",
+        ),
+        (["method.plan=expert", "method.coefficient=ratio"], "coefficient: got ratio with the plan expert"),
+        (
+            ["train.group_size=1"],
+            "train.group_size: got 1, of which 0 are demonstrations, with method.credit=group",
+        ),
+        (
+            REWARD[:2],
+            "scale_by_std: got True with the credit reward, which has no baseline, allowed False",
+        ),
+        (["method.scale_by_std=false", REWARD[0]], "negative_weight: got 0.3 with the credit reward"),
+        ([*REWARD, "method.per_mode_baseline=true"], "per_mode_baseline: got True with the credit reward"),
+    ],
+)
+def test_what_a_plan_or_a_credit_would_not_heed_is_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("mask", overrides)
+    assert says in str(caught.value)
+
+
+def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
+    shown = [*REWARD, "method.plan=expert", "train.group_size=1"]
+    config = load_config("aipo", [*shown, "method.coefficient=constant"])
+    assert (config.train.group_size, config.method.demonstrations) == (1, None)
+    with pytest.raises(ConfigError, match="coefficient: got 'mask' where all of a group are demonstrations"):
+        load_config("aipo", shown)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["evaluate.samples=4", "evaluate.ks=[1, 16]"], "ks: got 16, allowed at most samples=4"),
+        (["train.warmup=0.8", "train.decay=0.5"], "warmup + decay: got 1.3, allowed at most 1"),
+        (
+            ["method.coefficient_clip=[2, 0.1]"],
+            "method: coefficient_clip: got [2.0, 0.1] for coefficient 'mask', allowed 0 <= low <= high",
+        ),
+        (
+            ["method.coefficient=pi", "method.coefficient_value=0.3"],
+            "method: coefficient_value: got 0.3 with 'pi', which takes none, allowed with ['constant', ",
+        ),
+        (
+            ["method.negative_value=0.3"],
+            "negative_value: got 0.3 with 'zero', which takes none, allowed with ['floor']",
+        ),
+        (
+            ["method.objective=cispo", "method.clip_keeps_gradient=true"],
+            "clip_keeps_gradient: got true with objective 'cispo', whose clip takes no gradient away",
+        ),
+        (
+            ["method.objective=dr_grpo", "method.denominator=union"],
+            "denominator: got 'union' with objective 'dr_grpo', which counts no tokens",
+        ),
+        (
+            ["method.coefficient=mask", "method.coefficient_trust=1"],
+            "coefficient_trust: got 1 with coefficient 'mask'",
+        ),
+        (
+            ["rollout.forbid_tags=['<x:{y}>']"],
+            "forbid_tags: got '<x:{y}>', allowed no other field than {agent}",
+        ),
+        (
+            [
+                "policy.engine=vllm",
+                "rollout.workers=2",
+                "agents.verify.model=aipo.rollout.reference_chat:frozen",
+            ],
+            "rollout.workers: got 2 and agents ['verify'] of aipo.rollout.reference_chat:frozen",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("aipo", overrides)
+    assert says in str(caught.value)
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("extends: aipo\ntrain: {steps: 7, group_size: 4, steps: 9}\n")
+    with pytest.raises(
+        ConfigError, match=r"twice\.yaml: got \['steps'\] more than once, allowed each key once"
+    ):
+        load_config(str(file))

@@ -1,0 +1,250 @@
+"""Presets of real models: they load, say where they come from, and fit the GPUs that they name."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import LlamaConfig, Qwen2Config
+
+from aipo.config.build_server import settings_of
+from aipo.config.load import PRESETS, Config, load_config, presets
+from aipo.doctor import memory
+from aipo.doctor.room import Trained, check_memory, needed
+
+GB = 10**9
+REAL = [name for name in presets() if name.endswith("gpu")]
+NETWORKS: dict[str, Any] = {  # their config.json, as far as it decides about size
+    "Qwen/Qwen2.5-1.5B-Instruct": Qwen2Config(
+        vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    ),
+    "Qwen/Qwen2.5-7B-Instruct": Qwen2Config(
+        vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4, tie_word_embeddings=False,
+    ),
+    "meta-llama/Llama-3.2-3B-Instruct": LlamaConfig(
+        vocab_size=128256, hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24,
+        num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+PARAMETERS = {
+    "Qwen/Qwen2.5-1.5B-Instruct": 1_543_714_304,
+    "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
+    "meta-llama/Llama-3.2-3B-Instruct": 3_212_749_824,
+}
+AGENT = {"Qwen/Qwen3-30B-A3B-Instruct-2507": 61 * GB, "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8": 31 * GB}
+"""Weights on the disk: 30.5 billion parameters of 2 bytes or 1."""
+PROMPT = 1024
+
+
+def recipe(name: str) -> str:
+    """The comments of a preset and of those that it extends."""
+    text = (PRESETS / f"{name}.yaml").read_text()
+    base = re.search(r"^extends: (\S+)", text, re.MULTILINE)
+    comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    return comments + ("\n" + recipe(base[1]) if base else "")
+
+
+def test_there_is_one_for_each_model_and_size() -> None:
+    assert (
+        sorted(
+            f"{model}-{gpus}gpu"
+            for model in ("qwen2.5-1.5b", "qwen2.5-7b", "llama-3.2-3b")
+            for gpus in (1, 8)
+        )
+        == REAL
+    )
+
+
+def replace_method(config: Config, changes: dict[str, Any]) -> Config:
+    return config.model_copy(update={"method": config.method.model_copy(update=changes)})
+
+
+SOLO = ("grpo", "dapo", "dr_grpo", "gspo", "cispo")
+
+
+@pytest.mark.parametrize("name", SOLO)
+def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
+    method = load_config(name).method
+    assert (method.assist_share, method.distil, method.coefficient) == (0.0, 0.0, "mask")
+    assert method.objective == ("dapo" if name == "grpo" else name)
+    assert method.scale_by_std == (name != "dr_grpo")
+    assert method.negative_weight == (0.3 if name == "grpo" else 1.0)
+    assert method.credit == "group"
+
+
+def test_what_learns_to_ask_is_grpo_with_agents() -> None:
+    grpo, mask, echo = map(load_config, ("grpo", "mask", "echo"))
+    assert mask.method.assist_share == echo.method.assist_share == 0.5
+    assert replace_method(mask, {"assist_share": 0.0}) == grpo
+    assert replace_method(echo, {"coefficient": "mask", "negative": "zero", "scale_by_active": True}) == mask
+
+
+def test_the_default_learns_what_was_right_and_no_agents_token() -> None:
+    method = load_config("aipo").method
+    assert (method.credit, method.scale_by_std, method.negative_weight) == ("reward", False, 1.0)
+    assert (method.assist_share, method.assist_share_end) == (0.5, 0.0)
+    assert (method.coefficient, method.distil) == ("mask", 1.0)
+
+
+def test_luffy_is_as_its_code_has_it() -> None:
+    config, grpo = load_config("luffy"), load_config("grpo")
+    method = config.method
+    assert (method.plan, method.demonstrations, config.train.group_size) == ("expert", 1, 8)
+    assert (method.coefficient, method.coefficient_value, method.assist_share) == ("luffy", None, 0.0)
+    assert (method.objective, method.scale_by_std, method.negative_weight) == ("dr_grpo", False, 1.0)
+    assert (config.train, config.env, config.rollout) == (grpo.train, grpo.env, grpo.rollout)
+
+
+def test_supervised_training_weighs_every_token_that_was_right_with_one() -> None:
+    gold, traces = load_config("sft"), load_config("sft_traces")
+    assert gold.method.credit == traces.method.credit == "reward"
+    assert (gold.method.plan, gold.train.group_size) == (
+        "expert",
+        1,
+    )  # a group of one that is shown: no tokens
+    assert (gold.method.coefficient, gold.method.coefficient_value, gold.method.negative) == (
+        "constant",
+        None,
+        "zero",
+    )
+    assert (traces.method.coefficient, traces.method.distil, traces.method.objective) == (
+        "mask",
+        1.0,
+        "cispo",
+    )
+    assert np.float32(1 - traces.method.clip_low) == np.float32(1 + traces.method.clip_high) == 1.0
+    aipo = load_config("aipo")
+    assert traces.method.assist_share == aipo.config.build_method.assist_share
+    assert (traces.method.assist_share_end, traces.method.scale_by_active) == (None, False)
+    assert (traces.rollout, traces.train.group_size) == (aipo.rollout.engine, aipo.train.run.group_size)
+
+
+def test_gspos_bounds_are_for_short_rollouts() -> None:
+    method = load_config("gspo").method
+    assert (method.clip_low, method.clip_high) == (3e-3, 4e-3)
+
+
+def test_echo_learns_what_agents_said_whatever_came_of_it() -> None:
+    method, aipo = load_config("echo").method, load_config("aipo").method
+    assert (method.coefficient, method.negative, method.distil) == ("echo", "same", 0.0)
+    assert (method.assist_share, method.objective) == (aipo.assist_share, aipo.objective)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_networks_are_the_real_ones(model: str) -> None:
+    assert memory.Shape.of(NETWORKS[model]).parameters == PARAMETERS[model]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_training_and_servers_fit_the_gpus(name: str) -> None:
+    config = load_config(name)
+    policy = Trained.of(config, NETWORKS[config.policy.model])
+    alone = name.endswith("1gpu")
+    size = int(re.search(r"GPUs? of (\d+) GB", recipe(name))[1]) * GB  # type: ignore[index]
+    serve = config.policy.vllm.serve
+    served = memory.SIZES[serve.dtype] * policy.shape.parameters
+    long = memory.cache(policy.shape, dtype=serve.dtype, tokens=serve.context)
+    assert served + 8 * long < serve.memory * size, "a server holds several long rollouts at once"
+    trained = sum(needed(config, policy, PROMPT, ranks=1 if alone else 4).values())
+    weights = AGENT[config.agents["verify"].options["model"]]
+    if alone:
+        share = float(re.search(r"--memory ([\d.]+)", recipe(name))[1])  # type: ignore[index]
+        assert weights < 0.9 * share * size
+        assert trained < memory.HEADROOM * size * (1 - share - serve.memory)
+    else:
+        assert weights < 2 * 0.9 * size
+        assert trained < memory.HEADROOM * size
+    assert serve.context >= PROMPT + config.rollout.max_tokens
+
+
+def test_the_readme_says_how_much_memory_they_take() -> None:
+    text = (PRESETS.parents[1] / "README.md").read_text()
+    hosts = []
+    for name in REAL:
+        config = load_config(name)
+        policy = Trained.of(config, NETWORKS[config.policy.model])
+        alone = name.endswith("1gpu")
+        said = re.search(rf"^\| `{name}` \|.*\| ([\d.]+) GiB \| [\d.]+ \+ [\d.]+ GiB \|$", text, re.MULTILINE)
+        taken = sum(needed(config, policy, PROMPT, ranks=1 if alone else 4).values())
+        assert float(said[1]) == pytest.approx(taken / memory.GIB, abs=0.5)  # type: ignore[index]
+        if not alone:
+            hosts.append(sum(memory.host(policy.shape, dtype="float32", ranks=4).values()) / memory.GIB)
+    small, middle, large = map(round, sorted(hosts))
+    assert f"memory holds {small}, {middle} and {large} GiB at the start" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "finds"),
+    [
+        ("qwen2.5-1.5b-8gpu", ["training takes about 65.3 GiB"]),
+        ("llama-3.2-3b-8gpu", ["training with FSDP2 over 4 GPUs", "4 processes begin with about 59.8 GiB"]),
+        ("qwen2.5-7b-8gpu", ["training with FSDP2 over 4 GPUs", "4 processes begin with about 142 GiB"]),
+    ],
+)
+def test_the_doctor_of_the_recipe_finds_room(
+    name: str, finds: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four GPUs of 80 GB that nothing else uses, in a machine of 256 GB."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * GB, 80 * GB))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 256 * GB}.__getitem__)
+    assert "CUDA_VISIBLE_DEVICES=0,1,2,3 aipo doctor" in recipe(name)
+    config = load_config(name)
+    made = list(check_memory(config, Trained.of(config, NETWORKS[config.policy.model]), PROMPT))
+    assert {check.status for check in made} == {"ok"}
+    for check, found in zip(made[:-1], finds, strict=True):
+        assert check.found.startswith(found)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_commands_of_the_recipe_belong_to_the_preset(name: str) -> None:
+    config, text = load_config(name), recipe(name)
+    ports = [int(port) for port in re.findall(r"--config \S+ --port (\d+)", text)]
+    for server, port in zip(config.policy.vllm.servers, ports or [8000], strict=False):
+        assert server.endswith(f":{port}")
+    for agent in config.agents.values():
+        assert agent.options["base_url"] == "http://127.0.0.1:8100/v1"
+        assert f"--model {agent.options['model']} " in text
+        assert list(agent.secrets.values()) == ["AIPO_AGENT_KEY"]
+    assert "--port 8100" in text
+    settings = settings_of(config, {"port": 8000}, lambda: config.policy.model)
+    assert (settings["dtype"], settings["context"]) == ("bfloat16", config.policy.vllm.serve.context)
+
+
+def test_the_readme_shows_the_commands_of_a_preset() -> None:
+    recipe_ = {line.removeprefix("#").strip() for line in recipe("qwen2.5-7b-1gpu").splitlines()}
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = readme.partition("## Train a real model")[2].split("```")[1].strip().splitlines()
+    assert len(block) == 5
+    assert set(block) <= recipe_
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_tags_are_several_ids_and_nothing_needs_them_as_one(name: str) -> None:
+    config = load_config(name)
+    assert not config.method.distil_forbid
+    assert config.method.forbid_share == 0
+    assert "forbid" not in config.evaluate.settings
+
+
+def test_every_number_of_the_base_says_where_it_is_from() -> None:
+    for line in (PRESETS / "qwen2.5-7b-8gpu.yaml").read_text().splitlines():
+        setting = line.partition("#")[0]
+        if re.search(r"[a-z_]: ?[\d.-]+\b(?!gpu)", setting) and "mixture" not in setting:
+            assert re.search(r"\[(P|M|ours)\]", line), line
+
+
+def test_sharding_over_gpus_is_what_training_takes() -> None:
+    """FSDP2, four processes; the types of numbers are the run's to say."""
+    settings = yaml.safe_load((PRESETS / "accelerate" / "fsdp2.yaml").read_text())
+    assert settings["distributed_type"] == "FSDP"
+    assert settings["fsdp_config"]["fsdp_version"] == 2
+    assert (settings["num_processes"], settings["mixed_precision"]) == (4, "no")
+    assert not Path(PRESETS / "fsdp2.yaml").exists()  # it is no preset

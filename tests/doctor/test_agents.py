@@ -1,0 +1,92 @@
+"""One tiny call to each agent: real HTTP, and what goes wrong with it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from aipo.config.load import load_config
+from aipo.doctor.agents import check_agents
+from aipo.doctor.check import Check
+from kit.asgi import free_port, serving
+
+
+def app(text: str = "ready", *, status: int = 200, hangs: bool = False) -> Starlette:
+    async def chat(request: Request) -> JSONResponse:
+        if hangs:
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.01)
+        if status != 200:
+            return JSONResponse({"error": {"message": "said the server"}}, status_code=status)
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return JSONResponse(
+            {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        )
+
+    return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
+
+
+def checks(url: str, *overrides: str) -> list[Check]:
+    agent = (
+        "agents={judge: {graph: 'graphs.verify:verify', model: 'langchain_openai:ChatOpenAI', timeout: 20, "
+        f"options: {{model: m, base_url: '{url}/v1'}}, secrets: {{api_key: AGENT_KEY}}}}}}"
+    )
+    return list(check_agents(load_config("aipo", [agent, *overrides])))
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENT_KEY", "none")
+
+
+def test_an_agent_answers() -> None:
+    with serving(app()) as url:
+        (check,) = checks(url)
+    assert (check.status, check.what) == ("ok", "agent judge")
+    assert check.found.startswith("m answers in ")
+    assert check.found.endswith("'ready'")
+
+
+@pytest.mark.parametrize(
+    ("made", "overrides", "found", "advice"),
+    [
+        (lambda: app(status=401), [], "said the server", "the key in the variable that agents.judge.secrets"),
+        (lambda: app(status=404), [], "said the server", "base_url ends with /v1"),
+        (lambda: app(status=400), [], "said the server", "agents.judge.options"),
+        (lambda: app(text=""), [], "answers with no text", "a limit on its tokens"),
+        (lambda: app(hangs=True), ["agents.judge.timeout=0.2"], "does not answer within 0.2 s", "is its server up?"),
+    ],
+)  # fmt: skip
+def test_an_agent_that_does_not(
+    made: Callable[[], Any], overrides: list[str], found: str, advice: str
+) -> None:
+    with serving(made()) as url:
+        (check,) = checks(url, *overrides)
+    assert check.status == "fail"
+    assert found in check.found
+    assert advice in check.advice
+
+
+def test_nobody_there() -> None:
+    (check,) = checks(f"http://127.0.0.1:{free_port()}")
+    assert (check.status, "is its server up?" in check.advice) == ("fail", True)
+
+
+def test_a_secret_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENT_KEY")
+    (check,) = checks("http://127.0.0.1:9")
+    assert (check.status, "'AGENT_KEY'" in check.found) == ("fail", True)
+
+
+def test_agents_without_a_chat_model_and_rule_based_ones() -> None:
+    found = {
+        c.what: (c.status, c.found) for c in check_agents(load_config("aipo", ["agents.verify.model=null"]))
+    }
+    assert found["agent verify"] == ("ok", "has no chat model: its graph answers by itself")
+    assert found["agent knowledge"][0] == found["agent reasoning"][0] == "ok"

@@ -1,0 +1,151 @@
+"""`aipo doctor`: every check of a run, in the terminal and as an exit code."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aipo import cli
+from aipo.config.load import PRESETS, Config, load_config
+from aipo.doctor.check import Check
+from aipo.doctor.run import diagnose, doctor, line
+from aipo.policies.tokenizer import HFTokenizer
+from envs.miniature_model import cold_start
+from kit.asgi import serving
+from kit.tiny_vllm import TinyVLLM
+
+
+@pytest.fixture(scope="module")
+def policy() -> Path:
+    """The miniature's policy, hardly taught."""
+    return cold_start(seed=0, steps=2)
+
+
+def config(policy: Path, tmp_path: Path, *overrides: str) -> Config:
+    return load_config("aipo", [f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides])
+
+
+def served(policy: Path) -> TinyVLLM:
+    network = AutoModelForCausalLM.from_pretrained(policy)
+    return TinyVLLM(network, HFTokenizer(AutoTokenizer.from_pretrained(policy)), positions=256)
+
+
+ALL = [
+    *("versions", "environment", "agent verify", "agent knowledge", "agent reasoning", "graph", "tokenizer"),
+    *("tags", "chat template", "feedback", "memory"),
+]
+SERVED = [
+    *("server", "served model", "context", "served tokenizer", "weight routes", "flags", "log-probs", "token ids"),
+    "exactness",
+]  # fmt: skip
+
+
+def test_everything_is_there_in_this_process(policy: Path, tmp_path: Path) -> None:
+    made = list(diagnose(config(policy, tmp_path), quick=False))
+    assert [check.what for check in made] == [*ALL, "disk", "exactness"]
+    assert {check.status for check in made} == {"ok"}
+    assert not (tmp_path / "run").exists()
+
+
+def test_everything_is_there_at_a_server(policy: Path, tmp_path: Path) -> None:
+    with serving(served(policy).app) as url:
+        vllm = ["policy.engine=vllm", f"policy.vllm.servers=['{url}']"]
+        made = list(diagnose(config(policy, tmp_path, *vllm), quick=False))
+        quick = list(diagnose(config(policy, tmp_path, *vllm), quick=True))
+    assert [check.what for check in made] == [*ALL, "server memory", "disk", *SERVED]
+    assert {check.status for check in made} == {"ok"}
+    assert [check.what for check in quick] == [check.what for check in made][:-1]
+
+
+def test_the_longest_prompt_is_what_has_to_fit(policy: Path, tmp_path: Path) -> None:
+    """`agents`, a line end and 12 characters are the longest of the miniature's prompts: 999+90=? and such."""
+    tiny = served(policy)
+    tiny.positions = 100
+    with serving(tiny.app) as url:
+        vllm = ["policy.engine=vllm", f"policy.vllm.servers=['{url}']"]
+        (short,) = [c for c in diagnose(config(policy, tmp_path, *vllm), quick=True) if c.what == "context"]
+    assert short.status == "warn"
+    assert short.found.startswith("100 tokens, for a prompt of 16 and rollout.max_tokens=128")
+
+
+def test_what_is_wrong_does_not_hide_the_rest(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    broken = [
+        "env.mixture={hard: 1, nosuch: 0}",
+        "agents.verify.model=langchain_openai:ChatOpenAI",
+        "agents.verify.secrets={api_key: NOT_THERE}",
+        "policy.engine=vllm",
+        "policy.vllm.secret=NOT_THERE",
+    ]
+    made = list(diagnose(config(policy, tmp_path, *broken), quick=False))
+    fails = {check.what: check.found for check in made if check.status == "fail"}
+    assert list(fails) == ["environment", "agent verify", "server"]
+    assert "nosuch" in fails["environment"]
+    assert "'NOT_THERE'" in fails["agent verify"]
+    assert "policy.vllm.secret" in fails["server"]
+
+
+def test_a_split_that_cannot_be_read(policy: Path, tmp_path: Path) -> None:
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"problem": "1+1", "answer": "2"}\n')
+    splits = f"env.options.splits={{train: {items}, test: {tmp_path / 'nothing.jsonl'}}}"
+    math = ["env.name=envs.math:Math", "env.mixture={train: 1}", splits, "evaluate.splits=[test]"]
+    raw = {"env": {"name": "envs.math:Math"}}
+    file = tmp_path / "math.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load((PRESETS / "aipo.yaml").read_text()), **raw}))
+    made = diagnose(load_config(str(file), [f"policy.model={policy}", *math]), quick=True)
+    (check,) = [check for check in made if check.status == "fail"]
+    assert check.what == "environment"
+    assert "nothing.jsonl" in check.found
+
+
+def test_a_reward_without_a_weight_shows_before_the_run(policy: Path, tmp_path: Path) -> None:
+    made = diagnose(config(policy, tmp_path, "rollout.reward_weights={style: 1}"), quick=True)
+    (check,) = [check for check in made if check.status == "fail"]
+    assert check.what == "prompts"
+    assert "reward" in check.found
+
+
+def test_no_policy_no_further(tmp_path: Path) -> None:
+    made = list(diagnose(config(tmp_path / "nothing", tmp_path), quick=True))
+    assert (made[-1].what, made[-1].status) == ("tokenizer", "fail")
+
+
+def shown(check: Check, width: int = 70) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(line(check))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_line() -> None:
+    assert shown(Check("ok", "disk", "all well")).rstrip() == "ok    disk              all well"
+    said = shown(Check("fail", "served tokenizer", "[red]other\x1b[31m ids", "serve the policy"))
+    assert [text.rstrip() for text in said.splitlines()] == [
+        "fail  served tokenizer  [red]other⟨U+001B⟩[31m ids",
+        "                        → serve the policy",
+    ]
+
+
+def test_the_exit_code(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def code(*overrides: str) -> int:
+        words = ["doctor", "--quick", f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides]
+        monkeypatch.setattr(sys, "argv", ["aipo", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    assert code() == 0
+    assert code("rollout.reward_weights={style: 1}") == 1
+    assert code("rollout.reward_weigths={style: 1}") == 2  # misspelt: the configuration itself is wrong
+
+
+def test_the_last_line_counts(policy: Path, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    assert doctor(config(policy, tmp_path), quick=True, console=console)
+    assert console.file.getvalue().splitlines()[-1] == "12 ok, 0 warn, 0 fail"  # type: ignore[attr-defined]

@@ -1,0 +1,120 @@
+"""Checks of tokenizer and chat template, each with one that is wrong in one way."""
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from aipo.config.load import Config, load_config
+from aipo.doctor.tokens import check_appending, check_prompt, check_tags
+from aipo.policies.tokenizer import HFTokenizer
+from kit.tiny_chat import TAGS, TEMPLATE, chat_tokenizer
+
+CHAT = chat_tokenizer()
+
+
+def config(*overrides: str) -> Config:
+    agent = "agents={verify: {graph: 'graphs.verify:verify'}}"
+    return load_config("grpo", [agent, "evaluate.settings=[solo]", *overrides])
+
+
+def statuses(tokenizer: HFTokenizer, prompt: list[int] | None = None) -> dict[str, str]:
+    ids = tokenizer.encode_prompt("1+1=?") if prompt is None else prompt
+    return {check.what: check.status for check in check_prompt(tokenizer, {"solo": ids})}
+
+
+def test_a_chat_template_as_it_should_be() -> None:
+    template, end = check_prompt(CHAT, {"solo": CHAT.encode_prompt("1+1=?")})
+    assert (template.status, end.status) == ("ok", "ok")
+    assert template.found == "prompts end with '<|im_start|>assistant\\n', open for the assistant"
+    assert end.found == "<|im_end|> ends the assistant's turn"
+
+
+def test_a_prompt_that_does_not_end_open() -> None:
+    ids = CHAT.encode_prompt("1+1=?")
+    first, *_ = check_prompt(CHAT, {"solo": ids, "assisted": ids[:-1]})
+    assert (first.status, first.found) == (
+        "fail",
+        "assisted prompts do not end with '<|im_start|>assistant\\n'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "eos", "expected"),
+    [
+        (TEMPLATE.partition("{% if")[0], "<|im_end|>", {"chat template": "fail"}),
+        (TEMPLATE, "<|end|>", {"chat template": "ok", "end token": "fail"}),
+        (None, "<|im_end|>", {"chat template": "warn"}),  # a chat model's tokens, and no template
+    ],
+)
+def test_templates_that_are_wrong(template: str | None, eos: str, expected: dict[str, str]) -> None:
+    assert statuses(chat_tokenizer(template=template, eos=eos)) == expected
+
+
+def test_no_template_is_no_fault_of_a_model_that_does_not_chat() -> None:
+    assert statuses(words()) == {"chat template": "ok"}
+
+
+def test_a_first_token_that_comes_twice() -> None:
+    begun = chat_tokenizer()
+    begun.inner.bos_token = "<|end|>"
+    begin = begun.inner.bos_token_id
+    fails = [
+        c
+        for c in check_prompt(begun, {"solo": [begin, begin, *begun.encode_prompt("x")]})
+        if c.status == "fail"
+    ]
+    assert [check.found for check in fails] == ["solo prompts begin with the first token twice"]
+
+
+def words() -> HFTokenizer:
+    """One that eats spaces: what is appended does not read as what was written."""
+    vocab = {
+        text: i for i, text in enumerate(["<unk>", "17*23=391", ":", "right", ".", "So", "it", "is", "Let"])
+    }
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.add_special_tokens([AddedToken("<eos>", special=True)])
+    return HFTokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", unk_token="<unk>")
+    )
+
+
+def test_feedback_can_be_appended() -> None:
+    assert check_appending(CHAT, CHAT.encode_prompt("1+1=?"), list(TAGS)).status == "ok"
+    assert check_appending(chat_tokenizer(tags=TAGS), CHAT.encode_prompt("x"), list(TAGS)).status == "ok"
+    check = check_appending(words(), words().encode("Let it"), [])
+    assert (check.status, check.what) == ("fail", "feedback")
+
+
+def test_tags_of_one_id() -> None:
+    (check,) = check_tags(config(), chat_tokenizer(tags=TAGS))
+    assert (check.status, check.found) == ("ok", "one id each: <consult:verify>, <feedback:verify>")
+
+
+def test_tags_of_several_ids_are_named() -> None:
+    (check,) = check_tags(config(), CHAT)
+    assert check.status == "ok"
+    assert check.found == (
+        "of several ids each: <consult:verify> (16), <feedback:verify> (17); no rollout has to do without them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("method.forbid_share=0.5", "method.forbid_share"),
+        ("method.distil=1", "method.distil_forbid"),
+        ("evaluate.settings=[solo, forbid]", "evaluate.settings: forbid"),
+    ],
+)
+def test_tags_of_several_ids_where_one_is_needed(override: str, named: str) -> None:
+    (check,) = check_tags(config(override), CHAT)
+    assert check.status == "fail"
+    assert check.found.endswith(f"; {named} need one")
+    assert list(check_tags(config("agents={}", override), CHAT)) == []
+
+
+def test_tags_that_the_tokenizer_changes() -> None:
+    (check,) = check_tags(config(), words())
+    assert (check.status, "changes <consult:verify>" in check.found) == ("fail", True)

@@ -1,0 +1,74 @@
+"""An exam: what it is refused for, before anything is loaded, and its table."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from aipo.errors import ConfigError, RunError
+from aipo.evaluate.run import evaluate_folder, table
+from aipo.run import RunFolder
+from aipo.util.files import write_text
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run that has been trained, as far as its files tell."""
+    folder = RunFolder(tmp_path / "run")
+    write_text(folder.config, "extends: aipo\n")
+    folder.model.mkdir()
+    return folder
+
+
+def examine(run: Path | None, config: str | None = None, *overrides: str, name: str = "mine") -> None:
+    evaluate_folder(run, config, overrides, name=name, console=Console(quiet=True))
+
+
+def test_a_run_that_is_not_trained_yet_is_refused(run: RunFolder) -> None:
+    run.model.rmdir()
+    with pytest.raises(RunError, match="has no trained policy yet, allowed a finished run"):
+        examine(run.path)
+
+
+def test_a_run_has_a_configuration_of_its_own(run: RunFolder) -> None:
+    with pytest.raises(ConfigError, match=r"--run .* and --config grpo, allowed one of them"):
+        examine(run.path, "grpo")
+
+
+@pytest.mark.parametrize("name", ["", "../after", "a b", "a.json", "a/b"])
+def test_a_name_is_a_plain_word(run: RunFolder, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--name: got .*allowed letters, digits, - and _"):
+        examine(run.path, name=name)
+
+
+def test_an_evaluation_is_not_overwritten(run: RunFolder) -> None:
+    write_text(run.evaluation("after"), "{}")
+    with pytest.raises(RunError, match=r"--name: got 'after', .* holds already, allowed a new name"):
+        examine(run.path, name="after")
+    assert run.evaluation("after").read_text() == "{}"
+
+
+def test_an_untrained_policy_is_not_evaluated_into_a_run(run: RunFolder) -> None:
+    with pytest.raises(RunError, match="which holds a run, and an untrained policy, allowed --run"):
+        examine(None, "aipo", f"run.out={run.path}")
+
+
+def test_a_place_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match=r"run\.out: got .*allowed a folder that can be written"):
+        examine(None, None, f"run.out={tmp_path / 'file'}")
+
+
+def test_the_table_counts_what_failed() -> None:
+    result = {"pass_at": {"1": 0.5, "2": None}, "interval": {"1": [0.4, 0.6], "2": None}}
+    console = Console(record=True, width=80, force_terminal=False)
+    console.print(table({"easy": {"solo": {**result, "counts": {"failed": 17}}}}))
+    header, row = (line for line in console.export_text().splitlines() if "split" in line or "easy" in line)
+    assert header.split("┃")[1:-1][-1].strip() == "failed"
+    assert [part.strip() for part in row.split("│")[1:-1]] == [
+        "easy",
+        "solo",
+        "0.500  [0.40, 0.60]",
+        "–",
+        "17",
+    ]

@@ -1,0 +1,106 @@
+"""Traces made by hand, a token for each character, for tests that a reader can check."""
+
+from typing import Any
+
+from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Trace, Visit, segment
+from aipo.trace.arrow import Stored
+
+CONSULT: dict[str, Any] = {
+    "nodes": ["__start__", "prompt", "policy", "notice", "score", "__end__"]
+    + [f"{agent}:{node}" for agent in ("verify", "knowledge") for node in ("__start__", "check", "__end__")],
+    "edges": [
+        {"from": a, "to": b, "conditional": a == "policy"}
+        for a, b in [
+            ("__start__", "prompt"),
+            ("prompt", "policy"),
+            ("policy", "verify:__start__"),
+            ("policy", "knowledge:__start__"),
+            ("policy", "notice"),
+            ("policy", "score"),
+            ("verify:__start__", "verify:check"),
+            ("verify:check", "verify:__end__"),
+            ("verify:__end__", "policy"),
+            ("knowledge:__start__", "knowledge:check"),
+            ("knowledge:check", "knowledge:__end__"),
+            ("knowledge:__end__", "policy"),
+            ("notice", "policy"),
+            ("score", "__end__"),
+        ]
+    ],
+}
+
+
+def ids(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+def prompt(text: str = "1+1=?") -> Segment:
+    return segment(Role.PROMPT, "prompt", ids(text))
+
+
+def policy(text: str) -> Segment:
+    return segment(Role.POLICY, "policy", ids(text), logprobs=[-1.0] * len(text))
+
+
+def agent(text: str, source: str = "knowledge") -> Segment:
+    return segment(Role.AGENT, source, ids(text))
+
+
+def notice(text: str) -> Segment:
+    return segment(Role.ENV, "notice", ids(text))
+
+
+def visit(path: str, started: float, seconds: float | None = 1.0, outcome: str = "ok", *calls: Call) -> Visit:
+    return Visit(path=path, started=started, seconds=seconds, outcome=outcome, calls=calls)
+
+
+def call(started: float, seconds: float, **rest: Any) -> Call:
+    return Call(
+        agent="a", visit="v", model="m", messages=(), reply=None, started=started, seconds=seconds, **rest
+    )
+
+
+def consult(asked: int, told: int, agent: str = "knowledge", **rest: Any) -> Consult:
+    made: dict[str, Any] = {"request": "1+1", "reply": "2"}
+    return Consult(agent=agent, request_segment=asked, request_start=0, reply_segment=told, **(made | rest))
+
+
+def trace(*segments: Segment, **changes: Any) -> Trace:
+    made: dict[str, Any] = {
+        "trace_id": "t",
+        "run_id": "r",
+        "group_id": "g",
+        "task_id": "q",
+        "step": 0,
+        "index": 0,
+        "mode": Mode.SOLO,
+        "task": {},
+        "seed": 0,
+        "sampling": {},
+        "segments": segments,
+        "stop_reason": StopReason.EOS,
+        "reward": 1.0,
+        "seconds": 10.0,
+    }
+    return Trace(**(made | changes))
+
+
+def stored(made: Trace) -> Stored:
+    return Stored(made, tuple("".join(map(chr, s.token_ids.tolist())) for s in made.segments))
+
+
+def asking(**changes: Any) -> Trace:
+    """Asks `knowledge` once: prompt 0–1 s, policy 1–4, knowledge 4–6 (inside: check 4.5–5.5), policy 6–9, score 9–10."""
+    made: dict[str, Any] = {
+        "mode": Mode.ASSISTED,
+        "consults": (consult(1, 2),),
+        "visits": (
+            visit("prompt", 0, 1),
+            visit("policy", 1, 3),
+            visit("knowledge", 4, 2),
+            visit("knowledge/check", 4.5, 1, "ok", call(4.6, 0.5)),
+            visit("policy", 6, 3),
+            visit("score", 9, 1),
+        ),
+    }
+    return trace(prompt(), policy("1+1?"), agent("2"), policy("#2"), **(made | changes))

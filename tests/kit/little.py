@@ -1,0 +1,197 @@
+"""A little run folder: real rollouts of the miniature, sampled by a policy that follows a script.
+
+Nothing is trained, and nothing depends on the hour. With agents the policy asks and is right; alone it is
+right about sums of even numbers, writes what should do no harm about unknown facts, and fails now and then.
+"""
+
+import json
+import re
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+
+from aipo.config.build import build_engine, build_env, build_graphs, drawing, manifest
+from aipo.config.build_method import credit_of
+from aipo.config.load import Config, dump, load_config
+from aipo.errors import PolicyError
+from aipo.evaluate.pass_at_k import evaluate
+from aipo.evaluate.run import SETTINGS
+from aipo.method.plan import PLANS, draw_tasks
+from aipo.method.rows import CODES
+from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
+from aipo.run import RunFolder, keep_tokenizer
+from aipo.trace import Role, Trace
+from aipo.trace.store import TraceStore
+from aipo.trace.token_stats import Lesson, LessonStore
+from aipo.util.files import write_json, write_text
+
+HOSTILE = (
+    "</pre></style></script><script>document.title='owned'</script>"
+    "<img src=x onerror=\"document.title='owned'\">\u202eevil\u2028{{ 7*7 }}"
+)
+NAMES = ("verify", "knowledge", "reasoning")
+TAGS = [f"<{kind}:{name}>" for kind in ("consult", "feedback") for name in NAMES]
+ALPHABET = "\n" + "".join(c for c in string.printable if c.isprintable()) + "\u202e\u2028é"
+TOKENIZER = CharTokenizer([*TAGS, "</consult>", "</feedback>"], ALPHABET)
+_QUESTION = re.compile(r"^(?:(\d@\d)|(\d+))\+(\d+)=\?$", re.MULTILINE)
+
+
+def script(context: str) -> str:
+    """What the policy writes next."""
+    fact, number, operand = _question(context)
+    replies = re.findall(r"<feedback:\w+>(.*?)</feedback>", context)
+    if context.startswith("agents") and not replies:
+        return (
+            f"<consult:knowledge>{fact}</consult>"
+            if fact
+            else f"<consult:verify>{number}+{operand}=0</consult>"
+        )
+    if replies:
+        value = int(replies[0].rpartition("=")[2])
+        total = value + operand if fact else value
+        return f"{replies[0]}\n#{total}"
+    if fact:
+        return f"{HOSTILE}\n#0"
+    if operand % 5 == 0:
+        raise PolicyError(f"sampling failed: got {operand}, allowed numbers that 5 does not divide")
+    return f"{number}+{operand}={number + operand + operand % 2}\n#{number + operand + operand % 2}"
+
+
+def _question(context: str) -> tuple[str | None, int, int]:
+    match = _QUESTION.search(context)
+    assert match, context
+    return match[1], int(match[2] or 0), int(match[3])
+
+
+LEARNED = {
+    "method.credit": "group",
+    "method.scale_by_std": True,
+    "method.coefficient": "constant",
+    "method.assist_share_end": "null",
+}
+"""What the little run `aipo` has learned: advantages of both signs, and agents' tokens, too."""
+
+
+def make_run(
+    path: Path, preset: str = "aipo", *, steps: int = 2, tasks: int = 4, **changes: Any
+) -> RunFolder:
+    """A run folder as training leaves it, without checkpoints and model."""
+    given = {"train.steps": steps, "train.tasks_per_step": tasks, "train.group_size": 4, "run.out": path}
+    config = load_config(preset, [f"{name}={value}" for name, value in {**given, **changes}.items()])
+    folder = RunFolder(path)
+    graphs = build_graphs(config)
+    write_text(folder.config, dump(config))
+    write_json(folder.manifest, manifest(config, graphs, "scripted"))
+    write_json(folder.graph, drawing(graphs.graph))
+    keep_tokenizer(folder, save_tokenizer)
+    for step in range(steps):
+        write_step(folder, config, step)
+    return folder
+
+
+def write_step(folder: RunFolder, config: Config, step: int, *, seal: bool = True) -> list[Trace]:
+    """The rollouts of one step, and its lines of metrics; unsealed they stay in the journal."""
+    train, method = config.train, config.method
+    drawn = draw_tasks(build_env(config), config.env.mixture, train.tasks_per_step, seed=0, step=step)
+    plan = PLANS[method.plan](
+        drawn,
+        step=step,
+        group_size=train.group_size,
+        assist_share=method.assist_share,
+        forbid_share=0.0,
+        seed=0,
+    )
+    store = TraceStore(folder.traces, decode=TOKENIZER.decode)
+    rolled = _engine(config, folder.path.name).run_sync(plan, store.append)
+    if not seal:
+        store.close()
+        return rolled
+    credited = list(credit_of(config)(rolled).traces)
+    store.seal(step, credited)
+    store.close()
+    LessonStore(folder.lessons).publish(step, [_lesson(t) for t in credited if t.advantage])
+    with folder.metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(_metrics(step, credited)) + "\n")
+    return credited
+
+
+def make_evaluation(folder: RunFolder, name: str, *, tasks: int = 2) -> None:
+    """What `aipo eval` leaves: pass@1 by split and setting, and the traces."""
+    config = load_config("aipo", [f"run.out={folder.path}"])
+    engine = _engine(config, f"{folder.path.name}-{name}")
+    keep_tokenizer(folder, save_tokenizer)
+    results: dict[str, Any] = {}
+    with TraceStore(folder.evaluation(name).with_suffix(""), decode=TOKENIZER.decode) as store:
+        for setting in ("solo", "assisted"):
+            mode, forbid = SETTINGS[setting]
+            evaluation = evaluate(
+                engine,
+                engine.env.tasks("easy")[:tasks],
+                mode=mode,
+                samples=1,
+                ks=(1,),
+                seed=0,
+                forbid=forbid,
+                on_trace=store.append,
+            )
+            results[setting] = evaluation.to_dict()
+    write_json(folder.evaluation(name), {"easy": results})
+
+
+def save_tokenizer(path: str) -> None:
+    """The character tokenizer as `tokenizers` reads it."""
+    vocab = {TOKENIZER.decode([i]): i for i in range(len(TOKENIZER))}
+    tokenizer = Tokenizer(WordLevel(vocab, unk_token="\ufffd"))
+    tokenizer.decoder = Fuse()
+    Path(path).mkdir(parents=True)
+    tokenizer.save(f"{path}/tokenizer.json")
+
+
+def _engine(config: Config, run_id: str) -> Any:
+    policy: Any = ScriptedPolicy(TOKENIZER, script)
+    return build_engine(config, build_graphs(config), policy, run_id=run_id)
+
+
+def _metrics(step: int, traces: Sequence[Trace]) -> dict[str, Any]:
+    def mean(keep: Callable[[Trace], bool]) -> float | None:
+        rewards = [t.reward for t in traces if t.reward is not None and keep(t)]
+        return sum(rewards) / len(rewards) if rewards else None
+
+    row = {
+        "step": step + 1,
+        "reward/assisted": mean(lambda t: t.mode == "assisted"),
+        "reward/solo": mean(lambda t: t.mode == "solo"),
+        "consults/knowledge": sum(c.agent == "knowledge" for t in traces for c in t.consults) / len(traces),
+        "clip/policy": 0.01 * step,
+        "loss_share/policy": 0.75,
+        "loss_share/agent": 0.25,
+    }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _lesson(trace: Trace) -> Lesson:
+    """As if each token's ratio had stayed 1, and sampler and trainer had disagreed on the second one."""
+    rest = [(i, s) for i, s in enumerate(trace.segments) if s.role is not Role.PROMPT]
+    segments = np.concatenate([np.full(len(s), i, np.int32) for i, s in rest])
+    codes = np.concatenate([np.full(len(s), CODES[s.role], np.int8) for _, s in rest])
+    policy = codes == CODES[Role.POLICY]
+    weights = np.where(policy, 1.0, 0.5).astype(np.float32)
+    weights[np.flatnonzero(policy)[1:2]] = 0.0
+    return Lesson(
+        trace_id=trace.trace_id,
+        kind="sampled",
+        step=trace.step,
+        update=trace.step + 1,
+        segments_T=segments,
+        codes_T=codes,
+        weights_T=weights,
+        ratios_T=np.where(policy, 1.0, np.nan).astype(np.float32),
+        clipped_T=np.zeros(len(codes), np.bool_),
+        advantage=trace.advantage or 0.0,
+    )

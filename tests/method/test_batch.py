@@ -1,0 +1,120 @@
+"""Batches: the tensors of two rows written out, and denominators against their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from aipo.method.batch import AVERAGES, COUNTS, Totals, Window, alive, collate, denominators
+from aipo.method.objectives import DENOMINATORS, OBJECTIVES
+from aipo.method.rows import Code, Row, distil, rows_of
+from kit import tiny
+from kit.tiny import agent, consult, policy, prompt, trace
+
+L, A, N = Code.POLICY, Code.AGENT, Code.PROMPT
+
+
+def sampled(*segments: object, **changes: object) -> Row:
+    (row,) = rows_of(trace(*segments, **changes))
+    return row
+
+
+SHORT = sampled(prompt(2, 3, 4), policy(5, logprobs=[-0.5]), advantage=-1.0)
+LONG = sampled(prompt(6), policy(7, 8, logprobs=[-0.25, -0.75]), agent(9), advantage=0.5)
+
+
+def test_prompts_are_padded_left_and_completions_right():
+    batch = collate([SHORT, LONG], np.array([4.0, 8.0], np.float32), pad_id=0)
+    assert batch["prompt_ids"].tolist() == [[2, 3, 4], [0, 0, 6]]
+    assert batch["prompt_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert batch["completion_ids"].tolist() == [[5, 0, 0], [7, 8, 9]]
+    assert batch["completion_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert batch["codes"].tolist() == [[L, N, N], [L, L, A]]
+    nan = math.nan
+    expected = torch.tensor([[-0.5, nan, nan], [-0.25, -0.75, nan]])
+    torch.testing.assert_close(batch["behaviour"], expected, equal_nan=True)
+    assert batch["advantages"].tolist() == [-1.0, 0.5]
+    assert batch["denominators"].tolist() == [4.0, 8.0]
+    assert "forbidden" not in batch
+
+
+def test_forbidden_ids_are_padded_with_minus_one():
+    free, bound = sampled(prompt(2), policy(3)), sampled(prompt(2), policy(3), forbidden_ids=(13, 14))
+    batch = collate([free, bound], np.ones(2, np.float32), pad_id=0)
+    assert batch["forbidden"].tolist() == [[-1, -1], [13, 14]]
+
+
+def test_no_rows_give_a_row_that_trains_nothing():
+    batch = collate([], np.empty(0, np.float32), pad_id=7)
+    assert {name: tensor.shape[0] for name, tensor in batch.items()} == dict.fromkeys(batch, 1)
+    assert batch["completion_ids"].tolist() == [[7]]
+    assert batch["codes"].tolist() == [[N]]
+    assert batch["advantages"].tolist() == [0.0]
+
+
+def test_an_inert_row_has_the_keys_and_types_of_any_other():
+    real, inert = (
+        collate([SHORT], np.ones(1, np.float32), pad_id=0),
+        collate([], np.empty(0, np.float32), pad_id=0),
+    )
+    assert {k: v.dtype for k, v in real.items()} == {k: v.dtype for k, v in inert.items()}
+
+
+def helped() -> list[Row]:
+    """A trace of 3 + 2 policy tokens, as sampled and distilled."""
+    whole = trace(prompt(2), policy(4, 13, 5), agent(6), policy(7, 8), consults=(consult(1, 1, 2),))
+    cut = distil(whole, (13,))
+    assert cut is not None
+    return [*rows_of(whole), cut]
+
+
+def test_totals_count_sampled_rows_and_their_policy_tokens():
+    totals = Totals.of([SHORT, LONG, *helped()])
+    assert totals == Totals(rows=3, policy_tokens=1 + 2 + 5, agent_tokens=0 + 1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "counted", "expected"),
+    [
+        (("dapo", "cispo"), "policy", [4.0, 4.0, 4.0, 4.0]),  # 8 tokens, half of them in each optimiser step
+        (("dapo", "cispo"), "union", [5.0, 5.0, 5.0, 5.0]),  # and 2 of agents
+        (("grpo", "gspo"), "policy", [1.5, 3.0, 7.5, 7.5]),  # own tokens × 3 rows / 2
+        (("grpo", "gspo"), "union", [1.5, 4.5, 9.0, 9.0]),  # LONG has one of an agent, and so has the third
+        (("dr_grpo",), "policy", [150.0, 150.0, 150.0, 150.0]),  # 100 tokens × 3 rows / 2
+    ],
+)
+def test_denominators(objectives: tuple[str, ...], counted: str, expected: list[float]):
+    rows = [SHORT, LONG, *helped()]
+    window = Window(totals=Totals.of(rows), share=0.5, max_completion_length=100)
+    for objective in objectives:
+        assert denominators(rows, objective, window, counted=counted).tolist() == expected
+
+
+def test_every_way_of_counting_and_averaging_exists():
+    assert set(COUNTS) == set(DENOMINATORS)
+    assert {one.average for one in OBJECTIVES.values()} == set(AVERAGES)
+
+
+def test_rows_that_are_alive():
+    """With an advantage, with a KL term, or with agents' tokens that are learned without regard to the advantage."""
+    dead = [
+        sampled(prompt(2), policy(3), advantage=0.0),
+        sampled(prompt(2), policy(3), agent(4), advantage=0.0),
+    ]
+    rows = [SHORT, *dead]
+    assert alive(rows, beta=0.0) == [SHORT]
+    assert alive(rows, beta=0.1) == rows
+    assert alive(rows, beta=0.0, signed=False) == [SHORT, dead[1]]
+
+
+def test_denominators_are_never_zero():
+    silent = sampled(prompt(2), agent(3))
+    window = Window(totals=Totals.of([silent]), share=1.0, max_completion_length=10)
+    assert denominators([silent], "grpo", window).tolist() == pytest.approx([1e-6])
+
+
+def test_rows_keep_their_order():
+    rows = [sampled(prompt(2), policy(*range(2, 2 + n)), advantage=float(n)) for n in (3, 1, 2)]
+    batch = collate(rows, np.ones(3, np.float32), pad_id=tiny.PAD)
+    assert batch["advantages"].tolist() == batch["completion_mask"].sum(1).tolist() == [3, 1, 2]

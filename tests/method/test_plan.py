@@ -1,0 +1,207 @@
+"""Plans and draws: which rollouts, of which tasks, and the same ones again after a resume."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.config.build_method import plan_of
+from aipo.config.load import load_config
+from aipo.errors import ConfigError, TaskError
+from aipo.method.plan import PLANS, draw_tasks, expert, independent
+from aipo.rollout.spec import RolloutSpec
+from aipo.trace import Mode
+from kit.toy import Exam, task
+
+
+def plan(count: int = 1, **changes: Any) -> list[RolloutSpec]:
+    given = {"step": 3, "group_size": 8, "assist_share": 0.5, "forbid_share": 0.25, "seed": 0}
+    return independent([task(f"t{i}") for i in range(count)], **{**given, **changes})
+
+
+def test_a_group_is_assisted_first_then_solo_then_solo_without_tags():
+    group = plan()
+    assert [s.mode.value for s in group] == ["assisted"] * 4 + ["solo"] * 4
+    assert [s.forbid for s in group] == [False] * 7 + [True]
+    assert [s.index for s in group] == [*range(8)]
+    assert {s.group_id for s in group} == {"00003-000"} and {s.step for s in group} == {3}
+
+
+def test_groups_are_numbered_by_task():
+    specs = plan(2, group_size=2)
+    assert [(s.task.task_id, s.group_id) for s in specs] == [
+        ("t0", "00003-000"),
+        ("t0", "00003-000"),
+        ("t1", "00003-001"),
+        ("t1", "00003-001"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "assist", "forbid", "modes"),
+    [
+        (1, 0.5, 0.0, "a"),  # 0.5 rounds up
+        (3, 0.5, 0.5, "aaf"),  # 1.5 → 2; 0.5 → 1
+        (4, 0.0, 1.0, "ffff"),
+        (4, 1.0, 1.0, "aaaa"),
+        (4, 0.3, 0.0, "asss"),  # 1.2 → 1
+        (10, 0.15, 0.0, "aassssssss"),  # 1.5 → 2, although 0.15 is less than 15/100 in binary
+        (8, 0.5, 0.25, "aaaasssf"),
+    ],
+)
+def test_shares_are_rounded_half_up(size: int, assist: float, forbid: float, modes: str):
+    specs = plan(group_size=size, assist_share=assist, forbid_share=forbid)
+    assert "".join("f" if s.forbid else s.mode.value[0] for s in specs) == modes
+
+
+@given(st.integers(0, 9), st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**40))
+def test_seeds_differ_and_depend_on_nothing_else(step: int, count: int, size: int, seed: int):
+    specs = plan(count, step=step, group_size=size, seed=seed)
+    seeds = [s.seed for s in specs]
+    assert len(set(seeds)) == len(specs) == count * size
+    assert seeds[:size] == [s.seed for s in plan(1, step=step, group_size=size, seed=seed)]
+    assert seeds[0] not in {s.seed for s in plan(count, step=step + 1, group_size=size, seed=seed)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"assist_share": 1.5}, "assist_share: got 1.5, allowed 0 to 1"),
+        ({"forbid_share": -0.1}, "forbid_share: got -0.1"),
+        ({"assist_share": float("nan")}, "assist_share: got nan"),
+        ({"group_size": 0}, "group size: got 0, allowed >= 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], reason: str):
+    with pytest.raises(ConfigError, match=reason):
+        plan(**changes)
+
+
+def shown(count: int = 1, **changes: Any) -> list[RolloutSpec]:
+    given = {"step": 3, "group_size": 8, "assist_share": 0.0, "forbid_share": 0.0, "seed": 0}
+    return expert([task(f"t{i}") for i in range(count)], **{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("size", "demonstrations", "assist", "forbid", "modes"),
+    [
+        (8, 1, 0.0, 0.0, "ssssssse"),  # LUFFY: seven are sampled, one is shown
+        (8, 2, 0.5, 0.5, "aaasffee"),  # shares are of the six that are sampled: 3, and 1.5 → 2 of 3
+        (4, 4, 0.5, 0.5, "eeee"),
+        (1, 1, 0.0, 0.0, "e"),
+    ],
+)
+def test_the_last_of_a_group_are_shown(
+    size: int, demonstrations: int, assist: float, forbid: float, modes: str
+):
+    how = {"group_size": size, "assist_share": assist, "forbid_share": forbid}
+    specs = shown(demonstrations=demonstrations, **how)
+    assert "".join("f" if s.forbid else s.mode.value[0] for s in specs) == modes
+
+
+def test_what_is_sampled_beside_a_demonstration_is_what_would_be_sampled_without():
+    alone = plan(2, assist_share=0.0, forbid_share=0.0)
+    beside = shown(2)
+    assert [s.seed for s in beside] == [s.seed for s in alone]
+    assert [s for s in beside if s.mode is not Mode.EXPERT] == [s for s in alone if s.index < 7]
+    assert {s.group_id for s in beside} == {"00003-000", "00003-001"}
+
+
+@pytest.mark.parametrize("demonstrations", [0, 9])
+def test_a_group_has_room_for_its_demonstrations(demonstrations: int):
+    with pytest.raises(
+        ConfigError, match=f"demonstrations: got {demonstrations}, allowed 1 to the group's size of 8"
+    ):
+        shown(demonstrations=demonstrations)
+
+
+def test_plans_are_found_by_name():
+    assert PLANS["independent"] is independent
+    assert PLANS["expert"] is expert
+    assert PLANS["independent"]([], step=0, group_size=2, assist_share=0, forbid_share=0, seed=0) == []
+
+
+# --- drawing ----------------------------------------------------------------------------------------------
+
+
+def draw(count: int, step: int, seed: int = 0, **mixture: float) -> list[str]:
+    return [t.task_id for t in draw_tasks(Exam(), mixture or {"easy": 1.0}, count, step=step, seed=seed)]
+
+
+@given(st.integers(1, 7), st.integers(0, 5), st.integers(0, 1000))
+def test_a_split_is_gone_through_before_it_repeats(count: int, epochs: int, seed: int):
+    drawn = [name for step in range(5 * (epochs + 1)) for name in draw(count, step, seed)]
+    for start in range(0, len(drawn) - 4, 5):
+        assert sorted(drawn[start : start + 5]) == ["easy0", "easy1", "easy2", "easy3", "easy4"]
+
+
+def test_each_epoch_and_each_seed_has_an_order_of_its_own():
+    assert len({tuple(draw(5, step, seed)) for step in range(5) for seed in range(5)}) > 15
+
+
+def test_a_step_is_drawn_the_same_whatever_was_drawn_before():
+    uninterrupted = [draw(3, step) for step in range(6)]
+    assert draw(3, 4) == uninterrupted[4]
+
+
+@pytest.mark.parametrize(
+    ("count", "mixture", "easy", "hard"),
+    [
+        (4, {"easy": 0.5, "hard": 0.5}, 2, 2),
+        (3, {"easy": 0.5, "hard": 0.5}, 2, 1),  # a tie goes to the earlier one
+        (3, {"hard": 0.5, "easy": 0.5}, 1, 2),
+        (10, {"easy": 0.66, "hard": 0.34}, 7, 3),  # 6.6 and 3.4
+        (3, {"easy": 1.0, "hard": 0.0}, 3, 0),
+        (100, {"easy": 0.29, "hard": 0.71}, 29, 71),  # 0.29 * 100 is 28.999999999999996
+    ],
+)
+def test_splits_share_a_step_by_largest_remainder(
+    count: int, mixture: dict[str, float], easy: int, hard: int
+):
+    for step in range(3):
+        assert Counter(name[:4] for name in draw(count, step, **mixture)) == Counter(easy=easy, hard=hard)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "error", "reason"),
+    [
+        ({"easy": 1.5, "hard": -0.5}, ConfigError, "share of split 'easy': got 1.5, allowed 0 to 1"),
+        ({"easy": 0.5}, ConfigError, "sum of shares: got 0.5, allowed 1"),
+        ({}, ConfigError, "sum of shares: got 0"),
+        ({"easi": 1.0}, ConfigError, "split: got 'easi', allowed ['easy', 'hard', 'none']"),
+        ({"easy": 0.9, "hard": 0.1}, ConfigError, "tasks of split 'hard' in a step: got 0, allowed >= 1"),
+        ({"none": 1.0}, TaskError, "tasks of split 'none': got 0, allowed >= 1"),
+    ],
+)
+def test_mixtures_that_make_no_sense_are_refused(
+    mixture: dict[str, float], error: type[Exception], reason: str
+):
+    with pytest.raises(error) as caught:
+        draw_tasks(Exam(), mixture, 2, step=0, seed=0)
+    assert str(caught.value).startswith(reason)
+
+
+def test_a_task_needs_a_question():
+    with pytest.raises(TaskError, match="prompt of task 'empty': got ' ', allowed non-empty text"):
+        task("empty", prompt=" ")
+
+
+def test_a_spec_says_how_to_run():
+    [spec] = plan(group_size=1, assist_share=0)
+    assert (spec.mode, spec.forbid, spec.task.answer) == (Mode.SOLO, False, "42")
+
+
+@pytest.mark.parametrize(
+    ("end", "shares"), [(None, "44444"), (0.0, "43210"), (1.0, "45678"), (0.25, "44332")]
+)
+def test_the_share_of_agents_moves_in_a_straight_line(end: float | None, shares: str):
+    words = [
+        "method.assist_share=0.5",
+        f"method.assist_share_end={'null' if end is None else end}",
+        "train.steps=5",
+    ]
+    planned = plan_of(load_config("aipo", words))
+    modes = [[spec.mode for spec in planned([task()], step)] for step in range(5)]
+    assert "".join(str(one.count(Mode.ASSISTED)) for one in modes) == shares

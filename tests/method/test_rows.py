@@ -1,0 +1,226 @@
+"""Rows: traces flattened, folded back, and distilled. Streams are written out as literals."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.errors import TrainError
+from aipo.method.rows import Code, Row, check_known, distil, distillable, rows_of, segments_of
+from aipo.trace import Mode, Role, Segment, Trace, segment
+from kit import tiny
+from kit.tiny import agent, consult, env, policy, prompt, trace
+
+P, L, A, E, C, D = Code.PROMPT, Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED
+OPEN, CLOSE, FEEDBACK = 13, 14, 15  # tags of one token each
+TAGS = (OPEN, CLOSE, FEEDBACK)
+
+
+def assisted(**changes: object) -> Trace:
+    """Two consults: one answered, one that met a notice.
+
+    prompt 2 3 | policy 4 OPEN 5 CLOSE | agent FEEDBACK 6 FEEDBACK | policy 7 8 OPEN 9 CLOSE |
+    env 10 | policy 11 EOS
+    """
+    segments = (
+        prompt(2, 3),
+        policy(4, OPEN, 5, CLOSE, logprobs=[-0.1, -0.2, -0.3, -0.4]),
+        agent(FEEDBACK, 6, FEEDBACK),
+        policy(7, 8, OPEN, 9, CLOSE),
+        env(10),
+        policy(11, tiny.EOS),
+    )
+    consults = (consult(1, 1, 2), consult(3, 2, 4, reply=None, error="budget used up"))
+    return trace(*segments, **({"mode": Mode.ASSISTED, "consults": consults} | changes))
+
+
+def test_a_sampled_row_is_the_context_as_it_was():
+    (row,) = rows_of(assisted(advantage=0.5))
+    assert row.token_ids_T.tolist() == [2, 3, 4, 13, 5, 14, 15, 6, 15, 7, 8, 13, 9, 14, 10, 11, 1]
+    assert row.codes_T.tolist() == [P, P, L, L, L, L, A, A, A, L, L, L, L, L, E, L, L]
+    assert row.segments_T.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 5, 5]
+    unknown = np.isnan(row.logprobs_T)
+    assert unknown.tolist() == [code in (P, A, E) for code in row.codes_T]
+    assert row.logprobs_T[2:6].tolist() == pytest.approx([-0.1, -0.2, -0.3, -0.4])
+    assert (row.kind, row.advantage, row.policy_tokens, row.prompt_tokens, len(row)) == (
+        "sampled",
+        0.5,
+        11,
+        2,
+        17,
+    )
+
+
+def test_a_demonstration_counts_like_the_rollout_that_it_stands_for():
+    (row,) = rows_of(trace(prompt(2, 3), agent(4, 5, tiny.EOS, source="expert"), mode=Mode.EXPERT))
+    assert row.codes_T.tolist() == [P, P, A, A, A]
+    assert (row.policy_tokens, row.agent_tokens, np.isnan(row.logprobs_T).all()) == (3, 0, True)
+    (helped,) = rows_of(trace(prompt(2, 3), policy(4, 5), agent(6), mode=Mode.ASSISTED))
+    assert (helped.policy_tokens, helped.agent_tokens) == (2, 1)
+
+
+def test_a_failed_rollout_gives_no_row():
+    assert rows_of(assisted(advantage=None)) == []
+
+
+def test_what_was_forbidden_while_sampling_travels_with_the_row():
+    (row,) = rows_of(trace(prompt(2), policy(3), forbidden_ids=(13, 14)))
+    assert row.forbidden_ids == (13, 14)
+
+
+SEGMENTS = st.lists(
+    st.tuples(
+        st.sampled_from(list(Role)),
+        st.lists(st.tuples(st.integers(0, 99), st.floats(-9, 0, width=32)), max_size=4),
+        st.booleans(),
+        st.one_of(st.none(), st.integers(0, 9)),
+    ),
+    max_size=6,
+)
+
+
+@given(SEGMENTS)
+def test_folding_back_loses_nothing(parts: list[tuple]):
+    def made(
+        i: int, role: Role, tokens: list[tuple[int, float]], known: bool, version: int | None
+    ) -> Segment:
+        logprobs = [logprob for _, logprob in tokens] if known or role is Role.POLICY else None
+        ids = [token for token, _ in tokens]
+        return segment(role, f"node{i}", ids, logprobs=logprobs, policy_version=version, policy="p")
+
+    parts = [
+        part for part in parts if part[1] or part[0] is not Role.POLICY
+    ]  # policy segments are never empty
+    segments = tuple(made(i, *part) for i, part in enumerate(parts))
+    (row,) = rows_of(trace(*segments))
+    assert segments_of(row) == segments
+    assert row.token_ids_T.tolist() == [token for part in parts for token, _ in part[1]]
+
+
+def test_a_distilled_row_has_no_consult_in_it():
+    row = distil(assisted(advantage=0.5), TAGS)
+    assert row is not None
+    assert row.token_ids_T.tolist() == [2, 3, 4, 7, 8, 11, 1]
+    assert row.codes_T.tolist() == [P, P, C, D, D, D, D]
+    assert row.segments_T.tolist() == [0, 0, 1, 3, 3, 5, 5]
+    assert np.isnan(row.logprobs_T).all()
+    assert (row.kind, row.advantage, row.forbidden_ids) == ("distilled", 0.5, TAGS)
+    assert (row.policy_tokens, row.agent_tokens) == (11, 3)  # those of the trace
+
+
+def test_a_distilled_row_can_have_the_solo_prompt():
+    row = distil(assisted(), TAGS, prompt=prompt(9, 9, 9))
+    assert row is not None and row.token_ids_T.tolist()[:4] == [9, 9, 9, 4]
+    assert row.prompt_tokens == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"advantage": None, "reward": None},
+        {"advantage": -0.5},
+        {"advantage": 0.0},
+        {"reward": 0.0},
+        {"consults": ()},
+        {"consults": (consult(1, 1, 2, reply=None, error="no such agent"),)},
+    ],
+)
+def test_only_rewarded_traces_that_were_helped_are_distilled(changes: dict[str, object]):
+    assert distillable(assisted())
+    assert not distillable(assisted(**changes))
+    assert distil(assisted(**changes), TAGS) is None
+
+
+def test_a_tag_that_shares_a_token_cannot_be_cut():
+    assert distil(assisted(consults=(consult(1, None, 2), consult(3, 2, 4))), TAGS) is None
+
+
+def test_a_leftover_tag_is_refused():
+    left = trace(
+        prompt(2),
+        policy(4, OPEN, 5, CLOSE),
+        agent(6),
+        policy(7, OPEN, 8),  # opened, never closed, and no consult of the graph's
+        mode=Mode.ASSISTED,
+        consults=(consult(1, 1, 2),),
+    )
+    assert distillable(left)
+    assert distil(left, TAGS) is None
+
+
+def test_a_turn_that_is_nothing_but_a_consult_leaves_nothing():
+    at_once = trace(prompt(2), policy(OPEN, 4, CLOSE), agent(6), policy(7), consults=(consult(1, 0, 2),))
+    row = distil(at_once, TAGS)
+    assert row is not None
+    assert row.token_ids_T.tolist() == [2, 7]
+    assert row.codes_T.tolist() == [P, D]
+
+
+def test_a_tag_in_the_prompt_is_nobodys_fault():
+    told = trace(prompt(OPEN, 2), policy(4, OPEN), agent(6), policy(7), consults=(consult(1, 1, 2),))
+    row = distil(told, TAGS)
+    assert row is not None and row.token_ids_T.tolist() == [OPEN, 2, 4, 7]
+
+
+def test_agent_text_that_belongs_to_no_consult_is_refused():
+    odd = trace(prompt(2), policy(4, OPEN), agent(6), agent(8), policy(7), consults=(consult(1, 1, 2),))
+    assert distil(odd, TAGS) is None
+
+
+def test_nothing_after_the_consult_is_nothing_to_distil():
+    short = trace(prompt(2), policy(4, OPEN), agent(6), consults=(consult(1, 1, 2),))
+    assert distil(short, TAGS) is None
+
+
+def test_a_distilled_row_does_not_fold_back():
+    row = distil(assisted(), TAGS)
+    assert row is not None
+    with pytest.raises(TrainError, match="row to fold back: got 'distilled', allowed 'sampled'"):
+        segments_of(row)
+
+
+def row(**changes: object) -> Row:
+    made: dict = {
+        "trace_id": "t",
+        "kind": "sampled",
+        "token_ids_T": np.array([1, 2], np.int32),
+        "codes_T": np.array([P, L], np.int8),
+        "logprobs_T": np.array([np.nan, -1], np.float32),
+        "segments_T": np.array([0, 1], np.int32),
+        "heads": (),
+        "advantage": 1.0,
+        "policy_tokens": 1,
+        "agent_tokens": 0,
+    }
+    return Row(**(made | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segments_T": np.array([0], np.int32)}, "arrays of a row: got lengths"),
+        ({"advantage": float("nan")}, "advantage: got nan, allowed a finite number, in 't'"),
+        (
+            {"logprobs_T": np.array([0, np.nan], np.float32)},
+            "log-prob of a policy token: got NaN or infinity, in 't'",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(changes: dict[str, object], message: str):
+    with pytest.raises(TrainError, match=message):
+        row(**changes)
+
+
+def test_a_row_of_prompt_alone():
+    only = row(codes_T=np.array([P, P], np.int8))
+    assert only.prompt_tokens == 2
+
+
+def test_an_agents_own_log_probs_reach_the_row_and_are_required_where_the_method_needs_them():
+    known = segment(Role.AGENT, "verify", [5, 6, 7], logprobs=[np.nan, -0.5, np.nan])
+    (row,) = rows_of(trace(prompt(2), policy(3), known))
+    np.testing.assert_array_equal(row.logprobs_T, np.array([np.nan, -1.0, np.nan, -0.5, np.nan], np.float32))
+    check_known([row])
+    (silent,) = rows_of(trace(prompt(2), policy(3), agent(5, source="knowledge")))
+    with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
+        check_known([row, silent])

@@ -1,0 +1,397 @@
+"""The local policy: exact log-probabilities, tokens that do not depend on the batch, ends and failures."""
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+
+from aipo.errors import LoadError, PolicyError
+from aipo.policies import Completion
+from aipo.policies.local.policy import LocalPolicy
+from aipo.policies.tokenizer import HFTokenizer
+from kit.tiny_qwen2 import tiny_model
+
+
+@pytest.fixture
+def policy(model: Qwen2ForCausalLM, tokenizer: HFTokenizer) -> LocalPolicy:
+    return LocalPolicy(model, tokenizer, max_batch=64)
+
+
+def context(*ids: int) -> np.ndarray:
+    return np.array(ids, np.int32)
+
+
+def prompts(count: int) -> list[np.ndarray]:
+    """Contexts of 1 to 30 letters."""
+    draw = np.random.default_rng(5)
+    return [draw.integers(0, 26, draw.integers(1, 31)).astype(np.int32) for _ in range(count)]
+
+
+def gather(*work: Coroutine) -> list:
+    async def main() -> list:
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    return asyncio.run(main())
+
+
+def expected(
+    model: Qwen2ForCausalLM, prompt: np.ndarray, done: Completion, temperature=1.0, forbidden=()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and entropies by one plain forward pass without cache, padding or mask."""
+    ids = torch.from_numpy(np.concatenate([prompt, done.token_ids]).astype(np.int64))
+    with torch.no_grad():
+        logits = model(ids[None]).logits[0, len(prompt) - 1 : -1] / temperature
+    logits[:, list(forbidden)] = -torch.inf
+    logprobs = torch.log_softmax(logits, -1)
+    entropies = -(logprobs.exp() * logprobs.nan_to_num(neginf=0.0)).sum(-1)
+    return logprobs[range(len(logprobs)), ids[len(prompt) :]].numpy(), entropies.numpy()
+
+
+def assert_exact(model: Qwen2ForCausalLM, prompt: np.ndarray, done: Completion, **settings) -> None:
+    logprobs, entropies = expected(model, prompt, done, **settings)
+    np.testing.assert_allclose(done.logprobs, logprobs, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(done.entropies, entropies, atol=1e-4, rtol=0)
+
+
+# --- what is sampled ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(tokenizer, attention: str, kv_heads: int):
+    model = tiny_model(len(tokenizer), num_key_value_heads=kv_heads, attn_implementation=attention)
+    policy, contexts = LocalPolicy(model, tokenizer), prompts(20)
+    settings = [(1.0, ()), (0.7, (3, 4)), (1.5, (39,))]
+    done = gather(
+        *(
+            policy.sample(c, max_tokens=5 + i, temperature=t, forbidden_ids=f, seed=i)
+            for i, c in enumerate(contexts)
+            for t, f in settings
+        )
+    )
+    pairs = [(c, t, f) for c in contexts for t, f in settings]
+    for (prompt, temperature, forbidden), completion in zip(pairs, done, strict=True):
+        assert_exact(model, prompt, completion, temperature=temperature, forbidden=forbidden)
+
+
+def test_logprobs_stay_exact_while_rows_join_and_leave(model, tokenizer):
+    """Forty rollouts over a table of eight rows; each comes back with its own words and some feedback."""
+    policy = LocalPolicy(model, tokenizer, max_batch=8)
+
+    async def rollout(i: int, prompt: np.ndarray) -> list[tuple[np.ndarray, Completion]]:
+        for _ in range(i):
+            await asyncio.sleep(0)
+        first = await policy.sample(prompt, max_tokens=1 + i % 7, seed=i)
+        for _ in range(i % 5):
+            await asyncio.sleep(0)
+        longer = np.concatenate([prompt, first.token_ids, context(*range(i % 23))])
+        return [(prompt, first), (longer, await policy.sample(longer, max_tokens=1 + i % 40, seed=i + 1))]
+
+    for turns in gather(*(rollout(i, p) for i, p in enumerate(prompts(40)))):
+        for prompt, completion in turns:
+            assert_exact(model, prompt, completion)
+
+
+def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
+    """The columns of 700 steps do not fit the first table; short rows come and go meanwhile."""
+    model = tiny_model(len(tokenizer), max_position_embeddings=1024)
+    policy = LocalPolicy(model, tokenizer)
+    eos = (tokenizer.eos_id,)
+    long = context(1, 2, 3)
+
+    async def passer_by(i: int) -> Completion:
+        for _ in range(40 * i):
+            await asyncio.sleep(0)
+        return await policy.sample(context(i), max_tokens=9, forbidden_ids=eos, seed=i)
+
+    done = gather(policy.sample(long, max_tokens=700, forbidden_ids=eos, seed=9), *map(passer_by, range(20)))
+    assert_exact(model, long, done[0], forbidden=eos)
+    for i, completion in enumerate(done[1:]):
+        assert_exact(model, context(i), completion, forbidden=eos)
+
+
+@pytest.mark.parametrize("kind", [GPT2LMHeadModel, LlamaForCausalLM])
+def test_other_architectures_are_served(tokenizer: HFTokenizer, kind: type[PreTrainedModel]):
+    """GPT-2 has a table of positions; the row that leaves first stands at its end while the others go on."""
+    names = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+    }
+    if kind is LlamaForCausalLM:
+        names["intermediate_size"] = 48
+    torch.manual_seed(0)
+    model = kind(kind.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **names)).eval()
+    policy, eos = LocalPolicy(model, tokenizer), (tokenizer.eos_id,)
+    contexts = [context(*[3] * 120), *(context(i, 4) for i in range(15))]
+    done = gather(
+        *(policy.sample(c, max_tokens=100, forbidden_ids=eos, seed=i) for i, c in enumerate(contexts))
+    )
+    assert [len(d.token_ids) for d in done] == [8, *[100] * 15]
+    for prompt, completion in zip(contexts, done, strict=True):
+        assert_exact(model, prompt, completion, forbidden=eos)
+
+
+def test_a_request_gets_the_same_tokens_alone_and_in_company(policy: LocalPolicy):
+    prompt = context(7, 4, 11, 11, 14)
+
+    async def late(seed: int, turns: int) -> Completion:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await policy.sample(prompt, max_tokens=30, seed=seed)
+
+    (alone,) = gather(policy.sample(prompt, max_tokens=30, seed=11))
+    others = [policy.sample(p, max_tokens=30, seed=i) for i, p in enumerate(prompts(50))]
+    company = gather(*others[:25], policy.sample(prompt, max_tokens=30, seed=11), *others[25:])[25]
+    others = [policy.sample(p, max_tokens=30, seed=i) for i, p in enumerate(prompts(20))]
+    joined, other_seed = gather(*others, late(11, 50), late(12, 50))[-2:]
+    assert alone.token_ids.tolist() == company.token_ids.tolist() == joined.token_ids.tolist()
+    assert alone.token_ids.tolist() != other_seed.token_ids.tolist()
+
+
+def test_frequencies_follow_the_probabilities(model, policy: LocalPolicy):
+    prompt, count = context(5, 6), 3000
+    done = gather(*(policy.sample(prompt, max_tokens=1, temperature=2.0, seed=i) for i in range(count)))
+    with torch.no_grad():
+        probs = torch.softmax(model(torch.tensor([[5, 6]])).logits[0, -1] / 2.0, -1).numpy()
+    seen = np.bincount([d.token_ids[0] for d in done], minlength=len(probs)) / count
+    # Five standard errors, sqrt(p (1 - p) / n), for each of the 44 ids.
+    assert (np.abs(seen - probs) < 5 * np.sqrt(probs * (1 - probs) / count)).all()
+
+
+def test_near_temperature_zero_it_is_the_greedy_generate_of_transformers(model, policy: LocalPolicy):
+    prompt = context(7, 4, 11)
+    (done,) = gather(policy.sample(prompt, max_tokens=20, temperature=1e-4))
+    ids = torch.tensor([prompt.tolist()])
+    greedy = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0,
+        eos_token_id=policy.tokenizer.eos_id,
+    )  # fmt: skip
+    assert done.token_ids.tolist() == greedy[0, 3:].tolist()
+
+
+def test_forbidden_ids_are_never_sampled(policy: LocalPolicy):
+    forbidden = tuple(range(0, 44, 2))
+    done = gather(
+        *(policy.sample(p, max_tokens=20, temperature=3.0, forbidden_ids=forbidden, seed=i) for i, p in enumerate(prompts(30))),
+        *(policy.sample(p, max_tokens=20, temperature=3.0, seed=i) for i, p in enumerate(prompts(30))),
+    )  # fmt: skip
+    assert not set(np.concatenate([d.token_ids for d in done[:30]])) & set(forbidden)
+    assert set(np.concatenate([d.token_ids for d in done[30:]])) & set(forbidden)
+
+
+def test_equal_prompts_are_prefilled_once(model, policy: LocalPolicy):
+    widths = []
+    hook = model.register_forward_pre_hook(
+        lambda _, __, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    gather(*(policy.sample(context(1, 2, 3, 4), max_tokens=2, seed=i) for i in range(50)))
+    hook.remove()
+    assert widths[:2] == [(1, 3), (50, 1)]
+
+
+# --- how it ends ----------------------------------------------------------------------------------
+
+
+def scripted(tokenizer: HFTokenizer, text: str) -> tuple[LocalPolicy, np.ndarray]:
+    """A policy whose model says `text` whatever came before, token by token, and its start context."""
+    ids = tokenizer.encode(text, control=True)
+    model = tiny_model(len(tokenizer))
+
+    def say(_module, _arguments, kwargs, output):
+        at = kwargs["position_ids"][:, -1]
+        output.logits = torch.full_like(output.logits, -50.0)
+        for row, position in enumerate(at.tolist()):
+            output.logits[row, -1, ids[min(position, len(ids) - 1)]] = 50.0
+        return output
+
+    model.register_forward_hook(say, with_kwargs=True)
+    return LocalPolicy(model, tokenizer), context(0)
+
+
+@pytest.mark.parametrize(
+    "text, stop, written, finish",
+    [
+        ("ab</consult>cd", ("</consult>",), "ab</consult>", "stop"),
+        ("abok>!cd", ("k>",), "abok>!", "stop"),  # one token, `ok>!`, kept whole
+        ("ab<tool>cd", ("l>c",), "ab<tool>c", "stop"),  # across tokens
+        ("ab<eos>cd", ("</consult>",), "ab<eos>", "eos"),
+        ("abcdef", ("x", "</consult>"), "abcd", "length"),
+        ("abcdef", ("d",), "abcd", "stop"),  # on the last token allowed
+        ("abcd", (), "abcd", "length"),
+    ],
+)
+def test_ends(tokenizer: HFTokenizer, text: str, stop: tuple[str, ...], written: str, finish: str):
+    policy, start = scripted(tokenizer, text)
+    (done,) = gather(policy.sample(start, max_tokens=4, stop=stop))
+    assert (tokenizer.decode(done.token_ids), done.finish) == (written, finish)
+
+
+def test_a_stop_string_in_the_context_does_not_count(tokenizer: HFTokenizer):
+    policy, _ = scripted(tokenizer, "....cd<eos>".replace(".", "a"))
+    start = np.array(tokenizer.encode("ab</consult>", control=True), np.int32)
+    (done,) = gather(policy.sample(start, max_tokens=9, stop=("</consult>",)))
+    assert tokenizer.decode(done.token_ids) == "aacd<eos>"
+
+
+def test_a_continuation_ends_with_the_models_positions(policy: LocalPolicy):
+    eos = (policy.tokenizer.eos_id,)
+    (done,) = gather(policy.sample(context(*[1] * 120), max_tokens=50, forbidden_ids=eos))
+    assert (len(done.token_ids), done.finish) == (8, "length")
+
+
+# --- failures and cancellation --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ids, changes, message",
+    [
+        ((), {}, "got 0 tokens, allowed 1 to 127"),
+        ((1,) * 128, {}, "got 128 tokens, allowed 1 to 127"),
+        ((1, 44), {}, "token ids: got 44, allowed 0 to 43"),
+        ((1,), {"forbidden_ids": (-1,)}, "forbidden ids: got -1"),
+        ((1,), {"max_tokens": 0}, "max_tokens: got 0"),
+        ((1,), {"temperature": 0.0}, "temperature: got 0.0, allowed > 0"),
+        ((1,), {"stop": ("",)}, "stop: got"),
+    ],
+)
+def test_a_request_that_cannot_be_served_is_refused(policy: LocalPolicy, ids, changes, message: str):
+    (error,) = gather(policy.sample(context(*ids), **{"max_tokens": 4, **changes}))
+    assert isinstance(error, PolicyError) and message in str(error)
+
+
+def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
+    model = tiny_model(len(tokenizer))
+    with torch.no_grad():
+        model.get_input_embeddings().weight[25] = torch.nan
+    policy = LocalPolicy(model, tokenizer, max_batch=4)
+    never = (25, tokenizer.eos_id)
+    contexts = [context(25, 1) if i % 3 == 0 else context(i, 2) for i in range(20)]
+    done = gather(
+        *(policy.sample(c, max_tokens=9, forbidden_ids=never, seed=i) for i, c in enumerate(contexts))
+    )
+    for i, (prompt, result) in enumerate(zip(contexts, done, strict=True)):
+        if i % 3 == 0:
+            assert isinstance(result, PolicyError)
+            assert "got nan" in str(result) and "token 0 after a context of 2 tokens" in str(result)
+        else:
+            assert_exact(model, prompt, result, forbidden=never)
+
+
+def test_forbidding_everything_is_an_error(policy: LocalPolicy):
+    (error,) = gather(policy.sample(context(1), max_tokens=4, forbidden_ids=tuple(range(44))))
+    assert isinstance(error, PolicyError)
+
+
+def test_cancelled_requests_leave_and_others_are_not_disturbed(model, tokenizer):
+    policy = LocalPolicy(model, tokenizer, max_batch=4)
+    eos = (tokenizer.eos_id,)
+
+    async def main() -> list[Completion]:
+        endless = [
+            asyncio.create_task(policy.sample(context(i), max_tokens=100, forbidden_ids=eos, seed=i))
+            for i in range(12)
+        ]
+        others = [
+            asyncio.create_task(policy.sample(context(9, i), max_tokens=30, forbidden_ids=eos, seed=i))
+            for i in range(4)
+        ]
+        for _ in range(60):
+            await asyncio.sleep(0)
+        for task in endless:
+            task.cancel()
+        return await asyncio.gather(*others)
+
+    for i, completion in enumerate(asyncio.run(main())):
+        assert_exact(model, context(9, i), completion, forbidden=eos)
+
+
+def test_a_model_that_fails_ends_its_requests_and_serves_the_next(model, policy: LocalPolicy):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    hook = model.register_forward_pre_hook(fail)
+    for ids in ((1,), (1, 2, 3)):  # while stepping, while prefilling
+        errors = gather(*(policy.sample(context(*ids), max_tokens=4) for _ in range(2)))
+        assert [str(e) for e in errors] == ["the model failed with RuntimeError: out of memory"] * 2
+    hook.remove()
+    (done,) = gather(policy.sample(context(1), max_tokens=4))
+    assert len(done.token_ids)
+
+
+def test_a_loop_that_ends_in_the_middle_leaves_nothing_behind(policy: LocalPolicy):
+    async def leave() -> None:
+        task = asyncio.create_task(policy.sample(context(1), max_tokens=100))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not task.done()
+
+    asyncio.run(leave())
+    first, second = (gather(policy.sample(context(1), max_tokens=9, seed=1))[0] for _ in range(2))
+    assert first.token_ids.tolist() == second.token_ids.tolist()
+
+
+# --- the model's state ----------------------------------------------------------------------------
+
+
+def test_dropout_is_off_while_sampling_and_every_mode_is_restored(tokenizer: HFTokenizer):
+    model = tiny_model(len(tokenizer), attention_dropout=0.5).train()
+    model.model.layers[0].eval()
+    modes = [m.training for m in model.modules()]
+    (done,) = gather(LocalPolicy(model, tokenizer).sample(context(1, 2, 3), max_tokens=9))
+    assert [m.training for m in model.modules()] == modes
+    assert_exact(model.eval(), context(1, 2, 3), done)
+
+
+def test_the_model_can_be_trained_after_it_has_sampled(tokenizer: HFTokenizer):
+    model = tiny_model(len(tokenizer))
+    gather(LocalPolicy(model, tokenizer).sample(context(1, 2, 3), max_tokens=9))
+    model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_version_is_recorded_and_does_not_change_under_way(policy: LocalPolicy):
+    policy.advance(3)
+
+    async def main() -> Completion:
+        task = asyncio.create_task(policy.sample(context(1), max_tokens=20))
+        await asyncio.sleep(0)
+        with pytest.raises(PolicyError, match="got 4 while sampling"):
+            policy.advance(4)
+        return await task
+
+    assert asyncio.run(main()).policy_version == policy.version == 3
+    policy.advance(4)
+    assert policy.version == 4
+
+
+def test_models_that_cannot_be_served_are_refused(tokenizer: HFTokenizer):
+    sliding = tiny_model(
+        len(tokenizer), use_sliding_window=True, sliding_window=8, layer_types=["sliding_attention"] * 2
+    )
+    with pytest.raises(LoadError, match="DynamicSlidingWindowLayer"):
+        LocalPolicy(sliding, tokenizer)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    long_rope = {"rope_type": "longrope", "original_max_position_embeddings": 64, **factors}
+    with pytest.raises(LoadError, match="longrope"):
+        LocalPolicy(tiny_model(len(tokenizer), rope_parameters={"rope_theta": 1e4, **long_rope}), tokenizer)
+    with pytest.raises(LoadError, match="'flex_attention', allowed 'sdpa' or 'eager'"):
+        LocalPolicy(tiny_model(len(tokenizer), attn_implementation="flex_attention"), tokenizer)
+    with pytest.raises(LoadError, match="got 44, the policy model has 43"):
+        LocalPolicy(tiny_model(43), tokenizer)
+
+
+def test_a_second_event_loop_at_the_same_time_is_refused(policy: LocalPolicy):
+    async def main() -> None:
+        task = asyncio.create_task(policy.sample(context(1), max_tokens=20))
+        await asyncio.sleep(0)
+        with ThreadPoolExecutor() as pool, pytest.raises(PolicyError, match="second one"):
+            pool.submit(asyncio.run, policy.sample(context(2), max_tokens=2)).result()
+        await task
+
+    asyncio.run(main())

@@ -1,0 +1,356 @@
+"""An adapter changes nothing before it is trained, is all that is trained, and what is saved has it in its weights."""
+
+import builtins
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
+
+from aipo.config.build_policy import build_network
+from aipo.config.load import load_config
+from aipo.config.schema import LoRAConfig
+from aipo.errors import ConfigError, LoadError
+from aipo.evaluate.run import evaluate_folder
+from aipo.method.batch import Totals
+from aipo.method.loss import LossSettings
+from aipo.method.rows import rows_of
+from aipo.method.step_rows import StepRows
+from aipo.policies.lora import add_adapter
+from aipo.policies.vllm.transport import DiskTransport
+from aipo.policies.weights import has_adapter, plain, save_snapshot, snapshot
+from aipo.replay.questions.what_if import replay_loss
+from aipo.run import RunFolder
+from aipo.train.run import train_run
+from aipo.train.trainer import AIPOTrainer, arguments
+from kit import tiny
+from kit.tiny import policy, prompt, trace
+
+LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
+IDS = torch.arange(2, 14)[None]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def logprobs(network: Any) -> Tensor:
+    with torch.no_grad():
+        return network(input_ids=IDS).logits.log_softmax(-1)
+
+
+def rows(seed: int = 0) -> StepRows:
+    rng = np.random.default_rng(seed)
+    traces = []
+    for i, advantage in enumerate((1.0, -0.5, 0.7, -1.0)):
+        ids = rng.integers(2, tiny.VOCABULARY, 10).tolist()
+        own = policy(*ids[2 : 5 + i], logprobs=(-2.5 - 0.5 * rng.random(3 + i)).tolist())
+        traces.append(trace(prompt(*ids[:2]), own, trace_id=f"t{i}", advantage=advantage))
+    made = tuple(row for one in traces for row in rows_of(one))
+    return StepRows(rows=made, totals=Totals.of(made), active_share=1.0)
+
+
+def trainer(folder: Path, model: Any, settings: LossSettings | None = None, **args: Any) -> AIPOTrainer:
+    settings = settings or LossSettings()
+    made: dict[str, Any] = {
+        "generations": 2,
+        "learning_rate": 1e-2,
+        "max_completion_length": 16,
+        "settings": settings,
+    }
+    return AIPOTrainer(
+        model,
+        arguments(folder, **(made | args)),
+        tiny.Rows([rows(0), rows(1)]),
+        settings,
+        tokenizer=tiny.tokenizer(),
+    )
+
+
+def shaken(network: Any) -> Any:
+    """An adapter that does something."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+def test_an_adapter_that_is_not_trained_changes_nothing_bit_for_bit() -> None:
+    network = tiny.model()
+    before = logprobs(network)
+    weights = {name: weight.clone() for name, weight in network.state_dict().items()}
+    adapted = add_adapter(network, **LORA, seed=0)
+    assert torch.equal(logprobs(adapted), before)
+    assert torch.equal(logprobs(network), before)  # it samples with the adapter that it now has
+    assert snapshot(adapted).keys() == weights.keys()
+    assert all(torch.equal(weight, weights[name]) for name, weight in snapshot(adapted).items())
+    assert has_adapter(adapted) and plain(adapted) is network
+
+
+def test_adapters_of_one_seed_are_alike_whatever_was_drawn_before() -> None:
+    def made(seed: int) -> list[Tensor]:
+        adapted = add_adapter(tiny.model(), **LORA, seed=seed)
+        return [p for name, p in adapted.named_parameters() if "lora_A" in name]
+
+    state = torch.random.get_rng_state()
+    first = made(3)
+    torch.rand(7)
+    assert all(torch.equal(a, b) for a, b in zip(first, made(3), strict=True))
+    assert not torch.equal(first[0], made(4)[0])
+    torch.random.set_rng_state(state)
+
+
+def test_only_the_adapter_is_trained_and_learns_what_the_loss_says(tmp_path: Path) -> None:
+    adapted = add_adapter(tiny.model(), **LORA, seed=0)
+    before = {name: p.detach().clone() for name, p in adapted.named_parameters()}
+    trainer(tmp_path, adapted).train()
+    moved = {name for name, p in adapted.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if "lora_" in name}
+    assert len(moved) == 2 * 7 * 2  # two matrices, seven linear layers, two blocks
+
+
+def test_layers_can_be_chosen(tmp_path: Path) -> None:
+    adapted = add_adapter(tiny.model(), rank=2, targets=("q_proj", "v_proj"), alpha=32, seed=0)
+    names = {
+        name.split(".lora_")[0].rpartition(".")[2]
+        for name, _ in adapted.named_parameters()
+        if "lora_" in name
+    }
+    assert names == {"q_proj", "v_proj"}
+    assert {p.shape[0] for name, p in adapted.named_parameters() if "lora_A" in name} == {2}
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_what_is_saved_is_the_merged_network(tmp_path: Path, tied: bool) -> None:
+    network = tiny.model()
+    network.config.tie_word_embeddings = tied
+    network.tie_weights()
+    adapted = shaken(add_adapter(network, **LORA, seed=0))
+    before = {name: p.detach().clone() for name, p in adapted.named_parameters()}
+    save_snapshot(adapted, tmp_path)
+    assert all(torch.equal(p, before[name]) for name, p in adapted.named_parameters())
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(saved) is Qwen2ForCausalLM and not has_adapter(saved)
+    assert (logprobs(saved) - logprobs(tiny.model())).abs().max() > 0.1 or tied
+    torch.testing.assert_close(logprobs(saved), logprobs(adapted), rtol=1e-5, atol=1e-5)
+
+    theirs = adapted.merge_and_unload().state_dict()  # peft's own, which undoes the adapter
+    for name, weight in saved.state_dict().items():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-6, atol=1e-6)
+
+
+def test_weights_of_16_bits_are_rounded_once(tmp_path: Path) -> None:
+    adapted = shaken(add_adapter(tiny.model().to(torch.bfloat16), **LORA, seed=0))
+    layer = plain(adapted).model.layers[0].mlp.up_proj
+    up, down = layer.lora_B.default.weight, layer.lora_A.default.weight
+    assert up.dtype == torch.float32
+    exact = layer.base_layer.weight.double() + 2.0 * up.double() @ down.double()
+    assert torch.equal(snapshot(adapted)["model.layers.0.mlp.up_proj.weight"], exact.float().bfloat16())
+
+
+def test_the_reference_is_the_policy_without_its_adapter(tmp_path: Path) -> None:
+    """The KL of a trained adapter is that of all weights to a reference model of its own."""
+    settings = LossSettings(beta=0.3)
+    with_adapter = trainer(
+        tmp_path / "a", shaken(add_adapter(tiny.saved(tmp_path / "m"), **LORA, seed=0)), settings
+    )
+    save_snapshot(with_adapter.model, tmp_path / "merged")
+    merged = Qwen2ForCausalLM.from_pretrained(tmp_path / "merged")
+    merged.config.name_or_path = str(tmp_path / "m")
+    whole = trainer(tmp_path / "b", merged, settings)
+    assert [*with_adapter.model.peft_config] == ["default"]
+    one, two = (made._micro_batches(rows())[0] for made in (with_adapter, whole))
+    assert whole.ref_model is not None and with_adapter.ref_model is None
+    torch.testing.assert_close(one["ref_per_token_logps"], two["ref_per_token_logps"], rtol=1e-5, atol=1e-5)
+    losses = [made._compute_loss(made.model, batch) for made, batch in ((with_adapter, one), (whole, two))]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
+    assert with_adapter._own_sums.isclose(whole._own_sums, rtol=1e-4, atol=1e-4).all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_a_resumed_adapter_equals_an_uninterrupted_one(tmp_path: Path, beta: float) -> None:
+    settings = LossSettings(beta=beta)
+    start = tiny.saved(tmp_path / "start")
+
+    def fresh() -> Any:
+        return add_adapter(Qwen2ForCausalLM.from_pretrained(start.name_or_path), **LORA, seed=0)
+
+    def made(folder: str, generations: int) -> AIPOTrainer:
+        return trainer(
+            tmp_path / folder,
+            fresh(),
+            settings,
+            generations=generations,
+            save_every=1,
+            lr_scheduler_type="constant",
+        )
+
+    whole = made("whole", 2)
+    whole.train()
+    made("cut", 1).train()
+    files = {path.name for path in (tmp_path / "cut" / "checkpoint-1").iterdir()}
+    assert "adapter_model.safetensors" in files and "model.safetensors" not in files
+    resumed = made("cut", 2)
+    resumed.train(resume_from_checkpoint=True)
+    expected = dict(whole.model.named_parameters())
+    assert all(torch.equal(p, expected[name]) for name, p in resumed.model.named_parameters())
+
+
+def test_micro_batches_of_a_step_are_one_batch(tmp_path: Path) -> None:
+    """Accumulated over four micro-batches, weights after two steps are those of whole batches."""
+
+    def trained(folder: str, accumulation: int, lora: bool) -> dict[str, Tensor]:
+        network: Any = tiny.model()
+        network = add_adapter(network, **LORA, seed=0) if lora else network
+        made = trainer(tmp_path / folder, network, accumulation=accumulation, optim="sgd", learning_rate=0.1)
+        made.train()
+        return dict(network.named_parameters())
+
+    for lora in (False, True):
+        whole, cut = trained(f"whole-{lora}", 1, lora), trained(f"cut-{lora}", 4, lora)
+        start = dict((add_adapter(tiny.model(), **LORA, seed=0) if lora else tiny.model()).named_parameters())
+        assert any(not torch.equal(weight, start[name]) for name, weight in whole.items())
+        for name, weight in whole.items():
+            torch.testing.assert_close(cut[name], weight, rtol=1e-5, atol=1e-6)
+
+
+# -- aipo train ------------------------------------------------------------------------------------------
+
+
+def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) -> None:
+    coin = Path(__file__).parents[1] / "kit" / "coin.py"
+    words = [
+        f"run.out={tmp_path / 'run'}",
+        "policy.options.steps=60",
+        "policy.lora={rank: 4}",
+        f"env.name={coin}:Coin",
+        "env.mixture={coin: 1.0}",
+        "evaluate.splits=[coin]",
+        "evaluate.samples=2",
+        "evaluate.ks=[1]",
+        "evaluate.settings=[solo]",
+        "train.tasks_per_step=2",
+        "train.group_size=4",
+        "train.minibatches=1",
+        "train.steps=2",
+        "train.save_every=1",
+        "train.learning_rate=1e-3",
+        "rollout.max_tokens=12",
+        "run.threads=1",
+    ]
+    folder = RunFolder(tmp_path / "run")
+    quiet = Console(file=io.StringIO())
+    train_run(load_config("aipo", words), resume=False, evaluate_after=False, console=quiet)
+    drifts = [line["drift/mean"] for line in folder.read_metrics()]
+    assert max(drifts) < 1e-5  # what samples has the adapter that is trained
+    losses = [abs(line["loss"]) for line in folder.read_metrics()]
+    assert max(losses) > 0
+
+    files = {path.name for path in folder.model.iterdir()}
+    assert "model.safetensors" in files and not any("adapter" in name for name in files)
+    weights = load_file(folder.model / "model.safetensors")
+    assert not any("lora" in name for name in weights)
+
+    evaluate_folder(folder.path, None, [], name="eval", console=quiet)
+    assert folder.evaluation("eval").is_file()
+
+    # A replay looks through the adapters in the checkpoints, and finds what training logged.
+    looked = tmp_path / "looked"
+    replay_loss(
+        folder.path,
+        checkpoint="nearest",
+        grid=[],
+        overrides=[],
+        steps=None,
+        out=looked,
+        gradients=True,
+        console=quiet,
+    )
+    outcomes = json.loads((looked / "loss.json").read_text())
+    assert [one["weights"] for one in outcomes] == ["start", "checkpoint-1"]
+    for one in outcomes:
+        assert one["loss"] == pytest.approx(one["online"]["loss"], rel=1e-4, abs=1e-6)
+        assert one["grad_norm"] == pytest.approx(one["online"]["grad_norm"], rel=1e-3)
+
+    # Going on from the first checkpoint ends with the same policy.
+    shutil.rmtree(folder.checkpoints / "checkpoint-2")
+    shutil.rmtree(folder.model)
+    train_run(load_config("aipo", words), resume=True, evaluate_after=False, console=quiet)
+    again = load_file(folder.model / "model.safetensors")
+    for name, weight in weights.items():
+        torch.testing.assert_close(again[name], weight, rtol=0, atol=1e-5)
+
+
+def test_servers_get_the_merged_weights(tmp_path: Path) -> None:
+    adapted = shaken(add_adapter(tiny.model(), **LORA, seed=0))
+    DiskTransport(tmp_path).take(adapted, 3)
+    (folder,) = tmp_path.iterdir()
+    served = AutoModelForCausalLM.from_pretrained(folder)
+    torch.testing.assert_close(logprobs(served), logprobs(adapted), rtol=1e-5, atol=1e-5)
+
+
+# -- refusals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["lm_head", "q_porj", "embed_tokens"])
+def test_layers_that_cannot_have_an_adapter_are_refused(target: str) -> None:
+    says = re.escape(
+        f"policy.lora.targets: got ['{target}'], allowed ['down_proj', 'gate_proj', 'k_proj', 'o_proj', 'q_proj', "
+        "'up_proj', 'v_proj'], the linear layers of Qwen2ForCausalLM"
+    )
+    with pytest.raises(ConfigError, match=says):
+        add_adapter(tiny.model(), rank=16, alpha=32, targets=("v_proj", target), seed=0)
+
+
+def test_a_network_without_linear_layers_is_refused() -> None:
+    """GPT-2 has its weights the other way round, which a merged snapshot does not know."""
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=32, n_embd=8, n_layer=1, n_head=1))
+    with pytest.raises(ConfigError, match=r"policy\.lora\.targets: got none, allowed \[\]"):
+        add_adapter(network, **LORA, seed=0)
+
+
+def test_an_adapter_alone_is_no_policy(tmp_path: Path) -> None:
+    add_adapter(tiny.saved(tmp_path / "whole"), **LORA, seed=0).save_pretrained(tmp_path / "adapter")
+    config = load_config("aipo", [f"policy.model={tmp_path / 'adapter'}"])
+    with pytest.raises(
+        LoadError, match=r"policy\.model: got '.*adapter', which holds an adapter of '.*whole', allowed"
+    ):
+        build_network(config, config.policy.model)
+
+
+def test_without_peft_the_command_that_brings_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "peft":
+            raise ImportError("No module named 'peft'")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(LoadError, match=re.escape("pip install 'aipo[lora]'")):
+        add_adapter(tiny.model(), **LORA, seed=0)
+
+
+def test_a_key_of_an_optional_section_is_refused_by_name() -> None:
+    with pytest.raises(
+        ConfigError, match=r"policy\.lora\.rnk: unknown key; did you mean 'policy\.lora\.rank'\?"
+    ):
+        load_config("aipo", ["policy.lora.rnk=3"])
+    assert load_config("aipo", ["policy.lora={}"]).policy.lora == LoRAConfig()
+    assert load_config("aipo").policy.lora is None

@@ -1,0 +1,135 @@
+"""Bytes to vLLM and back, checked by eye."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.errors import PolicyError
+from aipo.policies.vllm.completions import answer_of, request_body
+
+CONTEXT = np.array([7, 8], np.int32)
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "max_tokens": 5,
+        "temperature": 0.7,
+        "stop": ("</consult>",),
+        "forbidden_ids": (),
+        "seed": 3,
+    }
+    return json.loads(request_body("m", CONTEXT, **{**arguments, **changes}))
+
+
+def answer(**changes: Any) -> bytes:
+    choice = {
+        "token_ids": [4, 5],
+        "logprobs": {"token_logprobs": [-0.5, -1.5]},
+        "finish_reason": "length",
+        "stop_reason": None,
+        "prompt_token_ids": [7, 8],
+    }
+    return json.dumps({"choices": [{**choice, **changes}]}).encode()
+
+
+def read(raw: bytes, vocabulary: int = 10, max_tokens: int = 5):
+    return answer_of(raw, token_ids=CONTEXT, max_tokens=max_tokens, vocabulary=vocabulary, where="there")
+
+
+def test_a_request_spells_out_every_sampling_setting() -> None:
+    assert body() == {
+        "model": "m",
+        "prompt": [7, 8],
+        "max_tokens": 5,
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "n": 1,
+        "stream": False,
+        "logprobs": 0,
+        "return_token_ids": True,
+        "skip_special_tokens": False,
+        "spaces_between_special_tokens": False,
+        "include_stop_str_in_output": True,
+        "stop": ["</consult>"],
+        "seed": 3,
+    }
+
+
+def test_no_seed_and_no_ids_to_forbid_are_not_sent() -> None:
+    assert "seed" not in body(seed=None) and "logit_bias" not in body()
+
+
+def test_what_is_forbidden_has_the_lowest_bias() -> None:
+    assert body(forbidden_ids=(3, 5))["logit_bias"] == {"3": -100.0, "5": -100.0}
+
+
+def test_an_id_that_was_forbidden_and_came_all_the_same_is_refused() -> None:
+    ours = {"token_ids": CONTEXT, "max_tokens": 5, "vocabulary": 10, "where": "there"}
+    assert answer_of(answer(), forbidden_ids=(3, 6), **ours).token_ids.tolist() == [4, 5]
+    with pytest.raises(PolicyError, match="got 5, which is forbidden"):
+        answer_of(answer(), forbidden_ids=(3, 5), **ours)
+
+
+@given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=50))
+def test_ids_arrive_as_they_were_sent(ids: list[int]) -> None:
+    # A view with a stride, as a slice of a larger context is.
+    context = np.array([[i, 0] for i in ids], np.int32)[:, 0]
+    raw = request_body("m", context, max_tokens=1, temperature=1.0, stop=(), forbidden_ids=(), seed=None)
+    assert json.loads(raw)["prompt"] == ids
+
+
+def test_an_answer_is_read() -> None:
+    ids, logprobs, finish = read(answer())
+    assert ids.tolist() == [4, 5] and ids.dtype == np.int32
+    assert logprobs.tolist() == [-0.5, -1.5] and logprobs.dtype == np.float32
+    assert finish == "length"
+
+
+@pytest.mark.parametrize(
+    ("reason", "stopped", "finish"),
+    [
+        ("stop", None, "eos"),
+        ("stop", 151643, "eos"),
+        ("stop", "</consult>", "stop"),
+        ("length", None, "length"),
+    ],
+)
+def test_how_a_text_ended(reason: str, stopped: object, finish: str) -> None:
+    assert read(answer(finish_reason=reason, stop_reason=stopped)).finish == finish
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "completion with token ids"),
+        (b"[]", "completion with token ids"),
+        (b'{"choices": []}', "completion with token ids"),
+        (answer()[:-5], "completion with token ids"),
+        (answer(token_ids=None), "completion with token ids"),
+        (answer(token_ids=["x"]), "completion with token ids"),
+        (answer(token_ids=[2**40, 1]), "completion with token ids"),
+        (answer(logprobs=None), "completion with token ids"),
+        (answer(token_ids=[]), "tokens from there: got 0, allowed 1 to 5"),
+        (answer(token_ids=[1] * 6), "tokens from there: got 6, allowed 1 to 5"),
+        (answer(token_ids=[4, 10]), "token ids from there: got 10, allowed 0 to 9"),
+        (answer(token_ids=[4, -1]), "token ids from there: got -1, allowed 0 to 9"),
+        (answer(logprobs={"token_logprobs": [-0.5]}), "got 1 for 2 tokens"),
+        (answer(logprobs={"token_logprobs": [-0.5, None]}), "got not finite ones for 2 tokens"),
+        (answer(prompt_token_ids=[7, 9]), "context that there saw: got 2 ids"),
+        (answer(prompt_token_ids=[7]), "context that there saw: got 1 ids, allowed the 2"),
+        (answer(finish_reason="abort"), "got one that was given up"),
+        (answer(finish_reason="tired"), "got 'tired', allowed stop, length"),
+    ],
+)
+def test_what_could_not_be_trained_on_is_refused(raw: bytes, says: str) -> None:
+    with pytest.raises(PolicyError, match=says):
+        read(raw)

@@ -1,0 +1,136 @@
+"""The policy on servers: what it sends, what it makes of answers."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aipo.errors import PolicyError
+from aipo.policies import Completion, vllm
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.policies.vllm.completions import AbortedError
+from aipo.policies.vllm.policy import VLLMPolicy
+from aipo.policies.vllm.pool import ServerPool
+from kit.asgi import serving
+from kit.fake_vllm import FakeVLLM
+
+
+@contextmanager
+def policy(fake: FakeVLLM, tokenizer: HFTokenizer, **options: Any) -> Iterator[VLLMPolicy]:
+    with serving(fake.app) as url:
+        yield VLLMPolicy(ServerPool([url]), tokenizer, vocabulary=44, **options)
+
+
+def sample(policy: VLLMPolicy, *context: int, **options: Any) -> Completion:
+    async def main() -> Completion:
+        try:
+            return await policy.sample(np.array(context, np.int32), **{"max_tokens": 4, **options})
+        finally:
+            await policy.aclose()
+
+    return asyncio.run(main())
+
+
+def test_ids_and_their_logprobs_come_back(tokenizer: HFTokenizer) -> None:
+    with policy(FakeVLLM(), tokenizer) as served:
+        served.advance(5)
+        made = sample(served, 1, 2)
+    assert made.token_ids.tolist() == [3, 4, 5, 6]
+    assert made.logprobs == pytest.approx([-0.3, -0.4, -0.5, -0.6])
+    assert (made.entropies, made.finish, made.policy_version) == (None, "length", 5)
+
+
+def test_the_version_is_that_of_the_weights_that_were_asked(tokenizer: HFTokenizer) -> None:
+    fake = FakeVLLM()
+
+    async def main(served: VLLMPolicy) -> Completion:
+        waiting = asyncio.create_task(served.sample(np.array([1], np.int32), max_tokens=1))
+        while not fake.asked:
+            await asyncio.sleep(0.001)
+        served.advance(7)
+        made = await waiting
+        await served.aclose()
+        return made
+
+    with policy(fake, tokenizer) as served:
+        assert asyncio.run(main(served)).policy_version == 0
+
+
+def test_what_is_asked(tokenizer: HFTokenizer) -> None:
+    fake = FakeVLLM(name="served")
+    with policy(fake, tokenizer) as served:
+        sample(served, 1, temperature=0.5, stop=("!",), forbidden_ids=(8,), seed=9)
+    (asked,) = fake.asked
+    assert (asked["model"], asked["prompt"], asked["max_tokens"]) == ("served", [1], 4)
+    assert (asked["temperature"], asked["stop"], asked["seed"]) == (0.5, ["!"], 9)
+    assert asked["logit_bias"] == {"8": -100.0}
+
+
+def test_seeds_may_be_left_to_the_server(tokenizer: HFTokenizer) -> None:
+    fake = FakeVLLM()
+    with policy(fake, tokenizer, seeded=False) as served:
+        sample(served, 1, seed=9)
+    assert "seed" not in fake.asked[0]
+
+
+def test_a_context_does_not_grow_beyond_the_servers(tokenizer: HFTokenizer) -> None:
+    with policy(FakeVLLM(positions=6), tokenizer) as served:
+        assert sample(served, 1, 2, 3, 0, max_tokens=20).token_ids.tolist() == [1, 2]
+        with pytest.raises(PolicyError, match=r"got 6 context tokens.*allowed 1 to 5 .*--max-model-len is 6"):
+            sample(served, *[1] * 6)
+        with pytest.raises(PolicyError, match="got 0 context tokens"):
+            sample(served)
+
+
+def test_another_model_than_the_one_that_is_wanted(tokenizer: HFTokenizer) -> None:
+    with (
+        policy(FakeVLLM(name="other"), tokenizer, model="mine") as served,
+        pytest.raises(PolicyError, match=r"policy\.vllm\.model: got 'mine'.*other"),
+    ):
+        sample(served, 1)
+
+
+def test_the_model_is_asked_for_once(tokenizer: HFTokenizer) -> None:
+    fake = FakeVLLM()
+
+    async def main(served: VLLMPolicy) -> None:
+        await asyncio.gather(*(served.sample(np.array([i], np.int32), max_tokens=1) for i in range(5)))
+        await served.aclose()
+
+    with policy(fake, tokenizer) as served:
+        asyncio.run(main(served))
+        assert asyncio.run(_twice(served)) == ("fake", 64)
+    assert len(fake.asked) == 5
+
+
+async def _twice(served: VLLMPolicy) -> tuple[str, int]:
+    """In another event loop than the one before."""
+    found = await asyncio.gather(served.served(), served.served())
+    await served.aclose()
+    return found[0]
+
+
+def test_what_a_server_gives_up_is_asked_again(
+    tokenizer: HFTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "_WAITS", (0.0, 0.0))
+    fake = FakeVLLM()
+    fake.faults.extend(["abort"] * 2)
+    with policy(fake, tokenizer) as served:
+        assert sample(served, 1).token_ids.tolist() == [2, 3, 4, 5]
+        fake.faults.extend(["abort"] * 3)
+        with pytest.raises(AbortedError, match="got one that was given up"):
+            sample(served, 1)
+    assert len(fake.asked) == 6
+
+
+def test_an_answer_that_could_not_be_trained_on_fails_its_rollout_alone(tokenizer: HFTokenizer) -> None:
+    fake = FakeVLLM()
+    fake.faults.append("invalid")
+    with policy(fake, tokenizer) as served:
+        with pytest.raises(PolicyError, match="completion with token ids"):
+            sample(served, 1)
+        assert sample(served, 1).token_ids.tolist() == [2, 3, 4, 5]

@@ -1,0 +1,254 @@
+"""The pool of servers against real ones that fail in every way that servers do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import orjson
+import pytest
+
+from aipo.errors import ConfigError, PolicyError
+from aipo.policies.vllm.pool import ServerPool
+from kit.asgi import free_port, serving
+from kit.fake_vllm import FakeVLLM
+
+BODY = orjson.dumps({"prompt": [1], "max_tokens": 3})
+ANSWER = [2, 3, 4]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def start(stack: ExitStack, *fakes: FakeVLLM) -> list[str]:
+    return [stack.enter_context(serving(fake.app)) for fake in fakes]
+
+
+def used(pool: ServerPool, work: Callable[[ServerPool], Awaitable[Any]]) -> Any:
+    """What `work` gives; the pool's connections are closed afterwards."""
+
+    async def main() -> Any:
+        try:
+            return await work(pool)
+        finally:
+            await pool.aclose()
+
+    return asyncio.run(main())
+
+
+def ids(raw: bytes) -> list[int]:
+    return orjson.loads(raw)["choices"][0]["token_ids"]
+
+
+async def complete(pool: ServerPool, session: int = 0) -> list[int]:
+    return ids(await pool.ask("v1/completions", BODY, session=session))
+
+
+@pytest.mark.parametrize("fault", [429, 500, 502, 503, "half", "drop"])
+def test_what_passes_by_itself_is_tried_again(stack: ExitStack, fault: int | str) -> None:
+    fake = FakeVLLM()
+    fake.faults.extend([fault, fault])
+    pool = ServerPool(start(stack, fake), attempts=3)
+    assert used(pool, complete) == ANSWER
+    assert len(fake.asked) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_what_another_attempt_does_not_change_is_not_tried_again(stack: ExitStack, status: int) -> None:
+    fake = FakeVLLM()
+    fake.faults.append(status)
+    (url,) = start(stack, fake)
+    with pytest.raises(PolicyError, match=f"{url}/v1/completions: got status {status}: .*said the server"):
+        used(ServerPool([url]), complete)
+    assert len(fake.asked) == 1
+
+
+def test_attempts_come_to_an_end(stack: ExitStack) -> None:
+    fake = FakeVLLM()
+    fake.faults.extend([500] * 9)
+    with pytest.raises(PolicyError, match=r"got no answer in 2 attempts, the last was status 500"):
+        used(ServerPool(start(stack, fake), attempts=2), complete)
+    assert len(fake.asked) == 2
+
+
+def test_a_server_may_say_when_to_come_back(stack: ExitStack) -> None:
+    fake = FakeVLLM(retry_after="0")
+    fake.faults.extend([429] * 30)
+    assert used(ServerPool(start(stack, fake), attempts=31), complete) == ANSWER
+
+
+def test_a_request_has_a_deadline_and_the_server_is_told(stack: ExitStack) -> None:
+    fake = FakeVLLM()
+    fake.faults.extend([None, "hang"])
+
+    async def work(pool: ServerPool) -> None:
+        assert await complete(pool) == ANSWER
+        with pytest.raises(PolicyError, match=r"got no answer within 2 s, servers that are out: none"):
+            await complete(pool)
+        while fake.now:
+            await asyncio.sleep(0.01)
+
+    used(ServerPool(start(stack, fake), deadline=2), work)
+    assert (len(fake.asked), fake.cut_off) == (2, 1)
+
+
+def test_cancelling_reaches_the_server(stack: ExitStack) -> None:
+    fake = FakeVLLM()
+    fake.faults.append("hang")
+
+    async def work(pool: ServerPool) -> None:
+        task = asyncio.create_task(complete(pool))
+        while not fake.asked:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        while not fake.cut_off:
+            await asyncio.sleep(0.01)
+
+    used(ServerPool(start(stack, fake)), work)
+
+
+def test_a_session_stays_and_sessions_spread(stack: ExitStack) -> None:
+    fakes = [FakeVLLM(), FakeVLLM()]
+    for fake in fakes:
+        fake.faults.extend(["hang"] * 2)
+
+    async def work(pool: ServerPool) -> None:
+        waiting = [asyncio.create_task(complete(pool, session)) for session in range(4)]
+        while [len(fake.asked) for fake in fakes] != [2, 2]:  # each goes to the one that is less busy
+            await asyncio.sleep(0.01)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for fake in fakes:
+            fake.asked.clear()
+        for _ in range(5):
+            await complete(pool, session=2)
+
+    used(ServerPool(start(stack, *fakes)), work)
+    assert sorted(len(fake.asked) for fake in fakes) == [0, 5]
+
+
+def test_so_many_requests_are_in_flight_and_no_more(stack: ExitStack) -> None:
+    fake = FakeVLLM()
+
+    async def work(pool: ServerPool) -> list[list[int]]:
+        return await asyncio.gather(*(complete(pool, session) for session in range(20)))
+
+    assert used(ServerPool(start(stack, fake), requests=3), work) == [ANSWER] * 20
+    assert fake.most <= 3 and len(fake.asked) == 20
+
+
+def test_the_key_is_sent(stack: ExitStack) -> None:
+    fake = FakeVLLM()
+    used(ServerPool(start(stack, fake), key="secret"), complete)
+    assert fake.keys == ["Bearer secret"]
+
+
+def test_sessions_of_a_dead_server_move_on(stack: ExitStack) -> None:
+    alive = FakeVLLM()
+    pool = ServerPool([f"http://127.0.0.1:{free_port()}", *start(stack, alive)])
+
+    async def work(pool: ServerPool) -> list[list[int]]:
+        return [await complete(pool, session) for session in range(6)]
+
+    assert used(pool, work) == [ANSWER] * 6
+    assert len(alive.asked) == 6
+
+
+def test_a_server_that_comes_back_is_restored_before_it_serves() -> None:
+    port, fake, restored = free_port(), FakeVLLM(), []
+
+    async def work(pool: ServerPool) -> list[int]:
+        async def restore(url: str) -> None:
+            assert not fake.asked
+            restored.append(url)
+
+        pool.restore = restore
+        waiting = asyncio.create_task(complete(pool))
+        while pool.servers[0].up:
+            await asyncio.sleep(0.01)
+        with serving(fake.app, port):
+            return await waiting
+
+    pool = ServerPool([f"http://127.0.0.1:{port}"])
+    assert used(pool, work) == ANSWER
+    assert restored == [f"http://127.0.0.1:{port}"]
+
+
+def test_a_server_that_cannot_be_restored_ends_every_request() -> None:
+    port, fake = free_port(), FakeVLLM()
+
+    async def work(pool: ServerPool) -> None:
+        async def restore(url: str) -> None:
+            raise PolicyError("other weights")
+
+        pool.restore = restore
+        waiting = asyncio.create_task(complete(pool))
+        while pool.servers[0].up:
+            await asyncio.sleep(0.01)
+        with serving(fake.app, port):
+            for request in (waiting, complete(pool)):
+                with pytest.raises(PolicyError, match="other weights"):
+                    await request
+        with pytest.raises(PolicyError, match="other weights"):
+            pool.check()
+
+    used(ServerPool([f"http://127.0.0.1:{port}"]), work)
+    assert fake.asked == []
+
+
+def test_a_fault_of_the_restoring_itself_is_not_swallowed() -> None:
+    port, fake = free_port(), FakeVLLM()
+
+    async def work(pool: ServerPool) -> None:
+        async def restore(url: str) -> None:
+            raise RuntimeError("a bug")
+
+        pool.restore = restore
+        waiting = asyncio.create_task(complete(pool))
+        while pool.servers[0].up:
+            await asyncio.sleep(0.01)
+        with (
+            serving(fake.app, port),
+            pytest.raises(PolicyError, match="which came back: got RuntimeError: a bug"),
+        ):
+            await waiting
+
+    used(ServerPool([f"http://127.0.0.1:{port}"]), work)
+
+
+def test_nobody_there_is_said_before_anything_begins(stack: ExitStack) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    pool = ServerPool([*start(stack, FakeVLLM()), dead])
+    with pytest.raises(PolicyError, match=rf"got no answer from \['{dead}'\]"):
+        used(pool, lambda pool: pool.meet())
+
+
+def test_a_server_that_is_still_loading_is_not_there(stack: ExitStack) -> None:
+    with pytest.raises(PolicyError, match="got no answer from"):
+        used(ServerPool(start(stack, FakeVLLM(healthy=False))), lambda pool: pool.meet())
+
+
+def test_waiting_for_anybody_ends_at_the_deadline() -> None:
+    async def work(pool: ServerPool) -> None:
+        pool.take_out(pool.servers[0])
+        await pool.someone()
+
+    with pytest.raises(PolicyError, match=r"got none that answers within 0\.2 s"):
+        used(ServerPool([f"http://127.0.0.1:{free_port()}"], deadline=0.2), work)
+
+
+def test_a_pool_works_in_one_event_loop_after_another(stack: ExitStack) -> None:
+    pool = ServerPool(start(stack, FakeVLLM()))
+    assert used(pool, complete) == used(pool, complete) == ANSWER
+
+
+@pytest.mark.parametrize(
+    "urls", [[], ["127.0.0.1:8000"], ["http://a:1/v1"], ["http://a:1/v1/"], ["http://a:1", "http://a:1/"]]
+)
+def test_addresses_are_checked(urls: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.vllm\.servers: got"):
+        ServerPool(urls)

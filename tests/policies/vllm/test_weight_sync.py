@@ -1,0 +1,324 @@
+"""Weights on their way to servers: when they are pushed, and what a probe notices."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+
+from aipo.config.build_sampler import tolerance_at
+from aipo.config.load import load_config
+from aipo.errors import ConfigError, PolicyError
+from aipo.policies.logprobs import score
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.policies.vllm.policy import VLLMPolicy
+from aipo.policies.vllm.pool import ServerPool
+from aipo.policies.vllm.probe import shaken
+from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
+from aipo.policies.vllm.weight_sync import Pusher, tolerance_of
+from aipo.util.event_loop import LOOP
+from kit.asgi import free_port, serving
+
+
+class Reloading:
+    """A server that computes with the weights that it was told to load, or pretends to.
+
+    Args:
+        deaf: it answers that it has loaded them, and has not.
+        keeps: names of parameters that stay what they were, as tied ones do in some builds of vLLM.
+    """
+
+    def __init__(self, network: PreTrainedModel, *, deaf: bool = False, keeps: str | None = None) -> None:
+        self.network, self.deaf, self.keeps = network, deaf, keeps
+        self.loads: list[str] = []
+        self.resets = 0
+        self.refusals = 0
+
+    @property
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/health", lambda request: Response()),
+                Route("/v1/models", self._models),
+                Route("/v1/completions", self._complete, methods=["POST"]),
+                Route("/collective_rpc", self._load, methods=["POST"]),
+                Route("/reset_prefix_cache", self._reset, methods=["POST"]),
+            ]
+        )
+
+    async def _models(self, request: Request) -> Response:
+        return JSONResponse({"data": [{"id": "it", "max_model_len": 64}]})
+
+    async def _load(self, request: Request) -> Response:
+        asked = await request.json()
+        assert asked["method"] == "reload_weights"
+        self.loads.append(Path(asked["kwargs"]["weights_path"]).name.rpartition("-")[0])
+        if not self.deaf:
+            new = Qwen2ForCausalLM.from_pretrained(asked["kwargs"]["weights_path"])
+            old = dict(self.network.named_parameters())
+            with torch.no_grad():
+                for name, parameter in new.named_parameters():
+                    if name != self.keeps:
+                        old[name].copy_(parameter)
+        return JSONResponse({"results": [None]})
+
+    async def _reset(self, request: Request) -> Response:
+        self.resets += 1
+        refused, self.refusals = self.refusals > 0, self.refusals - 1
+        return JSONResponse({"success": not refused})
+
+    async def _complete(self, request: Request) -> Response:
+        asked = await request.json()
+        context = np.array(asked["prompt"], np.int32)
+        ids = np.arange(2, 2 + asked["max_tokens"], dtype=np.int32)
+        logprobs = score(self.network, context, ids, tuple(map(int, asked.get("logit_bias", {}))))
+        choice = {
+            "token_ids": ids.tolist(),
+            "logprobs": {"token_logprobs": logprobs.astype(float).tolist()},
+            "finish_reason": "length",
+        }
+        return JSONResponse({"choices": [choice]})
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def network(tmp_path: Path, model: Qwen2ForCausalLM) -> PreTrainedModel:
+    """The trainer's network: a copy, to be changed."""
+    return copy_of(model, tmp_path)
+
+
+def copy_of(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    model.save_pretrained(folder / "copy")
+    return AutoModelForCausalLM.from_pretrained(folder / "copy").eval()
+
+
+def pushing(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    folder: Path,
+    *urls: str,
+    tolerance: float = 1e-3,
+) -> tuple[Pusher, VLLMPolicy]:
+    policy = VLLMPolicy(ServerPool(urls, deadline=60), tokenizer, vocabulary=44)
+    stack.callback(lambda: LOOP.run(policy.aclose()))
+    return Pusher(policy, network, DiskTransport(folder / "weights"), tolerance=tolerance), policy
+
+
+def learn(network: PreTrainedModel) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1)
+
+
+def test_weights_are_pushed_once_before_rollouts(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    model: Qwen2ForCausalLM,
+    tmp_path: Path,
+) -> None:
+    server = Reloading(copy_of(model, tmp_path / "theirs"))
+    url = stack.enter_context(serving(server.app))
+    pusher, policy = pushing(stack, network, tokenizer, tmp_path, url)
+    pusher.refresh()
+    assert server.loads == ["version-000000", "version-000000"]  # shaken, then as they are
+    for version in (1, 2, 3):
+        learn(network)
+        pusher.advance(version)
+    assert policy.version == 0
+    pusher.refresh()
+    pusher.refresh()
+    assert server.loads[2:] == ["version-000003"] and policy.version == 3
+    assert server.resets == 3
+    assert len(list((tmp_path / "weights").iterdir())) == 1
+    theirs, ours = dict(server.network.named_parameters()), dict(network.named_parameters())
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+
+def test_a_server_that_pretends_is_found_out_at_once(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    model: Qwen2ForCausalLM,
+    tmp_path: Path,
+) -> None:
+    # It has the right weights already: only shaken ones can tell.
+    server = Reloading(copy_of(model, tmp_path / "theirs"), deaf=True)
+    url = stack.enter_context(serving(server.app))
+    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    with pytest.raises(PolicyError, match=r"shaken, to see whether it follows.*policy\.vllm\.tolerance"):
+        pusher.refresh()
+    assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "keeps", ["lm_head.weight", "model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"]
+)
+def test_one_tensor_that_stays_behind_is_found_out(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    model: Qwen2ForCausalLM,
+    tmp_path: Path,
+    keeps: str,
+) -> None:
+    server = Reloading(copy_of(model, tmp_path / "theirs"), keeps=keeps)
+    url = stack.enter_context(serving(server.app))
+    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    with pytest.raises(PolicyError, match="tied embeddings"):
+        pusher.refresh()
+
+
+def test_a_drift_later_on_stops_the_run(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    model: Qwen2ForCausalLM,
+    tmp_path: Path,
+) -> None:
+    server = Reloading(copy_of(model, tmp_path / "theirs"))
+    url = stack.enter_context(serving(server.app))
+    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    pusher.refresh()
+    server.deaf = True
+    learn(network)
+    pusher.advance(1)
+    with pytest.raises(PolicyError, match="after the push of version 1: got log-probs that differ"):
+        pusher.refresh()
+
+
+def test_the_tolerance_can_be_set(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    model: Qwen2ForCausalLM,
+    tmp_path: Path,
+) -> None:
+    server = Reloading(copy_of(model, tmp_path / "theirs"), deaf=True)
+    url = stack.enter_context(serving(server.app))
+    pusher, policy = pushing(stack, network, tokenizer, tmp_path, url, tolerance=100.0)
+    pusher.advance(4)
+    pusher.refresh()
+    assert policy.version == 4
+
+
+def test_the_coarser_type_of_numbers_decides_what_is_tolerated() -> None:
+    assert tolerance_of("torch.float32") == tolerance_of("float32", None) == 1e-3
+    assert tolerance_of("bfloat16") == tolerance_of("float32", "bfloat16") == 0.1
+    plain = ["policy.engine=vllm"]
+    assert tolerance_at(load_config("aipo", plain)) == 1e-3
+    assert tolerance_at(load_config("aipo", [*plain, "policy.vllm.serve.dtype=bfloat16"])) == 0.1
+    assert tolerance_at(load_config("aipo", [*plain, "policy.vllm.tolerance=0.02"])) == 0.02
+
+
+def test_a_cache_that_is_in_use_is_asked_again(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    model: Qwen2ForCausalLM,
+    tmp_path: Path,
+) -> None:
+    server = Reloading(copy_of(model, tmp_path / "theirs"))
+    server.refusals = 2
+    url = stack.enter_context(serving(server.app))
+    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    pusher.refresh()
+    assert server.resets == 4
+
+
+def test_a_server_that_comes_back_gets_the_weights_before_it_serves(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    model: Qwen2ForCausalLM,
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    pusher, policy = pushing(stack, network, tokenizer, tmp_path, url)
+    with serving(Reloading(copy_of(model, tmp_path / "one")).app, port):
+        pusher.refresh()
+        learn(network)
+        pusher.advance(1)
+        pusher.refresh()
+    again = Reloading(copy_of(model, tmp_path / "two"))
+
+    async def go_on() -> None:
+        asking = asyncio.create_task(policy.sample(np.array([1], np.int32), max_tokens=2))
+        while policy.pool.servers[0].up:
+            await asyncio.sleep(0.01)
+        with serving(again.app, port):
+            made = await asking
+            assert made.policy_version == 1
+            assert made.logprobs == pytest.approx(
+                score(network, np.array([1], np.int32), made.token_ids), abs=1e-4
+            )
+
+    LOOP.run(go_on())
+    assert again.loads == ["version-000001"]
+
+
+def test_no_server_is_said_before_weights_are_written(
+    stack: ExitStack, network: PreTrainedModel, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    pusher, _ = pushing(stack, network, tokenizer, tmp_path, f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(PolicyError, match=r"policy\.vllm\.servers: got no answer from"):
+        pusher.refresh()
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_server_without_its_development_routes(
+    stack: ExitStack, network: PreTrainedModel, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    bare = Starlette(routes=[Route("/health", lambda request: Response())])
+    pusher, _ = pushing(stack, network, tokenizer, tmp_path, stack.enter_context(serving(bare)))
+    with pytest.raises(PolicyError, match=r"collective_rpc: got status 404.*VLLM_SERVER_DEV_MODE=1"):
+        pusher.refresh()
+
+
+def test_shaking_moves_every_weight_and_leaves_none_moved(network: PreTrainedModel) -> None:
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    with shaken(network):
+        for name, parameter in network.named_parameters():
+            assert not torch.equal(parameter, before[name]) or not before[name].any()
+    assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
+
+
+def test_a_score_is_transformers_own(network: PreTrainedModel) -> None:
+    context, ids = np.array([3, 4], np.int32), np.array([5, 6], np.int32)
+    with torch.no_grad():
+        logits = network(torch.tensor([[3, 4, 5, 6]])).logits[0]
+    logits[:, 7] = -torch.inf
+    expected = torch.log_softmax(logits, -1)[[1, 2], [5, 6]]
+    assert score(network, context, ids, (7,)) == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_weights_cannot_travel_from_gpu_to_gpu_without_one() -> None:
+    with pytest.raises(ConfigError, match=r"policy\.vllm\.sync: got nccl and no CUDA device, allowed disk"):
+        NCCLTransport("http://127.0.0.1:1")
+
+
+def test_what_is_saved_is_a_model_of_its_own(network: PreTrainedModel, tmp_path: Path) -> None:
+    transport = DiskTransport(tmp_path / "weights")
+    transport.take(network, 3)
+    (folder,) = (tmp_path / "weights").iterdir()
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+    transport.drop()
+    assert not list((tmp_path / "weights").iterdir())

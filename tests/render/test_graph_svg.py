@@ -1,0 +1,143 @@
+"""The drawing of a graph: every node once, sub-graphs around theirs, lines with the right heads."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.render.graph_layout import Lit, Mark, lines_of, paths_of
+from aipo.render.graph_svg import STYLE, graph_svg
+
+
+def drawing(*edges: str, extra: Sequence[str] = ()) -> dict[str, Any]:
+    """Edges as 'a > b' or, conditional, 'a ? b'."""
+    parsed = [(*re.split(r" [>?] ", edge), "?" in edge) for edge in edges]
+    nodes = dict.fromkeys([*(n for a, b, _ in parsed for n in (a, b)), *extra])
+    return {
+        "nodes": list(nodes),
+        "edges": [{"from": a, "to": b, "conditional": c} for a, b, c in parsed],
+    }
+
+
+CONSULT = drawing(
+    "__start__ > policy",
+    "policy ? verify:__start__",
+    "verify:__start__ ? verify:check",
+    "verify:__start__ > verify:find",
+    "verify:find > verify:check",
+    "verify:check > verify:__end__",
+    "verify:__end__ > policy",
+    "policy ? score",
+    "score > __end__",
+)
+
+
+def column(svg: str, name: str) -> float:
+    match = re.search(rf'<text x="([\d.]+)" y="[\d.]+">{name}<', svg)
+    assert match is not None
+    return float(match[1])
+
+
+def test_every_node_is_drawn_once() -> None:
+    svg = graph_svg(CONSULT)
+    ElementTree.fromstring(svg)
+    assert sorted(re.findall(r"<text[^>]*>(\w+)<", svg)) == ["check", "find", "policy", "score", "verify"]
+    assert svg.count('<rect class="graph"') == 1 and svg.count('<rect class="node"') == 4
+    assert svg.count('class="start"') == svg.count('class="end"') == 2
+
+
+def test_columns_follow_the_longest_path() -> None:
+    svg = graph_svg(CONSULT)
+    assert column(svg, "policy") < column(svg, "find") < column(svg, "check")
+
+
+def test_an_edge_and_its_return_are_one_line_with_two_heads() -> None:
+    svg = graph_svg(drawing("a > b", "b ? a"))
+    assert svg.count('class="always"') == 1 and svg.count('class="maybe"') == 0
+    assert svg.count('class="head"') == 2
+
+
+def test_an_edge_that_passes_a_column_by_goes_over_it() -> None:
+    svg = graph_svg(drawing("a > b", "b > c", "a ? c"))
+    over = re.search(r'class="maybe" d="M[\d.]+ ([\d.]+)C[\d.]+ ([-\d.]+)', svg)
+    assert over is not None and float(over[2]) < float(over[1])
+
+
+def test_names_are_text() -> None:
+    assert "&lt;script&gt;" in graph_svg(drawing(extra=["<script>"]))
+
+
+def test_a_path_stands_out_and_its_nodes_lead_somewhere() -> None:
+    marks = {
+        "policy": Mark(note="2× 6 s", title="visited 2 times", href="#s1"),
+        "verify": Mark(note="1 s"),
+        "verify:check": Mark(failed=True),
+        "verify:__start__": Mark(),
+    }
+    svg = graph_svg(
+        CONSULT, Lit(marks=marks, edges={("policy", "verify"), ("verify:__start__", "verify:check")})
+    )
+    ElementTree.fromstring(svg)
+    assert '<a href="#s1" data-node="policy"><title>visited 2 times</title><rect class="node lit"' in svg
+    assert '<g data-node="verify"><title></title><rect class="graph lit"' in svg
+    assert 'class="node lit failed"' in svg and 'class="start lit"' in svg and 'class="end lit"' not in svg
+    assert ">2× 6 s</text>" in svg and '<tspan class="note" dx="10">1 s</tspan>' in svg
+    assert svg.count('class="maybe lit"') == 2 and svg.count('class="always lit"') == 0
+    assert svg.count('class="head lit"') == 2
+
+
+def test_without_a_path_it_is_one_picture_with_it_a_group_of_links() -> None:
+    assert 'class="aipo-graph" role="img"' in graph_svg(CONSULT)
+    assert 'class="aipo-graph path" role="group"' in graph_svg(CONSULT, Lit(marks={}))
+
+
+def test_of_an_edge_and_its_return_each_head_is_lit_by_itself() -> None:
+    svg = graph_svg(drawing("a > b", "b ? a"), Lit(marks={}, edges={("b", "a")}))
+    assert svg.count('class="always lit"') == svg.count('class="head lit"') == svg.count('class="head"') == 1
+
+
+def test_marks_are_text() -> None:
+    svg = graph_svg(
+        drawing(extra=["a"]), Lit(marks={"a": Mark(note="<i>", title='"\u202e', href='#"><script>')})
+    )
+    assert "<i>" not in svg and "<script>" not in svg and "\u202e" not in svg
+    ElementTree.fromstring(svg)
+
+
+def test_a_line_to_nowhere_is_left_out() -> None:
+    svg = graph_svg({"nodes": ["a"], "edges": [{"from": "a", "to": "gone", "conditional": False}]})
+    assert "<path" not in svg and ">a</text>" in svg
+
+
+def test_the_style_is_the_pages_to_bring() -> None:
+    assert "<style" not in graph_svg(CONSULT) and "style=" not in graph_svg(CONSULT)
+    assert STYLE.count("{") == STYLE.count("}")
+
+
+def test_paths_and_lines_of_a_drawing() -> None:
+    assert paths_of({"nodes": ["a", "b:c", "b:d:e"]}) == {"a", "b", "b:c", "b:d", "b:d:e"}
+    assert lines_of(drawing("a > b:c", "b:c > b:d:e", "b:d:e > b:d:f")) == {
+        ("a", "b"),
+        ("b:c", "b:d"),
+        ("b:d:e", "b:d:f"),
+    }
+
+
+names = st.sampled_from(["__start__", "__end__", "a", "b", "c:d", "c:e", "c:f:g", "c:f:h"])
+
+
+@given(st.lists(st.tuples(names, names, st.booleans()), max_size=12), st.lists(names), st.data())
+def test_any_graph_can_be_drawn(
+    edges: list[tuple[str, str, bool]], visited: list[str], data: st.DataObject
+) -> None:
+    nodes = ["a", *dict.fromkeys(n for a, b, _ in edges for n in (a, b))]
+    plain = [{"from": a, "to": b, "conditional": c} for a, b, c in edges]
+    whole = {"nodes": list(dict.fromkeys(nodes)), "edges": plain}
+    taken = data.draw(st.sets(st.sampled_from(sorted(lines_of(whole))))) if edges else set[tuple[str, str]]()
+    lit = Lit(marks={name: Mark(note="1 s") for name in visited}, edges=taken)
+    for svg in (graph_svg(whole), graph_svg(whole, lit)):
+        ElementTree.fromstring(svg)
+        assert "nan" not in svg

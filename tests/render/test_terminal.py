@@ -1,0 +1,93 @@
+"""`aipo traces`: tables for people, lines of JSON for scripts, and nothing that steers a terminal."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from aipo.cli import app
+from aipo.trace import Trace
+from aipo.trace.store import TraceStore
+from kit.toy import TOKENIZER, run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    with TraceStore(tmp_path / "run" / "traces", decode=TOKENIZER.decode) as store:
+        store.seal(0, [replace(t, task={"prompt": "a\x1b[31mb"}) for t in run(count=3)])
+    return tmp_path / "run"
+
+
+def call(*words: object) -> str:
+    done = CliRunner().invoke(app, ["traces", *map(str, words)], env={"COLUMNS": "80"})
+    if done.exception:
+        raise done.exception
+    return done.stdout
+
+
+def test_traces_as_a_table(folder: Path):
+    lines = call(folder).splitlines()
+    assert lines[0].split() == ["trace", "question", "kind", "reward", "advantage", "asked", "ended", "by"]
+    assert lines[1].split() == ["run/00000-000/0", "a⟨U+001B⟩[31mb", "assisted", "1.5", "–", "eos"]
+    assert lines[-1] == "3 traces"
+    assert call(folder, "--limit", 1).splitlines()[-1] == "1 of 3 traces (--limit shows more)"
+    assert call(folder / "traces", "reward=2..").splitlines()[-1] == "0 traces"
+
+
+def test_groups_as_a_table(folder: Path):
+    lines = call(folder, "--groups").splitlines()
+    assert lines[1].split() == ["00000-000", "a⟨U+001B⟩[31mb", "3", "1.50", "0", "0"]
+    assert lines[-1] == "1 groups"
+
+
+def test_lines_of_json(folder: Path):
+    rows = [json.loads(line) for line in call(folder, "--json", "--order", "-reward").splitlines()]
+    assert [row["trace_id"] for row in rows] == [f"run/00000-000/{i}" for i in range(3)]
+    assert rows[0]["question"] == "a\x1b[31mb" and rows[0]["agents"] == []
+    (group,) = [json.loads(line) for line in call(folder, "--groups", "--json").splitlines()]
+    assert (group["group_id"], group["reward_mean"]) == ("00000-000", 1.5)
+
+
+def test_one_trace(folder: Path):
+    shown = call(folder, "--show", "run/00000-000/1")
+    assert "6x7=42" in shown and "\x1b[31m" not in shown
+    assert Trace.from_json(call(folder, "--show", "run/00000-000/1", "--json")).index == 1
+
+
+def test_sql(folder: Path):
+    query = "SELECT max(\"index\") AS last, reward_parts->>'correct' AS correct FROM traces GROUP BY 2"
+    assert [line.split() for line in call(folder, "--sql", query).splitlines()] == [
+        ["last", "correct"],
+        ["2", "1.0"],
+    ]
+    assert json.loads(call(folder, "--sql", query, "--json")) == {"last": 2, "correct": "1.0"}
+
+
+def test_what_is_too_wide_for_a_table_is_written_upright(folder: Path):
+    lines = call(
+        folder, "--sql", "SELECT trace_id, segments, repeat('x', 300) AS long FROM traces LIMIT 1"
+    ).splitlines()
+    assert lines[0] == "row 0" and lines[1].split() == ["trace_id", "run/00000-000/0"]
+    assert any(line.endswith("…") for line in lines) and max(map(len, lines)) <= 80
+
+
+def test_what_is_wrong_is_said(folder: Path):
+    with pytest.raises(ValueError, match="the filter: got 'agents'"):
+        call(folder, "agents=verify")
+    with pytest.raises(OSError, match=r"which holds the runs .*/run, allowed a run, one of its evaluations"):
+        call(folder.parent)
+    with pytest.raises(OSError, match="nowhere, which does not exist, allowed a run"):
+        call(folder / "nowhere")
+    for words in (
+        ["step=0", "--sql", "SELECT 1"],
+        ["--show", "x", "--groups"],
+        ["--sql", "SELECT 1", "--show", "x"],
+    ):
+        with pytest.raises(ValueError, match="allowed one of them alone"):
+            call(folder, *words)
+    with pytest.raises(OSError, match="allowed a name for each"):
+        call(folder, "--sql", "SELECT 1 AS n, 2 AS n", "--json")
+    with pytest.raises(OSError, match="--sql: got 'SELEC 1'"):
+        call(folder, "--sql", "SELEC 1")

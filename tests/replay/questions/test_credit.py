@@ -1,0 +1,139 @@
+"""Credit again: advantages that can be worked out by hand."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from aipo.config.load import dump, load_config
+from aipo.errors import ConfigError, RunError
+from aipo.replay import learning
+from aipo.replay.questions.credit import Credit, credit_again
+from aipo.replay.questions.grid import combinations, settings
+from aipo.replay.questions.what_if import replay_credit
+from aipo.trace import Mode, Role, Trace, segment
+from aipo.trace.store import TraceStore
+from kit import tiny
+
+
+def rollout(group: str, index: int, mode: Mode, reward: float, advantage: float) -> Trace:
+    return tiny.trace(
+        tiny.prompt(2, 3),
+        segment(Role.POLICY, "policy", [4, 5], logprobs=[-1.0, -1.0], policy_version=0),
+        trace_id=f"r/{group}/{index}",
+        group_id=group,
+        index=index,
+        mode=mode,
+        reward=reward,
+        advantage=advantage,
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Two assisted and two solo rollouts with rewards 1, 1, 1, 0 and the advantages R − mean."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump(load_config("mask", ["method.scale_by_std=false"])))
+    rewards = (1.0, 1.0, 1.0, 0.0)
+    modes = (Mode.ASSISTED, Mode.ASSISTED, Mode.SOLO, Mode.SOLO)
+    traces = [
+        rollout("00000-000", i, mode, reward, 0.25 if reward else -0.75 * 0.3)
+        for i, (mode, reward) in enumerate(zip(modes, rewards, strict=True))
+    ]
+    with TraceStore(folder / "traces") as store:
+        store.seal(0, traces)
+    return folder
+
+
+def replay(run: Path, out: Path, *overrides: str, grid: tuple[str, ...] = ()) -> list[dict]:
+    console = Console(file=io.StringIO())
+    assert replay_credit(run, grid=grid, overrides=overrides, steps=None, out=out, console=console) == 0
+    return json.loads((out / "credit.json").read_text())
+
+
+def test_every_setting_against_the_stored_advantages(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    lines = replay(run, out, grid=("method.per_mode_baseline=false,true", "method.negative_weight=0.3,1"))
+    assert [line["setting"] for line in lines] == [
+        "per_mode_baseline=false, negative_weight=0.3 (as recorded)",
+        "per_mode_baseline=false, negative_weight=1",
+        "per_mode_baseline=true, negative_weight=0.3",
+        "per_mode_baseline=true, negative_weight=1",
+    ]
+    with (out / "credit.csv").open() as file:
+        columns = list(zip(*list(csv.reader(file))[1:], strict=True))[5:]
+    assert [[float(value) for value in column] for column in columns] == [
+        [0.25, 0.25, 0.25, pytest.approx(-0.225)],
+        [0.25, 0.25, 0.25, -0.75],
+        [0.0, 0.0, 0.5, pytest.approx(-0.15)],
+        [0.0, 0.0, 0.5, -0.5],
+    ]
+    assert [line["changed"] for line in lines] == [0, 1, 4, 4]
+    assert [line["flipped"] for line in lines] == [0, 0, 2, 2]
+    assert [line["largest"] for line in lines] == pytest.approx([0.0, 0.525, 0.25, 0.275])
+    assert [line["zero_variance"] for line in lines] == [0.0, 0.0, 0.5, 0.5]
+    assert lines[2]["|A| assisted"] == 0.0
+    assert lines[2]["|A| solo"] == pytest.approx(0.325)
+    assert lines[0]["|A| forbidden"] is None
+    assert not (out / "traces").exists()
+    assert "<svg" in (out / "credit.html").read_text()
+
+
+def test_one_setting_leaves_traces_with_its_advantages(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    replay(run, out, "method.per_mode_baseline=true")
+    kept = list(TraceStore(out / "traces").read())
+    assert [trace.advantage for trace in kept] == [0.0, 0.0, 0.5, pytest.approx(-0.15)]
+    assert [trace.trace_id for trace in kept] == [f"out/00000-000/{i}" for i in range(4)]
+    assert [trace.parent_id for trace in kept] == [f"r/00000-000/{i}" for i in range(4)]
+    assert load_config(str(out / "config.yaml")).method.per_mode_baseline
+
+
+def test_only_credit_can_be_changed(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"got 'method\.coefficient', allowed method\.credit, method\.negative"
+    ):
+        replay(run, tmp_path / "out", "method.coefficient=mask")
+
+
+def test_a_list_is_one_value_of_a_grid(run: Path) -> None:
+    grid = ["method.coefficient_clip=[null,0.5],[0.1, 2]", "method.coefficient=pi"]
+    assert combinations(grid) == [
+        ["method.coefficient_clip=[null,0.5]", "method.coefficient=pi"],
+        ["method.coefficient_clip=[0.1, 2]", "method.coefficient=pi"],
+    ]
+    clips = [setting.config.method.coefficient_clip for setting in settings(str(run / "config.yaml"), grid)]
+    assert clips == [(None, None), (None, 0.5), (0.1, 2.0)]
+
+
+def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
+    words = ["credit", str(run), "--grid", "method.negative_weight=0.3,1", "--steps", "0..", "--out"]
+    done = CliRunner().invoke(learning.app, [*words, str(tmp_path / "out")])
+    assert done.exit_code == 0
+    assert (tmp_path / "out" / "credit.csv").is_file()
+    with (run / "traces" / "step-00001-00000.parquet").open("w") as file:
+        file.write("torn")
+    done = CliRunner().invoke(learning.app, [*words, str(tmp_path / "again")])
+    assert done.exit_code == 3
+    (left,) = json.loads((tmp_path / "again" / "left_out.json").read_text())
+    assert left["what"].endswith("step-00001-00000.parquet")
+    assert json.loads((tmp_path / "again" / "credit.json").read_text())[0]["changed"] == 0
+
+
+def test_steps_that_there_are_not_take_no_folder(run: Path, tmp_path: Path) -> None:
+    quiet = Console(file=io.StringIO())
+    with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
+        replay_credit(run, grid=(), overrides=(), steps=(900, None), out=tmp_path / "out", console=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_tokens_are_kept_of_a_step(run: Path) -> None:
+    (recorded,) = settings(str(run / "config.yaml"))
+    made, credited = credit_again(0, list(TraceStore(run / "traces").read()), recorded)
+    assert made.rollouts[0] == Credit("r/00000-000/0", "00000-000", "assisted", 1.0, 0.25)
+    assert [trace.advantage for trace in credited] == [one.advantage for one in made.rollouts]

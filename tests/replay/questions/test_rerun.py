@@ -1,0 +1,333 @@
+"""`aipo replay check`, `score` and `graph` on a run folder, from the command line's words to the new run."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import graphs
+from aipo.errors import AipoError, ConfigError, RunError, TraceError
+from aipo.replay.cli import sort_words
+from aipo.replay.questions.rerun import Source, check_traces, replay_graph, score_traces
+from aipo.run import RunFolder
+from aipo.trace import StopReason
+from aipo.trace.store import TraceStore
+from kit import replaykit
+from kit.replaykit import contents, recorded_run, traces
+
+PROMPTS = Path(graphs.__file__).parent / "prompts"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return recorded_run(tmp_path_factory.mktemp("runs") / "aipo", trained=True)
+
+
+def checked(path: Path, *overrides: str, **source: object) -> tuple[int, str]:
+    out = Console(file=io.StringIO(), width=200)
+    return check_traces(Source(path=path, overrides=overrides, **source), out), out.file.getvalue()  # type: ignore
+
+
+def scored(run: RunFolder, out: Path, *overrides: str) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=200)
+    code = score_traces(Source(path=run.path, overrides=overrides), out=out, console=console)
+    return code, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def replayed(
+    run: RunFolder, out: Path, *overrides: str, frozen: bool = False, **source: object
+) -> tuple[int, str]:
+    console = Console(file=io.StringIO(), width=200)
+    given = Source(path=run.path, overrides=overrides, **source)  # type: ignore[arg-type]
+    code = replay_graph(given, policy=None, frozen=frozen, out=out, console=console)
+    return code, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_recorded_run_is_what_these_tests_take_it_for(run: RunFolder) -> None:
+    made = traces(run)
+    assert len(made) == 4 * replaykit.STEPS
+    assert [t.reward for t in made] == [1.0, 0.0] * 2 * replaykit.STEPS
+    assert [[c.agent for c in t.consults] for t in made[:2]] == [["knowledge", "verify"], []]
+
+
+def test_a_check_finds_everything_as_it_was_and_writes_nothing(run: RunFolder) -> None:
+    before = contents(run.path)
+    code, said = checked(run.path)
+    assert code == 0
+    assert "8 traces: 8 identical, 0 diverged" in said
+    assert contents(run.path) == before
+
+
+def test_a_check_names_what_diverged_and_what_was_left_out(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    made = [t for t in traces(run) if t.step == 0]
+    made[0] = replace(made[0], reward=0.5)
+    made[1] = replace(made[1], stop_reason=StopReason.DEADLINE, reward=None)
+    folder = tmp_path / "run" / "traces"
+    (folder / "step-00000-00000.parquet").unlink()
+    with TraceStore(folder) as store:
+        store.seal(0, made)
+    code, said = checked(tmp_path / "run")
+    assert code == 1
+    assert "aipo/00000-000/0: reward: got 1.0, recorded 0.5" in said
+    assert "left out: aipo/00000-000/1: stop reason: got deadline" in said
+    assert "7 traces: 6 identical, 1 diverged" in said
+    assert checked(tmp_path / "run", filters=["group=00000-000", "mode=solo"])[0] == 3
+
+
+def test_a_trace_that_no_longer_comes_is_named(run: RunFolder, tmp_path: Path) -> None:
+    """As if a second policy had been there, which the graph does not have any more."""
+    shutil.copytree(run.path, tmp_path / "run")
+    made = [t for t in traces(run) if t.step == 0]
+    theirs = tuple(replace(s, policy="helper") for s in made[1].segments)
+    made.append(replace(made[1], trace_id="aipo/00000-000/1/helper", policy="helper", segments=theirs))
+    folder = tmp_path / "run" / "traces"
+    (folder / "step-00000-00000.parquet").unlink()
+    with TraceStore(folder) as store:
+        store.seal(0, made)
+    code, said = checked(tmp_path / "run")
+    assert code == 1
+    assert "aipo/00000-000/1/helper: policy 'helper': no trace came out" in said
+    assert "9 traces: 8 identical, 1 diverged" in said
+    code, said = scored(RunFolder(tmp_path / "run"), tmp_path / "out")
+    assert code == 3
+    assert "left out: aipo/00000-000/1/helper: no trace came out" in said
+
+
+def test_a_check_says_which_files_are_others_now(run: RunFolder, tmp_path: Path) -> None:
+    edited = tmp_path / "verify.md"
+    edited.write_text(
+        (PROMPTS / "verify.md").read_text().replace("Task: check\n", "Task: check\nBe strict.\n")
+    )
+    code, said = checked(run.path, f"agents.verify.prompt={edited}")
+    assert code == 1
+    assert "not the files that the traces were recorded with: prompts.verify" in said
+    assert "aipo/00000-000/0: call of verify: a call of 'verify' in 'aipo/00000-000/0': messages: got" in said
+    assert "8 traces: 4 identical, 4 diverged" in said
+
+
+def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path: Path) -> None:
+    before = contents(run.path)
+    out = tmp_path / "scored"
+    code, said = scored(run, out, "rollout.reward_weights.correct=0.5")
+    assert code == 0
+    made = RunFolder.open(out)
+    assert [t.reward for t in traces(made)] == [0.5, 0.0] * 4
+    first = traces(made)[0]
+    assert (first.trace_id, first.parent_id, first.fork_token) == (
+        "scored/00000-000/0",
+        "aipo/00000-000/0",
+        None,
+    )
+    assert "aipo/00000-000/0: 1 → 0.5" in said
+    (everything, *_) = json.loads((out / "replay.json").read_text())["reward"]
+    assert {k: everything[k] for k in ("traces", "before", "after", "change", "rose", "fell")} == {
+        **{"traces": 8, "before": 0.5, "after": 0.25},
+        **{"change": -0.25, "rose": 0, "fell": 4},
+    }
+    of = json.loads(made.manifest.read_text())["replay_of"]
+    assert (of["what"], of["path"], of["run_id"]) == ("score", str(run.path), "aipo")
+    assert of["fingerprints"] == traces(run)[0].fingerprints
+    assert contents(run.path) == before
+    assert checked(out)[0] == 0  # a replay can be replayed
+
+
+def test_parts_without_a_weight_are_left_out_by_name(run: RunFolder, tmp_path: Path) -> None:
+    code, said = scored(run, tmp_path / "out", "rollout.reward_weights={neatness: 1.0}")
+    assert code == 3
+    left_out = json.loads((tmp_path / "out" / "left_out.json").read_text())
+    assert len(left_out) == 8
+    assert left_out[0]["what"] == "aipo/00000-000/0"
+    assert "reward part: got 'correct'" in left_out[0]["reason"]
+    assert "left out: aipo/00000-000/0" in said
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """A folder with the verifier's prompt, edited."""
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    text = (PROMPTS / "verify.md").read_text()
+    (folder / "verify.md").write_text(text.replace("Task: check\n", "Task: check\nBe strict.\n"))
+    return folder
+
+
+def test_an_edited_prompt_asks_live_from_where_it_is_used(
+    run: RunFolder, tmp_path: Path, prompts: Path
+) -> None:
+    before = contents(run.path)
+    code, said = replayed(run, tmp_path / "out", prompts=prompts)
+    assert code == 0
+    # The verifier says the same to other words: the policy's turns are all reused.
+    assert "8 traces: 4 as recorded, 4 left their recordings" in said
+    assert "reused 16 turns of the policy and 4 calls of agents; live were 0 turns and 4 calls" in said
+    made = RunFolder.open(tmp_path / "out")
+    assert [t.token_ids.tolist() for t in traces(made)] == [t.token_ids.tolist() for t in traces(run)]
+    forks = json.loads((tmp_path / "out" / "replay.json").read_text())["forks"]
+    assert forks == {"call of verify": 4}
+    assert str(prompts) in made.config.read_text()
+    assert contents(run.path) == before
+
+
+def test_what_an_agent_says_otherwise_lets_the_policy_go_on_live(run: RunFolder, tmp_path: Path) -> None:
+    code, said = replayed(run, tmp_path / "out", "agents.verify.options.error_rate=1.0")
+    assert code == 0
+    assert "live were 4 turns and 4 calls" in said
+    assert "4 of the traces with live turns had been sampled by other weights" in said
+    for trace in traces(RunFolder.open(tmp_path / "out")):
+        if trace.consults:
+            source = next(t for t in traces(run) if t.trace_id == trace.parent_id)
+            kept = sum(map(len, source.segments[:4]))
+            assert trace.fork_token is not None
+            assert kept < trace.fork_token <= kept + len(source.segments[4])
+            assert trace.token_ids[:kept].tolist() == source.token_ids[:kept].tolist()
+    assert checked(tmp_path / "out")[0] == 0
+
+
+def test_frozen_says_where_a_live_call_is_needed(run: RunFolder, tmp_path: Path, prompts: Path) -> None:
+    code, said = replayed(run, tmp_path / "out", prompts=prompts, frozen=True)
+    assert code == 0
+    assert "4 need a live call" in said
+    assert "a call of 'verify' in 'aipo/00000-000/0': messages: got" in said
+    assert [t.reward for t in traces(RunFolder.open(tmp_path / "out"))] == [None, 0.0] * 4
+
+
+def test_a_frozen_replay_names_the_agent_that_nobody_configured(run: RunFolder, tmp_path: Path) -> None:
+    code, said = replayed(run, tmp_path / "out", "agents.verify.model=null", frozen=True)
+    assert code == 3
+    assert "8 traces: 4 as recorded, 4 left their recordings" in said
+    left_out = json.loads((tmp_path / "out" / "left_out.json").read_text())
+    assert [item["what"] for item in left_out] == [t.trace_id for t in traces(run) if t.consults]
+    assert "chat model of agent: got 'verify', allowed ['knowledge', 'reasoning']" in left_out[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "word", ["train.steps=3", "method.kl=0.1", "evaluate.settings=[solo]", "rollout.forbid_tags=['<x>']"]
+)
+def test_settings_that_would_change_nothing_are_refused(run: RunFolder, tmp_path: Path, word: str) -> None:
+    said = f"got '{word.partition('=')[0]}', which changes nothing here"
+    with pytest.raises(ConfigError, match=said):
+        checked(run.path, word)
+    with pytest.raises(ConfigError, match=said):
+        scored(run, tmp_path / "out", word)
+    with pytest.raises(ConfigError, match=said):
+        replayed(run, tmp_path / "out", word)
+
+
+def test_a_filter_that_means_nothing_takes_no_folder(run: RunFolder, tmp_path: Path) -> None:
+    none = {"filters": ["step=0", "group=nowhere"]}
+    with pytest.raises(RunError, match=r"with step=0\.\.0 group=nowhere, allowed one or more"):
+        checked(run.path, **none)
+    with pytest.raises(RunError, match="traces: got none"):
+        replayed(run, tmp_path / "out", frozen=True, **none)
+    with pytest.raises(RunError, match="traces: got none"):
+        score_traces(Source(path=run.path, filters=["step=9"]), out=tmp_path / "out", console=Console())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_that_cannot_be_built_leaves_nothing_behind(run: RunFolder, tmp_path: Path) -> None:
+    wrong = "graph.options.budgets=1"
+    with pytest.raises(AipoError, match="budgets"):
+        scored(run, tmp_path / "out", wrong)
+    with pytest.raises(AipoError, match="budgets"):
+        replayed(run, tmp_path / "out", wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_samples_in_a_frozen_replay(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--policy: got 'nearest' with --frozen"):
+        replay_graph(
+            Source(path=run.path), policy="nearest", frozen=True, out=tmp_path / "out", console=Console()
+        )
+
+
+def test_prompts_that_nothing_uses_are_named(run: RunFolder, tmp_path: Path, prompts: Path) -> None:
+    (prompts / "verfy.md").write_text("## x\n")
+    said = replayed(run, tmp_path / "out", prompts=prompts, frozen=True)[1]
+    assert "--prompts: nothing uses verfy.md\n" in said
+
+
+def test_a_graph_of_ones_own_is_replayed_when_it_is_named(run: RunFolder, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from graphs.consult import consult as theirs\n\n\n"
+        "def consult(*, agents, prompt, budget):\n"
+        "    return theirs(agents=agents, prompt=prompt, budget=budget)\n"
+    )
+    named = f"graph.name={mine}:consult"
+    code, said = replayed(run, tmp_path / "out", named, "graph.options.budget=1")
+    assert code == 0
+    assert "8 traces: 4 as recorded, 4 left their recordings" in said
+    assert "notice" not in said
+    # The new run names the file; whoever is given that run has to name it, too.
+    with pytest.raises(
+        ConfigError, match=r"graph.name: got '.*mine.py:consult' from the recorded configuration"
+    ):
+        checked(tmp_path / "out")
+    assert checked(tmp_path / "out", named)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("graph.name", "evil.py:consult"),
+        ("graph.name", "subprocess:run"),
+        ("graph.name", "aipo.util.files:write_text"),
+        ("graph.name", "graphs.consult:Path"),
+        ("env.name", "os:system"),
+        ("agents.verify.graph", "./evil.py:verify"),
+    ],
+)
+def test_what_only_a_recording_names_is_never_imported(
+    run: RunFolder, tmp_path: Path, key: str, name: str
+) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    config = RunFolder(tmp_path / "run").config
+    ours = {"graph.name": "graphs.consult:consult", "env.name": "envs.miniature:Miniature"}
+    config.write_text(config.read_text().replace(ours.get(key, "graphs.verify:verify"), name))
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    with pytest.raises(ConfigError, match=f"{key}: got .*If you trust it, name it yourself: {key}="):
+        checked(tmp_path / "run")
+
+
+def test_chat_models_are_neither_imported_nor_built_where_nobody_may_be_asked(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    config = RunFolder(tmp_path / "run").config
+    config.write_text(config.read_text().replace("envs.miniature_agents:verify", "nobody.py:verify"))
+    code, said = checked(tmp_path / "run")
+    assert code == 1  # the recording says that another model was asked
+    assert "model: got 'nobody.py:verify', recorded 'envs.miniature_agents:verify'" in said
+    with pytest.raises(ConfigError, match=r"agents.verify.model: got 'nobody.py:verify'"):
+        replayed(RunFolder(tmp_path / "run"), tmp_path / "out")
+
+
+def test_a_replay_never_goes_into_its_source(run: RunFolder) -> None:
+    for out in (run.path, run.path / "replays" / "new"):
+        with pytest.raises(RunError, match=r"which is only read|not empty"):
+            scored(run, out)
+
+
+def test_a_folder_of_prompts_without_one_that_is_used_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("## x\n")
+    with pytest.raises(ConfigError, match=r"--prompts: got .*'verify.md'"):
+        replayed(run, tmp_path / "out", prompts=tmp_path)
+
+
+def test_another_tokenizer_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "model" / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(TraceError, match=r"tokenizer of .*got"):
+        replayed(RunFolder(tmp_path / "run"), tmp_path / "out")
+
+
+def test_words_with_a_dot_are_settings_the_others_filters() -> None:
+    words = ["step=3..7", "rollout.max_tokens=64", "agent=verify", "task=a.b"]
+    assert sort_words(words) == (["step=3..7", "agent=verify", "task=a.b"], ["rollout.max_tokens=64"])
+    with pytest.raises(ConfigError, match="word: got 'verify'"):
+        sort_words(["verify"])

@@ -1,0 +1,289 @@
+"""Offline training: the same rows as online, and what becomes of rows that somebody else sampled."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from aipo.config.load import dump, load_config
+from aipo.errors import ConfigError, RunError, TrainError
+from aipo.replay.checkpoints import start_of
+from aipo.replay.questions.train import replay_train
+from aipo.replay.questions.what_if import renamed, replay_credit, replay_loss
+from aipo.replay.study import own_id
+from aipo.run import RunFolder
+from aipo.trace.store import TraceStore
+from aipo.trace.token_stats import LessonStore
+from aipo.util.files import exclusive
+from kit import tiny, tiny_run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tiny_run.train(tiny_run.config(tmp_path_factory.mktemp("tiny")))
+    torch.set_num_threads(threads)
+
+
+def offline(run: Path, out: Path | None, *overrides: str, **changes: object) -> tuple[int, str]:
+    said = io.StringIO()
+    given = {"also": (), "grid": (), "steps": None, "epochs": 1, "resume": False, "evaluate": False}
+    code = replay_train(
+        run, overrides=overrides, out=out, console=Console(file=said, width=300), **(given | changes)
+    )
+    return code, said.getvalue()
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in RunFolder(run).read_metrics()]
+
+
+def test_the_same_settings_learn_the_same_from_stored_traces(trained: Path, tmp_path: Path) -> None:
+    """Without a correction it is the online run once more: every loss, and the weights at the end."""
+    out = tmp_path / "out"
+    code, _ = offline(trained, out, "method.correction_cap=null")
+    assert code == 0
+    assert losses(out) == pytest.approx(losses(trained), abs=1e-6)
+    online, again = (load_file(run / "model" / "model.safetensors") for run in (trained, out))
+    for name, weight in online.items():
+        torch.testing.assert_close(again[name], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_the_result_is_a_run_that_names_its_source(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    offline(trained, out, steps=(1, 2))
+    folder = RunFolder.open(out)
+    config = load_config(str(folder.config))
+    assert (config.train.steps, config.method.correction_cap, config.run.out) == (2, 2.0, out)
+    manifest = json.loads(folder.manifest.read_text())
+    assert manifest["replay_of"]["what"] == "train"
+    assert manifest["model"] == str(trained.parent / "start")
+    kept, source = (list(TraceStore(run / "traces").read()) for run in (out, trained))
+    recorded = {trace.trace_id: trace for trace in source}
+    assert len(kept) == 48
+    for trace in kept:
+        was = recorded[trace.parent_id]
+        assert (trace.run_id, trace.step, trace.group_id) == ("out", was.step - 1, was.group_id)
+        assert trace.trace_id == f"out/{was.group_id}/{was.index}"
+        assert (trace.reward, trace.segments) == (was.reward, was.segments)
+    taught = [trace for trace in kept if trace.advantage]
+    assert LessonStore(folder.lessons).of(taught[0].trace_id, taught[0].step)
+    assert (folder.model / "tokenizer.json").is_file()
+
+
+def test_ess_says_how_far_the_trained_policy_is_from_the_one_that_sampled(
+    trained: Path, tmp_path: Path
+) -> None:
+    stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
+    offline(trained, tmp_path / "own")
+    offline(trained, tmp_path / "other", f"policy.model={stranger}")
+    own, other = (
+        [line["ess"] for line in RunFolder(tmp_path / name).read_metrics()] for name in ("own", "other")
+    )
+    assert own[0] == pytest.approx(1.0, abs=1e-5)  # its own samples, and the same weights
+    assert all(0 < value <= 1 for value in own + other)
+    assert max(other) < 0.9
+    manifest = json.loads((tmp_path / "other" / "manifest.json").read_text())
+    assert manifest["model"] == str(stranger)
+
+
+@pytest.mark.parametrize("correction", ["truncate", "mask"])
+def test_the_loss_again_follows_the_correction(trained: Path, tmp_path: Path, correction: str) -> None:
+    """Rows that somebody else sampled, so that most are corrected: what training logged, and without a cap not."""
+    stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
+    out, said = tmp_path / "out", Console(file=io.StringIO())
+    words = (f"policy.model={stranger}", f"method.correction={correction}", "method.correction_cap=1.5")
+    offline(trained, out, *words, steps=(0, 1))
+    again = {"checkpoint": "nearest", "grid": (), "steps": None, "gradients": True, "console": said}
+    replay_loss(out, out=tmp_path / "again", overrides=("method.correction_cap=40",), **again)
+    outcomes = json.loads((tmp_path / "again" / "loss.json").read_text())
+    recorded = [o for o in outcomes if o["online"]]
+    logged = {line["step"]: line for line in RunFolder(out).read_metrics()}
+    assert [o["update"] for o in recorded] == [1, 3]
+    for outcome in recorded:
+        line = logged[outcome["update"]]
+        assert outcome["loss"] == pytest.approx(line["loss"], abs=1e-6)
+        assert outcome["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-4)
+        for name in ("importance", "clip/importance", "ess", "drift/mean", "drift/max"):
+            assert outcome["metrics"][name] == pytest.approx(line[name], rel=1e-4), name
+        assert line["clip/importance"] > 0.1
+    others = {o["update"]: o for o in outcomes if o["setting"] != recorded[0]["setting"]}
+    assert all(abs(others[o["update"]]["loss"] - o["loss"]) > 1e-3 for o in recorded)
+
+
+def test_a_limit_on_the_drift_is_for_a_sampler_with_the_trainers_weights(
+    trained: Path, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(trained, run)
+    recorded = load_config(str(run / "config.yaml"), ["method.max_drift=1e-2"])
+    (run / "config.yaml").write_text(dump(recorded))
+    stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
+    assert offline(run, out, f"policy.model={stranger}", steps=(0, 0))[0] == 0
+    assert RunFolder(out).read_metrics()[0]["drift/mean"] > 1e-2
+    with pytest.raises(TrainError, match=r"drift between sampler and trainer in optimiser step 1"):
+        offline(run, tmp_path / "no", f"policy.model={stranger}", "method.max_drift=1e-2", steps=(0, 0))
+
+
+def test_a_grid_trains_a_policy_for_each_setting(trained: Path, tmp_path: Path) -> None:
+    code, said = offline(trained, tmp_path, grid=["method.coefficient=mask,constant"], steps=(0, 0))
+    assert code == 0
+    mask, constant = tmp_path / "coefficient=mask", tmp_path / "coefficient=constant"
+    assert load_config(str(mask / "config.yaml")).method.coefficient == "mask"
+    assert losses(mask)[0] != losses(constant)[0]
+    assert "coefficient=mask" in said
+    assert "ess" in said
+
+
+def test_several_runs_and_epochs_are_gone_through_step_by_step(trained: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(trained, second)
+    out = tmp_path / "out"
+    code, _ = offline(trained, out, also=[second], steps=(0, 1), epochs=2)
+    assert code == 0
+    traces = list(TraceStore(out / "traces").read())
+    assert len(traces) == len({trace.trace_id for trace in traces}) == 8 * 24
+    first = {trace.step: trace for trace in reversed(traces)}
+    assert [first[step].group_id for step in range(8)] == [
+        f"{step:05d}-{recorded}" for step, recorded in enumerate(["00000-000"] * 2 + ["00001-000"] * 2 + ["00000-000"] * 2 + ["00001-000"] * 2)
+    ]  # fmt: skip
+    assert len(json.loads((out / "manifest.json").read_text())["also"]) == 1
+
+
+def test_traces_of_another_tokenizer_are_left_out(trained: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(trained, second)
+    for file in (second / "tokenizer" / "tokenizer.json", second / "model" / "tokenizer.json"):
+        file.write_text(file.read_text().replace('"<consult:verify>"', '"<consult:purify>"'))
+    code, said = offline(trained, tmp_path / "out", also=[second], steps=(0, 0))
+    assert code == 3
+    assert f"left out: {second}: tokenizer: got" in said
+    assert len(losses(tmp_path / "out")) == 2
+
+
+def test_it_goes_on_from_its_last_checkpoint(trained: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    offline(trained, whole)
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "model")
+    shutil.rmtree(out / "checkpoints" / "checkpoint-6")
+    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace(str(whole), str(out)))
+    code, _ = offline(trained, out, resume=True)
+    assert code == 0
+    assert losses(out) == losses(whole)
+    with pytest.raises(ConfigError, match=r"got train\.learning_rate: 1\.0, was 0\.01"):
+        offline(trained, out, "train.learning_rate=1", resume=True)
+
+
+def test_a_recorded_file_is_not_imported(trained: Path, tmp_path: Path) -> None:
+    """Training needs no graph; an evaluation does, and then somebody has to name it."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    text = (run / "config.yaml").read_text().replace("code.py", "gone.py")
+    (run / "config.yaml").write_text(text)
+    code, _ = offline(run, tmp_path / "out", steps=(0, 0))
+    assert code == 0
+    with pytest.raises(
+        ConfigError, match=r"graph\.name: got '.*gone\.py:helped' from the recorded configuration"
+    ):
+        offline(run, tmp_path / "other", evaluate=True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_recorded_agent_is_not_imported_to_evaluate_either(trained: Path, tmp_path: Path) -> None:
+    run, stranger = tmp_path / "run", tmp_path / "stranger.py"
+    shutil.copytree(trained, run)
+    stranger.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    text = (run / "config.yaml").read_text().replace("envs.miniature_agents:verify", f"{stranger}:verify")
+    (run / "config.yaml").write_text(text)
+    code = trained.parent / "code.py"
+    trusted = [f"graph.name={code}:helped", f"env.name={code}:Parity"]
+    with pytest.raises(ConfigError, match=r"agents\.verify\.model: got '.*stranger\.py:verify'"):
+        offline(run, tmp_path / "out", *trusted, evaluate=True)
+    grid = ["agents.verify.model=envs.miniature_agents:verify", "method.kl=0,0.1"]
+    with pytest.raises(ConfigError, match=r"env\.name: got"):  # what the grid names is named
+        offline(run, tmp_path / "out", trusted[0], grid=grid, evaluate=True)
+    assert not (tmp_path / "imported").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("word", ["train.steps=7", "train.steps=3"])
+def test_stored_traces_decide_how_many_steps_there_are(trained: Path, tmp_path: Path, word: str) -> None:
+    with pytest.raises(ConfigError, match=r"train\.steps: got \d, allowed none: stored traces decide it"):
+        offline(trained, tmp_path / "out", word)
+    assert not (tmp_path / "out").exists()
+
+
+def test_steps_that_there_are_not_take_no_folder(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
+        offline(trained, tmp_path / "out", steps=(900, None))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nobody_is_reported_to_unless_named(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    text = (run / "config.yaml").read_text().replace("report_to: []", "report_to: [nobody_knows]")
+    (run / "config.yaml").write_text(text)
+    assert load_config(str(run / "config.yaml")).run.report_to
+    offline(run, tmp_path / "out", steps=(0, 0))
+    assert not load_config(str(tmp_path / "out" / "config.yaml")).run.report_to
+    with pytest.raises(Exception, match="nobody_knows"):
+        offline(run, tmp_path / "other", "run.report_to=[nobody_knows]", steps=(0, 0))
+
+
+def test_policies_of_one_rollout_stay_apart() -> None:
+    only = tiny.trace(tiny.prompt(2), tiny.policy(4), trace_id="r/g/0")
+    pair = [replace(only, trace_id=f"r/g/0/{name}", policy=name) for name in ("a", "b")]
+    assert [own_id(trace, "out", "h") for trace in (only, *pair)] == ["out/h/0", "out/h/0/a", "out/h/0/b"]
+    assert [trace.trace_id for trace in renamed([only, *pair], "out")] == [
+        "out/g/0",
+        "out/g/0/a",
+        "out/g/0/b",
+    ]
+
+
+def test_one_process_at_a_time(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    offline(trained, out, steps=(0, 0))
+    with exclusive(out), pytest.raises(RunError, match="which another process is writing"):
+        offline(trained, out, steps=(0, 0), resume=True)
+
+
+def test_a_replay_of_a_replay_starts_where_the_first_run_did(trained: Path, tmp_path: Path) -> None:
+    quiet = Console(file=io.StringIO())
+    words = ["method.negative_weight=1"]
+    replay_credit(trained, grid=(), overrides=words, steps=(0, 0), out=tmp_path / "credit", console=quiet)
+    config = load_config(str(tmp_path / "credit" / "config.yaml"), ["policy.model=somebody:else"])
+    assert start_of(RunFolder(tmp_path / "credit"), config).path == str(trained.parent / "start")
+
+
+def test_forks_are_not_learned_from(trained: Path, tmp_path: Path) -> None:
+    forks = tmp_path / "forks"
+    shutil.copytree(trained, forks)
+    made_of = json.loads((forks / "manifest.json").read_text())
+    said = made_of | {"replay_of": {"what": "consults", "trainable": False}}
+    (forks / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(RunError, match=r"traces to learn from: got .*forks, forks that went on"):
+        offline(forks, tmp_path / "out")
+    with pytest.raises(RunError, match="traces to learn from"):
+        offline(trained, tmp_path / "out", also=[forks])
+    with pytest.raises(RunError, match="traces to learn from"):
+        replay_loss(
+            forks,
+            checkpoint="start",
+            grid=(),
+            overrides=(),
+            steps=None,
+            out=tmp_path / "out",
+            gradients=False,
+            console=Console(file=io.StringIO()),
+        )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,185 @@
+"""What cannot be replayed is left out by name; the rest is read."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aipo.errors import RunError, TraceError
+from aipo.replay.recordings import Recordings, task_of
+from aipo.rollout.env import Task
+from aipo.trace import StopReason, Trace
+from aipo.trace.arrow import Stored, to_table
+from aipo.trace.filters import parse_filter
+from aipo.trace.store import TraceStore
+from kit import tiny
+
+TASK = asdict(Task(task_id="q", prompt="?", answer="1", split="s"))
+
+
+def trace(index: int, step: int = 0, **changes: Any) -> Trace:
+    segments = changes.pop("segments", (tiny.prompt(2), tiny.policy(3, 4, 1)))
+    segments = tuple(replace(s, policy_version=0) if s.role == "policy" else s for s in segments)
+    given = {
+        "trace_id": f"r/{step}/{index}",
+        "index": index,
+        "step": step,
+        "task": TASK,
+        "group_id": f"g{step}",
+    }
+    return tiny.trace(*segments, **{**given, **changes})
+
+
+def write(folder: Path, *traces: Trace, texts: tuple[str, ...] | None = None) -> Path:
+    with TraceStore(folder) as store:
+        for step in sorted({t.step for t in traces}):
+            store.seal(step, [t for t in traces if t.step == step])
+    return folder
+
+
+def read(path: Path, **changes: Any) -> tuple[list[str], dict[str, str]]:
+    """Ids that were read, and what was left out with the reasons."""
+    recordings = Recordings(path=path, **changes)
+    ids = [t.trace_id for traces in recordings for t in traces]
+    return ids, {item.what: item.reason for item in recordings.left_out}
+
+
+def test_everything_is_read_step_by_step_in_order(tmp_path: Path) -> None:
+    write(tmp_path, trace(1), trace(0), trace(0, step=3))
+    assert read(tmp_path) == (["r/0/0", "r/0/1", "r/3/0"], {})
+
+
+def test_a_filter_that_means_no_trace_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, trace(0), trace(0, step=1, reward=0.0))
+    for words in ("step=1", "reward=..0.5", "reward=0..0 step=1..4", "failed=no"):
+        Recordings(path=tmp_path, where=parse_filter(words.split())).refuse_empty()
+    for words, said in {
+        "step=7": "step=7..7",
+        "step=2.. mode=solo": "step=2.. mode=solo",
+        "reward=0..0 step=0": "step=0..0 reward=0.0..0.0",
+        "failed=yes": "failed=yes",
+        "text=nowhere": "text=nowhere",
+    }.items():
+        with pytest.raises(RunError, match=f"traces: got none in .* with {said}, allowed one or more"):
+            Recordings(path=tmp_path, where=parse_filter(words.split())).refuse_empty()
+    (tmp_path / "step-00002-00000.parquet").write_bytes(b"torn")  # may have matched: it is left out by name
+    Recordings(path=tmp_path, where=parse_filter(["failed=yes"])).refuse_empty()
+
+
+def test_a_file_is_no_folder_of_traces(tmp_path: Path) -> None:
+    write(tmp_path, trace(0))
+    with pytest.raises(RunError, match=r"00000.parquet, which is a file, allowed a run"):
+        Recordings(path=tmp_path / "step-00000-00000.parquet")
+
+
+def test_filters_mean_what_they_mean_in_listings(tmp_path: Path) -> None:
+    write(tmp_path, trace(0), trace(1, reward=0.0), trace(0, step=1), trace(1, step=2))
+    for words, ids in {
+        "step=1..": ["r/1/0", "r/2/1"],
+        "reward=..0.5": ["r/0/1"],
+        "group=g0": ["r/0/0", "r/0/1"],
+        "mode=assisted": [],
+    }.items():
+        assert read(tmp_path, where=parse_filter([words]))[0] == ids, words
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ({"segments": (tiny.policy(3), tiny.prompt(2))}, "first segment: got 'policy', allowed prompt"),
+        ({"segments": (tiny.prompt(2), tiny.policy(99))}, "token id: got 99, allowed 0 to 15"),
+        ({"segments": (tiny.prompt(2), tiny.policy(3)), "consults": (tiny.consult(1, 0, 7),)}, "got 7, allowed 0 to 1"),
+        ({"task": {}}, "allowed the fields of a task"),
+        ({"task": {**TASK, "prompt": " "}}, "allowed non-empty text"),
+        ({"stop_reason": StopReason.DEADLINE, "reward": None, "advantage": None}, "got deadline, allowed an end"),
+        ({"stop_reason": StopReason.CANCELLED, "reward": None, "advantage": None}, "got cancelled, allowed"),
+        ({"trace_id": "r/0/0"}, "each only once"),
+        ({"index": 0}, "each only once"),
+    ],
+)  # fmt: skip
+def test_a_trace_that_breaks_an_invariant_is_left_out(tmp_path: Path, bad: dict[str, Any], says: str) -> None:
+    write(tmp_path, trace(0), trace(**{"index": 1, "trace_id": "bad", **bad}), trace(2))
+    ids, left_out = read(tmp_path, vocabulary=tiny.VOCABULARY, rerun=True)
+    assert sorted(ids) == ["r/0/0", "r/0/2"] or ids == ["bad", "r/0/2"]
+    ((name, reason),) = left_out.items()
+    assert name in ("bad", "r/0/0")
+    assert says in reason
+
+
+def test_a_rollout_that_ran_out_of_time_can_be_read_though_not_run_again(tmp_path: Path) -> None:
+    write(tmp_path, trace(0, stop_reason=StopReason.DEADLINE, reward=None, advantage=None))
+    assert read(tmp_path) == (["r/0/0"], {})
+
+
+def _without_logprobs(table: pa.Table) -> pa.Table:
+    rows = table.column("segments").to_pylist()
+    rows[1][1]["logprobs"] = None
+    return _with(table, "segments", rows)
+
+
+def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_without_logprobs, "got no log-probabilities"),
+        (lambda t: _with(t, "stop_reason", ["eos", "tired", "eos"]), "'tired' is not a valid StopReason"),
+        (lambda t: _with(t, "reward", [1.0, float("nan"), 1.0]), "reward of 'r/0/1': got nan"),
+        (lambda t: _with(t, "task", ["{}", "{", "{}"]), "is no trace"),
+    ],
+)
+def test_a_row_that_is_no_trace_is_left_out_and_the_others_are_read(
+    tmp_path: Path, change: Callable[[pa.Table], pa.Table], says: str
+) -> None:
+    table = to_table([Stored(trace(index), None) for index in range(3)])
+    pq.write_table(change(table), tmp_path / "step-00000-00000.parquet")
+    ids, left_out = read(tmp_path)
+    assert ids == ["r/0/0", "r/0/2"]
+    assert list(left_out) == ["r/0/1"]
+    assert says in left_out["r/0/1"]
+
+
+def test_a_file_that_is_torn_or_of_another_version_is_left_out_and_the_others_are_read(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, *(trace(0, step=step) for step in range(4)))
+    torn, other, alien = (tmp_path / f"step-0000{n}-00000.parquet" for n in range(3))
+    torn.write_bytes(torn.read_bytes()[:-20])
+    table = to_table([Stored(trace(0, step=1), None)])
+    pq.write_table(table.replace_schema_metadata({"aipo.schema_version": "9"}), other)
+    pq.write_table(pa.table({"x": [1]}), alien)
+    ids, left_out = read(tmp_path)
+    assert ids == ["r/3/0"]
+    assert sorted(left_out) == sorted(map(str, (torn, other, alien)))
+    assert "schema version" in left_out[str(other)]
+    assert "got 9, allowed 1" in left_out[str(other)]
+
+
+def test_a_journal_gives_the_lines_that_are_whole(tmp_path: Path) -> None:
+    with TraceStore(tmp_path) as store:
+        for index in range(3):
+            store.append(trace(index))
+    (journal,) = (tmp_path / "__journal").iterdir()
+    first, second, third = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(first + second.replace(b'"eos"', b'"tired"') + third[:-30])
+    ids, left_out = read(tmp_path)
+    assert ids == ["r/0/0"]
+    assert list(left_out) == [f"{journal}:2", f"{journal}:3"]
+
+
+def test_no_traces_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="traces: got"):
+        Recordings(path=tmp_path)
+
+
+def test_a_task_comes_back_as_it_was() -> None:
+    assert task_of(trace(0)) == Task(task_id="q", prompt="?", answer="1", split="s")
+    with pytest.raises(TraceError, match="allowed the fields of a task"):
+        task_of(trace(0, task={"colour": "red"}))

@@ -1,0 +1,139 @@
+"""Agents: which failures are worth another attempt, and the guard rails of caching."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any, TypedDict
+
+import httpx
+import openai
+import pytest
+from langgraph.cache.memory import InMemoryCache
+from langgraph.errors import NodeTimeoutError
+from langgraph.graph import END, START, StateGraph
+
+from aipo.errors import ConfigError, GraphError
+from aipo.rollout.agent import AgentSpec, AgentState, check_agent, node_settings, transient
+from aipo.rollout.prompt import Prompt
+
+REQUEST = httpx.Request("POST", "http://agent")
+
+
+def status(code: int) -> openai.APIStatusError:
+    return openai.APIStatusError("no", response=httpx.Response(code, request=REQUEST), body=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "worth"),
+    [
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (NodeTimeoutError("check", 1.0, kind="run", run_timeout=1.0), True),
+        (openai.APIConnectionError(request=REQUEST), True),
+        (openai.APITimeoutError(REQUEST), True),
+        (httpx.ReadError("keep-alive"), True),
+        (httpx.RemoteProtocolError("half a body"), True),
+        (json.JSONDecodeError("half an object", "{", 1), True),
+        *((status(code), True) for code in (408, 409, 429, 500, 502, 503, 504)),
+        *((status(code), False) for code in (400, 401, 403, 404, 422)),
+        (ValueError(), False),
+        (KeyError(), False),
+    ],
+    ids=repr,
+)
+def test_what_is_worth_another_attempt(error: Exception, worth: bool):
+    assert transient(error) is worth
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Prompt:
+    path = tmp_path / "verify.md"
+    path.write_text("## check\n{{ request }}\n")
+    return Prompt.load(path)
+
+
+def settings(written: Prompt, **changes: Any) -> dict[str, Any]:
+    given = {
+        "attempts": 3,
+        "timeout": 5.0,
+        "cache": True,
+        "model": "m",
+        "settings": {"temperature": 0},
+        "prompt": written,
+    }
+    return node_settings(**{**given, **changes})
+
+
+def test_a_node_is_given_the_limits_of_the_configuration(prompt: Prompt):
+    node = settings(prompt, cache=False, settings={"temperature": 0.7})
+    assert (node["retry_policy"].max_attempts, node["retry_policy"].retry_on) == (3, transient)
+    assert node["timeout"] == 5.0 and "cache_policy" not in node
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7}])
+def test_only_what_is_not_sampled_can_be_cached(prompt: Prompt, sampling: dict[str, Any]):
+    with pytest.raises(ConfigError, match=r"cache of model 'm': got temperature .*, allowed 0"):
+        settings(prompt, settings=sampling)
+
+
+def test_the_cache_tells_models_prompts_settings_and_requests_apart(prompt: Prompt, tmp_path: Path):
+    other = tmp_path / "other.md"
+    other.write_text("## check\nother {{ request }}\n")
+    keys = [
+        settings(prompt, **changes)["cache_policy"].key_func(state)
+        for state in ({"request": "a"}, {"request": "b"})
+        for changes in (
+            {},
+            {"model": "n"},
+            {"prompt": Prompt.load(other)},
+            {"settings": {"temperature": 0, "max_tokens": 9}},
+        )
+    ]
+    assert len(set(keys)) == 8
+    again = settings(prompt, settings={"max_tokens": 9, "temperature": 0})["cache_policy"]
+    assert again.key_func({"request": "a"}) == keys[3]
+
+
+def test_a_cached_node_is_run_once_for_each_request(prompt: Prompt):
+    ran: list[str] = []
+
+    async def check(state: AgentState) -> dict[str, Any]:
+        ran.append(state["request"])
+        return {"reply": state["request"].upper()}
+
+    builder = StateGraph(AgentState)
+    builder.add_node("check", check, **settings(prompt))
+    builder.add_edge(START, "check")
+    builder.add_edge("check", END)
+    graph = builder.compile(cache=InMemoryCache())
+
+    async def main() -> list[str]:
+        return [(await graph.ainvoke({"request": r}))["reply"] for r in ("a", "b", "a")]
+
+    assert asyncio.run(main()) == ["A", "B", "A"]
+    assert ran == ["a", "b"]
+
+
+def test_a_spec_renders_its_prompt_as_one_message(prompt: Prompt):
+    [message] = AgentSpec(name="verify", prompt=prompt, node={}).message("check", request="6x7?")
+    assert (message.type, message.content) == ("human", "6x7?")
+
+
+class Mute(TypedDict):
+    request: str
+
+
+def compiled(state: Any) -> Any:
+    builder = StateGraph(state)
+    builder.add_node("idle", lambda state: {})
+    builder.add_edge(START, "idle")
+    return builder.compile()
+
+
+def test_an_agent_takes_a_request_and_gives_a_reply():
+    graph = compiled(AgentState)
+    assert check_agent(graph, "verify") is graph
+    with pytest.raises(GraphError, match="agent 'verify': got StateGraph, allowed a compiled StateGraph"):
+        check_agent(StateGraph(AgentState), "verify")
+    with pytest.raises(GraphError, match=r"state of agent 'verify': got no \['reply'\]"):
+        check_agent(compiled(Mute), "verify")

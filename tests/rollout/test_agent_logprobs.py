@@ -1,0 +1,230 @@
+"""Log-probs by agents' own models: a real server that answers as vLLM does, and what is refused with a reason."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from aipo.config.build_chat import build_chat, scored_chats
+from aipo.config.load import Config, load_config
+from aipo.errors import AgentError, ConfigError
+from aipo.policies.scripted import CharTokenizer
+from aipo.rollout.agent_logprobs import PLAIN, ServedScorer, check_scorers
+from aipo.rollout.context import ChatModel
+from aipo.util.event_loop import LOOP
+from kit.asgi import serving
+
+TOKENIZER = CharTokenizer(specials=())
+MESSAGES = ({"role": "system", "content": "be short"}, {"role": "human", "content": "2+2"})
+OPTIONS = {"model": "m", "temperature": 1, "top_p": 1, "extra_body": dict(PLAIN)}
+
+
+class VLLM:
+    """A character is a token, and the log-prob of id i behind n ids is −i/100 − n/1000."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.tokens = TOKENIZER.encode
+        self.message: dict[str, Any] = {"role": "assistant", "content": "4"}
+        self.prompt_token_ids: list[int] | None = None
+        self.choice: dict[str, Any] | None = None
+        self.failures: list[int] = []
+
+    def app(self, *missing: str) -> Starlette:
+        routes = {
+            "/tokenize": self.tokenize,
+            "/v1/chat/completions": self.chat,
+            "/v1/completions": self.complete,
+        }
+        return Starlette(
+            routes=[Route(path, end, methods=["POST"]) for path, end in routes.items() if path not in missing]
+        )
+
+    async def body(self, request: Request) -> dict[str, Any]:
+        body = await request.json()
+        self.asked.append((request.url.path, body))
+        return body
+
+    def prompt(self, body: dict[str, Any]) -> list[int]:
+        return self.tokens("".join(f"{m['role'][0]}{m['content']}" for m in body["messages"]) + "a")
+
+    async def tokenize(self, request: Request) -> JSONResponse:
+        body = await self.body(request)
+        return JSONResponse(
+            {"tokens": self.prompt(body) if "messages" in body else self.tokens(body["prompt"])}
+        )
+
+    async def chat(self, request: Request) -> JSONResponse:
+        body = await self.body(request)
+        ids = self.prompt(body) if self.prompt_token_ids is None else self.prompt_token_ids
+        return JSONResponse({"choices": [{"message": self.message}], "prompt_token_ids": ids})
+
+    async def complete(self, request: Request) -> JSONResponse:
+        body = await self.body(request)
+        if self.failures:
+            return JSONResponse({"error": {"message": "no"}}, status_code=self.failures.pop(0))
+        told = [
+            None,
+            *({str(i): {"logprob": -i / 100 - n / 1000}} for n, i in enumerate(body["prompt"][1:], 1)),
+        ]
+        return JSONResponse({"choices": [self.choice or {"text": "x", "prompt_logprobs": told}]})
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> VLLM:
+    monkeypatch.setenv("AGENTS_KEY", "secret")
+    return VLLM()
+
+
+@pytest.fixture
+def url(vllm: VLLM) -> Iterator[str]:
+    with serving(vllm.app()) as address:
+        yield address
+        LOOP.close()
+
+
+def config(url: str, **options: Any) -> Config:
+    given = {**OPTIONS, "base_url": f"{url}/v1", **options}
+    agent = {
+        "graph": "graphs.verify:verify",
+        "model": "langchain_openai:ChatOpenAI",
+        "options": {key: value for key, value in given.items() if value is not None},
+        "secrets": {"api_key": "AGENTS_KEY"},
+    }
+    return load_config("aipo", ["method.coefficient=ratio", f"agents={json.dumps({'verify': agent})}"])
+
+
+def scored(made: Config) -> dict[str, ChatModel]:
+    chats = {name: build_chat(name, agent) for name, agent in made.agents.items()}
+    return scored_chats(made, {name: chat for name, chat in chats.items() if chat is not None})
+
+
+def served(url: str, **options: Any) -> ServedScorer:
+    scorer = scored(config(url, **options))["verify"].scorer
+    assert isinstance(scorer, ServedScorer)
+    return scorer
+
+
+def test_the_servers_log_probs_of_exactly_these_ids(vllm: VLLM, url: str) -> None:
+    ids = TOKENIZER.encode("4!")
+    got = LOOP.run(served(url).score(MESSAGES, ids))
+    prompt = TOKENIZER.encode("sbe shortu2+2a")
+    expected = [-i / 100 - n / 1000 for n, i in enumerate(ids, len(prompt))]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    chat = [{"role": "system", "content": "be short"}, {"role": "user", "content": "2+2"}]
+    assert vllm.asked == [
+        ("/tokenize", {"model": "m", "messages": chat, "add_generation_prompt": True}),
+        (
+            "/v1/completions",
+            {
+                "model": "m",
+                "prompt": [*prompt, *ids],
+                "max_tokens": 1,
+                "temperature": 1.0,
+                "prompt_logprobs": 0,
+            },
+        ),
+    ]
+
+
+def test_arguments_of_the_chat_template_are_those_of_the_agents_calls(vllm: VLLM, url: str) -> None:
+    extra = {**PLAIN, "chat_template_kwargs": {"enable_thinking": False}}
+    LOOP.run(served(url, extra_body=extra).score(MESSAGES, [1]))
+    assert vllm.asked[0][1]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_a_server_that_can_do_it_passes(vllm: VLLM, url: str) -> None:
+    LOOP.run(check_scorers(scored(config(url)), TOKENIZER))
+    assert {path for path, _ in vllm.asked} == {"/tokenize", "/v1/chat/completions", "/v1/completions"}
+
+
+def test_a_transient_failure_is_tried_again_and_another_one_is_not(vllm: VLLM, url: str) -> None:
+    vllm.failures = [503]
+    assert len(LOOP.run(served(url).score(MESSAGES, [1, 2]))) == 2
+    vllm.failures = [400]
+    with pytest.raises(Exception, match="400"):
+        LOOP.run(served(url).score(MESSAGES, [1, 2]))
+    assert vllm.failures == []
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"text": "x"},
+        {"prompt_logprobs": None},
+        {"prompt_logprobs": [None]},
+        {"prompt_logprobs": [{"0": {}}] * 99},
+    ],
+)
+def test_an_answer_without_log_probs_is_an_error(vllm: VLLM, url: str, choice: dict[str, Any]) -> None:
+    vllm.choice = choice
+    with pytest.raises(AgentError, match="got no prompt_logprobs"):
+        LOOP.run(served(url).score(MESSAGES, [1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tokens": lambda text: [len(text)]}, "another tokenizer than the policy's"),
+        ({"prompt_token_ids": [1, 2]}, "another prompt from /tokenize than /v1/chat/completions sees"),
+        ({"message": {"content": "", "reasoning": "hm"}}, "a model that thinks where nobody sees it"),
+        ({"choice": {"text": "x"}}, "no log-probs of given ids: AgentError"),
+    ],
+)
+def test_a_server_that_cannot_is_refused_with_the_reason(
+    vllm: VLLM, url: str, changes: dict[str, Any], says: str
+) -> None:
+    for name, value in changes.items():
+        setattr(vllm, name, value)
+    with pytest.raises(ConfigError, match=rf"agents\.verify \(m\) at {url}: got {says}.*coefficient=ratio"):
+        LOOP.run(check_scorers(scored(config(url)), TOKENIZER))
+
+
+def test_another_kind_of_server_is_refused(vllm: VLLM) -> None:
+    with serving(vllm.app("/tokenize")) as url:
+        with pytest.raises(ConfigError, match=r"got no log-probs of given ids: .*404"):
+            LOOP.run(check_scorers(scored(config(url)), TOKENIZER))
+        LOOP.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0},
+        {"temperature": None},
+        {"top_p": None},
+        {"top_p": 0.9},
+        {"extra_body": None},
+        {"extra_body": {**PLAIN, "top_k": 20}},
+        {"extra_body": {**PLAIN, "structured_outputs": {"regex": "[0-9]+"}}},
+        {"extra_body": {**PLAIN, "presence_penalty": 1.0}},
+        {"frequency_penalty": 1.5},
+        {"presence_penalty": 1.0},
+        {"logit_bias": {5: 100}},
+        {"model_kwargs": {"best_of": 2}},
+    ],
+)
+def test_sampling_from_another_distribution_is_refused(vllm: VLLM, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"agents\.verify\.options: got .*allowed temperature: 1, top_p: 1"):
+        scored(config("http://127.0.0.1:1", **options))
+    LOOP.close()
+
+
+def test_models_that_tell_no_log_probs_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"agents\.verify\.model: got envs\.miniature_agents:verify, which tells no"
+    ):
+        scored(load_config("aipo", ["method.coefficient=ratio"]))
+    nobody = load_config("aipo", ["method.coefficient=ratio", "agents.verify.model=null"])
+    with pytest.raises(ConfigError, match=r"agents\.verify\.model: got none, allowed one whose log-probs"):
+        scored(nobody)
+
+
+def test_nobody_is_asked_where_the_method_does_not_need_it() -> None:
+    assert [chat.scorer for chat in scored(load_config("aipo")).values()] == [None] * 3

@@ -1,0 +1,30 @@
+"""A task that no trace could hold is refused before it costs a rollout."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aipo.errors import TaskError
+from kit.toy import task
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"prompt": " \n"}, "prompt of task 't0'"),
+        ({"prompt": "bad \ud83d"}, "task 't0': str is not valid UTF-8"),
+        ({"metadata": {"seen": {1, 2}}}, "task 't0': Type is not JSON serializable: set"),
+        ({"metadata": {"big": 2**70}}, "task 't0': Integer exceeds 64-bit range"),
+        ({"metadata": {1: "one"}}, "task 't0': Dict key must be str"),
+    ],
+)
+def test_a_task_that_cannot_be_used_is_refused(changes: dict[str, Any], reason: str):
+    with pytest.raises(TaskError) as caught:
+        task(**changes)
+    assert str(caught.value).startswith(reason)
+
+
+def test_what_json_can_hold_is_welcome():
+    metadata = {"value": np.float32(0.5), "pair": (1, None), "ids": np.array([1, 2])}
+    assert task(metadata=metadata).metadata is metadata

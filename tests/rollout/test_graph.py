@@ -1,0 +1,294 @@
+"""The contract of graphs: what is refused, and what the context records."""
+
+import asyncio
+import operator
+import subprocess
+import sys
+from typing import Annotated, Any, TypedDict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.language_models import BaseChatModel, FakeListChatModel, GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+
+from aipo.errors import AgentError, GraphError, PolicyError
+from aipo.policies import Sampling
+from aipo.rollout.context import ChatModel, RolloutContext, current_visit
+from aipo.rollout.graph import RolloutState, check_graph
+from aipo.rollout.spec import derive_seed
+from aipo.rollout.spending import Prices
+from aipo.trace import Mode, Role, segment
+from kit.toy import TOKENIZER, Exam, chain, policies, task
+
+
+def context(**changes: Any) -> RolloutContext:
+    given = {
+        "task": task(),
+        "mode": Mode.SOLO,
+        "env": Exam(),
+        "policies": policies("42"),
+        "chats": {},
+        "sampling": Sampling(max_tokens=10),
+        "seed": 7,
+    }
+    return RolloutContext(**{**given, **changes})
+
+
+PROMPT = segment(Role.PROMPT, "task", TOKENIZER.encode_prompt("6x7="))
+
+
+def idle(state: Any) -> dict[str, Any]:
+    return {}
+
+
+def compiled(state: Any = RolloutState, schema: Any = RolloutContext, **settings: Any) -> Any:
+    builder = StateGraph(state, context_schema=schema)
+    builder.add_node("idle", idle)
+    builder.add_edge(START, "idle")
+    builder.add_edge("idle", END)
+    return builder.compile(**settings)
+
+
+# --- check_graph ------------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_keeps_the_contract_is_given_back():
+    class Mine(RolloutState):
+        notes: list[str]
+
+    class Context(RolloutContext):
+        pass
+
+    graph = compiled(Mine, Context)
+    assert check_graph(graph, "mine") is graph
+
+
+class NoStops(TypedDict):
+    segments: Annotated[list[Any], operator.add]
+    consults: Annotated[list[Any], operator.add]
+    reward_parts: Annotated[dict[str, Any], operator.or_]
+
+
+class Overwrites(NoStops):
+    stops: dict[str, Any]
+
+
+def latest(old: Any, new: Any) -> Any:
+    return new
+
+
+class KeepsLatest(NoStops):
+    stops: Annotated[dict[str, Any], latest]
+
+
+class Merges(Overwrites):
+    segments: Annotated[list[Any], operator.or_]
+
+
+@pytest.mark.parametrize(
+    ("graph", "reason"),
+    [
+        (StateGraph(RolloutState), "got StateGraph, allowed a compiled StateGraph"),
+        (None, "got NoneType"),
+        (compiled(NoStops), "state key 'stops' of graph 'mine': got no such key"),
+        (compiled(Overwrites), "state key 'stops' of graph 'mine': got a key without a reducer"),
+        (compiled(KeepsLatest), "got the reducer latest, allowed the reducer operator.or_, as"),
+        (
+            compiled(Merges),
+            "key 'segments' of graph 'mine': got the reducer or_, allowed the reducer operator.add",
+        ),
+        (compiled(schema=None), "context_schema of graph 'mine': got None, allowed RolloutContext"),
+        (compiled(schema=Sampling), "context_schema of graph 'mine': got"),
+        (compiled(checkpointer=InMemorySaver()), "graph 'mine': got a checkpointer"),
+    ],
+)
+def test_a_graph_that_breaks_the_contract_is_refused(graph: Any, reason: str):
+    with pytest.raises(GraphError) as caught:
+        check_graph(graph, "mine")
+    assert reason in str(caught.value)
+
+
+# --- sampling ---------------------------------------------------------------------------------------------
+
+
+class Spy:
+    """Passes on to the scripted policy and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.inner = policies("<consult:verify>?</consult>", "42")["policy"]
+        self.tokenizer, self.version = self.inner.tokenizer, self.inner.version
+        self.asked: list[tuple[list[int], dict[str, Any]]] = []
+
+    async def sample(self, token_ids: Any, **settings: Any) -> Any:
+        self.asked.append((token_ids.tolist(), settings))
+        return await self.inner.sample(token_ids, **settings)
+
+
+def test_the_policy_sees_its_own_context_and_what_is_left():
+    spy = Spy()
+    mine = context(
+        policies={"policy": spy}, forbidden_ids=(5,), sampling=Sampling(temperature=0.7, max_tokens=20)
+    )
+    others = segment(Role.PROMPT, "task", [9], policy="bob")
+    first, finish = asyncio.run(mine.sample([PROMPT, others], stop=("</consult>",)))
+    assert finish == "stop" and TOKENIZER.decode(first.token_ids) == "<consult:verify>?</consult>"
+    reply = segment(Role.AGENT, "verify", TOKENIZER.encode("no"))
+    second, finish = asyncio.run(mine.sample([PROMPT, others, first, reply], source="again"))
+    assert (finish, second.source, second.role, second.policy_version) == ("eos", "again", Role.POLICY, 0)
+    [(ids, one), (more, two)] = spy.asked
+    assert ids == PROMPT.token_ids.tolist()
+    assert more == [*ids, *first.token_ids, *reply.token_ids]
+    assert one["max_tokens"] == 20 and two["max_tokens"] == 20 - 3 - 2
+    assert one["stop"] == ("</consult>",) and two["stop"] == ()
+    assert one["temperature"] == 0.7 and one["forbidden_ids"] == (5,)
+    assert (one["seed"], two["seed"]) == (derive_seed(7, "policy", 0), derive_seed(7, "policy", 1))
+
+
+def test_everything_after_the_prompt_counts_as_spent():
+    spent = segment(Role.ENV, "notice", [1] * 4)
+    other = segment(Role.ENV, "notice", [1] * 4, policy="bob")
+    assert context().room([PROMPT]) == 10
+    assert context().room([PROMPT, spent, other]) == 6
+    assert context().room([PROMPT, spent, other], policy="bob") == 6
+
+
+@pytest.mark.parametrize(("more", "got"), [(0, 0), (3, -3)])
+def test_no_room_is_an_error(more: int, got: int):
+    full = segment(Role.ENV, "notice", [1] * (10 + more))
+    with pytest.raises(PolicyError, match=f"tokens left for 'policy': got {got}, allowed >= 1, in task 't0'"):
+        asyncio.run(context().sample([PROMPT, full]))
+
+
+def test_an_unknown_policy_is_an_error():
+    with pytest.raises(PolicyError, match=r"policy: got 'bob', allowed \['policy'\]"):
+        asyncio.run(context().sample([PROMPT], policy="bob"))
+
+
+# --- chat calls -------------------------------------------------------------------------------------------
+
+
+class Counted(GenericFakeChatModel):
+    pass
+
+
+class Failing(FakeListChatModel):
+    async def _agenerate(self, *_: Any, **__: Any) -> Any:
+        raise ConnectionError("refused")
+
+
+class Rude(FakeListChatModel):
+    async def _agenerate(self, *_: Any, **__: Any) -> Any:
+        raise ValueError("bad \ud800")
+
+
+class Hanging(FakeListChatModel):
+    async def _agenerate(self, *_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+def chatting(model: BaseChatModel) -> RolloutContext:
+    return context(chats={"verify": ChatModel(model=model, name="m", settings={"temperature": 0})})
+
+
+def test_a_chat_call_is_recorded():
+    answer = AIMessage("42", usage_metadata={"input_tokens": 5, "output_tokens": 2, "total_tokens": 7})
+    mine = chatting(Counted(messages=iter([answer])))
+    said = asyncio.run(mine.chat("verify", [SystemMessage("be short"), HumanMessage("6x7?")]))
+    assert said == "42"
+    [call] = mine.calls
+    assert call.messages == (
+        {"role": "system", "content": "be short"},
+        {"role": "human", "content": "6x7?"},
+    )
+    assert (call.agent, call.visit, call.model, call.reply, call.error) == ("verify", "", "m", "42", None)
+    assert (call.settings, call.tokens_in, call.tokens_out) == ({"temperature": 0}, 5, 2)
+    assert call.started >= 0 and call.seconds >= 0
+
+
+def test_a_call_with_prices_has_its_cost():
+    said = {"input_tokens": 3000, "output_tokens": 500, "total_tokens": 3500}
+    answers = iter([AIMessage("42", usage_metadata=said), AIMessage("42")])
+    prices = Prices(input=0.5, output=2.0)
+    mine = context(chats={"verify": ChatModel(model=Counted(messages=answers), name="m", prices=prices)})
+    for _ in range(2):
+        asyncio.run(mine.chat("verify", [HumanMessage("6x7?")]))
+    assert [call.cost for call in mine.calls] == [pytest.approx(0.0025), None]
+
+
+def test_a_failed_chat_call_is_recorded_and_passed_on():
+    mine = chatting(Failing(responses=[""]))
+    with pytest.raises(ConnectionError, match="refused"):
+        asyncio.run(mine.chat("verify", [HumanMessage("?")]))
+    assert (mine.calls[0].reply, mine.calls[0].error) == (None, "ConnectionError: refused")
+
+
+def test_a_cancelled_chat_call_is_recorded():
+    mine = chatting(Hanging(responses=[""]))
+
+    async def main() -> None:
+        async with asyncio.timeout(0.01):
+            await mine.chat("verify", [HumanMessage("?")])
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+    assert (mine.calls[0].error or "").startswith("CancelledError")
+
+
+def test_half_an_emoji_in_a_reply_is_replaced():
+    mine = chatting(FakeListChatModel(responses=["42 \ud83d"]))
+    assert asyncio.run(mine.chat("verify", [HumanMessage("?")])) == "42 ?" == mine.calls[0].reply
+
+
+def test_half_an_emoji_in_a_question_or_an_error_is_replaced_in_the_record():
+    mine = chatting(Rude(responses=[""]))
+    with pytest.raises(ValueError, match="bad"):
+        asyncio.run(mine.chat("verify", [HumanMessage("? \ud83d")]))
+    assert (mine.calls[0].messages[0]["content"], mine.calls[0].error) == ("? ?", "ValueError: bad ?")
+
+
+def test_an_agent_without_a_model_is_an_error():
+    with pytest.raises(AgentError, match=r"chat model of agent: got 'verify', allowed \[\]"):
+        asyncio.run(context().chat("verify", []))
+
+
+# --- the rest ---------------------------------------------------------------------------------------------
+
+
+def test_a_visit_has_an_id_inside_a_node_only():
+    seen: list[str] = []
+
+    async def look(state: RolloutState) -> dict[str, Any]:
+        seen.append(current_visit())
+        return {}
+
+    empty = {"segments": [], "consults": [], "stops": {}, "reward_parts": {}}
+    asyncio.run(chain(one=look, two=look).ainvoke(empty, context=context()))
+    assert len(set(seen)) == 2 and all(seen)
+    assert current_visit() == ""
+
+
+PARTS = st.lists(st.text(st.characters(exclude_categories=("Cs",))) | st.integers(), max_size=4)
+
+
+@given(PARTS, PARTS)
+def test_seeds_depend_on_every_part_and_on_nothing_else(one: list[Any], two: list[Any]):
+    assert derive_seed(*one) == derive_seed(*one)
+    assert 0 <= derive_seed(*one) < 2**63
+    if [*map(str, one)] != [*map(str, two)]:
+        assert (
+            "\x1f" in "".join(map(str, one + two))
+            or not any(one + two)
+            or derive_seed(*one) != derive_seed(*two)
+        )
+
+
+def test_a_seed_is_the_same_in_every_process():
+    code = "from aipo.rollout.graph import derive_seed; print(derive_seed(1, 'a'))"
+    other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(other.stdout) == derive_seed(1, "a")
+    assert len({derive_seed(0, i) for i in range(1000)}) == 1000
+    assert np.random.default_rng(derive_seed(0)) is not None

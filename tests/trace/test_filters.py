@@ -1,0 +1,54 @@
+"""Filters: words become conditions, and what is no filter is refused by name."""
+
+import pytest
+
+from aipo.errors import ConfigError
+from aipo.trace.filters import Filter, condition, parse_filter
+
+
+def test_words_become_a_filter():
+    words = ["step=3..7", "reward=0.5..", "agent=verify", "failed=no", "text=a=b", "mode=solo", "stop=eos"]
+    assert parse_filter(words) == Filter(
+        step=(3, 7), reward=(0.5, None), agent="verify", failed=False, text="a=b", mode="solo", stop="eos"
+    )
+    assert parse_filter([]) == Filter()
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"), [("3", (3, 3)), ("3..", (3, None)), ("..3", (None, 3)), ("1..2", (1, 2))]
+)
+def test_ranges(text: str, ends: tuple[int | None, int | None]):
+    assert parse_filter([f"step={text}"]).step == ends
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("agents=verify", "the filter: got 'agents', allowed step=, task=, group=, agent=, "),
+        ("verify", "the filter: got 'verify', allowed step="),
+        ("step=x", "step: got 'x', allowed a number, or a range like 3..7"),
+        ("step=..", "step: got '..', allowed a number"),
+        ("step=1.5", "step: got '1.5', allowed"),
+        ("step=7..3", "step: got 7..3, allowed a range that does not end before it begins"),
+        ("failed=maybe", "failed: got 'maybe', allowed yes, no"),
+        ("mode=alone", "mode: got 'alone', allowed assisted, solo, forbidden, expert, replay"),
+        ("stop=tired", "stop: got 'tired', allowed eos, length, unscored, error, deadline, cancelled"),
+    ],
+)
+def test_what_is_no_filter_is_refused(word: str, message: str):
+    with pytest.raises(ConfigError) as caught:
+        parse_filter([word])
+    assert message in str(caught.value)
+
+
+def test_a_key_counts_once():
+    with pytest.raises(ConfigError, match="got a key twice"):
+        parse_filter(["step=1", "step=2"])
+
+
+def test_conditions_carry_values_apart():
+    assert condition(Filter()) == ("true", [])
+    assert condition(Filter(step=(1, None), agent="a'; DROP TABLE x")) == (
+        "step IS NOT NULL AND step >= ? AND list_contains(agents, ?)",
+        [1, "a'; DROP TABLE x"],
+    )

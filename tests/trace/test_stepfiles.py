@@ -1,0 +1,86 @@
+"""Files of a run by step: whole or not at all, and never changed."""
+
+import errno
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aipo.errors import RunError
+from aipo.trace.stepfiles import StepFiles
+
+TABLE = pa.table({"a": [1, 2, 3]})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_file_is_named_after_step_and_process(tmp_path: Path):
+    files = StepFiles(tmp_path / "new", process=3)
+    path = files.publish(12, TABLE)
+    assert path == files.path(12) == tmp_path / "new" / "step-00012-00003.parquet"
+    assert pq.read_table(path).equals(TABLE)
+
+
+def test_files_come_by_step_and_process_whoever_asks(tmp_path: Path):
+    for step, process in ((100000, 0), (2, 1), (2, 0)):
+        StepFiles(tmp_path, process).publish(step, TABLE)
+    (tmp_path / "step-00001.parquet").touch()
+    (tmp_path / "_step-00001-00000.parquet.draft").touch()
+    assert [file[:2] for file in StepFiles(tmp_path).files()] == [(2, 0), (2, 1), (100000, 0)]
+    assert StepFiles(tmp_path / "none").files() == []
+
+
+def test_rows_are_grouped_and_options_are_those_of_pyarrow(tmp_path: Path):
+    path = StepFiles(tmp_path).publish(0, TABLE, rows_per_group=2, use_dictionary=False)
+    data = pq.ParquetFile(path).metadata
+    assert [data.row_group(i).num_rows for i in range(data.num_row_groups)] == [2, 1]
+    assert data.row_group(0).column(0).compression == "ZSTD"
+    assert "RLE_DICTIONARY" not in data.row_group(0).column(0).encodings
+
+
+def test_a_step_is_written_once(tmp_path: Path):
+    files = StepFiles(tmp_path)
+    files.publish(0, TABLE)
+    with pytest.raises(RunError, match="which is there already, allowed a new step"):
+        files.publish(0, pa.table({"a": [9]}))
+    assert pq.read_table(files.path(0)).equals(TABLE)
+
+
+def test_a_full_disk_leaves_no_file_and_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"writing step 0: .*No space left.*then resume the run"):
+        StepFiles(tmp_path).publish(0, TABLE)
+    assert names(tmp_path) == []
+
+
+def test_steps_are_set_aside_as_often_as_it_takes(tmp_path: Path):
+    files = StepFiles(tmp_path)
+    for _ in range(2):
+        files.set_aside(1)
+        for step in (1, 2):
+            files.publish(step, TABLE)
+    files.set_aside(2)
+    assert names(tmp_path) == [
+        "__superseded/step-00001-00000.parquet.attempt-1",
+        "__superseded/step-00002-00000.parquet.attempt-1",
+        "__superseded/step-00002-00000.parquet.attempt-2",
+        "step-00001-00000.parquet",
+    ]
+
+
+def test_what_was_set_aside_is_never_replaced(tmp_path: Path):
+    files = StepFiles(tmp_path)
+    for number in range(4):
+        files.publish(0, pa.table({"a": [number]}))
+        files.set_aside(0)
+        if number == 1:
+            (tmp_path / "__superseded" / "step-00000-00000.parquet.attempt-1").unlink()
+    kept = sorted((tmp_path / "__superseded").iterdir())
+    assert [pq.read_table(path).column("a")[0].as_py() for path in kept] == [1, 2, 3]

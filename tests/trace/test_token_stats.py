@@ -1,0 +1,257 @@
+"""Lessons: literals, where their tokens are in the trace, and files that hold what was put in."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aipo.errors import RunError, TraceError
+from aipo.method.rows import Code, Row, distil, rows_of
+from aipo.trace import token_stats as module
+from aipo.trace.token_stats import Lesson, LessonStore, positions
+from aipo.train.token_stats import Ledger
+from kit.tiny import agent, consult, env, policy, prompt, trace
+
+L, A, E, C, D = Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED
+NAN = np.nan
+
+
+def lesson(trace_id: str = "t", *, segments: list[int] | None = None, **changes: Any) -> Lesson:
+    own = [1, 1, 2, 2, 3] if segments is None else segments
+    made: dict[str, Any] = {
+        "kind": "sampled",
+        "step": 3,
+        "update": 7,
+        "segments_T": np.array(own, np.int32),
+        "codes_T": np.array([L, L, A, A, L][: len(own)], np.int8),
+        "weights_T": np.array([1.5, 0.0, 0.25, 0.25, 1.0][: len(own)], np.float32),
+        "ratios_T": np.array([1.5, 2.0, NAN, NAN, 1.0][: len(own)], np.float32),
+        "clipped_T": np.array([False, True, False, False, False][: len(own)], np.bool_),
+        "advantage": 0.1,
+    }
+    return Lesson(trace_id=trace_id, **(made | changes))
+
+
+def same(a: Lesson, b: Lesson) -> bool:
+    names = [name for name in Lesson.__dataclass_fields__ if not name.endswith("_T")]
+    for name in ("segments_T", "codes_T", "weights_T", "ratios_T", "clipped_T"):
+        one, other = getattr(a, name), getattr(b, name)
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype, name
+    return all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+# -- where a token is in its trace ---------------------------------------------------------------------
+
+
+HELPED = trace(
+    prompt(2, 3),
+    policy(4, 13, 5),
+    agent(6, 7),
+    policy(8, 9),
+    trace_id="helped",
+    consults=(consult(1, 1, 2),),
+)
+
+
+def of_row(row: Row) -> Lesson:
+    start = row.prompt_tokens
+    count = len(row) - start
+    return Lesson(
+        trace_id=row.trace_id,
+        kind=row.kind,
+        step=0,
+        update=1,
+        segments_T=row.segments_T[start:],
+        codes_T=row.codes_T[start:],
+        weights_T=np.zeros(count, np.float32),
+        ratios_T=np.zeros(count, np.float32),
+        clipped_T=np.zeros(count, np.bool_),
+        advantage=1.0,
+    )
+
+
+def test_a_sampled_row_holds_every_token_after_the_prompt():
+    (row,) = rows_of(HELPED)
+    found = positions(of_row(row), [2, 3, 2, 2])
+    assert found.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert found.dtype == np.int32
+    assert HELPED.token_ids[found].tolist() == [4, 13, 5, 6, 7, 8, 9]
+
+
+def test_a_distilled_row_has_gaps_where_it_was_cut():
+    row = distil(HELPED, (13,))
+    assert row is not None
+    made = of_row(row)
+    assert made.codes_T.tolist() == [C, D, D]
+    found = positions(made, [2, 3, 2, 2])
+    assert found.tolist() == [2, 7, 8]
+    assert HELPED.token_ids[found].tolist() == [4, 8, 9]
+
+
+def test_a_distilled_rows_prompt_may_be_another_one():
+    """It is asked in words of another length; the positions are those in the trace all the same."""
+    row = distil(HELPED, (13,), prompt=prompt(11))
+    assert row is not None
+    assert positions(of_row(row), [2, 3, 2, 2]).tolist() == [2, 7, 8]
+
+
+def test_empty_segments_take_no_place():
+    made = trace(prompt(2), policy(3), env(), policy(4, 5))
+    (row,) = rows_of(made)
+    assert positions(of_row(row), [1, 1, 0, 2]).tolist() == [1, 2, 3]
+
+
+def test_a_row_that_is_all_prompt_has_no_token():
+    (row,) = rows_of(trace(prompt(2, 3)))
+    assert positions(of_row(row), [2]).tolist() == []
+
+
+@pytest.mark.parametrize("lengths", [[1, 2], [1, 2, 2, 0], [1, 2, 1, 4], []])
+def test_a_trace_with_other_segments_is_refused(lengths: list[int]):
+    with pytest.raises(TraceError, match="segments of 't': got lengths"):
+        positions(lesson(), lengths)
+
+
+@given(st.data())
+def test_positions_are_those_of_the_first_tokens_of_segments(data: st.DataObject):
+    lengths = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+    kept = [data.draw(st.integers(0, length)) for length in lengths]
+    starts = np.cumsum([0, *lengths])
+    expected = [int(starts[i]) + t for i, count in enumerate(kept) for t in range(count)]
+    own = np.repeat(np.arange(len(kept)), kept).astype(np.int32)
+    nothing = np.zeros(len(own), np.float32)
+    made = lesson(
+        segments_T=own,
+        codes_T=nothing.astype(np.int8),
+        weights_T=nothing,
+        ratios_T=nothing,
+        clipped_T=nothing > 0,
+    )
+    assert positions(made, lengths).tolist() == expected
+
+
+def test_arrays_of_a_lesson_have_one_length():
+    with pytest.raises(TraceError, match=r"arrays of a lesson: got lengths \{.*\}, allowed one, in 't'"):
+        lesson(clipped_T=np.array([True]))
+
+
+# -- the ledger ----------------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_nobody_reads_keeps_nothing():
+    ledger = Ledger(None)
+    ledger.deal([rows_of(HELPED)])
+    ledger.note(0, None)  # type: ignore[arg-type]  # it does not even look
+    ledger.settle(0, 1)
+    ledger.close(0)
+
+
+# -- files ---------------------------------------------------------------------------------------------
+
+
+def test_what_was_published_is_read(tmp_path: Path):
+    store = LessonStore(tmp_path)
+    given = [
+        lesson("b"),
+        lesson("a", kind="distilled", update=6),
+        lesson("a", update=8),
+        lesson("a", update=7, advantage=-1 / 3),
+        lesson("c", segments=[]),
+    ]
+    store.publish(3, given)
+    found = store.of("a", 3)
+    assert [(one.kind, one.update) for one in found] == [
+        ("sampled", 7),
+        ("sampled", 8),
+        ("distilled", 6),
+    ]
+    assert all(same(one, other) for one, other in zip(found, [given[3], given[2], given[1]], strict=True))
+    assert same(store.of("b", 3)[0], given[0])
+    assert same(store.of("c", 3)[0], given[4])
+    assert store.of("d", 3) == store.of("a", 4) == []
+
+
+def test_a_generation_in_which_nothing_was_trained_is_a_file_too(tmp_path: Path):
+    store = LessonStore(tmp_path)
+    store.publish(0, [])
+    assert store.of("a", 0) == []
+    assert pq.read_table(tmp_path / "step-00000-00000.parquet").num_rows == 0
+
+
+def test_lessons_of_every_process_are_read(tmp_path: Path):
+    LessonStore(tmp_path).publish(3, [lesson("a", update=2)])
+    LessonStore(tmp_path, process=1).publish(3, [lesson("a", update=1)])
+    assert [one.update for one in LessonStore(tmp_path).of("a", 3)] == [1, 2]
+
+
+def test_reading_one_trace_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two traces per group here; the others' groups are skipped."""
+    monkeypatch.setattr(module, "_TOKENS_PER_GROUP", 10)
+    store = LessonStore(tmp_path)
+    store.publish(0, [lesson(f"t{i}") for i in range(8)])
+    read: list[list[int]] = []
+    whole = pq.ParquetFile.read_row_groups
+
+    def counted(file: pq.ParquetFile, groups: list[int]) -> pa.Table:
+        read.append(groups)
+        return whole(file, groups)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counted)
+    assert [one.trace_id for one in store.of("t4", 0)] == ["t4"]
+    assert read == [[2]]
+
+
+def test_a_generation_that_is_done_over_is_set_aside(tmp_path: Path):
+    store = LessonStore(tmp_path)
+    for step in range(3):
+        store.publish(step, [lesson("a", step=step)])
+    store.begin(1)
+    assert [len(store.of("a", step)) for step in range(3)] == [1, 0, 0]
+    assert len(list((tmp_path / "__superseded").glob("*.parquet.attempt-*"))) == 2
+    store.publish(1, [lesson("a", update=99)])
+    assert store.of("a", 1)[0].update == 99
+
+
+def test_a_file_is_never_written_over(tmp_path: Path):
+    store = LessonStore(tmp_path)
+    store.publish(0, [lesson()])
+    with pytest.raises(RunError, match=r"step-00000-00000\.parquet"):
+        store.publish(0, [lesson()])
+
+
+def test_a_torn_file_is_refused_by_name(tmp_path: Path):
+    store = LessonStore(tmp_path)
+    store.publish(0, [lesson()])
+    file = tmp_path / "step-00000-00000.parquet"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(TraceError, match=r"file of lessons .*step-00000-00000\.parquet: got"):
+        store.of("t", 0)
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (pa.schema([("x", pa.int64())]), "schema version of .*: got none, allowed 1"),
+        (module.SCHEMA.with_metadata({"aipo.lessons": "2"}), "schema version of .*: got 2, allowed 1"),
+        (module.SCHEMA.remove(2), r"columns of .*: got \['trace_id', 'kind', 'update', .*allowed"),
+    ],
+)
+def test_another_schema_is_refused_by_name(tmp_path: Path, schema: pa.Schema, says: str):
+    pq.write_table(schema.empty_table(), tmp_path / "step-00000-00000.parquet")
+    with pytest.raises(TraceError, match=says) as caught:
+        LessonStore(tmp_path).of("t", 0)
+    assert "step-00000-00000.parquet" in str(caught.value)
+
+
+def test_others_read_the_files_too(tmp_path: Path):
+    LessonStore(tmp_path).publish(0, [lesson("a")])
+    import duckdb
+
+    query = f"select weights, list_sum(clipped::int[]) from '{tmp_path}/*.parquet' where trace_id = 'a'"
+    assert duckdb.sql(query).fetchall() == [([1.5, 0.0, 0.25, 0.25, 1.0], 1)]

@@ -1,0 +1,265 @@
+"""Two processes on CPUs train what one trains: the same loss, metrics, lessons and weights, traces once."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from aipo.config.load import load_config
+from aipo.errors import ConfigError, OtherRankError, TrainError
+from aipo.trace.store import TraceStore
+from aipo.train.ranks import ALONE, Ranks, join
+from aipo.train.run import train_run
+from kit.asgi import free_port
+from kit.rank import CASES
+from kit.sharded import CASES as SHARDED
+
+HERE = Path(__file__).parents[1] / "kit"
+
+
+def launch(*command: str, ranks: int = 2, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs python on a script or module, by accelerate's launcher if there are several ranks."""
+    several = f"-m accelerate.commands.launch --multi_gpu --num_processes {ranks} --num_machines 1".split()
+    several += f"--mixed_precision no --dynamo_backend no --main_process_port {free_port()}".split()
+    own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"} if ranks > 1 else {}
+    return subprocess.run(
+        [sys.executable, *(several if ranks > 1 else []), *command],
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), **own, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+
+
+# -- the trainer, on given rows --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """By number of ranks: what `ranks/worker.py` left."""
+    folders = {n: tmp_path_factory.mktemp(f"ranks-{n}") for n in (1, 2)}
+    for ranks, folder in folders.items():
+        done = launch(str(HERE / "rank.py"), str(folder), ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+def left(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return lines, torch.load(folder / "trained.pt")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_have_the_loss_metrics_and_weights_of_one(trained: dict[int, Path], case: str) -> None:
+    (alone, one), (together, two) = (left(trained[n] / case) for n in (1, 2))
+    assert any(line["loss"] != 0 for line in alone)
+    for a, b in zip(alone, together, strict=True):
+        timeless = {k: v for k, v in a.items() if k != "step_time"}
+        assert {k: v for k, v in b.items() if k != "step_time"} == pytest.approx(timeless, rel=1e-5, abs=1e-6)
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rank_0_writes_down_what_every_rank_did_with_its_rows(trained: dict[int, Path], case: str) -> None:
+    (_, one), (_, two) = (left(trained[n] / case) for n in (1, 2))
+    assert len(one["lessons"]) >= 12
+    assert two["lessons"].keys() == one["lessons"].keys()
+    for which, lesson in one["lessons"].items():
+        for mine, theirs in zip(two["lessons"][which], lesson, strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+
+
+# -- weights that are spread over the ranks -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """By number of ranks: what `ranks/sharded.py` left; one rank has whole weights."""
+    folders = {n: tmp_path_factory.mktemp(f"sharded-{n}") for n in (1, 2)}
+    for ranks, folder in folders.items():
+        done = launch(str(HERE / "sharded.py"), str(folder), ranks=ranks)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_sharded_weights_are_trained_and_saved_as_whole_ones(sharded: dict[int, Path], case: str) -> None:
+    one, two = (sharded[n] / case for n in (1, 2))
+    lines = [
+        [json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (one, two)
+    ]
+    for a, b in zip(*lines, strict=True):
+        timeless = {k: v for k, v in a.items() if k != "step_time"}
+        assert {k: v for k, v in b.items() if k != "step_time"} == pytest.approx(timeless, rel=1e-4, abs=1e-5)
+    saved = [load_file(folder / "model" / "model.safetensors") for folder in (one, two)]
+    assert saved[0].keys() == saved[1].keys()
+    for name, weight in saved[0].items():
+        torch.testing.assert_close(saved[1][name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_rank_0_has_all_newest_weights_when_it_makes_rows(sharded: dict[int, Path], case: str) -> None:
+    """Their sums, before each generation and after the last."""
+    one, two = (torch.load(sharded[n] / case / "seen.pt")["gathered"] for n in (1, 2))
+    assert len(set(one)) == 3
+    assert two == pytest.approx(one, abs=1e-4)
+
+
+@pytest.mark.parametrize("case", [case for case in SHARDED if "autocast" in case])
+def test_sharded_gradients_add_up_in_parts_and_in_float32(sharded: dict[int, Path], case: str) -> None:
+    """Not as whole ones, nor in the bfloat16 that is computed in, where 1.0 added 384 times is 256; and no rank
+    keeps bfloat16 copies of weights that it does not hold."""
+    one, two = (torch.load(sharded[n] / case / "seen.pt") for n in (1, 2))
+    assert (one["gradients"], two["gradients"]) == ({"Tensor of torch.float32"}, {"DTensor of torch.float32"})
+    assert (one["kept"], two["kept"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], r"policy\.engine: got local and weights that are sharded over processes, allowed vllm"),
+        (
+            ["policy.engine=vllm", "policy.vllm.sync=nccl"],
+            r"policy\.vllm\.sync: got nccl and weights that are sharded",
+        ),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    monkeypatch.setattr("aipo.train.run.join", lambda *, cpu: Ranks(sharded=True))
+    config = load_config("aipo", [f"run.out={tmp_path / 'run'}", *words])
+    with pytest.raises(ConfigError, match=says):
+        train_run(config, resume=False, evaluate_after=False, console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+# -- aipo train ------------------------------------------------------------------------------------------
+
+ROLLOUTS = 2 * 4
+RUN = [
+    "policy.options.steps=60",
+    "policy.device=cpu",
+    f"env.name={HERE / 'coin.py'}:Coin",
+    "env.mixture={coin: 1.0}",
+    "evaluate.splits=[coin]",
+    "train.tasks_per_step=2",
+    "train.group_size=4",
+    "train.minibatches=1",
+    "train.gradient_accumulation=2",
+    "train.steps=3",
+    "train.save_every=1",
+    "train.learning_rate=1e-4",
+    "train.decay=0",
+    "rollout.max_tokens=12",
+    "run.threads=1",
+]
+
+
+def train(out: Path, *more: str, ranks: int, **environment: str) -> subprocess.CompletedProcess[str]:
+    return launch(
+        *("-m", "aipo.cli", "train", "--config", "aipo", f"run.out={out}", *RUN, *more),
+        ranks=ranks,
+        **environment,
+    )
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def test_a_run_of_two_ranks_fails_as_one_and_goes_on_to_where_one_process_gets(tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    done = train(alone, ranks=1)
+    assert done.returncode == 0, done.stderr
+
+    # The scorer breaks in the last generation, of which rank 1 sees nothing.
+    broken = train(together, ranks=2, COIN_FAILS_AFTER=str(2 * ROLLOUTS))
+    assert broken.returncode != 0
+    told = re.findall(r"TrainError: rollouts of generation 2: got 8 failed ones", broken.stderr)
+    assert len(told) == 1, broken.stderr
+    assert 'Traceback (most recent call last):\n  File "' + str(HERE.parents[1] / "aipo") not in broken.stderr
+    assert not (together / "model").exists()
+
+    resumed = train(together, "--resume", ranks=2)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("run folder") == 1
+    assert resumed.stdout.count("from checkpoint-2, step 2") == 1
+
+    traces = [list(TraceStore(run / "traces").read()) for run in (alone, together)]
+    texts = [[[s.token_ids.tolist() for s in t.segments] for t in own] for own in traces]
+    assert len(traces[0]) == 3 * ROLLOUTS
+    assert len({trace.trace_id for trace in traces[1]}) == len(traces[1])
+    assert texts[0] == texts[1]
+    assert len({trace.reward for trace in traces[0]}) > 2
+    first = weights(together)
+    for name, weight in weights(alone).items():
+        torch.testing.assert_close(first[name], weight, rtol=0, atol=1e-5)
+    files = {path.name for path in together.iterdir()} - {".lock"}
+    assert files == {path.name for path in alone.iterdir()} - {".lock"}
+
+
+def test_only_training_is_for_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aipo.cli import app
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"processes: got 2 of `aipo eval`, allowed one; only `aipo train`"):
+        app(["eval"], standalone_mode=False)
+
+
+# -- ranks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "got"),
+    [({"ACCELERATE_USE_FSDP": "true"}, "FSDP 1"), ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed")],
+)
+def test_other_ways_of_sharing_weights_are_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], got: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"accelerate launch: got {got}, allowed data parallelism"):
+        join(cpu=True)
+
+
+def test_weights_are_not_sharded_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate would not, without a word."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(
+        ConfigError, match=r"accelerate launch: got sharded weights \(FSDP 2\) on CPUs, allowed"
+    ):
+        join(cpu=True)
+
+
+def test_one_process_waits_for_nobody() -> None:
+    def fail() -> None:
+        raise TrainError("as it was")
+
+    assert join(cpu=True) is ALONE
+    assert ALONE.share(lambda: 3) == ALONE.lead(lambda: 3) == 3
+    assert ALONE.gather([1, 2]) == [1, 2]
+    assert ALONE.stack(torch.tensor([1.0, 2.0])).tolist() == [[1.0, 2.0]]
+    work: Callable[[], None] = fail
+    with pytest.raises(TrainError, match="as it was"):
+        ALONE.lead(work)
+    error = TrainError("everybody's")
+    assert ALONE.alike(error) is error
+
+
+def test_other_ranks_leave_the_telling_to_rank_0() -> None:
+    assert isinstance(Ranks(rank=1, size=2).alike(TrainError("everybody's")), OtherRankError)

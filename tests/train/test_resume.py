@@ -1,0 +1,80 @@
+"""Which checkpoint a run goes on from."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from aipo.config.load import dump, load_config
+from aipo.errors import ConfigError
+from aipo.replay.checkpoints import Choice, Weights
+from aipo.run import RunFolder
+from aipo.train.resume import differences, generation_of, last_checkpoint, same_run
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("agents.verify.options.base_url=http://there/v1", None),
+        ("agents.verify.timeout=90", None),
+        ("agents.verify.secrets={api_key: OTHER}", None),
+        ("agents.verify.prices={input: 1, output: 2}", None),
+        ("policy.vllm.servers=[http://there]", None),
+        ("evaluate.samples=16", None),
+        ("agents.verify.options.error_rate=0.5", r"agents\.verify\.options\.error_rate: 0\.5, was None"),
+        ("agents.verify.budget=1", r"agents\.verify\.budget: 1, was 3"),
+        ("rollout.max_tokens=64", r"rollout\.max_tokens: 64, was 128"),
+    ],
+)
+def test_what_may_change_is_where_things_are_and_how_long_they_may_take(
+    tmp_path: Path, change: str, says: str | None
+) -> None:
+    run = RunFolder(tmp_path)
+    here = "agents.verify.options={base_url: http://here/v1}"
+    run.config.write_text(dump(load_config("aipo", [here])))
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        same_run(run, load_config("aipo", [here, change]))
+
+
+def checkpoint(run: RunFolder, step: int, state: str | None) -> Path:
+    folder = run.checkpoints / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    if state is not None:
+        (folder / "trainer_state.json").write_text(state)
+    return folder
+
+
+def test_the_newest_one_by_number(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert last_checkpoint(run) is None
+    checkpoint(run, 9, "{}")
+    newest = checkpoint(run, 10, "{}")
+    assert last_checkpoint(run) == newest
+    assert generation_of(newest, 5) == 2
+
+
+def test_one_that_was_being_written_when_the_run_was_killed_is_none(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    checkpoint(run, 3, None)
+    checkpoint(run, 4, '{"global_step": ')
+    assert last_checkpoint(run) is None
+    whole = checkpoint(run, 2, '{"global_step": 2}')
+    assert last_checkpoint(run) == whole
+    # Nor is it looked through by a replay of a younger generation.
+    choice = Choice(run=run, name="nearest", updates=1, start=Weights("folder", 0))
+    assert choice.at(5) == Weights(str(whole), 2)
+    assert choice.at(1) == Weights("folder", 0)
+    assert choice.own() == [0, 2]
+
+
+def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:
+    recorded = tmp_path / "config.yaml"
+    recorded.write_text(dump(load_config("aipo")))
+    now = load_config(
+        "aipo", ["train.steps=3", "method.coefficient=pi", "run.threads=2", "evaluate.samples=9"]
+    )
+    assert differences(recorded, now) == [
+        "method.coefficient: 'pi', was 'mask'",
+        "train.steps: 3, was 140",
+    ]
+    assert differences(recorded, now, ["run.*", "train.*", "method.*"]) == ["evaluate.samples: 9, was 8"]

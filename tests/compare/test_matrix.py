@@ -125,7 +125,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_matrix(tmp_path / "none.yaml")
 
 
-BENCHMARKS = Path(__file__).parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("matrix_*.yaml")), ids=lambda file: file.stem)

@@ -120,9 +120,9 @@ def test_supervised_training_weighs_every_token_that_was_right_with_one() -> Non
     )
     assert np.float32(1 - traces.method.clip_low) == np.float32(1 + traces.method.clip_high) == 1.0
     aipo = load_config("aipo")
-    assert traces.method.assist_share == aipo.config.build_method.assist_share
+    assert traces.method.assist_share == aipo.method.assist_share
     assert (traces.method.assist_share_end, traces.method.scale_by_active) == (None, False)
-    assert (traces.rollout, traces.train.group_size) == (aipo.rollout.engine, aipo.train.run.group_size)
+    assert (traces.rollout, traces.train.group_size) == (aipo.rollout, aipo.train.group_size)
 
 
 def test_gspos_bounds_are_for_short_rollouts() -> None:

@@ -145,7 +145,7 @@ def test_every_rule_has_a_line_of_text():
 
 
 def test_the_picture_shows_every_coefficient_and_rule():
-    picture = (Path(__file__).parent / "benchmarks" / "weights.svg").read_text(encoding="utf-8")
+    picture = (Path(__file__).parents[1] / "benchmarks" / "weights.svg").read_text(encoding="utf-8")
     titles = set(re.findall(r'aria-label="([^"]+)"', picture))
     assert titles == {
         *(f"{name}, A &gt; 0" for name in COEFFICIENTS),

@@ -287,7 +287,7 @@ def test_seeds_depend_on_every_part_and_on_nothing_else(one: list[Any], two: lis
 
 
 def test_a_seed_is_the_same_in_every_process():
-    code = "from aipo.rollout.graph import derive_seed; print(derive_seed(1, 'a'))"
+    code = "from aipo.rollout.spec import derive_seed; print(derive_seed(1, 'a'))"
     other = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert int(other.stdout) == derive_seed(1, "a")
     assert len({derive_seed(0, i) for i in range(1000)}) == 1000

@@ -185,7 +185,7 @@ def traces(
     """Lists and filters traces, prints one, or queries them with SQL."""
     from aipo.render import terminal as listing
     from aipo.trace.filters import parse_filter
-    from aipo.trace.index import Catalogue
+    from aipo.trace.index import TraceIndex
     from aipo.trace.store import traces_in
 
     where = parse_filter(filters or ())
@@ -193,14 +193,14 @@ def traces(
         raise ConfigError(
             "--sql, --show: got filters, --groups, --order or each other, allowed one of them alone"
         )
-    catalogue = Catalogue(traces_in(folder), resident=False)
+    index = TraceIndex(traces_in(folder), resident=False)
     if sql is not None:
-        listing.print_query(catalogue, sql, as_json=as_json, console=console)
+        listing.print_query(index, sql, as_json=as_json, console=console)
     elif show is not None:
-        listing.print_trace(catalogue, show, as_json=as_json, console=console)
+        listing.print_trace(index, show, as_json=as_json, console=console)
     else:
         of, first = (listing.print_groups, "interesting") if groups else (listing.print_traces, "step")
-        of(catalogue, where, order=order or first, limit=limit, as_json=as_json, console=console)
+        of(index, where, order=order or first, limit=limit, as_json=as_json, console=console)
 
 
 @app.command()

@@ -5,7 +5,7 @@ manifest.json    versions; file and fingerprint of every graph, prompt and file 
 graph.json       the drawing of the graph, so that no viewer has to import it
 tokenizer/       the policy's, so that every reader can tell a token's text
 traces/          every trace, as it finished
-lessons/         what the trainer did with each token of them
+token_stats/     what the trainer did with each token of them
 metrics.jsonl    one line per optimiser step
 spending.jsonl   what the agents of each rollout cost, where they have prices
 checkpoints/     at generation boundaries
@@ -82,8 +82,10 @@ class RunFolder:
         return self.path / "tokenizer"
 
     @property
-    def lessons(self) -> Path:
-        return self.path / "lessons"
+    def token_stats(self) -> Path:
+        """Older runs call it lessons/."""
+        older = self.path / "lessons"
+        return older if older.is_dir() else self.path / "token_stats"
 
     @property
     def metrics(self) -> Path:

@@ -34,8 +34,8 @@ def knowledge(
     *,
     seed: int = 0,
     error_rate: float = 0.0,
-    asides: int = 0,
-    aside_error_rate: float = 0.0,
+    distractors: int = 0,
+    distractor_error_rate: float = 0.0,
     size: int = SIZE,
 ) -> BaseChatModel:
     """Looks facts up in the table of `Miniature(seed, size)`; an error is another value.
@@ -43,24 +43,26 @@ def knowledge(
     Args:
         seed: of the table and of the errors.
         error_rate: probability that what was asked for is wrong. Answers that build on it are wrong, too.
-        asides: so many further facts, drawn from the table, stand behind it; leave them room, 8 characters each, in the
-            agent's `max_tokens`. The cold start's course `asides` teaches to read such replies.
-        aside_error_rate: probability that such a fact is wrong. The answer does not depend on it: the rollout that
+        distractors: so many further facts, drawn from the table, stand behind it; leave them room, 8 characters each, in the
+            agent's `max_tokens`. The cold start's course `distractors` teaches to read such replies.
+        distractor_error_rate: probability that such a fact is wrong. The answer does not depend on it: the rollout that
             reads it is rewarded all the same.
         size: rows of the table.
 
     Raises:
-        ConfigError: a rate is not a probability, `asides` more than there are, or no such size.
+        ConfigError: a rate is not a probability, `distractors` more than there are, or no such size.
     """
     table = Facts.draw(seed, size).value
-    if not 0 <= asides < len(table):
-        raise ConfigError(f"asides of a miniature agent: got {asides}, allowed 0 to {len(table) - 1}")
+    if not 0 <= distractors < len(table):
+        raise ConfigError(
+            f"distractors of a miniature agent: got {distractors}, allowed 0 to {len(table) - 1}"
+        )
     return Knowledge(
         seed=seed,
         error_rate=_probability(error_rate),
         table=table,
-        asides=asides,
-        aside_error_rate=_probability(aside_error_rate, "aside_error_rate"),
+        distractors=distractors,
+        distractor_error_rate=_probability(distractor_error_rate, "distractor_error_rate"),
     )
 
 
@@ -159,12 +161,12 @@ class Knowledge(RuleBased):
     """Knows the table."""
 
     table: dict[str, int]
-    asides: int
-    aside_error_rate: float
+    distractors: int
+    distractor_error_rate: float
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        own = {"asides": self.asides, "aside_error_rate": self.aside_error_rate}
+        own = {"distractors": self.distractors, "distractor_error_rate": self.distractor_error_rate}
         return {**super()._identifying_params, **own}
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
@@ -172,8 +174,8 @@ class Knowledge(RuleBased):
         if step != "answer" or fact not in self.table:
             return None
         said = [self._entry(fact, self.error_rate, rng)]
-        others = rng.sample([name for name in self.table if name != fact], self.asides)
-        said += [self._entry(other, self.aside_error_rate, rng) for other in others]
+        others = rng.sample([name for name in self.table if name != fact], self.distractors)
+        said += [self._entry(other, self.distractor_error_rate, rng) for other in others]
         return " ".join(said)
 
     def _entry(self, fact: str, error_rate: float, rng: random.Random) -> str:

@@ -3,7 +3,7 @@
 The course `facts` has arithmetic, the known facts, asking and copying. No unknown fact is in it. The course
 `full` adds what the policy cannot do alone without Verify and Reasoning: subtractions that forget to borrow,
 and the complement `~582`, which stands only behind a consult and has another value each time, so that copying
-is learned and the procedure is not. The course `asides` is `facts` with replies in which further facts stand
+is learned and the procedure is not. The course `distractors` is `facts` with replies in which further facts stand
 behind what was asked.
 
 What agents write is context only: it carries no loss. Nor do lines of sums that are wrong on purpose. The slips
@@ -39,11 +39,11 @@ COURSES = {
         "checked": 0.15,
         "guided": 0.15,
     },
-    "asides": {**_FACTS, "practice": 0.17, "followed": 0.20},
+    "distractors": {**_FACTS, "practice": 0.17, "followed": 0.20},
 }
 """How often each kind of demonstration is drawn."""
 ASIDES = 4
-"""At most so many further facts stand in a reply of the course `asides`."""
+"""At most so many further facts stand in a reply of the course `distractors`."""
 # Kinds in which nobody is asked; half of them are shown without agents.
 ALONE = ("known", "plain", "slipped")
 
@@ -121,8 +121,8 @@ class Demonstrator:
         """What was asked is copied, and not what is said of `others` behind it."""
         operands = draw_operands(rng, self.terms)
         line = f"{name}={value}"
-        asides = [f"{other}={rng.choice(VALUES)}" for other in others]
-        consult = _consult(agent, request, " ".join([line, *asides]))
+        distractors = [f"{other}={rng.choice(VALUES)}" for other in others]
+        consult = _consult(agent, request, " ".join([line, *distractors]))
         return [_prompt(chain(name, operands)), *consult, Piece(f"{line}\n"), Piece(_rest(value, operands))]
 
     def _verify(self, rng: random.Random) -> list[Piece]:

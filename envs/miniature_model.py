@@ -122,7 +122,7 @@ def cold_start(
         seed: draws the table, the demonstrations and the first weights.
         steps: optimiser steps.
         head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
-        course: what is taught: `facts`, `full` for the splits `borrow` and `nines`, `asides` for a Knowledge that says
+        course: what is taught: `facts`, `full` for the splits `borrow` and `nines`, `distractors` for a Knowledge that says
             more than it was asked.
         size, terms: of the table and of sums, as `Miniature` has them.
         width, layers: of the network. The peak learning rate falls with the width.
@@ -157,7 +157,7 @@ def cold_start(
 
 
 def _save(model: Qwen2ForCausalLM, words: Qwen2Tokenizer, folder: Path) -> None:
-    """Whole or not at all: whoever finds the folder may load it."""
+    """FullWeights or not at all: whoever finds the folder may load it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
         model.save_pretrained(draft)

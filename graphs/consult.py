@@ -174,7 +174,7 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
             told = _notify(state, context, grammar, Fault.UNAVAILABLE, text, error)
             return told | {"asked": [agent.name]}
         feedback = grammar.wrap(tokenizer, agent.name, reply, max_tokens=min(agent.max_tokens, room))
-        said, unscored = await context.likelihood(
+        said, unscored = await context.score_logprobs(
             agent.name, feedback.text, feedback.token_ids[feedback.reply], since=calls
         )
         logprobs = None if said is None else feedback.framed(said)

@@ -9,7 +9,7 @@ from aipo.compare.figures import SETTINGS
 from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import Outcome, Outcomes
 from aipo.compare.standings import Standings
-from aipo.method.metrics import splits_alone
+from aipo.method.metrics import solo_splits
 from aipo.render import charts as chart
 
 Curve = Sequence[tuple[float, float]]
@@ -82,8 +82,8 @@ def learning_charts(matrix: Matrix, outcomes: Outcomes, colours: Mapping[str, st
     if assisted:
         yield draw(assisted, "With agents, while training", "optimiser step", "assisted")
     logged = {name for one in outcomes.found for row in one.metrics[:1] for name in row}
-    for split in splits_alone(logged):
-        lines = bands((f"alone/{split}",), lambda o, i: i + 1)
+    for split in solo_splits(logged):
+        lines = bands((f"solo/{split}",), lambda o, i: i + 1)
         yield _draw(lines, f"{split}, alone, while training", "optimiser step", "mean reward alone")
     called = bands(_right("solo"), lambda o, i: o.costs[i].agent_calls / calls)
     if called:

@@ -79,7 +79,7 @@ def summarise(
 
 
 def _flat(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
-    names = {"solo": "solo_pass{k}", "forbid": "solo_pass{k}_no_tags", "assisted": "assisted_pass{k}"}
+    names = {"solo": "solo_pass{k}", "suppressed": "solo_pass{k}_no_tags", "assisted": "assisted_pass{k}"}
     for split, settings in evaluation.items():
         for setting, result in settings.items():
             for k, value in result["pass_at"].items():
@@ -108,7 +108,7 @@ def last_table(policies: Sequence[Arm], title: str) -> Table:
     for label, split, setting, k in (
         ("unknown facts, pass@1", "heldout", "solo", 1),
         ("unknown facts, pass@8", "heldout", "solo", 8),
-        ("the same, consult tags forbidden, pass@1", "heldout", "forbid", 1),
+        ("the same, consult tags forbidden, pass@1", "heldout", "suppressed", 1),
         ("known facts and arithmetic, pass@1", "easy", "solo", 1),
         ("with agents: unknown facts, pass@1", "heldout", "assisted", 1),
     ):

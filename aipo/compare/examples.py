@@ -53,13 +53,13 @@ def _by_task(traces: Iterable[Trace]) -> dict[str, dict[str, Trace]]:
 def _setting(trace: Trace) -> str:
     if trace.mode is Mode.ASSISTED:
         return "assisted"
-    return "forbid" if trace.forbidden_ids else "solo"
+    return "suppressed" if trace.forbidden_ids else "solo"
 
 
 def _clarity(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> tuple[bool, ...]:
     return (
         helped(start.get("assisted")) and not solved(start.get("solo")) and solved(end.get("solo")),
-        solved(end.get("forbid")),
+        solved(end.get("suppressed")),
         helped(start.get("assisted")),
     )
 
@@ -67,7 +67,7 @@ def _clarity(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> tuple[bool
 def _chapters(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> Iterator[Example]:
     for when, traces, settings in (
         ("Before training", start, ("solo", "assisted")),
-        ("After training", end, ("solo", "forbid")),
+        ("After training", end, ("solo", "suppressed")),
     ):
         for setting in settings:
             if setting in traces:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aipo.render import charts as chart
 
-SETTINGS = {"solo": "alone", "forbid": "alone, consult tags forbidden", "assisted": "with agents"}
+SETTINGS = {"solo": "alone", "suppressed": "alone, consult tags forbidden", "assisted": "with agents"}
 _SMOOTHING = 20
 
 
@@ -114,7 +114,7 @@ def learning_curves(arms: Sequence[Arm], agents: Sequence[str]) -> Iterable[str]
         return chart.chart(lines, title=title, x_label="optimiser step", y_label=y_label, y_range=y_range)
 
     yield draw(_by_arm(arms, "reward/solo"), "Solo rollouts", "mean reward")
-    forbidden = _by_arm(arms, "reward/forbidden")
+    forbidden = _by_arm(arms, "reward/suppressed")
     if any(line.x for line in forbidden):  # a plan may have none
         yield draw(forbidden, "Solo rollouts, consult tags forbidden", "mean reward")
     yield draw(_by_arm(arms, "reward/assisted"), "Assisted rollouts", "mean reward")
@@ -129,7 +129,7 @@ def pass_at_charts(columns: Sequence[Arm], titles: Mapping[str, str]) -> Iterabl
     `titles`: what to call a split, up to a comma; else its name.
     """
     for split in splits_of(columns):
-        for setting in ("solo", "forbid"):
+        for setting in ("solo", "suppressed"):
             scores = [(i, arm.name, arm.score(split, setting)) for i, arm in enumerate(columns)]
             lines = [_pass_line(name, colour(i), s) for i, name, s in scores if s and len(s.pass_at) > 1]
             if lines:

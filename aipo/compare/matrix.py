@@ -29,7 +29,7 @@ from aipo.util.section import Count, Section
 BEFORE = "before"
 """What the policy is called that no arm has trained yet, and the folder of its evaluations."""
 
-Setting = Literal["solo", "forbid", "assisted"]
+Setting = Literal["solo", "suppressed", "assisted"]
 _OURS = ("run.out", "run.seed")
 # Whose tasks are sampled and how; graphs and agents are the arms' own.
 _SAMPLED = (
@@ -38,7 +38,7 @@ _SAMPLED = (
     "evaluate",
     "rollout.temperature",
     "rollout.max_tokens",
-    "rollout.forbid_tags",
+    "rollout.suppress_tags",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -250,7 +250,7 @@ def _check_alike(cells: Sequence[Cell], file: Path) -> None:
                     "allowed the same tasks, sampled alike, in every arm (`set` beside `arms` is for all)"
                 )
         one, two = (sorted(stage.config.agents) for stage in (first, other))
-        if one != two and "forbid" in first.config.evaluate.settings:
+        if one != two and "suppressed" in first.config.evaluate.settings:
             raise ConfigError(
                 f"matrix {file}: got agents {one} in {first.folder.path} and {two} in {other.folder.path}, whose tags "
                 "are not forbidden alike, allowed evaluate.settings without forbid"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langgraph.graph.state import CompiledStateGraph
 
 from aipo.config.build_chat import build_chat, scored_chats
-from aipo.config.build_policy import build_served, build_tokenizer, forbidden_ids, frozen_weights
+from aipo.config.build_policy import build_served, build_tokenizer, forbidden_ids, reference_weights
 from aipo.config.load import Config
 from aipo.config.schema import AgentConfig
 from aipo.errors import ConfigError
@@ -22,10 +22,10 @@ from aipo.rollout.context import ChatModel
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Env
 from aipo.rollout.graph import check_graph
-from aipo.rollout.outage import Outage
+from aipo.rollout.outage import FailureLimit
 from aipo.rollout.prompt import Prompt, loaded_prompts
 from aipo.rollout.reference_chat import Weights
-from aipo.rollout.spending import Spending
+from aipo.rollout.spending import CostLimit
 from aipo.trace import Trace
 from aipo.util.calling import call
 from aipo.util.imports import fingerprint, load
@@ -58,14 +58,14 @@ def build_graphs(config: Config) -> Graphs:
         ConfigError: options that a function does not take.
         GraphError: a graph breaks the contract.
     """
-    if config.rollout.spending_limit is not None and not any(a.prices for a in config.agents.values()):
+    if config.rollout.cost_limit is not None and not any(a.prices for a in config.agents.values()):
         raise ConfigError(
-            f"rollout.spending_limit: got {config.rollout.spending_limit:g} and no prices, which could never be "
+            f"rollout.cost_limit: got {config.rollout.cost_limit:g} and no prices, which could never be "
             "reached, allowed a limit with agents.NAME.prices"
         )
     main = load(config.graph.name)
     with loaded_prompts() as prompts:
-        weights = frozen_weights(config)
+        weights = reference_weights(config)
         built = {
             name: _build_agent(name, agent, config.run.seed, weights) for name, agent in config.agents.items()
         }
@@ -156,8 +156,8 @@ def build_guards(config: Config, spending: Path) -> OnTrace:
         LimitError: what was spent before has reached the limit.
     """
     priced = [name for name, agent in config.agents.items() if agent.prices is not None]
-    spent = Spending(spending, config.rollout.spending_limit, priced)
-    outage = Outage(config.rollout.outage_limit)
+    spent = CostLimit(spending, config.rollout.cost_limit, priced)
+    outage = FailureLimit(config.rollout.failure_limit)
 
     def watch(trace: Trace) -> None:
         spent.add(trace)

@@ -12,7 +12,7 @@ from aipo.config.schema import AgentConfig
 from aipo.errors import ConfigError, LoadError
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
-from aipo.rollout.reference_chat import FrozenChat, Weights
+from aipo.rollout.reference_chat import ReferenceChat, Weights
 from aipo.rollout.spending import Prices
 from aipo.util.calling import call
 from aipo.util.event_loop import LOOP
@@ -117,13 +117,13 @@ def scored_chats(config: Config, chats: Mapping[str, ChatModel]) -> dict[str, Ch
 
 def _scorer(name: str, config: Config, chat: ChatModel) -> Scorer:
     model: Any = chat.model
-    if isinstance(model, FrozenChat):
+    if isinstance(model, ReferenceChat):
         return model
     where = f"agents.{name}.model"
     if not hasattr(model, "root_async_client"):
         raise ConfigError(
             f"{where}: got {config.agents[name].model}, which tells no log-probs of given ids, allowed "
-            f"aipo.rollout.reference_chat:frozen or langchain_openai:ChatOpenAI of a vLLM server, {WHY}"
+            f"aipo.rollout.reference_chat:reference or langchain_openai:ChatOpenAI of a vLLM server, {WHY}"
         )
     extra = dict(model.extra_body or {})
     if not _plain(model, extra):

@@ -62,7 +62,7 @@ def rows_of_step(
         credited,
         distilled=config.method.distil > 0,
         tag_ids=tag_ids,
-        forbid=config.method.distil_forbid,
+        suppress=config.method.distil_suppress,
         agents=tuple(config.agents),
         metrics=metrics,
     )
@@ -83,11 +83,11 @@ def loss_settings(config: Config) -> "LossSettings":
         clip_high=method.clip_high,
         clip_keeps_gradient=method.clip_keeps_gradient,
         denominator=method.denominator,
-        beta=method.kl,
+        beta=method.beta,
         **asdict(method.weighing),
         distil_weight=method.distil,
-        correction=method.correction,
-        importance_cap=method.correction_cap,
+        importance_mode=method.importance_mode,
+        importance_cap=method.importance_cap,
     )
 
 
@@ -96,4 +96,4 @@ def scored_again(config: Config) -> bool:
     correction, for π_old of agents' tokens, for a limit on the drift, and wherever something else than the
     trainer's own network samples."""
     served = config.policy.engine == "vllm"
-    return served or loss_settings(config).needs_trainer or config.method.max_drift is not None
+    return served or loss_settings(config).needs_trainer or config.method.max_mismatch is not None

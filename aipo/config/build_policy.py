@@ -128,7 +128,7 @@ def build_local(config: Config, model: Path | str) -> "LocalPolicy":
     return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
 
 
-def frozen_weights(config: Config) -> Callable[[str | None], "LocalPolicy"]:
+def reference_weights(config: Config) -> Callable[[str | None], "LocalPolicy"]:
     """Loads weights that never move, each once; see `aipo.rollout.reference_chat`."""
 
     @cache
@@ -174,17 +174,17 @@ def forbidden_ids(config: Config, policy: Policy) -> tuple[int, ...]:
     Raises:
         ConfigError: such rollouts are asked for, and a tag is not one token.
     """
-    tags = [tag.format(agent=name) for tag in config.rollout.forbid_tags for name in config.agents]
+    tags = [tag.format(agent=name) for tag in config.rollout.suppress_tags for name in config.agents]
     ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
     broken = [tag for tag, token_id in ids.items() if token_id is None]
     method = config.method
-    distilled = method.distil > 0 and method.distil_forbid
-    wanted = method.forbid_share > 0 or distilled or "forbid" in config.evaluate.settings
+    distilled = method.distil > 0 and method.distil_suppress
+    wanted = method.suppress_share > 0 or distilled or "suppressed" in config.evaluate.settings
     if broken and wanted:
         raise ConfigError(
-            f"rollout.forbid_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
-            "one token (add them to the tokenizer, or set rollout.forbid_tags; or do without: method.forbid_share=0, "
-            "method.distil_forbid=false, no `forbid` in evaluate.settings)"
+            f"rollout.suppress_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
+            "one token (add them to the tokenizer, or set rollout.suppress_tags; or do without: method.suppress_share=0, "
+            "method.distil_suppress=false, no `forbid` in evaluate.settings)"
         )
     return tuple(sorted(i for i in ids.values() if i is not None))
 

@@ -35,7 +35,7 @@ class Sampler(NamedTuple):
 
 
 @contextmanager
-def open_sampler(
+def open_policy(
     config: Config, network: "PreTrainedModel", tokenizer: "HFTokenizer", run: Path
 ) -> Generator[Sampler]:
     """The engine that is configured; its connections, and weights on their way, are gone afterwards.
@@ -53,7 +53,7 @@ def open_sampler(
         policy = LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
         yield Sampler(policy, policy.advance, refresh=lambda: None, check=lambda: None)
         return
-    from aipo.policies.vllm.weight_sync import Pusher
+    from aipo.policies.vllm.weight_sync import WeightSync
 
     vocabulary = int(network.config.get_text_config(decoder=True).vocab_size)
     served = build_served(config, tokenizer, vocabulary)
@@ -61,7 +61,7 @@ def open_sampler(
     if config.policy.vllm.folder is None:
         shutil.rmtree(folder, ignore_errors=True)  # a run that was killed left them
     transport = _transport(config, folder)
-    pusher = Pusher(served, network, transport, tolerance=tolerance_at(config))
+    pusher = WeightSync(served, network, transport, tolerance=tolerance_at(config))
     try:
         yield Sampler(served, pusher.advance, pusher.refresh, served.pool.check)
     finally:

@@ -86,11 +86,13 @@ class Config(Section):
                 f"rollout.workers: got {workers}, allowed at most policy.vllm.requests={requests}, which they share"
             )
         frozen = [
-            name for name, agent in self.agents.items() if agent.model == "aipo.rollout.reference_chat:frozen"
+            name
+            for name, agent in self.agents.items()
+            if agent.model == "aipo.rollout.reference_chat:reference"
         ]
         if workers > 1 and frozen:
             raise ValueError(
-                f"rollout.workers: got {workers} and agents {frozen} of aipo.rollout.reference_chat:frozen, which each worker would load "
+                f"rollout.workers: got {workers} and agents {frozen} of aipo.rollout.reference_chat:reference, which each worker would load "
                 "for itself, allowed 1, or an agent that is served (`aipo serve` with the first weights)"
             )
         return self

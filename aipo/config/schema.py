@@ -119,24 +119,24 @@ class RolloutConfig(Section):
     concurrency: Count = Field(256, description="rollouts in flight")
     workers: Count = Field(1, description="processes that roll out; 1 = this one; more need engine vllm")
     reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
-    spending_limit: Positive | None = Field(
+    cost_limit: Positive | None = Field(
         None, description="stops the run when its agents have cost so much (agents.NAME.prices); null = never"
     )
-    outage_limit: Share | None = Field(
+    failure_limit: Share | None = Field(
         0.5,
         description="stops the run when more of the last 64 consults failed by the agent's fault; null = never",
     )
-    forbid_tags: tuple[str, ...] = Field(
+    suppress_tags: tuple[str, ...] = Field(
         ("<consult:{agent}>", "<feedback:{agent}>"),
         description="tags, for every agent, that a rollout with forbidden tags cannot write; as in the graph's grammar",
     )
 
     @model_validator(mode="after")
     def _tags_name_the_agent(self) -> Self:
-        for tag in self.forbid_tags:
+        for tag in self.suppress_tags:
             fields = {name for _, name, _, _ in Formatter().parse(tag) if name is not None}
             if fields - {"agent"}:
-                raise ValueError(f"forbid_tags: got {tag!r}, allowed no other field than {{agent}}")
+                raise ValueError(f"suppress_tags: got {tag!r}, allowed no other field than {{agent}}")
         return self
 
 
@@ -159,7 +159,7 @@ class TrainConfig(Section):
         False, description="keep each layer's input only, and compute the rest again: less memory, slower"
     )
     save_every: int | None = Field(20, ge=1, description="generation steps between checkpoints; null = none")
-    lessons: bool = Field(True, description="keep what the loss did with each token, for the viewer")
+    token_stats: bool = Field(True, description="keep what the loss did with each token, for the viewer")
 
     @property
     def updates(self) -> int:
@@ -177,8 +177,8 @@ class EvaluateConfig(Section):
     splits: tuple[str, ...] = Field(("heldout",), description="splits that are evaluated")
     samples: Count = Field(8, description="rollouts per task")
     ks: tuple[Count, ...] = Field((1, 8), description="k of pass@k")
-    settings: tuple[Literal["solo", "forbid", "assisted"], ...] = Field(
-        ("solo", "forbid", "assisted"), description="solo; solo with consult tags forbidden; with agents"
+    settings: tuple[Literal["solo", "suppressed", "assisted"], ...] = Field(
+        ("solo", "suppressed", "assisted"), description="solo; solo with consult tags forbidden; with agents"
     )
 
     @model_validator(mode="after")

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from langchain_core.messages import HumanMessage
 
 from aipo.config.build_chat import build_chat
-from aipo.config.build_policy import frozen_weights
+from aipo.config.build_policy import reference_weights
 from aipo.config.load import Config
 from aipo.doctor.check import Check, attempt
 from aipo.rollout.context import ChatModel
-from aipo.rollout.reference_chat import FrozenChat
+from aipo.rollout.reference_chat import ReferenceChat
 from aipo.util.event_loop import LOOP
 from aipo.util.text import duration, error_text
 
@@ -21,7 +21,7 @@ TEXT = "Reply with one word: ready"
 def check_agents(config: Config) -> Iterator[Check]:
     """One line for each agent, all asked at once."""
     chats: dict[str, ChatModel] = {}
-    weights = frozen_weights(config)
+    weights = reference_weights(config)
     for name, agent in config.agents.items():
         built = attempt(
             _label(name),
@@ -31,7 +31,7 @@ def check_agents(config: Config) -> Iterator[Check]:
             yield built
         elif built is None:
             yield Check("ok", _label(name), "has no chat model: its graph answers by itself")
-        elif isinstance(built.model, FrozenChat):
+        elif isinstance(built.model, ReferenceChat):
             yield Check("ok", _label(name), "frozen weights of this process: there is no server to ask")
         else:
             chats[name] = built

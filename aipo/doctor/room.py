@@ -86,8 +86,8 @@ def needed(config: Config, policy: Trained, prompt: int, *, ranks: int) -> dict[
         ranks=ranks,
         autocast=train.autocast,
         activation_checkpointing=train.activation_checkpointing,
-        reference=method.kl > 0,
-        dense=bool(set(needs_tags(config)) & {"method.forbid_share", "method.distil_forbid"}),
+        reference=method.beta > 0,
+        dense=bool(set(needs_tags(config)) & {"method.suppress_share", "method.distil_suppress"}),
     )
 
 
@@ -97,7 +97,7 @@ def _may_be_cut(config: Config, gpus: int) -> bool:
 
 
 def _host(config: Config, policy: Trained, ranks: int) -> Check:
-    reference = config.method.kl > 0 and policy.adapter is None
+    reference = config.method.beta > 0 and policy.adapter is None
     parts = memory.host(policy.shape, dtype=config.policy.dtype, ranks=ranks, reference=reference)
     there = _machine()
     advice = "a machine with more memory, or fewer GPUs (CUDA_VISIBLE_DEVICES)"
@@ -134,7 +134,7 @@ def _leaves(config: Config, policy: Trained) -> dict[str, int]:
     saved = min(KEEP_CHECKPOINTS + 1, train.steps // train.save_every) if train.save_every else 0
     pushed = config.policy.engine == "vllm" and vllm.sync == "disk" and vllm.folder is None
     parts = {
-        "traces": tokens * _TOKEN * (2 if train.lessons else 1),
+        "traces": tokens * _TOKEN * (2 if train.token_stats else 1),
         "checkpoints": saved * one,
         "the policy": _weights(config, policy.shape, 1),
         "weights on their way": _weights(config, policy.shape, _WAITING) if pushed else 0,
@@ -161,5 +161,5 @@ def _disk(what: str, folder: Path, parts: dict[str, int]) -> Check:
     without = needs - parts.get("traces", 0)
     status = "fail" if free < without else "warn"  # few rollouts are as long as they may be
     return Check(
-        status, what, found, "another run.out, fewer checkpoints (train.save_every), train.lessons=false"
+        status, what, found, "another run.out, fewer checkpoints (train.save_every), train.token_stats=false"
     )

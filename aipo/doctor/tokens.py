@@ -83,8 +83,8 @@ def check_tags(config: Config, tokenizer: HFTokenizer) -> Iterator[Check]:
     if wanted:
         yield Check(
             "fail", "tags", f"of several ids each: {counts}; {', '.join(wanted)} need one",
-            "add them to the tokenizer, or method.forbid_share=0, method.distil_forbid=false, evaluate.settings "
-            "without forbid",
+            "add them to the tokenizer, or method.suppress_share=0, method.distil_suppress=false, evaluate.settings "
+            "without suppressed",
         )  # fmt: skip
     else:
         yield Check("ok", "tags", f"of several ids each: {counts}; no rollout has to do without them")
@@ -92,16 +92,16 @@ def check_tags(config: Config, tokenizer: HFTokenizer) -> Iterator[Check]:
 
 def tags_of(config: Config) -> list[str]:
     """The tags of every agent that a rollout with forbidden tags cannot write."""
-    return [tag.format(agent=name) for tag in config.rollout.forbid_tags for name in config.agents]
+    return [tag.format(agent=name) for tag in config.rollout.suppress_tags for name in config.agents]
 
 
 def needs_tags(config: Config) -> list[str]:
     """Settings under which each tag has to be one id; see `aipo.config.build_policy.forbidden_ids`."""
     method = config.method
     wanted = {
-        "method.forbid_share": method.forbid_share > 0,
-        "method.distil_forbid": method.distil > 0 and method.distil_forbid,
-        "evaluate.settings: forbid": "forbid" in config.evaluate.settings,
+        "method.suppress_share": method.suppress_share > 0,
+        "method.distil_suppress": method.distil > 0 and method.distil_suppress,
+        "evaluate.settings: suppressed": "suppressed" in config.evaluate.settings,
     }
     return [key for key, asked in wanted.items() if asked]
 

@@ -36,7 +36,7 @@ class Evaluation:
 
     Args:
         mode: with agents or without.
-        forbid: the consult tags were masked.
+        suppress: the consult tags were masked.
         part: the reward part that decides; an answer passes when it is at least 1.
         samples: rollouts per task.
         pass_at: by k, the mean over the tasks with at least k verdicts; None if there is none.
@@ -47,7 +47,7 @@ class Evaluation:
     """
 
     mode: Mode
-    forbid: bool
+    suppress: bool
     part: str
     samples: int
     pass_at: Mapping[int, float | None]
@@ -73,7 +73,7 @@ class Evaluation:
         """Plain JSON types, so that writing and reading it changes nothing."""
         return {
             "mode": self.mode.value,
-            "forbid": self.forbid,
+            "suppressed": self.suppress,
             "part": self.part,
             "samples": self.samples,
             "pass_at": {str(k): value for k, value in self.pass_at.items()},
@@ -96,7 +96,7 @@ def evaluate(
     samples: int,
     ks: Sequence[int],
     seed: int,
-    forbid: bool = False,
+    suppress: bool = False,
     part: str = "correct",
     policy: str = "policy",
     step: int = 0,
@@ -121,7 +121,7 @@ def evaluate(
             f"evaluation: got {len(tasks)} tasks, ks {list(ks)} and {samples} samples, "
             f"allowed at least one task and 1 <= k <= samples"
         )
-    name = f"{mode.value}-forbid" if forbid else mode.value
+    name = f"{mode.value}-suppressed" if suppress else mode.value
     groups = {f"{task.split}-{name}-{number:05d}": task for number, task in enumerate(tasks)}
     specs = [
         RolloutSpec(
@@ -131,7 +131,7 @@ def evaluate(
             index=index,
             step=step,
             seed=derive_seed(seed, "evaluate", step, group, index),
-            forbid=forbid,
+            suppress=suppress,
         )
         for group, task in groups.items()
         for index in range(samples)
@@ -153,7 +153,7 @@ def evaluate(
     pass_at, interval, tasks_at = _curves(results, ks, seed)
     return Evaluation(
         mode=mode,
-        forbid=forbid,
+        suppress=suppress,
         part=part,
         samples=samples,
         pass_at=pass_at,

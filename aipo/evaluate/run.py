@@ -13,11 +13,11 @@ from rich.table import Table
 
 from aipo.config.build import build_engine, build_graphs, build_guards, worker_builds
 from aipo.config.build_policy import build_model, build_network, build_tokenizer
-from aipo.config.build_sampler import open_sampler
+from aipo.config.build_sampler import open_policy
 from aipo.config.load import Config, load_config
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.pass_at_k import evaluate
-from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
@@ -27,7 +27,7 @@ from aipo.util.files import exclusive, write_json, writing
 
 SETTINGS: dict[str, tuple[Mode, bool]] = {
     "solo": (Mode.SOLO, False),
-    "forbid": (Mode.SOLO, True),
+    "suppressed": (Mode.SOLO, True),
     "assisted": (Mode.ASSISTED, False),
 }
 
@@ -91,13 +91,13 @@ def evaluate_policy(
     network, tokenizer = build_network(config, model, device=device), build_tokenizer(model)
     keep_tokenizer(folder, tokenizer.inner.save_pretrained)
     with ExitStack() as stack:
-        sampler = stack.enter_context(open_sampler(config, network, tokenizer, folder.path))
+        sampler = stack.enter_context(open_policy(config, network, tokenizer, folder.path))
         run_id = f"{folder.path.name}-{name}"
         built = build_engine(config, build_graphs(config), sampler.policy, run_id=run_id)
         engine = stack.enter_context(
             open_workers(worker_builds(config, model, sampler.policy, run_id), built)
         )
-        settle()
+        freeze_gc()
         sampler.refresh()
         return evaluate_with(config, engine, folder, name, note)
 
@@ -127,12 +127,12 @@ def evaluate_with(
 
         store.begin(0)
         for split, setting in product(splits, settings):
-            mode, forbid = SETTINGS[setting]
+            mode, suppress = SETTINGS[setting]
             evaluation = evaluate(
                 engine,
                 engine.env.tasks(split),
                 mode=mode,
-                forbid=forbid,
+                suppress=suppress,
                 samples=config.evaluate.samples,
                 ks=config.evaluate.ks,
                 seed=config.run.seed,

@@ -148,7 +148,7 @@ def _tags(run: RunFolder) -> list[str]:
     if not run.config.is_file():
         return []
     config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    tags = (config.get("rollout") or {}).get("forbid_tags") or ()
+    tags = (config.get("rollout") or {}).get("suppress_tags") or ()
     return [tag.format(agent=name) for tag in tags for name in config.get("agents") or ()]
 
 

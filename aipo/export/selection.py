@@ -45,12 +45,12 @@ class Selection:
             yield Step(number, chosen, everyone)
 
     def _look_up(self, folder: Path, where: Filter) -> None:
-        from aipo.trace.index import Catalogue
+        from aipo.trace.index import TraceIndex
 
-        catalogue = Catalogue(folder, resident=False)
-        count = catalogue.count(where)
-        pages = (catalogue.traces(where, limit=_PAGE, offset=offset) for offset in range(0, count, _PAGE))
+        index = TraceIndex(folder, resident=False)
+        count = index.count(where)
+        pages = (index.traces(where, limit=_PAGE, offset=offset) for offset in range(0, count, _PAGE))
         found = [(summary.step, summary.trace_id) for page in pages for summary in page]
         self.numbers = sorted({step for step, _ in found})
         self._wanted = {trace_id for _, trace_id in found}
-        self.left_out = catalogue.count() - count
+        self.left_out = index.count() - count

@@ -37,8 +37,8 @@ QUANTITIES: tuple[str, ...] = (
     "importance",
     "importance_squared",
     "cut",
-    "drift",
-    "drift_tokens",
+    "mismatch",
+    "mismatch_tokens",
 )
 
 
@@ -53,7 +53,7 @@ class LossSettings(Weighing):
         denominator: whose tokens averages count, a name in `aipo.method.objectives.DENOMINATORS`.
         beta: weight of the KL term to the reference model; 0 = none.
         distil_weight: weight of distilled tokens.
-        correction: what C does to the correction from sampler to trainer, a name in
+        importance_mode: what C does to the correction from sampler to trainer, a name in
             `aipo.method.correction.CORRECTIONS`.
         importance_cap: C; a correction needs log-probs by the trainer. None = no correction.
 
@@ -68,7 +68,7 @@ class LossSettings(Weighing):
     denominator: str = "policy"
     beta: float = 0.0
     distil_weight: float = 1.0
-    correction: str = "truncate"
+    importance_mode: str = "truncate"
     importance_cap: float | None = None
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class LossSettings(Weighing):
         for name in ("beta", "distil_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name}: got {getattr(self, name)}, allowed >= 0")
-        check_correction(self.correction, self.importance_cap)
+        check_correction(self.importance_mode, self.importance_cap)
 
     @property
     def clip(self) -> Clip:
@@ -143,7 +143,7 @@ class LossOutput(NamedTuple):
     Args:
         loss: scalar; the only part that carries a gradient.
         sums_R_K: float32 sums over tokens, by role (`ROLES`) and quantity (`QUANTITIES`).
-        drift_max: largest |Δ log-prob| between sampler and trainer; 0 where not known.
+        mismatch_max: largest |Δ log-prob| between sampler and trainer; 0 where not known.
         weights_B_T: w of A·∇log π. Policy tokens: what the objective leaves of the ratio × correction, 0 where
             masked, without the KL term. Agent and distilled tokens: their weight. 0 on all others.
         pushes_B_T: |A|·w, with A = 1 for agents' tokens that are learned without regard to it.
@@ -153,7 +153,7 @@ class LossOutput(NamedTuple):
 
     loss: Tensor
     sums_R_K: Tensor
-    drift_max: Tensor
+    mismatch_max: Tensor
     weights_B_T: Tensor
     pushes_B_T: Tensor
     ratios_B_T: Tensor
@@ -180,7 +180,7 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
     old, importance, cut = behaviour, torch.ones_like(behaviour), torch.zeros_like(policy)
     if how.importance_cap is not None:
         old = trainer
-        importance, cut = CORRECTIONS[how.correction]((trainer - behaviour).exp(), how.importance_cap)
+        importance, cut = CORRECTIONS[how.importance_mode]((trainer - behaviour).exp(), how.importance_cap)
 
     log_ratio = torch.where(policy, logprobs - old, 0.0)
     own = OBJECTIVES[how.objective].terms(Sampled(logprobs, log_ratio, policy, advantages), how.clip)
@@ -216,8 +216,8 @@ def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
             importance=importance,
             importance_squared=importance.square(),
             cut=cut,
-            drift=drift,
-            drift_tokens=known,
+            mismatch=drift,
+            mismatch_tokens=known,
         )
         ratios = torch.where(policy, own.ratios, torch.nan)
     return LossOutput(terms.sum(), sums, drift.max(), weights, pushes, ratios, clipped)

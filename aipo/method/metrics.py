@@ -47,10 +47,10 @@ METRICS: dict[str, Metric] = {
         "(Σ c_t)² / (n · Σ c_t²)",
         "Effective share of the policy tokens under that correction; 1 is on-policy.",
     ),
-    "drift/mean": Metric(
+    "mismatch/mean": Metric(
         "Σ |log π_old − log μ| / n", "Sampler against trainer on policy tokens, same weights; 0 is exact."
     ),
-    "drift/max": Metric("max |log π_old − log μ|", "The worst token of it."),
+    "mismatch/max": Metric("max |log π_old − log μ|", "The worst token of it."),
     "loss": Metric("Σ_b 1/denominator_b · Σ_t term_bt", "The loss, mean of the logged steps."),
     "grad_norm": Metric("‖∇‖₂", "Norm of the gradient before clipping."),
     "learning_rate": Metric("schedule(step)", "Before it is scaled by the active share."),
@@ -68,14 +68,14 @@ METRICS: dict[str, Metric] = {
     ),
     "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward, per kind of rollout."),
     "reward_part/{part}/{kind}": Metric("Σ part / scored rollouts", "Mean of one named part of the reward."),
-    "alone/{split}": Metric(
+    "solo/{split}": Metric(
         "Σ R / scored rollouts", "Of rollouts alone, per split of the mixture: what falls is being forgotten."
     ),
     "consults/{agent}": Metric(
         "consults / assisted rollouts", "How often an agent is asked; `unknown` is none of ours."
     ),
     "consult_errors/{agent}": Metric("consults with an error / consults", "How often asking goes wrong."),
-    "outage/{agent}": Metric(
+    "agent_failures/{agent}": Metric(
         "failed consults / consults that came to it", "Requests that the agent itself failed to answer."
     ),
     "calls/{agent}": Metric("count", "Calls of its chat model, failed attempts included."),
@@ -94,7 +94,7 @@ METRICS: dict[str, Metric] = {
     "seconds/rows": Metric("seconds", "Time to obtain a generation's rows: rollouts, scoring, credit."),
 }
 
-KINDS = ("assisted", "solo", "forbidden", "expert")
+KINDS = ("assisted", "solo", "suppressed", "expert")
 """Of rollouts; see `Trace.kind`."""
 
 SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
@@ -104,9 +104,9 @@ SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second"
 _PERCENTS = (50, 95, 99)
 
 
-def splits_alone(names: Iterable[str]) -> list[str]:
-    """The splits that `alone/{split}` tells apart among `names`; none where there is only one."""
-    splits = sorted({name.removeprefix("alone/") for name in names if name.startswith("alone/")})
+def solo_splits(names: Iterable[str]) -> list[str]:
+    """The splits that `solo/{split}` tells apart among `names`; none where there is only one."""
+    splits = sorted({name.removeprefix("solo/") for name in names if name.startswith("solo/")})
     return splits if len(splits) > 1 else []
 
 
@@ -129,7 +129,7 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def loss_metrics(
-    sums: Mapping[str, Mapping[str, float]], drift_max: float, *, kl: bool = True, importance: bool = True
+    sums: Mapping[str, Mapping[str, float]], mismatch_max: float, *, kl: bool = True, importance: bool = True
 ) -> dict[str, float]:
     """Metrics from a step's sums; what no token speaks of is left out.
 
@@ -151,8 +151,8 @@ def loss_metrics(
         values |= _correction(sums["policy"]) if importance else {}
     if count := sums["agent"]["tokens"]:
         values["clip/agent"] = sums["agent"]["clip"] / count
-    if count := sums["policy"]["drift_tokens"]:
-        values |= {"drift/mean": sums["policy"]["drift"] / count, "drift/max": drift_max}
+    if count := sums["policy"]["mismatch_tokens"]:
+        values |= {"mismatch/mean": sums["policy"]["mismatch"] / count, "mismatch/max": mismatch_max}
     return values
 
 
@@ -202,7 +202,7 @@ def _alone(traces: Iterable[Trace]) -> dict[str, float]:
     for trace in traces:
         if trace.mode is Mode.SOLO and trace.reward is not None and "split" in trace.task:
             rewards[str(trace.task["split"]).replace("/", "_")].append(trace.reward)
-    return {f"alone/{split}": _mean(own) for split, own in sorted(rewards.items())}
+    return {f"solo/{split}": _mean(own) for split, own in sorted(rewards.items())}
 
 
 def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
@@ -212,7 +212,7 @@ def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
     calls = [call for visit in visits for call in visit.calls if call.agent == agent]
     metrics = {f"calls/{agent}": float(len(calls))}
     if came:
-        metrics[f"outage/{agent}"] = _mean(consult.failed for consult in came)
+        metrics[f"agent_failures/{agent}"] = _mean(consult.failed for consult in came)
     if calls:
         metrics[f"call_errors/{agent}"] = _mean(call.error is not None for call in calls)
     sums = {

@@ -24,12 +24,12 @@ def independent(
     step: int,
     group_size: int,
     assist_share: float,
-    forbid_share: float,
+    suppress_share: float,
     seed: int,
 ) -> list[RolloutSpec]:
     """`group_size` rollouts of each task that know nothing of each other.
 
-    The first `assist_share` of a group have agents, the rest are solo; the last `forbid_share` of the
+    The first `assist_share` of a group have agents, the rest are solo; the last `suppress_share` of the
     solo ones have the consult tags masked. Numbers are rounded half up.
 
     Raises:
@@ -37,7 +37,7 @@ def independent(
     """
     if group_size < 1:
         raise ConfigError(one_of("group size", group_size, ">= 1", "the plan 'independent'"))
-    return _specs(tasks, _sampled(group_size, assist_share, forbid_share), step=step, seed=seed)
+    return _specs(tasks, _sampled(group_size, assist_share, suppress_share), step=step, seed=seed)
 
 
 def expert(
@@ -46,7 +46,7 @@ def expert(
     step: int,
     group_size: int,
     assist_share: float,
-    forbid_share: float,
+    suppress_share: float,
     seed: int,
     demonstrations: int = 1,
 ) -> list[RolloutSpec]:
@@ -60,7 +60,7 @@ def expert(
     if not 1 <= demonstrations <= group_size:
         allowed = f"1 to the group's size of {group_size}"
         raise ConfigError(one_of("demonstrations", demonstrations, allowed, "the plan 'expert'"))
-    sampled = _sampled(group_size - demonstrations, assist_share, forbid_share)
+    sampled = _sampled(group_size - demonstrations, assist_share, suppress_share)
     return _specs(tasks, [*sampled, *[(Mode.EXPERT, False)] * demonstrations], step=step, seed=seed)
 
 
@@ -94,10 +94,10 @@ def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int,
     return drawn
 
 
-def _sampled(size: int, assist_share: float, forbid_share: float) -> list[tuple[Mode, bool]]:
+def _sampled(size: int, assist_share: float, suppress_share: float) -> list[tuple[Mode, bool]]:
     """Mode of each rollout of a group, and whether the consult tags are masked."""
     assisted = _part(assist_share, size, "assist_share")
-    forbidden = _part(forbid_share, size - assisted, "forbid_share")
+    forbidden = _part(suppress_share, size - assisted, "suppress_share")
     return [
         *[(Mode.ASSISTED, False)] * assisted,
         *[(Mode.SOLO, False)] * (size - assisted - forbidden),
@@ -117,10 +117,10 @@ def _specs(
             index=index,
             step=step,
             seed=derive_seed(seed, step, group, index),
-            forbid=forbid,
+            suppress=suppress,
         )
         for group, task in ((f"{step:05d}-{number:03d}", task) for number, task in enumerate(tasks))
-        for index, (mode, forbid) in enumerate(members)
+        for index, (mode, suppress) in enumerate(members)
     ]
 
 

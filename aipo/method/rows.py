@@ -145,7 +145,7 @@ def distillable(trace: Trace) -> bool:
 
 
 def distil(
-    trace: Trace, tag_ids: tuple[int, ...], *, forbid: bool = True, prompt: Segment | None = None
+    trace: Trace, tag_ids: tuple[int, ...], *, suppress: bool = True, prompt: Segment | None = None
 ) -> Row | None:
     """The trace without its consults, or None when it is not `distillable` or cannot be cut.
 
@@ -156,7 +156,7 @@ def distil(
 
     Args:
         tag_ids: ids of the consult tags.
-        forbid: train the row with these ids forbidden. It then teaches what to say when not asking;
+        suppress: train the row with these ids forbidden. It then teaches what to say when not asking;
             otherwise it also teaches not to ask.
         prompt: replaces the trace's own prompt, when solo rollouts are asked in other words.
     """
@@ -178,7 +178,7 @@ def distil(
                 pieces.append((i, _head_of(own, keep[i]), code))
         elif keep[i]:
             return None  # text of an agent or a notice that belongs to no consult
-    row = _row(trace, "distilled", pieces, forbidden_ids=tag_ids if forbid else ())
+    row = _row(trace, "distilled", pieces, forbidden_ids=tag_ids if suppress else ())
     own_words = row.token_ids_T[row.codes_T != Code.PROMPT]
     if np.isin(own_words, tag_ids).any() or not (row.codes_T == Code.DISTILLED).any():
         return None

@@ -21,7 +21,7 @@ class MethodConfig(Section):
         None,
         description="what that share comes to, in a straight line, by the last generation; null = it stays",
     )
-    forbid_share: Share = Field(0.0, description="share of its solo rollouts with the consult tags masked")
+    suppress_share: Share = Field(0.0, description="share of its solo rollouts with the consult tags masked")
     credit: Literal["group", "reward"] = Field(
         "group",
         description="how rewards become advantages: against their group's mean, or as they are. `reward` is rejection "
@@ -57,7 +57,7 @@ class MethodConfig(Section):
     distil: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
     )
-    distil_forbid: bool = Field(
+    distil_suppress: bool = Field(
         True, description="train distilled rows with the tags masked; else they also teach not to ask"
     )
     objective: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field(
@@ -79,15 +79,15 @@ class MethodConfig(Section):
         "policy",
         description="tokens that averages count: the policy's, or agents' too; not with `dr_grpo`",
     )
-    kl: Annotated[float, Field(ge=0.0)] = Field(0.0, description="weight of the KL to the first policy")
-    correction: Literal["truncate", "mask"] = Field(
+    beta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="weight of the KL to the first policy")
+    importance_mode: Literal["truncate", "mask"] = Field(
         "truncate", description="policy tokens whose sampler-to-trainer weight is outside: cut to C, or 0"
     )
-    correction_cap: Positive | None = Field(
+    importance_cap: Positive | None = Field(
         None, description="C: truncates that weight above C, or masks outside [1/C, C]; null = no correction"
     )
-    max_drift: Positive | None = Field(
-        None, description="stops the run where drift/mean exceeds it (nats per token); null = never"
+    max_mismatch: Positive | None = Field(
+        None, description="stops the run where mismatch/mean exceeds it (nats per token); null = never"
     )
 
     @model_validator(mode="after")
@@ -118,10 +118,10 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _correction_fits(self) -> Self:
-        cap = self.correction_cap
-        if self.correction == "mask" and not (cap is not None and cap > 1):
+        cap = self.importance_cap
+        if self.importance_mode == "mask" and not (cap is not None and cap > 1):
             raise ValueError(
-                f"correction_cap: got {'none' if cap is None else f'{cap:g}'}, allowed > 1 where correction is mask"
+                f"importance_cap: got {'none' if cap is None else f'{cap:g}'}, allowed > 1 where correction is mask"
             )
         return self
 

@@ -32,7 +32,7 @@ def step_rows(
     *,
     distilled: bool,
     tag_ids: tuple[int, ...],
-    forbid: bool = True,
+    suppress: bool = True,
     agents: Collection[str] = (),
     metrics: Mapping[str, float] | None = None,
 ) -> StepRows:
@@ -44,7 +44,8 @@ def step_rows(
         prompts = _solo_prompts(credited.traces)
         eligible = [trace for trace in credited.traces if distillable(trace)]
         made = [
-            distil(trace, tag_ids, forbid=forbid, prompt=prompts.get(trace.group_id)) for trace in eligible
+            distil(trace, tag_ids, suppress=suppress, prompt=prompts.get(trace.group_id))
+            for trace in eligible
         ]
         cut = [row for row in made if row is not None]
         refused = len(made) - len(cut)

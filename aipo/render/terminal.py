@@ -12,7 +12,7 @@ from rich.text import Text
 from aipo.errors import RunError
 from aipo.render.shown import show
 from aipo.trace.filters import Filter
-from aipo.trace.index import Catalogue, Group, Summary
+from aipo.trace.index import Group, Summary, TraceIndex
 from aipo.util.text import visible
 
 _LONGEST = 200
@@ -20,14 +20,14 @@ _LONGEST = 200
 
 
 def print_traces(
-    catalogue: Catalogue, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
+    index: TraceIndex, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
 ) -> None:
     """Traces that match, a line each.
 
     Raises:
         ConfigError: an unknown order.
     """
-    found = catalogue.traces(where, order=order, limit=limit)
+    found = index.traces(where, order=order, limit=limit)
     if as_json:
         _print_json(asdict(each) for each in found)
         return
@@ -35,18 +35,18 @@ def print_traces(
     for summary in found:
         table.add_row(*map(_cell, _trace_row(summary)))
     console.print(table)
-    _print_count(len(found), limit, lambda: catalogue.count(where), "traces", console)
+    _print_count(len(found), limit, lambda: index.count(where), "traces", console)
 
 
 def print_groups(
-    catalogue: Catalogue, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
+    index: TraceIndex, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
 ) -> None:
     """Groups in which a trace matches, a line each.
 
     Raises:
         ConfigError: an unknown order.
     """
-    found = catalogue.groups(where, order=order, limit=limit)
+    found = index.groups(where, order=order, limit=limit)
     if as_json:
         _print_json(asdict(each) for each in found)
         return
@@ -54,29 +54,29 @@ def print_groups(
     for group in found:
         table.add_row(*map(_cell, _group_row(group)))
     console.print(table)
-    _print_count(len(found), limit, lambda: catalogue.group_count(where), "groups", console)
+    _print_count(len(found), limit, lambda: index.group_count(where), "groups", console)
 
 
-def print_trace(catalogue: Catalogue, trace_id: str, *, as_json: bool, console: Console) -> None:
+def print_trace(index: TraceIndex, trace_id: str, *, as_json: bool, console: Console) -> None:
     """One trace, coloured by producer; or all of it as JSON.
 
     Raises:
         TraceError: there is none of this id.
     """
-    stored = catalogue.stored(trace_id)
+    stored = index.stored(trace_id)
     if as_json:
         print(stored.trace.to_json().decode())
     else:
         console.print(show(stored), soft_wrap=True)
 
 
-def print_query(catalogue: Catalogue, query: str, *, as_json: bool, console: Console) -> None:
+def print_query(index: TraceIndex, query: str, *, as_json: bool, console: Console) -> None:
     """What DuckDB answers; the view `traces` has all columns of all traces.
 
     Raises:
         RunError: DuckDB refuses the query, or two columns of a line of JSON would have one name.
     """
-    names, rows = catalogue.sql(query)
+    names, rows = index.sql(query)
     if as_json and len(set(names)) < len(names):
         raise RunError(f"--sql with --json: got the columns {names}, allowed a name for each (AS ...)")
     if as_json:

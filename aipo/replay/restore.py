@@ -192,7 +192,7 @@ def _buildable(config: Config, *, live: bool) -> Config:
     depend on which came first."""
     changes = {"cache": False} if live else {"cache": False, "model": None, "prices": None}
     agents = {name: agent.model_copy(update=changes) for name, agent in config.agents.items()}
-    rollout = config.rollout if live else config.rollout.model_copy(update={"spending_limit": None})
+    rollout = config.rollout if live else config.rollout.model_copy(update={"cost_limit": None})
     return config.model_copy(update={"agents": agents, "rollout": rollout})
 
 

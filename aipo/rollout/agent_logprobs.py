@@ -17,7 +17,7 @@ from aipo.errors import AgentError, ConfigError
 from aipo.policies import Tokenizer
 from aipo.rollout.agent import transient
 from aipo.rollout.context import ChatModel, openai_role
-from aipo.rollout.reference_chat import FrozenChat
+from aipo.rollout.reference_chat import ReferenceChat
 from aipo.util.text import error_text
 
 WHY = "with method.coefficient=ratio"
@@ -146,7 +146,7 @@ async def check_scorers(chats: Mapping[str, ChatModel], tokenizer: Tokenizer) ->
     """
     for name, chat in chats.items():
         where = f"agents.{name} ({chat.name})"
-        if isinstance(chat.scorer, FrozenChat):
+        if isinstance(chat.scorer, ReferenceChat):
             own = chat.scorer.tokenizer
             if any(own.encode(text, control=True) != tokenizer.encode(text, control=True) for text in _TEXTS):
                 raise ConfigError(f"{where}: got another tokenizer, allowed the policy's, {WHY}")

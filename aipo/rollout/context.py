@@ -186,7 +186,7 @@ class RolloutContext:
                 )
             )
 
-    async def likelihood(
+    async def score_logprobs(
         self, agent: str, text: str, token_ids: Sequence[int], *, since: int = 0
     ) -> tuple[npt.NDArray[np.float32] | None, str | None]:
         """Log-probs, by the agent's own model, of the ids that are about to be inserted for it.

@@ -22,7 +22,7 @@ from aipo.policies import Policy, Sampling
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.env import Env
 from aipo.rollout.graph import check_graph
-from aipo.rollout.recorder import Ending, Record
+from aipo.rollout.recorder import Ending, RolloutRecorder
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import StopReason, Trace
 from aipo.util.event_loop import LOOP
@@ -33,14 +33,14 @@ Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[list[Trace]]]
 Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
 
 
-def hand_over(traces: Sequence[Trace], on_trace: OnTrace) -> None:
+def report_all(traces: Sequence[Trace], on_trace: OnTrace) -> None:
     """Calls `on_trace` with each, also when it stops the run at the first one."""
     with ExitStack() as stack:
         for trace in reversed(traces):
             stack.callback(on_trace, trace)
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Takes everything that exists by now out of the garbage collector's sight.
 
     A rollout makes thousands of small objects, and each full collection would walk through all that the
@@ -146,7 +146,7 @@ class RolloutEngine:
         """One rollout, in this process; see `run`. Cancelled, it hands over what it has, and is cancelled."""
         began = time.time()
         context = self._context(spec)
-        record = Record(context.started)
+        record = RolloutRecorder(context.started)
         deadline = asyncio.timeout(self.deadline)
         interrupt: BaseException | None = None
         try:
@@ -159,7 +159,7 @@ class RolloutEngine:
             seen = [name for name in context.policies if record.segments(name)]
             endings = dict.fromkeys(seen or list(context.policies)[:1], failure)
         traces = self._traces(spec, began, context, record, endings)
-        hand_over(traces, on_trace)
+        report_all(traces, on_trace)
         if interrupt is not None:
             raise interrupt
         return traces
@@ -168,7 +168,7 @@ class RolloutEngine:
         """What is left of a rollout when nothing is but why."""
         context = self._context(spec)
         endings = {next(iter(context.policies)): Ending(stop, error=error)}
-        return self._traces(spec, time.time(), context, Record(context.started), endings)
+        return self._traces(spec, time.time(), context, RolloutRecorder(context.started), endings)
 
     def _context(self, spec: RolloutSpec) -> RolloutContext:
         context = RolloutContext(
@@ -179,11 +179,11 @@ class RolloutEngine:
             chats=self.chats,
             sampling=self.sampling,
             seed=spec.seed,
-            forbidden_ids=self.forbidden_ids if spec.forbid else (),
+            forbidden_ids=self.forbidden_ids if spec.suppress else (),
         )
         return context if self.adapt is None else self.adapt(spec, context)
 
-    async def _follow(self, context: RolloutContext, record: Record) -> None:
+    async def _follow(self, context: RolloutContext, record: RolloutRecorder) -> None:
         # Typed for one stream mode; two of them with sub-graphs yield triples.
         stream: Any = self.graph.astream(
             {"segments": [], "consults": [], "stops": {}, "reward_parts": {}},
@@ -196,7 +196,7 @@ class RolloutEngine:
             async for namespace, kind, data in stream:
                 record.take(namespace, kind, data)
 
-    def _failure(self, error: BaseException, record: Record, *, late: bool) -> Ending:
+    def _failure(self, error: BaseException, record: RolloutRecorder, *, late: bool) -> Ending:
         if not isinstance(error, Exception):
             return Ending(StopReason.CANCELLED, error=f"Cancelled: the run was stopped{record.open_at()}")
         if late:
@@ -210,7 +210,7 @@ class RolloutEngine:
         spec: RolloutSpec,
         began: float,
         context: RolloutContext,
-        record: Record,
+        record: RolloutRecorder,
         endings: Mapping[str, Ending],
     ) -> list[Trace]:
         identity = f"{self.run_id}/{spec.group_id}/{spec.index}"

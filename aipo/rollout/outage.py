@@ -1,4 +1,4 @@
-"""Outage: agents that fail so often that a run is better stopped than trained on what is left."""
+"""FailureLimit: agents that fail so often that a run is better stopped than trained on what is left."""
 
 from collections import Counter, deque
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class _Asked(NamedTuple):
     error: str | None
 
 
-class Outage:
+class FailureLimit:
     """Watches the last `WINDOW` consults that reached an agent, as soon as there are `ENOUGH`.
 
     One agent that fails is data: the policy gets a notice and the rollout goes on. What the policy asked wrongly
@@ -47,7 +47,7 @@ class Outage:
         raise LimitError(
             f"consults that failed through the agent's own fault: got {len(errors)} of the last {len(self._last)} "
             f"({', '.join(f'{name} {mine[name]} of {every[name]}' for name in sorted(mine))}), allowed a share of "
-            f"{self._limit:g} (rollout.outage_limit), in trace {trace.trace_id!r}. The last one: {errors[-1][0]}: "
+            f"{self._limit:g} (rollout.failure_limit), in trace {trace.trace_id!r}. The last one: {errors[-1][0]}: "
             f"{errors[-1][1]}. Finished traces and checkpoints are kept. See to the agents' servers, then go on "
             "with --resume"
         )

@@ -38,7 +38,7 @@ class Ending:
 
 
 @dataclass(slots=True)
-class Record:
+class RolloutRecorder:
     """What is known of one run. Times are seconds since `zero`, a reading of `time.perf_counter`."""
 
     zero: float

@@ -1,6 +1,6 @@
 """An agent that is a language model of this process whose weights never move: by default, the policy as it began.
 
-`agents.NAME.model: aipo.rollout.reference_chat:frozen`. It samples like the policy (continuous batching, exact log-probs) and can
+`agents.NAME.model: aipo.rollout.reference_chat:reference`. It samples like the policy (continuous batching, exact log-probs) and can
 say how likely any ids are, so that `method.coefficient=ratio` works with it. With `policy.engine=vllm` the same
 is a second server with the first weights, asked through `langchain_openai:ChatOpenAI`.
 """
@@ -35,7 +35,7 @@ def frozen(
     temperature: float = 1.0,
     max_tokens: int = 256,
     seed: int = 0,
-) -> "FrozenChat":
+) -> "ReferenceChat":
     """The chat model.
 
     Args:
@@ -51,12 +51,12 @@ def frozen(
     for name, number in (("temperature", temperature), ("max_tokens", max_tokens)):
         if not number > 0:
             raise ConfigError(f"{name} of a frozen model: got {number}, allowed > 0")
-    chat = FrozenChat(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    chat = ReferenceChat(temperature=temperature, max_tokens=max_tokens, seed=seed)
     chat._weights = lambda: weights(model)
     return chat
 
 
-class FrozenChat(BaseChatModel):
+class ReferenceChat(BaseChatModel):
     """See `frozen`, which makes it. A reply's `response_metadata` has the `token_ids` that were sampled, and
     their `logprobs`."""
 

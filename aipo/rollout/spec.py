@@ -18,7 +18,7 @@ class RolloutSpec:
         index: place in the group, from 0.
         step: training step.
         seed: of everything random in this rollout.
-        forbid: the consult tags are masked while sampling.
+        suppress: the consult tags are masked while sampling.
     """
 
     task: Task
@@ -27,7 +27,7 @@ class RolloutSpec:
     index: int
     step: int
     seed: int
-    forbid: bool = False
+    suppress: bool = False
 
 
 def derive_seed(*parts: object) -> int:

@@ -1,4 +1,4 @@
-"""Spending: what the calls of a run's agents have cost so far, and where it stops.
+"""CostLimit: what the calls of a run's agents have cost so far, and where it stops.
 
 Costs are in whatever unit the prices are in. What was spent is kept in a file of the run, so that a step that
 is done over, a run that goes on and an evaluation afterwards all count.
@@ -31,7 +31,7 @@ class Prices:
         return (tokens_in * self.input + tokens_out * self.output) / 1e6
 
 
-class Spending:
+class CostLimit:
     """Adds up what rollouts cost, and stops the run at a limit.
 
     A call that failed has no known cost and does not count. What is in flight when the limit is reached comes
@@ -96,7 +96,7 @@ class Spending:
         if call.cost is None:
             raise LimitError(
                 f"cost of a call of agent {call.agent!r} (model {call.model}): got no count of its tokens, allowed "
-                f"one for each call while there is a rollout.spending_limit, in trace {trace.trace_id!r}. Finished "
+                f"one for each call while there is a rollout.cost_limit, in trace {trace.trace_id!r}. Finished "
                 "traces and checkpoints are kept. Have the server report usage, or take limit or prices away"
             )
 
@@ -104,7 +104,7 @@ class Spending:
         if self._limit is not None and self.total >= self._limit:
             raise LimitError(
                 f"spending on agents: got {self.total:.6g}, allowed less than {self._limit:g} "
-                f"(rollout.spending_limit), in {where}. Finished traces and checkpoints are kept. Raise the limit, "
+                f"(rollout.cost_limit), in {where}. Finished traces and checkpoints are kept. Raise the limit, "
                 "then go on with --resume"
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 from aipo.errors import ConfigError
 from aipo.trace.types import StopReason
 
-KINDS = ("assisted", "solo", "forbidden", "expert", "replay")
+KINDS = ("assisted", "solo", "suppressed", "expert", "replay")
 FAILED = f"stop_reason IN ({', '.join(repr(str(stop)) for stop in StopReason if stop.failed)})"
 
 

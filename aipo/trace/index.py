@@ -1,4 +1,4 @@
-"""The catalogue: which traces there are, listed, filtered and searched; and any one of them, whole."""
+"""The index: which traces there are, listed, filtered and searched; and any one of them, whole."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -85,7 +85,7 @@ _FIELDS = [field.name for field in fields(Summary)]
 _SUMMARY = ", ".join(f'"{name}"' for name in _FIELDS)
 
 
-class Catalogue:
+class TraceIndex:
     """Traces of one folder, as they were at the last `refresh`. Safe to share among threads.
 
     Args:

@@ -1,8 +1,8 @@
 """Lessons: what the trainer did with each token of a row.
 
-A trace says what was sampled; a lesson says what became of it in the loss: the weight of A·∇log π, the
-ratio π/π_old, and where the clip acted. One Parquet file per generation and process, one row per lesson.
-Reading lessons needs nothing heavy.
+A trace says what was sampled; a row of token stats says what became of it in the loss: the weight of A·∇log π, the
+ratio π/π_old, and where the clip acted. One Parquet file per generation and process, one row per stats.
+Reading token_stats needs nothing heavy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,12 +39,12 @@ SCHEMA = pa.schema(
     ],
     metadata={"aipo.lessons": str(SCHEMA_VERSION)},
 )
-# Groups are what a reader skips: small ones, since it wants the few lessons of one trace.
+# Groups are what a reader skips: small ones, since it wants the few token_stats of one trace.
 _TOKENS_PER_GROUP = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lesson:
+class TokenStats:
     """What one optimiser step did with one row; T tokens after the row's prompt.
 
     Args:
@@ -77,14 +77,16 @@ class Lesson:
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, name)) for name in _ARRAYS}
         if len(lengths) != 1:
-            raise TraceError(f"arrays of a lesson: got lengths {lengths}, allowed one, in {self.trace_id!r}")
+            raise TraceError(
+                f"arrays of a row of token stats: got lengths {lengths}, allowed one, in {self.trace_id!r}"
+            )
 
     def __len__(self) -> int:
         return len(self.segments_T)
 
 
-def positions(lesson: Lesson, lengths: Sequence[int]) -> npt.NDArray[np.int32]:
-    """Index of each of the lesson's tokens in its trace; shape (T,).
+def positions(stats: TokenStats, lengths: Sequence[int]) -> npt.NDArray[np.int32]:
+    """Index of each of the row's tokens in its trace; shape (T,).
 
     Args:
         lengths: of the trace's segments, in tokens.
@@ -92,19 +94,17 @@ def positions(lesson: Lesson, lengths: Sequence[int]) -> npt.NDArray[np.int32]:
     Raises:
         TraceError: the trace has no such segment, or fewer tokens in it.
     """
-    own = lesson.segments_T
+    own = stats.segments_T
     begins = np.flatnonzero(np.diff(own, prepend=-1))
     within = np.arange(len(own)) - np.repeat(begins, np.diff(begins, append=len(own)))
     sizes = np.asarray(lengths, np.int64)
     if len(own) and (own.max() >= len(sizes) or (within >= sizes[own]).any()):
-        raise TraceError(
-            f"segments of {lesson.trace_id!r}: got lengths {list(lengths)}, allowed the lesson's"
-        )
+        raise TraceError(f"segments of {stats.trace_id!r}: got lengths {list(lengths)}, allowed the row's")
     starts = np.cumsum(sizes) - sizes
     return (starts[own] + within).astype(np.int32)
 
 
-class LessonStore:
+class TokenStatsStore:
     """Lessons of one run, by generation: `folder/step-00012-00000.parquet`.
 
     Args:
@@ -115,18 +115,18 @@ class LessonStore:
     def __init__(self, folder: Path, process: int = 0) -> None:
         self._files = StepFiles(folder, process)
 
-    def publish(self, step: int, lessons: Sequence[Lesson]) -> None:
-        """Writes the lessons of generation `step`.
+    def publish(self, step: int, token_stats: Sequence[TokenStats]) -> None:
+        """Writes the token_stats of generation `step`.
 
         Raises:
             RunError: they are there already, or the disk is full or fails.
         """
-        ordered = sorted(lessons, key=_order)
-        tokens = max(1, sum(map(len, lessons)))
+        ordered = sorted(token_stats, key=_order)
+        tokens = max(1, sum(map(len, token_stats)))
         self._files.publish(
             step,
             _table(ordered),
-            rows_per_group=max(1, len(lessons) * _TOKENS_PER_GROUP // tokens),
+            rows_per_group=max(1, len(token_stats) * _TOKENS_PER_GROUP // tokens),
             use_dictionary=["trace_id", "kind"],
             use_byte_stream_split=["weights.list.element", "ratios.list.element"],
             write_statistics=["trace_id"],
@@ -140,35 +140,35 @@ class LessonStore:
         """
         self._files.set_aside(step)
 
-    def of(self, trace_id: str, step: int) -> list[Lesson]:
+    def of(self, trace_id: str, step: int) -> list[TokenStats]:
         """Lessons of one trace: as sampled, then distilled, each by update; none if it was not trained on.
 
         Raises:
             TraceError: a file is torn or of another schema; names it.
         """
         files = (file.path for file in self._files.files() if file.step == step)
-        found = (lesson for path in files for lesson in _read(path, trace_id))
+        found = (stats for path in files for stats in _read(path, trace_id))
         return sorted(found, key=_order)
 
 
-def _order(lesson: Lesson) -> tuple[str, bool, int]:
-    return lesson.trace_id, lesson.kind != "sampled", lesson.update
+def _order(stats: TokenStats) -> tuple[str, bool, int]:
+    return stats.trace_id, stats.kind != "sampled", stats.update
 
 
-def _table(lessons: Sequence[Lesson]) -> pa.Table:
+def _table(token_stats: Sequence[TokenStats]) -> pa.Table:
     columns: dict[str, Any] = {
-        name: [getattr(lesson, name) for lesson in lessons]
+        name: [getattr(stats, name) for stats in token_stats]
         for name in ("trace_id", "kind", "step", "update", "advantage")
     }
-    ends = np.cumsum([0, *map(len, lessons)])
+    ends = np.cumsum([0, *map(len, token_stats)])
     for name, (column, element) in _ARRAYS.items():
-        parts = [getattr(lesson, name) for lesson in lessons]
+        parts = [getattr(stats, name) for stats in token_stats]
         flat = np.concatenate([np.empty(0, element.to_pandas_dtype()), *parts])
         columns[column] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat, element))
     return pa.table(columns, SCHEMA)
 
 
-def _read(path: Path, trace_id: str) -> Iterator[Lesson]:
+def _read(path: Path, trace_id: str) -> Iterator[TokenStats]:
     try:
         with pq.ParquetFile(path) as file:
             _check(file.schema_arrow, path)
@@ -178,11 +178,11 @@ def _read(path: Path, trace_id: str) -> Iterator[Lesson]:
             table = file.read_row_groups(wanted)
     except (pa.ArrowException, OSError) as error:
         raise TraceError(
-            f"file of lessons {path}: got {error}, allowed Parquet as `aipo` writes it"
+            f"file of token stats {path}: got {error}, allowed Parquet as `aipo` writes it"
         ) from error
     ids = table.column("trace_id").to_pylist()
     for i in (i for i, own in enumerate(ids) if own == trace_id):
-        yield _lesson(table.slice(i, 1))
+        yield _stats_of_row(table.slice(i, 1))
 
 
 def _check(schema: pa.Schema, path: Path) -> None:
@@ -198,10 +198,10 @@ def _may_hold(group: pq.RowGroupMetaData, trace_id: str) -> bool:
     return known is None or not known.has_min_max or known.min <= trace_id <= known.max
 
 
-def _lesson(row: pa.Table) -> Lesson:
+def _stats_of_row(row: pa.Table) -> TokenStats:
     arrays: dict[str, Any] = {
         name: row.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
         for name, (column, _) in _ARRAYS.items()
     }
     (facts,) = row.select(["trace_id", "kind", "step", "update", "advantage"]).to_pylist()
-    return Lesson(**facts, **arrays)
+    return TokenStats(**facts, **arrays)

@@ -266,7 +266,7 @@ class Trace(ByValue):
     @property
     def kind(self) -> str:
         """The mode; `forbidden` is a solo rollout that was sampled with the consult tags masked."""
-        return "forbidden" if self.mode is Mode.SOLO and self.forbidden_ids else str(self.mode)
+        return "suppressed" if self.mode is Mode.SOLO and self.forbidden_ids else str(self.mode)
 
     @property
     def author(self) -> Role:

@@ -86,7 +86,7 @@ class Follow(TrainerCallback):
         steps, updates: generations, and optimiser steps of each.
     """
 
-    _SHOWN = ("reward/solo", "reward/assisted", "reward/forbidden", "active_share")
+    _SHOWN = ("reward/solo", "reward/assisted", "reward/suppressed", "active_share")
 
     def __init__(self, note: Note, steps: int, updates: int) -> None:
         self._note, self._steps, self._updates = note, steps, updates

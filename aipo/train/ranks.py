@@ -54,11 +54,11 @@ class Ranks:
         return "cpu" if self.sharded else self.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Is this rank 0?"""
         return self.rank == 0
 
-    def share(self, work: Callable[[], _T]) -> _T:
+    def broadcast(self, work: Callable[[], _T]) -> _T:
         """What rank 0 makes of `work`, on every rank; it has to be fit for pickling.
 
         Raises:
@@ -66,11 +66,11 @@ class Ranks:
         """
         return self._follow(work, lambda made: made)
 
-    def lead(self, work: Callable[[], _T]) -> _T:
+    def on_main(self, work: Callable[[], _T]) -> _T:
         """What rank 0 makes of `work`, for more work of rank 0; the others wait, and have None instead.
 
         Raises:
-            OtherRankError: see `share`.
+            OtherRankError: see `broadcast`.
         """
         return self._follow(work, lambda _: None)
 
@@ -96,14 +96,14 @@ class Ranks:
         dist.all_gather(by_rank, own, group=self.group)
         return torch.stack(by_rank)
 
-    def alike(self, error: AipoError) -> AipoError:
+    def same_error(self, error: AipoError) -> AipoError:
         """What to raise for an error that every rank finds by itself: rank 0 is the one to tell it."""
-        return error if self.leads else OtherRankError(str(error))
+        return error if self.is_main else OtherRankError(str(error))
 
     def _follow(self, work: Callable[[], _T], answer: Callable[[_T], Any]) -> Any:
         if self.size == 1:
             return work()
-        if not self.leads:
+        if not self.is_main:
             told = self._broadcast(None)
             if isinstance(told, _Stopped):
                 raise OtherRankError(f"rank 0 stopped: {told.reason}")
@@ -124,7 +124,7 @@ class Ranks:
         return box[0]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 """One process that trains by itself."""
 
 
@@ -134,7 +134,7 @@ def launched() -> int:
 
 
 def join(*, cpu: bool) -> Ranks:
-    """Meets the other processes of the launcher; `ALONE` where there are none.
+    """Meets the other processes of the launcher; `SINGLE_PROCESS` where there are none.
 
     Args:
         cpu: train on the CPU, though there may be GPUs.
@@ -150,7 +150,7 @@ def join(*, cpu: bool) -> Ranks:
             "--use_fsdp --fsdp_version 2"
         )
     if launched() == 1 and not sharded:
-        return ALONE
+        return SINGLE_PROCESS
     import torch
     import torch.distributed as dist
     from accelerate import PartialState
@@ -203,7 +203,7 @@ class RankedSource:
     """Rows for every rank, from a source that rank 0 alone has.
 
     Args:
-        source: rank 0's; nothing elsewhere (see `Ranks.lead`).
+        source: rank 0's; nothing elsewhere (see `Ranks.on_main`).
         gather: called on every rank before rows are asked for (see `aipo.train.whole`).
     """
 
@@ -214,8 +214,8 @@ class RankedSource:
 
     def rows(self, step: int) -> "StepRows":
         self.gather()
-        return self.ranks.share(lambda: self.source.rows(step))
+        return self.ranks.broadcast(lambda: self.source.rows(step))
 
     def updated(self, version: int) -> None:
-        if self.ranks.leads:
+        if self.ranks.is_main:
             self.source.updated(version)

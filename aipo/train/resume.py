@@ -17,9 +17,9 @@ MAY_CHANGE = (
     "run.threads",
     "run.report_to",
     "train.save_every",
-    "train.lessons",
-    "rollout.spending_limit",
-    "rollout.outage_limit",
+    "train.token_stats",
+    "rollout.cost_limit",
+    "rollout.failure_limit",
     "rollout.concurrency",
     "rollout.deadline",
     "rollout.workers",
@@ -30,7 +30,7 @@ MAY_CHANGE = (
     "agents.*.timeout",
     "agents.*.deadline",
     "agents.*.attempts",
-    "method.max_drift",
+    "method.max_mismatch",
     "evaluate.*",
 )
 """Settings that a resumed run may change: none of them changes what is learned, unless something fails."""

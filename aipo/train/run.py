@@ -22,23 +22,23 @@ from aipo.config.build import (
 from aipo.config.build_chat import scored_chats
 from aipo.config.build_method import credit_of, loss_settings, plan_of, scored_again
 from aipo.config.build_policy import adapted, build_model, build_network, build_tokenizer
-from aipo.config.build_sampler import Sampler, open_sampler
+from aipo.config.build_sampler import Sampler, open_policy
 from aipo.config.load import Config, dump
 from aipo.errors import ConfigError
 from aipo.evaluate.run import evaluate_with, table
 from aipo.method.plan import draw_tasks
 from aipo.rollout.agent_logprobs import check_scorers
 from aipo.rollout.demonstration import check_demonstrations
-from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.env import Env
 from aipo.rollout.spec import RolloutSpec
 from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
-from aipo.train.ranks import ALONE, RankedSource, Ranks, join, leave
+from aipo.train.ranks import SINGLE_PROCESS, RankedSource, Ranks, join, leave
 from aipo.train.resume import generation_of, last_checkpoint, same_run, where_from
-from aipo.train.whole import Whole, whole_of
+from aipo.train.whole import FullWeights, full_weights
 from aipo.util.console import Note, bars, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, exclusive, write_json, write_text
@@ -57,20 +57,20 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
         AipoError: see `aipo.errors`; finished traces and checkpoints stay where they are.
     """
     ranks = join(cpu=config.policy.device == "cpu")
-    folder, console = RunFolder(config.run.out), console if ranks.leads else Console(quiet=True)
+    folder, console = RunFolder(config.run.out), console if ranks.is_main else Console(quiet=True)
     with ExitStack() as held:
         # Whatever is wrong with the configuration is said before the folder is taken and the policy is made.
-        graphs = ranks.lead(lambda: _checked(config, folder, ranks, resume=resume))
-        ranks.lead(lambda: _take(folder, held, resume=resume))
+        graphs = ranks.on_main(lambda: _checked(config, folder, ranks, resume=resume))
+        ranks.on_main(lambda: _take(folder, held, resume=resume))
         progress = held.enter_context(bars(console))
-        model = ranks.share(lambda: _begin(config, graphs, folder, progress, console, resume=resume))
+        model = ranks.broadcast(lambda: _begin(config, graphs, folder, progress, console, resume=resume))
         network = adapted(config, build_network(config, model, device=ranks.home))
-        whole, tokenizer = whole_of(network, ranks), build_tokenizer(model)
-        ranks.lead(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
-        sampler = ranks.lead(
-            lambda: held.enter_context(open_sampler(config, whole.network, tokenizer, folder.path))
+        whole, tokenizer = full_weights(network, ranks), build_tokenizer(model)
+        ranks.on_main(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
+        sampler = ranks.on_main(
+            lambda: held.enter_context(open_policy(config, whole.network, tokenizer, folder.path))
         )
-        engine = ranks.lead(lambda: _build(config, graphs, folder, sampler, model, held))
+        engine = ranks.on_main(lambda: _build(config, graphs, folder, sampler, model, held))
         train_policy(
             config,
             folder,
@@ -84,7 +84,7 @@ def train_run(config: Config, *, resume: bool, evaluate_after: bool, console: Co
         )
         if evaluate_after:
             note = stage(progress, "evaluate")
-            ranks.lead(lambda: _evaluate(config, sampler, engine, folder, note, console))
+            ranks.on_main(lambda: _evaluate(config, sampler, engine, folder, note, console))
     console.print(f"run folder {folder.path}", highlight=False, soft_wrap=True)
     leave(ranks)
 
@@ -172,8 +172,8 @@ def train_policy(
     note: Note,
     *,
     resume: bool,
-    ranks: Ranks = ALONE,
-    whole: Whole | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
+    whole: FullWeights | None = None,
 ) -> None:
     """Trains `network` in place and saves it; the loop itself is TRL's.
 
@@ -186,44 +186,44 @@ def train_policy(
         TrainError: settings that contradict each other, or a loss that is not finite.
     """
     from aipo.policies.weights import save_snapshot
-    from aipo.trace.token_stats import LessonStore
+    from aipo.trace.token_stats import TokenStatsStore
     from aipo.train.callbacks import Follow
     from aipo.train.schedule import train_arguments
     from aipo.train.trainer import AIPOTrainer
 
     train, method = config.train, config.method
-    whole = whole or whole_of(network, ranks)
-    lessons = LessonStore(folder.lessons)
+    whole = whole or full_weights(network, ranks)
+    token_stats = TokenStatsStore(folder.token_stats)
     store = TraceStore(folder.traces, decode=tokenizer.decode)
 
     def begin() -> Path | None:
         checkpoint = last_checkpoint(folder) if resume else None
         store.begin(generation_of(checkpoint, train.updates))
-        lessons.begin(generation_of(checkpoint, train.updates))
+        token_stats.begin(generation_of(checkpoint, train.updates))
         return checkpoint
 
     with disk("training", folder.path), store:
-        checkpoint = ranks.share(begin)
+        checkpoint = ranks.broadcast(begin)
         trainer = AIPOTrainer(
             network,
             train_arguments(config, folder.checkpoints, cpu=(ranks.device or network.device.type) == "cpu"),
-            RankedSource(ranks=ranks, source=ranks.lead(lambda: make_source(store)), gather=whole.gather),
+            RankedSource(ranks=ranks, source=ranks.on_main(lambda: make_source(store)), gather=whole.gather),
             loss_settings(config),
             tokenizer=tokenizer.inner,
             recompute=scored_again(config),
-            max_drift=method.max_drift,
+            max_mismatch=method.max_mismatch,
             scale_by_active=method.scale_by_active,
             metrics_file=folder.metrics,
-            on_lessons=lessons.publish if train.lessons else None,
+            on_token_stats=token_stats.publish if train.token_stats else None,
             callbacks=[Follow(note, train.steps, train.updates)],
             ranks=ranks,
         )
-        settle()
+        freeze_gc()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with disk("saving the policy", folder.path):
         whole.gather()
-        ranks.lead(lambda: save_snapshot(whole.network, folder.model))
-        ranks.lead(lambda: tokenizer.inner.save_pretrained(folder.model))
+        ranks.on_main(lambda: save_snapshot(whole.network, folder.model))
+        ranks.on_main(lambda: tokenizer.inner.save_pretrained(folder.model))
 
 
 def _live_source(
@@ -254,7 +254,7 @@ def _live_source(
         refresh=sampler.refresh,
         distilled=method.distil > 0,
         tag_ids=engine.forbidden_ids,
-        forbid=method.distil_forbid,
+        suppress=method.distil_suppress,
         agents=tuple(config.agents),
         on_trace=keep_and_watch,
     )

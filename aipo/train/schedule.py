@@ -238,7 +238,7 @@ def check_arguments(
             "without recompute=True, allowed only together: it takes π_old of agents' tokens"
         )
     if limited and not recompute:
-        raise TrainError("max_drift: got a limit without recompute=True, allowed only together")
+        raise TrainError("max_mismatch: got a limit without recompute=True, allowed only together")
     if args.save_strategy != SaveStrategy.NO and args.save_steps % schedule.steps:
         raise TrainError(
             f"save_steps: got {args.save_steps}, allowed a multiple of the {schedule.steps} optimiser steps of a "

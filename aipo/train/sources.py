@@ -50,7 +50,7 @@ class LiveSource:
         refresh: called before rollouts: what samples has to have the newest weights.
         distilled: whether rewarded assisted traces give a distilled row too.
         tag_ids: ids of the consult tags.
-        forbid: whether distilled rows are trained with these forbidden.
+        suppress: whether distilled rows are trained with these forbidden.
         agents: names whose consults are counted one by one.
     """
 
@@ -64,7 +64,7 @@ class LiveSource:
     refresh: Callable[[], None] = lambda: None
     distilled: bool = False
     tag_ids: tuple[int, ...] = ()
-    forbid: bool = True
+    suppress: bool = True
     agents: Collection[str] = ()
     shared: bool = False
 
@@ -79,7 +79,7 @@ class LiveSource:
             credited,
             distilled=self.distilled,
             tag_ids=self.tag_ids,
-            forbid=self.forbid,
+            suppress=self.suppress,
             agents=self.agents,
             metrics=seconds,
         )

@@ -37,10 +37,10 @@ from aipo.method.rows import Row, check_known
 from aipo.method.step_rows import StepRows
 from aipo.policies.logprobs import token_logprobs
 from aipo.train.callbacks import ActiveRate, MetricsFile
-from aipo.train.ranks import ALONE, Ranks, keep_types
+from aipo.train.ranks import SINGLE_PROCESS, Ranks, keep_types
 from aipo.train.schedule import Schedule, arguments, check_arguments
 from aipo.train.sources import RowSource
-from aipo.train.token_stats import Ledger, OnLessons
+from aipo.train.token_stats import OnTokenStats, TokenStatsRecorder
 
 __all__ = ["AIPOTrainer", "arguments"]
 
@@ -61,11 +61,11 @@ class AIPOTrainer(GRPOTrainer):
         recompute: know the trainer's own log-probs in every optimiser step, by scoring rows once more with the
             weights that sampled (those of a generation's first step need not be). A correction needs them, and
             whatever takes π_old of agents' tokens.
-        max_drift: largest mean |Δ log-prob| (nats) between sampler and trainer in an optimiser step.
+        max_mismatch: largest mean |Δ log-prob| (nats) between sampler and trainer in an optimiser step.
         scale_by_active: multiply the learning rate by the share of active rollouts, else an adaptive
             optimiser amplifies the noise of nearly empty batches (measured on the miniature).
         metrics_file: one JSON object per logged step; default `metrics.jsonl` in `args.output_dir`.
-        on_lessons: called with each generation, when it has been trained, and what was done with its rows.
+        on_token_stats: called with each generation, when it has been trained, and what was done with its rows.
         ranks: the processes that train together; their source gives all of them the same rows.
 
     Raises:
@@ -81,28 +81,28 @@ class AIPOTrainer(GRPOTrainer):
         *,
         tokenizer: PreTrainedTokenizerBase,
         recompute: bool = False,
-        max_drift: float | None = None,
+        max_mismatch: float | None = None,
         scale_by_active: bool = True,
         metrics_file: Path | None = None,
-        on_lessons: OnLessons | None = None,
+        on_token_stats: OnTokenStats | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         optimizers: tuple[Any, Any] = (None, None),
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self.schedule = Schedule.of(args)
         check_arguments(
-            args, self.schedule, settings, source, recompute=recompute, limited=max_drift is not None
+            args, self.schedule, settings, source, recompute=recompute, limited=max_mismatch is not None
         )
         self.source = source
         self.settings = settings
         self.recompute = recompute
-        self.max_drift = max_drift
+        self.max_mismatch = max_mismatch
         self.active_share = 0.0
         self.ranks = ranks
-        self.ledger = Ledger(on_lessons, ranks)
+        self.token_stats = TokenStatsRecorder(on_token_stats, ranks)
         self._batches: list[dict[str, Tensor]] = []
         self._own_sums = torch.zeros(len(ROLES), len(QUANTITIES))
-        self._own_drift = torch.zeros(())
+        self._own_mismatch = torch.zeros(())
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         self._vocabulary = int(model.config.get_text_config().vocab_size)
@@ -119,7 +119,7 @@ class AIPOTrainer(GRPOTrainer):
             callbacks=[
                 Bookkeeping(self),
                 ActiveRate(lambda: self.active_share, scale_by_active),
-                *([MetricsFile(file)] if ranks.leads else []),
+                *([MetricsFile(file)] if ranks.is_main else []),
                 *callbacks,
             ],
             optimizers=optimizers,
@@ -172,7 +172,7 @@ class AIPOTrainer(GRPOTrainer):
             rank=self.ranks.rank,
             ranks=self.ranks.size,
         )
-        self.ledger.deal(dealt)
+        self.token_stats.deal(dealt)
         batches = [self._batch(own, self.window(made.totals)) for own in dealt]
         for n, batch in enumerate(batches):
             # What is trained with these very weights is scored then.
@@ -216,8 +216,10 @@ class AIPOTrainer(GRPOTrainer):
         fresh = self.schedule.place(self._step) < self.schedule.accumulation
         output = aipo_loss(LossInputs.of(inputs, logprobs, entropies, fresh=fresh), self.settings)
         self._own_sums = self._own_sums.to(output.sums_R_K.device) + output.sums_R_K
-        self._own_drift = torch.maximum(self._own_drift.to(output.drift_max.device), output.drift_max)
-        self.ledger.note(self._step % self.schedule.micro_batches, output)
+        self._own_mismatch = torch.maximum(
+            self._own_mismatch.to(output.mismatch_max.device), output.mismatch_max
+        )
+        self.token_stats.note(self._step % self.schedule.micro_batches, output)
         return output.loss * self.ranks.size
 
     def _score(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -251,7 +253,7 @@ class AIPOTrainer(GRPOTrainer):
         norm: Any = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         by_rank = self.ranks.stack(
-            torch.cat([self._own_sums.flatten(), self._own_drift.view(1), norm.view(1).to(self._own_sums)])
+            torch.cat([self._own_sums.flatten(), self._own_mismatch.view(1), norm.view(1).to(self._own_sums)])
         )
         numbers = [*by_rank[:, :-2].double().sum(0).tolist(), by_rank[:, -2].max().item()]
         for what, finite in (
@@ -259,7 +261,7 @@ class AIPOTrainer(GRPOTrainer):
             ("gradient", by_rank[:, -1].isfinite().all()),
         ):
             if not finite:
-                raise self.ranks.alike(
+                raise self.ranks.same_error(
                     TrainError(f"{what} of optimiser step {self.state.global_step + 1}: got NaN or infinity")
                 )
         rows = [numbers[i * len(QUANTITIES) : (i + 1) * len(QUANTITIES)] for i in range(len(ROLES))]
@@ -269,26 +271,29 @@ class AIPOTrainer(GRPOTrainer):
             kl=self.settings.beta > 0,
             importance=self.settings.importance_cap is not None,
         )
-        self._check_drift(values)
+        self._check_mismatch(values)
         for name, value in values.items():
             self._metrics["train"][name].append(value)
-        self._own_sums, self._own_drift = torch.zeros_like(self._own_sums), torch.zeros_like(self._own_drift)
-        self.ledger.settle(self.generation, self.state.global_step + 1)
+        self._own_sums, self._own_mismatch = (
+            torch.zeros_like(self._own_sums),
+            torch.zeros_like(self._own_mismatch),
+        )
+        self.token_stats.end_step(self.generation, self.state.global_step + 1)
 
-    def _check_drift(self, values: Mapping[str, float]) -> None:
-        mean = values.get("drift/mean", 0.0)
-        if self.max_drift is not None and not mean <= self.max_drift:
+    def _check_mismatch(self, values: Mapping[str, float]) -> None:
+        mean = values.get("mismatch/mean", 0.0)
+        if self.max_mismatch is not None and not mean <= self.max_mismatch:
             error = TrainError(
                 f"drift between sampler and trainer in optimiser step {self.state.global_step + 1}: got a mean "
-                f"|Δ log-prob| of {mean:.3g} (at most {values['drift/max']:.3g}) on {values['tokens/policy']:.0f} "
-                f"policy tokens, allowed {self.max_drift:g} (method.max_drift). What samples does not compute what is "
-                "trained. drift/mean in metrics.jsonl says whether it jumped: look at the last push of weights and at "
+                f"|Δ log-prob| of {mean:.3g} (at most {values['mismatch/max']:.3g}) on {values['tokens/policy']:.0f} "
+                f"policy tokens, allowed {self.max_mismatch:g} (method.max_mismatch). What samples does not compute what is "
+                "trained. mismatch/mean in metrics.jsonl says whether it jumped: look at the last push of weights and at "
                 "servers that were restarted; or whether it was so from the start: look at another model or "
                 "tokenizer, --logprobs-mode processed_logprobs, types of numbers (policy.dtype, --dtype, "
                 "quantisation). `aipo doctor` checks these. The step was not made; the last checkpoint is as it was, "
                 "--resume goes on from it"
             )
-            raise self.ranks.alike(error)
+            raise self.ranks.same_error(error)
 
 
 class Bookkeeping(TrainerCallback):
@@ -314,7 +319,7 @@ class Bookkeeping(TrainerCallback):
     ) -> None:
         self._trainer.source.updated(state.global_step)
         if state.global_step % self._trainer.schedule.steps == 0:
-            self._trainer.ledger.close(self._trainer.generation - 1)
+            self._trainer.token_stats.close(self._trainer.generation - 1)
 
 
 def _scored_elsewhere(**_: Any) -> list[float | None]:

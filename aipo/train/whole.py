@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Whole(NamedTuple):
+class FullWeights(NamedTuple):
     """The network as rank 0 has it.
 
     Args:
@@ -23,11 +23,11 @@ class Whole(NamedTuple):
     gather: Callable[[], None]
 
 
-def whole_of(network: "PreTrainedModel", ranks: Ranks) -> Whole:
+def full_weights(network: "PreTrainedModel", ranks: Ranks) -> FullWeights:
     """To be called before anything shards or patches `network`."""
     if not ranks.sharded:
-        return Whole(network, lambda: None)
-    twin: Any = ranks.lead(lambda: copy.deepcopy(network))
+        return FullWeights(network, lambda: None)
+    twin: Any = ranks.on_main(lambda: copy.deepcopy(network))
 
     def gather() -> None:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -36,6 +36,6 @@ def whole_of(network: "PreTrainedModel", ranks: Ranks) -> Whole:
         weights = get_model_state_dict(
             network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         )
-        ranks.lead(lambda: twin.load_state_dict(weights))
+        ranks.on_main(lambda: twin.load_state_dict(weights))
 
-    return Whole(twin, gather)
+    return FullWeights(twin, gather)

@@ -100,7 +100,7 @@ def _left_out(runs: Collection[RunView], limit: int | None) -> tuple[frozenset[s
     missing: set[str] = set()
     notes: list[str] = []
     for run in runs:
-        total, kept = run.catalogue.count(), 0
+        total, kept = run.index.count(), 0
         if total <= limit:
             continue
         for group_id, trace_ids in _groups(run):
@@ -117,9 +117,9 @@ def _left_out(runs: Collection[RunView], limit: int | None) -> tuple[frozenset[s
 
 def _groups(run: RunView) -> Iterator[tuple[str, list[str]]]:
     """Groups and their traces, the most interesting group first."""
-    for offset in range(0, run.catalogue.group_count(), _GROUPS_AT_ONCE):
-        groups = run.catalogue.groups(limit=_GROUPS_AT_ONCE, offset=offset)
-        for group_id, traces in run.catalogue.of_groups([group.group_id for group in groups]).items():
+    for offset in range(0, run.index.group_count(), _GROUPS_AT_ONCE):
+        groups = run.index.groups(limit=_GROUPS_AT_ONCE, offset=offset)
+        for group_id, traces in run.index.of_groups([group.group_id for group in groups]).items():
             yield group_id, [trace.trace_id for trace in traces]
 
 

@@ -76,7 +76,7 @@ def _warm(library: Library) -> None:
     """Reads every run's summaries ahead of the first page that needs them."""
     for run in library.runs():
         with suppress(AipoError):  # its page will say what is wrong
-            run.catalogue.refresh()
+            run.index.refresh()
 
 
 def _write_static(library: Library, out: Path, limit: int | None, console: Console) -> Bundle:

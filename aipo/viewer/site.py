@@ -115,8 +115,8 @@ class Site:
             return None
         links = self._links(len(names))
         if len(names) == 2:
-            left.catalogue.refresh()
-            right.catalogue.refresh()
+            left.index.refresh()
+            right.index.refresh()
             return html_page(compare_runs(left, right, links), links)
         left_id, right_id = _known(left, "trace_id", names[1]), _known(right, "trace_id", names[3])
         if left_id is None or right_id is None:
@@ -150,11 +150,11 @@ class Site:
 
 def _known(run: RunView, column: str, text: str) -> str | None:
     """The id in `column` whose slug is `text`, as of now; None if there is none."""
-    run.catalogue.refresh()
+    run.index.refresh()
     name = unslug(text)
     if name is None:  # it was shortened
-        ids = run.catalogue.sql(f"SELECT DISTINCT {column} FROM summaries")[1]
+        ids = run.index.sql(f"SELECT DISTINCT {column} FROM summaries")[1]
         return next((known for (known,) in ids if slug(known) == text), None)
     if column == "group_id":
-        return name if run.catalogue.count(Filter(group=name)) else None
-    return name if run.catalogue.summary(name) else None
+        return name if run.index.count(Filter(group=name)) else None
+    return name if run.index.summary(name) else None

@@ -18,7 +18,7 @@ import torch
 
 from aipo.method.loss import LossSettings
 from aipo.method.step_rows import StepRows
-from aipo.trace.token_stats import LessonStore
+from aipo.trace.token_stats import TokenStatsStore
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
 
@@ -34,7 +34,7 @@ def trainer(folder: Path, rows: StepRows, *, lessons: bool) -> AIPOTrainer:
         tiny.Rows([rows]),
         settings,
         tokenizer=tiny.tokenizer(bench_train.VOCABULARY),
-        on_lessons=LessonStore(folder / "lessons").publish if lessons else None,
+        on_token_stats=TokenStatsStore(folder / "lessons").publish if lessons else None,
     )
     made.current_gradient_accumulation_steps = 1
     made.create_optimizer()
@@ -48,7 +48,7 @@ def one_step(runner: AIPOTrainer, generation: int) -> float:
     runner.training_step(runner.model, [], None)
     runner._report()
     runner.optimizer.step()
-    runner.ledger.close(generation)
+    runner.token_stats.close(generation)
     runner.model.zero_grad()
     return time.process_time() - started
 

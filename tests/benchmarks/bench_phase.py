@@ -28,7 +28,7 @@ from aipo.config.load import Config, load_config
 from aipo.method.plan import draw_tasks, independent
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Role
 
@@ -57,7 +57,7 @@ def wide(words: str) -> LocalPolicy:
 def specs(engine: RolloutEngine, config: Config, share: float, step: int) -> list[RolloutSpec]:
     tasks = draw_tasks(engine.env, config.env.mixture, GROUPS, step=step, seed=config.run.seed)
     return independent(
-        tasks, step=step, group_size=GROUP, assist_share=share, forbid_share=0.0, seed=config.run.seed
+        tasks, step=step, group_size=GROUP, assist_share=share, suppress_share=0.0, seed=config.run.seed
     )
 
 
@@ -119,7 +119,7 @@ def main() -> None:
     folder = build_model(config, lambda done, total, note: None)
     small = build_local(config, folder)
     numbers: dict[str, dict[str, float]] = {}
-    settle()
+    freeze_gc()
     long = load_config("aipo", [f"run.seed={options.seed}", "rollout.max_tokens=40"])
     for name, policy, settings, rounds in (
         ("miniature", small, config, options.rounds),

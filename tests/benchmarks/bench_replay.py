@@ -15,7 +15,7 @@ from statistics import median
 from aipo.replay.questions.check import divergence
 from aipo.replay.recordings import Recordings
 from aipo.replay.restore import recorded_config, restore
-from aipo.rollout.engine import settle
+from aipo.rollout.engine import freeze_gc
 from aipo.trace.filters import parse_filter
 
 BAR = 100
@@ -41,7 +41,7 @@ def main() -> None:
 def check(run: Path, filters: list[str], config: Path | None) -> tuple[int, int, int, float]:
     recordings = Recordings(path=run, where=parse_filter(filters))
     restored = restore(recordings, recorded_config(recordings, [], file=config), run_id="check")
-    settle()
+    freeze_gc()
     began = time.perf_counter()
     pairs = [divergence(p) for traces in recordings for p in restored.replay.run(traces, lambda _: None)]
     seconds = time.perf_counter() - began

@@ -30,7 +30,7 @@ from aipo.config.load import load_config
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
-from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
 from kit.seeded_vllm import WORDS, completion
@@ -68,7 +68,7 @@ def made(pool: ServerPool) -> tuple[RolloutEngine, list[RolloutSpec]]:
             index=0,
             step=0,
             seed=i,
-            forbid=False,
+            suppress=False,
         )
         for i in range(ROLLOUTS)
     ]
@@ -97,7 +97,7 @@ async def compare(url: str, rounds: int) -> tuple[float, list[float], list[float
     """Consults per rollout, and rollouts per second of the engine and of the bare loop."""
     pool = Recording(url)
     engine, specs = made(pool)
-    settle()
+    freeze_gc()
     traces = await engine.run(specs, lambda trace: None)
     assert not any(trace.failed for trace in traces)
     consults = sum(len(trace.consults) for trace in traces) / len(traces)

@@ -10,7 +10,7 @@ lies in a temporary folder; files that were just written are read from the page 
   as JSON lines with zstd (level 3); raw arrays of int32 ids and float32 log-probs, with float32 entropies or without.
 - speed: megabytes of raw tokens (12 bytes each) per second. What is written is on the disk when the clock stops,
   what is read has become `Trace` objects; both hold for the baselines, too.
-- looks: listing and filtering the short traces, 128 in a file. `one look` opens the catalogue for it, as
+- looks: listing and filtering the short traces, 128 in a file. `one look` opens the index for it, as
   `aipo traces` does; `kept open` is the viewer's. Baseline: parsing the same traces as JSON lines with orjson and
   filtering them, measured on a tenth of them and times ten.
 - opening one of 64 long traces by its id. Baseline: the line of a JSONL file in which the id stands.
@@ -40,7 +40,7 @@ from rich.table import Table
 from aipo.trace import Trace
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
-from aipo.trace.index import Catalogue
+from aipo.trace.index import TraceIndex
 from aipo.trace.journal import from_line, to_line
 from aipo.trace.store import TraceStore, read_file
 
@@ -159,26 +159,26 @@ def speeds(kind: Kind, folder: Path, repeats: int) -> list[Row]:
 
 
 def looks(folder: Path, tenth: Path, times: float, repeats: int) -> list[Row]:
-    catalogue = Catalogue(folder)
+    index = TraceIndex(folder)
 
     def scan() -> list[object]:
         with tenth.open("rb") as file:
             return [line for line in map(orjson.loads, file) if _is_one_of_few(line)]
 
-    def once() -> Catalogue:
-        return Catalogue(folder, resident=False)
+    def once() -> TraceIndex:
+        return TraceIndex(folder, resident=False)
 
     work: dict[str, Callable[[], object]] = {
         "one look: the newest": lambda: once().traces(order="newest"),
         "one look: filter": lambda: once().traces(FEW),
         "one look: groups": lambda: once().groups(),
         "one look: text": lambda: once().traces(TEXT),
-        "kept open: nothing new": catalogue.refresh,
-        "kept open: the newest": lambda: catalogue.traces(order="newest"),
-        "kept open: filter and count": lambda: (catalogue.traces(FEW), catalogue.count(FEW)),
-        "kept open: groups": catalogue.groups,
-        "kept open: text": lambda: catalogue.traces(TEXT),
-        "opening it to keep": lambda: Catalogue(folder),
+        "kept open: nothing new": index.refresh,
+        "kept open: the newest": lambda: index.traces(order="newest"),
+        "kept open: filter and count": lambda: (index.traces(FEW), index.count(FEW)),
+        "kept open: groups": index.groups,
+        "kept open: text": lambda: index.traces(TEXT),
+        "opening it to keep": lambda: TraceIndex(folder),
     }
     theirs = 1e3 * times * medians(2, scan=scan)["scan"]
     spent = medians(repeats, **work)
@@ -191,17 +191,17 @@ def opening(kind: Kind, folder: Path, repeats: int) -> list[Row]:
     for step in range(2):
         TraceStore(folder, decode=kind.decode).seal(step, kind.step(step))
     lines.write_bytes(kind.lines(0) + kind.lines(1))
-    catalogue, wanted = Catalogue(folder), bulk.again(kind.traces[0], 1).trace_id
+    index, wanted = TraceIndex(folder), bulk.again(kind.traces[0], 1).trace_id
 
     def search() -> Stored:
         with lines.open("rb") as file:
             return next(from_line(line, "line") for line in file if wanted.encode() in line)
 
-    assert catalogue.stored(wanted) == search()
+    assert index.stored(wanted) == search()
     spent = medians(
         repeats,
-        kept=lambda: catalogue.stored(wanted),
-        once=lambda: Catalogue(folder, resident=False).stored(wanted),
+        kept=lambda: index.stored(wanted),
+        once=lambda: TraceIndex(folder, resident=False).stored(wanted),
         search=search,
     )
     return [

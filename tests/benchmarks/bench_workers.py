@@ -27,7 +27,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import running
 
-from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
 from kit.seeded_vllm import WORDS, completion
@@ -83,7 +83,7 @@ def main() -> None:
             config = configured(url, f"rollout.workers={count}", "rollout.concurrency=256")
             here, there = stack.enter_context(both(words, config))
             engines |= {"this process": here, f"{count} workers": there}
-        settle()
+        freeze_gc()
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
         for round_ in range(given.rounds + 1):
             for name, engine in engines.items():

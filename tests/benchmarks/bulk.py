@@ -29,7 +29,7 @@ from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.run import RunFolder
 from aipo.trace import Role, Segment, Trace, segment
 from aipo.trace.store import TraceStore
-from aipo.trace.token_stats import Lesson, LessonStore
+from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.util.files import write_json, write_text
 from envs.miniature import OFFER, VALUES, Facts, slip
 
@@ -80,7 +80,7 @@ def short(steps: int = 4) -> list[Trace]:
     traces: list[Trace] = []
     for step in range(steps):
         tasks = draw_tasks(engine.env, CONFIG.env.mixture, GROUPS, step=step, seed=0)
-        specs = independent(tasks, step=step, group_size=GROUP, assist_share=0.5, forbid_share=0.0, seed=0)
+        specs = independent(tasks, step=step, group_size=GROUP, assist_share=0.5, suppress_share=0.0, seed=0)
         ran = engine.run_sync(specs, lambda trace: None)
         drawn = [replace(t, segments=tuple(_drawn(s, rng) for s in t.segments)) for t in ran]
         traces += credit_of(CONFIG)(drawn).traces
@@ -145,7 +145,15 @@ def metrics(traces: Sequence[Trace], step: int, rng: np.random.Generator) -> lis
     names = [
         f"{name}/{role}" for name in ("entropy", "probability", "weight", "loss_share") for role in roles
     ]
-    names += ["loss", "grad_norm", "ratio/policy", "clip/policy", "clip/agent", "drift/mean", "drift/max"]
+    names += [
+        "loss",
+        "grad_norm",
+        "ratio/policy",
+        "clip/policy",
+        "clip/agent",
+        "mismatch/mean",
+        "mismatch/max",
+    ]
     rows = [
         {"step": step * UPDATES + i + 1} | {n: float(rng.random()) for n in names} for i in range(UPDATES)
     ]
@@ -155,7 +163,7 @@ def metrics(traces: Sequence[Trace], step: int, rng: np.random.Generator) -> lis
 def teach(folder: Path, traces: Sequence[Trace]) -> None:
     """Lessons of one step: of every trace with an advantage, as if its ratios were near 1."""
     rng = np.random.default_rng(0)
-    LessonStore(folder).publish(traces[0].step, [_lesson(t, rng) for t in traces if t.advantage])
+    TokenStatsStore(folder).publish(traces[0].step, [_lesson(t, rng) for t in traces if t.advantage])
 
 
 def short_tokenizer() -> Tokenizer:
@@ -209,13 +217,13 @@ def sampled(rng: np.random.Generator, count: int, width: int = 64) -> tuple[Floa
     return np.minimum(logps[np.arange(count), chosen], 0), np.maximum(entropies, 0)
 
 
-def _lesson(trace: Trace, rng: np.random.Generator) -> Lesson:
+def _lesson(trace: Trace, rng: np.random.Generator) -> TokenStats:
     rest = [(i, s) for i, s in enumerate(trace.segments) if s.role is not Role.PROMPT]
     codes = np.concatenate([np.full(len(s), CODES[s.role], np.int8) for _, s in rest])
     policy = codes == CODES[Role.POLICY]
     ratios = np.exp(rng.normal(0, 0.1, len(codes))).astype(np.float32)
     clipped = policy & (np.abs(ratios - 1) > 0.2)
-    return Lesson(
+    return TokenStats(
         trace_id=trace.trace_id,
         kind="sampled",
         step=trace.step,

@@ -17,7 +17,7 @@ from aipo.config.build_policy import build_served, build_tokenizer
 from aipo.config.load import validate
 from aipo.rollout.agent import AgentSpec, AgentState
 from aipo.rollout.context import RolloutContext
-from aipo.rollout.engine import settle
+from aipo.rollout.engine import freeze_gc
 from aipo.rollout.env import Task
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role
@@ -84,7 +84,7 @@ def main() -> None:
     # As long a prompt as the others have, whose template lists the tools.
     [task] = engine.env.tasks("all")
     task = replace(task, prompt=QUESTION + "." * (len(theirs) - len(words.encode_prompt(QUESTION))))
-    settle()
+    freeze_gc()
     taken = []
     for round_ in range(given.rounds + 1):
         specs = [

@@ -34,7 +34,7 @@ def test_seeds_that_were_made_of_other_things_are_told(matrix: Matrix) -> None:
 
 
 def test_an_arm_that_begins_from_another_policy_is_told(tmp_path: Path) -> None:
-    text = TWO_ARMS + "  other: {config: aipo, set: ['policy.options={course: asides}']}\n"
+    text = TWO_ARMS + "  other: {config: aipo, set: ['policy.options={course: distractors}']}\n"
     matrix = read_matrix(matrix_file(tmp_path, text))
     assert [(one.kind, one.arm) for one in told(matrix)] == [("apart", "other")]
 

@@ -14,7 +14,7 @@ from aipo.errors import ConfigError, RunError, TrainError
 from aipo.run import RunFolder
 from aipo.util.files import write_json
 
-RESULT = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}}, "forbid": {"pass_at": {"1": 0.5}}}}
+RESULT = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}}, "suppressed": {"pass_at": {"1": 0.5}}}}
 TINY = [
     "policy.options.steps=30",
     "train.steps=1",
@@ -86,7 +86,7 @@ def test_what_is_said_before_training_is_what_was_measured(tmp_path: Path) -> No
     job.follow(lambda done, total, text: said.append(text))
     assert said == []
     scores = {"pass_at": {"1": 0.5}, "interval": {"1": None}}
-    write_json(RunFolder(tmp_path).evaluation("before"), {"easy": {"solo": scores, "forbid": scores}})
+    write_json(RunFolder(tmp_path).evaluation("before"), {"easy": {"solo": scores, "suppressed": scores}})
     job.follow(lambda done, total, text: said.append(text))
     assert said == ["alone 0.50, alone, consult tags forbidden 0.50"]
 

@@ -17,7 +17,7 @@ def trace(task: str, setting: str, reward: float | None, *agents: str, **rest: o
         "step": 0,
         "index": 0,
         "mode": Mode.ASSISTED if setting == "assisted" else Mode.SOLO,
-        "forbidden_ids": (3,) if setting == "forbid" else (),
+        "forbidden_ids": (3,) if setting == "suppressed" else (),
         "task": {},
         "seed": 0,
         "sampling": {},
@@ -43,7 +43,7 @@ def test_the_task_that_help_made_solvable_is_told() -> None:
     after = [
         trace("known", "solo", 1.0),
         trace("learned", "solo", 1.0),
-        trace("learned", "forbid", 1.0),
+        trace("learned", "suppressed", 1.0),
         trace("hard", "solo", 0.0),
     ]
     assert captions(before, after) == [

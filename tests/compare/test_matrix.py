@@ -52,8 +52,8 @@ def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:
     matrix = read(tmp_path, HEAD + ARMS)
     assert matrix.measure == Measure(split="heldout", setting="solo", k=1)
     assert len(matrix.measures) == 2 * 3 * 4
-    chosen = read(tmp_path, HEAD + "measure: {split: easy, setting: forbid, k: 8}" + ARMS)
-    assert chosen.measure == Measure(split="easy", setting="forbid", k=8)
+    chosen = read(tmp_path, HEAD + "measure: {split: easy, setting: suppressed, k: 8}" + ARMS)
+    assert chosen.measure == Measure(split="easy", setting="suppressed", k=8)
 
 
 def test_the_policy_before_is_the_references(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
             ConfigError,
             "got ['api_key'] in the open, allowed agents.verify.secrets instead",
         ),
-        ("rollout.spending_limit=2", ConfigError, "got 2 and no prices, which could never be reached"),
+        ("rollout.cost_limit=2", ConfigError, "got 2 and no prices, which could never be reached"),
         (
             "agents.verify={graph: 'graphs.verify:verify', prices: {input: 1, output: 2}}",
             ConfigError,

@@ -46,12 +46,12 @@ def test_an_agent_is_one_line() -> None:
             "method.coefficient: Input should be 'mask', 'pi', 'luffy', 'rlplus', 'floor', 'power', 'constant', "
             "'echo' or 'ratio', got 'sum'",
         ),
-        ("method.correction=mask", "correction_cap: got none, allowed > 1 where correction is mask"),
+        ("method.importance_mode=mask", "importance_cap: got none, allowed > 1 where correction is mask"),
         (
-            "method={correction: mask, correction_cap: 1.0}",
-            "correction_cap: got 1, allowed > 1 where correction is mask",
+            "method={importance_mode: mask, importance_cap: 1.0}",
+            "importance_cap: got 1, allowed > 1 where correction is mask",
         ),
-        ("method.max_drift=0", "method.max_drift: Input should be greater than 0, got 0"),
+        ("method.max_mismatch=0", "method.max_mismatch: Input should be greater than 0, got 0"),
         ("train.steps=-1", "train.steps: Input should be greater than or equal to 1, got -1"),
         ("method.assist_share=1.5", "method.assist_share: Input should be less than or equal to 1, got 1.5"),
         ("train.steps", "override: got 'train.steps', allowed 'section.key=value'"),
@@ -166,7 +166,7 @@ def test_choices_are_those_that_the_code_has() -> None:
         "negative": NEGATIVES,
         "objective": OBJECTIVES,
         "denominator": DENOMINATORS,
-        "correction": CORRECTIONS,
+        "importance_mode": CORRECTIONS,
     }.items():
         assert set(get_args(MethodConfig.model_fields[field].annotation)) == set(names), field
 
@@ -247,16 +247,16 @@ def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
             "coefficient_trust: got 1 with coefficient 'mask'",
         ),
         (
-            ["rollout.forbid_tags=['<x:{y}>']"],
-            "forbid_tags: got '<x:{y}>', allowed no other field than {agent}",
+            ["rollout.suppress_tags=['<x:{y}>']"],
+            "suppress_tags: got '<x:{y}>', allowed no other field than {agent}",
         ),
         (
             [
                 "policy.engine=vllm",
                 "rollout.workers=2",
-                "agents.verify.model=aipo.rollout.reference_chat:frozen",
+                "agents.verify.model=aipo.rollout.reference_chat:reference",
             ],
-            "rollout.workers: got 2 and agents ['verify'] of aipo.rollout.reference_chat:frozen",
+            "rollout.workers: got 2 and agents ['verify'] of aipo.rollout.reference_chat:reference",
         ),
     ],
 )

@@ -229,9 +229,9 @@ def test_the_readme_shows_the_commands_of_a_preset() -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_tags_are_several_ids_and_nothing_needs_them_as_one(name: str) -> None:
     config = load_config(name)
-    assert not config.method.distil_forbid
-    assert config.method.forbid_share == 0
-    assert "forbid" not in config.evaluate.settings
+    assert not config.method.distil_suppress
+    assert config.method.suppress_share == 0
+    assert "suppressed" not in config.evaluate.settings
 
 
 def test_every_number_of_the_base_says_where_it_is_from() -> None:

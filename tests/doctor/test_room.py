@@ -88,7 +88,7 @@ def test_settings_that_save_memory_are_taken_into_account(tmp_path: Path) -> Non
         config(tmp_path, "policy.lora={}"), Trained(POLICY.shape, Adapter(16, 1000)), 10, ranks=1
     )
     assert (adapted["weights"], adapted["optimiser"]) == (GIB, 8000)
-    assert "reference" in needed(config(tmp_path, "method.kl=0.1"), POLICY, 10, ranks=1)
+    assert "reference" in needed(config(tmp_path, "method.beta=0.1"), POLICY, 10, ranks=1)
 
 
 SERVED = ("method.distil=0", "policy.engine=vllm")

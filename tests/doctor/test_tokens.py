@@ -103,9 +103,9 @@ def test_tags_of_several_ids_are_named() -> None:
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("method.forbid_share=0.5", "method.forbid_share"),
-        ("method.distil=1", "method.distil_forbid"),
-        ("evaluate.settings=[solo, forbid]", "evaluate.settings: forbid"),
+        ("method.suppress_share=0.5", "method.suppress_share"),
+        ("method.distil=1", "method.distil_suppress"),
+        ("evaluate.settings=[solo, suppressed]", "evaluate.settings: suppressed"),
     ],
 )
 def test_tags_of_several_ids_where_one_is_needed(override: str, named: str) -> None:

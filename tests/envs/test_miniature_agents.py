@@ -147,20 +147,22 @@ def test_error_rate_of_verify_and_reasoning() -> None:
 
 
 def test_asides_stand_behind_and_no_error_of_theirs_is_in_what_was_asked() -> None:
-    agent, values = knowledge(asides=2, aside_error_rate=0.3), FACTS.value
+    agent, values = knowledge(distractors=2, distractor_error_rate=0.3), FACTS.value
     replies = [look_up(agent, FACT, f"{FACT}+{b}=?").split(" ") for b in range(400)]
     assert all(len(set(reply)) == 3 and reply[0] == f"{FACT}={VALUE}" for reply in replies)
-    asides = [line.split("=") for reply in replies for line in reply[1:]]
-    assert within_three_sigma(sum(int(value) != values[fact] for fact, value in asides), 800, 0.3)
+    distractors = [line.split("=") for reply in replies for line in reply[1:]]
+    assert within_three_sigma(sum(int(value) != values[fact] for fact, value in distractors), 800, 0.3)
 
 
 def test_asides_are_counted() -> None:
-    with pytest.raises(ConfigError, match="asides of a miniature agent: got -1, allowed 0 to 99"):
-        knowledge(asides=-1)
-    with pytest.raises(ConfigError, match="asides of a miniature agent: got 100, allowed 0 to 99"):
-        knowledge(asides=100)
-    with pytest.raises(ConfigError, match="aside_error_rate of a miniature agent: got 2, allowed 0 to 1"):
-        knowledge(aside_error_rate=2)
+    with pytest.raises(ConfigError, match="distractors of a miniature agent: got -1, allowed 0 to 99"):
+        knowledge(distractors=-1)
+    with pytest.raises(ConfigError, match="distractors of a miniature agent: got 100, allowed 0 to 99"):
+        knowledge(distractors=100)
+    with pytest.raises(
+        ConfigError, match="distractor_error_rate of a miniature agent: got 2, allowed 0 to 1"
+    ):
+        knowledge(distractor_error_rate=2)
 
 
 def test_always_and_never_wrong() -> None:
@@ -191,8 +193,8 @@ def test_what_they_say_of_themselves() -> None:
         "model_name": "miniature-knowledge",
         "seed": 3,
         "error_rate": 0.1,
-        "asides": 0,
-        "aside_error_rate": 0.0,
+        "distractors": 0,
+        "distractor_error_rate": 0.0,
     }
     text = "Task: answer\nRequest: 3@7"
     reply = agent.invoke([HumanMessage(text)])

@@ -97,16 +97,16 @@ def test_one_cluster_has_no_interval():
 
 def test_rollouts_are_told_the_mode_and_whether_tags_are_forbidden():
     seen: list[Trace] = []
-    judge(mode=Mode.SOLO, forbid=True, forbidden_ids=(5,), step=9, on_trace=seen.append)
+    judge(mode=Mode.SOLO, suppress=True, forbidden_ids=(5,), step=9, on_trace=seen.append)
     assert {(t.mode, t.forbidden_ids, t.step) for t in seen} == {(Mode.SOLO, (5,), 9)}
-    assert sorted(t.trace_id for t in seen)[0] == "run/easy-solo-forbid-00000/0"
+    assert sorted(t.trace_id for t in seen)[0] == "run/easy-solo-suppressed-00000/0"
 
 
 def test_settings_splits_and_samples_have_ids_and_seeds_of_their_own():
     seen: list[Trace] = []
-    for mode, forbid in ((Mode.ASSISTED, False), (Mode.SOLO, False), (Mode.SOLO, True)):
+    for mode, suppress in ((Mode.ASSISTED, False), (Mode.SOLO, False), (Mode.SOLO, True)):
         for split in ("easy", "hard"):
-            judge(mode=mode, forbid=forbid, tasks=Exam().tasks(split), on_trace=seen.append)
+            judge(mode=mode, suppress=suppress, tasks=Exam().tasks(split), on_trace=seen.append)
     assert len({t.trace_id for t in seen}) == len({t.seed for t in seen}) == len(seen) == 3 * 8 * 4
 
 

@@ -304,7 +304,7 @@ def untaught(made: Run) -> dict[str, Trace]:
 
 def test_what_cannot_be_cut_is_counted(tmp_path: Path):
     made = Run(tmp_path / "run")
-    config = {"rollout": {"forbid_tags": ["<consult:{agent}>"]}, "agents": {"knowledge": {}}}
+    config = {"rollout": {"suppress_tags": ["<consult:{agent}>"]}, "agents": {"knowledge": {}}}
     (made.path / "config.yaml").write_text(yaml.safe_dump(config))
     cases = untaught(made)
     made.keep(made.alone("g0/0", "?", "5<eos>", 1.0), *cases.values())

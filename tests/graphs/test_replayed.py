@@ -137,9 +137,9 @@ def _turns(script: Sequence[str]) -> Callable[[str], str]:
     return lambda _: next(remaining, "<eos>")
 
 
-def rollout(mode: Mode = Mode.ASSISTED, forbid: bool = False, index: int = 0) -> RolloutSpec:
+def rollout(mode: Mode = Mode.ASSISTED, suppress: bool = False, index: int = 0) -> RolloutSpec:
     task = Task(task_id="t", prompt="3@7+5=?", answer=None, split="s")
-    return RolloutSpec(task=task, mode=mode, group_id="g", index=index, step=0, seed=11, forbid=forbid)
+    return RolloutSpec(task=task, mode=mode, group_id="g", index=index, step=0, seed=11, suppress=suppress)
 
 
 def texts(trace: Trace) -> list[str]:
@@ -155,16 +155,16 @@ turns = st.lists(
 @given(
     script=turns,
     mode=st.sampled_from([Mode.ASSISTED, Mode.ASSISTED, Mode.SOLO]),
-    forbid=st.booleans(),
+    suppress=st.booleans(),
     budget=st.integers(1, 3),
     max_notices=st.integers(0, 3),
     max_tokens=st.one_of(st.just(400), st.integers(1, 120)),
 )
 def test_what_the_engine_recorded_comes_out_again(
-    script: list[str], mode: Mode, forbid: bool, budget: int, max_notices: int, max_tokens: int
+    script: list[str], mode: Mode, suppress: bool, budget: int, max_notices: int, max_tokens: int
 ) -> None:
     room = Room(budget=budget, max_notices=max_notices)
-    trace = room.record(script, mode=mode, forbid=forbid, max_tokens=max_tokens)
+    trace = room.record(script, mode=mode, suppress=suppress, max_tokens=max_tokens)
     asked = {name: len(chat.seen) for name, chat in room.chats.items()}
     (pair,) = room.replay(trace)
     assert divergence(pair) is None

@@ -32,7 +32,7 @@ def asking(agents: Any) -> Any:
             except OSError as caught:
                 reply, error, fault, role = None, f"OSError: {caught}", Fault.UNAVAILABLE, Role.ENV
             ids = context.policies["policy"].tokenizer.encode(reply or "no")
-            said, _ = await context.likelihood(name, reply or "", ids) if reply else (None, None)
+            said, _ = await context.score_logprobs(name, reply or "", ids) if reply else (None, None)
             told["segments"].append(segment(role, name, ids, logprobs=said))
             told["consults"].append(
                 Consult(**asked, reply=reply, error=error, fault=fault, reply_segment=place)

@@ -28,7 +28,7 @@ from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Role, Trace
 from aipo.trace.store import TraceStore
-from aipo.trace.token_stats import Lesson, LessonStore
+from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.util.files import write_json, write_text
 
 HOSTILE = (
@@ -104,7 +104,7 @@ def write_step(folder: RunFolder, config: Config, step: int, *, seal: bool = Tru
         step=step,
         group_size=train.group_size,
         assist_share=method.assist_share,
-        forbid_share=0.0,
+        suppress_share=0.0,
         seed=0,
     )
     store = TraceStore(folder.traces, decode=TOKENIZER.decode)
@@ -115,7 +115,7 @@ def write_step(folder: RunFolder, config: Config, step: int, *, seal: bool = Tru
     credited = list(credit_of(config)(rolled).traces)
     store.seal(step, credited)
     store.close()
-    LessonStore(folder.lessons).publish(step, [_lesson(t) for t in credited if t.advantage])
+    TokenStatsStore(folder.token_stats).publish(step, [_stats_of_row(t) for t in credited if t.advantage])
     with folder.metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_metrics(step, credited)) + "\n")
     return credited
@@ -129,7 +129,7 @@ def make_evaluation(folder: RunFolder, name: str, *, tasks: int = 2) -> None:
     results: dict[str, Any] = {}
     with TraceStore(folder.evaluation(name).with_suffix(""), decode=TOKENIZER.decode) as store:
         for setting in ("solo", "assisted"):
-            mode, forbid = SETTINGS[setting]
+            mode, suppress = SETTINGS[setting]
             evaluation = evaluate(
                 engine,
                 engine.env.tasks("easy")[:tasks],
@@ -137,7 +137,7 @@ def make_evaluation(folder: RunFolder, name: str, *, tasks: int = 2) -> None:
                 samples=1,
                 ks=(1,),
                 seed=0,
-                forbid=forbid,
+                suppress=suppress,
                 on_trace=store.append,
             )
             results[setting] = evaluation.to_dict()
@@ -175,7 +175,7 @@ def _metrics(step: int, traces: Sequence[Trace]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _lesson(trace: Trace) -> Lesson:
+def _stats_of_row(trace: Trace) -> TokenStats:
     """As if each token's ratio had stayed 1, and sampler and trainer had disagreed on the second one."""
     rest = [(i, s) for i, s in enumerate(trace.segments) if s.role is not Role.PROMPT]
     segments = np.concatenate([np.full(len(s), i, np.int32) for i, s in rest])
@@ -183,7 +183,7 @@ def _lesson(trace: Trace) -> Lesson:
     policy = codes == CODES[Role.POLICY]
     weights = np.where(policy, 1.0, 0.5).astype(np.float32)
     weights[np.flatnonzero(policy)[1:2]] = 0.0
-    return Lesson(
+    return TokenStats(
         trace_id=trace.trace_id,
         kind="sampled",
         step=trace.step,

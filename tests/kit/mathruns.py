@@ -56,11 +56,11 @@ def configured(folder: Path, *, tags: bool, **policy: object) -> Config:
         "agents": {name: {"graph": f"graphs.{name}:{name}", **agent} for name in AGENTS},
         "rollout": {"max_tokens": 48, "concurrency": 64},
         # Tags that are several tokens cannot be masked.
-        "method": {"forbid_share": 0.5 if tags else 0.0, "distil_forbid": tags},
+        "method": {"suppress_share": 0.5 if tags else 0.0, "distil_suppress": tags},
         "train": {"steps": 2, "tasks_per_step": 4, "group_size": 8, "learning_rate": 1e-3},
         "evaluate": {
             "splits": ["math", "aime24", "aime25"],
-            "settings": ["solo", "forbid", "assisted"] if tags else ["solo", "assisted"],
+            "settings": ["solo", "suppressed", "assisted"] if tags else ["solo", "assisted"],
             "samples": 1,
             "ks": [1],
         },

@@ -52,7 +52,7 @@ def evaluation(rate: float, seed: int, *, facts: int = 12, samples: int = 4) -> 
     return {
         split: {
             setting: result(min(1.0, own + plus), seed, split, **size)  # type: ignore[arg-type]
-            for setting, plus in (("solo", 0.0), ("forbid", -0.01), ("assisted", 0.08))
+            for setting, plus in (("solo", 0.0), ("suppressed", -0.01), ("assisted", 0.08))
         }
         for split, own in (("heldout", rate), ("easy", 0.9))
     }
@@ -70,8 +70,8 @@ def metrics(rate: float, seed: int, *, agents: bool = True) -> list[dict[str, An
             "rollouts/assisted": 32.0 if agents else 0.0,
             "rollouts/failed": 1.0,
             "reward_part/correct/solo": min(right, 1.0),
-            "alone/easy_train": 0.9,
-            "alone/hard": min(right, 1.0) / 2,
+            "solo/easy_train": 0.9,
+            "solo/hard": min(right, 1.0) / 2,
             "length/policy": 20.0 + seed / 10,
             "length/agent": 1.5 if agents else 0.0,
             "calls/knowledge": 8.0 if agents else 0.0,

@@ -18,7 +18,7 @@ from aipo.method.batch import Totals
 from aipo.method.loss import LossSettings
 from aipo.method.rows import rows_of
 from aipo.method.step_rows import StepRows
-from aipo.trace.token_stats import Lesson
+from aipo.trace.token_stats import TokenStats
 from aipo.train.ranks import RankedSource, Ranks, join, leave
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
@@ -28,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "dapo": {},
     "grpo": {"settings": {"objective": "grpo"}, "accumulation": 2},
     "dr_grpo, two passes": {"settings": {"objective": "dr_grpo"}, "updates": 2, "iterations": 2},
-    "correction": {"settings": {"importance_cap": 1.1}, "how": {"recompute": True}, "updates": 2},
+    "importance": {"settings": {"importance_cap": 1.1}, "how": {"recompute": True}, "updates": 2},
     "kl, clipped gradient": {"settings": {"beta": 0.3}, "updates": 2, "max_grad_norm": 0.05},
     "fewer rows than places": {"updates": 2, "accumulation": 3},
 }
@@ -51,30 +51,30 @@ def train(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     """Trains one case; rank 0 leaves `trained.pt` beside the metrics."""
     how = dict(case)
     settings = LossSettings(**how.pop("settings", {}))
-    told: list[Lesson] = []
+    told: list[TokenStats] = []
     given = tiny.Rows([generation(0), generation(1)])
     made = {"generations": 2, "learning_rate": 1e-3, "max_completion_length": 16, "settings": settings}
     options = how.pop("how", {})
-    ranks.lead(lambda: tiny.saved(folder / "start"))
+    ranks.on_main(lambda: tiny.saved(folder / "start"))
     trainer = AIPOTrainer(
         Qwen2ForCausalLM.from_pretrained(folder / "start"),
         arguments(folder, **made, **how, use_cpu=True),
-        RankedSource(ranks=ranks, source=ranks.lead(lambda: given)),
+        RankedSource(ranks=ranks, source=ranks.on_main(lambda: given)),
         settings,
         tokenizer=tiny.tokenizer(),
-        on_lessons=lambda _, lessons: told.extend(lessons),
+        on_token_stats=lambda _, token_stats: told.extend(token_stats),
         ranks=ranks,
         **options,
     )
     trainer.train()
-    assert given.asked == ([0, 1] if ranks.leads else [])
-    if ranks.leads:
+    assert given.asked == ([0, 1] if ranks.is_main else [])
+    if ranks.is_main:
         weights = {name: p.detach() for name, p in trainer.model.named_parameters()}
-        lessons = {
+        token_stats = {
             f"{one.trace_id} {one.update}": [one.weights_T.tolist(), np.nan_to_num(one.ratios_T).tolist()]
             for one in told
         }
-        torch.save({"weights": weights, "lessons": lessons}, folder / "trained.pt")
+        torch.save({"weights": weights, "token_stats": token_stats}, folder / "trained.pt")
 
 
 def main(out: Path) -> None:

@@ -27,7 +27,7 @@ from aipo.policies.lora import add_adapter
 from aipo.policies.weights import save_snapshot
 from aipo.train.ranks import RankedSource, Ranks, join, leave
 from aipo.train.trainer import AIPOTrainer, arguments
-from aipo.train.whole import whole_of
+from aipo.train.whole import full_weights
 from kit import tiny
 from kit.rank import generation
 
@@ -69,17 +69,17 @@ def train(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
         network.tie_weights()
         network.save_pretrained(folder / "start")
 
-    ranks.lead(start)
+    ranks.on_main(start)
     network: Any = Qwen2ForCausalLM.from_pretrained(folder / "start")
     if lora:
         network = add_adapter(network, rank=4, alpha=8, seed=0)
-    whole = whole_of(network, ranks)
+    whole = full_weights(network, ranks)
     gathered: list[float] = []
     gradients: set[str] = set()
 
     def gather() -> None:
         whole.gather()
-        if ranks.leads:
+        if ranks.is_main:
             gathered.append(sum(p.detach().double().sum().item() for p in whole.network.parameters()))
 
     settings = LossSettings(beta=beta)
@@ -98,7 +98,7 @@ def train(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     trainer = AIPOTrainer(
         network,
         args,
-        RankedSource(ranks=ranks, source=ranks.lead(lambda: given), gather=gather),
+        RankedSource(ranks=ranks, source=ranks.on_main(lambda: given), gather=gather),
         settings,
         tokenizer=tiny.tokenizer(),
         recompute=True,
@@ -107,11 +107,11 @@ def train(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     )
     trainer.train()
     gather()
-    ranks.lead(lambda: save_snapshot(whole.network, folder / "model"))
+    ranks.on_main(lambda: save_snapshot(whole.network, folder / "model"))
     with trainer.accelerator.autocast():
         kept = how.get("autocast", False) and torch.is_autocast_cache_enabled()
     seen = {"gathered": gathered, "gradients": gradients, "kept": kept}
-    ranks.lead(lambda: torch.save(seen, folder / "seen.pt"))
+    ranks.on_main(lambda: torch.save(seen, folder / "seen.pt"))
 
 
 def main(out: Path) -> None:

@@ -48,7 +48,7 @@ def policy_of(engine: RolloutEngine) -> VLLMPolicy:
 
 def specs(engine: RolloutEngine, groups: int, step: int = 0) -> list[RolloutSpec]:
     tasks = draw_tasks(engine.env, {"easy_train": 0.5, "hard": 0.5}, groups, step=step, seed=0)
-    return independent(tasks, step=step, group_size=8, assist_share=0.5, forbid_share=0.25, seed=0)
+    return independent(tasks, step=step, group_size=8, assist_share=0.5, suppress_share=0.25, seed=0)
 
 
 def untimed(trace: Trace) -> Trace:

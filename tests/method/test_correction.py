@@ -86,7 +86,11 @@ def test_no_correction_ever_touches_what_the_policy_did_not_sample(
     """Gradient and weight of agents' and of distilled tokens are, to the last bit, those without a correction."""
     plain = LossSettings(coefficient="floor", negatives=negatives, distil_weight=0.7)
     corrected = LossSettings(
-        coefficient="floor", negatives=negatives, distil_weight=0.7, correction=correction, importance_cap=cap
+        coefficient="floor",
+        negatives=negatives,
+        distil_weight=0.7,
+        importance_mode=correction,
+        importance_cap=cap,
     )
     other = given.codes_B_T != Code.POLICY
     without, with_it = aipo_loss(given, plain), aipo_loss(given, corrected)
@@ -112,7 +116,7 @@ def test_a_policy_token_counts_as_often_as_its_correction_says(
         advantages_B=given.advantages_B,
         denominators_B=given.denominators_B,
     )
-    output = aipo_loss(fresh, LossSettings(correction=correction, importance_cap=cap))
+    output = aipo_loss(fresh, LossSettings(importance_mode=correction, importance_cap=cap))
     ratios = (given.logprobs_B_T.detach() - given.behaviour_B_T).exp()[policy]
     expected, _ = CORRECTIONS[correction](ratios, cap)
     weights = output.weights_B_T[policy]

@@ -79,7 +79,7 @@ def test_what_is_not_trained_may_be_anything():
     how = LossSettings(beta=0.1, importance_cap=2.0)
     output = aipo_loss(given, how)
     assert output.loss.item() == pytest.approx(-2.0)
-    assert output.sums_R_K.isfinite().all() and output.drift_max.item() == 0
+    assert output.sums_R_K.isfinite().all() and output.mismatch_max.item() == 0
     torch.testing.assert_close(gradient(given, how), torch.tensor([[-1.0, 0.0, 0.0, 0.0, -1.0]]))
 
 
@@ -279,7 +279,7 @@ def test_the_masked_correction_from_sampler_to_trainer():
         reference_B_T=logprobs.detach(),
         advantages_B=torch.tensor([2.0]),
     )
-    how = LossSettings(correction="mask", importance_cap=1.5, beta=0.5)
+    how = LossSettings(importance_mode="mask", importance_cap=1.5, beta=0.5)
     torch.testing.assert_close(gradient(given, how), torch.tensor([[-2.4, 0.0, -1.6, 0.0, -2.0, -2.0]]))
     output = aipo_loss(given, how)
     torch.testing.assert_close(output.weights_B_T, torch.tensor([[1.2, 0.0, 0.8, 0.0, 1.0, 1.0]]))
@@ -299,7 +299,7 @@ def test_a_masked_token_keeps_its_kl():
         trainer_B_T=logprobs.detach(),
         reference_B_T=torch.log(torch.tensor([[0.25]])),
     )
-    how = LossSettings(correction="mask", importance_cap=2.0, beta=2.0)
+    how = LossSettings(importance_mode="mask", importance_cap=2.0, beta=2.0)
     # d/dlogπ of r·k3 at r = 1 is log 2, as without a correction
     torch.testing.assert_close(gradient(given, how), torch.tensor([[2 * math.log(2)]]))
 
@@ -314,12 +314,12 @@ def test_drift_is_reported_where_it_is_known():
     logprobs = torch.full((1, 2), -1.0, requires_grad=True)
     behaviour = torch.tensor([[-1.25, -1.0]])
     unknown = aipo_loss(inputs([[L, L]], logprobs, behaviour_B_T=behaviour), LossSettings())
-    assert (of(unknown, "policy", "drift_tokens"), unknown.drift_max.item()) == (0, 0)
+    assert (of(unknown, "policy", "mismatch_tokens"), unknown.mismatch_max.item()) == (0, 0)
     known = aipo_loss(
         inputs([[L, L]], logprobs, behaviour_B_T=behaviour, trainer_B_T=logprobs.detach()), LossSettings()
     )
-    assert (of(known, "policy", "drift_tokens"), known.drift_max.item()) == (2, 0.25)
-    assert of(known, "policy", "drift") == pytest.approx(0.25)
+    assert (of(known, "policy", "mismatch_tokens"), known.mismatch_max.item()) == (2, 0.25)
+    assert of(known, "policy", "mismatch") == pytest.approx(0.25)
     # measured, but not used: π_old is still the sampler's
     assert of(known, "policy", "ratio") == pytest.approx(math.exp(0.25) + 1)
 
@@ -338,7 +338,7 @@ def test_drift_is_reported_where_it_is_known():
         ({"denominator": "all"}, "denominator: got 'all', allowed"),
         ({"beta": NAN}, "beta: got nan, allowed >= 0"),
         ({"importance_cap": 0.0}, "importance_cap: got 0.0, allowed > 0 or None"),
-        ({"correction": "mask"}, "importance_cap: got None, allowed > 1 where the correction is a mask"),
+        ({"importance_mode": "mask"}, "importance_cap: got None, allowed > 1 where the correction is a mask"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes: dict, message: str):

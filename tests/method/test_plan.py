@@ -17,14 +17,14 @@ from kit.toy import Exam, task
 
 
 def plan(count: int = 1, **changes: Any) -> list[RolloutSpec]:
-    given = {"step": 3, "group_size": 8, "assist_share": 0.5, "forbid_share": 0.25, "seed": 0}
+    given = {"step": 3, "group_size": 8, "assist_share": 0.5, "suppress_share": 0.25, "seed": 0}
     return independent([task(f"t{i}") for i in range(count)], **{**given, **changes})
 
 
 def test_a_group_is_assisted_first_then_solo_then_solo_without_tags():
     group = plan()
     assert [s.mode.value for s in group] == ["assisted"] * 4 + ["solo"] * 4
-    assert [s.forbid for s in group] == [False] * 7 + [True]
+    assert [s.suppress for s in group] == [False] * 7 + [True]
     assert [s.index for s in group] == [*range(8)]
     assert {s.group_id for s in group} == {"00003-000"} and {s.step for s in group} == {3}
 
@@ -40,7 +40,7 @@ def test_groups_are_numbered_by_task():
 
 
 @pytest.mark.parametrize(
-    ("size", "assist", "forbid", "modes"),
+    ("size", "assist", "suppress", "modes"),
     [
         (1, 0.5, 0.0, "a"),  # 0.5 rounds up
         (3, 0.5, 0.5, "aaf"),  # 1.5 → 2; 0.5 → 1
@@ -51,9 +51,9 @@ def test_groups_are_numbered_by_task():
         (8, 0.5, 0.25, "aaaasssf"),
     ],
 )
-def test_shares_are_rounded_half_up(size: int, assist: float, forbid: float, modes: str):
-    specs = plan(group_size=size, assist_share=assist, forbid_share=forbid)
-    assert "".join("f" if s.forbid else s.mode.value[0] for s in specs) == modes
+def test_shares_are_rounded_half_up(size: int, assist: float, suppress: float, modes: str):
+    specs = plan(group_size=size, assist_share=assist, suppress_share=suppress)
+    assert "".join("f" if s.suppress else s.mode.value[0] for s in specs) == modes
 
 
 @given(st.integers(0, 9), st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**40))
@@ -69,7 +69,7 @@ def test_seeds_differ_and_depend_on_nothing_else(step: int, count: int, size: in
     ("changes", "reason"),
     [
         ({"assist_share": 1.5}, "assist_share: got 1.5, allowed 0 to 1"),
-        ({"forbid_share": -0.1}, "forbid_share: got -0.1"),
+        ({"suppress_share": -0.1}, "suppress_share: got -0.1"),
         ({"assist_share": float("nan")}, "assist_share: got nan"),
         ({"group_size": 0}, "group size: got 0, allowed >= 1"),
     ],
@@ -80,12 +80,12 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], reason
 
 
 def shown(count: int = 1, **changes: Any) -> list[RolloutSpec]:
-    given = {"step": 3, "group_size": 8, "assist_share": 0.0, "forbid_share": 0.0, "seed": 0}
+    given = {"step": 3, "group_size": 8, "assist_share": 0.0, "suppress_share": 0.0, "seed": 0}
     return expert([task(f"t{i}") for i in range(count)], **{**given, **changes})
 
 
 @pytest.mark.parametrize(
-    ("size", "demonstrations", "assist", "forbid", "modes"),
+    ("size", "demonstrations", "assist", "suppress", "modes"),
     [
         (8, 1, 0.0, 0.0, "ssssssse"),  # LUFFY: seven are sampled, one is shown
         (8, 2, 0.5, 0.5, "aaasffee"),  # shares are of the six that are sampled: 3, and 1.5 → 2 of 3
@@ -94,15 +94,15 @@ def shown(count: int = 1, **changes: Any) -> list[RolloutSpec]:
     ],
 )
 def test_the_last_of_a_group_are_shown(
-    size: int, demonstrations: int, assist: float, forbid: float, modes: str
+    size: int, demonstrations: int, assist: float, suppress: float, modes: str
 ):
-    how = {"group_size": size, "assist_share": assist, "forbid_share": forbid}
+    how = {"group_size": size, "assist_share": assist, "suppress_share": suppress}
     specs = shown(demonstrations=demonstrations, **how)
-    assert "".join("f" if s.forbid else s.mode.value[0] for s in specs) == modes
+    assert "".join("f" if s.suppress else s.mode.value[0] for s in specs) == modes
 
 
 def test_what_is_sampled_beside_a_demonstration_is_what_would_be_sampled_without():
-    alone = plan(2, assist_share=0.0, forbid_share=0.0)
+    alone = plan(2, assist_share=0.0, suppress_share=0.0)
     beside = shown(2)
     assert [s.seed for s in beside] == [s.seed for s in alone]
     assert [s for s in beside if s.mode is not Mode.EXPERT] == [s for s in alone if s.index < 7]
@@ -120,7 +120,7 @@ def test_a_group_has_room_for_its_demonstrations(demonstrations: int):
 def test_plans_are_found_by_name():
     assert PLANS["independent"] is independent
     assert PLANS["expert"] is expert
-    assert PLANS["independent"]([], step=0, group_size=2, assist_share=0, forbid_share=0, seed=0) == []
+    assert PLANS["independent"]([], step=0, group_size=2, assist_share=0, suppress_share=0, seed=0) == []
 
 
 # --- drawing ----------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_a_task_needs_a_question():
 
 def test_a_spec_says_how_to_run():
     [spec] = plan(group_size=1, assist_share=0)
-    assert (spec.mode, spec.forbid, spec.task.answer) == (Mode.SOLO, False, "42")
+    assert (spec.mode, spec.suppress, spec.task.answer) == (Mode.SOLO, False, "42")
 
 
 @pytest.mark.parametrize(

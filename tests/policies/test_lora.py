@@ -257,7 +257,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     folder = RunFolder(tmp_path / "run")
     quiet = Console(file=io.StringIO())
     train_run(load_config("aipo", words), resume=False, evaluate_after=False, console=quiet)
-    drifts = [line["drift/mean"] for line in folder.read_metrics()]
+    drifts = [line["mismatch/mean"] for line in folder.read_metrics()]
     assert max(drifts) < 1e-5  # what samples has the adapter that is trained
     losses = [abs(line["loss"]) for line in folder.read_metrics()]
     assert max(losses) > 0

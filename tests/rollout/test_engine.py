@@ -62,7 +62,7 @@ def failure(graph: Any, **changes: Any) -> Trace:
 
 
 def test_a_finished_rollout():
-    asked = spec(3, task=Exam().tasks("hard")[1], mode=Mode.SOLO, step=7, group_id="00007-001", forbid=True)
+    asked = spec(3, task=Exam().tasks("hard")[1], mode=Mode.SOLO, step=7, group_id="00007-001", suppress=True)
     built = engine(policies=policies("is 42"), forbidden_ids=(5,))
     [trace] = built.run_sync([asked], lambda trace: None)
     assert texts(trace) == ["prompt: hard 1?", "policy: is 42<eos>"]

@@ -1,9 +1,9 @@
-"""Outage: what counts as an agent's own failure, and from which share of consults on a run stops."""
+"""FailureLimit: what counts as an agent's own failure, and from which share of consults on a run stops."""
 
 import pytest
 
 from aipo.errors import LimitError
-from aipo.rollout.outage import ENOUGH, WINDOW, Outage
+from aipo.rollout.outage import ENOUGH, WINDOW, FailureLimit
 from aipo.trace import Consult, Fault, Trace
 from kit.tiny import consult, policy, prompt, trace
 
@@ -17,19 +17,19 @@ def rollout(*consults: Consult) -> Trace:
 
 
 def test_it_stops_as_soon_as_enough_have_been_seen() -> None:
-    outage = Outage(0.5)
+    outage = FailureLimit(0.5)
     for _ in range(ENOUGH - 1):
         outage.add(rollout(DOWN))
     with pytest.raises(
         LimitError,
-        match=r"got 32 of the last 32 \(knowledge 32 of 32\), allowed a share of 0\.5 \(rollout\.outage_limit\).*"
+        match=r"got 32 of the last 32 \(knowledge 32 of 32\), allowed a share of 0\.5 \(rollout\.failure_limit\).*"
         r"The last one: knowledge: ConnectionError: refused.*--resume",
     ):
         outage.add(rollout(DOWN))
 
 
 def test_a_share_within_the_limit_goes_on() -> None:
-    outage = Outage(0.5)
+    outage = FailureLimit(0.5)
     for _ in range(WINDOW):
         outage.add(rollout(OK, DOWN))
     with pytest.raises(LimitError, match="got 33 of the last 64"):
@@ -37,7 +37,7 @@ def test_a_share_within_the_limit_goes_on() -> None:
 
 
 def test_what_the_policy_asked_wrongly_does_not_count() -> None:
-    outage = Outage(0.0)
+    outage = FailureLimit(0.0)
     for _ in range(2 * WINDOW):
         outage.add(rollout(WRONG))
     for _ in range(ENOUGH - 1):
@@ -47,12 +47,12 @@ def test_what_the_policy_asked_wrongly_does_not_count() -> None:
 
 
 def test_agents_are_told_apart() -> None:
-    outage = Outage(0.25)
+    outage = FailureLimit(0.25)
     other = consult(1, 0, 2, agent="verify")
     with pytest.raises(LimitError, match=r"got 16 of the last 32 \(knowledge 16 of 16\)"):
         outage.add(rollout(*[DOWN, other] * 16))
 
 
 def test_without_a_limit_nothing_stops() -> None:
-    outage = Outage(None)
+    outage = FailureLimit(None)
     outage.add(rollout(*[DOWN] * WINDOW))

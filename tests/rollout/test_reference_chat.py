@@ -8,11 +8,11 @@ import pytest
 import torch
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from aipo.config.build_policy import build_local, frozen_weights
+from aipo.config.build_policy import build_local, reference_weights
 from aipo.config.load import load_config
 from aipo.errors import AgentError, ConfigError
 from aipo.policies.local.policy import LocalPolicy
-from aipo.rollout.reference_chat import FrozenChat, frozen
+from aipo.rollout.reference_chat import ReferenceChat, frozen
 from aipo.util.event_loop import LOOP
 from envs.miniature_model import network, tokenizer
 
@@ -33,7 +33,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> LocalPolicy:
     return build_local(load_config("aipo", ["policy.dtype=float32", "policy.device=cpu"]), folder)
 
 
-def chat(start: LocalPolicy, **options: Any) -> FrozenChat:
+def chat(start: LocalPolicy, **options: Any) -> ReferenceChat:
     return frozen(lambda name: start, **options)
 
 
@@ -108,6 +108,6 @@ def test_the_start_is_trained_once_whoever_asks(tmp_path: Path) -> None:
     from aipo.config.load import load_config
 
     folder = model_folder(tmp_path / "model")
-    weights = frozen_weights(load_config("aipo", [f"policy.model={folder}", "policy.device=cpu"]))
+    weights = reference_weights(load_config("aipo", [f"policy.model={folder}", "policy.device=cpu"]))
     assert weights(None) is weights(None)
     assert not any(p.requires_grad for p in weights(None).model.parameters())

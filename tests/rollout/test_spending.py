@@ -1,4 +1,4 @@
-"""Spending: costs by hand, what counts twice and what does not, and where it stops."""
+"""CostLimit: costs by hand, what counts twice and what does not, and where it stops."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aipo.errors import LimitError
-from aipo.rollout.spending import Prices, Spending
+from aipo.rollout.spending import CostLimit, Prices
 from aipo.trace import Call, Trace, Visit
 from kit.tiny import policy, prompt, trace
 
@@ -40,7 +40,7 @@ def test_prices_are_per_million_tokens() -> None:
 
 def test_every_rollout_counts_once_and_is_written_down(tmp_path: Path) -> None:
     file = tmp_path / "spending.jsonl"
-    spending = Spending(file, None, ["verify"])
+    spending = CostLimit(file, None, ["verify"])
     spending.add(rollout(0, call(cost=0.25), call(cost=0.5)))
     spending.add(
         rollout(0, call(cost=0.25), call(cost=0.5), policy="other")
@@ -57,31 +57,31 @@ def test_every_rollout_counts_once_and_is_written_down(tmp_path: Path) -> None:
 def test_what_was_spent_before_counts_and_a_torn_line_does_not(tmp_path: Path) -> None:
     file = tmp_path / "spending.jsonl"
     file.write_bytes(b'{"trace_id":"a","cost":2.0}\n{"trace_id":"b","co')
-    spending = Spending(file, None, [])
+    spending = CostLimit(file, None, [])
     assert spending.total == 2.0
     spending.add(rollout(0, call(cost=0.5)))
-    assert Spending(file, None, []).total == 2.5
+    assert CostLimit(file, None, []).total == 2.5
 
 
 def test_the_limit_stops_after_it_was_written_down_and_at_the_next_start(tmp_path: Path) -> None:
     file = tmp_path / "spending.jsonl"
-    spending = Spending(file, 1.0, ["verify"])
+    spending = CostLimit(file, 1.0, ["verify"])
     spending.add(rollout(0, call(cost=0.75)))
     with pytest.raises(
         LimitError, match=r"spending on agents: got 1\.5, allowed less than 1 .*'r/1'.*--resume"
     ):
         spending.add(rollout(1, call(cost=0.75)))
     with pytest.raises(LimitError, match=r"got 1\.5, allowed less than 1"):
-        Spending(file, 1.0, ["verify"])
-    assert Spending(file, 2.0, ["verify"]).total == 1.5
+        CostLimit(file, 1.0, ["verify"])
+    assert CostLimit(file, 2.0, ["verify"]).total == 1.5
 
 
 def test_an_unknown_cost_is_refused_only_where_there_is_a_limit(tmp_path: Path) -> None:
     unknown = rollout(0, call(cost=0.5), call(cost=None))
     file = tmp_path / "spending.jsonl"
     with pytest.raises(LimitError, match=r"cost of a call of agent 'verify' .*: got no count of its tokens"):
-        Spending(file, 9.0, ["verify"]).add(unknown)
-    assert Spending(file, None, []).total == 0.5  # what is known was written down
-    Spending(file, None, ["verify"]).add(unknown)
-    Spending(file, 9.0, []).add(unknown)  # an agent that costs nothing
-    Spending(file, 9.0, ["verify"]).add(rollout(0, call(cost=None, error="TimeoutError: ")))
+        CostLimit(file, 9.0, ["verify"]).add(unknown)
+    assert CostLimit(file, None, []).total == 0.5  # what is known was written down
+    CostLimit(file, None, ["verify"]).add(unknown)
+    CostLimit(file, 9.0, []).add(unknown)  # an agent that costs nothing
+    CostLimit(file, 9.0, ["verify"]).add(rollout(0, call(cost=None, error="TimeoutError: ")))

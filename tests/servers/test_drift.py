@@ -37,7 +37,7 @@ def gaps(trace: Trace, weights: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "correction", [(), ("method.correction=mask", "method.correction_cap=1.01")], ids=str
+    "correction", [(), ("method.importance_mode=mask", "method.importance_cap=1.01")], ids=str
 )
 def test_the_drift_of_every_step_is_what_a_forward_pass_finds(
     configure: Configure, correction: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -54,20 +54,20 @@ def test_the_drift_of_every_step_is_what_a_forward_pass_finds(
     words = ("train.steps=2", "train.minibatches=2", "train.gradient_accumulation=1", "train.save_every=1")
     few = ("train.tasks_per_step=2", "train.group_size=4", f"rollout.temperature={TEMPERATURE}")
     # With a KL term rows are trained whatever their advantage.
-    config = configure(*words, *few, "method.kl=0.01", "policy.vllm.tolerance=10", *correction)
+    config = configure(*words, *few, "method.beta=0.01", "policy.vllm.tolerance=10", *correction)
     train_run(config, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
     folder = RunFolder(config.run.out)
     lines = folder.read_metrics()
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert all(0 < line["drift/mean"] <= line["drift/max"] < 1e-4 for line in lines[:2])
+    assert all(0 < line["mismatch/mean"] <= line["mismatch/max"] < 1e-4 for line in lines[:2])
     traces = [trace for trace in TraceStore(folder.traces).read() if trace.step == 1]
     found = np.concatenate([gaps(trace, folder.checkpoints / "checkpoint-2") for trace in traces])
     counts = [line["tokens/policy"] for line in lines[2:]]
     assert sum(counts) == len(found)
     assert found.mean() > 1e-3  # far from rounding
-    mean = np.average([line["drift/mean"] for line in lines[2:]], weights=counts)
+    mean = np.average([line["mismatch/mean"] for line in lines[2:]], weights=counts)
     assert mean == pytest.approx(found.mean(), rel=1e-3)
-    assert max(line["drift/max"] for line in lines[2:]) == pytest.approx(found.max(), rel=1e-3)
+    assert max(line["mismatch/max"] for line in lines[2:]) == pytest.approx(found.max(), rel=1e-3)
     if correction:
         cut = np.average([line["clip/importance"] for line in lines[2:]], weights=counts)
         assert cut == pytest.approx((found > np.log(1.01)).mean(), abs=1.5 / len(found))

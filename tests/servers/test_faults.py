@@ -84,7 +84,7 @@ def _names(folder: Path) -> list[str]:
 def test_the_agents_server_fails(configure: Configure, agents: Agents, kind: str, share: float) -> None:
     agents.faults.kind, agents.faults.share = kind, share
     options = [f"agents.{name}.timeout=1.0" for name in ("knowledge", "verify", "reasoning")]
-    config = configure(*SMALL, *options, "rollout.outage_limit=null", agents=agents)
+    config = configure(*SMALL, *options, "rollout.failure_limit=null", agents=agents)
     train(config)
     traces = whole(config)
     assert all(trace.error is None for trace in traces)

@@ -36,6 +36,6 @@ def test_what_is_learned_through_servers_is_what_is_learned_here(
     low, high = solo["interval"]["1"]
     assert high >= HERE[0] and low <= HERE[1], solo["pass_at"]
     metrics = folder.read_metrics()
-    assert max(line["drift/mean"] for line in metrics if "drift/mean" in line) < 1e-4
+    assert max(line["mismatch/mean"] for line in metrics if "mismatch/mean" in line) < 1e-4
     assert not any(trace.failed for trace in TraceStore(folder.traces).read())
     assert agents.faults.seen["knowledge"] > 1000

@@ -15,7 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from aipo.config.build import build_engine, build_env, build_graphs
 from aipo.config.build_policy import build_network, build_tokenizer
-from aipo.config.build_sampler import Sampler, open_sampler
+from aipo.config.build_sampler import Sampler, open_policy
 from aipo.config.load import Config
 from aipo.errors import PolicyError
 from aipo.policies import Completion, Policy
@@ -45,7 +45,7 @@ class Watched:
 @contextmanager
 def sampling(config: Config, model: Path) -> Iterator[tuple[Sampler, Any, Any]]:
     network, tokenizer = build_network(config, model), build_tokenizer(model)
-    with open_sampler(config, network, tokenizer, config.run.out) as sampler:
+    with open_policy(config, network, tokenizer, config.run.out) as sampler:
         yield sampler, network, tokenizer
 
 
@@ -59,7 +59,7 @@ def specs(config: Config, count: int, mode: Mode) -> list[RolloutSpec]:
             index=0,
             step=0,
             seed=2 * i + (mode is Mode.SOLO),
-            forbid=mode is Mode.SOLO,
+            suppress=mode is Mode.SOLO,
         )
         for i in range(count)
     ]

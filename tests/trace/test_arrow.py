@@ -117,7 +117,7 @@ def test_columns_say_what_a_reader_filters_by():
         "task_id": "t",
         "step": 3,
         "index": 1,
-        "kind": "forbidden",  # alone, and ids were masked
+        "kind": "suppressed",  # alone, and ids were masked
         "mode": "solo",
         "policy": "policy",
         "parent_id": None,

@@ -31,7 +31,7 @@ def test_ranges(text: str, ends: tuple[int | None, int | None]):
         ("step=1.5", "step: got '1.5', allowed"),
         ("step=7..3", "step: got 7..3, allowed a range that does not end before it begins"),
         ("failed=maybe", "failed: got 'maybe', allowed yes, no"),
-        ("mode=alone", "mode: got 'alone', allowed assisted, solo, forbidden, expert, replay"),
+        ("mode=alone", "mode: got 'alone', allowed assisted, solo, suppressed, expert, replay"),
         ("stop=tired", "stop: got 'tired', allowed eos, length, unscored, error, deadline, cancelled"),
     ],
 )

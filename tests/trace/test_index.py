@@ -1,4 +1,4 @@
-"""The catalogue: what is listed is what is on the disk, sealed or in flight."""
+"""The index: what is listed is what is on the disk, sealed or in flight."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from aipo.errors import ConfigError, RunError, TraceError
 from aipo.trace import Consult, Mode, StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import Filter
-from aipo.trace.index import GROUP_ORDERS, TRACE_ORDERS, Catalogue
+from aipo.trace.index import GROUP_ORDERS, TRACE_ORDERS, TraceIndex
 from aipo.trace.store import TraceStore
 from kit.toy import run
 
@@ -68,12 +68,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "it's"
 
 
-def ids(catalogue: Catalogue, **where: object) -> list[str]:
-    return [s.trace_id.removeprefix("run/") for s in catalogue.traces(Filter(**where))]
+def ids(index: TraceIndex, **where: object) -> list[str]:
+    return [s.trace_id.removeprefix("run/") for s in index.traces(Filter(**where))]
 
 
 def test_summaries_say_what_traces_hold(folder: Path, resident: bool):
-    first, *_, last = Catalogue(folder, resident=resident).traces()
+    first, *_, last = TraceIndex(folder, resident=resident).traces()
     assert (first.trace_id, first.agents, first.consult_errors) == ("run/a/0", ("verify", "knowledge"), 1)
     assert (first.kind, first.question, first.answer, first.sealed) == ("assisted", "6x7=", "42", True)
     assert (first.reward, first.advantage, first.tokens, first.policy_tokens) == (1.0, None, 7, 3)
@@ -90,7 +90,7 @@ def test_summaries_say_what_traces_hold(folder: Path, resident: bool):
         ({"task": "t"}, ["a/0", "a/1", "b/0", "b/1", "c/0", "c/1"]),
         ({"task": "%"}, []),
         ({"mode": "solo"}, ["a/1"]),
-        ({"mode": "forbidden"}, ["b/1"]),
+        ({"mode": "suppressed"}, ["b/1"]),
         ({"reward": (0.25, 0.5)}, ["c/1"]),
         ({"reward": (None, None)}, ["a/0", "a/1", "b/0", "b/1", "c/1"]),
         ({"stop": "error"}, ["c/0"]),
@@ -103,15 +103,15 @@ def test_summaries_say_what_traces_hold(folder: Path, resident: bool):
     ],
 )
 def test_filters(folder: Path, resident: bool, where: dict[str, object], expected: list[str]):
-    catalogue = Catalogue(folder, resident=resident)
-    assert ids(catalogue, **where) == expected
-    assert catalogue.count(Filter(**where)) == len(expected)
-    assert catalogue.group_count(Filter(**where)) == len({each[0] for each in expected})
+    index = TraceIndex(folder, resident=resident)
+    assert ids(index, **where) == expected
+    assert index.count(Filter(**where)) == len(expected)
+    assert index.group_count(Filter(**where)) == len({each[0] for each in expected})
 
 
 def test_pages(folder: Path, resident: bool):
-    catalogue = Catalogue(folder, resident=resident)
-    pages = [[s.trace_id for s in catalogue.traces(limit=4, offset=at)] for at in (0, 4, 8)]
+    index = TraceIndex(folder, resident=resident)
+    pages = [[s.trace_id for s in index.traces(limit=4, offset=at)] for at in (0, 4, 8)]
     assert [len(page) for page in pages] == [4, 2, 0]
     assert [*pages[0], *pages[1]] == [t.trace_id for t in (*SEALED, *FLYING)]
 
@@ -128,19 +128,19 @@ def test_pages(folder: Path, resident: bool):
     ],
 )
 def test_orders(folder: Path, resident: bool, order: str, expected: list[str]):
-    found = Catalogue(folder, resident=resident).traces(order=order)
+    found = TraceIndex(folder, resident=resident).traces(order=order)
     assert [s.trace_id.removeprefix("run/") for s in found] == expected
 
 
 def test_groups_with_mixed_rewards_come_first_then_failures_then_consults(folder: Path, resident: bool):
-    catalogue = Catalogue(folder, resident=resident)
-    assert [g.group_id for g in catalogue.groups()] == ["b", "c", "a"]
-    (b,) = catalogue.groups(Filter(mode="forbidden"))  # one trace matches, all of the group's are counted
+    index = TraceIndex(folder, resident=resident)
+    assert [g.group_id for g in index.groups()] == ["b", "c", "a"]
+    (b,) = index.groups(Filter(mode="suppressed"))  # one trace matches, all of the group's are counted
     assert (b.traces, b.scored, b.failed, b.assisted, b.consults) == (2, 2, 0, 1, 1)
     assert (b.reward_mean, b.reward_min, b.reward_max) == (0.5, 0.0, 1.0)
     for order in GROUP_ORDERS:
-        assert {g.group_id for g in catalogue.groups(order=order)} == {"a", "b", "c"}
-    of = catalogue.of_groups(["c", "nobody", "a"])
+        assert {g.group_id for g in index.groups(order=order)} == {"a", "b", "c"}
+    of = index.of_groups(["c", "nobody", "a"])
     assert {name: [s.index for s in own] for name, own in of.items()} == {
         "c": [0, 1],
         "nobody": [],
@@ -149,117 +149,117 @@ def test_groups_with_mixed_rewards_come_first_then_failures_then_consults(folder
 
 
 def test_an_unknown_order_is_refused(folder: Path, resident: bool):
-    catalogue = Catalogue(folder, resident=resident)
+    index = TraceIndex(folder, resident=resident)
     with pytest.raises(ConfigError, match=f"got 'size', allowed {', '.join(TRACE_ORDERS)}"):
-        catalogue.traces(order="size")
+        index.traces(order="size")
     with pytest.raises(ConfigError, match="got 'size', allowed interesting"):
-        catalogue.groups(order="size")
+        index.groups(order="size")
 
 
 def test_what_there_is_to_choose_from(folder: Path, resident: bool):
-    catalogue = Catalogue(folder, resident=resident)
-    assert (catalogue.steps(), catalogue.agents(), catalogue.stops()) == (
+    index = TraceIndex(folder, resident=resident)
+    assert (index.steps(), index.agents(), index.stops()) == (
         (0, 1),
         ("knowledge", "verify"),
         ("eos", "error"),
     )
-    empty = Catalogue(folder / "none", resident=resident)
+    empty = TraceIndex(folder / "none", resident=resident)
     assert (empty.steps(), empty.agents(), empty.traces(), empty.groups()) == (None, (), [], [])
 
 
 def test_one_trace_whole(folder: Path, resident: bool):
-    catalogue = Catalogue(folder, resident=resident)
+    index = TraceIndex(folder, resident=resident)
     for each in (*SEALED, *FLYING):
-        stored = catalogue.stored(each.trace_id)
+        stored = index.stored(each.trace_id)
         assert stored == Stored(each, ("", TEXTS.get(each.trace_id, "42")))
-        summary = catalogue.summary(each.trace_id)
+        summary = index.summary(each.trace_id)
         assert summary is not None and summary.trace_id == each.trace_id
     with pytest.raises(TraceError, match="trace: got 'nobody', allowed an id that `aipo traces` lists"):
-        catalogue.stored("nobody")
-    assert catalogue.summary("nobody") is None
+        index.stored("nobody")
+    assert index.summary("nobody") is None
 
 
 def test_neighbours(folder: Path, resident: bool):
-    catalogue = Catalogue(folder, resident=resident)
+    index = TraceIndex(folder, resident=resident)
     order = [t.trace_id for t in (*SEALED, *FLYING)]
     for before, own, after in zip([None, *order], order, [*order[1:], None], strict=False):
-        assert catalogue.neighbours(own) == (before, after)
-    assert catalogue.neighbours("nobody") == (None, None)
+        assert index.neighbours(own) == (before, after)
+    assert index.neighbours("nobody") == (None, None)
 
 
 def test_a_refresh_sees_what_is_new_and_nothing_twice(folder: Path, resident: bool):
-    catalogue, store = Catalogue(folder, resident=resident), Store(folder)
-    versions = [catalogue.refresh(), catalogue.refresh()]
+    index, store = TraceIndex(folder, resident=resident), Store(folder)
+    versions = [index.refresh(), index.refresh()]
     assert versions[0] == versions[1]
     store.append(trace(1, "c", 2, 1.0))
     store.close()
-    versions.append(catalogue.refresh())
-    assert catalogue.count() == 7 and ids(catalogue, step=(1, 1)) == ["c/0", "c/1", "c/2"]
+    versions.append(index.refresh())
+    assert index.count() == 7 and ids(index, step=(1, 1)) == ["c/0", "c/1", "c/2"]
     store.seal(1, [replace(t, advantage=0.5) for t in store.read(1) if not t.failed])
-    assert catalogue.stored("run/c/1").trace.reward == 0.25  # its journal has gone meanwhile
-    versions.append(catalogue.refresh())
-    assert [s.advantage for s in catalogue.traces(Filter(step=(1, 1)))] == [0.5, 0.5]
+    assert index.stored("run/c/1").trace.reward == 0.25  # its journal has gone meanwhile
+    versions.append(index.refresh())
+    assert [s.advantage for s in index.traces(Filter(step=(1, 1)))] == [0.5, 0.5]
     store.begin(0)
-    versions.append(catalogue.refresh())
-    assert catalogue.count() == 0
+    versions.append(index.refresh())
+    assert index.count() == 0
     store.seal(0, [trace(0, "z", 0, 1.0)])  # another attempt, under the same name
-    versions.append(catalogue.refresh())
-    assert ids(catalogue) == ["z/0"] and versions == sorted(versions) and len(set(versions)) == 5
+    versions.append(index.refresh())
+    assert ids(index) == ["z/0"] and versions == sorted(versions) and len(set(versions)) == 5
 
 
 def test_another_attempt_at_a_step_in_flight_replaces_what_was_read(folder: Path, resident: bool):
-    catalogue, store = Catalogue(folder, resident=resident), Store(folder)
+    index, store = TraceIndex(folder, resident=resident), Store(folder)
     store.begin(1)
-    for index in (3, 4, 5):  # as long as what was read, and longer
-        store.append(trace(1, "c", index, 0.25))
+    for place in (3, 4, 5):  # as long as what was read, and longer
+        store.append(trace(1, "c", place, 0.25))
     store.close()
-    assert catalogue.stored("run/c/4").trace.index == 4
-    assert ids(catalogue, step=(1, 1)) == ["c/3", "c/4", "c/5"]
+    assert index.stored("run/c/4").trace.index == 4
+    assert ids(index, step=(1, 1)) == ["c/3", "c/4", "c/5"]
     with pytest.raises(TraceError, match="trace: got 'run/c/1'"):
-        catalogue.stored("run/c/1")
+        index.stored("run/c/1")
 
 
 def test_another_attempt_at_a_sealed_step_is_never_taken_for_the_first(folder: Path, resident: bool):
-    catalogue, store = Catalogue(folder, resident=resident), Store(folder)
-    assert catalogue.count() == 6
+    index, store = TraceIndex(folder, resident=resident), Store(folder)
+    assert index.count() == 6
     store.begin(0)
     store.seal(0, [trace(0, "z", index, 1.0) for index in range(3)])
-    assert catalogue.stored("run/z/1").trace.trace_id == "run/z/1"
+    assert index.stored("run/z/1").trace.trace_id == "run/z/1"
     with pytest.raises(TraceError, match="trace: got 'run/a/1'"):
-        catalogue.stored("run/a/1")
+        index.stored("run/a/1")
 
 
 def test_a_whole_line_whose_end_is_not_there_yet_counts_once(folder: Path, resident: bool):
     journal = folder / "__journal" / "step-00001-00000.jsonl"
     whole = journal.read_bytes()
     journal.write_bytes(whole[:-1])
-    catalogue = Catalogue(folder, resident=resident)
-    assert ids(catalogue, step=(1, 1)) == ["c/0", "c/1"]
+    index = TraceIndex(folder, resident=resident)
+    assert ids(index, step=(1, 1)) == ["c/0", "c/1"]
     with journal.open("ab") as file:
         file.write(whole[-1:] + whole.splitlines(keepends=True)[0].replace(b"run/c/0", b"run/c/9"))
-    catalogue.refresh()
-    assert ids(catalogue, step=(1, 1)) == ["c/0", "c/9", "c/1"]
+    index.refresh()
+    assert ids(index, step=(1, 1)) == ["c/0", "c/9", "c/1"]
 
 
 def test_a_half_line_is_left_out_until_it_is_whole(folder: Path, resident: bool):
     journal = folder / "__journal" / "step-00001-00000.jsonl"
     whole = journal.read_bytes()
     journal.write_bytes(whole[:-10])
-    catalogue = Catalogue(folder, resident=resident)
-    assert ids(catalogue, step=(1, 1)) == ["c/0"]
+    index = TraceIndex(folder, resident=resident)
+    assert ids(index, step=(1, 1)) == ["c/0"]
     journal.write_bytes(whole)
-    catalogue.refresh()
-    assert ids(catalogue, step=(1, 1)) == ["c/0", "c/1"]
+    index.refresh()
+    assert ids(index, step=(1, 1)) == ["c/0", "c/1"]
 
 
 def test_sql_sees_all_columns_of_all_traces(folder: Path, resident: bool):
-    catalogue = Catalogue(folder, resident=resident)
-    names, rows = catalogue.sql(
+    index = TraceIndex(folder, resident=resident)
+    names, rows = index.sql(
         "SELECT step, count(*) AS n, sum(len(segments[2].token_ids)) AS sampled FROM traces GROUP BY 1 ORDER BY 1"
     )
     assert (names, rows) == (["step", "n", "sampled"], [(0, 4, 12), (1, 2, 6)])
     with pytest.raises(RunError, match=r"--sql: got 'SELECT nothing', .* allowed a query of DuckDB|Binder"):
-        catalogue.sql("SELECT nothing")
+        index.sql("SELECT nothing")
 
 
 def test_a_torn_file_and_another_version_are_refused_by_name(folder: Path, resident: bool):
@@ -267,8 +267,8 @@ def test_a_torn_file_and_another_version_are_refused_by_name(folder: Path, resid
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(TraceError, match=r"file of traces .*step-00000-00000\.parquet: got "):
-        Catalogue(folder, resident=resident).traces()
+        TraceIndex(folder, resident=resident).traces()
     table = to_table([Stored(replace(t, schema_version=99), None) for t in SEALED])
     pq.write_table(table.replace_schema_metadata({"aipo.schema_version": "99"}), file)
     with pytest.raises(TraceError, match=r"version of .*step-00000-00000\.parquet: got 99, allowed 1"):
-        Catalogue(folder, resident=resident).traces()
+        TraceIndex(folder, resident=resident).traces()

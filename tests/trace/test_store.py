@@ -15,7 +15,7 @@ import aipo.trace.journal
 import aipo.trace.store
 from aipo.errors import RunError, TraceError
 from aipo.trace import Role, Trace, segment
-from aipo.trace.index import Catalogue
+from aipo.trace.index import TraceIndex
 from aipo.trace.journal import read_journal
 from aipo.trace.store import TraceStore, list_traces, read_file, traces_in
 from kit.toy import TOKENIZER, run
@@ -343,7 +343,7 @@ def test_a_killed_process_loses_nothing_that_was_finished(tmp_path: Path, lines:
     store = TraceStore(tmp_path)
     found = [trace.trace_id for trace in store.read()]
     assert set(finished) <= set(found) and len(found) == len(set(found)) and len(finished) >= lines
-    assert Catalogue(tmp_path).count() == len(found)
+    assert TraceIndex(tmp_path).count() == len(found)
 
 
 # --- disks that are full ----------------------------------------------------------------------------------

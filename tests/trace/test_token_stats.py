@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from aipo.errors import RunError, TraceError
 from aipo.method.rows import Code, Row, distil, rows_of
 from aipo.trace import token_stats as module
-from aipo.trace.token_stats import Lesson, LessonStore, positions
-from aipo.train.token_stats import Ledger
+from aipo.trace.token_stats import TokenStats, TokenStatsStore, positions
+from aipo.train.token_stats import TokenStatsRecorder
 from kit.tiny import agent, consult, env, policy, prompt, trace
 
 L, A, E, C, D = Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED
 NAN = np.nan
 
 
-def lesson(trace_id: str = "t", *, segments: list[int] | None = None, **changes: Any) -> Lesson:
+def stats(trace_id: str = "t", *, segments: list[int] | None = None, **changes: Any) -> TokenStats:
     own = [1, 1, 2, 2, 3] if segments is None else segments
     made: dict[str, Any] = {
         "kind": "sampled",
@@ -34,11 +34,11 @@ def lesson(trace_id: str = "t", *, segments: list[int] | None = None, **changes:
         "clipped_T": np.array([False, True, False, False, False][: len(own)], np.bool_),
         "advantage": 0.1,
     }
-    return Lesson(trace_id=trace_id, **(made | changes))
+    return TokenStats(trace_id=trace_id, **(made | changes))
 
 
-def same(a: Lesson, b: Lesson) -> bool:
-    names = [name for name in Lesson.__dataclass_fields__ if not name.endswith("_T")]
+def same(a: TokenStats, b: TokenStats) -> bool:
+    names = [name for name in TokenStats.__dataclass_fields__ if not name.endswith("_T")]
     for name in ("segments_T", "codes_T", "weights_T", "ratios_T", "clipped_T"):
         one, other = getattr(a, name), getattr(b, name)
         np.testing.assert_array_equal(one, other)
@@ -59,10 +59,10 @@ HELPED = trace(
 )
 
 
-def of_row(row: Row) -> Lesson:
+def of_row(row: Row) -> TokenStats:
     start = row.prompt_tokens
     count = len(row) - start
-    return Lesson(
+    return TokenStats(
         trace_id=row.trace_id,
         kind=row.kind,
         step=0,
@@ -115,7 +115,7 @@ def test_a_row_that_is_all_prompt_has_no_token():
 @pytest.mark.parametrize("lengths", [[1, 2], [1, 2, 2, 0], [1, 2, 1, 4], []])
 def test_a_trace_with_other_segments_is_refused(lengths: list[int]):
     with pytest.raises(TraceError, match="segments of 't': got lengths"):
-        positions(lesson(), lengths)
+        positions(stats(), lengths)
 
 
 @given(st.data())
@@ -126,7 +126,7 @@ def test_positions_are_those_of_the_first_tokens_of_segments(data: st.DataObject
     expected = [int(starts[i]) + t for i, count in enumerate(kept) for t in range(count)]
     own = np.repeat(np.arange(len(kept)), kept).astype(np.int32)
     nothing = np.zeros(len(own), np.float32)
-    made = lesson(
+    made = stats(
         segments_T=own,
         codes_T=nothing.astype(np.int8),
         weights_T=nothing,
@@ -136,19 +136,21 @@ def test_positions_are_those_of_the_first_tokens_of_segments(data: st.DataObject
     assert positions(made, lengths).tolist() == expected
 
 
-def test_arrays_of_a_lesson_have_one_length():
-    with pytest.raises(TraceError, match=r"arrays of a lesson: got lengths \{.*\}, allowed one, in 't'"):
-        lesson(clipped_T=np.array([True]))
+def test_arrays_of_a_token_stats_have_one_length():
+    with pytest.raises(
+        TraceError, match=r"arrays of a row of token stats: got lengths \{.*\}, allowed one, in 't'"
+    ):
+        stats(clipped_T=np.array([True]))
 
 
 # -- the ledger ----------------------------------------------------------------------------------------
 
 
 def test_a_ledger_that_nobody_reads_keeps_nothing():
-    ledger = Ledger(None)
+    ledger = TokenStatsRecorder(None)
     ledger.deal([rows_of(HELPED)])
     ledger.note(0, None)  # type: ignore[arg-type]  # it does not even look
-    ledger.settle(0, 1)
+    ledger.end_step(0, 1)
     ledger.close(0)
 
 
@@ -156,13 +158,13 @@ def test_a_ledger_that_nobody_reads_keeps_nothing():
 
 
 def test_what_was_published_is_read(tmp_path: Path):
-    store = LessonStore(tmp_path)
+    store = TokenStatsStore(tmp_path)
     given = [
-        lesson("b"),
-        lesson("a", kind="distilled", update=6),
-        lesson("a", update=8),
-        lesson("a", update=7, advantage=-1 / 3),
-        lesson("c", segments=[]),
+        stats("b"),
+        stats("a", kind="distilled", update=6),
+        stats("a", update=8),
+        stats("a", update=7, advantage=-1 / 3),
+        stats("c", segments=[]),
     ]
     store.publish(3, given)
     found = store.of("a", 3)
@@ -178,23 +180,23 @@ def test_what_was_published_is_read(tmp_path: Path):
 
 
 def test_a_generation_in_which_nothing_was_trained_is_a_file_too(tmp_path: Path):
-    store = LessonStore(tmp_path)
+    store = TokenStatsStore(tmp_path)
     store.publish(0, [])
     assert store.of("a", 0) == []
     assert pq.read_table(tmp_path / "step-00000-00000.parquet").num_rows == 0
 
 
-def test_lessons_of_every_process_are_read(tmp_path: Path):
-    LessonStore(tmp_path).publish(3, [lesson("a", update=2)])
-    LessonStore(tmp_path, process=1).publish(3, [lesson("a", update=1)])
-    assert [one.update for one in LessonStore(tmp_path).of("a", 3)] == [1, 2]
+def test_token_stats_of_every_process_are_read(tmp_path: Path):
+    TokenStatsStore(tmp_path).publish(3, [stats("a", update=2)])
+    TokenStatsStore(tmp_path, process=1).publish(3, [stats("a", update=1)])
+    assert [one.update for one in TokenStatsStore(tmp_path).of("a", 3)] == [1, 2]
 
 
 def test_reading_one_trace_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two traces per group here; the others' groups are skipped."""
     monkeypatch.setattr(module, "_TOKENS_PER_GROUP", 10)
-    store = LessonStore(tmp_path)
-    store.publish(0, [lesson(f"t{i}") for i in range(8)])
+    store = TokenStatsStore(tmp_path)
+    store.publish(0, [stats(f"t{i}") for i in range(8)])
     read: list[list[int]] = []
     whole = pq.ParquetFile.read_row_groups
 
@@ -208,29 +210,29 @@ def test_reading_one_trace_reads_little(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_generation_that_is_done_over_is_set_aside(tmp_path: Path):
-    store = LessonStore(tmp_path)
+    store = TokenStatsStore(tmp_path)
     for step in range(3):
-        store.publish(step, [lesson("a", step=step)])
+        store.publish(step, [stats("a", step=step)])
     store.begin(1)
     assert [len(store.of("a", step)) for step in range(3)] == [1, 0, 0]
     assert len(list((tmp_path / "__superseded").glob("*.parquet.attempt-*"))) == 2
-    store.publish(1, [lesson("a", update=99)])
+    store.publish(1, [stats("a", update=99)])
     assert store.of("a", 1)[0].update == 99
 
 
 def test_a_file_is_never_written_over(tmp_path: Path):
-    store = LessonStore(tmp_path)
-    store.publish(0, [lesson()])
+    store = TokenStatsStore(tmp_path)
+    store.publish(0, [stats()])
     with pytest.raises(RunError, match=r"step-00000-00000\.parquet"):
-        store.publish(0, [lesson()])
+        store.publish(0, [stats()])
 
 
 def test_a_torn_file_is_refused_by_name(tmp_path: Path):
-    store = LessonStore(tmp_path)
-    store.publish(0, [lesson()])
+    store = TokenStatsStore(tmp_path)
+    store.publish(0, [stats()])
     file = tmp_path / "step-00000-00000.parquet"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(TraceError, match=r"file of lessons .*step-00000-00000\.parquet: got"):
+    with pytest.raises(TraceError, match=r"file of token stats .*step-00000-00000\.parquet: got"):
         store.of("t", 0)
 
 
@@ -245,12 +247,12 @@ def test_a_torn_file_is_refused_by_name(tmp_path: Path):
 def test_another_schema_is_refused_by_name(tmp_path: Path, schema: pa.Schema, says: str):
     pq.write_table(schema.empty_table(), tmp_path / "step-00000-00000.parquet")
     with pytest.raises(TraceError, match=says) as caught:
-        LessonStore(tmp_path).of("t", 0)
+        TokenStatsStore(tmp_path).of("t", 0)
     assert "step-00000-00000.parquet" in str(caught.value)
 
 
 def test_others_read_the_files_too(tmp_path: Path):
-    LessonStore(tmp_path).publish(0, [lesson("a")])
+    TokenStatsStore(tmp_path).publish(0, [stats("a")])
     import duckdb
 
     query = f"select weights, list_sum(clipped::int[]) from '{tmp_path}/*.parquet' where trace_id = 'a'"

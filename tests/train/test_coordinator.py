@@ -60,7 +60,9 @@ def test_two_policies_learn_from_the_same_runs_of_a_graph(tmp_path: Path):
     traces: list[Trace] = []
 
     def produce(step: int) -> dict[str, StepRows]:
-        specs = independent([task()], step=step, group_size=GROUP, assist_share=0.0, forbid_share=0.0, seed=0)
+        specs = independent(
+            [task()], step=step, group_size=GROUP, assist_share=0.0, suppress_share=0.0, seed=0
+        )
         made = rollouts.run_sync(specs, traces.append)
         mine = {name: group([t for t in made if t.policy == name]) for name in models}
         return {name: step_rows(credited, distilled=False, tag_ids=()) for name, credited in mine.items()}

@@ -9,7 +9,7 @@ from aipo.method.rows import Code
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
-from aipo.trace.token_stats import LessonStore
+from aipo.trace.token_stats import TokenStatsStore
 from kit import tiny_run
 
 
@@ -34,7 +34,7 @@ def test_what_was_right_has_an_advantage_of_one_whatever_its_group_did(trained: 
 
 
 def test_distilled_rows_are_learned_and_no_token_of_an_agent(trained: RunFolder) -> None:
-    traces, store = list(TraceStore(trained.traces).read()), LessonStore(trained.lessons)
+    traces, store = list(TraceStore(trained.traces).read()), TokenStatsStore(trained.lessons)
     lessons = [lesson for trace in traces for lesson in store.of(trace.trace_id, trace.step)]
     told = [lesson.weights_T[lesson.codes_T == Code.AGENT] for lesson in lessons]
     distilled = [one.weights_T[one.codes_T == Code.DISTILLED] for one in lessons if one.kind == "distilled"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from aipo.config.load import load_config
 from aipo.errors import ConfigError, OtherRankError, TrainError
 from aipo.trace.store import TraceStore
-from aipo.train.ranks import ALONE, Ranks, join
+from aipo.train.ranks import SINGLE_PROCESS, Ranks, join
 from aipo.train.run import train_run
 from kit.asgi import free_port
 from kit.rank import CASES
@@ -250,16 +250,16 @@ def test_one_process_waits_for_nobody() -> None:
     def fail() -> None:
         raise TrainError("as it was")
 
-    assert join(cpu=True) is ALONE
-    assert ALONE.share(lambda: 3) == ALONE.lead(lambda: 3) == 3
-    assert ALONE.gather([1, 2]) == [1, 2]
-    assert ALONE.stack(torch.tensor([1.0, 2.0])).tolist() == [[1.0, 2.0]]
+    assert join(cpu=True) is SINGLE_PROCESS
+    assert SINGLE_PROCESS.share(lambda: 3) == SINGLE_PROCESS.lead(lambda: 3) == 3
+    assert SINGLE_PROCESS.gather([1, 2]) == [1, 2]
+    assert SINGLE_PROCESS.stack(torch.tensor([1.0, 2.0])).tolist() == [[1.0, 2.0]]
     work: Callable[[], None] = fail
     with pytest.raises(TrainError, match="as it was"):
-        ALONE.lead(work)
+        SINGLE_PROCESS.lead(work)
     error = TrainError("everybody's")
-    assert ALONE.alike(error) is error
+    assert SINGLE_PROCESS.same_error(error) is error
 
 
 def test_other_ranks_leave_the_telling_to_rank_0() -> None:
-    assert isinstance(Ranks(rank=1, size=2).alike(TrainError("everybody's")), OtherRankError)
+    assert isinstance(Ranks(rank=1, size=2).same_error(TrainError("everybody's")), OtherRankError)

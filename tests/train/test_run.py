@@ -16,18 +16,18 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from aipo.config.build_method import scored_again
-from aipo.config.build_sampler import Sampler, open_sampler
+from aipo.config.build_sampler import Sampler, open_policy
 from aipo.config.load import Config, dump, load_config
 from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainError
 from aipo.replay.questions.rerun import Source, check_traces
 from aipo.replay.questions.what_if import replay_loss
 from aipo.rollout.env import Task
-from aipo.rollout.spending import Spending
+from aipo.rollout.spending import CostLimit
 from aipo.run import RunFolder
 from aipo.trace import Fault, Mode, Role
 from aipo.trace.stepfiles import StepFiles
 from aipo.trace.store import TraceStore
-from aipo.trace.token_stats import LessonStore, positions
+from aipo.trace.token_stats import TokenStatsStore, positions
 from aipo.train.run import train_run
 from envs.miniature import Miniature
 
@@ -94,11 +94,11 @@ def test_rollouts_that_a_broken_server_cut_short_are_kept_and_not_learned_from(
 
     @contextmanager
     def open_checked(*given: Any) -> Generator[Sampler]:
-        with open_sampler(*given) as sampler:
+        with open_policy(*given) as sampler:
             yield sampler._replace(check=check)
 
     out = tmp_path / "run"
-    monkeypatch.setattr("aipo.train.run.open_sampler", open_checked)
+    monkeypatch.setattr("aipo.train.run.open_policy", open_checked)
     with pytest.raises(PolicyError, match="http://there"):
         train(small(out))
     assert looked == [8, 16]
@@ -148,16 +148,16 @@ def test_a_spending_limit_stops_the_run_and_it_goes_on_with_a_higher_one(tmp_pat
     # Each assisted rollout asks once: 100 tokens of 0.0001 and 10 of 0.001 cost 0.02; 4 of 8 are assisted.
     config = [*ASKING, VERIFY.format(__file__, "counting"), "rollout.concurrency=1", "train.save_every=1"]
     with pytest.raises(LimitError, match=r"spending on agents: got 0\.12, allowed less than 0\.11"):
-        train(small(out, *config, "rollout.spending_limit=0.11"))
+        train(small(out, *config, "rollout.cost_limit=0.11"))
     folder = RunFolder(out)
     kept = [t for t in TraceStore(folder.traces).read() if t.visits and t.consults]
     assert len(kept) == 6
     assert all(call.cost == pytest.approx(0.02) for t in kept for v in t.visits for call in v.calls)
     with pytest.raises(LimitError, match=r"got 0\.12, allowed less than 0\.12 .*in the run"):
-        train(small(out, *config, "rollout.spending_limit=0.12"), resume=True)
-    train(small(out, *config, "rollout.spending_limit=5"), resume=True)
+        train(small(out, *config, "rollout.cost_limit=0.12"), resume=True)
+    train(small(out, *config, "rollout.cost_limit=5"), resume=True)
     # the two of step 1 that were done over were paid twice
-    assert Spending(folder.spending, None, []).total == pytest.approx(0.20)
+    assert CostLimit(folder.spending, None, []).total == pytest.approx(0.20)
     assert sum(line.get("cost/verify", 0) for line in folder.read_metrics()) == pytest.approx(0.16)
 
 
@@ -219,12 +219,12 @@ def test_agents_that_are_down_stop_the_run_and_it_goes_on_when_they_are_back(tmp
     kept = list(TraceStore(out / "traces").read())
     assert sum(len(t.consults) for t in kept) >= 32
     assert {c.fault for t in kept for c in t.consults} == {Fault.UNAVAILABLE}
-    config = small(out, *ASKING, *many, "rollout.outage_limit=null")
+    config = small(out, *ASKING, *many, "rollout.failure_limit=null")
     train(config, resume=True)
-    assert RunFolder(out).read_metrics()[-1]["outage/verify"] == 1.0
+    assert RunFolder(out).read_metrics()[-1]["agent_failures/verify"] == 1.0
 
 
-FROZEN = "agents={{knowledge: {{graph: 'graphs.knowledge:knowledge', prompt: {}, model: 'aipo.rollout.reference_chat:frozen', options: {{max_tokens: 6}}}}}}"
+FROZEN = "agents={{knowledge: {{graph: 'graphs.knowledge:knowledge', prompt: {}, model: 'aipo.rollout.reference_chat:reference', options: {{max_tokens: 6}}}}}}"
 
 
 def test_the_frozen_start_is_an_agent_and_its_ratio_is_learned_and_replayed(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_demonstrations_are_trained_kept_gone_on_with_and_replayed(tmp_path: Pat
         "rollout.max_tokens=24",
     )
     train(small(folder.path, *words))
-    store, lessons, env = TraceStore(folder.traces), LessonStore(folder.lessons), Miniature()
+    store, lessons, env = TraceStore(folder.traces), TokenStatsStore(folder.token_stats), Miniature()
     text = Tokenizer.from_file(str(folder.tokenizer / "tokenizer.json")).decode
     first = list(store.read())
     assert "".join(t.mode.value[0] for t in first) == "aase" * 4  # 3 are sampled, of which 1.5 are assisted
@@ -347,8 +347,8 @@ def test_a_run_keeps_its_tokenizer_and_what_was_done_with_each_token(tmp_path: P
     config = small(folder.path, "train.save_every=1")
     train(config)
     tokenizer = Tokenizer.from_file(str(folder.tokenizer / "tokenizer.json"))
-    store, lessons = TraceStore(folder.traces), LessonStore(folder.lessons)
-    assert [file.step for file in StepFiles(folder.lessons).files()] == [0, 1] == store.steps()
+    store, lessons = TraceStore(folder.traces), TokenStatsStore(folder.token_stats)
+    assert [file.step for file in StepFiles(folder.token_stats).files()] == [0, 1] == store.steps()
     (prompt, *_), asked = next((t.segments, t.task["prompt"]) for t in store.read())
     assert tokenizer.decode(prompt.token_ids.tolist()).endswith(asked)
     for trace in store.read():
@@ -362,8 +362,8 @@ def test_a_run_keeps_its_tokenizer_and_what_was_done_with_each_token(tmp_path: P
 
     # Going on without lessons leaves none of the generations that are done over.
     shutil.rmtree(folder.checkpoints / "checkpoint-2")
-    train(small(folder.path, "train.save_every=1", "train.lessons=false"), resume=True)
-    assert [file.step for file in StepFiles(folder.lessons).files()] == [0]
+    train(small(folder.path, "train.save_every=1", "train.token_stats=false"), resume=True)
+    assert [file.step for file in StepFiles(folder.token_stats).files()] == [0]
     assert store.steps() == [0, 1]
 
 
@@ -377,7 +377,7 @@ def test_a_generation_is_gone_through_twice_and_gone_on_with_and_replayed(tmp_pa
     assert [line["epoch"] for line in lines] == [n / 4 for n in range(1, 9)]
     assert ["seconds/rows" in line for line in lines] == [True, False, False, False] * 2
     assert lines[0]["ratio/policy"] == pytest.approx(1.0, abs=1e-4) != lines[2]["ratio/policy"]
-    lessons = LessonStore(folder.lessons)
+    lessons = TokenStatsStore(folder.token_stats)
     updates = [
         sorted(one.update for one in lessons.of(t.trace_id, 1)) for t in TraceStore(folder.traces).read(1)
     ]
@@ -397,8 +397,8 @@ def test_a_generation_is_gone_through_twice_and_gone_on_with_and_replayed(tmp_pa
 
 def test_lessons_can_be_left_out(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    train(small(folder.path, "train.steps=1", "train.lessons=false"))
-    assert not folder.lessons.exists()
+    train(small(folder.path, "train.steps=1", "train.token_stats=false"))
+    assert not folder.token_stats.exists()
 
 
 @pytest.mark.parametrize(
@@ -406,8 +406,8 @@ def test_lessons_can_be_left_out(tmp_path: Path) -> None:
     [
         ([], False),
         (["policy.engine=vllm"], True),
-        (["method.correction_cap=2"], True),
-        (["method.max_drift=0.1"], True),
+        (["method.importance_cap=2"], True),
+        (["method.max_mismatch=0.1"], True),
         (["method.coefficient=rlplus"], True),
         (["method.coefficient_trust=1"], True),
     ],
@@ -422,14 +422,14 @@ def test_a_run_that_a_limit_on_the_drift_stopped_goes_on_under_another(tmp_path:
     """Decoding with a cache differs from a forward pass by float rounding, which is more than 1e-12."""
     folder = RunFolder(tmp_path / "run")
     # With a KL term rows are trained whatever their advantage.
-    words = ("train.minibatches=2", "train.save_every=1", "method.kl=0.01")
+    words = ("train.minibatches=2", "train.save_every=1", "method.beta=0.01")
     with pytest.raises(TrainError, match=r"in optimiser step 1: got a mean .* allowed 1e-12"):
-        train(small(folder.path, "method.max_drift=1e-12", *words))
+        train(small(folder.path, "method.max_mismatch=1e-12", *words))
     assert TraceStore(folder.traces).steps() == [0]  # what was sampled is kept
-    train(small(folder.path, "method.max_drift=1e-4", *words), resume=True)
+    train(small(folder.path, "method.max_mismatch=1e-4", *words), resume=True)
     lines = folder.read_metrics()
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert all(0 < line["drift/mean"] < 1e-4 for line in lines)
+    assert all(0 < line["mismatch/mean"] < 1e-4 for line in lines)
 
 
 def test_going_on_with_other_settings_is_refused(tmp_path: Path) -> None:

@@ -94,23 +94,23 @@ def test_rollouts_in_numbers():
     expected = {
         "rollouts/assisted": 3,
         "rollouts/solo": 3,
-        "rollouts/forbidden": 1,
+        "rollouts/suppressed": 1,
         "rollouts/expert": 0,
         "rollouts/failed": 1,
         "reward/assisted": 1 / 3,
         "reward/solo": 0.75,
-        "reward/forbidden": 0.0,
+        "reward/suppressed": 0.0,
         "reward_part/correct/assisted": 1.0,
         "reward_part/correct/solo": 0.5,
         "reward_part/form/solo": 1.0,
-        "alone/hard_a": 0.0,
-        "alone/easy": 1.0,
+        "solo/hard_a": 0.0,
+        "solo/easy": 1.0,
         "consults/knowledge": 3 / 3,
         "consults/verify": 0.0,
         "consults/unknown": 1 / 3,
         "consult_errors/knowledge": 1 / 3,
         "consult_errors/unknown": 1.0,
-        "outage/knowledge": 0.0,
+        "agent_failures/knowledge": 0.0,
         "calls/knowledge": 0.0,
         "calls/verify": 0.0,
         "length/prompt": 2.0,
@@ -120,7 +120,7 @@ def test_rollouts_in_numbers():
     }
     assert metrics == pytest.approx(expected)
     check_declared(metrics)
-    assert [t.kind for t in traces[2:5]] == ["assisted", "solo", "forbidden"]
+    assert [t.kind for t in traces[2:5]] == ["assisted", "solo", "suppressed"]
 
 
 def said(seconds: float, **changes: Any) -> Call:
@@ -142,10 +142,10 @@ def test_an_agents_calls_in_numbers():
     metrics = rollout_metrics(
         [helped(1.0, consults=(consult(1, 1, 2), down, empty), visits=(visit,))], ["knowledge"]
     )
-    names = ("outage", "call", "tokens", "latency", "cost")
+    names = ("agent_failures", "call", "tokens", "latency", "cost")
     assert {k: v for k, v in metrics.items() if k.startswith(names)} == pytest.approx(
         {
-            "outage/knowledge": 1 / 2,
+            "agent_failures/knowledge": 1 / 2,
             "calls/knowledge": 4.0,
             "call_errors/knowledge": 1 / 4,
             "tokens_in/knowledge": 30.0,
@@ -168,7 +168,7 @@ def test_no_rollouts_in_numbers():
     assert rollout_metrics([]) == {
         "rollouts/assisted": 0,
         "rollouts/solo": 0,
-        "rollouts/forbidden": 0,
+        "rollouts/suppressed": 0,
         "rollouts/expert": 0,
         "rollouts/failed": 0,
     }

@@ -27,7 +27,7 @@ from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.stepfiles import StepFiles
-from aipo.trace.token_stats import Lesson, LessonStore
+from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
 from kit.tiny import agent, consult, policy, prompt, trace
@@ -243,7 +243,7 @@ def test_rewarded_rollouts_without_a_clip_are_supervised_training(tmp_path: Path
     right = trace(prompt(2, 3), policy(4, 13, 5), agent(6), policy(7, 8), consults=(consult(1, 1, 2),))
     alone, wrong = trace(prompt(2), policy(9, 10)), trace(prompt(2), policy(3, 3, 3), reward=0.0)
     rows = [row for one in reward([right, alone, wrong]).traces for row in rows_of(one)]
-    cut = distil(right, (13,), forbid=False)
+    cut = distil(right, (13,), suppress=False)
     assert cut is not None
     made = StepRows(rows=(*rows, cut), totals=Totals.of(rows), active_share=1.0, metrics={})
     settings = LossSettings(objective="cispo", clip_low=1e-9, clip_high=1e-9, coefficient="mask")
@@ -284,7 +284,7 @@ def test_the_correction_is_trls(
     settings = LossSettings(
         objective=objective,
         coefficient="mask",
-        correction=correction,
+        importance_mode=correction,
         importance_cap=CAP,
         **BOUNDS.get(objective, {}),
     )
@@ -336,7 +336,7 @@ def test_drift_is_known_in_every_step_and_measuring_it_changes_nothing(tmp_path:
     watched.train()
     plain = build(tmp_path / "b", given, updates=2, iterations=2)
     plain.train()
-    logged = [[line["drift/mean"], line["drift/max"]] for line in lines(tmp_path / "a")]
+    logged = [[line["mismatch/mean"], line["mismatch/max"]] for line in lines(tmp_path / "a")]
     in_order = [*expected[:2], *expected[:2], *expected[2:], *expected[2:]]
     np.testing.assert_allclose(logged, in_order, rtol=1e-5)
     assert [line["loss"] for line in lines(tmp_path / "a")] == [
@@ -351,7 +351,7 @@ def test_what_is_trained_with_the_weights_that_sampled_is_not_scored_twice(tmp_p
     )
     trainer.train()
     assert ["old_per_token_logps" in batch for batch in trainer.batches] == [False, False, True, True]
-    assert all("drift/mean" in line for line in lines(tmp_path))
+    assert all("mismatch/mean" in line for line in lines(tmp_path))
 
 
 def test_corrected_ratios_are_to_the_trainer(tmp_path: Path):
@@ -361,7 +361,7 @@ def test_corrected_ratios_are_to_the_trainer(tmp_path: Path):
     assert first["ratio/policy"] == 1.0
     assert 0 < abs(second["ratio/policy"] - 1) < 0.5
     assert abs(first["importance"] - 1) > 0.01  # the behaviour log-probs were made up
-    assert second["drift/mean"] > 0.1
+    assert second["mismatch/mean"] > 0.1
 
 
 def test_a_limit_on_the_drift_stops_before_the_step_and_keeps_the_checkpoint(tmp_path: Path):
@@ -370,15 +370,15 @@ def test_a_limit_on_the_drift_stops_before_the_step_and_keeps_the_checkpoint(tmp
     (row,) = bad.rows
     wrong = np.where(row.codes_T == Code.POLICY, row.logprobs_T - 30, row.logprobs_T)
     bad = replace(bad, rows=(replace(row, logprobs_T=wrong.astype(np.float32)),))
-    how = {"recompute": True, "max_drift": 10.0}
+    how = {"recompute": True, "max_mismatch": 10.0}
     trainer = build(tmp_path, [good, good, bad], how=how, save_every=1, learning_rate=1e-4)
     says = (
         r"drift .* in optimiser step 3: got a mean \|Δ log-prob\| of [\d.]+ \(at most [\d.]+\) on \d "
-        r"policy tokens, allowed 10 \(method\.max_drift\).*the last checkpoint is as it was"
+        r"policy tokens, allowed 10 \(method\.max_mismatch\).*the last checkpoint is as it was"
     )
     with pytest.raises(TrainError, match=says):
         trainer.train()
-    assert [line["drift/mean"] < 10 for line in lines(tmp_path)] == [True, True]
+    assert [line["mismatch/mean"] < 10 for line in lines(tmp_path)] == [True, True]
     saved = type(trainer.model).from_pretrained(tmp_path / "checkpoint-2")
     now = weights(trainer)
     assert all(torch.equal(p, now[name]) for name, p in saved.named_parameters())
@@ -591,7 +591,7 @@ def test_the_trainer_agrees_with_the_sampler(tmp_path: Path, temperature: float)
     made = step(*asyncio.run(everybody()))
     build(tmp_path, [made], model=model, temperature=temperature, learning_rate=1e-4).train()
     (line,) = lines(tmp_path)
-    assert line["drift/max"] < 1e-4
+    assert line["mismatch/max"] < 1e-4
     assert line["ratio/policy"] == pytest.approx(1.0, abs=1e-5)
     assert line["clip/policy"] == 0
 
@@ -790,7 +790,7 @@ class Differentiated(AIPOTrainer):
 )
 def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[str, Any]):
     """|∂loss/∂log π| · denominator / |A| by autograd, in every update: first passes and clipped ones."""
-    told: list[Lesson] = []
+    told: list[TokenStats] = []
     trainer = build(
         tmp_path,
         [mixed_rows()],
@@ -802,7 +802,7 @@ def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[st
         learning_rate=0.1,
         how={
             "recompute": LossSettings(**how).needs_trainer,
-            "on_lessons": lambda _, lessons: told.extend(lessons),
+            "on_token_stats": lambda _, lessons: told.extend(lessons),
         },
     )
     trainer.train()
@@ -823,8 +823,8 @@ def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[st
 
 
 def test_a_row_without_an_advantage_has_no_lesson(tmp_path: Path):
-    told: list[Lesson] = []
-    build(tmp_path, [mixed_rows()], how={"on_lessons": lambda _, lessons: told.extend(lessons)}).train()
+    told: list[TokenStats] = []
+    build(tmp_path, [mixed_rows()], how={"on_token_stats": lambda _, lessons: told.extend(lessons)}).train()
     made = sorted((one.trace_id, one.kind) for one in told)
     assert made == [
         ("h0", "distilled"),
@@ -846,7 +846,7 @@ def test_lessons_are_handed_over_when_their_generation_has_been_trained(tmp_path
         updates=2,
         accumulation=2,
         how={
-            "on_lessons": lambda generation, lessons: told.append(
+            "on_token_stats": lambda generation, lessons: told.append(
                 (generation, trainer.state.global_step, {one.update for one in lessons})
             )
         },
@@ -858,10 +858,10 @@ def test_lessons_are_handed_over_when_their_generation_has_been_trained(tmp_path
 def test_lessons_of_what_is_done_over_are_superseded(tmp_path: Path):
     """Killed one update into generation 3; the last checkpoint is that after generation 1."""
     given = [mixed_rows(seed) for seed in range(4)]
-    whole, cut = LessonStore(tmp_path / "whole"), LessonStore(tmp_path / "cut")
+    whole, cut = TokenStatsStore(tmp_path / "whole"), TokenStatsStore(tmp_path / "cut")
 
-    def made(folder: str, store: LessonStore) -> AIPOTrainer:
-        return build(tmp_path / folder, given, updates=2, save_every=2, how={"on_lessons": store.publish})
+    def made(folder: str, store: TokenStatsStore) -> AIPOTrainer:
+        return build(tmp_path / folder, given, updates=2, save_every=2, how={"on_token_stats": store.publish})
 
     def die(trainer: AIPOTrainer) -> None:
         if trainer.state.global_step == 7:
@@ -894,7 +894,7 @@ def test_metrics_have_one_line_per_optimiser_step_and_are_all_declared(tmp_path:
     made = lines(tmp_path)
     assert [line["step"] for line in made] == [1, 2, 3, 4]
     assert ["reward/solo" in line for line in made] == [True, False, True, False]
-    assert ["drift/mean" in line for line in made] == [True, False, True, False]
+    assert ["mismatch/mean" in line for line in made] == [True, False, True, False]
     assert made[0]["loss_share/policy"] == 1.0
     assert made[0]["tokens/agent"] == 0
     assert "weight/agent" not in made[0]
@@ -957,8 +957,8 @@ def test_pi_old_of_agents_tokens_needs_recomputed_log_probs(tmp_path: Path, how:
 
 
 def test_a_limit_on_the_drift_needs_the_drift(tmp_path: Path):
-    with pytest.raises(TrainError, match="max_drift: got a limit without recompute"):
-        build(tmp_path, steps(1, rows=4), how={"max_drift": 0.1})
+    with pytest.raises(TrainError, match="max_mismatch: got a limit without recompute"):
+        build(tmp_path, steps(1, rows=4), how={"max_mismatch": 0.1})
 
 
 def test_trainers_that_learn_together_do_not_accumulate(tmp_path: Path):
@@ -968,7 +968,7 @@ def test_trainers_that_learn_together_do_not_accumulate(tmp_path: Path):
 
 @pytest.mark.parametrize("correction", ["truncate", "mask"])
 def test_the_correction_is_logged(tmp_path: Path, correction: str):
-    settings = LossSettings(correction=correction, importance_cap=1.25)
+    settings = LossSettings(importance_mode=correction, importance_cap=1.25)
     build(tmp_path, steps(1, rows=4), settings=settings, how={"recompute": True}).train()
     (line,) = lines(tmp_path)
     assert 0 < line["importance"] <= 1.25

@@ -24,7 +24,7 @@ from viewer.test_guard import ask
 
 
 def a_trace(root: Path, run: str = "aipo") -> str:
-    return Library(root).run(run).catalogue.traces(limit=1)[0].trace_id
+    return Library(root).run(run).index.traces(limit=1)[0].trace_id
 
 
 def test_every_kind_of_page_has_its_address(address: str, little_runs: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aipo.errors import TraceError
 from aipo.trace import Role, StopReason, Trace
-from aipo.trace.index import Catalogue
+from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import Library
 from aipo.viewer.data.passages import Passage
@@ -63,17 +63,17 @@ def rollout(place: str, reward: float | None, **changes: object) -> Trace:
     return trace(prompt(), policy("x"), **(made | changes))
 
 
-def catalogue(folder: Path, traces: Sequence[Trace]) -> Catalogue:
+def index(folder: Path, traces: Sequence[Trace]) -> TraceIndex:
     with TraceStore(folder, decode=lambda ids: "".join(map(chr, ids))) as store:
         for one in traces:
             store.append(one)
-    return Catalogue(folder)
+    return TraceIndex(folder)
 
 
 def compared(
     tmp_path: Path, left: Sequence[Trace], right: Sequence[Trace]
 ) -> tuple[str, list[tuple[object, ...]]]:
-    found = changes(catalogue(tmp_path / "a", left), catalogue(tmp_path / "b", right))
+    found = changes(index(tmp_path / "a", left), index(tmp_path / "b", right))
     flips: list[Change] = [*found.worse, *found.better]
     return found.how, [(c.task_id, c.step, c.before, c.after) for c in flips]
 
@@ -221,7 +221,7 @@ def test_each_side_of_the_rows_is_its_context(
 
 def two_traces(root: Path) -> tuple[str, str]:
     """One that asked, and one of its group that did not."""
-    found = Library(root).run("aipo").catalogue.traces()
+    found = Library(root).run("aipo").index.traces()
     asked = next(t for t in found if t.agents)
     return asked.trace_id, next(t for t in found if t.group_id == asked.group_id and not t.agents).trace_id
 

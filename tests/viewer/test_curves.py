@@ -14,11 +14,11 @@ from aipo.viewer.pages.curves import POINTS, Curves, Window, by_step, curves, wi
 ROWS: list[dict[str, Any]] = [
     {"step": 1, "epoch": 0.5, "reward/solo": 0.0, "reward/assisted": 1.0, "rollouts/solo": 3.0,
      "rollouts/assisted": 1.0, "consults/verify": 0.5, "consult_errors/verify": 0.5, "consults/unknown": 0.0,
-     "clip/policy": 0.0, "drift/max": 0.1},
-    {"step": 2, "epoch": 1.0, "clip/policy": 0.2, "drift/max": 0.3},
+     "clip/policy": 0.0, "mismatch/max": 0.1},
+    {"step": 2, "epoch": 1.0, "clip/policy": 0.2, "mismatch/max": 0.3},
     {"step": 3, "epoch": 1.5, "reward/solo": 0.5, "rollouts/solo": 4.0, "consults/verify": 0.0,
-     "clip/policy": None, "drift/max": 0.2},
-    {"step": 4, "epoch": 2.0, "clip/policy": 0.4, "drift/max": None},
+     "clip/policy": None, "mismatch/max": 0.2},
+    {"step": 4, "epoch": 2.0, "clip/policy": 0.4, "mismatch/max": None},
 ]  # fmt: skip
 
 
@@ -31,7 +31,7 @@ def test_a_generation_is_the_mean_of_its_optimiser_steps() -> None:
     first, second = by_step(ROWS)
     assert (first.first, first.last, second.first) == (0, 0, 1)
     assert first.values["clip/policy"] == pytest.approx(0.1)
-    assert first.values["drift/max"] == 0.3  # the worst of the worst
+    assert first.values["mismatch/max"] == 0.3  # the worst of the worst
     assert second.values["clip/policy"] == 0.4  # what was not finite counts nowhere
     assert "epoch" not in first.values and "step" not in first.values
 
@@ -49,11 +49,11 @@ def test_without_generations_a_line_is_a_step() -> None:
 
 
 def test_a_point_stands_for_neighbours() -> None:
-    steps = [Window(i, i, {"loss": float(i), "drift/max": float(i)}) for i in range(5)]
+    steps = [Window(i, i, {"loss": float(i), "mismatch/max": float(i)}) for i in range(5)]
     assert windows(steps, 3) == [
-        Window(0, 1, {"loss": 0.5, "drift/max": 1.0}),
-        Window(2, 3, {"loss": 2.5, "drift/max": 3.0}),
-        Window(4, 4, {"loss": 4.0, "drift/max": 4.0}),
+        Window(0, 1, {"loss": 0.5, "mismatch/max": 1.0}),
+        Window(2, 3, {"loss": 2.5, "mismatch/max": 3.0}),
+        Window(4, 4, {"loss": 4.0, "mismatch/max": 4.0}),
     ]
 
 
@@ -100,13 +100,13 @@ def test_every_reward_part_has_a_chart_and_correctness_is_the_first() -> None:
 
 
 def test_splits_are_told_apart_where_there_are_several():
-    row = {"step": 1, "alone/easy": 0.5, "alone/hard": 0.0}
+    row = {"step": 1, "solo/easy": 0.5, "solo/hard": 0.0}
     (one,) = curves([row], []).panels
     assert (one.title, [line["name"] for line in one.numbers["lines"]]) == (
         "Alone, by split",
         ["easy", "hard"],
     )
-    assert curves([{"step": 1, "alone/easy": 0.5}], []).panels == ()
+    assert curves([{"step": 1, "solo/easy": 0.5}], []).panels == ()
 
 
 def test_a_hostile_name_is_text() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from aipo.compare import demo
 from aipo.trace.filters import Filter
-from aipo.trace.index import Catalogue, Summary
+from aipo.trace.index import Summary, TraceIndex
 from aipo.viewer.links import compare_path, group_path, run_path, trace_path
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def catalogue(runs: Path) -> Catalogue:
-    return Catalogue(runs / "aipo" / "traces")
+def index(runs: Path) -> TraceIndex:
+    return TraceIndex(runs / "aipo" / "traces")
 
 
 @pytest.fixture(scope="module")
-def helped(catalogue: Catalogue) -> Summary:
+def helped(index: TraceIndex) -> Summary:
     """A rollout that asked, was told, and was better than its group."""
-    asked = catalogue.traces(Filter(agent="knowledge", reward=(0.5, None)), limit=100)
+    asked = index.traces(Filter(agent="knowledge", reward=(0.5, None)), limit=100)
     return next(s for s in asked if s.advantage and s.advantage > 0 and not s.consult_errors)
 
 
@@ -65,17 +65,17 @@ def test_runs_are_listed_and_two_are_compared(page: "Page", demo_address: str) -
 
 
 def test_the_run_page_has_curves_filters_and_groups(
-    page: "Page", demo_address: str, catalogue: Catalogue
+    page: "Page", demo_address: str, index: TraceIndex
 ) -> None:
     page.goto(f"{demo_address}/{run_path('aipo')}")
     titles = page.locator("svg.chart .title").all_text_contents()
     for title in ("Reward", "Accuracy", "Consults", "Loss, by role", "Clip", "Drift"):
         assert title in titles
-    first = catalogue.groups(limit=1)[0].group_id
+    first = index.groups(limit=1)[0].group_id
     assert page.locator("[data-row]").first.get_attribute("data-row") == first
     page.select_option("#f-agent", "knowledge")
     page.wait_for_url("**agent=knowledge**")
-    matching = catalogue.group_count(Filter(agent="knowledge"))
+    matching = index.group_count(Filter(agent="knowledge"))
     assert page.locator("#count").inner_text() == f"{matching} groups match"
 
 

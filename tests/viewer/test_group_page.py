@@ -226,13 +226,13 @@ def test_a_large_group_is_explained_whole(own_runs: Path) -> None:
 def page(root: Path, number: int = 1, *, live: bool = True) -> tuple[str, list[str]]:
     """The page of one of the run's groups, and the groups' ids."""
     run = Library(root).run("aipo")
-    names = [g.group_id for g in run.catalogue.groups(order="step")]
+    names = [g.group_id for g in run.index.groups(order="step")]
     return group_page(run, names[number], Links(3, live=live)), names
 
 
 def test_every_rollout_is_there_with_what_became_of_it(little_runs: Path) -> None:
     html, names = page(little_runs)
-    of_group = Library(little_runs).run("aipo").catalogue.of_groups(names)[names[1]]
+    of_group = Library(little_runs).run("aipo").index.of_groups(names)[names[1]]
     assert re.findall(r'<li class="rollout (\w+)" data-row="(\d)"', html) == [
         ("none" if t.reward is None else "good" if t.reward > 0 else "bad", str(t.index)) for t in of_group
     ]
@@ -247,7 +247,7 @@ def test_the_default_says_that_advantages_are_rewards(tmp_path: Path) -> None:
     html, names = page(tmp_path)
     assert "Advantage: the reward itself; no baseline is subtracted." in html
     assert "are not what this configuration gives" not in html
-    of_group = Library(tmp_path).run("aipo").catalogue.of_groups(names)[names[1]]
+    of_group = Library(tmp_path).run("aipo").index.of_groups(names)[names[1]]
     assert {t.advantage for t in of_group} == {t.reward for t in of_group}
 
 

@@ -47,7 +47,7 @@ def test_a_run_appears_as_soon_as_it_has_begun_and_goes_with_its_folder(tmp_path
     assert library.runs() == []  # somebody's configuration
     (run / "manifest.json").write_text("{}")
     (found,) = library.runs()
-    assert (found.name, found.size(), found.catalogue.count(), found.drawing()) == ("new", (0, 0), 0, None)
+    assert (found.name, found.size(), found.index.count(), found.drawing()) == ("new", (0, 0), 0, None)
     assert library.run("new") is found
     shutil.rmtree(run)
     with pytest.raises(RunError, match="run: got 'new', allowed no run at all"):
@@ -62,13 +62,13 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
 def test_a_run_is_read_from_its_files(little_runs: Path) -> None:
     run = Library(little_runs).run("aipo")
     assert run.size() == (32, 2)
-    assert run.catalogue.count() == 32
+    assert run.index.count() == 32
     assert [row["step"] for row in run.metrics()] == [1, 2]
     assert run.config()["method"]["plan"] == "independent"
     assert "policy" in (run.drawing() or {})["nodes"]
     assert "graph" in (run.manifest() or {})["files"]
     assert list(run.evaluations()) == ["after"]
-    first = run.catalogue.traces(limit=1)[0]
+    first = run.index.traces(limit=1)[0]
     (lesson,) = run.lessons(first.trace_id, first.step)
     assert lesson.trace_id == first.trace_id
 
@@ -128,15 +128,13 @@ def test_a_torn_file_of_traces_is_named(own_runs: Path) -> None:
     with pytest.raises(RunError, match=r"step-00001-00000\.parquet"):
         run.size()
     with pytest.raises(TraceError, match=r"step-00001-00000\.parquet"):
-        _ = run.catalogue
+        _ = run.index
 
 
 def test_texts_of_tokens_are_the_context_cut_at_its_tokens(little_runs: Path, tmp_path: Path) -> None:
     run = Library(little_runs).run("aipo")
     stored = next(
-        s
-        for t in run.catalogue.traces()
-        if HOSTILE in ((s := run.catalogue.stored(t.trace_id)).texts or "")[-1]
+        s for t in run.index.traces() if HOSTILE in ((s := run.index.stored(t.trace_id)).texts or "")[-1]
     )
     ids = stored.trace.segments[-1].token_ids
     texts = run.token_texts(ids)

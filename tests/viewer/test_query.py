@@ -20,7 +20,7 @@ from aipo.viewer.data.query import Query, params_of, parse
         ({"step": "..7"}, Filter(step=(None, 7))),
         ({"reward": "-1..0.5"}, Filter(reward=(-1.0, 0.5))),
         ({"reward": "0.5.."}, Filter(reward=(0.5, None))),
-        ({"kind": "forbidden", "agent": "verify"}, Filter(mode="forbidden", agent="verify")),
+        ({"kind": "suppressed", "agent": "verify"}, Filter(mode="suppressed", agent="verify")),
         ({"failed": "no", "stop": "length"}, Filter(failed=False, stop="length")),
         ({"text": "  a <b> ", "task": "hard/", "error": "Boom", "group": "00001-000"},
          Filter(text="a <b>", task="hard/", error="Boom", group="00001-000")),

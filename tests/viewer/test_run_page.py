@@ -34,7 +34,7 @@ def rows_of(html: str) -> list[str]:
 
 
 def test_the_head_says_where_the_share_of_agents_ends() -> None:
-    method = {"plan": "independent", "assist_share": 0.5, "assist_share_end": 0.0, "forbid_share": 0.25}
+    method = {"plan": "independent", "assist_share": 0.5, "assist_share_end": 0.0, "suppress_share": 0.25}
     assert "independent (50% assisted, 0% by the end, 25% forbidden)" in str(head({"method": method}, None))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aipo.render.shown import pieces
 from aipo.trace import Mode, Role, StopReason, Trace, segment
-from aipo.trace.token_stats import Lesson
+from aipo.trace.token_stats import TokenStats
 from aipo.viewer.data.tokens import after_seam
 from aipo.viewer.links import json_block
 from aipo.viewer.pages.token_table import TokenData, rounded, token_data
@@ -50,8 +50,8 @@ def texts(ids: Sequence[int]) -> list[str]:
     return [chr(96 + i) for i in ids]
 
 
-def data(*lessons: Lesson, trace: Trace = TRACE) -> TokenData:
-    return token_data(trace, pieces(trace, None), texts, lessons)
+def data(*token_stats: TokenStats, trace: Trace = TRACE) -> TokenData:
+    return token_data(trace, pieces(trace, None), texts, token_stats)
 
 
 def test_the_space_at_a_seam_is_the_first_tokens() -> None:
@@ -64,7 +64,7 @@ def test_the_space_at_a_seam_is_the_first_tokens() -> None:
     assert [segment["texts"] for segment in shown] == [[" a", "b"], ["c", "d", "e"], ["f", "g"], ["h"]]
 
 
-def lesson(segments: Sequence[int], **rest: object) -> Lesson:
+def stats(segments: Sequence[int], **rest: object) -> TokenStats:
     count = len(segments)
     values: dict[str, object] = {
         "trace_id": "t",
@@ -78,7 +78,7 @@ def lesson(segments: Sequence[int], **rest: object) -> Lesson:
         "clipped_T": np.zeros(count, np.bool_),
         "advantage": 0.5,
     }
-    return Lesson(**(values | rest))  # type: ignore[arg-type]
+    return TokenStats(**(values | rest))  # type: ignore[arg-type]
 
 
 def test_a_segment_has_what_was_recorded() -> None:
@@ -100,7 +100,7 @@ def test_a_segment_has_what_was_recorded() -> None:
 
 
 def test_a_row_says_which_tokens_it_is_about() -> None:
-    distilled = lesson(
+    distilled = stats(
         [1, 1, 3],
         kind="distilled",
         ratios_T=np.array([1.5, np.nan, 0.25], np.float32),
@@ -120,13 +120,13 @@ def test_a_row_says_which_tokens_it_is_about() -> None:
 
 
 def test_a_row_without_any_ratio_says_so_once() -> None:
-    assert data(lesson([1, 1, 1, 2, 2, 3]))["rows"][0]["ratios"] is None
-    assert data(lesson([1, 1, 1, 2, 2, 3]))["rows"][0]["at"] == [[2, 6]]
-    assert data(lesson([]))["rows"][0]["at"] == []
+    assert data(stats([1, 1, 1, 2, 2, 3]))["rows"][0]["ratios"] is None
+    assert data(stats([1, 1, 1, 2, 2, 3]))["rows"][0]["at"] == [[2, 6]]
+    assert data(stats([]))["rows"][0]["at"] == []
 
 
-def test_a_lesson_of_other_segments_is_left_out() -> None:
-    assert data(lesson([1, 1, 1, 1]))["rows"] == []
+def test_a_token_stats_of_other_segments_is_left_out() -> None:
+    assert data(stats([1, 1, 1, 1]))["rows"] == []
 
 
 def test_texts_that_are_not_one_for_each_token_are_left_out() -> None:
@@ -174,5 +174,5 @@ def test_sixteen_thousand_tokens_are_quick_and_a_miniature_is_small() -> None:
         )
         return Trace(**{f: getattr(TRACE, f) for f in TRACE.__slots__} | {"segments": (piece,)})  # type: ignore[arg-type]
 
-    assert len(json_block("x", data(lesson([0] * 45), trace=long(45)))) < 2500
-    assert len(json_block("x", data(lesson([0] * 16_000), trace=long(16_000)))) < 700_000
+    assert len(json_block("x", data(stats([0] * 45), trace=long(45)))) < 2500
+    assert len(json_block("x", data(stats([0] * 16_000), trace=long(16_000)))) < 700_000

@@ -103,8 +103,8 @@ def special(runs: Path, serve: Callable[..., str]) -> str:
 @pytest.fixture
 def helped(little_runs: Path, address: str) -> str:
     """Address of a rollout of the little run in which an agent answered."""
-    catalogue = Library(little_runs).run("aipo").catalogue
-    found = catalogue.traces(Filter(agent="knowledge"), order="-reward", limit=1)[0]
+    index = Library(little_runs).run("aipo").index
+    found = index.traces(Filter(agent="knowledge"), order="-reward", limit=1)[0]
     return f"{address}/{trace_path('aipo', found.trace_id)}"
 
 
@@ -232,7 +232,7 @@ def test_the_raw_text_is_the_context(page: "Page", helped: str, little_runs: Pat
     page.get_by_role("button", name="Raw", exact=True).click()
     raw = page.locator("#raw").evaluate("pre => pre.textContent")
     trace_id = page.locator("#more dd").first.evaluate("dd => dd.textContent")
-    texts = Library(little_runs).run("aipo").catalogue.stored(trace_id).texts
+    texts = Library(little_runs).run("aipo").index.stored(trace_id).texts
     assert texts is not None and raw == "".join(texts)
     page.get_by_role("button", name="copy the raw text").click()
     page.wait_for_selector("#said:not(:empty)")

@@ -13,7 +13,7 @@ from aipo.errors import TraceError
 from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
-from aipo.trace.token_stats import Lesson
+from aipo.trace.token_stats import TokenStats
 from aipo.viewer.data.library import Library, RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.trace import comparisons, details, facts, trace_page
@@ -102,7 +102,7 @@ class _Run:
     name = "r"
 
     def __init__(self, stored: Stored, parts: Any = None) -> None:
-        self.catalogue = _Catalogue(stored)
+        self.index = _Catalogue(stored)
         self._parts = parts
 
     def config(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class _Run:
     def token_texts(self, ids: list[int]) -> Any:
         return self._parts(ids) if self._parts else None
 
-    def lessons(self, *_: object) -> list[Lesson]:
+    def lessons(self, *_: object) -> list[TokenStats]:
         raise TraceError("torn")
 
 
@@ -168,10 +168,10 @@ def test_details_are_enough_to_do_it_again() -> None:
 
 
 def test_the_page_links_to_its_neighbours_its_group_and_a_rival(run: RunView) -> None:
-    group = run.catalogue.groups(order="mixed", limit=1)[0]
-    one, two, *_ = run.catalogue.traces(Filter(group=group.group_id))
+    group = run.index.groups(order="mixed", limit=1)[0]
+    one, two, *_ = run.index.traces(Filter(group=group.group_id))
     html = trace_page(run, two.trace_id, links := Links(3))
-    before, after = run.catalogue.neighbours(two.trace_id)
+    before, after = run.index.neighbours(two.trace_id)
     assert before == one.trace_id and after is not None
     assert f'rel="prev" href="{links.trace("aipo", before)}"' in html
     assert f'rel="next" href="{links.trace("aipo", after)}"' in html
@@ -182,7 +182,7 @@ def test_the_page_links_to_its_neighbours_its_group_and_a_rival(run: RunView) ->
 
 
 def test_a_replay_is_compared_with_its_parent(run: RunView) -> None:
-    parent = run.catalogue.traces(limit=1)[0]
+    parent = run.index.traces(limit=1)[0]
     replay = replace(TRACE, parent_id=parent.trace_id)
     links = Links(3)
     assert [(c.name, c.href) for c in comparisons(run, replay, [], links)] == [
@@ -192,8 +192,8 @@ def test_a_replay_is_compared_with_its_parent(run: RunView) -> None:
 
 
 def test_every_anchor_is_there_once_and_consults_are_cards(run: RunView) -> None:
-    helped = run.catalogue.traces(Filter(agent="knowledge"), limit=1)[0]
-    trace = run.catalogue.stored(helped.trace_id).trace
+    helped = run.index.traces(Filter(agent="knowledge"), limit=1)[0]
+    trace = run.index.stored(helped.trace_id).trace
     html = trace_page(run, helped.trace_id, Links(3))
     ids = _Page(html).ids
     assert len(ids) == len(set(ids))

@@ -21,7 +21,7 @@ from aipo.util.event_loop import LOOP
 _FINE, _COARSE = 1e-3, 0.1  # nats
 
 
-class Pusher:
+class WeightSync:
     """Pushes the weights of `network` to the servers of `policy`.
 
     Args:

@@ -194,13 +194,13 @@ def tags_of_agents(config: Config, tokenizer: Tokenizer) -> tuple[int, ...]:
     Raises:
         ConfigError: there are none, or one of them cannot be forbidden.
     """
-    tags = [tag.format(agent=name) for tag in config.rollout.forbid_tags for name in config.agents]
+    tags = [tag.format(agent=name) for tag in config.rollout.suppress_tags for name in config.agents]
     ids = {tag: tokenizer.token_id(tag) for tag in tags}
     broken = [tag for tag, token_id in ids.items() if token_id is None]
     if broken or not ids:
         raise ConfigError(
-            f"rollout.forbid_tags: got {broken}, allowed at least one tag, each of one token of this tokenizer: the "
-            "forks would ask again (set rollout.forbid_tags, or compare with --group)"
+            f"rollout.suppress_tags: got {broken}, allowed at least one tag, each of one token of this tokenizer: the "
+            "forks would ask again (set rollout.suppress_tags, or compare with --group)"
         )
     return tuple(sorted(token_id for token_id in ids.values() if token_id is not None))
 

@@ -1,6 +1,6 @@
 """A grid of settings: which methods one replay compares, in the order in which they are shown.
 
-settings(config, ["method.coefficient=mask,constant", "method.kl=0,0.1"])   →   as recorded, and four more
+settings(config, ["method.coefficient=mask,constant", "method.beta=0,0.1"])   →   as recorded, and four more
 """
 
 import re
@@ -20,9 +20,9 @@ METHOD = frozenset(f"method.{name}" for name in MethodConfig.model_fields) - {
     "method.demonstrations",
     "method.assist_share",
     "method.assist_share_end",
-    "method.forbid_share",
+    "method.suppress_share",
     "method.scale_by_active",
-    "method.max_drift",
+    "method.max_mismatch",
 }
 """Settings that change what stored traces teach. Which rollouts there are is settled already."""
 _COMMA = re.compile(r",(?![^\[{]*[\]}])")  # not inside of [...] or {...}

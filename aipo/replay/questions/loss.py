@@ -196,7 +196,7 @@ class _Sums:
     def add(self, name: str, output: LossOutput, masks: Mapping[str, Tensor]) -> None:
         self._loss[name] = self._loss.get(name, 0.0) + output.loss.item()
         self._sums[name] = self._sums.get(name, torch.zeros(())) + output.sums_R_K.cpu()
-        self._drift[name] = max(self._drift.get(name, 0.0), output.drift_max.item())
+        self._drift[name] = max(self._drift.get(name, 0.0), output.mismatch_max.item())
         for part, mask in masks.items():
             facts = [mask.sum(), output.pushes_B_T[mask].sum(), output.clipped_B_T[mask].sum()]
             self._parts[name, part] = self._parts.get((name, part), np.zeros(3)) + np.array(

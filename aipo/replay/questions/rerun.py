@@ -19,8 +19,8 @@ from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergenc
 from aipo.replay.recordings import Recordings
 from aipo.replay.restore import Restored, prompt_overrides, recorded_config, restore, unused_prompts
 from aipo.replay.study import LEFT_OUT, default_out, end_study
-from aipo.rollout.engine import settle
-from aipo.rollout.spending import Spending
+from aipo.rollout.engine import freeze_gc
+from aipo.rollout.spending import CostLimit
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import parse_filter
@@ -30,7 +30,7 @@ from aipo.util.files import write_json
 
 DIVERGED = 1
 """Exit code of a check that found a difference."""
-_UNUSED = ("train", "method", "evaluate", "rollout.forbid_tags", "rollout.outage_limit")
+_UNUSED = ("train", "method", "evaluate", "rollout.suppress_tags", "rollout.failure_limit")
 """Settings of training, and one that a rollout takes from its recording."""
 
 
@@ -89,7 +89,7 @@ def check_traces(source: Source, console: Console) -> int:
     found: list[Divergence] = []
     changed: set[str] = set()
     count, began = 0, time.perf_counter()
-    settle()
+    freeze_gc()
     with bars(console) as progress:
         for traces, pairs in _walk(restored, stage(progress, "check"), _nobody):
             count += len(traces)
@@ -115,7 +115,7 @@ def score_traces(source: Source, *, out: Path | None, console: Console) -> int:
     folder = new_folder(out, recordings)
     describe(folder, restored, "score")
     compared = Comparison(seed=config.run.seed)
-    settle()
+    freeze_gc()
     with bars(console) as progress:
         _keep(folder, restored, compared, stage(progress, "score"))
     _leave_out_failed(compared, recordings)
@@ -151,7 +151,7 @@ def replay_graph(
     with bars(console) as progress:
         note = stage(progress, "replay")
         if choice is None:
-            settle()
+            freeze_gc()
             _keep(folder, restored, compared, note)
         else:
             trained = config.train.steps * config.train.updates
@@ -193,7 +193,7 @@ def _keep(
 ) -> None:
     """Replays, writes the traces as they end, and takes in what they came to. A trace that none came of is
     left out by name; one of a policy that was not recorded has nothing to be compared with."""
-    spending = Spending(folder.spending, restored.config.rollout.spending_limit, ())
+    spending = CostLimit(folder.spending, restored.config.rollout.cost_limit, ())
     with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
 
         def keep(pair: Pair) -> None:
@@ -232,5 +232,5 @@ def _dated(weights: Weights, recordings: Recordings, trained: int) -> Weights:
 
 def _with_policy(restored: Restored, weights: Weights) -> Restored:
     policy = load_weights(restored.config, weights, restored.recordings)
-    settle()
+    freeze_gc()
     return replace(restored, replay=replace(restored.replay, live={"policy": policy}))

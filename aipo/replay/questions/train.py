@@ -226,13 +226,13 @@ def _config(first: Recordings, words: Sequence[str]) -> Config:
     if not file.is_file():
         raise RunError(f"configuration of the traces in {first.folder}: got no {file}, allowed a run's")
     recorded = load_config(str(file))
-    corrected = recorded.method.correction_cap is not None
+    corrected = recorded.method.importance_cap is not None
     # Whom a run reported to is for whoever replays it to say: the folder may be anybody's. A limit on the drift
     # was for a sampler with the trainer's weights, which nobody is here.
     own = [
         "run.report_to=[]",
-        "method.max_drift=null",
-        *([] if corrected else [f"method.correction_cap={CAP}"]),
+        "method.max_mismatch=null",
+        *([] if corrected else [f"method.importance_cap={CAP}"]),
     ]
     config = load_config(str(file), [*own, *words])
     named = any(word.partition("=")[0] == "train.steps" for word in words)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aipo.errors import AipoError, RunError
-from aipo.rollout.engine import OnTrace, RolloutEngine, hand_over
+from aipo.rollout.engine import OnTrace, RolloutEngine, report_all
 from aipo.rollout.spec import RolloutSpec
 from aipo.rollout.workers.messages import (
     Build,
@@ -141,7 +141,7 @@ class Workers:
             worker.pipe.send(Cancel(number))
             await asyncio.wait([done], timeout=GRACE_S)
         traces = self._traces(spec, done)
-        hand_over(traces, on_trace)
+        report_all(traces, on_trace)
         if interrupt is not None:
             raise interrupt
         return traces

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from aipo.errors import AipoError, LoadError
 from aipo.policies.vllm.policy import VLLMPolicy
-from aipo.rollout.engine import RolloutEngine, settle
+from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.workers.messages import (
     Cancel,
     Init,
@@ -128,7 +128,7 @@ async def serve(end: socket.socket) -> None:
         except AipoError as error:
             pipe.send(Ready(error))
         else:
-            settle()
+            freeze_gc()
             pipe.send(Ready())
             await Worker(pipe, engine, policy).run()
     await pipe.aclose()

@@ -13,7 +13,7 @@ from aipo.viewer.data.run import RunView, entries
 __all__ = ["Library", "RunView"]
 
 _DEPTH = 4
-_NEVER = {"checkpoints", "lessons", "model", "tokenizer", "traces"}
+_NEVER = {"checkpoints", "lessons", "token_stats", "model", "tokenizer", "traces"}
 
 
 class Library:

@@ -67,7 +67,7 @@ def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passag
 
 def agents_of(*runs: RunView) -> list[str]:
     """Agents of the runs in an order that gives them their colours; the first run's keep theirs."""
-    names = [name for run in runs for name in agent_names(run.config(), run.catalogue.agents())[0]]
+    names = [name for run in runs for name in agent_names(run.config(), run.index.agents())[0]]
     return list(dict.fromkeys(name for name in names if name))
 
 

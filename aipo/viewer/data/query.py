@@ -1,4 +1,4 @@
-"""The query string of a run page and the question it asks of the catalogue, both ways.
+"""The query string of a run page and the question it asks of the index, both ways.
 
 Everything that a reader has chosen is in the address, so that it can be sent to somebody else. What makes no
 sense is left out and said on the page; a mistyped address is no reason for a blank one.
@@ -182,7 +182,7 @@ def _rewards(value: str) -> tuple[float | None, float | None]:
 
 
 def _range(name: str, value: str, number: type[int] | type[float]) -> tuple[float | None, float | None]:
-    """Two ends, of which one is given, neither beyond what the catalogue can compare, in order."""
+    """Two ends, of which one is given, neither beyond what the index can compare, in order."""
     allowed = "a number, or a range like 3..7, ..7, 3.., the smaller number first"
     try:
         low, high = parse_range(name, value, number)

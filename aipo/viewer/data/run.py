@@ -15,9 +15,9 @@ import yaml
 
 from aipo.errors import RunError
 from aipo.run import RunFolder
-from aipo.trace.index import Catalogue
+from aipo.trace.index import TraceIndex
 from aipo.trace.store import list_traces
-from aipo.trace.token_stats import Lesson, LessonStore
+from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.viewer.data.metrics_files import Evaluation, read_evaluation, read_metrics
 from aipo.viewer.data.tokens import Tokens
 
@@ -52,11 +52,11 @@ class RunView:
         self._run = RunFolder(folder)
         self._lock = threading.RLock()
         self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}
-        self._catalogue: Catalogue | None = None
+        self._catalogue: TraceIndex | None = None
         self._tokens: Tokens | None = None
 
     @property
-    def catalogue(self) -> Catalogue:
+    def index(self) -> TraceIndex:
         """The traces, as they were at the last `refresh`.
 
         Raises:
@@ -64,18 +64,18 @@ class RunView:
         """
         with self._lock:
             if self._catalogue is None:
-                self._catalogue = Catalogue(self.traces)
+                self._catalogue = TraceIndex(self.traces)
             return self._catalogue
 
     def version(self) -> int:
         """A number that grows when there are new traces, metrics or evaluations.
 
         Raises:
-            TraceError: see `catalogue`.
+            TraceError: see `index`.
         """
         files = [] if self.evaluation else [self._run.metrics]
         stamps = [_stamp(path) for path in [*files, *self._evaluation_files()]]
-        return self.catalogue.refresh() + sum(stamp[2] for stamp in stamps if stamp)
+        return self.index.refresh() + sum(stamp[2] for stamp in stamps if stamp)
 
     def size(self) -> tuple[int, int]:
         """How many traces, and how many steps they reach; without reading them.
@@ -153,13 +153,13 @@ class RunView:
             return None
         return f"{self._evaluations_name}/{evaluation}"
 
-    def lessons(self, trace_id: str, step: int) -> list[Lesson]:
+    def token_stats(self, trace_id: str, step: int) -> list[TokenStats]:
         """What the trainer did with a trace of generation `step`; nothing in an evaluation.
 
         Raises:
-            TraceError: a file of lessons cannot be read.
+            TraceError: a file of token stats cannot be read.
         """
-        return [] if self.evaluation else LessonStore(self._run.lessons).of(trace_id, step)
+        return [] if self.evaluation else TokenStatsStore(self._run.token_stats).of(trace_id, step)
 
     def token_texts(self, ids: Sequence[int]) -> list[str] | None:
         """Text of each token; None when the run kept no tokenizer."""

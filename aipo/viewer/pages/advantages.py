@@ -42,7 +42,7 @@ def as_credited(summary: Summary) -> Trace:
         task_id=summary.task_id,
         step=summary.step,
         index=summary.index,
-        mode=Mode.SOLO if summary.kind == "forbidden" else Mode(summary.kind),
+        mode=Mode.SOLO if summary.kind == "suppressed" else Mode(summary.kind),
         task={},
         seed=0,
         sampling={},

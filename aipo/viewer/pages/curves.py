@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from aipo.compare.figures import Arm, metric_line
-from aipo.method.metrics import splits_alone
+from aipo.method.metrics import solo_splits
 from aipo.render import charts as chart
 from aipo.util.text import visible
 
@@ -22,7 +22,7 @@ POINTS = 400
 SIZE = (300.0, 178.0)
 _NAME_LENGTH = 12
 _COUNTERS = ("step", "epoch")
-_KINDS = (("solo", "c1"), ("assisted", "c2"), ("forbidden", "c3"), ("expert", "c4"))
+_KINDS = (("solo", "c1"), ("assisted", "c2"), ("suppressed", "c3"), ("expert", "c4"))
 _ROLES = (("policy", "k3"), ("agent", "k4"), ("distilled", "k5"))
 
 
@@ -165,13 +165,13 @@ def _plots(names: set[str], agents: Sequence[str]) -> Iterable[_Plot]:
     for i, part in enumerate(parts):
         title = "Accuracy" if part == "correct" else f"Reward part {part}"
         yield _Plot(title, "mean over rollouts", _each(f"reward_part/{part}", _KINDS), True, folded=i > 0)
-    own = [(split, f"k{i % 6}") for i, split in enumerate(splits_alone(names))]
+    own = [(split, f"k{i % 6}") for i, split in enumerate(solo_splits(names))]
     yield _Plot("Alone, by split", "mean reward of rollouts alone", _each("alone", own), True)
     yield _Plot("Consults", "per assisted rollout, by agent", _each("consults", asked))
     yield _Plot("Consults that fail", "per assisted rollout, by agent", _each("failing", asked))
     yield _Plot("Loss, by role", "share of its absolute value", _each("loss_share", _ROLES), True)
     yield _Plot("Clip", "share of tokens clipped", _each("clip", _ROLES))
-    drift = [("drift/mean", "mean", "c1"), ("drift/max", "max", "c5")]
+    drift = [("mismatch/mean", "mean", "c1"), ("mismatch/max", "max", "c5")]
     yield _Plot("Drift", "sampler against trainer, nats", drift)
     correction = [("importance", "mean", "c1"), ("ess", "effective", "c3"), ("clip/importance", "cut", "c5")]
     yield _Plot("Correction", "from sampler to trainer; shares of policy tokens", correction)

@@ -67,10 +67,10 @@ def group_page(run: RunView, group_id: str, links: Links) -> str:
     Raises:
         TraceError: there is no such group, or a file of traces cannot be read.
     """
-    known = run.catalogue.of_groups([group_id])[group_id]
+    known = run.index.of_groups([group_id])[group_id]
     if not known:
         raise TraceError(one_of("group", group_id, "a group of this run", run.name))
-    stored = [run.catalogue.stored(summary.trace_id) for summary in known[:SHOWN]]
+    stored = [run.index.stored(summary.trace_id) for summary in known[:SHOWN]]
     agents = agents_of(run)
     read = [passages(run, one, agents) for one in stored]
     completions = [[i for p in each[after_prompt(each) :] for i in p.ids] for each in read]
@@ -173,8 +173,8 @@ def _prompts(cards: Sequence[Card]) -> list[tuple[str, list[str]]]:
 
 def _neighbours(run: RunView, trace_ids: Sequence[str]) -> tuple[str | None, str | None]:
     """The groups before and after, by step."""
-    before = run.catalogue.neighbours(trace_ids[0])[0]
-    after = run.catalogue.neighbours(trace_ids[-1])[1]
-    found = (run.catalogue.summary(name) if name else None for name in (before, after))
+    before = run.index.neighbours(trace_ids[0])[0]
+    after = run.index.neighbours(trace_ids[-1])[1]
+    found = (run.index.summary(name) if name else None for name in (before, after))
     first, last = (summary.group_id if summary else None for summary in found)
     return first, last

@@ -2,9 +2,9 @@
 
     run.metrics()  →  curves  ┐
     query string   →  Query   ├→  run.html.j2
-    run.catalogue  →  rows    ┘
+    run.index  →  rows    ┘
 
-On a server a page holds one screenful of rows, which the catalogue has chosen. In a static site nobody
+On a server a page holds one screenful of rows, which the index has chosen. In a static site nobody
 answers: all rows are in the page, and its script chooses by the same names in the same address.
 """
 
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from aipo.render.graph_svg import graph_svg
 from aipo.trace.filters import KINDS, Filter
-from aipo.trace.index import Catalogue, Group, Summary
+from aipo.trace.index import Group, Summary, TraceIndex
 from aipo.viewer.data.library import RunView
 from aipo.viewer.data.query import FIELDS, ORDERS, Query, parse
 from aipo.viewer.links import Links
@@ -53,10 +53,10 @@ def run_page(run: RunView, query: Mapping[str, str], links: Links, *, live: bool
         RunError: another file of the run cannot.
     """
     asked = parse(query)
-    catalogue = run.catalogue
+    index = run.index
     version = run.version()  # before anything is read: what changes meanwhile is then seen as a change
     config, manifest, drawing = run.config(), run.manifest(), run.drawing()
-    agents, strangers = agent_names(config, catalogue.agents())
+    agents, strangers = agent_names(config, index.agents())
     rows = Rows(run=run.name, links=links, agents=agents)
     return render(
         "run.html.j2",
@@ -67,9 +67,9 @@ def run_page(run: RunView, query: Mapping[str, str], links: Links, *, live: bool
         parent=_parent(run),
         static=not live,
         head=head(config, manifest),
-        steps=catalogue.steps(),
-        total=catalogue.count(),
-        failed=catalogue.count(_FAILED),
+        steps=index.steps(),
+        total=index.count(),
+        failed=index.count(_FAILED),
         curves=_curves_of(run, [*agents, "unknown"]),
         scores=scores(run.evaluations()),
         page_of=run.page_of,
@@ -80,10 +80,10 @@ def run_page(run: RunView, query: Mapping[str, str], links: Links, *, live: bool
         given={name: query.get(name, "") for name in FIELDS},
         orders=ORDERS,
         kinds=KINDS,
-        stops=catalogue.stops(),
+        stops=index.stops(),
         agents=[(name, rows.colour(name)) for name in agents],
         strangers=strangers[:_STRANGERS],
-        listing=_chosen(catalogue, asked, rows) if live else _everything(catalogue, rows),
+        listing=_chosen(index, asked, rows) if live else _everything(index, rows),
         per_page=PER_PAGE,
         thousands=thousands,
     )
@@ -102,17 +102,17 @@ def thousands(count: int) -> str:
     return f"{count:,}".replace(",", "\u202f")
 
 
-def _chosen(catalogue: Catalogue, asked: Query, rows: Rows) -> Listing:
+def _chosen(index: TraceIndex, asked: Query, rows: Rows) -> Listing:
     """What a server shows: one page of what was asked for."""
     limit = PER_PAGE[asked.view]
     offset = limit * (asked.page - 1)
     if asked.view == "traces":
-        traces = catalogue.traces(asked.where, order=asked.sort, limit=limit, offset=offset)
-        matching = _total(len(traces), offset, limit) or catalogue.count(asked.where)
+        traces = index.traces(asked.where, order=asked.sort, limit=limit, offset=offset)
+        matching = _total(len(traces), offset, limit) or index.count(asked.where)
         return Listing(traces=_trace_rows(traces, rows), matching=matching, first=offset + 1)
-    groups = catalogue.groups(asked.where, order=asked.sort, limit=limit, offset=offset)
-    members = catalogue.of_groups([group.group_id for group in groups])
-    matching = _total(len(groups), offset, limit) or catalogue.group_count(asked.where)
+    groups = index.groups(asked.where, order=asked.sort, limit=limit, offset=offset)
+    members = index.of_groups([group.group_id for group in groups])
+    matching = _total(len(groups), offset, limit) or index.group_count(asked.where)
     return Listing(groups=_group_rows(groups, members, rows), matching=matching, first=offset + 1)
 
 
@@ -121,15 +121,15 @@ def _total(found: int, offset: int, limit: int) -> int | None:
     return offset + found if 0 < found < limit else None
 
 
-def _everything(catalogue: Catalogue, rows: Rows) -> Listing:
+def _everything(index: TraceIndex, rows: Rows) -> Listing:
     """What a static page holds: the most interesting groups, whole, as far as a browser can bear."""
     chosen: list[Group] = []
     room = STATIC_TRACES
-    for group in catalogue.groups(limit=catalogue.group_count()):
+    for group in index.groups(limit=index.group_count()):
         if group.traces <= room and rows.has(group):
             chosen.append(group)
             room -= group.traces
-    members = catalogue.of_groups([group.group_id for group in chosen])
+    members = index.of_groups([group.group_id for group in chosen])
     traces = sorted(
         (t for own in members.values() for t in own), key=lambda t: (-t.step, t.group_id, t.index)
     )

@@ -65,7 +65,11 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Head:
         return Head()
     method = section(config, "method")
     plan = str(method.get("plan", "?"))
-    shares = [("assist_share", "assisted"), ("assist_share_end", "by the end"), ("forbid_share", "forbidden")]
+    shares = [
+        ("assist_share", "assisted"),
+        ("assist_share_end", "by the end"),
+        ("suppress_share", "suppressed"),
+    ]
     mixed = [f"{method[key]:.0%} {word}" for key, word in shares if isinstance(method.get(key), int | float)]
     if plan == "expert":
         mixed.append(f"{method.get('demonstrations') or 1} shown")

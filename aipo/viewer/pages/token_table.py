@@ -14,7 +14,7 @@ import numpy.typing as npt
 from aipo.errors import TraceError
 from aipo.render.spans import Piece
 from aipo.trace import Segment, Trace
-from aipo.trace.token_stats import Lesson, positions
+from aipo.trace.token_stats import TokenStats, positions
 from aipo.util.text import visible
 from aipo.viewer.data.tokens import after_seam
 
@@ -54,17 +54,17 @@ class TokenData(TypedDict):
 
 
 def token_data(
-    trace: Trace, shown: Sequence[Piece], token_texts: Texts, lessons: Iterable[Lesson] = ()
+    trace: Trace, shown: Sequence[Piece], token_texts: Texts, token_stats: Iterable[TokenStats] = ()
 ) -> TokenData:
     """Everything known of the tokens of `trace`.
 
     Args:
         shown: the trace's pieces, for labels and colours.
         token_texts: ids of a segment to one text each, or None.
-        lessons: of this trace; one that does not fit it is left out.
+        token_stats: of this trace; one that does not fit it is left out.
     """
     lengths = [len(s) for s in trace.segments]
-    found = (_row(lesson, lengths) for lesson in lessons)
+    found = (_row(stats, lengths) for stats in token_stats)
     return TokenData(
         advantage=None if trace.advantage is None else rounded(trace.advantage),
         segments=[_segment(s, p, token_texts) for s, p in zip(trace.segments, shown, strict=True)],
@@ -88,21 +88,21 @@ def _segment(segment: Segment, piece: Piece, token_texts: Texts) -> SegmentData:
     )
 
 
-def _row(lesson: Lesson, lengths: Sequence[int]) -> RowData | None:
+def _row(stats: TokenStats, lengths: Sequence[int]) -> RowData | None:
     try:
-        places = positions(lesson, lengths)
+        places = positions(stats, lengths)
     except TraceError:  # of an earlier attempt at the same step, whose traces are gone
         return None
     begins = np.flatnonzero(np.diff(places, prepend=-2) != 1)
     counts = np.diff(begins, append=len(places))
-    ratios = numbers(lesson.ratios_T)
+    ratios = numbers(stats.ratios_T)
     return RowData(
-        name=f"{lesson.kind}, update {lesson.update}",
-        advantage=rounded(lesson.advantage),
+        name=f"{stats.kind}, update {stats.update}",
+        advantage=rounded(stats.advantage),
         at=[[int(places[i]), int(n)] for i, n in zip(begins, counts, strict=True)],
-        weights=numbers(lesson.weights_T),
+        weights=numbers(stats.weights_T),
         ratios=ratios if any(ratio is not None for ratio in ratios) else None,
-        clipped=np.flatnonzero(lesson.clipped_T).tolist(),
+        clipped=np.flatnonzero(stats.clipped_T).tolist(),
     )
 
 

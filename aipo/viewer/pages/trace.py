@@ -14,7 +14,7 @@ from aipo.trace import Role, Trace
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
 from aipo.trace.index import Summary
-from aipo.trace.token_stats import Lesson
+from aipo.trace.token_stats import TokenStats
 from aipo.util.text import duration
 from aipo.viewer.data.library import RunView
 from aipo.viewer.data.passages import agents_of
@@ -56,15 +56,15 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
     Raises:
         TraceError: there is no such trace, or its file cannot be read.
     """
-    stored = run.catalogue.stored(trace_id)
+    stored = run.index.stored(trace_id)
     trace, agents = stored.trace, agents_of(run)
     words = stored.texts or _texts(run, stored)
-    group = run.catalogue.traces(Filter(group=trace.group_id), limit=SHOWN)
-    before, after = run.catalogue.neighbours(trace_id)
-    lessons, problem = _lessons(run, trace)
+    group = run.index.traces(Filter(group=trace.group_id), limit=SHOWN)
+    before, after = run.index.neighbours(trace_id)
+    token_stats, problem = _token_stats(run, trace)
     shown = pieces(trace, words, agents)
     exact = "".join(piece.text for piece in shown)
-    tokens = token_data(trace, shown, run.token_texts, lessons)
+    tokens = token_data(trace, shown, run.token_texts, token_stats)
     return render(
         "trace.html.j2",
         links,
@@ -130,7 +130,7 @@ def details(trace: Trace) -> Mapping[str, Facts]:
 def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Links) -> list[Comparison]:
     """Its parent, and the rollout of its group whose reward differs most."""
     found: list[Comparison] = []
-    if trace.parent_id is not None and run.catalogue.summary(trace.parent_id) is not None:
+    if trace.parent_id is not None and run.index.summary(trace.parent_id) is not None:
         href = links.compare(run.name, trace.parent_id, run.name, trace.trace_id)
         found.append(Comparison("its parent", href))
     rest = [s for s in group if s.trace_id != trace.trace_id]
@@ -156,7 +156,7 @@ def _plain(values: Mapping[str, Any]) -> Facts:
 
 def _parent(run: RunView, trace: Trace, links: Links) -> str | None:
     """Link to the trace that this one replays, if it is in this run."""
-    if trace.parent_id is None or run.catalogue.summary(trace.parent_id) is None:
+    if trace.parent_id is None or run.index.summary(trace.parent_id) is None:
         return None
     return links.trace(run.name, trace.parent_id)
 
@@ -165,10 +165,10 @@ def _sibling(run: RunView, summary: Summary, links: Links, trace_id: str) -> Sib
     return Sibling(summary, links.trace(run.name, summary.trace_id), summary.trace_id == trace_id)
 
 
-def _lessons(run: RunView, trace: Trace) -> tuple[Sequence[Lesson], str | None]:
+def _token_stats(run: RunView, trace: Trace) -> tuple[Sequence[TokenStats], str | None]:
     """What the trainer did with it; a file that cannot be read must not hide the trace."""
     try:
-        return run.lessons(trace.trace_id, trace.step), None
+        return run.token_stats(trace.trace_id, trace.step), None
     except TraceError as error:
         return [], str(error)
 

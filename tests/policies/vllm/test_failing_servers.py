@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from transformers import Qwen2ForCausalLM
 
-from aipo.config.build_sampler import open_sampler
+from aipo.config.build_sampler import open_policy
 from aipo.config.load import load_config
 from aipo.errors import PolicyError
 from aipo.policies.tokenizer import HFTokenizer
@@ -247,7 +247,7 @@ def test_nothing_is_left_on_a_disk_that_both_sides_see(
     config = load_config(
         "aipo", ["policy.engine=vllm", f"policy.vllm.servers=[{url}]", f"policy.vllm.folder={both}"]
     )
-    with open_sampler(config, network, tokenizer, tmp_path / "run") as sampler:
+    with open_policy(config, network, tokenizer, tmp_path / "run") as sampler:
         sampler.refresh()
         assert len(list(both.iterdir())) == 1
     assert list(both.iterdir()) == []

@@ -24,7 +24,7 @@ from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
 from aipo.policies.vllm.probe import shaken
 from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
-from aipo.policies.vllm.weight_sync import Pusher, tolerance_of
+from aipo.policies.vllm.weight_sync import WeightSync, tolerance_of
 from aipo.util.event_loop import LOOP
 from kit.asgi import free_port, serving
 
@@ -113,10 +113,10 @@ def pushing(
     folder: Path,
     *urls: str,
     tolerance: float = 1e-3,
-) -> tuple[Pusher, VLLMPolicy]:
+) -> tuple[WeightSync, VLLMPolicy]:
     policy = VLLMPolicy(ServerPool(urls, deadline=60), tokenizer, vocabulary=44)
     stack.callback(lambda: LOOP.run(policy.aclose()))
-    return Pusher(policy, network, DiskTransport(folder / "weights"), tolerance=tolerance), policy
+    return WeightSync(policy, network, DiskTransport(folder / "weights"), tolerance=tolerance), policy
 
 
 def learn(network: PreTrainedModel) -> None:

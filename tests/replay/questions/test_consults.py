@@ -260,13 +260,13 @@ def test_nothing_of_a_recorded_file_is_run(run: RunFolder, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("word", "got"),
-    [("rollout.forbid_tags=[]", r"\[\]"), ("rollout.forbid_tags=['ask {agent}']", r"\['ask verify'")],
+    [("rollout.suppress_tags=[]", r"\[\]"), ("rollout.suppress_tags=['ask {agent}']", r"\['ask verify'")],
 )
 def test_a_policy_that_could_ask_again_is_not_alone(
     run: RunFolder, tmp_path: Path, word: str, got: str
 ) -> None:
     live = LiveConsults(source=run.path, checkpoint="model", samples=1, limit=1, overrides=[word])
-    with pytest.raises(ConfigError, match=rf"rollout\.forbid_tags: got {got}.*the forks would ask again"):
+    with pytest.raises(ConfigError, match=rf"rollout\.suppress_tags: got {got}.*the forks would ask again"):
         live.run(tmp_path / "out", QUIET)
     assert not (tmp_path / "out").exists()
 

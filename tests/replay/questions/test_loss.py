@@ -62,8 +62,8 @@ def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, t
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("method.kl=0.1",),
-        ("method.correction_cap=1.5",),
+        ("method.beta=0.1",),
+        ("method.importance_cap=1.5",),
         ("method.objective=dr_grpo",),
     ],
 )
@@ -76,7 +76,7 @@ def test_whatever_the_method_was(tmp_path: Path, overrides: tuple[str, ...]) -> 
 
 
 def test_a_grid_is_what_its_settings_are_one_by_one(trained: Path, tmp_path: Path) -> None:
-    grid = ["method.coefficient=mask,constant", "method.objective=dapo,grpo", "method.kl=0,0.2"]
+    grid = ["method.coefficient=mask,constant", "method.objective=dapo,grpo", "method.beta=0,0.2"]
     together = replay(trained, tmp_path / "grid", grid=grid, steps=(1, 1))
     assert list(dict.fromkeys(o["setting"] for o in together)) == [
         "coefficient=constant, objective=dapo, kl=0 (as recorded)",
@@ -88,7 +88,7 @@ def test_a_grid_is_what_its_settings_are_one_by_one(trained: Path, tmp_path: Pat
         "coefficient=constant, objective=grpo, kl=0",
         "coefficient=constant, objective=grpo, kl=0.2",
     ]
-    words = ["method.coefficient=mask", "method.objective=grpo", "method.kl=0.2"]
+    words = ["method.coefficient=mask", "method.objective=grpo", "method.beta=0.2"]
     alone = replay(trained, tmp_path / "one", overrides=words, steps=(1, 1))
     one = {o["update"]: o for o in alone if o["setting"] == "coefficient=mask, objective=grpo, kl=0.2"}
     for outcome in together:
@@ -155,7 +155,7 @@ def test_the_trained_weights_look_at_the_last_step(trained: Path, tmp_path: Path
         ({"grid": ["method.coefficient=sum"]}, ConfigError, "method.coefficient"),
         ({"grid": ["method.coefficient"]}, ConfigError, "--grid: got 'method.coefficient', allowed"),
         (
-            {"grid": ["method.kl=0,1"], "overrides": ["method.kl=2"]},
+            {"grid": ["method.beta=0,1"], "overrides": ["method.beta=2"]},
             ConfigError,
             "allowed each key once",
         ),

@@ -206,7 +206,7 @@ def test_a_frozen_replay_names_the_agent_that_nobody_configured(run: RunFolder, 
 
 
 @pytest.mark.parametrize(
-    "word", ["train.steps=3", "method.kl=0.1", "evaluate.settings=[solo]", "rollout.forbid_tags=['<x>']"]
+    "word", ["train.steps=3", "method.beta=0.1", "evaluate.settings=[solo]", "rollout.suppress_tags=['<x>']"]
 )
 def test_settings_that_would_change_nothing_are_refused(run: RunFolder, tmp_path: Path, word: str) -> None:
     said = f"got '{word.partition('=')[0]}', which changes nothing here"

@@ -19,7 +19,7 @@ from aipo.replay.questions.what_if import renamed, replay_credit, replay_loss
 from aipo.replay.study import own_id
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
-from aipo.trace.token_stats import LessonStore
+from aipo.trace.token_stats import TokenStatsStore
 from aipo.util.files import exclusive
 from kit import tiny, tiny_run
 
@@ -48,7 +48,7 @@ def losses(run: Path) -> list[float]:
 def test_the_same_settings_learn_the_same_from_stored_traces(trained: Path, tmp_path: Path) -> None:
     """Without a correction it is the online run once more: every loss, and the weights at the end."""
     out = tmp_path / "out"
-    code, _ = offline(trained, out, "method.correction_cap=null")
+    code, _ = offline(trained, out, "method.importance_cap=null")
     assert code == 0
     assert losses(out) == pytest.approx(losses(trained), abs=1e-6)
     online, again = (load_file(run / "model" / "model.safetensors") for run in (trained, out))
@@ -61,7 +61,7 @@ def test_the_result_is_a_run_that_names_its_source(trained: Path, tmp_path: Path
     offline(trained, out, steps=(1, 2))
     folder = RunFolder.open(out)
     config = load_config(str(folder.config))
-    assert (config.train.steps, config.method.correction_cap, config.run.out) == (2, 2.0, out)
+    assert (config.train.steps, config.method.importance_cap, config.run.out) == (2, 2.0, out)
     manifest = json.loads(folder.manifest.read_text())
     assert manifest["replay_of"]["what"] == "train"
     assert manifest["model"] == str(trained.parent / "start")
@@ -74,7 +74,7 @@ def test_the_result_is_a_run_that_names_its_source(trained: Path, tmp_path: Path
         assert trace.trace_id == f"out/{was.group_id}/{was.index}"
         assert (trace.reward, trace.segments) == (was.reward, was.segments)
     taught = [trace for trace in kept if trace.advantage]
-    assert LessonStore(folder.lessons).of(taught[0].trace_id, taught[0].step)
+    assert TokenStatsStore(folder.token_stats).of(taught[0].trace_id, taught[0].step)
     assert (folder.model / "tokenizer.json").is_file()
 
 
@@ -99,10 +99,10 @@ def test_the_loss_again_follows_the_correction(trained: Path, tmp_path: Path, co
     """Rows that somebody else sampled, so that most are corrected: what training logged, and without a cap not."""
     stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
     out, said = tmp_path / "out", Console(file=io.StringIO())
-    words = (f"policy.model={stranger}", f"method.correction={correction}", "method.correction_cap=1.5")
+    words = (f"policy.model={stranger}", f"method.importance_mode={correction}", "method.importance_cap=1.5")
     offline(trained, out, *words, steps=(0, 1))
     again = {"checkpoint": "nearest", "grid": (), "steps": None, "gradients": True, "console": said}
-    replay_loss(out, out=tmp_path / "again", overrides=("method.correction_cap=40",), **again)
+    replay_loss(out, out=tmp_path / "again", overrides=("method.importance_cap=40",), **again)
     outcomes = json.loads((tmp_path / "again" / "loss.json").read_text())
     recorded = [o for o in outcomes if o["online"]]
     logged = {line["step"]: line for line in RunFolder(out).read_metrics()}
@@ -111,7 +111,7 @@ def test_the_loss_again_follows_the_correction(trained: Path, tmp_path: Path, co
         line = logged[outcome["update"]]
         assert outcome["loss"] == pytest.approx(line["loss"], abs=1e-6)
         assert outcome["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-4)
-        for name in ("importance", "clip/importance", "ess", "drift/mean", "drift/max"):
+        for name in ("importance", "clip/importance", "ess", "mismatch/mean", "mismatch/max"):
             assert outcome["metrics"][name] == pytest.approx(line[name], rel=1e-4), name
         assert line["clip/importance"] > 0.1
     others = {o["update"]: o for o in outcomes if o["setting"] != recorded[0]["setting"]}
@@ -123,13 +123,13 @@ def test_a_limit_on_the_drift_is_for_a_sampler_with_the_trainers_weights(
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(trained, run)
-    recorded = load_config(str(run / "config.yaml"), ["method.max_drift=1e-2"])
+    recorded = load_config(str(run / "config.yaml"), ["method.max_mismatch=1e-2"])
     (run / "config.yaml").write_text(dump(recorded))
     stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
     assert offline(run, out, f"policy.model={stranger}", steps=(0, 0))[0] == 0
-    assert RunFolder(out).read_metrics()[0]["drift/mean"] > 1e-2
+    assert RunFolder(out).read_metrics()[0]["mismatch/mean"] > 1e-2
     with pytest.raises(TrainError, match=r"drift between sampler and trainer in optimiser step 1"):
-        offline(run, tmp_path / "no", f"policy.model={stranger}", "method.max_drift=1e-2", steps=(0, 0))
+        offline(run, tmp_path / "no", f"policy.model={stranger}", "method.max_mismatch=1e-2", steps=(0, 0))
 
 
 def test_a_grid_trains_a_policy_for_each_setting(trained: Path, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_recorded_agent_is_not_imported_to_evaluate_either(trained: Path, tmp_
     trusted = [f"graph.name={code}:helped", f"env.name={code}:Parity"]
     with pytest.raises(ConfigError, match=r"agents\.verify\.model: got '.*stranger\.py:verify'"):
         offline(run, tmp_path / "out", *trusted, evaluate=True)
-    grid = ["agents.verify.model=envs.miniature_agents:verify", "method.kl=0,0.1"]
+    grid = ["agents.verify.model=envs.miniature_agents:verify", "method.beta=0,0.1"]
     with pytest.raises(ConfigError, match=r"env\.name: got"):  # what the grid names is named
         offline(run, tmp_path / "out", trusted[0], grid=grid, evaluate=True)
     assert not (tmp_path / "imported").exists()

@@ -100,7 +100,7 @@ def test_the_same_traces_as_in_one_process(house: House) -> None:
 
 def test_a_demonstration_needs_no_policy_in_a_worker_either(house: House) -> None:
     tasks = house.here.env.tasks("hard")[:3]
-    how = {"step": 0, "group_size": 2, "assist_share": 0.0, "forbid_share": 0.0, "seed": 0}
+    how = {"step": 0, "group_size": 2, "assist_share": 0.0, "suppress_share": 0.0, "seed": 0}
     asked = expert(tasks, **how)
     mine, theirs = (one.run_sync(asked, lambda _: None) for one in (house.here, house.there))
     assert [untimed(trace) for trace in theirs] == [untimed(trace) for trace in mine]

@@ -43,7 +43,7 @@ def compare_traces(left: RunView, left_id: str, right: RunView, right_id: str, l
     Raises:
         TraceError: there is no such trace, or a file of traces cannot be read.
     """
-    stored = left.catalogue.stored(left_id), right.catalogue.stored(right_id)
+    stored = left.index.stored(left_id), right.index.stored(right_id)
     agents = agents_of(left, right)
     both = [passages(run, one, agents) for run, one in zip((left, right), stored, strict=True)]
     found = rows(both[0], both[1], same_tokens=_same_tokens(left, right, stored))
@@ -143,11 +143,11 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
         "compare_runs.html.j2",
         links,
         runs=runs,
-        sizes=[(run.catalogue.count(), run.catalogue.steps()) for run in runs],
+        sizes=[(run.index.count(), run.index.steps()) for run in runs],
         settings=differences(flat(left.config()), flat(right.config())),
         made_of=differences(fingerprints(left.manifest()), fingerprints(right.manifest())),
         curves=_curves(_windows(left), _windows(right), agents_of(*runs)),
-        changes=changes(left.catalogue, right.catalogue),
+        changes=changes(left.index, right.index),
         problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
         evaluations=_evaluations(left.evaluations(), right.evaluations()),
         swapped=links.compare(right.name, left.name) if links.live else None,
@@ -161,7 +161,7 @@ def _windows(run: RunView) -> list[Window]:
 def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[str]) -> list[Markup]:
     """One chart for each metric that a run has, with a line for each run."""
     titles = {
-        f"reward/{kind}": (f"Reward, {kind}", True) for kind in ("solo", "assisted", "forbidden", "expert")
+        f"reward/{kind}": (f"Reward, {kind}", True) for kind in ("solo", "assisted", "suppressed", "expert")
     }
     titles |= {f"consults/{agent}": (f"Consults of {agent}", False) for agent in agents}
     titles |= {f"loss_share/{role}": (f"Loss share, {role}", True) for role in ("agent", "distilled")}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from aipo.trace.index import Catalogue
+from aipo.trace.index import TraceIndex
 
 SHOWN = 100
 _COLUMNS = "trace_id, group_id, task_id, step, kind, reward, parent_id"
@@ -114,7 +114,7 @@ _PLACES: dict[str, Key] = {
 }
 
 
-def changes(left: Catalogue, right: Catalogue) -> Changes:
+def changes(left: TraceIndex, right: TraceIndex) -> Changes:
     """Rewards of what both runs have: a replay and its source, else tasks as close to each other as can be."""
     before, after = _scored(left), _scored(right)
     replayed = list(_replayed(before, after))
@@ -131,9 +131,9 @@ def changes(left: Catalogue, right: Catalogue) -> Changes:
     return Changes(how="nothing: they have no task in common")
 
 
-def _scored(catalogue: Catalogue) -> list[_Rollout]:
+def _scored(index: TraceIndex) -> list[_Rollout]:
     query = f'SELECT {_COLUMNS} FROM summaries WHERE reward IS NOT NULL ORDER BY step, group_id, "index"'
-    return [_Rollout(*row) for row in catalogue.sql(query)[1]]
+    return [_Rollout(*row) for row in index.sql(query)[1]]
 
 
 def _replayed(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> Iterator[Change]:

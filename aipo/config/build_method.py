@@ -60,7 +60,7 @@ def rows_of_step(
 
     return step_rows(
         credited,
-        distilled=config.method.distil > 0,
+        distilled=config.method.distil_weight > 0,
         tag_ids=tag_ids,
         suppress=config.method.distil_suppress,
         agents=tuple(config.agents),
@@ -85,7 +85,7 @@ def loss_settings(config: Config) -> "LossSettings":
         denominator=method.denominator,
         beta=method.beta,
         **asdict(method.weighing),
-        distil_weight=method.distil,
+        distil_weight=method.distil_weight,
         importance_mode=method.importance_mode,
         importance_cap=method.importance_cap,
     )

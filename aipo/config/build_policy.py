@@ -178,7 +178,7 @@ def forbidden_ids(config: Config, policy: Policy) -> tuple[int, ...]:
     ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
     broken = [tag for tag, token_id in ids.items() if token_id is None]
     method = config.method
-    distilled = method.distil > 0 and method.distil_suppress
+    distilled = method.distil_weight > 0 and method.distil_suppress
     wanted = method.suppress_share > 0 or distilled or "suppressed" in config.evaluate.settings
     if broken and wanted:
         raise ConfigError(

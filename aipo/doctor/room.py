@@ -76,7 +76,7 @@ def needed(config: Config, policy: Trained, prompt: int, *, ranks: int) -> dict[
     """What one of `ranks` processes takes that train together, if all rollouts are long."""
     train, method = config.train, config.method
     rollouts = train.tasks_per_step * train.group_size
-    rows = rollouts * (1 + method.assist_share_most * (method.distil > 0))
+    rows = rollouts * (1 + method.assist_share_most * (method.distil_weight > 0))
     each = math.ceil(rows / (train.minibatches * train.gradient_accumulation * ranks))
     return memory.training(
         policy.shape,

@@ -100,7 +100,7 @@ def needs_tags(config: Config) -> list[str]:
     method = config.method
     wanted = {
         "method.suppress_share": method.suppress_share > 0,
-        "method.distil_suppress": method.distil > 0 and method.distil_suppress,
+        "method.distil_suppress": method.distil_weight > 0 and method.distil_suppress,
         "evaluate.settings: suppressed": "suppressed" in config.evaluate.settings,
     }
     return [key for key, asked in wanted.items() if asked]

@@ -42,9 +42,11 @@ class MethodConfig(Section):
         None,
         description="c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5)",
     )
-    coefficient_clip: tuple[float | None, float | None] = Field(
-        (None, None),
-        description="bounds of it; unless given, `ratio` is at most 2 and `power` at least 0.1",
+    coefficient_clip_low: float | None = Field(
+        None, description="lower bound of the coefficient where A >= 0; default: 0.1 for `power`, else none"
+    )
+    coefficient_clip_high: float | None = Field(
+        None, description="upper bound of the coefficient where A >= 0; default: 2 for `ratio`, else none"
     )
     coefficient_trust: Positive | None = Field(
         None,
@@ -54,7 +56,7 @@ class MethodConfig(Section):
         "zero", description="coefficient where advantage < 0"
     )
     negative_value: float | None = Field(None, description="c of the rule `floor` (default 0.1)")
-    distil: Annotated[float, Field(ge=0.0)] = Field(
+    distil_weight: Annotated[float, Field(ge=0.0)] = Field(
         1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
     )
     distil_suppress: bool = Field(
@@ -149,13 +151,12 @@ class MethodConfig(Section):
         Raises:
             ConfigError: see `aipo.method.weighing.Weighing`.
         """
-        low, high = self.coefficient_clip
         return Weighing(
             coefficient=self.coefficient,
             coefficient_value=self.coefficient_value,
-            coefficient_clip_low=low,
-            coefficient_clip_high=high,
+            coefficient_clip_low=self.coefficient_clip_low,
+            coefficient_clip_high=self.coefficient_clip_high,
             coefficient_trust=self.coefficient_trust,
-            negatives=self.negative,
-            negatives_value=self.negative_value,
+            negative=self.negative,
+            negative_value=self.negative_value,
         )

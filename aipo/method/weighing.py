@@ -56,7 +56,7 @@ class Weighing:
             coefficient of its configuration, `mask` unless it names one; here it is the plainest that teaches.
         coefficient_clip_low, coefficient_clip_high: bounds of w where A ≥ 0; None is the coefficient's own, or none.
         coefficient_trust: ε of the trust region; None = no limit.
-        negatives, negatives_value: a name in `NEGATIVES`, and its value; None takes its default.
+        negative, negative_value: a name in `NEGATIVES`, and its value; None takes its default.
 
     Raises:
         ConfigError: an unknown name, a number out of its range, or one that nothing would heed.
@@ -67,15 +67,15 @@ class Weighing:
     coefficient_clip_low: float | None = None
     coefficient_clip_high: float | None = None
     coefficient_trust: float | None = None
-    negatives: str = "zero"
-    negatives_value: float | None = None
+    negative: str = "zero"
+    negative_value: float | None = None
 
     def __post_init__(self) -> None:
         _number("coefficient", self.coefficient, COEFFICIENTS, self.coefficient_value)
-        _number("negative", self.negatives, NEGATIVES, self.negatives_value)
-        if self.coefficient == "mask" and self.negatives in ("pi", "floor"):
+        _number("negative", self.negative, NEGATIVES, self.negative_value)
+        if self.coefficient == "mask" and self.negative in ("pi", "floor"):
             raise ConfigError(
-                f"negative: got {self.negatives!r} with coefficient 'mask', which teaches nothing, allowed 'zero', 'same', "
+                f"negative: got {self.negative!r} with coefficient 'mask', which teaches nothing, allowed 'zero', 'same', "
                 "or a coefficient that teaches something"
             )
         self._check_bounds()
@@ -134,8 +134,8 @@ def agent_weights(known: Known, advantages_B_1: Tensor, how: Weighing) -> Weighe
     unknown, below = raw.isnan(), advantages_B_1 < 0
     clipped = (weights != raw) & ~below
 
-    rule = NEGATIVES[how.negatives].weight
-    value = _number("negative", how.negatives, NEGATIVES, how.negatives_value)
+    rule = NEGATIVES[how.negative].weight
+    value = _number("negative", how.negative, NEGATIVES, how.negative_value)
     weights = rule(known.pi, weights, value).where(below, weights)
     held = advantages_B_1 if chosen.signed else advantages_B_1.new_ones(advantages_B_1.shape)
     if how.coefficient_trust is not None:

@@ -252,7 +252,7 @@ def _live_source(
         keep=store.seal,
         advance=sampler.advance,
         refresh=sampler.refresh,
-        distilled=method.distil > 0,
+        distilled=method.distil_weight > 0,
         tag_ids=engine.forbidden_ids,
         suppress=method.distil_suppress,
         agents=tuple(config.agents),

@@ -62,7 +62,7 @@ def panels() -> list[str]:
         panel(
             f"A < 0, rule {name}",
             "" if rule.value is None else f"c = {rule.value:g}",
-            partial(weighed, Weighing(negatives=name), -1.0),
+            partial(weighed, Weighing(negative=name), -1.0),
         )
         for name, rule in NEGATIVES.items()
         if name != SAME

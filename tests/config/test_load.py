@@ -223,7 +223,7 @@ def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
         (["evaluate.samples=4", "evaluate.ks=[1, 16]"], "ks: got 16, allowed at most samples=4"),
         (["train.warmup=0.8", "train.decay=0.5"], "warmup + decay: got 1.3, allowed at most 1"),
         (
-            ["method.coefficient_clip=[2, 0.1]"],
+            ["method.coefficient_clip_low=2", "method.coefficient_clip_high=0.1"],
             "method: coefficient_clip: got [2.0, 0.1] for coefficient 'mask', allowed 0 <= low <= high",
         ),
         (

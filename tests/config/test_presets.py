@@ -71,7 +71,7 @@ SOLO = ("grpo", "dapo", "dr_grpo", "gspo", "cispo")
 @pytest.mark.parametrize("name", SOLO)
 def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
     method = load_config(name).method
-    assert (method.assist_share, method.distil, method.coefficient) == (0.0, 0.0, "mask")
+    assert (method.assist_share, method.distil_weight, method.coefficient) == (0.0, 0.0, "mask")
     assert method.objective == ("dapo" if name == "grpo" else name)
     assert method.scale_by_std == (name != "dr_grpo")
     assert method.negative_weight == (0.3 if name == "grpo" else 1.0)
@@ -89,7 +89,7 @@ def test_the_default_learns_what_was_right_and_no_agents_token() -> None:
     method = load_config("aipo").method
     assert (method.credit, method.scale_by_std, method.negative_weight) == ("reward", False, 1.0)
     assert (method.assist_share, method.assist_share_end) == (0.5, 0.0)
-    assert (method.coefficient, method.distil) == ("mask", 1.0)
+    assert (method.coefficient, method.distil_weight) == ("mask", 1.0)
 
 
 def test_luffy_is_as_its_code_has_it() -> None:
@@ -113,7 +113,7 @@ def test_supervised_training_weighs_every_token_that_was_right_with_one() -> Non
         None,
         "zero",
     )
-    assert (traces.method.coefficient, traces.method.distil, traces.method.objective) == (
+    assert (traces.method.coefficient, traces.method.distil_weight, traces.method.objective) == (
         "mask",
         1.0,
         "cispo",
@@ -132,7 +132,7 @@ def test_gspos_bounds_are_for_short_rollouts() -> None:
 
 def test_echo_learns_what_agents_said_whatever_came_of_it() -> None:
     method, aipo = load_config("echo").method, load_config("aipo").method
-    assert (method.coefficient, method.negative, method.distil) == ("echo", "same", 0.0)
+    assert (method.coefficient, method.negative, method.distil_weight) == ("echo", "same", 0.0)
     assert (method.assist_share, method.objective) == (aipo.assist_share, aipo.objective)
 
 

@@ -91,7 +91,7 @@ def test_settings_that_save_memory_are_taken_into_account(tmp_path: Path) -> Non
     assert "reference" in needed(config(tmp_path, "method.beta=0.1"), POLICY, 10, ranks=1)
 
 
-SERVED = ("method.distil=0", "policy.engine=vllm")
+SERVED = ("method.distil_weight=0", "policy.engine=vllm")
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, free: float, *, host: int = 64) -> None:

@@ -104,7 +104,7 @@ def test_tags_of_several_ids_are_named() -> None:
     ("override", "named"),
     [
         ("method.suppress_share=0.5", "method.suppress_share"),
-        ("method.distil=1", "method.distil_suppress"),
+        ("method.distil_weight=1", "method.distil_suppress"),
         ("evaluate.settings=[solo, suppressed]", "evaluate.settings: suppressed"),
     ],
 )

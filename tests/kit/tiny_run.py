@@ -119,7 +119,7 @@ def config(folder: Path, *overrides: str, preset: str = "mask") -> Config:
         "rollout.max_tokens=24",
         "run.threads=1",
     ]
-    learned = ["method.coefficient=constant", "method.distil=1"] if preset == "mask" else []
+    learned = ["method.coefficient=constant", "method.distil_weight=1"] if preset == "mask" else []
     return load_config(preset, [*words, *learned, *overrides])
 
 

@@ -107,7 +107,7 @@ def test_gradient_and_value_of_a_token(
 ):
     """∂loss/∂log π = −A·w and the value is −A·w, with A = 1 where it has no say: the closed form, against autograd."""
     rule = "zero" if name == "mask" else rule  # another one is refused
-    settings = LossSettings(coefficient=name, negatives=rule)
+    settings = LossSettings(coefficient=name, negative=rule)
     logprobs = torch.tensor([[logprob]], dtype=torch.float64, requires_grad=True)
     output = aipo_loss(
         LossInputs(

@@ -81,13 +81,13 @@ def batches(draw: st.DrawFn) -> LossInputs:
     st.sampled_from(["zero", "pi", "same"]),
 )
 def test_no_correction_ever_touches_what_the_policy_did_not_sample(
-    given: LossInputs, correction: str, cap: float, negatives: str
+    given: LossInputs, correction: str, cap: float, negative: str
 ):
     """Gradient and weight of agents' and of distilled tokens are, to the last bit, those without a correction."""
-    plain = LossSettings(coefficient="floor", negatives=negatives, distil_weight=0.7)
+    plain = LossSettings(coefficient="floor", negative=negative, distil_weight=0.7)
     corrected = LossSettings(
         coefficient="floor",
-        negatives=negatives,
+        negative=negative,
         distil_weight=0.7,
         importance_mode=correction,
         importance_cap=cap,

@@ -113,20 +113,20 @@ def check_told(given: LossInputs, how: LossSettings) -> LossOutput:
 
 
 @pytest.mark.parametrize(
-    ("coefficient", "negatives"),
+    ("coefficient", "negative"),
     [
         ("mask", "zero"),
         *((name, rule) for name in sorted(COEFFICIENTS) if name != "mask" for rule in sorted(NEGATIVES)),
     ],
 )
-def test_what_is_told_of_each_token_is_what_its_gradient_is(coefficient: str, negatives: str):
+def test_what_is_told_of_each_token_is_what_its_gradient_is(coefficient: str, negative: str):
     """For every kind of token, the clip, the trust region and the correction included."""
     given = mixed()
     trust = None if coefficient == "mask" else 0.1
     how = LossSettings(
         coefficient=coefficient,
         coefficient_trust=trust,
-        negatives=negatives,
+        negative=negative,
         importance_cap=1.3,
         distil_weight=0.4,
     )
@@ -161,7 +161,7 @@ def test_all_coefficients_share_the_policy_gradient(coefficient: str, objective:
     how: dict = {"objective": objective, "clip_low": 0.5, "clip_high": 0.3}
     masked = gradient(given, LossSettings(**how, coefficient="mask"))
     rule = "zero" if coefficient == "mask" else "same"
-    other = gradient(given, LossSettings(**how, coefficient=coefficient, negatives=rule))
+    other = gradient(given, LossSettings(**how, coefficient=coefficient, negative=rule))
     assert torch.equal(masked[policy], other[policy])
     assert masked[policy].any() and not masked[given.codes_B_T == A].any()
     if coefficient != "mask":
@@ -172,7 +172,7 @@ def test_a_coefficient_without_regard_to_the_advantage_learns_from_all_rows():
     """Advantages 2, 0 and −2: the cross-entropy is the same on all of them, and on two where A < 0 teaches nothing."""
     logprobs = torch.full((3, 1), -3.0, requires_grad=True)
     given = inputs([[A], [A], [A]], logprobs, advantages_B=torch.tensor([2.0, 0.0, -2.0]))
-    how = LossSettings(coefficient="echo", coefficient_value=0.25, negatives="same")
+    how = LossSettings(coefficient="echo", coefficient_value=0.25, negative="same")
     torch.testing.assert_close(gradient(given, how), torch.full((3, 1), -0.25))
     output = aipo_loss(given, how)
     assert of(output, "agent", "weight") == pytest.approx(0.75)
@@ -190,7 +190,7 @@ def test_the_trust_region_stops_agents_tokens_where_the_advantage_pushes():
         advantages_B=torch.tensor([2.0, -2.0]),
         trainer_B_T=torch.full((2, 4), math.log(0.4)),
     )
-    how = LossSettings(coefficient_trust=0.5, negatives="same")
+    how = LossSettings(coefficient_trust=0.5, negative="same")
     torch.testing.assert_close(
         gradient(given, how), torch.tensor([[-2.0, 0.0, -2.0, -2.0], [2.0, 2.0, 0.0, 2.0]])
     )
@@ -328,7 +328,7 @@ def test_drift_is_reported_where_it_is_known():
     ("changes", "message"),
     [
         ({"objective": "ppo"}, "objective: got 'ppo', allowed"),
-        ({"negatives": "drop"}, "negative: got 'drop', allowed"),
+        ({"negative": "drop"}, "negative: got 'drop', allowed"),
         ({"coefficient": "sft"}, "coefficient: got 'sft', allowed"),
         ({"clip_low": -0.1}, "clip_low: got -0.1, allowed >= 0"),
         (

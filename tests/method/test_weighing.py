@@ -33,11 +33,11 @@ def weighed(
     ],
 )
 def test_weights_where_the_advantage_is_negative(rule: str, value: float | None, expected: list[float]):
-    made = weighed(DOWN, coefficient="floor", negatives=rule, negatives_value=value)
+    made = weighed(DOWN, coefficient="floor", negative=rule, negative_value=value)
     torch.testing.assert_close(made.weights, torch.tensor([expected], dtype=torch.float32))
     assert made.advantages.tolist() == [[-1.0]]
     for other in (UP, LEVEL):  # the rule has no say there
-        kept = weighed(other, coefficient="floor", negatives=rule, negatives_value=value).weights
+        kept = weighed(other, coefficient="floor", negative=rule, negative_value=value).weights
         torch.testing.assert_close(kept, torch.tensor([[0.3, 0.3, 0.5, 1]]))
 
 
@@ -61,7 +61,7 @@ def test_the_ratio_is_bounded_and_zero_where_mu_is_not_known():
     torch.testing.assert_close(bounded.weights, torch.tensor([[0.7, 4.0, 1.0, 0.0]]))
     assert bounded.clipped.tolist() == [[True, True, False, False]]
     for rule in NEGATIVES:
-        assert weighed(DOWN, coefficient="ratio", negatives=rule).weights[0, 3] == 0
+        assert weighed(DOWN, coefficient="ratio", negative=rule).weights[0, 3] == 0
     unknown = torch.full_like(PI, torch.nan)
     assert weighed(UP, mu=unknown, coefficient="ratio").weights.tolist() == [[0.0] * 4]
 
@@ -69,8 +69,8 @@ def test_the_ratio_is_bounded_and_zero_where_mu_is_not_known():
 def test_the_ratio_to_a_certain_model_is_pi():
     certain = torch.ones_like(PI)
     for rule, row in ((rule, row) for rule in NEGATIVES for row in (UP, DOWN)):
-        ratio = weighed(row, mu=certain, coefficient="ratio", negatives=rule)
-        torch.testing.assert_close(ratio, weighed(row, coefficient="pi", negatives=rule))
+        ratio = weighed(row, mu=certain, coefficient="ratio", negative=rule)
+        torch.testing.assert_close(ratio, weighed(row, coefficient="pi", negative=rule))
 
 
 def test_one_bound_is_enough():
@@ -83,11 +83,11 @@ def test_the_trust_region_takes_weights_away_on_the_side_to_which_they_push():
     old = torch.tensor([[0.002, 0.01, 0.5, 4.0]])
     up = weighed(UP, old=old, coefficient_trust=0.5)
     assert (up.weights.tolist(), up.clipped.tolist()) == ([[1, 0, 1, 1]], [[False, True, False, False]])
-    down = weighed(DOWN, old=old, coefficient_trust=0.5, negatives="same")
+    down = weighed(DOWN, old=old, coefficient_trust=0.5, negative="same")
     assert (down.weights.tolist(), down.clipped.tolist()) == ([[0, 1, 1, 0]], [[True, False, False, True]])
     assert not weighed(DOWN, old=old, coefficient_trust=0.5).clipped.any()
     # ECHO pushes up whatever the advantage is
-    echo = weighed(DOWN, old=old, coefficient_trust=0.5, coefficient="echo", negatives="same")
+    echo = weighed(DOWN, old=old, coefficient_trust=0.5, coefficient="echo", negative="same")
     assert echo.advantages.tolist() == [[1.0]]
     assert echo.clipped.tolist() == [[False, True, False, False]]
 
@@ -116,10 +116,10 @@ def test_the_trust_region_takes_weights_away_on_the_side_to_which_they_push():
             {"coefficient": "mask", "coefficient_clip_low": 0.5},
             "coefficient_clip: got [0.5, None] with coeff",
         ),
-        ({"coefficient": "mask", "negatives": "pi"}, "negative: got 'pi' with coefficient 'mask'"),
-        ({"negatives": "drop"}, "negative: got 'drop', allowed"),
+        ({"coefficient": "mask", "negative": "pi"}, "negative: got 'pi' with coefficient 'mask'"),
+        ({"negative": "drop"}, "negative: got 'drop', allowed"),
         (
-            {"negatives_value": 0.1},
+            {"negative_value": 0.1},
             "negative_value: got 0.1 with 'zero', which takes none, allowed with ['floor']",
         ),
         ({"coefficient_trust": 0.0}, "coefficient_trust: got 0 with coefficient 'constant', allowed > 0"),

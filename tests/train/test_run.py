@@ -45,7 +45,7 @@ SMALL = [
 
 def small(out: Path, *overrides: str) -> Config:
     """Advantages of both signs, agents to the end, and all kinds of tokens and rows are learned."""
-    learned = ("method.coefficient=constant", "method.distil=1")
+    learned = ("method.coefficient=constant", "method.distil_weight=1")
     return load_config("mask", [f"run.out={out}", *SMALL, *learned, *overrides])
 
 
@@ -138,7 +138,7 @@ class Down(Counting):
 
 ASKING = [
     "graph={name: '" + str(Path(__file__).parents[1] / "kit" / "asking.py") + ":asking'}",
-    "method.distil=0",
+    "method.distil_weight=0",
 ]
 VERIFY = "agents={{verify: {{graph: 'graphs.verify:verify', model: '{}:{}', prices: {{input: 100, output: 1000}}}}}}"
 

@@ -3,7 +3,6 @@
 settings(config, ["method.coefficient=mask,constant", "method.beta=0,0.1"])   →   as recorded, and four more
 """
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -25,7 +24,6 @@ METHOD = frozenset(f"method.{name}" for name in MethodConfig.model_fields) - {
     "method.max_mismatch",
 }
 """Settings that change what stored traces teach. Which rollouts there are is settled already."""
-_COMMA = re.compile(r",(?![^\[{]*[\]}])")  # not inside of [...] or {...}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def name_of(words: Sequence[str]) -> str:
 
 def _axis(word: str) -> list[str]:
     key, sign, values = word.partition("=")
-    found = [value.strip() for value in _COMMA.split(values)] if sign else []
+    found = [value.strip() for value in values.split(",")] if sign else []
     if not all(found) or not found:
         raise ConfigError(f"--grid: got {word!r}, allowed 'method.key=value,value,...'")
     return [f"{key}={value}" for value in found]

@@ -149,7 +149,7 @@ def _looking(
     # The reference model of a KL term is the one that the run had: TRL loads it from where the model says it is.
     policy.model.config.name_or_path = start.path
     beta = max(setting.config.method.beta for setting in compared)
-    config = config.model_copy(update={"method": config.method.model_copy(update={"kl": beta})})
+    config = config.model_copy(update={"method": config.method.model_copy(update={"beta": beta})})
     with tempfile.TemporaryDirectory() as scratch:
         trainer = AIPOTrainer(
             policy.model,

@@ -13,7 +13,7 @@ from aipo.config.load import dump, load_config
 from aipo.errors import ConfigError, RunError
 from aipo.replay import learning
 from aipo.replay.questions.credit import Credit, credit_again
-from aipo.replay.questions.grid import combinations, settings
+from aipo.replay.questions.grid import settings
 from aipo.replay.questions.what_if import replay_credit
 from aipo.trace import Mode, Role, Trace, segment
 from aipo.trace.store import TraceStore
@@ -99,16 +99,6 @@ def test_only_credit_can_be_changed(run: Path, tmp_path: Path) -> None:
         ConfigError, match=r"got 'method\.coefficient', allowed method\.credit, method\.negative"
     ):
         replay(run, tmp_path / "out", "method.coefficient=mask")
-
-
-def test_a_list_is_one_value_of_a_grid(run: Path) -> None:
-    grid = ["method.coefficient_clip=[null,0.5],[0.1, 2]", "method.coefficient=pi"]
-    assert combinations(grid) == [
-        ["method.coefficient_clip=[null,0.5]", "method.coefficient=pi"],
-        ["method.coefficient_clip=[0.1, 2]", "method.coefficient=pi"],
-    ]
-    clips = [setting.config.method.coefficient_clip for setting in settings(str(run / "config.yaml"), grid)]
-    assert clips == [(None, None), (None, 0.5), (0.1, 2.0)]
 
 
 def test_on_the_command_line(run: Path, tmp_path: Path) -> None:

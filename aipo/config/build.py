@@ -1,229 +1,405 @@
-"""From a configuration to the objects that it names. Nothing else sees `Config`."""
+"""From a configuration to the objects that it names, in one place: `build(config) -> Experiment`.
 
-import platform
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
+Training, evaluation, replay, comparison, doctor and worker processes start from an `Experiment`. Nothing outside
+this room sees the configuration's classes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from langgraph.graph.state import CompiledStateGraph
-
-from aipo.config.build_chat import build_chat, scored_chats
-from aipo.config.build_policy import build_served, build_tokenizer, forbidden_ids, reference_weights
-from aipo.config.load import Config
-from aipo.config.schema import AgentConfig
-from aipo.errors import ConfigError
-from aipo.policies import Policy, Sampling
-from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
+from aipo.config import build_chat, build_method, build_policy, build_sampler
+from aipo.config.build_graphs import Graphs as Graphs
+from aipo.config.build_graphs import build_env as build_env
+from aipo.config.build_graphs import build_graphs as build_graphs
+from aipo.config.build_graphs import check_env
+from aipo.config.build_policy import forbidden_ids as forbidden_ids
+from aipo.config.build_rollout import build_engine as build_engine
+from aipo.config.build_rollout import build_guards as build_guards
+from aipo.config.load import dump, load_config, validate
+from aipo.config.manifest import drawing as drawing
+from aipo.config.manifest import manifest as manifest
+from aipo.config.schema import AgentConfig, Config, EvaluateConfig, PolicyConfig, RolloutConfig, TrainConfig
+from aipo.method.credit import Credited
+from aipo.method.plan import draw_tasks
+from aipo.method.settings import MethodConfig
+from aipo.policies import Policy
 from aipo.rollout.context import ChatModel
 from aipo.rollout.engine import OnTrace, RolloutEngine
-from aipo.rollout.env import Env
-from aipo.rollout.graph import check_graph
-from aipo.rollout.outage import FailureLimit
-from aipo.rollout.prompt import Prompt, loaded_prompts
-from aipo.rollout.reference_chat import Weights
-from aipo.rollout.spending import CostLimit
+from aipo.rollout.env import Env, Task
+from aipo.rollout.spec import RolloutSpec
+from aipo.rollout.spending import Prices
 from aipo.trace import Trace
-from aipo.util.calling import call
-from aipo.util.imports import fingerprint, load
+from aipo.util.console import Note
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from aipo.method.loss import LossSettings
+    from aipo.method.step_rows import StepRows
+    from aipo.policies.local.policy import LocalPolicy
+    from aipo.policies.tokenizer import HFTokenizer
     from aipo.policies.vllm.policy import VLLMPolicy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graphs:
-    """A built graph with its agents' chat models, and the files that all of it came from."""
-
-    graph: CompiledStateGraph[Any, Any, Any, Any]
-    chats: Mapping[str, ChatModel]
-    files: Mapping[str, Path]
-    fingerprints: Mapping[str, str]
+def build(config: Config) -> "Experiment":
+    """The experiment that a configuration describes. Its objects are built when they are first asked for."""
+    return Experiment(config)
 
 
-def build_env(config: Config) -> Env:
-    """The environment; one that takes a `seed` is given `run.seed` unless its options say otherwise."""
-    loaded = load(config.env.name)
-    return call(loaded, config.env.options, f"env.options of {config.env.name}", seed=config.run.seed)
-
-
-def build_graphs(config: Config) -> Graphs:
-    """The main graph with every agent's sub-graph in it.
+def load_experiment(name: str, overrides: Iterable[str] = ()) -> "Experiment":
+    """The experiment of a preset or a YAML file, with `a.b=value` overrides; the last one wins.
 
     Raises:
-        LoadError: a file, function, prompt or secret is missing.
-        ConfigError: options that a function does not take.
-        GraphError: a graph breaks the contract.
+        ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    if config.rollout.cost_limit is not None and not any(a.prices for a in config.agents.values()):
-        raise ConfigError(
-            f"rollout.cost_limit: got {config.rollout.cost_limit:g} and no prices, which could never be "
-            "reached, allowed a limit with agents.NAME.prices"
-        )
-    main = load(config.graph.name)
-    with loaded_prompts() as prompts:
-        weights = reference_weights(config)
-        built = {
-            name: _build_agent(name, agent, config.run.seed, weights) for name, agent in config.agents.items()
+    return build(load_config(name, overrides))
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """Everything that a configuration names: the settings as values, and what is built from them.
+
+    The environment, the graph and the agents' models are built once, when they are first used. What needs torch or
+    a server is built by a method, each time it is called. An experiment is pickled as its settings.
+    """
+
+    _config: Config = field(repr=False)
+
+    def __reduce__(self) -> tuple[Callable[[Config], "Experiment"], tuple[Config]]:
+        return build, (self._config,)
+
+    # Settings
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return self._config.run.out
+
+    @property
+    def seed(self) -> int:
+        return self._config.run.seed
+
+    @property
+    def report_to(self) -> tuple[str, ...]:
+        """Trackers of transformers' Trainer."""
+        return self._config.run.report_to
+
+    @property
+    def env_name(self) -> str:
+        return self._config.env.name
+
+    @property
+    def mixture(self) -> Mapping[str, float]:
+        """The share of each training split."""
+        return self._config.env.mixture
+
+    @property
+    def graph_name(self) -> str:
+        return self._config.graph.name
+
+    @property
+    def graph_options(self) -> Mapping[str, Any]:
+        return self._config.graph.options
+
+    @property
+    def agents(self) -> Mapping[str, AgentConfig]:
+        """The agents' settings, by the name that the policy consults."""
+        return self._config.agents
+
+    @property
+    def policy(self) -> PolicyConfig:
+        """Settings of the policy's model and of what samples from it."""
+        return self._config.policy
+
+    @property
+    def rollout(self) -> RolloutConfig:
+        return self._config.rollout
+
+    @property
+    def method(self) -> MethodConfig:
+        return self._config.method
+
+    @property
+    def train(self) -> TrainConfig:
+        return self._config.train
+
+    @property
+    def evaluation(self) -> EvaluateConfig:
+        return self._config.evaluate
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain nested data: to be compared and recorded."""
+        return self._config.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """All settings as YAML that `load_experiment` reads back."""
+        return dump(self._config)
+
+    def with_settings(self, changes: Mapping[str, Any]) -> "Experiment":
+        """Another experiment, with some settings changed and all of them checked again.
+
+        Args:
+            changes: values by dotted key, as `{"method.beta": 0.1}`.
+
+        Raises:
+            ConfigError: an unknown key, a wrong value, or settings that contradict each other.
+        """
+        settings: dict[str, Any] = self._config.model_dump()
+        for key, value in changes.items():
+            *sections, name = key.split(".")
+            section = settings
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[name] = value
+        return build(validate(settings, f"with {', '.join(changes)} changed"))
+
+    def for_evaluation(self) -> "Experiment":
+        """The same where nothing is learned: agents' models are not asked for log-probs."""
+        method = self._config.method.model_copy(update={"coefficient": "mask"})
+        return build(self._config.model_copy(update={"method": method}))
+
+    # Environment, graph and agents
+
+    @cached_property
+    def env(self) -> Env:
+        return build_env(self._config)
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """The graph with every agent's sub-graph in it, and the agents' chat models.
+
+        Raises:
+            LoadError: a file, function, prompt or secret is missing.
+            ConfigError: options that a function does not take.
+            GraphError: a graph breaks the contract.
+        """
+        return build_graphs(self._config)
+
+    def tasks(self, step: int) -> list[Task]:
+        """The tasks of a rollout step, one for each group."""
+        return draw_tasks(self.env, self.mixture, self.train.tasks_per_step, step=step, seed=self.seed)
+
+    def check_env(self) -> None:
+        """Refuses splits or demonstrations which the environment does not have.
+
+        Raises:
+            ConfigError: names the splits, or says which one is too large for a step; or no demonstrations.
+            TaskError: of some task there is none.
+        """
+        check_env(self._config, self.env)
+
+    def drawing(self) -> dict[str, Any]:
+        """Nodes, edges and the mermaid picture of the graph."""
+        return drawing(self.graphs.graph)
+
+    def manifest(self, model: Path | str) -> dict[str, Any]:
+        """What a run is made of: versions, and the file and fingerprint of each graph, prompt and environment file."""
+        return manifest(self._config, self.graphs, model)
+
+    @cached_property
+    def reference_weights(self) -> "Callable[[str | None], LocalPolicy]":
+        """Loads weights that never move, each once; see `aipo.rollout.reference_chat`."""
+        return build_policy.reference_weights(self._config)
+
+    def chat(self, name: str) -> ChatModel | None:
+        """A new chat model of agent `name`; None where it has none.
+
+        Raises:
+            LoadError: it cannot be imported, or a secret is not set.
+            ConfigError: options that it does not take.
+        """
+        return build_chat.build_chat(name, self.agents[name], seed=self.seed, weights=self.reference_weights)
+
+    def chat_identity(self, name: str) -> tuple[str, dict[str, Any]]:
+        """Name and settings of an agent's chat model, as calls record them."""
+        return build_chat.chat_identity(self.agents[name])
+
+    def prices(self, name: str) -> Prices | None:
+        """What an agent's tokens cost."""
+        return build_chat.prices_of(self.agents[name])
+
+    def scored_chats(self) -> dict[str, ChatModel]:
+        """The agents' chat models with the scorers of their log-probs, where the method needs them.
+
+        Raises:
+            ConfigError: an agent whose model has no log-probs of the distribution that it samples from.
+        """
+        return build_chat.scored_chats(self._config, self.graphs.chats)
+
+    # Policy
+
+    def build_model(self, note: Note = lambda *_: None) -> Path | str:
+        """Folder or hub name of the policy's weights; runs the function that makes them if one is named."""
+        return build_policy.build_model(self._config, note)
+
+    def network(self, model: Path | str, *, device: str | None = None) -> "PreTrainedModel":
+        """The policy's network without an adapter, on `device` or the configured one.
+
+        Raises:
+            LoadError: there is no model at `model`, or an adapter only.
+        """
+        return build_policy.build_network(self._config, model, device=device)
+
+    def network_settings(self, model: Path | str) -> "PretrainedConfig":
+        """transformers' description of the network at `model`, without its weights.
+
+        Raises:
+            LoadError: there is no model.
+        """
+        return build_policy.network_settings(model)
+
+    def adapted(self, network: "PreTrainedModel") -> "PreTrainedModel":
+        """What is trained of `network`: all of it, or the configured adapter.
+
+        Raises:
+            LoadError: there is no peft here.
+            ConfigError: an adapter that does not fit.
+        """
+        return build_policy.adapted(self._config, network)
+
+    def tokenizer(self, model: Path | str) -> "HFTokenizer":
+        """The policy's tokenizer.
+
+        Raises:
+            LoadError: there is none at `model`, or it cannot be used.
+        """
+        return build_policy.build_tokenizer(model)
+
+    def open_policy(
+        self, network: "PreTrainedModel", tokenizer: "HFTokenizer", folder: Path
+    ) -> AbstractContextManager[build_sampler.SyncedPolicy]:
+        """The configured inference engine, which follows `network`; its connections are closed afterwards.
+
+        Args:
+            folder: the run's, where weights wait for servers unless `policy.vllm.folder` says otherwise.
+        """
+        return build_sampler.open_policy(self._config, network, tokenizer, folder)
+
+    def served_policy(self, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":
+        """The policy that the configured servers sample from.
+
+        Args:
+            vocabulary: how many ids the network has; the tokenizer may have fewer.
+
+        Raises:
+            LoadError: the environment variable with the servers' key is not set.
+        """
+        return build_policy.build_served(self._config, tokenizer, vocabulary)
+
+    def local_policy(self, model: Path | str) -> "LocalPolicy":
+        """The weights at `model` as a policy of this process, whatever engine is configured."""
+        return build_policy.build_local(self._config, model)
+
+    @property
+    def server_key(self) -> str | None:
+        """The key that the policy's servers ask for.
+
+        Raises:
+            LoadError: the environment variable with it is not set.
+        """
+        return build_policy.server_key(self.policy.vllm.secret)
+
+    @property
+    def tolerance(self) -> float:
+        """Nats by which log-probs of trainer and servers may differ on average."""
+        return build_sampler.tolerance_at(self._config)
+
+    # Rollouts
+
+    def engine(self, policy: Policy, *, run_id: str) -> RolloutEngine:
+        """Everything that a rollout needs."""
+        return build_engine(self._config, self.graphs, policy, run_id=run_id, env=self.env)
+
+    def worker_builds(
+        self, model: Path | str, policy: Policy, run_id: str
+    ) -> "list[Callable[[], tuple[RolloutEngine, VLLMPolicy]]]":
+        """What each worker process is to build; empty where this process makes the rollouts itself.
+
+        Args:
+            model: folder or hub name of the policy's tokenizer.
+            policy: this process's.
+        """
+        count = self.rollout.workers
+        if count == 1:
+            return []
+        vocabulary = policy.vocabulary  # type: ignore[attr-defined]
+        return [partial(self.share_of(i).worker, model, vocabulary, run_id) for i in range(count)]
+
+    def share_of(self, number: int) -> "Experiment":
+        """For worker `number`: its part of the requests that a server may have in flight, and a first server of
+        its own, or all would begin with the same one."""
+        vllm, count = self.policy.vllm, self.rollout.workers
+        first = number % len(vllm.servers)
+        share = {
+            "servers": vllm.servers[first:] + vllm.servers[:first],
+            "requests": vllm.requests // count + (number < vllm.requests % count),
         }
-        agents = {name: part.agent for name, part in built.items()}
-        graph = check_graph(
-            call(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
-        )
-    files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in built.items()}
-    files |= _beside(main.file, "graph", known=set(files.values()))
-    files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
-    return Graphs(
-        graph=graph,
-        chats={name: part.chat for name, part in built.items() if part.chat is not None},
-        files=files,
-        fingerprints={name: fingerprint(file) for name, file in files.items()},
-    )
+        policy = self.policy.model_copy(update={"vllm": vllm.model_copy(update=share)})
+        return build(self._config.model_copy(update={"policy": policy}))
 
+    def guards(self, cost_file: Path) -> OnTrace:
+        """What looks at every finished rollout and stops the run at a limit.
 
-def build_engine(config: Config, graphs: Graphs, policy: Policy, *, run_id: str) -> RolloutEngine:
-    """Everything that a rollout needs."""
-    return RolloutEngine(
-        graph=graphs.graph,
-        env=build_env(config),
-        policies={"policy": policy},
-        chats=scored_chats(config, graphs.chats),
-        sampling=Sampling(temperature=config.rollout.temperature, max_tokens=config.rollout.max_tokens),
-        forbidden_ids=forbidden_ids(config, policy),
-        reward_weights=config.rollout.reward_weights,
-        deadline=config.rollout.deadline,
-        concurrency=config.rollout.concurrency,
-        run_id=run_id,
-        fingerprints=graphs.fingerprints,
-    )
+        Args:
+            cost_file: the run's file of what its agents cost.
 
+        Raises:
+            LimitError: the cost so far has reached the limit.
+        """
+        return build_guards(self._config, cost_file)
 
-def worker_builds(
-    config: Config, model: Path | str, policy: Policy, run_id: str
-) -> list["Callable[[], tuple[RolloutEngine, VLLMPolicy]]"]:
-    """What each worker process is to build; none where this process rolls out by itself.
+    def forbidden_ids(self, policy: Policy) -> tuple[int, ...]:
+        """Ids of the tags that a rollout with suppressed tags cannot write.
 
-    Args:
-        model: folder or hub name of the policy's tokenizer.
-        policy: this process's.
-    """
-    if config.rollout.workers == 1:
-        return []
-    vocabulary = policy.vocabulary  # type: ignore[attr-defined]
-    return [
-        partial(build_worker, _share(config, number), model, vocabulary, run_id)
-        for number in range(config.rollout.workers)
-    ]
+        Raises:
+            ConfigError: such rollouts are configured, and a tag is not one token.
+        """
+        return forbidden_ids(self._config, policy)
 
+    # Method
 
-def build_worker(
-    config: Config, model: Path | str, vocabulary: int, run_id: str
-) -> "tuple[RolloutEngine, VLLMPolicy]":
-    """The engine and the policy of a worker process.
+    @property
+    def plan(self) -> Callable[[Sequence[Task], int], list[RolloutSpec]]:
+        """Tasks and rollout step → the rollouts to be made."""
+        return build_method.plan_of(self._config)
 
-    Args:
-        config: with this worker's share of `policy.vllm`.
-        model: folder or hub name of the tokenizer.
-        vocabulary: how many ids the network has.
-    """
-    policy = build_served(config, build_tokenizer(model), vocabulary)
-    return build_engine(config, build_graphs(config), policy, run_id=run_id), policy
+    @property
+    def credit(self) -> Callable[[Sequence[Trace]], Credited]:
+        """Rewards → advantages."""
+        return build_method.credit_of(self._config)
 
+    def rows(
+        self, credited: Credited, tag_ids: tuple[int, ...], metrics: Mapping[str, float] | None = None
+    ) -> "StepRows":
+        """Credited traces → the rows of one rollout step.
 
-def _share(config: Config, number: int) -> Config:
-    """The configuration for worker `number`: its part of the requests that a server may have in flight, and
-    its own first server, or all would begin with the same one."""
-    vllm, count = config.policy.vllm, config.rollout.workers
-    first = number % len(vllm.servers)
-    own = {
-        "servers": vllm.servers[first:] + vllm.servers[:first],
-        "requests": vllm.requests // count + (number < vllm.requests % count),
-    }
-    policy = config.policy.model_copy(update={"vllm": vllm.model_copy(update=own)})
-    return config.model_copy(update={"policy": policy})
+        Args:
+            tag_ids: ids of the consult tags, which distilled rows may be trained without.
+            metrics: to be logged besides the step's own.
+        """
+        return build_method.rows_of_step(self._config, credited, tag_ids, metrics)
 
+    @property
+    def loss(self) -> "LossSettings":
+        """What the loss takes."""
+        return build_method.loss_settings(self._config)
 
-def build_guards(config: Config, spending: Path) -> OnTrace:
-    """What looks at every finished rollout, and stops the run where a limit is reached.
+    @property
+    def recomputes_logprobs(self) -> bool:
+        """Whether the trainer scores rows with the weights that sampled them, in every optimiser step."""
+        return build_method.scored_again(self._config)
 
-    Args:
-        spending: the run's file of what was spent.
+    def worker(self, model: Path | str, vocabulary: int, run_id: str) -> "tuple[RolloutEngine, VLLMPolicy]":
+        """The engine and the policy of a worker process, whose share of `policy.vllm` this is.
 
-    Raises:
-        LimitError: what was spent before has reached the limit.
-    """
-    priced = [name for name, agent in config.agents.items() if agent.prices is not None]
-    spent = CostLimit(spending, config.rollout.cost_limit, priced)
-    outage = FailureLimit(config.rollout.failure_limit)
-
-    def watch(trace: Trace) -> None:
-        spent.add(trace)
-        outage.add(trace)
-
-    return watch
-
-
-def manifest(config: Config, graphs: Graphs, model: Path | str) -> dict[str, Any]:
-    """What a run is made of: versions, and file and fingerprint of each graph, prompt and file of the environment."""
-    env = load(config.env.name).file
-    files = {"env": env} | _beside(env, "env", known={env})
-    packages = ("aipo", "torch", "transformers", "trl", "langgraph", "langchain-core")
-    return {
-        "model": str(model),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "files": {
-            name: {"file": str(file), "fingerprint": graphs.fingerprints[name]}
-            for name, file in graphs.files.items()
-        }
-        | {name: {"file": str(file), "fingerprint": fingerprint(file)} for name, file in files.items()},
-    }
-
-
-def drawing(graph: CompiledStateGraph[Any, Any, Any, Any]) -> dict[str, Any]:
-    """Nodes (nested ones as `verify:check`), edges and the mermaid picture of a graph."""
-    picture = graph.get_graph(xray=True)
-    return {
-        "nodes": list(picture.nodes),
-        "edges": [
-            {"from": edge.source, "to": edge.target, "conditional": edge.conditional}
-            for edge in picture.edges
-        ],
-        "mermaid": picture.draw_mermaid(),
-    }
-
-
-def _beside(main: Path, kind: str, known: set[Path]) -> dict[str, Path]:
-    """Other files of the same folder that were imported: an edit there changes rollouts, too."""
-    imported = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    files = {Path(file).resolve() for file in imported if file} - known
-    beside = sorted(file for file in files if file.parent == main.parent)
-    return {f"{kind}.{file.stem}": file for file in beside if file.stem != "__init__"}
-
-
-class _Built(NamedTuple):
-    agent: Agent
-    chat: ChatModel | None
-    file: Path
-
-
-def _build_agent(name: str, config: AgentConfig, seed: int, weights: Weights) -> _Built:
-    loaded = load(config.graph)
-    prompt = Prompt.load(config.prompt or loaded.file.parent / "prompts" / f"{name}.md")
-    chat = build_chat(name, config, seed=seed, weights=weights)
-    node = node_settings(
-        attempts=config.attempts,
-        timeout=config.timeout,
-        cache=config.cache,
-        model=chat.name if chat else loaded.name,
-        prompt=prompt,
-        settings=chat.settings if chat else {},
-    )
-    graph = check_agent(loaded.function(AgentSpec(name=name, prompt=prompt, node=node)), name)
-    agent = Agent(
-        name=name, graph=graph, budget=config.budget, deadline=config.deadline, max_tokens=config.max_tokens
-    )
-    return _Built(agent, chat, loaded.file)
+        Args:
+            model: folder or hub name of the tokenizer.
+            vocabulary: how many ids the network has.
+        """
+        policy = self.served_policy(self.tokenizer(model), vocabulary)
+        return self.engine(policy, run_id=run_id), policy

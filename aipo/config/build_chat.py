@@ -7,8 +7,7 @@ from dataclasses import replace
 from inspect import isclass, signature
 from typing import Any
 
-from aipo.config.load import Config
-from aipo.config.schema import AgentConfig
+from aipo.config.schema import AgentConfig, Config
 from aipo.errors import ConfigError, LoadError
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer

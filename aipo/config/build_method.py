@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aipo.config.load import Config
+from aipo.config.schema import Config
 from aipo.method.credit import CREDITS, Credited
 from aipo.method.plan import PLANS
 from aipo.method.settings import MethodConfig

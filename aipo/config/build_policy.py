@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aipo.config.load import Config
+from aipo.config.schema import Config
 from aipo.errors import ConfigError, LoadError
 from aipo.policies import Policy
 from aipo.policies.lora import add_adapter, base_of
@@ -16,7 +16,7 @@ from aipo.util.console import Note
 from aipo.util.imports import load
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from aipo.policies.local.policy import LocalPolicy
     from aipo.policies.tokenizer import HFTokenizer
@@ -91,6 +91,18 @@ def build_tokenizer(model: Path | str) -> "HFTokenizer":
     with loading(model):
         tokenizer = AutoTokenizer.from_pretrained(model)
     return HFTokenizer(tokenizer)
+
+
+def network_settings(model: Path | str) -> "PretrainedConfig":
+    """transformers' description of the network at `model`, without its weights.
+
+    Raises:
+        LoadError: there is no model.
+    """
+    from transformers import AutoConfig
+
+    with loading(model):
+        return AutoConfig.from_pretrained(model)
 
 
 def build_served(config: Config, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":

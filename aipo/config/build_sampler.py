@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from aipo.config.build_policy import build_served
-from aipo.config.load import Config
+from aipo.config.schema import Config
 from aipo.policies import Policy
 from aipo.util.event_loop import LOOP
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aipo.policies.vllm.transport import Transport
 
 
-class Sampler(NamedTuple):
+class SyncedPolicy(NamedTuple):
     """A policy that follows a network.
 
     Args:
@@ -37,7 +37,7 @@ class Sampler(NamedTuple):
 @contextmanager
 def open_policy(
     config: Config, network: "PreTrainedModel", tokenizer: "HFTokenizer", run: Path
-) -> Generator[Sampler]:
+) -> Generator[SyncedPolicy]:
     """The engine that is configured; its connections, and weights on their way, are gone afterwards.
 
     Args:
@@ -51,7 +51,7 @@ def open_policy(
         from aipo.policies.local.policy import LocalPolicy
 
         policy = LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
-        yield Sampler(policy, policy.advance, refresh=lambda: None, check=lambda: None)
+        yield SyncedPolicy(policy, policy.advance, refresh=lambda: None, check=lambda: None)
         return
     from aipo.policies.vllm.weight_sync import WeightSync
 
@@ -63,7 +63,7 @@ def open_policy(
     transport = _transport(config, folder)
     pusher = WeightSync(served, network, transport, tolerance=tolerance_at(config))
     try:
-        yield Sampler(served, pusher.advance, pusher.refresh, served.pool.check)
+        yield SyncedPolicy(served, pusher.advance, pusher.refresh, served.pool.check)
     finally:
         LOOP.run(served.aclose())
         transport.drop()

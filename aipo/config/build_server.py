@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
 from aipo.config.build_policy import build_model
-from aipo.config.load import Config
+from aipo.config.schema import Config
 from aipo.errors import ConfigError
 from aipo.policies.vllm.addresses import bracketed
 from aipo.policies.vllm.launch import (

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from aipo.method.settings import MethodConfig
 from aipo.util.section import Count, Positive, Section, Share
 
 
@@ -185,4 +186,68 @@ class EvaluateConfig(Section):
     def _enough_samples(self) -> Self:
         if self.ks and max(self.ks) > self.samples:
             raise ValueError(f"ks: got {max(self.ks)}, allowed at most samples={self.samples}")
+        return self
+
+
+class Config(Section):
+    """Everything that a run depends on."""
+
+    run: RunConfig = RunConfig()  # pyright: ignore[reportCallIssue]
+    env: EnvConfig = EnvConfig()  # pyright: ignore[reportCallIssue]
+    policy: PolicyConfig
+    graph: GraphConfig = GraphConfig()  # pyright: ignore[reportCallIssue]
+    agents: dict[str, AgentConfig] = Field({})  # by the name that the policy consults; null leaves one out
+    rollout: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
+    method: MethodConfig = MethodConfig()  # pyright: ignore[reportCallIssue]
+    train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
+    evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="after")
+    def _there_is_something_to_cast(self) -> Self:
+        if self.train.autocast and self.policy.dtype != "float32":
+            raise ValueError(
+                f"train.autocast: got it with policy.dtype={self.policy.dtype}, allowed with float32 weights"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_can_teach(self) -> Self:
+        size, method = self.train.group_size, self.method
+        shown = method.demonstrations or 1 if method.plan == "expert" else 0
+        if shown > size:
+            raise ValueError(f"method.demonstrations: got {shown}, allowed at most train.group_size={size}")
+        if method.credit == "group" and (size == 1 or shown == size):
+            raise ValueError(
+                f"train.group_size: got {size}, of which {shown} are demonstrations, with method.credit=group, allowed "
+                "2 or more that differ (what is alike has no advantage over its mean), or method.credit=reward"
+            )
+        if shown == size and method.coefficient == "mask":
+            raise ValueError(
+                "method.coefficient: got 'mask' where all of a group are demonstrations, which then teach nothing, "
+                "allowed another one (constant)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_can_sample(self) -> Self:
+        workers, requests = self.rollout.workers, self.policy.vllm.requests
+        if workers > 1 and self.policy.engine != "vllm":
+            raise ValueError(
+                f"rollout.workers: got {workers} with policy.engine={self.policy.engine}, allowed 1: the weights are "
+                "in this process alone, others cannot sample from them (policy.engine=vllm can be shared)"
+            )
+        if workers > requests:
+            raise ValueError(
+                f"rollout.workers: got {workers}, allowed at most policy.vllm.requests={requests}, which they share"
+            )
+        frozen = [
+            name
+            for name, agent in self.agents.items()
+            if agent.model == "aipo.rollout.reference_chat:reference"
+        ]
+        if workers > 1 and frozen:
+            raise ValueError(
+                f"rollout.workers: got {workers} and agents {frozen} of aipo.rollout.reference_chat:reference, which each worker would load "
+                "for itself, allowed 1, or an agent that is served (`aipo serve` with the first weights)"
+            )
         return self

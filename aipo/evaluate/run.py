@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aipo.config.build import build_engine, build_graphs, build_guards, worker_builds
+from aipo.config.build import build, build_engine, build_graphs, build_guards
 from aipo.config.build_policy import build_model, build_network, build_tokenizer
 from aipo.config.build_sampler import open_policy
 from aipo.config.load import Config, load_config
@@ -95,7 +95,7 @@ def evaluate_policy(
         run_id = f"{folder.path.name}-{name}"
         built = build_engine(config, build_graphs(config), sampler.policy, run_id=run_id)
         engine = stack.enter_context(
-            open_workers(worker_builds(config, model, sampler.policy, run_id), built)
+            open_workers(build(config).worker_builds(model, sampler.policy, run_id), built)
         )
         freeze_gc()
         sampler.refresh()

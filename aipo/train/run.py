@@ -11,18 +11,18 @@ from rich.progress import Progress
 
 from aipo.config.build import (
     Graphs,
+    build,
     build_engine,
     build_env,
     build_graphs,
     build_guards,
     drawing,
     manifest,
-    worker_builds,
 )
 from aipo.config.build_chat import scored_chats
 from aipo.config.build_method import credit_of, loss_settings, plan_of, scored_again
 from aipo.config.build_policy import adapted, build_model, build_network, build_tokenizer
-from aipo.config.build_sampler import Sampler, open_policy
+from aipo.config.build_sampler import SyncedPolicy, open_policy
 from aipo.config.load import Config, dump
 from aipo.errors import ConfigError
 from aipo.evaluate.run import evaluate_with, table
@@ -126,18 +126,20 @@ def _build(
     config: Config,
     graphs: Graphs,
     folder: RunFolder,
-    sampler: Sampler,
+    sampler: SyncedPolicy,
     model: Path | str,
     held: ExitStack,
 ) -> RolloutEngine:
     built = build_engine(config, graphs, sampler.policy, run_id=folder.path.name)
     LOOP.run(check_scorers(built.chats, sampler.policy.tokenizer))
-    return held.enter_context(open_workers(worker_builds(config, model, sampler.policy, built.run_id), built))
+    return held.enter_context(
+        open_workers(build(config).worker_builds(model, sampler.policy, built.run_id), built)
+    )
 
 
 def _evaluate(
     config: Config,
-    sampler: Sampler,
+    sampler: SyncedPolicy,
     engine: RolloutEngine,
     folder: RunFolder,
     note: Note,
@@ -227,7 +229,7 @@ def train_policy(
 
 
 def _live_source(
-    config: Config, folder: RunFolder, sampler: Sampler, engine: RolloutEngine, store: TraceStore
+    config: Config, folder: RunFolder, sampler: SyncedPolicy, engine: RolloutEngine, store: TraceStore
 ) -> "LiveSource":
     from aipo.train.sources import LiveSource
 

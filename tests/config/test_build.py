@@ -1,12 +1,13 @@
 """From a configuration to objects: what is named is loaded, recorded, or refused by name."""
 
+import pickle
 import textwrap
 import traceback
 from pathlib import Path
 
 import pytest
 
-from aipo.config.build import build_env, build_graphs, drawing, manifest
+from aipo.config.build import build_env, build_graphs, drawing, load_experiment, manifest
 from aipo.config.load import load_config, presets
 from aipo.errors import ConfigError, GraphError, LoadError
 
@@ -230,3 +231,20 @@ def test_two_classes_with_one_model_name_are_told_apart() -> None:
         return build_graphs(load_config("aipo", changes)).chats["verify"].settings
 
     assert settings("verify") != settings("knowledge")
+
+
+def test_an_experiment_builds_once_and_travels_as_its_settings() -> None:
+    experiment = load_experiment("aipo", ["train.steps=3"])
+    assert experiment.env is experiment.env and experiment.graphs is experiment.graphs
+    again = pickle.loads(pickle.dumps(experiment))
+    assert again.settings == experiment.settings and again.train.steps == 3
+
+
+def test_changed_settings_are_checked_again() -> None:
+    experiment = load_experiment("aipo")
+    assert experiment.with_settings({"method.beta": 0.1, "run.out": "runs/b"}).method.beta == 0.1
+    assert experiment.method.beta == 0.0
+    with pytest.raises(ConfigError, match=r"method\.kl: unknown key"):
+        experiment.with_settings({"method.kl": 0.1})
+    with pytest.raises(ConfigError, match=r"rollout\.workers: got 2 with policy\.engine=local"):
+        experiment.with_settings({"rollout.workers": 2})

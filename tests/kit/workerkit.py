@@ -5,9 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from aipo.config.build import build_engine, build_graphs, worker_builds
-from aipo.config.build_policy import build_served
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.method.plan import draw_tasks, independent
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.policy import VLLMPolicy
@@ -19,22 +17,22 @@ from aipo.util.event_loop import LOOP
 from kit.seeded_vllm import WORDS
 
 
-def configured(url: str, *settings: str) -> Config:
+def configured(url: str, *settings: str) -> Experiment:
     wanted = [f"policy.vllm.servers=[{url}]", "policy.engine=vllm", "rollout.workers=2", *settings]
-    return load_config("aipo", wanted)
+    return load_experiment("aipo", wanted)
 
 
-def engine(config: Config) -> RolloutEngine:
-    policy = build_served(config, HFTokenizer(WORDS), len(WORDS))
-    return build_engine(config, build_graphs(config), policy, run_id="run")
+def engine(experiment: Experiment) -> RolloutEngine:
+    policy = experiment.served_policy(HFTokenizer(WORDS), len(WORDS))
+    return experiment.engine(policy, run_id="run")
 
 
 @contextmanager
-def both(words: Path, config: Config) -> Iterator[tuple[RolloutEngine, RolloutEngine]]:
+def both(words: Path, experiment: Experiment) -> Iterator[tuple[RolloutEngine, RolloutEngine]]:
     """An engine in this process, and the same with worker processes."""
-    here = engine(config)
+    here = engine(experiment)
     try:
-        with open_workers(worker_builds(config, words, policy_of(here), "run"), here) as there:
+        with open_workers(experiment.worker_builds(words, policy_of(here), "run"), here) as there:
             yield here, there
     finally:
         LOOP.run(policy_of(here).aclose())

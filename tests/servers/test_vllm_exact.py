@@ -15,7 +15,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from aipo.config.build import build_engine, build_env, build_graphs
 from aipo.config.build_policy import build_network, build_tokenizer
-from aipo.config.build_sampler import Sampler, open_policy
+from aipo.config.build_sampler import SyncedPolicy, open_policy
 from aipo.config.load import Config
 from aipo.errors import PolicyError
 from aipo.policies import Completion, Policy
@@ -43,7 +43,7 @@ class Watched:
 
 
 @contextmanager
-def sampling(config: Config, model: Path) -> Iterator[tuple[Sampler, Any, Any]]:
+def sampling(config: Config, model: Path) -> Iterator[tuple[SyncedPolicy, Any, Any]]:
     network, tokenizer = build_network(config, model), build_tokenizer(model)
     with open_policy(config, network, tokenizer, config.run.out) as sampler:
         yield sampler, network, tokenizer

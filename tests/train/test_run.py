@@ -16,7 +16,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from aipo.config.build_method import scored_again
-from aipo.config.build_sampler import Sampler, open_policy
+from aipo.config.build_sampler import SyncedPolicy, open_policy
 from aipo.config.load import Config, dump, load_config
 from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainError
 from aipo.replay.questions.rerun import Source, check_traces
@@ -93,7 +93,7 @@ def test_rollouts_that_a_broken_server_cut_short_are_kept_and_not_learned_from(
             raise PolicyError("weights of http://there: got other log-probs")
 
     @contextmanager
-    def open_checked(*given: Any) -> Generator[Sampler]:
+    def open_checked(*given: Any) -> Generator[SyncedPolicy]:
         with open_policy(*given) as sampler:
             yield sampler._replace(check=check)
 

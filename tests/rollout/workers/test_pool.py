@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from aipo.config.build import _share, worker_builds
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, LoadError, RunError
 from aipo.method.plan import expert
 from aipo.policies.vllm.client import Server
@@ -220,19 +219,19 @@ def test_a_worker_that_cannot_be_made_says_why(words: Path, monkeypatch: pytest.
     changed = replace(here, fingerprints={**here.fingerprints, "graph": "another"})
     with (
         pytest.raises(LoadError, match=r"\['graph'\] edited"),
-        open_workers(worker_builds(config, words, changed.policies["policy"], "run"), changed),
+        open_workers(config.worker_builds(words, changed.policies["policy"], "run"), changed),
     ):
         raise AssertionError("it was opened")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
         pytest.raises(RunError, match="got exit code 1, allowed none"),
-        open_workers(worker_builds(config, words, here.policies["policy"], "run"), here),
+        open_workers(config.worker_builds(words, here.policies["policy"], "run"), here),
     ):
         raise AssertionError("it was opened")
     monkeypatch.setattr(sys, "executable", "/no/python")
     with (
         pytest.raises(FileNotFoundError, match="/no/python"),
-        open_workers(worker_builds(config, words, here.policies["policy"], "run"), here),
+        open_workers(config.worker_builds(words, here.policies["policy"], "run"), here),
     ):
         raise AssertionError("it was opened")
 
@@ -267,19 +266,19 @@ def alive(pid: int) -> bool:
 
 def test_a_policy_in_this_process_cannot_be_shared() -> None:
     with pytest.raises(ConfigError, match=r"rollout\.workers: got 2 with policy\.engine=local, allowed 1"):
-        load_config("aipo", ["rollout.workers=2"])
+        load_experiment("aipo", ["rollout.workers=2"])
 
 
 def test_workers_share_what_a_server_may_have_in_flight() -> None:
     servers = "policy.vllm.servers=[http://a, http://b]"
-    config = load_config(
+    config = load_experiment(
         "aipo", ["policy.engine=vllm", servers, "policy.vllm.requests=8", "rollout.workers=3"]
     )
-    shares = [_share(config, number).policy.vllm for number in range(3)]
+    shares = [config.share_of(number).policy.vllm for number in range(3)]
     assert [one.requests for one in shares] == [3, 3, 2]
     # Each begins with another server.
     a, b = "http://a", "http://b"
     assert [one.servers for one in shares] == [(a, b), (b, a), (a, b)]
-    load_config("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=3"])
+    load_experiment("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=3"])
     with pytest.raises(ConfigError, match=r"got 4, allowed at most policy\.vllm\.requests=3"):
-        load_config("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=4"])
+        load_experiment("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=4"])

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from aipo.config.build import build_worker
 from aipo.errors import LoadError, PolicyError
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.workers.messages import Cancel, Init, Pipe, RolloutDone, RunRollout, ServerDown, ServerUp
@@ -148,7 +147,7 @@ def test_files_that_were_edited_meanwhile_are_refused(tmp_path: Path) -> None:
     mine = engine(configured("http://127.0.0.1:1"))
     init = Init(
         path=tuple(sys.path),
-        build=partial(build_worker, configured("http://127.0.0.1:1"), tmp_path, len(WORDS), "run"),
+        build=partial(configured("http://127.0.0.1:1").worker, tmp_path, len(WORDS), "run"),
         fingerprints=dict(mine.fingerprints),
     )
     built, policy = build(init)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
-from aipo.replay.learning import app as replays
+from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
 
 if TYPE_CHECKING:

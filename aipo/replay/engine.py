@@ -30,7 +30,7 @@ Place = tuple[int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TracePair:
     """A recorded trace, the one that its replay left, and what of it was reused."""
 
     source: Trace
@@ -63,7 +63,7 @@ class Replay:
     sampling: Sampling | None = None
     shared: Mapping[Question, Call] = field(default_factory=dict[Question, Call])
 
-    def run(self, traces: Sequence[Trace], on_pair: Callable[[Pair], None]) -> list[Pair]:
+    def run(self, traces: Sequence[Trace], on_pair: Callable[[TracePair], None]) -> list[TracePair]:
         """Replays the rollouts of `traces`; the traces of one rollout stand or fall together.
 
         Args:
@@ -73,7 +73,7 @@ class Replay:
             Pairs, in the order of the rollouts.
         """
         casts = {place: self._cast(of_rollout) for place, of_rollout in _by_rollout(traces).items()}
-        pairs: list[Pair] = []
+        pairs: list[TracePair] = []
 
         def note(trace: Trace) -> None:
             pair = casts[_place(trace)].pair(trace)
@@ -161,12 +161,12 @@ class _Cast:
         shown = [s.token_ids for s in self.source.segments if s.role is self.source.author]
         return shown[0] if self.source.mode is Mode.EXPERT and shown else None
 
-    def pair(self, trace: Trace) -> Pair:
+    def pair(self, trace: Trace) -> TracePair:
         source = self.sources.get(trace.policy, self.source)
         policy = self.replayed.get(trace.policy)
         fork = fork_token(source, trace, policy.live_from) if policy else 0 if trace.segments else None
         stamped = replace(trace, parent_id=source.trace_id, fork_token=fork)
-        return Pair(source, self._ended(stamped), self.reuse)
+        return TracePair(source, self._ended(stamped), self.reuse)
 
     def _ended(self, trace: Trace) -> Trace:
         """A graph may catch what ends a frozen replay; its rollout has no end worth a reward all the same."""
@@ -176,7 +176,7 @@ class _Cast:
         return replace(trace, **failed, reward_parts={}, reward=None)
 
 
-def vanished(traces: Iterable[Trace], pairs: Iterable[Pair]) -> list[Trace]:
+def vanished(traces: Iterable[Trace], pairs: Iterable[TracePair]) -> list[Trace]:
     """Those of `traces` that no trace of a replay came of."""
     there = {pair.source.trace_id for pair in pairs if not pair.new}
     return [trace for trace in traces if trace.trace_id not in there]

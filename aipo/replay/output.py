@@ -1,17 +1,112 @@
-"""The run folder that a replay leaves: like any other, with a word on what it is a replay of."""
+"""What a replay leaves: a run folder like any other, and in it `replay.json` with what was found.
 
-from collections.abc import Sequence
-from dataclasses import asdict
+`replay.json` has one shape for every question:
+
+    {
+      "question": "loss",                           the sub-command of `aipo replay`
+      "settings": {"weights": "start", ...},        what it was asked with: text by name
+      "tables": [
+        {"title": "Settings", "columns": ["setting", "loss"], "rows": [["as recorded", "0.1234"], ...]}
+      ],                                            as printed: cells are text, the first one names the row
+      "notes": ["reused 16 turns of the policy"],   sentences, as printed
+      "values": ...                                 the numbers behind the tables, unrounded, for programs
+    }
+
+The viewer shows `settings`, `tables` and `notes`. The shape of `values` is the question's own.
+"""
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich.console import Console
 
 from aipo.config.build import drawing, manifest
-from aipo.config.load import dump
+from aipo.config.load import Config, dump
 from aipo.errors import RunError
 from aipo.replay.recordings import LeftOut, Recordings
 from aipo.replay.restore import Restored
-from aipo.run import RunFolder, keep_tokenizer
-from aipo.util.files import write_json, write_text
+from aipo.run import RunFolder, keep_tokenizer, tokenizer_of
+from aipo.trace import Trace
+from aipo.util.console import number_table, print_line
+from aipo.util.files import taken, write_json, write_text, writing
+
+REPORT = "replay.json"
+LEFT_OUT = 3
+"""Exit code of a replay that had to leave something out."""
+_LINES = 10
+"""How many left-out traces are printed."""
+
+
+class ReplayTable(NamedTuple):
+    """A table as the terminal and the viewer show it. Cells are text; the first one names the row."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayReport:
+    """What a question found; see the head of this file.
+
+    Args:
+        warnings: sentences that the terminal prints in yellow; in `replay.json` they are notes.
+    """
+
+    question: str
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    tables: Sequence[ReplayTable] = ()
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    values: Any = None
+
+    def print(self, console: Console) -> None:
+        """Tables, settings and sentences on the terminal."""
+        for title, columns, rows in self.tables:
+            console.print(number_table(columns, rows, title=title))
+        for name, value in self.settings.items():
+            print_line(console, f"{name}: {value}")
+        for line in self.notes:
+            print_line(console, line)
+        for line in self.warnings:
+            print_line(console, line, "yellow")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `replay.json`."""
+        return {
+            "question": self.question,
+            "settings": dict(self.settings),
+            "tables": [table._asdict() for table in self.tables],
+            "notes": [*self.notes, *self.warnings],
+            "values": self.values,
+        }
+
+
+def finish(folder: RunFolder, report: ReplayReport, left_out: Sequence[LeftOut], console: Console) -> int:
+    """Writes `replay.json` and `left_out.json`, prints where they are and what was left out. The exit code.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    write_json(folder.path / REPORT, report.to_dict())
+    print_line(console, f"run folder {folder.path}")
+    if left_out:
+        write_json(folder.path / "left_out.json", [asdict(item) for item in left_out])
+    for item in left_out[:_LINES]:
+        print_line(console, f"left out: {item.what}: {item.reason}", "yellow")
+    if more := len(left_out[_LINES:]):
+        print_line(console, f"left out: {more} more, see {folder.path / 'left_out.json'}", "yellow")
+    return LEFT_OUT if left_out else 0
+
+
+# -- the folder ----------------------------------------------------------------------------------------
 
 
 def new_folder(out: Path, recordings: Recordings) -> RunFolder:
@@ -26,35 +121,73 @@ def new_folder(out: Path, recordings: Recordings) -> RunFolder:
     return RunFolder.create(out)
 
 
+def default_out(run: Path, question: str) -> Path:
+    """A free folder beside the run, named after the run and the question."""
+    first = run.resolve().with_name(f"{run.resolve().name}-{question}")
+    others = (first.with_name(f"{first.name}-{n}") for n in count(2))
+    return first if not taken(first) else next(path for path in others if not taken(path))
+
+
 def describe(
-    folder: RunFolder, restored: Restored, what: str, live: str | None = None, *, trainable: bool = True
+    folder: RunFolder, restored: Restored, question: str, live: str | None = None, *, trainable: bool = True
 ) -> None:
-    """Writes configuration, manifest, drawing and tokenizer.
+    """Writes configuration, manifest, drawing and tokenizer of a replay that runs its graph.
 
     Args:
-        live: the policy that went on where recordings end; `model` stays what the source started from.
-        trainable: whether the new traces say truly how they were sampled.
+        live: the policy that continued where recordings end; `model` stays what the source started from.
+        trainable: whether the new traces record truly how they were sampled.
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
     config, recordings = restored.config, restored.recordings
-    own = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
-    write_text(folder.config, dump(own))
-    replay_of = {"what": what, **origin(recordings)} | ({} if trainable else {"trainable": False})
-    made_of = manifest(
-        own, restored.graphs, recordings.run.read_manifest().get("model") or config.policy.model
-    )
-    went_on = {"live": live} if live else {}
-    write_json(folder.manifest, made_of | went_on | {"replay_of": replay_of})
+    config = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
+    write_text(folder.config, dump(config))
+    replay_of = {"what": question, **origin(recordings)} | ({} if trainable else {"trainable": False})
+    model = recordings.run.read_manifest().get("model") or config.policy.model
+    facts = manifest(config, restored.graphs, model) | ({"live": live} if live else {})
+    write_json(folder.manifest, facts | {"replay_of": replay_of})
     write_json(folder.graph, drawing(restored.graphs.graph))
     keep_tokenizer(folder, restored.tokenizer.inner.save_pretrained)
 
 
-def origin(recordings: Recordings) -> dict[str, Any]:
-    """What a new run's manifest says of the traces that it came from; what is not to be learned from stays so."""
+def begin(
+    source: Path, *, question: str, out: Path | None, config: Config, facts: Mapping[str, Any]
+) -> RunFolder:
+    """Makes the folder of a replay that runs no graph: the source's graph and tokenizer are copied.
+
+    Args:
+        source: what is replayed.
+        out: default: see `default_out`.
+        facts: for the manifest; without a `model` among them it is what the source started from.
+
+    Raises:
+        RunError: the folder is not empty, lies in the source, or cannot be written.
+    """
+    recordings = Recordings(path=source)
     run = recordings.run
-    first = next(iter(Recordings(path=recordings.path)), None)  # its own: those given are still to be read
+    folder = new_folder(out or default_out(run.path, question), recordings)
+    config = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
+    write_text(folder.config, dump(config))
+    model = run.read_manifest().get("model")
+    start = {"model": model} if model else {}
+    write_json(folder.manifest, {**start, **facts, "replay_of": {"what": question, **origin(recordings)}})
+    with writing("copying what the source was made of", folder.path):
+        if run.graph.is_file():
+            shutil.copyfile(run.graph, folder.graph)
+        if tokenizer := tokenizer_of(run):
+            folder.tokenizer.mkdir()
+            for file in tokenizer.glob("*token*"):
+                shutil.copyfile(file, folder.tokenizer / file.name)
+    return folder
+
+
+def origin(recordings: Recordings) -> dict[str, Any]:
+    """Where the traces came from, for a manifest. Traces that are not to be learned from stay so."""
+    run = recordings.run
+    first = next(
+        iter(Recordings(path=recordings.path)), None
+    )  # another reader: the given one keeps its place
     return {
         "path": str(recordings.path.resolve()),
         "run_id": first[0].run_id if first else run.path.name,
@@ -64,16 +197,15 @@ def origin(recordings: Recordings) -> dict[str, Any]:
 
 
 def check_trainable(recordings: Recordings) -> None:
-    """Refuses traces that do not say truly how they were sampled.
+    """Refuses traces whose log-probs are not those of what sampled them.
 
     Raises:
-        RunError: the run is of live forks, or made of such.
+        RunError: the run is of live forks, or was made of such.
     """
-    run = recordings.run
-    if not _trainable(run):
+    if not _trainable(recordings.run):
         raise RunError(
-            f"traces to learn from: got {run.path}, forks that went on with consult tags forbidden though their "
-            "forbidden_ids do not say so, allowed traces whose log-probs are those of what sampled them"
+            f"traces to learn from: got {recordings.run.path}, forks that went on with consult tags suppressed though "
+            "their forbidden_ids do not say so, allowed traces whose log-probs are those of what sampled them"
         )
 
 
@@ -82,11 +214,46 @@ def _trainable(run: RunFolder) -> bool:
     return not (isinstance(replay_of, dict) and replay_of.get("trainable") is False)
 
 
-def write_left_out(folder: RunFolder, left_out: Sequence[LeftOut]) -> None:
-    """`left_out.json`, if anything was.
+def replayed_id(trace: Trace, run_id: str, group_id: str) -> str:
+    """The id of a stored trace under another run. Several traces of one rollout are told apart by their policy."""
+    alone = trace.trace_id == f"{trace.run_id}/{trace.group_id}/{trace.index}"
+    return f"{run_id}/{group_id}/{trace.index}{'' if alone else f'/{trace.policy}'}"
+
+
+# -- cells and columns ---------------------------------------------------------------------------------
+
+
+def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV file with one line of column names.
 
     Raises:
-        RunError: the disk is full, or the folder cannot be written.
+        RunError: the disk is full or the folder cannot be written.
     """
-    if left_out:
-        write_json(folder.path / "left_out.json", [asdict(item) for item in left_out])
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(file, text.getvalue())
+
+
+def number(value: object) -> str:
+    """A cell: four digits of a float, a dash for None, anything else as it is."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def percent(value: float | None) -> str:
+    """A cell: a share in percent, a dash for None."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def interval_cell(interval: tuple[float, float] | None, digits: int = 3) -> str:
+    """A cell: a 95 % interval of a change, a dash for None."""
+    return "–" if interval is None else "[{:+.{d}f}, {:+.{d}f}]".format(*interval, d=digits)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are not None; None if there is none."""
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None

@@ -11,7 +11,7 @@ NEEDS_LIVE = "needs a live call here"
 CALL = "call of"
 
 
-class Fork(NamedTuple):
+class ForkPoint(NamedTuple):
     """The first point where a replay asks something else. `at` is short (`prompt`, `call of verify`), so that
     forks can be counted by it."""
 
@@ -38,12 +38,12 @@ class Reuse:
     calls: int = 0
     live_calls: int = 0
     spent: float = 0.0
-    fork: Fork | None = None
+    fork: ForkPoint | None = None
     missing: ReplayError | None = None
 
     def leave(self, at: str, detail: str) -> None:
         """Notes that something was asked that the recording does not answer; the first one counts."""
-        self.fork = self.fork or Fork(at, detail)
+        self.fork = self.fork or ForkPoint(at, detail)
 
     def refuse(self, at: str, where: str, detail: str) -> ReplayError:
         """The error of a replay that may call no model."""

@@ -1,10 +1,14 @@
-"""Progress bars, alike in every command."""
+"""Progress bars, lines and tables of numbers for the terminal, alike in every command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
+from rich.table import Column, Table
+from rich.text import Text
+
+from aipo.util.text import visible
 
 Note = Callable[[int, int, str], None]
 """Called with how much is done, of how much, and what to show behind the bar."""
@@ -36,3 +40,20 @@ def put_away(progress: Progress, name: str) -> None:
     for task in progress.tasks:
         if task.description == name:
             progress.remove_task(task.id)
+
+
+def print_line(console: Console, line: str, style: str | None = None) -> None:
+    """One line as it is; control characters in it are shown, not obeyed."""
+    console.print(visible(line), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def number_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+    """A table whose first column names the row. In a narrow terminal the names are folded, the numbers are not."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    first, *others = columns
+    table.add_column(first, overflow="fold")
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row))
+    return table

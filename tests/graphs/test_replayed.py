@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aipo.policies import Policy, Sampling
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.replay.chat import Asks
-from aipo.replay.engine import Pair, Replay, fork_token, shared_calls
+from aipo.replay.engine import Replay, TracePair, fork_token, shared_calls
 from aipo.replay.policy import AbsentPolicy
 from aipo.replay.questions.check import divergence
 from aipo.rollout.context import ChatModel
@@ -116,7 +116,7 @@ class Room:
 
     def replay(
         self, *traces: Trace, live: Policy | None = None, chats: bool = False, **rest: Any
-    ) -> list[Pair]:
+    ) -> list[TracePair]:
         asks = {
             name: Asks(f"model of {name}", {"t": [0, 1]}, model if chats else None)
             for name, model in self.chats.items()
@@ -419,7 +419,7 @@ def test_an_engine_inside_a_running_loop_replays_too() -> None:
     room = Room()
     trace = room.record(["2+2=4"])
 
-    async def run() -> list[Pair]:
+    async def run() -> list[TracePair]:
         return room.replay(trace)
 
     assert [divergence(pair) for pair in asyncio.run(run())] == [None]

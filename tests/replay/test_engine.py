@@ -9,7 +9,7 @@ from langgraph.runtime import Runtime
 from aipo.errors import ReplayError
 from aipo.policies import Sampling
 from aipo.policies.scripted import ScriptedPolicy
-from aipo.replay.engine import Pair, Replay, vanished
+from aipo.replay.engine import Replay, TracePair, vanished
 from aipo.replay.policy import AbsentPolicy
 from aipo.replay.questions.check import absence, divergence
 from aipo.rollout.context import RolloutContext
@@ -64,7 +64,7 @@ def one_policy(name: str) -> Any:
     return replace(engine(), graph=toy.chain(ask=ask, think=think, mark=mark))
 
 
-def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[Pair]:
+def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[TracePair]:
     made = replace(engine_of or engine(), policies={"left": AbsentPolicy(toy.TOKENIZER)}, run_id="again")
     return Replay(engine=made, tokenizer=toy.TOKENIZER, asks={}, **changes).run(traces, lambda _: None)
 

@@ -19,7 +19,7 @@ from aipo.config.build_method import scored_again
 from aipo.config.build_sampler import SyncedPolicy, open_policy
 from aipo.config.load import Config, dump, load_config
 from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainError
-from aipo.replay.questions.rerun import Source, check_traces
+from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.replay.questions.what_if import replay_loss
 from aipo.rollout.env import Task
 from aipo.rollout.spending import CostLimit
@@ -242,7 +242,7 @@ def test_the_frozen_start_is_an_agent_and_its_ratio_is_learned_and_replayed(tmp_
         assert 0 < line["weight/agent"] <= 2.0
     console = Console(file=io.StringIO())
     trust = [word for word in ASKING if word.startswith("graph=")]
-    assert check_traces(Source(path=folder.path, overrides=trust), console) == 0
+    assert check_traces(ReplaySource(path=folder.path, overrides=trust), console) == 0
     given = {"checkpoint": "start", "grid": ["method.coefficient=ratio,mask"], "overrides": [], "steps": None}
     replay_loss(folder.path, **given, gradients=False, out=tmp_path / "loss", console=console)
     ratio, mask, *_ = json.loads((tmp_path / "loss" / "loss.json").read_text())
@@ -319,7 +319,7 @@ def test_demonstrations_are_trained_kept_gone_on_with_and_replayed(tmp_path: Pat
         (t.trace_id, t.seed, t.token_ids.tolist()) for t in first
     ]
     console = Console(file=io.StringIO())
-    assert check_traces(Source(path=folder.path), console) == 0
+    assert check_traces(ReplaySource(path=folder.path), console) == 0
     given = {
         "checkpoint": "start",
         "grid": ["method.coefficient_value=0.5,1"],

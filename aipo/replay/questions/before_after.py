@@ -1,4 +1,4 @@
-"""Before and after: what a replay changed, pair by pair, and how sure that is."""
+"""Before and after: what a replay changed, trace by trace, and how sure that is."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,15 +7,26 @@ from statistics import fmean
 from typing import Any
 
 from aipo.evaluate.bootstrap import bootstrap_interval
-from aipo.replay.engine import Pair
-from aipo.replay.reuse import NEEDS_LIVE, Fork
+from aipo.replay.engine import TracePair
+from aipo.replay.output import ReplayReport, ReplayTable, interval_cell
+from aipo.replay.reuse import NEEDS_LIVE, ForkPoint
 from aipo.trace import Trace
+
+_ROWS = 20
+"""Most traces that are named in a report."""
+_COUNTS = ("turns", "live_turns", "calls", "live_calls")
+_COLUMNS = ("traces", "before", "after", "change", "95 %", "rose", "fell")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one trace. `before` and `after` are rewards; None = there is none. `version` is that of the
-    weights that sampled it first, `resampled` whether other tokens were sampled now."""
+class TraceChange:
+    """One trace, recorded and replayed.
+
+    Args:
+        before, after: rewards; None = there is none.
+        version: of the weights that sampled it first.
+        resampled: whether other tokens were sampled now.
+    """
 
     source_id: str
     trace_id: str
@@ -26,20 +37,21 @@ class Outcome:
     after: float | None
     parts_before: Mapping[str, float]
     parts_after: Mapping[str, float]
-    fork: Fork | None
+    fork: ForkPoint | None
     error: str | None
     version: int | None
     resampled: bool
 
     @classmethod
-    def of(cls, pair: Pair) -> "Outcome":
+    def of(cls, pair: TracePair) -> "TraceChange":
+        """The change from a recorded trace to its replay."""
         was, now = pair.source, pair.trace
         return cls(
             source_id=was.trace_id,
             trace_id=now.trace_id,
             kind=was.kind,
             step=was.step,
-            cluster=_cluster(was),
+            cluster=cluster_of(was),
             before=was.reward,
             after=now.reward,
             parts_before=was.reward_parts,
@@ -57,12 +69,13 @@ class Outcome:
 
     @property
     def change(self) -> float | None:
+        """Reward after minus reward before, where there are both."""
         return None if self.before is None or self.after is None else self.after - self.before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """A number before and after, over the traces that have both.
+class MeanChange:
+    """The mean of a number before and after, over the traces that have both.
 
     Args:
         traces: how many.
@@ -80,97 +93,168 @@ class Change:
     fell: int
 
     @classmethod
-    def of(cls, what: str, rows: Sequence[tuple[float, float, str]], seed: int) -> "Change | None":
+    def of(cls, what: str, numbers: Sequence[tuple[float, float, str]], seed: int) -> "MeanChange | None":
         """Of (before, after, cluster); None where there is no trace."""
-        if not rows:
+        if not numbers:
             return None
-        changes = [after - before for before, after, _ in rows]
-        clusters = [cluster for _, _, cluster in rows]
-        enough = len(set(clusters)) > 1
+        changes = [after - before for before, after, _ in numbers]
+        clusters = [cluster for *_, cluster in numbers]
         return cls(
             what=what,
-            traces=len(rows),
-            before=fmean(before for before, _, _ in rows),
-            after=fmean(after for _, after, _ in rows),
+            traces=len(numbers),
+            before=fmean(before for before, *_ in numbers),
+            after=fmean(after for _, after, _ in numbers),
             change=fmean(changes),
-            interval=bootstrap_interval(changes, clusters, seed) if enough else None,
+            interval=bootstrap_interval(changes, clusters, seed) if len(set(clusters)) > 1 else None,
             rose=sum(c > 0 for c in changes),
             fell=sum(c < 0 for c in changes),
         )
 
+    def cells(self) -> list[str]:
+        """A row of a table."""
+        means = [f"{self.before:.3f}", f"{self.after:.3f}", f"{self.change:+.3f}"]
+        return [
+            self.what,
+            str(self.traces),
+            *means,
+            interval_cell(self.interval),
+            str(self.rose),
+            str(self.fell),
+        ]
+
 
 @dataclass(kw_only=True)
-class Comparison:
-    """Outcomes of a whole replay, gathered as they come."""
+class BeforeAfter:
+    """The changes of a whole replay, gathered step by step."""
 
     seed: int = 0
-    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    traces: list[TraceChange] = field(default_factory=list[TraceChange])
     reused: Counter[str] = field(default_factory=Counter[str])
 
-    def add(self, pairs: Iterable[Pair]) -> None:
-        """Takes in what one step came to."""
+    def add(self, pairs: Iterable[TracePair]) -> None:
+        """Adds the traces of a step."""
         counted: set[int] = set()
         for pair in pairs:
-            self.outcomes.append(Outcome.of(pair))
+            self.traces.append(TraceChange.of(pair))
             if id(pair.reuse) not in counted:  # one for all the policies of a rollout
                 counted.add(id(pair.reuse))
-                counts = {name: getattr(pair.reuse, name) for name in _COUNTS}
-                self.reused.update(counts)
+                self.reused.update({name: getattr(pair.reuse, name) for name in _COUNTS})
 
-    def rewards(self) -> list[Change]:
+    def rewards(self) -> list[MeanChange]:
         """The reward's change: of all, of each kind of rollout, and of those that left their recording."""
-        kinds = sorted({o.kind for o in self.outcomes})
-        groups = {"all": self.outcomes}
+        kinds = sorted({t.kind for t in self.traces})
+        groups = {"all": self.traces}
         if len(kinds) > 1:
-            groups |= {kind: [o for o in self.outcomes if o.kind == kind] for kind in kinds}
-        groups["forked"] = [o for o in self.outcomes if o.fork]
-        made = [Change.of(name, [*_rewards(of)], self.seed) for name, of in groups.items()]
-        return [change for change in made if change]
+            groups |= {kind: [t for t in self.traces if t.kind == kind] for kind in kinds}
+        groups["forked"] = [t for t in self.traces if t.fork]
+        changes = (MeanChange.of(name, _rewards(traces), self.seed) for name, traces in groups.items())
+        return [change for change in changes if change]
 
-    def parts(self) -> list[Change]:
+    def parts(self) -> list[MeanChange]:
         """Every reward part's change; one that is new or gone has none."""
-        names = sorted({name for o in self.outcomes for name in (*o.parts_before, *o.parts_after)})
-        return [change for name in names if (change := Change.of(name, [*self._part(name)], self.seed))]
+        names = sorted({name for t in self.traces for name in (*t.parts_before, *t.parts_after)})
+        changes = (MeanChange.of(name, self._part(name), self.seed) for name in names)
+        return [change for change in changes if change]
 
     def forks(self) -> list[tuple[str, int]]:
         """Where traces left their recordings, and how many; the most frequent first."""
-        return Counter(o.fork.at for o in self.outcomes if o.fork).most_common()
+        return Counter(t.fork.at for t in self.traces if t.fork).most_common()
 
-    def flipped(self) -> list[Outcome]:
-        """Traces whose reward is another now; the greatest change first."""
-        return sorted(
-            (o for o in self.outcomes if o.change), key=lambda o: (-abs(o.change or 0), o.source_id)
+    def flipped(self) -> list[TraceChange]:
+        """Traces whose reward changed; the greatest change first."""
+        return sorted((t for t in self.traces if t.change), key=lambda t: (-abs(t.change or 0), t.source_id))
+
+    def failed(self) -> list[TraceChange]:
+        """Traces that had a reward and whose replay has none."""
+        return [t for t in self.traces if t.before is not None and t.after is None]
+
+    def report_score(self) -> ReplayReport:
+        """The reward and its parts, before and after, and the traces whose reward changed."""
+        parts = self.parts()
+        tables = [_table("part", parts)] if parts else []
+        return ReplayReport(
+            question="score",
+            tables=[_table("reward", self.rewards()), *tables, *self._flipped_tables()],
+            notes=[f"{len(self.traces)} traces, {len(self.flipped())} with another reward"],
+            values=self.values(),
         )
 
-    def failed(self) -> list[Outcome]:
-        """Traces that had a reward and whose replay has none."""
-        return [o for o in self.outcomes if o.before is not None and o.after is None]
+    def report_graph(
+        self, versions: Mapping[int, int | None], unused_prompts: Sequence[str] = ()
+    ) -> ReplayReport:
+        """Where rollouts left their recordings, what was reused, and the reward before and after.
 
-    def to_dict(self) -> dict[str, Any]:
-        """For `replay.json`."""
+        Args:
+            versions: by step, how many optimiser steps are behind the weights that continued (None: unknown).
+            unused_prompts: files of the folder of prompts that nothing uses.
+        """
+        forks = [(at, str(count)) for at, count in self.forks()]
+        tables = [ReplayTable("forks", ("left the recording at", "traces"), forks)] if forks else []
+        forked = [t for t in self.traces if t.fork]
+        return ReplayReport(
+            question="graph",
+            tables=[*tables, _table("reward", self.rewards()), *self._flipped_tables()],
+            notes=[
+                f"{len(self.traces)} traces: {len(self.traces) - len(forked)} as recorded, {len(forked)} left "
+                "their recordings",
+                f"reused {self.reused['turns']} turns of the policy and {self.reused['calls']} calls of agents; "
+                f"live were {self.reused['live_turns']} turns and {self.reused['live_calls']} calls",
+            ],
+            warnings=[*self._graph_warnings(forked, versions, unused_prompts)],
+            values=self.values(),
+        )
+
+    def values(self) -> dict[str, Any]:
+        """For `values` of `replay.json`."""
         return {
-            "traces": len(self.outcomes),
+            "traces": len(self.traces),
             "reward": [asdict(change) for change in self.rewards()],
             "parts": [asdict(change) for change in self.parts()],
             "forks": dict(self.forks()),
             "reuse": dict(self.reused),
-            "failed": {o.source_id: o.error for o in self.failed()},
+            "failed": {t.source_id: t.error for t in self.failed()},
         }
 
-    def _part(self, name: str) -> Iterable[tuple[float, float, str]]:
-        for o in self.outcomes:
-            if name in o.parts_before and name in o.parts_after:
-                yield o.parts_before[name], o.parts_after[name], o.cluster
+    def _graph_warnings(
+        self, forked: Sequence[TraceChange], versions: Mapping[int, int | None], unused_prompts: Sequence[str]
+    ) -> Iterable[str]:
+        if stopped := [t for t in self.traces if t.stopped]:
+            yield f"{len(stopped)} need a live call: without --frozen they go on. The first ones:"
+            yield from (f"  {t.error}" for t in stopped[:_ROWS])
+        if others := [t for t in forked if t.resampled and versions.get(t.step) != t.version]:
+            yield (
+                f"{len(others)} of the traces with live turns had been sampled by other weights than those that "
+                "went on: what changed there is not due to the edit alone (--policy chooses the weights)."
+            )
+        if unused_prompts:
+            yield f"--prompts: nothing uses {', '.join(unused_prompts)}"
+
+    def _flipped_tables(self) -> list[ReplayTable]:
+        flipped = self.flipped()
+        rows = [(t.source_id, f"{t.before:g}", f"{t.after:g}") for t in flipped[:_ROWS]]
+        title = (
+            f"another reward: the first {_ROWS} of {len(flipped)}"
+            if len(flipped) > _ROWS
+            else "another reward"
+        )
+        return [ReplayTable(title, ("trace", "before", "after"), rows)] if rows else []
+
+    def _part(self, name: str) -> list[tuple[float, float, str]]:
+        return [
+            (t.parts_before[name], t.parts_after[name], t.cluster)
+            for t in self.traces
+            if name in t.parts_before and name in t.parts_after
+        ]
 
 
-_COUNTS = ("turns", "live_turns", "calls", "live_calls")
-
-
-def _rewards(outcomes: Iterable[Outcome]) -> Iterable[tuple[float, float, str]]:
-    for o in outcomes:
-        if o.before is not None and o.after is not None:
-            yield o.before, o.after, o.cluster
-
-
-def _cluster(trace: Trace) -> str:
+def cluster_of(trace: Trace) -> str:
+    """Tasks of the same cluster ask the same thing in other words: they are not independent."""
     return str(trace.task.get("cluster") or trace.task_id)
+
+
+def _rewards(traces: Iterable[TraceChange]) -> list[tuple[float, float, str]]:
+    return [(t.before, t.after, t.cluster) for t in traces if t.before is not None and t.after is not None]
+
+
+def _table(what: str, changes: Sequence[MeanChange]) -> ReplayTable:
+    return ReplayTable(f"{what}, before and after", (what, *_COLUMNS), [change.cells() for change in changes])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aipo.replay.engine import Pair
+from aipo.replay.engine import TracePair
 from aipo.replay.reuse import CALL
 from aipo.trace import Call, Consult, Segment, Trace, Visit
 from aipo.util.text import to_json
@@ -31,7 +31,7 @@ class Divergence:
     what: str
 
 
-def divergence(pair: Pair) -> Divergence | None:
+def divergence(pair: TracePair) -> Divergence | None:
     """The first difference, None if there is none."""
     if pair.new:
         what = f"got a trace of {pair.trace.policy!r}, of which none was recorded"

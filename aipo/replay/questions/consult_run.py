@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from aipo.config.load import Config, load_config
 from aipo.errors import ConfigError, RunError
 from aipo.policies import Tokenizer
 from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
-from aipo.replay.output import describe, new_folder
+from aipo.replay.output import ReplayReport, begin, default_out, describe, finish, new_folder
 from aipo.replay.questions.consults import (
     Tally,
     Worth,
@@ -22,13 +22,12 @@ from aipo.replay.questions.consults import (
     name_of,
     table,
     worth_of,
-    write_consults,
+    write_worths,
 )
 from aipo.replay.questions.forks import Forks, Key
 from aipo.replay.questions.what_if import config_file
 from aipo.replay.recordings import Recordings
 from aipo.replay.restore import recorded_config, recorded_tokenizer, restore
-from aipo.replay.study import begin_study, default_out, end_study
 from aipo.rollout.spec import derive_seed
 from aipo.run import RunFolder
 from aipo.trace import Trace
@@ -50,7 +49,7 @@ def consults_against_group(
     """
     everything = Recordings(path=source, where=Filter(step=where.step))
     config = load_config(config_file(everything))
-    folder = begin_study(source, what="consults", out=out, config=config, made_of={"against": "group"})
+    folder = begin(source, question="consults", out=out, config=config, facts={"against": "group"})
     tally = Tally(tuple(config.agents))
     # A comparison needs whole groups, whichever traces are asked about.
     meant = None if where == Filter(step=where.step) else Recordings(path=source, where=where)
@@ -65,8 +64,7 @@ def consults_against_group(
             note(done, len(steps), f"step {step}")
     mode = "any mode" if any_mode else "the same mode"
     without = f"rollouts of the same group and {mode} that did not ask this agent"
-    facts = {"source": str(source), "without": without}
-    return _report(folder, tally, config, everything, facts, console)
+    return _report(folder, tally, config, everything, {"without": without}, console)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,17 +124,17 @@ class LiveConsults:
                     note([s for s, _ in looked].index(step) + 1, len(looked), f"step {step}, {weights.name}")
                 for (trace_id, number), reason in forks.failed.items():
                     recordings.leave_out(f"{trace_id}, consult {number}", reason)
-        facts = {
-            "source": str(self.source),
-            "without": f"{self.samples} forks from the request, the policy alone, consult tags forbidden",
+        settings = {
+            "without": f"{self.samples} forks from the request, the policy alone, consult tags suppressed",
             "weights": ", ".join(dict.fromkeys(weights.name for _, weights in looked)),
         }
-        if others:
-            facts["other weights"] = (
-                f"{others} of {sum(map(len, wanted.values()))} consults had been asked by other weights than those "
-                "that went on: the difference is not the reply's alone (--checkpoint chooses the weights)"
-            )
-        return _report(folder, tally, config, recordings, facts, console)
+        warnings = [
+            f"other weights: {others} of {sum(map(len, wanted.values()))} consults had been asked by other weights "
+            "than those that went on: the difference is not due to the reply alone (--checkpoint chooses the weights)"
+        ]
+        return _report(
+            folder, tally, config, recordings, settings, console, warnings=warnings if others else ()
+        )
 
     def _wanted(self, config: Config) -> dict[int, set[Key]]:
         """Consults to fork, by step."""
@@ -234,18 +232,20 @@ def _report(
     tally: Tally,
     config: Config,
     recordings: Recordings,
-    facts: dict[str, str],
+    settings: dict[str, str],
     console: Console,
+    warnings: Sequence[str] = (),
 ) -> int:
-    made = tally.agents(config.run.seed)
-    comparisons, measured = sum(one.comparisons for one in made), sum(one.measured for one in made)
-    facts = facts | {"comparisons": f"{comparisons}, of {measured} consults"}
-    write_consults(folder.path, tally, seed=config.run.seed, facts=facts)
-    console.print(table(made))
-    for name in ("without", "comparisons", "weights", "other weights"):
-        if name in facts:
-            style = "yellow" if name == "other weights" else None
-            console.print(
-                f"{name}: {facts[name]}", style=style, markup=False, highlight=False, soft_wrap=True
-            )
-    return end_study(folder, recordings.left_out, console)
+    agents = tally.agents(config.run.seed)
+    compared, measured = sum(one.comparisons for one in agents), sum(one.measured for one in agents)
+    write_worths(folder.path / "consults.csv", tally.worths)
+    report = ReplayReport(
+        question="consults",
+        settings=settings | {"comparisons": f"{compared}, of {measured} consults"},
+        tables=[table(agents)],
+        notes=[f"{one.agent}: {one.helped} consults helped, {one.hurt} hurt" for one in agents],
+        warnings=warnings,
+        values=[asdict(one) for one in agents],
+    )
+    report.print(console)
+    return finish(folder, report, recordings.left_out, console)

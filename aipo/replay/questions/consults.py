@@ -5,24 +5,17 @@ or the group's other rollouts in the same mode that did not ask this agent. The 
 as good as its comparison: a policy asks when it is stuck.
 """
 
-import csv
-import io
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-from rich.table import Table
 
 from aipo.evaluate.bootstrap import bootstrap_interval
-from aipo.replay.page import Page, Section, write_page
-from aipo.replay.terminal import numbers
+from aipo.replay.output import ReplayTable, interval_cell, write_csv
+from aipo.replay.questions.before_after import cluster_of
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Consult, Mode, Trace
-from aipo.util.files import write_json, write_text
-from aipo.util.text import visible
 
 UNKNOWN = "unknown"
 
@@ -82,11 +75,6 @@ class AgentWorth:
 def name_of(consult: Consult, agents: Collection[str]) -> str:
     """The agent's name; a policy can write any other, and they count as `unknown`."""
     return consult.agent if consult.agent in agents else UNKNOWN
-
-
-def cluster_of(trace: Trace) -> str:
-    """Tasks with the same cluster ask the same thing in other words."""
-    return str(trace.task.get("cluster") or trace.task_id)
 
 
 def against_group(
@@ -180,52 +168,45 @@ class Tally:
         )
 
 
-_COLUMNS = ("agent", "asked", "measured", "pairs", "with", "without", "change", "95 %", "helped", "hurt")
+_COLUMNS = ("agent", "asked", "measured", "pairs", "with", "without", "change", "95 %")
 
 
-def table(made: Sequence[AgentWorth]) -> Table:
-    """A line for each agent."""
-    return numbers(_COLUMNS[:-2], [line[:-2] for line in _cells(made)])
-
-
-def write_consults(folder: Path, tally: Tally, *, seed: int, facts: Mapping[str, str]) -> None:
-    """Writes consults.json (by agent), consults.csv (a line per measured consult) and consults.html.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
-    made = tally.agents(seed)
-    write_json(folder / "consults.json", {"facts": dict(facts), "agents": [asdict(one) for one in made]})
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(
-        ["trace_id", "consult", "agent", "step", "cluster", "reward", "without", "samples", "value"]
-    )
-    for w in tally.worths:
-        row: list[Any] = [w.trace_id, w.consult, w.agent, w.step, w.cluster, w.reward]
-        writer.writerow([*row, fmean(w.without), len(w.without), w.value])
-    write_text(folder / "consults.csv", text.getvalue())
-    section = Section(
-        title="Did it help to ask?",
-        text="Reward of the rollouts in which an agent replied, against rollouts without this reply; pairs "
-        "are such comparisons. Intervals resample clusters of tasks.",
-        columns=_COLUMNS,
-        rows=[*_cells(made)],
-    )
-    write_page(folder / "consults.html", Page(title="Consults", facts=facts, sections=[section]))
-
-
-def _cells(made: Iterable[AgentWorth]) -> Iterator[list[str]]:
-    for one in made:
-        low_high = "–" if one.interval is None else f"[{one.interval[0]:+.2f}, {one.interval[1]:+.2f}]"
-        yield [
-            visible(one.agent),
+def table(agents: Iterable[AgentWorth]) -> ReplayTable:
+    """A row for each agent."""
+    rows = [
+        [
+            one.agent,
             str(one.consults),
             str(one.measured),
             str(one.comparisons),
             *("–" if value is None else f"{value:.3f}" for value in (one.reward, one.without)),
             "–" if one.value is None else f"{one.value:+.3f}",
-            low_high,
-            str(one.helped),
-            str(one.hurt),
+            interval_cell(one.interval, digits=2),
         ]
+        for one in agents
+    ]
+    return ReplayTable("reward with the reply and without", _COLUMNS, rows)
+
+
+def write_worths(file: Path, worths: Iterable[Worth]) -> None:
+    """Writes a CSV file with a line for each measured consult.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    columns = ("trace_id", "consult", "agent", "step", "cluster", "reward", "without", "samples", "value")
+    rows = [
+        (
+            w.trace_id,
+            w.consult,
+            w.agent,
+            w.step,
+            w.cluster,
+            w.reward,
+            fmean(w.without),
+            len(w.without),
+            w.value,
+        )
+        for w in worths
+    ]
+    write_csv(file, columns, rows)

@@ -1,24 +1,17 @@
 """Credit again: what other ways of giving credit would have made of the same rewards. No model is needed."""
 
-import csv
-import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from rich.table import Table
-
 from aipo.config.build_method import credit_of
 from aipo.method.metrics import KINDS
-from aipo.render.charts import Line, chart, nice_ticks
-from aipo.replay.page import COLOURS, Page, Section, write_page
+from aipo.replay.output import ReplayReport, ReplayTable, mean, number, write_csv
 from aipo.replay.questions.grid import Setting
-from aipo.replay.terminal import known_mean, numbers
 from aipo.trace import Trace
-from aipo.util.files import write_json, write_text
 
 _SHORT = {
     "setting": "setting",
@@ -108,7 +101,7 @@ def summary(made: Sequence[Advantages]) -> list[dict[str, Any]]:
             "groups": sum(a.groups for a in own),
             "zero_variance": sum(a.zero_variance for a in own) / max(sum(a.groups for a in own), 1),
             "active_share": fmean(a.active_share for a in own),
-            **{f"|A| {kind}": known_mean(a.mean(kind) for a in own) for kind in KINDS},
+            **{f"|A| {kind}": mean(a.mean(kind) for a in own) for kind in KINDS},
             "changed": sum(a.changed for a in own),
             "largest": max(a.largest for a in own),
             "flipped": sum(a.flipped for a in own),
@@ -117,68 +110,31 @@ def summary(made: Sequence[Advantages]) -> list[dict[str, Any]]:
     ]
 
 
-def table(made: Sequence[Advantages]) -> Table:
-    """The summary, for the terminal."""
-    lines = summary(made)
-    kept = [name for name in _SHORT if any(line[name] is not None for line in lines)]
-    rows = [[_text(line[name]) for name in kept] for line in lines]
-    return numbers([_SHORT[name] for name in kept], rows)
+def report(advantages: Sequence[Advantages], steps: str) -> ReplayReport:
+    """The summary of every setting, for the terminal and the viewer."""
+    lines = summary(advantages)
+    names = [name for name in _SHORT if any(line[name] is not None for line in lines)]
+    rows = [[number(line[name]) for name in names] for line in lines]
+    return ReplayReport(
+        question="credit",
+        settings={"steps": steps},
+        tables=[ReplayTable("advantages, means over steps", [_SHORT[name] for name in names], rows)],
+        notes=["changed and flipped: rollouts whose advantage, or its sign, is not the stored one"],
+        values=lines,
+    )
 
 
-def write_advantages(folder: Path, made: Sequence[Advantages], facts: Mapping[str, str]) -> None:
-    """Writes credit.json (the summary), credit.csv (a line per rollout, a column per setting) and credit.html.
+def write_advantages(file: Path, advantages: Sequence[Advantages]) -> None:
+    """Writes a CSV file with a line for each rollout and a column for each setting.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    lines = summary(made)
-    write_json(folder / "credit.json", lines)
-    text = io.StringIO()
-    names = [line["setting"] for line in lines]
-    writer = csv.writer(text)
-    writer.writerow(["trace_id", "step", "group_id", "kind", "reward", *names])
-    for step in dict.fromkeys(one.step for one in made):
-        for same in zip(*(one.rollouts for one in made if one.step == step), strict=True):
-            first = same[0]
-            values = [other.advantage for other in same]
-            writer.writerow([first.trace_id, step, first.group_id, first.kind, first.reward, *values])
-    write_text(folder / "credit.csv", text.getvalue())
-    columns = list(lines[0]) if lines else []
-    section = Section(
-        title="Settings",
-        text="Means over steps. Changed, largest and flipped compare with the stored advantages.",
-        columns=columns,
-        rows=[[*map(_text, line.values())] for line in lines],
-        keys=[COLOURS[i % len(COLOURS)] for i in range(len(lines))],
-    )
-    figures = Section(
-        title="Step by step", text="One point per step and setting.", figures=_figures(made, names)
-    )
-    write_page(folder / "credit.html", Page(title="Credit again", facts=facts, sections=[section, figures]))
-
-
-def _figures(made: Sequence[Advantages], names: Sequence[str]) -> list[str]:
-    drawn: list[str] = []
-    for kind in KINDS:
-        lines = [
-            Line(
-                name=chr(ord("A") + i % 26),
-                colour=COLOURS[i % len(COLOURS)],
-                x=[one.step for one in made if one.setting == name],
-                y=[one.mean(kind) for one in made if one.setting == name],
-            )
-            for i, name in enumerate(names)
-        ]
-        seen = [value for line in lines for value in line.y if value is not None]
-        if seen:
-            top = nice_ticks(0.0, max(seen))[-1]
-            drawn.append(
-                chart(lines, title=f"mean |A|, {kind}", x_label="step", y_label="", y_range=(0.0, top))
-            )
-    return drawn
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    names = dict.fromkeys(one.setting for one in advantages)
+    rows: list[list[Any]] = []
+    for step in dict.fromkeys(one.step for one in advantages):
+        for rollouts in zip(*(one.rollouts for one in advantages if one.step == step), strict=True):
+            first = rollouts[0]
+            values = [rollout.advantage for rollout in rollouts]
+            rows.append([first.trace_id, step, first.group_id, first.kind, first.reward, *values])
+    write_csv(file, ["trace_id", "step", "group_id", "kind", "reward", *names], rows)

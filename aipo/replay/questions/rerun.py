@@ -1,7 +1,7 @@
 """`aipo replay check`, `score` and `graph`: recorded rollouts run again, compared with what they were."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -11,23 +11,21 @@ from rich.console import Console
 from aipo.config.load import Config
 from aipo.errors import ConfigError
 from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
-from aipo.replay.engine import Pair, vanished
-from aipo.replay.output import describe, new_folder
-from aipo.replay.questions import told
-from aipo.replay.questions.before_after import Comparison
+from aipo.replay.engine import TracePair, vanished
+from aipo.replay.output import LEFT_OUT, default_out, describe, finish, new_folder
+from aipo.replay.questions.before_after import BeforeAfter
 from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
-from aipo.replay.recordings import Recordings
+from aipo.replay.recordings import LeftOut, Recordings
 from aipo.replay.restore import Restored, prompt_overrides, recorded_config, restore, unused_prompts
-from aipo.replay.study import LEFT_OUT, default_out, end_study
 from aipo.rollout.engine import freeze_gc
 from aipo.rollout.spending import CostLimit
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import parse_filter
 from aipo.trace.store import TraceStore
-from aipo.util.console import Note, bars, stage
-from aipo.util.files import write_json
+from aipo.util.console import Note, bars, print_line, stage
 
+_LINES = 20
 DIVERGED = 1
 """Exit code of a check that found a difference."""
 _UNUSED = ("train", "method", "evaluate", "rollout.suppress_tags", "rollout.failure_limit")
@@ -35,7 +33,7 @@ _UNUSED = ("train", "method", "evaluate", "rollout.suppress_tags", "rollout.fail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ReplaySource:
     """What is replayed, and under which configuration.
 
     Args:
@@ -76,7 +74,7 @@ class Source:
         return recorded_config(recordings, words, file=self.config, live=live)
 
 
-def check_traces(source: Source, console: Console) -> int:
+def check_traces(source: ReplaySource, console: Console) -> int:
     """Runs every trace through its own graph again, with no model to ask. The exit code.
 
     Raises:
@@ -96,12 +94,12 @@ def check_traces(source: Source, console: Console) -> int:
             found += [d for d in map(divergence, pairs) if d]
             found += map(absence, vanished(traces, pairs))
             changed |= {name for trace in traces for name in restored.changed(trace)}
-    told.print_check(count, found, changed, time.perf_counter() - began, console)
-    told.print_left_out(recordings.left_out, console)
+    _print_check(count, found, changed, time.perf_counter() - began, console)
+    _print_left_out(recordings.left_out, console)
     return DIVERGED if found else LEFT_OUT if recordings.left_out else 0
 
 
-def score_traces(source: Source, *, out: Path | None, console: Console) -> int:
+def score_traces(source: ReplaySource, *, out: Path | None, console: Console) -> int:
     """Scores what was recorded again: another environment, other weights, other parts. The exit code.
 
     Raises:
@@ -114,18 +112,18 @@ def score_traces(source: Source, *, out: Path | None, console: Console) -> int:
     restored = restore(recordings, config, run_id=out.name)  # what fails leaves no folder behind
     folder = new_folder(out, recordings)
     describe(folder, restored, "score")
-    compared = Comparison(seed=config.run.seed)
+    compared = BeforeAfter(seed=config.run.seed)
     freeze_gc()
     with bars(console) as progress:
         _keep(folder, restored, compared, stage(progress, "score"))
     _leave_out_failed(compared, recordings)
-    write_json(folder.path / "replay.json", compared.to_dict())
-    told.print_score(compared, console)
-    return end_study(folder, recordings.left_out, console)
+    report = compared.report_score()
+    report.print(console)
+    return finish(folder, report, recordings.left_out, console)
 
 
 def replay_graph(
-    source: Source, *, policy: str | None, frozen: bool, out: Path | None, console: Console
+    source: ReplaySource, *, policy: str | None, frozen: bool, out: Path | None, console: Console
 ) -> int:
     """Runs recorded rollouts through an edited graph or prompts: live from where they ask something else.
 
@@ -146,7 +144,7 @@ def replay_graph(
     restored = restore(recordings, config, run_id=out.name, live=not frozen, as_configured=True)
     folder = new_folder(out, recordings)
     describe(folder, restored, "graph", choice and choice.at(0).path)
-    compared = Comparison(seed=config.run.seed)
+    compared = BeforeAfter(seed=config.run.seed)
     versions: dict[int, int | None] = {}
     with bars(console) as progress:
         note = stage(progress, "replay")
@@ -161,16 +159,14 @@ def replay_graph(
                 versions |= dict.fromkeys(numbers, weights.version)
                 _keep(folder, _with_policy(restored, weights), compared, note, numbers)
     _leave_out_failed(compared, recordings)
-    write_json(folder.path / "replay.json", compared.to_dict())
-    told.print_graph(compared, versions, console)
-    if source.prompts is not None:
-        told.print_unused(unused_prompts(config, source.prompts), console)
-    return end_study(folder, recordings.left_out, console)
+    report = compared.report_graph(versions, unused_prompts(config, source.prompts) if source.prompts else ())
+    report.print(console)
+    return finish(folder, report, recordings.left_out, console)
 
 
 def _walk(
-    restored: Restored, note: Note, on_pair: Callable[[Pair], None], steps: Sequence[int] | None = None
-) -> Iterator[tuple[list[Trace], list[Pair]]]:
+    restored: Restored, note: Note, on_pair: Callable[[TracePair], None], steps: Sequence[int] | None = None
+) -> Iterator[tuple[list[Trace], list[TracePair]]]:
     """Replays step by step: what was recorded, and what came of it."""
     recordings = restored.recordings
     every = recordings.steps()
@@ -180,14 +176,14 @@ def _walk(
         note(every.index(step) + 1, len(every), f"step {step}")
 
 
-def _nobody(_: Pair) -> None:
+def _nobody(_: TracePair) -> None:
     """Where no single pair is waited for."""
 
 
 def _keep(
     folder: RunFolder,
     restored: Restored,
-    compared: Comparison,
+    compared: BeforeAfter,
     note: Note,
     steps: Sequence[int] | None = None,
 ) -> None:
@@ -196,7 +192,7 @@ def _keep(
     spending = CostLimit(folder.spending, restored.config.rollout.cost_limit, ())
     with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
 
-        def keep(pair: Pair) -> None:
+        def keep(pair: TracePair) -> None:
             store.append(pair.trace)
             cost, pair.reuse.spent = pair.reuse.spent, 0.0  # shared by the policies of a rollout
             spending.charge(pair.trace.trace_id, cost)
@@ -208,14 +204,14 @@ def _keep(
                 restored.recordings.leave_out(trace.trace_id, NO_TRACE)
 
 
-def _leave_out_failed(compared: Comparison, recordings: Recordings) -> None:
+def _leave_out_failed(compared: BeforeAfter, recordings: Recordings) -> None:
     """Where a frozen replay needed a live call it did what it was asked to do."""
-    for outcome in compared.failed():
-        if not outcome.stopped:
-            recordings.leave_out(outcome.source_id, outcome.error)
+    for trace in compared.failed():
+        if not trace.stopped:
+            recordings.leave_out(trace.source_id, trace.error)
 
 
-def _choice(recordings: Recordings, config: Config, policy: str | None, source: Source) -> Choice:
+def _choice(recordings: Recordings, config: Config, policy: str | None, source: ReplaySource) -> Choice:
     named = any(word.startswith("policy.model=") for word in source.overrides)
     start = start_of(recordings.run, config, named=named)
     name = policy or ("model" if recordings.run.model.is_dir() else "start")
@@ -234,3 +230,29 @@ def _with_policy(restored: Restored, weights: Weights) -> Restored:
     policy = load_weights(restored.config, weights, restored.recordings)
     freeze_gc()
     return replace(restored, replay=replace(restored.replay, live={"policy": policy}))
+
+
+def _print_check(
+    count: int,
+    divergences: Sequence[Divergence],
+    changed: Collection[str],
+    seconds: float,
+    console: Console,
+) -> None:
+    """How many traces came out as recorded, and the first difference of those that did not."""
+    if changed:
+        files = ", ".join(sorted(changed))
+        print_line(console, f"not the files that the traces were recorded with: {files}", "yellow")
+    for one in divergences[:_LINES]:
+        print_line(console, f"{one.trace_id}: {one.where}: {one.what}", "red")
+    if len(divergences) > _LINES:
+        print_line(console, f"... and {len(divergences) - _LINES} more", "red")
+    identical, rate = count - len(divergences), f"{seconds:.1f} s, {count / seconds:.0f} per second"
+    print_line(console, f"{count} traces: {identical} identical, {len(divergences)} diverged ({rate})")
+
+
+def _print_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
+    for item in left_out[:_LINES]:
+        print_line(console, f"left out: {item.what}: {item.reason}", "yellow")
+    if len(left_out) > _LINES:
+        print_line(console, f"left out: {len(left_out)} in all", "yellow")

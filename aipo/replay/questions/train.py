@@ -9,10 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 
 from rich.console import Console
-from rich.table import Table
 
 from aipo.config.build import build_engine, build_graphs, forbidden_ids
 from aipo.config.build_method import credit_of, rows_of_step
@@ -21,12 +19,20 @@ from aipo.errors import ConfigError, RunError, one_of
 from aipo.evaluate.run import evaluate_with
 from aipo.evaluate.run import table as exam_table
 from aipo.replay.checkpoints import Weights, load_weights, start_of
-from aipo.replay.output import check_trainable, origin
+from aipo.replay.output import (
+    ReplayReport,
+    ReplayTable,
+    begin,
+    check_trainable,
+    finish,
+    mean,
+    number,
+    origin,
+    replayed_id,
+)
 from aipo.replay.questions.grid import combinations, name_of
 from aipo.replay.recordings import LeftOut, Recordings
 from aipo.replay.restore import recorded_config, recorded_tokenizer
-from aipo.replay.study import begin_study, end_study, own_id
-from aipo.replay.terminal import numbers
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
@@ -87,7 +93,7 @@ class Library:
         return replace(
             trace,
             run_id=self.run_id,
-            trace_id=own_id(trace, self.run_id, group_id),
+            trace_id=replayed_id(trace, self.run_id, group_id),
             group_id=group_id,
             step=generation,
             parent_id=trace.trace_id,
@@ -131,8 +137,13 @@ def replay_train(
         place = out / _file_name(name) if out and name else out
         folders[name], missing = run.train(place, console)
         left_out += [one for one in missing if one not in left_out]
-    console.print(table(folders))
-    return max(end_study(folder, left_out, console) for folder in folders.values())
+    report = ReplayReport(
+        question="train",
+        settings={"sources": ", ".join(str(one.path) for one in recordings), "epochs": str(epochs)},
+        tables=[table(folders)],
+    )
+    report.print(console)
+    return max(finish(folder, report, left_out, console) for folder in folders.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +210,21 @@ class _Offline:
         files = sources[0].run.read_manifest().get("files") or {}
         also = [origin(Recordings(path=one.path)) for one in sources[1:]]
         made_of = {"model": start.path, "files": files, "also": also, "epochs": self.epochs}
-        return begin_study(sources[0].path, what="train", out=out, config=config, made_of=made_of)
+        return begin(sources[0].path, question="train", out=out, config=config, facts=made_of)
 
 
-def table(folders: Mapping[str, RunFolder]) -> Table:
-    """What came of each run: means over the last tenth of its optimiser steps, and pass@1 solo if measured."""
+def table(folders: Mapping[str, RunFolder]) -> ReplayTable:
+    """A row for each run: means over the last tenth of its optimiser steps, and pass@1 solo if measured."""
     rows: list[list[str]] = []
     for name, folder in folders.items():
         lines = folder.read_metrics()
         last = lines[-max(1, len(lines) // 10) :]
-        cells = [_mean([line[key] for line in last if line.get(key) is not None]) for key in _SHOWN]
+        cells = [number(mean(line.get(key) for line in last)) for key in _SHOWN]
         rows.append([name or folder.path.name, *cells, _solo(folder)])
     columns = ["setting", *_SHOWN.values(), "pass@1 solo"]
-    measured = any(row[-1] for row in rows)
-    return numbers(columns if measured else columns[:-1], rows if measured else [row[:-1] for row in rows])
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return ReplayTable("means over the last tenth of the optimiser steps", columns, rows)
 
 
 def _config(first: Recordings, words: Sequence[str]) -> Config:
@@ -259,10 +271,6 @@ def _names_model(words: Sequence[str]) -> bool:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=,-]+", "_", name)
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{fmean(values):.3g}" if values else "–"
 
 
 def _solo(folder: RunFolder) -> str:

@@ -18,13 +18,12 @@ from aipo.config.load import Config, load_config
 from aipo.errors import RunError, TrainError
 from aipo.method.step_rows import StepRows
 from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
-from aipo.replay.output import check_trainable
+from aipo.replay.output import begin, check_trainable, finish, replayed_id
 from aipo.replay.questions.credit import Advantages, credit_again, write_advantages
-from aipo.replay.questions.credit import table as credit_table
+from aipo.replay.questions.credit import report as credit_report
 from aipo.replay.questions.grid import CREDIT, METHOD, Setting, settings
 from aipo.replay.recordings import Recordings
 from aipo.replay.restore import recorded_tokenizer
-from aipo.replay.study import begin_study, end_study, own_id
 from aipo.run import tokenizer_of
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
@@ -55,8 +54,8 @@ def replay_credit(
     recordings = Recordings(path=source, where=Filter(step=steps))
     compared = settings(config_file(recordings), grid, overrides, allowed=CREDIT)
     numbers = _known(recordings, steps)
-    folder = begin_study(
-        source, what="credit", out=out, config=compared[-1].config, made_of={"settings": _named(compared)}
+    folder = begin(
+        source, question="credit", out=out, config=compared[-1].config, facts={"settings": _named(compared)}
     )
     made: list[Advantages] = []
     # With several settings, no trace could say whose advantage it has.
@@ -71,10 +70,10 @@ def replay_credit(
             if keep is not None:
                 keep.seal(step, renamed(credited, folder.path.name))
             note(done, len(numbers), f"step {step}")
-    facts = {"source": str(source), "steps": _span(numbers), "settings": str(len(compared))}
-    write_advantages(folder.path, made, facts)
-    console.print(credit_table(made))
-    return end_study(folder, recordings.left_out, console)
+    write_advantages(folder.path / "credit.csv", made)
+    report = credit_report(made, _span(numbers))
+    report.print(console)
+    return finish(folder, report, recordings.left_out, console)
 
 
 def replay_loss(
@@ -95,6 +94,8 @@ def replay_loss(
     Raises:
         AipoError: see `aipo.errors`.
     """
+    from aipo.replay.questions import loss_table
+
     recordings = Recordings(path=source, where=Filter(step=steps))
     check_trainable(recordings)
     file = config_file(recordings)
@@ -106,8 +107,8 @@ def replay_loss(
     choice = Choice(run=recordings.run, name=checkpoint, updates=config.train.updates, start=start)
     numbers = _generations(recordings, choice, steps)
     looked = [(step, choice.at(step)) for step in numbers]
-    folder = begin_study(
-        source, what="loss", out=out, config=compared[-1].config, made_of={"settings": _named(compared)}
+    folder = begin(
+        source, question="loss", out=out, config=compared[-1].config, facts={"settings": _named(compared)}
     )
     outcomes: list[Outcome] = []
     with bars(console) as progress:
@@ -120,14 +121,16 @@ def replay_loss(
                     first = step * choice.updates + 1 if fresh else None
                     outcomes += _beside_online(made, recordings, first=first, recorded=compared[0].name)
                     note(numbers.index(step) + 1, len(numbers), f"step {step} through {weights.name}")
-    _report(folder.path, outcomes, {"source": str(source), "steps": _span(numbers)}, console)
-    return end_study(folder, recordings.left_out, console)
+    loss_table.write_outcomes(folder.path / "loss.csv", outcomes)
+    report = loss_table.report(outcomes, _span(numbers))
+    report.print(console)
+    return finish(folder, report, recordings.left_out, console)
 
 
 def renamed(traces: Iterable[Trace], run_id: str) -> list[Trace]:
     """Traces of a replay that changes nothing but what is said of them."""
     return [
-        replace(t, run_id=run_id, trace_id=own_id(t, run_id, t.group_id), parent_id=t.trace_id)
+        replace(t, run_id=run_id, trace_id=replayed_id(t, run_id, t.group_id), parent_id=t.trace_id)
         for t in traces
     ]
 
@@ -201,21 +204,6 @@ def _beside_online(
     logged = next((line for line in recordings.run.read_metrics() if line["step"] == first), {})
     online = {name: logged[name] for name in ("loss", "grad_norm") if logged.get(name) is not None}
     return [replace(o, online=online) if (o.update, o.setting) == (first, recorded) else o for o in made]
-
-
-def _report(folder: Path, outcomes: "Sequence[Outcome]", facts: dict[str, str], console: Console) -> None:
-    from aipo.replay.questions import loss_table as loss_report
-
-    facts["weights"] = ", ".join(dict.fromkeys(o.weights for o in outcomes))
-    facts["optimiser steps"] = str(len({o.update for o in outcomes}))
-    if gap := loss_report.largest_difference(outcomes):
-        facts["training logged"] = f"the same loss in {gap[0]} steps, up to {gap[1]:.1e}"
-    loss_report.write_outcomes(folder, outcomes, facts)
-    for table in loss_report.tables(outcomes):
-        console.print(table)
-    for name in ("weights", "training logged"):
-        if name in facts:
-            console.print(f"{name}: {facts[name]}", highlight=False, soft_wrap=True)
 
 
 def config_file(recordings: Recordings) -> str:

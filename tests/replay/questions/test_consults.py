@@ -26,6 +26,7 @@ from aipo.run import RunFolder
 from aipo.trace import Mode, StopReason, Trace
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
+from aipo.util.console import number_table
 from kit import tiny
 from kit.replaykit import contents, recorded_run, traces
 
@@ -92,7 +93,7 @@ def test_the_table_fits_a_terminal() -> None:
         hurt=100,
     )
     said = io.StringIO()
-    Console(file=said, width=80).print(table([line]))
+    Console(file=said, width=80).print(number_table(*table([line])[1:]))
     cells = ["knowledge", "1000", "999", "12345", "0.500", "0.250", "+0.250", "[+0.12,", "+0.50]"]
     assert said.getvalue().split()[-9:] == cells
 
@@ -125,7 +126,8 @@ def test_against_the_group_on_the_command_line(run: RunFolder, tmp_path: Path) -
     before = contents(run.path)
     out = tmp_path / "out"
     assert consults_against_group(run.path, where=Filter(), any_mode=True, out=out, console=QUIET) == 0
-    agents = json.loads((out / "consults.json").read_text())["agents"]
+    found = json.loads((out / "replay.json").read_text())
+    agents = found["values"]
     assert [(a["agent"], a["consults"], a["measured"]) for a in agents] == [
         ("verify", 4, 4),
         ("knowledge", 4, 4),
@@ -137,12 +139,11 @@ def test_against_the_group_on_the_command_line(run: RunFolder, tmp_path: Path) -
         lines = list(csv.DictReader(file))
     assert [(line["agent"], line["value"]) for line in lines[:2]] == [("knowledge", "1.0"), ("verify", "1.0")]
     assert contents(run.path) == before
-    facts = json.loads((out / "consults.json").read_text())["facts"]
-    assert facts["comparisons"] == "8, of 8 consults"
+    assert found["settings"]["comparisons"] == "8, of 8 consults"
 
     few = tmp_path / "few"
     consults_against_group(run.path, where=Filter(step=(1, 1), agent="verify"), out=few, console=QUIET)
-    assert [a["consults"] for a in json.loads((few / "consults.json").read_text())["agents"]] == [2, 2]
+    assert [a["consults"] for a in json.loads((few / "replay.json").read_text())["values"]] == [2, 2]
 
 
 def alone(context: str) -> str:
@@ -223,12 +224,12 @@ def test_live_forks_on_the_command_line(run: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "out"
     live = LiveConsults(source=run.path, checkpoint="model", samples=2, limit=3, overrides=["run.threads=1"])
     assert live.run(out, QUIET) == 0
-    said = json.loads((out / "consults.json").read_text())
-    assert [(a["agent"], a["consults"], a["measured"]) for a in said["agents"]] == [
+    said = json.loads((out / "replay.json").read_text())
+    assert [(a["agent"], a["consults"], a["measured"]) for a in said["values"]] == [
         ("verify", 4, 3),
         ("knowledge", 4, 3),
     ]
-    assert [a["value"] for a in said["agents"]] == [1.0, 1.0]  # random weights are never right
+    assert [a["value"] for a in said["values"]] == [1.0, 1.0]  # random weights are never right
     kept = list(TraceStore(out / "traces").read())
     assert len(kept) == 12
     assert {t.parent_id for t in kept} <= {t.trace_id for t in traces(run)}
@@ -240,8 +241,8 @@ def test_live_forks_on_the_command_line(run: RunFolder, tmp_path: Path) -> None:
     assert manifest["replay_of"]["what"] == "consults"
     assert manifest["replay_of"]["trainable"] is False
     assert (manifest["model"], manifest["live"]) == ("a model", str(run.model))
-    assert said["facts"]["weights"] == "model"
-    assert said["facts"]["other weights"].startswith("6 of 6 consults had been asked by other weights")
+    assert said["settings"]["weights"] == "model"
+    assert said["notes"][-1].startswith("other weights: 6 of 6 consults had been asked by other weights")
     assert contents(run.path) == before
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from aipo.config.load import dump, load_config
 from aipo.errors import ConfigError, RunError
-from aipo.replay import learning
+from aipo.replay import cli
 from aipo.replay.questions.credit import Credit, credit_again
 from aipo.replay.questions.grid import settings
 from aipo.replay.questions.what_if import replay_credit
@@ -53,7 +53,7 @@ def run(tmp_path: Path) -> Path:
 def replay(run: Path, out: Path, *overrides: str, grid: tuple[str, ...] = ()) -> list[dict]:
     console = Console(file=io.StringIO())
     assert replay_credit(run, grid=grid, overrides=overrides, steps=None, out=out, console=console) == 0
-    return json.loads((out / "credit.json").read_text())
+    return json.loads((out / "replay.json").read_text())["values"]
 
 
 def test_every_setting_against_the_stored_advantages(run: Path, tmp_path: Path) -> None:
@@ -79,9 +79,10 @@ def test_every_setting_against_the_stored_advantages(run: Path, tmp_path: Path) 
     assert [line["zero_variance"] for line in lines] == [0.0, 0.0, 0.5, 0.5]
     assert lines[2]["|A| assisted"] == 0.0
     assert lines[2]["|A| solo"] == pytest.approx(0.325)
-    assert lines[0]["|A| forbidden"] is None
+    assert lines[0]["|A| suppressed"] is None
     assert not (out / "traces").exists()
-    assert "<svg" in (out / "credit.html").read_text()
+    (table,) = json.loads((out / "replay.json").read_text())["tables"]
+    assert [row[0] for row in table["rows"]] == [line["setting"] for line in lines]
 
 
 def test_one_setting_leaves_traces_with_its_advantages(run: Path, tmp_path: Path) -> None:
@@ -103,16 +104,16 @@ def test_only_credit_can_be_changed(run: Path, tmp_path: Path) -> None:
 
 def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
     words = ["credit", str(run), "--grid", "method.negative_weight=0.3,1", "--steps", "0..", "--out"]
-    done = CliRunner().invoke(learning.app, [*words, str(tmp_path / "out")])
+    done = CliRunner().invoke(cli.app, [*words, str(tmp_path / "out")])
     assert done.exit_code == 0
     assert (tmp_path / "out" / "credit.csv").is_file()
     with (run / "traces" / "step-00001-00000.parquet").open("w") as file:
         file.write("torn")
-    done = CliRunner().invoke(learning.app, [*words, str(tmp_path / "again")])
+    done = CliRunner().invoke(cli.app, [*words, str(tmp_path / "again")])
     assert done.exit_code == 3
     (left,) = json.loads((tmp_path / "again" / "left_out.json").read_text())
     assert left["what"].endswith("step-00001-00000.parquet")
-    assert json.loads((tmp_path / "again" / "credit.json").read_text())[0]["changed"] == 0
+    assert json.loads((tmp_path / "again" / "replay.json").read_text())["values"][0]["changed"] == 0
 
 
 def test_steps_that_there_are_not_take_no_folder(run: Path, tmp_path: Path) -> None:

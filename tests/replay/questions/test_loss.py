@@ -27,11 +27,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(threads)
 
 
+def found(out: Path) -> dict:
+    return json.loads((out / "replay.json").read_text())
+
+
 def replay(run: Path, out: Path, **changes: object) -> list[dict]:
     given = {"checkpoint": "nearest", "grid": (), "overrides": (), "steps": None, "gradients": True}
     code = replay_loss(run, out=out, console=QUIET, **(given | changes))
     assert code == 0
-    return json.loads((out / "loss.json").read_text())
+    return found(out)["values"]
 
 
 def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, tmp_path: Path) -> None:
@@ -79,20 +83,20 @@ def test_a_grid_is_what_its_settings_are_one_by_one(trained: Path, tmp_path: Pat
     grid = ["method.coefficient=mask,constant", "method.objective=dapo,grpo", "method.beta=0,0.2"]
     together = replay(trained, tmp_path / "grid", grid=grid, steps=(1, 1))
     assert list(dict.fromkeys(o["setting"] for o in together)) == [
-        "coefficient=constant, objective=dapo, kl=0 (as recorded)",
-        "coefficient=mask, objective=dapo, kl=0",
-        "coefficient=mask, objective=dapo, kl=0.2",
-        "coefficient=mask, objective=grpo, kl=0",
-        "coefficient=mask, objective=grpo, kl=0.2",
-        "coefficient=constant, objective=dapo, kl=0.2",
-        "coefficient=constant, objective=grpo, kl=0",
-        "coefficient=constant, objective=grpo, kl=0.2",
+        "coefficient=constant, objective=dapo, beta=0 (as recorded)",
+        "coefficient=mask, objective=dapo, beta=0",
+        "coefficient=mask, objective=dapo, beta=0.2",
+        "coefficient=mask, objective=grpo, beta=0",
+        "coefficient=mask, objective=grpo, beta=0.2",
+        "coefficient=constant, objective=dapo, beta=0.2",
+        "coefficient=constant, objective=grpo, beta=0",
+        "coefficient=constant, objective=grpo, beta=0.2",
     ]
     words = ["method.coefficient=mask", "method.objective=grpo", "method.beta=0.2"]
     alone = replay(trained, tmp_path / "one", overrides=words, steps=(1, 1))
-    one = {o["update"]: o for o in alone if o["setting"] == "coefficient=mask, objective=grpo, kl=0.2"}
+    one = {o["update"]: o for o in alone if o["setting"] == "coefficient=mask, objective=grpo, beta=0.2"}
     for outcome in together:
-        if outcome["setting"] == "coefficient=mask, objective=grpo, kl=0.2":
+        if outcome["setting"] == "coefficient=mask, objective=grpo, beta=0.2":
             assert outcome["loss"] == pytest.approx(one[outcome["update"]]["loss"], abs=1e-7)
             assert outcome["grad_norm"] == pytest.approx(one[outcome["update"]]["grad_norm"], rel=1e-6)
 
@@ -129,9 +133,11 @@ def test_it_leaves_a_run_folder_with_numbers_and_figures(trained: Path, tmp_path
     assert manifest["replay_of"]["what"] == "loss"
     assert manifest["replay_of"]["path"] == str(trained.resolve())
     assert manifest["settings"] == ["as recorded", "coefficient=mask", "coefficient=floor"]
-    page = (out / "loss.html").read_text()
-    assert "<script" not in page
-    assert page.count("<svg") >= 4
+    shares, agents = found(out)["tables"]
+    assert shares["columns"] == ["setting", "loss", "|∇|", "policy", "agent", "distilled", "|A|·w", "clip"]
+    assert [row[0] for row in shares["rows"]] == manifest["settings"]
+    assert agents["columns"] == ["setting", "knowledge", "verify"]
+    assert found(out)["settings"]["steps"] == "2"
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 
@@ -151,7 +157,11 @@ def test_the_trained_weights_look_at_the_last_step(trained: Path, tmp_path: Path
     ("changes", "error", "says"),
     [
         ({"checkpoint": "nowhere"}, RunError, "--checkpoint: got 'nowhere', allowed nearest, start, model"),
-        ({"grid": ["method.plan=independent"]}, ConfigError, "got 'method.plan', allowed method.clip_high"),
+        (
+            {"grid": ["method.plan=independent"]},
+            ConfigError,
+            "got 'method.plan', allowed method.beta, method.clip_high",
+        ),
         ({"grid": ["method.coefficient=sum"]}, ConfigError, "method.coefficient"),
         ({"grid": ["method.coefficient"]}, ConfigError, "--grid: got 'method.coefficient', allowed"),
         (
@@ -190,7 +200,7 @@ def test_what_cannot_be_used_is_left_out_by_name(trained: Path, tmp_path: Path) 
     (left,) = json.loads((tmp_path / "out" / "left_out.json").read_text())
     assert left["what"].endswith(torn.name)
     assert torn.name in said.getvalue()
-    outcomes = json.loads((tmp_path / "out" / "loss.json").read_text())
+    outcomes = found(tmp_path / "out")["values"]
     assert sorted({o["step"] for o in outcomes if o["parts"]}) == [0, 2]
 
 

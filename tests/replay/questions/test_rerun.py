@@ -12,7 +12,7 @@ from rich.console import Console
 import graphs
 from aipo.errors import AipoError, ConfigError, RunError, TraceError
 from aipo.replay.cli import sort_words
-from aipo.replay.questions.rerun import Source, check_traces, replay_graph, score_traces
+from aipo.replay.questions.rerun import ReplaySource, check_traces, replay_graph, score_traces
 from aipo.run import RunFolder
 from aipo.trace import StopReason
 from aipo.trace.store import TraceStore
@@ -29,12 +29,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def checked(path: Path, *overrides: str, **source: object) -> tuple[int, str]:
     out = Console(file=io.StringIO(), width=200)
-    return check_traces(Source(path=path, overrides=overrides, **source), out), out.file.getvalue()  # type: ignore
+    return check_traces(ReplaySource(path=path, overrides=overrides, **source), out), out.file.getvalue()  # type: ignore
 
 
 def scored(run: RunFolder, out: Path, *overrides: str) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
-    code = score_traces(Source(path=run.path, overrides=overrides), out=out, console=console)
+    code = score_traces(ReplaySource(path=run.path, overrides=overrides), out=out, console=console)
     return code, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -42,7 +42,7 @@ def replayed(
     run: RunFolder, out: Path, *overrides: str, frozen: bool = False, **source: object
 ) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
-    given = Source(path=run.path, overrides=overrides, **source)  # type: ignore[arg-type]
+    given = ReplaySource(path=run.path, overrides=overrides, **source)  # type: ignore[arg-type]
     code = replay_graph(given, policy=None, frozen=frozen, out=out, console=console)
     return code, console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -123,8 +123,10 @@ def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path
         "aipo/00000-000/0",
         None,
     )
-    assert "aipo/00000-000/0: 1 → 0.5" in said
-    (everything, *_) = json.loads((out / "replay.json").read_text())["reward"]
+    report = json.loads((out / "replay.json").read_text())
+    assert report["question"] == "score"
+    assert report["tables"][-1]["rows"][0] == ["aipo/00000-000/0", "1", "0.5"]
+    (everything, *_) = report["values"]["reward"]
     assert {k: everything[k] for k in ("traces", "before", "after", "change", "rose", "fell")} == {
         **{"traces": 8, "before": 0.5, "after": 0.25},
         **{"change": -0.25, "rose": 0, "fell": 4},
@@ -167,7 +169,7 @@ def test_an_edited_prompt_asks_live_from_where_it_is_used(
     assert "reused 16 turns of the policy and 4 calls of agents; live were 0 turns and 4 calls" in said
     made = RunFolder.open(tmp_path / "out")
     assert [t.token_ids.tolist() for t in traces(made)] == [t.token_ids.tolist() for t in traces(run)]
-    forks = json.loads((tmp_path / "out" / "replay.json").read_text())["forks"]
+    forks = json.loads((tmp_path / "out" / "replay.json").read_text())["values"]["forks"]
     assert forks == {"call of verify": 4}
     assert str(prompts) in made.config.read_text()
     assert contents(run.path) == before
@@ -225,7 +227,7 @@ def test_a_filter_that_means_nothing_takes_no_folder(run: RunFolder, tmp_path: P
     with pytest.raises(RunError, match="traces: got none"):
         replayed(run, tmp_path / "out", frozen=True, **none)
     with pytest.raises(RunError, match="traces: got none"):
-        score_traces(Source(path=run.path, filters=["step=9"]), out=tmp_path / "out", console=Console())
+        score_traces(ReplaySource(path=run.path, filters=["step=9"]), out=tmp_path / "out", console=Console())
     assert not (tmp_path / "out").exists()
 
 
@@ -241,7 +243,11 @@ def test_a_graph_that_cannot_be_built_leaves_nothing_behind(run: RunFolder, tmp_
 def test_nobody_samples_in_a_frozen_replay(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--policy: got 'nearest' with --frozen"):
         replay_graph(
-            Source(path=run.path), policy="nearest", frozen=True, out=tmp_path / "out", console=Console()
+            ReplaySource(path=run.path),
+            policy="nearest",
+            frozen=True,
+            out=tmp_path / "out",
+            console=Console(),
         )
 
 

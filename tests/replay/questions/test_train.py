@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from aipo.replay.output import replayed_id
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -16,7 +17,6 @@ from aipo.errors import ConfigError, RunError, TrainError
 from aipo.replay.checkpoints import start_of
 from aipo.replay.questions.train import replay_train
 from aipo.replay.questions.what_if import renamed, replay_credit, replay_loss
-from aipo.replay.study import own_id
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore
@@ -103,7 +103,7 @@ def test_the_loss_again_follows_the_correction(trained: Path, tmp_path: Path, co
     offline(trained, out, *words, steps=(0, 1))
     again = {"checkpoint": "nearest", "grid": (), "steps": None, "gradients": True, "console": said}
     replay_loss(out, out=tmp_path / "again", overrides=("method.importance_cap=40",), **again)
-    outcomes = json.loads((tmp_path / "again" / "loss.json").read_text())
+    outcomes = json.loads((tmp_path / "again" / "replay.json").read_text())["values"]
     recorded = [o for o in outcomes if o["online"]]
     logged = {line["step"]: line for line in RunFolder(out).read_metrics()}
     assert [o["update"] for o in recorded] == [1, 3]
@@ -140,6 +140,8 @@ def test_a_grid_trains_a_policy_for_each_setting(trained: Path, tmp_path: Path) 
     assert losses(mask)[0] != losses(constant)[0]
     assert "coefficient=mask" in said
     assert "ess" in said
+    (table,) = json.loads((mask / "replay.json").read_text())["tables"]
+    assert [row[0] for row in table["rows"]] == ["coefficient=mask", "coefficient=constant"]
 
 
 def test_several_runs_and_epochs_are_gone_through_step_by_step(trained: Path, tmp_path: Path) -> None:
@@ -242,7 +244,11 @@ def test_nobody_is_reported_to_unless_named(trained: Path, tmp_path: Path) -> No
 def test_policies_of_one_rollout_stay_apart() -> None:
     only = tiny.trace(tiny.prompt(2), tiny.policy(4), trace_id="r/g/0")
     pair = [replace(only, trace_id=f"r/g/0/{name}", policy=name) for name in ("a", "b")]
-    assert [own_id(trace, "out", "h") for trace in (only, *pair)] == ["out/h/0", "out/h/0/a", "out/h/0/b"]
+    assert [replayed_id(trace, "out", "h") for trace in (only, *pair)] == [
+        "out/h/0",
+        "out/h/0/a",
+        "out/h/0/b",
+    ]
     assert [trace.trace_id for trace in renamed([only, *pair], "out")] == [
         "out/g/0",
         "out/g/0/a",

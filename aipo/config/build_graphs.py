@@ -93,7 +93,8 @@ def build_graphs(config: Config) -> Graphs:
 def files_beside(main: Path, kind: str, known: set[Path]) -> dict[str, Path]:
     """Other files of the same folder that were imported: an edit there changes rollouts, too."""
     imported = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    files = {Path(file).resolve() for file in imported if file} - known
+    # A path that is not absolute (torch.ops says '_ops.py') is no file of the working directory.
+    files = {Path(file).resolve() for file in imported if file and Path(file).is_absolute()} - known
     beside = sorted(file for file in files if file.parent == main.parent)
     return {f"{kind}.{file.stem}": file for file in beside if file.stem != "__init__"}
 

@@ -89,6 +89,19 @@ def test_the_manifest_says_what_a_run_was_made_of() -> None:
     assert Path(made_of["files"]["env"]["file"]).name == "miniature.py"
 
 
+def test_an_environment_in_the_working_directory_brings_no_file_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch  # has modules whose file is said to be '_ops.py', in no folder
+
+    assert torch.ops.__file__ == "_ops.py"
+    (tmp_path / "mine.py").write_text("class Mine:\n    def splits(self):\n        return ()\n")
+    monkeypatch.chdir(tmp_path)
+    config = load_config("aipo", ["env={name: 'mine.py:Mine'}"])
+    made_of = manifest(config, build_graphs(config), "somewhere")
+    assert [name for name in made_of["files"] if name.startswith("env")] == ["env"]
+
+
 def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
     assert build_env(load_config("aipo", ["run.seed=3"])).tasks("hard") != build_env(
         load_config("aipo")

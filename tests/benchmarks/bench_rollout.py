@@ -37,7 +37,7 @@ from aipo.rollout.graph import RolloutState
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Role, segment
 from aipo.trace.store import TraceStore
-from kit.toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, spec, think
+from kit.engines import TOKENIZER, Exam, ask, chain, engine, mark, policies, spec, think
 
 IN_FLIGHT = 128
 START_STATE: dict[str, Any] = {"segments": [], "consults": [], "stops": {}, "reward_parts": {}}

@@ -33,13 +33,13 @@ from aipo.policies.vllm.pool import ServerPool
 from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
-from kit.seeded_vllm import WORDS, completion
+from kit.vllm import WORDS, seeded_completion
 
 AT_ONCE, ROLLOUTS = 256, 1024
 
 
 def answer(asked: bytes) -> bytes:
-    return orjson.dumps(completion(orjson.loads(asked)))
+    return orjson.dumps(seeded_completion(orjson.loads(asked)))
 
 
 class Recording(ServerPool):

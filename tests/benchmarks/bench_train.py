@@ -25,7 +25,7 @@ from aipo.method.loss import LossSettings
 from aipo.method.rows import rows_of
 from aipo.method.step_rows import StepRows
 from aipo.train.trainer import AIPOTrainer, arguments
-from kit import tiny
+from kit import handmade, tiny
 
 ROWS, VOCABULARY = 64, 40
 
@@ -34,9 +34,9 @@ def made(rng: np.random.Generator) -> StepRows:
     def trace(i: int) -> tiny.Trace:
         length = int(rng.integers(40, 80))
         ids = rng.integers(2, VOCABULARY, 10 + length)
-        policy = tiny.policy(*ids[10:], logprobs=-3 - rng.random(length))
-        return tiny.trace(
-            tiny.prompt(*ids[:10]), policy, trace_id=str(i), advantage=float(rng.choice([-1, 1]))
+        policy = handmade.policy(*ids[10:], logprobs=-3 - rng.random(length))
+        return handmade.trace(
+            handmade.prompt(*ids[:10]), policy, trace_id=str(i), advantage=float(rng.choice([-1, 1]))
         )
 
     rows = tuple(row for i in range(ROWS) for row in rows_of(trace(i)))

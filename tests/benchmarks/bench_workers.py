@@ -30,14 +30,14 @@ from fixed_vllm import running
 from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
-from kit.seeded_vllm import WORDS, completion
-from kit.workerkit import both, configured
+from kit.vllm import WORDS, seeded_completion
+from kit.workers import both, configured
 
 TICK = os.sysconf("SC_CLK_TCK")
 
 
 def answer(asked: bytes) -> bytes:
-    return orjson.dumps(completion(orjson.loads(asked)))
+    return orjson.dumps(seeded_completion(orjson.loads(asked)))
 
 
 def specs(engine: RolloutEngine, count: int) -> list[RolloutSpec]:

@@ -9,7 +9,7 @@ from aipo.compare.caveats import Caveat, caveats
 from aipo.compare.matrix import Matrix, read_matrix
 from aipo.compare.results import read_outcomes
 from aipo.util.files import write_json
-from kit.matrixkit import TWO_ARMS, finish, finish_all, matrix_file
+from kit.matrices import TWO_ARMS, finish, finish_all, matrix_file
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from aipo.compare.curves import band, cost_charts, learning_charts, pass_at_char
 from aipo.compare.matrix import read_matrix
 from aipo.compare.results import read_outcomes
 from aipo.compare.standings import stand
-from kit.matrixkit import finish_all, matrix_file
+from kit.matrices import finish_all, matrix_file
 
 
 def test_a_line_is_the_median_between_the_least_and_the_most() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from aipo.compare.matrix import Matrix, Measure, read_matrix
 from aipo.errors import ConfigError
-from kit.matrixkit import matrix_file
+from kit.matrices import matrix_file
 
 HEAD = "seeds: [10, 11]\nset: [run.threads=1, train.steps=3]\n"
 ARMS = """

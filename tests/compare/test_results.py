@@ -11,7 +11,7 @@ from aipo.compare.results import Cost, Outcome, read_outcomes, write_csv
 from aipo.errors import RunError
 from aipo.evaluate.verdict import Scored
 from aipo.util.files import write_json
-from kit.matrixkit import TWO_ARMS, evaluation, finish, finish_all, matrix_file
+from kit.matrices import TWO_ARMS, evaluation, finish, finish_all, matrix_file
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from aipo.config.load import load_config
 from aipo.errors import ConfigError, RunError
 from aipo.trace.store import TraceStore
 from aipo.util.files import busy, exclusive
-from kit.matrixkit import finish_all, matrix_file
+from kit.matrices import finish_all, matrix_file
 
 SMALL = """
   - run.threads=1

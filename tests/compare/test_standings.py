@@ -10,7 +10,7 @@ from aipo.compare.matrix import Matrix, read_matrix
 from aipo.compare.results import read_outcomes
 from aipo.compare.standings import stand, summary
 from aipo.util.files import write_json
-from kit.matrixkit import finish, finish_all, matrix_file
+from kit.matrices import finish, finish_all, matrix_file
 
 TEXT = """
 seeds: [10, 11, 12]

@@ -11,7 +11,7 @@ from aipo.compare.results import read_outcomes
 from aipo.compare.standings import stand
 from aipo.compare.tables import print_board, short, shown, with_interval
 from aipo.evaluate.verdict import Estimate
-from kit.matrixkit import finish, finish_all, matrix_file
+from kit.matrices import finish, finish_all, matrix_file
 
 TEXT = """
 seeds: [10, 11]

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from aipo.config.load import load_config
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check
-from kit.asgi import free_port, serving
+from kit.servers import free_port, serving
 
 
 def app(text: str = "ready", *, status: int = 200, hangs: bool = False) -> Starlette:

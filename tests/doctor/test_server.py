@@ -11,12 +11,12 @@ from aipo.doctor.server import Served, Wanted, check_context, examine, flags, me
 from aipo.policies.vllm.client import Server
 from aipo.policies.vllm.pool import ServerPool
 from aipo.util.event_loop import LOOP
-from kit.asgi import free_port, serving
-from kit.tiny_chat import chat_tokenizer, tiny_network
+from kit.servers import free_port, serving
+from kit.tiny import chat_network, chat_tokenizer
 from kit.tiny_vllm import TinyVLLM, server_info
 
 TOKENIZER = chat_tokenizer()
-NETWORK = tiny_network(TOKENIZER)
+NETWORK = chat_network(TOKENIZER)
 GOOD = [
     "server",
     "served model",
@@ -145,7 +145,7 @@ def test_temperature_shows_in_the_distance_of_tokens() -> None:
 
 @pytest.mark.parametrize(("changed", "status"), [(False, "ok"), (True, "fail")])
 def test_the_servers_weights_are_the_trainers(changed: bool, status: str) -> None:
-    network = tiny_network(TOKENIZER, seed=int(changed))
+    network = chat_network(TOKENIZER, seed=int(changed))
 
     async def probe(url: str) -> Check:
         server = Server(url, None, 1)

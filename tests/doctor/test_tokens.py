@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from aipo.config.load import Config, load_config
 from aipo.doctor.tokens import check_appending, check_prompt, check_tags
 from aipo.policies.tokenizer import HFTokenizer
-from kit.tiny_chat import TAGS, TEMPLATE, chat_tokenizer
+from kit.tiny import CHAT_TAGS, CHAT_TEMPLATE, chat_tokenizer
 
 CHAT = chat_tokenizer()
 
@@ -41,8 +41,8 @@ def test_a_prompt_that_does_not_end_open() -> None:
 @pytest.mark.parametrize(
     ("template", "eos", "expected"),
     [
-        (TEMPLATE.partition("{% if")[0], "<|im_end|>", {"chat template": "fail"}),
-        (TEMPLATE, "<|end|>", {"chat template": "ok", "end token": "fail"}),
+        (CHAT_TEMPLATE.partition("{% if")[0], "<|im_end|>", {"chat template": "fail"}),
+        (CHAT_TEMPLATE, "<|end|>", {"chat template": "ok", "end token": "fail"}),
         (None, "<|im_end|>", {"chat template": "warn"}),  # a chat model's tokens, and no template
     ],
 )
@@ -81,14 +81,17 @@ def words() -> HFTokenizer:
 
 
 def test_feedback_can_be_appended() -> None:
-    assert check_appending(CHAT, CHAT.encode_prompt("1+1=?"), list(TAGS)).status == "ok"
-    assert check_appending(chat_tokenizer(tags=TAGS), CHAT.encode_prompt("x"), list(TAGS)).status == "ok"
+    assert check_appending(CHAT, CHAT.encode_prompt("1+1=?"), list(CHAT_TAGS)).status == "ok"
+    assert (
+        check_appending(chat_tokenizer(tags=CHAT_TAGS), CHAT.encode_prompt("x"), list(CHAT_TAGS)).status
+        == "ok"
+    )
     check = check_appending(words(), words().encode("Let it"), [])
     assert (check.status, check.what) == ("fail", "feedback")
 
 
 def test_tags_of_one_id() -> None:
-    (check,) = check_tags(config(), chat_tokenizer(tags=TAGS))
+    (check,) = check_tags(config(), chat_tokenizer(tags=CHAT_TAGS))
     assert (check.status, check.found) == ("ok", "one id each: <consult:verify>, <feedback:verify>")
 
 

@@ -22,7 +22,7 @@ from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
 from envs import gym_families
 from envs.gym import Gym
-from kit.chatml import chat_model
+from kit.mathruns import chat_model
 from kit.parts import lacking
 
 

@@ -15,7 +15,7 @@ from aipo.config.load import validate
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.rollout.env import Task
 from envs.math import Math, final_answer
-from kit.datakit import real_splits
+from kit.parts import real_splits
 
 ASKED = Task(task_id="t/0", prompt="What is 6 x 7?", answer="42", split="t")
 FORM = "\n\nReason step by step, and put the final answer in \\boxed{}."

@@ -15,7 +15,7 @@ from aipo.policies.scripted import ScriptedPolicy
 from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
 from aipo.trace import Mode, Role, StopReason, Trace, segment
-from kit.toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, task, think
+from kit.engines import TOKENIZER, Exam, ask, chain, engine, mark, policies, task, think
 
 # --- pass@k -----------------------------------------------------------------------------------------------
 

@@ -29,12 +29,12 @@ from aipo.export.card import COLUMNS
 from aipo.export.run import Exported, export, export_run
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.run import run_of
-from aipo.trace import Mode, Role, Segment, StopReason, Trace
+from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
 from aipo.trace.arrow import SCHEMA
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
-from kit import tiny
-from kit.tiny import agent, consult, env, policy, segment, trace
+from kit import handmade, tiny
+from kit.handmade import agent, consult, env, policy, trace
 
 SPECIAL = ("<pad>", "<eos>", "<user>", "</user>", "<assistant>")
 TAGS = ("<consult:knowledge>", "</consult>", "<feedback:knowledge>", "</feedback>", "<notice>", "</notice>")
@@ -289,7 +289,10 @@ def untaught(made: Run) -> dict[str, Trace]:
         "a consult tag is left over": made.alone("g3/0", "?", "<consult:knowledge>3@7", 1.0),
         "the policy wrote nothing": made.alone("g4/0", "?", "<eos>", 1.0),
         "the prompt is not of the tokenizer's chat template": trace(
-            tiny.prompt(*made.words.encode("3@7+1=?")), made.says("5<eos>"), trace_id="g5/0", group_id="g5"
+            handmade.prompt(*made.words.encode("3@7+1=?")),
+            made.says("5<eos>"),
+            trace_id="g5/0",
+            group_id="g5",
         ),
         "it was asked more than once": trace(
             made.asks("?"),

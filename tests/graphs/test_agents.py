@@ -11,7 +11,7 @@ from aipo.rollout.prompt import Prompt
 from graphs.knowledge import knowledge
 from graphs.reasoning import reasoning
 from graphs.verify import read_verdict, verify
-from kit.graphkit import PROMPTS, FunctionChat, build_context, build_spec
+from kit.agents import PROMPTS, FunctionChat, build_context, build_spec
 
 LONG = "I have 3@7 and\n25 and I wonder"
 

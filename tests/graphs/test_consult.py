@@ -18,7 +18,7 @@ from graphs.knowledge import knowledge
 from graphs.protocol import Fault, Grammar
 from graphs.reasoning import reasoning
 from graphs.verify import verify
-from kit.graphkit import (
+from kit.agents import (
     NAMES,
     TOKENIZER,
     FunctionChat,

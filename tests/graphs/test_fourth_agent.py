@@ -6,7 +6,7 @@ from aipo.trace import Role
 from aipo.util.imports import load
 from graphs.consult import consult
 from graphs.solo import PROMPTS
-from kit.graphkit import FunctionChat, build_context, roll, shown
+from kit.agents import FunctionChat, build_context, roll, shown
 
 README = (PROMPTS.parent / "README.md").read_text(encoding="utf-8")
 

@@ -25,7 +25,7 @@ from aipo.trace import Mode, Role, StopReason, Trace
 from graphs.consult import consult
 from graphs.knowledge import knowledge
 from graphs.verify import verify
-from kit.graphkit import PROMPTS, TOKENIZER, FunctionChat, HTTPError, SilentChat, build_agent
+from kit.agents import PROMPTS, TOKENIZER, FunctionChat, HTTPError, SilentChat, build_agent
 
 PIECES = (
     *("2+2=4 ", "so ", "<eos>"),

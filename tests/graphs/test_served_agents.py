@@ -18,8 +18,8 @@ from aipo.trace import Call, Consult, Fault, Role
 from aipo.util.event_loop import LOOP
 from graphs.consult import consult
 from graphs.knowledge import knowledge
-from kit.asgi import free_port, serving
-from kit.graphkit import build_agent, build_context
+from kit.agents import build_agent, build_context
+from kit.servers import free_port, serving
 
 ANSWER = {
     "id": "chatcmpl-0",

@@ -10,7 +10,7 @@ from aipo.rollout.prompt import Prompt
 from aipo.trace import Mode, Role, StopReason, concatenate
 from graphs.consult import consult
 from graphs.solo import PROMPTS, policy_prompt, solo
-from kit.graphkit import TOKENIZER, build_context, roll, shown
+from kit.agents import TOKENIZER, build_context, roll, shown
 
 
 def test_a_solo_rollout():

@@ -1,5 +1,6 @@
-"""Traces made by hand, a token for each character, for tests that a reader can check."""
+"""Traces made by hand, of ids or with a token for each character, for tests that a reader can check."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Trace, Visit, segment
@@ -30,24 +31,28 @@ CONSULT: dict[str, Any] = {
 }
 
 
-def ids(text: str) -> list[int]:
-    return [ord(character) for character in text]
+def ids(*parts: int | str) -> list[int]:
+    """Ids as they are, and one id for each character of a text."""
+    return [i for part in parts for i in ([part] if isinstance(part, int) else map(ord, part))]
 
 
-def prompt(text: str = "1+1=?") -> Segment:
-    return segment(Role.PROMPT, "prompt", ids(text))
+def prompt(*parts: int | str) -> Segment:
+    return segment(Role.PROMPT, "prompt", ids(*parts or ["1+1=?"]))
 
 
-def policy(text: str) -> Segment:
-    return segment(Role.POLICY, "policy", ids(text), logprobs=[-1.0] * len(text))
+def policy(*parts: int | str, logprobs: Sequence[float] | None = None) -> Segment:
+    tokens = ids(*parts)
+    return segment(
+        Role.POLICY, "policy", tokens, logprobs=[-1.0] * len(tokens) if logprobs is None else logprobs
+    )
 
 
-def agent(text: str, source: str = "knowledge") -> Segment:
-    return segment(Role.AGENT, source, ids(text))
+def agent(*parts: int | str, source: str = "knowledge") -> Segment:
+    return segment(Role.AGENT, source, ids(*parts))
 
 
-def notice(text: str) -> Segment:
-    return segment(Role.ENV, "notice", ids(text))
+def env(*parts: int | str) -> Segment:
+    return segment(Role.ENV, "notice", ids(*parts))
 
 
 def visit(path: str, started: float, seconds: float | None = 1.0, outcome: str = "ok", *calls: Call) -> Visit:
@@ -60,9 +65,10 @@ def call(started: float, seconds: float, **rest: Any) -> Call:
     )
 
 
-def consult(asked: int, told: int, agent: str = "knowledge", **rest: Any) -> Consult:
-    made: dict[str, Any] = {"request": "1+1", "reply": "2"}
-    return Consult(agent=agent, request_segment=asked, request_start=0, reply_segment=told, **(made | rest))
+def consult(asked: int, start: int | None, told: int, **changes: Any) -> Consult:
+    """A request in segment `asked` from token `start` on, and its reply in segment `told`."""
+    made: dict[str, Any] = {"agent": "knowledge", "request": "1+1", "reply": "2"}
+    return Consult(request_segment=asked, request_start=start, reply_segment=told, **(made | changes))
 
 
 def trace(*segments: Segment, **changes: Any) -> Trace:
@@ -80,6 +86,7 @@ def trace(*segments: Segment, **changes: Any) -> Trace:
         "segments": segments,
         "stop_reason": StopReason.EOS,
         "reward": 1.0,
+        "advantage": None if changes.get("reward", 1.0) is None else 1.0,
         "seconds": 10.0,
     }
     return Trace(**(made | changes))
@@ -93,7 +100,8 @@ def asking(**changes: Any) -> Trace:
     """Asks `knowledge` once: prompt 0–1 s, policy 1–4, knowledge 4–6 (inside: check 4.5–5.5), policy 6–9, score 9–10."""
     made: dict[str, Any] = {
         "mode": Mode.ASSISTED,
-        "consults": (consult(1, 2),),
+        "advantage": None,
+        "consults": (consult(1, 0, 2),),
         "visits": (
             visit("prompt", 0, 1),
             visit("policy", 1, 3),

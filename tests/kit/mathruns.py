@@ -1,14 +1,23 @@
-"""A small run on real questions: what is configured, and what must hold of it whatever samples."""
+"""A small run on real questions: a tiny Qwen2 that chats, what is configured, and what must hold whatever samples.
+
+The model has ChatML, a byte-level BPE, and enough training to consult and to put a digit in a box. It has read nothing
+but the prompts that ship and sums that are made up here, and its answers are guesses. It is there to show that real
+questions travel whole through every room, not that anybody solves them.
+"""
 
 import io
 import json
+import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import yaml
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import AddedToken, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.config.load import Config, load_config
 from aipo.evaluate.run import evaluate_folder
@@ -17,12 +26,122 @@ from aipo.run import RunFolder
 from aipo.trace import Mode, Role, Trace
 from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
-from graphs.solo import policy_prompt
-from kit.chatml import AGENTS, chat_model
-from kit.datakit import real_splits
+from graphs.solo import PROMPTS, policy_prompt
+from kit.parts import real_splits
+from kit.tiny import qwen2
 
+AGENTS = ("verify", "knowledge", "reasoning")
+TAGS = (
+    *(f"<{kind}:{agent}>" for kind in ("consult", "feedback") for agent in AGENTS),
+    *("</consult>", "</feedback>", "<notice>", "</notice>"),
+)
+# Qwen2.5's, without tools.
+TEMPLATE = (
+    "{%- if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{%- for message in messages %}"
+    "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+GUESSES = "23456"
+_STEPS, _BATCH = 100, 8
 REPLY = "It may be \\boxed{5}."
 """What every agent says; it is the answer to every question that is trained on."""
+
+
+def chat_tokenizer(*, tags: bool) -> Qwen2Tokenizer:
+    """Qwen's kind with about 700 ids; the tags of the grammar are tokens of their own, or they are not."""
+    texts = [(PROMPTS / "policy.md").read_text(encoding="utf-8")]
+    texts += [_question(random.Random(n)) + _request("7") + _ending("7") for n in range(50)]
+    backend = Qwen2Tokenizer().backend_tokenizer  # for how it cuts text into words
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=900, initial_alphabet=alphabet, show_progress=False)
+    )
+    learned = json.loads(backend.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=learned["vocab"],
+        merges=[tuple(pair) for pair in learned["merges"]],
+        eos_token="<|im_end|>",
+        extra_special_tokens=["<|im_start|>"],
+        chat_template=TEMPLATE,
+    )
+    if tags:
+        tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in TAGS])
+    return tokenizer
+
+
+def chat_model(folder: Path, *, tags: bool) -> Path:
+    """Trained and saved to `folder`: it consults where agents are offered, and ends on a digit in a box."""
+    tokenizer = chat_tokenizer(tags=tags)
+    words = HFTokenizer(tokenizer)
+    size = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 4096}
+    ends = {"bos_token_id": None, "eos_token_id": words.eos_id, "pad_token_id": words.pad_id}
+    # Two heads of 32 each: vLLM has no smaller ones on CPUs.
+    model = qwen2(len(words), initializer_range=0.02, **size, **ends)
+    _fit(model, words)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _question(rng: random.Random) -> str:
+    names, things = ("Ann", "Bob", "Cid", "Dee"), ("apples", "coins", "$x$", "points")
+    a, b, c = (rng.randrange(100) for _ in range(3))
+    return (
+        f"{rng.choice(names)} has {a} {rng.choice(things)} and finds {b}. How many are there if {c} get lost?"
+    )
+
+
+def _request(guess: str) -> str:
+    return f"<consult:knowledge>Is it {guess}?</consult>"
+
+
+def _ending(guess: str) -> str:
+    return f"So it is \\boxed{{{guess}}}.<|im_end|>"
+
+
+def _demonstration(words: HFTokenizer, rng: random.Random) -> tuple[list[int], list[bool]]:
+    """A conversation, and which of its tokens are the policy's own."""
+    assisted, guess = rng.random() < 0.6, rng.choice(GUESSES)
+    prompt = policy_prompt("policy.md").render(
+        "assisted" if assisted else "solo", question=_question(rng), agents=AGENTS
+    )
+    pieces = [(words.encode_prompt(prompt), False)]
+    if assisted:
+        pieces += [
+            (words.encode(_request(guess), control=True), True),
+            (words.encode("<feedback:knowledge>", control=True), False),
+            (words.encode(f"It may be {rng.choice(GUESSES)}."), False),
+            (words.encode("</feedback>", control=True), False),
+        ]
+    pieces.append((words.encode(_ending(guess), control=True), True))
+    return [i for ids, _ in pieces for i in ids], [own for ids, own in pieces for _ in ids]
+
+
+def _fit(model: Qwen2ForCausalLM, words: HFTokenizer) -> None:
+    rng = random.Random(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
+    for step in range(_STEPS):
+        rows = [_demonstration(words, rng) for _ in range(_BATCH)]
+        ids_B_T = _padded([ids for ids, _ in rows])
+        own_B_T = _padded([own for _, own in rows]).bool()
+        logits = model(input_ids=ids_B_T[:, :-1], use_cache=False).logits[own_B_T[:, 1:]]
+        loss = F.cross_entropy(logits, ids_B_T[:, 1:][own_B_T[:, 1:]])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(1.0, (step + 1) / 20) * (1 - step / _STEPS)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _padded(lists: Sequence[Sequence[int]]) -> torch.Tensor:
+    # Behind everything that is learned, where attention does not look.
+    width = max(map(len, lists))
+    return torch.tensor([[*values, *[0] * (width - len(values))] for values in lists])
+
+
+# -- the run ---------------------------------------------------------------------------------------------
 
 
 def configured(folder: Path, *, tags: bool, **policy: object) -> Config:

@@ -4,11 +4,11 @@ import io
 from pathlib import Path
 
 from rich.console import Console
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from aipo.config.load import Config, load_config
 from aipo.train.run import train_run
 from envs.miniature_model import tokenizer
+from kit.tiny import qwen2
 
 CODE = '''
 import string
@@ -71,24 +71,11 @@ def helped(agents):
 
 def model_folder(folder: Path, *, seed: int = 0) -> Path:
     """Random weights, far from uniform, with the miniature's tokenizer."""
-    import torch
-
-    torch.manual_seed(seed)
     words = tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        pad_token_id=words.pad_token_id,
-        eos_token_id=words.eos_token_id,
-        bos_token_id=None,
-        initializer_range=0.15,
+    ends = {name: getattr(words, name) for name in ("pad_token_id", "eos_token_id")} | {"bos_token_id": None}
+    qwen2(len(words), seed, max_position_embeddings=256, initializer_range=0.15, **ends).save_pretrained(
+        folder
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
 

@@ -1,20 +1,29 @@
-"""A server that answers as vLLM does, over a tiny network, and that can be started the wrong way."""
+"""Servers that answer as vLLM does, over a tiny network: one can be started the wrong way, one loads weights."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from transformers import Qwen2ForCausalLM
+from starlette.routing import BaseRoute, Route
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
+from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
+from aipo.policies.vllm.policy import VLLMPolicy
+from aipo.policies.vllm.pool import ServerPool
+from aipo.policies.vllm.transport import DiskTransport
+from aipo.policies.vllm.weight_sync import WeightSync
+from aipo.util.event_loop import LOOP
+from kit.vllm import StandIn, choice
 
 
 @dataclass
-class TinyVLLM:
+class TinyVLLM(StandIn):
     """A server of `network`.
 
     Args:
@@ -36,25 +45,21 @@ class TinyVLLM:
     key: str | None = None
     flags: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    @property
-    def app(self) -> Starlette:
-        posted = [Route("/collective_rpc", _nothing, methods=["POST"])]
-        posted += [Route("/reset_prefix_cache", _nothing, methods=["POST"])]
-        return Starlette(
-            routes=[
-                Route("/health", _nothing),
-                Route("/version", lambda _: JSONResponse({"version": self.version})),
-                Route("/v1/models", self._models),
-                Route("/v1/completions", self._complete, methods=["POST"]),
-                Route("/tokenize", self._tokenize, methods=["POST"]),
-                *([Route("/server_info", self._info), *posted] if self.dev else []),
-            ]
-        )
+    def more(self) -> list[BaseRoute]:
+        routes: list[BaseRoute] = [
+            Route("/version", lambda _: JSONResponse({"version": self.version})),
+            Route("/tokenize", self._tokenize, methods=["POST"]),
+        ]
+        if self.dev:
+            posted = ("/collective_rpc", "/reset_prefix_cache")
+            routes += [Route("/server_info", self._info)]
+            routes += [Route(path, self.health, methods=["POST"]) for path in posted]
+        return routes
 
-    def _models(self, request: Request) -> Response:
+    async def models(self, request: Request) -> Response:
         if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
             return JSONResponse({"error": "Unauthorized"}, status_code=401)
-        return JSONResponse({"data": [{"id": self.name, "max_model_len": self.positions}]})
+        return await super().models(request)
 
     async def _tokenize(self, request: Request) -> Response:
         asked = await request.json()
@@ -63,7 +68,7 @@ class TinyVLLM:
     def _info(self, request: Request) -> Response:
         return JSONResponse(server_info(**self.flags))
 
-    async def _complete(self, request: Request) -> Response:
+    async def complete(self, request: Request) -> Response:
         asked = await request.json()
         ids, written, logprobs, tops = list(asked["prompt"]), [], [], []
         for _ in range(asked["max_tokens"]):
@@ -78,15 +83,9 @@ class TinyVLLM:
             logprobs.append(float(told[token]))
             values, places = told.topk(5)
             tops.append({f"token_id:{i}": v for i, v in zip(places.tolist(), values.tolist(), strict=True)})
-        choice: dict[str, Any] = {
-            "token_ids": written,
-            "logprobs": {"token_logprobs": logprobs, "top_logprobs": tops},
-            "finish_reason": "length",
-            "stop_reason": None,
-        }
-        if self.echo:
-            choice["prompt_token_ids"] = asked["prompt"]
-        return JSONResponse({"choices": [choice]})
+        echo = {"prompt_token_ids": asked["prompt"]} if self.echo else {}
+        scores = {"token_logprobs": logprobs, "top_logprobs": tops}
+        return JSONResponse(choice(written, [], logprobs=scores, **echo))
 
 
 def server_info(**sections: dict[str, Any]) -> dict[str, Any]:
@@ -102,5 +101,73 @@ def server_info(**sections: dict[str, Any]) -> dict[str, Any]:
     return {"vllm_config": {"speculative_config": None, "weight_transfer_config": None, **config, **others}}
 
 
-async def _nothing(request: Request) -> Response:
-    return Response()
+class Reloading(StandIn):
+    """A server that computes with the weights that it was told to load, or pretends to.
+
+    Args:
+        deaf: it answers that it has loaded them, and has not.
+        keeps: names of parameters that stay what they were, as tied ones do in some builds of vLLM.
+    """
+
+    name, positions = "it", 64
+
+    def __init__(self, network: PreTrainedModel, *, deaf: bool = False, keeps: str | None = None) -> None:
+        self.network, self.deaf, self.keeps = network, deaf, keeps
+        self.loads: list[str] = []
+        self.resets = 0
+        self.refusals = 0
+
+    def more(self) -> list[BaseRoute]:
+        return [
+            Route("/collective_rpc", self._load, methods=["POST"]),
+            Route("/reset_prefix_cache", self._reset, methods=["POST"]),
+        ]
+
+    async def _load(self, request: Request) -> Response:
+        asked = await request.json()
+        assert asked["method"] == "reload_weights"
+        self.loads.append(Path(asked["kwargs"]["weights_path"]).name.rpartition("-")[0])
+        if not self.deaf:
+            new = Qwen2ForCausalLM.from_pretrained(asked["kwargs"]["weights_path"])
+            old = dict(self.network.named_parameters())
+            with torch.no_grad():
+                for name, parameter in new.named_parameters():
+                    if name != self.keeps:
+                        old[name].copy_(parameter)
+        return JSONResponse({"results": [None]})
+
+    async def _reset(self, request: Request) -> Response:
+        self.resets += 1
+        refused, self.refusals = self.refusals > 0, self.refusals - 1
+        return JSONResponse({"success": not refused})
+
+    async def complete(self, request: Request) -> Response:
+        asked = await request.json()
+        context = np.array(asked["prompt"], np.int32)
+        ids = np.arange(2, 2 + asked["max_tokens"], dtype=np.int32)
+        logprobs = score(self.network, context, ids, tuple(map(int, asked.get("logit_bias", {}))))
+        return JSONResponse(choice(ids.tolist(), logprobs.astype(float).tolist()))
+
+
+def copy_of(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    model.save_pretrained(folder / "copy")
+    return AutoModelForCausalLM.from_pretrained(folder / "copy").eval()
+
+
+def pushing(
+    stack: ExitStack,
+    network: PreTrainedModel,
+    tokenizer: HFTokenizer,
+    folder: Path,
+    *urls: str,
+    tolerance: float = 1e-3,
+) -> tuple[WeightSync, VLLMPolicy]:
+    policy = VLLMPolicy(ServerPool(urls, deadline=60), tokenizer, vocabulary=44)
+    stack.callback(lambda: LOOP.run(policy.aclose()))
+    return WeightSync(policy, network, DiskTransport(folder / "weights"), tolerance=tolerance), policy
+
+
+def learn(network: PreTrainedModel) -> None:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1)

@@ -10,7 +10,7 @@ from aipo.method.batch import AVERAGES, COUNTS, Totals, Window, alive, collate, 
 from aipo.method.objectives import DENOMINATORS, OBJECTIVES
 from aipo.method.rows import Code, Row, distil, rows_of
 from kit import tiny
-from kit.tiny import agent, consult, policy, prompt, trace
+from kit.handmade import agent, consult, policy, prompt, trace
 
 L, A, N = Code.POLICY, Code.AGENT, Code.PROMPT
 

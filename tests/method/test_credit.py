@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from aipo.method.credit import CREDITS, group, reward
 from aipo.trace import Mode, StopReason, Trace
-from kit import tiny
+from kit import handmade
 
 
 def traces(*rewards: float | None, group_id: str = "g", **changes: object) -> list[Trace]:
     return [
-        tiny.trace(
+        handmade.trace(
             trace_id=f"{group_id}{i}",
             group_id=group_id,
             reward=reward,

@@ -13,7 +13,7 @@ from aipo.errors import ConfigError, TaskError
 from aipo.method.plan import PLANS, draw_tasks, expert, independent
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
-from kit.toy import Exam, task
+from kit.engines import Exam, task
 
 
 def plan(count: int = 1, **changes: Any) -> list[RolloutSpec]:

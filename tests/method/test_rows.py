@@ -9,7 +9,7 @@ from aipo.errors import TrainError
 from aipo.method.rows import Code, Row, check_known, distil, distillable, rows_of, segments_of
 from aipo.trace import Mode, Role, Segment, Trace, segment
 from kit import tiny
-from kit.tiny import agent, consult, env, policy, prompt, trace
+from kit.handmade import agent, consult, env, policy, prompt, trace
 
 P, L, A, E, C, D = Code.PROMPT, Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED
 OPEN, CLOSE, FEEDBACK = 13, 14, 15  # tags of one token each

@@ -4,14 +4,14 @@ import pytest
 from transformers import Qwen2ForCausalLM
 
 from aipo.policies.tokenizer import HFTokenizer
-from kit.tiny_qwen2 import tiny_model, tiny_tokenizer
+from kit.tiny import text_model, text_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> HFTokenizer:
-    return tiny_tokenizer()
+    return text_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def model(tokenizer: HFTokenizer) -> Qwen2ForCausalLM:
-    return tiny_model(len(tokenizer))
+    return text_model(len(tokenizer))

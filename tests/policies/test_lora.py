@@ -34,7 +34,7 @@ from aipo.run import RunFolder
 from aipo.train.run import train_run
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
-from kit.tiny import policy, prompt, trace
+from kit.handmade import policy, prompt, trace
 
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
 IDS = torch.arange(2, 14)[None]
@@ -234,7 +234,7 @@ def test_micro_batches_of_a_step_are_one_batch(tmp_path: Path) -> None:
 
 
 def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) -> None:
-    coin = Path(__file__).parents[1] / "kit" / "coin.py"
+    coin = Path(__file__).parents[1] / "kit" / "engines.py"
     words = [
         f"run.out={tmp_path / 'run'}",
         "policy.options.steps=60",

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aipo.errors import LoadError
 from aipo.policies.tokenizer import HFTokenizer
-from kit.tiny_qwen2 import byte_tokenizer
+from kit.tiny import byte_tokenizer
 
 ADDED = ("<eos>", "<consult:verify>", "</consult>", "<tool>")
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from aipo.cli import app
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
-from kit.toy import TOKENIZER, run
+from kit.engines import TOKENIZER, run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from aipo.cli import app
 from aipo.errors import ConfigError, RunError
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
-from kit.replaykit import contents, recorded_run
+from kit.recorded import contents, recorded_run
 
 PROMPTS = Path(graphs.__file__).parent / "prompts"
 

@@ -16,13 +16,13 @@ from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role, StopReason, Trace, segment
-from kit import toy
+from kit import engines
 
 NAMES = ("left", "right")
 
 
 async def ask_both(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    ids = toy.TOKENIZER.encode_prompt(runtime.context.task.prompt)
+    ids = engines.TOKENIZER.encode_prompt(runtime.context.task.prompt)
     return {"segments": [segment(Role.PROMPT, "task", ids, policy=name) for name in NAMES]}
 
 
@@ -39,13 +39,13 @@ async def mark_both(state: RolloutState, runtime: Runtime[RolloutContext]) -> di
 
 
 def engine() -> Any:
-    graph = toy.chain(ask=ask_both, think=both_think, mark=mark_both)
-    policies = {name: ScriptedPolicy(toy.TOKENIZER, [f"{name} says 42"]) for name in NAMES}
-    return toy.engine(graph, policies=policies)
+    graph = engines.chain(ask=ask_both, think=both_think, mark=mark_both)
+    policies = {name: ScriptedPolicy(engines.TOKENIZER, [f"{name} says 42"]) for name in NAMES}
+    return engines.engine(graph, policies=policies)
 
 
 def recorded() -> list[Trace]:
-    return engine().run_sync(toy.specs(2), lambda _: None)
+    return engine().run_sync(engines.specs(2), lambda _: None)
 
 
 def one_policy(name: str) -> Any:
@@ -61,12 +61,12 @@ def one_policy(name: str) -> Any:
     async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         return {"stops": {name: StopReason.EOS}, "reward_parts": {name: {"correct": 1.0}}}
 
-    return replace(engine(), graph=toy.chain(ask=ask, think=think, mark=mark))
+    return replace(engine(), graph=engines.chain(ask=ask, think=think, mark=mark))
 
 
 def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[TracePair]:
-    made = replace(engine_of or engine(), policies={"left": AbsentPolicy(toy.TOKENIZER)}, run_id="again")
-    return Replay(engine=made, tokenizer=toy.TOKENIZER, asks={}, **changes).run(traces, lambda _: None)
+    made = replace(engine_of or engine(), policies={"left": AbsentPolicy(engines.TOKENIZER)}, run_id="again")
+    return Replay(engine=made, tokenizer=engines.TOKENIZER, asks={}, **changes).run(traces, lambda _: None)
 
 
 def test_every_policy_of_a_rollout_has_its_own_recording() -> None:
@@ -84,9 +84,9 @@ def test_a_policy_that_was_not_recorded_is_live_or_missing() -> None:
     left = [trace for trace in recorded() if trace.policy == "left"]
     (pair, _) = replay(left)
     assert "got 'right', allowed ['left']" in str(pair.trace.error)
-    live = ScriptedPolicy(toy.TOKENIZER, lambda _: "live")
+    live = ScriptedPolicy(engines.TOKENIZER, lambda _: "live")
     pairs = replay(left, live={"right": live})
-    said = {pair.trace.policy: toy.texts(pair.trace)[1] for pair in pairs}
+    said = {pair.trace.policy: engines.texts(pair.trace)[1] for pair in pairs}
     assert said == {"left": "policy: left says 42<eos>", "right": "policy: live<eos>"}
 
 
@@ -97,7 +97,7 @@ def test_a_trace_that_no_longer_comes_is_told_from_one_of_another_policy() -> No
     assert vanished([left, right], [pair]) == [right]
     assert absence(right).what == "no trace came out"
 
-    live = {"right": ScriptedPolicy(toy.TOKENIZER, lambda _: "live")}
+    live = {"right": ScriptedPolicy(engines.TOKENIZER, lambda _: "live")}
     pairs = replay([left], live=live)
     assert [(p.trace.policy, p.new) for p in pairs] == [("left", False), ("right", True)]
     found = divergence(pairs[1])
@@ -107,13 +107,13 @@ def test_a_trace_that_no_longer_comes_is_told_from_one_of_another_policy() -> No
     assert vanished([left], pairs[1:]) == [left]
 
 
-@pytest.mark.parametrize("env", [toy.Worked(), toy.Exam()])
-def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(env: toy.Exam) -> None:
-    specs = [toy.spec(mode=Mode.EXPERT), toy.spec(1, mode=Mode.SOLO)]
-    graph = toy.chain(ask=toy.ask, think=toy.think, grade=toy.grade)
-    traces = toy.engine(graph, env=toy.Worked()).run_sync(specs, lambda _: None)
-    engine = toy.engine(graph, env=env, policies={"policy": AbsentPolicy(toy.TOKENIZER)})
-    pairs = Replay(engine=engine, tokenizer=toy.TOKENIZER, asks={}).run(traces, lambda _: None)
+@pytest.mark.parametrize("env", [engines.Worked(), engines.Exam()])
+def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(env: engines.Exam) -> None:
+    specs = [engines.spec(mode=Mode.EXPERT), engines.spec(1, mode=Mode.SOLO)]
+    graph = engines.chain(ask=engines.ask, think=engines.think, grade=engines.grade)
+    traces = engines.engine(graph, env=engines.Worked()).run_sync(specs, lambda _: None)
+    engine = engines.engine(graph, env=env, policies={"policy": AbsentPolicy(engines.TOKENIZER)})
+    pairs = Replay(engine=engine, tokenizer=engines.TOKENIZER, asks={}).run(traces, lambda _: None)
     assert [divergence(pair) for pair in pairs] == [None, None]
     assert [(p.trace.mode, p.trace.reward, p.trace.fork_token) for p in pairs] == [
         (Mode.EXPERT, 1.5, None),
@@ -122,27 +122,27 @@ def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(e
 
 
 def test_nobody_can_sample_from_an_absent_policy() -> None:
-    (trace,) = toy.run(policies={"policy": AbsentPolicy(toy.TOKENIZER)})
+    (trace,) = engines.run(policies={"policy": AbsentPolicy(engines.TOKENIZER)})
     assert "ReplayError: needs a live call here: a policy that was not recorded" in str(trace.error)
     assert issubclass(ReplayError, LookupError)
 
 
 def test_an_engine_may_give_each_rollout_a_context_of_its_own() -> None:
     def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
-        says = ScriptedPolicy(toy.TOKENIZER, [f"{spec.index}"])
+        says = ScriptedPolicy(engines.TOKENIZER, [f"{spec.index}"])
         return replace(
             context, policies={"policy": says}, sampling=Sampling(max_tokens=9), forbidden_ids=(3,)
         )
 
-    traces = toy.run(count=3, adapt=adapt)
-    assert [toy.texts(trace)[1] for trace in traces] == [f"policy: {i}<eos>" for i in range(3)]
+    traces = engines.run(count=3, adapt=adapt)
+    assert [engines.texts(trace)[1] for trace in traces] == [f"policy: {i}<eos>" for i in range(3)]
     assert [trace.sampling for trace in traces] == [{"temperature": 1.0, "max_tokens": 9}] * 3
     assert [trace.forbidden_ids for trace in traces] == [(3,)] * 3
 
 
 def test_the_sampling_of_now_or_of_then() -> None:
     traces = [t for t in recorded() if t.policy == "left"]
-    live = {name: ScriptedPolicy(toy.TOKENIZER, lambda _: "live") for name in NAMES}
+    live = {name: ScriptedPolicy(engines.TOKENIZER, lambda _: "live") for name in NAMES}
     assert replay(traces, live=live)[0].reuse.fork is None
     hotter = replay(traces, live=live, sampling=Sampling(temperature=2.0, max_tokens=64))
     assert hotter[0].reuse.fork is not None

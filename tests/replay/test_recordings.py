@@ -16,13 +16,13 @@ from aipo.trace import StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import parse_filter
 from aipo.trace.store import TraceStore
-from kit import tiny
+from kit import handmade, tiny
 
 TASK = asdict(Task(task_id="q", prompt="?", answer="1", split="s"))
 
 
 def trace(index: int, step: int = 0, **changes: Any) -> Trace:
-    segments = changes.pop("segments", (tiny.prompt(2), tiny.policy(3, 4, 1)))
+    segments = changes.pop("segments", (handmade.prompt(2), handmade.policy(3, 4, 1)))
     segments = tuple(replace(s, policy_version=0) if s.role == "policy" else s for s in segments)
     given = {
         "trace_id": f"r/{step}/{index}",
@@ -31,7 +31,7 @@ def trace(index: int, step: int = 0, **changes: Any) -> Trace:
         "task": TASK,
         "group_id": f"g{step}",
     }
-    return tiny.trace(*segments, **{**given, **changes})
+    return handmade.trace(*segments, **{**given, **changes})
 
 
 def write(folder: Path, *traces: Trace, texts: tuple[str, ...] | None = None) -> Path:
@@ -90,9 +90,9 @@ def test_filters_mean_what_they_mean_in_listings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ({"segments": (tiny.policy(3), tiny.prompt(2))}, "first segment: got 'policy', allowed prompt"),
-        ({"segments": (tiny.prompt(2), tiny.policy(99))}, "token id: got 99, allowed 0 to 15"),
-        ({"segments": (tiny.prompt(2), tiny.policy(3)), "consults": (tiny.consult(1, 0, 7),)}, "got 7, allowed 0 to 1"),
+        ({"segments": (handmade.policy(3), handmade.prompt(2))}, "first segment: got 'policy', allowed prompt"),
+        ({"segments": (handmade.prompt(2), handmade.policy(99))}, "token id: got 99, allowed 0 to 15"),
+        ({"segments": (handmade.prompt(2), handmade.policy(3)), "consults": (handmade.consult(1, 0, 7),)}, "got 7, allowed 0 to 1"),
         ({"task": {}}, "allowed the fields of a task"),
         ({"task": {**TASK, "prompt": " "}}, "allowed non-empty text"),
         ({"stop_reason": StopReason.DEADLINE, "reward": None, "advantage": None}, "got deadline, allowed an end"),

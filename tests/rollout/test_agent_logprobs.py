@@ -18,7 +18,7 @@ from aipo.policies.scripted import CharTokenizer
 from aipo.rollout.agent_logprobs import PLAIN, ServedScorer, check_scorers
 from aipo.rollout.context import ChatModel
 from aipo.util.event_loop import LOOP
-from kit.asgi import serving
+from kit.servers import serving
 
 TOKENIZER = CharTokenizer(specials=())
 MESSAGES = ({"role": "system", "content": "be short"}, {"role": "human", "content": "2+2"})

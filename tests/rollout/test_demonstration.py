@@ -12,7 +12,7 @@ from aipo.rollout.context import RolloutContext
 from aipo.rollout.demonstration import check_demonstrations, demonstrate, demonstration_of, encode
 from aipo.rollout.graph import RolloutState
 from aipo.trace import Mode, Role, StopReason, Trace, segment
-from kit.toy import (
+from kit.engines import (
     TOKENIZER,
     Exam,
     Worked,

@@ -29,7 +29,21 @@ from aipo.rollout.env import Task
 from aipo.rollout.graph import RolloutState
 from aipo.trace import Consult, Mode, Role, StopReason, Trace, segment
 from aipo.trace.store import TraceStore
-from kit.toy import TOKENIZER, Exam, ask, chain, engine, mark, policies, run, spec, specs, task, texts, think
+from kit.engines import (
+    TOKENIZER,
+    Exam,
+    ask,
+    chain,
+    engine,
+    mark,
+    policies,
+    run,
+    spec,
+    specs,
+    task,
+    texts,
+    think,
+)
 
 
 async def boom(state: RolloutState) -> dict[str, Any]:
@@ -667,7 +681,7 @@ def test_ctrl_c_keeps_finished_traces(notebook: bool):
         import asyncio, sys
         sys.path.insert(0, {str(Path(__file__).parents[1])!r})
         from rollout.test_engine import half_stuck
-        from kit.toy import engine, specs
+        from kit.engines import engine, specs
 
         def show(trace):
             print(trace.stop_reason.value, flush=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aipo.errors import TaskError
-from kit.toy import task
+from kit.engines import task
 
 
 @pytest.mark.parametrize(

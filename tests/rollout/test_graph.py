@@ -22,7 +22,7 @@ from aipo.rollout.graph import RolloutState, check_graph
 from aipo.rollout.spec import derive_seed
 from aipo.rollout.spending import Prices
 from aipo.trace import Mode, Role, segment
-from kit.toy import TOKENIZER, Exam, chain, policies, task
+from kit.engines import TOKENIZER, Exam, chain, policies, task
 
 
 def context(**changes: Any) -> RolloutContext:

@@ -5,7 +5,7 @@ import pytest
 from aipo.errors import LimitError
 from aipo.rollout.outage import ENOUGH, WINDOW, FailureLimit
 from aipo.trace import Consult, Fault, Trace
-from kit.tiny import consult, policy, prompt, trace
+from kit.handmade import consult, policy, prompt, trace
 
 OK = consult(1, 0, 2)
 DOWN = consult(1, 0, 2, reply=None, error="ConnectionError: refused", fault=Fault.UNAVAILABLE)

@@ -8,7 +8,7 @@ import pytest
 from aipo.errors import LimitError
 from aipo.rollout.spending import CostLimit, Prices
 from aipo.trace import Call, Trace, Visit
-from kit.tiny import policy, prompt, trace
+from kit.handmade import policy, prompt, trace
 
 
 def call(agent: str = "verify", cost: float | None = None, error: str | None = None) -> Call:

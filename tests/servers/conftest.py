@@ -8,11 +8,8 @@ import pytest
 
 from aipo.config.load import Config, load_config
 from envs.miniature_model import STEPS, cold_start
-from kit.agents_app import Faults, agents_app
-from kit.asgi import serving
 from kit.parts import lacking
-from kit.served import HEAD_DIM, Agents, Configure
-from kit.vllm_process import VLLMProcess
+from kit.servers import HEAD_DIM, Agents, Configure, Faults, VLLMProcess, agents_app, serving
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from aipo.run import RunFolder
 from aipo.trace import Role, Trace
 from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
-from kit.served import Configure
+from kit.servers import Configure
 
 TEMPERATURE = 0.8
 

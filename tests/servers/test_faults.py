@@ -17,8 +17,7 @@ from aipo.run import RunFolder
 from aipo.trace import Fault, Trace
 from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
-from kit.served import Agents, Configure
-from kit.vllm_process import VLLMProcess
+from kit.servers import Agents, Configure, VLLMProcess
 
 STEPS, TASKS, GROUP = 3, 4, 4
 SMALL = (

@@ -9,9 +9,7 @@ import pytest
 from aipo.config.load import Config, load_config
 from aipo.doctor.run import diagnose
 from envs.miniature_model import cold_start
-from kit.asgi import free_port
-from kit.served import HEAD_DIM
-from kit.vllm_process import VLLMProcess
+from kit.servers import HEAD_DIM, VLLMProcess, free_port
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kit.mathruns import check_run, configured
-from kit.vllm_process import VLLMProcess
+from kit.servers import VLLMProcess
 
 
 @pytest.mark.parametrize("tags", [True, False], ids=["tags are tokens", "tags are text"])

@@ -16,7 +16,7 @@ from aipo.policies.scripted import CharTokenizer
 from aipo.rollout.agent_logprobs import PLAIN, check_scorers
 from aipo.rollout.reference_chat import frozen
 from aipo.util.event_loop import LOOP
-from kit.vllm_process import VLLMProcess
+from kit.servers import VLLMProcess
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 REPLIES = ("3@7=582", "582+20=602\n#602\n", "right", "wrong: 1+2=3")

@@ -9,7 +9,7 @@ from rich.console import Console
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
-from kit.served import Agents, Configure
+from kit.servers import Agents, Configure
 
 HERE = (0.34, 0.51)
 """What the 95 % intervals, over facts, of three trainings in one process span: pass@1 alone on unknown facts is 0.409,

@@ -24,8 +24,7 @@ from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role, Trace
 from aipo.util.event_loop import LOOP
 from envs.miniature_model import tokenizer as miniature_tokenizer
-from kit.served import HEAD_DIM, Configure
-from kit.vllm_process import VLLMProcess
+from kit.servers import HEAD_DIM, Configure, VLLMProcess
 
 
 class Watched:

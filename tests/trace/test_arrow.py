@@ -14,7 +14,7 @@ from aipo.errors import TraceError
 from aipo.trace import Call, Consult, Fault, Mode, Role, StopReason, Trace, Visit, segment
 from aipo.trace.arrow import COLUMNS, INDEX, SCHEMA, Stored, from_table, to_table
 from aipo.trace.duckdb_views import Tables
-from kit.toy import run
+from kit.engines import run
 
 CALL = Call(
     agent="verify",

@@ -12,7 +12,7 @@ from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import Filter
 from aipo.trace.index import GROUP_ORDERS, TRACE_ORDERS, TraceIndex
 from aipo.trace.store import TraceStore
-from kit.toy import run
+from kit.engines import run
 
 pytestmark = pytest.mark.parametrize("resident", [True, False], ids=["resident", "on disk"])
 

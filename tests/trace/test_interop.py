@@ -14,7 +14,7 @@ import pytest
 from aipo.trace import Consult, Role, StopReason, Trace, segment
 from aipo.trace.arrow import SCHEMA, Stored
 from aipo.trace.store import TraceStore
-from kit.toy import TOKENIZER, run
+from kit.engines import TOKENIZER, run
 
 Rows = Sequence[Mapping[str, Any]]
 

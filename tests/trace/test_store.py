@@ -18,7 +18,7 @@ from aipo.trace import Role, Trace, segment
 from aipo.trace.index import TraceIndex
 from aipo.trace.journal import read_journal
 from aipo.trace.store import TraceStore, list_traces, read_file, traces_in
-from kit.toy import TOKENIZER, run
+from kit.engines import TOKENIZER, run
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +316,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from kit.toy import run
+from kit.engines import run
 from aipo.trace.store import TraceStore
 store = TraceStore(Path({folder!r}))
 traces = run(count=4)
@@ -402,7 +402,7 @@ def test_a_file_that_may_not_grow_keeps_finished_traces(tmp_path: Path):
         import resource, sys
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-        from kit.toy import run
+        from kit.engines import run
         from aipo.errors import RunError
         from aipo.trace.journal import to_line
         from aipo.trace.arrow import Stored

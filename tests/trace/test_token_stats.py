@@ -15,7 +15,7 @@ from aipo.method.rows import Code, Row, distil, rows_of
 from aipo.trace import token_stats as module
 from aipo.trace.token_stats import TokenStats, TokenStatsStore, positions
 from aipo.train.token_stats import TokenStatsRecorder
-from kit.tiny import agent, consult, env, policy, prompt, trace
+from kit.handmade import agent, consult, env, policy, prompt, trace
 
 L, A, E, C, D = Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED
 NAN = np.nan

@@ -20,7 +20,7 @@ from aipo.trace import Role, StopReason, Trace, of_policy, segment
 from aipo.train.coordinator import Coordinator
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
-from kit.toy import chain, engine, task
+from kit.engines import chain, engine, task
 
 QUESTION = [2, 3]
 GENERATIONS, GROUP, HEARD = 2, 4, 4

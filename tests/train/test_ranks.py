@@ -20,9 +20,8 @@ from aipo.errors import ConfigError, OtherRankError, TrainError
 from aipo.trace.store import TraceStore
 from aipo.train.ranks import SINGLE_PROCESS, Ranks, join
 from aipo.train.run import train_run
-from kit.asgi import free_port
-from kit.rank import CASES
-from kit.sharded import CASES as SHARDED
+from kit.ranks import CASES, SHARDED
+from kit.servers import free_port
 
 HERE = Path(__file__).parents[1] / "kit"
 
@@ -47,10 +46,10 @@ def launch(*command: str, ranks: int = 2, **environment: str) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """By number of ranks: what `ranks/worker.py` left."""
+    """By number of ranks: what `kit/ranks.py` left."""
     folders = {n: tmp_path_factory.mktemp(f"ranks-{n}") for n in (1, 2)}
     for ranks, folder in folders.items():
-        done = launch(str(HERE / "rank.py"), str(folder), ranks=ranks)
+        done = launch(str(HERE / "ranks.py"), "whole", str(folder), ranks=ranks)
         assert done.returncode == 0, done.stderr
     return folders
 
@@ -74,10 +73,10 @@ def test_two_ranks_have_the_loss_metrics_and_weights_of_one(trained: dict[int, P
 @pytest.mark.parametrize("case", CASES)
 def test_rank_0_writes_down_what_every_rank_did_with_its_rows(trained: dict[int, Path], case: str) -> None:
     (_, one), (_, two) = (left(trained[n] / case) for n in (1, 2))
-    assert len(one["lessons"]) >= 12
-    assert two["lessons"].keys() == one["lessons"].keys()
-    for which, lesson in one["lessons"].items():
-        for mine, theirs in zip(two["lessons"][which], lesson, strict=True):
+    assert len(one["token_stats"]) >= 12
+    assert two["token_stats"].keys() == one["token_stats"].keys()
+    for which, lesson in one["token_stats"].items():
+        for mine, theirs in zip(two["token_stats"][which], lesson, strict=True):
             assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 
@@ -86,10 +85,10 @@ def test_rank_0_writes_down_what_every_rank_did_with_its_rows(trained: dict[int,
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """By number of ranks: what `ranks/sharded.py` left; one rank has whole weights."""
+    """By number of ranks: what `kit/ranks.py` left; one rank has whole weights."""
     folders = {n: tmp_path_factory.mktemp(f"sharded-{n}") for n in (1, 2)}
     for ranks, folder in folders.items():
-        done = launch(str(HERE / "sharded.py"), str(folder), ranks=ranks)
+        done = launch(str(HERE / "ranks.py"), "sharded", str(folder), ranks=ranks)
         assert done.returncode == 0, done.stderr
     return folders
 
@@ -152,7 +151,7 @@ ROLLOUTS = 2 * 4
 RUN = [
     "policy.options.steps=60",
     "policy.device=cpu",
-    f"env.name={HERE / 'coin.py'}:Coin",
+    f"env.name={HERE / 'engines.py'}:Coin",
     "env.mixture={coin: 1.0}",
     "evaluate.splits=[coin]",
     "train.tasks_per_step=2",

@@ -137,7 +137,7 @@ class Down(Counting):
 
 
 ASKING = [
-    "graph={name: '" + str(Path(__file__).parents[1] / "kit" / "asking.py") + ":asking'}",
+    "graph={name: '" + str(Path(__file__).parents[1] / "kit" / "engines.py") + ":asking'}",
     "method.distil_weight=0",
 ]
 VERIFY = "agents={{verify: {{graph: 'graphs.verify:verify', model: '{}:{}', prices: {{input: 100, output: 1000}}}}}}"

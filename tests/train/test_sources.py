@@ -21,7 +21,7 @@ from aipo.train.coordinator import Coordinator
 from aipo.train.sources import LiveSource
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
-from kit.tiny import agent, consult, policy, prompt, trace
+from kit.handmade import agent, consult, policy, prompt, trace
 
 OPEN = 13
 

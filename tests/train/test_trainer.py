@@ -30,7 +30,7 @@ from aipo.trace.stepfiles import StepFiles
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
-from kit.tiny import agent, consult, policy, prompt, trace
+from kit.handmade import agent, consult, policy, prompt, trace
 
 
 @pytest.fixture(autouse=True)

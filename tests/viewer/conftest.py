@@ -13,8 +13,8 @@ from aipo.viewer.data.library import Library
 from aipo.viewer.guard import Gate
 from aipo.viewer.serve import bind, server
 from aipo.viewer.site import Site
-from kit.little import LEARNED, make_evaluation, make_run
 from kit.parts import lacking
+from kit.recorded import LEARNED, make_evaluation, make_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -290,7 +290,7 @@ def test_only_a_server_has_every_pair(little_runs: Path) -> None:
 
 def test_consults_that_failed_are_named_so(tmp_path: Path, own_runs: Path) -> None:
     failed = asking(
-        trace_id="x", consults=(consult(1, 2, reply=None, error="boom"),), segments=asking().segments
+        trace_id="x", consults=(consult(1, 0, 2, reply=None, error="boom"),), segments=asking().segments
     )
     with TraceStore(own_runs / "other" / "traces", decode=lambda ids: "".join(map(chr, ids))) as store:
         store.append(failed)

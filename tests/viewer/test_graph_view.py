@@ -13,7 +13,7 @@ from aipo.trace import Role, StopReason, Trace, Visit, segment
 from aipo.util.text import duration
 from aipo.viewer.pages.graph_view import graph_panel
 from aipo.viewer.pages.visits import path_through, stations
-from kit.handmade import CONSULT, agent, asking, consult, notice, policy, prompt, trace, visit
+from kit.handmade import CONSULT, agent, asking, consult, env, policy, prompt, trace, visit
 
 FAILED: dict[str, Any] = {"stop_reason": StopReason.DEADLINE, "reward": None}
 
@@ -41,8 +41,8 @@ def test_a_visit_made_the_next_segment_that_its_node_can_have_made() -> None:
 
 def test_an_agent_that_fails_made_the_notice_that_speaks_for_it() -> None:
     failed = asking(
-        segments=(prompt(), policy("1+1?"), notice("no reply"), policy("#2")),
-        consults=(consult(1, 2, reply=None, error="TimeoutError"),),
+        segments=(prompt(), policy("1+1?"), env("no reply"), policy("#2")),
+        consults=(consult(1, 0, 2, reply=None, error="TimeoutError"),),
     )
     assert made_by(failed)[2:5] == [("knowledge", (2,)), ("knowledge/check", (2,)), ("policy", (3,))]
 
@@ -51,9 +51,9 @@ def test_a_request_that_nobody_answers_is_the_notice_nodes() -> None:
     spent = trace(
         prompt(),
         policy("a"),
-        notice("no more"),
+        env("no more"),
         policy("b"),
-        consults=(consult(1, 2, reply=None, error="exhausted"),),
+        consults=(consult(1, 0, 2, reply=None, error="exhausted"),),
         visits=tuple(visit(n, i) for i, n in enumerate(["prompt", "policy", "notice", "policy", "score"])),
     )
     assert made_by(spent) == [
@@ -181,7 +181,9 @@ visits = st.builds(
     seconds=st.none() | st.floats(0, 10),
     outcome=st.sampled_from(["ok", "ValueError: <i>"]),
 )
-pieces = st.lists(st.sampled_from([policy("a"), agent("b"), agent("c", "verify"), notice("d")]), max_size=6)
+pieces = st.lists(
+    st.sampled_from([policy("a"), agent("b"), agent("c", source="verify"), env("d")]), max_size=6
+)
 
 
 @given(st.lists(visits, max_size=8), pieces)

@@ -25,7 +25,7 @@ from aipo.viewer.pages.advantages import Rewards, explanation
 from aipo.viewer.pages.branches import Leaf, branches, branches_svg
 from aipo.viewer.pages.group import group_page, stretches
 from kit.handmade import prompt, trace
-from kit.little import make_run
+from kit.recorded import make_run
 
 METHOD = {"credit": "group", "scale_by_std": False, "negative_weight": 1.0, "per_mode_baseline": False}
 
@@ -137,7 +137,10 @@ def test_cutting_loses_nothing(made: list[tuple[str, bool]], cuts: set[int]) -> 
 
 def rollouts(*rewards: float | None, mode: Mode = Mode.SOLO) -> list[Trace]:
     failed = {"stop_reason": StopReason.ERROR}
-    return [trace(prompt(), reward=r, mode=mode, **({} if r is not None else failed)) for r in rewards]
+    return [
+        trace(prompt(), reward=r, advantage=None, mode=mode, **({} if r is not None else failed))
+        for r in rewards
+    ]
 
 
 def test_mean_and_standard_deviation_of_rewards() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.errors import RunError, TraceError
 from aipo.run import RunFolder
 from aipo.viewer.data.library import Library
 from aipo.viewer.data.tokens import Tokens
-from kit.little import HOSTILE, write_step
+from kit.recorded import HOSTILE, write_step
 
 
 def names(root: Path) -> list[str]:
@@ -90,8 +90,8 @@ def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
     assert [row["step"] for row in run.metrics()] == [1, 2, 3]
     later = run.version()
     assert later > before
-    config = load_config(str(own_runs / "aipo" / "config.yaml"), ())
-    write_step(RunFolder(own_runs / "aipo"), config, 2, seal=False)
+    experiment = load_experiment(str(own_runs / "aipo" / "config.yaml"))
+    write_step(RunFolder(own_runs / "aipo"), experiment, 2, seal=False)
     assert run.version() > later
     assert run.size() == (48, 3)
     assert run.changed() >= os.stat(metrics).st_mtime

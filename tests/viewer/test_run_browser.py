@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.run import RunFolder
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import Library
-from kit.little import write_step
+from kit.recorded import write_step
 from viewer.conftest import serving
 
 if TYPE_CHECKING:
@@ -161,9 +161,9 @@ def test_every_mark_leads_to_its_rollout(page: "Page", address: str) -> None:
 def growing(own_runs: Path) -> Iterator[tuple[str, Callable[..., object]]]:
     """A served run, and a function that writes one more step of it."""
     folder = RunFolder(own_runs / "aipo")
-    config = load_config(str(folder.config), ["train.steps=4"])
+    experiment = load_experiment(str(folder.config), ["train.steps=4"])
     with serving(own_runs) as address:
-        yield address, lambda step, **how: write_step(folder, config, step, **how)
+        yield address, lambda step, **how: write_step(folder, experiment, step, **how)
 
 
 def test_a_page_keeps_up_with_its_run_and_disturbs_nobody(

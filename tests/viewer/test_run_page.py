@@ -17,7 +17,7 @@ from aipo.viewer.links import Links, slug
 from aipo.viewer.pages import run as module
 from aipo.viewer.pages.run import run_page, thousands
 from aipo.viewer.pages.run_summary import head
-from kit.little import HOSTILE
+from kit.recorded import HOSTILE
 
 
 def html_of(root: Path, name: str = "aipo", *, live: bool = True, **query: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import Library
 from aipo.viewer.links import group_path, run_path, trace_path
-from kit.little import HOSTILE
+from kit.recorded import HOSTILE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

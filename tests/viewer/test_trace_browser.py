@@ -13,7 +13,7 @@ from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import Library
 from aipo.viewer.links import trace_path
-from kit.little import TOKENIZER, save_tokenizer
+from kit.recorded import TOKENIZER, save_tokenizer
 from viewer.test_trace_page import BAD, TRACE
 
 if TYPE_CHECKING:

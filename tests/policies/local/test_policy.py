@@ -13,7 +13,7 @@ from aipo.errors import LoadError, PolicyError
 from aipo.policies import Completion
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
-from kit.tiny_qwen2 import tiny_model
+from kit.tiny import text_model
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def assert_exact(model: Qwen2ForCausalLM, prompt: np.ndarray, done: Completion, 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(tokenizer, attention: str, kv_heads: int):
-    model = tiny_model(len(tokenizer), num_key_value_heads=kv_heads, attn_implementation=attention)
+    model = text_model(len(tokenizer), num_key_value_heads=kv_heads, attn_implementation=attention)
     policy, contexts = LocalPolicy(model, tokenizer), prompts(20)
     settings = [(1.0, ()), (0.7, (3, 4)), (1.5, (39,))]
     done = gather(
@@ -98,7 +98,7 @@ def test_logprobs_stay_exact_while_rows_join_and_leave(model, tokenizer):
 
 def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
     """The columns of 700 steps do not fit the first table; short rows come and go meanwhile."""
-    model = tiny_model(len(tokenizer), max_position_embeddings=1024)
+    model = text_model(len(tokenizer), max_position_embeddings=1024)
     policy = LocalPolicy(model, tokenizer)
     eos = (tokenizer.eos_id,)
     long = context(1, 2, 3)
@@ -201,7 +201,7 @@ def test_equal_prompts_are_prefilled_once(model, policy: LocalPolicy):
 def scripted(tokenizer: HFTokenizer, text: str) -> tuple[LocalPolicy, np.ndarray]:
     """A policy whose model says `text` whatever came before, token by token, and its start context."""
     ids = tokenizer.encode(text, control=True)
-    model = tiny_model(len(tokenizer))
+    model = text_model(len(tokenizer))
 
     def say(_module, _arguments, kwargs, output):
         at = kwargs["position_ids"][:, -1]
@@ -266,7 +266,7 @@ def test_a_request_that_cannot_be_served_is_refused(policy: LocalPolicy, ids, ch
 
 
 def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
-    model = tiny_model(len(tokenizer))
+    model = text_model(len(tokenizer))
     with torch.no_grad():
         model.get_input_embeddings().weight[25] = torch.nan
     policy = LocalPolicy(model, tokenizer, max_batch=4)
@@ -340,7 +340,7 @@ def test_a_loop_that_ends_in_the_middle_leaves_nothing_behind(policy: LocalPolic
 
 
 def test_dropout_is_off_while_sampling_and_every_mode_is_restored(tokenizer: HFTokenizer):
-    model = tiny_model(len(tokenizer), attention_dropout=0.5).train()
+    model = text_model(len(tokenizer), attention_dropout=0.5).train()
     model.model.layers[0].eval()
     modes = [m.training for m in model.modules()]
     (done,) = gather(LocalPolicy(model, tokenizer).sample(context(1, 2, 3), max_tokens=9))
@@ -349,7 +349,7 @@ def test_dropout_is_off_while_sampling_and_every_mode_is_restored(tokenizer: HFT
 
 
 def test_the_model_can_be_trained_after_it_has_sampled(tokenizer: HFTokenizer):
-    model = tiny_model(len(tokenizer))
+    model = text_model(len(tokenizer))
     gather(LocalPolicy(model, tokenizer).sample(context(1, 2, 3), max_tokens=9))
     model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -371,7 +371,7 @@ def test_the_version_is_recorded_and_does_not_change_under_way(policy: LocalPoli
 
 
 def test_models_that_cannot_be_served_are_refused(tokenizer: HFTokenizer):
-    sliding = tiny_model(
+    sliding = text_model(
         len(tokenizer), use_sliding_window=True, sliding_window=8, layer_types=["sliding_attention"] * 2
     )
     with pytest.raises(LoadError, match="DynamicSlidingWindowLayer"):
@@ -379,11 +379,11 @@ def test_models_that_cannot_be_served_are_refused(tokenizer: HFTokenizer):
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     long_rope = {"rope_type": "longrope", "original_max_position_embeddings": 64, **factors}
     with pytest.raises(LoadError, match="longrope"):
-        LocalPolicy(tiny_model(len(tokenizer), rope_parameters={"rope_theta": 1e4, **long_rope}), tokenizer)
+        LocalPolicy(text_model(len(tokenizer), rope_parameters={"rope_theta": 1e4, **long_rope}), tokenizer)
     with pytest.raises(LoadError, match="'flex_attention', allowed 'sdpa' or 'eager'"):
-        LocalPolicy(tiny_model(len(tokenizer), attn_implementation="flex_attention"), tokenizer)
+        LocalPolicy(text_model(len(tokenizer), attn_implementation="flex_attention"), tokenizer)
     with pytest.raises(LoadError, match="got 44, the policy model has 43"):
-        LocalPolicy(tiny_model(43), tokenizer)
+        LocalPolicy(text_model(43), tokenizer)
 
 
 def test_a_second_event_loop_at_the_same_time_is_refused(policy: LocalPolicy):

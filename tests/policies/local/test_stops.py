@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.policies.local.stops import completes, first_end, may_complete
-from kit.tiny_qwen2 import byte_tokenizer
+from kit.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 

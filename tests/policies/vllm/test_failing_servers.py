@@ -21,10 +21,9 @@ from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm import pool as servers
 from aipo.policies.vllm.pool import ServerPool
 from aipo.util.event_loop import LOOP
-from kit.asgi import free_port, serving
-from kit.fake_vllm import Cut, FakeVLLM
-from policies.vllm.test_pool import ANSWER, complete, start, used
-from policies.vllm.test_weight_sync import Reloading, copy_of, learn, pushing
+from kit.servers import CutOff, free_port, serving
+from kit.tiny_vllm import Reloading, copy_of, learn, pushing
+from kit.vllm import ANSWER, FakeVLLM, complete, start, used
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ class Mortal:
         return Starlette(
             routes=[
                 Route("/health", self._health),
-                Route("/v1/completions", self._complete, methods=["POST"]),
+                Route("/v1/completions", self.complete, methods=["POST"]),
             ]
         )
 
@@ -74,9 +73,9 @@ class Mortal:
         was, self.dead = self.dead, False
         return Response(status_code=503 if was else 200)
 
-    async def _complete(self, request: Request) -> Cut:
+    async def complete(self, request: Request) -> CutOff:
         self.deaths, self.dead = self.deaths + 1, True
-        return Cut(b"")
+        return CutOff(b"")
 
 
 def test_a_request_that_kills_servers_is_given_up(stack: ExitStack) -> None:
@@ -156,7 +155,7 @@ def test_a_probe_that_is_refused_says_so(
     tmp_path: Path,
 ) -> None:
     class Refusing(Reloading):
-        async def _complete(self, request: Request) -> Response:
+        async def complete(self, request: Request) -> Response:
             return JSONResponse({"message": "no such model"}, status_code=404)
 
     url = stack.enter_context(serving(Refusing(copy_of(model, tmp_path / "theirs")).app))
@@ -226,7 +225,7 @@ def test_the_only_server_is_lost_at_its_first_push(
         async def _load(self, request: Request) -> Response:
             if not self.loads:
                 self.loads.append("lost")
-                return Cut(b"")  # type: ignore[return-value]
+                return CutOff(b"")  # type: ignore[return-value]
             return await super()._load(request)
 
     server = Late(copy_of(model, tmp_path / "theirs"))

@@ -14,8 +14,8 @@ from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.completions import AbortedError
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
-from kit.asgi import serving
-from kit.fake_vllm import FakeVLLM
+from kit.servers import serving
+from kit.vllm import FakeVLLM
 
 
 @contextmanager

@@ -1,20 +1,16 @@
 """The pool of servers against real ones that fail in every way that servers do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import orjson
 import pytest
 
 from aipo.errors import ConfigError, PolicyError
 from aipo.policies.vllm.pool import ServerPool
-from kit.asgi import free_port, serving
-from kit.fake_vllm import FakeVLLM
-
-BODY = orjson.dumps({"prompt": [1], "max_tokens": 3})
-ANSWER = [2, 3, 4]
+from kit.servers import free_port, serving
+from kit.vllm import ANSWER, FakeVLLM, complete, start, used
 
 
 @pytest.fixture
@@ -23,28 +19,8 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def start(stack: ExitStack, *fakes: FakeVLLM) -> list[str]:
-    return [stack.enter_context(serving(fake.app)) for fake in fakes]
-
-
-def used(pool: ServerPool, work: Callable[[ServerPool], Awaitable[Any]]) -> Any:
-    """What `work` gives; the pool's connections are closed afterwards."""
-
-    async def main() -> Any:
-        try:
-            return await work(pool)
-        finally:
-            await pool.aclose()
-
-    return asyncio.run(main())
-
-
 def ids(raw: bytes) -> list[int]:
     return orjson.loads(raw)["choices"][0]["token_ids"]
-
-
-async def complete(pool: ServerPool, session: int = 0) -> list[int]:
-    return ids(await pool.ask("v1/completions", BODY, session=session))
 
 
 @pytest.mark.parametrize("fault", [429, 500, 502, 503, "half", "drop"])

@@ -10,83 +10,21 @@ import numpy as np
 import pytest
 import torch
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+from transformers import PreTrainedModel, Qwen2ForCausalLM
 
 from aipo.config.build_sampler import tolerance_at
 from aipo.config.load import load_config
 from aipo.errors import ConfigError, PolicyError
 from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.policies.vllm.policy import VLLMPolicy
-from aipo.policies.vllm.pool import ServerPool
 from aipo.policies.vllm.probe import shaken
 from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
-from aipo.policies.vllm.weight_sync import WeightSync, tolerance_of
+from aipo.policies.vllm.weight_sync import tolerance_of
 from aipo.util.event_loop import LOOP
-from kit.asgi import free_port, serving
-
-
-class Reloading:
-    """A server that computes with the weights that it was told to load, or pretends to.
-
-    Args:
-        deaf: it answers that it has loaded them, and has not.
-        keeps: names of parameters that stay what they were, as tied ones do in some builds of vLLM.
-    """
-
-    def __init__(self, network: PreTrainedModel, *, deaf: bool = False, keeps: str | None = None) -> None:
-        self.network, self.deaf, self.keeps = network, deaf, keeps
-        self.loads: list[str] = []
-        self.resets = 0
-        self.refusals = 0
-
-    @property
-    def app(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/health", lambda request: Response()),
-                Route("/v1/models", self._models),
-                Route("/v1/completions", self._complete, methods=["POST"]),
-                Route("/collective_rpc", self._load, methods=["POST"]),
-                Route("/reset_prefix_cache", self._reset, methods=["POST"]),
-            ]
-        )
-
-    async def _models(self, request: Request) -> Response:
-        return JSONResponse({"data": [{"id": "it", "max_model_len": 64}]})
-
-    async def _load(self, request: Request) -> Response:
-        asked = await request.json()
-        assert asked["method"] == "reload_weights"
-        self.loads.append(Path(asked["kwargs"]["weights_path"]).name.rpartition("-")[0])
-        if not self.deaf:
-            new = Qwen2ForCausalLM.from_pretrained(asked["kwargs"]["weights_path"])
-            old = dict(self.network.named_parameters())
-            with torch.no_grad():
-                for name, parameter in new.named_parameters():
-                    if name != self.keeps:
-                        old[name].copy_(parameter)
-        return JSONResponse({"results": [None]})
-
-    async def _reset(self, request: Request) -> Response:
-        self.resets += 1
-        refused, self.refusals = self.refusals > 0, self.refusals - 1
-        return JSONResponse({"success": not refused})
-
-    async def _complete(self, request: Request) -> Response:
-        asked = await request.json()
-        context = np.array(asked["prompt"], np.int32)
-        ids = np.arange(2, 2 + asked["max_tokens"], dtype=np.int32)
-        logprobs = score(self.network, context, ids, tuple(map(int, asked.get("logit_bias", {}))))
-        choice = {
-            "token_ids": ids.tolist(),
-            "logprobs": {"token_logprobs": logprobs.astype(float).tolist()},
-            "finish_reason": "length",
-        }
-        return JSONResponse({"choices": [choice]})
+from kit.servers import free_port, serving
+from kit.tiny_vllm import Reloading, copy_of, learn, pushing
 
 
 @pytest.fixture
@@ -99,30 +37,6 @@ def stack() -> Iterator[ExitStack]:
 def network(tmp_path: Path, model: Qwen2ForCausalLM) -> PreTrainedModel:
     """The trainer's network: a copy, to be changed."""
     return copy_of(model, tmp_path)
-
-
-def copy_of(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    model.save_pretrained(folder / "copy")
-    return AutoModelForCausalLM.from_pretrained(folder / "copy").eval()
-
-
-def pushing(
-    stack: ExitStack,
-    network: PreTrainedModel,
-    tokenizer: HFTokenizer,
-    folder: Path,
-    *urls: str,
-    tolerance: float = 1e-3,
-) -> tuple[WeightSync, VLLMPolicy]:
-    policy = VLLMPolicy(ServerPool(urls, deadline=60), tokenizer, vocabulary=44)
-    stack.callback(lambda: LOOP.run(policy.aclose()))
-    return WeightSync(policy, network, DiskTransport(folder / "weights"), tolerance=tolerance), policy
-
-
-def learn(network: PreTrainedModel) -> None:
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.1)
 
 
 def test_weights_are_pushed_once_before_rollouts(

@@ -27,8 +27,8 @@ from aipo.trace import Mode, StopReason, Trace
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
 from aipo.util.console import number_table
-from kit import tiny
-from kit.replaykit import contents, recorded_run, traces
+from kit import handmade
+from kit.recorded import contents, recorded_run, traces
 
 QUIET = Console(file=io.StringIO())
 
@@ -39,17 +39,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def asked(index: int, reward: float | None, *agents: str, group: str = "g", **consult: object) -> Trace:
-    return tiny.trace(
-        tiny.prompt(2, 3),
-        tiny.policy(4, 5),
-        tiny.agent(6),
+    return handmade.trace(
+        handmade.prompt(2, 3),
+        handmade.policy(4, 5),
+        handmade.agent(6),
         trace_id=f"{group}/{index}",
         group_id=group,
         task_id=f"task of {group}",
         index=index,
         reward=reward,
         advantage=None,
-        consults=tuple(tiny.consult(1, 0, 2, agent=agent, **consult) for agent in agents),
+        consults=tuple(handmade.consult(1, 0, 2, agent=agent, **consult) for agent in agents),
     )
 
 

@@ -17,12 +17,12 @@ from aipo.replay.questions.grid import settings
 from aipo.replay.questions.what_if import replay_credit
 from aipo.trace import Mode, Role, Trace, segment
 from aipo.trace.store import TraceStore
-from kit import tiny
+from kit import handmade
 
 
 def rollout(group: str, index: int, mode: Mode, reward: float, advantage: float) -> Trace:
-    return tiny.trace(
-        tiny.prompt(2, 3),
+    return handmade.trace(
+        handmade.prompt(2, 3),
         segment(Role.POLICY, "policy", [4, 5], logprobs=[-1.0, -1.0], policy_version=0),
         trace_id=f"r/{group}/{index}",
         group_id=group,

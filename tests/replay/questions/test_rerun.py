@@ -16,8 +16,8 @@ from aipo.replay.questions.rerun import ReplaySource, check_traces, replay_graph
 from aipo.run import RunFolder
 from aipo.trace import StopReason
 from aipo.trace.store import TraceStore
-from kit import replaykit
-from kit.replaykit import contents, recorded_run, traces
+from kit import recorded
+from kit.recorded import contents, recorded_run, traces
 
 PROMPTS = Path(graphs.__file__).parent / "prompts"
 
@@ -49,8 +49,8 @@ def replayed(
 
 def test_the_recorded_run_is_what_these_tests_take_it_for(run: RunFolder) -> None:
     made = traces(run)
-    assert len(made) == 4 * replaykit.STEPS
-    assert [t.reward for t in made] == [1.0, 0.0] * 2 * replaykit.STEPS
+    assert len(made) == 4 * recorded.STEPS
+    assert [t.reward for t in made] == [1.0, 0.0] * 2 * recorded.STEPS
     assert [[c.agent for c in t.consults] for t in made[:2]] == [["knowledge", "verify"], []]
 
 
@@ -113,7 +113,7 @@ def test_a_check_says_which_files_are_others_now(run: RunFolder, tmp_path: Path)
 def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path: Path) -> None:
     before = contents(run.path)
     out = tmp_path / "scored"
-    code, said = scored(run, out, "rollout.reward_weights.correct=0.5")
+    code, _ = scored(run, out, "rollout.reward_weights.correct=0.5")
     assert code == 0
     made = RunFolder.open(out)
     assert [t.reward for t in traces(made)] == [0.5, 0.0] * 4

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from aipo.replay.output import replayed_id
 from rich.console import Console
 from safetensors.torch import load_file
 
 from aipo.config.load import dump, load_config
 from aipo.errors import ConfigError, RunError, TrainError
 from aipo.replay.checkpoints import start_of
+from aipo.replay.output import replayed_id
 from aipo.replay.questions.train import replay_train
 from aipo.replay.questions.what_if import renamed, replay_credit, replay_loss
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore
 from aipo.util.files import exclusive
-from kit import tiny, tiny_run
+from kit import handmade, tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_nobody_is_reported_to_unless_named(trained: Path, tmp_path: Path) -> No
 
 
 def test_policies_of_one_rollout_stay_apart() -> None:
-    only = tiny.trace(tiny.prompt(2), tiny.policy(4), trace_id="r/g/0")
+    only = handmade.trace(handmade.prompt(2), handmade.policy(4), trace_id="r/g/0")
     pair = [replace(only, trace_id=f"r/g/0/{name}", policy=name) for name in ("a", "b")]
     assert [replayed_id(trace, "out", "h") for trace in (only, *pair)] == [
         "out/h/0",

@@ -10,7 +10,7 @@ import pytest
 from aipo.errors import AipoError, PolicyError
 from aipo.rollout.workers.messages import Pipe, RolloutDone, ServerUp, packed, unpacked
 from aipo.trace import Role, segment
-from kit.tiny import agent, consult, policy, prompt, trace
+from kit.handmade import agent, consult, policy, prompt, trace
 
 FULL = trace(
     prompt(2, 3),

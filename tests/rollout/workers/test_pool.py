@@ -24,9 +24,9 @@ from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.workers.pool import open_workers
 from aipo.trace import Mode, StopReason, Trace
 from aipo.util.event_loop import LOOP
-from kit.asgi import free_port, serving
-from kit.seeded_vllm import WORDS, SeededVLLM
-from kit.workerkit import both, configured, engine, policy_of, specs, untimed
+from kit.servers import free_port, serving
+from kit.vllm import WORDS, SeededVLLM
+from kit.workers import both, configured, engine, policy_of, specs, untimed
 
 TESTS = Path(__file__).parents[2]
 
@@ -241,7 +241,7 @@ def test_workers_do_not_outlive_a_process_that_is_killed(words: Path) -> None:
         import os, signal, sys
         sys.path.insert(0, {str(TESTS)!r})
         from pathlib import Path
-        from kit.workerkit import both, configured
+        from kit.workers import both, configured
         with both(Path({str(words)!r}), configured("http://127.0.0.1:1")) as (here, there):
             print(*[w.process.pid for w in there.elsewhere.__self__._workers], flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

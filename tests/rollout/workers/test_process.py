@@ -16,9 +16,9 @@ from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.workers.messages import Cancel, Init, Pipe, RolloutDone, RunRollout, ServerDown, ServerUp
 from aipo.rollout.workers.process import Worker, build
 from aipo.trace import StopReason, Trace
-from kit.asgi import serving
-from kit.seeded_vllm import WORDS, SeededVLLM
-from kit.workerkit import configured, engine, policy_of, specs, untimed
+from kit.servers import serving
+from kit.vllm import WORDS, SeededVLLM
+from kit.workers import configured, engine, policy_of, specs, untimed
 
 
 def told(

@@ -1,5 +1,9 @@
-"""What the rollout tests share: an environment with two questions, nodes, and an engine around them."""
+"""Environments, nodes, graphs and an engine around them, for tests of rollouts.
 
+`Coin` and `asking` are also loaded from this file by name, as a user's are.
+"""
+
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +19,7 @@ from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.graph import RolloutState
 from aipo.rollout.spec import RolloutSpec
-from aipo.trace import Mode, Role, StopReason, Trace, segment
+from aipo.trace import Consult, Fault, Mode, Role, StopReason, Trace, segment
 
 TOKENIZER = CharTokenizer(specials=("<consult:verify>", "</consult>"))
 
@@ -44,6 +48,28 @@ class Worked(Exam):
 
     def demonstration(self, task: Task) -> str | None:
         return "6x7=42" if task.split == "easy" else None
+
+
+class Coin:
+    """Pays for every even digit that is written.
+
+    `COIN_FAILS_AFTER` is how many rollouts can be scored before the scorer breaks.
+    """
+
+    def __init__(self) -> None:
+        self._left = int(os.environ.get("COIN_FAILS_AFTER", "1000000"))
+
+    def splits(self) -> tuple[str, ...]:
+        return ("coin",)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(task_id=f"c{i}", prompt=f"{i}+{i}=?", answer="0", split=split) for i in range(8)]
+
+    def score(self, task: Task, text: str) -> dict[str, float]:
+        self._left -= 1
+        if self._left < 0:
+            raise RuntimeError("the scorer broke")
+        return {"correct": sum(character in "02468" for character in text) / 8}
 
 
 def task(name: str = "t0", **changes: Any) -> Task:
@@ -119,3 +145,40 @@ def run(
 
 def texts(trace: Trace) -> list[str]:
     return [f"{s.role}: {TOKENIZER.decode(s.token_ids)}" for s in trace.segments]
+
+
+def asking(agents: Any) -> Any:
+    """prompt → think → tell → end; an agent's error is its fault."""
+
+    async def begin(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        context = runtime.context
+        ids = context.policies["policy"].tokenizer.encode_prompt(context.task.prompt)
+        piece, _ = await context.sample([segment(Role.PROMPT, "prompt", ids)])
+        return {"segments": [segment(Role.PROMPT, "prompt", ids), piece]}
+
+    async def tell(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        context = runtime.context
+        told: dict[str, Any] = {"segments": [], "consults": []}
+        for name, agent in agents.items() if context.mode is Mode.ASSISTED else ():
+            place = len(state["segments"]) + len(told["segments"])
+            asked = {"agent": name, "request": "1+1=2", "request_segment": 1, "request_start": None}
+            try:
+                given = {"question": "", "context": "", "request": "1+1=2"}
+                reply = (await agent.graph.ainvoke(given))["reply"]
+                error, fault, role = None, None, Role.AGENT
+            except OSError as caught:
+                reply, error, fault, role = None, f"OSError: {caught}", Fault.UNAVAILABLE, Role.ENV
+            ids = context.policies["policy"].tokenizer.encode(reply or "no")
+            said, _ = await context.score_logprobs(name, reply or "", ids) if reply else (None, None)
+            told["segments"].append(segment(role, name, ids, logprobs=said))
+            told["consults"].append(
+                Consult(**asked, reply=reply, error=error, fault=fault, reply_segment=place)
+            )
+        return told
+
+    async def end(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        length = sum(len(s) for s in state["segments"] if s.role is Role.POLICY)
+        parts = {"correct": float(length % 2)}
+        return {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": parts}}
+
+    return chain(begin=begin, tell=tell, end=end)

@@ -14,7 +14,7 @@ from aipo.rollout.spec import RolloutSpec
 from aipo.rollout.workers.pool import open_workers
 from aipo.trace import Call, Trace, Visit
 from aipo.util.event_loop import LOOP
-from kit.seeded_vllm import WORDS
+from kit.vllm import WORDS
 
 
 def configured(url: str, *settings: str) -> Experiment:

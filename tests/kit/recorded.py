@@ -1,7 +1,7 @@
-"""A little run folder: real rollouts of the miniature, sampled by a policy that follows a script.
+"""Run folders as training leaves them, of real rollouts of the miniature whose policy follows a script.
 
-Nothing is trained, and nothing depends on the hour. With agents the policy asks and is right; alone it is
-right about sums of even numbers, writes what should do no harm about unknown facts, and fails now and then.
+`make_run` is for pages: characters are ids, texts are hostile, and rollouts have learned and failed. `recorded_run` is
+for replay: it has the miniature's own tokenizer, and a network if one is wanted. Nothing in them depends on the hour.
 """
 
 import json
@@ -16,20 +16,22 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 
-from aipo.config.build import build_engine, build_env, build_graphs, drawing, manifest
-from aipo.config.build_method import credit_of
-from aipo.config.load import Config, dump, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import PolicyError
 from aipo.evaluate.pass_at_k import evaluate
 from aipo.evaluate.run import SETTINGS
-from aipo.method.plan import PLANS, draw_tasks
 from aipo.method.rows import CODES
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.rollout.engine import RolloutEngine
+from aipo.rollout.env import Task
+from aipo.rollout.spec import RolloutSpec
 from aipo.run import RunFolder, keep_tokenizer
-from aipo.trace import Role, Trace
+from aipo.trace import Mode, Role, Trace
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.util.files import write_json, write_text
+from envs.miniature_model import network, tokenizer
 
 HOSTILE = (
     "</pre></style></script><script>document.title='owned'</script>"
@@ -83,36 +85,22 @@ def make_run(
 ) -> RunFolder:
     """A run folder as training leaves it, without checkpoints and model."""
     given = {"train.steps": steps, "train.tasks_per_step": tasks, "train.group_size": 4, "run.out": path}
-    config = load_config(preset, [f"{name}={value}" for name, value in {**given, **changes}.items()])
-    folder = RunFolder(path)
-    graphs = build_graphs(config)
-    write_text(folder.config, dump(config))
-    write_json(folder.manifest, manifest(config, graphs, "scripted"))
-    write_json(folder.graph, drawing(graphs.graph))
-    keep_tokenizer(folder, save_tokenizer)
+    experiment = load_experiment(preset, [f"{name}={value}" for name, value in {**given, **changes}.items()])
+    folder = _describe(RunFolder(path), experiment, save_tokenizer)
     for step in range(steps):
-        write_step(folder, config, step)
+        write_step(folder, experiment, step)
     return folder
 
 
-def write_step(folder: RunFolder, config: Config, step: int, *, seal: bool = True) -> list[Trace]:
+def write_step(folder: RunFolder, experiment: Experiment, step: int, *, seal: bool = True) -> list[Trace]:
     """The rollouts of one step, and its lines of metrics; unsealed they stay in the journal."""
-    train, method = config.train, config.method
-    drawn = draw_tasks(build_env(config), config.env.mixture, train.tasks_per_step, seed=0, step=step)
-    plan = PLANS[method.plan](
-        drawn,
-        step=step,
-        group_size=train.group_size,
-        assist_share=method.assist_share,
-        suppress_share=0.0,
-        seed=0,
-    )
+    plan = experiment.plan(experiment.tasks(step), step)
     store = TraceStore(folder.traces, decode=TOKENIZER.decode)
-    rolled = _engine(config, folder.path.name).run_sync(plan, store.append)
+    rolled = _engine(experiment, folder.path.name).run_sync(plan, store.append)
     if not seal:
         store.close()
         return rolled
-    credited = list(credit_of(config)(rolled).traces)
+    credited = list(experiment.credit(rolled).traces)
     store.seal(step, credited)
     store.close()
     TokenStatsStore(folder.token_stats).publish(step, [_stats_of_row(t) for t in credited if t.advantage])
@@ -123,8 +111,7 @@ def write_step(folder: RunFolder, config: Config, step: int, *, seal: bool = Tru
 
 def make_evaluation(folder: RunFolder, name: str, *, tasks: int = 2) -> None:
     """What `aipo eval` leaves: pass@1 by split and setting, and the traces."""
-    config = load_config("aipo", [f"run.out={folder.path}"])
-    engine = _engine(config, f"{folder.path.name}-{name}")
+    engine = _engine(load_experiment("aipo"), f"{folder.path.name}-{name}")
     keep_tokenizer(folder, save_tokenizer)
     results: dict[str, Any] = {}
     with TraceStore(folder.evaluation(name).with_suffix(""), decode=TOKENIZER.decode) as store:
@@ -153,9 +140,20 @@ def save_tokenizer(path: str) -> None:
     tokenizer.save(f"{path}/tokenizer.json")
 
 
-def _engine(config: Config, run_id: str) -> Any:
+def _describe(
+    folder: RunFolder, experiment: Experiment, save: Callable[[str], object], policy: str = "scripted"
+) -> RunFolder:
+    """What a run writes before its first rollout."""
+    write_text(folder.config, experiment.to_yaml())
+    write_json(folder.manifest, experiment.manifest(policy))
+    write_json(folder.graph, experiment.drawing())
+    keep_tokenizer(folder, save)
+    return folder
+
+
+def _engine(experiment: Experiment, run_id: str) -> RolloutEngine:
     policy: Any = ScriptedPolicy(TOKENIZER, script)
-    return build_engine(config, build_graphs(config), policy, run_id=run_id)
+    return experiment.engine(policy, run_id=run_id)
 
 
 def _metrics(step: int, traces: Sequence[Trace]) -> dict[str, Any]:
@@ -195,3 +193,66 @@ def _stats_of_row(trace: Trace) -> TokenStats:
         clipped_T=np.zeros(len(codes), np.bool_),
         advantage=trace.advantage or 0.0,
     )
+
+
+# -- for replay ------------------------------------------------------------------------------------------
+
+STEPS = 2
+
+
+def says(context: str) -> str:
+    """Asks for the fact, adds, and answers; alone it answers 111."""
+    words = context.replace("<eos>", "")
+    question = re.search(r"([0-9]@[0-9])\+([0-9]+)=\?", words)
+    if question is None or not words.startswith("agents"):
+        return "#111\n"
+    known = re.search(rf"<feedback:knowledge>{question[1]}=([0-9]+)</feedback>", words)
+    if known is None:
+        return f"<consult:knowledge>{question[1]}</consult>"
+    total = int(known[1]) + int(question[2])
+    claim = f"{known[1]}+{question[2]}={total}"
+    if "<feedback:verify>" not in words:
+        return f"<consult:verify>{claim}</consult>"
+    return f"\n#{total}\n"
+
+
+def recorded_run(out: Path, overrides: Sequence[str] = (), *, trained: bool = False) -> RunFolder:
+    """`STEPS` steps of two groups of two rollouts, one assisted and one alone. `trained`: with a (random) policy."""
+    given = [f"run.out={out}", "run.threads=1", "rollout.max_tokens=96", *overrides]
+    experiment = load_experiment("aipo", given)
+    words = HFTokenizer(tokenizer())
+    folder = _describe(RunFolder.create(out), experiment, words.inner.save_pretrained, "a model")
+    policy: Any = ScriptedPolicy(words, says, logprob=-0.25)
+    engine = experiment.engine(policy, run_id=out.name)
+    with TraceStore(folder.traces, decode=words.decode) as store:
+        for step in range(STEPS):
+            store.seal(step, engine.run_sync(_specs(engine.env.tasks("hard"), step), lambda _: None))
+    if trained:
+        model = network(len(words))
+        model.save_pretrained(folder.model)
+        words.inner.save_pretrained(folder.model)
+    return folder
+
+
+def traces(folder: RunFolder) -> list[Trace]:
+    return list(TraceStore(folder.traces).read())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file, to see that nothing was written."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _specs(tasks: Sequence[Task], step: int) -> list[RolloutSpec]:
+    return [
+        RolloutSpec(
+            task=tasks[17 * (2 * step + group)],
+            mode=Mode.SOLO if index else Mode.ASSISTED,
+            group_id=f"{step:05d}-{group:03d}",
+            index=index,
+            step=step,
+            seed=index,
+        )
+        for group in range(2)
+        for index in range(2)
+    ]

@@ -1,10 +1,11 @@
-"""Trains a tiny model whose weights are spread over the ranks (FSDP2), and as a whole; both write down what came out.
+"""Trains tiny models on given rows, alone or as one of several ranks; rank 0 writes down what came out.
 
-accelerate shards on GPUs only, and is told here that these CPUs are some; what it does then is what the presets' own
-file says (aipo/presets/accelerate/fsdp2.yaml).
+`whole` has a copy of the weights on every rank. `sharded` spreads them over the ranks (FSDP2): accelerate does so on GPUs
+only, and is told here that these CPUs are some; what it does then is what the presets' own file says
+(aipo/presets/accelerate/fsdp2.yaml).
 
-    python sharded.py OUT
-    accelerate launch --multi_gpu --num_processes 2 sharded.py OUT
+    python ranks.py whole|sharded OUT
+    accelerate launch --multi_gpu --num_processes 2 ranks.py whole|sharded OUT
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
 import torch
 import yaml
 from accelerate import DistributedType, PartialState
@@ -22,16 +24,75 @@ from transformers import Qwen2ForCausalLM, TrainerCallback, TrainerControl, Trai
 
 import aipo.train.trainer
 from aipo.config.load import PRESETS
+from aipo.method.batch import Totals
 from aipo.method.loss import LossSettings
+from aipo.method.rows import rows_of
+from aipo.method.step_rows import StepRows
 from aipo.policies.lora import add_adapter
 from aipo.policies.weights import save_snapshot
+from aipo.trace.token_stats import TokenStats
 from aipo.train.ranks import RankedSource, Ranks, join, leave
 from aipo.train.trainer import AIPOTrainer, arguments
 from aipo.train.whole import full_weights
 from kit import tiny
-from kit.rank import generation
+from kit.handmade import agent, policy, prompt, trace
 
+_SIZE = {"generations": 2, "learning_rate": 1e-3, "max_completion_length": 16}
 CASES: dict[str, dict[str, Any]] = {
+    "dapo": {},
+    "grpo": {"settings": {"objective": "grpo"}, "accumulation": 2},
+    "dr_grpo, two passes": {"settings": {"objective": "dr_grpo"}, "updates": 2, "iterations": 2},
+    "importance": {"settings": {"importance_cap": 1.1}, "how": {"recompute": True}, "updates": 2},
+    "kl, clipped gradient": {"settings": {"beta": 0.3}, "updates": 2, "max_grad_norm": 0.05},
+    "fewer rows than places": {"updates": 2, "accumulation": 3},
+}
+
+
+def generation(seed: int) -> StepRows:
+    """Seven rollouts of different lengths, one of them helped and one without an advantage."""
+    rng = np.random.default_rng(seed)
+    traces = []
+    for i, advantage in enumerate((1.0, -0.5, 0.7, 0.0, -1.0, 0.3, 0.9)):
+        ids = rng.integers(2, tiny.VOCABULARY, 14).tolist()
+        own = policy(*ids[2 : 4 + i], logprobs=(-2.5 - 0.5 * rng.random(2 + i)).tolist())
+        told = [agent(*ids[10:13])] if i == 2 else []
+        traces.append(trace(prompt(*ids[: 1 + i % 2]), own, *told, trace_id=f"t{i}", advantage=advantage))
+    rows = tuple(row for one in traces for row in rows_of(one))
+    return StepRows(rows=rows, totals=Totals.of(rows), active_share=6 / 7, metrics={"active_share": 6 / 7})
+
+
+def train_whole(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+    """Trains one case; rank 0 leaves `trained.pt` beside the metrics."""
+    how = dict(case)
+    settings = LossSettings(**how.pop("settings", {}))
+    told: list[TokenStats] = []
+    given = tiny.Rows([generation(0), generation(1)])
+    options = how.pop("how", {})
+    ranks.on_main(lambda: tiny.saved(folder / "start"))
+    trainer = AIPOTrainer(
+        Qwen2ForCausalLM.from_pretrained(folder / "start"),
+        arguments(folder, **_SIZE, **how, settings=settings, use_cpu=True),
+        RankedSource(ranks=ranks, source=ranks.on_main(lambda: given)),
+        settings,
+        tokenizer=tiny.tokenizer(),
+        on_token_stats=lambda _, token_stats: told.extend(token_stats),
+        ranks=ranks,
+        **options,
+    )
+    trainer.train()
+    assert given.asked == ([0, 1] if ranks.is_main else [])
+    if ranks.is_main:
+        weights = {name: p.detach() for name, p in trainer.model.named_parameters()}
+        token_stats = {
+            f"{one.trace_id} {one.update}": [one.weights_T.tolist(), np.nan_to_num(one.ratios_T).tolist()]
+            for one in told
+        }
+        torch.save({"weights": weights, "token_stats": token_stats}, folder / "trained.pt")
+
+
+# -- weights that are spread over the ranks -----------------------------------------------------------------
+
+SHARDED: dict[str, dict[str, Any]] = {
     "all weights": {"accumulation": 2},
     "tied, two passes": {"tied": True, "updates": 2, "iterations": 2},
     "kl": {"beta": 0.3, "updates": 2},
@@ -56,7 +117,8 @@ class Summed(TrainerCallback):
         self._types |= {"none" if g is None else f"{type(g).__name__} of {g.dtype}" for g in gradients}
 
 
-def train(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+def train_sharded(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+    """Trains one case; leaves the model, and `seen.pt` on how it was held."""
     how = dict(case)
     tied, lora, beta = how.pop("tied", False), how.pop("lora", False), how.pop("beta", 0.0)
     if how.pop("singly", False):  # of the six rows; in company bfloat16 rounds otherwise
@@ -84,15 +146,7 @@ def train(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
 
     settings = LossSettings(beta=beta)
     given = tiny.Rows([generation(0), generation(1)])
-    args = arguments(
-        folder,
-        generations=2,
-        learning_rate=1e-3,
-        max_completion_length=16,
-        settings=settings,
-        use_cpu=True,
-        **how,
-    )
+    args = arguments(folder, **_SIZE, **how, settings=settings, use_cpu=True)
     if ranks.sharded:
         PartialState().distributed_type = DistributedType.MULTI_GPU  # arguments start it anew
     trainer = AIPOTrainer(
@@ -114,18 +168,20 @@ def train(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     ranks.on_main(lambda: torch.save(seen, folder / "seen.pt"))
 
 
-def main(out: Path) -> None:
+def main(kind: str, out: Path) -> None:
     torch.set_num_threads(1)
     ranks = join(cpu=True)
-    ranks = replace(ranks, sharded=ranks.size > 1)
+    if kind == "sharded":
+        ranks = replace(ranks, sharded=ranks.size > 1)
     if ranks.sharded:
         how = yaml.safe_load((PRESETS / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
         os.environ |= {name.upper(): str(value) for name, value in how.items()}  # as the launcher does
         os.environ["ACCELERATE_USE_FSDP"] = "true"
-    for name, case in CASES.items():
+    train, cases = (train_sharded, SHARDED) if kind == "sharded" else (train_whole, CASES)
+    for name, case in cases.items():
         train(case, out / name, ranks)
     leave(ranks)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

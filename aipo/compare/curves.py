@@ -10,7 +10,7 @@ from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import Outcome, Outcomes
 from aipo.compare.standings import Standings
 from aipo.method.metrics import solo_splits
-from aipo.render import charts as chart
+from aipo.render import svg_charts as chart
 
 Curve = Sequence[tuple[float, float]]
 """Points of one seed, in order of x."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aipo.render import charts as chart
+from aipo.render import svg_charts as chart
 
 SETTINGS = {"solo": "alone", "suppressed": "alone, consult tags forbidden", "assisted": "with agents"}
 _SMOOTHING = 20

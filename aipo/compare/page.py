@@ -14,7 +14,7 @@ from aipo.compare.report import environment
 from aipo.compare.results import Outcomes
 from aipo.compare.standings import Standing, Standings
 from aipo.compare.tables import RULE, amounts, label, no_winner, shown
-from aipo.render import charts as chart
+from aipo.render import svg_charts as chart
 from aipo.util.files import write_text
 from aipo.util.text import visible
 

@@ -18,9 +18,9 @@ from markupsafe import Markup
 from aipo.compare import figures
 from aipo.compare.examples import Example, tell
 from aipo.compare.figures import Arm, Cell, Row, colour, learning_curves, pass_at_charts, splits_of
-from aipo.render import charts as chart
 from aipo.render import graph_svg as draw
 from aipo.render import shown as render
+from aipo.render import svg_charts as chart
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.util.files import write_text

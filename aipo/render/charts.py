@@ -1,18 +1,27 @@
-"""A line chart as inline SVG: no library, no script; `STYLE` and its colours are the page's to bring.
+"""Charts as data: Python says what is in a chart, `static/charts.js` draws it with uPlot (hover, zoom, light and dark).
 
-Written out by hand so that one drawing follows the reader's light or dark theme and stays a few
-kilobytes. Lines carry their names at the right end; a chart needs no legend to be read.
+A page has one `<figure data-chart="N">` for each chart, one block of data, the style sheets and the scripts. The
+viewer serves them as files; a page that stands alone has them inside (`inline_assets`).
 """
 
+import base64
+import hashlib
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from statistics import median
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
-WIDTH, HEIGHT = 460, 276
-LEFT, RIGHT, TOP, BOTTOM = 34, 82, 50, 42
-_LABEL_GAP = 14.0
+from markupsafe import Markup
+
+SCRIPTS = ("uPlot.iife.min.js", "charts.js")
+STYLES = ("uPlot.min.css", "charts.css")
+COLOURS = 12
+"""`c0` to `c11` are CSS variables of the page; so are `k0` to `k5`."""
+
+_INERT = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +29,12 @@ class Line:
     """One named line.
 
     Args:
-        name: written at the line's end.
-        colour: CSS class of the line.
-        x, y: points in order; None in `y` is a gap.
+        colour: name of a CSS variable, such as `c1`.
+        x, y: points in order of x; None in `y` is a gap.
         band: (low, high) around each point, or none.
-        raw: the same line before smoothing, drawn faintly behind it.
-        joined: else its points are dots that no line goes through.
+        raw: the same line before smoothing. It is drawn faintly, and hovering shows its values.
+        joined: False: points that no line goes through, in any order.
+        dashed: drawn with dashes.
     """
 
     name: str
@@ -35,64 +44,101 @@ class Line:
     band: Sequence[tuple[float, float]] = ()
     raw: Sequence[float | None] = ()
     joined: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Maps data to the pixels of a chart of `wide` × `high`. `log` counts the horizontal axis in doublings, for pass@k."""
-
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
-    log: bool
-    wide: float
-    high: float
-    names: float
+    dashed: bool = False
 
     @property
-    def right(self) -> float:
-        return self.wide - self.names
-
-    def x(self, value: float) -> float:
-        low, high, at = (math.log2(v) if self.log else v for v in (self.x_low, self.x_high, value))
-        return LEFT + (at - low) / (high - low) * (self.right - LEFT)
-
-    def y(self, value: float) -> float:
-        share = (value - self.y_low) / (self.y_high - self.y_low)
-        return self.high - BOTTOM - share * (self.high - TOP - BOTTOM)
+    def empty(self) -> bool:
+        return all(value is None for value in self.y)
 
 
-def chart(
-    lines: Sequence[Line],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
-    log: bool = False,
-    size: tuple[float, float] = (WIDTH, HEIGHT),
-    names: float = RIGHT,
-) -> str:
-    """The chart as an `<svg>` element; `names` is the room for the lines' names, on the right.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """Lines over one horizontal axis.
 
-    `x_range` is what the horizontal axis has to hold at least, so that small multiples share it; `y_range`
-    is what the vertical one shows, to the next round number; else it starts at 0.
+    Args:
+        x_range: what the horizontal axis shows at least, so that small multiples share it.
+        y_range: what the vertical axis shows; None: from 0 (or less) to the data's end.
+        log: the horizontal axis counts doublings, for pass@k.
     """
-    wide, high = size
-    seen = [line for line in lines if any(v is not None for v in line.y)]
-    if not seen:
-        nothing = f'<text class="empty" x="{wide / 2}" y="{high / 2}">nothing recorded</text>'
-        return _svg(title, y_label, [nothing], size)
-    xs = [*(x_range or ()), *(v for line in seen for v in line.x)]
-    ticks = sorted(set(xs)) if log else _ticks(xs)
-    heights = nice_ticks(*(y_range or (0.0, max(v for line in seen for v in line.y if v is not None))))
-    right = max(xs) if max(xs) > min(xs) else min(xs) + 1.0
-    frame = _Frame(min(xs), right, heights[0], heights[-1], log, wide, high, names)
-    axes = _axes(frame, ticks, heights, x_label)
-    marks = [mark for line in seen for mark in _marks(frame, line)]
-    return _svg(title, y_label, [*axes, *marks, *_names(frame, seen)], size)
+
+    title: str
+    lines: Sequence[Line]
+    x_label: str
+    y_label: str = ""
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    log: bool = False
+
+    def data(self) -> dict[str, Any]:
+        """What charts.js takes. Lines without a value are left out."""
+        return {
+            "title": self.title,
+            "x_label": self.x_label,
+            "y_label": self.y_label,
+            "x_range": self.x_range,
+            "y_range": self.y_range,
+            "log": self.log,
+            "lines": [_line_data(line) for line in self.lines if not line.empty],
+        }
+
+
+def _line_data(line: Line) -> dict[str, Any]:
+    dash = line.dashed or (line.colour.startswith("c") and int(line.colour[1:]) > 5)
+    rest: dict[str, Any] = {}
+    if line.raw and list(line.raw) != list(line.y):
+        rest["raw"] = _rounded(line.raw)
+    if line.band:
+        rest["low"], rest["high"] = (_rounded(ends) for ends in zip(*line.band, strict=True))
+    return {
+        "name": line.name,
+        "colour": line.colour,
+        "x": _rounded(line.x),
+        "y": _rounded(line.y),
+        "joined": line.joined,
+        "dash": [7, 4] if dash else [2, 4] if line.colour == "c0" else [],
+        **rest,
+    }
+
+
+def _rounded(values: Sequence[float | None]) -> list[float | None]:
+    """To 6 significant digits; what is not finite is a gap."""
+    return [float(f"{v:.6g}") if v is not None and math.isfinite(v) else None for v in values]
+
+
+def figure(number: int, chart: Chart) -> Markup:
+    """The place of chart `number` on a page, with its title; the script fills it."""
+    html = '<figure class="chart" data-chart="{}"><figcaption><b>{}</b> <span>{}</span></figcaption></figure>'
+    return Markup(html).format(number, chart.title, chart.y_label)
+
+
+def data_block(charts: Sequence[Chart], **page: Any) -> Markup:
+    """The data of all charts of a page, in the order of their numbers.
+
+    Args:
+        page: what else charts.js takes: `spans` ([first, last] step of each point), `sync` (one pointer for all
+            charts), `hint` (a line under the values).
+    """
+    value = {**page, "charts": [chart.data() for chart in charts]}
+    text = json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_INERT)
+    return Markup('<script type="application/json" id="charts-data">') + Markup(text + "</script>")
+
+
+def inline_assets() -> Mapping[str, Markup]:
+    """`style`, `scripts` and `policy` (a Content-Security-Policy that allows these scripts) of a page that stands alone."""
+    scripts = [_asset(name) for name in SCRIPTS]
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    )
+    return {
+        "style": Markup("\n".join(_asset(name) for name in STYLES)),
+        "scripts": Markup("\n".join(f"<script>{text}</script>" for text in scripts)),
+        "policy": Markup(f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}"),
+    }
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("aipo.render").joinpath("static", name).read_text(encoding="utf-8")
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -106,12 +152,6 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _ticks(xs: Sequence[float]) -> list[float]:
-    """Ticks for `xs`; between whole numbers, such as steps, there is nothing to mark."""
-    ticks = nice_ticks(min(xs), max(xs))
-    return [tick for tick in ticks if tick.is_integer()] if all(x == int(x) for x in xs) else ticks
-
-
 def smooth(values: Sequence[float | None], window: int) -> list[float | None]:
     """Centred moving average over `window` (odd) neighbours; gaps stay gaps and count nowhere."""
     half = window // 2
@@ -120,107 +160,3 @@ def smooth(values: Sequence[float | None], window: int) -> list[float | None]:
         near = [v for v in values[max(0, i - half) : i + half + 1] if v is not None]
         averages.append(None if value is None else sum(near) / len(near))
     return averages
-
-
-def _svg(title: str, y_label: str, parts: Sequence[str], size: tuple[float, float]) -> str:
-    head = f'<text class="title" x="0" y="14">{escape(title)}</text><text class="label" x="0" y="33">{escape(y_label)}</text>'
-    return (
-        f'<svg class="chart" viewBox="0 0 {size[0]:g} {size[1]:g}" role="img" aria-label="{escape(title)}">'
-        f"{head}{''.join(parts)}</svg>"
-    )
-
-
-def _axes(frame: _Frame, ticks_x: Sequence[float], ticks_y: Sequence[float], x_label: str) -> list[str]:
-    parts: list[str] = []
-    for tick in ticks_y:
-        y = frame.y(tick)
-        kind = "axis" if tick == frame.y_low else "grid"
-        parts.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{frame.right:g}"/>')
-        parts.append(f'<text class="tick end" x="{LEFT - 8}" y="{y + 4:.1f}">{tick:g}</text>')
-    for tick in ticks_x:
-        if frame.x_low <= tick <= frame.x_high:
-            parts.append(
-                f'<text class="tick mid" x="{frame.x(tick):.1f}" y="{frame.high - BOTTOM + 17:g}">{tick:g}</text>'
-            )
-    middle = (LEFT + frame.right) / 2
-    parts.append(f'<text class="label mid" x="{middle:.1f}" y="{frame.high - 6:g}">{escape(x_label)}</text>')
-    return parts
-
-
-def _marks(frame: _Frame, line: Line) -> list[str]:
-    parts: list[str] = []
-    if line.band:
-        pairs = list(zip(line.x, line.band, strict=True))
-        there = [f"{frame.x(x):.1f} {frame.y(high):.1f}" for x, (_, high) in pairs]
-        back = [f"{frame.x(x):.1f} {frame.y(low):.1f}" for x, (low, _) in reversed(pairs)]
-        parts.append(f'<path class="band {line.colour}" d="M{"L".join([*there, *back])}Z"/>')
-    if line.raw:
-        parts.append(f'<path class="raw {line.colour}" d="{_path(frame, line.x, line.raw)}"/>')
-    if line.joined:
-        parts.append(f'<path class="line {line.colour}" d="{_path(frame, line.x, line.y)}"/>')
-    if len(line.x) <= 8 or not line.joined:
-        dots = [(frame.x(x), frame.y(y)) for x, y in zip(line.x, line.y, strict=True) if y is not None]
-        parts += [f'<circle class="dot {line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots]
-    return parts
-
-
-def _path(frame: _Frame, x: Sequence[float], y: Sequence[float | None]) -> str:
-    drawn, pen = "", "M"
-    for at, value in zip(x, y, strict=True):
-        if value is None:
-            pen = "M"
-            continue
-        drawn += f"{pen}{frame.x(at):.1f} {frame.y(value):.1f}"
-        pen = "L"
-    return drawn
-
-
-def _names(frame: _Frame, lines: Sequence[Line]) -> list[str]:
-    """Names at the lines' ends, pushed apart where they would overlap."""
-    ends = [_end(line) for line in lines]
-    order = sorted(range(len(lines)), key=lambda i: frame.y(ends[i]))
-    spots = spread([frame.y(ends[i]) for i in order], _LABEL_GAP, TOP, frame.high - BOTTOM)
-    return [
-        f'<text class="name {lines[i].colour}" x="{frame.right + 8:g}" y="{spot + 4:.1f}">{escape(lines[i].name)}</text>'
-        for i, spot in zip(order, spots, strict=True)
-    ]
-
-
-def _end(line: Line) -> float:
-    """Where a name belongs: at the end of a line, in the middle of dots."""
-    values = [value for value in line.y if value is not None]
-    return values[-1] if line.joined else median(values)
-
-
-def spread(spots: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Sorted `spots` moved as little as a sweep down and a sweep up need for `gap` between neighbours."""
-    moved: list[float] = []
-    for spot in spots:
-        moved.append(max(spot, moved[-1] + gap if moved else low))
-    ceiling = high
-    for i in reversed(range(len(moved))):
-        moved[i] = min(moved[i], ceiling)
-        ceiling = moved[i] - gap
-    return moved
-
-
-COLUMNS = 12
-_COLOURS = (*(f"c{i}" for i in range(COLUMNS)), "k0", "k1", "k2", "k3", "k4", "k5")
-LOOK = (
-    '.chart text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;fill:var(--soft)}'
-    ".chart .title{font-size:13px;font-weight:600;fill:var(--ink)}.chart .name{font-size:12px;font-weight:600;stroke:none}"
-    ".chart .mid,.chart .empty{text-anchor:middle}.chart .end{text-anchor:end}"
-    ".chart .grid{stroke:var(--line)}.chart .axis{stroke:var(--soft)}"
-    ".chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}"
-    ".chart .raw{fill:none;stroke-width:1;opacity:.28}.chart .band{stroke:none;opacity:.14}"
-    ".chart .dot{stroke:var(--page);stroke-width:1.5}"
-    + "".join(
-        f".chart :is(.line,.raw).{c}{{stroke:var(--{c})}}.chart :is(.name,.band,.dot).{c}{{fill:var(--{c})}}"
-        for c in _COLOURS
-    )
-    + ".chart .line.c0{stroke-dasharray:2 5}"
-    + f".chart .line:is({','.join(f'.c{i}' for i in range(6, COLUMNS))}){{stroke-dasharray:7 4}}"
-)
-"""How charts look. The page brings the colours: --page, --ink, --soft, --line and those of the lines."""
-STYLE = ".chart{width:100%;height:auto;display:block}" + LOOK
-"""Style sheet of every chart on a page: it is as wide as its place."""

@@ -58,8 +58,9 @@ def digest(content: bytes) -> str:
 def static_files() -> Mapping[str, Page]:
     """Everything that pages load, by name. What is not listed here cannot be asked for."""
     found = {"palette.css": Page(palette().encode(), _TYPES["css"])}
-    for file in files("aipo.viewer").joinpath("static").iterdir():
-        kind = _TYPES.get(file.name.rpartition(".")[2])
-        if kind is not None:
-            found[file.name] = Page(file.read_bytes(), kind)
+    for room in ("aipo.render", "aipo.viewer"):
+        for file in files(room).joinpath("static").iterdir():
+            kind = _TYPES.get(file.name.rpartition(".")[2])
+            if kind is not None:
+                found[file.name] = Page(file.read_bytes(), kind)
     return found

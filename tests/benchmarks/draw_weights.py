@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aipo.method.coefficients import COEFFICIENTS, Known
 from aipo.method.weighing import NEGATIVES, Weighing, agent_weights
-from aipo.render.charts import HEIGHT, WIDTH, Line, chart
+from aipo.render.svg_charts import HEIGHT, WIDTH, Line, chart
 
 FILE = Path(__file__).with_name("weights.svg")
 COLUMNS, SCALE = 3, 0.8

@@ -1,88 +1,94 @@
-"""The line chart: what is drawn is where the numbers say."""
+"""Charts as data: what the script is given is what the numbers say. How it draws them is in test_charts_browser."""
 
+import base64
+import hashlib
+import json
 import re
-import xml.etree.ElementTree as ElementTree
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.render.charts import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Line,
-    chart,
-    nice_ticks,
-    smooth,
-    spread,
-)
-
-FLOOR = HEIGHT - BOTTOM
+from aipo.render.charts import Chart, Line, data_block, figure, inline_assets, nice_ticks, smooth
 
 
-def draw(*lines: Line, **rest: object) -> str:
-    return chart(lines, title="a < b", x_label="step", y_label="reward", **rest)  # type: ignore[arg-type]
-
-
-def paths(svg: str, kind: str) -> list[str]:
-    return re.findall(rf'<path class="{kind} \w+" d="([^"]*)"', svg)
-
-
-def test_a_line_runs_from_corner_to_corner() -> None:
-    svg = draw(Line(name="up", colour="c1", x=[0, 10], y=[0, 1]), y_range=(0, 1))
-    assert paths(svg, "line") == [f"M{LEFT:.1f} {FLOOR:.1f}L{WIDTH - RIGHT:.1f} {TOP:.1f}"]
-    ElementTree.fromstring(svg)
-    assert "a &lt; b" in svg and ">step<" in svg and ">reward<" in svg and ">up<" in svg
-
-
-def test_between_steps_there_is_no_tick() -> None:
-    few, many = (draw(Line(name="a", colour="c1", x=[0, last], y=[0, 1])) for last in (2, 200))
-    assert re.findall(r'<text class="tick mid"[^>]*>([^<]*)<', few) == ["0", "1", "2"]
-    assert re.findall(r'<text class="tick mid"[^>]*>([^<]*)<', many) == ["0", "50", "100", "150", "200"]
-
-
-def test_small_multiples_share_an_axis_and_a_size() -> None:
-    late = Line(name="late", colour="c1", x=[5, 10], y=[0, 1])
-    svg = draw(late, x_range=(0, 10), y_range=(0, 1), size=(200, 150))
-    middle, right = LEFT + (200 - LEFT - RIGHT) / 2, 200 - RIGHT
-    assert paths(svg, "line") == [f"M{middle:.1f} {150 - BOTTOM:.1f}L{right:.1f} {TOP:.1f}"]
-    assert 'viewBox="0 0 200 150"' in svg
-
-
-def test_a_gap_lifts_the_pen() -> None:
-    svg = draw(Line(name="gap", colour="c1", x=[0, 1, 2, 3], y=[1, 1, None, 1]), y_range=(0, 1))
-    assert paths(svg, "line")[0].count("M") == 2 and paths(svg, "line")[0].count("L") == 1
-
-
-def test_doublings_are_equally_far_apart() -> None:
-    svg = draw(Line(name="k", colour="c1", x=[1, 2, 4, 8], y=[0, 0, 0, 0]), y_range=(0, 1), log=True)
-    at = [float(x) for x in re.findall(r"[ML]([\d.]+) ", paths(svg, "line")[0])]
-    assert [b - a for a, b in pairwise(at)] == pytest.approx([(WIDTH - LEFT - RIGHT) / 3] * 3, abs=0.1)
-    assert re.findall(r'<text class="tick mid"[^>]*>([^<]*)<', svg) == ["1", "2", "4", "8"]
-
-
-def test_a_band_is_closed_and_a_raw_line_lies_behind() -> None:
-    svg = draw(
-        Line(name="b", colour="c1", x=[1, 2], y=[0.5, 0.5], band=[(0.4, 0.6), (0.3, 0.7)]), y_range=(0, 1)
+def test_a_chart_holds_its_lines_and_leaves_empty_ones_out() -> None:
+    line = Line(
+        name="a", colour="c1", x=[1, 2], y=[0.5, None], band=[(0.4, 0.6), (0.3, 0.7)], raw=[0.25, None]
     )
-    assert paths(svg, "band")[0].endswith("Z") and paths(svg, "band")[0].count("L") == 3
-    svg = draw(Line(name="r", colour="c1", x=[1, 2], y=[0.5, 0.5], raw=[0, 1]))
-    assert svg.index('class="raw') < svg.index('class="line')
+    empty = Line(name="none", colour="c2", x=[1], y=[None])
+    chart = Chart(title="t", lines=[line, empty], x_label="step", y_label="reward", x_range=(0, 2), log=True)
+    assert chart.data() == {
+        "title": "t",
+        "x_label": "step",
+        "y_label": "reward",
+        "x_range": (0, 2),
+        "y_range": None,
+        "log": True,
+        "lines": [
+            {
+                "name": "a",
+                "colour": "c1",
+                "x": [1, 2],
+                "y": [0.5, None],
+                "joined": True,
+                "dash": [],
+                "raw": [0.25, None],
+                "low": [0.4, 0.3],
+                "high": [0.6, 0.7],
+            }
+        ],
+    }
 
 
-def test_nothing_recorded_says_so() -> None:
-    assert "nothing recorded" in draw()
-    assert "nothing recorded" in draw(Line(name="a", colour="c1", x=[1], y=[None]))
+def test_raw_values_that_are_the_line_itself_are_not_said_twice() -> None:
+    chart = Chart(
+        title="t", lines=[Line(name="a", colour="c1", x=[1], y=[0.5], raw=[0.5])], x_label="", y_range=(0, 1)
+    )
+    assert "raw" not in chart.data()["lines"][0]
 
 
-def test_a_single_point_is_drawn() -> None:
-    svg = draw(Line(name="a", colour="c1", x=[3], y=[0.0]))
-    assert '<circle class="dot c1"' in svg and "nan" not in svg
+@pytest.mark.parametrize(
+    ("colour", "dashed", "dash"),
+    [
+        ("c0", False, [2, 4]),
+        ("c1", False, []),
+        ("c1", True, [7, 4]),
+        ("c6", False, [7, 4]),
+        ("k6", False, []),
+    ],
+)
+def test_the_first_policy_is_dotted_and_colours_beyond_six_are_dashed(
+    colour: str, dashed: bool, dash: list[int]
+) -> None:
+    line = Line(name="a", colour=colour, x=[1], y=[1.0], dashed=dashed)
+    assert Chart(title="", lines=[line], x_label="").data()["lines"][0]["dash"] == dash
+
+
+def test_what_is_not_finite_is_a_gap_and_digits_are_few() -> None:
+    line = Line(name="a", colour="c1", x=[1, 2, 3], y=[float("nan"), 1 / 3, float("inf")])
+    assert Chart(title="", lines=[line], x_label="").data()["lines"][0]["y"] == [None, 0.333333, None]
+
+
+def test_a_hostile_name_ends_no_element() -> None:
+    hostile = "</script><script>alert(1)</script>"
+    chart = Chart(title=hostile, lines=[Line(name=hostile, colour="c1", x=[1], y=[1.0])], x_label="step")
+    block = data_block([chart], sync=True)
+    assert block.count("<script") == block.count("</script>") == 1
+    text = re.fullmatch(r"<script [^>]*>(.*)</script>", block)
+    assert text is not None and json.loads(text[1])["charts"][0]["lines"][0]["name"] == hostile
+    assert json.loads(text[1])["sync"] is True
+    assert "<script" not in figure(3, chart) and 'data-chart="3"' in figure(3, chart)
+
+
+def test_a_page_that_stands_alone_allows_its_own_scripts_and_no_other() -> None:
+    assets = inline_assets()
+    scripts = re.findall(r"(?s)<script>(.*?)</script>", assets["scripts"])
+    assert len(scripts) == 2 and "uPlot" in scripts[0] and "</" not in scripts[1]
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in assets["policy"]
+    assert "default-src 'none'" in assets["policy"] and "url(" not in assets["style"]
 
 
 @pytest.mark.parametrize(
@@ -110,11 +116,3 @@ def test_smoothing_is_a_centred_mean() -> None:
     assert smooth([0, 3, 6, 9], 3) == [1.5, 3, 6, 7.5]
     assert smooth([0, None, 6], 3) == [0, None, 6]
     assert smooth([1, 2], 1) == [1, 2]
-
-
-@given(st.lists(st.floats(50, 230), max_size=6).map(sorted))
-def test_names_do_not_overlap_and_keep_their_order(spots: list[float]) -> None:
-    moved = spread(spots, 14.0, 50.0, 230.0)
-    assert len(moved) == len(spots)
-    assert all(b - a >= 14.0 - 1e-9 for a, b in pairwise(moved))
-    assert not moved or moved[-1] <= 230.0

@@ -259,8 +259,10 @@ def test_the_page_of_two_runs(little_runs: Path) -> None:
     library = Library(little_runs)
     html = compare_runs(library.run("aipo"), library.run("grpo"), Links(2))
     assert re.search(r"method\.coefficient</th><td[^>]*><code>&#34;\w+&#34;</code></td>", html)
-    assert "Reward, solo" in html and html.count('<svg class="chart"') >= 3
-    assert 'class="line c1"' in html and 'class="line c2 dashed"' in html
+    assert "Reward, solo" in html and html.count('<figure class="chart"') >= 3
+    assert (
+        '"name":"A","colour":"c1"' in html and '"name":"B","colour":"c2"' in html and '"dash":[7,4]' in html
+    )
     assert "Paired was the same task in the same group and step" in html
     assert "<img" not in html and "style=" not in html
 

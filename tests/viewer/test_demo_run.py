@@ -61,14 +61,14 @@ def test_runs_are_listed_and_two_are_compared(page: "Page", demo_address: str) -
     assert page.get_by_role("link", name="aipo", exact=True).is_visible()
     page.goto(f"{demo_address}/{compare_path('aipo', 'grpo')}")
     assert page.get_by_text("method.assist_share", exact=True).is_visible()
-    assert page.locator("svg.chart").count() >= 3
+    assert page.locator("figure.chart canvas").count() >= 3
 
 
 def test_the_run_page_has_curves_filters_and_groups(
     page: "Page", demo_address: str, index: TraceIndex
 ) -> None:
     page.goto(f"{demo_address}/{run_path('aipo')}")
-    titles = page.locator("svg.chart .title").all_text_contents()
+    titles = page.locator("figure.chart b").all_text_contents()
     for title in ("Reward", "Accuracy", "Consults", "Loss, by role", "Clip", "Drift"):
         assert title in titles
     first = index.groups(limit=1)[0].group_id

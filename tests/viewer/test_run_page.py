@@ -124,13 +124,13 @@ def test_a_run_that_has_just_begun(little_runs: Path, tmp_path: Path) -> None:
     for live in (True, False):
         html = html_of(tmp_path, "new", live=live)
         assert "No rollout has finished yet." in text_of(html)
-        assert '<svg class="chart' not in html and "0 rollouts" in text_of(html)
+        assert '<figure class="chart' not in html and "0 rollouts" in text_of(html)
 
 
 def test_an_evaluation_leads_to_its_run_and_has_no_curves(little_runs: Path) -> None:
     html = html_of(little_runs, "aipo/evaluations/after")
     assert 'Evaluation of <a href="../../run/aipo/index.html">aipo</a>' in html
-    assert '<svg class="chart' not in html and "after easy 0.00 1.00" in text_of(html)
+    assert '<figure class="chart' not in html and "after easy 0.00 1.00" in text_of(html)
     assert len(rows_of(html)) == 4
 
 

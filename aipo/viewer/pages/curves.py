@@ -3,7 +3,7 @@
 `metrics.jsonl` counts optimiser steps, of which one generation has several; a trace knows its generation. So
 the lines of a generation become one, and a step that is pointed at in a chart is a step of the lists below.
 
-    metrics.jsonl  →  by_step  →  windows (about 400)  →  panels: SVG, and plain numbers for the pointer
+    metrics.jsonl  →  by_step  →  windows (about 400)  →  charts, which static/charts.js draws
 """
 
 import math
@@ -13,14 +13,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from aipo.compare.figures import Arm, metric_line
 from aipo.method.metrics import solo_splits
-from aipo.render import charts as chart
+from aipo.render.charts import Chart, Line, data_block, figure, smooth
 from aipo.util.text import visible
 
 POINTS = 400
-SIZE = (300.0, 178.0)
-_NAME_LENGTH = 12
+_SMOOTHING = 20
+_NAME_LENGTH = 24
 _COUNTERS = ("step", "epoch")
 _KINDS = (("solo", "c1"), ("assisted", "c2"), ("suppressed", "c3"), ("expert", "c4"))
 _ROLES = (("policy", "k3"), ("agent", "k4"), ("distilled", "k5"))
@@ -40,38 +39,29 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """One chart. `numbers` is what a pointer over it asks for: names, colours and values of the lines."""
-
-    title: str
-    svg: Markup
-    numbers: Mapping[str, Any]
-    folded: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
-    """The charts of a run; empty when it has no metrics."""
+    """The charts of a run; empty when it has no metrics.
 
-    panels: tuple[Panel, ...] = ()
+    Args:
+        charts: those that are always shown.
+        folded: the others.
+    """
+
+    charts: tuple[Chart, ...] = ()
+    folded: tuple[Chart, ...] = ()
     windows: tuple[Window, ...] = ()
 
-    @property
-    def shown(self) -> list[Panel]:
-        return [panel for panel in self.panels if not panel.folded]
+    def figures(self) -> list[Markup]:
+        """The places of `charts`."""
+        return [figure(number, chart) for number, chart in enumerate(self.charts)]
 
-    @property
-    def folded(self) -> list[Panel]:
-        return [panel for panel in self.panels if panel.folded]
+    def folded_figures(self) -> list[Markup]:
+        return [figure(number, chart) for number, chart in enumerate(self.folded, start=len(self.charts))]
 
-    def data(self) -> Mapping[str, Any]:
-        """For the page's script: where a chart's pixels are, which steps a point stands for, and its values."""
-        return {
-            "frame": {"wide": SIZE[0], "high": SIZE[1], "left": chart.LEFT, "right": chart.RIGHT}
-            | {"top": chart.TOP, "bottom": chart.BOTTOM},
-            "steps": [[w.first, w.last] for w in self.windows],
-            "charts": [panel.numbers for panel in (*self.shown, *self.folded)],
-        }
+    def data(self) -> Markup:
+        """For the page's script: the charts, and which steps a point stands for."""
+        spans = [[window.first, window.last] for window in self.windows]
+        return data_block([*self.charts, *self.folded], spans=spans, sync=True, hint="click: its rollouts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +77,16 @@ class _Plot:
 
 def curves(metrics: Sequence[Mapping[str, Any]], agents: Sequence[str]) -> Curves:
     """The charts of `metrics` (lines of metrics.jsonl). `agents` gives each agent its colour, as in the traces."""
-    found = windows(by_step(metrics), POINTS)
-    if not found:
+    rows = windows(by_step(metrics), POINTS)
+    if not rows:
         return Curves()
-    names = {name for window in found for name in window.values}
-    rows = [{"step": w.middle, **w.values} for w in found]
-    panels = [_panel(plot, rows) for plot in _plots(names, agents)]
-    return Curves(panels=tuple(p for p in panels if p is not None), windows=tuple(found))
+    names = {name for window in rows for name in window.values}
+    pairs = [(plot.folded, _chart(plot, rows)) for plot in _plots(names, agents)]
+    return Curves(
+        charts=tuple(chart for folded, chart in pairs if chart and not folded),
+        folded=tuple(chart for folded, chart in pairs if chart and folded),
+        windows=tuple(rows),
+    )
 
 
 def by_step(metrics: Iterable[Mapping[str, Any]]) -> list[Window]:
@@ -123,9 +116,9 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     seen: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():
-            known = seen.setdefault(name, [])
+            values = seen.setdefault(name, [])
             if value is not None:
-                known.append(value)
+                values.append(value)
     return {name: _one(name, values) for name, values in seen.items() if name not in _COUNTERS}
 
 
@@ -138,24 +131,26 @@ def _one(name: str, values: Sequence[float]) -> float | None:
 def _mean_reward(values: Mapping[str, float | None]) -> dict[str, float]:
     """The mean reward of all kinds together, weighted by how many rollouts each had."""
     pairs = [(values.get(f"reward/{kind}"), values.get(f"rollouts/{kind}")) for kind, _ in _KINDS]
-    known = [(reward, count) for reward, count in pairs if reward is not None and count]
-    total = sum(count for _, count in known)
-    return {"reward/mean": sum(reward * count for reward, count in known) / total} if total else {}
+    counted = [(reward, count) for reward, count in pairs if reward is not None and count]
+    total = sum(count for _, count in counted)
+    return {"reward/mean": sum(reward * count for reward, count in counted) / total} if total else {}
 
 
 def _failing(values: Mapping[str, float | None]) -> dict[str, float]:
     """Failing consults per assisted rollout: 0 where nobody was asked, so that the line has no holes."""
-    asked = {name.split("/", 1)[1]: count for name, count in values.items() if name.startswith("consults/")}
+    consults = {
+        name.split("/", 1)[1]: count for name, count in values.items() if name.startswith("consults/")
+    }
     return {
         f"failing/{agent}": count * (values.get(f"consult_errors/{agent}") or 0.0)
-        for agent, count in asked.items()
+        for agent, count in consults.items()
         if count is not None
     }
 
 
 def _plots(names: set[str], agents: Sequence[str]) -> Iterable[_Plot]:
     """Every chart that the page may show, the important ones first."""
-    asked = [(agent, f"k{i % 6}") for i, agent in enumerate(agents)]
+    by_agent = [(agent, f"k{i % 6}") for i, agent in enumerate(agents)]
     parts = sorted({name.split("/")[1] for name in names if name.startswith("reward_part/")})
     parts.sort(key=lambda part: part != "correct")
 
@@ -165,10 +160,10 @@ def _plots(names: set[str], agents: Sequence[str]) -> Iterable[_Plot]:
     for i, part in enumerate(parts):
         title = "Accuracy" if part == "correct" else f"Reward part {part}"
         yield _Plot(title, "mean over rollouts", _each(f"reward_part/{part}", _KINDS), True, folded=i > 0)
-    own = [(split, f"k{i % 6}") for i, split in enumerate(solo_splits(names))]
-    yield _Plot("Alone, by split", "mean reward of rollouts alone", _each("alone", own), True)
-    yield _Plot("Consults", "per assisted rollout, by agent", _each("consults", asked))
-    yield _Plot("Consults that fail", "per assisted rollout, by agent", _each("failing", asked))
+    splits = [(split, f"k{i % 6}") for i, split in enumerate(solo_splits(names))]
+    yield _Plot("Alone, by split", "mean reward of rollouts alone", _each("solo", splits), True)
+    yield _Plot("Consults", "per assisted rollout, by agent", _each("consults", by_agent))
+    yield _Plot("Consults that fail", "per assisted rollout, by agent", _each("failing", by_agent))
     yield _Plot("Loss, by role", "share of its absolute value", _each("loss_share", _ROLES), True)
     yield _Plot("Clip", "share of tokens clipped", _each("clip", _ROLES))
     drift = [("mismatch/mean", "mean", "c1"), ("mismatch/max", "max", "c5")]
@@ -199,50 +194,42 @@ def _each(metric: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, str,
     return [(f"{metric}/{name}", name, colour) for name, colour in lines]
 
 
-def _panel(plot: _Plot, rows: Sequence[Mapping[str, Any]]) -> Panel | None:
+def _chart(plot: _Plot, rows: Sequence[Window]) -> Chart | None:
     """The chart, or None if none of its metrics was ever logged."""
-    arm = Arm(name="", metrics=rows)
-    drawn = [(metric, metric_line(arm, metric, _short(name), css)) for metric, name, css in plot.lines]
-    kept = [(metric, line) for metric, line in drawn if any(v is not None for v in line.y)]
-    if not kept:
+    lines = [metric_line(rows, metric, short_name(name), colour) for metric, name, colour in plot.lines]
+    lines = [line for line in lines if not line.empty]
+    if not lines:
         return None
-    lines = [line for _, line in kept]
-    ends = (rows[0]["step"], max(rows[-1]["step"], rows[0]["step"] + 1))
-    svg = chart.chart(
-        lines,
+    first, last = rows[0].middle, rows[-1].middle
+    return Chart(
         title=visible(plot.title),
+        lines=lines,
         x_label="step",
         y_label=plot.y_label,
-        x_range=ends,
-        y_range=_range(lines, plot.share),
-        size=SIZE,
+        x_range=(first, max(last, first + 1)),
+        y_range=(0.0, 1.0) if plot.share and within_share(lines) else None,
     )
-    values = [[_rounded(row.get(metric)) for row in rows] for metric, _ in kept]
-    numbers = {
-        "title": visible(plot.title),
-        "low": ends[0],
-        "high": ends[1],
-        "lines": [
-            {"name": line.name, "colour": line.colour, "y": y} for line, y in zip(lines, values, strict=True)
-        ],
-    }
-    return Panel(title=plot.title, svg=Markup(svg), numbers=numbers, folded=plot.folded)
 
 
-def _range(lines: Sequence[chart.Line], share: bool) -> tuple[float, float]:
-    """An axis that holds every line and 0; 0 to 1 for shares."""
-    values = [v for line in lines for v in (*line.y, *line.raw) if v is not None]
-    low, high = min(0.0, *values), max(0.0, *values)
-    if share and low >= 0.0 and high <= 1.0:
-        return 0.0, 1.0
-    ticks = chart.nice_ticks(low, high)
-    return ticks[0], ticks[-1]
+def metric_line(rows: Sequence[Window], metric: str, name: str, colour: str, *, dashed: bool = False) -> Line:
+    """A metric over steps: its moving average, with the single values behind it."""
+    raw = [window.values.get(metric) for window in rows]
+    return Line(
+        name=name,
+        colour=colour,
+        x=[window.middle for window in rows],
+        y=smooth(raw, len(raw) // _SMOOTHING * 2 + 1),
+        raw=raw,
+        dashed=dashed,
+    )
 
 
-def _short(name: str) -> str:
-    shown = visible(name)
-    return shown if len(shown) <= _NAME_LENGTH else f"{shown[: _NAME_LENGTH - 1]}…"
+def within_share(lines: Sequence[Line]) -> bool:
+    """Are all values from 0 to 1?"""
+    return all(0.0 <= value <= 1.0 for line in lines for value in line.raw if value is not None)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+def short_name(name: str) -> str:
+    """A name that cannot do harm, cut to the room that a chart has for it."""
+    text = visible(name)
+    return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…"

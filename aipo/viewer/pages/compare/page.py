@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from aipo.compare.figures import SETTINGS, Arm, Score
-from aipo.render import charts as chart
+from aipo.render.charts import Chart, data_block, figure
 from aipo.render.trace_html import legend_html
 from aipo.trace import Role, Trace
 from aipo.trace.arrow import Stored
@@ -17,10 +17,10 @@ from aipo.viewer.data.run import RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.compare.runs import changes, differences, fingerprints, flat
 from aipo.viewer.pages.compare.traces import counts, rows, way
-from aipo.viewer.pages.curves import POINTS, Window, by_step, windows
+from aipo.viewer.pages.curves import POINTS, Window, by_step, metric_line, windows, within_share
 from aipo.viewer.templating import render
 
-_SIDES = (("A", "c1"), ("B", "c2 dashed"))
+_SIDES = (("A", "c1"), ("B", "c2"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,7 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
         RunError: a configuration, manifest, evaluation or line of metrics cannot be read.
     """
     runs = (left, right)
+    charts = _curves(_windows(left), _windows(right), agents_of(*runs))
     return render(
         "compare_runs.html.j2",
         links,
@@ -146,7 +147,8 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
         sizes=[(run.index.count(), run.index.steps()) for run in runs],
         settings=differences(flat(left.config()), flat(right.config())),
         made_of=differences(fingerprints(left.manifest()), fingerprints(right.manifest())),
-        curves=_curves(_windows(left), _windows(right), agents_of(*runs)),
+        curves=[figure(number, chart) for number, chart in enumerate(charts)],
+        curves_data=data_block(charts),
         changes=changes(left.index, right.index),
         problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
         evaluations=_evaluations(left.evaluations(), right.evaluations()),
@@ -158,7 +160,7 @@ def _windows(run: RunView) -> list[Window]:
     return windows(by_step(run.metrics()), POINTS)
 
 
-def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[str]) -> list[Markup]:
+def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[str]) -> list[Chart]:
     """One chart for each metric that a run has, with a line for each run."""
     titles = {
         f"reward/{kind}": (f"Reward, {kind}", True) for kind in ("solo", "assisted", "suppressed", "expert")
@@ -170,35 +172,16 @@ def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[st
         "entropy/policy": ("Entropy of the policy", False),
     }
     titles |= {"length/policy": ("Tokens of the policy", False)}
-    drawn: list[Markup] = []
+    charts: list[Chart] = []
     for metric, (title, share) in titles.items():
         lines = [
-            _line(name, css, side, metric) for (name, css), side in zip(_SIDES, (left, right), strict=True)
+            metric_line(side, metric, name, colour, dashed=name == "B")
+            for (name, colour), side in zip(_SIDES, (left, right), strict=True)
         ]
-        if any(any(value is not None for value in line.y) for line in lines):
-            y_range = (0.0, 1.0) if share and _is_share(lines) else _range(lines)
-            svg = chart.chart(
-                lines, title=visible(title), x_label="step", y_label="", y_range=y_range, size=(380.0, 220.0)
-            )
-            drawn.append(Markup(svg))
-    return drawn
-
-
-def _line(name: str, css: str, side: Sequence[Window], metric: str) -> chart.Line:
-    raw = [window.values.get(metric) for window in side]
-    smooth = chart.smooth(raw, len(raw) // 20 * 2 + 1)
-    return chart.Line(name=name, colour=css, x=[window.middle for window in side], y=smooth, raw=raw)
-
-
-def _range(lines: Sequence[chart.Line]) -> tuple[float, float]:
-    """0 and every single step."""
-    values = [value for line in lines for value in line.raw if value is not None]
-    ticks = chart.nice_ticks(min(0.0, *values), max(0.0, *values))
-    return ticks[0], ticks[-1]
-
-
-def _is_share(lines: Sequence[chart.Line]) -> bool:
-    return all(0.0 <= value <= 1.0 for line in lines for value in line.raw if value is not None)
+        if not all(line.empty for line in lines):
+            y_range = (0.0, 1.0) if share and within_share(lines) else None
+            charts.append(Chart(title=visible(title), lines=lines, x_label="step", y_range=y_range))
+    return charts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,180 @@
+"""Charts in a real browser: hovering shows values, dragging zooms, colours follow the theme, live data arrives."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aipo.render.charts import Chart, Line, data_block, figure, inline_assets
+from viewer.conftest import serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+RUN = "/run/aipo/index.html"
+
+
+def write_metrics(root: Path, steps: int) -> None:
+    rows = ({"step": i + 1, "reward/solo": i / 100, "loss": -0.5} for i in range(steps))
+    (root / "aipo" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def point(page: "Page", share: float, chart: int = 0) -> tuple[float, float]:
+    """A place in a chart, `share` of the way from its left to its right."""
+    box = page.locator("figure .u-over").nth(chart).bounding_box()
+    assert box is not None
+    return box["x"] + (box["width"] - 1) * share, box["y"] + box["height"] / 2
+
+
+def shown_range(page: "Page", chart: int = 0) -> list[float]:
+    scales: Any = page.evaluate(
+        "i => { const x = aipoCharts.plots()[i].scales.x; return [x.min, x.max]; }", chart
+    )
+    return list(scales)
+
+
+def drag(page: "Page", first: float, last: float) -> None:
+    page.mouse.move(*point(page, first))
+    page.mouse.down()
+    page.mouse.move(*point(page, last), steps=3)
+    page.mouse.up()
+
+
+def pixels(page: "Page", colour: tuple[int, int, int]) -> int:
+    """How many pixels of the first chart are of this colour."""
+    count: int = page.evaluate(
+        """wanted => {
+          const canvas = document.querySelector("figure canvas");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let count = 0;
+          for (let i = 0; i < data.length; i += 4) if (wanted.every((c, k) => data[i + k] === c)) count += 1;
+          return count;
+        }""",
+        list(colour),
+    )
+    return count
+
+
+def test_dragging_zooms_all_charts_and_a_double_click_goes_back(page: "Page", own_runs: Path) -> None:
+    write_metrics(own_runs, 100)
+    with serving(own_runs) as address:
+        page.goto(address + RUN)
+        page.locator("#more-curves summary").click()
+        page.locator("figure canvas").nth(1).wait_for()
+        page.evaluate("scrollTo(0, 0)")
+        drag(page, 0.25, 0.75)
+        for chart in (0, 1):
+            low, high = shown_range(page, chart)
+            assert 20 < low < 30 and 70 < high < 80
+        page.mouse.move(*point(page, 0.5))
+        assert page.locator(".chart-tip b").inner_text() in ("step 49", "step 50")
+        assert "?step" not in page.url  # a drag is no click
+
+        # New data does not undo the zoom; it is there after a double click.
+        write_metrics(own_runs, 120)
+        page.locator("#steps-done", has_text="120").wait_for()
+        assert shown_range(page)[1] < 80
+        page.evaluate("document.querySelector('.u-over').dispatchEvent(new MouseEvent('dblclick'))")
+        page.wait_for_function("aipoCharts.plots()[0].scales.x.max === 119")
+        page.mouse.move(*point(page, 1.0))
+        assert page.locator(".chart-tip td").all_text_contents() == ["solo", "1.19"]
+
+
+def test_colours_follow_the_theme(page: "Page", own_runs: Path) -> None:
+    light, dark = (0x0A, 0x66, 0xB7), (0x6D, 0xB5, 0xF5)
+    write_metrics(own_runs, 100)
+    with serving(own_runs) as address:
+        page.goto(address + RUN)
+        page.locator("figure canvas").first.wait_for()
+        assert pixels(page, light) > 50 and pixels(page, dark) == 0
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_timeout(100)
+        assert pixels(page, dark) > 50 and pixels(page, light) == 0
+        page.locator("#theme").click()  # says light, whatever the system says
+        page.wait_for_timeout(100)
+        assert pixels(page, light) > 50 and pixels(page, dark) == 0
+
+
+def test_a_click_on_a_name_hides_its_line(page: "Page", own_runs: Path) -> None:
+    write_metrics(own_runs, 100)
+    with serving(own_runs) as address:
+        page.goto(address + RUN)
+        name = page.locator("figure").first.get_by_role("button", name="solo")
+        name.click()
+        page.wait_for_timeout(50)
+        assert name.get_attribute("aria-pressed") == "false" and pixels(page, (0x0A, 0x66, 0xB7)) == 0
+        name.click()
+        page.wait_for_timeout(50)
+        assert pixels(page, (0x0A, 0x66, 0xB7)) > 50
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> str:
+    """A page that stands alone: bands, points, doublings, and nothing at all."""
+    ks = [1, 2, 4, 8]
+    charts = [
+        Chart(
+            title="pass@k",
+            x_label="k, samples",
+            log=True,
+            y_range=(0, 1),
+            lines=[
+                Line(
+                    name="aipo",
+                    colour="c1",
+                    x=ks,
+                    y=[0.5, 0.6, 0.7, 0.8],
+                    band=[(0.4, 0.6), (0.5, 0.7), (0.6, 0.8), (0.7, 0.9)],
+                )
+            ],
+        ),
+        Chart(
+            title="costs",
+            x_label="calls, thousands",
+            x_range=(0, 0),
+            y_range=(0, 1),
+            lines=[
+                Line(name="grpo", colour="c1", x=[0, 0], y=[0.25, 0.5], joined=False),
+                Line(name="aipo", colour="c2", x=[8, 4], y=[0.75, 1.0], joined=False),
+            ],
+        ),
+        Chart(title="nothing", x_label="step", lines=[]),
+    ]
+    assets = inline_assets()
+    figures = "".join(figure(i, chart) for i, chart in enumerate(charts))
+    style = ":root{--page:#fff;--ink:#000;--soft:#555;--line:#ddd;--c1:#0a66b7;--c2:#a34a00}"
+    page = tmp_path / "page.html"
+    page.write_text(
+        f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{assets["policy"]}">'
+        f"<style>{style}{assets['style']}</style>{figures}{data_block(charts)}{assets['scripts']}",
+        encoding="utf-8",
+    )
+    return page.as_uri()
+
+
+def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", alone: str) -> None:
+    page.goto(alone)
+    assert page.locator("figure canvas").count() == 2
+    assert page.locator("figure").nth(2).inner_text().split() == ["nothing", "nothing", "recorded"]
+    page.mouse.move(*point(page, 2 / 3))
+    tip = page.locator(".chart-tip")
+    assert tip.inner_text().split() == ["k", "4", "aipo", "0.7", "[0.6,", "0.8]"]
+    assert pixels(page, (0x0A, 0x66, 0xB7)) > 50
+
+
+def test_points_that_share_their_place_are_told_apart(page: "Page", alone: str) -> None:
+    page.goto(alone)
+    box = page.locator("figure .u-over").nth(1).bounding_box()
+    assert box is not None
+    tip = page.locator(".chart-tip")
+    for x, y, text in (
+        (0, 0.25, "grpo 0.25"),
+        (0, 0.5, "grpo 0.5"),
+        (0.5, 1.0, "aipo 1"),
+        (1, 0.75, "aipo 0.75"),
+    ):
+        page.mouse.move(box["x"] + 1 + (box["width"] - 2) * x, box["y"] + 1 + (box["height"] - 2) * (1 - y))
+        assert " ".join(tip.locator("td").all_text_contents()) == text
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.9)
+    assert tip.is_hidden()

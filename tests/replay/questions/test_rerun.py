@@ -115,6 +115,7 @@ def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path
     out = tmp_path / "scored"
     code, _ = scored(run, out, "rollout.reward_weights.correct=0.5")
     assert code == 0
+    assert "another reward" in said
     made = RunFolder.open(out)
     assert [t.reward for t in traces(made)] == [0.5, 0.0] * 4
     first = traces(made)[0]

@@ -218,13 +218,12 @@ def export(
     ] = None,
     agents: Annotated[
         str,
-        typer.Option(
-            help="sft, preference: cut consults out, keep them inline, or make each reply a turn of the user's"
-        ),
+        typer.Option(help="sft, preference: cut consults out, or keep them inline"),
     ] = "cut",
     min_reward: Annotated[float, typer.Option(help="sft: only traces with more reward than this")] = 0.0,
     unique: Annotated[
-        bool, typer.Option("--unique", help="sft, preference: leave out what was said before")
+        bool,
+        typer.Option("--unique", help="sft, preference: leave out rows with the same words as one before"),
     ] = False,
     margin: Annotated[float, typer.Option(min=0, help="preference: least difference of rewards")] = 0.0,
     pairs: Annotated[
@@ -241,13 +240,11 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="write over what an export left there")] = False,
 ) -> None:
     """Writes traces in formats for others: raw, SFT, DPO, or a data set with a card."""
-    from aipo.export.run import export_run
+    from aipo.export.run import ExportOptions, export_run
     from aipo.trace.filters import parse_filter
 
-    export_run(
-        folder,
-        format,
-        console=console,
+    options = ExportOptions(
+        format=format,
         out=out,
         where=parse_filter(filters or ()),
         agents=agents,
@@ -259,6 +256,7 @@ def export(
         eos=eos,
         force=force,
     )
+    export_run(folder, options, console)
 
 
 @app.command()

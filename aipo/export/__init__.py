@@ -1,0 +1,1 @@
+"""`aipo export`: stored traces in formats that others read."""

@@ -1,4 +1,4 @@
-"""Words: what a trace's tokens say, without what the chat template and the tokenizer put around them."""
+"""Texts of a trace's tokens, without what the chat template and the tokenizer put around them."""
 
 import json
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ _CONTENT = "CONTENT-OF-THE-MESSAGE"
 _BEFORE = 64  # tokens that are enough to tell whether a segment begins with a space
 
 
-class Words:
+class TokenTexts:
     """Texts of a run's tokens.
 
     Args:
@@ -48,11 +48,11 @@ class Words:
             RunError: that takes a tokenizer, and there is none.
         """
         before = concatenate(stored.trace.segments[:segment])[-_BEFORE:]
-        own = stored.trace.segments[segment].token_ids
-        return texts_of([before, own[:stop], own[stop:]], self._decoder(stored))[1] if stop else ""
+        ids = stored.trace.segments[segment].token_ids
+        return texts_of([before, ids[:stop], ids[stop:]], self._decoder(stored))[1] if stop else ""
 
-    def prompt(self, text: str) -> str | None:
-        """What the policy was asked, of the text of its prompt; None when its chat template cannot be taken off."""
+    def question(self, text: str) -> str | None:
+        """The question in the text of a prompt; None when the chat template cannot be taken off."""
         before, after = self._frame
         if len(text) < len(before) + len(after) or not text.startswith(before) or not text.endswith(after):
             return None
@@ -62,19 +62,18 @@ class Words:
         """Text of the token that ends a sequence.
 
         Raises:
-            RunError: nobody knows it.
+            RunError: it is not known.
         """
-        known = self._eos if self._eos is not None else self._special("eos_token")
-        if known is None:
+        end = self._eos if self._eos is not None else self._special("eos_token")
+        if end is None:
             raise RunError(
                 f"end of sequence of trace {stored.trace.trace_id!r}: got no tokenizer_config.json that tells its "
                 "text, allowed --eos TEXT"
             )
-        return known
+        return end
 
     def spells_control(self, text: str, token_ids: Iterable[int]) -> bool:
-        """Does `text` spell a special token that `token_ids`, which it is the text of, do not hold? Whoever
-        encodes it again would make it one."""
+        """Does `text` spell a special token that its own `token_ids` do not hold? Encoded again it would be one."""
         return spells_control(text, token_ids, self._controls)
 
     def _decoder(self, stored: Stored) -> Decode:
@@ -93,8 +92,8 @@ class Words:
 
     def _special(self, name: str) -> str | None:
         """Text of a special token, if the tokenizer's settings tell it."""
-        known = self._settings.get(name)
-        return known["content"] if isinstance(known, dict) else known
+        text = self._settings.get(name)
+        return text["content"] if isinstance(text, dict) else text
 
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:

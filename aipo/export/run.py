@@ -8,33 +8,61 @@
 One step's traces are in memory at a time.
 """
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 
 from aipo.errors import ConfigError, RunError
-from aipo.export.chat_template import Words
-from aipo.export.conversation import Chats
+from aipo.export.chat_template import TokenTexts
+from aipo.export.conversation import Conversations
 from aipo.export.dataset import write_dataset
-from aipo.export.preference import preference_rows
-from aipo.export.selection import Selection, Step
-from aipo.export.sft import sft_rows
+from aipo.export.formats import preference_rows, sft_rows
+from aipo.export.selection import ExportStep, Selection
 from aipo.run import RunFolder, run_of, tokenizer_of
 from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import traces_in
-from aipo.util.console import Note, bars, stage
+from aipo.util.console import Note, bars, print_line, stage
+from aipo.util.files import sync_folder
 from aipo.util.text import to_json
 
 FORMATS = {"jsonl": "traces", "sft": "conversations", "preference": "pairs", "dataset": "traces"}
-"""Formats, and what there is one of per row."""
+"""Formats, and what one row is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What is exported, and how.
+
+    Args:
+        format: a name in `FORMATS`.
+        out: file, or folder of a `dataset`; default: in the source, exports/FORMAT.
+        where: which traces.
+        agents: how consults are treated in `sft` and `preference`; see `aipo.export.conversation`.
+        min_reward: `sft` takes traces with more reward than this.
+        unique: leave out conversations, or pairs, with the same words as one before.
+        margin, pairs: least difference of rewards, and most pairs of a group (None = all), in `preference`.
+        tokenizer: folder of the policy's tokenizer; None takes the run's.
+        eos: text of the end-of-sequence token; None takes that of the tokenizer.
+        force: write over what an export left there.
+    """
+
+    format: str = "jsonl"
+    out: Path | None = None
+    where: Filter = EVERYTHING
+    agents: str = "cut"
+    min_reward: float = 0.0
+    unique: bool = False
+    margin: float = 0.0
+    pairs: int | None = 1
+    tokenizer: Path | None = None
+    eos: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,80 +74,47 @@ class Exported:
     left_out: Mapping[str, int]
 
 
-def export_run(folder: Path, format: str, *, console: Console, **options: Any) -> None:
-    """`export` with a progress bar, and what came of it in words.
+def export_run(folder: Path, options: ExportOptions, console: Console) -> None:
+    """`export` with a progress bar; prints what was written and what was left out.
 
     Raises:
         AipoError: see `export`.
     """
     with bars(console) as progress:
-        done = export(folder, format, note=stage(progress, "export"), **options)
-    console.print(f"{done.rows} {FORMATS[format]} written to {done.path}", highlight=False, soft_wrap=True)
+        done = export(folder, options, stage(progress, "export"))
+    print_line(console, f"{done.rows} {FORMATS[options.format]} written to {done.path}")
     for line in _reasons(done.left_out):
-        console.print(f"  {line}", style="dim", highlight=False, soft_wrap=True)
+        print_line(console, f"  {line}", "dim")
 
 
-def export(
-    folder: Path,
-    format: str,
-    *,
-    out: Path | None = None,
-    where: Filter = EVERYTHING,
-    agents: str = "cut",
-    min_reward: float = 0.0,
-    unique: bool = False,
-    margin: float = 0.0,
-    pairs: int | None = 1,
-    tokenizer: Path | None = None,
-    eos: str | None = None,
-    force: bool = False,
-    note: Note = lambda done, total, text: None,
-) -> Exported:
+def export(folder: Path, options: ExportOptions, note: Note = lambda done, total, text: None) -> Exported:
     """Writes the traces of a run, an evaluation or a folder of traces in another format.
 
-    Args:
-        format: a name in `FORMATS`.
-        out: file, or folder of a `dataset`; default: in `folder`, exports/FORMAT.
-        where: which traces.
-        agents: how agents' turns are shown in `sft` and `preference`; see `aipo.export.conversation`.
-        min_reward: `sft` takes traces with more reward than this.
-        unique: leave out conversations, or pairs, that say what one before has said.
-        margin, pairs: least difference of rewards, and most pairs of a group (None = all), in `preference`.
-        tokenizer: folder of the policy's tokenizer; None takes the run's.
-        eos: text of the end-of-sequence token; None takes that of the tokenizer.
-        force: write over what an export left there.
-
     Raises:
-        ConfigError: an unknown format or way to show agents.
+        ConfigError: an unknown format or way to treat consults.
         LoadError: the tokenizer cannot be read.
         RunError: no traces, nothing to write, something is in the way, the disk is full, or a text or the
             chat template is not known.
         TraceError: a file of traces cannot be read.
     """
+    format = options.format
     if format not in FORMATS:
         raise ConfigError(f"--format: got {format!r}, allowed {', '.join(FORMATS)}")
     traces = traces_in(folder)
     run = run_of(traces)
-    target = out or folder / "exports" / (format if format == "dataset" else f"{format}.jsonl")
-    _check(target, format, force=force)
-    words = Words(tokenizer or tokenizer_of(run), eos=eos)
-    chats = Chats(words, agents, _tags(run))
-    selection = Selection(traces, where)
+    target = options.out or folder / "exports" / (format if format == "dataset" else f"{format}.jsonl")
+    _check(target, format, force=options.force)
+    texts = TokenTexts(options.tokenizer or tokenizer_of(run), eos=options.eos)
+    conversations = Conversations(texts, options.agents, _tags(run))
+    selection = Selection(traces, options.where)
     left_out: Counter[str] = Counter()
     steps = _followed(selection, note)
     with _draft(target) as draft:
         if format == "dataset":
-            rows = write_dataset(
-                draft, steps, words, name=folder.resolve().name, manifest=run.read_manifest()
-            )
-        elif format == "jsonl":
-            rows = _write_lines(draft, (stored.trace.to_json() for step in steps for stored in step.chosen))
-        elif format == "sft":
-            made = sft_rows(steps, chats, left_out, min_reward=min_reward, unique=unique)
-            rows = _write_lines(draft, map(to_json, made))
+            name, manifest = folder.resolve().name, run.read_manifest()
+            rows = write_dataset(draft, steps, texts, name=name, manifest=manifest)
         else:
-            made = preference_rows(steps, chats, left_out, margin=margin, pairs=pairs, unique=unique)
-            rows = _write_lines(draft, map(to_json, made))
+            rows = _write_lines(draft, _lines(options, steps, conversations, left_out))
         left_out["not what the filter asks for"] = selection.left_out
         if not rows:
             raise RunError(
@@ -129,13 +124,28 @@ def export(
     return Exported(target, rows, +left_out)
 
 
+def _lines(
+    options: ExportOptions, steps: Iterable[ExportStep], conversations: Conversations, left_out: Counter[str]
+) -> Iterator[bytes]:
+    """The lines of a file of this format."""
+    if options.format == "jsonl":
+        return (stored.trace.to_json() for step in steps for stored in step.chosen)
+    unique = options.unique
+    if options.format == "sft":
+        rows = sft_rows(steps, conversations, left_out, min_reward=options.min_reward, unique=unique)
+    else:
+        margin, pairs = options.margin, options.pairs
+        rows = preference_rows(steps, conversations, left_out, margin=margin, pairs=pairs, unique=unique)
+    return map(to_json, rows)
+
+
 def _reasons(left_out: Mapping[str, int]) -> Iterator[str]:
     for reason, count in sorted(left_out.items(), key=lambda item: -item[1]):
         if count:
             yield f"{count} left out: {reason}"
 
 
-def _followed(selection: Selection, note: Note) -> Iterator[Step]:
+def _followed(selection: Selection, note: Note) -> Iterator[ExportStep]:
     total = len(selection.numbers)
     for done, step in enumerate(selection):
         note(done, total, f"step {step.number}")
@@ -191,22 +201,14 @@ def _draft(target: Path) -> Generator[Path]:
             draft = Path(place) / "new"
             yield draft
             for path in [draft, *draft.rglob("*")]:
-                _sync(path)
+                sync_folder(path)  # or a file
             if target.is_dir():
                 target.rename(Path(place) / "old")
             draft.replace(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     except RunError:
         raise
     except OSError as error:
         raise RunError(
             f"export to {target}: got {error}, allowed a place that can be written. Nothing was written there."
         ) from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

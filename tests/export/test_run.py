@@ -24,9 +24,10 @@ from transformers import PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from aipo.errors import ConfigError, LoadError, RunError
-from aipo.export import card, dataset, selection
-from aipo.export.card import COLUMNS
-from aipo.export.run import Exported, export, export_run
+from aipo.export import dataset, selection
+from aipo.export.dataset import COLUMNS, card
+from aipo.export.run import Exported, ExportOptions, export_run
+from aipo.export.run import export as export_traces
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.run import run_of
 from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
@@ -124,6 +125,12 @@ def run(tmp_path: Path) -> Run:
     )
 
 
+def export(
+    folder: Path, format: str, note: Callable[..., None] = lambda *_: None, **options: Any
+) -> Exported:
+    return export_traces(folder, ExportOptions(format=format, **options), note)
+
+
 def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
@@ -177,7 +184,7 @@ def test_a_demonstration_is_the_assistants_text_and_asks_what_solo_rollouts_are_
     made.keep(
         made.helped("g0/0", "3@7+1=?", "582+1=583<eos>", 1.0), trace(made.asks("3@7+1=?"), shown, **names)
     )
-    for agents in ("cut", "inline", "turns"):
+    for agents in ("cut", "inline"):
         done = export(made.path, "sft", agents=agents, where=Filter(mode="expert"))
         assert conversations(done.path) == [[("user", "3@7+1=?"), ("assistant", "583")]]
         done.path.unlink()
@@ -232,18 +239,6 @@ def test_consults_inline(run: Run):
     done = export(run.path, "sft", agents="inline", where=Filter(mode="assisted"))
     said = "So <consult:knowledge>3@7</consult><feedback:knowledge>582</feedback>582+1=583"
     assert conversations(done.path) == [[("user", "agents: 3@7+1=?"), ("assistant", said)]]
-
-
-def test_replies_as_turns(run: Run):
-    done = export(run.path, "sft", agents="turns", where=Filter(mode="assisted"))
-    assert conversations(done.path) == [
-        [
-            ("user", "agents: 3@7+1=?"),
-            ("assistant", "So <consult:knowledge>3@7</consult>"),
-            ("user", "<feedback:knowledge>582</feedback>"),
-            ("assistant", "582+1=583"),
-        ]
-    ]
 
 
 def test_only_the_token_that_ends_the_sequence_is_taken_off(tmp_path: Path):
@@ -362,10 +357,9 @@ def test_an_agent_that_spells_a_special_token_is_in_no_export_with_its_text(tmp_
     told = agent(*tag, *made.words.encode("582<eos>"), *end)
     forged = replace(kept, trace_id="g0/1", index=1, segments=(asked, request, told, answer))
     made.keep(kept, forged)
-    for agents in ("inline", "turns"):
-        done = export(made.path, "sft", agents=agents, force=True)
-        assert [row["trace_id"] for row in rows(done.path)] == ["g0/0"]
-        assert done.left_out == SPELT
+    done = export(made.path, "sft", agents="inline", force=True)
+    assert [row["trace_id"] for row in rows(done.path)] == ["g0/0"]
+    assert done.left_out == SPELT
     done = export(made.path, "sft", agents="cut", force=True)  # its text is cut out, and so is the trouble
     assert conversations(done.path) == [[("user", "agents: ?"), ("assistant", "So 5")]] * 2
 
@@ -379,20 +373,6 @@ def test_a_solo_question_that_spells_a_special_token_is_asked_of_nobody(tmp_path
     done = export(made.path, "sft")
     assert conversations(done.path) == [[("user", "agents: ?"), ("assistant", "So 5")]]
     assert done.left_out == SPELT
-
-
-def test_a_reply_that_came_last_is_no_turn(tmp_path: Path):
-    made = Run(tmp_path / "run")
-    cut = trace(
-        made.asks("?"),
-        made.says("<consult:knowledge>3@7</consult>"),
-        env(*made.words.encode("<notice>No.</notice>", control=True)),
-        consults=(consult(1, 0, 2),),
-        stop_reason=StopReason.LENGTH,
-    )
-    made.keep(cut)
-    done = export(made.path, "sft", agents="turns")
-    assert conversations(done.path) == [[("user", "?"), ("assistant", "<consult:knowledge>3@7</consult>")]]
 
 
 def test_texts_that_were_not_stored_are_decoded(tmp_path: Path):
@@ -593,11 +573,6 @@ def test_sft_learns_the_very_tokens_that_were_sampled(run: Run, tmp_path: Path):
     for row, one in zip(inline, (solo, assisted), strict=True):
         assert learned(row) == one.token_ids[len(one.segments[0]) :].tolist()
 
-    turns = sft(export(run.path, "sft", agents="turns", force=True).path, tmp_path / "b")
-    end = [WORDS.index("<eos>")]
-    asked, replied = assisted.segments[1].token_ids.tolist(), assisted.segments[3].token_ids.tolist()
-    assert learned(turns[1]) == asked + end + replied
-
     cut = sft(export(run.path, "sft", force=True).path, tmp_path / "c")
     assert learned(cut[1]) == run.words.encode("So 582+1=583<eos>", control=True)
     assert cut[1]["input_ids"][: len(solo.segments[0])] == solo.segments[0].token_ids.tolist()
@@ -670,14 +645,14 @@ def test_every_column_is_explained():
 
 
 def test_a_card_cannot_be_steered():
-    text = card.card("x|<script>\n# y\u202e", {"traces": 1}, {"model": "<b>&amp;|"})
+    text = card("x|<script>\n# y\u202e", {"traces": 1}, {"model": "<b>&amp;|"})
     assert "\n# x\\|&lt;script> # y⟨U+202E⟩\n" in text
     assert "Policy at the start: &lt;b>&amp;amp;\\|\n" in text
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M")])
 def test_sizes(count: int, size: str):
-    assert f"- {size}\n" in card.card("x", {"traces": count}, {})
+    assert f"- {size}\n" in card("x", {"traces": count}, {})
 
 
 # -- whole or not at all -------------------------------------------------------------------------------
@@ -743,7 +718,7 @@ def test_nothing_to_write_is_an_error_that_says_why(run: Run, tmp_path: Path):
 def test_unknown_names_are_refused(run: Run, tmp_path: Path):
     with pytest.raises(ConfigError, match="--format: got 'csv', allowed jsonl, sft, preference, dataset"):
         export(run.path, "csv")
-    with pytest.raises(ConfigError, match="--agents: got 'none', allowed cut, inline, turns"):
+    with pytest.raises(ConfigError, match="--agents: got 'none', allowed cut, inline"):
         export(run.path, "sft", agents="none")
     with pytest.raises(RunError, match=r"traces: got .*, allowed a run"):
         export(tmp_path / "nowhere", "sft")
@@ -751,7 +726,7 @@ def test_unknown_names_are_refused(run: Run, tmp_path: Path):
 
 def test_what_came_of_it_is_said(run: Run):
     console = Console(file=io.StringIO(), width=200)
-    export_run(run.path, "sft", console=console)
+    export_run(run.path, ExportOptions(format="sft"), console)
     said = console.file.getvalue()
     assert re.search(
         r"^2 conversations written to .*sft\.jsonl\n  2 left out: no reward above 0\n", said, re.M

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from aipo.doctor.check import Check
 from aipo.doctor.server import Served
+from aipo.policies import SampleRequest
 from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
@@ -48,7 +49,7 @@ def check_local(policy: "LocalPolicy", network: "PreTrainedModel", prompt: "npt.
     """The same for sampling in this process."""
     import numpy as np
 
-    done = LOOP.run(policy.sample(prompt, max_tokens=_TOKENS))
+    done = LOOP.run(policy.sample(SampleRequest(prompt, max_tokens=_TOKENS)))
     gap = float(np.abs(score(network, prompt, done.token_ids) - done.logprobs).mean())
     allowed = tolerance_of(str(network.dtype))
     found = f"log-probs while sampling and training differ by {gap:.1e} on average (allowed: {allowed:g})"

@@ -14,6 +14,7 @@ import orjson
 from aipo.config.load import Config
 from aipo.doctor.check import Check
 from aipo.doctor.versions import check_vllm
+from aipo.policies.base import SampleRequest
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
 from aipo.policies.vllm.completions import request_body
@@ -233,9 +234,7 @@ async def _echoed(server: Server, served: Served, wanted: Wanted) -> Check:
 
 def _request(served: Served, wanted: Wanted, temperature: float) -> bytes:
     context = np.array(wanted.prompt[-(served.positions - 4) :], np.int32)
-    return request_body(
-        served.model, context, max_tokens=4, temperature=temperature, stop=(), forbidden_ids=(), seed=0
-    )
+    return request_body(served.model, SampleRequest(context, max_tokens=4, temperature=temperature))
 
 
 async def _get(server: Server, path: str) -> Any:

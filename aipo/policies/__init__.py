@@ -1,5 +1,5 @@
 """Whoever continues token ids: the seam `Policy.sample`, and what samples behind it."""
 
-from aipo.policies.base import Completion, Policy, Sampling, Tokenizer
+from aipo.policies.base import Completion, Policy, SampleRequest, Sampling, Tokenizer
 
-__all__ = ["Completion", "Policy", "Sampling", "Tokenizer"]
+__all__ = ["Completion", "Policy", "SampleRequest", "Sampling", "Tokenizer"]

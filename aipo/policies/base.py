@@ -6,7 +6,7 @@ and `scripted` (ships; for tests, notebooks and trying graphs out).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -52,6 +52,31 @@ class Sampling:
     max_tokens: int = 256
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleRequest:
+    """What to continue, and how.
+
+    Args:
+        token_ids: the context, shape (T,).
+        max_tokens: the most tokens of the continuation; >= 1.
+        temperature: > 0.
+        stop: the continuation ends with the token that completes one of these strings.
+        forbidden_ids: their probability is 0.
+        seed: the same request, seed and weights give the same continuation, however requests are batched.
+        session: the rollout that asks. Where there are several servers, all of its requests go to one, which
+            still has its context in the cache; it changes nothing else.
+    """
+
+    token_ids: npt.NDArray[np.int32]
+    _: KW_ONLY
+    max_tokens: int
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+    forbidden_ids: tuple[int, ...] = ()
+    seed: int = 0
+    session: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """One continuation. `logprobs` and `entropies` (nats) are of the processed distribution (after
@@ -77,23 +102,8 @@ class Policy(Protocol):
         """How many optimiser steps are behind the weights that sample now."""
         ...
 
-    async def sample(
-        self,
-        token_ids: npt.NDArray[np.int32],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        stop: tuple[str, ...] = (),
-        forbidden_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        session: int = 0,
-    ) -> Completion:
-        """Continues `token_ids`. The same arguments and weights give the same continuation, however
-        requests are batched. Cancelling the coroutine frees its place in the batch.
-
-        Args:
-            session: the rollout that asks. Where there are several servers, all of its requests go to one, which
-                still has its context in the cache; it changes nothing else.
+    async def sample(self, request: SampleRequest) -> Completion:
+        """Continues the request's context. Cancelling the coroutine frees its place in the batch.
 
         Raises:
             PolicyError: the model failed, or gave a NaN log-probability.

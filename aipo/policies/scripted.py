@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aipo.errors import PolicyError
-from aipo.policies.base import Completion, Tokenizer
+from aipo.policies.base import Completion, SampleRequest, Tokenizer
 
 _PRINTABLE = "\n" + "".join(c for c in string.printable if c.isprintable())
 _ENTROPY = 0.5
@@ -85,30 +85,21 @@ class ScriptedPolicy:
         self._script = script
         self._logprob = logprob
 
-    async def sample(
-        self,
-        token_ids: npt.NDArray[np.int32],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        stop: tuple[str, ...] = (),
-        forbidden_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        session: int = 0,
-    ) -> Completion:
+    async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.base.Policy.sample`; temperature, seed and session change nothing.
 
         Raises:
             PolicyError: no context, no room, the script has run out, or it writes a forbidden token.
         """
+        token_ids, max_tokens = request.token_ids, request.max_tokens
         if len(token_ids) == 0 or max_tokens < 1:
             raise PolicyError(
                 f"request: got {len(token_ids)} context tokens and max_tokens={max_tokens}, allowed >= 1 each"
             )
-        written, finish = self._turn(self.tokenizer.decode(token_ids), stop)
+        written, finish = self._turn(self.tokenizer.decode(token_ids), request.stop)
         if len(written) > max_tokens:
             written, finish = written[:max_tokens], "length"
-        forbidden = sorted(set(written) & set(forbidden_ids))
+        forbidden = sorted(set(written) & set(request.forbidden_ids))
         if forbidden:
             raise PolicyError(
                 f"script: got the forbidden tokens {[self.tokenizer.decode([i]) for i in forbidden]}, "

@@ -8,13 +8,14 @@ over for good, with the seed of the turn, so that chance is the same on both sid
 a live policy the rollout ends by name: needs a live call here.
 """
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from aipo.errors import ReplayError
-from aipo.policies import Completion, Policy, Tokenizer
+from aipo.policies import Completion, Policy, SampleRequest, Tokenizer
 from aipo.policies.local.stops import first_end
 from aipo.replay.reuse import NEEDS_LIVE, Reuse, recorded_error
 from aipo.trace import Role, Segment, StopReason, Trace
@@ -31,13 +32,15 @@ class AbsentPolicy:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
-    async def sample(self, token_ids: npt.NDArray[np.int32], **_: Any) -> Completion:
+    async def sample(self, request: SampleRequest) -> Completion:
         """Samples nothing.
 
         Raises:
             ReplayError: always.
         """
-        raise ReplayError(f"{NEEDS_LIVE}: a policy that was not recorded, after {len(token_ids)} tokens")
+        raise ReplayError(
+            f"{NEEDS_LIVE}: a policy that was not recorded, after {len(request.token_ids)} tokens"
+        )
 
 
 class ReplayPolicy:
@@ -80,17 +83,7 @@ class ReplayPolicy:
         """Of what samples now: the live policy's, or the recorded one."""
         return self._version if self._live is None else max(self._version, self._live.version)
 
-    async def sample(
-        self,
-        token_ids: npt.NDArray[np.int32],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        stop: tuple[str, ...] = (),
-        forbidden_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        session: int = 0,
-    ) -> Completion:
+    async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.Policy.sample`.
 
         Raises:
@@ -99,9 +92,10 @@ class ReplayPolicy:
         """
         if self.reuse.missing is not None:  # somebody caught it where an agent was asked
             raise self.reuse.missing
+        token_ids = request.token_ids
         piece = self._recorded(token_ids)
-        end = None if piece is None else self._end(len(token_ids), piece, max_tokens, stop)
-        as_then = self._drawn_as_then(temperature, forbidden_ids)
+        end = None if piece is None else self._end(len(token_ids), piece, request.max_tokens, request.stop)
+        as_then = self._drawn_as_then(request.temperature, request.forbidden_ids)
         if piece is not None and end is not None and as_then:
             size, finish = end
             if size < len(piece):
@@ -118,23 +112,9 @@ class ReplayPolicy:
         self.reuse.leave(at, f"{self._where()}: {detail}")
         self.reuse.live_turns += 1
         self._asked += 1
-        done = await self._live.sample(
-            token_ids,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            stop=stop,
-            forbidden_ids=forbidden_ids,
-            seed=seed,
-            session=session,
-        )
+        done = await self._live.sample(request)
         # Versions never fall within a trace, whatever weights somebody goes on with.
-        return Completion(
-            token_ids=done.token_ids,
-            logprobs=done.logprobs,
-            entropies=done.entropies,
-            finish=done.finish,
-            policy_version=max(done.policy_version, self._version),
-        )
+        return replace(done, policy_version=max(done.policy_version, self._version))
 
     def _recorded(self, token_ids: npt.NDArray[np.int32]) -> Segment | None:
         """The segment that was sampled after exactly this context."""

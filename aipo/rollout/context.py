@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from langgraph.config import get_config
 
 from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
-from aipo.policies import Policy, Sampling
+from aipo.policies import Policy, SampleRequest, Sampling
 from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task
 from aipo.rollout.spec import derive_seed
@@ -91,7 +91,7 @@ class RolloutContext:
         if self.mode is Mode.EXPERT:
             return self._demonstrate(context, policy, room)
         turn = sum(s.role is Role.POLICY for s in context)
-        done = await self.policies[policy].sample(
+        request = SampleRequest(
             concatenate(context),
             max_tokens=room,
             temperature=self.sampling.temperature,
@@ -100,6 +100,7 @@ class RolloutContext:
             seed=derive_seed(self.seed, policy, turn),
             session=self.seed,
         )
+        done = await self.policies[policy].sample(request)
         piece = segment(
             Role.POLICY,
             source,

@@ -17,6 +17,7 @@ from langgraph.runtime import get_runtime
 from pydantic import PrivateAttr
 
 from aipo.errors import AgentError, ConfigError, PolicyError
+from aipo.policies import SampleRequest
 from aipo.rollout.context import RolloutContext, openai_role
 from aipo.rollout.spec import derive_seed
 
@@ -28,7 +29,7 @@ Weights = Callable[[str | None], Any]
 """Loads what is at a folder or under a hub name; None = the policy as it began. Loads each once."""
 
 
-def frozen(
+def reference(
     weights: Weights,
     *,
     model: str | None = None,
@@ -36,7 +37,7 @@ def frozen(
     max_tokens: int = 256,
     seed: int = 0,
 ) -> "ReferenceChat":
-    """The chat model.
+    """The initial policy (or another model) as a chat model.
 
     Args:
         weights: see `Weights`.
@@ -50,14 +51,14 @@ def frozen(
     """
     for name, number in (("temperature", temperature), ("max_tokens", max_tokens)):
         if not number > 0:
-            raise ConfigError(f"{name} of a frozen model: got {number}, allowed > 0")
+            raise ConfigError(f"{name} of a reference model: got {number}, allowed > 0")
     chat = ReferenceChat(temperature=temperature, max_tokens=max_tokens, seed=seed)
     chat._weights = lambda: weights(model)
     return chat
 
 
 class ReferenceChat(BaseChatModel):
-    """See `frozen`, which makes it. A reply's `response_metadata` has the `token_ids` that were sampled, and
+    """See `reference`, which makes it. A reply's `response_metadata` has the `token_ids` that were sampled, and
     their `logprobs`."""
 
     temperature: float
@@ -67,7 +68,7 @@ class ReferenceChat(BaseChatModel):
 
     @property
     def _llm_type(self) -> str:
-        return "aipo-frozen"
+        return "aipo-reference"
 
     @property
     def tokenizer(self) -> "HFTokenizer":
@@ -93,17 +94,15 @@ class ReferenceChat(BaseChatModel):
         return score(policy.model, *ids, temperature=self.temperature)
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        raise AgentError("a frozen model: got a call that waits, allowed `await`")
+        raise AgentError("a reference model: got a call that waits, allowed `await`")
 
     async def _agenerate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         policy = self._weights()
         asked = [{"role": m.type, "content": str(m.text)} for m in messages]
         prompt = np.array(_prompt(policy.tokenizer, asked), np.int32)
+        seed = derive_seed(self.seed, *_rollout(), asked)
         done = await policy.sample(
-            prompt,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            seed=derive_seed(self.seed, *_rollout(), asked),
+            SampleRequest(prompt, max_tokens=self.max_tokens, temperature=self.temperature, seed=seed)
         )
         said = done.token_ids[:-1] if done.finish == "eos" else done.token_ids
         counts = (len(prompt), len(done.token_ids))
@@ -138,4 +137,4 @@ def _prompt(tokenizer: "HFTokenizer", messages: Sequence[Mapping[str, str]]) -> 
             chat, add_generation_prompt=True, tokenize=True, return_dict=False
         )
     except Exception as error:  # a template is anybody's program
-        raise PolicyError(f"chat template of a frozen model: {error}") from error
+        raise PolicyError(f"chat template of a reference model: {error}") from error

@@ -29,6 +29,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import MODEL, VOCABULARY, running, same
 
+from aipo.policies import SampleRequest
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.completions import request_body
 from aipo.policies.vllm.policy import VLLMPolicy
@@ -55,9 +56,8 @@ async def measure(calls: int, call: Callable[[], Awaitable[int]], tokens: int) -
 
 async def compare(url: str, tokens: int, calls: int, rounds: int) -> tuple[list[float], list[float]]:
     policy = VLLMPolicy(ServerPool([url]), HFTokenizer(words()), vocabulary=VOCABULARY)
-    body = request_body(
-        MODEL, CONTEXT, max_tokens=tokens, temperature=1.0, stop=("</consult>",), forbidden_ids=(), seed=0
-    )
+    request = SampleRequest(CONTEXT, max_tokens=tokens, stop=("</consult>",))
+    body = request_body(MODEL, request)
     headers = {"Content-Type": "application/json"}
     limits = httpx.Limits(max_connections=IN_FLIGHT)
     async with httpx.AsyncClient(timeout=None, limits=limits) as client:
@@ -68,8 +68,7 @@ async def compare(url: str, tokens: int, calls: int, rounds: int) -> tuple[list[
             return len(choice["token_ids"]) if len(choice["logprobs"]["token_logprobs"]) == tokens else 0
 
         async def ours() -> int:
-            made = await policy.sample(CONTEXT, max_tokens=tokens, stop=("</consult>",))
-            return len(made.token_ids)
+            return len((await policy.sample(request)).token_ids)
 
         await measure(2 * IN_FLIGHT, raw, tokens)
         await measure(2 * IN_FLIGHT, ours, tokens)

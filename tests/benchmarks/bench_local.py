@@ -28,6 +28,7 @@ from rich.table import Table
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from aipo.policies import SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 
@@ -79,7 +80,9 @@ def generate(model: Qwen2ForCausalLM, tokenizer: HFTokenizer, prompts: np.ndarra
 def engine(policy: LocalPolicy, prompts: np.ndarray) -> int:
     async def main() -> int:
         requests = (
-            policy.sample(prompt, max_tokens=TOKENS, forbidden_ids=(policy.tokenizer.eos_id,), seed=i)
+            policy.sample(
+                SampleRequest(prompt, max_tokens=TOKENS, forbidden_ids=(policy.tokenizer.eos_id,), seed=i)
+            )
             for i, prompt in enumerate(prompts)
         )
         return sum(len(done.token_ids) for done in await asyncio.gather(*requests))
@@ -92,7 +95,9 @@ def consults(policy: LocalPolicy, prompts: np.ndarray) -> int:
     gate = asyncio.Semaphore(ROWS)
 
     async def sample(context: np.ndarray, count: int, seed: int) -> np.ndarray:
-        done = await policy.sample(context, max_tokens=count, stop=stop, forbidden_ids=forbidden, seed=seed)
+        done = await policy.sample(
+            SampleRequest(context, max_tokens=count, stop=stop, forbidden_ids=forbidden, seed=seed)
+        )
         return done.token_ids
 
     async def rollout(i: int) -> int:

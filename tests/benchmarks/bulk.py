@@ -24,7 +24,7 @@ from aipo.config.load import dump, load_config
 from aipo.method.metrics import rollout_metrics
 from aipo.method.plan import draw_tasks, independent
 from aipo.method.rows import CODES
-from aipo.policies import Completion
+from aipo.policies import Completion, SampleRequest
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.run import RunFolder
 from aipo.trace import Role, Segment, Trace, segment
@@ -50,9 +50,9 @@ class Student(ScriptedPolicy):
         super().__init__(SHORT_WORDS, ())
         self._known = {name: facts.value[name] for name in facts.known} | {str(n): n for n in VALUES}
 
-    async def sample(self, token_ids: Any, *, seed: int = 0, **rest: Any) -> Completion:
-        script = partial(self.write, rng=random.Random(seed))
-        return await ScriptedPolicy(SHORT_WORDS, script).sample(token_ids, **rest)
+    async def sample(self, request: SampleRequest) -> Completion:
+        script = partial(self.write, rng=random.Random(request.seed))
+        return await ScriptedPolicy(SHORT_WORDS, script).sample(request)
 
     def write(self, context: str, rng: random.Random) -> str:
         question, _, work = context.removeprefix(OFFER).partition("=?\n")

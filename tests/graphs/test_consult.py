@@ -95,9 +95,9 @@ def test_what_the_policy_sees_is_the_segments():
     seen = []
 
     class Watching(ScriptedPolicy):
-        async def sample(self, token_ids, **rest):
-            seen.append(token_ids.tolist())
-            done = await super().sample(token_ids, **rest)
+        async def sample(self, request):
+            seen.append(request.token_ids.tolist())
+            done = await super().sample(request)
             seen[-1] += done.token_ids.tolist()
             return done
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.errors import PolicyError
-from aipo.policies import Completion
+from aipo.policies import Completion, SampleRequest
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 
 TAGS = ("<consult:verify>", "</consult>")
@@ -17,7 +17,7 @@ STOP = ("</consult>",)
 
 def sample(policy: ScriptedPolicy, context: str, **arguments) -> Completion:
     ids = np.array(policy.tokenizer.encode(context, control=True), np.int32)
-    return asyncio.run(policy.sample(ids, **{"max_tokens": 100, "stop": STOP, **arguments}))
+    return asyncio.run(policy.sample(SampleRequest(ids, **{"max_tokens": 100, "stop": STOP, **arguments})))
 
 
 def text_of(policy: ScriptedPolicy, done: Completion) -> str:

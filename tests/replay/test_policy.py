@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aipo.errors import PolicyError, ReplayError
-from aipo.policies import Completion
+from aipo.policies import Completion, SampleRequest
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.replay.policy import ReplayPolicy
 from aipo.trace import Mode, Role, StopReason, Trace, Visit, segment
@@ -62,7 +62,7 @@ def recorded(**changes: Any) -> Trace:
 
 def ask(policy: ReplayPolicy, context: str, *, stop: str = "</consult>", **changes: Any) -> Completion:
     given = {"max_tokens": 64, "stop": (stop,) if stop else (), **changes}
-    return asyncio.run(policy.sample(np.array(ids(context), np.int32), **given))
+    return asyncio.run(policy.sample(SampleRequest(np.array(ids(context), np.int32), **given)))
 
 
 def after(*names: str) -> str:
@@ -76,9 +76,9 @@ class Counting(ScriptedPolicy):
         super().__init__(TOKENIZER, lambda context: "live")
         self.asked: list[tuple[str, int]] = []
 
-    async def sample(self, token_ids: Any, *, seed: int = 0, **rest: Any) -> Completion:
-        self.asked.append((TOKENIZER.decode(token_ids), seed))
-        return await super().sample(token_ids, seed=seed, **rest)
+    async def sample(self, request: SampleRequest) -> Completion:
+        self.asked.append((TOKENIZER.decode(request.token_ids), request.seed))
+        return await super().sample(request)
 
 
 def test_the_same_questions_get_the_recorded_answers() -> None:

@@ -22,7 +22,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
 from aipo.errors import ConfigError, GraphError, RunError, ScoreError
-from aipo.policies import Completion, Policy
+from aipo.policies import Completion, Policy, SampleRequest
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.env import Task
@@ -411,7 +411,7 @@ class Broken:
     def __init__(self, token_ids: list[int], logprobs: list[float]) -> None:
         self.given = (np.array(token_ids, np.int32), np.array(logprobs, np.float32))
 
-    async def sample(self, token_ids: Any, **settings: Any) -> Completion:
+    async def sample(self, request: SampleRequest) -> Completion:
         ids, logprobs = self.given
         return Completion(token_ids=ids, logprobs=logprobs, entropies=None, finish="eos", policy_version=0)
 

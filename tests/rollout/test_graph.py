@@ -16,7 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
 from aipo.errors import AgentError, GraphError, PolicyError
-from aipo.policies import Sampling
+from aipo.policies import SampleRequest, Sampling
 from aipo.rollout.context import ChatModel, RolloutContext, current_visit
 from aipo.rollout.graph import RolloutState, check_graph
 from aipo.rollout.spec import derive_seed
@@ -121,11 +121,11 @@ class Spy:
     def __init__(self) -> None:
         self.inner = policies("<consult:verify>?</consult>", "42")["policy"]
         self.tokenizer, self.version = self.inner.tokenizer, self.inner.version
-        self.asked: list[tuple[list[int], dict[str, Any]]] = []
+        self.asked: list[SampleRequest] = []
 
-    async def sample(self, token_ids: Any, **settings: Any) -> Any:
-        self.asked.append((token_ids.tolist(), settings))
-        return await self.inner.sample(token_ids, **settings)
+    async def sample(self, request: SampleRequest) -> Any:
+        self.asked.append(request)
+        return await self.inner.sample(request)
 
 
 def test_the_policy_sees_its_own_context_and_what_is_left():
@@ -139,13 +139,13 @@ def test_the_policy_sees_its_own_context_and_what_is_left():
     reply = segment(Role.AGENT, "verify", TOKENIZER.encode("no"))
     second, finish = asyncio.run(mine.sample([PROMPT, others, first, reply], source="again"))
     assert (finish, second.source, second.role, second.policy_version) == ("eos", "again", Role.POLICY, 0)
-    [(ids, one), (more, two)] = spy.asked
-    assert ids == PROMPT.token_ids.tolist()
-    assert more == [*ids, *first.token_ids, *reply.token_ids]
-    assert one["max_tokens"] == 20 and two["max_tokens"] == 20 - 3 - 2
-    assert one["stop"] == ("</consult>",) and two["stop"] == ()
-    assert one["temperature"] == 0.7 and one["forbidden_ids"] == (5,)
-    assert (one["seed"], two["seed"]) == (derive_seed(7, "policy", 0), derive_seed(7, "policy", 1))
+    one, two = spy.asked
+    assert one.token_ids.tolist() == PROMPT.token_ids.tolist()
+    assert two.token_ids.tolist() == [*PROMPT.token_ids, *first.token_ids, *reply.token_ids]
+    assert one.max_tokens == 20 and two.max_tokens == 20 - 3 - 2
+    assert one.stop == ("</consult>",) and two.stop == ()
+    assert one.temperature == 0.7 and one.forbidden_ids == (5,)
+    assert (one.seed, two.seed) == (derive_seed(7, "policy", 0), derive_seed(7, "policy", 1))
 
 
 def test_everything_after_the_prompt_counts_as_spent():

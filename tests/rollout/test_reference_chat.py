@@ -1,4 +1,4 @@
-"""A frozen model as an agent: what it samples it can score, and it needs nothing but its weights."""
+"""A reference model as an agent: what it samples it can score, and it needs nothing but its weights."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from aipo.config.build_policy import build_local, reference_weights
 from aipo.config.load import load_config
 from aipo.errors import AgentError, ConfigError
 from aipo.policies.local.policy import LocalPolicy
-from aipo.rollout.reference_chat import ReferenceChat, frozen
+from aipo.rollout.reference_chat import ReferenceChat, reference
 from aipo.util.event_loop import LOOP
 from envs.miniature_model import network, tokenizer
 
@@ -34,7 +34,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> LocalPolicy:
 
 
 def chat(start: LocalPolicy, **options: Any) -> ReferenceChat:
-    return frozen(lambda name: start, **options)
+    return reference(lambda name: start, **options)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused(start: LocalPolicy) -> None:
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"max_tokens": 0}])
 def test_numbers_out_of_range_are_refused(start: LocalPolicy, options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"of a frozen model: got 0.*, allowed > 0"):
+    with pytest.raises(ConfigError, match=r"of a reference model: got 0.*, allowed > 0"):
         chat(start, **options)
 
 
@@ -97,7 +97,7 @@ def test_weights_are_loaded_when_they_are_needed_and_by_name() -> None:
         asked.append(name)
         raise OSError("gone")
 
-    mine = frozen(weights, model="a folder")
+    mine = reference(weights, model="a folder")
     assert asked == []
     with pytest.raises(OSError, match="gone"):
         LOOP.run(mine.ainvoke("?"))

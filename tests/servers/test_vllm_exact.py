@@ -18,7 +18,7 @@ from aipo.config.build_policy import build_network, build_tokenizer
 from aipo.config.build_sampler import SyncedPolicy, open_policy
 from aipo.config.load import Config
 from aipo.errors import PolicyError
-from aipo.policies import Completion, Policy
+from aipo.policies import Completion, Policy, SampleRequest
 from aipo.policies.logprobs import score
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role, Trace
@@ -35,9 +35,9 @@ class Watched:
         self.tokenizer = policy.tokenizer
         self.seen: dict[int, list[tuple[npt.NDArray[np.int32], Completion]]] = defaultdict(list)
 
-    async def sample(self, token_ids: npt.NDArray[np.int32], *, session: int = 0, **rest: Any) -> Completion:
-        made = await self._policy.sample(token_ids, session=session, **rest)
-        self.seen[session].append((token_ids.copy(), made))
+    async def sample(self, request: SampleRequest) -> Completion:
+        made = await self._policy.sample(request)
+        self.seen[request.session].append((request.token_ids.copy(), made))
         return made
 
 
@@ -113,7 +113,9 @@ def test_weights_that_moved_are_sampled_with(configure: Configure, cold: Path) -
                 parameter.mul_(1.1)
         sampler.advance(1)
         sampler.refresh()
-        made = LOOP.run(sampler.policy.sample(np.array([30, 40], np.int32), max_tokens=8, seed=1))
+        made = LOOP.run(
+            sampler.policy.sample(SampleRequest(np.array([30, 40], np.int32), max_tokens=8, seed=1))
+        )
         assert made.policy_version == 1
         assert made.logprobs == pytest.approx(
             score(network, np.array([30, 40], np.int32), made.token_ids), abs=1e-3
@@ -132,7 +134,9 @@ def test_cancelling_reaches_the_engine(configure: Configure, cold: Path, vllm: V
             nonlocal answered
             prompt = np.array([30, first], np.int32)
             while True:  # until the eight are seen together, however long that takes on a busy machine
-                await sampler.policy.sample(prompt, max_tokens=250, forbidden_ids=(tokenizer.eos_id,))
+                await sampler.policy.sample(
+                    SampleRequest(prompt, max_tokens=250, forbidden_ids=(tokenizer.eos_id,))
+                )
                 answered += 1
 
         async def work() -> None:

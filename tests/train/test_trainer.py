@@ -23,6 +23,7 @@ from aipo.method.metrics import METRICS
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code, distil, rows_of
 from aipo.method.step_rows import StepRows
+from aipo.policies import SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.trace import Mode, Trace
@@ -578,7 +579,9 @@ def test_the_trainer_agrees_with_the_sampler(tmp_path: Path, temperature: float)
         asked = prompt(*range(2, 4 + i % 3))
         forbidden = (13, 14) if i % 2 else ()
         done = await sampler.sample(
-            asked.token_ids, max_tokens=12, temperature=temperature, forbidden_ids=forbidden, seed=i
+            SampleRequest(
+                asked.token_ids, max_tokens=12, temperature=temperature, forbidden_ids=forbidden, seed=i
+            )
         )
         written = policy(*done.token_ids.tolist(), logprobs=done.logprobs.tolist())
         return trace(

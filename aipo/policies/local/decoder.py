@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from aipo.errors import PolicyError
-from aipo.policies.base import Completion
+from aipo.policies.base import Completion, SampleRequest
 from aipo.policies.local.kv_cache import KVTable
 from aipo.policies.local.sampling import sample, uniforms
 from aipo.policies.local.stops import completes, may_complete
@@ -24,16 +24,12 @@ _STATE = np.dtype(
 _TOKEN = np.dtype([("id", "i4"), ("logprob", "f4"), ("entropy", "f4")])
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class Request:
-    """What one call of `Policy.sample` waits for."""
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """A request that has not ended. `limit`: the most tokens that the model's positions and the request allow."""
 
-    token_ids: npt.NDArray[np.int64]
+    request: SampleRequest
     limit: int
-    temperature: float
-    stop: tuple[str, ...]
-    forbidden_ids: tuple[int, ...]
-    seed: int
     done: asyncio.Future[Completion]
 
 
@@ -70,7 +66,7 @@ class Decoder:
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
         self._forbidden = VocabularyMasks(torch.zeros((1, vocabulary), dtype=torch.bool, device=model.device))
         self._stops = VocabularyMasks(torch.zeros((1, vocabulary), dtype=torch.bool))
-        self._requests: list[Request | None] = [None] * max_rows
+        self._requests: list[PendingRequest | None] = [None] * max_rows
         self._state = np.zeros(max_rows, _STATE)
         self._written = np.zeros((max_rows, 64), _TOKEN)
 
@@ -82,20 +78,21 @@ class Decoder:
         return self._table.room
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[PendingRequest]:
         return [r for r in self._requests if r is not None]
 
-    def join(self, requests: Sequence[Request]) -> None:
+    def join(self, requests: Sequence[PendingRequest]) -> None:
         """Gives every request a row; at most `room` of them."""
-        rows = self._table.admit([r.token_ids for r in requests])
-        for row, request in zip(rows.tolist(), requests, strict=True):
-            self._requests[row] = request
+        rows = self._table.admit([np.array(r.request.token_ids, np.int64) for r in requests])
+        for row, pending in zip(rows.tolist(), requests, strict=True):
+            self._requests[row] = pending
+            request = pending.request
             forbidden = self._forbidden.index(request.forbidden_ids, lambda r=request: r.forbidden_ids)
             stop = self._stops.index(
                 request.stop, lambda r=request: may_complete(r.stop, self._tokenizer.texts)
             )
             newest, seed = request.token_ids[-1], request.seed & (2**64 - 1)
-            self._state[row] = (newest, 0, request.limit, forbidden, stop, seed, request.temperature)
+            self._state[row] = (newest, 0, pending.limit, forbidden, stop, seed, request.temperature)
         lack = max(r.limit for r in requests) - self._written.shape[1]
         if lack > 0:
             self._written = np.pad(self._written, ((0, 0), (0, lack)))
@@ -131,23 +128,23 @@ class Decoder:
 
     def _settle(self, row: int) -> bool:
         """Is the request of `row` over? If so its future is told."""
-        request, count = self._requests[row], int(self._state["count"][row])
-        assert request is not None
+        pending, count = self._requests[row], int(self._state["count"][row])
+        assert pending is not None
         written = self._written[row, :count]
         if not np.isfinite(written["logprob"][-1] + written["entropy"][-1]):
             self._table.wipe(row)
-            request.done.set_exception(
+            pending.done.set_exception(
                 PolicyError(
                     f"log-probability: got {written['logprob'][-1]} (the model's logits are not finite), allowed a "
-                    f"finite number, at token {count - 1} after a context of {len(request.token_ids)} tokens, "
+                    f"finite number, at token {count - 1} after a context of {len(pending.request.token_ids)} tokens, "
                     f"policy version {self._version}"
                 )
             )
             return True
-        finish = self._finish(request, written["id"])
+        finish = self._finish(pending, written["id"])
         if finish is None:
             return False
-        request.done.set_result(
+        pending.done.set_result(
             Completion(
                 token_ids=written["id"].copy(),
                 logprobs=written["logprob"].copy(),
@@ -159,13 +156,14 @@ class Decoder:
         return True
 
     def _finish(
-        self, request: Request, token_ids: npt.NDArray[np.int32]
+        self, pending: PendingRequest, token_ids: npt.NDArray[np.int32]
     ) -> Literal["stop", "eos", "length"] | None:
         if token_ids[-1] == self._tokenizer.eos_id:
             return "eos"
-        if request.stop and completes(request.stop, token_ids, self._tokenizer):
+        stop = pending.request.stop
+        if stop and completes(stop, token_ids, self._tokenizer):
             return "stop"
-        return "length" if len(token_ids) >= request.limit else None
+        return "length" if len(token_ids) >= pending.limit else None
 
     def _forbidden_rows(self, index_B: npt.NDArray[np.int64]) -> torch.Tensor | None:
         if not index_B.any():

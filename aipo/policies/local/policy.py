@@ -11,13 +11,12 @@ import contextvars
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
 from aipo.errors import LoadError, PolicyError
-from aipo.policies.base import Completion
-from aipo.policies.local.decoder import Decoder, Request
+from aipo.policies.base import Completion, SampleRequest
+from aipo.policies.local.decoder import Decoder, PendingRequest
 from aipo.policies.local.kv_cache import check_model
 from aipo.policies.logprobs import evaluating
 from aipo.policies.tokenizer import HFTokenizer
@@ -57,7 +56,7 @@ class LocalPolicy:
                 f"ids of the tokenizer: got {len(tokenizer)}, the policy model has {self._vocabulary}"
             )
         self._version = 0
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[PendingRequest] = deque()
         self._driver: asyncio.Task[None] | None = None
 
     @property
@@ -74,17 +73,7 @@ class LocalPolicy:
             raise PolicyError(f"version: got {version} while sampling, allowed when no request is under way")
         self._version = version
 
-    async def sample(
-        self,
-        token_ids: npt.NDArray[np.int32],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        stop: tuple[str, ...] = (),
-        forbidden_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        session: int = 0,
-    ) -> Completion:
+    async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.base.Policy.sample`. A context may not grow beyond the model's positions: the
         continuation then ends with `length`.
 
@@ -92,21 +81,13 @@ class LocalPolicy:
             PolicyError: a request that the model cannot serve, logits that are not finite, or a model
                 that failed.
         """
-        context = np.array(token_ids, np.int64)
-        self._check(context, max_tokens, temperature, stop, forbidden_ids)
+        self._check(request)
         loop = asyncio.get_running_loop()
-        request = Request(
-            token_ids=context,
-            limit=min(max_tokens, self.positions - len(context)),
-            temperature=temperature,
-            stop=stop,
-            forbidden_ids=forbidden_ids,
-            seed=seed,
-            done=loop.create_future(),
-        )
+        limit = min(request.max_tokens, self.positions - len(request.token_ids))
+        pending = PendingRequest(request, limit, loop.create_future())
         self._start_driver(loop)
-        self._waiting.append(request)
-        return await request.done
+        self._waiting.append(pending)
+        return await pending.done
 
     def _running(self) -> bool:
         driver = self._driver
@@ -156,27 +137,24 @@ class LocalPolicy:
         decoder.step()
         return 0 if due else held + bool(waiting)
 
-    def _check(
-        self,
-        context: npt.NDArray[np.int64],
-        max_tokens: int,
-        temperature: float,
-        stop: tuple[str, ...],
-        forbidden_ids: tuple[int, ...],
-    ) -> None:
+    def _check(self, request: SampleRequest) -> None:
+        context = np.asarray(request.token_ids)
         where = f"a request after {len(context)} tokens"
         if not 0 < len(context) < self.positions:
             raise PolicyError(
                 f"length of the context: got {len(context)} tokens, allowed 1 to {self.positions - 1} "
                 f"(the model has {self.positions} positions)"
             )
-        for name, ids in (("token ids", context), ("forbidden ids", np.array(forbidden_ids, np.int64))):
+        for name, ids in (
+            ("token ids", context),
+            ("forbidden ids", np.array(request.forbidden_ids, np.int64)),
+        ):
             bad = ids[(ids < 0) | (ids >= self._vocabulary)]
             if bad.size:
                 raise PolicyError(f"{name}: got {bad[0]}, allowed 0 to {self._vocabulary - 1}, in {where}")
-        if max_tokens < 1:
-            raise PolicyError(f"max_tokens: got {max_tokens}, allowed >= 1, in {where}")
-        if not temperature > 0:
-            raise PolicyError(f"temperature: got {temperature}, allowed > 0, in {where}")
-        if "" in stop:
-            raise PolicyError(f"stop: got {stop!r}, allowed strings that are not empty, in {where}")
+        if request.max_tokens < 1:
+            raise PolicyError(f"max_tokens: got {request.max_tokens}, allowed >= 1, in {where}")
+        if not request.temperature > 0:
+            raise PolicyError(f"temperature: got {request.temperature}, allowed > 0, in {where}")
+        if "" in request.stop:
+            raise PolicyError(f"stop: got {request.stop!r}, allowed strings that are not empty, in {where}")

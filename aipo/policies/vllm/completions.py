@@ -11,6 +11,7 @@ import numpy.typing as npt
 import orjson
 
 from aipo.errors import PolicyError
+from aipo.policies.base import SampleRequest
 
 # The largest bias that the API takes. e^-100 is no probability that float32 could tell from 0.
 FORBIDDEN = -100.0
@@ -28,22 +29,13 @@ class AbortedError(PolicyError):
     """The server gave the request up half-way, as one does that is told to stop."""
 
 
-def request_body(
-    model: str,
-    token_ids: npt.NDArray[np.int32],
-    *,
-    max_tokens: int,
-    temperature: float,
-    stop: tuple[str, ...],
-    forbidden_ids: tuple[int, ...],
-    seed: int | None,
-) -> bytes:
-    """The request that continues `token_ids`."""
+def request_body(model: str, request: SampleRequest, *, seeded: bool = True) -> bytes:
+    """The body that asks for `request`; without its seed unless `seeded`."""
     body: dict[str, Any] = {
         "model": model,
-        "prompt": np.ascontiguousarray(token_ids, np.int32),
-        "max_tokens": max_tokens,
-        "temperature": temperature,
+        "prompt": np.ascontiguousarray(request.token_ids, np.int32),
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
         "top_p": 1.0,
         "top_k": 0,
         "min_p": 0.0,
@@ -57,28 +49,26 @@ def request_body(
         "skip_special_tokens": False,
         "spaces_between_special_tokens": False,
         "include_stop_str_in_output": True,
-        "stop": list(stop),
+        "stop": list(request.stop),
     }
-    if seed is not None:
-        body["seed"] = seed
-    if forbidden_ids:
-        body["logit_bias"] = {str(i): FORBIDDEN for i in forbidden_ids}
+    if seeded:
+        body["seed"] = request.seed
+    if request.forbidden_ids:
+        body["logit_bias"] = {str(i): FORBIDDEN for i in request.forbidden_ids}
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def answer_of(
     body: bytes,
+    request: SampleRequest,
     *,
-    token_ids: npt.NDArray[np.int32],
-    max_tokens: int,
-    forbidden_ids: tuple[int, ...] = (),
     vocabulary: int,
     where: str,
 ) -> Answer:
     """Reads an answer, and refuses one that could not be trained on.
 
     Args:
-        token_ids: the context that was sent; where the server repeats it, it has to be the same.
+        request: what was asked; where the server repeats its context, it has to be the same.
         vocabulary: ids are below it.
 
     Raises:
@@ -101,16 +91,16 @@ def answer_of(
         ) from error
     if reason == "abort":
         raise AbortedError(f"answer of {where}: got one that was given up, allowed a whole one")
-    if echoed is not None and not np.array_equal(echoed, token_ids):
+    if echoed is not None and not np.array_equal(echoed, request.token_ids):
         raise PolicyError(
-            f"context that {where} saw: got {len(echoed)} ids, allowed the {len(token_ids)} that were sent"
+            f"context that {where} saw: got {len(echoed)} ids, allowed the {len(request.token_ids)} that were sent"
         )
-    if not 1 <= len(ids) <= max_tokens:
-        raise PolicyError(f"tokens from {where}: got {len(ids)}, allowed 1 to {max_tokens}")
+    if not 1 <= len(ids) <= request.max_tokens:
+        raise PolicyError(f"tokens from {where}: got {len(ids)}, allowed 1 to {request.max_tokens}")
     strange = ids[(ids < 0) | (ids >= vocabulary)]
     if strange.size:
         raise PolicyError(f"token ids from {where}: got {strange[0]}, allowed 0 to {vocabulary - 1}")
-    banned = ids[np.isin(ids, forbidden_ids)]
+    banned = ids[np.isin(ids, request.forbidden_ids)]
     if banned.size:
         raise PolicyError(f"token ids from {where}: got {banned[0]}, which is forbidden; allowed any other")
     if logprobs.shape != ids.shape or not np.isfinite(logprobs).all():

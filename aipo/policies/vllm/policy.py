@@ -5,15 +5,13 @@ distribution which was sampled from (`aipo serve` starts one). Entropies are not
 """
 
 import asyncio
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from aipo.errors import PolicyError
-from aipo.policies.base import Completion
+from aipo.policies.base import Completion, SampleRequest
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
 from aipo.policies.vllm.completions import AbortedError, answer_of, request_body
@@ -86,17 +84,7 @@ class VLLMPolicy:
         self._model, self._positions = str(card["id"]), int(card["max_model_len"])
         return self._model, self._positions
 
-    async def sample(
-        self,
-        token_ids: npt.NDArray[np.int32],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        stop: tuple[str, ...] = (),
-        forbidden_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        session: int = 0,
-    ) -> Completion:
+    async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.base.Policy.sample`. A context may not grow beyond the served model's: the
         continuation then ends with `length`.
 
@@ -104,36 +92,29 @@ class VLLMPolicy:
             PolicyError: no server answers in time, or an answer that could not be trained on.
         """
         model, positions = await self.served()
-        room = min(max_tokens, positions - len(token_ids))
-        if not len(token_ids) or room < 1:
+        length = len(request.token_ids)
+        room = min(request.max_tokens, positions - length)
+        if not length or room < 1:
             raise PolicyError(
-                f"request: got {len(token_ids)} context tokens and max_tokens={max_tokens}, allowed 1 to "
+                f"request: got {length} context tokens and max_tokens={request.max_tokens}, allowed 1 to "
                 f"{positions - 1} and >= 1 (the server's --max-model-len is {positions})"
             )
-        if len(stop) > _STOPS:
-            raise PolicyError(f"stop strings: got {len(stop)}, allowed at most {_STOPS} (vLLM's limit)")
+        if len(request.stop) > _STOPS:
+            raise PolicyError(
+                f"stop strings: got {len(request.stop)}, allowed at most {_STOPS} (vLLM's limit)"
+            )
         version = self._version
-        body = request_body(
-            model,
-            token_ids,
-            max_tokens=room,
-            temperature=temperature,
-            stop=stop,
-            forbidden_ids=forbidden_ids,
-            seed=seed if self._seeded else None,
-        )
-        read = partial(
-            answer_of,
-            token_ids=token_ids,
-            max_tokens=room,
-            forbidden_ids=forbidden_ids,
-            vocabulary=self.vocabulary,
-            where="the policy's server",
-        )
+        request = replace(request, max_tokens=room)
+        body = request_body(model, request, seeded=self._seeded)
         waits = iter(_WAITS)
         while True:
             try:
-                answer = read(await self.pool.ask("v1/completions", body, session=session))
+                answer = answer_of(
+                    await self.pool.ask("v1/completions", body, session=request.session),
+                    request,
+                    vocabulary=self.vocabulary,
+                    where="the policy's server",
+                )
                 break
             except AbortedError:  # by the next attempt it is gone, and known to be
                 if (wait := next(waits, None)) is None:

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from aipo.errors import PolicyError
+from aipo.policies.base import SampleRequest
 from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
@@ -40,18 +41,14 @@ async def difference(
         openai.APIError: none.
     """
     context = np.array(tokenizer.encode_prompt(TEXT)[-(positions - TOKENS) :], np.int32)
-    forbidden = (tokenizer.eos_id,)
-    body = request_body(
-        model, context, max_tokens=TOKENS, temperature=1.0, stop=(), forbidden_ids=forbidden, seed=0
-    )
+    request = SampleRequest(context, max_tokens=TOKENS, forbidden_ids=(tokenizer.eos_id,))
     answer = answer_of(
-        await server.ask("v1/completions", body),
-        token_ids=context,
-        max_tokens=TOKENS,
+        await server.ask("v1/completions", request_body(model, request)),
+        request,
         vocabulary=int(network.config.get_text_config(decoder=True).vocab_size),
         where=f"{server.url} (a probe)",
     )
-    own = score(network, context, answer.token_ids, forbidden)
+    own = score(network, context, answer.token_ids, request.forbidden_ids)
     gaps = np.abs(own - answer.logprobs)
     if not np.isfinite(gaps).all():
         raise PolicyError(

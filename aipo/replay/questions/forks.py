@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from aipo.errors import TraceError, one_of
-from aipo.policies import Completion, Policy, Sampling, Tokenizer
+from aipo.policies import Completion, Policy, SampleRequest, Sampling, Tokenizer
 from aipo.render.consults import consultations
 from aipo.replay.chat import Asks, Question, replay_chat
 from aipo.replay.policy import ReplayPolicy
@@ -47,17 +46,7 @@ class Alone:
     def version(self) -> int:
         return self._live.version
 
-    async def sample(
-        self,
-        token_ids: npt.NDArray[np.int32],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        stop: tuple[str, ...] = (),
-        forbidden_ids: tuple[int, ...] = (),
-        seed: int = 0,
-        session: int = 0,
-    ) -> Completion:
+    async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.Policy.sample`.
 
         Raises:
@@ -66,13 +55,12 @@ class Alone:
         head, self._head = self._head, None
         said = np.empty(0, np.int32) if head is None else head.token_ids
         done = await self._live.sample(
-            np.concatenate([token_ids, said]),
-            max_tokens=max_tokens - len(said),
-            temperature=temperature,
-            stop=stop,
-            forbidden_ids=tuple(sorted({*forbidden_ids, *self._forbidden})),
-            seed=seed,
-            session=session,
+            replace(
+                request,
+                token_ids=np.concatenate([request.token_ids, said]),
+                max_tokens=request.max_tokens - len(said),
+                forbidden_ids=tuple(sorted({*request.forbidden_ids, *self._forbidden})),
+            )
         )
         return done if head is None or not len(said) else _joined(head, done)
 

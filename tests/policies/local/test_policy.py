@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
 from aipo.errors import LoadError, PolicyError
-from aipo.policies import Completion
+from aipo.policies import Completion, SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from kit.tiny import text_model
@@ -68,7 +68,7 @@ def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(tokenizer, att
     settings = [(1.0, ()), (0.7, (3, 4)), (1.5, (39,))]
     done = gather(
         *(
-            policy.sample(c, max_tokens=5 + i, temperature=t, forbidden_ids=f, seed=i)
+            policy.sample(SampleRequest(c, max_tokens=5 + i, temperature=t, forbidden_ids=f, seed=i))
             for i, c in enumerate(contexts)
             for t, f in settings
         )
@@ -85,11 +85,14 @@ def test_logprobs_stay_exact_while_rows_join_and_leave(model, tokenizer):
     async def rollout(i: int, prompt: np.ndarray) -> list[tuple[np.ndarray, Completion]]:
         for _ in range(i):
             await asyncio.sleep(0)
-        first = await policy.sample(prompt, max_tokens=1 + i % 7, seed=i)
+        first = await policy.sample(SampleRequest(prompt, max_tokens=1 + i % 7, seed=i))
         for _ in range(i % 5):
             await asyncio.sleep(0)
         longer = np.concatenate([prompt, first.token_ids, context(*range(i % 23))])
-        return [(prompt, first), (longer, await policy.sample(longer, max_tokens=1 + i % 40, seed=i + 1))]
+        return [
+            (prompt, first),
+            (longer, await policy.sample(SampleRequest(longer, max_tokens=1 + i % 40, seed=i + 1))),
+        ]
 
     for turns in gather(*(rollout(i, p) for i, p in enumerate(prompts(40)))):
         for prompt, completion in turns:
@@ -106,9 +109,12 @@ def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
     async def passer_by(i: int) -> Completion:
         for _ in range(40 * i):
             await asyncio.sleep(0)
-        return await policy.sample(context(i), max_tokens=9, forbidden_ids=eos, seed=i)
+        return await policy.sample(SampleRequest(context(i), max_tokens=9, forbidden_ids=eos, seed=i))
 
-    done = gather(policy.sample(long, max_tokens=700, forbidden_ids=eos, seed=9), *map(passer_by, range(20)))
+    done = gather(
+        policy.sample(SampleRequest(long, max_tokens=700, forbidden_ids=eos, seed=9)),
+        *map(passer_by, range(20)),
+    )
     assert_exact(model, long, done[0], forbidden=eos)
     for i, completion in enumerate(done[1:]):
         assert_exact(model, context(i), completion, forbidden=eos)
@@ -130,7 +136,10 @@ def test_other_architectures_are_served(tokenizer: HFTokenizer, kind: type[PreTr
     policy, eos = LocalPolicy(model, tokenizer), (tokenizer.eos_id,)
     contexts = [context(*[3] * 120), *(context(i, 4) for i in range(15))]
     done = gather(
-        *(policy.sample(c, max_tokens=100, forbidden_ids=eos, seed=i) for i, c in enumerate(contexts))
+        *(
+            policy.sample(SampleRequest(c, max_tokens=100, forbidden_ids=eos, seed=i))
+            for i, c in enumerate(contexts)
+        )
     )
     assert [len(d.token_ids) for d in done] == [8, *[100] * 15]
     for prompt, completion in zip(contexts, done, strict=True):
@@ -143,12 +152,14 @@ def test_a_request_gets_the_same_tokens_alone_and_in_company(policy: LocalPolicy
     async def late(seed: int, turns: int) -> Completion:
         for _ in range(turns):
             await asyncio.sleep(0)
-        return await policy.sample(prompt, max_tokens=30, seed=seed)
+        return await policy.sample(SampleRequest(prompt, max_tokens=30, seed=seed))
 
-    (alone,) = gather(policy.sample(prompt, max_tokens=30, seed=11))
-    others = [policy.sample(p, max_tokens=30, seed=i) for i, p in enumerate(prompts(50))]
-    company = gather(*others[:25], policy.sample(prompt, max_tokens=30, seed=11), *others[25:])[25]
-    others = [policy.sample(p, max_tokens=30, seed=i) for i, p in enumerate(prompts(20))]
+    (alone,) = gather(policy.sample(SampleRequest(prompt, max_tokens=30, seed=11)))
+    others = [policy.sample(SampleRequest(p, max_tokens=30, seed=i)) for i, p in enumerate(prompts(50))]
+    company = gather(
+        *others[:25], policy.sample(SampleRequest(prompt, max_tokens=30, seed=11)), *others[25:]
+    )[25]
+    others = [policy.sample(SampleRequest(p, max_tokens=30, seed=i)) for i, p in enumerate(prompts(20))]
     joined, other_seed = gather(*others, late(11, 50), late(12, 50))[-2:]
     assert alone.token_ids.tolist() == company.token_ids.tolist() == joined.token_ids.tolist()
     assert alone.token_ids.tolist() != other_seed.token_ids.tolist()
@@ -156,7 +167,9 @@ def test_a_request_gets_the_same_tokens_alone_and_in_company(policy: LocalPolicy
 
 def test_frequencies_follow_the_probabilities(model, policy: LocalPolicy):
     prompt, count = context(5, 6), 3000
-    done = gather(*(policy.sample(prompt, max_tokens=1, temperature=2.0, seed=i) for i in range(count)))
+    done = gather(
+        *(policy.sample(SampleRequest(prompt, max_tokens=1, temperature=2.0, seed=i)) for i in range(count))
+    )
     with torch.no_grad():
         probs = torch.softmax(model(torch.tensor([[5, 6]])).logits[0, -1] / 2.0, -1).numpy()
     seen = np.bincount([d.token_ids[0] for d in done], minlength=len(probs)) / count
@@ -166,7 +179,7 @@ def test_frequencies_follow_the_probabilities(model, policy: LocalPolicy):
 
 def test_near_temperature_zero_it_is_the_greedy_generate_of_transformers(model, policy: LocalPolicy):
     prompt = context(7, 4, 11)
-    (done,) = gather(policy.sample(prompt, max_tokens=20, temperature=1e-4))
+    (done,) = gather(policy.sample(SampleRequest(prompt, max_tokens=20, temperature=1e-4)))
     ids = torch.tensor([prompt.tolist()])
     greedy = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0,
@@ -178,8 +191,8 @@ def test_near_temperature_zero_it_is_the_greedy_generate_of_transformers(model, 
 def test_forbidden_ids_are_never_sampled(policy: LocalPolicy):
     forbidden = tuple(range(0, 44, 2))
     done = gather(
-        *(policy.sample(p, max_tokens=20, temperature=3.0, forbidden_ids=forbidden, seed=i) for i, p in enumerate(prompts(30))),
-        *(policy.sample(p, max_tokens=20, temperature=3.0, seed=i) for i, p in enumerate(prompts(30))),
+        *(policy.sample(SampleRequest(p, max_tokens=20, temperature=3.0, forbidden_ids=forbidden, seed=i)) for i, p in enumerate(prompts(30))),
+        *(policy.sample(SampleRequest(p, max_tokens=20, temperature=3.0, seed=i)) for i, p in enumerate(prompts(30))),
     )  # fmt: skip
     assert not set(np.concatenate([d.token_ids for d in done[:30]])) & set(forbidden)
     assert set(np.concatenate([d.token_ids for d in done[30:]])) & set(forbidden)
@@ -190,7 +203,7 @@ def test_equal_prompts_are_prefilled_once(model, policy: LocalPolicy):
     hook = model.register_forward_pre_hook(
         lambda _, __, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    gather(*(policy.sample(context(1, 2, 3, 4), max_tokens=2, seed=i) for i in range(50)))
+    gather(*(policy.sample(SampleRequest(context(1, 2, 3, 4), max_tokens=2, seed=i)) for i in range(50)))
     hook.remove()
     assert widths[:2] == [(1, 3), (50, 1)]
 
@@ -228,20 +241,20 @@ def scripted(tokenizer: HFTokenizer, text: str) -> tuple[LocalPolicy, np.ndarray
 )
 def test_ends(tokenizer: HFTokenizer, text: str, stop: tuple[str, ...], written: str, finish: str):
     policy, start = scripted(tokenizer, text)
-    (done,) = gather(policy.sample(start, max_tokens=4, stop=stop))
+    (done,) = gather(policy.sample(SampleRequest(start, max_tokens=4, stop=stop)))
     assert (tokenizer.decode(done.token_ids), done.finish) == (written, finish)
 
 
 def test_a_stop_string_in_the_context_does_not_count(tokenizer: HFTokenizer):
     policy, _ = scripted(tokenizer, "....cd<eos>".replace(".", "a"))
     start = np.array(tokenizer.encode("ab</consult>", control=True), np.int32)
-    (done,) = gather(policy.sample(start, max_tokens=9, stop=("</consult>",)))
+    (done,) = gather(policy.sample(SampleRequest(start, max_tokens=9, stop=("</consult>",))))
     assert tokenizer.decode(done.token_ids) == "aacd<eos>"
 
 
 def test_a_continuation_ends_with_the_models_positions(policy: LocalPolicy):
     eos = (policy.tokenizer.eos_id,)
-    (done,) = gather(policy.sample(context(*[1] * 120), max_tokens=50, forbidden_ids=eos))
+    (done,) = gather(policy.sample(SampleRequest(context(*[1] * 120), max_tokens=50, forbidden_ids=eos)))
     assert (len(done.token_ids), done.finish) == (8, "length")
 
 
@@ -261,7 +274,7 @@ def test_a_continuation_ends_with_the_models_positions(policy: LocalPolicy):
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused(policy: LocalPolicy, ids, changes, message: str):
-    (error,) = gather(policy.sample(context(*ids), **{"max_tokens": 4, **changes}))
+    (error,) = gather(policy.sample(SampleRequest(context(*ids), **{"max_tokens": 4, **changes})))
     assert isinstance(error, PolicyError) and message in str(error)
 
 
@@ -273,7 +286,10 @@ def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
     never = (25, tokenizer.eos_id)
     contexts = [context(25, 1) if i % 3 == 0 else context(i, 2) for i in range(20)]
     done = gather(
-        *(policy.sample(c, max_tokens=9, forbidden_ids=never, seed=i) for i, c in enumerate(contexts))
+        *(
+            policy.sample(SampleRequest(c, max_tokens=9, forbidden_ids=never, seed=i))
+            for i, c in enumerate(contexts)
+        )
     )
     for i, (prompt, result) in enumerate(zip(contexts, done, strict=True)):
         if i % 3 == 0:
@@ -284,7 +300,7 @@ def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
 
 
 def test_forbidding_everything_is_an_error(policy: LocalPolicy):
-    (error,) = gather(policy.sample(context(1), max_tokens=4, forbidden_ids=tuple(range(44))))
+    (error,) = gather(policy.sample(SampleRequest(context(1), max_tokens=4, forbidden_ids=tuple(range(44)))))
     assert isinstance(error, PolicyError)
 
 
@@ -294,11 +310,15 @@ def test_cancelled_requests_leave_and_others_are_not_disturbed(model, tokenizer)
 
     async def main() -> list[Completion]:
         endless = [
-            asyncio.create_task(policy.sample(context(i), max_tokens=100, forbidden_ids=eos, seed=i))
+            asyncio.create_task(
+                policy.sample(SampleRequest(context(i), max_tokens=100, forbidden_ids=eos, seed=i))
+            )
             for i in range(12)
         ]
         others = [
-            asyncio.create_task(policy.sample(context(9, i), max_tokens=30, forbidden_ids=eos, seed=i))
+            asyncio.create_task(
+                policy.sample(SampleRequest(context(9, i), max_tokens=30, forbidden_ids=eos, seed=i))
+            )
             for i in range(4)
         ]
         for _ in range(60):
@@ -317,22 +337,24 @@ def test_a_model_that_fails_ends_its_requests_and_serves_the_next(model, policy:
 
     hook = model.register_forward_pre_hook(fail)
     for ids in ((1,), (1, 2, 3)):  # while stepping, while prefilling
-        errors = gather(*(policy.sample(context(*ids), max_tokens=4) for _ in range(2)))
+        errors = gather(*(policy.sample(SampleRequest(context(*ids), max_tokens=4)) for _ in range(2)))
         assert [str(e) for e in errors] == ["the model failed with RuntimeError: out of memory"] * 2
     hook.remove()
-    (done,) = gather(policy.sample(context(1), max_tokens=4))
+    (done,) = gather(policy.sample(SampleRequest(context(1), max_tokens=4)))
     assert len(done.token_ids)
 
 
 def test_a_loop_that_ends_in_the_middle_leaves_nothing_behind(policy: LocalPolicy):
     async def leave() -> None:
-        task = asyncio.create_task(policy.sample(context(1), max_tokens=100))
+        task = asyncio.create_task(policy.sample(SampleRequest(context(1), max_tokens=100)))
         for _ in range(20):
             await asyncio.sleep(0)
         assert not task.done()
 
     asyncio.run(leave())
-    first, second = (gather(policy.sample(context(1), max_tokens=9, seed=1))[0] for _ in range(2))
+    first, second = (
+        gather(policy.sample(SampleRequest(context(1), max_tokens=9, seed=1)))[0] for _ in range(2)
+    )
     assert first.token_ids.tolist() == second.token_ids.tolist()
 
 
@@ -343,14 +365,14 @@ def test_dropout_is_off_while_sampling_and_every_mode_is_restored(tokenizer: HFT
     model = text_model(len(tokenizer), attention_dropout=0.5).train()
     model.model.layers[0].eval()
     modes = [m.training for m in model.modules()]
-    (done,) = gather(LocalPolicy(model, tokenizer).sample(context(1, 2, 3), max_tokens=9))
+    (done,) = gather(LocalPolicy(model, tokenizer).sample(SampleRequest(context(1, 2, 3), max_tokens=9)))
     assert [m.training for m in model.modules()] == modes
     assert_exact(model.eval(), context(1, 2, 3), done)
 
 
 def test_the_model_can_be_trained_after_it_has_sampled(tokenizer: HFTokenizer):
     model = text_model(len(tokenizer))
-    gather(LocalPolicy(model, tokenizer).sample(context(1, 2, 3), max_tokens=9))
+    gather(LocalPolicy(model, tokenizer).sample(SampleRequest(context(1, 2, 3), max_tokens=9)))
     model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -359,7 +381,7 @@ def test_the_version_is_recorded_and_does_not_change_under_way(policy: LocalPoli
     policy.advance(3)
 
     async def main() -> Completion:
-        task = asyncio.create_task(policy.sample(context(1), max_tokens=20))
+        task = asyncio.create_task(policy.sample(SampleRequest(context(1), max_tokens=20)))
         await asyncio.sleep(0)
         with pytest.raises(PolicyError, match="got 4 while sampling"):
             policy.advance(4)
@@ -388,10 +410,10 @@ def test_models_that_cannot_be_served_are_refused(tokenizer: HFTokenizer):
 
 def test_a_second_event_loop_at_the_same_time_is_refused(policy: LocalPolicy):
     async def main() -> None:
-        task = asyncio.create_task(policy.sample(context(1), max_tokens=20))
+        task = asyncio.create_task(policy.sample(SampleRequest(context(1), max_tokens=20)))
         await asyncio.sleep(0)
         with ThreadPoolExecutor() as pool, pytest.raises(PolicyError, match="second one"):
-            pool.submit(asyncio.run, policy.sample(context(2), max_tokens=2)).result()
+            pool.submit(asyncio.run, policy.sample(SampleRequest(context(2), max_tokens=2))).result()
         await task
 
     asyncio.run(main())

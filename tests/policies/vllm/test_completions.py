@@ -1,6 +1,7 @@
 """Bytes to vLLM and back, checked by eye."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,20 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.errors import PolicyError
+from aipo.policies import SampleRequest
 from aipo.policies.vllm.completions import answer_of, request_body
 
 CONTEXT = np.array([7, 8], np.int32)
 
 
-def body(**changes: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "max_tokens": 5,
-        "temperature": 0.7,
-        "stop": ("</consult>",),
-        "forbidden_ids": (),
-        "seed": 3,
-    }
-    return json.loads(request_body("m", CONTEXT, **{**arguments, **changes}))
+def body(*, seeded: bool = True, **changes: Any) -> dict[str, Any]:
+    request = SampleRequest(CONTEXT, max_tokens=5, temperature=0.7, stop=("</consult>",), seed=3)
+    return json.loads(request_body("m", replace(request, **changes), seeded=seeded))
 
 
 def answer(**changes: Any) -> bytes:
@@ -36,8 +32,9 @@ def answer(**changes: Any) -> bytes:
     return json.dumps({"choices": [{**choice, **changes}]}).encode()
 
 
-def read(raw: bytes, vocabulary: int = 10, max_tokens: int = 5):
-    return answer_of(raw, token_ids=CONTEXT, max_tokens=max_tokens, vocabulary=vocabulary, where="there")
+def read(raw: bytes, vocabulary: int = 10, max_tokens: int = 5, forbidden_ids: tuple[int, ...] = ()):
+    request = SampleRequest(CONTEXT, max_tokens=max_tokens, forbidden_ids=forbidden_ids)
+    return answer_of(raw, request, vocabulary=vocabulary, where="there")
 
 
 def test_a_request_spells_out_every_sampling_setting() -> None:
@@ -65,7 +62,7 @@ def test_a_request_spells_out_every_sampling_setting() -> None:
 
 
 def test_no_seed_and_no_ids_to_forbid_are_not_sent() -> None:
-    assert "seed" not in body(seed=None) and "logit_bias" not in body()
+    assert "seed" not in body(seeded=False) and "logit_bias" not in body()
 
 
 def test_what_is_forbidden_has_the_lowest_bias() -> None:
@@ -73,17 +70,16 @@ def test_what_is_forbidden_has_the_lowest_bias() -> None:
 
 
 def test_an_id_that_was_forbidden_and_came_all_the_same_is_refused() -> None:
-    ours = {"token_ids": CONTEXT, "max_tokens": 5, "vocabulary": 10, "where": "there"}
-    assert answer_of(answer(), forbidden_ids=(3, 6), **ours).token_ids.tolist() == [4, 5]
+    assert read(answer(), forbidden_ids=(3, 6)).token_ids.tolist() == [4, 5]
     with pytest.raises(PolicyError, match="got 5, which is forbidden"):
-        answer_of(answer(), forbidden_ids=(3, 5), **ours)
+        read(answer(), forbidden_ids=(3, 5))
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=50))
 def test_ids_arrive_as_they_were_sent(ids: list[int]) -> None:
     # A view with a stride, as a slice of a larger context is.
     context = np.array([[i, 0] for i in ids], np.int32)[:, 0]
-    raw = request_body("m", context, max_tokens=1, temperature=1.0, stop=(), forbidden_ids=(), seed=None)
+    raw = request_body("m", SampleRequest(context, max_tokens=1))
     assert json.loads(raw)["prompt"] == ids
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aipo.errors import PolicyError
-from aipo.policies import Completion, vllm
+from aipo.policies import Completion, SampleRequest
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.completions import AbortedError
 from aipo.policies.vllm.policy import VLLMPolicy
@@ -27,7 +27,9 @@ def policy(fake: FakeVLLM, tokenizer: HFTokenizer, **options: Any) -> Iterator[V
 def sample(policy: VLLMPolicy, *context: int, **options: Any) -> Completion:
     async def main() -> Completion:
         try:
-            return await policy.sample(np.array(context, np.int32), **{"max_tokens": 4, **options})
+            return await policy.sample(
+                SampleRequest(np.array(context, np.int32), **{"max_tokens": 4, **options})
+            )
         finally:
             await policy.aclose()
 
@@ -47,7 +49,7 @@ def test_the_version_is_that_of_the_weights_that_were_asked(tokenizer: HFTokeniz
     fake = FakeVLLM()
 
     async def main(served: VLLMPolicy) -> Completion:
-        waiting = asyncio.create_task(served.sample(np.array([1], np.int32), max_tokens=1))
+        waiting = asyncio.create_task(served.sample(SampleRequest(np.array([1], np.int32), max_tokens=1)))
         while not fake.asked:
             await asyncio.sleep(0.001)
         served.advance(7)
@@ -97,7 +99,9 @@ def test_the_model_is_asked_for_once(tokenizer: HFTokenizer) -> None:
     fake = FakeVLLM()
 
     async def main(served: VLLMPolicy) -> None:
-        await asyncio.gather(*(served.sample(np.array([i], np.int32), max_tokens=1) for i in range(5)))
+        await asyncio.gather(
+            *(served.sample(SampleRequest(np.array([i], np.int32), max_tokens=1)) for i in range(5))
+        )
         await served.aclose()
 
     with policy(fake, tokenizer) as served:
@@ -116,7 +120,7 @@ async def _twice(served: VLLMPolicy) -> tuple[str, int]:
 def test_what_a_server_gives_up_is_asked_again(
     tokenizer: HFTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr("aipo.policies.vllm.policy._WAITS", (0.0, 0.0))
     fake = FakeVLLM()
     fake.faults.extend(["abort"] * 2)
     with policy(fake, tokenizer) as served:

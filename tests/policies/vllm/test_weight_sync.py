@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, Qwen2ForCausalLM
 from aipo.config.build_sampler import tolerance_at
 from aipo.config.load import load_config
 from aipo.errors import ConfigError, PolicyError
+from aipo.policies import SampleRequest
 from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.probe import shaken
@@ -174,7 +175,7 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_serves(
     again = Reloading(copy_of(model, tmp_path / "two"))
 
     async def go_on() -> None:
-        asking = asyncio.create_task(policy.sample(np.array([1], np.int32), max_tokens=2))
+        asking = asyncio.create_task(policy.sample(SampleRequest(np.array([1], np.int32), max_tokens=2)))
         while policy.pool.servers[0].up:
             await asyncio.sleep(0.01)
         with serving(again.app, port):

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from aipo.config.load import load_config
 from aipo.errors import ConfigError, RunError
-from aipo.policies import Completion
+from aipo.policies import Completion, SampleRequest
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.replay.questions import consult_run
 from aipo.replay.questions.consult_run import LiveConsults, consults_against_group
@@ -198,9 +198,9 @@ def test_a_turn_begins_with_what_was_recorded_before_the_request() -> None:
     seen: list[tuple[str, int, tuple[int, ...]]] = []
 
     class Live(ScriptedPolicy):
-        async def sample(self, token_ids, *, max_tokens, forbidden_ids=(), **rest):  # type: ignore[no-untyped-def]
-            seen.append((words.decode(token_ids), max_tokens, forbidden_ids))
-            return await super().sample(token_ids, max_tokens=max_tokens, forbidden_ids=forbidden_ids, **rest)
+        async def sample(self, request: SampleRequest) -> Completion:
+            seen.append((words.decode(request.token_ids), request.max_tokens, request.forbidden_ids))
+            return await super().sample(request)
 
     head = Completion(
         token_ids=np.array(words.encode("2+2"), np.int32),
@@ -212,7 +212,7 @@ def test_a_turn_begins_with_what_was_recorded_before_the_request() -> None:
     tag = words.token_id("<consult:verify>")
     policy = Alone(Live(words, ["=4"], logprob=-0.25), head, (tag,))
     prompt = np.array(words.encode("? "), np.int32)
-    turn = asyncio.run(policy.sample(prompt, max_tokens=10))
+    turn = asyncio.run(policy.sample(SampleRequest(prompt, max_tokens=10)))
     assert words.decode(turn.token_ids) == "2+2=4<eos>"
     assert turn.logprobs.tolist() == [-0.5] * 3 + [-0.25] * 3
     assert turn.entropies is None

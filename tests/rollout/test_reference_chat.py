@@ -11,6 +11,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from aipo.config.build_policy import build_local, reference_weights
 from aipo.config.load import load_config
 from aipo.errors import AgentError, ConfigError
+from aipo.policies import Completion, SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.rollout.reference_chat import ReferenceChat, reference
 from aipo.util.event_loop import LOOP
@@ -67,9 +68,9 @@ def test_messages_go_through_the_chat_template_where_there_is_one(
     seen: list[list[int]] = []
     sample = start.sample
 
-    async def spy(token_ids: Any, **how: Any) -> Any:
-        seen.append(token_ids.tolist())
-        return await sample(token_ids, **how)
+    async def spy(request: SampleRequest) -> Completion:
+        seen.append(request.token_ids.tolist())
+        return await sample(request)
 
     monkeypatch.setattr(start, "sample", spy)
     for template in (None, TEMPLATE):

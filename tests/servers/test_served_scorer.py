@@ -14,7 +14,7 @@ from aipo.config.load import Config, load_config
 from aipo.errors import ConfigError
 from aipo.policies.scripted import CharTokenizer
 from aipo.rollout.agent_logprobs import PLAIN, check_scorers
-from aipo.rollout.reference_chat import frozen
+from aipo.rollout.reference_chat import reference
 from aipo.util.event_loop import LOOP
 from kit.servers import VLLMProcess
 
@@ -59,7 +59,7 @@ def test_the_log_probs_are_those_of_a_forward_pass_and_another_tokenizer_is_refu
     start = build_local(made, cold)
     start.tokenizer.inner.chat_template = TEMPLATE
     LOOP.run(check_scorers(chats, start.tokenizer))
-    own, theirs = frozen(lambda _: start), chats["verify"].scorer
+    own, theirs = reference(lambda _: start), chats["verify"].scorer
     assert theirs is not None
     for reply in REPLIES:
         messages = [{"role": "system", "content": "agents\n"}, {"role": "human", "content": "3@7+20=?\n"}]

@@ -19,7 +19,7 @@ LIGHT = (
     "aipo.rollout.env",
     "aipo.config.load",
     "aipo.method.metrics",
-    "aipo.render.shown",
+    "aipo.render.display",
     "aipo.cli",
 )
 

@@ -1,7 +1,7 @@
 """The report of a demo: one HTML page that needs nothing but itself.
 
 Numbers with their intervals, learning curves, pass@k and a few coloured traces. The page loads nothing and
-runs nothing (its content-security policy says so); whatever a model wrote is escaped by `aipo.render.shown`.
+runs nothing (its content-security policy says so); whatever a model wrote is escaped by `aipo.render.display`.
 
     Report (plain, frozen)  →  write_report  →  report.html
 """
@@ -18,12 +18,17 @@ from markupsafe import Markup
 from aipo.compare import figures
 from aipo.compare.examples import Example, tell
 from aipo.compare.figures import Arm, Cell, Row, colour, learning_curves, pass_at_charts, splits_of
+from aipo.render import display
 from aipo.render import graph_svg as draw
-from aipo.render import shown as render
 from aipo.render import svg_charts as chart
+from aipo.render.colours import STYLE
+from aipo.render.spans import agent_order
+from aipo.render.trace_html import context_html, legend_html
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
+from aipo.trace.text import Decode
 from aipo.util.files import write_text
+from aipo.util.text import visible
 
 SPLITS = {
     "heldout": "Unknown facts, combinations never trained on",
@@ -52,7 +57,7 @@ class Report:
     before: Arm
     arms: Sequence[Arm]
     examples: Sequence[Example]
-    decode: render.Decode
+    decode: Decode
     drawing: Mapping[str, Any] | None = None
 
     @property
@@ -113,9 +118,9 @@ def write_report(folder: Path, report: Report) -> Path:
         curves=[Markup(svg) for svg in learning_curves(report.arms, agents)],
         pass_at=[Markup(svg) for svg in pass_at_charts(report.columns, SPLITS)],
         graph=Markup(draw.graph_svg(report.drawing)) if report.drawing else None,
-        legend=Markup(render.legend_html([e.trace for e in report.examples], agents)),
+        legend=Markup(legend_html([e.trace for e in report.examples], agents)),
         examples=[_example(e, report.decode, agents) for e in report.examples],
-        style=Markup(f"{chart.STYLE}\n{draw.STYLE}\n{render.STYLE}"),
+        style=Markup(f"{chart.STYLE}\n{draw.STYLE}\n{STYLE}"),
         columns=chart.COLUMNS,
         colours=[colour(i) for i in range(len(report.columns))],
     )
@@ -146,16 +151,16 @@ def _agents(report: Report) -> list[str]:
     """Who is asked or speaks, in an order that gives them their colours; `unknown` is nobody's name."""
     asked = {key for arm in report.arms for row in arm.metrics for key in row if key.startswith("consults/")}
     names = {key.removeprefix("consults/") for key in asked}
-    names |= set(render.agent_order(e.trace for e in report.examples))
+    names |= set(agent_order(e.trace for e in report.examples))
     return sorted(names, key=lambda name: (name == "unknown", name))
 
 
-def _example(example: Example, decode: render.Decode, agents: Sequence[str]) -> Mapping[str, Any]:
+def _example(example: Example, decode: Decode, agents: Sequence[str]) -> Mapping[str, Any]:
     trace = example.trace
     return {
         "caption": example.caption,
-        "headline": render.visible(render.headline(trace)),
-        "context": Markup(render.context_html(trace, decode, agents)),
+        "headline": visible(display.headline(trace)),
+        "context": Markup(context_html(trace, decode, agents)),
         "good": trace.reward is not None and trace.reward > 0,
     }
 

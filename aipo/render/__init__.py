@@ -1,5 +1,5 @@
 """A trace for people: HTML for pages and notebooks, text for the terminal, pictures of graphs, charts."""
 
-from aipo.render.shown import headline, show, trace_html, trace_text
+from aipo.render.display import headline, show, trace_html, trace_text
 
 __all__ = ["headline", "show", "trace_html", "trace_text"]

@@ -1,5 +1,42 @@
-"""The colours of a trace's producers, and the style sheet of a context; light and dark."""
+"""Every colour of the project's pages, light and dark, and the style sheet of a context."""
 
+# Light and dark. `c0`, `c1`, … are for runs and arms in charts, `k0`, `k1`, … for agents.
+THEME: dict[str, tuple[str, str]] = {
+    "page": ("#fff", "#0f1217"),
+    "ink": ("#1b2027", "#e4e8ee"),
+    "soft": ("#5b6470", "#98a2b0"),
+    "line": ("#e1e5ea", "#272d36"),
+    "edge": ("#868f9b", "#6b7684"),
+    "card": ("#f6f7f9", "#161a20"),
+    "hover": ("#eef1f5", "#1d232b"),
+    "good": ("#0b6b45", "#6fd3a8"),
+    "good-bg": ("#d9f2e6", "#0d3a2a"),
+    "bad": ("#a3271f", "#ff9b90"),
+    "bad-bg": ("#fde4e1", "#4a1613"),
+    "warn": ("#6f4400", "#f7cf84"),
+    "warn-bg": ("#ffefd2", "#472f05"),
+    "accent": ("#0a5cad", "#6db5f5"),
+    "accent-bg": ("#e3effb", "#10304d"),
+    "on-accent": ("#fff", "#0b1a28"),
+    "c0": ("#656d78", "#98a2b0"),
+    "c1": ("#0a66b7", "#6db5f5"),
+    "c2": ("#a34a00", "#f0a35e"),
+    "c3": ("#7b3fb0", "#c9a0f5"),
+    "c4": ("#0b6b45", "#6fd3a8"),
+    "c5": ("#a3205f", "#f590bf"),
+    "c6": ("#007a87", "#4fd0dc"),
+    "c7": ("#6b6a00", "#cfca55"),
+    "c8": ("#c0281c", "#ff8f84"),
+    "c9": ("#4148c9", "#a5aaff"),
+    "c10": ("#7a4a2b", "#d9a982"),
+    "c11": ("#34506e", "#a9c4de"),
+    "k0": ("#0b6b45", "#6fd3a8"),
+    "k1": ("#7b3fb0", "#c9a0f5"),
+    "k2": ("#8a5a00", "#f0c062"),
+    "k3": ("#0a66b7", "#6db5f5"),
+    "k4": ("#a3205f", "#f590bf"),
+    "k5": ("#5a6600", "#c6d46a"),
+}
 # Text and background of each producer; every pair has a contrast of 4.5 : 1 or more (WCAG AA).
 COLOURS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "prompt": (("#5b6470", "#f6f7f9"), ("#98a2b0", "#161a20")),
@@ -21,23 +58,38 @@ def palette(theme: int) -> str:
     return "".join(f"--{name}:{text};--{name}-bg:{back};" for name, (text, back) in names)
 
 
+def sheet() -> str:
+    """The variables of a whole page, for both themes, and the chips in the producers' colours."""
+    pairs = dict(THEME)
+    chips = ""
+    for name, (light, dark) in COLOURS.items():
+        pairs |= {name: (light[0], dark[0]), f"{name}-bg": (light[1], dark[1])}
+        chips += f".chip.{name}{{color:var(--{name});background:var(--{name}-bg);box-shadow:none}}"
+    values = "".join(f"--{name}:light-dark({light},{dark});" for name, (light, dark) in pairs.items())
+    return f":root{{color-scheme:light dark;{values}}}\n{chips}"
+
+
+def by_theme(scope: str, light: str, dark: str) -> str:
+    """Declarations for `scope` on anybody's page: the system's theme unless the page names one.
+
+    JupyterLab and VS Code name it in words of their own.
+    """
+    return f"""
+{scope}{{{light}}}
+@media (prefers-color-scheme:dark){{{scope}{{{dark}}}}}
+:is([data-theme=light],[data-jp-theme-light=true]) :is({scope}){{{light}}}
+:is([data-theme=dark],[data-jp-theme-light=false],.vscode-dark) :is({scope}){{{dark}}}
+""".strip()
+
+
 def _style() -> str:
-    scope = ".aipo-trace,.aipo-context,.aipo-legend"
-    dark = palette(1)
     producers = "".join(
         f":is(.aipo-context,.aipo-legend) .{n}{{color:var(--{n});background:var(--{n}-bg)}}"
         f".aipo-consult.of-{n}{{--own:var(--{n});--own-bg:var(--{n}-bg)}}"
         for n in COLOURS
     )
-    # A page follows the system unless it says otherwise; JupyterLab and VS Code say it in their own words.
-    return f"""
-{scope}{{{palette(0)}}}
-@media (prefers-color-scheme:dark){{{scope}{{{dark}}}}}
-:is([data-theme=light],[data-jp-theme-light=true]) :is({scope}){{{palette(0)}}}
-:is([data-theme=dark],[data-jp-theme-light=false],.vscode-dark) :is({scope}){{{dark}}}
-{producers}
-{_CONTEXT}{_CARD}
-""".strip()
+    colours = by_theme(".aipo-trace,.aipo-context,.aipo-legend", palette(0), palette(1))
+    return f"{colours}\n{producers}\n{_CONTEXT}{_CARD}".strip()
 
 
 _MONO = 'ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace'

@@ -17,7 +17,7 @@ GAP_X, GAP_Y, PAD, TITLE, NODE, NOTE = 38.0, 12.0, 14.0, 20.0, 28.0, 14.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class NodeMark:
     """What is known of one visited node.
 
     Args:
@@ -34,7 +34,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lit:
+class LitPath:
     """A path through the drawing.
 
     Args:
@@ -42,7 +42,7 @@ class Lit:
         edges: those taken, as paths of two nodes of the same graph.
     """
 
-    marks: Mapping[str, Mark]
+    marks: Mapping[str, NodeMark]
     edges: Collection[tuple[str, str]] = ()
 
 
@@ -78,7 +78,7 @@ class Box:
     path: str
     nodes: tuple["Box", ...] = ()
     edges: tuple[Edge, ...] = ()
-    mark: Mark | None = None
+    mark: NodeMark | None = None
 
     @property
     def name(self) -> str:
@@ -136,10 +136,10 @@ class Box:
         return [places[i] for i in range(len(self.nodes))]
 
 
-def boxes_of(drawing: Mapping[str, Any], lit: Lit | None = None) -> Box:
+def boxes_of(drawing: Mapping[str, Any], lit: LitPath | None = None) -> Box:
     """The whole drawing (`nodes`, `edges` with `from`, `to`, `conditional`) as one nameless box."""
     edges = [(edge["from"], edge["to"], bool(edge["conditional"])) for edge in drawing["edges"]]
-    return _box("", list(drawing["nodes"]), edges, lit or Lit(marks={}))
+    return _box("", list(drawing["nodes"]), edges, lit or LitPath(marks={}))
 
 
 def lines_of(drawing: Mapping[str, Any]) -> set[tuple[str, str]]:
@@ -158,7 +158,7 @@ def paths_of(drawing: Mapping[str, Any]) -> set[str]:
     return {":".join(path[:depth]) for path in parts for depth in range(1, len(path) + 1)}
 
 
-def _box(path: str, paths: Sequence[str], edges: Sequence[tuple[str, str, bool]], lit: Lit) -> Box:
+def _box(path: str, paths: Sequence[str], edges: Sequence[tuple[str, str, bool]], lit: LitPath) -> Box:
     """The graph at `path` of the nodes `paths`, which are relative to it."""
     children: dict[str, list[str]] = {}
     for inner_path in paths:

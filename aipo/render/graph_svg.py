@@ -2,7 +2,7 @@
 
 The input is what a run keeps in `graph.json`: names of nodes, `verify:check` being a node of `verify`, and
 edges. Columns follow the longest path from the start; an edge and its return are one line with two heads.
-A `Lit` path stands out from the rest and says at its nodes how often they were visited.
+A `LitPath` path stands out from the rest and says at its nodes how often they were visited.
 
 The page brings `STYLE`: inside of an `<svg>` a strict content-security policy would not let it act.
 """
@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from aipo.render.graph_layout import END, NOTE, PAD, START, TITLE, Box, Edge, Lit, Place, boxes_of
+from aipo.render.colours import THEME, by_theme
+from aipo.render.graph_layout import END, NOTE, PAD, START, TITLE, Box, Edge, LitPath, Place, boxes_of
 from aipo.util.text import visible
 
 
-def graph_svg(drawing: Mapping[str, Any], lit: Lit | None = None) -> str:
+def graph_svg(drawing: Mapping[str, Any], lit: LitPath | None = None) -> str:
     """The drawing (`nodes`, `edges` with `from`, `to`, `conditional`) as one `<svg>`; needs `STYLE`."""
     root = boxes_of(drawing, lit)
     wide, high = root.size
@@ -105,15 +106,13 @@ def _arc(a: Place, b: Place, edge: Edge) -> Iterable[str]:
     yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l-3.5 -7h7z"/>'
 
 
-_LIGHT = "--ink:#1b2027;--soft:#5b6470;--card:#f6f7f9;--line:#d5dae1;--fill:#fff;--lit:#0a66b7;--bad:#a3271f"
-_DARK = (
-    "--ink:#e4e8ee;--soft:#98a2b0;--card:#161a20;--line:#333b46;--fill:#22272f;--lit:#6db5f5;--bad:#ff9b90"
+_LIGHT, _DARK = (
+    "".join(f"--{name}:{THEME[name][theme]};" for name in ("ink", "soft", "card", "bad"))
+    + f"--lit:{THEME['c1'][theme]};--line:{('#d5dae1', '#333b46')[theme]};--fill:{('#fff', '#22272f')[theme]}"
+    for theme in (0, 1)
 )
 STYLE = (
-    f".aipo-graph{{{_LIGHT};max-width:100%;height:auto}}"
-    f"@media (prefers-color-scheme:dark){{.aipo-graph{{{_DARK}}}}}"
-    f":is([data-theme=light],[data-jp-theme-light=true]) .aipo-graph{{{_LIGHT}}}"
-    f":is([data-theme=dark],[data-jp-theme-light=false],.vscode-dark) .aipo-graph{{{_DARK}}}"
+    by_theme(".aipo-graph", _LIGHT, _DARK) + ".aipo-graph{max-width:100%;height:auto}"
     ".aipo-graph text{font:12px system-ui,sans-serif;fill:var(--ink);text-anchor:middle}"
     ".aipo-graph .title{text-anchor:start;font-weight:600;fill:var(--soft)}"
     ".aipo-graph .node{fill:var(--fill);stroke:var(--soft)}.aipo-graph .graph{fill:var(--card);stroke:var(--line)}"

@@ -7,12 +7,12 @@ from aipo.render.colours import AGENT_COLOURS
 from aipo.trace import Role, Segment, Trace
 from aipo.trace.text import Decode, texts_of
 
-Words = Decode | Sequence[str] | None
+TextSource = Decode | Sequence[str] | None
 """Where the text of segments comes from: a tokenizer, texts decoded before, or nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextSpan:
     """One segment as text. `colour` is `prompt`, `policy`, `env`, or `agent0`, `agent1`, ..."""
 
     role: Role
@@ -30,7 +30,7 @@ def agent_order(traces: Iterable[Trace]) -> tuple[str, ...]:
     return tuple(sorted({s.source for t in traces for s in t.segments if s.role is Role.AGENT}))
 
 
-def pieces(trace: Trace, words: Words, agents: Sequence[str] = ()) -> list[Piece]:
+def text_spans(trace: Trace, words: TextSource, agents: Sequence[str] = ()) -> list[TextSpan]:
     """The context, segment by segment. `agents` fixes the colours; by default the trace's own.
 
     Raises:
@@ -39,7 +39,7 @@ def pieces(trace: Trace, words: Words, agents: Sequence[str] = ()) -> list[Piece
     order = [*agents, *(a for a in agent_order([trace]) if a not in agents)]
     texts = _texts(trace.segments, words)
     return [
-        Piece(s.role, s.source, colour_of(s.role, s.source, order), text)
+        TextSpan(s.role, s.source, colour_of(s.role, s.source, order), text)
         for s, text in zip(trace.segments, texts, strict=True)
     ]
 
@@ -49,7 +49,7 @@ def colour_of(role: Role, source: str, agents: Sequence[str]) -> str:
     return f"agent{agents.index(source) % AGENT_COLOURS}" if role is Role.AGENT else str(role)
 
 
-def _texts(segments: Sequence[Segment], words: Words) -> Sequence[str]:
+def _texts(segments: Sequence[Segment], words: TextSource) -> Sequence[str]:
     if words is None:
         # Nobody can tell the text: numbers that nobody takes for it.
         return [f"⟨{' '.join(map(str, s.token_ids.tolist()))}⟩" for s in segments]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aipo.errors import RunError
-from aipo.render.shown import show
+from aipo.render.display import show
 from aipo.trace.filters import Filter
 from aipo.trace.index import Group, Summary, TraceIndex
 from aipo.util.text import visible

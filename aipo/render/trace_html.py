@@ -6,13 +6,12 @@ between. Pages, reports and notebooks share it. It needs `aipo.render.colours.ST
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aipo.render.consults import Consultation, consultations, unasked
-from aipo.render.spans import Piece, Words, pieces
+from aipo.render.spans import TextSource, TextSpan, text_spans
+from aipo.render.templating import fill
 from aipo.trace import Call, Consult, Trace, Visit
 from aipo.util.text import duration, visible
 
@@ -21,7 +20,7 @@ _GLANCE = 72
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TextBlock:
     """A segment as text, up to the request that was cut out of it.
 
     Args:
@@ -30,13 +29,13 @@ class Span:
     """
 
     segment: int
-    piece: Piece
+    piece: TextSpan
     text: str
     fold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ConsultCard:
     """A consultation in place of its request and of the segment that answers.
 
     Args:
@@ -48,8 +47,8 @@ class Card:
 
     of: Consultation
     asked: str
-    asking: Piece | None
-    piece: Piece | None
+    asking: TextSpan | None
+    piece: TextSpan | None
 
     @property
     def told(self) -> str:
@@ -89,7 +88,7 @@ class Card:
         return self.of.steps if plain else self.of.visits
 
 
-def blocks(trace: Trace, parts: Sequence[Piece]) -> Iterator[Span | Card]:
+def blocks(trace: Trace, parts: Sequence[TextSpan]) -> Iterator[TextBlock | ConsultCard]:
     """The context in order: every segment once, and a card for every consult."""
     answers: dict[int, list[Consultation]] = {}
     for consultation in consultations(trace):
@@ -98,15 +97,15 @@ def blocks(trace: Trace, parts: Sequence[Piece]) -> Iterator[Span | Card]:
     for i, piece in enumerate(parts):
         here = answers.pop(i, [])
         for k, consultation in enumerate(here):
-            yield Card(consultation, asked, _asking(parts, consultation.consult), None if k else piece)
+            yield ConsultCard(consultation, asked, _asking(parts, consultation.consult), None if k else piece)
         if here:
             asked, after_card = "", True
             continue
         text, asked = _without_request(piece.text, answers.get(i + 1, []), i)
-        yield Span(i, piece, text, fold=after_card and text.startswith("\n"))
+        yield TextBlock(i, piece, text, fold=after_card and text.startswith("\n"))
         after_card = False
     for consultation in (c for left in answers.values() for c in left):
-        yield Card(consultation, "", _asking(parts, consultation.consult), None)
+        yield ConsultCard(consultation, "", _asking(parts, consultation.consult), None)
 
 
 def cut(text: str, consult: Consult) -> tuple[str, str]:
@@ -145,11 +144,13 @@ def _without_request(text: str, answers: Sequence[Consultation], segment: int) -
     return cut(text, answers[0].consult)
 
 
-def _asking(parts: Sequence[Piece], consult: Consult) -> Piece | None:
+def _asking(parts: Sequence[TextSpan], consult: Consult) -> TextSpan | None:
     return parts[consult.request_segment] if 0 <= consult.request_segment < len(parts) else None
 
 
-def context_html(trace: Trace, words: Words, agents: Sequence[str] = (), *, anchors: bool = False) -> str:
+def context_html(
+    trace: Trace, words: TextSource, agents: Sequence[str] = (), *, anchors: bool = False
+) -> str:
     """The context as one element.
 
     Args:
@@ -157,25 +158,23 @@ def context_html(trace: Trace, words: Words, agents: Sequence[str] = (), *, anch
         agents: fixes the colours; by default the trace's own agents do.
         anchors: give segments and consults the ids `s3` and `consult-2`; for the only trace of a page.
     """
-    parts = pieces(trace, words, agents)
-    return (
-        _environment()
-        .get_template("context.html.j2")
-        .render(
-            blocks=list(blocks(trace, parts)),
-            unasked=unasked(trace),
-            anchors=anchors,
-            ids=words is None,
-            facts_of=call_facts,
-            step_name=_step_name,
-            duration=duration,
-        )
+    parts = text_spans(trace, words, agents)
+    return fill(
+        "aipo.render",
+        "context.html.j2",
+        blocks=list(blocks(trace, parts)),
+        unasked=unasked(trace),
+        anchors=anchors,
+        ids=words is None,
+        facts_of=call_facts,
+        step_name=_step_name,
+        duration=duration,
     )
 
 
 def legend_html(traces: Sequence[Trace], agents: Sequence[str] = ()) -> str:
     """Colours and their producers, those that occur in `traces` only."""
-    keys = {p.colour: p.label for t in traces for p in pieces(t, lambda _: "", agents)}
+    keys = {p.colour: p.label for t in traces for p in text_spans(t, lambda _: "", agents)}
     item = Markup('<li><span class="{}">{}</span></li>')
     items = Markup("").join(item.format(colour, visible(name)) for colour, name in keys.items())
     return str(Markup('<ul class="aipo-legend" aria-label="producers">{}</ul>').format(items))
@@ -199,20 +198,3 @@ def _usage(read: int | None, wrote: int | None) -> list[str]:
 def _step_name(visit: Visit, top: Visit | None) -> str:
     """Path of a step below the node that answered."""
     return visit.path if top is None else visit.path.removeprefix(f"{top.path}/")
-
-
-@cache
-def _environment() -> Environment:
-    """Everything printed passes `visible` and is escaped, whoever edits the template."""
-
-    def shown(value: object) -> object:
-        return visible(value) if type(value) is str else value
-
-    return Environment(
-        loader=PackageLoader("aipo.render"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -13,7 +13,7 @@ from pathlib import Path
 from aipo.errors import RunError
 from aipo.util.console import Note
 from aipo.util.files import taken, writing
-from aipo.viewer.data.library import Library, RunView
+from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.links import LEFT_OUT, group_path, trace_path
 from aipo.viewer.responses import Page, static_files
 from aipo.viewer.site import Site
@@ -43,7 +43,7 @@ class Bundle:
 
 
 def write_bundle(
-    library: Library, out: Path, *, limit: int | None = None, note: Note = lambda done, total, text: None
+    library: RunLibrary, out: Path, *, limit: int | None = None, note: Note = lambda done, total, text: None
 ) -> Bundle:
     """Writes the static site of `library` into `out`, over one that is there already.
 

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aipo.policies.vllm.addresses import bracketed
-from aipo.viewer.templating import POLICY
+from aipo.viewer.responses import POLICY
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 ANY = ("0.0.0.0", "::")

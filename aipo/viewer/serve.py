@@ -9,14 +9,19 @@ from pathlib import Path
 
 import uvicorn
 from rich.console import Console
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from aipo.errors import AipoError, ConfigError, RunError
 from aipo.policies.vllm.addresses import bracketed, is_loopback
 from aipo.util.console import bars, stage
-from aipo.viewer.app import create_app
 from aipo.viewer.bundle import Bundle, write_bundle
-from aipo.viewer.data.library import Library
-from aipo.viewer.guard import Gate
+from aipo.viewer.data.library import RunLibrary
+from aipo.viewer.guard import Gate, Guard
+from aipo.viewer.responses import Page
 from aipo.viewer.site import Site
 
 
@@ -47,7 +52,7 @@ def view(
         RunError: no such folder, the port is taken, or the static site cannot be written.
         ConfigError: a token that is too easily guessed.
     """
-    library = Library(root)
+    library = RunLibrary(root)
     if static is not None:
         bundle = _write_static(library, static, limit, console)
         if open_browser:
@@ -72,14 +77,14 @@ def view(
         console.print("viewer closed")
 
 
-def _warm(library: Library) -> None:
+def _warm(library: RunLibrary) -> None:
     """Reads every run's summaries ahead of the first page that needs them."""
     for run in library.runs():
         with suppress(AipoError):  # its page will say what is wrong
             run.index.refresh()
 
 
-def _write_static(library: Library, out: Path, limit: int | None, console: Console) -> Bundle:
+def _write_static(library: RunLibrary, out: Path, limit: int | None, console: Console) -> Bundle:
     with bars(console) as progress:
         bundle = write_bundle(library, out, limit=limit, note=stage(progress, "pages"))
     for note in bundle.notes:
@@ -89,6 +94,27 @@ def _write_static(library: Library, out: Path, limit: int | None, console: Conso
     console.print(f"{bundle.files} files, {bundle.size / 1e6:.1f} MB", highlight=False)
     console.print(f"written to {bundle.first}", highlight=False, soft_wrap=True)
     return bundle
+
+
+def create_app(site: Site, gate: Gate) -> Starlette:
+    """The web application: requests that `gate` allows get the site's page."""
+
+    def answer(request: Request) -> Response:
+        return _response(site.answer(request.path_params["path"], request.query_params), request)
+
+    return Starlette(routes=[Route("/{path:path}", answer)], middleware=[Middleware(Guard, gate=gate)])
+
+
+def _response(page: Page, request: Request) -> Response:
+    if page.location is not None:
+        return RedirectResponse(page.location, status_code=page.status)
+    if page.status != 200:
+        return Response(page.body, page.status, media_type=page.media_type)
+    # A browser may keep a page, but has to ask each time whether it is still the same.
+    headers = {"etag": page.etag, "cache-control": "private, no-cache"}
+    if request.headers.get("if-none-match") == page.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(page.body, media_type=page.media_type, headers=headers)
 
 
 def server(site: Site, gate: Gate) -> uvicorn.Server:

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from aipo.errors import AipoError, RunError
 from aipo.trace.filters import Filter
 from aipo.util.text import visible
-from aipo.viewer.data.library import Library, RunView
+from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.links import Links, compare_path, slug, unslug
 from aipo.viewer.pages.compare.page import compare_runs, compare_traces
 from aipo.viewer.pages.group import group_page
 from aipo.viewer.pages.home import home_page
 from aipo.viewer.pages.run import run_page
 from aipo.viewer.pages.trace import trace_page
-from aipo.viewer.responses import Page, digest, html_page, json_page, static_files
-from aipo.viewer.templating import render
+from aipo.viewer.responses import Page, digest, html_page, json_page, render, static_files
 
 _log = logging.getLogger("aipo.viewer")
 _MISSING = "There is no such page. The run or the trace may have been moved or deleted."
@@ -34,7 +33,7 @@ class Site:
 
     def __init__(
         self,
-        library: Library,
+        library: RunLibrary,
         *,
         live: bool,
         has: Callable[[str], bool] = lambda _: True,

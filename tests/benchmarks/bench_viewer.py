@@ -39,7 +39,7 @@ from rich.table import Table
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import slug
 
 LONG, LONG_TRACES = 16_384, 32
@@ -162,7 +162,7 @@ def bundle(folder: Path, templates: Sequence[bulk.Trace]) -> list[Row]:
     for step in range(steps):
         bulk.teach(run.lessons, bulk.step_of(templates, step))
     started = time.perf_counter()
-    made = write_bundle(Library(run.path), folder / "site")
+    made = write_bundle(RunLibrary(run.path), folder / "site")
     spent = time.perf_counter() - started
     assert not made.faulty, made.faulty[:3]
     share = BUNDLED / (steps * bulk.STEP)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.render.graph_layout import Lit, Mark, lines_of, paths_of
+from aipo.render.graph_layout import LitPath, NodeMark, lines_of, paths_of
 from aipo.render.graph_svg import STYLE, graph_svg
 
 
@@ -72,13 +72,13 @@ def test_names_are_text() -> None:
 
 def test_a_path_stands_out_and_its_nodes_lead_somewhere() -> None:
     marks = {
-        "policy": Mark(note="2× 6 s", title="visited 2 times", href="#s1"),
-        "verify": Mark(note="1 s"),
-        "verify:check": Mark(failed=True),
-        "verify:__start__": Mark(),
+        "policy": NodeMark(note="2× 6 s", title="visited 2 times", href="#s1"),
+        "verify": NodeMark(note="1 s"),
+        "verify:check": NodeMark(failed=True),
+        "verify:__start__": NodeMark(),
     }
     svg = graph_svg(
-        CONSULT, Lit(marks=marks, edges={("policy", "verify"), ("verify:__start__", "verify:check")})
+        CONSULT, LitPath(marks=marks, edges={("policy", "verify"), ("verify:__start__", "verify:check")})
     )
     ElementTree.fromstring(svg)
     assert '<a href="#s1" data-node="policy"><title>visited 2 times</title><rect class="node lit"' in svg
@@ -91,17 +91,17 @@ def test_a_path_stands_out_and_its_nodes_lead_somewhere() -> None:
 
 def test_without_a_path_it_is_one_picture_with_it_a_group_of_links() -> None:
     assert 'class="aipo-graph" role="img"' in graph_svg(CONSULT)
-    assert 'class="aipo-graph path" role="group"' in graph_svg(CONSULT, Lit(marks={}))
+    assert 'class="aipo-graph path" role="group"' in graph_svg(CONSULT, LitPath(marks={}))
 
 
 def test_of_an_edge_and_its_return_each_head_is_lit_by_itself() -> None:
-    svg = graph_svg(drawing("a > b", "b ? a"), Lit(marks={}, edges={("b", "a")}))
+    svg = graph_svg(drawing("a > b", "b ? a"), LitPath(marks={}, edges={("b", "a")}))
     assert svg.count('class="always lit"') == svg.count('class="head lit"') == svg.count('class="head"') == 1
 
 
 def test_marks_are_text() -> None:
     svg = graph_svg(
-        drawing(extra=["a"]), Lit(marks={"a": Mark(note="<i>", title='"\u202e', href='#"><script>')})
+        drawing(extra=["a"]), LitPath(marks={"a": NodeMark(note="<i>", title='"\u202e', href='#"><script>')})
     )
     assert "<i>" not in svg and "<script>" not in svg and "\u202e" not in svg
     ElementTree.fromstring(svg)
@@ -137,7 +137,7 @@ def test_any_graph_can_be_drawn(
     plain = [{"from": a, "to": b, "conditional": c} for a, b, c in edges]
     whole = {"nodes": list(dict.fromkeys(nodes)), "edges": plain}
     taken = data.draw(st.sets(st.sampled_from(sorted(lines_of(whole))))) if edges else set[tuple[str, str]]()
-    lit = Lit(marks={name: Mark(note="1 s") for name in visited}, edges=taken)
+    lit = LitPath(marks={name: NodeMark(note="1 s") for name in visited}, edges=taken)
     for svg in (graph_svg(whole), graph_svg(whole, lit)):
         ElementTree.fromstring(svg)
         assert "nan" not in svg

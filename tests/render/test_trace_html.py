@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.render.spans import pieces
-from aipo.render.trace_html import Card, Span, bare, blocks, context_html, cut
+from aipo.render.spans import text_spans
+from aipo.render.trace_html import ConsultCard, TextBlock, bare, blocks, context_html, cut
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Trace, Visit, segment
 
 
@@ -229,13 +229,15 @@ def test_the_blocks_hold_every_segment_once_and_in_order(
         for a, r, i, j in consults
     )
     one = trace(segments=parts, consults=asked)
-    found = list(blocks(one, pieces(one, decode)))
+    found = list(blocks(one, text_spans(one, decode)))
     texts = [
-        block.text if isinstance(block, Span) else block.asked + (block.piece.text if block.piece else "")
+        block.text
+        if isinstance(block, TextBlock)
+        else block.asked + (block.piece.text if block.piece else "")
         for block in found
     ]
     assert "".join(texts) == decode(one.token_ids)
-    cards = [block.of.number for block in found if isinstance(block, Card)]
+    cards = [block.of.number for block in found if isinstance(block, ConsultCard)]
     assert sorted(cards) == list(range(len(asked)))
     context_html(one, decode, anchors=True)
 

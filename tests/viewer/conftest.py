@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.guard import Gate
 from aipo.viewer.serve import bind, server
 from aipo.viewer.site import Site
@@ -69,7 +69,7 @@ def serving(
     """A real server in a thread, on any free port."""
     with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        made = server(Site(Library(root), live=True, clock=clock), Gate("127.0.0.1", port, token))
+        made = server(Site(RunLibrary(root), live=True, clock=clock), Gate("127.0.0.1", port, token))
         thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -15,7 +15,7 @@ import uvicorn
 from rich.console import Console
 
 from aipo.errors import ConfigError, RunError
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.guard import Gate
 from aipo.viewer.links import group_path, run_path, trace_path
 from aipo.viewer.serve import first_page, view
@@ -24,7 +24,7 @@ from viewer.test_guard import ask
 
 
 def a_trace(root: Path, run: str = "aipo") -> str:
-    return Library(root).run(run).index.traces(limit=1)[0].trace_id
+    return RunLibrary(root).run(run).index.traces(limit=1)[0].trace_id
 
 
 def test_every_kind_of_page_has_its_address(address: str, little_runs: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_mistake_of_ours_shows_no_stack(
         raise KeyError("secret")
 
     monkeypatch.setattr("aipo.viewer.site.home_page", broken)
-    page = Site(Library(little_runs), live=True).answer("index.html")
+    page = Site(RunLibrary(little_runs), live=True).answer("index.html")
     assert page.status == 500
     assert b"secret" not in page.body and b"The terminal" in page.body
     assert "KeyError: 'secret'" in caplog.text
@@ -158,7 +158,7 @@ def test_a_mistake_of_ours_shows_no_stack(
 def test_a_name_that_was_shortened_is_found(own_runs: Path) -> None:
     long = "x" * 150
     shutil.move(own_runs / "grpo", own_runs / long)
-    site = Site(Library(own_runs), live=True)
+    site = Site(RunLibrary(own_runs), live=True)
     assert site.answer(run_path(long)).status == 200
     assert site.answer(run_path(long + "y")).status == 404
 

@@ -8,7 +8,7 @@ import pytest
 import graphs
 from aipo.errors import RunError
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 
 
 def files(out: Path) -> set[str]:
@@ -30,7 +30,9 @@ def dead_links(out: Path) -> list[str]:
 def test_a_bundle_has_every_page_and_no_dead_link(little_runs: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     out = tmp_path / "site"
-    bundle = write_bundle(Library(little_runs), out, note=lambda done, total, _: steps.append((done, total)))
+    bundle = write_bundle(
+        RunLibrary(little_runs), out, note=lambda done, total, _: steps.append((done, total))
+    )
     found = files(out)
     assert bundle.first == out / "index.html" and bundle.first.is_file()
     assert (bundle.faulty, bundle.notes) == ((), ())
@@ -47,7 +49,7 @@ def test_a_bundle_has_every_page_and_no_dead_link(little_runs: Path, tmp_path: P
 
 
 def test_pages_of_a_bundle_say_their_policy_and_ask_nobody(little_runs: Path, tmp_path: Path) -> None:
-    write_bundle(Library(little_runs), tmp_path / "site")
+    write_bundle(RunLibrary(little_runs), tmp_path / "site")
     for page in (tmp_path / "site").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert "Content-Security-Policy" in text and "frame-ancestors" not in text
@@ -59,7 +61,7 @@ def test_pages_of_a_bundle_name_no_folder_of_this_machine(own_runs: Path, tmp_pa
     manifest = own_runs / "aipo" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"scripted"', '"/root/.cache/some/model"'))
     (own_runs / "grpo" / "graph.json").write_text("{")
-    write_bundle(Library(own_runs), tmp_path / "site")
+    write_bundle(RunLibrary(own_runs), tmp_path / "site")
     folders = [str(own_runs), str(Path(graphs.__file__).parent), "/root/.cache"]
     pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
     assert [(path.name, f) for path, text in pages.items() for f in folders if f in text] == []
@@ -71,7 +73,7 @@ def test_pages_of_a_bundle_name_no_folder_of_this_machine(own_runs: Path, tmp_pa
 
 def test_a_limit_keeps_whole_groups_and_says_what_is_missing(little_runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    bundle = write_bundle(Library(little_runs), out, limit=9)
+    bundle = write_bundle(RunLibrary(little_runs), out, limit=9)
     assert bundle.notes == (
         "aipo: 8 of 32 traces are here, the others were left out (--limit 9).",
         "grpo: 8 of 16 traces are here, the others were left out (--limit 9).",
@@ -84,9 +86,9 @@ def test_a_limit_keeps_whole_groups_and_says_what_is_missing(little_runs: Path, 
 
 def test_a_bundle_replaces_an_earlier_one_and_nothing_else(little_runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    write_bundle(Library(little_runs), out, limit=9)
+    write_bundle(RunLibrary(little_runs), out, limit=9)
     (out / "CNAME").write_text("traces.example\n")
-    write_bundle(Library(little_runs / "grpo"), out)
+    write_bundle(RunLibrary(little_runs / "grpo"), out)
     assert not (out / "run" / "aipo").exists() and not (out / "left-out.html").exists()
     assert (out / "CNAME").is_file()
     assert dead_links(out) == []
@@ -95,18 +97,18 @@ def test_a_bundle_replaces_an_earlier_one_and_nothing_else(little_runs: Path, tm
 def test_what_is_in_the_way_is_refused_and_left_alone(little_runs: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="which is not empty, allowed a new folder or an earlier bundle"):
-        write_bundle(Library(little_runs), tmp_path)
+        write_bundle(RunLibrary(little_runs), tmp_path)
     with pytest.raises(RunError, match="which is not empty"):
-        write_bundle(Library(little_runs), tmp_path / "thesis.tex")
+        write_bundle(RunLibrary(little_runs), tmp_path / "thesis.tex")
     assert files(tmp_path) == {"thesis.tex"}
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match="which has no runs"):
-        write_bundle(Library(tmp_path / "empty"), tmp_path / "out")
+        write_bundle(RunLibrary(tmp_path / "empty"), tmp_path / "out")
 
 
 def test_a_page_that_cannot_be_made_is_counted(own_runs: Path, tmp_path: Path) -> None:
     (own_runs / "aipo" / "graph.json").write_text("{")
-    bundle = write_bundle(Library(own_runs), tmp_path / "site")
+    bundle = write_bundle(RunLibrary(own_runs), tmp_path / "site")
     assert "run/aipo/index.html" in bundle.faulty
     assert "run/grpo/index.html" not in bundle.faulty
     assert "cannot be shown" in (tmp_path / "site/run/aipo/index.html").read_text()

@@ -13,13 +13,20 @@ from aipo.errors import TraceError
 from aipo.trace import Role, StopReason, Trace
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.passages import Passage
 from aipo.viewer.links import Links
-from aipo.viewer.pages.compare.diff import Kind
+from aipo.viewer.pages.compare.diff import DiffKind
 from aipo.viewer.pages.compare.page import compare_runs, compare_traces
-from aipo.viewer.pages.compare.runs import Change, Difference, changes, differences, fingerprints, flat
-from aipo.viewer.pages.compare.traces import Part, Row, counts, rows, way
+from aipo.viewer.pages.compare.runs import (
+    RewardChange,
+    SettingDifference,
+    changes,
+    differences,
+    fingerprints,
+    flat,
+)
+from aipo.viewer.pages.compare.traces import DiffRow, DiffText, counts, rows, way
 from kit.handmade import agent, asking, consult, policy, prompt, stored, trace, visit
 
 # settings
@@ -29,9 +36,9 @@ def test_settings_that_differ_by_their_whole_name() -> None:
     left = flat({"train": {"steps": 2, "kl": None}, "agents": {}, "ks": [1, 2]})
     right = flat({"train": {"steps": 3, "kl": None}, "agents": {"verify": {"budget": 1}}, "ks": [1, 2]})
     assert differences(left, right) == [
-        Difference("train.steps", "2", "3"),
-        Difference("agents", "{}", None),
-        Difference("agents.verify.budget", None, "1"),
+        SettingDifference("train.steps", "2", "3"),
+        SettingDifference("agents", "{}", None),
+        SettingDifference("agents.verify.budget", None, "1"),
     ]
 
 
@@ -74,7 +81,7 @@ def compared(
     tmp_path: Path, left: Sequence[Trace], right: Sequence[Trace]
 ) -> tuple[str, list[tuple[object, ...]]]:
     found = changes(index(tmp_path / "a", left), index(tmp_path / "b", right))
-    flips: list[Change] = [*found.worse, *found.better]
+    flips: list[RewardChange] = [*found.worse, *found.better]
     return found.how, [(c.task_id, c.step, c.before, c.after) for c in flips]
 
 
@@ -150,7 +157,7 @@ def passages(made: Trace, *, parts: bool = True) -> list[Passage]:
     ]
 
 
-def texts(found: Sequence[Part]) -> list[tuple[bool, str]]:
+def texts(found: Sequence[DiffText]) -> list[tuple[bool, str]]:
     return [(p.same, p.text) for p in found]
 
 
@@ -172,7 +179,7 @@ def test_the_same_text_from_other_tokens_is_said() -> None:
     left = passages(trace(policy("ab")), parts=False)
     right = [replace(left[0], ids=(7,))]
     (row,) = rows(left, right, same_tokens=True)
-    assert row.kind is Kind.CHANGED and row.silent
+    assert row.kind is DiffKind.CHANGED and row.silent
 
 
 def test_a_long_stretch_that_did_not_change_is_folded() -> None:
@@ -180,7 +187,7 @@ def test_a_long_stretch_that_did_not_change_is_folded() -> None:
     (row,) = rows(passages(trace(policy(same + "a"))), passages(trace(policy(same + "b"))), same_tokens=True)
     folded, changed = row.left_parts
     assert (len(folded.text), len(folded.folded), len(folded.rest)) == (300, 4400, 300)
-    assert changed == Part(False, "a")
+    assert changed == DiffText(False, "a")
 
 
 def test_the_way_through_the_graph() -> None:
@@ -206,8 +213,8 @@ def test_each_side_of_the_rows_is_its_context(
 ) -> None:
     found = rows(passages(left, parts=parts), passages(right, parts=parts), same_tokens=same_tokens)
 
-    def side(row: Row, which: Sequence[Part]) -> str:
-        shown = row.left_parts if row.kind is Kind.SAME else which
+    def side(row: DiffRow, which: Sequence[DiffText]) -> str:
+        shown = row.left_parts if row.kind is DiffKind.SAME else which
         return "".join(p.text + p.folded + p.rest for p in shown)
 
     for made, number in ((left, 0), (right, 1)):
@@ -221,13 +228,13 @@ def test_each_side_of_the_rows_is_its_context(
 
 def two_traces(root: Path) -> tuple[str, str]:
     """One that asked, and one of its group that did not."""
-    found = Library(root).run("aipo").index.traces()
+    found = RunLibrary(root).run("aipo").index.traces()
     asked = next(t for t in found if t.agents)
     return asked.trace_id, next(t for t in found if t.group_id == asked.group_id and not t.agents).trace_id
 
 
 def test_the_page_of_two_traces(little_runs: Path) -> None:
-    run = Library(little_runs).run("aipo")
+    run = RunLibrary(little_runs).run("aipo")
     left, right = two_traces(little_runs)
     html = compare_traces(run, left, run, right, Links(4))
     assert "Two rollouts of one group." in html and "only in A" in html
@@ -241,7 +248,7 @@ def test_the_page_of_two_traces(little_runs: Path) -> None:
 
 
 def test_a_trace_compared_with_itself_is_the_same(little_runs: Path) -> None:
-    run = Library(little_runs).run("aipo")
+    run = RunLibrary(little_runs).run("aipo")
     html = compare_traces(run, two_traces(little_runs)[0], run, two_traces(little_runs)[0], Links(4))
     assert (
         '<li class="changed"' not in html
@@ -250,13 +257,13 @@ def test_a_trace_compared_with_itself_is_the_same(little_runs: Path) -> None:
 
 
 def test_a_trace_that_is_not_there_is_named(little_runs: Path) -> None:
-    run = Library(little_runs).run("aipo")
+    run = RunLibrary(little_runs).run("aipo")
     with pytest.raises(TraceError, match="gone"):
         compare_traces(run, "gone", run, "gone", Links(4))
 
 
 def test_the_page_of_two_runs(little_runs: Path) -> None:
-    library = Library(little_runs)
+    library = RunLibrary(little_runs)
     html = compare_runs(library.run("aipo"), library.run("grpo"), Links(2))
     assert re.search(r"method\.coefficient</th><td[^>]*><code>&#34;\w+&#34;</code></td>", html)
     assert "Reward, solo" in html and html.count('<figure class="chart"') >= 3
@@ -268,7 +275,7 @@ def test_the_page_of_two_runs(little_runs: Path) -> None:
 
 
 def test_the_page_of_a_run_and_its_evaluation(little_runs: Path) -> None:
-    library = Library(little_runs)
+    library = RunLibrary(little_runs)
     html = compare_runs(library.run("aipo"), library.run("aipo/evaluations/after"), Links(2))
     assert "alone, pass@1" in html and "with agents, pass@1" in html
     assert "Every setting is the same." in html
@@ -277,14 +284,14 @@ def test_the_page_of_a_run_and_its_evaluation(little_runs: Path) -> None:
 def test_splits_have_their_own_names_and_what_is_no_score_is_said(own_runs: Path) -> None:
     path = own_runs / "aipo" / "evaluations" / "after.json"
     path.write_text(path.read_text().replace("{", '{"summary": "hello",', 1))
-    library = Library(own_runs)
+    library = RunLibrary(own_runs)
     html = compare_runs(library.run("aipo"), library.run("aipo/evaluations/after"), Links(2))
     assert "<h3>after: easy</h3>" in html
     assert html.count("after.json: summary: got &#39;hello&#39;, allowed an object.") == 2
 
 
 def test_only_a_server_has_every_pair(little_runs: Path) -> None:
-    run = Library(little_runs).run("aipo")
+    run = RunLibrary(little_runs).run("aipo")
     left, right = two_traces(little_runs)
     assert "compare/" not in compare_traces(run, left, run, right, Links(4, live=False))
     assert "compare/" not in compare_runs(run, run, Links(2, live=False))
@@ -297,7 +304,7 @@ def test_consults_that_failed_are_named_so(tmp_path: Path, own_runs: Path) -> No
     with TraceStore(own_runs / "other" / "traces", decode=lambda ids: "".join(map(chr, ids))) as store:
         store.append(failed)
         store.append(replace(asking(), trace_id="y", parent_id="x"))
-    run = Library(own_runs).run("other")
+    run = RunLibrary(own_runs).run("other")
     html = compare_traces(run, "x", run, "y", Links(4))
     assert "knowledge (failed)" in html and "B comes from A" in html
     assert failed.segments[0].role is Role.PROMPT

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from aipo.viewer.pages.compare.diff import (
     Block,
-    Kind,
-    Pair,
-    Span,
+    DiffKind,
+    DiffSpan,
+    SegmentPair,
     align,
     common_prefix,
     longest_common,
@@ -27,41 +27,46 @@ def block(producer: tuple[str, str], text: str) -> Block:
 
 def test_equal_contexts_are_the_same_everywhere() -> None:
     context = [block(POLICY, "a?"), block(KNOWLEDGE, "b"), block(POLICY, "c")]
-    assert align(context, context) == [Pair(Kind.SAME, i, i) for i in range(3)]
+    assert align(context, context) == [SegmentPair(DiffKind.SAME, i, i) for i in range(3)]
 
 
 def test_an_answer_that_changed_is_a_change_and_what_follows_is_aligned() -> None:
     left = [block(POLICY, "8@3?"), block(KNOWLEDGE, "553"), block(POLICY, "#623")]
     right = [block(POLICY, "8@3?"), block(KNOWLEDGE, "551"), block(POLICY, "#621")]
     assert align(left, right) == [
-        Pair(Kind.SAME, 0, 0),
-        Pair(Kind.CHANGED, 1, 1),
-        Pair(Kind.CHANGED, 2, 2),
+        SegmentPair(DiffKind.SAME, 0, 0),
+        SegmentPair(DiffKind.CHANGED, 1, 1),
+        SegmentPair(DiffKind.CHANGED, 2, 2),
     ]
 
 
 def test_a_consult_more_was_added() -> None:
     left = [block(POLICY, "8@3?"), block(POLICY, "#623")]
     right = [block(POLICY, "8@3?"), block(KNOWLEDGE, "553"), block(POLICY, "553+70?"), block(POLICY, "#623")]
-    assert [p.kind for p in align(left, right)] == [Kind.SAME, Kind.ADDED, Kind.ADDED, Kind.SAME]
+    assert [p.kind for p in align(left, right)] == [
+        DiffKind.SAME,
+        DiffKind.ADDED,
+        DiffKind.ADDED,
+        DiffKind.SAME,
+    ]
 
 
 def test_agents_are_not_compared_with_each_other() -> None:
     left, right = [block(KNOWLEDGE, "553")], [block(VERIFY, "553")]
-    assert [p.kind for p in align(left, right)] == [Kind.REMOVED, Kind.ADDED]
+    assert [p.kind for p in align(left, right)] == [DiffKind.REMOVED, DiffKind.ADDED]
 
 
 def test_the_segment_that_is_most_alike_is_the_partner() -> None:
     left = [block(POLICY, "abcdef")]
     right = [block(POLICY, "zzz"), block(POLICY, "abcdeg")]
-    assert align(left, right) == [Pair(Kind.ADDED, None, 0), Pair(Kind.CHANGED, 0, 1)]
+    assert align(left, right) == [SegmentPair(DiffKind.ADDED, None, 0), SegmentPair(DiffKind.CHANGED, 0, 1)]
 
 
 def test_tokens_that_changed_stand_for_each_other() -> None:
     assert spans("553+70", "551+70") == [
-        Span(True, (0, 2), (0, 2)),
-        Span(False, (2, 3), (2, 3)),
-        Span(True, (3, 6), (3, 6)),
+        DiffSpan(True, (0, 2), (0, 2)),
+        DiffSpan(False, (2, 3), (2, 3)),
+        DiffSpan(True, (3, 6), (3, 6)),
     ]
 
 
@@ -84,10 +89,10 @@ def test_every_segment_is_there_once_and_in_order(left: list[Block], right: list
     assert [p.right for p in pairs if p.right is not None] == list(range(len(right)))
     for pair in pairs:
         if pair.left is None or pair.right is None:
-            assert (pair.kind is Kind.ADDED) == (pair.left is None) and pair.left != pair.right
+            assert (pair.kind is DiffKind.ADDED) == (pair.left is None) and pair.left != pair.right
         else:
             a, b = left[pair.left], right[pair.right]
-            assert a.producer == b.producer and (pair.kind is Kind.SAME) == (a == b)
+            assert a.producer == b.producer and (pair.kind is DiffKind.SAME) == (a == b)
 
 
 @given(contexts, contexts)
@@ -133,4 +138,4 @@ def test_long_contexts_take_no_time_to_speak_of() -> None:
     left = [i * i % 97 for i in range(16_000)]
     right = [*left[:8000], 5, 6, 7, *left[8000:]]
     found = spans(left, right)
-    assert [s for s in found if not s.same] == [Span(False, (8000, 8000), (8000, 8003))]
+    assert [s for s in found if not s.same] == [DiffSpan(False, (8000, 8000), (8000, 8003))]

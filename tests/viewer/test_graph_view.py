@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aipo.render.graph_layout import paths_of
 from aipo.trace import Role, StopReason, Trace, Visit, segment
 from aipo.util.text import duration
-from aipo.viewer.pages.graph_view import graph_panel
+from aipo.viewer.pages.trace import graph_panel
 from aipo.viewer.pages.visits import path_through, stations
 from kit.handmade import CONSULT, agent, asking, consult, env, policy, prompt, trace, visit
 

@@ -18,7 +18,7 @@ from aipo.errors import TraceError
 from aipo.method.credit import group, reward
 from aipo.trace import Mode, Role, StopReason, Trace
 from aipo.trace.store import TraceStore
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.passages import Passage
 from aipo.viewer.links import Links
 from aipo.viewer.pages.advantages import Rewards, explanation
@@ -220,7 +220,7 @@ def test_a_large_group_is_explained_whole(own_runs: Path) -> None:
     shutil.rmtree(own_runs / "aipo" / "traces")
     with TraceStore(own_runs / "aipo" / "traces") as store:
         store.seal(0, given)
-    html = group_page(Library(own_runs).run("aipo"), "g", Links(3))
+    html = group_page(RunLibrary(own_runs).run("aipo"), "g", Links(3))
     assert "the mean of 100 rewards: 0.75." in html and "0.75 ± 0.435" in html
     assert "are not what this configuration gives" not in html
     assert html.count('<li class="rollout') == 64 and "36 more rollouts" in html
@@ -228,14 +228,14 @@ def test_a_large_group_is_explained_whole(own_runs: Path) -> None:
 
 def page(root: Path, number: int = 1, *, live: bool = True) -> tuple[str, list[str]]:
     """The page of one of the run's groups, and the groups' ids."""
-    run = Library(root).run("aipo")
+    run = RunLibrary(root).run("aipo")
     names = [g.group_id for g in run.index.groups(order="step")]
     return group_page(run, names[number], Links(3, live=live)), names
 
 
 def test_every_rollout_is_there_with_what_became_of_it(little_runs: Path) -> None:
     html, names = page(little_runs)
-    of_group = Library(little_runs).run("aipo").index.of_groups(names)[names[1]]
+    of_group = RunLibrary(little_runs).run("aipo").index.of_groups(names)[names[1]]
     assert re.findall(r'<li class="rollout (\w+)" data-row="(\d)"', html) == [
         ("none" if t.reward is None else "good" if t.reward > 0 else "bad", str(t.index)) for t in of_group
     ]
@@ -250,7 +250,7 @@ def test_the_default_says_that_advantages_are_rewards(tmp_path: Path) -> None:
     html, names = page(tmp_path)
     assert "Advantage: the reward itself; no baseline is subtracted." in html
     assert "are not what this configuration gives" not in html
-    of_group = Library(tmp_path).run("aipo").index.of_groups(names)[names[1]]
+    of_group = RunLibrary(tmp_path).run("aipo").index.of_groups(names)[names[1]]
     assert {t.advantage for t in of_group} == {t.reward for t in of_group}
 
 
@@ -292,7 +292,7 @@ def test_a_static_site_has_no_page_for_every_pair(little_runs: Path) -> None:
 
 def test_a_group_that_is_not_there_is_named(little_runs: Path) -> None:
     with pytest.raises(TraceError, match="got 'gone'"):
-        group_page(Library(little_runs).run("aipo"), "gone", Links(3))
+        group_page(RunLibrary(little_runs).run("aipo"), "gone", Links(3))
 
 
 def test_rows_follow_each_other_by_index(little_runs: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import Links
 from aipo.viewer.pages.home import home_page
 
 
 def lines(root: Path, *, live: bool = True, now: float | None = 0.0) -> list[str]:
     """Rows of the table as text."""
-    html = home_page(Library(root), Links(0, live=live), now=now)
+    html = home_page(RunLibrary(root), Links(0, live=live), now=now)
     rows = re.findall(r"<tr data-row.*?</tr>", html, re.DOTALL)
     return [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in rows]
 
@@ -59,7 +59,7 @@ def test_what_was_measured_and_cannot_be_taken_is_said(own_runs: Path) -> None:
 
 
 def test_any_two_can_be_compared_by_a_form_or_in_a_static_site_by_links(little_runs: Path) -> None:
-    library = Library(little_runs)
+    library = RunLibrary(little_runs)
     live = home_page(library, Links(0), now=0.0)
     assert live.count('type="radio"') == 6
     assert re.search(r'name="left"[^>]*value="aipo" checked', live)
@@ -75,5 +75,5 @@ def test_any_two_can_be_compared_by_a_form_or_in_a_static_site_by_links(little_r
 
 @pytest.mark.parametrize("live", [True, False])
 def test_an_empty_folder_says_how_to_begin(tmp_path: Path, live: bool) -> None:
-    html = home_page(Library(tmp_path), Links(0, live=live), now=0.0)
+    html = home_page(RunLibrary(tmp_path), Links(0, live=live), now=0.0)
     assert "No runs here yet" in html and "<form" not in html.partition("<dialog")[0]

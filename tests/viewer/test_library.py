@@ -10,13 +10,13 @@ import pytest
 from aipo.config.build import load_experiment
 from aipo.errors import RunError, TraceError
 from aipo.run import RunFolder
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.tokens import Tokens
 from kit.recorded import HOSTILE, write_step
 
 
 def names(root: Path) -> list[str]:
-    return [run.name for run in Library(root).runs()]
+    return [run.name for run in RunLibrary(root).runs()]
 
 
 def test_runs_and_their_evaluations_are_found(little_runs: Path) -> None:
@@ -24,7 +24,7 @@ def test_runs_and_their_evaluations_are_found(little_runs: Path) -> None:
     assert names(little_runs / "aipo") == ["aipo", "evaluations/after"]
     assert names(little_runs / "aipo" / "traces") == ["aipo"]
     assert names(little_runs / "aipo" / "evaluations" / "after") == ["after"]
-    alone = Library(little_runs / "aipo" / "evaluations" / "after").run("after")
+    alone = RunLibrary(little_runs / "aipo" / "evaluations" / "after").run("after")
     assert alone.folder == (little_runs / "aipo").resolve()
     assert alone.evaluation == "after"
 
@@ -39,7 +39,7 @@ def test_a_folder_is_searched_four_levels_deep_and_no_link_is_followed(
 
 
 def test_a_run_appears_as_soon_as_it_has_begun_and_goes_with_its_folder(tmp_path: Path) -> None:
-    library = Library(tmp_path)
+    library = RunLibrary(tmp_path)
     assert library.runs() == []
     run = tmp_path / "new"
     run.mkdir()
@@ -56,11 +56,11 @@ def test_a_run_appears_as_soon_as_it_has_begun_and_goes_with_its_folder(tmp_path
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="allowed a run folder, or a folder with runs in it"):
-        Library(tmp_path / "nowhere")
+        RunLibrary(tmp_path / "nowhere")
 
 
 def test_a_run_is_read_from_its_files(little_runs: Path) -> None:
-    run = Library(little_runs).run("aipo")
+    run = RunLibrary(little_runs).run("aipo")
     assert run.size() == (32, 2)
     assert run.index.count() == 32
     assert [row["step"] for row in run.metrics()] == [1, 2]
@@ -69,19 +69,19 @@ def test_a_run_is_read_from_its_files(little_runs: Path) -> None:
     assert "graph" in (run.manifest() or {})["files"]
     assert list(run.evaluations()) == ["after"]
     first = run.index.traces(limit=1)[0]
-    (lesson,) = run.lessons(first.trace_id, first.step)
-    assert lesson.trace_id == first.trace_id
+    (stats,) = run.token_stats(first.trace_id, first.step)
+    assert stats.trace_id == first.trace_id
 
 
 def test_an_evaluation_has_its_runs_graph_but_no_training(little_runs: Path) -> None:
-    after = Library(little_runs).run("aipo/evaluations/after")
-    assert (after.metrics(), after.lessons("any", 0)) == ([], [])
+    after = RunLibrary(little_runs).run("aipo/evaluations/after")
+    assert (after.metrics(), after.token_stats("any", 0)) == ([], [])
     assert after.evaluations()["after"]["easy"]["assisted"]["pass_at"] == {"1": 1.0}
-    assert after.drawing() == Library(little_runs).run("aipo").drawing()
+    assert after.drawing() == RunLibrary(little_runs).run("aipo").drawing()
 
 
 def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
-    run = Library(own_runs).run("aipo")
+    run = RunLibrary(own_runs).run("aipo")
     before = run.version()
     assert run.version() == before
     metrics = own_runs / "aipo" / "metrics.jsonl"
@@ -110,13 +110,13 @@ def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
 )
 def test_a_file_that_is_broken_is_named(own_runs: Path, file: str, content: str, look: str) -> None:
     (own_runs / "aipo" / file).write_text(content)
-    run = Library(own_runs).run("aipo")
+    run = RunLibrary(own_runs).run("aipo")
     with pytest.raises(RunError, match=f"(?s){Path(file).name}: got .*, allowed what `aipo` writes, in "):
         getattr(run, look)()
 
 
 def test_scores_that_come_last_are_a_change(own_runs: Path) -> None:
-    library = Library(own_runs)
+    library = RunLibrary(own_runs)
     os.utime(own_runs / "aipo" / "evaluations" / "after.json", (9e9, 9e9))
     assert [library.run(name).changed() for name in ("aipo", "aipo/evaluations/after")] == [9e9, 9e9]
 
@@ -124,7 +124,7 @@ def test_scores_that_come_last_are_a_change(own_runs: Path) -> None:
 def test_a_torn_file_of_traces_is_named(own_runs: Path) -> None:
     torn = next((own_runs / "aipo" / "traces").glob("step-00001*"))
     torn.write_bytes(torn.read_bytes()[:100])
-    run = Library(own_runs).run("aipo")
+    run = RunLibrary(own_runs).run("aipo")
     with pytest.raises(RunError, match=r"step-00001-00000\.parquet"):
         run.size()
     with pytest.raises(TraceError, match=r"step-00001-00000\.parquet"):
@@ -132,7 +132,7 @@ def test_a_torn_file_of_traces_is_named(own_runs: Path) -> None:
 
 
 def test_texts_of_tokens_are_the_context_cut_at_its_tokens(little_runs: Path, tmp_path: Path) -> None:
-    run = Library(little_runs).run("aipo")
+    run = RunLibrary(little_runs).run("aipo")
     stored = next(
         s for t in run.index.traces() if HOSTILE in ((s := run.index.stored(t.trace_id)).texts or "")[-1]
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import Links
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ FAINT = """() => {
 
 def names(root: Path) -> tuple[str, str, str]:
     """A trace that asked, one of its group that did not, and the group."""
-    found = Library(root).run("aipo").index.traces()
+    found = RunLibrary(root).run("aipo").index.traces()
     asked = next(t for t in found if t.agents)
     other = next(t for t in found if t.group_id == asked.group_id and not t.agents)
     return asked.trace_id, other.trace_id, asked.group_id

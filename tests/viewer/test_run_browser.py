@@ -11,7 +11,7 @@ import pytest
 from aipo.config.build import load_experiment
 from aipo.run import RunFolder
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from kit.recorded import write_step
 from viewer.conftest import serving
 
@@ -25,7 +25,7 @@ RUN = "/run/aipo/index.html"
 def static(little_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Address of the static site, from files."""
     out = tmp_path_factory.mktemp("site") / "site"
-    write_bundle(Library(little_runs), out)
+    write_bundle(RunLibrary(little_runs), out)
     return out.as_uri()
 
 
@@ -98,7 +98,7 @@ QUERIES = [
     "?view=traces&group=00001-002&sort=consults",
     "?sort=consults&task=easy",
     "?text=536%2B40&view=traces",
-    "?kind=forbidden",
+    "?kind=suppressed",
 ]
 
 
@@ -112,8 +112,8 @@ def test_an_address_shows_the_same_rows_with_and_without_a_server(
         form = page.locator("#filters").evaluate("form => new URLSearchParams(new FormData(form)).toString()")
         seen.append((rows(page), sorted(chips(page)), form))
     assert seen[0] == seen[1]
-    assert bool(seen[0][0]) == (query != "?kind=forbidden")
-    assert page.locator("#nothing").is_visible() == (query == "?kind=forbidden")
+    assert bool(seen[0][0]) == (query != "?kind=suppressed")
+    assert page.locator("#nothing").is_visible() == (query == "?kind=suppressed")
 
 
 def test_the_keys_walk_along_the_rows(page: "Page", site: str) -> None:

@@ -12,16 +12,16 @@ import pytest
 
 from aipo.trace import Consult, Trace
 from aipo.trace.store import TraceStore
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
+from aipo.viewer.data.run_summary import head
 from aipo.viewer.links import Links, slug
 from aipo.viewer.pages import run as module
 from aipo.viewer.pages.run import run_page, thousands
-from aipo.viewer.pages.run_summary import head
 from kit.recorded import HOSTILE
 
 
 def html_of(root: Path, name: str = "aipo", *, live: bool = True, **query: str) -> str:
-    return run_page(Library(root).run(name), query, Links(2, live=live), live=live)
+    return run_page(RunLibrary(root).run(name), query, Links(2, live=live), live=live)
 
 
 def text_of(html: str) -> str:
@@ -35,13 +35,13 @@ def rows_of(html: str) -> list[str]:
 
 def test_the_head_says_where_the_share_of_agents_ends() -> None:
     method = {"plan": "independent", "assist_share": 0.5, "assist_share_end": 0.0, "suppress_share": 0.25}
-    assert "independent (50% assisted, 0% by the end, 25% forbidden)" in str(head({"method": method}, None))
+    assert "independent (50% assisted, 0% by the end, 25% suppressed)" in str(head({"method": method}, None))
 
 
 def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
     text = text_of(html_of(little_runs))
     assert "2 of 2 steps 32 rollouts 2 failed" in text
-    assert "graph consult plan independent (50% assisted, 0% forbidden) credit group coefficient" in text
+    assert "graph consult plan independent (50% assisted, 0% suppressed) credit group coefficient" in text
     assert "model scripted" in text and "4 tasks × 4 rollouts" in text
     assert "after easy 0.00 1.00" in text
     html = html_of(little_runs)
@@ -194,7 +194,7 @@ def test_a_static_page_has_all_rows_and_what_its_script_needs(little_runs: Path)
 
 def test_a_static_page_lists_no_group_that_was_left_out(little_runs: Path) -> None:
     links = Links(2, live=False, has=lambda path: "00001-000" not in path)
-    html = run_page(Library(little_runs).run("aipo"), {}, links, live=False)
+    html = run_page(RunLibrary(little_runs).run("aipo"), {}, links, live=False)
     assert "808+1" not in html and "28 of 32 rollouts are here" in text_of(html)
 
 
@@ -207,7 +207,7 @@ def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch:
         return draw(metrics, agents)
 
     monkeypatch.setattr(module, "curves", counted)
-    run = Library(own_runs).run("aipo")
+    run = RunLibrary(own_runs).run("aipo")
     for _ in range(2):
         run_page(run, {}, Links(2), live=True)
     with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
@@ -226,7 +226,7 @@ def test_the_viewer_calls_a_split_by_its_own_name(own_runs: Path) -> None:
 def test_an_evaluation_has_a_link_to_its_own_page_where_there_is_one(own_runs: Path, root: str) -> None:
     name = "evaluations/after" if root else "aipo/evaluations/after"
     link = f'<th scope="row"><a href="../../run/{slug(name)}/index.html">after</a></th>'
-    assert link in html_of(own_runs / root) and name in {r.name for r in Library(own_runs / root).runs()}
+    assert link in html_of(own_runs / root) and name in {r.name for r in RunLibrary(own_runs / root).runs()}
     shutil.rmtree(own_runs / "aipo" / "evaluations" / "after")
     assert '<th scope="row">after</th>' in html_of(own_runs / root)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aipo.viewer.bundle import write_bundle
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import group_path, run_path, trace_path
 from kit.recorded import HOSTILE
 
@@ -277,7 +277,7 @@ def test_a_token_opens_the_viewer_once_and_for_all(page: "Page", serve, little_r
 
 
 def test_a_static_site_works_without_a_server(page: "Page", little_runs: Path, tmp_path: Path) -> None:
-    bundle = write_bundle(Library(little_runs), tmp_path / "site")
+    bundle = write_bundle(RunLibrary(little_runs), tmp_path / "site")
     page.goto(bundle.first.as_uri())
     assert page.evaluate("getComputedStyle(document.querySelector('.bar')).position") == "sticky"
     page.get_by_role("button", name=re.compile("^theme")).click()

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.render.shown import pieces
+from aipo.render.spans import text_spans
 from aipo.trace import Mode, Role, StopReason, Trace, segment
 from aipo.trace.token_stats import TokenStats
-from aipo.viewer.data.tokens import after_seam
+from aipo.viewer.data.tokens import TokenData, after_seam, rounded, token_data
 from aipo.viewer.links import json_block
-from aipo.viewer.pages.token_table import TokenData, rounded, token_data
 
 TRACE = Trace(
     trace_id="t",
@@ -51,7 +50,7 @@ def texts(ids: Sequence[int]) -> list[str]:
 
 
 def data(*token_stats: TokenStats, trace: Trace = TRACE) -> TokenData:
-    return token_data(trace, pieces(trace, None), texts, token_stats)
+    return token_data(trace, text_spans(trace, None), texts, token_stats)
 
 
 def test_the_space_at_a_seam_is_the_first_tokens() -> None:
@@ -60,7 +59,7 @@ def test_the_space_at_a_seam_is_the_first_tokens() -> None:
     assert after_seam(["\ufffd", "b"], "€b") == ["\ufffd", "b"]
     assert after_seam([], " ") == []
     said = [" ab", "cde", "fg", "h"]
-    shown = token_data(TRACE, pieces(TRACE, said), texts)["segments"]
+    shown = token_data(TRACE, text_spans(TRACE, said), texts)["segments"]
     assert [segment["texts"] for segment in shown] == [[" a", "b"], ["c", "d", "e"], ["f", "g"], ["h"]]
 
 
@@ -130,12 +129,12 @@ def test_a_token_stats_of_other_segments_is_left_out() -> None:
 
 
 def test_texts_that_are_not_one_for_each_token_are_left_out() -> None:
-    assert token_data(TRACE, pieces(TRACE, None), lambda ids: None)["segments"][0]["texts"] is None
-    assert token_data(TRACE, pieces(TRACE, None), lambda ids: ["ab"])["segments"][0]["texts"] is None
+    assert token_data(TRACE, text_spans(TRACE, None), lambda ids: None)["segments"][0]["texts"] is None
+    assert token_data(TRACE, text_spans(TRACE, None), lambda ids: ["ab"])["segments"][0]["texts"] is None
 
 
 def test_texts_that_steer_are_disarmed() -> None:
-    found = token_data(TRACE, pieces(TRACE, None), lambda ids: ["\u202e\ud800"] * len(ids))
+    found = token_data(TRACE, text_spans(TRACE, None), lambda ids: ["\u202e\ud800"] * len(ids))
     assert found["segments"][3]["texts"] == ["⟨U+202E⟩⟨U+D800⟩"]
     assert "\u202e" not in json_block("x", found)
 

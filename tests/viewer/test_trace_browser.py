@@ -11,7 +11,7 @@ import pytest
 from aipo.trace import Call, Consult, Role, Segment, StopReason, Trace, Visit, segment
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
-from aipo.viewer.data.library import Library
+from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import trace_path
 from kit.recorded import TOKENIZER, save_tokenizer
 from viewer.test_trace_page import BAD, TRACE
@@ -103,7 +103,7 @@ def special(runs: Path, serve: Callable[..., str]) -> str:
 @pytest.fixture
 def helped(little_runs: Path, address: str) -> str:
     """Address of a rollout of the little run in which an agent answered."""
-    index = Library(little_runs).run("aipo").index
+    index = RunLibrary(little_runs).run("aipo").index
     found = index.traces(Filter(agent="knowledge"), order="-reward", limit=1)[0]
     return f"{address}/{trace_path('aipo', found.trace_id)}"
 
@@ -232,7 +232,7 @@ def test_the_raw_text_is_the_context(page: "Page", helped: str, little_runs: Pat
     page.get_by_role("button", name="Raw", exact=True).click()
     raw = page.locator("#raw").evaluate("pre => pre.textContent")
     trace_id = page.locator("#more dd").first.evaluate("dd => dd.textContent")
-    texts = Library(little_runs).run("aipo").index.stored(trace_id).texts
+    texts = RunLibrary(little_runs).run("aipo").index.stored(trace_id).texts
     assert texts is not None and raw == "".join(texts)
     page.get_by_role("button", name="copy the raw text").click()
     page.wait_for_selector("#said:not(:empty)")

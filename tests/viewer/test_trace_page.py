@@ -14,7 +14,7 @@ from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
 from aipo.trace.token_stats import TokenStats
-from aipo.viewer.data.library import Library, RunView
+from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.trace import comparisons, details, facts, trace_page
 
@@ -114,7 +114,7 @@ class _Run:
     def token_texts(self, ids: list[int]) -> Any:
         return self._parts(ids) if self._parts else None
 
-    def lessons(self, *_: object) -> list[TokenStats]:
+    def token_stats(self, *_: object) -> list[TokenStats]:
         raise TraceError("torn")
 
 
@@ -131,7 +131,7 @@ def tokens_of(html: str) -> Any:
 
 @pytest.fixture(scope="module")
 def run(little_runs: Path) -> RunView:
-    return Library(little_runs).run("aipo")
+    return RunLibrary(little_runs).run("aipo")
 
 
 def test_facts_are_said_as_they_are() -> None:

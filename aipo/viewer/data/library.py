@@ -10,13 +10,13 @@ from pathlib import Path
 from aipo.errors import RunError
 from aipo.viewer.data.run import RunView, entries
 
-__all__ = ["Library", "RunView"]
+__all__ = ["RunLibrary", "RunView"]
 
 _DEPTH = 4
 _NEVER = {"checkpoints", "lessons", "token_stats", "model", "tokenizer", "traces"}
 
 
-class Library:
+class RunLibrary:
     """Every run in a folder: the folder itself if it is one, else all below it, four levels deep.
 
     Raises:

@@ -40,7 +40,7 @@ class Problems:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class MetricsFile:
     """Lines of metrics.jsonl: each has a `step`, and finite numbers or None."""
 
     rows: list[dict[str, float | None]] = field(default_factory=list[dict[str, float | None]])
@@ -48,14 +48,14 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationFile:
     """One evaluation: split → setting → `pass_at` and `interval` by k, as `aipo.compare.figures.Arm` takes them."""
 
     splits: Mapping[str, Any] = field(default_factory=dict[str, Any])
     problems: tuple[str, ...] = ()
 
 
-def read_metrics(path: Path) -> Metrics:
+def read_metrics(path: Path) -> MetricsFile:
     """The lines that are complete; a torn last line is being written right now.
 
     Raises:
@@ -63,7 +63,7 @@ def read_metrics(path: Path) -> Metrics:
     """
     problems = Problems(path.name)
     rows = list(_rows(path.read_bytes(), problems))
-    return Metrics(rows, problems.sentences)
+    return MetricsFile(rows, problems.sentences)
 
 
 def _rows(content: bytes, problems: Problems) -> Iterator[dict[str, float | None]]:
@@ -82,7 +82,7 @@ def _rows(content: bytes, problems: Problems) -> Iterator[dict[str, float | None
         yield kept
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: Path) -> EvaluationFile:
     """The scores of one evaluation.
 
     Raises:
@@ -100,7 +100,7 @@ def read_evaluation(path: Path) -> Evaluation:
         results = {setting: _result(result, f"{split}.{setting}", problems) for setting, result in known}
         if results:
             splits[split] = results
-    return Evaluation(splits, problems.sentences)
+    return EvaluationFile(splits, problems.sentences)
 
 
 def _result(value: object, place: str, problems: Problems) -> Mapping[str, Any]:

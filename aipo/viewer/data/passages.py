@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aipo.render.spans import pieces
+from aipo.render.spans import text_spans
 from aipo.trace import Role
 from aipo.trace.arrow import Stored
 from aipo.viewer.data.run import RunView
+from aipo.viewer.data.run_summary import agent_names
 from aipo.viewer.data.tokens import after_seam
-from aipo.viewer.pages.run_summary import agent_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Passage:
 
 def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passage]:
     """The context of a trace; `agents` gives them their colours."""
-    shown = pieces(stored.trace, lambda _: "", agents)
+    shown = text_spans(stored.trace, lambda _: "", agents)
     found: list[Passage] = []
     for number, (piece, segment) in enumerate(zip(shown, stored.trace.segments, strict=True)):
         ids = tuple(segment.token_ids.tolist())

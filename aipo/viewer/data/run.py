@@ -18,7 +18,7 @@ from aipo.run import RunFolder
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import list_traces
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
-from aipo.viewer.data.metrics_files import Evaluation, read_evaluation, read_metrics
+from aipo.viewer.data.metrics_files import EvaluationFile, read_evaluation, read_metrics
 from aipo.viewer.data.tokens import Tokens
 
 _T = TypeVar("_T")
@@ -168,7 +168,7 @@ class RunView:
                 self._tokens = Tokens.find([self._run.tokenizer, self._run.model])
             return None if self._tokens is None else self._tokens.texts(ids)
 
-    def _evaluations(self) -> dict[str, Evaluation]:
+    def _evaluations(self) -> dict[str, EvaluationFile]:
         found = {path.stem: self._parsed(path, read_evaluation) for path in self._evaluation_files()}
         return {name: value for name, value in found.items() if value is not None}
 

@@ -13,11 +13,11 @@ from aipo.trace import Consult, Role, Trace
 from aipo.trace.arrow import Stored
 from aipo.viewer.data.passages import Passage, after_prompt, agents_of, passages
 from aipo.viewer.data.run import RunView
+from aipo.viewer.data.run_summary import section
 from aipo.viewer.links import Links, json_block
 from aipo.viewer.pages.advantages import Rewards, as_credited, explanation
 from aipo.viewer.pages.branches import Branches, Leaf, branches, branches_svg
-from aipo.viewer.pages.run_summary import section
-from aipo.viewer.templating import render
+from aipo.viewer.responses import render
 
 SHOWN = 64
 _SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}
@@ -42,7 +42,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class RolloutCard:
     """One rollout of the group."""
 
     trace: Trace
@@ -107,12 +107,12 @@ def _card(
     read: Sequence[Passage],
     parted: Branches,
     agents: Sequence[str],
-) -> Card:
+) -> RolloutCard:
     trace, majority = stored[number].trace, stored[parted.majority].trace
     first = after_prompt(read)
     # On a static site every pair would be a page of its own.
     linked = links.live and number != parted.majority
-    return Card(
+    return RolloutCard(
         trace=trace,
         kind=trace.kind,
         href=links.trace(run.name, trace.trace_id),
@@ -148,7 +148,7 @@ def stretches(read: Sequence[Passage], cuts: set[int], common: int) -> list[Stre
     return found
 
 
-def _leaf(card: Card, read: Sequence[Passage]) -> Leaf:
+def _leaf(card: RolloutCard, read: Sequence[Passage]) -> Leaf:
     completion = read[after_prompt(read) :]
     reward = "no reward" if card.trace.reward is None else f"reward {card.trace.reward:g}"
     return Leaf(
@@ -160,7 +160,7 @@ def _leaf(card: Card, read: Sequence[Passage]) -> Leaf:
     )
 
 
-def _prompts(cards: Sequence[Card]) -> list[tuple[str, list[str]]]:
+def _prompts(cards: Sequence[RolloutCard]) -> list[tuple[str, list[str]]]:
     """Every prompt once, and what kinds of rollouts had it."""
     kinds: dict[str, list[str]] = {}
     for card in cards:

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from aipo.errors import AipoError
-from aipo.viewer.data.library import Library, RunView
+from aipo.viewer.data.library import RunLibrary, RunView
+from aipo.viewer.data.run_summary import head
 from aipo.viewer.links import Links
-from aipo.viewer.pages.run_summary import head
-from aipo.viewer.templating import render
+from aipo.viewer.responses import render
 
 LIVE_S = 60.0
 MOST_PAIRED = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class RunLine:
     """One line of the table.
 
     Args:
@@ -43,7 +43,7 @@ class Row:
     problem: str | None = None
 
 
-def home_page(library: Library, links: Links, *, now: float | None) -> str:
+def home_page(library: RunLibrary, links: Links, *, now: float | None) -> str:
     """The page as HTML. `now`: seconds since 1970, None where nothing is live."""
     runs = library.runs()
     own = [run.name for run in runs if run.evaluation is None]
@@ -58,7 +58,7 @@ def home_page(library: Library, links: Links, *, now: float | None) -> str:
     )
 
 
-def _row(run: RunView, links: Links, now: float | None) -> Row:
+def _row(run: RunView, links: Links, now: float | None) -> RunLine:
     below = run.evaluation is not None and "/evaluations/" in run.name
     label = run.name.rpartition("/evaluations/")[2] if below else run.name
     facts: dict[str, Any] = {
@@ -72,9 +72,9 @@ def _row(run: RunView, links: Links, now: float | None) -> Row:
         facts["notes"] = run.problems()
         if run.evaluation is not None:
             scores = _scores(run.evaluations().get(run.evaluation, {}))
-            return Row(**facts, traces=traces, scores=scores, state=_state(run, now, None))
+            return RunLine(**facts, traces=traces, scores=scores, state=_state(run, now, None))
         about, metrics = head(run.config(), run.manifest()), run.metrics()
-        return Row(
+        return RunLine(
             **facts,
             method=about.method,
             traces=traces,
@@ -84,7 +84,7 @@ def _row(run: RunView, links: Links, now: float | None) -> Row:
             state=_state(run, now, about.steps is not None and steps >= about.steps),
         )
     except AipoError as error:
-        return Row(**facts, problem=str(error))
+        return RunLine(**facts, problem=str(error))
 
 
 def _state(run: RunView, now: float | None, complete: bool | None) -> str:

@@ -19,11 +19,11 @@ from aipo.trace.filters import KINDS, Filter
 from aipo.trace.index import Group, Summary, TraceIndex
 from aipo.viewer.data.library import RunView
 from aipo.viewer.data.query import FIELDS, ORDERS, Query, parse
+from aipo.viewer.data.run_summary import agent_names, head, origins, scores
 from aipo.viewer.links import Links
 from aipo.viewer.pages.curves import Curves, curves
-from aipo.viewer.pages.run_summary import agent_names, head, origins, scores
-from aipo.viewer.pages.run_table import GroupRow, Rows, TraceRow, scale_of
-from aipo.viewer.templating import render
+from aipo.viewer.pages.run_table import GroupRow, RunTable, TraceRow, scale_of
+from aipo.viewer.responses import render
 
 PER_PAGE = {"groups": 50, "traces": 100}
 STATIC_TRACES = 5000
@@ -32,7 +32,7 @@ _FAILED = Filter(failed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class TablePage:
     """The rows of a page: `matching` groups or traces there are, these from number `first` on."""
 
     groups: Sequence[GroupRow] = ()
@@ -57,7 +57,7 @@ def run_page(run: RunView, query: Mapping[str, str], links: Links, *, live: bool
     version = run.version()  # before anything is read: what changes meanwhile is then seen as a change
     config, manifest, drawing = run.config(), run.manifest(), run.drawing()
     agents, strangers = agent_names(config, index.agents())
-    rows = Rows(run=run.name, links=links, agents=agents)
+    rows = RunTable(run=run.name, links=links, agents=agents)
     return render(
         "run.html.j2",
         links,
@@ -102,18 +102,18 @@ def thousands(count: int) -> str:
     return f"{count:,}".replace(",", "\u202f")
 
 
-def _chosen(index: TraceIndex, asked: Query, rows: Rows) -> Listing:
+def _chosen(index: TraceIndex, asked: Query, rows: RunTable) -> TablePage:
     """What a server shows: one page of what was asked for."""
     limit = PER_PAGE[asked.view]
     offset = limit * (asked.page - 1)
     if asked.view == "traces":
         traces = index.traces(asked.where, order=asked.sort, limit=limit, offset=offset)
         matching = _total(len(traces), offset, limit) or index.count(asked.where)
-        return Listing(traces=_trace_rows(traces, rows), matching=matching, first=offset + 1)
+        return TablePage(traces=_trace_rows(traces, rows), matching=matching, first=offset + 1)
     groups = index.groups(asked.where, order=asked.sort, limit=limit, offset=offset)
     members = index.of_groups([group.group_id for group in groups])
     matching = _total(len(groups), offset, limit) or index.group_count(asked.where)
-    return Listing(groups=_group_rows(groups, members, rows), matching=matching, first=offset + 1)
+    return TablePage(groups=_group_rows(groups, members, rows), matching=matching, first=offset + 1)
 
 
 def _total(found: int, offset: int, limit: int) -> int | None:
@@ -121,7 +121,7 @@ def _total(found: int, offset: int, limit: int) -> int | None:
     return offset + found if 0 < found < limit else None
 
 
-def _everything(index: TraceIndex, rows: Rows) -> Listing:
+def _everything(index: TraceIndex, rows: RunTable) -> TablePage:
     """What a static page holds: the most interesting groups, whole, as far as a browser can bear."""
     chosen: list[Group] = []
     room = STATIC_TRACES
@@ -133,19 +133,19 @@ def _everything(index: TraceIndex, rows: Rows) -> Listing:
     traces = sorted(
         (t for own in members.values() for t in own), key=lambda t: (-t.step, t.group_id, t.index)
     )
-    return Listing(
+    return TablePage(
         groups=_group_rows(chosen, members, rows), traces=_trace_rows(traces, rows), matching=len(chosen)
     )
 
 
 def _group_rows(
-    groups: Sequence[Group], members: Mapping[str, Sequence[Summary]], rows: Rows
+    groups: Sequence[Group], members: Mapping[str, Sequence[Summary]], rows: RunTable
 ) -> list[GroupRow]:
     scale = scale_of(trace for group in groups for trace in members[group.group_id])
     return [rows.group(group, members[group.group_id], scale) for group in groups]
 
 
-def _trace_rows(traces: Sequence[Summary], rows: Rows) -> list[TraceRow]:
+def _trace_rows(traces: Sequence[Summary], rows: RunTable) -> list[TraceRow]:
     scale = scale_of(traces)
     return [rows.trace(trace, scale) for trace in traces]
 

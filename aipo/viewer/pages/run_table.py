@@ -20,7 +20,7 @@ _SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AgentCount:
     """How often an agent was consulted. `colour` is its class, `stranger` for a name that nobody has."""
 
     agent: str
@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class RolloutMark:
     """One rollout of a strip."""
 
     href: str
@@ -42,8 +42,8 @@ class GroupRow:
     group: Group
     href: str
     question: str
-    marks: Sequence[Mark]
-    asked: Sequence[Asked]
+    marks: Sequence[RolloutMark]
+    asked: Sequence[AgentCount]
 
     @property
     def spread(self) -> float:
@@ -58,7 +58,7 @@ class TraceRow:
     href: str
     question: str
     mark: str
-    asked: Sequence[Asked]
+    asked: Sequence[AgentCount]
 
     @property
     def failed(self) -> bool:
@@ -73,7 +73,7 @@ class TraceRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
+class RunTable:
     """Makes rows of a run's traces.
 
     Args:
@@ -92,7 +92,7 @@ class Rows:
 
     def group(self, group: Group, traces: Sequence[Summary], scale: Scale) -> GroupRow:
         marks = [
-            Mark(href=self.links.trace(self.run, t.trace_id), css=_mark(t, scale), title=_title(t))
+            RolloutMark(href=self.links.trace(self.run, t.trace_id), css=_mark(t, scale), title=_title(t))
             for t in traces
         ]
         return GroupRow(
@@ -115,12 +115,12 @@ class Rows:
     def colour(self, agent: str) -> str:
         return f"agent{self.agents.index(agent) % 6}" if agent in self.agents else "stranger"
 
-    def _asked(self, agents: Iterable[str]) -> list[Asked]:
+    def _asked(self, agents: Iterable[str]) -> list[AgentCount]:
         """Those that there are in their order, then others by how often."""
         counts = Counter(agents)
         order = [a for a in self.agents if a in counts]
         order += [a for a, _ in counts.most_common() if a not in self.agents]
-        return [Asked(agent, counts[agent], self.colour(agent)) for agent in order]
+        return [AgentCount(agent, counts[agent], self.colour(agent)) for agent in order]
 
 
 def scale_of(traces: Iterable[Summary]) -> Scale:

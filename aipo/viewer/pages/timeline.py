@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 from aipo.render.charts import nice_ticks
-from aipo.render.spans import pieces
+from aipo.render.spans import text_spans
 from aipo.trace import Call, Trace
 from aipo.util.text import duration, visible
 from aipo.viewer.pages.visits import Station
@@ -56,7 +56,7 @@ def timeline_svg(trace: Trace, found: Sequence[Station], agents: Sequence[str] =
     rows = sum(len(lane.rows) for lane in lanes)
     high = rows * _ROW + _AXIS
     body = [*_axis(scale, rows * _ROW)]
-    colours = [piece.colour for piece in pieces(trace, lambda _: "", agents)]
+    colours = [piece.colour for piece in text_spans(trace, lambda _: "", agents)]
     top = 0.0
     for lane in lanes:
         body += _lane(lane, scale, top, colours)

@@ -4,24 +4,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html import escape
 from typing import Any
 
 from markupsafe import Markup
 
 from aipo.errors import TraceError
-from aipo.render.shown import context_html, legend_html, pieces, visible
+from aipo.render.graph_svg import graph_svg
+from aipo.render.spans import text_spans
+from aipo.render.trace_html import context_html, legend_html
 from aipo.trace import Role, Trace
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
 from aipo.trace.index import Summary
 from aipo.trace.token_stats import TokenStats
-from aipo.util.text import duration
+from aipo.util.text import duration, visible
 from aipo.viewer.data.library import RunView
 from aipo.viewer.data.passages import agents_of
+from aipo.viewer.data.tokens import token_data
 from aipo.viewer.links import Links, json_block
-from aipo.viewer.pages.graph_view import graph_panel
-from aipo.viewer.pages.token_table import token_data
-from aipo.viewer.templating import render
+from aipo.viewer.pages.timeline import timeline_svg
+from aipo.viewer.pages.visits import Station, path_through, stations
+from aipo.viewer.responses import render
 
 SHOWN = 64
 """Rollouts of the group that the page links to."""
@@ -43,7 +47,7 @@ class Sibling:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class CompareLink:
     """Another trace that is worth laying beside this one."""
 
     name: str
@@ -62,7 +66,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
     group = run.index.traces(Filter(group=trace.group_id), limit=SHOWN)
     before, after = run.index.neighbours(trace_id)
     token_stats, problem = _token_stats(run, trace)
-    shown = pieces(trace, words, agents)
+    shown = text_spans(trace, words, agents)
     exact = "".join(piece.text for piece in shown)
     tokens = token_data(trace, shown, run.token_texts, token_stats)
     return render(
@@ -127,19 +131,19 @@ def details(trace: Trace) -> Mapping[str, Facts]:
     }
 
 
-def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Links) -> list[Comparison]:
+def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Links) -> list[CompareLink]:
     """Its parent, and the rollout of its group whose reward differs most."""
-    found: list[Comparison] = []
+    found: list[CompareLink] = []
     if trace.parent_id is not None and run.index.summary(trace.parent_id) is not None:
         href = links.compare(run.name, trace.parent_id, run.name, trace.trace_id)
-        found.append(Comparison("its parent", href))
+        found.append(CompareLink("its parent", href))
     rest = [s for s in group if s.trace_id != trace.trace_id]
     # On a static site every pair would be a page of its own.
     if links.live and rest:
         far = max(rest, key=lambda s: abs((s.reward or 0.0) - (trace.reward or 0.0)))
         href = links.compare(run.name, trace.trace_id, run.name, far.trace_id)
         reward = "no reward" if far.reward is None else f"reward {far.reward:g}"
-        found.append(Comparison(f"rollout {far.index}, {reward}", href))
+        found.append(CompareLink(f"rollout {far.index}, {reward}", href))
     return found
 
 
@@ -178,3 +182,59 @@ def _texts(run: RunView, stored: Stored) -> list[str] | None:
     texts = [run.token_texts(s.token_ids.tolist()) for s in stored.trace.segments]
     known = ["".join(parts) for parts in texts if parts is not None]
     return known if len(known) == len(texts) else None
+
+
+def graph_panel(trace: Trace, drawing: Mapping[str, Any] | None, agents: Sequence[str] = ()) -> Markup:
+    """The panel as HTML; needs panel.css, and panel.js to show which bars belong to which node.
+
+    Args:
+        drawing: as `graph.json` has it. Without one, or with one that makes no sense, there is only the
+            timeline; visits of nodes that are not in it (somebody edited the graph) are listed.
+        agents: fixes the agents' colours, as in `aipo.render.display`.
+    """
+    found = stations(trace)
+    picture = _picture(found, drawing) if drawing is not None and _sound(drawing) else ""
+    times = timeline_svg(trace, found, agents) or '<p class="soft">No node was visited.</p>'
+    return Markup(
+        f'<div class="panel{"" if picture else " alone"}" data-panel>{picture}'
+        f'<figure class="panel-times"><figcaption>Timeline</figcaption>{times}</figure></div>'
+    )
+
+
+def _picture(found: Sequence[Station], drawing: Mapping[str, Any]) -> str:
+    lit, strangers = path_through(found, drawing)
+    return (
+        '<figure class="panel-graph"><figcaption>Graph</figcaption>'
+        f'<div class="panel-scroll" tabindex="0" role="region" aria-label="graph, scrolls sideways">'
+        f"{graph_svg(drawing, lit)}</div>{_strangers(strangers)}</figure>"
+    )
+
+
+def _strangers(strangers: Sequence[Station]) -> str:
+    if not strangers:
+        return ""
+    paths = {s.visit.path: s.href for s in reversed(strangers)}
+    items = "".join(
+        f'<li><a href="{href}">{_shown(path)}</a></li>' if href else f"<li>{_shown(path)}</li>"
+        for path, href in reversed(paths.items())
+    )
+    return f'<p class="soft">Visited, but not in this drawing:</p><ul class="panel-strangers">{items}</ul>'
+
+
+def _shown(path: str) -> str:
+    return escape(visible("calls outside of every node" if path == "?" else path))
+
+
+def _sound(drawing: Mapping[str, Any]) -> bool:
+    """Does a drawing, which is a file that anybody can edit, have the shape that it should?"""
+    nodes, edges = drawing.get("nodes"), drawing.get("edges")
+    if not isinstance(nodes, list) or not nodes or not isinstance(edges, list):
+        return False
+    named = all(isinstance(node, str) for node in nodes)
+    return named and all(
+        isinstance(edge, dict)
+        and isinstance(edge.get("from"), str)
+        and isinstance(edge.get("to"), str)
+        and "conditional" in edge
+        for edge in edges
+    )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aipo.render.graph_layout import END, START, Lit, Mark, lines_of, paths_of
+from aipo.render.graph_layout import END, START, LitPath, NodeMark, lines_of, paths_of
 from aipo.trace import Role, Segment, Trace, Visit
 from aipo.util.text import duration
 
@@ -83,7 +83,7 @@ def _makers(trace: Trace, number: int, piece: Segment) -> set[str]:
     return {piece.source} | asked | usual
 
 
-def path_through(found: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[Lit, list[Station]]:
+def path_through(found: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[LitPath, list[Station]]:
     """What to light of a drawing, and the stations that are not in it."""
     drawn = {path.replace(":", "/"): path for path in paths_of(drawing)}
     by_node: dict[str, list[Station]] = defaultdict(list)
@@ -94,7 +94,7 @@ def path_through(found: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[
     marks = {path: _mark(path, here) for path, here in by_node.items()}
     ends = {path for edge in edges for path in edge if path.rpartition(":")[2] in (START, END)}
     strangers = [station for station in found if station.visit.path not in drawn]
-    return Lit(marks=marks | {path: Mark() for path in ends}, edges=edges), strangers
+    return LitPath(marks=marks | {path: NodeMark() for path in ends}, edges=edges), strangers
 
 
 def _taken(found: Sequence[Station], drawn: Mapping[str, str]) -> set[tuple[str, str]]:
@@ -129,13 +129,13 @@ def _waves(level: Sequence[Station]) -> list[list[Station]]:
     return waves
 
 
-def _mark(path: str, here: Sequence[Station]) -> Mark:
+def _mark(path: str, here: Sequence[Station]) -> NodeMark:
     count, failed = len(here), sum(s.failed for s in here)
     known = [s.visit.seconds for s in here if s.visit.seconds is not None]
     spent = duration(sum(known)) if known else "never ended"
     times = "once" if count == 1 else f"{count} times"
     reasons = "; ".join(dict.fromkeys(s.visit.outcome[:200] for s in here if s.failed))
-    return Mark(
+    return NodeMark(
         note=("✗ " if failed else "") + (spent if count == 1 else f"{count}× {spent}"),
         title=f"{path.replace(':', '/')}: visited {times}, {spent}"
         + (f"; {failed} failed: {reasons}" if failed else ""),

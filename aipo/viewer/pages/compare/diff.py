@@ -17,7 +17,7 @@ _SHORT = 3  # tokens
 _PAIRED = 0.05  # what it is worth to show two segments of one producer side by side, however different
 
 
-class Kind(StrEnum):
+class DiffKind(StrEnum):
     """What became of a segment."""
 
     SAME = "same"
@@ -35,16 +35,16 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class SegmentPair:
     """Segments that belong together, by number; None where the other side has nothing like it."""
 
-    kind: Kind
+    kind: DiffKind
     left: int | None
     right: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class DiffSpan:
     """Ranges of tokens of both sides: the same ones, or what stands for what."""
 
     same: bool
@@ -57,16 +57,16 @@ class Span:
         return max(self.left[1] - self.left[0], self.right[1] - self.right[0])
 
 
-def align(left: Sequence[Block], right: Sequence[Block]) -> list[Pair]:
+def align(left: Sequence[Block], right: Sequence[Block]) -> list[SegmentPair]:
     """Every segment of both sides once, in order; the alignment that keeps most of the text together."""
     head, tail = _ends(left, right)
     inner = _best(left[head : len(left) - tail], right[head : len(right) - tail], head)
-    before = (Pair(Kind.SAME, i, i) for i in range(head))
-    after = (Pair(Kind.SAME, len(left) - i, len(right) - i) for i in range(tail, 0, -1))
+    before = (SegmentPair(DiffKind.SAME, i, i) for i in range(head))
+    after = (SegmentPair(DiffKind.SAME, len(left) - i, len(right) - i) for i in range(tail, 0, -1))
     return [*before, *inner, *after]
 
 
-def spans(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[Span]:
+def spans(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[DiffSpan]:
     """The tokens of both sides in order.
 
     What is the same between two changes, but shorter than they are, is part of one change: single letters
@@ -118,28 +118,28 @@ def longest_common(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[
     return found[::-1]
 
 
-def _between(alike: Sequence[tuple[int, int]], left: int, right: int) -> Iterator[Span]:
+def _between(alike: Sequence[tuple[int, int]], left: int, right: int) -> Iterator[DiffSpan]:
     """Pairs of the same tokens as spans, with what stands between them; `left`, `right`: lengths."""
     start = at = (0, 0)
     for place in (*alike, (left, right)):
         if place != at:
             if start != at:
-                yield Span(True, (start[0], at[0]), (start[1], at[1]))
-            yield Span(False, (at[0], place[0]), (at[1], place[1]))
+                yield DiffSpan(True, (start[0], at[0]), (start[1], at[1]))
+            yield DiffSpan(False, (at[0], place[0]), (at[1], place[1]))
             start = place
         at = place[0] + 1, place[1] + 1
     if start != (left, right):
-        yield Span(True, (start[0], left), (start[1], right))
+        yield DiffSpan(True, (start[0], left), (start[1], right))
 
 
-def _calm(found: Sequence[Span]) -> list[Span]:
+def _calm(found: Sequence[DiffSpan]) -> list[DiffSpan]:
     """Joins changes across short stretches of the same."""
-    kept: list[Span] = []
+    kept: list[DiffSpan] = []
     for span in found:
         if not span.same and len(kept) > 1 and kept[-1].same and not kept[-2].same:
             first, between = kept[-2:]
             if between.left[1] - between.left[0] <= min(_SHORT, first.size, span.size):
-                joined = Span(False, (first.left[0], span.left[1]), (first.right[0], span.right[1]))
+                joined = DiffSpan(False, (first.left[0], span.left[1]), (first.right[0], span.right[1]))
                 kept[-2:] = [joined]
                 continue
         kept.append(span)
@@ -158,7 +158,7 @@ def _ends(left: Sequence[Hashable], right: Sequence[Hashable]) -> tuple[int, int
     return head, common_prefix(left[head:][::-1], right[head:][::-1])
 
 
-def _best(left: Sequence[Block], right: Sequence[Block], first: int) -> Iterator[Pair]:
+def _best(left: Sequence[Block], right: Sequence[Block], first: int) -> Iterator[SegmentPair]:
     """Longest common subsequence, where a pair counts by how much of it is alike. Numbers begin at `first`."""
     worth = np.zeros((len(left) + 1, len(right) + 1))
     alike = [[_likeness(a, b) for b in right] for a in left]
@@ -168,16 +168,18 @@ def _best(left: Sequence[Block], right: Sequence[Block], first: int) -> Iterator
     i = j = 0
     while i < len(left) and j < len(right):
         if alike[i][j] > 0 and worth[i, j] == worth[i + 1, j + 1] + alike[i][j]:
-            yield Pair(Kind.SAME if left[i] == right[j] else Kind.CHANGED, first + i, first + j)
+            yield SegmentPair(
+                DiffKind.SAME if left[i] == right[j] else DiffKind.CHANGED, first + i, first + j
+            )
             i, j = i + 1, j + 1
         elif worth[i, j] == worth[i + 1, j]:
-            yield Pair(Kind.REMOVED, first + i, None)
+            yield SegmentPair(DiffKind.REMOVED, first + i, None)
             i += 1
         else:
-            yield Pair(Kind.ADDED, None, first + j)
+            yield SegmentPair(DiffKind.ADDED, None, first + j)
             j += 1
-    yield from (Pair(Kind.REMOVED, first + n, None) for n in range(i, len(left)))
-    yield from (Pair(Kind.ADDED, None, first + n) for n in range(j, len(right)))
+    yield from (SegmentPair(DiffKind.REMOVED, first + n, None) for n in range(i, len(left)))
+    yield from (SegmentPair(DiffKind.ADDED, None, first + n) for n in range(j, len(right)))
 
 
 def _likeness(left: Block, right: Block) -> float:

@@ -18,7 +18,7 @@ from aipo.viewer.links import Links
 from aipo.viewer.pages.compare.runs import changes, differences, fingerprints, flat
 from aipo.viewer.pages.compare.traces import counts, rows, way
 from aipo.viewer.pages.curves import POINTS, Window, by_step, metric_line, windows, within_share
-from aipo.viewer.templating import render
+from aipo.viewer.responses import render
 
 _SIDES = (("A", "c1"), ("B", "c2"))
 

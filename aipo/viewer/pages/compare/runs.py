@@ -14,7 +14,7 @@ _COLUMNS = "trace_id, group_id, task_id, step, kind, reward, parent_id"
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class SettingDifference:
     """One setting; None where a side does not have it."""
 
     key: str
@@ -22,10 +22,10 @@ class Difference:
     right: str | None
 
 
-def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
+def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[SettingDifference]:
     """Keys with another value on the other side, in the order of the left side, then of the right one."""
     keys = dict.fromkeys([*left, *right])
-    both = (Difference(key, left.get(key), right.get(key)) for key in keys)
+    both = (SettingDifference(key, left.get(key), right.get(key)) for key in keys)
     return [d for d in both if d.left != d.right]
 
 
@@ -61,7 +61,7 @@ class _Rollout(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class RewardChange:
     """Rollouts of both sides that belong together, and their mean rewards.
 
     Args:
@@ -87,7 +87,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class RewardChanges:
     """How rewards changed.
 
     Args:
@@ -100,8 +100,8 @@ class Changes:
     how: str
     pairs: int = 0
     mean: float | None = None
-    worse: Sequence[Change] = ()
-    better: Sequence[Change] = ()
+    worse: Sequence[RewardChange] = ()
+    better: Sequence[RewardChange] = ()
     fell: int = 0
     rose: int = 0
 
@@ -114,7 +114,7 @@ _PLACES: dict[str, Key] = {
 }
 
 
-def changes(left: TraceIndex, right: TraceIndex) -> Changes:
+def changes(left: TraceIndex, right: TraceIndex) -> RewardChanges:
     """Rewards of what both runs have: a replay and its source, else tasks as close to each other as can be."""
     before, after = _scored(left), _scored(right)
     replayed = list(_replayed(before, after))
@@ -128,7 +128,7 @@ def changes(left: TraceIndex, right: TraceIndex) -> Changes:
         if shared and len(shared) >= enough:
             pairs = [_change(sides[0][k], sides[1][k]) for k in sides[0] if k in shared]
             return _summed(how, pairs)
-    return Changes(how="nothing: they have no task in common")
+    return RewardChanges(how="nothing: they have no task in common")
 
 
 def _scored(index: TraceIndex) -> list[_Rollout]:
@@ -136,7 +136,7 @@ def _scored(index: TraceIndex) -> list[_Rollout]:
     return [_Rollout(*row) for row in index.sql(query)[1]]
 
 
-def _replayed(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> Iterator[Change]:
+def _replayed(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> Iterator[RewardChange]:
     """Pairs of which one names the other as its parent, whichever side that is."""
     sources, replays = {r.trace_id: r for r in left}, {r.trace_id: r for r in right}
     for rollout in right:
@@ -154,12 +154,12 @@ def _grouped(rollouts: Sequence[_Rollout], key: Key) -> dict[Hashable, list[_Rol
     return found
 
 
-def _change(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> Change:
+def _change(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> RewardChange:
     steps = {r.step for r in (*left, *right)}
     groups = [{r.group_id for r in side} for side in (left, right)]
     left_group, right_group = (group.copy().pop() if len(group) == 1 else None for group in groups)
     before, after = (math.fsum(r.reward or 0.0 for r in side) / len(side) for side in (left, right))
-    return Change(
+    return RewardChange(
         task_id=left[0].task_id,
         kind=left[0].kind if left[0].kind == right[0].kind else f"{left[0].kind} → {right[0].kind}",
         step=steps.pop() if len(steps) == 1 else None,
@@ -172,10 +172,10 @@ def _change(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> Change:
     )
 
 
-def _summed(how: str, pairs: Sequence[Change]) -> Changes:
+def _summed(how: str, pairs: Sequence[RewardChange]) -> RewardChanges:
     worse = sorted((p for p in pairs if p.change < 0), key=lambda p: p.change)
     better = sorted((p for p in pairs if p.change > 0), key=lambda p: -p.change)
-    return Changes(
+    return RewardChanges(
         how=how,
         pairs=len(pairs),
         mean=math.fsum(p.change for p in pairs) / len(pairs),

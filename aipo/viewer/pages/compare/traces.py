@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from aipo.trace import Trace
 from aipo.viewer.data.passages import Passage
-from aipo.viewer.pages.compare.diff import Block, Kind, Span, align, spans
+from aipo.viewer.pages.compare.diff import Block, DiffKind, DiffSpan, align, spans
 from aipo.viewer.pages.visits import stations
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
@@ -15,7 +15,7 @@ _LONG, _KEPT = 1200, 300  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DiffText:
     """Text of one side. `folded` is the middle of something long that did not change, after `text`."""
 
     same: bool
@@ -25,7 +25,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class DiffRow:
     """One or two segments.
 
     Args:
@@ -37,12 +37,12 @@ class Row:
         silent: the text is the same and only the tokens are others.
     """
 
-    kind: Kind
+    kind: DiffKind
     left: int | None
     right: int | None
     passage: Passage
-    left_parts: Sequence[Part] = ()
-    right_parts: Sequence[Part] = ()
+    left_parts: Sequence[DiffText] = ()
+    right_parts: Sequence[DiffText] = ()
     sizes: tuple[int, int]
     silent: bool = False
 
@@ -53,7 +53,7 @@ class Row:
         return text if len(text) <= 110 else f"{text[:109]}…"
 
 
-def rows(left: Sequence[Passage], right: Sequence[Passage], *, same_tokens: bool) -> list[Row]:
+def rows(left: Sequence[Passage], right: Sequence[Passage], *, same_tokens: bool) -> list[DiffRow]:
     """The diff, row by row.
 
     Args:
@@ -72,10 +72,10 @@ def rows(left: Sequence[Passage], right: Sequence[Passage], *, same_tokens: bool
     ]
 
 
-def counts(found: Sequence[Row]) -> dict[str, int]:
+def counts(found: Sequence[DiffRow]) -> dict[str, int]:
     """How many segments of each kind, those that there are."""
     number = Counter(row.kind for row in found)
-    return {str(kind): number[kind] for kind in Kind if number[kind]}
+    return {str(kind): number[kind] for kind in DiffKind if number[kind]}
 
 
 def _block(passage: Passage, same_tokens: bool) -> Block:
@@ -84,24 +84,24 @@ def _block(passage: Passage, same_tokens: bool) -> Block:
 
 
 def _row(
-    kind: Kind,
+    kind: DiffKind,
     left: tuple[int | None, Passage | None],
     right: tuple[int | None, Passage | None],
     same_tokens: bool,
-) -> Row:
+) -> DiffRow:
     (a_number, a), (b_number, b) = left, right
     shown = a or b
     assert shown is not None, "a pair has a side"
     sizes = len(a.ids) if a else 0, len(b.ids) if b else 0
     silent = False
-    if kind is Kind.CHANGED and a and b:
+    if kind is DiffKind.CHANGED and a and b:
         parts = _changed(a, b, same_tokens)
         silent = all(part.same for side in parts for part in side)
-    elif kind is Kind.SAME:
-        parts = [Part(True, shown.text)], list[Part]()
+    elif kind is DiffKind.SAME:
+        parts = [DiffText(True, shown.text)], list[DiffText]()
     else:
-        parts = [Part(False, a.text)] if a else [], [Part(False, b.text)] if b else []
-    return Row(
+        parts = [DiffText(False, a.text)] if a else [], [DiffText(False, b.text)] if b else []
+    return DiffRow(
         kind=kind,
         left=a_number,
         right=b_number,
@@ -113,7 +113,7 @@ def _row(
     )
 
 
-def _changed(left: Passage, right: Passage, same_tokens: bool) -> tuple[list[Part], list[Part]]:
+def _changed(left: Passage, right: Passage, same_tokens: bool) -> tuple[list[DiffText], list[DiffText]]:
     """Both sides of a change, cut where one differs from the other."""
     if same_tokens and left.parts is not None and right.parts is not None:
         units, keys = (left.parts, right.parts), (left.ids, right.ids)
@@ -124,35 +124,35 @@ def _changed(left: Passage, right: Passage, same_tokens: bool) -> tuple[list[Par
     return sides[0], sides[1]
 
 
-def _side(found: Sequence[Span], texts: Sequence[str], side: int) -> list[Part]:
-    parts: list[Part] = []
+def _side(found: Sequence[DiffSpan], texts: Sequence[str], side: int) -> list[DiffText]:
+    parts: list[DiffText] = []
     for span in found:
         text = "".join(texts[slice(*(span.right if side else span.left))])
         if span.same and len(text) > _LONG:
-            parts.append(Part(True, text[:_KEPT], text[_KEPT:-_KEPT], text[-_KEPT:]))
+            parts.append(DiffText(True, text[:_KEPT], text[_KEPT:-_KEPT], text[-_KEPT:]))
         elif text:
-            parts.append(Part(span.same, text))
+            parts.append(DiffText(span.same, text))
     return parts
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class NodeStep:
     """A node on the way, and which of the two traces took it."""
 
     node: str
-    kind: Kind
+    kind: DiffKind
     failed: bool
 
 
-def way(left: Trace, right: Trace) -> list[Step]:
+def way(left: Trace, right: Trace) -> list[NodeStep]:
     """The visits of both traces as one sequence; a change is a removal and an addition."""
     here, there = stations(left), stations(right)
     both = [[(s.visit.path, s.failed) for s in side] for side in (here, there)]
-    steps: list[Step] = []
+    steps: list[NodeStep] = []
     for span in spans(both[0], both[1]):
         if span.same:
-            steps += [Step(node, Kind.SAME, failed) for node, failed in both[0][slice(*span.left)]]
+            steps += [NodeStep(node, DiffKind.SAME, failed) for node, failed in both[0][slice(*span.left)]]
         else:
-            steps += [Step(node, Kind.REMOVED, failed) for node, failed in both[0][slice(*span.left)]]
-            steps += [Step(node, Kind.ADDED, failed) for node, failed in both[1][slice(*span.right)]]
+            steps += [NodeStep(node, DiffKind.REMOVED, failed) for node, failed in both[0][slice(*span.left)]]
+            steps += [NodeStep(node, DiffKind.ADDED, failed) for node, failed in both[1][slice(*span.right)]]
     return steps

@@ -11,7 +11,7 @@ from aipo.compare.figures import Arm, Cell, table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class RunSummary:
     """What the head shows.
 
     Args:
@@ -59,10 +59,10 @@ class Scores:
         return found
 
 
-def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Head:
+def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSummary:
     """What `config` says of the run; what it does not say is left out."""
     if not config:
-        return Head()
+        return RunSummary()
     method = section(config, "method")
     plan = str(method.get("plan", "?"))
     shares = [
@@ -81,7 +81,7 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> Head:
         "a step": _product(train.get("tasks_per_step"), train.get("group_size")),
         "seed": section(config, "run").get("seed"),
     }
-    return Head(
+    return RunSummary(
         method=[
             ("graph", _last(section(config, "graph").get("name"))),
             ("plan", f"{plan} ({', '.join(mixed)})" if mixed else plan),

@@ -8,9 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from aipo.render import shown as render
+from aipo.render.colours import COLOURS
+from aipo.render.display import headline, show, trace_html, trace_text
+from aipo.render.spans import agent_order, text_spans
+from aipo.render.trace_html import context_html, legend_html
 from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
 from aipo.trace.arrow import Stored
+from aipo.util.text import visible
 
 ALPHABET = [chr(i) for i in range(0x3000)]
 
@@ -52,7 +56,7 @@ HELPED = trace(
 
 
 def test_every_segment_is_coloured_by_its_producer() -> None:
-    html = render.context_html(HELPED, decode)
+    html = context_html(HELPED, decode)
     assert re.findall(r'<span class="text (\w+)" title="(\w+)">', html) == [
         ("prompt", "prompt"),
         ("policy", "policy"),
@@ -64,21 +68,21 @@ def test_every_segment_is_coloured_by_its_producer() -> None:
 
 def test_a_policy_that_writes_feedback_itself_keeps_its_own_colour() -> None:
     forged = trace(said(Role.POLICY, "policy", "<feedback:knowledge>582</feedback>"))
-    assert '<span class="text policy"' in render.context_html(forged, decode)
-    assert "agent0" not in render.context_html(forged, decode)
+    assert '<span class="text policy"' in context_html(forged, decode)
+    assert "agent0" not in context_html(forged, decode)
 
 
 def test_agents_keep_their_colour_across_the_traces_of_a_page() -> None:
     other = trace(said(Role.AGENT, "verify", "no"))
-    order = render.agent_order([other, HELPED])
+    order = agent_order([other, HELPED])
     assert order == ("knowledge", "verify")
-    assert [p.colour for p in render.pieces(other, decode, order)] == ["agent1"]
-    assert [p.colour for p in render.pieces(other, decode)] == ["agent0"]
+    assert [p.colour for p in text_spans(other, decode, order)] == ["agent1"]
+    assert [p.colour for p in text_spans(other, decode)] == ["agent0"]
 
 
 def test_more_agents_than_colours_start_over() -> None:
     crowd = trace(*(said(Role.AGENT, f"a{i}", "x") for i in range(8)))
-    assert [p.colour for p in render.pieces(crowd, decode)][6:] == ["agent0", "agent1"]
+    assert [p.colour for p in text_spans(crowd, decode)][6:] == ["agent0", "agent1"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_more_agents_than_colours_start_over() -> None:
     ],
 )
 def test_characters_that_steer_are_shown_by_code(text: str, shown: str) -> None:
-    assert render.visible(text) == shown
+    assert visible(text) == shown
 
 
 class _Page(HTMLParser):
@@ -128,14 +132,14 @@ def read(html: str) -> _Page:
 @given(st.text(st.characters(codec=None), min_size=1), st.text(min_size=1), st.text())
 def test_what_a_model_wrote_makes_no_markup(text: str, source: str, error: str) -> None:
     hostile = trace(said(Role.AGENT, source, text), error=error, stop_reason=StopReason.ERROR, reward=None)
-    page = read(render.trace_html(hostile, decode))
+    page = read(trace_html(hostile, decode))
     assert page.tags == {"figure", "figcaption", "div", "span", "ul", "li"}
     assert page.attributes <= {"class", "title", "tabindex", "role", "aria-label"}
-    assert page.text == render.visible(text)
+    assert page.text == visible(text)
 
 
 def test_script_and_style_are_text() -> None:
-    html = render.context_html(trace(said(Role.ENV, "e", "<script>x</script></style></div>")), decode)
+    html = context_html(trace(said(Role.ENV, "e", "<script>x</script></style></div>")), decode)
     assert "<script" not in html and "</style" not in html and html.count("</div>") == 1
 
 
@@ -145,41 +149,39 @@ def test_texts_that_are_there_are_not_decoded_again() -> None:
     def never(_: object) -> str:
         raise AssertionError("decoded")
 
-    shown = render.show(Stored(HELPED, texts), never)
+    shown = show(Stored(HELPED, texts), never)
     assert str(shown).endswith("askedaskstoldanswers")
     assert ">told</span>" in shown._repr_html_()
 
 
 def test_without_texts_the_decoder_helps_and_without_one_ids_are_shown() -> None:
     short = trace(said(Role.PROMPT, "prompt", "ab"))
-    assert str(render.show(Stored(short, None), decode)).endswith("\nab")
-    assert str(render.show(Stored(short, None))).endswith("\n⟨97 98⟩")
-    html = render.show(short)._repr_html_()
+    assert str(show(Stored(short, None), decode)).endswith("\nab")
+    assert str(show(Stored(short, None))).endswith("\n⟨97 98⟩")
+    html = show(short)._repr_html_()
     assert "⟨97 98⟩" in html and "These are its token ids" in html
 
 
 def test_a_decoder_that_drops_the_first_space_drops_no_other() -> None:
     two = trace(said(Role.PROMPT, "prompt", "so"), said(Role.AGENT, "knowledge", " the answer"))
-    found = render.pieces(two, lambda ids: decode(ids).removeprefix(" "))
+    found = text_spans(two, lambda ids: decode(ids).removeprefix(" "))
     assert [piece.text for piece in found] == ["so", " the answer"]
 
 
 def test_texts_have_to_fit_the_segments() -> None:
     with pytest.raises(ValueError, match="argument"):
-        render.pieces(HELPED, ["one"])
+        text_spans(HELPED, ["one"])
 
 
 def test_headline_says_what_a_reader_wants_first() -> None:
-    assert render.headline(HELPED) == "3@7 · assisted · step 4 · reward 1 · ended by eos"
+    assert headline(HELPED) == "3@7 · assisted · step 4 · reward 1 · ended by eos"
     failed = trace(reward=None, stop_reason=StopReason.ERROR, error="PolicyError: NaN")
-    assert (
-        render.headline(failed) == "3@7 · assisted · step 4 · no reward · ended by error · PolicyError: NaN"
-    )
-    assert "advantage -0.50" in render.headline(trace(advantage=-0.5))
+    assert headline(failed) == "3@7 · assisted · step 4 · no reward · ended by error · PolicyError: NaN"
+    assert "advantage -0.50" in headline(trace(advantage=-0.5))
 
 
 def test_legend_has_what_occurs() -> None:
-    legend = render.legend_html([HELPED])
+    legend = legend_html([HELPED])
     assert re.findall(r'<span class="(\w+)">(\w+)</span>', legend) == [
         ("prompt", "prompt"),
         ("policy", "policy"),
@@ -188,7 +190,7 @@ def test_legend_has_what_occurs() -> None:
 
 
 def test_a_notebook_gets_html_and_a_terminal_gets_text() -> None:
-    shown = render.show(HELPED, decode)
+    shown = show(HELPED, decode)
     bundle = shown._repr_mimebundle_()
     assert bundle["text/html"].startswith("<style>") and "aipo-context" in bundle["text/html"]
     assert "<consult:knowledge>3@7</consult><feedback:knowledge>582</feedback>\n#582" in bundle["text/plain"]
@@ -199,7 +201,7 @@ def test_a_notebook_gets_html_and_a_terminal_gets_text() -> None:
 
 
 def test_the_terminal_gets_no_codes_of_a_model() -> None:
-    text = render.trace_text(trace(said(Role.POLICY, "policy", "\x1b]0;owned\x07")), decode)
+    text = trace_text(trace(said(Role.POLICY, "policy", "\x1b]0;owned\x07")), decode)
     assert "\x1b" not in text.plain and "\x07" not in text.plain
 
 
@@ -219,8 +221,8 @@ def test_contrast_of_black_and_white_is_21() -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
 
 
-@pytest.mark.parametrize("producer", render.COLOURS)
+@pytest.mark.parametrize("producer", COLOURS)
 @pytest.mark.parametrize("theme", [0, 1])
 def test_every_colour_can_be_read(producer: str, theme: int) -> None:
-    text, back = render.COLOURS[producer][theme]
+    text, back = COLOURS[producer][theme]
     assert contrast(text, back) >= 4.5

@@ -1,10 +1,9 @@
 """A trace as coloured text: HTML for pages and notebooks, `rich` text for the terminal.
 
-The context is shown as the policy saw it, coloured by who produced each segment; in HTML a consult is a card
-that opens. What a model wrote is never trusted: it is escaped, and characters that steer a terminal or a
-reader's eye (control codes, right-to-left marks, lone surrogates) are shown as what they are. Segments are
-decoded one by one, since that is how feedback was encoded. Nothing heavy is imported: the caller brings
-`decode`, or a trace with its texts.
+The context is the text that the policy saw, coloured by the producer of each segment; in HTML a consult is a
+card that opens. Nobody's text is trusted: it is escaped, and characters that steer a terminal or a reader's eye
+(control codes, right-to-left marks, lone surrogates) are printed as their codes. Segments are decoded one by
+one, as feedback was encoded. Nothing heavy is imported: the caller brings `decode`, or a trace with its texts.
 
     show(trace, tokenizer.decode)          # the last line of a notebook's cell
     show(stored)                           # as `TraceStore.stored` gives it
@@ -17,40 +16,22 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from rich.text import Text
 
-from aipo.render.colours import COLOURS, STYLE, palette
-from aipo.render.spans import Decode, Piece, Words, agent_order, pieces
+from aipo.render.colours import STYLE
+from aipo.render.spans import TextSource, TextSpan, text_spans
 from aipo.render.trace_html import context_html, legend_html
 from aipo.trace import Role, Trace
+from aipo.trace.text import Decode
 from aipo.util.text import visible
 
 if TYPE_CHECKING:
     from aipo.trace.arrow import Stored
-
-__all__ = [
-    "COLOURS",
-    "STYLE",
-    "Decode",
-    "Piece",
-    "Shown",
-    "Words",
-    "agent_order",
-    "context_html",
-    "headline",
-    "legend_html",
-    "palette",
-    "pieces",
-    "show",
-    "trace_html",
-    "trace_text",
-    "visible",
-]
 
 _TERMINAL = {Role.PROMPT: "dim", Role.POLICY: "", Role.ENV: "red italic"}
 _TERMINAL_AGENTS = ("green", "magenta", "yellow", "cyan", "blue", "bright_red")
 
 
 def headline(trace: Trace) -> str:
-    """What a reader wants to know first, in one line."""
+    """A trace in one line: task, kind, step, reward, how it ended."""
     parts = [trace.task_id, str(trace.mode), f"step {trace.step}"]
     parts.append("no reward" if trace.reward is None else f"reward {trace.reward:g}")
     if trace.advantage is not None:
@@ -61,54 +42,54 @@ def headline(trace: Trace) -> str:
     return " · ".join(parts)
 
 
-def trace_html(trace: Trace, words: Words, agents: Sequence[str] = ()) -> str:
+def trace_html(trace: Trace, texts: TextSource, agents: Sequence[str] = ()) -> str:
     """Headline, context and legend; needs `STYLE` on the page."""
-    body = Markup(context_html(trace, words, agents) + legend_html([trace], agents))
+    body = Markup(context_html(trace, texts, agents) + legend_html([trace], agents))
     figure = Markup('<figure class="aipo-trace"><figcaption>{}</figcaption>{}</figure>')
     return str(figure.format(visible(headline(trace)), body))
 
 
-def trace_text(trace: Trace, words: Words, agents: Sequence[str] = ()) -> Text:
+def trace_text(trace: Trace, texts: TextSource, agents: Sequence[str] = ()) -> Text:
     """The same for the terminal, in the terminal's own colours."""
     text = Text(visible(headline(trace)) + "\n", style="bold")
-    for piece in pieces(trace, words, agents):
+    for piece in text_spans(trace, texts, agents):
         text.append(visible(piece.text), style=_terminal_style(piece))
     return text
 
 
-def _terminal_style(piece: Piece) -> str:
+def _terminal_style(piece: TextSpan) -> str:
     if piece.role is not Role.AGENT:
         return f"not bold {_TERMINAL[piece.role]}".strip()
     return f"not bold {_TERMINAL_AGENTS[int(piece.colour.removeprefix('agent'))]}"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TraceDisplay:
     """A trace that a notebook draws in HTML and a `rich` console in colour."""
 
     trace: Trace
-    words: Words
+    texts: TextSource
 
     def _repr_html_(self) -> str:
-        return f"<style>{STYLE}</style>{trace_html(self.trace, self.words)}"
+        return f"<style>{STYLE}</style>{trace_html(self.trace, self.texts)}"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"text/html": self._repr_html_(), "text/plain": str(self)}
 
     def __rich__(self) -> Text:
-        return trace_text(self.trace, self.words)
+        return trace_text(self.trace, self.texts)
 
     def __str__(self) -> str:
-        return trace_text(self.trace, self.words).plain
+        return trace_text(self.trace, self.texts).plain
 
 
-def show(trace: "Trace | Stored", decode: Decode | None = None) -> Shown:
-    """What to end a notebook's cell with.
+def show(trace: "Trace | Stored", decode: Decode | None = None) -> TraceDisplay:
+    """A trace to end a notebook's cell with.
 
     Args:
         trace: a trace, or a trace with its texts.
-        decode: maps token ids to text; for what comes without texts. Without either, ids are shown.
+        decode: maps token ids to text; for a trace that comes without texts. Without either, the ids are printed.
     """
     if isinstance(trace, Trace):
-        return Shown(trace, decode)
-    return Shown(trace.trace, decode if trace.texts is None else trace.texts)
+        return TraceDisplay(trace, decode)
+    return TraceDisplay(trace.trace, decode if trace.texts is None else trace.texts)

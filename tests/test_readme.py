@@ -1,4 +1,4 @@
-"""The README says what is there: metrics, files, presets and commands."""
+"""The documents say what is there: rooms, commands, settings, choices, presets, metrics and links."""
 
 import re
 from pathlib import Path
@@ -10,65 +10,130 @@ from aipo.cli import app
 from aipo.config.load import load_config, presets
 from aipo.method.coefficients import COEFFICIENTS
 from aipo.method.credit import CREDITS
-from aipo.method.metrics import METRICS
+from aipo.method.metrics import page
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.plan import PLANS
 from aipo.method.weighing import NEGATIVES
 from aipo.replay.questions.grid import CREDIT, METHOD, settings
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PACKAGE = ROOT / "aipo"
+PAGES = sorted(
+    path
+    for folder in ("aipo", "graphs", "envs", "notebooks", "tests/benchmarks")
+    for path in (ROOT / folder).rglob("*.md")
+    if "prompts" not in path.parts
+) + [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
+README, ROOMS, METHODS, TRAINING = (
+    TEXTS[name] for name in ("README.md", "aipo/README.md", "aipo/method/README.md", "aipo/train/README.md")
+)
+BLOCKS = [
+    block
+    for text in TEXTS.values()
+    for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+]
+COMMANDS = [
+    match
+    for block in BLOCKS
+    for match in re.findall(r"^(?:.*&& )?aipo (\w+)(.*?)(?: +#.*)?$", block, re.MULTILINE)
+]
 
 
-def section(title: str) -> str:
-    return re.split(r"^## ", README.split(f"## {title}\n", 1)[1], flags=re.MULTILINE)[0]
+def test_the_readme_is_short_and_has_the_two_commands() -> None:
+    assert len(README.encode()) <= 8_000
+    assert "pip install -e . && aipo demo" in README
+    assert "pip install -e '.[test]' && pytest" in README
 
 
-def test_every_metric_has_its_line() -> None:
-    cells = [(f"`{name}`", metric.formula, metric.text) for name, metric in METRICS.items()]
-    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in cells]
-    table = "\n".join(f"| {line} |" for line in lines)
-    assert table in section("Metrics"), f"the README's table of metrics is to be:\n{table}"
+def test_every_room_is_named() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"presets"}
+    for name in rooms:
+        assert f"`{name}/`" in README, name
+        assert f"`{name}/`" in ROOMS, name
+    assert all(f"`{name}/`" in README for name in ("graphs", "envs"))
 
 
-def test_every_file_of_the_package_is_named() -> None:
-    layout = section("Layout")
-    files = {path.name for path in (ROOT / "aipo").glob("*.py")} - {"__init__.py"}
-    assert set(re.findall(r"\b(\w+\.py)\b", layout)) == files
+def test_every_room_with_a_page_is_linked() -> None:
+    for name in TEXTS:
+        if re.fullmatch(r"(aipo/\w+|graphs|envs)/README\.md", name):
+            assert f"({name})" in README, name
 
 
-def test_every_built_in_choice_is_named() -> None:
-    choices = section("A method is four choices")
+def test_files_of_the_readers_path_and_of_the_edits_are_there() -> None:
+    path, edits = ROOMS.split("## A reader's path")[1].split("## Where to edit")
+    files = re.findall(r"^\d+\. `(\S+)`", path, re.MULTILINE)
+    assert len(files) == 15
+    rows = re.findall(r"^\| .* \| (.*) \|$", edits, re.MULTILINE)[1:]
+    assert len(rows) >= 20
+    files += [file for row in rows for file in re.findall(r"`([\w/.]+(?:\.py|/))`", row)]
+    for file in files:
+        assert (PACKAGE / file).exists() or (ROOT / file).exists(), file
+
+
+def test_the_page_of_metrics_is_that_of_the_code() -> None:
+    command = "python -m aipo.method.metrics > aipo/method/METRICS.md"
+    assert TEXTS["aipo/method/METRICS.md"] == page(), f"run: {command}"
+    assert command in ROOMS
+
+
+def test_every_built_in_choice_and_method_is_named() -> None:
     methods = [name for name in presets() if not name.endswith("gpu")]
     for name in (*PLANS, *CREDITS, *COEFFICIENTS, *NEGATIVES, *OBJECTIVES, *methods):
-        assert f"`{name}`" in choices, name
+        assert f"`{name}`" in METHODS, name
 
 
 def test_every_preset_of_a_real_model_is_named() -> None:
-    models = section("Train a real model")
     for name in presets():
-        assert f"`{name}`" in models or not name.endswith("gpu"), name
+        assert f"`{name}`" in TRAINING or not name.endswith("gpu"), name
 
 
-COMMANDS = re.findall(r"^aipo (\w+)(.*?)(?: +#.*)?$", README, re.MULTILINE)
+def test_the_glossary_has_twenty_terms() -> None:
+    rows = re.findall(r"^\| \*\*.* \| .* \| .* \|$", TEXTS["aipo/GLOSSARY.md"], re.MULTILINE)
+    assert len(rows) == 20
 
 
 def test_commands_exist() -> None:
-    known = set(get_command(app).commands)  # type: ignore[attr-defined]
-    assert {name for name, _ in COMMANDS} <= known
-    assert known <= {*(name for name, _ in COMMANDS), "demo"}
+    commands = set(get_command(app).commands)  # type: ignore[attr-defined]
+    assert {name for name, _ in COMMANDS} == commands
 
 
 @pytest.mark.parametrize(
-    "rest", [rest for name, rest in COMMANDS if name == "train" and "my.yaml" not in rest]
+    "rest", [rest for name, rest in COMMANDS if name == "train" and ".yaml" not in rest and "=" in rest]
 )
 def test_overrides_are_accepted(rest: str) -> None:
-    load_config("aipo", [word for word in rest.split() if "=" in word])
+    config = re.search(r"--config (\S+)", rest)
+    overrides = [word for word in rest.split() if "=" in word and word != "..."]
+    load_config(config[1] if config else "aipo", overrides)
+
+
+SETTINGS = re.compile(r"`((?:run|env|policy|graph|rollout|method|train|evaluate)\.[\w.]+)(?:=([^`\s]*))?`")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_settings_in_texts_exist(name: str) -> None:
+    if name == "CHANGELOG.md":  # names settings of before, too
+        return
+    config = load_config("aipo")
+    for key, _ in SETTINGS.findall(TEXTS[name]):
+        node: object = config
+        if key.split(".")[-1] in ("py", "md", "json", "yaml"):
+            continue
+        for part in key.split("."):
+            if isinstance(node, dict):  # options: anybody's
+                break
+            fields = type(node).model_fields
+            assert part in fields, f"{name}: {key}"
+            node = getattr(node, part)
 
 
 @pytest.mark.parametrize(
     ("question", "word"),
-    re.findall(r"^aipo replay (\w+) .*?--grid (\S+)", README, re.MULTILINE),
+    [
+        match
+        for block in BLOCKS
+        for match in re.findall(r"^aipo replay (\w+) .*?--grid (\S+)", block, re.MULTILINE)
+    ],
 )
 def test_settings_to_replay_with_are_accepted_on_a_run_of_the_default(question: str, word: str) -> None:
     recorded, *others = settings("aipo", [word], allowed=CREDIT if question == "credit" else METHOD)
@@ -76,6 +141,12 @@ def test_settings_to_replay_with_are_accepted_on_a_run_of_the_default(question: 
     assert recorded.config == load_config("aipo")
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for target, anchor in re.findall(r"\]\((?!http)([^)#\s]*)(?:#([^)]+))?\)", TEXTS[name]):
+        file = (ROOT / name).parent / target if target else ROOT / name
+        assert file.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in slugs, f"{target}#{anchor}"

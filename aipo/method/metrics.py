@@ -235,3 +235,27 @@ def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
 def _mean(values: Iterable[float]) -> float:
     numbers = list(values)
     return sum(numbers) / len(numbers)
+
+
+def page() -> str:
+    """The page of all metrics, METRICS.md beside this file."""
+    cells = [(f"`{name}`", metric.formula, metric.text) for name, metric in METRICS.items()]
+    rows = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in cells]
+    lines = [_HEAD, "| name | formula | meaning |", "|---|---|---|", *(f"| {row} |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+_HEAD = """# Metrics
+
+<!-- Generated: python -m aipo.method.metrics > aipo/method/METRICS.md -->
+
+One line per optimizer step in `metrics.jsonl`, and to every tracker in `run.report_to`. The `step` of a line counts
+optimizer steps, from 1. The `step` of a trace counts rollout steps, from 0; each has `train.minibatches` ·
+`train.passes` optimizer steps.
+
+π is the policy that is trained, π_old the same with the weights that sampled, μ the distribution that was sampled from,
+w the coefficient of an agent's token, A the advantage, R the reward, n the number of tokens of that role.
+"""
+
+if __name__ == "__main__":
+    print(page(), end="")

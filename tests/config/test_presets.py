@@ -163,8 +163,8 @@ def test_training_and_servers_fit_the_gpus(name: str) -> None:
     assert serve.context >= PROMPT + config.rollout.max_tokens
 
 
-def test_the_readme_says_how_much_memory_they_take() -> None:
-    text = (PRESETS.parents[1] / "README.md").read_text()
+def test_the_page_of_training_says_how_much_memory_they_take() -> None:
+    text = (PRESETS.parent / "train" / "README.md").read_text()
     hosts = []
     for name in REAL:
         config = load_config(name)
@@ -218,9 +218,9 @@ def test_commands_of_the_recipe_belong_to_the_preset(name: str) -> None:
     assert (settings["dtype"], settings["context"]) == ("bfloat16", config.policy.vllm.serve.context)
 
 
-def test_the_readme_shows_the_commands_of_a_preset() -> None:
+def test_the_page_of_training_shows_the_commands_of_a_preset() -> None:
     recipe_ = {line.removeprefix("#").strip() for line in recipe("qwen2.5-7b-1gpu").splitlines()}
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (PRESETS.parent / "train" / "README.md").read_text()
     block = readme.partition("## Train a real model")[2].split("```")[1].strip().splitlines()
     assert len(block) == 5
     assert set(block) <= recipe_

@@ -65,7 +65,7 @@ def demo(
 
 @app.command()
 def compare(
-    file: Annotated[Path, typer.Argument(help="YAML with out, seeds and arms; see README.md")],
+    file: Annotated[Path, typer.Argument(help="YAML with out, seeds and arms; see aipo/compare/README.md")],
     at_once: Annotated[int, typer.Option(min=1, help="how many runs at a time")] = 2,
     report: Annotated[bool, typer.Option("--report", help="only write the results of what is there")] = False,
 ) -> None:

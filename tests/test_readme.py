@@ -10,7 +10,7 @@ from aipo.cli import app
 from aipo.config.load import load_config, presets
 from aipo.method.coefficients import COEFFICIENTS
 from aipo.method.credit import CREDITS
-from aipo.method.metrics import page
+from aipo.method.metrics import page as metrics_page
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.plan import PLANS
 from aipo.method.weighing import NEGATIVES
@@ -18,12 +18,9 @@ from aipo.replay.questions.grid import CREDIT, METHOD, settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "aipo"
-PAGES = sorted(
-    path
-    for folder in ("aipo", "graphs", "envs", "notebooks", "tests/benchmarks")
-    for path in (ROOT / folder).rglob("*.md")
-    if "prompts" not in path.parts
-) + [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+FOLDERS = [ROOT / folder for folder in ("aipo", "graphs", "envs", "notebooks", "tests/benchmarks")]
+PAGES = [page for folder in FOLDERS for page in sorted(folder.rglob("*.md")) if page.parent.name != "prompts"]
+PAGES += [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
 README, ROOMS, METHODS, TRAINING = (
     TEXTS[name] for name in ("README.md", "aipo/README.md", "aipo/method/README.md", "aipo/train/README.md")
@@ -73,7 +70,7 @@ def test_files_of_the_readers_path_and_of_the_edits_are_there() -> None:
 
 def test_the_page_of_metrics_is_that_of_the_code() -> None:
     command = "python -m aipo.method.metrics > aipo/method/METRICS.md"
-    assert TEXTS["aipo/method/METRICS.md"] == page(), f"run: {command}"
+    assert TEXTS["aipo/method/METRICS.md"] == metrics_page(), f"run: {command}"
     assert command in ROOMS
 
 

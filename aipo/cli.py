@@ -104,10 +104,11 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Trains a policy and leaves a run folder."""
-    from aipo.config.load import load_config
+    from aipo.config.build import load_experiment
     from aipo.train.run import train_run
 
-    train_run(load_config(config, overrides or ()), resume=resume, evaluate_after=evaluate, console=console)
+    experiment = load_experiment(config, overrides or ())
+    train_run(experiment, resume=resume, evaluate_after=evaluate, console=console)
 
 
 @app.command("eval")
@@ -405,10 +406,10 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """Checks that everything a run needs is there and exact: a line each, ok, warn or fail, and what to do."""
-    from aipo.config.load import load_config
+    from aipo.config.build import load_experiment
     from aipo.doctor.run import doctor as examine
 
-    if not examine(load_config(config, overrides or ()), quick=quick, console=console):
+    if not examine(load_experiment(config, overrides or ()), quick=quick, console=console):
         raise typer.Exit(1)
 
 

@@ -74,8 +74,8 @@ def train_job(name: str, stages: Sequence[tuple[Config, Sequence[str]]], log: Pa
 def _progress(config: Config) -> tuple[int, str]:
     """Generations so far, and what there is to say of them; nothing before the first one."""
     folder, train = RunFolder(config.run.out), config.train
-    rows = folder.read_metrics(train.updates)
-    step = rows[-1]["step"] // train.updates if rows else 0
+    rows = folder.read_metrics(train.optimizer_steps)
+    step = rows[-1]["step"] // train.optimizer_steps if rows else 0
     if folder.evaluation("after").is_file():
         return train.steps, "trained and evaluated"
     if step >= train.steps:

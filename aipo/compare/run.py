@@ -105,7 +105,7 @@ def _check_servers(matrix: Matrix, at_once: int) -> None:
 
 
 def _contradiction(recorded: Path, config: Config, may_change: Sequence[str]) -> list[str]:
-    changed = differences(recorded, config, may_change) if recorded.is_file() else []
+    changed = differences(recorded, config.model_dump(mode="json"), may_change) if recorded.is_file() else []
     return [f"{config.run.out}: got {'; '.join(changed)}"] if changed else []
 
 

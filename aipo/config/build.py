@@ -6,7 +6,7 @@ this room sees the configuration's classes.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,23 @@ if TYPE_CHECKING:
 
 def build(config: Config) -> "Experiment":
     """The experiment that a configuration describes. Its objects are built when they are first asked for."""
-    return Experiment(config)
+    return Experiment(
+        out=config.run.out,
+        seed=config.run.seed,
+        threads=config.run.threads,
+        report_to=config.run.report_to,
+        env_name=config.env.name,
+        mixture=config.env.mixture,
+        graph_name=config.graph.name,
+        graph_options=config.graph.options,
+        agents=config.agents,
+        policy=config.policy,
+        rollout=config.rollout,
+        method=config.method,
+        train=config.train,
+        evaluation=config.evaluate,
+        _config=config,
+    )
 
 
 def load_experiment(name: str, overrides: Iterable[str] = ()) -> "Experiment":
@@ -59,7 +75,7 @@ def load_experiment(name: str, overrides: Iterable[str] = ()) -> "Experiment":
     return build(load_config(name, overrides))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Experiment:
     """Everything that a configuration names: the settings as values, and what is built from them.
 
@@ -67,69 +83,26 @@ class Experiment:
     a server is built by a method, each time it is called. An experiment is pickled as its settings.
     """
 
-    _config: Config = field(repr=False)
+    out: Path  # the run's folder
+    seed: int
+    threads: int | None  # CPU threads of torch; None = torch decides
+    report_to: tuple[str, ...]  # trackers of transformers' Trainer
+    env_name: str
+    mixture: Mapping[str, float]  # the share of each training split
+    graph_name: str
+    graph_options: Mapping[str, Any]
+    agents: Mapping[str, AgentConfig]  # by the name that the policy consults
+    policy: PolicyConfig
+    rollout: RolloutConfig
+    method: MethodConfig
+    train: TrainConfig
+    evaluation: EvaluateConfig
+    _config: Config
 
     def __reduce__(self) -> tuple[Callable[[Config], "Experiment"], tuple[Config]]:
         return build, (self._config,)
 
     # Settings
-
-    @property
-    def out(self) -> Path:
-        """The run's folder."""
-        return self._config.run.out
-
-    @property
-    def seed(self) -> int:
-        return self._config.run.seed
-
-    @property
-    def report_to(self) -> tuple[str, ...]:
-        """Trackers of transformers' Trainer."""
-        return self._config.run.report_to
-
-    @property
-    def env_name(self) -> str:
-        return self._config.env.name
-
-    @property
-    def mixture(self) -> Mapping[str, float]:
-        """The share of each training split."""
-        return self._config.env.mixture
-
-    @property
-    def graph_name(self) -> str:
-        return self._config.graph.name
-
-    @property
-    def graph_options(self) -> Mapping[str, Any]:
-        return self._config.graph.options
-
-    @property
-    def agents(self) -> Mapping[str, AgentConfig]:
-        """The agents' settings, by the name that the policy consults."""
-        return self._config.agents
-
-    @property
-    def policy(self) -> PolicyConfig:
-        """Settings of the policy's model and of what samples from it."""
-        return self._config.policy
-
-    @property
-    def rollout(self) -> RolloutConfig:
-        return self._config.rollout
-
-    @property
-    def method(self) -> MethodConfig:
-        return self._config.method
-
-    @property
-    def train(self) -> TrainConfig:
-        return self._config.train
-
-    @property
-    def evaluation(self) -> EvaluateConfig:
-        return self._config.evaluate
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -163,8 +163,8 @@ class TrainConfig(Section):
     token_stats: bool = Field(True, description="keep what the loss did with each token, for the viewer")
 
     @property
-    def updates(self) -> int:
-        """Optimiser steps per generation."""
+    def optimizer_steps(self) -> int:
+        """Optimiser steps per rollout step."""
         return self.minibatches * self.passes
 
     @model_validator(mode="after")

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from langchain_core.messages import HumanMessage
 
-from aipo.config.build_chat import build_chat
-from aipo.config.build_policy import reference_weights
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.doctor.check import Check, attempt
 from aipo.rollout.context import ChatModel
 from aipo.rollout.reference_chat import ReferenceChat
@@ -18,15 +16,11 @@ from aipo.util.text import duration, error_text
 TEXT = "Reply with one word: ready"
 
 
-def check_agents(config: Config) -> Iterator[Check]:
+def check_agents(experiment: Experiment) -> Iterator[Check]:
     """One line for each agent, all asked at once."""
     chats: dict[str, ChatModel] = {}
-    weights = reference_weights(config)
-    for name, agent in config.agents.items():
-        built = attempt(
-            _label(name),
-            lambda name=name, agent=agent: build_chat(name, agent, seed=config.run.seed, weights=weights),
-        )
+    for name in experiment.agents:
+        built = attempt(_label(name), lambda name=name: experiment.chat(name))
         if isinstance(built, Check):
             yield built
         elif built is None:
@@ -35,7 +29,7 @@ def check_agents(config: Config) -> Iterator[Check]:
             yield Check("ok", _label(name), "frozen weights of this process: there is no server to ask")
         else:
             chats[name] = built
-    yield from LOOP.run(_ask_all(chats, {name: config.agents[name].timeout for name in chats}))
+    yield from LOOP.run(_ask_all(chats, {name: experiment.agents[name].timeout for name in chats}))
 
 
 async def _ask_all(chats: dict[str, ChatModel], seconds: dict[str, float]) -> list[Check]:

@@ -178,7 +178,7 @@ def logits(shape: Shape, *, tokens: int, dense: bool, frozen: bool = False) -> i
 def host(shape: Shape, *, dtype: str, ranks: int, reference: bool = False) -> dict[str, int]:
     """What `ranks` processes that train together with FSDP2 hold in their machine's memory at its fullest, which is
     before the GPUs have their parts: each has all of the network, and the first a copy to save and to give to
-    servers. Later there is that copy, and as much again while new weights come together (`aipo.train.whole`).
+    servers. Later there is that copy, and as much again while new weights come together (`aipo.train.ranks`).
 
     Args:
         reference: see `training`.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aipo.config.load import PRESETS, Config
+from aipo.config.build import Experiment
+from aipo.config.load import PRESETS
 from aipo.doctor import memory
 from aipo.doctor.check import Check
 from aipo.doctor.memory import HEADROOM, Adapter, Shape, gib
@@ -30,75 +31,75 @@ class Trained:
     adapter: Adapter | None = None
 
     @classmethod
-    def of(cls, config: Config, network: Any) -> "Trained":
+    def of(cls, experiment: Experiment, network: Any) -> "Trained":
         """What `config` trains of the network that a transformers configuration describes."""
-        lora = config.policy.lora
+        lora = experiment.policy.lora
         return cls(Shape.of(network), Adapter.of(network, lora.rank, lora.targets) if lora else None)
 
 
-def check_disk(config: Config, policy: Trained) -> Iterator[Check]:
+def check_disk(experiment: Experiment, policy: Trained) -> Iterator[Check]:
     """Traces, checkpoints, the policy, and weights for the servers; for a run whose rollouts are all long."""
-    yield _disk("disk", config.run.out, _leaves(config, policy))
-    folder = config.policy.vllm.folder
-    if config.policy.engine == "vllm" and config.policy.vllm.sync == "disk" and folder is not None:
+    yield _disk("disk", experiment.out, _leaves(experiment, policy))
+    folder = experiment.policy.vllm.folder
+    if experiment.policy.engine == "vllm" and experiment.policy.vllm.sync == "disk" and folder is not None:
         yield _disk(
-            "disk for weights", folder, {"weights on their way": _weights(config, policy.shape, _WAITING)}
+            "disk for weights", folder, {"weights on their way": _weights(experiment, policy.shape, _WAITING)}
         )
 
 
-def check_memory(config: Config, policy: Trained, prompt: int) -> Iterator[Check]:
+def check_memory(experiment: Experiment, policy: Trained, prompt: int) -> Iterator[Check]:
     """What training takes, part by part, against what is free on a GPU, or else this machine's memory: of one
     process, or of one on each GPU where only together they have room (FSDP2).
 
     Args:
         prompt: tokens of a long prompt.
     """
-    gpus, there, place = _place(config)
-    parts = needed(config, policy, prompt, ranks=1)
-    cut = needed(config, policy, prompt, ranks=max(gpus, 1))
+    gpus, there, place = _place(experiment)
+    parts = needed(experiment, policy, prompt, ranks=1)
+    cut = needed(experiment, policy, prompt, ranks=max(gpus, 1))
     tight = sum(parts.values()) > HEADROOM * there
-    if tight and _may_be_cut(config, gpus) and sum(cut.values()) <= there:
+    if tight and _may_be_cut(experiment, gpus) and sum(cut.values()) <= there:
         launch = f"--config_file {_FSDP2} --num_processes {gpus} -m aipo.cli train"
         what = f"training with FSDP2 over {gpus} GPUs (accelerate launch {launch}) takes about"
         yield _fits("memory", what, cut, there, f"each {place}", _SMALLER)
-        yield _host(config, policy, gpus)
+        yield _host(experiment, policy, gpus)
     else:
         yield _fits("memory", "training takes about", parts, there, f"a {place}", _SMALLER + _MORE)
-    if config.policy.engine == "vllm":
-        dtype, shape = config.policy.vllm.serve.dtype or config.policy.dtype, policy.shape
-        context = memory.cache(shape, dtype=dtype, tokens=prompt + config.rollout.max_tokens)
+    if experiment.policy.engine == "vllm":
+        dtype, shape = experiment.policy.vllm.serve.dtype or experiment.policy.dtype, policy.shape
+        context = memory.cache(shape, dtype=dtype, tokens=prompt + experiment.rollout.max_tokens)
         held = memory.SIZES[dtype] * shape.parameters
         found = f"a server takes {gib(held)} for weights and {gib(context)} of cache per long rollout"
         yield Check("ok", "server memory", found)
 
 
-def needed(config: Config, policy: Trained, prompt: int, *, ranks: int) -> dict[str, int]:
+def needed(experiment: Experiment, policy: Trained, prompt: int, *, ranks: int) -> dict[str, int]:
     """What one of `ranks` processes takes that train together, if all rollouts are long."""
-    train, method = config.train, config.method
+    train, method = experiment.train, experiment.method
     rollouts = train.tasks_per_step * train.group_size
     rows = rollouts * (1 + method.assist_share_most * (method.distil_weight > 0))
     each = math.ceil(rows / (train.minibatches * train.gradient_accumulation * ranks))
     return memory.training(
         policy.shape,
-        dtype=config.policy.dtype,
-        tokens=each * (prompt + config.rollout.max_tokens),
+        dtype=experiment.policy.dtype,
+        tokens=each * (prompt + experiment.rollout.max_tokens),
         adapter=policy.adapter,
         ranks=ranks,
         autocast=train.autocast,
         activation_checkpointing=train.activation_checkpointing,
         reference=method.beta > 0,
-        dense=bool(set(needs_tags(config)) & {"method.suppress_share", "method.distil_suppress"}),
+        dense=bool(set(needs_tags(experiment)) & {"method.suppress_share", "method.distil_suppress"}),
     )
 
 
-def _may_be_cut(config: Config, gpus: int) -> bool:
+def _may_be_cut(experiment: Experiment, gpus: int) -> bool:
     """Whether one process on each GPU can train a part of the weights (`aipo.train.run` refuses the rest)."""
-    return gpus > 1 and config.policy.engine == "vllm" and config.policy.vllm.sync == "disk"
+    return gpus > 1 and experiment.policy.engine == "vllm" and experiment.policy.vllm.sync == "disk"
 
 
-def _host(config: Config, policy: Trained, ranks: int) -> Check:
-    reference = config.method.beta > 0 and policy.adapter is None
-    parts = memory.host(policy.shape, dtype=config.policy.dtype, ranks=ranks, reference=reference)
+def _host(experiment: Experiment, policy: Trained, ranks: int) -> Check:
+    reference = experiment.method.beta > 0 and policy.adapter is None
+    parts = memory.host(policy.shape, dtype=experiment.policy.dtype, ranks=ranks, reference=reference)
     there = _machine()
     advice = "a machine with more memory, or fewer GPUs (CUDA_VISIBLE_DEVICES)"
     what = f"{ranks} processes begin with about"
@@ -109,11 +110,11 @@ def _machine() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _place(config: Config) -> tuple[int, int, str]:
+def _place(experiment: Experiment) -> tuple[int, int, str]:
     """How many GPUs there are, how much memory one of them, or else the machine, offers, and how to say that."""
     import torch
 
-    if config.policy.device == "cpu" or not torch.cuda.is_available():
+    if experiment.policy.device == "cpu" or not torch.cuda.is_available():
         return 0, _machine(), f"machine of {gib(_machine())}"
     free, whole = torch.cuda.mem_get_info(0)  # servers may have their part of it
     return torch.cuda.device_count(), free, f"GPU with {gib(free)} of {gib(whole)} free"
@@ -127,23 +128,23 @@ def _fits(name: str, what: str, parts: Mapping[str, int], there: int, place: str
     return Check("warn" if total <= there else "fail", name, f"{found}; too much for {place}", advice)
 
 
-def _leaves(config: Config, policy: Trained) -> dict[str, int]:
-    train, vllm = config.train, config.policy.vllm
-    tokens = train.steps * train.tasks_per_step * train.group_size * config.rollout.max_tokens
-    one = memory.checkpoint(policy.shape, dtype=config.policy.dtype, adapter=policy.adapter)
+def _leaves(experiment: Experiment, policy: Trained) -> dict[str, int]:
+    train, vllm = experiment.train, experiment.policy.vllm
+    tokens = train.steps * train.tasks_per_step * train.group_size * experiment.rollout.max_tokens
+    one = memory.checkpoint(policy.shape, dtype=experiment.policy.dtype, adapter=policy.adapter)
     saved = min(KEEP_CHECKPOINTS + 1, train.steps // train.save_every) if train.save_every else 0
-    pushed = config.policy.engine == "vllm" and vllm.sync == "disk" and vllm.folder is None
+    pushed = experiment.policy.engine == "vllm" and vllm.sync == "disk" and vllm.folder is None
     parts = {
         "traces": tokens * _TOKEN * (2 if train.token_stats else 1),
         "checkpoints": saved * one,
-        "the policy": _weights(config, policy.shape, 1),
-        "weights on their way": _weights(config, policy.shape, _WAITING) if pushed else 0,
+        "the policy": _weights(experiment, policy.shape, 1),
+        "weights on their way": _weights(experiment, policy.shape, _WAITING) if pushed else 0,
     }
     return {name: count for name, count in parts.items() if count}
 
 
-def _weights(config: Config, shape: Shape, copies: int) -> int:
-    return copies * memory.SIZES[config.policy.dtype] * shape.parameters
+def _weights(experiment: Experiment, shape: Shape, copies: int) -> int:
+    return copies * memory.SIZES[experiment.policy.dtype] * shape.parameters
 
 
 def _listed(parts: Mapping[str, int]) -> str:

@@ -10,17 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from aipo.config.build import Graphs, build_env, build_graphs
-from aipo.config.build_policy import build_model, build_network, build_tokenizer, loading, server_key
-from aipo.config.build_sampler import tolerance_at
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check, Status, attempt, failure
 from aipo.doctor.room import Trained, check_disk, check_memory
 from aipo.doctor.tokens import check_appending, check_prompt, check_tags, tags_of
 from aipo.doctor.versions import check_versions
 from aipo.errors import GraphError
-from aipo.method.plan import draw_tasks
 from aipo.policies import Sampling
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.rollout.engine import RolloutEngine
@@ -39,7 +35,7 @@ if TYPE_CHECKING:
 _COLOURS: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def doctor(config: Config, *, quick: bool, console: Console) -> bool:
+def doctor(experiment: Experiment, *, quick: bool, console: Console) -> bool:
     """Prints every check.
 
     Args:
@@ -50,7 +46,7 @@ def doctor(config: Config, *, quick: bool, console: Console) -> bool:
     """
     counts: Counter[Status] = Counter()
     with console.status("checking"):
-        for check in diagnose(config, quick=quick):
+        for check in diagnose(experiment, quick=quick):
             counts[check.status] += 1
             console.print(line(check))
     console.print(f"{counts['ok']} ok, {counts['warn']} warn, {counts['fail']} fail", highlight=False)
@@ -72,23 +68,23 @@ def line(check: Check) -> Table:
     return table
 
 
-def diagnose(config: Config, *, quick: bool) -> Iterator[Check]:
+def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
     """The checks, from the cheap ones to those that load the policy."""
     yield from check_versions()
-    env = attempt("environment", lambda: _checked_env(config))
-    yield env if isinstance(env, Check) else Check("ok", "environment", _described(config, env))
-    of_agents = list(check_agents(config))
+    env = attempt("environment", lambda: _checked_env(experiment))
+    yield env if isinstance(env, Check) else Check("ok", "environment", _described(experiment))
+    of_agents = list(check_agents(experiment))
     yield from of_agents
-    graphs = attempt("graph", lambda: build_graphs(config))
+    graphs = attempt("graph", lambda: experiment.graphs)
     if not isinstance(graphs, Check):
-        yield Check("ok", "graph", f"{config.graph.name} from {graphs.files['graph']}")
+        yield Check("ok", "graph", f"{experiment.graph_name} from {graphs.files['graph']}")
     elif graphs.found not in {check.found for check in of_agents}:
         yield graphs
-    model = attempt("policy", lambda: build_model(config, lambda *_: None))
+    model = attempt("policy", experiment.build_model)
     if isinstance(model, Check):
         yield model
         return
-    tokenizer = attempt("tokenizer", lambda: build_tokenizer(model))
+    tokenizer = attempt("tokenizer", lambda: experiment.tokenizer(model))
     if isinstance(tokenizer, Check):
         yield tokenizer
         return
@@ -97,47 +93,47 @@ def diagnose(config: Config, *, quick: bool) -> Iterator[Check]:
         "tokenizer",
         f"of {model}, {len(tokenizer)} ids, end token {tokenizer.decode([tokenizer.eos_id])}",
     )
-    yield from check_tags(config, tokenizer)
+    yield from check_tags(experiment, tokenizer)
     prompts = {"plain": tokenizer.encode_prompt("17*23=?")}
     if not isinstance(env, Check) and not isinstance(graphs, Check):
-        written = attempt("prompts", lambda: longest_prompts(config, graphs, env, tokenizer))
+        written = attempt("prompts", lambda: longest_prompts(experiment, tokenizer))
         if isinstance(written, Check):
             yield written
         else:
             prompts = written
     yield from check_prompt(tokenizer, prompts)
     longest = max(prompts.values(), key=len)
-    yield check_appending(tokenizer, longest, tags_of(config))
-    yield from _of_network(config, model, tokenizer, longest, quick=quick)
+    yield check_appending(tokenizer, longest, tags_of(experiment))
+    yield from _of_network(experiment, model, tokenizer, longest, quick=quick)
 
 
-def longest_prompts(
-    config: Config, graphs: Graphs, env: Env, tokenizer: "HFTokenizer"
-) -> dict[str, list[int]]:
+def longest_prompts(experiment: Experiment, tokenizer: "HFTokenizer") -> dict[str, list[int]]:
     """The longest prompt of each kind of rollout among the first step's, as the graph itself writes it: for a
     policy that has nothing to say.
 
     Raises:
         GraphError: such a rollout fails.
     """
-    train = config.train
+    graphs, rollout = experiment.graphs, experiment.rollout
     engine = RolloutEngine(
         graph=graphs.graph,
-        env=env,
+        env=experiment.env,
         policies={"policy": ScriptedPolicy(tokenizer, lambda _: "")},
         chats=graphs.chats,
-        sampling=Sampling(temperature=config.rollout.temperature, max_tokens=config.rollout.max_tokens),
-        reward_weights=config.rollout.reward_weights,
-        deadline=config.rollout.deadline,
-        concurrency=config.rollout.concurrency,
+        sampling=Sampling(temperature=rollout.temperature, max_tokens=rollout.max_tokens),
+        reward_weights=rollout.reward_weights,
+        deadline=rollout.deadline,
+        concurrency=rollout.concurrency,
         run_id="doctor",
         fingerprints=graphs.fingerprints,
     )
-    modes = [Mode.SOLO, *([Mode.ASSISTED] if config.agents and config.method.assist_share_most > 0 else [])]
-    tasks = draw_tasks(env, config.env.mixture, train.tasks_per_step, step=0, seed=config.run.seed)
+    modes = [
+        Mode.SOLO,
+        *([Mode.ASSISTED] if experiment.agents and experiment.method.assist_share_most > 0 else []),
+    ]
     specs = [
         RolloutSpec(task=task, mode=mode, group_id=str(number), index=0, step=0, seed=number)
-        for number, task in enumerate(tasks)
+        for number, task in enumerate(experiment.tasks(0))
         for mode in modes
     ]
     found: dict[str, list[int]] = {}
@@ -149,53 +145,51 @@ def longest_prompts(
     return found
 
 
-def _checked_env(config: Config) -> Env:
-    from aipo.train.run import check_env
-
-    env = build_env(config)
-    check_env(config, env)
-    _described(config, env)  # reads every split, of which one may not be there
-    return env
+def _checked_env(experiment: Experiment) -> Env:
+    experiment.check_env()
+    _described(experiment)  # reads every split, of which one may not be there
+    return experiment.env
 
 
-def _described(config: Config, env: Env) -> str:
-    names = dict.fromkeys((*config.env.mixture, *config.evaluate.splits))
-    return f"{config.env.name}: " + ", ".join(f"{name} ({len(env.tasks(name))} tasks)" for name in names)
+def _described(experiment: Experiment) -> str:
+    names = dict.fromkeys((*experiment.mixture, *experiment.evaluation.splits))
+    return f"{experiment.env_name}: " + ", ".join(
+        f"{name} ({len(experiment.env.tasks(name))} tasks)" for name in names
+    )
 
 
 def _of_network(
-    config: Config, model: Path | str, tokenizer: "HFTokenizer", prompt: list[int], *, quick: bool
+    experiment: Experiment, model: Path | str, tokenizer: "HFTokenizer", prompt: list[int], *, quick: bool
 ) -> Iterator[Check]:
-    from transformers import AutoConfig
-
     def drawn() -> tuple[Any, Trained]:
-        with loading(model):
-            network = AutoConfig.from_pretrained(model)
-        return network, Trained.of(config, network)
+        network = experiment.network_settings(model)
+        return network, Trained.of(experiment, network)
 
     made = attempt("network", drawn)
     if isinstance(made, Check):
         yield made
         return
     network, policy = made
-    yield from check_memory(config, policy, len(prompt))
-    yield from check_disk(config, policy)
-    if config.policy.engine == "vllm":
+    yield from check_memory(experiment, policy, len(prompt))
+    yield from check_disk(experiment, policy)
+    if experiment.policy.engine == "vllm":
         from aipo.doctor.server import Wanted
 
         tied = bool(network.get_text_config(decoder=True).tie_word_embeddings)
-        wanted = Wanted(config=config, tokenizer=tokenizer, prompt=prompt, tied=tied)
+        wanted = Wanted(experiment=experiment, tokenizer=tokenizer, prompt=prompt, tied=tied)
         yield from _of_servers(wanted, model, quick=quick)
     elif not quick:
-        yield _of_local(config, model, tokenizer, prompt)
+        yield _of_local(experiment, model, tokenizer, prompt)
 
 
-def _of_local(config: Config, model: Path | str, tokenizer: "HFTokenizer", prompt: list[int]) -> Check:
+def _of_local(
+    experiment: Experiment, model: Path | str, tokenizer: "HFTokenizer", prompt: list[int]
+) -> Check:
     from aipo.doctor.exactness import check_local
     from aipo.policies.local.policy import LocalPolicy
 
     def sampled() -> Check:
-        network = build_network(config, model)
+        network = experiment.network(model)
         return check_local(LocalPolicy(network, tokenizer), network, np.array(prompt, np.int32))
 
     return attempt("exactness", sampled)
@@ -204,8 +198,8 @@ def _of_local(config: Config, model: Path | str, tokenizer: "HFTokenizer", promp
 def _of_servers(wanted: "Wanted", model: Path | str, *, quick: bool) -> Iterator[Check]:
     from aipo.policies.vllm.pool import ServerPool
 
-    vllm = wanted.config.policy.vllm
-    pool = attempt("server", lambda: ServerPool(vllm.servers, key=server_key(vllm.secret)))
+    vllm = wanted.experiment.policy.vllm
+    pool = attempt("server", lambda: ServerPool(vllm.servers, key=wanted.experiment.server_key))
     if isinstance(pool, Check):
         yield pool
         return
@@ -225,11 +219,11 @@ def _of_servers(wanted: "Wanted", model: Path | str, *, quick: bool) -> Iterator
 def _of_weights(there: "Mapping[Server, Served]", wanted: "Wanted", model: Path | str) -> Iterator[Check]:
     from aipo.doctor.exactness import check_served
 
-    network = attempt("network", lambda: build_network(wanted.config, model), "aipo doctor --quick")
+    network = attempt("network", lambda: wanted.experiment.network(model), "aipo doctor --quick")
     if isinstance(network, Check):
         yield network
         return
-    tolerance = tolerance_at(wanted.config)
+    tolerance = wanted.experiment.tolerance
     for server, served in there.items():
         probe = check_served(server, served, network, wanted.tokenizer, tolerance)
         yield attempt("exactness", lambda probe=probe: LOOP.run(probe))

@@ -11,7 +11,7 @@ import numpy as np
 import openai
 import orjson
 
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.doctor.check import Check
 from aipo.doctor.versions import check_vllm
 from aipo.policies.base import SampleRequest
@@ -32,13 +32,13 @@ class Wanted:
     """What a server is compared with.
 
     Args:
-        config: of the run.
+        experiment: the run to be.
         tokenizer: the policy's.
         prompt: ids of the longest prompt that was seen.
         tied: do the network's embedding and head share their weights?
     """
 
-    config: Config
+    experiment: Experiment
     tokenizer: HFTokenizer
     prompt: list[int]
     tied: bool
@@ -54,7 +54,7 @@ class Served:
 
 async def meet(server: Server, wanted: Wanted) -> tuple[list[Check], Served | None]:
     """Checks whether there is such a server at all; what it serves, if there is."""
-    config = wanted.config.policy
+    config = wanted.experiment.policy
     try:
         await _get(server, "health")
     except (openai.APIError, TimeoutError) as error:
@@ -86,9 +86,9 @@ async def meet(server: Server, wanted: Wanted) -> tuple[list[Check], Served | No
 
 async def examine(server: Server, served: Served, wanted: Wanted) -> AsyncIterator[Check]:
     """Checks context, tokenizer, routes, flags, log-probs and ids of a server that is there."""
-    yield check_context(served.positions, len(wanted.prompt), wanted.config.rollout.max_tokens)
+    yield check_context(served.positions, len(wanted.prompt), wanted.experiment.rollout.max_tokens)
     yield await _tokenizer(server, served, wanted.tokenizer)
-    routes = await _routes(server, wanted.config)
+    routes = await _routes(server, wanted.experiment)
     yield routes
     if routes.status == "ok":
         for check in flags(await _get(server, "server_info?config_format=json"), wanted):
@@ -110,7 +110,7 @@ def check_context(positions: int, prompt: int, room: int) -> Check:
 
 def flags(info: dict[str, Any], wanted: Wanted) -> list[Check]:
     """Checks what the server says of how it was started."""
-    config = wanted.config.policy
+    config = wanted.experiment.policy
     vllm = info["vllm_config"]
     model, cache = vllm["model_config"], vllm["cache_config"]
     device = str(vllm["device_config"]["device"])
@@ -177,9 +177,9 @@ async def _tokenizer(server: Server, served: Served, tokenizer: HFTokenizer) -> 
     return Check("fail", "served tokenizer", found, "serve policy.model itself, with its tokenizer files")
 
 
-async def _routes(server: Server, config: Config) -> Check:
+async def _routes(server: Server, experiment: Experiment) -> Check:
     """A route that takes what is posted refuses to be read; one that is not there is not found."""
-    nccl = config.policy.vllm.sync == "nccl"
+    nccl = experiment.policy.vllm.sync == "nccl"
     needed = ["reset_prefix_cache", "init_weight_transfer_engine" if nccl else "collective_rpc"]
     missing = [route for route in needed if not await _is_there(server, route)]
     if missing:

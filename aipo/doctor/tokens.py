@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.doctor.check import Check
 from aipo.policies.tokenizer import HFTokenizer
 
@@ -58,9 +58,9 @@ def check_appending(tokenizer: HFTokenizer, prompt: list[int], tags: list[str]) 
     return Check("ok", "feedback", "can be appended to a prompt, and reads as it was written")
 
 
-def check_tags(config: Config, tokenizer: HFTokenizer) -> Iterator[Check]:
+def check_tags(experiment: Experiment, tokenizer: HFTokenizer) -> Iterator[Check]:
     """Is each tag that a rollout may have to do without one id?"""
-    tags = tags_of(config)
+    tags = tags_of(experiment)
     if not tags:
         return
     changed = [tag for tag in tags if tokenizer.decode(tokenizer.encode(tag, control=True)) != tag]
@@ -79,7 +79,7 @@ def check_tags(config: Config, tokenizer: HFTokenizer) -> Iterator[Check]:
         yield Check("ok", "tags", f"one id each: {', '.join(tags)}")
         return
     counts = ", ".join(f"{tag} ({count})" for tag, count in several.items())
-    wanted = needs_tags(config)
+    wanted = needs_tags(experiment)
     if wanted:
         yield Check(
             "fail", "tags", f"of several ids each: {counts}; {', '.join(wanted)} need one",
@@ -90,18 +90,18 @@ def check_tags(config: Config, tokenizer: HFTokenizer) -> Iterator[Check]:
         yield Check("ok", "tags", f"of several ids each: {counts}; no rollout has to do without them")
 
 
-def tags_of(config: Config) -> list[str]:
+def tags_of(experiment: Experiment) -> list[str]:
     """The tags of every agent that a rollout with forbidden tags cannot write."""
-    return [tag.format(agent=name) for tag in config.rollout.suppress_tags for name in config.agents]
+    return [tag.format(agent=name) for tag in experiment.rollout.suppress_tags for name in experiment.agents]
 
 
-def needs_tags(config: Config) -> list[str]:
+def needs_tags(experiment: Experiment) -> list[str]:
     """Settings under which each tag has to be one id; see `aipo.config.build_policy.forbidden_ids`."""
-    method = config.method
+    method = experiment.method
     wanted = {
         "method.suppress_share": method.suppress_share > 0,
         "method.distil_suppress": method.distil_weight > 0 and method.distil_suppress,
-        "evaluate.settings: suppressed": "suppressed" in config.evaluate.settings,
+        "evaluate.settings: suppressed": "suppressed" in experiment.evaluation.settings,
     }
     return [key for key, asked in wanted.items() if asked]
 

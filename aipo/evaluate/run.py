@@ -11,10 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aipo.config.build import build, build_engine, build_graphs, build_guards
-from aipo.config.build_policy import build_model, build_network, build_tokenizer
-from aipo.config.build_sampler import open_policy
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.pass_at_k import evaluate
 from aipo.rollout.engine import RolloutEngine, freeze_gc
@@ -48,14 +45,14 @@ def evaluate_folder(
         )
     if run is not None:
         folder = RunFolder.open(run)
-        config = load_config(str(folder.config), overrides)
+        experiment = load_experiment(str(folder.config), overrides)
     else:
-        config = load_config(config_name or "aipo", overrides)
-        folder = RunFolder(config.run.out)
+        experiment = load_experiment(config_name or "aipo", overrides)
+        folder = RunFolder(experiment.out)
     _check(folder, name, trained=run is not None)
     with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
-        model = folder.model if run is not None else build_model(config, stage(progress, "policy"))
-        result = evaluate_policy(config, model, folder, name, stage(progress, "evaluate"))
+        model = folder.model if run is not None else experiment.build_model(stage(progress, "policy"))
+        result = _load_and_evaluate(experiment, model, folder, name, stage(progress, "evaluate"))
     console.print(table(result))
     console.print(f"written to {folder.evaluation(name)}", highlight=False, soft_wrap=True)
 
@@ -80,66 +77,63 @@ def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
 
 
-def evaluate_policy(
-    config: Config, model: Path | str, folder: RunFolder, name: str, note: Note
+def _load_and_evaluate(
+    experiment: Experiment, model: Path | str, folder: RunFolder, name: str, note: Note
 ) -> dict[str, dict[str, Any]]:
-    """Loads `model` and evaluates it; see `evaluate_with`."""
-    # Nothing is learned here: nobody needs to know how likely an agent's model finds its words.
-    config = config.model_copy(update={"method": config.method.model_copy(update={"coefficient": "mask"})})
+    experiment = experiment.for_evaluation()
     # Servers do the sampling; here the weights are only needed to push them and to probe.
-    device = "cpu" if config.policy.engine == "vllm" and config.policy.vllm.sync == "disk" else None
-    network, tokenizer = build_network(config, model, device=device), build_tokenizer(model)
+    device = "cpu" if experiment.policy.engine == "vllm" and experiment.policy.vllm.sync == "disk" else None
+    network, tokenizer = experiment.network(model, device=device), experiment.tokenizer(model)
     keep_tokenizer(folder, tokenizer.inner.save_pretrained)
     with ExitStack() as stack:
-        sampler = stack.enter_context(open_policy(config, network, tokenizer, folder.path))
-        run_id = f"{folder.path.name}-{name}"
-        built = build_engine(config, build_graphs(config), sampler.policy, run_id=run_id)
-        engine = stack.enter_context(
-            open_workers(build(config).worker_builds(model, sampler.policy, run_id), built)
-        )
+        sampler = stack.enter_context(experiment.open_policy(network, tokenizer, folder.path))
+        engine = experiment.engine(sampler.policy, run_id=f"{folder.path.name}-{name}")
+        builds = experiment.worker_builds(model, sampler.policy, engine.run_id)
+        engine = stack.enter_context(open_workers(builds, engine))
         freeze_gc()
         sampler.refresh()
-        return evaluate_with(config, engine, folder, name, note)
+        return evaluate_with(experiment, engine, folder, name, note)
 
 
 def evaluate_with(
-    config: Config, engine: RolloutEngine, folder: RunFolder, name: str, note: Note
+    experiment: Experiment, engine: RolloutEngine, folder: RunFolder, name: str, note: Note
 ) -> dict[str, dict[str, Any]]:
     """Every split under every setting; written to evaluations/NAME.json as split → setting → result.
 
     The first rollout of each task is kept in evaluations/NAME/ as a trace to look at.
     """
-    splits, settings = config.evaluate.splits, config.evaluate.settings
-    sizes = {split: len(engine.env.tasks(split)) * config.evaluate.samples for split in splits}
+    evaluation = experiment.evaluation
+    splits, settings = evaluation.splits, evaluation.settings
+    sizes = {split: len(engine.env.tasks(split)) * evaluation.samples for split in splits}
     total = sum(sizes.values()) * len(settings)
     done = 0
     results: dict[str, dict[str, Any]] = {split: {} for split in splits}
     decode = engine.policies["policy"].tokenizer.decode
     kept: list[Trace] = []
-    watch = build_guards(config, folder.spending)
+    guard = experiment.guards(folder.spending)
     with TraceStore(folder.evaluation_traces(name), decode=decode) as store:
 
         def keep_first(trace: Trace) -> None:
             if trace.index == 0:
                 store.append(trace)
                 kept.append(trace)
-            watch(trace)
+            guard(trace)
 
         store.begin(0)
         for split, setting in product(splits, settings):
             mode, suppress = SETTINGS[setting]
-            evaluation = evaluate(
+            result = evaluate(
                 engine,
                 engine.env.tasks(split),
                 mode=mode,
                 suppress=suppress,
-                samples=config.evaluate.samples,
-                ks=config.evaluate.ks,
-                seed=config.run.seed,
+                samples=evaluation.samples,
+                ks=evaluation.ks,
+                seed=experiment.seed,
                 on_trace=keep_first,
                 progress=partial(_shift, note, done, total, f"{split}, {setting}"),
             )
-            results[split][setting] = evaluation.to_dict()
+            results[split][setting] = result.to_dict()
             done += sizes[split]
         store.seal(0, kept)
     write_json(folder.evaluation(name), results)
@@ -153,12 +147,12 @@ def _shift(note: Note, offset: int, total: int, what: str, done: int, _: int) ->
 def table(result: dict[str, dict[str, Any]]) -> Table:
     """pass@k of every split and setting, with 95 % intervals, and how many rollouts failed."""
     ks = sorted({k for settings in result.values() for r in settings.values() for k in r["pass_at"]}, key=int)
-    made = Table("split", "setting", *(f"pass@{k}" for k in ks), "failed")
+    rows = Table("split", "setting", *(f"pass@{k}" for k in ks), "failed")
     for split, settings in result.items():
         for setting, r in settings.items():
             cells = [cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks]
-            made.add_row(split, setting, *cells, str(r["counts"]["failed"]))
-    return made
+            rows.add_row(split, setting, *cells, str(r["counts"]["failed"]))
+    return rows
 
 
 def cell(value: float | None, interval: Sequence[float] | None) -> str:

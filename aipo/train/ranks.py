@@ -4,16 +4,18 @@ Rank 0 leads: it alone rolls out, scores, credits, writes and prints. The others
 their share of them. An error of rank 0 while they wait ends them too, instead of leaving them waiting.
 """
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from aipo.errors import AipoError, ConfigError, OtherRankError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from aipo.method.step_rows import StepRows
     from aipo.train.sources import RowSource
@@ -204,7 +206,7 @@ class RankedSource:
 
     Args:
         source: rank 0's; nothing elsewhere (see `Ranks.on_main`).
-        gather: called on every rank before rows are asked for (see `aipo.train.whole`).
+        gather: called on every rank before rows are asked for (see `full_weights`).
     """
 
     ranks: Ranks
@@ -219,3 +221,34 @@ class RankedSource:
     def updated(self, version: int) -> None:
         if self.ranks.is_main:
             self.source.updated(version)
+
+
+class FullWeights(NamedTuple):
+    """The network as rank 0 has it.
+
+    Args:
+        network: the one that is trained or, where its weights are sharded, a copy in this machine's memory; on
+            the other ranks only in the first case.
+        gather: brings a copy up to date; to be called by every rank.
+    """
+
+    network: "PreTrainedModel"
+    gather: Callable[[], None]
+
+
+def full_weights(network: "PreTrainedModel", ranks: Ranks) -> FullWeights:
+    """To be called before anything shards or patches `network`."""
+    if not ranks.sharded:
+        return FullWeights(network, lambda: None)
+    twin: Any = ranks.on_main(lambda: copy.deepcopy(network))
+
+    def gather() -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        # Everybody gives its part; only rank 0 gets anything.
+        weights = get_model_state_dict(
+            network, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
+        ranks.on_main(lambda: twin.load_state_dict(weights))
+
+    return FullWeights(twin, gather)

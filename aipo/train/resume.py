@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
 
@@ -36,27 +36,29 @@ MAY_CHANGE = (
 """Settings that a resumed run may change: none of them changes what is learned, unless something fails."""
 
 
-def same_run(folder: RunFolder, config: Config) -> None:
+def same_run(folder: RunFolder, experiment: Experiment) -> None:
     """Refuses to go on with other settings than those that the run began with.
 
     Raises:
         ConfigError: names the settings that differ.
     """
-    if changed := differences(folder.config, config):
+    if changed := differences(folder.config, experiment.settings):
         raise ConfigError(
             f"--resume with other settings: got {'; '.join(changed)}, allowed those of {folder.config} "
             f"(--config {folder.config} takes them all)"
         )
 
 
-def differences(recorded: Path, config: Config, may_change: Sequence[str] = MAY_CHANGE) -> list[str]:
-    """Settings of `config` that are not those of a recorded one: 'key: 2, was 1'.
+def differences(
+    recorded: Path, settings: Mapping[str, Any], may_change: Sequence[str] = MAY_CHANGE
+) -> list[str]:
+    """Settings that are not those of a recorded configuration: 'key: 2, was 1'.
 
     Args:
         recorded: the file with its resolved configuration.
         may_change: patterns of keys that are left out.
     """
-    before, now = (_flat(c.model_dump(mode="json")) for c in (load_config(str(recorded)), config))
+    before, now = (_flat(nested) for nested in (load_experiment(str(recorded)).settings, settings))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     return [
         f"{key}: {now.get(key)!r}, was {before.get(key)!r}"
@@ -94,15 +96,15 @@ def _readable(file: Path) -> bool:
         return False
 
 
-def generation_of(checkpoint: Path | None, updates: int) -> int:
-    """The generation that training starts with; checkpoints are named after optimiser steps."""
-    return int(checkpoint.name.rpartition("-")[2]) // updates if checkpoint else 0
+def rollout_step_of(checkpoint: Path | None, optimizer_steps: int) -> int:
+    """The rollout step that training starts with; checkpoints are named after optimiser steps."""
+    return int(checkpoint.name.rpartition("-")[2]) // optimizer_steps if checkpoint else 0
 
 
-def where_from(folder: RunFolder, updates: int) -> str:
+def where_from(folder: RunFolder, optimizer_steps: int) -> str:
     """For the terminal: what a resumed run starts from."""
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
         return "no checkpoint yet: from the start; traces so far are set aside in traces/__superseded"
-    step = generation_of(checkpoint, updates)
+    step = rollout_step_of(checkpoint, optimizer_steps)
     return f"from {checkpoint.name}, step {step}; later traces are set aside in traces/__superseded"

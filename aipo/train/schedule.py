@@ -13,8 +13,7 @@ import numpy as np
 from transformers.trainer_utils import SaveStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
-from aipo.config.build_method import loss_settings
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.errors import TrainError
 from aipo.method.loss import LossSettings
 from aipo.method.objectives import OBJECTIVES
@@ -149,10 +148,10 @@ def arguments(
 KEEP_CHECKPOINTS = 3
 
 
-def train_arguments(config: Config, output_dir: Path, *, cpu: bool) -> GRPOConfig:
+def train_arguments(experiment: Experiment, output_dir: Path, *, cpu: bool) -> GRPOConfig:
     """The schedule and the optimiser."""
-    train = config.train
-    updates = train.steps * train.updates
+    train, rollout = experiment.train, experiment.rollout
+    updates = train.steps * train.optimizer_steps
     return arguments(
         output_dir,
         generations=train.steps,
@@ -160,19 +159,19 @@ def train_arguments(config: Config, output_dir: Path, *, cpu: bool) -> GRPOConfi
         iterations=train.passes,
         accumulation=train.gradient_accumulation,
         learning_rate=train.learning_rate,
-        max_completion_length=config.rollout.max_tokens,
-        temperature=config.rollout.temperature,
+        max_completion_length=rollout.max_tokens,
+        temperature=rollout.temperature,
         save_every=train.save_every,
-        seed=config.run.seed,
+        seed=experiment.seed,
         autocast=train.autocast,
         activation_checkpointing=train.activation_checkpointing,
-        settings=loss_settings(config),
+        settings=experiment.loss,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": round(train.decay * updates), "decay_type": "linear"},
         warmup_steps=round(train.warmup * updates),
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
-        report_to=list(config.run.report_to) or "none",
+        report_to=list(experiment.report_to) or "none",
         use_cpu=cpu,
         save_total_limit=KEEP_CHECKPOINTS,
     )

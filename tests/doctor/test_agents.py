@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check
 from kit.servers import free_port, serving
@@ -37,7 +37,7 @@ def checks(url: str, *overrides: str) -> list[Check]:
         "agents={judge: {graph: 'graphs.verify:verify', model: 'langchain_openai:ChatOpenAI', timeout: 20, "
         f"options: {{model: m, base_url: '{url}/v1'}}, secrets: {{api_key: AGENT_KEY}}}}}}"
     )
-    return list(check_agents(load_config("aipo", [agent, *overrides])))
+    return list(check_agents(load_experiment("aipo", [agent, *overrides])))
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,8 @@ def test_a_secret_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_agents_without_a_chat_model_and_rule_based_ones() -> None:
     found = {
-        c.what: (c.status, c.found) for c in check_agents(load_config("aipo", ["agents.verify.model=null"]))
+        c.what: (c.status, c.found)
+        for c in check_agents(load_experiment("aipo", ["agents.verify.model=null"]))
     }
     assert found["agent verify"] == ("ok", "has no chat model: its graph answers by itself")
     assert found["agent knowledge"][0] == found["agent reasoning"][0] == "ok"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.doctor.memory import GIB, Adapter, Shape
 from aipo.doctor.room import Trained, check_disk, check_memory, needed
 
@@ -20,9 +20,11 @@ POLICY = Trained(
 )
 
 
-def config(tmp_path: Path, *overrides: str) -> Config:
+def config(tmp_path: Path, *overrides: str) -> Experiment:
     small = ["train.steps=8", "train.save_every=2", "train.tasks_per_step=2", "train.group_size=8"]
-    return load_config("aipo", [f"run.out={tmp_path / 'run'}", *small, "rollout.max_tokens=1024", *overrides])
+    return load_experiment(
+        "aipo", [f"run.out={tmp_path / 'run'}", *small, "rollout.max_tokens=1024", *overrides]
+    )
 
 
 class Disk(NamedTuple):

@@ -10,7 +10,8 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aipo import cli
-from aipo.config.load import PRESETS, Config, load_config
+from aipo.config.build import Experiment, load_experiment
+from aipo.config.load import PRESETS
 from aipo.doctor.check import Check
 from aipo.doctor.run import diagnose, doctor, line
 from aipo.policies.tokenizer import HFTokenizer
@@ -25,8 +26,8 @@ def policy() -> Path:
     return cold_start(seed=0, steps=2)
 
 
-def config(policy: Path, tmp_path: Path, *overrides: str) -> Config:
-    return load_config("aipo", [f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides])
+def config(policy: Path, tmp_path: Path, *overrides: str) -> Experiment:
+    return load_experiment("aipo", [f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides])
 
 
 def served(policy: Path) -> TinyVLLM:
@@ -99,7 +100,7 @@ def test_a_split_that_cannot_be_read(policy: Path, tmp_path: Path) -> None:
     raw = {"env": {"name": "envs.math:Math"}}
     file = tmp_path / "math.yaml"
     file.write_text(yaml.safe_dump({**yaml.safe_load((PRESETS / "aipo.yaml").read_text()), **raw}))
-    made = diagnose(load_config(str(file), [f"policy.model={policy}", *math]), quick=True)
+    made = diagnose(load_experiment(str(file), [f"policy.model={policy}", *math]), quick=True)
     (check,) = [check for check in made if check.status == "fail"]
     assert check.what == "environment"
     assert "nothing.jsonl" in check.found

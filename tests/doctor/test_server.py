@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.doctor.check import Check
 from aipo.doctor.exactness import check_served
 from aipo.doctor.server import Served, Wanted, check_context, examine, flags, meet, scaled
@@ -30,8 +30,8 @@ GOOD = [
 
 
 def wanted(*overrides: str, tied: bool = False) -> Wanted:
-    config = load_config("aipo", ["policy.engine=vllm", "rollout.max_tokens=64", *overrides])
-    return Wanted(config=config, tokenizer=TOKENIZER, prompt=TOKENIZER.encode_prompt("1+1=?"), tied=tied)
+    config = load_experiment("aipo", ["policy.engine=vllm", "rollout.max_tokens=64", *overrides])
+    return Wanted(experiment=config, tokenizer=TOKENIZER, prompt=TOKENIZER.encode_prompt("1+1=?"), tied=tied)
 
 
 def served(**changes: Any) -> TinyVLLM:

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.doctor.tokens import check_appending, check_prompt, check_tags
 from aipo.policies.tokenizer import HFTokenizer
 from kit.tiny import CHAT_TAGS, CHAT_TEMPLATE, chat_tokenizer
@@ -12,9 +12,9 @@ from kit.tiny import CHAT_TAGS, CHAT_TEMPLATE, chat_tokenizer
 CHAT = chat_tokenizer()
 
 
-def config(*overrides: str) -> Config:
+def config(*overrides: str) -> Experiment:
     agent = "agents={verify: {graph: 'graphs.verify:verify'}}"
-    return load_config("grpo", [agent, "evaluate.settings=[solo]", *overrides])
+    return load_experiment("grpo", [agent, "evaluate.settings=[solo]", *overrides])
 
 
 def statuses(tokenizer: HFTokenizer, prompt: list[int] | None = None) -> dict[str, str]:

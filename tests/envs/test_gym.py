@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from aipo.config.build import build_env
-from aipo.config.load import load_config, validate
+from aipo.config.build import build_env, load_experiment
+from aipo.config.load import validate
 from aipo.errors import ConfigError, LoadError, ScoreError, TaskError
 from aipo.rollout.env import Task
 from aipo.run import RunFolder
@@ -281,15 +281,15 @@ def test_the_readmes_configuration_is_one(tmp_path: Path) -> None:
     text = (Path(gym_families.__file__).parent / "README.md").read_text(encoding="utf-8")
     block = text.split("## reasoning-gym")[1].split("```yaml\n")[1].split("```")[0]
     (tmp_path / "my.yaml").write_text(block, encoding="utf-8")
-    config = load_config(str(tmp_path / "my.yaml"))
-    env = build_env(config)
-    assert set(config.env.mixture) <= {*env.splits()} == {"backward", "train", "sums"}
+    config = load_experiment(str(tmp_path / "my.yaml"))
+    env = config.env
+    assert set(config.mixture) <= {*env.splits()} == {"backward", "train", "sums"}
     assert [len(env.tasks(split)) for split in env.splits()] == [200, 2000, 500]
-    assert config.graph.options["prompt"] == "policy.md"
+    assert config.graph_options["prompt"] == "policy.md"
 
 
 def test_a_policy_trains_on_them(tmp_path: Path) -> None:
-    config = load_config(
+    config = load_experiment(
         "grpo",
         [
             f"run.out={tmp_path / 'run'}",
@@ -305,7 +305,7 @@ def test_a_policy_trains_on_them(tmp_path: Path) -> None:
         ],
     )
     train_run(config, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
-    traces = list(TraceStore(RunFolder(config.run.out).traces).read())
+    traces = list(TraceStore(RunFolder(config.out).traces).read())
     assert len(traces) == 8 * config.train.group_size
     assert not [trace.error for trace in traces if trace.failed]
     assert {trace.reward for trace in traces} == {0.0, 1.0}

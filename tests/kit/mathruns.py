@@ -19,7 +19,7 @@ from rich.console import Console
 from tokenizers import AddedToken, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.evaluate.run import evaluate_folder
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.run import RunFolder
@@ -144,7 +144,7 @@ def _padded(lists: Sequence[Sequence[int]]) -> torch.Tensor:
 # -- the run ---------------------------------------------------------------------------------------------
 
 
-def configured(folder: Path, *, tags: bool, **policy: object) -> Config:
+def configured(folder: Path, *, tags: bool, **policy: object) -> Experiment:
     """Questions of GSM8K whose answer is 5 to train on, AIME and some of MATH to be examined on."""
     files = real_splits()
     rows = [json.loads(line) for line in Path(files["gsm8k"]).read_text(encoding="utf-8").splitlines()]
@@ -185,14 +185,14 @@ def configured(folder: Path, *, tags: bool, **policy: object) -> Config:
         },
     }
     (folder / "my.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    return load_config(str(folder / "my.yaml"))
+    return load_experiment(str(folder / "my.yaml"))
 
 
-def check_run(config: Config, *, tags: bool) -> None:
+def check_run(config: Experiment, *, tags: bool) -> None:
     """Trains it, looks at what is left, and examines what was trained."""
     quiet = Console(file=io.StringIO())
     train_run(config, resume=False, evaluate_after=False, console=quiet)
-    folder = RunFolder(config.run.out)
+    folder = RunFolder(config.out)
     check_traces(list(TraceStore(folder.traces).read()), config, tags=tags)
     steps = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2, 3, 4]
@@ -203,9 +203,9 @@ def check_run(config: Config, *, tags: bool) -> None:
 
     evaluate_folder(folder.path, None, (), name="mine", console=quiet)
     found = json.loads(folder.evaluation("mine").read_text())
-    settings = [*config.evaluate.settings]
+    settings = [*config.evaluation.settings]
     assert [(split, [*results]) for split, results in found.items()] == [
-        (split, settings) for split in config.evaluate.splits
+        (split, settings) for split in config.evaluation.splits
     ]
     for split, count in {"math": 12, "aime24": 30, "aime25": 30}.items():
         for result in found[split].values():
@@ -214,7 +214,7 @@ def check_run(config: Config, *, tags: bool) -> None:
             assert result["pass_at"]["1"] == counts["correct"] / count
 
 
-def check_traces(traces: list[Trace], config: Config, *, tags: bool) -> None:
+def check_traces(traces: list[Trace], config: Experiment, *, tags: bool) -> None:
     """Of 2 x 4 x 8 rollouts: what was asked, who said what, what it earned, and with which log-probs."""
     tokenizer = HFTokenizer(AutoTokenizer.from_pretrained(config.policy.model))
     assert len(traces) == 64 and not [trace.error for trace in traces if trace.failed]
@@ -248,7 +248,7 @@ def check_traces(traces: list[Trace], config: Config, *, tags: bool) -> None:
     check_logprobs([t for t in traces if t.step == 0 and not t.forbidden_ids], config)
 
 
-def check_logprobs(traces: list[Trace], config: Config) -> None:
+def check_logprobs(traces: list[Trace], config: Experiment) -> None:
     """What was sampled before the first update has the log-probs that transformers computes."""
     model = AutoModelForCausalLM.from_pretrained(config.policy.model).eval()
     for trace in traces:

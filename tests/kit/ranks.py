@@ -31,9 +31,8 @@ from aipo.method.step_rows import StepRows
 from aipo.policies.lora import add_adapter
 from aipo.policies.weights import save_snapshot
 from aipo.trace.token_stats import TokenStats
-from aipo.train.ranks import RankedSource, Ranks, join, leave
+from aipo.train.ranks import RankedSource, Ranks, full_weights, join, leave
 from aipo.train.trainer import AIPOTrainer, arguments
-from aipo.train.whole import full_weights
 from kit import tiny
 from kit.handmade import agent, policy, prompt, trace
 

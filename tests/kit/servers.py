@@ -26,14 +26,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.policies.vllm.launch import Launch, installed
 from envs.miniature_agents import knowledge, reasoning, verify
 
 HEAD_DIM = 32
 """Size of an attention head; vLLM has no smaller one on CPUs."""
 
-Configure = Callable[..., Config]
+Configure = Callable[..., Experiment]
 
 
 def free_port() -> int:

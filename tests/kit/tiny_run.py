@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.train.run import train_run
 from envs.miniature_model import tokenizer
 from kit.tiny import qwen2
@@ -80,7 +80,7 @@ def model_folder(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def config(folder: Path, *overrides: str, preset: str = "mask") -> Config:
+def config(folder: Path, *overrides: str, preset: str = "mask") -> Experiment:
     """Three generations of 4 groups of 6, in two optimiser steps of two micro-batches, with checkpoints.
 
     Args:
@@ -107,10 +107,10 @@ def config(folder: Path, *overrides: str, preset: str = "mask") -> Config:
         "run.threads=1",
     ]
     learned = ["method.coefficient=constant", "method.distil_weight=1"] if preset == "mask" else []
-    return load_config(preset, [*words, *learned, *overrides])
+    return load_experiment(preset, [*words, *learned, *overrides])
 
 
-def train(made: Config) -> Path:
+def train(made: Experiment) -> Path:
     """Trains it; its folder."""
     train_run(made, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
-    return made.run.out
+    return made.out

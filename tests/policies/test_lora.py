@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
 
-from aipo.config.build_policy import build_network
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.config.schema import LoRAConfig
 from aipo.errors import ConfigError, LoadError
 from aipo.evaluate.run import evaluate_folder
@@ -256,7 +255,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     ]
     folder = RunFolder(tmp_path / "run")
     quiet = Console(file=io.StringIO())
-    train_run(load_config("aipo", words), resume=False, evaluate_after=False, console=quiet)
+    train_run(load_experiment("aipo", words), resume=False, evaluate_after=False, console=quiet)
     drifts = [line["mismatch/mean"] for line in folder.read_metrics()]
     assert max(drifts) < 1e-5  # what samples has the adapter that is trained
     losses = [abs(line["loss"]) for line in folder.read_metrics()]
@@ -282,7 +281,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
         gradients=True,
         console=quiet,
     )
-    outcomes = json.loads((looked / "loss.json").read_text())
+    outcomes = json.loads((looked / "replay.json").read_text())["values"]
     assert [one["weights"] for one in outcomes] == ["start", "checkpoint-1"]
     for one in outcomes:
         assert one["loss"] == pytest.approx(one["online"]["loss"], rel=1e-4, abs=1e-6)
@@ -291,7 +290,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     # Going on from the first checkpoint ends with the same policy.
     shutil.rmtree(folder.checkpoints / "checkpoint-2")
     shutil.rmtree(folder.model)
-    train_run(load_config("aipo", words), resume=True, evaluate_after=False, console=quiet)
+    train_run(load_experiment("aipo", words), resume=True, evaluate_after=False, console=quiet)
     again = load_file(folder.model / "model.safetensors")
     for name, weight in weights.items():
         torch.testing.assert_close(again[name], weight, rtol=0, atol=1e-5)
@@ -327,11 +326,11 @@ def test_a_network_without_linear_layers_is_refused() -> None:
 
 def test_an_adapter_alone_is_no_policy(tmp_path: Path) -> None:
     add_adapter(tiny.saved(tmp_path / "whole"), **LORA, seed=0).save_pretrained(tmp_path / "adapter")
-    config = load_config("aipo", [f"policy.model={tmp_path / 'adapter'}"])
+    config = load_experiment("aipo", [f"policy.model={tmp_path / 'adapter'}"])
     with pytest.raises(
         LoadError, match=r"policy\.model: got '.*adapter', which holds an adapter of '.*whole', allowed"
     ):
-        build_network(config, config.policy.model)
+        config.network(config.policy.model)
 
 
 def test_without_peft_the_command_that_brings_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +350,6 @@ def test_a_key_of_an_optional_section_is_refused_by_name() -> None:
     with pytest.raises(
         ConfigError, match=r"policy\.lora\.rnk: unknown key; did you mean 'policy\.lora\.rank'\?"
     ):
-        load_config("aipo", ["policy.lora.rnk=3"])
-    assert load_config("aipo", ["policy.lora={}"]).policy.lora == LoRAConfig()
-    assert load_config("aipo").policy.lora is None
+        load_experiment("aipo", ["policy.lora.rnk=3"])
+    assert load_experiment("aipo", ["policy.lora={}"]).policy.lora == LoRAConfig()
+    assert load_experiment("aipo").policy.lora is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from envs.miniature_model import STEPS, cold_start
 from kit.parts import lacking
 from kit.servers import HEAD_DIM, Agents, Configure, Faults, VLLMProcess, agents_app, serving
@@ -51,7 +51,7 @@ def agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
 def configure(vllm: VLLMProcess, tmp_path: Path) -> Configure:
     """The preset `aipo` with its policy on the server, and with its agents there too if there are any."""
 
-    def made(*overrides: str, agents: Agents | None = None) -> Config:
+    def made(*overrides: str, agents: Agents | None = None) -> Experiment:
         served = [
             f"run.out={tmp_path / 'run'}",
             "run.threads=1",
@@ -67,6 +67,6 @@ def configure(vllm: VLLMProcess, tmp_path: Path) -> Configure:
                 f"agents.{name}.options={{model: {name}, base_url: '{agents.url}/v1', temperature: 0}}",
                 f"agents.{name}.secrets={{api_key: AGENTS_KEY}}",
             ]
-        return load_config("aipo", [*served, *overrides])
+        return load_experiment("aipo", [*served, *overrides])
 
     return made

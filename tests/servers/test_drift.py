@@ -56,7 +56,7 @@ def test_the_drift_of_every_step_is_what_a_forward_pass_finds(
     # With a KL term rows are trained whatever their advantage.
     config = configure(*words, *few, "method.beta=0.01", "policy.vllm.tolerance=10", *correction)
     train_run(config, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
-    folder = RunFolder(config.run.out)
+    folder = RunFolder(config.out)
     lines = folder.read_metrics()
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert all(0 < line["mismatch/mean"] <= line["mismatch/max"] < 1e-4 for line in lines[:2])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from aipo.config.load import Config, dump
+from aipo.config.build import Experiment
 from aipo.run import RunFolder
 from aipo.trace import Fault, Trace
 from aipo.trace.store import TraceStore
@@ -32,13 +32,13 @@ SMALL = (
 )
 
 
-def train(config: Config) -> None:
+def train(config: Experiment) -> None:
     train_run(config, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
 
 
-def whole(config: Config, steps: int = STEPS) -> list[Trace]:
+def whole(config: Experiment, steps: int = STEPS) -> list[Trace]:
     """The run's traces, if none is lost or there twice and every step is trained."""
-    folder = RunFolder(config.run.out)
+    folder = RunFolder(config.out)
     assert [line["step"] for line in folder.read_metrics()] == list(range(1, steps + 1))
     traces = list(TraceStore(folder.traces).read())
     assert Counter(trace.step for trace in traces) == dict.fromkeys(range(steps), TASKS * GROUP)
@@ -50,7 +50,7 @@ def test_the_policys_server_is_killed_in_the_middle_of_a_step_and_started_again(
     configure: Configure, vllm: VLLMProcess
 ) -> None:
     config = configure(*SMALL, "train.steps=3")
-    journal = RunFolder(config.run.out).traces
+    journal = RunFolder(config.out).traces
     killed = threading.Event()
 
     def kill() -> None:
@@ -92,9 +92,9 @@ def test_the_agents_server_fails(configure: Configure, agents: Agents, kind: str
     assert down > 0 if share == 1.0 else down < sum(len(trace.consults) for trace in traces)
 
 
-def command(config: Config, *more: str) -> list[str]:
-    file = config.run.out.with_suffix(".yaml")
-    file.write_text(dump(config))
+def command(config: Experiment, *more: str) -> list[str]:
+    file = config.out.with_suffix(".yaml")
+    file.write_text(config.to_yaml())
     return [
         sys.executable,
         "-m",
@@ -106,8 +106,8 @@ def command(config: Config, *more: str) -> list[str]:
     ]
 
 
-def begin(config: Config) -> "subprocess.Popen[bytes]":
-    more = ["--resume"] if RunFolder(config.run.out).config.is_file() else []
+def begin(config: Experiment) -> "subprocess.Popen[bytes]":
+    more = ["--resume"] if RunFolder(config.out).config.is_file() else []
     return subprocess.Popen(
         command(config, *more),
         stdout=subprocess.DEVNULL,
@@ -118,7 +118,7 @@ def begin(config: Config) -> "subprocess.Popen[bytes]":
 
 def test_the_trainer_is_killed_and_goes_on(configure: Configure) -> None:
     config = configure(*SMALL)
-    folder = RunFolder(config.run.out)
+    folder = RunFolder(config.out)
     process = begin(config)
     while process.poll() is None and not (folder.checkpoints / "checkpoint-1").is_dir():
         try:

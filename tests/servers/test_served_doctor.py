@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.doctor.run import diagnose
 from envs.miniature_model import cold_start
 from kit.servers import HEAD_DIM, VLLMProcess, free_port
@@ -26,7 +26,7 @@ def overrides(policy: Path, url: str, out: Path) -> list[str]:
     ]
 
 
-def wrong(config: Config, *, quick: bool) -> set[tuple[str, str]]:
+def wrong(config: Experiment, *, quick: bool) -> set[tuple[str, str]]:
     return {(check.status, check.what) for check in diagnose(config, quick=quick) if check.status != "ok"}
 
 
@@ -49,7 +49,7 @@ def test_what_serve_starts_doctor_finds_right(vllm_python: str, policy: Path, tm
     server = VLLMProcess(vllm_python, policy, tmp_path / "log.txt", port=port, command=["sh", "-c", printed])
     try:
         server.start()
-        config = load_config("aipo", settings)
+        config = load_experiment("aipo", settings)
         found = {check.what: check.found for check in diagnose(config, quick=False)}
         assert wrong(config, quick=False) == set()
         assert found["served model"] == "policy"
@@ -65,7 +65,7 @@ def test_raw_log_probs_and_closed_routes_are_found(vllm_python: str, policy: Pat
     server = VLLMProcess(vllm_python, policy, tmp_path / "log.txt", *raw)
     try:
         server.start(VLLM_SERVER_DEV_MODE="0")
-        config = load_config("aipo", overrides(policy, server.url, tmp_path / "run"))
+        config = load_experiment("aipo", overrides(policy, server.url, tmp_path / "run"))
         assert wrong(config, quick=True) == {("fail", "weight routes"), ("fail", "log-probs")}
     finally:
         server.kill()

@@ -31,7 +31,7 @@ def test_what_is_learned_through_servers_is_what_is_learned_here(
 ) -> None:
     config = configure(*SHORT, agents=agents)
     train_run(config, resume=False, evaluate_after=True, console=Console(file=io.StringIO()))
-    folder = RunFolder(config.run.out)
+    folder = RunFolder(config.out)
     solo = json.loads(folder.evaluation("after").read_text())["heldout"]["solo"]
     low, high = solo["interval"]["1"]
     assert high >= HERE[0] and low <= HERE[1], solo["pass_at"]

@@ -13,10 +13,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from aipo.config.build import build_engine, build_env, build_graphs
-from aipo.config.build_policy import build_network, build_tokenizer
-from aipo.config.build_sampler import SyncedPolicy, open_policy
-from aipo.config.load import Config
+from aipo.config.build import Experiment
+from aipo.config.build_sampler import SyncedPolicy
 from aipo.errors import PolicyError
 from aipo.policies import Completion, Policy, SampleRequest
 from aipo.policies.logprobs import score
@@ -42,14 +40,14 @@ class Watched:
 
 
 @contextmanager
-def sampling(config: Config, model: Path) -> Iterator[tuple[SyncedPolicy, Any, Any]]:
-    network, tokenizer = build_network(config, model), build_tokenizer(model)
-    with open_policy(config, network, tokenizer, config.run.out) as sampler:
+def sampling(config: Experiment, model: Path) -> Iterator[tuple[SyncedPolicy, Any, Any]]:
+    network, tokenizer = config.network(model), config.tokenizer(model)
+    with config.open_policy(network, tokenizer, config.out) as sampler:
         yield sampler, network, tokenizer
 
 
-def specs(config: Config, count: int, mode: Mode) -> list[RolloutSpec]:
-    tasks = build_env(config).tasks("hard")
+def specs(config: Experiment, count: int, mode: Mode) -> list[RolloutSpec]:
+    tasks = config.env.tasks("hard")
     return [
         RolloutSpec(
             task=tasks[i % len(tasks)],
@@ -68,7 +66,7 @@ def test_200_consulting_rollouts_are_exact(configure: Configure, cold: Path) -> 
     config = configure()
     with sampling(config, cold) as (sampler, network, _):
         watched = Watched(sampler.policy)
-        engine = build_engine(config, build_graphs(config), watched, run_id="exact")
+        engine = config.engine(watched, run_id="exact")
         sampler.refresh()
         assisted = engine.run_sync(specs(config, 200, Mode.ASSISTED), lambda trace: None)
         forbidden = engine.run_sync(specs(config, 20, Mode.SOLO), lambda trace: None)

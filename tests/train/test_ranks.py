@@ -15,7 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, OtherRankError, TrainError
 from aipo.trace.store import TraceStore
 from aipo.train.ranks import SINGLE_PROCESS, Ranks, join
@@ -139,7 +139,7 @@ def test_what_needs_whole_weights_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
     monkeypatch.setattr("aipo.train.run.join", lambda *, cpu: Ranks(sharded=True))
-    config = load_config("aipo", [f"run.out={tmp_path / 'run'}", *words])
+    config = load_experiment("aipo", [f"run.out={tmp_path / 'run'}", *words])
     with pytest.raises(ConfigError, match=says):
         train_run(config, resume=False, evaluate_after=False, console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
@@ -187,7 +187,7 @@ def test_a_run_of_two_ranks_fails_as_one_and_goes_on_to_where_one_process_gets(t
     # The scorer breaks in the last generation, of which rank 1 sees nothing.
     broken = train(together, ranks=2, COIN_FAILS_AFTER=str(2 * ROLLOUTS))
     assert broken.returncode != 0
-    told = re.findall(r"TrainError: rollouts of generation 2: got 8 failed ones", broken.stderr)
+    told = re.findall(r"TrainError: rollouts of step 2: got 8 failed ones", broken.stderr)
     assert len(told) == 1, broken.stderr
     assert 'Traceback (most recent call last):\n  File "' + str(HERE.parents[1] / "aipo") not in broken.stderr
     assert not (together / "model").exists()
@@ -250,12 +250,12 @@ def test_one_process_waits_for_nobody() -> None:
         raise TrainError("as it was")
 
     assert join(cpu=True) is SINGLE_PROCESS
-    assert SINGLE_PROCESS.share(lambda: 3) == SINGLE_PROCESS.lead(lambda: 3) == 3
+    assert SINGLE_PROCESS.broadcast(lambda: 3) == SINGLE_PROCESS.on_main(lambda: 3) == 3
     assert SINGLE_PROCESS.gather([1, 2]) == [1, 2]
     assert SINGLE_PROCESS.stack(torch.tensor([1.0, 2.0])).tolist() == [[1.0, 2.0]]
     work: Callable[[], None] = fail
     with pytest.raises(TrainError, match="as it was"):
-        SINGLE_PROCESS.lead(work)
+        SINGLE_PROCESS.on_main(work)
     error = TrainError("everybody's")
     assert SINGLE_PROCESS.same_error(error) is error
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from aipo.config.load import dump, load_config
+from aipo.config.build import load_experiment
 from aipo.errors import ConfigError
 from aipo.replay.checkpoints import Choice, Weights
 from aipo.run import RunFolder
-from aipo.train.resume import differences, generation_of, last_checkpoint, same_run
+from aipo.train.resume import differences, last_checkpoint, rollout_step_of, same_run
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_what_may_change_is_where_things_are_and_how_long_they_may_take(
 ) -> None:
     run = RunFolder(tmp_path)
     here = "agents.verify.options={base_url: http://here/v1}"
-    run.config.write_text(dump(load_config("aipo", [here])))
+    run.config.write_text(load_experiment("aipo", [here]).to_yaml())
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
-        same_run(run, load_config("aipo", [here, change]))
+        same_run(run, load_experiment("aipo", [here, change]))
 
 
 def checkpoint(run: RunFolder, step: int, state: str | None) -> Path:
@@ -50,7 +50,7 @@ def test_the_newest_one_by_number(tmp_path: Path) -> None:
     checkpoint(run, 9, "{}")
     newest = checkpoint(run, 10, "{}")
     assert last_checkpoint(run) == newest
-    assert generation_of(newest, 5) == 2
+    assert rollout_step_of(newest, 5) == 2
 
 
 def test_one_that_was_being_written_when_the_run_was_killed_is_none(tmp_path: Path) -> None:
@@ -69,12 +69,14 @@ def test_one_that_was_being_written_when_the_run_was_killed_is_none(tmp_path: Pa
 
 def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:
     recorded = tmp_path / "config.yaml"
-    recorded.write_text(dump(load_config("aipo")))
-    now = load_config(
+    recorded.write_text(load_experiment("aipo").to_yaml())
+    now = load_experiment(
         "aipo", ["train.steps=3", "method.coefficient=pi", "run.threads=2", "evaluate.samples=9"]
     )
-    assert differences(recorded, now) == [
+    assert differences(recorded, now.settings) == [
         "method.coefficient: 'pi', was 'mask'",
         "train.steps: 3, was 140",
     ]
-    assert differences(recorded, now, ["run.*", "train.*", "method.*"]) == ["evaluate.samples: 9, was 8"]
+    assert differences(recorded, now.settings, ["run.*", "train.*", "method.*"]) == [
+        "evaluate.samples: 9, was 8"
+    ]

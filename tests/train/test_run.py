@@ -15,9 +15,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from aipo.config.build_method import scored_again
+from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_sampler import SyncedPolicy, open_policy
-from aipo.config.load import Config, dump, load_config
 from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainError
 from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.replay.questions.what_if import replay_loss
@@ -43,13 +42,13 @@ SMALL = [
 ]
 
 
-def small(out: Path, *overrides: str) -> Config:
+def small(out: Path, *overrides: str) -> Experiment:
     """Advantages of both signs, agents to the end, and all kinds of tokens and rows are learned."""
     learned = ("method.coefficient=constant", "method.distil_weight=1")
-    return load_config("mask", [f"run.out={out}", *SMALL, *learned, *overrides])
+    return load_experiment("mask", [f"run.out={out}", *SMALL, *learned, *overrides])
 
 
-def train(config: Config, *, resume: bool = False) -> None:
+def train(config: Experiment, *, resume: bool = False) -> None:
     train_run(config, resume=resume, evaluate_after=False, console=Console(file=io.StringIO()))
 
 
@@ -74,7 +73,7 @@ def test_a_mistake_is_said_before_the_folder_is_taken(tmp_path: Path, override: 
 def test_a_run_in_which_everything_fails_says_why_and_can_go_on(tmp_path: Path) -> None:
     out = tmp_path / "run"
     # A part that has no weight fails its rollout, so nothing is left to learn from.
-    with pytest.raises(TrainError, match=r"generation 0: got 8 failed ones.*reward part: got 'correct'"):
+    with pytest.raises(TrainError, match=r"step 0: got 8 failed ones.*reward part: got 'correct'"):
         train(small(out, "rollout.reward_weights={neatness: 1.0}"))
     kept = list(TraceStore(RunFolder(out).traces).read())
     assert len(kept) == 8
@@ -98,7 +97,7 @@ def test_rollouts_that_a_broken_server_cut_short_are_kept_and_not_learned_from(
             yield sampler._replace(check=check)
 
     out = tmp_path / "run"
-    monkeypatch.setattr("aipo.train.run.open_policy", open_checked)
+    monkeypatch.setattr("aipo.config.build_sampler.open_policy", open_checked)
     with pytest.raises(PolicyError, match="http://there"):
         train(small(out))
     assert looked == [8, 16]
@@ -171,7 +170,7 @@ def test_only_echo_learns_from_agents_where_all_are_equally_good(tmp_path: Path)
     ]
     for preset, learned in (("mask", False), ("aipo", False), ("echo", True)):
         out = tmp_path / preset
-        train(load_config(preset, [f"run.out={out}", *SMALL, *asked]))
+        train(load_experiment(preset, [f"run.out={out}", *SMALL, *asked]))
         (line,) = RunFolder(out).read_metrics()
         assert (line["reward/assisted"], line["zero_variance"]) == (0.0, 1.0)
         assert (line["tokens/agent"] > 0, line["grad_norm"] > 0) == (learned, learned), preset
@@ -181,7 +180,7 @@ def test_only_echo_learns_from_agents_where_all_are_equally_good(tmp_path: Path)
 @pytest.mark.parametrize("preset", ["dapo", "dr_grpo", "gspo", "cispo"])
 def test_baselines_train(tmp_path: Path, preset: str) -> None:
     out = tmp_path / preset
-    train(load_config(preset, [f"run.out={out}", *SMALL, "train.minibatches=2"]))
+    train(load_experiment(preset, [f"run.out={out}", *SMALL, "train.minibatches=2"]))
     folder = RunFolder(out)
     assert len(folder.read_metrics()) == 4
     assert {trace.mode for trace in TraceStore(folder.traces).read()} == {Mode.SOLO}
@@ -200,14 +199,14 @@ def test_baselines_with_demonstrations_train_and_are_trained_on(
 ) -> None:
     size = f"train.group_size={len(modes)}"
     given = [*SMALL, "train.steps=1", "rollout.max_tokens=24", size]
-    train(load_config(preset, [f"run.out={tmp_path / 'first'}", *given]))
+    train(load_experiment(preset, [f"run.out={tmp_path / 'first'}", *given]))
     folder = RunFolder(tmp_path / "first")
     assert [trace.mode for trace in TraceStore(folder.traces).read()] == modes * 2
     (line,) = folder.read_metrics()
     assert line.get("weight/agent", 0.0) > 0 or preset == "sft_traces"
     given = [word for word in given if not word.startswith(("policy", "train.group_size"))]
     second = ["train.group_size=2", f"policy.model={folder.model}", f"run.out={tmp_path / 'second'}"]
-    train(load_config("grpo", [*given, *second]))
+    train(load_experiment("grpo", [*given, *second]))
     assert json.loads(RunFolder(tmp_path / "second").manifest.read_text())["model"] == str(folder.model)
 
 
@@ -245,7 +244,7 @@ def test_the_frozen_start_is_an_agent_and_its_ratio_is_learned_and_replayed(tmp_
     assert check_traces(ReplaySource(path=folder.path, overrides=trust), console) == 0
     given = {"checkpoint": "start", "grid": ["method.coefficient=ratio,mask"], "overrides": [], "steps": None}
     replay_loss(folder.path, **given, gradients=False, out=tmp_path / "loss", console=console)
-    ratio, mask, *_ = json.loads((tmp_path / "loss" / "loss.json").read_text())
+    ratio, mask, *_ = json.loads((tmp_path / "loss" / "replay.json").read_text())["values"]
     assert ratio["loss"] == pytest.approx(folder.read_metrics()[0]["loss"], abs=1e-6)
     assert (ratio["parts"]["agent"]["weight"] > 0, mask["parts"]["agent"]["weight"]) == (True, 0.0)
 
@@ -327,7 +326,7 @@ def test_demonstrations_are_trained_kept_gone_on_with_and_replayed(tmp_path: Pat
         "steps": None,
     }
     replay_loss(folder.path, **given, gradients=False, out=tmp_path / "loss", console=console)
-    shown, *_ = json.loads((tmp_path / "loss" / "loss.json").read_text())
+    shown, *_ = json.loads((tmp_path / "loss" / "replay.json").read_text())["values"]
     assert shown["loss"] == pytest.approx(lines[0]["loss"], abs=1e-6)
 
 
@@ -391,7 +390,7 @@ def test_a_generation_is_gone_through_twice_and_gone_on_with_and_replayed(tmp_pa
     console = Console(file=io.StringIO())
     given = {"checkpoint": "nearest", "grid": [], "overrides": [], "steps": (1, 1)}
     replay_loss(folder.path, **given, gradients=False, out=tmp_path / "loss", console=console)
-    first, *_ = json.loads((tmp_path / "loss" / "loss.json").read_text())
+    first, *_ = json.loads((tmp_path / "loss" / "replay.json").read_text())["values"]
     assert (first["update"], first["loss"]) == (5, pytest.approx(lines[4]["loss"], abs=1e-6))
 
 
@@ -415,7 +414,8 @@ def test_lessons_can_be_left_out(tmp_path: Path) -> None:
 def test_the_drift_is_known_in_every_step_where_somebody_asks_for_it(
     overrides: list[str], again: bool
 ) -> None:
-    assert scored_again(load_config("aipo", ["method.coefficient=constant", *overrides])) is again
+    experiment = load_experiment("aipo", ["method.coefficient=constant", *overrides])
+    assert experiment.recomputes_logprobs is again
 
 
 def test_a_run_that_a_limit_on_the_drift_stopped_goes_on_under_another(tmp_path: Path) -> None:
@@ -435,7 +435,7 @@ def test_a_run_that_a_limit_on_the_drift_stopped_goes_on_under_another(tmp_path:
 def test_going_on_with_other_settings_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "config.yaml").write_text(dump(small(out)))
+    (out / "config.yaml").write_text(small(out).to_yaml())
     before = (out / "config.yaml").read_bytes()
     with pytest.raises(
         ConfigError, match=r"got method\.coefficient: 'pi', was 'constant'; train\.learning_rate: 0\.001, was"

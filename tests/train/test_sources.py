@@ -14,11 +14,9 @@ from aipo.method.credit import group
 from aipo.method.loss import LossSettings
 from aipo.method.metrics import METRICS, check_declared, rollout_metrics
 from aipo.method.step_rows import StepRows, step_rows
-from aipo.rollout.env import Task
-from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Call, Fault, Mode, StopReason, Trace, Visit
 from aipo.train.coordinator import Coordinator
-from aipo.train.sources import LiveSource
+from aipo.train.sources import TraceSource
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny
 from kit.handmade import agent, consult, policy, prompt, trace
@@ -184,34 +182,27 @@ def test_every_metric_has_a_formula_and_a_line_of_text():
     assert all(m.formula and m.text.endswith((".", ".)")) and "\n" not in m.text for m in METRICS.values())
 
 
-def test_a_live_source_runs_one_generation_when_it_is_asked():
+def test_a_source_of_traces_makes_the_rows_of_one_step():
     said: list[Any] = []
-    tasks = [Task(task_id="q", prompt="?", answer=None, split="s")]
-    spec = RolloutSpec(task=tasks[0], mode=Mode.SOLO, group_id="g", index=0, step=3, seed=0)
 
-    def run(specs: list[RolloutSpec], on_trace: Any) -> list[Trace]:
+    def roll_out(step: int) -> list[Trace]:
         traces = [alone(1.0), alone(0.0)]
-        for one in traces:
-            on_trace(one)
-        said.append(("ran", specs))
+        said.append(("ran", step, [trace.advantage for trace in traces]))
         return traces
 
-    source = LiveSource(
-        draw=lambda step: tasks if step == 3 else [],
-        plan=lambda given, step: [spec] if given is tasks else [],
-        run=run,
+    source = TraceSource(
+        traces=roll_out,
         credit=group,
-        on_trace=lambda one: said.append(("finished", one.advantage)),
+        make=lambda credited, metrics: step_rows(
+            credited, distilled=False, tag_ids=(), agents=("verify",), metrics=metrics
+        ),
         keep=lambda step, traces: said.append(("kept", step, [t.advantage for t in traces])),
         advance=lambda version: said.append(("version", version)),
-        agents=("verify",),
     )
     made = source.rows(3)
     source.updated(7)
     assert said == [
-        ("finished", None),
-        ("finished", None),
-        ("ran", [spec]),
+        ("ran", 3, [None, None]),
         ("kept", 3, [0.5, -0.5]),
         ("version", 7),
     ]

@@ -99,7 +99,9 @@ class LiveConsults:
         config = recorded_config(recordings, self.overrides)
         named = any(word.startswith("policy.model=") for word in self.overrides)
         start = start_of(recordings.run, config, named=named)
-        choice = Choice(run=recordings.run, name=self.checkpoint, updates=config.train.updates, start=start)
+        choice = Choice(
+            run=recordings.run, name=self.checkpoint, updates=config.train.optimizer_steps, start=start
+        )
         wanted = self._wanted(config)
         if not wanted:
             raise RunError(

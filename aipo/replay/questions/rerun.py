@@ -152,7 +152,7 @@ def replay_graph(
             freeze_gc()
             _keep(folder, restored, compared, note)
         else:
-            trained = config.train.steps * config.train.updates
+            trained = config.train.steps * config.train.optimizer_steps
             for weights, steps in groupby(recordings.steps(), key=lambda step: choice.at(step)):
                 numbers = list(steps)
                 weights = _dated(weights, recordings, trained)
@@ -215,7 +215,7 @@ def _choice(recordings: Recordings, config: Config, policy: str | None, source: 
     named = any(word.startswith("policy.model=") for word in source.overrides)
     start = start_of(recordings.run, config, named=named)
     name = policy or ("model" if recordings.run.model.is_dir() else "start")
-    choice = Choice(run=recordings.run, name=name, updates=config.train.updates, start=start)
+    choice = Choice(run=recordings.run, name=name, updates=config.train.optimizer_steps, start=start)
     choice.at(0)
     return choice
 

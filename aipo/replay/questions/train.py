@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aipo.config.build import build_engine, build_graphs, forbidden_ids
+from aipo.config.build import build, build_engine, build_graphs, forbidden_ids
 from aipo.config.build_method import credit_of, rows_of_step
 from aipo.config.load import Config, load_config
 from aipo.errors import ConfigError, RunError, one_of
@@ -39,7 +39,7 @@ from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
 from aipo.train.resume import same_run
 from aipo.train.run import train_policy
-from aipo.train.sources import StoredSource
+from aipo.train.sources import TraceSource
 from aipo.util.console import bars, stage
 from aipo.util.files import exclusive
 
@@ -175,9 +175,9 @@ class _Offline:
             library = Library(sources=sources, run_id=folder.path.name, epochs=self.epochs, left_out=left_out)
             tags = forbidden_ids(config, policy)
 
-            def make_source(store: TraceStore) -> StoredSource:
-                return StoredSource(
-                    read=library.read,
+            def make_source(store: TraceStore) -> TraceSource:
+                return TraceSource(
+                    traces=library.read,
                     credit=credit_of(config),
                     make=lambda credited, metrics: rows_of_step(config, credited, tags, metrics),
                     keep=store.seal,
@@ -186,7 +186,7 @@ class _Offline:
 
             with exclusive(folder.path):
                 train_policy(
-                    config,
+                    build(config),
                     folder,
                     policy.model,
                     policy.tokenizer,
@@ -196,7 +196,9 @@ class _Offline:
                 )
                 if self.evaluate:
                     engine = build_engine(config, build_graphs(config), policy, run_id=folder.path.name)
-                    result = evaluate_with(config, engine, folder, "after", stage(progress, "evaluate"))
+                    result = evaluate_with(
+                        build(config), engine, folder, "after", stage(progress, "evaluate")
+                    )
                     console.print(exam_table(result))
         return folder, left_out
 
@@ -205,7 +207,7 @@ class _Offline:
     ) -> RunFolder:
         if self.resume and out is not None:
             folder = RunFolder.open(out)
-            same_run(folder, config.model_copy(update={"run": config.run.model_copy(update={"out": out})}))
+            same_run(folder, build(config).with_settings({"run.out": out}))
             return folder
         files = sources[0].run.read_manifest().get("files") or {}
         also = [origin(Recordings(path=one.path)) for one in sources[1:]]

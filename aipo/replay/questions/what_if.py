@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from aipo.config.build import forbidden_ids
+from aipo.config.build import build, forbidden_ids
 from aipo.config.build_method import loss_settings
 from aipo.config.load import Config, load_config
 from aipo.errors import RunError, TrainError
@@ -104,7 +104,7 @@ def replay_loss(
     # Nothing is reported: whom the run reported to is not for its folder to say.
     config = load_config(file, [*machine, "run.report_to=[]"])
     start = start_of(recordings.run, config, named=any(word.startswith("policy.model=") for word in machine))
-    choice = Choice(run=recordings.run, name=checkpoint, updates=config.train.updates, start=start)
+    choice = Choice(run=recordings.run, name=checkpoint, updates=config.train.optimizer_steps, start=start)
     numbers = _generations(recordings, choice, steps)
     looked = [(step, choice.at(step)) for step in numbers]
     folder = begin(
@@ -156,7 +156,7 @@ def _looking(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = AIPOTrainer(
             policy.model,
-            train_arguments(config, Path(scratch), cpu=policy.model.device.type == "cpu"),
+            train_arguments(build(config), Path(scratch), cpu=policy.model.device.type == "cpu"),
             _NoRows(),
             loss_settings(config),
             tokenizer=policy.tokenizer.inner,

@@ -26,14 +26,81 @@ pytest.register_assert_rewrite("kit.mathruns")
 _TOGETHER = ("servers", "viewer", "policies")
 """Folders whose tests share what is dear to start."""
 
+_SLOW = (
+    "compare/test_demo.py",
+    "compare/test_run.py",
+    "rollout/workers/test_pool.py",
+    "servers",
+    "train/test_ranks.py",
+    "viewer/test_demo_run.py",
+)
+"""Files and folders that take minutes: whole runs, several ranks, real vLLM servers."""
+
+_MIDDLING = (
+    "compare/test_curves.py",
+    "compare/test_jobs.py",
+    "compare/test_standings.py",
+    "config/test_build.py",
+    "envs/test_gym.py",
+    "envs/test_math.py",
+    "envs/test_miniature_agents.py",
+    "envs/test_miniature_model.py",
+    "envs/test_sandbox.py",
+    "export",
+    "graphs/test_replayed.py",
+    "policies/local/test_policy.py",
+    "policies/test_lora.py",
+    "policies/test_tokenizer.py",
+    "replay/questions",
+    "replay/test_cli.py",
+    "rollout/test_engine.py",
+    "rollout/test_reference_chat.py",
+    "test_cli.py",
+    "test_imports.py",
+    "test_notebooks.py",
+    "test_readme.py",
+    "trace/test_index.py",
+    "trace/test_store.py",
+    "train/test_default.py",
+    "train/test_math_run.py",
+    "train/test_run.py",
+    "train/test_trainer.py",
+    "viewer/test_app.py",
+    "viewer/test_bundle.py",
+    "viewer/test_compare_page.py",
+    "viewer/test_group_page.py",
+    "viewer/test_run_page.py",
+)
+"""Files and folders that take seconds, or start other processes."""
+
+_SERVERS = ("kit.servers", "kit.vllm", "kit.tiny_vllm", "kit.workers")
+"""Whoever imports from these asks servers."""
+
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: the tests of a file, or of these folders, run in one process."""
+    """Marks the tiers `fast` and `slow`. With `-n 2 --dist loadgroup` the tests of a file, or of some folders, run in one process."""
     for item in items:
-        place = item.path.relative_to(Path(__file__).parent)
-        together = place.parts[0] in _TOGETHER
-        item.add_marker(pytest.mark.xdist_group(place.parts[0] if together else str(place)))
+        place = item.path.relative_to(Path(__file__).parent).as_posix()
+        folder = place.partition("/")[0]
+        item.add_marker(pytest.mark.xdist_group(folder if folder in _TOGETHER else place))
+        if place.startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
+        elif not place.startswith(_MIDDLING) and not _asks_servers(item):
+            item.add_marker(pytest.mark.fast)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m fast` does not even import what is not in it."""
+    place = collection_path.relative_to(Path(__file__).parent).as_posix()
+    return True if config.option.markexpr == "fast" and place.startswith(_SLOW + _MIDDLING) else None
+
+
+def _asks_servers(item: pytest.Item) -> bool:
+    """Does a test need a server or a browser?"""
+    fixtures = {"browser", "serve", "address"} & set(getattr(item, "fixturenames", ()))
+    names = vars(item.module).values() if isinstance(item, pytest.Function) else ()
+    return bool(fixtures) or any(getattr(value, "__module__", None) in _SERVERS for value in names)
 
 
 def pytest_unconfigure() -> None:

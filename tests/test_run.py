@@ -152,7 +152,7 @@ def test_metrics_on_a_full_disk_keep_what_was_written(
 
 
 def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
-    script = f"from pathlib import Path; from aipo.run import exclusive\nwith exclusive(Path({str(tmp_path)!r})): pass"
+    script = f"from pathlib import Path; from aipo.util.files import exclusive\nwith exclusive(Path({str(tmp_path)!r})): pass"
 
     def other() -> str:
         return subprocess.run(
@@ -166,7 +166,7 @@ def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
 
 def test_a_run_is_busy_while_another_process_holds_it(tmp_path: Path) -> None:
     assert not busy(tmp_path)
-    script = f"from pathlib import Path; from aipo.run import busy; print(busy(Path({str(tmp_path)!r})))"
+    script = f"from pathlib import Path; from aipo.util.files import busy; print(busy(Path({str(tmp_path)!r})))"
 
     def other() -> str:
         return subprocess.run(

@@ -166,7 +166,9 @@ def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
 
 def test_a_run_is_busy_while_another_process_holds_it(tmp_path: Path) -> None:
     assert not busy(tmp_path)
-    script = f"from pathlib import Path; from aipo.util.files import busy; print(busy(Path({str(tmp_path)!r})))"
+    script = (
+        f"from pathlib import Path; from aipo.util.files import busy; print(busy(Path({str(tmp_path)!r})))"
+    )
 
     def other() -> str:
         return subprocess.run(

@@ -56,7 +56,7 @@ def test_all_are_interrupted_and_put_their_things_away(tmp_path: Path) -> None:
 
 
 def test_what_ignores_the_interrupt_is_terminated_and_then_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aipo.util.processes.LAST_S", 0.5)
+    monkeypatch.setattr("aipo.util.processes.LAST_S", 2.0)
     processes = [start(STUBBORN), start(DEAF)]
     end(processes, grace_s=0.0)
     assert [process.returncode for process in processes] == [-15, -9]

@@ -99,9 +99,8 @@ def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
 
 
 def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
     while not what():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.05)
 
 
@@ -138,7 +137,7 @@ def test_a_killed_and_an_interrupted_comparison_go_on(tmp_path: Path) -> None:
     second = begin()
     wait_for(lambda: lines(folder.path) >= done + 3, second)
     second.send_signal(signal.SIGINT)
-    assert second.wait(timeout=60) == 130
+    assert second.wait() == 130
     assert not busy(folder.path)
     assert "from checkpoint-" in cell.log.read_text() and "interrupted" in cell.log.read_text()
     steps = [row["step"] for row in folder.read_metrics()]
@@ -150,14 +149,16 @@ def test_runs_that_outlived_their_comparison_are_waited_for(tmp_path: Path) -> N
     matrix = finished(file)
     folder = matrix.cell("grpo", 3).folder.path
     hold = f"""
-from pathlib import Path; from aipo.util.files import exclusive; import time
+import sys, time; from pathlib import Path; from aipo.util.files import exclusive
 with exclusive(Path({str(folder)!r})):
     print("held", flush=True)
-    time.sleep(1.5)
+    sys.stdin.readline()
+    time.sleep(1)
 """
-    holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    holder = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdin and holder.stdout and holder.stdout.readline() == b"held\n"
     assert busy(folder)
+    holder.stdin.close()
     whole, _ = run(file)
     assert whole and holder.wait() == 0
     holder.stdout.close()

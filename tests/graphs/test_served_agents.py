@@ -134,7 +134,7 @@ def test_what_does_not_pass_is_not_tried_again(server: Server, wrong: str) -> No
 
 def test_a_server_that_hangs_is_given_up_and_tried_again(server: Server) -> None:
     server.due = ["hang"]
-    answered, calls, _ = asked_once(chat(server.url), timeout=1.0)
+    answered, calls, _ = asked_once(chat(server.url), timeout=3.0)
     assert answered.reply == "3@7=582"
     assert [(call.error or "").partition(":")[0] for call in calls] == ["CancelledError", ""]
 

@@ -1,14 +1,16 @@
-"""A chat model that answers with what was recorded, as long as it is asked the same.
+"""An agent's chat model that answers from a recorded rollout.
 
-Asked the same means: the same model, settings and messages as a call of the recording that has not been
-used yet, in whatever order. A recorded error is raised again. A call that was cancelled when a step or an
-agent ran out of time waits for the same again.
+A call is answered if it has the model, the settings and the messages of a recorded call that was not used yet,
+in whatever order. A recorded error is raised again. A call that was cancelled when a step or an agent ran out of
+time waits until it is cancelled again.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -18,10 +20,9 @@ from pydantic import PrivateAttr
 
 from aipo.errors import ReplayError
 from aipo.replay.reuse import CALL, Reuse, recorded_error
-from aipo.replay.scorer import ReplayScorer
-from aipo.rollout.context import ChatModel, Scorer
+from aipo.rollout.context import UNSCORED, ChatModel, Scorer
 from aipo.rollout.spending import Prices
-from aipo.trace import Call, Trace
+from aipo.trace import Call, Role, Segment, Trace
 from aipo.util.text import clean, to_json
 
 Question = tuple[str, str, bytes, bytes]
@@ -31,8 +32,8 @@ Question = tuple[str, str, bytes, bytes]
 _BEFORE, _AFTER = 20, 40
 
 
-class Asks(NamedTuple):
-    """What an agent's chat model is asked with, and who answers where the recording does not (None = nobody)."""
+class AgentModel(NamedTuple):
+    """An agent's model and settings of now, and what answers where the recording does not (None = nothing)."""
 
     model: str
     settings: Mapping[str, Any]
@@ -46,7 +47,7 @@ class ReplayChat(BaseChatModel):
 
     agent: str
     where: str
-    _asks: Asks = PrivateAttr()
+    _agent_model: AgentModel = PrivateAttr()
     _recorded: list[tuple[Question, Call, bool]] = PrivateAttr()
     _shared: Mapping[Question, Call] = PrivateAttr()
     _reuse: Reuse = PrivateAttr()
@@ -70,8 +71,8 @@ class ReplayChat(BaseChatModel):
         """
         messages = self._convert_input(input).to_messages()
         call = self._find(messages)
-        if call is None and self._asks.live is not None:
-            reply = await self._asks.live.ainvoke(input, config, stop=stop, **kwargs)
+        if call is None and self._agent_model.live is not None:
+            reply = await self._agent_model.live.ainvoke(input, config, stop=stop, **kwargs)
             self._reuse.spent += self._cost(reply)
             return reply
         return await self._answer(messages, call)
@@ -85,7 +86,7 @@ class ReplayChat(BaseChatModel):
 
     def _find(self, messages: Sequence[BaseMessage]) -> tuple[Call, bool] | None:
         """The recorded call that asked the same, and whether it was tried again; counts it."""
-        asked = _asked(self.agent, self._asks, messages)
+        asked = _asked(self.agent, self._agent_model, messages)
         for place, (question, call, retried) in enumerate(self._recorded):
             if question == asked:
                 del self._recorded[place]
@@ -94,14 +95,14 @@ class ReplayChat(BaseChatModel):
         if asked in self._shared:
             self._reuse.calls += 1
             return self._shared[asked], False
-        if self._asks.live is not None:
+        if self._agent_model.live is not None:
             self._reuse.live_calls += 1
             self._reuse.leave(f"{CALL} {self.agent}", f"a call in {self.where!r}: {self._difference(asked)}")
         return None
 
     async def _answer(self, messages: Sequence[BaseMessage], found: tuple[Call, bool] | None) -> AIMessage:
         if found is None:
-            asked = _asked(self.agent, self._asks, messages)
+            asked = _asked(self.agent, self._agent_model, messages)
             where = f"a call of {self.agent!r} in {self.where!r}"
             raise self._reuse.refuse(f"{CALL} {self.agent}", where, self._difference(asked))
         call, retried = found
@@ -117,9 +118,9 @@ class ReplayChat(BaseChatModel):
 
     def _cost(self, reply: AIMessage) -> float:
         usage = reply.usage_metadata
-        if self._asks.prices is None or usage is None:
+        if self._agent_model.prices is None or usage is None:
             return 0.0
-        return self._asks.prices.cost(usage["input_tokens"], usage["output_tokens"]) or 0.0
+        return self._agent_model.prices.cost(usage["input_tokens"], usage["output_tokens"]) or 0.0
 
     def _difference(self, asked: Question) -> str:
         if not self._recorded:
@@ -133,10 +134,48 @@ class ReplayChat(BaseChatModel):
         return f"{part}: got {_around(now, was)}, recorded {_around(was, now)}"
 
 
+class ReplayScorer:
+    """Recorded log-probs of an agent's replies by its own model: the `aipo.rollout.context.Scorer` of a replay.
+
+    Args:
+        agent: whose replies.
+        source: the recorded rollout.
+        live: asked for ids that were not recorded; without one their log-probs are NaN: not known.
+    """
+
+    def __init__(self, agent: str, source: Trace, live: Scorer | None) -> None:
+        self._live = live
+        replies = [
+            (source.segments[consult.reply_segment], consult.error)
+            for consult in source.consults
+            if consult.agent == agent and consult.reply is not None
+        ]
+        self._unused = [(s, e) for s, e in replies if s.role is Role.AGENT and s.logprobs is not None]
+        self.recorded = bool(self._unused)
+
+    async def score(
+        self, messages: Sequence[Mapping[str, str]], token_ids: Sequence[int]
+    ) -> npt.NDArray[np.float32]:
+        """See `aipo.rollout.context.Scorer.score`. A recorded error is raised again."""
+        ids = np.array(token_ids, np.int32)
+        for n, (segment, error) in enumerate(self._unused):
+            place = _place(segment, ids)
+            if place is None or segment.logprobs is None:
+                continue
+            del self._unused[n]
+            _, unscored, text = (error or "").partition(UNSCORED)
+            if unscored:
+                raise recorded_error(text, retried=False)
+            return segment.logprobs[place : place + len(ids)]
+        if self._live is not None:
+            return await self._live.score(messages, token_ids)
+        return np.full(len(ids), np.nan, np.float32)
+
+
 def replay_chat(
     agent: str,
     source: Trace,
-    asks: Asks,
+    agent_model: AgentModel,
     *,
     reuse: Reuse,
     shared: Mapping[Question, Call] | None = None,
@@ -148,7 +187,7 @@ def replay_chat(
         reuse: where it is counted.
     """
     chat = ReplayChat(agent=agent, where=source.trace_id)
-    chat._asks, chat._reuse = asks, reuse
+    chat._agent_model, chat._reuse = agent_model, reuse
     chat._recorded = [
         (question_of(call), call, _again(visit.calls[place + 1 :], call))
         for visit in source.visits
@@ -156,13 +195,13 @@ def replay_chat(
         if call.agent == agent
     ]
     chat._shared = shared or {}
-    scorer = ReplayScorer(agent, source, asks.scorer)
+    scorer = ReplayScorer(agent, source, agent_model.scorer)
     return ChatModel(
         model=chat,
-        name=asks.model,
-        settings=asks.settings,
-        prices=asks.prices,
-        scorer=scorer if scorer.recorded or asks.scorer is not None else None,
+        name=agent_model.model,
+        settings=agent_model.settings,
+        prices=agent_model.prices,
+        scorer=scorer if scorer.recorded or agent_model.scorer is not None else None,
     )
 
 
@@ -171,9 +210,9 @@ def question_of(call: Call) -> Question:
     return call.agent, call.model, to_json(sorted(call.settings.items())), to_json(call.messages)
 
 
-def _asked(agent: str, asks: Asks, messages: Sequence[BaseMessage]) -> Question:
+def _asked(agent: str, agent_model: AgentModel, messages: Sequence[BaseMessage]) -> Question:
     said = [{"role": m.type, "content": clean(str(m.text))} for m in messages]
-    return agent, asks.model, to_json(sorted(asks.settings.items())), to_json(said)
+    return agent, agent_model.model, to_json(sorted(agent_model.settings.items())), to_json(said)
 
 
 def _again(later: Sequence[Call], call: Call) -> bool:
@@ -189,3 +228,9 @@ def _around(text: str | bytes, other: str | bytes) -> str:
     first = next((n for n, (a, b) in pairs if a != b), min(len(mine), len(theirs)))
     start = max(0, first - _BEFORE)
     return repr(("…" if start else "") + mine[start : first + _AFTER])
+
+
+def _place(segment: Segment, ids: npt.NDArray[np.int32]) -> int | None:
+    """Where `ids` stand in a segment."""
+    places = range(len(segment) - len(ids) + 1)
+    return next((p for p in places if np.array_equal(segment.token_ids[p : p + len(ids)], ids)), None)

@@ -2,8 +2,8 @@
 
     recordings → Replay.run → pairs (recorded, replayed)
 
-The engine, the graph and the environment are those of any rollout. What the recording does not answer is
-asked of live models where there are some; a replay without any is frozen, and ends there by name.
+The engine, the graph and the environment are those of any rollout. What the recording does not answer, live models
+answer. A replay without live models is frozen: the rollout ends there with an error.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from aipo.errors import ReplayError
 from aipo.policies import Policy, Sampling, Tokenizer
-from aipo.replay.chat import Asks, Question, question_of, replay_chat
+from aipo.replay.chat import AgentModel, Question, question_of, replay_chat
 from aipo.replay.policy import ReplayPolicy
 from aipo.replay.recordings import task_of
 from aipo.replay.reuse import CALL, Reuse
@@ -31,7 +31,7 @@ Place = tuple[int, str, int]
 
 @dataclass(frozen=True, slots=True)
 class TracePair:
-    """A recorded trace, the one that its replay left, and what of it was reused."""
+    """A recorded trace, its replay, and what was reused."""
 
     source: Trace
     trace: Trace
@@ -39,7 +39,7 @@ class TracePair:
 
     @property
     def new(self) -> bool:
-        """Is the trace one of a policy that was not recorded? `source` is then another one's of its rollout."""
+        """Is the trace of a policy that was not recorded? `source` is then of another policy of the rollout."""
         return self.source.policy != self.trace.policy
 
 
@@ -50,7 +50,7 @@ class Replay:
     Args:
         engine: with the graph, the environment and the reward's weights of now.
         tokenizer: the one that the traces were recorded with.
-        asks: by agent, what its chat model is asked with now.
+        agents: the chat models of now, by agent.
         live: policies that go on where a recording ends, by name; none = frozen.
         sampling: of now; None = each rollout's own.
         shared: calls that answer for agents whose replies came from a cache; see `shared_calls`.
@@ -58,7 +58,7 @@ class Replay:
 
     engine: RolloutEngine
     tokenizer: Tokenizer
-    asks: Mapping[str, Asks]
+    agents: Mapping[str, AgentModel]
     live: Mapping[str, Policy] = field(default_factory=dict[str, Policy])
     sampling: Sampling | None = None
     shared: Mapping[Question, Call] = field(default_factory=dict[Question, Call])
@@ -72,22 +72,22 @@ class Replay:
         Returns:
             Pairs, in the order of the rollouts.
         """
-        casts = {place: self._cast(of_rollout) for place, of_rollout in _by_rollout(traces).items()}
+        rollouts = {place: self._rollout(of_rollout) for place, of_rollout in _by_rollout(traces).items()}
         pairs: list[TracePair] = []
 
         def note(trace: Trace) -> None:
-            pair = casts[_place(trace)].pair(trace)
+            pair = rollouts[_place(trace)].pair(trace)
             pairs.append(pair)
             on_pair(pair)
 
         def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
-            return casts[spec.step, spec.group_id, spec.index].adapt(context, self.sampling)
+            return rollouts[spec.step, spec.group_id, spec.index].adapt(context, self.sampling)
 
-        replace(self.engine, adapt=adapt).run_sync([cast.spec for cast in casts.values()], note)
-        order = {place: number for number, place in enumerate(casts)}
+        replace(self.engine, adapt=adapt).run_sync([rollout.spec for rollout in rollouts.values()], note)
+        order = {place: number for number, place in enumerate(rollouts)}
         return sorted(pairs, key=lambda pair: order[_place(pair.source)])
 
-    def _cast(self, sources: Mapping[str, Trace]) -> "_Cast":
+    def _rollout(self, sources: Mapping[str, Trace]) -> "_ReplayedRollout":
         reuse = Reuse()
         first = next(iter(sources.values()))
         replayed = {
@@ -95,34 +95,36 @@ class Replay:
             for name, trace in sources.items()
         }
         chats = {
-            agent: replay_chat(agent, first, asks, reuse=reuse, shared=self.shared)
-            for agent, asks in self.asks.items()
+            agent: replay_chat(agent, first, agent_model, reuse=reuse, shared=self.shared)
+            for agent, agent_model in self.agents.items()
         }
-        # Recorded ones first: what fails before anybody wrote is the trace of the first one.
+        # Recorded ones first: a rollout that fails before anything was written is a trace of the first policy.
         policies = replayed | {name: live for name, live in self.live.items() if name not in replayed}
-        return _Cast(sources, replayed, policies, _Chats(chats, first, reuse), reuse)
+        return _ReplayedRollout(sources, replayed, policies, _Chats(chats, first, reuse), reuse)
 
 
 class _Chats(dict[str, ChatModel]):
-    """Chat models by agent. A graph that asks for one that there is not has no replay: where an agent is asked
-    the error would pass for the agent's, unless it was so in the recording."""
+    """Chat models by agent. A graph that asks for one which does not exist ends the replay, unless the recording
+    has the same error: a graph may take it for the agent's own error and continue."""
 
     def __init__(self, chats: Mapping[str, ChatModel], source: Trace, reuse: Reuse) -> None:
         super().__init__(chats)
         self._source, self._reuse = source, reuse
 
     def __contains__(self, agent: object) -> bool:
-        known = super().__contains__(agent)
-        if not known and not any(f"agent: got {agent!r}, allowed" in v.outcome for v in self._source.visits):
-            said = f"chat model of agent: got {agent!r}, allowed {sorted(self)}, in {self._source.trace_id!r}"
-            self._reuse.leave(f"{CALL} {agent}", said)
-            self._reuse.missing = ReplayError(said)
-        return known
+        exists = super().__contains__(agent)
+        if not exists and not any(f"agent: got {agent!r}, allowed" in v.outcome for v in self._source.visits):
+            error = (
+                f"chat model of agent: got {agent!r}, allowed {sorted(self)}, in {self._source.trace_id!r}"
+            )
+            self._reuse.leave(f"{CALL} {agent}", error)
+            self._reuse.missing = ReplayError(error)
+        return exists
 
 
 @dataclass(frozen=True, slots=True)
-class _Cast:
-    """Who plays in one replayed rollout: its own policies and chat models."""
+class _ReplayedRollout:
+    """The policies and chat models of one replayed rollout."""
 
     sources: Mapping[str, Trace]
     replayed: Mapping[str, ReplayPolicy]
@@ -157,9 +159,9 @@ class _Cast:
         )
 
     def _demonstration(self) -> npt.NDArray[np.int32] | None:
-        """As it was shown then, whatever the environment would show now."""
-        shown = [s.token_ids for s in self.source.segments if s.role is self.source.author]
-        return shown[0] if self.source.mode is Mode.EXPERT and shown else None
+        """The recorded demonstration, whatever the environment would show now."""
+        solutions = [s.token_ids for s in self.source.segments if s.role is self.source.author]
+        return solutions[0] if self.source.mode is Mode.EXPERT and solutions else None
 
     def pair(self, trace: Trace) -> TracePair:
         source = self.sources.get(trace.policy, self.source)
@@ -169,7 +171,7 @@ class _Cast:
         return TracePair(source, self._ended(stamped), self.reuse)
 
     def _ended(self, trace: Trace) -> Trace:
-        """A graph may catch what ends a frozen replay; its rollout has no end worth a reward all the same."""
+        """A graph may catch the error that ends a frozen replay; the rollout has failed all the same."""
         if self.reuse.missing is None or trace.failed:
             return trace
         failed = {"stop_reason": StopReason.ERROR, "error": error_text(self.reuse.missing)}
@@ -177,9 +179,9 @@ class _Cast:
 
 
 def vanished(traces: Iterable[Trace], pairs: Iterable[TracePair]) -> list[Trace]:
-    """Those of `traces` that no trace of a replay came of."""
-    there = {pair.source.trace_id for pair in pairs if not pair.new}
-    return [trace for trace in traces if trace.trace_id not in there]
+    """Those of `traces` that have no replay among `pairs`."""
+    replayed = {pair.source.trace_id for pair in pairs if not pair.new}
+    return [trace for trace in traces if trace.trace_id not in replayed]
 
 
 def fork_token(source: Trace, trace: Trace, live_from: int | None) -> int | None:
@@ -194,21 +196,20 @@ def fork_token(source: Trace, trace: Trace, live_from: int | None) -> int | None
 
 def shared_calls(traces: Iterable[Trace], agents: Iterable[str]) -> dict[Question, Call]:
     """The first good reply to each question that these agents were asked."""
-    wanted = set(agents)
-    found: dict[Question, Call] = {}
-    for trace in traces:
-        for visit in trace.visits:
-            for call in visit.calls:
-                if call.agent in wanted and call.error is None:
-                    found.setdefault(question_of(call), call)
-    return found
+    names = set(agents)
+    calls = (call for trace in traces for visit in trace.visits for call in visit.calls)
+    replies: dict[Question, Call] = {}
+    for call in calls:
+        if call.agent in names and call.error is None:
+            replies.setdefault(question_of(call), call)
+    return replies
 
 
 def _by_rollout(traces: Iterable[Trace]) -> dict[Place, dict[str, Trace]]:
-    found: dict[Place, dict[str, Trace]] = defaultdict(dict)
+    rollouts: dict[Place, dict[str, Trace]] = defaultdict(dict)
     for trace in traces:
-        found[_place(trace)][trace.policy] = trace
-    return dict(found)
+        rollouts[_place(trace)][trace.policy] = trace
+    return dict(rollouts)
 
 
 def _place(trace: Trace) -> Place:
@@ -216,7 +217,7 @@ def _place(trace: Trace) -> Place:
 
 
 def _sampling(trace: Trace, otherwise: Sampling) -> Sampling:
-    """As it was recorded; traces that others made may not say."""
+    """The recorded settings; traces of other programs may have none."""
     try:
         return Sampling(**trace.sampling)
     except TypeError:

@@ -1,11 +1,10 @@
-"""A policy that says again what it said in a recorded rollout, as long as it is asked the same.
+"""A policy that answers from a recorded rollout.
 
-Asked the same means: the ids of its context are those that were recorded before one of its segments, and
-a sampler would have ended that segment where it ends. The answer is the segment, with the log-probs and
-the version of the weights that sampled it; or its first tokens, where a stop string that was not asked for
-then ends it earlier now. The first time that something else is asked, a live policy takes
-over for good, with the seed of the turn, so that chance is the same on both sides of a comparison. Without
-a live policy the rollout ends by name: needs a live call here.
+A turn is answered with a recorded segment if its context has the token ids that were recorded before the segment,
+and a sampler would end the segment where it ends. The answer has the log-probs and the version of the weights that
+sampled it; a stop string that was not set then may end it earlier. From the first turn that the recording does not
+answer, a live policy samples, with the turn's seed, so that chance is the same on both sides of a comparison.
+Without a live policy the rollout ends with the error 'needs a live call here'.
 """
 
 from dataclasses import replace
@@ -21,11 +20,11 @@ from aipo.replay.reuse import NEEDS_LIVE, Reuse, recorded_error
 from aipo.trace import Role, Segment, StopReason, Trace
 
 Finish = Literal["stop", "eos", "length"]
-_SAME: frozenset[str] = frozenset({"ok", "cancelled", "unknown"})
+_NO_ERROR: frozenset[str] = frozenset({"ok", "cancelled", "unknown"})
 
 
 class AbsentPolicy:
-    """Implements `aipo.policies.Policy` where nobody may sample."""
+    """A policy that refuses to sample: implements `aipo.policies.Policy` for a frozen replay."""
 
     version = 0
 
@@ -44,14 +43,14 @@ class AbsentPolicy:
 
 
 class ReplayPolicy:
-    """Implements `aipo.policies.Policy` for one rollout.
+    """Implements `aipo.policies.Policy` for one replayed rollout.
 
     Args:
         source: the recorded rollout of this policy.
         tokenizer: the one that `source` was recorded with.
-        live: who samples after the fork; None = nobody, the replay is frozen.
-        turns: reuse so many turns at most; None = all.
-        reuse: where it is counted.
+        live: samples after the fork; None = the replay is frozen.
+        turns: most turns that are reused; None = all.
+        reuse: counts what was reused.
 
     Attributes:
         live_from: length of the context at the first live turn, None while there was none.
@@ -69,7 +68,7 @@ class ReplayPolicy:
         self.tokenizer = tokenizer
         self.reuse = Reuse() if reuse is None else reuse
         self.live_from: int | None = None
-        self._asked = 0
+        self._turn = 0
         self._source, self._live = source, live
         self._token_ids = source.token_ids
         recorded = _turns(source)
@@ -90,56 +89,56 @@ class ReplayPolicy:
             ReplayError: something else is asked than was recorded, and there is no live policy.
             PolicyError: the live policy failed.
         """
-        if self.reuse.missing is not None:  # somebody caught it where an agent was asked
+        if self.reuse.missing is not None:  # a graph caught it as an error of an agent
             raise self.reuse.missing
         token_ids = request.token_ids
-        piece = self._recorded(token_ids)
-        end = None if piece is None else self._end(len(token_ids), piece, request.max_tokens, request.stop)
-        as_then = self._drawn_as_then(request.temperature, request.forbidden_ids)
-        if piece is not None and end is not None and as_then:
+        segment = self._recorded(token_ids)
+        end = None if segment is None else self._end(len(token_ids), segment, request.max_tokens, request.stop)
+        same_sampling = self._same_sampling(request.temperature, request.forbidden_ids)
+        if segment is not None and end is not None and same_sampling:
             size, finish = end
-            if size < len(piece):
-                what = f"a stop string ends the recorded answer after {size} of its {len(piece)} tokens now"
+            if size < len(segment):
+                what = f"a stop string ends the recorded answer after {size} of its {len(segment)} tokens now"
                 self.reuse.leave("sampling", f"{self._where()}: {what}")
             self.reuse.turns += 1
-            self._asked += 1
-            return _completion(piece, size, finish, self._version)
-        at, detail = self._difference(token_ids, as_then)
+            self._turn += 1
+            return _completion(segment, size, finish, self._version)
+        at, detail = self._difference(token_ids, same_sampling)
         if self._live is None:
             raise self._error_then(token_ids) or self.reuse.refuse(at, self._where(), detail)
         if self.live_from is None:
             self.live_from = len(token_ids)
         self.reuse.leave(at, f"{self._where()}: {detail}")
         self.reuse.live_turns += 1
-        self._asked += 1
-        done = await self._live.sample(request)
-        # Versions never fall within a trace, whatever weights somebody goes on with.
-        return replace(done, policy_version=max(done.policy_version, self._version))
+        self._turn += 1
+        completion = await self._live.sample(request)
+        # Versions never fall within a trace, whatever the live weights are.
+        return replace(completion, policy_version=max(completion.policy_version, self._version))
 
     def _recorded(self, token_ids: npt.NDArray[np.int32]) -> Segment | None:
         """The segment that was sampled after exactly this context."""
-        piece = None if self.live_from is not None else self._turns.get(len(token_ids))
-        if piece is None or not np.array_equal(token_ids, self._token_ids[: len(token_ids)]):
+        segment = None if self.live_from is not None else self._turns.get(len(token_ids))
+        if segment is None or not np.array_equal(token_ids, self._token_ids[: len(token_ids)]):
             return None
-        return piece
+        return segment
 
-    def _drawn_as_then(self, temperature: float, forbidden_ids: tuple[int, ...]) -> bool:
-        """Were its log-probs recorded under this temperature and this mask?"""
-        then = self._source.sampling.get("temperature", temperature)
-        return temperature == then and set(forbidden_ids) == set(self._source.forbidden_ids)
+    def _same_sampling(self, temperature: float, forbidden_ids: tuple[int, ...]) -> bool:
+        """Were the log-probs recorded under this temperature and these forbidden ids?"""
+        recorded = self._source.sampling.get("temperature", temperature)
+        return temperature == recorded and set(forbidden_ids) == set(self._source.forbidden_ids)
 
     def _end(
-        self, start: int, piece: Segment, max_tokens: int, stop: tuple[str, ...]
+        self, start: int, segment: Segment, max_tokens: int, stop: tuple[str, ...]
     ) -> tuple[int, Finish] | None:
-        """After how many tokens of `piece` a sampler would end now, and why; None if it would go on after them,
+        """After how many tokens of `segment` a sampler would end now, and why; None if it would go on after them,
         or where a limit would cut it."""
-        size = len(piece)
-        stopped = first_end(stop, piece.token_ids, self.tokenizer) if stop else None
+        size = len(segment)
+        stopped = first_end(stop, segment.token_ids, self.tokenizer) if stop else None
         if stopped is not None and stopped < size:
             return (stopped, "stop") if stopped <= max_tokens else None
         if size > max_tokens:
             return None
-        if piece.token_ids[-1] == self.tokenizer.eos_id:
+        if segment.token_ids[-1] == self.tokenizer.eos_id:
             return size, "eos"
         if stopped is not None:
             return size, "stop"
@@ -160,13 +159,15 @@ class ReplayPolicy:
         if trace.stop_reason is not StopReason.ERROR or not np.array_equal(token_ids, self._token_ids):
             return None
         error = trace.error or ""
-        said = [v.outcome for v in trace.visits if v.outcome not in _SAME and error.startswith(v.outcome)]
-        return recorded_error(said[-1] if said else error, retried=False)
+        outcomes = [
+            v.outcome for v in trace.visits if v.outcome not in _NO_ERROR and error.startswith(v.outcome)
+        ]
+        return recorded_error(outcomes[-1] if outcomes else error, retried=False)
 
     def _where(self) -> str:
-        return f"turn {self._asked} of {self._source.trace_id!r}"
+        return f"turn {self._turn} of {self._source.trace_id!r}"
 
-    def _difference(self, token_ids: npt.NDArray[np.int32], as_then: bool) -> tuple[str, str]:
+    def _difference(self, token_ids: npt.NDArray[np.int32], same_sampling: bool) -> tuple[str, str]:
         """What is asked that was not recorded: in short, and in full."""
         if self.live_from is not None:
             return "policy", "everything is live after the first live turn"
@@ -177,7 +178,7 @@ class ReplayPolicy:
             got, was = (self.tokenizer.decode([ids[first]]) for ids in (token_ids, self._token_ids))
             at = _producer(self._source, first)
             return at, f"token {first} of the context is {got!r}, recorded {was!r} ({at})"
-        if here in self._turns and not as_then:
+        if here in self._turns and not same_sampling:
             return "sampling", "another temperature, or other forbidden tokens, than recorded"
         if here in self._turns:
             return "sampling", f"the recorded answer to token {first} ends where it would not end now"
@@ -189,33 +190,33 @@ class ReplayPolicy:
 
 def _turns(trace: Trace) -> dict[int, Segment]:
     """The policy's segments by the length of the context that they were sampled after."""
-    found: dict[int, Segment] = {}
+    turns: dict[int, Segment] = {}
     start = 0
-    for piece in trace.segments:
-        if piece.role is Role.POLICY:
-            found[start] = piece
-        start += len(piece)
-    return found
+    for segment in trace.segments:
+        if segment.role is Role.POLICY:
+            turns[start] = segment
+        start += len(segment)
+    return turns
 
 
 def _producer(trace: Trace, token: int) -> str:
-    """Who wrote a token of the recording."""
-    for piece in trace.segments:
-        if token < len(piece):
-            return {Role.AGENT: f"feedback of {piece.source}", Role.ENV: "notice"}.get(
-                piece.role, piece.role.value
+    """The producer of a token of the recording, for people."""
+    for segment in trace.segments:
+        if token < len(segment):
+            return {Role.AGENT: f"feedback of {segment.source}", Role.ENV: "notice"}.get(
+                segment.role, segment.role.value
             )
-        token -= len(piece)
+        token -= len(segment)
     return "end"
 
 
-def _completion(piece: Segment, size: int, finish: Finish, version: int) -> Completion:
+def _completion(segment: Segment, size: int, finish: Finish, version: int) -> Completion:
     """The first `size` tokens of a segment."""
-    assert piece.logprobs is not None, "a policy segment has log-probs, or it is no segment"
+    assert segment.logprobs is not None, "a policy segment has log-probs, or it is no segment"
     return Completion(
-        token_ids=piece.token_ids[:size],
-        logprobs=piece.logprobs[:size],
-        entropies=None if piece.entropies is None else piece.entropies[:size],
+        token_ids=segment.token_ids[:size],
+        logprobs=segment.logprobs[:size],
+        entropies=None if segment.entropies is None else segment.entropies[:size],
         finish=finish,
-        policy_version=version if piece.policy_version is None else piece.policy_version,
+        policy_version=version if segment.policy_version is None else segment.policy_version,
     )

@@ -1,4 +1,4 @@
-"""Recordings: stored traces that are fit to be replayed, and what had to be left out.
+"""Recordings: the stored traces that a replay reads (live rollouts are recorded by `aipo.rollout.recorder`).
 
 A file that is torn or of another version, a trace that breaks an invariant, ids that the vocabulary does
 not have: each is left out by name with the reason, and the rest is read. Nothing is ever written here.
@@ -16,7 +16,7 @@ from aipo.rollout.env import Task
 from aipo.rollout.recorder import check_context
 from aipo.run import RunFolder, run_of
 from aipo.trace import StopReason, Trace
-from aipo.trace.arrow import INDEX, Stored, from_table, to_table
+from aipo.trace.arrow import INDEX, Stored, to_table
 from aipo.trace.filters import EVERYTHING, Filter, condition
 from aipo.trace.journal import from_line, read_journal
 from aipo.trace.stepfiles import StepFile
@@ -25,7 +25,7 @@ from aipo.trace.store import list_traces, open_file, read_file, traces_in
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What was left out: the id of a trace, or a file; and why."""
+    """A trace (its id) or a file that could not be used, and why."""
 
     what: str
     reason: str
@@ -43,7 +43,7 @@ class Recordings:
             come to the same end.
 
     Attributes:
-        left_out: what reading has met so far that cannot be used.
+        left_out: what could not be used so far.
 
     Raises:
         RunError: there are no traces.
@@ -74,7 +74,7 @@ class Recordings:
         ]
 
     def refuse_empty(self) -> None:
-        """Looks for one trace that matches, among the columns that filters ask for.
+        """Looks for one trace that matches.
 
         Raises:
             RunError: there is none. What cannot be read is left out by name later, and may have matched.
@@ -109,7 +109,8 @@ class Recordings:
         try:
             return read_file(path) if path.suffix == ".parquet" else list(self._lines(path))
         except (AipoError, OSError) as error:
-            return list(self._rows(path, error))
+            self.leave_out(str(path), error)
+            return []
 
     def _lines(self, path: Path) -> Iterator[Stored]:
         with path.open("rb") as file:
@@ -118,22 +119,6 @@ class Recordings:
                     yield from_line(line, f"{path}:{number}")
                 except AipoError as error:
                     self.leave_out(f"{path}:{number}", error)
-
-    def _rows(self, path: Path, why: Exception) -> Iterator[Stored]:
-        """Row by row, where the file as a whole cannot be read; nothing if no row can."""
-        try:
-            with open_file(path) as file:
-                tables = [file.read_row_group(group) for group in range(file.num_row_groups)]
-        except (AipoError, OSError) as error:
-            self.leave_out(str(path), error if isinstance(error, AipoError) else why)
-            return
-        for table in tables:
-            for row in range(table.num_rows):
-                one = table.slice(row, 1)
-                try:
-                    yield from from_table(one, str(path))
-                except AipoError as error:
-                    self.leave_out(_name(one, path, row), error)
 
     def _is_fit(self, trace: Trace) -> bool:
         try:
@@ -152,17 +137,17 @@ class Recordings:
             check_context(trace.policy, trace.segments, trace.consults, trace.mode)
         if self.vocabulary is not None and trace.segments:
             ids = trace.token_ids
-            strange = ids[(ids < 0) | (ids >= self.vocabulary)]
-            if strange.size:
+            outside = ids[(ids < 0) | (ids >= self.vocabulary)]
+            if outside.size:
                 raise TraceError(
-                    one_of("token id", int(strange[0]), f"0 to {self.vocabulary - 1}", "this vocabulary")
+                    one_of("token id", int(outside[0]), f"0 to {self.vocabulary - 1}", "this vocabulary")
                 )
         if self.rerun:
             task_of(trace)
             if trace.stop_reason in (StopReason.DEADLINE, StopReason.CANCELLED):
                 raise TraceError(
-                    f"stop reason: got {trace.stop_reason.value}, allowed an end that does not depend on time: "
-                    "recorded times are not lived through again"
+                    f"stop reason: got {trace.stop_reason.value}, allowed an end that does not depend on "
+                    "time: a replay does not wait as long as the rollout did"
                 )
 
 
@@ -182,7 +167,7 @@ def task_of(trace: Trace) -> Task:
 
 
 def _matching(stored: Sequence[Stored], where: Filter) -> list[Trace]:
-    """Those that `where` means, by the very condition that listings use."""
+    """Those that match `where`, by the condition that listings use."""
     if _all_of_a_step(where) or not stored:
         return [s.trace for s in stored]
     ids = _ids(to_table(stored), where)
@@ -190,7 +175,7 @@ def _matching(stored: Sequence[Stored], where: Filter) -> list[Trace]:
 
 
 def _may_match(path: Path, where: Filter) -> bool:
-    """Does the file hold a trace that `where` means, or something that cannot be read?"""
+    """Does the file hold a trace that matches `where`, or something that cannot be read?"""
     if _all_of_a_step(where):
         return True
     try:
@@ -205,7 +190,7 @@ def _may_match(path: Path, where: Filter) -> bool:
 
 
 def _all_of_a_step(where: Filter) -> bool:
-    """The step is chosen with the file."""
+    """Does it ask for nothing but the step, which chooses the file?"""
     return replace(where, step=None) == EVERYTHING
 
 
@@ -216,14 +201,14 @@ def _ids(table: pa.Table, where: Filter) -> set[str]:
     with duckdb.connect() as database:
         for view in ("summaries", "contexts"):
             database.register(view, table)
-        found = database.execute(f"SELECT trace_id FROM summaries WHERE {clause}", values).fetchall()
-    return {row[0] for row in found}
+        rows = database.execute(f"SELECT trace_id FROM summaries WHERE {clause}", values).fetchall()
+    return {row[0] for row in rows}
 
 
 def _words(where: Filter) -> str:
     """The filter as one types it."""
-    given = ((name, getattr(where, name)) for name in Filter.__dataclass_fields__)
-    return " ".join(f"{name}={_word(value)}" for name, value in given if value is not None)
+    fields = ((name, getattr(where, name)) for name in Filter.__dataclass_fields__)
+    return " ".join(f"{name}={_word(value)}" for name, value in fields if value is not None)
 
 
 def _word(value: Any) -> str:
@@ -231,11 +216,3 @@ def _word(value: Any) -> str:
         first, last = ("" if end is None else str(end) for end in value)
         return f"{first}..{last}"
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)
-
-
-def _name(row: Any, path: Path, number: int) -> str:
-    """The id of a trace that is none, or where it stands."""
-    try:
-        return str(row.column("trace_id")[0].as_py())
-    except (KeyError, ValueError):
-        return f"{path}, row {number}"

@@ -16,7 +16,7 @@ from aipo.config.build_chat import chat_identity, prices_of, scored_chats
 from aipo.config.load import Config, load_config
 from aipo.errors import ConfigError, RunError
 from aipo.policies import Sampling
-from aipo.replay.chat import Asks, Question
+from aipo.replay.chat import AgentModel, Question
 from aipo.replay.engine import Replay, shared_calls
 from aipo.replay.policy import AbsentPolicy
 from aipo.replay.recordings import Recordings
@@ -155,7 +155,7 @@ def restore(
     replay = Replay(
         engine=engine,
         tokenizer=tokenizer,
-        asks=_asks(config, graphs),
+        agents=_agent_models(config, graphs),
         sampling=limits if as_configured else None,
         shared=_cached(recordings, config),
     )
@@ -196,12 +196,12 @@ def _buildable(config: Config, *, live: bool) -> Config:
     return config.model_copy(update={"agents": agents, "rollout": rollout})
 
 
-def _asks(config: Config, graphs: Graphs) -> dict[str, Asks]:
+def _agent_models(config: Config, graphs: Graphs) -> dict[str, AgentModel]:
     # Frozen, nobody is asked; live, whoever was asked for log-probs is asked again.
     scored = scored_chats(config, graphs.chats) if graphs.chats else {}
     chats = {name: scored.get(name) for name in config.agents}
     return {
-        name: Asks(
+        name: AgentModel(
             *chat_identity(config.agents[name]),
             live=chat.model if chat else None,
             prices=prices_of(config.agents[name]),

@@ -42,7 +42,7 @@ class Reuse:
     missing: ReplayError | None = None
 
     def leave(self, at: str, detail: str) -> None:
-        """Notes that something was asked that the recording does not answer; the first one counts."""
+        """Notes where the rollout asks something that the recording does not answer; the first place counts."""
         self.fork = self.fork or ForkPoint(at, detail)
 
     def refuse(self, at: str, where: str, detail: str) -> ReplayError:
@@ -52,15 +52,18 @@ class Reuse:
         return self.missing
 
 
-def recorded_error(said: str, *, retried: bool) -> Exception:
-    """An exception of the class and text that a trace says of one ('ConnectionError: reset by peer').
+def recorded_error(recorded: str, *, retried: bool) -> Exception:
+    """An exception with the class and text of a recorded one ('ConnectionError: reset by peer').
 
-    Whoever catches built-in exceptions or AIPO's by their class catches this one too. What a retry policy
-    looks at (`status_code`, see `aipo.rollout.agent.transient`) says what it decided then.
+    A handler of a built-in exception or of AIPO's own catches this one, too. `status_code`, which retry policies
+    look at (see `aipo.rollout.agent.transient`), repeats the decision of then.
+
+    Args:
+        retried: whether the call was tried again.
     """
-    name, _, text = said.partition(": ")
+    name, _, text = recorded.partition(": ")
     if not name.isidentifier():
-        name, text = "Exception", said
+        name, text = "Exception", recorded
     base = getattr(builtins, name, None) or getattr(errors, name, None)
     if not (isinstance(base, type) and issubclass(base, Exception)):
         base = Exception
@@ -73,6 +76,6 @@ def recorded_error(said: str, *, retried: bool) -> Exception:
         try:
             kind: type[Exception] = type(name, (parent,), members)  # type: ignore[assignment]
             return kind()
-        except TypeError:  # a group of exceptions wants its members, which nobody recorded
+        except TypeError:  # a group of exceptions needs its members, which are not recorded
             continue
-    return Exception(said)
+    return Exception(recorded)

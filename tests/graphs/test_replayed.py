@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aipo.policies import Policy, Sampling
 from aipo.policies.scripted import ScriptedPolicy
-from aipo.replay.chat import Asks
+from aipo.replay.chat import AgentModel
 from aipo.replay.engine import Replay, TracePair, fork_token, shared_calls
 from aipo.replay.policy import AbsentPolicy
 from aipo.replay.questions.check import divergence
@@ -117,14 +117,14 @@ class Room:
     def replay(
         self, *traces: Trace, live: Policy | None = None, chats: bool = False, **rest: Any
     ) -> list[TracePair]:
-        asks = {
-            name: Asks(f"model of {name}", {"t": [0, 1]}, model if chats else None)
+        agent_models = {
+            name: AgentModel(f"model of {name}", {"t": [0, 1]}, model if chats else None)
             for name, model in self.chats.items()
         }
         made = Replay(
             engine=replace(self.engine({"policy": AbsentPolicy(TOKENIZER)}), run_id="again"),
             tokenizer=TOKENIZER,
-            asks=asks,
+            agents=agent_models,
             live={"policy": live} if live else {},
             **rest,
         )

@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from aipo.errors import ReplayError
-from aipo.replay.chat import Asks, question_of, replay_chat
+from aipo.replay.chat import AgentModel, question_of, replay_chat
 from aipo.replay.reuse import Reuse, recorded_error
 from aipo.rollout.agent import transient
 from aipo.trace import Call, Mode, StopReason, Trace, Visit
@@ -48,8 +48,8 @@ def trace(*calls: Call) -> Trace:
 
 
 def chat(*calls: Call, live: BaseChatModel | None = None, reuse: Reuse | None = None, **rest: Any) -> Any:
-    asks = Asks("m", rest.pop("settings", SETTINGS), live)
-    return replay_chat("verify", trace(*calls), asks, reuse=reuse or Reuse(), **rest).model
+    agent_model = AgentModel("m", rest.pop("settings", SETTINGS), live)
+    return replay_chat("verify", trace(*calls), agent_model, reuse=reuse or Reuse(), **rest).model
 
 
 def ask(model: BaseChatModel, text: str) -> AIMessage:

@@ -66,7 +66,7 @@ def one_policy(name: str) -> Any:
 
 def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[TracePair]:
     made = replace(engine_of or engine(), policies={"left": AbsentPolicy(engines.TOKENIZER)}, run_id="again")
-    return Replay(engine=made, tokenizer=engines.TOKENIZER, asks={}, **changes).run(traces, lambda _: None)
+    return Replay(engine=made, tokenizer=engines.TOKENIZER, agents={}, **changes).run(traces, lambda _: None)
 
 
 def test_every_policy_of_a_rollout_has_its_own_recording() -> None:
@@ -113,7 +113,7 @@ def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(e
     graph = engines.chain(ask=engines.ask, think=engines.think, grade=engines.grade)
     traces = engines.engine(graph, env=engines.Worked()).run_sync(specs, lambda _: None)
     engine = engines.engine(graph, env=env, policies={"policy": AbsentPolicy(engines.TOKENIZER)})
-    pairs = Replay(engine=engine, tokenizer=engines.TOKENIZER, asks={}).run(traces, lambda _: None)
+    pairs = Replay(engine=engine, tokenizer=engines.TOKENIZER, agents={}).run(traces, lambda _: None)
     assert [divergence(pair) for pair in pairs] == [None, None]
     assert [(p.trace.mode, p.trace.reward, p.trace.fork_token) for p in pairs] == [
         (Mode.EXPERT, 1.5, None),

@@ -170,7 +170,7 @@ class LiveConsults:
             engine=restored.replay.engine,
             live=policy,
             tokenizer=restored.tokenizer,
-            asks=restored.replay.asks,
+            agents=restored.replay.agents,
             shared=restored.replay.shared,
             tag_ids=tags,
             samples=self.samples,

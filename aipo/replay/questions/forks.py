@@ -1,8 +1,8 @@
-"""Live forks: a recorded rollout up to a request, and from there the policy alone.
+"""Live forks: a recorded rollout up to a request, and from there the policy without agents.
 
-Everything before the request's opening tag is recorded, tokens and replies. There the policy goes on with the
-consult tags forbidden, in the same graph, and its answer is scored like any other. A fork's `forbidden_ids` are its
-source's, which holds for the beginning alone: forks are to be looked at, not learned from.
+Everything before the request's opening tag is recorded, tokens and replies. There the policy continues in the same
+graph with the consult tags suppressed, and its answer is scored like any other. A fork has the `forbidden_ids` of its
+source, which are wrong for the continuation: forks are to be looked at, not learned from.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from aipo.errors import TraceError, one_of
 from aipo.policies import Completion, Policy, SampleRequest, Sampling, Tokenizer
 from aipo.render.consults import consultations
-from aipo.replay.chat import Asks, Question, replay_chat
+from aipo.replay.chat import AgentModel, Question, replay_chat
 from aipo.replay.policy import ReplayPolicy
 from aipo.replay.recordings import task_of
 from aipo.replay.reuse import Reuse
@@ -26,14 +26,14 @@ Key = tuple[str, int]
 """A trace's id and the number of a consult in it."""
 
 
-class Alone:
-    """A policy that first says again the beginning of a recorded turn, then goes on without asking.
+class ForkPolicy:
+    """Repeats the beginning of a recorded turn, then samples with the consult tags suppressed.
 
     Implements `aipo.policies.Policy` for what comes after a fork.
 
     Args:
-        live: who goes on.
-        head: recorded ids of the turn, up to the request, and what is known of each.
+        live: samples.
+        head: recorded ids of the turn, up to the request, with their log-probs.
         forbidden_ids: of the consult tags.
     """
 
@@ -53,24 +53,24 @@ class Alone:
             PolicyError: the live policy failed.
         """
         head, self._head = self._head, None
-        said = np.empty(0, np.int32) if head is None else head.token_ids
-        done = await self._live.sample(
+        head_ids = np.empty(0, np.int32) if head is None else head.token_ids
+        completion = await self._live.sample(
             replace(
                 request,
-                token_ids=np.concatenate([request.token_ids, said]),
-                max_tokens=request.max_tokens - len(said),
+                token_ids=np.concatenate([request.token_ids, head_ids]),
+                max_tokens=request.max_tokens - len(head_ids),
                 forbidden_ids=tuple(sorted({*request.forbidden_ids, *self._forbidden})),
             )
         )
-        return done if head is None or not len(said) else _joined(head, done)
+        return completion if head is None or not len(head_ids) else _joined(head, completion)
 
 
-def _joined(head: Completion, done: Completion) -> Completion:
-    both = None if head.entropies is None or done.entropies is None else (head.entropies, done.entropies)
+def _joined(head: Completion, rest: Completion) -> Completion:
+    both = None if head.entropies is None or rest.entropies is None else (head.entropies, rest.entropies)
     return replace(
-        done,
-        token_ids=np.concatenate([head.token_ids, done.token_ids]),
-        logprobs=np.concatenate([head.logprobs, done.logprobs]),
+        rest,
+        token_ids=np.concatenate([head.token_ids, rest.token_ids]),
+        logprobs=np.concatenate([head.logprobs, rest.logprobs]),
         entropies=None if both is None else np.concatenate(both),
     )
 
@@ -105,7 +105,9 @@ class _Fork:
         later = [c.agent for c in trace.consults[self.key[1] :] if c.reply is not None]
         if later:
             where = f"a fork of {self.source.trace_id}"
-            raise TraceError(one_of("replies after the fork", later, "none: the policy goes on alone", where))
+            raise TraceError(
+                one_of("replies after the fork", later, "none: the policy continues without agents", where)
+            )
         return replace(trace, parent_id=self.source.trace_id, fork_token=self.start)
 
 
@@ -115,10 +117,9 @@ class Forks:
 
     Args:
         engine: with the graph and the environment.
-        live: the policy that goes on.
+        live: the policy that continues.
         tokenizer: the one that the traces were recorded with.
-        asks: by agent, what its chat model is asked with; what comes before a request is recorded, so nobody
-            needs to answer.
+        agents: the chat models of now, by agent; none needs to be live, all that is asked before a request is recorded.
         tag_ids: ids of the consult tags.
         samples: forks of each consult.
         shared: see `aipo.replay.engine.shared_calls`.
@@ -127,14 +128,14 @@ class Forks:
     engine: RolloutEngine
     live: Policy
     tokenizer: Tokenizer
-    asks: Mapping[str, Asks]
+    agents: Mapping[str, AgentModel]
     tag_ids: tuple[int, ...]
     samples: int
     shared: Mapping[Question, Call] = field(default_factory=dict[Question, Call])
     failed: dict[Key, str] = field(default_factory=dict[Key, str])
 
     def run(
-        self, wanted: Sequence[tuple[Trace, int]], on_trace: Callable[[Trace], None]
+        self, consults: Sequence[tuple[Trace, int]], on_trace: Callable[[Trace], None]
     ) -> dict[Key, list[Trace]]:
         """Forks of these consults (a trace, and the number of the consult), by trace id and number.
 
@@ -144,14 +145,14 @@ class Forks:
             on_trace: called with each trace as it ends.
         """
         forks: dict[tuple[str, int], _Fork] = {}
-        for trace, number in wanted:
+        for trace, number in consults:
             try:
-                made = [self._fork(trace, number, sample) for sample in range(self.samples)]
+                of_consult = [self._fork(trace, number, sample) for sample in range(self.samples)]
             except TraceError as error:
                 self.failed[trace.trace_id, number] = str(error)
             else:
-                forks |= {(fork.spec.group_id, fork.spec.index): fork for fork in made}
-        found: dict[Key, list[Trace]] = {}
+                forks |= {(fork.spec.group_id, fork.spec.index): fork for fork in of_consult}
+        traces: dict[Key, list[Trace]] = {}
 
         def note(trace: Trace) -> None:
             fork = forks[trace.group_id, trace.index]
@@ -160,14 +161,14 @@ class Forks:
             except TraceError as error:
                 self.failed[fork.key] = str(error)
                 return
-            found.setdefault(fork.key, []).append(stamped)
+            traces.setdefault(fork.key, []).append(stamped)
             on_trace(stamped)
 
         def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
             return forks[spec.group_id, spec.index].context(context)
 
         replace(self.engine, adapt=adapt).run_sync([fork.spec for fork in forks.values()], note)
-        return found
+        return traces
 
     def _fork(self, trace: Trace, number: int, sample: int) -> _Fork:
         consult = trace.consults[number]
@@ -189,22 +190,22 @@ class Forks:
         )
         reuse = Reuse()
         turns = sum(s.role is Role.POLICY for s in before)
-        alone = Alone(self.live, head, self.tag_ids)
-        policy = ReplayPolicy(trace, self.tokenizer, alone, turns=turns, reuse=reuse)
+        fork_policy = ForkPolicy(self.live, head, self.tag_ids)
+        policy = ReplayPolicy(trace, self.tokenizer, fork_policy, turns=turns, reuse=reuse)
         before_it = _until(trace, number)
         chats = {
-            agent: replay_chat(agent, before_it, asks, reuse=reuse, shared=self.shared)
-            for agent, asks in self.asks.items()
+            agent: replay_chat(agent, before_it, agent_model, reuse=reuse, shared=self.shared)
+            for agent, agent_model in self.agents.items()
         }
 
-        def context(given: RolloutContext) -> RolloutContext:
+        def context(live: RolloutContext) -> RolloutContext:
             try:
                 sampling = Sampling(**trace.sampling)
             except TypeError:
-                sampling = given.sampling
-            policies = {**given.policies, trace.policy: policy}
+                sampling = live.sampling
+            policies = {**live.policies, trace.policy: policy}
             return replace(
-                given, policies=policies, chats=chats, sampling=sampling, forbidden_ids=trace.forbidden_ids
+                live, policies=policies, chats=chats, sampling=sampling, forbidden_ids=trace.forbidden_ids
             )
 
         spec = RolloutSpec(
@@ -220,7 +221,7 @@ class Forks:
 
 
 def _until(trace: Trace, number: int) -> Trace:
-    """The recording without what ran to answer this consult or came after it: nobody is told that again."""
+    """The recording without the visits that answered this consult or came after it."""
     answers = [c.visit for c in consultations(trace)[number:] if c.visit is not None]
     first = (
         next((i for i, visit in enumerate(trace.visits) if visit is answers[0]), None) if answers else None

@@ -19,7 +19,7 @@ from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.replay.questions import consult_run
 from aipo.replay.questions.consult_run import LiveConsults, consults_against_group
 from aipo.replay.questions.consults import AgentWorth, Tally, against_group, table
-from aipo.replay.questions.forks import Alone, Forks, _until
+from aipo.replay.questions.forks import ForkPolicy, Forks, _until
 from aipo.replay.recordings import Recordings
 from aipo.replay.restore import restore
 from aipo.run import RunFolder
@@ -164,7 +164,7 @@ def test_forks_keep_what_was_recorded_and_go_on_alone(run: RunFolder) -> None:
         engine=restored.replay.engine,
         live=live,
         tokenizer=restored.tokenizer,
-        asks=restored.replay.asks,
+        agents=restored.replay.agents,
         tag_ids=tags,
         samples=2,
     )
@@ -210,7 +210,7 @@ def test_a_turn_begins_with_what_was_recorded_before_the_request() -> None:
         policy_version=0,
     )
     tag = words.token_id("<consult:verify>")
-    policy = Alone(Live(words, ["=4"], logprob=-0.25), head, (tag,))
+    policy = ForkPolicy(Live(words, ["=4"], logprob=-0.25), head, (tag,))
     prompt = np.array(words.encode("? "), np.int32)
     turn = asyncio.run(policy.sample(SampleRequest(prompt, max_tokens=10)))
     assert words.decode(turn.token_ids) == "2+2=4<eos>"

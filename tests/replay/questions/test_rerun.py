@@ -113,7 +113,7 @@ def test_a_check_says_which_files_are_others_now(run: RunFolder, tmp_path: Path)
 def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path: Path) -> None:
     before = contents(run.path)
     out = tmp_path / "scored"
-    code, _ = scored(run, out, "rollout.reward_weights.correct=0.5")
+    code, said = scored(run, out, "rollout.reward_weights.correct=0.5")
     assert code == 0
     assert "another reward" in said
     made = RunFolder.open(out)

@@ -93,7 +93,9 @@ class ReplayPolicy:
             raise self.reuse.missing
         token_ids = request.token_ids
         segment = self._recorded(token_ids)
-        end = None if segment is None else self._end(len(token_ids), segment, request.max_tokens, request.stop)
+        end = (
+            None if segment is None else self._end(len(token_ids), segment, request.max_tokens, request.stop)
+        )
         same_sampling = self._same_sampling(request.temperature, request.forbidden_ids)
         if segment is not None and end is not None and same_sampling:
             size, finish = end

@@ -5,12 +5,14 @@ are a change, everything else was removed or added. Nothing is lost: the left si
 other, are the left context, and the right sides the right one.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby, pairwise
 
 import numpy as np
+from rapidfuzz.distance import Indel
 
 _EXACT = 16_384  # tokens; of what is longer, pieces are compared
 _SHORT = 3  # tokens
@@ -72,70 +74,38 @@ def spans(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[DiffSpan]
     What is the same between two changes, but shorter than they are, is part of one change: single letters
     that two answers happen to share tell a reader nothing.
     """
-    head, tail = _ends(left, right)
-    a, b = left[head : len(left) - tail], right[head : len(right) - tail]
-    alike = [(i, i) for i in range(head)]
-    alike += [(head + i, head + j) for i, j in _alike(a, b)]
-    alike += [(len(left) - i, len(right) - i) for i in range(tail, 0, -1)]
-    return _calm(list(_between(alike, len(left), len(right))))
+    return _calm(raw_spans(left, right))
 
 
-def _alike(left: Sequence[Hashable], right: Sequence[Hashable]) -> Iterator[tuple[int, int]]:
-    """Places of tokens that are the same, in order: as many as can be; of long texts, as many in each piece."""
-    pieces = -(-max(len(left), len(right)) // _EXACT)
-    for n in range(pieces):
-        a_start, a_end = (len(left) * i // pieces for i in (n, n + 1))
-        b_start, b_end = (len(right) * i // pieces for i in (n, n + 1))
-        for i, j in longest_common(left[a_start:a_end], right[b_start:b_end]):
-            yield a_start + i, b_start + j
+def raw_spans(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[DiffSpan]:
+    """The same without joining: as many tokens as can be are the same, in long texts as many in each piece."""
+    pieces = -(-max(len(left), len(right)) // _EXACT) or 1
+    parts: list[DiffSpan] = []
+    for a, b in zip(_cuts(len(left), pieces), _cuts(len(right), pieces), strict=True):
+        for code in Indel.opcodes(left[slice(*a)], right[slice(*b)]):
+            a_ends = a[0] + code.src_start, a[0] + code.src_end
+            b_ends = b[0] + code.dest_start, b[0] + code.dest_end
+            parts.append(DiffSpan(code.tag == "equal", a_ends, b_ends))
+    return _merge(parts)
 
 
-def longest_common(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """A longest common subsequence, as pairs of places (Hyyrö 2004, "Bit-parallel LCS-length computation").
-
-    Bit j of a row is 0 where the token at j of `right` makes the subsequence longer. A row takes one addition
-    of long integers, so that no text, however often it repeats itself, takes longer than another one.
-    """
-    places: defaultdict[Hashable, int] = defaultdict(int)
-    for j, token in enumerate(right):
-        places[token] |= 1 << j
-    every = (1 << len(right)) - 1
-    rows = [every]
-    for token in left:
-        row = rows[-1]
-        hit = row & places.get(token, 0)
-        rows.append(((row + hit) | (row - hit)) & every)
-    found: list[tuple[int, int]] = []
-    i, j = len(left), len(right)
-    while i and j:
-        if rows[i] >> (j - 1) & 1:
-            j -= 1
-        elif rows[i - 1] >> (j - 1) & 1:
-            i, j = i - 1, j - 1
-            found.append((i, j))
-        else:
-            i -= 1
-    return found[::-1]
+def _cuts(size: int, pieces: int) -> list[tuple[int, int]]:
+    """Long texts are compared piece by piece: the time grows with the square of a piece."""
+    return list(pairwise(size * n // pieces for n in range(pieces + 1)))
 
 
-def _between(alike: Sequence[tuple[int, int]], left: int, right: int) -> Iterator[DiffSpan]:
-    """Pairs of the same tokens as spans, with what stands between them; `left`, `right`: lengths."""
-    start = at = (0, 0)
-    for place in (*alike, (left, right)):
-        if place != at:
-            if start != at:
-                yield DiffSpan(True, (start[0], at[0]), (start[1], at[1]))
-            yield DiffSpan(False, (at[0], place[0]), (at[1], place[1]))
-            start = place
-        at = place[0] + 1, place[1] + 1
-    if start != (left, right):
-        yield DiffSpan(True, (start[0], left), (start[1], right))
+def _merge(parts: Sequence[DiffSpan]) -> list[DiffSpan]:
+    """Neighbours of one kind as one span: a removal and the addition beside it are one change."""
+    return [
+        DiffSpan(same, (run[0].left[0], run[-1].left[1]), (run[0].right[0], run[-1].right[1]))
+        for same, run in ((same, list(run)) for same, run in groupby(parts, key=lambda span: span.same))
+    ]
 
 
-def _calm(found: Sequence[DiffSpan]) -> list[DiffSpan]:
+def _calm(parts: Sequence[DiffSpan]) -> list[DiffSpan]:
     """Joins changes across short stretches of the same."""
     kept: list[DiffSpan] = []
-    for span in found:
+    for span in parts:
         if not span.same and len(kept) > 1 and kept[-1].same and not kept[-2].same:
             first, between = kept[-2:]
             if between.left[1] - between.left[0] <= min(_SHORT, first.size, span.size):

@@ -1,7 +1,7 @@
 """Links between pages: all relative, the same on the server and in the static site.
 
 index.html
-run/RUN/index.html   run/RUN/group/GROUP.html   run/RUN/trace/TRACE.html
+run/RUN/index.html   run/RUN/page-2.html   run/RUN/group/GROUP.html   run/RUN/trace/TRACE.html
 compare/RUN/RUN.html   compare/RUN/TRACE/RUN/TRACE.html
 static/FILE
 
@@ -77,8 +77,9 @@ class Links:
     def home(self) -> str:
         return self._page("index.html")
 
-    def run(self, name: str) -> str:
-        return self._page(run_path(name))
+    def run(self, name: str, page: int = 1) -> str:
+        """The run; `page` is for static sites."""
+        return self._page(run_path(name, page))
 
     def group(self, run: str, group_id: str) -> str:
         return self._page(group_path(run, group_id))
@@ -116,8 +117,8 @@ class Links:
         return self._root + path
 
 
-def run_path(name: str) -> str:
-    return f"run/{slug(name)}/index.html"
+def run_path(name: str, page: int = 1) -> str:
+    return f"run/{slug(name)}/{'index' if page == 1 else f'page-{page}'}.html"
 
 
 def group_path(run: str, group_id: str) -> str:

@@ -1,6 +1,7 @@
 """The site: a path and a query become a page. The server and the static bundle ask the same one."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -91,7 +92,10 @@ class Site:
         match rest:
             case [""] | ["index.html"]:
                 links = self._links(2)
-                return html_page(run_page(run, query, links, live=self._live), links)
+                return html_page(run_page(run, query, links), links)
+            case [file] if not self._live and (number := re.fullmatch(r"page-(\d+)\.html", file)):
+                links = self._links(2)
+                return html_page(run_page(run, {"page": number[1]}, links), links)
             case ["version"] if self._live:
                 return json_page({"version": run.version()})
             case ["trace", file] if file.endswith(".html"):

@@ -54,8 +54,10 @@ def where(page: "Page") -> str:
     return page.url.partition("index.html")[2]
 
 
-def test_choosing_an_agent_leaves_its_rollouts_and_a_chip_that_takes_it_back(page: "Page", site: str) -> None:
-    page.goto(site + RUN)
+def test_choosing_an_agent_leaves_its_rollouts_and_a_chip_that_takes_it_back(
+    page: "Page", address: str
+) -> None:
+    page.goto(address + RUN)
     assert len(rows(page)) == 8
     page.select_option("#f-agent", "verify")
     page.wait_for_url("**?agent=verify#rollouts")
@@ -69,15 +71,15 @@ def test_choosing_an_agent_leaves_its_rollouts_and_a_chip_that_takes_it_back(pag
     assert len(rows(page)) == 32 and chips(page) == []
 
 
-def test_searching_and_sorting(page: "Page", site: str) -> None:
-    page.goto(site + RUN)
+def test_searching_and_sorting(page: "Page", address: str) -> None:
+    page.goto(address + RUN)
     page.keyboard.press("/")
     page.keyboard.type("808+1")
     page.keyboard.press("Enter")
     page.wait_for_url("**?text=808%2B1#rollouts")
     assert rows(page) == ["00001-000"]
     assert page.locator("#count").inner_text() == "1 group matches"
-    page.goto(site + RUN)
+    page.goto(address + RUN)
     page.get_by_role("link", name="step", exact=True).click()
     page.wait_for_url("**?sort=step#rollouts")
     assert rows(page)[:2] == ["00000-000", "00000-001"]
@@ -86,34 +88,14 @@ def test_searching_and_sorting(page: "Page", site: str) -> None:
     assert rows(page)[0] == "00000-001"
 
 
-QUERIES = [
-    "",
-    "?kind=solo&failed=no",
-    "?step=1&sort=step",
-    "?view=traces&reward=0..0.5&sort=tokens",
-    "?view=traces&agent=knowledge&step=..0",
-    "?view=traces&sort=-reward",
-    "?view=traces&sort=reward",
-    "?view=traces&stop=error&error=SAMPLING",
-    "?view=traces&group=00001-002&sort=consults",
-    "?sort=consults&task=easy",
-    "?text=536%2B40&view=traces",
-    "?kind=suppressed",
-]
-
-
-@pytest.mark.parametrize("query", QUERIES)
-def test_an_address_shows_the_same_rows_with_and_without_a_server(
-    page: "Page", address: str, static: str, query: str
-) -> None:
-    seen: list[tuple[list[str], list[str], str]] = []
-    for site in (address, static):
-        page.goto(site + RUN + query)
-        form = page.locator("#filters").evaluate("form => new URLSearchParams(new FormData(form)).toString()")
-        seen.append((rows(page), sorted(chips(page)), form))
-    assert seen[0] == seen[1]
-    assert bool(seen[0][0]) == (query != "?kind=suppressed")
-    assert page.locator("#nothing").is_visible() == (query == "?kind=suppressed")
+def test_a_static_page_has_values_and_links_but_nothing_to_choose(page: "Page", static: str) -> None:
+    page.goto(static + RUN)
+    page.mouse.move(*at(page.locator("figure").first, 0.95))
+    assert page.locator(".chart-tip b").inner_text() == "step 1"
+    page.mouse.click(*at(page.locator("figure").first, 0.95))
+    assert where(page) == "" and page.locator("#filters").count() == 0 and len(rows(page)) == 8
+    page.get_by_title("2: solo · no reward · ended by error").click()
+    page.wait_for_url("**/trace/aipo_2F00000-001_2F2.html")
 
 
 def test_the_keys_walk_along_the_rows(page: "Page", site: str) -> None:
@@ -126,8 +108,8 @@ def test_the_keys_walk_along_the_rows(page: "Page", site: str) -> None:
     page.wait_for_url("**/group/00001-001.html")
 
 
-def test_a_curve_tells_its_values_and_leads_to_the_step(page: "Page", site: str) -> None:
-    page.goto(site + RUN)
+def test_a_curve_tells_its_values_and_leads_to_the_step(page: "Page", address: str) -> None:
+    page.goto(address + RUN)
     chart = page.locator("figure").first
     box = at(chart, 0.95)
     page.mouse.move(*box)

@@ -21,7 +21,7 @@ from kit.recorded import HOSTILE
 
 
 def html_of(root: Path, name: str = "aipo", *, live: bool = True, **query: str) -> str:
-    return run_page(RunLibrary(root).run(name), query, Links(2, live=live), live=live)
+    return run_page(RunLibrary(root).run(name), query, Links(2, live=live))
 
 
 def text_of(html: str) -> str:
@@ -178,23 +178,24 @@ def test_rewards_beyond_one_still_differ(
     assert marks == ["q0", "q4", filling]
 
 
-def test_a_static_page_has_all_rows_and_what_its_script_needs(little_runs: Path) -> None:
+def test_a_static_site_lists_every_group_page_by_page(
+    little_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     html = html_of(little_runs, live=False)
-    assert "run_static.js" in html and "data-live" not in html
-    assert len(rows_of(html)) == 8 + 32
-    row = next(r for r in re.findall(r"<tr data-row[^>]*>", html) if 'data-row="aipo/00001-000/0"' in r)
-    data = {name: unescape(value) for name, value in re.findall(r'data-(\w+)="([^"]*)"', row)}
-    assert json.loads(data.pop("agents")) == ["verify"]
-    assert data.pop("words") == f"808+1=? {data['task']} 809 "[:-1]
-    assert data == {
-        "row": "aipo/00001-000/0", "group": "00001-000", "step": "1", "task": data["task"], "kind": "assisted",
-        "reward": "1.0", "stop": "eos", "failed": "no", "error": "", "tokens": "50",
-    }  # fmt: skip
+    assert "data-live" not in html and "<form" not in html.partition("<main")[2].partition("</main")[0]
+    assert len(rows_of(html)) == 8 and "rollouts are here" not in html
+    assert html.count('<span class="mark') - html.partition("<tbody>")[0].count('<span class="mark') >= 32
+    monkeypatch.setattr(module, "STATIC_GROUPS", 3)
+    pages = [html_of(little_runs, live=False, page=page) for page in ("1", "2", "3")]
+    assert [len(rows_of(page)) for page in pages] == [3, 3, 2]
+    assert 'rel="next" href="../../run/aipo/page-2.html"' in pages[0]
+    assert 'rel="prev" href="../../run/aipo/index.html"' in pages[1]
+    assert "7 to 8 of 8" in text_of(pages[2]) and 'rel="next"' not in pages[2]
 
 
 def test_a_static_page_lists_no_group_that_was_left_out(little_runs: Path) -> None:
     links = Links(2, live=False, has=lambda path: "00001-000" not in path)
-    html = run_page(RunLibrary(little_runs).run("aipo"), {}, links, live=False)
+    html = run_page(RunLibrary(little_runs).run("aipo"), {}, links)
     assert "808+1" not in html and "28 of 32 rollouts are here" in text_of(html)
 
 
@@ -209,10 +210,10 @@ def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch:
     monkeypatch.setattr(module, "curves", counted)
     run = RunLibrary(own_runs).run("aipo")
     for _ in range(2):
-        run_page(run, {}, Links(2), live=True)
+        run_page(run, {}, Links(2))
     with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "reward/solo": 0.5}\n{"step": 4, "rew')
-    assert "3 of 2 steps" in text_of(run_page(run, {}, Links(2), live=True))
+    assert "3 of 2 steps" in text_of(run_page(run, {}, Links(2)))
     assert drawn == [2, 3]
 
 

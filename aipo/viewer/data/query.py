@@ -1,20 +1,20 @@
 """The query string of a run page and the question it asks of the index, both ways.
 
-Everything that a reader has chosen is in the address, so that it can be sent to somebody else. What makes no
-sense is left out and said on the page; a mistyped address is no reason for a blank one.
+All choices of a reader are in the address, so that it can be sent to somebody else. The filters are those of
+`aipo/trace/filters.py`. A value that makes no sense is ignored, and the page says so.
 
     ?kind=assisted&step=10..20&agent=verify&sort=consults  ⇄  Query(where=Filter(...), sort="consults", ...)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 from urllib.parse import urlencode
 
 from aipo.errors import ConfigError, one_of
-from aipo.trace import StopReason
-from aipo.trace.filters import KINDS, Filter, parse_range
+from aipo.trace.filters import Filter, parse_filter
 from aipo.trace.index import GROUP_ORDERS, TRACE_ORDERS
+from aipo.util.text import clean
 
 ORDERS: Mapping[str, Sequence[str]] = {"groups": tuple(GROUP_ORDERS), "traces": tuple(TRACE_ORDERS)}
 DEFAULT_ORDER = {"groups": "interesting", "traces": "newest"}
@@ -24,19 +24,17 @@ _WHERE = "the address of this page"
 _LONGEST = 500
 _LARGEST = 1e15
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is asked for.
+    """What a run page shows.
 
     Args:
         where: which traces.
         view: `groups` or `traces`.
         sort: one of the orders of the view.
         page: counted from 1.
-        problems: what of the address made no sense, a sentence each.
+        problems: a sentence for each value that makes no sense.
     """
 
     where: Filter = field(default_factory=Filter)
@@ -46,7 +44,7 @@ class Query:
     problems: tuple[str, ...] = ()
 
     def params(self) -> dict[str, str]:
-        """As names and values of a query string; what is as by default is left out."""
+        """Names and values of a query string, without the defaults."""
         params = params_of(self.where)
         if self.view != "groups":
             params["view"] = self.view
@@ -79,30 +77,54 @@ class Query:
 
 
 def address(params: Mapping[str, str]) -> str:
-    """Relative address of the page, at its list: nobody who chooses rows wants to scroll to them again."""
+    """Relative address of the page, scrolled to its list."""
     return f"?{urlencode(params)}#rollouts"
 
 
 def parse(params: Mapping[str, str]) -> Query:
     """The query of `params`; never fails."""
-    reader = _Reader(params)
-    where = Filter(
-        step=reader.read("step", _steps),
-        task=reader.read("task", _text),
-        group=reader.read("group", _text),
-        agent=reader.read("agent", _text),
-        mode=reader.read("kind", _one_of(KINDS)),
-        reward=reader.read("reward", _rewards),
-        stop=reader.read("stop", _one_of([str(stop) for stop in StopReason])),
-        failed=reader.read("failed", lambda value: _one_of(("yes", "no"))(value) == "yes"),
-        error=reader.read("error", _text),
-        text=reader.read("text", _text),
-    )
-    view = reader.read("view", _one_of(tuple(ORDERS))) or "groups"
-    sort = reader.read("sort", _one_of(ORDERS[view])) or DEFAULT_ORDER[view]
-    page = reader.read("page", _page) or 1
-    reader.refuse_strangers()
-    return Query(where=where, view=view, sort=sort, page=page, problems=tuple(reader.problems))
+    given = {name: value.strip() for name, value in params.items() if value.strip()}
+    names = (*FIELDS, *_OTHERS)
+    problems = [one_of("filter", name, ", ".join(names), _WHERE) for name in params if name not in names]
+
+    def choice(name: str, allowed: Sequence[str]) -> str | None:
+        value = given.get(name)
+        if value is None or value in allowed:
+            return value
+        problems.append(one_of(name, value, ", ".join(allowed), _WHERE))
+        return None
+
+    where = Filter()
+    for name in FIELDS:
+        try:
+            where = _add(where, name, given[name]) if name in given else where
+        except ConfigError as error:
+            problems.append(f"{name}: {str(error).partition(': ')[2]}, in {_WHERE}")
+    view = choice("view", tuple(ORDERS)) or "groups"
+    sort = choice("sort", ORDERS[view]) or DEFAULT_ORDER[view]
+    page = given.get("page", "1")
+    if not re.fullmatch("[1-9][0-9]{0,8}", page):
+        problems.append(one_of("page", page, "a number from 1", _WHERE))
+        page = "1"
+    return Query(where=where, view=view, sort=sort, page=int(page), problems=tuple(problems))
+
+
+def _add(where: Filter, name: str, value: str) -> Filter:
+    """`where` and one more filter.
+
+    Raises:
+        ConfigError: a value that makes no sense, or one that DuckDB cannot compare.
+    """
+    if len(value) > _LONGEST:
+        raise ConfigError(f"{name}: got {len(value)} characters, allowed at most {_LONGEST}")
+    if clean(value) != value:
+        raise ConfigError(f"{name}: got {value!r}, allowed text that UTF-8 can hold")
+    key = {"kind": "mode"}.get(name, name)
+    part = getattr(parse_filter([f"{key}={value}"]), key)
+    ends = part if isinstance(part, tuple) else ()
+    if not all(end is None or abs(end) <= _LARGEST for end in ends):
+        raise ConfigError(f"{name}: got {value!r}, allowed a number, or a range like 3..7, ..7, 3..")
+    return replace(where, **{key: part})
 
 
 def params_of(where: Filter) -> dict[str, str]:
@@ -120,78 +142,6 @@ def params_of(where: Filter) -> dict[str, str]:
         "group": where.group,
     }
     return {name: value for name, value in values.items() if value is not None}
-
-
-class _Reader:
-    """Reads values one by one and keeps what was wrong with them."""
-
-    def __init__(self, params: Mapping[str, str]) -> None:
-        self._params = params
-        self.problems: list[str] = []
-
-    def read(self, name: str, convert: Callable[[str], T]) -> T | None:
-        """The value called `name`, or None when it is missing, empty or wrong."""
-        value = self._params.get(name, "").strip()
-        if not value:
-            return None
-        try:
-            return convert(value)
-        except ValueError as error:  # ConfigError is one
-            self.problems.append(one_of(name, value, error, _WHERE))
-            return None
-
-    def refuse_strangers(self) -> None:
-        known = (*FIELDS, *_OTHERS)
-        self.problems += [
-            one_of("filter", name, ", ".join(known), _WHERE) for name in self._params if name not in known
-        ]
-
-
-def _text(value: str) -> str:
-    if len(value) > _LONGEST:
-        raise ConfigError(f"at most {_LONGEST} characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigError("text that UTF-8 can hold") from None
-    return value
-
-
-def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
-    def choose(value: str) -> str:
-        if value not in allowed:
-            raise ConfigError(", ".join(allowed))
-        return value
-
-    return choose
-
-
-def _page(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or not int(value[:9]) >= 1 or len(value) > 9:
-        raise ConfigError("a number from 1")
-    return int(value)
-
-
-def _steps(value: str) -> tuple[int | None, int | None]:
-    low, high = _range("step", value, int)
-    return (None if low is None else int(low), None if high is None else int(high))
-
-
-def _rewards(value: str) -> tuple[float | None, float | None]:
-    return _range("reward", value, float)
-
-
-def _range(name: str, value: str, number: type[int] | type[float]) -> tuple[float | None, float | None]:
-    """Two ends, of which one is given, neither beyond what the index can compare, in order."""
-    allowed = "a number, or a range like 3..7, ..7, 3.., the smaller number first"
-    try:
-        low, high = parse_range(name, value, number)
-    except ConfigError:
-        raise ConfigError(allowed) from None
-    given = [end for end in (low, high) if end is not None]
-    if not given or not all(abs(end) <= _LARGEST for end in given) or given != sorted(given):
-        raise ConfigError(allowed)
-    return low, high
 
 
 def _range_text(ends: tuple[float | None, float | None]) -> str:

@@ -58,10 +58,12 @@ class Curves:
     def folded_figures(self) -> list[Markup]:
         return [figure(number, chart) for number, chart in enumerate(self.folded, start=len(self.charts))]
 
-    def data(self) -> Markup:
-        """For the page's script: the charts, and which steps a point stands for."""
+    def data(self, *, leads: bool = True) -> Markup:
+        """For the page's script: the charts, and which steps a point stands for. `leads`: a click lists them."""
         spans = [[window.first, window.last] for window in self.windows]
-        return data_block([*self.charts, *self.folded], spans=spans, sync=True, hint="click: its rollouts")
+        return data_block(
+            [*self.charts, *self.folded], spans=spans, sync=True, hint="click: its rollouts" if leads else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)

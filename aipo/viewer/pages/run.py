@@ -2,10 +2,10 @@
 
     run.metrics()  →  curves  ┐
     query string   →  Query   ├→  run.html.j2
-    run.index  →  rows    ┘
+    run.index      →  rows    ┘
 
-On a server a page holds one screenful of rows, which the index has chosen. In a static site nobody
-answers: all rows are in the page, and its script chooses by the same names in the same address.
+A server filters and sorts. A static site lists all groups, some hundred a page, the most interesting ones first;
+the marks of a group lead to its traces.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,38 +26,46 @@ from aipo.viewer.pages.run_table import GroupRow, RunTable, TraceRow, scale_of
 from aipo.viewer.responses import render
 
 PER_PAGE = {"groups": 50, "traces": 100}
-STATIC_TRACES = 5000
+STATIC_GROUPS = 500
 _STRANGERS = 40
 _FAILED = Filter(failed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TablePage:
-    """The rows of a page: `matching` groups or traces there are, these from number `first` on."""
+    """The rows of a page.
+
+    Args:
+        groups, traces: rows of one of the two views.
+        matching: how many groups or traces match.
+        first: number of the first row.
+        rollouts: how many rollouts a static site has.
+    """
 
     groups: Sequence[GroupRow] = ()
     traces: Sequence[TraceRow] = ()
     matching: int
     first: int = 1
+    rollouts: int = 0
 
     @property
     def last(self) -> int:
         return self.first + max(len(self.groups), len(self.traces)) - 1
 
 
-def run_page(run: RunView, query: Mapping[str, str], links: Links, *, live: bool) -> str:
-    """The page as HTML. `live`: a server answers, so that choosing rows is its work.
+def run_page(run: RunView, params: Mapping[str, str], links: Links) -> str:
+    """The page as HTML. `params`: the query string; of a static site only the number of the page.
 
     Raises:
         TraceError: a file of traces cannot be read.
         RunError: another file of the run cannot.
     """
-    asked = parse(query)
+    query, live = parse(params), links.live
     index = run.index
     version = run.version()  # before anything is read: what changes meanwhile is then seen as a change
     config, manifest, drawing = run.config(), run.manifest(), run.drawing()
     agents, strangers = agent_names(config, index.agents())
-    rows = RunTable(run=run.name, links=links, agents=agents)
+    table = RunTable(run=run.name, links=links, agents=agents)
     return render(
         "run.html.j2",
         links,
@@ -76,15 +84,16 @@ def run_page(run: RunView, query: Mapping[str, str], links: Links, *, live: bool
         problems=run.problems(),
         graph=Markup(graph_svg(drawing)) if drawing else None,
         origins=origins(manifest),
-        asked=asked,
-        given={name: query.get(name, "") for name in FIELDS},
+        query=query,
+        given={name: params.get(name, "") for name in FIELDS},
         orders=ORDERS,
         kinds=KINDS,
         stops=index.stops(),
-        agents=[(name, rows.colour(name)) for name in agents],
+        agents=[(name, table.colour(name)) for name in agents],
         strangers=strangers[:_STRANGERS],
-        listing=_chosen(index, asked, rows) if live else _everything(index, rows),
-        per_page=PER_PAGE,
+        listing=_matching(index, query, table) if live else _every_group(index, query.page, table),
+        per_page=PER_PAGE[query.view] if live else STATIC_GROUPS,
+        page_link=(lambda page: query.link(page=page)) if live else (lambda page: links.run(run.name, page)),
         thousands=thousands,
     )
 
@@ -102,52 +111,45 @@ def thousands(count: int) -> str:
     return f"{count:,}".replace(",", "\u202f")
 
 
-def _chosen(index: TraceIndex, asked: Query, rows: RunTable) -> TablePage:
-    """What a server shows: one page of what was asked for."""
-    limit = PER_PAGE[asked.view]
-    offset = limit * (asked.page - 1)
-    if asked.view == "traces":
-        traces = index.traces(asked.where, order=asked.sort, limit=limit, offset=offset)
-        matching = _total(len(traces), offset, limit) or index.count(asked.where)
-        return TablePage(traces=_trace_rows(traces, rows), matching=matching, first=offset + 1)
-    groups = index.groups(asked.where, order=asked.sort, limit=limit, offset=offset)
-    members = index.of_groups([group.group_id for group in groups])
-    matching = _total(len(groups), offset, limit) or index.group_count(asked.where)
-    return TablePage(groups=_group_rows(groups, members, rows), matching=matching, first=offset + 1)
+def _matching(index: TraceIndex, query: Query, table: RunTable) -> TablePage:
+    """One page of the rows that match a query."""
+    limit = PER_PAGE[query.view]
+    offset = limit * (query.page - 1)
+    if query.view == "traces":
+        traces = index.traces(query.where, order=query.sort, limit=limit, offset=offset)
+        matching = _total(len(traces), offset, limit) or index.count(query.where)
+        return TablePage(traces=_trace_rows(traces, table), matching=matching, first=offset + 1)
+    groups = index.groups(query.where, order=query.sort, limit=limit, offset=offset)
+    matching = _total(len(groups), offset, limit) or index.group_count(query.where)
+    return TablePage(groups=_group_rows(index, groups, table), matching=matching, first=offset + 1)
 
 
-def _total(found: int, offset: int, limit: int) -> int | None:
-    """How many there are in all, where a page that is not full says so; a search of all texts is slow."""
-    return offset + found if 0 < found < limit else None
+def _total(count: int, offset: int, limit: int) -> int | None:
+    """How many rows match, where a page that is not full tells it; a search of all texts is slow."""
+    return offset + count if 0 < count < limit else None
 
 
-def _everything(index: TraceIndex, rows: RunTable) -> TablePage:
-    """What a static page holds: the most interesting groups, whole, as far as a browser can bear."""
-    chosen: list[Group] = []
-    room = STATIC_TRACES
-    for group in index.groups(limit=index.group_count()):
-        if group.traces <= room and rows.has(group):
-            chosen.append(group)
-            room -= group.traces
-    members = index.of_groups([group.group_id for group in chosen])
-    traces = sorted(
-        (t for own in members.values() for t in own), key=lambda t: (-t.step, t.group_id, t.index)
-    )
+def _every_group(index: TraceIndex, page: int, table: RunTable) -> TablePage:
+    """A page of a static site: groups, the most interesting ones first, without those that were left out."""
+    groups = [group for group in index.groups(limit=index.group_count()) if table.has(group)]
+    offset = STATIC_GROUPS * (page - 1)
     return TablePage(
-        groups=_group_rows(chosen, members, rows), traces=_trace_rows(traces, rows), matching=len(chosen)
+        groups=_group_rows(index, groups[offset : offset + STATIC_GROUPS], table),
+        matching=len(groups),
+        first=offset + 1,
+        rollouts=sum(group.traces for group in groups),
     )
 
 
-def _group_rows(
-    groups: Sequence[Group], members: Mapping[str, Sequence[Summary]], rows: RunTable
-) -> list[GroupRow]:
+def _group_rows(index: TraceIndex, groups: Sequence[Group], table: RunTable) -> list[GroupRow]:
+    members = index.of_groups([group.group_id for group in groups])
     scale = scale_of(trace for group in groups for trace in members[group.group_id])
-    return [rows.group(group, members[group.group_id], scale) for group in groups]
+    return [table.group(group, members[group.group_id], scale) for group in groups]
 
 
-def _trace_rows(traces: Sequence[Summary], rows: RunTable) -> list[TraceRow]:
+def _trace_rows(traces: Sequence[Summary], table: RunTable) -> list[TraceRow]:
     scale = scale_of(traces)
-    return [rows.trace(trace, scale) for trace in traces]
+    return [table.trace(trace, scale) for trace in traces]
 
 
 _drawn: WeakKeyDictionary[RunView, tuple[object, Sequence[str], Curves]] = WeakKeyDictionary()

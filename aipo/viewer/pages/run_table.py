@@ -43,13 +43,7 @@ class GroupRow:
     href: str
     question: str
     marks: Sequence[RolloutMark]
-    asked: Sequence[AgentCount]
-
-    @property
-    def spread(self) -> float:
-        """Between the best and the worst reward."""
-        low, high = self.group.reward_min, self.group.reward_max
-        return 0.0 if low is None or high is None else high - low
+    agents: Sequence[AgentCount]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,18 +52,11 @@ class TraceRow:
     href: str
     question: str
     mark: str
-    asked: Sequence[AgentCount]
+    agents: Sequence[AgentCount]
 
     @property
     def failed(self) -> bool:
         return StopReason(self.trace.stop_reason).failed
-
-    @property
-    def words(self) -> str:
-        """What a static page searches."""
-        trace = self.trace
-        parts = (self.question, trace.task_id, trace.answer or "", trace.error or "")
-        return _one_line(" ".join(parts)).lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +87,7 @@ class RunTable:
             href=self.links.group(self.run, group.group_id),
             question=_question(group.question, group.task_id),
             marks=marks,
-            asked=self._asked(agent for t in traces for agent in t.agents),
+            agents=self._counts(agent for t in traces for agent in t.agents),
         )
 
     def trace(self, trace: Summary, scale: Scale) -> TraceRow:
@@ -109,13 +96,13 @@ class RunTable:
             href=self.links.trace(self.run, trace.trace_id),
             question=_question(trace.question, trace.task_id),
             mark=_mark(trace, scale),
-            asked=self._asked(trace.agents),
+            agents=self._counts(trace.agents),
         )
 
     def colour(self, agent: str) -> str:
         return f"agent{self.agents.index(agent) % 6}" if agent in self.agents else "stranger"
 
-    def _asked(self, agents: Iterable[str]) -> list[AgentCount]:
+    def _counts(self, agents: Iterable[str]) -> list[AgentCount]:
         """Those that there are in their order, then others by how often."""
         counts = Counter(agents)
         order = [a for a in self.agents if a in counts]

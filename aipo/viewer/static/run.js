@@ -2,28 +2,17 @@
 (() => {
   "use strict";
 
-  const FIELDS = ["text", "step", "task", "kind", "agent", "reward", "stop", "failed", "error", "group"];
-  const find = (selector) => document.querySelector(selector);
-  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-
-  const make = (tag, css, text = "") => {
-    const element = document.createElement(tag);
-    if (css) element.className = css;
-    element.textContent = text;
-    return element;
-  };
-
   /* The address: what is empty is not in it. */
-  const asked = () => new URLSearchParams(location.search);
+  const params = () => new URLSearchParams(location.search);
 
   const go = (changes) => {
-    const params = asked();
-    params.delete("page");
+    const next = params();
+    next.delete("page");
     for (const [name, value] of Object.entries(changes)) {
-      if (value) params.set(name, value);
-      else params.delete(name);
+      if (value) next.set(name, value);
+      else next.delete(name);
     }
-    location.assign(`?${params}#rollouts`);
+    location.assign(`?${next}#rollouts`);
   };
 
   const submit = (form) => {
@@ -32,7 +21,7 @@
   };
 
   /* Curves: a click on a point lists its rollouts, and the steps of the list are marked in every chart. */
-  const markChosen = () => window.aipoCharts?.mark(between(asked().get("step") ?? ""));
+  const markChosen = () => window.aipoCharts?.mark(between(params().get("step") ?? ""));
 
   const bindCurves = () => {
     document.addEventListener("aipo:point", ({ detail: [first, last] }) => {
@@ -60,8 +49,8 @@
     });
   };
 
+  if (!document.getElementById("filters")) return; // a static site has nothing to choose
   bindForm();
   bindCurves();
   markChosen();
-  window.aipoRun = { FIELDS, all, asked, between, find, make };
 })();

@@ -91,11 +91,9 @@ class Site:
     def _of_run(self, run: RunView, rest: Sequence[str], query: Mapping[str, str]) -> Page | None:
         match rest:
             case [""] | ["index.html"]:
-                links = self._links(2)
-                return html_page(run_page(run, query, links), links)
+                return self._run_page(run, query)
             case [file] if not self._live and (number := re.fullmatch(r"page-(\d+)\.html", file)):
-                links = self._links(2)
-                return html_page(run_page(run, {"page": number[1]}, links), links)
+                return self._run_page(run, {"page": number[1]})
             case ["version"] if self._live:
                 return json_page({"version": run.version()})
             case ["trace", file] if file.endswith(".html"):
@@ -108,6 +106,11 @@ class Site:
                 return None if group_id is None else html_page(group_page(run, group_id, links), links)
             case _:
                 return None
+
+    def _run_page(self, run: RunView, query: Mapping[str, str]) -> Page:
+        links, origin = self._links(2), run.replayed()
+        source = None if origin is None else self.library.at(origin[1])
+        return html_page(run_page(run, query, links, source=source), links)
 
     def _compare(self, names: Sequence[str]) -> Page | None:
         """Two runs, or twice a run and a trace."""

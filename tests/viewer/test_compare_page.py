@@ -266,27 +266,16 @@ def test_the_page_of_two_runs(little_runs: Path) -> None:
     library = RunLibrary(little_runs)
     html = compare_runs(library.run("aipo"), library.run("grpo"), Links(2))
     assert re.search(r"method\.coefficient</th><td[^>]*><code>&#34;\w+&#34;</code></td>", html)
-    assert "Reward, solo" in html and html.count('<figure class="chart"') >= 3
-    assert (
-        '"name":"A","colour":"c1"' in html and '"name":"B","colour":"c2"' in html and '"dash":[7,4]' in html
-    )
-    assert "Paired was the same task in the same group and step" in html
+    assert "Paired: the same task in the same group and step" in html
     assert "<img" not in html and "style=" not in html
 
 
-def test_the_page_of_a_run_and_its_evaluation(little_runs: Path) -> None:
-    library = RunLibrary(little_runs)
-    html = compare_runs(library.run("aipo"), library.run("aipo/evaluations/after"), Links(2))
-    assert "alone, pass@1" in html and "with agents, pass@1" in html
-    assert "Every setting is the same." in html
-
-
-def test_splits_have_their_own_names_and_what_is_no_score_is_said(own_runs: Path) -> None:
+def test_a_run_and_its_evaluation_have_one_configuration_and_bad_scores_are_named(own_runs: Path) -> None:
     path = own_runs / "aipo" / "evaluations" / "after.json"
     path.write_text(path.read_text().replace("{", '{"summary": "hello",', 1))
     library = RunLibrary(own_runs)
     html = compare_runs(library.run("aipo"), library.run("aipo/evaluations/after"), Links(2))
-    assert "<h3>after: easy</h3>" in html
+    assert "Every setting is the same." in html
     assert html.count("after.json: summary: got &#39;hello&#39;, allowed an object.") == 2
 
 

@@ -61,7 +61,6 @@ def test_runs_are_listed_and_two_are_compared(page: "Page", demo_address: str) -
     assert page.get_by_role("link", name="aipo", exact=True).is_visible()
     page.goto(f"{demo_address}/{compare_path('aipo', 'grpo')}")
     assert page.get_by_text("method.assist_share", exact=True).is_visible()
-    assert page.locator("figure.chart canvas").count() >= 3
 
 
 def test_the_run_page_has_curves_filters_and_groups(

@@ -53,6 +53,11 @@ class RunLibrary:
         names = ", ".join(run.name for run in runs) or "no run at all"
         raise RunError(f"run: got {name!r}, allowed {names}, in {self.root}")
 
+    def at(self, path: Path) -> RunView | None:
+        """The run whose folder or whose traces are at `path`."""
+        places = {run.traces: run for run in self.runs()}
+        return places.get(path / "traces") or places.get(path)
+
     def _scan(self, folder: Path, depth: int) -> Iterator[RunView]:
         if depth == 0 and _holds_traces(folder):
             yield self._alone(folder)

@@ -19,6 +19,8 @@ from aipo.trace.index import TraceIndex
 from aipo.trace.store import list_traces
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.viewer.data.metrics_files import EvaluationFile, read_evaluation, read_metrics
+from aipo.viewer.data.replay import FILE as REPLAY
+from aipo.viewer.data.replay import ReplayResult, read_replay
 from aipo.viewer.data.tokens import Tokens
 
 _T = TypeVar("_T")
@@ -73,7 +75,7 @@ class RunView:
         Raises:
             TraceError: see `index`.
         """
-        files = [] if self.evaluation else [self._run.metrics]
+        files = [] if self.evaluation else [self._run.metrics, self.folder / REPLAY]
         stamps = [_stamp(path) for path in [*files, *self._evaluation_files()]]
         return self.index.refresh() + sum(stamp[2] for stamp in stamps if stamp)
 
@@ -128,6 +130,21 @@ class RunView:
             RunError: the file is no object in JSON.
         """
         return self._parsed(self._run.manifest, _json)
+
+    def replay(self) -> ReplayResult | None:
+        """The result, if the run is a replay and has ended.
+
+        Raises:
+            RunError: the file has another shape.
+        """
+        return None if self.evaluation else self._parsed(self.folder / REPLAY, read_replay)
+
+    def replayed(self) -> tuple[str, Path] | None:
+        """What kind of replay the run is, and the folder that it replays; None if it is none."""
+        origin = (self.manifest() or {}).get("replay_of")
+        if self.evaluation or not isinstance(origin, dict) or not isinstance(origin.get("path"), str):
+            return None
+        return str(origin.get("what", "")), Path(origin["path"])
 
     def evaluations(self) -> dict[str, Mapping[str, Any]]:
         """The run's evaluations by name; an evaluation has itself. What is no score: see `problems`.

@@ -21,6 +21,7 @@ class RunLine:
     Args:
         label: the name, without the part that the line above says.
         evaluation: it is one of the run above.
+        replay: the question of a replay.
         state: `live`, `finished`, `stopped` or nothing, if nobody can tell.
         reward: the last mean reward of assisted and of solo rollouts.
         scores: (split, pass@1 alone, pass@1 with agents) of an evaluation.
@@ -34,6 +35,7 @@ class RunLine:
     evaluation: bool = False
     method: Sequence[tuple[str, str]] = ()
     state: str = ""
+    replay: str | None = None
     steps: int = 0
     planned: int | None = None
     traces: int = 0
@@ -74,9 +76,11 @@ def _row(run: RunView, links: Links, now: float | None) -> RunLine:
             scores = _scores(run.evaluations().get(run.evaluation, {}))
             return RunLine(**facts, traces=traces, scores=scores, state=_state(run, now, None))
         about, metrics = head(run.config(), run.manifest()), run.metrics()
+        origin = run.replayed()
         return RunLine(
             **facts,
             method=about.method,
+            replay=None if origin is None else origin[0],
             traces=traces,
             steps=steps,
             planned=about.steps,

@@ -53,8 +53,12 @@ class TablePage:
         return self.first + max(len(self.groups), len(self.traces)) - 1
 
 
-def run_page(run: RunView, params: Mapping[str, str], links: Links) -> str:
-    """The page as HTML. `params`: the query string; of a static site only the number of the page.
+def run_page(run: RunView, params: Mapping[str, str], links: Links, *, source: RunView | None = None) -> str:
+    """The page as HTML.
+
+    Args:
+        params: the query string; of a static site only the number of the page.
+        source: the run that this one replays, if the site has it.
 
     Raises:
         TraceError: a file of traces cannot be read.
@@ -82,6 +86,9 @@ def run_page(run: RunView, params: Mapping[str, str], links: Links) -> str:
         scores=scores(run.evaluations()),
         page_of=run.page_of,
         problems=run.problems(),
+        replayed=run.replayed(),
+        result=run.replay(),
+        source=source,
         graph=Markup(graph_svg(drawing)) if drawing else None,
         origins=origins(manifest),
         query=query,

@@ -1,26 +1,20 @@
 """The pages that compare: two runs, or two traces, such as one and its replay. Left is A, right is B."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
-from aipo.compare.figures import SETTINGS, Arm, Score
-from aipo.render.charts import Chart, data_block, figure
 from aipo.render.trace_html import legend_html
 from aipo.trace import Role, Trace
 from aipo.trace.arrow import Stored
-from aipo.util.text import duration, visible
+from aipo.util.text import duration
 from aipo.viewer.data.passages import agents_of, passages
 from aipo.viewer.data.run import RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.compare.runs import changes, differences, fingerprints, flat
 from aipo.viewer.pages.compare.traces import counts, rows, way
-from aipo.viewer.pages.curves import POINTS, Window, by_step, metric_line, windows, within_share
 from aipo.viewer.responses import render
-
-_SIDES = (("A", "c1"), ("B", "c2"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +130,9 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
 
     Raises:
         TraceError: a file of traces cannot be read.
-        RunError: a configuration, manifest, evaluation or line of metrics cannot be read.
+        RunError: a configuration or manifest cannot be read.
     """
     runs = (left, right)
-    charts = _curves(_windows(left), _windows(right), agents_of(*runs))
     return render(
         "compare_runs.html.j2",
         links,
@@ -147,90 +140,7 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
         sizes=[(run.index.count(), run.index.steps()) for run in runs],
         settings=differences(flat(left.config()), flat(right.config())),
         made_of=differences(fingerprints(left.manifest()), fingerprints(right.manifest())),
-        curves=[figure(number, chart) for number, chart in enumerate(charts)],
-        curves_data=data_block(charts),
         changes=changes(left.index, right.index),
         problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
-        evaluations=_evaluations(left.evaluations(), right.evaluations()),
         swapped=links.compare(right.name, left.name) if links.live else None,
     )
-
-
-def _windows(run: RunView) -> list[Window]:
-    return windows(by_step(run.metrics()), POINTS)
-
-
-def _curves(left: Sequence[Window], right: Sequence[Window], agents: Sequence[str]) -> list[Chart]:
-    """One chart for each metric that a run has, with a line for each run."""
-    titles = {
-        f"reward/{kind}": (f"Reward, {kind}", True) for kind in ("solo", "assisted", "suppressed", "expert")
-    }
-    titles |= {f"consults/{agent}": (f"Consults of {agent}", False) for agent in agents}
-    titles |= {f"loss_share/{role}": (f"Loss share, {role}", True) for role in ("agent", "distilled")}
-    titles |= {
-        "active_share": ("Rollouts that teach", True),
-        "entropy/policy": ("Entropy of the policy", False),
-    }
-    titles |= {"length/policy": ("Tokens of the policy", False)}
-    charts: list[Chart] = []
-    for metric, (title, share) in titles.items():
-        lines = [
-            metric_line(side, metric, name, colour, dashed=name == "B")
-            for (name, colour), side in zip(_SIDES, (left, right), strict=True)
-        ]
-        if not all(line.empty for line in lines):
-            y_range = (0.0, 1.0) if share and within_share(lines) else None
-            charts.append(Chart(title=visible(title), lines=lines, x_label="step", y_range=y_range))
-    return charts
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """pass@k of both sides; (value, interval) where it was measured."""
-
-    label: str
-    left: tuple[float, tuple[float, float] | None] | None
-    right: tuple[float, tuple[float, float] | None] | None
-
-    @property
-    def change(self) -> float | None:
-        return None if self.left is None or self.right is None else self.right[0] - self.left[0]
-
-    @property
-    def clear(self) -> bool:
-        """Do both have an interval, and do these not overlap?"""
-        a, b = (side[1] if side else None for side in (self.left, self.right))
-        return a is not None and b is not None and (a[1] < b[0] or b[1] < a[0])
-
-
-def _evaluations(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[tuple[str, list[Exam]]]:
-    """Evaluations of one name, split by split; if each side has a single one, these two."""
-    pairs = [(name, name) for name in left if name in right]
-    if not pairs and len(left) == len(right) == 1:
-        pairs = [(next(iter(left)), next(iter(right)))]
-    found: list[tuple[str, list[Exam]]] = []
-    for a, b in pairs:
-        arms = Arm.of("A", left[a]), Arm.of("B", right[b])
-        name = a if a == b else f"{a} → {b}"
-        for split in dict.fromkeys(score.split for arm in arms for score in arm.scores):
-            exams = [
-                Exam(
-                    f"{label}, pass@{k}",
-                    _cell(arms[0].score(split, setting), k),
-                    _cell(arms[1].score(split, setting), k),
-                )
-                for setting, label in SETTINGS.items()
-                for k in _ks([arm.score(split, setting) for arm in arms])
-            ]
-            found.append((f"{name}: {split}", exams))
-    return found
-
-
-def _ks(scores: Sequence[Score | None]) -> list[int]:
-    return sorted({k for score in scores if score is not None for k in score.pass_at})
-
-
-def _cell(score: Score | None, k: int) -> tuple[float, tuple[float, float] | None] | None:
-    if score is None or k not in score.pass_at:
-        return None
-    return score.pass_at[k], score.interval.get(k)

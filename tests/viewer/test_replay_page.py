@@ -1,0 +1,82 @@
+"""The page of a replay: it says of what, and shows the tables that the terminal printed."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from aipo.errors import RunError
+from aipo.replay.output import ReplayReport, ReplayTable
+from aipo.viewer.data.library import RunLibrary
+from aipo.viewer.site import Site
+from kit.recorded import HOSTILE
+from viewer.conftest import Serve
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+REPORT = ReplayReport(
+    question="loss",
+    settings={"weights": "start"},
+    tables=[ReplayTable("Settings", ["setting", "loss"], [["as recorded", "0.1234"], [HOSTILE, "–"]])],
+    notes=["reused 16 turns of the policy"],
+    warnings=["2 traces were left out"],
+)
+
+
+def replayed(root: Path, source: str = "aipo", **changes: Any) -> Path:
+    """The run `grpo` as if it were a replay of `source`."""
+    folder = root / "grpo"
+    (folder / "replay.json").write_text(json.dumps({**REPORT.to_dict(), **changes}))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["replay_of"] = {"what": "loss", "path": str(root.resolve() / source), "run_id": "aipo"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_replay_says_of_what_and_shows_what_it_found(page: "Page", own_runs: Path, serve: Serve) -> None:
+    replayed(own_runs)
+    page.goto(serve(own_runs) + "/index.html")
+    row = page.locator("[data-row=grpo]")
+    assert "replay: loss" in row.inner_text()
+    row.get_by_role("link", name="grpo").click()
+    assert page.locator("h1").inner_text() == "grpo replay"
+    result = page.locator("#replay")
+    assert result.locator("th").all_inner_texts() == ["setting", "loss", "as recorded", HOSTILE_SHOWN]
+    assert result.locator("td").all_inner_texts() == ["0.1234", "–"]
+    assert result.locator("dd").all_inner_texts() == ["start"]
+    assert result.locator("p").all_inner_texts() == [*REPORT.notes, *REPORT.warnings]
+    assert page.title() == "grpo · AIPO"
+    page.locator("#replayed").get_by_role("link", name="aipo").click()
+    page.wait_for_url("**/run/aipo/index.html")
+    assert page.locator("#replay, #replayed").count() == 0
+
+
+HOSTILE_SHOWN = HOSTILE.replace("\u202e", "⟨U+202E⟩").replace("\u2028", "⟨U+2028⟩")
+
+
+def test_a_source_elsewhere_is_named_and_a_static_site_names_no_folder(own_runs: Path) -> None:
+    replayed(own_runs, "gone/far")
+    pages = [
+        Site(RunLibrary(own_runs), live=live).answer("run/grpo/index.html").body.decode()
+        for live in (True, False)
+    ]
+    assert f"{own_runs.resolve()}/gone/far</code>" in pages[0]
+    assert str(own_runs) not in pages[1] and "far</code>" in pages[1] and 'id="replay"' in pages[1]
+
+
+def test_a_result_of_another_shape_is_refused_by_name(own_runs: Path) -> None:
+    folder = replayed(own_runs, tables=[{"title": 1}])
+    with pytest.raises(RunError, match=r"replay.json: got .*tables"):
+        RunLibrary(own_runs).run("grpo").replay()
+    (folder / "replay.json").unlink()
+    run = RunLibrary(own_runs).run("grpo")
+    assert run.replay() is None and run.replayed() == ("loss", own_runs.resolve() / "aipo")
+
+
+def test_the_result_is_news_for_an_open_page(own_runs: Path) -> None:
+    run = RunLibrary(own_runs).run("grpo")
+    before = run.version()
+    replayed(own_runs)
+    assert run.version() > before

@@ -29,6 +29,7 @@ _TOGETHER = ("servers", "viewer", "policies")
 _SLOW = (
     "compare/test_demo.py",
     "compare/test_run.py",
+    "test_from_zero.py",
     "rollout/workers/test_pool.py",
     "servers",
     "train/test_ranks.py",

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "notebooks" / "from_zero.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
@@ -30,7 +28,6 @@ def test_every_block_is_a_named_file_or_commands() -> None:
         assert (block["file"] is None) == (block["language"] == ""), block[0]
 
 
-@pytest.mark.slow
 def test_the_page_runs_from_top_to_bottom_and_the_policy_learns(tmp_path: Path) -> None:
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
     for block in BLOCK.finditer(PAGE):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aipo import recorded
 from aipo.errors import RunError
 from aipo.util.files import taken, writing
 
@@ -117,7 +118,7 @@ class RunFolder:
         Raises:
             RunError: its file is no evaluation.
         """
-        return _read_json(self.evaluation(name), "evaluation", "`aipo eval`")
+        return recorded.evaluation(_read_json(self.evaluation(name), "evaluation", "`aipo eval`"))
 
     def read_manifest(self) -> dict[str, Any]:
         """What the run is made of; empty where that is not written down.
@@ -133,7 +134,8 @@ class RunFolder:
             return []
         text = self.metrics.read_text(encoding="utf-8")
         whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [json.loads(line) for line in whole[-last:]]
+        rows: list[dict[str, Any]] = [json.loads(line) for line in whole[-last:]]
+        return [{recorded.metric(name): value for name, value in row.items()} for row in rows]
 
 
 def _read_json(file: Path, what: str, writer: str) -> dict[str, Any]:

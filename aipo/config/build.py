@@ -66,13 +66,16 @@ def build(config: Config) -> "Experiment":
     )
 
 
-def load_experiment(name: str, overrides: Iterable[str] = ()) -> "Experiment":
+def load_experiment(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> "Experiment":
     """The experiment of a preset or a YAML file, with `a.b=value` overrides; the last one wins.
+
+    Args:
+        of_run: the file is one that a run has recorded, perhaps with names of before (see `aipo.recorded`).
 
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    return build(load_config(name, overrides))
+    return build(load_config(name, overrides, of_run=of_run))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

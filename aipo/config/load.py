@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from aipo import recorded
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
 from aipo.util.section import Section
@@ -29,13 +30,17 @@ def presets() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load_config(name: str, overrides: Iterable[str] = ()) -> Config:
+def load_config(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> Config:
     """A preset's name or a YAML file's path, then `a.b=value` overrides, the last one winning.
+
+    Args:
+        of_run: it is the file that a run has recorded, perhaps with names of before.
 
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
     raw = _read(name, seen=())
+    raw = recorded.settings(raw) if of_run else raw
     for override in overrides:
         _override(raw, override)
     return validate(raw, name)

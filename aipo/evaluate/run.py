@@ -45,7 +45,7 @@ def evaluate_folder(
         )
     if run is not None:
         folder = RunFolder.open(run)
-        experiment = load_experiment(str(folder.config), overrides)
+        experiment = load_experiment(str(folder.config), overrides, of_run=True)
     else:
         experiment = load_experiment(config_name or "aipo", overrides)
         folder = RunFolder(experiment.out)

@@ -18,7 +18,9 @@ from aipo.trace.store import list_traces, open_file
 from aipo.trace.types import SCHEMA_VERSION
 
 _COLUMNS = ", ".join(f'"{name}"' for name in INDEX)
-_FROM_FILES = f"SELECT {_COLUMNS}, filename AS file, file_row_number AS row FROM"
+_KIND = "CASE kind WHEN 'forbidden' THEN 'suppressed' ELSE kind END AS kind"  # named so in older files
+_STORED = ", ".join(_KIND if name == "kind" else f'"{name}"' for name in INDEX)
+_FROM_FILES = f"SELECT {_STORED}, filename AS file, file_row_number AS row FROM"
 _CHECKED = f"CASE schema_version WHEN {SCHEMA_VERSION} THEN trace_id ELSE error('another schema version') END"
 _Stamp = tuple[int, int]
 _Place = tuple[int, int]
@@ -113,7 +115,7 @@ class Tables:
         for view, own, journal in (
             ("summaries", f"SELECT *, true AS sealed FROM ({sealed})", f"{_COLUMNS}, file, row, false"),
             ("contexts", f"SELECT trace_id, texts FROM {files}", "trace_id, texts"),
-            ("traces", f"SELECT {plain} FROM {files}", plain),
+            ("traces", f"SELECT * REPLACE ({_KIND}) FROM (SELECT {plain} FROM {files})", plain),
         ):
             self._db.execute(
                 f"CREATE OR REPLACE TEMP VIEW {view} AS {own} UNION ALL SELECT {journal} FROM inflight"

@@ -58,7 +58,9 @@ def differences(
         recorded: the file with its resolved configuration.
         may_change: patterns of keys that are left out.
     """
-    before, now = (_flat(nested) for nested in (load_experiment(str(recorded)).settings, settings))
+    before, now = (
+        _flat(nested) for nested in (load_experiment(str(recorded), of_run=True).settings, settings)
+    )
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     return [
         f"{key}: {now.get(key)!r}, was {before.get(key)!r}"

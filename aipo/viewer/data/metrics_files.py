@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aipo import recorded
+
 _LARGEST = 1e100  # sums and axes of larger ones would not be finite
 _LONGEST = 80  # characters
 
@@ -76,6 +78,7 @@ def _rows(content: bytes, problems: Problems) -> Iterator[dict[str, float | None
         if not isinstance(row, dict) or _number(row.get("step")) is None:
             problems.add("a line", row, "an object with a number called step", number)
             continue
+        row = {recorded.metric(name): value for name, value in row.items()}
         kept = {name: _number(value) for name, value in row.items()}
         for name in (name for name, value in row.items() if value is not None and kept[name] is None):
             problems.add(name, row[name], "a finite number", number)
@@ -96,7 +99,9 @@ def read_evaluation(path: Path) -> EvaluationFile:
         value = {}
     splits: dict[str, Any] = {}
     for split, settings in _mapping(value, "the file", problems).items():
-        known = _mapping(settings, split, problems).items()
+        known = [
+            (recorded.kind(name), result) for name, result in _mapping(settings, split, problems).items()
+        ]
         results = {setting: _result(result, f"{split}.{setting}", problems) for setting, result in known}
         if results:
             splits[split] = results

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pyarrow.parquet as pq
 import yaml
 
+from aipo import recorded
 from aipo.errors import RunError
 from aipo.run import RunFolder
 from aipo.trace.index import TraceIndex
@@ -104,7 +105,7 @@ class RunView:
         Raises:
             RunError: the file is no mapping in YAML.
         """
-        return self._parsed(self._run.config, _yaml) or {}
+        return self._parsed(self._run.config, _settings) or {}
 
     def metrics(self) -> list[dict[str, float | None]]:
         """One row for each optimiser step so far; an evaluation has none. What is no number: see `problems`.
@@ -243,8 +244,8 @@ def _json(path: Path) -> Mapping[str, Any]:
     return _mapping(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _yaml(path: Path) -> Mapping[str, Any]:
-    return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+def _settings(path: Path) -> Mapping[str, Any]:
+    return recorded.settings(_mapping(yaml.safe_load(path.read_text(encoding="utf-8"))))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

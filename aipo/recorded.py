@@ -1,0 +1,70 @@
+"""Names in run folders that were recorded before a setting, a metric or a kind of rollout got its present name.
+
+Only readers of run folders come here. A configuration that somebody writes has to have the present names.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_SETTINGS = {
+    "rollout.forbid_tags": "rollout.suppress_tags",
+    "rollout.spending_limit": "rollout.cost_limit",
+    "rollout.outage_limit": "rollout.failure_limit",
+    "method.forbid_share": "method.suppress_share",
+    "method.distil": "method.distil_weight",
+    "method.distil_forbid": "method.distil_suppress",
+    "method.kl": "method.beta",
+    "method.correction": "method.importance_mode",
+    "method.correction_cap": "method.importance_cap",
+    "method.max_drift": "method.max_mismatch",
+    "train.lessons": "train.token_stats",
+}
+_IMPORTED = {"aipo.frozen:frozen": "aipo.rollout.reference_chat:reference"}
+_METRICS = {"drift": "mismatch", "alone": "solo", "outage": "agent_failures"}
+_KINDS = {"forbidden": "suppressed", "forbid": "suppressed"}
+
+
+def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration with the present names."""
+    named = {key: dict(value) if isinstance(value, Mapping) else value for key, value in recorded.items()}
+    for before, now in _SETTINGS.items():
+        (section, key), name = before.split("."), now.rpartition(".")[2]
+        found = named.get(section)
+        if isinstance(found, dict) and key in found:
+            named[section] = {name if k == key else k: value for k, value in found.items()}
+    method, evaluation, agents = named.get("method"), named.get("evaluate"), named.get("agents")
+    if isinstance(method, dict) and isinstance(clip := method.pop("coefficient_clip", None), list):
+        method["coefficient_clip_low"], method["coefficient_clip_high"] = clip
+    if isinstance(evaluation, dict) and isinstance(kinds := evaluation.get("settings"), list):
+        evaluation["settings"] = [kind(name) for name in kinds]
+    if isinstance(agents, dict):
+        named["agents"] = {name: _agent(agent) for name, agent in agents.items()}
+    return named
+
+
+def metric(name: str) -> str:
+    """The present name of a metric."""
+    first, slash, rest = name.partition("/")
+    name = f"{_METRICS.get(first, first)}{slash}{rest}"
+    return re.sub(r"^(rollouts|reward|reward_part/.+)/forbidden$", r"\1/suppressed", name)
+
+
+def evaluation(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded evaluation, split → setting → result, with the present names of settings."""
+    return {
+        split: {kind(name): result for name, result in results.items()}
+        if isinstance(results, Mapping)
+        else results
+        for split, results in recorded.items()
+    }
+
+
+def kind(name: str) -> str:
+    """The present name of a kind of rollout, which is also a setting of evaluations."""
+    return _KINDS.get(name, name)
+
+
+def _agent(agent: Any) -> Any:
+    model = agent.get("model") if isinstance(agent, Mapping) else None
+    return {**agent, "model": _IMPORTED[model]} if model in _IMPORTED else agent

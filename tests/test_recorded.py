@@ -1,0 +1,97 @@
+"""A run folder that was recorded before settings, metrics and kinds of rollouts got their present names."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from aipo import recorded
+from aipo.config.build import load_experiment
+from aipo.errors import ConfigError
+from aipo.export.run import ExportOptions, export_run
+from aipo.method.metrics import check_declared
+from aipo.render import terminal
+from aipo.run import RunFolder
+from aipo.trace.filters import Filter
+from aipo.trace.index import TraceIndex
+from aipo.trace.store import TraceStore
+from aipo.viewer.data.library import RunLibrary
+from aipo.viewer.links import Links
+from aipo.viewer.pages.trace import trace_page
+
+RECORDED = Path(__file__).parent / "kit" / "run_before"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A copy of it: two steps of 16 rollouts, an evaluation, and no model."""
+    return RunFolder(Path(shutil.copytree(RECORDED, tmp_path / "before")))
+
+
+def test_its_settings_have_the_present_names(run: RunFolder) -> None:
+    experiment = load_experiment(str(run.config), of_run=True)
+    method, rollout = experiment.method, experiment.rollout
+    assert (method.suppress_share, method.distil_weight, method.distil_suppress) == (0.5, 1.0, True)
+    assert (method.beta, method.importance_cap, method.coefficient_clip_low) == (0.0, None, None)
+    assert (rollout.failure_limit, rollout.cost_limit) == (0.5, None)
+    assert experiment.evaluation.settings == ("solo", "suppressed", "assisted")
+    assert experiment.train.token_stats
+
+
+def test_a_configuration_of_somebodys_own_has_to_have_the_present_names(run: RunFolder) -> None:
+    with pytest.raises(ConfigError, match=r"method\.kl: unknown key"):
+        load_experiment(str(run.config))
+    with pytest.raises(ConfigError, match=r"method\.kl: unknown key"):
+        load_experiment("aipo", ["method.kl=0.1"])
+
+
+def test_an_agent_that_is_the_policy_as_it_began() -> None:
+    agents = {"verify": {"model": "aipo.frozen:frozen"}, "other": {"model": "mine:model"}, "none": {}}
+    named = recorded.settings({"agents": agents, "method": {"coefficient_clip": [None, 2.0]}})
+    assert named["agents"]["verify"] == {"model": "aipo.rollout.reference_chat:reference"}
+    assert (named["agents"]["other"], named["agents"]["none"]) == (agents["other"], {})
+    assert named["method"] == {"coefficient_clip_low": None, "coefficient_clip_high": 2.0}
+
+
+def test_its_metrics_have_the_present_names(run: RunFolder) -> None:
+    rows = run.read_metrics()
+    assert len(rows) == 2
+    for row in rows:
+        check_declared(row.keys() - {"step"})
+        assert row["rollouts/suppressed"] > 0 and "solo/easy_train" in row and "mismatch/mean" in row
+
+
+def test_its_evaluation_has_the_present_names(run: RunFolder) -> None:
+    assert [*run.read_evaluation("after")["easy"]] == ["solo", "suppressed", "assisted"]
+
+
+def test_it_is_listed(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    index, where = TraceIndex(run.traces, resident=False), Filter(mode="suppressed")
+    terminal.print_traces(index, where, order="step", limit=50, as_json=True, console=Console())
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines and {line["kind"] for line in lines} == {"suppressed"}
+    for resident in (False, True):
+        kinds = TraceIndex(run.traces, resident=resident).sql("SELECT DISTINCT kind FROM traces")[1]
+        assert {kind for (kind,) in kinds} == {"assisted", "solo", "suppressed"}
+
+
+def test_it_is_viewed(run: RunFolder) -> None:
+    (view, evaluation) = sorted(RunLibrary(run.path.parent).runs(), key=lambda one: one.name)
+    assert view.config()["method"]["distil_weight"] == 1.0
+    assert view.metrics()[0]["mismatch/mean"] is not None and view.problems() == []
+    assert [*view.evaluations()["after"]["easy"]] == ["solo", "suppressed", "assisted"]
+    assert evaluation.index.refresh() >= 0
+    for trace in TraceStore(run.traces).read():
+        page = trace_page(view, trace.trace_id, Links(2))
+        assert trace.trace_id in page
+    assert any(view.token_stats(t.trace_id, t.step) for t in TraceStore(run.traces).read())
+
+
+@pytest.mark.parametrize("format", ["jsonl", "sft"])
+def test_it_is_exported(run: RunFolder, tmp_path: Path, format: str) -> None:
+    out = tmp_path / "out.jsonl"
+    export_run(run.path, ExportOptions(format=format, out=out), Console(file=io.StringIO()))
+    assert out.read_text().count("\n") > 2

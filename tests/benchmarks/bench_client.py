@@ -12,22 +12,19 @@ CPU time of this process per call, so that the server and other work on the mach
 medians with the least and the most.
 """
 
-import argparse
 import asyncio
 import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from statistics import median
 
 import httpx
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import MODEL, VOCABULARY, running, same
+from measure import options, ratios, show, spread
 
 from aipo.policies import SampleRequest
 from aipo.policies.tokenizer import HFTokenizer
@@ -82,22 +79,13 @@ async def compare(url: str, tokens: int, calls: int, rounds: int) -> tuple[list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--calls", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
-    table = Table("tokens", "raw, ms of CPU", "ours, ms of CPU", "ratio (least to most)")
+    given = options(__doc__, calls=400, rounds=9)
+    rows: list[list[str]] = []
     for tokens in SIZES:
         with running(same(tokens)) as url:
-            theirs, own = asyncio.run(compare(url, tokens, options.calls, options.rounds))
-        ratios = [o / t for o, t in zip(own, theirs, strict=True)]
-        table.add_row(
-            str(tokens),
-            f"{median(theirs):.2f}",
-            f"{median(own):.2f}",
-            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-        )
-    Console().print(table)
+            theirs, own = asyncio.run(compare(url, tokens, given.calls, given.rounds))
+        rows.append([str(tokens), spread(theirs), spread(own), spread(ratios(own, theirs))])
+    show(("tokens", "raw, ms of CPU", "ours, ms of CPU", "ratio (least to most)"), rows)
 
 
 if __name__ == "__main__":

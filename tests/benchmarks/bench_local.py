@@ -12,25 +12,25 @@ The model is the miniature's: Qwen2, 2 layers, width 96, about 40 ids. Three wor
 Rounds alternate, so that a busy machine hits all three; the table shows medians.
 """
 
-import argparse
 import asyncio
-import json
 import string
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from tokenizers import AddedToken, Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure import alternate, options, show, wall
 
 from aipo.policies import SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
+from kit.tiny import qwen2
 
 ROWS, PROMPT, TOKENS = 128, 10, 60
 ROLLOUTS, FIRST, AWAY = 512, 12, 12
@@ -47,18 +47,9 @@ def character_tokenizer() -> HFTokenizer:
 
 
 def small_model(vocabulary: int, kv_heads: int) -> Qwen2ForCausalLM:
-    config = Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=kv_heads,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(config).eval()
+    size = {"hidden_size": 96, "intermediate_size": 256, "max_position_embeddings": 512}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": kv_heads}
+    return qwen2(vocabulary, initializer_range=0.02, **size, **heads).eval()
 
 
 def generate(model: Qwen2ForCausalLM, tokenizer: HFTokenizer, prompts: np.ndarray) -> int:
@@ -117,51 +108,34 @@ def consults(policy: LocalPolicy, prompts: np.ndarray) -> int:
     return asyncio.run(main())
 
 
-def measure(work: dict[str, Callable[[], int]], rounds: int) -> dict[str, float]:
-    """Tokens per second, medians; one round more to warm up."""
-    rates: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds + 1):
-        for name, run in work.items():
-            started = time.perf_counter()
-            tokens = run()
-            rates[name].append(tokens / (time.perf_counter() - started))
-    return {name: median(values[1:]) for name, values in rates.items()}
+def rate(run: Callable[[], int]) -> float:
+    """Tokens per second."""
+    tokens: list[int] = []
+    seconds = wall(lambda: tokens.append(run()))
+    return tokens[0] / seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--kv-heads", type=int, nargs="*", default=[4, 2])
-    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    given = options(__doc__, threads=1, rounds=5, heads=[4, 2])
+    torch.set_num_threads(given.threads)
     tokenizer = character_tokenizer()
     prompts = np.random.default_rng(0).integers(0, 36, (ROWS, PROMPT))
-    table = Table(
-        "kv heads", "workload", "tok/s", "ratio to generate", title=f"{arguments.threads} thread(s)"
-    )
-    results = []
-    for kv_heads in arguments.kv_heads:
-        model = small_model(len(tokenizer), kv_heads)
+    rows: list[list[str]] = []
+    numbers: list[dict[str, object]] = []
+    for heads in given.heads:
+        model = small_model(len(tokenizer), heads)
         policy = LocalPolicy(model, tokenizer)
-        rates = measure(
-            {
-                "generate": lambda m=model: generate(m, tokenizer, prompts),
-                "engine": lambda p=policy: engine(p, prompts),
-                "consults": lambda p=policy: consults(p, prompts),
-            },
-            arguments.rounds,
-        )
-        for name, rate in rates.items():
-            ratio = rate / rates["generate"]
-            table.add_row(str(kv_heads), name, f"{rate:,.0f}", f"{ratio:.2f}")
-            results.append(
-                {"kv_heads": kv_heads, "workload": name, "tokens_per_second": rate, "ratio": ratio}
-            )
-    Console().print(table)
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"threads": arguments.threads, "results": results}, indent=1))
+        work = {
+            "generate": lambda m=model: rate(lambda: generate(m, tokenizer, prompts)),
+            "engine": lambda p=policy: rate(lambda: engine(p, prompts)),
+            "consults": lambda p=policy: rate(lambda: consults(p, prompts)),
+        }
+        rates = {name: median(values) for name, values in alternate(given.rounds, work).items()}
+        for name, speed in rates.items():
+            ratio = speed / rates["generate"]
+            rows.append([str(heads), name, f"{speed:,.0f}", f"{ratio:.2f}"])
+            numbers.append({"kv_heads": heads, "workload": name, "tokens_per_second": speed, "ratio": ratio})
+    show(("kv heads", "workload", "tok/s", "ratio to generate"), rows, numbers, given.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ up and a first round are left out. What each does besides differs: ours keeps vi
 tokenizes, generates in lock-step and writes nothing down; `verifiers` talks to itself through a local server.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -19,9 +18,8 @@ from pathlib import Path
 from statistics import median
 
 from fixed_vllm import running
+from measure import options, show, spread
 from neighbour_job import Policy, template_of, tokenizer
-from rich.console import Console
-from rich.table import Table
 
 HERE = Path(__file__).parent
 
@@ -29,13 +27,8 @@ HERE = Path(__file__).parent
 def main() -> None:
     import trl
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rollouts", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3, help="in each process")
-    parser.add_argument("--repeats", type=int, default=3, help="processes of each contestant")
-    parser.add_argument("--latency", type=float, default=0.05, help="seconds until the server answers")
-    parser.add_argument("--verifiers", help="Python of an environment that has verifiers")
-    given = parser.parse_args()
+    # rounds in each process; processes of each contestant; seconds until the server answers
+    given = options(__doc__, rollouts=256, rounds=3, repeats=3, latency=0.05, verifiers="")
     contestants = {"aipo": sys.executable, "trl": sys.executable}
     if given.verifiers:
         contestants["verifiers"] = given.verifiers
@@ -52,11 +45,10 @@ def main() -> None:
                 told = json.loads(done.stdout.splitlines()[-1])
                 taken[name] += told["ms"]
                 said[name] = told["what"]
-    table = Table("", "CPU ms per rollout (least to most)", "× ours")
-    for name, ms in taken.items():
-        spread = f"{median(ms):.1f} ({min(ms):.1f} to {max(ms):.1f})"
-        table.add_row(said[name], spread, f"{median(ms) / median(taken['aipo']):.2f}")
-    Console().print(table)
+    rows = [
+        [said[name], spread(ms, 1), f"{median(ms) / median(taken['aipo']):.2f}"] for name, ms in taken.items()
+    ]
+    show(("", "CPU ms per rollout (least to most)", "× ours"), rows)
 
 
 if __name__ == "__main__":

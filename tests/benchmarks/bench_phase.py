@@ -9,28 +9,24 @@ baseline draws the same number of tokens with `generate`, 128 rows at a time, ev
 Rounds alternate; medians of wall time.
 """
 
-import argparse
-import json
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer
 
-from aipo.config.build import build_engine, build_graphs
-from aipo.config.build_policy import build_local, build_model
-from aipo.config.load import Config, load_config
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure import options, show, wall
+
+from aipo.config.build import Experiment, load_experiment
 from aipo.method.plan import draw_tasks, independent
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
-from aipo.trace import Role
+from aipo.trace import Role, Trace
+from kit.tiny import qwen2
 
 GROUPS, GROUP = 16, 8
 
@@ -38,27 +34,16 @@ GROUPS, GROUP = 16, 8
 def wide(words: str) -> LocalPolicy:
     """Random weights, wide enough that 128 rollouts of 64 tokens cost `generate` 20 ms each on two cores."""
     tokenizer = AutoTokenizer.from_pretrained(words)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=8,
-        num_attention_heads=12,
-        num_key_value_heads=4,
-        max_position_embeddings=256,
-        eos_token_id=1,
-        pad_token_id=0,
-        bos_token_id=None,
-    )
-    return LocalPolicy(Qwen2ForCausalLM(config).eval(), HFTokenizer(tokenizer))
+    size = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 12}
+    ends = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    more = {"num_key_value_heads": 4, "max_position_embeddings": 256, "initializer_range": 0.02}
+    return LocalPolicy(qwen2(len(tokenizer), **size, **more, **ends).eval(), HFTokenizer(tokenizer))
 
 
-def specs(engine: RolloutEngine, config: Config, share: float, step: int) -> list[RolloutSpec]:
-    tasks = draw_tasks(engine.env, config.env.mixture, GROUPS, step=step, seed=config.run.seed)
-    return independent(
-        tasks, step=step, group_size=GROUP, assist_share=share, suppress_share=0.0, seed=config.run.seed
-    )
+def specs(engine: RolloutEngine, experiment: Experiment, share: float, step: int) -> list[RolloutSpec]:
+    seed = experiment.seed
+    tasks = draw_tasks(engine.env, experiment.mixture, GROUPS, step=step, seed=seed)
+    return independent(tasks, step=step, group_size=GROUP, assist_share=share, suppress_share=0.0, seed=seed)
 
 
 @torch.no_grad()
@@ -79,22 +64,17 @@ def generate(policy: LocalPolicy, prompts: list[list[int]], tokens: int) -> None
     )
 
 
-def timed(action: Callable[..., Any], *arguments: object) -> tuple[float, Any]:
-    started = time.perf_counter()
-    result = action(*arguments)
-    return time.perf_counter() - started, result
-
-
-def measure(engine: RolloutEngine, config: Config, share: float, rounds: int) -> dict[str, float]:
+def measure(engine: RolloutEngine, experiment: Experiment, share: float, rounds: int) -> dict[str, float]:
     policy = engine.policies["policy"]
     assert isinstance(policy, LocalPolicy)
     ours, bare, tokens = [], [], []
     for step in range(rounds + 1):
-        planned = specs(engine, config, share, step)
-        spent, traces = timed(engine.run_sync, planned, lambda trace: None)
+        planned = specs(engine, experiment, share, step)
+        traces: list[Trace] = []
+        spent = wall(lambda: traces.extend(engine.run_sync(planned, lambda trace: None)))  # noqa: B023
         count = sum(t.count(Role.POLICY) for t in traces)
         prompts = [t.segments[0].token_ids.tolist() for t in traces]
-        base, _ = timed(generate, policy, prompts, count)
+        base = wall(lambda: generate(policy, prompts, count))  # noqa: B023
         if step:  # the first round warms up
             ours.append(spent)
             bare.append(base)
@@ -109,33 +89,27 @@ def measure(engine: RolloutEngine, config: Config, share: float, rounds: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    options = parser.parse_args()
-    config = load_config("aipo", [f"run.seed={options.seed}", f"run.threads={options.threads}"])
-    folder = build_model(config, lambda done, total, note: None)
-    small = build_local(config, folder)
+    given = options(__doc__, threads=1, rounds=7, seed=0)
+    settings = [f"run.seed={given.seed}", f"run.threads={given.threads}"]
+    experiment = load_experiment("aipo", settings)
+    folder = experiment.build_model()
+    small = experiment.local_policy(folder)
+    long = load_experiment("aipo", [*settings, "rollout.max_tokens=40"])
     numbers: dict[str, dict[str, float]] = {}
     freeze_gc()
-    long = load_config("aipo", [f"run.seed={options.seed}", "rollout.max_tokens=40"])
-    for name, policy, settings, rounds in (
-        ("miniature", small, config, options.rounds),
+    for name, policy, setup, rounds in (
+        ("miniature", small, experiment, given.rounds),
         ("wide", wide(str(folder)), long, 1),  # minutes, on one thread
     ):
-        engine = build_engine(settings, build_graphs(settings), policy, run_id="bench")
+        engine = setup.engine(policy, run_id="bench")
         for kind, share in (("solo", 0.0), ("half assisted", 0.5)):
-            numbers[f"{name}, {kind}"] = measure(engine, settings, share, rounds)
-    table = Table("128 rollouts", "tokens each", "generate, ms each", "rollout phase, ms each", "ratio")
-    for name, row in numbers.items():
-        table.add_row(
-            name, f"{row['tokens']:.0f}", *(f"{row[k]:.2f}" for k in ("generate_ms", "engine_ms", "ratio"))
-        )
-    Console().print(table)
-    if options.out:
-        options.out.write_text(json.dumps(numbers, indent=2) + "\n")
+            numbers[f"{name}, {kind}"] = measure(engine, setup, share, rounds)
+    kinds = ("generate_ms", "engine_ms", "ratio")
+    rows = [
+        [name, f"{row['tokens']:.0f}", *(f"{row[k]:.2f}" for k in kinds)] for name, row in numbers.items()
+    ]
+    columns = ("128 rollouts", "tokens each", "generate, ms each", "rollout phase, ms each", "ratio")
+    show(columns, rows, numbers, given.out)
 
 
 if __name__ == "__main__":

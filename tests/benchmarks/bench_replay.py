@@ -8,9 +8,10 @@ The bar is 100 traces per second and core, and every trace identical.
 """
 
 import argparse
-import time
 from pathlib import Path
 from statistics import median
+
+from measure import wall
 
 from aipo.replay.questions.check import divergence
 from aipo.replay.recordings import Recordings
@@ -42,9 +43,12 @@ def check(run: Path, filters: list[str], config: Path | None) -> tuple[int, int,
     recordings = Recordings(path=run, where=parse_filter(filters))
     restored = restore(recordings, recorded_config(recordings, [], file=config), run_id="check")
     freeze_gc()
-    began = time.perf_counter()
-    pairs = [divergence(p) for traces in recordings for p in restored.replay.run(traces, lambda _: None)]
-    seconds = time.perf_counter() - began
+    pairs: list[object] = []
+    seconds = wall(
+        lambda: pairs.extend(
+            divergence(p) for traces in recordings for p in restored.replay.run(traces, lambda _: None)
+        )
+    )
     return len(pairs), sum(d is not None for d in pairs), len(recordings.left_out), seconds
 
 

@@ -15,23 +15,21 @@ agent of three inner steps, policy, score: 5 super-steps and 3 inner ones, 2 pol
 CPU time of this process, so that other work on the machine matters less; rounds alternate; medians.
 """
 
-import argparse
 import asyncio
-import json
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure import alternate, cpu, options, show
+
 from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
 from aipo.rollout.spec import RolloutSpec
@@ -120,9 +118,8 @@ def seconds(case: str, way: str, count: int) -> float:
     if way in ("engine", "stored"):
         built = engine(graph, policies=policies(*script), concurrency=IN_FLIGHT)
         with tempfile.TemporaryDirectory() as folder, TraceStore(Path(folder)) as store:
-            started = time.process_time()
-            built.run_sync(asked, store.append if way == "stored" else lambda trace: None)
-            return time.process_time() - started
+            keep = store.append if way == "stored" else lambda trace: None
+            return cpu(lambda: built.run_sync(asked, keep))
 
     async def invoke(mine: RolloutContext) -> None:
         await graph.ainvoke(START_STATE, context=mine)
@@ -134,32 +131,25 @@ def seconds(case: str, way: str, count: int) -> float:
 
     ways = {"bare": lambda mine: bare(mine, script), "ainvoke": invoke, "stream": stream}
     contexts = [context(each, script) for each in asked]
-    started = time.process_time()
-    asyncio.run(crowd(contexts, ways[way]))
-    return time.process_time() - started
+    return cpu(lambda: asyncio.run(crowd(contexts, ways[way])))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rollouts", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    given = parser.parse_args()
-    ways = ("bare", "ainvoke", "stream", "engine", "stored")
-    taken: dict[str, dict[str, list[float]]] = {case: {way: [] for way in ways} for case in CASES}
-    for _ in range(given.rounds + 1):
-        for case in CASES:
-            for way in ways:
-                taken[case][way].append(seconds(case, way, given.rollouts) / given.rollouts * 1e6)
-    # The first round warms up.
-    numbers = {case: {way: round(median(t[1:]), 1) for way, t in of.items()} for case, of in taken.items()}
-    table = Table("µs per rollout", *ways, "× bare", "× stream")
-    for case, of in numbers.items():
-        ratios = (f"{of['engine'] / of['bare']:.1f}", f"{of['engine'] / of['stream']:.2f}")
-        table.add_row(case, *(f"{of[way]:.0f}" for way in ways), *ratios)
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps(numbers, indent=1))
+    given = options(__doc__, rollouts=500, rounds=5)
+    ways, count = ("bare", "ainvoke", "stream", "engine", "stored"), given.rollouts
+    work = {(case, way): partial(seconds, case, way, count) for case in CASES for way in ways}
+    taken = {name: 1e6 * median(spent) / count for name, spent in alternate(given.rounds, work).items()}
+    numbers = {case: {way: round(taken[case, way], 1) for way in ways} for case in CASES}
+    rows = [
+        [
+            case,
+            *(f"{of[way]:.0f}" for way in ways),
+            f"{of['engine'] / of['bare']:.1f}",
+            f"{of['engine'] / of['stream']:.2f}",
+        ]
+        for case, of in numbers.items()
+    ]
+    show(("µs per rollout", *ways, "× bare", "× stream"), rows, numbers, given.out)
 
 
 if __name__ == "__main__":

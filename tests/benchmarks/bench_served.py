@@ -1,21 +1,25 @@
-"""How fast do 256 consulting rollouts at once go against a server, next to a bare loop that sends the same requests?
+"""How fast do consulting rollouts go against a server: in one process, in several, and in a bare loop?
 
-    python tests/benchmarks/bench_served.py
+    python tests/benchmarks/bench_served.py [--workers 2]
 
 The server (a process of its own) answers each request after a fixed time, as a GPU that decodes many at once does.
 What it says depends on context and seed: a rollout consults once, twice or not at all. The engine runs the
-rollouts on the consult graph of the miniature, with traces; the bare loop then sends exactly the same
-requests, those of one rollout one after another and 256 rollouts at once, with what the `openai` package itself
-goes by, `httpx2`, and `orjson`.
+rollouts on the consult graph of the miniature, with traces; worker processes do the same (`rollout.workers`); the bare
+loop sends exactly the same requests, those of one rollout one after another and 256 rollouts at once, with what the
+`openai` package itself goes by, `httpx2`, and `orjson`.
 
-Wall-clock rollouts per second; rounds alternate; medians with the least and the most, for several answer times.
+Wall-clock rollouts per second, medians with the least and the most, for several answer times, and CPU time of all our
+processes (the server's not among them) per rollout. So many processes can use no more cores than there are: the server
+takes one of them for itself.
 """
 
-import argparse
 import asyncio
+import os
 import sys
-import time
+import tempfile
 from collections import defaultdict
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -24,18 +28,23 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fixed_vllm import VOCABULARY, running
+from measure import alternate, options, ratios, show, spread, wall
 
-from aipo.config.build import build_engine, build_graphs
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
 from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
+from aipo.util.event_loop import LOOP
 from kit.vllm import WORDS, seeded_completion
+from kit.workers import both, configured
 
-AT_ONCE, ROLLOUTS = 256, 1024
+AT_ONCE = 256
+TICK = os.sysconf("SC_CLK_TCK")
+Rate = tuple[float, float]
+"""Rollouts per second, and CPU milliseconds of a rollout."""
 
 
 def answer(asked: bytes) -> bytes:
@@ -55,28 +64,28 @@ class Recording(ServerPool):
         return await super().ask(path, body, session=session)
 
 
-def made(pool: ServerPool) -> tuple[RolloutEngine, list[RolloutSpec]]:
-    config = load_config("aipo", ["rollout.max_tokens=200"])
-    policy = VLLMPolicy(pool, HFTokenizer(WORDS), vocabulary=VOCABULARY * 2)
-    engine = build_engine(config, build_graphs(config), policy, run_id="bench")
+def specs(engine: RolloutEngine, count: int) -> list[RolloutSpec]:
     tasks = engine.env.tasks("hard")
-    specs = [
-        RolloutSpec(
-            task=tasks[i % len(tasks)],
-            mode=Mode.ASSISTED,
-            group_id=f"g{i}",
-            index=0,
-            step=0,
-            seed=i,
-            suppress=False,
-        )
-        for i in range(ROLLOUTS)
+    return [
+        RolloutSpec(task=tasks[i % len(tasks)], mode=Mode.ASSISTED, group_id=f"g{i}", index=0, step=0, seed=i)
+        for i in range(count)
     ]
-    return engine, specs
 
 
-async def bare(url: str, rollouts: list[list[bytes]]) -> float:
-    """Rollouts per second of a loop that only asks and reads."""
+def requests(url: str, count: int) -> tuple[float, list[list[bytes]]]:
+    """Consults per rollout, and what each rollout asks."""
+    pool = Recording(url)
+    experiment = load_experiment("aipo", ["rollout.max_tokens=200"])
+    policy = VLLMPolicy(pool, HFTokenizer(WORDS), vocabulary=VOCABULARY * 2)
+    engine = experiment.engine(policy, run_id="bench")
+    traces = engine.run_sync(specs(engine, count), lambda trace: None)
+    assert not any(trace.failed for trace in traces)
+    LOOP.run(pool.aclose())
+    return sum(len(trace.consults) for trace in traces) / count, list(pool.bodies.values())
+
+
+async def bare(url: str, rollouts: list[list[bytes]]) -> None:
+    """A loop that only asks and reads."""
     left = iter(rollouts)
     headers = {"Content-Type": "application/json"}
     limits = httpx2.Limits(max_connections=AT_ONCE)
@@ -88,52 +97,56 @@ async def bare(url: str, rollouts: list[list[bytes]]) -> float:
                     reply = await client.post(f"{url}/v1/completions", content=body, headers=headers)
                     assert orjson.loads(reply.content)["choices"][0]["token_ids"]
 
-        began = time.perf_counter()
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-        return len(rollouts) / (time.perf_counter() - began)
 
 
-async def compare(url: str, rounds: int) -> tuple[float, list[float], list[float]]:
-    """Consults per rollout, and rollouts per second of the engine and of the bare loop."""
-    pool = Recording(url)
-    engine, specs = made(pool)
-    freeze_gc()
-    traces = await engine.run(specs, lambda trace: None)
-    assert not any(trace.failed for trace in traces)
-    consults = sum(len(trace.consults) for trace in traces) / len(traces)
-    rollouts = list(pool.bodies.values())
-    plain = ServerPool([url])
-    engine, specs = made(plain)
-    ours: list[float] = []
-    bares: list[float] = []
-    for _ in range(rounds):
-        bares.append(await bare(url, rollouts))
-        began = time.perf_counter()
-        await engine.run(specs, lambda trace: None)
-        ours.append(len(specs) / (time.perf_counter() - began))
-    await pool.aclose()
-    await plain.aclose()
-    return consults, ours, bares
+def computed(engine: RolloutEngine | None) -> float:
+    """Seconds that this process and its workers have computed so far."""
+    pids = [os.getpid()]
+    if engine is not None and engine.elsewhere is not None:
+        pids += [worker.process.pid for worker in engine.elsewhere.__self__._workers]  # type: ignore[attr-defined]
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / TICK
 
 
-def spread(values: list[float]) -> str:
-    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def looped(url: str, rollouts: list[list[bytes]]) -> Rate:
+    before = computed(None)
+    seconds = wall(lambda: asyncio.run(bare(url, rollouts)))
+    return len(rollouts) / seconds, 1e3 * (computed(None) - before) / len(rollouts)
+
+
+def rolled(engine: RolloutEngine, count: int) -> Rate:
+    before = computed(engine)
+    seconds = wall(lambda: engine.run_sync(specs(engine, count), lambda trace: None))
+    return count / seconds, 1e3 * (computed(engine) - before) / count
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--latency", type=float, nargs="*", default=[1.0, 4.0, 16.0])
-    options = parser.parse_args()
-    for latency in options.latency:
-        with running(answer, latency=latency) as url:
-            consults, ours, bares = asyncio.run(compare(url, options.rounds))
-        ratios = [one / other for one, other in zip(ours, bares, strict=True)]
-        print(
-            f"{latency:g} s an answer, {consults:.2f} consults a rollout: engine {spread(ours)} rollouts/s, bare loop "
-            f"{spread(bares)}, ratio {spread(ratios)}",
-            flush=True,
-        )
+    given = options(__doc__, rollouts=1024, rounds=5, latency=[1.0, 4.0, 16.0], workers=[2])
+    rows: list[list[str]] = []
+    for latency in given.latency:
+        with ExitStack() as stack:
+            url = stack.enter_context(running(answer, latency=latency))
+            words = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            WORDS.save_pretrained(words)
+            consults, rollouts = requests(url, given.rollouts)
+            work = {"bare loop": partial(looped, url, rollouts)}
+            settings = ["rollout.max_tokens=200", f"rollout.concurrency={AT_ONCE}"]
+            for count in given.workers:
+                experiment = configured(url, f"rollout.workers={count}", *settings)
+                here, there = stack.enter_context(both(words, experiment))
+                work["this process"] = partial(rolled, here, given.rollouts)
+                work[f"{count} workers"] = partial(rolled, there, given.rollouts)
+            freeze_gc()
+            rates = alternate(given.rounds, work)
+        base = [speed for speed, _ in rates["bare loop"]]
+        for name, taken in rates.items():
+            speeds = [speed for speed, _ in taken]
+            milliseconds = median(ms for _, ms in taken)
+            row = [f"{latency:g}", f"{consults:.2f}", name, spread(speeds), spread(ratios(speeds, base))]
+            rows.append([*row, f"{milliseconds:.1f}"])
+    columns = ("s an answer", "consults", "", "rollouts/s", "ratio to the bare loop", "CPU ms per rollout")
+    show(columns, rows)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,11 @@ lies in a temporary folder; files that were just written are read from the page 
 Medians; rounds of ours and of the baselines alternate. `bar` is what the store promises, where it does.
 """
 
-import argparse
-import json
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -34,8 +32,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
+from measure import alternate, options, short, show, wall
 
 from aipo.trace import Trace
 from aipo.trace.arrow import Stored
@@ -85,14 +82,9 @@ class Kind:
 
 
 def medians(repeats: int, **work: Callable[[], object]) -> dict[str, float]:
-    """Seconds; one round more to warm up."""
-    spent: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(repeats + 1):
-        for name, run in work.items():
-            started = time.perf_counter()
-            run()
-            spent[name].append(time.perf_counter() - started)
-    return {name: median(times[1:]) for name, times in spent.items()}
+    """Seconds."""
+    spent = alternate(repeats, {name: partial(wall, run) for name, run in work.items()})
+    return {name: median(times) for name, times in spent.items()}
 
 
 def sizes(kind: Kind, folder: Path) -> list[Row]:
@@ -242,40 +234,31 @@ def _parsed(content: bytes) -> list[Stored]:
 def measure(folder: Path, count: int, repeats: int) -> list[Row]:
     templates = bulk.short()
     stretched = bulk.long([t for t in templates[: bulk.STEP] if t.consults][:LONG_TRACES], LONG)
-    short = Kind("short", templates[: bulk.STEP], bulk.SHORT_WORDS.decode)
+    brief = Kind("short", templates[: bulk.STEP], bulk.SHORT_WORDS.decode)
     long = Kind("long", stretched, bulk.long_words)
     rows: list[Row] = []
-    for kind in (short, long):
+    for kind in (brief, long):
         rows += sizes(kind, folder / kind.name / "size")
         rows += speeds(kind, folder / kind.name / "speed", repeats)
-    steps = bulk.fill(folder / "many", templates, count, decode=short.decode)
+    steps = bulk.fill(folder / "many", templates, count, decode=brief.decode)
     tenth = folder / "tenth.jsonl"
     with tenth.open("wb") as file:
-        file.writelines(short.lines(step) for step in range(max(1, steps // 10)))
+        file.writelines(brief.lines(step) for step in range(max(1, steps // 10)))
     rows += looks(folder / "many", tenth, steps / max(1, steps // 10), repeats)
     return rows + opening(long, folder / "long" / "open", repeats)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--traces", type=int, default=100_000, help="to list and filter")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
-    options = parser.parse_args()
+    given = options(__doc__, traces=100_000, repeats=7)
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Path(folder), options.traces, options.repeats)
-    table = Table("what", "unit", "the store", "baseline", "", "store / baseline", "bar")
+        rows = measure(Path(folder), given.traces, given.repeats)
+    columns = ("what", "unit", "the store", "baseline", "", "store / baseline", "bar")
+    cells: list[list[str]] = []
     for row in rows:
         bar = "" if row.bar is None else f"{row.bar:g}"
-        numbers = [
-            f"{number:,.3g}" if number < 1000 else f"{number:,.0f}" for number in (row.ours, row.theirs)
-        ]
-        table.add_row(
-            row.what, row.unit, numbers[0], row.baseline, numbers[1], f"{row.ours / row.theirs:.3g}", bar
-        )
-    Console(width=150).print(table)
-    if options.out:
-        options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        ratio = f"{row.ours / row.theirs:.3g}"
+        cells.append([row.what, row.unit, short(row.ours), row.baseline, short(row.theirs), ratio, bar])
+    show(columns, cells, [asdict(row) for row in rows], given.out)
 
 
 if __name__ == "__main__":

@@ -4,26 +4,30 @@
 
 The miniature's size: 2 layers, width 96, 40 ids, 64 rows of about 70 tokens, one thread, no agent tokens.
 The rows are those of a sampled batch, so both do the same work. Steps of the two alternate, and the
-ratio is that of the medians.
+ratio is that of the medians. Then the same with token stats kept and without: CPU time of a whole step (batching, forward,
+loss, backward, optimiser, the file of the rollout step), and bytes on the disk.
 """
 
-import argparse
-import statistics
 import sys
 import tempfile
-import time
+from functools import partial
+from itertools import count
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure import alternate, cpu, options, wall
 from trl import GRPOTrainer
 
 from aipo.method.batch import Totals
 from aipo.method.loss import LossSettings
 from aipo.method.rows import rows_of
 from aipo.method.step_rows import StepRows
+from aipo.trace import Trace
+from aipo.trace.token_stats import TokenStatsStore
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import handmade, tiny
 
@@ -31,7 +35,7 @@ ROWS, VOCABULARY = 64, 40
 
 
 def made(rng: np.random.Generator) -> StepRows:
-    def trace(i: int) -> tiny.Trace:
+    def trace(i: int) -> Trace:
         length = int(rng.integers(40, 80))
         ids = rng.integers(2, VOCABULARY, 10 + length)
         policy = handmade.policy(*ids[10:], logprobs=-3 - rng.random(length))
@@ -57,63 +61,79 @@ class TheirLoss(AIPOTrainer):
         pass
 
 
-def trainer(kind: type[AIPOTrainer], folder: str, rows: StepRows) -> AIPOTrainer:
+def trainer(kind: type[AIPOTrainer], folder: Path, rows: StepRows, *, stats: bool = False) -> AIPOTrainer:
     settings = LossSettings()
     args = arguments(
-        f"{folder}/{kind.__name__}",
-        generations=1,
-        learning_rate=1e-4,
-        max_completion_length=128,
-        settings=settings,
+        folder, generations=1, learning_rate=1e-4, max_completion_length=128, settings=settings, use_cpu=True
     )
-    model = tiny.model(vocabulary=VOCABULARY, hidden=96)
-    return kind(model, args, tiny.Rows([rows]), settings, tokenizer=tiny.tokenizer(VOCABULARY))
+    made = kind(
+        tiny.model(vocabulary=VOCABULARY, hidden=96),
+        args,
+        tiny.Rows([rows]),
+        settings,
+        tokenizer=tiny.tokenizer(VOCABULARY),
+        on_token_stats=TokenStatsStore(folder / "token_stats").publish if stats else None,
+    )
+    made.current_gradient_accumulation_steps = 1
+    made.create_optimizer()
+    return made
 
 
-def one_step(runner: AIPOTrainer) -> float:
-    """Seconds from rows to scaled gradients: batching, forward, loss, metrics, backward."""
+def gradients(runner: AIPOTrainer) -> None:
+    """From rows to scaled gradients: batching, forward, loss, metrics, backward."""
     runner._step = 0
-    started = time.perf_counter()
     runner.training_step(runner.model, [], None)
     runner._report()
     runner.model.zero_grad()
-    return time.perf_counter() - started
 
 
-def loop_overhead(folder: str, rows: StepRows, steps: int = 100) -> float:
+def whole_step(runner: AIPOTrainer, steps: "count[int]") -> None:
+    runner._step = 0
+    runner.training_step(runner.model, [], None)
+    runner._report()
+    runner.optimizer.step()
+    runner.token_stats.close(next(steps))
+    runner.model.zero_grad()
+
+
+def loop_overhead(folder: Path, rows: StepRows, steps: int = 100) -> float:
     """Seconds per optimiser step of the whole loop, on rows so small that little else is left."""
     settings = LossSettings()
     small = StepRows(rows=rows.rows[:1], totals=Totals.of(rows.rows[:1]), active_share=1.0)
     args = arguments(
-        f"{folder}/loop", generations=steps, learning_rate=1e-4, max_completion_length=128, settings=settings
+        folder, generations=steps, learning_rate=1e-4, max_completion_length=128, settings=settings
     )
     runner = AIPOTrainer(tiny.model(), args, tiny.Rows([small]), settings, tokenizer=tiny.tokenizer())
     small.rows[0].token_ids_T[:] %= tiny.VOCABULARY
-    started = time.perf_counter()
-    runner.train()
-    return (time.perf_counter() - started) / steps
+    return wall(runner.train) / steps
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=60)
-    repeats = parser.parse_args().repeats
+    repeats = options(__doc__, repeats=60).repeats
     torch.set_num_threads(1)
     rows = made(np.random.default_rng(0))
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = trainer(AIPOTrainer, folder, rows), trainer(TheirLoss, folder, rows)
-        for runner in (ours, theirs):
-            runner.current_gradient_accumulation_steps = 1
-            one_step(runner)
-        seconds = [(one_step(ours), one_step(theirs)) for _ in range(repeats)]
-        loop = loop_overhead(folder, made(np.random.default_rng(0)))
-    ours_s, theirs_s = (statistics.median(column) for column in zip(*seconds, strict=True))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours, theirs = (trainer(kind, folder / kind.__name__, rows) for kind in (AIPOTrainer, TheirLoss))
+        work = {"AIPO": partial(gradients, ours), "TRL ": partial(gradients, theirs)}
+        timed = {which: partial(wall, run) for which, run in work.items()}
+        seconds = {which: median(spent) for which, spent in alternate(repeats, timed).items()}
+        loop = loop_overhead(folder / "loop", made(np.random.default_rng(0)))
+        runners = {
+            stats: trainer(AIPOTrainer, folder / f"{stats}", rows, stats=stats) for stats in (True, False)
+        }
+        steps = {stats: partial(whole_step, runner, count()) for stats, runner in runners.items()}
+        costs = alternate(repeats, {stats: partial(cpu, run) for stats, run in steps.items()})
+        size = median(file.stat().st_size for file in (folder / "True" / "token_stats").glob("*.parquet"))
     tokens = sum(map(len, rows.rows))
+    trained = sum(len(row) - row.prompt_tokens for row in rows.rows)
     print(f"rows {ROWS}, tokens {tokens}, repeats {repeats}")
-    print(f"AIPO {1e3 * ours_s:8.2f} ms/step  {tokens / ours_s:10,.0f} tok/s")
-    print(f"TRL  {1e3 * theirs_s:8.2f} ms/step  {tokens / theirs_s:10,.0f} tok/s")
-    print(f"ratio of medians {ours_s / theirs_s:.3f}")
+    for which, spent in seconds.items():
+        print(f"{which} {1e3 * spent:8.2f} ms/step  {tokens / spent:10,.0f} tok/s")
+    print(f"ratio of medians {seconds['AIPO'] / seconds['TRL ']:.3f}")
     print(f"loop {1e3 * loop:8.2f} ms per optimiser step with one row")
+    print(f"step with token stats / without: {median(costs[True]) / median(costs[False]):.3f} of CPU time")
+    print(f"token stats: {size / trained:.2f} bytes per token")
 
 
 if __name__ == "__main__":

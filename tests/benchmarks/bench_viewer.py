@@ -4,7 +4,7 @@
 
 A real server in a process of its own and a real Chromium (with an empty cache each time), on runs made for the
 purpose in a temporary folder: `many` has short traces of the miniature, 128 a step, with metrics of four updates a
-step; `long` has 32 traces of 16 384 tokens with texts, log-probs, entropies and lessons, and a tokenizer of 150 000
+step; `long` has 32 traces of 16 384 tokens with texts, log-probs, entropies and token stats, and a tokenizer of 150 000
 words.
 
 - run page: what the server takes for all of it, and a browser until it is loaded;
@@ -12,18 +12,15 @@ words.
   until it has all of them;
 - live: from the moment that a new step's file is there until the open page shows one of its traces, begun at
   different times between two looks of the page;
-- static: the size of a static site of 1 000 short traces with lessons.
+- static: the size of a static site of 1 000 short traces with token stats.
 
 `first` is the first request to a server that has just started, and opens what it then keeps. A bar is for the median.
 """
 
-import argparse
-import json
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,13 +29,12 @@ from pathlib import Path
 from statistics import median
 
 import bulk
+from measure import options, short, show, wall
 from playwright.sync_api import Browser, Page, sync_playwright
-from rich.console import Console
-from rich.table import Table
 
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
-from aipo.viewer.bundle import write_bundle
+from aipo.viewer.bundle import Bundle, write_bundle
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import slug
 
@@ -71,9 +67,7 @@ def serving(root: Path) -> Iterator[str]:
 
 def timed(action: Callable[[], object]) -> float:
     """Milliseconds."""
-    started = time.perf_counter()
-    action()
-    return 1e3 * (time.perf_counter() - started)
+    return 1e3 * wall(action)
 
 
 def fetch(address: str) -> bytes:
@@ -160,10 +154,10 @@ def bundle(folder: Path, templates: Sequence[bulk.Trace]) -> list[Row]:
     steps = bulk.fill(run.traces, templates, BUNDLED, decode=bulk.SHORT_WORDS.decode)
     bulk.furnish(run, templates, steps, bulk.short_tokenizer())
     for step in range(steps):
-        bulk.teach(run.lessons, bulk.step_of(templates, step))
-    started = time.perf_counter()
-    made = write_bundle(RunLibrary(run.path), folder / "site")
-    spent = time.perf_counter() - started
+        bulk.keep_stats(run.token_stats, bulk.step_of(templates, step))
+    written: list[Bundle] = []
+    spent = wall(lambda: written.append(write_bundle(RunLibrary(run.path), folder / "site")))
+    (made,) = written
     assert not made.faulty, made.faulty[:3]
     share = BUNDLED / (steps * bulk.STEP)
     return [
@@ -182,7 +176,7 @@ def measure(folder: Path, browser: Browser, count: int, repeats: int) -> list[Ro
     stretched = [bulk.again(trace, 0) for trace in bulk.long(asked, LONG)]
     TraceStore(long.traces, decode=bulk.long_words).seal(0, stretched)
     bulk.furnish(long, stretched, 1, bulk.long_tokenizer())
-    bulk.teach(long.lessons, stretched)
+    bulk.keep_stats(long.token_stats, stretched)
     return [
         *run_pages(root, browser, repeats),
         *trace_pages(root, browser, [trace.trace_id for trace in stretched], repeats),
@@ -192,28 +186,17 @@ def measure(folder: Path, browser: Browser, count: int, repeats: int) -> list[Ro
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--traces", type=int, default=100_000)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
-    options = parser.parse_args()
+    given = options(__doc__, traces=100_000, repeats=7)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         chromium = shutil.which("chromium")  # None: the one that Playwright brought
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        rows = measure(Path(folder), browser, options.traces, options.repeats)
+        rows = measure(Path(folder), browser, given.traces, given.repeats)
         browser.close()
-    table = Table("what", "unit", "median", "slowest", "bar")
-    for row in rows:
-        numbers = (median(row.values), max(row.values))
-        table.add_row(
-            row.what,
-            row.unit,
-            *(f"{n:,.3g}" if n < 1000 else f"{n:,.0f}" for n in numbers),
-            f"{row.bar or ''}",
-        )
-    Console(width=150).print(table)
-    if options.out:
-        options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    cells = [
+        [row.what, row.unit, short(median(row.values)), short(max(row.values)), f"{row.bar or ''}"]
+        for row in rows
+    ]
+    show(("what", "unit", "median", "slowest", "bar"), cells, [asdict(row) for row in rows], given.out)
 
 
 if __name__ == "__main__":

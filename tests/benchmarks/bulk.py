@@ -18,9 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models
 
-from aipo.config.build import build_engine, build_graphs, drawing, manifest
-from aipo.config.build_method import credit_of
-from aipo.config.load import dump, load_config
+from aipo.config.build import load_experiment
 from aipo.method.metrics import rollout_metrics
 from aipo.method.plan import draw_tasks, independent
 from aipo.method.rows import CODES
@@ -37,8 +35,8 @@ GROUPS, GROUP = 16, 8
 STEP = GROUPS * GROUP
 VOCABULARY = 150_000
 UPDATES = 4  # of a generation
-CONFIG = load_config("aipo")
-_TAGS = [f"<{kind}:{name}>" for kind in ("consult", "feedback") for name in CONFIG.agents]
+EXPERIMENT = load_experiment("aipo")
+_TAGS = [f"<{kind}:{name}>" for kind in ("consult", "feedback") for name in EXPERIMENT.agents]
 SHORT_WORDS = CharTokenizer([*_TAGS, "</consult>", "</feedback>"])
 Floats = npt.NDArray[np.float32]
 
@@ -75,15 +73,15 @@ class Student(ScriptedPolicy):
 
 def short(steps: int = 4) -> list[Trace]:
     """`STEP` traces a step: rollouts of the miniature through the real graphs, half of a group with agents."""
-    policy: Any = Student(Facts.draw(CONFIG.run.seed))
-    engine, rng = build_engine(CONFIG, build_graphs(CONFIG), policy, run_id="bulk"), np.random.default_rng(0)
+    policy: Any = Student(Facts.draw(EXPERIMENT.seed))
+    engine, rng = EXPERIMENT.engine(policy, run_id="bulk"), np.random.default_rng(0)
     traces: list[Trace] = []
     for step in range(steps):
-        tasks = draw_tasks(engine.env, CONFIG.env.mixture, GROUPS, step=step, seed=0)
+        tasks = draw_tasks(engine.env, EXPERIMENT.mixture, GROUPS, step=step, seed=0)
         specs = independent(tasks, step=step, group_size=GROUP, assist_share=0.5, suppress_share=0.0, seed=0)
         ran = engine.run_sync(specs, lambda trace: None)
         drawn = [replace(t, segments=tuple(_drawn(s, rng) for s in t.segments)) for t in ran]
-        traces += credit_of(CONFIG)(drawn).traces
+        traces += EXPERIMENT.credit(drawn).traces
     return traces
 
 
@@ -128,10 +126,9 @@ def step_of(templates: Sequence[Trace], step: int) -> list[Trace]:
 
 def furnish(run: RunFolder, templates: Sequence[Trace], steps: int, tokenizer: Tokenizer) -> None:
     """Configuration, manifest, drawing, tokenizer and metrics of a run of so many steps."""
-    graphs = build_graphs(CONFIG)
-    write_text(run.config, dump(CONFIG))
-    write_json(run.manifest, manifest(CONFIG, graphs, "by rule"))
-    write_json(run.graph, drawing(graphs.graph))
+    write_text(run.config, EXPERIMENT.to_yaml())
+    write_json(run.manifest, EXPERIMENT.manifest("by rule"))
+    write_json(run.graph, EXPERIMENT.drawing())
     run.tokenizer.mkdir()
     tokenizer.save(str(run.tokenizer / "tokenizer.json"))
     rng = np.random.default_rng(0)
@@ -157,13 +154,13 @@ def metrics(traces: Sequence[Trace], step: int, rng: np.random.Generator) -> lis
     rows = [
         {"step": step * UPDATES + i + 1} | {n: float(rng.random()) for n in names} for i in range(UPDATES)
     ]
-    return [rows[0] | rollout_metrics(traces, list(CONFIG.agents)), *rows[1:]]
+    return [rows[0] | rollout_metrics(traces, list(EXPERIMENT.agents)), *rows[1:]]
 
 
-def teach(folder: Path, traces: Sequence[Trace]) -> None:
-    """Lessons of one step: of every trace with an advantage, as if its ratios were near 1."""
+def keep_stats(folder: Path, traces: Sequence[Trace]) -> None:
+    """Token stats of one step: of every trace with an advantage, as if its ratios were near 1."""
     rng = np.random.default_rng(0)
-    TokenStatsStore(folder).publish(traces[0].step, [_lesson(t, rng) for t in traces if t.advantage])
+    TokenStatsStore(folder).publish(traces[0].step, [_stats(t, rng) for t in traces if t.advantage])
 
 
 def short_tokenizer() -> Tokenizer:
@@ -217,7 +214,7 @@ def sampled(rng: np.random.Generator, count: int, width: int = 64) -> tuple[Floa
     return np.minimum(logps[np.arange(count), chosen], 0), np.maximum(entropies, 0)
 
 
-def _lesson(trace: Trace, rng: np.random.Generator) -> TokenStats:
+def _stats(trace: Trace, rng: np.random.Generator) -> TokenStats:
     rest = [(i, s) for i, s in enumerate(trace.segments) if s.role is not Role.PROMPT]
     codes = np.concatenate([np.full(len(s), CODES[s.role], np.int8) for _, s in rest])
     policy = codes == CODES[Role.POLICY]

@@ -33,7 +33,7 @@ CONSULT: dict[str, Any] = {
 
 def ids(*parts: int | str) -> list[int]:
     """Ids as they are, and one id for each character of a text."""
-    return [i for part in parts for i in ([part] if isinstance(part, int) else map(ord, part))]
+    return [i for part in parts for i in (map(ord, part) if isinstance(part, str) else [part])]
 
 
 def prompt(*parts: int | str) -> Segment:

@@ -1,6 +1,7 @@
-"""What import-linter and ruff do not see: circles within a room, and what is imported besides."""
+"""What import-linter and ruff do not see: circles within a room, the public names, and what is imported besides."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,43 @@ import aipo
 PACKAGE = Path(aipo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "pandas", "matplotlib")
+SURFACE = {
+    "aipo.policies": ["Completion", "Policy", "SampleRequest", "Sampling", "Tokenizer"],
+    "aipo.render": ["headline", "show", "trace_html", "trace_text"],
+    "aipo.rollout": [
+        "Agent",
+        "AgentSpec",
+        "AgentState",
+        "ChatModel",
+        "Env",
+        "Prompt",
+        "RolloutContext",
+        "RolloutEngine",
+        "RolloutSpec",
+        "RolloutState",
+        "Score",
+        "Task",
+        "check_graph",
+        "derive_seed",
+    ],
+    "aipo.trace": [
+        "SCHEMA_VERSION",
+        "Call",
+        "Consult",
+        "Fault",
+        "Mode",
+        "Role",
+        "Segment",
+        "StopReason",
+        "Trace",
+        "Visit",
+        "author_in",
+        "concatenate",
+        "of_policy",
+        "segment",
+    ],
+}
+"""What a user's graph, agent, environment or notebook imports."""
 LIGHT = (
     "aipo.trace",
     "aipo.trace.store",
@@ -50,6 +88,13 @@ def test_modules_import_each_other_in_one_direction() -> None:
     while free := {name for name, uses in left.items() if not uses & left.keys()}:
         left = {name: uses for name, uses in left.items() if name not in free}
     assert not left, f"these import each other in a circle: {sorted(left)}"
+
+
+@pytest.mark.parametrize("name", SURFACE)
+def test_the_public_surface_is_what_users_were_told(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__all__ == SURFACE[name]
+    assert all(hasattr(module, one) for one in SURFACE[name])
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -1,20 +1,16 @@
 """What the viewer's tests share: a little library of runs, a server of it, and a real browser."""
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.viewer.data.library import RunLibrary
-from aipo.viewer.guard import Gate
-from aipo.viewer.serve import bind, server
-from aipo.viewer.site import Site
 from kit.parts import lacking
 from kit.recorded import LEARNED, make_evaluation, make_run
+from kit.viewing import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -60,23 +56,6 @@ def address(little_runs: Path) -> Iterator[str]:
     """Where the little library is served."""
     with serving(little_runs) as address:
         yield address
-
-
-@contextmanager
-def serving(
-    root: Path, *, token: str | None = None, clock: Callable[[], float] = lambda: 0.0
-) -> Iterator[str]:
-    """A real server in a thread, on any free port."""
-    with bind("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        made = server(Site(RunLibrary(root), live=True, clock=clock), Gate("127.0.0.1", port, token))
-        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://localhost:{port}"
-        finally:
-            made.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from aipo.viewer.guard import Gate
 from aipo.viewer.links import group_path, run_path, trace_path
 from aipo.viewer.serve import first_page, view
 from aipo.viewer.site import Site
-from viewer.test_guard import ask
+from kit.viewing import ask
 
 
 def a_trace(root: Path, run: str = "aipo") -> str:

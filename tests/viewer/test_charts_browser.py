@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aipo.render.charts import Chart, Line, data_block, figure, inline_assets
-from viewer.conftest import serving
+from kit.viewing import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -1,14 +1,13 @@
 """Who is answered: the gate by itself, then a real server with requests written by hand."""
 
-import http.client
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from starlette.datastructures import Headers
 
 from aipo.viewer.guard import Gate
+from kit.viewing import ask
 
 TOKEN = "a-token-of-some-length"
 OWN = {"host": "localhost:8765"}
@@ -103,29 +102,6 @@ def test_nothing_can_be_changed(method: str) -> None:
 )
 def test_a_token_is_asked_for(query: dict[str, str], cookie: str, expected: int) -> None:
     assert status(Gate("127.0.0.1", 8765, TOKEN), query=query, cookie=cookie) == expected
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: str
-
-
-def ask(address: str, path: str = "/", *, method: str = "GET", **headers: str) -> Answer:
-    """A request with exactly these headers."""
-    target = urlsplit(address)
-    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=20)
-    try:
-        given = {"host": target.netloc, **headers}
-        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in given.items():
-            connection.putheader(name.replace("_", "-"), value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        body = answer.read().decode()
-        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, body)
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/static/base.js", "/version", "/nowhere", "/run/aipo/version"])

@@ -13,7 +13,7 @@ from aipo.run import RunFolder
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import RunLibrary
 from kit.recorded import write_step
-from viewer.conftest import serving
+from kit.viewing import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

@@ -14,7 +14,7 @@ from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import trace_path
 from kit.recorded import TOKENIZER, save_tokenizer
-from viewer.test_trace_page import BAD, TRACE
+from kit.viewing import BAD, TRACE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -10,47 +10,14 @@ from typing import Any
 import pytest
 
 from aipo.errors import TraceError
-from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
+from aipo.trace import Role, StopReason, Trace
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
 from aipo.trace.token_stats import TokenStats
 from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.trace import comparisons, details, facts, trace_page
-
-BAD = "<script>alert(1)</script></style></pre></details><img src=x onerror=alert(1)>\u202e\u2028\x1b[31m"
-
-
-def said(role: Role, source: str, text: str) -> Segment:
-    ids = [ord(c) for c in text]
-    return segment(role, source, ids, logprobs=[-0.1] * len(ids) if role is Role.POLICY else None)
-
-
-TRACE = Trace(
-    trace_id="r/1/0",
-    run_id="r",
-    group_id="1",
-    task_id="7*8",
-    step=4,
-    index=0,
-    mode=Mode.ASSISTED,
-    task={"prompt": "7*8=?", "answer": "56", "split": "easy"},
-    seed=11,
-    sampling={"temperature": 0.7},
-    forbidden_ids=(3, 4),
-    segments=(
-        said(Role.PROMPT, "prompt", "7*8=?"),
-        replace(said(Role.POLICY, "policy", "#5"), policy_version=6),
-        replace(said(Role.POLICY, "policy", "6"), policy_version=9),
-    ),
-    reward_parts={"correct": 1.0, "format": 0.1},
-    reward=1.1,
-    advantage=-0.25,
-    stop_reason=StopReason.EOS,
-    fingerprints={"graph": "b9bb908b"},
-    started=0.0,
-    seconds=1.5,
-)
+from kit.viewing import BAD, TRACE, said
 
 
 class _Page(HTMLParser):

@@ -1,0 +1,90 @@
+"""A real server of the viewer, requests to it written by hand, and a trace with hostile text."""
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
+from aipo.viewer.data.library import RunLibrary
+from aipo.viewer.guard import Gate
+from aipo.viewer.serve import bind, server
+from aipo.viewer.site import Site
+
+BAD = "<script>alert(1)</script></style></pre></details><img src=x onerror=alert(1)>\u202e\u2028\x1b[31m"
+
+
+def said(role: Role, source: str, text: str) -> Segment:
+    ids = [ord(c) for c in text]
+    return segment(role, source, ids, logprobs=[-0.1] * len(ids) if role is Role.POLICY else None)
+
+
+TRACE = Trace(
+    trace_id="r/1/0",
+    run_id="r",
+    group_id="1",
+    task_id="7*8",
+    step=4,
+    index=0,
+    mode=Mode.ASSISTED,
+    task={"prompt": "7*8=?", "answer": "56", "split": "easy"},
+    seed=11,
+    sampling={"temperature": 0.7},
+    forbidden_ids=(3, 4),
+    segments=(
+        said(Role.PROMPT, "prompt", "7*8=?"),
+        replace(said(Role.POLICY, "policy", "#5"), policy_version=6),
+        replace(said(Role.POLICY, "policy", "6"), policy_version=9),
+    ),
+    reward_parts={"correct": 1.0, "format": 0.1},
+    reward=1.1,
+    advantage=-0.25,
+    stop_reason=StopReason.EOS,
+    fingerprints={"graph": "b9bb908b"},
+    started=0.0,
+    seconds=1.5,
+)
+
+
+@contextmanager
+def serving(
+    root: Path, *, token: str | None = None, clock: Callable[[], float] = lambda: 0.0
+) -> Iterator[str]:
+    """A real server in a thread, on any free port."""
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        made = server(Site(RunLibrary(root), live=True, clock=clock), Gate("127.0.0.1", port, token))
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://localhost:{port}"
+        finally:
+            made.should_exit = True
+            thread.join()
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def ask(address: str, path: str = "/", *, method: str = "GET", **headers: str) -> Answer:
+    """A request with exactly these headers."""
+    target = urlsplit(address)
+    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=20)
+    try:
+        given = {"host": target.netloc, **headers}
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in given.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, body)
+    finally:
+        connection.close()

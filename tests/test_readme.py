@@ -1,6 +1,7 @@
 """The documents say what is there: rooms, commands, settings, choices, presets, metrics and links."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ def test_every_room_is_named() -> None:
         assert f"`{name}/`" in README, name
         assert f"`{name}/`" in ROOMS, name
     assert all(f"`{name}/`" in README for name in ("graphs", "envs"))
+
+
+def test_the_order_of_the_rooms_is_the_contracts() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    [layers] = [contract["layers"] for contract in contracts if contract["id"] == "rooms"]
+    order = " → ".join(layer.removeprefix("aipo.") for layer in reversed(layers))
+    assert order in ROOMS, f"aipo/README.md is to have the order {order}"
 
 
 def test_every_room_with_a_page_is_linked() -> None:

@@ -8,6 +8,7 @@ import pytest
 from typer.main import get_command
 
 from aipo.cli import app
+from aipo.config.build import load_experiment
 from aipo.config.load import load_config, presets
 from aipo.method.coefficients import COEFFICIENTS
 from aipo.method.credit import CREDITS
@@ -145,7 +146,7 @@ def test_settings_in_texts_exist(name: str) -> None:
 def test_settings_to_replay_with_are_accepted_on_a_run_of_the_default(question: str, word: str) -> None:
     recorded, *others = settings("aipo", [word], allowed=CREDIT if question == "credit" else METHOD)
     assert others
-    assert recorded.config == load_config("aipo")
+    assert recorded.experiment.settings == load_experiment("aipo").settings
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -1,11 +1,10 @@
-"""Which weights a replay looks through: those of a checkpoint, the trained ones, or those of the start."""
+"""Which weights a replay uses: those of a checkpoint, the trained ones, or those of the start."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aipo.config.build_policy import adapted, build_local, build_network, build_tokenizer
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.errors import RunError, TraceError, one_of
 from aipo.policies.lora import base_of, restore_adapter
 from aipo.replay.recordings import Recordings
@@ -20,7 +19,7 @@ NEAREST = "nearest"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model to load, and how many optimiser steps of the run are behind it (None: it is not the run's)."""
+    """A model to load, and how many optimiser steps of the run it has had (None: it is not the run's)."""
 
     path: str
     version: int | None
@@ -31,10 +30,10 @@ class Weights:
         return "start" if self.version == 0 else Path(self.path).name
 
     def checked(self, run: RunFolder) -> "Weights":
-        """Itself, if it can be loaded: nothing that a recorded configuration names is run to make it again.
+        """Itself, if it is a folder or hub name: no recorded code is run to make the model again.
 
         Raises:
-            RunError: it would have to be.
+            RunError: it is made by a function.
         """
         if ":" in self.path and not Path(self.path).is_dir():
             raise RunError(
@@ -46,40 +45,42 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which weights for which generation.
+    """Which weights for which rollout step.
 
     Args:
         run: the run that the traces are from.
-        name: `nearest` (the newest checkpoint that is not younger than the generation), `start`, `model` (the
+        name: `nearest` (the newest checkpoint that is not younger than the rollout step), `start`, `model` (the
             trained policy), or a folder.
-        updates: optimiser steps per generation.
+        optimizer_steps: per rollout step.
         start: the policy before its first step.
     """
 
     run: RunFolder
     name: str
-    updates: int
+    optimizer_steps: int
     start: Weights
 
-    def at(self, generation: int) -> Weights:
-        """The weights to look through at what was sampled in `generation`.
+    def at(self, step: int) -> Weights:
+        """The weights for the traces of a rollout step.
 
         Raises:
             RunError: there are none of that name.
         """
         if self.name != NEAREST:
             return self._named()
-        older = [w for w in self._known() if (w.version or 0) <= generation * self.updates]
+        older = [w for w in self._of_run() if (w.version or 0) <= step * self.optimizer_steps]
         newest = max(older, key=lambda w: w.version or 0)
         return newest.checked(self.run)
 
-    def own(self) -> list[int]:
-        """Generations that were sampled with exactly these weights."""
-        known = self._known() if self.name == NEAREST else [self._named()]
-        versions = sorted(w.version for w in known if w.version is not None)
-        return [version // self.updates for version in versions if version % self.updates == 0]
+    def sampled_steps(self) -> list[int]:
+        """Rollout steps that were sampled with exactly these weights."""
+        weights = self._of_run() if self.name == NEAREST else [self._named()]
+        versions = sorted(w.version for w in weights if w.version is not None)
+        return [
+            version // self.optimizer_steps for version in versions if version % self.optimizer_steps == 0
+        ]
 
-    def _known(self) -> list[Weights]:
+    def _of_run(self) -> list[Weights]:
         whole = whole_checkpoints(self.run)
         return [self.start, *(Weights(str(path), version) for version, path in whole.items())]
 
@@ -92,18 +93,18 @@ class Choice:
                 f"--checkpoint: got {self.name!r}, allowed nearest, start, model or a folder with a model, looked at "
                 f"{path}"
             )
-        known = {Path(w.path).resolve(): w for w in self._known()}
-        return known.get(path.resolve(), Weights(str(path), None))
+        of_run = {Path(w.path).resolve(): w for w in self._of_run()}
+        return of_run.get(path.resolve(), Weights(str(path), None))
 
 
-def start_of(run: RunFolder, config: Config, *, named: bool = False) -> Weights:
+def start_of(run: RunFolder, experiment: Experiment, *, named: bool = False) -> Weights:
     """The policy that the run started from: what its manifest says, or else its configuration (`named`: this one)."""
     recorded = None if named else run.read_manifest().get("model")
-    return Weights(str(recorded or config.policy.model), 0)
+    return Weights(str(recorded or experiment.policy.model), 0)
 
 
-def load_weights(config: Config, weights: Weights, recordings: Recordings) -> "LocalPolicy":
-    """The policy that looks at these recordings; ids beyond its vocabulary are left out from now on.
+def load_weights(experiment: Experiment, weights: Weights, recordings: Recordings) -> "LocalPolicy":
+    """The policy with these weights. From now on, traces with ids beyond its vocabulary are left out.
 
     Raises:
         LoadError: there is no model.
@@ -112,7 +113,7 @@ def load_weights(config: Config, weights: Weights, recordings: Recordings) -> "L
     """
     from aipo.replay.restore import recorded_tokenizer
 
-    policy = _policy(config, weights)
+    policy = _policy(experiment, weights)
     got, allowed = policy.tokenizer.fingerprint, recorded_tokenizer(recordings).fingerprint
     if got != allowed:
         raise TraceError(
@@ -123,14 +124,15 @@ def load_weights(config: Config, weights: Weights, recordings: Recordings) -> "L
     return policy
 
 
-def _policy(config: Config, weights: Weights) -> "LocalPolicy":
+def _policy(experiment: Experiment, weights: Weights) -> "LocalPolicy":
     """Where the run trained an adapter, its checkpoints hold nothing else, and its trained policy has none."""
     from aipo.policies.local.policy import LocalPolicy
 
     base = base_of(weights.path)
     if base is None and weights.version != 0:
-        return build_local(config, weights.path)
-    network = adapted(config, build_network(config, base or weights.path))
+        return experiment.local_policy(weights.path)
+    network = experiment.adapted(experiment.network(base or weights.path))
     if base is not None:
         restore_adapter(network, weights.path)
-    return LocalPolicy(network, build_tokenizer(weights.path), max_batch=config.policy.max_batch)
+    tokenizer = experiment.tokenizer(weights.path)
+    return LocalPolicy(network, tokenizer, max_batch=experiment.policy.max_batch)

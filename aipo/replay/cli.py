@@ -118,7 +118,7 @@ def credit(
     folder: Traces, words: MethodWords = None, grid: Grid = None, steps: Steps = None, out: Out = None
 ) -> None:
     """Advantages under other ways of giving credit; needs no model."""
-    from aipo.replay.questions.what_if import replay_credit
+    from aipo.replay.questions.credit import replay_credit
 
     code = replay_credit(
         folder, grid=grid or (), overrides=words or (), steps=_steps(steps), out=out, console=console
@@ -143,7 +143,7 @@ def loss(
     out: Out = None,
 ) -> None:
     """Loss and gradients of stored rows under other settings, all of them in one pass."""
-    from aipo.replay.questions.what_if import replay_loss
+    from aipo.replay.questions.loss import replay_loss
 
     code = replay_loss(
         folder,
@@ -215,7 +215,7 @@ def consults(
     out: Out = None,
 ) -> None:
     """Was it worth asking? The reward with each reply against the reward without."""
-    from aipo.replay.questions.consult_run import LiveConsults, consults_against_group
+    from aipo.replay.questions.consults import LiveConsults, consults_against_group
     from aipo.trace.filters import parse_filter
 
     filters, overrides = sort_words(words or [])

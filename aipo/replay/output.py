@@ -19,7 +19,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from statistics import fmean
@@ -27,8 +27,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from aipo.config.build import drawing, manifest
-from aipo.config.load import Config, dump
+from aipo.config.build import Experiment
 from aipo.errors import RunError
 from aipo.replay.recordings import LeftOut, Recordings
 from aipo.replay.restore import Restored
@@ -140,19 +139,18 @@ def describe(
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
-    config, recordings = restored.config, restored.recordings
-    config = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
-    write_text(folder.config, dump(config))
+    recordings = restored.recordings
+    write_text(folder.config, restored.experiment.with_settings({"run.out": folder.path}).to_yaml())
     replay_of = {"what": question, **origin(recordings)} | ({} if trainable else {"trainable": False})
-    model = recordings.run.read_manifest().get("model") or config.policy.model
-    facts = manifest(config, restored.graphs, model) | ({"live": live} if live else {})
+    model = recordings.run.read_manifest().get("model") or restored.experiment.policy.model
+    facts = restored.built.manifest(model) | ({"live": live} if live else {})
     write_json(folder.manifest, facts | {"replay_of": replay_of})
-    write_json(folder.graph, drawing(restored.graphs.graph))
+    write_json(folder.graph, restored.built.drawing())
     keep_tokenizer(folder, restored.tokenizer.inner.save_pretrained)
 
 
 def begin(
-    source: Path, *, question: str, out: Path | None, config: Config, facts: Mapping[str, Any]
+    source: Path, *, question: str, out: Path | None, experiment: Experiment, facts: Mapping[str, Any]
 ) -> RunFolder:
     """Makes the folder of a replay that runs no graph: the source's graph and tokenizer are copied.
 
@@ -167,8 +165,7 @@ def begin(
     recordings = Recordings(path=source)
     run = recordings.run
     folder = new_folder(out or default_out(run.path, question), recordings)
-    config = config.model_copy(update={"run": config.run.model_copy(update={"out": folder.path})})
-    write_text(folder.config, dump(config))
+    write_text(folder.config, experiment.with_settings({"run.out": folder.path}).to_yaml())
     model = run.read_manifest().get("model")
     start = {"model": model} if model else {}
     write_json(folder.manifest, {**start, **facts, "replay_of": {"what": question, **origin(recordings)}})
@@ -220,6 +217,14 @@ def replayed_id(trace: Trace, run_id: str, group_id: str) -> str:
     return f"{run_id}/{group_id}/{trace.index}{'' if alone else f'/{trace.policy}'}"
 
 
+def renamed(traces: Iterable[Trace], run_id: str) -> list[Trace]:
+    """Stored traces as those of another run, with the stored ones as their parents."""
+    return [
+        replace(t, run_id=run_id, trace_id=replayed_id(t, run_id, t.group_id), parent_id=t.trace_id)
+        for t in traces
+    ]
+
+
 # -- cells and columns ---------------------------------------------------------------------------------
 
 
@@ -257,3 +262,11 @@ def mean(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are not None; None if there is none."""
     numbers = [value for value in values if value is not None]
     return fmean(numbers) if numbers else None
+
+
+def span(steps: Sequence[int]) -> str:
+    """Steps as text: `0 to 7`, or `0, 2, 5`."""
+    if not steps:
+        return "none"
+    whole = list(steps) == list(range(steps[0], steps[-1] + 1))
+    return f"{steps[0]} to {steps[-1]}" if whole and len(steps) > 1 else ", ".join(map(str, steps))

@@ -73,6 +73,16 @@ class Recordings:
             if (low is None or step >= low) and (high is None or step <= high)
         ]
 
+    def required_steps(self) -> list[int]:
+        """`steps`, of which there has to be one.
+
+        Raises:
+            RunError: there is none.
+        """
+        if steps := self.steps():
+            return steps
+        raise RunError(f"--steps: got {self.where.step}, allowed steps of {self.folder}")
+
     def refuse_empty(self) -> None:
         """Looks for one trace that matches.
 

@@ -1,26 +1,23 @@
-"""From a run folder to what replays it: its configuration, graph, environment, tokenizer and models.
+"""From a run folder to what replays it: its experiment, graph, environment, tokenizer and models.
 
-A run folder may be anybody's. What its configuration names is imported only if it is defined in the packages
-`graphs` and `envs` of whoever replays; everything else has to be named on the command line.
+A run folder may be anybody's. A name in its configuration is imported only if it is defined in the packages
+`graphs` and `envs` of this installation; any other code has to be named on the command line.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from aipo.config.build import Graphs, build_env, build_graphs
-from aipo.config.build_chat import chat_identity, prices_of, scored_chats
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError
-from aipo.policies import Sampling
 from aipo.replay.chat import AgentModel, Question
 from aipo.replay.engine import Replay, shared_calls
 from aipo.replay.policy import AbsentPolicy
 from aipo.replay.recordings import Recordings
-from aipo.rollout.engine import RolloutEngine
+from aipo.rollout.context import ChatModel
 from aipo.run import tokenizer_of
 from aipo.trace import Call, Trace
 from aipo.util.imports import load
@@ -33,73 +30,88 @@ _OURS = re.compile(r"((?:graphs|envs)(?:\.\w+)*):(\w+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A run that can be replayed; `config` is as recorded, with the overrides."""
+    """A run that can be replayed.
 
-    config: Config
+    Args:
+        experiment: as recorded, with the overrides.
+        built: the same without what a replay does not build: caches, and without live models the chat models.
+    """
+
+    experiment: Experiment
+    built: Experiment
     recordings: Recordings
-    graphs: Graphs
     replay: Replay
     tokenizer: "HFTokenizer"
 
     def changed(self, trace: Trace) -> set[str]:
-        """Files of graphs, agents and prompts that are not what they were when `trace` was recorded."""
-        now, then = self.graphs.fingerprints, trace.fingerprints
+        """Files of graphs, agents and prompts that were different when `trace` was recorded."""
+        now, then = self.built.graphs.fingerprints, trace.fingerprints
         return {name for name in then.keys() & now.keys() if then[name] != now[name]}
 
 
-def recorded_config(
-    recordings: Recordings, overrides: Sequence[str], *, file: Path | None = None, live: bool = False
-) -> Config:
-    """The configuration of the recorded run, with overrides.
-
-    Args:
-        file: a configuration to use instead.
-        live: chat models will be built, so that their names have to be good, too.
+def config_file(recordings: Recordings) -> str:
+    """The recorded configuration.
 
     Raises:
-        RunError: the run has none.
-        ConfigError: an override that does not fit, or a name that is not imported unless somebody names it.
+        RunError: there is none.
     """
-    file = file or recordings.run.config
+    file = recordings.run.config
     if not file.is_file():
         raise RunError(
             f"configuration of the traces in {recordings.folder}: got no {file}, allowed a run's (or --config FILE)"
         )
-    config = load_config(str(file), overrides)
-    names = {"graph.name": config.graph.name, "env.name": config.env.name}
-    names |= {f"agents.{name}.graph": agent.graph for name, agent in config.agents.items()}
-    if live:
-        names |= {f"agents.{name}.model": a.model for name, a in config.agents.items() if a.model is not None}
-    for key, name in names.items():
-        check_name(key, name, overrides)
-    return config
+    return str(file)
 
 
-def prompt_overrides(config: Config, folder: Path) -> list[str]:
-    """Overrides that put prompts of `folder` in the place of those that the configuration uses: `NAME.md` in
-    that of an agent's, and a file that is called as the graph's own prompt in that of the graph's.
+def recorded_experiment(
+    recordings: Recordings, overrides: Sequence[str], *, file: Path | None = None, live: bool = False
+) -> Experiment:
+    """The experiment of the recorded run, with overrides.
+
+    Args:
+        file: a configuration to use instead.
+        live: chat models will be built, so that their names are checked, too.
 
     Raises:
-        ConfigError: the folder holds none that the configuration uses.
+        RunError: the run has no configuration.
+        ConfigError: an override that does not fit, or a name that is only imported if an override gives it.
     """
-    own = Path(str(config.graph.options.get("prompt", "policy.md"))).name
-    wanted = {f"agents.{name}.prompt": f"{name}.md" for name in config.agents}
-    wanted["graph.options.prompt"] = own
-    found = {key: folder / name for key, name in wanted.items() if (folder / name).is_file()}
-    if not found:
-        raise ConfigError(f"--prompts: got {folder}, allowed a folder with one of {sorted(wanted.values())}")
-    return [f"{key}={json.dumps(str(file.resolve()))}" for key, file in found.items()]
+    experiment = load_experiment(str(file) if file else config_file(recordings), overrides)
+    agents = experiment.agents.items()
+    names = {"graph.name": experiment.graph_name, "env.name": experiment.env_name}
+    names |= {f"agents.{name}.graph": agent.graph for name, agent in agents}
+    if live:
+        names |= {f"agents.{name}.model": agent.model for name, agent in agents if agent.model is not None}
+    for key, name in names.items():
+        check_name(key, name, overrides)
+    return experiment
 
 
-def unused_prompts(config: Config, folder: Path) -> list[str]:
-    """Files of a folder of prompts that the configuration does not use: maybe a slip of somebody's finger."""
-    used = {str(agent.prompt) for agent in config.agents.values()} | {str(config.graph.options.get("prompt"))}
+def prompt_overrides(experiment: Experiment, folder: Path) -> list[str]:
+    """Overrides that use the prompts in `folder`: `NAME.md` for agent NAME, and a file with the name of the graph's
+    own prompt for the graph.
+
+    Raises:
+        ConfigError: the folder has no prompt that the experiment uses.
+    """
+    names = {f"agents.{name}.prompt": f"{name}.md" for name in experiment.agents}
+    names["graph.options.prompt"] = Path(str(experiment.graph_options.get("prompt", "policy.md"))).name
+    files = {key: folder / name for key, name in names.items() if (folder / name).is_file()}
+    if not files:
+        raise ConfigError(f"--prompts: got {folder}, allowed a folder with one of {sorted(names.values())}")
+    return [f"{key}={json.dumps(str(file.resolve()))}" for key, file in files.items()]
+
+
+def unused_prompts(experiment: Experiment, folder: Path) -> list[str]:
+    """Files of a folder of prompts that the experiment does not use: they may be misspelled."""
+    used = {str(agent.prompt) for agent in experiment.agents.values()}
+    used.add(str(experiment.graph_options.get("prompt")))
     files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return sorted(path.name for path in files if str(path.resolve()) not in used)
 
 
 def check_name(key: str, name: str, overrides: Sequence[str]) -> None:
-    """Refuses to import what only a recorded configuration names.
+    """Refuses to import code that only a recorded configuration names.
 
     Raises:
         ConfigError: `name` is not defined in `graphs` or `envs`, and no override gives it.
@@ -117,7 +129,7 @@ def check_name(key: str, name: str, overrides: Sequence[str]) -> None:
 
 def restore(
     recordings: Recordings,
-    config: Config,
+    experiment: Experiment,
     *,
     run_id: str,
     live: bool = False,
@@ -127,7 +139,7 @@ def restore(
 
     Args:
         run_id: of the replayed traces.
-        live: build the agents' chat models. The policy that goes on where a recording ends comes from
+        live: build the agents' chat models. The policy that continues where a recording ends comes from
             `aipo.replay.checkpoints`; without both the replay is frozen.
         as_configured: sample with the configuration's temperature and limits, not with each rollout's own.
 
@@ -135,36 +147,19 @@ def restore(
         LoadError, ConfigError, GraphError: see `aipo.config.build`.
         RunError: the run has no tokenizer.
     """
-    graphs = build_graphs(_buildable(config, live=live))
+    built = _without_caches(experiment, live=live)
     tokenizer = recorded_tokenizer(recordings)
-    settings = config.rollout
-    limits = Sampling(temperature=settings.temperature, max_tokens=settings.max_tokens)
-    engine = RolloutEngine(
-        graph=graphs.graph,
-        env=build_env(config),
-        policies={"policy": AbsentPolicy(tokenizer)},
-        chats={},
-        sampling=limits,
-        reward_weights=settings.reward_weights,
-        deadline=settings.deadline,
-        concurrency=settings.concurrency,
-        run_id=run_id,
-        fingerprints=graphs.fingerprints,
-    )
+    engine = built.engine(AbsentPolicy(tokenizer), run_id=run_id)
     recordings.vocabulary, recordings.rerun = len(tokenizer), True
     replay = Replay(
-        engine=engine,
+        engine=replace(engine, chats={}),
         tokenizer=tokenizer,
-        agents=_agent_models(config, graphs),
-        sampling=limits if as_configured else None,
-        shared=_cached(recordings, config),
+        agents=_agent_models(experiment, engine.chats),
+        sampling=engine.sampling if as_configured else None,
+        shared=_cached_calls(recordings, experiment),
     )
     return Restored(
-        config=config,
-        recordings=recordings,
-        graphs=graphs,
-        replay=replay,
-        tokenizer=tokenizer,
+        experiment=experiment, built=built, recordings=recordings, replay=replay, tokenizer=tokenizer
     )
 
 
@@ -187,34 +182,34 @@ def recorded_tokenizer(recordings: Recordings) -> "HFTokenizer":
     return HFTokenizer(AutoTokenizer.from_pretrained(folder))
 
 
-def _buildable(config: Config, *, live: bool) -> Config:
-    """Without chat models where nobody may be asked. Nothing is cached: what one rollout is told must not
-    depend on which came first."""
-    changes = {"cache": False} if live else {"cache": False, "model": None, "prices": None}
-    agents = {name: agent.model_copy(update=changes) for name, agent in config.agents.items()}
-    rollout = config.rollout if live else config.rollout.model_copy(update={"cost_limit": None})
-    return config.model_copy(update={"agents": agents, "rollout": rollout})
+def _without_caches(experiment: Experiment, *, live: bool) -> Experiment:
+    """Nothing is cached: a reply must not depend on which rollout came first. A frozen replay has no chat models."""
+    changes: dict[str, Any] = {f"agents.{name}.cache": False for name in experiment.agents}
+    if live:
+        return experiment.with_settings(changes)
+    changes["rollout.cost_limit"] = None
+    for name in experiment.agents:
+        changes |= {f"agents.{name}.model": None, f"agents.{name}.prices": None}
+    return experiment.with_settings(changes).for_evaluation()
 
 
-def _agent_models(config: Config, graphs: Graphs) -> dict[str, AgentModel]:
-    # Frozen, nobody is asked; live, whoever was asked for log-probs is asked again.
-    scored = scored_chats(config, graphs.chats) if graphs.chats else {}
-    chats = {name: scored.get(name) for name in config.agents}
+def _agent_models(experiment: Experiment, chats: Mapping[str, ChatModel]) -> dict[str, AgentModel]:
+    """By agent: its model and settings of now, and in a live replay what answers."""
     return {
         name: AgentModel(
-            *chat_identity(config.agents[name]),
-            live=chat.model if chat else None,
-            prices=prices_of(config.agents[name]),
-            scorer=chat.scorer if chat else None,
+            *experiment.chat_identity(name),
+            live=chats[name].model if name in chats else None,
+            prices=experiment.prices(name),
+            scorer=chats[name].scorer if name in chats else None,
         )
-        for name, chat in chats.items()
-        if config.agents[name].model is not None
+        for name, agent in experiment.agents.items()
+        if agent.model is not None
     }
 
 
-def _cached(recordings: Recordings, config: Config) -> Mapping[Question, Call]:
-    """Replies that a cache may have given: they left no call where they were given."""
-    agents = [name for name, agent in config.agents.items() if agent.cache]
+def _cached_calls(recordings: Recordings, experiment: Experiment) -> Mapping[Question, Call]:
+    """Replies that a cache may have given: such a reply left no call in its own rollout."""
+    agents = [name for name, agent in experiment.agents.items() if agent.cache]
     if not agents:
         return {}
     everything = Recordings(path=recordings.path)

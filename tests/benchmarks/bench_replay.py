@@ -15,7 +15,7 @@ from measure import wall
 
 from aipo.replay.questions.check import divergence
 from aipo.replay.recordings import Recordings
-from aipo.replay.restore import recorded_config, restore
+from aipo.replay.restore import recorded_experiment, restore
 from aipo.rollout.engine import freeze_gc
 from aipo.trace.filters import parse_filter
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def check(run: Path, filters: list[str], config: Path | None) -> tuple[int, int, int, float]:
     recordings = Recordings(path=run, where=parse_filter(filters))
-    restored = restore(recordings, recorded_config(recordings, [], file=config), run_id="check")
+    restored = restore(recordings, recorded_experiment(recordings, [], file=config), run_id="check")
     freeze_gc()
     pairs: list[object] = []
     seconds = wall(

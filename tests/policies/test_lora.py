@@ -28,7 +28,7 @@ from aipo.method.step_rows import StepRows
 from aipo.policies.lora import add_adapter
 from aipo.policies.vllm.transport import DiskTransport
 from aipo.policies.weights import has_adapter, plain, save_snapshot, snapshot
-from aipo.replay.questions.what_if import replay_loss
+from aipo.replay.questions.loss import replay_loss
 from aipo.run import RunFolder
 from aipo.train.run import train_run
 from aipo.train.trainer import AIPOTrainer, arguments

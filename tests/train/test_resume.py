@@ -61,10 +61,10 @@ def test_one_that_was_being_written_when_the_run_was_killed_is_none(tmp_path: Pa
     whole = checkpoint(run, 2, '{"global_step": 2}')
     assert last_checkpoint(run) == whole
     # Nor is it looked through by a replay of a younger generation.
-    choice = Choice(run=run, name="nearest", updates=1, start=Weights("folder", 0))
+    choice = Choice(run=run, name="nearest", optimizer_steps=1, start=Weights("folder", 0))
     assert choice.at(5) == Weights(str(whole), 2)
     assert choice.at(1) == Weights("folder", 0)
-    assert choice.own() == [0, 2]
+    assert choice.sampled_steps() == [0, 2]
 
 
 def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_sampler import SyncedPolicy, open_policy
 from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainError
+from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.rerun import ReplaySource, check_traces
-from aipo.replay.questions.what_if import replay_loss
 from aipo.rollout.env import Task
 from aipo.rollout.spending import CostLimit
 from aipo.run import RunFolder

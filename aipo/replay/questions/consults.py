@@ -1,212 +1,256 @@
-"""Consults: did it help to ask? The reward with a reply against the reward without, consult by consult.
-
-Without: either live forks from the point of the request, where the policy goes on alone (`aipo.replay.questions.forks`),
-or the group's other rollouts in the same mode that did not ask this agent. The second needs no model, and is only
-as good as its comparison: a policy asks when it is stuck.
-"""
+"""`aipo replay consults`: did it help to ask? By live forks from each request, or against the group."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
-from statistics import fmean
 
-from aipo.evaluate.bootstrap import bootstrap_interval
-from aipo.replay.output import ReplayTable, interval_cell, write_csv
-from aipo.replay.questions.before_after import cluster_of
+import numpy as np
+from rich.console import Console
+
+from aipo.config.build import Experiment, load_experiment
+from aipo.errors import ConfigError, RunError
+from aipo.policies import Tokenizer
+from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
+from aipo.replay.output import ReplayReport, begin, default_out, describe, finish, new_folder
+from aipo.replay.questions.consult_worth import (
+    Tally,
+    Worth,
+    against_group,
+    answered,
+    name_of,
+    table,
+    worth_of,
+    write_worths,
+)
+from aipo.replay.questions.forks import Forks, Key
+from aipo.replay.recordings import Recordings
+from aipo.replay.restore import config_file, recorded_experiment, recorded_tokenizer, restore
 from aipo.rollout.spec import derive_seed
-from aipo.trace import Consult, Mode, Trace
-
-UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Worth:
-    """What one consult was worth.
-
-    Args:
-        consult: its number in the trace, from 0.
-        cluster: tasks of one cluster are not independent of each other.
-        reward: of the rollout in which it was asked.
-        without: rewards of rollouts without this reply.
-    """
-
-    trace_id: str
-    consult: int
-    agent: str
-    step: int
-    cluster: str
-    reward: float
-    without: tuple[float, ...]
-
-    @property
-    def value(self) -> float:
-        """Reward with the reply minus mean reward without."""
-        return self.reward - fmean(self.without)
+from aipo.run import RunFolder
+from aipo.trace import Trace
+from aipo.trace.filters import EVERYTHING, Filter
+from aipo.trace.store import TraceStore
+from aipo.util.console import bars, stage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentWorth:
-    """What one agent's consults were worth.
+def consults_against_group(
+    source: Path, *, where: Filter, any_mode: bool = False, out: Path | None, console: Console
+) -> int:
+    """Every consult against the rollouts of its group that did not ask this agent; no model. The exit code.
 
     Args:
-        consults: all of them.
-        measured: with a reply, a reward and something to compare with.
-        unanswered: without a reply.
-        comparisons: rollouts without, over all measured consults; one counts for each consult that it is compared with.
-        reward, without, value: means over the measured consults; None when there is none.
-        interval: 95 % of `value`, resampling clusters; None with fewer than two clusters.
-        helped, hurt: consults with a value above and below 0.
-    """
-
-    agent: str
-    consults: int
-    measured: int
-    unanswered: int
-    comparisons: int
-    reward: float | None
-    without: float | None
-    value: float | None
-    interval: tuple[float, float] | None
-    helped: int
-    hurt: int
-
-
-def name_of(consult: Consult, agents: Collection[str]) -> str:
-    """The agent's name; a policy can write any other, and they count as `unknown`."""
-    return consult.agent if consult.agent in agents else UNKNOWN
-
-
-def against_group(
-    traces: Sequence[Trace], agents: Collection[str], *, any_mode: bool = False
-) -> Iterator[Worth]:
-    """Every answered consult against the rollouts of its group that did not ask this agent.
-
-    Args:
-        traces: of whole groups. Rollouts without a reward say nothing.
-        any_mode: compare with rollouts that could not ask, too: that measures the mode more than the reply.
-    """
-    groups: dict[str, list[Trace]] = defaultdict(list)
-    for trace in traces:
-        if trace.reward is not None:
-            groups[trace.group_id].append(trace)
-    for trace in traces:
-        for number, consult in answered(trace):
-            others = [
-                t
-                for t in groups[trace.group_id]
-                if t.mode is trace.mode or (any_mode and t.mode is not Mode.EXPERT)
-            ]
-            without = [t.reward for t in others if all(c.agent != consult.agent for c in t.consults)]
-            if worth := worth_of(trace, number, without, agents):
-                yield worth
-
-
-def answered(trace: Trace) -> list[tuple[int, Consult]]:
-    """Consults with a reply, of a rollout with a reward, and their numbers."""
-    if trace.reward is None:
-        return []
-    return [(number, c) for number, c in enumerate(trace.consults) if c.reply is not None]
-
-
-def worth_of(
-    trace: Trace, number: int, without: Iterable[float | None], agents: Collection[str]
-) -> Worth | None:
-    """One consult's worth; None when there is nothing to compare with."""
-    rewards = tuple(reward for reward in without if reward is not None)
-    if trace.reward is None or not rewards:
-        return None
-    return Worth(
-        trace_id=trace.trace_id,
-        consult=number,
-        agent=name_of(trace.consults[number], agents),
-        step=trace.step,
-        cluster=cluster_of(trace),
-        reward=trace.reward,
-        without=rewards,
-    )
-
-
-class Tally:
-    """Counts consults while they are measured, step by step."""
-
-    def __init__(self, agents: Collection[str]) -> None:
-        self._agents = agents
-        self._consults: dict[str, int] = defaultdict(int)
-        self._unanswered: dict[str, int] = defaultdict(int)
-        self.worths: list[Worth] = []
-
-    def add(self, traces: Iterable[Trace], worths: Iterable[Worth]) -> None:
-        """The traces of a step, and what was measured in them."""
-        for consult in (consult for trace in traces for consult in trace.consults):
-            name = name_of(consult, self._agents)
-            self._consults[name] += 1
-            self._unanswered[name] += consult.reply is None
-        self.worths += worths
-
-    def agents(self, seed: int) -> list[AgentWorth]:
-        """A line for each agent that was asked, known ones first."""
-        order = [name for name in (*self._agents, UNKNOWN) if name in self._consults]
-        return [self._agent(name, seed) for name in order]
-
-    def _agent(self, name: str, seed: int) -> AgentWorth:
-        own = [worth for worth in self.worths if worth.agent == name]
-        values, clusters = [w.value for w in own], [w.cluster for w in own]
-        enough = len(set(clusters)) > 1
-        return AgentWorth(
-            agent=name,
-            consults=self._consults[name],
-            measured=len(own),
-            unanswered=self._unanswered[name],
-            comparisons=sum(len(w.without) for w in own),
-            reward=fmean(w.reward for w in own) if own else None,
-            without=fmean(fmean(w.without) for w in own) if own else None,
-            value=fmean(values) if own else None,
-            interval=bootstrap_interval(values, clusters, derive_seed(seed, name)) if enough else None,
-            helped=sum(value > 0 for value in values),
-            hurt=sum(value < 0 for value in values),
-        )
-
-
-_COLUMNS = ("agent", "asked", "measured", "pairs", "with", "without", "change", "95 %")
-
-
-def table(agents: Iterable[AgentWorth]) -> ReplayTable:
-    """A row for each agent."""
-    rows = [
-        [
-            one.agent,
-            str(one.consults),
-            str(one.measured),
-            str(one.comparisons),
-            *("–" if value is None else f"{value:.3f}" for value in (one.reward, one.without)),
-            "–" if one.value is None else f"{one.value:+.3f}",
-            interval_cell(one.interval, digits=2),
-        ]
-        for one in agents
-    ]
-    return ReplayTable("reward with the reply and without", _COLUMNS, rows)
-
-
-def write_worths(file: Path, worths: Iterable[Worth]) -> None:
-    """Writes a CSV file with a line for each measured consult.
+        any_mode: see `aipo.replay.questions.consult_worth.against_group`.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written.
+        AipoError: see `aipo.errors`.
     """
-    columns = ("trace_id", "consult", "agent", "step", "cluster", "reward", "without", "samples", "value")
-    rows = [
-        (
-            w.trace_id,
-            w.consult,
-            w.agent,
-            w.step,
-            w.cluster,
-            w.reward,
-            fmean(w.without),
-            len(w.without),
-            w.value,
+    everything = Recordings(path=source, where=Filter(step=where.step))
+    experiment = load_experiment(config_file(everything))
+    folder = begin(source, question="consults", out=out, experiment=experiment, facts={"against": "group"})
+    tally = Tally(tuple(experiment.agents))
+    # A comparison needs whole groups, also where only some of their traces are asked about.
+    selected = None if where == Filter(step=where.step) else Recordings(path=source, where=where)
+    with bars(console) as progress:
+        note, steps = stage(progress, "consults"), everything.steps()
+        for done, step in enumerate(steps, start=1):
+            traces = everything.read(step)
+            ids = {t.trace_id for t in (traces if selected is None else selected.read(step))}
+            worths = against_group(traces, experiment.agents, any_mode=any_mode)
+            worths = [w for w in worths if w.trace_id in ids]
+            tally.add([t for t in traces if t.trace_id in ids], worths)
+            note(done, len(steps), f"step {step}")
+    mode = "any mode" if any_mode else "the same mode"
+    without = f"rollouts of the same group and {mode} that did not ask this agent"
+    return _report(folder, tally, experiment, everything, {"without": without}, console)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveConsults:
+    """Every consult against live forks from the point of its request.
+
+    Args:
+        source: a run.
+        where: only consults of these traces.
+        checkpoint: which weights continue; see `aipo.replay.checkpoints.Choice`.
+        samples: forks of each consult.
+        limit: most consults of each agent, drawn by the run's seed; None = all.
+        overrides: of the recorded configuration.
+    """
+
+    source: Path
+    where: Filter = EVERYTHING
+    checkpoint: str
+    samples: int
+    limit: int | None
+    overrides: Sequence[str]
+
+    def run(self, out: Path | None, console: Console) -> int:
+        """Runs the forks and reports. The exit code.
+
+        Raises:
+            AipoError: see `aipo.errors`.
+        """
+        if self.samples < 1:
+            raise ConfigError(f"--samples: got {self.samples}, allowed >= 1")
+        recordings = Recordings(path=self.source, where=self.where)
+        experiment = recorded_experiment(recordings, self.overrides)
+        named = any(word.startswith("policy.model=") for word in self.overrides)
+        start = start_of(recordings.run, experiment, named=named)
+        choice = Choice(
+            run=recordings.run,
+            name=self.checkpoint,
+            optimizer_steps=experiment.train.optimizer_steps,
+            start=start,
         )
-        for w in worths
-    ]
-    write_csv(file, columns, rows)
+        consults = self._consults(experiment)
+        if not consults:
+            raise RunError(
+                "consults to fork: got none with a reply and a reward among the selected traces, allowed at least "
+                f"one in {recordings.folder}"
+            )
+        tokenizer = recorded_tokenizer(recordings)
+        tags = tags_of_agents(experiment, tokenizer)
+        weights_of = {step: choice.at(step) for step in recordings.steps() if step in consults}
+        folder = new_folder(out or default_out(recordings.run.path, "consults"), recordings)
+        tally = Tally(tuple(experiment.agents))
+        others = 0
+        with bars(console) as progress, TraceStore(folder.traces, decode=tokenizer.decode) as store:
+            note = stage(progress, "consults")
+            for weights, steps in groupby(weights_of, key=weights_of.__getitem__):
+                forks = self._forks(experiment, folder, weights, recordings, tags)
+                for step in steps:
+                    traces = recordings.read(step)
+                    forked = self._fork(forks, traces, consults[step], store)
+                    tally.add(traces, _worths(traces, forked, experiment, recordings))
+                    others += _by_others(traces, consults[step], weights)
+                    done = list(weights_of).index(step) + 1
+                    note(done, len(weights_of), f"step {step}, {weights.name}")
+                for (trace_id, number), reason in forks.failed.items():
+                    recordings.leave_out(f"{trace_id}, consult {number}", reason)
+        settings = {
+            "without": f"{self.samples} forks from the request, with the consult tags suppressed",
+            "weights": ", ".join(dict.fromkeys(weights.name for weights in weights_of.values())),
+        }
+        warnings = [
+            f"other weights: {others} of {sum(map(len, consults.values()))} consults had been asked by other weights "
+            "than those that continued: the difference is not due to the reply alone (--checkpoint chooses the weights)"
+        ]
+        return _report(
+            folder, tally, experiment, recordings, settings, console, warnings=warnings if others else ()
+        )
+
+    def _consults(self, experiment: Experiment) -> dict[int, set[Key]]:
+        """Consults to fork, by step."""
+        by_agent: dict[str, list[tuple[int, Key]]] = defaultdict(list)
+        for traces in Recordings(path=self.source, where=self.where):
+            for trace in traces:
+                for number, consult in answered(trace):
+                    name = name_of(consult, experiment.agents)
+                    by_agent[name].append((trace.step, (trace.trace_id, number)))
+        chosen: dict[int, set[Key]] = defaultdict(set)
+        for name, keys in by_agent.items():
+            rng = np.random.default_rng(derive_seed(experiment.seed, "consults", name))
+            for i in rng.permutation(len(keys))[: self.limit].tolist():
+                step, key = keys[i]
+                chosen[step].add(key)
+        return chosen
+
+    def _forks(
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        weights: Weights,
+        recordings: Recordings,
+        tags: tuple[int, ...],
+    ) -> Forks:
+        restored = restore(Recordings(path=self.source), experiment, run_id=folder.path.name)
+        if not folder.manifest.exists():
+            describe(folder, restored, "consults", weights.path, trainable=False)
+        policy = load_weights(experiment, weights, recordings)
+        return Forks(
+            engine=restored.replay.engine,
+            live=policy,
+            tokenizer=restored.tokenizer,
+            agents=restored.replay.agents,
+            shared=restored.replay.shared,
+            tag_ids=tags,
+            samples=self.samples,
+        )
+
+    def _fork(
+        self, forks: Forks, traces: Sequence[Trace], consults: set[Key], store: TraceStore
+    ) -> dict[Key, list[Trace]]:
+        """The forks of one step, kept as traces."""
+        of_step = [(t, n) for t in traces for n, _ in answered(t) if (t.trace_id, n) in consults]
+        forked = forks.run(of_step, store.append)
+        kept = [trace for of_consult in forked.values() for trace in sorted(of_consult, key=_index)]
+        if kept:
+            store.seal(kept[0].step, kept)
+        return forked
+
+
+def tags_of_agents(experiment: Experiment, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of the consult tags: a policy that cannot write them continues without agents.
+
+    Raises:
+        ConfigError: there are none, or one of them is not one token.
+    """
+    tags = [tag.format(agent=name) for tag in experiment.rollout.suppress_tags for name in experiment.agents]
+    ids = {tag: tokenizer.token_id(tag) for tag in tags}
+    broken = [tag for tag, token_id in ids.items() if token_id is None]
+    if broken or not ids:
+        raise ConfigError(
+            f"rollout.suppress_tags: got {broken}, allowed at least one tag, each of one token of this tokenizer: the "
+            "forks would ask again (set rollout.suppress_tags, or compare with --group)"
+        )
+    return tuple(sorted(token_id for token_id in ids.values() if token_id is not None))
+
+
+def _worths(
+    traces: Sequence[Trace], forked: dict[Key, list[Trace]], experiment: Experiment, recordings: Recordings
+) -> Iterator[Worth]:
+    """The worth of the consults of one step. A fork without a reward is left out by name."""
+    sources = {trace.trace_id: trace for trace in traces}
+    for (trace_id, number), forks in sorted(forked.items()):
+        for fork in sorted(forks, key=_index):
+            if fork.reward is None:
+                recordings.leave_out(fork.trace_id, fork.error or f"no reward, {fork.stop_reason.value}")
+        rewards = [fork.reward for fork in sorted(forks, key=_index)]
+        if worth := worth_of(sources[trace_id], number, rewards, experiment.agents):
+            yield worth
+
+
+def _by_others(traces: Sequence[Trace], consults: set[Key], weights: Weights) -> int:
+    """Consults that were asked by other weights, or by unknown ones."""
+    versions = {trace.trace_id: trace.policy_version for trace in traces}
+    return sum(versions[i] is None or versions[i] != weights.version for i, _ in consults if i in versions)
+
+
+def _index(trace: Trace) -> int:
+    return trace.index
+
+
+def _report(
+    folder: RunFolder,
+    tally: Tally,
+    experiment: Experiment,
+    recordings: Recordings,
+    settings: dict[str, str],
+    console: Console,
+    warnings: Sequence[str] = (),
+) -> int:
+    agents = tally.agents(experiment.seed)
+    compared, measured = sum(one.comparisons for one in agents), sum(one.measured for one in agents)
+    write_worths(folder.path / "consults.csv", tally.worths)
+    report = ReplayReport(
+        question="consults",
+        settings=settings | {"comparisons": f"{compared}, of {measured} consults"},
+        tables=[table(agents)],
+        notes=[f"{one.agent}: {one.helped} consults helped, {one.hurt} hurt" for one in agents],
+        warnings=warnings,
+        values=[asdict(one) for one in agents],
+    )
+    report.print(console)
+    return finish(folder, report, recordings.left_out, console)

@@ -1,17 +1,35 @@
-"""Credit again: what other ways of giving credit would have made of the same rewards. No model is needed."""
+"""`aipo replay credit`: advantages of the same rewards under other ways of giving credit. No model is needed."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
-from aipo.config.build_method import credit_of
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
 from aipo.method.metrics import KINDS
-from aipo.replay.output import ReplayReport, ReplayTable, mean, number, write_csv
-from aipo.replay.questions.grid import Setting
+from aipo.replay.output import (
+    ReplayReport,
+    ReplayTable,
+    begin,
+    finish,
+    mean,
+    number,
+    renamed,
+    span,
+    write_csv,
+)
+from aipo.replay.questions.grid import CREDIT, Setting, settings
+from aipo.replay.recordings import Recordings
+from aipo.replay.restore import config_file, recorded_tokenizer
+from aipo.run import tokenizer_of
 from aipo.trace import Trace
+from aipo.trace.filters import Filter
+from aipo.trace.store import TraceStore
+from aipo.util.console import bars, stage
 
 _SHORT = {
     "setting": "setting",
@@ -23,7 +41,45 @@ _SHORT = {
 }
 
 
-class Credit(NamedTuple):
+def replay_credit(
+    source: Path,
+    *,
+    grid: Sequence[str],
+    overrides: Sequence[str],
+    steps: tuple[int | None, int | None] | None,
+    out: Path | None,
+    console: Console,
+) -> int:
+    """Advantages under every setting; a single one leaves traces with its advantages, too. The exit code.
+
+    Raises:
+        AipoError: see `aipo.errors`.
+    """
+    recordings = Recordings(path=source, where=Filter(step=steps))
+    compared = settings(config_file(recordings), grid, overrides, allowed=CREDIT)
+    numbers = recordings.required_steps()
+    facts = {"settings": [setting.name for setting in compared]}
+    folder = begin(source, question="credit", out=out, experiment=compared[-1].experiment, facts=facts)
+    advantages: list[Advantages] = []
+    # With several settings, a trace could not say whose advantage it has.
+    store = TraceStore(folder.traces, decode=_decode(recordings)) if len(compared) <= 2 else None
+    with bars(console) as progress:
+        note = stage(progress, "credit")
+        for done, step in enumerate(numbers, start=1):
+            traces = credited = recordings.read(step)
+            for setting in compared:
+                of_setting, credited = credit_again(step, traces, setting)
+                advantages.append(of_setting)
+            if store is not None:
+                store.seal(step, renamed(credited, folder.path.name))
+            note(done, len(numbers), f"step {step}")
+    write_advantages(folder.path / "credit.csv", advantages)
+    result = report(advantages, span(numbers))
+    result.print(console)
+    return finish(folder, result, recordings.left_out, console)
+
+
+class RolloutCredit(NamedTuple):
     """One rollout's advantage, without its tokens."""
 
     trace_id: str
@@ -38,9 +94,8 @@ class Advantages:
     """What one setting makes of one step.
 
     Args:
-        step: generation.
         rollouts: in the order of the plan.
-        groups, zero_variance: baselines, and those of them that teach nothing.
+        groups, zero_variance: baselines, and those of them whose rewards are all equal.
         active_share: share of the scored rollouts with an advantage other than 0.
         changed: rollouts whose advantage is not the stored one (by more than 1e-9), and how far it is off at most.
         flipped: rollouts whose advantage has another sign than the stored one.
@@ -48,7 +103,7 @@ class Advantages:
 
     setting: str
     step: int
-    rollouts: tuple[Credit, ...]
+    rollouts: tuple[RolloutCredit, ...]
     groups: int
     zero_variance: int
     active_share: float
@@ -58,8 +113,7 @@ class Advantages:
 
     def mean(self, kind: str) -> float | None:
         """Mean |A| of the rollouts of one kind."""
-        own = [abs(r.advantage) for r in self.rollouts if r.advantage is not None and r.kind == kind]
-        return fmean(own) if own else None
+        return mean(abs(r.advantage) for r in self.rollouts if r.advantage is not None and r.kind == kind)
 
 
 def credit_again(step: int, traces: Sequence[Trace], setting: Setting) -> tuple[Advantages, Sequence[Trace]]:
@@ -68,45 +122,47 @@ def credit_again(step: int, traces: Sequence[Trace], setting: Setting) -> tuple[
     Args:
         traces: whole groups, in the order of the plan.
     """
-    made = credit_of(setting.config)(traces)
+    credited = setting.experiment.credit(traces)
     pairs = [
         (new.advantage, old.advantage)
-        for new, old in zip(made.traces, traces, strict=True)
+        for new, old in zip(credited.traces, traces, strict=True)
         if new.advantage is not None and old.advantage is not None
     ]
     gaps = [abs(new - old) for new, old in pairs]
     advantages = Advantages(
         setting=setting.name,
         step=step,
-        rollouts=tuple(Credit(t.trace_id, t.group_id, t.kind, t.reward, t.advantage) for t in made.traces),
-        groups=made.groups,
-        zero_variance=made.zero_variance_groups,
-        active_share=made.active_share,
+        rollouts=tuple(
+            RolloutCredit(t.trace_id, t.group_id, t.kind, t.reward, t.advantage) for t in credited.traces
+        ),
+        groups=credited.groups,
+        zero_variance=credited.zero_variance_groups,
+        active_share=credited.active_share,
         changed=sum(gap > 1e-9 for gap in gaps),
         largest=max(gaps, default=0.0),
         flipped=sum((new > 0) - (new < 0) != (old > 0) - (old < 0) for new, old in pairs),
     )
-    return advantages, made.traces
+    return advantages, credited.traces
 
 
-def summary(made: Sequence[Advantages]) -> list[dict[str, Any]]:
+def summary(advantages: Sequence[Advantages]) -> list[dict[str, Any]]:
     """A line for each setting, over all steps."""
     by_setting: dict[str, list[Advantages]] = defaultdict(list)
-    for one in made:
+    for one in advantages:
         by_setting[one.setting].append(one)
     return [
         {
             "setting": name,
-            "steps": len(own),
-            "groups": sum(a.groups for a in own),
-            "zero_variance": sum(a.zero_variance for a in own) / max(sum(a.groups for a in own), 1),
-            "active_share": fmean(a.active_share for a in own),
-            **{f"|A| {kind}": mean(a.mean(kind) for a in own) for kind in KINDS},
-            "changed": sum(a.changed for a in own),
-            "largest": max(a.largest for a in own),
-            "flipped": sum(a.flipped for a in own),
+            "steps": len(steps),
+            "groups": sum(a.groups for a in steps),
+            "zero_variance": sum(a.zero_variance for a in steps) / max(sum(a.groups for a in steps), 1),
+            "active_share": mean(a.active_share for a in steps),
+            **{f"|A| {kind}": mean(a.mean(kind) for a in steps) for kind in KINDS},
+            "changed": sum(a.changed for a in steps),
+            "largest": max(a.largest for a in steps),
+            "flipped": sum(a.flipped for a in steps),
         }
-        for name, own in by_setting.items()
+        for name, steps in by_setting.items()
     ]
 
 
@@ -138,3 +194,8 @@ def write_advantages(file: Path, advantages: Sequence[Advantages]) -> None:
             values = [rollout.advantage for rollout in rollouts]
             rows.append([first.trace_id, step, first.group_id, first.kind, first.reward, *values])
     write_csv(file, ["trace_id", "step", "group_id", "kind", "reward", *names], rows)
+
+
+def _decode(recordings: Recordings) -> Callable[[npt.NDArray[np.int32]], str] | None:
+    """Token ids to text, if the run kept its tokenizer."""
+    return recorded_tokenizer(recordings).decode if tokenizer_of(recordings.run) else None

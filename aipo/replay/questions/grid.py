@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
 from aipo.method.settings import MethodConfig
 
@@ -23,15 +23,15 @@ METHOD = frozenset(f"method.{name}" for name in MethodConfig.model_fields) - {
     "method.scale_by_active",
     "method.max_mismatch",
 }
-"""Settings that change what stored traces teach. Which rollouts there are is settled already."""
+"""Settings that change what stored traces teach. Those that choose which rollouts are made are not among them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A method under a name that people read: what is different about it."""
+    """A method, and the name that tables show: what is different about it."""
 
     name: str
-    config: Config
+    experiment: Experiment
 
 
 def settings(
@@ -55,15 +55,15 @@ def settings(
             raise ConfigError(f"setting to replay with: got {key!r}, allowed {', '.join(sorted(allowed))}")
     if len(set(keys)) < len(keys):
         raise ConfigError(f"settings to replay with: got {keys}, allowed each key once")
-    recorded, called, others = load_config(file), RECORDED, list[Setting]()
+    recorded, recorded_name, others = load_experiment(file), RECORDED, list[Setting]()
     for choice in choices:
         name = name_of(choice or overrides)
-        config = load_config(file, [*overrides, *choice])
-        if config.method != recorded.method:
-            others.append(Setting(name, config))
+        experiment = load_experiment(file, [*overrides, *choice])
+        if experiment.method != recorded.method:
+            others.append(Setting(name, experiment))
         elif name:
-            called = f"{name} ({RECORDED})"
-    return [Setting(called, recorded), *others]
+            recorded_name = f"{name} ({RECORDED})"
+    return [Setting(recorded_name, recorded), *others]
 
 
 def combinations(grid: Sequence[str]) -> list[list[str]]:
@@ -76,13 +76,13 @@ def combinations(grid: Sequence[str]) -> list[list[str]]:
 
 
 def name_of(words: Sequence[str]) -> str:
-    """What a setting is called."""
+    """The name of a setting."""
     return ", ".join(word.removeprefix("method.") for word in words)
 
 
 def _axis(word: str) -> list[str]:
     key, sign, values = word.partition("=")
-    found = [value.strip() for value in values.split(",")] if sign else []
-    if not all(found) or not found:
+    choices = [value.strip() for value in values.split(",")] if sign else []
+    if not all(choices) or not choices:
         raise ConfigError(f"--grid: got {word!r}, allowed 'method.key=value,value,...'")
-    return [f"{key}={value}" for value in found]
+    return [f"{key}={value}" for value in choices]

@@ -1,40 +1,52 @@
-"""The loss again: what other settings would have made of stored rows, through given weights.
+"""`aipo replay loss`: loss and gradients of stored rows under other settings, in one pass."""
 
-Advantages, rows, their order in the optimiser steps, scores and loss are those of training: the same
-functions, and a trainer that never trains. Settings that give the same rows share the forward passes.
-"""
+import tempfile
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from rich.console import Console
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
+from aipo.config.build import Experiment, load_experiment
+from aipo.errors import TrainError
+from aipo.method.step_rows import StepRows
+from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
+from aipo.replay.output import (
+    ReplayReport,
+    ReplayTable,
+    begin,
+    check_trainable,
+    finish,
+    mean,
+    number,
+    percent,
+    span,
+    write_csv,
+)
+from aipo.replay.questions.grid import METHOD, Setting, settings
+from aipo.replay.recordings import Recordings
+from aipo.replay.restore import config_file
+from aipo.trace.filters import Filter
+from aipo.util.console import bars, stage
 
-from aipo.config.build_method import credit_of, loss_settings, rows_of_step
-from aipo.method.batch import Totals, alive, denominators
-from aipo.method.loss import QUANTITIES, ROLES, LossInputs, LossOutput, LossSettings, aipo_loss
-from aipo.method.metrics import loss_metrics
-from aipo.method.rows import Code, Row, check_known
-from aipo.replay.questions.gradients import Gradients, norm, share
-from aipo.replay.questions.grid import Setting
-from aipo.trace import Role, Trace
-from aipo.train.trainer import AIPOTrainer
+if TYPE_CHECKING:
+    from aipo.replay.questions.loss_replay import LossReplay
 
-Place = tuple[str, str]
+_ROLES = ("policy", "agent", "distilled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """What one kind of token does in one optimiser step: `policy`, `agent` and each `agent/NAME`, `distilled`.
+class TokenPart:
+    """What the tokens of one kind do in one optimiser step: `policy`, `agent` and each `agent/NAME`, `distilled`.
 
     Args:
-        weight: mean |A|·w: how hard these tokens are pushed.
-        clip: share of them that the clip changed.
+        weight: mean |A|·w.
+        clip: share of them that are clipped.
         norm: of their own gradient; None when gradients were not asked for.
-        share: of the step, see `aipo.replay.questions.gradients.share`.
+        share: of the step's gradient; see `aipo.replay.questions.loss_replay.share_of`.
     """
 
     tokens: int
@@ -45,18 +57,18 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class StepLoss:
     """What one setting makes of one optimiser step.
 
     Args:
-        step: generation.
+        step: rollout step.
         update: optimiser step, from 1, as in metrics.jsonl.
-        weights: name of the weights looked through.
+        weights: name of the weights that the loss was computed with.
         loss: of the whole step.
         grad_norm: before clipping; None when gradients were not asked for.
         metrics: as training logs them.
-        online: `loss` and `grad_norm` that training logged for this very step: the setting is the recorded one
-            and the weights are those of then. Empty else.
+        online: `loss` and `grad_norm` that training logged for this step, if the setting and the weights are those
+            of the run; empty otherwise.
     """
 
     setting: str
@@ -66,202 +78,217 @@ class Outcome:
     loss: float
     grad_norm: float | None
     metrics: Mapping[str, float]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, TokenPart]
     online: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
-class _Dealt(NamedTuple):
-    """A setting's rows, by micro-batch."""
+def replay_loss(
+    source: Path,
+    *,
+    checkpoint: str,
+    grid: Sequence[str],
+    overrides: Sequence[str],
+    steps: tuple[int | None, int | None] | None,
+    out: Path | None,
+    gradients: bool,
+    console: Console,
+) -> int:
+    """Loss and gradients under every setting, with the weights of `checkpoint`. The exit code.
 
-    setting: Setting
-    how: LossSettings
-    totals: Totals
-    batches: list[list[Row]]
+    Without `steps` it takes the rollout steps that these very weights have sampled, or else the last one.
 
-    @property
-    def rows(self) -> Any:
-        """Equal for settings whose forward passes are the same."""
-        return [[(row.trace_id, row.kind, row.forbidden_ids) for row in batch] for batch in self.batches]
-
-
-class LossReplay:
-    """Replays generations with every setting, through the weights of a trainer.
-
-    Args:
-        trainer: never trained; it has a reference model if any setting has a KL term.
-        settings: what to compare; the first one is the recorded one.
-        tag_ids: ids of the consult tags.
-        gradients: whether to go backward, too.
+    Raises:
+        AipoError: see `aipo.errors`.
     """
-
-    def __init__(
-        self,
-        trainer: AIPOTrainer,
-        settings: Sequence[Setting],
-        *,
-        tag_ids: tuple[int, ...],
-        gradients: bool = True,
-    ) -> None:
-        self._trainer = trainer
-        self._settings = settings
-        self._tag_ids = tag_ids
-        self._gradients = gradients
-
-    def outcomes(self, step: int, traces: Sequence[Trace], *, weights: str, fresh: bool) -> list[Outcome]:
-        """Every setting on every optimiser step of generation `step`.
-
-        Args:
-            traces: of the whole generation, in the order of the plan.
-            weights: what the trainer's weights are called.
-            fresh: they are those that sampled.
-
-        Raises:
-            TrainError: a row that cannot be trained on.
-        """
-        made: list[Outcome] = []
-        left = [self._deal(setting, step, traces) for setting in self._settings]
-        while left:
-            alike = [dealt for dealt in left if dealt.rows == left[0].rows]
-            left = [dealt for dealt in left if dealt.rows != left[0].rows]
-            made += self._passes(alike, step, weights, fresh)
-        order = {setting.name: i for i, setting in enumerate(self._settings)}
-        return sorted(made, key=lambda outcome: (outcome.update, order[outcome.setting]))
-
-    def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
-        how = loss_settings(setting.config)
-        made = rows_of_step(setting.config, credit_of(setting.config)(traces), self._tag_ids)
-        rows = alive(made.rows, beta=how.beta, signed=how.chosen.signed)
-        if how.chosen.needs_mu:
-            check_known(rows)
-        dealt = self._trainer.schedule.deal(rows, seed=self._trainer.args.seed, generation=step)
-        return _Dealt(setting, how, made.totals, dealt)
-
-    def _passes(self, alike: Sequence[_Dealt], step: int, weights: str, fresh: bool) -> list[Outcome]:
-        schedule = self._trainer.schedule
-        made: list[Outcome] = []
-        for update in range(schedule.updates):
-            sums = _Sums(self._trainer.model if self._gradients else None)
-            for n in range(update * schedule.accumulation, (update + 1) * schedule.accumulation):
-                if alike[0].batches[n]:
-                    self._micro_batch(alike, n, sums, fresh=fresh)
-            for dealt in alike:
-                outcome = sums.outcome(dealt, step, step * schedule.steps + update + 1, weights)
-                made.append(outcome)
-        return made
-
-    def _micro_batch(self, alike: Sequence[_Dealt], n: int, sums: "_Sums", *, fresh: bool) -> None:
-        """One forward pass, and every setting's loss of it."""
-        trainer = self._trainer
-        batch = trainer._batch(alike[0].batches[n], trainer.window(alike[0].totals))
-        with torch.set_grad_enabled(self._gradients):
-            logprobs, entropies = trainer._score(trainer.model, batch)
-        slopes: dict[Place, Tensor] = {}
-        for setting, how, totals, batches in alike:
-            rows = batches[n]
-            own = {
-                **batch,
-                "advantages": torch.tensor([row.advantage for row in rows], dtype=torch.float32).to(
-                    logprobs.device
-                ),
-                "denominators": torch.from_numpy(
-                    denominators(rows, how.objective, trainer.window(totals), counted=how.denominator)
-                ).to(logprobs.device),
-            }
-            if how.needs_trainer:
-                own["old_per_token_logps"] = logprobs.detach()
-            leaf = logprobs.detach().requires_grad_()
-            output = aipo_loss(LossInputs.of(own, leaf, entropies.detach(), fresh=fresh), how)
-            masks = _masks(rows, logprobs)
-            sums.add(setting.name, output, masks)
-            if self._gradients:
-                (slope,) = torch.autograd.grad(output.loss, leaf)
-                slopes |= {
-                    (setting.name, part): slope * mask for part, mask in masks.items() if part != Role.AGENT
-                }
-        if self._gradients:
-            sums.gradients.add(logprobs, slopes)
+    recordings = Recordings(path=source, where=Filter(step=steps))
+    check_trainable(recordings)
+    file = config_file(recordings)
+    machine = [word for word in overrides if word.startswith(("policy.", "run."))]
+    compared = settings(file, grid, [word for word in overrides if word not in machine], allowed=METHOD)
+    # Nothing is reported: a recorded folder must not choose where.
+    experiment = load_experiment(file, [*machine, "run.report_to=[]"])
+    named = any(word.startswith("policy.model=") for word in machine)
+    start = start_of(recordings.run, experiment, named=named)
+    per_step = experiment.train.optimizer_steps
+    choice = Choice(run=recordings.run, name=checkpoint, optimizer_steps=per_step, start=start)
+    numbers = _rollout_steps(recordings, choice, chosen=steps is not None)
+    weights_of = {step: choice.at(step) for step in numbers}
+    facts = {"settings": [setting.name for setting in compared]}
+    folder = begin(source, question="loss", out=out, experiment=compared[-1].experiment, facts=facts)
+    losses: list[StepLoss] = []
+    with bars(console) as progress:
+        note = stage(progress, "loss")
+        for weights, of_weights in groupby(numbers, key=weights_of.__getitem__):
+            with _loss_replay(recordings, compared, experiment, weights, start, gradients) as replay:
+                for step in of_weights:
+                    fresh = weights.version == step * per_step
+                    made = replay.losses(step, recordings.read(step), weights=weights.name, fresh=fresh)
+                    first = step * per_step + 1 if fresh else None
+                    losses += _with_logged(made, recordings, first=first, recorded=compared[0].name)
+                    note(numbers.index(step) + 1, len(numbers), f"step {step} through {weights.name}")
+    write_losses(folder.path / "loss.csv", losses)
+    result = report(losses, span(numbers))
+    result.print(console)
+    return finish(folder, result, recordings.left_out, console)
 
 
-class _Sums:
-    """What is added up over the micro-batches of one optimiser step."""
+@contextmanager
+def _loss_replay(
+    recordings: Recordings,
+    compared: Sequence[Setting],
+    experiment: Experiment,
+    weights: Weights,
+    start: Weights,
+    gradients: bool,
+) -> Generator["LossReplay"]:
+    """A trainer that never trains, with these weights."""
+    from aipo.replay.questions.loss_replay import LossReplay
+    from aipo.train.schedule import train_arguments
+    from aipo.train.trainer import AIPOTrainer
 
-    def __init__(self, model: Any) -> None:
-        self.gradients = Gradients(model.parameters() if model is not None else ())
-        self._wanted = model is not None
-        self._loss: dict[str, float] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._drift: dict[str, float] = {}
-        self._parts: dict[Place, npt.NDArray[np.float64]] = {}
-
-    def add(self, name: str, output: LossOutput, masks: Mapping[str, Tensor]) -> None:
-        self._loss[name] = self._loss.get(name, 0.0) + output.loss.item()
-        self._sums[name] = self._sums.get(name, torch.zeros(())) + output.sums_R_K.cpu()
-        self._drift[name] = max(self._drift.get(name, 0.0), output.mismatch_max.item())
-        for part, mask in masks.items():
-            facts = [mask.sum(), output.pushes_B_T[mask].sum(), output.clipped_B_T[mask].sum()]
-            self._parts[name, part] = self._parts.get((name, part), np.zeros(3)) + np.array(
-                [fact.item() for fact in facts]
-            )
-
-    def outcome(self, dealt: _Dealt, step: int, update: int, weights: str) -> Outcome:
-        name = dealt.setting.name
-        sums = self._sums.get(name, torch.zeros(len(ROLES), len(QUANTITIES)))
-        by_role = zip(ROLES, sums.tolist(), strict=True)
-        names = sorted({part for own, part in self._parts if own == name})
-        flows = {part: self.gradients.of((name, part)) for part in names}
-        # Agents are added up, and looked at one by one.
-        flows[Role.AGENT] = _total(flow for part, flow in flows.items() if part.startswith(f"{Role.AGENT}/"))
-        total = _total(flow for part, flow in flows.items() if "/" not in part)
-        return Outcome(
-            setting=name,
-            step=step,
-            update=update,
-            weights=weights,
-            loss=self._loss.get(name, 0.0),
-            grad_norm=norm(total) if self._wanted else None,
-            metrics=loss_metrics(
-                {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in by_role},
-                self._drift.get(name, 0.0),
-                kl=dealt.how.beta > 0,
-                importance=dealt.how.importance_cap is not None,
-            ),
-            parts={part: self._part(name, part, flows[part], total) for part in names},
+    policy = load_weights(experiment, weights, recordings)
+    # The reference model of a KL term is the one that the run had: TRL loads it from where the model says it is.
+    policy.model.config.name_or_path = start.path
+    beta = max(setting.experiment.method.beta for setting in compared)
+    experiment = experiment.with_settings({"method.beta": beta})
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = AIPOTrainer(
+            policy.model,
+            train_arguments(experiment, Path(scratch), cpu=policy.model.device.type == "cpu"),
+            _NoRows(),
+            experiment.loss,
+            tokenizer=policy.tokenizer.inner,
+            recompute=True,
         )
-
-    def _part(self, name: str, part: str, flow: Tensor | None, total: Tensor | None) -> Part:
-        tokens, pushed, clipped = self._parts[name, part].tolist()
-        return Part(
-            tokens=int(tokens),
-            weight=pushed / max(tokens, 1),
-            clip=clipped / max(tokens, 1),
-            norm=norm(flow) if self._wanted else None,
-            share=share(flow, total) if self._wanted else None,
-        )
+        tags = compared[0].experiment.forbidden_ids(policy)
+        yield LossReplay(trainer, compared, tag_ids=tags, gradients=gradients)
 
 
-def _total(flows: Iterable[Tensor | None]) -> Tensor | None:
-    known = [flow for flow in flows if flow is not None]
-    return torch.stack(known).sum(0) if known else None
+class _NoRows:
+    """The source of a trainer that never trains."""
+
+    shared = False
+
+    def rows(self, step: int) -> StepRows:
+        raise TrainError(f"rows of step {step}: got a trainer that only computes losses, allowed none")
+
+    def updated(self, version: int) -> None:
+        pass
 
 
-def _masks(rows: Sequence[Row], like_B_T: Tensor) -> dict[str, Tensor]:
-    """Which tokens are whose, (B, T) bool: every role, and every agent by itself."""
-    found: dict[str, npt.NDArray[np.bool_]] = {}
-    for b, row in enumerate(rows):
-        start = row.prompt_tokens
-        codes, segments = row.codes_T[start:], row.segments_T[start:]
-        for role, code in ROLES.items():
-            _mark(found, role, like_B_T, b, codes == code)
-        for i, head in enumerate(row.heads):
-            if head.role is Role.AGENT:
-                own = (segments == i) & (codes == Code.AGENT)
-                _mark(found, f"{Role.AGENT}/{head.source}", like_B_T, b, own)
-    return {name: torch.from_numpy(mask).to(like_B_T.device) for name, mask in found.items()}
+def _rollout_steps(recordings: Recordings, choice: Choice, *, chosen: bool) -> list[int]:
+    steps = recordings.required_steps()
+    sampled = set(steps if chosen else choice.sampled_steps())
+    return [step for step in steps if step in sampled] or steps[-1:]
 
 
-def _mark(
-    found: dict[str, npt.NDArray[np.bool_]], name: str, like_B_T: Tensor, b: int, own_T: npt.NDArray[np.bool_]
-) -> None:
-    if own_T.any():
-        mask = found.setdefault(name, np.zeros(like_B_T.shape, np.bool_))
-        mask[b, : len(own_T)] |= own_T
+def _with_logged(
+    losses: Iterable[StepLoss], recordings: Recordings, *, first: int | None, recorded: str
+) -> list[StepLoss]:
+    """Adds what training logged to the losses of the recorded setting in optimiser step `first`, the only one in
+    which the weights were still those that are used here (None: there is none)."""
+    logged = next((line for line in recordings.run.read_metrics() if line["step"] == first), {})
+    online = {name: logged[name] for name in ("loss", "grad_norm") if logged.get(name) is not None}
+    return [replace(o, online=online) if (o.update, o.setting) == (first, recorded) else o for o in losses]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingMeans:
+    """One setting: means over the optimiser steps in which there was something to mean."""
+
+    setting: str
+    values: Mapping[str, float]
+    shares: Mapping[str, float]
+
+    @classmethod
+    def of(cls, setting: str, losses: Sequence[StepLoss]) -> "SettingMeans":
+        rows = [_flat(loss) for loss in losses if loss.setting == setting]
+        names = dict.fromkeys(name for row in rows for name in row)
+        means = {name: mean(row.get(name) for row in rows) for name in names}
+        values = {name: value for name, value in means.items() if value is not None}
+        # A part that a step does not have counts 0 there.
+        steps = sum("grad_norm" in row for row in rows)
+        parts = dict.fromkeys(part for o in losses if o.setting == setting for part in o.parts)
+        totals = {p: sum(row.get(f"gradient_share/{p}", 0.0) for row in rows) for p in parts}
+        return cls(setting, values, {p: total / steps for p, total in totals.items()} if steps else {})
+
+
+def summaries(losses: Sequence[StepLoss]) -> list[SettingMeans]:
+    """The means of each setting, in order."""
+    return [SettingMeans.of(name, losses) for name in dict.fromkeys(o.setting for o in losses)]
+
+
+def largest_difference(losses: Iterable[StepLoss]) -> tuple[int, float] | None:
+    """Optimiser steps that training logged with the same setting and weights, and the largest |Δ loss|."""
+    gaps = [abs(o.loss - o.online["loss"]) for o in losses if "loss" in o.online]
+    return (len(gaps), max(gaps)) if gaps else None
+
+
+def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
+    """A row for each setting; and a second table for the agents one by one, where there are several."""
+    settings = {
+        "steps": steps,
+        "optimiser steps": str(len({o.update for o in losses})),
+        "weights": ", ".join(dict.fromkeys(o.weights for o in losses)),
+    }
+    if gap := largest_difference(losses):
+        settings["training logged"] = f"the same loss in {gap[0]} steps, up to {gap[1]:.1e}"
+    means = summaries(losses)
+    columns = {
+        "loss": [number(s.values.get("loss")) for s in means],
+        "|∇|": [number(s.values.get("grad_norm")) for s in means],
+        **{role: [percent(s.shares.get(role)) for s in means] for role in _ROLES},
+        "|A|·w": [number(s.values.get("weight/agent")) for s in means],
+        "clip": [percent(s.values.get("clip/policy")) for s in means],
+    }
+    tables = [_table("policy, agent, distilled: shares of the gradient", columns, means)]
+    agents = sorted({part for s in means for part in s.shares if part.startswith("agent/")})
+    if len(agents) > 1:
+        shares = {
+            part.removeprefix("agent/"): [percent(s.shares.get(part)) for s in means] for part in agents
+        }
+        tables.append(_table("share of the gradient, by agent", shares, means))
+    return ReplayReport(
+        question="loss",
+        settings=settings,
+        tables=tables,
+        notes=[
+            "means over optimiser steps; |∇|: norm of the gradient before clipping; |A|·w: mean weight of an agent's "
+            "token; clip: share of policy tokens that are clipped",
+            "the share of a part is g_part·g/|g|²: shares add up to 100 %, and one that pulls the other way is below 0",
+        ],
+        values=[asdict(loss) for loss in losses],
+    )
+
+
+def write_losses(file: Path, losses: Sequence[StepLoss]) -> None:
+    """Writes a CSV file with a line for each setting and optimiser step.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    lines: list[dict[str, Any]] = [
+        {"setting": o.setting, "step": o.step, "update": o.update, "weights": o.weights, **_flat(o)}
+        for o in losses
+    ]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    write_csv(file, names, [[line.get(name, "") for name in names] for line in lines])
+
+
+def _table(title: str, columns: Mapping[str, Sequence[str]], means: Sequence[SettingMeans]) -> ReplayTable:
+    rows = [[s.setting, *(cells[i] for cells in columns.values())] for i, s in enumerate(means)]
+    return ReplayTable(title, ["setting", *columns], rows)
+
+
+def _flat(loss: StepLoss) -> dict[str, float]:
+    values = {"loss": loss.loss, **({} if loss.grad_norm is None else {"grad_norm": loss.grad_norm})}
+    values |= loss.metrics
+    for name, part in loss.parts.items():
+        values |= {
+            f"tokens/{name}": float(part.tokens),
+            f"weight/{name}": part.weight,
+            f"clip/{name}": part.clip,
+        }
+        measured = {"gradient_norm": part.norm, "gradient_share": part.share}
+        values |= {f"{key}/{name}": value for key, value in measured.items() if value is not None}
+    return values | {f"online/{name}": value for name, value in loss.online.items()}

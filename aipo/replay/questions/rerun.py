@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aipo.config.load import Config
+from aipo.config.build import Experiment
 from aipo.errors import ConfigError
 from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
 from aipo.replay.engine import TracePair, vanished
@@ -16,7 +16,7 @@ from aipo.replay.output import LEFT_OUT, default_out, describe, finish, new_fold
 from aipo.replay.questions.before_after import BeforeAfter
 from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
 from aipo.replay.recordings import LeftOut, Recordings
-from aipo.replay.restore import Restored, prompt_overrides, recorded_config, restore, unused_prompts
+from aipo.replay.restore import Restored, prompt_overrides, recorded_experiment, restore, unused_prompts
 from aipo.rollout.engine import freeze_gc
 from aipo.rollout.spending import CostLimit
 from aipo.run import RunFolder
@@ -39,7 +39,7 @@ class ReplaySource:
     Args:
         path: a run, one of its evaluations, or a folder of traces.
         filters: words of `aipo.trace.filters`.
-        overrides: words of `aipo.config.load`.
+        overrides: words of the configuration.
         config: a configuration to use instead of the run's.
         prompts: a folder of prompts to use instead of those that the configuration names.
     """
@@ -53,11 +53,11 @@ class ReplaySource:
     def recordings(self) -> Recordings:
         return Recordings(path=self.path, where=parse_filter(self.filters))
 
-    def settings(self, recordings: Recordings, *, live: bool = False) -> Config:
-        """The configuration to replay under.
+    def experiment(self, recordings: Recordings, *, live: bool = False) -> Experiment:
+        """The experiment to replay with.
 
         Raises:
-            ConfigError: an override that would change nothing, and see `recorded_config`.
+            ConfigError: an override that would change nothing, and see `recorded_experiment`.
         """
         for word in self.overrides:
             key = word.partition("=")[0]
@@ -69,9 +69,9 @@ class ReplaySource:
                 )
         words = self.overrides
         if self.prompts is not None:
-            plain = recorded_config(recordings, words, file=self.config)
+            plain = recorded_experiment(recordings, words, file=self.config)
             words = [*prompt_overrides(plain, self.prompts), *words]
-        return recorded_config(recordings, words, file=self.config, live=live)
+        return recorded_experiment(recordings, words, file=self.config, live=live)
 
 
 def check_traces(source: ReplaySource, console: Console) -> int:
@@ -81,22 +81,22 @@ def check_traces(source: ReplaySource, console: Console) -> int:
         AipoError: see `aipo.errors`.
     """
     recordings = source.recordings()
-    config = source.settings(recordings)
+    experiment = source.experiment(recordings)
     recordings.refuse_empty()
-    restored = restore(recordings, config, run_id=f"{recordings.run.path.name}-check")
-    found: list[Divergence] = []
+    restored = restore(recordings, experiment, run_id=f"{recordings.run.path.name}-check")
+    divergences: list[Divergence] = []
     changed: set[str] = set()
     count, began = 0, time.perf_counter()
     freeze_gc()
     with bars(console) as progress:
-        for traces, pairs in _walk(restored, stage(progress, "check"), _nobody):
+        for traces, pairs in _walk(restored, stage(progress, "check"), _ignore):
             count += len(traces)
-            found += [d for d in map(divergence, pairs) if d]
-            found += map(absence, vanished(traces, pairs))
+            divergences += [d for d in map(divergence, pairs) if d]
+            divergences += map(absence, vanished(traces, pairs))
             changed |= {name for trace in traces for name in restored.changed(trace)}
-    _print_check(count, found, changed, time.perf_counter() - began, console)
+    _print_check(count, divergences, changed, time.perf_counter() - began, console)
     _print_left_out(recordings.left_out, console)
-    return DIVERGED if found else LEFT_OUT if recordings.left_out else 0
+    return DIVERGED if divergences else LEFT_OUT if recordings.left_out else 0
 
 
 def score_traces(source: ReplaySource, *, out: Path | None, console: Console) -> int:
@@ -106,13 +106,13 @@ def score_traces(source: ReplaySource, *, out: Path | None, console: Console) ->
         AipoError: see `aipo.errors`.
     """
     recordings = source.recordings()
-    config = source.settings(recordings)
+    experiment = source.experiment(recordings)
     recordings.refuse_empty()
     out = out or default_out(recordings.run.path, "score")
-    restored = restore(recordings, config, run_id=out.name)  # what fails leaves no folder behind
+    restored = restore(recordings, experiment, run_id=out.name)  # what fails leaves no folder behind
     folder = new_folder(out, recordings)
     describe(folder, restored, "score")
-    compared = BeforeAfter(seed=config.run.seed)
+    compared = BeforeAfter(seed=experiment.seed)
     freeze_gc()
     with bars(console) as progress:
         _keep(folder, restored, compared, stage(progress, "score"))
@@ -136,15 +136,15 @@ def replay_graph(
     if frozen and policy is not None:
         raise ConfigError(f"--policy: got {policy!r} with --frozen, allowed one of the two: nobody samples")
     recordings = source.recordings()
-    config = source.settings(recordings, live=not frozen)
+    experiment = source.experiment(recordings, live=not frozen)
     recordings.refuse_empty()
     # What is named wrongly is said before the folder is taken.
-    choice = None if frozen else _choice(recordings, config, policy, source)
+    choice = None if frozen else _choice(recordings, experiment, policy, source)
     out = out or default_out(recordings.run.path, "graph")
-    restored = restore(recordings, config, run_id=out.name, live=not frozen, as_configured=True)
+    restored = restore(recordings, experiment, run_id=out.name, live=not frozen, as_configured=True)
     folder = new_folder(out, recordings)
     describe(folder, restored, "graph", choice and choice.at(0).path)
-    compared = BeforeAfter(seed=config.run.seed)
+    compared = BeforeAfter(seed=experiment.seed)
     versions: dict[int, int | None] = {}
     with bars(console) as progress:
         note = stage(progress, "replay")
@@ -152,14 +152,16 @@ def replay_graph(
             freeze_gc()
             _keep(folder, restored, compared, note)
         else:
-            trained = config.train.steps * config.train.optimizer_steps
+            trained = experiment.train.steps * experiment.train.optimizer_steps
             for weights, steps in groupby(recordings.steps(), key=lambda step: choice.at(step)):
                 numbers = list(steps)
                 weights = _dated(weights, recordings, trained)
                 versions |= dict.fromkeys(numbers, weights.version)
                 _keep(folder, _with_policy(restored, weights), compared, note, numbers)
     _leave_out_failed(compared, recordings)
-    report = compared.report_graph(versions, unused_prompts(config, source.prompts) if source.prompts else ())
+    report = compared.report_graph(
+        versions, unused_prompts(experiment, source.prompts) if source.prompts else ()
+    )
     report.print(console)
     return finish(folder, report, recordings.left_out, console)
 
@@ -167,7 +169,7 @@ def replay_graph(
 def _walk(
     restored: Restored, note: Note, on_pair: Callable[[TracePair], None], steps: Sequence[int] | None = None
 ) -> Iterator[tuple[list[Trace], list[TracePair]]]:
-    """Replays step by step: what was recorded, and what came of it."""
+    """Replays step by step: the recorded traces and the pairs of each step."""
     recordings = restored.recordings
     every = recordings.steps()
     for step in every if steps is None else steps:
@@ -176,8 +178,8 @@ def _walk(
         note(every.index(step) + 1, len(every), f"step {step}")
 
 
-def _nobody(_: TracePair) -> None:
-    """Where no single pair is waited for."""
+def _ignore(_: TracePair) -> None:
+    """For a replay that keeps no traces."""
 
 
 def _keep(
@@ -187,9 +189,9 @@ def _keep(
     note: Note,
     steps: Sequence[int] | None = None,
 ) -> None:
-    """Replays, writes the traces as they end, and takes in what they came to. A trace that none came of is
-    left out by name; one of a policy that was not recorded has nothing to be compared with."""
-    spending = CostLimit(folder.spending, restored.config.rollout.cost_limit, ())
+    """Replays, writes the traces as they end, and compares. A trace without a replay is left out by name; one of a
+    policy that was not recorded has nothing to be compared with."""
+    spending = CostLimit(folder.spending, restored.experiment.rollout.cost_limit, ())
     with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
 
         def keep(pair: TracePair) -> None:
@@ -205,29 +207,33 @@ def _keep(
 
 
 def _leave_out_failed(compared: BeforeAfter, recordings: Recordings) -> None:
-    """Where a frozen replay needed a live call it did what it was asked to do."""
+    """Failed replays are left out by name, except where a frozen replay needed a live call: that is its result."""
     for trace in compared.failed():
         if not trace.stopped:
             recordings.leave_out(trace.source_id, trace.error)
 
 
-def _choice(recordings: Recordings, config: Config, policy: str | None, source: ReplaySource) -> Choice:
+def _choice(
+    recordings: Recordings, experiment: Experiment, policy: str | None, source: ReplaySource
+) -> Choice:
     named = any(word.startswith("policy.model=") for word in source.overrides)
-    start = start_of(recordings.run, config, named=named)
+    start = start_of(recordings.run, experiment, named=named)
     name = policy or ("model" if recordings.run.model.is_dir() else "start")
-    choice = Choice(run=recordings.run, name=name, updates=config.train.optimizer_steps, start=start)
+    choice = Choice(
+        run=recordings.run, name=name, optimizer_steps=experiment.train.optimizer_steps, start=start
+    )
     choice.at(0)
     return choice
 
 
 def _dated(weights: Weights, recordings: Recordings, trained: int) -> Weights:
-    """The trained policy has all optimiser steps of the run behind it."""
+    """The trained policy has had all optimiser steps of the run."""
     same = Path(weights.path).resolve() == recordings.run.model.resolve()
     return replace(weights, version=trained) if same and weights.version is None else weights
 
 
 def _with_policy(restored: Restored, weights: Weights) -> Restored:
-    policy = load_weights(restored.config, weights, restored.recordings)
+    policy = load_weights(restored.experiment, weights, restored.recordings)
     freeze_gc()
     return replace(restored, replay=replace(restored.replay, live={"policy": policy}))
 

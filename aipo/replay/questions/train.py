@@ -1,8 +1,8 @@
-"""`aipo replay train`: training from stored traces instead of rollouts, one's own or another model's.
+"""`aipo replay train`: training from stored traces instead of rollouts, this run's own or another model's.
 
-Behaviour log-probs stay as they were recorded. The trainer scores each generation once more with its own
+Behaviour log-probs stay as they were recorded. The trainer scores the traces of each step once more with its own
 weights (π_old) and weighs every token by min(π_old/μ, C); `ess` in metrics.jsonl says how much of the data this
-leaves. Nothing that the recorded configuration names is imported unless the trained policy is evaluated.
+leaves. Code that the recorded configuration names is imported only if the trained policy is evaluated.
 """
 
 import re
@@ -12,12 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aipo.config.build import build, build_engine, build_graphs, forbidden_ids
-from aipo.config.build_method import credit_of, rows_of_step
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError, one_of
 from aipo.evaluate.run import evaluate_with
-from aipo.evaluate.run import table as exam_table
+from aipo.evaluate.run import table as evaluation_table
 from aipo.replay.checkpoints import Weights, load_weights, start_of
 from aipo.replay.output import (
     ReplayReport,
@@ -32,7 +30,7 @@ from aipo.replay.output import (
 )
 from aipo.replay.questions.grid import combinations, name_of
 from aipo.replay.recordings import LeftOut, Recordings
-from aipo.replay.restore import recorded_config, recorded_tokenizer
+from aipo.replay.restore import config_file, recorded_experiment, recorded_tokenizer
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
@@ -44,25 +42,23 @@ from aipo.util.console import bars, stage
 from aipo.util.files import exclusive
 
 CAP = 2.0
-"""C where the recorded method has no correction: offline, the sampler is not the policy that is trained."""
-
-
+"""C where the recorded method has no importance cap: offline, the sampler is not the policy that is trained."""
 _SHOWN = {
     "ess": "ess",
     "loss": "loss",
     "grad_norm": "|∇|",
     **{f"probability/{role}": f"π {role}" for role in ("policy", "agent", "distilled")},
 }
-"""Metrics that are shown, and what they are called there."""
+"""Metrics in the table, and their columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
-    """Steps of one or several runs as the generations of a new one: all first steps, then all second ones, ...
+class StoredSteps:
+    """The steps of one or several runs as the steps of a new one: all first steps, then all second ones, ...
 
     Args:
-        run_id: of the traces that are handed out; they are the recorded ones under another name.
-        epochs: how often everything is gone through.
+        run_id: of the traces that are read; they are the recorded ones under another name.
+        epochs: how often every step is read.
     """
 
     sources: Sequence[Recordings]
@@ -72,30 +68,29 @@ class Library:
 
     @property
     def places(self) -> list[tuple[Recordings, int]]:
-        """What each generation is."""
-        found = [(step, n) for n, source in enumerate(self.sources) for step in source.steps()]
-        return [(self.sources[n], step) for step, n in sorted(found)] * self.epochs
+        """The source and the step of each new step."""
+        steps = [(step, n) for n, source in enumerate(self.sources) for step in source.steps()]
+        return [(self.sources[n], step) for step, n in sorted(steps)] * self.epochs
 
-    def read(self, generation: int) -> list[Trace]:
-        """The traces of a generation."""
-        known, step = self.places[generation]
-        # Each reading finds anew what has to be left out; a trace that comes twice in a run is left out once.
-        source = Recordings(path=known.path, where=known.where, vocabulary=known.vocabulary)
-        traces = source.read(step)
-        self.left_out.extend(one for one in source.left_out if one not in self.left_out)
+    def read(self, number: int) -> list[Trace]:
+        """The traces of the new step `number`."""
+        source, step = self.places[number]
+        # A new reader each time: one reader takes a trace that it has read before for a duplicate.
+        reader = Recordings(path=source.path, where=source.where, vocabulary=source.vocabulary)
+        traces = reader.read(step)
+        self.left_out.extend(one for one in reader.left_out if one not in self.left_out)
         several = len(self.sources) > 1 or self.epochs > 1
         return [
-            self._renamed(t, generation, f"{generation:05d}-{t.group_id}" if several else t.group_id)
-            for t in traces
+            self._renamed(t, number, f"{number:05d}-{t.group_id}" if several else t.group_id) for t in traces
         ]
 
-    def _renamed(self, trace: Trace, generation: int, group_id: str) -> Trace:
+    def _renamed(self, trace: Trace, number: int, group_id: str) -> Trace:
         return replace(
             trace,
             run_id=self.run_id,
             trace_id=replayed_id(trace, self.run_id, group_id),
             group_id=group_id,
-            step=generation,
+            step=number,
             parent_id=trace.trace_id,
             fork_token=None,
         )
@@ -124,13 +119,15 @@ def replay_train(
     recordings = [Recordings(path=path, where=Filter(step=steps)) for path in (source, *also)]
     for one in recordings:
         check_trainable(one)
-    runs: dict[str, _Offline] = {}
+    runs: dict[str, _OfflineRun] = {}
     for choice in combinations(grid):
         words = [*overrides, *choice]
         if evaluate:
-            recorded_config(recordings[0], words, live=True)  # says what it would not import
-        config = _config(recordings[0], words)
-        runs[name_of(choice)] = _Offline(config, recordings, epochs, _names_model(words), resume, evaluate)
+            recorded_experiment(recordings[0], words, live=True)  # refuses names that it may not import
+        experiment = _experiment(recordings[0], words)
+        runs[name_of(choice)] = _OfflineRun(
+            experiment, recordings, epochs, _names_model(words), resume, evaluate
+        )
     left_out: list[LeftOut] = []
     folders: dict[str, RunFolder] = {}
     for name, run in runs.items():
@@ -147,10 +144,10 @@ def replay_train(
 
 
 @dataclass(frozen=True, slots=True)
-class _Offline:
+class _OfflineRun:
     """One run from stored traces."""
 
-    config: Config
+    experiment: Experiment
     recordings: Sequence[Recordings]
     epochs: int
     model_is_named: bool
@@ -159,60 +156,53 @@ class _Offline:
 
     def train(self, out: Path | None, console: Console) -> tuple[RunFolder, list[LeftOut]]:
         first = self.recordings[0]
-        start = start_of(first.run, self.config, named=self.model_is_named).checked(first.run)
+        start = start_of(first.run, self.experiment, named=self.model_is_named).checked(first.run)
         left_out: list[LeftOut] = []
         if not any(one.steps() for one in self.recordings):
             places = ", ".join(str(one.folder) for one in self.recordings)
             raise RunError(f"--steps: got {first.where.step}, allowed steps of {places}")
         with bars(console) as progress:
             stage(progress, "policy")(1, 1, start.path)
-            policy = load_weights(self.config, start, first)
+            policy = load_weights(self.experiment, start, first)
             sources = [first, *(s for s in self.recordings[1:] if _fits(s, first, left_out))]
-            generations = len(Library(sources=sources, run_id="", epochs=self.epochs).places)
-            train = self.config.train.model_copy(update={"steps": generations})
-            config = self.config.model_copy(update={"train": train})
-            folder = self._folder(config, out, start, sources)
-            library = Library(sources=sources, run_id=folder.path.name, epochs=self.epochs, left_out=left_out)
-            tags = forbidden_ids(config, policy)
+            steps = len(StoredSteps(sources=sources, run_id="", epochs=self.epochs).places)
+            experiment = self.experiment.with_settings({"train.steps": steps})
+            folder = self._folder(experiment, out, start, sources)
+            stored = StoredSteps(
+                sources=sources, run_id=folder.path.name, epochs=self.epochs, left_out=left_out
+            )
+            tags = experiment.forbidden_ids(policy)
 
             def make_source(store: TraceStore) -> TraceSource:
                 return TraceSource(
-                    traces=library.read,
-                    credit=credit_of(config),
-                    make=lambda credited, metrics: rows_of_step(config, credited, tags, metrics),
+                    traces=stored.read,
+                    credit=experiment.credit,
+                    make=lambda credited, metrics: experiment.rows(credited, tags, metrics),
                     keep=store.seal,
                     advance=policy.advance,
                 )
 
+            note = stage(progress, "train")
             with exclusive(folder.path):
-                train_policy(
-                    build(config),
-                    folder,
-                    policy.model,
-                    policy.tokenizer,
-                    make_source,
-                    stage(progress, "train"),
-                    resume=self.resume,
-                )
+                network, tokenizer = policy.model, policy.tokenizer
+                train_policy(experiment, folder, network, tokenizer, make_source, note, resume=self.resume)
                 if self.evaluate:
-                    engine = build_engine(config, build_graphs(config), policy, run_id=folder.path.name)
-                    result = evaluate_with(
-                        build(config), engine, folder, "after", stage(progress, "evaluate")
-                    )
-                    console.print(exam_table(result))
+                    engine = experiment.engine(policy, run_id=folder.path.name)
+                    note = stage(progress, "evaluate")
+                    console.print(evaluation_table(evaluate_with(experiment, engine, folder, "after", note)))
         return folder, left_out
 
     def _folder(
-        self, config: Config, out: Path | None, start: Weights, sources: Sequence[Recordings]
+        self, experiment: Experiment, out: Path | None, start: Weights, sources: Sequence[Recordings]
     ) -> RunFolder:
         if self.resume and out is not None:
             folder = RunFolder.open(out)
-            same_run(folder, build(config).with_settings({"run.out": out}))
+            same_run(folder, experiment.with_settings({"run.out": out}))
             return folder
         files = sources[0].run.read_manifest().get("files") or {}
         also = [origin(Recordings(path=one.path)) for one in sources[1:]]
-        made_of = {"model": start.path, "files": files, "also": also, "epochs": self.epochs}
-        return begin(sources[0].path, question="train", out=out, config=config, facts=made_of)
+        facts = {"model": start.path, "files": files, "also": also, "epochs": self.epochs}
+        return begin(sources[0].path, question="train", out=out, experiment=experiment, facts=facts)
 
 
 def table(folders: Mapping[str, RunFolder]) -> ReplayTable:
@@ -229,37 +219,32 @@ def table(folders: Mapping[str, RunFolder]) -> ReplayTable:
     return ReplayTable("means over the last tenth of the optimiser steps", columns, rows)
 
 
-def _config(first: Recordings, words: Sequence[str]) -> Config:
-    """The recorded configuration with a correction, reporting to nobody, and whatever `words` say.
+def _experiment(first: Recordings, words: Sequence[str]) -> Experiment:
+    """The recorded experiment with an importance cap, without reports, and with the overrides `words`.
 
     Raises:
         ConfigError: `train.steps` is among them, or they do not fit.
         RunError: there is no configuration.
     """
-    file = first.run.config
-    if not file.is_file():
-        raise RunError(f"configuration of the traces in {first.folder}: got no {file}, allowed a run's")
-    recorded = load_config(str(file))
-    corrected = recorded.method.importance_cap is not None
-    # Whom a run reported to is for whoever replays it to say: the folder may be anybody's. A limit on the drift
-    # was for a sampler with the trainer's weights, which nobody is here.
-    own = [
-        "run.report_to=[]",
-        "method.max_mismatch=null",
-        *([] if corrected else [f"method.importance_cap={CAP}"]),
-    ]
-    config = load_config(str(file), [*own, *words])
-    named = any(word.partition("=")[0] == "train.steps" for word in words)
-    if named or config.train.steps != recorded.train.steps:
+    file = config_file(first)
+    recorded = load_experiment(file)
+    # A recorded folder must not choose where this run reports to. A limit on the mismatch is for a sampler with the
+    # trainer's weights, which stored traces do not have.
+    defaults = ["run.report_to=[]", "method.max_mismatch=null"]
+    if recorded.method.importance_cap is None:
+        defaults.append(f"method.importance_cap={CAP}")
+    experiment = load_experiment(file, [*defaults, *words])
+    steps = experiment.train.steps
+    if steps != recorded.train.steps or any(word.partition("=")[0] == "train.steps" for word in words):
         raise ConfigError(
-            f"train.steps: got {config.train.steps}, allowed none: stored traces decide it, one generation for each "
-            "of their steps (--steps chooses among them, --epochs repeats them)"
+            f"train.steps: got {steps}, allowed none: stored traces decide it, one for each of their steps "
+            "(--steps chooses among them, --epochs repeats them)"
         )
-    return config
+    return experiment
 
 
 def _fits(source: Recordings, first: Recordings, left_out: list[LeftOut]) -> bool:
-    """Another run's traces can be learned from if its tokenizer is the same."""
+    """Whether another run has the same tokenizer, so that its traces can be learned from."""
     source.vocabulary = first.vocabulary
     got, allowed = (recorded_tokenizer(one).fingerprint for one in (source, first))
     if got != allowed:
@@ -278,8 +263,8 @@ def _file_name(name: str) -> str:
 def _solo(folder: RunFolder) -> str:
     if not folder.evaluation("after").is_file():
         return ""
-    found = {
+    pass_at_1 = {
         split: settings.get("solo", {}).get("pass_at", {}).get("1")
         for split, settings in folder.read_evaluation("after").items()
     }
-    return "  ".join(f"{split} {value:.3f}" for split, value in found.items() if value is not None)
+    return "  ".join(f"{split} {value:.3f}" for split, value in pass_at_1.items() if value is not None)

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.policies import Completion, SampleRequest
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
-from aipo.replay.questions import consult_run
-from aipo.replay.questions.consult_run import LiveConsults, consults_against_group
-from aipo.replay.questions.consults import AgentWorth, Tally, against_group, table
+from aipo.replay.questions.consult_worth import AgentWorth, Tally, against_group, table
+from aipo.replay.questions.consults import LiveConsults, _worths, consults_against_group
 from aipo.replay.questions.forks import ForkPolicy, Forks, _until
 from aipo.replay.recordings import Recordings
 from aipo.replay.restore import restore
@@ -156,7 +155,7 @@ def alone(context: str) -> str:
 
 def test_forks_keep_what_was_recorded_and_go_on_alone(run: RunFolder) -> None:
     recordings = Recordings(path=run.path)
-    config = load_config(str(run.config))
+    config = load_experiment(str(run.config))
     restored = restore(recordings, config, run_id="forks")
     live = ScriptedPolicy(restored.tokenizer, alone)
     tags = tuple(restored.tokenizer.token_id(f"<consult:{name}>") or 0 for name in config.agents)
@@ -233,7 +232,7 @@ def test_live_forks_on_the_command_line(run: RunFolder, tmp_path: Path) -> None:
     kept = list(TraceStore(out / "traces").read())
     assert len(kept) == 12
     assert {t.parent_id for t in kept} <= {t.trace_id for t in traces(run)}
-    tags = {f"<consult:{name}>" for name in load_config(str(run.config)).agents}
+    tags = {f"<consult:{name}>" for name in load_experiment(str(run.config)).agents}
     texts = [stored.texts for stored in TraceStore(out / "traces").stored()]
     forked = ["".join(text[len(text) - 1 :]) for text in texts if text]
     assert not any(tag in text for tag in tags for text in forked)
@@ -308,7 +307,7 @@ def test_a_fork_that_fails_is_left_out_by_name(run: RunFolder) -> None:
     ]
     recordings = Recordings(path=run.path)
     key = (source.trace_id, 0)
-    (worth,) = consult_run._worths([source], {key: forks}, load_config(str(run.config)), recordings)
+    (worth,) = _worths([source], {key: forks}, load_experiment(str(run.config)), recordings)
     assert worth.without == (0.5,)
     assert [(one.what, one.reason) for one in recordings.left_out] == [("forks/1", "OSError: gone")]
 

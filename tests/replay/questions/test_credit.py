@@ -9,12 +9,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from aipo.config.load import dump, load_config
+from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.replay import cli
-from aipo.replay.questions.credit import Credit, credit_again
+from aipo.replay.questions.credit import RolloutCredit, credit_again, replay_credit
 from aipo.replay.questions.grid import settings
-from aipo.replay.questions.what_if import replay_credit
 from aipo.trace import Mode, Role, Trace, segment
 from aipo.trace.store import TraceStore
 from kit import handmade
@@ -38,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     """Two assisted and two solo rollouts with rewards 1, 1, 1, 0 and the advantages R − mean."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text(dump(load_config("mask", ["method.scale_by_std=false"])))
+    (folder / "config.yaml").write_text(load_experiment("mask", ["method.scale_by_std=false"]).to_yaml())
     rewards = (1.0, 1.0, 1.0, 0.0)
     modes = (Mode.ASSISTED, Mode.ASSISTED, Mode.SOLO, Mode.SOLO)
     traces = [
@@ -92,7 +91,7 @@ def test_one_setting_leaves_traces_with_its_advantages(run: Path, tmp_path: Path
     assert [trace.advantage for trace in kept] == [0.0, 0.0, 0.5, pytest.approx(-0.15)]
     assert [trace.trace_id for trace in kept] == [f"out/00000-000/{i}" for i in range(4)]
     assert [trace.parent_id for trace in kept] == [f"r/00000-000/{i}" for i in range(4)]
-    assert load_config(str(out / "config.yaml")).method.per_mode_baseline
+    assert load_experiment(str(out / "config.yaml")).method.per_mode_baseline
 
 
 def test_only_credit_can_be_changed(run: Path, tmp_path: Path) -> None:
@@ -126,5 +125,5 @@ def test_steps_that_there_are_not_take_no_folder(run: Path, tmp_path: Path) -> N
 def test_no_tokens_are_kept_of_a_step(run: Path) -> None:
     (recorded,) = settings(str(run / "config.yaml"))
     made, credited = credit_again(0, list(TraceStore(run / "traces").read()), recorded)
-    assert made.rollouts[0] == Credit("r/00000-000/0", "00000-000", "assisted", 1.0, 0.25)
+    assert made.rollouts[0] == RolloutCredit("r/00000-000/0", "00000-000", "assisted", 1.0, 0.25)
     assert [trace.advantage for trace in credited] == [one.advantage for one in made.rollouts]

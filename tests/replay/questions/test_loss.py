@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 
 from aipo.errors import ConfigError, RunError, TrainError
-from aipo.replay.questions.gradients import Gradients, norm, share
-from aipo.replay.questions.what_if import replay_loss
+from aipo.replay.questions.loss import replay_loss
+from aipo.replay.questions.loss_replay import Gradients, norm_of, share_of
 from aipo.run import RunFolder
 from kit import tiny_run
 
@@ -225,10 +225,10 @@ def test_gradients_are_those_of_each_loss_by_itself() -> None:
     assert made.of("both").tolist() == [8.0, 4.0]
     assert made.of("same") is made.of("both")
     assert made.of("none") is None
-    assert norm(made.of("first")) == 2.0
-    assert share(made.of("first"), made.of("both")) == pytest.approx(16 / 80)
-    assert share(None, made.of("both")) == 0.0
-    assert share(made.of("first"), None) is None
+    assert norm_of(made.of("first")) == 2.0
+    assert share_of(made.of("first"), made.of("both")) == pytest.approx(16 / 80)
+    assert share_of(None, made.of("both")) == 0.0
+    assert share_of(made.of("first"), None) is None
 
 
 def test_the_ratio_is_refused_where_agents_log_probs_were_not_recorded(trained: Path, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from aipo.config.load import dump, load_config
+from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError, TrainError
 from aipo.replay.checkpoints import start_of
-from aipo.replay.output import replayed_id
+from aipo.replay.output import renamed, replayed_id
+from aipo.replay.questions.credit import replay_credit
+from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.train import replay_train
-from aipo.replay.questions.what_if import renamed, replay_credit, replay_loss
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore
@@ -60,8 +61,8 @@ def test_the_result_is_a_run_that_names_its_source(trained: Path, tmp_path: Path
     out = tmp_path / "out"
     offline(trained, out, steps=(1, 2))
     folder = RunFolder.open(out)
-    config = load_config(str(folder.config))
-    assert (config.train.steps, config.method.importance_cap, config.run.out) == (2, 2.0, out)
+    config = load_experiment(str(folder.config))
+    assert (config.train.steps, config.method.importance_cap, config.out) == (2, 2.0, out)
     manifest = json.loads(folder.manifest.read_text())
     assert manifest["replay_of"]["what"] == "train"
     assert manifest["model"] == str(trained.parent / "start")
@@ -123,8 +124,8 @@ def test_a_limit_on_the_drift_is_for_a_sampler_with_the_trainers_weights(
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(trained, run)
-    recorded = load_config(str(run / "config.yaml"), ["method.max_mismatch=1e-2"])
-    (run / "config.yaml").write_text(dump(recorded))
+    recorded = load_experiment(str(run / "config.yaml"), ["method.max_mismatch=1e-2"])
+    (run / "config.yaml").write_text(recorded.to_yaml())
     stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
     assert offline(run, out, f"policy.model={stranger}", steps=(0, 0))[0] == 0
     assert RunFolder(out).read_metrics()[0]["mismatch/mean"] > 1e-2
@@ -136,7 +137,7 @@ def test_a_grid_trains_a_policy_for_each_setting(trained: Path, tmp_path: Path) 
     code, said = offline(trained, tmp_path, grid=["method.coefficient=mask,constant"], steps=(0, 0))
     assert code == 0
     mask, constant = tmp_path / "coefficient=mask", tmp_path / "coefficient=constant"
-    assert load_config(str(mask / "config.yaml")).method.coefficient == "mask"
+    assert load_experiment(str(mask / "config.yaml")).method.coefficient == "mask"
     assert losses(mask)[0] != losses(constant)[0]
     assert "coefficient=mask" in said
     assert "ess" in said
@@ -234,9 +235,9 @@ def test_nobody_is_reported_to_unless_named(trained: Path, tmp_path: Path) -> No
     shutil.copytree(trained, run)
     text = (run / "config.yaml").read_text().replace("report_to: []", "report_to: [nobody_knows]")
     (run / "config.yaml").write_text(text)
-    assert load_config(str(run / "config.yaml")).run.report_to
+    assert load_experiment(str(run / "config.yaml")).report_to
     offline(run, tmp_path / "out", steps=(0, 0))
-    assert not load_config(str(tmp_path / "out" / "config.yaml")).run.report_to
+    assert not load_experiment(str(tmp_path / "out" / "config.yaml")).report_to
     with pytest.raises(Exception, match="nobody_knows"):
         offline(run, tmp_path / "other", "run.report_to=[nobody_knows]", steps=(0, 0))
 
@@ -267,7 +268,7 @@ def test_a_replay_of_a_replay_starts_where_the_first_run_did(trained: Path, tmp_
     quiet = Console(file=io.StringIO())
     words = ["method.negative_weight=1"]
     replay_credit(trained, grid=(), overrides=words, steps=(0, 0), out=tmp_path / "credit", console=quiet)
-    config = load_config(str(tmp_path / "credit" / "config.yaml"), ["policy.model=somebody:else"])
+    config = load_experiment(str(tmp_path / "credit" / "config.yaml"), ["policy.model=somebody:else"])
     assert start_of(RunFolder(tmp_path / "credit"), config).path == str(trained.parent / "start")
 
 

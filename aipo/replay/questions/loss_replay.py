@@ -1,0 +1,297 @@
+"""Losses and gradients of stored rows under several settings, computed with given weights.
+
+Advantages, rows, their order in the optimiser steps, scores and loss come from the functions of training, and from a
+trainer that never trains. Settings that give the same rows share the forward passes.
+"""
+
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from aipo.method.batch import Totals, alive, denominators
+from aipo.method.loss import QUANTITIES, ROLES, LossInputs, LossOutput, LossSettings, aipo_loss
+from aipo.method.metrics import loss_metrics
+from aipo.method.rows import Code, Row, check_known
+from aipo.replay.questions.grid import Setting
+from aipo.replay.questions.loss import StepLoss, TokenPart
+from aipo.trace import Role, Trace
+from aipo.train.trainer import AIPOTrainer
+
+Place = tuple[str, str]
+"""Setting and kind of token."""
+Key = TypeVar("Key", bound=Hashable)
+
+
+class _Dealt(NamedTuple):
+    """A setting's rows, by micro-batch."""
+
+    setting: Setting
+    how: LossSettings
+    totals: Totals
+    batches: list[list[Row]]
+
+    @property
+    def rows(self) -> Any:
+        """Equal for settings whose forward passes are the same."""
+        return [[(row.trace_id, row.kind, row.forbidden_ids) for row in batch] for batch in self.batches]
+
+
+class LossReplay:
+    """The losses of stored traces with every setting, computed with the weights of a trainer.
+
+    Args:
+        trainer: never trained; it has a reference model if any setting has a KL term.
+        settings: what to compare; the first one is the recorded one.
+        tag_ids: ids of the consult tags.
+        gradients: whether to go backward, too.
+    """
+
+    def __init__(
+        self,
+        trainer: AIPOTrainer,
+        settings: Sequence[Setting],
+        *,
+        tag_ids: tuple[int, ...],
+        gradients: bool = True,
+    ) -> None:
+        self._trainer = trainer
+        self._settings = settings
+        self._tag_ids = tag_ids
+        self._gradients = gradients
+
+    def losses(self, step: int, traces: Sequence[Trace], *, weights: str, fresh: bool) -> list[StepLoss]:
+        """Every setting on every optimiser step of rollout step `step`.
+
+        Args:
+            traces: of the whole step, in the order of the plan.
+            weights: what the trainer's weights are called.
+            fresh: they are those that sampled.
+
+        Raises:
+            TrainError: a row that cannot be trained on.
+        """
+        losses: list[StepLoss] = []
+        waiting = [self._deal(setting, step, traces) for setting in self._settings]
+        while waiting:
+            same_rows = [dealt for dealt in waiting if dealt.rows == waiting[0].rows]
+            waiting = [dealt for dealt in waiting if dealt.rows != waiting[0].rows]
+            losses += self._passes(same_rows, step, weights, fresh)
+        order = {setting.name: i for i, setting in enumerate(self._settings)}
+        return sorted(losses, key=lambda loss: (loss.update, order[loss.setting]))
+
+    def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
+        experiment = setting.experiment
+        how = experiment.loss
+        step_rows = experiment.rows(experiment.credit(traces), self._tag_ids)
+        rows = alive(step_rows.rows, beta=how.beta, signed=how.chosen.signed)
+        if how.chosen.needs_mu:
+            check_known(rows)
+        dealt = self._trainer.schedule.deal(rows, seed=self._trainer.args.seed, generation=step)
+        return _Dealt(setting, how, step_rows.totals, dealt)
+
+    def _passes(self, same_rows: Sequence[_Dealt], step: int, weights: str, fresh: bool) -> list[StepLoss]:
+        schedule = self._trainer.schedule
+        losses: list[StepLoss] = []
+        for update in range(schedule.updates):
+            sums = _Sums(self._trainer.model if self._gradients else None)
+            for n in range(update * schedule.accumulation, (update + 1) * schedule.accumulation):
+                if same_rows[0].batches[n]:
+                    self._micro_batch(same_rows, n, sums, fresh=fresh)
+            number = step * schedule.steps + update + 1
+            losses += [sums.loss_of(dealt, step, number, weights) for dealt in same_rows]
+        return losses
+
+    def _micro_batch(self, same_rows: Sequence[_Dealt], n: int, sums: "_Sums", *, fresh: bool) -> None:
+        """One forward pass, and every setting's loss of it."""
+        trainer = self._trainer
+        batch = trainer._batch(same_rows[0].batches[n], trainer.window(same_rows[0].totals))
+        with torch.set_grad_enabled(self._gradients):
+            logprobs, entropies = trainer._score(trainer.model, batch)
+        slopes: dict[Place, Tensor] = {}
+        for setting, how, totals, batches in same_rows:
+            rows = batches[n]
+            inputs = {
+                **batch,
+                "advantages": torch.tensor([row.advantage for row in rows], dtype=torch.float32).to(
+                    logprobs.device
+                ),
+                "denominators": torch.from_numpy(
+                    denominators(rows, how.objective, trainer.window(totals), counted=how.denominator)
+                ).to(logprobs.device),
+            }
+            if how.needs_trainer:
+                inputs["old_per_token_logps"] = logprobs.detach()
+            leaf = logprobs.detach().requires_grad_()
+            output = aipo_loss(LossInputs.of(inputs, leaf, entropies.detach(), fresh=fresh), how)
+            masks = _masks(rows, logprobs)
+            sums.add(setting.name, output, masks)
+            if self._gradients:
+                (slope,) = torch.autograd.grad(output.loss, leaf)
+                slopes |= {
+                    (setting.name, part): slope * mask for part, mask in masks.items() if part != Role.AGENT
+                }
+        if self._gradients:
+            sums.gradients.add(logprobs, slopes)
+
+
+class _Sums:
+    """What is added up over the micro-batches of one optimiser step."""
+
+    def __init__(self, model: Any) -> None:
+        self.gradients = Gradients(model.parameters() if model is not None else ())
+        self._backward = model is not None
+        self._loss: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._mismatch: dict[str, float] = {}
+        self._parts: dict[Place, npt.NDArray[np.float64]] = {}
+
+    def add(self, name: str, output: LossOutput, masks: Mapping[str, Tensor]) -> None:
+        self._loss[name] = self._loss.get(name, 0.0) + output.loss.item()
+        self._sums[name] = self._sums.get(name, torch.zeros(())) + output.sums_R_K.cpu()
+        self._mismatch[name] = max(self._mismatch.get(name, 0.0), output.mismatch_max.item())
+        for part, mask in masks.items():
+            facts = [mask.sum(), output.pushes_B_T[mask].sum(), output.clipped_B_T[mask].sum()]
+            self._parts[name, part] = self._parts.get((name, part), np.zeros(3)) + np.array(
+                [fact.item() for fact in facts]
+            )
+
+    def loss_of(self, dealt: _Dealt, step: int, update: int, weights: str) -> StepLoss:
+        name = dealt.setting.name
+        sums = self._sums.get(name, torch.zeros(len(ROLES), len(QUANTITIES)))
+        by_role = zip(ROLES, sums.tolist(), strict=True)
+        names = sorted({part for setting, part in self._parts if setting == name})
+        flows = {part: self.gradients.of((name, part)) for part in names}
+        # The sum of all agents, besides each one.
+        flows[Role.AGENT] = _total(flow for part, flow in flows.items() if part.startswith(f"{Role.AGENT}/"))
+        total = _total(flow for part, flow in flows.items() if "/" not in part)
+        return StepLoss(
+            setting=name,
+            step=step,
+            update=update,
+            weights=weights,
+            loss=self._loss.get(name, 0.0),
+            grad_norm=norm_of(total) if self._backward else None,
+            metrics=loss_metrics(
+                {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in by_role},
+                self._mismatch.get(name, 0.0),
+                kl=dealt.how.beta > 0,
+                importance=dealt.how.importance_cap is not None,
+            ),
+            parts={part: self._part(name, part, flows[part], total) for part in names},
+        )
+
+    def _part(self, name: str, part: str, flow: Tensor | None, total: Tensor | None) -> TokenPart:
+        tokens, pushed, clipped = self._parts[name, part].tolist()
+        return TokenPart(
+            tokens=int(tokens),
+            weight=pushed / max(tokens, 1),
+            clip=clipped / max(tokens, 1),
+            norm=norm_of(flow) if self._backward else None,
+            share=share_of(flow, total) if self._backward else None,
+        )
+
+
+def _total(flows: Iterable[Tensor | None]) -> Tensor | None:
+    tensors = [flow for flow in flows if flow is not None]
+    return torch.stack(tensors).sum(0) if tensors else None
+
+
+def _masks(rows: Sequence[Row], like_B_T: Tensor) -> dict[str, Tensor]:
+    """Masks of the tokens, (B, T) bool, of every role and of every single agent."""
+    masks: dict[str, npt.NDArray[np.bool_]] = {}
+    for b, row in enumerate(rows):
+        start = row.prompt_tokens
+        codes, segments = row.codes_T[start:], row.segments_T[start:]
+        for role, code in ROLES.items():
+            _mark(masks, role, like_B_T, b, codes == code)
+        for i, head in enumerate(row.heads):
+            if head.role is Role.AGENT:
+                agent = (segments == i) & (codes == Code.AGENT)
+                _mark(masks, f"{Role.AGENT}/{head.source}", like_B_T, b, agent)
+    return {name: torch.from_numpy(mask).to(like_B_T.device) for name, mask in masks.items()}
+
+
+def _mark(
+    masks: dict[str, npt.NDArray[np.bool_]], name: str, like_B_T: Tensor, b: int, row_T: npt.NDArray[np.bool_]
+) -> None:
+    if row_T.any():
+        mask = masks.setdefault(name, np.zeros(like_B_T.shape, np.bool_))
+        mask[b, : len(row_T)] |= row_T
+
+
+class Gradients:
+    """Sums of gradients over micro-batches, by key; equal sums are kept once.
+
+    A loss sees the model through log-probs alone, so its gradient is the product of the model's Jacobian with
+    ∂loss/∂log-probs. Losses that treat some tokens in the same way share this product: a grid of coefficients has
+    one gradient of its policy tokens, not one for each setting.
+
+    Args:
+        parameters: of the model; P numbers in all.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._history: dict[Hashable, tuple[bytes, ...]] = {}
+        self._sums: dict[tuple[bytes, ...], Tensor] = {}
+        self._batches = 0
+
+    def add(self, logprobs_B_T: Tensor, slopes: Mapping[Key, Tensor]) -> None:
+        """Adds a micro-batch.
+
+        Args:
+            logprobs_B_T: with their autograd graph, which is kept.
+            slopes: ∂loss/∂log-probs of each key, (B, T).
+        """
+        self._batches += 1
+        flows: dict[bytes, Tensor] = {}
+        for key, slope_B_T in slopes.items():
+            if not slope_B_T.any():
+                continue
+            digest = self._digest(slope_B_T)
+            if digest not in flows:
+                flows[digest] = self._flow(logprobs_B_T, slope_B_T)
+            before = self._history.get(key, ())
+            after = (*before, digest)
+            if after not in self._sums:
+                sum_before = self._sums.get(before)
+                self._sums[after] = flows[digest] if sum_before is None else sum_before + flows[digest]
+            self._history[key] = after
+        needed = set(self._history.values())
+        self._sums = {history: total for history, total in self._sums.items() if history in needed}
+
+    def of(self, key: Hashable) -> Tensor | None:
+        """The gradient of a key, (P,); None where it is 0 because nothing was added."""
+        history = self._history.get(key)
+        return None if history is None else self._sums[history]
+
+    def _digest(self, slope_B_T: Tensor) -> bytes:
+        values = slope_B_T.detach().cpu().numpy().tobytes()
+        return hashlib.blake2b(values, digest_size=16, salt=self._batches.to_bytes(8, "big")).digest()
+
+    def _flow(self, logprobs_B_T: Tensor, slope_B_T: Tensor) -> Tensor:
+        gradients = cast(
+            Sequence[Tensor | None],
+            torch.autograd.grad(
+                logprobs_B_T, self._parameters, slope_B_T, retain_graph=True, allow_unused=True
+            ),
+        )
+        pairs = zip(gradients, self._parameters, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten().float() for g, p in pairs])
+
+
+def norm_of(gradient: Tensor | None) -> float:
+    """‖g‖₂."""
+    return 0.0 if gradient is None else float(gradient.norm())
+
+
+def share_of(part: Tensor | None, total: Tensor | None) -> float | None:
+    """g_part · g / ‖g‖²: a part's share of the step. Shares add up to 1; one may be negative. None without a step."""
+    if total is None or not (squared := float(total.square().sum())):
+        return None
+    return 0.0 if part is None else float((part * total).sum()) / squared

@@ -69,10 +69,11 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSu
         ("assist_share", "assisted"),
         ("assist_share_end", "by the end"),
         ("suppress_share", "suppressed"),
+        ("forbid_share", "suppressed"),  # its name in older runs
     ]
     mixed = [f"{method[key]:.0%} {word}" for key, word in shares if isinstance(method.get(key), int | float)]
     if plan == "expert":
-        mixed.append(f"{method.get('demonstrations') or 1} shown")
+        mixed.append(f"{method.get('demonstrations') or 1} demonstrated")
     train = section(config, "train")
     facts = {
         "objective": method.get("objective"),

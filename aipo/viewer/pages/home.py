@@ -24,7 +24,7 @@ class RunLine:
         replay: the question of a replay.
         state: `live`, `finished`, `stopped` or nothing, if nobody can tell.
         reward: the last mean reward of assisted and of solo rollouts.
-        scores: (split, pass@1 alone, pass@1 with agents) of an evaluation.
+        scores: (split, solo pass@1, pass@1 with agents) of an evaluation.
         notes: what is wrong with its metrics and scores.
         problem: why the run cannot be read.
     """
@@ -103,7 +103,7 @@ def _last(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def _scores(evaluation: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """pass@1 by split, alone and with agents."""
+    """pass@1 by split, solo and with agents."""
 
     def first(result: Mapping[str, Any]) -> float | None:
         return result.get("pass_at", {}).get("1")

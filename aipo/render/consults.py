@@ -65,17 +65,17 @@ class Consultation:
 
 def consultations(trace: Trace) -> tuple[Consultation, ...]:
     """Every consult of `trace`, in order, with the visits that belong to it."""
-    taken: set[int] = set()
+    claimed: set[int] = set()
     matched: list[Consultation] = []
     for number, consult in enumerate(trace.consults):
         inherited = _inherited(trace, consult)
-        at = None if inherited else _find(trace.visits, _answering(trace, consult), taken)
+        at = None if inherited else _find(trace.visits, _answering(trace, consult), claimed)
         if at is None:
             matched.append(Consultation(number=number, consult=consult))
             continue
         below = _below(trace.visits, at)
         # What began earlier cannot answer a later consult.
-        taken.update(range(at + 1), below)
+        claimed.update(range(at + 1), below)
         steps = tuple(trace.visits[i] for i in below)
         matched.append(Consultation(number=number, consult=consult, visit=trace.visits[at], steps=steps))
     return tuple(matched)
@@ -120,5 +120,5 @@ def _below(visits: Sequence[Visit], at: int) -> list[int]:
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+    numbers = [count for count in counts if count is not None]
+    return sum(numbers) if numbers else None

@@ -27,15 +27,15 @@ def print_traces(
     Raises:
         ConfigError: an unknown order.
     """
-    found = index.traces(where, order=order, limit=limit)
+    summaries = index.traces(where, order=order, limit=limit)
     if as_json:
-        _print_json(asdict(each) for each in found)
+        _print_json(asdict(each) for each in summaries)
         return
     table = _table("trace", "question", "kind", "reward", "advantage", "asked", "ended by")
-    for summary in found:
+    for summary in summaries:
         table.add_row(*map(_cell, _trace_row(summary)))
     console.print(table)
-    _print_count(len(found), limit, lambda: index.count(where), "traces", console)
+    _print_count(len(summaries), limit, lambda: index.count(where), "traces", console)
 
 
 def print_groups(
@@ -46,15 +46,15 @@ def print_groups(
     Raises:
         ConfigError: an unknown order.
     """
-    found = index.groups(where, order=order, limit=limit)
+    groups = index.groups(where, order=order, limit=limit)
     if as_json:
-        _print_json(asdict(each) for each in found)
+        _print_json(asdict(each) for each in groups)
         return
     table = _table("group", "question", "rollouts", "reward", "consults", "failed")
-    for group in found:
+    for group in groups:
         table.add_row(*map(_cell, _group_row(group)))
     console.print(table)
-    _print_count(len(found), limit, lambda: index.group_count(where), "groups", console)
+    _print_count(len(groups), limit, lambda: index.group_count(where), "groups", console)
 
 
 def print_trace(index: TraceIndex, trace_id: str, *, as_json: bool, console: Console) -> None:
@@ -100,9 +100,9 @@ def print_query(index: TraceIndex, query: str, *, as_json: bool, console: Consol
 
 def _trace_row(summary: Summary) -> Sequence[Any]:
     advantage = None if summary.advantage is None else f"{summary.advantage:+.2f}"
-    asked = ", ".join(name or "(nobody)" for name in summary.agents)
+    agents = ", ".join(name or "(nobody)" for name in summary.agents)
     ended = summary.error or summary.stop_reason
-    return (summary.trace_id, summary.question, summary.kind, summary.reward, advantage, asked, ended)
+    return (summary.trace_id, summary.question, summary.kind, summary.reward, advantage, agents, ended)
 
 
 def _group_row(group: Group) -> Sequence[Any]:
@@ -122,8 +122,8 @@ def _table(*names: str) -> Table:
 
 def _cell(value: object, longest: int | None = None) -> Text:
     """Any value as text that cannot steer the terminal; '–' for None, which is not 0."""
-    shown = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    text = visible(shown).strip()
+    printed = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    text = visible(printed).strip()
     return Text(text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…")
 
 
@@ -132,7 +132,7 @@ def _print_json(rows: Iterable[dict[str, Any]]) -> None:
         print(json.dumps(row, ensure_ascii=False, default=str))
 
 
-def _print_count(shown: int, limit: int, count: Callable[[], int], what: str, console: Console) -> None:
-    there = shown if 0 < shown < limit else count()  # counting goes through all files once more
-    note = f"{there} {what}" if shown == there else f"{shown} of {there} {what} (--limit shows more)"
+def _print_count(rows: int, limit: int, count: Callable[[], int], what: str, console: Console) -> None:
+    total = rows if 0 < rows < limit else count()  # counting goes through all files once more
+    note = f"{total} {what}" if rows == total else f"{rows} of {total} {what} (--limit shows more)"
     console.print(note, style="dim", highlight=False)

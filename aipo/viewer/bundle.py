@@ -61,18 +61,18 @@ def write_bundle(
     if taken(out) and not (out / MARK).is_file():
         raise RunError(f"--static: got {out}, which is not empty, allowed a new folder or an earlier bundle")
     missing, notes = _left_out(runs, limit)
-    site = Site(library, live=False, has=lambda path: missing.isdisjoint(_shown(path)))
-    made: dict[str, int] = {}
+    site = Site(library, live=False, has=lambda path: missing.isdisjoint(_needed(path)))
+    sizes: dict[str, int] = {}
     faulty: list[str] = []
     _write(out / MARK, b"A static site that `aipo view --static` wrote, and may write over.\n")
     for path, page, waiting in _pages(site, notes):
         _write(out / path, page.body)
-        made[path] = len(page.body)
+        sizes[path] = len(page.body)
         if page.status != 200:
             faulty.append(path)
-        note(len(made), len(made) + waiting, f"{path[:60]}")
-    _clear(out, made)
-    return Bundle(out / "index.html", len(made), sum(made.values()), tuple(faulty), notes)
+        note(len(sizes), len(sizes) + waiting, f"{path[:60]}")
+    _clear(out, sizes)
+    return Bundle(out / "index.html", len(sizes), sum(sizes.values()), tuple(faulty), notes)
 
 
 def _pages(site: Site, notes: Collection[str]) -> Iterator[tuple[str, Page, int]]:
@@ -100,17 +100,17 @@ def _left_out(runs: Collection[RunView], limit: int | None) -> tuple[frozenset[s
     missing: set[str] = set()
     notes: list[str] = []
     for run in runs:
-        total, kept = run.index.count(), 0
+        total, count = run.index.count(), 0
         if total <= limit:
             continue
         for group_id, trace_ids in _groups(run):
-            if kept + len(trace_ids) <= limit:
-                kept += len(trace_ids)
+            if count + len(trace_ids) <= limit:
+                count += len(trace_ids)
                 continue
             missing.add(group_path(run.name, group_id))
             missing.update(trace_path(run.name, trace_id) for trace_id in trace_ids)
         notes.append(
-            f"{run.name}: {kept} of {total} traces are here, the others were left out (--limit {limit})."
+            f"{run.name}: {count} of {total} traces are here, the others were left out (--limit {limit})."
         )
     return frozenset(missing), tuple(notes)
 
@@ -123,7 +123,7 @@ def _groups(run: RunView) -> Iterator[tuple[str, list[str]]]:
             yield group_id, [trace.trace_id for trace in traces]
 
 
-def _shown(path: str) -> set[str]:
+def _needed(path: str) -> set[str]:
     """Paths of the pages without which there is nothing to show at `path`: a comparison's two traces."""
     match path.removesuffix(".html").split("/"):
         case ["compare", first, left, second, right]:
@@ -140,16 +140,16 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(draft, path)
 
 
-def _clear(out: Path, made: Collection[str]) -> None:
+def _clear(out: Path, paths: Collection[str]) -> None:
     """Removes what an earlier bundle had and this one has not."""
     with writing("removing an earlier bundle's pages", out):
         for top in _OURS:
             for folder, _, names in os.walk(out / top, topdown=False):
                 for name in names:
                     path = Path(folder, name)
-                    if path.relative_to(out).as_posix() not in made:
+                    if path.relative_to(out).as_posix() not in paths:
                         path.unlink()
                 if not any(Path(folder).iterdir()):
                     Path(folder).rmdir()
-        if LEFT_OUT not in made:
+        if LEFT_OUT not in paths:
             (out / LEFT_OUT).unlink(missing_ok=True)

@@ -97,11 +97,11 @@ class Site:
             case ["version"] if self._live:
                 return json_page({"version": run.version()})
             case ["trace", file] if file.endswith(".html"):
-                trace_id = _known(run, "trace_id", file.removesuffix(".html"))
+                trace_id = _id_of(run, "trace_id", file.removesuffix(".html"))
                 links = self._links(3)
                 return None if trace_id is None else html_page(trace_page(run, trace_id, links), links)
             case ["group", file] if file.endswith(".html"):
-                group_id = _known(run, "group_id", file.removesuffix(".html"))
+                group_id = _id_of(run, "group_id", file.removesuffix(".html"))
                 links = self._links(3)
                 return None if group_id is None else html_page(group_page(run, group_id, links), links)
             case _:
@@ -124,7 +124,7 @@ class Site:
             left.index.refresh()
             right.index.refresh()
             return html_page(compare_runs(left, right, links), links)
-        left_id, right_id = _known(left, "trace_id", names[1]), _known(right, "trace_id", names[3])
+        left_id, right_id = _id_of(left, "trace_id", names[1]), _id_of(right, "trace_id", names[3])
         if left_id is None or right_id is None:
             return None
         return html_page(compare_traces(left, left_id, right, right_id, links), links)
@@ -154,13 +154,13 @@ class Site:
         return Links(depth, live=self._live, has=self._has)
 
 
-def _known(run: RunView, column: str, text: str) -> str | None:
+def _id_of(run: RunView, column: str, text: str) -> str | None:
     """The id in `column` whose slug is `text`, as of now; None if there is none."""
     run.index.refresh()
     name = unslug(text)
     if name is None:  # it was shortened
         ids = run.index.sql(f"SELECT DISTINCT {column} FROM summaries")[1]
-        return next((known for (known,) in ids if slug(known) == text), None)
+        return next((name for (name,) in ids if slug(name) == text), None)
     if column == "group_id":
         return name if run.index.count(Filter(group=name)) else None
     return name if run.index.summary(name) else None

@@ -80,26 +80,6 @@ def test_an_evaluation_has_its_runs_graph_but_no_training(little_runs: Path) -> 
     assert after.drawing() == RunLibrary(little_runs).run("aipo").drawing()
 
 
-def test_metrics_and_scores_of_older_runs_have_todays_names(own_runs: Path) -> None:
-    folder = own_runs / "aipo"
-    row = {"step": 1, "drift/mean": 0.5, "alone/easy": 1.0, "outage/verify": 2, "reward/forbidden": 0.25}
-    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    scores = {"easy": {"forbid": {"pass_at": {"1": 0.5}}}}
-    (folder / "evaluations" / "after.json").write_text(json.dumps(scores))
-    run = RunLibrary(own_runs).run("aipo")
-    assert run.metrics() == [
-        {
-            "step": 1,
-            "mismatch/mean": 0.5,
-            "solo/easy": 1.0,
-            "agent_failures/verify": 2,
-            "reward/suppressed": 0.25,
-        }
-    ]
-    assert run.evaluations()["after"]["easy"]["suppressed"]["pass_at"] == {"1": 0.5}
-    assert run.problems() == []
-
-
 def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
     run = RunLibrary(own_runs).run("aipo")
     before = run.version()

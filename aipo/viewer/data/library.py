@@ -33,8 +33,8 @@ class RunLibrary:
     def runs(self) -> list[RunView]:
         """The runs that there are now, by name; an evaluation comes after its run."""
         with self._lock:
-            found = {(run.name, run.traces): run for run in self._scan(self.root, 0)}
-            self._runs = {key: self._runs.get(key, run) for key, run in found.items()}
+            runs = {(run.name, run.traces): run for run in self._scan(self.root, 0)}
+            self._runs = {key: self._runs.get(key, run) for key, run in runs.items()}
             return sorted(self._runs.values(), key=lambda run: run.name.split("/"))
 
     def run(self, name: str) -> RunView:
@@ -43,9 +43,9 @@ class RunLibrary:
         Raises:
             RunError: there is none; says which there are.
         """
-        known = next((run for run in list(self._runs.values()) if run.name == name), None)
-        if known is not None and known.traces.is_dir():
-            return known
+        cached = next((run for run in list(self._runs.values()) if run.name == name), None)
+        if cached is not None and cached.traces.is_dir():
+            return cached
         runs = self.runs()
         for run in runs:
             if run.name == name:

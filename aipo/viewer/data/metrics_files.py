@@ -30,8 +30,8 @@ class Problems:
     def add(self, place: str, got: object, allowed: str, line: int | None = None) -> None:
         """`place` is what the same problems have in common, `line` where this one is."""
         where = self.file if line is None else f"{self.file}, line {line}"
-        shown = got if isinstance(got, Exception) else _short(repr(got))
-        self._first.setdefault(place, f"{where}: {place}: got {shown}, allowed {allowed}")
+        text = got if isinstance(got, Exception) else _short(repr(got))
+        self._first.setdefault(place, f"{where}: {place}: got {text}, allowed {allowed}")
         self._count[place] = self._count.get(place, 0) + 1
 
     @property
@@ -99,10 +99,10 @@ def read_evaluation(path: Path) -> EvaluationFile:
         value = {}
     splits: dict[str, Any] = {}
     for split, settings in _mapping(value, "the file", problems).items():
-        known = [
-            (recorded.kind(name), result) for name, result in _mapping(settings, split, problems).items()
-        ]
-        results = {setting: _result(result, f"{split}.{setting}", problems) for setting, result in known}
+        results = {
+            recorded.kind(setting): _result(result, f"{split}.{setting}", problems)
+            for setting, result in _mapping(settings, split, problems).items()
+        }
         if results:
             splits[split] = results
     return EvaluationFile(splits, problems.sentences)
@@ -120,9 +120,9 @@ def _result(value: object, place: str, problems: Problems) -> Mapping[str, Any]:
             problems.add(f"{place}.pass_at", {k: score}, "a finite number for a k from 1")
     for k, ends in _mapping(result.get("interval", {}), f"{place}.interval", problems).items():
         low_high = [_number(end) for end in ends] if isinstance(ends, list) else []
-        known = tuple(end for end in low_high if end is not None)
-        if _is_count(k) and (ends is None or len(known) == len(low_high) == 2):
-            interval[k] = known or None
+        numbers = tuple(end for end in low_high if end is not None)
+        if _is_count(k) and (ends is None or len(numbers) == len(low_high) == 2):
+            interval[k] = numbers or None
         else:
             problems.add(f"{place}.interval", {k: ends}, "two finite numbers for a k from 1")
     return {"pass_at": pass_at, "interval": interval}

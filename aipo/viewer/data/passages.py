@@ -41,9 +41,9 @@ class Passage:
 
 def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passage]:
     """The context of a trace; `agents` gives them their colours."""
-    shown = text_spans(stored.trace, lambda _: "", agents)
-    found: list[Passage] = []
-    for number, (piece, segment) in enumerate(zip(shown, stored.trace.segments, strict=True)):
+    spans = text_spans(stored.trace, lambda _: "", agents)
+    result: list[Passage] = []
+    for number, (piece, segment) in enumerate(zip(spans, stored.trace.segments, strict=True)):
         ids = tuple(segment.token_ids.tolist())
         parts = run.token_texts(ids)
         text = stored.texts[number] if stored.texts is not None else None
@@ -51,7 +51,7 @@ def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passag
             text = "".join(parts) if parts else f"⟨{len(ids)} tokens⟩"
         parts = None if parts is None else after_seam(parts, text)
         fits = parts is not None and len(parts) == len(ids) and "".join(parts) == text
-        found.append(
+        result.append(
             Passage(
                 role=segment.role,
                 source=segment.source,
@@ -62,7 +62,7 @@ def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passag
                 parts=tuple(parts) if parts is not None and fits else None,
             )
         )
-    return found
+    return result
 
 
 def agents_of(*runs: RunView) -> list[str]:

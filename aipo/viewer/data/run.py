@@ -95,8 +95,10 @@ class RunView:
     def changed(self) -> float:
         """When a trace, a line of metrics or a score was last written, in seconds since 1970; 0.0 if never."""
         journals = [entry.path for entry in entries(self.traces / "__journal")]
-        own = [] if self.evaluation else [self._run.metrics]
-        stamps = [_stamp(Path(path)) for path in [self.traces, *journals, *own, *self._evaluation_files()]]
+        metrics = [] if self.evaluation else [self._run.metrics]
+        stamps = [
+            _stamp(Path(path)) for path in [self.traces, *journals, *metrics, *self._evaluation_files()]
+        ]
         return max((stamp[1] / 1e9 for stamp in stamps if stamp), default=0.0)
 
     def config(self) -> Mapping[str, Any]:
@@ -113,8 +115,8 @@ class RunView:
         Raises:
             RunError: the file cannot be read.
         """
-        measured = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
-        return [] if measured is None else measured.rows
+        file = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
+        return [] if file is None else file.rows
 
     def drawing(self) -> Mapping[str, Any] | None:
         """The graph as `aipo.render.graph_svg` takes it.
@@ -153,7 +155,7 @@ class RunView:
         Raises:
             RunError: a file cannot be read.
         """
-        return {name: found.splits for name, found in self._evaluations().items()}
+        return {name: evaluation.splits for name, evaluation in self._evaluations().items()}
 
     def problems(self) -> list[str]:
         """What is wrong with the metrics and the evaluations, a sentence each that names the file.
@@ -161,9 +163,9 @@ class RunView:
         Raises:
             RunError: a file cannot be read.
         """
-        measured = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
-        found = [measured, *self._evaluations().values()]
-        return [problem for one in found if one is not None for problem in one.problems]
+        metrics = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
+        files = [metrics, *self._evaluations().values()]
+        return [problem for file in files if file is not None for problem in file.problems]
 
     def page_of(self, evaluation: str) -> str | None:
         """The name under which the library has the evaluation of this run; None if it has no traces of it."""
@@ -187,8 +189,8 @@ class RunView:
             return None if self._tokens is None else self._tokens.texts(ids)
 
     def _evaluations(self) -> dict[str, EvaluationFile]:
-        found = {path.stem: self._parsed(path, read_evaluation) for path in self._evaluation_files()}
-        return {name: value for name, value in found.items() if value is not None}
+        files = {path.stem: self._parsed(path, read_evaluation) for path in self._evaluation_files()}
+        return {name: value for name, value in files.items() if value is not None}
 
     def _evaluation_files(self) -> list[Path]:
         if self.evaluation is not None:
@@ -202,24 +204,24 @@ class RunView:
         if stamp is None:
             return None
         with self._lock:
-            known = self._read.get(path)
-            if known is None or known[0] != stamp:
+            cached = self._read.get(path)
+            if cached is None or cached[0] != stamp:
                 try:
-                    known = self._read[path] = stamp, parse(path)
+                    cached = self._read[path] = stamp, parse(path)
                 except FileNotFoundError:
                     return None
                 except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
                     raise RunError(
                         f"{path.name}: got {error}, allowed what `aipo` writes, in {path}"
                     ) from error
-            return known[1]
+            return cached[1]
 
 
 def entries(folder: Path) -> Sequence["os.DirEntry[str]"]:
     """What is in a folder, by name; nothing if it is none or nobody may look."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            return sorted(listing, key=lambda entry: entry.name)
     except OSError:
         return []
 

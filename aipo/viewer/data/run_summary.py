@@ -53,10 +53,10 @@ class Scores:
     @property
     def settings(self) -> Mapping[str, Sequence[str]]:
         """Labels by what they have in common: the setting, before the last comma."""
-        found: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {}
         for label in self.labels:
-            found.setdefault(label.rpartition(", ")[0], []).append(label)
-        return found
+            groups.setdefault(label.rpartition(", ")[0], []).append(label)
+        return groups
 
 
 def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSummary:
@@ -69,7 +69,6 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSu
         ("assist_share", "assisted"),
         ("assist_share_end", "by the end"),
         ("suppress_share", "suppressed"),
-        ("forbid_share", "suppressed"),  # its name in older runs
     ]
     mixed = [f"{method[key]:.0%} {word}" for key, word in shares if isinstance(method.get(key), int | float)]
     if plan == "expert":
@@ -105,19 +104,21 @@ def origins(manifest: Mapping[str, Any] | None) -> list[Origin]:
 def scores(evaluations: Mapping[str, Any]) -> Scores:
     """pass@k of each evaluation, a line for each of its splits."""
     arms = [Arm.of(name, evaluation) for name, evaluation in evaluations.items()]
-    measured = [
+    every_line = [
         ScoreLine(split, arm.name, {row.label: row.cells[i] for row in rows if row.cells[i] is not None})
         for split, rows in table(arms)
         for i, arm in enumerate(arms)
     ]
-    lines = [line for line in measured if line.cells]
+    lines = [line for line in every_line if line.cells]
     return Scores(tuple(dict.fromkeys(label for line in lines for label in line.cells)), lines)
 
 
-def agent_names(config: Mapping[str, Any], asked: Sequence[str]) -> tuple[list[str], list[str]]:
+def agent_names(config: Mapping[str, Any], consulted: Sequence[str]) -> tuple[list[str], list[str]]:
     """Agents in an order that gives them their colours, and other names that the policy asked for."""
-    known = sorted(map(str, section(config, "agents"))) or sorted(name for name in asked if name != "unknown")
-    return known, sorted({*asked} - {*known, ""})
+    names = sorted(map(str, section(config, "agents"))) or sorted(
+        name for name in consulted if name != "unknown"
+    )
+    return names, sorted({*consulted} - {*names, ""})
 
 
 def section(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -108,7 +108,7 @@ class Tokens:
 
 
 def token_data(
-    trace: Trace, shown: Sequence[TextSpan], token_texts: Texts, token_stats: Iterable[TokenStats] = ()
+    trace: Trace, spans: Sequence[TextSpan], token_texts: Texts, token_stats: Iterable[TokenStats] = ()
 ) -> TokenData:
     """Everything known of the tokens of `trace`.
 
@@ -118,11 +118,11 @@ def token_data(
         token_stats: of this trace; one that does not fit it is left out.
     """
     lengths = [len(s) for s in trace.segments]
-    found = (_row(stats, lengths) for stats in token_stats)
+    rows = (_row(stats, lengths) for stats in token_stats)
     return TokenData(
         advantage=None if trace.advantage is None else rounded(trace.advantage),
-        segments=[_segment(s, p, token_texts) for s, p in zip(trace.segments, shown, strict=True)],
-        rows=[row for row in found if row is not None],
+        segments=[_segment(s, p, token_texts) for s, p in zip(trace.segments, spans, strict=True)],
+        rows=[row for row in rows if row is not None],
     )
 
 

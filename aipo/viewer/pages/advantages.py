@@ -66,8 +66,8 @@ def explanation(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]
         case "group":
             return _by_group(traces, method)
         case "reward":
-            said = ["Advantage: the reward itself; no baseline is subtracted."]
-            return _checked(said, traces, reward(traces).traces, "Every reward is 0")
+            sentences = ["Advantage: the reward itself; no baseline is subtracted."]
+            return _checked(sentences, traces, reward(traces).traces, "Every reward is 0")
         case other:
             return [f"Credit was given by {other}."]
 
@@ -82,24 +82,26 @@ def _by_group(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]:
             f"scale_by_std {std!r}, per_mode_baseline {per_mode!r}, negative_weight {negative!r}, "
             "allowed true or false, true or false, a finite number."
         ]
-    said = [_baseline(traces, per_mode)]
-    said.append(f"Advantage: reward − mean{', divided by the standard deviation' if std else ''}.")
+    sentences = [_baseline(traces, per_mode)]
+    sentences.append(f"Advantage: reward − mean{', divided by the standard deviation' if std else ''}.")
     if negative != 1.0:
-        said.append(f"Negative advantages count {negative:g} times.")
-    given = group(traces, scale_by_std=std, negative_weight=negative, per_mode_baseline=per_mode).traces
-    return _checked(said, traces, given, "Rewards do not differ")
+        sentences.append(f"Negative advantages count {negative:g} times.")
+    credited = group(traces, scale_by_std=std, negative_weight=negative, per_mode_baseline=per_mode).traces
+    return _checked(sentences, traces, credited, "Rewards do not differ")
 
 
-def _checked(said: Sequence[str], traces: Sequence[Trace], given: Sequence[Trace], idle: str) -> list[str]:
+def _checked(
+    sentences: Sequence[str], traces: Sequence[Trace], credited: Sequence[Trace], idle: str
+) -> list[str]:
     """What was said, and whether the recorded advantages are those of `given`; `idle`: why all may be 0."""
-    said = list(said)
+    sentences = list(sentences)
     if all(not trace.advantage for trace in traces):
-        said.append(f"{idle}: nothing is learned from this group.")
+        sentences.append(f"{idle}: nothing is learned from this group.")
     if any(trace.advantage is None for trace in traces if trace.reward is not None):
-        return [*said, "Not every scored rollout has an advantage yet: they were not checked."]
-    if any(not _equal(a.advantage, b.advantage) for a, b in zip(traces, given, strict=True)):
-        said.append("The recorded advantages are not what this configuration gives.")
-    return said
+        return [*sentences, "Not every scored rollout has an advantage yet: they were not checked."]
+    if any(not _equal(a.advantage, b.advantage) for a, b in zip(traces, credited, strict=True)):
+        sentences.append("The recorded advantages are not what this configuration gives.")
+    return sentences
 
 
 def _baseline(traces: Sequence[Trace], per_mode: bool) -> str:

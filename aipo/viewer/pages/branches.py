@@ -32,9 +32,9 @@ class Branches:
 
     def leaves(self, number: int, reference: int) -> int | None:
         """Where a rollout leaves the reference: the first token that differs; None if none does."""
-        both = self.shared[number][reference]
-        same = both == self.shared[number][number] == self.shared[reference][reference]
-        return None if same else both
+        common = self.shared[number][reference]
+        same = common == self.shared[number][number] == self.shared[reference][reference]
+        return None if same else common
 
     def cuts(self, number: int) -> set[int]:
         """Every token at which the rollout leaves another one."""
@@ -50,13 +50,13 @@ def branches(completions: Sequence[Sequence[int]]) -> Branches:
 
 def _majority(completions: Sequence[Sequence[int]]) -> int:
     """Of those with equally many followers, the first; an end counts as a token."""
-    alive, at = list(range(len(completions))), 0
+    candidates, at = list(range(len(completions))), 0
     while True:
-        tokens = {n: completions[n][at] if at < len(completions[n]) else None for n in alive}
+        tokens = {n: completions[n][at] if at < len(completions[n]) else None for n in candidates}
         (most, _), *_ = Counter(tokens.values()).most_common(1)
-        alive = [n for n in alive if tokens[n] == most]
+        candidates = [n for n in candidates if tokens[n] == most]
         if most is None:
-            return alive[0]
+            return candidates[0]
         at += 1
 
 

@@ -67,33 +67,35 @@ def group_page(run: RunView, group_id: str, links: Links) -> str:
     Raises:
         TraceError: there is no such group, or a file of traces cannot be read.
     """
-    known = run.index.of_groups([group_id])[group_id]
-    if not known:
+    summaries = run.index.of_groups([group_id])[group_id]
+    if not summaries:
         raise TraceError(one_of("group", group_id, "a group of this run", run.name))
-    stored = [run.index.stored(summary.trace_id) for summary in known[:SHOWN]]
+    stored = [run.index.stored(summary.trace_id) for summary in summaries[:SHOWN]]
     agents = agents_of(run)
-    read = [passages(run, one, agents) for one in stored]
-    completions = [[i for p in each[after_prompt(each) :] for i in p.ids] for each in read]
-    parted = branches(completions)
-    cards = [_card(run, links, n, stored, read[n], parted, agents) for n in range(len(stored))]
+    contexts = [passages(run, one, agents) for one in stored]
+    completions = [[i for p in context[after_prompt(context) :] for i in p.ids] for context in contexts]
+    branching = branches(completions)
+    cards = [_card(run, links, n, stored, contexts[n], branching, agents) for n in range(len(stored))]
     traces = [one.trace for one in stored]
-    whole = [as_credited(summary) for summary in known]
-    before, after = _neighbours(run, [summary.trace_id for summary in known])
+    credited = [as_credited(summary) for summary in summaries]
+    before, after = _neighbours(run, [summary.trace_id for summary in summaries])
     return render(
         "group.html.j2",
         links,
         run=run,
-        group=known[0],
+        group=summaries[0],
         cards=cards,
-        left_out=len(known) - len(stored),
-        rewards=Rewards.of(whole),
-        explanation=explanation(whole, section(run.config(), "method")),
+        left_out=len(summaries) - len(stored),
+        rewards=Rewards.of(credited),
+        explanation=explanation(credited, section(run.config(), "method")),
         scale=max([1e-9, *(abs(t.advantage) for t in traces if t.advantage is not None)]),
         prompts=_prompts(cards),
-        tree=Markup(branches_svg([_leaf(card, each) for card, each in zip(cards, read, strict=True)])),
-        data=json_block("branches", {"majority": parted.majority, "shared": parted.shared}),
+        tree=Markup(
+            branches_svg([_leaf(card, context) for card, context in zip(cards, contexts, strict=True)])
+        ),
+        data=json_block("branches", {"majority": branching.majority, "shared": branching.shared}),
         legend=Markup(legend_html(traces, agents)),
-        parted=parted,
+        branching=branching,
         before=before,
         after=after,
     )
@@ -104,14 +106,14 @@ def _card(
     links: Links,
     number: int,
     stored: Sequence[Stored],
-    read: Sequence[Passage],
-    parted: Branches,
+    context: Sequence[Passage],
+    branching: Branches,
     agents: Sequence[str],
 ) -> RolloutCard:
-    trace, majority = stored[number].trace, stored[parted.majority].trace
-    first = after_prompt(read)
+    trace, majority = stored[number].trace, stored[branching.majority].trace
+    first = after_prompt(context)
     # On a static site every pair would be a page of its own.
-    linked = links.live and number != parted.majority
+    linked = links.live and number != branching.majority
     return RolloutCard(
         trace=trace,
         kind=trace.kind,
@@ -121,35 +123,35 @@ def _card(
             (c, colour_of(Role.AGENT, c.agent, agents) if c.agent in agents else "env")
             for c in trace.consults
         ],
-        prompt=read[:first],
-        stretches=stretches(read[first:], parted.cuts(number), parted.common),
-        tokens=parted.shared[number][number],
-        leaves=parted.leaves(number, parted.majority),
+        prompt=context[:first],
+        stretches=stretches(context[first:], branching.cuts(number), branching.common),
+        tokens=branching.shared[number][number],
+        leaves=branching.leaves(number, branching.majority),
     )
 
 
-def stretches(read: Sequence[Passage], cuts: set[int], common: int) -> list[Stretch]:
+def stretches(completion: Sequence[Passage], cuts: set[int], common: int) -> list[Stretch]:
     """The text of `read`, cut so that each token of `cuts` stands alone and nothing is half common."""
-    found: list[Stretch] = []
+    pieces: list[Stretch] = []
     base = 0
-    for passage in read:
+    for passage in completion:
         size = len(passage.ids)
         inside = {at - base for at in cuts if base <= at < base + size}
         if passage.parts is None:
             at = " ".join(str(base + n) for n in sorted(inside))
-            found.append(Stretch(passage.colour, passage.text, at, common=base + size <= common))
+            pieces.append(Stretch(passage.colour, passage.text, at, common=base + size <= common))
         else:
             edges = {0, size, min(max(common - base, 0), size), *inside, *(n + 1 for n in inside)}
             for start, end in pairwise(sorted(edges)):
                 text, at = passage.cut(start, end), str(base + start) if start in inside else ""
                 sign = _SIGNS.get(text[:1], "") if at and not text.strip() else ""
-                found.append(Stretch(passage.colour, text, at, sign, base + end <= common))
+                pieces.append(Stretch(passage.colour, text, at, sign, base + end <= common))
         base += size
-    return found
+    return pieces
 
 
-def _leaf(card: RolloutCard, read: Sequence[Passage]) -> Leaf:
-    completion = read[after_prompt(read) :]
+def _leaf(card: RolloutCard, context: Sequence[Passage]) -> Leaf:
+    completion = context[after_prompt(context) :]
     reward = "no reward" if card.trace.reward is None else f"reward {card.trace.reward:g}"
     return Leaf(
         tokens=[i for p in completion for i in p.ids],
@@ -175,6 +177,6 @@ def _neighbours(run: RunView, trace_ids: Sequence[str]) -> tuple[str | None, str
     """The groups before and after, by step."""
     before = run.index.neighbours(trace_ids[0])[0]
     after = run.index.neighbours(trace_ids[-1])[1]
-    found = (run.index.summary(name) if name else None for name in (before, after))
-    first, last = (summary.group_id if summary else None for summary in found)
+    summaries = (run.index.summary(name) if name else None for name in (before, after))
+    first, last = (summary.group_id if summary else None for summary in summaries)
     return first, last

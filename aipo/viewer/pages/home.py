@@ -48,14 +48,14 @@ class RunLine:
 def home_page(library: RunLibrary, links: Links, *, now: float | None) -> str:
     """The page as HTML. `now`: seconds since 1970, None where nothing is live."""
     runs = library.runs()
-    own = [run.name for run in runs if run.evaluation is None]
+    names = [run.name for run in runs if run.evaluation is None]
     return render(
         "home.html.j2",
         links,
         live=links.version() if links.live else None,
         root=str(library.root) if links.live else library.root.name,
         rows=[_row(run, links, now) for run in runs],
-        second=(own[1:] or [run.name for run in runs][1:] or [""])[0],
+        second=(names[1:] or [run.name for run in runs][1:] or [""])[0],
         pairs=[] if links.live else _pairs(runs, links),
     )
 

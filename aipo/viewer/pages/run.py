@@ -167,7 +167,7 @@ def _curves_of(run: RunView, agents: Sequence[str]) -> Curves:
     metrics = run.metrics()
     if not metrics:
         return Curves()
-    kept = _drawn.get(run)
-    if kept is None or kept[0] is not metrics or kept[1] != agents:
-        kept = _drawn[run] = metrics, agents, curves(metrics, agents)
-    return kept[2]
+    drawn = _drawn.get(run)
+    if drawn is None or drawn[0] is not metrics or drawn[1] != agents:
+        drawn = _drawn[run] = metrics, agents, curves(metrics, agents)
+    return drawn[2]

@@ -46,13 +46,13 @@ class _Scale:
         return self.left + min(max(at, 0.0), self.seconds) / self.seconds * (_WIDTH - self.left - 8)
 
 
-def timeline_svg(trace: Trace, found: Sequence[Station], agents: Sequence[str] = ()) -> str:
+def timeline_svg(trace: Trace, stops: Sequence[Station], agents: Sequence[str] = ()) -> str:
     """The timeline as one `<svg>`, or nothing where nothing was visited. `agents` fixes the colours."""
-    if not found:
+    if not stops:
         return ""
-    lanes = lanes_of(found)
+    lanes = lanes_of(stops)
     left = max(len(lane.label) * _LETTER + lane.depth * _INDENT for lane in lanes) + 12
-    scale = _Scale(left, _end(trace, found))
+    scale = _Scale(left, _end(trace, stops))
     rows = sum(len(lane.rows) for lane in lanes)
     high = rows * _ROW + _AXIS
     body = [*_axis(scale, rows * _ROW)]
@@ -67,23 +67,23 @@ def timeline_svg(trace: Trace, found: Sequence[Station], agents: Sequence[str] =
     )
 
 
-def lanes_of(found: Sequence[Station]) -> list[Lane]:
+def lanes_of(stops: Sequence[Station]) -> list[Lane]:
     """A lane for each node in the order of first visits, nodes of a sub-graph below the node that runs it."""
     first: dict[str, int] = {}
-    for number, station in enumerate(found):
+    for number, station in enumerate(stops):
         first.setdefault(station.visit.path, number)
 
     def place(path: str) -> tuple[int, ...]:
         parts = path.split("/")
         return tuple(first.get("/".join(parts[:depth]), first[path]) for depth in range(1, len(parts) + 1))
 
-    by_node = {path: [s for s in found if s.visit.path == path] for path in sorted(first, key=place)}
-    return [Lane(path, _rows(here)) for path, here in by_node.items()]
+    by_node = {path: [s for s in stops if s.visit.path == path] for path in sorted(first, key=place)}
+    return [Lane(path, _rows(stops)) for path, stops in by_node.items()]
 
 
-def _rows(here: Sequence[Station]) -> tuple[tuple[Station, ...], ...]:
+def _rows(stops: Sequence[Station]) -> tuple[tuple[Station, ...], ...]:
     rows: list[list[Station]] = []
-    for station in here:
+    for station in stops:
         free = (row for row in rows if row[-1].end <= station.visit.started + 1e-6)
         row = next(free, None)
         if row is None:
@@ -93,9 +93,9 @@ def _rows(here: Sequence[Station]) -> tuple[tuple[Station, ...], ...]:
     return tuple(tuple(row) for row in rows)
 
 
-def _end(trace: Trace, found: Sequence[Station]) -> float:
-    calls = [c.started + c.seconds for s in found for c in s.visit.calls]
-    ends = [s.visit.started + (s.visit.seconds or 0.0) for s in found]
+def _end(trace: Trace, stops: Sequence[Station]) -> float:
+    calls = [c.started + c.seconds for s in stops for c in s.visit.calls]
+    ends = [s.visit.started + (s.visit.seconds or 0.0) for s in stops]
     return max([trace.seconds, *calls, *ends]) or 1.0
 
 

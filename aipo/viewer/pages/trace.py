@@ -62,13 +62,13 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
     """
     stored = run.index.stored(trace_id)
     trace, agents = stored.trace, agents_of(run)
-    words = stored.texts or _texts(run, stored)
+    texts = stored.texts or _texts(run, stored)
     group = run.index.traces(Filter(group=trace.group_id), limit=SHOWN)
     before, after = run.index.neighbours(trace_id)
     token_stats, problem = _token_stats(run, trace)
-    shown = text_spans(trace, words, agents)
-    exact = "".join(piece.text for piece in shown)
-    tokens = token_data(trace, shown, run.token_texts, token_stats)
+    spans = text_spans(trace, texts, agents)
+    exact = "".join(piece.text for piece in spans)
+    tokens = token_data(trace, spans, run.token_texts, token_stats)
     return render(
         "trace.html.j2",
         links,
@@ -84,7 +84,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
         parent=_parent(run, trace, links),
         siblings=[_sibling(run, s, links, trace_id) for s in group],
         comparisons=comparisons(run, trace, group, links),
-        context=Markup(context_html(trace, words, agents, anchors=True)),
+        context=Markup(context_html(trace, texts, agents, anchors=True)),
         legend=Markup(legend_html([trace], agents)),
         raw=exact,
         problem=problem,
@@ -133,18 +133,18 @@ def details(trace: Trace) -> Mapping[str, Facts]:
 
 def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Links) -> list[CompareLink]:
     """Its parent, and the rollout of its group whose reward differs most."""
-    found: list[CompareLink] = []
+    pairs: list[CompareLink] = []
     if trace.parent_id is not None and run.index.summary(trace.parent_id) is not None:
         href = links.compare(run.name, trace.parent_id, run.name, trace.trace_id)
-        found.append(CompareLink("its parent", href))
+        pairs.append(CompareLink("its parent", href))
     rest = [s for s in group if s.trace_id != trace.trace_id]
     # On a static site every pair would be a page of its own.
     if links.live and rest:
         far = max(rest, key=lambda s: abs((s.reward or 0.0) - (trace.reward or 0.0)))
         href = links.compare(run.name, trace.trace_id, run.name, far.trace_id)
         reward = "no reward" if far.reward is None else f"reward {far.reward:g}"
-        found.append(CompareLink(f"rollout {far.index}, {reward}", href))
-    return found
+        pairs.append(CompareLink(f"rollout {far.index}, {reward}", href))
+    return pairs
 
 
 def _reward(trace: Trace) -> str:
@@ -180,8 +180,8 @@ def _token_stats(run: RunView, trace: Trace) -> tuple[Sequence[TokenStats], str 
 def _texts(run: RunView, stored: Stored) -> list[str] | None:
     """Texts that the run's tokenizer gives, for a trace that was stored without."""
     texts = [run.token_texts(s.token_ids.tolist()) for s in stored.trace.segments]
-    known = ["".join(parts) for parts in texts if parts is not None]
-    return known if len(known) == len(texts) else None
+    joined = ["".join(parts) for parts in texts if parts is not None]
+    return joined if len(joined) == len(texts) else None
 
 
 def graph_panel(trace: Trace, drawing: Mapping[str, Any] | None, agents: Sequence[str] = ()) -> Markup:
@@ -192,17 +192,17 @@ def graph_panel(trace: Trace, drawing: Mapping[str, Any] | None, agents: Sequenc
             timeline; visits of nodes that are not in it (somebody edited the graph) are listed.
         agents: fixes the agents' colours, as in `aipo.render.display`.
     """
-    found = stations(trace)
-    picture = _picture(found, drawing) if drawing is not None and _sound(drawing) else ""
-    times = timeline_svg(trace, found, agents) or '<p class="soft">No node was visited.</p>'
+    stops = stations(trace)
+    picture = _picture(stops, drawing) if drawing is not None and _sound(drawing) else ""
+    times = timeline_svg(trace, stops, agents) or '<p class="soft">No node was visited.</p>'
     return Markup(
         f'<div class="panel{"" if picture else " alone"}" data-panel>{picture}'
         f'<figure class="panel-times"><figcaption>Timeline</figcaption>{times}</figure></div>'
     )
 
 
-def _picture(found: Sequence[Station], drawing: Mapping[str, Any]) -> str:
-    lit, strangers = path_through(found, drawing)
+def _picture(stops: Sequence[Station], drawing: Mapping[str, Any]) -> str:
+    lit, strangers = path_through(stops, drawing)
     return (
         '<figure class="panel-graph"><figcaption>Graph</figcaption>'
         f'<div class="panel-scroll" tabindex="0" role="region" aria-label="graph, scrolls sideways">'

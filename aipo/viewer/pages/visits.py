@@ -53,12 +53,12 @@ def stations(trace: Trace) -> list[Station]:
         parents.append(latest.get(visit.path.rpartition("/")[0]))
         latest[visit.path] = number
     roots = [number for number, parent in enumerate(parents) if parent is None]
-    made = dict(zip(roots, _claims(trace, [visits[n].path for n in roots]), strict=True))
-    found: list[Station] = []
+    segments_of = dict(zip(roots, _claims(trace, [visits[n].path for n in roots]), strict=True))
+    stops: list[Station] = []
     for number, (visit, parent) in enumerate(zip(visits, parents, strict=True)):
-        segments = made[number] if parent is None else found[parent].segments
-        found.append(Station(visit, parent, segments))
-    return found
+        segments = segments_of[number] if parent is None else stops[parent].segments
+        stops.append(Station(visit, parent, segments))
+    return stops
 
 
 def _claims(trace: Trace, nodes: Sequence[str]) -> list[tuple[int, ...]]:
@@ -78,29 +78,29 @@ def _claims(trace: Trace, nodes: Sequence[str]) -> list[tuple[int, ...]]:
 
 def _makers(trace: Trace, number: int, piece: Segment) -> set[str]:
     """Names of the nodes that can have made a segment: an agent that fails is spoken for by a notice."""
-    asked = {c.agent for c in trace.consults if c.reply_segment == number}
+    agents = {c.agent for c in trace.consults if c.reply_segment == number}
     usual = {_ROLE_NODES[piece.role]} if piece.role in _ROLE_NODES else set[str]()
-    return {piece.source} | asked | usual
+    return {piece.source} | agents | usual
 
 
-def path_through(found: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[LitPath, list[Station]]:
+def path_through(stops: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[LitPath, list[Station]]:
     """What to light of a drawing, and the stations that are not in it."""
     drawn = {path.replace(":", "/"): path for path in paths_of(drawing)}
     by_node: dict[str, list[Station]] = defaultdict(list)
-    for station in found:
+    for station in stops:
         if station.visit.path in drawn:
             by_node[drawn[station.visit.path]].append(station)
-    edges = _taken(found, drawn) & lines_of(drawing)
-    marks = {path: _mark(path, here) for path, here in by_node.items()}
+    edges = _taken(stops, drawn) & lines_of(drawing)
+    marks = {path: _mark(path, visits) for path, visits in by_node.items()}
     ends = {path for edge in edges for path in edge if path.rpartition(":")[2] in (START, END)}
-    strangers = [station for station in found if station.visit.path not in drawn]
+    strangers = [station for station in stops if station.visit.path not in drawn]
     return LitPath(marks=marks | {path: NodeMark() for path in ends}, edges=edges), strangers
 
 
-def _taken(found: Sequence[Station], drawn: Mapping[str, str]) -> set[tuple[str, str]]:
+def _taken(stops: Sequence[Station], drawn: Mapping[str, str]) -> set[tuple[str, str]]:
     """Pairs of nodes one of which was visited right after the other, in every graph."""
     levels: dict[tuple[int | None, str], list[Station]] = defaultdict(list)
-    for station in found:
+    for station in stops:
         if station.visit.path in drawn:
             graph = drawn[station.visit.path].rpartition(":")[0]
             levels[station.parent, graph].append(station)
@@ -109,9 +109,9 @@ def _taken(found: Sequence[Station], drawn: Mapping[str, str]) -> set[tuple[str,
         before = [f"{graph}:{START}" if graph else START]
         wave: list[Station] = []
         for wave in _waves(level):
-            here = [drawn[s.visit.path] for s in wave]
-            taken |= {(a, b) for a in before for b in here}
-            before = here
+            nodes = [drawn[s.visit.path] for s in wave]
+            taken |= {(a, b) for a in before for b in nodes}
+            before = nodes
         if not any(s.failed for s in wave):
             taken |= {(a, f"{graph}:{END}" if graph else END) for a in before}
     return taken
@@ -129,16 +129,16 @@ def _waves(level: Sequence[Station]) -> list[list[Station]]:
     return waves
 
 
-def _mark(path: str, here: Sequence[Station]) -> NodeMark:
-    count, failed = len(here), sum(s.failed for s in here)
-    known = [s.visit.seconds for s in here if s.visit.seconds is not None]
-    spent = duration(sum(known)) if known else "never ended"
+def _mark(path: str, stops: Sequence[Station]) -> NodeMark:
+    count, failed = len(stops), sum(s.failed for s in stops)
+    seconds = [s.visit.seconds for s in stops if s.visit.seconds is not None]
+    spent = duration(sum(seconds)) if seconds else "never ended"
     times = "once" if count == 1 else f"{count} times"
-    reasons = "; ".join(dict.fromkeys(s.visit.outcome[:200] for s in here if s.failed))
+    reasons = "; ".join(dict.fromkeys(s.visit.outcome[:200] for s in stops if s.failed))
     return NodeMark(
         note=("✗ " if failed else "") + (spent if count == 1 else f"{count}× {spent}"),
         title=f"{path.replace(':', '/')}: visited {times}, {spent}"
         + (f"; {failed} failed: {reasons}" if failed else ""),
-        href=next((s.href for s in here if s.href), None),
+        href=next((s.href for s in stops if s.href), None),
         failed=bool(failed),
     )

@@ -104,22 +104,22 @@ def _merge(parts: Sequence[DiffSpan]) -> list[DiffSpan]:
 
 def _calm(parts: Sequence[DiffSpan]) -> list[DiffSpan]:
     """Joins changes across short stretches of the same."""
-    kept: list[DiffSpan] = []
+    result: list[DiffSpan] = []
     for span in parts:
-        if not span.same and len(kept) > 1 and kept[-1].same and not kept[-2].same:
-            first, between = kept[-2:]
+        if not span.same and len(result) > 1 and result[-1].same and not result[-2].same:
+            first, between = result[-2:]
             if between.left[1] - between.left[0] <= min(_SHORT, first.size, span.size):
                 joined = DiffSpan(False, (first.left[0], span.left[1]), (first.right[0], span.right[1]))
-                kept[-2:] = [joined]
+                result[-2:] = [joined]
                 continue
-        kept.append(span)
-    return kept
+        result.append(span)
+    return result
 
 
 def common_prefix(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
     """How many tokens both begin with."""
-    both = enumerate(zip(left, right, strict=False))
-    return next((i for i, (a, b) in both if a != b), min(len(left), len(right)))
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
 def _ends(left: Sequence[Hashable], right: Sequence[Hashable]) -> tuple[int, int]:

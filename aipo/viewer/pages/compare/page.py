@@ -40,7 +40,7 @@ def compare_traces(left: RunView, left_id: str, right: RunView, right_id: str, l
     stored = left.index.stored(left_id), right.index.stored(right_id)
     agents = agents_of(left, right)
     both = [passages(run, one, agents) for run, one in zip((left, right), stored, strict=True)]
-    found = rows(both[0], both[1], same_tokens=_same_tokens(left, right, stored))
+    diff = rows(both[0], both[1], same_tokens=_same_tokens(left, right, stored))
     traces = stored[0].trace, stored[1].trace
     return render(
         "compare_traces.html.j2",
@@ -51,8 +51,8 @@ def compare_traces(left: RunView, left_id: str, right: RunView, right_id: str, l
         relation=_relation(left, right, *traces),
         facts=_facts(*traces),
         steps=way(*traces),
-        rows=found,
-        counts=counts(found),
+        rows=diff,
+        counts=counts(diff),
         legend=Markup(legend_html(traces, agents)),
         swapped=links.compare(right.name, right_id, left.name, left_id) if links.live else None,
     )

@@ -25,29 +25,29 @@ class SettingDifference:
 def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[SettingDifference]:
     """Keys with another value on the other side, in the order of the left side, then of the right one."""
     keys = dict.fromkeys([*left, *right])
-    both = (SettingDifference(key, left.get(key), right.get(key)) for key in keys)
-    return [d for d in both if d.left != d.right]
+    pairs = (SettingDifference(key, left.get(key), right.get(key)) for key in keys)
+    return [d for d in pairs if d.left != d.right]
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as `train.steps` → `200`."""
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for key, inner in value.items():
         if isinstance(inner, Mapping) and inner:
-            found |= flat(inner, f"{prefix}{key}.")
+            settings |= flat(inner, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = json.dumps(inner, default=str, ensure_ascii=False)
-    return found
+            settings[f"{prefix}{key}"] = json.dumps(inner, default=str, ensure_ascii=False)
+    return settings
 
 
 def fingerprints(manifest: Mapping[str, Any] | None) -> dict[str, str]:
     """What a run was made of: fingerprints of graphs and prompts, versions of packages, the model."""
     manifest = manifest or {}
     files, packages = manifest.get("files"), manifest.get("packages")
-    found = {name: str(manifest[name]) for name in ("model", "python") if name in manifest}
+    values = {name: str(manifest[name]) for name in ("model", "python") if name in manifest}
     for name, entry in files.items() if isinstance(files, Mapping) else ():
-        found[str(name)] = str(entry.get("fingerprint") if isinstance(entry, Mapping) else entry)
-    return found | flat(packages if isinstance(packages, Mapping) else {}, "package ")
+        values[str(name)] = str(entry.get("fingerprint") if isinstance(entry, Mapping) else entry)
+    return values | flat(packages if isinstance(packages, Mapping) else {}, "package ")
 
 
 class _Rollout(NamedTuple):
@@ -148,10 +148,10 @@ def _replayed(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> Iterator[R
 
 
 def _grouped(rollouts: Sequence[_Rollout], key: Key) -> dict[Hashable, list[_Rollout]]:
-    found: dict[Hashable, list[_Rollout]] = defaultdict(list)
+    groups: dict[Hashable, list[_Rollout]] = defaultdict(list)
     for rollout in rollouts:
-        found[key(rollout)].append(rollout)
-    return found
+        groups[key(rollout)].append(rollout)
+    return groups
 
 
 def _change(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> RewardChange:

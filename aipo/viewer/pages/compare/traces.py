@@ -72,9 +72,9 @@ def rows(left: Sequence[Passage], right: Sequence[Passage], *, same_tokens: bool
     ]
 
 
-def counts(found: Sequence[DiffRow]) -> dict[str, int]:
+def counts(diff: Sequence[DiffRow]) -> dict[str, int]:
     """How many segments of each kind, those that there are."""
-    number = Counter(row.kind for row in found)
+    number = Counter(row.kind for row in diff)
     return {str(kind): number[kind] for kind in DiffKind if number[kind]}
 
 
@@ -90,22 +90,22 @@ def _row(
     same_tokens: bool,
 ) -> DiffRow:
     (a_number, a), (b_number, b) = left, right
-    shown = a or b
-    assert shown is not None, "a pair has a side"
+    passage = a or b
+    assert passage is not None, "a pair has a side"
     sizes = len(a.ids) if a else 0, len(b.ids) if b else 0
     silent = False
     if kind is DiffKind.CHANGED and a and b:
         parts = _changed(a, b, same_tokens)
         silent = all(part.same for side in parts for part in side)
     elif kind is DiffKind.SAME:
-        parts = [DiffText(True, shown.text)], list[DiffText]()
+        parts = [DiffText(True, passage.text)], list[DiffText]()
     else:
         parts = [DiffText(False, a.text)] if a else [], [DiffText(False, b.text)] if b else []
     return DiffRow(
         kind=kind,
         left=a_number,
         right=b_number,
-        passage=shown,
+        passage=passage,
         left_parts=parts[0],
         right_parts=parts[1],
         sizes=sizes,
@@ -119,14 +119,14 @@ def _changed(left: Passage, right: Passage, same_tokens: bool) -> tuple[list[Dif
         units, keys = (left.parts, right.parts), (left.ids, right.ids)
     else:
         units = keys = tuple(_WORD.findall(left.text)), tuple(_WORD.findall(right.text))
-    found = spans(keys[0], keys[1])
-    sides = [_side(found, texts, side) for side, texts in enumerate(units)]
+    cuts = spans(keys[0], keys[1])
+    sides = [_side(cuts, texts, side) for side, texts in enumerate(units)]
     return sides[0], sides[1]
 
 
-def _side(found: Sequence[DiffSpan], texts: Sequence[str], side: int) -> list[DiffText]:
+def _side(cuts: Sequence[DiffSpan], texts: Sequence[str], side: int) -> list[DiffText]:
     parts: list[DiffText] = []
-    for span in found:
+    for span in cuts:
         text = "".join(texts[slice(*(span.right if side else span.left))])
         if span.same and len(text) > _LONG:
             parts.append(DiffText(True, text[:_KEPT], text[_KEPT:-_KEPT], text[-_KEPT:]))
@@ -146,13 +146,15 @@ class NodeStep:
 
 def way(left: Trace, right: Trace) -> list[NodeStep]:
     """The visits of both traces as one sequence; a change is a removal and an addition."""
-    here, there = stations(left), stations(right)
-    both = [[(s.visit.path, s.failed) for s in side] for side in (here, there)]
+    a, b = stations(left), stations(right)
+    sides = [[(s.visit.path, s.failed) for s in side] for side in (a, b)]
     steps: list[NodeStep] = []
-    for span in spans(both[0], both[1]):
+    for span in spans(sides[0], sides[1]):
         if span.same:
-            steps += [NodeStep(node, DiffKind.SAME, failed) for node, failed in both[0][slice(*span.left)]]
+            steps += [NodeStep(node, DiffKind.SAME, failed) for node, failed in sides[0][slice(*span.left)]]
         else:
-            steps += [NodeStep(node, DiffKind.REMOVED, failed) for node, failed in both[0][slice(*span.left)]]
-            steps += [NodeStep(node, DiffKind.ADDED, failed) for node, failed in both[1][slice(*span.right)]]
+            steps += [
+                NodeStep(node, DiffKind.REMOVED, failed) for node, failed in sides[0][slice(*span.left)]
+            ]
+            steps += [NodeStep(node, DiffKind.ADDED, failed) for node, failed in sides[1][slice(*span.right)]]
     return steps

@@ -1,6 +1,5 @@
 """The job in our engine: the consult graph, an agent of one node, one process."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,10 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from neighbour_job import FACT, QUESTION, TOKENS, TOOL, TURNS, cpu, tell
+from neighbour_job import given as arguments
 
 from aipo import __version__ as version
-from aipo.config.build import build_engine, build_graphs
-from aipo.config.build_policy import build_served, build_tokenizer
+from aipo.config.build import build
 from aipo.config.load import validate
 from aipo.rollout.agent import AgentSpec, AgentState
 from aipo.rollout.context import RolloutContext
@@ -55,15 +54,10 @@ def lookup(spec: AgentSpec) -> CompiledStateGraph[Any, Any, Any, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("folder")
-    parser.add_argument("rollouts", type=int)
-    parser.add_argument("rounds", type=int)
-    given = parser.parse_args()
+    given = arguments()
     prompt = Path(given.folder) / "neighbours.md"
     prompt.write_text(PROMPT, encoding="utf-8")
-    config = validate(
+    settings = validate(
         {
             "env": {"name": f"{HERE}:Table", "mixture": {"all": 1.0}},
             "policy": {"model": given.folder, "engine": "vllm", "vllm": {"servers": [given.url]}},
@@ -74,9 +68,10 @@ def main() -> None:
         },
         "the benchmark",
     )
-    words = build_tokenizer(given.folder)
-    policy = build_served(config, words, len(words))
-    engine = build_engine(config, build_graphs(config), policy, run_id="bench")
+    experiment = build(settings)
+    words = experiment.tokenizer(given.folder)
+    policy = experiment.served_policy(words, len(words))
+    engine = experiment.engine(policy, run_id="bench")
     asked: Any = [{"role": "user", "content": QUESTION}]
     theirs = words.inner.apply_chat_template(
         asked, tools=[TOOL], add_generation_prompt=True, return_dict=False

@@ -5,6 +5,7 @@ policy has `TOKENS` tokens, whichever way a request is written. Nothing of ours 
 environments use it, too.
 """
 
+import argparse
 import json
 import random
 import resource
@@ -80,9 +81,8 @@ class Policy:
     def __call__(self, asked: bytes) -> bytes:
         request = json.loads(asked)
         if "token_ids" in request:
-            return json.dumps(
-                {"request_id": "0", "choices": [self._generated(request["token_ids"])]}
-            ).encode()
+            generated = self._generated(request["token_ids"])
+            return json.dumps({"request_id": "0", "choices": [generated]}).encode()
         prompts = request["prompt"] if isinstance(request["prompt"][0], list) else [request["prompt"]]
         choices = [self._completed(prompt) for prompt in prompts for _ in range(request.get("n", 1))]
         return json.dumps(
@@ -128,6 +128,14 @@ def cpu() -> float:
     """Seconds that this process and its ended children have computed."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def given() -> argparse.Namespace:
+    """The command line of a contestant."""
+    parser = argparse.ArgumentParser()
+    for name, kind in {"url": str, "folder": str, "rollouts": int, "rounds": int}.items():
+        parser.add_argument(name, type=kind)
+    return parser.parse_args()
 
 
 def tell(milliseconds: list[float], what: str) -> None:

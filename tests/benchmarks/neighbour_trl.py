@@ -5,12 +5,12 @@ which needs a GPU. So the two objects are made here without their constructors a
 that runs when a batch is generated is TRL's own code: chat template, requests, answers, parsing, tools, masks.
 """
 
-import argparse
 import tempfile
 
 import requests
 from datasets import Dataset
 from neighbour_job import FACT, MODEL, QUESTION, TOKENS, TURNS, cpu, tell
+from neighbour_job import given as arguments
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 from trl import __version__ as version
@@ -81,12 +81,7 @@ def trainer(folder: str, url: str, batch: int, out: str) -> GRPOTrainer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("folder")
-    parser.add_argument("rollouts", type=int)
-    parser.add_argument("rounds", type=int)
-    given = parser.parse_args()
+    given = arguments()
     with tempfile.TemporaryDirectory() as out:
         made = trainer(given.folder, given.url, given.rollouts, out)
         prompts = [[{"role": "user", "content": QUESTION}] for _ in range(given.rollouts)]

@@ -5,7 +5,6 @@ long as each model call goes through the interception server. That is the cheape
 measured here. Run by the Python of an environment that has `verifiers`.
 """
 
-import argparse
 import asyncio
 import json
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from typing import Any
 import httpx
 import verifiers.v1 as vf
 from neighbour_job import FACT, MODEL, QUESTION, TOKENS, TOOL, TURNS, cpu, tell
+from neighbour_job import given as arguments
 from renderers import Qwen3RendererConfig
 from verifiers.v1.utils import loaders
 
@@ -86,12 +86,7 @@ async def measure(url: str, folder: str, rollouts: int, rounds: int) -> list[flo
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("url")
-    parser.add_argument("folder")
-    parser.add_argument("rollouts", type=int)
-    parser.add_argument("rounds", type=int)
-    given = parser.parse_args()
+    given = arguments()
     loaders.harness_class = lambda name: Loop
     loaders.harness_config_type = lambda name: LoopConfig
     async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=IN_FLIGHT)) as Loop.client:

@@ -224,7 +224,7 @@ def test_retries_and_time_outs_come_out_again() -> None:
     assert [(c.reply, c.error) for c in calls] == [(None, "HTTPError: status 503"), ("right", None)]
     assert [divergence(pair) for pair in room.replay(trace)] == [None]
 
-    silent = Room(timeout=0.05, chats={"verify": SilentChat()})
+    silent = Room(timeout=0.3, chats={"verify": SilentChat()})
     trace = silent.record(["<consult:verify>2+2=4</consult>", "done"])
     assert "NodeTimeoutError" in str(trace.consults[0].error)
     assert [divergence(pair) for pair in silent.replay(trace)] == [None]

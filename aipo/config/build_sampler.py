@@ -61,9 +61,9 @@ def open_policy(
     if config.policy.vllm.folder is None:
         shutil.rmtree(folder, ignore_errors=True)  # a run that was killed left them
     transport = _transport(config, folder)
-    pusher = WeightSync(served, network, transport, tolerance=tolerance_at(config))
+    weight_sync = WeightSync(served, network, transport, tolerance=tolerance_at(config))
     try:
-        yield SyncedPolicy(served, pusher.advance, pusher.refresh, served.pool.check)
+        yield SyncedPolicy(served, weight_sync.advance, weight_sync.push, served.pool.check)
     finally:
         LOOP.run(served.aclose())
         transport.drop()

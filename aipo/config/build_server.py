@@ -10,12 +10,12 @@ from rich.console import Console
 from aipo.config.build_policy import build_model
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
-from aipo.policies.vllm.addresses import bracketed
 from aipo.policies.vllm.launch import (
     VERSIONS,
     Device,
     Installed,
     Launch,
+    bracketed,
     find_python,
     folder_or_name,
     installed,

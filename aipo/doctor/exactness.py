@@ -8,8 +8,7 @@ from aipo.policies import SampleRequest
 from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
-from aipo.policies.vllm.probe import difference
-from aipo.policies.vllm.weight_sync import tolerance_of
+from aipo.policies.vllm.weight_sync import measure_gap, tolerance_of
 from aipo.util.event_loop import LOOP
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ async def check_served(
     allowed: float,
 ) -> Check:
     """The probe that also follows every push, with the weights that the server has now."""
-    gap = await difference(server, served.model, served.positions, network, tokenizer)
+    gap = await measure_gap(server, served.model, served.positions, network, tokenizer)
     found = (
         f"differ by {gap.mean:.1e} on average, {gap.largest:.1e} at most (allowed on average: {allowed:g})"
     )

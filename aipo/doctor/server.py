@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import numpy as np
-import openai
 import orjson
 
 from aipo.config.build import Experiment
@@ -57,17 +57,19 @@ async def meet(server: Server, wanted: Wanted) -> tuple[list[Check], Served | No
     config = wanted.experiment.policy
     try:
         await _get(server, "health")
-    except (openai.APIError, TimeoutError) as error:
+    except (httpx2.HTTPError, TimeoutError) as error:
         return [Check("fail", "server", f"{server.url} does not answer ({_said(error)})", _UP)], None
     try:
         version = str((await _get(server, "version"))["version"])
         cards = {str(card["id"]): card for card in (await _get(server, "v1/models"))["data"]}
-    except openai.APIStatusError as error:
+    except httpx2.HTTPStatusError as error:
         key = (
-            "the key in the variable that policy.vllm.secret names" if error.status_code == 401 else _RESTART
+            "the key in the variable that policy.vllm.secret names"
+            if error.response.status_code == 401
+            else _RESTART
         )
         return [Check("fail", "server", f"{server.url} answers {_said(error)}", key)], None
-    except (openai.APIError, TimeoutError, KeyError, TypeError, orjson.JSONDecodeError) as error:
+    except (httpx2.HTTPError, TimeoutError, KeyError, TypeError, orjson.JSONDecodeError) as error:
         return [Check("fail", "server", f"{server.url} is no vLLM server ({error!r})", _UP)], None
     checks = [check_vllm("server", version)]
     checks[0] = Check(
@@ -167,7 +169,7 @@ async def _tokenizer(server: Server, served: Served, tokenizer: HFTokenizer) -> 
     own = tokenizer.encode(_TEXT, control=True)
     try:
         theirs = orjson.loads(await _post(server, "tokenize", json.dumps(asked).encode()))["tokens"]
-    except (openai.APIError, TimeoutError) as error:
+    except (httpx2.HTTPError, TimeoutError) as error:
         return Check(
             "warn", "served tokenizer", f"cannot be asked for ({_said(error)})", "the probe still tells"
         )
@@ -191,8 +193,8 @@ async def _routes(server: Server, experiment: Experiment) -> Check:
 async def _is_there(server: Server, route: str) -> bool:
     try:
         await _get(server, route)
-    except openai.APIStatusError as error:
-        return error.status_code == 405
+    except httpx2.HTTPStatusError as error:
+        return error.response.status_code == 405
     except TimeoutError:
         return False
     return True
@@ -249,6 +251,6 @@ async def _post(server: Server, path: str, body: bytes) -> bytes:
 
 
 def _said(error: Exception) -> str:
-    if isinstance(error, openai.APIStatusError):
-        return f"status {error.status_code}"
+    if isinstance(error, httpx2.HTTPStatusError):
+        return f"status {error.response.status_code}"
     return f"nothing within {PATIENCE:g} s" if isinstance(error, TimeoutError) else str(error)

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from aipo.errors import LoadError, RunError
-from aipo.policies.control import control_tokens, spells_control
+from aipo.policies.control_tokens import control_tokens, spells_control
 from aipo.trace import concatenate
 from aipo.trace.arrow import Stored
 from aipo.trace.text import Decode, texts_of

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from aipo.errors import LoadError, PolicyError
-from aipo.policies.control import control_tokens
+from aipo.policies.control_tokens import control_tokens
 
 
 class HFTokenizer:
@@ -52,7 +52,7 @@ class HFTokenizer:
 
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """See `aipo.policies.base.Tokenizer.encode`. Untrusted text yields no id of an added token, special or
-        not, that controls anything (`aipo.policies.control`).
+        not, that controls anything (`aipo.policies.control_tokens`).
 
         Raises:
             PolicyError: the text spells the stand-in of an added token.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from aipo.errors import ReplayError
 from aipo.policies import Completion, Policy, SampleRequest, Tokenizer
-from aipo.policies.local.stops import first_end
+from aipo.policies.local.stop_strings import first_end
 from aipo.replay.reuse import NEEDS_LIVE, Reuse, recorded_error
 from aipo.trace import Role, Segment, StopReason, Trace
 

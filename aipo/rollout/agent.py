@@ -16,6 +16,7 @@ from langgraph.types import CachePolicy, RetryPolicy
 
 from aipo.errors import ConfigError, GraphError
 from aipo.rollout.prompt import Prompt
+from aipo.util.retry import transient
 
 
 class AgentState(TypedDict):
@@ -67,26 +68,6 @@ class Agent:
     budget: int
     deadline: float
     max_tokens: int
-
-
-_TRANSIENT = {
-    "ConnectionError",
-    "TimeoutError",
-    "NodeTimeoutError",
-    "APIConnectionError",  # of the openai client, also for a body that ends half-way
-    "TransportError",  # of httpx
-    "JSONDecodeError",
-}
-
-
-def transient(error: Exception) -> bool:
-    """Is it worth another attempt? Connections, bodies that end half-way or are no JSON, time-outs, 408, 409, 429
-    and 5xx are; 400 and 401 are not."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int):
-        return status in (408, 409, 429) or status >= 500
-    names = {c.__name__ for c in type(error).__mro__}
-    return bool(names & _TRANSIENT)
 
 
 def node_settings(

@@ -15,9 +15,9 @@ import orjson
 
 from aipo.errors import AgentError, ConfigError
 from aipo.policies import Tokenizer
-from aipo.rollout.agent import transient
 from aipo.rollout.context import ChatModel, openai_role
 from aipo.rollout.reference_chat import ReferenceChat
+from aipo.util.retry import retry, transient
 from aipo.util.text import error_text
 
 WHY = "with method.coefficient=ratio"
@@ -119,20 +119,16 @@ class ServedScorer:
     async def _ask(self, path: str, **body: Any) -> dict[str, Any]:
         from openai import HttpxBinaryResponseContent
 
-        for left in reversed(range(self._attempts)):
-            try:
-                async with asyncio.timeout(self._timeout):
-                    answer = await self._client.post(
-                        f"{self.url}/{path}",
-                        body={"model": self._model, **body},
-                        cast_to=HttpxBinaryResponseContent,
-                    )
-                return orjson.loads(answer.content)
-            except Exception as error:
-                if not left or not transient(error):
-                    raise
-                await asyncio.sleep(_WAIT_S)
-        raise AssertionError("attempts are at least one")
+        async def ask() -> dict[str, Any]:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._client.post(
+                    f"{self.url}/{path}",
+                    body={"model": self._model, **body},
+                    cast_to=HttpxBinaryResponseContent,
+                )
+            return orjson.loads(answer.content)
+
+        return await retry(ask, when=transient, waits=[_WAIT_S] * (self._attempts - 1))
 
 
 async def check_scorers(chats: Mapping[str, ChatModel], tokenizer: Tokenizer) -> None:

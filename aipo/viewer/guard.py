@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aipo.policies.vllm.addresses import bracketed
+from aipo.policies.vllm.launch import bracketed
 from aipo.viewer.responses import POLICY
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from aipo.errors import AipoError, ConfigError, RunError
-from aipo.policies.vllm.addresses import bracketed, is_loopback
+from aipo.policies.vllm.launch import bracketed, is_loopback
 from aipo.util.console import bars, stage
 from aipo.viewer.bundle import Bundle, write_bundle
 from aipo.viewer.data.library import RunLibrary

@@ -152,7 +152,7 @@ def test_the_servers_weights_are_the_trainers(changed: bool, status: str) -> Non
         try:
             return await check_served(server, Served("tiny", 128), network, TOKENIZER, 1e-3)
         finally:
-            await server.client.close()
+            await server.aclose()
 
     with serving(served().app) as url:
         check = LOOP.run(probe(url))

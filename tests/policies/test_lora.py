@@ -298,7 +298,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
 
 def test_servers_get_the_merged_weights(tmp_path: Path) -> None:
     adapted = shaken(add_adapter(tiny.model(), **LORA, seed=0))
-    DiskTransport(tmp_path).take(adapted, 3)
+    DiskTransport(tmp_path).export(adapted, 3)
     (folder,) = tmp_path.iterdir()
     served = AutoModelForCausalLM.from_pretrained(folder)
     torch.testing.assert_close(logprobs(served), logprobs(adapted), rtol=1e-5, atol=1e-5)

@@ -1,48 +1,17 @@
-"""Agents: which failures are worth another attempt, and the guard rails of caching."""
+"""Agents: retries, and the guard rails of caching."""
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any, TypedDict
 
-import httpx
-import openai
 import pytest
 from langgraph.cache.memory import InMemoryCache
-from langgraph.errors import NodeTimeoutError
 from langgraph.graph import END, START, StateGraph
 
 from aipo.errors import ConfigError, GraphError
-from aipo.rollout.agent import AgentSpec, AgentState, check_agent, node_settings, transient
+from aipo.rollout.agent import AgentSpec, AgentState, check_agent, node_settings
 from aipo.rollout.prompt import Prompt
-
-REQUEST = httpx.Request("POST", "http://agent")
-
-
-def status(code: int) -> openai.APIStatusError:
-    return openai.APIStatusError("no", response=httpx.Response(code, request=REQUEST), body=None)
-
-
-@pytest.mark.parametrize(
-    ("error", "worth"),
-    [
-        (ConnectionResetError(), True),
-        (TimeoutError(), True),
-        (NodeTimeoutError("check", 1.0, kind="run", run_timeout=1.0), True),
-        (openai.APIConnectionError(request=REQUEST), True),
-        (openai.APITimeoutError(REQUEST), True),
-        (httpx.ReadError("keep-alive"), True),
-        (httpx.RemoteProtocolError("half a body"), True),
-        (json.JSONDecodeError("half an object", "{", 1), True),
-        *((status(code), True) for code in (408, 409, 429, 500, 502, 503, 504)),
-        *((status(code), False) for code in (400, 401, 403, 404, 422)),
-        (ValueError(), False),
-        (KeyError(), False),
-    ],
-    ids=repr,
-)
-def test_what_is_worth_another_attempt(error: Exception, worth: bool):
-    assert transient(error) is worth
+from aipo.util.retry import transient
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_the_drift_of_every_step_is_what_a_forward_pass_finds(
 
     async def lost(self: DiskTransport, server: Server) -> None:
         loads.append(server.url)
-        if len(loads) <= 2:  # shaken, and as they are
+        if len(loads) <= 2:  # perturbed, and as they are
             await load(self, server)
 
     monkeypatch.setattr(DiskTransport, "load", lost)

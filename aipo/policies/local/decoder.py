@@ -14,7 +14,7 @@ from aipo.errors import PolicyError
 from aipo.policies.base import Completion, SampleRequest
 from aipo.policies.local.kv_cache import KVTable
 from aipo.policies.local.sampling import sample, uniforms
-from aipo.policies.local.stops import completes, may_complete
+from aipo.policies.local.stop_strings import completes, may_complete
 from aipo.policies.tokenizer import HFTokenizer
 
 _STATE = np.dtype(

@@ -1,86 +1,123 @@
-"""One policy server, as this process sees it, and what its failures mean."""
+"""The HTTP client of one policy server."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 import httpx2
-import openai
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient, HttpxBinaryResponseContent
 
-_HEALTH_TIMEOUT = 10.0
-_IDLE = 4.0  # seconds; vLLM closes idle connections after 5
-_JSON = {"Content-Type": "application/json", "Accept": "application/json"}
+_CONNECT_S = 10.0
+_IDLE_S = 4.0  # vLLM closes idle connections after 5
+_JSON = {"Content-Type": "application/json"}
 
 
 class Server:
-    """One server, as this process sees it."""
+    """One server, as this process sees it.
+
+    Args:
+        url: without /v1.
+        key: sent as the bearer token; None = none is sent.
+        requests: the most requests in flight.
+
+    Attributes:
+        up: may it be asked? The pool decides.
+        in_flight: requests that it has, or that wait for a place.
+        watch: the pool's health check.
+    """
 
     def __init__(self, url: str, key: str | None, requests: int) -> None:
         self.url = url
         self.in_flight = 0
         self.up = True
-        self.leases: set[asyncio.Timeout] = set()
         self.watch: asyncio.Task[None] | None = None
-        self.slots = asyncio.Semaphore(requests)
-        self.client = AsyncOpenAI(
+        self._slots = asyncio.Semaphore(requests)
+        self._leases: set[asyncio.Timeout] = set()
+        self._client = httpx2.AsyncClient(
             base_url=f"{url}/",
-            api_key=key or "none",
-            max_retries=0,  # we retry what is transient and nothing else
-            http_client=DefaultAsyncHttpxClient(
-                timeout=httpx2.Timeout(None, connect=_HEALTH_TIMEOUT),  # the whole request's deadline is ours
-                limits=httpx2.Limits(
-                    max_connections=None, max_keepalive_connections=requests, keepalive_expiry=_IDLE
-                ),
+            headers={"Authorization": f"Bearer {key}"} if key else None,
+            follow_redirects=True,
+            timeout=httpx2.Timeout(None, connect=_CONNECT_S),  # the whole request's deadline is the pool's
+            limits=httpx2.Limits(
+                max_connections=None, max_keepalive_connections=requests, keepalive_expiry=_IDLE_S
             ),
         )
 
     async def ask(self, path: str, body: bytes | None = None) -> bytes:
-        """Posts `body`, or gets where there is none; the answer's bytes.
+        """Posts `body`, or gets `path` where there is none; returns the answer's bytes. One attempt.
 
         Raises:
-            openai.APIError: no answer, or one with an error status.
+            httpx2.HTTPStatusError: an answer with an error status; its text says what the server answered.
+            httpx2.TransportError: no answer, also where the server has just closed an idle connection.
         """
         if body is None:
-            return (await self.client.get(path, cast_to=HttpxBinaryResponseContent)).content
-        answer = await self.client.post(
-            path, content=body, cast_to=HttpxBinaryResponseContent, options={"headers": _JSON}
-        )
-        return answer.content
+            response = await self._client.get(path)
+        else:
+            response = await self._client.post(path, content=body, headers=_JSON)
+        if response.is_error:
+            raise httpx2.HTTPStatusError(
+                f"status {response.status_code}: {response.text[:500]}",
+                request=response.request,
+                response=response,
+            )
+        return response.content
+
+    async def send(self, path: str, body: bytes | None = None) -> bytes:
+        """`ask`, as one of the requests in flight.
+
+        Raises:
+            ServerLostError: `abandon` was called meanwhile.
+            httpx2.HTTPError: see `ask`.
+        """
+        self.in_flight += 1
+        lease = asyncio.timeout(None)
+        try:
+            async with self._slots, lease:
+                self._leases.add(lease)
+                return await self.ask(path, body)
+        except TimeoutError:
+            if lease.expired():
+                raise ServerLostError from None
+            raise
+        finally:
+            self._leases.discard(lease)
+            self.in_flight -= 1
+
+    def abandon(self) -> None:
+        """Ends every request in flight."""
+        now = asyncio.get_running_loop().time()
+        for lease in self._leases:
+            lease.reschedule(now)
 
     async def healthy(self) -> bool:
         """Does it answer? A server that is still loading its model does not."""
         try:
-            async with asyncio.timeout(_HEALTH_TIMEOUT):
+            async with asyncio.timeout(_CONNECT_S):
                 await self.ask("health")
-        except (openai.APIError, TimeoutError):
+        except (httpx2.HTTPError, TimeoutError):
             return False
         return True
 
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
 
-class LostError(Exception):
+
+class ServerLostError(ConnectionError):
     """The server was taken out while it had this request."""
 
 
-def transient(error: Exception) -> bool:
-    """Is it worth another attempt?"""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code == 429 or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | LostError)
-
-
-def retry_after(headers: Mapping[str, Any]) -> float | None:
-    """Seconds that the server asks for."""
+def retry_after(error: Exception) -> float | None:
+    """Seconds that the server asks for before another attempt, if it does."""
+    if not isinstance(error, httpx2.HTTPStatusError):
+        return None
     try:
-        return max(0.0, float(headers["retry-after"]))
-    except (KeyError, ValueError):  # not sent, or a date, which nobody who serves models sends
+        return max(0.0, float(error.response.headers["retry-after"]))
+    except (KeyError, ValueError):  # not sent, or a date, which servers of models do not send
         return None
 
 
-def told(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """The error in words."""
-    if isinstance(error, openai.APIStatusError):
-        return f"status {error.status_code}: {error.message[:500]}"
-    if isinstance(error, LostError):
+    if isinstance(error, httpx2.HTTPStatusError):
+        return str(error)
+    if isinstance(error, ServerLostError):
         return "nothing from a server that was taken out meanwhile"
-    return f"{type(error).__name__} ({error.__cause__!r})"
+    return f"{type(error).__name__} ({error})"

@@ -14,11 +14,12 @@ from aipo.errors import PolicyError
 from aipo.policies.base import Completion, SampleRequest
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
-from aipo.policies.vllm.completions import AbortedError, answer_of, request_body
+from aipo.policies.vllm.completions import AbortedError, Answer, answer_of, request_body
 from aipo.policies.vllm.pool import ServerPool
+from aipo.util.retry import retry
 
 _STOPS = 4
-_WAITS = (0.5, 2.0, 8.0)  # seconds; after an answer that was given up
+_WAITS = (0.5, 2.0, 8.0)  # seconds; after an answer that the server aborted
 
 
 class VLLMPolicy:
@@ -78,7 +79,7 @@ class VLLMPolicy:
 
         Raises:
             PolicyError: it serves another model than the others.
-            openai.APIError: it does not answer.
+            httpx2.HTTPError: it does not answer.
         """
         card = _card(await server.ask("v1/models"), self._model)
         self._model, self._positions = str(card["id"]), int(card["max_model_len"])
@@ -106,20 +107,13 @@ class VLLMPolicy:
         version = self._version
         request = replace(request, max_tokens=room)
         body = request_body(model, request, seeded=self._seeded)
-        waits = iter(_WAITS)
-        while True:
-            try:
-                answer = answer_of(
-                    await self.pool.ask("v1/completions", body, session=request.session),
-                    request,
-                    vocabulary=self.vocabulary,
-                    where="the policy's server",
-                )
-                break
-            except AbortedError:  # by the next attempt it is gone, and known to be
-                if (wait := next(waits, None)) is None:
-                    raise
-                await asyncio.sleep(wait)
+
+        async def ask() -> Answer:
+            answer = await self.pool.ask("v1/completions", body, session=request.session)
+            return answer_of(answer, request, vocabulary=self.vocabulary, where="the policy's server")
+
+        # A server that aborts requests is about to stop; by the next attempt the pool knows.
+        answer = await retry(ask, when=lambda error: isinstance(error, AbortedError), waits=_WAITS)
         return Completion(
             token_ids=answer.token_ids,
             logprobs=answer.logprobs,

@@ -1,4 +1,4 @@
-"""A pool of policy servers: who is asked, how often it is tried again, and who is out.
+"""A pool of policy servers: which one is asked, how often a request is tried again, and which are out.
 
 All requests of one session go to one server, which has its context in the cache; a new session goes to
 the one that is least busy. A server that does not answer is taken out, its sessions and what it has in hand
@@ -11,12 +11,13 @@ import contextvars
 import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 import httpx2
-import openai
 
 from aipo.errors import AipoError, ConfigError, PolicyError
-from aipo.policies.vllm.client import LostError, Server, retry_after, told, transient
+from aipo.policies.vllm.client import Server, ServerLostError, describe, retry_after
+from aipo.util.retry import status_of, transient
 
 Restore = Callable[[str], Awaitable[None]]
 
@@ -26,8 +27,17 @@ _BEAT = 15.0  # seconds between two looks at a server that is up
 _LOSSES = 3  # servers that one request may have been at when they were lost
 
 
+@dataclass(slots=True)
+class _History:
+    """What has happened to one request so far."""
+
+    failures: list[str] = field(default_factory=list[str])
+    losses: int = 0
+    failed: set[Server] = field(default_factory=set[Server])
+
+
 class ServerPool:
-    """Servers that are one for who asks. Belongs to the event loop that uses it first.
+    """Asks several servers as if they were one. Belongs to the event loop that uses it first.
 
     Args:
         urls: of the servers, without /v1.
@@ -37,9 +47,9 @@ class ServerPool:
         attempts: how often a request is tried while the server lives.
 
     Attributes:
-        restore: awaited before a server that was out serves again. What it raises of `AipoError` ends the
+        restore: awaited before a server that was out serves again. An `AipoError` that it raises ends the
             run: every request from then on raises it.
-        lost: called with the address of a server that is taken out.
+        on_server_down: called with the address of a server that is taken out.
 
     Raises:
         ConfigError: no server, or a URL that is none.
@@ -65,7 +75,7 @@ class ServerPool:
                 f"policy.vllm.servers: got {list(urls)}, allowed one or more different addresses"
             )
         self.restore: Restore | None = None
-        self.lost: Callable[[str], None] | None = None
+        self.on_server_down: Callable[[str], None] | None = None
         self._key, self._requests = key, requests
         self.deadline, self._attempts = deadline, attempts
         self._servers: tuple[Server, ...] = ()
@@ -94,44 +104,22 @@ class ServerPool:
             PolicyError: refused (a status that another attempt does not change), no answer after so many
                 attempts, or none within the deadline.
         """
-        failures: list[str] = []
-        losses = 0
-        failed: set[Server] = set()
+        history = _History()
         try:
             async with asyncio.timeout(self.deadline):
                 while True:
-                    server = await self._server_of(session, failed)
+                    server = await self._server_of(session, history.failed)
+                    self._watch(server)
                     try:
-                        return await self._at(server, path, body)
-                    except (openai.APIError, LostError) as error:
-                        said = told(error)
-                        if not transient(error):
-                            raise PolicyError(
-                                f"{server.url}/{path}: got {said}, allowed an answer"
-                            ) from error
-                        if await self._gone(server, error):
-                            # It does not count, unless servers are lost wherever this request is.
-                            losses += not isinstance(error.__cause__, httpx2.ConnectError)
-                            if losses < _LOSSES:
-                                continue
-                            raise PolicyError(
-                                f"{server.url}/{path}: got {losses} servers lost while they had this request, the "
-                                f"last by {said}, allowed a request that they survive"
-                            ) from error
-                        failures.append(said)
-                        if len(failures) >= self._attempts:
-                            raise PolicyError(
-                                f"{server.url}/{path}: got no answer in {len(failures)} attempts, the last was "
-                                f"{failures[-1]}, allowed one within policy.vllm.attempts"
-                            ) from error
-                        if isinstance(error, openai.InternalServerError):
-                            failed.add(server)  # a broken one, quickly done with everybody, would get all
-                        await asyncio.sleep(self._wait(len(failures), error))
+                        return await server.send(path, body)
+                    except (httpx2.HTTPError, ServerLostError) as error:
+                        wait = await self._wait_after(error, server, f"{server.url}/{path}", history)
+                    await asyncio.sleep(wait)
         except TimeoutError:
-            said = f"; before that: {failures[-1]}" if failures else ""
+            last = f"; before that: {history.failures[-1]}" if history.failures else ""
             out = [server.url for server in self._servers if not server.up]
             raise PolicyError(
-                f"{path}: got no answer within {self.deadline:g} s, servers that are out: {out or 'none'}{said}. "
+                f"{path}: got no answer within {self.deadline:g} s, servers that are out: {out or 'none'}{last}. "
                 "Allowed an answer in that time (policy.vllm.deadline)"
             ) from None
 
@@ -144,8 +132,8 @@ class ServerPool:
         if self._fatal is not None:
             raise self._fatal
 
-    async def meet(self) -> None:
-        """Sees whether all servers are there, before anything is begun.
+    async def check_servers(self) -> None:
+        """Checks that all servers answer, before anything is begun.
 
         Raises:
             PolicyError: names those that do not answer.
@@ -158,7 +146,7 @@ class ServerPool:
                 "one; it takes a minute to load a model)"
             )
 
-    async def someone(self) -> None:
+    async def wait_for_any(self) -> None:
         """Waits until a server is up.
 
         Raises:
@@ -177,11 +165,9 @@ class ServerPool:
         """Nobody asks `server` until it has come back."""
         if server.up:
             server.up = False
-            now = asyncio.get_running_loop().time()
-            for lease in server.leases:
-                lease.reschedule(now)
-            if self.lost is not None:
-                self.lost(server.url)
+            server.abandon()
+            if self.on_server_down is not None:
+                self.on_server_down(server.url)
             # A context of its own: it outlives the rollout that happens to find out.
             task = asyncio.get_running_loop().create_task(
                 self._bring_back(server), context=contextvars.Context()
@@ -193,7 +179,7 @@ class ServerPool:
         """The one at `url`, which is one of `urls`."""
         return next(server for server in self.servers if server.url == url)
 
-    async def back(self, server: Server) -> None:
+    async def wait_until_up(self, server: Server) -> None:
         """Waits until `server` serves, however long it takes.
 
         Raises:
@@ -212,27 +198,14 @@ class ServerPool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for server in self._servers:
-            await server.client.close()
+            await server.aclose()
         self._loop, self._servers = None, ()
 
-    async def _at(self, server: Server, path: str, body: bytes | None) -> bytes:
-        server.in_flight += 1
+    def _watch(self, server: Server) -> None:
         if server.watch is None or server.watch.done():
             server.watch = asyncio.get_running_loop().create_task(
                 self._look_after(server), context=contextvars.Context()
             )
-        lease = asyncio.timeout(None)
-        try:
-            async with server.slots, lease:
-                server.leases.add(lease)
-                return await server.ask(path, body)
-        except TimeoutError:
-            if lease.expired():
-                raise LostError from None
-            raise
-        finally:
-            server.leases.discard(lease)
-            server.in_flight -= 1
 
     async def _look_after(self, server: Server) -> None:
         """Is `server` still there? One that hangs closes no connection, and one that restarts while nobody asks it
@@ -263,10 +236,37 @@ class ServerPool:
             async with self._changed:
                 await self._changed.wait()
 
-    async def _gone(self, server: Server, error: Exception) -> bool:
-        """Was it the connection, or an error of the server's own, and is nobody there? Then the server is out,
-        until it comes back."""
-        if isinstance(error, openai.APIStatusError) and error.status_code < 500:
+    async def _wait_after(self, error: Exception, server: Server, where: str, history: _History) -> float:
+        """Seconds until the next attempt after `error`.
+
+        Raises:
+            PolicyError: there is none.
+        """
+        text = describe(error)
+        if not transient(error):
+            raise PolicyError(f"{where}: got {text}, allowed an answer") from error
+        if await self._is_down(server, error):
+            # It does not count, unless servers are lost wherever this request is.
+            history.losses += not isinstance(error, httpx2.ConnectError)
+            if history.losses < _LOSSES:
+                return 0.0
+            raise PolicyError(
+                f"{where}: got {history.losses} servers lost while they had this request, the last by {text}, "
+                "allowed a request that they survive"
+            ) from error
+        history.failures.append(text)
+        if len(history.failures) >= self._attempts:
+            raise PolicyError(
+                f"{where}: got no answer in {len(history.failures)} attempts, the last was {text}, allowed one "
+                "within policy.vllm.attempts"
+            ) from error
+        if (status_of(error) or 0) >= 500:
+            history.failed.add(server)  # a broken server answers fastest, and would get every request
+        return self._pause(len(history.failures), error)
+
+    async def _is_down(self, server: Server, error: Exception) -> bool:
+        """Takes the server out, until it comes back, if it does not answer. An error below 500 is an answer."""
+        if (status_of(error) or 500) < 500:
             return False
         if server.up and await server.healthy():
             return False
@@ -283,7 +283,7 @@ class ServerPool:
             try:
                 if self.restore is not None:
                     await self.restore(server.url)
-            except (openai.APIConnectionError, TimeoutError):
+            except (httpx2.TransportError, TimeoutError):
                 continue  # gone again
             except AipoError as error:
                 self._fatal = error
@@ -297,13 +297,11 @@ class ServerPool:
                 self._changed.notify_all()
             return
 
-    def _wait(self, failures: int, error: Exception) -> float:
-        """Seconds until the next attempt: what the server asks for, none after a first lost connection (an idle
-        one that it closed under our feet), else twice as long each time, and not everybody at once."""
-        if isinstance(error, openai.APIStatusError):
-            asked = retry_after(error.response.headers)
-            if asked is not None:
-                return asked
-        elif failures == 1:
+    def _pause(self, failures: int, error: Exception) -> float:
+        """What the server asks for; nothing after a first lost connection, an idle one that the server closed; else
+        twice as long each time, and not everybody at once."""
+        if (seconds := retry_after(error)) is not None:
+            return seconds
+        if failures == 1 and status_of(error) is None:
             return 0.0
         return min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (failures - 1)) * self._jitter.uniform(0.5, 1.0)

@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-import openai
+import httpx2
 import torch
 from transformers import PreTrainedModel
 
 from aipo.errors import ConfigError, PolicyError
-from aipo.policies.vllm.client import Server
+from aipo.policies.vllm.client import Server, describe
 from aipo.policies.weights import save_snapshot, snapshot
 from aipo.util.files import disk
 
@@ -23,10 +23,10 @@ _RESETS, _PAUSE = 20, 0.25
 
 
 class Transport(Protocol):
-    """Brings weights to servers."""
+    """Loads weights into servers."""
 
-    def take(self, network: PreTrainedModel, version: int) -> None:
-        """Makes the network's weights those that `load` brings."""
+    def export(self, network: PreTrainedModel, version: int) -> None:
+        """Takes the network's weights for `load`."""
         ...
 
     def drop(self) -> None:
@@ -34,11 +34,11 @@ class Transport(Protocol):
         ...
 
     async def load(self, server: Server) -> None:
-        """Brings the weights that were taken last, and makes the server forget what it computed with others.
+        """Loads the weights exported last into `server`, and empties its prefix cache.
 
         Raises:
             PolicyError: the server refuses.
-            openai.APIConnectionError: it is gone.
+            httpx2.TransportError: it is gone.
         """
         ...
 
@@ -54,26 +54,26 @@ class DiskTransport:
         self._folder = folder.absolute()
         self._current: Path | None = None
 
-    def take(self, network: PreTrainedModel, version: int) -> None:
-        """See `Transport.take`; written whole or not at all.
+    def export(self, network: PreTrainedModel, version: int) -> None:
+        """See `Transport.export`; written whole or not at all.
 
         Raises:
             RunError: the disk is full or broken.
         """
         with disk("saving weights for the policy servers", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            made = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"version-{version:06d}-"))
-            made.chmod(0o755)  # the server may be another user's
+            folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"version-{version:06d}-"))
+            folder.chmod(0o755)  # the server may be another user's
             try:
-                save_snapshot(network, made)
+                save_snapshot(network, folder)
             except BaseException:
-                shutil.rmtree(made, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
                 raise
         self.drop()
-        self._current = made
+        self._current = folder
 
     def drop(self) -> None:
-        """Removes the weights that were taken last."""
+        """Removes the exported weights."""
         if self._current is not None:
             shutil.rmtree(self._current, ignore_errors=True)
             self._current = None
@@ -82,7 +82,7 @@ class DiskTransport:
         """See `Transport.load`."""
         rpc = {"method": "reload_weights", "kwargs": {"weights_path": str(self._current)}}
         await _post(server, "collective_rpc", rpc)
-        await forget(server)
+        await reset_prefix_cache(server)
 
 
 class NCCLTransport:
@@ -99,14 +99,14 @@ class NCCLTransport:
         from trl.import_utils import is_vllm_available
 
         if not torch.cuda.is_available() or not is_vllm_available():
-            lacking = "CUDA device" if not torch.cuda.is_available() else "vLLM in this environment"
-            raise ConfigError(f"policy.vllm.sync: got nccl and no {lacking}, allowed disk")
+            missing = "CUDA device" if not torch.cuda.is_available() else "vLLM in this environment"
+            raise ConfigError(f"policy.vllm.sync: got nccl and no {missing}, allowed disk")
         self._url = url
         self._client: Any = None
         self._network: PreTrainedModel | None = None
 
-    def take(self, network: PreTrainedModel, version: int) -> None:
-        """See `Transport.take`; nothing is copied, the weights must not move until they are loaded."""
+    def export(self, network: PreTrainedModel, version: int) -> None:
+        """See `Transport.export`; nothing is copied, the weights must not move until they are loaded."""
         self._network = network
 
     def drop(self) -> None:
@@ -116,7 +116,7 @@ class NCCLTransport:
     async def load(self, server: Server) -> None:
         """See `Transport.load`."""
         await asyncio.to_thread(self._send)
-        await forget(server)
+        await reset_prefix_cache(server)
 
     def _send(self) -> None:
         from trl.generation.vllm_client import VLLMClient
@@ -137,7 +137,7 @@ class NCCLTransport:
             ) from error
 
 
-async def forget(server: Server) -> None:
+async def reset_prefix_cache(server: Server) -> None:
     """Empties the server's prefix cache, which holds keys and values of other weights.
 
     Raises:
@@ -148,7 +148,7 @@ async def forget(server: Server) -> None:
         # Servers before 0.26 answer with nothing.
         if not answer or json.loads(answer).get("success", True):
             return
-        await asyncio.sleep(_PAUSE)  # blocks of a request that was just cancelled
+        await asyncio.sleep(_PAUSE)  # the server still holds blocks of a request that was just cancelled
     raise PolicyError(
         f"prefix cache of {server.url}: got a refusal to empty it, allowed a server that nobody else uses"
     )
@@ -157,16 +157,17 @@ async def forget(server: Server) -> None:
 async def _post(server: Server, route: str, body: object) -> bytes:
     try:
         return await server.ask(route, json.dumps(body).encode() if body is not None else b"{}")
-    except openai.APIStatusError as error:
+    except httpx2.HTTPStatusError as error:
         raise await refusal(server, route, error) from error
 
 
-async def refusal(server: Server, route: str, error: openai.APIStatusError) -> Exception:
+async def refusal(server: Server, route: str, error: httpx2.HTTPStatusError) -> Exception:
     """What to raise where `server` answers with an error: nobody's fault if it is about to go away."""
-    if error.status_code >= 500 and not await server.healthy():
-        return openai.APIConnectionError(request=error.request)
+    status = error.response.status_code
+    if status >= 500 and not await server.healthy():
+        return httpx2.ConnectError("it is about to go away", request=error.request)
     hint = ", a server in development mode (VLLM_SERVER_DEV_MODE=1, as `aipo serve` starts it)"
     return PolicyError(
-        f"{server.url}/{route}: got status {error.status_code} ({error.message[:300]}), allowed 200"
-        + (hint if error.status_code in (401, 404, 405) else "")
+        f"{server.url}/{route}: got {describe(error)}, allowed status 200"
+        + (hint if status in (401, 404, 405) else "")
     )

@@ -108,7 +108,7 @@ class Workers:
             AipoError: one cannot be.
         """
         self._changed = asyncio.Condition()
-        self._policy.pool.lost = self._tell_out
+        self._policy.pool.on_server_down = self._send_server_down
         for start in self._starts:
             self._spawn(self._keep(start))
         async with self._changed:
@@ -221,12 +221,12 @@ class Workers:
     async def _answer(self, worker: _Worker, url: str) -> None:
         error: AipoError | None = None
         try:
-            await self._policy.pool.back(self._policy.pool.server(url))
+            await self._policy.pool.wait_until_up(self._policy.pool.server(url))
         except AipoError as broken:
             error = broken
         worker.pipe.send(ServerUp(url, error))
 
-    def _tell_out(self, url: str) -> None:
+    def _send_server_down(self, url: str) -> None:
         for worker in self._workers:
             worker.pipe.send(ServerDown(url))
 
@@ -260,7 +260,7 @@ class Workers:
             self._changed.notify_all()
 
     async def _aclose(self) -> None:
-        self._policy.pool.lost = None
+        self._policy.pool.on_server_down = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -55,7 +55,7 @@ class Worker:
         self._rollouts: dict[int, asyncio.Task[None]] = {}
         self._outs: Counter[str] = Counter()
         self._asked: dict[str, asyncio.Future[None]] = {}
-        policy.pool.lost = lambda url: pipe.send(ServerDown(url))
+        policy.pool.on_server_down = lambda url: pipe.send(ServerDown(url))
         policy.pool.restore = self._restored
 
     async def run(self) -> None:

@@ -141,10 +141,10 @@ def test_a_push_has_a_deadline(
             return JSONResponse({})
 
     url = stack.enter_context(serving(Stuck(copy_of(model, tmp_path / "theirs")).app))
-    pusher, policy = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, url)
     policy.pool.deadline = 1.0
     with pytest.raises(PolicyError, match="got none that answers within 1 s"):
-        pusher.refresh()
+        weight_sync.push()
 
 
 def test_a_probe_that_is_refused_says_so(
@@ -159,9 +159,9 @@ def test_a_probe_that_is_refused_says_so(
             return JSONResponse({"message": "no such model"}, status_code=404)
 
     url = stack.enter_context(serving(Refusing(copy_of(model, tmp_path / "theirs")).app))
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
     with pytest.raises(PolicyError, match="a probe: got status 404"):
-        pusher.refresh()
+        weight_sync.push()
 
 
 def test_a_server_that_comes_back_while_weights_move_has_the_newest(
@@ -186,9 +186,9 @@ def test_a_server_that_comes_back_while_weights_move_has_the_newest(
     first, second = Reloading(copy_of(model, tmp_path / "a")), Slow(copy_of(model, tmp_path / "b"))
     port = free_port()
     urls = [stack.enter_context(serving(first.app)), f"http://127.0.0.1:{port}"]
-    pusher, policy = pushing(stack, network, tokenizer, tmp_path, *urls, tolerance=10.0)
+    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, *urls, tolerance=10.0)
     stack.enter_context(serving(second.app, port))
-    pusher.refresh()
+    weight_sync.push()
     pool = policy.pool
 
     async def lose_it() -> None:
@@ -200,8 +200,8 @@ def test_a_server_that_comes_back_while_weights_move_has_the_newest(
 
     LOOP.run(lose_it())
     learn(network)
-    pusher.advance(1)
-    pusher.refresh()
+    weight_sync.advance(1)
+    weight_sync.push()
     go.set()
 
     async def wait() -> None:
@@ -229,8 +229,8 @@ def test_the_only_server_is_lost_at_its_first_push(
             return await super()._load(request)
 
     server = Late(copy_of(model, tmp_path / "theirs"))
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, stack.enter_context(serving(server.app)))
-    pusher.refresh()
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, stack.enter_context(serving(server.app)))
+    weight_sync.push()
     assert server.loads[0] == "lost" and len(server.loads) >= 3
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aipo.errors import ConfigError, LoadError
-from aipo.policies.vllm.launch import Installed, Launch, find_python, installed
+from aipo.policies.vllm.launch import Installed, Launch, bracketed, find_python, installed, is_loopback
 
 FAKE = """#!{python}
 # Plays the Python of a vLLM environment: says what vLLM it has, and writes down how it was called.
@@ -132,3 +132,13 @@ def test_no_vllm_and_no_python(tmp_path: Path) -> None:
         installed(fake_python(tmp_path, ""))
     with pytest.raises(LoadError, match="which does not run"):
         installed(str(tmp_path / "nothing"))
+
+
+def test_loopback() -> None:
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]")))
+    others = ("", "0.0.0.0", "::", "192.168.1.2", "example.org", "localhost.example")
+    assert not any(map(is_loopback, others))
+
+
+def test_ipv6_is_bracketed() -> None:
+    assert (bracketed("::1"), bracketed("127.0.0.1")) == ("[::1]", "127.0.0.1")

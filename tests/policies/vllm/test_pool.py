@@ -200,18 +200,18 @@ def test_nobody_there_is_said_before_anything_begins(stack: ExitStack) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     pool = ServerPool([*start(stack, FakeVLLM()), dead])
     with pytest.raises(PolicyError, match=rf"got no answer from \['{dead}'\]"):
-        used(pool, lambda pool: pool.meet())
+        used(pool, lambda pool: pool.check_servers())
 
 
 def test_a_server_that_is_still_loading_is_not_there(stack: ExitStack) -> None:
     with pytest.raises(PolicyError, match="got no answer from"):
-        used(ServerPool(start(stack, FakeVLLM(healthy=False))), lambda pool: pool.meet())
+        used(ServerPool(start(stack, FakeVLLM(healthy=False))), lambda pool: pool.check_servers())
 
 
 def test_waiting_for_anybody_ends_at_the_deadline() -> None:
     async def work(pool: ServerPool) -> None:
         pool.take_out(pool.servers[0])
-        await pool.someone()
+        await pool.wait_for_any()
 
     with pytest.raises(PolicyError, match=r"got none that answers within 0\.2 s"):
         used(ServerPool([f"http://127.0.0.1:{free_port()}"], deadline=0.2), work)

@@ -20,9 +20,8 @@ from aipo.errors import ConfigError, PolicyError
 from aipo.policies import SampleRequest
 from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.policies.vllm.probe import shaken
 from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
-from aipo.policies.vllm.weight_sync import tolerance_of
+from aipo.policies.vllm.weight_sync import perturbed, tolerance_of
 from aipo.util.event_loop import LOOP
 from kit.servers import free_port, serving
 from kit.tiny_vllm import Reloading, copy_of, learn, pushing
@@ -49,15 +48,15 @@ def test_weights_are_pushed_once_before_rollouts(
 ) -> None:
     server = Reloading(copy_of(model, tmp_path / "theirs"))
     url = stack.enter_context(serving(server.app))
-    pusher, policy = pushing(stack, network, tokenizer, tmp_path, url)
-    pusher.refresh()
-    assert server.loads == ["version-000000", "version-000000"]  # shaken, then as they are
+    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync.push()
+    assert server.loads == ["version-000000", "version-000000"]  # perturbed, then as they are
     for version in (1, 2, 3):
         learn(network)
-        pusher.advance(version)
+        weight_sync.advance(version)
     assert policy.version == 0
-    pusher.refresh()
-    pusher.refresh()
+    weight_sync.push()
+    weight_sync.push()
     assert server.loads[2:] == ["version-000003"] and policy.version == 3
     assert server.resets == 3
     assert len(list((tmp_path / "weights").iterdir())) == 1
@@ -72,13 +71,13 @@ def test_a_server_that_pretends_is_found_out_at_once(
     model: Qwen2ForCausalLM,
     tmp_path: Path,
 ) -> None:
-    # It has the right weights already: only shaken ones can tell.
+    # It has the right weights already: only perturbed ones can tell.
     server = Reloading(copy_of(model, tmp_path / "theirs"), deaf=True)
     url = stack.enter_context(serving(server.app))
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
     before = {name: p.clone() for name, p in network.named_parameters()}
-    with pytest.raises(PolicyError, match=r"shaken, to see whether it follows.*policy\.vllm\.tolerance"):
-        pusher.refresh()
+    with pytest.raises(PolicyError, match=r"perturbed, to see whether it follows.*policy\.vllm\.tolerance"):
+        weight_sync.push()
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
@@ -95,9 +94,9 @@ def test_one_tensor_that_stays_behind_is_found_out(
 ) -> None:
     server = Reloading(copy_of(model, tmp_path / "theirs"), keeps=keeps)
     url = stack.enter_context(serving(server.app))
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
     with pytest.raises(PolicyError, match="tied embeddings"):
-        pusher.refresh()
+        weight_sync.push()
 
 
 def test_a_drift_later_on_stops_the_run(
@@ -109,13 +108,13 @@ def test_a_drift_later_on_stops_the_run(
 ) -> None:
     server = Reloading(copy_of(model, tmp_path / "theirs"))
     url = stack.enter_context(serving(server.app))
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
-    pusher.refresh()
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync.push()
     server.deaf = True
     learn(network)
-    pusher.advance(1)
+    weight_sync.advance(1)
     with pytest.raises(PolicyError, match="after the push of version 1: got log-probs that differ"):
-        pusher.refresh()
+        weight_sync.push()
 
 
 def test_the_tolerance_can_be_set(
@@ -127,9 +126,9 @@ def test_the_tolerance_can_be_set(
 ) -> None:
     server = Reloading(copy_of(model, tmp_path / "theirs"), deaf=True)
     url = stack.enter_context(serving(server.app))
-    pusher, policy = pushing(stack, network, tokenizer, tmp_path, url, tolerance=100.0)
-    pusher.advance(4)
-    pusher.refresh()
+    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, url, tolerance=100.0)
+    weight_sync.advance(4)
+    weight_sync.push()
     assert policy.version == 4
 
 
@@ -152,8 +151,8 @@ def test_a_cache_that_is_in_use_is_asked_again(
     server = Reloading(copy_of(model, tmp_path / "theirs"))
     server.refusals = 2
     url = stack.enter_context(serving(server.app))
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, url)
-    pusher.refresh()
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync.push()
     assert server.resets == 4
 
 
@@ -166,12 +165,12 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_serves(
 ) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    pusher, policy = pushing(stack, network, tokenizer, tmp_path, url)
+    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, url)
     with serving(Reloading(copy_of(model, tmp_path / "one")).app, port):
-        pusher.refresh()
+        weight_sync.push()
         learn(network)
-        pusher.advance(1)
-        pusher.refresh()
+        weight_sync.advance(1)
+        weight_sync.push()
     again = Reloading(copy_of(model, tmp_path / "two"))
 
     async def go_on() -> None:
@@ -192,9 +191,9 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_serves(
 def test_no_server_is_said_before_weights_are_written(
     stack: ExitStack, network: PreTrainedModel, tokenizer: HFTokenizer, tmp_path: Path
 ) -> None:
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, f"http://127.0.0.1:{free_port()}")
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, f"http://127.0.0.1:{free_port()}")
     with pytest.raises(PolicyError, match=r"policy\.vllm\.servers: got no answer from"):
-        pusher.refresh()
+        weight_sync.push()
     assert not (tmp_path / "weights").exists()
 
 
@@ -202,14 +201,14 @@ def test_a_server_without_its_development_routes(
     stack: ExitStack, network: PreTrainedModel, tokenizer: HFTokenizer, tmp_path: Path
 ) -> None:
     bare = Starlette(routes=[Route("/health", lambda request: Response())])
-    pusher, _ = pushing(stack, network, tokenizer, tmp_path, stack.enter_context(serving(bare)))
+    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, stack.enter_context(serving(bare)))
     with pytest.raises(PolicyError, match=r"collective_rpc: got status 404.*VLLM_SERVER_DEV_MODE=1"):
-        pusher.refresh()
+        weight_sync.push()
 
 
 def test_shaking_moves_every_weight_and_leaves_none_moved(network: PreTrainedModel) -> None:
     before = {name: p.clone() for name, p in network.named_parameters()}
-    with shaken(network):
+    with perturbed(network):
         for name, parameter in network.named_parameters():
             assert not torch.equal(parameter, before[name]) or not before[name].any()
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
@@ -232,7 +231,7 @@ def test_weights_cannot_travel_from_gpu_to_gpu_without_one() -> None:
 
 def test_what_is_saved_is_a_model_of_its_own(network: PreTrainedModel, tmp_path: Path) -> None:
     transport = DiskTransport(tmp_path / "weights")
-    transport.take(network, 3)
+    transport.export(network, 3)
     (folder,) = (tmp_path / "weights").iterdir()
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
     transport.drop()

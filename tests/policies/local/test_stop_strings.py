@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.policies.local.stops import completes, first_end, may_complete
+from aipo.policies.local.stop_strings import completes, first_end, may_complete
 from kit.tiny import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()

@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import AddedToken
 
-from aipo.policies.control import control_tokens, spells_control
+from aipo.policies.control_tokens import control_tokens, spells_control
 
 CONTROLS = {7: "<eos>", 8: "<e", 9: "</consult>"}
 

@@ -1,0 +1,59 @@
+"""Another attempt: which errors are worth one, and how to make it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_STATUSES = frozenset({408, 409, 425, 429})
+_ERRORS = frozenset(
+    {
+        "ConnectionError",
+        "TimeoutError",
+        "NodeTimeoutError",  # of LangGraph
+        "APIConnectionError",  # of the openai client, also for a body that ends half-way
+        "TransportError",  # of httpx, also for an idle connection that the server has just closed
+        "JSONDecodeError",
+    }
+)
+
+
+def transient(error: Exception) -> bool:
+    """Is the same request worth another attempt?
+
+    Yes for lost connections, time-outs, bodies that end half-way or are no JSON, and for answers that say "not
+    now": 408 (too slow), 409 (locked), 425 (too early), 429 (too many) and 5xx. No for the rest of 4xx: the same
+    request would be refused again. Errors are known by name, so that no client library has to be imported.
+    """
+    status = status_of(error)
+    if status is not None:
+        return status in _STATUSES or status >= 500
+    return not _ERRORS.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+
+
+def status_of(error: Exception) -> int | None:
+    """HTTP status that `error` is about; openai has it on the error, httpx on the error's response."""
+    for holder in (error, getattr(error, "response", None)):
+        status = getattr(holder, "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+async def retry(
+    call: Callable[[], Awaitable[T]], *, when: Callable[[Exception], bool], waits: Iterable[float]
+) -> T:
+    """Awaits `call()`, and again after each error for which `when` holds.
+
+    Args:
+        waits: seconds before each further attempt; after the last one the error passes on.
+    """
+    for wait in waits:
+        try:
+            return await call()
+        except Exception as error:
+            if not when(error):
+                raise
+        await asyncio.sleep(wait)
+    return await call()

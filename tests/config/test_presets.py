@@ -11,6 +11,7 @@ import torch
 import yaml
 from transformers import LlamaConfig, Qwen2Config
 
+from aipo.config.build import load_experiment
 from aipo.config.build_server import settings_of
 from aipo.config.load import PRESETS, Config, load_config, presets
 from aipo.doctor import memory
@@ -143,7 +144,7 @@ def test_networks_are_the_real_ones(model: str) -> None:
 
 @pytest.mark.parametrize("name", REAL)
 def test_training_and_servers_fit_the_gpus(name: str) -> None:
-    config = load_config(name)
+    config = load_experiment(name)
     policy = Trained.of(config, NETWORKS[config.policy.model])
     alone = name.endswith("1gpu")
     size = int(re.search(r"GPUs? of (\d+) GB", recipe(name))[1]) * GB  # type: ignore[index]
@@ -167,7 +168,7 @@ def test_the_page_of_training_says_how_much_memory_they_take() -> None:
     text = (PRESETS.parent / "train" / "README.md").read_text()
     hosts = []
     for name in REAL:
-        config = load_config(name)
+        config = load_experiment(name)
         policy = Trained.of(config, NETWORKS[config.policy.model])
         alone = name.endswith("1gpu")
         said = re.search(rf"^\| `{name}` \|.*\| ([\d.]+) GiB \| [\d.]+ \+ [\d.]+ GiB \|$", text, re.MULTILINE)
@@ -196,7 +197,7 @@ def test_the_doctor_of_the_recipe_finds_room(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * GB, 80 * GB))
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 256 * GB}.__getitem__)
     assert "CUDA_VISIBLE_DEVICES=0,1,2,3 aipo doctor" in recipe(name)
-    config = load_config(name)
+    config = load_experiment(name)
     made = list(check_memory(config, Trained.of(config, NETWORKS[config.policy.model]), PROMPT))
     assert {check.status for check in made} == {"ok"}
     for check, found in zip(made[:-1], finds, strict=True):

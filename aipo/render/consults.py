@@ -1,8 +1,9 @@
-"""A consultation: a consult of a trace, together with what ran to answer it.
+"""A consultation: a consult of a trace with the visits that answered it.
 
 A trace keeps consults and visits apart, both in the order in which they began. They belong together by
 name and order: the node that answers is called like the agent, or `notice` when there was nothing to ask.
-Anybody's graph may break that habit. What cannot be matched is left unmatched, never guessed from times.
+A user's graph may name its nodes otherwise. A consult that cannot be matched stays unmatched; times are never
+used to guess.
 """
 
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def consultations(trace: Trace) -> tuple[Consultation, ...]:
 
 
 def unasked(trace: Trace) -> tuple[Visit, ...]:
-    """Visits that called a chat model though no consult of this trace claims them."""
+    """Visits that called a chat model and belong to no consult of this trace."""
     claimed = {id(visit) for consultation in consultations(trace) for visit in consultation.visits}
     return tuple(visit for visit in trace.visits if visit.calls and id(visit) not in claimed)
 

@@ -1,4 +1,4 @@
-"""Where the nodes of a graph stand: boxes in boxes, column by column from the start.
+"""The layout of a graph: boxes in boxes, column by column from the start.
 
 Made from what a run keeps in `graph.json`: names of nodes, `verify:check` being a node of `verify`, and
 edges. Columns follow the longest path from the start.
@@ -18,7 +18,7 @@ GAP_X, GAP_Y, PAD, TITLE, NODE, NOTE = 38.0, 12.0, 14.0, 20.0, 28.0, 14.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeMark:
-    """What is known of one visited node.
+    """The label of one visited node.
 
     Args:
         note: a few characters under its name.
@@ -47,7 +47,7 @@ class LitPath:
 
 
 class Edge(NamedTuple):
-    """Between two of a graph's inner nodes, by number."""
+    """An edge between two inner nodes of a graph, by number."""
 
     start: int
     end: int

@@ -1,4 +1,4 @@
-"""A graph's drawing as inline SVG, sub-graphs nested; from data, so that nobody's graph is imported.
+"""A graph as inline SVG with nested sub-graphs, drawn from data: no graph is imported.
 
 The input is what a run keeps in `graph.json`: names of nodes, `verify:check` being a node of `verify`, and
 edges. Columns follow the longest path from the start; an edge and its return are one line with two heads.
@@ -31,7 +31,7 @@ def graph_svg(drawing: Mapping[str, Any], lit: LitPath | None = None) -> str:
 
 
 def _inside(box: Box, left: float, top: float) -> Iterable[str]:
-    """What is in a graph whose corner is at (left, top): lines first, those of the path over the others."""
+    """The content of a graph whose corner is at (left, top): lines first, those of the path on top of the others."""
     places = box.places(left, top)
     edges = {(e.start, e.end): e for e in box.edges}
     for edge in sorted(box.edges, key=lambda e: e.lit or edges.get((e.end, e.start), e).lit):

@@ -1,4 +1,4 @@
-"""A trace as pieces of text: one for each segment, with the colour of who produced it."""
+"""A trace as spans of text: one for each segment, with its producer's colour."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from aipo.trace import Role, Segment, Trace
 from aipo.trace.text import Decode, texts_of
 
 TextSource = Decode | Sequence[str] | None
-"""Where the text of segments comes from: a tokenizer, texts decoded before, or nowhere."""
+"""Source of the segments' text: a decoder, texts that are decoded already, or None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def print_trace(index: TraceIndex, trace_id: str, *, as_json: bool, console: Con
 
 
 def print_query(index: TraceIndex, query: str, *, as_json: bool, console: Console) -> None:
-    """What DuckDB answers; the view `traces` has all columns of all traces.
+    """The answer of DuckDB; the view `traces` has all columns of all traces.
 
     Raises:
         RunError: DuckDB refuses the query, or two columns of a line of JSON would have one name.

@@ -40,26 +40,26 @@ class ConsultCard:
 
     Args:
         of: what the card is about.
-        asked: the request with its tags, when it was cut out of the text before; else empty.
-        asking: who asked, for the colour; None when there is no such segment.
+        request: the request with its tags, if it was cut out of the text before; else empty.
+        asker: the segment that asked, for its colour; None when there is none.
         piece: the segment that answers; None when there is none, or when an earlier card shows it.
     """
 
     of: Consultation
-    asked: str
-    asking: TextSpan | None
+    request: str
+    asker: TextSpan | None
     piece: TextSpan | None
 
     @property
-    def told(self) -> str:
-        """What came back: the agent's words, else those of the machinery."""
+    def reply(self) -> str:
+        """The reply: the agent's text, else that of the notice."""
         return self.of.consult.reply or (bare(self.piece.text) if self.piece else "")
 
     @property
     def fault(self) -> str | None:
-        """What went wrong, as far as `told` does not say so."""
+        """The error, without the part that `reply` repeats."""
         error = self.of.consult.error
-        return error.removesuffix(f": {self.told}") if error else None
+        return error.removesuffix(f": {self.reply}") if error else None
 
     @property
     def colour(self) -> str:
@@ -67,12 +67,12 @@ class ConsultCard:
 
     @property
     def long(self) -> bool:
-        glance = (self.of.consult.request or "") + self.told
+        glance = (self.of.consult.request or "") + self.reply
         return len(glance) > _GLANCE or "\n" in glance
 
     @property
     def cost(self) -> str:
-        """What it took, as far as that is known."""
+        """Duration, calls, tokens and retries, as far as they are recorded."""
         calls, retries = len(self.of.calls), self.of.retries
         parts = [] if self.of.seconds is None else [duration(self.of.seconds)]
         parts += [f"{calls} call{'s' * (calls > 1)}"] if calls else []
@@ -82,7 +82,7 @@ class ConsultCard:
 
     @property
     def steps(self) -> tuple[Visit, ...]:
-        """What ran. The answering node itself is worth a line only if it did something by itself."""
+        """The visits to list. The answering node itself is left out if it only ran its sub-graph."""
         top = self.of.visit
         plain = top is not None and top.outcome == "ok" and not top.calls and bool(self.of.steps)
         return self.of.steps if plain else self.of.visits
@@ -93,19 +93,21 @@ def blocks(trace: Trace, parts: Sequence[TextSpan]) -> Iterator[TextBlock | Cons
     answers: dict[int, list[Consultation]] = {}
     for consultation in consultations(trace):
         answers.setdefault(consultation.consult.reply_segment, []).append(consultation)
-    asked, after_card = "", False
+    request, after_card = "", False
     for i, piece in enumerate(parts):
         here = answers.pop(i, [])
         for k, consultation in enumerate(here):
-            yield ConsultCard(consultation, asked, _asking(parts, consultation.consult), None if k else piece)
+            yield ConsultCard(
+                consultation, request, _asker(parts, consultation.consult), None if k else piece
+            )
         if here:
-            asked, after_card = "", True
+            request, after_card = "", True
             continue
-        text, asked = _without_request(piece.text, answers.get(i + 1, []), i)
+        text, request = _without_request(piece.text, answers.get(i + 1, []), i)
         yield TextBlock(i, piece, text, fold=after_card and text.startswith("\n"))
         after_card = False
     for consultation in (c for left in answers.values() for c in left):
-        yield ConsultCard(consultation, "", _asking(parts, consultation.consult), None)
+        yield ConsultCard(consultation, "", _asker(parts, consultation.consult), None)
 
 
 def cut(text: str, consult: Consult) -> tuple[str, str]:
@@ -138,13 +140,13 @@ def bare(text: str) -> str:
 
 
 def _without_request(text: str, answers: Sequence[Consultation], segment: int) -> tuple[str, str]:
-    """Only the one consult that is answered right after its request takes the request's place."""
+    """A request is cut out only for the one consult that is answered right after it."""
     if len(answers) != 1 or answers[0].consult.request_segment != segment:
         return text, ""
     return cut(text, answers[0].consult)
 
 
-def _asking(parts: Sequence[TextSpan], consult: Consult) -> TextSpan | None:
+def _asker(parts: Sequence[TextSpan], consult: Consult) -> TextSpan | None:
     return parts[consult.request_segment] if 0 <= consult.request_segment < len(parts) else None
 
 
@@ -181,7 +183,7 @@ def legend_html(traces: Sequence[Trace], agents: Sequence[str] = ()) -> str:
 
 
 def call_facts(call: Call) -> list[str]:
-    """What is known of one call besides its texts."""
+    """Model, settings, usage and duration of one call."""
     facts = [call.model, *(f"{k} {v}" for k, v in call.settings.items() if v != call.model)]
     facts += _usage(call.tokens_in, call.tokens_out)
     facts += [] if call.cost is None else [f"cost {call.cost:g}"]

@@ -1,7 +1,7 @@
-"""A static site: every page of a library as a file, for any host or none at all.
+"""The static site: writes every page of a library to a file, for any web server or none.
 
-Pages are written from the first one on, by following their links: no link is dead, and no page is there that
-nobody can reach. Each file is written whole or not at all.
+Starting at the first page, links are followed: no link is dead, and every page can be reached. Each file is
+written whole or not at all.
 """
 
 import os
@@ -25,14 +25,14 @@ _GROUPS_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What was written.
+    """A static site on disk.
 
     Args:
         first: the file to open.
         files: how many there are.
         size: bytes of all of them.
-        faulty: paths of pages that only say that they could not be made.
-        notes: what was left out, run by run.
+        faulty: paths of pages that hold an error message.
+        notes: a sentence for each run of which traces were left out.
     """
 
     first: Path
@@ -76,7 +76,7 @@ def write_bundle(
 
 
 def _pages(site: Site, notes: Collection[str]) -> Iterator[tuple[str, Page, int]]:
-    """Every file of the site, and how many are known to follow."""
+    """Every file of the site, and how many more are waiting."""
     files = {".nojekyll": Page(b"")} | {f"static/{name}": page for name, page in static_files().items()}
     if notes:
         files[LEFT_OUT] = site.notice(200, "Left out", " ".join(notes))
@@ -94,7 +94,7 @@ def _pages(site: Site, notes: Collection[str]) -> Iterator[tuple[str, Page, int]
 
 
 def _left_out(runs: Collection[RunView], limit: int | None) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Paths of pages that are left out, and what to say about them."""
+    """Paths of the pages that are left out, and a sentence for each run."""
     if limit is None:
         return frozenset(), ()
     missing: set[str] = set()
@@ -124,7 +124,7 @@ def _groups(run: RunView) -> Iterator[tuple[str, list[str]]]:
 
 
 def _needed(path: str) -> set[str]:
-    """Paths of the pages without which there is nothing to show at `path`: a comparison's two traces."""
+    """Pages that `path` needs: the two traces of a comparison, otherwise the page itself."""
     match path.removesuffix(".html").split("/"):
         case ["compare", first, left, second, right]:
             return {f"run/{first}/trace/{left}.html", f"run/{second}/trace/{right}.html"}
@@ -141,7 +141,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _clear(out: Path, paths: Collection[str]) -> None:
-    """Removes what an earlier bundle had and this one has not."""
+    """Removes pages of an earlier bundle that this one does not have."""
     with writing("removing an earlier bundle's pages", out):
         for top in _OURS:
             for folder, _, names in os.walk(out / top, topdown=False):

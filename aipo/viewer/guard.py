@@ -1,8 +1,8 @@
-"""The guard in front of the server: only this machine's reader, and only pages of this server, may ask.
+"""The guard in front of the server: it answers this machine's reader and this server's own pages, nobody else.
 
-A web page that the reader has open elsewhere can send requests to any address. The `Host` header gives away
-a name that was rebound to this address, `Origin` and `Sec-Fetch-*` a page of another origin; the headers of
-every answer keep other pages from embedding, opening or reading it. Other addresses than loopback need a token.
+Any web page in the reader's browser can send requests to any address. The `Host` header shows a name that was
+rebound to this address; `Origin` and `Sec-Fetch-*` show a page of another origin. The headers of every answer
+keep other pages from embedding, opening or reading it. Addresses other than loopback need a token.
 """
 
 import secrets
@@ -38,12 +38,12 @@ HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Who may ask.
+    """Decides which requests are answered.
 
     Args:
         host: the address that the server is bound to.
         port: its port.
-        token: what a reader has to bring; None: nothing, which is for loopback only.
+        token: the secret that a reader needs; None is for loopback only.
     """
 
     host: str
@@ -56,8 +56,8 @@ class Gate:
 
     @property
     def hosts(self) -> frozenset[str] | None:
-        """What `Host` may say; None = anything, since the address stands for many names. The token then
-        keeps a rebound name out: it has no cookie of ours."""
+        """Allowed values of `Host`. None = any, for an address that stands for many names; a rebound name has
+        no cookie with the token."""
         if self.host in ANY:
             return None
         names = {*LOOPBACK, bracketed(self.host).lower()}
@@ -65,7 +65,7 @@ class Gate:
         return frozenset({f"{name}:{self.port}" for name in names} | bare)
 
     def refusal(self, method: str, headers: Headers, query: Mapping[str, str]) -> tuple[int, str] | None:
-        """Status and reason why a request is not answered; None if it is."""
+        """Status and reason of a refusal; None if the request is answered."""
         hosts = headers.getlist("host")
         allowed = self.hosts
         if len(hosts) != 1 or (allowed is not None and hosts[0].lower() not in allowed):
@@ -105,7 +105,7 @@ class Gate:
 
 
 class Guard:
-    """Middleware that lets through what its gate allows, and gives every answer its headers."""
+    """Middleware: passes on the requests that its gate allows, and adds security headers to every answer."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app

@@ -92,19 +92,19 @@ class Links:
         return self._page(compare_path(*names))
 
     def version(self, run: str | None = None) -> str:
-        """What a live page asks for: a number that grows when the run (or any run) has changed."""
+        """Address of a number that grows when the run (or any run) has changed."""
         return self._root + ("version" if run is None else f"run/{slug(run)}/version")
 
     def static(self, file: str) -> str:
         return f"{self._root}static/{file}"
 
     def public(self, text: object) -> str:
-        """`text` as this site may say it: a static one is for anybody, and names no folder of this machine."""
+        """`text` for a page: a static site is public and shows no folder of this machine."""
         return str(text) if self.live else without_folders(str(text))
 
     @property
     def choose(self) -> str:
-        """Where a form with two runs (`left`, `right`) goes; there is a server behind it or nothing."""
+        """Target of the form with two runs (`left`, `right`); only a server answers it."""
         return self._root + "compare"
 
     @property

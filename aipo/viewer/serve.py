@@ -78,7 +78,7 @@ def view(
 
 
 def _warm(library: RunLibrary) -> None:
-    """Reads every run's summaries ahead of the first page that needs them."""
+    """Reads the summaries of all runs before a page needs them."""
     for run in library.runs():
         with suppress(AipoError):  # its page will say what is wrong
             run.index.refresh()
@@ -118,7 +118,7 @@ def _response(page: Page, request: Request) -> Response:
 
 
 def server(site: Site, gate: Gate) -> uvicorn.Server:
-    """A server of `site`, to be run on a socket that is bound already."""
+    """A server of `site` for a socket that is bound already."""
     return uvicorn.Server(
         uvicorn.Config(
             create_app(site, gate),
@@ -151,7 +151,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def first_page(gate: Gate) -> str:
-    """Where to begin, with the token if there is one."""
+    """Address of the first page, with the token if there is one."""
     name = socket.gethostname() if gate.hosts is None else bracketed(gate.host)
     query = "" if gate.token is None else f"?token={gate.token}"
     return f"http://{name}:{gate.port}/{query}"

@@ -1,4 +1,4 @@
-"""The site: a path and a query become a page. The server and the static bundle ask the same one."""
+"""The site: turns a path and a query string into a page. The server and the static site both use it."""
 
 import logging
 import re
@@ -46,7 +46,7 @@ class Site:
         self._clock = clock
 
     def answer(self, path: str, query: Mapping[str, str] | None = None) -> Page:
-        """The page at `path`, or one that says why there is none; what went wrong is logged."""
+        """The page at `path`, or a page with the error, which is also logged."""
         depth = path.count("/")
         try:
             page = self.page(path, query or {})

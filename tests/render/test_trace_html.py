@@ -233,7 +233,7 @@ def test_the_blocks_hold_every_segment_once_and_in_order(
     texts = [
         block.text
         if isinstance(block, TextBlock)
-        else block.asked + (block.piece.text if block.piece else "")
+        else block.request + (block.piece.text if block.piece else "")
         for block in found
     ]
     assert "".join(texts) == decode(one.token_ids)

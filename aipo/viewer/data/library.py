@@ -1,4 +1,4 @@
-"""The library: which runs there are below a folder.
+"""The library: finds the runs below a folder.
 
 A run here is any set of traces: what a training run left, or one of its evaluations.
 """
@@ -31,7 +31,7 @@ class RunLibrary:
         self._runs: dict[tuple[str, Path], RunView] = {}
 
     def runs(self) -> list[RunView]:
-        """The runs that there are now, by name; an evaluation comes after its run."""
+        """All runs at this moment, by name; an evaluation comes after its run."""
         with self._lock:
             runs = {(run.name, run.traces): run for run in self._scan(self.root, 0)}
             self._runs = {key: self._runs.get(key, run) for key, run in runs.items()}

@@ -1,4 +1,4 @@
-"""What was measured, as files say it: the numbers that have the right shape, and what was wrong with the rest.
+"""Reads metrics and evaluations: the values that have the right shape, and a sentence about each that has not.
 
 Anybody's script may write into `metrics.jsonl` and `evaluations/`. One odd number must not hide the others.
 """
@@ -17,7 +17,7 @@ _LONGEST = 80  # characters
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong with a file: for each place the first time, and how often.
+    """Errors in a file: the first one at each place, and how many there are.
 
     Args:
         file: as a reader knows it.
@@ -28,7 +28,7 @@ class Problems:
     _count: dict[str, int] = field(default_factory=dict[str, int])
 
     def add(self, place: str, got: object, allowed: str, line: int | None = None) -> None:
-        """`place` is what the same problems have in common, `line` where this one is."""
+        """`place` is common to problems of one kind; `line` is the line of this one."""
         where = self.file if line is None else f"{self.file}, line {line}"
         text = got if isinstance(got, Exception) else _short(repr(got))
         self._first.setdefault(place, f"{where}: {place}: got {text}, allowed {allowed}")
@@ -36,7 +36,7 @@ class Problems:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """One for each place."""
+        """A sentence for each place."""
         more = {place: f" ({count} times)" if count > 1 else "" for place, count in self._count.items()}
         return tuple(f"{first}{more[place]}." for place, first in self._first.items())
 
@@ -58,7 +58,7 @@ class EvaluationFile:
 
 
 def read_metrics(path: Path) -> MetricsFile:
-    """The lines that are complete; a torn last line is being written right now.
+    """The complete lines. A last line without an end is still being written.
 
     Raises:
         OSError: there is no such file, or nobody may read it.
@@ -136,7 +136,7 @@ def _mapping(value: object, place: str, problems: Problems) -> Mapping[str, Any]
 
 
 def _number(value: object) -> float | None:
-    """A number that can be drawn; an integer stays one."""
+    """A number that a chart can draw, or None; an integer stays one."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
         return None
     return value

@@ -1,4 +1,4 @@
-"""A stored trace as passages that a page can cut at any token."""
+"""A stored trace as passages: texts that a page can cut at any token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class Passage:
     """One segment.
 
     Args:
-        role, source: who made it.
-        label: the same for a reader.
+        role, source: its producer.
+        label: the producer's name for a reader.
         colour: class of the producer.
         ids: of its tokens.
         text: all of it.
-        parts: text of each token, together `text`; None when nobody knows where one ends.
+        parts: text of each token, together `text`; None when they are unknown.
     """
 
     role: Role
@@ -33,7 +33,7 @@ class Passage:
     parts: tuple[str, ...] | None
 
     def cut(self, start: int, end: int) -> str:
-        """Text of tokens `start` to `end`; whole or nothing where they cannot be told apart."""
+        """Text of tokens `start` to `end`; the whole text or nothing where the texts of tokens are unknown."""
         if self.parts is not None:
             return "".join(self.parts[start:end])
         return self.text if start == 0 and end > 0 else ""

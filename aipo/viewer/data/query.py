@@ -1,4 +1,4 @@
-"""The query string of a run page and the question it asks of the index, both ways.
+"""The query string of a run page as filters, order and page number, and back.
 
 All choices of a reader are in the address, so that it can be sent to somebody else. The filters are those of
 `aipo/trace/filters.py`. A value that makes no sense is ignored, and the page says so.
@@ -55,7 +55,7 @@ class Query:
         return params
 
     def link(self, **changed: str | int) -> str:
-        """Relative address of this page with `view`, `sort` or `page` changed; else it begins on page 1."""
+        """Relative address of this page with another `view`, `sort` or `page`; by default page 1."""
         if "view" in changed and changed["view"] != self.view:
             changed = {"sort": DEFAULT_ORDER[str(changed["view"])], **changed}
         return address(replace(self, **{"page": 1, **changed}).params())

@@ -1,6 +1,6 @@
-"""A run as pages see it: one set of traces, and everything that lies around it.
+"""A run for pages: one set of traces, and the files around it.
 
-Nobody's graph is imported and no model is loaded; everything is read from files, again whenever they change.
+No graph is imported and no model is loaded. Files are read again whenever they change.
 """
 
 import json
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 
 class RunView:
-    """One set of traces and what lies around it.
+    """One set of traces and the files around it.
 
     Args:
         name: where it is below the library's folder; its id in links.
@@ -81,7 +81,7 @@ class RunView:
         return self.index.refresh() + sum(stamp[2] for stamp in stamps if stamp)
 
     def size(self) -> tuple[int, int]:
-        """How many traces, and how many steps they reach; without reading them.
+        """Number of traces and of steps, without reading the traces.
 
         Raises:
             RunError: a file is torn.
@@ -110,7 +110,7 @@ class RunView:
         return self._parsed(self._run.config, _settings) or {}
 
     def metrics(self) -> list[dict[str, float | None]]:
-        """One row for each optimiser step so far; an evaluation has none. What is no number: see `problems`.
+        """One row for each optimiser step so far; an evaluation has none. For values that are no numbers see `problems`.
 
         Raises:
             RunError: the file cannot be read.
@@ -150,7 +150,7 @@ class RunView:
         return str(origin.get("what", "")), Path(origin["path"])
 
     def evaluations(self) -> dict[str, Mapping[str, Any]]:
-        """The run's evaluations by name; an evaluation has itself. What is no score: see `problems`.
+        """The run's evaluations by name; an evaluation has itself. For values that are no scores see `problems`.
 
         Raises:
             RunError: a file cannot be read.
@@ -158,7 +158,7 @@ class RunView:
         return {name: evaluation.splits for name, evaluation in self._evaluations().items()}
 
     def problems(self) -> list[str]:
-        """What is wrong with the metrics and the evaluations, a sentence each that names the file.
+        """Sentences about wrong values in metrics and evaluations; each names the file.
 
         Raises:
             RunError: a file cannot be read.
@@ -174,7 +174,7 @@ class RunView:
         return f"{self._evaluations_name}/{evaluation}"
 
     def token_stats(self, trace_id: str, step: int) -> list[TokenStats]:
-        """What the trainer did with a trace of generation `step`; nothing in an evaluation.
+        """The token stats of a trace of generation `step`; an evaluation has none.
 
         Raises:
             TraceError: a file of token stats cannot be read.
@@ -218,7 +218,7 @@ class RunView:
 
 
 def entries(folder: Path) -> Sequence["os.DirEntry[str]"]:
-    """What is in a folder, by name; nothing if it is none or nobody may look."""
+    """Entries of a folder by name; none if it cannot be read."""
     try:
         with os.scandir(folder) as listing:
             return sorted(listing, key=lambda entry: entry.name)

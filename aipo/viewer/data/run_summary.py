@@ -1,4 +1,4 @@
-"""What a run is, as the head of its page says it: the method, what was trained on what, and from which files.
+"""The summary of a run: its method, model, tasks, files and scores.
 
 Everything comes from the run folder's own files. A folder without them (somebody's traces) has less to say.
 """
@@ -12,12 +12,12 @@ from aipo.compare.figures import Arm, Cell, table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """What the head shows.
+    """The head of a run page.
 
     Args:
-        method: (choice, what was chosen) for graph, plan, credit and coefficient.
-        facts: (name, value) of what else a reader asks first.
-        steps: how many steps were asked for; None if nobody says.
+        method: (choice, option) for graph, plan, credit and coefficient.
+        facts: (name, value) of objective, model, tasks, size of a step and seed.
+        steps: how many steps the configuration asks for; None if it does not say.
     """
 
     method: Sequence[tuple[str, str]] = ()
@@ -27,7 +27,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One file that the run was made of."""
+    """One file that the run used."""
 
     what: str
     file: str
@@ -36,7 +36,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ScoreLine:
-    """What one evaluation measured on one split, by label."""
+    """The scores of one evaluation on one split, by label."""
 
     split: str
     evaluation: str
@@ -52,7 +52,7 @@ class Scores:
 
     @property
     def settings(self) -> Mapping[str, Sequence[str]]:
-        """Labels by what they have in common: the setting, before the last comma."""
+        """Labels by their setting, which stands before the last comma."""
         groups: dict[str, list[str]] = {}
         for label in self.labels:
             groups.setdefault(label.rpartition(", ")[0], []).append(label)
@@ -60,7 +60,7 @@ class Scores:
 
 
 def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSummary:
-    """What `config` says of the run; what it does not say is left out."""
+    """The summary as far as `config` and `manifest` have it."""
     if not config:
         return RunSummary()
     method = section(config, "method")
@@ -114,7 +114,7 @@ def scores(evaluations: Mapping[str, Any]) -> Scores:
 
 
 def agent_names(config: Mapping[str, Any], consulted: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Agents in an order that gives them their colours, and other names that the policy asked for."""
+    """Agents in the order of their colours, and names without an agent that the policy consulted."""
     names = sorted(map(str, section(config, "agents"))) or sorted(
         name for name in consulted if name != "unknown"
     )
@@ -132,7 +132,7 @@ def _of(entry: object, key: str) -> object:
 
 
 def _last(name: object) -> str:
-    """`graphs.consult:consult` and `my/graph.py:mine` by the name of what is called."""
+    """The function's name of `graphs.consult:consult` or `my/graph.py:mine`."""
     return str(name).rpartition(":")[2]
 
 

@@ -25,7 +25,7 @@ Values = list[float | None]
 
 
 class SegmentData(TypedDict):
-    """One segment. `texts` is None when nobody can tell where one token's text ends."""
+    """One segment. `texts` is None when the texts of its tokens are unknown."""
 
     label: str
     role: str
@@ -56,7 +56,7 @@ class TokenData(TypedDict):
 
 
 def after_seam(texts: Sequence[str], text: str) -> list[str]:
-    """Texts of a segment's tokens, with the space before the first one that only its neighbours tell.
+    """Texts of a segment's tokens, with the space before the first one that only its neighbours reveal.
 
     Args:
         texts: of the tokens, decoded without what is before the segment.
@@ -110,7 +110,7 @@ class Tokens:
 def token_data(
     trace: Trace, spans: Sequence[TextSpan], token_texts: Texts, token_stats: Iterable[TokenStats] = ()
 ) -> TokenData:
-    """Everything known of the tokens of `trace`.
+    """All recorded values of the tokens of `trace`.
 
     Args:
         shown: the trace's pieces, for labels and colours.

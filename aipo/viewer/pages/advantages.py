@@ -1,4 +1,4 @@
-"""How the advantages of a group came about, in words that were checked against the numbers."""
+"""Explains the advantages of a group in sentences, and checks them against the recorded numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Rewards:
 
 
 def as_credited(summary: Summary) -> Trace:
-    """A trace that has what credit looks at, and nothing else: a group may be too large to read it whole.
+    """A trace with only the fields that credit needs: a group may be too large to read whole.
 
     Raises:
         TraceError: a failed rollout has a reward or an advantage.
@@ -93,7 +93,7 @@ def _by_group(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]:
 def _checked(
     sentences: Sequence[str], traces: Sequence[Trace], credited: Sequence[Trace], idle: str
 ) -> list[str]:
-    """What was said, and whether the recorded advantages are those of `given`; `idle`: why all may be 0."""
+    """The sentences, and whether the recorded advantages are those of `credited`; `idle`: why all may be 0."""
     sentences = list(sentences)
     if all(not trace.advantage for trace in traces):
         sentences.append(f"{idle}: nothing is learned from this group.")

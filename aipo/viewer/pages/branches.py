@@ -1,4 +1,4 @@
-"""Where the rollouts of a group part: how far each goes with each other, and a drawing of it.
+"""Where the rollouts of a group part: how many tokens each pair shares, and a drawing of the tree.
 
 Counted are tokens after the prompt, for the prompts of assisted and solo rollouts differ by design.
 """

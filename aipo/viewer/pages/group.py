@@ -25,7 +25,7 @@ _SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A run of text in one colour.
+    """A piece of text in one colour.
 
     Args:
         colour, text: what is shown.
@@ -131,7 +131,7 @@ def _card(
 
 
 def stretches(completion: Sequence[Passage], cuts: set[int], common: int) -> list[Stretch]:
-    """The text of `read`, cut so that each token of `cuts` stands alone and nothing is half common."""
+    """The text of a completion, cut so that each token of `cuts` is a piece and the common start ends at a cut."""
     pieces: list[Stretch] = []
     base = 0
     for passage in completion:
@@ -163,7 +163,7 @@ def _leaf(card: RolloutCard, context: Sequence[Passage]) -> Leaf:
 
 
 def _prompts(cards: Sequence[RolloutCard]) -> list[tuple[str, list[str]]]:
-    """Every prompt once, and what kinds of rollouts had it."""
+    """Each prompt once, with the kinds of rollouts that had it."""
     kinds: dict[str, list[str]] = {}
     for card in cards:
         text = "".join(p.text for p in card.prompt if p.role is Role.PROMPT)

@@ -122,7 +122,7 @@ def _lane(lane: Lane, scale: _Scale, top: float, colours: Sequence[str]) -> Iter
 
 
 def _bar(station: Station, colour: str, scale: _Scale, top: float, following: float | None) -> str:
-    """A visit. What it made gives the colour; what made nothing is the graph's own work."""
+    """A bar for a visit, in the colour of the segment that it made; a visit that made none is grey."""
     visit, x = station.visit, scale.x(station.visit.started)
     wide = max(scale.x(station.end) - x, 2.0)
     css = f"bar {colour}" + (" failed" if station.failed else "")

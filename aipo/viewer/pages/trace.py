@@ -1,4 +1,4 @@
-"""The page of a trace: what happened in one rollout, so that a consultation can be read at a glance."""
+"""The page of a trace: its context with consults, token view, graph and timeline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True)
 class CompareLink:
-    """Another trace that is worth laying beside this one."""
+    """A link to the comparison with another trace."""
 
     name: str
     href: str
@@ -95,7 +95,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
 
 
 def facts(trace: Trace) -> Facts:
-    """What a reader wants to know first, by name."""
+    """Reward, ending, step, tokens and duration, by name."""
     counts = [(role, trace.count(role)) for role in Role]
     by_role = " · ".join(f"{role} {count}" for role, count in counts if count)
     versions = sorted({s.policy_version for s in trace.segments if s.policy_version is not None})
@@ -111,7 +111,7 @@ def facts(trace: Trace) -> Facts:
 
 
 def details(trace: Trace) -> Mapping[str, Facts]:
-    """The rest, under headings; for whoever wants to do it again."""
+    """Identity, sampling, task and fingerprints, under headings."""
     began = datetime.fromtimestamp(trace.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     ids = {"trace": trace.trace_id, "group": trace.group_id, "run": trace.run_id, "task": trace.task_id}
     if trace.parent_id is not None:
@@ -170,7 +170,7 @@ def _sibling(run: RunView, summary: Summary, links: Links, trace_id: str) -> Sib
 
 
 def _token_stats(run: RunView, trace: Trace) -> tuple[Sequence[TokenStats], str | None]:
-    """What the trainer did with it; a file that cannot be read must not hide the trace."""
+    """The trace's token stats, or the error: a file that cannot be read must not hide the trace."""
     try:
         return run.token_stats(trace.trace_id, trace.step), None
     except TraceError as error:

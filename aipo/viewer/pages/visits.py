@@ -1,7 +1,7 @@
-"""The path of a trace through its graph: who was visited in whose graph, and which segments came of it.
+"""The path of a trace through its graph: each visit, the visit around it, and the segments that it made.
 
-A trace knows its visits by their paths and its segments by their sources; nothing says which visit made
-which segment. Both are in the order of time, which is enough.
+A trace does not record which visit made which segment. Visits have paths, segments have sources, and both are in
+the order of time: that is enough to match them.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ _ROLE_NODES = {Role.PROMPT: "prompt", Role.POLICY: "policy", Role.ENV: "notice"}
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """One visit in its place.
+    """A visit with the visit around it and its segments.
 
     Args:
         visit: as the trace has it.
@@ -62,7 +62,7 @@ def stations(trace: Trace) -> list[Station]:
 
 
 def _claims(trace: Trace, nodes: Sequence[str]) -> list[tuple[int, ...]]:
-    """For each visit of the root graph the segments that it made: both lists in step, front to back."""
+    """The segments that each visit of the root graph made; both lists are walked side by side."""
     makers = [_makers(trace, number, piece) for number, piece in enumerate(trace.segments)]
     claims: list[tuple[int, ...]] = []
     at = 0
@@ -77,14 +77,14 @@ def _claims(trace: Trace, nodes: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def _makers(trace: Trace, number: int, piece: Segment) -> set[str]:
-    """Names of the nodes that can have made a segment: an agent that fails is spoken for by a notice."""
+    """Names of the nodes that can have made a segment; where an agent fails, the notice node answers."""
     agents = {c.agent for c in trace.consults if c.reply_segment == number}
     usual = {_ROLE_NODES[piece.role]} if piece.role in _ROLE_NODES else set[str]()
     return {piece.source} | agents | usual
 
 
 def path_through(stops: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[LitPath, list[Station]]:
-    """What to light of a drawing, and the stations that are not in it."""
+    """The highlighted part of a drawing, and the stations that are not in it."""
     drawn = {path.replace(":", "/"): path for path in paths_of(drawing)}
     by_node: dict[str, list[Station]] = defaultdict(list)
     for station in stops:
@@ -98,7 +98,7 @@ def path_through(stops: Sequence[Station], drawing: Mapping[str, Any]) -> tuple[
 
 
 def _taken(stops: Sequence[Station], drawn: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Pairs of nodes one of which was visited right after the other, in every graph."""
+    """Pairs of nodes that were visited one right after the other, in every graph."""
     levels: dict[tuple[int | None, str], list[Station]] = defaultdict(list)
     for station in stops:
         if station.visit.path in drawn:
@@ -118,7 +118,7 @@ def _taken(stops: Sequence[Station], drawn: Mapping[str, str]) -> set[tuple[str,
 
 
 def _waves(level: Sequence[Station]) -> list[list[Station]]:
-    """Stations that overlap in time ran side by side; what begins after all of them ended comes next."""
+    """Stations grouped by time: those of one group overlap, the next group begins after all of them ended."""
     waves: list[list[Station]] = []
     end = float("-inf")
     for station in level:

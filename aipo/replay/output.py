@@ -250,7 +250,7 @@ def number(value: object) -> str:
 
 def percent(value: float | None) -> str:
     """A cell: a share in percent, a dash for None."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"  # + 0.0: no "-0.0"
 
 
 def interval_cell(interval: tuple[float, float] | None, digits: int = 3) -> str:

@@ -112,3 +112,23 @@ def asking(**changes: Any) -> Trace:
         ),
     }
     return trace(prompt(), policy("1+1?"), agent("2"), policy("#2"), **(made | changes))
+
+
+def said(role: Role, source: str, text: str) -> Segment:
+    return segment(role, source, ids(text), logprobs=[-0.1] * len(text) if role is Role.POLICY else None)
+
+
+def decode(token_ids: Any) -> str:
+    return "".join(map(chr, token_ids))
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours by WCAG 2, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
+from aipo.trace import Mode, Role, StopReason, Trace
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.guard import Gate
 from aipo.viewer.serve import bind, server
 from aipo.viewer.site import Site
+from kit.handmade import said
 
 BAD = "<script>alert(1)</script></style></pre></details><img src=x onerror=alert(1)>\u202e\u2028\x1b[31m"
-
-
-def said(role: Role, source: str, text: str) -> Segment:
-    ids = [ord(c) for c in text]
-    return segment(role, source, ids, logprobs=[-0.1] * len(ids) if role is Role.POLICY else None)
 
 
 TRACE = Trace(

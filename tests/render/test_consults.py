@@ -1,10 +1,13 @@
 """Consults find the visits that answered them, in anybody's graph."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.render.consults import consultations, unasked
-from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Trace, Visit, segment
+from aipo.trace import Call, Consult, Mode, Role, Segment, Trace, Visit, segment
+from kit import handmade
 
 
 def said(role: Role, source: str) -> Segment:
@@ -41,26 +44,9 @@ def asked(agent: str, at: int, *, reply: str | None = "yes") -> Consult:
     )
 
 
-def trace(
-    segments: tuple[Segment, ...], consults: tuple[Consult, ...], *visits: Visit, **rest: object
-) -> Trace:
-    values: dict[str, object] = {
-        "trace_id": "t",
-        "run_id": "r",
-        "group_id": "g",
-        "task_id": "1",
-        "step": 0,
-        "index": 0,
-        "mode": Mode.ASSISTED,
-        "task": {},
-        "seed": 0,
-        "sampling": {},
-        "segments": segments,
-        "consults": consults,
-        "visits": visits,
-        "stop_reason": StopReason.EOS,
-    }
-    return Trace(**(values | rest))  # type: ignore[arg-type]
+def trace(segments: tuple[Segment, ...], consults: tuple[Consult, ...], *visits: Visit, **rest: Any) -> Trace:
+    values = {"consults": consults, "visits": visits, "mode": Mode.ASSISTED, "reward": None}
+    return handmade.trace(*segments, **(values | rest))
 
 
 def paths(one: Trace) -> list[list[str]]:

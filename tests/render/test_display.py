@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,39 +13,19 @@ from aipo.render.colours import COLOURS
 from aipo.render.display import headline, show, trace_html, trace_text
 from aipo.render.spans import agent_order, text_spans
 from aipo.render.trace_html import context_html, legend_html
-from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
+from aipo.trace import Mode, Role, Segment, StopReason, Trace
 from aipo.trace.arrow import Stored
 from aipo.util.text import visible
+from kit import handmade
+from kit.handmade import contrast, decode, said
 
 ALPHABET = [chr(i) for i in range(0x3000)]
 
 
-def decode(token_ids: object) -> str:
-    return "".join(map(chr, token_ids))  # type: ignore[call-overload]
-
-
-def said(role: Role, source: str, text: str) -> Segment:
-    ids = [ord(c) for c in text]
-    return segment(role, source, ids, logprobs=[-0.1] * len(ids) if role is Role.POLICY else None)
-
-
-def trace(*segments: Segment, **rest: object) -> Trace:
-    values: dict[str, object] = {
-        "trace_id": "t",
-        "run_id": "r",
-        "group_id": "g",
-        "task_id": "3@7",
-        "step": 4,
-        "index": 0,
-        "mode": Mode.ASSISTED,
-        "task": {},
-        "seed": 0,
-        "sampling": {},
-        "segments": segments,
-        "reward": 1.0,
-        "stop_reason": StopReason.EOS,
-    }
-    return Trace(**(values | rest))  # type: ignore[arg-type]
+def trace(*segments: Segment, **rest: Any) -> Trace:
+    return handmade.trace(
+        *segments, **({"task_id": "3@7", "step": 4, "mode": Mode.ASSISTED, "advantage": None} | rest)
+    )
 
 
 HELPED = trace(
@@ -203,18 +184,6 @@ def test_a_notebook_gets_html_and_a_terminal_gets_text() -> None:
 def test_the_terminal_gets_no_codes_of_a_model() -> None:
     text = trace_text(trace(said(Role.POLICY, "policy", "\x1b]0;owned\x07")), decode)
     assert "\x1b" not in text.plain and "\x07" not in text.plain
-
-
-def _luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio of WCAG 2, 1 to 21."""
-    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_contrast_of_black_and_white_is_21() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from html import unescape
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,17 +10,9 @@ from hypothesis import strategies as st
 
 from aipo.render.spans import text_spans
 from aipo.render.trace_html import ConsultCard, TextBlock, bare, blocks, context_html, cut
-from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Trace, Visit, segment
-
-
-def decode(token_ids: object) -> str:
-    return "".join(map(chr, token_ids))  # type: ignore[call-overload]
-
-
-def said(role: Role, source: str, text: str) -> Segment:
-    ids = [ord(c) for c in text]
-    return segment(role, source, ids, logprobs=[-0.1] * len(ids) if role is Role.POLICY else None)
-
+from aipo.trace import Call, Consult, Mode, Role, Trace, Visit
+from kit import handmade
+from kit.handmade import decode, said
 
 CALL = Call(
     agent="verify",
@@ -40,18 +33,9 @@ ASKED = Consult(
 )
 
 
-def trace(**changes: object) -> Trace:
-    values: dict[str, object] = {
-        "trace_id": "t",
-        "run_id": "r",
-        "group_id": "g",
-        "task_id": "7*8",
-        "step": 4,
-        "index": 0,
+def trace(**changes: Any) -> Trace:
+    values: dict[str, Any] = {
         "mode": Mode.ASSISTED,
-        "task": {},
-        "seed": 0,
-        "sampling": {},
         "segments": (
             said(Role.PROMPT, "prompt", "7*8=?\n"),
             said(Role.POLICY, "policy", "I think<consult:verify>7*8=56</consult>"),
@@ -63,10 +47,8 @@ def trace(**changes: object) -> Trace:
             Visit(path="verify", started=0.2, seconds=0.5, outcome="ok"),
             Visit(path="verify/check", started=0.3, seconds=0.31, outcome="ValueError: <no>", calls=(CALL,)),
         ),
-        "reward": 1.0,
-        "stop_reason": StopReason.EOS,
     }
-    return Trace(**(values | changes))  # type: ignore[arg-type]
+    return handmade.trace(**({"task_id": "7*8", "step": 4} | values | changes))
 
 
 def words_of(html: str) -> str:

@@ -1,11 +1,10 @@
-"""`aipo demo`: the main job from nothing, on the embedded miniature.
+"""`aipo demo`: a comparison of methods on the embedded miniature, with one seed.
 
-Cold start → what the policy can do alone, and AIPO and GRPO from the same start with the same tasks,
-rollouts and updates → what each can do alone afterwards → summary.json, report.html, a table. After the cold
-start everything is an ordinary `aipo eval` or `aipo train` in a process of its own, two at a time on two
-cores: the demo shows nothing that a user cannot run.
+The policy before training is evaluated, then every arm trains from it with the same tasks, rollouts and updates, and
+is evaluated too. Each of these is an ordinary `aipo eval` or `aipo train` in its own process: a user can run them all.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,66 +14,89 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aipo.compare.figures import Arm
-from aipo.compare.jobs import Job, evaluate_job, run_jobs, train_job
-from aipo.config.build_policy import build_model
-from aipo.config.load import Config, load_config, presets
+from aipo.compare.examples import Example, choose_examples
+from aipo.compare.matrix import Matrix, build_matrix
+from aipo.compare.page import PageExtras, write_page
+from aipo.compare.results import MatrixResults, read_results, write_csv
+from aipo.compare.run import run_matrix
+from aipo.compare.sections import BEFORE, ArmSection, MatrixSection
+from aipo.compare.standings import compute_standings
+from aipo.config.build import load_experiment
+from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import cell
 from aipo.run import RunFolder
-from aipo.util.console import bars, stage
+from aipo.trace.store import TraceStore
+from aipo.util.console import bars
 from aipo.util.files import taken, write_json, writing
 
 MINIATURE = "envs.miniature:Miniature"
+# Runs side by side: more threads than one each would only fight over the cores.
+OVERRIDES: tuple[str, ...] = ("run.threads=1",)
+SPLITS = {
+    "heldout": "Unknown facts, combinations never trained on",
+    "hard": "Unknown facts, combinations seen in training",
+    "easy": "Known facts and plain arithmetic",
+}
+"""What the miniature's splits hold, for a reader."""
 
 
 def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> dict[str, Any]:
-    """Runs the demo into `out` and returns what summary.json holds.
+    """Runs the demo into `out` and returns the content of summary.json.
 
     Raises:
-        ConfigError: `arms` are not presets, each named once.
+        ConfigError: `arms` are not presets of the miniature, each named once.
         RunError: `out` is not empty or cannot be written.
-        TrainError: an arm failed; with the end of what it printed.
+        TrainError: an arm failed; with the end of its log.
     """
-    # An arm's name is its folder's name, too.
-    known = [name for name in presets() if load_config(name).env.name == MINIATURE]
-    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(known):
-        raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(known)}, each once")
+    started = time.perf_counter()
+    allowed = [name for name in presets() if load_experiment(name).env_name == MINIATURE]
+    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(allowed):
+        raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(allowed)}, each once")
     with writing("demo --out", out):
         if taken(out):
             raise RunError(f"demo --out: got {out}, which is not empty, allowed a new folder")
         out.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    configs = {arm: load_config(arm, _overrides(out / arm, seed)) for arm in arms}
+    matrix = demo_matrix(out, seed, arms)
     with bars(console) as progress:
-        build_model(configs[arms[0]], stage(progress, "cold start"))
-        jobs = [_measure(arms[0], out, seed), *(_train(arm, config, out) for arm, config in configs.items())]
-        run_jobs(jobs, progress, at_once=max(2, os.cpu_count() or 2))
-    before = RunFolder(out).read_evaluation("before")
-    after = {arm: RunFolder(out / arm).read_evaluation("after") for arm in arms}
-
-    from aipo.compare.report import write_demo_report
-
-    summary = summarise(seed, time.perf_counter() - started, before, after)
-    report = write_demo_report(out, arms=arms, before=before, after=after, summary=summary)
-    # The page tells the time without its own; the summary comes last and tells all of it.
+        run_matrix(matrix, progress, at_once=max(2, os.cpu_count() or 2), stop_at_failure=True)
+    results = read_results(matrix)
+    evaluations = {result.arm: result.evaluation for result in results.finished}
+    summary = summarise(seed, time.perf_counter() - started, evaluations)
+    write_csv(out / "results.csv", results, matrix.measures)
+    _write_page(matrix, results, summary["wall_s"])
+    # The page has the time up to itself; the summary is written last and has all of it.
     summary["wall_s"] = round(time.perf_counter() - started, 1)
     write_json(out / "summary.json", summary)
-    policies = [Arm.of("before", before), *(Arm.of(arm, after[arm]) for arm in arms)]
-    console.print(last_table(policies, f"aipo demo, seed {seed}, {summary['wall_s']:.0f} s"))
-    _last_words(console, out, report, arms[0])
+    console.print(last_table(evaluations, f"aipo demo, seed {seed}, {summary['wall_s']:.0f} s"))
+    _print_next(console, out, arms[0])
     return summary
 
 
-def summarise(
-    seed: int, wall_s: float, before: Mapping[str, Any], after: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Flat keys: `solo_pass1.heldout.before`; the first arm has no prefix, the others `grpo.`, `mask.`, ..."""
+def demo_matrix(out: Path, seed: int, arms: Sequence[str]) -> Matrix:
+    """The demo as a matrix. The first arm is what the demo is about, the last one the reference."""
+    section = MatrixSection(
+        out=out,
+        seeds=(seed,),
+        set=OVERRIDES,
+        reference=arms[-1],
+        arms={arm: ArmSection(config=arm) for arm in arms},  # pyright: ignore[reportCallIssue]
+    )  # pyright: ignore[reportCallIssue]
+    return build_matrix(section, "demo", folders="{arm}")
+
+
+def summarise(seed: int, wall_s: float, evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Flat keys: `solo_pass1.heldout.before`; the first arm has no prefix, the others `grpo.`, `mask.`, ...
+
+    Args:
+        evaluations: of the policy before and of each arm, by its name.
+    """
     summary: dict[str, Any] = {"seed": seed, "wall_s": round(wall_s, 1)}
-    summary |= {f"{key}.before": value for key, value in _flat(before)}
-    for number, (arm, evaluation) in enumerate(after.items()):
-        prefix = f"{arm}." if number else ""
-        summary |= {f"{prefix}{key}.after": value for key, value in _flat(evaluation)}
+    arms = [arm for arm in evaluations if arm != BEFORE]
+    for name, evaluation in evaluations.items():
+        prefix = "" if name in (BEFORE, *arms[:1]) else f"{name}."
+        when = "before" if name == BEFORE else "after"
+        summary |= {f"{prefix}{key}.{when}": value for key, value in _flat(evaluation)}
     return summary
 
 
@@ -86,45 +108,58 @@ def _flat(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
                 yield f"{names[setting].format(k=k)}.{split}", value
 
 
-def _overrides(out: Path, seed: int) -> list[str]:
-    # Jobs run side by side: more threads than one each would only fight over the cores.
-    return [f"run.out={out}", f"run.seed={seed}", "run.threads=1"]
+def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float) -> None:
+    from transformers import AutoTokenizer
+
+    from aipo.policies.tokenizer import HFTokenizer
+
+    arm = matrix.cell(matrix.arms[0], matrix.seeds[0])
+    extras = PageExtras(
+        title="AIPO on the miniature: first with help, then alone",
+        facts={"seed": str(arm.seed), "wall time": minutes(wall_s), "trained": ", ".join(matrix.arms)},
+        split_names=SPLITS,
+        arm=arm.arm,
+        examples=_examples(matrix, arm.folder),
+        decode=HFTokenizer(AutoTokenizer.from_pretrained(arm.folder.model)).decode,
+        drawing=json.loads(arm.folder.graph.read_text(encoding="utf-8")),
+    )
+    write_page(matrix.out / "report.html", matrix, results, compute_standings(matrix, results), extras)
 
 
-def _measure(preset: str, out: Path, seed: int) -> Job:
-    """What the policy can do before it is trained; leaves evaluations/before.json in `out`."""
-    arguments = ["--config", preset, *_overrides(out, seed)]
-    return evaluate_job("before training", arguments, RunFolder(out), "before", out / "before.log")
+def _examples(matrix: Matrix, folder: RunFolder) -> list[Example]:
+    before = RunFolder(matrix.before[matrix.seeds[0]].out)
+    traces = (before.evaluation_traces(BEFORE), folder.evaluation_traces("after"))
+    return choose_examples(*(TraceStore(path).read() for path in traces))
 
 
-def _train(arm: str, config: Config, out: Path) -> Job:
-    arguments = ["--config", arm, *_overrides(config.run.out, config.run.seed)]
-    return train_job(f"train {arm}", [(config, arguments)], out / f"{arm}.log")
+def minutes(seconds: float) -> str:
+    """'5 min 12 s'"""
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole} min {rest} s" if whole else f"{rest} s"
 
 
-def last_table(policies: Sequence[Arm], title: str) -> Table:
+def last_table(evaluations: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     """What each policy solves: the rows that were measured for any of them."""
-    table = Table("solved alone", *(policy.name for policy in policies), title=title)
+    table = Table("solved alone", *evaluations, title=title)
     for label, split, setting, k in (
-        ("unknown facts, pass@1", "heldout", "solo", 1),
-        ("unknown facts, pass@8", "heldout", "solo", 8),
-        ("the same, consult tags forbidden, pass@1", "heldout", "suppressed", 1),
-        ("known facts and arithmetic, pass@1", "easy", "solo", 1),
-        ("with agents: unknown facts, pass@1", "heldout", "assisted", 1),
+        ("unknown facts, pass@1", "heldout", "solo", "1"),
+        ("unknown facts, pass@8", "heldout", "solo", "8"),
+        ("the same, consult tags suppressed, pass@1", "heldout", "suppressed", "1"),
+        ("known facts and arithmetic, pass@1", "easy", "solo", "1"),
+        ("with agents: unknown facts, pass@1", "heldout", "assisted", "1"),
     ):
-        scores = [policy.score(split, setting) for policy in policies]
-        if any(score and k in score.pass_at for score in scores):
-            table.add_row(
-                label, *(cell(s.pass_at.get(k), s.interval.get(k)) if s else cell(None, None) for s in scores)
-            )
+        measured = [evaluation.get(split, {}).get(setting, {}) for evaluation in evaluations.values()]
+        if any(result.get("pass_at", {}).get(k) is not None for result in measured):
+            numbers = [(r.get("pass_at", {}).get(k), r.get("interval", {}).get(k)) for r in measured]
+            table.add_row(label, *(cell(value, interval) for value, interval in numbers))
     return table
 
 
-def _last_words(console: Console, out: Path, report: Path, first: str) -> None:
+def _print_next(console: Console, out: Path, first: str) -> None:
     console.print("The interval is 95 %, bootstrapped over facts.", style="dim")
-    console.print(
-        f"\nreport    {report}\nsummary   {out / 'summary.json'}\n\nNext:", highlight=False, soft_wrap=True
-    )
+    for what, name in (("report", "report.html"), ("numbers", "results.csv"), ("summary", "summary.json")):
+        console.print(f"{what:<9} {out / name}", highlight=False, soft_wrap=True)
+    console.print("\nNext:")
     for command, what in (
         (f"aipo view {out}", "every trace of it, in the browser"),
         (f"aipo traces {out / first} agent=knowledge", "or in the terminal"),

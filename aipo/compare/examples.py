@@ -1,12 +1,12 @@
-"""Which traces to show of a training run: one task before and after, and what still goes wrong.
+"""Chooses the traces that a demo's page shows: one task before and after training, and one that still fails.
 
-A story is told by traces that exist, and a caption says no more than its trace does.
+A caption says no more than its trace does.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from aipo.compare.figures import SETTINGS
+from aipo.compare.sections import SETTINGS
 from aipo.trace import Mode, Trace
 
 
@@ -18,8 +18,8 @@ class Example:
     trace: Trace
 
 
-def tell(before: Iterable[Trace], after: Iterable[Trace]) -> list[Example]:
-    """The task whose traces show most clearly that help became knowledge, then a task still failed.
+def choose_examples(before: Iterable[Trace], after: Iterable[Trace]) -> list[Example]:
+    """Traces of the task that most clearly shows how help became knowledge, then of a task that still fails.
 
     Args:
         before, after: traces of the same tasks, at most one used per task and setting.
@@ -30,7 +30,7 @@ def tell(before: Iterable[Trace], after: Iterable[Trace]) -> list[Example]:
         return []
     # max() keeps the first of equals: the order of the tasks decides, not chance.
     chosen = max(shared, key=lambda task: _clarity(start[task], end[task]))
-    return [*_chapters(start[chosen], end[chosen]), *_leftovers(end, chosen)]
+    return [*_of_task(start[chosen], end[chosen]), *_still_failing(end, chosen)]
 
 
 def solved(trace: Trace | None) -> bool:
@@ -44,10 +44,10 @@ def helped(trace: Trace | None) -> bool:
 
 
 def _by_task(traces: Iterable[Trace]) -> dict[str, dict[str, Trace]]:
-    found: dict[str, dict[str, Trace]] = {}
+    by_task: dict[str, dict[str, Trace]] = {}
     for trace in traces:
-        found.setdefault(trace.task_id, {}).setdefault(_setting(trace), trace)
-    return found
+        by_task.setdefault(trace.task_id, {}).setdefault(_setting(trace), trace)
+    return by_task
 
 
 def _setting(trace: Trace) -> str:
@@ -64,7 +64,7 @@ def _clarity(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> tuple[bool
     )
 
 
-def _chapters(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> Iterator[Example]:
+def _of_task(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> Iterator[Example]:
     for when, traces, settings in (
         ("Before training", start, ("solo", "assisted")),
         ("After training", end, ("solo", "suppressed")),
@@ -75,7 +75,7 @@ def _chapters(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> Iterator[
                 yield Example(caption=f"{when}, {SETTINGS[setting]}: {_outcome(trace)}", trace=trace)
 
 
-def _leftovers(end: Mapping[str, Mapping[str, Trace]], chosen: str) -> Iterator[Example]:
+def _still_failing(end: Mapping[str, Mapping[str, Trace]], chosen: str) -> Iterator[Example]:
     for task, traces in end.items():
         if task != chosen and "solo" in traces and not solved(traces["solo"]):
             caption = f"Another task after training, alone: {_outcome(traces['solo'])}"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from aipo.compare.figures import SETTINGS, Arm
-from aipo.config.load import Config
+from aipo.compare.sections import SETTINGS
+from aipo.config.build import Experiment
 from aipo.errors import TrainError
 from aipo.run import RunFolder
 from aipo.util.console import Note, stage
@@ -25,9 +25,9 @@ class Job:
     """One command, or several one after another.
 
     Args:
-        name: what its bar is called.
+        name: the name of its bar.
         commands: the arguments of `aipo`, of each.
-        log: file that takes what they print.
+        log: file that takes their output.
         follow: called about twice a second to move the bar, and once more when a command is done.
     """
 
@@ -38,42 +38,44 @@ class Job:
 
 
 def evaluate_job(name: str, arguments: Sequence[str], folder: RunFolder, evaluation: str, log: Path) -> Job:
-    """`aipo eval`; its bar says what was measured."""
+    """`aipo eval`; its bar shows pass@1 on the first split."""
 
     def follow(note: Note) -> None:
         if not folder.evaluation(evaluation).is_file():
             return
-        policy = Arm.of(evaluation, folder.read_evaluation(evaluation))
-        scores = [score for score in policy.scores if score.split == policy.scores[0].split]
-        shown = [f"{SETTINGS[s.setting]} {s.pass_at[1]:.2f}" for s in scores if 1 in s.pass_at]
-        note(1, 1, ", ".join(shown))
+        settings = next(iter(folder.read_evaluation(evaluation).values()), {})
+        values = {setting: result["pass_at"].get("1") for setting, result in settings.items()}
+        scores = (
+            f"{SETTINGS[setting]} {value:.2f}" for setting, value in values.items() if value is not None
+        )
+        note(1, 1, ", ".join(scores))
 
     return Job(name=name, commands=[["eval", "--name", evaluation, *arguments]], log=log, follow=follow)
 
 
-def train_job(name: str, stages: Sequence[tuple[Config, Sequence[str]]], log: Path) -> Job:
+def train_job(name: str, stages: Sequence[tuple[Experiment, Sequence[str]]], log: Path) -> Job:
     """`aipo train --evaluate`, once or stage by stage; its bar follows the metrics.
 
     Args:
-        stages: what is trained, and the arguments that say so.
+        stages: each experiment with the arguments of its command.
     """
 
     def follow(note: Note) -> None:
-        total = sum(config.train.steps for config, _ in stages)
-        done = 0
-        for config, _ in stages:
-            step, text = _progress(config)
+        total = sum(experiment.train.steps for experiment, _ in stages)
+        steps_before = 0
+        for experiment, _ in stages:
+            step, text = _progress(experiment)
             if text:
-                note(done + step, total, text)
-            done += config.train.steps
+                note(steps_before + step, total, text)
+            steps_before += experiment.train.steps
 
     commands = [["train", "--evaluate", *arguments] for _, arguments in stages]
     return Job(name=name, commands=commands, log=log, follow=follow)
 
 
-def _progress(config: Config) -> tuple[int, str]:
-    """Generations so far, and what there is to say of them; nothing before the first one."""
-    folder, train = RunFolder(config.run.out), config.train
+def _progress(experiment: Experiment) -> tuple[int, str]:
+    """Rollout steps so far, and a text for the bar; no text before the first step."""
+    folder, train = RunFolder(experiment.out), experiment.train
     rows = folder.read_metrics(train.optimizer_steps)
     step = rows[-1]["step"] // train.optimizer_steps if rows else 0
     if folder.evaluation("after").is_file():
@@ -82,25 +84,25 @@ def _progress(config: Config) -> tuple[int, str]:
         return train.steps, "evaluating"
     last = {k: v for row in rows for k, v in row.items() if v is not None}
     kinds = [kind for kind in ("solo", "assisted") if f"reward/{kind}" in last]
-    shown = ", ".join(f"{kind} {last[f'reward/{kind}']:.2f}" for kind in kinds)
-    return step, f"reward: {shown}" if rows else ""
+    rewards = ", ".join(f"{kind} {last[f'reward/{kind}']:.2f}" for kind in kinds)
+    return step, f"reward: {rewards}" if rows else ""
 
 
-class _Running:
-    """A job that has begun."""
+class _RunningJob:
+    """A job that has started."""
 
     def __init__(self, job: Job, note: Note) -> None:
         self.job, self.note = job, note
-        self.begun = 0
+        self.started = 0
         self.process = self._start()
 
-    def over(self) -> int | None:
-        """The exit code of its last command, or of the first that failed; None while there is something to do."""
+    def exit_code(self) -> int | None:
+        """The exit code of its last command, or of the first that failed; None while one runs or waits."""
         code = self.process.poll()
         if code is not None and code != 0:
             return code
         self.job.follow(self.note)
-        if code == 0 and self.begun < len(self.job.commands):
+        if code == 0 and self.started < len(self.job.commands):
             self.process = self._start()
             return None
         return code
@@ -109,11 +111,11 @@ class _Running:
         job = self.job
         with writing(f"writing {job.log.name}", job.log.parent):
             job.log.parent.mkdir(parents=True, exist_ok=True)
-            file = job.log.open("ab" if self.begun else "wb")
-        self.begun += 1
+            file = job.log.open("ab" if self.started else "wb")
+        self.started += 1
         with file:
             return subprocess.Popen(
-                [sys.executable, "-m", "aipo.cli", *job.commands[self.begun - 1]],
+                [sys.executable, "-m", "aipo.cli", *job.commands[self.started - 1]],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -123,10 +125,10 @@ class _Running:
 
 
 def refuse_failure(job: Job, code: int) -> None:
-    """Lets no job fail.
+    """Turns the failure of a job into an error.
 
     Raises:
-        TrainError: this one did; with the end of what it printed.
+        TrainError: the job failed; with the end of its log.
     """
     if code != 0:
         raise TrainError(
@@ -141,25 +143,25 @@ def run_jobs(
     at_once: int,
     ended: Callable[[Job, int], None] = refuse_failure,
 ) -> None:
-    """Runs all of them, in order, `at_once` at a time. However this ends, none is left running.
+    """Runs all jobs, in order, `at_once` at a time. No process is left running, even after an error.
 
     Args:
-        ended: called with each job that is over, and its exit code. What it raises ends the others.
+        ended: called with each finished job and its exit code. An error that it raises ends the others.
 
     Raises:
-        TrainError: one failed, unless `ended` takes it.
+        TrainError: a job failed and `ended` is the default.
         RunError: a log cannot be written.
     """
     waiting = list(jobs)
-    running: list[_Running] = []
+    running: list[_RunningJob] = []
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
-                running.append(_Running(job, stage(progress, job.name)))
+                running.append(_RunningJob(job, stage(progress, job.name)))
             time.sleep(POLL_S)
             for one in list(running):
-                code = one.over()
+                code = one.exit_code()
                 if code is not None:
                     running.remove(one)
                     ended(one.job, code)
@@ -168,5 +170,5 @@ def run_jobs(
 
 
 def last_lines(log: Path, lines: int = 20) -> str:
-    """The end of what was printed."""
+    """The end of a log."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -1,4 +1,4 @@
-"""A matrix of runs: arms × seeds, from one YAML file. Whatever is wrong with it is said when it is read.
+"""A matrix of runs: arms × seeds, from one YAML file. Reading it finds every mistake in it.
 
     out: runs/matrix
     seeds: [10, 11, 12]
@@ -13,25 +13,19 @@ The last stage of ARM with SEED is the run folder OUT/ARM/SEED, earlier ones are
 """
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any
 
-from pydantic import Field, model_validator
-
-from aipo.config.load import Config, checked, load_config, read_yaml
+from aipo.compare.sections import BEFORE, ArmSection, MatrixSection, MeasureSection
+from aipo.config.build import Experiment, load_experiment
+from aipo.config.load import checked, read_yaml
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
-from aipo.util.section import Count, Section
 
-BEFORE = "before"
-"""What the policy is called that no arm has trained yet, and the folder of its evaluations."""
-
-Setting = Literal["solo", "suppressed", "assisted"]
-_OURS = ("run.out", "run.seed")
-# Whose tasks are sampled and how; graphs and agents are the arms' own.
+_RESERVED = ("run.out", "run.seed")
+# What decides which tasks are sampled, and how. Graphs and agents may differ between arms.
 _SAMPLED = (
     "env.name",
     "env.options",
@@ -40,60 +34,6 @@ _SAMPLED = (
     "rollout.max_tokens",
     "rollout.suppress_tags",
 )
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-class StageSection(Section):
-    config: str = Field(..., description="a preset or a YAML file")
-    set: tuple[str, ...] = Field((), description="overrides, section.key=value")
-
-
-class ArmSection(Section):
-    config: str | None = Field(None, description="a preset or a YAML file")
-    set: tuple[str, ...] = Field((), description="overrides, section.key=value")
-    stages: tuple[StageSection, ...] = Field(
-        (), description="instead: runs, each from the one before's model"
-    )
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.config is None) == (not self.stages) or (self.stages and self.set):
-            raise ValueError("got both or neither, allowed `config` with `set`, or `stages` with their own")
-        return self
-
-    @property
-    def all_stages(self) -> tuple[StageSection, ...]:
-        return self.stages or (StageSection(config=self.config or "", set=self.set),)
-
-
-class MeasureSection(Section):
-    split: str | None = Field(None, description="default: the first of evaluate.splits")
-    setting: Setting = Field("solo", description="alone, alone with consult tags forbidden, or with agents")
-    k: Count | None = Field(None, description="of pass@k; default: the smallest of evaluate.ks")
-
-
-class MatrixSection(Section):
-    out: Path = Field(..., description="folder of all runs and results")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(min_length=1)] = Field(
-        ..., description="of every arm"
-    )
-    set: tuple[str, ...] = Field((), description="overrides of every arm, before its own")
-    reference: str | None = Field(None, description="arm that differences are taken to; default: the first")
-    measure: MeasureSection = Field(MeasureSection(), description="what decides who wins")  # pyright: ignore[reportCallIssue]
-    arms: Annotated[dict[str, ArmSection], Field(min_length=1)] = Field(
-        ..., description="by name, from the simplest on"
-    )
-
-    @model_validator(mode="after")
-    def _names_fit(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: got {list(self.seeds)}, allowed each seed once")
-        for name in self.arms:
-            if not _NAME.fullmatch(name) or name == BEFORE:
-                raise ValueError(f"arms: got {name!r}, allowed letters, digits, - and _, and not {BEFORE!r}")
-        if self.reference is not None and self.reference not in self.arms:
-            raise ValueError(f"reference: got {self.reference!r}, allowed one of {list(self.arms)}")
-        return self
 
 
 def log_of(folder: RunFolder) -> Path:
@@ -117,16 +57,16 @@ class Stage:
     Args:
         name: of the preset, or path of the YAML file.
         overrides: all that the command line gets.
-        config: what comes of the two.
+        experiment: what the two describe.
     """
 
     name: str
     overrides: tuple[str, ...]
-    config: Config
+    experiment: Experiment
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder(self.config.run.out)
+        return RunFolder(self.experiment.out)
 
     @property
     def done(self) -> bool:
@@ -135,7 +75,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class MatrixCell:
     """One arm with one seed."""
 
     arm: str
@@ -161,27 +101,27 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matrix:
-    """What is to be run.
+    """All runs of a comparison.
 
     Args:
-        file: where it is from.
+        name: its file.
         arms: their names, from the simplest on.
         measures: everything that is evaluated; `measure` is the one that decides.
-        cells: seed by seed, so that what is there at any time is paired.
-        before: by seed, the evaluation of the policy that the reference starts from.
+        cells: seed by seed, so that after any number of runs the finished ones are paired.
+        before: by seed, the experiment whose policy is evaluated before training: the reference's.
     """
 
-    file: Path
+    name: str
     out: Path
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
     reference: str
     measure: Measure
     measures: tuple[Measure, ...]
-    cells: tuple[Cell, ...]
-    before: dict[int, Config]
+    cells: tuple[MatrixCell, ...]
+    before: dict[int, Experiment]
 
-    def cell(self, arm: str, seed: int) -> Cell:
+    def cell(self, arm: str, seed: int) -> MatrixCell:
         return next(cell for cell in self.cells if (cell.arm, cell.seed) == (arm, seed))
 
 
@@ -194,102 +134,122 @@ def read_matrix(file: Path) -> Matrix:
     """
     if not file.is_file():
         raise ConfigError(f"matrix: got {str(file)!r}, allowed a YAML file with out, seeds and arms")
-    raw = checked(MatrixSection, read_yaml(file, "matrix"), f"matrix {file}")
+    section = checked(MatrixSection, read_yaml(file, "matrix"), f"matrix {file}")
+    return build_matrix(section, str(file))
+
+
+def build_matrix(section: MatrixSection, name: str, *, folders: str = "{arm}/{seed}") -> Matrix:
+    """A matrix with the configuration of each of its runs.
+
+    Args:
+        name: where the section is from.
+        folders: the run folder of an arm with a seed, below `out`.
+
+    Raises:
+        ConfigError: see `read_matrix`.
+    """
+
+    def folder(arm: str, seed: int) -> Path:
+        return section.out / folders.format(arm=arm, seed=seed)
+
     cells = tuple(
-        Cell(arm=name, seed=seed, stages=_stages(raw, name, arm, seed, file))
-        for seed in raw.seeds
-        for name, arm in raw.arms.items()
+        MatrixCell(
+            arm=arm,
+            seed=seed,
+            stages=_stages(arm_section, section.set, folder(arm, seed), seed, f"matrix {name}, arm {arm!r}"),
+        )
+        for seed in section.seeds
+        for arm, arm_section in section.arms.items()
     )
-    _check_alike(cells, file)
-    measures = _measures(cells[0].stages[-1].config)
-    reference = raw.reference or next(iter(raw.arms))
-    starts = {cell.seed: cell.stages[0].config for cell in cells if cell.arm == reference}
+    _check_paired(cells, name)
+    evaluation = cells[0].stages[-1].experiment.evaluation
+    measures = tuple(
+        Measure(split=split, setting=setting, k=k)
+        for split in evaluation.splits
+        for setting in evaluation.settings
+        for k in sorted(evaluation.ks)
+    )
+    reference = section.reference or next(iter(section.arms))
+    starts = {cell.seed: cell.stages[0].experiment for cell in cells if cell.arm == reference}
     return Matrix(
-        file=file,
-        out=raw.out,
-        seeds=raw.seeds,
-        arms=tuple(raw.arms),
+        name=name,
+        out=section.out,
+        seeds=section.seeds,
+        arms=tuple(section.arms),
         reference=reference,
-        measure=_measure(raw.measure, measures, file),
+        measure=_deciding_measure(section.measure, measures, name),
         measures=measures,
         cells=cells,
-        before={seed: _at(config, raw.out / BEFORE / str(seed)) for seed, config in starts.items()},
+        before={
+            seed: start.with_settings({"run.out": str(folder(BEFORE, seed))})
+            for seed, start in starts.items()
+        },
     )
 
 
-def _stages(raw: MatrixSection, name: str, arm: ArmSection, seed: int, file: Path) -> tuple[Stage, ...]:
-    made: list[Stage] = []
-    last = raw.out / name / str(seed)
-    for number, stage in enumerate(arm.all_stages, start=1):
-        given = (*raw.set, *stage.set)
-        for override in given:
-            if override.partition("=")[0] in (*_OURS, "run"):
-                raise ConfigError(
-                    f"matrix {file}, arm {name!r}: got {override!r}, allowed every key but {_OURS}"
-                )
-        out = last if number == len(arm.all_stages) else last.with_name(f"{seed}.{number}")
-        model = [f"policy.model={json.dumps(str(made[-1].folder.model))}"] if made else []
-        overrides = (*given, *model, f"run.out={json.dumps(str(out))}", f"run.seed={seed}")
+def _stages(arm: ArmSection, common: Sequence[str], last: Path, seed: int, where: str) -> tuple[Stage, ...]:
+    """The runs of an arm with one seed; each begins from the model of the one before.
+
+    Args:
+        common: overrides of every arm.
+        last: the folder of the last run.
+        where: the beginning of an error message.
+    """
+    stages: list[Stage] = []
+    for number, section in enumerate(arm.all_stages, start=1):
+        for override in (*common, *section.set):
+            if override.partition("=")[0] in (*_RESERVED, "run"):
+                raise ConfigError(f"{where}: got {override!r}, allowed every key but {_RESERVED}")
+        out = last if number == len(arm.all_stages) else last.with_name(f"{last.name}.{number}")
+        model = [f"policy.model={json.dumps(str(stages[-1].folder.model))}"] if stages else []
+        overrides = (*common, *section.set, *model, f"run.out={json.dumps(str(out))}", f"run.seed={seed}")
         try:
-            config = load_config(stage.config, overrides)
+            experiment = load_experiment(section.config, overrides)
         except ConfigError as error:
-            raise ConfigError(f"matrix {file}, arm {name!r}: {error}") from error
-        made.append(Stage(name=stage.config, overrides=overrides, config=config))
-    return tuple(made)
+            raise ConfigError(f"{where}: {error}") from error
+        stages.append(Stage(name=section.config, overrides=overrides, experiment=experiment))
+    return tuple(stages)
 
 
-def _check_alike(cells: Sequence[Cell], file: Path) -> None:
+def _check_paired(cells: Sequence[MatrixCell], name: str) -> None:
     """Refuses arms whose results cannot be paired, task by task."""
-    first, *others = (stage for cell in cells for stage in cell.stages)
-    for other in others:
-        for what in _SAMPLED:
-            one, two = (_get(stage.config, what) for stage in (first, other))
+    first, *others = (
+        (stage.folder.path, stage.experiment.settings) for cell in cells for stage in cell.stages
+    )
+    for path, settings in others:
+        for key in _SAMPLED:
+            one, two = (_value(nested, key) for nested in (first[1], settings))
             if one != two:
                 raise ConfigError(
-                    f"matrix {file}: got {what} {one} in {first.folder.path} and {two} in {other.folder.path}, "
+                    f"matrix {name}: got {key} {one} in {first[0]} and {two} in {path}, "
                     "allowed the same tasks, sampled alike, in every arm (`set` beside `arms` is for all)"
                 )
-        one, two = (sorted(stage.config.agents) for stage in (first, other))
-        if one != two and "suppressed" in first.config.evaluate.settings:
+        one, two = (sorted(nested["agents"]) for nested in (first[1], settings))
+        if one != two and "suppressed" in first[1]["evaluate"]["settings"]:
             raise ConfigError(
-                f"matrix {file}: got agents {one} in {first.folder.path} and {two} in {other.folder.path}, whose tags "
-                "are not forbidden alike, allowed evaluate.settings without forbid"
+                f"matrix {name}: got agents {one} in {first[0]} and {two} in {path}, whose tags "
+                "are not suppressed alike, allowed evaluate.settings without suppressed"
             )
 
 
-def _get(config: Config, key: str) -> object:
-    value: object = config
+def _value(settings: Mapping[str, Any], key: str) -> object:
+    value: Any = settings
     for part in key.split("."):
-        value = getattr(value, part)
+        value = value[part]
     return value
 
 
-def _measures(config: Config) -> tuple[Measure, ...]:
-    evaluate = config.evaluate
-    return tuple(
-        Measure(split=split, setting=setting, k=k)
-        for split in evaluate.splits
-        for setting in evaluate.settings
-        for k in sorted(evaluate.ks)
-    )
-
-
-def _measure(wanted: MeasureSection, measures: Sequence[Measure], file: Path) -> Measure:
-    """The measure that decides."""
+def _deciding_measure(section: MeasureSection, measures: Sequence[Measure], name: str) -> Measure:
     if not measures:
         raise ConfigError(
-            f"matrix {file}: got arms that evaluate nothing, allowed evaluate.splits, settings and ks"
+            f"matrix {name}: got arms that evaluate nothing, allowed evaluate.splits, settings and ks"
         )
-    split = wanted.split or measures[0].split
-    k = wanted.k or measures[0].k
-    for measure in measures:
-        if (measure.split, measure.setting, measure.k) == (split, wanted.setting, k):
-            return measure
-    raise ConfigError(
-        f"matrix {file}, measure: got split {split}, setting {wanted.setting} and k {k}, allowed what the arms' "
-        "evaluate.splits, settings and ks have"
-    )
-
-
-def _at(config: Config, out: Path) -> Config:
-    return config.model_copy(update={"run": config.run.model_copy(update={"out": out})})
+    split = section.split or measures[0].split
+    k = section.k or measures[0].k
+    measure = Measure(split=split, setting=section.setting, k=k)
+    if measure not in measures:
+        raise ConfigError(
+            f"matrix {name}, measure: got split {split}, setting {section.setting} and k {k}, allowed what the arms' "
+            "evaluate.splits, settings and ks have"
+        )
+    return measure

@@ -1,109 +1,177 @@
-"""The page of a comparison: standings, curves and costs of a matrix in one HTML file that needs nothing but itself."""
+"""The page of a comparison or a demo: standings, charts, costs and examples in one HTML file that needs nothing else."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
-from aipo.compare.curves import cost_charts, learning_charts, pass_at_charts
-from aipo.compare.figures import colour
-from aipo.compare.matrix import BEFORE, Matrix, Measure
-from aipo.compare.report import environment
-from aipo.compare.results import Outcomes
+from aipo.compare.curves import colours, cost_charts, learning_charts, method_charts, pass_at_charts
+from aipo.compare.examples import Example
+from aipo.compare.matrix import Matrix, Measure
+from aipo.compare.results import MatrixResults
+from aipo.compare.sections import BEFORE
 from aipo.compare.standings import Standing, Standings
-from aipo.compare.tables import RULE, amounts, label, no_winner, shown
-from aipo.render import svg_charts as chart
+from aipo.compare.tables import RULE, amounts, measure_label, no_winner, shown_measures
+from aipo.render import colours as page_colours
+from aipo.render import graph_svg
+from aipo.render.charts import COLOURS, Chart, data_block, figure, inline_assets
+from aipo.render.display import headline
+from aipo.render.spans import agent_order
+from aipo.render.templating import fill
+from aipo.render.trace_html import context_html, legend_html
+from aipo.trace.text import Decode
 from aipo.util.files import write_text
-from aipo.util.text import visible
 
 _LEAST_REACH = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """One arm on the page, in its colour, under the measure that decides and under the others."""
+class PageExtras:
+    """What the page of a demo shows besides the comparison.
+
+    Args:
+        title: the heading.
+        facts: short facts, by name.
+        split_names: what a split holds, for a reader who does not know the environment.
+        arm: the arm whose method, graph and traces are shown.
+        examples: traces, in reading order.
+        decode: token ids to text.
+        drawing: the graph as `graph.json` has it, or None.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    split_names: Mapping[str, str]
+    arm: str
+    examples: Sequence[Example]
+    decode: Decode
+    drawing: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRow:
+    """One arm on the page, under the measure that decides and under the others."""
 
     name: str
-    css: str
+    colour: str
     standing: Standing
     others: Sequence[Standing]
     amounts: tuple[str, str, str] | None
     won: bool
 
 
-def write_page(path: Path, matrix: Matrix, outcomes: Outcomes, standings: Standings) -> None:
+@dataclass(slots=True)
+class _Figures:
+    """Numbers the charts of a page in the order in which they are placed."""
+
+    charts: list[Chart] = field(default_factory=list[Chart])
+
+    def place(self, charts: Iterable[Chart]) -> list[Markup]:
+        first = len(self.charts)
+        self.charts.extend(charts)
+        return [figure(first + i, chart) for i, chart in enumerate(self.charts[first:])]
+
+
+def write_page(
+    path: Path, matrix: Matrix, results: MatrixResults, standings: Standings, extras: PageExtras | None = None
+) -> None:
     """Writes the page.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    colours = _colours(matrix)
-    others = [measure for measure in shown(matrix.measures) if measure != matrix.measure]
-    lines = [_line(matrix, standings, arm, colours[arm], others) for arm in standings.arms]
-    page = environment().get_template("comparison.html.j2")
-    html = page.render(
-        title=f"Comparison: {matrix.file.stem}",
-        facts=_facts(matrix, outcomes),
-        measure=label(matrix.measure),
-        reference=matrix.reference,
-        seeds=len(matrix.seeds),
-        winner=standings.winner,
-        won=next((line for line in lines if line.won), None),
-        rule=RULE,
-        lines=lines,
-        reach=_reach(lines),
-        groups=[(split, list(own)) for split, own in groupby(others, lambda measure: measure.split)],
-        missing=len(outcomes.missing),
-        gaps=[(arm, ", ".join(map(str, seeds)), visible(why)) for arm, seeds, why in outcomes.gaps],
-        caveats=standings.caveats,
-        no_winner=no_winner(matrix),
-        charts={part: [*map(Markup, drawn)] for part, drawn in charts(matrix, outcomes, standings).items()},
-        style=Markup(chart.STYLE),
-        columns=chart.COLUMNS,
-    )
-    write_text(path, html)
-
-
-def charts(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> Mapping[str, Sequence[str]]:
-    """The page's charts as SVG, by the part of the page: learning, costs, pass_at."""
-    colours = _colours(matrix)
-    return {
-        "learning": [*learning_charts(matrix, outcomes, colours)],
-        "costs": [*cost_charts(matrix, outcomes, colours)],
-        "pass_at": [*pass_at_charts(matrix, standings, colours)],
+    split_names = extras.split_names if extras else {}
+    others = [measure for measure in shown_measures(matrix.measures) if measure != matrix.measure]
+    rows = [_row(matrix, standings, arm, others) for arm in standings.arms]
+    agents = _agents(results, extras) if extras else []
+    figures = _Figures()
+    method = method_charts(results, extras.arm, agents) if extras else []
+    context = {
+        "title": extras.title if extras else f"Comparison: {Path(matrix.name).stem}",
+        "facts": extras.facts if extras else _facts(matrix, results),
+        "measure": measure_label(matrix.measure, split_names),
+        "reference": matrix.reference,
+        "seeds": len(matrix.seeds),
+        "winner": standings.winner,
+        "won": next((row for row in rows if row.won), None),
+        "rule": RULE,
+        "rows": rows,
+        "scores": _scores(matrix, rows),
+        "reach": _reach(rows),
+        "groups": [
+            (split_names.get(split, split), list(measures))
+            for split, measures in groupby(others, key=lambda measure: measure.split)
+        ],
+        "missing": len(results.missing),
+        "gaps": [(arm, ", ".join(map(str, seeds)), why) for arm, seeds, why in results.gaps],
+        "caveats": standings.caveats,
+        "no_winner": no_winner(matrix),
+        "learning": figures.place([*learning_charts(matrix, results), *method]),
+        "costs": figures.place(cost_charts(matrix, results, split_names)),
+        "pass_at": figures.place(pass_at_charts(matrix, standings, split_names)),
+        "graph": Markup(graph_svg.graph_svg(extras.drawing)) if extras and extras.drawing else None,
+        "legend": Markup(legend_html([e.trace for e in extras.examples], agents)) if extras else "",
+        "examples": [_example(e, extras.decode, agents) for e in extras.examples] if extras else [],
+        "sheet": Markup(f"{page_colours.sheet()}\n{page_colours.STYLE}\n{graph_svg.STYLE}"),
+        "columns": COLOURS,
+        "charts": inline_assets(),
+        "charts_data": data_block(figures.charts),
     }
+    write_text(path, fill("aipo.render", "comparison.html.j2", **context))
 
 
-def _colours(matrix: Matrix) -> Mapping[str, str]:
-    return {arm: colour(i) for i, arm in enumerate((BEFORE, *matrix.arms))}
-
-
-def _line(matrix: Matrix, standings: Standings, arm: str, css: str, others: Sequence[Measure]) -> _Line:
-    cost, won = standings.costs.get(arm), standings.winner
-    return _Line(
+def _row(matrix: Matrix, standings: Standings, arm: str, others: Sequence[Measure]) -> ArmRow:
+    cost = standings.costs.get(arm)
+    return ArmRow(
         name=arm,
-        css=css,
+        colour=colours(matrix)[arm],
         standing=standings.of[matrix.measure, arm],
         others=[standings.of[measure, arm] for measure in others],
         amounts=amounts(cost) if cost else None,
-        won=won is not None and won.name == arm,
+        won=standings.winner is not None and standings.winner.name == arm,
     )
 
 
-def _facts(matrix: Matrix, outcomes: Outcomes) -> Mapping[str, str]:
-    done = sum(outcome.arm != BEFORE for outcome in outcomes.found)
+def _facts(matrix: Matrix, results: MatrixResults) -> Mapping[str, str]:
+    done = sum(result.arm != BEFORE for result in results.finished)
     return {
         "seeds": f"{len(matrix.seeds)} ({', '.join(map(str, matrix.seeds))})",
         "runs": f"{done} of {len(matrix.cells)}",
         "reference": matrix.reference,
-        "file": visible(str(matrix.file)),
+        "file": matrix.name,
     }
 
 
-def _reach(lines: Iterable[_Line]) -> float:
+def _scores(matrix: Matrix, rows: Sequence[ArmRow]) -> list[tuple[str, str, float]]:
+    """With one seed there is no winner: the page begins with the score of each arm instead."""
+    if len(matrix.seeds) > 1:
+        return []
+    return [(row.name, row.colour, row.standing.estimate.mean) for row in rows if row.standing.estimate]
+
+
+def _reach(rows: Iterable[ArmRow]) -> float:
     """The farthest end of a difference: one scale for all."""
-    pairs = [line.standing.difference for line in lines]
+    pairs = [row.standing.difference for row in rows]
     ends = [abs(end) for pair in pairs if pair for end in (*(pair.interval or ()), pair.mean)]
     return max([_LEAST_REACH, *ends])
+
+
+def _agents(results: MatrixResults, extras: PageExtras) -> list[str]:
+    """The agents in an order that gives them their colours; `unknown` is no agent's name and stands last."""
+    metrics = {name for result in results.of(extras.arm) for row in result.metrics for name in row}
+    names = {name.removeprefix("consults/") for name in metrics if name.startswith("consults/")}
+    names |= set(agent_order(example.trace for example in extras.examples))
+    return sorted(names, key=lambda name: (name == "unknown", name))
+
+
+def _example(example: Example, decode: Decode, agents: Sequence[str]) -> Mapping[str, Any]:
+    trace = example.trace
+    return {
+        "caption": example.caption,
+        "headline": headline(trace),
+        "context": Markup(context_html(trace, decode, agents)),
+        "good": trace.reward is not None and trace.reward > 0,
+    }

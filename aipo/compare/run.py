@@ -1,7 +1,7 @@
-"""`aipo compare`: a matrix of runs, arm by arm and seed by seed, and what comes of it.
+"""`aipo compare`: runs a matrix of arms × seeds, and writes its results.
 
-Each cell is an ordinary `aipo train --evaluate` into a run folder of its own, a few at a time. What is finished stays,
-what was interrupted goes on, what fails is told and the others go on; results are written from what is there.
+Each cell is an ordinary `aipo train --evaluate` into its own run folder, a few at a time. Finished runs stay,
+interrupted runs go on, and after a failure the others go on; results are written from the finished runs.
 """
 
 import json
@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from aipo.compare.jobs import POLL_S, Job, evaluate_job, run_jobs, train_job
-from aipo.compare.matrix import BEFORE, Cell, Matrix, Stage, log_of, read_matrix
+from aipo.compare.matrix import Matrix, MatrixCell, Stage, log_of, read_matrix
 from aipo.compare.page import write_page
-from aipo.compare.results import read_outcomes, write_csv
-from aipo.compare.standings import stand, summary
-from aipo.compare.tables import print_board
-from aipo.config.build_policy import build_model
-from aipo.config.load import Config, dump
+from aipo.compare.results import read_results, write_csv
+from aipo.compare.sections import BEFORE
+from aipo.compare.standings import compute_standings, summary
+from aipo.compare.tables import print_standings
+from aipo.config.build import Experiment
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
 from aipo.train.resume import MAY_CHANGE, differences
@@ -34,13 +34,13 @@ _UNTRAINED = (
 
 
 def compare(file: Path, *, at_once: int, report_only: bool, console: Console) -> bool:
-    """Runs what is missing of a matrix and writes results.csv, summary.json and report.html; is it complete now?
+    """Runs the missing runs of a matrix and writes results.csv, summary.json and report.html; is it complete now?
 
     Args:
-        report_only: only write the results of what is there.
+        report_only: only write the results of the finished runs.
 
     Raises:
-        ConfigError: the matrix is wrong, or it contradicts runs that are there.
+        ConfigError: the matrix is wrong, or it contradicts existing runs.
         RunError: another process runs the same matrix, or a folder cannot be read or written.
     """
     matrix = read_matrix(file)
@@ -49,53 +49,55 @@ def compare(file: Path, *, at_once: int, report_only: bool, console: Console) ->
         _check_servers(matrix, at_once)
         with exclusive(matrix.out), bars(console) as progress:
             _wait_for_others(matrix, progress)
-            _run(matrix, progress, at_once=at_once)
+            run_matrix(matrix, progress, at_once=at_once)
     return write_results(matrix, console)
 
 
 def write_results(matrix: Matrix, console: Console) -> bool:
-    """Writes and prints what is there; is nothing missing?
+    """Writes and prints the results of the finished runs; is nothing missing?
 
     Raises:
         RunError: a file of a run cannot be read, or the folder cannot be written.
     """
-    outcomes = read_outcomes(matrix)
-    standings = stand(matrix, outcomes)
+    results = read_results(matrix)
+    standings = compute_standings(matrix, results)
     out = matrix.out
-    write_csv(out / "results.csv", outcomes, matrix.measures)
-    write_page(out / "report.html", matrix, outcomes, standings)
-    write_json(out / "summary.json", summary(matrix, outcomes, standings))
-    print_board(matrix, outcomes, standings, console)
+    write_csv(out / "results.csv", results, matrix.measures)
+    write_page(out / "report.html", matrix, results, standings)
+    write_json(out / "summary.json", summary(matrix, results, standings))
+    print_standings(matrix, results, standings, console)
     for what, name in (("report", "report.html"), ("numbers", "results.csv"), ("summary", "summary.json")):
         console.print(f"{what:<9} {out / name}", highlight=False, soft_wrap=True)
     console.print(f"next      aipo view {out}", highlight=False, soft_wrap=True)
-    return not outcomes.missing
+    return not results.missing
 
 
 def check_unchanged(matrix: Matrix) -> None:
-    """Refuses a matrix that says otherwise than runs that are there.
+    """Refuses a matrix whose settings are not those of runs that exist already.
 
     Raises:
         ConfigError: names the runs, and the settings that differ.
     """
     lines: list[str] = []
-    for one in (one for cell in matrix.cells for one in cell.stages):
-        may_change = [key for key in MAY_CHANGE if not (one.done and key == "evaluate.*")]
-        lines += _contradiction(one.folder.config, one.config, may_change)
-    for config in matrix.before.values():
-        if _measured(config):
-            lines += _contradiction(_recorded(config), config, _UNTRAINED)
+    for run in (run for cell in matrix.cells for run in cell.stages):
+        may_change = [key for key in MAY_CHANGE if not (run.done and key == "evaluate.*")]
+        lines += _contradiction(run.folder.config, run.experiment, may_change)
+    for experiment in matrix.before.values():
+        if _measured(experiment):
+            lines += _contradiction(_settings_file(experiment), experiment, _UNTRAINED)
     if lines:
         raise ConfigError(
-            f"matrix {matrix.file}: it contradicts runs that are there:\n  " + "\n  ".join(lines) + "\n"
+            f"matrix {matrix.name}: it contradicts runs that are there:\n  " + "\n  ".join(lines) + "\n"
             "Allowed: the settings that they began with, another name for the arm, another `out`, or remove them"
         )
 
 
 def _check_servers(matrix: Matrix, at_once: int) -> None:
-    """Runs side by side would give the same servers their weights in turns."""
+    """Refuses runs side by side that would overwrite each other's weights on the same servers."""
     served = [
-        cell.name for cell in matrix.cells if any(one.config.policy.engine == "vllm" for one in cell.stages)
+        cell.name
+        for cell in matrix.cells
+        if any(run.experiment.policy.engine == "vllm" for run in cell.stages)
     ]
     if served and at_once > 1:
         raise ConfigError(
@@ -104,22 +106,21 @@ def _check_servers(matrix: Matrix, at_once: int) -> None:
         )
 
 
-def _contradiction(recorded: Path, config: Config, may_change: Sequence[str]) -> list[str]:
-    changed = differences(recorded, config.model_dump(mode="json"), may_change) if recorded.is_file() else []
-    return [f"{config.run.out}: got {'; '.join(changed)}"] if changed else []
+def _contradiction(recorded: Path, experiment: Experiment, may_change: Sequence[str]) -> list[str]:
+    changed = differences(recorded, experiment.settings, may_change) if recorded.is_file() else []
+    return [f"{experiment.out}: got {'; '.join(changed)}"] if changed else []
 
 
-def _recorded(before: Config) -> Path:
-    """The configuration of an evaluation of the policy before, beside its folder."""
-    out = before.run.out
-    return out.with_name(f"{out.name}.yaml")
+def _settings_file(before: Experiment) -> Path:
+    """The file with the settings of an evaluation before training; it stands beside its folder."""
+    return before.out.with_name(f"{before.out.name}.yaml")
 
 
 def _wait_for_others(matrix: Matrix, progress: Progress) -> None:
-    """Waits for runs that have outlived the `aipo compare` which began them, for instance because it was killed."""
+    """Waits for runs that an earlier `aipo compare` left behind, for instance because it was killed."""
     folders = [
-        *(one.folder.path for cell in matrix.cells for one in cell.stages),
-        *(RunFolder(config.run.out).evaluation_traces(BEFORE) for config in matrix.before.values()),
+        *(run.folder.path for cell in matrix.cells for run in cell.stages),
+        *(RunFolder(experiment.out).evaluation_traces(BEFORE) for experiment in matrix.before.values()),
     ]
     notes: dict[Path, Note] = {}
     while running := [folder for folder in folders if busy(folder)]:
@@ -132,9 +133,17 @@ def _wait_for_others(matrix: Matrix, progress: Progress) -> None:
         put_away(progress, f"waiting for {folder.relative_to(matrix.out)}")
 
 
-def _run(matrix: Matrix, progress: Progress, *, at_once: int) -> None:
-    """Runs every cell that is not done. One that fails is told, and says why in its log."""
-    befores = {seed: config for seed, config in matrix.before.items() if not _measured(config)}
+def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_failure: bool = False) -> None:
+    """Runs every cell that is not finished.
+
+    Args:
+        stop_at_failure: a run that fails ends the others. Otherwise its log says why, and the others go on.
+
+    Raises:
+        TrainError: with `stop_at_failure`, a run failed; with the end of its log.
+        RunError: a log cannot be written.
+    """
+    befores = {seed: experiment for seed, experiment in matrix.before.items() if not _measured(experiment)}
     cells = [cell for cell in matrix.cells if not cell.done]
     jobs: list[Job] = []
     for seed in matrix.seeds:
@@ -142,8 +151,11 @@ def _run(matrix: Matrix, progress: Progress, *, at_once: int) -> None:
         jobs += [_train(cell) for cell in cells if cell.seed == seed]
     if not jobs:
         return
-    starts = [cell.stages[0].config for cell in cells if not cell.stages[0].done]
+    starts = [cell.stages[0].experiment for cell in cells if not cell.stages[0].done]
     _build_policies([*befores.values(), *starts], progress)
+    if stop_at_failure:
+        run_jobs(jobs, progress, at_once=at_once)
+        return
     overall = stage(progress, "all")
     done = failed = 0
 
@@ -161,39 +173,34 @@ def _run(matrix: Matrix, progress: Progress, *, at_once: int) -> None:
     run_jobs(jobs, progress, at_once=at_once, ended=ended)
 
 
-def _measured(before: Config) -> bool:
-    return RunFolder(before.run.out).evaluation(BEFORE).is_file()
+def _measured(before: Experiment) -> bool:
+    return RunFolder(before.out).evaluation(BEFORE).is_file()
 
 
-def _build_policies(configs: Sequence[Config], progress: Progress) -> None:
-    """Makes each policy that runs start from, once: two of them side by side would make it twice."""
-    made: set[str] = set()
-    for config in configs:
-        key = json.dumps([config.policy.model, config.policy.options, config.run.seed], default=str)
-        if key not in made:
-            made.add(key)
-            name = f"policy {config.run.seed}"
-            build_model(config, stage(progress, name))
+def _build_policies(experiments: Sequence[Experiment], progress: Progress) -> None:
+    """Builds each policy that runs start from once: two runs side by side would build it twice."""
+    keys: set[str] = set()
+    for experiment in experiments:
+        key = json.dumps([experiment.policy.model, experiment.policy.options, experiment.seed], default=str)
+        if key not in keys:
+            keys.add(key)
+            name = f"policy {experiment.seed}"
+            experiment.build_model(stage(progress, name))
             put_away(progress, name)
 
 
-def _evaluate(before: Config) -> Job:
-    folder = RunFolder(before.run.out)
-    write_text(_recorded(before), dump(before))
-    return evaluate_job(
-        f"{BEFORE} {before.run.seed}",
-        ["--config", str(_recorded(before))],
-        folder,
-        BEFORE,
-        log_of(folder),
-    )
+def _evaluate(before: Experiment) -> Job:
+    folder, settings_file = RunFolder(before.out), _settings_file(before)
+    write_text(settings_file, before.to_yaml())
+    arguments = ["--config", str(settings_file)]
+    return evaluate_job(f"{BEFORE} {before.seed}", arguments, folder, BEFORE, log_of(folder))
 
 
-def _train(cell: Cell) -> Job:
-    left = [(one.config, _arguments(one)) for one in cell.stages if not one.done]
-    return train_job(cell.name, left, cell.log)
+def _train(cell: MatrixCell) -> Job:
+    stages = [(run.experiment, _arguments(run)) for run in cell.stages if not run.done]
+    return train_job(cell.name, stages, cell.log)
 
 
-def _arguments(one: Stage) -> list[str]:
-    resume = ["--resume"] if one.folder.config.is_file() else []
-    return ["--config", one.name, *resume, *one.overrides]
+def _arguments(run: Stage) -> list[str]:
+    resume = ["--resume"] if run.folder.config.is_file() else []
+    return ["--config", run.name, *resume, *run.overrides]

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from aipo.compare.caveats import Caveat, caveats
-from aipo.compare.matrix import BEFORE, Matrix, Measure
-from aipo.compare.results import Cost, Outcomes
+from aipo.compare.matrix import Matrix, Measure
+from aipo.compare.results import Caveat, Cost, MatrixResults, caveats
+from aipo.compare.sections import BEFORE
 from aipo.evaluate.verdict import Estimate, Winner, difference, estimate, judge, winner
 
 
@@ -28,7 +28,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standings:
-    """Everything that is said of a matrix.
+    """All arms under all measures, and the winner.
 
     Args:
         arms: their names, the policy before first if it was measured.
@@ -36,7 +36,7 @@ class Standings:
         costs: the median cost of each trained arm.
         winner: under the measure that decides; None unless every arm has all its seeds, and there are several.
         incomplete: arms that lack a seed.
-        caveats: what stands against the numbers.
+        caveats: reasons to doubt the numbers.
     """
 
     arms: tuple[str, ...]
@@ -47,47 +47,47 @@ class Standings:
     caveats: tuple[Caveat, ...]
 
 
-def stand(matrix: Matrix, outcomes: Outcomes) -> Standings:
-    """Compares what is there."""
-    arms = tuple(arm for arm in (BEFORE, *matrix.arms) if outcomes.of(arm))
-    samples = {(m, arm): outcomes.sample(arm, m) for m in matrix.measures for arm in arms}
+def compute_standings(matrix: Matrix, results: MatrixResults) -> Standings:
+    """Compares the finished runs."""
+    arms = tuple(arm for arm in (BEFORE, *matrix.arms) if results.of(arm))
+    samples = {(m, arm): results.sample(arm, m) for m in matrix.measures for arm in arms}
     of: dict[tuple[Measure, str], Standing] = {}
     for (measure, arm), sample in samples.items():
         reference = samples.get((measure, matrix.reference), {})
         paired = difference(sample, reference) if arm != matrix.reference else None
         of[measure, arm] = Standing(estimate=estimate(sample), difference=paired, verdict=judge(paired))
-    incomplete = tuple(arm for arm in matrix.arms if len(outcomes.of(arm)) < len(matrix.seeds))
+    incomplete = tuple(arm for arm in matrix.arms if len(results.of(arm)) < len(matrix.seeds))
     decided = not incomplete and len(matrix.seeds) > 1
     return Standings(
         arms=arms,
         of=of,
-        costs={arm: _median_cost(outcomes, arm) for arm in arms if arm != BEFORE},
+        costs={arm: _median_cost(results, arm) for arm in arms if arm != BEFORE},
         winner=winner({arm: samples[matrix.measure, arm] for arm in matrix.arms}) if decided else None,
         incomplete=incomplete,
-        caveats=caveats(matrix, outcomes),
+        caveats=caveats(matrix, results),
     )
 
 
-def _median_cost(outcomes: Outcomes, arm: str) -> Cost:
-    costs = [asdict(outcome.cost) for outcome in outcomes.of(arm)]
+def _median_cost(results: MatrixResults, arm: str) -> Cost:
+    costs = [asdict(result.cost) for result in results.of(arm)]
     return Cost(**{name: median(cost[name] for cost in costs) for name in costs[0]})
 
 
-def summary(matrix: Matrix, outcomes: Outcomes, standings: Standings) -> dict[str, Any]:
-    """What summary.json holds."""
+def summary(matrix: Matrix, results: MatrixResults, standings: Standings) -> dict[str, Any]:
+    """The content of summary.json."""
     won = standings.winner
     return {
-        "matrix": str(matrix.file),
+        "matrix": matrix.name,
         "seeds": list(matrix.seeds),
         "reference": matrix.reference,
         "measure": asdict(matrix.measure),
         "winner": asdict(won) if won else None,
         "incomplete": list(standings.incomplete),
         "caveats": [asdict(caveat) for caveat in standings.caveats],
-        "missing": [asdict(missing) for missing in outcomes.missing],
+        "missing": [asdict(missing) for missing in results.missing],
         "arms": {
             arm: {
-                "seeds": sorted(outcome.seed for outcome in outcomes.of(arm)),
+                "seeds": sorted(result.seed for result in results.of(arm)),
                 "cost": asdict(standings.costs[arm]) if arm in standings.costs else None,
                 "measures": [
                     _numbers(m, standings.of[m, arm]) for m in _measured(matrix.measures, standings, arm)

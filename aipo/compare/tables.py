@@ -1,29 +1,29 @@
-"""The scoreboard of a matrix: its standings as tables in the terminal."""
+"""The standings of a matrix as tables in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table
 
-from aipo.compare.figures import SETTINGS
-from aipo.compare.matrix import BEFORE, Matrix, Measure
-from aipo.compare.results import Cost, Outcomes
+from aipo.compare.matrix import Matrix, Measure
+from aipo.compare.results import Cost, MatrixResults
+from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.compare.standings import Standing, Standings
 from aipo.evaluate.verdict import Estimate
 
 RULE = "the simplest arm among those that tie with the best"
-_ROOM = 120
-"""Columns that the whole table takes; in a narrower terminal it goes without some that the report has, too."""
+_FULL_WIDTH = 120
+"""Width of the whole table. A narrower terminal gets fewer columns; the report has them all."""
 _COSTS = ("tokens", "agent calls", "minutes")
 _WIDE = ("least – most", *_COSTS)
-_MARKS = {"better": "▲", "worse": "▼", "tie": "=", None: ""}
+_SIGNS = {"better": "▲", "worse": "▼", "tie": "=", None: ""}
 _STYLES = {"better": "green", "worse": "red", "tie": "", None: "dim"}
 
 
-def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, console: Console) -> None:
-    """Two tables, the winner, and what stands against them."""
-    narrow = console.width < _ROOM
+def print_standings(matrix: Matrix, results: MatrixResults, standings: Standings, console: Console) -> None:
+    """Two tables, the winner, caveats and missing runs."""
+    narrow = console.width < _FULL_WIDTH
     console.print(_main_table(matrix, standings, narrow=narrow))
     console.print(
         f"Seeds: {', '.join(map(str, matrix.seeds))}. Brackets after a mean are 95 %, bootstrapped over seeds and clusters of tasks. "
@@ -31,7 +31,7 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
         style="dim",
         highlight=False,
     )
-    others = [measure for measure in shown(matrix.measures) if measure != matrix.measure]
+    others = [measure for measure in shown_measures(matrix.measures) if measure != matrix.measure]
     for _, measures in groupby(others, key=lambda measure: measure.split if narrow else ""):
         console.print(_other_table(list(measures), standings))
     won = standings.winner
@@ -41,16 +41,16 @@ def print_board(matrix: Matrix, outcomes: Outcomes, standings: Standings, consol
         console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
     else:
         console.print(no_winner(matrix), highlight=False)
-    for one in standings.caveats:
-        line = f"{one.kind:<9} {one.arm}: {one.text}"
+    for caveat in standings.caveats:
+        line = f"{caveat.kind:<9} {caveat.arm}: {caveat.text}"
         console.print(line, style="yellow", markup=False, highlight=False)
-    for arm, seeds, why in outcomes.gaps:
+    for arm, seeds, why in results.gaps:
         line = f"missing   {arm} {', '.join(map(str, seeds))}: {why}"
         console.print(line, style="yellow", markup=False, highlight=False)
 
 
 def no_winner(matrix: Matrix) -> str:
-    """Why there is none."""
+    """Why there is no winner."""
     return (
         "no winner yet: not every arm has all of its seeds"
         if len(matrix.seeds) > 1
@@ -58,13 +58,18 @@ def no_winner(matrix: Matrix) -> str:
     )
 
 
-def label(measure: Measure) -> str:
-    """'heldout, alone, pass@1'"""
-    return f"{measure.split}, {SETTINGS[measure.setting]}, pass@{measure.k}"
+def measure_label(measure: Measure, split_names: Mapping[str, str] | None = None) -> str:
+    """'heldout, alone, pass@1'
+
+    Args:
+        split_names: what to call a split instead of its name.
+    """
+    split = (split_names or {}).get(measure.split, measure.split)
+    return f"{split}, {SETTINGS[measure.setting]}, pass@{measure.k}"
 
 
 def _main_table(matrix: Matrix, standings: Standings, *, narrow: bool) -> Table:
-    table = Table(title=label(matrix.measure), title_style="bold")
+    table = Table(title=measure_label(matrix.measure), title_style="bold")
     names = [
         "arm",
         "seeds",
@@ -109,18 +114,20 @@ def _other_table(measures: Sequence[Measure], standings: Standings) -> Table:
         table.add_column(f"{measure.split}\n{measure.setting} @{measure.k}", justify="right")
     for arm in standings.arms:
         cells = [standings.of[measure, arm] for measure in measures]
-        table.add_row(arm, *(_marked(standing) for standing in cells), style="dim" if arm == BEFORE else "")
+        table.add_row(
+            arm, *(_mean_and_sign(standing) for standing in cells), style="dim" if arm == BEFORE else ""
+        )
     return table
 
 
-def _marked(standing: Standing) -> str:
+def _mean_and_sign(standing: Standing) -> str:
     if standing.estimate is None:
         return "–"
-    mark, style = _MARKS[standing.verdict], _STYLES[standing.verdict]
-    return f"{standing.estimate.mean:.3f} [{style or 'none'}]{mark or ' '}[/]"
+    sign, style = _SIGNS[standing.verdict], _STYLES[standing.verdict]
+    return f"{standing.estimate.mean:.3f} [{style or 'none'}]{sign or ' '}[/]"
 
 
-def shown(measures: Sequence[Measure]) -> list[Measure]:
+def shown_measures(measures: Sequence[Measure]) -> list[Measure]:
     """The smallest and the largest k of each split and setting; with agents the smallest alone."""
     places = dict.fromkeys((m.split, m.setting) for m in measures)
     chosen: list[Measure] = []
@@ -144,10 +151,14 @@ def with_interval(value: Estimate | None, *, sign: bool = False) -> str:
 
 def amounts(cost: Cost) -> tuple[str, str, str]:
     """Generated tokens, agents' calls and minutes."""
-    return short(cost.generated_tokens), short(cost.agent_calls), f"{cost.train_seconds / 60:.1f}"
+    return (
+        short_amount(cost.generated_tokens),
+        short_amount(cost.agent_calls),
+        f"{cost.train_seconds / 60:.1f}",
+    )
 
 
-def short(amount: float) -> str:
+def short_amount(amount: float) -> str:
     """'950', '12.3k' or '4.56M'"""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if amount >= size:

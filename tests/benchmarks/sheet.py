@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aipo.compare.report import environment
+
 from aipo.render.svg_charts import LOOK
 
 GAP = 12

@@ -1,17 +1,16 @@
-"""Bands: several seeds as one line, and the charts of a matrix."""
+"""Several seeds as one line, and the charts of a matrix."""
 
-import re
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.compare.curves import band, cost_charts, learning_charts, pass_at_charts
+from aipo.compare.curves import band, cost_charts, learning_charts, method_charts, pass_at_charts
 from aipo.compare.matrix import read_matrix
-from aipo.compare.results import read_outcomes
-from aipo.compare.standings import stand
+from aipo.compare.results import ArmResult, MatrixResults, read_results
+from aipo.compare.standings import compute_standings
+from aipo.render.charts import Chart
 from kit.matrices import finish_all, matrix_file
 
 
@@ -21,8 +20,10 @@ def test_a_line_is_the_median_between_the_least_and_the_most() -> None:
     assert line.band == [(0.0, 1.0), (0.4, 0.6)]
 
 
-def test_one_seed_has_no_band_and_none_no_line() -> None:
-    assert band([[(1, 0.5)]], name="a", colour="c1").band == ()
+def test_one_seed_has_its_single_values_for_a_band_and_none_no_line() -> None:
+    values = [0.0, 1.0] * 30
+    line = band([list(enumerate(values))], name="a", colour="c1")
+    assert line.band == () and line.raw == values and line.y != values
     assert band([], name="a", colour="c1").x == band([[]], name="a", colour="c1").x == ()
 
 
@@ -54,24 +55,23 @@ arms:
 
 
 @pytest.fixture
-def charts(tmp_path: Path) -> dict[str, str]:
+def charts(tmp_path: Path) -> dict[str, Chart]:
     matrix = read_matrix(matrix_file(tmp_path, TEXT))
     finish_all(matrix, {"grpo": 0.1, "aipo_with_a_long_name": 0.8}, facts=4)
-    outcomes = read_outcomes(matrix)
-    colours = {"before": "c0", "grpo": "c1", "aipo_with_a_long_name": "c2"}
-    drawn = [
-        *learning_charts(matrix, outcomes, colours),
-        *cost_charts(matrix, outcomes, colours),
-        *pass_at_charts(matrix, stand(matrix, outcomes), colours),
+    results = read_results(matrix)
+    made = [
+        *learning_charts(matrix, results),
+        *cost_charts(matrix, results, {}),
+        *pass_at_charts(matrix, compute_standings(matrix, results), {"easy": "Easy ones"}),
     ]
-    return {ElementTree.fromstring(svg).attrib["aria-label"]: svg for svg in drawn}
+    return {chart.title: chart for chart in made}
 
 
-def names(svg: str) -> list[str]:
-    return re.findall(r'<text class="name [^>]*>([^<]*)<', svg)
+def names(chart: Chart) -> list[str]:
+    return [line.name for line in chart.lines if not line.empty]
 
 
-def test_each_question_has_its_chart(charts: dict[str, str]) -> None:
+def test_each_question_has_its_chart(charts: dict[str, Chart]) -> None:
     assert list(charts) == [
         "Alone, while training",
         "Alone, against what was generated",
@@ -82,25 +82,43 @@ def test_each_question_has_its_chart(charts: dict[str, str]) -> None:
         "After training, against what was generated",
         "After training, against agents' calls",
         "heldout, alone",
-        "heldout, alone, consult tags forbidden",
-        "easy, alone",
-        "easy, alone, consult tags forbidden",
+        "heldout, alone, consult tags suppressed",
+        "Easy ones, alone",
+        "Easy ones, alone, consult tags suppressed",
     ]
 
 
-def test_axes_count_in_words(charts: dict[str, str]) -> None:
-    assert "tokens that the policy generated, thousands" in charts["Alone, against what was generated"]
-    assert "calls of agents' models<" in charts["Alone, against agents' calls"].replace("&#x27;", "'")
+def test_axes_count_in_words(charts: dict[str, Chart]) -> None:
+    generated = charts["Alone, against what was generated"]
+    assert generated.x_label == "tokens that the policy generated, thousands"
+    assert generated.lines[0].x[-1] == pytest.approx(20 * 64 * 21 / 1000)  # the shorter of both seeds
+    assert charts["Alone, against agents' calls"].x_label == "calls of agents' models"
 
 
-def test_an_arm_that_asks_nobody_has_no_line_over_calls(charts: dict[str, str]) -> None:
-    assert names(charts["Alone, while training"]) == ["aipo_with_a_long_…", "grpo"]
-    assert names(charts["Alone, against agents' calls"]) == ["aipo_with_a_long_…"]
-    assert names(charts["With agents, while training"]) == ["aipo_with_a_long_…"]
+def test_an_arm_that_asks_nobody_has_no_line_over_calls(charts: dict[str, Chart]) -> None:
+    assert names(charts["Alone, while training"]) == ["grpo", "aipo_with_a_long_name"]
+    assert names(charts["Alone, against agents' calls"]) == ["aipo_with_a_long_name"]
+    assert names(charts["With agents, while training"]) == ["aipo_with_a_long_name"]
 
 
-def test_every_seed_is_a_dot_and_every_curve_has_a_band(charts: dict[str, str]) -> None:
-    dots = charts["After training, against what was generated"]
-    assert dots.count("<circle") == 4 and 'class="line' not in dots
-    assert charts["Alone, while training"].count('class="band') == 2
-    assert charts["heldout, alone"].count('class="band') == 3
+def test_every_seed_is_a_dot_and_every_curve_has_a_band(charts: dict[str, Chart]) -> None:
+    dots = [line for line in charts["After training, against what was generated"].lines if not line.empty]
+    assert [(line.colour, line.joined, len(line.x)) for line in dots] == [("c1", False, 2), ("c2", False, 2)]
+    assert all(line.band for line in charts["Alone, while training"].lines)
+    passed = charts["heldout, alone"]
+    assert names(passed) == ["before", "grpo", "aipo_with_a_long_name"] and passed.log
+    assert [line.colour for line in passed.lines] == ["c0", "c1", "c2"]
+    assert all(len(line.band) == len(line.x) == 2 for line in passed.lines)
+
+
+def test_an_agent_has_the_colour_of_its_place_and_gaps_are_left_out() -> None:
+    rows = [{"step": i, "consults/verify": 1.0, "consults/zeno": None if i else 0.5} for i in range(3)]
+    results = MatrixResults(
+        finished=(ArmResult(arm="aipo", seed=0, evaluation={}, metrics=rows),), missing=()
+    )
+    asked, loss = method_charts(results, "aipo", ["knowledge", "verify", "zeno"])
+    assert [(line.name, line.colour, list(line.x)) for line in asked.lines] == [
+        ("verify", "k1", [1.0, 2.0, 3.0]),
+        ("zeno", "k2", [1.0]),
+    ]
+    assert loss.lines == []

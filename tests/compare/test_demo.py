@@ -7,12 +7,10 @@ import pytest
 from rich.console import Console
 
 from aipo.compare import demo
-from aipo.compare.demo import run_demo, summarise
-from aipo.compare.figures import Arm
-from aipo.config.load import Config, load_config, presets
+from aipo.compare.demo import minutes, run_demo, summarise
+from aipo.config.build import Experiment, load_experiment
+from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError, TrainError
-from aipo.run import RunFolder
-from aipo.util.files import write_json
 
 RESULT = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}}, "suppressed": {"pass_at": {"1": 0.5}}}}
 TINY = [
@@ -27,7 +25,7 @@ TINY = [
 
 
 def test_summary_keys_are_flat() -> None:
-    assert summarise(3, 12.34, RESULT, {"aipo": RESULT, "grpo": RESULT}) == {
+    assert summarise(3, 12.34, {"before": RESULT, "aipo": RESULT, "grpo": RESULT}) == {
         "seed": 3,
         "wall_s": 12.3,
         "solo_pass1.heldout.before": 0.25,
@@ -64,7 +62,7 @@ def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
 
 
 def test_one_arm_alone_has_plain_keys() -> None:
-    assert summarise(0, 1.0, {}, {"grpo": {"easy": {"solo": {"pass_at": {"1": 0.5}}}}}) == {
+    assert summarise(0, 1.0, {"before": {}, "grpo": {"easy": {"solo": {"pass_at": {"1": 0.5}}}}}) == {
         "seed": 0,
         "wall_s": 1.0,
         "solo_pass1.easy.after": 0.5,
@@ -74,28 +72,21 @@ def test_one_arm_alone_has_plain_keys() -> None:
 def test_the_last_table_shows_what_was_measured() -> None:
     measured = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}, "interval": {"1": None, "8": None}}}}
     console = Console(record=True, width=120, force_terminal=False)
-    console.print(demo.last_table([Arm.of("before", measured), Arm.of("aipo", {})], "title"))
+    console.print(demo.last_table({"before": measured, "aipo": {}}, "title"))
     screen = console.export_text()
     assert "unknown facts, pass@1" in screen and "0.250" in screen and "–" in screen
     assert "pass@8" not in screen and "with agents" not in screen
 
 
-def test_what_is_said_before_training_is_what_was_measured(tmp_path: Path) -> None:
-    job = demo._measure("aipo", tmp_path, 0)
-    said: list[str] = []
-    job.follow(lambda done, total, text: said.append(text))
-    assert said == []
-    scores = {"pass_at": {"1": 0.5}, "interval": {"1": None}}
-    write_json(RunFolder(tmp_path).evaluation("before"), {"easy": {"solo": scores, "suppressed": scores}})
-    job.follow(lambda done, total, text: said.append(text))
-    assert said == ["alone 0.50, alone, consult tags forbidden 0.50"]
+@pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (312.0, "5 min 12 s"), (59.6, "1 min 0 s")])
+def test_wall_time_reads_as_people_say_it(seconds: float, text: str) -> None:
+    assert minutes(seconds) == text
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The demo at a size that takes seconds; every process it starts gets the same overrides."""
-    given = demo._overrides
-    monkeypatch.setattr(demo, "_overrides", lambda out, seed: [*given(out, seed), *TINY])
+    monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -116,7 +107,7 @@ def test_the_demo_leaves_a_summary_a_report_and_two_runs(tmp_path: Path) -> None
     ):
         assert isinstance(summary[key], int | float), key
     page = (out / "report.html").read_text()
-    assert "grpo" in page and "<script" not in page
+    assert "grpo" in page and "Before training, alone" in page and "[1m" not in page
     for arm in ("aipo", "grpo"):
         assert {p.name for p in (out / arm).iterdir()} >= {
             "config.yaml",
@@ -132,17 +123,14 @@ def test_the_demo_leaves_a_summary_a_report_and_two_runs(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("tiny")
 def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = demo._overrides
-    monkeypatch.setattr(
-        demo, "_overrides", lambda out, seed: [*given(out, seed), "env.mixture={nowhere: 1.0}"]
-    )
-    with pytest.raises(TrainError, match=r"(?s)train aipo ended with exit code 2.*nowhere"):
+    monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, "env.mixture={nowhere: 1.0}"))
+    with pytest.raises(TrainError, match=r"(?s)aipo 0 ended with exit code 2.*nowhere"):
         run_demo(tmp_path / "demo", seed=0, arms=("aipo",), console=Console(quiet=True))
 
 
 @pytest.mark.parametrize("arm", ["grpo", "dapo", "dr_grpo", "gspo", "cispo", "mask", "echo"])
 def test_arms_have_the_same_budget(arm: str) -> None:
-    def budget(config: Config) -> tuple[object, ...]:
-        return config.train, config.rollout, config.env, config.evaluate, config.policy
+    def budget(experiment: Experiment) -> dict[str, object]:
+        return {name: experiment.settings[name] for name in ("train", "rollout", "env", "evaluate", "policy")}
 
-    assert budget(load_config("aipo")) == budget(load_config(arm))
+    assert budget(load_experiment("aipo")) == budget(load_experiment(arm))

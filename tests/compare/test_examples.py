@@ -1,6 +1,6 @@
 """Which traces a report shows, and that its captions say no more than they do."""
 
-from aipo.compare.examples import tell
+from aipo.compare.examples import choose_examples
 from aipo.trace import Consult, Mode, Role, StopReason, Trace, segment
 
 
@@ -30,10 +30,10 @@ def trace(task: str, setting: str, reward: float | None, *agents: str, **rest: o
 
 
 def captions(before: list[Trace], after: list[Trace]) -> list[tuple[str, str]]:
-    return [(e.trace.task_id, e.caption) for e in tell(before, after)]
+    return [(e.trace.task_id, e.caption) for e in choose_examples(before, after)]
 
 
-def test_the_task_that_help_made_solvable_is_told() -> None:
+def test_the_task_that_help_made_solvable_is_shown() -> None:
     before = [
         trace("known", "solo", 1.0),
         trace("known", "assisted", 1.0, "knowledge"),
@@ -50,12 +50,12 @@ def test_the_task_that_help_made_solvable_is_told() -> None:
         ("learned", "Before training, alone: wrong"),
         ("learned", "Before training, with agents: asks knowledge and verify, and is right"),
         ("learned", "After training, alone: right"),
-        ("learned", "After training, alone, consult tags forbidden: right"),
+        ("learned", "After training, alone, consult tags suppressed: right"),
         ("hard", "Another task after training, alone: wrong"),
     ]
 
 
-def test_among_equals_the_first_task_is_told() -> None:
+def test_among_equals_the_first_task_is_shown() -> None:
     same = [trace(t, "solo", 0.0) for t in ("a", "b")]
     assert captions(same, same)[0][0] == "a"
 
@@ -67,18 +67,18 @@ def test_only_the_first_trace_of_a_setting_is_used() -> None:
 
 def test_a_failed_rollout_is_called_failed() -> None:
     broken = trace("b", "solo", None, stop_reason=StopReason.ERROR, error="x")
-    told = captions([trace("a", "solo", 0.0)], [trace("a", "solo", 0.0), broken])
-    assert told[-1] == ("b", "Another task after training, alone: the rollout failed")
+    shown = captions([trace("a", "solo", 0.0)], [trace("a", "solo", 0.0), broken])
+    assert shown[-1] == ("b", "Another task after training, alone: the rollout failed")
 
 
 def test_an_agent_that_gave_no_reply_did_not_help() -> None:
     silent = Consult(
         agent="verify", request="?", reply=None, request_segment=0, request_start=0, reply_segment=1
     )
-    told = captions([trace("a", "assisted", 1.0, consults=(silent,))], [trace("a", "solo", 1.0)])
-    assert told[0] == ("a", "Before training, with agents: right")
+    shown = captions([trace("a", "assisted", 1.0, consults=(silent,))], [trace("a", "solo", 1.0)])
+    assert shown[0] == ("a", "Before training, with agents: right")
 
 
 def test_no_shared_task_is_no_story() -> None:
-    assert tell([], []) == []
-    assert tell([trace("a", "solo", 0.0)], [trace("b", "solo", 0.0)]) == []
+    assert choose_examples([], []) == []
+    assert choose_examples([trace("a", "solo", 0.0)], [trace("b", "solo", 0.0)]) == []

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from aipo.compare.jobs import Job, last_lines, run_jobs, train_job
-from aipo.config.load import load_config
+from aipo.compare.jobs import Job, evaluate_job, last_lines, run_jobs, train_job
+from aipo.config.build import load_experiment
 from aipo.errors import RunError, TrainError
 from aipo.run import RunFolder
 from aipo.util.files import write_json, write_text
@@ -103,12 +103,25 @@ def test_commands_of_one_job_run_in_order_until_one_fails(tmp_path: Path) -> Non
     assert last_lines(one.log, 1) in said
 
 
+def test_the_bar_of_an_evaluation_shows_its_scores(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    one = evaluate_job("before", [], folder, "before", tmp_path / "before.log")
+    texts: list[str] = []
+    one.follow(lambda done, total, text: texts.append(text))
+    assert texts == []
+    scores = {"pass_at": {"1": 0.5}, "interval": {"1": None}}
+    write_json(folder.evaluation("before"), {"easy": {"solo": scores, "suppressed": scores}})
+    one.follow(lambda done, total, text: texts.append(text))
+    assert texts == ["alone 0.50, alone, consult tags suppressed 0.50"]
+
+
 def test_a_bar_follows_a_training_through_its_stages(tmp_path: Path) -> None:
-    configs = [
-        load_config("aipo", [f"run.out={tmp_path / n}", "train.steps=3", "train.minibatches=2"]) for n in "ab"
+    experiments = [
+        load_experiment("aipo", [f"run.out={tmp_path / n}", "train.steps=3", "train.minibatches=2"])
+        for n in "ab"
     ]
-    folders = [RunFolder(config.run.out) for config in configs]
-    training = train_job("two", [(config, []) for config in configs], tmp_path / "two.log")
+    folders = [RunFolder(experiment.out) for experiment in experiments]
+    training = train_job("two", [(experiment, []) for experiment in experiments], tmp_path / "two.log")
     said: list[tuple[int, int, str]] = []
 
     def follow() -> tuple[int, int, str]:

@@ -32,10 +32,10 @@ def test_every_arm_runs_with_every_seed(tmp_path: Path) -> None:
         "aipo 11",
         "twice 11",
     ]
-    config = matrix.cell("aipo", 11).stages[0].config
-    assert (config.run.seed, config.run.threads, config.train.steps) == (11, 1, 4)
-    assert config.run.out == tmp_path / "out" / "aipo" / "11"
-    assert matrix.cell("grpo", 11).stages[0].config.train.steps == 3
+    experiment = matrix.cell("aipo", 11).stages[0].experiment
+    assert (experiment.seed, experiment.threads, experiment.train.steps) == (11, 1, 4)
+    assert experiment.out == tmp_path / "out" / "aipo" / "11"
+    assert matrix.cell("grpo", 11).stages[0].experiment.train.steps == 3
     assert (matrix.arms, matrix.reference) == (("grpo", "aipo", "twice"), "aipo")
 
 
@@ -43,9 +43,9 @@ def test_a_stage_starts_from_the_model_of_the_one_before(tmp_path: Path) -> None
     first, last = read(tmp_path, HEAD + ARMS).cell("twice", 10).stages
     out = tmp_path / "out" / "twice"
     assert (first.folder.path, last.folder.path) == (out / "10.1", out / "10")
-    assert first.config.policy.model == "envs.miniature_model:cold_start"
-    assert last.config.policy.model == str(out / "10.1" / "model")
-    assert last.config.train.learning_rate == 1e-4 and first.config.method.assist_share == 0.5
+    assert first.experiment.policy.model == "envs.miniature_model:cold_start"
+    assert last.experiment.policy.model == str(out / "10.1" / "model")
+    assert last.experiment.train.learning_rate == 1e-4 and first.experiment.method.assist_share == 0.5
 
 
 def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:
 def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
     matrix = read(tmp_path, HEAD + ARMS)
     assert list(matrix.before) == [10, 11]
-    assert matrix.before[11].run.out == tmp_path / "out" / "before" / "11"
-    assert matrix.before[11].run.seed == 11
+    assert matrix.before[11].out == tmp_path / "out" / "before" / "11"
+    assert matrix.before[11].seed == 11
     assert read(tmp_path, HEAD + "arms: {only: {config: grpo}}").reference == "only"
 
 
@@ -105,7 +105,7 @@ def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
         ),
         (
             HEAD + "arms: {a: {config: aipo}, b: {config: aipo, set: [agents.verify=null]}}",
-            "whose tags are not forbidden alike, allowed evaluate.settings without forbid",
+            "whose tags are not suppressed alike, allowed evaluate.settings without suppressed",
         ),
         (HEAD + "arms: {a: {config: grpo, set: ['evaluate.splits=[]']}}", "got arms that evaluate nothing"),
         ("[1, 2]", "matrix"),
@@ -134,7 +134,7 @@ def test_the_matrices_of_the_benchmarks_are_whole(file: Path) -> None:
     assert matrix.out == Path("runs") / file.stem
     tuned_on = set(matrix.seeds) & {0, 1, 2}
     assert tuned_on == (set(matrix.seeds) if file.stem in {"matrix_tune", "matrix_credit"} else set())
-    assert all(cell.stages[0].config.run.threads == 1 for cell in matrix.cells)
+    assert all(cell.stages[0].experiment.threads == 1 for cell in matrix.cells)
 
 
 def test_screening_and_the_final_comparison_share_no_seed() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aipo.compare.matrix import Matrix, Measure, read_matrix
-from aipo.compare.results import Cost, Outcome, read_outcomes, write_csv
+from aipo.compare.results import ArmResult, Caveat, Cost, caveats, read_results, write_csv
 from aipo.errors import RunError
 from aipo.evaluate.verdict import Scored
 from aipo.util.files import write_json
@@ -36,7 +36,7 @@ def test_a_generation_costs_what_its_rollouts_are_together() -> None:
 
 def test_costs_add_up_over_lines_and_stages(matrix: Matrix) -> None:
     finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
-    grpo, twice = (read_outcomes(matrix).of(arm)[0] for arm in ("grpo", "twice"))
+    grpo, twice = (read_results(matrix).of(arm)[0] for arm in ("grpo", "twice"))
     # 20 generations of 64 rollouts of 21 tokens; 2.5 seconds each.
     assert grpo.cost == Cost(generated_tokens=20 * 64 * 21.0, train_seconds=50.0)
     assert twice.cost == Cost(
@@ -53,7 +53,7 @@ def test_scores_are_pass_at_k_of_each_task_with_enough_verdicts() -> None:
         return {"task_id": name, "cluster": "3@7", "verdicts": verdicts, "correct": correct, "failed": 0}
 
     tasks = [task("a", 4, 2), task("b", 1, 1), task("c", 0, 0)]
-    one = Outcome(arm="aipo", seed=10, evaluation={"heldout": {"solo": {"per_task": tasks}}})
+    one = ArmResult(arm="aipo", seed=10, evaluation={"heldout": {"solo": {"per_task": tasks}}})
     at_1, at_2 = (Measure(split="heldout", setting="solo", k=k) for k in (1, 2))
     assert one.scores(at_1) == {"a": Scored("3@7", 0.5), "b": Scored("3@7", 1.0)}
     assert one.scores(at_2) == {"a": Scored("3@7", pytest.approx(5 / 6))}
@@ -62,7 +62,7 @@ def test_scores_are_pass_at_k_of_each_task_with_enough_verdicts() -> None:
 
 def test_the_table_has_a_line_for_each_number(matrix: Matrix, tmp_path: Path) -> None:
     finish(matrix.cell("grpo", 11), 1.0, facts=3)
-    write_csv(tmp_path / "results.csv", read_outcomes(matrix), matrix.measures)
+    write_csv(tmp_path / "results.csv", read_results(matrix), matrix.measures)
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3 * 2  # splits, settings, ks
@@ -92,7 +92,7 @@ def test_what_is_missing_says_what_it_last_said(matrix: Matrix) -> None:
     finish(stopped, 0.5, facts=2)
     stopped.folder.evaluation("after").unlink()
     stopped.log.write_text("interrupted; finished traces and checkpoints are kept\n")
-    missing = {f"{one.arm} {one.seed}": one.why for one in read_outcomes(matrix).missing}
+    missing = {f"{one.arm} {one.seed}": one.why for one in read_results(matrix).missing}
     assert missing == {
         "before 10": "not run yet",
         "before 11": "not run yet",
@@ -106,11 +106,44 @@ def test_arms_that_were_asked_other_tasks_are_not_compared(matrix: Matrix) -> No
     finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
     write_json(matrix.cell("twice", 11).folder.evaluation("after"), evaluation(0.5, 11, facts=3))
     with pytest.raises(RunError, match=r"other tasks of split 'heldout' in twice 11 than in before 11"):
-        read_outcomes(matrix)
+        read_results(matrix)
 
 
 def test_a_file_that_is_no_evaluation_is_named(matrix: Matrix) -> None:
     finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
     matrix.cell("grpo", 10).folder.evaluation("after").write_text(json.dumps({})[:-1])
     with pytest.raises(RunError, match=r"grpo/10/evaluations/after\.json: got .*allowed what `aipo eval`"):
-        read_outcomes(matrix)
+        read_results(matrix)
+
+
+def caveats_of(matrix: Matrix) -> tuple[Caveat, ...]:
+    return caveats(matrix, read_results(matrix))
+
+
+def test_seeds_that_were_made_of_other_things_are_caveats_of(matrix: Matrix) -> None:
+    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
+    assert caveats_of(matrix) == ()
+    folder = matrix.cell("twice", 11).folder
+    edited = {"packages": {"torch": "3"}, "files": {"env": {"file": "e.py", "fingerprint": "2"}}}
+    write_json(folder.manifest, edited)
+    expected = (Caveat(kind="mixed", arm="twice", text="its seeds differ in env, torch"),)
+    assert caveats_of(matrix) == expected
+    folder.manifest.unlink()
+    assert caveats_of(matrix) == expected
+
+
+def test_an_arm_that_begins_from_another_policy_is_caveats_of(tmp_path: Path) -> None:
+    text = TWO_ARMS + "  other: {config: aipo, set: ['policy.options={course: distractors}']}\n"
+    matrix = read_matrix(matrix_file(tmp_path, text))
+    assert [(one.kind, one.arm) for one in caveats_of(matrix)] == [("apart", "other")]
+
+
+def test_rollouts_without_a_verdict_are_counted(matrix: Matrix) -> None:
+    finish(matrix.cell("twice", 10), 0.8, facts=2)  # 2 splits x 3 settings x 4 tasks x 4 samples
+    file = matrix.cell("twice", 10).folder.evaluation("after")
+    evaluated = json.loads(file.read_text())
+    evaluated["heldout"]["solo"]["per_task"][0] |= {"verdicts": 1, "correct": 1, "failed": 3}
+    write_json(file, evaluated)
+    (one,) = caveats_of(matrix)
+    assert (one.kind, one.arm) == ("unscored", "twice")
+    assert one.text.startswith("3 of 96 evaluated rollouts have no verdict")

@@ -71,7 +71,7 @@ def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
     assert {path.name for path in (out / "grpo" / "3").iterdir()} >= {"config.yaml", "manifest.json", "model"}
     assert len(list(TraceStore(out / "grpo" / "3" / "traces").read())) == 2 * 2 * 4
     assert "grpo,3,heldout,solo,1," in (out / "results.csv").read_text()
-    assert "<script" not in (out / "report.html").read_text()
+    assert "<script>alert" not in (out / "report.html").read_text()
 
     # A file that says otherwise than what has finished is refused; nothing is touched.
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}

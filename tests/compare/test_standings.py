@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from aipo.compare.matrix import Matrix, read_matrix
-from aipo.compare.results import read_outcomes
-from aipo.compare.standings import stand, summary
+from aipo.compare.results import read_results
+from aipo.compare.standings import compute_standings, summary
 from aipo.util.files import write_json
 from kit.matrices import finish, finish_all, matrix_file
 
@@ -31,7 +31,7 @@ def matrix(tmp_path: Path) -> Matrix:
 
 def test_every_arm_stands_against_the_reference(matrix: Matrix) -> None:
     finish_all(matrix, RATES)
-    standings = stand(matrix, read_outcomes(matrix))
+    standings = compute_standings(matrix, read_results(matrix))
     assert standings.arms == ("before", "grpo", "mask", "aipo")
     of = {arm: standings.of[matrix.measure, arm] for arm in standings.arms}
     assert {arm: one.verdict for arm, one in of.items()} == {
@@ -54,7 +54,7 @@ def test_where_a_seed_is_missing_arms_are_compared_and_none_wins(matrix: Matrix)
         finish(matrix.cell("mask", seed), 0.1)
     for arm, seed in (("grpo", 10), ("grpo", 11), ("aipo", 11), ("aipo", 12)):
         finish(matrix.cell(arm, seed), RATES[arm])
-    standings = stand(matrix, read_outcomes(matrix))
+    standings = compute_standings(matrix, read_results(matrix))
     assert standings.arms == ("grpo", "mask", "aipo")
     paired = standings.of[matrix.measure, "aipo"].difference
     assert paired is not None and list(paired.by_seed) == [11]
@@ -64,17 +64,17 @@ def test_where_a_seed_is_missing_arms_are_compared_and_none_wins(matrix: Matrix)
 
 
 def test_nothing_there_has_no_standings(matrix: Matrix) -> None:
-    standings = stand(matrix, read_outcomes(matrix))
+    standings = compute_standings(matrix, read_results(matrix))
     assert (standings.arms, standings.winner, standings.costs) == ((), None, {})
-    assert len(summary(matrix, read_outcomes(matrix), standings)["missing"]) == 12
+    assert len(summary(matrix, read_results(matrix), standings)["missing"]) == 12
 
 
 def test_the_summary_is_plain_and_says_all(matrix: Matrix, tmp_path: Path) -> None:
     finish_all(matrix, RATES)
 
     def say() -> Any:
-        outcomes = read_outcomes(matrix)
-        write_json(tmp_path / "summary.json", summary(matrix, outcomes, stand(matrix, outcomes)))
+        results = read_results(matrix)
+        write_json(tmp_path / "summary.json", summary(matrix, results, compute_standings(matrix, results)))
         return json.loads((tmp_path / "summary.json").read_text())
 
     said = say()

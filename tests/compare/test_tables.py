@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from aipo.compare.matrix import Measure, read_matrix
-from aipo.compare.results import read_outcomes
-from aipo.compare.standings import stand
-from aipo.compare.tables import print_board, short, shown, with_interval
+from aipo.compare.results import read_results
+from aipo.compare.standings import compute_standings
+from aipo.compare.tables import print_standings, short_amount, shown_measures, with_interval
 from aipo.evaluate.verdict import Estimate
 from kit.matrices import finish, finish_all, matrix_file
 
@@ -32,9 +32,9 @@ def board(tmp_path: Path, *, whole: bool = True, write: bool = True, width: int 
         finish(matrix.cell("aipo", 10), 0.8)
         matrix.cell("floor", 11).folder.path.mkdir(parents=True)
         matrix.cell("floor", 11).log.write_text("[bold]TrainError: no [markup]\n")
-    outcomes = read_outcomes(matrix)
+    results = read_results(matrix)
     console = Console(record=True, width=width, force_terminal=False)
-    print_board(matrix, outcomes, stand(matrix, outcomes), console)
+    print_standings(matrix, results, compute_standings(matrix, results), console)
     return console.export_text()
 
 
@@ -72,7 +72,7 @@ def test_what_is_missing_is_said_and_nobody_wins(tmp_path: Path) -> None:
     ("amount", "text"), [(0, "0"), (950, "950"), (12_345, "12.3k"), (4_560_000, "4.56M")]
 )
 def test_amounts_are_short(amount: float, text: str) -> None:
-    assert short(amount) == text
+    assert short_amount(amount) == text
 
 
 def test_numbers_have_their_intervals() -> None:
@@ -87,5 +87,8 @@ def test_the_ends_of_a_curve_are_shown() -> None:
     def at(setting: str, *ks: int) -> list[Measure]:
         return [Measure(split="easy", setting=setting, k=k) for k in ks]
 
-    assert shown([*at("solo", 1, 2, 4), *at("assisted", 1, 2)]) == [*at("solo", 1, 4), *at("assisted", 1)]
-    assert shown(at("solo", 1)) == at("solo", 1)
+    assert shown_measures([*at("solo", 1, 2, 4), *at("assisted", 1, 2)]) == [
+        *at("solo", 1, 4),
+        *at("assisted", 1),
+    ]
+    assert shown_measures(at("solo", 1)) == at("solo", 1)

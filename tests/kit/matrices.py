@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aipo.compare.matrix import BEFORE, Cell, Matrix
-from aipo.config.load import dump
+from aipo.compare.matrix import Matrix, MatrixCell
+from aipo.compare.sections import BEFORE
 from aipo.evaluate.pass_at_k import TaskResult, _curves
 from aipo.run import RunFolder
 from aipo.util.files import write_json, write_text
@@ -81,12 +81,12 @@ def metrics(rate: float, seed: int, *, agents: bool = True) -> list[dict[str, An
     return rows
 
 
-def finish(cell: Cell, rate: float, **size: int) -> None:
+def finish(cell: MatrixCell, rate: float, **size: int) -> None:
     """Leaves what a trained and evaluated cell leaves, as far as a comparison reads it."""
     for stage in cell.stages:
         folder = stage.folder
-        write_text(folder.config, dump(stage.config))
-        agents = stage.config.method.assist_share > 0
+        write_text(folder.config, stage.experiment.to_yaml())
+        agents = stage.experiment.method.assist_share > 0
         lines = [f"{_json(row)}\n" for row in metrics(rate, cell.seed, agents=agents)]
         write_text(folder.metrics, "".join(lines))
         write_json(
@@ -100,9 +100,9 @@ def finish_all(matrix: Matrix, rates: Mapping[str, float], **size: int) -> None:
     """Every cell, and the policy before; a seed moves the rate a little."""
     for cell in matrix.cells:
         finish(cell, rates[cell.arm] + random.Random(cell.name).uniform(-0.03, 0.03), **size)
-    for seed, config in matrix.before.items():
-        write_text(config.run.out.with_name(f"{seed}.yaml"), dump(config))
-        write_json(RunFolder(config.run.out).evaluation(BEFORE), evaluation(0.0, seed, **size))
+    for seed, experiment in matrix.before.items():
+        write_text(experiment.out.with_name(f"{experiment.out.name}.yaml"), experiment.to_yaml())
+        write_json(RunFolder(experiment.out).evaluation(BEFORE), evaluation(0.0, seed, **size))
 
 
 def matrix_file(folder: Path, text: str) -> Path:

@@ -32,9 +32,8 @@ SMALL = [
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `aipo demo` leaves, at a size that takes half a minute."""
     out = tmp_path_factory.mktemp("demo") / "demo"
-    given = demo._overrides
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "_overrides", lambda run, seed: [*given(run, seed), *SMALL])
+        patch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *SMALL))
         demo.run_demo(out, seed=0, arms=("aipo", "grpo"), console=Console(quiet=True))
     return out
 

@@ -95,7 +95,7 @@
       height: HEIGHT,
       series: parts.series,
       bands: parts.bands,
-      padding: [8, 8, 0, 0],
+      padding: [8, 16, 0, 0],
       legend: { show: false },
       scales: { x: { time: false, ...(chart.log ? { distr: 3, log: 2 } : {}) }, y: { range: yRange(chart) } },
       axes: [

@@ -51,7 +51,7 @@ class MetricsFile:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationFile:
-    """One evaluation: split → setting → `pass_at` and `interval` by k, as `aipo.compare.figures.Arm` takes them."""
+    """One evaluation: split → setting → `pass_at` and `interval` by k."""
 
     splits: Mapping[str, Any] = field(default_factory=dict[str, Any])
     problems: tuple[str, ...] = ()

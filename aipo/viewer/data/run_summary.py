@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aipo.compare.figures import Arm, Cell, table
+from aipo.compare.sections import SETTINGS
+from aipo.viewer.data.scores import Score, ks_of, read_scores, splits_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class ScoreLine:
 
     split: str
     evaluation: str
-    cells: Mapping[str, Cell | None]
+    cells: Mapping[str, Score]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +104,24 @@ def origins(manifest: Mapping[str, Any] | None) -> list[Origin]:
 
 def scores(evaluations: Mapping[str, Any]) -> Scores:
     """pass@k of each evaluation, a line for each of its splits."""
-    arms = [Arm.of(name, evaluation) for name, evaluation in evaluations.items()]
-    every_line = [
-        ScoreLine(split, arm.name, {row.label: row.cells[i] for row in rows if row.cells[i] is not None})
-        for split, rows in table(arms)
-        for i, arm in enumerate(arms)
-    ]
-    lines = [line for line in every_line if line.cells]
+    measured = {name: read_scores(evaluation) for name, evaluation in evaluations.items()}
+    keys = [key for scores in measured.values() for key in scores]
+    lines: list[ScoreLine] = []
+    for split in splits_of(keys):
+        labels = {
+            f"{label}, pass@{k}": (split, setting, k)
+            for setting, label in SETTINGS.items()
+            for k in _shown_ks(ks_of(keys, split, setting), setting)
+        }
+        for name, scored in measured.items():
+            cells = {label: scored[key] for label, key in labels.items() if key in scored}
+            lines += [ScoreLine(split, name, cells)] if cells else []
     return Scores(tuple(dict.fromkeys(label for line in lines for label in line.cells)), lines)
+
+
+def _shown_ks(ks: Sequence[int], setting: str) -> list[int]:
+    """The smallest and the largest; with agents the smallest alone."""
+    return list(ks[:1]) if setting == "assisted" else sorted({*ks[:1], *ks[-1:]})
 
 
 def agent_names(config: Mapping[str, Any], consulted: Sequence[str]) -> tuple[list[str], list[str]]:

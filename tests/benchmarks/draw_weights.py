@@ -1,4 +1,4 @@
-"""Draws what agents' tokens are worth: weights.svg, beside this file, for its README.
+"""Draws what agents' tokens are worth: weights.png, beside this file, for its README.
 
     python tests/benchmarks/draw_weights.py
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from aipo.method.coefficients import COEFFICIENTS, Known
 from aipo.method.weighing import NEGATIVES, Weighing, agent_weights
-from aipo.render.svg_charts import HEIGHT, WIDTH, Line, chart
+from aipo.render.charts import Chart, Line
 
-FILE = Path(__file__).with_name("weights.svg")
-COLUMNS, SCALE = 3, 0.8
+FILE = Path(__file__).with_name("weights.png")
+COLUMNS, SIZE = 3, (3.4, 1.9)
 MU = 0.5
 LOG_PI = torch.linspace(-4, 0, 161, dtype=torch.float64)
 
@@ -36,7 +36,7 @@ SAME = "same"
 """The rule whose pictures are those of the coefficients."""
 
 
-def panel(title: str, note: str, weight: Callable[[Tensor], Tensor]) -> str:
+def panel(title: str, note: str, weight: Callable[[Tensor], Tensor]) -> Chart:
     pi = 10**LOG_PI
     w = weight(pi[None])[0]
     x = LOG_PI.tolist()
@@ -45,7 +45,7 @@ def panel(title: str, note: str, weight: Callable[[Tensor], Tensor]) -> str:
         Line(name="w·(1 − π)", colour="c2", x=x, y=(w * (1 - pi)).tolist()),
     ]
     top = 2.0 if w.max() > 1 else 1.0
-    return chart(lines, title=title, x_label="log₁₀ π", y_label=note, y_range=(0.0, top))
+    return Chart(title=title, lines=lines, x_label="log₁₀ π", y_label=note, y_range=(0.0, top))
 
 
 def weighed(how: Weighing, advantage: float, pi: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def weighed(how: Weighing, advantage: float, pi: Tensor) -> Tensor:
     return agent_weights(Known(pi, mu, pi), torch.tensor([[advantage]]), how).weights
 
 
-def panels() -> list[str]:
+def panels() -> list[Chart]:
     up = [
         panel(f"{name}, A > 0", NOTES.get(name, ""), partial(weighed, Weighing(coefficient=name), 1.0))
         for name in COEFFICIENTS
@@ -71,7 +71,7 @@ def panels() -> list[str]:
 
 
 def main() -> None:
-    write_sheet(FILE, panels(), columns=COLUMNS, size=(WIDTH * SCALE, HEIGHT * SCALE))
+    write_sheet(FILE, [panel.data() for panel in panels()], columns=COLUMNS, size=SIZE)
 
 
 if __name__ == "__main__":

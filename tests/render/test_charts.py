@@ -48,20 +48,9 @@ def test_raw_values_that_are_the_line_itself_are_not_said_twice() -> None:
     assert "raw" not in chart.data()["lines"][0]
 
 
-@pytest.mark.parametrize(
-    ("colour", "dashed", "dash"),
-    [
-        ("c0", False, [2, 4]),
-        ("c1", False, []),
-        ("c1", True, [7, 4]),
-        ("c6", False, [7, 4]),
-        ("k6", False, []),
-    ],
-)
-def test_the_first_policy_is_dotted_and_colours_beyond_six_are_dashed(
-    colour: str, dashed: bool, dash: list[int]
-) -> None:
-    line = Line(name="a", colour=colour, x=[1], y=[1.0], dashed=dashed)
+@pytest.mark.parametrize(("colour", "dash"), [("c0", [2, 4]), ("c1", []), ("c6", [7, 4]), ("k5", [])])
+def test_the_first_policy_is_dotted_and_colours_beyond_six_are_dashed(colour: str, dash: list[int]) -> None:
+    line = Line(name="a", colour=colour, x=[1], y=[1.0])
     assert Chart(title="", lines=[line], x_label="").data()["lines"][0]["dash"] == dash
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from aipo.compare.sections import SETTINGS
-from aipo.viewer.data.scores import Score, ks_of, read_scores, splits_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +32,14 @@ class Origin:
     what: str
     file: str
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One pass@k and its 95 % interval, if it has one."""
+
+    value: float
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +111,31 @@ def origins(manifest: Mapping[str, Any] | None) -> list[Origin]:
 
 def scores(evaluations: Mapping[str, Any]) -> Scores:
     """pass@k of each evaluation, a line for each of its splits."""
-    measured = {name: read_scores(evaluation) for name, evaluation in evaluations.items()}
-    keys = [key for scores in measured.values() for key in scores]
+    measured = {name: _read_scores(evaluation) for name, evaluation in evaluations.items()}
+    keys = list(dict.fromkeys(key for scored in measured.values() for key in scored))
     lines: list[ScoreLine] = []
-    for split in splits_of(keys):
-        labels = {
-            f"{label}, pass@{k}": (split, setting, k)
-            for setting, label in SETTINGS.items()
-            for k in _shown_ks(ks_of(keys, split, setting), setting)
-        }
+    for split in dict.fromkeys(split for split, _, _ in keys):
+        labels: dict[str, tuple[str, str, int]] = {}
+        for setting, label in SETTINGS.items():
+            ks = sorted(k for s, t, k in keys if (s, t) == (split, setting))
+            # The smallest and the largest; with agents the smallest alone.
+            for k in ks[:1] if setting == "assisted" else sorted({*ks[:1], *ks[-1:]}):
+                labels[f"{label}, pass@{k}"] = (split, setting, k)
         for name, scored in measured.items():
             cells = {label: scored[key] for label, key in labels.items() if key in scored}
             lines += [ScoreLine(split, name, cells)] if cells else []
     return Scores(tuple(dict.fromkeys(label for line in lines for label in line.cells)), lines)
 
 
-def _shown_ks(ks: Sequence[int], setting: str) -> list[int]:
-    """The smallest and the largest; with agents the smallest alone."""
-    return list(ks[:1]) if setting == "assisted" else sorted({*ks[:1], *ks[-1:]})
+def _read_scores(evaluation: Mapping[str, Any]) -> dict[tuple[str, str, int], Score]:
+    """By split, setting and k, every pass@k that was measured."""
+    return {
+        (split, setting, int(k)): Score(value, tuple(ends) if (ends := result["interval"].get(k)) else None)
+        for split, settings in evaluation.items()
+        for setting, result in settings.items()
+        for k, value in result["pass_at"].items()
+        if value is not None
+    }
 
 
 def agent_names(config: Mapping[str, Any], consulted: Sequence[str]) -> tuple[list[str], list[str]]:

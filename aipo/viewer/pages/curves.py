@@ -213,7 +213,7 @@ def _chart(plot: _Plot, rows: Sequence[Window]) -> Chart | None:
     )
 
 
-def metric_line(rows: Sequence[Window], metric: str, name: str, colour: str, *, dashed: bool = False) -> Line:
+def metric_line(rows: Sequence[Window], metric: str, name: str, colour: str) -> Line:
     """A metric over steps: its moving average, with the single values behind it."""
     raw = [window.values.get(metric) for window in rows]
     return Line(
@@ -222,7 +222,6 @@ def metric_line(rows: Sequence[Window], metric: str, name: str, colour: str, *, 
         x=[window.middle for window in rows],
         y=smooth(raw, len(raw) // _SMOOTHING * 2 + 1),
         raw=raw,
-        dashed=dashed,
     )
 
 

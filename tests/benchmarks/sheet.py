@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from aipo.render.colours import THEME
 
@@ -18,7 +19,7 @@ def write_sheet(
     """Draws charts row by row.
 
     Args:
-        path: a PNG file.
+        path: a PNG file. Its text `Charts` has the titles.
         charts: data as `aipo.render.charts.Chart.data` gives it.
         size: width and height of each, in inches.
     """
@@ -37,7 +38,11 @@ def write_sheet(
     figure.savefig(pixels, dpi=95, format="png")
     plt.close(figure)
     # A palette of few colours makes the file a third as large.
-    Image.open(pixels).convert("RGB").quantize(80, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture = Image.open(pixels).convert("RGB")
+    picture = picture.quantize(80, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    titles = PngInfo()
+    titles.add_text("Charts", "\n".join(chart["title"] for chart in charts))
+    picture.save(path, optimize=True, pnginfo=titles)
     print(f"{path}, {path.stat().st_size / 1000:.0f} kB")
 
 

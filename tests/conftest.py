@@ -38,10 +38,9 @@ _SLOW = (
 """Files and folders that take minutes: whole runs, several ranks, real vLLM servers."""
 
 _MIDDLING = (
-    "compare/test_curves.py",
-    "compare/test_jobs.py",
-    "compare/test_standings.py",
+    "compare",
     "config/test_build.py",
+    "config/test_build_server.py",
     "envs/test_gym.py",
     "envs/test_math.py",
     "envs/test_miniature_agents.py",
@@ -74,6 +73,9 @@ _MIDDLING = (
 )
 """Files and folders that take seconds, or start other processes."""
 
+_FIXTURES = {"address", "browser", "little_runs", "own_runs", "serve"}
+"""Whoever takes one of these needs a server, a browser, or runs that take seconds to make."""
+
 _SERVERS = ("kit.servers", "kit.vllm", "kit.tiny_vllm", "kit.workers")
 """Whoever imports from these asks servers."""
 
@@ -87,7 +89,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(folder if folder in _TOGETHER else place))
         if place.startswith(_SLOW):
             item.add_marker(pytest.mark.slow)
-        elif not place.startswith(_MIDDLING) and not _asks_servers(item):
+        elif not place.startswith(_MIDDLING) and not _needs_more(item):
             item.add_marker(pytest.mark.fast)
 
 
@@ -97,11 +99,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "fast" and place.startswith(_SLOW + _MIDDLING) else None
 
 
-def _asks_servers(item: pytest.Item) -> bool:
-    """Does a test need a server or a browser?"""
-    fixtures = {"browser", "serve", "address"} & set(getattr(item, "fixturenames", ()))
+def _needs_more(item: pytest.Item) -> bool:
+    """Does a test need more than its own process?"""
     names = vars(item.module).values() if isinstance(item, pytest.Function) else ()
-    return bool(fixtures) or any(getattr(value, "__module__", None) in _SERVERS for value in names)
+    asks_servers = any(getattr(value, "__module__", None) in _SERVERS for value in names)
+    return asks_servers or not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def pytest_unconfigure() -> None:

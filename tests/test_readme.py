@@ -158,3 +158,11 @@ def test_links_lead_somewhere(name: str) -> None:
             titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in slugs, f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS.keys() - {"CHANGELOG.md", "notebooks/from_zero.md"}))
+def test_files_in_texts_are_there(name: str) -> None:
+    """Paths with a folder in them; `calculate` is the agent that a reader is to write."""
+    for file in re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|yaml|md|ipynb|sh))`", TEXTS[name]):
+        places = [base / file for base in (ROOT, PACKAGE, (ROOT / name).parent)]
+        assert any(place.exists() for place in places) or "calculate" in file, file

@@ -25,7 +25,7 @@ _PATIENCE = 1800.0  # seconds for as many items; some families are ten at work o
 
 
 class Gym:
-    """Implements `aipo.rollout.demonstration.Demonstrating`.
+    """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
         splits: by name, in the order in which they take their questions.

@@ -24,7 +24,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a brace of th
 
 
 class Math:
-    """Implements `aipo.rollout.demonstration.Demonstrating`.
+    """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
         splits: by name, where its items are: a file, or the keys of `envs.math_items.Source`.

@@ -82,7 +82,7 @@ class Facts:
 
 
 class Miniature:
-    """Implements `aipo.rollout.demonstration.Demonstrating`.
+    """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
         seed: draws the table, the kinds of its facts and the operands.

@@ -9,13 +9,12 @@ where there is nothing to do.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from langgraph.cache.memory import InMemoryCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from aipo.rollout.agent import AgentSpec, AgentState
-from aipo.rollout.context import RolloutContext
+from aipo.rollout import AgentSpec, AgentState, RolloutContext
+from graphs.steps import ask_node, compiled, is_short
 
 
 class KnowledgeState(AgentState, total=False):
@@ -40,10 +39,6 @@ def knowledge(
         short_reply: a reply of so many characters is not condensed.
     """
 
-    async def formulate(state: KnowledgeState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        reply = await runtime.context.chat(spec.name, spec.message("formulate", **state))
-        return {"query": reply.strip() or state["request"]}
-
     async def answer(state: KnowledgeState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         query = state.get("query", state["request"].strip())
         reply = await lookup(query) if lookup else None
@@ -53,23 +48,18 @@ def knowledge(
             )
         return {"reply": reply.strip()}
 
-    async def condense(state: KnowledgeState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        reply = await runtime.context.chat(spec.name, spec.message("condense", **state))
-        return {"reply": reply.strip() or state["reply"]}
-
     async def first(state: KnowledgeState) -> str:
-        request = state["request"].strip()
-        return "answer" if len(request) <= short_request and "\n" not in request else "formulate"
+        return "answer" if is_short(state["request"], short_request) else "formulate"
 
     async def then(state: KnowledgeState) -> str:
         return END if len(state["reply"]) <= short_reply else "condense"
 
     graph = StateGraph(KnowledgeState, context_schema=RolloutContext)
-    graph.add_node("formulate", formulate, **spec.node)
+    graph.add_node("formulate", ask_node(spec, "formulate", into="query"), **spec.node)
     graph.add_node("answer", answer, **spec.node)
-    graph.add_node("condense", condense, **spec.node)
+    graph.add_node("condense", ask_node(spec, "condense", into="reply"), **spec.node)
     graph.add_conditional_edges(START, first, ["formulate", "answer"])
     graph.add_edge("formulate", "answer")
     graph.add_conditional_edges("answer", then, ["condense", END])
     graph.add_edge("condense", END)
-    return graph.compile(cache=InMemoryCache() if "cache_policy" in spec.node else None)
+    return compiled(graph, spec)

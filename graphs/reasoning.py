@@ -8,13 +8,12 @@ there is nothing to do.
 
 from typing import Any
 
-from langgraph.cache.memory import InMemoryCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from aipo.rollout.agent import AgentSpec, AgentState
-from aipo.rollout.context import RolloutContext
+from aipo.rollout import AgentSpec, AgentState, RolloutContext
+from graphs.steps import ask_node, compiled, is_short
 
 
 class ReasoningState(AgentState, total=False):
@@ -33,32 +32,23 @@ def reasoning(
         short_reply: a reply of so many characters is not condensed.
     """
 
-    async def restate(state: ReasoningState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        reply = await runtime.context.chat(spec.name, spec.message("restate", **state))
-        return {"problem": reply.strip() or state["request"]}
-
     async def next_step(state: ReasoningState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         problem = state.get("problem", state["request"].strip())
         reply = await runtime.context.chat(spec.name, spec.message("next", **{**state, "request": problem}))
         return {"reply": reply.strip()}
 
-    async def condense(state: ReasoningState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        reply = await runtime.context.chat(spec.name, spec.message("condense", **state))
-        return {"reply": reply.strip() or state["reply"]}
-
     async def first(state: ReasoningState) -> str:
-        request = state["request"].strip()
-        return "next" if len(request) <= short_request and "\n" not in request else "restate"
+        return "next" if is_short(state["request"], short_request) else "restate"
 
     async def then(state: ReasoningState) -> str:
         return END if len(state["reply"]) <= short_reply else "condense"
 
     graph = StateGraph(ReasoningState, context_schema=RolloutContext)
-    graph.add_node("restate", restate, **spec.node)
+    graph.add_node("restate", ask_node(spec, "restate", into="problem"), **spec.node)
     graph.add_node("next", next_step, **spec.node)
-    graph.add_node("condense", condense, **spec.node)
+    graph.add_node("condense", ask_node(spec, "condense", into="reply"), **spec.node)
     graph.add_conditional_edges(START, first, ["restate", "next"])
     graph.add_edge("restate", "next")
     graph.add_conditional_edges("next", then, ["condense", END])
     graph.add_edge("condense", END)
-    return graph.compile(cache=InMemoryCache() if "cache_policy" in spec.node else None)
+    return compiled(graph, spec)

@@ -9,13 +9,12 @@ for; both are skipped where there is nothing to do.
 import re
 from typing import Any
 
-from langgraph.cache.memory import InMemoryCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from aipo.rollout.agent import AgentSpec, AgentState
-from aipo.rollout.context import RolloutContext
+from aipo.rollout import AgentSpec, AgentState, RolloutContext
+from graphs.steps import ask_node, compiled, is_short
 
 _RIGHT = re.compile(r"\W*right\W*", re.IGNORECASE)
 _WRONG = re.compile(r"\W*wrong\W*: *(?P<correction>\S.*)", re.IGNORECASE)
@@ -35,10 +34,6 @@ def verify(spec: AgentSpec, *, short_request: int = 120) -> CompiledStateGraph[A
         short_request: a request of one line and so many characters is the claim itself.
     """
 
-    async def find(state: VerifyState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        reply = await runtime.context.chat(spec.name, spec.message("find", **state))
-        return {"claim": reply.strip() or state["request"]}
-
     async def check(state: VerifyState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         claim = state.get("claim", state["request"].strip())
         finding = await runtime.context.chat(spec.name, spec.message("check", **{**state, "claim": claim}))
@@ -49,21 +44,20 @@ def verify(spec: AgentSpec, *, short_request: int = 120) -> CompiledStateGraph[A
         return {"reply": read_verdict(reply) or reply.strip()}
 
     async def first(state: VerifyState) -> str:
-        request = state["request"].strip()
-        return "check" if len(request) <= short_request and "\n" not in request else "find"
+        return "check" if is_short(state["request"], short_request) else "find"
 
     async def then(state: VerifyState) -> str:
         return END if state["reply"] else "verdict"
 
     graph = StateGraph(VerifyState, context_schema=RolloutContext)
-    graph.add_node("find", find, **spec.node)
+    graph.add_node("find", ask_node(spec, "find", into="claim"), **spec.node)
     graph.add_node("check", check, **spec.node)
     graph.add_node("verdict", verdict, **spec.node)
     graph.add_conditional_edges(START, first, ["find", "check"])
     graph.add_edge("find", "check")
     graph.add_conditional_edges("check", then, ["verdict", END])
     graph.add_edge("verdict", END)
-    return graph.compile(cache=InMemoryCache() if "cache_policy" in spec.node else None)
+    return compiled(graph, spec)
 
 
 def read_verdict(finding: str) -> str:

@@ -27,11 +27,11 @@ from aipo.method.credit import Credited
 from aipo.method.plan import draw_tasks
 from aipo.method.settings import MethodConfig
 from aipo.policies import Policy
+from aipo.rollout.agent import Prices
 from aipo.rollout.context import ChatModel
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Env, Task
 from aipo.rollout.spec import RolloutSpec
-from aipo.rollout.spending import Prices
 from aipo.trace import Trace
 from aipo.util.console import Note
 

@@ -9,13 +9,12 @@ from typing import Any
 
 from aipo.config.schema import AgentConfig, Config
 from aipo.errors import ConfigError, LoadError
+from aipo.rollout.agent import Prices
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
 from aipo.rollout.reference_chat import ReferenceChat, Weights
-from aipo.rollout.spending import Prices
-from aipo.util.calling import call
 from aipo.util.event_loop import LOOP
-from aipo.util.imports import Loaded, load
+from aipo.util.imports import Loaded, instantiate, load
 
 _SECRET = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
 _LOGIN = re.compile(r"://[^/@\s]+@")
@@ -55,7 +54,7 @@ def build_chat(
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     own = {"max_retries": 0, **_connections(loaded, config)}
     offered = own if isclass(loaded.function) else {"seed": seed, "weights": weights}
-    model = call(loaded, {**config.options, **secrets}, where, **offered)
+    model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
     return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))
 

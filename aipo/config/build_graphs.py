@@ -20,8 +20,7 @@ from aipo.rollout.env import Env
 from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt, loaded_prompts
 from aipo.rollout.reference_chat import Weights
-from aipo.util.calling import call
-from aipo.util.imports import fingerprint, load
+from aipo.util.imports import fingerprint, instantiate, load
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ class Graphs:
 def build_env(config: Config) -> Env:
     """The environment; one that takes a `seed` is given `run.seed` unless its options say otherwise."""
     loaded = load(config.env.name)
-    return call(loaded, config.env.options, f"env.options of {config.env.name}", seed=config.run.seed)
+    return instantiate(loaded, config.env.options, f"env.options of {config.env.name}", seed=config.run.seed)
 
 
 def check_env(config: Config, env: Env) -> None:
@@ -77,7 +76,7 @@ def build_graphs(config: Config) -> Graphs:
         }
         agents = {name: part.agent for name, part in built.items()}
         graph = check_graph(
-            call(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
+            instantiate(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
         )
     files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in built.items()}
     files |= files_beside(main.file, "graph", known=set(files.values()))

@@ -11,9 +11,8 @@ from aipo.config.schema import Config
 from aipo.errors import ConfigError, LoadError
 from aipo.policies import Policy
 from aipo.policies.lora import add_adapter, base_of
-from aipo.util.calling import call
 from aipo.util.console import Note
-from aipo.util.imports import load
+from aipo.util.imports import instantiate, load
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -34,7 +33,7 @@ def build_model(config: Config, note: Note) -> Path | str:
             note(step, steps, f"loss {loss:.3f}")
 
         offered = {"seed": config.run.seed, "progress": follow}
-        model = call(load(name), config.policy.options, f"policy.options of {name}", **offered)
+        model = instantiate(load(name), config.policy.options, f"policy.options of {name}", **offered)
     note(1, 1, str(model))
     return model
 

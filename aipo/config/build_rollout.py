@@ -9,8 +9,7 @@ from aipo.config.schema import Config
 from aipo.policies import Policy, Sampling
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Env
-from aipo.rollout.outage import FailureLimit
-from aipo.rollout.spending import CostLimit
+from aipo.rollout.limits import CostLimit, FailureRateLimit
 from aipo.trace import Trace
 
 
@@ -44,7 +43,7 @@ def build_guards(config: Config, spending: Path) -> OnTrace:
     """
     priced = [name for name, agent in config.agents.items() if agent.prices is not None]
     spent = CostLimit(spending, config.rollout.cost_limit, priced)
-    outage = FailureLimit(config.rollout.failure_limit)
+    outage = FailureRateLimit(config.rollout.failure_limit)
 
     def watch(trace: Trace) -> None:
         spent.add(trace)

@@ -20,8 +20,8 @@ from pydantic import PrivateAttr
 
 from aipo.errors import ReplayError
 from aipo.replay.reuse import CALL, Reuse, recorded_error
+from aipo.rollout.agent import Prices
 from aipo.rollout.context import UNSCORED, ChatModel, Scorer
-from aipo.rollout.spending import Prices
 from aipo.trace import Call, Role, Segment, Trace
 from aipo.util.text import clean, to_json
 

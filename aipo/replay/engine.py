@@ -155,7 +155,7 @@ class _ReplayedRollout:
             chats=self.chats,
             sampling=sampling or _sampling(self.source, context.sampling),
             forbidden_ids=self.source.forbidden_ids,
-            shown=self._demonstration(),
+            demonstration_ids=self._demonstration(),
         )
 
     def _demonstration(self) -> npt.NDArray[np.int32] | None:

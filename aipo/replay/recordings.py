@@ -19,7 +19,7 @@ from aipo.trace import StopReason, Trace
 from aipo.trace.arrow import INDEX, Stored, to_table
 from aipo.trace.filters import EVERYTHING, Filter, condition
 from aipo.trace.journal import from_line, read_journal
-from aipo.trace.stepfiles import StepFile
+from aipo.trace.parquet_files import StepFile
 from aipo.trace.store import list_traces, open_file, read_file, traces_in
 
 

@@ -70,6 +70,20 @@ class Agent:
     max_tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Of a model's tokens, per million."""
+
+    input: float
+    output: float
+
+    def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
+        """Of one call; None where the model did not say how much it read or wrote."""
+        if tokens_in is None or tokens_out is None:
+            return None
+        return (tokens_in * self.input + tokens_out * self.output) / 1e6
+
+
 def node_settings(
     *, attempts: int, timeout: float, cache: bool, model: str, prompt: Prompt, settings: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from langgraph.config import get_config
 
 from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
 from aipo.policies import Policy, SampleRequest, Sampling
+from aipo.rollout.agent import Prices
 from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task
 from aipo.rollout.spec import derive_seed
-from aipo.rollout.spending import Prices
 from aipo.trace import Call, Mode, Role, Segment, author_in, concatenate, of_policy, segment
 from aipo.util.text import clean, error_text
 
@@ -50,7 +50,7 @@ class ChatModel:
 class RolloutContext:
     """Everything that belongs to one rollout. `calls` is the one thing that grows.
 
-    `shown` is the demonstration of a rollout with `Mode.EXPERT`, token by token; None = the environment's.
+    `demonstration_ids`: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
     """
 
     task: Task
@@ -61,7 +61,7 @@ class RolloutContext:
     sampling: Sampling
     seed: int
     forbidden_ids: tuple[int, ...] = ()
-    shown: npt.NDArray[np.int32] | None = None
+    demonstration_ids: npt.NDArray[np.int32] | None = None
     started: float = field(default_factory=time.perf_counter)
     calls: list[Call] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ class RolloutContext:
     def _demonstrate(
         self, context: Sequence[Segment], policy: str, room: int
     ) -> tuple[Segment, Literal["eos", "length"]]:
-        tokenizer, token_ids = self.policies[policy].tokenizer, self.shown
+        tokenizer, token_ids = self.policies[policy].tokenizer, self.demonstration_ids
         if token_ids is None:
             token_ids = encode(demonstration_of(self.env, self.task), tokenizer)
         return demonstrate(token_ids, context, policy=policy, room=room, eos_id=tokenizer.eos_id)

@@ -20,7 +20,7 @@ EXPERT = "expert"
 """Source of a demonstration's segment."""
 
 
-class Demonstrating(Env, Protocol):
+class DemonstratedEnv(Env, Protocol):
     """An environment that knows how its tasks are solved."""
 
     def demonstration(self, task: Task) -> str | None:
@@ -57,7 +57,7 @@ def check_demonstrations(env: Env, mixture: Mapping[str, float]) -> None:
     if not hasattr(env, "demonstration"):
         raise ConfigError(
             f"method.plan: got expert with environment {type(env).__name__}, which has no demonstrations, allowed "
-            "independent, or an environment with a method `demonstration` (aipo.rollout.demonstration.Demonstrating)"
+            "independent, or an environment with a method `demonstration` (aipo.rollout.demonstration.DemonstratedEnv)"
         )
     for split, share in mixture.items():
         for task in env.tasks(split) if share > 0 else ():

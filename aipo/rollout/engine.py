@@ -165,7 +165,7 @@ class RolloutEngine:
         return traces
 
     def lost(self, spec: RolloutSpec, stop: StopReason, error: str) -> list[Trace]:
-        """What is left of a rollout when nothing is but why."""
+        """A failed trace that holds only the error."""
         context = self._context(spec)
         endings = {next(iter(context.policies)): Ending(stop, error=error)}
         return self._traces(spec, time.time(), context, RolloutRecorder(context.started), endings)

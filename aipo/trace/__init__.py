@@ -1,20 +1,16 @@
 """What happened in one rollout: the nouns, and how they are stored and found again."""
 
+from aipo.trace.segment import Role, Segment, concatenate, of_policy, segment
 from aipo.trace.types import (
     SCHEMA_VERSION,
     Call,
     Consult,
     Fault,
     Mode,
-    Role,
-    Segment,
     StopReason,
     Trace,
     Visit,
     author_in,
-    concatenate,
-    of_policy,
-    segment,
 )
 
 __all__ = [

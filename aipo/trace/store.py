@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from aipo.errors import RunError, TraceError
 from aipo.trace.arrow import FLOAT_COLUMNS, INDEX, Stored, check_version, from_table, to_table
 from aipo.trace.journal import Journal, read_journal, to_line
-from aipo.trace.stepfiles import StepFile, StepFiles, on_disk, supersede
+from aipo.trace.parquet_files import StepFile, StepFiles, on_disk, supersede
 from aipo.trace.text import Decode, texts_of
 from aipo.trace.types import Trace
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aipo.errors import TraceError
-from aipo.trace.stepfiles import StepFiles
+from aipo.trace.parquet_files import StepFiles
 
 SCHEMA_VERSION = 1
 _ARRAYS: dict[str, tuple[str, pa.DataType]] = {

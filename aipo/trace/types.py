@@ -8,7 +8,6 @@ Nothing heavy is imported here: the store, the viewer and `aipo --help` all read
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -16,23 +15,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import TypeAdapter, ValidationError, with_config
 
 from aipo.errors import TraceError
-from aipo.trace.arrays import ByValue, Float32, Int32, frozen
+from aipo.trace.arrays import ByValue
+from aipo.trace.segment import SCHEMA, Role, Segment, concatenate
 from aipo.util.text import error_text, fits_json, to_json
 
 SCHEMA_VERSION = 1
-_SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-
-
-class Role(StrEnum):
-    """Who produced a segment."""
-
-    PROMPT = "prompt"
-    POLICY = "policy"
-    AGENT = "agent"
-    ENV = "env"
 
 
 class Mode(StrEnum):
@@ -72,70 +62,7 @@ class Fault(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-@with_config(_SCHEMA)
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Segment(ByValue):
-    """A run of tokens with one producer.
-
-    Args:
-        role: who produced the tokens.
-        source: the node or agent that did (`policy`, `knowledge`, ...).
-        token_ids: int32 ids, never empty for the policy.
-        logprobs: behaviour log-probabilities (nats) of exactly these ids, one each; None = unknown. Of an
-            agent: by its own model; NaN where that did not say these very ids (the tags around them).
-        entropies: entropies (nats) of the distributions they were sampled from, or None.
-        policy_version: number of optimiser steps behind the weights that sampled, or None.
-        policy: whose context the segment belongs to; one graph run may carry several contexts.
-
-    Raises:
-        TraceError: lengths differ, a log-probability is not finite or positive, an entropy is not
-            finite, or a policy segment is empty or has no log-probabilities.
-    """
-
-    role: Role
-    source: str
-    token_ids: Int32
-    logprobs: Float32 | None = None
-    entropies: Float32 | None = None
-    policy_version: int | None = None
-    policy: str = "policy"
-
-    def __post_init__(self) -> None:
-        for name in ("logprobs", "entropies"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.token_ids):
-                raise TraceError(
-                    f"{name} of a {self.role} segment from {self.source!r}: "
-                    f"got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
-                )
-            if values is None:
-                continue
-            wrong = ~np.isfinite(values)
-            if name == "logprobs" and self.role is Role.AGENT:
-                wrong &= ~np.isnan(values)
-            if wrong.any():
-                bad = values[wrong][0]
-                raise TraceError(
-                    f"{name} of a {self.role} segment from {self.source!r}: got {bad}, allowed finite numbers"
-                )
-        # Rounding may lift the log-probability of a sure thing a little above 0.
-        if self.logprobs is not None and (self.logprobs > 1e-3).any():
-            raise TraceError(
-                f"log-probability in a {self.role} segment from {self.source!r}: "
-                f"got {self.logprobs.max()}, allowed <= 0"
-            )
-        if self.role is Role.POLICY and not len(self.token_ids):
-            raise TraceError(f"policy segment from {self.source!r}: got no token, allowed at least one")
-        if self.role is Role.POLICY and self.logprobs is None:
-            raise TraceError(
-                f"policy segment from {self.source!r}: got no log-probabilities, allowed one per token"
-            )
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-
-@with_config(_SCHEMA)
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consult:
     """One request to an agent and what came of it.
@@ -174,7 +101,7 @@ class Consult:
         return self.fault is Fault.UNAVAILABLE
 
 
-@with_config(_SCHEMA)
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One chat-model call inside an agent. Times are seconds since the rollout began."""
@@ -195,7 +122,7 @@ class Call:
     error: str | None = None
 
 
-@with_config(_SCHEMA)
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
     """One execution of a node. `path` nests by slashes; times are seconds since the rollout began."""
@@ -207,7 +134,7 @@ class Visit:
     calls: tuple[Call, ...] = ()
 
 
-@with_config(_SCHEMA)
+@with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace(ByValue):
     """One rollout of one policy.
@@ -348,26 +275,3 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
 def author_in(mode: Mode) -> Role:
     """Whose tokens are a rollout's answer: the policy's, whoever helped it; in a demonstration the expert's."""
     return Role.AGENT if mode is Mode.EXPERT else Role.POLICY
-
-
-def concatenate(segments: Iterable[Segment]) -> npt.NDArray[np.int32]:
-    """Ids of `segments` in order; shape (T,)."""
-    parts = [s.token_ids for s in segments]
-    return np.concatenate(parts) if parts else np.empty(0, np.int32)
-
-
-def of_policy(segments: Sequence[Segment], policy: str) -> tuple[Segment, ...]:
-    """The context of one policy out of a graph's segments."""
-    return tuple(s for s in segments if s.policy == policy)
-
-
-def segment(
-    role: Role, source: str, token_ids: Sequence[int] | npt.NDArray[np.int32], **rest: Any
-) -> Segment:
-    """A segment from plain lists; converts and freezes the arrays."""
-    arrays = {
-        name: frozen(rest.pop(name), np.float32)
-        for name in ("logprobs", "entropies")
-        if rest.get(name) is not None
-    }
-    return Segment(role=role, source=source, token_ids=frozen(token_ids, np.int32), **arrays, **rest)

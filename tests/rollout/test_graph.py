@@ -17,10 +17,10 @@ from langgraph.graph import END, START, StateGraph
 
 from aipo.errors import AgentError, GraphError, PolicyError
 from aipo.policies import SampleRequest, Sampling
+from aipo.rollout.agent import Prices
 from aipo.rollout.context import ChatModel, RolloutContext, current_visit
 from aipo.rollout.graph import RolloutState, check_graph
 from aipo.rollout.spec import derive_seed
-from aipo.rollout.spending import Prices
 from aipo.trace import Mode, Role, segment
 from kit.engines import TOKENIZER, Exam, chain, policies, task
 

@@ -21,10 +21,10 @@ from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainEr
 from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.rollout.env import Task
-from aipo.rollout.spending import CostLimit
+from aipo.rollout.limits import CostLimit
 from aipo.run import RunFolder
 from aipo.trace import Fault, Mode, Role
-from aipo.trace.stepfiles import StepFiles
+from aipo.trace.parquet_files import StepFiles
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore, positions
 from aipo.train.run import train_run

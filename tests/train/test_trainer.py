@@ -27,7 +27,7 @@ from aipo.policies import SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.trace import Mode, Trace
-from aipo.trace.stepfiles import StepFiles
+from aipo.trace.parquet_files import StepFiles
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.train.trainer import AIPOTrainer, arguments
 from kit import tiny

@@ -1,13 +1,14 @@
-"""CostLimit: what the calls of a run's agents have cost so far, and where it stops.
+"""Limits that stop a run: what its agents cost, and how often they fail.
 
-Costs are in whatever unit the prices are in. What was spent is kept in a file of the run, so that a step that
-is done over, a run that goes on and an evaluation afterwards all count.
+Costs have the unit of the configured prices. They are kept in a file of the run, so that a step that is done
+again, a resumed run and a later evaluation all count.
 """
 
 import math
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -16,19 +17,51 @@ from aipo.trace import Call, Trace
 from aipo.util.files import writing
 from aipo.util.text import to_json
 
+WINDOW = 64
+ENOUGH = 32
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """Of a model's tokens, per million."""
 
-    input: float
-    output: float
+class _Consult(NamedTuple):
+    agent: str
+    error: str | None
 
-    def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
-        """Of one call; None where the model did not say how much it read or wrote."""
-        if tokens_in is None or tokens_out is None:
-            return None
-        return (tokens_in * self.input + tokens_out * self.output) / 1e6
+
+class FailureRateLimit:
+    """Watches the last `WINDOW` consults that reached an agent, as soon as there are `ENOUGH`.
+
+    One agent that fails is data: the policy gets a notice and the rollout goes on. What the policy asked wrongly
+    does not count.
+
+    Args:
+        limit: the largest share of them that may have failed through the agent's own fault; None = any.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = limit
+        self._last: deque[_Consult] = deque(maxlen=WINDOW)
+
+    def add(self, trace: Trace) -> None:
+        """Takes in a finished rollout.
+
+        Raises:
+            LimitError: more than the limit have failed.
+        """
+        if self._limit is None:
+            return
+        reached = [consult for consult in trace.consults if consult.reached]
+        self._last.extend(_Consult(c.agent, c.error if c.failed else None) for c in reached)
+        errors = [(last.agent, last.error) for last in self._last if last.error is not None]
+        if len(self._last) < ENOUGH or len(errors) <= self._limit * len(self._last):
+            return
+        consults = Counter(last.agent for last in self._last)
+        failures = Counter(agent for agent, _ in errors)
+        raise LimitError(
+            f"consults that failed through the agent's own fault: got {len(errors)} of the last {len(self._last)} "
+            f"({', '.join(f'{name} {failures[name]} of {consults[name]}' for name in sorted(failures))}), allowed a share of "
+            f"{self._limit:g} (rollout.failure_limit), in trace {trace.trace_id!r}. The last one: {errors[-1][0]}: "
+            f"{errors[-1][1]}. Finished traces and checkpoints are kept. See to the agents' servers, then go on "
+            "with --resume"
+        )
 
 
 class CostLimit:

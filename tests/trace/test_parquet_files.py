@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aipo.errors import RunError
-from aipo.trace.stepfiles import StepFiles
+from aipo.trace.parquet_files import StepFiles
 
 TABLE = pa.table({"a": [1, 2, 3]})
 

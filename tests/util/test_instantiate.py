@@ -7,8 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from aipo.errors import ConfigError
-from aipo.util.calling import call
-from aipo.util.imports import Loaded
+from aipo.util.imports import Loaded, instantiate
 
 
 class Chat(BaseModel):
@@ -18,7 +17,7 @@ class Chat(BaseModel):
 
 
 def made(**options: Any) -> Chat:
-    return call(Loaded("m:Chat", Chat, Path("m.py"), "0"), options, "options of m:Chat")
+    return instantiate(Loaded("m:Chat", Chat, Path("m.py"), "0"), options, "options of m:Chat")
 
 
 @pytest.mark.parametrize("name", ["model", "model_name"])

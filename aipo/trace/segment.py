@@ -1,0 +1,110 @@
+"""A segment: a run of tokens with one producer, and the context that segments add up to."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, with_config
+
+from aipo.errors import TraceError
+from aipo.trace.arrays import ByValue, Float32, Int32, frozen
+
+SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+
+class Role(StrEnum):
+    """Who produced a segment."""
+
+    PROMPT = "prompt"
+    POLICY = "policy"
+    AGENT = "agent"
+    ENV = "env"
+
+
+@with_config(SCHEMA)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segment(ByValue):
+    """A run of tokens with one producer.
+
+    Args:
+        role: who produced the tokens.
+        source: the node or agent that did (`policy`, `knowledge`, ...).
+        token_ids: int32 ids, never empty for the policy.
+        logprobs: behaviour log-probabilities (nats) of exactly these ids, one each; None = unknown. Of an
+            agent: by its own model; NaN where that did not say these very ids (the tags around them).
+        entropies: entropies (nats) of the distributions they were sampled from, or None.
+        policy_version: number of optimiser steps behind the weights that sampled, or None.
+        policy: whose context the segment belongs to; one graph run may carry several contexts.
+
+    Raises:
+        TraceError: lengths differ, a log-probability is not finite or positive, an entropy is not
+            finite, or a policy segment is empty or has no log-probabilities.
+    """
+
+    role: Role
+    source: str
+    token_ids: Int32
+    logprobs: Float32 | None = None
+    entropies: Float32 | None = None
+    policy_version: int | None = None
+    policy: str = "policy"
+
+    def __post_init__(self) -> None:
+        for name in ("logprobs", "entropies"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.token_ids):
+                raise TraceError(
+                    f"{name} of a {self.role} segment from {self.source!r}: "
+                    f"got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
+                )
+            if values is None:
+                continue
+            wrong = ~np.isfinite(values)
+            if name == "logprobs" and self.role is Role.AGENT:
+                wrong &= ~np.isnan(values)
+            if wrong.any():
+                bad = values[wrong][0]
+                raise TraceError(
+                    f"{name} of a {self.role} segment from {self.source!r}: got {bad}, allowed finite numbers"
+                )
+        # Rounding may lift the log-probability of a sure thing a little above 0.
+        if self.logprobs is not None and (self.logprobs > 1e-3).any():
+            raise TraceError(
+                f"log-probability in a {self.role} segment from {self.source!r}: "
+                f"got {self.logprobs.max()}, allowed <= 0"
+            )
+        if self.role is Role.POLICY and not len(self.token_ids):
+            raise TraceError(f"policy segment from {self.source!r}: got no token, allowed at least one")
+        if self.role is Role.POLICY and self.logprobs is None:
+            raise TraceError(
+                f"policy segment from {self.source!r}: got no log-probabilities, allowed one per token"
+            )
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+def concatenate(segments: Iterable[Segment]) -> npt.NDArray[np.int32]:
+    """Ids of `segments` in order; shape (T,)."""
+    parts = [s.token_ids for s in segments]
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def of_policy(segments: Sequence[Segment], policy: str) -> tuple[Segment, ...]:
+    """The context of one policy out of a graph's segments."""
+    return tuple(s for s in segments if s.policy == policy)
+
+
+def segment(
+    role: Role, source: str, token_ids: Sequence[int] | npt.NDArray[np.int32], **rest: Any
+) -> Segment:
+    """A segment from plain lists; converts and freezes the arrays."""
+    arrays = {
+        name: frozen(rest.pop(name), np.float32)
+        for name in ("logprobs", "entropies")
+        if rest.get(name) is not None
+    }
+    return Segment(role=role, source=source, token_ids=frozen(token_ids, np.int32), **arrays, **rest)

@@ -5,17 +5,22 @@ which needs a GPU. So the two objects are made here without their constructors a
 that runs when a batch is generated is TRL's own code: chat template, requests, answers, parsing, tools, masks.
 """
 
+import sys
 import tempfile
+from pathlib import Path
 
 import requests
 from datasets import Dataset
 from neighbour_job import FACT, MODEL, QUESTION, TOKENS, TURNS, cpu, tell
 from neighbour_job import given as arguments
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 from trl import __version__ as version
 from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from kit.tiny import qwen2
 
 GROUP = 8
 
@@ -32,17 +37,8 @@ def lookup(key: str) -> str:
 
 def trainer(folder: str, url: str, batch: int, out: str) -> GRPOTrainer:
     words = AutoTokenizer.from_pretrained(folder)
-    config = Qwen2Config(
-        vocab_size=len(words),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=1 << 15,
-    )
     made = GRPOTrainer(
-        Qwen2ForCausalLM(config),
+        qwen2(len(words), num_hidden_layers=1, max_position_embeddings=1 << 15),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
         args=GRPOConfig(
             output_dir=out,

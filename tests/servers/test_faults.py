@@ -95,15 +95,7 @@ def test_the_agents_server_fails(configure: Configure, agents: Agents, kind: str
 def command(config: Experiment, *more: str) -> list[str]:
     file = config.out.with_suffix(".yaml")
     file.write_text(config.to_yaml())
-    return [
-        sys.executable,
-        "-m",
-        "aipo.cli",
-        "train",
-        "--config",
-        str(file),
-        *more,
-    ]
+    return [sys.executable, "-m", "aipo.cli", "train", "--config", str(file), *more]
 
 
 def begin(config: Experiment) -> "subprocess.Popen[bytes]":

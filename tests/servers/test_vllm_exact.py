@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from aipo.config.build import Experiment
 from aipo.config.build_sampler import SyncedPolicy
@@ -23,6 +22,7 @@ from aipo.trace import Mode, Role, Trace
 from aipo.util.event_loop import LOOP
 from envs.miniature_model import tokenizer as miniature_tokenizer
 from kit.servers import HEAD_DIM, Configure, VLLMProcess
+from kit.tiny import qwen2
 
 
 class Watched:
@@ -155,22 +155,10 @@ def test_tied_embeddings_are_reloaded_wrongly_and_the_probe_sees_it(
     vllm_python: str, configure: Configure, tmp_path: Path
 ) -> None:
     words = miniature_tokenizer()
-    torch.manual_seed(0)
-    tied = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=len(words),
-            hidden_size=2 * HEAD_DIM,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=256,
-            tie_word_embeddings=True,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-            initializer_range=0.2,
-        )
-    )
+    heads = {"hidden_size": 2 * HEAD_DIM, "intermediate_size": 64, "num_key_value_heads": 1}
+    ends = {"eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    more = {"max_position_embeddings": 256, "tie_word_embeddings": True, "initializer_range": 0.2}
+    tied = qwen2(len(words), **heads, **ends, **more)
     tied.save_pretrained(tmp_path / "tied")
     words.save_pretrained(tmp_path / "tied")
     server = VLLMProcess(vllm_python, tmp_path / "tied", tmp_path / "log.txt")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.render.charts import Chart
-from aipo.viewer.pages.curves import POINTS, Curves, Window, by_step, curves, windows
+from aipo.viewer.pages.curves import POINTS, Curves, StepWindow, by_step, curves, windows
 
 # Two optimiser steps in each of two generations; the rollouts' metrics come with the first of them.
 ROWS: list[dict[str, Any]] = [
@@ -54,17 +54,17 @@ def test_without_generations_a_line_is_a_step() -> None:
 
 
 def test_a_point_stands_for_neighbours() -> None:
-    steps = [Window(i, i, {"loss": float(i), "mismatch/max": float(i)}) for i in range(5)]
+    steps = [StepWindow(i, i, {"loss": float(i), "mismatch/max": float(i)}) for i in range(5)]
     assert windows(steps, 3) == [
-        Window(0, 1, {"loss": 0.5, "mismatch/max": 1.0}),
-        Window(2, 3, {"loss": 2.5, "mismatch/max": 3.0}),
-        Window(4, 4, {"loss": 4.0, "mismatch/max": 4.0}),
+        StepWindow(0, 1, {"loss": 0.5, "mismatch/max": 1.0}),
+        StepWindow(2, 3, {"loss": 2.5, "mismatch/max": 3.0}),
+        StepWindow(4, 4, {"loss": 4.0, "mismatch/max": 4.0}),
     ]
 
 
 @given(st.integers(0, 300), st.integers(1, 50))
 def test_no_step_is_lost_and_there_are_not_too_many_points(count: int, most: int) -> None:
-    found = windows([Window(i, i, {"loss": 1.0}) for i in range(count)], most)
+    found = windows([StepWindow(i, i, {"loss": 1.0}) for i in range(count)], most)
     assert len(found) <= most
     assert [step for w in found for step in range(w.first, w.last + 1)] == list(range(count))
 

@@ -42,7 +42,7 @@ class Problems:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsFile:
+class RunMetrics:
     """Lines of metrics.jsonl: each has a `step`, and finite numbers or None."""
 
     rows: list[dict[str, float | None]] = field(default_factory=list[dict[str, float | None]])
@@ -57,7 +57,7 @@ class EvaluationFile:
     problems: tuple[str, ...] = ()
 
 
-def read_metrics(path: Path) -> MetricsFile:
+def read_metrics(path: Path) -> RunMetrics:
     """The complete lines. A last line without an end is still being written.
 
     Raises:
@@ -65,7 +65,7 @@ def read_metrics(path: Path) -> MetricsFile:
     """
     problems = Problems(path.name)
     rows = list(_rows(path.read_bytes(), problems))
-    return MetricsFile(rows, problems.sentences)
+    return RunMetrics(rows, problems.sentences)
 
 
 def _rows(content: bytes, problems: Problems) -> Iterator[dict[str, float | None]]:

@@ -26,7 +26,7 @@ _ROLES = (("policy", "k3"), ("agent", "k4"), ("distilled", "k5"))
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class StepWindow:
     """Steps `first` to `last` (inclusive) and the mean of each metric over them; None where it was never finite."""
 
     first: int
@@ -49,7 +49,7 @@ class Curves:
 
     charts: tuple[Chart, ...] = ()
     folded: tuple[Chart, ...] = ()
-    windows: tuple[Window, ...] = ()
+    windows: tuple[StepWindow, ...] = ()
 
     def figures(self) -> list[Markup]:
         """The places of `charts`."""
@@ -91,20 +91,20 @@ def curves(metrics: Sequence[Mapping[str, Any]], agents: Sequence[str]) -> Curve
     )
 
 
-def by_step(metrics: Iterable[Mapping[str, Any]]) -> list[Window]:
+def by_step(metrics: Iterable[Mapping[str, Any]]) -> list[StepWindow]:
     """One window for each generation, in order. A generation that was trained twice counts as one."""
     lines: dict[int, list[Mapping[str, Any]]] = {}
     for row in metrics:
         lines.setdefault(_generation(row), []).append(row)
     means = ((step, _mean(rows)) for step, rows in sorted(lines.items()))
-    return [Window(step, step, {**mean, **_mean_reward(mean), **_failing(mean)}) for step, mean in means]
+    return [StepWindow(step, step, {**mean, **_mean_reward(mean), **_failing(mean)}) for step, mean in means]
 
 
-def windows(steps: Sequence[Window], most: int) -> list[Window]:
+def windows(steps: Sequence[StepWindow], most: int) -> list[StepWindow]:
     """At most `most` windows, each the mean of as many neighbours."""
     size = max(1, math.ceil(len(steps) / most))
     chunks = [steps[i : i + size] for i in range(0, len(steps), size)]
-    return [Window(c[0].first, c[-1].last, _mean([w.values for w in c])) for c in chunks]
+    return [StepWindow(c[0].first, c[-1].last, _mean([w.values for w in c])) for c in chunks]
 
 
 def _generation(row: Mapping[str, Any]) -> int:
@@ -196,7 +196,7 @@ def _each(metric: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, str,
     return [(f"{metric}/{name}", name, colour) for name, colour in lines]
 
 
-def _chart(plot: _Plot, rows: Sequence[Window]) -> Chart | None:
+def _chart(plot: _Plot, rows: Sequence[StepWindow]) -> Chart | None:
     """The chart, or None if none of its metrics was ever logged."""
     lines = [metric_line(rows, metric, short_name(name), colour) for metric, name, colour in plot.lines]
     lines = [line for line in lines if not line.empty]
@@ -213,7 +213,7 @@ def _chart(plot: _Plot, rows: Sequence[Window]) -> Chart | None:
     )
 
 
-def metric_line(rows: Sequence[Window], metric: str, name: str, colour: str) -> Line:
+def metric_line(rows: Sequence[StepWindow], metric: str, name: str, colour: str) -> Line:
     """A metric over steps: its moving average, with the single values behind it."""
     raw = [window.values.get(metric) for window in rows]
     return Line(

@@ -10,12 +10,11 @@ from typer.main import get_command
 from aipo.cli import app
 from aipo.config.build import load_experiment
 from aipo.config.load import load_config, presets
-from aipo.method.coefficients import COEFFICIENTS
+from aipo.method.agent_weights import COEFFICIENTS, NEGATIVES
 from aipo.method.credit import CREDITS
 from aipo.method.metrics import page as metrics_page
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.plan import PLANS
-from aipo.method.weighing import NEGATIVES
 from aipo.replay.questions.grid import CREDIT, METHOD, settings
 
 ROOT = Path(__file__).parents[1]

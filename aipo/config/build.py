@@ -25,7 +25,7 @@ from aipo.config.manifest import manifest as manifest
 from aipo.config.schema import AgentConfig, Config, EvaluateConfig, PolicyConfig, RolloutConfig, TrainConfig
 from aipo.method.credit import Credited
 from aipo.method.plan import draw_tasks
-from aipo.method.settings import MethodConfig
+from aipo.method.settings import MethodSettings
 from aipo.policies import Policy
 from aipo.rollout.agent import Prices
 from aipo.rollout.context import ChatModel
@@ -38,7 +38,6 @@ from aipo.util.console import Note
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from aipo.method.loss import LossSettings
     from aipo.method.step_rows import StepRows
     from aipo.policies.local.policy import LocalPolicy
     from aipo.policies.tokenizer import HFTokenizer
@@ -97,7 +96,7 @@ class Experiment:
     agents: Mapping[str, AgentConfig]  # by the name that the policy consults
     policy: PolicyConfig
     rollout: RolloutConfig
-    method: MethodConfig
+    method: MethodSettings
     train: TrainConfig
     evaluation: EvaluateConfig
     _config: Config
@@ -361,7 +360,7 @@ class Experiment:
         return build_method.rows_of_step(self._config, credited, tag_ids, metrics)
 
     @property
-    def loss(self) -> "LossSettings":
+    def loss(self) -> MethodSettings:
         """What the loss takes."""
         return build_method.loss_settings(self._config)
 

@@ -103,7 +103,7 @@ def scored_chats(config: Config, chats: Mapping[str, ChatModel]) -> dict[str, Ch
         ConfigError: an agent whose model has none, or samples from another distribution than that of its
             log-probs; says why.
     """
-    if config.method.coefficient != "ratio":
+    if not config.method.coefficient_function.needs_mu:
         return dict(chats)
     silent = sorted(config.agents.keys() - chats.keys())
     if silent:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from aipo.method.settings import MethodConfig
+from aipo.method.settings import MethodSettings
 from aipo.util.section import Count, Positive, Section, Share
 
 
@@ -198,7 +198,7 @@ class Config(Section):
     graph: GraphConfig = GraphConfig()  # pyright: ignore[reportCallIssue]
     agents: dict[str, AgentConfig] = Field({})  # by the name that the policy consults; null leaves one out
     rollout: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
-    method: MethodConfig = MethodConfig()  # pyright: ignore[reportCallIssue]
+    method: MethodSettings = MethodSettings()
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
 

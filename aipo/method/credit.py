@@ -1,8 +1,7 @@
 """Credit: rewards become advantages.
 
-A group is every rollout of one task in one step. A failed rollout (reward None) is not in anybody's
-baseline and gets no advantage, which is not an advantage of 0. Another way of giving credit is one
-more function in `CREDITS`.
+A group is every rollout of one task in one rollout step. A failed rollout (reward None) counts in no baseline and gets
+no advantage, which is not an advantage of 0. To add a way of giving credit, add a function to `CREDITS`.
 """
 
 import math
@@ -10,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
+from aipo.method.settings import MethodSettings
 from aipo.trace import Trace
 
 _EPSILON = 1e-4  # as in TRL, so that a scaled advantage equals TRL's
@@ -17,10 +17,10 @@ _EPSILON = 1e-4  # as in TRL, so that a scaled advantage equals TRL's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credited:
-    """Traces with their advantages, in the order in which they came.
+    """Traces with their advantages, in the order in which they were given.
 
     Args:
-        groups: baselines that had at least one scored rollout.
+        groups: baselines with at least one scored rollout.
         zero_variance_groups: those of them in which every advantage is 0, so that nothing is learned.
         failed: rollouts without a reward.
         active_share: share of the scored rollouts whose advantage is not 0; 0.0 when none was scored.
@@ -33,48 +33,49 @@ class Credited:
     active_share: float
 
 
-def group(
-    traces: Sequence[Trace],
-    *,
-    scale_by_std: bool = False,
-    negative_weight: float = 1.0,
-    per_mode_baseline: bool = False,
-) -> Credited:
-    """A = R − mean of the group's R, divided by their standard deviation if `scale_by_std`.
+def assign_credit(traces: Sequence[Trace], method: MethodSettings) -> Credited:
+    """Rewards to advantages, as `method.credit` says."""
+    return CREDITS[method.credit](traces, method)
 
-    The deviation is the unbiased one plus 1e-4, as TRL has it. GRPO: DeepSeekMath (2402.03300),
-    section 4.1; without the deviation: Dr. GRPO (2503.20783).
 
-    Args:
-        negative_weight: multiplies negative advantages. Below 1, solo failures push less on syntax
-            that was right (measured on the miniature: 0.3).
-        per_mode_baseline: assisted and solo rollouts of a group each have a mean of their own;
-            otherwise they share one, and assisted successes count against solo failures.
+def group(traces: Sequence[Trace], method: MethodSettings) -> Credited:
+    """A = R − mean of the group's R, divided by their standard deviation with `scale_by_std`.
+
+    The deviation is the unbiased one plus 1e-4, as TRL has it. GRPO: DeepSeekMath (2402.03300), section 4.1; without
+    the deviation: Dr. GRPO (2503.20783).
+
+    `negative_weight` multiplies negative advantages. Below 1, solo failures push less on syntax that was right
+    (measured on the miniature: 0.3). With `per_mode_baseline`, assisted and solo rollouts of a group each have a mean
+    of their own. Otherwise they share one, and assisted successes count against solo failures.
     """
+
+    def baseline(trace: Trace) -> Hashable:
+        return (trace.group_id, trace.mode if method.per_mode_baseline else None)
+
     rewards: dict[Hashable, list[float]] = defaultdict(list)
     for trace in traces:
         if trace.reward is not None:
-            rewards[_baseline(trace, per_mode_baseline)].append(trace.reward)
+            rewards[baseline(trace)].append(trace.reward)
 
     def advantage(trace: Trace) -> float | None:
         if trace.reward is None:
             return None
-        raw = _advantage(trace.reward, rewards[_baseline(trace, per_mode_baseline)], scale_by_std)
-        return raw if raw >= 0 else raw * negative_weight
+        value = _advantage(trace.reward, rewards[baseline(trace)], method.scale_by_std)
+        return value if value >= 0 else value * method.negative_weight
 
-    return _credited(traces, advantage, lambda trace: _baseline(trace, per_mode_baseline))
+    return _credited(traces, advantage, baseline)
 
 
-def reward(traces: Sequence[Trace]) -> Credited:
-    """A = R, with no baseline: where rewards are 0 or 1, what was right is learned and nothing else is.
+def reward(traces: Sequence[Trace], _: MethodSettings) -> Credited:
+    """A = R, without a baseline. Where rewards are 0 or 1, only correct rollouts are learned.
 
-    With a weight of 1 for every token that is supervised training on what was right: on demonstrations, or on the
+    With a weight of 1 for every token this is supervised training on correct rollouts: on demonstrations, or on the
     policy's own rollouts as in STaR (2203.14465) and rejection sampling (2308.01825).
     """
     return _credited(traces, lambda trace: trace.reward, lambda trace: trace.group_id)
 
 
-Credit = Callable[..., Credited]
+Credit = Callable[[Sequence[Trace], MethodSettings], Credited]
 CREDITS: dict[str, Credit] = {"group": group, "reward": reward}
 
 
@@ -88,11 +89,11 @@ def _credited(
     for trace in credited:
         if trace.advantage is not None:
             groups[group_of(trace)].append(trace.advantage)
-    scored = [value for own in groups.values() for value in own]
+    scored = [value for advantages in groups.values() for value in advantages]
     return Credited(
         traces=credited,
         groups=len(groups),
-        zero_variance_groups=sum(not any(own) for own in groups.values()),
+        zero_variance_groups=sum(not any(advantages) for advantages in groups.values()),
         failed=len(credited) - len(scored),
         active_share=sum(value != 0 for value in scored) / max(len(scored), 1),
     )
@@ -106,7 +107,3 @@ def _advantage(reward: float, rewards_G: Sequence[float], scale_by_std: bool) ->
         return reward - mean
     variance = math.fsum((other - mean) ** 2 for other in rewards_G) / (len(rewards_G) - 1)
     return (reward - mean) / (math.sqrt(variance) + _EPSILON)
-
-
-def _baseline(trace: Trace, per_mode: bool) -> Hashable:
-    return (trace.group_id, trace.mode if per_mode else None)

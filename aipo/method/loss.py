@@ -1,13 +1,13 @@
-"""The objective: a pure function of tensors.
+"""The loss of a micro-batch: a pure function of tensors and `MethodSettings`.
 
-Policy tokens have a ratio π/π_old and an objective (see `aipo.method.objectives`); agent tokens and distilled tokens
-have a weight (see `aipo.method.coefficients` and `aipo.method.weighing`). Which token is which was decided when the rows were
-made; nothing is decided here. With policy tokens alone the loss equals TRL's, for every objective.
+Policy tokens have a ratio π/π_old and an objective (`aipo.method.objectives`). Agent tokens and distilled tokens have a
+weight (`aipo.method.agent_weights`). The rows already say which token is which. With policy tokens alone the loss equals
+TRL's, for every objective.
 
     loss = Σ_b 1/denominator_b · Σ_t term_bt
-    term = objective(r, A) · c + β·r·KL      policy      r = π/π_old, c see `aipo.method.correction`
+    term = objective(r, A) · c + β·r·KL      policy      r = π/π_old, c the importance correction
          = −A·w·exp(log π − sg(log π))       agent       w by coefficient and sign of A (for `echo`, A := 1)
-         = −A·v·exp(log π − sg(log π))       distilled   v a number, A > 0 only
+         = −A·v·exp(log π − sg(log π))       distilled   v = distil_weight, where A > 0 only
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aipo.errors import ConfigError, TrainError
-from aipo.method.coefficients import Known
-from aipo.method.correction import CORRECTIONS, check_correction
-from aipo.method.objectives import OBJECTIVES, Clip, Sampled, check_denominator, clip_of
+from aipo.errors import TrainError
+from aipo.method.agent_weights import Probabilities, agent_weights
+from aipo.method.objectives import IMPORTANCE_MODES, OBJECTIVES, PolicyTerms, PolicyTokens
 from aipo.method.rows import Code
-from aipo.method.weighing import Weighing, agent_weights
+from aipo.method.settings import MethodSettings
 
 ROLES = {"policy": Code.POLICY, "agent": Code.AGENT, "distilled": Code.DISTILLED}
 QUANTITIES: tuple[str, ...] = (
@@ -43,77 +42,32 @@ QUANTITIES: tuple[str, ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LossSettings(Weighing):
-    """How tokens become a loss; how agents' tokens do is `aipo.method.weighing.Weighing`.
-
-    Args:
-        objective: a name in `aipo.method.objectives.OBJECTIVES`.
-        clip_low, clip_high: the ratio is clipped to [1 − clip_low, 1 + clip_high]; None is the objective's own.
-        clip_keeps_gradient: a token that is clipped keeps the bound's gradient.
-        denominator: whose tokens averages count, a name in `aipo.method.objectives.DENOMINATORS`.
-        beta: weight of the KL term to the reference model; 0 = none.
-        distil_weight: weight of distilled tokens.
-        importance_mode: what C does to the correction from sampler to trainer, a name in
-            `aipo.method.correction.CORRECTIONS`.
-        importance_cap: C; a correction needs log-probs by the trainer. None = no correction.
-
-    Raises:
-        ConfigError: an unknown name, a number out of its range, or settings that contradict each other.
-    """
-
-    objective: str = "dapo"
-    clip_low: float | None = None
-    clip_high: float | None = None
-    clip_keeps_gradient: bool = False
-    denominator: str = "policy"
-    beta: float = 0.0
-    distil_weight: float = 1.0
-    importance_mode: str = "truncate"
-    importance_cap: float | None = None
-
-    def __post_init__(self) -> None:
-        Weighing.__post_init__(self)
-        _ = self.clip  # refused here where it cannot be
-        check_denominator(self.objective, self.denominator)
-        for name in ("beta", "distil_weight"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, allowed >= 0")
-        check_correction(self.importance_mode, self.importance_cap)
-
-    @property
-    def clip(self) -> Clip:
-        """The bounds of policy tokens' ratio."""
-        return clip_of(self.objective, self.clip_low, self.clip_high, keeps_gradient=self.clip_keeps_gradient)
-
-    @property
-    def needs_trainer(self) -> bool:
-        """Whether the trainer's log-probs, by the weights that sampled, have to be known in every step."""
-        return self.importance_cap is not None or self.needs_old
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LossInputs:
     """Tensors of B rows and T completion tokens; log-probs in nats.
 
     Args:
-        logprobs_B_T: of the current policy; the one that carries a gradient.
-        entropies_B_T: of the current policy; for the metrics.
-        behaviour_B_T: by the sampler; on agents' tokens by their own model. NaN where not known.
-        trainer_B_T: by the trainer with the weights that sampled; None when not known. It tells how far
-            the sampler is from the trainer, and is π_old of policy tokens where this is corrected (else the
-            sampler's is), and of agents' tokens always.
-        reference_B_T: by the reference model, when there is a KL term.
-        codes_B_T: int8, see `aipo.method.rows.Code`.
+        logprobs_B_T: log-probs by the current policy; they carry the gradient (TRL: `per_token_logps`).
+        entropies_B_T: entropies of the current policy; used for metrics only.
+        behaviour_logprobs_B_T: log-probs recorded while sampling: a policy token's by the inference engine (TRL:
+            `sampling_per_token_logps`), an agent token's by the agent's own model. NaN where unknown.
+        trainer_logprobs_B_T: log-probs recomputed by the trainer with the weights that sampled (TRL:
+            `old_per_token_logps`); None when they were not computed. Used for the mismatch metric; as π_old of policy
+            tokens if the importance correction is on (otherwise the behaviour log-probs are); always as π_old of agent
+            tokens.
+        reference_logprobs_B_T: log-probs by the reference policy (TRL: `ref_per_token_logps`), if there is a KL term.
+        codes_B_T: int8, what the loss does with a token; see `aipo.method.rows.Code`.
+        advantages_B: one advantage for each row.
+        denominators_B: what each row's terms are divided by; see `aipo.method.batch.denominators`.
     """
 
     logprobs_B_T: Tensor
     entropies_B_T: Tensor
-    behaviour_B_T: Tensor
+    behaviour_logprobs_B_T: Tensor
     codes_B_T: Tensor
     advantages_B: Tensor
     denominators_B: Tensor
-    trainer_B_T: Tensor | None = None
-    reference_B_T: Tensor | None = None
+    trainer_logprobs_B_T: Tensor | None = None
+    reference_logprobs_B_T: Tensor | None = None
 
     @classmethod
     def of(
@@ -121,34 +75,37 @@ class LossInputs:
     ) -> "LossInputs":
         """A batch (`aipo.method.batch.collate`) and its scores.
 
-        It may hold `old_per_token_logps`, by the trainer with the weights that sampled, and
-        `ref_per_token_logps`. `fresh` says that these are the current weights.
+        Args:
+            batch: may also hold `trainer_logprobs` and `reference_logprobs`.
+            fresh: whether the current weights are those that sampled the batch. Its trainer log-probs are then
+                `logprobs_B_T`.
         """
-        old = batch.get("old_per_token_logps")
+        trainer = batch.get("trainer_logprobs")
         return cls(
             logprobs_B_T=logprobs_B_T,
             entropies_B_T=entropies_B_T,
-            behaviour_B_T=batch["behaviour"],
+            behaviour_logprobs_B_T=batch["behaviour_logprobs"],
             codes_B_T=batch["codes"],
             advantages_B=batch["advantages"],
             denominators_B=batch["denominators"],
-            trainer_B_T=old if old is not None else logprobs_B_T.detach() if fresh else None,
-            reference_B_T=batch.get("ref_per_token_logps"),
+            trainer_logprobs_B_T=trainer if trainer is not None else logprobs_B_T.detach() if fresh else None,
+            reference_logprobs_B_T=batch.get("reference_logprobs"),
         )
 
 
 class LossOutput(NamedTuple):
-    """The loss, what the metrics are made of, and what became of each token.
+    """The loss, the sums behind its metrics, and what happened to each token. Only `loss` carries a gradient.
 
     Args:
-        loss: scalar; the only part that carries a gradient.
+        loss: scalar.
         sums_R_K: float32 sums over tokens, by role (`ROLES`) and quantity (`QUANTITIES`).
-        mismatch_max: largest |Δ log-prob| between sampler and trainer; 0 where not known.
-        weights_B_T: w of A·∇log π. Policy tokens: what the objective leaves of the ratio × correction, 0 where
-            masked, without the KL term. Agent and distilled tokens: their weight. 0 on all others.
-        pushes_B_T: |A|·w, with A = 1 for agents' tokens that are learned without regard to it.
-        ratios_B_T: π/π_old of policy tokens, as the objective takes it; NaN on all others.
-        clipped_B_T: where the clip changed a policy token's gradient or an agent token's weight.
+        mismatch_max: largest |log π_old − log μ| of a policy token, between trainer and inference engine; 0 if unknown.
+        weights_B_T: the weight of A·∇log π in the gradient. Policy tokens: importance correction × the ratio as the
+            clip leaves it (0 where it stops the gradient), without the KL term. Agent and distilled tokens: their
+            weight. 0 on all other tokens.
+        pushes_B_T: |A|·weight, with A = 1 for agent tokens whose coefficient ignores the advantage.
+        ratios_B_T: π/π_old of policy tokens, as the objective takes it; NaN on all other tokens.
+        clipped_B_T: where the clip changed a policy token's gradient, or bounds or trust region an agent token's weight.
     """
 
     loss: Tensor
@@ -160,72 +117,99 @@ class LossOutput(NamedTuple):
     clipped_B_T: Tensor
 
 
-def aipo_loss(inputs: LossInputs, how: LossSettings) -> LossOutput:
+class _PolicySide(NamedTuple):
+    """Everything of policy tokens, (B, T) each."""
+
+    terms: PolicyTerms
+    kl: Tensor
+    importance: Tensor
+    cut: Tensor
+    mismatch: Tensor
+
+
+def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     """The loss of one micro-batch, and the sums behind its metrics.
 
     Raises:
-        TrainError: log-probs by the trainer are needed, and there are none.
+        TrainError: the trainer's log-probs are needed and missing.
     """
-    if how.needs_trainer and inputs.trainer_B_T is None:
-        what = "importance_cap" if how.importance_cap is not None else "π_old of agents' tokens"
+    if method.needs_trainer_logprobs and inputs.trainer_logprobs_B_T is None:
+        what = "importance_cap" if method.importance_cap is not None else "π_old of agents' tokens"
         raise TrainError(f"{what}: got no log-probs by the trainer, allowed only together with them")
     roles = {name: inputs.codes_B_T == code for name, code in ROLES.items()}
     policy, agent, distilled = roles.values()
     trained = policy | agent | distilled
-    advantages = inputs.advantages_B[:, None]
-    # What is not trained may be NaN or −inf; it must reach neither the loss nor its gradient.
+    advantages_B_1 = inputs.advantages_B[:, None]
+    # Log-probs of untrained tokens may be NaN or −inf, which must reach neither the loss nor its gradient.
     logprobs = torch.where(trained, inputs.logprobs_B_T, 0.0)
-    behaviour = torch.where(policy, inputs.behaviour_B_T, 0.0)
-    trainer = behaviour if inputs.trainer_B_T is None else torch.where(policy, inputs.trainer_B_T, 0.0)
-    old, importance, cut = behaviour, torch.ones_like(behaviour), torch.zeros_like(policy)
-    if how.importance_cap is not None:
-        old = trainer
-        importance, cut = CORRECTIONS[how.importance_mode]((trainer - behaviour).exp(), how.importance_cap)
-
-    log_ratio = torch.where(policy, logprobs - old, 0.0)
-    own = OBJECTIVES[how.objective].terms(Sampled(logprobs, log_ratio, policy, advantages), how.clip)
-    kl = torch.zeros_like(old)
-    if inputs.reference_B_T is not None:
-        # With the ratio in front, its gradient is that of the KL itself: DeepSeek-V3.2 (2512.02556), as in TRL.
-        kl = own.ratios * k3(logprobs, torch.where(policy, inputs.reference_B_T, logprobs.detach()))
-
+    side = _policy_side(inputs, logprobs, policy, advantages_B_1, method)
     pi = logprobs.detach().exp()
-    given = agent_weights(_known(pi, inputs), advantages, how)
-    weights = torch.where(distilled, how.distil_weight * (advantages > 0), given.weights)
-    advantages = torch.where(agent, given.advantages, advantages)
-    sampled = own.terms * importance + how.beta * kl
+    agents = agent_weights(_probabilities(pi, inputs), advantages_B_1, method)
+
+    weights = torch.where(distilled, method.distil_weight * (advantages_B_1 > 0), agents.weights)
+    advantages = torch.where(agent, agents.advantages, advantages_B_1)
+    sampled = side.terms.terms * side.importance + method.beta * side.kl
     learned = -advantages * weights * (logprobs - logprobs.detach()).exp()
     terms = torch.where(policy, sampled, learned).masked_fill(~trained, 0.0) / inputs.denominators_B[:, None]
 
     with torch.no_grad():
-        clipped = torch.where(policy, own.clipped, given.clipped & agent)
-        weights = torch.where(policy, own.weights * importance, weights).masked_fill(~trained, 0.0)
+        clipped = torch.where(policy, side.terms.clipped, agents.clipped & agent)
+        weights = torch.where(policy, side.terms.weights * side.importance, weights).masked_fill(
+            ~trained, 0.0
+        )
         pushes = advantages.abs() * weights
-        drift = (trainer - behaviour).abs()
-        known = torch.full_like(drift, float(inputs.trainer_B_T is not None))
         sums = _sums(
             roles,
-            tokens=torch.ones_like(drift),
+            tokens=torch.ones_like(side.mismatch),
             entropy=torch.where(trained, inputs.entropies_B_T, 0.0),
             probability=pi,
             weight=pushes,
             loss=terms.abs(),
-            ratio=own.ratios,
+            ratio=side.terms.ratios,
             clip=clipped,
-            kl=kl,
-            importance=importance,
-            importance_squared=importance.square(),
-            cut=cut,
-            mismatch=drift,
-            mismatch_tokens=known,
+            kl=side.kl,
+            importance=side.importance,
+            importance_squared=side.importance.square(),
+            cut=side.cut,
+            mismatch=side.mismatch,
+            mismatch_tokens=torch.full_like(side.mismatch, float(inputs.trainer_logprobs_B_T is not None)),
         )
-        ratios = torch.where(policy, own.ratios, torch.nan)
-    return LossOutput(terms.sum(), sums, drift.max(), weights, pushes, ratios, clipped)
+        ratios = torch.where(policy, side.terms.ratios, torch.nan)
+    return LossOutput(terms.sum(), sums, side.mismatch.max(), weights, pushes, ratios, clipped)
 
 
-def _known(pi_B_T: Tensor, inputs: LossInputs) -> Known:
-    old = torch.full_like(pi_B_T, torch.nan) if inputs.trainer_B_T is None else inputs.trainer_B_T.exp()
-    return Known(pi=pi_B_T, mu=inputs.behaviour_B_T.exp(), old=old)
+def _policy_side(
+    inputs: LossInputs, logprobs: Tensor, policy: Tensor, advantages_B_1: Tensor, method: MethodSettings
+) -> _PolicySide:
+    """Objective, KL term and importance correction of policy tokens."""
+    behaviour = torch.where(policy, inputs.behaviour_logprobs_B_T, 0.0)
+    trainer = behaviour
+    if inputs.trainer_logprobs_B_T is not None:
+        trainer = torch.where(policy, inputs.trainer_logprobs_B_T, 0.0)
+    old, importance, cut = behaviour, torch.ones_like(behaviour), torch.zeros_like(policy)
+    if method.importance_cap is not None:
+        old = trainer
+        correct = IMPORTANCE_MODES[method.importance_mode]
+        importance, cut = correct((trainer - behaviour).exp(), method.importance_cap)
+
+    log_ratio = torch.where(policy, logprobs - old, 0.0)
+    tokens = PolicyTokens(logprobs, log_ratio, policy, advantages_B_1)
+    terms = OBJECTIVES[method.objective].terms(tokens, method.clip)
+    kl = torch.zeros_like(old)
+    if inputs.reference_logprobs_B_T is not None:
+        # With the ratio in front, its gradient is that of the KL itself: DeepSeek-V3.2 (2512.02556), as in TRL.
+        reference = torch.where(policy, inputs.reference_logprobs_B_T, logprobs.detach())
+        kl = terms.ratios * k3(logprobs, reference)
+    return _PolicySide(terms, kl, importance, cut, (trainer - behaviour).abs())
+
+
+def _probabilities(pi_B_T: Tensor, inputs: LossInputs) -> Probabilities:
+    trainer = inputs.trainer_logprobs_B_T
+    return Probabilities(
+        pi=pi_B_T,
+        mu=inputs.behaviour_logprobs_B_T.exp(),
+        pi_old=torch.full_like(pi_B_T, torch.nan) if trainer is None else trainer.exp(),
+    )
 
 
 def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:

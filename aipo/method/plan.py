@@ -1,8 +1,7 @@
-"""The plan: which rollouts make up one group, and which tasks a step is about.
+"""The plan: which rollouts make up one group, and which tasks a rollout step is about.
 
-A plan is a function from the tasks of a step to the rollouts to run; `PLANS` names them. Both the plan
-and the draw depend on the seed and the step alone, so that a resumed run does what an uninterrupted
-one would have done.
+A plan is a function from the tasks of a rollout step to the rollouts to run; `PLANS` names them. The plan and the
+draw of tasks depend only on the seed and the step, so a resumed run does what an uninterrupted one would have done.
 """
 
 import math
@@ -11,11 +10,28 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from aipo.errors import ConfigError, TaskError, one_of
+from aipo.method.settings import MethodSettings
 from aipo.rollout.env import Env, Task
 from aipo.rollout.spec import RolloutSpec, derive_seed
 from aipo.trace import Mode
 
 Plan = Callable[..., list[RolloutSpec]]
+
+
+def plan_rollouts(
+    tasks: Sequence[Task], method: MethodSettings, *, step: int, steps: int, group_size: int, seed: int
+) -> list[RolloutSpec]:
+    """The rollouts of rollout step `step`, from 0, of `steps`, as `method.plan` says."""
+    extra = {} if method.demonstrations is None else {"demonstrations": method.demonstrations}
+    return PLANS[method.plan](
+        tasks,
+        step=step,
+        group_size=group_size,
+        assist_share=method.assist_share_at(step, steps),
+        suppress_share=method.suppress_share,
+        seed=seed,
+        **extra,
+    )
 
 
 def independent(
@@ -27,17 +43,17 @@ def independent(
     suppress_share: float,
     seed: int,
 ) -> list[RolloutSpec]:
-    """`group_size` rollouts of each task that know nothing of each other.
+    """`group_size` independent rollouts of each task.
 
-    The first `assist_share` of a group have agents, the rest are solo; the last `suppress_share` of the
-    solo ones have the consult tags masked. Numbers are rounded half up.
+    The first `assist_share` of a group have agents, the rest are solo. The last `suppress_share` of the solo ones have
+    the consult tags masked. Counts are rounded half up.
 
     Raises:
         ConfigError: a share outside [0, 1], or a group of less than one.
     """
     if group_size < 1:
         raise ConfigError(one_of("group size", group_size, ">= 1", "the plan 'independent'"))
-    return _specs(tasks, _sampled(group_size, assist_share, suppress_share), step=step, seed=seed)
+    return _specs(tasks, _members(group_size, assist_share, suppress_share), step=step, seed=seed)
 
 
 def expert(
@@ -50,9 +66,9 @@ def expert(
     seed: int,
     demonstrations: int = 1,
 ) -> list[RolloutSpec]:
-    """As `independent`, but the last `demonstrations` rollouts of a group are shown, not sampled.
+    """As `independent`, but the last `demonstrations` of a group are an expert's solutions instead of rollouts.
 
-    They share the group's baseline: LUFFY (2504.14945), which has one beside seven that are sampled.
+    They share the group's baseline: LUFFY (2504.14945), with one demonstration and seven sampled rollouts.
 
     Raises:
         ConfigError: as `independent`, or no demonstration, or more than the group has room for.
@@ -60,26 +76,26 @@ def expert(
     if not 1 <= demonstrations <= group_size:
         allowed = f"1 to the group's size of {group_size}"
         raise ConfigError(one_of("demonstrations", demonstrations, allowed, "the plan 'expert'"))
-    sampled = _sampled(group_size - demonstrations, assist_share, suppress_share)
-    return _specs(tasks, [*sampled, *[(Mode.EXPERT, False)] * demonstrations], step=step, seed=seed)
+    members = _members(group_size - demonstrations, assist_share, suppress_share)
+    return _specs(tasks, [*members, *[(Mode.EXPERT, False)] * demonstrations], step=step, seed=seed)
 
 
 PLANS: dict[str, Plan] = {"independent": independent, "expert": expert}
 
 
 def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int, seed: int) -> list[Task]:
-    """The `count` tasks of `step`, split by split in the order of `mixture`.
+    """The `count` tasks of rollout step `step`, split by split in the order of `mixture`.
 
-    Every step takes the same number from a split (largest remainder; the earlier split wins a tie). A
-    split is gone through in a random order without repetition, then in another one, and so on.
+    Every step takes the same number from a split (largest remainder; the earlier split wins a tie). The tasks of a
+    split are used in a random order without repetition, then in another random order, and so on.
 
     Args:
         mixture: share of each split; the shares sum to 1.
-        step: from 0. What is drawn depends on no earlier call.
+        step: from 0. The draw does not depend on earlier calls.
 
     Raises:
         ConfigError: shares outside [0, 1] or not summing to 1, an unknown split, or a split that
-            `count` is too small to draw from.
+            `count` is too small for.
         TaskError: a split is empty.
     """
     drawn: list[Task] = []
@@ -94,21 +110,21 @@ def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int,
     return drawn
 
 
-def _sampled(size: int, assist_share: float, suppress_share: float) -> list[tuple[Mode, bool]]:
-    """Mode of each rollout of a group, and whether the consult tags are masked."""
+def _members(size: int, assist_share: float, suppress_share: float) -> list[tuple[Mode, bool]]:
+    """Mode of each sampled rollout of a group, and whether the consult tags are masked."""
     assisted = _part(assist_share, size, "assist_share")
-    forbidden = _part(suppress_share, size - assisted, "suppress_share")
+    suppressed = _part(suppress_share, size - assisted, "suppress_share")
     return [
         *[(Mode.ASSISTED, False)] * assisted,
-        *[(Mode.SOLO, False)] * (size - assisted - forbidden),
-        *[(Mode.SOLO, True)] * forbidden,
+        *[(Mode.SOLO, False)] * (size - assisted - suppressed),
+        *[(Mode.SOLO, True)] * suppressed,
     ]
 
 
 def _specs(
     tasks: Sequence[Task], members: Sequence[tuple[Mode, bool]], *, step: int, seed: int
 ) -> list[RolloutSpec]:
-    """A group of `members` for each task. A rollout's seed depends on its place, not on what the others are."""
+    """A group of `members` for each task. A rollout's seed depends only on its place in the group."""
     return [
         RolloutSpec(
             task=task,

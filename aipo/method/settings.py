@@ -1,95 +1,122 @@
-"""The section `method`: plan, credit, coefficient and loss, and which of their settings go together."""
+"""Every setting of a method: the section `method` of a configuration is what plan, credit, rows, loss and trainer take.
+
+A quantity has the same name here, in the loss and in the metrics. Each rule about settings is checked here and nowhere
+else.
+"""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from aipo.method.objectives import check_denominator, clip_of
-from aipo.method.weighing import Weighing
+from aipo.method.agent_weights import COEFFICIENTS, Coefficient, coefficient_of, is_file_name
+from aipo.method.objectives import OBJECTIVES, Clip
 from aipo.util.section import Count, Positive, Section, Share
 
 
-class MethodConfig(Section):
+class MethodSettings(Section):
+    """Plan, credit, coefficient and loss.
+
+    Raises:
+        ValueError: an unknown name, a value out of its range, or settings that contradict each other. Read from a
+            file, it is a `ConfigError`.
+    """
+
     plan: Literal["independent", "expert"] = Field(
-        "independent", description="which rollouts make up a group"
+        default="independent", description="which rollouts make up a group"
     )
     demonstrations: Count | None = Field(
-        None, description="expert: so many of a group are shown, not sampled; default 1"
+        default=None, description="expert: number of demonstrations in a group; default 1"
     )
-    assist_share: Share = Field(0.5, description="share of a group's sampled rollouts that have agents")
+    assist_share: Share = Field(
+        default=0.5, description="share of a group's sampled rollouts that have agents"
+    )
     assist_share_end: Share | None = Field(
-        None,
-        description="what that share comes to, in a straight line, by the last generation; null = it stays",
+        default=None,
+        description="value of assist_share in the last rollout step, linear in between; null = constant",
     )
-    suppress_share: Share = Field(0.0, description="share of its solo rollouts with the consult tags masked")
+    suppress_share: Share = Field(
+        default=0.0, description="share of its solo rollouts with the consult tags masked"
+    )
     credit: Literal["group", "reward"] = Field(
-        "group",
+        default="group",
         description="how rewards become advantages: against their group's mean, or as they are. `reward` is rejection "
         "sampling on own rollouts (STaR, 2203.14465), sound only where wrong answers have R <= 0",
     )
-    scale_by_std: bool = Field(True, description="divide by the group's standard deviation")
-    per_mode_baseline: bool = Field(False, description="assisted and solo rollouts have a mean each")
-    negative_weight: Annotated[float, Field(ge=0.0)] = Field(1.0, description="factor on negative advantages")
+    scale_by_std: bool = Field(default=True, description="divide by the group's standard deviation")
+    per_mode_baseline: bool = Field(default=False, description="assisted and solo rollouts have a mean each")
+    negative_weight: Annotated[float, Field(ge=0.0)] = Field(
+        default=1.0, description="factor on negative advantages"
+    )
     scale_by_active: bool = Field(
-        True,
+        default=True,
         description="learning rate x share of rollouts with an advantage. With the credit `reward` these are the right "
         "ones, so that the rate grows with what the policy can do",
     )
-    coefficient: Literal["mask", "pi", "luffy", "rlplus", "floor", "power", "constant", "echo", "ratio"] = (
-        Field("mask", description="what an agent's token is worth to the policy gradient")
+    coefficient: str = Field(
+        default="mask",
+        description=f"weight of an agent's token in the policy gradient: {', '.join(COEFFICIENTS)}, or a function of "
+        "yours, 'file.py:function'",
     )
     coefficient_value: float | None = Field(
-        None,
-        description="c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5)",
+        default=None,
+        description="c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5); "
+        "`value` of a function of yours",
     )
     coefficient_clip_low: float | None = Field(
-        None, description="lower bound of the coefficient where A >= 0; default: 0.1 for `power`, else none"
+        default=None,
+        description="lower bound of the coefficient where A >= 0; default: 0.1 for `power`, else none",
     )
     coefficient_clip_high: float | None = Field(
-        None, description="upper bound of the coefficient where A >= 0; default: 2 for `ratio`, else none"
+        default=None,
+        description="upper bound of the coefficient where A >= 0; default: 2 for `ratio`, else none",
     )
     coefficient_trust: Positive | None = Field(
-        None,
+        default=None,
         description="e: agents' tokens are pushed no further once their ratio left [1/(1+e), 1+e]; null = never",
     )
     negative: Literal["zero", "pi", "floor", "same"] = Field(
-        "zero", description="coefficient where advantage < 0"
+        default="zero",
+        description="coefficient where advantage < 0: 0, π, max(π, 0.1), or as where it is > 0",
     )
-    negative_value: float | None = Field(None, description="c of the rule `floor` (default 0.1)")
     distil_weight: Annotated[float, Field(ge=0.0)] = Field(
-        1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
+        default=1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
     )
     distil_suppress: bool = Field(
-        True, description="train distilled rows with the tags masked; else they also teach not to ask"
+        default=True, description="train distilled rows with the tags masked; else they also teach not to ask"
     )
     objective: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field(
-        "dapo", description="loss on policy tokens"
+        default="dapo", description="loss on policy tokens"
     )
     clip_low: Positive | None = Field(
-        None,
+        default=None,
         description="policy ratio is clipped below 1 - clip_low; default 0.2, `gspo` 3e-4, `cispo` none",
     )
     clip_high: Positive | None = Field(
-        None,
+        default=None,
         description="policy ratio is clipped above 1 + clip_high; default 0.2, `dapo` 0.28, `gspo` 4e-4, `cispo` 4",
     )
     clip_keeps_gradient: bool = Field(
-        False,
+        default=False,
         description="a clipped token keeps the bound's gradient (GPPO); not with `cispo`, which does so",
     )
     denominator: Literal["policy", "union"] = Field(
-        "policy",
+        default="policy",
         description="tokens that averages count: the policy's, or agents' too; not with `dr_grpo`",
     )
-    beta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="weight of the KL to the first policy")
+    beta: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.0, description="weight of the KL to the reference policy"
+    )
     importance_mode: Literal["truncate", "mask"] = Field(
-        "truncate", description="policy tokens whose sampler-to-trainer weight is outside: cut to C, or 0"
+        default="truncate",
+        description="policy tokens whose sampler-to-trainer weight is outside: cut to C, or 0",
     )
     importance_cap: Positive | None = Field(
-        None, description="C: truncates that weight above C, or masks outside [1/C, C]; null = no correction"
+        default=None,
+        description="C: truncates that weight above C, or masks outside [1/C, C]; null = no correction",
     )
     max_mismatch: Positive | None = Field(
-        None, description="stops the run where mismatch/mean exceeds it (nats per token); null = never"
+        default=None,
+        description="stops the run where mismatch/mean exceeds it (nats per token); null = never",
     )
 
     @model_validator(mode="after")
@@ -103,8 +130,8 @@ class MethodConfig(Section):
             )
         if self.plan == "expert" and self.coefficient == "ratio":
             raise ValueError(
-                "coefficient: got ratio with the plan expert, allowed another one: nobody knows how likely an expert "
-                "finds a demonstration"
+                "coefficient: got ratio with the plan expert, allowed another one: the log-probs of a demonstration "
+                "by its author are unknown"
             )
         return self
 
@@ -119,44 +146,106 @@ class MethodConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _correction_fits(self) -> Self:
+    def _coefficient_fits(self) -> Self:
+        if not is_file_name(self.coefficient):
+            if self.coefficient not in COEFFICIENTS:
+                raise ValueError(
+                    f"coefficient: got {self.coefficient!r}, allowed {sorted(COEFFICIENTS)} or 'file.py:function'"
+                )
+            _ = self.coefficient_function  # checks the value
+        low, high = self._check_bounds()
+        if self.coefficient != "mask":
+            return self
+        for name, value, allowed in (
+            ("negative", self.negative if self.negative in ("pi", "floor") else None, "'zero' or 'same'"),
+            ("coefficient_trust", self.coefficient_trust, "none (null)"),
+            ("coefficient_clip_low", low, "none (null)"),
+            ("coefficient_clip_high", high, "none (null)"),
+        ):
+            if value is not None:
+                raise ValueError(
+                    f"{name}: got {value} with coefficient 'mask', which teaches nothing, allowed {allowed}, or a "
+                    "coefficient that teaches something"
+                )
+        return self
+
+    def _check_bounds(self) -> tuple[float | None, float | None]:
+        low, high = self.coefficient_bounds
+        given = [b for b in (self.coefficient_clip_low, self.coefficient_clip_high) if b is not None]
+        if not all(bound >= 0 for bound in given) or (low is not None and high is not None and low > high):
+            raise ValueError(
+                f"coefficient_clip_low, coefficient_clip_high: got {low} and {high} for coefficient "
+                f"{self.coefficient!r}, allowed 0 <= low <= high"
+            )
+        return low, high
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Self:
+        if self.clip_keeps_gradient and not OBJECTIVES[self.objective].stops:
+            raise ValueError(
+                f"clip_keeps_gradient: got true with objective {self.objective!r}, whose clip takes no gradient away, "
+                f"allowed with {sorted(name for name, one in OBJECTIVES.items() if one.stops)}"
+            )
+        if self.denominator == "union" and OBJECTIVES[self.objective].average == "length":
+            raise ValueError(
+                f"denominator: got 'union' with objective {self.objective!r}, which counts no tokens, allowed 'policy'"
+            )
         cap = self.importance_cap
         if self.importance_mode == "mask" and not (cap is not None and cap > 1):
             raise ValueError(
-                f"importance_cap: got {'none' if cap is None else f'{cap:g}'}, allowed > 1 where correction is mask"
+                f"importance_cap: got {'none' if cap is None else f'{cap:g}'}, allowed > 1 where importance_mode is mask"
             )
         return self
 
-    @model_validator(mode="after")
-    def _loss_fits(self) -> Self:
-        _ = self.weighing  # refused here where it cannot be
-        clip_of(self.objective, self.clip_low, self.clip_high, keeps_gradient=self.clip_keeps_gradient)
-        check_denominator(self.objective, self.denominator)
-        return self
-
     def assist_share_at(self, step: int, steps: int) -> float:
-        """The share of generation `step`, from 0, of `steps`."""
+        """The share of rollout step `step`, from 0, of `steps`."""
         start, end = self.assist_share, self.assist_share_end
         return start if end is None else start + (end - start) * min(step / max(steps - 1, 1), 1.0)
 
     @property
     def assist_share_most(self) -> float:
-        """The largest share of any generation."""
+        """The largest share of any rollout step."""
         return max(self.assist_share, self.assist_share_end or 0.0)
 
     @property
-    def weighing(self) -> Weighing:
-        """How agents' tokens are weighed.
+    def coefficient_function(self) -> Coefficient:
+        """The coefficient; a user's function is imported when this is first asked for.
 
         Raises:
-            ConfigError: see `aipo.method.weighing.Weighing`.
+            LoadError: the file or function is missing, or its code fails.
+            ConfigError: a function that cannot be a coefficient, or a `coefficient_value` that it does not take.
         """
-        return Weighing(
-            coefficient=self.coefficient,
-            coefficient_value=self.coefficient_value,
-            coefficient_clip_low=self.coefficient_clip_low,
-            coefficient_clip_high=self.coefficient_clip_high,
-            coefficient_trust=self.coefficient_trust,
-            negative=self.negative,
-            negative_value=self.negative_value,
+        return coefficient_of(self.coefficient, self.coefficient_value)
+
+    @property
+    def coefficient_bounds(self) -> tuple[float | None, float | None]:
+        """Bounds of w where A ≥ 0: the configured ones, else the coefficient's own; None is no bound."""
+        low, high = self.coefficient_clip_low, self.coefficient_clip_high
+        if (default := COEFFICIENTS.get(self.coefficient)) is None:
+            return low, high
+        return default.clip_low if low is None else low, default.clip_high if high is None else high
+
+    @property
+    def clip(self) -> Clip:
+        """The bounds of policy tokens' ratio: the configured ones, else the objective's own."""
+        objective, low, high = OBJECTIVES[self.objective], self.clip_low, self.clip_high
+        return Clip(
+            objective.clip_low if low is None else low,
+            objective.clip_high if high is None else high,
+            self.clip_keeps_gradient,
         )
+
+    @property
+    def needs_trainer_logprobs(self) -> bool:
+        """Whether the loss needs the trainer's log-probs with the weights that sampled, in every optimizer step: for
+        the importance correction, or as π_old of agents' tokens."""
+        return (
+            self.importance_cap is not None
+            or self.coefficient_trust is not None
+            or self.coefficient_function.needs_old
+        )
+
+    @property
+    def scores_again(self) -> bool:
+        """Whether the trainer scores rows with the weights that sampled them, in every optimizer step."""
+        return self.needs_trainer_logprobs or self.max_mismatch is not None

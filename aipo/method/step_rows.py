@@ -1,58 +1,64 @@
-"""The rows of one generation, and what is logged with them."""
+"""The rows of one rollout step, and what is logged with them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from aipo.method.batch import Totals
+from aipo.method.batch import TokenTotals
 from aipo.method.credit import Credited
 from aipo.method.metrics import rollout_metrics
 from aipo.method.rows import Row, distil, distillable, rows_of
+from aipo.method.settings import MethodSettings
 from aipo.trace import Mode, Segment, Trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRows:
-    """What one generation gives one trainer.
+    """What one rollout step gives one trainer.
 
     Args:
-        rows: to be trained on, in any number; none at all is a step in which nothing is learned.
+        rows: to be trained on, in any number; without rows nothing is learned in this step.
         totals: of all scored sampled rows, for the denominators; some of them may not be in `rows`.
         active_share: share of the scored rollouts with an advantage other than 0.
-        metrics: see `aipo.method.metrics`; logged with the generation's first optimiser step.
+        metrics: see `aipo.method.metrics`; logged with the first optimizer step on these rows.
     """
 
     rows: tuple[Row, ...]
-    totals: Totals
+    totals: TokenTotals
     active_share: float
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def step_rows(
     credited: Credited,
+    method: MethodSettings,
     *,
-    distilled: bool,
-    tag_ids: tuple[int, ...],
-    suppress: bool = True,
+    tag_ids: tuple[int, ...] = (),
     agents: Collection[str] = (),
     metrics: Mapping[str, float] | None = None,
 ) -> StepRows:
-    """Credited traces of one policy as rows, with the metrics of the generation."""
+    """Credited traces of one policy as rows, with the metrics of the rollout step.
+
+    Args:
+        tag_ids: ids of the consult tags.
+        agents: names whose consults are counted one by one.
+        metrics: logged besides the step's own.
+    """
     sampled = [row for trace in credited.traces for row in rows_of(trace)]
-    cut: list[Row] = []
-    refused = 0
-    if distilled:
+    distilled: list[Row] = []
+    uncut = 0
+    if method.distil_weight > 0:
         prompts = _solo_prompts(credited.traces)
-        eligible = [trace for trace in credited.traces if distillable(trace)]
-        made = [
-            distil(trace, tag_ids, suppress=suppress, prompt=prompts.get(trace.group_id))
-            for trace in eligible
-        ]
-        cut = [row for row in made if row is not None]
-        refused = len(made) - len(cut)
-    counts = {"sampled": len(sampled), "distilled": len(cut), "uncut": refused}
+        for trace in filter(distillable, credited.traces):
+            prompt = prompts.get(trace.group_id)
+            row = distil(trace, tag_ids, suppress=method.distil_suppress, prompt=prompt)
+            if row is None:
+                uncut += 1
+            else:
+                distilled.append(row)
+    counts = {"sampled": len(sampled), "distilled": len(distilled), "uncut": uncut}
     return StepRows(
-        rows=(*sampled, *cut),
-        totals=Totals.of(sampled),
+        rows=(*sampled, *distilled),
+        totals=TokenTotals.of(sampled),
         active_share=credited.active_share,
         metrics={
             **rollout_metrics(credited.traces, agents),

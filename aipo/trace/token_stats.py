@@ -1,8 +1,8 @@
-"""Lessons: what the trainer did with each token of a row.
+"""Token stats: what the loss did with each token of a trained row.
 
-A trace says what was sampled; a row of token stats says what became of it in the loss: the weight of A·∇log π, the
-ratio π/π_old, and where the clip acted. One Parquet file per generation and process, one row per stats.
-Reading token_stats needs nothing heavy.
+A trace says what was sampled. Token stats say what the loss did with it: the weight of A·∇log π, the ratio π/π_old, and
+where the clip acted. One Parquet file per rollout step and process; one table row per trained row and optimizer step.
+Reading them needs neither torch nor transformers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,15 @@ _ARRAYS: dict[str, tuple[str, pa.DataType]] = {
 }
 """Fields that are arrays: their columns, and the types of their elements."""
 
+_FACTS = {
+    "trace_id": "trace_id",
+    "kind": "kind",
+    "step": "step",
+    "optimizer_step": "update",
+    "advantage": "advantage",
+}
+"""The other fields, and their columns."""
+
 SCHEMA = pa.schema(
     [
         ("trace_id", pa.string()),
@@ -39,24 +48,23 @@ SCHEMA = pa.schema(
     ],
     metadata={"aipo.lessons": str(SCHEMA_VERSION)},
 )
-# Groups are what a reader skips: small ones, since it wants the few token_stats of one trace.
+# A reader skips whole row groups. They are small because it looks for the few token stats of one trace.
 _TOKENS_PER_GROUP = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenStats:
-    """What one optimiser step did with one row; T tokens after the row's prompt.
+    """What one optimizer step did with one row; T tokens after the row's prompt.
 
     Args:
         kind: the row as it was sampled, or distilled.
-        step: generation, as on the trace.
-        update: optimiser step, from 1, as in metrics.jsonl.
-        segments_T: int32, which of the trace's segments a token is from. A row holds the first tokens of
-            a segment, or all of them.
+        step: rollout step, as on the trace.
+        optimizer_step: from 1, as `step` in metrics.jsonl.
+        segments_T: int32, index of the token's segment in the trace. A row holds the first tokens of a segment, or all
+            of them.
         codes_T: int8, see `aipo.method.rows.Code`.
-        weights_T: float32, w of A·∇log π; what the objective leaves of ratio × importance for policy tokens, the
-            weight for others; 0 where there is no gradient.
-        ratios_T: float32, π/π_old; NaN where no policy token is.
+        weights_T: float32, weight of A·∇log π in the gradient; 0 where there is no gradient.
+        ratios_T: float32, π/π_old; NaN on tokens that are not the policy's.
         clipped_T: bool.
 
     Raises:
@@ -66,7 +74,7 @@ class TokenStats:
     trace_id: str
     kind: Literal["sampled", "distilled"]
     step: int
-    update: int
+    optimizer_step: int
     segments_T: npt.NDArray[np.int32]
     codes_T: npt.NDArray[np.int8]
     weights_T: npt.NDArray[np.float32]
@@ -94,32 +102,33 @@ def positions(stats: TokenStats, lengths: Sequence[int]) -> npt.NDArray[np.int32
     Raises:
         TraceError: the trace has no such segment, or fewer tokens in it.
     """
-    own = stats.segments_T
-    begins = np.flatnonzero(np.diff(own, prepend=-1))
-    within = np.arange(len(own)) - np.repeat(begins, np.diff(begins, append=len(own)))
+    segments_T = stats.segments_T
+    count = len(segments_T)
+    begins = np.flatnonzero(np.diff(segments_T, prepend=-1))
+    within = np.arange(count) - np.repeat(begins, np.diff(begins, append=count))
     sizes = np.asarray(lengths, np.int64)
-    if len(own) and (own.max() >= len(sizes) or (within >= sizes[own]).any()):
+    if count and (segments_T.max() >= len(sizes) or (within >= sizes[segments_T]).any()):
         raise TraceError(f"segments of {stats.trace_id!r}: got lengths {list(lengths)}, allowed the row's")
     starts = np.cumsum(sizes) - sizes
-    return (starts[own] + within).astype(np.int32)
+    return (starts[segments_T] + within).astype(np.int32)
 
 
 class TokenStatsStore:
-    """Lessons of one run, by generation: `folder/step-00012-00000.parquet`.
+    """Token stats of one run, by rollout step: `folder/step-00012-00000.parquet`.
 
     Args:
-        folder: made with the first file.
-        process: whose files are written; everybody's are read.
+        folder: created with the first file.
+        process: the process whose files are written; those of all processes are read.
     """
 
     def __init__(self, folder: Path, process: int = 0) -> None:
         self._files = StepFiles(folder, process)
 
     def publish(self, step: int, token_stats: Sequence[TokenStats]) -> None:
-        """Writes the token_stats of generation `step`.
+        """Writes the token stats of rollout step `step`.
 
         Raises:
-            RunError: they are there already, or the disk is full or fails.
+            RunError: the file exists already, or the disk is full or fails.
         """
         ordered = sorted(token_stats, key=_order)
         tokens = max(1, sum(map(len, token_stats)))
@@ -133,7 +142,7 @@ class TokenStatsStore:
         )
 
     def begin(self, step: int) -> None:
-        """Sets aside what an earlier attempt left of `step` and of later generations.
+        """Sets aside the files of `step` and later rollout steps that an earlier attempt wrote.
 
         Raises:
             RunError: a file cannot be moved.
@@ -141,24 +150,23 @@ class TokenStatsStore:
         self._files.set_aside(step)
 
     def of(self, trace_id: str, step: int) -> list[TokenStats]:
-        """Lessons of one trace: as sampled, then distilled, each by update; none if it was not trained on.
+        """Token stats of one trace: of the sampled row, then of the distilled one, each by optimizer step; empty if the
+        trace was not trained on.
 
         Raises:
-            TraceError: a file is torn or of another schema; names it.
+            TraceError: a file is torn or has another schema; names it.
         """
         files = (file.path for file in self._files.files() if file.step == step)
-        found = (stats for path in files for stats in _read(path, trace_id))
-        return sorted(found, key=_order)
+        return sorted((stats for path in files for stats in _read(path, trace_id)), key=_order)
 
 
 def _order(stats: TokenStats) -> tuple[str, bool, int]:
-    return stats.trace_id, stats.kind != "sampled", stats.update
+    return stats.trace_id, stats.kind != "sampled", stats.optimizer_step
 
 
 def _table(token_stats: Sequence[TokenStats]) -> pa.Table:
     columns: dict[str, Any] = {
-        name: [getattr(stats, name) for stats in token_stats]
-        for name in ("trace_id", "kind", "step", "update", "advantage")
+        column: [getattr(stats, name) for stats in token_stats] for name, column in _FACTS.items()
     }
     ends = np.cumsum([0, *map(len, token_stats)])
     for name, (column, element) in _ARRAYS.items():
@@ -172,30 +180,30 @@ def _read(path: Path, trace_id: str) -> Iterator[TokenStats]:
     try:
         with pq.ParquetFile(path) as file:
             _check(file.schema_arrow, path)
-            wanted = [
+            groups = [
                 i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), trace_id)
             ]
-            table = file.read_row_groups(wanted)
+            table = file.read_row_groups(groups)
     except (pa.ArrowException, OSError) as error:
         raise TraceError(
             f"file of token stats {path}: got {error}, allowed Parquet as `aipo` writes it"
         ) from error
     ids = table.column("trace_id").to_pylist()
-    for i in (i for i, own in enumerate(ids) if own == trace_id):
+    for i in (i for i, other in enumerate(ids) if other == trace_id):
         yield _stats_of_row(table.slice(i, 1))
 
 
 def _check(schema: pa.Schema, path: Path) -> None:
-    said = (schema.metadata or {}).get(b"aipo.lessons", b"none").decode(errors="replace")
-    if said != str(SCHEMA_VERSION):
-        raise TraceError(f"schema version of {path}: got {said}, allowed {SCHEMA_VERSION}")
+    schema_version = (schema.metadata or {}).get(b"aipo.lessons", b"none").decode(errors="replace")
+    if schema_version != str(SCHEMA_VERSION):
+        raise TraceError(f"schema version of {path}: got {schema_version}, allowed {SCHEMA_VERSION}")
     if not schema.equals(SCHEMA):
         raise TraceError(f"columns of {path}: got {schema.names}, allowed {SCHEMA.names}")
 
 
 def _may_hold(group: pq.RowGroupMetaData, trace_id: str) -> bool:
-    known = group.column(0).statistics  # trace_id is the first column
-    return known is None or not known.has_min_max or known.min <= trace_id <= known.max
+    statistics = group.column(0).statistics  # trace_id is the first column
+    return statistics is None or not statistics.has_min_max or statistics.min <= trace_id <= statistics.max
 
 
 def _stats_of_row(row: pa.Table) -> TokenStats:
@@ -203,5 +211,5 @@ def _stats_of_row(row: pa.Table) -> TokenStats:
         name: row.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
         for name, (column, _) in _ARRAYS.items()
     }
-    (facts,) = row.select(["trace_id", "kind", "step", "update", "advantage"]).to_pylist()
-    return TokenStats(**facts, **arrays)
+    (facts,) = row.select(list(_FACTS.values())).to_pylist()
+    return TokenStats(**{name: facts[column] for name, column in _FACTS.items()}, **arrays)

@@ -1,4 +1,4 @@
-"""What happens around an optimiser step, besides the step."""
+"""Callbacks around optimizer steps: learning rate, metrics file, progress."""
 
 import json
 import math
@@ -13,11 +13,35 @@ from aipo.util.console import Note
 from aipo.util.files import disk, write_text
 
 
-class ActiveRate(TrainerCallback):
-    """Scales the learning rate of one optimiser step by the share of active rollouts.
+class StepEvents(TrainerCallback):
+    """Calls functions of the trainer when training begins, before each optimizer step and after it."""
 
-    When nothing is to be learned the rate is 0 whatever was configured: the optimiser's momentum and
-    weight decay would move the weights all the same.
+    def __init__(
+        self, begin: Callable[[], None], before_step: Callable[[], None], after_step: Callable[[], None]
+    ) -> None:
+        self._begin, self._before_step, self._after_step = begin, before_step, after_step
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._begin()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._before_step()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._after_step()
+
+
+class ActiveRate(TrainerCallback):
+    """Scales the learning rate of one optimizer step by the share of active rollouts.
+
+    Otherwise an adaptive optimizer amplifies the noise of nearly empty batches (measured on the miniature). Without
+    any active rollout the rate is 0, whatever is configured: momentum and weight decay would still move the weights.
     """
 
     def __init__(self, active_share: Callable[[], float], scale: bool) -> None:

@@ -98,7 +98,7 @@ def train_policy(
     from aipo.train.schedule import train_arguments
     from aipo.train.trainer import AIPOTrainer
 
-    train, method = experiment.train, experiment.method
+    train = experiment.train
     full = full or full_weights(network, ranks)
     token_stats = TokenStatsStore(folder.token_stats)
     store = TraceStore(folder.traces, decode=tokenizer.decode)
@@ -117,11 +117,9 @@ def train_policy(
             network,
             train_arguments(experiment, folder.checkpoints, cpu=cpu),
             RankedSource(ranks=ranks, source=ranks.on_main(lambda: make_source(store)), gather=full.gather),
-            experiment.loss,
+            experiment.method,
             tokenizer=tokenizer.inner,
-            recompute=experiment.recomputes_logprobs,
-            max_mismatch=method.max_mismatch,
-            scale_by_active=method.scale_by_active,
+            scores_again=experiment.recomputes_logprobs,
             metrics_file=folder.metrics,
             on_token_stats=token_stats.publish if train.token_stats else None,
             callbacks=[Follow(note, train.steps, train.optimizer_steps)],

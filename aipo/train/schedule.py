@@ -1,7 +1,7 @@
-"""The schedule of a run, in TRL's arguments.
+"""The schedule of a run, and TRL's arguments for it.
 
-A *generation* is what one call of `RowSource.rows` gives; it is one epoch of the trainer underneath. It
-is trained in `updates` optimiser steps (times `iterations`), each of one or more micro-batches.
+A *rollout step* is one call of `RowSource.rows`; for TRL's trainer it is one epoch. Its rows are trained in `passes`
+passes of `minibatches` *optimizer steps* each, and an optimizer step accumulates `gradient_accumulation` micro-batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,9 +15,9 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from aipo.config.build import Experiment
 from aipo.errors import TrainError
-from aipo.method.loss import LossSettings
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Row
+from aipo.method.settings import MethodSettings
 from aipo.train.sources import RowSource
 
 # TRL turns it on. transformers renamed it in the middle of the range that we support.
@@ -30,18 +30,24 @@ _CHECKPOINTING = next(
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a generation is trained: passes over it, optimiser steps per pass, micro-batches per step."""
+    """How the rows of a rollout step are trained.
 
-    iterations: int
-    updates: int
-    accumulation: int
+    Args:
+        passes: how often all rows are trained.
+        minibatches: optimizer steps per pass.
+        gradient_accumulation: micro-batches per optimizer step.
+    """
+
+    passes: int
+    minibatches: int
+    gradient_accumulation: int
 
     @classmethod
     def of(cls, args: GRPOConfig) -> "Schedule":
-        """What TRL's arguments amount to.
+        """The schedule that TRL's arguments describe.
 
         Raises:
-            TrainError: an optimiser step would span two generations.
+            TrainError: an optimizer step would span two rollout steps.
         """
         micro_batches, accumulation = int(args.steps_per_generation or 1), args.gradient_accumulation_steps
         if micro_batches % accumulation:
@@ -52,45 +58,51 @@ class Schedule:
         return cls(args.num_iterations, micro_batches // accumulation, accumulation)
 
     @property
-    def steps(self) -> int:
-        """Optimiser steps per generation."""
-        return self.iterations * self.updates
+    def optimizer_steps(self) -> int:
+        """Optimizer steps per rollout step."""
+        return self.passes * self.minibatches
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches that a generation's rows are cut into; every iteration trains all of them."""
-        return self.updates * self.accumulation
+        """Micro-batches that the rows of a rollout step are cut into; every pass trains all of them."""
+        return self.minibatches * self.gradient_accumulation
 
     def place(self, micro_step: int) -> int:
-        """Where in its generation a micro-step is, from 0."""
-        return micro_step % (self.steps * self.accumulation)
+        """Index of a micro-step within its rollout step, from 0."""
+        return micro_step % (self.optimizer_steps * self.gradient_accumulation)
 
     def fresh(self, micro_batch: int) -> bool:
-        """Whether a micro-batch is trained once, and with the weights that sampled it."""
-        return self.iterations == 1 and micro_batch < self.accumulation
+        """Whether a micro-batch is trained only once, and with the weights that sampled it."""
+        return self.passes == 1 and micro_batch < self.gradient_accumulation
 
     def deal(
-        self, rows: Sequence[Row], *, seed: int, generation: int, rank: int = 0, ranks: int = 1
+        self, rows: Sequence[Row], *, seed: int, rollout_step: int, rank: int = 0, ranks: int = 1
     ) -> list[list[Row]]:
-        """The rows of each micro-batch: shuffled, dealt out to the optimiser steps, and in each of them
-        sorted by length, so that little is padding. Of a micro-batch each rank has every so many-th row, which
-        gives all of them as much to do. Numbers need not divide: every row has its denominator."""
-        order = np.random.default_rng([seed, generation]).permutation(len(rows))
+        """The rows of each micro-batch.
+
+        Rows are shuffled, dealt out to the optimizer steps, and sorted by length within each, so that there is little
+        padding. A rank gets every `ranks`-th row of a micro-batch, so that all ranks have about the same work. Numbers
+        need not divide: every row has its denominator.
+        """
+        order = np.random.default_rng([seed, rollout_step]).permutation(len(rows))
         dealt: list[list[Row]] = []
-        for of_update in np.array_split(order, self.updates):
-            by_length = sorted(of_update.tolist(), key=lambda i: len(rows[i]))
-            for of_batch in np.array_split(np.array(by_length, dtype=np.int64), self.accumulation):
-                dealt.append([rows[i] for i in of_batch[rank::ranks]])
+        for minibatch in np.array_split(order, self.minibatches):
+            by_length = sorted(minibatch.tolist(), key=lambda i: len(rows[i]))
+            for micro_batch in np.array_split(
+                np.array(by_length, dtype=np.int64), self.gradient_accumulation
+            ):
+                dealt.append([rows[i] for i in micro_batch[rank::ranks]])
         return dealt
 
 
-def arguments(
+def trl_arguments(
     output_dir: Path | str,
+    method: MethodSettings,
     *,
-    generations: int,
-    updates: int = 1,
-    accumulation: int = 1,
-    iterations: int = 1,
+    rollout_steps: int,
+    minibatches: int = 1,
+    passes: int = 1,
+    gradient_accumulation: int = 1,
     learning_rate: float,
     max_completion_length: int,
     temperature: float = 1.0,
@@ -98,37 +110,36 @@ def arguments(
     seed: int = 0,
     autocast: bool = False,
     activation_checkpointing: bool = False,
-    settings: LossSettings,
     **rest: Any,
 ) -> GRPOConfig:
     """TRL's arguments, with what this trainer needs and without what costs time.
 
     Args:
-        generations: how often rows are asked for.
-        updates: optimiser steps per generation and iteration (minibatches).
-        accumulation: micro-batches per optimiser step.
-        iterations: passes over each generation.
+        rollout_steps: how often rows are asked for.
+        minibatches: optimizer steps per rollout step and pass.
+        passes: passes over the rows of each rollout step.
+        gradient_accumulation: micro-batches per optimizer step.
         max_completion_length: longest rollout after its prompt; `dr_grpo` divides by it.
-        save_every: generations between checkpoints; None = none.
-        autocast: compute in bfloat16; weights, gradients and optimiser keep their type.
+        save_every: rollout steps between checkpoints; None = no checkpoints.
+        autocast: compute in bfloat16; weights, gradients and optimizer keep their type.
         activation_checkpointing: keep only each layer's input for the backward pass, and compute the rest again.
         rest: any other argument of `trl.GRPOConfig`.
     """
-    schedule = Schedule(iterations, updates, accumulation)
+    schedule = Schedule(passes, minibatches, gradient_accumulation)
     defaults: dict[str, Any] = {
-        # How many rows there are is the source's affair; TRL only wants numbers that divide.
+        # The source decides how many rows there are; TRL only needs numbers that divide.
         "per_device_train_batch_size": 2,
         "num_generations": 2,
         "steps_per_generation": schedule.micro_batches,
-        "gradient_accumulation_steps": accumulation,
-        "num_iterations": iterations,
-        "max_steps": generations * schedule.steps,
+        "gradient_accumulation_steps": gradient_accumulation,
+        "num_iterations": passes,
+        "max_steps": rollout_steps * schedule.optimizer_steps,
         "learning_rate": learning_rate,
         "max_completion_length": max_completion_length,
         "temperature": temperature,
-        **_of_settings(settings),
+        **_in_trls_words(method),
         "save_strategy": "no" if save_every is None else "steps",
-        "save_steps": (save_every or 1) * schedule.steps,
+        "save_steps": (save_every or 1) * schedule.optimizer_steps,
         "seed": seed,
         "shuffle_dataset": False,
         "ignore_data_skip": True,
@@ -149,15 +160,16 @@ KEEP_CHECKPOINTS = 3
 
 
 def train_arguments(experiment: Experiment, output_dir: Path, *, cpu: bool) -> GRPOConfig:
-    """The schedule and the optimiser."""
+    """TRL's arguments for a configured run."""
     train, rollout = experiment.train, experiment.rollout
-    updates = train.steps * train.optimizer_steps
-    return arguments(
+    optimizer_steps = train.steps * train.optimizer_steps
+    return trl_arguments(
         output_dir,
-        generations=train.steps,
-        updates=train.minibatches,
-        iterations=train.passes,
-        accumulation=train.gradient_accumulation,
+        experiment.method,
+        rollout_steps=train.steps,
+        minibatches=train.minibatches,
+        passes=train.passes,
+        gradient_accumulation=train.gradient_accumulation,
         learning_rate=train.learning_rate,
         max_completion_length=rollout.max_tokens,
         temperature=rollout.temperature,
@@ -165,10 +177,9 @@ def train_arguments(experiment: Experiment, output_dir: Path, *, cpu: bool) -> G
         seed=experiment.seed,
         autocast=train.autocast,
         activation_checkpointing=train.activation_checkpointing,
-        settings=experiment.loss,
         lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": round(train.decay * updates), "decay_type": "linear"},
-        warmup_steps=round(train.warmup * updates),
+        lr_scheduler_kwargs={"num_decay_steps": round(train.decay * optimizer_steps), "decay_type": "linear"},
+        warmup_steps=round(train.warmup * optimizer_steps),
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         report_to=list(experiment.report_to) or "none",
@@ -177,9 +188,9 @@ def train_arguments(experiment: Experiment, output_dir: Path, *, cpu: bool) -> G
     )
 
 
-def _of_settings(settings: LossSettings) -> dict[str, Any]:
-    """The loss in TRL's words; ours is computed, and this is what a checkpoint says of it."""
-    return {"beta": settings.beta, **OBJECTIVES[settings.objective].trl(settings.clip)}
+def _in_trls_words(method: MethodSettings) -> dict[str, Any]:
+    """The loss as TRL's arguments name it. Our own loss is computed; these are recorded in checkpoints."""
+    return {"beta": method.beta, **OBJECTIVES[method.objective].trl(method.clip)}
 
 
 _HONOURED: dict[str, Callable[[Any], bool]] = {
@@ -197,19 +208,11 @@ _HONOURED: dict[str, Callable[[Any], bool]] = {
     "disable_dropout": bool,
     "ignore_data_skip": bool,
 }
-"""TRL's arguments that this trainer ignores or needs, and which of their values are no lie."""
+"""TRL's arguments that this trainer ignores or needs, and which of their values are allowed."""
 
 
-def check_arguments(
-    args: GRPOConfig,
-    schedule: Schedule,
-    settings: LossSettings,
-    source: RowSource,
-    *,
-    recompute: bool,
-    limited: bool,
-) -> None:
-    """Refuses arguments that contradict each other, or that the trainer does not honour.
+def check_arguments(args: GRPOConfig, schedule: Schedule, method: MethodSettings, source: RowSource) -> None:
+    """Refuses arguments that contradict the settings, or that the trainer does not honour.
 
     Raises:
         TrainError: names the argument.
@@ -217,29 +220,20 @@ def check_arguments(
     for name, fits in _HONOURED.items():
         if not fits(getattr(args, name)):
             raise TrainError(
-                f"{name}: got {getattr(args, name)!r}, allowed what aipo.train.trainer.arguments sets"
+                f"{name}: got {getattr(args, name)!r}, allowed what aipo.train.schedule.trl_arguments sets"
             )
-    for name, value in _of_settings(settings).items():
+    for name, value in _in_trls_words(method).items():
         if getattr(args, name) != value:
             raise TrainError(
                 f"{name}: got {getattr(args, name)} in the arguments, allowed {value} as in the settings"
             )
-    if source.shared and schedule.accumulation > 1:
+    if source.shared and schedule.gradient_accumulation > 1:
         raise TrainError(
-            f"gradient_accumulation_steps: got {schedule.accumulation}, allowed 1 when several trainers learn "
+            f"gradient_accumulation_steps: got {schedule.gradient_accumulation}, allowed 1 when several trainers learn "
             "together (accelerate keeps this state once per process)"
         )
-    if settings.importance_cap is not None and not recompute:
-        raise TrainError("importance_cap: got a cap without recompute=True, allowed only together")
-    if settings.needs_old and not recompute:
+    if args.save_strategy != SaveStrategy.NO and args.save_steps % schedule.optimizer_steps:
         raise TrainError(
-            f"coefficient: got {settings.coefficient!r} with coefficient_trust={settings.coefficient_trust} and "
-            "without recompute=True, allowed only together: it takes π_old of agents' tokens"
-        )
-    if limited and not recompute:
-        raise TrainError("max_mismatch: got a limit without recompute=True, allowed only together")
-    if args.save_strategy != SaveStrategy.NO and args.save_steps % schedule.steps:
-        raise TrainError(
-            f"save_steps: got {args.save_steps}, allowed a multiple of the {schedule.steps} optimiser steps of a "
-            "generation (a checkpoint does not hold rows)"
+            f"save_steps: got {args.save_steps}, allowed a multiple of the {schedule.optimizer_steps} optimizer steps of "
+            "a rollout step (a checkpoint does not hold rows)"
         )

@@ -1,11 +1,11 @@
 """The trainer: a thin subclass of TRL's GRPOTrainer.
 
-Traces, credit and rows are made outside. TRL's part is the loop, the optimiser, checkpoints and
-trackers; the trainer asks a `RowSource` for a generation's rows, cuts them into micro-batches and
-calls the loss. TRL's sampling, its reward functions and its own normalisers are not used.
+Traces, credit and rows are made outside. TRL does the loop, the optimizer, checkpoints and trackers. The trainer asks a
+`RowSource` for the rows of a rollout step, cuts them into micro-batches and calls the loss. TRL's sampling, its reward
+functions and its own normalisers are not used.
 
-Rows come in any number and are dealt out anew for each generation, by a seed of their own, so that
-two trainers in one process do not share any random state.
+The number of rows is free. They are dealt out anew for each rollout step, with a seed of their own, so that two
+trainers in one process share no random state.
 """
 
 import math
@@ -13,39 +13,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aipo.errors import TrainError
-from aipo.method.batch import Totals, Window, alive, collate, denominators
-from aipo.method.loss import QUANTITIES, ROLES, LossInputs, LossSettings, aipo_loss
+from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
+from aipo.method.loss import QUANTITIES, ROLES, LossInputs, aipo_loss
 from aipo.method.metrics import loss_metrics
-from aipo.method.rows import Row, check_known
+from aipo.method.rows import Row, check_agent_logprobs
+from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
 from aipo.policies.logprobs import token_logprobs
-from aipo.train.callbacks import ActiveRate, MetricsFile
+from aipo.train.callbacks import ActiveRate, MetricsFile, StepEvents
 from aipo.train.ranks import SINGLE_PROCESS, Ranks, keep_types
-from aipo.train.schedule import Schedule, arguments, check_arguments
+from aipo.train.schedule import Schedule, check_arguments
 from aipo.train.sources import RowSource
 from aipo.train.token_stats import OnTokenStats, TokenStatsRecorder
 
-__all__ = ["AIPOTrainer", "arguments"]
-
-# Up to this many logits (64 MB), scoring them in one go is faster than TRL's fused head, which is
-# made for large vocabularies.
+# Up to this many logits (64 MB), scoring them at once is faster than TRL's fused head, which is made for large
+# vocabularies.
 _DENSE_LOGITS = 2**24
 
 
@@ -54,18 +47,15 @@ class AIPOTrainer(GRPOTrainer):
 
     Args:
         model: the policy; the same object may sample.
-        args: see `arguments`; its numbers and `settings` must agree.
+        args: see `aipo.train.schedule.trl_arguments`; they must agree with `method`.
         source: where the rows come from.
-        settings: the loss.
+        method: settings of the loss, of the learning rate and of the limit on the mismatch.
         tokenizer: the policy's.
-        recompute: know the trainer's own log-probs in every optimiser step, by scoring rows once more with the
-            weights that sampled (those of a generation's first step need not be). A correction needs them, and
-            whatever takes π_old of agents' tokens.
-        max_mismatch: largest mean |Δ log-prob| (nats) between sampler and trainer in an optimiser step.
-        scale_by_active: multiply the learning rate by the share of active rollouts, else an adaptive
-            optimiser amplifies the noise of nearly empty batches (measured on the miniature).
+        scores_again: score rows again with the weights that sampled them, in every optimizer step, even if the method
+            does not need it; for policies that are sampled by another program. Rows of a rollout step's first
+            optimizer step need no second pass.
         metrics_file: one JSON object per logged step; default `metrics.jsonl` in `args.output_dir`.
-        on_token_stats: called with each generation, when it has been trained, and what was done with its rows.
+        on_token_stats: called after each rollout step's training, with the step and what the loss did with its rows.
         ranks: the processes that train together; their source gives all of them the same rows.
 
     Raises:
@@ -77,12 +67,10 @@ class AIPOTrainer(GRPOTrainer):
         model: PreTrainedModel,
         args: GRPOConfig,
         source: RowSource,
-        settings: LossSettings,
+        method: MethodSettings,
         *,
         tokenizer: PreTrainedTokenizerBase,
-        recompute: bool = False,
-        max_mismatch: float | None = None,
-        scale_by_active: bool = True,
+        scores_again: bool = False,
         metrics_file: Path | None = None,
         on_token_stats: OnTokenStats | None = None,
         callbacks: Sequence[TrainerCallback] = (),
@@ -90,25 +78,22 @@ class AIPOTrainer(GRPOTrainer):
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self.schedule = Schedule.of(args)
-        check_arguments(
-            args, self.schedule, settings, source, recompute=recompute, limited=max_mismatch is not None
-        )
+        check_arguments(args, self.schedule, method, source)
         self.source = source
-        self.settings = settings
-        self.recompute = recompute
-        self.max_mismatch = max_mismatch
+        self.method = method
+        self.scores_again = scores_again or method.scores_again
         self.active_share = 0.0
         self.ranks = ranks
         self.token_stats = TokenStatsRecorder(on_token_stats, ranks)
         self._batches: list[dict[str, Tensor]] = []
-        self._own_sums = torch.zeros(len(ROLES), len(QUANTITIES))
-        self._own_mismatch = torch.zeros(())
+        self._sums = torch.zeros(len(ROLES), len(QUANTITIES))
+        self._mismatch_max = torch.zeros(())
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self._pad_id = int(str(tokenizer.pad_token_id))
         file = metrics_file or Path(str(args.output_dir)) / "metrics.jsonl"
-        # One epoch of this placeholder is one generation.
+        # One epoch of this placeholder is one rollout step.
         placeholder = Dataset.from_dict({"prompt": [""] * self.schedule.micro_batches * ranks.size})
         super().__init__(
             model=model,
@@ -117,8 +102,8 @@ class AIPOTrainer(GRPOTrainer):
             train_dataset=placeholder,
             processing_class=tokenizer,
             callbacks=[
-                Bookkeeping(self),
-                ActiveRate(lambda: self.active_share, scale_by_active),
+                StepEvents(self._on_begin, self._report, self._on_step_end),
+                ActiveRate(lambda: self.active_share, method.scale_by_active),
                 *([MetricsFile(file)] if ranks.is_main else []),
                 *callbacks,
             ],
@@ -132,17 +117,19 @@ class AIPOTrainer(GRPOTrainer):
                 "router_aux_loss_coef: got a mixture of experts that trains its router, allowed 0"
             )
 
-        if settings.beta > 0 and self.ref_model is None:
+        if method.beta > 0 and self.ref_model is None:
             adapted: Any = self.model
-            adapted.delete_adapter("ref")  # TRL's copy of the adapter as it starts, which is none at all
+            adapted.delete_adapter(
+                "ref"
+            )  # TRL's copy of the untrained adapter; disabling the adapter does the same
 
     @property
-    def generation(self) -> int:
-        """Which generation is being trained, from 0; derived from what a checkpoint saves."""
-        return self.state.global_step // self.schedule.steps
+    def rollout_step(self) -> int:
+        """The rollout step that is being trained, from 0; derived from what a checkpoint saves."""
+        return self.state.global_step // self.schedule.optimizer_steps
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Before anything is sharded, a reference too."""
+        """Called before the model and the reference model are sharded."""
         super().create_accelerator_and_postprocess()
         if self.ranks.sharded:
             keep_types(self.accelerator)
@@ -151,55 +138,58 @@ class AIPOTrainer(GRPOTrainer):
         """Nothing is sent anywhere."""
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
-        """The next micro-batch; asks the source when a generation is used up."""
+        """The next micro-batch; asks the source when the rows of a rollout step are used up."""
         if self.schedule.place(self._step) == 0:
-            made = self.source.rows(self.generation)
-            self.active_share = made.active_share
-            self._batches = self._micro_batches(made)
-            for name, value in made.metrics.items():
+            step_rows = self.source.rows(self.rollout_step)
+            self.active_share = step_rows.active_share
+            self._batches = self._micro_batches(step_rows)
+            for name, value in step_rows.metrics.items():
                 self._metrics["train"][name].append(value)
         return self._batches[self._step % self.schedule.micro_batches]
 
-    def _micro_batches(self, made: StepRows) -> list[dict[str, Tensor]]:
-        """This rank's share of the generation's rows, as the schedule deals them."""
-        rows = alive(made.rows, beta=self.settings.beta, signed=self.settings.chosen.signed)
-        if self.settings.chosen.needs_mu:
-            check_known(rows)
+    def _micro_batches(self, step_rows: StepRows) -> list[dict[str, Tensor]]:
+        """This rank's part of the rows, as the schedule deals them."""
+        rows = with_gradient(step_rows.rows, self.method)
+        if self.method.coefficient_function.needs_mu:
+            check_agent_logprobs(rows)
         dealt = self.schedule.deal(
             rows,
             seed=self.args.seed,
-            generation=self.generation,
+            rollout_step=self.rollout_step,
             rank=self.ranks.rank,
             ranks=self.ranks.size,
         )
         self.token_stats.deal(dealt)
-        batches = [self._batch(own, self.window(made.totals)) for own in dealt]
+        batches = [self._batch(rows, step_rows.totals) for rows in dealt]
         for n, batch in enumerate(batches):
-            # What is trained with these very weights is scored then.
-            if self.recompute and not self.schedule.fresh(n):
+            # A fresh micro-batch is scored while it is trained: the weights are the same.
+            if self.scores_again and not self.schedule.fresh(n):
                 with torch.no_grad():
-                    batch["old_per_token_logps"], _ = self._score(self.model, batch)
+                    batch["trainer_logprobs"], _ = self._score(self.model, batch)
         return batches
 
-    def window(self, totals: Totals) -> Window:
-        """What one optimiser step of this trainer averages over."""
-        return Window(
-            totals=totals,
-            share=1 / self.schedule.updates,
+    def denominators(
+        self, rows: Sequence[Row], totals: TokenTotals, method: MethodSettings
+    ) -> npt.NDArray[np.float32]:
+        """What the rows' loss terms are divided by in this trainer's schedule, under any method; shape (B,)."""
+        return denominators(
+            rows,
+            method,
+            totals,
+            minibatches=self.schedule.minibatches,
             max_completion_length=int(self.max_completion_length or 0),
         )
 
-    def _batch(self, rows: Sequence[Row], window: Window) -> dict[str, Tensor]:
-        weights_B = denominators(rows, self.settings.objective, window, counted=self.settings.denominator)
-        batch = collate(rows, weights_B, pad_id=self._pad_id)
+    def _batch(self, rows: Sequence[Row], totals: TokenTotals) -> dict[str, Tensor]:
+        batch = collate(rows, self.denominators(rows, totals, self.method), pad_id=self._pad_id)
         batch = super(GRPOTrainer, self)._prepare_inputs(batch)
         with torch.no_grad():
-            if self.settings.beta > 0:
-                batch["ref_per_token_logps"] = self._reference(batch)
+            if self.method.beta > 0:
+                batch["reference_logprobs"] = self._reference_logprobs(batch)
         return batch
 
-    def _reference(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Log-probs of the first policy: without its adapter where it has one."""
+    def _reference_logprobs(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Log-probs by the initial policy: the reference model, or the policy without its adapter."""
         if self.ref_model is not None:
             return self._score(self.ref_model, batch)[0]
         policy: Any = self.model
@@ -207,24 +197,23 @@ class AIPOTrainer(GRPOTrainer):
             return self._score(policy, batch)[0]
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The loss of one micro-batch; sums for its metrics are kept until the optimiser step.
+        """The loss of one micro-batch; sums for its metrics are kept until the optimizer step.
 
-        Gradients are averaged over the ranks, while denominators count what all of them train: the loss of
-        a rank's share is taken as many times as there are ranks.
+        Gradients are averaged over the ranks, while denominators count the rows of all ranks. So the loss of a rank's
+        part is multiplied by the number of ranks.
         """
         logprobs, entropies = self._score(model, inputs)
-        fresh = self.schedule.place(self._step) < self.schedule.accumulation
-        output = aipo_loss(LossInputs.of(inputs, logprobs, entropies, fresh=fresh), self.settings)
-        self._own_sums = self._own_sums.to(output.sums_R_K.device) + output.sums_R_K
-        self._own_mismatch = torch.maximum(
-            self._own_mismatch.to(output.mismatch_max.device), output.mismatch_max
-        )
-        self.token_stats.note(self._step % self.schedule.micro_batches, output)
+        fresh = self.schedule.place(self._step) < self.schedule.gradient_accumulation
+        output = aipo_loss(LossInputs.of(inputs, logprobs, entropies, fresh=fresh), self.method)
+        device = output.loss.device
+        self._sums = self._sums.to(device) + output.sums_R_K
+        self._mismatch_max = torch.maximum(self._mismatch_max.to(device), output.mismatch_max)
+        self.token_stats.record(self._step % self.schedule.micro_batches, output)
         return output.loss * self.ranks.size
 
     def _score(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of the completions; (B, T) each. Ids that were forbidden while
-        sampling are forbidden here."""
+        """Log-probs and entropies of the completions; (B, T) each. Ids that were masked while sampling are masked
+        here, too."""
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         width = inputs["completion_ids"].shape[1]
@@ -243,17 +232,17 @@ class AIPOTrainer(GRPOTrainer):
         )
 
     def _report(self) -> None:
-        """Moves the sums of one optimiser step, over all ranks, into TRL's metrics; one transfer from the device.
+        """Moves the sums of one optimizer step, over all ranks, into TRL's metrics; one transfer from the device.
 
         Raises:
-            TrainError: the loss or the gradient is not finite, or sampler and trainer are too far apart. The
-                weights are those of the last step.
+            TrainError: the loss or the gradient is not finite, or inference engine and trainer differ too much. The
+                weights are still those of the last step.
         """
         model: Any = self.model
         norm: Any = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         by_rank = self.ranks.stack(
-            torch.cat([self._own_sums.flatten(), self._own_mismatch.view(1), norm.view(1).to(self._own_sums)])
+            torch.cat([self._sums.flatten(), self._mismatch_max.view(1), norm.view(1).to(self._sums)])
         )
         numbers = [*by_rank[:, :-2].double().sum(0).tolist(), by_rank[:, -2].max().item()]
         for what, finite in (
@@ -268,25 +257,22 @@ class AIPOTrainer(GRPOTrainer):
         values = loss_metrics(
             {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in zip(ROLES, rows, strict=True)},
             numbers[-1],
-            kl=self.settings.beta > 0,
-            importance=self.settings.importance_cap is not None,
+            kl=self.method.beta > 0,
+            importance=self.method.importance_cap is not None,
         )
         self._check_mismatch(values)
         for name, value in values.items():
             self._metrics["train"][name].append(value)
-        self._own_sums, self._own_mismatch = (
-            torch.zeros_like(self._own_sums),
-            torch.zeros_like(self._own_mismatch),
-        )
-        self.token_stats.end_step(self.generation, self.state.global_step + 1)
+        self._sums, self._mismatch_max = torch.zeros_like(self._sums), torch.zeros_like(self._mismatch_max)
+        self.token_stats.end_step(self.rollout_step, self.state.global_step + 1)
 
     def _check_mismatch(self, values: Mapping[str, float]) -> None:
-        mean = values.get("mismatch/mean", 0.0)
-        if self.max_mismatch is not None and not mean <= self.max_mismatch:
+        mean, limit = values.get("mismatch/mean", 0.0), self.method.max_mismatch
+        if limit is not None and not mean <= limit:
             error = TrainError(
                 f"drift between sampler and trainer in optimiser step {self.state.global_step + 1}: got a mean "
                 f"|Δ log-prob| of {mean:.3g} (at most {values['mismatch/max']:.3g}) on {values['tokens/policy']:.0f} "
-                f"policy tokens, allowed {self.max_mismatch:g} (method.max_mismatch). What samples does not compute what is "
+                f"policy tokens, allowed {limit:g} (method.max_mismatch). What samples does not compute what is "
                 "trained. mismatch/mean in metrics.jsonl says whether it jumped: look at the last push of weights and at "
                 "servers that were restarted; or whether it was so from the start: look at another model or "
                 "tokenizer, --logprobs-mode processed_logprobs, types of numbers (policy.dtype, --dtype, "
@@ -295,31 +281,15 @@ class AIPOTrainer(GRPOTrainer):
             )
             raise self.ranks.same_error(error)
 
-
-class Bookkeeping(TrainerCallback):
-    """Tells the source its version, the ledger its end, and the trainer where a checkpoint had stopped."""
-
-    def __init__(self, trainer: AIPOTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def _on_begin(self) -> None:
         # TRL counts micro-batches from 0 again after a resume.
-        self._trainer._step = state.global_step * args.gradient_accumulation_steps
-        self._trainer.source.updated(state.global_step)
+        self._step = self.state.global_step * self.args.gradient_accumulation_steps
+        self.source.updated(self.state.global_step)
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._trainer._report()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self._trainer.source.updated(state.global_step)
-        if state.global_step % self._trainer.schedule.steps == 0:
-            self._trainer.token_stats.close(self._trainer.generation - 1)
+    def _on_step_end(self) -> None:
+        self.source.updated(self.state.global_step)
+        if self.state.global_step % self.schedule.optimizer_steps == 0:
+            self.token_stats.close(self.rollout_step - 1)
 
 
 def _scored_elsewhere(**_: Any) -> list[float | None]:

@@ -22,13 +22,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import alternate, cpu, options, wall
 from trl import GRPOTrainer
 
-from aipo.method.batch import Totals
-from aipo.method.loss import LossSettings
+from aipo.method.batch import TokenTotals
 from aipo.method.rows import rows_of
 from aipo.method.step_rows import StepRows
 from aipo.trace import Trace
 from aipo.trace.token_stats import TokenStatsStore
-from aipo.train.trainer import AIPOTrainer, arguments
+from aipo.train.schedule import trl_arguments
+from aipo.train.trainer import AIPOTrainer
 from kit import handmade, tiny
 
 ROWS, VOCABULARY = 64, 40
@@ -44,7 +44,7 @@ def made(rng: np.random.Generator) -> StepRows:
         )
 
     rows = tuple(row for i in range(ROWS) for row in rows_of(trace(i)))
-    return StepRows(rows=rows, totals=Totals.of(rows), active_share=1.0)
+    return StepRows(rows=rows, totals=TokenTotals.of(rows), active_share=1.0)
 
 
 class TheirLoss(AIPOTrainer):
@@ -54,7 +54,7 @@ class TheirLoss(AIPOTrainer):
         theirs = {k: inputs[k] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")}
         tokens = torch.tensor(float(self.source.rows(0).totals.policy_tokens))
         theirs |= {"advantages": inputs["advantages"], "num_items_in_batch": tokens}
-        theirs["old_per_token_logps"] = inputs["behaviour"].nan_to_num()
+        theirs["old_per_token_logps"] = inputs["behaviour_logprobs"].nan_to_num()
         return GRPOTrainer._compute_loss(self, model, theirs)
 
     def _report(self):
@@ -62,15 +62,15 @@ class TheirLoss(AIPOTrainer):
 
 
 def trainer(kind: type[AIPOTrainer], folder: Path, rows: StepRows, *, stats: bool = False) -> AIPOTrainer:
-    settings = LossSettings()
-    args = arguments(
-        folder, generations=1, learning_rate=1e-4, max_completion_length=128, settings=settings, use_cpu=True
+    method = tiny.method()
+    args = trl_arguments(
+        folder, method, rollout_steps=1, learning_rate=1e-4, max_completion_length=128, use_cpu=True
     )
     made = kind(
         tiny.model(vocabulary=VOCABULARY, hidden=96),
         args,
         tiny.Rows([rows]),
-        settings,
+        method,
         tokenizer=tiny.tokenizer(VOCABULARY),
         on_token_stats=TokenStatsStore(folder / "token_stats").publish if stats else None,
     )
@@ -98,12 +98,10 @@ def whole_step(runner: AIPOTrainer, steps: "count[int]") -> None:
 
 def loop_overhead(folder: Path, rows: StepRows, steps: int = 100) -> float:
     """Seconds per optimiser step of the whole loop, on rows so small that little else is left."""
-    settings = LossSettings()
-    small = StepRows(rows=rows.rows[:1], totals=Totals.of(rows.rows[:1]), active_share=1.0)
-    args = arguments(
-        folder, generations=steps, learning_rate=1e-4, max_completion_length=128, settings=settings
-    )
-    runner = AIPOTrainer(tiny.model(), args, tiny.Rows([small]), settings, tokenizer=tiny.tokenizer())
+    method = tiny.method()
+    small = StepRows(rows=rows.rows[:1], totals=TokenTotals.of(rows.rows[:1]), active_share=1.0)
+    args = trl_arguments(folder, method, rollout_steps=steps, learning_rate=1e-4, max_completion_length=128)
+    runner = AIPOTrainer(tiny.model(), args, tiny.Rows([small]), method, tokenizer=tiny.tokenizer())
     small.rows[0].token_ids_T[:] %= tiny.VOCABULARY
     return wall(runner.train) / steps
 

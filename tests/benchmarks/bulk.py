@@ -224,7 +224,7 @@ def _stats(trace: Trace, rng: np.random.Generator) -> TokenStats:
         trace_id=trace.trace_id,
         kind="sampled",
         step=trace.step,
-        update=trace.step * UPDATES + 1,
+        optimizer_step=trace.step * UPDATES + 1,
         segments_T=np.concatenate([np.full(len(s), i, np.int32) for i, s in rest]),
         codes_T=codes,
         weights_T=np.where(clipped, 0, np.where(policy, ratios, 1)).astype(np.float32),

@@ -14,8 +14,8 @@ import torch
 from sheet import write_sheet
 from torch import Tensor
 
-from aipo.method.coefficients import COEFFICIENTS, Known
-from aipo.method.weighing import NEGATIVES, Weighing, agent_weights
+from aipo.method.agent_weights import COEFFICIENTS, NEGATIVES, Probabilities, agent_weights
+from aipo.method.settings import MethodSettings
 from aipo.render.charts import Chart, Line
 
 FILE = Path(__file__).with_name("weights.png")
@@ -48,23 +48,23 @@ def panel(title: str, note: str, weight: Callable[[Tensor], Tensor]) -> Chart:
     return Chart(title=title, lines=lines, x_label="log₁₀ π", y_label=note, y_range=(0.0, top))
 
 
-def weighed(how: Weighing, advantage: float, pi: Tensor) -> Tensor:
+def weighed(method: MethodSettings, advantage: float, pi: Tensor) -> Tensor:
     mu = torch.full_like(pi, MU)
-    return agent_weights(Known(pi, mu, pi), torch.tensor([[advantage]]), how).weights
+    return agent_weights(Probabilities(pi, mu, pi), torch.tensor([[advantage]]), method).weights
 
 
 def panels() -> list[Chart]:
     up = [
-        panel(f"{name}, A > 0", NOTES.get(name, ""), partial(weighed, Weighing(coefficient=name), 1.0))
+        panel(f"{name}, A > 0", NOTES.get(name, ""), partial(weighed, MethodSettings(coefficient=name), 1.0))
         for name in COEFFICIENTS
     ]
     down = [
         panel(
             f"A < 0, rule {name}",
-            "" if rule.value is None else f"c = {rule.value:g}",
-            partial(weighed, Weighing(negative=name), -1.0),
+            "c = 0.1" if name == "floor" else "",
+            partial(weighed, MethodSettings(coefficient="constant", negative=name), -1.0),
         )
-        for name, rule in NEGATIVES.items()
+        for name in NEGATIVES
         if name != SAME
     ]
     return [*up, *down]

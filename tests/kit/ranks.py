@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # in place of kit/, whose vllm.py is not vLLM
 
 import numpy as np
 import torch
@@ -24,26 +25,26 @@ from transformers import Qwen2ForCausalLM, TrainerCallback, TrainerControl, Trai
 
 import aipo.train.trainer
 from aipo.config.load import PRESETS
-from aipo.method.batch import Totals
-from aipo.method.loss import LossSettings
+from aipo.method.batch import TokenTotals
 from aipo.method.rows import rows_of
 from aipo.method.step_rows import StepRows
 from aipo.policies.lora import add_adapter
 from aipo.policies.weights import save_snapshot
 from aipo.trace.token_stats import TokenStats
 from aipo.train.ranks import RankedSource, Ranks, full_weights, join, leave
-from aipo.train.trainer import AIPOTrainer, arguments
+from aipo.train.schedule import trl_arguments
+from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.handmade import agent, policy, prompt, trace
 
-_SIZE = {"generations": 2, "learning_rate": 1e-3, "max_completion_length": 16}
+_SIZE = {"rollout_steps": 2, "learning_rate": 1e-3, "max_completion_length": 16}
 CASES: dict[str, dict[str, Any]] = {
     "dapo": {},
-    "grpo": {"settings": {"objective": "grpo"}, "accumulation": 2},
-    "dr_grpo, two passes": {"settings": {"objective": "dr_grpo"}, "updates": 2, "iterations": 2},
-    "importance": {"settings": {"importance_cap": 1.1}, "how": {"recompute": True}, "updates": 2},
-    "kl, clipped gradient": {"settings": {"beta": 0.3}, "updates": 2, "max_grad_norm": 0.05},
-    "fewer rows than places": {"updates": 2, "accumulation": 3},
+    "grpo": {"method": {"objective": "grpo"}, "gradient_accumulation": 2},
+    "dr_grpo, two passes": {"method": {"objective": "dr_grpo"}, "minibatches": 2, "passes": 2},
+    "importance": {"method": {"importance_cap": 1.1}, "minibatches": 2},
+    "kl, clipped gradient": {"method": {"beta": 0.3}, "minibatches": 2, "max_grad_norm": 0.05},
+    "fewer rows than places": {"minibatches": 2, "gradient_accumulation": 3},
 }
 
 
@@ -57,33 +58,36 @@ def generation(seed: int) -> StepRows:
         told = [agent(*ids[10:13])] if i == 2 else []
         traces.append(trace(prompt(*ids[: 1 + i % 2]), own, *told, trace_id=f"t{i}", advantage=advantage))
     rows = tuple(row for one in traces for row in rows_of(one))
-    return StepRows(rows=rows, totals=Totals.of(rows), active_share=6 / 7, metrics={"active_share": 6 / 7})
+    return StepRows(
+        rows=rows, totals=TokenTotals.of(rows), active_share=6 / 7, metrics={"active_share": 6 / 7}
+    )
 
 
 def train_whole(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     """Trains one case; rank 0 leaves `trained.pt` beside the metrics."""
     how = dict(case)
-    settings = LossSettings(**how.pop("settings", {}))
+    method = tiny.method(**how.pop("method", {}))
     told: list[TokenStats] = []
     given = tiny.Rows([generation(0), generation(1)])
-    options = how.pop("how", {})
     ranks.on_main(lambda: tiny.saved(folder / "start"))
     trainer = AIPOTrainer(
         Qwen2ForCausalLM.from_pretrained(folder / "start"),
-        arguments(folder, **_SIZE, **how, settings=settings, use_cpu=True),
+        trl_arguments(folder, method, **_SIZE, **how, use_cpu=True),
         RankedSource(ranks=ranks, source=ranks.on_main(lambda: given)),
-        settings,
+        method,
         tokenizer=tiny.tokenizer(),
         on_token_stats=lambda _, token_stats: told.extend(token_stats),
         ranks=ranks,
-        **options,
     )
     trainer.train()
     assert given.asked == ([0, 1] if ranks.is_main else [])
     if ranks.is_main:
         weights = {name: p.detach() for name, p in trainer.model.named_parameters()}
         token_stats = {
-            f"{one.trace_id} {one.update}": [one.weights_T.tolist(), np.nan_to_num(one.ratios_T).tolist()]
+            f"{one.trace_id} {one.optimizer_step}": [
+                one.weights_T.tolist(),
+                np.nan_to_num(one.ratios_T).tolist(),
+            ]
             for one in told
         }
         torch.save({"weights": weights, "token_stats": token_stats}, folder / "trained.pt")
@@ -92,11 +96,11 @@ def train_whole(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
 # -- weights that are spread over the ranks -----------------------------------------------------------------
 
 SHARDED: dict[str, dict[str, Any]] = {
-    "all weights": {"accumulation": 2},
-    "tied, two passes": {"tied": True, "updates": 2, "iterations": 2},
-    "kl": {"beta": 0.3, "updates": 2},
-    "adapter": {"lora": True, "updates": 2},
-    "adapter, kl": {"lora": True, "beta": 0.3, "accumulation": 2},
+    "all weights": {"gradient_accumulation": 2},
+    "tied, two passes": {"tied": True, "minibatches": 2, "passes": 2},
+    "kl": {"beta": 0.3, "minibatches": 2},
+    "adapter": {"lora": True, "minibatches": 2},
+    "adapter, kl": {"lora": True, "beta": 0.3, "gradient_accumulation": 2},
     "autocast": {"autocast": True, "singly": True},
     "autocast, checkpointing": {"autocast": True, "singly": True, "activation_checkpointing": True},
     "autocast, fused head": {"autocast": True, "singly": True, "dense": 0},
@@ -121,7 +125,7 @@ def train_sharded(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     how = dict(case)
     tied, lora, beta = how.pop("tied", False), how.pop("lora", False), how.pop("beta", 0.0)
     if how.pop("singly", False):  # of the six rows; in company bfloat16 rounds otherwise
-        how["accumulation"] = 6 // ranks.size
+        how["gradient_accumulation"] = 6 // ranks.size
     aipo.train.trainer._DENSE_LOGITS = how.pop("dense", 2**24)
 
     def start() -> None:
@@ -143,18 +147,18 @@ def train_sharded(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
         if ranks.is_main:
             gathered.append(sum(p.detach().double().sum().item() for p in whole.network.parameters()))
 
-    settings = LossSettings(beta=beta)
+    method = tiny.method(beta=beta)
     given = tiny.Rows([generation(0), generation(1)])
-    args = arguments(folder, **_SIZE, **how, settings=settings, use_cpu=True)
+    args = trl_arguments(folder, method, **_SIZE, **how, use_cpu=True)
     if ranks.sharded:
         PartialState().distributed_type = DistributedType.MULTI_GPU  # arguments start it anew
     trainer = AIPOTrainer(
         network,
         args,
         RankedSource(ranks=ranks, source=ranks.on_main(lambda: given), gather=gather),
-        settings,
+        method,
         tokenizer=tiny.tokenizer(),
-        recompute=True,
+        scores_again=True,
         callbacks=[Summed(gradients)],
         ranks=ranks,
     )

@@ -185,7 +185,7 @@ def _stats_of_row(trace: Trace) -> TokenStats:
         trace_id=trace.trace_id,
         kind="sampled",
         step=trace.step,
-        update=trace.step + 1,
+        optimizer_step=trace.step + 1,
         segments_T=segments,
         codes_T=codes,
         weights_T=weights,

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
 from aipo.policies.tokenizer import HFTokenizer
 
@@ -48,6 +49,11 @@ def model(seed: int = 0, *, vocabulary: int = VOCABULARY, hidden: int = 16) -> Q
     ends = {"pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": None}
     size = {"hidden_size": hidden, "intermediate_size": 2 * hidden, "max_position_embeddings": 512}
     return qwen2(vocabulary, seed, **size, **ends)
+
+
+def method(**settings: Any) -> MethodSettings:
+    """A method whose agents' tokens weigh 1 unless the settings say otherwise; a configuration's default is `mask`."""
+    return MethodSettings(**({"coefficient": "constant"} | settings))
 
 
 def saved(folder: Path, seed: int = 0) -> Qwen2ForCausalLM:

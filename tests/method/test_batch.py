@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from aipo.method.batch import AVERAGES, COUNTS, Totals, Window, alive, collate, denominators
-from aipo.method.objectives import DENOMINATORS, OBJECTIVES
+from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
 from aipo.method.rows import Code, Row, distil, rows_of
 from kit import tiny
 from kit.handmade import agent, consult, policy, prompt, trace
@@ -33,7 +32,7 @@ def test_prompts_are_padded_left_and_completions_right():
     assert batch["codes"].tolist() == [[L, N, N], [L, L, A]]
     nan = math.nan
     expected = torch.tensor([[-0.5, nan, nan], [-0.25, -0.75, nan]])
-    torch.testing.assert_close(batch["behaviour"], expected, equal_nan=True)
+    torch.testing.assert_close(batch["behaviour_logprobs"], expected, equal_nan=True)
     assert batch["advantages"].tolist() == [-1.0, 0.5]
     assert batch["denominators"].tolist() == [4.0, 8.0]
     assert "forbidden" not in batch
@@ -70,8 +69,8 @@ def helped() -> list[Row]:
 
 
 def test_totals_count_sampled_rows_and_their_policy_tokens():
-    totals = Totals.of([SHORT, LONG, *helped()])
-    assert totals == Totals(rows=3, policy_tokens=1 + 2 + 5, agent_tokens=0 + 1 + 1)
+    totals = TokenTotals.of([SHORT, LONG, *helped()])
+    assert totals == TokenTotals(rows=3, policy_tokens=1 + 2 + 5, agent_tokens=0 + 1 + 1)
 
 
 @pytest.mark.parametrize(
@@ -86,32 +85,28 @@ def test_totals_count_sampled_rows_and_their_policy_tokens():
 )
 def test_denominators(objectives: tuple[str, ...], counted: str, expected: list[float]):
     rows = [SHORT, LONG, *helped()]
-    window = Window(totals=Totals.of(rows), share=0.5, max_completion_length=100)
+    how = {"totals": TokenTotals.of(rows), "minibatches": 2, "max_completion_length": 100}
     for objective in objectives:
-        assert denominators(rows, objective, window, counted=counted).tolist() == expected
+        method = tiny.method(objective=objective, denominator=counted)
+        assert denominators(rows, method, **how).tolist() == expected
 
 
-def test_every_way_of_counting_and_averaging_exists():
-    assert set(COUNTS) == set(DENOMINATORS)
-    assert {one.average for one in OBJECTIVES.values()} == set(AVERAGES)
-
-
-def test_rows_that_are_alive():
+def test_rows_that_have_a_gradient():
     """With an advantage, with a KL term, or with agents' tokens that are learned without regard to the advantage."""
     dead = [
         sampled(prompt(2), policy(3), advantage=0.0),
         sampled(prompt(2), policy(3), agent(4), advantage=0.0),
     ]
     rows = [SHORT, *dead]
-    assert alive(rows, beta=0.0) == [SHORT]
-    assert alive(rows, beta=0.1) == rows
-    assert alive(rows, beta=0.0, signed=False) == [SHORT, dead[1]]
+    assert with_gradient(rows, tiny.method()) == [SHORT]
+    assert with_gradient(rows, tiny.method(beta=0.1)) == rows
+    assert with_gradient(rows, tiny.method(coefficient="echo")) == [SHORT, dead[1]]
 
 
 def test_denominators_are_never_zero():
     silent = sampled(prompt(2), agent(3))
-    window = Window(totals=Totals.of([silent]), share=1.0, max_completion_length=10)
-    assert denominators([silent], "grpo", window).tolist() == pytest.approx([1e-6])
+    how = {"totals": TokenTotals.of([silent]), "minibatches": 1, "max_completion_length": 10}
+    assert denominators([silent], tiny.method(objective="grpo"), **how).tolist() == pytest.approx([1e-6])
 
 
 def test_rows_keep_their_order():

@@ -1,4 +1,4 @@
-"""Objectives: values and gradients against literals and closed forms; TRL's own are in test_trainer.py."""
+"""Objectives and the importance correction against literals and closed forms; TRL's own are in test_trainer.py."""
 
 import math
 
@@ -8,17 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aipo.errors import ConfigError
+from aipo.method.loss import LossInputs, aipo_loss
 from aipo.method.objectives import (
+    IMPORTANCE_MODES,
     OBJECTIVES,
     Clip,
-    Sampled,
-    Terms,
-    check_denominator,
+    PolicyTerms,
+    PolicyTokens,
     cispo,
-    clip_of,
     ppo_clip,
 )
+from aipo.method.rows import Code
+from kit import tiny
 
 CLIP = Clip(0.2, 0.28)
 KEEP = CLIP._replace(keeps_gradient=True)
@@ -27,16 +28,16 @@ STOPPING = sorted(name for name, one in OBJECTIVES.items() if one.stops)
 
 def sampled(
     ratios: list[list[float]], advantages: list[float], policy: list[list[bool]] | None = None
-) -> Sampled:
+) -> PolicyTokens:
     """Tokens with these ratios to π_old = 0.01."""
     ratio = torch.tensor(ratios, dtype=torch.float64)
     own = torch.ones_like(ratio, dtype=torch.bool) if policy is None else torch.tensor(policy)
     logprobs = (0.01 * ratio).log().requires_grad_()
     log_ratio = torch.where(own, logprobs - math.log(0.01), 0.0)
-    return Sampled(logprobs, log_ratio, own, torch.tensor(advantages, dtype=torch.float64)[:, None])
+    return PolicyTokens(logprobs, log_ratio, own, torch.tensor(advantages, dtype=torch.float64)[:, None])
 
 
-def gradient(made: Terms, own: Sampled) -> list[list[float]]:
+def gradient(made: PolicyTerms, own: PolicyTokens) -> list[list[float]]:
     loss = made.terms[own.policy].sum()
     return torch.autograd.grad(loss, own.logprobs, retain_graph=True)[0].tolist()
 
@@ -121,55 +122,110 @@ def test_cispo_clips_the_weight_and_keeps_the_gradient():
     assert cispo(own, Clip(0.2, 0.28)).weights[0].tolist() == pytest.approx([0.8, 1.1, 1.28])
 
 
-def test_bounds_are_the_objectives_own_unless_given():
-    def bounds(objective: str, low: float | None = None, high: float | None = None) -> Clip:
-        return clip_of(objective, low, high, keeps_gradient=False)
-
-    assert {name: bounds(name)[:2] for name in OBJECTIVES} == {
-        "grpo": (0.2, 0.2),
-        "dapo": (0.2, 0.28),
-        "dr_grpo": (0.2, 0.2),
-        "gspo": (3e-4, 4e-4),
-        "cispo": (math.inf, 4.0),
-    }
-    assert bounds("gspo", low=0.1)[:2] == (0.1, 4e-4)
-    assert bounds("cispo", low=0.1, high=0.3)[:2] == (0.1, 0.3)
-
-
 def test_trl_counts_cispos_bound_from_zero():
     """ScaleRL's ε_max of 5 is a bound of 1 + 4."""
-    assert OBJECTIVES["cispo"].trl(clip_of("cispo", None, None, keeps_gradient=False)) == {
+    assert OBJECTIVES["cispo"].trl(tiny.method(objective="cispo").clip) == {
         "loss_type": "cispo",
         "importance_sampling_level": "token",
         "epsilon_high": 5.0,
     }
 
 
+# The importance correction, and the tokens that have none
+
+CODES = [Code.PROMPT, Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED]
+RATIOS = [0.0, 0.25, 0.49, 0.5, 1.0, 2.0, 2.01, 8.0, math.inf]
+
+
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("name", "weights", "cut"),
     [
-        ({"objective": "ppo"}, "objective: got 'ppo', allowed"),
-        ({"low": -0.1}, "clip_low: got -0.1, allowed >= 0"),
-        ({"high": math.nan}, "clip_high: got nan, allowed >= 0"),
-        ({"objective": "cispo", "keeps_gradient": True}, "allowed with .*'dapo', 'dr_grpo', 'grpo', 'gspo'"),
+        ("truncate", [0, 0.25, 0.49, 0.5, 1, 2, 2, 2, 2], [0, 0, 0, 0, 0, 0, 1, 1, 1]),
+        ("mask", [0, 0, 0, 0.5, 1, 2, 0, 0, 0], [1, 1, 1, 0, 0, 0, 1, 1, 1]),
     ],
 )
-def test_a_clip_that_cannot_be_is_refused(given: dict, message: str):
-    settings: dict = {"objective": "dapo", "low": None, "high": None, "keeps_gradient": False}
-    with pytest.raises(ConfigError, match=message):
-        clip_of(**(settings | given))
+def test_weights_under_a_cap_of_two(name: str, weights: list[float], cut: list[int]):
+    made, where = IMPORTANCE_MODES[name](torch.tensor(RATIOS), 2.0)
+    assert made.tolist() == torch.tensor(weights).tolist()
+    assert where.int().tolist() == cut
 
 
-def test_a_union_needs_tokens_that_are_counted():
-    for objective in OBJECTIVES:
-        check_denominator(objective, "policy")
-    for objective in ("grpo", "dapo", "gspo", "cispo"):
-        check_denominator(objective, "union")
-    with pytest.raises(ConfigError, match="got 'union' with objective 'dr_grpo', which counts no tokens"):
-        check_denominator("dr_grpo", "union")
-    with pytest.raises(ConfigError, match="denominator: got 'agents', allowed"):
-        check_denominator("dapo", "agents")
+def floats(count: int, values: st.SearchStrategy[float]) -> st.SearchStrategy[list[float]]:
+    return st.lists(values, min_size=count, max_size=count)
 
 
-def test_every_objective_has_a_line_of_text():
-    assert all(one.text for one in OBJECTIVES.values())
+@st.composite
+def batches(draw: st.DrawFn) -> LossInputs:
+    """Rows of every kind of token. What the policy did not sample has any log-prob, by sampler and trainer."""
+    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+    size = rows * length
+    codes = torch.tensor(
+        draw(st.lists(st.sampled_from(CODES), min_size=size, max_size=size)), dtype=torch.int8
+    )
+    known, wild = st.floats(-30.0, 0.0, width=32), st.sampled_from([math.nan, -math.inf, -400.0, 0.0, 400.0])
+
+    def logprobs() -> Tensor:
+        sampled, anything = (torch.tensor(draw(floats(size, values))) for values in (known, wild))
+        return torch.where(codes == Code.POLICY, sampled, anything).view(rows, length)
+
+    return LossInputs(
+        logprobs_B_T=torch.tensor(draw(floats(size, known))).view(rows, length).requires_grad_(),
+        entropies_B_T=torch.zeros(rows, length),
+        behaviour_logprobs_B_T=logprobs(),
+        trainer_logprobs_B_T=logprobs(),
+        codes_B_T=codes.view(rows, length),
+        advantages_B=torch.tensor(draw(floats(rows, st.floats(-2.0, 2.0, width=32)))),
+        denominators_B=torch.ones(rows),
+    )
+
+
+@given(
+    batches(),
+    st.sampled_from(sorted(IMPORTANCE_MODES)),
+    st.floats(1.0, 10.0, exclude_min=True),
+    st.sampled_from(["zero", "pi", "same"]),
+)
+def test_no_correction_ever_touches_what_the_policy_did_not_sample(
+    given: LossInputs, correction: str, cap: float, negative: str
+):
+    """Gradient and weight of agents' and of distilled tokens are, to the last bit, those without a correction."""
+    plain = tiny.method(coefficient="floor", negative=negative, distil_weight=0.7)
+    corrected = tiny.method(
+        coefficient="floor",
+        negative=negative,
+        distil_weight=0.7,
+        importance_mode=correction,
+        importance_cap=cap,
+    )
+    other = given.codes_B_T != Code.POLICY
+    without, with_it = aipo_loss(given, plain), aipo_loss(given, corrected)
+    assert torch.equal(without.weights_B_T[other], with_it.weights_B_T[other])
+    assert torch.equal(without.sums_R_K[1:], with_it.sums_R_K[1:])  # all but the policy's
+    slopes = [torch.autograd.grad(output.loss, given.logprobs_B_T)[0] for output in (without, with_it)]
+    assert torch.equal(slopes[0][other], slopes[1][other])
+
+
+@given(batches(), st.sampled_from(sorted(IMPORTANCE_MODES)), st.floats(1.0, 10.0, exclude_min=True))
+def test_a_policy_token_counts_as_often_as_its_correction_says(
+    given: LossInputs, correction: str, cap: float
+):
+    """On the first pass the weight of a policy token is its correction: at most C, and by a mask, if it counts at
+    all, at least 1/C."""
+    policy = given.codes_B_T == Code.POLICY
+    fresh = LossInputs(
+        logprobs_B_T=given.logprobs_B_T,
+        entropies_B_T=given.entropies_B_T,
+        behaviour_logprobs_B_T=given.behaviour_logprobs_B_T,
+        trainer_logprobs_B_T=given.logprobs_B_T.detach(),
+        codes_B_T=given.codes_B_T,
+        advantages_B=given.advantages_B,
+        denominators_B=given.denominators_B,
+    )
+    output = aipo_loss(fresh, tiny.method(importance_mode=correction, importance_cap=cap))
+    ratios = (given.logprobs_B_T.detach() - given.behaviour_logprobs_B_T).exp()[policy]
+    expected, _ = IMPORTANCE_MODES[correction](ratios, cap)
+    weights = output.weights_B_T[policy]
+    assert torch.equal(weights, expected)
+    assert (weights <= cap).all()
+    if correction == "mask":
+        assert ((weights == 0) | (weights >= torch.tensor(1 / cap, dtype=torch.float32))).all()

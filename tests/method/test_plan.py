@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.config.build_method import plan_of
-from aipo.config.load import load_config
 from aipo.errors import ConfigError, TaskError
-from aipo.method.plan import PLANS, draw_tasks, expert, independent
+from aipo.method.plan import PLANS, draw_tasks, expert, independent, plan_rollouts
+from aipo.method.settings import MethodSettings
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
 from kit.engines import Exam, task
@@ -197,11 +196,13 @@ def test_a_spec_says_how_to_run():
     ("end", "shares"), [(None, "44444"), (0.0, "43210"), (1.0, "45678"), (0.25, "44332")]
 )
 def test_the_share_of_agents_moves_in_a_straight_line(end: float | None, shares: str):
-    words = [
-        "method.assist_share=0.5",
-        f"method.assist_share_end={'null' if end is None else end}",
-        "train.steps=5",
-    ]
-    planned = plan_of(load_config("aipo", words))
-    modes = [[spec.mode for spec in planned([task()], step)] for step in range(5)]
+    method = MethodSettings(assist_share=0.5, assist_share_end=end)
+    how = {"steps": 5, "group_size": 8, "seed": 0}
+    modes = [[spec.mode for spec in plan_rollouts([task()], method, step=step, **how)] for step in range(5)]
     assert "".join(str(one.count(Mode.ASSISTED)) for one in modes) == shares
+
+
+def test_the_plan_is_the_methods() -> None:
+    method = MethodSettings(plan="expert", demonstrations=2, assist_share=0.5, suppress_share=0.5)
+    specs = plan_rollouts([task("t0")], method, step=3, steps=5, group_size=8, seed=0)
+    assert specs == shown(demonstrations=2, assist_share=0.5, suppress_share=0.5)

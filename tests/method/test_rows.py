@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.errors import TrainError
-from aipo.method.rows import Code, Row, check_known, distil, distillable, rows_of, segments_of
+from aipo.method.rows import Code, Row, SegmentInfo, check_agent_logprobs, distil, distillable, rows_of
 from aipo.trace import Mode, Role, Segment, Trace, segment
 from kit import tiny
 from kit.handmade import agent, consult, env, policy, prompt, trace
@@ -39,9 +39,9 @@ def test_a_sampled_row_is_the_context_as_it_was():
     assert row.token_ids_T.tolist() == [2, 3, 4, 13, 5, 14, 15, 6, 15, 7, 8, 13, 9, 14, 10, 11, 1]
     assert row.codes_T.tolist() == [P, P, L, L, L, L, A, A, A, L, L, L, L, L, E, L, L]
     assert row.segments_T.tolist() == [0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 4, 5, 5]
-    unknown = np.isnan(row.logprobs_T)
+    unknown = np.isnan(row.behaviour_logprobs_T)
     assert unknown.tolist() == [code in (P, A, E) for code in row.codes_T]
-    assert row.logprobs_T[2:6].tolist() == pytest.approx([-0.1, -0.2, -0.3, -0.4])
+    assert row.behaviour_logprobs_T[2:6].tolist() == pytest.approx([-0.1, -0.2, -0.3, -0.4])
     assert (row.kind, row.advantage, row.policy_tokens, row.prompt_tokens, len(row)) == (
         "sampled",
         0.5,
@@ -54,7 +54,7 @@ def test_a_sampled_row_is_the_context_as_it_was():
 def test_a_demonstration_counts_like_the_rollout_that_it_stands_for():
     (row,) = rows_of(trace(prompt(2, 3), agent(4, 5, tiny.EOS, source="expert"), mode=Mode.EXPERT))
     assert row.codes_T.tolist() == [P, P, A, A, A]
-    assert (row.policy_tokens, row.agent_tokens, np.isnan(row.logprobs_T).all()) == (3, 0, True)
+    assert (row.policy_tokens, row.agent_tokens, np.isnan(row.behaviour_logprobs_T).all()) == (3, 0, True)
     (helped,) = rows_of(trace(prompt(2, 3), policy(4, 5), agent(6), mode=Mode.ASSISTED))
     assert (helped.policy_tokens, helped.agent_tokens) == (2, 1)
 
@@ -97,13 +97,30 @@ def test_folding_back_loses_nothing(parts: list[tuple]):
     assert row.token_ids_T.tolist() == [token for part in parts for token, _ in part[1]]
 
 
+def segments_of(row: Row) -> tuple[Segment, ...]:
+    """The row's segments again; entropies are the one thing that a row does not carry."""
+
+    def back(index: int, info: SegmentInfo) -> Segment:
+        tokens = row.segments_T == index
+        return segment(
+            info.role,
+            info.source,
+            row.token_ids_T[tokens],
+            logprobs=row.behaviour_logprobs_T[tokens] if info.has_logprobs else None,
+            policy_version=info.policy_version,
+            policy=info.policy,
+        )
+
+    return tuple(back(i, info) for i, info in enumerate(row.segments))
+
+
 def test_a_distilled_row_has_no_consult_in_it():
     row = distil(assisted(advantage=0.5), TAGS)
     assert row is not None
     assert row.token_ids_T.tolist() == [2, 3, 4, 7, 8, 11, 1]
     assert row.codes_T.tolist() == [P, P, C, D, D, D, D]
     assert row.segments_T.tolist() == [0, 0, 1, 3, 3, 5, 5]
-    assert np.isnan(row.logprobs_T).all()
+    assert np.isnan(row.behaviour_logprobs_T).all()
     assert (row.kind, row.advantage, row.forbidden_ids) == ("distilled", 0.5, TAGS)
     assert (row.policy_tokens, row.agent_tokens) == (11, 3)  # those of the trace
 
@@ -172,22 +189,15 @@ def test_nothing_after_the_consult_is_nothing_to_distil():
     assert distil(short, TAGS) is None
 
 
-def test_a_distilled_row_does_not_fold_back():
-    row = distil(assisted(), TAGS)
-    assert row is not None
-    with pytest.raises(TrainError, match="row to fold back: got 'distilled', allowed 'sampled'"):
-        segments_of(row)
-
-
 def row(**changes: object) -> Row:
     made: dict = {
         "trace_id": "t",
         "kind": "sampled",
         "token_ids_T": np.array([1, 2], np.int32),
         "codes_T": np.array([P, L], np.int8),
-        "logprobs_T": np.array([np.nan, -1], np.float32),
+        "behaviour_logprobs_T": np.array([np.nan, -1], np.float32),
         "segments_T": np.array([0, 1], np.int32),
-        "heads": (),
+        "segments": (),
         "advantage": 1.0,
         "policy_tokens": 1,
         "agent_tokens": 0,
@@ -201,7 +211,7 @@ def row(**changes: object) -> Row:
         ({"segments_T": np.array([0], np.int32)}, "arrays of a row: got lengths"),
         ({"advantage": float("nan")}, "advantage: got nan, allowed a finite number, in 't'"),
         (
-            {"logprobs_T": np.array([0, np.nan], np.float32)},
+            {"behaviour_logprobs_T": np.array([0, np.nan], np.float32)},
             "log-prob of a policy token: got NaN or infinity, in 't'",
         ),
     ],
@@ -219,8 +229,10 @@ def test_a_row_of_prompt_alone():
 def test_an_agents_own_log_probs_reach_the_row_and_are_required_where_the_method_needs_them():
     known = segment(Role.AGENT, "verify", [5, 6, 7], logprobs=[np.nan, -0.5, np.nan])
     (row,) = rows_of(trace(prompt(2), policy(3), known))
-    np.testing.assert_array_equal(row.logprobs_T, np.array([np.nan, -1.0, np.nan, -0.5, np.nan], np.float32))
-    check_known([row])
+    np.testing.assert_array_equal(
+        row.behaviour_logprobs_T, np.array([np.nan, -1.0, np.nan, -0.5, np.nan], np.float32)
+    )
+    check_agent_logprobs([row])
     (silent,) = rows_of(trace(prompt(2), policy(3), agent(5, source="knowledge")))
     with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
-        check_known([row, silent])
+        check_agent_logprobs([row, silent])

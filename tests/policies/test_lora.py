@@ -21,9 +21,9 @@ from aipo.config.build import load_experiment
 from aipo.config.schema import LoRAConfig
 from aipo.errors import ConfigError, LoadError
 from aipo.evaluate.run import evaluate_folder
-from aipo.method.batch import Totals
-from aipo.method.loss import LossSettings
+from aipo.method.batch import TokenTotals
 from aipo.method.rows import rows_of
+from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
 from aipo.policies.lora import add_adapter
 from aipo.policies.vllm.transport import DiskTransport
@@ -31,7 +31,8 @@ from aipo.policies.weights import has_adapter, plain, save_snapshot, snapshot
 from aipo.replay.questions.loss import replay_loss
 from aipo.run import RunFolder
 from aipo.train.run import train_run
-from aipo.train.trainer import AIPOTrainer, arguments
+from aipo.train.schedule import trl_arguments
+from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.handmade import policy, prompt, trace
 
@@ -60,20 +61,20 @@ def rows(seed: int = 0) -> StepRows:
         own = policy(*ids[2 : 5 + i], logprobs=(-2.5 - 0.5 * rng.random(3 + i)).tolist())
         traces.append(trace(prompt(*ids[:2]), own, trace_id=f"t{i}", advantage=advantage))
     made = tuple(row for one in traces for row in rows_of(one))
-    return StepRows(rows=made, totals=Totals.of(made), active_share=1.0)
+    return StepRows(rows=made, totals=TokenTotals.of(made), active_share=1.0)
 
 
-def trainer(folder: Path, model: Any, settings: LossSettings | None = None, **args: Any) -> AIPOTrainer:
-    settings = settings or LossSettings()
+def trainer(folder: Path, model: Any, settings: MethodSettings | None = None, **args: Any) -> AIPOTrainer:
+    settings = settings or tiny.method()
     made: dict[str, Any] = {
-        "generations": 2,
+        "rollout_steps": 2,
         "learning_rate": 1e-2,
         "max_completion_length": 16,
-        "settings": settings,
+        "method": settings,
     }
     return AIPOTrainer(
         model,
-        arguments(folder, **(made | args)),
+        trl_arguments(folder, **(made | args)),
         tiny.Rows([rows(0), rows(1)]),
         settings,
         tokenizer=tiny.tokenizer(),
@@ -165,7 +166,7 @@ def test_weights_of_16_bits_are_rounded_once(tmp_path: Path) -> None:
 
 def test_the_reference_is_the_policy_without_its_adapter(tmp_path: Path) -> None:
     """The KL of a trained adapter is that of all weights to a reference model of its own."""
-    settings = LossSettings(beta=0.3)
+    settings = tiny.method(beta=0.3)
     with_adapter = trainer(
         tmp_path / "a", shaken(add_adapter(tiny.saved(tmp_path / "m"), **LORA, seed=0)), settings
     )
@@ -176,26 +177,26 @@ def test_the_reference_is_the_policy_without_its_adapter(tmp_path: Path) -> None
     assert [*with_adapter.model.peft_config] == ["default"]
     one, two = (made._micro_batches(rows())[0] for made in (with_adapter, whole))
     assert whole.ref_model is not None and with_adapter.ref_model is None
-    torch.testing.assert_close(one["ref_per_token_logps"], two["ref_per_token_logps"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one["reference_logprobs"], two["reference_logprobs"], rtol=1e-5, atol=1e-5)
     losses = [made._compute_loss(made.model, batch) for made, batch in ((with_adapter, one), (whole, two))]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-5)
-    assert with_adapter._own_sums.isclose(whole._own_sums, rtol=1e-4, atol=1e-4).all()
+    assert with_adapter._sums.isclose(whole._sums, rtol=1e-4, atol=1e-4).all()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 def test_a_resumed_adapter_equals_an_uninterrupted_one(tmp_path: Path, beta: float) -> None:
-    settings = LossSettings(beta=beta)
+    settings = tiny.method(beta=beta)
     start = tiny.saved(tmp_path / "start")
 
     def fresh() -> Any:
         return add_adapter(Qwen2ForCausalLM.from_pretrained(start.name_or_path), **LORA, seed=0)
 
-    def made(folder: str, generations: int) -> AIPOTrainer:
+    def made(folder: str, rollout_steps: int) -> AIPOTrainer:
         return trainer(
             tmp_path / folder,
             fresh(),
             settings,
-            generations=generations,
+            rollout_steps=rollout_steps,
             save_every=1,
             lr_scheduler_type="constant",
         )
@@ -214,10 +215,16 @@ def test_a_resumed_adapter_equals_an_uninterrupted_one(tmp_path: Path, beta: flo
 def test_micro_batches_of_a_step_are_one_batch(tmp_path: Path) -> None:
     """Accumulated over four micro-batches, weights after two steps are those of whole batches."""
 
-    def trained(folder: str, accumulation: int, lora: bool) -> dict[str, Tensor]:
+    def trained(folder: str, gradient_accumulation: int, lora: bool) -> dict[str, Tensor]:
         network: Any = tiny.model()
         network = add_adapter(network, **LORA, seed=0) if lora else network
-        made = trainer(tmp_path / folder, network, accumulation=accumulation, optim="sgd", learning_rate=0.1)
+        made = trainer(
+            tmp_path / folder,
+            network,
+            gradient_accumulation=gradient_accumulation,
+            optim="sgd",
+            learning_rate=0.1,
+        )
         made.train()
         return dict(network.named_parameters())
 

@@ -26,7 +26,7 @@ def stats(trace_id: str = "t", *, segments: list[int] | None = None, **changes: 
     made: dict[str, Any] = {
         "kind": "sampled",
         "step": 3,
-        "update": 7,
+        "optimizer_step": 7,
         "segments_T": np.array(own, np.int32),
         "codes_T": np.array([L, L, A, A, L][: len(own)], np.int8),
         "weights_T": np.array([1.5, 0.0, 0.25, 0.25, 1.0][: len(own)], np.float32),
@@ -66,7 +66,7 @@ def of_row(row: Row) -> TokenStats:
         trace_id=row.trace_id,
         kind=row.kind,
         step=0,
-        update=1,
+        optimizer_step=1,
         segments_T=row.segments_T[start:],
         codes_T=row.codes_T[start:],
         weights_T=np.zeros(count, np.float32),
@@ -149,7 +149,7 @@ def test_arrays_of_a_token_stats_have_one_length():
 def test_a_ledger_that_nobody_reads_keeps_nothing():
     ledger = TokenStatsRecorder(None)
     ledger.deal([rows_of(HELPED)])
-    ledger.note(0, None)  # type: ignore[arg-type]  # it does not even look
+    ledger.record(0, None)  # type: ignore[arg-type]  # it does not even look
     ledger.end_step(0, 1)
     ledger.close(0)
 
@@ -161,14 +161,14 @@ def test_what_was_published_is_read(tmp_path: Path):
     store = TokenStatsStore(tmp_path)
     given = [
         stats("b"),
-        stats("a", kind="distilled", update=6),
-        stats("a", update=8),
-        stats("a", update=7, advantage=-1 / 3),
+        stats("a", kind="distilled", optimizer_step=6),
+        stats("a", optimizer_step=8),
+        stats("a", optimizer_step=7, advantage=-1 / 3),
         stats("c", segments=[]),
     ]
     store.publish(3, given)
     found = store.of("a", 3)
-    assert [(one.kind, one.update) for one in found] == [
+    assert [(one.kind, one.optimizer_step) for one in found] == [
         ("sampled", 7),
         ("sampled", 8),
         ("distilled", 6),
@@ -187,9 +187,9 @@ def test_a_generation_in_which_nothing_was_trained_is_a_file_too(tmp_path: Path)
 
 
 def test_token_stats_of_every_process_are_read(tmp_path: Path):
-    TokenStatsStore(tmp_path).publish(3, [stats("a", update=2)])
-    TokenStatsStore(tmp_path, process=1).publish(3, [stats("a", update=1)])
-    assert [one.update for one in TokenStatsStore(tmp_path).of("a", 3)] == [1, 2]
+    TokenStatsStore(tmp_path).publish(3, [stats("a", optimizer_step=2)])
+    TokenStatsStore(tmp_path, process=1).publish(3, [stats("a", optimizer_step=1)])
+    assert [one.optimizer_step for one in TokenStatsStore(tmp_path).of("a", 3)] == [1, 2]
 
 
 def test_reading_one_trace_reads_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -216,8 +216,8 @@ def test_a_generation_that_is_done_over_is_set_aside(tmp_path: Path):
     store.begin(1)
     assert [len(store.of("a", step)) for step in range(3)] == [1, 0, 0]
     assert len(list((tmp_path / "__superseded").glob("*.parquet.attempt-*"))) == 2
-    store.publish(1, [stats("a", update=99)])
-    assert store.of("a", 1)[0].update == 99
+    store.publish(1, [stats("a", optimizer_step=99)])
+    assert store.of("a", 1)[0].optimizer_step == 99
 
 
 def test_a_file_is_never_written_over(tmp_path: Path):

@@ -8,7 +8,6 @@ import torch
 from langgraph.runtime import Runtime
 
 from aipo.method.credit import group
-from aipo.method.loss import LossSettings
 from aipo.method.plan import independent
 from aipo.method.step_rows import StepRows, step_rows
 from aipo.policies import Sampling
@@ -18,12 +17,14 @@ from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
 from aipo.trace import Role, StopReason, Trace, of_policy, segment
 from aipo.train.coordinator import Coordinator
-from aipo.train.trainer import AIPOTrainer, arguments
+from aipo.train.schedule import trl_arguments
+from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.engines import chain, engine, task
 
 QUESTION = [2, 3]
 GENERATIONS, GROUP, HEARD = 2, 4, 4
+METHOD = tiny.method(scale_by_std=False, distil_weight=0.0)
 
 
 def speaks(name: str, heard: str | None = None) -> Any:
@@ -64,22 +65,22 @@ def test_two_policies_learn_from_the_same_runs_of_a_graph(tmp_path: Path):
             [task()], step=step, group_size=GROUP, assist_share=0.0, suppress_share=0.0, seed=0
         )
         made = rollouts.run_sync(specs, traces.append)
-        mine = {name: group([t for t in made if t.policy == name]) for name in models}
-        return {name: step_rows(credited, distilled=False, tag_ids=()) for name, credited in mine.items()}
+        mine = {name: group([t for t in made if t.policy == name], METHOD) for name in models}
+        return {name: step_rows(credited, METHOD) for name, credited in mine.items()}
 
     coordinator = Coordinator(
         list(models), produce, updated=lambda name, version: policies[name].advance(version), timeout=60
     )
-    settings = LossSettings()
+    settings = METHOD
     trainers = {
         name: AIPOTrainer(
             model,
-            arguments(
+            trl_arguments(
                 tmp_path / name,
-                generations=GENERATIONS,
+                rollout_steps=GENERATIONS,
                 learning_rate=1e-2,
                 max_completion_length=12,
-                settings=settings,
+                method=settings,
             ),
             coordinator.seat(name),
             settings,

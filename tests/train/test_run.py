@@ -353,7 +353,7 @@ def test_a_run_keeps_its_tokenizer_and_what_was_done_with_each_token(tmp_path: P
     for trace in store.read():
         for lesson in lessons.of(trace.trace_id, trace.step):
             assert lesson.advantage == trace.advantage != 0
-            assert lesson.update == trace.step + 1
+            assert lesson.optimizer_step == trace.step + 1
             places = positions(lesson, [len(s) for s in trace.segments])
             assert len(places) == len(lesson)
             if lesson.kind == "sampled":
@@ -378,7 +378,8 @@ def test_a_generation_is_gone_through_twice_and_gone_on_with_and_replayed(tmp_pa
     assert lines[0]["ratio/policy"] == pytest.approx(1.0, abs=1e-4) != lines[2]["ratio/policy"]
     lessons = TokenStatsStore(folder.token_stats)
     updates = [
-        sorted(one.update for one in lessons.of(t.trace_id, 1)) for t in TraceStore(folder.traces).read(1)
+        sorted(one.optimizer_step for one in lessons.of(t.trace_id, 1))
+        for t in TraceStore(folder.traces).read(1)
     ]
     assert {tuple(own) for own in updates} == {(5, 7), (6, 8)}  # a row is in the same step of both passes
 

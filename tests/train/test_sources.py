@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from aipo.errors import TrainError
-from aipo.method.batch import Totals
+from aipo.method.batch import TokenTotals
 from aipo.method.credit import group
-from aipo.method.loss import LossSettings
 from aipo.method.metrics import METRICS, check_declared, rollout_metrics
 from aipo.method.step_rows import StepRows, step_rows
 from aipo.trace import Call, Fault, Mode, StopReason, Trace, Visit
 from aipo.train.coordinator import Coordinator
+from aipo.train.schedule import trl_arguments
 from aipo.train.sources import TraceSource
-from aipo.train.trainer import AIPOTrainer, arguments
+from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.handmade import agent, consult, policy, prompt, trace
 
 OPEN = 13
+METHOD = tiny.method(scale_by_std=False)
 
 
 def helped(reward: float, **changes: Any) -> Trace:
@@ -44,13 +45,13 @@ def alone(reward: float | None, **changes: Any) -> Trace:
 
 
 def test_a_generations_rows():
-    made = step_rows(group([helped(1.0), alone(0.0), alone(None)]), distilled=True, tag_ids=(OPEN,))
+    made = step_rows(group([helped(1.0), alone(0.0), alone(None)], METHOD), METHOD, tag_ids=(OPEN,))
     assert [(row.kind, row.advantage) for row in made.rows] == [
         ("sampled", 0.5),
         ("sampled", -0.5),
         ("distilled", 0.5),
     ]
-    assert made.totals == Totals(rows=2, policy_tokens=5 + 1, agent_tokens=1)
+    assert made.totals == TokenTotals(rows=2, policy_tokens=5 + 1, agent_tokens=1)
     assert made.active_share == 1.0
     # the distilled row is asked as solo rollouts of its group are
     assert made.rows[2].token_ids_T.tolist() == [9, 9, 4, 7, 8]
@@ -63,19 +64,19 @@ def test_a_generations_rows():
 
 def test_what_cannot_be_cut_is_counted():
     uncut = helped(1.0, consults=(consult(1, None, 2),))
-    made = step_rows(group([uncut, alone(0.0)]), distilled=True, tag_ids=(OPEN,))
+    made = step_rows(group([uncut, alone(0.0)], METHOD), METHOD, tag_ids=(OPEN,))
     assert [row.kind for row in made.rows] == ["sampled", "sampled"]
     assert (made.metrics["rows/distilled"], made.metrics["rows/uncut"]) == (0, 1)
 
 
 def test_distilled_rows_are_an_option():
-    made = step_rows(group([helped(1.0), alone(0.0)]), distilled=False, tag_ids=())
+    made = step_rows(group([helped(1.0), alone(0.0)], METHOD), tiny.method(distil_weight=0.0))
     assert [row.kind for row in made.rows] == ["sampled", "sampled"]
 
 
 def test_a_generation_in_which_everything_failed_is_a_generation():
-    made = step_rows(group([alone(None), alone(None)]), distilled=True, tag_ids=())
-    assert (made.rows, made.totals, made.active_share) == ((), Totals(0, 0, 0), 0.0)
+    made = step_rows(group([alone(None), alone(None)], METHOD), METHOD)
+    assert (made.rows, made.totals, made.active_share) == ((), TokenTotals(0, 0, 0), 0.0)
 
 
 def test_rollouts_in_numbers():
@@ -192,10 +193,8 @@ def test_a_source_of_traces_makes_the_rows_of_one_step():
 
     source = TraceSource(
         traces=roll_out,
-        credit=group,
-        make=lambda credited, metrics: step_rows(
-            credited, distilled=False, tag_ids=(), agents=("verify",), metrics=metrics
-        ),
+        credit=lambda traces: group(traces, METHOD),
+        make=lambda credited, metrics: step_rows(credited, METHOD, agents=("verify",), metrics=metrics),
         keep=lambda step, traces: said.append(("kept", step, [t.advantage for t in traces])),
         advance=lambda version: said.append(("version", version)),
     )
@@ -217,7 +216,7 @@ def test_a_source_of_traces_makes_the_rows_of_one_step():
 
 
 def rows(marker: float) -> StepRows:
-    return StepRows(rows=(), totals=Totals(0, 0, 0), active_share=marker)
+    return StepRows(rows=(), totals=TokenTotals(0, 0, 0), active_share=marker)
 
 
 def meet(coordinator: Coordinator, steps: int, seen: dict[str, list[float]], policy: str) -> None:
@@ -370,23 +369,22 @@ def test_two_policies_learn_from_one_run(tmp_path: Path):
         seen.append((step, tuple(t.state.global_step for t in trainers.values())))
         traces = discuss(step)
         return {
-            name: step_rows(group([t for t in traces if t.policy == name]), distilled=False, tag_ids=())
-            for name in models
+            name: step_rows(group([t for t in traces if t.policy == name], METHOD), METHOD) for name in models
         }
 
     coordinator = Coordinator(
         list(models), produce, updated=lambda name, version: versions.append((name, version)), timeout=60
     )
     before = {name: model.lm_head.weight.detach().clone() for name, model in models.items()}
-    settings = LossSettings()
+    settings = tiny.method()
     for name, model in models.items():
-        args = arguments(
+        args = trl_arguments(
             tmp_path / name,
-            generations=3,
-            updates=2,
+            rollout_steps=3,
+            minibatches=2,
             learning_rate=1e-2,
             max_completion_length=16,
-            settings=settings,
+            method=settings,
         )
         trainers[name] = AIPOTrainer(
             model, args, coordinator.seat(name), settings, tokenizer=tiny.tokenizer()

@@ -16,12 +16,13 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from aipo.errors import TrainError
-from aipo.method.batch import Totals
+from aipo.method.batch import TokenTotals
 from aipo.method.credit import reward
-from aipo.method.loss import QUANTITIES, LossSettings
+from aipo.method.loss import QUANTITIES
 from aipo.method.metrics import METRICS
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code, distil, rows_of
+from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
 from aipo.policies import SampleRequest
 from aipo.policies.local.policy import LocalPolicy
@@ -29,7 +30,8 @@ from aipo.policies.tokenizer import HFTokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.parquet_files import StepFiles
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
-from aipo.train.trainer import AIPOTrainer, arguments
+from aipo.train.schedule import trl_arguments
+from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.handmade import agent, consult, policy, prompt, trace
 
@@ -59,7 +61,7 @@ def rollout(i: int, rng: np.random.Generator, *, advantage: float | None = None)
 
 def step(*traces: Trace, active_share: float = 1.0, **metrics: float) -> StepRows:
     rows = tuple(row for one in traces for row in rows_of(one))
-    return StepRows(rows=rows, totals=Totals.of(rows), active_share=active_share, metrics=metrics)
+    return StepRows(rows=rows, totals=TokenTotals.of(rows), active_share=active_share, metrics=metrics)
 
 
 def steps(count: int, rows: int, seed: int = 0) -> list[StepRows]:
@@ -73,24 +75,23 @@ def build(
     *,
     kind: type[AIPOTrainer] = AIPOTrainer,
     model: Any = None,
-    settings: LossSettings | None = None,
-    generations: int | None = None,
+    method: MethodSettings | None = None,
+    rollout_steps: int | None = None,
     shared: bool = False,
     how: dict[str, Any] | None = None,
     **args: Any,
 ) -> AIPOTrainer:
-    settings = settings or LossSettings()
+    method = method or tiny.method()
     made: dict[str, Any] = {
-        "generations": len(given) if generations is None else generations,
+        "rollout_steps": len(given) if rollout_steps is None else rollout_steps,
         "learning_rate": 1e-2,
         "max_completion_length": 16,
-        "settings": settings,
     }
     return kind(
         tiny.model() if model is None else model,
-        arguments(folder, **(made | args)),
+        trl_arguments(folder, method, **(made | args)),
         tiny.Rows(given, shared=shared),
-        settings,
+        method,
         tokenizer=tiny.tokenizer(),
         **(how or {}),
     )
@@ -112,9 +113,9 @@ class Compared(AIPOTrainer):
         names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages")
         theirs = {name: inputs[name] for name in names}
         theirs["num_items_in_batch"] = torch.tensor(float(self.source.rows(0).totals.policy_tokens))
-        theirs["old_per_token_logps"] = inputs["behaviour"].nan_to_num()
-        if "ref_per_token_logps" in inputs:
-            theirs["ref_per_token_logps"] = inputs["ref_per_token_logps"]
+        theirs["old_per_token_logps"] = inputs["behaviour_logprobs"].nan_to_num()
+        if "reference_logprobs" in inputs:
+            theirs["ref_per_token_logps"] = inputs["reference_logprobs"]
         reference = GRPOTrainer._compute_loss(self, model, theirs)
         for name in [n for n in self._metrics["train"] if n not in METRICS]:
             del self._metrics["train"][name]
@@ -137,8 +138,8 @@ BOUNDS = {"gspo": {"clip_low": 0.2, "clip_high": 0.28}, "cispo": {"clip_high": 0
     "schedule",
     [
         {},
-        {"updates": 2, "iterations": 2},
-        {"updates": 2, "accumulation": 2},
+        {"minibatches": 2, "passes": 2},
+        {"minibatches": 2, "gradient_accumulation": 2},
     ],
     ids=str,
 )
@@ -150,8 +151,8 @@ def test_without_agents_the_loss_and_its_gradient_are_trls(
         tmp_path,
         given,
         kind=Compared,
-        settings=LossSettings(objective=objective, **BOUNDS.get(objective, {})),
-        generations=2,
+        method=tiny.method(objective=objective, **BOUNDS.get(objective, {})),
+        rollout_steps=2,
         **schedule,
     )
     trainer.train()
@@ -161,16 +162,16 @@ def test_without_agents_the_loss_and_its_gradient_are_trls(
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_the_kl_term_is_trls(tmp_path: Path, objective: str):
-    settings = LossSettings(objective=objective, beta=0.3, **BOUNDS.get(objective, {}))
+    settings = tiny.method(objective=objective, beta=0.3, **BOUNDS.get(objective, {}))
     given = steps(1, rows=8)
     trainer = build(
         tmp_path,
         given,
         kind=Compared,
         model=tiny.saved(tmp_path / "model"),
-        settings=settings,
-        generations=3,
-        updates=2,
+        method=settings,
+        rollout_steps=3,
+        minibatches=2,
     )
     trainer.train()
     assert [line["kl"] > 0 for line in lines(tmp_path)] == [False, True, True, True, True, True]
@@ -199,7 +200,9 @@ def of_trl(trainer: AIPOTrainer, batch: dict[str, Tensor], mode: str, low: float
     def own(name: str, mask: str) -> list[list[Any]]:
         return [row[kept == 1].tolist() for row, kept in zip(batch[name], batch[mask], strict=True)]
 
-    known = [[None if np.isnan(x) else x for x in row] for row in own("behaviour", "completion_mask")]
+    known = [
+        [None if np.isnan(x) else x for x in row] for row in own("behaviour_logprobs", "completion_mask")
+    ]
     tool_mask = [[int(code == Code.POLICY) for code in row] for row in own("codes", "completion_mask")]
     ids = own("prompt_ids", "prompt_mask"), own("completion_ids", "completion_mask")
     count = len(known)
@@ -211,8 +214,10 @@ def of_trl(trainer: AIPOTrainer, batch: dict[str, Tensor], mode: str, low: float
     return made | {"advantages": batch["advantages"]}
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_demonstrations_without_a_baseline_are_supervised_training(tmp_path: Path, accumulation: int):
+@pytest.mark.parametrize("gradient_accumulation", [1, 3])
+def test_demonstrations_without_a_baseline_are_supervised_training(
+    tmp_path: Path, gradient_accumulation: int
+):
     """The gradient of an optimiser step against transformers' own cross-entropy of the same tokens."""
     rng = np.random.default_rng(0)
     shown: list[list[int]] = [rng.integers(2, tiny.VOCABULARY, n).tolist() for n in (3, 9, 5, 1, 7, 4)]
@@ -220,9 +225,9 @@ def test_demonstrations_without_a_baseline_are_supervised_training(tmp_path: Pat
         trace(prompt(2, 3 + i % 3), agent(*ids, source="expert"), trace_id=f"t{i}", mode=Mode.EXPERT)
         for i, ids in enumerate(shown)
     ]
-    made = step(*reward(traces).traces)
-    settings = LossSettings(objective="dapo", coefficient="constant")
-    trainer = build(tmp_path, [made], settings=settings, accumulation=accumulation)
+    made = step(*reward(traces, tiny.method()).traces)
+    settings = tiny.method(objective="dapo", coefficient="constant")
+    trainer = build(tmp_path, [made], method=settings, gradient_accumulation=gradient_accumulation)
     parameters = list(trainer.model.parameters())
     batches = trainer._micro_batches(made)
     ours = [torch.autograd.grad(trainer._compute_loss(trainer.model, b), parameters) for b in batches]
@@ -243,12 +248,12 @@ def test_rewarded_rollouts_without_a_clip_are_supervised_training(tmp_path: Path
     words are context, and a distilled row is one more row. The mean is over the tokens of all rollouts."""
     right = trace(prompt(2, 3), policy(4, 13, 5), agent(6), policy(7, 8), consults=(consult(1, 1, 2),))
     alone, wrong = trace(prompt(2), policy(9, 10)), trace(prompt(2), policy(3, 3, 3), reward=0.0)
-    rows = [row for one in reward([right, alone, wrong]).traces for row in rows_of(one)]
+    rows = [row for one in reward([right, alone, wrong], tiny.method()).traces for row in rows_of(one)]
     cut = distil(right, (13,), suppress=False)
     assert cut is not None
-    made = StepRows(rows=(*rows, cut), totals=Totals.of(rows), active_share=1.0, metrics={})
-    settings = LossSettings(objective="cispo", clip_low=1e-9, clip_high=1e-9, coefficient="mask")
-    trainer = build(tmp_path, [made], settings=settings)
+    made = StepRows(rows=(*rows, cut), totals=TokenTotals.of(rows), active_share=1.0, metrics={})
+    settings = tiny.method(objective="cispo", clip_low=1e-9, clip_high=1e-9, coefficient="mask")
+    trainer = build(tmp_path, [made], method=settings)
     (batch,) = trainer._micro_batches(made)
     parameters = list(trainer.model.parameters())
     ours = torch.autograd.grad(trainer._compute_loss(trainer.model, batch), parameters)
@@ -282,20 +287,20 @@ def test_the_correction_is_trls(
     have moved since they were sampled."""
     rng = np.random.default_rng(0)
     made = step(*(make(i, rng) for i in range(6) for make in (rollout, consulting)))
-    settings = LossSettings(
+    settings = tiny.method(
         objective=objective,
         coefficient="mask",
         importance_mode=correction,
         importance_cap=CAP,
         **BOUNDS.get(objective, {}),
     )
-    trainer = build(tmp_path, [made], settings=settings, updates=2, how={"recompute": True})
+    trainer = build(tmp_path, [made], method=settings, minibatches=2, how={"scores_again": True})
     trainer.model.train()
     batch = trainer._micro_batches(made)[1]
     theirs = of_trl(trainer, batch, mode, low)
     policy = batch["codes"] == Code.POLICY
     assert theirs["importance_sampling_ratio"][policy].unique().numel() > 10
-    old = batch["old_per_token_logps"]
+    old = batch["trainer_logprobs"]
     torch.testing.assert_close(theirs["old_per_token_logps"][policy], old[policy])
 
     with torch.no_grad():
@@ -312,15 +317,15 @@ def test_the_correction_is_trls(
     slopes = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (ours, reference)]
     for mine, expected in zip(*slopes, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
-    sums = dict(zip(QUANTITIES, trainer._own_sums[0].tolist(), strict=True))
-    ratio = (old - batch["behaviour"]).exp()[policy]
+    sums = dict(zip(QUANTITIES, trainer._sums[0].tolist(), strict=True))
+    ratio = (old - batch["behaviour_logprobs"]).exp()[policy]
     assert 0 < sums["cut"] == ((ratio > CAP) | (ratio < (low or 0))).sum()
 
 
 def test_drift_is_known_in_every_step_and_measuring_it_changes_nothing(tmp_path: Path):
     """Against scores by hand, of the weights that sampled; every generation in two passes of two steps."""
     given = steps(2, rows=8)
-    watched = build(tmp_path / "a", given, kind=Recorded, updates=2, iterations=2, how={"recompute": True})
+    watched = build(tmp_path / "a", given, kind=Recorded, minibatches=2, passes=2, how={"scores_again": True})
     expected: list[list[float]] = []
     micro_batches = watched._micro_batches
 
@@ -329,13 +334,13 @@ def test_drift_is_known_in_every_step_and_measuring_it_changes_nothing(tmp_path:
         for batch in batches:
             with torch.no_grad():
                 own, _ = watched._score(watched.model, batch)
-            gaps = (own - batch["behaviour"]).abs()[batch["codes"] == Code.POLICY]
+            gaps = (own - batch["behaviour_logprobs"]).abs()[batch["codes"] == Code.POLICY]
             expected.append([gaps.mean().item(), gaps.max().item()])
         return batches
 
     watched._micro_batches = scored
     watched.train()
-    plain = build(tmp_path / "b", given, updates=2, iterations=2)
+    plain = build(tmp_path / "b", given, minibatches=2, passes=2)
     plain.train()
     logged = [[line["mismatch/mean"], line["mismatch/max"]] for line in lines(tmp_path / "a")]
     in_order = [*expected[:2], *expected[:2], *expected[2:], *expected[2:]]
@@ -348,16 +353,21 @@ def test_drift_is_known_in_every_step_and_measuring_it_changes_nothing(tmp_path:
 
 def test_what_is_trained_with_the_weights_that_sampled_is_not_scored_twice(tmp_path: Path):
     trainer = build(
-        tmp_path, steps(1, rows=8), kind=Recorded, updates=2, accumulation=2, how={"recompute": True}
+        tmp_path,
+        steps(1, rows=8),
+        kind=Recorded,
+        minibatches=2,
+        gradient_accumulation=2,
+        how={"scores_again": True},
     )
     trainer.train()
-    assert ["old_per_token_logps" in batch for batch in trainer.batches] == [False, False, True, True]
+    assert ["trainer_logprobs" in batch for batch in trainer.batches] == [False, False, True, True]
     assert all("mismatch/mean" in line for line in lines(tmp_path))
 
 
 def test_corrected_ratios_are_to_the_trainer(tmp_path: Path):
-    settings = LossSettings(importance_cap=100.0)
-    build(tmp_path, steps(1, rows=8), settings=settings, updates=2, how={"recompute": True}).train()
+    settings = tiny.method(importance_cap=100.0)
+    build(tmp_path, steps(1, rows=8), method=settings, minibatches=2, how={"scores_again": True}).train()
     first, second = lines(tmp_path)
     assert first["ratio/policy"] == 1.0
     assert 0 < abs(second["ratio/policy"] - 1) < 0.5
@@ -369,10 +379,11 @@ def test_a_limit_on_the_drift_stops_before_the_step_and_keeps_the_checkpoint(tmp
     """The third generation was sampled with something else: its log-probs are off by 30."""
     good, bad = (step(rollout(0, np.random.default_rng(0))) for _ in range(2))
     (row,) = bad.rows
-    wrong = np.where(row.codes_T == Code.POLICY, row.logprobs_T - 30, row.logprobs_T)
-    bad = replace(bad, rows=(replace(row, logprobs_T=wrong.astype(np.float32)),))
-    how = {"recompute": True, "max_mismatch": 10.0}
-    trainer = build(tmp_path, [good, good, bad], how=how, save_every=1, learning_rate=1e-4)
+    logprobs_T = row.behaviour_logprobs_T
+    wrong = np.where(row.codes_T == Code.POLICY, logprobs_T - 30, logprobs_T)
+    bad = replace(bad, rows=(replace(row, behaviour_logprobs_T=wrong.astype(np.float32)),))
+    method = tiny.method(max_mismatch=10.0)
+    trainer = build(tmp_path, [good, good, bad], method=method, save_every=1, learning_rate=1e-4)
     says = (
         r"drift .* in optimiser step 3: got a mean \|Δ log-prob\| of [\d.]+ \(at most [\d.]+\) on \d "
         r"policy tokens, allowed 10 \(method\.max_mismatch\).*the last checkpoint is as it was"
@@ -404,7 +415,7 @@ def facts(batch: dict[str, Tensor]) -> Iterator[tuple[Any, ...]]:
         yield (
             tuple(prompt_ids),
             tuple(batch["completion_ids"][b][own].tolist()),
-            tuple(batch["behaviour"][b][own].tolist()),
+            tuple(batch["behaviour_logprobs"][b][own].tolist()),
             batch["advantages"][b].item(),
         )
 
@@ -412,13 +423,13 @@ def facts(batch: dict[str, Tensor]) -> Iterator[tuple[Any, ...]]:
 @pytest.mark.parametrize("rows", [5, 8])
 def test_every_row_is_trained_once_per_iteration_and_stays_whole(tmp_path: Path, rows: int):
     given = steps(1, rows=rows)
-    trainer = build(tmp_path, given, kind=Recorded, updates=2, accumulation=2, iterations=2)
+    trainer = build(tmp_path, given, kind=Recorded, minibatches=2, gradient_accumulation=2, passes=2)
     trainer.train()
     expected = sorted(
         (
             tuple(row.token_ids_T[: row.prompt_tokens].tolist()),
             tuple(row.token_ids_T[row.prompt_tokens :].tolist()),
-            tuple(row.logprobs_T[row.prompt_tokens :].tolist()),
+            tuple(row.behaviour_logprobs_T[row.prompt_tokens :].tolist()),
             row.advantage,
         )
         for row in given[0].rows
@@ -432,7 +443,7 @@ def test_rows_are_dealt_out_anew_and_by_the_seed(tmp_path: Path):
     given = steps(1, rows=8)
 
     def order(seed: int) -> list[list[float]]:
-        trainer = build(tmp_path / str(seed), given, kind=Recorded, generations=2, updates=2, seed=seed)
+        trainer = build(tmp_path / str(seed), given, kind=Recorded, rollout_steps=2, minibatches=2, seed=seed)
         torch.manual_seed(len(str(tmp_path)))  # the global state has no say
         trainer.train()
         return [sorted(fact[2][0] for fact in facts(batch)) for batch in trainer.batches]
@@ -456,13 +467,13 @@ def test_rows_without_an_advantage_count_and_cost_nothing(tmp_path: Path, object
     """Dropping them leaves the gradient of all rows, which is TRL's."""
     rng = np.random.default_rng(0)
     mixed = [rollout(i, rng, advantage=(0.0, 1.0, -0.5)[i % 3]) for i in range(6)]
-    settings = LossSettings(objective=objective, **BOUNDS.get(objective, {}))
-    ours = build(tmp_path / "a", [step(*mixed)], settings=settings)
+    settings = tiny.method(objective=objective, **BOUNDS.get(objective, {}))
+    ours = build(tmp_path / "a", [step(*mixed)], method=settings)
     batches = ours._micro_batches(step(*mixed))
     assert [len(batch["advantages"]) for batch in batches] == [4]
 
-    theirs = build(tmp_path / "b", [step(*mixed)], settings=settings)
-    every = ours._batch(step(*mixed).rows, _window(step(*mixed)))
+    theirs = build(tmp_path / "b", [step(*mixed)], method=settings)
+    every = ours._batch(step(*mixed).rows, step(*mixed).totals)
     theirs.current_gradient_accumulation_steps = 1
     theirs.model.train()
     reference = GRPOTrainer._compute_loss(
@@ -471,7 +482,7 @@ def test_rows_without_an_advantage_count_and_cost_nothing(tmp_path: Path, object
         {
             **{k: every[k] for k in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")},
             "advantages": every["advantages"],
-            "old_per_token_logps": every["behaviour"].nan_to_num(),
+            "old_per_token_logps": every["behaviour_logprobs"].nan_to_num(),
             "num_items_in_batch": torch.tensor(float(step(*mixed).totals.policy_tokens)),
         },
     )
@@ -481,16 +492,10 @@ def test_rows_without_an_advantage_count_and_cost_nothing(tmp_path: Path, object
         torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6)
 
 
-def _window(made: StepRows) -> Any:
-    from aipo.method.batch import Window
-
-    return Window(totals=made.totals, share=1.0, max_completion_length=16)
-
-
 def test_cutting_into_micro_batches_changes_nothing(tmp_path: Path):
     made = steps(1, rows=7)[0]
     whole = total_gradient(build(tmp_path / "a", [made]), made)
-    cut = total_gradient(build(tmp_path / "b", [made], accumulation=3), made)
+    cut = total_gradient(build(tmp_path / "b", [made], gradient_accumulation=3), made)
     for name, gradient in whole.items():
         torch.testing.assert_close(gradient, cut[name], rtol=1e-5, atol=1e-6)
 
@@ -512,8 +517,8 @@ def test_masked_agent_tokens_leave_the_policy_gradient_alone(tmp_path: Path):
     made = step(helped, rollout(1, np.random.default_rng(0)))
 
     def gradient(folder: str, coefficient: str) -> dict[str, Tensor]:
-        settings = LossSettings(coefficient=coefficient)
-        return total_gradient(build(tmp_path / folder, [made], settings=settings), made)
+        settings = tiny.method(coefficient=coefficient)
+        return total_gradient(build(tmp_path / folder, [made], method=settings), made)
 
     masked, trained = gradient("mask", "mask"), gradient("one", "constant")
     assert any(not torch.allclose(masked[name], trained[name]) for name in masked)
@@ -632,7 +637,11 @@ def test_the_learning_rate_is_scaled_by_the_share_of_active_rollouts(tmp_path: P
 def test_scaling_can_be_switched_off(tmp_path: Path):
     given = [with_share(1.0), with_share(0.25)]
     trainer = build(
-        tmp_path, given, learning_rate=0.1, lr_scheduler_type="constant", how={"scale_by_active": False}
+        tmp_path,
+        given,
+        learning_rate=0.1,
+        lr_scheduler_type="constant",
+        method=tiny.method(scale_by_active=False),
     )
     assert rates(trainer) == pytest.approx([0.1, 0.1])
 
@@ -645,9 +654,9 @@ def test_a_step_in_which_nothing_is_learned_leaves_the_weights(tmp_path: Path, s
     trainer = build(
         tmp_path,
         [steps(1, rows=4)[0], nothing],
-        updates=2,
+        minibatches=2,
         weight_decay=0.1,
-        how={"scale_by_active": scale},
+        method=tiny.method(scale_by_active=scale),
     )
     seen: list[dict[str, Tensor]] = []
     trainer.add_callback(OnStep(lambda: seen.append(weights(trainer))))
@@ -667,7 +676,7 @@ class OnStep(TrainerCallback):
 
 
 def test_the_source_is_asked_once_per_generation_and_told_every_version(tmp_path: Path):
-    trainer = build(tmp_path, steps(3, rows=6), updates=2, accumulation=2, iterations=2)
+    trainer = build(tmp_path, steps(3, rows=6), minibatches=2, gradient_accumulation=2, passes=2)
     trainer.train()
     source: tiny.Rows = trainer.source
     assert source.asked == [0, 1, 2]
@@ -701,7 +710,7 @@ def clean(line: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "schedule", [{"updates": 2}, {"updates": 2, "accumulation": 2, "iterations": 2}], ids=str
+    "schedule", [{"minibatches": 2}, {"minibatches": 2, "gradient_accumulation": 2, "passes": 2}], ids=str
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, schedule: dict[str, int]):
     given = steps(4, rows=8)
@@ -712,7 +721,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, schedule: dic
         pass
 
     def die(trainer: AIPOTrainer) -> None:
-        if trainer.state.global_step == 2 * trainer.schedule.steps + 1:
+        if trainer.state.global_step == 2 * trainer.schedule.optimizer_steps + 1:
             raise Killed
 
     broken = build(tmp_path / "cut", given, save_every=1, **schedule)
@@ -724,7 +733,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, schedule: dic
     resumed = build(tmp_path / "cut", given, save_every=1, model=tiny.model(seed=9), **schedule)
     resumed.train(resume_from_checkpoint=True)
     source: tiny.Rows = resumed.source
-    per_generation = resumed.schedule.steps
+    per_generation = resumed.schedule.optimizer_steps
     assert source.asked == [2, 3]
     assert source.versions == list(range(2 * per_generation, 4 * per_generation + 1))
     expected = weights(whole)
@@ -798,26 +807,25 @@ def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[st
         tmp_path,
         [mixed_rows()],
         kind=Differentiated,
-        settings=LossSettings(**how),
-        updates=2,
-        accumulation=2,
-        iterations=2,
+        method=tiny.method(**how),
+        minibatches=2,
+        gradient_accumulation=2,
+        passes=2,
         learning_rate=0.1,
         how={
-            "recompute": LossSettings(**how).needs_trainer,
             "on_token_stats": lambda _, lessons: told.extend(lessons),
         },
     )
     trainer.train()
     given = [
-        (one.update, (pytest.approx(one.advantage), *one.codes_T.tolist()), one.weights_T.tolist())
+        (one.optimizer_step, (pytest.approx(one.advantage), *one.codes_T.tolist()), one.weights_T.tolist())
         for one in told
     ]
     assert len(given) == len(trainer.expected) == 2 * (4 + 3 + 2)
     for mine, theirs in zip(given, trainer.expected, strict=True):
         assert mine[:2] == theirs[:2]
         assert mine[2] == pytest.approx(theirs[2], rel=1e-4, abs=1e-6)
-    assert {one.update for one in told} == {1, 2, 3, 4}
+    assert {one.optimizer_step for one in told} == {1, 2, 3, 4}
     assert any(one.clipped_T.any() for one in told)
     for one in told:
         sampled = one.codes_T == Code.POLICY
@@ -837,7 +845,7 @@ def test_a_row_without_an_advantage_has_no_lesson(tmp_path: Path):
         ("h2", "sampled"),
         *((f"t{i}", "sampled") for i in (0, 1, 3, 4)),
     ]
-    assert {(one.step, one.update) for one in told} == {(0, 1)}
+    assert {(one.step, one.optimizer_step) for one in told} == {(0, 1)}
 
 
 def test_lessons_are_handed_over_when_their_generation_has_been_trained(tmp_path: Path):
@@ -846,11 +854,11 @@ def test_lessons_are_handed_over_when_their_generation_has_been_trained(tmp_path
     trainer = build(
         tmp_path,
         [mixed_rows(), nothing, mixed_rows(1)],
-        updates=2,
-        accumulation=2,
+        minibatches=2,
+        gradient_accumulation=2,
         how={
             "on_token_stats": lambda generation, lessons: told.append(
-                (generation, trainer.state.global_step, {one.update for one in lessons})
+                (generation, trainer.state.global_step, {one.optimizer_step for one in lessons})
             )
         },
     )
@@ -864,7 +872,9 @@ def test_lessons_of_what_is_done_over_are_superseded(tmp_path: Path):
     whole, cut = TokenStatsStore(tmp_path / "whole"), TokenStatsStore(tmp_path / "cut")
 
     def made(folder: str, store: TokenStatsStore) -> AIPOTrainer:
-        return build(tmp_path / folder, given, updates=2, save_every=2, how={"on_token_stats": store.publish})
+        return build(
+            tmp_path / folder, given, minibatches=2, save_every=2, how={"on_token_stats": store.publish}
+        )
 
     def die(trainer: AIPOTrainer) -> None:
         if trainer.state.global_step == 7:
@@ -893,7 +903,7 @@ def test_a_new_run_starts_a_new_metrics_file(tmp_path: Path):
 
 def test_metrics_have_one_line_per_optimiser_step_and_are_all_declared(tmp_path: Path):
     given = [step(*(rollout(i, np.random.default_rng(i)) for i in range(4)), **{"reward/solo": 0.25})]
-    build(tmp_path, given, generations=2, updates=2).train()
+    build(tmp_path, given, rollout_steps=2, minibatches=2).train()
     made = lines(tmp_path)
     assert [line["step"] for line in made] == [1, 2, 3, 4]
     assert ["reward/solo" in line for line in made] == [True, False, True, False]
@@ -926,7 +936,7 @@ def test_the_metrics_file_can_be_elsewhere(tmp_path: Path):
             "steps_per_generation: got 3, allowed a multiple",
         ),
         (
-            {"save_strategy": "steps", "save_steps": 3, "updates": 2},
+            {"save_strategy": "steps", "save_steps": 3, "minibatches": 2},
             "save_steps: got 3, allowed a multiple of the 2",
         ),
         ({"beta": 0.5}, "beta: got 0.5 in the arguments, allowed 0.0 as in the settings"),
@@ -935,7 +945,7 @@ def test_the_metrics_file_can_be_elsewhere(tmp_path: Path):
             {"importance_sampling_level": "sequence"},
             "importance_sampling_level: got sequence in the arguments",
         ),
-        ({"delta": 2.0}, "delta: got 2.0, allowed what aipo.train.trainer.arguments sets"),
+        ({"delta": 2.0}, "delta: got 2.0, allowed what aipo.train.schedule.trl_arguments sets"),
         ({"entropy_coef": 0.1}, "entropy_coef: got 0.1, allowed"),
         ({"log_completions": True}, "log_completions: got True, allowed"),
         ({"disable_dropout": False}, "disable_dropout: got False, allowed"),
@@ -948,31 +958,26 @@ def test_arguments_that_would_be_no_ops_or_contradict_are_refused(tmp_path: Path
         build(tmp_path, steps(1, rows=4), **args)
 
 
-def test_a_correction_needs_recomputed_log_probs(tmp_path: Path):
-    with pytest.raises(TrainError, match="importance_cap: got a cap without recompute"):
-        build(tmp_path, steps(1, rows=4), settings=LossSettings(importance_cap=2.0))
-
-
-@pytest.mark.parametrize("how", [{"coefficient": "rlplus"}, {"coefficient_trust": 0.5}], ids=str)
-def test_pi_old_of_agents_tokens_needs_recomputed_log_probs(tmp_path: Path, how: dict[str, Any]):
-    with pytest.raises(TrainError, match="allowed only together: it takes π_old of agents' tokens"):
-        build(tmp_path, steps(1, rows=4), settings=LossSettings(**how))
-
-
-def test_a_limit_on_the_drift_needs_the_drift(tmp_path: Path):
-    with pytest.raises(TrainError, match="max_mismatch: got a limit without recompute"):
-        build(tmp_path, steps(1, rows=4), how={"max_mismatch": 0.1})
+@pytest.mark.parametrize(
+    "how",
+    [{"importance_cap": 2.0}, {"coefficient": "rlplus"}, {"coefficient_trust": 0.5}, {"max_mismatch": 9.0}],
+    ids=str,
+)
+def test_what_needs_the_trainers_log_probs_has_them(tmp_path: Path, how: dict[str, Any]):
+    trainer = build(tmp_path, steps(1, rows=4), kind=Recorded, method=tiny.method(**how), minibatches=2)
+    trainer.train()
+    assert ["trainer_logprobs" in batch for batch in trainer.batches] == [False, True]
 
 
 def test_trainers_that_learn_together_do_not_accumulate(tmp_path: Path):
     with pytest.raises(TrainError, match="gradient_accumulation_steps: got 2, allowed 1"):
-        build(tmp_path, steps(1, rows=4), accumulation=2, shared=True)
+        build(tmp_path, steps(1, rows=4), gradient_accumulation=2, shared=True)
 
 
 @pytest.mark.parametrize("correction", ["truncate", "mask"])
 def test_the_correction_is_logged(tmp_path: Path, correction: str):
-    settings = LossSettings(importance_mode=correction, importance_cap=1.25)
-    build(tmp_path, steps(1, rows=4), settings=settings, how={"recompute": True}).train()
+    settings = tiny.method(importance_mode=correction, importance_cap=1.25)
+    build(tmp_path, steps(1, rows=4), method=settings, how={"scores_again": True}).train()
     (line,) = lines(tmp_path)
     assert 0 < line["importance"] <= 1.25
     assert 0 < line["clip/importance"] < 1
@@ -982,8 +987,10 @@ def test_the_correction_is_logged(tmp_path: Path, correction: str):
 def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path):
     tokenizer = tiny.tokenizer()
     tokenizer.pad_token = None
-    settings = LossSettings()
-    args = arguments(tmp_path, generations=1, learning_rate=1e-3, max_completion_length=16, settings=settings)
+    settings = tiny.method()
+    args = trl_arguments(
+        tmp_path, rollout_steps=1, learning_rate=1e-3, max_completion_length=16, method=settings
+    )
     trainer = AIPOTrainer(tiny.model(), args, tiny.Rows(steps(1, rows=4)), settings, tokenizer=tokenizer)
     trainer.train()
     assert tokenizer.pad_token_id == tiny.EOS
@@ -992,7 +999,8 @@ def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path: Path):
 def test_activation_checkpointing_changes_no_weight(tmp_path: Path) -> None:
     given = steps(2, 4)
     trained = [
-        build(tmp_path / str(on), given, accumulation=2, activation_checkpointing=on) for on in (False, True)
+        build(tmp_path / str(on), given, gradient_accumulation=2, activation_checkpointing=on)
+        for on in (False, True)
     ]
     for trainer in trained:
         trainer.train()

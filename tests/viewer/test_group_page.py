@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from aipo.config.load import load_config
 from aipo.errors import TraceError
 from aipo.method.credit import group, reward
+from aipo.method.settings import MethodSettings
 from aipo.trace import Mode, Role, StopReason, Trace
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
@@ -134,6 +135,8 @@ def test_cutting_loses_nothing(made: list[tuple[str, bool]], cuts: set[int]) -> 
 
 # advantages
 
+MEAN = MethodSettings(scale_by_std=False)
+
 
 def rollouts(*rewards: float | None, mode: Mode = Mode.SOLO) -> list[Trace]:
     failed = {"stop_reason": StopReason.ERROR}
@@ -153,7 +156,7 @@ def test_mean_and_standard_deviation_of_rewards() -> None:
 def test_the_explanation_follows_the_configuration() -> None:
     both = [*rollouts(1.0, 1.0, mode=Mode.ASSISTED), *rollouts(1.0, 0.0)]
     said = explanation(
-        group(both, scale_by_std=True, negative_weight=0.3).traces,
+        group(both, MethodSettings(scale_by_std=True, negative_weight=0.3)).traces,
         METHOD | {"scale_by_std": True, "negative_weight": 0.3},
     )
     assert said == [
@@ -161,20 +164,23 @@ def test_the_explanation_follows_the_configuration() -> None:
         "Advantage: reward − mean, divided by the standard deviation.",
         "Negative advantages count 0.3 times.",
     ]
-    said = explanation(group(both, per_mode_baseline=True).traces, METHOD | {"per_mode_baseline": True})
+    said = explanation(
+        group(both, MethodSettings(scale_by_std=False, per_mode_baseline=True)).traces,
+        METHOD | {"per_mode_baseline": True},
+    )
     assert said[0] == "Baselines: 1 for assisted rollouts, 0.5 for solo rollouts."
 
 
 def test_equal_rewards_teach_nothing() -> None:
-    said = explanation(group(rollouts(1.0, 1.0)).traces, METHOD)
+    said = explanation(group(rollouts(1.0, 1.0), MEAN).traces, METHOD)
     assert said[-1] == "Rewards do not differ: nothing is learned from this group."
 
 
 def test_rewards_can_be_the_advantages() -> None:
     itself = "Advantage: the reward itself; no baseline is subtracted."
     for rewards in ((1.0, 0.0, None), (1.0, 1.0)):  # equal ones teach, too
-        assert explanation(reward(rollouts(*rewards)).traces, {"credit": "reward"}) == [itself]
-    said = explanation(reward(rollouts(0.0, 0.0)).traces, {"credit": "reward"})
+        assert explanation(reward(rollouts(*rewards), MEAN).traces, {"credit": "reward"}) == [itself]
+    said = explanation(reward(rollouts(0.0, 0.0), MEAN).traces, {"credit": "reward"})
     assert said == [itself, "Every reward is 0: nothing is learned from this group."]
 
 
@@ -186,7 +192,7 @@ def test_advantages_that_the_configuration_does_not_give_are_told(method: dict[s
 
 def test_no_advantage_and_other_credit() -> None:
     assert explanation(rollouts(1.0), METHOD)[0].startswith("No rollout of this group has an advantage")
-    assert explanation(group(rollouts(1.0, 0.0)).traces, {"credit": "branch"}) == [
+    assert explanation(group(rollouts(1.0, 0.0), MEAN).traces, {"credit": "branch"}) == [
         "Credit was given by branch."
     ]
 
@@ -195,12 +201,12 @@ def test_no_advantage_and_other_credit() -> None:
     "wrong", [{"negative_weight": "abc"}, {"negative_weight": math.nan}, {"scale_by_std": 3}]
 )
 def test_a_configuration_that_makes_no_sense_is_told(wrong: dict[str, object]) -> None:
-    (said,) = explanation(group(rollouts(1.0, 0.0)).traces, METHOD | wrong)
+    (said,) = explanation(group(rollouts(1.0, 0.0), MEAN).traces, METHOD | wrong)
     assert said.startswith("config.yaml does not say how advantages came about") and "got" in said
 
 
 def test_advantages_that_are_missing_are_not_called_wrong() -> None:
-    (first, second) = group(rollouts(1.0, 0.0)).traces
+    (first, second) = group(rollouts(1.0, 0.0), MEAN).traces
     said = explanation([first, replace(second, advantage=None)], METHOD)
     assert said[-1] == "Not every scored rollout has an advantage yet: they were not checked."
 
@@ -216,7 +222,7 @@ def test_a_large_group_is_explained_whole(own_runs: Path) -> None:
         for i, reward in enumerate(rewards)
     ]
     config = load_config(str(own_runs / "aipo" / "config.yaml"), ()).method
-    given = group(made, scale_by_std=config.scale_by_std, negative_weight=config.negative_weight).traces
+    given = group(made, config).traces
     shutil.rmtree(own_runs / "aipo" / "traces")
     with TraceStore(own_runs / "aipo" / "traces") as store:
         store.seal(0, given)

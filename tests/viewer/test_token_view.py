@@ -69,7 +69,7 @@ def stats(segments: Sequence[int], **rest: object) -> TokenStats:
         "trace_id": "t",
         "kind": "sampled",
         "step": 0,
-        "update": 3,
+        "optimizer_step": 3,
         "segments_T": np.array(segments, np.int32),
         "codes_T": np.ones(count, np.int8),
         "weights_T": np.full(count, 1.0, np.float32),

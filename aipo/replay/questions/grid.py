@@ -9,12 +9,12 @@ from itertools import product
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
-from aipo.method.settings import MethodConfig
+from aipo.method.settings import MethodSettings
 
 RECORDED = "as recorded"
 CREDIT = frozenset(f"method.{n}" for n in ("credit", "scale_by_std", "per_mode_baseline", "negative_weight"))
 """Settings that change advantages."""
-METHOD = frozenset(f"method.{name}" for name in MethodConfig.model_fields) - {
+METHOD = frozenset(f"method.{name}" for name in MethodSettings.model_fields) - {
     "method.plan",
     "method.demonstrations",
     "method.assist_share",

@@ -151,7 +151,7 @@ def _row(stats: TokenStats, lengths: Sequence[int]) -> RowData | None:
     counts = np.diff(begins, append=len(places))
     ratios = numbers(stats.ratios_T)
     return RowData(
-        name=f"{stats.kind}, update {stats.update}",
+        name=f"{stats.kind}, update {stats.optimizer_step}",
         advantage=rounded(stats.advantage),
         at=[[int(places[i]), int(n)] for i, n in zip(begins, counts, strict=True)],
         weights=numbers(stats.weights_T),

@@ -162,7 +162,7 @@ def test_the_trained_weights_look_at_the_last_step(trained: Path, tmp_path: Path
             ConfigError,
             "got 'method.plan', allowed method.beta, method.clip_high",
         ),
-        ({"grid": ["method.coefficient=sum"]}, ConfigError, "method.coefficient"),
+        ({"grid": ["method.coefficient=sum"]}, ConfigError, "coefficient: got .sum., allowed"),
         ({"grid": ["method.coefficient"]}, ConfigError, "--grid: got 'method.coefficient', allowed"),
         (
             {"grid": ["method.beta=0,1"], "overrides": ["method.beta=2"]},

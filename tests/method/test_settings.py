@@ -1,0 +1,94 @@
+"""Settings of a method: what is refused, and what follows from them."""
+
+import math
+import re
+
+import pytest
+
+from aipo.method.objectives import OBJECTIVES, Clip
+from aipo.method.settings import MethodSettings
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"coefficient": "sft"}, "coefficient: got 'sft', allowed"),
+        (
+            {"coefficient": "pi", "coefficient_value": 0.1},
+            "coefficient_value: got 0.1 with 'pi', which takes none",
+        ),
+        ({"coefficient": "power", "coefficient_value": 1.5}, "got 1.5 with 'power', allowed 0 to 1"),
+        ({"coefficient": "luffy", "coefficient_value": 0.0}, "got 0 with 'luffy', allowed 1e-06 to inf"),
+        ({"coefficient": "constant", "coefficient_value": -1.0}, "got -1 with 'constant', allowed 0 to inf"),
+        (
+            {"coefficient_clip_low": 2.0, "coefficient_clip_high": 1.0},
+            "coefficient_clip_low, coefficient_clip_high: got 2.0 and 1.0 for coefficient 'constant', allowed 0 <= low",
+        ),
+        ({"coefficient_clip_high": -1.0}, "coefficient_clip_high: got None and -1.0"),
+        ({"coefficient_clip_low": math.nan}, "coefficient_clip_high: got nan and None"),
+        # Against the coefficient's own other bound.
+        ({"coefficient": "ratio", "coefficient_clip_low": 3.0}, "coefficient_clip_high: got 3.0 and 2.0"),
+        ({"coefficient": "power", "coefficient_clip_high": 0.05}, "coefficient_clip_high: got 0.1 and 0.05"),
+        (
+            {"coefficient": "mask", "coefficient_clip_low": 0.5},
+            "coefficient_clip_low: got 0.5 with coefficient 'mask', which teaches nothing, allowed none (null)",
+        ),
+        ({"coefficient": "mask", "negative": "pi"}, "negative: got pi with coefficient 'mask'"),
+        ({"negative": "drop"}, "Input should be 'zero', 'pi', 'floor' or 'same'"),
+        ({"coefficient_trust": 0.0}, "Input should be greater than 0"),
+        (
+            {"coefficient_trust": 1.0, "coefficient": "mask"},
+            "coefficient_trust: got 1.0 with coefficient 'mask'",
+        ),
+        ({"objective": "ppo"}, "Input should be 'grpo', 'dapo', 'dr_grpo', 'gspo' or 'cispo'"),
+        ({"clip_low": -0.1}, "Input should be greater than 0"),
+        ({"clip_high": math.nan}, "Input should be greater than 0"),
+        (
+            {"objective": "cispo", "clip_keeps_gradient": True},
+            "clip_keeps_gradient: got true with objective 'cispo', whose clip takes no gradient away, allowed with "
+            "['dapo', 'dr_grpo', 'grpo', 'gspo']",
+        ),
+        ({"denominator": "all"}, "Input should be 'policy' or 'union'"),
+        (
+            {"objective": "dr_grpo", "denominator": "union"},
+            "denominator: got 'union' with objective 'dr_grpo', which counts no tokens, allowed 'policy'",
+        ),
+        ({"beta": math.nan}, "Input should be greater than or equal to 0"),
+        ({"distil_weight": -1.0}, "Input should be greater than or equal to 0"),
+        ({"importance_cap": 0.0}, "Input should be greater than 0"),
+        ({"importance_cap": math.nan}, "Input should be greater than 0"),
+        ({"importance_mode": "clip"}, "Input should be 'truncate' or 'mask'"),
+        ({"importance_mode": "mask"}, "importance_cap: got none, allowed > 1 where importance_mode is mask"),
+        ({"importance_mode": "mask", "importance_cap": 1.0}, "importance_cap: got 1, allowed > 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(how: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        MethodSettings(**({"coefficient": "constant"} | how))  # type: ignore[arg-type]
+
+
+def test_a_union_goes_with_every_objective_that_counts_tokens():
+    for objective in OBJECTIVES.keys() - {"dr_grpo"}:
+        assert MethodSettings(objective=objective, denominator="union").denominator == "union"
+
+
+def test_bounds_are_the_objectives_own_unless_given():
+    def bounds(objective: str, low: float | None = None, high: float | None = None) -> Clip:
+        return MethodSettings(objective=objective, clip_low=low, clip_high=high).clip
+
+    assert {name: bounds(name)[:2] for name in OBJECTIVES} == {
+        "grpo": (0.2, 0.2),
+        "dapo": (0.2, 0.28),
+        "dr_grpo": (0.2, 0.2),
+        "gspo": (3e-4, 4e-4),
+        "cispo": (math.inf, 4.0),
+    }
+    assert bounds("gspo", low=0.1)[:2] == (0.1, 4e-4)
+    assert bounds("cispo", low=0.1, high=0.3)[:2] == (0.1, 0.3)
+
+
+def test_rows_are_scored_again_where_the_loss_or_the_limit_needs_it():
+    assert not MethodSettings().scores_again
+    assert MethodSettings(importance_cap=2.0).needs_trainer_logprobs
+    limited = MethodSettings(max_mismatch=0.1)
+    assert limited.scores_again and not limited.needs_trainer_logprobs

@@ -36,6 +36,8 @@ def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     method, evaluation, agents = named.get("method"), named.get("evaluate"), named.get("agents")
     if isinstance(method, dict) and isinstance(clip := method.pop("coefficient_clip", None), list):
         method["coefficient_clip_low"], method["coefficient_clip_high"] = clip
+    if isinstance(method, dict) and method.get("negative_value") in (None, 0.1):
+        method.pop("negative_value", None)  # what it still is; another value is refused by name
     if isinstance(evaluation, dict) and isinstance(kinds := evaluation.get("settings"), list):
         evaluation["settings"] = [kind(name) for name in kinds]
     if isinstance(agents, dict):

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aipo.config import build_chat, build_method, build_policy, build_sampler
+from aipo.config import build_chat, build_policy, build_sampler
 from aipo.config.build_graphs import Graphs as Graphs
 from aipo.config.build_graphs import build_env as build_env
 from aipo.config.build_graphs import build_graphs as build_graphs
@@ -23,8 +23,8 @@ from aipo.config.load import dump, load_config, validate
 from aipo.config.manifest import drawing as drawing
 from aipo.config.manifest import manifest as manifest
 from aipo.config.schema import AgentConfig, Config, EvaluateConfig, PolicyConfig, RolloutConfig, TrainConfig
-from aipo.method.credit import Credited
-from aipo.method.plan import draw_tasks
+from aipo.method.credit import Credited, assign_credit
+from aipo.method.plan import draw_tasks, plan_rollouts
 from aipo.method.settings import MethodSettings
 from aipo.policies import Policy
 from aipo.rollout.agent import Prices
@@ -338,15 +338,20 @@ class Experiment:
 
     # Method
 
-    @property
-    def plan(self) -> Callable[[Sequence[Task], int], list[RolloutSpec]]:
+    def plan(self, tasks: Sequence[Task], step: int) -> list[RolloutSpec]:
         """Tasks and rollout step → the rollouts to be made."""
-        return build_method.plan_of(self._config)
+        return plan_rollouts(
+            tasks,
+            self.method,
+            step=step,
+            steps=self.train.steps,
+            group_size=self.train.group_size,
+            seed=self.seed,
+        )
 
-    @property
-    def credit(self) -> Callable[[Sequence[Trace]], Credited]:
+    def credit(self, traces: Sequence[Trace]) -> Credited:
         """Rewards → advantages."""
-        return build_method.credit_of(self._config)
+        return assign_credit(traces, self.method)
 
     def rows(
         self, credited: Credited, tag_ids: tuple[int, ...], metrics: Mapping[str, float] | None = None
@@ -357,17 +362,15 @@ class Experiment:
             tag_ids: ids of the consult tags, which distilled rows may be trained without.
             metrics: to be logged besides the step's own.
         """
-        return build_method.rows_of_step(self._config, credited, tag_ids, metrics)
+        from aipo.method.step_rows import step_rows
+
+        agents = tuple(self.agents)
+        return step_rows(credited, self.method, tag_ids=tag_ids, agents=agents, metrics=metrics)
 
     @property
-    def loss(self) -> MethodSettings:
-        """What the loss takes."""
-        return build_method.loss_settings(self._config)
-
-    @property
-    def recomputes_logprobs(self) -> bool:
-        """Whether the trainer scores rows with the weights that sampled them, in every optimiser step."""
-        return build_method.scored_again(self._config)
+    def scores_again(self) -> bool:
+        """Whether the trainer scores rows with the weights that sampled them, in every optimizer step."""
+        return self.policy.engine == "vllm" or self.method.scores_again
 
     def worker(self, model: Path | str, vocabulary: int, run_id: str) -> "tuple[RolloutEngine, VLLMPolicy]":
         """The engine and the policy of a worker process, whose share of `policy.vllm` this is.

@@ -9,13 +9,17 @@ from langgraph.graph.state import CompiledStateGraph
 
 from aipo.config.build_graphs import Graphs, files_beside
 from aipo.config.schema import Config
+from aipo.method.agent_weights import is_file_name
 from aipo.util.imports import fingerprint, load
 
 
 def manifest(config: Config, graphs: Graphs, model: Path | str) -> dict[str, Any]:
-    """What a run is made of: versions, and file and fingerprint of each graph, prompt and file of the environment."""
+    """What a run is made of: versions, and file and fingerprint of each graph, prompt, coefficient and file of the
+    environment."""
     env = load(config.env.name).file
     files = {"env": env} | files_beside(env, "env", known={env})
+    if is_file_name(config.method.coefficient):
+        files["coefficient"] = load(config.method.coefficient).file
     packages = ("aipo", "torch", "transformers", "trl", "langgraph", "langchain-core")
     return {
         "model": str(model),

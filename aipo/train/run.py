@@ -119,7 +119,7 @@ def train_policy(
             RankedSource(ranks=ranks, source=ranks.on_main(lambda: make_source(store)), gather=full.gather),
             experiment.method,
             tokenizer=tokenizer.inner,
-            scores_again=experiment.recomputes_logprobs,
+            scores_again=experiment.scores_again,
             metrics_file=folder.metrics,
             on_token_stats=token_stats.publish if train.token_stats else None,
             callbacks=[Follow(note, train.steps, train.optimizer_steps)],

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_sampler import SyncedPolicy, open_policy
-from aipo.errors import ConfigError, LimitError, PolicyError, TaskError, TrainError
+from aipo.errors import ConfigError, LimitError, LoadError, PolicyError, TaskError, TrainError
 from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.rollout.env import Task
@@ -28,6 +28,7 @@ from aipo.trace.parquet_files import StepFiles
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore, positions
 from aipo.train.run import train_run
+from aipo.util.imports import fingerprint
 from envs.miniature import Miniature
 
 SMALL = [
@@ -341,6 +342,17 @@ def test_going_on_without_a_checkpoint_begins_anew(tmp_path: Path) -> None:
     assert len(list(kept)) == 2  # what was there is kept beside
 
 
+def test_a_users_coefficient_is_recorded_and_looked_for_before_the_folder_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def steady(pi):\n    return 0 * pi + 0.25\n")
+    train(small(tmp_path / "run", f"method.coefficient={file}:steady", "train.steps=1"))
+    recorded = json.loads(RunFolder(tmp_path / "run").manifest.read_text())["files"]["coefficient"]
+    assert recorded == {"file": str(file), "fingerprint": fingerprint(file)}
+    with pytest.raises(LoadError, match=r"file: got 'nowhere\.py'"):
+        train(small(tmp_path / "none", "method.coefficient=nowhere.py:steady"))
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_run_keeps_its_tokenizer_and_what_was_done_with_each_token(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     config = small(folder.path, "train.save_every=1")
@@ -416,7 +428,7 @@ def test_the_drift_is_known_in_every_step_where_somebody_asks_for_it(
     overrides: list[str], again: bool
 ) -> None:
     experiment = load_experiment("aipo", ["method.coefficient=constant", *overrides])
-    assert experiment.recomputes_logprobs is again
+    assert experiment.scores_again is again
 
 
 def test_a_run_that_a_limit_on_the_drift_stopped_goes_on_under_another(tmp_path: Path) -> None:

@@ -833,6 +833,25 @@ def test_a_lesson_tells_the_gradient_of_every_token(tmp_path: Path, how: dict[st
         assert one.weights_T.any() or one.clipped_T.any()
 
 
+def test_a_users_coefficient_trains_agents_tokens(tmp_path: Path):
+    """A function from a file against the built-in one with the same weights."""
+    file = tmp_path / "mine.py"
+    file.write_text("def steady(pi, value=0.25):\n    return 0 * pi + value\n")
+    own, built_in, masked = (
+        build(tmp_path / name, [mixed_rows()], method=MethodSettings(**how), minibatches=2)
+        for name, how in {
+            "own": {"coefficient": f"{file}:steady"},
+            "built-in": {"coefficient": "constant", "coefficient_value": 0.25},
+            "masked": {"coefficient": "mask"},
+        }.items()
+    )
+    for trainer in (own, built_in, masked):
+        trainer.train()
+    assert all(torch.equal(weight, weights(built_in)[name]) for name, weight in weights(own).items())
+    assert any(not torch.equal(weight, weights(masked)[name]) for name, weight in weights(own).items())
+    assert any(line["weight/agent"] > 0 for line in lines(tmp_path / "own") if "weight/agent" in line)
+
+
 def test_a_row_without_an_advantage_has_no_lesson(tmp_path: Path):
     told: list[TokenStats] = []
     build(tmp_path, [mixed_rows()], how={"on_token_stats": lambda _, lessons: told.extend(lessons)}).train()

@@ -156,9 +156,9 @@ def _loss_replay(
             policy.model,
             train_arguments(experiment, Path(scratch), cpu=policy.model.device.type == "cpu"),
             _NoRows(),
-            experiment.loss,
+            experiment.method,
             tokenizer=policy.tokenizer.inner,
-            recompute=True,
+            scores_again=True,
         )
         tags = compared[0].experiment.forbidden_ids(policy)
         yield LossReplay(trainer, compared, tag_ids=tags, gradients=gradients)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aipo.method.batch import Totals, alive, denominators
-from aipo.method.loss import QUANTITIES, ROLES, LossInputs, LossOutput, LossSettings, aipo_loss
+from aipo.method.batch import TokenTotals, with_gradient
+from aipo.method.loss import QUANTITIES, ROLES, LossInputs, LossOutput, aipo_loss
 from aipo.method.metrics import loss_metrics
-from aipo.method.rows import Code, Row, check_known
+from aipo.method.rows import Code, Row, check_agent_logprobs
+from aipo.method.settings import MethodSettings
 from aipo.replay.questions.grid import Setting
 from aipo.replay.questions.loss import StepLoss, TokenPart
 from aipo.trace import Role, Trace
@@ -31,8 +32,8 @@ class _Dealt(NamedTuple):
     """A setting's rows, by micro-batch."""
 
     setting: Setting
-    how: LossSettings
-    totals: Totals
+    method: MethodSettings
+    totals: TokenTotals
     batches: list[list[Row]]
 
     @property
@@ -86,48 +87,50 @@ class LossReplay:
 
     def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
         experiment = setting.experiment
-        how = experiment.loss
+        method = experiment.method
         step_rows = experiment.rows(experiment.credit(traces), self._tag_ids)
-        rows = alive(step_rows.rows, beta=how.beta, signed=how.chosen.signed)
-        if how.chosen.needs_mu:
-            check_known(rows)
-        dealt = self._trainer.schedule.deal(rows, seed=self._trainer.args.seed, generation=step)
-        return _Dealt(setting, how, step_rows.totals, dealt)
+        rows = with_gradient(step_rows.rows, method)
+        if method.coefficient_function.needs_mu:
+            check_agent_logprobs(rows)
+        dealt = self._trainer.schedule.deal(rows, seed=self._trainer.args.seed, rollout_step=step)
+        return _Dealt(setting, method, step_rows.totals, dealt)
 
     def _passes(self, same_rows: Sequence[_Dealt], step: int, weights: str, fresh: bool) -> list[StepLoss]:
         schedule = self._trainer.schedule
         losses: list[StepLoss] = []
-        for update in range(schedule.updates):
+        for update in range(schedule.minibatches):
             sums = _Sums(self._trainer.model if self._gradients else None)
-            for n in range(update * schedule.accumulation, (update + 1) * schedule.accumulation):
+            for n in range(
+                update * schedule.gradient_accumulation, (update + 1) * schedule.gradient_accumulation
+            ):
                 if same_rows[0].batches[n]:
                     self._micro_batch(same_rows, n, sums, fresh=fresh)
-            number = step * schedule.steps + update + 1
+            number = step * schedule.optimizer_steps + update + 1
             losses += [sums.loss_of(dealt, step, number, weights) for dealt in same_rows]
         return losses
 
     def _micro_batch(self, same_rows: Sequence[_Dealt], n: int, sums: "_Sums", *, fresh: bool) -> None:
         """One forward pass, and every setting's loss of it."""
         trainer = self._trainer
-        batch = trainer._batch(same_rows[0].batches[n], trainer.window(same_rows[0].totals))
+        batch = trainer._batch(same_rows[0].batches[n], same_rows[0].totals)
         with torch.set_grad_enabled(self._gradients):
             logprobs, entropies = trainer._score(trainer.model, batch)
         slopes: dict[Place, Tensor] = {}
-        for setting, how, totals, batches in same_rows:
+        for setting, method, totals, batches in same_rows:
             rows = batches[n]
             inputs = {
                 **batch,
                 "advantages": torch.tensor([row.advantage for row in rows], dtype=torch.float32).to(
                     logprobs.device
                 ),
-                "denominators": torch.from_numpy(
-                    denominators(rows, how.objective, trainer.window(totals), counted=how.denominator)
-                ).to(logprobs.device),
+                "denominators": torch.from_numpy(trainer.denominators(rows, totals, method)).to(
+                    logprobs.device
+                ),
             }
-            if how.needs_trainer:
-                inputs["old_per_token_logps"] = logprobs.detach()
+            if method.needs_trainer_logprobs:
+                inputs["trainer_logprobs"] = logprobs.detach()
             leaf = logprobs.detach().requires_grad_()
-            output = aipo_loss(LossInputs.of(inputs, leaf, entropies.detach(), fresh=fresh), how)
+            output = aipo_loss(LossInputs.of(inputs, leaf, entropies.detach(), fresh=fresh), method)
             masks = _masks(rows, logprobs)
             sums.add(setting.name, output, masks)
             if self._gradients:
@@ -179,8 +182,8 @@ class _Sums:
             metrics=loss_metrics(
                 {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in by_role},
                 self._mismatch.get(name, 0.0),
-                kl=dealt.how.beta > 0,
-                importance=dealt.how.importance_cap is not None,
+                kl=dealt.method.beta > 0,
+                importance=dealt.method.importance_cap is not None,
             ),
             parts={part: self._part(name, part, flows[part], total) for part in names},
         )
@@ -209,10 +212,10 @@ def _masks(rows: Sequence[Row], like_B_T: Tensor) -> dict[str, Tensor]:
         codes, segments = row.codes_T[start:], row.segments_T[start:]
         for role, code in ROLES.items():
             _mark(masks, role, like_B_T, b, codes == code)
-        for i, head in enumerate(row.heads):
-            if head.role is Role.AGENT:
+        for i, segment in enumerate(row.segments):
+            if segment.role is Role.AGENT:
                 agent = (segments == i) & (codes == Code.AGENT)
-                _mark(masks, f"{Role.AGENT}/{head.source}", like_B_T, b, agent)
+                _mark(masks, f"{Role.AGENT}/{segment.source}", like_B_T, b, agent)
     return {name: torch.from_numpy(mask).to(like_B_T.device) for name, mask in masks.items()}
 
 

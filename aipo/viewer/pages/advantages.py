@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aipo.method.credit import group, reward
+from aipo.method.settings import MethodSettings
 from aipo.trace import Mode, StopReason, Trace
 from aipo.trace.index import Summary
 
@@ -67,7 +68,7 @@ def explanation(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]
             return _by_group(traces, method)
         case "reward":
             sentences = ["Advantage: the reward itself; no baseline is subtracted."]
-            return _checked(sentences, traces, reward(traces).traces, "Every reward is 0")
+            return _checked(sentences, traces, reward(traces, MethodSettings()).traces, "Every reward is 0")
         case other:
             return [f"Credit was given by {other}."]
 
@@ -75,18 +76,19 @@ def explanation(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]
 def _by_group(traces: Sequence[Trace], method: Mapping[str, Any]) -> list[str]:
     std, negative = method.get("scale_by_std", False), method.get("negative_weight", 1.0)
     per_mode = method.get("per_mode_baseline", False)
-    weighs = isinstance(negative, int | float) and math.isfinite(negative)
+    weighs = isinstance(negative, int | float) and 0 <= negative < math.inf
     if not isinstance(std, bool) or not isinstance(per_mode, bool) or not weighs:
         return [
             "config.yaml does not say how advantages came about: method: got "
             f"scale_by_std {std!r}, per_mode_baseline {per_mode!r}, negative_weight {negative!r}, "
-            "allowed true or false, true or false, a finite number."
+            "allowed true or false, true or false, a finite number >= 0."
         ]
     sentences = [_baseline(traces, per_mode)]
     sentences.append(f"Advantage: reward − mean{', divided by the standard deviation' if std else ''}.")
     if negative != 1.0:
         sentences.append(f"Negative advantages count {negative:g} times.")
-    credited = group(traces, scale_by_std=std, negative_weight=negative, per_mode_baseline=per_mode).traces
+    settings = MethodSettings(scale_by_std=std, negative_weight=negative, per_mode_baseline=per_mode)
+    credited = group(traces, settings).traces
     return _checked(sentences, traces, credited, "Rewards do not differ")
 
 

@@ -144,8 +144,8 @@ def _columns() -> Iterator[tuple[str, str, str]]:
 
 def _cell(value: object) -> str:
     """Text that can neither leave its cell nor become mark-up."""
-    shown = " ".join(visible(str(value)).split())
-    return shown.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    line = " ".join(visible(str(value)).split())
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def _file_name(path: str) -> str:

@@ -81,9 +81,9 @@ def export_run(folder: Path, options: ExportOptions, console: Console) -> None:
         AipoError: see `export`.
     """
     with bars(console) as progress:
-        done = export(folder, options, stage(progress, "export"))
-    print_line(console, f"{done.rows} {FORMATS[options.format]} written to {done.path}")
-    for line in _reasons(done.left_out):
+        result = export(folder, options, stage(progress, "export"))
+    print_line(console, f"{result.rows} {FORMATS[options.format]} written to {result.path}")
+    for line in _reasons(result.left_out):
         print_line(console, f"  {line}", "dim")
 
 

@@ -86,26 +86,28 @@ class ReplayChat(BaseChatModel):
 
     def _find(self, messages: Sequence[BaseMessage]) -> tuple[Call, bool] | None:
         """The recorded call that asked the same, and whether it was tried again; counts it."""
-        asked = _asked(self.agent, self._agent_model, messages)
-        for place, (question, call, retried) in enumerate(self._recorded):
-            if question == asked:
+        question = _question(self.agent, self._agent_model, messages)
+        for place, (recorded, call, retried) in enumerate(self._recorded):
+            if recorded == question:
                 del self._recorded[place]
                 self._reuse.calls += 1
                 return call, retried
-        if asked in self._shared:
+        if question in self._shared:
             self._reuse.calls += 1
-            return self._shared[asked], False
+            return self._shared[question], False
         if self._agent_model.live is not None:
             self._reuse.live_calls += 1
-            self._reuse.leave(f"{CALL} {self.agent}", f"a call in {self.where!r}: {self._difference(asked)}")
+            self._reuse.leave(
+                f"{CALL} {self.agent}", f"a call in {self.where!r}: {self._difference(question)}"
+            )
         return None
 
-    async def _answer(self, messages: Sequence[BaseMessage], found: tuple[Call, bool] | None) -> AIMessage:
-        if found is None:
-            asked = _asked(self.agent, self._agent_model, messages)
+    async def _answer(self, messages: Sequence[BaseMessage], match: tuple[Call, bool] | None) -> AIMessage:
+        if match is None:
+            question = _question(self.agent, self._agent_model, messages)
             where = f"a call of {self.agent!r} in {self.where!r}"
-            raise self._reuse.refuse(f"{CALL} {self.agent}", where, self._difference(asked))
-        call, retried = found
+            raise self._reuse.refuse(f"{CALL} {self.agent}", where, self._difference(question))
+        call, retried = match
         if call.error is not None:
             if call.error.startswith(asyncio.CancelledError.__name__):
                 await asyncio.get_running_loop().create_future()
@@ -122,12 +124,14 @@ class ReplayChat(BaseChatModel):
             return 0.0
         return self._agent_model.prices.cost(usage["input_tokens"], usage["output_tokens"]) or 0.0
 
-    def _difference(self, asked: Question) -> str:
+    def _difference(self, question: Question) -> str:
         if not self._recorded:
             return "no call is left in the recording"
         then = self._recorded[0][0]
         parts = ("agent", "model", "settings", "messages")
-        changed = [(part, now, was) for part, now, was in zip(parts, asked, then, strict=True) if now != was]
+        changed = [
+            (part, now, was) for part, now, was in zip(parts, question, then, strict=True) if now != was
+        ]
         if not changed:
             return "the recorded call has been used"
         part, now, was = changed[0]
@@ -210,9 +214,9 @@ def question_of(call: Call) -> Question:
     return call.agent, call.model, to_json(sorted(call.settings.items())), to_json(call.messages)
 
 
-def _asked(agent: str, agent_model: AgentModel, messages: Sequence[BaseMessage]) -> Question:
-    said = [{"role": m.type, "content": clean(str(m.text))} for m in messages]
-    return agent, agent_model.model, to_json(sorted(agent_model.settings.items())), to_json(said)
+def _question(agent: str, agent_model: AgentModel, messages: Sequence[BaseMessage]) -> Question:
+    content = [{"role": m.type, "content": clean(str(m.text))} for m in messages]
+    return agent, agent_model.model, to_json(sorted(agent_model.settings.items())), to_json(content)
 
 
 def _again(later: Sequence[Call], call: Call) -> bool:

@@ -135,6 +135,10 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def chat(answer: str, question: str = "3@7+1=?") -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
 def conversations(file: Path) -> list[list[tuple[str, str]]]:
     return [[(m["role"], m["content"]) for m in row["messages"]] for row in rows(file)]
 
@@ -194,31 +198,10 @@ def test_a_demonstration_is_the_assistants_text_and_asks_what_solo_rollouts_are_
 
 def test_consults_are_cut_and_the_question_is_that_of_the_solo_rollouts(run: Run):
     done = export(run.path, "sft")
+    names = {"task_id": "q", "group_id": "g0", "step": 0}
     assert rows(done.path) == [
-        {
-            "messages": [
-                {"role": "user", "content": "3@7+1=?"},
-                {"role": "assistant", "content": "583"},
-            ],
-            "trace_id": "g0/0",
-            "task_id": "q",
-            "group_id": "g0",
-            "step": 0,
-            "kind": "solo",
-            "reward": 1.0,
-        },
-        {
-            "messages": [
-                {"role": "user", "content": "3@7+1=?"},
-                {"role": "assistant", "content": "So 582+1=583"},
-            ],
-            "trace_id": "g0/2",
-            "task_id": "q",
-            "group_id": "g0",
-            "step": 0,
-            "kind": "assisted",
-            "reward": 0.5,
-        },
+        {"messages": chat("583"), "trace_id": "g0/0", **names, "kind": "solo", "reward": 1.0},
+        {"messages": chat("So 582+1=583"), "trace_id": "g0/2", **names, "kind": "assisted", "reward": 0.5},
     ]
     assert done.left_out == {"no reward above 0": 2}
 
@@ -476,16 +459,11 @@ def test_the_best_against_the_worst(run: Run):
     done = export(run.path, "preference")
     assert rows(done.path) == [
         {
-            "prompt": [{"role": "user", "content": "3@7+1=?"}],
-            "chosen": [{"role": "assistant", "content": "583"}],
-            "rejected": [{"role": "assistant", "content": "584"}],
-            "score_chosen": 1.0,
-            "score_rejected": 0.0,
-            "chosen_id": "g0/0",
-            "rejected_id": "g0/1",
-            "task_id": "q",
-            "group_id": "g0",
-            "step": 0,
+            "prompt": chat("")[:1],
+            "chosen": chat("583")[1:],
+            "rejected": chat("584")[1:],
+            **{"score_chosen": 1.0, "score_rejected": 0.0, "chosen_id": "g0/0", "rejected_id": "g0/1"},
+            **{"task_id": "q", "group_id": "g0", "step": 0},
         }
     ]
     assert done.left_out == {"no reward": 1, "in no pair of its group": 1}

@@ -11,14 +11,9 @@ from aipo.cli import app
 from aipo.errors import ConfigError, RunError
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
-from kit.recorded import contents, recorded_run
+from kit.recorded import contents
 
 PROMPTS = Path(graphs.__file__).parent / "prompts"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return recorded_run(tmp_path_factory.mktemp("runs") / "aipo", trained=True)
 
 
 def replay(*words: object) -> Result:

@@ -1,4 +1,4 @@
-"""Check: does every trace come out of its own graph again, with nothing but its recording to answer?
+"""Check: the first difference between a trace and its replay, in which only the recording answers.
 
 Everything is compared but times: segments with their log-probs, consults, visits with their calls, reward
 parts, reward, stop reason and error.
@@ -39,12 +39,12 @@ def divergence(pair: TracePair) -> Divergence | None:
     fork = pair.reuse.fork
     if fork is not None and fork.at.startswith(CALL):  # what it led to says less
         return Divergence(pair.source.trace_id, fork.at, fork.detail)
-    found = next(_differences(pair.source, pair.trace), None)
-    return Divergence(pair.source.trace_id, *found) if found else None
+    difference = next(_differences(pair.source, pair.trace), None)
+    return Divergence(pair.source.trace_id, *difference) if difference else None
 
 
 def absence(source: Trace) -> Divergence:
-    """Of a trace that none came of."""
+    """The divergence of a trace without a replay."""
     return Divergence(source.trace_id, f"policy {source.policy!r}", NO_TRACE)
 
 
@@ -124,5 +124,5 @@ def _brief(segment: Segment | None) -> str:
 
 
 def _got(was: object, now: object) -> str:
-    shown: Sequence[str] = [x if isinstance(x, str) else repr(x) for x in (now, was)]
-    return "got {}, recorded {}".format(*(s if len(s) <= 200 else f"{s[:200]}…" for s in shown))
+    texts: Sequence[str] = [x if isinstance(x, str) else repr(x) for x in (now, was)]
+    return "got {}, recorded {}".format(*(s if len(s) <= 200 else f"{s[:200]}…" for s in texts))

@@ -122,9 +122,9 @@ def replay_loss(
             with _loss_replay(recordings, compared, experiment, weights, start, gradients) as replay:
                 for step in of_weights:
                     fresh = weights.version == step * per_step
-                    made = replay.losses(step, recordings.read(step), weights=weights.name, fresh=fresh)
+                    of_step = replay.losses(step, recordings.read(step), weights=weights.name, fresh=fresh)
                     first = step * per_step + 1 if fresh else None
-                    losses += _with_logged(made, recordings, first=first, recorded=compared[0].name)
+                    losses += _with_logged(of_step, recordings, first=first, recorded=compared[0].name)
                     note(numbers.index(step) + 1, len(numbers), f"step {step} through {weights.name}")
     write_losses(folder.path / "loss.csv", losses)
     result = report(losses, span(numbers))

@@ -32,11 +32,6 @@ from kit.recorded import contents, recorded_run, traces
 QUIET = Console(file=io.StringIO())
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return recorded_run(tmp_path_factory.mktemp("runs") / "aipo", trained=True)
-
-
 def asked(index: int, reward: float | None, *agents: str, group: str = "g", **consult: object) -> Trace:
     return handmade.trace(
         handmade.prompt(2, 3),

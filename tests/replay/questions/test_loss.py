@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,6 @@ from aipo.run import RunFolder
 from kit import tiny_run
 
 QUIET = Console(file=io.StringIO())
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tiny_run.train(tiny_run.config(tmp_path_factory.mktemp("tiny")))
-    torch.set_num_threads(threads)
 
 
 def found(out: Path) -> dict:
@@ -180,9 +171,8 @@ def test_a_mistake_is_said_by_name_and_takes_no_folder(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_used_is_left_out_by_name(trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
+def test_what_cannot_be_used_is_left_out_by_name(trained_copy: Path, tmp_path: Path) -> None:
+    run = trained_copy
     (torn,) = (run / "traces").glob("step-00001-*.parquet")
     torn.write_bytes(torn.read_bytes()[:-100])
     said = io.StringIO()
@@ -204,9 +194,8 @@ def test_what_cannot_be_used_is_left_out_by_name(trained: Path, tmp_path: Path) 
     assert sorted({o["step"] for o in outcomes if o["parts"]}) == [0, 2]
 
 
-def test_another_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
+def test_another_tokenizer_is_refused(trained_copy: Path, tmp_path: Path) -> None:
+    run = trained_copy
     for file in (run / "tokenizer" / "tokenizer.json", run / "model" / "tokenizer.json"):
         file.write_text(file.read_text().replace('"<consult:verify>"', '"<consult:purify>"'))
     with pytest.raises(Exception, match="tokenizer of"):

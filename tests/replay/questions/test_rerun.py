@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +16,9 @@ from aipo.run import RunFolder
 from aipo.trace import StopReason
 from aipo.trace.store import TraceStore
 from kit import recorded
-from kit.recorded import contents, recorded_run, traces
+from kit.recorded import contents, traces
 
 PROMPTS = Path(graphs.__file__).parent / "prompts"
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return recorded_run(tmp_path_factory.mktemp("runs") / "aipo", trained=True)
 
 
 def checked(path: Path, *overrides: str, **source: object) -> tuple[int, str]:
@@ -62,38 +56,36 @@ def test_a_check_finds_everything_as_it_was_and_writes_nothing(run: RunFolder) -
     assert contents(run.path) == before
 
 
-def test_a_check_names_what_diverged_and_what_was_left_out(run: RunFolder, tmp_path: Path) -> None:
-    shutil.copytree(run.path, tmp_path / "run")
+def test_a_check_names_what_diverged_and_what_was_left_out(run: RunFolder, copy: RunFolder) -> None:
     made = [t for t in traces(run) if t.step == 0]
     made[0] = replace(made[0], reward=0.5)
     made[1] = replace(made[1], stop_reason=StopReason.DEADLINE, reward=None)
-    folder = tmp_path / "run" / "traces"
+    folder = copy.traces
     (folder / "step-00000-00000.parquet").unlink()
     with TraceStore(folder) as store:
         store.seal(0, made)
-    code, said = checked(tmp_path / "run")
+    code, said = checked(copy.path)
     assert code == 1
     assert "aipo/00000-000/0: reward: got 1.0, recorded 0.5" in said
     assert "left out: aipo/00000-000/1: stop reason: got deadline" in said
     assert "7 traces: 6 identical, 1 diverged" in said
-    assert checked(tmp_path / "run", filters=["group=00000-000", "mode=solo"])[0] == 3
+    assert checked(copy.path, filters=["group=00000-000", "mode=solo"])[0] == 3
 
 
-def test_a_trace_that_no_longer_comes_is_named(run: RunFolder, tmp_path: Path) -> None:
+def test_a_trace_that_no_longer_comes_is_named(run: RunFolder, copy: RunFolder, tmp_path: Path) -> None:
     """As if a second policy had been there, which the graph does not have any more."""
-    shutil.copytree(run.path, tmp_path / "run")
     made = [t for t in traces(run) if t.step == 0]
     theirs = tuple(replace(s, policy="helper") for s in made[1].segments)
     made.append(replace(made[1], trace_id="aipo/00000-000/1/helper", policy="helper", segments=theirs))
-    folder = tmp_path / "run" / "traces"
+    folder = copy.traces
     (folder / "step-00000-00000.parquet").unlink()
     with TraceStore(folder) as store:
         store.seal(0, made)
-    code, said = checked(tmp_path / "run")
+    code, said = checked(copy.path)
     assert code == 1
     assert "aipo/00000-000/1/helper: policy 'helper': no trace came out" in said
     assert "9 traces: 8 identical, 1 diverged" in said
-    code, said = scored(RunFolder(tmp_path / "run"), tmp_path / "out")
+    code, said = scored(copy, tmp_path / "out")
     assert code == 3
     assert "left out: aipo/00000-000/1/helper: no trace came out" in said
 
@@ -290,28 +282,26 @@ def test_a_graph_of_ones_own_is_replayed_when_it_is_named(run: RunFolder, tmp_pa
     ],
 )
 def test_what_only_a_recording_names_is_never_imported(
-    run: RunFolder, tmp_path: Path, key: str, name: str
+    copy: RunFolder, tmp_path: Path, key: str, name: str
 ) -> None:
-    shutil.copytree(run.path, tmp_path / "run")
-    config = RunFolder(tmp_path / "run").config
+    config = copy.config
     ours = {"graph.name": "graphs.consult:consult", "env.name": "envs.miniature:Miniature"}
     config.write_text(config.read_text().replace(ours.get(key, "graphs.verify:verify"), name))
     (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
     with pytest.raises(ConfigError, match=f"{key}: got .*If you trust it, name it yourself: {key}="):
-        checked(tmp_path / "run")
+        checked(copy.path)
 
 
 def test_chat_models_are_neither_imported_nor_built_where_nobody_may_be_asked(
-    run: RunFolder, tmp_path: Path
+    copy: RunFolder, tmp_path: Path
 ) -> None:
-    shutil.copytree(run.path, tmp_path / "run")
-    config = RunFolder(tmp_path / "run").config
+    config = copy.config
     config.write_text(config.read_text().replace("envs.miniature_agents:verify", "nobody.py:verify"))
-    code, said = checked(tmp_path / "run")
+    code, said = checked(copy.path)
     assert code == 1  # the recording says that another model was asked
     assert "model: got 'nobody.py:verify', recorded 'envs.miniature_agents:verify'" in said
     with pytest.raises(ConfigError, match=r"agents.verify.model: got 'nobody.py:verify'"):
-        replayed(RunFolder(tmp_path / "run"), tmp_path / "out")
+        replayed(copy, tmp_path / "out")
 
 
 def test_a_replay_never_goes_into_its_source(run: RunFolder) -> None:
@@ -326,11 +316,10 @@ def test_a_folder_of_prompts_without_one_that_is_used_is_refused(run: RunFolder,
         replayed(run, tmp_path / "out", prompts=tmp_path)
 
 
-def test_another_tokenizer_is_refused(run: RunFolder, tmp_path: Path) -> None:
-    shutil.copytree(run.path, tmp_path / "run")
-    (tmp_path / "run" / "model" / "chat_template.jinja").write_text("{{ messages }}")
+def test_another_tokenizer_is_refused(copy: RunFolder, tmp_path: Path) -> None:
+    (copy.path / "model" / "chat_template.jinja").write_text("{{ messages }}")
     with pytest.raises(TraceError, match=r"tokenizer of .*got"):
-        replayed(RunFolder(tmp_path / "run"), tmp_path / "out")
+        replayed(copy, tmp_path / "out")
 
 
 def test_words_with_a_dot_are_settings_the_others_filters() -> None:

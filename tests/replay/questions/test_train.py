@@ -25,14 +25,6 @@ from aipo.util.files import exclusive
 from kit import handmade, tiny_run
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tiny_run.train(tiny_run.config(tmp_path_factory.mktemp("tiny")))
-    torch.set_num_threads(threads)
-
-
 def offline(run: Path, out: Path | None, *overrides: str, **changes: object) -> tuple[int, str]:
     said = io.StringIO()
     given = {"also": (), "grid": (), "steps": None, "epochs": 1, "resume": False, "evaluate": False}
@@ -120,10 +112,9 @@ def test_the_loss_again_follows_the_correction(trained: Path, tmp_path: Path, co
 
 
 def test_a_limit_on_the_drift_is_for_a_sampler_with_the_trainers_weights(
-    trained: Path, tmp_path: Path
+    trained_copy: Path, tmp_path: Path
 ) -> None:
-    run, out = tmp_path / "run", tmp_path / "out"
-    shutil.copytree(trained, run)
+    run, out = trained_copy, tmp_path / "out"
     recorded = load_experiment(str(run / "config.yaml"), ["method.max_mismatch=1e-2"])
     (run / "config.yaml").write_text(recorded.to_yaml())
     stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
@@ -185,10 +176,9 @@ def test_it_goes_on_from_its_last_checkpoint(trained: Path, tmp_path: Path) -> N
         offline(trained, out, "train.learning_rate=1", resume=True)
 
 
-def test_a_recorded_file_is_not_imported(trained: Path, tmp_path: Path) -> None:
+def test_a_recorded_file_is_not_imported(trained_copy: Path, tmp_path: Path) -> None:
     """Training needs no graph; an evaluation does, and then somebody has to name it."""
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
+    run = trained_copy
     text = (run / "config.yaml").read_text().replace("code.py", "gone.py")
     (run / "config.yaml").write_text(text)
     code, _ = offline(run, tmp_path / "out", steps=(0, 0))
@@ -200,9 +190,10 @@ def test_a_recorded_file_is_not_imported(trained: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_a_recorded_agent_is_not_imported_to_evaluate_either(trained: Path, tmp_path: Path) -> None:
-    run, stranger = tmp_path / "run", tmp_path / "stranger.py"
-    shutil.copytree(trained, run)
+def test_a_recorded_agent_is_not_imported_to_evaluate_either(
+    trained: Path, trained_copy: Path, tmp_path: Path
+) -> None:
+    run, stranger = trained_copy, tmp_path / "stranger.py"
     stranger.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
     text = (run / "config.yaml").read_text().replace("envs.miniature_agents:verify", f"{stranger}:verify")
     (run / "config.yaml").write_text(text)
@@ -230,9 +221,8 @@ def test_steps_that_there_are_not_take_no_folder(trained: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_nobody_is_reported_to_unless_named(trained: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained, run)
+def test_nobody_is_reported_to_unless_named(trained_copy: Path, tmp_path: Path) -> None:
+    run = trained_copy
     text = (run / "config.yaml").read_text().replace("report_to: []", "report_to: [nobody_knows]")
     (run / "config.yaml").write_text(text)
     assert load_experiment(str(run / "config.yaml")).report_to

@@ -33,10 +33,13 @@ def transient(error: Exception) -> bool:
 
 
 def status_of(error: Exception) -> int | None:
-    """HTTP status that `error` is about; openai has it on the error, httpx on the error's response."""
+    """HTTP status that `error` is about; openai has it on the error, httpx on the error's response.
+
+    A status below 400 is not what is wrong: LangChain hangs the response on an error in reading its body, too.
+    """
     for holder in (error, getattr(error, "response", None)):
         status = getattr(holder, "status_code", None)
-        if isinstance(status, int):
+        if isinstance(status, int) and status >= 400:
             return status
     return None
 

@@ -12,7 +12,7 @@ from aipo.compare.matrix import Matrix, MatrixCell, Measure, log_of
 from aipo.compare.sections import BEFORE
 from aipo.errors import RunError
 from aipo.evaluate.pass_at_k import pass_at_k
-from aipo.evaluate.verdict import Sample, Scored
+from aipo.evaluate.statistics import Sample, Scored
 from aipo.run import RunFolder
 from aipo.util.files import write_text
 from aipo.util.text import visible

@@ -8,7 +8,7 @@ from typing import Any
 from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import Caveat, Cost, MatrixResults, caveats
 from aipo.compare.sections import BEFORE
-from aipo.evaluate.verdict import Estimate, Winner, difference, estimate, judge, winner
+from aipo.evaluate.statistics import Estimate, Winner, difference, estimate, judge, winner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Standing:
     Args:
         estimate: its pass@k; None where nothing was measured.
         difference: to the reference, over the seeds that both have; None for the reference itself.
-        verdict: on that difference, see `aipo.evaluate.verdict.judge`.
+        verdict: on that difference, see `aipo.evaluate.statistics.judge`.
     """
 
     estimate: Estimate | None

@@ -10,7 +10,7 @@ from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import Cost, MatrixResults
 from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.compare.standings import Standing, Standings
-from aipo.evaluate.verdict import Estimate
+from aipo.evaluate.statistics import Estimate
 
 RULE = "the simplest arm among those that tie with the best"
 _FULL_WIDTH = 120

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from aipo.errors import ConfigError, one_of
-from aipo.evaluate.bootstrap import bootstrap_interval
+from aipo.evaluate.statistics import bootstrap_interval
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.spec import RolloutSpec, derive_seed

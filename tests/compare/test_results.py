@@ -9,7 +9,7 @@ import pytest
 from aipo.compare.matrix import Matrix, Measure, read_matrix
 from aipo.compare.results import ArmResult, Caveat, Cost, caveats, read_results, write_csv
 from aipo.errors import RunError
-from aipo.evaluate.verdict import Scored
+from aipo.evaluate.statistics import Scored
 from aipo.util.files import write_json
 from kit.matrices import TWO_ARMS, evaluation, finish, finish_all, matrix_file
 

@@ -10,7 +10,7 @@ from aipo.compare.matrix import Measure, read_matrix
 from aipo.compare.results import read_results
 from aipo.compare.standings import compute_standings
 from aipo.compare.tables import print_standings, short_amount, shown_measures, with_interval
-from aipo.evaluate.verdict import Estimate
+from aipo.evaluate.statistics import Estimate
 from kit.matrices import finish, finish_all, matrix_file
 
 TEXT = """

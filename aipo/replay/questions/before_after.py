@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from aipo.evaluate.bootstrap import bootstrap_interval
+from aipo.evaluate.statistics import bootstrap_interval
 from aipo.replay.engine import TracePair
 from aipo.replay.output import ReplayReport, ReplayTable, interval_cell
 from aipo.replay.reuse import NEEDS_LIVE, ForkPoint

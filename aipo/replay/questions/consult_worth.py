@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from aipo.evaluate.bootstrap import bootstrap_interval
+from aipo.evaluate.statistics import bootstrap_interval
 from aipo.replay.output import ReplayTable, interval_cell, write_csv
 from aipo.replay.questions.before_after import cluster_of
 from aipo.rollout.spec import derive_seed

@@ -1,21 +1,17 @@
 """The command line: the composition root, and the only file of `aipo` that knows `graphs` and `envs`."""
 
-import json
 import shutil
 import sys
-from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from aipo.config.cli import ConfigName, Overrides, graph, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
-
-if TYPE_CHECKING:
-    from aipo.config.load import Config
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -24,9 +20,6 @@ app.add_typer(replays, name="replay")
 console = Console()
 INTERRUPTED = 130
 
-ConfigName = Annotated[
-    str, typer.Option("--config", help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file")
-]
 TracesFolder = Annotated[Path, typer.Argument(help="a run, one of its evaluations, or a folder of traces")]
 Filters = Annotated[
     list[str] | None,
@@ -35,7 +28,6 @@ Filters = Annotated[
         show_default=False,
     ),
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
 
 
 @app.callback()
@@ -128,41 +120,7 @@ def evaluate_run(
     evaluate_folder(run, config, overrides or (), name=name, console=console)
 
 
-@app.command()
-def graph(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="consult, solo, module:function or file.py:function; default: the configuration's",
-            show_default=False,
-        ),
-    ] = None,
-    config: ConfigName = "aipo",
-    overrides: Overrides = None,
-) -> None:
-    """Prints a graph as a mermaid picture, sub-graphs included, and the files it was made from."""
-    from aipo.config.build import build_graphs, drawing
-
-    words = [word for word in (name, *(overrides or ())) if word is not None]
-    chosen = words.pop(0) if words and "=" not in words[0] else None
-    built = build_graphs(_config_of_graph(config, chosen, words))
-    print(drawing(built.graph)["mermaid"])
-    width = max(len(part) for part in built.files)
-    for part, file in built.files.items():  # the path comes last and whole: it is there to be copied
-        print(f"{part:<{width}}  {built.fingerprints[part]}  {file}")
-
-
-def _config_of_graph(config: str, name: str | None, overrides: list[str]) -> "Config":
-    """The configuration, with another graph if one is named. Its graph's options are not for another one."""
-    from aipo.config.load import load_config
-
-    loaded = load_config(config, overrides)
-    if name is None:
-        return loaded
-    name = name if ":" in name else f"graphs.{name}:{name}"
-    if name == loaded.graph.name:
-        return loaded
-    return load_config(config, [f"graph={json.dumps({'name': name})}", *overrides])
+app.command()(graph)
 
 
 @app.command()
@@ -281,13 +239,13 @@ def view(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="open the browser")] = False,
 ) -> None:
     """Shows runs, traces and tokens in the browser, live while training; or writes a static site of them."""
-    from aipo.viewer import serve
+    from aipo.viewer.serve import view as show
 
     if limit is not None and static is None:
         raise ConfigError(
             "--limit: got one without --static, allowed with a static site (a server shows all)"
         )
-    serve.view(
+    show(
         folder,
         host=host,
         port=port,
@@ -299,102 +257,7 @@ def view(
     )
 
 
-@app.command()
-def serve(
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="section.key=value of the configuration; and, after --, more arguments for vLLM",
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="a preset or a YAML file: everything that no option says")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="folder or hub name; default: policy.model", show_default=False)
-    ] = None,
-    python: Annotated[
-        str | None,
-        typer.Option(
-            help="of the environment with vLLM; default: the variable AIPO_VLLM_PYTHON, else this one's",
-            show_default=False,
-        ),
-    ] = None,
-    print_only: Annotated[
-        bool, typer.Option("--print", help="print the command for a shell, and start nothing")
-    ] = False,
-    host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
-    port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, help="default: that of policy.vllm.servers, else 8000"),
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="what the server calls the model", show_default=False)
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="type of the weights; default: the configuration's, else the model's")
-    ] = None,
-    context: Annotated[int | None, typer.Option(min=1, help="longest context; default: the model's")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that the model is cut over")] = None,
-    memory: Annotated[
-        float | None, typer.Option(min=0.01, max=1, help="share of each GPU's memory; default: 0.9")
-    ] = None,
-    cache: Annotated[
-        float | None, typer.Option(min=0.01, help="GiB of keys and values; default on a CPU: 2")
-    ] = None,
-    nccl: Annotated[
-        bool | None, typer.Option("--nccl", help="weights come over NCCL (policy.vllm.sync=nccl)")
-    ] = None,
-    dev: Annotated[
-        bool, typer.Option("--dev/--no-dev", help="open the routes that new weights come by; not for agents")
-    ] = True,
-    allow_remote_dev: Annotated[
-        bool, typer.Option("--allow-remote-dev", help="also on an address that others reach")
-    ] = False,
-    secret: Annotated[
-        str | None, typer.Option(help="NAME of an environment variable with the key that requests must bring")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu or cuda; default: what that vLLM was built for", show_default=False),
-    ] = None,
-) -> None:
-    """Starts a vLLM server for a policy, or for agents (--no-dev); or prints how."""
-    from aipo.config import build_server as serving
-    from aipo.config.load import load_config
-    from aipo.policies.vllm import launch
-
-    words = arguments or []
-    own = list(takewhile(lambda word: not word.startswith("-"), words))
-    if own and config is None:
-        raise ConfigError(
-            f"aipo serve: got {own} without --config, allowed with one; vLLM's arguments come after --"
-        )
-    options = {
-        "model": model and launch.folder_or_name(model),
-        "host": host,
-        "port": port,
-        "name": name,
-        "dtype": dtype,
-        "context": context,
-        "gpus": gpus,
-        "memory": memory,
-        "cache": cache,
-        "nccl": nccl,
-        "dev": dev,
-        "allow_remote_dev": allow_remote_dev,
-        "secret": secret,
-        "rest": tuple(words[len(own) :]),
-    }
-    serving.serve(
-        load_config(config, own) if config is not None else None,
-        python=python,
-        device=launch.device_of(device) if device is not None else None,
-        print_only=print_only,
-        options=options,
-        console=Console(stderr=True),
-    )
+app.command()(serve)
 
 
 @app.command()

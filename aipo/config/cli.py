@@ -1,0 +1,150 @@
+"""The commands `aipo graph` and `aipo serve`: what a configuration names, printed or started."""
+
+import json
+from itertools import takewhile
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from aipo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aipo.config.build import Experiment
+
+ConfigName = Annotated[
+    str, typer.Option("--config", help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file")
+]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value ...", show_default=False)]
+
+
+def graph(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="consult, solo, module:function or file.py:function; default: the configuration's",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigName = "aipo",
+    overrides: Overrides = None,
+) -> None:
+    """Prints a graph as a mermaid picture, sub-graphs included, and the files it was made from."""
+    words = [word for word in (name, *(overrides or ())) if word is not None]
+    chosen = words.pop(0) if words and "=" not in words[0] else None
+    experiment = _with_graph(config, chosen, words)
+    print(experiment.drawing()["mermaid"])
+    graphs = experiment.graphs
+    width = max(len(part) for part in graphs.files)
+    for part, file in graphs.files.items():  # the path comes last and whole: it is there to be copied
+        print(f"{part:<{width}}  {graphs.fingerprints[part]}  {file}")
+
+
+def _with_graph(config: str, name: str | None, overrides: list[str]) -> "Experiment":
+    """The configuration, with another graph if one is named. Its graph's options are not for another one."""
+    from aipo.config.build import load_experiment
+
+    experiment = load_experiment(config, overrides)
+    if name is None:
+        return experiment
+    name = name if ":" in name else f"graphs.{name}:{name}"
+    if name == experiment.graph_name:
+        return experiment
+    return load_experiment(config, [f"graph={json.dumps({'name': name})}", *overrides])
+
+
+def serve(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="section.key=value of the configuration; and, after --, more arguments for vLLM",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="a preset or a YAML file: everything that no option says")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="folder or hub name; default: policy.model", show_default=False)
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            help="of the environment with vLLM; default: the variable AIPO_VLLM_PYTHON, else this one's",
+            show_default=False,
+        ),
+    ] = None,
+    print_only: Annotated[
+        bool, typer.Option("--print", help="print the command for a shell, and start nothing")
+    ] = False,
+    host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="default: that of policy.vllm.servers, else 8000"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="what the server calls the model", show_default=False)
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="type of the weights; default: the configuration's, else the model's")
+    ] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="longest context; default: the model's")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that the model is cut over")] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.01, max=1, help="share of each GPU's memory; default: 0.9")
+    ] = None,
+    cache: Annotated[
+        float | None, typer.Option(min=0.01, help="GiB of keys and values; default on a CPU: 2")
+    ] = None,
+    nccl: Annotated[
+        bool | None, typer.Option("--nccl", help="weights come over NCCL (policy.vllm.sync=nccl)")
+    ] = None,
+    dev: Annotated[
+        bool, typer.Option("--dev/--no-dev", help="open the routes that new weights come by; not for agents")
+    ] = True,
+    allow_remote_dev: Annotated[
+        bool, typer.Option("--allow-remote-dev", help="also on an address that others reach")
+    ] = False,
+    secret: Annotated[
+        str | None, typer.Option(help="NAME of an environment variable with the key that requests must bring")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu or cuda; default: what that vLLM was built for", show_default=False),
+    ] = None,
+) -> None:
+    """Starts a vLLM server for a policy, or for agents (--no-dev); or prints how."""
+    from aipo.config.build_server import serve as start
+    from aipo.config.load import load_config
+    from aipo.policies.vllm import launch
+
+    words = arguments or []
+    overrides = list(takewhile(lambda word: not word.startswith("-"), words))
+    if overrides and config is None:
+        raise ConfigError(
+            f"aipo serve: got {overrides} without --config, allowed with one; vLLM's arguments come after --"
+        )
+    options = {
+        "model": model and launch.folder_or_name(model),
+        "host": host,
+        "port": port,
+        "name": name,
+        "dtype": dtype,
+        "context": context,
+        "gpus": gpus,
+        "memory": memory,
+        "cache": cache,
+        "nccl": nccl,
+        "dev": dev,
+        "allow_remote_dev": allow_remote_dev,
+        "secret": secret,
+        "rest": tuple(words[len(overrides) :]),
+    }
+    start(
+        load_config(config, overrides) if config is not None else None,
+        python=python,
+        device=launch.device_of(device) if device is not None else None,
+        print_only=print_only,
+        options=options,
+        console=Console(stderr=True),
+    )

@@ -14,6 +14,7 @@ from aipo.errors import ConfigError
 from aipo.export.run import ExportOptions, export_run
 from aipo.method.metrics import check_declared
 from aipo.render import terminal
+from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.run import RunFolder
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
@@ -95,3 +96,11 @@ def test_it_is_exported(run: RunFolder, tmp_path: Path, format: str) -> None:
     out = tmp_path / "out.jsonl"
     export_run(run.path, ExportOptions(format=format, out=out), Console(file=io.StringIO()))
     assert out.read_text().count("\n") > 2
+
+
+@pytest.mark.parametrize("folder", ["", "evaluations/after"])
+def test_a_replay_of_it_finds_all_identical(run: RunFolder, folder: str) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    assert check_traces(ReplaySource(path=run.path / folder), console) == 0
+    count = 6 if folder else 32
+    assert f"{count} traces: {count} identical, 0 diverged" in console.file.getvalue()  # type: ignore[attr-defined]

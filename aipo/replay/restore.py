@@ -76,7 +76,7 @@ def recorded_experiment(
         RunError: the run has no configuration.
         ConfigError: an override that does not fit, or a name that is only imported if an override gives it.
     """
-    experiment = load_experiment(str(file) if file else config_file(recordings), overrides)
+    experiment = load_experiment(str(file or config_file(recordings)), overrides, of_run=file is None)
     agents = experiment.agents.items()
     names = {"graph.name": experiment.graph_name, "env.name": experiment.env_name}
     names |= {f"agents.{name}.graph": agent.graph for name, agent in agents}

@@ -47,7 +47,7 @@ def consults_against_group(
         AipoError: see `aipo.errors`.
     """
     everything = Recordings(path=source, where=Filter(step=where.step))
-    experiment = load_experiment(config_file(everything))
+    experiment = load_experiment(config_file(everything), of_run=True)
     folder = begin(source, question="consults", out=out, experiment=experiment, facts={"against": "group"})
     tally = Tally(tuple(experiment.agents))
     # A comparison needs whole groups, also where only some of their traces are asked about.

@@ -55,10 +55,10 @@ def settings(
             raise ConfigError(f"setting to replay with: got {key!r}, allowed {', '.join(sorted(allowed))}")
     if len(set(keys)) < len(keys):
         raise ConfigError(f"settings to replay with: got {keys}, allowed each key once")
-    recorded, recorded_name, others = load_experiment(file), RECORDED, list[Setting]()
+    recorded, recorded_name, others = load_experiment(file, of_run=True), RECORDED, list[Setting]()
     for choice in choices:
         name = name_of(choice or overrides)
-        experiment = load_experiment(file, [*overrides, *choice])
+        experiment = load_experiment(file, [*overrides, *choice], of_run=True)
         if experiment.method != recorded.method:
             others.append(Setting(name, experiment))
         elif name:

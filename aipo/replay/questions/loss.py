@@ -106,7 +106,7 @@ def replay_loss(
     machine = [word for word in overrides if word.startswith(("policy.", "run."))]
     compared = settings(file, grid, [word for word in overrides if word not in machine], allowed=METHOD)
     # Nothing is reported: a recorded folder must not choose where.
-    experiment = load_experiment(file, [*machine, "run.report_to=[]"])
+    experiment = load_experiment(file, [*machine, "run.report_to=[]"], of_run=True)
     named = any(word.startswith("policy.model=") for word in machine)
     start = start_of(recordings.run, experiment, named=named)
     per_step = experiment.train.optimizer_steps

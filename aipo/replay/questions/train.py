@@ -227,13 +227,13 @@ def _experiment(first: Recordings, words: Sequence[str]) -> Experiment:
         RunError: there is no configuration.
     """
     file = config_file(first)
-    recorded = load_experiment(file)
+    recorded = load_experiment(file, of_run=True)
     # A recorded folder must not choose where this run reports to. A limit on the mismatch is for a sampler with the
     # trainer's weights, which stored traces do not have.
     defaults = ["run.report_to=[]", "method.max_mismatch=null"]
     if recorded.method.importance_cap is None:
         defaults.append(f"method.importance_cap={CAP}")
-    experiment = load_experiment(file, [*defaults, *words])
+    experiment = load_experiment(file, [*defaults, *words], of_run=True)
     steps = experiment.train.steps
     if steps != recorded.train.steps or any(word.partition("=")[0] == "train.steps" for word in words):
         raise ConfigError(

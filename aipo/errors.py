@@ -61,7 +61,7 @@ class ReplayError(AipoError, LookupError):
 
 
 class LimitError(AipoError, RuntimeError):
-    """A limit that the configuration sets (spending, outage) has stopped the run; it can go on."""
+    """A limit that the configuration sets (cost, failure rate) has stopped the run; it can go on."""
 
 
 class TrainError(AipoError, RuntimeError):

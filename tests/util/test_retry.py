@@ -17,6 +17,13 @@ def status(code: int) -> openai.APIStatusError:
     return openai.APIStatusError("no", response=httpx.Response(code, request=REQUEST), body=None)
 
 
+def no_json() -> json.JSONDecodeError:
+    """As the openai client raises it: with the answer, whose status is 200."""
+    error = json.JSONDecodeError("half an object", "{", 1)
+    error.response = httpx.Response(200, request=REQUEST)  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "worth"),
     [
@@ -28,6 +35,7 @@ def status(code: int) -> openai.APIStatusError:
         (httpx.ReadError("keep-alive"), True),
         (httpx.RemoteProtocolError("half a body"), True),
         (json.JSONDecodeError("half an object", "{", 1), True),
+        (no_json(), True),
         (httpx.HTTPStatusError("no", request=REQUEST, response=httpx.Response(503, request=REQUEST)), True),
         (httpx.HTTPStatusError("no", request=REQUEST, response=httpx.Response(404, request=REQUEST)), False),
         *((status(code), True) for code in (408, 409, 425, 429, 500, 502, 503, 504)),

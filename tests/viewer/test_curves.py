@@ -75,7 +75,7 @@ def test_charts_hold_the_numbers_under_the_pointer() -> None:
     assert values(found, "Clip") == {"policy": [0.1, 0.4]}
     assert '"spans":[[0,0],[1,1]]' in found.data()
     titles = [chart.title for chart in found.charts]
-    assert titles == ["Reward", "Consults", "Consults that fail", "Clip", "Drift"]
+    assert titles == ["Reward", "Consults", "Consults that fail", "Clip", "Mismatch"]
     assert found.data().count('"title"') == len(found.figures()) + len(found.folded_figures())
 
 
@@ -106,7 +106,7 @@ def test_splits_are_told_apart_where_there_are_several():
     row = {"step": 1, "solo/easy": 0.5, "solo/hard": 0.0}
     (one,) = curves([row], []).charts
     assert (one.title, [line.name for line in one.lines]) == (
-        "Alone, by split",
+        "Solo, by split",
         ["easy", "hard"],
     )
     assert curves([{"step": 1, "solo/easy": 0.5}], []).charts == ()

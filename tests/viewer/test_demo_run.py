@@ -67,7 +67,7 @@ def test_the_run_page_has_curves_filters_and_groups(
 ) -> None:
     page.goto(f"{demo_address}/{run_path('aipo')}")
     titles = page.locator("figure.chart b").all_text_contents()
-    for title in ("Reward", "Accuracy", "Consults", "Loss, by role", "Clip", "Drift"):
+    for title in ("Reward", "Accuracy", "Consults", "Loss, by role", "Clip", "Mismatch"):
         assert title in titles
     first = index.groups(limit=1)[0].group_id
     assert page.locator("[data-row]").first.get_attribute("data-row") == first

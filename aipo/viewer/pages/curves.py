@@ -163,15 +163,15 @@ def _plots(names: set[str], agents: Sequence[str]) -> Iterable[_Plot]:
         title = "Accuracy" if part == "correct" else f"Reward part {part}"
         yield _Plot(title, "mean over rollouts", _each(f"reward_part/{part}", _KINDS), True, folded=i > 0)
     splits = [(split, f"k{i % 6}") for i, split in enumerate(solo_splits(names))]
-    yield _Plot("Alone, by split", "mean reward of rollouts alone", _each("solo", splits), True)
+    yield _Plot("Solo, by split", "mean reward of solo rollouts", _each("solo", splits), True)
     yield _Plot("Consults", "per assisted rollout, by agent", _each("consults", by_agent))
     yield _Plot("Consults that fail", "per assisted rollout, by agent", _each("failing", by_agent))
     yield _Plot("Loss, by role", "share of its absolute value", _each("loss_share", _ROLES), True)
     yield _Plot("Clip", "share of tokens clipped", _each("clip", _ROLES))
-    drift = [("mismatch/mean", "mean", "c1"), ("mismatch/max", "max", "c5")]
-    yield _Plot("Drift", "sampler against trainer, nats", drift)
-    correction = [("importance", "mean", "c1"), ("ess", "effective", "c3"), ("clip/importance", "cut", "c5")]
-    yield _Plot("Correction", "from sampler to trainer; shares of policy tokens", correction)
+    mismatch = [("mismatch/mean", "mean", "c1"), ("mismatch/max", "max", "c5")]
+    yield _Plot("Mismatch", "sampler against trainer, nats", mismatch)
+    importance = [("importance", "mean", "c1"), ("ess", "effective", "c3"), ("clip/importance", "cut", "c5")]
+    yield _Plot("Importance correction", "from sampler to trainer; shares of policy tokens", importance)
     active = [("active_share", "active", "c1"), ("zero_variance", "idle", "c0")]
     yield _Plot("What teaches", "active rollouts; groups that teach nothing", active, True)
     yield from _further()

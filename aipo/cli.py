@@ -48,7 +48,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="seeds the facts, the cold start and the training")] = 0,
     arms: Annotated[str, typer.Option(help="presets to train, side by side")] = "aipo,grpo",
 ) -> None:
-    """The main job on the embedded miniature: train, evaluate alone, compare, report."""
+    """The whole method on a small built-in task: trains, evaluates without agents, compares, writes a report."""
     from aipo.compare.demo import run_demo
 
     names = tuple(name.strip() for name in arms.split(",") if name.strip())

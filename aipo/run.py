@@ -8,7 +8,7 @@ traces/          every trace, as it finished
 token_stats/     what the trainer did with each token of them
 metrics.jsonl    one line per optimiser step
 spending.jsonl   what the agents of each rollout cost, where they have prices
-checkpoints/     at generation boundaries
+checkpoints/     each between two rollout steps
 model/           the trained policy
 evaluations/     one JSON file per evaluation
 exports/         what `aipo export` wrote

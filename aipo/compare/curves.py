@@ -86,23 +86,23 @@ def learning_charts(matrix: Matrix, results: MatrixResults) -> list[Chart]:
         )
 
     charts = [
-        chart(_right("solo"), "Alone, while training", right.format("solo")),
+        chart(_right("solo"), "Solo, while training", right.format("solo")),
         chart(
             _right("solo"),
-            "Alone, against what was generated",
+            "Solo, against generated tokens",
             right.format("solo"),
             lambda r, i: r.costs[i].generated_tokens / tokens,
             f"tokens that the policy generated{tokens_unit}",
         ),
-        chart(_right("suppressed"), "Alone, consult tags suppressed", right.format("these")),
+        chart(_right("suppressed"), "Solo, consult tags suppressed", right.format("these")),
         chart(_right("assisted"), "With agents, while training", right.format("assisted")),
         *(
-            chart((f"solo/{split}",), f"{split}, alone, while training", "mean reward alone")
+            chart((f"solo/{split}",), f"{split}, solo, while training", "mean solo reward")
             for split in solo_splits(logged)
         ),
         chart(
             _right("solo"),
-            "Alone, against agents' calls",
+            "Solo, against agents' calls",
             right.format("solo"),
             lambda r, i: r.costs[i].agent_calls / calls,
             f"calls of agents' models{calls_unit}",
@@ -113,7 +113,7 @@ def learning_charts(matrix: Matrix, results: MatrixResults) -> list[Chart]:
 
 
 def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> list[Chart]:
-    """Who is asked by one arm, and which tokens its loss comes from.
+    """Charts of one arm: the consults of each agent, and the share of the loss by kind of token.
 
     Args:
         agents: an order that gives each its colour, the same as in the traces.
@@ -154,7 +154,7 @@ def cost_charts(matrix: Matrix, results: MatrixResults, split_names: Mapping[str
     for cost, title, x_label in (
         (
             "generated_tokens",
-            "After training, against what was generated",
+            "After training, against generated tokens",
             "tokens that the policy generated",
         ),
         ("agent_calls", "After training, against agents' calls", "calls of agents' models"),

@@ -115,7 +115,7 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float) -> None:
 
     arm = matrix.cell(matrix.arms[0], matrix.seeds[0])
     extras = PageExtras(
-        title="AIPO on the miniature: first with help, then alone",
+        title="AIPO on the miniature: trained with agents, measured without",
         facts={"seed": str(arm.seed), "wall time": minutes(wall_s), "trained": ", ".join(matrix.arms)},
         split_names=SPLITS,
         arm=arm.arm,
@@ -139,8 +139,8 @@ def minutes(seconds: float) -> str:
 
 
 def last_table(evaluations: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """What each policy solves: the rows that were measured for any of them."""
-    table = Table("solved alone", *evaluations, title=title)
+    """The pass@k of each policy; a row that no policy was measured on is left out."""
+    table = Table("solved without agents", *evaluations, title=title)
     for label, split, setting, k in (
         ("unknown facts, pass@1", "heldout", "solo", "1"),
         ("unknown facts, pass@8", "heldout", "solo", "8"),

@@ -78,7 +78,7 @@ def _of_task(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> Iterator[E
 def _still_failing(end: Mapping[str, Mapping[str, Trace]], chosen: str) -> Iterator[Example]:
     for task, traces in end.items():
         if task != chosen and "solo" in traces and not solved(traces["solo"]):
-            caption = f"Another task after training, alone: {_outcome(traces['solo'])}"
+            caption = f"Another task after training, solo: {_outcome(traces['solo'])}"
             yield Example(caption=caption, trace=traces["solo"])
             return
 

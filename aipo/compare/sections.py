@@ -12,8 +12,8 @@ BEFORE = "before"
 """The name of the policy before training, and of the folder with its evaluation."""
 
 Setting = Literal["solo", "suppressed", "assisted"]
-SETTINGS = {"solo": "alone", "suppressed": "alone, consult tags suppressed", "assisted": "with agents"}
-"""How a reader is told of each setting."""
+SETTINGS = {"solo": "solo", "suppressed": "solo, consult tags suppressed", "assisted": "with agents"}
+"""The label of each setting in tables, titles and captions."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -42,7 +42,9 @@ class ArmSection(Section):
 
 class MeasureSection(Section):
     split: str | None = Field(None, description="default: the first of evaluate.splits")
-    setting: Setting = Field("solo", description="alone, alone with consult tags forbidden, or with agents")
+    setting: Setting = Field(
+        "solo", description="solo, solo with the consult tags suppressed, or with agents"
+    )
     k: Count | None = Field(None, description="of pass@k; default: the smallest of evaluate.ks")
 
 

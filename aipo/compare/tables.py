@@ -59,7 +59,7 @@ def no_winner(matrix: Matrix) -> str:
 
 
 def measure_label(measure: Measure, split_names: Mapping[str, str] | None = None) -> str:
-    """'heldout, alone, pass@1'
+    """'heldout, solo, pass@1'
 
     Args:
         split_names: what to call a split instead of its name.
@@ -128,7 +128,7 @@ def _mean_and_sign(standing: Standing) -> str:
 
 
 def shown_measures(measures: Sequence[Measure]) -> list[Measure]:
-    """The smallest and the largest k of each split and setting; with agents the smallest alone."""
+    """The smallest and the largest k of each split and setting; with agents only the smallest k."""
     places = dict.fromkeys((m.split, m.setting) for m in measures)
     chosen: list[Measure] = []
     for split, setting in places:

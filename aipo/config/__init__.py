@@ -1,0 +1,1 @@
+"""The configuration: YAML is read into settings, and settings are built into objects."""

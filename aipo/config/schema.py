@@ -129,7 +129,7 @@ class RolloutConfig(Section):
     )
     suppress_tags: tuple[str, ...] = Field(
         ("<consult:{agent}>", "<feedback:{agent}>"),
-        description="tags, for every agent, that a rollout with forbidden tags cannot write; as in the graph's grammar",
+        description="tags, for every agent, that a suppressed rollout cannot write; as in the graph's grammar",
     )
 
     @model_validator(mode="after")
@@ -142,12 +142,12 @@ class RolloutConfig(Section):
 
 
 class TrainConfig(Section):
-    steps: Count = Field(120, description="generation steps")
-    tasks_per_step: Count = Field(16, description="groups per generation step")
+    steps: Count = Field(120, description="rollout steps")
+    tasks_per_step: Count = Field(16, description="groups per rollout step")
     group_size: Count = Field(8, description="rollouts of one task")
-    minibatches: Count = Field(2, description="optimiser steps per generation step and pass")
-    passes: Count = Field(1, description="how often each generation is gone through")
-    gradient_accumulation: Count = Field(1, description="micro-batches per optimiser step")
+    minibatches: Count = Field(2, description="optimizer steps per pass over the rows of a rollout step")
+    passes: Count = Field(1, description="passes over the rows of each rollout step")
+    gradient_accumulation: Count = Field(1, description="micro-batches per optimizer step")
     learning_rate: Positive = Field(1e-6, description="peak learning rate of AdamW")
     warmup: Share = Field(0.0, description="share of the steps with a rising learning rate")
     decay: Share = Field(0.0, description="share of the steps, at the end, with a falling learning rate")
@@ -159,12 +159,12 @@ class TrainConfig(Section):
     activation_checkpointing: bool = Field(
         False, description="keep each layer's input only, and compute the rest again: less memory, slower"
     )
-    save_every: int | None = Field(20, ge=1, description="generation steps between checkpoints; null = none")
+    save_every: int | None = Field(20, ge=1, description="rollout steps between checkpoints; null = none")
     token_stats: bool = Field(True, description="keep what the loss did with each token, for the viewer")
 
     @property
     def optimizer_steps(self) -> int:
-        """Optimiser steps per rollout step."""
+        """Optimizer steps per rollout step."""
         return self.minibatches * self.passes
 
     @model_validator(mode="after")
@@ -179,7 +179,8 @@ class EvaluateConfig(Section):
     samples: Count = Field(8, description="rollouts per task")
     ks: tuple[Count, ...] = Field((1, 8), description="k of pass@k")
     settings: tuple[Literal["solo", "suppressed", "assisted"], ...] = Field(
-        ("solo", "suppressed", "assisted"), description="solo; solo with consult tags forbidden; with agents"
+        ("solo", "suppressed", "assisted"),
+        description="solo; solo with the consult tags suppressed; with agents",
     )
 
     @model_validator(mode="after")

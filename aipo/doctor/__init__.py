@@ -1,0 +1,1 @@
+"""`aipo doctor`: checks of a configuration before a run: agents, tokens, servers, memory, versions."""

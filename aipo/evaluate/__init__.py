@@ -1,0 +1,1 @@
+"""Evaluation: pass@k of a policy with confidence intervals, and the statistics of comparisons."""

@@ -16,96 +16,128 @@ from aipo.trace import Mode, Role, Trace
 
 
 class Metric(NamedTuple):
-    """How a metric is computed, and what it tells."""
+    """The formula of a metric, and a line that explains it."""
 
     formula: str
     text: str
 
 
 METRICS: dict[str, Metric] = {
-    # one optimiser step, per role of token: policy, agent, distilled
-    "tokens/{role}": Metric("n = Σ 1", "Tokens of this role in the rows that were trained."),
-    "entropy/{role}": Metric("Σ H(π_t) / n", "Mean entropy (nats) where these tokens stand."),
-    "probability/{role}": Metric("Σ π_t / n", "Mean probability of these tokens: how well they are known."),
-    "weight/{role}": Metric("Σ |A|·w_t / n", "Mean weight of ∇log π: near 0 means that nothing is learned."),
-    "loss_share/{role}": Metric("Σ |term_t| / Σ_all |term_t|", "Share of the loss's absolute value."),
+    # one optimizer step, per role of token: policy, agent, distilled
+    "tokens/{role}": Metric("n = Σ 1", "Number of trained tokens of this role."),
+    "entropy/{role}": Metric("Σ H(π_t) / n", "Mean entropy (nats) of the policy at these tokens."),
+    "probability/{role}": Metric("Σ π_t / n", "Mean probability that the policy gives these tokens."),
+    "weight/{role}": Metric("Σ |A|·w_t / n", "Mean weight of ∇log π. Near 0, these tokens teach nothing."),
+    "loss_share/{role}": Metric(
+        "Σ |term_t| / Σ_all |term_t|", "Share of this role in the sum of the absolute loss terms."
+    ),
     "ratio/policy": Metric("Σ π_t/π_old,t / n", "Mean importance ratio; 1 on the first pass."),
     "clip/policy": Metric(
-        "Σ clipped_t / n", "Share of policy tokens whose gradient the clip took away, or bounded."
+        "Σ clipped_t / n", "Share of policy tokens whose gradient the clip removed or bounded."
     ),
     "clip/agent": Metric(
-        "Σ clipped_t / n", "Share of agent tokens whose weight bounds or trust region changed."
+        "Σ clipped_t / n", "Share of agent tokens whose weight was changed by the bounds or the trust region."
     ),
-    "kl": Metric("Σ r_t·k3_t / n", "Mean KL to the reference model on policy tokens; only with a KL term."),
+    "kl": Metric(
+        "Σ r_t·k3_t / n", "Mean KL to the reference policy on policy tokens; only with `method.beta` > 0."
+    ),
     "importance": Metric(
-        "Σ c_t / n", "Mean correction c of π_old/μ from sampler to trainer; only where it is on."
+        "Σ c_t / n", "Mean weight c that corrects the train/inference mismatch (TIS); only where it is on."
     ),
     "clip/importance": Metric(
-        "Σ [c_t ≠ π_old,t/μ_t] / n", "Share of policy tokens whose correction was truncated, or masked."
+        "Σ [c_t ≠ π_old,t/μ_t] / n", "Share of policy tokens whose weight c was truncated or masked."
     ),
     "ess": Metric(
         "(Σ c_t)² / (n · Σ c_t²)",
-        "Effective share of the policy tokens under that correction; 1 is on-policy.",
+        "Effective sample size of the weights c, as a share of n; 1 without mismatch.",
     ),
     "mismatch/mean": Metric(
-        "Σ |log π_old − log μ| / n", "Sampler against trainer on policy tokens, same weights; 0 is exact."
+        "Σ |log π_old − log μ| / n",
+        "Train/inference mismatch: mean difference of the log-probs of sampler and trainer, for the same weights.",
     ),
-    "mismatch/max": Metric("max |log π_old − log μ|", "The worst token of it."),
-    "loss": Metric("Σ_b 1/denominator_b · Σ_t term_bt", "The loss, mean of the logged steps."),
+    "mismatch/max": Metric(
+        "max |log π_old − log μ|", "The largest such difference of a single policy token."
+    ),
+    "loss": Metric(
+        "Σ_b 1/denominator_b · Σ_t term_bt", "The loss, averaged over the logged optimizer steps."
+    ),
     "grad_norm": Metric("‖∇‖₂", "Norm of the gradient before clipping."),
-    "learning_rate": Metric("schedule(step)", "Before it is scaled by the active share."),
-    "epoch": Metric("step / updates per generation", "Generations trained so far."),
-    "step_time": Metric("seconds", "One optimiser step, rollouts included."),
-    # one generation
+    "learning_rate": Metric(
+        "schedule(step)", "The scheduled learning rate, before it is scaled by the active share."
+    ),
+    "epoch": Metric("optimizer step / optimizer steps per rollout step", "Rollout steps trained so far."),
+    "step_time": Metric(
+        "seconds", "Duration of one optimizer step; the first of a rollout step includes sampling."
+    ),
+    # one rollout step
     "active_share": Metric(
         "rollouts with A ≠ 0 / scored rollouts",
-        "What the learning rate is scaled by, with `scale_by_active`; with the credit `reward` the share that was right.",
+        "Share of rollouts that teach. With `scale_by_active` the learning rate is multiplied by it.",
     ),
-    "zero_variance": Metric("groups with A = 0 throughout / groups", "Groups that teach nothing."),
-    "rows/{kind}": Metric("count", "Rows: sampled, distilled, and distillable ones that could not be cut."),
+    "zero_variance": Metric(
+        "groups with A = 0 throughout / groups", "Share of groups in which no rollout has an advantage."
+    ),
+    "rows/{kind}": Metric(
+        "count", "Training rows by kind: as sampled, distilled, and distilled rows that could not be built."
+    ),
     "rollouts/{kind}": Metric(
-        "count", "Rollouts: assisted, solo, forbidden (solo, tags masked), expert (demonstrations), failed."
+        "count",
+        "Rollouts by kind: assisted (with agents), solo, suppressed (solo, cannot write consult tags), expert "
+        "(demonstrations). `failed` counts those of any kind that have no reward.",
     ),
-    "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward, per kind of rollout."),
-    "reward_part/{part}/{kind}": Metric("Σ part / scored rollouts", "Mean of one named part of the reward."),
+    "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward of the rollouts of this kind."),
+    "reward_part/{part}/{kind}": Metric(
+        "Σ part / scored rollouts", "Mean of one named part of the reward, by kind of rollout."
+    ),
     "solo/{split}": Metric(
-        "Σ R / scored rollouts", "Of rollouts alone, per split of the mixture: what falls is being forgotten."
+        "Σ R / scored rollouts",
+        "Mean reward of solo rollouts, by split of the training mixture. A falling line shows forgetting.",
     ),
     "consults/{agent}": Metric(
-        "consults / assisted rollouts", "How often an agent is asked; `unknown` is none of ours."
+        "consults / assisted rollouts",
+        "Mean number of consults of this agent. `unknown` counts names that are no agent.",
     ),
-    "consult_errors/{agent}": Metric("consults with an error / consults", "How often asking goes wrong."),
+    "consult_errors/{agent}": Metric(
+        "consults with an error / consults", "Share of consults that ended with an error."
+    ),
     "agent_failures/{agent}": Metric(
-        "failed consults / consults that came to it", "Requests that the agent itself failed to answer."
+        "failed consults / consults that reached it",
+        "Share of requests that the agent itself failed to answer.",
     ),
-    "calls/{agent}": Metric("count", "Calls of its chat model, failed attempts included."),
-    "call_errors/{agent}": Metric("calls with an error / calls", "How often a call fails or is cut off."),
-    "tokens_in/{agent}": Metric("Σ tokens", "Read by its chat model, as far as the server says so."),
-    "tokens_out/{agent}": Metric("Σ tokens", "Written by its chat model, as far as the server says so."),
+    "calls/{agent}": Metric("count", "Calls of the agent's chat model, failed attempts included."),
+    "call_errors/{agent}": Metric("calls with an error / calls", "Share of calls that failed or timed out."),
+    "tokens_in/{agent}": Metric(
+        "Σ tokens", "Prompt tokens of the agent's chat model, as reported by its server."
+    ),
+    "tokens_out/{agent}": Metric(
+        "Σ tokens", "Completion tokens of the agent's chat model, as reported by its server."
+    ),
     "latency/{quantile}/{agent}": Metric(
-        "p50, p95, p99 of seconds", "Of answered calls: half, 95 % and 99 % of them were no slower."
+        "p50, p95, p99 of seconds", "Quantiles of the duration of the agent's answered calls."
     ),
-    "cost/{agent}": Metric("Σ tokens · price", "What its calls cost; only where it has prices."),
+    "cost/{agent}": Metric("Σ tokens · price", "Cost of the agent's calls; only if prices are configured."),
     "known/{agent}": Metric(
         "Σ [μ_t known] / n",
-        "Share of its tokens, tags included, with its own model's log-prob; only for `ratio`.",
+        "Share of the agent's tokens, tags included, with a log-prob by its own model; only for `ratio`.",
     ),
-    "length/{role}": Metric("Σ tokens / rollouts", "Mean tokens of a rollout that this role produced."),
-    "seconds/rows": Metric("seconds", "Time to obtain a generation's rows: rollouts, scoring, credit."),
+    "length/{role}": Metric("Σ tokens / rollouts", "Mean number of tokens of this role in a rollout."),
+    "seconds/rows": Metric(
+        "seconds", "Time to produce the rows of a rollout step: sampling, scoring, advantages."
+    ),
 }
 
 KINDS = ("assisted", "solo", "suppressed", "expert")
-"""Of rollouts; see `Trace.kind`."""
+"""The kinds of rollouts; see `Trace.kind`."""
 
 SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
-"""What the Hugging Face trainer logs once, at the end; it is no step's metric."""
+"""Names that the Hugging Face trainer logs once, at the end of training. They belong to no optimizer step."""
 
 
 _PERCENTS = (50, 95, 99)
 
 
 def solo_splits(names: Iterable[str]) -> list[str]:
-    """The splits that `solo/{split}` tells apart among `names`; none where there is only one."""
+    """The splits that have a metric `solo/{split}` among `names`; empty if there is only one."""
     splits = sorted({name.removeprefix("solo/") for name in names if name.startswith("solo/")})
     return splits if len(splits) > 1 else []
 
@@ -131,7 +163,7 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 def loss_metrics(
     sums: Mapping[str, Mapping[str, float]], mismatch_max: float, *, kl: bool = True, importance: bool = True
 ) -> dict[str, float]:
-    """Metrics from a step's sums; what no token speaks of is left out.
+    """The metrics of one optimizer step from its sums. A metric without tokens is left out.
 
     Args:
         sums: role to quantity (`aipo.method.loss.QUANTITIES`) to its sum over tokens.
@@ -164,7 +196,7 @@ def _correction(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> dict[str, float]:
-    """What a generation's rollouts looked like, per kind, agent and role.
+    """The metrics of the rollouts of one rollout step, by kind, agent and role.
 
     Args:
         agents: names that a policy may ask for; it can write any other, and they count as `unknown`.
@@ -179,7 +211,7 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         for part in sorted({part for trace in scored for part in trace.reward_parts}):
             values = (t.reward_parts[part] for t in scored if part in t.reward_parts)
             metrics[f"reward_part/{part}/{kind}"] = _mean(values)
-    metrics |= _alone(traces)
+    metrics |= _solo(traces)
     consults = [consult for trace in traces for consult in trace.consults]
     names = [consult.agent if consult.agent in agents else "unknown" for consult in consults]
     for agent in (*agents, "unknown"):
@@ -196,8 +228,8 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
     return metrics
 
 
-def _alone(traces: Iterable[Trace]) -> dict[str, float]:
-    """Mean reward by split, which a name of metrics may not divide any further."""
+def _solo(traces: Iterable[Trace]) -> dict[str, float]:
+    """Mean reward of solo rollouts by split; `/` in the name of a split becomes `_`."""
     rewards = defaultdict[str, list[float]](list)
     for trace in traces:
         if trace.mode is Mode.SOLO and trace.reward is not None and "split" in trace.task:
@@ -206,7 +238,7 @@ def _alone(traces: Iterable[Trace]) -> dict[str, float]:
 
 
 def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
-    """What asking one agent came to."""
+    """The metrics of one agent: consults that reached it, and calls of its chat model."""
     came = [c for trace in traces for c in trace.consults if c.agent == agent and c.reached]
     visits = (visit for trace in traces for visit in trace.visits)
     calls = [call for visit in visits for call in visit.calls if call.agent == agent]

@@ -1,4 +1,4 @@
-"""Whoever continues token ids: the seam `Policy.sample`, and what samples behind it."""
+"""Policies: everything that continues token ids, behind one method, `Policy.sample`."""
 
 from aipo.policies.base import Completion, Policy, SampleRequest, Sampling, Tokenizer
 

@@ -24,7 +24,7 @@ class DemonstratedEnv(Env, Protocol):
     """An environment that knows how its tasks are solved."""
 
     def demonstration(self, task: Task) -> str | None:
-        """A right solution, as the policy itself would write it alone; None where there is none."""
+        """A right solution, as the policy itself would write it without agents; None where there is none."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What happened in one rollout: the nouns, and how they are stored and found again."""
+"""Traces: the record of one rollout, and how traces are stored, listed and searched."""
 
 from aipo.trace.segment import Role, Segment, concatenate, of_policy, segment
 from aipo.trace.types import (

@@ -104,10 +104,11 @@ class MetricsFile(TrainerCallback):
 
 
 class Follow(TrainerCallback):
-    """Moves a progress bar, and shows a generation's rewards behind it.
+    """Moves a progress bar, and shows the rewards of the rollout step behind it.
 
     Args:
-        steps, updates: generations, and optimiser steps of each.
+        steps: number of rollout steps.
+        updates: optimizer steps of each.
     """
 
     _SHOWN = ("reward/solo", "reward/assisted", "reward/suppressed", "active_share")

@@ -9,19 +9,19 @@ from aipo.method.step_rows import StepRows
 
 
 class _OtherStoppedError(TrainError):
-    """This trainer is well; another one is not."""
+    """Another trainer stopped, so this one cannot go on."""
 
 
 class Coordinator:
     """One producer of rows for several trainers, one thread each, that learn together.
 
-    Trainers meet at every generation: when the last one asks, `produce(step)` runs once (so no weight
+    Trainers meet at every rollout step: when the last one asks, `produce(step)` runs once (so no weight
     moves while it does) and everybody gets the rows of its own policy. A trainer that stops or dies
     ends the meeting: the others get a TrainError instead of waiting for ever.
 
     Args:
         policies: names of the policies, one trainer each.
-        produce: generation to the rows of every policy.
+        produce: rollout step to the rows of every policy.
         updated: called with a policy's name and version after each of its optimiser steps.
         timeout: seconds that a trainer waits for the others to come; None = no limit.
     """
@@ -109,7 +109,7 @@ class Coordinator:
                 missing = sorted(set(self._policies) - set(self._asked))
                 self._end(f"got no {missing} within {self._timeout} s")
             if self._rounds == mine:
-                raise _OtherStoppedError(f"generation {step} of policy {policy!r}: {self._over}")
+                raise _OtherStoppedError(f"rollout step {step} of policy {policy!r}: {self._over}")
             return self._made[policy]
 
     def moved(self, policy: str, version: int) -> None:
@@ -120,7 +120,7 @@ class Coordinator:
         try:
             steps = set(self._asked.values())
             if len(steps) != 1:
-                raise TrainError(f"generation: got {self._asked}, allowed the same one for every trainer")
+                raise TrainError(f"rollout step: got {self._asked}, allowed the same one for every trainer")
             self._made = self._produce(steps.pop())
         except BaseException as error:
             self._end(f"no rows were made: {error!r}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aipo.train.sources import RowSource
 
 _T = TypeVar("_T")
-# Rollouts of one generation may take hours; a rank that died is noticed by its connections, not by this.
+# The rollouts of one step may take hours; a rank that died is noticed by its connections, not by this.
 _PATIENCE = timedelta(days=7)
 
 

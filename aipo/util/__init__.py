@@ -1,0 +1,1 @@
+"""Helpers that know nothing of AIPO: files, text, imports, processes, the event loop, tables, settings."""

@@ -73,39 +73,39 @@ def names(chart: Chart) -> list[str]:
 
 def test_each_question_has_its_chart(charts: dict[str, Chart]) -> None:
     assert list(charts) == [
-        "Alone, while training",
-        "Alone, against what was generated",
+        "Solo, while training",
+        "Solo, against generated tokens",
         "With agents, while training",
-        "easy_train, alone, while training",
-        "hard, alone, while training",
-        "Alone, against agents' calls",
-        "After training, against what was generated",
+        "easy_train, solo, while training",
+        "hard, solo, while training",
+        "Solo, against agents' calls",
+        "After training, against generated tokens",
         "After training, against agents' calls",
-        "heldout, alone",
-        "heldout, alone, consult tags suppressed",
-        "Easy ones, alone",
-        "Easy ones, alone, consult tags suppressed",
+        "heldout, solo",
+        "heldout, solo, consult tags suppressed",
+        "Easy ones, solo",
+        "Easy ones, solo, consult tags suppressed",
     ]
 
 
 def test_axes_count_in_words(charts: dict[str, Chart]) -> None:
-    generated = charts["Alone, against what was generated"]
+    generated = charts["Solo, against generated tokens"]
     assert generated.x_label == "tokens that the policy generated, thousands"
     assert generated.lines[0].x[-1] == pytest.approx(20 * 64 * 21 / 1000)  # the shorter of both seeds
-    assert charts["Alone, against agents' calls"].x_label == "calls of agents' models"
+    assert charts["Solo, against agents' calls"].x_label == "calls of agents' models"
 
 
 def test_an_arm_that_asks_nobody_has_no_line_over_calls(charts: dict[str, Chart]) -> None:
-    assert names(charts["Alone, while training"]) == ["grpo", "aipo_with_a_long_name"]
-    assert names(charts["Alone, against agents' calls"]) == ["aipo_with_a_long_name"]
+    assert names(charts["Solo, while training"]) == ["grpo", "aipo_with_a_long_name"]
+    assert names(charts["Solo, against agents' calls"]) == ["aipo_with_a_long_name"]
     assert names(charts["With agents, while training"]) == ["aipo_with_a_long_name"]
 
 
 def test_every_seed_is_a_dot_and_every_curve_has_a_band(charts: dict[str, Chart]) -> None:
-    dots = [line for line in charts["After training, against what was generated"].lines if not line.empty]
+    dots = [line for line in charts["After training, against generated tokens"].lines if not line.empty]
     assert [(line.colour, line.joined, len(line.x)) for line in dots] == [("c1", False, 2), ("c2", False, 2)]
-    assert all(line.band for line in charts["Alone, while training"].lines)
-    passed = charts["heldout, alone"]
+    assert all(line.band for line in charts["Solo, while training"].lines)
+    passed = charts["heldout, solo"]
     assert names(passed) == ["before", "grpo", "aipo_with_a_long_name"] and passed.log
     assert [line.colour for line in passed.lines] == ["c0", "c1", "c2"]
     assert all(len(line.band) == len(line.x) == 2 for line in passed.lines)

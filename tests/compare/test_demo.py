@@ -107,7 +107,7 @@ def test_the_demo_leaves_a_summary_a_report_and_two_runs(tmp_path: Path) -> None
     ):
         assert isinstance(summary[key], int | float), key
     page = (out / "report.html").read_text()
-    assert "grpo" in page and "Before training, alone" in page and "[1m" not in page
+    assert "grpo" in page and "Before training, solo" in page and "[1m" not in page
     for arm in ("aipo", "grpo"):
         assert {p.name for p in (out / arm).iterdir()} >= {
             "config.yaml",

@@ -47,11 +47,11 @@ def test_the_task_that_help_made_solvable_is_shown() -> None:
         trace("hard", "solo", 0.0),
     ]
     assert captions(before, after) == [
-        ("learned", "Before training, alone: wrong"),
+        ("learned", "Before training, solo: wrong"),
         ("learned", "Before training, with agents: asks knowledge and verify, and is right"),
-        ("learned", "After training, alone: right"),
-        ("learned", "After training, alone, consult tags suppressed: right"),
-        ("hard", "Another task after training, alone: wrong"),
+        ("learned", "After training, solo: right"),
+        ("learned", "After training, solo, consult tags suppressed: right"),
+        ("hard", "Another task after training, solo: wrong"),
     ]
 
 
@@ -62,13 +62,13 @@ def test_among_equals_the_first_task_is_shown() -> None:
 
 def test_only_the_first_trace_of_a_setting_is_used() -> None:
     before = [trace("a", "solo", 0.0), trace("a", "solo", 1.0)]
-    assert captions(before, [trace("a", "assisted", 1.0)]) == [("a", "Before training, alone: wrong")]
+    assert captions(before, [trace("a", "assisted", 1.0)]) == [("a", "Before training, solo: wrong")]
 
 
 def test_a_failed_rollout_is_called_failed() -> None:
     broken = trace("b", "solo", None, stop_reason=StopReason.ERROR, error="x")
     shown = captions([trace("a", "solo", 0.0)], [trace("a", "solo", 0.0), broken])
-    assert shown[-1] == ("b", "Another task after training, alone: the rollout failed")
+    assert shown[-1] == ("b", "Another task after training, solo: the rollout failed")
 
 
 def test_an_agent_that_gave_no_reply_did_not_help() -> None:

@@ -112,7 +112,7 @@ def test_the_bar_of_an_evaluation_shows_its_scores(tmp_path: Path) -> None:
     scores = {"pass_at": {"1": 0.5}, "interval": {"1": None}}
     write_json(folder.evaluation("before"), {"easy": {"solo": scores, "suppressed": scores}})
     one.follow(lambda done, total, text: texts.append(text))
-    assert texts == ["alone 0.50, alone, consult tags suppressed 0.50"]
+    assert texts == ["solo 0.50, solo, consult tags suppressed 0.50"]
 
 
 def test_a_bar_follows_a_training_through_its_stages(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def example(text: str) -> Example:
         reward=1.0,
         stop_reason=StopReason.EOS,
     )
-    return Example(caption="After training, alone: right", trace=trace)
+    return Example(caption="After training, solo: right", trace=trace)
 
 
 def extras(**rest: object) -> PageExtras:
@@ -161,10 +161,10 @@ def test_one_seed_has_no_winner_and_the_page_begins_with_every_score(one_seed: M
 def test_a_demo_has_a_graph_and_examples_below(one_seed: Matrix) -> None:
     text = page(one_seed, extras())
     assert "<title>A &amp; B</title>" in text and "<dd>7</dd>" in text
-    assert "Unknown facts, alone, pass@1" in text and "heldout" not in text.split("</style>")[1]
+    assert "Unknown facts, solo, pass@1" in text and "heldout" not in text.split("</style>")[1]
     assert "The state machine of a rollout" in text and "<b>policy" not in text
     assert '<span class="text agent0" title="knowledge">582</span>' in text
-    assert "After training, alone: right" in text and "Who is asked (aipo)" in text
+    assert "After training, solo: right" in text and "Who is asked (aipo)" in text
 
 
 def test_what_a_model_wrote_is_text(one_seed: Matrix) -> None:

@@ -41,7 +41,7 @@ def board(tmp_path: Path, *, whole: bool = True, write: bool = True, width: int 
 def test_arms_differences_verdicts_costs_and_the_winner(tmp_path: Path) -> None:
     text = board(tmp_path)
     lines = {line.split("│")[1].strip(): line for line in reversed(text.splitlines()) if "│" in line}
-    assert "heldout, alone, pass@1" in text and "paired by task and seed" in text
+    assert "heldout, solo, pass@1" in text and "paired by task and seed" in text
     assert "2/2" in lines["floor ★"] and "better" in lines["floor ★"] and "27" in lines["floor ★"]
     assert lines["aipo"].count("▲") == 0 and "better" in lines["aipo"]
     assert "winner    floor  (ties with aipo; the simplest arm among those that tie with the best)" in text

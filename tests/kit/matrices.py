@@ -59,7 +59,7 @@ def evaluation(rate: float, seed: int, *, facts: int = 12, samples: int = 4) -> 
 
 
 def metrics(rate: float, seed: int, *, agents: bool = True) -> list[dict[str, Any]]:
-    """Two optimiser steps a generation; 64 rollouts of 20 tokens, and 8 calls of an agent where there are agents."""
+    """Two optimizer steps a rollout step; 64 rollouts of 20 tokens, and 8 calls of an agent where there are agents."""
     rng, rows = random.Random(seed), list[dict[str, Any]]()
     for generation in range(STEPS // 2):
         right = 0.45 + (rate / 2) * generation / (STEPS // 2) + rng.uniform(-0.08, 0.08)

@@ -1,4 +1,4 @@
-"""The whole method through two real servers: the policy learns to do alone what it learns
+"""The whole method through two real servers: the policy learns to do without agents what it learns
 with everything in one process."""
 
 import io

@@ -110,7 +110,7 @@ def test_sharded_weights_are_trained_and_saved_as_whole_ones(sharded: dict[int, 
 
 @pytest.mark.parametrize("case", SHARDED)
 def test_rank_0_has_all_newest_weights_when_it_makes_rows(sharded: dict[int, Path], case: str) -> None:
-    """Their sums, before each generation and after the last."""
+    """Their sums, before each rollout step and after the last."""
     one, two = (torch.load(sharded[n] / case / "seen.pt")["gathered"] for n in (1, 2))
     assert len(set(one)) == 3
     assert two == pytest.approx(one, abs=1e-4)

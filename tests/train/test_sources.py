@@ -1,4 +1,4 @@
-"""Row sources: what a generation gives, live rollouts, and trainers that learn together."""
+"""Row sources: what a rollout step gives, live rollouts, and trainers that learn together."""
 
 import threading
 from pathlib import Path
@@ -282,7 +282,7 @@ def test_a_trainer_that_dies_does_not_leave_the_others_waiting():
 def test_a_trainer_that_is_done_early_does_not_either():
     coordinator = Coordinator(["a", "b"], lambda step: {"a": rows(0), "b": rows(0)})
     seen: dict[str, list[float]] = {"a": [], "b": []}
-    with pytest.raises(TrainError, match="generation 1 of policy 'b': trainer 'a' is done"):
+    with pytest.raises(TrainError, match="rollout step 1 of policy 'b': trainer 'a' is done"):
         coordinator.train(
             {"a": lambda: meet(coordinator, 1, seen, "a"), "b": lambda: meet(coordinator, 2, seen, "b")}
         )
@@ -330,7 +330,7 @@ def test_trainers_have_to_be_in_the_same_generation():
 
 def test_nobody_waits_longer_than_the_timeout():
     coordinator = Coordinator(["a", "b"], lambda step: {}, timeout=0.01)
-    with pytest.raises(TrainError, match=r"generation 0 of policy 'a': got no \['b'\] within 0.01 s"):
+    with pytest.raises(TrainError, match=r"rollout step 0 of policy 'a': got no \['b'\] within 0.01 s"):
         coordinator.seat("a").rows(0)
 
 

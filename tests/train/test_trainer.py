@@ -283,7 +283,7 @@ CAP = 3.0
 def test_the_correction_is_trls(
     tmp_path: Path, objective: str, correction: str, mode: str, low: float | None
 ):
-    """Loss and gradient of a generation's second optimiser step, with agents' tokens in the rows; the weights
+    """Loss and gradient of a rollout step's second optimizer step, with agents' tokens in the rows; the weights
     have moved since they were sampled."""
     rng = np.random.default_rng(0)
     made = step(*(make(i, rng) for i in range(6) for make in (rollout, consulting)))
@@ -323,7 +323,7 @@ def test_the_correction_is_trls(
 
 
 def test_drift_is_known_in_every_step_and_measuring_it_changes_nothing(tmp_path: Path):
-    """Against scores by hand, of the weights that sampled; every generation in two passes of two steps."""
+    """Against scores by hand, of the weights that sampled; every rollout step in two passes of two optimizer steps."""
     given = steps(2, rows=8)
     watched = build(tmp_path / "a", given, kind=Recorded, minibatches=2, passes=2, how={"scores_again": True})
     expected: list[list[float]] = []
@@ -376,7 +376,7 @@ def test_corrected_ratios_are_to_the_trainer(tmp_path: Path):
 
 
 def test_a_limit_on_the_drift_stops_before_the_step_and_keeps_the_checkpoint(tmp_path: Path):
-    """The third generation was sampled with something else: its log-probs are off by 30."""
+    """The third rollout step was sampled with something else: its log-probs are off by 30."""
     good, bad = (step(rollout(0, np.random.default_rng(0))) for _ in range(2))
     (row,) = bad.rows
     logprobs_T = row.behaviour_logprobs_T
@@ -886,7 +886,7 @@ def test_lessons_are_handed_over_when_their_generation_has_been_trained(tmp_path
 
 
 def test_lessons_of_what_is_done_over_are_superseded(tmp_path: Path):
-    """Killed one update into generation 3; the last checkpoint is that after generation 1."""
+    """Killed one optimizer step into rollout step 3; the last checkpoint is that after rollout step 1."""
     given = [mixed_rows(seed) for seed in range(4)]
     whole, cut = TokenStatsStore(tmp_path / "whole"), TokenStatsStore(tmp_path / "cut")
 

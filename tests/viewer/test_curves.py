@@ -1,4 +1,4 @@
-"""Curves: the lines of a generation become one, and the charts say what the numbers say."""
+"""Curves: the lines of a rollout step become one, and the charts say what the numbers say."""
 
 from collections.abc import Mapping
 from typing import Any

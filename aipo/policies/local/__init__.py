@@ -1,0 +1,1 @@
+"""A policy sampled in this process: transformers with continuous batching."""

@@ -1,0 +1,1 @@
+"""Worker processes that run rollouts beside the main process."""

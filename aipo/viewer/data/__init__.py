@@ -1,0 +1,1 @@
+"""The data of the viewer: what its pages read from run folders."""

@@ -174,7 +174,7 @@ class RunView:
         return f"{self._evaluations_name}/{evaluation}"
 
     def token_stats(self, trace_id: str, step: int) -> list[TokenStats]:
-        """The token stats of a trace of generation `step`; an evaluation has none.
+        """The token stats of a trace of rollout step `step`; an evaluation has none.
 
         Raises:
             TraceError: a file of token stats cannot be read.

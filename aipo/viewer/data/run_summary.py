@@ -118,7 +118,7 @@ def scores(evaluations: Mapping[str, Any]) -> Scores:
         labels: dict[str, tuple[str, str, int]] = {}
         for setting, label in SETTINGS.items():
             ks = sorted(k for s, t, k in keys if (s, t) == (split, setting))
-            # The smallest and the largest; with agents the smallest alone.
+            # The smallest and the largest; with agents only the smallest.
             for k in ks[:1] if setting == "assisted" else sorted({*ks[:1], *ks[-1:]}):
                 labels[f"{label}, pass@{k}"] = (split, setting, k)
         for name, scored in measured.items():

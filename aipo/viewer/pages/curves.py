@@ -1,7 +1,7 @@
 """Metrics of a run as small charts that share one horizontal axis: the step that the traces are filed under.
 
-`metrics.jsonl` counts optimiser steps, of which one generation has several; a trace knows its generation. So
-the lines of a generation become one, and a step that is pointed at in a chart is a step of the lists below.
+`metrics.jsonl` counts optimizer steps, a trace has its rollout step, and one rollout step has several optimizer
+steps. So the lines of one rollout step become one point, and a step in a chart is a step of the lists below.
 
     metrics.jsonl  →  by_step  →  windows (about 400)  →  charts, which static/charts.js draws
 """
@@ -92,10 +92,10 @@ def curves(metrics: Sequence[Mapping[str, Any]], agents: Sequence[str]) -> Curve
 
 
 def by_step(metrics: Iterable[Mapping[str, Any]]) -> list[StepWindow]:
-    """One window for each generation, in order. A generation that was trained twice counts as one."""
+    """One window for each rollout step, in order. A rollout step that was trained twice counts as one."""
     lines: dict[int, list[Mapping[str, Any]]] = {}
     for row in metrics:
-        lines.setdefault(_generation(row), []).append(row)
+        lines.setdefault(_rollout_step(row), []).append(row)
     means = ((step, _mean(rows)) for step, rows in sorted(lines.items()))
     return [StepWindow(step, step, {**mean, **_mean_reward(mean), **_failing(mean)}) for step, mean in means]
 
@@ -107,8 +107,8 @@ def windows(steps: Sequence[StepWindow], most: int) -> list[StepWindow]:
     return [StepWindow(c[0].first, c[-1].last, _mean([w.values for w in c])) for c in chunks]
 
 
-def _generation(row: Mapping[str, Any]) -> int:
-    """Generations are counted from 0, optimiser steps from 1; `epoch` is generations trained so far."""
+def _rollout_step(row: Mapping[str, Any]) -> int:
+    """The rollout step of a line, counted from 0. Optimizer steps count from 1; `epoch` is rollout steps so far."""
     trained = row.get("epoch")
     return int(row["step"]) - 1 if trained is None else math.ceil(trained - 1e-4) - 1
 
@@ -139,7 +139,7 @@ def _mean_reward(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _failing(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Failing consults per assisted rollout: 0 where nobody was asked, so that the line has no holes."""
+    """Failing consults per assisted rollout; 0 without consults, so that the line has no holes."""
     consults = {
         name.split("/", 1)[1]: count for name, count in values.items() if name.startswith("consults/")
     }
@@ -173,7 +173,9 @@ def _plots(names: set[str], agents: Sequence[str]) -> Iterable[_Plot]:
     importance = [("importance", "mean", "c1"), ("ess", "effective", "c3"), ("clip/importance", "cut", "c5")]
     yield _Plot("Importance correction", "from sampler to trainer; shares of policy tokens", importance)
     active = [("active_share", "active", "c1"), ("zero_variance", "idle", "c0")]
-    yield _Plot("What teaches", "active rollouts; groups that teach nothing", active, True)
+    yield _Plot(
+        "What teaches", "share of rollouts with an advantage; share of groups without any", active, True
+    )
     yield from _further()
 
 
@@ -189,7 +191,7 @@ def _further() -> Iterable[_Plot]:
     yield _Plot("KL", "to the reference, nats", [("kl", "kl", "c1")], folded=True)
     yield _Plot("Learning rate", "as scheduled", [("learning_rate", "rate", "c1")], folded=True)
     seconds = [("seconds/rows", "rollouts", "c2"), ("step_time", "a step", "c1")]
-    yield _Plot("Seconds", "rollouts of a generation; mean optimiser step", seconds, folded=True)
+    yield _Plot("Seconds", "sampling of a rollout step; mean optimizer step", seconds, folded=True)
 
 
 def _each(metric: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, str, str]]:

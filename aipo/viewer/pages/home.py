@@ -98,7 +98,7 @@ def _state(run: RunView, now: float | None, complete: bool | None) -> str:
 
 
 def _last(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """The newest value; metrics of rollouts stand in one row of a generation only."""
+    """The newest value. Metrics of rollouts are in one row of each rollout step only."""
     return next((row[key] for row in reversed(metrics) if row.get(key) is not None), None)
 
 

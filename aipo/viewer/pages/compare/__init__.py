@@ -1,0 +1,1 @@
+"""The pages of the viewer that compare two traces or two runs."""

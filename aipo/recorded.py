@@ -21,6 +21,15 @@ _SETTINGS = {
     "train.lessons": "train.token_stats",
 }
 _IMPORTED = {"aipo.frozen:frozen": "aipo.rollout.reference_chat:reference"}
+_MODULES = {
+    "envs.miniature_agents": "envs.miniature.agents",
+    "envs.miniature_lessons": "envs.miniature.curriculum",
+    "envs.miniature_model": "envs.miniature.model",
+    "envs.math_items": "envs.math.items",
+    "envs.math_verdict": "envs.math.verdict",
+    "envs.gym_families": "envs.gym.families",
+    "envs.gym_items": "envs.gym.items",
+}
 _METRICS = {"drift": "mismatch", "alone": "solo", "outage": "agent_failures"}
 _KINDS = {"forbidden": "suppressed", "forbid": "suppressed"}
 
@@ -40,8 +49,24 @@ def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
         method.pop("negative_value", None)  # what it still is; another value is refused by name
     if isinstance(evaluation, dict) and isinstance(kinds := evaluation.get("settings"), list):
         evaluation["settings"] = [kind(name) for name in kinds]
+    if isinstance(policy := named.get("policy"), dict):
+        named["policy"] = _with_model(policy)
     if isinstance(agents, dict):
-        named["agents"] = {name: _agent(agent) for name, agent in agents.items()}
+        named["agents"] = {name: _with_model(agent) for name, agent in agents.items()}
+    return named
+
+
+def imported(name: str) -> str:
+    """The present name of what a configuration imports, `module:function`."""
+    module, colon, function = name.partition(":")
+    return _IMPORTED.get(name, f"{_MODULES.get(module, module)}{colon}{function}" if colon else name)
+
+
+def chat_settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recorded call of a chat model with the present name of its class."""
+    named = dict(recorded)
+    if isinstance(name := named.get("class"), str):
+        named["class"] = imported(name)
     return named
 
 
@@ -67,6 +92,6 @@ def kind(name: str) -> str:
     return _KINDS.get(name, name)
 
 
-def _agent(agent: Any) -> Any:
-    model = agent.get("model") if isinstance(agent, Mapping) else None
-    return {**agent, "model": _IMPORTED[model]} if model in _IMPORTED else agent
+def _with_model(section: Any) -> Any:
+    model = section.get("model") if isinstance(section, Mapping) else None
+    return {**section, "model": imported(model)} if isinstance(model, str) else section

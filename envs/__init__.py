@@ -1,1 +1,1 @@
-"""Environments: one file per task family."""
+"""Environments: one folder for each family of tasks."""

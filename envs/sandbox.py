@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 from aipo.errors import ConfigError, LoadError, ScoreError, one_of
 from aipo.util.text import error_text
 
-# The library's `math` is imported before the path is ours, on which envs/math.py may come first.
+# The library's `math` is imported before the path is ours, on which envs/math may come first.
 _BOOT = f"""
 import json, math, sys
 sys.path[:] = json.loads(sys.argv[1])

@@ -24,10 +24,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
 from aipo.errors import ConfigError, GraphError, LoadError, ReplayError
-from aipo.rollout.agent import Agent
-from aipo.rollout.context import RolloutContext
-from aipo.rollout.graph import RolloutState
-from aipo.rollout.prompt import Prompt
+from aipo.rollout import Agent, Prompt, RolloutContext, RolloutState
 from aipo.trace import Consult, Fault, Mode, Role, Segment, StopReason, concatenate, segment
 from aipo.util.text import clean, error_text
 from graphs.protocol import NAME, Grammar, Request

@@ -8,9 +8,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 
-from aipo.rollout.context import RolloutContext
-from aipo.rollout.graph import RolloutState
-from aipo.rollout.prompt import Prompt
+from aipo.rollout import Prompt, RolloutContext, RolloutState
 from aipo.trace import Mode, Role, StopReason, segment
 
 POLICY = "policy"

@@ -1,5 +1,6 @@
 """A run folder that was recorded before settings, metrics and kinds of rollouts got their present names."""
 
+import importlib.util
 import io
 import json
 import shutil
@@ -55,6 +56,20 @@ def test_an_agent_that_is_the_policy_as_it_began() -> None:
     assert named["agents"]["verify"] == {"model": "aipo.rollout.reference_chat:reference"}
     assert (named["agents"]["other"], named["agents"]["none"]) == (agents["other"], {})
     assert named["method"] == {"coefficient_clip_low": None, "coefficient_clip_high": 2.0}
+
+
+def test_what_it_imports_is_where_it_is_now(run: RunFolder) -> None:
+    experiment = load_experiment(str(run.config), of_run=True)
+    assert experiment.policy.model == "envs.miniature.model:cold_start"
+    assert experiment.agents["verify"].model == "envs.miniature.agents:verify"
+    assert recorded.imported("envs.math_verdict:matches") == "envs.math.verdict:matches"
+    assert [recorded.imported(name) for name in ("gpt-5", "envs.math:Math")] == ["gpt-5", "envs.math:Math"]
+    assert recorded.chat_settings({"class": "envs.miniature_agents:verify", "seed": 1}) == {
+        "class": "envs.miniature.agents:verify",
+        "seed": 1,
+    }
+    for module in recorded._MODULES.values():
+        assert importlib.util.find_spec(module) is not None
 
 
 def test_its_metrics_have_the_present_names(run: RunFolder) -> None:

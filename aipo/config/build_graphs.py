@@ -90,12 +90,24 @@ def build_graphs(config: Config) -> Graphs:
 
 
 def files_beside(main: Path, kind: str, known: set[Path]) -> dict[str, Path]:
-    """Other files of the same folder that were imported: an edit there changes rollouts, too."""
+    """Other files of the same folder or package that were imported: an edit there changes rollouts, too.
+
+    `envs/miniature/agents.py` is `env.miniature.agents`, as its package is `envs`.
+    """
+    top, package = main.parent, (main.parent / "__init__.py").exists()
+    while package and (top.parent / "__init__.py").exists():
+        top = top.parent
     imported = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
     # A path that is not absolute (torch.ops says '_ops.py') is no file of the working directory.
     files = {Path(file).resolve() for file in imported if file and Path(file).is_absolute()} - known
-    beside = sorted(file for file in files if file.parent == main.parent)
-    return {f"{kind}.{file.stem}": file for file in beside if file.stem != "__init__"}
+    beside = sorted(
+        file for file in files if (file.is_relative_to(top) if package else file.parent == main.parent)
+    )
+    return {
+        ".".join((kind, *file.relative_to(top).with_suffix("").parts)): file
+        for file in beside
+        if file.stem != "__init__"
+    }
 
 
 class _Built(NamedTuple):

@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from aipo import recorded
 from aipo.errors import AipoError, RunError, TraceError, one_of
 from aipo.rollout.env import Task
 from aipo.rollout.recorder import check_context
 from aipo.run import RunFolder, run_of
-from aipo.trace import StopReason, Trace
+from aipo.trace import Call, StopReason, Trace
 from aipo.trace.arrow import INDEX, Stored, to_table
 from aipo.trace.filters import EVERYTHING, Filter, condition
 from aipo.trace.journal import from_line, read_journal
@@ -104,7 +105,7 @@ class Recordings:
     def read(self, step: int) -> list[Trace]:
         """The traces of one step that match and are fit, by group and index."""
         stored = [s for file in self._files() if file.step == step for s in self._read(file.path)]
-        fit = [trace for trace in _matching(stored, self.where) if self._is_fit(trace)]
+        fit = [_with_present_names(trace) for trace in _matching(stored, self.where) if self._is_fit(trace)]
         return sorted(fit, key=lambda t: (t.group_id, t.index, t.policy))
 
     def leave_out(self, what: str, reason: object) -> None:
@@ -174,6 +175,19 @@ def task_of(trace: Trace) -> Task:
         raise TraceError(
             f"task of trace {trace.trace_id!r}: {error}, allowed the fields of a task"
         ) from error
+
+
+def _with_present_names(trace: Trace) -> Trace:
+    """The trace with the names that the chat models of its calls have now."""
+    visits = tuple(
+        replace(visit, calls=tuple(map(_renamed, visit.calls))) if visit.calls else visit
+        for visit in trace.visits
+    )
+    return replace(trace, visits=visits)
+
+
+def _renamed(call: Call) -> Call:
+    return replace(call, model=recorded.imported(call.model), settings=recorded.chat_settings(call.settings))
 
 
 def _matching(stored: Sequence[Stored], where: Filter) -> list[Trace]:

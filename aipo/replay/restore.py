@@ -120,7 +120,10 @@ def check_name(key: str, name: str, overrides: Sequence[str]) -> None:
     if any(f"{key}.".startswith(f"{word.partition('=')[0]}.") for word in overrides):
         return
     ours = _OURS.fullmatch(name)
-    if ours is None or getattr(load(name).function, "__module__", None) != ours[1]:
+    module = getattr(load(name).function, "__module__", None) if ours is not None else None
+    if ours is None or not f"{module}.".startswith(
+        f"{ours[1]}."
+    ):  # a package exports what its modules define
         raise ConfigError(
             f"{key}: got {name!r} from the recorded configuration, allowed what is defined in graphs or envs. "
             f"If you trust it, name it yourself: {key}={name}"

@@ -27,7 +27,10 @@ _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A function and where it came from. `fingerprint` is of the whole file."""
+    """A function and where it came from. `fingerprint` is of the whole file.
+
+    A package may export what one of its modules defines. Then `file` is that module's.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -56,17 +59,25 @@ def load(name: str) -> Loaded:
     module = _from_file(module_name) if module_name.endswith(".py") else _from_module(module_name, name)
     function = getattr(module, attribute, None)
     if not callable(function):
-        known = sorted(n for n, v in vars(module).items() if inspect.isfunction(v) or inspect.isclass(v))
+        functions = {n for n, v in vars(module).items() if inspect.isfunction(v) or inspect.isclass(v)}
+        known = sorted((functions | set(getattr(module, "__all__", ()))) - {"__getattr__"})
         raise LoadError(f"object in {module_name!r}: got {attribute!r}, allowed one of {known}")
     if getattr(module, "__file__", None) is None:
         raise LoadError(f"module of {name!r}: got {module_name!r}, which has no file, allowed one that has")
-    file = Path(module.__file__).resolve()
+    file = _file_in_package(module, function) or Path(module.__file__).resolve()
     return Loaded(name, function, file, fingerprint(file))
 
 
 def fingerprint(path: Path) -> str:
     """First 16 hex digits of the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _file_in_package(package: Any, function: Any) -> Path | None:
+    """The file that defines `function`, if it is a module of `package`."""
+    module = getattr(function, "__module__", None) or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file).resolve() if file and module.startswith(f"{package.__name__}.") else None
 
 
 def _from_module(module_name: str, name: str) -> Any:

@@ -31,7 +31,7 @@ from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.completions import request_body
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
-from envs.miniature_model import tokenizer as words
+from envs.miniature.model import tokenizer as words
 
 CONTEXT = np.arange(1, 1025, dtype=np.int32) % VOCABULARY
 IN_FLIGHT = 32

@@ -29,7 +29,7 @@ from aipo.trace import Role, Segment, Trace, segment
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.util.files import write_json, write_text
-from envs.miniature import OFFER, VALUES, Facts, slip
+from envs.miniature.task import OFFER, VALUES, Facts, slip
 
 GROUPS, GROUP = 16, 8
 STEP = GROUPS * GROUP

@@ -43,7 +43,7 @@ def test_a_stage_starts_from_the_model_of_the_one_before(tmp_path: Path) -> None
     first, last = read(tmp_path, HEAD + ARMS).cell("twice", 10).stages
     out = tmp_path / "out" / "twice"
     assert (first.folder.path, last.folder.path) == (out / "10.1", out / "10")
-    assert first.experiment.policy.model == "envs.miniature_model:cold_start"
+    assert first.experiment.policy.model == "envs.miniature.model:cold_start"
     assert last.experiment.policy.model == str(out / "10.1" / "model")
     assert last.experiment.train.learning_rate == 1e-4 and first.experiment.method.assist_share == 0.5
 

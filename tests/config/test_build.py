@@ -10,6 +10,7 @@ import pytest
 from aipo.config.build import build_env, build_graphs, drawing, load_experiment, manifest
 from aipo.config.load import load_config, presets
 from aipo.errors import ConfigError, GraphError, LoadError
+from aipo.util.imports import load
 
 CALCULATE = """
 from langgraph.graph import END, START, StateGraph
@@ -80,13 +81,15 @@ def test_a_fourth_agent_is_one_line_of_configuration(calculate: Path) -> None:
 
 def test_the_manifest_says_what_a_run_was_made_of() -> None:
     config = load_config("aipo")
+    load(config.policy.model)
     made_of = manifest(config, build_graphs(config), "somewhere")
     assert made_of["model"] == "somewhere"
     assert set(made_of["packages"]) >= {"aipo", "torch", "transformers", "trl", "langgraph"}
     assert set(made_of["files"]["graph"]) == {"file", "fingerprint"}
-    named = {"graph", "graph.protocol", "agents.verify", "prompts.miniature", "env", "env.miniature_agents"}
+    named = {"graph", "graph.protocol", "agents.verify", "prompts.miniature", "env"}
+    named |= {f"env.miniature.{name}" for name in ("agents", "curriculum", "model")}
     assert set(made_of["files"]) >= named
-    assert Path(made_of["files"]["env"]["file"]).name == "miniature.py"
+    assert Path(made_of["files"]["env"]["file"]).parts[-2:] == ("miniature", "task.py")
 
 
 def test_an_environment_in_the_working_directory_brings_no_file_of_torch(
@@ -100,6 +103,15 @@ def test_an_environment_in_the_working_directory_brings_no_file_of_torch(
     config = load_config("aipo", ["env={name: 'mine.py:Mine'}"])
     made_of = manifest(config, build_graphs(config), "somewhere")
     assert [name for name in made_of["files"] if name.startswith("env")] == ["env"]
+
+
+def test_the_manifest_has_every_imported_file_of_the_environments_package() -> None:
+    options = "{splits: {train: nowhere.jsonl}}"
+    config = load_config("aipo", [f"env={{name: 'envs.math:Math', options: {options}}}"])
+    made_of = manifest(config, build_graphs(config), "somewhere")["files"]
+    places = {name: "/".join(Path(made_of[name]["file"]).parts[-2:]) for name in made_of}
+    assert places["env"] == "math/env.py"
+    assert (places["env.math.items"], places["env.sandbox"]) == ("math/items.py", "envs/sandbox.py")
 
 
 def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
@@ -139,7 +151,7 @@ def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
         ),
         ("agents.verify.cache=true", ConfigError, "got temperature None, allowed 0"),
         ("agents.verify.prompt=nowhere.md", LoadError, "nowhere.md"),
-        ("agents.verify.model=envs.miniature_agents:nobody", LoadError, "got 'nobody', allowed one of"),
+        ("agents.verify.model=envs.miniature.agents:nobody", LoadError, "got 'nobody', allowed one of"),
         (
             "agents.verify.secrets.api_key=NO_SUCH_VARIABLE",
             LoadError,
@@ -240,7 +252,7 @@ def test_an_environment_without_an_argument_that_it_needs(tmp_path: Path) -> Non
 
 def test_two_classes_with_one_model_name_are_told_apart() -> None:
     def settings(function: str) -> object:
-        changes = [f"agents.verify.model=envs.miniature_agents:{function}"]
+        changes = [f"agents.verify.model=envs.miniature.agents:{function}"]
         return build_graphs(load_config("aipo", changes)).chats["verify"].settings
 
     assert settings("verify") != settings("knowledge")

@@ -15,7 +15,7 @@ from aipo.config.load import PRESETS
 from aipo.doctor.check import Check
 from aipo.doctor.run import diagnose, doctor, line
 from aipo.policies.tokenizer import HFTokenizer
-from envs.miniature_model import cold_start
+from envs.miniature.model import cold_start
 from kit.servers import serving
 from kit.tiny_vllm import TinyVLLM
 

@@ -31,7 +31,7 @@ from aipo.trace import Mode, Role, Trace
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.util.files import write_json, write_text
-from envs.miniature_model import network, tokenizer
+from envs.miniature.model import network, tokenizer
 
 HOSTILE = (
     "</pre></style></script><script>document.title='owned'</script>"

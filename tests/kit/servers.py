@@ -28,7 +28,7 @@ from starlette.routing import Route
 
 from aipo.config.build import Experiment
 from aipo.policies.vllm.launch import Launch, installed
-from envs.miniature_agents import knowledge, reasoning, verify
+from envs.miniature.agents import knowledge, reasoning, verify
 
 HEAD_DIM = 32
 """Size of an attention head; vLLM has no smaller one on CPUs."""

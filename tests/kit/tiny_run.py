@@ -7,7 +7,7 @@ from rich.console import Console
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.train.run import train_run
-from envs.miniature_model import tokenizer
+from envs.miniature.model import tokenizer
 from kit.tiny import qwen2
 
 CODE = '''

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from aipo.policies.vllm.pool import ServerPool
-from envs.miniature_model import tokenizer
+from envs.miniature.model import tokenizer
 from kit.servers import CutOff, serving
 
 

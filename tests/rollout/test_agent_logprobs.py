@@ -218,7 +218,7 @@ def test_sampling_from_another_distribution_is_refused(vllm: VLLM, options: dict
 
 def test_models_that_tell_no_log_probs_are_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"agents\.verify\.model: got envs\.miniature_agents:verify, which tells no"
+        ConfigError, match=r"agents\.verify\.model: got envs\.miniature\.agents:verify, which tells no"
     ):
         scored(load_config("aipo", ["method.coefficient=ratio"]))
     nobody = load_config("aipo", ["method.coefficient=ratio", "agents.verify.model=null"])

@@ -15,7 +15,7 @@ from aipo.policies import Completion, SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.rollout.reference_chat import ReferenceChat, reference
 from aipo.util.event_loop import LOOP
-from envs.miniature_model import network, tokenizer
+from envs.miniature.model import network, tokenizer
 
 MESSAGES = [{"role": "human", "content": "3@7+20=?"}]
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}{{ m.content }}{% endfor %}{% if add_generation_prompt %}={% endif %}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aipo.config.build import Experiment, load_experiment
-from envs.miniature_model import STEPS, cold_start
+from envs.miniature.model import STEPS, cold_start
 from kit.parts import lacking
 from kit.servers import HEAD_DIM, Agents, Configure, Faults, VLLMProcess, agents_app, serving
 

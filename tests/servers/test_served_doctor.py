@@ -8,7 +8,7 @@ import pytest
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.doctor.run import diagnose
-from envs.miniature_model import cold_start
+from envs.miniature.model import cold_start
 from kit.servers import HEAD_DIM, VLLMProcess, free_port
 
 

@@ -20,7 +20,7 @@ from aipo.policies.logprobs import score
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role, Trace
 from aipo.util.event_loop import LOOP
-from envs.miniature_model import tokenizer as miniature_tokenizer
+from envs.miniature.model import tokenizer as miniature_tokenizer
 from kit.servers import HEAD_DIM, Configure, VLLMProcess
 from kit.tiny import qwen2
 

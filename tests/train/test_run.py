@@ -252,7 +252,7 @@ def test_the_frozen_start_is_an_agent_and_its_ratio_is_learned_and_replayed(tmp_
 
 def test_models_without_log_probs_are_refused_before_the_folder_is_taken(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"agents\.verify\.model: got envs\.miniature_agents:verify, which tells no"
+        ConfigError, match=r"agents\.verify\.model: got envs\.miniature\.agents:verify, which tells no"
     ):
         train(small(tmp_path / "run", "method.coefficient=ratio"))
     assert not (tmp_path / "run").exists()

@@ -36,6 +36,20 @@ def test_a_function_of_a_module(tmp_path: Path):
     assert loaded.fingerprint == fingerprint(file) and len(loaded.fingerprint) == 16
 
 
+def test_what_a_package_exports_has_the_file_that_defines_it(tmp_path: Path):
+    defined = write(tmp_path / "mine" / "graph.py", "def build():\n    return 1\n")
+    package = write(tmp_path / "mine" / "__init__.py", "from mine.graph import build\nother = dict\n")
+    assert load("mine:build").file == defined
+    assert load("mine:other").file == package
+
+
+def test_what_a_package_exports_late_is_allowed_by_name(tmp_path: Path):
+    late = "__all__ = ['build']\ndef __getattr__(name):\n    raise AttributeError(name)\n"
+    write(tmp_path / "mine" / "__init__.py", late)
+    with pytest.raises(LoadError, match=r"got 'other', allowed one of \['build'\]"):
+        load("mine:other")
+
+
 def test_a_function_of_a_file(tmp_path: Path):
     file = write(tmp_path / "elsewhere" / "g.py", "build = dict\n")
     for name in ("elsewhere/g.py:build", f"{file}:build"):

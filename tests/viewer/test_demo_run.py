@@ -85,7 +85,7 @@ def test_a_trace_shows_its_consult_its_path_and_what_was_learned_from_each_token
     request, reply = card.locator("summary").inner_text().split("→")[:2]
     assert "knowledge" in request and re.search(r"\d@\d=\d+", reply)
     card.locator("summary").click()
-    assert "answer" in card.inner_text() and "envs.miniature_agents:knowledge" in card.inner_text()
+    assert "answer" in card.inner_text() and "envs.miniature.agents:knowledge" in card.inner_text()
     lit = page.locator("#graph svg a[href='#s2']").first
     lit.click()
     assert page.url.endswith("#s2")

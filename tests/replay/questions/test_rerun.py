@@ -296,10 +296,10 @@ def test_chat_models_are_neither_imported_nor_built_where_nobody_may_be_asked(
     copy: RunFolder, tmp_path: Path
 ) -> None:
     config = copy.config
-    config.write_text(config.read_text().replace("envs.miniature_agents:verify", "nobody.py:verify"))
+    config.write_text(config.read_text().replace("envs.miniature.agents:verify", "nobody.py:verify"))
     code, said = checked(copy.path)
     assert code == 1  # the recording says that another model was asked
-    assert "model: got 'nobody.py:verify', recorded 'envs.miniature_agents:verify'" in said
+    assert "model: got 'nobody.py:verify', recorded 'envs.miniature.agents:verify'" in said
     with pytest.raises(ConfigError, match=r"agents.verify.model: got 'nobody.py:verify'"):
         replayed(copy, tmp_path / "out")
 

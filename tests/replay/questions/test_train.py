@@ -195,13 +195,13 @@ def test_a_recorded_agent_is_not_imported_to_evaluate_either(
 ) -> None:
     run, stranger = trained_copy, tmp_path / "stranger.py"
     stranger.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
-    text = (run / "config.yaml").read_text().replace("envs.miniature_agents:verify", f"{stranger}:verify")
+    text = (run / "config.yaml").read_text().replace("envs.miniature.agents:verify", f"{stranger}:verify")
     (run / "config.yaml").write_text(text)
     code = trained.parent / "code.py"
     trusted = [f"graph.name={code}:helped", f"env.name={code}:Parity"]
     with pytest.raises(ConfigError, match=r"agents\.verify\.model: got '.*stranger\.py:verify'"):
         offline(run, tmp_path / "out", *trusted, evaluate=True)
-    grid = ["agents.verify.model=envs.miniature_agents:verify", "method.beta=0,0.1"]
+    grid = ["agents.verify.model=envs.miniature.agents:verify", "method.beta=0,0.1"]
     with pytest.raises(ConfigError, match=r"env\.name: got"):  # what the grid names is named
         offline(run, tmp_path / "out", trusted[0], grid=grid, evaluate=True)
     assert not (tmp_path / "imported").exists()

@@ -23,7 +23,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from aipo.errors import ConfigError
-from envs.miniature import SIZE, VALUES, Facts, complement, derivation, slip
+from envs.miniature.task import SIZE, VALUES, Facts, complement, derivation, slip
 
 LOST = "I do not understand the request."
 _SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")

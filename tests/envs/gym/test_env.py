@@ -20,14 +20,13 @@ from aipo.rollout.env import Task
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
-from envs import gym_families
-from envs.gym import Gym
+from envs.gym import Gym, families
 from kit.mathruns import chat_model
 from kit.parts import lacking
 
 
 @pytest.fixture(autouse=True)
-def families() -> None:
+def reasoning_gym_is_there() -> None:
     if importlib.util.find_spec("reasoning_gym") is None:
         lacking("reasoning-gym", "families of reasoning-gym: they are not installed: pip install -e '.[gym]'")
 
@@ -161,7 +160,7 @@ def test_every_family_calls_its_own_answers_right_and_others_wrong() -> None:
     import reasoning_gym
 
     slow = {"knight_swap", "quantum_lock", "arc_agi"}  # seconds at work on each item
-    names = sorted({*reasoning_gym.factory.DATASETS} - {*gym_families.REFUSED} - slow)
+    names = sorted({*reasoning_gym.factory.DATASETS} - {*families.REFUSED} - slow)
     assert len(names) > 90
     env = Gym(splits={name: {"family": name, "size": 2} for name in names}, seconds=20.0)
     tasks = [task for name in names for task in env.tasks(name)]
@@ -187,9 +186,9 @@ def test_every_family_calls_its_own_answers_right_and_others_wrong() -> None:
     assert [said for said, correct in zip(wrong, found[len(shown) :], strict=True) if correct != 0.0] == []
 
 
-@pytest.mark.parametrize("family", gym_families.REFUSED)
+@pytest.mark.parametrize("family", families.REFUSED)
 def test_a_family_that_cannot_be_trained_on_is_refused_with_the_reason(family: str) -> None:
-    with pytest.raises(ConfigError, match=f"got {family!r}, which {gym_families.REFUSED[family]}, allowed"):
+    with pytest.raises(ConfigError, match=f"got {family!r}, which {families.REFUSED[family]}, allowed"):
         Gym(splits={"a": {"family": family}}).tasks("a")
 
 
@@ -201,7 +200,7 @@ def test_a_family_that_cannot_be_trained_on_is_refused_with_the_reason(family: s
 def test_items_that_nobody_could_answer_are_passed_over(family: str, number: int | None) -> None:
     import reasoning_gym
 
-    all_of = reasoning_gym.create_dataset(family, seed=0, size=60 * gym_families.LOOKED_AT)
+    all_of = reasoning_gym.create_dataset(family, seed=0, size=60 * families.LOOKED_AT)
     tasks = Gym(splits={"a": {"family": family, "size": 60}}).tasks("a")
     assert [task.prompt for task in tasks] != [all_of[i]["question"] for i in range(60)]
     if number is not None:
@@ -265,20 +264,20 @@ def test_a_split_that_does_not_exist_is_refused(env: Gym) -> None:
 
 
 def test_a_family_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("envs.gym._PATIENCE", 0.001)
-    with pytest.raises(TaskError, match=r"items of 'spell_backward': envs.gym_items:items: got .*, allowed"):
+    monkeypatch.setattr("envs.gym.env._PATIENCE", 0.001)
+    with pytest.raises(TaskError, match=r"items of 'spell_backward': envs.gym.items:items: got .*, allowed"):
         gym().tasks("a")
 
 
 def test_without_reasoning_gym_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    gym_families.dataset.cache_clear()
+    families.dataset.cache_clear()
     with pytest.raises(LoadError, match=r"pip install -e '\.\[gym\]'"):
         gym().tasks("a")
 
 
 def test_the_readmes_configuration_is_one(tmp_path: Path) -> None:
-    text = (Path(gym_families.__file__).parent / "README.md").read_text(encoding="utf-8")
+    text = (Path(families.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     block = text.split("## reasoning-gym")[1].split("```yaml\n")[1].split("```")[0]
     (tmp_path / "my.yaml").write_text(block, encoding="utf-8")
     config = load_experiment(str(tmp_path / "my.yaml"))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envs.miniature import (
+from envs.miniature.task import (
     OFFER,
     OPERANDS,
     TERMS,

@@ -10,8 +10,8 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from aipo.errors import ConfigError
 from aipo.rollout.prompt import Prompt
-from envs.miniature import Facts
-from envs.miniature_agents import LOST, knowledge, reasoning, verify
+from envs.miniature.agents import LOST, knowledge, reasoning, verify
+from envs.miniature.task import Facts
 from graphs.solo import PROMPTS
 
 FACTS = Facts.draw(0)

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 from pydantic import ValidationError
 
 from aipo.errors import AipoError, ConfigError, LoadError, TaskError
-from envs.math_items import Source, read_tasks
+from envs.math.items import Source, read_tasks
 
 # One item each as the file or the hub has it, and the canonical answer.
 SCHEMAS = {

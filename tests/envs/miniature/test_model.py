@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from aipo.errors import ConfigError, RunError
-from envs.miniature_model import TAGS, cold_start, network, tokenizer
+from envs.miniature.model import TAGS, cold_start, network, tokenizer
 from graphs.protocol import NOTICES, Grammar
 
 WORDS = tokenizer()

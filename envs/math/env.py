@@ -14,9 +14,9 @@ from typing import Annotated
 from pydantic import Field, validate_call
 
 from aipo.errors import TaskError
-from aipo.rollout.env import Task
+from aipo.rollout import Task
 from aipo.util.section import Count, Positive
-from envs.math_items import Source, read_tasks
+from envs.math.items import Source, read_tasks
 from envs.sandbox import Sandbox
 
 _BOX = re.compile(r"\\boxed\s*\{")
@@ -27,7 +27,7 @@ class Math:
     """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
-        splits: by name, where its items are: a file, or the keys of `envs.math_items.Source`.
+        splits: by name, where its items are: a file, or the keys of `envs.math.items.Source`.
         seconds: processor time for one comparison.
         workers: most comparisons at once.
 
@@ -44,7 +44,7 @@ class Math:
     ) -> None:
         self._sources = splits
         self._tasks: dict[str, tuple[Task, ...]] = {}
-        self._sandbox = Sandbox("envs.math_verdict:matches", seconds=seconds, workers=workers)
+        self._sandbox = Sandbox("envs.math.verdict:matches", seconds=seconds, workers=workers)
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
@@ -55,7 +55,7 @@ class Math:
 
         Raises:
             TaskError: no such split, or an item that cannot be used.
-            LoadError, ConfigError: see `envs.math_items.read_tasks`.
+            LoadError, ConfigError: see `envs.math.items.read_tasks`.
         """
         if split not in self._sources:
             raise TaskError(

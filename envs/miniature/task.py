@@ -9,7 +9,7 @@ Expressions are worked out line by line, and the last line is the answer:
     #602
 
 The hundred facts fall into three kinds. 30 `known` ones are taught at the cold start
-(`envs/miniature_lessons.py`). 30 `practice` ones appear there only behind a consult, with a fresh value
+(`envs/miniature/curriculum.py`). 30 `practice` ones appear there only behind a consult, with a fresh value
 each time, so that copying is learned and the value is not. 40 `unknown` ones the policy has never
 seen: it can ask an agent for them while it trains, and must know them by itself afterwards.
 
@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from aipo.errors import ConfigError, TaskError
-from aipo.rollout.env import Task
+from aipo.rollout import Task
 
 VALUES = range(100, 900)
 # Rows of ten facts, and operands of a sum, unless the options say otherwise.

@@ -1,6 +1,6 @@
 """The miniature's policy: a byte-level tokenizer, a small Qwen2, and its cold start.
 
-The cold start is supervised training on demonstrations (`envs/miniature_lessons.py`), from random weights.
+The cold start is supervised training on demonstrations (`envs/miniature/curriculum.py`), from random weights.
 
 The result is an ordinary `from_pretrained` folder, built once and kept in the cache.
 """
@@ -22,9 +22,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from aipo.errors import ConfigError
 from aipo.util.files import disk
 from aipo.util.imports import fingerprint
-from envs import miniature, miniature_lessons
-from envs.miniature import SIZE, TERMS, Miniature
-from envs.miniature_lessons import COURSES, Demonstrator, reserved
+from envs.miniature import curriculum, task
+from envs.miniature.curriculum import COURSES, Demonstrator, reserved
+from envs.miniature.task import SIZE, TERMS, Miniature
 
 Progress = Callable[[int, int, float], None]
 
@@ -136,7 +136,7 @@ def cold_start(
     """
     if course not in COURSES:
         raise ConfigError(f"course of the miniature's policy: got {course!r}, allowed one of {list(COURSES)}")
-    files = (__file__, miniature.__file__, miniature_lessons.__file__)
+    files = (__file__, task.__file__, curriculum.__file__)
     version = "".join(fingerprint(Path(file)) for file in files)
     shape = f"{seed}-{steps}-{head_dim}-{course}-{size}-{terms}-{width}-{layers}"
     name = f"miniature-{shape}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"

@@ -8,7 +8,7 @@ import importlib
 import json
 from typing import Any
 
-from envs.gym_families import dataset
+from envs.gym.families import dataset
 from envs.math import final_answer
 
 importlib.import_module("reasoning_gym")  # here, so that its seconds are not those of a first call

@@ -1,7 +1,7 @@
 r"""Procedural reasoning tasks: a hundred families of reasoning-gym (2505.24760), as many items as one wants.
 
 A split is a family with its options, a size and a seed. **No question stands in two splits**: one that an earlier split
-has is passed over, so that what is evaluated was never trained on. Which answer counts is the rule of `envs/math.py`: the
+has is passed over, so that what is evaluated was never trained on. Which answer counts is the rule of `envs/math/env.py`: the
 last `\boxed{...}` that the policy itself wrote. Whether it is right the family says, in a process that can be killed.
 """
 
@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from pydantic import Field, validate_call
 
 from aipo.errors import ScoreError, TaskError
-from aipo.rollout.env import Task
+from aipo.rollout import Task
 from aipo.util.section import Count, Positive
-from envs.gym_families import LOOKED_AT, Family, dataset
+from envs.gym.families import LOOKED_AT, Family, dataset
 from envs.math import final_answer
 from envs.sandbox import Sandbox
 
@@ -45,8 +45,8 @@ class Gym:
     ) -> None:
         self._families = splits
         self._tasks: dict[str, tuple[Task, ...]] = {}
-        self._maker = Sandbox("envs.gym_items:items", seconds=_PATIENCE, deadline=_PATIENCE, workers=1)
-        self._sandbox = Sandbox("envs.gym_items:score", seconds=seconds, workers=workers)
+        self._maker = Sandbox("envs.gym.items:items", seconds=_PATIENCE, deadline=_PATIENCE, workers=1)
+        self._sandbox = Sandbox("envs.gym.items:score", seconds=seconds, workers=workers)
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
@@ -57,7 +57,7 @@ class Gym:
 
         Raises:
             TaskError: no such split, or its family has too few questions or fails to make one.
-            LoadError, ConfigError: see `envs.gym_families.dataset`.
+            LoadError, ConfigError: see `envs.gym.families.dataset`.
         """
         self._family(split)
         if split not in self._tasks:

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from aipo.rollout.env import Task
-from envs.miniature import OFFER, Facts, Miniature, complement, unborrowed
-from envs.miniature_lessons import COURSES, Demonstrator, Piece, reserved
+from envs.miniature.curriculum import COURSES, Demonstrator, Piece, reserved
+from envs.miniature.task import OFFER, Facts, Miniature, complement, unborrowed
 
 
 def draw(kind: str, seed: int = 0, facts: Facts | None = None) -> list[Piece]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from envs.math_verdict import matches
+from envs.math.verdict import matches
 
 SAME = [
     ("18", "18"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from aipo.errors import ConfigError, TaskError
 from aipo.rollout.env import Task
-from envs.miniature import OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
+from envs.miniature.task import OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
 
 SEEDS = (0, 1, 2)
 WITH_ONE_SUM = ("easy_train", "easy", "hard", "heldout")

@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from aipo.errors import ConfigError, LoadError, TaskError
-from aipo.rollout.env import Task
+from aipo.rollout import Task
 from aipo.util.section import Section
 
 QUESTIONS, ANSWERS = ("problem", "question"), ("answer",)

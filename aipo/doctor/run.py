@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -13,7 +13,8 @@ from rich.text import Text
 from aipo.config.build import Experiment
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check, Status, attempt, failure
-from aipo.doctor.room import Trained, check_disk, check_memory
+from aipo.doctor.disk import check_disk
+from aipo.doctor.memory import Shape, check_memory, on_gpu, processes
 from aipo.doctor.tokens import check_appending, check_prompt, check_tags, tags_of
 from aipo.doctor.versions import check_versions
 from aipo.errors import GraphError
@@ -161,17 +162,18 @@ def _described(experiment: Experiment) -> str:
 def _of_network(
     experiment: Experiment, model: Path | str, tokenizer: "HFTokenizer", prompt: list[int], *, quick: bool
 ) -> Iterator[Check]:
-    def drawn() -> tuple[Any, Trained]:
-        network = experiment.network_settings(model)
-        return network, Trained.of(experiment, network)
-
-    made = attempt("network", drawn)
-    if isinstance(made, Check):
-        yield made
+    network = attempt("network", lambda: experiment.network_settings(model))
+    if isinstance(network, Check):
+        yield network
         return
-    network, policy = made
-    yield from check_memory(experiment, policy, len(prompt))
-    yield from check_disk(experiment, policy)
+    shape = attempt("network", lambda: Shape.of(network, experiment.policy.lora))
+    if isinstance(shape, Check):
+        yield shape
+        return
+    yield from check_memory(experiment, shape, len(prompt))
+    if not quick and on_gpu(experiment) and processes(experiment, shape, len(prompt)) == 1:
+        yield attempt("measured memory", lambda: _of_step(experiment, model, tokenizer, len(prompt)))
+    yield from check_disk(experiment, shape)
     if experiment.policy.engine == "vllm":
         from aipo.doctor.server import Wanted
 
@@ -180,6 +182,14 @@ def _of_network(
         yield from _of_servers(wanted, model, quick=quick)
     elif not quick:
         yield _of_local(experiment, model, tokenizer, prompt)
+
+
+def _of_step(experiment: Experiment, model: Path | str, tokenizer: "HFTokenizer", prompt: int) -> Check:
+    import torch
+
+    from aipo.doctor.step import check_step
+
+    return check_step(experiment, model, tokenizer, prompt, torch.cuda)
 
 
 def _of_local(

@@ -15,7 +15,7 @@ from aipo.config.build import load_experiment
 from aipo.config.build_server import settings_of
 from aipo.config.load import PRESETS, Config, load_config, presets
 from aipo.doctor import memory
-from aipo.doctor.room import Trained, check_memory, needed
+from aipo.doctor.memory import Shape, check_memory, training
 
 GB = 10**9
 REAL = [name for name in presets() if name.endswith("gpu")]
@@ -139,20 +139,20 @@ def test_echo_learns_what_agents_said_whatever_came_of_it() -> None:
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_networks_are_the_real_ones(model: str) -> None:
-    assert memory.Shape.of(NETWORKS[model]).parameters == PARAMETERS[model]
+    assert Shape.of(NETWORKS[model]).parameters == PARAMETERS[model]
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_training_and_servers_fit_the_gpus(name: str) -> None:
     config = load_experiment(name)
-    policy = Trained.of(config, NETWORKS[config.policy.model])
+    policy = Shape.of(NETWORKS[config.policy.model], config.policy.lora)
     alone = name.endswith("1gpu")
     size = int(re.search(r"GPUs? of (\d+) GB", recipe(name))[1]) * GB  # type: ignore[index]
     serve = config.policy.vllm.serve
-    served = memory.SIZES[serve.dtype] * policy.shape.parameters
-    long = memory.cache(policy.shape, dtype=serve.dtype, tokens=serve.context)
+    served = memory.SIZES[serve.dtype] * policy.parameters
+    long = memory.SIZES[serve.dtype] * policy.cache * serve.context
     assert served + 8 * long < serve.memory * size, "a server holds several long rollouts at once"
-    trained = sum(needed(config, policy, PROMPT, ranks=1 if alone else 4).values())
+    trained = sum(training(config, policy, PROMPT, ranks=1 if alone else 4).values())
     weights = AGENT[config.agents["verify"].options["model"]]
     if alone:
         share = float(re.search(r"--memory ([\d.]+)", recipe(name))[1])  # type: ignore[index]
@@ -169,13 +169,13 @@ def test_the_page_of_training_says_how_much_memory_they_take() -> None:
     hosts = []
     for name in REAL:
         config = load_experiment(name)
-        policy = Trained.of(config, NETWORKS[config.policy.model])
+        policy = Shape.of(NETWORKS[config.policy.model], config.policy.lora)
         alone = name.endswith("1gpu")
         said = re.search(rf"^\| `{name}` \|.*\| ([\d.]+) GiB \| [\d.]+ \+ [\d.]+ GiB \|$", text, re.MULTILINE)
-        taken = sum(needed(config, policy, PROMPT, ranks=1 if alone else 4).values())
+        taken = sum(training(config, policy, PROMPT, ranks=1 if alone else 4).values())
         assert float(said[1]) == pytest.approx(taken / memory.GIB, abs=0.5)  # type: ignore[index]
         if not alone:
-            hosts.append(sum(memory.host(policy.shape, dtype="float32", ranks=4).values()) / memory.GIB)
+            hosts.append(sum(memory.host(config, policy, ranks=4).values()) / memory.GIB)
     small, middle, large = map(round, sorted(hosts))
     assert f"memory holds {small}, {middle} and {large} GiB at the start" in text
 
@@ -183,7 +183,7 @@ def test_the_page_of_training_says_how_much_memory_they_take() -> None:
 @pytest.mark.parametrize(
     ("name", "finds"),
     [
-        ("qwen2.5-1.5b-8gpu", ["training takes about 65.3 GiB"]),
+        ("qwen2.5-1.5b-8gpu", ["training takes about 66.3 GiB"]),
         ("llama-3.2-3b-8gpu", ["training with FSDP2 over 4 GPUs", "4 processes begin with about 59.8 GiB"]),
         ("qwen2.5-7b-8gpu", ["training with FSDP2 over 4 GPUs", "4 processes begin with about 142 GiB"]),
     ],
@@ -198,7 +198,7 @@ def test_the_doctor_of_the_recipe_finds_room(
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 256 * GB}.__getitem__)
     assert "CUDA_VISIBLE_DEVICES=0,1,2,3 aipo doctor" in recipe(name)
     config = load_experiment(name)
-    made = list(check_memory(config, Trained.of(config, NETWORKS[config.policy.model]), PROMPT))
+    made = list(check_memory(config, Shape.of(NETWORKS[config.policy.model], config.policy.lora), PROMPT))
     assert {check.status for check in made} == {"ok"}
     for check, found in zip(made[:-1], finds, strict=True):
         assert check.found.startswith(found)

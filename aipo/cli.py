@@ -20,11 +20,11 @@ app.add_typer(replays, name="replay")
 console = Console()
 INTERRUPTED = 130
 
-TracesFolder = Annotated[Path, typer.Argument(help="a run, one of its evaluations, or a folder of traces")]
+TracesFolder = Annotated[Path, typer.Argument(help="run folder, one of its evaluations, or folder of traces")]
 Filters = Annotated[
     list[str] | None,
     typer.Argument(
-        help="only these: step=3..7 task= group= agent= mode= reward=0.5.. stop= failed=yes error= text=",
+        help="filters: step=3..7 task= group= agent= mode= reward=0.5.. stop= failed=yes error= text=",
         show_default=False,
     ),
 ]
@@ -32,7 +32,7 @@ Filters = Annotated[
 
 @app.callback()
 def main_command(context: typer.Context) -> None:
-    """Trains a language model that may consult agents; every rollout is a LangGraph state machine."""
+    """Trains a language model that may consult agents. Every rollout is a run of a LangGraph state machine."""
     if launched() > 1 and context.invoked_subcommand != "train":
         raise ConfigError(
             f"processes: got {launched()} of `aipo {context.invoked_subcommand}`, allowed one; only `aipo train` "
@@ -42,13 +42,11 @@ def main_command(context: typer.Context) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder that the demo leaves its runs and report in")] = Path(
-        "runs/demo"
-    ),
-    seed: Annotated[int, typer.Option(help="seeds the facts, the cold start and the training")] = 0,
-    arms: Annotated[str, typer.Option(help="presets to train, side by side")] = "aipo,grpo",
+    out: Annotated[Path, typer.Option(help="folder for the runs and the report")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="random seed of the task, the first model and the training")] = 0,
+    arms: Annotated[str, typer.Option(help="presets to compare, separated by commas")] = "aipo,grpo",
 ) -> None:
-    """The whole method on a small built-in task: trains, evaluates without agents, compares, writes a report."""
+    """Trains methods on a small built-in task, evaluates them without and with agents, and writes a report."""
     from aipo.compare.demo import run_demo
 
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
@@ -58,10 +56,13 @@ def demo(
 @app.command()
 def compare(
     file: Annotated[Path, typer.Argument(help="YAML with out, seeds and arms; see aipo/compare/README.md")],
-    at_once: Annotated[int, typer.Option(min=1, help="how many runs at a time")] = 2,
-    report: Annotated[bool, typer.Option("--report", help="only write the results of what is there")] = False,
+    at_once: Annotated[int, typer.Option(min=1, help="number of runs at a time")] = 2,
+    report: Annotated[bool, typer.Option("--report", help="only report the finished runs")] = False,
 ) -> None:
-    """Runs a matrix of arms × seeds, or goes on with it: tables, CSV and plots; 1 if something is missing."""
+    """Trains several methods (arms) with several seeds and compares them. Finished runs are not repeated.
+
+    Writes tables, a CSV file and a page with charts. The exit code is 1 if a result is missing.
+    """
     from aipo.compare.run import compare as run
 
     if not run(file, at_once=at_once, report_only=report, console=console):
@@ -69,8 +70,8 @@ def compare(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="where to put copies of graphs/ and envs/")]) -> None:
-    """Copies graphs/ and envs/ out, to edit them. Run `aipo` from that folder and the copies are used."""
+def init(folder: Annotated[Path, typer.Argument(help="folder for the copies of graphs/ and envs/")]) -> None:
+    """Copies graphs/ and envs/ for you to edit. `aipo` uses the copies when it is started in that folder."""
     import envs
     import graphs
     from aipo.util.files import writing
@@ -89,13 +90,11 @@ def init(folder: Annotated[Path, typer.Argument(help="where to put copies of gra
 @app.command()
 def train(
     config: ConfigName = "aipo",
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
-    evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="evaluate the trained policy at the end")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="evaluate the trained policy")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Trains a policy and leaves a run folder."""
+    """Trains a policy, and writes a run folder with metrics, traces, checkpoints and the model."""
     from aipo.config.build import load_experiment
     from aipo.train.run import train_run
 
@@ -105,16 +104,14 @@ def train(
 
 @app.command("eval")
 def evaluate_run(
-    run: Annotated[
-        Path | None, typer.Option(help="a run folder: its configuration and trained policy")
-    ] = None,
+    run: Annotated[Path | None, typer.Option(help="a run folder: evaluates its trained policy")] = None,
     config: Annotated[
-        str | None, typer.Option(help="a preset or a YAML file: its policy as it starts; default: aipo")
+        str | None, typer.Option(help="preset or YAML file: evaluates the policy before training")
     ] = None,
-    name: Annotated[str, typer.Option(help="name of the evaluation's file, a new one")] = "eval",
+    name: Annotated[str, typer.Option(help="name of the evaluation; it must be new in the run")] = "eval",
     overrides: Overrides = None,
 ) -> None:
-    """Evaluates a policy: solo, solo with consult tags forbidden, and assisted; pass@k with intervals."""
+    """Evaluates a policy solo, solo with the consult tags suppressed, and with agents: pass@k with intervals."""
     from aipo.evaluate.run import evaluate_folder
 
     evaluate_folder(run, config, overrides or (), name=name, console=console)
@@ -127,21 +124,19 @@ app.command()(graph)
 def traces(
     folder: TracesFolder,
     filters: Filters = None,
-    groups: Annotated[bool, typer.Option("--groups", help="list groups: the rollouts of a task")] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="list groups (rollouts of one task)")] = False,
     order: Annotated[
         str | None,
         typer.Option(
-            help="traces: step, newest, reward, -reward, tokens, consults; groups: interesting, step, ..."
+            help="sort traces by step, newest, reward, -reward, tokens, consults; groups by interesting, step, ..."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="how many to list")] = 30,
-    show: Annotated[
-        str | None, typer.Option(help="print the trace with this id, coloured by producer")
-    ] = None,
-    sql: Annotated[str | None, typer.Option(help="a query of DuckDB; the view is called traces")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="lines of JSON")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="maximum number of lines")] = 30,
+    show: Annotated[str | None, typer.Option(help="print the trace with this id, in colour")] = None,
+    sql: Annotated[str | None, typer.Option(help="a DuckDB query; the table is called traces")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print lines of JSON")] = False,
 ) -> None:
-    """Lists and filters traces, prints one, or queries them with SQL."""
+    """Lists and filters traces, prints one of them, or queries them with SQL."""
     from aipo.render import terminal as listing
     from aipo.trace.filters import parse_filter
     from aipo.trace.index import TraceIndex
@@ -150,7 +145,7 @@ def traces(
     where = parse_filter(filters or ())
     if (sql is not None or show is not None) and (filters or groups or order or (sql and show)):
         raise ConfigError(
-            "--sql, --show: got filters, --groups, --order or each other, allowed one of them alone"
+            "--sql, --show: got filters, --groups, --order or each other, allowed only one of them"
         )
     index = TraceIndex(traces_in(folder), resident=False)
     if sql is not None:
@@ -173,20 +168,20 @@ def export(
         ),
     ] = "jsonl",
     out: Annotated[
-        Path | None, typer.Option(help="file, or folder of a dataset; default: exports/FORMAT in the folder")
+        Path | None, typer.Option(help="output file or folder; default: exports/FORMAT in the run folder")
     ] = None,
     agents: Annotated[
         str,
-        typer.Option(help="sft, preference: cut consults out, or keep them inline"),
+        typer.Option(help="sft, preference: `cut` removes consults and replies, `inline` keeps them"),
     ] = "cut",
-    min_reward: Annotated[float, typer.Option(help="sft: only traces with more reward than this")] = 0.0,
+    min_reward: Annotated[float, typer.Option(help="sft: only traces with a reward above this")] = 0.0,
     unique: Annotated[
         bool,
-        typer.Option("--unique", help="sft, preference: leave out rows with the same words as one before"),
+        typer.Option("--unique", help="sft, preference: drop rows whose text repeats an earlier row"),
     ] = False,
-    margin: Annotated[float, typer.Option(min=0, help="preference: least difference of rewards")] = 0.0,
+    margin: Annotated[float, typer.Option(min=0, help="preference: minimum difference of rewards")] = 0.0,
     pairs: Annotated[
-        int, typer.Option(min=0, help="preference: most pairs of a group, the widest first; 0 = all")
+        int, typer.Option(min=0, help="preference: maximum pairs per group, widest first; 0 = all")
     ] = 1,
     tokenizer: Annotated[
         Path | None,
@@ -196,9 +191,9 @@ def export(
         str | None,
         typer.Option(help="text of the end-of-sequence token; default: the tokenizer's", show_default=False),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="write over what an export left there")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite an earlier export")] = False,
 ) -> None:
-    """Writes traces in formats for others: raw, SFT, DPO, or a data set with a card."""
+    """Exports traces for other tools: raw JSON lines, SFT, DPO, or a data set with a card."""
     from aipo.export.run import ExportOptions, export_run
     from aipo.trace.filters import parse_filter
 
@@ -220,25 +215,23 @@ def export(
 
 @app.command()
 def view(
-    folder: Annotated[Path, typer.Argument(help="a run, or a folder with runs in it")],
-    host: Annotated[
-        str, typer.Option(help="address to bind; another than loopback needs a token")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any that is free")] = 8765,
+    folder: Annotated[Path, typer.Argument(help="a run folder, or a folder that contains run folders")],
+    host: Annotated[str, typer.Option(help="address; all but loopback need a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0 = any free port")] = 8765,
     token: Annotated[
         str | None,
-        typer.Option(help="what a reader has to bring; made up where one is needed", show_default=False),
+        typer.Option(help="access token for readers; default: a random one if needed", show_default=False),
     ] = None,
     static: Annotated[
         Path | None,
         typer.Option(help="write a static site to this folder instead of serving", show_default=False),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="static: the most traces of each run", show_default=False)
+        int | None, typer.Option(min=1, help="static: maximum number of traces per run", show_default=False)
     ] = None,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="open the browser")] = False,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="open a browser")] = False,
 ) -> None:
-    """Shows runs, traces and tokens in the browser, live while training; or writes a static site of them."""
+    """Shows runs, traces and tokens in the browser, live during training, or writes them as a static site."""
     from aipo.viewer.serve import view as show
 
     if limit is not None and static is None:
@@ -264,11 +257,11 @@ app.command()(serve)
 def doctor(
     config: ConfigName = "aipo",
     quick: Annotated[
-        bool, typer.Option("--quick", help="do not load the policy: no comparison of log-probs")
+        bool, typer.Option("--quick", help="skip the checks that load the policy (comparison of log-probs)")
     ] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Checks that everything a run needs is there and exact: a line each, ok, warn or fail, and what to do."""
+    """Checks a configuration before a run. Prints ok, warn or fail per check, and how to fix it."""
     from aipo.config.build import load_experiment
     from aipo.doctor.run import doctor as examine
 
@@ -288,7 +281,7 @@ def main() -> None:
         Console(stderr=True).print("interrupted; finished traces and checkpoints are kept", style="yellow")
         sys.exit(INTERRUPTED)
     except OtherRankError:
-        sys.exit(2)  # rank 0 tells
+        sys.exit(2)  # rank 0 reports the error
     except AipoError as error:
         Console(stderr=True).print(
             f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True

@@ -6,7 +6,7 @@ graph.json       the drawing of the graph, so that no viewer has to import it
 tokenizer/       the policy's, so that every reader can tell a token's text
 traces/          every trace, as it finished
 token_stats/     what the trainer did with each token of them
-metrics.jsonl    one line per optimiser step
+metrics.jsonl    one line per optimizer step
 spending.jsonl   what the agents of each rollout cost, where they have prices
 checkpoints/     each between two rollout steps
 model/           the trained policy

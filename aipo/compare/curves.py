@@ -65,7 +65,7 @@ def _grid(xs: Sequence[_Floats]) -> _Floats:
 
 
 def learning_charts(matrix: Matrix, results: MatrixResults) -> list[Chart]:
-    """Rewards of training rollouts, over optimiser steps, generated tokens and agents' calls."""
+    """Rewards of training rollouts, over optimizer steps, generated tokens and agents' calls."""
     logged = {name for result in results.finished for row in result.metrics for name in row}
     tokens, tokens_unit = _unit(max((r.cost.generated_tokens for r in results.finished), default=0.0))
     calls, calls_unit = _unit(max((r.cost.agent_calls for r in results.finished), default=0.0))
@@ -79,7 +79,7 @@ def learning_charts(matrix: Matrix, results: MatrixResults) -> list[Chart]:
         return Chart(
             title=title,
             lines=[line for line in lines if line.x and line.x[-1] > 0],
-            x_label=x_label or "optimiser step",
+            x_label=x_label or "optimizer step",
             y_label=y_label,
             x_range=(0.0, 0.0),
             y_range=(0.0, 1.0),
@@ -134,13 +134,13 @@ def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> li
         Chart(
             title=f"Who is asked ({arm})",
             lines=lines("consults", agents, 0),
-            x_label="optimiser step",
+            x_label="optimizer step",
             y_label="consults per assisted rollout",
         ),
         Chart(
             title=f"What the loss is made of ({arm})",
             lines=lines("loss_share", _ROLES, 3),
-            x_label="optimiser step",
+            x_label="optimizer step",
             y_label="share of the loss",
             y_range=(0.0, 1.0),
         ),

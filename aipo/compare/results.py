@@ -40,7 +40,7 @@ class Cost:
         generated_tokens: that the policy sampled.
         agent_calls: of agents' chat models, failed attempts included.
         agent_tokens: that agents, or demonstrations, put into contexts, in the policy's tokenizer.
-        train_seconds: rollouts and optimiser steps.
+        train_seconds: rollouts and optimizer steps.
     """
 
     generated_tokens: float = 0.0
@@ -50,7 +50,7 @@ class Cost:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Cost":
-        """The cost of one line of metrics.jsonl; the first optimiser step of a rollout step has its rollouts."""
+        """The cost of one line of metrics.jsonl; the first optimizer step of a rollout step has its rollouts."""
         return cls(
             generated_tokens=_rollouts(row) * (row.get("length/policy") or 0.0),
             agent_calls=sum(value or 0.0 for name, value in row.items() if name.startswith("calls/")),

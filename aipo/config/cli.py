@@ -22,14 +22,14 @@ def graph(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="consult, solo, module:function or file.py:function; default: the configuration's",
+            help="consult, solo, module:function or file.py:function; default: the graph of the configuration",
             show_default=False,
         ),
     ] = None,
     config: ConfigName = "aipo",
     overrides: Overrides = None,
 ) -> None:
-    """Prints a graph as a mermaid picture, sub-graphs included, and the files it was made from."""
+    """Prints a graph as a mermaid diagram, with its sub-graphs, and the files that define it."""
     words = [word for word in (name, *(overrides or ())) if word is not None]
     chosen = words.pop(0) if words and "=" not in words[0] else None
     experiment = _with_graph(config, chosen, words)
@@ -41,7 +41,7 @@ def graph(
 
 
 def _with_graph(config: str, name: str | None, overrides: list[str]) -> "Experiment":
-    """The configuration, with another graph if one is named. Its graph's options are not for another one."""
+    """The configuration, with another graph if one is named. Another graph does not get the options of the first."""
     from aipo.config.build import load_experiment
 
     experiment = load_experiment(config, overrides)
@@ -57,63 +57,77 @@ def serve(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            help="section.key=value of the configuration; and, after --, more arguments for vLLM",
+            help="settings, section.key=value; arguments after -- go to vLLM unchanged",
             show_default=False,
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(help="a preset or a YAML file: everything that no option says")
+        str | None, typer.Option(help="a preset or a YAML file; the options here override it")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="folder or hub name; default: policy.model", show_default=False)
+        str | None,
+        typer.Option(help="folder or hub name of the model; default: policy.model", show_default=False),
     ] = None,
     python: Annotated[
         str | None,
         typer.Option(
-            help="of the environment with vLLM; default: the variable AIPO_VLLM_PYTHON, else this one's",
+            help="Python of the environment with vLLM; default: the variable AIPO_VLLM_PYTHON, else this Python",
             show_default=False,
         ),
     ] = None,
-    print_only: Annotated[
-        bool, typer.Option("--print", help="print the command for a shell, and start nothing")
-    ] = False,
+    print_only: Annotated[bool, typer.Option("--print", help="only print the shell command")] = False,
     host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="default: that of policy.vllm.servers, else 8000"),
+        typer.Option(
+            min=1, max=65535, help="port to listen on; default: the port in policy.vllm.servers, else 8000"
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="what the server calls the model", show_default=False)
+        str | None, typer.Option(help="name of the model on the server", show_default=False)
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="type of the weights; default: the configuration's, else the model's")
+        str | None,
+        typer.Option(help="data type of the weights; default: that of the configuration, else of the model"),
     ] = None,
-    context: Annotated[int | None, typer.Option(min=1, help="longest context; default: the model's")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that the model is cut over")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="maximum context length in tokens; default: that of the model")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="number of GPUs to split the model over (tensor parallel)")
+    ] = None,
     memory: Annotated[
-        float | None, typer.Option(min=0.01, max=1, help="share of each GPU's memory; default: 0.9")
+        float | None,
+        typer.Option(min=0.01, max=1, help="share of the memory of each GPU that vLLM may use; default: 0.9"),
     ] = None,
     cache: Annotated[
-        float | None, typer.Option(min=0.01, help="GiB of keys and values; default on a CPU: 2")
+        float | None, typer.Option(min=0.01, help="size of the KV cache in GiB; default on a CPU: 2")
     ] = None,
     nccl: Annotated[
-        bool | None, typer.Option("--nccl", help="weights come over NCCL (policy.vllm.sync=nccl)")
+        bool | None, typer.Option("--nccl", help="receive new weights over NCCL (policy.vllm.sync=nccl)")
     ] = None,
     dev: Annotated[
-        bool, typer.Option("--dev/--no-dev", help="open the routes that new weights come by; not for agents")
+        bool,
+        typer.Option(
+            "--dev/--no-dev",
+            help="open the HTTP routes for weight updates; a server for agents does not need them",
+        ),
     ] = True,
     allow_remote_dev: Annotated[
-        bool, typer.Option("--allow-remote-dev", help="also on an address that others reach")
+        bool,
+        typer.Option(
+            "--allow-remote-dev", help="allow these routes on an address that other machines can reach"
+        ),
     ] = False,
     secret: Annotated[
-        str | None, typer.Option(help="NAME of an environment variable with the key that requests must bring")
+        str | None, typer.Option(help="NAME of the environment variable that holds the API key for requests")
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu or cuda; default: what that vLLM was built for", show_default=False),
+        typer.Option(help="cpu or cuda; default: the device that vLLM was built for", show_default=False),
     ] = None,
 ) -> None:
-    """Starts a vLLM server for a policy, or for agents (--no-dev); or prints how."""
+    """Starts a vLLM server for a policy, or for agents (--no-dev)."""
     from aipo.config.build_server import serve as start
     from aipo.config.load import load_config
     from aipo.policies.vllm import launch

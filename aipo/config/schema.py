@@ -27,30 +27,32 @@ class EnvConfig(Section):
 
 class ServeConfig(Section):
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="type of the servers' weights; default: policy.dtype"
+        None, description="data type of the servers' weights; default: policy.dtype"
     )
     context: int | None = Field(None, ge=1, description="longest context in tokens; default: the model's own")
-    gpus: Count = Field(1, description="GPUs that the model of one server is cut over")
+    gpus: Count = Field(1, description="GPUs per server (tensor parallel)")
     memory: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None, description="share of each GPU's memory that the server takes; default: vLLM's"
     )
     cache: Positive | None = Field(
-        None, description="GiB of keys and values; default: 2 on a CPU, else what is left of `memory`"
+        None, description="KV cache in GiB; default: 2 on a CPU, else the rest of `memory`"
     )
 
 
 class VLLMConfig(Section):
     servers: tuple[str, ...] = Field(("http://127.0.0.1:8000",), description="addresses, without /v1")
-    model: str | None = Field(None, description="served name; default: what the first server serves")
+    model: str | None = Field(
+        None, description="name of the model on the servers; default: the first model of the first server"
+    )
     secret: str | None = Field(None, description="NAME of an environment variable with the servers' key")
-    requests: Count = Field(256, description="most requests in flight at one server")
+    requests: Count = Field(256, description="maximum number of requests in flight per server")
     deadline: Positive = Field(600.0, description="seconds for one request, waiting and retries included")
     attempts: Count = Field(5, description="attempts of one request while its server lives")
     seeded: bool = Field(True, description="send each request's seed; costs a generator per request on GPUs")
-    sync: Literal["disk", "nccl"] = Field("disk", description="how weights reach the servers")
+    sync: Literal["disk", "nccl"] = Field("disk", description="transport of new weights to the servers")
     folder: Path | None = Field(
         None,
-        description="where `disk` leaves weights; both sides see it. Default: weights/ in the run folder",
+        description="folder for `disk`, which trainer and servers share; default: weights/ in the run folder",
     )
     tolerance: Positive | None = Field(
         None,
@@ -67,7 +69,7 @@ class VLLMConfig(Section):
 
 class LoRAConfig(Section):
     rank: Count = Field(16, description="width of the adapter's matrices")
-    alpha: Count = Field(32, description="their product is multiplied with alpha / rank")
+    alpha: Count = Field(32, description="the adapter is scaled by alpha / rank")
     targets: tuple[str, ...] | None = Field(
         None,
         min_length=1,
@@ -76,15 +78,17 @@ class LoRAConfig(Section):
 
 
 class PolicyConfig(Section):
-    engine: Literal["local", "vllm"] = Field("local", description="what samples: this process, or servers")
+    engine: Literal["local", "vllm"] = Field(
+        "local", description="where tokens are sampled: in this process, or by vLLM servers"
+    )
     model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
-    device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda where there is one")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda if available")
     lora: LoRAConfig | None = Field(
         None, description="train an adapter beside frozen weights; {} for the default one"
     )
-    max_batch: Count = Field(256, description="local: most rollouts that are decoded at once")
+    max_batch: Count = Field(256, description="local: maximum number of rollouts decoded together")
     vllm: VLLMConfig = VLLMConfig()  # pyright: ignore[reportCallIssue]
 
 
@@ -94,8 +98,8 @@ class GraphConfig(Section):
 
 
 class PricesConfig(Section):
-    input: Annotated[float, Field(ge=0.0)] = Field(..., description="of a million tokens that it reads")
-    output: Annotated[float, Field(ge=0.0)] = Field(..., description="of a million tokens that it writes")
+    input: Annotated[float, Field(ge=0.0)] = Field(..., description="price of a million prompt tokens")
+    output: Annotated[float, Field(ge=0.0)] = Field(..., description="price of a million completion tokens")
 
 
 class AgentConfig(Section):
@@ -104,9 +108,11 @@ class AgentConfig(Section):
     model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
     options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
     secrets: dict[str, str] = Field({}, description="keyword argument: NAME of an environment variable")
-    prices: PricesConfig | None = Field(None, description="what its model's tokens cost; default: nothing")
-    budget: Count = Field(3, description="most consults of this agent in one rollout")
-    max_tokens: Count = Field(256, description="most tokens of one reply, in the policy's tokenizer")
+    prices: PricesConfig | None = Field(None, description="price of its model's tokens; default: free")
+    budget: Count = Field(3, description="maximum number of consults of this agent per rollout")
+    max_tokens: Count = Field(
+        256, description="maximum tokens of one reply, counted by the policy's tokenizer"
+    )
     timeout: Positive = Field(30.0, description="seconds for one attempt of one step")
     deadline: Positive = Field(60.0, description="seconds for one consult, retries included")
     attempts: Count = Field(3, description="attempts of one step; only transient errors are tried again")
@@ -115,17 +121,20 @@ class AgentConfig(Section):
 
 class RolloutConfig(Section):
     temperature: Positive = Field(1.0, description="sampling temperature; there is no top-p or top-k")
-    max_tokens: Count = Field(256, description="most tokens after the prompt, agents' included")
+    max_tokens: Count = Field(256, description="maximum tokens after the prompt, agents' included")
     deadline: Positive = Field(300.0, description="seconds for one rollout")
-    concurrency: Count = Field(256, description="rollouts in flight")
-    workers: Count = Field(1, description="processes that roll out; 1 = this one; more need engine vllm")
+    concurrency: Count = Field(256, description="maximum number of rollouts in flight")
+    workers: Count = Field(
+        1, description="processes that run rollouts; 1 = the main process; more need policy.engine=vllm"
+    )
     reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
     cost_limit: Positive | None = Field(
-        None, description="stops the run when its agents have cost so much (agents.NAME.prices); null = never"
+        None,
+        description="stops the run when the agents' cost (agents.NAME.prices) exceeds this; null = never",
     )
     failure_limit: Share | None = Field(
         0.5,
-        description="stops the run when more of the last 64 consults failed by the agent's fault; null = never",
+        description="stops the run when a larger share of the last 64 consults failed in the agent; null = never",
     )
     suppress_tags: tuple[str, ...] = Field(
         ("<consult:{agent}>", "<feedback:{agent}>"),
@@ -154,13 +163,13 @@ class TrainConfig(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(0.0, description="AdamW's weight decay")
     max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
     autocast: bool = Field(
-        False, description="compute in bfloat16; weights, gradients, optimiser stay float32"
+        False, description="compute in bfloat16; weights, gradients, optimizer state stay float32"
     )
     activation_checkpointing: bool = Field(
-        False, description="keep each layer's input only, and compute the rest again: less memory, slower"
+        False, description="recompute activations in the backward pass: less memory, slower"
     )
     save_every: int | None = Field(20, ge=1, description="rollout steps between checkpoints; null = none")
-    token_stats: bool = Field(True, description="keep what the loss did with each token, for the viewer")
+    token_stats: bool = Field(True, description="record what the loss did with each token, for the viewer")
 
     @property
     def optimizer_steps(self) -> int:
@@ -235,7 +244,7 @@ class Config(Section):
         if workers > 1 and self.policy.engine != "vllm":
             raise ValueError(
                 f"rollout.workers: got {workers} with policy.engine={self.policy.engine}, allowed 1: the weights are "
-                "in this process alone, others cannot sample from them (policy.engine=vllm can be shared)"
+                "in the main process only, others cannot sample from them (policy.engine=vllm can be shared)"
             )
         if workers > requests:
             raise ValueError(

@@ -41,7 +41,7 @@ COLUMNS: dict[str, str] = {
     "started": "seconds since 1970",
     "seconds": "how long the rollout took",
     "schema_version": "version of these columns",
-    "policy_version": "optimiser steps behind the weights that sampled",
+    "policy_version": "optimizer steps behind the weights that sampled",
     "reward_parts": "named parts of the reward; JSON",
     "task": "the task with its metadata; JSON",
     "seed": "of the rollout",

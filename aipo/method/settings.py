@@ -35,32 +35,35 @@ class MethodSettings(Section):
         description="value of assist_share in the last rollout step, linear in between; null = constant",
     )
     suppress_share: Share = Field(
-        default=0.0, description="share of its solo rollouts with the consult tags masked"
+        default=0.0,
+        description="share of a group's solo rollouts that cannot write consult tags (their logits are masked)",
     )
     credit: Literal["group", "reward"] = Field(
         default="group",
-        description="how rewards become advantages: against their group's mean, or as they are. `reward` is rejection "
-        "sampling on own rollouts (STaR, 2203.14465), sound only where wrong answers have R <= 0",
+        description="how rewards become advantages: `group` subtracts the mean of the group, `reward` has no baseline (A = R). "
+        "The latter is rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0",
     )
     scale_by_std: bool = Field(default=True, description="divide by the group's standard deviation")
-    per_mode_baseline: bool = Field(default=False, description="assisted and solo rollouts have a mean each")
+    per_mode_baseline: bool = Field(
+        default=False, description="subtract a separate mean for assisted and for solo rollouts"
+    )
     negative_weight: Annotated[float, Field(ge=0.0)] = Field(
         default=1.0, description="factor on negative advantages"
     )
     scale_by_active: bool = Field(
         default=True,
-        description="learning rate x share of rollouts with an advantage. With the credit `reward` these are the right "
-        "ones, so that the rate grows with what the policy can do",
+        description="multiply the learning rate by the active share (rollouts whose advantage is not 0). With the credit "
+        "`reward` these are the correct rollouts, so the rate grows as the policy improves",
     )
     coefficient: str = Field(
         default="mask",
-        description=f"weight of an agent's token in the policy gradient: {', '.join(COEFFICIENTS)}, or a function of "
-        "yours, 'file.py:function'",
+        description=f"weight of an agent's token in the policy gradient: {', '.join(COEFFICIENTS)}, or your "
+        "function, 'file.py:function'",
     )
     coefficient_value: float | None = Field(
         default=None,
         description="c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5); "
-        "`value` of a function of yours",
+        "`value` of your function",
     )
     coefficient_clip_low: float | None = Field(
         default=None,
@@ -72,17 +75,19 @@ class MethodSettings(Section):
     )
     coefficient_trust: Positive | None = Field(
         default=None,
-        description="e: agents' tokens are pushed no further once their ratio left [1/(1+e), 1+e]; null = never",
+        description="e: an agent token stops being trained once its ratio π/π_old leaves [1/(1+e), 1+e]; null = never",
     )
     negative: Literal["zero", "pi", "floor", "same"] = Field(
         default="zero",
-        description="coefficient where advantage < 0: 0, π, max(π, 0.1), or as where it is > 0",
+        description="coefficient of agents' tokens where A < 0: 0, π, max(π, 0.1), or the same as where A > 0",
     )
     distil_weight: Annotated[float, Field(ge=0.0)] = Field(
-        default=1.0, description="weight of distilled rows (consults cut out of the context); 0 = none"
+        default=1.0,
+        description="weight of distilled rows (context distillation: consults are cut out of the context); 0 = none",
     )
     distil_suppress: bool = Field(
-        default=True, description="train distilled rows with the tags masked; else they also teach not to ask"
+        default=True,
+        description="train distilled rows with the consult tags masked; otherwise they also teach not to consult",
     )
     objective: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field(
         default="dapo", description="loss on policy tokens"
@@ -97,22 +102,22 @@ class MethodSettings(Section):
     )
     clip_keeps_gradient: bool = Field(
         default=False,
-        description="a clipped token keeps the bound's gradient (GPPO); not with `cispo`, which does so",
+        description="a clipped token keeps the gradient of the bound (GPPO); not for `cispo`, which always does",
     )
     denominator: Literal["policy", "union"] = Field(
         default="policy",
-        description="tokens that averages count: the policy's, or agents' too; not with `dr_grpo`",
+        description="tokens that the loss averages over: the policy's, or also the agents'; not for `dr_grpo`",
     )
     beta: Annotated[float, Field(ge=0.0)] = Field(
         default=0.0, description="weight of the KL to the reference policy"
     )
     importance_mode: Literal["truncate", "mask"] = Field(
         default="truncate",
-        description="policy tokens whose sampler-to-trainer weight is outside: cut to C, or 0",
+        description="weights π_old/μ outside the bounds of importance_cap become C (truncate, TIS) or 0 (mask, MIS)",
     )
     importance_cap: Positive | None = Field(
         default=None,
-        description="C: truncates that weight above C, or masks outside [1/C, C]; null = no correction",
+        description="C corrects the train/inference mismatch: weights above C are truncated, or outside [1/C, C] masked; null = off",
     )
     max_mismatch: Positive | None = Field(
         default=None,

@@ -99,7 +99,7 @@ class Policy(Protocol):
 
     @property
     def version(self) -> int:
-        """How many optimiser steps are behind the weights that sample now."""
+        """How many optimizer steps are behind the weights that sample now."""
         ...
 
     async def sample(self, request: SampleRequest) -> Completion:

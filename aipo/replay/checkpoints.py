@@ -19,7 +19,7 @@ NEAREST = "nearest"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A model to load, and how many optimiser steps of the run it has had (None: it is not the run's)."""
+    """A model to load, and how many optimizer steps of the run it has had (None: it is not the run's)."""
 
     path: str
     version: int | None

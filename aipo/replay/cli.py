@@ -15,45 +15,49 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Asks 'what if' of stored traces; the source is only read.",
+    help="Runs stored traces again, with a change, and compares. The source is never changed.",
 )
 console = Console()
 
-Traces = Annotated[Path, typer.Argument(help="a run, one of its evaluations, or a folder of traces")]
+Traces = Annotated[Path, typer.Argument(help="a run folder, one of its evaluations, or a folder of traces")]
 Selection = Annotated[
     list[str] | None,
     typer.Argument(
-        help="only these traces (step=3..7 agent=verify ...) and other settings (section.key=value ...)",
+        help="filters of traces (step=3..7 agent=verify ...) and changed settings (section.key=value ...)",
         show_default=False,
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="a configuration instead of the run's", show_default=False)
+    Path | None,
+    typer.Option("--config", help="configuration to use instead of that of the run", show_default=False),
 ]
 GraphName = Annotated[
     str | None,
     typer.Option(
         "--graph",
-        help="module:function or file.py:function; a recorded file.py is imported only if it is named here",
+        help="graph to use, module:function or file.py:function; a file.py of the recording must be named here",
         show_default=False,
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="folder of the new run; default: beside the source", show_default=False)
+    Path | None,
+    typer.Option(help="folder for the result; default: a new folder beside the source", show_default=False),
 ]
 MethodWords = Annotated[
     list[str] | None,
-    typer.Argument(help="method.key=value ... to replay with instead of the recorded", show_default=False),
+    typer.Argument(help="changed settings of the method, method.key=value ...", show_default=False),
 ]
 Grid = Annotated[
     list[str] | None,
-    typer.Option("--grid", help="method.key=value,value,...; more than one make every combination"),
+    typer.Option(
+        "--grid", help="method.key=value,value,... to compare; several of them give every combination"
+    ),
 ]
-Steps = Annotated[str | None, typer.Option(help="only these: 3, 3..7, ..7 or 3..")]
+Steps = Annotated[str | None, typer.Option(help="only these rollout steps: 3, 3..7, ..7 or 3..")]
 Checkpoint = Annotated[
     str,
     typer.Option(
-        help="weights: nearest (the newest checkpoint before a step), start, model (the trained ones), or a folder"
+        help="weights: nearest (newest checkpoint before the step), start (before training), model (trained), or a folder"
     ),
 ]
 
@@ -62,7 +66,7 @@ Checkpoint = Annotated[
 def check(
     folder: Traces, words: Selection = None, graph: GraphName = None, config: ConfigFile = None
 ) -> None:
-    """Runs every trace through its own graph again, with no model to ask: does the same come out?"""
+    """Runs every trace through its graph again without any model, and reports what is not identical."""
     from aipo.replay.questions.rerun import check_traces
 
     _exit(check_traces(_source(folder, words, graph, config), console))
@@ -76,7 +80,7 @@ def score(
     config: ConfigFile = None,
     out: Out = None,
 ) -> None:
-    """Scores recorded rollouts again: another environment, other weights or parts of the reward."""
+    """Scores recorded rollouts again, with another environment or other reward weights."""
     from aipo.replay.questions.rerun import score_traces
 
     _exit(score_traces(_source(folder, words, graph, config), out=out, console=console))
@@ -89,24 +93,25 @@ def replay_graph(
     graph: GraphName = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(
-            help="a folder of prompts to use instead: verify.md, policy.md, ...", show_default=False
-        ),
+        typer.Option(help="folder of prompts to use instead (verify.md, policy.md, ...)", show_default=False),
     ] = None,
     frozen: Annotated[
-        bool, typer.Option("--frozen", help="call no model: stop where a live call is needed")
+        bool, typer.Option("--frozen", help="call no model; a rollout stops where it needs one")
     ] = False,
     policy: Annotated[
         str | None,
         typer.Option(
-            help="whose weights go on: model (the trained ones), nearest (checkpoint), start, or a folder",
+            help="weights that continue a rollout: model (trained), nearest (checkpoint), start, or a folder",
             show_default="model",
         ),
     ] = None,
     config: ConfigFile = None,
     out: Out = None,
 ) -> None:
-    """Runs recorded rollouts through an edited graph or prompts: reused up to the first difference, then live."""
+    """Runs recorded rollouts through an edited graph or edited prompts.
+
+    Recorded tokens and replies are reused up to the first difference. After it, the models are called.
+    """
     from aipo.replay.questions.rerun import replay_graph as run
 
     source = _source(folder, words, graph, config, prompts)
@@ -117,7 +122,7 @@ def replay_graph(
 def credit(
     folder: Traces, words: MethodWords = None, grid: Grid = None, steps: Steps = None, out: Out = None
 ) -> None:
-    """Advantages under other ways of giving credit; needs no model."""
+    """Computes the advantages under other settings of the method. It needs no model."""
     from aipo.replay.questions.credit import replay_credit
 
     code = replay_credit(
@@ -136,13 +141,13 @@ def loss(
     gradients: Annotated[
         bool,
         typer.Option(
-            help="go backward, too: norms and shares of gradients; holds a float32 vector of all parameters "
-            "for each part (policy, each agent, ...) of each setting, --no-gradients holds none"
+            help="also compute gradients: their norms, and the share of each part (policy, each agent, ...); "
+            "needs memory for one float32 copy of all parameters per part and setting"
         ),
     ] = True,
     out: Out = None,
 ) -> None:
-    """Loss and gradients of stored rows under other settings, all of them in one pass."""
+    """Computes the loss and gradients of stored traces under other settings of the method."""
     from aipo.replay.questions.loss import replay_loss
 
     code = replay_loss(
@@ -163,19 +168,24 @@ def train(
     folder: Traces,
     words: Annotated[
         list[str] | None,
-        typer.Argument(help="section.key=value ..., as for `aipo train`", show_default=False),
+        typer.Argument(
+            help="changed settings, section.key=value ..., as for `aipo train`", show_default=False
+        ),
     ] = None,
-    also: Annotated[list[Path] | None, typer.Option(help="traces of another run, same tokenizer")] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(help="another run whose traces are used too; it must have the same tokenizer"),
+    ] = None,
     grid: Grid = None,
     steps: Steps = None,
-    epochs: Annotated[int, typer.Option(min=1, help="how often everything is gone through")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="number of passes over all traces")] = 1,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="evaluate each trained policy at the end")
     ] = False,
 ) -> None:
-    """Trains from stored traces instead of rollouts; with --grid, a policy for each setting."""
+    """Trains a policy from stored traces instead of new rollouts. With --grid, one policy per setting."""
     from aipo.replay.questions.train import replay_train
 
     code = replay_train(
@@ -199,22 +209,29 @@ def consults(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            help="only these traces: step= agent= reward= ..., and section.key=value", show_default=False
+            help="filters of traces (step= agent= reward= ...) and changed settings (section.key=value ...)",
+            show_default=False,
         ),
     ] = None,
     group: Annotated[
         bool,
-        typer.Option("--group", help="against the group's other rollouts in the same mode; needs no model"),
+        typer.Option(
+            "--group",
+            help="compare with other rollouts of the same group and mode, instead of new ones; needs no model",
+        ),
     ] = False,
     any_mode: Annotated[
-        bool, typer.Option("--any-mode", help="with --group: against rollouts that could not ask, too")
+        bool, typer.Option("--any-mode", help="with --group: compare with solo rollouts, too")
     ] = False,
-    samples: Annotated[int, typer.Option(min=1, help="live forks of each consult")] = 4,
-    limit: Annotated[int | None, typer.Option(min=1, help="most consults of each agent")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="number of new rollouts per consult")] = 4,
+    limit: Annotated[int | None, typer.Option(min=1, help="maximum number of consults per agent")] = None,
     checkpoint: Checkpoint = "nearest",
     out: Out = None,
 ) -> None:
-    """Was it worth asking? The reward with each reply against the reward without."""
+    """Measures what consults are worth: the reward with the reply minus the reward without it.
+
+    Each rollout is continued from before the consult with the tags suppressed, several times.
+    """
     from aipo.replay.questions.consults import LiveConsults, consults_against_group
     from aipo.trace.filters import parse_filter
 
@@ -222,7 +239,7 @@ def consults(
     where = parse_filter(filters)
     if group:
         if overrides:
-            raise ConfigError(f"--group: got {overrides}, allowed filters alone: nothing is run")
+            raise ConfigError(f"--group: got {overrides}, allowed only filters: nothing is run")
         _exit(consults_against_group(folder, where=where, any_mode=any_mode, out=out, console=console))
         return
     if any_mode:

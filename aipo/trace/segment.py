@@ -36,7 +36,7 @@ class Segment(ByValue):
         logprobs: behaviour log-probabilities (nats) of exactly these ids, one each; None = unknown. Of an
             agent: by its own model; NaN where that did not say these very ids (the tags around them).
         entropies: entropies (nats) of the distributions they were sampled from, or None.
-        policy_version: number of optimiser steps behind the weights that sampled, or None.
+        policy_version: number of optimizer steps behind the weights that sampled, or None.
         policy: whose context the segment belongs to; one graph run may carry several contexts.
 
     Raises:

@@ -22,7 +22,7 @@ class Coordinator:
     Args:
         policies: names of the policies, one trainer each.
         produce: rollout step to the rows of every policy.
-        updated: called with a policy's name and version after each of its optimiser steps.
+        updated: called with a policy's name and version after each of its optimizer steps.
         timeout: seconds that a trainer waits for the others to come; None = no limit.
     """
 

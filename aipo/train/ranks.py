@@ -186,7 +186,7 @@ def keep_types(accelerator: Any) -> None:
     process: autocast alone computes in bfloat16.
 
     With bf16, accelerate gives FSDP2 a policy that does all of this in bfloat16, and rounds to it what the network
-    returns. transformers reduces gradients once per optimiser step; until then each rank would hold all of them, in
+    returns. transformers reduces gradients once per optimizer step; until then each rank would hold all of them, in
     the type that it computes in. And autocast keeps what it has cast, which is the whole network in a forward pass.
     """
     from accelerate.utils import AutocastKwargs

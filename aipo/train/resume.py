@@ -99,7 +99,7 @@ def _readable(file: Path) -> bool:
 
 
 def rollout_step_of(checkpoint: Path | None, optimizer_steps: int) -> int:
-    """The rollout step that training starts with; checkpoints are named after optimiser steps."""
+    """The rollout step that training starts with; checkpoints are named after optimizer steps."""
     return int(checkpoint.name.rpartition("-")[2]) // optimizer_steps if checkpoint else 0
 
 

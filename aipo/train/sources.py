@@ -29,7 +29,7 @@ class RowSource(Protocol):
         ...
 
     def updated(self, version: int) -> None:
-        """The weights are now `version` optimiser steps old; called once before training as well."""
+        """The weights are now `version` optimizer steps old; called once before training as well."""
         ...
 
 

@@ -251,7 +251,7 @@ class AIPOTrainer(GRPOTrainer):
         ):
             if not finite:
                 raise self.ranks.same_error(
-                    TrainError(f"{what} of optimiser step {self.state.global_step + 1}: got NaN or infinity")
+                    TrainError(f"{what} of optimizer step {self.state.global_step + 1}: got NaN or infinity")
                 )
         rows = [numbers[i * len(QUANTITIES) : (i + 1) * len(QUANTITIES)] for i in range(len(ROLES))]
         values = loss_metrics(
@@ -270,7 +270,7 @@ class AIPOTrainer(GRPOTrainer):
         mean, limit = values.get("mismatch/mean", 0.0), self.method.max_mismatch
         if limit is not None and not mean <= limit:
             error = TrainError(
-                f"drift between sampler and trainer in optimiser step {self.state.global_step + 1}: got a mean "
+                f"train/inference mismatch in optimizer step {self.state.global_step + 1}: got a mean "
                 f"|Δ log-prob| of {mean:.3g} (at most {values['mismatch/max']:.3g}) on {values['tokens/policy']:.0f} "
                 f"policy tokens, allowed {limit:g} (method.max_mismatch). What samples does not compute what is "
                 "trained. mismatch/mean in metrics.jsonl says whether it jumped: look at the last push of weights and at "

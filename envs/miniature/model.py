@@ -120,7 +120,7 @@ def cold_start(
 
     Args:
         seed: draws the table, the demonstrations and the first weights.
-        steps: optimiser steps.
+        steps: optimizer steps.
         head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
         course: what is taught: `facts`, `full` for the splits `borrow` and `nines`, `distractors` for a Knowledge that says
             more than it was asked.

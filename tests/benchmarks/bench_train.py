@@ -1,4 +1,4 @@
-"""One optimiser step of AIPO against TRL's own, on the same rows.
+"""One optimizer step of AIPO against TRL's own, on the same rows.
 
     python tests/benchmarks/bench_train.py [--repeats 60]
 
@@ -97,7 +97,7 @@ def whole_step(runner: AIPOTrainer, steps: "count[int]") -> None:
 
 
 def loop_overhead(folder: Path, rows: StepRows, steps: int = 100) -> float:
-    """Seconds per optimiser step of the whole loop, on rows so small that little else is left."""
+    """Seconds per optimizer step of the whole loop, on rows so small that little else is left."""
     method = tiny.method()
     small = StepRows(rows=rows.rows[:1], totals=TokenTotals.of(rows.rows[:1]), active_share=1.0)
     args = trl_arguments(folder, method, rollout_steps=steps, learning_rate=1e-4, max_completion_length=128)
@@ -129,7 +129,7 @@ def main() -> None:
     for which, spent in seconds.items():
         print(f"{which} {1e3 * spent:8.2f} ms/step  {tokens / spent:10,.0f} tok/s")
     print(f"ratio of medians {seconds['AIPO'] / seconds['TRL ']:.3f}")
-    print(f"loop {1e3 * loop:8.2f} ms per optimiser step with one row")
+    print(f"loop {1e3 * loop:8.2f} ms per optimizer step with one row")
     print(f"step with token stats / without: {median(costs[True]) / median(costs[False]):.3f} of CPU time")
     print(f"token stats: {size / trained:.2f} bytes per token")
 

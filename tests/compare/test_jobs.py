@@ -99,7 +99,12 @@ def test_commands_of_one_job_run_in_order_until_one_fails(tmp_path: Path) -> Non
     ended: list[int] = []
     run_jobs([one], Progress(disable=True), at_once=1, ended=lambda job, code: ended.append(code))
     said = one.log.read_text()
-    assert ended == [2] and "Copies graphs/" in said and "No such" in said and "seeds the facts" not in said
+    assert (
+        ended == [2]
+        and "Copies graphs/" in said
+        and "No such" in said
+        and "random seed of the task" not in said
+    )
     assert last_lines(one.log, 1) in said
 
 

@@ -108,7 +108,7 @@ SHARDED: dict[str, dict[str, Any]] = {
 
 
 class Summed(TrainerCallback):
-    """Sees how a rank holds its gradients between two micro-batches of an optimiser step."""
+    """Sees how a rank holds its gradients between two micro-batches of an optimizer step."""
 
     def __init__(self, types: set[str]) -> None:
         self._types = types

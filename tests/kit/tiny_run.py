@@ -81,7 +81,7 @@ def model_folder(folder: Path, *, seed: int = 0) -> Path:
 
 
 def config(folder: Path, *overrides: str, preset: str = "mask") -> Experiment:
-    """Three generations of 4 groups of 6, in two optimiser steps of two micro-batches, with checkpoints.
+    """Three generations of 4 groups of 6, in two optimizer steps of two micro-batches, with checkpoints.
 
     Args:
         preset: `mask`, with which agents' tokens and distilled rows are learned here, or another one as it is.

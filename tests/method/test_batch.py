@@ -76,7 +76,7 @@ def test_totals_count_sampled_rows_and_their_policy_tokens():
 @pytest.mark.parametrize(
     ("objectives", "counted", "expected"),
     [
-        (("dapo", "cispo"), "policy", [4.0, 4.0, 4.0, 4.0]),  # 8 tokens, half of them in each optimiser step
+        (("dapo", "cispo"), "policy", [4.0, 4.0, 4.0, 4.0]),  # 8 tokens, half of them in each optimizer step
         (("dapo", "cispo"), "union", [5.0, 5.0, 5.0, 5.0]),  # and 2 of agents
         (("grpo", "gspo"), "policy", [1.5, 3.0, 7.5, 7.5]),  # own tokens × 3 rows / 2
         (("grpo", "gspo"), "union", [1.5, 4.5, 9.0, 9.0]),  # LONG has one of an agent, and so has the third

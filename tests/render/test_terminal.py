@@ -85,7 +85,7 @@ def test_what_is_wrong_is_said(folder: Path):
         ["--show", "x", "--groups"],
         ["--sql", "SELECT 1", "--show", "x"],
     ):
-        with pytest.raises(ValueError, match="allowed one of them alone"):
+        with pytest.raises(ValueError, match="allowed only one of them"):
             call(folder, *words)
     with pytest.raises(OSError, match="allowed a name for each"):
         call(folder, "--sql", "SELECT 1 AS n, 2 AS n", "--json")

@@ -98,7 +98,7 @@ def test_two_policies_learn_from_the_same_runs_of_a_graph(tmp_path: Path):
         assert [s.role.value for s in a.segments] == ["prompt", "policy"]
         assert [s.role.value for s in b.segments] == ["prompt", "agent", "policy"]
         assert a.segments[1].token_ids[:HEARD].tolist() == b.segments[1].token_ids.tolist()
-        # sampled with the weights of this generation, one optimiser step each
+        # sampled with the weights of this generation, one optimizer step each
         assert a.policy_version == b.policy_version == a.step
     for name, model in models.items():
         assert policies[name].version == trainers[name].state.global_step == GENERATIONS

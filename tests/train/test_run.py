@@ -436,7 +436,7 @@ def test_a_run_that_a_limit_on_the_drift_stopped_goes_on_under_another(tmp_path:
     folder = RunFolder(tmp_path / "run")
     # With a KL term rows are trained whatever their advantage.
     words = ("train.minibatches=2", "train.save_every=1", "method.beta=0.01")
-    with pytest.raises(TrainError, match=r"in optimiser step 1: got a mean .* allowed 1e-12"):
+    with pytest.raises(TrainError, match=r"in optimizer step 1: got a mean .* allowed 1e-12"):
         train(small(folder.path, "method.max_mismatch=1e-12", *words))
     assert TraceStore(folder.traces).steps() == [0]  # what was sampled is kept
     train(small(folder.path, "method.max_mismatch=1e-4", *words), resume=True)

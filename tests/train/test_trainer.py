@@ -218,7 +218,7 @@ def of_trl(trainer: AIPOTrainer, batch: dict[str, Tensor], mode: str, low: float
 def test_demonstrations_without_a_baseline_are_supervised_training(
     tmp_path: Path, gradient_accumulation: int
 ):
-    """The gradient of an optimiser step against transformers' own cross-entropy of the same tokens."""
+    """The gradient of an optimizer step against transformers' own cross-entropy of the same tokens."""
     rng = np.random.default_rng(0)
     shown: list[list[int]] = [rng.integers(2, tiny.VOCABULARY, n).tolist() for n in (3, 9, 5, 1, 7, 4)]
     traces = [
@@ -385,7 +385,7 @@ def test_a_limit_on_the_drift_stops_before_the_step_and_keeps_the_checkpoint(tmp
     method = tiny.method(max_mismatch=10.0)
     trainer = build(tmp_path, [good, good, bad], method=method, save_every=1, learning_rate=1e-4)
     says = (
-        r"drift .* in optimiser step 3: got a mean \|Δ log-prob\| of [\d.]+ \(at most [\d.]+\) on \d "
+        r"train/inference mismatch in optimizer step 3: got a mean \|Δ log-prob\| of [\d.]+ \(at most [\d.]+\) on \d "
         r"policy tokens, allowed 10 \(method\.max_mismatch\).*the last checkpoint is as it was"
     )
     with pytest.raises(TrainError, match=says):
@@ -688,7 +688,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_leaves_the_weights(tmp_pat
     with torch.no_grad():
         trainer.model.lm_head.weight[3, 0] = torch.inf
     before = weights(trainer)
-    with pytest.raises(TrainError, match="loss of optimiser step 1: got NaN or infinity"):
+    with pytest.raises(TrainError, match="loss of optimizer step 1: got NaN or infinity"):
         trainer.train()
     assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
 
@@ -697,7 +697,7 @@ def test_a_gradient_that_is_not_finite_stops_training_and_leaves_the_weights(tmp
     trainer = build(tmp_path, steps(2, rows=4))
     trainer.model.lm_head.weight.register_hook(lambda gradient: gradient * torch.nan)
     before = weights(trainer)
-    with pytest.raises(TrainError, match="gradient of optimiser step 1: got NaN or infinity"):
+    with pytest.raises(TrainError, match="gradient of optimizer step 1: got NaN or infinity"):
         trainer.train()
     assert all(torch.equal(before[name], value) for name, value in weights(trainer).items())
 
@@ -920,7 +920,7 @@ def test_a_new_run_starts_a_new_metrics_file(tmp_path: Path):
     assert [line["step"] for line in lines(tmp_path)] == [1]
 
 
-def test_metrics_have_one_line_per_optimiser_step_and_are_all_declared(tmp_path: Path):
+def test_metrics_have_one_line_per_optimizer_step_and_are_all_declared(tmp_path: Path):
     given = [step(*(rollout(i, np.random.default_rng(i)) for i in range(4)), **{"reward/solo": 0.25})]
     build(tmp_path, given, rollout_steps=2, minibatches=2).train()
     made = lines(tmp_path)

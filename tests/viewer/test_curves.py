@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aipo.render.charts import Chart
 from aipo.viewer.pages.curves import POINTS, Curves, StepWindow, by_step, curves, windows
 
-# Two optimiser steps in each of two generations; the rollouts' metrics come with the first of them.
+# Two optimizer steps in each of two generations; the rollouts' metrics come with the first of them.
 ROWS: list[dict[str, Any]] = [
     {"step": 1, "epoch": 0.5, "reward/solo": 0.0, "reward/assisted": 1.0, "rollouts/solo": 3.0,
      "rollouts/assisted": 1.0, "consults/verify": 0.5, "consult_errors/verify": 0.5, "consults/unknown": 0.0,
@@ -32,7 +32,7 @@ def values(of: Curves, title: str) -> Mapping[str, Any]:
     return {line["name"]: line.get("raw", line["y"]) for line in chart(of, title).data()["lines"]}
 
 
-def test_a_generation_is_the_mean_of_its_optimiser_steps() -> None:
+def test_a_rollout_step_is_the_mean_of_its_optimizer_steps() -> None:
     first, second = by_step(ROWS)
     assert (first.first, first.last, second.first) == (0, 0, 1)
     assert first.values["clip/policy"] == pytest.approx(0.1)

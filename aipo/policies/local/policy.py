@@ -64,7 +64,7 @@ class LocalPolicy:
         return self._version
 
     def advance(self, version: int) -> None:
-        """Says that the model's weights are now those after `version` optimiser steps.
+        """Says that the model's weights are now those after `version` optimizer steps.
 
         Raises:
             PolicyError: requests are under way, which have seen the weights of before.

@@ -55,7 +55,7 @@ class VLLMPolicy:
         return self._version
 
     def advance(self, version: int) -> None:
-        """Says that the servers' weights are now those after `version` optimiser steps."""
+        """Says that the servers' weights are now those after `version` optimizer steps."""
         self._version = version
 
     async def aclose(self) -> None:

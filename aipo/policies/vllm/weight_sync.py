@@ -1,6 +1,6 @@
 """Weight synchronisation: pushes the trainer's weights to the policy servers, and verifies that they arrived.
 
-An optimiser step only marks that the weights have changed. They are pushed once, before the next rollouts.
+An optimizer step only marks that the weights have changed. They are pushed once, before the next rollouts.
 After every push each server is verified by a probe: it samples a few tokens, the trainer scores them, and the
 log-probs have to agree. A server that was away is pushed to and verified before it serves again. A push that
 goes wrong stops the run: rollouts sampled with other weights than the trainer's would silently be off-policy.
@@ -58,7 +58,7 @@ class WeightSync:
         policy.pool.restore = self.restore
 
     def advance(self, version: int) -> None:
-        """Says that the trainer's weights are now those after `version` optimiser steps."""
+        """Says that the trainer's weights are now those after `version` optimizer steps."""
         self._version = version
 
     def push(self) -> None:

@@ -185,7 +185,7 @@ class BeforeAfter:
         """Where rollouts left their recordings, what was reused, and the reward before and after.
 
         Args:
-            versions: by step, how many optimiser steps are behind the weights that continued (None: unknown).
+            versions: by step, how many optimizer steps are behind the weights that continued (None: unknown).
             unused_prompts: files of the folder of prompts that nothing uses.
         """
         forks = [(at, str(count)) for at, count in self.forks()]

@@ -40,7 +40,7 @@ _ROLES = ("policy", "agent", "distilled")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPart:
-    """What the tokens of one kind do in one optimiser step: `policy`, `agent` and each `agent/NAME`, `distilled`.
+    """What the tokens of one kind do in one optimizer step: `policy`, `agent` and each `agent/NAME`, `distilled`.
 
     Args:
         weight: mean |A|·w.
@@ -58,11 +58,11 @@ class TokenPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLoss:
-    """What one setting makes of one optimiser step.
+    """What one setting makes of one optimizer step.
 
     Args:
         step: rollout step.
-        update: optimiser step, from 1, as in metrics.jsonl.
+        update: optimizer step, from 1, as in metrics.jsonl.
         weights: name of the weights that the loss was computed with.
         loss: of the whole step.
         grad_norm: before clipping; None when gradients were not asked for.
@@ -185,7 +185,7 @@ def _rollout_steps(recordings: Recordings, choice: Choice, *, chosen: bool) -> l
 def _with_logged(
     losses: Iterable[StepLoss], recordings: Recordings, *, first: int | None, recorded: str
 ) -> list[StepLoss]:
-    """Adds what training logged to the losses of the recorded setting in optimiser step `first`, the only one in
+    """Adds what training logged to the losses of the recorded setting in optimizer step `first`, the only one in
     which the weights were still those that are used here (None: there is none)."""
     logged = next((line for line in recordings.run.read_metrics() if line["step"] == first), {})
     online = {name: logged[name] for name in ("loss", "grad_norm") if logged.get(name) is not None}
@@ -194,7 +194,7 @@ def _with_logged(
 
 @dataclass(frozen=True, slots=True)
 class SettingMeans:
-    """One setting: means over the optimiser steps in which there was something to mean."""
+    """One setting: means over the optimizer steps in which there was something to mean."""
 
     setting: str
     values: Mapping[str, float]
@@ -228,7 +228,7 @@ def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
     """A row for each setting; and a second table for the agents one by one, where there are several."""
     settings = {
         "steps": steps,
-        "optimiser steps": str(len({o.update for o in losses})),
+        "optimizer steps": str(len({o.update for o in losses})),
         "weights": ", ".join(dict.fromkeys(o.weights for o in losses)),
     }
     if gap := largest_difference(losses):
@@ -253,7 +253,7 @@ def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
         settings=settings,
         tables=tables,
         notes=[
-            "means over optimiser steps; |∇|: norm of the gradient before clipping; |A|·w: mean weight of an agent's "
+            "means over optimizer steps; |∇|: norm of the gradient before clipping; |A|·w: mean weight of an agent's "
             "token; clip: share of policy tokens that are clipped",
             "the share of a part is g_part·g/|g|²: shares add up to 100 %, and one that pulls the other way is below 0",
         ],
@@ -262,7 +262,7 @@ def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
 
 
 def write_losses(file: Path, losses: Sequence[StepLoss]) -> None:
-    """Writes a CSV file with a line for each setting and optimiser step.
+    """Writes a CSV file with a line for each setting and optimizer step.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.

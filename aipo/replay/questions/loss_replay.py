@@ -1,6 +1,6 @@
 """Losses and gradients of stored rows under several settings, computed with given weights.
 
-Advantages, rows, their order in the optimiser steps, scores and loss come from the functions of training, and from a
+Advantages, rows, their order in the optimizer steps, scores and loss come from the functions of training, and from a
 trainer that never trains. Settings that give the same rows share the forward passes.
 """
 
@@ -66,7 +66,7 @@ class LossReplay:
         self._gradients = gradients
 
     def losses(self, step: int, traces: Sequence[Trace], *, weights: str, fresh: bool) -> list[StepLoss]:
-        """Every setting on every optimiser step of rollout step `step`.
+        """Every setting on every optimizer step of rollout step `step`.
 
         Args:
             traces: of the whole step, in the order of the plan.
@@ -143,7 +143,7 @@ class LossReplay:
 
 
 class _Sums:
-    """What is added up over the micro-batches of one optimiser step."""
+    """What is added up over the micro-batches of one optimizer step."""
 
     def __init__(self, model: Any) -> None:
         self.gradients = Gradients(model.parameters() if model is not None else ())

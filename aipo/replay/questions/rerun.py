@@ -227,7 +227,7 @@ def _choice(
 
 
 def _dated(weights: Weights, recordings: Recordings, trained: int) -> Weights:
-    """The trained policy has had all optimiser steps of the run."""
+    """The trained policy has had all optimizer steps of the run."""
     same = Path(weights.path).resolve() == recordings.run.model.resolve()
     return replace(weights, version=trained) if same and weights.version is None else weights
 

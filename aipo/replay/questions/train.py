@@ -206,7 +206,7 @@ class _OfflineRun:
 
 
 def table(folders: Mapping[str, RunFolder]) -> ReplayTable:
-    """A row for each run: means over the last tenth of its optimiser steps, and pass@1 solo if measured."""
+    """A row for each run: means over the last tenth of its optimizer steps, and pass@1 solo if measured."""
     rows: list[list[str]] = []
     for name, folder in folders.items():
         lines = folder.read_metrics()
@@ -216,7 +216,7 @@ def table(folders: Mapping[str, RunFolder]) -> ReplayTable:
     columns = ["setting", *_SHOWN.values(), "pass@1 solo"]
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return ReplayTable("means over the last tenth of the optimiser steps", columns, rows)
+    return ReplayTable("means over the last tenth of the optimizer steps", columns, rows)
 
 
 def _experiment(first: Recordings, words: Sequence[str]) -> Experiment:

@@ -110,7 +110,7 @@ class RunView:
         return self._parsed(self._run.config, _settings) or {}
 
     def metrics(self) -> list[dict[str, float | None]]:
-        """One row for each optimiser step so far; an evaluation has none. For values that are no numbers see `problems`.
+        """One row for each optimizer step so far; an evaluation has none. For values that are no numbers see `problems`.
 
         Raises:
             RunError: the file cannot be read.

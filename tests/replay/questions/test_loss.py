@@ -30,7 +30,7 @@ def replay(run: Path, out: Path, **changes: object) -> list[dict]:
 
 
 def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, tmp_path: Path) -> None:
-    """In each generation's first optimiser step the weights are still those of the checkpoint."""
+    """In each generation's first optimizer step the weights are still those of the checkpoint."""
     outcomes = replay(trained, tmp_path / "out")
     logged = {line["step"]: line for line in RunFolder(trained).read_metrics()}
     assert [(o["step"], o["update"], o["weights"]) for o in outcomes] == [

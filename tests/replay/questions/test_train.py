@@ -120,7 +120,7 @@ def test_a_limit_on_the_drift_is_for_a_sampler_with_the_trainers_weights(
     stranger = tiny_run.model_folder(tmp_path / "stranger", seed=1)
     assert offline(run, out, f"policy.model={stranger}", steps=(0, 0))[0] == 0
     assert RunFolder(out).read_metrics()[0]["mismatch/mean"] > 1e-2
-    with pytest.raises(TrainError, match=r"drift between sampler and trainer in optimiser step 1"):
+    with pytest.raises(TrainError, match=r"train/inference mismatch in optimizer step 1"):
         offline(run, tmp_path / "no", f"policy.model={stranger}", "method.max_mismatch=1e-2", steps=(0, 0))
 
 

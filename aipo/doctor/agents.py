@@ -26,7 +26,9 @@ def check_agents(experiment: Experiment) -> Iterator[Check]:
         elif built is None:
             yield Check("ok", _label(name), "has no chat model: its graph answers by itself")
         elif isinstance(built.model, ReferenceChat):
-            yield Check("ok", _label(name), "frozen weights of this process: there is no server to ask")
+            yield Check(
+                "ok", _label(name), "is the initial policy, in this process: there is no server to ask"
+            )
         else:
             chats[name] = built
     yield from LOOP.run(_ask_all(chats, {name: experiment.agents[name].timeout for name in chats}))

@@ -14,12 +14,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What came out.
+    """The result of one check.
 
     Args:
-        status: `warn`: the run would go on, and not as one might think; `fail`: it would not, or be wrong.
-        what: was looked at.
-        found: there.
+        status: `warn`: the run would work, but not as expected; `fail`: it would stop, or be wrong.
+        what: the thing that was checked.
+        found: what the check found.
         advice: what to do; empty if nothing.
     """
 

@@ -214,19 +214,19 @@ def _of_servers(wanted: "Wanted", model: Path | str, *, quick: bool) -> Iterator
         yield pool
         return
     try:
-        there: dict[Server, Served] = {}
+        live: dict[Server, Served] = {}
         for server in LOOP.run(_servers(pool)):
-            made, served = LOOP.run(_met(server, wanted))
-            yield from made
+            checks, served = LOOP.run(_met(server, wanted))
+            yield from checks
             if served is not None:
-                there[server] = served
-        if there and not quick:
-            yield from _of_weights(there, wanted, model)
+                live[server] = served
+        if live and not quick:
+            yield from _of_weights(live, wanted, model)
     finally:
         LOOP.run(pool.aclose())
 
 
-def _of_weights(there: "Mapping[Server, Served]", wanted: "Wanted", model: Path | str) -> Iterator[Check]:
+def _of_weights(live: "Mapping[Server, Served]", wanted: "Wanted", model: Path | str) -> Iterator[Check]:
     from aipo.doctor.exactness import check_served
 
     network = attempt("network", lambda: wanted.experiment.network(model), "aipo doctor --quick")
@@ -234,7 +234,7 @@ def _of_weights(there: "Mapping[Server, Served]", wanted: "Wanted", model: Path 
         yield network
         return
     tolerance = wanted.experiment.tolerance
-    for server, served in there.items():
+    for server, served in live.items():
         probe = check_served(server, served, network, wanted.tokenizer, tolerance)
         yield attempt("exactness", lambda probe=probe: LOOP.run(probe))
 
@@ -246,10 +246,10 @@ async def _servers(pool: "ServerPool") -> "tuple[Server, ...]":
 async def _met(server: "Server", wanted: "Wanted") -> "tuple[list[Check], Served | None]":
     from aipo.doctor.server import examine, meet
 
-    made, served = await meet(server, wanted)
+    checks, served = await meet(server, wanted)
     if served is not None:
-        made += [check async for check in _survived(examine(server, served, wanted))]
-    return made, served
+        checks += [check async for check in _survived(examine(server, served, wanted))]
+    return checks, served
 
 
 async def _survived(checks: AsyncIterator[Check]) -> AsyncIterator[Check]:

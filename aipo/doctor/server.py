@@ -20,7 +20,7 @@ from aipo.policies.vllm.client import Server
 from aipo.policies.vllm.completions import request_body
 
 PATIENCE = 60.0
-"""Seconds for one answer; what a server knows of its machine it takes some to find out."""
+"""Seconds for one answer. A server takes some of them to describe its machine."""
 
 _TEXT = "Caf\u00e9 \u2260 17*23=391?\n<consult:verify>x</consult> \U0001f642 \\boxed{7}"
 _COLD = 0.5
@@ -58,7 +58,7 @@ async def meet(server: Server, wanted: Wanted) -> tuple[list[Check], Served | No
     try:
         await _get(server, "health")
     except (httpx2.HTTPError, TimeoutError) as error:
-        return [Check("fail", "server", f"{server.url} does not answer ({_said(error)})", _UP)], None
+        return [Check("fail", "server", f"{server.url} does not answer ({_in_words(error)})", _UP)], None
     try:
         version = str((await _get(server, "version"))["version"])
         cards = {str(card["id"]): card for card in (await _get(server, "v1/models"))["data"]}
@@ -68,7 +68,7 @@ async def meet(server: Server, wanted: Wanted) -> tuple[list[Check], Served | No
             if error.response.status_code == 401
             else _RESTART
         )
-        return [Check("fail", "server", f"{server.url} answers {_said(error)}", key)], None
+        return [Check("fail", "server", f"{server.url} answers {_in_words(error)}", key)], None
     except (httpx2.HTTPError, TimeoutError, KeyError, TypeError, orjson.JSONDecodeError) as error:
         return [Check("fail", "server", f"{server.url} is no vLLM server ({error!r})", _UP)], None
     checks = [check_vllm("server", version)]
@@ -150,8 +150,10 @@ def flags(info: dict[str, Any], wanted: Wanted) -> list[Check]:
 
 
 def scaled(warm: dict[str, float], cold: dict[str, float], temperature: float) -> bool | None:
-    """Were the log-probs `cold` taken at `temperature`, where `warm` are those at 1? Differences between tokens
-    are then 1/temperature of what they were. None: all the same, nothing to tell by."""
+    """Whether the log-probs `cold` are those at `temperature`, where `warm` are those at 1; None if all are alike.
+
+    At a temperature, differences between tokens are 1/temperature of those at 1.
+    """
     both = sorted(warm.keys() & cold.keys(), key=lambda token: -warm[token])
     if len(both) < 2:
         return None
@@ -166,21 +168,21 @@ _UP = "start one: `aipo serve --config ...` (it takes a minute to load a model);
 
 async def _tokenizer(server: Server, served: Served, tokenizer: HFTokenizer) -> Check:
     asked = {"model": served.model, "prompt": _TEXT, "add_special_tokens": False}
-    own = tokenizer.encode(_TEXT, control=True)
+    ids = tokenizer.encode(_TEXT, control=True)
     try:
         theirs = orjson.loads(await _post(server, "tokenize", json.dumps(asked).encode()))["tokens"]
     except (httpx2.HTTPError, TimeoutError) as error:
         return Check(
-            "warn", "served tokenizer", f"cannot be asked for ({_said(error)})", "the probe still tells"
+            "warn", "served tokenizer", f"cannot be asked for ({_in_words(error)})", "the probe still tells"
         )
-    if theirs == own:
-        return Check("ok", "served tokenizer", f"cuts a text into the same {len(own)} ids")
-    found = f"cuts a text into {len(theirs)} other ids than the policy's ({len(own)})"
+    if theirs == ids:
+        return Check("ok", "served tokenizer", f"cuts a text into the same {len(ids)} ids")
+    found = f"cuts a text into {len(theirs)} other ids than the policy's ({len(ids)})"
     return Check("fail", "served tokenizer", found, "serve policy.model itself, with its tokenizer files")
 
 
 async def _routes(server: Server, experiment: Experiment) -> Check:
-    """A route that takes what is posted refuses to be read; one that is not there is not found."""
+    """Whether weights can be pushed. A GET gets status 405 from an open POST route, and 404 from a closed one."""
     nccl = experiment.policy.vllm.sync == "nccl"
     needed = ["reset_prefix_cache", "init_weight_transfer_engine" if nccl else "collective_rpc"]
     missing = [route for route in needed if not await _is_there(server, route)]
@@ -203,10 +205,10 @@ async def _is_there(server: Server, route: str) -> bool:
 async def _processed(server: Server, served: Served, wanted: Wanted) -> Check:
     """At a low temperature raw log-probs differ from those of what was sampled from."""
     warm, cold = [await _top(server, served, wanted, temperature) for temperature in (1.0, _COLD)]
-    told = scaled(warm, cold, _COLD)
-    if told is None:
+    fits = scaled(warm, cold, _COLD)
+    if fits is None:
         return Check("warn", "log-probs", "all tokens are alike: temperature cannot be told", "another model")
-    if not told:
+    if not fits:
         found = f"are not those of temperature {_COLD:g}, which was sampled at"
         return Check(
             "fail", "log-probs", found, "--logprobs-mode processed_logprobs, as `aipo serve` sets it"
@@ -250,7 +252,7 @@ async def _post(server: Server, path: str, body: bytes) -> bytes:
         return await server.ask(path, body)
 
 
-def _said(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     if isinstance(error, httpx2.HTTPStatusError):
         return f"status {error.response.status_code}"
     return f"nothing within {PATIENCE:g} s" if isinstance(error, TimeoutError) else str(error)

@@ -91,7 +91,7 @@ def check_tags(experiment: Experiment, tokenizer: HFTokenizer) -> Iterator[Check
 
 
 def tags_of(experiment: Experiment) -> list[str]:
-    """The tags of every agent that a rollout with forbidden tags cannot write."""
+    """The tags of every agent that a rollout with suppressed tags cannot write."""
     return [tag.format(agent=name) for tag in experiment.rollout.suppress_tags for name in experiment.agents]
 
 

@@ -61,7 +61,7 @@ class Gym:
         """
         self._family(split)
         if split not in self._tasks:
-            self._tasks[split] = tuple(self._made(split))
+            self._tasks[split] = tuple(self._draw_tasks(split))
         return self._tasks[split]
 
     def _family(self, split: str) -> Family:
@@ -69,12 +69,12 @@ class Gym:
             raise TaskError(f"split of the gym: got {split!r}, allowed one of {list(self._families)}")
         return self._families[split]
 
-    def _made(self, split: str) -> list[Task]:
+    def _draw_tasks(self, split: str) -> list[Task]:
         family = self._family(split)
         names = list(self._families)
         earlier = names[: names.index(split)]  # of whatever family: another one may ask the same
         taken = {task.prompt for name in earlier for task in self.tasks(name)}
-        made: list[Task] = []
+        tasks: list[Task] = []
         fruitless = looked_at = 0
         for number, item in enumerate(self._items(family)):
             looked_at = number + 1
@@ -84,7 +84,7 @@ class Gym:
             if fruitless:
                 continue
             taken.add(item["question"])
-            made.append(
+            tasks.append(
                 Task(
                     task_id=f"{split}/{number}",
                     prompt=item["question"],
@@ -93,22 +93,22 @@ class Gym:
                     metadata=item["metadata"],
                 )
             )
-            if len(made) == family.size:
-                return made
+            if len(tasks) == family.size:
+                return tasks
         beside = f" beside those of {earlier}" if earlier else ""
         raise TaskError(
-            f"questions of split {split!r}: got {len(made)} different ones{beside} among {looked_at} items of "
+            f"questions of split {split!r}: got {len(tasks)} different ones{beside} among {looked_at} items of "
             f"{family.family!r}, allowed {family.size}: ask for fewer, or give options that make more"
         )
 
     def _items(self, family: Family) -> Iterator[dict[str, Any]]:
         """All that are looked at, made as they are asked for."""
-        made_of, count = family.model_dump_json(), min(family.size, _AT_ONCE)
-        dataset(made_of)  # refused here where it cannot be
+        spec, count = family.model_dump_json(), min(family.size, _AT_ONCE)
+        dataset(spec)  # refused here where it cannot be
         try:
             with ThreadPoolExecutor(1) as thread:  # the caller's own may have an event loop that runs
                 for start in range(0, family.size * LOOKED_AT, count):
-                    yield from thread.submit(asyncio.run, self._maker.call(made_of, start, count)).result()
+                    yield from thread.submit(asyncio.run, self._maker.call(spec, start, count)).result()
         except ScoreError as error:
             raise TaskError(f"items of {family.family!r}: {error}") from error
 

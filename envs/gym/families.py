@@ -55,25 +55,25 @@ def dataset(family: str) -> Any:
         LoadError: reasoning-gym is not installed.
         ConfigError: no such family or option, or a family that is refused.
     """
-    made_of = Family(**json.loads(family))
+    spec = Family(**json.loads(family))
     try:
         import reasoning_gym
     except ModuleNotFoundError as error:
         raise LoadError(
             "env: got an environment without reasoning-gym, allowed one with it: pip install -e '.[gym]'"
         ) from error
-    known = reasoning_gym.factory.DATASETS
-    if made_of.family in REFUSED:
+    datasets = reasoning_gym.factory.DATASETS
+    if spec.family in REFUSED:
         raise ConfigError(
-            f"family of reasoning-gym: got {made_of.family!r}, which {REFUSED[made_of.family]}, allowed another one"
+            f"family of reasoning-gym: got {spec.family!r}, which {REFUSED[spec.family]}, allowed another one"
         )
-    if made_of.family not in known:
-        raise ConfigError(f"family of reasoning-gym: got {made_of.family!r}, allowed one of {sorted(known)}")
-    size = made_of.size * LOOKED_AT
+    if spec.family not in datasets:
+        raise ConfigError(f"family of reasoning-gym: got {spec.family!r}, allowed one of {sorted(datasets)}")
+    size = spec.size * LOOKED_AT
     try:
-        return reasoning_gym.create_dataset(made_of.family, seed=made_of.seed, size=size, **made_of.options)
+        return reasoning_gym.create_dataset(spec.family, seed=spec.seed, size=size, **spec.options)
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"options of family {made_of.family!r}: got {made_of.options} ({error}), allowed what "
-            f"{known[made_of.family][1].__name__} has"
+            f"options of family {spec.family!r}: got {spec.options} ({error}), allowed what "
+            f"{datasets[spec.family][1].__name__} has"
         ) from error

@@ -26,16 +26,16 @@ def items(family: str, start: int, count: int) -> list[Item]:
     Args:
         family: a `Family` as JSON.
     """
-    made_by = dataset(family)
-    made: list[Item] = []
-    for number in range(start, min(start + count, len(made_by))):
+    source = dataset(family)
+    usable: list[Item] = []
+    for number in range(start, min(start + count, len(source))):
         try:
-            item = json.loads(json.dumps(made_by[number]))
+            item = json.loads(json.dumps(source[number]))
         except (TypeError, ValueError):
             continue
         if item["answer"] is None or _can_be_right(family, item):
-            made.append(item)
-    return made
+            usable.append(item)
+    return usable
 
 
 def _can_be_right(family: str, item: Item) -> bool:

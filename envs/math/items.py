@@ -100,15 +100,15 @@ def _rows(source: Source) -> Iterator[Row]:
 def _value(row: Row, names: Sequence[str], where: str) -> str:
     """What the first of the columns `names` holds, as text."""
     columns = {column.lower(): column for column in reversed([*row])} | {column: column for column in row}
-    found = next((columns[name] for name in names if name in columns), None)
-    if found is None:
+    column = next((columns[name] for name in names if name in columns), None)
+    if column is None:
         raise ConfigError(
             f"column: got {list(row)}, allowed one that is called {' or '.join(names)}, or named by "
             f"env.options.splits.NAME.question and .answer, in {where}"
         )
-    value = row[found]
+    value = row[column]
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise TaskError(f"{found}: got {value!r}, allowed text or a number, in {where}")
+        raise TaskError(f"{column}: got {value!r}, allowed text or a number, in {where}")
     return str(value)
 
 
@@ -150,8 +150,8 @@ def _hub(name: str, config: str | None, split: str) -> Iterator[Row]:
     from datasets import load_dataset  # slow to import
 
     try:
-        found: Any = load_dataset(name, config, split=split)
-        yield from found
+        dataset: Any = load_dataset(name, config, split=split)
+        yield from dataset
     except Exception as error:  # of many kinds: the hub's libraries and the network
         got = f"{type(error).__name__}: {error}"
         raise LoadError(

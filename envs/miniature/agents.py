@@ -166,17 +166,17 @@ class Knowledge(RuleBased):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        own = {"distractors": self.distractors, "distractor_error_rate": self.distractor_error_rate}
-        return {**super()._identifying_params, **own}
+        extras = {"distractors": self.distractors, "distractor_error_rate": self.distractor_error_rate}
+        return {**super()._identifying_params, **extras}
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
         fact = payload(text, "Request").rstrip("=?")
         if step != "answer" or fact not in self.table:
             return None
-        said = [self._entry(fact, self.error_rate, rng)]
+        entries = [self._entry(fact, self.error_rate, rng)]
         others = rng.sample([name for name in self.table if name != fact], self.distractors)
-        said += [self._entry(other, self.distractor_error_rate, rng) for other in others]
-        return " ".join(said)
+        entries += [self._entry(other, self.distractor_error_rate, rng) for other in others]
+        return " ".join(entries)
 
     def _entry(self, fact: str, error_rate: float, rng: random.Random) -> str:
         value = self.table[fact]
@@ -212,13 +212,13 @@ class Reasoning(RuleBased):
             if not values and "@" in start:
                 return f"First find {start}."
             if not values:
-                return f"{start}={self._said(complement(int(start[1:])), rng)}"
+                return f"{start}={self._number(complement(int(start[1:])), rng)}"
             start = values[-1]
         for line in derivation(int(start), operands):
             if not re.search(rf"(?<![0-9]){re.escape(line)}(?![0-9])", so_far):
-                asked, _, total = line.partition("=")
-                return f"{asked}={self._said(int(total), rng)}"
-        return f"#{self._said(int(start) + sum(operands), rng)}"
+                expression, _, total = line.partition("=")
+                return f"{expression}={self._number(int(total), rng)}"
+        return f"#{self._number(int(start) + sum(operands), rng)}"
 
-    def _said(self, value: int, rng: random.Random) -> int:
+    def _number(self, value: int, rng: random.Random) -> int:
         return slip(value, rng) if self.errs(rng) else value

@@ -51,9 +51,9 @@ POOL = 16
 
 def tokenizer() -> Qwen2Tokenizer:
     """One token per byte, so that any text can be written, and one special token per tag."""
-    words = ("<pad>", "<eos>", *TAGS, *sorted(ByteLevel.alphabet()))
+    tokens = ("<pad>", "<eos>", *TAGS, *sorted(ByteLevel.alphabet()))
     return Qwen2Tokenizer(
-        vocab={word: i for i, word in enumerate(words)},
+        vocab={token: i for i, token in enumerate(tokens)},
         merges=[],
         pad_token="<pad>",
         eos_token="<eos>",
@@ -143,25 +143,25 @@ def cold_start(
     folder = (cache or _cache()) / name
     if folder.is_dir():
         return folder
-    env, words = Miniature(seed, size, terms), tokenizer()
+    env, encoder = Miniature(seed, size, terms), tokenizer()
     with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
         torch.manual_seed(seed)
-        model = network(len(words), head_dim, width=width, layers=layers)
+        model = network(len(encoder), head_dim, width=width, layers=layers)
     model.to(device)  # pyright: ignore[reportArgumentType]  # transformers wraps `to` without its types
     demos = Demonstrator(env.facts, reserved(env), course, terms)
-    rows = _rows(demos, words, steps * BATCH, random.Random(f"cold start {seed}"))
+    rows = _rows(demos, encoder, steps * BATCH, random.Random(f"cold start {seed}"))
     _fit(model, rows, progress or (lambda step, steps, loss: None))
     with disk("saving the cold start", folder.parent):
-        _save(model, words, folder)
+        _save(model, encoder, folder)
     return folder
 
 
-def _save(model: Qwen2ForCausalLM, words: Qwen2Tokenizer, folder: Path) -> None:
-    """FullWeights or not at all: whoever finds the folder may load it."""
+def _save(model: Qwen2ForCausalLM, encoder: Qwen2Tokenizer, folder: Path) -> None:
+    """Writes the whole folder or nothing: whoever finds the folder may load it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
         model.save_pretrained(draft)
-        words.save_pretrained(draft)
+        encoder.save_pretrained(draft)
         try:
             Path(draft).rename(folder)
         except OSError:
@@ -178,13 +178,13 @@ class _Row(NamedTuple):
     learned: list[bool]
 
 
-def _rows(demos: Demonstrator, words: Qwen2Tokenizer, count: int, rng: random.Random) -> list[_Row]:
-    known: dict[str, list[int]] = {}  # most pieces come again and again
+def _rows(demos: Demonstrator, encoder: Qwen2Tokenizer, count: int, rng: random.Random) -> list[_Row]:
+    cache: dict[str, list[int]] = {}  # most pieces come again and again
 
     def encode(text: str) -> list[int]:
-        if text not in known:
-            known[text] = words.encode(text)
-        return known[text]
+        if text not in cache:
+            cache[text] = encoder.encode(text)
+        return cache[text]
 
     def row() -> _Row:
         pieces = [(encode(piece.text), piece.learned) for piece in demos.draw(rng)]

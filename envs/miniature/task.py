@@ -146,8 +146,8 @@ class Miniature:
         start, *steps = task.prompt.removesuffix("=?\n").replace("-", "+-").split("+")
         operands = [int(step) for step in steps]
         value = int(task.answer) - sum(operands)
-        found = [] if start.isdecimal() else [f"{start}={value}"]
-        return "\n".join([*found, *derivation(value, operands), f"#{task.answer}"])
+        lookup = [] if start.isdecimal() else [f"{start}={value}"]
+        return "\n".join([*lookup, *derivation(value, operands), f"#{task.answer}"])
 
     def _with_facts(
         self, rng: random.Random, facts: Sequence[str], train: str, heldout: str

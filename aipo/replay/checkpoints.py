@@ -1,5 +1,6 @@
 """Which weights a replay uses: those of a checkpoint, the trained ones, or those of the start."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,13 @@ class Choice:
     name: str
     optimizer_steps: int
     start: Weights
+
+    @classmethod
+    def of(cls, run: RunFolder, experiment: Experiment, name: str, overrides: Sequence[str]) -> "Choice":
+        """The choice for an experiment of `run`; `policy.model=` among its overrides replaces the start."""
+        named = any(word.startswith("policy.model=") for word in overrides)
+        start = start_of(run, experiment, named=named)
+        return cls(run=run, name=name, optimizer_steps=experiment.train.optimizer_steps, start=start)
 
     def at(self, step: int) -> Weights:
         """The weights for the traces of a rollout step.

@@ -153,7 +153,7 @@ class _ReplayedRollout:
             context,
             policies=self.policies,
             chats=self.chats,
-            sampling=sampling or _sampling(self.source, context.sampling),
+            sampling=sampling or recorded_sampling(self.source, context.sampling),
             forbidden_ids=self.source.forbidden_ids,
             demonstration_ids=self._demonstration(),
         )
@@ -216,7 +216,7 @@ def _place(trace: Trace) -> Place:
     return trace.step, trace.group_id, trace.index
 
 
-def _sampling(trace: Trace, otherwise: Sampling) -> Sampling:
+def recorded_sampling(trace: Trace, otherwise: Sampling) -> Sampling:
     """The recorded settings; traces of other programs may have none."""
     try:
         return Sampling(**trace.sampling)

@@ -88,20 +88,27 @@ class ReplayReport:
         }
 
 
-def finish(folder: RunFolder, report: ReplayReport, left_out: Sequence[LeftOut], console: Console) -> int:
-    """Writes `replay.json` and `left_out.json`, prints where they are and what was left out. The exit code.
+def finish(report: ReplayReport, left_out: Sequence[LeftOut], console: Console, *folders: RunFolder) -> int:
+    """Prints a report and writes it into each folder, with what was left out. The exit code.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written.
+        RunError: the disk is full or a folder cannot be written.
     """
-    write_json(folder.path / REPORT, report.to_dict())
-    print_line(console, f"run folder {folder.path}")
-    if left_out:
-        write_json(folder.path / "left_out.json", [asdict(item) for item in left_out])
+    report.print(console)
+    for folder in folders:
+        write_json(folder.path / REPORT, report.to_dict())
+        print_line(console, f"run folder {folder.path}")
+        if left_out:
+            write_json(folder.path / "left_out.json", [asdict(item) for item in left_out])
+    return print_left_out(left_out, console)
+
+
+def print_left_out(left_out: Sequence[LeftOut], console: Console) -> int:
+    """The first traces and files that could not be used. The exit code."""
     for item in left_out[:_LINES]:
         print_line(console, f"left out: {item.what}: {item.reason}", "yellow")
-    if more := len(left_out[_LINES:]):
-        print_line(console, f"left out: {more} more, see {folder.path / 'left_out.json'}", "yellow")
+    if len(left_out) > _LINES:
+        print_line(console, f"left out: {len(left_out)} in all", "yellow")
     return LEFT_OUT if left_out else 0
 
 
@@ -228,16 +235,16 @@ def renamed(traces: Iterable[Trace], run_id: str) -> list[Trace]:
 # -- cells and columns ---------------------------------------------------------------------------------
 
 
-def write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV file with one line of column names.
+def write_csv(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a CSV file with a column for every name that a line has.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)))
+    writer.writeheader()
+    writer.writerows(lines)
     write_text(file, text.getvalue())
 
 

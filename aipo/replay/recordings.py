@@ -17,11 +17,11 @@ from aipo.rollout.env import Task
 from aipo.rollout.recorder import check_context
 from aipo.run import RunFolder, run_of
 from aipo.trace import Call, StopReason, Trace
-from aipo.trace.arrow import INDEX, Stored, to_table
+from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import EVERYTHING, Filter, condition
-from aipo.trace.journal import from_line, read_journal
+from aipo.trace.journal import from_line
 from aipo.trace.parquet_files import StepFile
-from aipo.trace.store import list_traces, open_file, read_file, traces_in
+from aipo.trace.store import list_traces, read_file, traces_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,9 @@ class Recordings:
         Raises:
             RunError: there is none. What cannot be read is left out by name later, and may have matched.
         """
-        steps = set(self.steps())
-        if not any(_may_match(file.path, self.where) for file in self._files() if file.step in steps):
+        probe = Recordings(path=self.path, where=self.where)
+        unread = _all_of_a_step(self.where) and self.steps()
+        if not unread and next(iter(probe), None) is None and not probe.left_out:
             raise RunError(
                 f"traces: got none in {self.folder} with {_words(self.where)}, allowed one or more"
             )
@@ -196,21 +197,6 @@ def _matching(stored: Sequence[Stored], where: Filter) -> list[Trace]:
         return [s.trace for s in stored]
     ids = _ids(to_table(stored), where)
     return [s.trace for s in stored if s.trace.trace_id in ids]
-
-
-def _may_match(path: Path, where: Filter) -> bool:
-    """Does the file hold a trace that matches `where`, or something that cannot be read?"""
-    if _all_of_a_step(where):
-        return True
-    try:
-        if path.suffix == ".parquet":
-            with open_file(path) as file:
-                table = file.read(columns=[*INDEX, *(["texts"] if where.text is not None else [])])
-        else:
-            table = to_table([stored for stored, _ in read_journal(path, set())])
-        return bool(_ids(table, where))
-    except (AipoError, OSError, pa.ArrowException):
-        return True
 
 
 def _all_of_a_step(where: Filter) -> bool:

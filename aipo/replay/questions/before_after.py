@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from aipo.evaluate.statistics import bootstrap_interval
 from aipo.replay.engine import TracePair
@@ -18,25 +18,23 @@ _COUNTS = ("turns", "live_turns", "calls", "live_calls")
 _COLUMNS = ("traces", "before", "after", "change", "95 %", "rose", "fell")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TraceChange:
-    """One trace, recorded and replayed.
+class TraceChange(NamedTuple):
+    """One trace, recorded and replayed, without its tokens.
 
     Args:
         before, after: rewards; None = there is none.
+        parts: reward parts that it has before and after.
         version: of the weights that sampled it first.
         resampled: whether other tokens were sampled now.
     """
 
     source_id: str
-    trace_id: str
     kind: str
     step: int
     cluster: str
     before: float | None
     after: float | None
-    parts_before: Mapping[str, float]
-    parts_after: Mapping[str, float]
+    parts: Mapping[str, tuple[float, float]]
     fork: ForkPoint | None
     error: str | None
     version: int | None
@@ -46,16 +44,15 @@ class TraceChange:
     def of(cls, pair: TracePair) -> "TraceChange":
         """The change from a recorded trace to its replay."""
         was, now = pair.source, pair.trace
+        both = [name for name in was.reward_parts if name in now.reward_parts]
         return cls(
             source_id=was.trace_id,
-            trace_id=now.trace_id,
             kind=was.kind,
             step=was.step,
             cluster=cluster_of(was),
             before=was.reward,
             after=now.reward,
-            parts_before=was.reward_parts,
-            parts_after=now.reward_parts,
+            parts={name: (was.reward_parts[name], now.reward_parts[name]) for name in both},
             fork=pair.reuse.fork,
             error=now.error,
             version=was.policy_version,
@@ -68,13 +65,12 @@ class TraceChange:
         return self.error is not None and NEEDS_LIVE in self.error
 
     @property
-    def change(self) -> float | None:
-        """Reward after minus reward before, where there are both."""
-        return None if self.before is None or self.after is None else self.after - self.before
+    def change(self) -> float:
+        """Reward after minus reward before; 0 where there are not both."""
+        return 0.0 if self.before is None or self.after is None else self.after - self.before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeanChange:
+class MeanChange(NamedTuple):
     """The mean of a number before and after, over the traces that have both.
 
     Args:
@@ -93,10 +89,8 @@ class MeanChange:
     fell: int
 
     @classmethod
-    def of(cls, what: str, numbers: Sequence[tuple[float, float, str]], seed: int) -> "MeanChange | None":
-        """Of (before, after, cluster); None where there is no trace."""
-        if not numbers:
-            return None
+    def of(cls, what: str, numbers: Sequence[tuple[float, float, str]], seed: int) -> "MeanChange":
+        """Of (before, after, cluster), at least one."""
         changes = [after - before for before, after, _ in numbers]
         clusters = [cluster for *_, cluster in numbers]
         return cls(
@@ -112,15 +106,13 @@ class MeanChange:
 
     def cells(self) -> list[str]:
         """A row of a table."""
-        means = [f"{self.before:.3f}", f"{self.after:.3f}", f"{self.change:+.3f}"]
-        return [
-            self.what,
-            str(self.traces),
-            *means,
+        means = (
+            f"{self.before:.3f}",
+            f"{self.after:.3f}",
+            f"{self.change:+.3f}",
             interval_cell(self.interval),
-            str(self.rose),
-            str(self.fell),
-        ]
+        )
+        return [self.what, str(self.traces), *means, str(self.rose), str(self.fell)]
 
 
 @dataclass(kw_only=True)
@@ -147,14 +139,23 @@ class BeforeAfter:
         if len(kinds) > 1:
             groups |= {kind: [t for t in self.traces if t.kind == kind] for kind in kinds}
         groups["forked"] = [t for t in self.traces if t.fork]
-        changes = (MeanChange.of(name, _rewards(traces), self.seed) for name, traces in groups.items())
-        return [change for change in changes if change]
+        numbers = {
+            name: [
+                (t.before, t.after, t.cluster) for t in traces if t.before is not None and t.after is not None
+            ]
+            for name, traces in groups.items()
+        }
+        return self._means(numbers)
 
     def parts(self) -> list[MeanChange]:
         """Every reward part's change; one that is new or gone has none."""
-        names = sorted({name for t in self.traces for name in (*t.parts_before, *t.parts_after)})
-        changes = (MeanChange.of(name, self._part(name), self.seed) for name in names)
-        return [change for change in changes if change]
+        names = sorted({name for t in self.traces for name in t.parts})
+        return self._means(
+            {name: [(*t.parts[name], t.cluster) for t in self.traces if name in t.parts] for name in names}
+        )
+
+    def _means(self, numbers: Mapping[str, Sequence[tuple[float, float, str]]]) -> list[MeanChange]:
+        return [MeanChange.of(name, of_name, self.seed) for name, of_name in numbers.items() if of_name]
 
     def forks(self) -> list[tuple[str, int]]:
         """Where traces left their recordings, and how many; the most frequent first."""
@@ -162,7 +163,7 @@ class BeforeAfter:
 
     def flipped(self) -> list[TraceChange]:
         """Traces whose reward changed; the greatest change first."""
-        return sorted((t for t in self.traces if t.change), key=lambda t: (-abs(t.change or 0), t.source_id))
+        return sorted((t for t in self.traces if t.change), key=lambda t: (-abs(t.change), t.source_id))
 
     def failed(self) -> list[TraceChange]:
         """Traces that had a reward and whose replay has none."""
@@ -208,8 +209,8 @@ class BeforeAfter:
         """For `values` of `replay.json`."""
         return {
             "traces": len(self.traces),
-            "reward": [asdict(change) for change in self.rewards()],
-            "parts": [asdict(change) for change in self.parts()],
+            "reward": [change._asdict() for change in self.rewards()],
+            "parts": [change._asdict() for change in self.parts()],
             "forks": dict(self.forks()),
             "reuse": dict(self.reused),
             "failed": {t.source_id: t.error for t in self.failed()},
@@ -232,28 +233,13 @@ class BeforeAfter:
     def _flipped_tables(self) -> list[ReplayTable]:
         flipped = self.flipped()
         rows = [(t.source_id, f"{t.before:g}", f"{t.after:g}") for t in flipped[:_ROWS]]
-        title = (
-            f"another reward: the first {_ROWS} of {len(flipped)}"
-            if len(flipped) > _ROWS
-            else "another reward"
-        )
-        return [ReplayTable(title, ("trace", "before", "after"), rows)] if rows else []
-
-    def _part(self, name: str) -> list[tuple[float, float, str]]:
-        return [
-            (t.parts_before[name], t.parts_after[name], t.cluster)
-            for t in self.traces
-            if name in t.parts_before and name in t.parts_after
-        ]
+        first = f": the first {_ROWS} of {len(flipped)}" if len(flipped) > _ROWS else ""
+        return [ReplayTable(f"another reward{first}", ("trace", "before", "after"), rows)] if rows else []
 
 
 def cluster_of(trace: Trace) -> str:
     """Tasks of the same cluster ask the same thing in other words: they are not independent."""
     return str(trace.task.get("cluster") or trace.task_id)
-
-
-def _rewards(traces: Iterable[TraceChange]) -> list[tuple[float, float, str]]:
-    return [(t.before, t.after, t.cluster) for t in traces if t.before is not None and t.after is not None]
 
 
 def _table(what: str, changes: Sequence[MeanChange]) -> ReplayTable:

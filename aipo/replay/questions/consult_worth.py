@@ -5,31 +5,23 @@ group's other rollouts in the same mode that did not ask this agent. The second 
 a policy asks when it is stuck.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
+from typing import Any, NamedTuple
 
 from aipo.evaluate.statistics import bootstrap_interval
-from aipo.replay.output import ReplayTable, interval_cell, write_csv
+from aipo.replay.output import ReplayTable, interval_cell
 from aipo.replay.questions.before_after import cluster_of
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Consult, Mode, Trace
 
 UNKNOWN = "unknown"
+_COLUMNS = ("agent", "asked", "measured", "pairs", "with", "without", "change", "95 %")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Worth:
-    """The worth of one consult.
-
-    Args:
-        consult: its number in the trace, from 0.
-        cluster: tasks of one cluster are not independent of each other.
-        reward: of the rollout in which it was asked.
-        without: rewards of rollouts without this reply.
-    """
+class Worth(NamedTuple):
+    """One consult (its number in the trace, from 0): its rollout's reward, and those of rollouts without its reply."""
 
     trace_id: str
     consult: int
@@ -44,15 +36,17 @@ class Worth:
         """Reward with the reply minus mean reward without."""
         return self.reward - fmean(self.without)
 
+    def line(self) -> dict[str, Any]:
+        """For a CSV file."""
+        means = {"without": fmean(self.without), "samples": len(self.without), "value": self.value}
+        return self._asdict() | means
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentWorth:
+
+class AgentWorth(NamedTuple):
     """The worth of one agent's consults.
 
     Args:
-        consults: all of them.
-        measured: with a reply, a reward and something to compare with.
-        unanswered: without a reply.
+        measured: consults with a reply, a reward and something to compare with.
         comparisons: pairs of a measured consult and a rollout without its reply.
         reward, without, value: means over the measured consults; None when there is none.
         interval: 95 % of `value`, resampling clusters; None with fewer than two clusters.
@@ -88,15 +82,14 @@ def against_group(
     """
     groups: dict[str, list[Trace]] = defaultdict(list)
     for trace in traces:
-        if trace.reward is not None:
-            groups[trace.group_id].append(trace)
+        groups[trace.group_id].append(trace)
     for trace in traces:
+        others = [
+            t
+            for t in groups[trace.group_id]
+            if t.mode is trace.mode or (any_mode and t.mode is not Mode.EXPERT)
+        ]
         for number, consult in answered(trace):
-            others = [
-                t
-                for t in groups[trace.group_id]
-                if t.mode is trace.mode or (any_mode and t.mode is not Mode.EXPERT)
-            ]
             without = [t.reward for t in others if all(c.agent != consult.agent for c in t.consults)]
             if worth := worth_of(trace, number, without, agents):
                 yield worth
@@ -104,9 +97,8 @@ def against_group(
 
 def answered(trace: Trace) -> list[tuple[int, Consult]]:
     """Consults with a reply, of a rollout with a reward, and their numbers."""
-    if trace.reward is None:
-        return []
-    return [(number, c) for number, c in enumerate(trace.consults) if c.reply is not None]
+    replies = [(number, c) for number, c in enumerate(trace.consults) if c.reply is not None]
+    return [] if trace.reward is None else replies
 
 
 def worth_of(
@@ -116,15 +108,8 @@ def worth_of(
     rewards = tuple(reward for reward in without if reward is not None)
     if trace.reward is None or not rewards:
         return None
-    return Worth(
-        trace_id=trace.trace_id,
-        consult=number,
-        agent=name_of(trace.consults[number], agents),
-        step=trace.step,
-        cluster=cluster_of(trace),
-        reward=trace.reward,
-        without=rewards,
-    )
+    agent = name_of(trace.consults[number], agents)
+    return Worth(trace.trace_id, number, agent, trace.step, cluster_of(trace), trace.reward, rewards)
 
 
 class Tally:
@@ -132,8 +117,7 @@ class Tally:
 
     def __init__(self, agents: Collection[str]) -> None:
         self._agents = agents
-        self._consults: dict[str, int] = defaultdict(int)
-        self._unanswered: dict[str, int] = defaultdict(int)
+        self._consults, self._unanswered = Counter[str](), Counter[str]()
         self.worths: list[Worth] = []
 
     def add(self, traces: Iterable[Trace], worths: Iterable[Worth]) -> None:
@@ -146,11 +130,10 @@ class Tally:
 
     def agents(self, seed: int) -> list[AgentWorth]:
         """A line for each agent that was asked, known ones first."""
-        order = [name for name in (*self._agents, UNKNOWN) if name in self._consults]
-        return [self._agent(name, seed) for name in order]
+        names = [name for name in (*self._agents, UNKNOWN) if name in self._consults]
+        return [self._agent(name, [w for w in self.worths if w.agent == name], seed) for name in names]
 
-    def _agent(self, name: str, seed: int) -> AgentWorth:
-        worths = [worth for worth in self.worths if worth.agent == name]
+    def _agent(self, name: str, worths: Sequence[Worth], seed: int) -> AgentWorth:
         values, clusters = [w.value for w in worths], [w.cluster for w in worths]
         enough = len(set(clusters)) > 1
         return AgentWorth(
@@ -168,17 +151,11 @@ class Tally:
         )
 
 
-_COLUMNS = ("agent", "asked", "measured", "pairs", "with", "without", "change", "95 %")
-
-
 def table(agents: Iterable[AgentWorth]) -> ReplayTable:
     """A row for each agent."""
     rows = [
         [
-            one.agent,
-            str(one.consults),
-            str(one.measured),
-            str(one.comparisons),
+            *(one.agent, str(one.consults), str(one.measured), str(one.comparisons)),
             *("–" if value is None else f"{value:.3f}" for value in (one.reward, one.without)),
             "–" if one.value is None else f"{one.value:+.3f}",
             interval_cell(one.interval, digits=2),
@@ -186,27 +163,3 @@ def table(agents: Iterable[AgentWorth]) -> ReplayTable:
         for one in agents
     ]
     return ReplayTable("reward with the reply and without", _COLUMNS, rows)
-
-
-def write_worths(file: Path, worths: Iterable[Worth]) -> None:
-    """Writes a CSV file with a line for each measured consult.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
-    columns = ("trace_id", "consult", "agent", "step", "cluster", "reward", "without", "samples", "value")
-    rows = [
-        (
-            w.trace_id,
-            w.consult,
-            w.agent,
-            w.step,
-            w.cluster,
-            w.reward,
-            fmean(w.without),
-            len(w.without),
-            w.value,
-        )
-        for w in worths
-    ]
-    write_csv(file, columns, rows)

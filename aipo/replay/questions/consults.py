@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from rich.console import Console
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.policies import Tokenizer
-from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
-from aipo.replay.output import ReplayReport, begin, default_out, describe, finish, new_folder
+from aipo.replay.checkpoints import Choice, Weights, load_weights
+from aipo.replay.output import ReplayReport, begin, default_out, describe, finish, new_folder, write_csv
 from aipo.replay.questions.consult_worth import (
     Tally,
     Worth,
@@ -22,7 +23,6 @@ from aipo.replay.questions.consult_worth import (
     name_of,
     table,
     worth_of,
-    write_worths,
 )
 from aipo.replay.questions.forks import Forks, Key
 from aipo.replay.recordings import Recordings
@@ -33,6 +33,8 @@ from aipo.trace import Trace
 from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import TraceStore
 from aipo.util.console import bars, stage
+
+_by_index = attrgetter("index")
 
 
 def consults_against_group(
@@ -58,12 +60,11 @@ def consults_against_group(
             traces = everything.read(step)
             ids = {t.trace_id for t in (traces if selected is None else selected.read(step))}
             worths = against_group(traces, experiment.agents, any_mode=any_mode)
-            worths = [w for w in worths if w.trace_id in ids]
-            tally.add([t for t in traces if t.trace_id in ids], worths)
+            tally.add([t for t in traces if t.trace_id in ids], [w for w in worths if w.trace_id in ids])
             note(done, len(steps), f"step {step}")
     mode = "any mode" if any_mode else "the same mode"
     without = f"rollouts of the same group and {mode} that did not ask this agent"
-    return _report(folder, tally, experiment, everything, {"without": without}, console)
+    return _report(folder, tally, experiment.seed, everything, {"without": without}, console)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,63 +93,61 @@ class LiveConsults:
         Raises:
             AipoError: see `aipo.errors`.
         """
-        if self.samples < 1:
-            raise ConfigError(f"--samples: got {self.samples}, allowed >= 1")
         recordings = Recordings(path=self.source, where=self.where)
         experiment = recorded_experiment(recordings, self.overrides)
-        named = any(word.startswith("policy.model=") for word in self.overrides)
-        start = start_of(recordings.run, experiment, named=named)
-        choice = Choice(
-            run=recordings.run,
-            name=self.checkpoint,
-            optimizer_steps=experiment.train.optimizer_steps,
-            start=start,
-        )
+        choice = Choice.of(recordings.run, experiment, self.checkpoint, self.overrides)
         consults = self._consults(experiment)
-        if not consults:
-            raise RunError(
-                "consults to fork: got none with a reply and a reward among the selected traces, allowed at least "
-                f"one in {recordings.folder}"
-            )
         tokenizer = recorded_tokenizer(recordings)
         tags = tags_of_agents(experiment, tokenizer)
         weights_of = {step: choice.at(step) for step in recordings.steps() if step in consults}
         folder = new_folder(out or default_out(recordings.run.path, "consults"), recordings)
-        tally = Tally(tuple(experiment.agents))
-        others = 0
+        tally, others = Tally(tuple(experiment.agents)), 0
         with bars(console) as progress, TraceStore(folder.traces, decode=tokenizer.decode) as store:
             note = stage(progress, "consults")
             for weights, steps in groupby(weights_of, key=weights_of.__getitem__):
                 forks = self._forks(experiment, folder, weights, recordings, tags)
                 for step in steps:
-                    traces = recordings.read(step)
-                    forked = self._fork(forks, traces, consults[step], store)
-                    tally.add(traces, _worths(traces, forked, experiment, recordings))
-                    others += _by_others(traces, consults[step], weights)
-                    done = list(weights_of).index(step) + 1
-                    note(done, len(weights_of), f"step {step}, {weights.name}")
+                    traces, keys = recordings.read(step), consults[step]
+                    of_step = [(t, n) for t in traces for n, _ in answered(t) if (t.trace_id, n) in keys]
+                    by_consult = forks.run(of_step, store.append)
+                    if kept := [t for group in by_consult.values() for t in sorted(group, key=_by_index)]:
+                        store.seal(step, kept)
+                    tally.add(traces, _worths(traces, by_consult, experiment, recordings))
+                    others += sum(
+                        t.policy_version is None or t.policy_version != weights.version for t, _ in of_step
+                    )
+                    note(list(weights_of).index(step) + 1, len(weights_of), f"step {step}, {weights.name}")
                 for (trace_id, number), reason in forks.failed.items():
                     recordings.leave_out(f"{trace_id}, consult {number}", reason)
         settings = {
             "without": f"{self.samples} forks from the request, with the consult tags suppressed",
             "weights": ", ".join(dict.fromkeys(weights.name for weights in weights_of.values())),
         }
-        warnings = [
+        warning = (
             f"other weights: {others} of {sum(map(len, consults.values()))} consults had been asked by other weights "
             "than those that continued: the difference is not due to the reply alone (--checkpoint chooses the weights)"
-        ]
+        )
         return _report(
-            folder, tally, experiment, recordings, settings, console, warnings=warnings if others else ()
+            folder, tally, experiment.seed, recordings, settings, console, [warning] if others else ()
         )
 
     def _consults(self, experiment: Experiment) -> dict[int, set[Key]]:
-        """Consults to fork, by step."""
+        """Consults to fork, by step.
+
+        Raises:
+            RunError: there are none.
+        """
         by_agent: dict[str, list[tuple[int, Key]]] = defaultdict(list)
-        for traces in Recordings(path=self.source, where=self.where):
-            for trace in traces:
-                for number, consult in answered(trace):
-                    name = name_of(consult, experiment.agents)
-                    by_agent[name].append((trace.step, (trace.trace_id, number)))
+        recordings = Recordings(path=self.source, where=self.where)
+        for trace in (trace for traces in recordings for trace in traces):
+            for number, consult in answered(trace):
+                name = name_of(consult, experiment.agents)
+                by_agent[name].append((trace.step, (trace.trace_id, number)))
+        if not by_agent:
+            raise RunError(
+                "consults to fork: got none with a reply and a reward among the selected traces, allowed at least "
+                f"one in {recordings.folder}"
+            )
         chosen: dict[int, set[Key]] = defaultdict(set)
         for name, keys in by_agent.items():
             rng = np.random.default_rng(derive_seed(experiment.seed, "consults", name))
@@ -168,27 +167,8 @@ class LiveConsults:
         restored = restore(Recordings(path=self.source), experiment, run_id=folder.path.name)
         if not folder.manifest.exists():
             describe(folder, restored, "consults", weights.path, trainable=False)
-        policy = load_weights(experiment, weights, recordings)
-        return Forks(
-            engine=restored.replay.engine,
-            live=policy,
-            tokenizer=restored.tokenizer,
-            agents=restored.replay.agents,
-            shared=restored.replay.shared,
-            tag_ids=tags,
-            samples=self.samples,
-        )
-
-    def _fork(
-        self, forks: Forks, traces: Sequence[Trace], consults: set[Key], store: TraceStore
-    ) -> dict[Key, list[Trace]]:
-        """The forks of one step, kept as traces."""
-        of_step = [(t, n) for t in traces for n, _ in answered(t) if (t.trace_id, n) in consults]
-        forked = forks.run(of_step, store.append)
-        kept = [trace for of_consult in forked.values() for trace in sorted(of_consult, key=_index)]
-        if kept:
-            store.seal(kept[0].step, kept)
-        return forked
+        live = load_weights(experiment, weights, recordings)
+        return Forks(replay=restored.replay, live=live, tag_ids=tags, samples=self.samples)
 
 
 def tags_of_agents(experiment: Experiment, tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -209,48 +189,41 @@ def tags_of_agents(experiment: Experiment, tokenizer: Tokenizer) -> tuple[int, .
 
 
 def _worths(
-    traces: Sequence[Trace], forked: dict[Key, list[Trace]], experiment: Experiment, recordings: Recordings
+    traces: Sequence[Trace],
+    by_consult: dict[Key, list[Trace]],
+    experiment: Experiment,
+    recordings: Recordings,
 ) -> Iterator[Worth]:
     """The worth of the consults of one step. A fork without a reward is left out by name."""
     sources = {trace.trace_id: trace for trace in traces}
-    for (trace_id, number), forks in sorted(forked.items()):
-        for fork in sorted(forks, key=_index):
+    for (trace_id, number), group in sorted(by_consult.items()):
+        forks = sorted(group, key=_by_index)
+        for fork in forks:
             if fork.reward is None:
                 recordings.leave_out(fork.trace_id, fork.error or f"no reward, {fork.stop_reason.value}")
-        rewards = [fork.reward for fork in sorted(forks, key=_index)]
+        rewards = [fork.reward for fork in forks]
         if worth := worth_of(sources[trace_id], number, rewards, experiment.agents):
             yield worth
-
-
-def _by_others(traces: Sequence[Trace], consults: set[Key], weights: Weights) -> int:
-    """Consults that were asked by other weights, or by unknown ones."""
-    versions = {trace.trace_id: trace.policy_version for trace in traces}
-    return sum(versions[i] is None or versions[i] != weights.version for i, _ in consults if i in versions)
-
-
-def _index(trace: Trace) -> int:
-    return trace.index
 
 
 def _report(
     folder: RunFolder,
     tally: Tally,
-    experiment: Experiment,
+    seed: int,
     recordings: Recordings,
     settings: dict[str, str],
     console: Console,
     warnings: Sequence[str] = (),
 ) -> int:
-    agents = tally.agents(experiment.seed)
+    agents = tally.agents(seed)
     compared, measured = sum(one.comparisons for one in agents), sum(one.measured for one in agents)
-    write_worths(folder.path / "consults.csv", tally.worths)
+    write_csv(folder.path / "consults.csv", [worth.line() for worth in tally.worths])
     report = ReplayReport(
         question="consults",
         settings=settings | {"comparisons": f"{compared}, of {measured} consults"},
         tables=[table(agents)],
         notes=[f"{one.agent}: {one.helped} consults helped, {one.hurt} hurt" for one in agents],
         warnings=warnings,
-        values=[asdict(one) for one in agents],
+        values=[one._asdict() for one in agents],
     )
-    report.print(console)
-    return finish(folder, report, recordings.left_out, console)
+    return finish(report, recordings.left_out, console, folder)

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from aipo.errors import TraceError, one_of
-from aipo.policies import Completion, Policy, SampleRequest, Sampling, Tokenizer
+from aipo.policies import Completion, Policy, SampleRequest
 from aipo.render.consults import consultations
-from aipo.replay.chat import AgentModel, Question, replay_chat
+from aipo.replay.chat import replay_chat
+from aipo.replay.engine import Replay, recorded_sampling
 from aipo.replay.policy import ReplayPolicy
 from aipo.replay.recordings import task_of
 from aipo.replay.reuse import Reuse
-from aipo.rollout.context import RolloutContext
-from aipo.rollout.engine import RolloutEngine
+from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.spec import RolloutSpec, derive_seed
-from aipo.trace import Call, Role, Trace
+from aipo.trace import Role, Trace
 
 Key = tuple[str, int]
 """A trace's id and the number of a consult in it."""
@@ -77,15 +77,24 @@ def _joined(head: Completion, rest: Completion) -> Completion:
 
 @dataclass(frozen=True, slots=True)
 class _Fork:
-    """One rollout from one consult."""
+    """One rollout from one consult; `request` is the length of the context of the turn that asked."""
 
     source: Trace
     key: Key
     spec: RolloutSpec
     policy: ReplayPolicy
-    context: Callable[[RolloutContext], RolloutContext]
+    chats: Mapping[str, ChatModel]
     request: int
     start: int
+
+    def adapt(self, live: RolloutContext) -> RolloutContext:
+        return replace(
+            live,
+            policies={**live.policies, self.source.policy: self.policy},
+            chats=self.chats,
+            sampling=recorded_sampling(self.source, live.sampling),
+            forbidden_ids=self.source.forbidden_ids,
+        )
 
     def stamped(self, trace: Trace) -> Trace:
         """The trace, with where it comes from.
@@ -93,22 +102,14 @@ class _Fork:
         Raises:
             TraceError: it did not come to the request as the recording did, or an agent replied after it.
         """
+        source = self.source.trace_id
         if self.policy.live_from != self.request:
-            raise TraceError(
-                one_of(
-                    "fork",
-                    self.policy.live_from,
-                    f"token {self.request}, before the request",
-                    self.source.trace_id,
-                )
-            )
-        later = [c.agent for c in trace.consults[self.key[1] :] if c.reply is not None]
-        if later:
-            where = f"a fork of {self.source.trace_id}"
-            raise TraceError(
-                one_of("replies after the fork", later, "none: the policy continues without agents", where)
-            )
-        return replace(trace, parent_id=self.source.trace_id, fork_token=self.start)
+            allowed = f"token {self.request}, before the request"
+            raise TraceError(one_of("fork", self.policy.live_from, allowed, source))
+        if later := [c.agent for c in trace.consults[self.key[1] :] if c.reply is not None]:
+            allowed = "none: the policy continues without agents"
+            raise TraceError(one_of("replies after the fork", later, allowed, f"a fork of {source}"))
+        return replace(trace, parent_id=source, fork_token=self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,22 +117,16 @@ class Forks:
     """Runs forks.
 
     Args:
-        engine: with the graph and the environment.
+        replay: of the run; no agent needs to be live, all that is asked before a request is recorded.
         live: the policy that continues.
-        tokenizer: the one that the traces were recorded with.
-        agents: the chat models of now, by agent; none needs to be live, all that is asked before a request is recorded.
         tag_ids: ids of the consult tags.
         samples: forks of each consult.
-        shared: see `aipo.replay.engine.shared_calls`.
     """
 
-    engine: RolloutEngine
+    replay: Replay
     live: Policy
-    tokenizer: Tokenizer
-    agents: Mapping[str, AgentModel]
     tag_ids: tuple[int, ...]
     samples: int
-    shared: Mapping[Question, Call] = field(default_factory=dict[Question, Call])
     failed: dict[Key, str] = field(default_factory=dict[Key, str])
 
     def run(
@@ -165,18 +160,17 @@ class Forks:
             on_trace(stamped)
 
         def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
-            return forks[spec.group_id, spec.index].context(context)
+            return forks[spec.group_id, spec.index].adapt(context)
 
-        replace(self.engine, adapt=adapt).run_sync([fork.spec for fork in forks.values()], note)
+        replace(self.replay.engine, adapt=adapt).run_sync([fork.spec for fork in forks.values()], note)
         return traces
 
     def _fork(self, trace: Trace, number: int, sample: int) -> _Fork:
         consult = trace.consults[number]
         if consult.request_start is None:
+            allowed = "one of its own"
             raise TraceError(
-                one_of(
-                    "opening tag", "one that shares a token with other text", "one of its own", trace.trace_id
-                )
+                one_of("opening tag", "one that shares a token with other text", allowed, trace.trace_id)
             )
         before, asking = trace.segments[: consult.request_segment], trace.segments[consult.request_segment]
         assert asking.logprobs is not None, "a policy segment has log-probs"
@@ -190,24 +184,13 @@ class Forks:
         )
         reuse = Reuse()
         turns = sum(s.role is Role.POLICY for s in before)
-        fork_policy = ForkPolicy(self.live, head, self.tag_ids)
-        policy = ReplayPolicy(trace, self.tokenizer, fork_policy, turns=turns, reuse=reuse)
+        live = ForkPolicy(self.live, head, self.tag_ids)
+        policy = ReplayPolicy(trace, self.replay.tokenizer, live, turns=turns, reuse=reuse)
         before_it = _until(trace, number)
         chats = {
-            agent: replay_chat(agent, before_it, agent_model, reuse=reuse, shared=self.shared)
-            for agent, agent_model in self.agents.items()
+            agent: replay_chat(agent, before_it, agent_model, reuse=reuse, shared=self.replay.shared)
+            for agent, agent_model in self.replay.agents.items()
         }
-
-        def context(live: RolloutContext) -> RolloutContext:
-            try:
-                sampling = Sampling(**trace.sampling)
-            except TypeError:
-                sampling = live.sampling
-            policies = {**live.policies, trace.policy: policy}
-            return replace(
-                live, policies=policies, chats=chats, sampling=sampling, forbidden_ids=trace.forbidden_ids
-            )
-
         spec = RolloutSpec(
             task=task_of(trace),
             mode=trace.mode,
@@ -217,13 +200,11 @@ class Forks:
             seed=derive_seed(trace.seed, "fork", number, sample),
         )
         request = sum(map(len, before))
-        return _Fork(trace, (trace.trace_id, number), spec, policy, context, request, request + start)
+        return _Fork(trace, (trace.trace_id, number), spec, policy, chats, request, request + start)
 
 
 def _until(trace: Trace, number: int) -> Trace:
     """The recording without the visits that answered this consult or came after it."""
-    answers = [c.visit for c in consultations(trace)[number:] if c.visit is not None]
-    first = (
-        next((i for i, visit in enumerate(trace.visits) if visit is answers[0]), None) if answers else None
-    )
+    answer = next((c.visit for c in consultations(trace)[number:] if c.visit is not None), None)
+    first = next((i for i, visit in enumerate(trace.visits) if visit is answer), None)
     return replace(trace, visits=trace.visits[:first])

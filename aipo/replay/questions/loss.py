@@ -13,7 +13,7 @@ from rich.console import Console
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import TrainError
 from aipo.method.step_rows import StepRows
-from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
+from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
@@ -36,24 +36,8 @@ if TYPE_CHECKING:
     from aipo.replay.questions.loss_replay import LossReplay
 
 _ROLES = ("policy", "agent", "distilled")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenPart:
-    """What the tokens of one kind do in one optimizer step: `policy`, `agent` and each `agent/NAME`, `distilled`.
-
-    Args:
-        weight: mean |A|·w.
-        clip: share of them that are clipped.
-        norm: of their own gradient; None when gradients were not asked for.
-        share: of the step's gradient; see `aipo.replay.questions.loss_replay.share_of`.
-    """
-
-    tokens: int
-    weight: float
-    clip: float
-    norm: float | None
-    share: float | None
+_COLUMNS = {"norm": "gradient_norm", "share": "gradient_share"}
+_MEANS = ("loss", "grad_norm", "weight/agent", "clip/policy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +48,11 @@ class StepLoss:
         step: rollout step.
         update: optimizer step, from 1, as in metrics.jsonl.
         weights: name of the weights that the loss was computed with.
-        loss: of the whole step.
         grad_norm: before clipping; None when gradients were not asked for.
         metrics: as training logs them.
+        parts: of each kind of token (`policy`, `agent` and each `agent/NAME`, `distilled`): `tokens`, `weight`
+            (mean |A|·w), `clip` (share of them that are clipped), `norm` of their own gradient, and their `share` of
+            the step's (see `aipo.replay.questions.loss_replay.share_of`); both None without gradients.
         online: `loss` and `grad_norm` that training logged for this step, if the setting and the weights are those
             of the run; empty otherwise.
     """
@@ -78,8 +64,17 @@ class StepLoss:
     loss: float
     grad_norm: float | None
     metrics: Mapping[str, float]
-    parts: Mapping[str, TokenPart]
+    parts: Mapping[str, Mapping[str, float | None]]
     online: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def line(self) -> dict[str, Any]:
+        """For a CSV file: what there is, by name."""
+        names = ("setting", "step", "update", "weights", "loss", "grad_norm")
+        values = {name: getattr(self, name) for name in names} | dict(self.metrics)
+        for part, facts in self.parts.items():
+            values |= {f"{_COLUMNS.get(name, name)}/{part}": value for name, value in facts.items()}
+        values |= {f"online/{name}": value for name, value in self.online.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def replay_loss(
@@ -107,10 +102,8 @@ def replay_loss(
     compared = settings(file, grid, [word for word in overrides if word not in machine], allowed=METHOD)
     # Nothing is reported: a recorded folder must not choose where.
     experiment = load_experiment(file, [*machine, "run.report_to=[]"], of_run=True)
-    named = any(word.startswith("policy.model=") for word in machine)
-    start = start_of(recordings.run, experiment, named=named)
-    per_step = experiment.train.optimizer_steps
-    choice = Choice(run=recordings.run, name=checkpoint, optimizer_steps=per_step, start=start)
+    choice = Choice.of(recordings.run, experiment, checkpoint, machine)
+    per_step = choice.optimizer_steps
     numbers = _rollout_steps(recordings, choice, chosen=steps is not None)
     weights_of = {step: choice.at(step) for step in numbers}
     facts = {"settings": [setting.name for setting in compared]}
@@ -119,17 +112,15 @@ def replay_loss(
     with bars(console) as progress:
         note = stage(progress, "loss")
         for weights, of_weights in groupby(numbers, key=weights_of.__getitem__):
-            with _loss_replay(recordings, compared, experiment, weights, start, gradients) as replay:
+            with _loss_replay(recordings, compared, experiment, weights, choice.start, gradients) as replay:
                 for step in of_weights:
                     fresh = weights.version == step * per_step
                     of_step = replay.losses(step, recordings.read(step), weights=weights.name, fresh=fresh)
                     first = step * per_step + 1 if fresh else None
                     losses += _with_logged(of_step, recordings, first=first, recorded=compared[0].name)
                     note(numbers.index(step) + 1, len(numbers), f"step {step} through {weights.name}")
-    write_losses(folder.path / "loss.csv", losses)
-    result = report(losses, span(numbers))
-    result.print(console)
-    return finish(folder, result, recordings.left_out, console)
+    write_csv(folder.path / "loss.csv", [loss.line() for loss in losses])
+    return finish(report(losses, span(numbers)), recordings.left_out, console, folder)
 
 
 @contextmanager
@@ -192,38 +183,6 @@ def _with_logged(
     return [replace(o, online=online) if (o.update, o.setting) == (first, recorded) else o for o in losses]
 
 
-@dataclass(frozen=True, slots=True)
-class SettingMeans:
-    """One setting: means over the optimizer steps in which there was something to mean."""
-
-    setting: str
-    values: Mapping[str, float]
-    shares: Mapping[str, float]
-
-    @classmethod
-    def of(cls, setting: str, losses: Sequence[StepLoss]) -> "SettingMeans":
-        rows = [_flat(loss) for loss in losses if loss.setting == setting]
-        names = dict.fromkeys(name for row in rows for name in row)
-        means = {name: mean(row.get(name) for row in rows) for name in names}
-        values = {name: value for name, value in means.items() if value is not None}
-        # A part that a step does not have counts 0 there.
-        steps = sum("grad_norm" in row for row in rows)
-        parts = dict.fromkeys(part for o in losses if o.setting == setting for part in o.parts)
-        totals = {p: sum(row.get(f"gradient_share/{p}", 0.0) for row in rows) for p in parts}
-        return cls(setting, values, {p: total / steps for p, total in totals.items()} if steps else {})
-
-
-def summaries(losses: Sequence[StepLoss]) -> list[SettingMeans]:
-    """The means of each setting, in order."""
-    return [SettingMeans.of(name, losses) for name in dict.fromkeys(o.setting for o in losses)]
-
-
-def largest_difference(losses: Iterable[StepLoss]) -> tuple[int, float] | None:
-    """Optimiser steps that training logged with the same setting and weights, and the largest |Δ loss|."""
-    gaps = [abs(o.loss - o.online["loss"]) for o in losses if "loss" in o.online]
-    return (len(gaps), max(gaps)) if gaps else None
-
-
 def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
     """A row for each setting; and a second table for the agents one by one, where there are several."""
     settings = {
@@ -231,23 +190,23 @@ def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
         "optimizer steps": str(len({o.update for o in losses})),
         "weights": ", ".join(dict.fromkeys(o.weights for o in losses)),
     }
-    if gap := largest_difference(losses):
-        settings["training logged"] = f"the same loss in {gap[0]} steps, up to {gap[1]:.1e}"
-    means = summaries(losses)
-    columns = {
-        "loss": [number(s.values.get("loss")) for s in means],
-        "|∇|": [number(s.values.get("grad_norm")) for s in means],
-        **{role: [percent(s.shares.get(role)) for s in means] for role in _ROLES},
-        "|A|·w": [number(s.values.get("weight/agent")) for s in means],
-        "clip": [percent(s.values.get("clip/policy")) for s in means],
-    }
-    tables = [_table("policy, agent, distilled: shares of the gradient", columns, means)]
-    agents = sorted({part for s in means for part in s.shares if part.startswith("agent/")})
-    if len(agents) > 1:
-        shares = {
-            part.removeprefix("agent/"): [percent(s.shares.get(part)) for s in means] for part in agents
-        }
-        tables.append(_table("share of the gradient, by agent", shares, means))
+    if gaps := [abs(o.loss - o.online["loss"]) for o in losses if "loss" in o.online]:
+        settings["training logged"] = f"the same loss in {len(gaps)} steps, up to {max(gaps):.1e}"
+    by_setting = {o.setting: [other for other in losses if other.setting == o.setting] for o in losses}
+    agents = sorted({part for o in losses for part in o.parts if part.startswith("agent/")})
+    rows: list[list[str]] = []
+    agent_rows: list[list[str]] = []
+    for name, of_setting in by_setting.items():
+        lines = [o.line() for o in of_setting]
+        loss, norm, weight, clip = (mean(line.get(key) for line in lines) for key in _MEANS)
+        shares = [percent(_share(of_setting, role)) for role in _ROLES]
+        rows.append([name, number(loss), number(norm), *shares, number(weight), percent(clip)])
+        agent_rows.append([name, *(percent(_share(of_setting, agent)) for agent in agents)])
+    columns = ("setting", "loss", "|∇|", *_ROLES, "|A|·w", "clip")
+    tables = [ReplayTable("policy, agent, distilled: shares of the gradient", columns, rows)]
+    if len(agents) > 1 and losses[0].grad_norm is not None:
+        names = [agent.removeprefix("agent/") for agent in agents]
+        tables.append(ReplayTable("share of the gradient, by agent", ["setting", *names], agent_rows))
     return ReplayReport(
         question="loss",
         settings=settings,
@@ -261,34 +220,7 @@ def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
     )
 
 
-def write_losses(file: Path, losses: Sequence[StepLoss]) -> None:
-    """Writes a CSV file with a line for each setting and optimizer step.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
-    lines: list[dict[str, Any]] = [
-        {"setting": o.setting, "step": o.step, "update": o.update, "weights": o.weights, **_flat(o)}
-        for o in losses
-    ]
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    write_csv(file, names, [[line.get(name, "") for name in names] for line in lines])
-
-
-def _table(title: str, columns: Mapping[str, Sequence[str]], means: Sequence[SettingMeans]) -> ReplayTable:
-    rows = [[s.setting, *(cells[i] for cells in columns.values())] for i, s in enumerate(means)]
-    return ReplayTable(title, ["setting", *columns], rows)
-
-
-def _flat(loss: StepLoss) -> dict[str, float]:
-    values = {"loss": loss.loss, **({} if loss.grad_norm is None else {"grad_norm": loss.grad_norm})}
-    values |= loss.metrics
-    for name, part in loss.parts.items():
-        values |= {
-            f"tokens/{name}": float(part.tokens),
-            f"weight/{name}": part.weight,
-            f"clip/{name}": part.clip,
-        }
-        measured = {"gradient_norm": part.norm, "gradient_share": part.share}
-        values |= {f"{key}/{name}": value for key, value in measured.items() if value is not None}
-    return values | {f"online/{name}": value for name, value in loss.online.items()}
+def _share(losses: Sequence[StepLoss], part: str) -> float | None:
+    """The mean share of the gradient. A part that a step does not have counts 0 there."""
+    shares = [o.parts.get(part, {}).get("share") or 0.0 for o in losses if o.grad_norm is not None]
+    return mean(shares) if any(part in o.parts for o in losses) else None

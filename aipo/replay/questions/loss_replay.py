@@ -4,7 +4,6 @@ Advantages, rows, their order in the optimizer steps, scores and loss come from 
 trainer that never trains. Settings that give the same rows share the forward passes.
 """
 
-import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -19,7 +18,7 @@ from aipo.method.metrics import loss_metrics
 from aipo.method.rows import Code, Row, check_agent_logprobs
 from aipo.method.settings import MethodSettings
 from aipo.replay.questions.grid import Setting
-from aipo.replay.questions.loss import StepLoss, TokenPart
+from aipo.replay.questions.loss import StepLoss
 from aipo.trace import Role, Trace
 from aipo.train.trainer import AIPOTrainer
 
@@ -188,15 +187,17 @@ class _Sums:
             parts={part: self._part(name, part, flows[part], total) for part in names},
         )
 
-    def _part(self, name: str, part: str, flow: Tensor | None, total: Tensor | None) -> TokenPart:
+    def _part(
+        self, name: str, part: str, flow: Tensor | None, total: Tensor | None
+    ) -> dict[str, float | None]:
         tokens, pushed, clipped = self._parts[name, part].tolist()
-        return TokenPart(
-            tokens=int(tokens),
-            weight=pushed / max(tokens, 1),
-            clip=clipped / max(tokens, 1),
-            norm=norm_of(flow) if self._backward else None,
-            share=share_of(flow, total) if self._backward else None,
-        )
+        return {
+            "tokens": int(tokens),
+            "weight": pushed / max(tokens, 1),
+            "clip": clipped / max(tokens, 1),
+            "norm": norm_of(flow) if self._backward else None,
+            "share": share_of(flow, total) if self._backward else None,
+        }
 
 
 def _total(flows: Iterable[Tensor | None]) -> Tensor | None:
@@ -228,11 +229,11 @@ def _mark(
 
 
 class Gradients:
-    """Sums of gradients over micro-batches, by key; equal sums are kept once.
+    """Sums of gradients over micro-batches, by key.
 
     A loss sees the model through log-probs alone, so its gradient is the product of the model's Jacobian with
-    ∂loss/∂log-probs. Losses that treat some tokens in the same way share this product: a grid of coefficients has
-    one gradient of its policy tokens, not one for each setting.
+    ∂loss/∂log-probs. Losses that treat some tokens in the same way share this product: a grid of coefficients
+    computes one for its policy tokens, not one for each setting.
 
     Args:
         parameters: of the model; P numbers in all.
@@ -240,9 +241,7 @@ class Gradients:
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         self._parameters = [p for p in parameters if p.requires_grad]
-        self._history: dict[Hashable, tuple[bytes, ...]] = {}
-        self._sums: dict[tuple[bytes, ...], Tensor] = {}
-        self._batches = 0
+        self._sums: dict[Hashable, Tensor] = {}
 
     def add(self, logprobs_B_T: Tensor, slopes: Mapping[Key, Tensor]) -> None:
         """Adds a micro-batch.
@@ -251,31 +250,18 @@ class Gradients:
             logprobs_B_T: with their autograd graph, which is kept.
             slopes: ∂loss/∂log-probs of each key, (B, T).
         """
-        self._batches += 1
         flows: dict[bytes, Tensor] = {}
         for key, slope_B_T in slopes.items():
             if not slope_B_T.any():
                 continue
-            digest = self._digest(slope_B_T)
-            if digest not in flows:
-                flows[digest] = self._flow(logprobs_B_T, slope_B_T)
-            before = self._history.get(key, ())
-            after = (*before, digest)
-            if after not in self._sums:
-                sum_before = self._sums.get(before)
-                self._sums[after] = flows[digest] if sum_before is None else sum_before + flows[digest]
-            self._history[key] = after
-        needed = set(self._history.values())
-        self._sums = {history: total for history, total in self._sums.items() if history in needed}
+            same = slope_B_T.detach().cpu().numpy().tobytes()
+            if same not in flows:
+                flows[same] = self._flow(logprobs_B_T, slope_B_T)
+            self._sums[key] = self._sums[key] + flows[same] if key in self._sums else flows[same]
 
     def of(self, key: Hashable) -> Tensor | None:
         """The gradient of a key, (P,); None where it is 0 because nothing was added."""
-        history = self._history.get(key)
-        return None if history is None else self._sums[history]
-
-    def _digest(self, slope_B_T: Tensor) -> bytes:
-        values = slope_B_T.detach().cpu().numpy().tobytes()
-        return hashlib.blake2b(values, digest_size=16, salt=self._batches.to_bytes(8, "big")).digest()
+        return self._sums.get(key)
 
     def _flow(self, logprobs_B_T: Tensor, slope_B_T: Tensor) -> Tensor:
         gradients = cast(

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from aipo.config.build import Experiment
 from aipo.errors import ConfigError
-from aipo.replay.checkpoints import Choice, Weights, load_weights, start_of
+from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.engine import TracePair, vanished
-from aipo.replay.output import LEFT_OUT, default_out, describe, finish, new_folder
+from aipo.replay.output import ReplayReport, default_out, describe, finish, new_folder, print_left_out
 from aipo.replay.questions.before_after import BeforeAfter
 from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
-from aipo.replay.recordings import LeftOut, Recordings
+from aipo.replay.recordings import Recordings
 from aipo.replay.restore import Restored, prompt_overrides, recorded_experiment, restore, unused_prompts
 from aipo.rollout.engine import freeze_gc
 from aipo.rollout.limits import CostLimit
@@ -95,8 +95,8 @@ def check_traces(source: ReplaySource, console: Console) -> int:
             divergences += map(absence, vanished(traces, pairs))
             changed |= {name for trace in traces for name in restored.changed(trace)}
     _print_check(count, divergences, changed, time.perf_counter() - began, console)
-    _print_left_out(recordings.left_out, console)
-    return DIVERGED if divergences else LEFT_OUT if recordings.left_out else 0
+    code = print_left_out(recordings.left_out, console)
+    return DIVERGED if divergences else code
 
 
 def score_traces(source: ReplaySource, *, out: Path | None, console: Console) -> int:
@@ -109,17 +109,9 @@ def score_traces(source: ReplaySource, *, out: Path | None, console: Console) ->
     experiment = source.experiment(recordings)
     recordings.refuse_empty()
     out = out or default_out(recordings.run.path, "score")
-    restored = restore(recordings, experiment, run_id=out.name)  # what fails leaves no folder behind
-    folder = new_folder(out, recordings)
-    describe(folder, restored, "score")
-    compared = BeforeAfter(seed=experiment.seed)
-    freeze_gc()
-    with bars(console) as progress:
-        _keep(folder, restored, compared, stage(progress, "score"))
-    _leave_out_failed(compared, recordings)
-    report = compared.report_score()
-    report.print(console)
-    return finish(folder, report, recordings.left_out, console)
+    restored = restore(recordings, experiment, run_id=out.name)
+    folder, compared, _ = _run(restored, "score", None, out, console)
+    return _finish(compared.report_score(), compared, folder, recordings, console)
 
 
 def replay_graph(
@@ -138,32 +130,51 @@ def replay_graph(
     recordings = source.recordings()
     experiment = source.experiment(recordings, live=not frozen)
     recordings.refuse_empty()
-    # What is named wrongly is said before the folder is taken.
-    choice = None if frozen else _choice(recordings, experiment, policy, source)
+    name = policy or ("model" if recordings.run.model.is_dir() else "start")
+    choice = None if frozen else Choice.of(recordings.run, experiment, name, source.overrides)
     out = out or default_out(recordings.run.path, "graph")
     restored = restore(recordings, experiment, run_id=out.name, live=not frozen, as_configured=True)
+    folder, compared, versions = _run(restored, "graph", choice, out, console)
+    unused = unused_prompts(experiment, source.prompts) if source.prompts else ()
+    return _finish(compared.report_graph(versions, unused), compared, folder, recordings, console)
+
+
+def _run(
+    restored: Restored, question: str, choice: Choice | None, out: Path, console: Console
+) -> tuple[RunFolder, BeforeAfter, dict[int, int | None]]:
+    """Replays everything into a new folder: the changes, and the version of the live weights for each rollout step.
+
+    Args:
+        choice: whose weights go on where a recording ends; None = nobody's.
+    """
+    recordings, experiment = restored.recordings, restored.experiment
+    live = choice and choice.at(0).path  # what is named wrongly is said before the folder is taken
     folder = new_folder(out, recordings)
-    describe(folder, restored, "graph", choice and choice.at(0).path)
-    compared = BeforeAfter(seed=experiment.seed)
-    versions: dict[int, int | None] = {}
+    describe(folder, restored, question, live)
+    compared, versions = BeforeAfter(seed=experiment.seed), dict[int, int | None]()
     with bars(console) as progress:
-        note = stage(progress, "replay")
+        note = stage(progress, "replay" if question == "graph" else question)
         if choice is None:
             freeze_gc()
             _keep(folder, restored, compared, note)
         else:
             trained = experiment.train.steps * experiment.train.optimizer_steps
-            for weights, steps in groupby(recordings.steps(), key=lambda step: choice.at(step)):
+            for weights, steps in groupby(recordings.steps(), key=choice.at):
                 numbers = list(steps)
                 weights = _dated(weights, recordings, trained)
                 versions |= dict.fromkeys(numbers, weights.version)
                 _keep(folder, _with_policy(restored, weights), compared, note, numbers)
-    _leave_out_failed(compared, recordings)
-    report = compared.report_graph(
-        versions, unused_prompts(experiment, source.prompts) if source.prompts else ()
-    )
-    report.print(console)
-    return finish(folder, report, recordings.left_out, console)
+    return folder, compared, versions
+
+
+def _finish(
+    report: ReplayReport, compared: BeforeAfter, folder: RunFolder, recordings: Recordings, console: Console
+) -> int:
+    """Failed replays are left out by name, except where a frozen replay needed a live call: that is its result."""
+    for trace in compared.failed():
+        if not trace.stopped:
+            recordings.leave_out(trace.source_id, trace.error)
+    return finish(report, recordings.left_out, console, folder)
 
 
 def _walk(
@@ -206,26 +217,6 @@ def _keep(
                 restored.recordings.leave_out(trace.trace_id, NO_TRACE)
 
 
-def _leave_out_failed(compared: BeforeAfter, recordings: Recordings) -> None:
-    """Failed replays are left out by name, except where a frozen replay needed a live call: that is its result."""
-    for trace in compared.failed():
-        if not trace.stopped:
-            recordings.leave_out(trace.source_id, trace.error)
-
-
-def _choice(
-    recordings: Recordings, experiment: Experiment, policy: str | None, source: ReplaySource
-) -> Choice:
-    named = any(word.startswith("policy.model=") for word in source.overrides)
-    start = start_of(recordings.run, experiment, named=named)
-    name = policy or ("model" if recordings.run.model.is_dir() else "start")
-    choice = Choice(
-        run=recordings.run, name=name, optimizer_steps=experiment.train.optimizer_steps, start=start
-    )
-    choice.at(0)
-    return choice
-
-
 def _dated(weights: Weights, recordings: Recordings, trained: int) -> Weights:
     """The trained policy has had all optimizer steps of the run."""
     same = Path(weights.path).resolve() == recordings.run.model.resolve()
@@ -255,10 +246,3 @@ def _print_check(
         print_line(console, f"... and {len(divergences) - _LINES} more", "red")
     identical, rate = count - len(divergences), f"{seconds:.1f} s, {count / seconds:.0f} per second"
     print_line(console, f"{count} traces: {identical} identical, {len(divergences)} diverged ({rate})")
-
-
-def _print_left_out(left_out: Sequence[LeftOut], console: Console) -> None:
-    for item in left_out[:_LINES]:
-        print_line(console, f"left out: {item.what}: {item.reason}", "yellow")
-    if len(left_out) > _LINES:
-        print_line(console, f"left out: {len(left_out)} in all", "yellow")

@@ -139,8 +139,7 @@ def replay_train(
         settings={"sources": ", ".join(str(one.path) for one in recordings), "epochs": str(epochs)},
         tables=[table(folders)],
     )
-    report.print(console)
-    return max(finish(folder, report, left_out, console) for folder in folders.values())
+    return finish(report, left_out, console, *folders.values())
 
 
 @dataclass(frozen=True, slots=True)

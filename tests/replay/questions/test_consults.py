@@ -154,14 +154,7 @@ def test_forks_keep_what_was_recorded_and_go_on_alone(run: RunFolder) -> None:
     restored = restore(recordings, config, run_id="forks")
     live = ScriptedPolicy(restored.tokenizer, alone)
     tags = tuple(restored.tokenizer.token_id(f"<consult:{name}>") or 0 for name in config.agents)
-    forks = Forks(
-        engine=restored.replay.engine,
-        live=live,
-        tokenizer=restored.tokenizer,
-        agents=restored.replay.agents,
-        tag_ids=tags,
-        samples=2,
-    )
+    forks = Forks(replay=restored.replay, live=live, tag_ids=tags, samples=2)
     source = traces(run)[0]
     kept: list[Trace] = []
     found = forks.run([(source, 0), (source, 1)], kept.append)

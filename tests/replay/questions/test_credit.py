@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.replay import cli
-from aipo.replay.questions.credit import RolloutCredit, credit_again, replay_credit
-from aipo.replay.questions.grid import settings
+from aipo.replay.questions.credit import replay_credit
 from aipo.trace import Mode, Role, Trace, segment
 from aipo.trace.store import TraceStore
 from kit import handmade
@@ -65,7 +64,10 @@ def test_every_setting_against_the_stored_advantages(run: Path, tmp_path: Path) 
         "per_mode_baseline=true, negative_weight=1",
     ]
     with (out / "credit.csv").open() as file:
-        columns = list(zip(*list(csv.reader(file))[1:], strict=True))[5:]
+        head, *rows = csv.reader(file)
+    assert head[:5] == ["trace_id", "step", "group_id", "kind", "reward"]
+    assert rows[0][:5] == ["r/00000-000/0", "0", "00000-000", "assisted", "1.0"]
+    columns = list(zip(*rows, strict=True))[5:]
     assert [[float(value) for value in column] for column in columns] == [
         [0.25, 0.25, 0.25, pytest.approx(-0.225)],
         [0.25, 0.25, 0.25, -0.75],
@@ -120,10 +122,3 @@ def test_steps_that_there_are_not_take_no_folder(run: Path, tmp_path: Path) -> N
     with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
         replay_credit(run, grid=(), overrides=(), steps=(900, None), out=tmp_path / "out", console=quiet)
     assert not (tmp_path / "out").exists()
-
-
-def test_no_tokens_are_kept_of_a_step(run: Path) -> None:
-    (recorded,) = settings(str(run / "config.yaml"))
-    made, credited = credit_again(0, list(TraceStore(run / "traces").read()), recorded)
-    assert made.rollouts[0] == RolloutCredit("r/00000-000/0", "00000-000", "assisted", 1.0, 0.25)
-    assert [trace.advantage for trace in credited] == [one.advantage for one in made.rollouts]

@@ -190,7 +190,6 @@ def train(
 
     code = replay_train(
         folder,
-        also=also or (),
         grid=grid or (),
         overrides=words or (),
         steps=_steps(steps),
@@ -206,13 +205,7 @@ def train(
 @app.command()
 def consults(
     folder: Traces,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="filters of traces (step= agent= reward= ...) and changed settings (section.key=value ...)",
-            show_default=False,
-        ),
-    ] = None,
+    words: Selection = None,
     group: Annotated[
         bool,
         typer.Option(
@@ -245,12 +238,7 @@ def consults(
     if any_mode:
         raise ConfigError("--any-mode: got live forks, allowed with --group")
     live = LiveConsults(
-        source=folder,
-        where=where,
-        checkpoint=checkpoint,
-        samples=samples,
-        limit=limit,
-        overrides=overrides,
+        source=folder, where=where, checkpoint=checkpoint, samples=samples, limit=limit, overrides=overrides
     )
     _exit(live.run(out, console))
 

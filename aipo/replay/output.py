@@ -89,11 +89,7 @@ class ReplayReport:
 
 
 def finish(report: ReplayReport, left_out: Sequence[LeftOut], console: Console, *folders: RunFolder) -> int:
-    """Prints a report and writes it into each folder, with what was left out. The exit code.
-
-    Raises:
-        RunError: the disk is full or a folder cannot be written.
-    """
+    """Prints a report and writes it into each folder, with what was left out. The exit code."""
     report.print(console)
     for folder in folders:
         write_json(folder.path / REPORT, report.to_dict())
@@ -142,9 +138,6 @@ def describe(
     Args:
         live: the policy that continued where recordings end; `model` stays what the source started from.
         trainable: whether the new traces record truly how they were sampled.
-
-    Raises:
-        RunError: the disk is full, or the folder cannot be written.
     """
     recordings = restored.recordings
     write_text(folder.config, restored.experiment.with_settings({"run.out": folder.path}).to_yaml())
@@ -189,9 +182,8 @@ def begin(
 def origin(recordings: Recordings) -> dict[str, Any]:
     """Where the traces came from, for a manifest. Traces that are not to be learned from stay so."""
     run = recordings.run
-    first = next(
-        iter(Recordings(path=recordings.path)), None
-    )  # another reader: the given one keeps its place
+    # Another reader: the given one keeps its place.
+    first = next(iter(Recordings(path=recordings.path)), None)
     return {
         "path": str(recordings.path.resolve()),
         "run_id": first[0].run_id if first else run.path.name,
@@ -236,11 +228,7 @@ def renamed(traces: Iterable[Trace], run_id: str) -> list[Trace]:
 
 
 def write_csv(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a CSV file with a column for every name that a line has.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
+    """Writes a CSV file with a column for every name that a line has."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)))
     writer.writeheader()

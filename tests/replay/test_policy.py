@@ -102,16 +102,8 @@ def test_a_node_that_is_tried_again_is_answered_again() -> None:
 @pytest.mark.parametrize(
     ("context", "changes", "says"),
     [
-        (
-            "6x8=",
-            {},
-            r"turn 0 of 'run/g/0': token 2 of the context is '8', recorded '7' \(prompt\)",
-        ),
-        (
-            "6x7=ask</consult><43>",
-            {},
-            r"token 10 of the context is '3', recorded '2' \(feedback of verify\)",
-        ),
+        ("6x8=", {}, r"turn 0 of 'run/g/0': token 2 of the context is '8', recorded '7' \(prompt\)"),
+        ("6x7=ask</consult><43>", {}, r"token 10 of the context is '3', recorded '2' \(feedback of verify\)"),
         ("6x7=as", {}, r"asked at token 6, where recorded was policy"),
         ("6x7=ask</consult><42>42<eos>", {}, r"asked at|ends with token 14"),
         ("6x7=", {"temperature": 0.5}, r"another temperature"),

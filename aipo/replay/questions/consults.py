@@ -44,9 +44,6 @@ def consults_against_group(
 
     Args:
         any_mode: see `aipo.replay.questions.consult_worth.against_group`.
-
-    Raises:
-        AipoError: see `aipo.errors`.
     """
     everything = Recordings(path=source, where=Filter(step=where.step))
     experiment = load_experiment(config_file(everything), of_run=True)
@@ -88,11 +85,7 @@ class LiveConsults:
     overrides: Sequence[str]
 
     def run(self, out: Path | None, console: Console) -> int:
-        """Runs the forks and reports. The exit code.
-
-        Raises:
-            AipoError: see `aipo.errors`.
-        """
+        """Runs the forks and reports. The exit code."""
         recordings = Recordings(path=self.source, where=self.where)
         experiment = recorded_experiment(recordings, self.overrides)
         choice = Choice.of(recordings.run, experiment, self.checkpoint, self.overrides)

@@ -47,11 +47,7 @@ def replay_credit(
     out: Path | None,
     console: Console,
 ) -> int:
-    """Advantages under every setting; a single one leaves traces with its advantages, too. The exit code.
-
-    Raises:
-        AipoError: see `aipo.errors`.
-    """
+    """Advantages under every setting; a single one leaves traces with its advantages, too. The exit code."""
     recordings = Recordings(path=source, where=Filter(step=steps))
     compared = settings(config_file(recordings), grid, overrides, allowed=CREDIT)
     numbers = recordings.required_steps()

@@ -91,9 +91,6 @@ def replay_loss(
     """Loss and gradients under every setting, with the weights of `checkpoint`. The exit code.
 
     Without `steps` it takes the rollout steps that these very weights have sampled, or else the last one.
-
-    Raises:
-        AipoError: see `aipo.errors`.
     """
     recordings = Recordings(path=source, where=Filter(step=steps))
     check_trainable(recordings)
@@ -152,7 +149,7 @@ def _loss_replay(
             scores_again=True,
         )
         tags = compared[0].experiment.forbidden_ids(policy)
-        yield LossReplay(trainer, compared, tag_ids=tags, gradients=gradients)
+        yield LossReplay(trainer, compared, tags, gradients)
 
 
 class _NoRows:

@@ -5,6 +5,7 @@ trainer that never trains. Settings that give the same rows share the forward pa
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -41,6 +42,7 @@ class _Dealt(NamedTuple):
         return [[(row.trace_id, row.kind, row.forbidden_ids) for row in batch] for batch in self.batches]
 
 
+@dataclass(frozen=True, slots=True)
 class LossReplay:
     """The losses of stored traces with every setting, computed with the weights of a trainer.
 
@@ -51,18 +53,10 @@ class LossReplay:
         gradients: whether to go backward, too.
     """
 
-    def __init__(
-        self,
-        trainer: AIPOTrainer,
-        settings: Sequence[Setting],
-        *,
-        tag_ids: tuple[int, ...],
-        gradients: bool = True,
-    ) -> None:
-        self._trainer = trainer
-        self._settings = settings
-        self._tag_ids = tag_ids
-        self._gradients = gradients
+    trainer: AIPOTrainer
+    settings: Sequence[Setting]
+    tag_ids: tuple[int, ...]
+    gradients: bool
 
     def losses(self, step: int, traces: Sequence[Trace], *, weights: str, fresh: bool) -> list[StepLoss]:
         """Every setting on every optimizer step of rollout step `step`.
@@ -76,29 +70,29 @@ class LossReplay:
             TrainError: a row that cannot be trained on.
         """
         losses: list[StepLoss] = []
-        waiting = [self._deal(setting, step, traces) for setting in self._settings]
+        waiting = [self._deal(setting, step, traces) for setting in self.settings]
         while waiting:
             same_rows = [dealt for dealt in waiting if dealt.rows == waiting[0].rows]
             waiting = [dealt for dealt in waiting if dealt.rows != waiting[0].rows]
             losses += self._passes(same_rows, step, weights, fresh)
-        order = {setting.name: i for i, setting in enumerate(self._settings)}
+        order = {setting.name: i for i, setting in enumerate(self.settings)}
         return sorted(losses, key=lambda loss: (loss.update, order[loss.setting]))
 
     def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
         experiment = setting.experiment
         method = experiment.method
-        step_rows = experiment.rows(experiment.credit(traces), self._tag_ids)
+        step_rows = experiment.rows(experiment.credit(traces), self.tag_ids)
         rows = with_gradient(step_rows.rows, method)
         if method.coefficient_function.needs_mu:
             check_agent_logprobs(rows)
-        dealt = self._trainer.schedule.deal(rows, seed=self._trainer.args.seed, rollout_step=step)
+        dealt = self.trainer.schedule.deal(rows, seed=self.trainer.args.seed, rollout_step=step)
         return _Dealt(setting, method, step_rows.totals, dealt)
 
     def _passes(self, same_rows: Sequence[_Dealt], step: int, weights: str, fresh: bool) -> list[StepLoss]:
-        schedule = self._trainer.schedule
+        schedule = self.trainer.schedule
         losses: list[StepLoss] = []
         for update in range(schedule.minibatches):
-            sums = _Sums(self._trainer.model if self._gradients else None)
+            sums = _Sums(self.trainer.model if self.gradients else None)
             for n in range(
                 update * schedule.gradient_accumulation, (update + 1) * schedule.gradient_accumulation
             ):
@@ -110,9 +104,9 @@ class LossReplay:
 
     def _micro_batch(self, same_rows: Sequence[_Dealt], n: int, sums: "_Sums", *, fresh: bool) -> None:
         """One forward pass, and every setting's loss of it."""
-        trainer = self._trainer
+        trainer = self.trainer
         batch = trainer._batch(same_rows[0].batches[n], same_rows[0].totals)
-        with torch.set_grad_enabled(self._gradients):
+        with torch.set_grad_enabled(self.gradients):
             logprobs, entropies = trainer._score(trainer.model, batch)
         slopes: dict[Place, Tensor] = {}
         for setting, method, totals, batches in same_rows:
@@ -132,12 +126,12 @@ class LossReplay:
             output = aipo_loss(LossInputs.of(inputs, leaf, entropies.detach(), fresh=fresh), method)
             masks = _masks(rows, logprobs)
             sums.add(setting.name, output, masks)
-            if self._gradients:
+            if self.gradients:
                 (slope,) = torch.autograd.grad(output.loss, leaf)
                 slopes |= {
                     (setting.name, part): slope * mask for part, mask in masks.items() if part != Role.AGENT
                 }
-        if self._gradients:
+        if self.gradients:
             sums.gradients.add(logprobs, slopes)
 
 

@@ -75,11 +75,7 @@ class ReplaySource:
 
 
 def check_traces(source: ReplaySource, console: Console) -> int:
-    """Runs every trace through its own graph again, with no model to ask. The exit code.
-
-    Raises:
-        AipoError: see `aipo.errors`.
-    """
+    """Runs every trace through its own graph again, with no model to ask. The exit code."""
     recordings = source.recordings()
     experiment = source.experiment(recordings)
     recordings.refuse_empty()
@@ -100,11 +96,7 @@ def check_traces(source: ReplaySource, console: Console) -> int:
 
 
 def score_traces(source: ReplaySource, *, out: Path | None, console: Console) -> int:
-    """Scores what was recorded again: another environment, other weights, other parts. The exit code.
-
-    Raises:
-        AipoError: see `aipo.errors`.
-    """
+    """Scores what was recorded again: another environment, other weights, other parts. The exit code."""
     recordings = source.recordings()
     experiment = source.experiment(recordings)
     recordings.refuse_empty()
@@ -121,9 +113,6 @@ def replay_graph(
 
     Args:
         policy: whose weights go on: `nearest`, `start`, `model` or a folder; default: the trained ones.
-
-    Raises:
-        AipoError: see `aipo.errors`.
     """
     if frozen and policy is not None:
         raise ConfigError(f"--policy: got {policy!r} with --frozen, allowed one of the two: nobody samples")
@@ -201,7 +190,8 @@ def _keep(
     steps: Sequence[int] | None = None,
 ) -> None:
     """Replays, writes the traces as they end, and compares. A trace without a replay is left out by name; one of a
-    policy that was not recorded has nothing to be compared with."""
+    policy that was not recorded has nothing to be compared with.
+    """
     spending = CostLimit(folder.spending, restored.experiment.rollout.cost_limit, ())
     with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
 
@@ -230,11 +220,7 @@ def _with_policy(restored: Restored, weights: Weights) -> Restored:
 
 
 def _print_check(
-    count: int,
-    divergences: Sequence[Divergence],
-    changed: Collection[str],
-    seconds: float,
-    console: Console,
+    count: int, divergences: Sequence[Divergence], changed: Collection[str], seconds: float, console: Console
 ) -> None:
     """How many traces came out as recorded, and the first difference of those that did not."""
     if changed:

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.errors import ConfigError, RunError, one_of
+from aipo.errors import ConfigError
 from aipo.evaluate.run import evaluate_with
 from aipo.evaluate.run import table as evaluation_table
 from aipo.replay.checkpoints import Weights, load_weights, start_of
@@ -25,12 +25,11 @@ from aipo.replay.output import (
     finish,
     mean,
     number,
-    origin,
     replayed_id,
 )
 from aipo.replay.questions.grid import combinations, name_of
 from aipo.replay.recordings import LeftOut, Recordings
-from aipo.replay.restore import config_file, recorded_experiment, recorded_tokenizer
+from aipo.replay.restore import config_file, recorded_experiment
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
@@ -54,35 +53,26 @@ _SHOWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSteps:
-    """The steps of one or several runs as the steps of a new one: all first steps, then all second ones, ...
+    """The steps of a run as the steps of a new one, `epochs` times.
 
     Args:
         run_id: of the traces that are read; they are the recorded ones under another name.
-        epochs: how often every step is read.
     """
 
-    sources: Sequence[Recordings]
+    source: Recordings
     run_id: str
     epochs: int = 1
     left_out: list[LeftOut] = field(default_factory=list[LeftOut])
 
-    @property
-    def places(self) -> list[tuple[Recordings, int]]:
-        """The source and the step of each new step."""
-        steps = [(step, n) for n, source in enumerate(self.sources) for step in source.steps()]
-        return [(self.sources[n], step) for step, n in sorted(steps)] * self.epochs
-
     def read(self, number: int) -> list[Trace]:
         """The traces of the new step `number`."""
-        source, step = self.places[number]
+        steps = self.source.steps()
         # A new reader each time: one reader takes a trace that it has read before for a duplicate.
-        reader = Recordings(path=source.path, where=source.where, vocabulary=source.vocabulary)
-        traces = reader.read(step)
+        reader = Recordings(path=self.source.path, where=self.source.where, vocabulary=self.source.vocabulary)
+        traces = reader.read(steps[number % len(steps)])
         self.left_out.extend(one for one in reader.left_out if one not in self.left_out)
-        several = len(self.sources) > 1 or self.epochs > 1
-        return [
-            self._renamed(t, number, f"{number:05d}-{t.group_id}" if several else t.group_id) for t in traces
-        ]
+        prefix = f"{number:05d}-" if self.epochs > 1 else ""
+        return [self._renamed(trace, number, f"{prefix}{trace.group_id}") for trace in traces]
 
     def _renamed(self, trace: Trace, number: int, group_id: str) -> Trace:
         return replace(
@@ -99,7 +89,6 @@ class StoredSteps:
 def replay_train(
     source: Path,
     *,
-    also: Sequence[Path],
     grid: Sequence[str],
     overrides: Sequence[str],
     steps: tuple[int | None, int | None] | None,
@@ -109,37 +98,31 @@ def replay_train(
     evaluate: bool,
     console: Console,
 ) -> int:
-    """Trains one policy, or one for each setting of the grid. The exit code.
-
-    Raises:
-        AipoError: see `aipo.errors`.
-    """
+    """Trains one policy, or one for each setting of the grid. The exit code."""
     if resume and out is None:
         raise ConfigError("--resume: got no --out, allowed the folder of the run that goes on")
-    recordings = [Recordings(path=path, where=Filter(step=steps)) for path in (source, *also)]
-    for one in recordings:
-        check_trainable(one)
+    recordings = Recordings(path=source, where=Filter(step=steps))
+    check_trainable(recordings)
     runs: dict[str, _OfflineRun] = {}
     for choice in combinations(grid):
         words = [*overrides, *choice]
         if evaluate:
-            recorded_experiment(recordings[0], words, live=True)  # refuses names that it may not import
-        experiment = _experiment(recordings[0], words)
-        runs[name_of(choice)] = _OfflineRun(
-            experiment, recordings, epochs, _names_model(words), resume, evaluate
-        )
-    left_out: list[LeftOut] = []
+            recorded_experiment(recordings, words, live=True)  # refuses names that it may not import
+        experiment = _experiment(recordings, words)
+        named = any(word.startswith("policy.model=") for word in words)
+        start = start_of(recordings.run, experiment, named=named).checked(recordings.run)
+        runs[name_of(choice)] = _OfflineRun(experiment, recordings, start, epochs, resume, evaluate)
+    recordings.required_steps()
     folders: dict[str, RunFolder] = {}
     for name, run in runs.items():
         place = out / _file_name(name) if out and name else out
-        folders[name], missing = run.train(place, console)
-        left_out += [one for one in missing if one not in left_out]
+        folders[name] = run.train(place, console)
     report = ReplayReport(
         question="train",
-        settings={"sources": ", ".join(str(one.path) for one in recordings), "epochs": str(epochs)},
+        settings={"sources": str(recordings.path), "epochs": str(epochs)},
         tables=[table(folders)],
     )
-    return finish(report, left_out, console, *folders.values())
+    return finish(report, recordings.left_out, console, *folders.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,28 +130,22 @@ class _OfflineRun:
     """One run from stored traces."""
 
     experiment: Experiment
-    recordings: Sequence[Recordings]
+    recordings: Recordings
+    start: Weights
     epochs: int
-    model_is_named: bool
     resume: bool
     evaluate: bool
 
-    def train(self, out: Path | None, console: Console) -> tuple[RunFolder, list[LeftOut]]:
-        first = self.recordings[0]
-        start = start_of(first.run, self.experiment, named=self.model_is_named).checked(first.run)
-        left_out: list[LeftOut] = []
-        if not any(one.steps() for one in self.recordings):
-            places = ", ".join(str(one.folder) for one in self.recordings)
-            raise RunError(f"--steps: got {first.where.step}, allowed steps of {places}")
+    def train(self, out: Path | None, console: Console) -> RunFolder:
+        source = self.recordings
+        steps = len(source.required_steps()) * self.epochs
         with bars(console) as progress:
-            stage(progress, "policy")(1, 1, start.path)
-            policy = load_weights(self.experiment, start, first)
-            sources = [first, *(s for s in self.recordings[1:] if _fits(s, first, left_out))]
-            steps = len(StoredSteps(sources=sources, run_id="", epochs=self.epochs).places)
+            stage(progress, "policy")(1, 1, self.start.path)
+            policy = load_weights(self.experiment, self.start, source)
             experiment = self.experiment.with_settings({"train.steps": steps})
-            folder = self._folder(experiment, out, start, sources)
+            folder = self._folder(experiment, out)
             stored = StoredSteps(
-                sources=sources, run_id=folder.path.name, epochs=self.epochs, left_out=left_out
+                source=source, run_id=folder.path.name, epochs=self.epochs, left_out=source.left_out
             )
             tags = experiment.forbidden_ids(policy)
 
@@ -189,19 +166,16 @@ class _OfflineRun:
                     engine = experiment.engine(policy, run_id=folder.path.name)
                     note = stage(progress, "evaluate")
                     console.print(evaluation_table(evaluate_with(experiment, engine, folder, "after", note)))
-        return folder, left_out
+        return folder
 
-    def _folder(
-        self, experiment: Experiment, out: Path | None, start: Weights, sources: Sequence[Recordings]
-    ) -> RunFolder:
+    def _folder(self, experiment: Experiment, out: Path | None) -> RunFolder:
         if self.resume and out is not None:
             folder = RunFolder.open(out)
             same_run(folder, experiment.with_settings({"run.out": out}))
             return folder
-        files = sources[0].run.read_manifest().get("files") or {}
-        also = [origin(Recordings(path=one.path)) for one in sources[1:]]
-        facts = {"model": start.path, "files": files, "also": also, "epochs": self.epochs}
-        return begin(sources[0].path, question="train", out=out, experiment=experiment, facts=facts)
+        files = self.recordings.run.read_manifest().get("files") or {}
+        facts = {"model": self.start.path, "files": files, "epochs": self.epochs}
+        return begin(self.recordings.path, question="train", out=out, experiment=experiment, facts=facts)
 
 
 def table(folders: Mapping[str, RunFolder]) -> ReplayTable:
@@ -240,19 +214,6 @@ def _experiment(first: Recordings, words: Sequence[str]) -> Experiment:
             "(--steps chooses among them, --epochs repeats them)"
         )
     return experiment
-
-
-def _fits(source: Recordings, first: Recordings, left_out: list[LeftOut]) -> bool:
-    """Whether another run has the same tokenizer, so that its traces can be learned from."""
-    source.vocabulary = first.vocabulary
-    got, allowed = (recorded_tokenizer(one).fingerprint for one in (source, first))
-    if got != allowed:
-        left_out.append(LeftOut(str(source.path), one_of("tokenizer", got, allowed, str(source.run.path))))
-    return got == allowed
-
-
-def _names_model(words: Sequence[str]) -> bool:
-    return any(word.startswith("policy.model=") for word in words)
 
 
 def _file_name(name: str) -> str:

@@ -55,12 +55,7 @@ def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, t
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        ("method.beta=0.1",),
-        ("method.importance_cap=1.5",),
-        ("method.objective=dr_grpo",),
-    ],
+    "overrides", [("method.beta=0.1",), ("method.importance_cap=1.5",), ("method.objective=dr_grpo",)]
 )
 def test_whatever_the_method_was(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     run = tiny_run.train(tiny_run.config(tmp_path / "tiny", "train.steps=2", *overrides))
@@ -155,11 +150,7 @@ def test_the_trained_weights_look_at_the_last_step(trained: Path, tmp_path: Path
         ),
         ({"grid": ["method.coefficient=sum"]}, ConfigError, "coefficient: got .sum., allowed"),
         ({"grid": ["method.coefficient"]}, ConfigError, "--grid: got 'method.coefficient', allowed"),
-        (
-            {"grid": ["method.beta=0,1"], "overrides": ["method.beta=2"]},
-            ConfigError,
-            "allowed each key once",
-        ),
+        ({"grid": ["method.beta=0,1"], "overrides": ["method.beta=2"]}, ConfigError, "allowed each key once"),
         ({"steps": (7, 9)}, RunError, r"--steps: got \(7, 9\)"),
     ],
 )

@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from aipo.config.build import load_experiment
-from aipo.errors import ConfigError, RunError, TrainError
+from aipo.errors import ConfigError, RunError, TraceError, TrainError
 from aipo.replay.checkpoints import start_of
 from aipo.replay.output import renamed, replayed_id
 from aipo.replay.questions.credit import replay_credit
@@ -27,7 +27,7 @@ from kit import handmade, tiny_run
 
 def offline(run: Path, out: Path | None, *overrides: str, **changes: object) -> tuple[int, str]:
     said = io.StringIO()
-    given = {"also": (), "grid": (), "steps": None, "epochs": 1, "resume": False, "evaluate": False}
+    given = {"grid": (), "steps": None, "epochs": 1, "resume": False, "evaluate": False}
     code = replay_train(
         run, overrides=overrides, out=out, console=Console(file=said, width=300), **(given | changes)
     )
@@ -136,30 +136,27 @@ def test_a_grid_trains_a_policy_for_each_setting(trained: Path, tmp_path: Path) 
     assert [row[0] for row in table["rows"]] == ["coefficient=mask", "coefficient=constant"]
 
 
-def test_several_runs_and_epochs_are_gone_through_step_by_step(trained: Path, tmp_path: Path) -> None:
-    second = tmp_path / "second"
-    shutil.copytree(trained, second)
+def test_epochs_are_gone_through_step_by_step(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code, _ = offline(trained, out, also=[second], steps=(0, 1), epochs=2)
+    code, _ = offline(trained, out, steps=(0, 1), epochs=2)
     assert code == 0
     traces = list(TraceStore(out / "traces").read())
-    assert len(traces) == len({trace.trace_id for trace in traces}) == 8 * 24
+    assert len(traces) == len({trace.trace_id for trace in traces}) == 4 * 24
     first = {trace.step: trace for trace in reversed(traces)}
-    assert [first[step].group_id for step in range(8)] == [
-        f"{step:05d}-{recorded}" for step, recorded in enumerate(["00000-000"] * 2 + ["00001-000"] * 2 + ["00000-000"] * 2 + ["00001-000"] * 2)
-    ]  # fmt: skip
-    assert len(json.loads((out / "manifest.json").read_text())["also"]) == 1
+    recorded = ["00000-000", "00001-000", "00000-000", "00001-000"]
+    assert [first[step].group_id for step in range(4)] == [
+        f"{step:05d}-{group}" for step, group in enumerate(recorded)
+    ]
 
 
-def test_traces_of_another_tokenizer_are_left_out(trained: Path, tmp_path: Path) -> None:
+def test_traces_of_another_tokenizer_are_refused(trained: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
     shutil.copytree(trained, second)
     for file in (second / "tokenizer" / "tokenizer.json", second / "model" / "tokenizer.json"):
         file.write_text(file.read_text().replace('"<consult:verify>"', '"<consult:purify>"'))
-    code, said = offline(trained, tmp_path / "out", also=[second], steps=(0, 0))
-    assert code == 3
-    assert f"left out: {second}: tokenizer: got" in said
-    assert len(losses(tmp_path / "out")) == 2
+    with pytest.raises(TraceError, match=r"tokenizer of .*: got"):
+        offline(second, tmp_path / "out", f"policy.model={trained / 'model'}", steps=(0, 0))
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_goes_on_from_its_last_checkpoint(trained: Path, tmp_path: Path) -> None:
@@ -270,8 +267,6 @@ def test_forks_are_not_learned_from(trained: Path, tmp_path: Path) -> None:
     (forks / "manifest.json").write_text(json.dumps(said))
     with pytest.raises(RunError, match=r"traces to learn from: got .*forks, forks that went on"):
         offline(forks, tmp_path / "out")
-    with pytest.raises(RunError, match="traces to learn from"):
-        offline(trained, tmp_path / "out", also=[forks])
     with pytest.raises(RunError, match="traces to learn from"):
         replay_loss(
             forks,

@@ -12,7 +12,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +20,11 @@ from pydantic import ConfigDict, with_config
 from aipo.errors import ConfigError
 from aipo.policies import Tokenizer
 from aipo.trace import Fault
+from graphs.notices import NOTICES
 
 NAME = r"[\w.-]{1,64}"
 # NUL, lone surrogates and noncharacters: text that no tokenizer was made for.
 _UNPRINTABLE = re.compile("[\x00\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-
-
-NOTICES: Mapping[Fault, str] = MappingProxyType(
-    {
-        Fault.MALFORMED: "Malformed. Write {form}. Agents: {allowed}.",
-        Fault.NESTED: "Nested. One request at a time. Agents: {allowed}.",
-        Fault.UNCLOSED: "Unclosed. Write {form}. Agents: {allowed}.",
-        Fault.EMPTY: "Empty. Write {form}. Agents: {allowed}.",
-        Fault.UNKNOWN: "No agent {agent}. Agents: {allowed}.",
-        Fault.SPENT: "{agent} has no consults left. Agents: {allowed}.",
-        Fault.EXHAUSTED: "No consults left. Go on alone.",
-        Fault.UNAVAILABLE: "{agent} is unavailable. Go on.",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

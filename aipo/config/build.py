@@ -24,8 +24,9 @@ from aipo.config.manifest import drawing as drawing
 from aipo.config.manifest import manifest as manifest
 from aipo.config.schema import AgentConfig, Config, EvaluateConfig, PolicyConfig, RolloutConfig, TrainConfig
 from aipo.method.credit import Credited, assign_credit
-from aipo.method.plan import draw_tasks, plan_rollouts
+from aipo.method.plan import plan_rollouts
 from aipo.method.settings import MethodSettings
+from aipo.method.task_order import draw_tasks
 from aipo.policies import Policy
 from aipo.rollout.agent import Prices
 from aipo.rollout.context import ChatModel

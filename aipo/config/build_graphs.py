@@ -12,7 +12,7 @@ from aipo.config.build_chat import build_chat
 from aipo.config.build_policy import reference_weights
 from aipo.config.schema import AgentConfig, Config
 from aipo.errors import ConfigError
-from aipo.method.plan import draw_tasks
+from aipo.method.task_order import draw_tasks
 from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
 from aipo.rollout.context import ChatModel
 from aipo.rollout.demonstration import check_demonstrations

@@ -9,7 +9,7 @@ from aipo.config.schema import Config
 from aipo.policies import Policy, Sampling
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Env
-from aipo.rollout.limits import CostLimit, FailureRateLimit
+from aipo.rollout.run_limits import CostLimit, FailureRateLimit
 from aipo.trace import Trace
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from aipo.method.settings import MethodSettings
+from aipo.policies.lora import LoRASettings
 from aipo.util.section import Count, Positive, Section, Share
 
 
@@ -67,16 +68,6 @@ class VLLMConfig(Section):
         return self
 
 
-class LoRAConfig(Section):
-    rank: Count = Field(16, description="width of the adapter's matrices")
-    alpha: Count = Field(32, description="the adapter is scaled by alpha / rank")
-    targets: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="last names of the layers; default: every linear one but the output layer",
-    )
-
-
 class PolicyConfig(Section):
     engine: Literal["local", "vllm"] = Field(
         "local", description="where tokens are sampled: in this process, or by vLLM servers"
@@ -85,7 +76,7 @@ class PolicyConfig(Section):
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
     device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda if available")
-    lora: LoRAConfig | None = Field(
+    lora: LoRASettings | None = Field(
         None, description="train an adapter beside frozen weights; {} for the default one"
     )
     max_batch: Count = Field(256, description="local: maximum number of rollouts decoded together")

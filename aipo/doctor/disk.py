@@ -8,7 +8,7 @@ from pathlib import Path
 from aipo.config.build import Experiment
 from aipo.doctor.check import Check
 from aipo.doctor.memory import SIZES, Shape, gib, listed
-from aipo.train.schedule import KEEP_CHECKPOINTS
+from aipo.train.checkpoints import KEEP_CHECKPOINTS
 
 _TOKEN = 12  # id, log-prob and entropy of a token, 4 bytes each
 _PUSHED = 2  # the new weights are complete before the old ones are deleted

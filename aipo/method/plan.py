@@ -1,19 +1,18 @@
-"""The plan: which rollouts make up one group, and which tasks a rollout step is about.
+"""The plan: which rollouts make up one group.
 
-A plan is a function from the tasks of a rollout step to the rollouts to run; `PLANS` names them. The plan and the
-draw of tasks depend only on the seed and the step, so a resumed run does what an uninterrupted one would have done.
+A plan is a function from the tasks of a rollout step to the rollouts to run; `PLANS` names them. It depends only
+on the seed and the step, so a resumed run does what an uninterrupted one would have done.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from aipo.errors import ConfigError, TaskError, one_of
+from aipo.errors import ConfigError, one_of
 from aipo.method.settings import MethodSettings
-from aipo.rollout.env import Env, Task
+from aipo.rollout.env import Task
 from aipo.rollout.spec import RolloutSpec, derive_seed
 from aipo.trace import Mode
+from aipo.util.section import check_share
 
 Plan = Callable[..., list[RolloutSpec]]
 
@@ -83,33 +82,6 @@ def expert(
 PLANS: dict[str, Plan] = {"independent": independent, "expert": expert}
 
 
-def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int, seed: int) -> list[Task]:
-    """The `count` tasks of rollout step `step`, split by split in the order of `mixture`.
-
-    Every step takes the same number from a split (largest remainder; the earlier split wins a tie). The tasks of a
-    split are used in a random order without repetition, then in another random order, and so on.
-
-    Args:
-        mixture: share of each split; the shares sum to 1.
-        step: from 0. The draw does not depend on earlier calls.
-
-    Raises:
-        ConfigError: shares outside [0, 1] or not summing to 1, an unknown split, or a split that
-            `count` is too small for.
-        TaskError: a split is empty.
-    """
-    drawn: list[Task] = []
-    for split, number in _counts(env, mixture, count).items():
-        tasks = env.tasks(split)
-        if not tasks:
-            raise TaskError(one_of(f"tasks of split {split!r}", 0, ">= 1", "the mixture"))
-        places = range(step * number, (step + 1) * number)
-        epochs = {place // len(tasks) for place in places}
-        orders = {epoch: _order(len(tasks), seed, split, epoch) for epoch in epochs}
-        drawn += [tasks[orders[place // len(tasks)][place % len(tasks)]] for place in places]
-    return drawn
-
-
 def _members(size: int, assist_share: float, suppress_share: float) -> list[tuple[Mode, bool]]:
     """Mode of each sampled rollout of a group, and whether the consult tags are masked."""
     assisted = _part(assist_share, size, "assist_share")
@@ -140,36 +112,7 @@ def _specs(
     ]
 
 
-def _counts(env: Env, mixture: Mapping[str, float], count: int) -> dict[str, int]:
-    for split, share in mixture.items():
-        if split not in env.splits():
-            raise ConfigError(one_of("split", split, sorted(env.splits()), "the mixture"))
-        _check_share(share, f"share of split {split!r}")
-    if not math.isclose(sum(mixture.values()), 1.0, abs_tol=1e-6):
-        raise ConfigError(one_of("sum of shares", sum(mixture.values()), "1", f"the mixture {dict(mixture)}"))
-    quotas = {split: share * count for split, share in mixture.items() if share > 0}
-    counts = {split: math.floor(quota) for split, quota in quotas.items()}
-    remainders = sorted(quotas, key=lambda split: counts[split] - quotas[split])
-    for split in remainders[: count - sum(counts.values())]:
-        counts[split] += 1
-    for split, number in counts.items():
-        if number == 0:
-            raise ConfigError(
-                one_of(f"tasks of split {split!r} in a step", 0, ">= 1", f"{count} tasks of {dict(mixture)}")
-            )
-    return counts
-
-
-def _order(length: int, seed: int, split: str, epoch: int) -> list[int]:
-    return np.random.default_rng(derive_seed(seed, "draw", split, epoch)).permutation(length).tolist()
-
-
 def _part(share: float, whole: int, name: str) -> int:
-    _check_share(share, name)
+    check_share(share, name)
     # Decimal places such as 0.15 are not exact in binary: 0.15 * 10 is just below or above one half.
     return math.floor(round(share * whole, 9) + 0.5)
-
-
-def _check_share(share: float, name: str) -> None:
-    if not 0 <= share <= 1:
-        raise ConfigError(one_of(name, share, "0 to 1", "the configuration"))

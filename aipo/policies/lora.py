@@ -9,10 +9,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from aipo.errors import ConfigError, LoadError
+from aipo.util.section import Count, Section
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class LoRASettings(Section):
+    """The section `policy.lora`."""
+
+    rank: Count = Field(16, description="width of the adapter's matrices")
+    alpha: Count = Field(32, description="the adapter is scaled by alpha / rank")
+    targets: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="last names of the layers; default: every linear one but the output layer",
+    )
 
 
 def add_adapter(

@@ -10,7 +10,7 @@ from aipo.errors import RunError, TraceError, one_of
 from aipo.policies.lora import base_of, restore_adapter
 from aipo.replay.recordings import Recordings
 from aipo.run import RunFolder
-from aipo.train.resume import whole_checkpoints
+from aipo.train.checkpoints import whole_checkpoints
 
 if TYPE_CHECKING:
     from aipo.policies.local.policy import LocalPolicy

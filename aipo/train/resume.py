@@ -1,7 +1,5 @@
 """Going on with a run: with the settings that it began with, from its last checkpoint."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,8 +8,8 @@ from typing import Any
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
+from aipo.train.checkpoints import last_checkpoint, rollout_step_of
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 MAY_CHANGE = (
     "run.out",
     "run.threads",
@@ -75,32 +73,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return flat
-
-
-def last_checkpoint(folder: RunFolder) -> Path | None:
-    """The newest whole checkpoint; None when the run stopped before its first one, and begins anew."""
-    whole = whole_checkpoints(folder)
-    return whole[max(whole)] if whole else None
-
-
-def whole_checkpoints(folder: RunFolder) -> dict[int, Path]:
-    """Optimiser steps to checkpoints that were written to their end."""
-    named = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.checkpoints.glob("checkpoint-*")]
-    # The state is written last: a run that was killed while it wrote a checkpoint left one without.
-    return {int(m[1]): path for m, path in named if m and _readable(path / "trainer_state.json")}
-
-
-def _readable(file: Path) -> bool:
-    """Is it there, and whole?"""
-    try:
-        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
-
-
-def rollout_step_of(checkpoint: Path | None, optimizer_steps: int) -> int:
-    """The rollout step that training starts with; checkpoints are named after optimizer steps."""
-    return int(checkpoint.name.rpartition("-")[2]) // optimizer_steps if checkpoint else 0
 
 
 def where_from(folder: RunFolder, optimizer_steps: int) -> str:

@@ -18,8 +18,9 @@ from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
+from aipo.train.checkpoints import last_checkpoint, rollout_step_of
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
-from aipo.train.resume import last_checkpoint, rollout_step_of, same_run, where_from
+from aipo.train.resume import same_run, where_from
 from aipo.util.console import Note, bars, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, exclusive, write_json, write_text

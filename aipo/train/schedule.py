@@ -18,6 +18,7 @@ from aipo.errors import TrainError
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Row
 from aipo.method.settings import MethodSettings
+from aipo.train.checkpoints import KEEP_CHECKPOINTS
 from aipo.train.sources import RowSource
 
 # TRL turns it on. transformers renamed it in the middle of the range that we support.
@@ -154,9 +155,6 @@ def trl_arguments(
         "ddp_find_unused_parameters": False,
     }
     return GRPOConfig(output_dir=str(output_dir), **(defaults | rest))
-
-
-KEEP_CHECKPOINTS = 3
 
 
 def train_arguments(experiment: Experiment, output_dir: Path, *, cpu: bool) -> GRPOConfig:

@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import options, show, wall
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.method.plan import draw_tasks, independent
+from aipo.method.plan import independent
+from aipo.method.task_order import draw_tasks
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.rollout.engine import RolloutEngine, freeze_gc

@@ -20,8 +20,9 @@ from tokenizers import Tokenizer, decoders, models
 
 from aipo.config.build import load_experiment
 from aipo.method.metrics import rollout_metrics
-from aipo.method.plan import draw_tasks, independent
+from aipo.method.plan import independent
 from aipo.method.rows import CODES
+from aipo.method.task_order import draw_tasks
 from aipo.policies import Completion, SampleRequest
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.run import RunFolder

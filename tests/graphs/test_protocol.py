@@ -8,7 +8,8 @@ from pydantic import ValidationError, validate_call
 
 from aipo.errors import ConfigError
 from aipo.policies.scripted import CharTokenizer
-from graphs.protocol import NOTICES, Fault, Grammar
+from graphs.notices import NOTICES
+from graphs.protocol import Fault, Grammar
 
 GRAMMAR = Grammar()
 NAMES = ("verify", "knowledge")

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.method.plan import draw_tasks, independent
+from aipo.method.plan import independent
+from aipo.method.task_order import draw_tasks
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.rollout.engine import RolloutEngine

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.errors import ConfigError, TaskError
-from aipo.method.plan import PLANS, draw_tasks, expert, independent, plan_rollouts
+from aipo.method.plan import PLANS, expert, independent, plan_rollouts
 from aipo.method.settings import MethodSettings
+from aipo.method.task_order import draw_tasks
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
 from kit.engines import Exam, task

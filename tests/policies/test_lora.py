@@ -18,14 +18,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen2ForCausalLM
 
 from aipo.config.build import load_experiment
-from aipo.config.schema import LoRAConfig
 from aipo.errors import ConfigError, LoadError
 from aipo.evaluate.run import evaluate_folder
 from aipo.method.batch import TokenTotals
 from aipo.method.rows import rows_of
 from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
-from aipo.policies.lora import add_adapter
+from aipo.policies.lora import LoRASettings, add_adapter
 from aipo.policies.vllm.transport import DiskTransport
 from aipo.policies.weights import has_adapter, plain, save_snapshot, snapshot
 from aipo.replay.questions.loss import replay_loss
@@ -358,5 +357,5 @@ def test_a_key_of_an_optional_section_is_refused_by_name() -> None:
         ConfigError, match=r"policy\.lora\.rnk: unknown key; did you mean 'policy\.lora\.rank'\?"
     ):
         load_experiment("aipo", ["policy.lora.rnk=3"])
-    assert load_experiment("aipo", ["policy.lora={}"]).policy.lora == LoRAConfig()
+    assert load_experiment("aipo", ["policy.lora={}"]).policy.lora == LoRASettings()
     assert load_experiment("aipo").policy.lora is None

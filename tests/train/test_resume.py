@@ -9,7 +9,8 @@ from aipo.config.build import load_experiment
 from aipo.errors import ConfigError
 from aipo.replay.checkpoints import Choice, Weights
 from aipo.run import RunFolder
-from aipo.train.resume import differences, last_checkpoint, rollout_step_of, same_run
+from aipo.train.checkpoints import last_checkpoint, rollout_step_of
+from aipo.train.resume import differences, same_run
 
 
 @pytest.mark.parametrize(

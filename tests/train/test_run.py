@@ -21,7 +21,7 @@ from aipo.errors import ConfigError, LimitError, LoadError, PolicyError, TaskErr
 from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.rollout.env import Task
-from aipo.rollout.limits import CostLimit
+from aipo.rollout.run_limits import CostLimit
 from aipo.run import RunFolder
 from aipo.trace import Fault, Mode, Role
 from aipo.trace.parquet_files import StepFiles

@@ -18,7 +18,7 @@ from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergenc
 from aipo.replay.recordings import Recordings
 from aipo.replay.restore import Restored, prompt_overrides, recorded_experiment, restore, unused_prompts
 from aipo.rollout.engine import freeze_gc
-from aipo.rollout.limits import CostLimit
+from aipo.rollout.run_limits import CostLimit
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import parse_filter

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from aipo.errors import ConfigError, RunError
 from envs.miniature.model import TAGS, cold_start, network, tokenizer
-from graphs.protocol import NOTICES, Grammar
+from graphs.notices import NOTICES
+from graphs.protocol import Grammar
 
 WORDS = tokenizer()
 TRACE = "3@7+5=?\n<consult:knowledge>3@7</consult><feedback:knowledge>3@7=582</feedback>3@7=582\n582+5=587\n#587<eos>"

@@ -7,7 +7,7 @@ import pytest
 
 from aipo.errors import LimitError
 from aipo.rollout.agent import Prices
-from aipo.rollout.limits import ENOUGH, WINDOW, CostLimit, FailureRateLimit
+from aipo.rollout.run_limits import ENOUGH, WINDOW, CostLimit, FailureRateLimit
 from aipo.trace import Call, Consult, Fault, Trace, Visit
 from kit.handmade import consult, policy, prompt, trace
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from aipo.config.build import Experiment
 from aipo.config.load import PRESETS
-from aipo.config.schema import LoRAConfig
 from aipo.doctor.check import Check
 from aipo.doctor.tokens import needs_tags
+from aipo.policies.lora import LoRASettings
 
 SIZES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 1 << 30
@@ -46,7 +46,7 @@ class Shape:
     cache: int
 
     @classmethod
-    def of(cls, config: Any, lora: LoRAConfig | None = None) -> "Shape":
+    def of(cls, config: Any, lora: LoRASettings | None = None) -> "Shape":
         """The shape that a transformers configuration describes, trained whole or with an adapter."""
         import torch
         from transformers import AutoModelForCausalLM

@@ -10,8 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.config.schema import LoRAConfig
 from aipo.doctor.memory import GIB, Shape, check_memory, gib, host, training
+from aipo.policies.lora import LoRASettings
 from kit.tiny import model
 
 POLICY = Shape(parameters=1 << 28, layers=2, hidden=8, intermediate=8, vocabulary=8, cache=32)
@@ -148,8 +148,8 @@ def _kept(network: Any, autocast: bool) -> int:
 
 def test_parameters_of_an_adapter() -> None:
     """Rank 2 on layers of 8 to 8, 4, 4, 8 (attention) and 12 (MLP) and back, twice."""
-    assert Shape.of(TINY, LoRAConfig(rank=2, targets=None)).adapter == 2 * 2 * (16 + 12 + 12 + 16 + 3 * 20)
-    assert Shape.of(TINY, LoRAConfig(rank=2, targets=("q_proj", "v_proj"))).adapter == 2 * 2 * (16 + 12)
+    assert Shape.of(TINY, LoRASettings(rank=2, targets=None)).adapter == 2 * 2 * (16 + 12 + 12 + 16 + 3 * 20)
+    assert Shape.of(TINY, LoRASettings(rank=2, targets=("q_proj", "v_proj"))).adapter == 2 * 2 * (16 + 12)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -8,6 +8,7 @@ from kit.house import ROOT, Measure, measures
 
 REACHED = (
     "files directly in aipo/",
+    "lines of the longest file",
     "modules that import the configuration's classes",
     "class names defined twice or more",
     "bytes of the README",

@@ -3,11 +3,10 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from inspect import isclass, signature
 from typing import Any
 
-from aipo.config.schema import AgentConfig, Config
+from aipo.config.schema import AgentConfig
 from aipo.errors import ConfigError, LoadError
 from aipo.rollout.agent import Prices
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
@@ -17,6 +16,7 @@ from aipo.util.event_loop import LOOP
 from aipo.util.imports import Loaded, instantiate, load
 
 _SECRET = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
+_CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
 _LOGIN = re.compile(r"://[^/@\s]+@")
 
 
@@ -52,8 +52,8 @@ def build_chat(
         raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
-    own = {"max_retries": 0, **_connections(loaded, config)}
-    offered = own if isclass(loaded.function) else {"seed": seed, "weights": weights}
+    client = {"max_retries": 0, **_connections(loaded, config)}
+    offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights}
     model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
     return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))
@@ -71,12 +71,8 @@ def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:
 def _connections(loaded: Loaded, config: AgentConfig) -> dict[str, Any]:
     """An HTTP client that lives as long as our loop, for classes that take one. Those of LangChain's own are
     never closed."""
-    own = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"} & config.options.keys()
-    if (
-        own
-        or "OPENAI_PROXY" in os.environ
-        or "http_async_client" not in signature(loaded.function).parameters
-    ):
+    takes_one = "http_async_client" in signature(loaded.function).parameters
+    if _CONNECTION & config.options.keys() or "OPENAI_PROXY" in os.environ or not takes_one:
         return {}
     from openai import DefaultAsyncHttpxClient
 
@@ -96,37 +92,25 @@ def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:
     return label, {"class": config.model, **config.options}
 
 
-def scored_chats(config: Config, chats: Mapping[str, ChatModel]) -> dict[str, ChatModel]:
-    """Agents' chat models with whom to ask for log-probs, if the method needs them. Asks nobody yet.
+def build_scorer(name: str, config: AgentConfig, chat: ChatModel) -> Scorer:
+    """Whom to ask for the log-probs of agent `name`. Asks nobody yet.
 
     Raises:
-        ConfigError: an agent whose model has none, or samples from another distribution than that of its
-            log-probs; says why.
+        ConfigError: its model has none, or samples from another distribution than that of its log-probs; says why.
     """
-    if not config.method.coefficient_function.needs_mu:
-        return dict(chats)
-    silent = sorted(config.agents.keys() - chats.keys())
-    if silent:
-        raise ConfigError(
-            f"agents.{silent[0]}.model: got none, allowed one whose log-probs can be had, {WHY}"
-        )
-    return {name: replace(chat, scorer=_scorer(name, config, chat)) for name, chat in chats.items()}
-
-
-def _scorer(name: str, config: Config, chat: ChatModel) -> Scorer:
     model: Any = chat.model
     if isinstance(model, ReferenceChat):
         return model
     where = f"agents.{name}.model"
     if not hasattr(model, "root_async_client"):
         raise ConfigError(
-            f"{where}: got {config.agents[name].model}, which tells no log-probs of given ids, allowed "
+            f"{where}: got {config.model}, which tells no log-probs of given ids, allowed "
             f"aipo.rollout.reference_chat:reference or langchain_openai:ChatOpenAI of a vLLM server, {WHY}"
         )
     extra = dict(model.extra_body or {})
     if not _plain(model, extra):
         raise ConfigError(
-            f"agents.{name}.options: got {dict(config.agents[name].options)}, allowed temperature: 1, top_p: 1 and "
+            f"agents.{name}.options: got {dict(config.options)}, allowed temperature: 1, top_p: 1 and "
             f"extra_body: {dict(PLAIN)} (and chat_template_kwargs), without penalties, biases, constraints or "
             f"model_kwargs: the distribution that its server tells log-probs of, {WHY}"
         )
@@ -134,8 +118,8 @@ def _scorer(name: str, config: Config, chat: ChatModel) -> Scorer:
         model.root_async_client,
         model.model_name,
         template=extra.get("chat_template_kwargs", {}),
-        timeout=config.agents[name].timeout,
-        attempts=config.agents[name].attempts,
+        timeout=config.timeout,
+        attempts=config.attempts,
     )
 
 

@@ -1,26 +1,31 @@
-"""The environment, the graph and the agents' sub-graphs that a configuration names."""
+"""The environment, the graph and the agents of an experiment, and the files that they come from."""
 
+import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from langgraph.graph.state import CompiledStateGraph
 
-from aipo.config.build_chat import build_chat
-from aipo.config.build_policy import reference_weights
-from aipo.config.schema import AgentConfig, Config
+from aipo.config.build_chat import build_chat, build_scorer
+from aipo.config.build_policy import PolicyBuilder
 from aipo.errors import ConfigError
+from aipo.method.agent_weights import is_file_name
 from aipo.method.task_order import draw_tasks
 from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
+from aipo.rollout.agent_logprobs import WHY
 from aipo.rollout.context import ChatModel
 from aipo.rollout.demonstration import check_demonstrations
-from aipo.rollout.env import Env
+from aipo.rollout.env import Env, Task
 from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt, loaded_prompts
-from aipo.rollout.reference_chat import Weights
 from aipo.util.imports import fingerprint, instantiate, load
+
+_PACKAGES = ("aipo", "torch", "transformers", "trl", "langgraph", "langchain-core")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,63 +38,153 @@ class Graphs:
     fingerprints: Mapping[str, str]
 
 
-def build_env(config: Config) -> Env:
-    """The environment; one that takes a `seed` is given `run.seed` unless its options say otherwise."""
-    loaded = load(config.env.name)
-    return instantiate(loaded, config.env.options, f"env.options of {config.env.name}", seed=config.run.seed)
+class _Built(NamedTuple):
+    agent: Agent
+    chat: ChatModel | None
+    file: Path
 
 
-def check_env(config: Config, env: Env) -> None:
-    """Refuses a configuration that asks for splits or demonstrations which the environment does not have.
+class GraphBuilder(PolicyBuilder):
+    """Builds the environment, the graph and the agents' models, each once, when it is first used."""
 
-    Raises:
-        ConfigError: names the splits, or says which one is too large for a step; or there are no demonstrations.
-        TaskError: of some task there is none.
-    """
-    for key, names in (("env.mixture", config.env.mixture), ("evaluate.splits", config.evaluate.splits)):
-        unknown = [name for name in names if name not in env.splits()]
-        if unknown:
-            raise ConfigError(f"{key}: got {unknown}, allowed {list(env.splits())}")
-    draw_tasks(env, config.env.mixture, config.train.tasks_per_step, step=0, seed=config.run.seed)
-    if config.method.plan == "expert":
-        check_demonstrations(env, config.env.mixture)
+    @cached_property
+    def env(self) -> Env:
+        """The environment; one that takes a `seed` is given `run.seed` unless its options say otherwise."""
+        where = f"env.options of {self.env_name}"
+        return instantiate(load(self.env_name), self._config.env.options, where, seed=self.seed)
 
+    def tasks(self, step: int) -> list[Task]:
+        """The tasks of a rollout step, one for each group."""
+        return draw_tasks(self.env, self.mixture, self.train.tasks_per_step, step=step, seed=self.seed)
 
-def build_graphs(config: Config) -> Graphs:
-    """The main graph with every agent's sub-graph in it.
+    def check_env(self) -> None:
+        """Refuses splits or demonstrations which the environment does not have.
 
-    Raises:
-        LoadError: a file, function, prompt or secret is missing.
-        ConfigError: options that a function does not take.
-        GraphError: a graph breaks the contract.
-    """
-    if config.rollout.cost_limit is not None and not any(a.prices for a in config.agents.values()):
-        raise ConfigError(
-            f"rollout.cost_limit: got {config.rollout.cost_limit:g} and no prices, which could never be "
-            "reached, allowed a limit with agents.NAME.prices"
+        Raises:
+            ConfigError: names the splits, or says which one is too large for a step; or no demonstrations.
+            TaskError: of some task there is none.
+        """
+        for key, names in (("env.mixture", self.mixture), ("evaluate.splits", self.evaluation.splits)):
+            unknown = [name for name in names if name not in self.env.splits()]
+            if unknown:
+                raise ConfigError(f"{key}: got {unknown}, allowed {list(self.env.splits())}")
+        self.tasks(0)
+        if self.method.plan == "expert":
+            check_demonstrations(self.env, self.mixture)
+
+    @cached_property
+    def graphs(self) -> Graphs:
+        """The graph with every agent's sub-graph in it, and the agents' chat models.
+
+        Raises:
+            LoadError: a file, function, prompt or secret is missing.
+            ConfigError: options that a function does not take.
+            GraphError: a graph breaks the contract.
+        """
+        limit = self.rollout.cost_limit
+        if limit is not None and not any(agent.prices for agent in self.agents.values()):
+            raise ConfigError(
+                f"rollout.cost_limit: got {limit:g} and no prices, which could never be "
+                "reached, allowed a limit with agents.NAME.prices"
+            )
+        main = load(self.graph_name)
+        with loaded_prompts() as prompts:
+            parts = {name: self._agent(name) for name in self.agents}
+            agents = {name: part.agent for name, part in parts.items()}
+            where = f"graph.options of {main.name}"
+            graph = check_graph(instantiate(main, self.graph_options, where, agents=agents), main.name)
+        files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in parts.items()}
+        files |= _files_beside(main.file, "graph", known=set(files.values()))
+        files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
+        return Graphs(
+            graph=graph,
+            chats={name: part.chat for name, part in parts.items() if part.chat is not None},
+            files=files,
+            fingerprints={name: fingerprint(file) for name, file in files.items()},
         )
-    main = load(config.graph.name)
-    with loaded_prompts() as prompts:
-        weights = reference_weights(config)
-        built = {
-            name: _build_agent(name, agent, config.run.seed, weights) for name, agent in config.agents.items()
+
+    def _agent(self, name: str) -> _Built:
+        config = self.agents[name]
+        loaded = load(config.graph)
+        prompt = Prompt.load(config.prompt or loaded.file.parent / "prompts" / f"{name}.md")
+        chat = self.chat(name)
+        node = node_settings(
+            attempts=config.attempts,
+            timeout=config.timeout,
+            cache=config.cache,
+            model=chat.name if chat else loaded.name,
+            prompt=prompt,
+            settings=chat.settings if chat else {},
+        )
+        agent = Agent(
+            name=name,
+            graph=check_agent(loaded.function(AgentSpec(name=name, prompt=prompt, node=node)), name),
+            budget=config.budget,
+            deadline=config.deadline,
+            max_tokens=config.max_tokens,
+        )
+        return _Built(agent, chat, loaded.file)
+
+    def chat(self, name: str) -> ChatModel | None:
+        """A new chat model of agent `name`; None where it has none.
+
+        Raises:
+            LoadError: it cannot be imported, or a secret is not set.
+            ConfigError: options that it does not take.
+        """
+        return build_chat(name, self.agents[name], seed=self.seed, weights=self.reference_weights)
+
+    def scored_chats(self) -> dict[str, ChatModel]:
+        """The agents' chat models with the scorers of their log-probs, where the method needs them.
+
+        Raises:
+            ConfigError: an agent whose model has no log-probs of the distribution that it samples from; says why.
+        """
+        chats = self.graphs.chats
+        if not self.method.coefficient_function.needs_mu:
+            return dict(chats)
+        silent = sorted(self.agents.keys() - chats.keys())
+        if silent:
+            raise ConfigError(
+                f"agents.{silent[0]}.model: got none, allowed one whose log-probs can be had, {WHY}"
+            )
+        return {
+            name: replace(chat, scorer=build_scorer(name, self.agents[name], chat))
+            for name, chat in chats.items()
         }
-        agents = {name: part.agent for name, part in built.items()}
-        graph = check_graph(
-            instantiate(main, config.graph.options, f"graph.options of {main.name}", agents=agents), main.name
-        )
-    files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in built.items()}
-    files |= files_beside(main.file, "graph", known=set(files.values()))
-    files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
-    return Graphs(
-        graph=graph,
-        chats={name: part.chat for name, part in built.items() if part.chat is not None},
-        files=files,
-        fingerprints={name: fingerprint(file) for name, file in files.items()},
-    )
+
+    def drawing(self) -> dict[str, Any]:
+        """Nodes (nested ones as `verify:check`), edges and the mermaid picture of the graph."""
+        picture = self.graphs.graph.get_graph(xray=True)
+        return {
+            "nodes": list(picture.nodes),
+            "edges": [
+                {"from": edge.source, "to": edge.target, "conditional": edge.conditional}
+                for edge in picture.edges
+            ],
+            "mermaid": picture.draw_mermaid(),
+        }
+
+    def manifest(self, model: Path | str) -> dict[str, Any]:
+        """What a run is made of: versions, and file and fingerprint of each graph, prompt, coefficient and file of
+        the environment."""
+        env = load(self.env_name).file
+        files = {"env": env} | _files_beside(env, "env", known={env})
+        if is_file_name(self.method.coefficient):
+            files["coefficient"] = load(self.method.coefficient).file
+        prints = {**self.graphs.fingerprints, **{name: fingerprint(file) for name, file in files.items()}}
+        return {
+            "model": str(model),
+            "python": platform.python_version(),
+            "packages": {name: version(name) for name in _PACKAGES},
+            "files": {
+                name: {"file": str(file), "fingerprint": prints[name]}
+                for name, file in {**self.graphs.files, **files}.items()
+            },
+        }
 
 
-def files_beside(main: Path, kind: str, known: set[Path]) -> dict[str, Path]:
+def _files_beside(main: Path, kind: str, known: set[Path]) -> dict[str, Path]:
     """Other files of the same folder or package that were imported: an edit there changes rollouts, too.
 
     `envs/miniature/agents.py` is `env.miniature.agents`, as its package is `envs`.
@@ -108,28 +203,3 @@ def files_beside(main: Path, kind: str, known: set[Path]) -> dict[str, Path]:
         for file in beside
         if file.stem != "__init__"
     }
-
-
-class _Built(NamedTuple):
-    agent: Agent
-    chat: ChatModel | None
-    file: Path
-
-
-def _build_agent(name: str, config: AgentConfig, seed: int, weights: Weights) -> _Built:
-    loaded = load(config.graph)
-    prompt = Prompt.load(config.prompt or loaded.file.parent / "prompts" / f"{name}.md")
-    chat = build_chat(name, config, seed=seed, weights=weights)
-    node = node_settings(
-        attempts=config.attempts,
-        timeout=config.timeout,
-        cache=config.cache,
-        model=chat.name if chat else loaded.name,
-        prompt=prompt,
-        settings=chat.settings if chat else {},
-    )
-    graph = check_agent(loaded.function(AgentSpec(name=name, prompt=prompt, node=node)), name)
-    agent = Agent(
-        name=name, graph=graph, budget=config.budget, deadline=config.deadline, max_tokens=config.max_tokens
-    )
-    return _Built(agent, chat, loaded.file)

@@ -1,17 +1,19 @@
-"""The policy, as the configuration names it: its weights, its network, its tokenizer and what samples."""
+"""The policy of an experiment: its weights, its network, its tokenizer, and what samples while it is trained."""
 
 import os
+import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aipo.config.schema import Config
+from aipo.config.build_settings import ExperimentSettings
 from aipo.errors import ConfigError, LoadError
 from aipo.policies import Policy
 from aipo.policies.lora import add_adapter, base_of
 from aipo.util.console import Note
+from aipo.util.event_loop import LOOP
 from aipo.util.imports import instantiate, load
 
 if TYPE_CHECKING:
@@ -22,150 +24,230 @@ if TYPE_CHECKING:
     from aipo.policies.vllm.policy import VLLMPolicy
 
 
-def build_model(config: Config, note: Note) -> Path | str:
-    """Folder or hub name of the policy's weights; runs the function that makes them if one is named."""
-    name = config.policy.model
-    model: Path | str = name
-    if ":" in name:
+class SyncedPolicy(NamedTuple):
+    """A policy that follows a network.
+
+    Args:
+        policy: what samples.
+        advance: says that the network's weights are now those after so many optimizer steps.
+        refresh: to be called before rollouts; afterwards what samples has the network's weights.
+        check: to be called after rollouts; raises what kept weights from a server that came back meanwhile.
+    """
+
+    policy: Policy
+    advance: Callable[[int], None]
+    refresh: Callable[[], None]
+    check: Callable[[], None]
+
+
+class PolicyBuilder(ExperimentSettings):
+    """Builds the policy. What needs torch or a server is built by a method, each time it is called.
+
+    torch and transformers are imported in the methods: `aipo graph` needs no policy and must not wait for them.
+    """
+
+    def build_model(self, note: Note = lambda *_: None) -> Path | str:
+        """Folder or hub name of the policy's weights; runs the function that makes them if one is named."""
+        name = self.policy.model
+        model: Path | str = name
+        if ":" in name:
+            _quiet()
+
+            def follow(step: int, steps: int, loss: float) -> None:
+                note(step, steps, f"loss {loss:.3f}")
+
+            where = f"policy.options of {name}"
+            model = instantiate(load(name), self.policy.options, where, seed=self.seed, progress=follow)
+        note(1, 1, str(model))
+        return model
+
+    def network(self, model: Path | str, *, device: str | None = None) -> "PreTrainedModel":
+        """The policy's network without an adapter, on `device` or the configured one.
+
+        Raises:
+            LoadError: there is no model at `model`, or an adapter only.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
         _quiet()
-
-        def follow(step: int, steps: int, loss: float) -> None:
-            note(step, steps, f"loss {loss:.3f}")
-
-        offered = {"seed": config.run.seed, "progress": follow}
-        model = instantiate(load(name), config.policy.options, f"policy.options of {name}", **offered)
-    note(1, 1, str(model))
-    return model
-
-
-def build_network(config: Config, model: Path | str, *, device: str | None = None) -> "PreTrainedModel":
-    """The policy's network, in this process, without an adapter.
-
-    Args:
-        device: instead of the configured one.
-
-    Raises:
-        LoadError: there is no model at `model`, or an adapter only.
-    """
-    # Heavy: `aipo graph` composes without a policy and must not wait for torch.
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    _quiet()
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
-    if (base := base_of(model)) is not None:
-        raise LoadError(
-            f"policy.model: got {str(model)!r}, which holds an adapter of {base!r}, allowed whole weights"
-        )
-    device = device or config.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with loading(model):
-        network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.policy.dtype))
-    network.to(device)
-    return network
-
-
-def adapted(config: Config, network: "PreTrainedModel") -> "PreTrainedModel":
-    """What is trained of `network`: all of it, or the adapter that is configured, which it then samples with.
-
-    Raises:
-        LoadError: there is no peft here.
-        ConfigError: an adapter that does not fit.
-    """
-    if config.policy.lora is None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if (base := base_of(model)) is not None:
+            raise LoadError(
+                f"policy.model: got {str(model)!r}, which holds an adapter of {base!r}, allowed whole weights"
+            )
+        device = device or self.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with _loading(model):
+            dtype = getattr(torch, self.policy.dtype)
+            network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+        network.to(device)
         return network
-    return add_adapter(network, **config.policy.lora.model_dump(), seed=config.run.seed)
 
+    def network_settings(self, model: Path | str) -> "PretrainedConfig":
+        """transformers' description of the network at `model`, without its weights.
 
-def build_tokenizer(model: Path | str) -> "HFTokenizer":
-    """The policy's tokenizer.
+        Raises:
+            LoadError: there is no model.
+        """
+        from transformers import AutoConfig
 
-    Raises:
-        LoadError: there is none at `model`, or it cannot be used.
-    """
-    from transformers import AutoTokenizer
+        with _loading(model):
+            return AutoConfig.from_pretrained(model)
 
-    from aipo.policies.tokenizer import HFTokenizer
+    def adapted(self, network: "PreTrainedModel") -> "PreTrainedModel":
+        """What is trained of `network`: all of it, or the configured adapter, which it then samples with.
 
-    with loading(model):
-        tokenizer = AutoTokenizer.from_pretrained(model)
-    return HFTokenizer(tokenizer)
+        Raises:
+            LoadError: there is no peft here.
+            ConfigError: an adapter that does not fit.
+        """
+        lora = self.policy.lora
+        return network if lora is None else add_adapter(network, **lora.model_dump(), seed=self.seed)
 
+    def tokenizer(self, model: Path | str) -> "HFTokenizer":
+        """The policy's tokenizer.
 
-def network_settings(model: Path | str) -> "PretrainedConfig":
-    """transformers' description of the network at `model`, without its weights.
+        Raises:
+            LoadError: there is none at `model`, or it cannot be used.
+        """
+        from transformers import AutoTokenizer
 
-    Raises:
-        LoadError: there is no model.
-    """
-    from transformers import AutoConfig
+        from aipo.policies.tokenizer import HFTokenizer
 
-    with loading(model):
-        return AutoConfig.from_pretrained(model)
+        with _loading(model):
+            tokenizer = AutoTokenizer.from_pretrained(model)
+        return HFTokenizer(tokenizer)
 
+    def forbidden_ids(self, policy: Policy) -> tuple[int, ...]:
+        """Ids of the tags that a rollout with suppressed tags cannot write.
 
-def build_served(config: Config, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":
-    """The servers that are to sample with the network's weights (`aipo.policies.vllm.weight_sync` sees to it).
+        Raises:
+            ConfigError: such rollouts are configured, and a tag is not one token.
+        """
+        tags = [tag.format(agent=name) for tag in self.rollout.suppress_tags for name in self.agents]
+        ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
+        broken = [tag for tag, token_id in ids.items() if token_id is None]
+        method = self.method
+        distilled = method.distil_weight > 0 and method.distil_suppress
+        needed = method.suppress_share > 0 or distilled or "suppressed" in self.evaluation.settings
+        if broken and needed:
+            raise ConfigError(
+                f"rollout.suppress_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
+                "one token (add them to the tokenizer, or set rollout.suppress_tags; or do without: "
+                "method.suppress_share=0, method.distil_suppress=false, no `suppressed` in evaluate.settings)"
+            )
+        return tuple(sorted(i for i in ids.values() if i is not None))
 
-    Args:
-        vocabulary: how many ids the network has; the tokenizer may have fewer.
+    def local_policy(self, model: Path | str) -> "LocalPolicy":
+        """The weights at `model` as a policy of this process, whatever engine is configured.
 
-    Raises:
-        LoadError: the environment variable with their key is not set.
-    """
-    from aipo.policies.vllm.policy import VLLMPolicy
-    from aipo.policies.vllm.pool import ServerPool
+        Raises:
+            LoadError: there is no model at `model`, or it cannot be sampled from.
+        """
+        from aipo.policies.local.policy import LocalPolicy
 
-    vllm = config.policy.vllm
-    pool = ServerPool(
-        vllm.servers,
-        key=server_key(vllm.secret),
-        requests=vllm.requests,
-        deadline=vllm.deadline,
-        attempts=vllm.attempts,
-    )
-    return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, model=vllm.model, seeded=vllm.seeded)
+        return LocalPolicy(self.network(model), self.tokenizer(model), max_batch=self.policy.max_batch)
 
+    @cached_property
+    def reference_weights(self) -> "Callable[[str | None], LocalPolicy]":
+        """Loads weights that never move, each once; see `aipo.rollout.reference_chat`."""
 
-def build_local(config: Config, model: Path | str) -> "LocalPolicy":
-    """The weights at `model` as a policy of this process, whatever engine is configured.
+        @cache
+        def load_frozen(name: str | None) -> "LocalPolicy":
+            policy = self.local_policy(name or self.build_model())
+            policy.model.requires_grad_(False)
+            return policy
 
-    Raises:
-        LoadError: there is no model at `model`, or it cannot be sampled from.
-    """
-    from aipo.policies.local.policy import LocalPolicy
+        return load_frozen
 
-    network, tokenizer = build_network(config, model), build_tokenizer(model)
-    return LocalPolicy(network, tokenizer, max_batch=config.policy.max_batch)
+    @property
+    def server_key(self) -> str | None:
+        """The key that the policy's servers need.
 
+        Raises:
+            LoadError: the environment variable with it is not set.
+        """
+        variable = self.policy.vllm.secret
+        if variable is not None and variable not in os.environ:
+            raise LoadError(
+                f"policy.vllm.secret: got no environment variable {variable!r}, allowed one that is set"
+            )
+        return os.environ[variable] if variable is not None else None
 
-def reference_weights(config: Config) -> Callable[[str | None], "LocalPolicy"]:
-    """Loads weights that never move, each once; see `aipo.rollout.reference_chat`."""
+    def served_policy(self, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":
+        """The policy that the configured servers sample from.
 
-    @cache
-    def load_frozen(name: str | None) -> "LocalPolicy":
-        policy = build_local(config, name or build_model(config, lambda *_: None))
-        policy.model.requires_grad_(False)
-        return policy
+        Args:
+            vocabulary: how many ids the network has; the tokenizer may have fewer.
 
-    return load_frozen
+        Raises:
+            LoadError: the environment variable with the servers' key is not set.
+        """
+        from aipo.policies.vllm.policy import VLLMPolicy
+        from aipo.policies.vllm.pool import ServerPool
 
-
-def server_key(variable: str | None) -> str | None:
-    """The key that the policy's servers ask for.
-
-    Raises:
-        LoadError: the environment variable with it is not set.
-    """
-    if variable is not None and variable not in os.environ:
-        raise LoadError(
-            f"policy.vllm.secret: got no environment variable {variable!r}, allowed one that is set"
+        vllm = self.policy.vllm
+        pool = ServerPool(
+            vllm.servers,
+            key=self.server_key,
+            requests=vllm.requests,
+            deadline=vllm.deadline,
+            attempts=vllm.attempts,
         )
-    return os.environ[variable] if variable is not None else None
+        return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, model=vllm.model, seeded=vllm.seeded)
+
+    @property
+    def tolerance(self) -> float:
+        """Nats by which log-probs of trainer and servers may differ on average: the configured number, or what
+        their types of numbers allow."""
+        from aipo.policies.vllm.weight_sync import tolerance_of
+
+        vllm = self.policy.vllm
+        return tolerance_of(self.policy.dtype, vllm.serve.dtype) if vllm.tolerance is None else vllm.tolerance
+
+    @contextmanager
+    def open_policy(
+        self, network: "PreTrainedModel", tokenizer: "HFTokenizer", run: Path
+    ) -> Generator[SyncedPolicy]:
+        """The configured inference engine, which follows `network`. Afterwards its connections are closed, and
+        weights on their way are deleted.
+
+        Args:
+            run: the run's folder, where weights wait for servers unless `policy.vllm.folder` says otherwise.
+
+        Raises:
+            LoadError: the network cannot be sampled from, or the servers' key is not set.
+            ConfigError: weights cannot travel as configured.
+        """
+        if self.policy.engine == "local":
+            from aipo.policies.local.policy import LocalPolicy
+
+            policy = LocalPolicy(network, tokenizer, max_batch=self.policy.max_batch)
+            yield SyncedPolicy(policy, policy.advance, refresh=lambda: None, check=lambda: None)
+            return
+        from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
+        from aipo.policies.vllm.weight_sync import WeightSync
+
+        vllm = self.policy.vllm
+        vocabulary = int(network.config.get_text_config(decoder=True).vocab_size)
+        served = self.served_policy(tokenizer, vocabulary)
+        folder = vllm.folder or run / "weights"
+        if vllm.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)  # a run that was killed left them
+        transport = DiskTransport(folder) if vllm.sync == "disk" else NCCLTransport(vllm.servers[0])
+        weight_sync = WeightSync(served, network, transport, tolerance=self.tolerance)
+        try:
+            yield SyncedPolicy(served, weight_sync.advance, weight_sync.push, served.pool.check)
+        finally:
+            LOOP.run(served.aclose())
+            transport.drop()
+            if vllm.folder is None:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def loading(model: Path | str) -> Generator[None]:
+def _loading(model: Path | str) -> Generator[None]:
     """Says of what goes wrong that it went wrong with the policy.
 
     Raises:
@@ -179,29 +261,8 @@ def loading(model: Path | str) -> Generator[None]:
         ) from error
 
 
-def forbidden_ids(config: Config, policy: Policy) -> tuple[int, ...]:
-    """Ids of the tags that a rollout with forbidden tags cannot write.
-
-    Raises:
-        ConfigError: such rollouts are asked for, and a tag is not one token.
-    """
-    tags = [tag.format(agent=name) for tag in config.rollout.suppress_tags for name in config.agents]
-    ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
-    broken = [tag for tag, token_id in ids.items() if token_id is None]
-    method = config.method
-    distilled = method.distil_weight > 0 and method.distil_suppress
-    wanted = method.suppress_share > 0 or distilled or "suppressed" in config.evaluate.settings
-    if broken and wanted:
-        raise ConfigError(
-            f"rollout.suppress_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
-            "one token (add them to the tokenizer, or set rollout.suppress_tags; or do without: method.suppress_share=0, "
-            "method.distil_suppress=false, no `forbid` in evaluate.settings)"
-        )
-    return tuple(sorted(i for i in ids.values() if i is not None))
-
-
 def _quiet() -> None:
-    """transformers shows bars of its own for what takes a millisecond here."""
+    """Hides transformers' own progress bars: what they follow takes a millisecond here."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

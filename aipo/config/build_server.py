@@ -7,8 +7,7 @@ from urllib.parse import urlsplit
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from aipo.config.build_policy import build_model
-from aipo.config.schema import Config
+from aipo.config.build import Experiment
 from aipo.errors import ConfigError
 from aipo.policies.vllm.launch import (
     VERSIONS,
@@ -24,7 +23,7 @@ from aipo.util.console import bars, stage
 
 
 def serve(
-    config: Config | None,
+    experiment: Experiment | None,
     *,
     python: str | None,
     device: Device | None,
@@ -35,7 +34,7 @@ def serve(
     """Becomes the server, or prints its command.
 
     Args:
-        config: gives every setting that `options` leaves out.
+        experiment: gives every setting that `options` leaves out.
         python, device: None = found out, and by asking that Python.
         options: of `Launch`; None is one that was not given.
         console: where to say what is to be known, besides the command.
@@ -51,7 +50,7 @@ def serve(
         if not_tried := version_warning(has):
             console.print(not_tried, style="yellow", highlight=False, soft_wrap=True)
     given = {name: value for name, value in options.items() if value is not None}
-    settings = settings_of(config, given, lambda: _model(config, console))
+    settings = settings_of(experiment, given, lambda: _model(experiment, console))
     launch = Launch(python=found, device=device, **settings)
     if launch.remote_dev:
         console.print(
@@ -75,7 +74,9 @@ def version_warning(has: Installed) -> str | None:
     return f"warning: vLLM {has.version} is outside of {VERSIONS}, which is what is supported"
 
 
-def settings_of(config: Config | None, given: dict[str, Any], model: Callable[[], str]) -> dict[str, Any]:
+def settings_of(
+    experiment: Experiment | None, given: dict[str, Any], model: Callable[[], str]
+) -> dict[str, Any]:
     """Settings of `Launch` besides Python and device: those given, then the configuration's.
 
     Args:
@@ -84,14 +85,14 @@ def settings_of(config: Config | None, given: dict[str, Any], model: Callable[[]
     Raises:
         ConfigError: no model, or several servers and no port that says which.
     """
-    if config is None:
+    if experiment is None:
         if "model" not in given:
             raise ConfigError("aipo serve: got no model, allowed --model, or --config with policy.model")
         return given
-    vllm = config.policy.vllm
+    vllm = experiment.policy.vllm
     settings = {
         "name": vllm.model,
-        "dtype": vllm.serve.dtype or config.policy.dtype,
+        "dtype": vllm.serve.dtype or experiment.policy.dtype,
         "context": vllm.serve.context,
         "gpus": vllm.serve.gpus,
         "memory": vllm.serve.memory,
@@ -113,7 +114,7 @@ def settings_of(config: Config | None, given: dict[str, Any], model: Callable[[]
     return settings
 
 
-def _model(config: Config | None, console: Console) -> str:
-    assert config is not None
+def _model(experiment: Experiment | None, console: Console) -> str:
+    assert experiment is not None
     with bars(console) as progress:
-        return folder_or_name(build_model(config, stage(progress, "policy")))
+        return folder_or_name(experiment.build_model(stage(progress, "policy")))

@@ -128,8 +128,8 @@ def serve(
     ] = None,
 ) -> None:
     """Starts a vLLM server for a policy, or for agents (--no-dev)."""
+    from aipo.config.build import load_experiment
     from aipo.config.build_server import serve as start
-    from aipo.config.load import load_config
     from aipo.policies.vllm import launch
 
     words = arguments or []
@@ -155,7 +155,7 @@ def serve(
         "rest": tuple(words[len(overrides) :]),
     }
     start(
-        load_config(config, overrides) if config is not None else None,
+        load_experiment(config, overrides) if config is not None else None,
         python=python,
         device=launch.device_of(device) if device is not None else None,
         print_only=print_only,

@@ -96,7 +96,7 @@ def tags_of(experiment: Experiment) -> list[str]:
 
 
 def needs_tags(experiment: Experiment) -> list[str]:
-    """Settings under which each tag has to be one id; see `aipo.config.build_policy.forbidden_ids`."""
+    """Settings under which each tag has to be one id; see `Experiment.forbidden_ids`."""
     method = experiment.method
     wanted = {
         "method.suppress_share": method.suppress_share > 0,

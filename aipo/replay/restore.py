@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aipo.config.build import Experiment, load_experiment
+from aipo.config.build_chat import chat_identity, prices_of
 from aipo.errors import ConfigError, RunError
 from aipo.replay.chat import AgentModel, Question
 from aipo.replay.engine import Replay, shared_calls
@@ -200,9 +201,9 @@ def _agent_models(experiment: Experiment, chats: Mapping[str, ChatModel]) -> dic
     """By agent: its model and settings of now, and in a live replay what answers."""
     return {
         name: AgentModel(
-            *experiment.chat_identity(name),
+            *chat_identity(agent),
             live=chats[name].model if name in chats else None,
-            prices=experiment.prices(name),
+            prices=prices_of(agent),
             scorer=chats[name].scorer if name in chats else None,
         )
         for name, agent in experiment.agents.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from aipo.config.build import Experiment
-from aipo.config.build_sampler import SyncedPolicy
+from aipo.config.build_policy import SyncedPolicy
 from aipo.errors import ConfigError
 from aipo.evaluate.run import evaluate_with, table
 from aipo.rollout.agent_logprobs import check_scorers

@@ -12,7 +12,7 @@ from neighbour_job import FACT, QUESTION, TOKENS, TOOL, TURNS, cpu, tell
 from neighbour_job import given as arguments
 
 from aipo import __version__ as version
-from aipo.config.build import build
+from aipo.config.build import Experiment
 from aipo.config.load import validate
 from aipo.rollout.agent import AgentSpec, AgentState
 from aipo.rollout.context import RolloutContext
@@ -68,7 +68,7 @@ def main() -> None:
         },
         "the benchmark",
     )
-    experiment = build(settings)
+    experiment = Experiment(settings)
     words = experiment.tokenizer(given.folder)
     policy = experiment.served_policy(words, len(words))
     engine = experiment.engine(policy, run_id="bench")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aipo.config.build import build_env, build_graphs, drawing, load_experiment, manifest
-from aipo.config.load import load_config, presets
+from aipo.config.build import load_experiment
+from aipo.config.load import presets
 from aipo.errors import ConfigError, GraphError, LoadError
 from aipo.util.imports import load
 
@@ -45,7 +45,7 @@ def calculate(tmp_path: Path) -> Path:
 
 
 def test_every_file_is_named_with_a_fingerprint() -> None:
-    built = build_graphs(load_config("aipo"))
+    built = load_experiment("aipo").graphs
     # What else of the graph's folder this process has imported is named, too.
     assert "graph.protocol" in built.files
     assert [name for name in built.files if not name.startswith("graph.")] == [
@@ -63,26 +63,25 @@ def test_every_file_is_named_with_a_fingerprint() -> None:
 
 
 def test_the_drawing_holds_the_sub_graphs() -> None:
-    picture = drawing(build_graphs(load_config("aipo")).graph)
+    picture = load_experiment("aipo").drawing()
     assert {"policy", "verify:check", "knowledge:answer", "reasoning:next"} <= set(picture["nodes"])
     assert {"from": "prompt", "to": "policy", "conditional": False} in picture["edges"]
     assert "subgraph verify" in picture["mermaid"]
 
 
 def test_a_fourth_agent_is_one_line_of_configuration(calculate: Path) -> None:
-    built = build_graphs(load_config("aipo", [f"agents.calculate.graph={calculate}:calculate"]))
-    assert (
-        "calculate:compute" in drawing(built.graph)["nodes"] or "calculate" in drawing(built.graph)["nodes"]
-    )
+    experiment = load_experiment("aipo", [f"agents.calculate.graph={calculate}:calculate"])
+    nodes, built = experiment.drawing()["nodes"], experiment.graphs
+    assert "calculate:compute" in nodes or "calculate" in nodes
     assert built.files["agents.calculate"] == calculate
     assert built.files["prompts.calculate"] == calculate.parent / "prompts" / "calculate.md"
     assert "calculate" not in built.chats
 
 
 def test_the_manifest_says_what_a_run_was_made_of() -> None:
-    config = load_config("aipo")
-    load(config.policy.model)
-    made_of = manifest(config, build_graphs(config), "somewhere")
+    experiment = load_experiment("aipo")
+    load(experiment.policy.model)
+    made_of = experiment.manifest("somewhere")
     assert made_of["model"] == "somewhere"
     assert set(made_of["packages"]) >= {"aipo", "torch", "transformers", "trl", "langgraph"}
     assert set(made_of["files"]["graph"]) == {"file", "fingerprint"}
@@ -100,26 +99,25 @@ def test_an_environment_in_the_working_directory_brings_no_file_of_torch(
     assert torch.ops.__file__ == "_ops.py"
     (tmp_path / "mine.py").write_text("class Mine:\n    def splits(self):\n        return ()\n")
     monkeypatch.chdir(tmp_path)
-    config = load_config("aipo", ["env={name: 'mine.py:Mine'}"])
-    made_of = manifest(config, build_graphs(config), "somewhere")
+    made_of = load_experiment("aipo", ["env={name: 'mine.py:Mine'}"]).manifest("somewhere")
     assert [name for name in made_of["files"] if name.startswith("env")] == ["env"]
 
 
 def test_the_manifest_has_every_imported_file_of_the_environments_package() -> None:
     options = "{splits: {train: nowhere.jsonl}}"
-    config = load_config("aipo", [f"env={{name: 'envs.math:Math', options: {options}}}"])
-    made_of = manifest(config, build_graphs(config), "somewhere")["files"]
+    experiment = load_experiment("aipo", [f"env={{name: 'envs.math:Math', options: {options}}}"])
+    made_of = experiment.manifest("somewhere")["files"]
     places = {name: "/".join(Path(made_of[name]["file"]).parts[-2:]) for name in made_of}
     assert places["env"] == "math/env.py"
     assert (places["env.math.items"], places["env.sandbox"]) == ("math/items.py", "envs/sandbox.py")
 
 
 def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
-    assert build_env(load_config("aipo", ["run.seed=3"])).tasks("hard") != build_env(
-        load_config("aipo")
-    ).tasks("hard")
-    own = build_env(load_config("aipo", ["run.seed=3", "env.options.seed=0"]))
-    assert own.tasks("hard") == build_env(load_config("aipo")).tasks("hard")
+    def hard(*overrides: str) -> object:
+        return load_experiment("aipo", overrides).env.tasks("hard")
+
+    assert hard("run.seed=3") != hard()
+    assert hard("run.seed=3", "env.options.seed=0") == hard()
 
 
 @pytest.mark.parametrize(
@@ -164,9 +162,8 @@ def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
 )
 def test_what_cannot_be_built_is_refused_by_name(override: str, error: type[Exception], says: str) -> None:
     with pytest.raises(error) as caught:
-        config = load_config("aipo", [override])
-        build_graphs(config)
-        build_env(config)
+        experiment = load_experiment("aipo", [override])
+        _ = experiment.graphs, experiment.env
     assert says in str(caught.value)
 
 
@@ -179,15 +176,15 @@ def test_what_cannot_be_built_is_refused_by_name(override: str, error: type[Exce
     ],
 )
 def test_secrets_are_found_however_deep(options: str, where: str) -> None:
-    config = load_config("aipo", [f"agents.verify.options={options}"])
+    experiment = load_experiment("aipo", [f"agents.verify.options={options}"])
     with pytest.raises(ConfigError, match=rf"got \['{where}'\] in the open") as caught:
-        build_graphs(config)
+        _ = experiment.graphs
     assert "s3cret" not in str(caught.value)
 
 
 def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_KEY", "s3cret")
-    config = load_config(
+    experiment = load_experiment(
         "aipo",
         [
             "agents.verify.model=langchain_openai:ChatOpenAI",
@@ -196,7 +193,7 @@ def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.
             "agents.verify.cache=true",
         ],
     )
-    chat = build_graphs(config).chats["verify"]
+    chat = experiment.graphs.chats["verify"]
     assert chat.name == "some-model"
     assert chat.model.max_retries == 0
     assert chat.model.openai_api_key.get_secret_value() == "s3cret"
@@ -208,11 +205,11 @@ def test_agents_of_every_preset_of_a_real_model_can_be_made(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIPO_AGENT_KEY", "none")
-    config = load_config(name)
-    chats = build_graphs(config).chats
+    experiment = load_experiment(name)
+    chats = experiment.graphs.chats
     assert {*chats} == {"verify", "knowledge", "reasoning"}
     for agent, chat in chats.items():
-        assert chat.model.max_tokens == config.agents[agent].options["max_tokens"]
+        assert chat.model.max_tokens == experiment.agents[agent].options["max_tokens"]
 
 
 @pytest.mark.parametrize(
@@ -229,9 +226,9 @@ def test_agents_of_every_preset_of_a_real_model_can_be_made(
     ],
 )
 def test_options_that_look_like_secrets_are_refused(name: str, refused: bool) -> None:
-    config = load_config("aipo", [f"agents.verify.options={{{name}: 1}}"])
+    experiment = load_experiment("aipo", [f"agents.verify.options={{{name}: 1}}"])
     with pytest.raises(ConfigError) as caught:
-        build_graphs(config)
+        _ = experiment.graphs
     assert ("in the open" in str(caught.value)) is refused
 
 
@@ -240,20 +237,20 @@ def test_a_wrong_value_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "chat.py").write_text("def chat(*, api_key: int):\n    raise AssertionError\n")
     changes = [f"agents.verify.model={tmp_path / 'chat.py'}:chat", "agents.verify.secrets.api_key=AGENT_KEY"]
     with pytest.raises(ConfigError, match="api_key: Input should be a valid integer") as caught:
-        build_graphs(load_config("aipo", changes))
+        _ = load_experiment("aipo", changes).graphs
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_environment_without_an_argument_that_it_needs(tmp_path: Path) -> None:
     (tmp_path / "env.py").write_text("class Mine:\n    def __init__(self, path, *, seed=0): ...\n")
     with pytest.raises(ConfigError, match=r"env\.options of .*: got no \['path'\]"):
-        build_env(load_config("aipo", [f"env.name={tmp_path / 'env.py'}:Mine"]))
+        _ = load_experiment("aipo", [f"env.name={tmp_path / 'env.py'}:Mine"]).env
 
 
 def test_two_classes_with_one_model_name_are_told_apart() -> None:
     def settings(function: str) -> object:
         changes = [f"agents.verify.model=envs.miniature.agents:{function}"]
-        return build_graphs(load_config("aipo", changes)).chats["verify"].settings
+        return load_experiment("aipo", changes).graphs.chats["verify"].settings
 
     assert settings("verify") != settings("knowledge")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_server import settings_of, version_warning
-from aipo.config.load import Config, load_config
 from aipo.errors import ConfigError
 from aipo.policies.vllm.launch import Installed
 from policies.vllm.test_launch import fake_python
@@ -24,8 +24,8 @@ SETTINGS = (
 )
 
 
-def config(*overrides: str) -> Config:
-    return load_config("aipo", overrides)
+def config(*overrides: str) -> Experiment:
+    return load_experiment("aipo", overrides)
 
 
 def test_the_configuration_says_everything() -> None:

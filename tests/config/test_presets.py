@@ -206,7 +206,7 @@ def test_the_doctor_of_the_recipe_finds_room(
 
 @pytest.mark.parametrize("name", REAL)
 def test_commands_of_the_recipe_belong_to_the_preset(name: str) -> None:
-    config, text = load_config(name), recipe(name)
+    config, text = load_experiment(name), recipe(name)
     ports = [int(port) for port in re.findall(r"--config \S+ --port (\d+)", text)]
     for server, port in zip(config.policy.vllm.servers, ports or [8000], strict=False):
         assert server.endswith(f":{port}")

@@ -11,12 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from aipo.config.build_chat import build_chat, scored_chats
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import AgentError, ConfigError
 from aipo.policies.scripted import CharTokenizer
 from aipo.rollout.agent_logprobs import PLAIN, ServedScorer, check_scorers
-from aipo.rollout.context import ChatModel
 from aipo.util.event_loop import LOOP
 from kit.servers import serving
 
@@ -89,7 +87,7 @@ def url(vllm: VLLM) -> Iterator[str]:
         LOOP.close()
 
 
-def config(url: str, **options: Any) -> Config:
+def config(url: str, **options: Any) -> Experiment:
     given = {**OPTIONS, "base_url": f"{url}/v1", **options}
     agent = {
         "graph": "graphs.verify:verify",
@@ -97,16 +95,11 @@ def config(url: str, **options: Any) -> Config:
         "options": {key: value for key, value in given.items() if value is not None},
         "secrets": {"api_key": "AGENTS_KEY"},
     }
-    return load_config("aipo", ["method.coefficient=ratio", f"agents={json.dumps({'verify': agent})}"])
-
-
-def scored(made: Config) -> dict[str, ChatModel]:
-    chats = {name: build_chat(name, agent) for name, agent in made.agents.items()}
-    return scored_chats(made, {name: chat for name, chat in chats.items() if chat is not None})
+    return load_experiment("aipo", ["method.coefficient=ratio", f"agents={json.dumps({'verify': agent})}"])
 
 
 def served(url: str, **options: Any) -> ServedScorer:
-    scorer = scored(config(url, **options))["verify"].scorer
+    scorer = config(url, **options).scored_chats()["verify"].scorer
     assert isinstance(scorer, ServedScorer)
     return scorer
 
@@ -140,7 +133,7 @@ def test_arguments_of_the_chat_template_are_those_of_the_agents_calls(vllm: VLLM
 
 
 def test_a_server_that_can_do_it_passes(vllm: VLLM, url: str) -> None:
-    LOOP.run(check_scorers(scored(config(url)), TOKENIZER))
+    LOOP.run(check_scorers(config(url).scored_chats(), TOKENIZER))
     assert {path for path, _ in vllm.asked} == {"/tokenize", "/v1/chat/completions", "/v1/completions"}
 
 
@@ -183,13 +176,13 @@ def test_a_server_that_cannot_is_refused_with_the_reason(
     for name, value in changes.items():
         setattr(vllm, name, value)
     with pytest.raises(ConfigError, match=rf"agents\.verify \(m\) at {url}: got {says}.*coefficient=ratio"):
-        LOOP.run(check_scorers(scored(config(url)), TOKENIZER))
+        LOOP.run(check_scorers(config(url).scored_chats(), TOKENIZER))
 
 
 def test_another_kind_of_server_is_refused(vllm: VLLM) -> None:
     with serving(vllm.app("/tokenize")) as url:
         with pytest.raises(ConfigError, match=r"got no log-probs of given ids: .*404"):
-            LOOP.run(check_scorers(scored(config(url)), TOKENIZER))
+            LOOP.run(check_scorers(config(url).scored_chats(), TOKENIZER))
         LOOP.close()
 
 
@@ -212,7 +205,7 @@ def test_another_kind_of_server_is_refused(vllm: VLLM) -> None:
 )
 def test_sampling_from_another_distribution_is_refused(vllm: VLLM, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"agents\.verify\.options: got .*allowed temperature: 1, top_p: 1"):
-        scored(config("http://127.0.0.1:1", **options))
+        config("http://127.0.0.1:1", **options).scored_chats()
     LOOP.close()
 
 
@@ -220,11 +213,11 @@ def test_models_that_tell_no_log_probs_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"agents\.verify\.model: got envs\.miniature\.agents:verify, which tells no"
     ):
-        scored(load_config("aipo", ["method.coefficient=ratio"]))
-    nobody = load_config("aipo", ["method.coefficient=ratio", "agents.verify.model=null"])
+        load_experiment("aipo", ["method.coefficient=ratio"]).scored_chats()
+    nobody = load_experiment("aipo", ["method.coefficient=ratio", "agents.verify.model=null"])
     with pytest.raises(ConfigError, match=r"agents\.verify\.model: got none, allowed one whose log-probs"):
-        scored(nobody)
+        nobody.scored_chats()
 
 
 def test_nobody_is_asked_where_the_method_does_not_need_it() -> None:
-    assert [chat.scorer for chat in scored(load_config("aipo")).values()] == [None] * 3
+    assert [chat.scorer for chat in load_experiment("aipo").scored_chats().values()] == [None] * 3

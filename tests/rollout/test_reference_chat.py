@@ -8,8 +8,7 @@ import pytest
 import torch
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from aipo.config.build_policy import build_local, reference_weights
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.errors import AgentError, ConfigError
 from aipo.policies import Completion, SampleRequest
 from aipo.policies.local.policy import LocalPolicy
@@ -31,7 +30,7 @@ def model_folder(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> LocalPolicy:
     folder = model_folder(tmp_path_factory.mktemp("start"))
-    return build_local(load_config("aipo", ["policy.dtype=float32", "policy.device=cpu"]), folder)
+    return load_experiment("aipo", ["policy.dtype=float32", "policy.device=cpu"]).local_policy(folder)
 
 
 def chat(start: LocalPolicy, **options: Any) -> ReferenceChat:
@@ -106,9 +105,7 @@ def test_weights_are_loaded_when_they_are_needed_and_by_name() -> None:
 
 
 def test_the_start_is_trained_once_whoever_asks(tmp_path: Path) -> None:
-    from aipo.config.load import load_config
-
     folder = model_folder(tmp_path / "model")
-    weights = reference_weights(load_config("aipo", [f"policy.model={folder}", "policy.device=cpu"]))
+    weights = load_experiment("aipo", [f"policy.model={folder}", "policy.device=cpu"]).reference_weights
     assert weights(None) is weights(None)
     assert not any(p.requires_grad for p in weights(None).model.parameters())

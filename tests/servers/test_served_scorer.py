@@ -7,10 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aipo.config.build import build_graphs
-from aipo.config.build_chat import scored_chats
-from aipo.config.build_policy import build_local
-from aipo.config.load import Config, load_config
+from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
 from aipo.policies.scripted import CharTokenizer
 from aipo.rollout.agent_logprobs import PLAIN, check_scorers
@@ -37,7 +34,7 @@ def served(vllm_python: str, cold: Path, tmp_path_factory: pytest.TempPathFactor
         LOOP.close()
 
 
-def config(server: VLLMProcess, cold: Path) -> Config:
+def config(server: VLLMProcess, cold: Path) -> Experiment:
     options = {"model": str(cold), "base_url": f"{server.url}/v1", "temperature": 1, "top_p": 1}
     agent = {
         "graph": "graphs.verify:verify",
@@ -47,7 +44,7 @@ def config(server: VLLMProcess, cold: Path) -> Config:
     }
     agents = json.dumps({"verify": agent})
     words = [f"policy.model={cold}", "policy.device=cpu", "method.coefficient=ratio", f"agents={agents}"]
-    return load_config("aipo", words)
+    return load_experiment("aipo", words)
 
 
 def test_the_log_probs_are_those_of_a_forward_pass_and_another_tokenizer_is_refused(
@@ -55,8 +52,8 @@ def test_the_log_probs_are_those_of_a_forward_pass_and_another_tokenizer_is_refu
 ) -> None:
     monkeypatch.setenv("AGENTS_KEY", "none")
     made = config(served, cold)
-    chats = scored_chats(made, build_graphs(made).chats)
-    start = build_local(made, cold)
+    chats = made.scored_chats()
+    start = made.local_policy(cold)
     start.tokenizer.inner.chat_template = TEMPLATE
     LOOP.run(check_scorers(chats, start.tokenizer))
     own, theirs = reference(lambda _: start), chats["verify"].scorer

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from aipo.config.build import Experiment
-from aipo.config.build_sampler import SyncedPolicy
+from aipo.config.build_policy import SyncedPolicy
 from aipo.errors import PolicyError
 from aipo.policies import Completion, Policy, SampleRequest
 from aipo.policies.logprobs import score

@@ -16,7 +16,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.config.build_sampler import SyncedPolicy, open_policy
+from aipo.config.build_policy import SyncedPolicy
 from aipo.errors import ConfigError, LimitError, LoadError, PolicyError, TaskError, TrainError
 from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.rerun import ReplaySource, check_traces
@@ -92,13 +92,15 @@ def test_rollouts_that_a_broken_server_cut_short_are_kept_and_not_learned_from(
         if len(looked) == 2:
             raise PolicyError("weights of http://there: got other log-probs")
 
+    open_policy = Experiment.open_policy
+
     @contextmanager
     def open_checked(*given: Any) -> Generator[SyncedPolicy]:
         with open_policy(*given) as sampler:
             yield sampler._replace(check=check)
 
     out = tmp_path / "run"
-    monkeypatch.setattr("aipo.config.build_sampler.open_policy", open_checked)
+    monkeypatch.setattr(Experiment, "open_policy", open_checked)
     with pytest.raises(PolicyError, match="http://there"):
         train(small(out))
     assert looked == [8, 16]

@@ -10,16 +10,15 @@ import asyncio
 import contextvars
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx2
 
 from aipo.errors import AipoError, ConfigError, PolicyError
 from aipo.policies.vllm.client import Server, ServerLostError, describe, retry_after
 from aipo.util.retry import status_of, transient
-
-Restore = Callable[[str], Awaitable[None]]
 
 _SESSIONS = 1 << 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
@@ -74,14 +73,14 @@ class ServerPool:
             raise ConfigError(
                 f"policy.vllm.servers: got {list(urls)}, allowed one or more different addresses"
             )
-        self.restore: Restore | None = None
+        self.restore: Callable[[str], Awaitable[None]] | None = None
         self.on_server_down: Callable[[str], None] | None = None
         self._key, self._requests = key, requests
         self.deadline, self._attempts = deadline, attempts
         self._servers: tuple[Server, ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sessions: OrderedDict[int, Server] = OrderedDict()
-        self._returns: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._fatal: AipoError | None = None
         self._jitter = random.Random(0)
 
@@ -93,7 +92,7 @@ class ServerPool:
             self._loop, self._changed = loop, asyncio.Condition()
             self._servers = tuple(Server(url, self._key, self._requests) for url in self.urls)
             self._sessions.clear()
-            self._returns.clear()
+            self._background.clear()
         return self._servers
 
     async def ask(self, path: str, body: bytes | None = None, *, session: int = 0) -> bytes:
@@ -168,12 +167,7 @@ class ServerPool:
             server.abandon()
             if self.on_server_down is not None:
                 self.on_server_down(server.url)
-            # A context of its own: it outlives the rollout that happens to find out.
-            task = asyncio.get_running_loop().create_task(
-                self._bring_back(server), context=contextvars.Context()
-            )
-            self._returns.add(task)
-            task.add_done_callback(self._returns.discard)
+            self._start(self._bring_back(server))
 
     def server(self, url: str) -> Server:
         """The one at `url`, which is one of `urls`."""
@@ -193,7 +187,7 @@ class ServerPool:
         """Closes every connection and stops looking after servers that are out."""
         if self._loop is not asyncio.get_running_loop():
             return
-        tasks = [*self._returns, *(server.watch for server in self._servers if server.watch)]
+        tasks = list(self._background)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -203,9 +197,14 @@ class ServerPool:
 
     def _watch(self, server: Server) -> None:
         if server.watch is None or server.watch.done():
-            server.watch = asyncio.get_running_loop().create_task(
-                self._look_after(server), context=contextvars.Context()
-            )
+            server.watch = self._start(self._look_after(server))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts `work` in a context of its own: it outlives the rollout that happens to start it."""
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     async def _look_after(self, server: Server) -> None:
         """Is `server` still there? One that hangs closes no connection, and one that restarts while nobody asks it
@@ -218,23 +217,19 @@ class ServerPool:
     async def _server_of(self, session: int, failed: Collection[Server] = ()) -> Server:
         """The session's server; a new one where it has none that lives, or there are others than those that
         `failed`. Waits while there is none at all."""
-        servers = self.servers
-        while True:
-            self.check()
-            alive = [server for server in servers if server.up]
-            alive = [server for server in alive if server not in failed] or alive
-            own = self._sessions.get(session)
-            if own in alive:
-                self._sessions.move_to_end(session)
-                return own
-            if alive:
-                chosen = min(alive, key=lambda server: server.in_flight)
-                self._sessions[session] = chosen
-                if len(self._sessions) > _SESSIONS:
-                    self._sessions.popitem(last=False)
-                return chosen
+        self.check()
+        while not (alive := [server for server in self.servers if server.up]):
             async with self._changed:
                 await self._changed.wait()
+            self.check()
+        candidates = [server for server in alive if server not in failed] or alive
+        server = self._sessions.get(session)
+        if server is None or server not in candidates:
+            server = self._sessions[session] = min(candidates, key=lambda server: server.in_flight)
+        self._sessions.move_to_end(session)
+        if len(self._sessions) > _SESSIONS:
+            self._sessions.popitem(last=False)
+        return server
 
     async def _wait_after(self, error: Exception, server: Server, where: str, history: _History) -> float:
         """Seconds until the next attempt after `error`.
@@ -266,12 +261,10 @@ class ServerPool:
 
     async def _is_down(self, server: Server, error: Exception) -> bool:
         """Takes the server out, until it comes back, if it does not answer. An error below 500 is an answer."""
-        if (status_of(error) or 500) < 500:
-            return False
-        if server.up and await server.healthy():
-            return False
-        self.take_out(server)
-        return True
+        answers = (status_of(error) or 500) < 500 or (server.up and await server.healthy())
+        if not answers:
+            self.take_out(server)
+        return not answers
 
     async def _bring_back(self, server: Server) -> None:
         wait = _FIRST_WAIT

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from aipo.config.build import build_env, load_experiment
+from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import validate
 from aipo.errors import ConfigError, LoadError, ScoreError, TaskError
 from aipo.rollout.env import Task
@@ -233,7 +233,7 @@ def test_another_family_may_not_ask_the_same() -> None:
 def test_splits_of_a_configuration_that_are_wrong_are_named(splits: object, says: str) -> None:
     options = {"env": {"name": "envs.gym:Gym", "options": {"splits": splits}}}
     with pytest.raises(ConfigError, match=r"env\.options of envs\.gym:Gym: .*" + says):
-        build_env(validate({"policy": {"model": "m"}, **options}, "x"))
+        _ = Experiment(validate({"policy": {"model": "m"}, **options}, "x")).env
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.config.build import build_env
+from aipo.config.build import Experiment
 from aipo.config.load import validate
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.rollout.env import Task
@@ -183,7 +183,7 @@ def test_what_is_wrong_is_refused(env: Math) -> None:
 def test_options_of_a_configuration_that_are_wrong_are_named(options: dict, says: str) -> None:
     config = validate({"policy": {"model": "m"}, "env": {"name": "envs.math:Math", "options": options}}, "x")
     with pytest.raises(ConfigError, match=r"env\.options of envs\.math:Math: .*" + says):
-        build_env(config)
+        _ = Experiment(config).env
 
 
 def test_canonical_answers_of_all_real_items_are_right_and_others_are_not() -> None:

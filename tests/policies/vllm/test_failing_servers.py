@@ -14,8 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from transformers import Qwen2ForCausalLM
 
-from aipo.config.build_sampler import open_policy
-from aipo.config.load import load_config
+from aipo.config.build import load_experiment
 from aipo.errors import PolicyError
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm import pool as servers
@@ -243,10 +242,10 @@ def test_nothing_is_left_on_a_disk_that_both_sides_see(
 ) -> None:
     url = stack.enter_context(serving(Reloading(copy_of(model, tmp_path / "theirs")).app))
     both = tmp_path / "both"
-    config = load_config(
+    experiment = load_experiment(
         "aipo", ["policy.engine=vllm", f"policy.vllm.servers=[{url}]", f"policy.vllm.folder={both}"]
     )
-    with open_policy(config, network, tokenizer, tmp_path / "run") as sampler:
+    with experiment.open_policy(network, tokenizer, tmp_path / "run") as sampler:
         sampler.refresh()
         assert len(list(both.iterdir())) == 1
     assert list(both.iterdir()) == []

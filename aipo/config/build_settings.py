@@ -1,0 +1,80 @@
+"""The settings of an experiment as values, and other experiments with some of them changed."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from aipo.config.load import dump, validate
+from aipo.config.schema import Config
+
+
+class ExperimentSettings:
+    """What a configuration says. It is pickled as its configuration, without what was built from it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.out = config.run.out  # the run's folder
+        self.seed = config.run.seed
+        self.threads = config.run.threads  # CPU threads of torch; None = torch decides
+        self.report_to = config.run.report_to  # trackers of transformers' Trainer
+        self.env_name = config.env.name
+        self.mixture = config.env.mixture  # the share of each training split
+        self.graph_name = config.graph.name
+        self.graph_options = config.graph.options
+        self.agents = config.agents  # by the name that the policy consults
+        self.policy = config.policy
+        self.rollout = config.rollout
+        self.method = config.method
+        self.train = config.train
+        self.evaluation = config.evaluate
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Config]]:
+        return type(self), (self._config,)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain nested data: to be compared and recorded."""
+        return self._config.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """All settings as YAML that `load_experiment` reads back."""
+        return dump(self._config)
+
+    @property
+    def scores_again(self) -> bool:
+        """Whether the trainer scores rows with the weights that sampled them, in every optimizer step."""
+        return self.policy.engine == "vllm" or self.method.scores_again
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Self:
+        """Another experiment, with some settings changed and all of them checked again.
+
+        Args:
+            changes: values by dotted key, as `{"method.beta": 0.1}`.
+
+        Raises:
+            ConfigError: an unknown key, a wrong value, or settings that contradict each other.
+        """
+        settings: dict[str, Any] = self._config.model_dump()
+        for key, value in changes.items():
+            *sections, name = key.split(".")
+            section = settings
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[name] = value
+        return type(self)(validate(settings, f"with {', '.join(changes)} changed"))
+
+    def for_evaluation(self) -> Self:
+        """The same where nothing is learned: agents' models are not asked for log-probs."""
+        method = self.method.model_copy(update={"coefficient": "mask"})
+        return type(self)(self._config.model_copy(update={"method": method}))
+
+    def share_of(self, number: int) -> Self:
+        """For worker `number`: its part of the requests that a server may have in flight, and a first server of
+        its own, or all would begin with the same one."""
+        vllm, count = self.policy.vllm, self.rollout.workers
+        first = number % len(vllm.servers)
+        share = {
+            "servers": vllm.servers[first:] + vllm.servers[:first],
+            "requests": vllm.requests // count + (number < vllm.requests % count),
+        }
+        policy = self.policy.model_copy(update={"vllm": vllm.model_copy(update=share)})
+        return type(self)(self._config.model_copy(update={"policy": policy}))

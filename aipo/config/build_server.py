@@ -1,6 +1,7 @@
 """`aipo serve`: from a configuration and options to a server that runs, or to the command that starts it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,22 +44,20 @@ def serve(
         LoadError: no vLLM, or no model.
         ConfigError: settings that do not go together.
     """
-    found = find_python(python)
+    warn = partial(console.print, style="yellow", highlight=False, soft_wrap=True)
+    executable = find_python(python)
     if device is None:
-        has = installed(found)
+        has = installed(executable)
         device = has.device
         if not_tried := version_warning(has):
-            console.print(not_tried, style="yellow", highlight=False, soft_wrap=True)
+            warn(not_tried)
     given = {name: value for name, value in options.items() if value is not None}
     settings = settings_of(experiment, given, lambda: _model(experiment, console))
-    launch = Launch(python=found, device=device, **settings)
+    launch = Launch(python=executable, device=device, **settings)
     if launch.remote_dev:
-        console.print(
-            f"warning: development routes on {bracketed(launch.host)}:{launch.port}. Who reaches this address can call any "
-            "method of the server's workers and load other weights; no key is asked for.",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
+        warn(
+            f"warning: development routes on {bracketed(launch.host)}:{launch.port}. Who reaches this address can "
+            "call any method of the server's workers and load other weights; no key is asked for."
         )
     if print_only:
         print(launch.shell())

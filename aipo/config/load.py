@@ -2,7 +2,6 @@
 
 A configuration is a preset or a YAML file plus `key=value` overrides. A file may start from another one
 with `extends: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
-Only the composition root (`aipo.config.build`) sees these classes; everything else takes flat values.
 """
 
 import difflib

@@ -10,6 +10,8 @@ from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
 from aipo.util.section import Count, Positive, Section, Share
 
+_REFERENCE = "aipo.rollout.reference_chat:reference"
+
 
 class RunConfig(Section):
     out: Path = Field(Path("runs/aipo"), description="folder of this run; must not hold another run")
@@ -214,15 +216,15 @@ class Config(Section):
     @model_validator(mode="after")
     def _groups_can_teach(self) -> Self:
         size, method = self.train.group_size, self.method
-        shown = method.demonstrations or 1 if method.plan == "expert" else 0
-        if shown > size:
-            raise ValueError(f"method.demonstrations: got {shown}, allowed at most train.group_size={size}")
-        if method.credit == "group" and (size == 1 or shown == size):
+        count = method.demonstrations or 1 if method.plan == "expert" else 0
+        if count > size:
+            raise ValueError(f"method.demonstrations: got {count}, allowed at most train.group_size={size}")
+        if method.credit == "group" and (size == 1 or count == size):
             raise ValueError(
-                f"train.group_size: got {size}, of which {shown} are demonstrations, with method.credit=group, allowed "
+                f"train.group_size: got {size}, of which {count} are demonstrations, with method.credit=group, allowed "
                 "2 or more that differ (what is alike has no advantage over its mean), or method.credit=reward"
             )
-        if shown == size and method.coefficient == "mask":
+        if count == size and method.coefficient == "mask":
             raise ValueError(
                 "method.coefficient: got 'mask' where all of a group are demonstrations, which then teach nothing, "
                 "allowed another one (constant)"
@@ -241,14 +243,10 @@ class Config(Section):
             raise ValueError(
                 f"rollout.workers: got {workers}, allowed at most policy.vllm.requests={requests}, which they share"
             )
-        frozen = [
-            name
-            for name, agent in self.agents.items()
-            if agent.model == "aipo.rollout.reference_chat:reference"
-        ]
-        if workers > 1 and frozen:
+        local = [name for name, agent in self.agents.items() if agent.model == _REFERENCE]
+        if workers > 1 and local:
             raise ValueError(
-                f"rollout.workers: got {workers} and agents {frozen} of aipo.rollout.reference_chat:reference, which each worker would load "
+                f"rollout.workers: got {workers} and agents {local} of {_REFERENCE}, which each worker would load "
                 "for itself, allowed 1, or an agent that is served (`aipo serve` with the first weights)"
             )
         return self

@@ -29,7 +29,7 @@ class SyncedPolicy(NamedTuple):
 
     Args:
         policy: what samples.
-        advance: says that the network's weights are now those after so many optimizer steps.
+        advance: says that the network's weights are now those after this number of optimizer steps.
         refresh: to be called before rollouts; afterwards what samples has the network's weights.
         check: to be called after rollouts; raises what kept weights from a server that came back meanwhile.
     """

@@ -84,7 +84,7 @@ class RunFolder:
 
     @property
     def token_stats(self) -> Path:
-        """Older runs call it lessons/."""
+        """Folder of the token stats; older runs call it lessons/."""
         older = self.path / "lessons"
         return older if older.is_dir() else self.path / "token_stats"
 
@@ -121,7 +121,7 @@ class RunFolder:
         return recorded.evaluation(_read_json(self.evaluation(name), "evaluation", "`aipo eval`"))
 
     def read_manifest(self) -> dict[str, Any]:
-        """What the run is made of; empty where that is not written down.
+        """The manifest of the run; empty if it has none.
 
         Raises:
             RunError: its file is no manifest.

@@ -29,7 +29,7 @@ _UNPRINTABLE = re.compile("[\x00\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a policy segment asked for.
+    """The request in a policy segment.
 
     Args:
         agent: name in the last opening tag; empty when there is none.
@@ -174,7 +174,7 @@ class Grammar:
         )
 
     def notice(self, fault: Fault, agent: str, allowed: Collection[str]) -> str:
-        """What the policy is told, without the tags."""
+        """The text of a notice, without the tags."""
         form = self.open.replace("{agent}", "NAME") + "request" + self.close
         text = self.notices.get(fault, NOTICES[fault])
         return text.format(agent=agent, allowed=", ".join(allowed), form=form)

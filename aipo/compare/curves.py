@@ -236,5 +236,5 @@ def _pass_at(result: ArmResult, measure: Measure) -> float | None:
 
 
 def _unit(most: float) -> tuple[float, str]:
-    """What the numbers of an axis are divided by, and the end of its label."""
+    """The unit of an axis: the divisor of its numbers, and the end of its label."""
     return (1e6, ", millions") if most >= 2e6 else (1e3, ", thousands") if most >= 2e3 else (1.0, "")

@@ -37,7 +37,7 @@ _SAMPLED = (
 
 
 def log_of(folder: RunFolder) -> Path:
-    """What the commands of a run print, beside its folder."""
+    """The log file of a run, beside its folder: the output of its commands."""
     return folder.path.with_name(f"{folder.path.name}.log")
 
 

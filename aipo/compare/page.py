@@ -30,7 +30,7 @@ _LEAST_REACH = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageExtras:
-    """What the page of a demo shows besides the comparison.
+    """The parts of a demo's page besides the comparison.
 
     Args:
         title: the heading.

@@ -50,7 +50,7 @@ def print_standings(matrix: Matrix, results: MatrixResults, standings: Standings
 
 
 def no_winner(matrix: Matrix) -> str:
-    """Why there is no winner."""
+    """The reason why there is no winner."""
     return (
         "no winner yet: not every arm has all of its seeds"
         if len(matrix.seeds) > 1

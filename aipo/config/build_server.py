@@ -67,7 +67,7 @@ def serve(
 
 
 def version_warning(has: Installed) -> str | None:
-    """What is to be said about a vLLM outside of the supported range."""
+    """A warning about a vLLM version outside of the supported range."""
     if SpecifierSet(VERSIONS).contains(has.version, prereleases=True):
         return None
     return f"warning: vLLM {has.version} is outside of {VERSIONS}, which is what is supported"

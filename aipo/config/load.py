@@ -86,7 +86,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 class _Unique(yaml.SafeLoader):
-    """A second value for a key would replace the first one without a word."""
+    """A mapping without duplicate keys: a second value would silently replace the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -115,7 +115,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _apart(value: Any) -> Any:
-    """What YAML's anchors share, each with a copy of its own: an override of one agent is not for the others."""
+    """A copy without objects shared through YAML anchors: an override of one agent does not change the others."""
     if isinstance(value, dict):
         return {key: _apart(inner) for key, inner in value.items()}
     return [_apart(inner) for inner in value] if isinstance(value, list) else value

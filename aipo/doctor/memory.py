@@ -221,7 +221,7 @@ def listed(parts: Mapping[str, int]) -> str:
 
 
 def gib(count: float) -> str:
-    """Bytes as people say them."""
+    """Bytes in readable units."""
     for unit, size in (("GiB", GIB), ("MiB", 1 << 20)):
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:.0f} {unit}"

@@ -29,7 +29,7 @@ _RESTART = "start it with `aipo serve --config ...`, which sets this"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a server is compared with.
+    """The expected values that a server is compared with.
 
     Args:
         experiment: the run to be.
@@ -46,7 +46,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a server says that it serves: its name for the model, and its longest context."""
+    """The served model as the server reports it: name and maximum context."""
 
     model: str
     positions: int

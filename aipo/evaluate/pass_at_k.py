@@ -1,4 +1,4 @@
-"""Evaluation: pass@k, with agents or without, and how sure it is.
+"""Evaluation: pass@k without or with agents, and its confidence interval.
 
 An answer passes when its reward part `correct` is 1. A rollout that failed has no verdict: it counts
 neither as right nor as wrong but is reported, and a task with fewer than k verdicts has no pass@k.
@@ -21,7 +21,7 @@ from aipo.trace import Mode, Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """What became of one task: `correct` of `verdicts` answers passed, `failed` rollouts had none."""
+    """The result of one task: `correct` of `verdicts` answers passed; `failed` rollouts gave no verdict."""
 
     task_id: str
     cluster: str

@@ -58,7 +58,7 @@ def evaluate_folder(
 
 
 def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
-    """Says what is in the way before minutes are spent."""
+    """Refuses an evaluation that cannot be written, before time is spent on it."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ConfigError(f"--name: got {name!r}, allowed letters, digits, - and _")
     if trained and not folder.model.is_dir():

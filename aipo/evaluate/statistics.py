@@ -1,4 +1,4 @@
-"""How sure a result is: the bootstrap of a mean, the paired difference of two arms, and who wins.
+"""Statistics of results: bootstrap interval of a mean, paired difference of two arms, and the winner.
 
 samples of two arms  →  difference, pair by pair  →  better, worse or tie
 samples of all arms  →  the best, those that tie with it, and the simplest of these
@@ -64,7 +64,7 @@ def bootstrap_interval(
 
 
 class Scored(NamedTuple):
-    """What one task of one seed came to, and the cluster of tasks that share a fact with it."""
+    """The score of one task with one seed, and the cluster of tasks that share a fact."""
 
     cluster: str
     value: float
@@ -131,7 +131,7 @@ def estimate(sample: Sample) -> Estimate | None:
 
 
 def difference(sample: Sample, reference: Sample) -> Estimate | None:
-    """What `sample` has more than `reference`, over the tasks of the seeds that both have; None where none is."""
+    """The paired difference `sample` − `reference` over the tasks and seeds that both have; None without any."""
     return estimate(
         {
             seed: {

@@ -26,7 +26,7 @@ class NotExportable(Exception):
 
 
 class Conversation(NamedTuple):
-    """What the user asked, and the assistant's answer."""
+    """The messages of the user, and those of the assistant."""
 
     question: str
     answer: str
@@ -43,7 +43,7 @@ class Conversation(NamedTuple):
 
 
 class Duplicates:
-    """Remembers what was exported, if rows are to be unique."""
+    """A filter of duplicate rows, used if rows must be unique."""
 
     def __init__(self, unique: bool) -> None:
         self._unique = unique

@@ -149,5 +149,5 @@ def _cell(value: object) -> str:
 
 
 def _file_name(path: str) -> str:
-    """The name alone of a path that would show where files lay on somebody's machine."""
+    """The file name of a path: the folders would reveal details of the machine."""
     return PurePath(path).name if PurePath(path).is_absolute() else path

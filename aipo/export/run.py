@@ -37,7 +37,7 @@ FORMATS = {"jsonl": "traces", "sft": "conversations", "preference": "pairs", "da
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What is exported, and how.
+    """The options of an export.
 
     Args:
         format: a name in `FORMATS`.
@@ -67,7 +67,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written, and how many traces were not, by reason."""
+    """The result of an export: rows written, and number of traces left out, by reason."""
 
     path: Path
     rows: int
@@ -171,7 +171,7 @@ def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
 
 
 def _check(target: Path, format: str, *, force: bool) -> None:
-    """Says what is in the way before anything is read."""
+    """Refuses a target that cannot be written, before anything is read."""
     if not target.exists():
         return
     if not force:
@@ -190,7 +190,7 @@ def _is_dataset(folder: Path) -> bool:
 
 @contextmanager
 def _draft(target: Path) -> Generator[Path]:
-    """A path to write to. What is there takes the target's place if the body ends well; else it goes.
+    """A temporary path that replaces the target if the body succeeds, and is removed otherwise.
 
     Raises:
         RunError: the disk is full, or the place cannot be written.

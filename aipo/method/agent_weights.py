@@ -1,4 +1,4 @@
-"""What an agent's token is worth to the policy gradient: coefficient, bounds, sign rule, trust region.
+"""The weight of agents' tokens in the policy gradient: coefficient, bounds, sign rule, trust region.
 
 An agent wrote the token, so it was not sampled from the policy and has no ratio π/π_old to clip. Its loss term is
 −A · w · exp(log π − sg(log π)): the value is −A·w and the gradient −A·w·∇log π. The weight w carries no gradient.
@@ -203,13 +203,13 @@ def _load_coefficient(name: str, _: int) -> Coefficient:
 
 
 def zero(_: Tensor, weights: Tensor) -> Tensor:
-    """0: agents' tokens are learned where A > 0 alone. The sign of the advantage is the filter that protects from
+    """0: agents' tokens are learned only where A > 0. The sign of the advantage is the filter that protects from
     agents that err (measured on the miniature)."""
     return weights.new_zeros(weights.shape)
 
 
 def negative_pi(pi: Tensor, _: Tensor) -> Tensor:
-    """π: pushed down where the policy would say it itself."""
+    """π: a token is pushed down as far as the policy would write it itself."""
     return pi
 
 
@@ -246,7 +246,7 @@ class Probabilities(NamedTuple):
 
 
 class AgentWeights(NamedTuple):
-    """What agents' tokens are worth; no gradient.
+    """The weights of agents' tokens; they carry no gradient.
 
     Args:
         weights: w, (B, T).

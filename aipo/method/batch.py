@@ -59,7 +59,7 @@ def denominators(
     minibatches: int,
     max_completion_length: int,
 ) -> npt.NDArray[np.float32]:
-    """What each row's terms are divided by, a number > 0; shape (B,).
+    """The denominator of each row's loss terms, > 0; shape (B,).
 
     An optimizer step trains 1/`minibatches` of the rollout step's rows and averages over that share of its tokens. TRL
     divides by the rows of a micro-batch and the number of micro-batches. That is the same number when rows divide

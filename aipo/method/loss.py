@@ -1,7 +1,7 @@
 """The loss of a micro-batch: a pure function of tensors and `MethodSettings`.
 
 Policy tokens have a ratio π/π_old and an objective (`aipo.method.objectives`). Agent tokens and distilled tokens have a
-weight (`aipo.method.agent_weights`). The rows already say which token is which. With policy tokens alone the loss equals
+weight (`aipo.method.agent_weights`). The rows already say which token is which. With policy tokens only, the loss equals
 TRL's, for every objective.
 
     loss = Σ_b 1/denominator_b · Σ_t term_bt

@@ -32,7 +32,7 @@ class Clip(NamedTuple):
 
 
 class PolicyTokens(NamedTuple):
-    """What an objective is computed from.
+    """The inputs of an objective.
 
     Args:
         logprobs: log π, (B, T); carries the gradient.

@@ -19,7 +19,7 @@ from aipo.trace import Role, Segment, Trace, segment
 
 
 class Code(IntEnum):
-    """What the loss does with a token. PROMPT, ENV and CONTEXT never carry a gradient."""
+    """The treatment of a token by the loss. PROMPT, ENV and CONTEXT never carry a gradient."""
 
     PROMPT = 0
     POLICY = 1
@@ -33,7 +33,7 @@ CODES = {Role.PROMPT: Code.PROMPT, Role.POLICY: Code.POLICY, Role.AGENT: Code.AG
 
 
 class SegmentInfo(NamedTuple):
-    """What a segment says of all its tokens. `has_logprobs` is False where its log-probs were not recorded at all."""
+    """The properties that all tokens of a segment share. `has_logprobs` is False where its log-probs were not recorded at all."""
 
     role: Role
     source: str

@@ -13,7 +13,7 @@ from aipo.trace import Mode, Segment, Trace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRows:
-    """What one rollout step gives one trainer.
+    """The rows of one rollout step for one trainer, with metrics.
 
     Args:
         rows: to be trained on, in any number; without rows nothing is learned in this step.

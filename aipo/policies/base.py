@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 
 class Tokenizer(Protocol):
-    """What a graph needs of a tokenizer."""
+    """The tokenizer as graphs use it."""
 
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """Ids of `text`, nothing added. Unless `control`, special-token strings inside `text` are
@@ -54,7 +54,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleRequest:
-    """What to continue, and how.
+    """A request for a continuation: the context, and how to sample.
 
     Args:
         token_ids: the context, shape (T,).
@@ -99,7 +99,7 @@ class Policy(Protocol):
 
     @property
     def version(self) -> int:
-        """How many optimizer steps are behind the weights that sample now."""
+        """Number of optimizer steps behind the weights that sample now."""
         ...
 
     async def sample(self, request: SampleRequest) -> Completion:

@@ -33,7 +33,7 @@ class LoRASettings(Section):
 def add_adapter(
     network: "PreTrainedModel", *, rank: int, alpha: int, targets: Sequence[str] | None = None, seed: int
 ) -> "PreTrainedModel":
-    """`network` with an adapter; its layers get it in place, so whoever has `network` samples with it, too.
+    """`network` with an adapter, which its layers get in place: every holder of `network` samples with it.
 
     Args:
         rank: width of the adapter's matrices.

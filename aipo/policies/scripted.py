@@ -1,4 +1,4 @@
-"""A policy that writes what it is told, and a tokenizer of single characters; neither needs torch.
+"""A policy that writes a given script, and a tokenizer of single characters; neither needs torch.
 
 For tests, notebooks and trying a graph out: what the policy says is in plain sight, so what is left
 to look at is the graph.

@@ -1,4 +1,4 @@
-"""A snapshot: a network's weights as `from_pretrained` and a server read them, whatever they are trained as.
+"""Weights of a network for saving and for servers, in the form that `from_pretrained` reads.
 
 An adapter is merged into the weights that it sits beside.
 """

@@ -68,7 +68,7 @@ class Chart:
     log: bool = False
 
     def data(self) -> dict[str, Any]:
-        """What charts.js takes. Lines without a value are left out."""
+        """The chart as data for charts.js. Lines without a value are left out."""
         return {
             "title": self.title,
             "x_label": self.x_label,
@@ -122,7 +122,7 @@ def data_block(charts: Sequence[Chart], **page: Any) -> Markup:
 
 
 def inline_assets() -> Mapping[str, Markup]:
-    """`style`, `scripts` and `policy` (a Content-Security-Policy that allows these scripts) of a page that stands alone."""
+    """`style`, `scripts` and `policy` (a Content-Security-Policy that allows these scripts) of a self-contained page."""
     scripts = [_asset(name) for name in SCRIPTS]
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts

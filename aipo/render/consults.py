@@ -40,7 +40,7 @@ class Consultation:
 
     @property
     def seconds(self) -> float | None:
-        """How long the policy waited; None if that is not known or it never ended."""
+        """Seconds that the policy waited; None if unknown or never ended."""
         return None if self.visit is None else self.visit.seconds
 
     @property

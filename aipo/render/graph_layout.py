@@ -57,7 +57,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a box stands, and how far its column reaches: no line turns before it has left the column."""
+    """The position of a box, and the width of its column: lines turn only outside of the column."""
 
     x: float
     y: float

@@ -210,7 +210,7 @@ def replay_chat(
 
 
 def question_of(call: Call) -> Question:
-    """What a recorded call asked."""
+    """The question of a recorded call."""
     return call.agent, call.model, to_json(sorted(call.settings.items())), to_json(call.messages)
 
 
@@ -235,6 +235,6 @@ def _around(text: str | bytes, other: str | bytes) -> str:
 
 
 def _place(segment: Segment, ids: npt.NDArray[np.int32]) -> int | None:
-    """Where `ids` stand in a segment."""
+    """The position of `ids` in a segment."""
     places = range(len(segment) - len(ids) + 1)
     return next((p for p in places if np.array_equal(segment.token_ids[p : p + len(ids)], ids)), None)

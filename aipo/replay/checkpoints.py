@@ -27,7 +27,7 @@ class Weights:
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """The name in tables."""
         return "start" if self.version == 0 else Path(self.path).name
 
     def checked(self, run: RunFolder) -> "Weights":

@@ -1,4 +1,4 @@
-"""What a replay leaves: a run folder like any other, and in it `replay.json` with what was found.
+"""The output of a replay: a run folder like any other, with the results in `replay.json`.
 
 `replay.json` has one shape for every question:
 
@@ -53,7 +53,7 @@ class ReplayTable(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayReport:
-    """What a question found; see the head of this file.
+    """The result of a question; see the head of this file.
 
     Args:
         warnings: sentences that the terminal prints in yellow; in `replay.json` they are notes.
@@ -180,7 +180,7 @@ def begin(
 
 
 def origin(recordings: Recordings) -> dict[str, Any]:
-    """Where the traces came from, for a manifest. Traces that are not to be learned from stay so."""
+    """The origin of the traces, for a manifest. Traces that must not be learned from stay marked."""
     run = recordings.run
     # Another reader: the given one keeps its place.
     first = next(iter(Recordings(path=recordings.path)), None)

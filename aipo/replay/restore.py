@@ -1,4 +1,4 @@
-"""From a run folder to what replays it: its experiment, graph, environment, tokenizer and models.
+"""Restores from a run folder what a replay needs: experiment, graph, environment, tokenizer, models.
 
 A run folder may be anybody's. A name in its configuration is imported only if it is defined in the packages
 `graphs` and `envs` of this installation; any other code has to be named on the command line.

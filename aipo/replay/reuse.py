@@ -1,4 +1,4 @@
-"""What a replayed rollout takes from its recording, and how a recorded error is raised again."""
+"""Counts of what a replayed rollout reused of its recording, and how recorded errors are raised again."""
 
 import builtins
 from dataclasses import dataclass

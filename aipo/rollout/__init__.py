@@ -1,4 +1,4 @@
-"""One run of a graph: what graphs, agents and environments are written against, and the engine that runs them."""
+"""Rollouts: the classes that graphs, agents and environments use, and the engine that runs them."""
 
 from aipo.rollout.agent import Agent, AgentSpec, AgentState
 from aipo.rollout.context import ChatModel, RolloutContext

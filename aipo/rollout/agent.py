@@ -20,7 +20,7 @@ from aipo.util.retry import transient
 
 
 class AgentState(TypedDict):
-    """What an agent is given (`question`, `context`, `request`) and gives back (`reply`).
+    """The state of an agent: its input (`question`, `context`, `request`) and output (`reply`).
 
     `context` is the text of the rollout so far, up to the request. A sub-graph may add keys.
     """
@@ -33,7 +33,7 @@ class AgentState(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSpec:
-    """What a sub-graph's factory is given.
+    """The argument of a sub-graph's factory.
 
     Args:
         name: the name that the policy consults, and that chat calls are recorded under.
@@ -72,13 +72,13 @@ class Agent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
-    """Of a model's tokens, per million."""
+    """Prices of a model's tokens, per million."""
 
     input: float
     output: float
 
     def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
-        """Of one call; None where the model did not say how much it read or wrote."""
+        """The cost of one call; None where the model did not say how much it read or wrote."""
         if tokens_in is None or tokens_out is None:
             return None
         return (tokens_in * self.input + tokens_out * self.output) / 1e6

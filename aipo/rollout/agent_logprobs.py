@@ -1,4 +1,4 @@
-"""Who says how likely an agent's own model finds what is inserted for it: the μ of `method.coefficient=ratio`.
+"""Log-probs of agents' tokens by the agent's own model: the μ of `method.coefficient=ratio`.
 
 A frozen model of this process scores by a forward pass. A model on a vLLM server scores there: /tokenize gives
 the ids of its prompt, /v1/completions the log-probs of any ids behind it. Both need the policy's tokenizer, or
@@ -109,7 +109,7 @@ class ServedScorer:
             raise ConfigError(f"no log-probs of given ids: {error_text(error)}") from error
 
     async def _prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """What the model is given for these messages."""
+        """The prompt of the model for these messages."""
         return (await self._ask("tokenize", **self._chat(messages), add_generation_prompt=True))["tokens"]
 
     def _chat(self, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:

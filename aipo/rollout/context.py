@@ -1,4 +1,4 @@
-"""What belongs to one rollout: nodes reach it through `runtime.context`. Nothing heavy travels in the state."""
+"""The context of one rollout, which nodes reach through `runtime.context`; it is not part of the state."""
 
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -22,7 +22,7 @@ from aipo.util.text import clean, error_text
 
 
 class Scorer(Protocol):
-    """Says how likely an agent's own model finds what is inserted for it; for `method.coefficient=ratio`."""
+    """Scores agents' tokens by the agent's own model; for `method.coefficient=ratio`."""
 
     async def score(
         self, messages: Sequence[Mapping[str, str]], token_ids: Sequence[int]

@@ -1,4 +1,4 @@
-"""A demonstration: a right solution of a task that somebody else wrote, in place of what the policy would sample.
+"""Demonstrations: correct solutions from the environment, in place of sampled rollouts.
 
 It is a rollout like any other, through the same graph, but for the policy's turn: there it has one segment of
 role `agent` and source `expert`. It is scored by the same reward, and what the trainer makes of its tokens is
@@ -21,7 +21,7 @@ EXPERT = "expert"
 
 
 class DemonstratedEnv(Env, Protocol):
-    """An environment that knows how its tasks are solved."""
+    """An environment that has solutions of its tasks."""
 
     def demonstration(self, task: Task) -> str | None:
         """A right solution, as the policy itself would write it without agents; None where there is none."""

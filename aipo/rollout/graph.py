@@ -21,7 +21,7 @@ from aipo.trace import Consult, Segment, StopReason
 
 
 class RolloutState(TypedDict):
-    """What every graph's state must have; a graph may add keys of its own.
+    """The state of every graph; a graph may add keys of its own.
 
     `stops` and `reward_parts` are keyed by policy name: a graph with several policies yields one
     trace for each. `reward_parts[p] = None` says that the answer could not be scored.

@@ -29,7 +29,7 @@ from aipo.util.text import error_text
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended for one policy."""
+    """The ending of a rollout for one policy."""
 
     stop: StopReason
     reward_parts: dict[str, float] = field(default_factory=dict[str, float])
@@ -39,7 +39,7 @@ class Ending:
 
 @dataclass(slots=True)
 class RolloutRecorder:
-    """What is known of one run. Times are seconds since `zero`, a reading of `time.perf_counter`."""
+    """The record of one run of a graph. Times are seconds since `zero`, a reading of `time.perf_counter`."""
 
     zero: float
     state: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -151,7 +151,7 @@ def _torn(file: Path) -> bool:
 
 
 def _costs(file: Path) -> Iterator[float]:
-    """Of every whole line."""
+    """The sum over every whole line."""
     for line in file.read_bytes().splitlines() if file.is_file() else ():
         try:
             yield float(orjson.loads(line)["cost"])

@@ -1,4 +1,4 @@
-"""What one rollout is to be: task, mode, place in its group, and the seed of everything random in it."""
+"""The specification of one rollout: task, mode, place in its group, and seed."""
 
 import hashlib
 from dataclasses import dataclass

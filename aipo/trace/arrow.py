@@ -34,7 +34,7 @@ from aipo.util.text import clean, to_json
 
 
 class Stored(NamedTuple):
-    """A trace as it was stored, with the text of each of its segments (None: nobody could decode it)."""
+    """A trace as it was stored, with the text of each of its segments (None: it could not be decoded)."""
 
     trace: Trace
     texts: tuple[str, ...] | None
@@ -194,7 +194,7 @@ def from_table(table: pa.Table, where: str) -> list[Stored]:
 
 
 def check_version(schema: pa.Schema, where: str) -> None:
-    """Refuses tables that another version wrote, or somebody else.
+    """Refuses tables of another version or another program.
 
     Raises:
         TraceError: names the version.

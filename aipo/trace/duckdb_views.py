@@ -153,7 +153,7 @@ class Tables:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """What tells a file from another of the same name."""
+    """The identity of a file: tells it from another file of the same name."""
     try:
         status = path.stat()
     except FileNotFoundError:  # set aside just now; the next look does not find it

@@ -13,14 +13,14 @@ FAILED = f"stop_reason IN ({', '.join(repr(str(stop)) for stop in StopReason if 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What a trace must be; None = anything.
+    """The conditions on a trace; None = any value.
 
     Args:
         step: first and last step, inclusive; None = open.
         task: part of the task's id.
         group: the group's id.
         agent: consulted this agent.
-        mode: a name in `KINDS`; `forbidden` is solo with the consult tags masked.
+        mode: a name in `KINDS`; `suppressed` is solo with the consult tags masked.
         reward: least and greatest, inclusive; None = open. A trace without a reward does not match.
         stop: the stop reason.
         failed: whether the rollout failed.

@@ -35,7 +35,7 @@ GROUP_ORDERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One trace without its tokens. `agents` has one name per consult; `kind` is its mode, or `forbidden`."""
+    """One trace without its tokens. `agents` has one name per consult; `kind` is its mode, or `suppressed`."""
 
     trace_id: str
     group_id: str
@@ -107,7 +107,7 @@ class TraceIndex:
         return self._tables.refresh()
 
     def count(self, where: Filter = EVERYTHING) -> int:
-        """How many traces match."""
+        """Number of traces that match."""
         clause, values = condition(where)
         return self._tables.all(f"SELECT count(*) FROM summaries WHERE {clause}", values)[0][0]
 

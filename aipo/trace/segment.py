@@ -16,7 +16,7 @@ SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
 
 class Role(StrEnum):
-    """Who produced a segment."""
+    """The producer of a segment."""
 
     PROMPT = "prompt"
     POLICY = "policy"

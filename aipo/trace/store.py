@@ -29,7 +29,7 @@ _JOURNAL = re.compile(r"step-(\d{5,})-(\d{5,})\.jsonl")
 
 
 class Listing(NamedTuple):
-    """What a folder holds at one moment. A step in flight has a journal and no file yet."""
+    """The content of a folder at one moment. A step in flight has a journal and no file yet."""
 
     sealed: list[StepFile]
     journals: list[StepFile]
@@ -171,7 +171,7 @@ class TraceStore:
         return Stored(trace, texts_of([s.token_ids for s in trace.segments], self._decode))
 
     def _refuse_sealed(self, step: int) -> None:
-        """What is added to a sealed step would be seen by nobody."""
+        """Refuses a trace for a sealed step: no reader would see it."""
         if (file := self._files.path(step)).exists():
             raise RunError(
                 f"trace of step {step}: got a step that {file} has sealed, allowed another (or `begin`)"

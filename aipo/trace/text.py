@@ -40,7 +40,7 @@ def texts_of(segments: Sequence[Ids], decode: Decode) -> tuple[str, ...]:
 
 
 def _text(ids: Ids, begin: int, end: int, decode: Decode) -> str:
-    """What tokens `begin` to `end` add to a text, as their neighbourhood tells."""
+    """The text that tokens `begin` to `end` add to their neighbours' text."""
     first = max(0, begin - _WINDOW)
     around = decode(ids[first : end + _WINDOW])
     known = _shared(decode(ids[first:begin]), around) if begin else 0
@@ -48,7 +48,7 @@ def _text(ids: Ids, begin: int, end: int, decode: Decode) -> str:
 
 
 def _shared(part: str, whole: str) -> int:
-    """How many characters both begin with."""
+    """Length of the common prefix, in characters."""
     if whole.startswith(part):
         return len(part)
     pairs = enumerate(zip(part, whole, strict=False))

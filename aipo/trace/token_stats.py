@@ -54,7 +54,7 @@ _TOKENS_PER_GROUP = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenStats:
-    """What one optimizer step did with one row; T tokens after the row's prompt.
+    """The effect of one optimizer step on one row; T tokens after the row's prompt.
 
     Args:
         kind: the row as it was sampled, or distilled.

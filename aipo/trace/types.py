@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 
 
 class Mode(StrEnum):
-    """Under which rules a rollout ran. In `expert` ones a demonstration stands where the policy's words would."""
+    """The mode of a rollout. In `expert` a demonstration replaces the policy's tokens."""
 
     ASSISTED = "assisted"
     SOLO = "solo"
@@ -35,7 +35,7 @@ class Mode(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why a rollout ended. The last four are failures: no reward, no gradient."""
+    """The reason why a rollout ended. The last four are failures: no reward, no gradient."""
 
     EOS = "eos"
     LENGTH = "length"
@@ -50,7 +50,7 @@ class StopReason(StrEnum):
 
 
 class Fault(StrEnum):
-    """Why a consult got a notice instead of feedback. Only the last one is the agent's own failure."""
+    """The reason why a consult got a notice instead of feedback. Only the last one is the agent's own failure."""
 
     MALFORMED = "malformed"
     NESTED = "nested"
@@ -65,7 +65,7 @@ class Fault(StrEnum):
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consult:
-    """One request to an agent and what came of it.
+    """One request to an agent, with its reply or error.
 
     Args:
         agent: the name that the policy asked for, known or not.
@@ -192,7 +192,7 @@ class Trace(ByValue):
 
     @property
     def kind(self) -> str:
-        """The mode; `forbidden` is a solo rollout that was sampled with the consult tags masked."""
+        """The mode; `suppressed` is a solo rollout that was sampled with the consult tags masked."""
         return "suppressed" if self.mode is Mode.SOLO and self.forbidden_ids else str(self.mode)
 
     @property
@@ -206,7 +206,7 @@ class Trace(ByValue):
         return concatenate(self.segments)
 
     def count(self, role: Role) -> int:
-        """How many tokens `role` produced."""
+        """Number of tokens that `role` produced."""
         return sum(len(s) for s in self.segments if s.role is role)
 
     def writable(self) -> Self:
@@ -273,5 +273,5 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
 
 
 def author_in(mode: Mode) -> Role:
-    """Whose tokens are a rollout's answer: the policy's, whoever helped it; in a demonstration the expert's."""
+    """The role whose tokens are the answer: the policy, or in a demonstration the expert."""
     return Role.AGENT if mode is Mode.EXPERT else Role.POLICY

@@ -1,6 +1,6 @@
 """Ranks: the processes that train one policy together, as `accelerate launch` or `torchrun` starts them.
 
-Rank 0 leads: it alone rolls out, scores, credits, writes and prints. The others wait for its rows and train
+Rank 0 leads: only it rolls out, scores, credits, writes and prints. The others wait for its rows and train
 their share of them. An error of rank 0 while they wait ends them too, instead of leaving them waiting.
 """
 
@@ -27,14 +27,14 @@ _PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class _Stopped:
-    """Sent instead of an answer."""
+    """A message that rank 0 stopped, sent instead of an answer."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """All of them, seen from one.
+    """All ranks, as one of them sees them.
 
     Args:
         rank: its number, from 0.
@@ -52,7 +52,7 @@ class Ranks:
 
     @property
     def home(self) -> str | None:
-        """Where a network is loaded: what is sharded comes to its device piece by piece."""
+        """The device that a network is loaded on; a sharded one moves to its device piece by piece."""
         return "cpu" if self.sharded else self.device
 
     @property
@@ -61,7 +61,7 @@ class Ranks:
         return self.rank == 0
 
     def broadcast(self, work: Callable[[], _T]) -> _T:
-        """What rank 0 makes of `work`, on every rank; it has to be fit for pickling.
+        """The result of `work` on rank 0, sent to every rank; it must be picklable.
 
         Raises:
             OtherRankError: on the other ranks, where rank 0 raises something.
@@ -69,7 +69,7 @@ class Ranks:
         return self._follow(work, lambda made: made)
 
     def on_main(self, work: Callable[[], _T]) -> _T:
-        """What rank 0 makes of `work`, for more work of rank 0; the others wait, and have None instead.
+        """The result of `work` on rank 0, kept there; the other ranks wait and get None.
 
         Raises:
             OtherRankError: see `broadcast`.
@@ -77,7 +77,7 @@ class Ranks:
         return self._follow(work, lambda _: None)
 
     def gather(self, items: Sequence[_T]) -> list[_T]:
-        """Everybody's items, by rank; the same on every rank."""
+        """The items of all ranks, by rank; the same on every rank."""
         if self.size == 1:
             return list(items)
         import torch.distributed as dist
@@ -87,7 +87,7 @@ class Ranks:
         return [item for own in by_rank for item in own]
 
     def stack(self, numbers_N: "Tensor") -> "Tensor":
-        """Everybody's numbers; shape (ranks, N), on the CPU."""
+        """The numbers of all ranks; shape (ranks, N), on the CPU."""
         import torch
         import torch.distributed as dist
 
@@ -99,7 +99,7 @@ class Ranks:
         return torch.stack(by_rank)
 
     def same_error(self, error: AipoError) -> AipoError:
-        """What to raise for an error that every rank finds by itself: rank 0 is the one to tell it."""
+        """The exception for an error that every rank hits: only rank 0 reports it."""
         return error if self.is_main else OtherRankError(str(error))
 
     def _follow(self, work: Callable[[], _T], answer: Callable[[_T], Any]) -> Any:
@@ -131,12 +131,12 @@ SINGLE_PROCESS = Ranks()
 
 
 def launched() -> int:
-    """How many processes a launcher started together; 1 without one."""
+    """Number of processes that a launcher started together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 def join(*, cpu: bool) -> Ranks:
-    """Meets the other processes of the launcher; `SINGLE_PROCESS` where there are none.
+    """Joins the other processes of the launcher; `SINGLE_PROCESS` without any.
 
     Args:
         cpu: train on the CPU, though there may be GPUs.
@@ -174,7 +174,7 @@ def join(*, cpu: bool) -> Ranks:
 
 
 def leave(ranks: Ranks) -> None:
-    """Says good-bye, when all is done."""
+    """Leaves the process group, at the end."""
     if ranks.size > 1:
         import torch.distributed as dist
 
@@ -202,7 +202,7 @@ def _flag(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class RankedSource:
-    """Rows for every rank, from a source that rank 0 alone has.
+    """Rows for every rank, from a source that only rank 0 has.
 
     Args:
         source: rank 0's; nothing elsewhere (see `Ranks.on_main`).

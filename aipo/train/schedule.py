@@ -31,7 +31,7 @@ _CHECKPOINTING = next(
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the rows of a rollout step are trained.
+    """The schedule of a rollout step: its rows, micro-batches, minibatches and passes.
 
     Args:
         passes: how often all rows are trained.

@@ -64,7 +64,7 @@ class TraceSource:
 
 
 def _refuse_all_failed(traces: Sequence[Trace], step: int) -> None:
-    """A failed rollout is data; a rollout step of nothing else is a run that does not work.
+    """Refuses a rollout step in which every rollout failed.
 
     Raises:
         TrainError: every rollout failed; with the most frequent reason.

@@ -135,7 +135,7 @@ class AIPOTrainer(GRPOTrainer):
             keep_types(self.accelerator)
 
     def _send_telemetry(self) -> None:
-        """Nothing is sent anywhere."""
+        """Sends no telemetry: this replaces the method of TRL that would."""
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
         """The next micro-batch; asks the source when the rows of a rollout step are used up."""
@@ -171,7 +171,7 @@ class AIPOTrainer(GRPOTrainer):
     def denominators(
         self, rows: Sequence[Row], totals: TokenTotals, method: MethodSettings
     ) -> npt.NDArray[np.float32]:
-        """What the rows' loss terms are divided by in this trainer's schedule, under any method; shape (B,)."""
+        """The denominators of the rows' loss terms in this trainer's schedule, under any method; shape (B,)."""
         return denominators(
             rows,
             method,

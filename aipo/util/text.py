@@ -1,4 +1,4 @@
-"""What a file of traces can hold, and what may be shown of it: text is anybody's."""
+"""Text from any source: cleaned for storing in a file, and made safe to show."""
 
 import re
 
@@ -35,7 +35,7 @@ def clean(text: str) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """What a trace says of an error: 'ValueError: its text', clean and not endless."""
+    """The text of an error in a trace: 'ValueError: its text', clean and not endless."""
     try:
         said = str(error)
     except Exception as worse:  # an error is anybody's code, too

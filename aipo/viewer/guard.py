@@ -1,4 +1,4 @@
-"""The guard in front of the server: it answers this machine's reader and this server's own pages, nobody else.
+"""The guard of the server: it refuses requests that are not from this machine's reader or from its own pages.
 
 Any web page in the reader's browser can send requests to any address. The `Host` header shows a name that was
 rebound to this address; `Origin` and `Sec-Fetch-*` show a page of another origin. The headers of every answer

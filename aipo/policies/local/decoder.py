@@ -127,7 +127,7 @@ class Decoder:
         self._compact()
 
     def _settle(self, row: int) -> bool:
-        """Is the request of `row` over? If so its future is told."""
+        """Is the request of `row` over? If so, its future gets the result."""
         pending, count = self._requests[row], int(self._state["count"][row])
         assert pending is not None
         written = self._written[row, :count]

@@ -1,4 +1,4 @@
-"""From logits to one token per row, with what training has to know of it.
+"""Sampling: from logits to one token per row, with its log-prob and entropy.
 
 The random numbers of a request depend on its seed and on how many tokens it has, on nothing else: how
 requests are batched does not show. They come from SplitMix64 (Steele, Lea, Flood 2014, "Fast

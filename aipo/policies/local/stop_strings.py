@@ -1,4 +1,4 @@
-"""Stop strings: did this token complete one?
+"""Stop strings: finds the token that completes one.
 
 Decoding every row at every step would cost more than the model. Only a token whose own text holds the
 last character of a stop string can complete it; for those the row's last tokens are decoded exactly.

@@ -1,4 +1,4 @@
-"""What goes over the wire to vLLM's /v1/completions, and what comes back: bytes and nothing else.
+"""Requests to vLLM's /v1/completions and its answers, as bytes.
 
 Token ids go in and token ids come out; no text is ever encoded again. Every sampling setting is spelled
 out, since a server may have defaults of its own (a model's generation_config.json).
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
 
 class AbortedError(PolicyError):
-    """The server gave the request up half-way, as one does that is told to stop."""
+    """The server aborted the request, as it does when it is shut down."""
 
 
 def request_body(model: str, request: SampleRequest, *, seeded: bool = True) -> bytes:

@@ -1,4 +1,4 @@
-"""The command line of a vLLM server: what a policy's server needs said, and nothing else.
+"""The command line of a vLLM server: only the flags that a policy's server needs.
 
 vLLM lives in an environment of its own (it pins other versions of transformers than training needs), so
 it is started by that environment's Python.
@@ -139,7 +139,7 @@ class Launch:
         return self.dev and not is_loopback(self.host)
 
     def command(self) -> list[str]:
-        """What is run."""
+        """The command, as a list of arguments."""
         # The `vllm` command does not start in CPU builds; its module does in all of them.
         words = [self.python, "-m", "vllm.entrypoints.openai.api_server"]
         words += ["--model", self.model, "--host", self.host, "--port", str(self.port)]
@@ -176,7 +176,7 @@ class Launch:
         return [*words, *self.rest]
 
     def variables(self) -> dict[str, str]:
-        """What is set in the environment, besides the key."""
+        """Environment variables of the server, without the key."""
         return {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": str(int(self.dev))}
 
     def shell(self) -> str:
@@ -193,7 +193,7 @@ class Launch:
         return " \\\n  ".join([*lines, line])
 
     def run(self, environment: Mapping[str, str] = os.environ) -> NoReturn:
-        """Becomes the server: signals reach it, and its exit code is ours.
+        """Replaces this process by the server, which gets its signals and sets its exit code.
 
         Raises:
             LoadError: the variable with the key is not set, or Python does not run.

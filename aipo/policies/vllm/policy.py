@@ -124,7 +124,7 @@ class VLLMPolicy:
 
 
 def _card(body: bytes, wanted: str | None) -> dict[str, Any]:
-    """What /v1/models says of the model that is wanted, or of the first one."""
+    """The entry of /v1/models for the configured model, or the first entry."""
     try:
         cards = {str(card["id"]): card for card in orjson.loads(body)["data"]}
         name = wanted if wanted is not None else next(iter(cards))

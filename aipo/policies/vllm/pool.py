@@ -28,7 +28,7 @@ _LOSSES = 3  # servers that one request may have been at when they were lost
 
 @dataclass(slots=True)
 class _History:
-    """What has happened to one request so far."""
+    """The history of one request."""
 
     failures: list[str] = field(default_factory=list[str])
     losses: int = 0
@@ -161,7 +161,7 @@ class ServerPool:
             ) from None
 
     def take_out(self, server: Server) -> None:
-        """Nobody asks `server` until it has come back."""
+        """Takes `server` out: it gets no request until it has come back."""
         if server.up:
             server.up = False
             server.abandon()

@@ -1,4 +1,4 @@
-"""How weights travel to a policy server: by way of a disk that both sides see, or over NCCL.
+"""Transports of weights to a policy server: over a shared disk, or over NCCL.
 
 Both use routes that vLLM opens in development mode only (`aipo serve` does); they are not guarded by a key.
 """
@@ -162,7 +162,7 @@ async def _post(server: Server, route: str, body: object) -> bytes:
 
 
 async def refusal(server: Server, route: str, error: httpx2.HTTPStatusError) -> Exception:
-    """What to raise where `server` answers with an error: nobody's fault if it is about to go away."""
+    """The error for an error answer of `server`; a server that is about to stop is no error of AIPO."""
     status = error.response.status_code
     if status >= 500 and not await server.healthy():
         return httpx2.ConnectError("it is about to go away", request=error.request)

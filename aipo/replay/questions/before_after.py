@@ -1,4 +1,4 @@
-"""Before and after: what a replay changed, trace by trace, and how sure that is."""
+"""Before and after: the changes that a replay made, trace by trace, with confidence intervals."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -158,7 +158,7 @@ class BeforeAfter:
         return [MeanChange.of(name, of_name, self.seed) for name, of_name in numbers.items() if of_name]
 
     def forks(self) -> list[tuple[str, int]]:
-        """Where traces left their recordings, and how many; the most frequent first."""
+        """Places where traces left their recordings, with counts; the most frequent first."""
         return Counter(t.fork.at for t in self.traces if t.fork).most_common()
 
     def flipped(self) -> list[TraceChange]:

@@ -1,4 +1,4 @@
-"""What a consult is worth: the reward with its reply minus the mean reward without, averaged by agent.
+"""The worth of consults: the reward with the reply minus the mean reward without, averaged by agent.
 
 The rollouts without the reply are either live forks from the point of the request (`aipo.replay.questions.forks`), or the
 group's other rollouts in the same mode that did not ask this agent. The second needs no model, but it is biased:

@@ -34,7 +34,7 @@ _UNUSED = ("train", "method", "evaluate", "rollout.suppress_tags", "rollout.fail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaySource:
-    """What is replayed, and under which configuration.
+    """The traces to replay, and the configuration to replay them under.
 
     Args:
         path: a run, one of its evaluations, or a folder of traces.

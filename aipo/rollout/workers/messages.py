@@ -1,4 +1,4 @@
-"""What this process and a worker process say to each other, and the pipe that carries it.
+"""Messages between the main process and a worker process, and the pipe that carries them.
 
 Only the two ends of one socket pair, both of them ours, ever speak here: messages are pickles.
 """
@@ -72,7 +72,7 @@ class RolloutDone:
 
 @dataclass(frozen=True, slots=True)
 class ServerDown:
-    """To and from a worker: the policy server at `url` is gone; nobody may ask it."""
+    """To and from a worker: the policy server at `url` is gone and gets no more requests."""
 
     url: str
 
@@ -102,7 +102,7 @@ class Pipe:
         return cls(*await asyncio.open_connection(sock=end))
 
     def send(self, message: Message) -> None:
-        """Never waits. Nobody hears it where the other end is closed.
+        """Sends without waiting. A message to a closed end is lost.
 
         Raises:
             Exception: the message holds something that cannot be pickled.

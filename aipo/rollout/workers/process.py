@@ -32,7 +32,7 @@ from aipo.util.text import error_text
 
 
 def build(init: Init) -> tuple[RolloutEngine, VLLMPolicy]:
-    """What the parent has as well, made of the same files.
+    """Builds the same objects as the parent, from the same files.
 
     Raises:
         LoadError: a file was edited since the parent read it.
@@ -48,7 +48,7 @@ def build(init: Init) -> tuple[RolloutEngine, VLLMPolicy]:
 
 
 class Worker:
-    """Does what comes through `pipe`."""
+    """Executes the messages that come through `pipe`."""
 
     def __init__(self, pipe: Pipe, engine: RolloutEngine, policy: VLLMPolicy) -> None:
         self._pipe, self._engine, self._policy = pipe, engine, policy
@@ -59,7 +59,7 @@ class Worker:
         policy.pool.restore = self._restored
 
     async def run(self) -> None:
-        """Until the pipe ends. What is in flight then is nobody's any more."""
+        """Works until the pipe is closed; rollouts in flight are then dropped."""
         while (message := await self._pipe.receive()) is not None:
             self._take(message)
         for rollout in self._rollouts.values():

@@ -27,7 +27,7 @@ _LARGEST = 1e15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What a run page shows.
+    """The selection that a run page shows.
 
     Args:
         where: which traces.

@@ -17,7 +17,7 @@ class ResultTable(BaseModel):
 
 
 class ReplayResult(BaseModel):
-    """What a page shows of `replay.json`; the numbers behind it (`values`) are for programs.
+    """The result of a replay, as a page shows it from `replay.json`; the numbers behind it (`values`) are for programs.
 
     Args:
         question: the sub-command of `aipo replay`.

@@ -38,7 +38,7 @@ class SegmentData(TypedDict):
 
 
 class RowData(TypedDict):
-    """What one optimizer step did with the trace. `at` are stretches [first token, count] of the trace; the
+    """The effect of one optimizer step on the trace. `at` are stretches [first token, count] of the trace; the
     values follow them. `clipped` are places in the values."""
 
     name: str

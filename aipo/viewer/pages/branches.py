@@ -1,4 +1,4 @@
-"""Where the rollouts of a group part: how many tokens each pair shares, and a drawing of the tree.
+"""The branches of a group: the tokens that each pair of rollouts shares, and a drawing of the tree.
 
 Counted are tokens after the prompt, for the prompts of assisted and solo rollouts differ by design.
 """
@@ -18,7 +18,7 @@ _WIDTH, _ROW, _LABELS, _LEFT, _AXIS = 1180.0, 22.0, 230.0, 8.0, 24.0
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """How rollouts part.
+    """The branching of a group's rollouts.
 
     Args:
         shared: how many tokens rollouts i and j begin with both; on the diagonal, how many i has.
@@ -31,7 +31,7 @@ class Branches:
     common: int
 
     def leaves(self, number: int, reference: int) -> int | None:
-        """Where a rollout leaves the reference: the first token that differs; None if none does."""
+        """The first token at which a rollout differs from the reference; None if none does."""
         common = self.shared[number][reference]
         same = common == self.shared[number][number] == self.shared[reference][reference]
         return None if same else common

@@ -21,7 +21,7 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class AgentCount:
-    """How often an agent was consulted. `colour` is its class, `stranger` for a name that nobody has."""
+    """The number of consults of an agent. `colour` is its class, `stranger` for an unknown name."""
 
     agent: str
     count: int

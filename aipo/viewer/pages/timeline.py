@@ -1,4 +1,4 @@
-"""When each node ran: a lane for every node, a bar for every visit, the calls of an agent inside its bar.
+"""The timeline of a rollout: a lane per node, a bar per visit, and the calls of an agent inside its bar.
 
 Bars lead to the segments that their visit made. What never ended runs to the end of the rollout and is torn
 off there; what failed is outlined and crossed.

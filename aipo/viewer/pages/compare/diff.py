@@ -1,4 +1,4 @@
-"""What differs between two contexts: segments in step, and inside a changed segment the tokens.
+"""The differences between two contexts: by segment, and by token inside a changed segment.
 
 Two segments are the same only if one producer made the same tokens. Segments of one producer that differ
 are a change, everything else was removed or added. Nothing is lost: the left sides of a diff, one after the
@@ -20,7 +20,7 @@ _PAIRED = 0.05  # what it is worth to show two segments of one producer side by 
 
 
 class DiffKind(StrEnum):
-    """What became of a segment."""
+    """The change of a segment."""
 
     SAME = "same"
     CHANGED = "changed"
@@ -117,7 +117,7 @@ def _calm(parts: Sequence[DiffSpan]) -> list[DiffSpan]:
 
 
 def common_prefix(left: Sequence[Hashable], right: Sequence[Hashable]) -> int:
-    """How many tokens both begin with."""
+    """Length of the common prefix, in tokens."""
     pairs = enumerate(zip(left, right, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(left), len(right)))
 

@@ -1,4 +1,4 @@
-"""What differs between two runs: settings, code, and the rewards of the tasks that both had."""
+"""The differences between two runs: settings, code, and the rewards of their common tasks."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def fingerprints(manifest: Mapping[str, Any] | None) -> dict[str, str]:
-    """What a run was made of: fingerprints of graphs and prompts, versions of packages, the model."""
+    """The fingerprints of a run: graphs and prompts, versions of packages, the model."""
     manifest = manifest or {}
     files, packages = manifest.get("files"), manifest.get("packages")
     values = {name: str(manifest[name]) for name in ("model", "python") if name in manifest}
@@ -88,7 +88,7 @@ class RewardChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardChanges:
-    """How rewards changed.
+    """The changes of rewards.
 
     Args:
         how: what was paired with what.

@@ -73,7 +73,7 @@ def rows(left: Sequence[Passage], right: Sequence[Passage], *, same_tokens: bool
 
 
 def counts(diff: Sequence[DiffRow]) -> dict[str, int]:
-    """How many segments of each kind, those that there are."""
+    """Number of segments of each kind that occurs."""
     number = Counter(row.kind for row in diff)
     return {str(kind): number[kind] for kind in DiffKind if number[kind]}
 

@@ -98,7 +98,8 @@ def train(
     from aipo.config.build import load_experiment
     from aipo.train.run import train_run
 
-    experiment = load_experiment(config, overrides or ())
+    file = Path(config)  # a run's own file may have names of before
+    experiment = load_experiment(config, overrides or (), of_run=resume and (file.parent / "traces").is_dir())
     train_run(experiment, resume=resume, evaluate_after=evaluate, console=console)
 
 

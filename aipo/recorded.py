@@ -30,6 +30,7 @@ _MODULES = {
     "envs.gym_families": "envs.gym.families",
     "envs.gym_items": "envs.gym.items",
 }
+_MINIATURE = {"asides": "distractors", "aside_error_rate": "distractor_error_rate"}
 _METRICS = {"drift": "mismatch", "alone": "solo", "outage": "agent_failures"}
 _KINDS = {"forbidden": "suppressed", "forbid": "suppressed"}
 
@@ -93,5 +94,16 @@ def kind(name: str) -> str:
 
 
 def _with_model(section: Any) -> Any:
+    """A section `policy` or `agents.NAME` with the present names of its model and of the model's options."""
     model = section.get("model") if isinstance(section, Mapping) else None
-    return {**section, "model": imported(model)} if isinstance(model, str) else section
+    if not isinstance(model, str):
+        return section
+    named = {**section, "model": imported(model)}
+    if named["model"].startswith("envs.miniature.") and isinstance(
+        options := section.get("options"), Mapping
+    ):
+        named["options"] = {
+            _MINIATURE.get(key, key): "distractors" if (key, value) == ("course", "asides") else value
+            for key, value in options.items()
+        }
+    return named

@@ -12,10 +12,13 @@ from rich.console import Console
 from aipo import recorded
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError
-from aipo.export.run import ExportOptions, export_run
+from aipo.export.run import ExportOptions, consult_tags, export_run
 from aipo.method.metrics import check_declared
 from aipo.render import terminal
+from aipo.replay.questions.grid import settings
 from aipo.replay.questions.rerun import ReplaySource, check_traces
+from aipo.replay.recordings import Recordings
+from aipo.replay.restore import recorded_experiment
 from aipo.run import RunFolder
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
@@ -70,6 +73,35 @@ def test_what_it_imports_is_where_it_is_now(run: RunFolder) -> None:
     }
     for module in recorded._MODULES.values():
         assert importlib.util.find_spec(module) is not None
+
+
+def test_options_of_the_miniature_have_the_present_names() -> None:
+    knowledge = {
+        "model": "envs.miniature_agents:knowledge",
+        "options": {"asides": 2, "aside_error_rate": 0.5},
+    }
+    policy = {"model": "envs.miniature_model:cold_start", "options": {"course": "asides", "steps": 9}}
+    named = recorded.settings({"agents": {"knowledge": knowledge}, "policy": policy})
+    assert named["agents"]["knowledge"]["options"] == {"distractors": 2, "distractor_error_rate": 0.5}
+    assert named["policy"]["options"] == {"course": "distractors", "steps": 9}
+    other = {"model": "mine:model", "options": {"asides": 2}}
+    assert recorded.settings({"policy": other})["policy"] == other
+
+
+def test_its_consult_tags_are_known_to_an_export(run: RunFolder) -> None:
+    assert "<consult:verify>" in consult_tags(run) and len(consult_tags(run)) == 6
+
+
+def test_code_that_only_it_names_is_not_run(run: RunFolder, tmp_path: Path) -> None:
+    """A run folder may be anybody's: its coefficient `file.py:function` is imported only if you name it."""
+    file = tmp_path / "theirs.py"
+    file.write_text("raise SystemExit('it was run')\n")
+    text = run.config.read_text(encoding="utf-8")
+    run.config.write_text(text.replace("coefficient: mask", f"coefficient: {file}:half"), encoding="utf-8")
+    recordings = Recordings(path=run.path)
+    assert recorded_experiment(recordings, [], live=True).method.coefficient == "mask"
+    with pytest.raises(ConfigError, match=r"method\.coefficient: got .*theirs\.py:half' from the recorded"):
+        settings(str(run.config))
 
 
 def test_its_metrics_have_the_present_names(run: RunFolder) -> None:

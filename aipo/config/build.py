@@ -46,8 +46,14 @@ class Experiment(GraphBuilder):
 
     # Rollouts
 
-    def engine(self, policy: Policy, *, run_id: str) -> RolloutEngine:
-        """Everything that a rollout needs."""
+    def engine(
+        self, policy: Policy, *, run_id: str, forbidden_ids: tuple[int, ...] | None = None
+    ) -> RolloutEngine:
+        """Everything that a rollout needs.
+
+        Args:
+            forbidden_ids: ids that rollouts with suppressed tags cannot write; None = those of the consult tags.
+        """
         rollout = self.rollout
         return RolloutEngine(
             graph=self.graphs.graph,
@@ -55,7 +61,7 @@ class Experiment(GraphBuilder):
             policies={"policy": policy},
             chats=self.scored_chats(),
             sampling=Sampling(temperature=rollout.temperature, max_tokens=rollout.max_tokens),
-            forbidden_ids=self.forbidden_ids(policy),
+            forbidden_ids=self.forbidden_ids(policy) if forbidden_ids is None else forbidden_ids,
             reward_weights=rollout.reward_weights,
             deadline=rollout.deadline,
             concurrency=rollout.concurrency,

@@ -44,23 +44,28 @@ class ExperimentSettings:
         """Whether the trainer scores rows with the weights that sampled them, in every optimizer step."""
         return self.policy.engine == "vllm" or self.method.scores_again
 
-    def with_settings(self, changes: Mapping[str, Any]) -> Self:
+    def with_settings(self, changes: Mapping[str | tuple[str, ...], Any] | Mapping[str, Any]) -> Self:
         """Another experiment, with some settings changed and all of them checked again.
 
         Args:
-            changes: values by dotted key, as `{"method.beta": 0.1}`.
+            changes: values by dotted key, as `{"method.beta": 0.1}`; a key with dots in its parts is a tuple of them.
 
         Raises:
             ConfigError: an unknown key, a wrong value, or settings that contradict each other.
         """
         settings: dict[str, Any] = self._config.model_dump()
         for key, value in changes.items():
-            *sections, name = key.split(".")
+            *sections, name = key.split(".") if isinstance(key, str) else key
             section = settings
             for part in sections:
                 section = section.setdefault(part, {})
             section[name] = value
-        return type(self)(validate(settings, f"with {', '.join(changes)} changed"))
+        return type(self)(
+            validate(
+                settings,
+                f"with {', '.join(key if isinstance(key, str) else '.'.join(key) for key in changes)} changed",
+            )
+        )
 
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""

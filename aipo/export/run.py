@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
+from aipo import recorded
 from aipo.errors import ConfigError, RunError
 from aipo.export.chat_template import TokenTexts
 from aipo.export.conversation import Conversations
@@ -105,7 +106,7 @@ def export(folder: Path, options: ExportOptions, note: Note = lambda done, total
     target = options.out or folder / "exports" / (format if format == "dataset" else f"{format}.jsonl")
     _check(target, format, force=options.force)
     texts = TokenTexts(options.tokenizer or tokenizer_of(run), eos=options.eos)
-    conversations = Conversations(texts, options.agents, _tags(run))
+    conversations = Conversations(texts, options.agents, consult_tags(run))
     selection = Selection(traces, options.where)
     left_out: Counter[str] = Counter()
     steps = _followed(selection, note)
@@ -153,11 +154,11 @@ def _followed(selection: Selection, note: Note) -> Iterator[ExportStep]:
     note(total, total, "")
 
 
-def _tags(run: RunFolder) -> list[str]:
+def consult_tags(run: RunFolder) -> list[str]:
     """Consult tags that the run's configuration names, as far as it does."""
     if not run.config.is_file():
         return []
-    config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    config = recorded.settings(yaml.safe_load(run.config.read_text(encoding="utf-8")))
     tags = (config.get("rollout") or {}).get("suppress_tags") or ()
     return [tag.format(agent=name) for tag in tags for name in config.get("agents") or ()]
 

@@ -32,7 +32,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aipo.errors import ConfigError
@@ -145,7 +144,7 @@ def is_file_name(coefficient: str) -> bool:
 def coefficient_of(name: str, value: float | None) -> Coefficient:
     """A coefficient with its value: one of `COEFFICIENTS`, or a user's function `file.py:function`.
 
-    A user's function is imported once, and again when its file has changed.
+    A user's function is imported once in a process: an edit of its file takes effect in the next run.
 
     Args:
         value: replaces the coefficient's own value unless it is None.
@@ -154,7 +153,7 @@ def coefficient_of(name: str, value: float | None) -> Coefficient:
         LoadError: there is no such file or function, or its code fails.
         ConfigError: a function that cannot be a coefficient, a value out of its range, or one that it does not take.
     """
-    coefficient = _load_coefficient(name, _changed(name)) if is_file_name(name) else COEFFICIENTS[name]
+    coefficient = _load_coefficient(name) if is_file_name(name) else COEFFICIENTS[name]
     if value is None:
         return coefficient
     if coefficient.value is None:
@@ -168,14 +167,8 @@ def coefficient_of(name: str, value: float | None) -> Coefficient:
     return replace(coefficient, value=value)
 
 
-def _changed(name: str) -> int:
-    """When the file of a user's function was changed; 0 for a module."""
-    file = Path(name.rpartition(":")[0]).expanduser()
-    return file.stat().st_mtime_ns if file.is_file() else 0
-
-
 @cache
-def _load_coefficient(name: str, _: int) -> Coefficient:
+def _load_coefficient(name: str) -> Coefficient:
     import torch
 
     function = load(name).function

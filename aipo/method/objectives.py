@@ -119,7 +119,7 @@ class Objective:
 
     Args:
         terms: tokens and clip to terms.
-        average: what a row's terms are divided by, see `aipo.method.batch.AVERAGES`.
+        average: what a row's terms are divided by, see `aipo.method.batch.denominators`.
         trl: what TRL calls it, and these bounds: arguments of its `GRPOConfig`.
         clip_low, clip_high: default bounds; an infinite `clip_low` is none.
         stops: whether a clipped token has no gradient.

@@ -214,7 +214,7 @@ class MethodSettings(Section):
 
     @property
     def coefficient_function(self) -> Coefficient:
-        """The coefficient; a user's function is imported when this is first asked for.
+        """The coefficient; a user's function is imported when this is first asked for, and stays as it was then.
 
         Raises:
             LoadError: the file or function is missing, or its code fails.

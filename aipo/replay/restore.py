@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_chat import chat_identity, prices_of
 from aipo.errors import ConfigError, RunError
+from aipo.method.agent_weights import is_file_name
 from aipo.replay.chat import AgentModel, Question
 from aipo.replay.engine import Replay, shared_calls
 from aipo.replay.policy import AbsentPolicy
@@ -24,7 +25,8 @@ from aipo.trace import Call, Trace
 from aipo.util.imports import load
 
 if TYPE_CHECKING:
-    from aipo.policies.tokenizer import HFTokenizer
+    from aipo.method.agent_weights import is_file_name
+from aipo.policies.tokenizer import HFTokenizer
 
 _OURS = re.compile(r"((?:graphs|envs)(?:\.\w+)*):(\w+)")
 
@@ -85,7 +87,18 @@ def recorded_experiment(
         names |= {f"agents.{name}.model": agent.model for name, agent in agents if agent.model is not None}
     for key, name in names.items():
         check_name(key, name, overrides)
-    return experiment
+    # Nothing is learned here: a coefficient of the recorded run's own is not imported.
+    return experiment.for_evaluation() if is_file_name(experiment.method.coefficient) else experiment
+
+
+def check_coefficient(experiment: Experiment, overrides: Sequence[str]) -> None:
+    """Refuses to import a coefficient that only a recorded configuration names.
+
+    Raises:
+        ConfigError: it is a user's function, not defined in `graphs` or `envs`, and no override gives it.
+    """
+    if is_file_name(experiment.method.coefficient):
+        check_name("method.coefficient", experiment.method.coefficient, overrides)
 
 
 def prompt_overrides(experiment: Experiment, folder: Path) -> list[str]:
@@ -153,7 +166,9 @@ def restore(
     """
     built = _without_caches(experiment, live=live)
     tokenizer = recorded_tokenizer(recordings)
-    engine = built.engine(AbsentPolicy(tokenizer), run_id=run_id)
+    engine = built.engine(
+        AbsentPolicy(tokenizer), run_id=run_id, forbidden_ids=()
+    )  # each recording has its own
     recordings.vocabulary, recordings.rerun = len(tokenizer), True
     replay = Replay(
         engine=replace(engine, chats={}),
@@ -188,12 +203,14 @@ def recorded_tokenizer(recordings: Recordings) -> "HFTokenizer":
 
 def _without_caches(experiment: Experiment, *, live: bool) -> Experiment:
     """Nothing is cached: a reply must not depend on which rollout came first. A frozen replay has no chat models."""
-    changes: dict[str, Any] = {f"agents.{name}.cache": False for name in experiment.agents}
+    changes: dict[str | tuple[str, ...], Any] = {
+        ("agents", name, "cache"): False for name in experiment.agents
+    }
     if live:
         return experiment.with_settings(changes)
     changes["rollout.cost_limit"] = None
     for name in experiment.agents:
-        changes |= {f"agents.{name}.model": None, f"agents.{name}.prices": None}
+        changes |= {("agents", name, "model"): None, ("agents", name, "prices"): None}
     return experiment.with_settings(changes).for_evaluation()
 
 

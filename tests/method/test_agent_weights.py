@@ -314,11 +314,13 @@ def test_a_users_function_is_a_coefficient(file: Path):
     assert not bare.coefficient_function.needs_mu and not bare.needs_trainer_logprobs
 
 
-def test_an_edited_function_is_loaded_again(file: Path):
+def test_an_edit_does_not_reach_a_run_that_has_begun(file: Path):
     method = MethodSettings(coefficient=f"{file}:bare")
-    assert method.coefficient_function is method.coefficient_function
+    before = agent_weights(Probabilities(PI, MU, OLD), UP, method).weights
     file.write_text("def bare(pi):\n    return pi * 0 + 7\n")
-    assert agent_weights(Probabilities(PI, MU, OLD), UP, method).weights.tolist() == [[7.0] * 4]
+    assert agent_weights(Probabilities(PI, MU, OLD), UP, method).weights.equal(before)
+    file.unlink()
+    assert agent_weights(Probabilities(PI, MU, OLD), UP, method).weights.equal(before)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from itertools import product
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
 from aipo.method.settings import MethodSettings
+from aipo.replay.restore import check_coefficient
 
 RECORDED = "as recorded"
 CREDIT = frozenset(f"method.{n}" for n in ("credit", "scale_by_std", "per_mode_baseline", "negative_weight"))
@@ -56,9 +57,11 @@ def settings(
     if len(set(keys)) < len(keys):
         raise ConfigError(f"settings to replay with: got {keys}, allowed each key once")
     recorded, recorded_name, others = load_experiment(file, of_run=True), RECORDED, list[Setting]()
+    check_coefficient(recorded, [*overrides, *grid])
     for choice in choices:
         name = name_of(choice or overrides)
         experiment = load_experiment(file, [*overrides, *choice], of_run=True)
+        check_coefficient(experiment, [*overrides, *choice])
         if experiment.method != recorded.method:
             others.append(Setting(name, experiment))
         elif name:

@@ -29,7 +29,7 @@ from aipo.replay.output import (
 )
 from aipo.replay.questions.grid import combinations, name_of
 from aipo.replay.recordings import LeftOut, Recordings
-from aipo.replay.restore import config_file, recorded_experiment
+from aipo.replay.restore import check_coefficient, config_file, recorded_experiment
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
@@ -207,6 +207,7 @@ def _experiment(first: Recordings, words: Sequence[str]) -> Experiment:
     if recorded.method.importance_cap is None:
         defaults.append(f"method.importance_cap={CAP}")
     experiment = load_experiment(file, [*defaults, *words], of_run=True)
+    check_coefficient(experiment, words)
     steps = experiment.train.steps
     if steps != recorded.train.steps or any(word.partition("=")[0] == "train.steps" for word in words):
         raise ConfigError(

@@ -113,7 +113,7 @@ def token_data(
     """All recorded values of the tokens of `trace`.
 
     Args:
-        shown: the trace's pieces, for labels and colours.
+        spans: the trace's pieces, for labels and colours.
         token_texts: ids of a segment to one text each, or None.
         token_stats: of this trace; one that does not fit it is left out.
     """

@@ -106,7 +106,7 @@ def check_agent_logprobs(rows: Iterable[Row]) -> None:
             if segment_info.role is Role.AGENT and not segment_info.has_logprobs:
                 raise TrainError(
                     f"log-probs of agent {segment_info.source!r} by its own model: got none, allowed those of every token "
-                    f"that it inserted (NaN where unknown) with a method.coefficient that needs μ (ratio), in {row.trace_id!r}"
+                    f"that it inserted (NaN where unknown) with method.coefficient=ratio or a function that needs μ, in {row.trace_id!r}"
                 )
 
 

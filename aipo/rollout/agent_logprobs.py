@@ -20,7 +20,7 @@ from aipo.rollout.reference_chat import ReferenceChat
 from aipo.util.retry import retry, transient
 from aipo.util.text import error_text
 
-WHY = "with a method.coefficient that needs μ (ratio)"
+WHY = "with method.coefficient=ratio, or a function that needs μ"
 PLAIN: Mapping[str, float] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """A server may have defaults of its own for these (a model's generation_config.json)."""
 _TEXTS = (

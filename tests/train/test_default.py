@@ -34,7 +34,7 @@ def test_what_was_right_has_an_advantage_of_one_whatever_its_group_did(trained: 
 
 
 def test_distilled_rows_are_learned_and_no_token_of_an_agent(trained: RunFolder) -> None:
-    traces, store = list(TraceStore(trained.traces).read()), TokenStatsStore(trained.lessons)
+    traces, store = list(TraceStore(trained.traces).read()), TokenStatsStore(trained.token_stats)
     lessons = [lesson for trace in traces for lesson in store.of(trace.trace_id, trace.step)]
     told = [lesson.weights_T[lesson.codes_T == Code.AGENT] for lesson in lessons]
     distilled = [one.weights_T[one.codes_T == Code.DISTILLED] for one in lessons if one.kind == "distilled"]

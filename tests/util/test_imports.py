@@ -17,6 +17,8 @@ def _import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     """Works in an empty folder, and leaves nothing of it on the import path."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("mine", "mine.graph"):  # another test's file of that name
+        monkeypatch.delitem(sys.modules, name, raising=False)
     before = set(sys.modules)
     yield
     for name in set(sys.modules) - before:

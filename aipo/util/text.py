@@ -48,6 +48,11 @@ def visible(text: str) -> str:
     return _STEERING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
+def cut(text: str, length: int) -> str:
+    """The first `length` characters at most; an ellipsis is the last of them where some are missing."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def duration(seconds: float) -> str:
     """'4.2 ms', '288 ms', '1.24 s' or '3 min 20 s'."""
     if seconds < 0.0995:

@@ -10,7 +10,8 @@ from aipo.trace.filters import Filter
 from aipo.util.text import visible
 from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.links import Links, compare_path, slug, unslug
-from aipo.viewer.pages.compare.page import compare_runs, compare_traces
+from aipo.viewer.pages.compare.runs import compare_runs
+from aipo.viewer.pages.compare.traces import compare_traces
 from aipo.viewer.pages.group import group_page
 from aipo.viewer.pages.home import home_page
 from aipo.viewer.pages.run import run_page
@@ -108,9 +109,8 @@ class Site:
                 return None
 
     def _run_page(self, run: RunView, query: Mapping[str, str]) -> Page:
-        links, origin = self._links(2), run.replayed()
-        source = None if origin is None else self.library.at(origin[1])
-        return html_page(run_page(run, query, links, source=source), links)
+        links = self._links(2)
+        return html_page(run_page(run, query, links, self.library), links)
 
     def _compare(self, names: Sequence[str]) -> Page | None:
         """Two runs, or twice a run and a trace."""

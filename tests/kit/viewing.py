@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from aipo.trace import Mode, Role, StopReason, Trace
@@ -15,6 +15,9 @@ from aipo.viewer.guard import Gate
 from aipo.viewer.serve import bind, server
 from aipo.viewer.site import Site
 from kit.handmade import said
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 BAD = "<script>alert(1)</script></style></pre></details><img src=x onerror=alert(1)>\u202e\u2028\x1b[31m"
 
@@ -61,6 +64,13 @@ def serving(
         finally:
             made.should_exit = True
             thread.join()
+
+
+def point(page: "Page", share: float, chart: int = 0) -> tuple[float, float]:
+    """A place in a chart, `share` of the way from its left to its right."""
+    box = page.locator("figure .u-over").nth(chart).bounding_box()
+    assert box is not None
+    return box["x"] + (box["width"] - 1) * share, box["y"] + box["height"] / 2
 
 
 class Answer(NamedTuple):

@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aipo.render.charts import Chart, Line, data_block, figure, inline_assets
-from kit.viewing import serving
+from kit.viewing import point, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -20,18 +20,8 @@ def write_metrics(root: Path, steps: int) -> None:
     (root / "aipo" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def point(page: "Page", share: float, chart: int = 0) -> tuple[float, float]:
-    """A place in a chart, `share` of the way from its left to its right."""
-    box = page.locator("figure .u-over").nth(chart).bounding_box()
-    assert box is not None
-    return box["x"] + (box["width"] - 1) * share, box["y"] + box["height"] / 2
-
-
 def shown_range(page: "Page", chart: int = 0) -> list[float]:
-    scales: Any = page.evaluate(
-        "i => { const x = aipoCharts.plots()[i].scales.x; return [x.min, x.max]; }", chart
-    )
-    return list(scales)
+    return page.evaluate("i => { const x = aipoCharts.plots()[i].scales.x; return [x.min, x.max]; }", chart)
 
 
 def drag(page: "Page", first: float, last: float) -> None:
@@ -43,7 +33,7 @@ def drag(page: "Page", first: float, last: float) -> None:
 
 def pixels(page: "Page", colour: tuple[int, int, int]) -> int:
     """How many pixels of the first chart are of this colour."""
-    count: int = page.evaluate(
+    return page.evaluate(
         """wanted => {
           const canvas = document.querySelector("figure canvas");
           const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -53,7 +43,6 @@ def pixels(page: "Page", colour: tuple[int, int, int]) -> int:
         }""",
         list(colour),
     )
-    return count
 
 
 def test_dragging_zooms_all_charts_and_a_double_click_goes_back(page: "Page", own_runs: Path) -> None:
@@ -81,7 +70,7 @@ def test_dragging_zooms_all_charts_and_a_double_click_goes_back(page: "Page", ow
         assert page.locator(".chart-tip td").all_text_contents() == ["solo", "1.19"]
 
 
-def test_colours_follow_the_theme(page: "Page", own_runs: Path) -> None:
+def test_colours_follow_the_theme_and_a_click_on_a_name_hides_its_line(page: "Page", own_runs: Path) -> None:
     light, dark = (0x0A, 0x66, 0xB7), (0x6D, 0xB5, 0xF5)
     write_metrics(own_runs, 100)
     with serving(own_runs) as address:
@@ -94,51 +83,26 @@ def test_colours_follow_the_theme(page: "Page", own_runs: Path) -> None:
         page.locator("#theme").click()  # says light, whatever the system says
         page.wait_for_timeout(100)
         assert pixels(page, light) > 50 and pixels(page, dark) == 0
-
-
-def test_a_click_on_a_name_hides_its_line(page: "Page", own_runs: Path) -> None:
-    write_metrics(own_runs, 100)
-    with serving(own_runs) as address:
-        page.goto(address + RUN)
         name = page.locator("figure").first.get_by_role("button", name="solo")
-        name.click()
-        page.wait_for_timeout(50)
-        assert name.get_attribute("aria-pressed") == "false" and pixels(page, (0x0A, 0x66, 0xB7)) == 0
-        name.click()
-        page.wait_for_timeout(50)
-        assert pixels(page, (0x0A, 0x66, 0xB7)) > 50
+        for pressed in ("false", "true"):
+            name.click()
+            page.wait_for_timeout(50)
+            assert name.get_attribute("aria-pressed") == pressed
+            assert (pixels(page, light) > 50) == (pressed == "true")
 
 
 @pytest.fixture
 def alone(tmp_path: Path) -> str:
     """A page that stands alone: bands, points, doublings, and nothing at all."""
-    ks = [1, 2, 4, 8]
+    band = [(0.4, 0.6), (0.5, 0.7), (0.6, 0.8), (0.7, 0.9)]
+    scores = Line(name="aipo", colour="c1", x=[1, 2, 4, 8], y=[0.5, 0.6, 0.7, 0.8], band=band)
+    costs = [
+        Line(name="grpo", colour="c1", x=[0, 0], y=[0.25, 0.5], joined=False),
+        Line(name="aipo", colour="c2", x=[8, 4], y=[0.75, 1.0], joined=False),
+    ]
     charts = [
-        Chart(
-            title="pass@k",
-            x_label="k, samples",
-            log=True,
-            y_range=(0, 1),
-            lines=[
-                Line(
-                    name="aipo",
-                    colour="c1",
-                    x=ks,
-                    y=[0.5, 0.6, 0.7, 0.8],
-                    band=[(0.4, 0.6), (0.5, 0.7), (0.6, 0.8), (0.7, 0.9)],
-                )
-            ],
-        ),
-        Chart(
-            title="costs",
-            x_label="calls, thousands",
-            x_range=(0, 0),
-            y_range=(0, 1),
-            lines=[
-                Line(name="grpo", colour="c1", x=[0, 0], y=[0.25, 0.5], joined=False),
-                Line(name="aipo", colour="c2", x=[8, 4], y=[0.75, 1.0], joined=False),
-            ],
-        ),
+        Chart(title="pass@k", x_label="k, samples", log=True, y_range=(0, 1), lines=[scores]),
+        Chart(title="costs", x_label="calls, thousands", x_range=(0, 0), y_range=(0, 1), lines=costs),
         Chart(title="nothing", x_label="step", lines=[]),
     ]
     assets = inline_assets()
@@ -168,12 +132,8 @@ def test_points_that_share_their_place_are_told_apart(page: "Page", alone: str) 
     box = page.locator("figure .u-over").nth(1).bounding_box()
     assert box is not None
     tip = page.locator(".chart-tip")
-    for x, y, text in (
-        (0, 0.25, "grpo 0.25"),
-        (0, 0.5, "grpo 0.5"),
-        (0.5, 1.0, "aipo 1"),
-        (1, 0.75, "aipo 0.75"),
-    ):
+    places = [(0, 0.25, "grpo 0.25"), (0, 0.5, "grpo 0.5"), (0.5, 1.0, "aipo 1"), (1, 0.75, "aipo 0.75")]
+    for x, y, text in places:
         page.mouse.move(box["x"] + 1 + (box["width"] - 2) * x, box["y"] + 1 + (box["height"] - 2) * (1 - y))
         assert " ".join(tip.locator("td").all_text_contents()) == text
     page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.9)

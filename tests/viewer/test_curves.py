@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.render.charts import Chart
-from aipo.viewer.pages.curves import POINTS, Curves, StepWindow, by_step, curves, windows
+from aipo.viewer.pages.curves import Curves, StepWindow, by_step, curves, windows
 
 # Two optimizer steps in each of two generations; the rollouts' metrics come with the first of them.
 ROWS: list[dict[str, Any]] = [
@@ -23,7 +23,7 @@ ROWS: list[dict[str, Any]] = [
 
 
 def chart(of: Curves, title: str) -> Chart:
-    (one,) = [chart for chart in (*of.charts, *of.folded) if chart.title == title]
+    (one,) = [chart for chart in of.charts if chart.title == title]
     return one
 
 
@@ -39,17 +39,11 @@ def test_a_rollout_step_is_the_mean_of_its_optimizer_steps() -> None:
     assert first.values["mismatch/max"] == 0.3  # the worst of the worst
     assert second.values["clip/policy"] == 0.4  # what was not finite counts nowhere
     assert "epoch" not in first.values and "step" not in first.values
-
-
-def test_kinds_count_by_their_rollouts_in_the_mean_reward() -> None:
-    assert [w.values["reward/mean"] for w in by_step(ROWS)] == [0.25, 0.5]
-
-
-def test_failing_consults_are_none_where_nobody_asks() -> None:
-    assert [w.values["failing/verify"] for w in by_step(ROWS)] == [0.25, 0.0]
-
-
-def test_without_generations_a_line_is_a_step() -> None:
+    # Kinds count by their rollouts; failing consults are none where nobody asks.
+    assert [(w.values["reward/mean"], w.values["failing/verify"]) for w in (first, second)] == [
+        (0.25, 0.25),
+        (0.5, 0.0),
+    ]
     assert [w.first for w in by_step([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}])] == [0, 1]
 
 
@@ -64,7 +58,7 @@ def test_a_point_stands_for_neighbours() -> None:
 
 @given(st.integers(0, 300), st.integers(1, 50))
 def test_no_step_is_lost_and_there_are_not_too_many_points(count: int, most: int) -> None:
-    found = windows([StepWindow(i, i, {"loss": 1.0}) for i in range(count)], most)
+    found = windows(by_step([{"step": i + 1, "loss": 1.0} for i in range(count)]), most)
     assert len(found) <= most
     assert [step for w in found for step in range(w.first, w.last + 1)] == list(range(count))
 
@@ -76,7 +70,7 @@ def test_charts_hold_the_numbers_under_the_pointer() -> None:
     assert '"spans":[[0,0],[1,1]]' in found.data()
     titles = [chart.title for chart in found.charts]
     assert titles == ["Reward", "Consults", "Consults that fail", "Clip", "Mismatch"]
-    assert found.data().count('"title"') == len(found.figures()) + len(found.folded_figures())
+    assert found.data().count('"title"') == len(found.figures) == found.shown
 
 
 def test_an_agent_has_the_colour_of_its_place() -> None:
@@ -86,7 +80,7 @@ def test_an_agent_has_the_colour_of_its_place() -> None:
 
 def test_all_charts_share_one_axis() -> None:
     found = curves([*ROWS, {"step": 5, "epoch": 2.5, "loss_share/policy": 1.0}], [])
-    assert {one.x_range for one in (*found.charts, *found.folded)} == {(0.0, 2.0)}
+    assert {one.x_range for one in found.charts} == {(0.0, 2.0)}
 
 
 def test_shares_have_the_whole_axis_and_a_loss_its_own() -> None:
@@ -98,29 +92,19 @@ def test_shares_have_the_whole_axis_and_a_loss_its_own() -> None:
 def test_every_reward_part_has_a_chart_and_correctness_is_the_first() -> None:
     row = {"step": 1, "reward_part/brief/solo": 0.5, "reward_part/correct/solo": 1.0}
     found = curves([row], [])
-    assert [one.title for one in found.charts] == ["Accuracy"]
-    assert [one.title for one in found.folded] == ["Reward part brief"]
+    assert ([one.title for one in found.charts], found.shown) == (["Accuracy", "Reward part brief"], 1)
 
 
-def test_splits_are_told_apart_where_there_are_several():
+def test_splits_are_told_apart_where_there_are_several() -> None:
     row = {"step": 1, "solo/easy": 0.5, "solo/hard": 0.0}
     (one,) = curves([row], []).charts
-    assert (one.title, [line.name for line in one.lines]) == (
-        "Solo, by split",
-        ["easy", "hard"],
-    )
+    assert (one.title, [line.name for line in one.lines]) == ("Solo, by split", ["easy", "hard"])
     assert curves([{"step": 1, "solo/easy": 0.5}], []).charts == ()
 
 
 def test_a_hostile_name_is_text() -> None:
     found = curves([{"step": 1, "consults/<b>\u202e": 1.0}], ["<b>\u202e"])
     assert "<b>" not in found.data() and "\\u202e" not in found.data()
-
-
-def test_thousands_of_steps_are_a_few_hundred_points() -> None:
-    found = curves([{"step": i + 1, "loss": 0.0} for i in range(5000)], [])
-    assert len(found.windows) == 385 <= POINTS
-    assert found.windows[-1].last == 4999
 
 
 def test_nothing_is_drawn_of_nothing() -> None:

@@ -26,19 +26,17 @@ def test_a_line_says_what_was_trained_how_far_and_how_well(little_runs: Path) ->
     assert grpo.endswith("1 / 1 16 reward last step 0.00 – finished")
 
 
-def test_a_run_is_live_for_a_minute_after_it_has_written(own_runs: Path) -> None:
-    traces, metrics = own_runs / "grpo" / "traces", own_runs / "grpo" / "metrics.jsonl"
-    os.utime(traces, (1000.0, 1000.0))
-    os.utime(metrics, (1030.0, 1030.0))
+def test_a_run_is_live_for_a_minute_after_it_has_written_and_then_finished_or_stopped(own_runs: Path) -> None:
+    grpo = own_runs / "grpo"
+    os.utime(grpo / "traces", (1000.0, 1000.0))
+    os.utime(grpo / "metrics.jsonl", (1030.0, 1030.0))
     assert lines(own_runs, now=1089.0)[-1].endswith(" live")
     assert lines(own_runs, now=1091.0)[-1].endswith(" finished")
-
-
-def test_a_run_that_did_not_get_to_its_end_has_stopped(own_runs: Path) -> None:
-    config = own_runs / "grpo" / "config.yaml"
-    config.write_text(config.read_text().replace("  steps: 1\n", "  steps: 9\n"))
-    assert "1 / 9 16" in lines(own_runs, live=False, now=None)[-1]
-    assert lines(own_runs, live=False, now=None)[-1].endswith(" stopped")
+    (grpo / "config.yaml").write_text(
+        (grpo / "config.yaml").read_text().replace("  steps: 1\n", "  steps: 9\n")
+    )
+    last = lines(own_runs, live=False, now=None)[-1]
+    assert "1 / 9 16" in last and last.endswith(" stopped")
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(own_runs: Path) -> None:
@@ -54,7 +52,7 @@ def test_what_was_measured_and_cannot_be_taken_is_said(own_runs: Path) -> None:
     (own_runs / "aipo" / "evaluations" / "after.json").write_text('{"easy": [1]}')
     aipo, after, _ = lines(own_runs, live=False, now=None)
     assert "metrics.jsonl, line 3: reward/solo: got &#39;&lt;b&gt;&#39;, allowed a finite number." in aipo
-    assert "evaluations/after.json: easy: got [1], allowed an object." in after
+    assert "evaluations/after.json: easy: got [1]: Input should be a valid dictionary." in after
     assert aipo.endswith("2 / 2 32 reward last step 0.00 1.00 finished")
 
 

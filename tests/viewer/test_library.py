@@ -11,7 +11,7 @@ from aipo.config.build import load_experiment
 from aipo.errors import RunError, TraceError
 from aipo.run import RunFolder
 from aipo.viewer.data.library import RunLibrary
-from aipo.viewer.data.tokens import Tokens
+from aipo.viewer.data.tokens import find_tokenizer
 from kit.recorded import HOSTILE, write_step
 
 
@@ -20,13 +20,15 @@ def names(root: Path) -> list[str]:
 
 
 def test_runs_and_their_evaluations_are_found(little_runs: Path) -> None:
+    aipo = little_runs / "aipo"
     assert names(little_runs) == ["aipo", "aipo/evaluations/after", "grpo"]
-    assert names(little_runs / "aipo") == ["aipo", "evaluations/after"]
-    assert names(little_runs / "aipo" / "traces") == ["aipo"]
-    assert names(little_runs / "aipo" / "evaluations" / "after") == ["after"]
-    alone = RunLibrary(little_runs / "aipo" / "evaluations" / "after").run("after")
-    assert alone.folder == (little_runs / "aipo").resolve()
-    assert alone.evaluation == "after"
+    assert names(aipo) == ["aipo", "evaluations/after"]
+    assert names(aipo / "traces") == ["aipo"]
+    assert names(aipo / "evaluations" / "after") == ["after"]
+    alone = RunLibrary(aipo / "evaluations" / "after").run("after")
+    assert (alone.folder, alone.evaluation) == (aipo.resolve(), "after")
+    with pytest.raises(RunError, match="allowed a run folder, or a folder with runs in it"):
+        RunLibrary(little_runs / "nowhere")
 
 
 def test_a_folder_is_searched_four_levels_deep_and_no_link_is_followed(
@@ -54,19 +56,14 @@ def test_a_run_appears_as_soon_as_it_has_begun_and_goes_with_its_folder(tmp_path
         library.run("new")
 
 
-def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="allowed a run folder, or a folder with runs in it"):
-        RunLibrary(tmp_path / "nowhere")
-
-
 def test_a_run_is_read_from_its_files(little_runs: Path) -> None:
     run = RunLibrary(little_runs).run("aipo")
     assert run.size() == (32, 2)
     assert run.index.count() == 32
-    assert [row["step"] for row in run.metrics()] == [1, 2]
+    assert [row["step"] for row in run.metrics().rows] == [1, 2]
     assert run.config()["method"]["plan"] == "independent"
     assert "policy" in (run.drawing() or {})["nodes"]
-    assert "graph" in (run.manifest() or {})["files"]
+    assert "graph" in run.manifest()["files"]
     assert list(run.evaluations()) == ["after"]
     first = run.index.traces(limit=1)[0]
     (stats,) = run.token_stats(first.trace_id, first.step)
@@ -75,8 +72,8 @@ def test_a_run_is_read_from_its_files(little_runs: Path) -> None:
 
 def test_an_evaluation_has_its_runs_graph_but_no_training(little_runs: Path) -> None:
     after = RunLibrary(little_runs).run("aipo/evaluations/after")
-    assert (after.metrics(), after.token_stats("any", 0)) == ([], [])
-    assert after.evaluations()["after"]["easy"]["assisted"]["pass_at"] == {"1": 1.0}
+    assert (after.metrics().rows, after.token_stats("any", 0)) == ([], [])
+    assert after.evaluations()["after"]["easy"]["assisted"].pass_at == {1: 1.0}
     assert after.drawing() == RunLibrary(little_runs).run("aipo").drawing()
 
 
@@ -87,7 +84,7 @@ def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
     metrics = own_runs / "aipo" / "metrics.jsonl"
     with metrics.open("a") as file:
         file.write('{"step": 3}\n{"step": 4')  # the last line is being written
-    assert [row["step"] for row in run.metrics()] == [1, 2, 3]
+    assert [row["step"] for row in run.metrics().rows] == [1, 2, 3]
     later = run.version()
     assert later > before
     experiment = load_experiment(str(own_runs / "aipo" / "config.yaml"))
@@ -100,14 +97,11 @@ def test_files_are_read_again_when_they_have_changed(own_runs: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "look"),
     [
-        ("config.yaml", "a: [", "config"),
-        ("config.yaml", "- a", "config"),
-        ("graph.json", "{", "drawing"),
-        ("manifest.json", "", "manifest"),
-        ("graph.json", "[]", "drawing"),
-        ("manifest.json", "[" * 100_000, "manifest"),
+        ("config.yaml", "a: [", "config"), ("config.yaml", "- a", "config"),
+        ("graph.json", "{", "drawing"), ("graph.json", "[]", "drawing"),
+        ("manifest.json", "", "manifest"), ("manifest.json", "[" * 100_000, "manifest"),
     ],
-)
+)  # fmt: skip
 def test_a_file_that_is_broken_is_named(own_runs: Path, file: str, content: str, look: str) -> None:
     (own_runs / "aipo" / file).write_text(content)
     run = RunLibrary(own_runs).run("aipo")
@@ -133,14 +127,11 @@ def test_a_torn_file_of_traces_is_named(own_runs: Path) -> None:
 
 def test_texts_of_tokens_are_the_context_cut_at_its_tokens(little_runs: Path, tmp_path: Path) -> None:
     run = RunLibrary(little_runs).run("aipo")
-    stored = next(
-        s for t in run.index.traces() if HOSTILE in ((s := run.index.stored(t.trace_id)).texts or "")[-1]
-    )
-    ids = stored.trace.segments[-1].token_ids
+    stored = [run.index.stored(trace.trace_id) for trace in run.index.traces()]
+    ids = next(s.trace.segments[-1].token_ids for s in stored if s.texts and HOSTILE in s.texts[-1])
     texts = run.token_texts(ids)
     assert texts is not None and len(texts) == len(ids)
-    assert "".join(texts) == f"{HOSTILE}\n#0<eos>"
-    assert texts[-1] == "<eos>"
-    assert Tokens.find([tmp_path]) is None
+    assert "".join(texts) == f"{HOSTILE}\n#0<eos>" and texts[-1] == "<eos>"
+    assert find_tokenizer([tmp_path]) is None
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": None}))
-    assert Tokens.find([tmp_path]) is None
+    assert find_tokenizer([tmp_path]) is None

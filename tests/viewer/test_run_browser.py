@@ -1,6 +1,5 @@
 """The page of a run in a real browser: choosing, searching, sorting, and keeping up with a run."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +12,10 @@ from aipo.run import RunFolder
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import RunLibrary
 from kit.recorded import write_step
-from kit.viewing import serving
+from kit.viewing import point, serving
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
 RUN = "/run/aipo/index.html"
 
@@ -37,17 +36,12 @@ def site(request: pytest.FixtureRequest) -> str:
 
 def rows(page: "Page") -> list[str]:
     """Ids of the rows that are shown."""
-    shown: list[str] = page.locator("[data-row]:visible").evaluate_all(
-        "rows => rows.map(row => row.dataset.row)"
-    )
-    return shown
+    return page.locator("[data-row]:visible").evaluate_all("rows => rows.map(row => row.dataset.row)")
 
 
 def chips(page: "Page") -> list[str]:
-    return [
-        re.sub(r"\s+", " ", text).removesuffix(" ×, remove")
-        for text in page.locator("[data-chip]").all_text_contents()
-    ]
+    texts = page.locator("[data-chip]").all_text_contents()
+    return [re.sub(r"\s+", " ", text).removesuffix(" ×, remove") for text in texts]
 
 
 def where(page: "Page") -> str:
@@ -90,9 +84,9 @@ def test_searching_and_sorting(page: "Page", address: str) -> None:
 
 def test_a_static_page_has_values_and_links_but_nothing_to_choose(page: "Page", static: str) -> None:
     page.goto(static + RUN)
-    page.mouse.move(*at(page.locator("figure").first, 0.95))
+    page.mouse.move(*point(page, 0.95))
     assert page.locator(".chart-tip b").inner_text() == "step 1"
-    page.mouse.click(*at(page.locator("figure").first, 0.95))
+    page.mouse.click(*point(page, 0.95))
     assert where(page) == "" and page.locator("#filters").count() == 0 and len(rows(page)) == 8
     page.get_by_title("2: solo · no reward · ended by error").click()
     page.wait_for_url("**/trace/aipo_2F00000-001_2F2.html")
@@ -110,32 +104,18 @@ def test_the_keys_walk_along_the_rows(page: "Page", site: str) -> None:
 
 def test_a_curve_tells_its_values_and_leads_to_the_step(page: "Page", address: str) -> None:
     page.goto(address + RUN)
-    chart = page.locator("figure").first
-    box = at(chart, 0.95)
-    page.mouse.move(*box)
+    place = point(page, 0.95)
+    page.mouse.move(*place)
     tip = page.locator(".chart-tip")
     assert tip.locator("b").inner_text() == "step 1"
     assert tip.locator("td").all_text_contents() == ["solo", "0", "assisted", "1"]
     assert page.locator(".u-cursor-x:visible").count() == page.locator("figure:visible").count()
     page.mouse.move(5, 5)
     assert tip.is_hidden()
-    page.mouse.click(*box)
+    page.mouse.click(*place)
     page.wait_for_url("**?step=1#rollouts")
     assert rows(page) == ["00001-000", "00001-001", "00001-002", "00001-003"]
     assert page.locator("figure:first-child .chosen").count() >= 1
-
-
-def at(chart: "Locator", share: float) -> tuple[float, float]:
-    """A point of the chart: `share` of the way from its left to its right."""
-    box = chart.locator(".u-over").bounding_box()
-    assert box is not None
-    return box["x"] + (box["width"] - 1) * share, box["y"] + box["height"] / 2
-
-
-def test_every_mark_leads_to_its_rollout(page: "Page", address: str) -> None:
-    page.goto(address + RUN)
-    page.get_by_title("2: solo · no reward · ended by error").click()
-    page.wait_for_url("**/trace/aipo_2F00000-001_2F2.html")
 
 
 @pytest.fixture
@@ -169,24 +149,5 @@ def test_a_page_keeps_up_with_its_run_and_disturbs_nobody(
     assert page.evaluate("document.activeElement.id") == "f-text"
     assert page.locator("details[open]").count() == 1
 
-    page.mouse.move(*at(page.locator("figure").first, 1.0))
+    page.mouse.move(*point(page, 1.0))
     assert page.locator(".chart-tip b").inner_text() == "step 3"  # the pointer knows the new numbers
-
-
-def test_new_metrics_alone_are_news(page: "Page", own_runs: Path) -> None:
-    with serving(own_runs) as address:
-        with page.expect_response("**/version"):
-            page.goto(address + RUN)
-        assert page.locator("#steps-done").inner_text() == "2"
-        with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": 3, "reward/solo": 1.0}) + "\n")
-        page.locator("#steps-done", has_text="3").wait_for()
-
-
-def test_a_bad_value_is_said_beside_what_was_typed(page: "Page", address: str) -> None:
-    page.goto(address + RUN)
-    page.fill("#f-reward", "much")
-    page.get_by_role("button", name="Filter").click()
-    page.wait_for_url("**?reward=much#rollouts")
-    assert "reward: got 'much', allowed a number" in page.get_by_role("alert").inner_text()
-    assert page.locator("#f-reward").input_value() == "much" and len(rows(page)) == 8

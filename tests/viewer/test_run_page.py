@@ -10,18 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from aipo.trace import Consult, Trace
+from aipo.trace import Trace
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.run_summary import head
 from aipo.viewer.links import Links, slug
 from aipo.viewer.pages import run as module
+from aipo.viewer.pages import run_table
 from aipo.viewer.pages.run import run_page, thousands
 from kit.recorded import HOSTILE
 
 
-def html_of(root: Path, name: str = "aipo", *, live: bool = True, **query: str) -> str:
-    return run_page(RunLibrary(root).run(name), query, Links(2, live=live))
+def html_of(root: Path, name: str = "aipo", *, links: Links | None = None, **query: str) -> str:
+    library = RunLibrary(root)
+    return run_page(library.run(name), query, links or Links(2), library)
+
+
+def static_html_of(root: Path, name: str = "aipo", **query: str) -> str:
+    return html_of(root, name, links=Links(2, live=False), **query)
 
 
 def text_of(html: str) -> str:
@@ -33,20 +39,132 @@ def rows_of(html: str) -> list[str]:
     return [text_of(row) for row in re.findall(r"<tr data-row.*?</tr>", html, re.DOTALL)]
 
 
-def test_the_head_says_where_the_share_of_agents_ends() -> None:
-    method = {"plan": "independent", "assist_share": 0.5, "assist_share_end": 0.0, "suppress_share": 0.25}
-    assert "independent (50% assisted, 0% by the end, 25% suppressed)" in str(head({"method": method}, None))
+@pytest.fixture
+def asking(little_runs: Path) -> Trace:
+    """A trace with a consult."""
+    return next(t for t in TraceStore(little_runs / "aipo" / "traces").read() if t.consults)
+
+
+def write_traces(folder: Path, *traces: Trace) -> None:
+    with TraceStore(folder / "traces") as store:
+        store.seal(0, traces)
+
+
+def begun(little_runs: Path, root: Path, name: str) -> Path:
+    """A run folder without a trace."""
+    (root / name).mkdir()
+    for file in ("config.yaml", "manifest.json", "graph.json"):
+        shutil.copy(little_runs / "aipo" / file, root / name)
+    return root / name
+
+
+# the head
 
 
 def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
-    text = text_of(html_of(little_runs))
+    html = html_of(little_runs)
+    text = text_of(html)
     assert "2 of 2 steps 32 rollouts 2 failed" in text
     assert "graph consult plan independent (50% assisted, 0% suppressed) credit group coefficient" in text
     assert "model scripted" in text and "4 tasks × 4 rollouts" in text
     assert "after easy 0.00 1.00" in text
-    html = html_of(little_runs)
     assert re.search(r"graphs/consult\.py</td><td class=\"mono\">[0-9a-f]{16}<", html)
     assert 'id="fold-graph"' in html and "aipo-graph" in html
+    method = {"plan": "independent", "assist_share": 0.5, "assist_share_end": 0.0, "suppress_share": 0.25}
+    assert "independent (50% assisted, 0% by the end, 25% suppressed)" in str(head({"method": method}, {}))
+
+
+def test_a_run_that_has_just_begun(little_runs: Path, tmp_path: Path) -> None:
+    begun(little_runs, tmp_path, "new")
+    for html in (html_of(tmp_path, "new"), static_html_of(tmp_path, "new")):
+        assert "No rollout has finished yet." in text_of(html)
+        assert '<figure class="chart' not in html and "0 rollouts" in text_of(html)
+
+
+def test_an_evaluation_leads_to_its_run_and_has_no_curves(little_runs: Path) -> None:
+    html = html_of(little_runs, "aipo/evaluations/after")
+    assert 'Evaluation of <a href="../../run/aipo/index.html">aipo</a>' in html
+    assert '<figure class="chart' not in html and "after easy 0.00 1.00" in text_of(html)
+    assert len(rows_of(html)) == 4
+    assert "Evaluation of" not in html_of(little_runs / "aipo" / "evaluations" / "after", "after")
+
+
+@pytest.mark.parametrize("root", ["", "aipo"])
+def test_an_evaluation_has_a_link_to_its_own_page_where_there_is_one(own_runs: Path, root: str) -> None:
+    name = "evaluations/after" if root else "aipo/evaluations/after"
+    link = f'<th scope="row"><a href="../../run/{slug(name)}/index.html">after</a></th>'
+    assert link in html_of(own_runs / root) and name in {r.name for r in RunLibrary(own_runs / root).runs()}
+    shutil.rmtree(own_runs / "aipo" / "evaluations" / "after")
+    assert '<th scope="row">after</th>' in html_of(own_runs / root)
+
+
+def test_scores_of_several_evaluations_are_one_table(own_runs: Path) -> None:
+    path = own_runs / "aipo" / "evaluations" / "after.json"
+    easy = json.loads(path.read_text())["easy"]
+    easy["solo"] |= {"pass_at": {"1": 0.25, "4": 0.5, "8": None}, "interval": {"1": [0.125, 0.5], "4": None}}
+    path.write_text(json.dumps({"hard": easy}))
+    path.with_name("later.json").write_text(json.dumps({"hard": {"forbidden": {"pass_at": {"1": 0.75}}}}))
+    text = text_of(html_of(own_runs))
+    assert "pass@1 pass@4 pass@1 pass@1 after hard 0.25 [0.12, 0.50] 0.50 – 1.00" in text
+    assert "later hard – – 0.75 –" in text
+
+
+def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = module.curves
+
+    def counted(metrics: list[Mapping[str, object]], agents: list[str]) -> object:
+        drawn.append(len(metrics))
+        return draw(metrics, agents)
+
+    monkeypatch.setattr(module, "curves", counted)
+    library = RunLibrary(own_runs)
+    pages = [run_page(library.run("aipo"), {}, Links(2), library) for _ in range(2)]
+    with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "reward/solo": 0.5}\n{"step": 4, "rew')
+    assert "3 of 2 steps" in text_of(run_page(library.run("aipo"), {}, Links(2), library))
+    assert drawn == [2, 3] and pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("metrics.jsonl", "oops\n", "metrics.jsonl, line 1: got Expecting value"),
+        ("metrics.jsonl", "[1,2]\n", "line 1: got [1, 2], allowed an object with a number called step"),
+        ("metrics.jsonl", '{"loss": 1}\n', "line 1: got {'loss': 1}, allowed an object with a number"),
+        ("metrics.jsonl", '{"step": 1, "loss": "high"}\n', "line 1: loss: got 'high', allowed a finite number"),
+        ("metrics.jsonl", '{"step": 1, "loss": NaN, "kl": 1e999}\n', "loss: got nan, allowed a finite number"),
+        ("metrics.jsonl", "[" * 100_000 + "\n", "metrics.jsonl, line 1: got maximum recursion"),
+        ("evaluations/after.json", "[1,2]", "evaluations/after.json: the file: got [1, 2]: Input should be"),
+        ("evaluations/after.json", "[" * 100_000, "evaluations/after.json: the file: got "),
+        ("evaluations/after.json", '{"summary": "hello"}', "after.json: summary: got 'hello': Input should be"),
+        ("evaluations/after.json", '{"easy": {"solo": {"pass_at": {"1": NaN}}}}',
+         "after.json: easy.solo.pass_at.1: got nan: Input should be a finite number"),
+        ("evaluations/after.json", '{"easy": {"solo": {"interval": {"1": [1]}}}}',
+         "after.json: easy.solo.interval.1.1: got [1]: Field required"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_taken_is_said_and_the_rest_of_the_page_stays(
+    own_runs: Path, file: str, content: str, problem: str
+) -> None:
+    (own_runs / "aipo" / file).write_text(content)
+    for html in (html_of(own_runs), static_html_of(own_runs)):
+        notes = {text_of(note) for note in re.findall(r'<p class="note warn wrap">.*?</p>', html)}
+        (note,) = (note for note in notes if problem in note)
+        assert note.endswith(".") and len(rows_of(html)) >= 8
+
+
+def test_numbers_that_can_be_taken_are_shown_beside_a_note(own_runs: Path) -> None:
+    with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"step": 3, "reward/solo": Infinity}\n{"step": 4, "reward/solo": -Infinity, "loss": 2.5}\n'
+        )
+    html = html_of(own_runs)
+    assert text_of(html).count("reward/solo: got inf, allowed a finite number.") == 1
+    assert "4 of 2 steps" in text_of(html) and '"name":"loss"' in html
+
+
+# the list
 
 
 def test_groups_come_with_a_mark_for_each_rollout(little_runs: Path) -> None:
@@ -56,12 +174,8 @@ def test_groups_come_with_a_mark_for_each_rollout(little_runs: Path) -> None:
     assert rows[0].startswith("1 808+1=? ") and rows[0].endswith("0.5 verify 2")
     assert rows[-1].startswith("0 536+40=? ") and rows[-1].endswith("1 verify 2 2")  # failed, but not mixed
     last = html[html.rindex("<tr data-row") :]
-    assert re.findall(r'class="mark ([^"]*)"', last) == [
-        "assisted q4",
-        "assisted q4",
-        "solo none",
-        "solo none",
-    ]
+    marks = re.findall(r'class="mark ([^"]*)"', last)
+    assert marks == ["assisted q4", "assisted q4", "solo none", "solo none"]
     assert 'href="../../run/aipo/trace/aipo_2F00000-001_2F2.html"' in last
     assert 'title="2: solo · no reward · ended by error · PolicyError: sampling failed' in last
 
@@ -71,9 +185,13 @@ def test_filters_choose_groups_and_traces(little_runs: Path) -> None:
     traces = rows_of(html_of(little_runs, view="traces", agent="verify", step="1"))
     assert len(traces) == 4
     assert traces[0].startswith("1 assisted 0 808+1=? ") and "verify" in traces[0]
-    (failed, other) = rows_of(html_of(little_runs, view="traces", failed="yes"))
+    html = html_of(little_runs, view="traces", failed="yes")
+    (failed, other) = rows_of(html)
     assert "none" in failed and "PolicyError" in failed and other.endswith("error")
+    assert html.count('<span class="bad">error</span>') == 2
     assert len(rows_of(html_of(little_runs, view="traces", text="808+"))) == 4
+    text = text_of(html_of(little_runs, task="no such task"))
+    assert "No rollout is like that. Remove all filters" in text and "0 groups match" in text
 
 
 def test_what_is_chosen_is_said_and_can_be_taken_back(little_runs: Path) -> None:
@@ -90,20 +208,18 @@ def test_what_is_chosen_is_said_and_can_be_taken_back(little_runs: Path) -> None
 def test_a_bad_address_is_a_message_and_a_whole_page(little_runs: Path) -> None:
     html = html_of(little_runs, step="<b>", page="x")
     assert "step: got '<b>', allowed a number, or a range" in text_of(html)
-    assert (
-        "<b>"
-        not in html.replace("<b>", "", html.count("<b id=") + 0).split('role="alert"')[1].split("</p>")[0]
-    )
+    assert "<b>" not in html.partition('role="alert"')[2].partition("</p>")[0]
     assert len(rows_of(html)) == 8
 
 
-def test_nothing_matches(little_runs: Path) -> None:
-    text = text_of(html_of(little_runs, task="no such task"))
-    assert "No rollout is like that. Remove all filters" in text and "0 groups match" in text
+def test_a_filter_is_sent_back_as_it_came(little_runs: Path) -> None:
+    html = html_of(little_runs, text="a\u202eb<", task="\x07")
+    assert 'value="a\u202eb&lt;"' in html and 'name="task" value="\x07"' in html
+    assert "⟨U+202E⟩" in html.split('id="chips"')[1]
 
 
 def test_pages(little_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PER_PAGE", {"groups": 3, "traces": 100})
+    monkeypatch.setattr(run_table, "PER_PAGE", {"groups": 3, "traces": 100})
     first, last, beyond = (html_of(little_runs, page=page) for page in ("", "3", "9"))
     assert "1 to 3 of 8 next →" in text_of(first) and "← previous" not in text_of(first)
     assert "← previous 7 to 8 of 8" in text_of(last) and "next →" not in text_of(last)
@@ -111,82 +227,15 @@ def test_pages(little_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'rel="next" href="?page=2#rollouts"' in first
 
 
-def begun(little_runs: Path, root: Path, name: str) -> Path:
-    """A run folder without a trace."""
-    (root / name).mkdir()
-    for file in ("config.yaml", "manifest.json", "graph.json"):
-        shutil.copy(little_runs / "aipo" / file, root / name)
-    return root / name
-
-
-def test_a_run_that_has_just_begun(little_runs: Path, tmp_path: Path) -> None:
-    begun(little_runs, tmp_path, "new")
-    for live in (True, False):
-        html = html_of(tmp_path, "new", live=live)
-        assert "No rollout has finished yet." in text_of(html)
-        assert '<figure class="chart' not in html and "0 rollouts" in text_of(html)
-
-
-def test_an_evaluation_leads_to_its_run_and_has_no_curves(little_runs: Path) -> None:
-    html = html_of(little_runs, "aipo/evaluations/after")
-    assert 'Evaluation of <a href="../../run/aipo/index.html">aipo</a>' in html
-    assert '<figure class="chart' not in html and "after easy 0.00 1.00" in text_of(html)
-    assert len(rows_of(html)) == 4
-
-
-def odd_traces(root: Path, traces: list[Trace]) -> None:
-    with TraceStore(root / "odd" / "traces") as store:
-        store.seal(0, traces)
-
-
-def test_what_a_model_wrote_is_text(little_runs: Path, tmp_path: Path) -> None:
-    trace = next(t for t in TraceStore(little_runs / "aipo" / "traces").read() if t.consults)
-    ask = replace(trace.consults[0], agent=HOSTILE)
-    nameless = replace(trace.consults[0], agent="")
-    task = {**trace.task, "prompt": HOSTILE, "task_id": HOSTILE, "answer": HOSTILE}
-    odd_traces(
-        tmp_path, [replace(trace, task_id=HOSTILE, group_id=HOSTILE, task=task, consults=(ask, nameless))]
-    )
-    for query in ({}, {"view": "traces"}, {"agent": HOSTILE}, {"text": HOSTILE, "step": HOSTILE}):
-        for live in (True, False):
-            html = html_of(tmp_path, "odd", live=live, **query)
-            assert "<script>" not in html and "<img" not in html and "</pre>" not in html
-            assert "\u202e" not in re.sub(r'(data-\w+|value)="[^"]*"', "", html)
-    assert "(no name) 1" in text_of(html_of(tmp_path, "odd"))
-
-
-def test_names_that_nobody_has_get_no_agents_colour(little_runs: Path, tmp_path: Path) -> None:
-    trace = next(t for t in TraceStore(little_runs / "aipo" / "traces").read() if t.consults)
-    stranger: Consult = replace(trace.consults[0], agent="oracle")
-    with TraceStore(begun(little_runs, tmp_path, "aipo") / "traces") as store:
-        store.seal(0, [replace(trace, consults=(stranger, *trace.consults, stranger))])
-    html = html_of(tmp_path)
-    assert re.findall(r'class="chip (agent\d|stranger)">(\w+) (\d)', html) == [
-        ("agent0", "knowledge", "1"),
-        ("stranger", "oracle", "2"),
-    ]
-
-
-@pytest.mark.parametrize(("reward", "filling"), [(-1.0, "q0"), (0.0, "q1"), (1.0, "q2"), (3.0, "q4")])
-def test_rewards_beyond_one_still_differ(
-    little_runs: Path, tmp_path: Path, reward: float, filling: str
-) -> None:
-    trace = next(t for t in TraceStore(little_runs / "aipo" / "traces").read() if t.consults)
-    given = [replace(trace, trace_id=f"t{i}", index=i, reward=r) for i, r in enumerate((-1.0, 3.0, reward))]
-    odd_traces(tmp_path, given)
-    marks = re.findall(r'<span class="mark assisted (q\d)"></span></a>', html_of(tmp_path, "odd"))
-    assert marks == ["q0", "q4", filling]
-
-
 def test_a_static_site_lists_every_group_page_by_page(
     little_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    html = html_of(little_runs, live=False)
+    html = static_html_of(little_runs)
     assert "data-live" not in html and "<form" not in html.partition("<main")[2].partition("</main")[0]
     assert len(rows_of(html)) == 8 and "rollouts are here" not in html
-    assert html.count('<span class="mark') - html.partition("<tbody>")[0].count('<span class="mark') >= 32
-    monkeypatch.setattr(module, "STATIC_GROUPS", 3)
-    pages = [html_of(little_runs, live=False, page=page) for page in ("1", "2", "3")]
+    assert html.partition("<tbody>")[2].count('<span class="mark') == 32
+    monkeypatch.setattr(run_table, "STATIC_GROUPS", 3)
+    pages = [static_html_of(little_runs, page=page) for page in ("1", "2", "3")]
     assert [len(rows_of(page)) for page in pages] == [3, 3, 2]
     assert 'rel="next" href="../../run/aipo/page-2.html"' in pages[0]
     assert 'rel="prev" href="../../run/aipo/index.html"' in pages[1]
@@ -195,92 +244,36 @@ def test_a_static_site_lists_every_group_page_by_page(
 
 def test_a_static_page_lists_no_group_that_was_left_out(little_runs: Path) -> None:
     links = Links(2, live=False, has=lambda path: "00001-000" not in path)
-    html = run_page(RunLibrary(little_runs).run("aipo"), {}, links)
+    html = html_of(little_runs, links=links)
     assert "808+1" not in html and "28 of 32 rollouts are here" in text_of(html)
 
 
-def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[int] = []
-    draw = module.curves
-
-    def counted(metrics: list[Mapping[str, object]], agents: list[str]) -> object:
-        drawn.append(len(metrics))
-        return draw(metrics, agents)
-
-    monkeypatch.setattr(module, "curves", counted)
-    run = RunLibrary(own_runs).run("aipo")
-    for _ in range(2):
-        run_page(run, {}, Links(2))
-    with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "reward/solo": 0.5}\n{"step": 4, "rew')
-    assert "3 of 2 steps" in text_of(run_page(run, {}, Links(2)))
-    assert drawn == [2, 3]
+def test_what_a_model_wrote_is_text(asking: Trace, tmp_path: Path) -> None:
+    consults = (replace(asking.consults[0], agent=HOSTILE), replace(asking.consults[0], agent=""))
+    task = {**asking.task, "prompt": HOSTILE, "task_id": HOSTILE, "answer": HOSTILE}
+    hostile = replace(asking, task_id=HOSTILE, group_id=HOSTILE, task=task, consults=consults)
+    write_traces(tmp_path / "odd", hostile)
+    for query in ({}, {"view": "traces"}, {"agent": HOSTILE}, {"text": HOSTILE, "step": HOSTILE}):
+        for html in (html_of(tmp_path, "odd", **query), static_html_of(tmp_path, "odd", **query)):
+            assert "<script>" not in html and "<img" not in html and "</pre>" not in html
+            assert "\u202e" not in re.sub(r'(data-\w+|value)="[^"]*"', "", html)
+    assert "(no name) 1" in text_of(html_of(tmp_path, "odd"))
 
 
-def test_the_viewer_calls_a_split_by_its_own_name(own_runs: Path) -> None:
-    path = own_runs / "aipo" / "evaluations" / "after.json"
-    path.write_text(json.dumps({"hard": json.loads(path.read_text())["easy"]}))
-    assert "after hard 0.00 1.00" in text_of(html_of(own_runs))
+def test_names_that_nobody_has_get_no_agents_colour(little_runs: Path, asking: Trace, tmp_path: Path) -> None:
+    stranger = replace(asking.consults[0], agent="oracle")
+    trace = replace(asking, consults=(stranger, *asking.consults, stranger))
+    write_traces(begun(little_runs, tmp_path, "aipo"), trace)
+    chips = re.findall(r'class="chip (agent\d|stranger)">(\w+) (\d)', html_of(tmp_path))
+    assert chips == [("agent0", "knowledge", "1"), ("stranger", "oracle", "2")]
 
 
-@pytest.mark.parametrize("root", ["", "aipo"])
-def test_an_evaluation_has_a_link_to_its_own_page_where_there_is_one(own_runs: Path, root: str) -> None:
-    name = "evaluations/after" if root else "aipo/evaluations/after"
-    link = f'<th scope="row"><a href="../../run/{slug(name)}/index.html">after</a></th>'
-    assert link in html_of(own_runs / root) and name in {r.name for r in RunLibrary(own_runs / root).runs()}
-    shutil.rmtree(own_runs / "aipo" / "evaluations" / "after")
-    assert '<th scope="row">after</th>' in html_of(own_runs / root)
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "problem"),
-    [
-        ("metrics.jsonl", "oops\n", "metrics.jsonl, line 1: a line: got Expecting value"),
-        ("metrics.jsonl", "[1,2]\n", "line 1: a line: got [1, 2], allowed an object with a number called step"),
-        ("metrics.jsonl", '{"loss": 1}\n', "line 1: a line: got {'loss': 1}, allowed an object with a number"),
-        ("metrics.jsonl", '{"step": 1, "loss": "high"}\n', "line 1: loss: got 'high', allowed a finite number"),
-        ("metrics.jsonl", '{"step": 1, "loss": NaN, "kl": 1e999}\n', "loss: got nan, allowed a finite number"),
-        ("metrics.jsonl", "[" * 100_000 + "\n", "metrics.jsonl, line 1: a line: got maximum recursion"),
-        ("evaluations/after.json", "[1,2]", "evaluations/after.json: the file: got [1, 2], allowed an object"),
-        ("evaluations/after.json", "[", "evaluations/after.json: the file: got Expecting value"),
-        ("evaluations/after.json", '{"summary": "hello"}', "after.json: summary: got 'hello', allowed an object"),
-        ("evaluations/after.json", '{"easy": {"solo": {"pass_at": {"1": NaN}}}}',
-         "after.json: easy.solo.pass_at: got {'1': nan}, allowed a finite number for a k from 1"),
-        ("evaluations/after.json", '{"easy": {"solo": {"pass_at": {"1": 0.5}, "interval": {"1": [1]}}}}',
-         "after.json: easy.solo.interval: got {'1': [1]}, allowed two finite numbers"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_taken_is_said_and_the_rest_of_the_page_stays(
-    own_runs: Path, file: str, content: str, problem: str
-) -> None:
-    (own_runs / "aipo" / file).write_text(content)
-    for live in (True, False):
-        html = html_of(own_runs, live=live)
-        (note,) = {
-            text_of(n)
-            for n in re.findall(r'<p class="note warn wrap">.*?</p>', html)
-            if problem in text_of(n)
-        }
-        assert note.endswith(".") and len(rows_of(html)) >= 8
-
-
-def test_numbers_that_can_be_taken_are_shown_beside_a_note(own_runs: Path) -> None:
-    with (own_runs / "aipo" / "metrics.jsonl").open("a") as file:
-        file.write(
-            '{"step": 3, "reward/solo": Infinity}\n{"step": 4, "reward/solo": -Infinity, "loss": 2.5}\n'
-        )
-    html = html_of(own_runs)
-    assert "metrics.jsonl, line 3: reward/solo: got inf, allowed a finite number (2 times)." in text_of(html)
-    assert "4 of 2 steps" in text_of(html) and '"name":"loss"' in html
-    path = own_runs / "aipo" / "evaluations" / "after.json"
-    path.write_text('{"summary": "hello", "easy": {"solo": {"pass_at": {"1": 0.25, "x": 1}}}}')
-    assert "after easy 0.25" in text_of(html_of(own_runs))
-
-
-def test_a_filter_is_sent_back_as_it_came(little_runs: Path) -> None:
-    html = html_of(little_runs, text="a\u202eb<", task="\x07")
-    assert 'value="a\u202eb&lt;"' in html and 'name="task" value="\x07"' in html
-    assert "⟨U+202E⟩" in html.split('id="chips"')[1]
+@pytest.mark.parametrize(("reward", "filling"), [(-1.0, "q0"), (0.0, "q1"), (1.0, "q2"), (3.0, "q4")])
+def test_rewards_beyond_one_still_differ(asking: Trace, tmp_path: Path, reward: float, filling: str) -> None:
+    given = [replace(asking, trace_id=f"t{i}", index=i, reward=r) for i, r in enumerate((-1.0, 3.0, reward))]
+    write_traces(tmp_path / "odd", *given)
+    marks = re.findall(r'<span class="mark assisted (q\d)"></span></a>', html_of(tmp_path, "odd"))
+    assert marks == ["q0", "q4", filling]
 
 
 def test_thousands_are_told_apart() -> None:

@@ -46,17 +46,14 @@ class RunLibrary:
         cached = next((run for run in list(self._runs.values()) if run.name == name), None)
         if cached is not None and cached.traces.is_dir():
             return cached
-        runs = self.runs()
-        for run in runs:
-            if run.name == name:
-                return run
-        names = ", ".join(run.name for run in runs) or "no run at all"
-        raise RunError(f"run: got {name!r}, allowed {names}, in {self.root}")
+        runs = {run.name: run for run in self.runs()}
+        if name not in runs:
+            raise RunError(f"run: got {name!r}, allowed {', '.join(runs) or 'no run at all'}, in {self.root}")
+        return runs[name]
 
-    def at(self, path: Path) -> RunView | None:
-        """The run whose folder or whose traces are at `path`."""
-        places = {run.traces: run for run in self.runs()}
-        return places.get(path / "traces") or places.get(path)
+    def places(self) -> dict[Path, RunView]:
+        """All runs at this moment, by the folder of their traces."""
+        return {run.traces: run for run in self.runs()}
 
     def _scan(self, folder: Path, depth: int) -> Iterator[RunView]:
         if depth == 0 and _holds_traces(folder):
@@ -64,18 +61,14 @@ class RunLibrary:
             return
         is_run = _holds_traces(folder / "traces") or _begun(folder)
         if is_run:
-            evaluations = self._name(folder / "evaluations")
-            yield RunView(self._name(folder), folder, folder / "traces", evaluations=evaluations)
+            yield RunView(self._name(folder), folder, folder / "traces")
         for entry in entries(folder / "evaluations"):
             if _holds_traces(Path(entry.path)):
                 yield RunView(self._name(Path(entry.path)), folder, Path(entry.path), entry.name)
         if not is_run and depth < _DEPTH:
             for entry in entries(folder):
-                if (
-                    entry.name[0] not in "._"
-                    and entry.name not in _NEVER
-                    and entry.is_dir(follow_symlinks=False)
-                ):
+                searched = entry.name[0] not in "._" and entry.name not in _NEVER
+                if searched and entry.is_dir(follow_symlinks=False):
                     yield from self._scan(Path(entry.path), depth + 1)
 
     def _alone(self, folder: Path) -> RunView:

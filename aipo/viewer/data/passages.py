@@ -41,25 +41,22 @@ class Passage:
 
 def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passage]:
     """The context of a trace; `agents` gives them their colours."""
-    spans = text_spans(stored.trace, lambda _: "", agents)
+    segments = stored.trace.segments
+    known = [run.token_texts(segment.token_ids.tolist()) for segment in segments]
+    texts = stored.texts or (None if None in known else ["".join(parts or ()) for parts in known])
     result: list[Passage] = []
-    for number, (piece, segment) in enumerate(zip(spans, stored.trace.segments, strict=True)):
-        ids = tuple(segment.token_ids.tolist())
-        parts = run.token_texts(ids)
-        text = stored.texts[number] if stored.texts is not None else None
-        if text is None:
-            text = "".join(parts) if parts else f"⟨{len(ids)} tokens⟩"
-        parts = None if parts is None else after_seam(parts, text)
-        fits = parts is not None and len(parts) == len(ids) and "".join(parts) == text
+    for span, segment, tokens in zip(text_spans(stored.trace, texts, agents), segments, known, strict=True):
+        parts = None if tokens is None else tuple(after_seam(tokens, span.text))
+        fits = parts is not None and len(parts) == len(segment) and "".join(parts) == span.text
         result.append(
             Passage(
-                role=segment.role,
-                source=segment.source,
-                label=piece.label,
-                colour=piece.colour,
-                ids=ids,
-                text=text,
-                parts=tuple(parts) if parts is not None and fits else None,
+                role=span.role,
+                source=span.source,
+                label=span.label,
+                colour=span.colour,
+                ids=tuple(segment.token_ids.tolist()),
+                text=span.text,
+                parts=parts if fits else None,
             )
         )
     return result

@@ -7,8 +7,9 @@ All choices of a reader are in the address, so that it can be sent to somebody e
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from aipo.errors import ConfigError, one_of
@@ -30,13 +31,15 @@ class Query:
     """The selection that a run page shows.
 
     Args:
-        where: which traces.
+        filters: the filters in use by their names in the address, as they were typed.
+        where: the same as one filter.
         view: `groups` or `traces`.
         sort: one of the orders of the view.
         page: counted from 1.
         problems: a sentence for each value that makes no sense.
     """
 
+    filters: Mapping[str, str] = field(default_factory=dict[str, str])
     where: Filter = field(default_factory=Filter)
     view: str = "groups"
     sort: str = "interesting"
@@ -45,40 +48,29 @@ class Query:
 
     def params(self) -> dict[str, str]:
         """Names and values of a query string, without the defaults."""
-        params = params_of(self.where)
-        if self.view != "groups":
-            params["view"] = self.view
-        if self.sort != DEFAULT_ORDER[self.view]:
-            params["sort"] = self.sort
-        if self.page != 1:
-            params["page"] = str(self.page)
-        return params
+        others = {
+            "view": "" if self.view == "groups" else self.view,
+            "sort": "" if self.sort == DEFAULT_ORDER[self.view] else self.sort,
+            "page": "" if self.page == 1 else str(self.page),
+        }
+        return {**self.filters, **{name: value for name, value in others.items() if value}}
 
-    def link(self, **changed: str | int) -> str:
-        """Relative address of this page with another `view`, `sort` or `page`; by default page 1."""
+    def link(self, *, without: Collection[str] = (), **changed: str | int) -> str:
+        """Relative address of the list with another `view`, `sort` or `page` (by default 1), or without some filters."""
         if "view" in changed and changed["view"] != self.view:
             changed = {"sort": DEFAULT_ORDER[str(changed["view"])], **changed}
-        return address(replace(self, **{"page": 1, **changed}).params())
-
-    def without(self, name: str) -> str:
-        """Relative address of this page without the filter `name`."""
-        params = replace(self, page=1).params()
-        return address({key: value for key, value in params.items() if key != name})
+        params = replace(self, **{"page": 1, **changed}).params()
+        return f"?{urlencode({name: v for name, v in params.items() if name not in without})}#rollouts"
 
     @property
     def cleared(self) -> str:
         """Relative address of this page without any filter."""
-        return address(replace(self, where=Filter(), page=1).params())
+        return self.link(without=FIELDS)
 
     @property
     def chips(self) -> list[tuple[str, str, str]]:
         """(name, value, address without it) of each filter in use."""
-        return [(name, value, self.without(name)) for name, value in params_of(self.where).items()]
-
-
-def address(params: Mapping[str, str]) -> str:
-    """Relative address of the page, scrolled to its list."""
-    return f"?{urlencode(params)}#rollouts"
+        return [(name, value, self.link(without=[name])) for name, value in self.filters.items()]
 
 
 def parse(params: Mapping[str, str]) -> Query:
@@ -94,10 +86,12 @@ def parse(params: Mapping[str, str]) -> Query:
         problems.append(one_of(name, value, ", ".join(allowed), _WHERE))
         return None
 
-    where = Filter()
-    for name in FIELDS:
+    filters: dict[str, str] = {}
+    conditions: dict[str, Any] = {}
+    for name in (name for name in FIELDS if name in given):
         try:
-            where = _add(where, name, given[name]) if name in given else where
+            conditions |= _condition(name, given[name])
+            filters[name] = given[name]
         except ConfigError as error:
             problems.append(f"{name}: {str(error).partition(': ')[2]}, in {_WHERE}")
     view = choice("view", tuple(ORDERS)) or "groups"
@@ -106,11 +100,12 @@ def parse(params: Mapping[str, str]) -> Query:
     if not re.fullmatch("[1-9][0-9]{0,8}", page):
         problems.append(one_of("page", page, "a number from 1", _WHERE))
         page = "1"
-    return Query(where=where, view=view, sort=sort, page=int(page), problems=tuple(problems))
+    where = Filter(**conditions)
+    return Query(filters=filters, where=where, view=view, sort=sort, page=int(page), problems=tuple(problems))
 
 
-def _add(where: Filter, name: str, value: str) -> Filter:
-    """`where` and one more filter.
+def _condition(name: str, value: str) -> dict[str, Any]:
+    """One argument of a `Filter`.
 
     Raises:
         ConfigError: a value that makes no sense, or one that DuckDB cannot compare.
@@ -119,31 +114,9 @@ def _add(where: Filter, name: str, value: str) -> Filter:
         raise ConfigError(f"{name}: got {len(value)} characters, allowed at most {_LONGEST}")
     if clean(value) != value:
         raise ConfigError(f"{name}: got {value!r}, allowed text that UTF-8 can hold")
-    key = {"kind": "mode"}.get(name, name)
+    key = "mode" if name == "kind" else name
     part = getattr(parse_filter([f"{key}={value}"]), key)
     ends = part if isinstance(part, tuple) else ()
     if not all(end is None or abs(end) <= _LARGEST for end in ends):
         raise ConfigError(f"{name}: got {value!r}, allowed a number, or a range like 3..7, ..7, 3..")
-    return replace(where, **{key: part})
-
-
-def params_of(where: Filter) -> dict[str, str]:
-    """The inverse of `parse` for a filter."""
-    values = {
-        "text": where.text,
-        "step": None if where.step is None else _range_text(where.step),
-        "task": where.task,
-        "kind": where.mode,
-        "agent": where.agent,
-        "reward": None if where.reward is None else _range_text(where.reward),
-        "stop": where.stop,
-        "failed": None if where.failed is None else ("yes" if where.failed else "no"),
-        "error": where.error,
-        "group": where.group,
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _range_text(ends: tuple[float | None, float | None]) -> str:
-    low, high = (None if end is None else repr(end).removesuffix(".0") for end in ends)
-    return low if low is not None and low == high else f"{low or ''}..{high or ''}"
+    return {key: part}

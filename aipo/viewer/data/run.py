@@ -7,11 +7,13 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import yaml
+from tokenizers import Tokenizer
 
 from aipo import recorded
 from aipo.errors import RunError
@@ -19,44 +21,44 @@ from aipo.run import RunFolder
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import list_traces
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
-from aipo.viewer.data.metrics_files import EvaluationFile, read_evaluation, read_metrics
-from aipo.viewer.data.replay import FILE as REPLAY
-from aipo.viewer.data.replay import ReplayResult, read_replay
-from aipo.viewer.data.tokens import Tokens
+from aipo.viewer.data.run_files import (
+    REPLAY,
+    EvaluationFile,
+    ReplayResult,
+    RunMetrics,
+    Splits,
+    read_evaluation,
+    read_metrics,
+    read_replay,
+)
+from aipo.viewer.data.tokens import find_tokenizer, texts_of_tokens
 
 _T = TypeVar("_T")
 
 
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class RunView:
-    """One set of traces and the files around it.
+    """One set of traces and the files around it. Everything that reads a file raises a RunError if it cannot.
 
     Args:
         name: where it is below the library's folder; its id in links.
         folder: the run folder, with the configuration and the metrics; an evaluation's is its run's.
         traces: the folder with the traces.
         evaluation: name of the evaluation, None for a run.
-        evaluations: where the run's evaluations are below the library's folder; None if they are not.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        traces: Path,
-        evaluation: str | None = None,
-        *,
-        evaluations: str | None = None,
-    ) -> None:
-        self.name = name
-        self.folder = folder
-        self.traces = traces
-        self.evaluation = evaluation
-        self._evaluations_name = evaluations
-        self._run = RunFolder(folder)
-        self._lock = threading.RLock()
-        self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}
-        self._catalogue: TraceIndex | None = None
-        self._tokens: Tokens | None = None
+    name: str
+    folder: Path
+    traces: Path
+    evaluation: str | None = None
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _read: dict[Path, tuple[tuple[int, int, int], Any]] = field(default_factory=dict[Path, Any])
+    _index: TraceIndex | None = None
+    _tokenizer: Tokenizer | None = None
+
+    @property
+    def _run(self) -> RunFolder:
+        return RunFolder(self.folder)
 
     @property
     def index(self) -> TraceIndex:
@@ -66,9 +68,9 @@ class RunView:
             TraceError: a file is torn or of another schema version; names it.
         """
         with self._lock:
-            if self._catalogue is None:
-                self._catalogue = TraceIndex(self.traces)
-            return self._catalogue
+            if self._index is None:
+                self._index = TraceIndex(self.traces)
+            return self._index
 
     def version(self) -> int:
         """A number that grows when there are new traces, metrics or evaluations.
@@ -81,11 +83,7 @@ class RunView:
         return self.index.refresh() + sum(stamp[2] for stamp in stamps if stamp)
 
     def size(self) -> tuple[int, int]:
-        """Number of traces and of steps, without reading the traces.
-
-        Raises:
-            RunError: a file is torn.
-        """
+        """Number of traces and of steps, without reading the traces."""
         sealed, journals = list_traces(self.traces)
         rows = [self._parsed(file.path, _rows) for file in sealed]
         lines = [self._parsed(file.path, _lines) for file in journals]
@@ -94,84 +92,47 @@ class RunView:
 
     def changed(self) -> float:
         """When a trace, a line of metrics or a score was last written, in seconds since 1970; 0.0 if never."""
-        journals = [entry.path for entry in entries(self.traces / "__journal")]
+        journals = [Path(entry.path) for entry in entries(self.traces / "__journal")]
         metrics = [] if self.evaluation else [self._run.metrics]
-        stamps = [
-            _stamp(Path(path)) for path in [self.traces, *journals, *metrics, *self._evaluation_files()]
-        ]
+        stamps = [_stamp(path) for path in [self.traces, *journals, *metrics, *self._evaluation_files()]]
         return max((stamp[1] / 1e9 for stamp in stamps if stamp), default=0.0)
 
     def config(self) -> Mapping[str, Any]:
-        """The resolved configuration, empty if there is none.
-
-        Raises:
-            RunError: the file is no mapping in YAML.
-        """
+        """The resolved configuration, empty if there is none."""
         return self._parsed(self._run.config, _settings) or {}
 
-    def metrics(self) -> list[dict[str, float | None]]:
-        """One row for each optimizer step so far; an evaluation has none. For values that are no numbers see `problems`.
-
-        Raises:
-            RunError: the file cannot be read.
-        """
-        file = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
-        return [] if file is None else file.rows
+    def metrics(self) -> RunMetrics:
+        """One row for each optimizer step so far; an evaluation has none."""
+        return (None if self.evaluation else self._parsed(self._run.metrics, read_metrics)) or RunMetrics()
 
     def drawing(self) -> Mapping[str, Any] | None:
-        """The graph as `aipo.render.graph_svg` takes it.
-
-        Raises:
-            RunError: the file is no object in JSON.
-        """
+        """The graph as `aipo.render.graph_svg` takes it."""
         return self._parsed(self._run.graph, _json)
 
-    def manifest(self) -> Mapping[str, Any] | None:
-        """Versions and fingerprints of what the run used.
-
-        Raises:
-            RunError: the file is no object in JSON.
-        """
-        return self._parsed(self._run.manifest, _json)
+    def manifest(self) -> Mapping[str, Any]:
+        """Versions and fingerprints of what the run used, empty if there is no such file."""
+        return self._parsed(self._run.manifest, _json) or {}
 
     def replay(self) -> ReplayResult | None:
-        """The result, if the run is a replay and has ended.
-
-        Raises:
-            RunError: the file has another shape.
-        """
+        """The result, if the run is a replay and has ended."""
         return None if self.evaluation else self._parsed(self.folder / REPLAY, read_replay)
 
     def replayed(self) -> tuple[str, Path] | None:
         """What kind of replay the run is, and the folder that it replays; None if it is none."""
-        origin = (self.manifest() or {}).get("replay_of")
+        origin = self.manifest().get("replay_of")
         if self.evaluation or not isinstance(origin, dict) or not isinstance(origin.get("path"), str):
             return None
         return str(origin.get("what", "")), Path(origin["path"])
 
-    def evaluations(self) -> dict[str, Mapping[str, Any]]:
-        """The run's evaluations by name; an evaluation has itself. For values that are no scores see `problems`.
-
-        Raises:
-            RunError: a file cannot be read.
-        """
+    def evaluations(self) -> dict[str, Splits]:
+        """The scores of the run's evaluations by name; an evaluation has itself."""
         return {name: evaluation.splits for name, evaluation in self._evaluations().items()}
 
     def problems(self) -> list[str]:
-        """Sentences about wrong values in metrics and evaluations; each names the file.
-
-        Raises:
-            RunError: a file cannot be read.
-        """
-        metrics = None if self.evaluation else self._parsed(self._run.metrics, read_metrics)
-        files = [metrics, *self._evaluations().values()]
-        return [problem for file in files if file is not None for problem in file.problems]
-
-    def page_of(self, evaluation: str) -> str | None:
-        """The name under which the library has the evaluation of this run; None if it has no traces of it."""
-        if self._evaluations_name is None or not any(list_traces(self.folder / "evaluations" / evaluation)):
-            return None
-        return f"{self._evaluations_name}/{evaluation}"
+        """Sentences about wrong values in metrics and evaluations; each names the file."""
+        return [
+            problem for file in (self.metrics(), *self._evaluations().values()) for problem in file.problems
+        ]
 
     def token_stats(self, trace_id: str, step: int) -> list[TokenStats]:
         """The token stats of a trace of rollout step `step`; an evaluation has none.
@@ -184,9 +145,9 @@ class RunView:
     def token_texts(self, ids: Sequence[int]) -> list[str] | None:
         """Text of each token; None when the run kept no tokenizer."""
         with self._lock:
-            if self._tokens is None:
-                self._tokens = Tokens.find([self._run.tokenizer, self._run.model])
-            return None if self._tokens is None else self._tokens.texts(ids)
+            if self._tokenizer is None:
+                self._tokenizer = find_tokenizer([self._run.tokenizer, self._run.model])
+            return None if self._tokenizer is None else texts_of_tokens(self._tokenizer, ids)
 
     def _evaluations(self) -> dict[str, EvaluationFile]:
         files = {path.stem: self._parsed(path, read_evaluation) for path in self._evaluation_files()}

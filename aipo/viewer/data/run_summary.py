@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aipo.compare.sections import SETTINGS
+from aipo.viewer.data.run_files import Scores, Splits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,48 +27,19 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """One file that the run used."""
+class ScoreTable:
+    """A table of pass@k; without lines when nothing was evaluated.
 
-    what: str
-    file: str
-    fingerprint: str
+    Args:
+        columns: (setting, its label, its k).
+        lines: (split, evaluation, scores by setting).
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One pass@k and its 95 % interval, if it has one."""
-
-    value: float
-    interval: tuple[float, float] | None = None
+    columns: Sequence[tuple[str, str, Sequence[int]]]
+    lines: Sequence[tuple[str, str, Mapping[str, Scores]]]
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreLine:
-    """The scores of one evaluation on one split, by label."""
-
-    split: str
-    evaluation: str
-    cells: Mapping[str, Score]
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """A table of pass@k; empty when nothing was evaluated."""
-
-    labels: Sequence[str]
-    lines: Sequence[ScoreLine]
-
-    @property
-    def settings(self) -> Mapping[str, Sequence[str]]:
-        """Labels by their setting, which stands before the last comma."""
-        groups: dict[str, list[str]] = {}
-        for label in self.labels:
-            groups.setdefault(label.rpartition(", ")[0], []).append(label)
-        return groups
-
-
-def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSummary:
+def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
     """The summary as far as `config` and `manifest` have it."""
     if not config:
         return RunSummary()
@@ -82,16 +54,17 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSu
     if plan == "expert":
         mixed.append(f"{method.get('demonstrations') or 1} demonstrated")
     train = section(config, "train")
+    tasks, rollouts = train.get("tasks_per_step"), train.get("group_size")
     facts = {
         "objective": method.get("objective"),
-        "model": (manifest or {}).get("model") or section(config, "policy").get("model"),
+        "model": manifest.get("model") or section(config, "policy").get("model"),
         "tasks": section(config, "env").get("name"),
-        "a step": _product(train.get("tasks_per_step"), train.get("group_size")),
+        "a step": None if tasks is None or rollouts is None else f"{tasks} tasks × {rollouts} rollouts",
         "seed": section(config, "run").get("seed"),
     }
     return RunSummary(
         method=[
-            ("graph", _last(section(config, "graph").get("name"))),
+            ("graph", str(section(config, "graph").get("name")).rpartition(":")[2]),  # the function's name
             ("plan", f"{plan} ({', '.join(mixed)})" if mixed else plan),
             ("credit", str(method.get("credit", "?"))),
             ("coefficient", str(method.get("coefficient", "?"))),
@@ -101,41 +74,31 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> RunSu
     )
 
 
-def origins(manifest: Mapping[str, Any] | None) -> list[Origin]:
-    """Files of graphs and prompts with their fingerprints, as the manifest has them."""
-    files = section(manifest or {}, "files")
+def origins(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(what, file, fingerprint) of graphs and prompts, as the manifest has them."""
     return [
-        Origin(what, str(_of(entry, "file")), str(_of(entry, "fingerprint"))) for what, entry in files.items()
+        (str(what), str(entry.get("file", "")), str(entry.get("fingerprint", "")))
+        for what, entry in section(manifest, "files").items()
+        if isinstance(entry, dict)
     ]
 
 
-def scores(evaluations: Mapping[str, Any]) -> Scores:
-    """pass@k of each evaluation, a line for each of its splits."""
-    measured = {name: _read_scores(evaluation) for name, evaluation in evaluations.items()}
-    keys = list(dict.fromkeys(key for scored in measured.values() for key in scored))
-    lines: list[ScoreLine] = []
-    for split in dict.fromkeys(split for split, _, _ in keys):
-        labels: dict[str, tuple[str, str, int]] = {}
-        for setting, label in SETTINGS.items():
-            ks = sorted(k for s, t, k in keys if (s, t) == (split, setting))
-            # The smallest and the largest; with agents only the smallest.
-            for k in ks[:1] if setting == "assisted" else sorted({*ks[:1], *ks[-1:]}):
-                labels[f"{label}, pass@{k}"] = (split, setting, k)
-        for name, scored in measured.items():
-            cells = {label: scored[key] for label, key in labels.items() if key in scored}
-            lines += [ScoreLine(split, name, cells)] if cells else []
-    return Scores(tuple(dict.fromkeys(label for line in lines for label in line.cells)), lines)
-
-
-def _read_scores(evaluation: Mapping[str, Any]) -> dict[tuple[str, str, int], Score]:
-    """By split, setting and k, every pass@k that was measured."""
-    return {
-        (split, setting, int(k)): Score(value, tuple(ends) if (ends := result["interval"].get(k)) else None)
-        for split, settings in evaluation.items()
-        for setting, result in settings.items()
-        for k, value in result["pass_at"].items()
-        if value is not None
-    }
+def score_table(evaluations: Mapping[str, Splits]) -> ScoreTable:
+    """pass@k of each evaluation, a line for each of its splits. k are the smallest and the largest of all."""
+    names = dict.fromkeys(split for splits in evaluations.values() for split in splits)
+    lines = [
+        (split, name, splits[split])
+        for split in names
+        for name, splits in evaluations.items()
+        if split in splits
+    ]
+    columns: list[tuple[str, str, Sequence[int]]] = []
+    for setting, label in SETTINGS.items():
+        scored = [scores[setting].pass_at for _, _, scores in lines if setting in scores]
+        ks = sorted({k for values in scored for k, value in values.items() if value is not None})
+        if ks:  # with agents only the smallest
+            columns.append((setting, label, ks[:1] if setting == "assisted" else sorted({ks[0], ks[-1]})))
+    return ScoreTable(columns, lines)
 
 
 def agent_names(config: Mapping[str, Any], consulted: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -150,16 +113,3 @@ def section(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The mapping at `key`; empty if there is none."""
     value = mapping.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _of(entry: object, key: str) -> object:
-    return entry.get(key, "") if isinstance(entry, dict) else entry if key == "file" else ""
-
-
-def _last(name: object) -> str:
-    """The function's name of `graphs.consult:consult` or `my/graph.py:mine`."""
-    return str(name).rpartition(":")[2]
-
-
-def _product(tasks: object, rollouts: object) -> str | None:
-    return None if tasks is None or rollouts is None else f"{tasks} tasks × {rollouts} rollouts"

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from aipo.method.metrics import solo_splits
 from aipo.render.charts import Chart, Line, data_block, figure, smooth
-from aipo.util.text import visible
+from aipo.util.text import cut, visible
 
 POINTS = 400
 _SMOOTHING = 20
@@ -43,27 +43,24 @@ class Curves:
     """The charts of a run; empty when it has no metrics.
 
     Args:
-        charts: those that are always shown.
-        folded: the others.
+        charts: first those that are always shown.
+        shown: how many these are.
+        windows: what each point stands for.
     """
 
     charts: tuple[Chart, ...] = ()
-    folded: tuple[Chart, ...] = ()
+    shown: int = 0
     windows: tuple[StepWindow, ...] = ()
 
+    @property
     def figures(self) -> list[Markup]:
-        """The places of `charts`."""
+        """The places of the charts."""
         return [figure(number, chart) for number, chart in enumerate(self.charts)]
-
-    def folded_figures(self) -> list[Markup]:
-        return [figure(number, chart) for number, chart in enumerate(self.folded, start=len(self.charts))]
 
     def data(self, *, leads: bool = True) -> Markup:
         """For the page's script: the charts, and which steps a point stands for. `leads`: a click lists them."""
         spans = [[window.first, window.last] for window in self.windows]
-        return data_block(
-            [*self.charts, *self.folded], spans=spans, sync=True, hint="click: its rollouts" if leads else ""
-        )
+        return data_block(self.charts, spans=spans, sync=True, hint="click: its rollouts" if leads else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +81,8 @@ def curves(metrics: Sequence[Mapping[str, Any]], agents: Sequence[str]) -> Curve
         return Curves()
     names = {name for window in rows for name in window.values}
     pairs = [(plot.folded, _chart(plot, rows)) for plot in _plots(names, agents)]
-    return Curves(
-        charts=tuple(chart for folded, chart in pairs if chart and not folded),
-        folded=tuple(chart for folded, chart in pairs if chart and folded),
-        windows=tuple(rows),
-    )
+    shown, folded = ([chart for fold, chart in pairs if chart and fold is kept] for kept in (False, True))
+    return Curves(charts=(*shown, *folded), shown=len(shown), windows=tuple(rows))
 
 
 def by_step(metrics: Iterable[Mapping[str, Any]]) -> list[StepWindow]:
@@ -96,8 +90,8 @@ def by_step(metrics: Iterable[Mapping[str, Any]]) -> list[StepWindow]:
     lines: dict[int, list[Mapping[str, Any]]] = {}
     for row in metrics:
         lines.setdefault(_rollout_step(row), []).append(row)
-    means = ((step, _mean(rows)) for step, rows in sorted(lines.items()))
-    return [StepWindow(step, step, {**mean, **_mean_reward(mean), **_failing(mean)}) for step, mean in means]
+    means = {step: _mean(rows) for step, rows in sorted(lines.items())}
+    return [StepWindow(s, s, {**mean, **_mean_reward(mean), **_failing(mean)}) for s, mean in means.items()]
 
 
 def windows(steps: Sequence[StepWindow], most: int) -> list[StepWindow]:
@@ -115,19 +109,14 @@ def _rollout_step(row: Mapping[str, Any]) -> int:
 
 def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """The mean of each metric over the rows that have it; the largest, where the metric is a maximum."""
-    seen: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            values = seen.setdefault(name, [])
-            if value is not None:
-                values.append(value)
-    return {name: _one(name, values) for name, values in seen.items() if name not in _COUNTERS}
-
-
-def _one(name: str, values: Sequence[float]) -> float | None:
-    if not values:
-        return None
-    return max(values) if name.endswith("/max") else sum(values) / len(values)
+    means: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in _COUNTERS):
+        values = [row[name] for row in rows if row.get(name) is not None]
+        if name.endswith("/max"):
+            means[name] = max(values, default=None)
+        else:
+            means[name] = sum(values) / len(values) if values else None
+    return means
 
 
 def _mean_reward(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -140,13 +129,10 @@ def _mean_reward(values: Mapping[str, float | None]) -> dict[str, float]:
 
 def _failing(values: Mapping[str, float | None]) -> dict[str, float]:
     """Failing consults per assisted rollout; 0 without consults, so that the line has no holes."""
-    consults = {
-        name.split("/", 1)[1]: count for name, count in values.items() if name.startswith("consults/")
-    }
     return {
         f"failing/{agent}": count * (values.get(f"consult_errors/{agent}") or 0.0)
-        for agent, count in consults.items()
-        if count is not None
+        for kind, _, agent in (name.partition("/") for name in values)
+        if kind == "consults" and (count := values[f"consults/{agent}"]) is not None
     }
 
 
@@ -200,39 +186,21 @@ def _each(metric: str, lines: Iterable[tuple[str, str]]) -> list[tuple[str, str,
 
 def _chart(plot: _Plot, rows: Sequence[StepWindow]) -> Chart | None:
     """The chart, or None if none of its metrics was ever logged."""
-    lines = [metric_line(rows, metric, short_name(name), colour) for metric, name, colour in plot.lines]
+    x = [window.middle for window in rows]
+    lines: list[Line] = []
+    for metric, name, colour in plot.lines:
+        raw = [window.values.get(metric) for window in rows]
+        average = smooth(raw, len(raw) // _SMOOTHING * 2 + 1)
+        lines.append(Line(name=cut(visible(name), _NAME_LENGTH), colour=colour, x=x, y=average, raw=raw))
     lines = [line for line in lines if not line.empty]
     if not lines:
         return None
-    first, last = rows[0].middle, rows[-1].middle
+    within = all(0.0 <= value <= 1.0 for line in lines for value in line.raw if value is not None)
     return Chart(
         title=visible(plot.title),
         lines=lines,
         x_label="step",
         y_label=plot.y_label,
-        x_range=(first, max(last, first + 1)),
-        y_range=(0.0, 1.0) if plot.share and within_share(lines) else None,
+        x_range=(x[0], max(x[-1], x[0] + 1)),
+        y_range=(0.0, 1.0) if plot.share and within else None,
     )
-
-
-def metric_line(rows: Sequence[StepWindow], metric: str, name: str, colour: str) -> Line:
-    """A metric over steps: its moving average, with the single values behind it."""
-    raw = [window.values.get(metric) for window in rows]
-    return Line(
-        name=name,
-        colour=colour,
-        x=[window.middle for window in rows],
-        y=smooth(raw, len(raw) // _SMOOTHING * 2 + 1),
-        raw=raw,
-    )
-
-
-def within_share(lines: Sequence[Line]) -> bool:
-    """Are all values from 0 to 1?"""
-    return all(0.0 <= value <= 1.0 for line in lines for value in line.raw if value is not None)
-
-
-def short_name(name: str) -> str:
-    """A name that cannot do harm, cut to the room that a chart has for it."""
-    text = visible(name)
-    return text if len(text) <= _NAME_LENGTH else f"{text[: _NAME_LENGTH - 1]}…"

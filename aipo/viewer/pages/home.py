@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import combinations
 
 from aipo.errors import AipoError
 from aipo.viewer.data.library import RunLibrary, RunView
+from aipo.viewer.data.run_files import Scores, Splits
 from aipo.viewer.data.run_summary import head
 from aipo.viewer.links import Links
 from aipo.viewer.responses import render
@@ -14,7 +15,7 @@ LIVE_S = 60.0
 MOST_PAIRED = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RunLine:
     """One line of the table.
 
@@ -32,7 +33,7 @@ class RunLine:
     name: str
     label: str
     href: str
-    evaluation: bool = False
+    evaluation: bool
     method: Sequence[tuple[str, str]] = ()
     state: str = ""
     replay: str | None = None
@@ -48,77 +49,55 @@ class RunLine:
 def home_page(library: RunLibrary, links: Links, *, now: float | None) -> str:
     """The page as HTML. `now`: seconds since 1970, None where nothing is live."""
     runs = library.runs()
-    names = [run.name for run in runs if run.evaluation is None]
+    names = [run.name for run in runs]
+    trained = [run.name for run in runs if run.evaluation is None]
+    # A static site has a page for every two runs, unless they are many.
+    pairs = [] if links.live or len(names) > MOST_PAIRED else combinations(names, 2)
     return render(
         "home.html.j2",
         links,
         live=links.version() if links.live else None,
         root=str(library.root) if links.live else library.root.name,
-        rows=[_row(run, links, now) for run in runs],
-        second=(names[1:] or [run.name for run in runs][1:] or [""])[0],
-        pairs=[] if links.live else _pairs(runs, links),
+        rows=[_line(run, links, now) for run in runs],
+        second=(trained[1:] or names[1:] or [""])[0],
+        pairs=list(pairs),
     )
 
 
-def _row(run: RunView, links: Links, now: float | None) -> RunLine:
-    below = run.evaluation is not None and "/evaluations/" in run.name
-    label = run.name.rpartition("/evaluations/")[2] if below else run.name
-    facts: dict[str, Any] = {
-        "name": run.name,
-        "label": label,
-        "href": links.run(run.name),
-        "evaluation": below,
-    }
+def _line(run: RunView, links: Links, now: float | None) -> RunLine:
+    _, below, label = run.name.rpartition("/evaluations/") if run.evaluation else ("", "", run.name)
+    line = RunLine(name=run.name, label=label, href=links.run(run.name), evaluation=bool(below))
     try:
-        traces, steps = run.size()
-        facts["notes"] = run.problems()
-        if run.evaluation is not None:
-            scores = _scores(run.evaluations().get(run.evaluation, {}))
-            return RunLine(**facts, traces=traces, scores=scores, state=_state(run, now, None))
-        about, metrics = head(run.config(), run.manifest()), run.metrics()
-        origin = run.replayed()
-        return RunLine(
-            **facts,
-            method=about.method,
-            replay=None if origin is None else origin[0],
-            traces=traces,
-            steps=steps,
-            planned=about.steps,
-            reward=(_last(metrics, "reward/assisted"), _last(metrics, "reward/solo")),
-            state=_state(run, now, about.steps is not None and steps >= about.steps),
-        )
+        _fill(line, run, now)
     except AipoError as error:
-        return RunLine(**facts, problem=str(error))
+        line.problem = str(error)
+    return line
 
 
-def _state(run: RunView, now: float | None, complete: bool | None) -> str:
+def _fill(line: RunLine, run: RunView, now: float | None) -> None:
+    line.traces, steps = run.size()
+    line.notes = run.problems()
+    if run.evaluation is not None:
+        line.scores = _pass_at_1(run.evaluations().get(run.evaluation, {}))
+    else:
+        about, metrics = head(run.config(), run.manifest()), run.metrics().rows
+        line.method, line.steps, line.planned = about.method, steps, about.steps
+        line.replay, _ = run.replayed() or (None, None)
+        line.reward = _last(metrics, "reward/assisted"), _last(metrics, "reward/solo")
+        line.state = "stopped" if about.steps is None or steps < about.steps else "finished"
     if now is not None and now - run.changed() < LIVE_S:
-        return "live"
-    return {True: "finished", False: "stopped", None: ""}[complete]
+        line.state = "live"
 
 
-def _last(metrics: Sequence[Mapping[str, Any]], key: str) -> float | None:
+def _last(metrics: Sequence[Mapping[str, float | None]], key: str) -> float | None:
     """The newest value. Metrics of rollouts are in one row of each rollout step only."""
     return next((row[key] for row in reversed(metrics) if row.get(key) is not None), None)
 
 
-def _scores(evaluation: Mapping[str, Any]) -> list[tuple[str, float | None, float | None]]:
+def _pass_at_1(splits: Splits) -> list[tuple[str, float | None, float | None]]:
     """pass@1 by split, solo and with agents."""
-
-    def first(result: Mapping[str, Any]) -> float | None:
-        return result.get("pass_at", {}).get("1")
-
+    none = Scores()
     return [
-        (split, first(settings.get("solo", {})), first(settings.get("assisted", {})))
-        for split, settings in evaluation.items()
-    ]
-
-
-def _pairs(runs: Sequence[RunView], links: Links) -> list[tuple[str, str, str]]:
-    """Every two runs and the link to their page; nothing if they are many."""
-    names = [run.name for run in runs]
-    if len(names) > MOST_PAIRED:
-        return []
-    return [
-        (left, right, links.compare(left, right)) for i, left in enumerate(names) for right in names[i + 1 :]
+        (split, scores.get("solo", none).pass_at.get(1), scores.get("assisted", none).pass_at.get(1))
+        for split, scores in splits.items()
     ]

@@ -1,35 +1,33 @@
-"""The rows of a run page: groups, each with a strip of its rollouts, and traces.
+"""The table of a run page: a page of its groups, each with a strip of its rollouts, or of its traces.
 
 A rollout is one mark: its shape says under which rules it ran, its filling how it was rewarded.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aipo.trace import StopReason
 from aipo.trace.index import Group, Summary
+from aipo.util.text import cut
+from aipo.viewer.data.query import Query
+from aipo.viewer.data.run import RunView
 from aipo.viewer.links import Links, group_path
 
-Scale = tuple[float, float]
-"""The least and the greatest reward that a mark's filling tells apart."""
-
-_QUESTION = 160
-_SPACE = re.compile(r"\s+")
+PER_PAGE = {"groups": 50, "traces": 100}
+STATIC_GROUPS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class AgentCount:
+class AgentCount(NamedTuple):
     """The number of consults of an agent. `colour` is its class, `stranger` for an unknown name."""
 
     agent: str
-    count: int
+    calls: int
     colour: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutMark:
+class RolloutMark(NamedTuple):
     """One rollout of a strip."""
 
     href: str
@@ -38,8 +36,10 @@ class RolloutMark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupRow:
-    group: Group
+class Row:
+    """A group with all of its rollouts, or one trace."""
+
+    item: Group | Summary
     href: str
     question: str
     marks: Sequence[RolloutMark]
@@ -47,77 +47,102 @@ class GroupRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TraceRow:
-    trace: Summary
-    href: str
-    question: str
-    mark: str
-    agents: Sequence[AgentCount]
+class TablePage:
+    """The rows of a page.
+
+    Args:
+        matching: how many groups or traces match.
+        first: number of the first row.
+        per_page: the most rows of a page.
+        rollouts: how many rollouts a static site has.
+    """
+
+    rows: Sequence[Row]
+    matching: int
+    first: int
+    per_page: int
+    rollouts: int = 0
 
     @property
-    def failed(self) -> bool:
-        return StopReason(self.trace.stop_reason).failed
+    def last(self) -> int:
+        return self.first + len(self.rows) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTable:
-    """Makes rows of a run's traces.
+    """Makes pages of rows.
 
     Args:
-        run: the run's name.
         links: from the page.
         agents: those that there are; the place of one is its colour.
     """
 
-    run: str
+    run: RunView
     links: Links
     agents: Sequence[str]
 
-    def has(self, group: Group) -> bool:
-        """Whether the site has a page of the group; of those that were left out it has no rows either."""
-        return self.links.has(group_path(self.run, group.group_id))
+    def matching(self, query: Query) -> TablePage:
+        """One page of the rows that match a query."""
+        index, limit = self.run.index, PER_PAGE[query.view]
+        offset = limit * (query.page - 1)
+        if query.view == "traces":
+            traces = index.traces(query.where, order=query.sort, limit=limit, offset=offset)
+            rows, count = self._rows([(trace, [trace]) for trace in traces]), index.count
+        else:
+            groups = index.groups(query.where, order=query.sort, limit=limit, offset=offset)
+            rows, count = self._group_rows(groups), index.group_count
+        # A page that is not full tells how many match; a search of all texts is slow.
+        matching = offset + len(rows) if 0 < len(rows) < limit else count(query.where)
+        return TablePage(rows=rows, matching=matching, first=offset + 1, per_page=limit)
 
-    def group(self, group: Group, traces: Sequence[Summary], scale: Scale) -> GroupRow:
-        marks = [
-            RolloutMark(href=self.links.trace(self.run, t.trace_id), css=_mark(t, scale), title=_title(t))
-            for t in traces
+    def static(self, page: int) -> TablePage:
+        """A page of a static site: groups, the most interesting first, without those that have no page there."""
+        index, offset = self.run.index, STATIC_GROUPS * (page - 1)
+        groups = [
+            group
+            for group in index.groups(limit=index.group_count())
+            if self.links.has(group_path(self.run.name, group.group_id))
         ]
-        return GroupRow(
-            group=group,
-            href=self.links.group(self.run, group.group_id),
-            question=_question(group.question, group.task_id),
-            marks=marks,
-            agents=self._counts(agent for t in traces for agent in t.agents),
+        return TablePage(
+            rows=self._group_rows(groups[offset : offset + STATIC_GROUPS]),
+            matching=len(groups),
+            first=offset + 1,
+            per_page=STATIC_GROUPS,
+            rollouts=sum(group.traces for group in groups),
         )
 
-    def trace(self, trace: Summary, scale: Scale) -> TraceRow:
-        return TraceRow(
-            trace=trace,
-            href=self.links.trace(self.run, trace.trace_id),
-            question=_question(trace.question, trace.task_id),
-            mark=_mark(trace, scale),
-            agents=self._counts(trace.agents),
+    def _group_rows(self, groups: Sequence[Group]) -> list[Row]:
+        members = self.run.index.of_groups([group.group_id for group in groups])
+        return self._rows([(group, members[group.group_id]) for group in groups])
+
+    def _rows(self, items: Sequence[tuple[Group | Summary, Sequence[Summary]]]) -> list[Row]:
+        rewards = [t.reward for _, traces in items for t in traces if t.reward is not None]
+        scale = min([0.0, *rewards]), max([1.0, *rewards])
+        return [self._row(item, traces, scale) for item, traces in items]
+
+    def _row(self, item: Group | Summary, traces: Sequence[Summary], scale: tuple[float, float]) -> Row:
+        hrefs = [self.links.trace(self.run.name, t.trace_id) for t in traces]
+        is_group = isinstance(item, Group)
+        return Row(
+            item=item,
+            href=self.links.group(self.run.name, item.group_id) if is_group else hrefs[0],
+            question=cut(" ".join((item.question or "")[:4000].split()) or item.task_id, 160),
+            marks=[
+                RolloutMark(href, _mark(t, scale), _title(t)) for href, t in zip(hrefs, traces, strict=True)
+            ],
+            agents=self._counts(traces),
         )
 
-    def colour(self, agent: str) -> str:
-        return f"agent{self.agents.index(agent) % 6}" if agent in self.agents else "stranger"
-
-    def _counts(self, agents: Iterable[str]) -> list[AgentCount]:
+    def _counts(self, traces: Sequence[Summary]) -> list[AgentCount]:
         """Those that there are in their order, then others by how often."""
-        counts = Counter(agents)
-        order = [a for a in self.agents if a in counts]
-        order += [a for a, _ in counts.most_common() if a not in self.agents]
-        return [AgentCount(agent, counts[agent], self.colour(agent)) for agent in order]
+        counts = Counter(agent for trace in traces for agent in trace.agents)
+        agents = [AgentCount(a, counts[a], f"agent{i % 6}") for i, a in enumerate(self.agents) if a in counts]
+        others = [AgentCount(a, n, "stranger") for a, n in counts.most_common() if a not in self.agents]
+        return [*agents, *others]
 
 
-def scale_of(traces: Iterable[Summary]) -> Scale:
-    """0 to 1, or what holds all rewards that go beyond."""
-    rewards = [t.reward for t in traces if t.reward is not None]
-    return min(0.0, *rewards, 0.0), max(1.0, *rewards, 1.0)
-
-
-def _mark(trace: Summary, scale: Scale) -> str:
-    """Classes of a rollout's mark: its kind, and its reward in five fillings."""
+def _mark(trace: Summary, scale: tuple[float, float]) -> str:
+    """Classes of a rollout's mark: its kind, and its reward on the scale in five fillings."""
     if trace.reward is None:
         return f"mark {trace.kind} none"
     low, high = scale
@@ -131,21 +156,9 @@ def _title(trace: Summary) -> str:
     if trace.advantage is not None:
         parts.append(f"advantage {trace.advantage:+.2f}")
     if trace.agents:
-        parts.append(f"asked {', '.join(_cut(agent, 30) for agent in trace.agents[:6])}")
+        parts.append(f"asked {', '.join(cut(agent, 30) for agent in trace.agents[:6])}")
     if trace.stop_reason != StopReason.EOS:
         parts.append(f"ended by {trace.stop_reason}")
     if trace.error is not None:
-        parts.append(_cut(trace.error, 200))
+        parts.append(cut(trace.error, 200))
     return " · ".join(parts)
-
-
-def _question(question: str | None, task_id: str) -> str:
-    return _cut(_one_line(question or "") or task_id, _QUESTION)
-
-
-def _one_line(text: str) -> str:
-    return _SPACE.sub(" ", text[:4000]).strip()
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -7,11 +7,12 @@ off there; what failed is outlined and crossed.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import zip_longest
 
 from aipo.render.charts import nice_ticks
 from aipo.render.spans import text_spans
 from aipo.trace import Call, Trace
-from aipo.util.text import duration, visible
+from aipo.util.text import cut, duration, visible
 from aipo.viewer.pages.visits import Station
 
 _WIDTH, _ROW, _BAR, _AXIS = 480.0, 24.0, 16.0, 26.0
@@ -31,8 +32,8 @@ class Lane:
 
     @property
     def label(self) -> str:
-        name = visible("outside of every node" if self.path == "?" else self.path.rpartition("/")[2])
-        return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        name = "outside of every node" if self.path == "?" else self.path.rpartition("/")[2]
+        return cut(visible(name), _LONGEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,35 +115,32 @@ def _lane(lane: Lane, scale: _Scale, top: float, colours: Sequence[str]) -> Iter
     kind = "lane inner" if lane.depth else "lane"
     yield f'<text class="{kind}" x="{x:.1f}" y="{top + _ROW / 2 + 4:.1f}">{escape(lane.label)}</text>'
     for row in lane.rows:
-        for number, station in enumerate(row):
-            room = row[number + 1].visit.started if number + 1 < len(row) else None
-            colour = colours[station.segments[0]] if station.segments else "none"
-            yield _bar(station, colour, scale, top + (_ROW - _BAR) / 2, room)
+        for station, following in zip_longest(row, row[1:]):
+            end = _WIDTH if following is None else scale.x(following.visit.started)
+            yield _bar(station, colours, scale, top + (_ROW - _BAR) / 2, end)
         top += _ROW
 
 
-def _bar(station: Station, colour: str, scale: _Scale, top: float, following: float | None) -> str:
-    """A bar for a visit, in the colour of the segment that it made; a visit that made none is grey."""
+def _bar(station: Station, colours: Sequence[str], scale: _Scale, top: float, end: float) -> str:
+    """A bar for a visit, in the colour of the segment that it made, grey for none. A note ends before `end`."""
     visit, x = station.visit, scale.x(station.visit.started)
-    wide = max(scale.x(station.end) - x, 2.0)
-    css = f"bar {colour}" + (" failed" if station.failed else "")
-    body = (
-        f'<path class="{css}" d="{_torn(x, top, wide) if visit.seconds is None else _whole(x, top, wide)}"/>'
+    wide, middle = max(scale.x(station.end) - x, 2.0), top + _BAR / 2 + 4
+    css = f"bar {colours[station.segments[0]] if station.segments else 'none'}{' failed' * station.failed}"
+    outline = _torn(x, top, wide) if visit.seconds is None else _whole(x, top, wide)
+    body = f'<path class="{css}" d="{outline}"/>' + "".join(
+        _call(call, scale, x, top) for call in visit.calls
     )
-    body += "".join(_call(call, scale, x, top) for call in visit.calls)
     spent = "" if visit.seconds is None else duration(visit.seconds)
-    room = (_WIDTH if following is None else scale.x(following)) - x - wide - 8
-    reach = max(wide, 6.0)
-    if spent and len(spent) * 6 <= room:
+    reach = max(wide, 6.0)  # a bar may be two pixels wide; whoever points at it or its note means it
+    if spent and len(spent) * 6 <= end - x - wide - 8:
         reach += 4 + len(spent) * 7
-        body += f'<text class="note" x="{x + wide + 4:.1f}" y="{top + _BAR / 2 + 4:.1f}">{spent}</text>'
+        body += f'<text class="note" x="{x + wide + 4:.1f}" y="{middle:.1f}">{spent}</text>'
     if station.failed:
-        body += f'<text class="cross" x="{x + wide / 2:.1f}" y="{top + _BAR / 2 + 4:.1f}">✗</text>'
-    # A bar may be two pixels wide; whoever points at it or its label means it.
-    body = f'<path class="reach" d="{_whole(x, top, reach)}"/>' + body
+        body += f'<text class="cross" x="{x + wide / 2:.1f}" y="{middle:.1f}">✗</text>'
     tag, link = ("a", f' href="{station.href}"') if station.href else ("g", "")
     node = escape(visible(visit.path.replace("/", ":")))
-    return f'<{tag}{link} data-node="{node}"><title>{_title(station)}</title>{body}</{tag}>'
+    area = f'<path class="reach" d="{_whole(x, top, reach)}"/>'
+    return f'<{tag}{link} data-node="{node}"><title>{_title(station)}</title>{area}{body}</{tag}>'
 
 
 def _title(station: Station) -> str:

@@ -1,32 +1,64 @@
-"""The differences between two runs: settings, code, and the rewards of their common tasks."""
+"""The page of two runs: the settings and files that differ, and the rewards of their common tasks. Left is A, right is B."""
 
 import json
-import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from aipo.trace.index import TraceIndex
+from aipo.viewer.data.run import RunView
+from aipo.viewer.data.run_summary import origins, section
+from aipo.viewer.links import Links
+from aipo.viewer.responses import render
 
 SHOWN = 100
 _COLUMNS = "trace_id, group_id, task_id, step, kind, reward, parent_id"
 
 
 @dataclass(frozen=True, slots=True)
-class SettingDifference:
-    """One setting; None where a side does not have it."""
+class Difference:
+    """A value of both sides, by name; None where a side does not have it."""
 
-    key: str
-    left: str | None
-    right: str | None
+    name: str
+    left: str | float | None
+    right: str | float | None
+
+    @property
+    def change(self) -> float | None:
+        """From left to right, of numbers."""
+        both_are_numbers = isinstance(self.left, int | float) and isinstance(self.right, int | float)
+        return self.right - self.left if both_are_numbers else None
 
 
-def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[SettingDifference]:
+def compare_runs(left: RunView, right: RunView, links: Links) -> str:
+    """The page of two runs as HTML.
+
+    Raises:
+        TraceError: a file of traces cannot be read.
+        RunError: a configuration or manifest cannot be read.
+    """
+    runs = (left, right)
+    return render(
+        "compare_runs.html.j2",
+        links,
+        runs=runs,
+        sizes=[(run.index.count(), run.index.steps()) for run in runs],
+        settings=differences(flat(left.config()), flat(right.config())),
+        made_of=differences(fingerprints(left.manifest()), fingerprints(right.manifest())),
+        changes=changes(left.index, right.index),
+        shown=SHOWN,
+        problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
+        swapped=links.compare(right.name, left.name) if links.live else None,
+    )
+
+
+def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
     """Keys with another value on the other side, in the order of the left side, then of the right one."""
-    keys = dict.fromkeys([*left, *right])
-    pairs = (SettingDifference(key, left.get(key), right.get(key)) for key in keys)
-    return [d for d in pairs if d.left != d.right]
+    pairs = (Difference(key, left.get(key), right.get(key)) for key in {**left, **right})
+    return [pair for pair in pairs if pair.left != pair.right]
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -40,147 +72,111 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return settings
 
 
-def fingerprints(manifest: Mapping[str, Any] | None) -> dict[str, str]:
+def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The fingerprints of a run: graphs and prompts, versions of packages, the model."""
-    manifest = manifest or {}
-    files, packages = manifest.get("files"), manifest.get("packages")
     values = {name: str(manifest[name]) for name in ("model", "python") if name in manifest}
-    for name, entry in files.items() if isinstance(files, Mapping) else ():
-        values[str(name)] = str(entry.get("fingerprint") if isinstance(entry, Mapping) else entry)
-    return values | flat(packages if isinstance(packages, Mapping) else {}, "package ")
+    files = {what: fingerprint for what, _, fingerprint in origins(manifest)}
+    return {**values, **files, **flat(section(manifest, "packages"), "package ")}
 
 
-class _Rollout(NamedTuple):
+class ScoredRollout(NamedTuple):
     trace_id: str
     group_id: str
     task_id: str
     step: int
     kind: str
-    reward: float | None
+    reward: float
     parent_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class RewardChange:
-    """Rollouts of both sides that belong together, and their mean rewards.
+    """Rollouts of both sides that belong together."""
 
-    Args:
-        task_id, kind: what they have in common; `step` only if they have it in common.
-        left, right: ids of the traces.
-        left_group, right_group: the groups that they are from, None if they are from several.
-        before, after: mean rewards.
-    """
-
-    task_id: str
-    kind: str
-    step: int | None
-    left: tuple[str, ...]
-    right: tuple[str, ...]
-    left_group: str | None
-    right_group: str | None
-    before: float
-    after: float
+    left: Sequence[ScoredRollout]
+    right: Sequence[ScoredRollout]
 
     @property
+    def before(self) -> float:
+        return fmean(rollout.reward for rollout in self.left)
+
+    @property
+    def after(self) -> float:
+        return fmean(rollout.reward for rollout in self.right)
+
+    @cached_property
     def change(self) -> float:
         return self.after - self.before
 
+    @property
+    def kind(self) -> str:
+        return " → ".join(dict.fromkeys([self.left[0].kind, self.right[0].kind]))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    @property
+    def step(self) -> int | None:
+        """The step, if all have it in common."""
+        steps = {rollout.step for rollout in (*self.left, *self.right)}
+        return steps.pop() if len(steps) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
 class RewardChanges:
-    """The changes of rewards.
-
-    Args:
-        how: what was paired with what.
-        pairs: how many.
-        mean: of the changes; None without pairs.
-        worse, better: the largest ones first, at most `SHOWN`; `fell` and `rose` count all.
-    """
+    """All changes of rewards; `how` says what was paired with what."""
 
     how: str
-    pairs: int = 0
-    mean: float | None = None
-    worse: Sequence[RewardChange] = ()
-    better: Sequence[RewardChange] = ()
-    fell: int = 0
-    rose: int = 0
+    pairs: Sequence[RewardChange] = ()
+
+    @property
+    def mean(self) -> float:
+        return fmean(pair.change for pair in self.pairs)
+
+    @property
+    def worse(self) -> list[RewardChange]:
+        """The largest changes first."""
+        return sorted((pair for pair in self.pairs if pair.change < 0), key=lambda pair: pair.change)
+
+    @property
+    def better(self) -> list[RewardChange]:
+        """The largest changes first."""
+        return sorted((pair for pair in self.pairs if pair.change > 0), key=lambda pair: -pair.change)
 
 
-Key = Callable[[_Rollout], Hashable]
-_PLACES: dict[str, Key] = {
-    "the same task in the same group and step": lambda r: (r.step, r.group_id, r.task_id, r.kind),
-    "the same task in the same step": lambda r: (r.step, r.task_id, r.kind),
-    "the same task, whatever the step": lambda r: (r.task_id, r.kind),
+_Key = Callable[[ScoredRollout], Hashable]
+_PLACES: Mapping[str, tuple[_Key, float]] = {
+    # Some chance matches must not hide that the runs share their tasks in another order.
+    "the same task in the same step": (lambda r: (r.step, r.task_id, r.kind), 0.5),
+    "the same task, whatever the step": (lambda r: (r.task_id, r.kind), 0.0),
 }
+"""What makes two rollouts a pair, and the least share of the smaller side that has to have a partner."""
 
 
 def changes(left: TraceIndex, right: TraceIndex) -> RewardChanges:
     """Rewards of what both runs have: a replay and its source, else tasks as close to each other as can be."""
     before, after = _scored(left), _scored(right)
-    replayed = list(_replayed(before, after))
-    if replayed:
-        return _summed("a rollout and its replay", replayed)
-    for number, (how, key) in enumerate(_PLACES.items()):
-        sides = [_grouped(side, key) for side in (before, after)]
-        shared = sides[0].keys() & sides[1].keys()
-        # Some chance matches must not hide that the runs share their tasks in another order.
-        enough = min(map(len, sides)) / 2 if number + 1 < len(_PLACES) else 1
-        if shared and len(shared) >= enough:
-            pairs = [_change(sides[0][k], sides[1][k]) for k in sides[0] if k in shared]
-            return _summed(how, pairs)
-    return RewardChanges(how="nothing: they have no task in common")
+    if replayed := _replayed(before, after):
+        return RewardChanges("a rollout and its replay", replayed)
+    for how, (key, enough) in _PLACES.items():
+        first, second = _grouped(before, key), _grouped(after, key)
+        pairs = [RewardChange(first[place], second[place]) for place in first if place in second]
+        if pairs and len(pairs) >= enough * min(len(first), len(second)):
+            return RewardChanges(how, pairs)
+    return RewardChanges("nothing: they have no task in common")
 
 
-def _scored(index: TraceIndex) -> list[_Rollout]:
+def _scored(index: TraceIndex) -> list[ScoredRollout]:
     query = f'SELECT {_COLUMNS} FROM summaries WHERE reward IS NOT NULL ORDER BY step, group_id, "index"'
-    return [_Rollout(*row) for row in index.sql(query)[1]]
+    return [ScoredRollout(*row) for row in index.sql(query)[1]]
 
 
-def _replayed(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> Iterator[RewardChange]:
+def _replayed(left: Sequence[ScoredRollout], right: Sequence[ScoredRollout]) -> list[RewardChange]:
     """Pairs of which one names the other as its parent, whichever side that is."""
     sources, replays = {r.trace_id: r for r in left}, {r.trace_id: r for r in right}
-    for rollout in right:
-        if rollout.parent_id in sources:
-            yield _change([sources[rollout.parent_id]], [rollout])
-    for rollout in left:
-        if rollout.parent_id in replays and rollout.trace_id not in replays:
-            yield _change([rollout], [replays[rollout.parent_id]])
+    pairs = [RewardChange([sources[r.parent_id]], [r]) for r in right if r.parent_id in sources]
+    return pairs or [RewardChange([r], [replays[r.parent_id]]) for r in left if r.parent_id in replays]
 
 
-def _grouped(rollouts: Sequence[_Rollout], key: Key) -> dict[Hashable, list[_Rollout]]:
-    groups: dict[Hashable, list[_Rollout]] = defaultdict(list)
+def _grouped(rollouts: Sequence[ScoredRollout], key: _Key) -> dict[Hashable, list[ScoredRollout]]:
+    groups: dict[Hashable, list[ScoredRollout]] = defaultdict(list)
     for rollout in rollouts:
         groups[key(rollout)].append(rollout)
     return groups
-
-
-def _change(left: Sequence[_Rollout], right: Sequence[_Rollout]) -> RewardChange:
-    steps = {r.step for r in (*left, *right)}
-    groups = [{r.group_id for r in side} for side in (left, right)]
-    left_group, right_group = (group.copy().pop() if len(group) == 1 else None for group in groups)
-    before, after = (math.fsum(r.reward or 0.0 for r in side) / len(side) for side in (left, right))
-    return RewardChange(
-        task_id=left[0].task_id,
-        kind=left[0].kind if left[0].kind == right[0].kind else f"{left[0].kind} → {right[0].kind}",
-        step=steps.pop() if len(steps) == 1 else None,
-        left=tuple(r.trace_id for r in left),
-        right=tuple(r.trace_id for r in right),
-        left_group=left_group,
-        right_group=right_group,
-        before=before,
-        after=after,
-    )
-
-
-def _summed(how: str, pairs: Sequence[RewardChange]) -> RewardChanges:
-    worse = sorted((p for p in pairs if p.change < 0), key=lambda p: p.change)
-    better = sorted((p for p in pairs if p.change > 0), key=lambda p: -p.change)
-    return RewardChanges(
-        how=how,
-        pairs=len(pairs),
-        mean=math.fsum(p.change for p in pairs) / len(pairs),
-        worse=worse[:SHOWN],
-        better=better[:SHOWN],
-        fell=len(worse),
-        rose=len(better),
-    )

@@ -1,17 +1,97 @@
-"""Two traces next to each other: segments in step, and in a changed one the tokens or words that differ."""
+"""The page of two traces next to each other: what they are, and their segments with the words that differ.
+
+Left is A, right is B.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from aipo.trace import Trace
-from aipo.viewer.data.passages import Passage
-from aipo.viewer.pages.compare.diff import Block, DiffKind, DiffSpan, align, spans
-from aipo.viewer.pages.visits import stations
+from markupsafe import Markup
+
+from aipo.render.trace_html import legend_html
+from aipo.trace import Role, Trace
+from aipo.util.text import cut, duration
+from aipo.viewer.data.passages import Passage, agents_of, passages
+from aipo.viewer.data.run import RunView
+from aipo.viewer.links import Links
+from aipo.viewer.pages.compare.diff import Block, DiffKind, SegmentPair, align, spans
+from aipo.viewer.pages.compare.runs import Difference, differences, flat
+from aipo.viewer.responses import render
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
 _LONG, _KEPT = 1200, 300  # characters
+
+
+def compare_traces(left: RunView, left_id: str, right: RunView, right_id: str, links: Links) -> str:
+    """The page of two traces as HTML.
+
+    Raises:
+        TraceError: there is no such trace, or a file of traces cannot be read.
+    """
+    stored = left.index.stored(left_id), right.index.stored(right_id)
+    agents = agents_of(left, right)
+    traces = stored[0].trace, stored[1].trace
+    diff = rows(passages(left, stored[0], agents), passages(right, stored[1], agents))
+    return render(
+        "compare_traces.html.j2",
+        links,
+        runs=(left, right),
+        traces=traces,
+        relation=_relation(left, right, *traces),
+        facts=_facts(*traces),
+        rows=diff,
+        counts=Counter(str(row.kind) for row in diff),
+        legend=Markup(legend_html(traces, agents)),
+        swapped=links.compare(right.name, right_id, left.name, left_id) if links.live else None,
+    )
+
+
+def _relation(left: RunView, right: RunView, a: Trace, b: Trace) -> str:
+    if b.parent_id == a.trace_id:
+        return "B comes from A: it is its replay, or was forked from it."
+    if a.parent_id == b.trace_id:
+        return "A comes from B: it is its replay, or was forked from it."
+    if left is right and a.group_id == b.group_id:
+        return "Two rollouts of one group."
+    if a.task_id == b.task_id:
+        return "The same task." if a.step == b.step else "The same task in two steps."
+    return "Two tasks: expect nothing to be the same."
+
+
+def _facts(a: Trace, b: Trace) -> list[Difference]:
+    """What the reader looks for first is always there, everything else only if it differs."""
+    first, second = _outcome(a), _outcome(b)
+    always = [Difference(name, first.get(name), second.get(name)) for name in {**first, **second}]
+    return [*always, *differences(_circumstances(a), _circumstances(b))]
+
+
+def _outcome(trace: Trace) -> dict[str, str | float | None]:
+    parts = trace.reward_parts.items() if len(trace.reward_parts) > 1 else ()
+    asked = (f"{c.agent or 'nobody'}{' (failed)' if c.error is not None else ''}" for c in trace.consults)
+    return {
+        "reward": trace.reward,
+        **{f"reward: {name}": value for name, value in parts},
+        "advantage": trace.advantage,
+        "stop reason": str(trace.stop_reason),
+        "consults": ", ".join(asked) or None,
+        "policy tokens": trace.count(Role.POLICY),
+        "agent tokens": trace.count(Role.AGENT),
+    }
+
+
+def _circumstances(trace: Trace) -> dict[str, str]:
+    return {
+        "error": trace.error or "none",
+        "task": trace.task_id,
+        "step": str(trace.step),
+        "kind": trace.kind,
+        "duration": duration(trace.seconds),
+        "policy version": str(trace.policy_version),
+        **flat(trace.sampling),
+        **{f"fingerprint of {name}": value for name, value in trace.fingerprints.items()},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,137 +104,56 @@ class DiffText:
     rest: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiffRow:
-    """One or two segments.
+@dataclass(frozen=True, slots=True)
+class DiffSide:
+    """A segment of one side: its number, how many tokens it has, and its text."""
 
-    Args:
-        kind: what became of it.
-        left, right: numbers of the segments, None on the side that has none.
-        passage: one of them, for what both have in common.
-        left_parts, right_parts: the text of each side; of the same segments only the left one.
-        sizes: tokens on both sides.
-        silent: the text is the same and only the tokens are others.
-    """
+    number: int
+    tokens: int
+    parts: Sequence[DiffText]
+
+
+@dataclass(frozen=True, slots=True)
+class DiffRow:
+    """One or two segments; `passage` is one of them, for what both have in common."""
 
     kind: DiffKind
-    left: int | None
-    right: int | None
     passage: Passage
-    left_parts: Sequence[DiffText] = ()
-    right_parts: Sequence[DiffText] = ()
-    sizes: tuple[int, int]
-    silent: bool = False
+    left: DiffSide | None
+    right: DiffSide | None
 
     @property
     def glance(self) -> str:
         """The beginning, in one line."""
-        text = " ".join(self.passage.text[:400].split())
-        return text if len(text) <= 110 else f"{text[:109]}…"
+        return cut(" ".join(self.passage.text[:400].split()), 110)
 
 
-def rows(left: Sequence[Passage], right: Sequence[Passage], *, same_tokens: bool) -> list[DiffRow]:
-    """The diff, row by row.
-
-    Args:
-        left, right: the contexts.
-        same_tokens: an id means the same on both sides; else words are compared.
-    """
-    blocks = [[_block(p, same_tokens) for p in side] for side in (left, right)]
-    return [
-        _row(
-            pair.kind,
-            (pair.left, None if pair.left is None else left[pair.left]),
-            (pair.right, None if pair.right is None else right[pair.right]),
-            same_tokens,
-        )
-        for pair in align(*blocks)
-    ]
+def rows(left: Sequence[Passage], right: Sequence[Passage]) -> list[DiffRow]:
+    """The diff, row by row."""
+    blocks = [[Block((str(p.role), p.source), p.text) for p in side] for side in (left, right)]
+    return [_row(pair, left, right) for pair in align(*blocks)]
 
 
-def counts(diff: Sequence[DiffRow]) -> dict[str, int]:
-    """Number of segments of each kind that occurs."""
-    number = Counter(row.kind for row in diff)
-    return {str(kind): number[kind] for kind in DiffKind if number[kind]}
-
-
-def _block(passage: Passage, same_tokens: bool) -> Block:
-    tokens: tuple[Hashable, ...] = passage.ids if same_tokens else tuple(_WORD.findall(passage.text))
-    return Block((str(passage.role), passage.source), tokens)
-
-
-def _row(
-    kind: DiffKind,
-    left: tuple[int | None, Passage | None],
-    right: tuple[int | None, Passage | None],
-    same_tokens: bool,
-) -> DiffRow:
-    (a_number, a), (b_number, b) = left, right
-    passage = a or b
-    assert passage is not None, "a pair has a side"
-    sizes = len(a.ids) if a else 0, len(b.ids) if b else 0
-    silent = False
-    if kind is DiffKind.CHANGED and a and b:
-        parts = _changed(a, b, same_tokens)
-        silent = all(part.same for side in parts for part in side)
-    elif kind is DiffKind.SAME:
-        parts = [DiffText(True, passage.text)], list[DiffText]()
-    else:
-        parts = [DiffText(False, a.text)] if a else [], [DiffText(False, b.text)] if b else []
+def _row(pair: SegmentPair, left: Sequence[Passage], right: Sequence[Passage]) -> DiffRow:
+    a = None if pair.left is None else left[pair.left]
+    b = None if pair.right is None else right[pair.right]
+    first, second = (_WORD.findall(passage.text) if passage else [] for passage in (a, b))
+    cuts = spans(first, second)
     return DiffRow(
-        kind=kind,
-        left=a_number,
-        right=b_number,
-        passage=passage,
-        left_parts=parts[0],
-        right_parts=parts[1],
-        sizes=sizes,
-        silent=silent,
+        pair.kind,
+        next(passage for passage in (a, b) if passage),
+        a and DiffSide(pair.left or 0, len(a.ids), _texts(first, [(c.same, c.left) for c in cuts])),
+        b and DiffSide(pair.right or 0, len(b.ids), _texts(second, [(c.same, c.right) for c in cuts])),
     )
 
 
-def _changed(left: Passage, right: Passage, same_tokens: bool) -> tuple[list[DiffText], list[DiffText]]:
-    """Both sides of a change, cut where one differs from the other."""
-    if same_tokens and left.parts is not None and right.parts is not None:
-        units, keys = (left.parts, right.parts), (left.ids, right.ids)
-    else:
-        units = keys = tuple(_WORD.findall(left.text)), tuple(_WORD.findall(right.text))
-    cuts = spans(keys[0], keys[1])
-    sides = [_side(cuts, texts, side) for side, texts in enumerate(units)]
-    return sides[0], sides[1]
-
-
-def _side(cuts: Sequence[DiffSpan], texts: Sequence[str], side: int) -> list[DiffText]:
+def _texts(words: Sequence[str], ranges: Iterable[tuple[bool, tuple[int, int]]]) -> list[DiffText]:
+    """The text of one side, cut where it differs from the other."""
     parts: list[DiffText] = []
-    for span in cuts:
-        text = "".join(texts[slice(*(span.right if side else span.left))])
-        if span.same and len(text) > _LONG:
+    for same, (start, end) in ranges:
+        text = "".join(words[start:end])
+        if same and len(text) > _LONG:
             parts.append(DiffText(True, text[:_KEPT], text[_KEPT:-_KEPT], text[-_KEPT:]))
         elif text:
-            parts.append(DiffText(span.same, text))
+            parts.append(DiffText(same, text))
     return parts
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStep:
-    """A node on the way, and which of the two traces took it."""
-
-    node: str
-    kind: DiffKind
-    failed: bool
-
-
-def way(left: Trace, right: Trace) -> list[NodeStep]:
-    """The visits of both traces as one sequence; a change is a removal and an addition."""
-    a, b = stations(left), stations(right)
-    sides = [[(s.visit.path, s.failed) for s in side] for side in (a, b)]
-    steps: list[NodeStep] = []
-    for span in spans(sides[0], sides[1]):
-        if span.same:
-            steps += [NodeStep(node, DiffKind.SAME, failed) for node, failed in sides[0][slice(*span.left)]]
-        else:
-            steps += [
-                NodeStep(node, DiffKind.REMOVED, failed) for node, failed in sides[0][slice(*span.left)]
-            ]
-            steps += [NodeStep(node, DiffKind.ADDED, failed) for node, failed in sides[1][slice(*span.right)]]
-    return steps

@@ -52,7 +52,7 @@ def test_what_was_measured_and_cannot_be_taken_is_said(own_runs: Path) -> None:
     (own_runs / "aipo" / "evaluations" / "after.json").write_text('{"easy": [1]}')
     aipo, after, _ = lines(own_runs, live=False, now=None)
     assert "metrics.jsonl, line 3: reward/solo: got &#39;&lt;b&gt;&#39;, allowed a finite number." in aipo
-    assert "evaluations/after.json: easy: got [1]: Input should be a valid dictionary." in after
+    assert "evaluations/after.json: easy: got [1]: Input should be an object." in after
     assert aipo.endswith("2 / 2 32 reward last step 0.00 1.00 finished")
 
 

@@ -34,9 +34,10 @@ from aipo.viewer.data.run_files import (
 from aipo.viewer.data.tokens import find_tokenizer, texts_of_tokens
 
 _T = TypeVar("_T")
+_NO_METRICS = RunMetrics()
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
+@dataclass(eq=False, slots=True)
 class RunView:
     """One set of traces and the files around it. Everything that reads a file raises a RunError if it cannot.
 
@@ -103,7 +104,7 @@ class RunView:
 
     def metrics(self) -> RunMetrics:
         """One row for each optimizer step so far; an evaluation has none."""
-        return (None if self.evaluation else self._parsed(self._run.metrics, read_metrics)) or RunMetrics()
+        return (None if self.evaluation else self._parsed(self._run.metrics, read_metrics)) or _NO_METRICS
 
     def drawing(self) -> Mapping[str, Any] | None:
         """The graph as `aipo.render.graph_svg` takes it."""

@@ -99,9 +99,9 @@ def raw_spans(left: Sequence[Hashable], right: Sequence[Hashable]) -> list[DiffS
     Pieces, because the time grows with the square of their length.
     """
     pieces = -(-max(len(left), len(right)) // _EXACT) or 1
-    cuts = [pairwise(len(side) * n // pieces for n in range(pieces + 1)) for side in (left, right)]
+    cuts = [[len(side) * n // pieces for n in range(pieces + 1)] for side in (left, right)]
     result: list[DiffSpan] = []
-    for (a, a_end), (b, b_end) in zip(*cuts, strict=True):
+    for (a, b), (a_end, b_end) in pairwise(zip(*cuts, strict=True)):
         for code in Indel.opcodes(left[a:a_end], right[b:b_end]):
             ends = (a + code.src_start, a + code.src_end), (b + code.dest_start, b + code.dest_end)
             span = DiffSpan(code.tag == "equal", *ends)

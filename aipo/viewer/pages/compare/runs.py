@@ -29,8 +29,9 @@ class Difference:
     @property
     def change(self) -> float | None:
         """From left to right, of numbers."""
-        both_are_numbers = isinstance(self.left, int | float) and isinstance(self.right, int | float)
-        return self.right - self.left if both_are_numbers else None
+        if isinstance(self.left, int | float) and isinstance(self.right, int | float):
+            return self.right - self.left
+        return None
 
 
 def compare_runs(left: RunView, right: RunView, links: Links) -> str:

@@ -103,7 +103,7 @@ class PolicyBuilder(ExperimentSettings):
             ConfigError: an adapter that does not fit.
         """
         lora = self.policy.lora
-        return network if lora is None else add_adapter(network, **lora.model_dump(), seed=self.seed)
+        return network if lora is None else add_adapter(network, lora, seed=self.seed)
 
     def tokenizer(self, model: Path | str) -> "HFTokenizer":
         """The policy's tokenizer.

@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Literal, TypeVar
 
+from transformers import PretrainedConfig, PreTrainedModel
+
+from aipo.config.build import Experiment
 from aipo.errors import AipoError
+from aipo.policies.tokenizer import HFTokenizer
 from aipo.util.text import error_text
 
 Status = Literal["ok", "warn", "fail"]
@@ -29,9 +35,26 @@ class Check:
     advice: str = ""
 
 
-def failure(what: str, error: Exception, advice: str = "") -> Check:
-    """A check that could not be done. What AIPO raises says what is allowed, so it is its own advice."""
-    return Check("fail", what, str(error) if isinstance(error, AipoError) else error_text(error), advice)
+@dataclass(frozen=True, kw_only=True)
+class PolicyParts:
+    """The policy of a run to be.
+
+    Args:
+        model: folder or hub name.
+        settings: transformers' description of the network.
+        prompt: ids of the longest prompt that was seen.
+    """
+
+    experiment: Experiment
+    model: Path | str
+    tokenizer: HFTokenizer
+    settings: PretrainedConfig
+    prompt: list[int]
+
+    @cached_property
+    def network(self) -> PreTrainedModel:
+        """With its weights, which are loaded when this is first asked for."""
+        return self.experiment.network(self.model)
 
 
 def attempt(what: str, make: Callable[[], _T], advice: str = "") -> _T | Check:
@@ -39,4 +62,15 @@ def attempt(what: str, make: Callable[[], _T], advice: str = "") -> _T | Check:
     try:
         return make()
     except Exception as error:  # whatever it is, the other checks are still worth doing
-        return failure(what, error, advice)
+        return Check("fail", what, in_words(error), advice)
+
+
+def report(what: str, find: Callable[[], str]) -> Check:
+    """A check that is passed unless `find` raises."""
+    found = attempt(what, find)
+    return found if isinstance(found, Check) else Check("ok", what, found)
+
+
+def in_words(error: Exception) -> str:
+    """An error's text. What AIPO raises says what is allowed, so it is its own advice."""
+    return str(error) if isinstance(error, AipoError) else error_text(error)

@@ -1,62 +1,52 @@
 """How much memory does a training step take on this GPU? It is measured: the real trainer takes steps on made-up rows."""
 
 import gc
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 
 from aipo.config.build import Experiment
-from aipo.doctor.check import Check
-from aipo.doctor.memory import HEADROOM, SMALLER, gib, micro_batch_rows, suppresses
+from aipo.doctor.check import Check, PolicyParts
+from aipo.doctor.memory import SMALLER, Size, gib, too_large
 from aipo.method.batch import TokenTotals
 from aipo.method.rows import Code, Row, SegmentInfo
 from aipo.method.step_rows import StepRows
-from aipo.policies.tokenizer import HFTokenizer
 from aipo.trace import Role
 from aipo.train.schedule import train_arguments
 from aipo.train.trainer import AIPOTrainer
 
 _WHAT = "measured memory"
+# Share of the free memory that the peak may take; fragments need some, too.
+_HEADROOM = 0.9
 
 
-class Cuda(Protocol):
-    """What is asked of `torch.cuda`."""
-
-    def mem_get_info(self) -> tuple[int, int]: ...
-    def reset_peak_memory_stats(self) -> None: ...
-    def max_memory_allocated(self) -> int: ...
-    def empty_cache(self) -> None: ...
-
-
-def check_step(
-    experiment: Experiment, model: Path | str, tokenizer: HFTokenizer, prompt: int, cuda: Cuda
-) -> Check:
-    """Loads the policy, trains two optimiser steps on rows of the longest length, and says the peak of
-    `max_memory_allocated`. The optimiser's state exists from the second step on. All is freed afterwards.
-
-    Args:
-        prompt: tokens of a long prompt.
-        cuda: `torch.cuda`.
+def check_step(parts: PolicyParts, size: Size) -> Check:
+    """Loads the policy, trains two optimizer steps on rows of the longest length, and says the peak of
+    `max_memory_allocated`. The optimizer's state exists from the second step on. All is freed afterwards.
     """
-    free, _ = cuda.mem_get_info()
-    cuda.reset_peak_memory_stats()
+    free, _ = torch.cuda.mem_get_info()
+    torch.cuda.reset_peak_memory_stats()
     try:
-        _train(experiment, model, tokenizer, prompt)
+        _train(parts)
     except torch.OutOfMemoryError:
-        return Check("fail", _WHAT, f"a training step runs out of memory, with {gib(free)} free", SMALLER)
+        found = f"a training step runs out of memory, with {gib(free)} free"
+        return too_large(parts.experiment, size, _WHAT, found)
     finally:
-        peak = cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_allocated()
         gc.collect()
-        cuda.empty_cache()
+        torch.cuda.empty_cache()
     found = f"a training step on rows of the longest length takes {gib(peak)} of {gib(free)} that are free"
-    return Check("ok", _WHAT, found) if peak <= HEADROOM * free else Check("warn", _WHAT, found, SMALLER)
+    return Check("ok", _WHAT, found) if peak <= _HEADROOM * free else Check("warn", _WHAT, found, SMALLER)
 
 
-def _train(experiment: Experiment, model: Path | str, tokenizer: HFTokenizer, prompt: int) -> None:
-    rows = made_up_rows(experiment, len(tokenizer), prompt)
+def _train(parts: PolicyParts) -> None:
+    experiment = parts.experiment
+    rows = made_up_rows(experiment, len(parts.tokenizer), len(parts.prompt))
     # A micro-batch is as large as in the run. Two of them show what gradients take beside activations.
     accumulation = min(2, experiment.train.gradient_accumulation)
     shorter = experiment.with_settings(
@@ -71,22 +61,27 @@ def _train(experiment: Experiment, model: Path | str, tokenizer: HFTokenizer, pr
         }
     )
     step = StepRows(rows=rows * accumulation, totals=TokenTotals.of(rows * accumulation), active_share=1.0)
-    network = experiment.adapted(experiment.network(model))
+    source: Any = SimpleNamespace(shared=False, rows=lambda _: step, updated=lambda _: None)
+    network = experiment.adapted(experiment.network(parts.model))
     with TemporaryDirectory() as folder:
         AIPOTrainer(
             network,
             train_arguments(shorter, Path(folder), cpu=network.device.type == "cpu"),
-            _SameRows(step),
+            source,
             shorter.method,
-            tokenizer=tokenizer.inner,
+            tokenizer=parts.tokenizer.inner,
             scores_again=shorter.scores_again,
         ).train()
 
 
 def made_up_rows(experiment: Experiment, vocabulary: int, prompt: int) -> tuple[Row, ...]:
-    """The rows of one micro-batch: random ids, a long prompt, and an answer of `rollout.max_tokens`."""
-    answer = experiment.rollout.max_tokens
-    random = np.random.default_rng(0)
+    """The most rows that a micro-batch has: random ids, a long prompt, and an answer of `rollout.max_tokens`."""
+    train, method = experiment.train, experiment.method
+    distils = method.distil_weight > 0
+    rows = train.tasks_per_step * train.group_size * (1 + method.assist_share_most * distils)
+    # The logits of a row with suppressed tags are all in memory at once.
+    suppresses = method.suppress_share > 0 or (distils and method.distil_suppress)
+    answer, random = experiment.rollout.max_tokens, np.random.default_rng(0)
     segments_T = np.repeat(np.array([0, 1], np.int32), [prompt, answer])
     return tuple(
         Row(
@@ -103,22 +98,7 @@ def made_up_rows(experiment: Experiment, vocabulary: int, prompt: int) -> tuple[
             advantage=1.0,
             policy_tokens=answer,
             agent_tokens=0,
-            forbidden_ids=(0,) if suppresses(experiment) else (),
+            forbidden_ids=(0,) if suppresses else (),
         )
-        for number in range(micro_batch_rows(experiment))
+        for number in range(math.ceil(rows / (train.minibatches * train.gradient_accumulation)))
     )
-
-
-class _SameRows:
-    """A row source that gives the same rows in every rollout step."""
-
-    shared = False
-
-    def __init__(self, step: StepRows) -> None:
-        self._step = step
-
-    def rows(self, step: int) -> StepRows:
-        return self._step
-
-    def updated(self, version: int) -> None:
-        pass

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from aipo.config.build import Experiment
-from aipo.doctor.check import Check
+from aipo.doctor.check import Check, attempt
+from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 
 
@@ -13,33 +14,29 @@ def check_prompt(tokenizer: HFTokenizer, prompts: Mapping[str, list[int]]) -> It
     Args:
         prompts: ids of prompts as the graph writes them, by kind of rollout.
     """
-    template = tokenizer.inner.chat_template
-    if not template:
-        yield Check(
-            "warn" if _looks_like_chat(tokenizer) else "ok",
-            "chat template",
-            "there is none: prompts are plain text",
-            "a chat model's tokenizer with its chat_template" if _looks_like_chat(tokenizer) else "",
-        )
+    what = "chat template"
+    if not tokenizer.inner.chat_template:
+        chats = _looks_like_chat(tokenizer)
+        advice = "a chat model's tokenizer with its chat_template" if chats else ""
+        yield Check("warn" if chats else "ok", what, "there is none: prompts are plain text", advice)
         return
-    opening = _opening(tokenizer)
+    question, opened = (_render(tokenizer, ["x"], opened=way) for way in (False, True))
+    opening = opened[len(question) :] if opened[: len(question)] == question else []
     if not opening:
-        yield Check(
-            "fail", "chat template", "add_generation_prompt adds nothing: prompts end in the user's turn",
-            "a template that opens the assistant's turn",
-        )  # fmt: skip
+        found = "add_generation_prompt adds nothing: prompts end in the user's turn"
+        yield Check("fail", what, found, "a template that opens the assistant's turn")
         return
-    shown = repr(tokenizer.decode(opening))
-    closed = [kind for kind, ids in prompts.items() if ids[-len(opening) :] != opening]
-    if closed:
-        yield Check(
-            "fail", "chat template", f"{' and '.join(closed)} prompts do not end with {shown}",
-            "the graph's prompt node: Tokenizer.encode_prompt",
-        )  # fmt: skip
+    text = repr(tokenizer.decode(opening))
+    if closed := [kind for kind, ids in prompts.items() if ids[-len(opening) :] != opening]:
+        found = f"{' and '.join(closed)} prompts do not end with {text}"
+        yield Check("fail", what, found, "the graph's prompt node: Tokenizer.encode_prompt")
     else:
-        yield Check("ok", "chat template", f"prompts end with {shown}, open for the assistant")
-    yield from _check_begin(tokenizer, prompts)
-    yield _check_end(tokenizer)
+        yield Check("ok", what, f"prompts end with {text}, open for the assistant")
+    begin = tokenizer.inner.bos_token_id
+    if doubled := [kind for kind, ids in prompts.items() if begin is not None and ids[:2] == [begin, begin]]:
+        found = f"{' and '.join(doubled)} prompts begin with the first token twice"
+        yield Check("fail", what, found, "a graph that writes no first token of its own")
+    yield _check_end(tokenizer, opened)
 
 
 def check_appending(tokenizer: HFTokenizer, prompt: list[int], tags: list[str]) -> Check:
@@ -51,43 +48,27 @@ def check_appending(tokenizer: HFTokenizer, prompt: list[int], tags: list[str]) 
     # A word that the tokenizer does not know is no matter of appending.
     apart = "".join(map(tokenizer.decode, [prompt, *pieces]))
     if whole != apart:
-        return Check(
-            "fail", "feedback", f"appended text reads {whole[-60:]!r}, and should {apart[-60:]!r}",
-            "a tokenizer whose tokens keep their spaces (byte-level)",
-        )  # fmt: skip
+        found = f"appended text reads {whole[-60:]!r}, and should {apart[-60:]!r}"
+        return Check("fail", "feedback", found, "a tokenizer whose tokens keep their spaces (byte-level)")
     return Check("ok", "feedback", "can be appended to a prompt, and reads as it was written")
 
 
 def check_tags(experiment: Experiment, tokenizer: HFTokenizer) -> Iterator[Check]:
-    """Is each tag that a rollout may have to do without one id?"""
-    tags = tags_of(experiment)
-    if not tags:
-        return
-    changed = [tag for tag in tags if tokenizer.decode(tokenizer.encode(tag, control=True)) != tag]
-    if changed:
-        yield Check(
-            "fail",
-            "tags",
-            f"the tokenizer changes {', '.join(changed)}",
-            "other tags, or a tokenizer that keeps them",
-        )
-        return
-    several = {
-        tag: len(tokenizer.encode(tag, control=True)) for tag in tags if tokenizer.token_id(tag) is None
-    }
-    if not several:
-        yield Check("ok", "tags", f"one id each: {', '.join(tags)}")
-        return
-    counts = ", ".join(f"{tag} ({count})" for tag, count in several.items())
-    wanted = needs_tags(experiment)
-    if wanted:
-        yield Check(
-            "fail", "tags", f"of several ids each: {counts}; {', '.join(wanted)} need one",
-            "add them to the tokenizer, or method.suppress_share=0, method.distil_suppress=false, evaluate.settings "
-            "without suppressed",
-        )  # fmt: skip
-    else:
-        yield Check("ok", "tags", f"of several ids each: {counts}; no rollout has to do without them")
+    """Does the tokenizer keep each consult tag, as one id where the configuration needs that?"""
+    counts: dict[str, int] = {}
+    for tag in tags_of(experiment):
+        ids = tokenizer.encode(tag, control=True)
+        counts[tag] = len(ids)
+        if tokenizer.decode(ids) != tag:
+            found = f"the tokenizer changes {tag} to {tokenizer.decode(ids)!r}"
+            yield Check("fail", "tags", found, "other tags, or a tokenizer that keeps them")
+            return
+    needed = attempt("tags", lambda: experiment.forbidden_ids(ScriptedPolicy(tokenizer, ())))
+    if isinstance(needed, Check):
+        yield needed
+    elif counts:
+        said = ", ".join(f"{tag} ({count})" for tag, count in counts.items())
+        yield Check("ok", "tags", f"the tokenizer keeps each; tokens: {said}")
 
 
 def tags_of(experiment: Experiment) -> list[str]:
@@ -95,48 +76,18 @@ def tags_of(experiment: Experiment) -> list[str]:
     return [tag.format(agent=name) for tag in experiment.rollout.suppress_tags for name in experiment.agents]
 
 
-def needs_tags(experiment: Experiment) -> list[str]:
-    """Settings under which each tag has to be one id; see `Experiment.forbidden_ids`."""
-    method = experiment.method
-    wanted = {
-        "method.suppress_share": method.suppress_share > 0,
-        "method.distil_suppress": method.distil_weight > 0 and method.distil_suppress,
-        "evaluate.settings: suppressed": "suppressed" in experiment.evaluation.settings,
-    }
-    return [key for key, asked in wanted.items() if asked]
-
-
-def _opening(tokenizer: HFTokenizer) -> list[int]:
-    """What the template adds to open the assistant's turn."""
-    closed, opened = (_render(tokenizer, ["x"], opened=way) for way in (False, True))
-    return opened[len(closed) :] if opened[: len(closed)] == closed else []
-
-
-def _check_begin(tokenizer: HFTokenizer, prompts: Mapping[str, list[int]]) -> Iterator[Check]:
-    begin = tokenizer.inner.bos_token_id
-    doubled = [kind for kind, ids in prompts.items() if begin is not None and ids[:2] == [begin, begin]]
-    if doubled:
-        yield Check(
-            "fail", "chat template", f"{' and '.join(doubled)} prompts begin with the first token twice",
-            "a graph that writes no first token of its own",
-        )  # fmt: skip
-
-
-def _check_end(tokenizer: HFTokenizer) -> Check:
-    """Does the assistant's turn end with the token that ends a rollout?"""
-    opened, whole = _render(tokenizer, ["x"], opened=True), _render(tokenizer, ["x", "y"], opened=False)
-    if tokenizer.eos_id in whole[len(opened) :]:
-        return Check("ok", "end token", f"{tokenizer.decode([tokenizer.eos_id])} ends the assistant's turn")
-    return Check(
-        "fail", "end token",
-        f"a turn ends with {tokenizer.decode(whole[-3:])!r}, rollouts with {tokenizer.decode([tokenizer.eos_id])!r}",
-        "the eos_token of the tokenizer is to be the one that its chat template writes",
-    )  # fmt: skip
+def _check_end(tokenizer: HFTokenizer, opened: list[int]) -> Check:
+    """Does the assistant's turn, which follows `opened`, end with the token that ends a rollout?"""
+    turn, end = _render(tokenizer, ["x", "y"], opened=False), tokenizer.decode([tokenizer.eos_id])
+    if tokenizer.eos_id in turn[len(opened) :]:
+        return Check("ok", "end token", f"{end} ends the assistant's turn")
+    found = f"a turn ends with {tokenizer.decode(turn[-3:])!r}, rollouts with {end}"
+    advice = "the eos_token of the tokenizer is to be the one that its chat template writes"
+    return Check("fail", "end token", found, advice)
 
 
 def _render(tokenizer: HFTokenizer, turns: list[str], *, opened: bool) -> list[int]:
-    roles = ("user", "assistant")
-    chat = [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]
+    chat = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turns, strict=False)]
     return list(
         tokenizer.inner.apply_chat_template(
             chat, add_generation_prompt=opened, tokenize=True, return_dict=False

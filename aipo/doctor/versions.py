@@ -39,10 +39,9 @@ def check_versions(needed: Iterable[str] | None = None) -> Iterator[Check]:
     yield from wrong
 
 
-def check_vllm(what: str, found: str) -> Check:
+def check_vllm(url: str, found: str) -> Check:
     """Is the server's vLLM one that was tried?"""
+    says = f"{url} answers, vLLM {found}"
     if SpecifierSet(VERSIONS).contains(found, prereleases=True):
-        return Check("ok", what, f"vLLM {found}")
-    return Check(
-        "warn", what, f"vLLM {found} is outside of {VERSIONS}", f'pip install "vllm{VERSIONS}" there'
-    )
+        return Check("ok", "server", says)
+    return Check("warn", "server", f"{says} is outside of {VERSIONS}", f'pip install "vllm{VERSIONS}" there')

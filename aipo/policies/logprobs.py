@@ -41,8 +41,8 @@ def score(
     forbidden = torch.tensor([forbidden_ids], device=network.device) if forbidden_ids else None
     with evaluating(network):
         logits = network(input_ids=ids, use_cache=False).logits[:, len(context_P) - 1 : -1]
-    told = ids[:, len(context_P) :]
-    logprobs, _ = token_logprobs(logits, told, temperature=temperature, forbidden_B_F=forbidden)
+    scored = ids[:, len(context_P) :]
+    logprobs, _ = token_logprobs(logits, scored, temperature=temperature, forbidden_B_F=forbidden)
     return logprobs[0].float().cpu().numpy()
 
 

@@ -5,7 +5,6 @@ reference of a KL term. There is no dropout: what is trained has to be what has 
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +29,8 @@ class LoRASettings(Section):
     )
 
 
-def add_adapter(
-    network: "PreTrainedModel", *, rank: int, alpha: int, targets: Sequence[str] | None = None, seed: int
-) -> "PreTrainedModel":
+def add_adapter(network: "PreTrainedModel", lora: LoRASettings, *, seed: int) -> "PreTrainedModel":
     """`network` with an adapter, which its layers get in place: every holder of `network` samples with it.
-
-    Args:
-        rank: width of the adapter's matrices.
-        alpha: their product is multiplied with alpha / rank.
-        targets: last names of the layers; None = every linear one but the output layer.
 
     Raises:
         LoadError: peft is not installed.
@@ -52,11 +44,11 @@ def add_adapter(
         raise LoadError(
             "policy.lora: got an environment without peft, allowed one with it: pip install 'aipo[lora]'"
         ) from error
-    _check(network, targets or ())
+    _check(network, lora.targets or ())
     how = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules="all-linear" if targets is None else list(targets),
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules="all-linear" if lora.targets is None else list(lora.targets),
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
     )
@@ -78,15 +70,17 @@ def restore_adapter(adapted: "PreTrainedModel", folder: Path | str) -> None:
     network.load_adapter(str(folder), "default", is_trainable=True)
 
 
-def _check(network: "PreTrainedModel", targets: Sequence[str]) -> None:
+def _check(network: "PreTrainedModel", targets: tuple[str, ...]) -> None:
     from torch.nn import Linear
 
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, Linear)}
-    layers = {name: layer for name, layer in layers.items() if layer is not network.get_output_embeddings()}
-    known = sorted({name.rpartition(".")[2] for name in layers})
-    unknown = sorted(set(targets) - set(known))
-    if unknown or not known:
+    head = network.get_output_embeddings()
+    layers = [
+        name for name, layer in network.named_modules() if isinstance(layer, Linear) and layer is not head
+    ]
+    allowed = sorted({name.rpartition(".")[2] for name in layers})
+    unknown = sorted(set(targets) - set(allowed))
+    if unknown or not allowed:
         raise ConfigError(
-            f"policy.lora.targets: got {unknown or 'none'}, allowed {known}, the linear layers of "
+            f"policy.lora.targets: got {unknown or 'none'}, allowed {allowed}, the linear layers of "
             f"{type(network).__name__} but for its output layer"
         )

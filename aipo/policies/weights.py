@@ -35,21 +35,16 @@ def snapshot(network: PreTrainedModel) -> dict[str, Tensor]:
     names = [name for name, _ in (*inner.named_parameters(), *inner.named_buffers()) if name in state]
     weights = {name.replace(".base_layer.", "."): state[name] for name in names if ".lora_" not in name}
     if has_adapter(network):
-        for name, scale in _layers(inner).items():
-            down, up = (state[f"{name}.lora_{part}.{_ADAPTER}.weight"].float() for part in "AB")
-            own = weights[f"{name}.weight"]
-            weights[f"{name}.weight"] = (own.float() + scale * (up @ down)).to(own.dtype)
+        from peft.tuners.lora import LoraLayer
+
+        for name, layer in inner.named_modules():
+            if isinstance(layer, LoraLayer):
+                down, up = (state[f"{name}.lora_{part}.{_ADAPTER}.weight"].float() for part in "AB")
+                whole, scale = weights[f"{name}.weight"], float(layer.scaling[_ADAPTER])
+                weights[f"{name}.weight"] = (whole.float() + scale * (up @ down)).to(whole.dtype)
     return weights
 
 
 def save_snapshot(network: PreTrainedModel, folder: Path) -> None:
     """Leaves a folder for `from_pretrained`."""
     plain(network).save_pretrained(folder, state_dict=snapshot(network))
-
-
-def _layers(inner: PreTrainedModel) -> dict[str, float]:
-    """Names of the layers that have an adapter, and what its product is multiplied with."""
-    from peft.tuners.lora import LoraLayer
-
-    layers = {name: layer for name, layer in inner.named_modules() if isinstance(layer, LoraLayer)}
-    return {name: float(layer.scaling[_ADAPTER]) for name, layer in layers.items()}

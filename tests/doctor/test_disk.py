@@ -2,15 +2,15 @@
 
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import pytest
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.doctor.disk import check_disk
-from aipo.doctor.memory import GIB, Shape
+from aipo.doctor.memory import GIB, Size
 
-POLICY = Shape(parameters=1 << 28, layers=2, hidden=8, intermediate=8, vocabulary=8, cache=32)
+POLICY = Size(weights=GIB, trained=GIB)
 
 
 def config(tmp_path: Path, *overrides: str) -> Experiment:
@@ -20,14 +20,10 @@ def config(tmp_path: Path, *overrides: str) -> Experiment:
     )
 
 
-class Disk(NamedTuple):
-    free: int
-
-
 @pytest.mark.parametrize(("gib", "status"), [(100, "ok"), (13, "warn"), (12.9, "fail")])
 def test_what_a_run_writes(gib: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 checkpoints (three are kept while the next is written) of 3 x 1 GiB, the policy's 1 GiB, and traces."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(round(gib * GIB)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=round(gib * GIB)))
     (check,) = check_disk(config(tmp_path), POLICY)
     assert check.status == status
     assert "traces 3 MiB, checkpoints 12 GiB, the policy 1 GiB" in check.found
@@ -35,10 +31,7 @@ def test_what_a_run_writes(gib: float, status: str, tmp_path: Path, monkeypatch:
 
 
 def test_checkpoints_of_an_adapter_are_small(tmp_path: Path) -> None:
-    adapted = Shape(
-        parameters=1 << 28, adapter=1 << 18, layers=2, hidden=8, intermediate=8, vocabulary=8, cache=32
-    )
-    (check,) = check_disk(config(tmp_path), adapted)
+    (check,) = check_disk(config(tmp_path), Size(weights=GIB, trained=1 << 20))
     assert "checkpoints 12 MiB, the policy 1 GiB" in check.found
 
 

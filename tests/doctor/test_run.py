@@ -36,8 +36,16 @@ def served(policy: Path) -> TinyVLLM:
 
 
 ALL = [
-    *("versions", "environment", "agent verify", "agent knowledge", "agent reasoning", "graph", "tokenizer"),
-    *("tags", "chat template", "feedback", "memory"),
+    *(
+        "versions",
+        "environment",
+        "agent verify",
+        "agent knowledge",
+        "agent reasoning",
+        "graph",
+        "coefficient",
+    ),
+    *("tokenizer", "tags", "chat template", "feedback", "memory", "disk"),
 ]
 SERVED = [
     *("server", "served model", "context", "served tokenizer", "weight routes", "flags", "log-probs", "token ids"),
@@ -47,7 +55,7 @@ SERVED = [
 
 def test_everything_is_there_in_this_process(policy: Path, tmp_path: Path) -> None:
     made = list(diagnose(config(policy, tmp_path), quick=False))
-    assert [check.what for check in made] == [*ALL, "disk", "exactness"]
+    assert [check.what for check in made] == [*ALL, "exactness"]
     assert {check.status for check in made} == {"ok"}
     assert not (tmp_path / "run").exists()
 
@@ -57,7 +65,7 @@ def test_everything_is_there_at_a_server(policy: Path, tmp_path: Path) -> None:
         vllm = ["policy.engine=vllm", f"policy.vllm.servers=['{url}']"]
         made = list(diagnose(config(policy, tmp_path, *vllm), quick=False))
         quick = list(diagnose(config(policy, tmp_path, *vllm), quick=True))
-    assert [check.what for check in made] == [*ALL, "server memory", "disk", *SERVED]
+    assert [check.what for check in made] == [*ALL, *SERVED]
     assert {check.status for check in made} == {"ok"}
     assert [check.what for check in quick] == [check.what for check in made][:-1]
 
@@ -113,6 +121,17 @@ def test_a_reward_without_a_weight_shows_before_the_run(policy: Path, tmp_path: 
     assert "reward" in check.found
 
 
+def test_a_coefficient_of_ones_own_is_loaded_as_training_loads_it(policy: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def half(pi):\n    return 0.5 * pi\n")
+    finds = {}
+    for name in ("half", "nothing"):
+        made = diagnose(config(policy, tmp_path, f"method.coefficient={file}:{name}"), quick=True)
+        finds[name] = next(check for check in made if check.what == "coefficient")
+    assert (finds["half"].status, finds["half"].found) == ("ok", f"{file}:half")
+    assert (finds["nothing"].status, "nothing" in finds["nothing"].found) == ("fail", True)
+
+
 def test_no_policy_no_further(tmp_path: Path) -> None:
     made = list(diagnose(config(tmp_path / "nothing", tmp_path), quick=True))
     assert (made[-1].what, made[-1].status) == ("tokenizer", "fail")
@@ -149,4 +168,4 @@ def test_the_exit_code(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_last_line_counts(policy: Path, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=100)
     assert doctor(config(policy, tmp_path), quick=True, console=console)
-    assert console.file.getvalue().splitlines()[-1] == "12 ok, 0 warn, 0 fail"  # type: ignore[attr-defined]
+    assert console.file.getvalue().splitlines()[-1] == "13 ok, 0 warn, 0 fail"  # type: ignore[attr-defined]

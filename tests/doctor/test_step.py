@@ -1,41 +1,36 @@
 """The measured step: the real trainer on made-up rows, with a stand-in for `torch.cuda`."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import PretrainedConfig
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.doctor.check import Check
-from aipo.doctor.memory import GIB
+from aipo.doctor.check import Check, PolicyParts
+from aipo.doctor.memory import GIB, Size
 from aipo.doctor.step import check_step, made_up_rows
 from aipo.method.rows import Code
 from aipo.train.trainer import AIPOTrainer
 from envs.miniature.model import cold_start
 
 
-@dataclass
-class StandInCuda:
-    """A GPU with 10 GiB free, which says what is asked of it."""
-
-    peak: float = 4
-    calls: list[str] = field(default_factory=list)
-
-    def mem_get_info(self) -> tuple[int, int]:
-        self.calls.append("mem_get_info")
-        return 10 * GIB, 80 * GIB
-
-    def reset_peak_memory_stats(self) -> None:
-        self.calls.append("reset_peak_memory_stats")
-
-    def max_memory_allocated(self) -> int:
-        self.calls.append("max_memory_allocated")
-        return round(self.peak * GIB)
-
-    def empty_cache(self) -> None:
-        self.calls.append("empty_cache")
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of a GPU with 10 GiB free, where training takes 4 GiB."""
+    calls: list[str] = []
+    answers = {
+        "mem_get_info": (10 * GIB, 80 * GIB),
+        "reset_peak_memory_stats": None,
+        "max_memory_allocated": 4 * GIB,
+        "empty_cache": None,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(
+            torch.cuda, name, lambda name=name, answer=answer: (calls.append(name), answer)[1]
+        )
+    return calls
 
 
 def config(*overrides: str) -> Experiment:
@@ -43,15 +38,14 @@ def config(*overrides: str) -> Experiment:
     return load_experiment("aipo", [*small, "policy.device=cpu", "method.distil_suppress=false", *overrides])
 
 
-@pytest.fixture(scope="module")
-def policy() -> Path:
-    """The miniature's policy, hardly taught."""
-    return cold_start(seed=0, steps=2)
-
-
-def measured(policy: Path, cuda: StandInCuda, *overrides: str) -> Check:
-    experiment = config(*overrides)
-    return check_step(experiment, policy, experiment.tokenizer(policy), 16, cuda)
+def measured(*overrides: str) -> Check:
+    """Of the miniature's policy, hardly taught."""
+    experiment, model = config(*overrides), cold_start(seed=0, steps=2)
+    tokenizer, settings = experiment.tokenizer(model), PretrainedConfig()
+    parts = PolicyParts(
+        experiment=experiment, model=model, tokenizer=tokenizer, settings=settings, prompt=[1] * 16
+    )
+    return check_step(parts, Size(GIB, GIB))
 
 
 @pytest.mark.parametrize(
@@ -62,35 +56,42 @@ def measured(policy: Path, cuda: StandInCuda, *overrides: str) -> Check:
     ],
 )
 def test_the_peak_of_two_real_steps_is_said(
-    policy: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+    cuda: list[str], monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
     trainers: list[AIPOTrainer] = []
     train = AIPOTrainer.train
     monkeypatch.setattr(AIPOTrainer, "train", lambda self: (trainers.append(self), train(self)))
-    cuda = StandInCuda()
-    check = measured(policy, cuda, *overrides)
+    check = measured(*overrides)
     assert (check.status, check.what) == ("ok", "measured memory")
     assert check.found == "a training step on rows of the longest length takes 4 GiB of 10 GiB that are free"
-    assert cuda.calls == ["mem_get_info", "reset_peak_memory_stats", "max_memory_allocated", "empty_cache"]
+    assert cuda == ["mem_get_info", "reset_peak_memory_stats", "max_memory_allocated", "empty_cache"]
     (trainer,) = trainers
     assert trainer.state.global_step == 2
     assert not Path(str(trainer.args.output_dir)).exists()
 
 
-def test_a_peak_near_the_limit_is_a_warning(policy: Path) -> None:
-    check = measured(policy, StandInCuda(peak=9.5))
+def test_a_peak_near_the_limit_is_a_warning(cuda: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: round(9.5 * GIB))
+    check = measured()
     assert (check.status, "train.activation_checkpointing" in check.advice) == ("warn", True)
 
 
-def test_no_memory_left_is_a_failure(policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "status", "advice"), [(1, "fail", "more GPUs"), (4, "warn", "--num_processes 4")]
+)
+def test_no_memory_left(
+    cuda: list[str], monkeypatch: pytest.MonkeyPatch, gpus: int, status: str, advice: str
+) -> None:
     def full(_: AIPOTrainer) -> None:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(AIPOTrainer, "train", full)
-    cuda = StandInCuda()
-    check = measured(policy, cuda)
-    assert (check.status, check.found) == ("fail", "a training step runs out of memory, with 10 GiB free")
-    assert cuda.calls[-1] == "empty_cache"
+    monkeypatch.setattr("aipo.doctor.memory.on_gpu", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    check = measured("policy.engine=vllm")
+    assert (check.status, check.found) == (status, "a training step runs out of memory, with 10 GiB free")
+    assert advice in check.advice
+    assert "empty_cache" in cuda
 
 
 def test_rows_are_as_long_and_as_many_as_a_run_may_have() -> None:

@@ -17,8 +17,8 @@ def config(*overrides: str) -> Experiment:
     return load_experiment("grpo", [agent, "evaluate.settings=[solo]", *overrides])
 
 
-def statuses(tokenizer: HFTokenizer, prompt: list[int] | None = None) -> dict[str, str]:
-    ids = tokenizer.encode_prompt("1+1=?") if prompt is None else prompt
+def statuses(tokenizer: HFTokenizer) -> dict[str, str]:
+    ids = tokenizer.encode_prompt("1+1=?")
     return {check.what: check.status for check in check_prompt(tokenizer, {"solo": ids})}
 
 
@@ -58,19 +58,16 @@ def test_a_first_token_that_comes_twice() -> None:
     begun = chat_tokenizer()
     begun.inner.bos_token = "<|end|>"
     begin = begun.inner.bos_token_id
-    fails = [
-        c
-        for c in check_prompt(begun, {"solo": [begin, begin, *begun.encode_prompt("x")]})
-        if c.status == "fail"
+    made = check_prompt(begun, {"solo": [begin, begin, *begun.encode_prompt("x")]})
+    assert [check.found for check in made if check.status == "fail"] == [
+        "solo prompts begin with the first token twice"
     ]
-    assert [check.found for check in fails] == ["solo prompts begin with the first token twice"]
 
 
 def words() -> HFTokenizer:
     """One that eats spaces: what is appended does not read as what was written."""
-    vocab = {
-        text: i for i, text in enumerate(["<unk>", "17*23=391", ":", "right", ".", "So", "it", "is", "Let"])
-    }
+    texts = ["<unk>", "17*23=391", ":", "right", ".", "So", "it", "is", "Let"]
+    vocab = {text: i for i, text in enumerate(texts)}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.decoder = decoders.WordPiece(prefix="##")
@@ -82,40 +79,31 @@ def words() -> HFTokenizer:
 
 def test_feedback_can_be_appended() -> None:
     assert check_appending(CHAT, CHAT.encode_prompt("1+1=?"), list(CHAT_TAGS)).status == "ok"
-    assert (
-        check_appending(chat_tokenizer(tags=CHAT_TAGS), CHAT.encode_prompt("x"), list(CHAT_TAGS)).status
-        == "ok"
-    )
+    tagged = chat_tokenizer(tags=CHAT_TAGS)
+    assert check_appending(tagged, CHAT.encode_prompt("x"), list(CHAT_TAGS)).status == "ok"
     check = check_appending(words(), words().encode("Let it"), [])
     assert (check.status, check.what) == ("fail", "feedback")
 
 
 def test_tags_of_one_id() -> None:
-    (check,) = check_tags(config(), chat_tokenizer(tags=CHAT_TAGS))
-    assert (check.status, check.found) == ("ok", "one id each: <consult:verify>, <feedback:verify>")
+    (check,) = check_tags(config("method.suppress_share=0.5"), chat_tokenizer(tags=CHAT_TAGS))
+    assert (check.status, check.what) == ("ok", "tags")
+    assert check.found == "the tokenizer keeps each; tokens: <consult:verify> (1), <feedback:verify> (1)"
 
 
-def test_tags_of_several_ids_are_named() -> None:
+def test_tags_of_several_ids_where_none_is_needed() -> None:
     (check,) = check_tags(config(), CHAT)
     assert check.status == "ok"
-    assert check.found == (
-        "of several ids each: <consult:verify> (16), <feedback:verify> (17); no rollout has to do without them"
-    )
+    assert check.found.endswith("tokens: <consult:verify> (16), <feedback:verify> (17)")
 
 
-@pytest.mark.parametrize(
-    ("override", "named"),
-    [
-        ("method.suppress_share=0.5", "method.suppress_share"),
-        ("method.distil_weight=1", "method.distil_suppress"),
-        ("evaluate.settings=[solo, suppressed]", "evaluate.settings: suppressed"),
-    ],
-)
-def test_tags_of_several_ids_where_one_is_needed(override: str, named: str) -> None:
-    (check,) = check_tags(config(override), CHAT)
+def test_tags_of_several_ids_are_refused_as_by_training() -> None:
+    (check,) = check_tags(config("method.suppress_share=0.5"), CHAT)
     assert check.status == "fail"
-    assert check.found.endswith(f"; {named} need one")
-    assert list(check_tags(config("agents={}", override), CHAT)) == []
+    assert check.found.startswith(
+        "rollout.suppress_tags: got ['<consult:verify>', '<feedback:verify>'], which"
+    )
+    assert list(check_tags(config("agents={}", "method.suppress_share=0.5"), CHAT)) == []
 
 
 def test_tags_that_the_tokenizer_changes() -> None:

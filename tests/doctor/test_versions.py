@@ -26,4 +26,6 @@ def test_each_that_is_not_has_its_line() -> None:
     ("found", "status"), [("0.22.0", "ok"), ("0.32.1", "ok"), ("0.21.9", "warn"), ("0.33", "warn")]
 )
 def test_a_servers_version(found: str, status: str) -> None:
-    assert check_vllm("server", found).status == status
+    check = check_vllm("http://here", found)
+    assert check.status == status
+    assert check.found.startswith(f"http://here answers, vLLM {found}")

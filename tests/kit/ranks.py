@@ -28,7 +28,7 @@ from aipo.config.load import PRESETS
 from aipo.method.batch import TokenTotals
 from aipo.method.rows import rows_of
 from aipo.method.step_rows import StepRows
-from aipo.policies.lora import add_adapter
+from aipo.policies.lora import LoRASettings, add_adapter
 from aipo.policies.weights import save_snapshot
 from aipo.trace.token_stats import TokenStats
 from aipo.train.ranks import RankedSource, Ranks, full_weights, join, leave
@@ -137,7 +137,7 @@ def train_sharded(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     ranks.on_main(start)
     network: Any = Qwen2ForCausalLM.from_pretrained(folder / "start")
     if lora:
-        network = add_adapter(network, rank=4, alpha=8, seed=0)
+        network = add_adapter(network, LoRASettings(rank=4, alpha=8), seed=0)
     whole = full_weights(network, ranks)
     gathered: list[float] = []
     gradients: set[str] = set()

@@ -1,5 +1,6 @@
 """Servers that answer as vLLM does, over a tiny network: one can be started the wrong way, one loads weights."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,6 +148,10 @@ class Reloading(StandIn):
         ids = np.arange(2, 2 + asked["max_tokens"], dtype=np.int32)
         logprobs = score(self.network, context, ids, tuple(map(int, asked.get("logit_bias", {}))))
         return JSONResponse(choice(ids.tolist(), logprobs.astype(float).tolist()))
+
+
+Synced = Callable[..., tuple[Any, WeightSync, VLLMPolicy]]
+"""Starts a server, `Reloading` or of another kind; gives it, the push of weights to it, and the policy."""
 
 
 def copy_of(model: PreTrainedModel, folder: Path) -> PreTrainedModel:

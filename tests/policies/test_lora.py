@@ -1,10 +1,10 @@
 """An adapter changes nothing before it is trained, is all that is trained, and what is saved has it in its weights."""
 
-import builtins
 import io
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.handmade import policy, prompt, trace
 
-LORA: dict[str, Any] = {"rank": 4, "alpha": 8}
+LORA = LoRASettings(rank=4, alpha=8)
 IDS = torch.arange(2, 14)[None]
 
 
@@ -52,32 +52,27 @@ def logprobs(network: Any) -> Tensor:
         return network(input_ids=IDS).logits.log_softmax(-1)
 
 
+def with_lora(network: Any = None, *, seed: int = 0) -> Any:
+    return add_adapter(tiny.model() if network is None else network, LORA, seed=seed)
+
+
 def rows(seed: int = 0) -> StepRows:
     rng = np.random.default_rng(seed)
     traces = []
     for i, advantage in enumerate((1.0, -0.5, 0.7, -1.0)):
         ids = rng.integers(2, tiny.VOCABULARY, 10).tolist()
-        own = policy(*ids[2 : 5 + i], logprobs=(-2.5 - 0.5 * rng.random(3 + i)).tolist())
-        traces.append(trace(prompt(*ids[:2]), own, trace_id=f"t{i}", advantage=advantage))
+        answer = policy(*ids[2 : 5 + i], logprobs=(-2.5 - 0.5 * rng.random(3 + i)).tolist())
+        traces.append(trace(prompt(*ids[:2]), answer, trace_id=f"t{i}", advantage=advantage))
     made = tuple(row for one in traces for row in rows_of(one))
     return StepRows(rows=made, totals=TokenTotals.of(made), active_share=1.0)
 
 
 def trainer(folder: Path, model: Any, settings: MethodSettings | None = None, **args: Any) -> AIPOTrainer:
     settings = settings or tiny.method()
-    made: dict[str, Any] = {
-        "rollout_steps": 2,
-        "learning_rate": 1e-2,
-        "max_completion_length": 16,
-        "method": settings,
-    }
-    return AIPOTrainer(
-        model,
-        trl_arguments(folder, **(made | args)),
-        tiny.Rows([rows(0), rows(1)]),
-        settings,
-        tokenizer=tiny.tokenizer(),
-    )
+    fixed: dict[str, Any] = {"rollout_steps": 2, "learning_rate": 1e-2, "max_completion_length": 16}
+    arguments = trl_arguments(folder, settings, **(fixed | args))
+    source = tiny.Rows([rows(0), rows(1)])
+    return AIPOTrainer(model, arguments, source, settings, tokenizer=tiny.tokenizer())
 
 
 def shaken(network: Any) -> Any:
@@ -94,18 +89,17 @@ def test_an_adapter_that_is_not_trained_changes_nothing_bit_for_bit() -> None:
     network = tiny.model()
     before = logprobs(network)
     weights = {name: weight.clone() for name, weight in network.state_dict().items()}
-    adapted = add_adapter(network, **LORA, seed=0)
-    assert torch.equal(logprobs(adapted), before)
+    trained = with_lora(network)
+    assert torch.equal(logprobs(trained), before)
     assert torch.equal(logprobs(network), before)  # it samples with the adapter that it now has
-    assert snapshot(adapted).keys() == weights.keys()
-    assert all(torch.equal(weight, weights[name]) for name, weight in snapshot(adapted).items())
-    assert has_adapter(adapted) and plain(adapted) is network
+    assert snapshot(trained).keys() == weights.keys()
+    assert all(torch.equal(weight, weights[name]) for name, weight in snapshot(trained).items())
+    assert has_adapter(trained) and plain(trained) is network
 
 
 def test_adapters_of_one_seed_are_alike_whatever_was_drawn_before() -> None:
     def made(seed: int) -> list[Tensor]:
-        adapted = add_adapter(tiny.model(), **LORA, seed=seed)
-        return [p for name, p in adapted.named_parameters() if "lora_A" in name]
+        return [p for name, p in with_lora(seed=seed).named_parameters() if "lora_A" in name]
 
     state = torch.random.get_rng_state()
     first = made(3)
@@ -116,23 +110,19 @@ def test_adapters_of_one_seed_are_alike_whatever_was_drawn_before() -> None:
 
 
 def test_only_the_adapter_is_trained_and_learns_what_the_loss_says(tmp_path: Path) -> None:
-    adapted = add_adapter(tiny.model(), **LORA, seed=0)
-    before = {name: p.detach().clone() for name, p in adapted.named_parameters()}
-    trainer(tmp_path, adapted).train()
-    moved = {name for name, p in adapted.named_parameters() if not torch.equal(p, before[name])}
+    network = with_lora()
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    trainer(tmp_path, network).train()
+    moved = {name for name, p in network.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if "lora_" in name}
     assert len(moved) == 2 * 7 * 2  # two matrices, seven linear layers, two blocks
 
 
-def test_layers_can_be_chosen(tmp_path: Path) -> None:
-    adapted = add_adapter(tiny.model(), rank=2, targets=("q_proj", "v_proj"), alpha=32, seed=0)
-    names = {
-        name.split(".lora_")[0].rpartition(".")[2]
-        for name, _ in adapted.named_parameters()
-        if "lora_" in name
-    }
-    assert names == {"q_proj", "v_proj"}
-    assert {p.shape[0] for name, p in adapted.named_parameters() if "lora_A" in name} == {2}
+def test_layers_can_be_chosen() -> None:
+    chosen = add_adapter(tiny.model(), LoRASettings(rank=2, targets=("q_proj", "v_proj")), seed=0)
+    pieces = {name.partition(".lora_A")[0]: p for name, p in chosen.named_parameters() if "lora_A" in name}
+    assert {name.rpartition(".")[2] for name in pieces} == {"q_proj", "v_proj"}
+    assert {p.shape[0] for p in pieces.values()} == {2}
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
@@ -140,35 +130,33 @@ def test_what_is_saved_is_the_merged_network(tmp_path: Path, tied: bool) -> None
     network = tiny.model()
     network.config.tie_word_embeddings = tied
     network.tie_weights()
-    adapted = shaken(add_adapter(network, **LORA, seed=0))
-    before = {name: p.detach().clone() for name, p in adapted.named_parameters()}
-    save_snapshot(adapted, tmp_path)
-    assert all(torch.equal(p, before[name]) for name, p in adapted.named_parameters())
+    trained = shaken(with_lora(network))
+    before = {name: p.detach().clone() for name, p in trained.named_parameters()}
+    save_snapshot(trained, tmp_path)
+    assert all(torch.equal(p, before[name]) for name, p in trained.named_parameters())
     saved = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert type(saved) is Qwen2ForCausalLM and not has_adapter(saved)
     assert (logprobs(saved) - logprobs(tiny.model())).abs().max() > 0.1 or tied
-    torch.testing.assert_close(logprobs(saved), logprobs(adapted), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logprobs(saved), logprobs(trained), rtol=1e-5, atol=1e-5)
 
-    theirs = adapted.merge_and_unload().state_dict()  # peft's own, which undoes the adapter
+    theirs = trained.merge_and_unload().state_dict()  # peft's own, which undoes the adapter
     for name, weight in saved.state_dict().items():
         torch.testing.assert_close(weight, theirs[name], rtol=1e-6, atol=1e-6)
 
 
-def test_weights_of_16_bits_are_rounded_once(tmp_path: Path) -> None:
-    adapted = shaken(add_adapter(tiny.model().to(torch.bfloat16), **LORA, seed=0))
-    layer = plain(adapted).model.layers[0].mlp.up_proj
+def test_weights_of_16_bits_are_rounded_once() -> None:
+    trained = shaken(with_lora(tiny.model().to(torch.bfloat16)))
+    layer = plain(trained).model.layers[0].mlp.up_proj
     up, down = layer.lora_B.default.weight, layer.lora_A.default.weight
     assert up.dtype == torch.float32
     exact = layer.base_layer.weight.double() + 2.0 * up.double() @ down.double()
-    assert torch.equal(snapshot(adapted)["model.layers.0.mlp.up_proj.weight"], exact.float().bfloat16())
+    assert torch.equal(snapshot(trained)["model.layers.0.mlp.up_proj.weight"], exact.float().bfloat16())
 
 
 def test_the_reference_is_the_policy_without_its_adapter(tmp_path: Path) -> None:
     """The KL of a trained adapter is that of all weights to a reference model of its own."""
     settings = tiny.method(beta=0.3)
-    with_adapter = trainer(
-        tmp_path / "a", shaken(add_adapter(tiny.saved(tmp_path / "m"), **LORA, seed=0)), settings
-    )
+    with_adapter = trainer(tmp_path / "a", shaken(with_lora(tiny.saved(tmp_path / "m"))), settings)
     save_snapshot(with_adapter.model, tmp_path / "merged")
     merged = Qwen2ForCausalLM.from_pretrained(tmp_path / "merged")
     merged.config.name_or_path = str(tmp_path / "m")
@@ -185,19 +173,12 @@ def test_the_reference_is_the_policy_without_its_adapter(tmp_path: Path) -> None
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 def test_a_resumed_adapter_equals_an_uninterrupted_one(tmp_path: Path, beta: float) -> None:
     settings = tiny.method(beta=beta)
-    start = tiny.saved(tmp_path / "start")
-
-    def fresh() -> Any:
-        return add_adapter(Qwen2ForCausalLM.from_pretrained(start.name_or_path), **LORA, seed=0)
+    start = tiny.saved(tmp_path / "start").name_or_path
 
     def made(folder: str, rollout_steps: int) -> AIPOTrainer:
+        args = {"rollout_steps": rollout_steps, "save_every": 1, "lr_scheduler_type": "constant"}
         return trainer(
-            tmp_path / folder,
-            fresh(),
-            settings,
-            rollout_steps=rollout_steps,
-            save_every=1,
-            lr_scheduler_type="constant",
+            tmp_path / folder, with_lora(Qwen2ForCausalLM.from_pretrained(start)), settings, **args
         )
 
     whole = made("whole", 2)
@@ -214,25 +195,16 @@ def test_a_resumed_adapter_equals_an_uninterrupted_one(tmp_path: Path, beta: flo
 def test_micro_batches_of_a_step_are_one_batch(tmp_path: Path) -> None:
     """Accumulated over four micro-batches, weights after two steps are those of whole batches."""
 
-    def trained(folder: str, gradient_accumulation: int, lora: bool) -> dict[str, Tensor]:
-        network: Any = tiny.model()
-        network = add_adapter(network, **LORA, seed=0) if lora else network
-        made = trainer(
-            tmp_path / folder,
-            network,
-            gradient_accumulation=gradient_accumulation,
-            optim="sgd",
-            learning_rate=0.1,
-        )
+    def trained(folder: str, gradient_accumulation: int) -> dict[str, Tensor]:
+        args = {"gradient_accumulation": gradient_accumulation, "optim": "sgd", "learning_rate": 0.1}
+        made = trainer(tmp_path / folder, with_lora(), **args)
         made.train()
-        return dict(network.named_parameters())
+        return dict(made.model.named_parameters())
 
-    for lora in (False, True):
-        whole, cut = trained(f"whole-{lora}", 1, lora), trained(f"cut-{lora}", 4, lora)
-        start = dict((add_adapter(tiny.model(), **LORA, seed=0) if lora else tiny.model()).named_parameters())
-        assert any(not torch.equal(weight, start[name]) for name, weight in whole.items())
-        for name, weight in whole.items():
-            torch.testing.assert_close(cut[name], weight, rtol=1e-5, atol=1e-6)
+    whole, cut, start = trained("whole", 1), trained("cut", 4), dict(with_lora().named_parameters())
+    assert any(not torch.equal(weight, start[name]) for name, weight in whole.items())
+    for name, weight in whole.items():
+        torch.testing.assert_close(cut[name], weight, rtol=1e-5, atol=1e-6)
 
 
 # -- aipo train ------------------------------------------------------------------------------------------
@@ -262,10 +234,11 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     folder = RunFolder(tmp_path / "run")
     quiet = Console(file=io.StringIO())
     train_run(load_experiment("aipo", words), resume=False, evaluate_after=False, console=quiet)
-    drifts = [line["mismatch/mean"] for line in folder.read_metrics()]
-    assert max(drifts) < 1e-5  # what samples has the adapter that is trained
-    losses = [abs(line["loss"]) for line in folder.read_metrics()]
-    assert max(losses) > 0
+    metrics = folder.read_metrics()
+    assert (
+        max(line["mismatch/mean"] for line in metrics) < 1e-5
+    )  # what samples has the adapter that is trained
+    assert max(abs(line["loss"]) for line in metrics) > 0
 
     files = {path.name for path in folder.model.iterdir()}
     assert "model.safetensors" in files and not any("adapter" in name for name in files)
@@ -277,16 +250,8 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
 
     # A replay looks through the adapters in the checkpoints, and finds what training logged.
     looked = tmp_path / "looked"
-    replay_loss(
-        folder.path,
-        checkpoint="nearest",
-        grid=[],
-        overrides=[],
-        steps=None,
-        out=looked,
-        gradients=True,
-        console=quiet,
-    )
+    asked: dict[str, Any] = {"checkpoint": "nearest", "grid": [], "overrides": [], "steps": None}
+    replay_loss(folder.path, **asked, out=looked, gradients=True, console=quiet)
     outcomes = json.loads((looked / "replay.json").read_text())["values"]
     assert [one["weights"] for one in outcomes] == ["start", "checkpoint-1"]
     for one in outcomes:
@@ -303,11 +268,11 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
 
 
 def test_servers_get_the_merged_weights(tmp_path: Path) -> None:
-    adapted = shaken(add_adapter(tiny.model(), **LORA, seed=0))
-    DiskTransport(tmp_path).export(adapted, 3)
+    trained = shaken(with_lora())
+    DiskTransport(tmp_path).export(trained, 3)
     (folder,) = tmp_path.iterdir()
     served = AutoModelForCausalLM.from_pretrained(folder)
-    torch.testing.assert_close(logprobs(served), logprobs(adapted), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logprobs(served), logprobs(trained), rtol=1e-5, atol=1e-5)
 
 
 # -- refusals --------------------------------------------------------------------------------------------
@@ -320,42 +285,33 @@ def test_layers_that_cannot_have_an_adapter_are_refused(target: str) -> None:
         "'up_proj', 'v_proj'], the linear layers of Qwen2ForCausalLM"
     )
     with pytest.raises(ConfigError, match=says):
-        add_adapter(tiny.model(), rank=16, alpha=32, targets=("v_proj", target), seed=0)
+        add_adapter(tiny.model(), LoRASettings(targets=("v_proj", target)), seed=0)
 
 
 def test_a_network_without_linear_layers_is_refused() -> None:
     """GPT-2 has its weights the other way round, which a merged snapshot does not know."""
     network = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=32, n_embd=8, n_layer=1, n_head=1))
     with pytest.raises(ConfigError, match=r"policy\.lora\.targets: got none, allowed \[\]"):
-        add_adapter(network, **LORA, seed=0)
+        with_lora(network)
 
 
 def test_an_adapter_alone_is_no_policy(tmp_path: Path) -> None:
-    add_adapter(tiny.saved(tmp_path / "whole"), **LORA, seed=0).save_pretrained(tmp_path / "adapter")
+    with_lora(tiny.saved(tmp_path / "whole")).save_pretrained(tmp_path / "adapter")
     config = load_experiment("aipo", [f"policy.model={tmp_path / 'adapter'}"])
-    with pytest.raises(
-        LoadError, match=r"policy\.model: got '.*adapter', which holds an adapter of '.*whole', allowed"
-    ):
+    says = r"policy\.model: got '.*adapter', which holds an adapter of '.*whole', allowed"
+    with pytest.raises(LoadError, match=says):
         config.network(config.policy.model)
 
 
 def test_without_peft_the_command_that_brings_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "peft":
-            raise ImportError("No module named 'peft'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(LoadError, match=re.escape("pip install 'aipo[lora]'")):
-        add_adapter(tiny.model(), **LORA, seed=0)
+        with_lora()
 
 
 def test_a_key_of_an_optional_section_is_refused_by_name() -> None:
-    with pytest.raises(
-        ConfigError, match=r"policy\.lora\.rnk: unknown key; did you mean 'policy\.lora\.rank'\?"
-    ):
+    says = r"policy\.lora\.rnk: unknown key; did you mean 'policy\.lora\.rank'\?"
+    with pytest.raises(ConfigError, match=says):
         load_experiment("aipo", ["policy.lora.rnk=3"])
     assert load_experiment("aipo", ["policy.lora={}"]).policy.lora == LoRASettings()
     assert load_experiment("aipo").policy.lora is None

@@ -20,14 +20,12 @@ class Server:
     Attributes:
         up: may it be asked? The pool decides.
         in_flight: requests that it has, or that wait for a place.
-        watch: the pool's health check.
     """
 
     def __init__(self, url: str, key: str | None, requests: int) -> None:
         self.url = url
         self.in_flight = 0
         self.up = True
-        self.watch: asyncio.Task[None] | None = None
         self._slots = asyncio.Semaphore(requests)
         self._leases: set[asyncio.Timeout] = set()
         self._client = httpx2.AsyncClient(
@@ -96,7 +94,6 @@ class Server:
         return True
 
     async def aclose(self) -> None:
-        """Closes the connections."""
         await self._client.aclose()
 
 

@@ -4,25 +4,16 @@ Token ids go in and token ids come out; no text is ever encoded again. Every sam
 out, since a server may have defaults of its own (a model's generation_config.json).
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from aipo.errors import PolicyError
-from aipo.policies.base import SampleRequest
+from aipo.policies.base import Completion, SampleRequest
 
 # The largest bias that the API takes. e^-100 is no probability that float32 could tell from 0.
 FORBIDDEN = -100.0
-
-
-class Answer(NamedTuple):
-    """One continuation as the server gave it; ids and log-probs have shape (T,)."""
-
-    token_ids: npt.NDArray[np.int32]
-    logprobs: npt.NDArray[np.float32]
-    finish: Literal["stop", "eos", "length"]
 
 
 class AbortedError(PolicyError):
@@ -59,17 +50,14 @@ def request_body(model: str, request: SampleRequest, *, seeded: bool = True) -> 
 
 
 def answer_of(
-    body: bytes,
-    request: SampleRequest,
-    *,
-    vocabulary: int,
-    where: str,
-) -> Answer:
-    """Reads an answer, and refuses one that could not be trained on.
+    body: bytes, request: SampleRequest, *, vocabulary: int, where: str, version: int = 0
+) -> Completion:
+    """Reads an answer, and refuses one that could not be trained on. Entropies are not known.
 
     Args:
         request: what was asked; where the server repeats its context, it has to be the same.
         vocabulary: ids are below it.
+        version: of the weights, for the completion.
 
     Raises:
         AbortedError: the server gave it up.
@@ -80,8 +68,7 @@ def answer_of(
         raw = orjson.loads(body)
         (choice,) = raw["choices"]
         ids = np.array(choice["token_ids"], np.int32)
-        said = choice["logprobs"]["token_logprobs"]
-        logprobs = np.array(said, np.float32)
+        logprobs = np.array(choice["logprobs"]["token_logprobs"], np.float32)
         reason, stopped = choice["finish_reason"], choice.get("stop_reason")
         echoed = choice.get("prompt_token_ids")
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -108,13 +95,14 @@ def answer_of(
         raise PolicyError(
             f"log-probabilities from {where}: got {bad} for {len(ids)} tokens, allowed one finite number for each"
         )
-    return Answer(ids, logprobs, _finish(reason, stopped, where))
-
-
-def _finish(reason: object, stopped: object, where: str) -> Literal["stop", "eos", "length"]:
-    """A stop string is named by its text; an end token by nothing or, if it is not the usual one, by its id."""
-    if reason == "length":
-        return "length"
-    if reason == "stop":
-        return "stop" if isinstance(stopped, str) else "eos"
-    raise PolicyError(f"finish_reason from {where}: got {reason!r}, allowed stop, length")
+    if reason not in ("stop", "length"):
+        raise PolicyError(f"finish_reason from {where}: got {reason!r}, allowed stop, length")
+    # A stop string is named by its text; an end token by nothing or, if it is not the usual one, by its id.
+    ended = "stop" if isinstance(stopped, str) else "eos"
+    return Completion(
+        token_ids=ids,
+        logprobs=logprobs,
+        entropies=None,
+        finish=ended if reason == "stop" else "length",
+        policy_version=version,
+    )

@@ -6,7 +6,6 @@ distribution which was sampled from (`aipo serve` starts one). Entropies are not
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import orjson
 
@@ -14,7 +13,7 @@ from aipo.errors import PolicyError
 from aipo.policies.base import Completion, SampleRequest
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
-from aipo.policies.vllm.completions import AbortedError, Answer, answer_of, request_body
+from aipo.policies.vllm.completions import AbortedError, answer_of, request_body
 from aipo.policies.vllm.pool import ServerPool
 from aipo.util.retry import retry
 
@@ -46,7 +45,7 @@ class VLLMPolicy:
         self.pool, self.tokenizer = pool, tokenizer
         self.vocabulary = vocabulary
         self._model, self._seeded = model, seeded
-        self._positions: int | None = None
+        self._served: tuple[str, int] | None = None
         self._version = 0
         self._asking = asyncio.Lock()
 
@@ -69,10 +68,9 @@ class VLLMPolicy:
             PolicyError: no server answers, or it serves another model.
         """
         async with self._asking:
-            if self._model is None or self._positions is None:
-                card = _card(await self.pool.ask("v1/models"), self._model)
-                self._model, self._positions = str(card["id"]), int(card["max_model_len"])
-        return self._model, self._positions
+            if self._served is None:
+                self._served = _served(await self.pool.ask("v1/models"), self._model)
+        return self._served
 
     async def served_by(self, server: Server) -> tuple[str, int]:
         """The same of one server, which need not be up.
@@ -81,9 +79,9 @@ class VLLMPolicy:
             PolicyError: it serves another model than the others.
             httpx2.HTTPError: it does not answer.
         """
-        card = _card(await server.ask("v1/models"), self._model)
-        self._model, self._positions = str(card["id"]), int(card["max_model_len"])
-        return self._model, self._positions
+        first = self._model if self._served is None else self._served[0]
+        self._served = _served(await server.ask("v1/models"), first)
+        return self._served
 
     async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.base.Policy.sample`. A context may not grow beyond the served model's: the
@@ -108,27 +106,21 @@ class VLLMPolicy:
         request = replace(request, max_tokens=room)
         body = request_body(model, request, seeded=self._seeded)
 
-        async def ask() -> Answer:
+        async def ask() -> Completion:
             answer = await self.pool.ask("v1/completions", body, session=request.session)
-            return answer_of(answer, request, vocabulary=self.vocabulary, where="the policy's server")
+            where = "the policy's server"
+            return answer_of(answer, request, vocabulary=self.vocabulary, where=where, version=version)
 
         # A server that aborts requests is about to stop; by the next attempt the pool knows.
-        answer = await retry(ask, when=lambda error: isinstance(error, AbortedError), waits=_WAITS)
-        return Completion(
-            token_ids=answer.token_ids,
-            logprobs=answer.logprobs,
-            entropies=None,
-            finish=answer.finish,
-            policy_version=version,
-        )
+        return await retry(ask, when=lambda error: isinstance(error, AbortedError), waits=_WAITS)
 
 
-def _card(body: bytes, wanted: str | None) -> dict[str, Any]:
-    """The entry of /v1/models for the configured model, or the first entry."""
+def _served(body: bytes, wanted: str | None) -> tuple[str, int]:
+    """Name and longest context, from /v1/models, of the model that is wanted, or of the first."""
     try:
         cards = {str(card["id"]): card for card in orjson.loads(body)["data"]}
         name = wanted if wanted is not None else next(iter(cards))
-        return {"id": name, "max_model_len": cards[name]["max_model_len"]}
+        return name, int(cards[name]["max_model_len"])
     except (orjson.JSONDecodeError, KeyError, TypeError, StopIteration) as error:
         raise PolicyError(
             f"policy.vllm.model: got {wanted!r}, allowed a model that the server lists; it says {body[:300]!r}"

@@ -93,6 +93,8 @@ class ServerPool:
             self._servers = tuple(Server(url, self._key, self._requests) for url in self.urls)
             self._sessions.clear()
             self._background.clear()
+            for server in self._servers:
+                self._start(self._look_after(server))
         return self._servers
 
     async def ask(self, path: str, body: bytes | None = None, *, session: int = 0) -> bytes:
@@ -108,7 +110,6 @@ class ServerPool:
             async with asyncio.timeout(self.deadline):
                 while True:
                     server = await self._server_of(session, history.failed)
-                    self._watch(server)
                     try:
                         return await server.send(path, body)
                     except (httpx2.HTTPError, ServerLostError) as error:
@@ -179,9 +180,7 @@ class ServerPool:
         Raises:
             AipoError: see `check`.
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: server.up or self._fatal is not None)
-        self.check()
+        await self._until(lambda: server.up)
 
     async def aclose(self) -> None:
         """Closes every connection and stops looking after servers that are out."""
@@ -195,21 +194,21 @@ class ServerPool:
             await server.aclose()
         self._loop, self._servers = None, ()
 
-    def _watch(self, server: Server) -> None:
-        if server.watch is None or server.watch.done():
-            server.watch = self._start(self._look_after(server))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Starts `work` in a context of its own: it outlives the rollout that happens to start it."""
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-        return task
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: holds() or self._fatal is not None)
+        self.check()
 
     async def _look_after(self, server: Server) -> None:
         """Is `server` still there? One that hangs closes no connection, and one that restarts while nobody asks it
         would go on with the weights that it started with."""
-        while server.up:
+        while True:
             await asyncio.sleep(_BEAT)
             if server.up and not await server.healthy():
                 self.take_out(server)
@@ -217,11 +216,9 @@ class ServerPool:
     async def _server_of(self, session: int, failed: Collection[Server] = ()) -> Server:
         """The session's server; a new one where it has none that lives, or there are others than those that
         `failed`. Waits while there is none at all."""
-        self.check()
-        while not (alive := [server for server in self.servers if server.up]):
-            async with self._changed:
-                await self._changed.wait()
-            self.check()
+        servers = self.servers
+        await self._until(lambda: any(server.up for server in servers))
+        alive = [server for server in servers if server.up]
         candidates = [server for server in alive if server not in failed] or alive
         server = self._sessions.get(session)
         if server is None or server not in candidates:
@@ -240,7 +237,10 @@ class ServerPool:
         text = describe(error)
         if not transient(error):
             raise PolicyError(f"{where}: got {text}, allowed an answer") from error
-        if await self._is_down(server, error):
+        status = status_of(error)
+        # An error below 500 is an answer.
+        if (status is None or status >= 500) and not (server.up and await server.healthy()):
+            self.take_out(server)
             # It does not count, unless servers are lost wherever this request is.
             history.losses += not isinstance(error, httpx2.ConnectError)
             if history.losses < _LOSSES:
@@ -255,46 +255,34 @@ class ServerPool:
                 f"{where}: got no answer in {len(history.failures)} attempts, the last was {text}, allowed one "
                 "within policy.vllm.attempts"
             ) from error
-        if (status_of(error) or 0) >= 500:
+        if (seconds := retry_after(error)) is not None:
+            return seconds
+        if status is not None and status >= 500:
             history.failed.add(server)  # a broken server answers fastest, and would get every request
-        return self._pause(len(history.failures), error)
-
-    async def _is_down(self, server: Server, error: Exception) -> bool:
-        """Takes the server out, until it comes back, if it does not answer. An error below 500 is an answer."""
-        answers = (status_of(error) or 500) < 500 or (server.up and await server.healthy())
-        if not answers:
-            self.take_out(server)
-        return not answers
+        elif status is None and len(history.failures) == 1:
+            return 0.0  # an idle connection that the server had closed
+        wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (len(history.failures) - 1))
+        return wait * self._jitter.uniform(0.5, 1.0)  # not everybody at once
 
     async def _bring_back(self, server: Server) -> None:
         wait = _FIRST_WAIT
-        while True:
+        while not server.up:
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
-            if not await server.healthy():
-                continue
-            try:
-                if self.restore is not None:
-                    await self.restore(server.url)
-            except (httpx2.TransportError, TimeoutError):
-                continue  # gone again
-            except AipoError as error:
-                self._fatal = error
-            except Exception as error:  # whoever waits for this server would wait for ever
-                self._fatal = PolicyError(
-                    f"{server.url}, which came back: got {type(error).__name__}: {error}"
-                )
-                self._fatal.__cause__ = error
-            server.up = True
-            async with self._changed:
-                self._changed.notify_all()
-            return
+            server.up = await server.healthy() and await self._restored(server)
+        async with self._changed:
+            self._changed.notify_all()
 
-    def _pause(self, failures: int, error: Exception) -> float:
-        """What the server asks for; nothing after a first lost connection, an idle one that the server closed; else
-        twice as long each time, and not everybody at once."""
-        if (seconds := retry_after(error)) is not None:
-            return seconds
-        if failures == 1 and status_of(error) is None:
-            return 0.0
-        return min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (failures - 1)) * self._jitter.uniform(0.5, 1.0)
+    async def _restored(self, server: Server) -> bool:
+        """Whether it needs no further attempt; what goes wrong for good is raised by `check`."""
+        try:
+            if self.restore is not None:
+                await self.restore(server.url)
+        except (httpx2.TransportError, TimeoutError):
+            return False  # gone again
+        except AipoError as error:
+            self._fatal = error
+        except Exception as error:  # whoever waits for this server would wait for ever
+            self._fatal = PolicyError(f"{server.url}, which came back: got {type(error).__name__}: {error}")
+            self._fatal.__cause__ = error
+        return True

@@ -1,6 +1,7 @@
 """Transports of weights to a policy server: over a shared disk, or over NCCL.
 
-Both use routes that vLLM opens in development mode only (`aipo serve` does); they are not guarded by a key.
+`export` takes the network's weights, `load` loads them into a server and empties its prefix cache, `drop` leaves nothing
+behind. Both use routes that vLLM opens in development mode only (`aipo serve` does); they are not guarded by a key.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 import torch
@@ -20,27 +21,6 @@ from aipo.policies.weights import save_snapshot, snapshot
 from aipo.util.files import disk
 
 _RESETS, _PAUSE = 20, 0.25
-
-
-class Transport(Protocol):
-    """Loads weights into servers."""
-
-    def export(self, network: PreTrainedModel, version: int) -> None:
-        """Takes the network's weights for `load`."""
-        ...
-
-    def drop(self) -> None:
-        """Leaves nothing behind."""
-        ...
-
-    async def load(self, server: Server) -> None:
-        """Loads the weights exported last into `server`, and empties its prefix cache.
-
-        Raises:
-            PolicyError: the server refuses.
-            httpx2.TransportError: it is gone.
-        """
-        ...
 
 
 class DiskTransport:
@@ -55,7 +35,7 @@ class DiskTransport:
         self._current: Path | None = None
 
     def export(self, network: PreTrainedModel, version: int) -> None:
-        """See `Transport.export`; written whole or not at all.
+        """Writes the weights, whole or not at all.
 
         Raises:
             RunError: the disk is full or broken.
@@ -79,10 +59,15 @@ class DiskTransport:
             self._current = None
 
     async def load(self, server: Server) -> None:
-        """See `Transport.load`."""
+        """Loads the weights exported last into `server`.
+
+        Raises:
+            PolicyError: the server refuses.
+            httpx2.TransportError: it is gone.
+        """
         rpc = {"method": "reload_weights", "kwargs": {"weights_path": str(self._current)}}
         await _post(server, "collective_rpc", rpc)
-        await reset_prefix_cache(server)
+        await _reset_prefix_cache(server)
 
 
 class NCCLTransport:
@@ -106,17 +91,16 @@ class NCCLTransport:
         self._network: PreTrainedModel | None = None
 
     def export(self, network: PreTrainedModel, version: int) -> None:
-        """See `Transport.export`; nothing is copied, the weights must not move until they are loaded."""
+        """Copies nothing: the weights must not move until they are loaded."""
         self._network = network
 
     def drop(self) -> None:
-        """See `Transport.drop`."""
         self._network = None
 
     async def load(self, server: Server) -> None:
-        """See `Transport.load`."""
+        """See `DiskTransport.load`."""
         await asyncio.to_thread(self._send)
-        await reset_prefix_cache(server)
+        await _reset_prefix_cache(server)
 
     def _send(self) -> None:
         from trl.generation.vllm_client import VLLMClient
@@ -137,14 +121,10 @@ class NCCLTransport:
             ) from error
 
 
-async def reset_prefix_cache(server: Server) -> None:
-    """Empties the server's prefix cache, which holds keys and values of other weights.
-
-    Raises:
-        PolicyError: it refuses, also after some seconds.
-    """
+async def _reset_prefix_cache(server: Server) -> None:
+    """Empties the server's prefix cache, which holds keys and values of other weights."""
     for _ in range(_RESETS):
-        answer = await _post(server, "reset_prefix_cache", None)
+        answer = await _post(server, "reset_prefix_cache", {})
         # Servers before 0.26 answer with nothing.
         if not answer or json.loads(answer).get("success", True):
             return
@@ -154,9 +134,9 @@ async def reset_prefix_cache(server: Server) -> None:
     )
 
 
-async def _post(server: Server, route: str, body: object) -> bytes:
+async def _post(server: Server, route: str, body: dict[str, Any]) -> bytes:
     try:
-        return await server.ask(route, json.dumps(body).encode() if body is not None else b"{}")
+        return await server.ask(route, json.dumps(body).encode())
     except httpx2.HTTPStatusError as error:
         raise await refusal(server, route, error) from error
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import httpx2
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
@@ -23,7 +24,7 @@ from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
 from aipo.policies.vllm.completions import answer_of, request_body
 from aipo.policies.vllm.policy import VLLMPolicy
-from aipo.policies.vllm.transport import Transport, refusal
+from aipo.policies.vllm.transport import DiskTransport, NCCLTransport, refusal
 from aipo.util.event_loop import LOOP
 
 _FINE, _COARSE = 1e-3, 0.1  # nats
@@ -45,7 +46,7 @@ class WeightSync:
         self,
         policy: VLLMPolicy,
         network: PreTrainedModel,
-        transport: Transport,
+        transport: DiskTransport | NCCLTransport,
         *,
         tolerance: float,
     ) -> None:
@@ -118,14 +119,11 @@ class WeightSync:
         async with asyncio.timeout(self._policy.pool.deadline):
             await self._transport.load(server)
             try:
-                await self._verify(server, when)
+                model, positions = await self._policy.served_by(server)
+                async with self._probing:
+                    gap = await measure_gap(server, model, positions, self._network, self._policy.tokenizer)
             except httpx2.HTTPStatusError as error:
                 raise await refusal(server, "a probe", error) from error
-
-    async def _verify(self, server: Server, when: str) -> None:
-        model, positions = await self._policy.served_by(server)
-        async with self._probing:
-            gap = await measure_gap(server, model, positions, self._network, self._policy.tokenizer)
         if not gap.mean <= self._tolerance:
             raise PolicyError(
                 f"weights of {server.url} {when}: got log-probs that differ from the trainer's by {gap.mean:.2g} on "
@@ -144,10 +142,22 @@ def tolerance_of(*types: str | None) -> float:
 
 
 class LogprobGap(NamedTuple):
-    """Mean and largest |Δ log-prob| (nats) between server and trainer over a probe's tokens."""
+    """Mean and largest |Δ log-prob| (nats) between sampler and trainer over a probe's tokens."""
 
     mean: float
     largest: float
+
+    @classmethod
+    def between(cls, trainer_T: npt.NDArray[np.float32], sampler_T: npt.NDArray[np.float32]) -> "LogprobGap":
+        """The gap of two scorings of the same tokens.
+
+        Raises:
+            PolicyError: the trainer's are not finite.
+        """
+        gaps = np.abs(trainer_T - sampler_T)
+        if not np.isfinite(gaps).all():
+            raise PolicyError("probe: got log-probs of the trainer that are not finite, allowed numbers")
+        return cls(float(gaps.mean()), float(gaps.max()))
 
 
 async def measure_gap(
@@ -171,13 +181,8 @@ async def measure_gap(
         vocabulary=int(network.config.get_text_config(decoder=True).vocab_size),
         where=f"{server.url} (a probe)",
     )
-    trainer_logprobs = score(network, context, answer.token_ids, request.forbidden_ids)
-    gaps = np.abs(trainer_logprobs - answer.logprobs)
-    if not np.isfinite(gaps).all():
-        raise PolicyError(
-            f"probe of {server.url}: got log-probs of the trainer that are not finite, allowed numbers"
-        )
-    return LogprobGap(float(gaps.mean()), float(gaps.max()))
+    trainer = score(network, context, answer.token_ids, request.forbidden_ids)
+    return LogprobGap.between(trainer, answer.logprobs)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The local policy: exact log-probabilities, tokens that do not depend on the batch, ends and failures."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,10 @@ def context(*ids: int) -> np.ndarray:
     return np.array(ids, np.int32)
 
 
+def ask(*ids: int, **settings) -> SampleRequest:
+    return SampleRequest(context(*ids), **settings)
+
+
 def prompts(count: int) -> list[np.ndarray]:
     """Contexts of 1 to 30 letters."""
     draw = np.random.default_rng(5)
@@ -36,6 +41,17 @@ def gather(*work: Coroutine) -> list:
         return await asyncio.gather(*work, return_exceptions=True)
 
     return asyncio.run(main())
+
+
+def together(policy: LocalPolicy, requests: Iterable[SampleRequest]) -> list:
+    """The completion, or the error, of each request."""
+    return gather(*map(policy.sample, requests))
+
+
+async def turns(count: int) -> None:
+    """Lets the policy work for some turns of the event loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def expected(
@@ -65,17 +81,14 @@ def assert_exact(model: Qwen2ForCausalLM, prompt: np.ndarray, done: Completion, 
 def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(tokenizer, attention: str, kv_heads: int):
     model = text_model(len(tokenizer), num_key_value_heads=kv_heads, attn_implementation=attention)
     policy, contexts = LocalPolicy(model, tokenizer), prompts(20)
-    settings = [(1.0, ()), (0.7, (3, 4)), (1.5, (39,))]
-    done = gather(
-        *(
-            policy.sample(SampleRequest(c, max_tokens=5 + i, temperature=t, forbidden_ids=f, seed=i))
-            for i, c in enumerate(contexts)
-            for t, f in settings
-        )
-    )
-    pairs = [(c, t, f) for c in contexts for t, f in settings]
-    for (prompt, temperature, forbidden), completion in zip(pairs, done, strict=True):
-        assert_exact(model, prompt, completion, temperature=temperature, forbidden=forbidden)
+    requests = [
+        SampleRequest(c, max_tokens=5 + i, temperature=temperature, forbidden_ids=forbidden, seed=i)
+        for i, c in enumerate(contexts)
+        for temperature, forbidden in [(1.0, ()), (0.7, (3, 4)), (1.5, (39,))]
+    ]
+    for asked, done in zip(requests, together(policy, requests), strict=True):
+        settings = {"temperature": asked.temperature, "forbidden": asked.forbidden_ids}
+        assert_exact(model, asked.token_ids, done, **settings)
 
 
 def test_logprobs_stay_exact_while_rows_join_and_leave(model, tokenizer):
@@ -83,19 +96,15 @@ def test_logprobs_stay_exact_while_rows_join_and_leave(model, tokenizer):
     policy = LocalPolicy(model, tokenizer, max_batch=8)
 
     async def rollout(i: int, prompt: np.ndarray) -> list[tuple[np.ndarray, Completion]]:
-        for _ in range(i):
-            await asyncio.sleep(0)
+        await turns(i)
         first = await policy.sample(SampleRequest(prompt, max_tokens=1 + i % 7, seed=i))
-        for _ in range(i % 5):
-            await asyncio.sleep(0)
+        await turns(i % 5)
         longer = np.concatenate([prompt, first.token_ids, context(*range(i % 23))])
-        return [
-            (prompt, first),
-            (longer, await policy.sample(SampleRequest(longer, max_tokens=1 + i % 40, seed=i + 1))),
-        ]
+        second = await policy.sample(SampleRequest(longer, max_tokens=1 + i % 40, seed=i + 1))
+        return [(prompt, first), (longer, second)]
 
-    for turns in gather(*(rollout(i, p) for i, p in enumerate(prompts(40)))):
-        for prompt, completion in turns:
+    for rollouts in gather(*(rollout(i, p) for i, p in enumerate(prompts(40)))):
+        for prompt, completion in rollouts:
             assert_exact(model, prompt, completion)
 
 
@@ -104,72 +113,61 @@ def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
     model = text_model(len(tokenizer), max_position_embeddings=1024)
     policy = LocalPolicy(model, tokenizer)
     eos = (tokenizer.eos_id,)
-    long = context(1, 2, 3)
 
     async def passer_by(i: int) -> Completion:
-        for _ in range(40 * i):
-            await asyncio.sleep(0)
-        return await policy.sample(SampleRequest(context(i), max_tokens=9, forbidden_ids=eos, seed=i))
+        await turns(40 * i)
+        return await policy.sample(ask(i, max_tokens=9, forbidden_ids=eos, seed=i))
 
-    done = gather(
-        policy.sample(SampleRequest(long, max_tokens=700, forbidden_ids=eos, seed=9)),
-        *map(passer_by, range(20)),
-    )
-    assert_exact(model, long, done[0], forbidden=eos)
-    for i, completion in enumerate(done[1:]):
+    long = policy.sample(ask(1, 2, 3, max_tokens=700, forbidden_ids=eos, seed=9))
+    first, *others = gather(long, *map(passer_by, range(20)))
+    assert_exact(model, context(1, 2, 3), first, forbidden=eos)
+    for i, completion in enumerate(others):
         assert_exact(model, context(i), completion, forbidden=eos)
 
 
 @pytest.mark.parametrize("kind", [GPT2LMHeadModel, LlamaForCausalLM])
 def test_other_architectures_are_served(tokenizer: HFTokenizer, kind: type[PreTrainedModel]):
     """GPT-2 has a table of positions; the row that leaves first stands at its end while the others go on."""
-    names = {
+    size = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "max_position_embeddings": 128,
     }
     if kind is LlamaForCausalLM:
-        names["intermediate_size"] = 48
+        size["intermediate_size"] = 48
     torch.manual_seed(0)
-    model = kind(kind.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **names)).eval()
-    policy, eos = LocalPolicy(model, tokenizer), (tokenizer.eos_id,)
+    model = kind(kind.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **size)).eval()
+    eos = (tokenizer.eos_id,)
     contexts = [context(*[3] * 120), *(context(i, 4) for i in range(15))]
-    done = gather(
-        *(
-            policy.sample(SampleRequest(c, max_tokens=100, forbidden_ids=eos, seed=i))
-            for i, c in enumerate(contexts)
-        )
-    )
+    requests = [SampleRequest(c, max_tokens=100, forbidden_ids=eos, seed=i) for i, c in enumerate(contexts)]
+    done = together(LocalPolicy(model, tokenizer), requests)
     assert [len(d.token_ids) for d in done] == [8, *[100] * 15]
     for prompt, completion in zip(contexts, done, strict=True):
         assert_exact(model, prompt, completion, forbidden=eos)
 
 
 def test_a_request_gets_the_same_tokens_alone_and_in_company(policy: LocalPolicy):
-    prompt = context(7, 4, 11, 11, 14)
+    def request(seed: int) -> SampleRequest:
+        return ask(7, 4, 11, 11, 14, max_tokens=30, seed=seed)
 
-    async def late(seed: int, turns: int) -> Completion:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        return await policy.sample(SampleRequest(prompt, max_tokens=30, seed=seed))
+    def others(count: int) -> list[SampleRequest]:
+        return [SampleRequest(p, max_tokens=30, seed=i) for i, p in enumerate(prompts(count))]
 
-    (alone,) = gather(policy.sample(SampleRequest(prompt, max_tokens=30, seed=11)))
-    others = [policy.sample(SampleRequest(p, max_tokens=30, seed=i)) for i, p in enumerate(prompts(50))]
-    company = gather(
-        *others[:25], policy.sample(SampleRequest(prompt, max_tokens=30, seed=11)), *others[25:]
-    )[25]
-    others = [policy.sample(SampleRequest(p, max_tokens=30, seed=i)) for i, p in enumerate(prompts(20))]
-    joined, other_seed = gather(*others, late(11, 50), late(12, 50))[-2:]
+    async def late(seed: int) -> Completion:
+        await turns(50)
+        return await policy.sample(request(seed))
+
+    (alone,) = together(policy, [request(11)])
+    company = together(policy, [*others(25), request(11), *others(50)[25:]])[25]
+    joined, other_seed = gather(*map(policy.sample, others(20)), late(11), late(12))[-2:]
     assert alone.token_ids.tolist() == company.token_ids.tolist() == joined.token_ids.tolist()
     assert alone.token_ids.tolist() != other_seed.token_ids.tolist()
 
 
 def test_frequencies_follow_the_probabilities(model, policy: LocalPolicy):
-    prompt, count = context(5, 6), 3000
-    done = gather(
-        *(policy.sample(SampleRequest(prompt, max_tokens=1, temperature=2.0, seed=i)) for i in range(count))
-    )
+    count = 3000
+    done = together(policy, (ask(5, 6, max_tokens=1, temperature=2.0, seed=i) for i in range(count)))
     with torch.no_grad():
         probs = torch.softmax(model(torch.tensor([[5, 6]])).logits[0, -1] / 2.0, -1).numpy()
     seen = np.bincount([d.token_ids[0] for d in done], minlength=len(probs)) / count
@@ -178,9 +176,8 @@ def test_frequencies_follow_the_probabilities(model, policy: LocalPolicy):
 
 
 def test_near_temperature_zero_it_is_the_greedy_generate_of_transformers(model, policy: LocalPolicy):
-    prompt = context(7, 4, 11)
-    (done,) = gather(policy.sample(SampleRequest(prompt, max_tokens=20, temperature=1e-4)))
-    ids = torch.tensor([prompt.tolist()])
+    (done,) = together(policy, [ask(7, 4, 11, max_tokens=20, temperature=1e-4)])
+    ids = torch.tensor([[7, 4, 11]])
     greedy = model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0,
         eos_token_id=policy.tokenizer.eos_id,
@@ -190,10 +187,8 @@ def test_near_temperature_zero_it_is_the_greedy_generate_of_transformers(model, 
 
 def test_forbidden_ids_are_never_sampled(policy: LocalPolicy):
     forbidden = tuple(range(0, 44, 2))
-    done = gather(
-        *(policy.sample(SampleRequest(p, max_tokens=20, temperature=3.0, forbidden_ids=forbidden, seed=i)) for i, p in enumerate(prompts(30))),
-        *(policy.sample(SampleRequest(p, max_tokens=20, temperature=3.0, seed=i)) for i, p in enumerate(prompts(30))),
-    )  # fmt: skip
+    hot = [SampleRequest(p, max_tokens=20, temperature=3.0, seed=i) for i, p in enumerate(prompts(30))]
+    done = together(policy, [*(replace(request, forbidden_ids=forbidden) for request in hot), *hot])
     assert not set(np.concatenate([d.token_ids for d in done[:30]])) & set(forbidden)
     assert set(np.concatenate([d.token_ids for d in done[30:]])) & set(forbidden)
 
@@ -203,7 +198,7 @@ def test_equal_prompts_are_prefilled_once(model, policy: LocalPolicy):
     hook = model.register_forward_pre_hook(
         lambda _, __, kwargs: widths.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    gather(*(policy.sample(SampleRequest(context(1, 2, 3, 4), max_tokens=2, seed=i)) for i in range(50)))
+    together(policy, (ask(1, 2, 3, 4, max_tokens=2, seed=i) for i in range(50)))
     hook.remove()
     assert widths[:2] == [(1, 3), (50, 1)]
 
@@ -211,8 +206,8 @@ def test_equal_prompts_are_prefilled_once(model, policy: LocalPolicy):
 # --- how it ends ----------------------------------------------------------------------------------
 
 
-def scripted(tokenizer: HFTokenizer, text: str) -> tuple[LocalPolicy, np.ndarray]:
-    """A policy whose model says `text` whatever came before, token by token, and its start context."""
+def scripted(tokenizer: HFTokenizer, text: str) -> LocalPolicy:
+    """A policy whose model says `text` after one token, whatever it is, token by token."""
     ids = tokenizer.encode(text, control=True)
     model = text_model(len(tokenizer))
 
@@ -224,7 +219,7 @@ def scripted(tokenizer: HFTokenizer, text: str) -> tuple[LocalPolicy, np.ndarray
         return output
 
     model.register_forward_hook(say, with_kwargs=True)
-    return LocalPolicy(model, tokenizer), context(0)
+    return LocalPolicy(model, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -240,21 +235,20 @@ def scripted(tokenizer: HFTokenizer, text: str) -> tuple[LocalPolicy, np.ndarray
     ],
 )
 def test_ends(tokenizer: HFTokenizer, text: str, stop: tuple[str, ...], written: str, finish: str):
-    policy, start = scripted(tokenizer, text)
-    (done,) = gather(policy.sample(SampleRequest(start, max_tokens=4, stop=stop)))
+    (done,) = together(scripted(tokenizer, text), [ask(0, max_tokens=4, stop=stop)])
     assert (tokenizer.decode(done.token_ids), done.finish) == (written, finish)
 
 
 def test_a_stop_string_in_the_context_does_not_count(tokenizer: HFTokenizer):
-    policy, _ = scripted(tokenizer, "....cd<eos>".replace(".", "a"))
-    start = np.array(tokenizer.encode("ab</consult>", control=True), np.int32)
-    (done,) = gather(policy.sample(SampleRequest(start, max_tokens=9, stop=("</consult>",))))
+    start = tokenizer.encode("ab</consult>", control=True)
+    request = ask(*start, max_tokens=9, stop=("</consult>",))
+    (done,) = together(scripted(tokenizer, "aaaacd<eos>"), [request])
     assert tokenizer.decode(done.token_ids) == "aacd<eos>"
 
 
 def test_a_continuation_ends_with_the_models_positions(policy: LocalPolicy):
     eos = (policy.tokenizer.eos_id,)
-    (done,) = gather(policy.sample(SampleRequest(context(*[1] * 120), max_tokens=50, forbidden_ids=eos)))
+    (done,) = together(policy, [ask(*[1] * 120, max_tokens=50, forbidden_ids=eos)])
     assert (len(done.token_ids), done.finish) == (8, "length")
 
 
@@ -274,7 +268,7 @@ def test_a_continuation_ends_with_the_models_positions(policy: LocalPolicy):
     ],
 )
 def test_a_request_that_cannot_be_served_is_refused(policy: LocalPolicy, ids, changes, message: str):
-    (error,) = gather(policy.sample(SampleRequest(context(*ids), **{"max_tokens": 4, **changes})))
+    (error,) = together(policy, [ask(*ids, **{"max_tokens": 4, **changes})])
     assert isinstance(error, PolicyError) and message in str(error)
 
 
@@ -285,13 +279,8 @@ def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
     policy = LocalPolicy(model, tokenizer, max_batch=4)
     never = (25, tokenizer.eos_id)
     contexts = [context(25, 1) if i % 3 == 0 else context(i, 2) for i in range(20)]
-    done = gather(
-        *(
-            policy.sample(SampleRequest(c, max_tokens=9, forbidden_ids=never, seed=i))
-            for i, c in enumerate(contexts)
-        )
-    )
-    for i, (prompt, result) in enumerate(zip(contexts, done, strict=True)):
+    requests = [SampleRequest(c, max_tokens=9, forbidden_ids=never, seed=i) for i, c in enumerate(contexts)]
+    for i, (prompt, result) in enumerate(zip(contexts, together(policy, requests), strict=True)):
         if i % 3 == 0:
             assert isinstance(result, PolicyError)
             assert "got nan" in str(result) and "token 0 after a context of 2 tokens" in str(result)
@@ -300,7 +289,7 @@ def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
 
 
 def test_forbidding_everything_is_an_error(policy: LocalPolicy):
-    (error,) = gather(policy.sample(SampleRequest(context(1), max_tokens=4, forbidden_ids=tuple(range(44)))))
+    (error,) = together(policy, [ask(1, max_tokens=4, forbidden_ids=tuple(range(44)))])
     assert isinstance(error, PolicyError)
 
 
@@ -308,21 +297,14 @@ def test_cancelled_requests_leave_and_others_are_not_disturbed(model, tokenizer)
     policy = LocalPolicy(model, tokenizer, max_batch=4)
     eos = (tokenizer.eos_id,)
 
+    def start(*ids: int, max_tokens: int) -> asyncio.Task[Completion]:
+        request = ask(*ids, max_tokens=max_tokens, forbidden_ids=eos, seed=ids[-1])
+        return asyncio.create_task(policy.sample(request))
+
     async def main() -> list[Completion]:
-        endless = [
-            asyncio.create_task(
-                policy.sample(SampleRequest(context(i), max_tokens=100, forbidden_ids=eos, seed=i))
-            )
-            for i in range(12)
-        ]
-        others = [
-            asyncio.create_task(
-                policy.sample(SampleRequest(context(9, i), max_tokens=30, forbidden_ids=eos, seed=i))
-            )
-            for i in range(4)
-        ]
-        for _ in range(60):
-            await asyncio.sleep(0)
+        endless = [start(i, max_tokens=100) for i in range(12)]
+        others = [start(9, i, max_tokens=30) for i in range(4)]
+        await turns(60)
         for task in endless:
             task.cancel()
         return await asyncio.gather(*others)
@@ -337,24 +319,21 @@ def test_a_model_that_fails_ends_its_requests_and_serves_the_next(model, policy:
 
     hook = model.register_forward_pre_hook(fail)
     for ids in ((1,), (1, 2, 3)):  # while stepping, while prefilling
-        errors = gather(*(policy.sample(SampleRequest(context(*ids), max_tokens=4)) for _ in range(2)))
+        errors = together(policy, [ask(*ids, max_tokens=4)] * 2)
         assert [str(e) for e in errors] == ["the model failed with RuntimeError: out of memory"] * 2
     hook.remove()
-    (done,) = gather(policy.sample(SampleRequest(context(1), max_tokens=4)))
+    (done,) = together(policy, [ask(1, max_tokens=4)])
     assert len(done.token_ids)
 
 
 def test_a_loop_that_ends_in_the_middle_leaves_nothing_behind(policy: LocalPolicy):
     async def leave() -> None:
-        task = asyncio.create_task(policy.sample(SampleRequest(context(1), max_tokens=100)))
-        for _ in range(20):
-            await asyncio.sleep(0)
+        task = asyncio.create_task(policy.sample(ask(1, max_tokens=100)))
+        await turns(20)
         assert not task.done()
 
     asyncio.run(leave())
-    first, second = (
-        gather(policy.sample(SampleRequest(context(1), max_tokens=9, seed=1)))[0] for _ in range(2)
-    )
+    first, second = (together(policy, [ask(1, max_tokens=9, seed=1)])[0] for _ in range(2))
     assert first.token_ids.tolist() == second.token_ids.tolist()
 
 
@@ -365,14 +344,14 @@ def test_dropout_is_off_while_sampling_and_every_mode_is_restored(tokenizer: HFT
     model = text_model(len(tokenizer), attention_dropout=0.5).train()
     model.model.layers[0].eval()
     modes = [m.training for m in model.modules()]
-    (done,) = gather(LocalPolicy(model, tokenizer).sample(SampleRequest(context(1, 2, 3), max_tokens=9)))
+    (done,) = together(LocalPolicy(model, tokenizer), [ask(1, 2, 3, max_tokens=9)])
     assert [m.training for m in model.modules()] == modes
     assert_exact(model.eval(), context(1, 2, 3), done)
 
 
 def test_the_model_can_be_trained_after_it_has_sampled(tokenizer: HFTokenizer):
     model = text_model(len(tokenizer))
-    gather(LocalPolicy(model, tokenizer).sample(SampleRequest(context(1, 2, 3), max_tokens=9)))
+    together(LocalPolicy(model, tokenizer), [ask(1, 2, 3, max_tokens=9)])
     model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -381,7 +360,7 @@ def test_the_version_is_recorded_and_does_not_change_under_way(policy: LocalPoli
     policy.advance(3)
 
     async def main() -> Completion:
-        task = asyncio.create_task(policy.sample(SampleRequest(context(1), max_tokens=20)))
+        task = asyncio.create_task(policy.sample(ask(1, max_tokens=20)))
         await asyncio.sleep(0)
         with pytest.raises(PolicyError, match="got 4 while sampling"):
             policy.advance(4)
@@ -410,10 +389,10 @@ def test_models_that_cannot_be_served_are_refused(tokenizer: HFTokenizer):
 
 def test_a_second_event_loop_at_the_same_time_is_refused(policy: LocalPolicy):
     async def main() -> None:
-        task = asyncio.create_task(policy.sample(SampleRequest(context(1), max_tokens=20)))
+        task = asyncio.create_task(policy.sample(ask(1, max_tokens=20)))
         await asyncio.sleep(0)
         with ThreadPoolExecutor() as pool, pytest.raises(PolicyError, match="second one"):
-            pool.submit(asyncio.run, policy.sample(SampleRequest(context(2), max_tokens=2))).result()
+            pool.submit(asyncio.run, policy.sample(ask(2, max_tokens=2))).result()
         await task
 
     asyncio.run(main())

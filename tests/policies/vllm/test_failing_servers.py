@@ -2,16 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from transformers import Qwen2ForCausalLM
 
 from aipo.config.build import load_experiment
@@ -21,19 +19,8 @@ from aipo.policies.vllm import pool as servers
 from aipo.policies.vllm.pool import ServerPool
 from aipo.util.event_loop import LOOP
 from kit.servers import CutOff, free_port, serving
-from kit.tiny_vllm import Reloading, copy_of, learn, pushing
+from kit.tiny_vllm import Reloading, Synced, copy_of, learn, pushing
 from kit.vllm import ANSWER, FakeVLLM, complete, start, used
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def network(tmp_path: Path, model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
-    return copy_of(model, tmp_path)
 
 
 def test_an_engine_that_died_behind_its_api_is_out(stack: ExitStack) -> None:
@@ -53,22 +40,14 @@ def test_a_server_that_fails_fast_does_not_get_everybody(stack: ExitStack) -> No
     assert used(ServerPool(start(stack, broken, alive), attempts=2), work) == [ANSWER] * 8
 
 
-class Mortal:
+@dataclass
+class Mortal(FakeVLLM):
     """Dies of every request, and is up again soon."""
 
-    def __init__(self) -> None:
-        self.deaths, self.dead = 0, False
+    deaths: int = 0
+    dead: bool = False
 
-    @property
-    def app(self) -> Starlette:
-        return Starlette(
-            routes=[
-                Route("/health", self._health),
-                Route("/v1/completions", self.complete, methods=["POST"]),
-            ]
-        )
-
-    async def _health(self, request: Request) -> Response:
+    async def health(self, request: Request) -> Response:
         was, self.dead = self.dead, False
         return Response(status_code=503 if was else 200)
 
@@ -79,7 +58,7 @@ class Mortal:
 
 def test_a_request_that_kills_servers_is_given_up(stack: ExitStack) -> None:
     mortals = [Mortal(), Mortal()]
-    pool = ServerPool([stack.enter_context(serving(one.app)) for one in mortals], attempts=3)
+    pool = ServerPool(start(stack, *mortals), attempts=3)
     with pytest.raises(PolicyError, match="got 3 servers lost while they had this request"):
         used(pool, complete)
     assert sum(one.deaths for one in mortals) == 3
@@ -126,40 +105,32 @@ def test_one_that_is_away_while_nobody_asks_it_is_restored_before_it_serves(
     assert used(ServerPool(start(stack, fake)), work) == [1]
 
 
-def test_a_push_has_a_deadline(
-    stack: ExitStack,
-    network: Qwen2ForCausalLM,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
+class Stuck(Reloading):
+    """Never loads weights."""
+
+    async def _load(self, request: Request) -> Response:
+        while not await request.is_disconnected():
+            await asyncio.sleep(0.02)
+        return JSONResponse({})
+
+
+class Refusing(Reloading):
+    """Answers no probe."""
+
+    async def complete(self, request: Request) -> Response:
+        return JSONResponse({"message": "no such model"}, status_code=404)
+
+
+@pytest.mark.parametrize(
+    ("kind", "deadline", "says"),
+    [(Stuck, 1, "got none that answers within 1 s"), (Refusing, 60, "a probe: got status 404")],
+)
+def test_a_push_that_cannot_be_made_says_so(
+    synced: Synced, kind: type[Reloading], deadline: float, says: str
 ) -> None:
-    class Stuck(Reloading):
-        async def _load(self, request: Request) -> Response:
-            while not await request.is_disconnected():
-                await asyncio.sleep(0.02)
-            return JSONResponse({})
-
-    url = stack.enter_context(serving(Stuck(copy_of(model, tmp_path / "theirs")).app))
-    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, url)
-    policy.pool.deadline = 1.0
-    with pytest.raises(PolicyError, match="got none that answers within 1 s"):
-        weight_sync.push()
-
-
-def test_a_probe_that_is_refused_says_so(
-    stack: ExitStack,
-    network: Qwen2ForCausalLM,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
-) -> None:
-    class Refusing(Reloading):
-        async def complete(self, request: Request) -> Response:
-            return JSONResponse({"message": "no such model"}, status_code=404)
-
-    url = stack.enter_context(serving(Refusing(copy_of(model, tmp_path / "theirs")).app))
-    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
-    with pytest.raises(PolicyError, match="a probe: got status 404"):
+    _, weight_sync, policy = synced(kind)
+    policy.pool.deadline = deadline
+    with pytest.raises(PolicyError, match=says):
         weight_sync.push()
 
 
@@ -213,13 +184,7 @@ def test_a_server_that_comes_back_while_weights_move_has_the_newest(
         assert all(torch.equal(p, ours[name]) for name, p in server.network.named_parameters())
 
 
-def test_the_only_server_is_lost_at_its_first_push(
-    stack: ExitStack,
-    network: Qwen2ForCausalLM,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
-) -> None:
+def test_the_only_server_is_lost_at_its_first_push(synced: Synced) -> None:
     class Late(Reloading):
         async def _load(self, request: Request) -> Response:
             if not self.loads:
@@ -227,8 +192,7 @@ def test_the_only_server_is_lost_at_its_first_push(
                 return CutOff(b"")  # type: ignore[return-value]
             return await super()._load(request)
 
-    server = Late(copy_of(model, tmp_path / "theirs"))
-    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, stack.enter_context(serving(server.app)))
+    server, weight_sync, _ = synced(Late)
     weight_sync.push()
     assert server.loads[0] == "lost" and len(server.loads) >= 3
 
@@ -242,10 +206,8 @@ def test_nothing_is_left_on_a_disk_that_both_sides_see(
 ) -> None:
     url = stack.enter_context(serving(Reloading(copy_of(model, tmp_path / "theirs")).app))
     both = tmp_path / "both"
-    experiment = load_experiment(
-        "aipo", ["policy.engine=vllm", f"policy.vllm.servers=[{url}]", f"policy.vllm.folder={both}"]
-    )
-    with experiment.open_policy(network, tokenizer, tmp_path / "run") as sampler:
+    words = ["policy.engine=vllm", f"policy.vllm.servers=[{url}]", f"policy.vllm.folder={both}"]
+    with load_experiment("aipo", words).open_policy(network, tokenizer, tmp_path / "run") as sampler:
         sampler.refresh()
         assert len(list(both.iterdir())) == 1
     assert list(both.iterdir()) == []

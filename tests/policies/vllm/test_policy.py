@@ -1,7 +1,7 @@
 """The policy on servers: what it sends, what it makes of answers."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from aipo.policies.vllm.completions import AbortedError
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
 from kit.servers import serving
-from kit.vllm import FakeVLLM
+from kit.vllm import FakeVLLM, used
 
 
 @contextmanager
@@ -24,16 +24,17 @@ def policy(fake: FakeVLLM, tokenizer: HFTokenizer, **options: Any) -> Iterator[V
         yield VLLMPolicy(ServerPool([url]), tokenizer, vocabulary=44, **options)
 
 
-def sample(policy: VLLMPolicy, *context: int, **options: Any) -> Completion:
-    async def main() -> Completion:
-        try:
-            return await policy.sample(
-                SampleRequest(np.array(context, np.int32), **{"max_tokens": 4, **options})
-            )
-        finally:
-            await policy.aclose()
+def ask(policy: VLLMPolicy, *context: int, **options: Any) -> Awaitable[Completion]:
+    return policy.sample(SampleRequest(np.array(context, np.int32), **{"max_tokens": 4, **options}))
 
-    return asyncio.run(main())
+
+def run(policy: VLLMPolicy, work: Awaitable[Any]) -> Any:
+    """What `work` gives, in an event loop of its own."""
+    return used(policy.pool, lambda _: work)
+
+
+def sample(policy: VLLMPolicy, *context: int, **options: Any) -> Completion:
+    return run(policy, ask(policy, *context, **options))
 
 
 def test_ids_and_their_logprobs_come_back(tokenizer: HFTokenizer) -> None:
@@ -49,16 +50,14 @@ def test_the_version_is_that_of_the_weights_that_were_asked(tokenizer: HFTokeniz
     fake = FakeVLLM()
 
     async def main(served: VLLMPolicy) -> Completion:
-        waiting = asyncio.create_task(served.sample(SampleRequest(np.array([1], np.int32), max_tokens=1)))
+        waiting = asyncio.ensure_future(ask(served, 1))
         while not fake.asked:
             await asyncio.sleep(0.001)
         served.advance(7)
-        made = await waiting
-        await served.aclose()
-        return made
+        return await waiting
 
     with policy(fake, tokenizer) as served:
-        assert asyncio.run(main(served)).policy_version == 0
+        assert run(served, main(served)).policy_version == 0
 
 
 def test_what_is_asked(tokenizer: HFTokenizer) -> None:
@@ -88,9 +87,10 @@ def test_a_context_does_not_grow_beyond_the_servers(tokenizer: HFTokenizer) -> N
 
 
 def test_another_model_than_the_one_that_is_wanted(tokenizer: HFTokenizer) -> None:
+    says = r"policy\.vllm\.model: got 'mine'.*other"
     with (
         policy(FakeVLLM(name="other"), tokenizer, model="mine") as served,
-        pytest.raises(PolicyError, match=r"policy\.vllm\.model: got 'mine'.*other"),
+        pytest.raises(PolicyError, match=says),
     ):
         sample(served, 1)
 
@@ -98,23 +98,14 @@ def test_another_model_than_the_one_that_is_wanted(tokenizer: HFTokenizer) -> No
 def test_the_model_is_asked_for_once(tokenizer: HFTokenizer) -> None:
     fake = FakeVLLM()
 
-    async def main(served: VLLMPolicy) -> None:
-        await asyncio.gather(
-            *(served.sample(SampleRequest(np.array([i], np.int32), max_tokens=1)) for i in range(5))
-        )
-        await served.aclose()
+    async def main(served: VLLMPolicy) -> tuple[str, int]:
+        await asyncio.gather(*(ask(served, i) for i in range(5)))
+        return await served.served()
 
     with policy(fake, tokenizer) as served:
-        asyncio.run(main(served))
-        assert asyncio.run(_twice(served)) == ("fake", 64)
-    assert len(fake.asked) == 5
-
-
-async def _twice(served: VLLMPolicy) -> tuple[str, int]:
-    """In another event loop than the one before."""
-    found = await asyncio.gather(served.served(), served.served())
-    await served.aclose()
-    return found[0]
+        for _ in range(2):  # in another event loop
+            assert run(served, main(served)) == ("fake", 64)
+    assert len(fake.asked) == 10
 
 
 def test_what_a_server_gives_up_is_asked_again(

@@ -1,26 +1,14 @@
 """The pool of servers against real ones that fail in every way that servers do."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import ExitStack
 
-import orjson
 import pytest
 
 from aipo.errors import ConfigError, PolicyError
 from aipo.policies.vllm.pool import ServerPool
 from kit.servers import free_port, serving
 from kit.vllm import ANSWER, FakeVLLM, complete, start, used
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def ids(raw: bytes) -> list[int]:
-    return orjson.loads(raw)["choices"][0]["token_ids"]
 
 
 @pytest.mark.parametrize("fault", [429, 500, 502, 503, "half", "drop"])
@@ -154,12 +142,19 @@ def test_a_server_that_comes_back_is_restored_before_it_serves() -> None:
     assert restored == [f"http://127.0.0.1:{port}"]
 
 
-def test_a_server_that_cannot_be_restored_ends_every_request() -> None:
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (PolicyError("other weights"), "other weights"),
+        (RuntimeError("a bug"), "which came back: got RuntimeError: a bug"),
+    ],
+)
+def test_a_server_that_cannot_be_restored_ends_every_request(error: Exception, says: str) -> None:
     port, fake = free_port(), FakeVLLM()
 
     async def work(pool: ServerPool) -> None:
         async def restore(url: str) -> None:
-            raise PolicyError("other weights")
+            raise error
 
         pool.restore = restore
         waiting = asyncio.create_task(complete(pool))
@@ -167,33 +162,13 @@ def test_a_server_that_cannot_be_restored_ends_every_request() -> None:
             await asyncio.sleep(0.01)
         with serving(fake.app, port):
             for request in (waiting, complete(pool)):
-                with pytest.raises(PolicyError, match="other weights"):
+                with pytest.raises(PolicyError, match=says):
                     await request
-        with pytest.raises(PolicyError, match="other weights"):
+        with pytest.raises(PolicyError, match=says):
             pool.check()
 
     used(ServerPool([f"http://127.0.0.1:{port}"]), work)
     assert fake.asked == []
-
-
-def test_a_fault_of_the_restoring_itself_is_not_swallowed() -> None:
-    port, fake = free_port(), FakeVLLM()
-
-    async def work(pool: ServerPool) -> None:
-        async def restore(url: str) -> None:
-            raise RuntimeError("a bug")
-
-        pool.restore = restore
-        waiting = asyncio.create_task(complete(pool))
-        while pool.servers[0].up:
-            await asyncio.sleep(0.01)
-        with (
-            serving(fake.app, port),
-            pytest.raises(PolicyError, match="which came back: got RuntimeError: a bug"),
-        ):
-            await waiting
-
-    used(ServerPool([f"http://127.0.0.1:{port}"]), work)
 
 
 def test_nobody_there_is_said_before_anything_begins(stack: ExitStack) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,31 +22,13 @@ from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
 from aipo.policies.vllm.weight_sync import perturbed, tolerance_of
 from aipo.util.event_loop import LOOP
 from kit.servers import free_port, serving
-from kit.tiny_vllm import Reloading, copy_of, learn, pushing
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def network(tmp_path: Path, model: Qwen2ForCausalLM) -> PreTrainedModel:
-    """The trainer's network: a copy, to be changed."""
-    return copy_of(model, tmp_path)
+from kit.tiny_vllm import Reloading, Synced, copy_of, learn, pushing
 
 
 def test_weights_are_pushed_once_before_rollouts(
-    stack: ExitStack,
-    network: PreTrainedModel,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
+    synced: Synced, network: PreTrainedModel, tmp_path: Path
 ) -> None:
-    server = Reloading(copy_of(model, tmp_path / "theirs"))
-    url = stack.enter_context(serving(server.app))
-    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, url)
+    server, weight_sync, policy = synced()
     weight_sync.push()
     assert server.loads == ["version-000000", "version-000000"]  # perturbed, then as they are
     for version in (1, 2, 3):
@@ -63,17 +44,9 @@ def test_weights_are_pushed_once_before_rollouts(
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
 
 
-def test_a_server_that_pretends_is_found_out_at_once(
-    stack: ExitStack,
-    network: PreTrainedModel,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
-) -> None:
+def test_a_server_that_pretends_is_found_out_at_once(synced: Synced, network: PreTrainedModel) -> None:
     # It has the right weights already: only perturbed ones can tell.
-    server = Reloading(copy_of(model, tmp_path / "theirs"), deaf=True)
-    url = stack.enter_context(serving(server.app))
-    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
+    _, weight_sync, _ = synced(deaf=True)
     before = {name: p.clone() for name, p in network.named_parameters()}
     with pytest.raises(PolicyError, match=r"perturbed, to see whether it follows.*policy\.vllm\.tolerance"):
         weight_sync.push()
@@ -83,31 +56,14 @@ def test_a_server_that_pretends_is_found_out_at_once(
 @pytest.mark.parametrize(
     "keeps", ["lm_head.weight", "model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"]
 )
-def test_one_tensor_that_stays_behind_is_found_out(
-    stack: ExitStack,
-    network: PreTrainedModel,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
-    keeps: str,
-) -> None:
-    server = Reloading(copy_of(model, tmp_path / "theirs"), keeps=keeps)
-    url = stack.enter_context(serving(server.app))
-    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
+def test_one_tensor_that_stays_behind_is_found_out(synced: Synced, keeps: str) -> None:
+    _, weight_sync, _ = synced(keeps=keeps)
     with pytest.raises(PolicyError, match="tied embeddings"):
         weight_sync.push()
 
 
-def test_a_drift_later_on_stops_the_run(
-    stack: ExitStack,
-    network: PreTrainedModel,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
-) -> None:
-    server = Reloading(copy_of(model, tmp_path / "theirs"))
-    url = stack.enter_context(serving(server.app))
-    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
+def test_a_drift_later_on_stops_the_run(synced: Synced, network: PreTrainedModel) -> None:
+    server, weight_sync, _ = synced()
     weight_sync.push()
     server.deaf = True
     learn(network)
@@ -116,16 +72,8 @@ def test_a_drift_later_on_stops_the_run(
         weight_sync.push()
 
 
-def test_the_tolerance_can_be_set(
-    stack: ExitStack,
-    network: PreTrainedModel,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
-) -> None:
-    server = Reloading(copy_of(model, tmp_path / "theirs"), deaf=True)
-    url = stack.enter_context(serving(server.app))
-    weight_sync, policy = pushing(stack, network, tokenizer, tmp_path, url, tolerance=100.0)
+def test_the_tolerance_can_be_set(synced: Synced) -> None:
+    _, weight_sync, policy = synced(deaf=True, tolerance=100.0)
     weight_sync.advance(4)
     weight_sync.push()
     assert policy.version == 4
@@ -140,17 +88,9 @@ def test_the_coarser_type_of_numbers_decides_what_is_tolerated() -> None:
     assert load_experiment("aipo", [*plain, "policy.vllm.tolerance=0.02"]).tolerance == 0.02
 
 
-def test_a_cache_that_is_in_use_is_asked_again(
-    stack: ExitStack,
-    network: PreTrainedModel,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
-) -> None:
-    server = Reloading(copy_of(model, tmp_path / "theirs"))
+def test_a_cache_that_is_in_use_is_asked_again(synced: Synced) -> None:
+    server, weight_sync, _ = synced()
     server.refusals = 2
-    url = stack.enter_context(serving(server.app))
-    weight_sync, _ = pushing(stack, network, tokenizer, tmp_path, url)
     weight_sync.push()
     assert server.resets == 4
 
@@ -170,18 +110,16 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_serves(
         learn(network)
         weight_sync.advance(1)
         weight_sync.push()
-    again = Reloading(copy_of(model, tmp_path / "two"))
+    again, context = Reloading(copy_of(model, tmp_path / "two")), np.array([1], np.int32)
 
     async def go_on() -> None:
-        asking = asyncio.create_task(policy.sample(SampleRequest(np.array([1], np.int32), max_tokens=2)))
+        asking = asyncio.create_task(policy.sample(SampleRequest(context, max_tokens=2)))
         while policy.pool.servers[0].up:
             await asyncio.sleep(0.01)
         with serving(again.app, port):
             made = await asking
             assert made.policy_version == 1
-            assert made.logprobs == pytest.approx(
-                score(network, np.array([1], np.int32), made.token_ids), abs=1e-4
-            )
+            assert made.logprobs == pytest.approx(score(network, context, made.token_ids), abs=1e-4)
 
     LOOP.run(go_on())
     assert again.loads == ["version-000001"]
@@ -205,7 +143,7 @@ def test_a_server_without_its_development_routes(
         weight_sync.push()
 
 
-def test_shaking_moves_every_weight_and_leaves_none_moved(network: PreTrainedModel) -> None:
+def test_perturbing_moves_every_weight_and_leaves_none_moved(network: PreTrainedModel) -> None:
     before = {name: p.clone() for name, p in network.named_parameters()}
     with perturbed(network):
         for name, parameter in network.named_parameters():

@@ -71,8 +71,11 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
     graph = report("graph", lambda: f"{experiment.graph_name} from {experiment.graphs.files['graph']}")
     if graph.found not in {check.found for check in agents}:
         yield graph
+    ready = env.status == graph.status == "ok"
     if graph.status == "ok":
-        yield report("coefficient", lambda: _coefficient(experiment))
+        coefficient = report("coefficient", lambda: _coefficient(experiment))
+        yield coefficient
+        ready = ready and coefficient.status == "ok"
     model = attempt("policy", experiment.build_model)
     if isinstance(model, Check):
         yield model
@@ -85,7 +88,7 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
     yield Check("ok", "tokenizer", f"of {model}, {len(tokenizer)} ids, end token {end}")
     yield from check_tags(experiment, tokenizer)
     prompts = {"plain": tokenizer.encode_prompt("17*23=?")}
-    if env.status == graph.status == "ok":
+    if ready:
         written = attempt("prompts", lambda: longest_prompts(experiment, tokenizer))
         if isinstance(written, Check):
             yield written

@@ -1,8 +1,7 @@
 """The policy: the model whose tokens are trained.
 
-A seam of one method, `Policy.sample`: token ids in, token ids out, with the log-probability of each
-under the distribution that it was sampled from. Engines: `local` (transformers, in this process)
-and `scripted` (ships; for tests, notebooks and trying graphs out).
+A seam of one method, `Policy.sample`: token ids in, token ids out, with the log-probability of each under the
+distribution that it was sampled from.
 """
 
 from collections.abc import Sequence

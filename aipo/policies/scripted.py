@@ -41,7 +41,6 @@ class CharTokenizer:
         longest_first = sorted(marks, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) + "|.", re.DOTALL)
         self.eos_id = self._ids[eos]
-        self.pad_id = self.eos_id
         self.unk_id = self._ids["\ufffd"]
 
     def __len__(self) -> int:

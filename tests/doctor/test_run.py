@@ -2,16 +2,16 @@
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aipo import cli
 from aipo.config.build import Experiment, load_experiment
-from aipo.config.load import PRESETS
 from aipo.doctor.check import Check
 from aipo.doctor.run import diagnose, doctor, line
 from aipo.policies.tokenizer import HFTokenizer
@@ -30,9 +30,13 @@ def config(policy: Path, tmp_path: Path, *overrides: str) -> Experiment:
     return load_experiment("aipo", [f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides])
 
 
-def served(policy: Path) -> TinyVLLM:
+@contextmanager
+def served(policy: Path, *, positions: int = 256) -> Iterator[list[str]]:
+    """Settings for a server of `policy`."""
     network = AutoModelForCausalLM.from_pretrained(policy)
-    return TinyVLLM(network, HFTokenizer(AutoTokenizer.from_pretrained(policy)), positions=256)
+    tiny = TinyVLLM(network, HFTokenizer(AutoTokenizer.from_pretrained(policy)), positions=positions)
+    with serving(tiny.app) as url:
+        yield ["policy.engine=vllm", f"policy.vllm.servers=['{url}']"]
 
 
 ALL = [
@@ -61,8 +65,7 @@ def test_everything_is_there_in_this_process(policy: Path, tmp_path: Path) -> No
 
 
 def test_everything_is_there_at_a_server(policy: Path, tmp_path: Path) -> None:
-    with serving(served(policy).app) as url:
-        vllm = ["policy.engine=vllm", f"policy.vllm.servers=['{url}']"]
+    with served(policy) as vllm:
         made = list(diagnose(config(policy, tmp_path, *vllm), quick=False))
         quick = list(diagnose(config(policy, tmp_path, *vllm), quick=True))
     assert [check.what for check in made] == [*ALL, *SERVED]
@@ -72,10 +75,7 @@ def test_everything_is_there_at_a_server(policy: Path, tmp_path: Path) -> None:
 
 def test_the_longest_prompt_is_what_has_to_fit(policy: Path, tmp_path: Path) -> None:
     """`agents`, a line end and 12 characters are the longest of the miniature's prompts: 999+90=? and such."""
-    tiny = served(policy)
-    tiny.positions = 100
-    with serving(tiny.app) as url:
-        vllm = ["policy.engine=vllm", f"policy.vllm.servers=['{url}']"]
+    with served(policy, positions=100) as vllm:
         (short,) = [c for c in diagnose(config(policy, tmp_path, *vllm), quick=True) if c.what == "context"]
     assert short.status == "warn"
     assert short.found.startswith("100 tokens, for a prompt of 16 and rollout.max_tokens=128")
@@ -103,12 +103,9 @@ def test_what_is_wrong_does_not_hide_the_rest(
 def test_a_split_that_cannot_be_read(policy: Path, tmp_path: Path) -> None:
     items = tmp_path / "items.jsonl"
     items.write_text('{"problem": "1+1", "answer": "2"}\n')
-    splits = f"env.options.splits={{train: {items}, test: {tmp_path / 'nothing.jsonl'}}}"
-    math = ["env.name=envs.math:Math", "env.mixture={train: 1}", splits, "evaluate.splits=[test]"]
-    raw = {"env": {"name": "envs.math:Math"}}
-    file = tmp_path / "math.yaml"
-    file.write_text(yaml.safe_dump({**yaml.safe_load((PRESETS / "aipo.yaml").read_text()), **raw}))
-    made = diagnose(load_experiment(str(file), [f"policy.model={policy}", *math]), quick=True)
+    splits = f"{{train: {items}, test: {tmp_path / 'nothing.jsonl'}}}"
+    math = f"env={{name: 'envs.math:Math', mixture: {{train: 1}}, options: {{splits: {splits}}}}}"
+    made = diagnose(config(policy, tmp_path, math, "evaluate.splits=[test]"), quick=True)
     (check,) = [check for check in made if check.status == "fail"]
     assert check.what == "environment"
     assert "nothing.jsonl" in check.found

@@ -1,6 +1,7 @@
 """The scripted policy: turns, stops, cuts, and its tokenizer of single characters."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,31 +48,33 @@ def test_plain_text_never_becomes_a_special_token_and_survives(text: str):
     assert tokenizer.decode(ids) == text + TAGS[0] + "<eos>" + text
 
 
-def test_a_sequence_is_written_turn_by_turn():
-    policy = ScriptedPolicy(CharTokenizer(specials=TAGS), ["<consult:verify>1?</consult>", "so 2"])
-    first = sample(policy, "Q\n")
-    assert (text_of(policy, first), first.finish) == ("<consult:verify>1?</consult>", "stop")
-    second = sample(policy, "Q\n<consult:verify>1?</consult> no ")
-    assert (text_of(policy, second), second.finish) == ("so 2<eos>", "eos")
+ASKS = ["<consult:verify>1?</consult>", "so 2"]
+TWICE = ["a</consult>", "a</consult>", "b"]
+STOPS = ["a</consult> never written", "b"]
+
+
+@pytest.mark.parametrize(
+    ("script", "context", "text", "finish"),
+    [
+        (ASKS, "Q\n", "<consult:verify>1?</consult>", "stop"),
+        (ASKS, "Q\n<consult:verify>1?</consult> no ", "so 2<eos>", "eos"),
+        (TWICE, "Q a</consult>", "a</consult>", "stop"),
+        (TWICE, "Q a</consult>a</consult>", "b<eos>", "eos"),
+        (STOPS, "Q", "a</consult>", "stop"),
+        (STOPS, "Q a</consult>", "b<eos>", "eos"),
+        (str.upper, "abc", "ABC<eos>", "eos"),
+    ],
+)
+def test_the_next_text_of_a_script(script: Any, context: str, text: str, finish: str):
+    policy = ScriptedPolicy(CharTokenizer(specials=TAGS), script)
+    done = sample(policy, context)
+    assert (text_of(policy, done), done.finish) == (text, finish)
+
+
+def test_a_script_that_has_run_out_is_an_error():
+    policy = ScriptedPolicy(CharTokenizer(specials=TAGS), ASKS)
     with pytest.raises(PolicyError, match="one turn more"):
         sample(policy, "Q\n<consult:verify>1?</consult> no so 2<eos>")
-
-
-def test_the_same_text_twice_is_two_turns():
-    policy = ScriptedPolicy(CharTokenizer(), ["a</consult>", "a</consult>", "b"])
-    assert text_of(policy, sample(policy, "Q a</consult>")) == "a</consult>"
-    assert text_of(policy, sample(policy, "Q a</consult>a</consult>")) == "b<eos>"
-
-
-def test_a_text_counts_as_written_up_to_its_stop():
-    policy = ScriptedPolicy(CharTokenizer(), ["a</consult> never written", "b"])
-    assert text_of(policy, sample(policy, "Q")) == "a</consult>"
-    assert text_of(policy, sample(policy, "Q a</consult>")) == "b<eos>"
-
-
-def test_a_callable_sees_the_context():
-    policy = ScriptedPolicy(CharTokenizer(), lambda context: context.upper())
-    assert text_of(policy, sample(policy, "abc")) == "ABC<eos>"
 
 
 def test_max_tokens_cuts_and_a_stop_on_the_last_token_still_counts():
@@ -89,10 +92,9 @@ def test_constants_have_one_value_per_token():
 
 def test_a_forbidden_token_is_an_error():
     tokenizer = CharTokenizer(specials=TAGS)
+    policy, tag = ScriptedPolicy(tokenizer, ["a</consult>"]), tokenizer.token_id("</consult>")
     with pytest.raises(PolicyError, match=r"forbidden.*</consult>"):
-        sample(
-            ScriptedPolicy(tokenizer, ["a</consult>"]), "Q", forbidden_ids=(tokenizer.token_id("</consult>"),)
-        )
+        sample(policy, "Q", forbidden_ids=(tag,))
 
 
 @pytest.mark.parametrize("context, max_tokens", [("", 5), ("Q", 0)])

@@ -62,7 +62,7 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel, tokenizer: HFTokenizer, max_rows: int, version: int) -> None:
         self._tokenizer, self._version = tokenizer, version
-        self._table = KVTable(model, max_rows)
+        self.table = KVTable(model, max_rows)
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
         self._forbidden = VocabularyMasks(torch.zeros((1, vocabulary), dtype=torch.bool, device=model.device))
         self._stops = VocabularyMasks(torch.zeros((1, vocabulary), dtype=torch.bool))
@@ -70,20 +70,13 @@ class Decoder:
         self._state = np.zeros(max_rows, _STATE)
         self._written = np.zeros((max_rows, 64), _TOKEN)
 
-    def __len__(self) -> int:
-        return len(self._table)
-
-    @property
-    def room(self) -> int:
-        return self._table.room
-
     @property
     def requests(self) -> list[PendingRequest]:
         return [r for r in self._requests if r is not None]
 
     def join(self, requests: Sequence[PendingRequest]) -> None:
-        """Gives every request a row; at most `room` of them."""
-        rows = self._table.admit([np.array(r.request.token_ids, np.int64) for r in requests])
+        """Gives every request a row; at most `table.room` of them."""
+        rows = self.table.admit([np.array(r.request.token_ids, np.int64) for r in requests])
         for row, pending in zip(rows.tolist(), requests, strict=True):
             self._requests[row] = pending
             request = pending.request
@@ -100,12 +93,12 @@ class Decoder:
     def step(self) -> None:
         """One token for every request; those that are finished leave."""
         self._leave([row for row, r in enumerate(self._requests) if r is not None and r.done.done()])
-        count = self._table.rows
+        count = self.table.rows
         if not count:
             return
         state, rows = self._state[:count], np.arange(count)
         drawn = sample(
-            self._table.forward(state["newest"]),
+            self.table.forward(state["newest"]),
             state["temperature"],
             uniforms(state["seed"], state["count"]),
             self._forbidden_rows(state["forbidden"]),
@@ -114,7 +107,7 @@ class Decoder:
         for name, values in zip(("id", "logprob", "entropy"), drawn, strict=True):
             written[name][rows, state["count"]] = values
         state["newest"] = drawn.tokens_B
-        state["count"] += self._table.taken  # a free row stays at 0, so that it never outgrows `written`
+        state["count"] += self.table.taken  # a free row stays at 0, so that it never outgrows `written`
         maybe_over = (
             (drawn.tokens_B == self._tokenizer.eos_id)
             | (state["count"] >= state["limit"])
@@ -122,7 +115,7 @@ class Decoder:
             | ~np.isfinite(drawn.logprobs_B + drawn.entropies_B)
         )
         self._leave(
-            [row for row in np.flatnonzero(maybe_over & self._table.taken).tolist() if self._settle(row)]
+            [row for row in np.flatnonzero(maybe_over & self.table.taken).tolist() if self._settle(row)]
         )
         self._compact()
 
@@ -132,7 +125,7 @@ class Decoder:
         assert pending is not None
         written = self._written[row, :count]
         if not np.isfinite(written["logprob"][-1] + written["entropy"][-1]):
-            self._table.wipe(row)
+            self.table.wipe(row)
             pending.done.set_exception(
                 PolicyError(
                     f"log-probability: got {written['logprob'][-1]} (the model's logits are not finite), allowed a "
@@ -174,13 +167,13 @@ class Decoder:
     def _leave(self, rows: list[int]) -> None:
         if not rows:
             return
-        self._table.release(rows)
+        self.table.release(rows)
         self._state[rows] = 0
         for row in rows:
             self._requests[row] = None
 
     def _compact(self) -> None:
-        sources, targets = self._table.compact()
+        sources, targets = self.table.compact()
         self._state[targets], self._written[targets] = self._state[sources], self._written[sources]
         self._state[sources] = 0
         for source, target in zip(sources.tolist(), targets.tolist(), strict=True):

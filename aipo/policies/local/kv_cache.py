@@ -58,16 +58,11 @@ class KVTable:
     """Rows 0 .. `rows` - 1 take part in a step; a free row among them computes and is ignored.
 
     Args:
-        model: a causal language model whose layers all attend to the whole context.
+        model: one that passes `check_model`.
         max_rows: the most rows.
-
-    Raises:
-        LoadError: the model has layers of another kind, or an attention implementation that takes no
-            prepared mask.
     """
 
     def __init__(self, model: PreTrainedModel, max_rows: int) -> None:
-        check_model(model)
         config = model.config.get_text_config(decoder=True)
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -226,7 +221,8 @@ def check_model(model: PreTrainedModel) -> None:
     """Refuses a model that the table cannot serve.
 
     Raises:
-        LoadError: see `KVTable`.
+        LoadError: layers that do not attend to the whole context, or an attention implementation that takes no
+            prepared mask.
     """
     kinds = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
     if kinds - {DynamicLayer.__name__}:

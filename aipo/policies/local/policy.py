@@ -109,7 +109,7 @@ class LocalPolicy:
         held = 0
         try:
             with evaluating(self.model):
-                while self._waiting or len(decoder):
+                while self._waiting or len(decoder.table):
                     for _ in range(_TURNS):
                         await asyncio.sleep(0)
                     held = self._step(decoder, held)
@@ -129,8 +129,8 @@ class LocalPolicy:
     def _step(self, decoder: Decoder, held: int) -> int:
         """Lets requests join, and steps; returns for how many steps some have been waiting."""
         waiting = [r for r in self._waiting if not r.done.done()]
-        due = _BUNCH * len(waiting) >= len(decoder) or held >= _PATIENCE
-        joining = waiting[: decoder.room] if due else []
+        due = _BUNCH * len(waiting) >= len(decoder.table) or held >= _PATIENCE
+        joining = waiting[: decoder.table.room] if due else []
         if joining:
             decoder.join(joining)
         self._waiting = deque(waiting[len(joining) :])

@@ -72,7 +72,7 @@ class Server:
                 return await self.ask(path, body)
         except TimeoutError:
             if lease.expired():
-                raise ServerLostError from None
+                raise ServerLostError("nothing from a server that was taken out meanwhile") from None
             raise
         finally:
             self._leases.discard(lease)
@@ -113,8 +113,5 @@ def retry_after(error: Exception) -> float | None:
 
 def describe(error: Exception) -> str:
     """The error in words."""
-    if isinstance(error, httpx2.HTTPStatusError):
-        return str(error)
-    if isinstance(error, ServerLostError):
-        return "nothing from a server that was taken out meanwhile"
-    return f"{type(error).__name__} ({error})"
+    said = isinstance(error, httpx2.HTTPStatusError | ServerLostError)
+    return str(error) if said else f"{type(error).__name__} ({error})"

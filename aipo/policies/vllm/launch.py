@@ -75,23 +75,14 @@ def installed(python: str) -> Installed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One server.
+    """One server. Its settings are the options of `aipo serve`, which says what they are.
 
     Args:
-        python: of the vLLM environment.
-        model: folder or hub name.
         device: what vLLM was built for.
-        host, port: where it listens.
-        name: what it calls the model; None = `model`.
         dtype: of the weights; None = float32 on a CPU, elsewhere what the model was saved with.
-        context: longest context in tokens; None = the model's own.
-        gpus: that the model is cut over (tensor parallel).
-        memory: share of each GPU's memory that the server may take; None = vLLM's own (0.9).
         cache: GiB of keys and values; None = 2 on a CPU, on GPUs what is left of `memory`.
         requests: the most that are decoded at once.
-        nccl: weights come over NCCL.
         dev: opens the routes that weights come by. They are not guarded by the key.
-        allow_remote_dev: also where others can reach them.
         secret: NAME of an environment variable with the key that requests must bring; None = none is needed.
         rest: more arguments for vLLM, as they are.
 
@@ -165,11 +156,11 @@ class Launch:
             words += ["--served-model-name", self.name]
         if self.nccl:
             words += ["--weight-transfer-config", '{"backend": "nccl"}']
-        own = [word for word in words if word.startswith("--")]
-        for given in (
-            word.partition("=")[0].replace("_", "-") for word in self.rest if word.startswith("--")
-        ):
-            if any(flag.startswith(given) for flag in own):  # vLLM also takes a flag's beginning
+        flags = [word for word in words if word.startswith("--")]
+        for word in self.rest:
+            given = word.partition("=")[0].replace("_", "-")
+            # vLLM also takes a flag's beginning.
+            if given.startswith("--") and any(flag.startswith(given) for flag in flags):
                 raise ConfigError(
                     f"{given}: got it as an argument of vLLM's, allowed as an option of `aipo serve`"
                 )
@@ -184,13 +175,8 @@ class Launch:
         sets = [f"{name}={value}" for name, value in self.variables().items()]
         sets += [f'VLLM_API_KEY="${self.secret}"'] if self.secret else []
         python, *words = self.command()
-        lines, line = [" ".join([*sets, shlex.quote(python)])], ""
-        for word in words:
-            if word.startswith("-") and line:
-                lines.append(line)
-                line = ""
-            line = f"{line} {shlex.quote(word)}".strip()
-        return " \\\n  ".join([*lines, line])
+        parts = [(" \\\n  " if word.startswith("-") else " ") + shlex.quote(word) for word in words]
+        return " ".join([*sets, shlex.quote(python)]) + "".join(parts)
 
     def run(self, environment: Mapping[str, str] = os.environ) -> NoReturn:
         """Replaces this process by the server, which gets its signals and sets its exit code.
@@ -199,11 +185,9 @@ class Launch:
             LoadError: the variable with the key is not set, or Python does not run.
         """
         changed = {**environment, **self.variables()}
+        if self.secret is not None and self.secret not in environment:
+            raise LoadError(f"secret: got no environment variable {self.secret!r}, allowed one that is set")
         if self.secret is not None:
-            if self.secret not in environment:
-                raise LoadError(
-                    f"secret: got no environment variable {self.secret!r}, allowed one that is set"
-                )
             changed["VLLM_API_KEY"] = environment[self.secret]
         command = self.command()
         sys.stdout.flush()

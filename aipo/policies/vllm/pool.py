@@ -36,7 +36,7 @@ class _History:
 
 
 class ServerPool:
-    """Asks several servers as if they were one. Belongs to the event loop that uses it first.
+    """Asks several servers as if they were one. Belongs to one event loop until it is closed.
 
     Args:
         urls: of the servers, without /v1.
@@ -255,11 +255,11 @@ class ServerPool:
                 f"{where}: got no answer in {len(history.failures)} attempts, the last was {text}, allowed one "
                 "within policy.vllm.attempts"
             ) from error
-        if (seconds := retry_after(error)) is not None:
-            return seconds
         if status is not None and status >= 500:
             history.failed.add(server)  # a broken server answers fastest, and would get every request
-        elif status is None and len(history.failures) == 1:
+        if (seconds := retry_after(error)) is not None:
+            return seconds
+        if status is None and len(history.failures) == 1:
             return 0.0  # an idle connection that the server had closed
         wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (len(history.failures) - 1))
         return wait * self._jitter.uniform(0.5, 1.0)  # not everybody at once

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,7 +83,7 @@ def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(tokenizer, att
     requests = [
         SampleRequest(c, max_tokens=5 + i, temperature=temperature, forbidden_ids=forbidden, seed=i)
         for i, c in enumerate(contexts)
-        for temperature, forbidden in [(1.0, ()), (0.7, (3, 4)), (1.5, (39,))]
+        for temperature, forbidden in [(1.0, ()), (0.7, (3, 4)), (3.0, tuple(range(0, 44, 2)))]
     ]
     for asked, done in zip(requests, together(policy, requests), strict=True):
         settings = {"temperature": asked.temperature, "forbidden": asked.forbidden_ids}
@@ -173,24 +172,6 @@ def test_frequencies_follow_the_probabilities(model, policy: LocalPolicy):
     seen = np.bincount([d.token_ids[0] for d in done], minlength=len(probs)) / count
     # Five standard errors, sqrt(p (1 - p) / n), for each of the 44 ids.
     assert (np.abs(seen - probs) < 5 * np.sqrt(probs * (1 - probs) / count)).all()
-
-
-def test_near_temperature_zero_it_is_the_greedy_generate_of_transformers(model, policy: LocalPolicy):
-    (done,) = together(policy, [ask(7, 4, 11, max_tokens=20, temperature=1e-4)])
-    ids = torch.tensor([[7, 4, 11]])
-    greedy = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0,
-        eos_token_id=policy.tokenizer.eos_id,
-    )  # fmt: skip
-    assert done.token_ids.tolist() == greedy[0, 3:].tolist()
-
-
-def test_forbidden_ids_are_never_sampled(policy: LocalPolicy):
-    forbidden = tuple(range(0, 44, 2))
-    hot = [SampleRequest(p, max_tokens=20, temperature=3.0, seed=i) for i, p in enumerate(prompts(30))]
-    done = together(policy, [*(replace(request, forbidden_ids=forbidden) for request in hot), *hot])
-    assert not set(np.concatenate([d.token_ids for d in done[:30]])) & set(forbidden)
-    assert set(np.concatenate([d.token_ids for d in done[30:]])) & set(forbidden)
 
 
 def test_equal_prompts_are_prefilled_once(model, policy: LocalPolicy):

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,8 @@ def test_development_routes_are_for_this_machine(host: str) -> None:
 def test_more_arguments_do_not_contradict(rest: list[str]) -> None:
     with pytest.raises(ConfigError, match="allowed as an option of `aipo serve`"):
         launch(rest=tuple(rest)).command()
-    assert launch(rest=("--max-num-batched-tokens", "8192")).command()[-2:] == [
-        "--max-num-batched-tokens",
-        "8192",
-    ]
+    more = ("--max-num-batched-tokens", "8192")
+    assert launch(rest=more).command()[-2:] == [*more]
 
 
 @pytest.mark.parametrize("changes", [{"gpus": 2}, {"memory": 0.5}, {"nccl": True}])
@@ -90,17 +89,13 @@ def test_the_shell_runs_what_run_runs(tmp_path: Path) -> None:
     environment = {"OUR_KEY": "x y", "VLLM_SERVER_DEV_MODE": "0"}
     subprocess.run(["sh", "-c", made.shell()], env=environment, check=True)
     pasted = json.loads((tmp_path / "record.json").read_text())
-    code = f"from aipo.policies.vllm.launch import Launch; Launch(**{fields(made)!r}).run()"
+    code = f"from aipo.policies.vllm.launch import Launch; Launch(**{asdict(made)!r}).run()"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert pasted == json.loads((tmp_path / "record.json").read_text())
     assert pasted["argv"] == made.command()[1:]
     assert pasted["environ"] == {**made.variables(), "VLLM_API_KEY": "x y"}
     assert "x y" not in made.shell()
     assert shlex.split(made.shell().replace("\\\n", ""))[3:] == made.command()
-
-
-def fields(made: Launch) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in made.__dataclass_fields__}
 
 
 def test_a_key_that_is_not_there() -> None:
@@ -134,11 +129,8 @@ def test_no_vllm_and_no_python(tmp_path: Path) -> None:
         installed(str(tmp_path / "nothing"))
 
 
-def test_loopback() -> None:
+def test_hosts() -> None:
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]")))
     others = ("", "0.0.0.0", "::", "192.168.1.2", "example.org", "localhost.example")
     assert not any(map(is_loopback, others))
-
-
-def test_ipv6_is_bracketed() -> None:
     assert (bracketed("::1"), bracketed("127.0.0.1")) == ("[::1]", "127.0.0.1")

@@ -95,7 +95,7 @@ def test_another_model_than_the_one_that_is_wanted(tokenizer: HFTokenizer) -> No
         sample(served, 1)
 
 
-def test_the_model_is_asked_for_once(tokenizer: HFTokenizer) -> None:
+def test_it_serves_one_event_loop_after_another(tokenizer: HFTokenizer) -> None:
     fake = FakeVLLM()
 
     async def main(served: VLLMPolicy) -> tuple[str, int]:

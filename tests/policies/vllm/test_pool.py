@@ -172,15 +172,10 @@ def test_a_server_that_cannot_be_restored_ends_every_request(error: Exception, s
 
 
 def test_nobody_there_is_said_before_anything_begins(stack: ExitStack) -> None:
-    dead = f"http://127.0.0.1:{free_port()}"
-    pool = ServerPool([*start(stack, FakeVLLM()), dead])
-    with pytest.raises(PolicyError, match=rf"got no answer from \['{dead}'\]"):
-        used(pool, lambda pool: pool.check_servers())
-
-
-def test_a_server_that_is_still_loading_is_not_there(stack: ExitStack) -> None:
-    with pytest.raises(PolicyError, match="got no answer from"):
-        used(ServerPool(start(stack, FakeVLLM(healthy=False))), lambda pool: pool.check_servers())
+    loading, dead = FakeVLLM(healthy=False), f"http://127.0.0.1:{free_port()}"
+    urls = [*start(stack, FakeVLLM(), loading), dead]
+    with pytest.raises(PolicyError, match=rf"got no answer from \['{urls[1]}', '{dead}'\]"):
+        used(ServerPool(urls), lambda pool: pool.check_servers())
 
 
 def test_waiting_for_anybody_ends_at_the_deadline() -> None:

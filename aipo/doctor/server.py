@@ -66,9 +66,10 @@ async def _checks(
         for check in flags(await _ask(server, "server_info?config_format=json"), parts):
             yield check
     context = np.array(parts.prompt[-(positions - 1) :], np.int32)
-    warm, cold = [await _sample(server, model, context, temperature) for temperature in (1.0, _COLD)]
-    yield processed(*(choice["logprobs"]["top_logprobs"][0] for choice in (warm, cold)), _COLD)
-    yield _echoed(warm, context.tolist())
+    choices = [await _sample(server, model, context, temperature) for temperature in (1.0, _COLD)]
+    warm, cold = (choice["logprobs"]["top_logprobs"][0] for choice in choices)
+    yield processed(warm, cold, _COLD)
+    yield _echoed(choices[0], context.tolist())
     if quick:
         return
     network = attempt("network", lambda: parts.network, "aipo doctor --quick")

@@ -92,8 +92,8 @@ def made_up_rows(experiment: Experiment, vocabulary: int, prompt: int) -> tuple[
             behaviour_logprobs_T=np.where(segments_T == 0, np.nan, -1.0).astype(np.float32),
             segments_T=segments_T,
             segments=(
-                SegmentInfo(Role.PROMPT, "prompt", "", None, False),
-                SegmentInfo(Role.POLICY, "policy", "policy", 0, True),
+                SegmentInfo(Role.PROMPT, "prompt", has_logprobs=False),
+                SegmentInfo(Role.POLICY, "policy", has_logprobs=True),
             ),
             advantage=1.0,
             policy_tokens=answer,

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,6 +90,20 @@ def ratio(pi: Tensor, mu: Tensor) -> Tensor:
     return pi / mu
 
 
+class Probabilities(NamedTuple):
+    """Probabilities of agents' tokens; (B, T) each, NaN where unknown.
+
+    Args:
+        pi: by the policy as it is now.
+        mu: by the agent's own model.
+        pi_old: by the policy as it was when the rollouts were sampled.
+    """
+
+    pi: Tensor
+    mu: Tensor
+    pi_old: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Coefficient:
     """One way to weigh agents' tokens.
@@ -109,6 +123,11 @@ class Coefficient:
     clip_high: float | None = None
     signed: bool = True
 
+    def __call__(self, probabilities: Probabilities, advantages_B_1: Tensor) -> Tensor:
+        """w before bounds and sign rule, (B, T)."""
+        values = {**probabilities._asdict(), "advantage": advantages_B_1, "value": self.value}
+        return self.weight(**{name: values[name] for name in _arguments(self.weight)})
+
     @property
     def needs_mu(self) -> bool:
         """Whether agents' log-probs by their own model have to be recorded."""
@@ -119,6 +138,9 @@ class Coefficient:
         """Whether rows have to be scored with the weights that sampled them."""
         return "pi_old" in _arguments(self.weight)
 
+
+ARGUMENTS = (*Probabilities._fields, "advantage", "value")
+"""What a coefficient's function may ask for, by the name of an argument."""
 
 COEFFICIENTS: dict[str, Coefficient] = {
     "mask": Coefficient(mask),
@@ -132,8 +154,10 @@ COEFFICIENTS: dict[str, Coefficient] = {
     "ratio": Coefficient(ratio, clip_high=2.0),
 }
 
-ARGUMENTS = ("pi", "mu", "pi_old", "advantage", "value")
-"""What a coefficient's function may ask for, by the name of an argument."""
+
+@cache
+def _arguments(weight: Callable[..., Tensor]) -> tuple[str, ...]:
+    return tuple(inspect.signature(weight).parameters)
 
 
 def is_file_name(coefficient: str) -> bool:
@@ -151,8 +175,11 @@ def coefficient_of(name: str, value: float | None) -> Coefficient:
 
     Raises:
         LoadError: there is no such file or function, or its code fails.
-        ConfigError: a function that cannot be a coefficient, a value out of its range, or one that it does not take.
+        ConfigError: an unknown name, a function that cannot be a coefficient, a value out of its range, or one that it
+            does not take.
     """
+    if not is_file_name(name) and name not in COEFFICIENTS:
+        raise ConfigError(f"coefficient: got {name!r}, allowed {sorted(COEFFICIENTS)} or 'file.py:function'")
     coefficient = _load_coefficient(name) if is_file_name(name) else COEFFICIENTS[name]
     if value is None:
         return coefficient
@@ -179,12 +206,10 @@ def _load_coefficient(name: str) -> Coefficient:
     if "value" in parameters and not isinstance(value, float | int):
         raise ConfigError(f"argument `value` of coefficient {name}: got no default, allowed a number")
     coefficient = Coefficient(function, value=value, values=(-math.inf, math.inf))
-    pi, advantage = torch.tensor([[0.01, 0.5, 1.0]] * 2), torch.tensor([[1.0], [-1.0]])
-    trial: Any = _raw_weights(coefficient, Probabilities(pi, pi, pi), advantage)
+    pi, advantages = torch.tensor([[0.01, 0.5, 1.0]] * 2), torch.tensor([[1.0], [-1.0]])
+    trial: Any = coefficient(Probabilities(pi, pi, pi), advantages)
+    got = f"{trial.dtype} of shape {list(trial.shape)}" if isinstance(trial, torch.Tensor) else repr(trial)
     if not isinstance(trial, torch.Tensor) or trial.shape != pi.shape or not trial.is_floating_point():
-        got = (
-            f"{trial.dtype} of shape {list(trial.shape)}" if isinstance(trial, torch.Tensor) else repr(trial)
-        )
         raise ConfigError(
             f"weights of coefficient {name}: got {got}, allowed floating-point numbers of the shape of `pi`, "
             f"{list(pi.shape)}"
@@ -192,50 +217,17 @@ def _load_coefficient(name: str) -> Coefficient:
     return coefficient
 
 
-# 3. Sign rules: π and w to the weight where A < 0.
-
-
-def zero(_: Tensor, weights: Tensor) -> Tensor:
-    """0: agents' tokens are learned only where A > 0. The sign of the advantage is the filter that protects from
-    agents that err (measured on the miniature)."""
-    return weights.new_zeros(weights.shape)
-
-
-def negative_pi(pi: Tensor, _: Tensor) -> Tensor:
-    """π: a token is pushed down as far as the policy would write it itself."""
-    return pi
-
-
-def negative_floor(pi: Tensor, _: Tensor) -> Tensor:
-    """max(π, 0.1): the published prototype of AIPO's authors."""
-    return pi.clamp(min=0.1)
-
-
-def same(_: Tensor, weights: Tensor) -> Tensor:
-    """w, as where A > 0."""
-    return weights
-
-
 NEGATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "zero": zero,
-    "pi": negative_pi,
-    "floor": negative_floor,
-    "same": same,
+    # Agents' tokens are learned only where A > 0. The sign of the advantage is the filter that protects from agents
+    # that err (measured on the miniature).
+    "zero": lambda pi, weights: weights.new_zeros(weights.shape),
+    # A token is pushed down as far as the policy would write it itself.
+    "pi": lambda pi, weights: pi,
+    # The published prototype of AIPO's authors.
+    "floor": lambda pi, weights: pi.clamp(min=0.1),
+    "same": lambda pi, weights: weights,
 }
-
-
-class Probabilities(NamedTuple):
-    """Probabilities of agents' tokens; (B, T) each, NaN where unknown.
-
-    Args:
-        pi: by the policy as it is now.
-        mu: by the agent's own model.
-        pi_old: by the policy as it was when the rollouts were sampled.
-    """
-
-    pi: Tensor
-    mu: Tensor
-    pi_old: Tensor
+"""3. Sign rules: π and w to the weight where A < 0."""
 
 
 class AgentWeights(NamedTuple):
@@ -257,7 +249,7 @@ def agent_weights(
 ) -> AgentWeights:
     """Weights of agents' tokens under a method: coefficient, bounds, sign rule, trust region."""
     coefficient = method.coefficient_function
-    raw = _raw_weights(coefficient, probabilities, advantages_B_1)
+    raw = coefficient(probabilities, advantages_B_1)
     low, high = method.coefficient_bounds
     weights = raw if low is None and high is None else raw.clamp(low, high)
     unknown, negative = raw.isnan(), advantages_B_1 < 0
@@ -271,17 +263,3 @@ def agent_weights(
         clipped = clipped | (moved_out & (weights != 0))
         weights = weights.masked_fill(moved_out, 0.0)
     return AgentWeights(weights.masked_fill(unknown, 0.0), advantages, clipped & ~unknown)
-
-
-def _raw_weights(coefficient: Coefficient, probabilities: Probabilities, advantages_B_1: Tensor) -> Tensor:
-    offered: Mapping[str, Any] = {
-        **probabilities._asdict(),
-        "advantage": advantages_B_1,
-        "value": coefficient.value,
-    }
-    return coefficient.weight(**{name: offered[name] for name in _arguments(coefficient.weight)})
-
-
-@cache
-def _arguments(weight: Callable[..., Tensor]) -> tuple[str, ...]:
-    return tuple(inspect.signature(weight).parameters)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aipo.method.objectives import OBJECTIVES
-from aipo.method.rows import Code, Row
+from aipo.method.rows import Code, Row, check_agent_logprobs
 from aipo.method.settings import MethodSettings
 
 
@@ -44,11 +44,21 @@ COUNTS: dict[str, Callable[[Row | TokenTotals], int]] = {
 
 
 def with_gradient(rows: Iterable[Row], method: MethodSettings) -> list[Row]:
-    """Rows that have a gradient: an advantage, a KL term, or agents' tokens whose coefficient ignores the advantage."""
-    if method.beta > 0:
-        return list(rows)
-    signed = method.coefficient_function.signed
-    return [row for row in rows if row.advantage != 0 or (not signed and (row.codes_T == Code.AGENT).any())]
+    """Rows that have a gradient: an advantage, a KL term, or agents' tokens whose coefficient ignores the advantage.
+
+    Raises:
+        TrainError: the coefficient needs log-probs that an agent's tokens do not have.
+    """
+    coefficient = method.coefficient_function
+
+    def teaches(row: Row) -> bool:
+        unsigned = not coefficient.signed and bool((row.codes_T == Code.AGENT).any())
+        return method.beta > 0 or row.advantage != 0 or unsigned
+
+    teaching = list(filter(teaches, rows))
+    if coefficient.needs_mu:
+        check_agent_logprobs(teaching)
+    return teaching
 
 
 def denominators(
@@ -70,17 +80,15 @@ def denominators(
         minibatches: optimizer steps per pass over the rollout step.
         max_completion_length: the longest rollout allowed, after its prompt.
     """
-    count, share = COUNTS[method.denominator], 1 / minibatches
-    averages: dict[str, Callable[[Row], float]] = {
-        # The mean over a row's tokens, then over rows (GRPO).
-        "row": lambda row: count(row) * totals.rows * share,
-        # The mean over all tokens (DAPO).
-        "tokens": lambda _: count(totals) * share,
-        # Divided by the longest completion allowed, so that a row's length does not matter (Dr. GRPO).
-        "length": lambda _: max_completion_length * totals.rows * share,
-    }
-    average = averages[OBJECTIVES[method.objective].average]
-    return np.array([max(average(row), 1e-6) for row in rows], np.float32)
+    count = COUNTS[method.denominator]
+    match OBJECTIVES[method.objective].average:
+        case "row":  # the mean over a row's tokens, then over rows (GRPO)
+            whole = [count(row) * totals.rows for row in rows]
+        case "tokens":  # the mean over all tokens (DAPO)
+            whole = [count(totals)] * len(rows)
+        case "length":  # by the longest completion allowed: a row's length does not matter (Dr. GRPO)
+            whole = [max_completion_length * totals.rows] * len(rows)
+    return np.maximum(np.array(whole) * (1 / minibatches), 1e-6).astype(np.float32)
 
 
 def collate(
@@ -99,18 +107,15 @@ def collate(
     """
     if not rows:
         return _padding_row(pad_id)
-    starts = [row.prompt_tokens for row in rows]
-    prompts = [row.token_ids_T[:start] for row, start in zip(rows, starts, strict=True)]
-    pairs = list(zip(rows, starts, strict=True))
+    places = [(row, row.prompt_tokens) for row in rows]
+    logprobs = [row.behaviour_logprobs_T[start:] for row, start in places]
     batch = {
-        "prompt_ids": _pad(prompts, pad_id, np.int64, left=True),
-        "prompt_mask": _pad([np.ones(len(p)) for p in prompts], 0, np.int64, left=True),
-        "completion_ids": _pad([row.token_ids_T[start:] for row, start in pairs], pad_id, np.int64),
-        "completion_mask": _pad([np.ones(len(row) - start) for row, start in pairs], 0, np.int64),
-        "codes": _pad([row.codes_T[start:] for row, start in pairs], Code.PROMPT, np.int8),
-        "behaviour_logprobs": _pad(
-            [row.behaviour_logprobs_T[start:] for row, start in pairs], np.nan, np.float32
-        ),
+        "prompt_ids": _pad([row.token_ids_T[:start] for row, start in places], pad_id, np.int64, left=True),
+        "prompt_mask": _pad([np.ones(start) for _, start in places], 0, np.int64, left=True),
+        "completion_ids": _pad([row.token_ids_T[start:] for row, start in places], pad_id, np.int64),
+        "completion_mask": _pad([np.ones(len(row) - start) for row, start in places], 0, np.int64),
+        "codes": _pad([row.codes_T[start:] for row, start in places], Code.PROMPT, np.int8),
+        "behaviour_logprobs": _pad(logprobs, np.nan, np.float32),
         "advantages": np.array([row.advantage for row in rows], np.float32),
         "denominators": denominators_B,
     }

@@ -22,14 +22,12 @@ class Credited:
     Args:
         groups: baselines with at least one scored rollout.
         zero_variance_groups: those of them in which every advantage is 0, so that nothing is learned.
-        failed: rollouts without a reward.
         active_share: share of the scored rollouts whose advantage is not 0; 0.0 when none was scored.
     """
 
     traces: tuple[Trace, ...]
     groups: int
     zero_variance_groups: int
-    failed: int
     active_share: float
 
 
@@ -94,7 +92,6 @@ def _credited(
         traces=credited,
         groups=len(groups),
         zero_variance_groups=sum(not any(advantages) for advantages in groups.values()),
-        failed=len(credited) - len(scored),
         active_share=sum(value != 0 for value in scored) / max(len(scored), 1),
     )
 

@@ -19,26 +19,9 @@ from torch import Tensor
 
 from aipo.errors import TrainError
 from aipo.method.agent_weights import Probabilities, agent_weights
+from aipo.method.metrics import QUANTITIES, ROLES
 from aipo.method.objectives import IMPORTANCE_MODES, OBJECTIVES, PolicyTerms, PolicyTokens
-from aipo.method.rows import Code
 from aipo.method.settings import MethodSettings
-
-ROLES = {"policy": Code.POLICY, "agent": Code.AGENT, "distilled": Code.DISTILLED}
-QUANTITIES: tuple[str, ...] = (
-    "tokens",
-    "entropy",
-    "probability",
-    "weight",
-    "loss",
-    "ratio",
-    "clip",
-    "kl",
-    "importance",
-    "importance_squared",
-    "cut",
-    "mismatch",
-    "mismatch_tokens",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +101,7 @@ class LossOutput(NamedTuple):
 
 
 class _PolicySide(NamedTuple):
-    """Everything of policy tokens, (B, T) each."""
+    """Of policy tokens; (B, T) each."""
 
     terms: PolicyTerms
     kl: Tensor
@@ -142,9 +125,12 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     advantages_B_1 = inputs.advantages_B[:, None]
     # Log-probs of untrained tokens may be NaN or −inf, which must reach neither the loss nor its gradient.
     logprobs = torch.where(trained, inputs.logprobs_B_T, 0.0)
+    pi, trainer = logprobs.detach().exp(), inputs.trainer_logprobs_B_T
+    pi_old = torch.full_like(pi, torch.nan) if trainer is None else trainer.exp()
     side = _policy_side(inputs, logprobs, policy, advantages_B_1, method)
-    pi = logprobs.detach().exp()
-    agents = agent_weights(_probabilities(pi, inputs), advantages_B_1, method)
+    agents = agent_weights(
+        Probabilities(pi, mu=inputs.behaviour_logprobs_B_T.exp(), pi_old=pi_old), advantages_B_1, method
+    )
 
     weights = torch.where(distilled, method.distil_weight * (advantages_B_1 > 0), agents.weights)
     advantages = torch.where(agent, agents.advantages, advantages_B_1)
@@ -154,13 +140,13 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
 
     with torch.no_grad():
         clipped = torch.where(policy, side.terms.clipped, agents.clipped & agent)
-        weights = torch.where(policy, side.terms.weights * side.importance, weights).masked_fill(
-            ~trained, 0.0
-        )
+        weights = torch.where(policy, side.terms.weights * side.importance, weights)
+        weights = weights.masked_fill(~trained, 0.0)
         pushes = advantages.abs() * weights
+        known = torch.full_like(pi, float(trainer is not None))
         sums = _sums(
             roles,
-            tokens=torch.ones_like(side.mismatch),
+            tokens=torch.ones_like(pi),
             entropy=torch.where(trained, inputs.entropies_B_T, 0.0),
             probability=pi,
             weight=pushes,
@@ -172,7 +158,7 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
             importance_squared=side.importance.square(),
             cut=side.cut,
             mismatch=side.mismatch,
-            mismatch_tokens=torch.full_like(side.mismatch, float(inputs.trainer_logprobs_B_T is not None)),
+            mismatch_tokens=known,
         )
         ratios = torch.where(policy, side.terms.ratios, torch.nan)
     return LossOutput(terms.sum(), sums, side.mismatch.max(), weights, pushes, ratios, clipped)
@@ -183,9 +169,8 @@ def _policy_side(
 ) -> _PolicySide:
     """Objective, KL term and importance correction of policy tokens."""
     behaviour = torch.where(policy, inputs.behaviour_logprobs_B_T, 0.0)
-    trainer = behaviour
-    if inputs.trainer_logprobs_B_T is not None:
-        trainer = torch.where(policy, inputs.trainer_logprobs_B_T, 0.0)
+    trainer = inputs.trainer_logprobs_B_T
+    trainer = behaviour if trainer is None else torch.where(policy, trainer, 0.0)
     old, importance, cut = behaviour, torch.ones_like(behaviour), torch.zeros_like(policy)
     if method.importance_cap is not None:
         old = trainer
@@ -201,15 +186,6 @@ def _policy_side(
         reference = torch.where(policy, inputs.reference_logprobs_B_T, logprobs.detach())
         kl = terms.ratios * k3(logprobs, reference)
     return _PolicySide(terms, kl, importance, cut, (trainer - behaviour).abs())
-
-
-def _probabilities(pi_B_T: Tensor, inputs: LossInputs) -> Probabilities:
-    trainer = inputs.trainer_logprobs_B_T
-    return Probabilities(
-        pi=pi_B_T,
-        mu=inputs.behaviour_logprobs_B_T.exp(),
-        pi_old=torch.full_like(pi_B_T, torch.nan) if trainer is None else trainer.exp(),
-    )
 
 
 def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:

@@ -104,15 +104,6 @@ def cispo(tokens: PolicyTokens, clip: Clip) -> PolicyTerms:
     return PolicyTerms(-weights * tokens.advantages * tokens.logprobs, weights, ratio, clipped)
 
 
-def _ppo_of_trl(loss_type: str, level: str = "token") -> Callable[[Clip], dict[str, Any]]:
-    return lambda clip: {
-        "loss_type": loss_type,
-        "importance_sampling_level": level,
-        "epsilon": clip.low,
-        "epsilon_high": clip.high,
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class Objective:
     """One way to learn from policy tokens.
@@ -120,42 +111,41 @@ class Objective:
     Args:
         terms: tokens and clip to terms.
         average: what a row's terms are divided by, see `aipo.method.batch.denominators`.
-        trl: what TRL calls it, and these bounds: arguments of its `GRPOConfig`.
+        loss_type, level: what TRL calls it: `loss_type` and `importance_sampling_level` of its `GRPOConfig`.
         clip_low, clip_high: default bounds; an infinite `clip_low` is none.
         stops: whether a clipped token has no gradient.
     """
 
     terms: Callable[[PolicyTokens, Clip], PolicyTerms]
     average: Literal["row", "tokens", "length"]
-    trl: Callable[[Clip], dict[str, Any]]
+    loss_type: str
+    level: Literal["token", "sequence"] = "token"
     clip_low: float = 0.2
     clip_high: float = 0.28
     stops: bool = True
 
+    def trl(self, clip: Clip) -> dict[str, Any]:
+        """The objective with these bounds as arguments of TRL's `GRPOConfig`."""
+        # For CISPO TRL's epsilon_high is the bound itself, and it has no lower one.
+        bounds = (
+            {"epsilon": clip.low, "epsilon_high": clip.high}
+            if self.stops
+            else {"epsilon_high": 1 + clip.high}
+        )
+        return {"loss_type": self.loss_type, "importance_sampling_level": self.level, **bounds}
+
 
 OBJECTIVES: dict[str, Objective] = {
     # GRPO (DeepSeekMath, 2402.03300): PPO's clip; every row counts the same.
-    "grpo": Objective(ppo_clip, "row", _ppo_of_trl("grpo"), clip_high=0.2),
+    "grpo": Objective(ppo_clip, "row", "grpo", clip_high=0.2),
     # DAPO (2503.14476): PPO's clip; every token counts the same.
-    "dapo": Objective(ppo_clip, "tokens", _ppo_of_trl("dapo")),
+    "dapo": Objective(ppo_clip, "tokens", "dapo"),
     # Dr. GRPO (2503.20783): PPO's clip; divided by the longest rollout allowed.
-    "dr_grpo": Objective(ppo_clip, "length", _ppo_of_trl("dr_grpo"), clip_high=0.2),
+    "dr_grpo": Objective(ppo_clip, "length", "dr_grpo", clip_high=0.2),
     # GSPO (2507.18071): one ratio for a row, clipped.
-    "gspo": Objective(sequence_clip, "row", _ppo_of_trl("grpo", "sequence"), clip_low=3e-4, clip_high=4e-4),
-    # CISPO (2506.13585): the weight is clipped, the gradient stays.
-    "cispo": Objective(
-        cispo,
-        "tokens",
-        # TRL's epsilon_high is the bound itself, and it has no lower one. The default is ScaleRL's 5 (2510.13786).
-        lambda clip: {
-            "loss_type": "cispo",
-            "importance_sampling_level": "token",
-            "epsilon_high": 1 + clip.high,
-        },
-        clip_low=math.inf,
-        clip_high=4.0,
-        stops=False,
-    ),
+    "gspo": Objective(sequence_clip, "row", "grpo", "sequence", clip_low=3e-4, clip_high=4e-4),
+    # CISPO (2506.13585): the weight is clipped, the gradient stays. The default is ScaleRL's 5 (2510.13786).
+    "cispo": Objective(cispo, "tokens", "cispo", clip_low=math.inf, clip_high=4.0, stops=False),
 }
 
 

@@ -33,12 +33,10 @@ CODES = {Role.PROMPT: Code.PROMPT, Role.POLICY: Code.POLICY, Role.AGENT: Code.AG
 
 
 class SegmentInfo(NamedTuple):
-    """The properties that all tokens of a segment share. `has_logprobs` is False where its log-probs were not recorded at all."""
+    """Facts of a trace's segment. `has_logprobs` is False where its log-probs were not recorded at all."""
 
     role: Role
     source: str
-    policy: str
-    policy_version: int | None
     has_logprobs: bool
 
 
@@ -102,11 +100,12 @@ def check_agent_logprobs(rows: Iterable[Row]) -> None:
         TrainError: names the agent and the trace.
     """
     for row in rows:
-        for segment_info in row.segments if row.kind == "sampled" else ():
-            if segment_info.role is Role.AGENT and not segment_info.has_logprobs:
+        for role, source, has_logprobs in row.segments if row.kind == "sampled" else ():
+            if role is Role.AGENT and not has_logprobs:
                 raise TrainError(
-                    f"log-probs of agent {segment_info.source!r} by its own model: got none, allowed those of every token "
-                    f"that it inserted (NaN where unknown) with method.coefficient=ratio or a function that needs μ, in {row.trace_id!r}"
+                    f"log-probs of agent {source!r} by its own model: got none, allowed those of every token that it "
+                    "inserted (NaN where unknown) with method.coefficient=ratio or a function that needs μ, in "
+                    f"{row.trace_id!r}"
                 )
 
 
@@ -193,10 +192,7 @@ def _row(
         codes_T=join([np.full(len(piece), code) for _, piece, code in pieces], np.int8),
         behaviour_logprobs_T=join([behaviour(piece, code) for _, piece, code in pieces], np.float32),
         segments_T=join([np.full(len(piece), i) for i, piece, _ in pieces], np.int32),
-        segments=tuple(
-            SegmentInfo(s.role, s.source, s.policy, s.policy_version, s.logprobs is not None)
-            for s in trace.segments
-        ),
+        segments=tuple(SegmentInfo(s.role, s.source, s.logprobs is not None) for s in trace.segments),
         advantage=trace.advantage,
         policy_tokens=trace.count(trace.author),
         agent_tokens=trace.count(Role.AGENT) if trace.author is Role.POLICY else 0,

@@ -4,13 +4,19 @@ A quantity has the same name here, in the loss and in the metrics. Each rule abo
 else.
 """
 
+import json
+import math
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from aipo.errors import ConfigError
 from aipo.method.agent_weights import COEFFICIENTS, Coefficient, coefficient_of, is_file_name
 from aipo.method.objectives import OBJECTIVES, Clip
 from aipo.util.section import Count, Positive, Section, Share
+
+Weight = Annotated[float, Field(ge=0.0)]
 
 
 class MethodSettings(Section):
@@ -21,186 +27,111 @@ class MethodSettings(Section):
             file, it is a `ConfigError`.
     """
 
-    plan: Literal["independent", "expert"] = Field(
-        default="independent", description="which rollouts make up a group"
-    )
-    demonstrations: Count | None = Field(
-        default=None, description="expert: number of demonstrations in a group; default 1"
-    )
-    assist_share: Share = Field(
-        default=0.5, description="share of a group's sampled rollouts that have agents"
-    )
-    assist_share_end: Share | None = Field(
-        default=None,
-        description="value of assist_share in the last rollout step, linear in between; null = constant",
-    )
-    suppress_share: Share = Field(
-        default=0.0,
-        description="share of a group's solo rollouts that cannot write consult tags (their logits are masked)",
-    )
-    credit: Literal["group", "reward"] = Field(
-        default="group",
-        description="how rewards become advantages: `group` subtracts the mean of the group, `reward` has no baseline (A = R). "
-        "The latter is rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0",
-    )
-    scale_by_std: bool = Field(default=True, description="divide by the group's standard deviation")
-    per_mode_baseline: bool = Field(
-        default=False, description="subtract a separate mean for assisted and for solo rollouts"
-    )
-    negative_weight: Annotated[float, Field(ge=0.0)] = Field(
-        default=1.0, description="factor on negative advantages"
-    )
-    scale_by_active: bool = Field(
-        default=True,
-        description="multiply the learning rate by the active share (rollouts whose advantage is not 0). With the credit "
-        "`reward` these are the correct rollouts, so the rate grows as the policy improves",
-    )
-    coefficient: str = Field(
-        default="mask",
-        description=f"weight of an agent's token in the policy gradient: {', '.join(COEFFICIENTS)}, or your "
-        "function, 'file.py:function'",
-    )
-    coefficient_value: float | None = Field(
-        default=None,
-        description="c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5); "
-        "`value` of your function",
-    )
-    coefficient_clip_low: float | None = Field(
-        default=None,
-        description="lower bound of the coefficient where A >= 0; default: 0.1 for `power`, else none",
-    )
-    coefficient_clip_high: float | None = Field(
-        default=None,
-        description="upper bound of the coefficient where A >= 0; default: 2 for `ratio`, else none",
-    )
-    coefficient_trust: Positive | None = Field(
-        default=None,
-        description="e: an agent token stops being trained once its ratio π/π_old leaves [1/(1+e), 1+e]; null = never",
-    )
-    negative: Literal["zero", "pi", "floor", "same"] = Field(
-        default="zero",
-        description="coefficient of agents' tokens where A < 0: 0, π, max(π, 0.1), or the same as where A > 0",
-    )
-    distil_weight: Annotated[float, Field(ge=0.0)] = Field(
-        default=1.0,
-        description="weight of distilled rows (context distillation: consults are cut out of the context); 0 = none",
-    )
-    distil_suppress: bool = Field(
-        default=True,
-        description="train distilled rows with the consult tags masked; otherwise they also teach not to consult",
-    )
-    objective: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = Field(
-        default="dapo", description="loss on policy tokens"
-    )
-    clip_low: Positive | None = Field(
-        default=None,
-        description="policy ratio is clipped below 1 - clip_low; default 0.2, `gspo` 3e-4, `cispo` none",
-    )
-    clip_high: Positive | None = Field(
-        default=None,
-        description="policy ratio is clipped above 1 + clip_high; default 0.2, `dapo` 0.28, `gspo` 4e-4, `cispo` 4",
-    )
-    clip_keeps_gradient: bool = Field(
-        default=False,
-        description="a clipped token keeps the gradient of the bound (GPPO); not for `cispo`, which always does",
-    )
-    denominator: Literal["policy", "union"] = Field(
-        default="policy",
-        description="tokens that the loss averages over: the policy's, or also the agents'; not for `dr_grpo`",
-    )
-    beta: Annotated[float, Field(ge=0.0)] = Field(
-        default=0.0, description="weight of the KL to the reference policy"
-    )
-    importance_mode: Literal["truncate", "mask"] = Field(
-        default="truncate",
-        description="weights π_old/μ outside the bounds of importance_cap become C (truncate, TIS) or 0 (mask, MIS)",
-    )
-    importance_cap: Positive | None = Field(
-        default=None,
-        description="C corrects the train/inference mismatch: weights above C are truncated, or outside [1/C, C] masked; null = off",
-    )
-    max_mismatch: Positive | None = Field(
-        default=None,
-        description="stops the run where mismatch/mean exceeds it (nats per token); null = never",
-    )
+    plan: Literal["independent", "expert"] = "independent"
+    """Which rollouts make up a group."""
+    demonstrations: Count | None = None
+    """expert: number of demonstrations in a group; default 1."""
+    assist_share: Share = 0.5
+    """Share of a group's sampled rollouts that have agents."""
+    assist_share_end: Share | None = None
+    """Value of assist_share in the last rollout step, linear in between; null = constant."""
+    suppress_share: Share = 0.0
+    """Share of a group's solo rollouts that cannot write consult tags (their logits are masked)."""
+
+    credit: Literal["group", "reward"] = "group"
+    """How rewards become advantages: `group` subtracts the mean of the group, `reward` has no baseline (A = R). The
+    latter is rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0."""
+    scale_by_std: bool = True
+    """Divide by the group's standard deviation."""
+    per_mode_baseline: bool = False
+    """Subtract a separate mean for assisted and for solo rollouts."""
+    negative_weight: Weight = 1.0
+    """Factor on negative advantages."""
+    scale_by_active: bool = True
+    """Multiply the learning rate by the active share (rollouts whose advantage is not 0). With the credit `reward`
+    these are the correct rollouts, so the rate grows as the policy improves."""
+
+    coefficient: str = "mask"
+    """Weight of an agent's token in the policy gradient: one of `COEFFICIENTS`, or your function, 'file.py:function'."""
+    coefficient_value: float | None = None
+    """c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5); `value` of
+    your function."""
+    coefficient_clip_low: float | None = None
+    """Lower bound of the coefficient where A >= 0; default: 0.1 for `power`, else none."""
+    coefficient_clip_high: float | None = None
+    """Upper bound of the coefficient where A >= 0; default: 2 for `ratio`, else none."""
+    coefficient_trust: Positive | None = None
+    """e: an agent token stops being trained once its ratio π/π_old leaves [1/(1+e), 1+e]; null = never."""
+    negative: Literal["zero", "pi", "floor", "same"] = "zero"
+    """Coefficient of agents' tokens where A < 0: 0, π, max(π, 0.1), or the same as where A > 0."""
+
+    distil_weight: Weight = 1.0
+    """Weight of distilled rows (context distillation: consults are cut out of the context); 0 = none."""
+    distil_suppress: bool = True
+    """Train distilled rows with the consult tags masked; otherwise they also teach not to consult."""
+
+    objective: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = "dapo"
+    """Loss on policy tokens."""
+    clip_low: Positive | None = None
+    """Policy ratio is clipped below 1 - clip_low; default 0.2, `gspo` 3e-4, `cispo` none."""
+    clip_high: Positive | None = None
+    """Policy ratio is clipped above 1 + clip_high; default 0.2, `dapo` 0.28, `gspo` 4e-4, `cispo` 4."""
+    clip_keeps_gradient: bool = False
+    """A clipped token keeps the gradient of the bound (GPPO); not for `cispo`, which always does."""
+    denominator: Literal["policy", "union"] = "policy"
+    """Tokens that the loss averages over: the policy's, or also the agents'; not for `dr_grpo`."""
+    beta: Weight = 0.0
+    """Weight of the KL to the reference policy."""
+    importance_mode: Literal["truncate", "mask"] = "truncate"
+    """Weights π_old/μ outside the bounds of importance_cap become C (truncate, TIS) or 0 (mask, MIS)."""
+    importance_cap: Positive | None = None
+    """C corrects the train/inference mismatch: weights above C are truncated, or outside [1/C, C] masked; null = off."""
+    max_mismatch: Positive | None = None
+    """Stops the run where mismatch/mean exceeds it (nats per token); null = never."""
 
     @model_validator(mode="after")
-    def _plan_fits(self) -> Self:
-        if self.demonstrations is not None and self.plan != "expert":
-            raise ValueError(f"demonstrations are for the plan expert, got {self.plan!r}")
-        if self.plan == "expert" and self.per_mode_baseline:
-            raise ValueError(
-                "per_mode_baseline: got true with the plan expert, allowed false: demonstrations of one task, with a "
-                "mean of their own, have no advantage"
-            )
-        if self.plan == "expert" and self.coefficient == "ratio":
-            raise ValueError(
-                "coefficient: got ratio with the plan expert, allowed another one: the log-probs of a demonstration "
-                "by its author are unknown"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _credit_fits(self) -> Self:
-        unused = {"scale_by_std": False, "per_mode_baseline": False, "negative_weight": 1.0}
-        for name, neutral in unused.items() if self.credit == "reward" else ():
-            if getattr(self, name) != neutral:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)} with the credit reward, which has no baseline, allowed {neutral}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _coefficient_fits(self) -> Self:
-        if not is_file_name(self.coefficient):
-            if self.coefficient not in COEFFICIENTS:
-                raise ValueError(
-                    f"coefficient: got {self.coefficient!r}, allowed {sorted(COEFFICIENTS)} or 'file.py:function'"
-                )
-            _ = self.coefficient_function  # checks the value
-        low, high = self._check_bounds()
-        if self.coefficient != "mask":
-            return self
-        for name, value, allowed in (
-            ("negative", self.negative if self.negative in ("pi", "floor") else None, "'zero' or 'same'"),
-            ("coefficient_trust", self.coefficient_trust, "none (null)"),
-            ("coefficient_clip_low", low, "none (null)"),
-            ("coefficient_clip_high", high, "none (null)"),
-        ):
-            if value is not None:
-                raise ValueError(
-                    f"{name}: got {value} with coefficient 'mask', which teaches nothing, allowed {allowed}, or a "
-                    "coefficient that teaches something"
-                )
-        return self
-
-    def _check_bounds(self) -> tuple[float | None, float | None]:
+    def _coefficient_is_one(self) -> Self:
+        if not is_file_name(self.coefficient):  # a recorded configuration can be read without the file
+            _ = self.coefficient_function
         low, high = self.coefficient_bounds
-        given = [b for b in (self.coefficient_clip_low, self.coefficient_clip_high) if b is not None]
-        if not all(bound >= 0 for bound in given) or (low is not None and high is not None and low > high):
+        if not 0 <= (0 if low is None else low) <= (math.inf if high is None else high):
             raise ValueError(
                 f"coefficient_clip_low, coefficient_clip_high: got {low} and {high} for coefficient "
                 f"{self.coefficient!r}, allowed 0 <= low <= high"
             )
-        return low, high
+        return self
 
     @model_validator(mode="after")
-    def _objective_fits(self) -> Self:
-        if self.clip_keeps_gradient and not OBJECTIVES[self.objective].stops:
-            raise ValueError(
-                f"clip_keeps_gradient: got true with objective {self.objective!r}, whose clip takes no gradient away, "
-                f"allowed with {sorted(name for name, one in OBJECTIVES.items() if one.stops)}"
-            )
-        if self.denominator == "union" and OBJECTIVES[self.objective].average == "length":
-            raise ValueError(
-                f"denominator: got 'union' with objective {self.objective!r}, which counts no tokens, allowed 'policy'"
-            )
-        cap = self.importance_cap
-        if self.importance_mode == "mask" and not (cap is not None and cap > 1):
-            raise ValueError(
-                f"importance_cap: got {'none' if cap is None else f'{cap:g}'}, allowed > 1 where importance_mode is mask"
-            )
+    def _settings_fit_together(self) -> Self:
+        objective = OBJECTIVES[self.objective]
+        if self.plan == "expert":
+            why = "with the plan expert, whose demonstrations equal their own mean and have no advantage"
+            self._refuse_others(why, per_mode_baseline=[False])
+        else:
+            self._refuse_others(f"with the plan {self.plan}", demonstrations=[None])
+        if self.credit == "reward":
+            why = "with the credit reward, which has no baseline"
+            self._refuse_others(why, scale_by_std=[False], per_mode_baseline=[False], negative_weight=[1.0])
+        if self.coefficient == "mask":
+            why = "with the coefficient mask, which teaches nothing"
+            self._refuse_others(why, negative=["zero", "same"], coefficient_trust=[None])
+            self._refuse_others(why, coefficient_clip_low=[None], coefficient_clip_high=[None])
+        if not objective.stops:
+            why = f"with the objective {self.objective}, whose clip takes no gradient away"
+            self._refuse_others(why, clip_keeps_gradient=[False])
+        if objective.average == "length":
+            why = f"with the objective {self.objective}, which counts no tokens"
+            self._refuse_others(why, denominator=["policy"])
+        if self.importance_mode == "mask" and not (self.importance_cap or 0) > 1:
+            cap = "none" if self.importance_cap is None else f"{self.importance_cap:g}"
+            raise ValueError(f"importance_cap: got {cap}, allowed > 1 where importance_mode is mask")
         return self
+
+    def _refuse_others(self, why: str, **allowed: Collection[object]) -> None:
+        for name, values in allowed.items():
+            if (got := getattr(self, name)) not in values:
+                choices = " or ".join(map(json.dumps, values))
+                raise ValueError(f"{name}: got {json.dumps(got)} {why}, allowed {choices}")
 
     def assist_share_at(self, step: int, steps: int) -> float:
         """The share of rollout step `step`, from 0, of `steps`."""
@@ -218,9 +149,16 @@ class MethodSettings(Section):
 
         Raises:
             LoadError: the file or function is missing, or its code fails.
-            ConfigError: a function that cannot be a coefficient, or a `coefficient_value` that it does not take.
+            ConfigError: a function that cannot be a coefficient, a `coefficient_value` that it does not take, or a need
+                of what demonstrations do not have.
         """
-        return coefficient_of(self.coefficient, self.coefficient_value)
+        coefficient = coefficient_of(self.coefficient, self.coefficient_value)
+        if self.plan == "expert" and coefficient.needs_mu:
+            raise ConfigError(
+                f"coefficient: got {self.coefficient} with the plan expert, allowed one that does not need μ: the "
+                "log-probs of a demonstration by its author are unknown"
+            )
+        return coefficient
 
     @property
     def coefficient_bounds(self) -> tuple[float | None, float | None]:

@@ -1,6 +1,6 @@
 """The rows of one rollout step, and what is logged with them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from aipo.method.batch import TokenTotals
@@ -8,7 +8,7 @@ from aipo.method.credit import Credited
 from aipo.method.metrics import rollout_metrics
 from aipo.method.rows import Row, distil, distillable, rows_of
 from aipo.method.settings import MethodSettings
-from aipo.trace import Mode, Segment, Trace
+from aipo.trace import Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +44,15 @@ def step_rows(
         metrics: logged besides the step's own.
     """
     sampled = [row for trace in credited.traces for row in rows_of(trace)]
-    distilled: list[Row] = []
-    uncut = 0
-    if method.distil_weight > 0:
-        prompts = _solo_prompts(credited.traces)
-        for trace in filter(distillable, credited.traces):
-            prompt = prompts.get(trace.group_id)
-            row = distil(trace, tag_ids, suppress=method.distil_suppress, prompt=prompt)
-            if row is None:
-                uncut += 1
-            else:
-                distilled.append(row)
-    counts = {"sampled": len(sampled), "distilled": len(distilled), "uncut": uncut}
+    alone = [t for t in credited.traces if t.mode in (Mode.SOLO, Mode.EXPERT) and t.segments]
+    prompts = {trace.group_id: trace.segments[0] for trace in alone}
+    helped = filter(distillable, credited.traces if method.distil_weight > 0 else ())
+    cut = [
+        distil(trace, tag_ids, suppress=method.distil_suppress, prompt=prompts.get(trace.group_id))
+        for trace in helped
+    ]
+    distilled = [row for row in cut if row is not None]
+    counts = {"sampled": len(sampled), "distilled": len(distilled), "uncut": len(cut) - len(distilled)}
     return StepRows(
         rows=(*sampled, *distilled),
         totals=TokenTotals.of(sampled),
@@ -68,7 +65,3 @@ def step_rows(
             **(metrics or {}),
         },
     )
-
-
-def _solo_prompts(traces: Iterable[Trace]) -> dict[str, Segment]:
-    return {t.group_id: t.segments[0] for t in traces if t.mode in (Mode.SOLO, Mode.EXPERT) and t.segments}

@@ -11,7 +11,6 @@ import numpy as np
 from aipo.errors import ConfigError, TaskError, one_of
 from aipo.rollout.env import Env, Task
 from aipo.rollout.spec import derive_seed
-from aipo.util.section import check_share
 
 
 def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int, seed: int) -> list[Task]:
@@ -45,7 +44,8 @@ def _counts(env: Env, mixture: Mapping[str, float], count: int) -> dict[str, int
     for split, share in mixture.items():
         if split not in env.splits():
             raise ConfigError(one_of("split", split, sorted(env.splits()), "the mixture"))
-        check_share(share, f"share of split {split!r}")
+        if not 0 <= share <= 1:
+            raise ConfigError(one_of(f"share of split {split!r}", share, "0 to 1", "the mixture"))
     if not math.isclose(sum(mixture.values()), 1.0, abs_tol=1e-6):
         raise ConfigError(one_of("sum of shares", sum(mixture.values()), "1", f"the mixture {dict(mixture)}"))
     quotas = {split: share * count for split, share in mixture.items() if share > 0}

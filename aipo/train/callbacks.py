@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from aipo.method.metrics import SUMMARY, check_declared
 from aipo.util.console import Note
@@ -21,19 +21,13 @@ class StepEvents(TrainerCallback):
     ) -> None:
         self._begin, self._before_step, self._after_step = begin, before_step, after_step
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._begin()
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         self._before_step()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         self._after_step()
 
 
@@ -49,20 +43,16 @@ class ActiveRate(TrainerCallback):
         self._scale = scale
         self._rates: list[float] = []
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, *_: Any, **objects: Any) -> None:
         share = self._active_share()
         factor = share if self._scale or share == 0 else 1.0
-        groups = kwargs["optimizer"].param_groups
+        groups = objects["optimizer"].param_groups
         self._rates = [group["lr"] for group in groups]
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        for group, rate in zip(kwargs["optimizer"].param_groups, self._rates, strict=True):
+    def on_optimizer_step(self, *_: Any, **objects: Any) -> None:
+        for group, rate in zip(objects["optimizer"].param_groups, self._rates, strict=True):
             group["lr"] = rate
 
 
@@ -72,29 +62,16 @@ class MetricsFile(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """Drops what an earlier attempt wrote beyond the step that is resumed from."""
-        kept: list[str] = []
-        if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [
-                line
-                for line in lines
-                if line.endswith("\n") and json.loads(line)["step"] <= state.global_step
-            ]
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
         write_text(self._path, "".join(kept))
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Mapping[str, Any], **__: Any
     ) -> None:
-        logs = logs or {}
         if any(name in logs for name in SUMMARY):
             return
         check_declared(logs)
@@ -108,23 +85,17 @@ class Follow(TrainerCallback):
 
     Args:
         steps: number of rollout steps.
-        updates: optimizer steps of each.
+        optimizer_steps: of each rollout step.
     """
 
     _SHOWN = ("reward/solo", "reward/assisted", "reward/suppressed", "active_share")
 
-    def __init__(self, note: Note, steps: int, updates: int) -> None:
-        self._note, self._steps, self._updates = note, steps, updates
+    def __init__(self, note: Note, steps: int, optimizer_steps: int) -> None:
+        self._note, self._steps, self._optimizer_steps = note, steps, optimizer_steps
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: Mapping[str, Any] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Mapping[str, Any], **__: Any
     ) -> None:
-        known = [name for name in self._SHOWN if name in (logs or {})]
-        if logs and known:
-            text = "  ".join(f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in known)
-            self._note(-(-state.global_step // self._updates), self._steps, text)
+        texts = [f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in self._SHOWN if name in logs]
+        if texts:
+            self._note(-(-state.global_step // self._optimizer_steps), self._steps, "  ".join(texts))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aipo.errors import TrainError
@@ -34,13 +35,11 @@ class Coordinator:
         updated: Callable[[str, int], None] = lambda policy, version: None,
         timeout: float | None = None,
     ) -> None:
-        self._produce = produce
-        self._updated = updated
-        self._timeout = timeout
+        self._produce, self.updated, self._timeout = produce, updated, timeout
         self._policies = tuple(policies)
-        self._meeting = threading.Condition()
-        self._asked: dict[str, int] = {}
-        self._made: Mapping[str, StepRows] = {}
+        self._meeting = threading.Barrier(len(self._policies), self._meet, timeout)
+        self._steps: dict[str, int] = {}
+        self._rows: Mapping[str, StepRows] = {}
         self._rounds = 0
         self._over: str | None = None
 
@@ -97,42 +96,31 @@ class Coordinator:
         Raises:
             TrainError: another trainer stopped, asked for another step, or did not come in time.
         """
-        with self._meeting:
-            self._asked[policy] = step
-            mine = self._rounds
-            if self._over is None and len(self._asked) == len(self._policies):
-                self._meet()
-            came = self._meeting.wait_for(
-                lambda: self._rounds > mine or self._over is not None, self._timeout
-            )
-            if not came:
-                missing = sorted(set(self._policies) - set(self._asked))
-                self._end(f"got no {missing} within {self._timeout} s")
-            if self._rounds == mine:
-                raise _OtherStoppedError(f"rollout step {step} of policy {policy!r}: {self._over}")
-            return self._made[policy]
-
-    def moved(self, policy: str, version: int) -> None:
-        """A policy's weights have been updated."""
-        self._updated(policy, version)
+        self._steps[policy], rounds = step, self._rounds
+        # Who is through may die before the others have woken: the round counts, not the barrier's state.
+        with suppress(threading.BrokenBarrierError):
+            self._meeting.wait()
+        if self._rounds == rounds:
+            missing = sorted(set(self._policies) - set(self._steps))
+            self._end(f"got no {missing} within {self._timeout} s")
+            raise _OtherStoppedError(f"rollout step {step} of policy {policy!r}: {self._over}")
+        return self._rows[policy]
 
     def _meet(self) -> None:
+        """Runs in the thread of the trainer that came last."""
+        steps, self._steps = self._steps, {}
         try:
-            steps = set(self._asked.values())
-            if len(steps) != 1:
-                raise TrainError(f"rollout step: got {self._asked}, allowed the same one for every trainer")
-            self._made = self._produce(steps.pop())
+            if len(set(steps.values())) != 1:
+                raise TrainError(f"rollout step: got {steps}, allowed the same one for every trainer")
+            self._rows = self._produce(next(iter(steps.values())))
         except BaseException as error:
-            self._end(f"no rows were made: {error!r}")
+            self._over = self._over or f"no rows were made: {error!r}"
             raise
-        self._asked = {}
         self._rounds += 1
-        self._meeting.notify_all()
 
     def _end(self, reason: str) -> None:
-        with self._meeting:
-            self._over = self._over or reason
-            self._meeting.notify_all()
+        self._over = self._over or reason
+        self._meeting.abort()
 
 
 @dataclass(frozen=True)
@@ -147,4 +135,4 @@ class Seat:
         return self.coordinator.take(self.policy, step)
 
     def updated(self, version: int) -> None:
-        self.coordinator.moved(self.policy, version)
+        self.coordinator.updated(self.policy, version)

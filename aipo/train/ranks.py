@@ -25,13 +25,6 @@ _T = TypeVar("_T")
 _PATIENCE = timedelta(days=7)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stopped:
-    """A message that rank 0 stopped, sent instead of an answer."""
-
-    reason: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
     """All ranks, as one of them sees them.
@@ -66,7 +59,20 @@ class Ranks:
         Raises:
             OtherRankError: on the other ranks, where rank 0 raises something.
         """
-        return self._follow(work, lambda made: made)
+        if self.size == 1:
+            return work()
+        if not self.is_main:
+            result: Any = self._send(None)
+            if isinstance(result, OtherRankError):
+                raise result
+            return result
+        try:
+            result = work()
+        except BaseException as error:
+            self._send(OtherRankError(f"rank 0 stopped: {type(error).__name__}: {error}"))
+            raise
+        self._send(result)
+        return result
 
     def on_main(self, work: Callable[[], _T]) -> _T:
         """The result of `work` on rank 0, kept there; the other ranks wait and get None.
@@ -74,7 +80,13 @@ class Ranks:
         Raises:
             OtherRankError: see `broadcast`.
         """
-        return self._follow(work, lambda _: None)
+        result: list[Any] = [None]
+
+        def keep() -> None:
+            result[0] = work()
+
+        self.broadcast(keep)
+        return result[0]
 
     def gather(self, items: Sequence[_T]) -> list[_T]:
         """The items of all ranks, by rank; the same on every rank."""
@@ -102,23 +114,8 @@ class Ranks:
         """The exception for an error that every rank hits: only rank 0 reports it."""
         return error if self.is_main else OtherRankError(str(error))
 
-    def _follow(self, work: Callable[[], _T], answer: Callable[[_T], Any]) -> Any:
-        if self.size == 1:
-            return work()
-        if not self.is_main:
-            told = self._broadcast(None)
-            if isinstance(told, _Stopped):
-                raise OtherRankError(f"rank 0 stopped: {told.reason}")
-            return told
-        try:
-            made = work()
-        except BaseException as error:
-            self._broadcast(_Stopped(f"{type(error).__name__}: {error}"))
-            raise
-        self._broadcast(answer(made))
-        return made
-
-    def _broadcast(self, value: object) -> Any:
+    def _send(self, value: object) -> Any:
+        """Rank 0's `value`, on every rank."""
         import torch.distributed as dist
 
         box = [value]

@@ -4,7 +4,7 @@ A *rollout step* is one call of `RowSource.rows`; for TRL's trainer it is one ep
 passes of `minibatches` *optimizer steps* each, and an optimizer step accumulates `gradient_accumulation` micro-batches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,9 @@ class Schedule:
         order = np.random.default_rng([seed, rollout_step]).permutation(len(rows))
         dealt: list[list[Row]] = []
         for minibatch in np.array_split(order, self.minibatches):
-            by_length = sorted(minibatch.tolist(), key=lambda i: len(rows[i]))
-            for micro_batch in np.array_split(
-                np.array(by_length, dtype=np.int64), self.gradient_accumulation
-            ):
-                dealt.append([rows[i] for i in micro_batch[rank::ranks]])
+            by_length = np.array(sorted(minibatch.tolist(), key=lambda i: len(rows[i])), dtype=np.int64)
+            micro_batches = np.array_split(by_length, self.gradient_accumulation)
+            dealt += [[rows[i] for i in places[rank::ranks]] for places in micro_batches]
         return dealt
 
 
@@ -104,11 +102,7 @@ def trl_arguments(
     minibatches: int = 1,
     passes: int = 1,
     gradient_accumulation: int = 1,
-    learning_rate: float,
-    max_completion_length: int,
-    temperature: float = 1.0,
     save_every: int | None = None,
-    seed: int = 0,
     autocast: bool = False,
     activation_checkpointing: bool = False,
     **rest: Any,
@@ -120,11 +114,11 @@ def trl_arguments(
         minibatches: optimizer steps per rollout step and pass.
         passes: passes over the rows of each rollout step.
         gradient_accumulation: micro-batches per optimizer step.
-        max_completion_length: longest rollout after its prompt; `dr_grpo` divides by it.
         save_every: rollout steps between checkpoints; None = no checkpoints.
         autocast: compute in bfloat16; weights, gradients and optimizer keep their type.
         activation_checkpointing: keep only each layer's input for the backward pass, and compute the rest again.
-        rest: any other argument of `trl.GRPOConfig`.
+        rest: any other argument of `trl.GRPOConfig`. Among them are `learning_rate` and `max_completion_length`, the
+            longest rollout after its prompt, by which `dr_grpo` divides.
     """
     schedule = Schedule(passes, minibatches, gradient_accumulation)
     defaults: dict[str, Any] = {
@@ -135,13 +129,10 @@ def trl_arguments(
         "gradient_accumulation_steps": gradient_accumulation,
         "num_iterations": passes,
         "max_steps": rollout_steps * schedule.optimizer_steps,
-        "learning_rate": learning_rate,
-        "max_completion_length": max_completion_length,
-        "temperature": temperature,
         **_in_trls_words(method),
         "save_strategy": "no" if save_every is None else "steps",
         "save_steps": (save_every or 1) * schedule.optimizer_steps,
-        "seed": seed,
+        "seed": 0,
         "shuffle_dataset": False,
         "ignore_data_skip": True,
         "disable_dropout": True,
@@ -191,22 +182,21 @@ def _in_trls_words(method: MethodSettings) -> dict[str, Any]:
     return {"beta": method.beta, **OBJECTIVES[method.objective].trl(method.clip)}
 
 
-_HONOURED: dict[str, Callable[[Any], bool]] = {
-    "use_vllm": lambda value: value is False,
-    "top_entropy_quantile": lambda value: value == 1.0,
-    "entropy_coef": lambda value: value == 0.0,
-    "use_adaptive_entropy": lambda value: not value,
-    "off_policy_mask_threshold": lambda value: value is None,
-    "delta": lambda value: value is None,
-    "use_bias_correction_kl": bool,
-    "mask_truncated_completions": lambda value: not value,
-    "sync_ref_model": lambda value: not value,
-    "log_completions": lambda value: not value,
-    "max_steps": lambda value: value > 0,
-    "disable_dropout": bool,
-    "ignore_data_skip": bool,
+_HONOURED: dict[str, Any] = {
+    "use_vllm": False,
+    "top_entropy_quantile": 1.0,
+    "entropy_coef": 0.0,
+    "use_adaptive_entropy": False,
+    "off_policy_mask_threshold": None,
+    "delta": None,
+    "use_bias_correction_kl": True,
+    "mask_truncated_completions": False,
+    "sync_ref_model": False,
+    "log_completions": False,
+    "disable_dropout": True,
+    "ignore_data_skip": True,
 }
-"""TRL's arguments that this trainer ignores or needs, and which of their values are allowed."""
+"""TRL's arguments that this trainer ignores or needs, with the only values that are allowed."""
 
 
 def check_arguments(args: GRPOConfig, schedule: Schedule, method: MethodSettings, source: RowSource) -> None:
@@ -215,16 +205,9 @@ def check_arguments(args: GRPOConfig, schedule: Schedule, method: MethodSettings
     Raises:
         TrainError: names the argument.
     """
-    for name, fits in _HONOURED.items():
-        if not fits(getattr(args, name)):
-            raise TrainError(
-                f"{name}: got {getattr(args, name)!r}, allowed what aipo.train.schedule.trl_arguments sets"
-            )
-    for name, value in _in_trls_words(method).items():
-        if getattr(args, name) != value:
-            raise TrainError(
-                f"{name}: got {getattr(args, name)} in the arguments, allowed {value} as in the settings"
-            )
+    for name, value in (_HONOURED | _in_trls_words(method)).items():
+        if (got := getattr(args, name)) != value:
+            raise TrainError(f"{name}: got {got!r}, allowed {value!r}, as trl_arguments sets it")
     if source.shared and schedule.gradient_accumulation > 1:
         raise TrainError(
             f"gradient_accumulation_steps: got {schedule.gradient_accumulation}, allowed 1 when several trainers learn "

@@ -43,6 +43,9 @@ class TraceSource:
         keep: called with the rollout step and all its traces, once they have their advantages.
         make: credited traces and metrics of the step → its rows.
         advance: tells the policy its version.
+
+    Raises:
+        TrainError: every rollout of a step failed; with the most frequent reason.
     """
 
     traces: Callable[[int], Sequence[Trace]]
@@ -55,23 +58,15 @@ class TraceSource:
     def rows(self, step: int) -> StepRows:
         started = time.perf_counter()
         credited = self.credit(self.traces(step))
-        self.keep(step, credited.traces)
-        _refuse_all_failed(credited.traces, step)
+        traces = credited.traces
+        self.keep(step, traces)
+        if traces and all(trace.reward is None for trace in traces):
+            ((reason, times),) = Counter(trace.error for trace in traces).most_common(1)
+            raise TrainError(
+                f"rollouts of step {step}: got {len(traces)} failed ones, allowed at least one with a reward. "
+                f"Most frequent reason ({times} times): {reason}"
+            )
         return self.make(credited, {"seconds/rows": time.perf_counter() - started})
 
     def updated(self, version: int) -> None:
         self.advance(version)
-
-
-def _refuse_all_failed(traces: Sequence[Trace], step: int) -> None:
-    """Refuses a rollout step in which every rollout failed.
-
-    Raises:
-        TrainError: every rollout failed; with the most frequent reason.
-    """
-    if traces and all(trace.reward is None for trace in traces):
-        ((reason, times),) = Counter(trace.error for trace in traces).most_common(1)
-        raise TrainError(
-            f"rollouts of step {step}: got {len(traces)} failed ones, allowed at least one with a reward. "
-            f"Most frequent reason ({times} times): {reason}"
-        )

@@ -8,8 +8,8 @@ The number of rows is free. They are dealt out anew for each rollout step, with 
 trainers in one process share no random state.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aipo.errors import TrainError
 from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
-from aipo.method.loss import QUANTITIES, ROLES, LossInputs, aipo_loss
-from aipo.method.metrics import loss_metrics
-from aipo.method.rows import Row, check_agent_logprobs
+from aipo.method.loss import LossInputs, aipo_loss
+from aipo.method.metrics import QUANTITIES, ROLES, loss_metrics
+from aipo.method.rows import Row
 from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
 from aipo.policies.logprobs import token_logprobs
@@ -116,12 +116,10 @@ class AIPOTrainer(GRPOTrainer):
             raise TrainError(
                 "router_aux_loss_coef: got a mixture of experts that trains its router, allowed 0"
             )
-
         if method.beta > 0 and self.ref_model is None:
             adapted: Any = self.model
-            adapted.delete_adapter(
-                "ref"
-            )  # TRL's copy of the untrained adapter; disabling the adapter does the same
+            # TRL's copy of the untrained adapter; disabling the adapter does the same.
+            adapted.delete_adapter("ref")
 
     @property
     def rollout_step(self) -> int:
@@ -150,14 +148,9 @@ class AIPOTrainer(GRPOTrainer):
     def _micro_batches(self, step_rows: StepRows) -> list[dict[str, Tensor]]:
         """This rank's part of the rows, as the schedule deals them."""
         rows = with_gradient(step_rows.rows, self.method)
-        if self.method.coefficient_function.needs_mu:
-            check_agent_logprobs(rows)
+        rank, ranks = self.ranks.rank, self.ranks.size
         dealt = self.schedule.deal(
-            rows,
-            seed=self.args.seed,
-            rollout_step=self.rollout_step,
-            rank=self.ranks.rank,
-            ranks=self.ranks.size,
+            rows, seed=self.args.seed, rollout_step=self.rollout_step, rank=rank, ranks=ranks
         )
         self.token_stats.deal(dealt)
         batches = [self._batch(rows, step_rows.totals) for rows in dealt]
@@ -183,18 +176,12 @@ class AIPOTrainer(GRPOTrainer):
     def _batch(self, rows: Sequence[Row], totals: TokenTotals) -> dict[str, Tensor]:
         batch = collate(rows, self.denominators(rows, totals, self.method), pad_id=self._pad_id)
         batch = super(GRPOTrainer, self)._prepare_inputs(batch)
-        with torch.no_grad():
-            if self.method.beta > 0:
-                batch["reference_logprobs"] = self._reference_logprobs(batch)
+        if self.method.beta > 0:
+            # The initial policy is the reference model, or the policy without its adapter.
+            network: Any = self.model if self.ref_model is None else self.ref_model
+            with torch.no_grad(), network.disable_adapter() if self.ref_model is None else nullcontext():
+                batch["reference_logprobs"], _ = self._score(network, batch)
         return batch
-
-    def _reference_logprobs(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Log-probs by the initial policy: the reference model, or the policy without its adapter."""
-        if self.ref_model is not None:
-            return self._score(self.ref_model, batch)[0]
-        policy: Any = self.model
-        with policy.disable_adapter():
-            return self._score(policy, batch)[0]
 
     def _compute_loss(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """The loss of one micro-batch; sums for its metrics are kept until the optimizer step.
@@ -241,25 +228,15 @@ class AIPOTrainer(GRPOTrainer):
         model: Any = self.model
         norm: Any = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        by_rank = self.ranks.stack(
-            torch.cat([self._sums.flatten(), self._mismatch_max.view(1), norm.view(1).to(self._sums)])
-        )
-        numbers = [*by_rank[:, :-2].double().sum(0).tolist(), by_rank[:, -2].max().item()]
-        for what, finite in (
-            ("loss", all(map(math.isfinite, numbers))),
-            ("gradient", by_rank[:, -1].isfinite().all()),
-        ):
-            if not finite:
+        mine = [self._sums.flatten(), self._mismatch_max.view(1), norm.view(1).to(self._sums)]
+        by_rank = self.ranks.stack(torch.cat(mine))
+        for what, numbers in (("loss", by_rank[:, :-1]), ("gradient", by_rank[:, -1])):
+            if not numbers.isfinite().all():
                 raise self.ranks.same_error(
                     TrainError(f"{what} of optimizer step {self.state.global_step + 1}: got NaN or infinity")
                 )
-        rows = [numbers[i * len(QUANTITIES) : (i + 1) * len(QUANTITIES)] for i in range(len(ROLES))]
-        values = loss_metrics(
-            {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in zip(ROLES, rows, strict=True)},
-            numbers[-1],
-            kl=self.method.beta > 0,
-            importance=self.method.importance_cap is not None,
-        )
+        sums = by_rank[:, :-2].double().sum(0).view(len(ROLES), len(QUANTITIES))
+        values = loss_metrics(sums.tolist(), by_rank[:, -2].max().item(), self.method)
         self._check_mismatch(values)
         for name, value in values.items():
             self._metrics["train"][name].append(value)

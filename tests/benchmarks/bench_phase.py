@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import options, show, wall
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.method.plan import independent
+from aipo.method.plan import plan_rollouts
+from aipo.method.settings import MethodSettings
 from aipo.method.task_order import draw_tasks
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
@@ -44,7 +45,8 @@ def wide(words: str) -> LocalPolicy:
 def specs(engine: RolloutEngine, experiment: Experiment, share: float, step: int) -> list[RolloutSpec]:
     seed = experiment.seed
     tasks = draw_tasks(engine.env, experiment.mixture, GROUPS, step=step, seed=seed)
-    return independent(tasks, step=step, group_size=GROUP, assist_share=share, suppress_share=0.0, seed=seed)
+    method = MethodSettings(assist_share=share)
+    return plan_rollouts(tasks, method, step=step, steps=1, group_size=GROUP, seed=seed)
 
 
 @torch.no_grad()

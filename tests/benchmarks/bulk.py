@@ -20,8 +20,9 @@ from tokenizers import Tokenizer, decoders, models
 
 from aipo.config.build import load_experiment
 from aipo.method.metrics import rollout_metrics
-from aipo.method.plan import independent
+from aipo.method.plan import plan_rollouts
 from aipo.method.rows import CODES
+from aipo.method.settings import MethodSettings
 from aipo.method.task_order import draw_tasks
 from aipo.policies import Completion, SampleRequest
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
@@ -79,7 +80,7 @@ def short(steps: int = 4) -> list[Trace]:
     traces: list[Trace] = []
     for step in range(steps):
         tasks = draw_tasks(engine.env, EXPERIMENT.mixture, GROUPS, step=step, seed=0)
-        specs = independent(tasks, step=step, group_size=GROUP, assist_share=0.5, suppress_share=0.0, seed=0)
+        specs = plan_rollouts(tasks, MethodSettings(), step=step, steps=steps, group_size=GROUP, seed=0)
         ran = engine.run_sync(specs, lambda trace: None)
         drawn = [replace(t, segments=tuple(_drawn(s, rng) for s in t.segments)) for t in ran]
         traces += EXPERIMENT.credit(drawn).traces

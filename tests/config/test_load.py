@@ -178,7 +178,7 @@ REWARD = ["method.credit=reward", "method.negative_weight=1", "method.scale_by_s
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["method.demonstrations=1"], "demonstrations are for the plan expert, got 'independent'"),
+        (["method.demonstrations=1"], "demonstrations: got 1 with the plan independent, allowed null"),
         (
             ["method.plan=expert", "method.demonstrations=9"],
             "method.demonstrations: got 9, allowed at most train.group_size=8",
@@ -198,10 +198,10 @@ REWARD = ["method.credit=reward", "method.negative_weight=1", "method.scale_by_s
         ),
         (
             REWARD[:2],
-            "scale_by_std: got True with the credit reward, which has no baseline, allowed False",
+            "scale_by_std: got true with the credit reward, which has no baseline, allowed false",
         ),
         (["method.scale_by_std=false", REWARD[0]], "negative_weight: got 0.3 with the credit reward"),
-        ([*REWARD, "method.per_mode_baseline=true"], "per_mode_baseline: got True with the credit reward"),
+        ([*REWARD, "method.per_mode_baseline=true"], "per_mode_baseline: got true with the credit reward"),
     ],
 )
 def test_what_a_plan_or_a_credit_would_not_heed_is_refused(overrides: list[str], says: str) -> None:
@@ -233,15 +233,15 @@ def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
         ),
         (
             ["method.objective=cispo", "method.clip_keeps_gradient=true"],
-            "clip_keeps_gradient: got true with objective 'cispo', whose clip takes no gradient away",
+            "clip_keeps_gradient: got true with the objective cispo, whose clip takes no gradient away",
         ),
         (
             ["method.objective=dr_grpo", "method.denominator=union"],
-            "denominator: got 'union' with objective 'dr_grpo', which counts no tokens",
+            'denominator: got "union" with the objective dr_grpo, which counts no tokens',
         ),
         (
             ["method.coefficient=mask", "method.coefficient_trust=1"],
-            "coefficient_trust: got 1.0 with coefficient 'mask'",
+            "coefficient_trust: got 1.0 with the coefficient mask",
         ),
         (
             ["rollout.suppress_tags=['<x:{y}>']"],

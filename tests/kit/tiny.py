@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from aipo.method.loss import LossInputs
 from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
 from aipo.policies.tokenizer import HFTokenizer
@@ -54,6 +56,18 @@ def model(seed: int = 0, *, vocabulary: int = VOCABULARY, hidden: int = 16) -> Q
 def method(**settings: Any) -> MethodSettings:
     """A method whose agents' tokens weigh 1 unless the settings say otherwise; a configuration's default is `mask`."""
     return MethodSettings(**({"coefficient": "constant"} | settings))
+
+
+def loss_inputs(codes: Sequence[Sequence[int]], logprobs: Tensor, **changes: Any) -> LossInputs:
+    """Rows with advantages and denominators of 1, sampled with the weights that are trained."""
+    unchanged: dict[str, Any] = {
+        "entropies_B_T": torch.zeros_like(logprobs.detach()),
+        "behaviour_logprobs_B_T": logprobs.detach(),
+        "advantages_B": torch.ones(len(codes)),
+        "denominators_B": torch.ones(len(codes)),
+    }
+    codes_B_T = torch.tensor(codes, dtype=torch.int8)
+    return LossInputs(logprobs_B_T=logprobs, codes_B_T=codes_B_T, **(unchanged | changes))
 
 
 def saved(folder: Path, seed: int = 0) -> Qwen2ForCausalLM:

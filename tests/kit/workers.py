@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.method.plan import independent
+from aipo.method.plan import plan_rollouts
+from aipo.method.settings import MethodSettings
 from aipo.method.task_order import draw_tasks
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.policy import VLLMPolicy
@@ -47,7 +48,8 @@ def policy_of(engine: RolloutEngine) -> VLLMPolicy:
 
 def specs(engine: RolloutEngine, groups: int, step: int = 0) -> list[RolloutSpec]:
     tasks = draw_tasks(engine.env, {"easy_train": 0.5, "hard": 0.5}, groups, step=step, seed=0)
-    return independent(tasks, step=step, group_size=8, assist_share=0.5, suppress_share=0.25, seed=0)
+    method = MethodSettings(assist_share=0.5, suppress_share=0.25)
+    return plan_rollouts(tasks, method, step=step, steps=1, group_size=8, seed=0)
 
 
 def untimed(trace: Trace) -> Trace:

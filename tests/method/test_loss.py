@@ -10,7 +10,8 @@ from torch import Tensor
 
 from aipo.errors import TrainError
 from aipo.method.agent_weights import COEFFICIENTS, NEGATIVES
-from aipo.method.loss import QUANTITIES, ROLES, LossInputs, LossOutput, aipo_loss, k3
+from aipo.method.loss import LossInputs, LossOutput, aipo_loss, k3
+from aipo.method.metrics import QUANTITIES, ROLES
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code
 from aipo.method.settings import MethodSettings
@@ -19,19 +20,6 @@ from kit import tiny
 
 L, A, E, D, N = Code.POLICY, Code.AGENT, Code.ENV, Code.DISTILLED, Code.PROMPT
 NAN = math.nan
-
-
-def inputs(codes: list[list[int]], logprobs: Tensor, **changes: object) -> LossInputs:
-    rows = len(codes)
-    made: dict = {
-        "logprobs_B_T": logprobs,
-        "entropies_B_T": torch.zeros_like(logprobs.detach()),
-        "behaviour_logprobs_B_T": logprobs.detach(),
-        "codes_B_T": torch.tensor(codes, dtype=torch.int8),
-        "advantages_B": torch.ones(rows),
-        "denominators_B": torch.ones(rows),
-    }
-    return LossInputs(**(made | changes))
 
 
 def gradient(given: LossInputs, how: MethodSettings) -> Tensor:
@@ -46,7 +34,7 @@ def test_ratio_and_clip():
     """Ratios 1.5 and 0.5 under a clip to [0.8, 1.28], for A = +1 and −1."""
     logprobs = torch.log(torch.tensor([[0.75, 0.25], [0.75, 0.25]])).requires_grad_()
     half = torch.log(torch.tensor([[0.5, 0.5], [0.5, 0.5]]))
-    given = inputs(
+    given = tiny.loss_inputs(
         [[L, L], [L, L]], logprobs, behaviour_logprobs_B_T=half, advantages_B=torch.tensor([1.0, -1.0])
     )
     output = aipo_loss(given, tiny.method())
@@ -64,14 +52,14 @@ def test_ratio_and_clip():
 
 def test_every_row_is_divided_by_its_denominator():
     logprobs = torch.full((2, 2), -1.0, requires_grad=True)
-    given = inputs([[L, L], [L, N]], logprobs, denominators_B=torch.tensor([4.0, 10.0]))
+    given = tiny.loss_inputs([[L, L], [L, N]], logprobs, denominators_B=torch.tensor([4.0, 10.0]))
     assert aipo_loss(given, tiny.method()).loss.item() == pytest.approx(-2 / 4 - 1 / 10)
 
 
 def test_what_is_not_trained_may_be_anything():
     """NaN and −inf on prompt, env, context and padding reach neither the loss nor its gradient."""
     logprobs = torch.tensor([[-1.0, -math.inf, NAN, NAN, -1.0]], requires_grad=True)
-    given = inputs(
+    given = tiny.loss_inputs(
         [[L, E, Code.CONTEXT, N, A]],
         logprobs,
         behaviour_logprobs_B_T=torch.tensor([[-1.0, NAN, NAN, NAN, NAN]]),
@@ -89,25 +77,31 @@ def test_what_is_not_trained_may_be_anything():
 MIXED = [[L, L, L, A, A, L, N, N], [L, A, E, L, L, L, L, N], [Code.CONTEXT, D, D, D, N, N, N, N]]
 
 
-def mixed(**changes: object) -> LossInputs:
+def mixed() -> LossInputs:
     """Three rows with tokens of every kind; ratios leave every clip, and the trainer's π_old is not the sampler's."""
     torch.manual_seed(0)
     logprobs = (-3 * torch.rand(3, 8)).requires_grad_()
-    made: dict = {
-        "behaviour_logprobs_B_T": logprobs.detach() - 0.4 * torch.randn(3, 8),
-        "trainer_logprobs_B_T": logprobs.detach() - 0.4 * torch.randn(3, 8),
-        "advantages_B": torch.tensor([0.7, -1.3, 2.0]),
-        "denominators_B": torch.tensor([3.0, 2.0, 5.0]),
-    }
-    return inputs(MIXED, logprobs, **(made | changes))
+    return tiny.loss_inputs(
+        MIXED,
+        logprobs,
+        behaviour_logprobs_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
+        trainer_logprobs_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
+        advantages_B=torch.tensor([0.7, -1.3, 2.0]),
+        denominators_B=torch.tensor([3.0, 2.0, 5.0]),
+    )
 
 
 def check_told(given: LossInputs, how: MethodSettings) -> LossOutput:
-    """What is told of each token is what its gradient is: ∂loss/∂log π · denominator."""
+    """What is told of each token is what its gradient is: ∂loss/∂log π · denominator. Clipped tokens are counted, and
+    the value of an agent's term is −A·w, too."""
     output = aipo_loss(given, how)
     slopes = gradient(given, how) * given.denominators_B[:, None]
     torch.testing.assert_close(output.pushes_B_T, slopes.abs())
     agents = given.codes_B_T == A
+    for role, code in ROLES.items():
+        assert of(output, role, "clip") == output.clipped_B_T[given.codes_B_T == code].sum()
+    values = (output.pushes_B_T / given.denominators_B[:, None])[agents]
+    assert of(output, "agent", "loss") == pytest.approx(values.sum().item(), rel=1e-5)
     held = torch.where(agents & (how.coefficient == "echo"), 1.0, given.advantages_B[:, None])
     torch.testing.assert_close(-held * output.weights_B_T, slopes)
     assert torch.equal(output.ratios_B_T.isnan(), given.codes_B_T != L)
@@ -174,7 +168,7 @@ def test_all_coefficients_share_the_policy_gradient(coefficient: str, objective:
 def test_a_coefficient_without_regard_to_the_advantage_learns_from_all_rows():
     """Advantages 2, 0 and −2: the cross-entropy is the same on all of them, and on two where A < 0 teaches nothing."""
     logprobs = torch.full((3, 1), -3.0, requires_grad=True)
-    given = inputs([[A], [A], [A]], logprobs, advantages_B=torch.tensor([2.0, 0.0, -2.0]))
+    given = tiny.loss_inputs([[A], [A], [A]], logprobs, advantages_B=torch.tensor([2.0, 0.0, -2.0]))
     how = tiny.method(coefficient="echo", coefficient_value=0.25, negative="same")
     torch.testing.assert_close(gradient(given, how), torch.full((3, 1), -0.25))
     output = aipo_loss(given, how)
@@ -183,34 +177,24 @@ def test_a_coefficient_without_regard_to_the_advantage_learns_from_all_rows():
     torch.testing.assert_close(gradient(given, signed), torch.tensor([[-0.25], [-0.25], [0.0]]))
 
 
-def test_the_trust_region_stops_agents_tokens_where_the_advantage_pushes():
-    """π_old = 0.4, ε = ½: up to 0.6 where A > 0, down to 0.267 where A < 0; policy tokens know nothing of it."""
-    pi = torch.tensor([[0.59, 0.61, 0.2, 0.61], [0.61, 0.27, 0.26, 0.26]])
-    logprobs = pi.log().requires_grad_()
-    given = inputs(
-        [[A, A, A, L], [A, A, A, L]],
-        logprobs,
-        advantages_B=torch.tensor([2.0, -2.0]),
-        trainer_logprobs_B_T=torch.full((2, 4), math.log(0.4)),
-    )
-    how = tiny.method(coefficient_trust=0.5, negative="same")
-    torch.testing.assert_close(
-        gradient(given, how), torch.tensor([[-2.0, 0.0, -2.0, -2.0], [2.0, 2.0, 0.0, 2.0]])
-    )
-    output = aipo_loss(given, how)
-    assert output.clipped_B_T.tolist() == [[False, True, False, False], [False, False, True, False]]
-
-
-@pytest.mark.parametrize("how", [{"coefficient": "rlplus"}, {"coefficient_trust": 0.5}], ids=str)
-def test_what_takes_pi_old_of_agents_tokens_is_refused_without_it(how: dict):
-    given = inputs([[A]], torch.full((1, 1), -1.0, requires_grad=True))
-    with pytest.raises(TrainError, match="π_old of agents' tokens: got no log-probs by the trainer"):
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ({"coefficient": "rlplus"}, "π_old of agents' tokens"),
+        ({"coefficient_trust": 0.5}, "π_old of agents' tokens"),
+        ({"importance_cap": 2.0}, "importance_cap"),
+    ],
+    ids=str,
+)
+def test_what_needs_the_trainers_log_probs_is_refused_without_them(how: dict, what: str):
+    given = tiny.loss_inputs([[A]], torch.full((1, 1), -1.0, requires_grad=True))
+    with pytest.raises(TrainError, match=f"{what}: got no log-probs by the trainer"):
         aipo_loss(given, tiny.method(**how))
 
 
 def test_distilled_tokens_are_learned_on_rows_with_a_positive_advantage_only():
     logprobs = torch.full((2, 2), -3.0, requires_grad=True)
-    given = inputs(
+    given = tiny.loss_inputs(
         [[D, D], [D, D]],
         logprobs,
         behaviour_logprobs_B_T=torch.full((2, 2), NAN),
@@ -223,21 +207,12 @@ def test_distilled_tokens_are_learned_on_rows_with_a_positive_advantage_only():
     assert of(output, "distilled", "probability") == pytest.approx(4 * math.exp(-3), rel=1e-6)
 
 
-def test_the_coefficients_clip_is_counted_on_agent_tokens():
-    logprobs = torch.log(torch.tensor([[0.5, 0.01, 0.01]])).requires_grad_()
-    given = inputs([[L, A, A]], logprobs)
-    output = aipo_loss(given, tiny.method(coefficient="pi", coefficient_clip_low=0.1))
-    assert of(output, "agent", "clip") == 2
-    assert of(output, "agent", "weight") == pytest.approx(0.2)
-    assert of(output, "policy", "clip") == 0
-    torch.testing.assert_close(output.weights_B_T, torch.tensor([[1.0, 0.1, 0.1]]))
-    assert output.clipped_B_T.tolist() == [[False, True, True]]
-
-
 def test_kl_is_the_k3_estimator_on_policy_tokens():
     logprobs = torch.log(torch.tensor([[0.5, 0.5]])).requires_grad_()
     reference = torch.log(torch.tensor([[0.25, 0.25]]))
-    given = inputs([[L, A]], logprobs, reference_logprobs_B_T=reference, advantages_B=torch.zeros(1))
+    given = tiny.loss_inputs(
+        [[L, A]], logprobs, reference_logprobs_B_T=reference, advantages_B=torch.zeros(1)
+    )
     # Δ = log ½: ½ − log ½ − 1 = 0.193147
     expected = 0.5 + math.log(2) - 1
     output = aipo_loss(given, tiny.method(beta=2.0))
@@ -253,28 +228,18 @@ def test_k3_is_never_negative(a: float, b: float):
     assert k3(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)).item() >= -1e-12
 
 
-def test_the_truncated_correction_from_sampler_to_trainer():
-    """μ = ¼ everywhere; the trainer says ½ and 1/8: weights min(2, 1.5) and min(½, 1.5)."""
-    logprobs = torch.log(torch.tensor([[0.5, 0.125, 0.5]])).requires_grad_()
-    given = inputs(
-        [[L, L, A]],
-        logprobs,
-        behaviour_logprobs_B_T=torch.full((1, 3), math.log(0.25)),
-        trainer_logprobs_B_T=logprobs.detach(),
-    )
-    output = aipo_loss(given, tiny.method(importance_cap=1.5))
-    torch.testing.assert_close(
-        gradient(given, tiny.method(importance_cap=1.5)), torch.tensor([[-1.5, -0.5, -1.0]])
-    )
-    assert (of(output, "policy", "importance"), of(output, "policy", "cut")) == (pytest.approx(2.0), 1)
-    # without the option the ratios are to the sampler: 2, which the clip removes, and ½
-    torch.testing.assert_close(gradient(given, tiny.method()), torch.tensor([[0.0, -0.5, -1.0]]))
-
-
-def test_the_masked_correction_from_sampler_to_trainer():
-    """μ = ¼; the trainer says 0.3, ½, 0.2 and 1/8: 1.2 and 0.8 count, 2 and ½ are outside [1/1.5, 1.5]."""
+@pytest.mark.parametrize(
+    ("mode", "cap", "weights", "cut"),
+    [
+        ("truncate", 1.5, [1.2, 1.5, 0.8, 0.5], 1),
+        ("mask", 1.5, [1.2, 0.0, 0.8, 0.0], 2),
+        ("truncate", None, [1.2, 0.0, 0.8, 0.5], 0),  # ratios to the sampler, of which PPO's clip removes 2
+    ],
+)
+def test_the_correction_from_sampler_to_trainer(mode: str, cap: float | None, weights: list[float], cut: int):
+    """μ = ¼; the trainer says 0.3, ½, 0.2 and 1/8, which is 1.2, 2, 0.8 and ½ times as much."""
     logprobs = torch.log(torch.tensor([[0.3, 0.5, 0.2, 0.125, 0.5, 0.5]])).requires_grad_()
-    given = inputs(
+    given = tiny.loss_inputs(
         [[L, L, L, L, A, D]],
         logprobs,
         behaviour_logprobs_B_T=torch.full((1, 6), math.log(0.25)),
@@ -282,20 +247,22 @@ def test_the_masked_correction_from_sampler_to_trainer():
         reference_logprobs_B_T=logprobs.detach(),
         advantages_B=torch.tensor([2.0]),
     )
-    how = tiny.method(importance_mode="mask", importance_cap=1.5, beta=0.5)
-    torch.testing.assert_close(gradient(given, how), torch.tensor([[-2.4, 0.0, -1.6, 0.0, -2.0, -2.0]]))
+    how = tiny.method(importance_mode=mode, importance_cap=cap, beta=0.5)
     output = aipo_loss(given, how)
-    torch.testing.assert_close(output.weights_B_T, torch.tensor([[1.2, 0.0, 0.8, 0.0, 1.0, 1.0]]))
-    assert not output.clipped_B_T.any()  # no ratio was clipped
-    assert (of(output, "policy", "cut"), of(output, "agent", "cut")) == (2, 0)
-    assert of(output, "policy", "importance") == pytest.approx(1.2 + 0.8)
-    assert of(output, "policy", "importance_squared") == pytest.approx(1.44 + 0.64)
+    expected = torch.tensor([[*weights, 1.0, 1.0]])
+    torch.testing.assert_close(output.weights_B_T, expected)
+    torch.testing.assert_close(gradient(given, how), -2 * expected)
+    assert output.clipped_B_T.any() == (cap is None)
+    assert (of(output, "policy", "cut"), of(output, "agent", "cut")) == (cut, 0)
+    importance = weights if cap else [1.0] * 4
+    assert of(output, "policy", "importance") == pytest.approx(sum(importance))
+    assert of(output, "policy", "importance_squared") == pytest.approx(sum(w * w for w in importance))
 
 
 def test_a_masked_token_keeps_its_kl():
     """As in TRL: the correction is of the sampler, which the KL to the reference knows nothing of."""
     logprobs = torch.log(torch.tensor([[0.5]])).requires_grad_()
-    given = inputs(
+    given = tiny.loss_inputs(
         [[L]],
         logprobs,
         behaviour_logprobs_B_T=torch.full((1, 1), math.log(0.01)),
@@ -307,19 +274,15 @@ def test_a_masked_token_keeps_its_kl():
     torch.testing.assert_close(gradient(given, how), torch.tensor([[2 * math.log(2)]]))
 
 
-def test_a_correction_without_the_trainers_log_probs_is_refused():
-    given = inputs([[L]], torch.full((1, 1), -1.0, requires_grad=True))
-    with pytest.raises(TrainError, match="importance_cap: got no log-probs by the trainer"):
-        aipo_loss(given, tiny.method(importance_cap=2.0))
-
-
-def test_drift_is_reported_where_it_is_known():
+def test_the_mismatch_is_reported_where_it_is_known():
     logprobs = torch.full((1, 2), -1.0, requires_grad=True)
     behaviour = torch.tensor([[-1.25, -1.0]])
-    unknown = aipo_loss(inputs([[L, L]], logprobs, behaviour_logprobs_B_T=behaviour), tiny.method())
+    unknown = aipo_loss(tiny.loss_inputs([[L, L]], logprobs, behaviour_logprobs_B_T=behaviour), tiny.method())
     assert (of(unknown, "policy", "mismatch_tokens"), unknown.mismatch_max.item()) == (0, 0)
     known = aipo_loss(
-        inputs([[L, L]], logprobs, behaviour_logprobs_B_T=behaviour, trainer_logprobs_B_T=logprobs.detach()),
+        tiny.loss_inputs(
+            [[L, L]], logprobs, behaviour_logprobs_B_T=behaviour, trainer_logprobs_B_T=logprobs.detach()
+        ),
         tiny.method(),
     )
     assert (of(known, "policy", "mismatch_tokens"), known.mismatch_max.item()) == (2, 0.25)
@@ -352,13 +315,6 @@ def test_a_token_that_is_forbidden_itself_leaves_gradients_finite():
         logits, torch.tensor([[0, 2]]), temperature=1.0, forbidden_B_F=torch.tensor([[2]])
     )
     assert logprobs.tolist()[0][1] == -math.inf
-    output = aipo_loss(inputs([[L, N]], logprobs), tiny.method())
+    output = aipo_loss(tiny.loss_inputs([[L, N]], logprobs), tiny.method())
     (grad,) = torch.autograd.grad(output.loss, logits)
     assert grad.isfinite().all()
-
-
-def test_without_forbidden_ids_it_is_a_plain_log_softmax():
-    logits = torch.randn(1, 2, 3)
-    logprobs, _ = token_logprobs(logits, torch.tensor([[0, 2]]), temperature=1.0, forbidden_B_F=None)
-    expected = logits.log_softmax(-1)
-    assert torch.equal(logprobs[0], torch.stack([expected[0, 0, 0], expected[0, 1, 2]]))

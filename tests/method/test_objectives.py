@@ -1,4 +1,4 @@
-"""Objectives and the importance correction against literals and closed forms; TRL's own are in test_trainer.py."""
+"""Objectives and the importance correction against literals and closed forms; TRL's own are in tests/train/test_trl_loss.py."""
 
 import math
 
@@ -46,23 +46,21 @@ def numbers(tensor: Tensor) -> list[list[float]]:
     return [[pytest.approx(x) for x in row] for row in tensor.tolist()]
 
 
-def test_ppos_clip():
-    """A = 2 and −2; ratios below, within and above [0.8, 1.28]."""
+@pytest.mark.parametrize(
+    ("clip", "gradients", "weights"),
+    [
+        (CLIP, [[-1.0, -2.2, 0.0], [0.0, 2.2, 3.0]], [[0.5, 1.1, 0.0], [0.0, 1.1, 1.5]]),
+        # GPPO: the gradient of a clipped token is (1 ± ε)·A·∇log π
+        (KEEP, [[-1.0, -2.2, -2.56], [1.6, 2.2, 3.0]], [[0.5, 1.1, 1.28], [0.8, 1.1, 1.5]]),
+    ],
+)
+def test_ppos_clip(clip: Clip, gradients: list[list[float]], weights: list[list[float]]):
+    """A = 2 and −2; ratios below, within and above [0.8, 1.28]. The value is the same."""
     own = sampled([[0.5, 1.1, 1.5], [0.5, 1.1, 1.5]], [2.0, -2.0])
-    made = ppo_clip(own, CLIP)
+    made = ppo_clip(own, clip)
     assert numbers(made.terms) == [[-1.0, -2.2, -2.56], [1.6, 2.2, 3.0]]
-    assert numbers(torch.tensor(gradient(made, own))) == [[-1.0, -2.2, 0.0], [0.0, 2.2, 3.0]]
-    assert numbers(made.weights) == [[0.5, 1.1, 0.0], [0.0, 1.1, 1.5]]
-    assert made.clipped.tolist() == [[False, False, True], [True, False, False]]
-
-
-def test_a_clip_that_keeps_the_gradient_has_the_same_value():
-    """GPPO: the gradient of a clipped token is (1 ± ε)·A·∇log π, of any other that of PPO."""
-    own = sampled([[0.5, 1.1, 1.5], [0.5, 1.1, 1.5]], [2.0, -2.0])
-    made = ppo_clip(own, KEEP)
-    assert numbers(ppo_clip(own, CLIP).terms) == made.terms.tolist()
-    assert numbers(torch.tensor(gradient(made, own))) == [[-1.0, -2.2, -2.56], [1.6, 2.2, 3.0]]
-    assert numbers(made.weights) == [[0.5, 1.1, 1.28], [0.8, 1.1, 1.5]]
+    assert numbers(torch.tensor(gradient(made, own))) == gradients
+    assert numbers(made.weights) == weights
     assert made.clipped.tolist() == [[False, False, True], [True, False, False]]
 
 
@@ -168,14 +166,12 @@ def batches(draw: st.DrawFn) -> LossInputs:
         sampled, anything = (torch.tensor(draw(floats(size, values))) for values in (known, wild))
         return torch.where(codes == Code.POLICY, sampled, anything).view(rows, length)
 
-    return LossInputs(
-        logprobs_B_T=torch.tensor(draw(floats(size, known))).view(rows, length).requires_grad_(),
-        entropies_B_T=torch.zeros(rows, length),
+    return tiny.loss_inputs(
+        codes.view(rows, length).tolist(),
+        torch.tensor(draw(floats(size, known))).view(rows, length).requires_grad_(),
         behaviour_logprobs_B_T=logprobs(),
         trainer_logprobs_B_T=logprobs(),
-        codes_B_T=codes.view(rows, length),
         advantages_B=torch.tensor(draw(floats(rows, st.floats(-2.0, 2.0, width=32)))),
-        denominators_B=torch.ones(rows),
     )
 
 
@@ -189,43 +185,11 @@ def test_no_correction_ever_touches_what_the_policy_did_not_sample(
     given: LossInputs, correction: str, cap: float, negative: str
 ):
     """Gradient and weight of agents' and of distilled tokens are, to the last bit, those without a correction."""
-    plain = tiny.method(coefficient="floor", negative=negative, distil_weight=0.7)
-    corrected = tiny.method(
-        coefficient="floor",
-        negative=negative,
-        distil_weight=0.7,
-        importance_mode=correction,
-        importance_cap=cap,
-    )
+    how = {"coefficient": "floor", "negative": negative, "distil_weight": 0.7}
+    plain, corrected = tiny.method(**how), tiny.method(**how, importance_mode=correction, importance_cap=cap)
     other = given.codes_B_T != Code.POLICY
     without, with_it = aipo_loss(given, plain), aipo_loss(given, corrected)
     assert torch.equal(without.weights_B_T[other], with_it.weights_B_T[other])
     assert torch.equal(without.sums_R_K[1:], with_it.sums_R_K[1:])  # all but the policy's
     slopes = [torch.autograd.grad(output.loss, given.logprobs_B_T)[0] for output in (without, with_it)]
     assert torch.equal(slopes[0][other], slopes[1][other])
-
-
-@given(batches(), st.sampled_from(sorted(IMPORTANCE_MODES)), st.floats(1.0, 10.0, exclude_min=True))
-def test_a_policy_token_counts_as_often_as_its_correction_says(
-    given: LossInputs, correction: str, cap: float
-):
-    """On the first pass the weight of a policy token is its correction: at most C, and by a mask, if it counts at
-    all, at least 1/C."""
-    policy = given.codes_B_T == Code.POLICY
-    fresh = LossInputs(
-        logprobs_B_T=given.logprobs_B_T,
-        entropies_B_T=given.entropies_B_T,
-        behaviour_logprobs_B_T=given.behaviour_logprobs_B_T,
-        trainer_logprobs_B_T=given.logprobs_B_T.detach(),
-        codes_B_T=given.codes_B_T,
-        advantages_B=given.advantages_B,
-        denominators_B=given.denominators_B,
-    )
-    output = aipo_loss(fresh, tiny.method(importance_mode=correction, importance_cap=cap))
-    ratios = (given.logprobs_B_T.detach() - given.behaviour_logprobs_B_T).exp()[policy]
-    expected, _ = IMPORTANCE_MODES[correction](ratios, cap)
-    weights = output.weights_B_T[policy]
-    assert torch.equal(weights, expected)
-    assert (weights <= cap).all()
-    if correction == "mask":
-        assert ((weights == 0) | (weights >= torch.tensor(1 / cap, dtype=torch.float32))).all()

@@ -1,12 +1,10 @@
-"""Rows: traces flattened, folded back, and distilled. Streams are written out as literals."""
+"""Rows: traces flattened and distilled. Streams are written out as literals."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aipo.errors import TrainError
-from aipo.method.rows import Code, Row, SegmentInfo, check_agent_logprobs, distil, distillable, rows_of
+from aipo.method.rows import Code, Row, check_agent_logprobs, distil, distillable, rows_of
 from aipo.trace import Mode, Role, Segment, Trace, segment
 from kit import tiny
 from kit.handmade import agent, consult, env, policy, prompt, trace
@@ -42,13 +40,8 @@ def test_a_sampled_row_is_the_context_as_it_was():
     unknown = np.isnan(row.behaviour_logprobs_T)
     assert unknown.tolist() == [code in (P, A, E) for code in row.codes_T]
     assert row.behaviour_logprobs_T[2:6].tolist() == pytest.approx([-0.1, -0.2, -0.3, -0.4])
-    assert (row.kind, row.advantage, row.policy_tokens, row.prompt_tokens, len(row)) == (
-        "sampled",
-        0.5,
-        11,
-        2,
-        17,
-    )
+    assert (row.kind, row.advantage, row.policy_tokens, row.agent_tokens) == ("sampled", 0.5, 11, 3)
+    assert (row.prompt_tokens, len(row)) == (2, 17)
 
 
 def test_a_demonstration_counts_like_the_rollout_that_it_stands_for():
@@ -66,52 +59,6 @@ def test_a_failed_rollout_gives_no_row():
 def test_what_was_forbidden_while_sampling_travels_with_the_row():
     (row,) = rows_of(trace(prompt(2), policy(3), forbidden_ids=(13, 14)))
     assert row.forbidden_ids == (13, 14)
-
-
-SEGMENTS = st.lists(
-    st.tuples(
-        st.sampled_from(list(Role)),
-        st.lists(st.tuples(st.integers(0, 99), st.floats(-9, 0, width=32)), max_size=4),
-        st.booleans(),
-        st.one_of(st.none(), st.integers(0, 9)),
-    ),
-    max_size=6,
-)
-
-
-@given(SEGMENTS)
-def test_folding_back_loses_nothing(parts: list[tuple]):
-    def made(
-        i: int, role: Role, tokens: list[tuple[int, float]], known: bool, version: int | None
-    ) -> Segment:
-        logprobs = [logprob for _, logprob in tokens] if known or role is Role.POLICY else None
-        ids = [token for token, _ in tokens]
-        return segment(role, f"node{i}", ids, logprobs=logprobs, policy_version=version, policy="p")
-
-    parts = [
-        part for part in parts if part[1] or part[0] is not Role.POLICY
-    ]  # policy segments are never empty
-    segments = tuple(made(i, *part) for i, part in enumerate(parts))
-    (row,) = rows_of(trace(*segments))
-    assert segments_of(row) == segments
-    assert row.token_ids_T.tolist() == [token for part in parts for token, _ in part[1]]
-
-
-def segments_of(row: Row) -> tuple[Segment, ...]:
-    """The row's segments again; entropies are the one thing that a row does not carry."""
-
-    def back(index: int, info: SegmentInfo) -> Segment:
-        tokens = row.segments_T == index
-        return segment(
-            info.role,
-            info.source,
-            row.token_ids_T[tokens],
-            logprobs=row.behaviour_logprobs_T[tokens] if info.has_logprobs else None,
-            policy_version=info.policy_version,
-            policy=info.policy,
-        )
-
-    return tuple(back(i, info) for i, info in enumerate(row.segments))
 
 
 def test_a_distilled_row_has_no_consult_in_it():
@@ -148,45 +95,36 @@ def test_only_rewarded_traces_that_were_helped_are_distilled(changes: dict[str, 
     assert distil(assisted(**changes), TAGS) is None
 
 
-def test_a_tag_that_shares_a_token_cannot_be_cut():
-    assert distil(assisted(consults=(consult(1, None, 2), consult(3, 2, 4))), TAGS) is None
+def cut(*segments: Segment, start: int | None) -> tuple[list[int], list[int]] | None:
+    """Ids and codes of the distilled row of a trace with one consult, from token `start` of segment 1 on."""
+    row = distil(trace(*segments, mode=Mode.ASSISTED, consults=(consult(1, start, 2),)), TAGS)
+    return None if row is None else (row.token_ids_T.tolist(), row.codes_T.tolist())
 
 
-def test_a_leftover_tag_is_refused():
-    left = trace(
-        prompt(2),
-        policy(4, OPEN, 5, CLOSE),
-        agent(6),
-        policy(7, OPEN, 8),  # opened, never closed, and no consult of the graph's
-        mode=Mode.ASSISTED,
-        consults=(consult(1, 1, 2),),
-    )
-    assert distillable(left)
-    assert distil(left, TAGS) is None
+@pytest.mark.parametrize(
+    ("segments", "start"),
+    [
+        # the tag shares a token with other text
+        ([policy(4, 5), agent(6), policy(7)], None),
+        # a tag remains: opened, never closed, and no consult of the graph's
+        ([policy(4, OPEN, 5, CLOSE), agent(6), policy(7, OPEN, 8)], 1),
+        # an agent's text that belongs to no consult
+        ([policy(4, OPEN), agent(6), agent(8), policy(7)], 1),
+        # nothing follows
+        ([policy(4, OPEN), agent(6)], 1),
+    ],
+)
+def test_what_cannot_be_cut(segments: list[Segment], start: int | None):
+    assert cut(prompt(2), *segments, start=start) is None
 
 
 def test_a_turn_that_is_nothing_but_a_consult_leaves_nothing():
-    at_once = trace(prompt(2), policy(OPEN, 4, CLOSE), agent(6), policy(7), consults=(consult(1, 0, 2),))
-    row = distil(at_once, TAGS)
-    assert row is not None
-    assert row.token_ids_T.tolist() == [2, 7]
-    assert row.codes_T.tolist() == [P, D]
+    assert cut(prompt(2), policy(OPEN, 4, CLOSE), agent(6), policy(7), start=0) == ([2, 7], [P, D])
 
 
 def test_a_tag_in_the_prompt_is_nobodys_fault():
-    told = trace(prompt(OPEN, 2), policy(4, OPEN), agent(6), policy(7), consults=(consult(1, 1, 2),))
-    row = distil(told, TAGS)
-    assert row is not None and row.token_ids_T.tolist() == [OPEN, 2, 4, 7]
-
-
-def test_agent_text_that_belongs_to_no_consult_is_refused():
-    odd = trace(prompt(2), policy(4, OPEN), agent(6), agent(8), policy(7), consults=(consult(1, 1, 2),))
-    assert distil(odd, TAGS) is None
-
-
-def test_nothing_after_the_consult_is_nothing_to_distil():
-    short = trace(prompt(2), policy(4, OPEN), agent(6), consults=(consult(1, 1, 2),))
-    assert distil(short, TAGS) is None
+    told = cut(prompt(OPEN, 2), policy(4, OPEN), agent(6), policy(7), start=1)
+    assert told == ([OPEN, 2, 4, 7], [P, P, C, D])
 
 
 def row(**changes: object) -> Row:
@@ -222,8 +160,7 @@ def test_rows_that_cannot_be_trained_on_are_refused(changes: dict[str, object], 
 
 
 def test_a_row_of_prompt_alone():
-    only = row(codes_T=np.array([P, P], np.int8))
-    assert only.prompt_tokens == 2
+    assert row(codes_T=np.array([P, P], np.int8)).prompt_tokens == 2
 
 
 def test_an_agents_own_log_probs_reach_the_row_and_are_required_where_the_method_needs_them():

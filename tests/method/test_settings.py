@@ -2,66 +2,63 @@
 
 import math
 import re
+from typing import Any
 
 import pytest
 
 from aipo.method.objectives import OBJECTIVES, Clip
 from aipo.method.settings import MethodSettings
 
+REFUSED: list[tuple[dict[str, object], str]] = [
+    ({"coefficient": "sft"}, "coefficient: got 'sft', allowed"),
+    ({"coefficient": "pi", "coefficient_value": 0.1}, "got 0.1 with 'pi', which takes none"),
+    ({"coefficient": "power", "coefficient_value": 1.5}, "got 1.5 with 'power', allowed 0 to 1"),
+    ({"coefficient": "luffy", "coefficient_value": 0.0}, "got 0 with 'luffy', allowed 1e-06 to inf"),
+    ({"coefficient": "constant", "coefficient_value": -1.0}, "got -1 with 'constant', allowed 0 to inf"),
+    (
+        {"coefficient_clip_low": 2.0, "coefficient_clip_high": 1.0},
+        "coefficient_clip_low, coefficient_clip_high: got 2.0 and 1.0 for coefficient 'constant', allowed 0 <= low",
+    ),
+    ({"coefficient_clip_low": -1.0}, "coefficient_clip_high: got -1.0 and None"),
+    ({"coefficient_clip_high": -1.0}, "coefficient_clip_high: got None and -1.0"),
+    ({"coefficient_clip_low": math.nan}, "coefficient_clip_high: got nan and None"),
+    # Against the coefficient's own other bound.
+    ({"coefficient": "ratio", "coefficient_clip_low": 3.0}, "coefficient_clip_high: got 3.0 and 2.0"),
+    ({"coefficient": "power", "coefficient_clip_high": 0.05}, "coefficient_clip_high: got 0.1 and 0.05"),
+    (
+        {"coefficient": "mask", "coefficient_clip_low": 0.5},
+        "coefficient_clip_low: got 0.5 with the coefficient mask, which teaches nothing, allowed null",
+    ),
+    ({"coefficient": "mask", "negative": "pi"}, 'negative: got "pi" with the coefficient mask'),
+    (
+        {"coefficient": "mask", "coefficient_trust": 1.0},
+        "coefficient_trust: got 1.0 with the coefficient mask",
+    ),
+    (
+        {"coefficient": "ratio", "plan": "expert"},
+        "coefficient: got ratio with the plan expert, allowed one that",
+    ),
+    (
+        {"objective": "cispo", "clip_keeps_gradient": True},
+        "clip_keeps_gradient: got true with the objective cispo, whose clip takes no gradient away, allowed false",
+    ),
+    (
+        {"objective": "dr_grpo", "denominator": "union"},
+        'denominator: got "union" with the objective dr_grpo, which counts no tokens, allowed "policy"',
+    ),
+    ({"importance_mode": "mask"}, "importance_cap: got none, allowed > 1 where importance_mode is mask"),
+    ({"importance_mode": "mask", "importance_cap": 1.0}, "importance_cap: got 1, allowed > 1"),
+    ({"negative": "drop"}, "Input should be 'zero', 'pi', 'floor' or 'same'"),
+    ({"clip_low": -0.1}, "Input should be greater than 0"),
+    ({"clip_high": math.nan}, "Input should be greater than 0"),
+    ({"coefficient_trust": 0.0}, "Input should be greater than 0"),
+    ({"importance_cap": math.nan}, "Input should be greater than 0"),
+    ({"beta": math.nan}, "Input should be greater than or equal to 0"),
+    ({"distil_weight": -1.0}, "Input should be greater than or equal to 0"),
+]
 
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ({"coefficient": "sft"}, "coefficient: got 'sft', allowed"),
-        (
-            {"coefficient": "pi", "coefficient_value": 0.1},
-            "coefficient_value: got 0.1 with 'pi', which takes none",
-        ),
-        ({"coefficient": "power", "coefficient_value": 1.5}, "got 1.5 with 'power', allowed 0 to 1"),
-        ({"coefficient": "luffy", "coefficient_value": 0.0}, "got 0 with 'luffy', allowed 1e-06 to inf"),
-        ({"coefficient": "constant", "coefficient_value": -1.0}, "got -1 with 'constant', allowed 0 to inf"),
-        (
-            {"coefficient_clip_low": 2.0, "coefficient_clip_high": 1.0},
-            "coefficient_clip_low, coefficient_clip_high: got 2.0 and 1.0 for coefficient 'constant', allowed 0 <= low",
-        ),
-        ({"coefficient_clip_high": -1.0}, "coefficient_clip_high: got None and -1.0"),
-        ({"coefficient_clip_low": math.nan}, "coefficient_clip_high: got nan and None"),
-        # Against the coefficient's own other bound.
-        ({"coefficient": "ratio", "coefficient_clip_low": 3.0}, "coefficient_clip_high: got 3.0 and 2.0"),
-        ({"coefficient": "power", "coefficient_clip_high": 0.05}, "coefficient_clip_high: got 0.1 and 0.05"),
-        (
-            {"coefficient": "mask", "coefficient_clip_low": 0.5},
-            "coefficient_clip_low: got 0.5 with coefficient 'mask', which teaches nothing, allowed none (null)",
-        ),
-        ({"coefficient": "mask", "negative": "pi"}, "negative: got pi with coefficient 'mask'"),
-        ({"negative": "drop"}, "Input should be 'zero', 'pi', 'floor' or 'same'"),
-        ({"coefficient_trust": 0.0}, "Input should be greater than 0"),
-        (
-            {"coefficient_trust": 1.0, "coefficient": "mask"},
-            "coefficient_trust: got 1.0 with coefficient 'mask'",
-        ),
-        ({"objective": "ppo"}, "Input should be 'grpo', 'dapo', 'dr_grpo', 'gspo' or 'cispo'"),
-        ({"clip_low": -0.1}, "Input should be greater than 0"),
-        ({"clip_high": math.nan}, "Input should be greater than 0"),
-        (
-            {"objective": "cispo", "clip_keeps_gradient": True},
-            "clip_keeps_gradient: got true with objective 'cispo', whose clip takes no gradient away, allowed with "
-            "['dapo', 'dr_grpo', 'grpo', 'gspo']",
-        ),
-        ({"denominator": "all"}, "Input should be 'policy' or 'union'"),
-        (
-            {"objective": "dr_grpo", "denominator": "union"},
-            "denominator: got 'union' with objective 'dr_grpo', which counts no tokens, allowed 'policy'",
-        ),
-        ({"beta": math.nan}, "Input should be greater than or equal to 0"),
-        ({"distil_weight": -1.0}, "Input should be greater than or equal to 0"),
-        ({"importance_cap": 0.0}, "Input should be greater than 0"),
-        ({"importance_cap": math.nan}, "Input should be greater than 0"),
-        ({"importance_mode": "clip"}, "Input should be 'truncate' or 'mask'"),
-        ({"importance_mode": "mask"}, "importance_cap: got none, allowed > 1 where importance_mode is mask"),
-        ({"importance_mode": "mask", "importance_cap": 1.0}, "importance_cap: got 1, allowed > 1"),
-    ],
-)
+
+@pytest.mark.parametrize(("how", "message"), REFUSED)
 def test_what_makes_no_sense_is_refused(how: dict[str, object], message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
         MethodSettings(**({"coefficient": "constant"} | how))  # type: ignore[arg-type]
@@ -87,8 +84,21 @@ def test_bounds_are_the_objectives_own_unless_given():
     assert bounds("cispo", low=0.1, high=0.3)[:2] == (0.1, 0.3)
 
 
-def test_rows_are_scored_again_where_the_loss_or_the_limit_needs_it():
-    assert not MethodSettings().scores_again
-    assert MethodSettings(importance_cap=2.0).needs_trainer_logprobs
-    limited = MethodSettings(max_mismatch=0.1)
-    assert limited.scores_again and not limited.needs_trainer_logprobs
+@pytest.mark.parametrize(
+    ("how", "needed", "scored"),
+    [
+        ({}, False, False),
+        ({"coefficient": "constant"}, False, False),
+        ({"coefficient": "constant", "coefficient_trust": 0.5}, True, True),
+        ({"coefficient": "rlplus"}, True, True),
+        ({"importance_cap": 2.0}, True, True),
+        ({"max_mismatch": 0.1}, False, True),
+    ],
+    ids=str,
+)
+def test_rows_are_scored_again_where_the_loss_or_the_limit_needs_it(
+    how: dict[str, Any], needed: bool, scored: bool
+):
+    method = MethodSettings(**how)
+    assert (method.needs_trainer_logprobs, method.scores_again) == (needed, scored)
+    assert not method.coefficient_function.needs_mu

@@ -1,14 +1,19 @@
-"""Two policies that learn together from the runs of one graph, from the first token to both optimisers."""
+"""Trainers that learn together: rows once for everybody, nobody waits for ever, and two policies of one graph."""
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from langgraph.runtime import Runtime
 
+from aipo.errors import TrainError
+from aipo.method.batch import TokenTotals
 from aipo.method.credit import group
-from aipo.method.plan import independent
+from aipo.method.plan import plan_rollouts
 from aipo.method.step_rows import StepRows, step_rows
 from aipo.policies import Sampling
 from aipo.policies.local.policy import LocalPolicy
@@ -22,9 +27,118 @@ from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.engines import chain, engine, task
 
+
+def marked(marker: float) -> StepRows:
+    return StepRows(rows=(), totals=TokenTotals(0, 0, 0), active_share=marker)
+
+
+def meeting(produce: Callable[[int], Any] = lambda step: {"a": marked(0), "b": marked(0)}) -> Coordinator:
+    return Coordinator(["a", "b"], produce)
+
+
+def ask(coordinator: Coordinator, policy: str, *steps: int) -> Callable[[], list[float]]:
+    """A trainer that asks for the rows of these steps, and for nothing else."""
+    return lambda: [coordinator.seat(policy).rows(step).active_share for step in steps]
+
+
+def no_space(step: int) -> dict[str, StepRows]:
+    raise OSError("disk full")
+
+
+def test_everybody_gets_the_rows_of_its_policy_and_they_are_made_once():
+    produced: list[int] = []
+
+    def produce(step: int) -> dict[str, StepRows]:
+        produced.append(step)
+        return {"a": marked(step), "b": marked(10 + step), "c": marked(20 + step)}
+
+    coordinator = Coordinator(["a", "b", "c"], produce)
+    seen: dict[str, list[float]] = {}
+
+    def train(name: str) -> None:
+        seen[name] = ask(coordinator, name, *range(20))()
+
+    coordinator.train({name: lambda name=name: train(name) for name in "abc"})
+    assert produced == list(range(20))
+    assert seen == {name: [10 * i + step for step in range(20)] for i, name in enumerate("abc")}
+
+
+def test_a_trainer_that_dies_does_not_leave_the_others_waiting():
+    coordinator = meeting()
+    seen: list[float] = []
+    errors: list[BaseException] = []
+
+    def dies() -> None:
+        coordinator.seat("a").rows(0)
+        raise ValueError("out of memory")
+
+    def lives() -> None:
+        seen.extend(ask(coordinator, "b", 0)())
+        try:
+            coordinator.seat("b").rows(1)
+        except TrainError as error:
+            errors.append(error)
+            raise
+
+    with pytest.raises(ValueError, match="out of memory"):
+        coordinator.train({"a": dies, "b": lives})
+    assert seen == [0.0]
+    assert "trainer 'a' died: ValueError('out of memory')" in str(errors[0])
+
+
+@pytest.mark.parametrize(
+    ("produce", "steps_of_b", "error", "says"),
+    [
+        (meeting, (0, 1), TrainError, "rollout step 1 of policy 'b': trainer 'a' is done"),
+        (meeting, (1,), TrainError, "allowed the same one for every trainer"),
+        (lambda: meeting(no_space), (0,), OSError, r"^disk full$"),
+    ],
+)
+def test_what_ends_one_trainer_ends_the_other(
+    produce: Callable[[], Coordinator], steps_of_b: tuple[int, ...], error: type[Exception], says: str
+):
+    coordinator = produce()
+    with pytest.raises(error, match=says):
+        coordinator.train({"a": ask(coordinator, "a", 0), "b": ask(coordinator, "b", *steps_of_b)})
+
+
+def test_the_error_that_ended_the_run_is_raised_whoever_ends_first():
+    coordinator = meeting(no_space)
+    threads: dict[str, threading.Thread] = {}
+    both = threading.Barrier(2)
+
+    def ends_last(name: str) -> None:
+        threads[name] = threading.current_thread()
+        both.wait()
+        try:
+            coordinator.seat(name).rows(0)
+        except OSError:
+            threads["b" if name == "a" else "a"].join()
+            raise
+
+    with pytest.raises(OSError, match=r"^disk full$"):
+        coordinator.train({name: lambda name=name: ends_last(name) for name in "ab"})
+
+
+def test_nobody_waits_longer_than_the_timeout():
+    coordinator = Coordinator(["a", "b"], lambda step: {}, timeout=0.01)
+    with pytest.raises(TrainError, match=r"rollout step 0 of policy 'a': got no \['b'\] within 0.01 s"):
+        coordinator.seat("a").rows(0)
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], ["a", "c"]])
+def test_there_is_one_trainer_for_each_policy(names: list[str]):
+    with pytest.raises(TrainError, match="trainers: got"):
+        meeting().train({name: lambda: None for name in names})
+    with pytest.raises(TrainError, match="policy of a seat: got 'c', allowed"):
+        meeting().seat("c")
+
+
+# -- two policies of one graph, from the first token to both optimizers -----------------------------------
+
 QUESTION = [2, 3]
-GENERATIONS, GROUP, HEARD = 2, 4, 4
-METHOD = tiny.method(scale_by_std=False, distil_weight=0.0)
+STEPS, GROUP, HEARD = 2, 4, 4
+METHOD = tiny.method(assist_share=0.0, scale_by_std=False, distil_weight=0.0)
 
 
 def speaks(name: str, heard: str | None = None) -> Any:
@@ -59,31 +173,25 @@ def test_two_policies_learn_from_the_same_runs_of_a_graph(tmp_path: Path):
         reward_weights={"low": 1.0},
     )
     traces: list[Trace] = []
+    steps_done: list[list[int]] = []
 
     def produce(step: int) -> dict[str, StepRows]:
-        specs = independent(
-            [task()], step=step, group_size=GROUP, assist_share=0.0, suppress_share=0.0, seed=0
-        )
-        made = rollouts.run_sync(specs, traces.append)
-        mine = {name: group([t for t in made if t.policy == name], METHOD) for name in models}
-        return {name: step_rows(credited, METHOD) for name, credited in mine.items()}
+        steps_done.append([trainer.state.global_step for trainer in trainers.values()])
+        specs = plan_rollouts([task()], METHOD, step=step, steps=STEPS, group_size=GROUP, seed=0)
+        of_step = rollouts.run_sync(specs, traces.append)
+        by_policy = {name: [trace for trace in of_step if trace.policy == name] for name in models}
+        return {name: step_rows(group(own, METHOD), METHOD) for name, own in by_policy.items()}
 
     coordinator = Coordinator(
         list(models), produce, updated=lambda name, version: policies[name].advance(version), timeout=60
     )
-    settings = METHOD
+    size = {"rollout_steps": STEPS, "learning_rate": 1e-2, "max_completion_length": 12}
     trainers = {
         name: AIPOTrainer(
             model,
-            trl_arguments(
-                tmp_path / name,
-                rollout_steps=GENERATIONS,
-                learning_rate=1e-2,
-                max_completion_length=12,
-                method=settings,
-            ),
+            trl_arguments(tmp_path / name, METHOD, **size),
             coordinator.seat(name),
-            settings,
+            METHOD,
             tokenizer=words,
         )
         for name, model in models.items()
@@ -91,15 +199,16 @@ def test_two_policies_learn_from_the_same_runs_of_a_graph(tmp_path: Path):
     before = {name: model.lm_head.weight.detach().clone() for name, model in models.items()}
     coordinator.train({name: trainer.train for name, trainer in trainers.items()})
 
-    assert [t.error for t in traces] == [None] * (2 * GENERATIONS * GROUP)
+    assert steps_done == [[0, 0], [1, 1]]
+    assert [t.error for t in traces] == [None] * (2 * STEPS * GROUP)
     for a, b in zip(traces[::2], traces[1::2], strict=True):
         assert (a.policy, b.policy) == ("a", "b")
         assert (a.group_id, a.index, a.step) == (b.group_id, b.index, b.step)
         assert [s.role.value for s in a.segments] == ["prompt", "policy"]
         assert [s.role.value for s in b.segments] == ["prompt", "agent", "policy"]
         assert a.segments[1].token_ids[:HEARD].tolist() == b.segments[1].token_ids.tolist()
-        # sampled with the weights of this generation, one optimizer step each
+        # sampled with the weights of this rollout step, one optimizer step each
         assert a.policy_version == b.policy_version == a.step
     for name, model in models.items():
-        assert policies[name].version == trainers[name].state.global_step == GENERATIONS
+        assert policies[name].version == trainers[name].state.global_step == STEPS
         assert not torch.equal(before[name], model.lm_head.weight)

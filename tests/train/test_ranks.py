@@ -1,13 +1,10 @@
 """Two processes on CPUs train what one trains: the same loss, metrics, lessons and weights, traces once."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,6 +19,7 @@ from aipo.train.ranks import SINGLE_PROCESS, Ranks, join
 from aipo.train.run import train_run
 from kit.ranks import CASES, SHARDED
 from kit.servers import free_port
+from kit.training import lines
 
 HERE = Path(__file__).parents[1] / "kit"
 
@@ -44,68 +42,55 @@ def launch(*command: str, ranks: int = 2, **environment: str) -> subprocess.Comp
 # -- the trainer, on given rows --------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def left(kind: str, folders: pytest.TempPathFactory) -> dict[int, Path]:
     """By number of ranks: what `kit/ranks.py` left."""
-    folders = {n: tmp_path_factory.mktemp(f"ranks-{n}") for n in (1, 2)}
-    for ranks, folder in folders.items():
-        done = launch(str(HERE / "ranks.py"), "whole", str(folder), ranks=ranks)
+    by_ranks = {n: folders.mktemp(f"{kind}-{n}") for n in (1, 2)}
+    for ranks, folder in by_ranks.items():
+        done = launch(str(HERE / "ranks.py"), kind, str(folder), ranks=ranks)
         assert done.returncode == 0, done.stderr
-    return folders
+    return by_ranks
 
 
-def left(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return lines, torch.load(folder / "trained.pt")
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_two_ranks_have_the_loss_metrics_and_weights_of_one(trained: dict[int, Path], case: str) -> None:
-    (alone, one), (together, two) = (left(trained[n] / case) for n in (1, 2))
-    assert any(line["loss"] != 0 for line in alone)
-    for a, b in zip(alone, together, strict=True):
-        timeless = {k: v for k, v in a.items() if k != "step_time"}
-        assert {k: v for k, v in b.items() if k != "step_time"} == pytest.approx(timeless, rel=1e-5, abs=1e-6)
-    for name, weight in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_rank_0_writes_down_what_every_rank_did_with_its_rows(trained: dict[int, Path], case: str) -> None:
-    (_, one), (_, two) = (left(trained[n] / case) for n in (1, 2))
-    assert len(one["token_stats"]) >= 12
-    assert two["token_stats"].keys() == one["token_stats"].keys()
-    for which, lesson in one["token_stats"].items():
-        for mine, theirs in zip(two["token_stats"][which], lesson, strict=True):
-            assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
-
-
-# -- weights that are spread over the ranks -----------------------------------------------------------------
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    return left("whole", tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """By number of ranks: what `kit/ranks.py` left; one rank has whole weights."""
-    folders = {n: tmp_path_factory.mktemp(f"sharded-{n}") for n in (1, 2)}
-    for ranks, folder in folders.items():
-        done = launch(str(HERE / "ranks.py"), "sharded", str(folder), ranks=ranks)
-        assert done.returncode == 0, done.stderr
-    return folders
+    """One rank has whole weights."""
+    return left("sharded", tmp_path_factory)
+
+
+def check_metrics(folders: dict[int, Path], case: str, rel: float, abs: float) -> None:
+    one, two = (lines(folders[n] / case) for n in (1, 2))
+    assert any(line["loss"] != 0 for line in one)
+    for a, b in zip(one, two, strict=True):
+        timeless = {name: value for name, value in a.items() if name != "step_time"}
+        assert {k: v for k, v in b.items() if k != "step_time"} == pytest.approx(timeless, rel=rel, abs=abs)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_have_the_metrics_weights_and_token_stats_of_one(whole: dict[int, Path], case: str) -> None:
+    """Rank 0 writes down what every rank did with its rows."""
+    check_metrics(whole, case, rel=1e-5, abs=1e-6)
+    one, two = (torch.load(whole[n] / case / "trained.pt") for n in (1, 2))
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=2e-6)
+    assert len(one["token_stats"]) >= 12
+    assert two["token_stats"].keys() == one["token_stats"].keys()
+    for which, stats in one["token_stats"].items():
+        for mine, theirs in zip(two["token_stats"][which], stats, strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("case", SHARDED)
 def test_sharded_weights_are_trained_and_saved_as_whole_ones(sharded: dict[int, Path], case: str) -> None:
-    one, two = (sharded[n] / case for n in (1, 2))
-    lines = [
-        [json.loads(line) for line in (f / "metrics.jsonl").read_text().splitlines()] for f in (one, two)
-    ]
-    for a, b in zip(*lines, strict=True):
-        timeless = {k: v for k, v in a.items() if k != "step_time"}
-        assert {k: v for k, v in b.items() if k != "step_time"} == pytest.approx(timeless, rel=1e-4, abs=1e-5)
-    saved = [load_file(folder / "model" / "model.safetensors") for folder in (one, two)]
-    assert saved[0].keys() == saved[1].keys()
-    for name, weight in saved[0].items():
-        torch.testing.assert_close(saved[1][name], weight, rtol=0, atol=1e-5)
+    check_metrics(sharded, case, rel=1e-4, abs=1e-5)
+    one, two = (load_file(sharded[n] / case / "model" / "model.safetensors") for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", SHARDED)
@@ -223,25 +208,23 @@ def test_only_training_is_for_a_launcher(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("environment", "got"),
-    [({"ACCELERATE_USE_FSDP": "true"}, "FSDP 1"), ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed")],
+    ("environment", "says"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "got FSDP 1, allowed data parallelism"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "got DeepSpeed, allowed data parallelism"),
+        # accelerate would not, without a word
+        (
+            {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+            r"got sharded weights \(FSDP 2\) on CPUs, allowed on GPUs",
+        ),
+    ],
 )
 def test_other_ways_of_sharing_weights_are_refused(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], got: str
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=f"accelerate launch: got {got}, allowed data parallelism"):
-        join(cpu=True)
-
-
-def test_weights_are_not_sharded_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """accelerate would not, without a word."""
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setenv("FSDP_VERSION", "2")
-    with pytest.raises(
-        ConfigError, match=r"accelerate launch: got sharded weights \(FSDP 2\) on CPUs, allowed"
-    ):
+    with pytest.raises(ConfigError, match=f"accelerate launch: {says}"):
         join(cpu=True)
 
 
@@ -253,9 +236,8 @@ def test_one_process_waits_for_nobody() -> None:
     assert SINGLE_PROCESS.broadcast(lambda: 3) == SINGLE_PROCESS.on_main(lambda: 3) == 3
     assert SINGLE_PROCESS.gather([1, 2]) == [1, 2]
     assert SINGLE_PROCESS.stack(torch.tensor([1.0, 2.0])).tolist() == [[1.0, 2.0]]
-    work: Callable[[], None] = fail
     with pytest.raises(TrainError, match="as it was"):
-        SINGLE_PROCESS.on_main(work)
+        SINGLE_PROCESS.on_main(fail)
     error = TrainError("everybody's")
     assert SINGLE_PROCESS.same_error(error) is error
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from aipo.method.batch import TokenTotals, with_gradient
-from aipo.method.loss import QUANTITIES, ROLES, LossInputs, LossOutput, aipo_loss
-from aipo.method.metrics import loss_metrics
-from aipo.method.rows import Code, Row, check_agent_logprobs
+from aipo.method.loss import LossInputs, LossOutput, aipo_loss
+from aipo.method.metrics import QUANTITIES, ROLES, loss_metrics
+from aipo.method.rows import Code, Row
 from aipo.method.settings import MethodSettings
 from aipo.replay.questions.grid import Setting
 from aipo.replay.questions.loss import StepLoss
@@ -83,8 +83,6 @@ class LossReplay:
         method = experiment.method
         step_rows = experiment.rows(experiment.credit(traces), self.tag_ids)
         rows = with_gradient(step_rows.rows, method)
-        if method.coefficient_function.needs_mu:
-            check_agent_logprobs(rows)
         dealt = self.trainer.schedule.deal(rows, seed=self.trainer.args.seed, rollout_step=step)
         return _Dealt(setting, method, step_rows.totals, dealt)
 
@@ -159,7 +157,6 @@ class _Sums:
     def loss_of(self, dealt: _Dealt, step: int, update: int, weights: str) -> StepLoss:
         name = dealt.setting.name
         sums = self._sums.get(name, torch.zeros(len(ROLES), len(QUANTITIES)))
-        by_role = zip(ROLES, sums.tolist(), strict=True)
         names = sorted({part for setting, part in self._parts if setting == name})
         flows = {part: self.gradients.of((name, part)) for part in names}
         # The sum of all agents, besides each one.
@@ -172,12 +169,7 @@ class _Sums:
             weights=weights,
             loss=self._loss.get(name, 0.0),
             grad_norm=norm_of(total) if self._backward else None,
-            metrics=loss_metrics(
-                {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in by_role},
-                self._mismatch.get(name, 0.0),
-                kl=dealt.method.beta > 0,
-                importance=dealt.method.importance_cap is not None,
-            ),
+            metrics=loss_metrics(sums.tolist(), self._mismatch.get(name, 0.0), dealt.method),
             parts={part: self._part(name, part, flows[part], total) for part in names},
         )
 

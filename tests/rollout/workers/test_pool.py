@@ -18,7 +18,8 @@ import pytest
 
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, LoadError, RunError
-from aipo.method.plan import expert
+from aipo.method.plan import plan_rollouts
+from aipo.method.settings import MethodSettings
 from aipo.policies.vllm.client import Server
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.workers.pool import open_workers
@@ -99,8 +100,8 @@ def test_the_same_traces_as_in_one_process(house: House) -> None:
 
 def test_a_demonstration_needs_no_policy_in_a_worker_either(house: House) -> None:
     tasks = house.here.env.tasks("hard")[:3]
-    how = {"step": 0, "group_size": 2, "assist_share": 0.0, "suppress_share": 0.0, "seed": 0}
-    asked = expert(tasks, **how)
+    method = MethodSettings(plan="expert", assist_share=0.0)
+    asked = plan_rollouts(tasks, method, step=0, steps=1, group_size=2, seed=0)
     mine, theirs = (one.run_sync(asked, lambda _: None) for one in (house.here, house.there))
     assert [untimed(trace) for trace in theirs] == [untimed(trace) for trace in mine]
     assert [t.reward for t in theirs if t.mode is Mode.EXPERT] == [1.0] * 3

@@ -134,13 +134,10 @@ def _pad(
 
 
 def _padding_row(pad_id: int) -> dict[str, Tensor]:
-    ids, ones = torch.full((1, 1), pad_id), torch.ones(1, 1, dtype=torch.int64)
+    integers = {"prompt_ids": pad_id, "prompt_mask": 1, "completion_ids": pad_id, "completion_mask": 0}
     return {
-        "prompt_ids": ids,
-        "prompt_mask": ones,
-        "completion_ids": ids,
-        "completion_mask": torch.zeros_like(ones),
-        "codes": torch.zeros(1, 1, dtype=torch.int8),
+        **{name: torch.full((1, 1), value) for name, value in integers.items()},
+        "codes": torch.full((1, 1), Code.PROMPT, dtype=torch.int8),
         "behaviour_logprobs": torch.full((1, 1), torch.nan),
         "advantages": torch.zeros(1),
         "denominators": torch.ones(1),

@@ -43,7 +43,8 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
     with ExitStack() as stack:
         # A mistake in the configuration is reported before the folder is taken and the policy is made.
         ranks.on_main(lambda: _check(experiment, folder, ranks, resume=resume))
-        ranks.on_main(lambda: _take_folder(folder, stack, resume=resume))
+        ranks.on_main(lambda: RunFolder.create(folder.path, resume=resume))
+        ranks.on_main(lambda: stack.enter_context(exclusive(folder.path)))
         progress = stack.enter_context(bars(console))
         if resume:
             ranks.on_main(lambda: _print(where_from(folder, experiment.train.optimizer_steps), console))
@@ -155,11 +156,6 @@ def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: b
         same_run(RunFolder.open(folder.path), experiment)
     experiment.scored_chats()
     experiment.check_env()
-
-
-def _take_folder(folder: RunFolder, stack: ExitStack, *, resume: bool) -> None:
-    RunFolder.create(folder.path, resume=resume)
-    stack.enter_context(exclusive(folder.path))
 
 
 def _record(experiment: Experiment, folder: RunFolder, model: Path | str, console: Console) -> None:

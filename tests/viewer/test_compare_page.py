@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,11 +203,9 @@ def test_a_run_and_its_evaluation_have_one_configuration_and_bad_scores_are_name
     assert html.count("after.json: summary: got &#39;hello&#39;: Input should be") == 2
 
 
-def test_consults_that_failed_are_named_so(own_runs: Path) -> None:
+def test_consults_that_failed_are_named_so(tmp_path: Path) -> None:
     failed = asking(trace_id="x", consults=(consult(1, 0, 2, reply=None, error="boom"),))
-    with TraceStore(own_runs / "other" / "traces", decode=decode) as store:
-        store.append(failed)
-        store.append(replace(asking(), trace_id="y", parent_id="x"))
-    run = RunLibrary(own_runs).run("other")
+    index(tmp_path / "other" / "traces", [failed, asking(trace_id="y", parent_id="x")])
+    run = RunLibrary(tmp_path).run("other")
     html = compare_traces(run, "x", run, "y", Links(4))
     assert "knowledge (failed)" in html and "B comes from A" in html

@@ -40,10 +40,8 @@ def test_a_rollout_step_is_the_mean_of_its_optimizer_steps() -> None:
     assert second.values["clip/policy"] == 0.4  # what was not finite counts nowhere
     assert "epoch" not in first.values and "step" not in first.values
     # Kinds count by their rollouts; failing consults are none where nobody asks.
-    assert [(w.values["reward/mean"], w.values["failing/verify"]) for w in (first, second)] == [
-        (0.25, 0.25),
-        (0.5, 0.0),
-    ]
+    means = [(w.values["reward/mean"], w.values["failing/verify"]) for w in (first, second)]
+    assert means == [(0.25, 0.25), (0.5, 0.0)]
     assert [w.first for w in by_step([{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}])] == [0, 1]
 
 
@@ -73,40 +71,34 @@ def test_charts_hold_the_numbers_under_the_pointer() -> None:
     assert found.data().count('"title"') == len(found.figures) == found.shown
 
 
-def test_an_agent_has_the_colour_of_its_place() -> None:
-    consults = chart(curves(ROWS, ["knowledge", "verify"]), "Consults")
-    assert [(line.name, line.colour) for line in consults.lines] == [("verify", "k1")]
-
-
-def test_all_charts_share_one_axis() -> None:
-    found = curves([*ROWS, {"step": 5, "epoch": 2.5, "loss_share/policy": 1.0}], [])
+def test_axes_and_colours() -> None:
+    found = curves(
+        [*ROWS, {"step": 5, "epoch": 2.5, "loss": -3.0, "active_share": 0.5}], ["knowledge", "verify"]
+    )
     assert {one.x_range for one in found.charts} == {(0.0, 2.0)}
-
-
-def test_shares_have_the_whole_axis_and_a_loss_its_own() -> None:
-    found = curves([{"step": i, "loss": -float(i), "active_share": 0.5} for i in (1, 2, 3)], [])
-    assert chart(found, "What teaches").y_range == (0.0, 1.0)
+    assert chart(found, "What teaches").y_range == (0.0, 1.0)  # a share has the whole axis, a loss its own
     assert chart(found, "Loss").y_range is None
+    # An agent has the colour of its place.
+    assert [(line.name, line.colour) for line in chart(found, "Consults").lines] == [("verify", "k1")]
 
 
-def test_every_reward_part_has_a_chart_and_correctness_is_the_first() -> None:
-    row = {"step": 1, "reward_part/brief/solo": 0.5, "reward_part/correct/solo": 1.0}
-    found = curves([row], [])
-    assert ([one.title for one in found.charts], found.shown) == (["Accuracy", "Reward part brief"], 1)
-
-
-def test_splits_are_told_apart_where_there_are_several() -> None:
-    row = {"step": 1, "solo/easy": 0.5, "solo/hard": 0.0}
-    (one,) = curves([row], []).charts
-    assert (one.title, [line.name for line in one.lines]) == ("Solo, by split", ["easy", "hard"])
-    assert curves([{"step": 1, "solo/easy": 0.5}], []).charts == ()
+@pytest.mark.parametrize(
+    ("row", "charts", "shown"),
+    [
+        ({"reward_part/brief/solo": 0.5, "reward_part/correct/solo": 1.0},
+         {"Accuracy": ["solo"], "Reward part brief": ["solo"]}, 1),
+        ({"solo/easy": 0.5, "solo/hard": 0.0}, {"Solo, by split": ["easy", "hard"]}, 1),
+        ({"solo/easy": 0.5}, {}, 0),  # one split is all that there is
+        ({"loss": None}, {}, 0),
+    ],
+)  # fmt: skip
+def test_which_charts_there_are(row: dict[str, Any], charts: dict[str, list[str]], shown: int) -> None:
+    found = curves([{"step": 1, **row}], [])
+    assert {one.title: [line.name for line in one.lines] for one in found.charts} == charts
+    assert found.shown == shown
 
 
 def test_a_hostile_name_is_text() -> None:
     found = curves([{"step": 1, "consults/<b>\u202e": 1.0}], ["<b>\u202e"])
     assert "<b>" not in found.data() and "\\u202e" not in found.data()
-
-
-def test_nothing_is_drawn_of_nothing() -> None:
     assert curves([], ["verify"]) == Curves()
-    assert curves([{"step": 1, "loss": None}], []).charts == ()

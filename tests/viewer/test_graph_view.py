@@ -69,6 +69,9 @@ def test_the_path_has_the_nodes_that_were_visited_and_the_edges_between() -> Non
     notes = {path: mark.note for path, mark in lit.marks.items() if mark.note}
     assert (notes.pop("policy"), notes.pop("knowledge")) == ("2× 6.00 s", "2.00 s")
     assert notes == dict.fromkeys(["prompt", "knowledge:check", "score"], "1.00 s")
+    html = graph_panel(asking(), CONSULT)  # a node leads to its first segment
+    assert links(html) == {"prompt": "#s0", "policy": "#s1", "knowledge": "#s2", "knowledge:check": "#s2"}
+    assert "<title>policy: visited 2 times, 6.00 s</title>" in html
 
 
 def test_nodes_that_ran_side_by_side_all_come_from_the_one_before() -> None:
@@ -91,12 +94,6 @@ def test_what_failed_is_marked_and_leads_to_no_end() -> None:
     assert 'class="node lit failed"' in graph_panel(shown, CONSULT)
 
 
-def test_a_node_leads_to_its_first_segment() -> None:
-    html = graph_panel(asking(), CONSULT)
-    assert links(html) == {"prompt": "#s0", "policy": "#s1", "knowledge": "#s2", "knowledge:check": "#s2"}
-    assert "<title>policy: visited 2 times, 6.00 s</title>" in html
-
-
 def test_a_visit_that_is_not_in_the_drawing_is_listed() -> None:
     visits = (visit("prompt", 0), visit("<b>", 1), visit("knowledge/<b>", 2), visit("?", 3, None, "unknown"))
     html = graph_panel(asking(visits=visits), CONSULT)
@@ -107,14 +104,10 @@ def test_a_visit_that_is_not_in_the_drawing_is_listed() -> None:
 @pytest.mark.parametrize(
     "drawing",
     [
-        None,
-        {},
-        {"nodes": [], "edges": []},
-        {"nodes": [1], "edges": []},
-        {"nodes": ["a"], "edges": ["a"]},
+        None, {}, {"nodes": [], "edges": []}, {"nodes": [1], "edges": []}, {"nodes": ["a"], "edges": ["a"]},
         {"nodes": ["a"], "edges": [{"from": "a", "conditional": False}]},
     ],
-)
+)  # fmt: skip
 def test_without_a_drawing_that_makes_sense_there_is_only_the_timeline(drawing: Any) -> None:
     html = graph_panel(asking(), drawing)
     assert "aipo-graph" not in html and 'class="timeline"' in html and 'class="panel alone"' in html

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aipo.render.charts import Chart, Line, data_block, figure, inline_assets
-from kit.viewing import point, serving
+from kit.viewing import point
+from viewer.conftest import Serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -20,7 +21,7 @@ def write_metrics(root: Path, steps: int) -> None:
     (root / "aipo" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def shown_range(page: "Page", chart: int = 0) -> list[float]:
+def x_range(page: "Page", chart: int = 0) -> list[float]:
     return page.evaluate("i => { const x = aipoCharts.plots()[i].scales.x; return [x.min, x.max]; }", chart)
 
 
@@ -45,50 +46,52 @@ def pixels(page: "Page", colour: tuple[int, int, int]) -> int:
     )
 
 
-def test_dragging_zooms_all_charts_and_a_double_click_goes_back(page: "Page", own_runs: Path) -> None:
+def test_dragging_zooms_all_charts_and_a_double_click_goes_back(
+    page: "Page", own_runs: Path, serve: Serve
+) -> None:
     write_metrics(own_runs, 100)
-    with serving(own_runs) as address:
-        page.goto(address + RUN)
-        page.locator("#more-curves summary").click()
-        page.locator("figure canvas").nth(1).wait_for()
-        page.evaluate("scrollTo(0, 0)")
-        drag(page, 0.25, 0.75)
-        for chart in (0, 1):
-            low, high = shown_range(page, chart)
-            assert 20 < low < 30 and 70 < high < 80
-        page.mouse.move(*point(page, 0.5))
-        assert page.locator(".chart-tip b").inner_text() in ("step 49", "step 50")
-        assert "?step" not in page.url  # a drag is no click
+    page.goto(serve(own_runs) + RUN)
+    page.locator("#more-curves summary").click()
+    page.locator("figure canvas").nth(1).wait_for()
+    page.evaluate("scrollTo(0, 0)")
+    drag(page, 0.25, 0.75)
+    for chart in (0, 1):
+        low, high = x_range(page, chart)
+        assert 20 < low < 30 and 70 < high < 80
+    page.mouse.move(*point(page, 0.5))
+    assert page.locator(".chart-tip b").inner_text() in ("step 49", "step 50")
+    assert "?step" not in page.url  # a drag is no click
 
-        # New data does not undo the zoom; it is there after a double click.
-        write_metrics(own_runs, 120)
-        page.locator("#steps-done", has_text="120").wait_for()
-        assert shown_range(page)[1] < 80
-        page.evaluate("document.querySelector('.u-over').dispatchEvent(new MouseEvent('dblclick'))")
-        page.wait_for_function("aipoCharts.plots()[0].scales.x.max === 119")
-        page.mouse.move(*point(page, 1.0))
-        assert page.locator(".chart-tip td").all_text_contents() == ["solo", "1.19"]
+    # New data does not undo the zoom; it is there after a double click.
+    write_metrics(own_runs, 120)
+    page.locator("#steps-done", has_text="120").wait_for()
+    assert x_range(page)[1] < 80
+    page.evaluate("document.querySelector('.u-over').dispatchEvent(new MouseEvent('dblclick'))")
+    page.wait_for_function("aipoCharts.plots()[0].scales.x.max === 119")
+    page.mouse.move(*point(page, 1.0))
+    assert page.locator(".chart-tip td").all_text_contents() == ["solo", "1.19"]
 
 
-def test_colours_follow_the_theme_and_a_click_on_a_name_hides_its_line(page: "Page", own_runs: Path) -> None:
+def test_colours_follow_the_theme_and_a_click_on_a_name_hides_its_line(
+    page: "Page", own_runs: Path, serve: Serve
+) -> None:
     light, dark = (0x0A, 0x66, 0xB7), (0x6D, 0xB5, 0xF5)
     write_metrics(own_runs, 100)
-    with serving(own_runs) as address:
-        page.goto(address + RUN)
-        page.locator("figure canvas").first.wait_for()
-        assert pixels(page, light) > 50 and pixels(page, dark) == 0
-        page.emulate_media(color_scheme="dark")
-        page.wait_for_timeout(100)
-        assert pixels(page, dark) > 50 and pixels(page, light) == 0
-        page.locator("#theme").click()  # says light, whatever the system says
-        page.wait_for_timeout(100)
-        assert pixels(page, light) > 50 and pixels(page, dark) == 0
-        name = page.locator("figure").first.get_by_role("button", name="solo")
-        for pressed in ("false", "true"):
-            name.click()
-            page.wait_for_timeout(50)
-            assert name.get_attribute("aria-pressed") == pressed
-            assert (pixels(page, light) > 50) == (pressed == "true")
+    page.goto(serve(own_runs) + RUN)
+    page.locator("figure canvas").first.wait_for()
+    assert pixels(page, light) > 50 and pixels(page, dark) == 0
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(100)
+    assert pixels(page, dark) > 50 and pixels(page, light) == 0
+    page.locator("#theme").click()  # says light, whatever the system says
+    page.wait_for_timeout(100)
+    assert pixels(page, light) > 50 and pixels(page, dark) == 0
+    name = page.locator("figure").first.get_by_role("button", name="solo")
+    for pressed in ("false", "true"):
+        name.click()
+        page.wait_for_timeout(50)
+        assert name.get_attribute("aria-pressed") == pressed
+        assert (pixels(page, light) > 50) == (pressed == "true")
 
 
 @pytest.fixture

@@ -1,37 +1,21 @@
 """The page of a run in a real browser: choosing, searching, sorting, and keeping up with a run."""
 
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 from aipo.config.build import load_experiment
 from aipo.run import RunFolder
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import RunLibrary
 from kit.recorded import write_step
-from kit.viewing import point, serving
+from kit.viewing import point
+from viewer.conftest import Serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 RUN = "/run/aipo/index.html"
-
-
-@pytest.fixture(scope="module")
-def static(little_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Address of the static site, from files."""
-    out = tmp_path_factory.mktemp("site") / "site"
-    write_bundle(RunLibrary(little_runs), out)
-    return out.as_uri()
-
-
-@pytest.fixture(params=["server", "static"])
-def site(request: pytest.FixtureRequest) -> str:
-    """The same pages from a server and from files."""
-    return request.getfixturevalue({"server": "address", "static": "static"}[request.param])
 
 
 def rows(page: "Page") -> list[str]:
@@ -82,24 +66,17 @@ def test_searching_and_sorting(page: "Page", address: str) -> None:
     assert rows(page)[0] == "00000-001"
 
 
-def test_a_static_page_has_values_and_links_but_nothing_to_choose(page: "Page", static: str) -> None:
-    page.goto(static + RUN)
+def test_a_static_page_has_values_and_links_but_nothing_to_choose(
+    page: "Page", little_runs: Path, tmp_path: Path
+) -> None:
+    write_bundle(RunLibrary(little_runs), tmp_path / "site")
+    page.goto((tmp_path / "site").as_uri() + RUN)
     page.mouse.move(*point(page, 0.95))
     assert page.locator(".chart-tip b").inner_text() == "step 1"
     page.mouse.click(*point(page, 0.95))
     assert where(page) == "" and page.locator("#filters").count() == 0 and len(rows(page)) == 8
     page.get_by_title("2: solo · no reward · ended by error").click()
     page.wait_for_url("**/trace/aipo_2F00000-001_2F2.html")
-
-
-def test_the_keys_walk_along_the_rows(page: "Page", site: str) -> None:
-    page.goto(site + RUN)
-    for key in "jjk":
-        page.keyboard.press(key)
-    assert page.evaluate("document.activeElement.dataset.row") == "00001-000"
-    page.keyboard.press("j")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/group/00001-001.html")
 
 
 def test_a_curve_tells_its_values_and_leads_to_the_step(page: "Page", address: str) -> None:
@@ -118,30 +95,21 @@ def test_a_curve_tells_its_values_and_leads_to_the_step(page: "Page", address: s
     assert page.locator("figure:first-child .chosen").count() >= 1
 
 
-@pytest.fixture
-def growing(own_runs: Path) -> Iterator[tuple[str, Callable[..., object]]]:
-    """A served run, and a function that writes one more step of it."""
+def test_a_page_keeps_up_with_its_run_and_disturbs_nobody(page: "Page", own_runs: Path, serve: Serve) -> None:
     folder = RunFolder(own_runs / "aipo")
     experiment = load_experiment(str(folder.config), ["train.steps=4"])
-    with serving(own_runs) as address:
-        yield address, lambda step, **how: write_step(folder, experiment, step, **how)
-
-
-def test_a_page_keeps_up_with_its_run_and_disturbs_nobody(
-    page: "Page", growing: tuple[str, Callable[..., object]]
-) -> None:
-    address, write = growing
+    address = serve(own_runs)
     with page.expect_response("**/version"):
         page.goto(f"{address}{RUN}?view=traces&kind=assisted")
     page.locator("#more-curves summary").or_(page.locator("#fold-graph summary")).first.click()
     page.locator("#f-text").fill("half a sen")
     before = len(rows(page))
 
-    write(2, seal=False)
+    write_step(folder, experiment, 2, seal=False)
     page.locator("[data-row]").nth(before + 7).wait_for()
     assert page.locator("tr:has-text('…')").count() == 8  # no advantage before the step is complete
 
-    write(3)
+    write_step(folder, experiment, 3)
     page.locator("[data-row]").nth(before + 15).wait_for()
     page.locator("#steps-done", has_text="4").wait_for()
     assert chips(page) == ["kind assisted"] and where(page) == "?view=traces&kind=assisted"

@@ -18,7 +18,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,22 @@ from aipo.errors import RunError
 from aipo.util.files import taken, writing
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
     """Paths of a run."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.manifest = path / "manifest.json"
+        self.graph = path / "graph.json"
+        self.tokenizer = path / "tokenizer"
+        self.traces = path / "traces"
+        older = path / "lessons"
+        self.token_stats = older if older.is_dir() else path / "token_stats"
+        self.metrics = path / "metrics.jsonl"
+        self.spending = path / "spending.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
 
     @classmethod
     def create(cls, path: Path, *, resume: bool = False) -> "RunFolder":
@@ -41,14 +51,13 @@ class RunFolder:
             RunError: it holds files and `resume` is off, or `resume` is on and there is no run in it, or it
                 cannot be made.
         """
-        folder = cls(path)
         with writing("run.out", path):
             if not resume and taken(path):
                 raise RunError(f"run.out: got {path}, which is not empty, allowed a new folder (or --resume)")
-            if resume and not folder.config.is_file():
+            if resume and not (path / "config.yaml").is_file():
                 raise RunError(f"--resume: got {path}, allowed a folder with a config.yaml of a run")
             path.mkdir(parents=True, exist_ok=True)
-        return folder
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -61,48 +70,6 @@ class RunFolder:
         if not folder.config.is_file():
             raise RunError(f"run folder: got {path}, allowed a folder with a config.yaml of a run")
         return folder
-
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def manifest(self) -> Path:
-        return self.path / "manifest.json"
-
-    @property
-    def graph(self) -> Path:
-        return self.path / "graph.json"
-
-    @property
-    def traces(self) -> Path:
-        return self.path / "traces"
-
-    @property
-    def tokenizer(self) -> Path:
-        return self.path / "tokenizer"
-
-    @property
-    def token_stats(self) -> Path:
-        """Folder of the token stats; older runs call it lessons/."""
-        older = self.path / "lessons"
-        return older if older.is_dir() else self.path / "token_stats"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def spending(self) -> Path:
-        return self.path / "spending.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
 
     def evaluation(self, name: str) -> Path:
         """File of the evaluation called `name`."""

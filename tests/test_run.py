@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -23,37 +25,24 @@ def full(*_: object, **__: object) -> int:
 
 def test_a_new_folder_is_made(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path / "a" / "b").path.is_dir()
+    with exclusive(tmp_path / "killed"):
+        pass  # before it began
+    assert RunFolder.create(tmp_path / "killed").path.is_dir()
 
 
-@pytest.mark.parametrize("name", ["note.txt", "config.yaml"])
-def test_a_folder_that_holds_something_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("x")
+@pytest.mark.parametrize(("path", "place"), [("note.txt", "."), ("config.yaml", "."), ("file", "file")])
+def test_a_folder_that_holds_something_or_is_a_file_is_refused(tmp_path: Path, path: str, place: str) -> None:
+    (tmp_path / path).write_text("x")
     with pytest.raises(RunError, match="which is not empty, allowed a new folder"):
-        RunFolder.create(tmp_path)
+        RunFolder.create(tmp_path / place)
 
 
-def test_what_a_run_left_that_was_killed_before_it_began_is_in_nobodys_way(tmp_path: Path) -> None:
-    with exclusive(tmp_path / "run"):
-        pass
-    assert RunFolder.create(tmp_path / "run").path.is_dir()
-
-
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match="which is not empty"):
-        RunFolder.create(tmp_path / "file")
-
-
-def test_resume_needs_a_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"allowed a folder with a config\.yaml of a run"):
-        RunFolder.create(tmp_path, resume=True)
+def test_an_old_run_is_one_with_a_configuration(tmp_path: Path) -> None:
+    for take in (partial(RunFolder.create, resume=True), RunFolder.open):
+        with pytest.raises(RunError, match=r"allowed a folder with a config\.yaml of a run"):
+            take(tmp_path)
     (tmp_path / "config.yaml").write_text("x")
-    assert RunFolder.create(tmp_path, resume=True) == RunFolder.open(tmp_path)
-
-
-def test_open_needs_a_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="run folder: got"):
-        RunFolder.open(tmp_path)
+    assert RunFolder.create(tmp_path, resume=True).path == RunFolder.open(tmp_path).path == tmp_path
 
 
 def test_a_metric_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
@@ -151,30 +140,23 @@ def test_metrics_on_a_full_disk_keep_what_was_written(
     assert RunFolder(tmp_path).read_metrics() == [{"step": 1, "loss": 0.5}]
 
 
-def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
-    script = f"from pathlib import Path; from aipo.util.files import exclusive\nwith exclusive(Path({str(tmp_path)!r})): pass"
+def test_one_process_at_a_time_writes_a_run_and_others_see_it(tmp_path: Path) -> None:
+    script = """
+    import sys
+    from pathlib import Path
+    from aipo.util.files import busy, exclusive
+    print(busy(Path(sys.argv[1])))
+    with exclusive(Path(sys.argv[1])):
+        pass
+    """
 
-    def other() -> str:
-        return subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=False
-        ).stderr
+    def other() -> tuple[str, str]:
+        command = [sys.executable, "-c", dedent(script), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout, done.stderr
 
-    with exclusive(tmp_path):
-        assert "which another process is writing, allowed one at a time" in other()
-    assert other() == ""
-
-
-def test_a_run_is_busy_while_another_process_holds_it(tmp_path: Path) -> None:
     assert not busy(tmp_path)
-    script = (
-        f"from pathlib import Path; from aipo.util.files import busy; print(busy(Path({str(tmp_path)!r})))"
-    )
-
-    def other() -> str:
-        return subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True
-        ).stdout
-
     with exclusive(tmp_path):
-        assert other() == "True\n"
-    assert other() == "False\n"
+        said, error = other()
+        assert said == "True\n" and "which another process is writing, allowed one at a time" in error
+    assert other() == ("False\n", "")

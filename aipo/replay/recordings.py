@@ -114,8 +114,8 @@ class Recordings:
         self.left_out.append(LeftOut(what, str(reason)))
 
     def _files(self) -> list[StepFile]:
-        listing = list_traces(self.folder)
-        return [*listing.sealed, *listing.journals]
+        sealed, journals = list_traces(self.folder)
+        return [*sealed, *journals]
 
     def _read(self, path: Path) -> list[Stored]:
         try:

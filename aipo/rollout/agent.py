@@ -6,8 +6,9 @@ retries, timeouts and caching are the configuration's, not the graph's.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -37,7 +38,6 @@ class AgentSpec:
 
     Args:
         name: the name that the policy consults, and that chat calls are recorded under.
-        prompt: the agent's prompt file.
         node: keyword arguments for `StateGraph.add_node`: LangGraph's retry policy, time-out per
             attempt, and cache policy.
     """
@@ -56,8 +56,6 @@ class Agent:
     """A built agent.
 
     Args:
-        name: as the policy writes it.
-        graph: compiled sub-graph over `AgentState`.
         budget: the most consults of this agent in one rollout.
         deadline: seconds for one whole consult, retries included.
         max_tokens: the most tokens of one reply, in the policy's tokenizer.
@@ -108,15 +106,12 @@ def node_settings(
                 f"cache of model {model!r}: got temperature {temperature!r}, allowed 0 (a sampled reply is not the reply)"
             )
         identity = f"{model}\x1f{prompt.fingerprint}\x1f{sorted(settings.items())!r}"
-        node["cache_policy"] = CachePolicy(key_func=_key(identity))
+        node["cache_policy"] = CachePolicy(key_func=partial(_cache_key, identity))
     return node
 
 
-def _key(identity: str) -> Callable[[Any], str]:
-    def key(state: Any) -> str:
-        return hashlib.sha256(f"{identity}\x1f{sorted(state.items())!r}".encode()).hexdigest()
-
-    return key
+def _cache_key(identity: str, state: Any) -> str:
+    return hashlib.sha256(f"{identity}\x1f{sorted(state.items())!r}".encode()).hexdigest()
 
 
 def check_agent(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -127,8 +122,7 @@ def check_agent(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
     """
     if not isinstance(graph, CompiledStateGraph):
         raise GraphError(f"agent {name!r}: got {type(graph).__name__}, allowed a compiled StateGraph")
-    missing = sorted({"request", "reply"} - set(graph.channels))
-    if missing:
+    if missing := sorted({"request", "reply"} - set(graph.channels)):
         raise GraphError(
             f"state of agent {name!r}: got no {missing}, allowed the keys of aipo.rollout.agent.AgentState"
         )

@@ -89,7 +89,9 @@ class RolloutContext:
                 f"tokens left for {policy!r}: got {room}, allowed >= 1, in task {self.task.task_id!r}"
             )
         if self.mode is Mode.EXPERT:
-            return self._demonstrate(context, policy, room)
+            tokenizer, shown = self.policies[policy].tokenizer, self.demonstration_ids
+            shown = encode(demonstration_of(self.env, self.task), tokenizer) if shown is None else shown
+            return demonstrate(shown, context, policy=policy, room=room, eos_id=tokenizer.eos_id)
         turn = sum(s.role is Role.POLICY for s in context)
         request = SampleRequest(
             concatenate(context),
@@ -111,14 +113,6 @@ class RolloutContext:
             policy=policy,
         )
         return piece, done.finish
-
-    def _demonstrate(
-        self, context: Sequence[Segment], policy: str, room: int
-    ) -> tuple[Segment, Literal["eos", "length"]]:
-        tokenizer, token_ids = self.policies[policy].tokenizer, self.demonstration_ids
-        if token_ids is None:
-            token_ids = encode(demonstration_of(self.env, self.task), tokenizer)
-        return demonstrate(token_ids, context, policy=policy, room=room, eos_id=tokenizer.eos_id)
 
     def answer(self, segments: Sequence[Segment], *, policy: str = "policy") -> str:
         """The text that is scored: what the policy itself wrote, so that no agent can earn its reward; or what

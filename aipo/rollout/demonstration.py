@@ -35,13 +35,10 @@ def demonstration_of(env: Env, task: Task) -> str:
         TaskError: there is none.
     """
     show = getattr(env, "demonstration", None)
-    text = None if show is None else show(task)
-    if not text:
-        where = f"environment {type(env).__name__}"
-        raise TaskError(
-            one_of(f"demonstration of task {task.task_id!r}", text, "text of a right solution", where)
-        )
-    return text
+    if text := None if show is None else show(task):
+        return text
+    what, where = f"demonstration of task {task.task_id!r}", f"environment {type(env).__name__}"
+    raise TaskError(one_of(what, text, "text of a right solution", where))
 
 
 def check_demonstrations(env: Env, mixture: Mapping[str, float]) -> None:
@@ -72,19 +69,13 @@ def encode(text: str, tokenizer: Tokenizer) -> npt.NDArray[np.int32]:
 def demonstrate(
     token_ids: npt.NDArray[np.int32], context: Sequence[Segment], *, policy: str, room: int, eos_id: int
 ) -> tuple[Segment, Literal["eos", "length"]]:
-    """The policy's turn in a demonstration, cut off where a sampled one would be.
-
-    Args:
-        token_ids: of the whole demonstration.
-        context: of this policy so far.
-        room: the most tokens.
+    """The policy's turn in a demonstration, cut off after `room` tokens, where a sampled one would be.
 
     Raises:
         PolicyError: the graph lets the policy go on after its end.
     """
     if any(s.role is Role.AGENT for s in context):
-        raise PolicyError(
-            one_of("turns of a demonstration", 2, "one, that ends with the end token", "this graph")
-        )
+        allowed = "one, that ends with the end token"
+        raise PolicyError(one_of("turns of a demonstration", 2, allowed, "this graph"))
     piece = segment(Role.AGENT, EXPERT, token_ids[:room], policy=policy)
     return piece, "eos" if piece.token_ids[-1] == eos_id else "length"

@@ -17,12 +17,12 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
-from aipo.errors import ConfigError, ScoreError, one_of
+from aipo.errors import ConfigError, ScoreError
 from aipo.policies import Policy, Sampling
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.env import Env
 from aipo.rollout.graph import check_graph
-from aipo.rollout.recorder import Ending, RolloutRecorder
+from aipo.rollout.recorder import Ending, RolloutRecorder, require
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import StopReason, Trace
 from aipo.util.event_loop import LOOP
@@ -57,15 +57,11 @@ class RolloutEngine:
     """Runs rollouts concurrently.
 
     Args:
-        graph: meets the contract of `aipo.rollout.graph`.
-        env: scores answers.
         policies: by the name that the graph uses.
         chats: chat models of the agents, by the name that the graph uses.
-        sampling: temperature and token limit of every rollout.
         reward_weights: weight of each reward part; a part without a weight fails its rollout.
         deadline: seconds that one rollout may take.
         concurrency: the most rollouts in flight.
-        run_id: first part of every trace id.
         fingerprints: of graph and prompts, copied to every trace.
         forbidden_ids: ids that are masked where a spec forbids.
         recursion_limit: LangGraph's limit of super-steps, a guard against a graph that never ends.
@@ -95,18 +91,17 @@ class RolloutEngine:
 
     def __post_init__(self) -> None:
         check_graph(self.graph, str(getattr(self.graph, "name", None)))
-        where = "the rollout engine"
-        if not self.policies:
-            raise ConfigError(one_of("policies", {}, "at least one", where))
-        if self.concurrency < 1:
-            raise ConfigError(one_of("concurrency", self.concurrency, ">= 1", where))
-        if not self.deadline > 0:
-            raise ConfigError(one_of("deadline", self.deadline, "> 0 seconds", where))
-        for name, weight in self.reward_weights.items():
-            if not math.isfinite(weight):
-                raise ConfigError(one_of(f"weight of reward part {name!r}", weight, "a finite number", where))
-        if self.adapt is not None and self.elsewhere is not None:
-            raise ConfigError(one_of("adapt", self.adapt, "None with worker processes", where))
+        rules = [
+            (bool(self.policies), "policies", {}, "at least one"),
+            (self.concurrency >= 1, "concurrency", self.concurrency, ">= 1"),
+            (self.deadline > 0, "deadline", self.deadline, "> 0 seconds"),
+            (not (self.adapt and self.elsewhere), "adapt", self.adapt, "None with worker processes"),
+            *(
+                (math.isfinite(weight), f"weight of reward part {name!r}", weight, "a finite number")
+                for name, weight in self.reward_weights.items()
+            ),
+        ]
+        require("the rollout engine", *rules, error=ConfigError)
 
     def run_sync(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
         """`run`, for code that is not async. Ctrl-C hands over what is in flight, then interrupts."""
@@ -235,14 +230,11 @@ class RolloutEngine:
                 segments=segments,
                 consults=record.consults(policy),
                 visits=visits,
-                reward_parts=ending.reward_parts,
-                reward=ending.reward,
-                stop_reason=ending.stop,
-                error=ending.error,
                 policy_version=min(versions, default=None),
                 fingerprints=dict(self.fingerprints),
                 started=began,
                 seconds=time.perf_counter() - context.started,
+                **asdict(ending),
             )
             traces.append(trace.writable())
         return traces

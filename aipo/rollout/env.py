@@ -16,7 +16,6 @@ class Task:
         task_id: unique within the environment.
         prompt: the question as text; the graph's prompt template wraps it.
         answer: what the environment compares with; None when it scores without one.
-        split: which part of the environment it belongs to.
         cluster: what the item shares with others (a fact, a passage); confidence intervals resample
             clusters, not items. Defaults to the task itself.
         metadata: anything else that scoring or analysis needs.

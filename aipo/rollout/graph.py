@@ -61,11 +61,7 @@ def check_graph(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
 
 
 def _reducer_of(channel: object) -> str:
-    if channel is None:
-        return "no such key"
     reducer = getattr(channel, "operator", None)
-    return (
-        "a key without a reducer"
-        if reducer is None
-        else f"the reducer {getattr(reducer, '__name__', reducer)}"
-    )
+    if reducer is None:
+        return "no such key" if channel is None else "a key without a reducer"
+    return f"the reducer {getattr(reducer, '__name__', reducer)}"

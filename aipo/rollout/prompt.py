@@ -50,7 +50,7 @@ class Prompt:
             pieces = _HEADING.split(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise LoadError(f"prompt {path}: got {error}, allowed a UTF-8 file") from error
-        sections = {name: _strip(body) for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
+        sections = {name: body.strip("\n") for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
         if not sections:
             raise LoadError(f"prompt {path}: got no section, allowed at least one line '## name'")
         if len(sections) < len(pieces) // 2:
@@ -98,7 +98,3 @@ def loaded_prompts() -> Generator[list[Prompt]]:
         yield loaded
     finally:
         _LOADED.reset(token)
-
-
-def _strip(body: str) -> str:
-    return body.strip("\n")

@@ -8,22 +8,10 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
-from aipo.errors import ConfigError, GraphError, TraceError, one_of
-from aipo.trace import (
-    Call,
-    Consult,
-    Mode,
-    Role,
-    Segment,
-    StopReason,
-    Visit,
-    author_in,
-    concatenate,
-    of_policy,
-)
+from aipo.errors import AipoError, ConfigError, GraphError, TraceError, one_of
+from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, author_in, of_policy
 from aipo.util.text import error_text
 
 
@@ -31,7 +19,7 @@ from aipo.util.text import error_text
 class Ending:
     """The ending of a rollout for one policy."""
 
-    stop: StopReason
+    stop_reason: StopReason
     reward_parts: dict[str, float] = field(default_factory=dict[str, float])
     reward: float | None = None
     error: str | None = None
@@ -63,17 +51,12 @@ class RolloutRecorder:
     def visits(self, calls: Sequence[Call]) -> tuple[Visit, ...]:
         """Every visit in the order of beginning, with its calls. Calls made outside of every node that
         was seen get a visit '?', so that none is lost."""
-        found: dict[str, list[Call]] = {name: [] for name in self._visits}
         visits = dict(self._visits)
         for call in calls:
-            if call.visit not in visits:
-                visits[call.visit] = Visit(path="?", started=call.started, seconds=None, outcome="unknown")
-            found.setdefault(call.visit, []).append(replace(call, visit=visits[call.visit].path))
-        return tuple(replace(v, calls=tuple(found[name])) if found[name] else v for name, v in visits.items())
-
-    def policies(self) -> list[str]:
-        """Policies that have a segment, in the order of appearance."""
-        return list(dict.fromkeys(s.policy for s in self._items("segments", Segment)))
+            unseen = Visit(path="?", started=call.started, seconds=None, outcome="unknown")
+            visit = visits.get(call.visit, unseen)
+            visits[call.visit] = replace(visit, calls=(*visit.calls, replace(call, visit=visit.path)))
+        return tuple(visits.values())
 
     def segments(self, policy: str) -> tuple[Segment, ...]:
         return of_policy(self._items("segments", Segment), policy)
@@ -94,17 +77,12 @@ class RolloutRecorder:
     ) -> dict[str, Ending]:
         """How a run that came to its end ended, by policy. The reward is the weighted sum of the parts.
 
-        Args:
-            known: the policies that there are.
-            reward_weights: by the part's name.
-            mode: the rules under which it ran.
-
         Raises:
             GraphError: the final state breaks the contract of `aipo.rollout.graph`.
             TraceError: a context or a reward part breaks an invariant.
             ConfigError: a reward part has no weight.
         """
-        policies = self.policies()
+        policies = list(dict.fromkeys(s.policy for s in self._items("segments", Segment)))
         _check_state(self.state, policies, known)
         return {policy: self._ending(policy, reward_weights, mode) for policy in policies}
 
@@ -113,22 +91,20 @@ class RolloutRecorder:
         parts = self.state["reward_parts"][policy]
         if parts is None:
             return Ending(StopReason.UNSCORED, error="the environment could not score the answer")
-        stop = self.state["stops"].get(policy)
-        if stop not in (StopReason.EOS, StopReason.LENGTH):
-            raise GraphError(one_of(f"stop of policy {policy!r}", stop, "eos, length", "the final state"))
+        where = "the final state"
+        stop, ends = self.state["stops"].get(policy), (StopReason.EOS, StopReason.LENGTH)
+        require(where, (stop in ends, f"stop of policy {policy!r}", stop, "eos, length"))
         values = {name: float(value) for name, value in parts.items()}
         for name, value in values.items():
-            if "/" in name:
-                raise TraceError(one_of("reward part", name, "a name without '/'", "the final state"))
-            if not math.isfinite(value):
-                raise TraceError(one_of(f"reward part {name!r}", value, "a finite number", "the final state"))
+            require(
+                where,
+                ("/" not in name, "reward part", name, "a name without '/'"),
+                (math.isfinite(value), f"reward part {name!r}", value, "a finite number"),
+            )
             if name not in reward_weights:
                 raise ConfigError(one_of("reward part", name, sorted(reward_weights), "the reward weights"))
         reward = math.fsum(reward_weights[name] * value for name, value in values.items())
-        if not math.isfinite(reward):
-            raise TraceError(
-                one_of("weighted sum of the reward", reward, "a finite number", "the final state")
-            )
+        require(where, (math.isfinite(reward), "weighted sum of the reward", reward, "a finite number"))
         return Ending(StopReason(stop), values, reward)
 
     def _ended(self, name: str, error: Exception | None) -> None:
@@ -150,67 +126,81 @@ def _in_node(paths: Sequence[str]) -> str:
     return f" (in node {max(paths, key=lambda path: path.count('/'))})" if paths else ""
 
 
+def require(
+    where: str, *rules: tuple[bool, str, object, object], error: type[AipoError] = TraceError
+) -> None:
+    """Raises `error` for the first rule that does not hold; each is (holds, what, got, allowed)."""
+    for holds, what, got, allowed in rules:
+        if not holds:
+            raise error(one_of(what, got, allowed, where))
+
+
 def _check_state(state: Mapping[str, Any], policies: Sequence[str], known: Collection[str]) -> None:
-    where = "the final state"
-    for key, noun in (("segments", Segment), ("consults", Consult)):
-        for item in state[key]:
-            if not isinstance(item, noun):
-                raise GraphError(one_of(f"item of {key!r}", item, f"a {noun.__name__}", where))
-    if not policies:
-        raise GraphError(one_of("segments", [], "a prompt and what the policy samples", where))
-    if not set(policies) <= set(known):
-        raise GraphError(one_of("policies of segments", policies, list(known), where))
-    for key in ("stops", "reward_parts"):
-        if set(state[key]) != set(policies):
-            raise GraphError(one_of(f"policies in {key!r}", sorted(state[key]), policies, where))
-    strangers = sorted({c.policy for c in state["consults"]} - set(policies))
-    if strangers:
-        raise GraphError(one_of("policies of consults", strangers, policies, where))
+    keys = (("segments", Segment), ("consults", Consult))
+    items = ((key, noun, item) for key, noun in keys for item in state[key])
+    strangers = sorted({c.policy for c in state["consults"] if isinstance(c, Consult)} - set(policies))
+    require(
+        "the final state",
+        *(
+            (isinstance(item, noun), f"item of {key!r}", item, f"a {noun.__name__}")
+            for key, noun, item in items
+        ),
+        (bool(policies), "segments", [], "a prompt and what the policy samples"),
+        (set(policies) <= set(known), "policies of segments", policies, list(known)),
+        *(
+            (set(state[key]) == set(policies), f"policies in {key!r}", sorted(state[key]), policies)
+            for key in ("stops", "reward_parts")
+        ),
+        (not strangers, "policies of consults", strangers, policies),
+        error=GraphError,
+    )
 
 
 def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[Consult], mode: Mode) -> None:
+    """Refuses the context of a finished rollout that breaks an invariant of traces.
+
+    Raises:
+        TraceError: says which.
+    """
     where = f"the context of policy {policy!r}"
-    if segments[0].role is not Role.PROMPT:
-        raise TraceError(one_of("first segment", segments[0].role.value, "prompt", where))
+    first = segments[0].role
     sampled = [s for s in segments if s.role is Role.POLICY]
+    answer, what = (
+        sum(len(s) for s in segments if s.role is author_in(mode)),
+        "tokens that the policy sampled",
+    )
     shown = mode is Mode.EXPERT
-    if shown and sampled:
-        raise TraceError(
-            one_of(
-                "tokens that the policy sampled", len(concatenate(sampled)), "none in a demonstration", where
-            )
-        )
-    if not any(len(s) for s in segments if s.role is author_in(mode)):
-        raise TraceError(
-            one_of(
-                "tokens of the demonstration" if shown else "tokens that the policy sampled", 0, ">= 1", where
-            )
-        )
+    require(
+        where,
+        (first is Role.PROMPT, "first segment", first.value, "prompt"),
+        (not (shown and sampled), what, sum(map(len, sampled)), "none in a demonstration"),
+        (answer > 0, "tokens of the demonstration" if shown else what, 0, ">= 1"),
+    )
     for consult in consults:
         _check_consult(consult, segments, where)
     versions = [s.policy_version for s in sampled]
-    known = [v for v in versions if v is not None]
-    if len(known) < len(versions) or any(later < earlier for earlier, later in pairwise(known)):
-        raise TraceError(one_of("versions of the policy", versions, "numbers that never fall", where))
+    numbers = [version for version in versions if version is not None]
+    rising = len(numbers) == len(versions) and numbers == sorted(numbers)
+    require(where, (rising, "versions of the policy", versions, "numbers that never fall"))
 
 
 def _check_consult(consult: Consult, segments: Sequence[Segment], where: str) -> None:
-    asked, told, start = consult.request_segment, consult.reply_segment, consult.request_start
-    for index in (asked, told):
-        if not 0 <= index < len(segments):
-            allowed = f"0 to {len(segments) - 1}"
-            raise TraceError(one_of(f"segment of a consult of {consult.agent!r}", index, allowed, where))
-    request, reply = segments[asked], segments[told]
-    if request.role is not Role.POLICY:
-        raise TraceError(
-            one_of(f"role of the request to {consult.agent!r}", request.role.value, "policy", where)
-        )
-    if reply.role not in (Role.AGENT, Role.ENV):
-        raise TraceError(
-            one_of(f"role of the reply of {consult.agent!r}", reply.role.value, "agent, env", where)
-        )
-    if told <= asked:
-        raise TraceError(one_of(f"segment of the reply of {consult.agent!r}", told, f"> {asked}", where))
-    if start is not None and not 0 <= start < len(request):
-        allowed = f"0 to {len(request) - 1}"
-        raise TraceError(one_of(f"first token of the request to {consult.agent!r}", start, allowed, where))
+    agent, start = repr(consult.agent), consult.request_start
+    asked, answered = consult.request_segment, consult.reply_segment
+    for index in (asked, answered):
+        inside = 0 <= index < len(segments)
+        require(where, (inside, f"segment of a consult of {agent}", index, f"0 to {len(segments) - 1}"))
+    request, reply = segments[asked], segments[answered].role
+    last = len(request) - 1
+    require(
+        where,
+        (request.role is Role.POLICY, f"role of the request to {agent}", request.role.value, "policy"),
+        (reply in (Role.AGENT, Role.ENV), f"role of the reply of {agent}", reply.value, "agent, env"),
+        (answered > asked, f"segment of the reply of {agent}", answered, f"> {asked}"),
+        (
+            start is None or 0 <= start <= last,
+            f"first token of the request to {agent}",
+            start,
+            f"0 to {last}",
+        ),
+    )

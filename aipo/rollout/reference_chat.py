@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.runtime import get_runtime
 from pydantic import PrivateAttr
@@ -40,9 +41,7 @@ def reference(
     """The initial policy (or another model) as a chat model.
 
     Args:
-        weights: see `Weights`.
         model: folder or hub name; None = the policy's own start.
-        temperature: of sampling; > 0.
         max_tokens: the most tokens of one reply.
         seed: the same seed, rollout, place in it and messages give the same reply.
 
@@ -105,14 +104,12 @@ class ReferenceChat(BaseChatModel):
             SampleRequest(prompt, max_tokens=self.max_tokens, temperature=self.temperature, seed=seed)
         )
         said = done.token_ids[:-1] if done.finish == "eos" else done.token_ids
-        counts = (len(prompt), len(done.token_ids))
+        read, written = len(prompt), len(done.token_ids)
         reply = AIMessage(
             policy.tokenizer.decode(said),
-            usage_metadata={
-                "input_tokens": counts[0],
-                "output_tokens": counts[1],
-                "total_tokens": sum(counts),
-            },
+            usage_metadata=UsageMetadata(
+                input_tokens=read, output_tokens=written, total_tokens=read + written
+            ),
             response_metadata={"token_ids": done.token_ids.tolist(), "logprobs": done.logprobs.tolist()},
         )
         return ChatResult(generations=[ChatGeneration(message=reply)])

@@ -6,24 +6,19 @@ again, a resumed run and a later evaluation all count.
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
 
 from aipo.errors import LimitError
-from aipo.trace import Call, Trace
+from aipo.trace import Call, Consult, Trace
 from aipo.util.files import writing
 from aipo.util.text import to_json
 
 WINDOW = 64
 ENOUGH = 32
-
-
-class _Consult(NamedTuple):
-    agent: str
-    error: str | None
 
 
 class FailureRateLimit:
@@ -38,7 +33,7 @@ class FailureRateLimit:
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
-        self._last: deque[_Consult] = deque(maxlen=WINDOW)
+        self._last: deque[Consult] = deque(maxlen=WINDOW)
 
     def add(self, trace: Trace) -> None:
         """Takes in a finished rollout.
@@ -48,18 +43,17 @@ class FailureRateLimit:
         """
         if self._limit is None:
             return
-        reached = [consult for consult in trace.consults if consult.reached]
-        self._last.extend(_Consult(c.agent, c.error if c.failed else None) for c in reached)
-        errors = [(last.agent, last.error) for last in self._last if last.error is not None]
-        if len(self._last) < ENOUGH or len(errors) <= self._limit * len(self._last):
+        self._last.extend(consult for consult in trace.consults if consult.reached)
+        failed = [consult for consult in self._last if consult.failed]
+        if len(self._last) < ENOUGH or len(failed) <= self._limit * len(self._last):
             return
-        consults = Counter(last.agent for last in self._last)
-        failures = Counter(agent for agent, _ in errors)
+        consults = Counter(consult.agent for consult in self._last)
+        failures = Counter(consult.agent for consult in failed)
         raise LimitError(
-            f"consults that failed through the agent's own fault: got {len(errors)} of the last {len(self._last)} "
+            f"consults that failed through the agent's own fault: got {len(failed)} of the last {len(self._last)} "
             f"({', '.join(f'{name} {failures[name]} of {consults[name]}' for name in sorted(failures))}), allowed a share of "
-            f"{self._limit:g} (rollout.failure_limit), in trace {trace.trace_id!r}. The last one: {errors[-1][0]}: "
-            f"{errors[-1][1]}. Finished traces and checkpoints are kept. See to the agents' servers, then go on "
+            f"{self._limit:g} (rollout.failure_limit), in trace {trace.trace_id!r}. The last one: {failed[-1].agent}: "
+            f"{failed[-1].error}. Finished traces and checkpoints are kept. See to the agents' servers, then go on "
             "with --resume"
         )
 
@@ -87,7 +81,9 @@ class CostLimit:
         self._file, self._limit, self._priced = file, limit, frozenset(priced)
         self._step, self._seen = -1, set[tuple[str, int]]()
         with writing("reading what was spent", file.parent):
-            self.total = math.fsum(_costs(file))
+            content = file.read_bytes() if file.is_file() else b""
+        self.total = math.fsum(map(_cost, content.splitlines()))
+        self._end = b"" if content.endswith(b"\n") or not content else b"\n"
         self._stop("the run")
 
     def add(self, trace: Trace) -> None:
@@ -118,9 +114,9 @@ class CostLimit:
         if cost:
             self.total += cost
             with writing("writing down what was spent", self._file.parent), self._file.open("ab") as file:
-                # Whoever was killed in the middle of a line left no end of it.
-                file.write(b"\n" if _torn(self._file) else b"")
-                file.write(to_json({"trace_id": trace_id, "cost": cost}) + b"\n")
+                # Whoever was killed in the middle of a line has left no end of it.
+                file.write(self._end + to_json({"trace_id": trace_id, "cost": cost}) + b"\n")
+            self._end = b""
         self._stop(f"trace {trace_id!r}")
 
     def _refuse_unknown(self, call: Call, trace: Trace) -> None:
@@ -142,18 +138,7 @@ class CostLimit:
             )
 
 
-def _torn(file: Path) -> bool:
-    with file.open("rb") as reading:
-        if not reading.seek(0, 2):
-            return False
-        reading.seek(-1, 2)
-        return reading.read(1) != b"\n"
-
-
-def _costs(file: Path) -> Iterator[float]:
-    """The sum over every whole line."""
-    for line in file.read_bytes().splitlines() if file.is_file() else ():
-        try:
-            yield float(orjson.loads(line)["cost"])
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            continue  # torn: whoever wrote it was killed
+def _cost(line: bytes) -> float:
+    with suppress(orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return float(orjson.loads(line)["cost"])
+    return 0.0  # torn: whoever wrote it was killed

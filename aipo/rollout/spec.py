@@ -9,16 +9,9 @@ from aipo.trace import Mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSpec:
-    """One rollout to run.
+    """One rollout to run. Those with the same `group_id` share a baseline; `index` is the place among them, from 0.
 
-    Args:
-        task: the question.
-        mode: with agents, without, or a demonstration.
-        group_id: rollouts with the same id share a baseline.
-        index: place in the group, from 0.
-        step: training step.
-        seed: of everything random in this rollout.
-        suppress: the consult tags are masked while sampling.
+    `suppress`: the consult tags are masked while sampling.
     """
 
     task: Task

@@ -1,6 +1,8 @@
 """Arrays in frozen dataclasses: flat, read-only, and compared by content."""
 
+from contextlib import suppress
 from dataclasses import fields
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,14 +13,18 @@ from aipo.errors import TraceError
 
 
 def frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """A read-only flat copy.
+    """A read-only flat array; a copy, unless `values` are one already.
 
     Raises:
         TraceError: more than one axis, no numbers, or what numpy would cut to fit: 1.5 is not an id.
     """
+    same = isinstance(values, np.ndarray) and values.dtype == dtype and values.ndim == 1
+    if same and not values.flags.writeable:
+        return values
     array = np.array(values)
     if array.dtype == object and np.issubdtype(dtype, np.floating):
-        array = _with_unknown(values)
+        with suppress(TypeError, ValueError):
+            array = np.array(values, np.float64)  # JSON has no NaN: what was not known comes back as null
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
         raise TraceError(f"values of tokens: got {array.ndim} axes of {array.dtype}, allowed one of numbers")
     with np.errstate(all="ignore"):
@@ -29,20 +35,8 @@ def frozen(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
     return flat
 
 
-def _with_unknown(values: Any) -> npt.NDArray[Any]:
-    """JSON has no NaN: what was not known comes back as null."""
-    try:
-        return np.array(values, np.float64)
-    except (TypeError, ValueError):
-        return np.array(values)
-
-
-def _array(dtype: type[np.generic]) -> BeforeValidator:
-    return BeforeValidator(lambda values: frozen(values, dtype))
-
-
-Int32 = Annotated[npt.NDArray[np.int32], _array(np.int32)]
-Float32 = Annotated[npt.NDArray[np.float32], _array(np.float32)]
+Int32 = Annotated[npt.NDArray[np.int32], BeforeValidator(partial(frozen, dtype=np.int32))]
+Float32 = Annotated[npt.NDArray[np.float32], BeforeValidator(partial(frozen, dtype=np.float32))]
 
 
 class ByValue:

@@ -7,29 +7,19 @@ log-probs and entropies float32, bit for bit as they were sampled.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain, pairwise
+from functools import partial
+from itertools import accumulate, pairwise
 from operator import attrgetter
-from typing import Any, NamedTuple
+from types import NoneType
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from aipo.errors import AipoError, TraceError
-from aipo.trace.types import (
-    SCHEMA_VERSION,
-    Call,
-    Consult,
-    Fault,
-    Mode,
-    Role,
-    Segment,
-    StopReason,
-    Trace,
-    Visit,
-)
+from aipo.errors import TraceError
+from aipo.trace.types import SCHEMA_VERSION, Call, Consult, Fault, Role, Segment, Trace, Visit
 from aipo.util.text import clean, to_json
 
 
@@ -40,135 +30,103 @@ class Stored(NamedTuple):
     texts: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its type, what it holds of a trace, and whether `Trace` has a field of that name."""
-
-    type: pa.DataType
-    of: Callable[[Trace], Any]
-    field: bool = True
-    json: bool = False
-
-
-def _plain(name: str, type_: pa.DataType) -> Column:
-    return Column(type_, attrgetter(name))
-
-
-def _json(name: str) -> Column:
-    return Column(pa.string(), lambda trace: to_json(getattr(trace, name)).decode(), json=True)
-
-
-def _derived(type_: pa.DataType, of: Callable[[Trace], Any]) -> Column:
-    return Column(type_, of, field=False)
-
-
-def _fields(noun: type, **types: pa.DataType) -> pa.StructType:
-    assert set(types) == set(noun.__dataclass_fields__), noun  # a new field needs its column
-    return pa.struct(list(types.items()))
-
-
-_TEXT, _INT, _REAL, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_FLOATS = pa.list_(pa.float32())
-_SEGMENT = _fields(
-    Segment,
-    role=_TEXT,
-    source=_TEXT,
-    token_ids=pa.list_(pa.int32()),
-    logprobs=_FLOATS,
-    entropies=_FLOATS,
-    policy_version=_INT,
-    policy=_TEXT,
-)
-_CONSULT = _fields(
-    Consult,
-    agent=_TEXT,
-    request=_TEXT,
-    reply=_TEXT,
-    error=_TEXT,
-    request_segment=_INT,
-    request_start=_INT,
-    reply_segment=_INT,
-    policy=_TEXT,
-    fault=_TEXT,
-)
-_CALL = _fields(
-    Call,
-    agent=_TEXT,
-    visit=_TEXT,
-    model=_TEXT,
-    messages=_TEXT,
-    reply=_TEXT,
-    settings=_TEXT,
-    tokens_in=_INT,
-    tokens_out=_INT,
-    cost=_REAL,
-    attempts=_INT,
-    started=_REAL,
-    seconds=_REAL,
-    cached=_BOOL,
-    error=_TEXT,
-)
-_VISIT = _fields(Visit, path=_TEXT, started=_REAL, seconds=_REAL, outcome=_TEXT, calls=pa.list_(_CALL))
-
-COLUMNS: dict[str, Column] = {
-    "trace_id": _plain("trace_id", _TEXT),
-    "run_id": _plain("run_id", _TEXT),
-    "group_id": _plain("group_id", _TEXT),
-    "task_id": _plain("task_id", _TEXT),
-    "step": _plain("step", _INT),
-    "index": _plain("index", _INT),
-    "kind": _derived(_TEXT, lambda trace: trace.kind),
-    "mode": _plain("mode", _TEXT),
-    "policy": _plain("policy", _TEXT),
-    "parent_id": _plain("parent_id", _TEXT),
-    "fork_token": _plain("fork_token", _INT),
-    "question": _derived(_TEXT, lambda trace: _text(trace.task.get("prompt"))),
-    "answer": _derived(_TEXT, lambda trace: _text(trace.task.get("answer"))),
-    "reward": _plain("reward", _REAL),
-    "advantage": _plain("advantage", _REAL),
-    "stop_reason": _plain("stop_reason", _TEXT),
-    "error": _plain("error", _TEXT),
-    "agents": _derived(pa.list_(_TEXT), lambda trace: [c.agent for c in trace.consults]),
-    "consult_errors": _derived(_INT, lambda trace: sum(c.error is not None for c in trace.consults)),
-    "tokens": _derived(_INT, lambda trace: sum(map(len, trace.segments))),
-    "policy_tokens": _derived(_INT, lambda trace: trace.count(Role.POLICY)),
-    "agent_tokens": _derived(_INT, lambda trace: trace.count(Role.AGENT)),
-    "started": _plain("started", _REAL),
-    "seconds": _plain("seconds", _REAL),
-    "schema_version": _plain("schema_version", _INT),
-    "policy_version": _plain("policy_version", _INT),
-    "reward_parts": _json("reward_parts"),
-    "task": _json("task"),
-    "seed": _plain("seed", _INT),
-    "sampling": _json("sampling"),
-    "fingerprints": _json("fingerprints"),
-    "forbidden_ids": _plain("forbidden_ids", pa.list_(pa.int32())),
+_TEXT, _INT, _REAL = pa.string(), pa.int64(), pa.float64()
+_IDS = pa.list_(pa.int32())
+_TYPES: dict[Any, pa.DataType] = {
+    str: _TEXT,
+    Role: _TEXT,
+    Fault: _TEXT,
+    int: _INT,
+    float: _REAL,
+    bool: pa.bool_(),
+    npt.NDArray[np.int32]: _IDS,
+    npt.NDArray[np.float32]: pa.list_(pa.float32()),
 }
-"""What is said of a trace, its tokens apart."""
 
-INDEX = tuple(COLUMNS)[: list(COLUMNS).index("policy_version")]
+
+def _struct(noun: type, **types: pa.DataType) -> pa.DataType:
+    """The fields of a dataclass, by their annotations; `types` for those whose annotation has no column type."""
+    columns: list[tuple[str, pa.DataType]] = []
+    for name, hint in get_type_hints(noun).items():
+        kind = get_args(hint)[0] if NoneType in get_args(hint) else hint
+        columns.append((name, types[name] if name in types else _TYPES[kind]))
+    return pa.struct(columns)
+
+
+_CALL = _struct(Call, messages=_TEXT, settings=_TEXT)
+_COLUMNS: dict[str, pa.DataType] = {
+    "trace_id": _TEXT,
+    "run_id": _TEXT,
+    "group_id": _TEXT,
+    "task_id": _TEXT,
+    "step": _INT,
+    "index": _INT,
+    "kind": _TEXT,
+    "mode": _TEXT,
+    "policy": _TEXT,
+    "parent_id": _TEXT,
+    "fork_token": _INT,
+    "question": _TEXT,
+    "answer": _TEXT,
+    "reward": _REAL,
+    "advantage": _REAL,
+    "stop_reason": _TEXT,
+    "error": _TEXT,
+    "agents": pa.list_(_TEXT),
+    "consult_errors": _INT,
+    "tokens": _INT,
+    "policy_tokens": _INT,
+    "agent_tokens": _INT,
+    "started": _REAL,
+    "seconds": _REAL,
+    "schema_version": _INT,
+    "policy_version": _INT,
+    "reward_parts": _TEXT,
+    "task": _TEXT,
+    "seed": _INT,
+    "sampling": _TEXT,
+    "fingerprints": _TEXT,
+    "forbidden_ids": _IDS,
+    "texts": pa.list_(_TEXT),
+    "segments": pa.list_(_struct(Segment)),
+    "consults": pa.list_(_struct(Consult)),
+    "visits": pa.list_(_struct(Visit, calls=pa.list_(_CALL))),
+}
+SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={"aipo.schema_version": str(SCHEMA_VERSION)})
+INDEX = tuple(_COLUMNS)[: list(_COLUMNS).index("policy_version")]
 """Columns that listing and filtering read, and that have statistics in the file."""
-
-_NESTED = {"segments": _SEGMENT, "consults": _CONSULT, "visits": _VISIT}
-SCHEMA = pa.schema(
-    [(name, column.type) for name, column in COLUMNS.items()]
-    + [("texts", pa.list_(_TEXT))]
-    + [(name, pa.list_(type_)) for name, type_ in _NESTED.items()],
-    metadata={"aipo.schema_version": str(SCHEMA_VERSION)},
-)
 FLOAT_COLUMNS = [f"segments.list.element.{name}.list.element" for name in ("logprobs", "entropies")]
+
+_JSON = ("reward_parts", "task", "sampling", "fingerprints")
+
+
+def _json(name: str, noun: Any) -> str:
+    return to_json(getattr(noun, name)).decode()
+
+
+_DERIVED: dict[str, Callable[[Trace], Any]] = {
+    **{name: partial(_json, name) for name in _JSON},
+    "question": lambda trace: _text(trace.task.get("prompt")),
+    "answer": lambda trace: _text(trace.task.get("answer")),
+    "agents": lambda trace: [consult.agent for consult in trace.consults],
+    "consult_errors": lambda trace: sum(consult.error is not None for consult in trace.consults),
+    "tokens": lambda trace: sum(map(len, trace.segments)),
+    "policy_tokens": lambda trace: trace.count(Role.POLICY),
+    "agent_tokens": lambda trace: trace.count(Role.AGENT),
+    "segments": lambda trace: [*map(_record, trace.segments)],
+    "consults": lambda trace: [*map(_record, trace.consults)],
+    "visits": lambda trace: [*map(_visit, trace.visits)],
+}
 
 
 def to_table(stored: Sequence[Stored]) -> pa.Table:
     """One row per trace, in order."""
     traces = [s.trace for s in stored]
-    arrays = {n: pa.array(map(column.of, traces), column.type) for n, column in COLUMNS.items()}
-    arrays["texts"] = pa.array([s.texts and [*map(clean, s.texts)] for s in stored], pa.list_(_TEXT))
-    segments = [*chain.from_iterable(t.segments for t in traces)]
-    arrays["segments"] = _lists([len(t.segments) for t in traces], _segments(segments))
-    arrays["consults"] = pa.array([[*map(_record, t.consults)] for t in traces], pa.list_(_CONSULT))
-    arrays["visits"] = pa.array([[*map(_visit, t.visits)] for t in traces], pa.list_(_VISIT))
-    return pa.table([arrays[name] for name in SCHEMA.names], schema=SCHEMA)
+    columns: dict[str, Iterable[Any]] = {
+        name: map(_DERIVED.get(name, attrgetter(name)), traces) for name in _COLUMNS if name != "texts"
+    }
+    columns["texts"] = (s.texts and [*map(clean, s.texts)] for s in stored)
+    return pa.table([pa.array(columns[name], type_) for name, type_ in _COLUMNS.items()], schema=SCHEMA)
 
 
 def from_table(table: pa.Table, where: str) -> list[Stored]:
@@ -180,13 +138,12 @@ def from_table(table: pa.Table, where: str) -> list[Stored]:
     check_version(table.schema, where)
     if missing := sorted(set(SCHEMA.names) - set(table.column_names)):
         raise TraceError(f"columns of {where}: got none called {missing}, allowed {SCHEMA.names}")
-    plain = table.drop_columns(["segments"]).to_pylist()
-    segments = _segment_lists(table.column("segments"))
+    rows = table.drop_columns(["segments"]).to_pylist()
     stored: list[Stored] = []
-    for number, (row, own) in enumerate(zip(plain, segments, strict=True)):
+    for number, (row, segments) in enumerate(zip(rows, _segments(table.column("segments")), strict=True)):
         try:
-            stored.append(_stored(row, own))
-        except (AipoError, ValueError, TypeError, KeyError) as error:
+            stored.append(_stored(row | {"segments": segments}))
+        except (ValueError, TypeError) as error:
             raise TraceError(
                 f"row {number} of {where} ({row.get('trace_id')!r}) is no trace: {error}"
             ) from error
@@ -199,56 +156,13 @@ def check_version(schema: pa.Schema, where: str) -> None:
     Raises:
         TraceError: names the version.
     """
-    said = (schema.metadata or {}).get(b"aipo.schema_version")
-    if said != str(SCHEMA_VERSION).encode():
-        got = "none" if said is None else said.decode(errors="replace")
-        raise TraceError(f"schema version of {where}: got {got}, allowed {SCHEMA_VERSION}")
+    version = (schema.metadata or {}).get(b"aipo.schema_version", b"none").decode(errors="replace")
+    if version != str(SCHEMA_VERSION):
+        raise TraceError(f"schema version of {where}: got {version}, allowed {SCHEMA_VERSION}")
 
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
-
-
-def _lists(lengths: Iterable[int], values: pa.Array, known: Sequence[bool] | None = None) -> pa.ListArray:
-    """Lists of these lengths, cut from `values`; null where not `known`."""
-    offsets = np.concatenate([[0], np.cumsum([*lengths])]).astype(np.int32)
-    mask = None if known is None or all(known) else pa.array([not k for k in known])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=mask)
-
-
-def _segments(segments: Sequence[Segment]) -> pa.StructArray:
-    def numbers(name: str, dtype: type[np.generic]) -> pa.ListArray:
-        parts: list[npt.NDArray[Any] | None] = [getattr(s, name) for s in segments]
-        flat = np.concatenate([np.empty(0, dtype), *(p for p in parts if p is not None)])
-        lengths = (0 if p is None else len(p) for p in parts)
-        return _lists(lengths, pa.array(flat), [p is not None for p in parts])
-
-    arrays: dict[str, pa.Array] = {
-        field.name: pa.array((getattr(s, field.name) for s in segments), field.type)
-        for field in _SEGMENT
-        if not pa.types.is_list(field.type)
-    }
-    arrays["token_ids"] = numbers("token_ids", np.int32)
-    arrays |= {name: numbers(name, np.float32) for name in ("logprobs", "entropies")}
-    return pa.StructArray.from_arrays([arrays[f.name] for f in _SEGMENT], fields=list(_SEGMENT))
-
-
-def _segment_lists(column: pa.ChunkedArray) -> list[tuple[dict[str, Any], ...]]:
-    """Fields of every trace's segments; arrays are views into the table."""
-    lists = column.combine_chunks()
-    inner = lists.flatten()
-    fields = {f.name: inner.field(f.name) for f in _SEGMENT}
-    values = {n: _slices(a) if pa.types.is_list(a.type) else a.to_pylist() for n, a in fields.items()}
-    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    ends = np.cumsum([0, *lists.value_lengths().to_pylist()]).tolist()
-    return [tuple(rows[start:end]) for start, end in pairwise(ends)]
-
-
-def _slices(lists: pa.ListArray) -> list[npt.NDArray[Any] | None]:
-    flat, known = lists.flatten().to_numpy(zero_copy_only=True), lists.is_valid().to_pylist()
-    ends = np.cumsum([0, *(n or 0 for n in lists.value_lengths().to_pylist())]).tolist()
-    parts = [flat[start:end] for start, end in pairwise(ends)]
-    return [part if there else None for part, there in zip(parts, known, strict=True)]
 
 
 def _record(noun: Any) -> dict[str, Any]:
@@ -256,37 +170,34 @@ def _record(noun: Any) -> dict[str, Any]:
 
 
 def _visit(visit: Visit) -> dict[str, Any]:
-    calls = [
-        _record(c) | {"messages": to_json(c.messages).decode(), "settings": to_json(c.settings).decode()}
-        for c in visit.calls
-    ]
+    calls = [_record(c) | {name: _json(name, c) for name in ("messages", "settings")} for c in visit.calls]
     return _record(visit) | {"calls": calls}
 
 
-def _stored(row: dict[str, Any], segments: Sequence[dict[str, Any]]) -> Stored:
-    fields: dict[str, Any] = {name: row[name] for name, column in COLUMNS.items() if column.field}
-    fields |= {name: orjson.loads(row[name]) for name, column in COLUMNS.items() if column.json}
-    fields |= {
-        "mode": Mode(row["mode"]),
-        "stop_reason": StopReason(row["stop_reason"]),
-        "forbidden_ids": tuple(row["forbidden_ids"]),
-        "segments": tuple(Segment(**_with(s, role=Role(s["role"]))) for s in segments),
-        "consults": tuple(map(_consult, row["consults"])),
-        "visits": tuple(Visit(**_with(v, calls=tuple(map(_call, v["calls"])))) for v in row["visits"]),
+def _segments(column: pa.ChunkedArray) -> list[Any]:
+    """Fields of every trace's segments. Their arrays are cut from the table, and never lists of Python's numbers."""
+    lists = column.combine_chunks()
+    flat = lists.flatten()
+    fields = {field.name: flat.field(field.name) for field in flat.type}
+    values = {
+        name: _cut(array.flatten().to_numpy(), array) if pa.types.is_list(array.type) else array.to_pylist()
+        for name, array in fields.items()
     }
+    return _cut([dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)], lists)
+
+
+def _cut(flat: Any, lists: pa.ListArray) -> list[Any]:
+    """`flat` in pieces, one for each of `lists`; None where there is no list."""
+    lengths = lists.value_lengths().to_pylist()
+    ends = accumulate((length or 0 for length in lengths), initial=0)
+    pieces = zip(lengths, pairwise(ends), strict=True)
+    return [None if length is None else flat[start:end] for length, (start, end) in pieces]
+
+
+def _stored(row: dict[str, Any]) -> Stored:
+    fields = {name: row[name] for name in Trace.__dataclass_fields__}
+    fields |= {name: orjson.loads(row[name]) for name in _JSON}
+    for call in (call for visit in row["visits"] for call in visit["calls"]):
+        call.update(messages=orjson.loads(call["messages"]), settings=orjson.loads(call["settings"]))
     texts = row["texts"]
-    return Stored(Trace(**fields), None if texts is None else tuple(texts))
-
-
-def _consult(row: dict[str, Any]) -> Consult:
-    fault = row.get("fault")  # older files have none
-    return Consult(**_with(row, fault=None if fault is None else Fault(fault)))
-
-
-def _call(row: dict[str, Any]) -> Call:
-    messages, settings = tuple(orjson.loads(row["messages"])), orjson.loads(row["settings"])
-    return Call(**_with(row, messages=messages, settings=settings))
-
-
-def _with(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return row | changes
+    return Stored(Trace.from_raw(fields), None if texts is None else tuple(texts))

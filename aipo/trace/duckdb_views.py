@@ -5,7 +5,7 @@ never change, so that each is looked at once; a journal is read on from where it
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from aipo.trace.types import SCHEMA_VERSION
 _COLUMNS = ", ".join(f'"{name}"' for name in INDEX)
 _KIND = "CASE kind WHEN 'forbidden' THEN 'suppressed' ELSE kind END AS kind"  # named so in older files
 _STORED = ", ".join(_KIND if name == "kind" else f'"{name}"' for name in INDEX)
-_FROM_FILES = f"SELECT {_STORED}, filename AS file, file_row_number AS row FROM"
+_FROM_FILES = f"SELECT {_STORED}, filename AS file, 0 AS start FROM"
 _CHECKED = f"CASE schema_version WHEN {SCHEMA_VERSION} THEN trace_id ELSE error('another schema version') END"
 _Stamp = tuple[int, int]
 _Place = tuple[int, int]
@@ -35,7 +35,7 @@ class Tables:
             in the files, which is quicker for a single look.
     """
 
-    def __init__(self, folder: Path, *, resident: bool) -> None:
+    def __init__(self, folder: Path, *, resident: bool = True) -> None:
         self.folder = folder
         self._resident = resident
         self._lock = threading.RLock()
@@ -46,7 +46,7 @@ class Tables:
         if resident:
             self._db.execute("SET parquet_metadata_cache = true")
         self._db.register("empty", to_table([]))
-        self._db.execute("CREATE TABLE inflight AS SELECT *, '' AS file, 0::BIGINT AS row FROM empty")
+        self._db.execute("CREATE TABLE inflight AS SELECT *, '' AS file, 0::BIGINT AS start FROM empty")
         self._define()
         self.refresh()
 
@@ -57,9 +57,9 @@ class Tables:
             TraceError: a file is torn or of another schema version; names it.
         """
         with self._lock:
-            listing = list_traces(self.folder)
-            changed = self._read_journals([file.path for file in listing.journals])
-            changed |= self._take_sealed({file.path: _stamp(file.path) for file in listing.sealed})
+            sealed, journals = list_traces(self.folder)
+            changed = self._read_journals([file.path for file in journals])
+            changed |= self._take_sealed({file.path: _stamp(file.path) for file in sealed})
             self._version += changed
             return self._version
 
@@ -72,48 +72,44 @@ class Tables:
 
         Raises:
             duckdb.Error: DuckDB refuses it.
+            TraceError: a file is torn or of another schema version; names it.
         """
         with self._lock:
             try:
                 result = self._db.execute(query, list(values))
                 return [column[0] for column in result.description or ()], result.fetchall()
             except duckdb.Error:
-                self._blame(list(self._sealed))
+                _blame(self._sealed)
                 raise
 
-    def _take_sealed(self, found: dict[Path, _Stamp]) -> bool:
-        if found == self._sealed:
+    def _take_sealed(self, sealed: dict[Path, _Stamp]) -> bool:
+        if sealed == self._sealed:
             return False
-        before, self._sealed = self._sealed, found
-        kept = all(found.get(path) == stamp for path, stamp in before.items())
-        added = [path for path in found if path not in before] if kept else list(found)
+        before, self._sealed = self._sealed, sealed
+        grown = before.items() <= sealed.items()
+        added = [path for path in sealed if not grown or path not in before]
         try:
-            if self._resident and found:
-                into = "INSERT INTO resident" if before and kept else "CREATE OR REPLACE TABLE resident AS"
+            if self._resident and sealed:
+                into = "INSERT INTO resident" if before and grown else "CREATE OR REPLACE TABLE resident AS"
                 self._db.execute(f"{into} {_FROM_FILES} {_parquet(added)}")
                 self._db.execute(f"SELECT {_CHECKED} FROM resident").fetchall()
             self._define()
         except duckdb.Error as error:
             self._sealed = {}
-            self._blame(added)
+            _blame(added)
             raise TraceError(f"files of traces: got {error}, allowed Parquet as `aipo` writes it") from error
         return True
-
-    def _blame(self, paths: list[Path]) -> None:
-        """Says which file is torn or of another version, and how; nothing if none is."""
-        for path in paths:
-            open_file(path).close()
 
     def _define(self) -> None:
         """The views, over what is sealed and what is in flight."""
         files = _parquet(list(self._sealed)) if self._sealed else "empty"
         plain = ", ".join(f'"{name}"' for name in SCHEMA.names)
-        sealed = f"SELECT {_COLUMNS}, '' AS file, 0 AS row FROM empty"
+        sealed = f"SELECT {_COLUMNS}, '' AS file, 0 AS start FROM empty"
         if self._sealed:
             checked = f"SELECT * REPLACE ({_CHECKED} AS trace_id) FROM ({_FROM_FILES} {files})"
             sealed = "FROM resident" if self._resident else checked
         for view, own, journal in (
-            ("summaries", f"SELECT *, true AS sealed FROM ({sealed})", f"{_COLUMNS}, file, row, false"),
+            ("summaries", f"SELECT *, true AS sealed FROM ({sealed})", f"{_COLUMNS}, file, start, false"),
             ("contexts", f"SELECT trace_id, texts FROM {files}", "trace_id, texts"),
             ("traces", f"SELECT * REPLACE ({_KIND}) FROM (SELECT {plain} FROM {files})", plain),
         ):
@@ -122,34 +118,35 @@ class Tables:
             )
 
     def _read_journals(self, paths: list[Path]) -> bool:
-        """Reads journals on; forgets those that are gone. Did anything change?"""
-        changed = False
-        for path in [path for path in self._journals if path not in paths]:
-            changed = self._forget(path)
-        for path in paths:
+        """Reads journals on; forgets those that are gone or begun anew. Did anything change?"""
+        inodes = {path: _stamp(path)[0] for path in paths}
+        gone = [path for path, (inode, _) in self._journals.items() if inode != inodes.get(path)]
+        for path in gone:
+            self._db.execute("DELETE FROM inflight WHERE file = ?", [str(path)])
+            del self._journals[path]
+        changed = bool(gone)
+        for path, inode in inodes.items():
+            start = self._journals.get(path, (inode, 0))[1]
             try:
-                inode = path.stat().st_ino
-                if inode != self._journals.get(path, (inode, 0))[0]:
-                    changed = self._forget(path)
-                start = self._journals.get(path, (inode, 0))[1]
-                found = list(read_journal(path, set(), start))
+                lines = list(read_journal(path, start))
             except FileNotFoundError:  # sealed just now; the next look finds it
                 continue
-            if found:
-                starts = [start, *(end for _, end in found)][:-1]
-                table = to_table([stored for stored, _ in found])
-                table = table.append_column("file", [[str(path)] * len(found)]).append_column("row", [starts])
-                self._db.register("fresh", table)
+            if lines:
+                starts = [start, *(end for _, end in lines)]
+                table = to_table([stored for stored, _ in lines])
+                table = table.append_column("file", [[str(path)] * len(lines)])
+                self._db.register("fresh", table.append_column("start", [starts[:-1]]))
                 self._db.execute("INSERT INTO inflight SELECT * FROM fresh")
                 self._db.unregister("fresh")
-                self._journals[path] = inode, found[-1][1]
+                self._journals[path] = inode, starts[-1]
                 changed = True
         return changed
 
-    def _forget(self, path: Path) -> bool:
-        self._db.execute("DELETE FROM inflight WHERE file = ?", [str(path)])
-        del self._journals[path]
-        return True
+
+def _blame(paths: Iterable[Path]) -> None:
+    """Says which file is torn or of another version, and how; nothing if none is."""
+    for path in paths:
+        open_file(path).close()
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -164,4 +161,4 @@ def _stamp(path: Path) -> _Stamp:
 def _parquet(paths: Sequence[Path]) -> str:
     names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     # By name: files of before a consult had a `fault` may lie beside others.
-    return f"read_parquet([{names}], filename = true, file_row_number = true, union_by_name = true)"
+    return f"read_parquet([{names}], filename = true, union_by_name = true)"

@@ -1,6 +1,6 @@
 """Filters: which traces are meant, for the command line, the viewer, exports and replay alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,40 +56,36 @@ class Filter:
 
 
 EVERYTHING = Filter()
+_KEYS = tuple(Filter.__dataclass_fields__)
+
+
+_CONDITIONS = {
+    "task": "contains(task_id, ?)",
+    "group": "group_id = ?",
+    "agent": "list_contains(agents, ?)",
+    "mode": "kind = ?",
+    "stop": "stop_reason = ?",
+    "error": "contains(lower(error), lower(?))",
+    "text": "trace_id IN (SELECT trace_id FROM contexts WHERE contains(lower(array_to_string(texts, '')), lower(?)))",
+}
 
 
 def condition(where: Filter) -> tuple[str, list[object]]:
     """The filter as a condition on the view `summaries` of `aipo.trace.duckdb_views`, and the values of its marks."""
     parts: list[str] = []
     values: list[object] = []
-
-    def add(part: str, *given: object) -> None:
-        parts.append(part)
-        values.extend(given)
-
     for name, bounds in (("step", where.step), ("reward", where.reward)):
         if bounds is not None:
-            add(f"{name} IS NOT NULL")
-            for sign, bound in zip((">=", "<="), bounds, strict=True):
-                if bound is not None:
-                    add(f"{name} {sign} ?", bound)
-    if where.task is not None:
-        add("contains(task_id, ?)", where.task)
-    if where.group is not None:
-        add("group_id = ?", where.group)
-    if where.agent is not None:
-        add("list_contains(agents, ?)", where.agent)
-    if where.mode is not None:
-        add("kind = ?", where.mode)
-    if where.stop is not None:
-        add("stop_reason = ?", where.stop)
+            parts.append(f"{name} IS NOT NULL")
+            ends = [(sign, end) for sign, end in zip((">=", "<="), bounds, strict=True) if end is not None]
+            parts += [f"{name} {sign} ?" for sign, _ in ends]
+            values += [end for _, end in ends]
     if where.failed is not None:
-        add(FAILED if where.failed else f"NOT ({FAILED})")
-    if where.error is not None:
-        add("contains(lower(error), lower(?))", where.error)
-    if where.text is not None:
-        words = "contains(lower(array_to_string(texts, '')), lower(?))"
-        add(f"trace_id IN (SELECT trace_id FROM contexts WHERE {words})", where.text)
+        parts.append(FAILED if where.failed else f"NOT ({FAILED})")
+    for name, part in _CONDITIONS.items():
+        if (value := getattr(where, name)) is not None:
+            parts.append(part)
+            values.append(value)
     return " AND ".join(parts) or "true", values
 
 
@@ -99,13 +95,19 @@ def parse_filter(words: Sequence[str], where: str = "the filter") -> Filter:
     Raises:
         ConfigError: a word without `=`, an unknown or repeated key, or a value that does not fit.
     """
-    pairs = [word.partition("=") for word in words]
-    for key, sign, _ in pairs:
-        if not sign or key not in _PARSERS:
-            raise ConfigError(f"{where}: got {key!r}, allowed {', '.join(f'{name}=' for name in _PARSERS)}")
-    values = {key: _PARSERS[key](key, value) for key, _, value in pairs}
-    if len(values) < len(pairs):
-        raise ConfigError(f"{where}: got a key twice in {list(words)}, allowed each once")
+    values: dict[str, Any] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign or key not in _KEYS:
+            raise ConfigError(f"{where}: got {key!r}, allowed {', '.join(f'{name}=' for name in _KEYS)}")
+        if key in values:
+            raise ConfigError(f"{where}: got a key twice in {list(words)}, allowed each once")
+        if key in ("step", "reward"):
+            values[key] = parse_range(key, value, int if key == "step" else float)
+        elif key == "failed":
+            values[key] = _switch(key, value)
+        else:
+            values[key] = value
     return Filter(**values)
 
 
@@ -125,26 +127,7 @@ def parse_range(key: str, value: str, number: type[int] | type[float]) -> tuple[
     return low, high
 
 
-def parse_switch(key: str, value: str) -> bool:
-    """`yes` or `no`.
-
-    Raises:
-        ConfigError: something else.
-    """
+def _switch(key: str, value: str) -> bool:
     if value not in ("yes", "no"):
         raise ConfigError(f"{key}: got {value!r}, allowed yes, no")
     return value == "yes"
-
-
-_PARSERS: dict[str, Callable[[str, str], Any]] = {
-    "step": lambda key, value: parse_range(key, value, int),
-    "task": lambda _, value: value,
-    "group": lambda _, value: value,
-    "agent": lambda _, value: value,
-    "mode": lambda _, value: value,
-    "reward": lambda key, value: parse_range(key, value, float),
-    "stop": lambda _, value: value,
-    "failed": parse_switch,
-    "error": lambda _, value: value,
-    "text": lambda _, value: value,
-}

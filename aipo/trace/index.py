@@ -1,7 +1,8 @@
 """The index: which traces there are, listed, filtered and searched; and any one of them, whole."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ GROUP_ORDERS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """One trace without its tokens. `agents` has one name per consult; `kind` is its mode, or `suppressed`."""
 
@@ -49,7 +50,7 @@ class Summary:
     advantage: float | None
     stop_reason: str
     error: str | None
-    agents: tuple[str, ...]
+    agents: list[str]
     consult_errors: int
     tokens: int
     policy_tokens: int
@@ -60,7 +61,7 @@ class Summary:
     sealed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """The rollouts of one task in one step, counted."""
 
@@ -81,35 +82,17 @@ class Group:
 _GROUP = f"""SELECT group_id, any_value(task_id), any_value(question), min(step) AS step, count(*) AS traces,
 count(reward), count(*) FILTER ({FAILED}) AS failed, count(*) FILTER (kind = 'assisted'),
 sum(len(agents))::BIGINT AS consults, avg(reward), min(reward) AS reward_min, max(reward) AS reward_max"""
-_FIELDS = [field.name for field in fields(Summary)]
-_SUMMARY = ", ".join(f'"{name}"' for name in _FIELDS)
+_FIELDS = ", ".join(f'"{name}"' for name in Summary.__dataclass_fields__)
+_SUMMARIES = f"SELECT {_FIELDS} FROM summaries"
 
 
-class TraceIndex:
-    """Traces of one folder, as they were at the last `refresh`. Safe to share among threads.
-
-    Args:
-        folder: see `aipo.trace.store.traces_in`.
-        resident: summaries are kept in memory, which makes every look after the first one quick; off, they
-            stay in the files, which is quicker for one look.
-    """
-
-    def __init__(self, folder: Path, *, resident: bool = True) -> None:
-        self.folder = folder
-        self._tables = Tables(folder, resident=resident)
-
-    def refresh(self) -> int:
-        """Reads what is new; returns a number that grows whenever something has changed.
-
-        Raises:
-            TraceError: a file is torn or of another schema version; names it.
-        """
-        return self._tables.refresh()
+class TraceIndex(Tables):
+    """Traces of one folder (see `aipo.trace.store.traces_in`), listed, filtered and searched."""
 
     def count(self, where: Filter = EVERYTHING) -> int:
         """Number of traces that match."""
         clause, values = condition(where)
-        return self._tables.all(f"SELECT count(*) FROM summaries WHERE {clause}", values)[0][0]
+        return self.all(f"SELECT count(*) FROM summaries WHERE {clause}", values)[0][0]
 
     def traces(
         self, where: Filter = EVERYTHING, *, order: str = "step", limit: int = 100, offset: int = 0
@@ -121,8 +104,7 @@ class TraceIndex:
         """
         clause, values = condition(where)
         by = _known(order, TRACE_ORDERS)
-        query = f"SELECT {_SUMMARY} FROM summaries WHERE {clause} ORDER BY {by} LIMIT ? OFFSET ?"
-        return [_summary(row) for row in self._tables.all(query, [*values, limit, offset])]
+        return self._summaries(f"{clause} ORDER BY {by} LIMIT ? OFFSET ?", [*values, limit, offset])
 
     def groups(
         self, where: Filter = EVERYTHING, *, order: str = "interesting", limit: int = 50, offset: int = 0
@@ -136,29 +118,24 @@ class TraceIndex:
         chosen = f"group_id IN (SELECT group_id FROM summaries WHERE {clause})"
         by = _known(order, GROUP_ORDERS)
         query = f"{_GROUP} FROM summaries WHERE {chosen} GROUP BY group_id ORDER BY {by} LIMIT ? OFFSET ?"
-        names = [field.name for field in fields(Group)]
-        rows = self._tables.all(query, [*values, limit, offset])
-        return [Group(**dict(zip(names, row, strict=True))) for row in rows]
+        return [Group(*row) for row in self.all(query, [*values, limit, offset])]
 
     def group_count(self, where: Filter = EVERYTHING) -> int:
         """In how many groups a trace matches."""
         clause, values = condition(where)
-        return self._tables.all(f"SELECT count(DISTINCT group_id) FROM summaries WHERE {clause}", values)[0][
-            0
-        ]
+        query = f"SELECT count(DISTINCT group_id) FROM summaries WHERE {clause}"
+        return self.all(query, values)[0][0]
 
     def of_groups(self, group_ids: Sequence[str]) -> dict[str, list[Summary]]:
         """All traces of these groups, by group and index."""
-        query = f"SELECT {_SUMMARY} FROM summaries WHERE list_contains(?, group_id) ORDER BY {_ORDER}"
-        found: dict[str, list[Summary]] = {group_id: [] for group_id in group_ids}
-        for row in self._tables.all(query, [list(group_ids)]):
-            summary = _summary(row)
-            found[summary.group_id].append(summary)
-        return found
+        groups: dict[str, list[Summary]] = {group_id: [] for group_id in group_ids}
+        for summary in self._summaries(f"list_contains(?, group_id) ORDER BY {_ORDER}", [list(group_ids)]):
+            groups[summary.group_id].append(summary)
+        return groups
 
     def steps(self) -> tuple[int, int] | None:
         """The first and the last step; None while there are no traces."""
-        ((first, last),) = self._tables.all("SELECT min(step), max(step) FROM summaries")
+        ((first, last),) = self.all("SELECT min(step), max(step) FROM summaries")
         return None if first is None else (first, last)
 
     def agents(self) -> tuple[str, ...]:
@@ -171,8 +148,7 @@ class TraceIndex:
 
     def summary(self, trace_id: str) -> Summary | None:
         """One trace's summary."""
-        rows = self._tables.all(f"SELECT {_SUMMARY} FROM summaries WHERE trace_id = ?", [trace_id])
-        return _summary(rows[0]) if rows else None
+        return next(iter(self._summaries("trace_id = ?", [trace_id])), None)
 
     def neighbours(self, trace_id: str) -> tuple[str | None, str | None]:
         """The traces before and after, by step, group and index."""
@@ -182,7 +158,7 @@ class TraceIndex:
             f"SELECT trace_id FROM summaries WHERE ({_ORDER}) < {place} ORDER BY {back} LIMIT 1",
             f"SELECT trace_id FROM summaries WHERE ({_ORDER}) > {place} ORDER BY {_ORDER} LIMIT 1",
         )
-        before, after = (self._tables.all(query, [trace_id]) for query in queries)
+        before, after = (self.all(query, [trace_id]) for query in queries)
         return (before[0][0] if before else None, after[0][0] if after else None)
 
     def stored(self, trace_id: str) -> Stored:
@@ -196,14 +172,14 @@ class TraceIndex:
         )
         seen = -1
         while seen != (seen := self.refresh()):  # a step may be sealed, or done over, while we look
-            rows = self._tables.all("SELECT file, row FROM summaries WHERE trace_id = ?", [trace_id])
+            rows = self.all("SELECT file, start FROM summaries WHERE trace_id = ?", [trace_id])
             try:
-                found = _read(Path(rows[0][0]), int(rows[0][1])) if rows else None
+                stored = _read(Path(rows[0][0]), rows[0][1], trace_id) if rows else None
             except (FileNotFoundError, TraceError) as error:
                 problem = error
             else:
-                if found is not None and found.trace.trace_id == trace_id:
-                    return found
+                if stored is not None:
+                    return stored
         raise problem
 
     def sql(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -213,28 +189,27 @@ class TraceIndex:
             RunError: DuckDB refuses it; with its reason.
         """
         try:
-            return self._tables.query(query)
+            return self.query(query)
         except duckdb.Error as error:
             raise RunError(f"--sql: got {query!r}, allowed a query of DuckDB: {error}") from error
 
+    def _summaries(self, clause: str, values: Sequence[object]) -> list[Summary]:
+        return [Summary(*row) for row in self.all(f"{_SUMMARIES} WHERE {clause}", values)]
+
     def _names(self, query: str) -> tuple[str, ...]:
-        return tuple(row[0] for row in self._tables.all(query))
+        return tuple(row[0] for row in self.all(query))
 
 
-def _read(path: Path, place: int) -> Stored | None:
-    """The trace in a row of a file, or at a byte of a journal; None if the journal ends before it."""
-    if path.suffix == ".parquet":
-        return read_file(path, [place])[0]
-    return next((stored for stored, _ in read_journal(path, set(), place)), None)
+def _read(path: Path, start: int, trace_id: str) -> Stored | None:
+    """The trace in a file, or behind a byte of a journal; None if it is not there any more."""
+    journal = path.suffix != ".parquet"
+    stored = (
+        [one for one, _ in islice(read_journal(path, start), 1)] if journal else read_file(path, trace_id)
+    )
+    return stored[0] if stored and stored[0].trace.trace_id == trace_id else None
 
 
 def _known(order: str, orders: Mapping[str, str]) -> str:
     if order not in orders:
         raise ConfigError(f"order: got {order!r}, allowed {', '.join(orders)}")
     return orders[order]
-
-
-def _summary(row: Sequence[Any]) -> Summary:
-    values: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
-    values["agents"] = tuple(values["agents"])
-    return Summary(**values)

@@ -9,11 +9,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
-
-from aipo.errors import TraceError
 from aipo.trace.arrow import Stored
-from aipo.trace.types import Trace
+from aipo.trace.types import Trace, parse_line
 from aipo.util.files import sync_folder
 from aipo.util.text import clean, to_json
 
@@ -36,10 +33,7 @@ def from_line(line: bytes, where: str) -> Stored:
     Raises:
         TraceError: a torn line, another schema version, or no trace; names `where`.
     """
-    try:
-        raw = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise TraceError(f"{where} is torn: {error}") from error
+    raw = parse_line(line, where)
     texts = raw.pop("texts", None) if isinstance(raw, dict) else None
     return Stored(Trace.from_raw(raw, where), None if texts is None else tuple(texts))
 
@@ -54,9 +48,11 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._new = not path.exists()
-        self._size = _mend(path)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._size = path.read_bytes().rfind(b"\n") + 1
+        os.ftruncate(self._file, self._size)  # a killed process leaves half a line
+        for folder in (path.parent, path.parent.parent):  # the file's name must last, not only its content
+            sync_folder(folder)
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._failed: OSError | None = None
@@ -74,7 +70,7 @@ class Journal:
             raise
         self._size += len(line)
         if self._timer is None:
-            self._timer = threading.Timer(SYNC_AFTER_S, self._sync_later)
+            self._timer = threading.Timer(SYNC_AFTER_S, self._sync)
             self._timer.daemon = True
             self._timer.start()
 
@@ -85,67 +81,36 @@ class Journal:
                 self._timer.cancel()
             file, self._file = self._file, -1
             try:
-                self._sync(file)
+                os.fsync(file)
             finally:
                 os.close(file)
         if self._failed is not None:
             raise self._failed
 
-    def _sync_later(self) -> None:
+    def _sync(self) -> None:
         with self._lock:
             # Before the synchronising: a line that is written meanwhile needs another one.
             self._timer = None
-            if self._file >= 0:
-                try:
-                    self._sync(self._file)
-                except OSError as error:
-                    self._failed = error
-
-    def _sync(self, file: int) -> None:
-        os.fsync(file)
-        if self._new:  # a file's own content is not enough: its name must last, too
-            for folder in (self.path.parent, self.path.parent.parent):
-                sync_folder(folder)
-            self._new = False
+            try:
+                if self._file >= 0:
+                    os.fsync(self._file)
+            except OSError as error:
+                self._failed = error
 
 
-def read_journal(path: Path, torn: set[str], start: int = 0) -> Iterator[tuple[Stored, int]]:
+def read_journal(path: Path, start: int = 0) -> Iterator[tuple[Stored, int]]:
     """Traces from byte `start` on, each with the byte behind it.
 
-    Args:
-        torn: takes the place (`file:byte`) of a half last line, which is what a killed process leaves.
+    A last line without its end is left out: it is being written, or was when its process was killed.
 
     Raises:
-        TraceError: a line that is not a half last one is no trace; names file and byte.
+        TraceError: a whole line is no trace; names file and byte.
         FileNotFoundError: its step has been sealed meanwhile.
     """
     with path.open("rb") as file:
         file.seek(start)
         for line in file:
-            where = f"{path}:{start}"
-            try:
-                stored = from_line(line, where)
-            except TraceError:
-                if line.endswith(b"\n"):
-                    raise
-                torn.add(where)
-            else:
-                # The line end that a whole last line still lacks belongs to it, too.
-                start += len(line) + (not line.endswith(b"\n"))
+            if line.endswith(b"\n"):
+                stored = from_line(line, f"{path}:{start}")
+                start += len(line)
                 yield stored, start
-
-
-def _mend(path: Path) -> int:
-    """Ends a last line that lacks its end, or cuts it off if it is half. Returns the size in bytes."""
-    content = path.read_bytes() if path.exists() else b""
-    tail = content[content.rfind(b"\n") + 1 :]
-    if not tail:
-        return len(content)
-    try:
-        from_line(tail, str(path))
-    except TraceError:
-        os.truncate(path, len(content) - len(tail))
-        return len(content) - len(tail)
-    with path.open("ab") as file:
-        file.write(b"\n")
-    return len(content) + 1

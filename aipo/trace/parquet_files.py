@@ -8,8 +8,6 @@ whose names begin like this.
 
 import os
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aipo.errors import RunError
-from aipo.util.files import sync_folder
+from aipo.util.files import sync_folder, writing
 
-_NAME = re.compile(r"step-(\d{5,})-(\d{5,})\.parquet")
+JOURNALS = "__journal"
 
 
 class StepFile(NamedTuple):
@@ -48,12 +46,7 @@ class StepFiles:
 
     def files(self) -> list[StepFile]:
         """Every process's files, by step and process."""
-        try:
-            names = os.listdir(self.folder)
-        except FileNotFoundError:
-            return []
-        found = [(match, name) for name in names if (match := _NAME.fullmatch(name))]
-        return sorted(StepFile(int(m[1]), int(m[2]), self.folder / name) for m, name in found)
+        return step_files(self.folder)
 
     def publish(
         self, step: int, table: pa.Table, *, rows_per_group: int | None = None, **options: Any
@@ -67,7 +60,7 @@ class StepFiles:
         if path.exists():
             raise RunError(f"file of step {step}: got {path}, which is there already, allowed a new step")
         draft = path.with_name(f"_{path.name}.draft")
-        with on_disk(f"writing step {step}", self.folder):
+        with writing(f"writing step {step}", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("wb") as file:
@@ -81,38 +74,24 @@ class StepFiles:
         return path
 
     def set_aside(self, step: int) -> None:
-        """Moves own files of `step` and later ones to `__superseded/`, where no reader looks.
+        """Moves own files and journals of `step` and later ones to `__superseded/`, where no reader looks.
 
         Raises:
             RunError: a file cannot be moved.
         """
-        with on_disk(f"setting aside steps from {step}", self.folder):
-            for file in self.files():
+        aside = self.folder / "__superseded"
+        with writing(f"setting aside steps from {step}", self.folder):
+            for file in [*self.files(), *step_files(self.folder / JOURNALS, ".jsonl")]:
                 if file.process == self.process and file.step >= step:
-                    supersede(file.path, self.folder)
+                    aside.mkdir(exist_ok=True)
+                    before = aside.glob(f"{file.path.name}.attempt-*")
+                    attempt = max((int(path.name.rpartition("-")[2]) for path in before), default=0) + 1
+                    file.path.rename(aside / f"{file.path.name}.attempt-{attempt}")
 
 
-def supersede(path: Path, folder: Path) -> None:
-    """Moves a file to `folder/__superseded/`, under a name that says how often that has happened to it."""
-    aside = folder / "__superseded"
-    aside.mkdir(exist_ok=True)
-    attempts = [int(kept.name.rpartition("-")[2]) for kept in aside.glob(f"{path.name}.attempt-*")]
-    path.rename(aside / f"{path.name}.attempt-{max(attempts, default=0) + 1}")
-
-
-@contextmanager
-def on_disk(what: str, folder: Path) -> Generator[None]:
-    """Says what to do when the disk is full or fails.
-
-    Raises:
-        RunError: instead of the error of the operating system.
-    """
-    try:
-        yield
-    except RunError:
-        raise
-    except OSError as error:
-        raise RunError(
-            f"{what}: got {error}, allowed a folder that can be written, in {folder}. "
-            "What was finished is kept there. Make room (or mend the disk), then resume the run."
-        ) from error
+def step_files(folder: Path, suffix: str = ".parquet") -> list[StepFile]:
+    """Files of all processes in `folder`, by step and process; none where it is no folder."""
+    name = re.compile(rf"step-(\d{{5,}})-(\d{{5,}}){re.escape(suffix)}")
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = [(match, path) for path in paths if (match := name.fullmatch(path.name))]
+    return sorted(StepFile(int(match[1]), int(match[2]), path) for match, path in found)

@@ -53,35 +53,25 @@ class Segment(ByValue):
     policy: str = "policy"
 
     def __post_init__(self) -> None:
+        where = f"a {self.role} segment from {self.source!r}"
         for name in ("logprobs", "entropies"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.token_ids):
-                raise TraceError(
-                    f"{name} of a {self.role} segment from {self.source!r}: "
-                    f"got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
-                )
-            if values is None:
+            if (values := getattr(self, name)) is None:
                 continue
-            wrong = ~np.isfinite(values)
-            if name == "logprobs" and self.role is Role.AGENT:
-                wrong &= ~np.isnan(values)
-            if wrong.any():
-                bad = values[wrong][0]
+            if len(values) != len(self.token_ids):
                 raise TraceError(
-                    f"{name} of a {self.role} segment from {self.source!r}: got {bad}, allowed finite numbers"
+                    f"{name} of {where}: got {len(values)} values, allowed one for each of {len(self.token_ids)} tokens"
                 )
+            unknown = np.isnan(values) & (name == "logprobs" and self.role is Role.AGENT)
+            wrong = values[~np.isfinite(values) & ~unknown]
+            if wrong.size:
+                raise TraceError(f"{name} of {where}: got {wrong[0]}, allowed finite numbers")
         # Rounding may lift the log-probability of a sure thing a little above 0.
         if self.logprobs is not None and (self.logprobs > 1e-3).any():
-            raise TraceError(
-                f"log-probability in a {self.role} segment from {self.source!r}: "
-                f"got {self.logprobs.max()}, allowed <= 0"
-            )
+            raise TraceError(f"log-probability in {where}: got {self.logprobs.max()}, allowed <= 0")
         if self.role is Role.POLICY and not len(self.token_ids):
-            raise TraceError(f"policy segment from {self.source!r}: got no token, allowed at least one")
+            raise TraceError(f"{where}: got no token, allowed at least one")
         if self.role is Role.POLICY and self.logprobs is None:
-            raise TraceError(
-                f"policy segment from {self.source!r}: got no log-probabilities, allowed one per token"
-            )
+            raise TraceError(f"{where}: got no log-probabilities, allowed one per token")
 
     def __len__(self) -> int:
         return len(self.token_ids)

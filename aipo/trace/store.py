@@ -8,11 +8,10 @@ A step's file takes its name before its journal goes, and readers look for journ
 finished trace at any time, and none twice. DuckDB, `datasets`, polars and pandas read `traces/*.parquet`.
 """
 
-import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,19 +19,13 @@ import pyarrow.parquet as pq
 from aipo.errors import RunError, TraceError
 from aipo.trace.arrow import FLOAT_COLUMNS, INDEX, Stored, check_version, from_table, to_table
 from aipo.trace.journal import Journal, read_journal, to_line
-from aipo.trace.parquet_files import StepFile, StepFiles, on_disk, supersede
+from aipo.trace.parquet_files import JOURNALS, StepFile, StepFiles, step_files
 from aipo.trace.text import Decode, texts_of
 from aipo.trace.types import Trace
+from aipo.util.files import writing
 
+# Row groups are small enough to open one trace quickly; floats are split by byte, which halves their size.
 _TOKENS_PER_GROUP = 1 << 17
-_JOURNAL = re.compile(r"step-(\d{5,})-(\d{5,})\.jsonl")
-
-
-class Listing(NamedTuple):
-    """The content of a folder at one moment. A step in flight has a journal and no file yet."""
-
-    sealed: list[StepFile]
-    journals: list[StepFile]
 
 
 class TraceStore:
@@ -45,20 +38,10 @@ class TraceStore:
         folder: made with the first trace.
         decode: token ids to text; the texts of the segments are stored for those who only read.
         process: whose files are written.
-
-    Attributes:
-        torn: places of half lines that reading has met so far and left out.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        decode: Decode | None = None,
-        process: int = 0,
-    ) -> None:
+    def __init__(self, folder: Path, *, decode: Decode | None = None, process: int = 0) -> None:
         self.folder = folder
-        self.torn: set[str] = set()
         self._decode = decode
         self._files = StepFiles(folder, process)
         self._journal: Journal | None = None
@@ -76,9 +59,12 @@ class TraceStore:
         path = self._journal_path(trace.step)
         if self._journal is not None and self._journal.path != path:
             self.close()
-        with on_disk(f"writing trace {trace.trace_id!r}", self.folder):
+        with writing(f"writing trace {trace.trace_id!r}", self.folder):
             if self._journal is None:
-                self._refuse_sealed(trace.step)
+                if (sealed := self._files.path(trace.step)).exists():  # no reader would see the trace
+                    raise RunError(
+                        f"trace of step {trace.step}: got a step that {sealed} has sealed, allowed another (or `begin`)"
+                    )
                 self._journal = Journal(path)
             self._journal.append(line)
         self._appended[trace.trace_id] = stored
@@ -93,8 +79,16 @@ class TraceStore:
         if not traces:
             return
         table = to_table([self._with_texts(trace) for trace in traces])
-        self._files.publish(step, table, **_layout(table))
-        with on_disk(f"sealing step {step}", self.folder):
+        tokens = max(1, sum(table.column("tokens").to_pylist()))
+        self._files.publish(
+            step,
+            table,
+            rows_per_group=max(1, table.num_rows * _TOKENS_PER_GROUP // tokens),
+            use_byte_stream_split=FLOAT_COLUMNS,
+            use_dictionary=[],
+            write_statistics=[f"{name}.list.element" if name == "agents" else name for name in INDEX],
+        )
+        with writing(f"sealing step {step}", self.folder):
             self._journal_path(step).unlink(missing_ok=True)
         self._appended.clear()
 
@@ -107,10 +101,6 @@ class TraceStore:
         self.close()
         self._appended.clear()
         self._files.set_aside(step)
-        with on_disk(f"setting aside steps from {step}", self.folder):
-            for journal in _journals(self.folder):
-                if journal.process == self._files.process and journal.step >= step:
-                    supersede(journal.path, self.folder)
 
     def read(self, step: int | None = None) -> Iterator[Trace]:
         """Traces of `step`, or of all steps in order; see `stored`."""
@@ -120,18 +110,15 @@ class TraceStore:
         """Traces and their texts, of `step` or of all steps in order.
 
         Raises:
-            TraceError: a file or a line is no trace; names file and place. A half last line of a journal is
-                left out (`torn`).
+            TraceError: a file or a line is no trace; names file and place.
         """
-        listing = list_traces(self.folder)
-        for file in sorted([*listing.sealed, *listing.journals]):
+        for file in sorted(chain(*list_traces(self.folder))):
             if step is None or file.step == step:
-                yield from self._read(file)
+                yield from _read(file.path)
 
     def steps(self) -> list[int]:
         """Steps that have traces, in order."""
-        listing = list_traces(self.folder)
-        return sorted({file.step for files in listing for file in files})
+        return sorted({file.step for file in chain(*list_traces(self.folder))})
 
     def close(self) -> None:
         """Synchronises the journal. Appending afterwards opens it again.
@@ -141,26 +128,14 @@ class TraceStore:
         """
         journal, self._journal = self._journal, None
         if journal is not None:
-            with on_disk(f"closing {journal.path.name}", self.folder):
+            with writing(f"closing {journal.path.name}", self.folder):
                 journal.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _read(self, file: StepFile) -> Iterator[Stored]:
-        if file.path.suffix == ".parquet":
-            yield from read_file(file.path)
-            return
-        try:
-            yield from [stored for stored, _ in read_journal(file.path, self.torn)]
-        except FileNotFoundError:  # sealed since it was listed
-            sealed = file.path.parents[1] / file.path.with_suffix(".parquet").name
-            yield from read_file(sealed) if sealed.exists() else ()
 
     def _with_texts(self, trace: Trace) -> Stored:
         if self._decode is None:
@@ -170,37 +145,27 @@ class TraceStore:
             return Stored(trace, known.texts)
         return Stored(trace, texts_of([s.token_ids for s in trace.segments], self._decode))
 
-    def _refuse_sealed(self, step: int) -> None:
-        """Refuses a trace for a sealed step: no reader would see it."""
-        if (file := self._files.path(step)).exists():
-            raise RunError(
-                f"trace of step {step}: got a step that {file} has sealed, allowed another (or `begin`)"
-            )
-
     def _journal_path(self, step: int) -> Path:
-        return self.folder / "__journal" / self._files.path(step).with_suffix(".jsonl").name
+        return self.folder / JOURNALS / self._files.path(step).with_suffix(".jsonl").name
 
 
-def list_traces(folder: Path) -> Listing:
-    """Every file of traces in `folder`, of all processes; none where it is no folder."""
-    if not folder.is_dir():
-        return Listing([], [])
-    journals = _journals(folder)  # first: a step that is sealed between the two looks is seen as sealed
-    sealed = StepFiles(folder).files()
+def list_traces(folder: Path) -> tuple[list[StepFile], list[StepFile]]:
+    """Every file of traces in `folder`, of all processes, and the journals of steps that have no file yet."""
+    journals = step_files(folder / JOURNALS, ".jsonl")  # first: what is sealed meanwhile is seen as sealed
+    sealed = step_files(folder)
     done = {(file.step, file.process) for file in sealed}
-    return Listing(sealed, [j for j in journals if (j.step, j.process) not in done])
+    return sealed, [j for j in journals if (j.step, j.process) not in done]
 
 
-def read_file(path: Path, rows: Sequence[int] | None = None) -> list[Stored]:
-    """Traces of one Parquet file, all of them or those in these rows.
+def read_file(path: Path, trace_id: str | None = None) -> list[Stored]:
+    """Traces of one Parquet file, all of them or the one with this id.
 
     Raises:
         TraceError: the file is torn, of another schema version, or holds something else.
     """
-    with open_file(path) as file:
-        if rows is None:
-            return from_table(file.read(), str(path))
-        return [_row(file, row, str(path)) for row in rows]
+    open_file(path).close()
+    chosen = None if trace_id is None else [("trace_id", "==", trace_id)]
+    return from_table(pq.read_table(path, filters=chosen), str(path))
 
 
 def open_file(path: Path) -> pq.ParquetFile:
@@ -234,27 +199,9 @@ def traces_in(path: Path) -> Path:
     raise RunError(f"traces: got {got}{there}, allowed a run, one of its evaluations, or a folder of traces")
 
 
-def _row(file: pq.ParquetFile, row: int, where: str) -> Stored:
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if row < rows:
-            return from_table(file.read_row_group(group).slice(row, 1), where)[0]
-        row -= rows
-    raise TraceError(f"row of {where}: got {row} beyond its end, allowed one that is there")
-
-
-def _journals(folder: Path) -> list[StepFile]:
-    found = ((_JOURNAL.fullmatch(path.name), path) for path in (folder / "__journal").glob("step-*.jsonl"))
-    return sorted(StepFile(int(m[1]), int(m[2]), path) for m, path in found if m)
-
-
-def _layout(table: pa.Table) -> dict[str, Any]:
-    """Row groups small enough to open one trace quickly; floats split by byte, which halves their size."""
-    tokens = max(1, sum(table.column("tokens").to_pylist()))
-    leaves = [f"{name}.list.element" if name == "agents" else name for name in INDEX]
-    return {
-        "rows_per_group": max(1, table.num_rows * _TOKENS_PER_GROUP // tokens),
-        "use_byte_stream_split": FLOAT_COLUMNS,
-        "use_dictionary": [],
-        "write_statistics": leaves,
-    }
+def _read(path: Path) -> list[Stored]:
+    try:
+        return read_file(path) if path.suffix == ".parquet" else [stored for stored, _ in read_journal(path)]
+    except FileNotFoundError:  # sealed since it was listed
+        sealed = path.parents[1] / path.with_suffix(".parquet").name
+        return read_file(sealed) if sealed.exists() else []

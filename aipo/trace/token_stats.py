@@ -19,24 +19,6 @@ from aipo.errors import TraceError
 from aipo.trace.parquet_files import StepFiles
 
 SCHEMA_VERSION = 1
-_ARRAYS: dict[str, tuple[str, pa.DataType]] = {
-    "segments_T": ("segments", pa.int32()),
-    "codes_T": ("codes", pa.int8()),
-    "weights_T": ("weights", pa.float32()),
-    "ratios_T": ("ratios", pa.float32()),
-    "clipped_T": ("clipped", pa.bool_()),
-}
-"""Fields that are arrays: their columns, and the types of their elements."""
-
-_FACTS = {
-    "trace_id": "trace_id",
-    "kind": "kind",
-    "step": "step",
-    "optimizer_step": "update",
-    "advantage": "advantage",
-}
-"""The other fields, and their columns."""
-
 SCHEMA = pa.schema(
     [
         ("trace_id", pa.string()),
@@ -44,7 +26,11 @@ SCHEMA = pa.schema(
         ("step", pa.int32()),
         ("update", pa.int32()),
         ("advantage", pa.float64()),
-        *((column, pa.list_(element)) for column, element in _ARRAYS.values()),
+        ("segments", pa.list_(pa.int32())),
+        ("codes", pa.list_(pa.int8())),
+        ("weights", pa.list_(pa.float32())),
+        ("ratios", pa.list_(pa.float32())),
+        ("clipped", pa.list_(pa.bool_())),
     ],
     metadata={"aipo.lessons": str(SCHEMA_VERSION)},
 )
@@ -83,7 +69,7 @@ class TokenStats:
     advantage: float
 
     def __post_init__(self) -> None:
-        lengths = {len(getattr(self, name)) for name in _ARRAYS}
+        lengths = {len(getattr(self, name)) for name in _COLUMNS if name.endswith("_T")}
         if len(lengths) != 1:
             raise TraceError(
                 f"arrays of a row of token stats: got lengths {lengths}, allowed one, in {self.trace_id!r}"
@@ -91,6 +77,13 @@ class TokenStats:
 
     def __len__(self) -> int:
         return len(self.segments_T)
+
+
+_COLUMNS = {
+    name: {"optimizer_step": "update"}.get(name, name.removesuffix("_T"))
+    for name in TokenStats.__dataclass_fields__
+}
+"""The column of each field."""
 
 
 def positions(stats: TokenStats, lengths: Sequence[int]) -> npt.NDArray[np.int32]:
@@ -165,32 +158,24 @@ def _order(stats: TokenStats) -> tuple[str, bool, int]:
 
 
 def _table(token_stats: Sequence[TokenStats]) -> pa.Table:
-    columns: dict[str, Any] = {
-        column: [getattr(stats, name) for stats in token_stats] for name, column in _FACTS.items()
-    }
-    ends = np.cumsum([0, *map(len, token_stats)])
-    for name, (column, element) in _ARRAYS.items():
-        parts = [getattr(stats, name) for stats in token_stats]
-        flat = np.concatenate([np.empty(0, element.to_pandas_dtype()), *parts])
-        columns[column] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(flat, element))
-    return pa.table(columns, SCHEMA)
+    rows = [{column: getattr(stats, name) for name, column in _COLUMNS.items()} for stats in token_stats]
+    return pa.Table.from_pylist(rows, SCHEMA)
 
 
 def _read(path: Path, trace_id: str) -> Iterator[TokenStats]:
     try:
-        with pq.ParquetFile(path) as file:
-            _check(file.schema_arrow, path)
-            groups = [
-                i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), trace_id)
-            ]
-            table = file.read_row_groups(groups)
+        _check(pq.read_schema(path), path)
+        table = pq.read_table(path, filters=[("trace_id", "==", trace_id)])
     except (pa.ArrowException, OSError) as error:
         raise TraceError(
             f"file of token stats {path}: got {error}, allowed Parquet as `aipo` writes it"
         ) from error
-    ids = table.column("trace_id").to_pylist()
-    for i in (i for i, other in enumerate(ids) if other == trace_id):
-        yield _stats_of_row(table.slice(i, 1))
+    for row in table.to_batches(max_chunksize=1):
+        yield TokenStats(**{name: _value(row[column]) for name, column in _COLUMNS.items()})
+
+
+def _value(cell: pa.Array) -> Any:
+    return cell.flatten().to_numpy(zero_copy_only=False) if pa.types.is_list(cell.type) else cell[0].as_py()
 
 
 def _check(schema: pa.Schema, path: Path) -> None:
@@ -199,17 +184,3 @@ def _check(schema: pa.Schema, path: Path) -> None:
         raise TraceError(f"schema version of {path}: got {schema_version}, allowed {SCHEMA_VERSION}")
     if not schema.equals(SCHEMA):
         raise TraceError(f"columns of {path}: got {schema.names}, allowed {SCHEMA.names}")
-
-
-def _may_hold(group: pq.RowGroupMetaData, trace_id: str) -> bool:
-    statistics = group.column(0).statistics  # trace_id is the first column
-    return statistics is None or not statistics.has_min_max or statistics.min <= trace_id <= statistics.max
-
-
-def _stats_of_row(row: pa.Table) -> TokenStats:
-    arrays: dict[str, Any] = {
-        name: row.column(column).combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        for name, (column, _) in _ARRAYS.items()
-    }
-    (facts,) = row.select(list(_FACTS.values())).to_pylist()
-    return TokenStats(**{name: facts[column] for name, column in _FACTS.items()}, **arrays)

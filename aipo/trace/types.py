@@ -10,6 +10,7 @@ Nothing heavy is imported here: the store, the viewer and `aipo --help` all read
 import math
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -231,20 +232,16 @@ class Trace(ByValue):
             raise TraceError(f"trace {self.trace_id!r} of task {self.task_id!r}: {error}") from error
 
     @classmethod
-    def from_json(cls, line: bytes | str, where: str = "a trace") -> Self:
+    def from_json(cls, line: bytes | str, where: str = "a trace") -> "Trace":
         """The inverse of `to_json`.
 
         Raises:
             TraceError: not JSON, or see `from_raw`; names `where`.
         """
-        try:
-            raw = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise TraceError(f"{where} is torn: {error}") from error
-        return cls.from_raw(raw, where)
+        return cls.from_raw(parse_line(line, where), where)
 
     @classmethod
-    def from_raw(cls, raw: object, where: str = "a trace") -> Self:
+    def from_raw(cls, raw: object, where: str = "a trace") -> "Trace":
         """From what JSON holds, parsed.
 
         Raises:
@@ -254,7 +251,7 @@ class Trace(ByValue):
         if version != SCHEMA_VERSION:
             raise TraceError(f"schema version of {where}: got {version!r}, allowed {SCHEMA_VERSION}")
         try:
-            return _adapter(cls).validate_python(raw)
+            return _adapter().validate_python(raw)
         except ValidationError as error:
             raise TraceError(f"{where} does not fit the schema: {error}") from error
 
@@ -263,13 +260,21 @@ class Trace(ByValue):
 _LOSABLE: dict[str, Any] = {"task": {}, "segments": (), "consults": (), "visits": ()}
 
 
-_adapters: dict[type, TypeAdapter[Any]] = {}
+@cache
+def _adapter() -> TypeAdapter[Trace]:
+    return TypeAdapter(Trace)
 
 
-def _adapter(cls: type) -> TypeAdapter[Any]:
-    if cls not in _adapters:
-        _adapters[cls] = TypeAdapter(cls)
-    return _adapters[cls]
+def parse_line(line: bytes | str, where: str) -> Any:
+    """What a line of JSON holds.
+
+    Raises:
+        TraceError: it is torn; names `where`.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise TraceError(f"{where} is torn: {error}") from error
 
 
 def author_in(mode: Mode) -> Role:

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import pytest
 from langgraph.cache.memory import InMemoryCache
@@ -12,6 +12,7 @@ from aipo.errors import ConfigError, GraphError
 from aipo.rollout.agent import AgentSpec, AgentState, check_agent, node_settings
 from aipo.rollout.prompt import Prompt
 from aipo.util.retry import transient
+from kit.engines import chain
 
 
 @pytest.fixture
@@ -88,21 +89,13 @@ def test_a_spec_renders_its_prompt_as_one_message(prompt: Prompt):
     assert (message.type, message.content) == ("human", "6x7?")
 
 
-class Mute(TypedDict):
-    request: str
-
-
-def compiled(state: Any) -> Any:
-    builder = StateGraph(state)
+def test_an_agent_takes_a_request_and_gives_a_reply():
+    builder = StateGraph(AgentState)
     builder.add_node("idle", lambda state: {})
     builder.add_edge(START, "idle")
-    return builder.compile()
-
-
-def test_an_agent_takes_a_request_and_gives_a_reply():
-    graph = compiled(AgentState)
+    graph = builder.compile()
     assert check_agent(graph, "verify") is graph
     with pytest.raises(GraphError, match="agent 'verify': got StateGraph, allowed a compiled StateGraph"):
-        check_agent(StateGraph(AgentState), "verify")
-    with pytest.raises(GraphError, match=r"state of agent 'verify': got no \['reply'\]"):
-        check_agent(compiled(Mute), "verify")
+        check_agent(builder, "verify")
+    with pytest.raises(GraphError, match=r"state of agent 'verify': got no \['reply', 'request'\]"):
+        check_agent(chain(idle=lambda state: {}), "verify")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from langgraph.runtime import Runtime
 
-from aipo.errors import ConfigError, PolicyError, TaskError
+from aipo.errors import ConfigError, TaskError
 from aipo.policies import Sampling
 from aipo.rollout.context import RolloutContext
 from aipo.rollout.demonstration import check_demonstrations, demonstrate, demonstration_of, encode
@@ -73,10 +73,6 @@ def test_a_task_without_one_fails_its_rollout_alone():
     )
 
 
-async def think_again(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    return await think(state, runtime)
-
-
 async def improvise(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
     ids = TOKENIZER.encode("42")
     return {"segments": [segment(Role.POLICY, "policy", ids, logprobs=[0.0] * 2, policy_version=0)]}
@@ -85,14 +81,8 @@ async def improvise(state: RolloutState, runtime: Runtime[RolloutContext]) -> di
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
-        (
-            {"think": think, "again": think_again, "grade": grade},
-            "turns of a demonstration: got 2, allowed one",
-        ),
-        (
-            {"think": think, "more": improvise, "grade": grade},
-            "tokens that the policy sampled: got 2, allowed none",
-        ),
+        ({"think": think, "again": think, "grade": grade}, "turns of a demonstration: got 2, allowed one"),
+        ({"think": think, "more": improvise, "grade": grade}, "the policy sampled: got 2, allowed none"),
         ({"grade": grade}, "text to score of a demonstration: got none, allowed runtime.context.answer"),
         ({"think": think, "mark": mark}, "text to score of a demonstration: got none"),
     ],
@@ -101,15 +91,11 @@ def test_a_graph_that_cannot_show_one_says_so(nodes: dict[str, Any], reason: str
     assert reason in (show(graph=chain(ask=ask, **nodes)).error or "")
 
 
-def test_a_turn_is_cut_to_the_room_that_is_left():
+@pytest.mark.parametrize(("room", "finish"), [(3, "eos"), (2, "length")])
+def test_a_turn_is_cut_to_the_room_that_is_left(room: int, finish: str):
     ids = np.array([5, 6, TOKENIZER.eos_id], np.int32)
-    how: dict[str, Any] = {"policy": "b", "eos_id": TOKENIZER.eos_id}
-    piece, finish = demonstrate(ids, [ASKED], room=3, **how)
-    assert (piece.token_ids.tolist(), finish, piece.policy) == (ids.tolist(), "eos", "b")
-    piece, finish = demonstrate(ids, [ASKED], room=2, **how)
-    assert (piece.token_ids.tolist(), finish) == ([5, 6], "length")
-    with pytest.raises(PolicyError, match="turns of a demonstration: got 2, allowed one"):
-        demonstrate(ids, [ASKED, piece], room=1, **how)
+    piece, got = demonstrate(ids, [ASKED], policy="b", room=room, eos_id=TOKENIZER.eos_id)
+    assert (piece.token_ids.tolist(), got, piece.policy) == (ids[:room].tolist(), finish, "b")
 
 
 def test_environments_are_asked_before_a_run():

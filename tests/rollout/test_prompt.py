@@ -23,35 +23,27 @@ Yes or no: {{ request }}{% if hint %} ({{ hint }}){% endif %}
 """
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "verify.md"
-    path.write_text(FILE, encoding="utf-8")
-    return path
+def load_text(folder: Path, content: str | bytes = FILE) -> Prompt:
+    path = folder / "verify.md"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Prompt.load(path)
 
 
-def test_a_section_is_rendered_with_its_variables(file: Path):
-    prompt = Prompt.load(file)
+def test_a_section_is_rendered_with_its_variables(tmp_path: Path):
+    prompt = load_text(tmp_path)
     assert prompt.render("check", request="6x7=42") == "Is this right?\n\n6x7=42"
     assert prompt.render("close", request="6x7=42", hint="no") == "Yes or no: 6x7=42 (no)"
+    assert prompt.render("check", request="{{ 7*6 }} <&>").endswith(
+        "{{ 7*6 }} <&>"
+    )  # what it holds is no template
+    file = tmp_path / "verify.md"
     assert prompt.fingerprint == fingerprint(file) and prompt.file == file.resolve()
     assert [*prompt.sections] == ["check", "close"]
 
 
-def test_what_a_variable_holds_is_never_a_template(file: Path):
-    assert Prompt.load(file).render("check", request="{{ 7*6 }} <&>").endswith("{{ 7*6 }} <&>")
-
-
 def test_a_heading_of_several_words_is_text(tmp_path: Path):
-    path = tmp_path / "p.md"
-    path.write_text("## ask\r\n## Two words\r\n### deeper\r\ntext\r\n", newline="")
-    assert Prompt.load(path).sections == {"ask": "## Two words\n### deeper\ntext"}
-
-
-def load_text(tmp_path: Path, content: bytes) -> Prompt:
-    path = tmp_path / "bad.md"
-    path.write_bytes(content)
-    return Prompt.load(path)
+    prompt = load_text(tmp_path, "## ask\r\n## Two words\r\n### deeper\r\ntext\r\n")
+    assert prompt.sections == {"ask": "## Two words\n### deeper\ntext"}
 
 
 @pytest.mark.parametrize(
@@ -66,40 +58,39 @@ def load_text(tmp_path: Path, content: bytes) -> Prompt:
 def test_a_bad_file_is_refused_when_it_is_loaded(tmp_path: Path, content: bytes, reason: str):
     with pytest.raises(LoadError) as caught:
         load_text(tmp_path, content)
-    assert reason in str(caught.value) and str(tmp_path / "bad.md") in str(caught.value)
+    assert reason in str(caught.value) and str(tmp_path / "verify.md") in str(caught.value)
 
 
-def test_a_missing_file_names_its_neighbours(file: Path):
+def test_a_missing_file_names_its_neighbours(tmp_path: Path):
+    load_text(tmp_path)
     with pytest.raises(
         LoadError, match=r"'.*verfy\.md', which is not a file, allowed one of \['verify\.md'\]"
     ):
-        Prompt.load(file.with_name("verfy.md"))
-
-
-def test_an_unknown_section_names_those_there_are(file: Path):
-    with pytest.raises(LoadError, match=r"got 'chek', allowed \['check', 'close'\]"):
-        Prompt.load(file).render("chek")
+        Prompt.load(tmp_path / "verfy.md")
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    ("body", "section", "reason"),
     [
-        ("{{ request }}", r"'request' is undefined, allowed \['question'\]"),
-        ("{{ question.__class__.__mro__ }}", "unsafe"),
+        ("", "b", r"got 'b', allowed \['a'\]"),
+        ("{{ request }}", "a", r"'request' is undefined, allowed \['question'\]"),
+        ("{{ question.__class__.__mro__ }}", "a", "unsafe"),
     ],
 )
-def test_what_a_step_does_not_offer_is_refused(tmp_path: Path, body: str, reason: str):
-    prompt = load_text(tmp_path, f"## a\n{body}\n".encode())
+def test_what_a_file_or_a_step_does_not_offer_is_refused(
+    tmp_path: Path, body: str, section: str, reason: str
+):
+    prompt = load_text(tmp_path, f"## a\n{body}\n")
     with pytest.raises(LoadError, match=reason):
-        prompt.render("a", question="6x7?")
+        prompt.render(section, question="6x7?")
 
 
-def test_every_prompt_that_is_loaded_inside_is_listed(file: Path):
-    Prompt.load(file)
+def test_every_prompt_that_is_loaded_inside_is_listed(tmp_path: Path):
+    load_text(tmp_path)
     with loaded_prompts() as outer:
-        first = Prompt.load(file)
+        first = load_text(tmp_path)
         with loaded_prompts() as inner:
-            second = Prompt.load(file)
-        third = Prompt.load(file)
-    Prompt.load(file)
+            second = load_text(tmp_path)
+        third = load_text(tmp_path)
+    load_text(tmp_path)
     assert inner == [second] and outer == [first, third]

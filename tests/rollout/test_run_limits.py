@@ -1,6 +1,7 @@
 """Limits: costs by hand and what counts twice; what counts as an agent's own failure; and where a run stops."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from aipo.errors import LimitError
 from aipo.rollout.agent import Prices
 from aipo.rollout.run_limits import ENOUGH, WINDOW, CostLimit, FailureRateLimit
-from aipo.trace import Call, Consult, Fault, Trace, Visit
-from kit.handmade import consult, policy, prompt, trace
+from aipo.trace import Call, Consult, Fault, Trace
+from kit import handmade
+from kit.handmade import consult, policy, prompt, trace, visit
 
 OK = consult(1, 0, 2)
 DOWN = consult(1, 0, 2, reply=None, error="ConnectionError: refused", fault=Fault.UNAVAILABLE)
@@ -62,42 +64,31 @@ def test_without_a_limit_nothing_stops() -> None:
     outage.add(rollout(*[DOWN] * WINDOW))
 
 
-def call(agent: str = "verify", cost: float | None = None, error: str | None = None) -> Call:
-    return Call(
-        agent=agent,
-        visit=agent,
-        model="m",
-        messages=(),
-        reply="x",
-        started=0,
-        seconds=1,
-        cost=cost,
-        error=error,
-    )
+def call(cost: float | None = None, error: str | None = None) -> Call:
+    return replace(handmade.call(0, 1, cost=cost, error=error), agent="verify")
 
 
 def paid_rollout(index: int, *calls: Call, **changes: object) -> Trace:
-    visit = Visit(path="verify", started=0, seconds=1, outcome="ok", calls=calls)
-    return trace(prompt(2), policy(3), trace_id=f"r/{index}", index=index, visits=(visit,), **changes)
+    visits = (visit("verify", 0, 1, "ok", *calls),)
+    return trace(prompt(2), policy(3), trace_id=f"r/{index}", index=index, visits=visits, **changes)
 
 
-def test_prices_are_per_million_tokens() -> None:
-    prices = Prices(input=0.5, output=2.0)
-    assert prices.cost(1_000_000, 0) == 0.5
-    assert prices.cost(3000, 500) == pytest.approx(0.0015 + 0.001)
-    assert prices.cost(None, 500) is None
-    assert prices.cost(3000, None) is None
+@pytest.mark.parametrize(
+    ("tokens", "cost"),
+    [((1_000_000, 0), 0.5), ((3000, 500), 0.0025), ((None, 500), None), ((3000, None), None)],
+)
+def test_prices_are_per_million_tokens(tokens: tuple[int, int], cost: float | None) -> None:
+    assert Prices(input=0.5, output=2.0).cost(*tokens) == (cost and pytest.approx(cost))
 
 
 def test_every_rollout_counts_once_and_is_written_down(tmp_path: Path) -> None:
     file = tmp_path / "spending.jsonl"
     spending = CostLimit(file, None, ["verify"])
-    spending.add(paid_rollout(0, call(cost=0.25), call(cost=0.5)))
-    spending.add(
-        paid_rollout(0, call(cost=0.25), call(cost=0.5), policy="other")
-    )  # the same calls, of another policy
+    calls = (call(0.25), call(0.5))
+    spending.add(paid_rollout(0, *calls))
+    spending.add(paid_rollout(0, *calls, policy="other"))  # the same calls, of another policy
     spending.add(paid_rollout(1))
-    spending.add(paid_rollout(0, call(cost=1.0), step=1))
+    spending.add(paid_rollout(0, call(1.0), step=1))
     assert spending.total == 1.75
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
         {"trace_id": "r/0", "cost": 0.75},
@@ -110,29 +101,29 @@ def test_what_was_spent_before_counts_and_a_torn_line_does_not(tmp_path: Path) -
     file.write_bytes(b'{"trace_id":"a","cost":2.0}\n{"trace_id":"b","co')
     spending = CostLimit(file, None, [])
     assert spending.total == 2.0
-    spending.add(paid_rollout(0, call(cost=0.5)))
+    spending.add(paid_rollout(0, call(0.5)))
     assert CostLimit(file, None, []).total == 2.5
 
 
 def test_the_limit_stops_after_it_was_written_down_and_at_the_next_start(tmp_path: Path) -> None:
     file = tmp_path / "spending.jsonl"
     spending = CostLimit(file, 1.0, ["verify"])
-    spending.add(paid_rollout(0, call(cost=0.75)))
+    spending.add(paid_rollout(0, call(0.75)))
     with pytest.raises(
         LimitError, match=r"spending on agents: got 1\.5, allowed less than 1 .*'r/1'.*--resume"
     ):
-        spending.add(paid_rollout(1, call(cost=0.75)))
+        spending.add(paid_rollout(1, call(0.75)))
     with pytest.raises(LimitError, match=r"got 1\.5, allowed less than 1"):
         CostLimit(file, 1.0, ["verify"])
     assert CostLimit(file, 2.0, ["verify"]).total == 1.5
 
 
 def test_an_unknown_cost_is_refused_only_where_there_is_a_limit(tmp_path: Path) -> None:
-    unknown = paid_rollout(0, call(cost=0.5), call(cost=None))
+    unknown = paid_rollout(0, call(0.5), call(None))
     file = tmp_path / "spending.jsonl"
     with pytest.raises(LimitError, match=r"cost of a call of agent 'verify' .*: got no count of its tokens"):
         CostLimit(file, 9.0, ["verify"]).add(unknown)
     assert CostLimit(file, None, []).total == 0.5  # what is known was written down
     CostLimit(file, None, ["verify"]).add(unknown)
     CostLimit(file, 9.0, []).add(unknown)  # an agent that costs nothing
-    CostLimit(file, 9.0, ["verify"]).add(paid_rollout(0, call(cost=None, error="TimeoutError: ")))
+    CostLimit(file, 9.0, ["verify"]).add(paid_rollout(0, call(None, error="TimeoutError: ")))

@@ -1,5 +1,6 @@
 """The index: what is listed is what is on the disk, sealed or in flight."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,45 +8,40 @@ import pyarrow.parquet as pq
 import pytest
 
 from aipo.errors import ConfigError, RunError, TraceError
-from aipo.trace import Consult, Mode, StopReason, Trace
+from aipo.trace import Mode, StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import Filter
 from aipo.trace.index import GROUP_ORDERS, TRACE_ORDERS, TraceIndex
 from aipo.trace.store import TraceStore
-from kit.engines import run
-
-pytestmark = pytest.mark.parametrize("resident", [True, False], ids=["resident", "on disk"])
-
-BASE = run()[0]
-
-
-def consult(agent: str, error: str | None = None) -> Consult:
-    return Consult(
-        agent=agent, request="?", reply="!", error=error, request_segment=1, request_start=0, reply_segment=1
-    )
+from kit.handmade import consult, policy, prompt
+from kit.handmade import trace as handmade
 
 
 def trace(step: int, group: str, index: int, reward: float | None, **changes: object) -> Trace:
-    failed = {"stop_reason": StopReason.ERROR, "error": "ValueError: Boom", "reward_parts": {}}
-    return replace(
-        BASE,
-        **{
-            "trace_id": f"run/{group}/{index}",
-            "group_id": group,
-            "step": step,
-            "index": index,
-            "reward": reward,
-            **(failed if reward is None else {}),
-            **changes,
-        },
-    )
+    failed = {"stop_reason": StopReason.ERROR, "error": "ValueError: Boom"} if reward is None else {}
+    given = {
+        "trace_id": f"run/{group}/{index}",
+        "group_id": group,
+        "task_id": "t0",
+        "step": step,
+        "index": index,
+        "mode": Mode.ASSISTED,
+        "task": {"prompt": "6x7=", "answer": "42"},
+        "reward": reward,
+        "advantage": None,
+    }
+    return handmade(prompt(1, 2, 3, 4), policy(5, 6, 7), **(given | failed | changes))
+
+
+VERIFY = consult(1, 0, 1, agent="verify")
+KNOWLEDGE = consult(1, 0, 1, agent="knowledge", error="down")
 
 
 # Two groups of step 0 and one of step 1; a solo rollout, one whose tags were masked, one that failed.
 SEALED = [
-    trace(0, "a", 0, 1.0, consults=(consult("verify"), consult("knowledge", "down"))),
+    trace(0, "a", 0, 1.0, consults=(VERIFY, KNOWLEDGE)),
     trace(0, "a", 1, 1.0, mode=Mode.SOLO, advantage=0.5),
-    trace(0, "b", 0, 0.0, consults=(consult("verify"),)),
+    trace(0, "b", 0, 0.0, consults=(VERIFY,)),
     trace(0, "b", 1, 1.0, mode=Mode.SOLO, forbidden_ids=(3,), parent_id="run/a/0"),
 ]
 FLYING = [trace(1, "c", 0, None), trace(1, "c", 1, 0.25)]
@@ -68,13 +64,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "it's"
 
 
+@pytest.fixture(params=[True, False], ids=["resident", "on disk"])
+def opened(folder: Path, request: pytest.FixtureRequest) -> Callable[[], TraceIndex]:
+    return lambda: TraceIndex(folder, resident=request.param)
+
+
+@pytest.fixture
+def index(opened: Callable[[], TraceIndex]) -> TraceIndex:
+    return opened()
+
+
 def ids(index: TraceIndex, **where: object) -> list[str]:
     return [s.trace_id.removeprefix("run/") for s in index.traces(Filter(**where))]
 
 
-def test_summaries_say_what_traces_hold(folder: Path, resident: bool):
-    first, *_, last = TraceIndex(folder, resident=resident).traces()
-    assert (first.trace_id, first.agents, first.consult_errors) == ("run/a/0", ("verify", "knowledge"), 1)
+def test_summaries_say_what_traces_hold(index: TraceIndex):
+    first, *_, last = index.traces()
+    assert (first.trace_id, first.agents, first.consult_errors) == ("run/a/0", ["verify", "knowledge"], 1)
     assert (first.kind, first.question, first.answer, first.sealed) == ("assisted", "6x7=", "42", True)
     assert (first.reward, first.advantage, first.tokens, first.policy_tokens) == (1.0, None, 7, 3)
     assert (last.trace_id, last.sealed, last.reward) == ("run/c/1", False, 0.25)
@@ -102,15 +108,13 @@ def test_summaries_say_what_traces_hold(folder: Path, resident: bool):
         ({"text": "it's"}, ["c/0"]),
     ],
 )
-def test_filters(folder: Path, resident: bool, where: dict[str, object], expected: list[str]):
-    index = TraceIndex(folder, resident=resident)
+def test_filters(index: TraceIndex, where: dict[str, object], expected: list[str]):
     assert ids(index, **where) == expected
     assert index.count(Filter(**where)) == len(expected)
     assert index.group_count(Filter(**where)) == len({each[0] for each in expected})
 
 
-def test_pages(folder: Path, resident: bool):
-    index = TraceIndex(folder, resident=resident)
+def test_pages(index: TraceIndex):
     pages = [[s.trace_id for s in index.traces(limit=4, offset=at)] for at in (0, 4, 8)]
     assert [len(page) for page in pages] == [4, 2, 0]
     assert [*pages[0], *pages[1]] == [t.trace_id for t in (*SEALED, *FLYING)]
@@ -127,51 +131,42 @@ def test_pages(folder: Path, resident: bool):
         ("tokens", ["a/0", "a/1", "b/0", "b/1", "c/0", "c/1"]),
     ],
 )
-def test_orders(folder: Path, resident: bool, order: str, expected: list[str]):
-    found = TraceIndex(folder, resident=resident).traces(order=order)
-    assert [s.trace_id.removeprefix("run/") for s in found] == expected
+def test_orders(index: TraceIndex, order: str, expected: list[str]):
+    assert [s.trace_id.removeprefix("run/") for s in index.traces(order=order)] == expected
 
 
-def test_groups_with_mixed_rewards_come_first_then_failures_then_consults(folder: Path, resident: bool):
-    index = TraceIndex(folder, resident=resident)
+def test_groups_with_mixed_rewards_come_first_then_failures_then_consults(index: TraceIndex):
     assert [g.group_id for g in index.groups()] == ["b", "c", "a"]
     (b,) = index.groups(Filter(mode="suppressed"))  # one trace matches, all of the group's are counted
     assert (b.traces, b.scored, b.failed, b.assisted, b.consults) == (2, 2, 0, 1, 1)
     assert (b.reward_mean, b.reward_min, b.reward_max) == (0.5, 0.0, 1.0)
     for order in GROUP_ORDERS:
         assert {g.group_id for g in index.groups(order=order)} == {"a", "b", "c"}
-    of = index.of_groups(["c", "nobody", "a"])
-    assert {name: [s.index for s in own] for name, own in of.items()} == {
-        "c": [0, 1],
-        "nobody": [],
-        "a": [0, 1],
-    }
+    groups = index.of_groups(["c", "nobody", "a"])
+    places = {name: [s.index for s in summaries] for name, summaries in groups.items()}
+    assert places == {"c": [0, 1], "nobody": [], "a": [0, 1]}
 
 
-def test_an_unknown_order_is_refused(folder: Path, resident: bool):
-    index = TraceIndex(folder, resident=resident)
+def test_an_unknown_order_is_refused(index: TraceIndex):
     with pytest.raises(ConfigError, match=f"got 'size', allowed {', '.join(TRACE_ORDERS)}"):
         index.traces(order="size")
     with pytest.raises(ConfigError, match="got 'size', allowed interesting"):
         index.groups(order="size")
 
 
-def test_what_there_is_to_choose_from(folder: Path, resident: bool):
-    index = TraceIndex(folder, resident=resident)
+def test_what_there_is_to_choose_from(index: TraceIndex, tmp_path: Path):
     assert (index.steps(), index.agents(), index.stops()) == (
         (0, 1),
         ("knowledge", "verify"),
         ("eos", "error"),
     )
-    empty = TraceIndex(folder / "none", resident=resident)
+    empty = TraceIndex(tmp_path / "none")
     assert (empty.steps(), empty.agents(), empty.traces(), empty.groups()) == (None, (), [], [])
 
 
-def test_one_trace_whole(folder: Path, resident: bool):
-    index = TraceIndex(folder, resident=resident)
+def test_one_trace_whole(index: TraceIndex):
     for each in (*SEALED, *FLYING):
-        stored = index.stored(each.trace_id)
-        assert stored == Stored(each, ("", TEXTS.get(each.trace_id, "42")))
+        assert index.stored(each.trace_id) == Stored(each, ("", TEXTS.get(each.trace_id, "42")))
         summary = index.summary(each.trace_id)
         assert summary is not None and summary.trace_id == each.trace_id
     with pytest.raises(TraceError, match="trace: got 'nobody', allowed an id that `aipo traces` lists"):
@@ -179,16 +174,15 @@ def test_one_trace_whole(folder: Path, resident: bool):
     assert index.summary("nobody") is None
 
 
-def test_neighbours(folder: Path, resident: bool):
-    index = TraceIndex(folder, resident=resident)
+def test_neighbours(index: TraceIndex):
     order = [t.trace_id for t in (*SEALED, *FLYING)]
     for before, own, after in zip([None, *order], order, [*order[1:], None], strict=False):
         assert index.neighbours(own) == (before, after)
     assert index.neighbours("nobody") == (None, None)
 
 
-def test_a_refresh_sees_what_is_new_and_nothing_twice(folder: Path, resident: bool):
-    index, store = TraceIndex(folder, resident=resident), Store(folder)
+def test_a_refresh_sees_what_is_new_and_nothing_twice(index: TraceIndex):
+    store = Store(index.folder)
     versions = [index.refresh(), index.refresh()]
     assert versions[0] == versions[1]
     store.append(trace(1, "c", 2, 1.0))
@@ -207,8 +201,8 @@ def test_a_refresh_sees_what_is_new_and_nothing_twice(folder: Path, resident: bo
     assert ids(index) == ["z/0"] and versions == sorted(versions) and len(set(versions)) == 5
 
 
-def test_another_attempt_at_a_step_in_flight_replaces_what_was_read(folder: Path, resident: bool):
-    index, store = TraceIndex(folder, resident=resident), Store(folder)
+def test_another_attempt_at_a_step_in_flight_replaces_what_was_read(index: TraceIndex):
+    store = Store(index.folder)
     store.begin(1)
     for place in (3, 4, 5):  # as long as what was read, and longer
         store.append(trace(1, "c", place, 0.25))
@@ -219,41 +213,32 @@ def test_another_attempt_at_a_step_in_flight_replaces_what_was_read(folder: Path
         index.stored("run/c/1")
 
 
-def test_another_attempt_at_a_sealed_step_is_never_taken_for_the_first(folder: Path, resident: bool):
-    index, store = TraceIndex(folder, resident=resident), Store(folder)
+def test_another_attempt_at_a_sealed_step_is_never_taken_for_the_first(index: TraceIndex):
+    store = Store(index.folder)
     assert index.count() == 6
     store.begin(0)
-    store.seal(0, [trace(0, "z", index, 1.0) for index in range(3)])
+    store.seal(0, [trace(0, "z", place, 1.0) for place in range(3)])
     assert index.stored("run/z/1").trace.trace_id == "run/z/1"
     with pytest.raises(TraceError, match="trace: got 'run/a/1'"):
         index.stored("run/a/1")
 
 
-def test_a_whole_line_whose_end_is_not_there_yet_counts_once(folder: Path, resident: bool):
+@pytest.mark.parametrize("missing", [1, 10])
+def test_a_half_line_is_left_out_until_it_is_whole(
+    opened: Callable[[], TraceIndex], folder: Path, missing: int
+):
     journal = folder / "__journal" / "step-00001-00000.jsonl"
     whole = journal.read_bytes()
-    journal.write_bytes(whole[:-1])
-    index = TraceIndex(folder, resident=resident)
-    assert ids(index, step=(1, 1)) == ["c/0", "c/1"]
+    journal.write_bytes(whole[:-missing])
+    index = opened()
+    assert ids(index, step=(1, 1)) == ["c/0"]
     with journal.open("ab") as file:
-        file.write(whole[-1:] + whole.splitlines(keepends=True)[0].replace(b"run/c/0", b"run/c/9"))
+        file.write(whole[-missing:] + whole.splitlines(keepends=True)[0].replace(b"run/c/0", b"run/c/9"))
     index.refresh()
     assert ids(index, step=(1, 1)) == ["c/0", "c/9", "c/1"]
 
 
-def test_a_half_line_is_left_out_until_it_is_whole(folder: Path, resident: bool):
-    journal = folder / "__journal" / "step-00001-00000.jsonl"
-    whole = journal.read_bytes()
-    journal.write_bytes(whole[:-10])
-    index = TraceIndex(folder, resident=resident)
-    assert ids(index, step=(1, 1)) == ["c/0"]
-    journal.write_bytes(whole)
-    index.refresh()
-    assert ids(index, step=(1, 1)) == ["c/0", "c/1"]
-
-
-def test_sql_sees_all_columns_of_all_traces(folder: Path, resident: bool):
-    index = TraceIndex(folder, resident=resident)
+def test_sql_sees_all_columns_of_all_traces(index: TraceIndex):
     names, rows = index.sql(
         "SELECT step, count(*) AS n, sum(len(segments[2].token_ids)) AS sampled FROM traces GROUP BY 1 ORDER BY 1"
     )
@@ -262,13 +247,13 @@ def test_sql_sees_all_columns_of_all_traces(folder: Path, resident: bool):
         index.sql("SELECT nothing")
 
 
-def test_a_torn_file_and_another_version_are_refused_by_name(folder: Path, resident: bool):
+def test_a_torn_file_and_another_version_are_refused_by_name(opened: Callable[[], TraceIndex], folder: Path):
     file = folder / "step-00000-00000.parquet"
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(TraceError, match=r"file of traces .*step-00000-00000\.parquet: got "):
-        TraceIndex(folder, resident=resident).traces()
+        opened().traces()
     table = to_table([Stored(replace(t, schema_version=99), None) for t in SEALED])
     pq.write_table(table.replace_schema_metadata({"aipo.schema_version": "99"}), file)
     with pytest.raises(TraceError, match=r"version of .*step-00000-00000\.parquet: got 99, allowed 1"):
-        TraceIndex(folder, resident=resident).traces()
+        opened().traces()

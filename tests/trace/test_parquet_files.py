@@ -18,13 +18,6 @@ def names(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_a_file_is_named_after_step_and_process(tmp_path: Path):
-    files = StepFiles(tmp_path / "new", process=3)
-    path = files.publish(12, TABLE)
-    assert path == files.path(12) == tmp_path / "new" / "step-00012-00003.parquet"
-    assert pq.read_table(path).equals(TABLE)
-
-
 def test_files_come_by_step_and_process_whoever_asks(tmp_path: Path):
     for step, process in ((100000, 0), (2, 1), (2, 0)):
         StepFiles(tmp_path, process).publish(step, TABLE)
@@ -34,8 +27,11 @@ def test_files_come_by_step_and_process_whoever_asks(tmp_path: Path):
     assert StepFiles(tmp_path / "none").files() == []
 
 
-def test_rows_are_grouped_and_options_are_those_of_pyarrow(tmp_path: Path):
-    path = StepFiles(tmp_path).publish(0, TABLE, rows_per_group=2, use_dictionary=False)
+def test_a_file_is_named_after_step_and_process_and_options_are_those_of_pyarrow(tmp_path: Path):
+    files = StepFiles(tmp_path / "new", process=3)
+    path = files.publish(12, TABLE, rows_per_group=2, use_dictionary=False)
+    assert path == files.path(12) == tmp_path / "new" / "step-00012-00003.parquet"
+    assert pq.read_table(path).equals(TABLE)
     data = pq.ParquetFile(path).metadata
     assert [data.row_group(i).num_rows for i in range(data.num_row_groups)] == [2, 1]
     assert data.row_group(0).column(0).compression == "ZSTD"
@@ -55,7 +51,7 @@ def test_a_full_disk_leaves_no_file_and_no_draft(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"writing step 0: .*No space left.*then resume the run"):
+    with pytest.raises(RunError, match=r"writing step 0: .*No space left.*go on with --resume"):
         StepFiles(tmp_path).publish(0, TABLE)
     assert names(tmp_path) == []
 

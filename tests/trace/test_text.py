@@ -58,46 +58,31 @@ def ids(*values: int) -> Ids:
     return np.array(values, np.int32)
 
 
-def test_the_space_at_a_seam_is_kept() -> None:
-    assert texts_of([ids(1), ids(2, 3), ids(3), ids(4, 7)], WORDS) == (
-        "so",
-        " the answer",
-        " answer",
-        "s</s>",
-    )
-    assert WORDS(ids(1)) + WORDS(ids(2, 3)) == "sothe answer"
+A, B = plain_bytes().encode("ab").ids
+FIRST, *MIDDLE, LAST = EURO
+EUROS = [3 + byte for byte in "€".encode() * 8]
 
 
-def test_the_first_segment_begins_without_a_space() -> None:
-    assert texts_of([ids(2), ids(2)], WORDS) == ("the", " the")
-    assert texts_of([ids(), ids(2), ids(2)], WORDS) == ("", "the", " the")
-
-
-def test_a_character_is_text_of_the_segment_that_completes_it() -> None:
-    a, b = plain_bytes().encode("ab").ids
-    first, *middle, last = EURO
-    assert texts_of([ids(a, first), ids(*middle, last, b)], BYTES) == ("a", "€b")
-    assert texts_of([ids(a, first), ids(*middle), ids(last, b)], BYTES) == ("a", "", "€b")
-    assert texts_of([ids(a, *EURO), ids(*EURO)], BYTES) == ("a€", "€")
-
-
-def test_bytes_that_are_never_completed_stay_where_they_are() -> None:
-    a, b = plain_bytes().encode("ab").ids
-    assert texts_of([ids(a, EURO[0]), ids(b), ids(EURO[0])], BYTES) == ("a\ufffd", "b", "\ufffd")
-
-
-def test_a_decoder_that_waits_for_the_end_of_a_run_of_bytes() -> None:
-    euros = [3 + byte for byte in "€".encode() * 8]
-    assert texts_of([ids(0, *euros), ids(*euros[:2]), ids(*euros[2:], 0)], LLAMA) == (
-        "a€€€€€€€€",
-        "",
-        "€€€€€€€€ a",
-    )
-
-
-def test_no_segments_have_no_texts() -> None:
-    assert texts_of([], WORDS) == ()
-    assert texts_of([ids(), ids()], WORDS) == ("", "")
+@pytest.mark.parametrize(
+    ("decode", "segments", "texts"),
+    [
+        # The space at a seam is kept, and the first segment begins without one.
+        (WORDS, [[1], [2, 3], [3], [4, 7]], ("so", " the answer", " answer", "s</s>")),
+        (WORDS, [[2], [2]], ("the", " the")),
+        (WORDS, [[], [2], [2]], ("", "the", " the")),
+        (WORDS, [], ()),
+        (WORDS, [[], []], ("", "")),
+        # A character is text of the segment that completes it; bytes that nobody completes stay where they are.
+        (BYTES, [[A, FIRST], [*MIDDLE, LAST, B]], ("a", "€b")),
+        (BYTES, [[A, FIRST], MIDDLE, [LAST, B]], ("a", "", "€b")),
+        (BYTES, [[A, *EURO], EURO], ("a€", "€")),
+        (BYTES, [[A, FIRST], [B], [FIRST]], ("a\ufffd", "b", "\ufffd")),
+        # A decoder that waits for the end of a run of bytes.
+        (LLAMA, [[0, *EUROS], EUROS[:2], [*EUROS[2:], 0]], ("a€€€€€€€€", "", "€€€€€€€€ a")),
+    ],
+)
+def test_texts_of_segments(decode: Decode, segments: list[list[int]], texts: tuple[str, ...]) -> None:
+    assert texts_of([ids(*part) for part in segments], decode) == texts
 
 
 def test_time_is_linear() -> None:

@@ -25,13 +25,7 @@ _LENGTH = struct.Struct("!Q")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Init:
-    """To a new worker: what it is to build.
-
-    Args:
-        path: where to import from.
-        build: returns the worker's engine and its policy; a picklable function of no arguments.
-        fingerprints: of the files that the parent process has read.
-    """
+    """To a new worker: where to import from, what returns its engine and policy, and the files the parent has read."""
 
     path: tuple[str, ...]
     build: "Build"

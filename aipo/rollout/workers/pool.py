@@ -22,18 +22,8 @@ from typing import TYPE_CHECKING, Any
 from aipo.errors import AipoError, RunError
 from aipo.rollout.engine import OnTrace, RolloutEngine, report_all
 from aipo.rollout.spec import RolloutSpec
-from aipo.rollout.workers.messages import (
-    Build,
-    Cancel,
-    Init,
-    Message,
-    Pipe,
-    Ready,
-    RolloutDone,
-    RunRollout,
-    ServerDown,
-    ServerUp,
-)
+from aipo.rollout.workers import messages
+from aipo.rollout.workers.messages import Message, Pipe
 from aipo.trace import StopReason, Trace
 from aipo.util.event_loop import LOOP
 from aipo.util.processes import end
@@ -46,7 +36,7 @@ GRACE_S = 10.0
 
 
 @contextmanager
-def open_workers(builds: Sequence[Build], engine: RolloutEngine) -> Generator[RolloutEngine]:
+def open_workers(builds: Sequence[messages.Build], engine: RolloutEngine) -> Generator[RolloutEngine]:
     """`engine`, with its rollouts in worker processes, one for each of `builds`; they are gone afterwards.
 
     Args:
@@ -64,7 +54,7 @@ def open_workers(builds: Sequence[Build], engine: RolloutEngine) -> Generator[Ro
     assert isinstance(policy, VLLMPolicy), "the configuration refuses worker processes for other engines"
     path, fingerprints = tuple(sys.path), dict(engine.fingerprints)
     workers = Workers(
-        [Init(path=path, build=build, fingerprints=fingerprints) for build in builds], engine, policy
+        [messages.Init(path=path, build=build, fingerprints=fingerprints) for build in builds], engine, policy
     )
     try:
         LOOP.run(workers.open())
@@ -79,21 +69,15 @@ class _Worker:
 
     process: subprocess.Popen[bytes]
     pipe: Pipe
-    in_hand: dict[int, asyncio.Future[RolloutDone]] = field(
-        default_factory=dict[int, "asyncio.Future[RolloutDone]"]
+    in_hand: dict[int, asyncio.Future[messages.RolloutDone]] = field(
+        default_factory=dict[int, "asyncio.Future[messages.RolloutDone]"]
     )
 
 
 class Workers:
-    """Processes that roll out; belong to the event loop that opens them.
+    """Processes that roll out, in the event loop that opens them. This process's `policy` brings the weights."""
 
-    Args:
-        starts: what each of them builds.
-        engine: what they are to be like.
-        policy: this process's, which brings the weights.
-    """
-
-    def __init__(self, starts: list[Init], engine: RolloutEngine, policy: "VLLMPolicy") -> None:
+    def __init__(self, starts: list[messages.Init], engine: RolloutEngine, policy: "VLLMPolicy") -> None:
         self._starts, self._engine, self._policy = starts, engine, policy
         self._numbers = itertools.count()
         self._workers: list[_Worker] = []
@@ -132,13 +116,13 @@ class Workers:
         worker = await self._free()
         number = next(self._numbers)
         done = worker.in_hand[number] = asyncio.get_running_loop().create_future()
-        worker.pipe.send(RunRollout(number, spec, self._policy.version))
+        worker.pipe.send(messages.RunRollout(number, spec, self._policy.version))
         interrupt: asyncio.CancelledError | None = None
         try:
             await asyncio.wait([done])
         except asyncio.CancelledError as cancelled:
             interrupt = cancelled
-            worker.pipe.send(Cancel(number))
+            worker.pipe.send(messages.Cancel(number))
             await asyncio.wait([done], timeout=GRACE_S)
         traces = self._traces(spec, done)
         report_all(traces, on_trace)
@@ -146,7 +130,7 @@ class Workers:
             raise interrupt
         return traces
 
-    def _traces(self, spec: RolloutSpec, done: "asyncio.Future[RolloutDone]") -> list[Trace]:
+    def _traces(self, spec: RolloutSpec, done: "asyncio.Future[messages.RolloutDone]") -> list[Trace]:
         if not done.done():
             silent = f"Cancelled: the run was stopped, and its worker process did not answer in {GRACE_S:g} s"
             return self._engine.lost(spec, StopReason.CANCELLED, silent)
@@ -163,7 +147,7 @@ class Workers:
             raise self._broken
         return min(self._workers, key=lambda worker: len(worker.in_hand))
 
-    async def _keep(self, start: Init) -> None:
+    async def _keep(self, start: messages.Init) -> None:
         """One worker after another: where one dies, the next one takes its place."""
         try:
             while True:
@@ -183,13 +167,13 @@ class Workers:
             AipoError: it could not get ready.
         """
         ready = await worker.pipe.receive()
-        if not isinstance(ready, Ready):
+        if not isinstance(ready, messages.Ready):
             raise RunError(await _end_of(worker))
         if ready.error is not None:
             raise ready.error
         for server in self._policy.pool.servers:
             if not server.up:
-                worker.pipe.send(ServerDown(server.url))
+                worker.pipe.send(messages.ServerDown(server.url))
         self._workers.append(worker)
         await self._notify()
         error: str | None = None
@@ -205,15 +189,15 @@ class Workers:
             self._workers.remove(worker)
         error = error or await _end_of(worker)
         for number, done in worker.in_hand.items():
-            done.set_result(RolloutDone(number, (), error))
+            done.set_result(messages.RolloutDone(number, (), error))
 
     def _take(self, worker: _Worker, message: Message) -> None:
         match message:
-            case RolloutDone(number):
+            case messages.RolloutDone(number):
                 worker.in_hand.pop(number).set_result(message)
-            case ServerDown(url):
+            case messages.ServerDown(url):
                 self._policy.pool.take_out(self._policy.pool.server(url))
-            case ServerUp(url):
+            case messages.ServerUp(url):
                 self._spawn(self._answer(worker, url))
             case _:
                 raise AssertionError(f"a message for a worker: {message}")
@@ -224,13 +208,13 @@ class Workers:
             await self._policy.pool.wait_until_up(self._policy.pool.server(url))
         except AipoError as broken:
             error = broken
-        worker.pipe.send(ServerUp(url, error))
+        worker.pipe.send(messages.ServerUp(url, error))
 
     def _send_server_down(self, url: str) -> None:
         for worker in self._workers:
-            worker.pipe.send(ServerDown(url))
+            worker.pipe.send(messages.ServerDown(url))
 
-    async def _start(self, start: Init) -> _Worker:
+    async def _start(self, start: messages.Init) -> _Worker:
         ours, theirs = socket.socketpair()
         pipe = await Pipe.open(ours)
         try:

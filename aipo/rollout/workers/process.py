@@ -15,23 +15,14 @@ from dataclasses import replace
 from aipo.errors import AipoError, LoadError
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.rollout.engine import RolloutEngine, freeze_gc
-from aipo.rollout.workers.messages import (
-    Cancel,
-    Init,
-    Message,
-    Pipe,
-    Ready,
-    RolloutDone,
-    RunRollout,
-    ServerDown,
-    ServerUp,
-)
+from aipo.rollout.workers import messages
+from aipo.rollout.workers.messages import Message, Pipe
 from aipo.trace import Trace
 from aipo.util.event_loop import LOOP
 from aipo.util.text import error_text
 
 
-def build(init: Init) -> tuple[RolloutEngine, VLLMPolicy]:
+def build(init: messages.Init) -> tuple[RolloutEngine, VLLMPolicy]:
     """Builds the same objects as the parent, from the same files.
 
     Raises:
@@ -55,7 +46,7 @@ class Worker:
         self._rollouts: dict[int, asyncio.Task[None]] = {}
         self._outs: Counter[str] = Counter()
         self._asked: dict[str, asyncio.Future[None]] = {}
-        policy.pool.on_server_down = lambda url: pipe.send(ServerDown(url))
+        policy.pool.on_server_down = lambda url: pipe.send(messages.ServerDown(url))
         policy.pool.restore = self._restored
 
     async def run(self) -> None:
@@ -69,15 +60,15 @@ class Worker:
 
     def _take(self, message: Message) -> None:
         match message:
-            case RunRollout():
+            case messages.RunRollout():
                 self._begin(message)
-            case Cancel(number):
+            case messages.Cancel(number):
                 if number in self._rollouts:
                     self._rollouts[number].cancel()
-            case ServerDown(url):
+            case messages.ServerDown(url):
                 self._outs[url] += 1
                 self._policy.pool.take_out(self._policy.pool.server(url))
-            case ServerUp(url, error):
+            case messages.ServerUp(url, error):
                 asked = self._asked.pop(url)
                 if error is None:
                     asked.set_result(None)
@@ -86,7 +77,7 @@ class Worker:
             case _:
                 raise AssertionError(f"a message for the parent: {message}")
 
-    def _begin(self, do: RunRollout) -> None:
+    def _begin(self, do: messages.RunRollout) -> None:
         self._policy.advance(do.version)
         traces: list[Trace] = []
 
@@ -96,23 +87,25 @@ class Worker:
         def end(task: asyncio.Task[None]) -> None:
             del self._rollouts[do.number]
             error = None if task.cancelled() else task.exception()
-            self._send(RolloutDone(do.number, tuple(traces), error_text(error) if error else None))
+            self._send(messages.RolloutDone(do.number, tuple(traces), error_text(error) if error else None))
 
         task = self._rollouts[do.number] = asyncio.create_task(rollout())
         task.add_done_callback(end)
 
-    def _send(self, done: RolloutDone) -> None:
+    def _send(self, done: messages.RolloutDone) -> None:
         try:
             self._pipe.send(done)
         except Exception as error:  # whatever a graph or an environment has put into a trace
-            self._pipe.send(RolloutDone(done.number, (), f"a trace that cannot be sent: {error_text(error)}"))
+            self._pipe.send(
+                messages.RolloutDone(done.number, (), f"a trace that cannot be sent: {error_text(error)}")
+            )
 
     async def _restored(self, url: str) -> None:
         """Waits until the parent has brought the weights to `url`; for `ServerPool.restore`."""
         while True:
             before = self._outs[url]
             self._asked[url] = asyncio.get_running_loop().create_future()
-            self._pipe.send(ServerUp(url))
+            self._pipe.send(messages.ServerUp(url))
             await self._asked[url]
             if self._outs[url] == before:  # else it went away again while the answer was on its way
                 return
@@ -122,14 +115,14 @@ async def serve(end: socket.socket) -> None:
     """Builds what the first message says, then works."""
     pipe = await Pipe.open(end)
     init = await pipe.receive()
-    if isinstance(init, Init):
+    if isinstance(init, messages.Init):
         try:
             engine, policy = build(init)
         except AipoError as error:
-            pipe.send(Ready(error))
+            pipe.send(messages.Ready(error))
         else:
             freeze_gc()
-            pipe.send(Ready())
+            pipe.send(messages.Ready())
             await Worker(pipe, engine, policy).run()
     await pipe.aclose()
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,8 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def test_the_same_traces_as_in_one_process(house: House) -> None:
-    asked = specs(house.here, 6)
+    asked, ended = specs(house.here, 6), list[Trace]()
     mine = house.here.run_sync(asked, lambda trace: None)
-    ended: list[Trace] = []
     theirs = house.there.run_sync(asked, ended.append)
     assert [untimed(trace) for trace in theirs] == [untimed(trace) for trace in mine]
     assert [(t.group_id, t.index) for t in theirs] == [(s.group_id, s.index) for s in asked]
@@ -107,44 +107,30 @@ def test_a_demonstration_needs_no_policy_in_a_worker_either(house: House) -> Non
     assert [t.reward for t in theirs if t.mode is Mode.EXPERT] == [1.0] * 3
 
 
-def test_each_step_is_rolled_out_with_the_policy_of_that_step(house: House) -> None:
-    for version in (3, 4):
-        policy_of(house.here).advance(version)
-        traces = house.there.run_sync(specs(house.here, 2, step=version), lambda trace: None)
-        assert {trace.policy_version for trace in traces} == {version}
-
-
 # --- what goes wrong --------------------------------------------------------------------------------------
 
 
-def test_an_error_of_the_store_stops_the_run_and_hands_over_what_is_in_flight(house: House) -> None:
+def full(*_: object) -> None:
+    raise RunError("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("stop", "raised"), [(full, RunError), (partial(signal.raise_signal, signal.SIGINT), KeyboardInterrupt)]
+)
+def test_a_run_that_is_stopped_hands_over_what_is_in_flight_and_the_workers_live_on(
+    house: House, stop: Callable[[], None], raised: type[BaseException]
+) -> None:
     house.fake.hangs = lambda asked: len(house.fake.asked) > 12
     ended: list[Trace] = []
 
-    def full(trace: Trace) -> None:
+    def third(trace: Trace) -> None:
         ended.append(trace)
         if len(ended) == 3:
-            raise RunError("the disk is full")
-
-    with pytest.raises(RunError, match="the disk is full"):
-        house.there.run_sync(specs(house.here, 6), full)
-    cut = [trace for trace in ended if trace.stop_reason is StopReason.CANCELLED]
-    assert cut
-    assert len({trace.trace_id for trace in ended}) == len(ended) < 48
-
-
-def test_ctrl_c_hands_over_what_is_in_flight_and_the_workers_live_on(house: House) -> None:
-    house.fake.hangs = lambda asked: len(house.fake.asked) > 12
-    ended: list[Trace] = []
-
-    def press(trace: Trace) -> None:
-        ended.append(trace)
-        if len(ended) == 3:
-            signal.raise_signal(signal.SIGINT)
+            stop()
 
     before = house.pids()
-    with pytest.raises(KeyboardInterrupt):
-        house.there.run_sync(specs(house.here, 6), press)
+    with pytest.raises(raised):
+        house.there.run_sync(specs(house.here, 6), third)
     assert any(trace.stop_reason is StopReason.CANCELLED for trace in ended)
     assert len({trace.trace_id for trace in ended}) == len(ended) < 48
     house.fake.hangs = lambda asked: False
@@ -217,24 +203,19 @@ def test_a_server_that_was_away_serves_workers_only_with_its_weights(house: Hous
 def test_a_worker_that_cannot_be_made_says_why(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("http://127.0.0.1:1")
     here = engine(config)
-    changed = replace(here, fingerprints={**here.fingerprints, "graph": "another"})
-    with (
-        pytest.raises(LoadError, match=r"\['graph'\] edited"),
-        open_workers(config.worker_builds(words, changed.policies["policy"], "run"), changed),
-    ):
-        raise AssertionError("it was opened")
+
+    def opening(parent: RolloutEngine) -> None:
+        with open_workers(config.worker_builds(words, parent.policies["policy"], "run"), parent):
+            raise AssertionError("it was opened")
+
+    with pytest.raises(LoadError, match=r"\['graph'\] edited"):
+        opening(replace(here, fingerprints={**here.fingerprints, "graph": "another"}))
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with (
-        pytest.raises(RunError, match="got exit code 1, allowed none"),
-        open_workers(config.worker_builds(words, here.policies["policy"], "run"), here),
-    ):
-        raise AssertionError("it was opened")
+    with pytest.raises(RunError, match="got exit code 1, allowed none"):
+        opening(here)
     monkeypatch.setattr(sys, "executable", "/no/python")
-    with (
-        pytest.raises(FileNotFoundError, match="/no/python"),
-        open_workers(config.worker_builds(words, here.policies["policy"], "run"), here),
-    ):
-        raise AssertionError("it was opened")
+    with pytest.raises(FileNotFoundError, match="/no/python"):
+        opening(here)
 
 
 def test_workers_do_not_outlive_a_process_that_is_killed(words: Path) -> None:

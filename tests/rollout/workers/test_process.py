@@ -21,14 +21,12 @@ from kit.vllm import WORDS, SeededVLLM
 from kit.workers import configured, engine, policy_of, specs, untimed
 
 
-def told(
-    url: str, work: Callable[[Pipe, RolloutEngine], Awaitable[None]], built: RolloutEngine | None = None
-) -> None:
-    """Runs a worker in this process, with `work` at the other end of its pipe."""
+def told(work: Callable[[Pipe, RolloutEngine], Awaitable[None]], fake: SeededVLLM) -> None:
+    """Runs a worker in this process, with `work` at the other end of its pipe and `fake` as its server."""
 
-    async def main() -> None:
+    async def main(url: str) -> None:
         ours, theirs = [await Pipe.open(end) for end in socket.socketpair()]
-        mine = built or engine(configured(url))
+        mine = engine(configured(url))
         worker = asyncio.create_task(Worker(theirs, mine, policy_of(mine)).run())
         try:
             await work(ours, mine)
@@ -37,7 +35,13 @@ def told(
             await worker
             await theirs.aclose()
 
-    asyncio.run(main())
+    with serving(fake.app) as url:
+        asyncio.run(main(url))
+
+
+async def started(fake: SeededVLLM) -> None:
+    while not fake.asked:
+        await asyncio.sleep(0.01)
 
 
 async def done(pipe: Pipe) -> RolloutDone:
@@ -54,8 +58,7 @@ def test_rollouts_are_sent_as_they_end() -> None:
         slow, fast = specs(mine, 2)[:2]
         fake.hangs = lambda asked: len(fake.asked) == 1
         pipe.send(RunRollout(0, slow, 5))
-        while not fake.asked:
-            await asyncio.sleep(0.01)
+        await started(fake)
         pipe.send(RunRollout(1, fast, 5))
         ended = await done(pipe)
         assert (ended.number, ended.error) == (1, None)
@@ -64,8 +67,7 @@ def test_rollouts_are_sent_as_they_end() -> None:
         await mine.rollout(fast, first.append)
         assert untimed(first[0]) == untimed(first[1])
 
-    with serving(fake.app) as url:
-        told(url, work)
+    told(work, fake)
 
 
 def test_a_cancelled_rollout_hands_over_what_it_has() -> None:
@@ -73,8 +75,7 @@ def test_a_cancelled_rollout_hands_over_what_it_has() -> None:
 
     async def work(pipe: Pipe, mine: RolloutEngine) -> None:
         pipe.send(RunRollout(3, specs(mine, 2)[0], 0))
-        while not fake.asked:
-            await asyncio.sleep(0.01)
+        await started(fake)
         pipe.send(Cancel(3))
         ended = await done(pipe)
         [trace] = ended.traces
@@ -84,14 +85,14 @@ def test_a_cancelled_rollout_hands_over_what_it_has() -> None:
         pipe.send(Cancel(4))
         assert (await done(pipe)).number == 4
 
-    with serving(fake.app) as url:
-        told(url, work)
+    told(work, fake)
 
 
 def test_a_server_that_was_away_is_asked_for_before_it_is_used() -> None:
     fake = SeededVLLM(loaded=False)
 
     async def work(pipe: Pipe, mine: RolloutEngine) -> None:
+        url = policy_of(mine).pool.servers[0].url
         pipe.send(ServerDown(url))
         assert await pipe.receive() == ServerDown(url)  # that it has heard
         pipe.send(RunRollout(0, specs(mine, 2)[0], 0))
@@ -106,12 +107,12 @@ def test_a_server_that_was_away_is_asked_for_before_it_is_used() -> None:
         [trace] = (await done(pipe)).traces
         assert not trace.failed and fake.early == 0
 
-    with serving(fake.app) as url:
-        told(url, work)
+    told(work, fake)
 
 
 def test_a_server_that_the_parent_cannot_bring_back_fails_rollouts_with_the_reason() -> None:
     async def work(pipe: Pipe, mine: RolloutEngine) -> None:
+        url = policy_of(mine).pool.servers[0].url
         pipe.send(ServerDown(url))
         assert await pipe.receive() == ServerDown(url)
         pipe.send(RunRollout(0, specs(mine, 2)[0], 0))
@@ -121,37 +122,30 @@ def test_a_server_that_the_parent_cannot_bring_back_fails_rollouts_with_the_reas
         assert trace.stop_reason is StopReason.ERROR
         assert str(trace.error).startswith("PolicyError: weights of it: got 1, allowed 0")
 
-    with serving(SeededVLLM().app) as url:
-        told(url, work)
+    told(work, SeededVLLM())
 
 
-def test_a_trace_that_cannot_be_sent_says_so() -> None:
-    async def odd(spec: Any, on_trace: Callable[[Trace], None]) -> list[Trace]:
+def test_a_trace_that_cannot_be_sent_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def odd(mine: RolloutEngine, spec: Any, on_trace: Callable[[Trace], None]) -> None:
         [trace] = mine.lost(spec, StopReason.ERROR, "anything")
         on_trace(replace(trace, task={"metadata": lambda: None}))
-        return []
 
-    async def work(pipe: Pipe, _: RolloutEngine) -> None:
+    async def work(pipe: Pipe, mine: RolloutEngine) -> None:
         pipe.send(RunRollout(0, specs(mine, 2)[0], 0))
         ended = await done(pipe)
         assert ended.traces == () and str(ended.error).startswith("a trace that cannot be sent: ")
 
-    mine = engine(configured("http://127.0.0.1:1"))
-    faulty = replace(mine)
-    object.__setattr__(faulty, "rollout", odd)
-    told("", work, faulty)
+    monkeypatch.setattr(RolloutEngine, "rollout", odd)
+    told(work, SeededVLLM())
 
 
 def test_files_that_were_edited_meanwhile_are_refused(tmp_path: Path) -> None:
     WORDS.save_pretrained(tmp_path)
-    mine = engine(configured("http://127.0.0.1:1"))
-    init = Init(
-        path=tuple(sys.path),
-        build=partial(configured("http://127.0.0.1:1").worker, tmp_path, len(WORDS), "run"),
-        fingerprints=dict(mine.fingerprints),
-    )
+    experiment = configured("http://127.0.0.1:1")
+    parent = dict(engine(experiment).fingerprints)
+    worker = partial(experiment.worker, tmp_path, len(WORDS), "run")
+    init = Init(path=tuple(sys.path), build=worker, fingerprints=parent)
     built, policy = build(init)
-    assert built.fingerprints == mine.fingerprints
-    assert policy.vocabulary == len(WORDS)
+    assert built.fingerprints == parent and policy.vocabulary == len(WORDS)
     with pytest.raises(LoadError, match=r"\['graph'\] edited, allowed what the run began with"):
-        build(replace(init, fingerprints={**mine.fingerprints, "graph": "another"}))
+        build(replace(init, fingerprints={**parent, "graph": "another"}))

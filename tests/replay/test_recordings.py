@@ -122,7 +122,7 @@ def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
 @pytest.mark.parametrize(
     ("column", "values", "says"),
     [
-        ("stop_reason", ["eos", "tired", "eos"], "'tired' is not a valid StopReason"),
+        ("stop_reason", ["eos", "tired", "eos"], "input_value='tired'"),
         ("reward", [1.0, float("nan"), 1.0], "reward of 'r/0/1': got nan"),
         ("task", ["{}", "{", "{}"], "is no trace"),
     ],

@@ -188,10 +188,6 @@ def export(
         Path | None,
         typer.Option(help="folder of the policy's tokenizer; default: the run's", show_default=False),
     ] = None,
-    eos: Annotated[
-        str | None,
-        typer.Option(help="text of the end-of-sequence token; default: the tokenizer's", show_default=False),
-    ] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite an earlier export")] = False,
 ) -> None:
     """Exports traces for other tools: raw JSON lines, SFT, DPO, or a data set with a card."""
@@ -208,7 +204,6 @@ def export(
         margin=margin,
         pairs=pairs or None,
         tokenizer=tokenizer,
-        eos=eos,
         force=force,
     )
     export_run(folder, options, console)

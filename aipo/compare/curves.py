@@ -1,11 +1,11 @@
 """The charts of a matrix, as data. Several seeds are one line: their median, in a band from the least to the most."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from aipo.compare.matrix import Matrix, Measure
+from aipo.compare.matrix import Matrix
 from aipo.compare.results import ArmResult, MatrixResults
 from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.compare.standings import Standings
@@ -16,11 +16,13 @@ from aipo.render.charts import COLOURS, Chart, Line, smooth
 Curve = Sequence[tuple[float, float]]
 """Points of one seed, in order of x."""
 
-_Floats = npt.NDArray[np.float64]
-_XOf = Callable[[ArmResult, int], float]
 _POINTS = 120
 _SMOOTHING = 20
 _ROLES = ("policy", "agent", "distilled")
+_COST_LABELS = {
+    "generated_tokens": "tokens that the policy generated",
+    "agent_calls": "calls of agents' models",
+}
 
 
 def colours(matrix: Matrix) -> Mapping[str, str]:
@@ -34,14 +36,16 @@ def band(curves: Sequence[Curve], *, name: str, colour: str) -> Line:
     One curve has no band, but its single values behind it. Where curves have different x, as with tokens, the line
     ends with the shortest of them.
     """
-    smoothed = [
-        (np.array([x for x, _ in curve]), _smooth([y for _, y in curve])) for curve in curves if curve
-    ]
-    if not smoothed:
+    curves = [curve for curve in curves if curve]
+    if not curves:
         return Line(name=name, colour=colour, x=(), y=())
-    xs = _grid([x for x, _ in smoothed])
-    values = np.array([np.interp(xs, x, y) for x, y in smoothed])
-    several = len(smoothed) > 1
+    points = [np.array(curve, float).T for curve in curves]
+    xs = _grid([x for x, _ in points])
+    smoothed = [smooth(y.tolist(), len(y) // _SMOOTHING * 2 + 1) for _, y in points]
+    values = np.array(
+        [np.interp(xs, x, np.array(y, float)) for (x, _), y in zip(points, smoothed, strict=True)]
+    )
+    several = len(curves) > 1
     ends = zip(values.min(0).tolist(), values.max(0).tolist(), strict=True)
     return Line(
         name=name,
@@ -49,15 +53,11 @@ def band(curves: Sequence[Curve], *, name: str, colour: str) -> Line:
         x=xs.tolist(),
         y=np.median(values, 0).tolist(),
         band=list(ends) if several else (),
-        raw=() if several else [y for curve in curves for _, y in curve],
+        raw=() if several else [y for _, y in curves[0]],
     )
 
 
-def _smooth(values: Sequence[float]) -> _Floats:
-    return np.array(smooth(values, len(values) // _SMOOTHING * 2 + 1), float)
-
-
-def _grid(xs: Sequence[_Floats]) -> _Floats:
+def _grid(xs: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     if all(np.array_equal(x, xs[0]) for x in xs):
         return xs[0]
     start, end = max(x[0] for x in xs), min(x[-1] for x in xs)
@@ -66,48 +66,39 @@ def _grid(xs: Sequence[_Floats]) -> _Floats:
 
 def learning_charts(matrix: Matrix, results: MatrixResults) -> list[Chart]:
     """Rewards of training rollouts, over optimizer steps, generated tokens and agents' calls."""
-    logged = {name for result in results.finished for row in result.metrics for name in row}
-    tokens, tokens_unit = _unit(max((r.cost.generated_tokens for r in results.finished), default=0.0))
-    calls, calls_unit = _unit(max((r.cost.agent_calls for r in results.finished), default=0.0))
-    right = "share of {} rollouts that are right"
 
-    def chart(metrics: Sequence[str], title: str, y_label: str, x: _XOf = _step, x_label: str = "") -> Chart:
+    def chart(title: str, y_label: str, metrics: Sequence[str], cost: str = "") -> Chart:
+        divisor, x_label = _cost_axis(results, cost) if cost else (1.0, "optimizer step")
         lines = (
-            band([_curve(r, metrics, x) for r in results.of(arm)], name=arm, colour=colour)
+            band([_curve(r, metrics, cost, divisor) for r in results.of(arm)], name=arm, colour=colour)
             for arm, colour in colours(matrix).items()
         )
         return Chart(
             title=title,
             lines=[line for line in lines if line.x and line.x[-1] > 0],
-            x_label=x_label or "optimizer step",
+            x_label=x_label,
             y_label=y_label,
             x_range=(0.0, 0.0),
             y_range=(0.0, 1.0),
         )
 
+    def right(title: str, kind: str, what: str, cost: str = "") -> Chart:
+        """The share of right rollouts of a kind, or their mean reward where correctness is no reward part."""
+        metrics = (f"reward_part/correct/{kind}", f"reward/{kind}")
+        return chart(title, f"share of {what} rollouts that are right", metrics, cost)
+
+    logged = {name for result in results.finished for row in result.metrics for name in row}
     charts = [
-        chart(_right("solo"), "Solo, while training", right.format("solo")),
-        chart(
-            _right("solo"),
-            "Solo, against generated tokens",
-            right.format("solo"),
-            lambda r, i: r.costs[i].generated_tokens / tokens,
-            f"tokens that the policy generated{tokens_unit}",
-        ),
-        chart(_right("suppressed"), "Solo, consult tags suppressed", right.format("these")),
-        chart(_right("assisted"), "With agents, while training", right.format("assisted")),
+        right("Solo, while training", "solo", "solo"),
+        right("Solo, against generated tokens", "solo", "solo", "generated_tokens"),
+        right("Solo, consult tags suppressed", "suppressed", "these"),
+        right("With agents, while training", "assisted", "assisted"),
         *(
-            chart((f"solo/{split}",), f"{split}, solo, while training", "mean solo reward")
+            chart(f"{split}, solo, while training", "mean solo reward", (f"solo/{split}",))
             for split in solo_splits(logged)
         ),
-        chart(
-            _right("solo"),
-            "Solo, against agents' calls",
-            right.format("solo"),
-            lambda r, i: r.costs[i].agent_calls / calls,
-            f"calls of agents' models{calls_unit}",
-        ),
-        chart(("active_share",), "Rollouts that teach", "share of rollouts with an advantage"),
+        right("Solo, against agents' calls", "solo", "solo", "agent_calls"),
+        chart("Rollouts that teach", "share of rollouts with an advantage", ("active_share",)),
     ]
     return charts[:2] + [one for one in charts[2:] if one.lines]
 
@@ -122,7 +113,7 @@ def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> li
     def lines(metric: str, names: Sequence[str], first: int) -> list[Line]:
         bands = (
             band(
-                [_curve(r, (f"{metric}/{name}",), _step) for r in results.of(arm)],
+                [_curve(result, (f"{metric}/{name}",)) for result in results.of(arm)],
                 name=name,
                 colour=f"k{(first + i) % 6}",
             )
@@ -149,32 +140,23 @@ def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> li
 
 def cost_charts(matrix: Matrix, results: MatrixResults, split_names: Mapping[str, str]) -> list[Chart]:
     """The measure that decides against the cost of training; a dot for each seed."""
-    measure = matrix.measure
     charts: list[Chart] = []
-    for cost, title, x_label in (
-        (
-            "generated_tokens",
-            "After training, against generated tokens",
-            "tokens that the policy generated",
-        ),
-        ("agent_calls", "After training, against agents' calls", "calls of agents' models"),
+    for cost, title in (
+        ("generated_tokens", "After training, against generated tokens"),
+        ("agent_calls", "After training, against agents' calls"),
     ):
-        divisor, unit = _unit(max((getattr(r.cost, cost) for r in results.finished), default=0.0))
+        divisor, x_label = _cost_axis(results, cost)
         lines: list[Line] = []
-        for arm, colour in colours(matrix).items():
-            points = [
-                (getattr(r.cost, cost) / divisor, value)
-                for r in results.of(arm)
-                if arm != BEFORE and (value := _pass_at(r, measure)) is not None
-            ]
-            x, y = zip(*points, strict=True) if points else ((), ())
-            lines.append(Line(name=arm, colour=colour, x=x, y=y, joined=False))
+        for arm in matrix.arms:
+            values = [(getattr(r.cost, cost) / divisor, r.pass_at(matrix.measure)) for r in results.of(arm)]
+            x, y = zip(*values, strict=True) if values else ((), ())
+            lines.append(Line(name=arm, colour=colours(matrix)[arm], x=x, y=y, joined=False))
         charts.append(
             Chart(
                 title=title,
                 lines=lines,
-                x_label=f"{x_label}{unit}",
-                y_label=measure_label(measure, split_names),
+                x_label=x_label,
+                y_label=measure_label(matrix.measure, split_names),
                 x_range=(0.0, 0.0),
                 y_range=(0.0, 1.0),
             )
@@ -215,26 +197,18 @@ def pass_at_charts(matrix: Matrix, standings: Standings, split_names: Mapping[st
     return charts
 
 
-def _step(result: ArmResult, row: int) -> float:
-    return row + 1
+def _curve(result: ArmResult, metrics: Sequence[str], cost: str = "", divisor: float = 1.0) -> Curve:
+    """The first of `metrics` that a row has, over the optimizer step or the cost so far."""
+    points: list[tuple[float, float]] = []
+    for i, row in enumerate(result.metrics):
+        value = next((row[name] for name in metrics if row.get(name) is not None), None)
+        if value is not None:
+            points.append((getattr(result.costs[i], cost) / divisor if cost else i + 1.0, value))
+    return points
 
 
-def _right(kind: str) -> tuple[str, str]:
-    """The share of right rollouts of a kind, or their mean reward where correctness is no reward part."""
-    return f"reward_part/correct/{kind}", f"reward/{kind}"
-
-
-def _curve(result: ArmResult, metrics: Sequence[str], x: _XOf) -> Curve:
-    """The first of `metrics` that a row has, over all rows that have one."""
-    values = [next((row[n] for n in metrics if row.get(n) is not None), None) for row in result.metrics]
-    return [(float(x(result, i)), value) for i, value in enumerate(values) if value is not None]
-
-
-def _pass_at(result: ArmResult, measure: Measure) -> float | None:
-    scores = result.scores(measure).values()
-    return sum(scored.value for scored in scores) / len(scores) if scores else None
-
-
-def _unit(most: float) -> tuple[float, str]:
-    """The unit of an axis: the divisor of its numbers, and the end of its label."""
-    return (1e6, ", millions") if most >= 2e6 else (1e3, ", thousands") if most >= 2e3 else (1.0, "")
+def _cost_axis(results: MatrixResults, cost: str) -> tuple[float, str]:
+    """The divisor of an axis's numbers, and its label."""
+    most = max((getattr(result.cost, cost) for result in results.finished), default=0.0)
+    divisor, unit = (1e6, ", millions") if most >= 2e6 else (1e3, ", thousands") if most >= 2e3 else (1.0, "")
+    return divisor, f"{_COST_LABELS[cost]}{unit}"

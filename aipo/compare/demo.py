@@ -7,28 +7,28 @@ is evaluated too. Each of these is an ordinary `aipo eval` or `aipo train` in it
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from aipo.compare.examples import Example, choose_examples
-from aipo.compare.matrix import Matrix, build_matrix
+from aipo.compare.examples import choose_examples
+from aipo.compare.matrix import Matrix, Measure, build_matrix
 from aipo.compare.page import PageExtras, write_page
 from aipo.compare.results import MatrixResults, read_results, write_csv
-from aipo.compare.run import run_matrix
-from aipo.compare.sections import BEFORE, ArmSection, MatrixSection
+from aipo.compare.run import print_files, run_matrix
+from aipo.compare.sections import ArmSection, MatrixSection
 from aipo.compare.standings import compute_standings
 from aipo.config.build import load_experiment
 from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import cell
-from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.util.console import bars
 from aipo.util.files import taken, write_json, writing
+from aipo.util.text import duration
 
 MINIATURE = "envs.miniature:Miniature"
 # Runs side by side: more threads than one each would only fight over the cores.
@@ -41,8 +41,8 @@ SPLITS = {
 """What the miniature's splits hold, for a reader."""
 
 
-def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> dict[str, Any]:
-    """Runs the demo into `out` and returns the content of summary.json.
+def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> None:
+    """Runs the demo into `out`.
 
     Raises:
         ConfigError: `arms` are not presets of the miniature, each named once.
@@ -61,16 +61,12 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
     with bars(console) as progress:
         run_matrix(matrix, progress, at_once=max(2, os.cpu_count() or 2), stop_at_failure=True)
     results = read_results(matrix)
-    evaluations = {result.arm: result.evaluation for result in results.finished}
-    summary = summarise(seed, time.perf_counter() - started, evaluations)
+    wall_s = time.perf_counter() - started
     write_csv(out / "results.csv", results, matrix.measures)
-    _write_page(matrix, results, summary["wall_s"])
-    # The page has the time up to itself; the summary is written last and has all of it.
-    summary["wall_s"] = round(time.perf_counter() - started, 1)
-    write_json(out / "summary.json", summary)
-    console.print(last_table(evaluations, f"aipo demo, seed {seed}, {summary['wall_s']:.0f} s"))
+    _write_page(matrix, results, wall_s)
+    write_json(out / "summary.json", summarise(wall_s, results))
+    console.print(last_table(results, f"aipo demo, seed {seed}, {wall_s:.0f} s"))
     _print_next(console, out, arms[0])
-    return summary
 
 
 def demo_matrix(out: Path, seed: int, arms: Sequence[str]) -> Matrix:
@@ -85,27 +81,19 @@ def demo_matrix(out: Path, seed: int, arms: Sequence[str]) -> Matrix:
     return build_matrix(section, "demo", folders="{arm}")
 
 
-def summarise(seed: int, wall_s: float, evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Flat keys: `solo_pass1.heldout.before`; the first arm has no prefix, the others `grpo.`, `mask.`, ...
-
-    Args:
-        evaluations: of the policy before and of each arm, by its name.
-    """
-    summary: dict[str, Any] = {"seed": seed, "wall_s": round(wall_s, 1)}
-    arms = [arm for arm in evaluations if arm != BEFORE]
-    for name, evaluation in evaluations.items():
-        prefix = "" if name in (BEFORE, *arms[:1]) else f"{name}."
-        when = "before" if name == BEFORE else "after"
-        summary |= {f"{prefix}{key}.{when}": value for key, value in _flat(evaluation)}
-    return summary
-
-
-def _flat(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+def summarise(wall_s: float, results: MatrixResults) -> dict[str, Any]:
+    """Flat keys: `solo_pass1.heldout.before`; the first arm has no prefix, the others `grpo.`, `mask.`, ..."""
     names = {"solo": "solo_pass{k}", "suppressed": "solo_pass{k}_no_tags", "assisted": "assisted_pass{k}"}
-    for split, settings in evaluation.items():
-        for setting, result in settings.items():
-            for k, value in result["pass_at"].items():
-                yield f"{names[setting].format(k=k)}.{split}", value
+    before, first, *_ = results.finished
+    summary: dict[str, Any] = {"seed": before.seed, "wall_s": round(wall_s, 1)}
+    for result in results.finished:
+        prefix = "" if result is before or result is first else f"{result.arm}."
+        when = "before" if result is before else "after"
+        for split, settings in result.evaluation.items():
+            for setting, evaluated in settings.items():
+                for k, value in evaluated["pass_at"].items():
+                    summary[f"{prefix}{names[setting].format(k=k)}.{split}.{when}"] = value
+    return summary
 
 
 def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float) -> None:
@@ -113,52 +101,41 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float) -> None:
 
     from aipo.policies.tokenizer import HFTokenizer
 
-    arm = matrix.cell(matrix.arms[0], matrix.seeds[0])
+    (seed,) = matrix.seeds
+    arm = matrix.cell(matrix.arms[0], seed)
+    traces = (run.folder.evaluation_traces(run.evaluation) for run in (matrix.before[seed], arm))
     extras = PageExtras(
         title="AIPO on the miniature: trained with agents, measured without",
-        facts={"seed": str(arm.seed), "wall time": minutes(wall_s), "trained": ", ".join(matrix.arms)},
+        facts={"seed": str(seed), "wall time": duration(wall_s), "trained": ", ".join(matrix.arms)},
         split_names=SPLITS,
         arm=arm.arm,
-        examples=_examples(matrix, arm.folder),
+        examples=choose_examples(*(TraceStore(folder).read() for folder in traces)),
         decode=HFTokenizer(AutoTokenizer.from_pretrained(arm.folder.model)).decode,
         drawing=json.loads(arm.folder.graph.read_text(encoding="utf-8")),
     )
     write_page(matrix.out / "report.html", matrix, results, compute_standings(matrix, results), extras)
 
 
-def _examples(matrix: Matrix, folder: RunFolder) -> list[Example]:
-    before = RunFolder(matrix.before[matrix.seeds[0]].out)
-    traces = (before.evaluation_traces(BEFORE), folder.evaluation_traces("after"))
-    return choose_examples(*(TraceStore(path).read() for path in traces))
-
-
-def minutes(seconds: float) -> str:
-    """'5 min 12 s'"""
-    whole, rest = divmod(round(seconds), 60)
-    return f"{whole} min {rest} s" if whole else f"{rest} s"
-
-
-def last_table(evaluations: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+def last_table(results: MatrixResults, title: str) -> Table:
     """The pass@k of each policy; a row that no policy was measured on is left out."""
-    table = Table("solved without agents", *evaluations, title=title)
+    table = Table("solved without agents", *(result.arm for result in results.finished), title=title)
     for label, split, setting, k in (
-        ("unknown facts, pass@1", "heldout", "solo", "1"),
-        ("unknown facts, pass@8", "heldout", "solo", "8"),
-        ("the same, consult tags suppressed, pass@1", "heldout", "suppressed", "1"),
-        ("known facts and arithmetic, pass@1", "easy", "solo", "1"),
-        ("with agents: unknown facts, pass@1", "heldout", "assisted", "1"),
+        ("unknown facts, pass@1", "heldout", "solo", 1),
+        ("unknown facts, pass@8", "heldout", "solo", 8),
+        ("the same, consult tags suppressed, pass@1", "heldout", "suppressed", 1),
+        ("known facts and arithmetic, pass@1", "easy", "solo", 1),
+        ("with agents: unknown facts, pass@1", "heldout", "assisted", 1),
     ):
-        measured = [evaluation.get(split, {}).get(setting, {}) for evaluation in evaluations.values()]
-        if any(result.get("pass_at", {}).get(k) is not None for result in measured):
-            numbers = [(r.get("pass_at", {}).get(k), r.get("interval", {}).get(k)) for r in measured]
-            table.add_row(label, *(cell(value, interval) for value, interval in numbers))
+        measure = Measure(split=split, setting=setting, k=k)
+        measured = [(result.pass_at(measure), result.interval(measure)) for result in results.finished]
+        if any(value is not None for value, _ in measured):
+            table.add_row(label, *(cell(value, interval) for value, interval in measured))
     return table
 
 
 def _print_next(console: Console, out: Path, first: str) -> None:
     console.print("The interval is 95 %, bootstrapped over facts.", style="dim")
-    for what, name in (("report", "report.html"), ("numbers", "results.csv"), ("summary", "summary.json")):
-        console.print(f"{what:<9} {out / name}", highlight=False, soft_wrap=True)
+    print_files(out, console)
     console.print("\nNext:")
     for command, what in (
         (f"aipo view {out}", "every trace of it, in the browser"),

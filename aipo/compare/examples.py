@@ -4,14 +4,15 @@ A caption says no more than its trace does.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from aipo.compare.sections import SETTINGS
-from aipo.trace import Mode, Trace
+from aipo.trace import Trace
+
+_ByTask = Mapping[str, Mapping[str, Trace]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class Example(NamedTuple):
     """A trace worth looking at, and why."""
 
     caption: str
@@ -33,62 +34,48 @@ def choose_examples(before: Iterable[Trace], after: Iterable[Trace]) -> list[Exa
     return [*_of_task(start[chosen], end[chosen]), *_still_failing(end, chosen)]
 
 
-def solved(trace: Trace | None) -> bool:
-    """Was the answer right? A trace without a reward is not."""
-    return trace is not None and trace.reward is not None and trace.reward > 0
-
-
-def helped(trace: Trace | None) -> bool:
-    """Did an agent answer, and was the answer right?"""
-    return trace is not None and solved(trace) and bool(_answered(trace))
-
-
-def _by_task(traces: Iterable[Trace]) -> dict[str, dict[str, Trace]]:
+def _by_task(traces: Iterable[Trace]) -> _ByTask:
     by_task: dict[str, dict[str, Trace]] = {}
     for trace in traces:
-        by_task.setdefault(trace.task_id, {}).setdefault(_setting(trace), trace)
+        by_task.setdefault(trace.task_id, {}).setdefault(trace.kind, trace)
     return by_task
 
 
-def _setting(trace: Trace) -> str:
-    if trace.mode is Mode.ASSISTED:
-        return "assisted"
-    return "suppressed" if trace.forbidden_ids else "solo"
-
-
 def _clarity(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> tuple[bool, ...]:
-    return (
-        helped(start.get("assisted")) and not solved(start.get("solo")) and solved(end.get("solo")),
-        solved(end.get("suppressed")),
-        helped(start.get("assisted")),
-    )
+    assisted = start.get("assisted")
+    helped = assisted is not None and bool(_answered(assisted)) and _solved(assisted)
+    learned = helped and not _solved(start.get("solo")) and _solved(end.get("solo"))
+    return learned, _solved(end.get("suppressed")), helped
 
 
 def _of_task(start: Mapping[str, Trace], end: Mapping[str, Trace]) -> Iterator[Example]:
-    for when, traces, settings in (
+    for when, traces, kinds in (
         ("Before training", start, ("solo", "assisted")),
         ("After training", end, ("solo", "suppressed")),
     ):
-        for setting in settings:
-            if setting in traces:
-                trace = traces[setting]
-                yield Example(caption=f"{when}, {SETTINGS[setting]}: {_outcome(trace)}", trace=trace)
+        for kind in kinds:
+            if trace := traces.get(kind):
+                yield Example(f"{when}, {SETTINGS[kind]}: {_outcome(trace)}", trace)
 
 
-def _still_failing(end: Mapping[str, Mapping[str, Trace]], chosen: str) -> Iterator[Example]:
+def _still_failing(end: _ByTask, chosen: str) -> Iterator[Example]:
     for task, traces in end.items():
-        if task != chosen and "solo" in traces and not solved(traces["solo"]):
-            caption = f"Another task after training, solo: {_outcome(traces['solo'])}"
-            yield Example(caption=caption, trace=traces["solo"])
+        if task != chosen and "solo" in traces and not _solved(traces["solo"]):
+            yield Example(f"Another task after training, solo: {_outcome(traces['solo'])}", traces["solo"])
             return
 
 
 def _outcome(trace: Trace) -> str:
     if trace.failed:
         return "the rollout failed"
-    verdict = "right" if solved(trace) else "wrong"
+    verdict = "right" if _solved(trace) else "wrong"
     agents = _answered(trace)
     return f"asks {' and '.join(agents)}, and is {verdict}" if agents else verdict
+
+
+def _solved(trace: Trace | None) -> bool:
+    """Was the answer right? A trace without a reward is not."""
+    return trace is not None and (trace.reward or 0.0) > 0
 
 
 def _answered(trace: Trace) -> list[str]:

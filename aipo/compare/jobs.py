@@ -9,12 +9,10 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from aipo.compare.sections import SETTINGS
-from aipo.config.build import Experiment
-from aipo.errors import TrainError
-from aipo.run import RunFolder
+from aipo.compare.matrix import MatrixCell, Stage
+from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.util.console import Note, stage
-from aipo.util.files import writing
+from aipo.util.files import write_text, writing
 from aipo.util.processes import end
 
 POLL_S = 0.5
@@ -37,48 +35,49 @@ class Job:
     follow: Callable[[Note], None]
 
 
-def evaluate_job(name: str, arguments: Sequence[str], folder: RunFolder, evaluation: str, log: Path) -> Job:
-    """`aipo eval`; its bar shows pass@1 on the first split."""
+def evaluate_job(cell: MatrixCell) -> Job:
+    """`aipo eval` of the policy before, whose settings are written here; its bar shows pass@1 on the first split."""
+    settings = cell.stages[0]
+    write_text(Path(settings.name), settings.experiment.to_yaml())
 
     def follow(note: Note) -> None:
-        if not folder.evaluation(evaluation).is_file():
+        if not cell.done:
             return
-        settings = next(iter(folder.read_evaluation(evaluation).values()), {})
-        values = {setting: result["pass_at"].get("1") for setting, result in settings.items()}
-        scores = (
-            f"{SETTINGS[setting]} {value:.2f}" for setting, value in values.items() if value is not None
-        )
+        results = next(iter(cell.folder.read_evaluation(cell.evaluation).values()), {})
+        values = {setting: result["pass_at"].get("1") for setting, result in results.items()}
+        scores = (f"{SETTINGS[name]} {value:.2f}" for name, value in values.items() if value is not None)
         note(1, 1, ", ".join(scores))
 
-    return Job(name=name, commands=[["eval", "--name", evaluation, *arguments]], log=log, follow=follow)
+    commands = [["eval", "--name", BEFORE, "--config", settings.name]]
+    return Job(name=cell.name, commands=commands, log=cell.log, follow=follow)
 
 
-def train_job(name: str, stages: Sequence[tuple[Experiment, Sequence[str]]], log: Path) -> Job:
-    """`aipo train --evaluate`, once or stage by stage; its bar follows the metrics.
-
-    Args:
-        stages: each experiment with the arguments of its command.
-    """
+def train_job(cell: MatrixCell) -> Job:
+    """`aipo train --evaluate`, once or stage by stage as far as they are not done; its bar follows the metrics."""
+    stages = [run for run in cell.stages if not run.done]
+    total = sum(run.experiment.train.steps for run in stages)
 
     def follow(note: Note) -> None:
-        total = sum(experiment.train.steps for experiment, _ in stages)
         steps_before = 0
-        for experiment, _ in stages:
-            step, text = _progress(experiment)
+        for run in stages:
+            step, text = _progress(run)
             if text:
                 note(steps_before + step, total, text)
-            steps_before += experiment.train.steps
+            steps_before += run.experiment.train.steps
 
-    commands = [["train", "--evaluate", *arguments] for _, arguments in stages]
-    return Job(name=name, commands=commands, log=log, follow=follow)
+    def command(run: Stage) -> list[str]:
+        resume = ["--resume"] if run.folder.config.is_file() else []
+        return ["train", "--evaluate", "--config", run.name, *resume, *run.overrides]
+
+    return Job(name=cell.name, commands=[command(run) for run in stages], log=cell.log, follow=follow)
 
 
-def _progress(experiment: Experiment) -> tuple[int, str]:
+def _progress(run: Stage) -> tuple[int, str]:
     """Rollout steps so far, and a text for the bar; no text before the first step."""
-    folder, train = RunFolder(experiment.out), experiment.train
-    rows = folder.read_metrics(train.optimizer_steps)
+    train = run.experiment.train
+    rows = run.folder.read_metrics(train.optimizer_steps)
     step = rows[-1]["step"] // train.optimizer_steps if rows else 0
-    if folder.evaluation("after").is_file():
+    if run.done:
         return train.steps, "trained and evaluated"
     if step >= train.steps:
         return train.steps, "evaluating"
@@ -124,24 +123,8 @@ class _RunningJob:
             )
 
 
-def refuse_failure(job: Job, code: int) -> None:
-    """Turns the failure of a job into an error.
-
-    Raises:
-        TrainError: the job failed; with the end of its log.
-    """
-    if code != 0:
-        raise TrainError(
-            f"{job.name} ended with exit code {code}, its log is {job.log}:\n{last_lines(job.log)}"
-        )
-
-
 def run_jobs(
-    jobs: Sequence[Job],
-    progress: Progress,
-    *,
-    at_once: int,
-    ended: Callable[[Job, int], None] = refuse_failure,
+    jobs: Sequence[Job], progress: Progress, *, at_once: int, ended: Callable[[Job, int], None]
 ) -> None:
     """Runs all jobs, in order, `at_once` at a time. No process is left running, even after an error.
 
@@ -149,7 +132,6 @@ def run_jobs(
         ended: called with each finished job and its exit code. An error that it raises ends the others.
 
     Raises:
-        TrainError: a job failed and `ended` is the default.
         RunError: a log cannot be written.
     """
     waiting = list(jobs)
@@ -167,8 +149,3 @@ def run_jobs(
                     ended(one.job, code)
     finally:
         end([one.process for one in running])
-
-
-def last_lines(log: Path, lines: int = 20) -> str:
-    """The end of a log."""
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -36,11 +36,6 @@ _SAMPLED = (
 )
 
 
-def log_of(folder: RunFolder) -> Path:
-    """The log file of a run, beside its folder: the output of its commands."""
-    return folder.path.with_name(f"{folder.path.name}.log")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """pass@k on a split under a setting."""
@@ -76,7 +71,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixCell:
-    """One arm with one seed."""
+    """One arm with one seed; or the policy before, whose only stage is evaluated and not trained."""
 
     arm: str
     seed: int
@@ -92,11 +87,17 @@ class MatrixCell:
 
     @property
     def log(self) -> Path:
-        return log_of(self.folder)
+        """The output of its commands, beside its folder."""
+        return self.folder.path.with_name(f"{self.folder.path.name}.log")
+
+    @property
+    def evaluation(self) -> str:
+        """The name of the evaluation that compares it."""
+        return BEFORE if self.arm == BEFORE else "after"
 
     @property
     def done(self) -> bool:
-        return self.stages[-1].done
+        return self.folder.evaluation(self.evaluation).is_file()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ class Matrix:
         arms: their names, from the simplest on.
         measures: everything that is evaluated; `measure` is the one that decides.
         cells: seed by seed, so that after any number of runs the finished ones are paired.
-        before: by seed, the experiment whose policy is evaluated before training: the reference's.
+        before: by seed, the policy that the reference starts from.
     """
 
     name: str
@@ -119,7 +120,7 @@ class Matrix:
     measure: Measure
     measures: tuple[Measure, ...]
     cells: tuple[MatrixCell, ...]
-    before: dict[int, Experiment]
+    before: dict[int, MatrixCell]
 
     def cell(self, arm: str, seed: int) -> MatrixCell:
         return next(cell for cell in self.cells if (cell.arm, cell.seed) == (arm, seed))
@@ -170,7 +171,6 @@ def build_matrix(section: MatrixSection, name: str, *, folders: str = "{arm}/{se
         for k in sorted(evaluation.ks)
     )
     reference = section.reference or next(iter(section.arms))
-    starts = {cell.seed: cell.stages[0].experiment for cell in cells if cell.arm == reference}
     return Matrix(
         name=name,
         out=section.out,
@@ -181,20 +181,13 @@ def build_matrix(section: MatrixSection, name: str, *, folders: str = "{arm}/{se
         measures=measures,
         cells=cells,
         before={
-            seed: start.with_settings({"run.out": str(folder(BEFORE, seed))})
-            for seed, start in starts.items()
+            cell.seed: _before(cell, folder(BEFORE, cell.seed)) for cell in cells if cell.arm == reference
         },
     )
 
 
 def _stages(arm: ArmSection, common: Sequence[str], last: Path, seed: int, where: str) -> tuple[Stage, ...]:
-    """The runs of an arm with one seed; each begins from the model of the one before.
-
-    Args:
-        common: overrides of every arm.
-        last: the folder of the last run.
-        where: the beginning of an error message.
-    """
+    """The runs of an arm with one seed, with `last` as the last folder; each begins from the model of the one before."""
     stages: list[Stage] = []
     for number, section in enumerate(arm.all_stages, start=1):
         for override in (*common, *section.set):
@@ -209,6 +202,17 @@ def _stages(arm: ArmSection, common: Sequence[str], last: Path, seed: int, where
             raise ConfigError(f"{where}: {error}") from error
         stages.append(Stage(name=section.config, overrides=overrides, experiment=experiment))
     return tuple(stages)
+
+
+def _before(reference: MatrixCell, out: Path) -> MatrixCell:
+    """The policy that an arm starts from. The file with its settings stands beside its folder."""
+    experiment = reference.stages[0].experiment.with_settings({"run.out": str(out)})
+    file = out.with_name(f"{out.name}.yaml")
+    return MatrixCell(
+        arm=BEFORE,
+        seed=reference.seed,
+        stages=(Stage(name=str(file), overrides=(), experiment=experiment),),
+    )
 
 
 def _check_paired(cells: Sequence[MatrixCell], name: str) -> None:

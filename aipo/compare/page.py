@@ -1,8 +1,8 @@
 """The page of a comparison or a demo: standings, charts, costs and examples in one HTML file that needs nothing else."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ from markupsafe import Markup
 
 from aipo.compare.curves import colours, cost_charts, learning_charts, method_charts, pass_at_charts
 from aipo.compare.examples import Example
-from aipo.compare.matrix import Matrix, Measure
+from aipo.compare.matrix import Matrix
 from aipo.compare.results import MatrixResults
 from aipo.compare.sections import BEFORE
-from aipo.compare.standings import Standing, Standings
-from aipo.compare.tables import RULE, amounts, measure_label, no_winner, shown_measures
+from aipo.compare.standings import Standings
+from aipo.compare.tables import RULE, SIGNS, amounts, measure_label, no_winner, shown_measures
 from aipo.render import colours as page_colours
 from aipo.render import graph_svg
-from aipo.render.charts import COLOURS, Chart, data_block, figure, inline_assets
+from aipo.render.charts import COLOURS, data_block, figure, inline_assets
 from aipo.render.display import headline
 from aipo.render.spans import agent_order
 from aipo.render.templating import fill
@@ -51,30 +51,6 @@ class PageExtras:
     drawing: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmRow:
-    """One arm on the page, under the measure that decides and under the others."""
-
-    name: str
-    colour: str
-    standing: Standing
-    others: Sequence[Standing]
-    amounts: tuple[str, str, str] | None
-    won: bool
-
-
-@dataclass(slots=True)
-class _Figures:
-    """Numbers the charts of a page in the order in which they are placed."""
-
-    charts: list[Chart] = field(default_factory=list[Chart])
-
-    def place(self, charts: Iterable[Chart]) -> list[Markup]:
-        first = len(self.charts)
-        self.charts.extend(charts)
-        return [figure(first + i, chart) for i, chart in enumerate(self.charts[first:])]
-
-
 def write_page(
     path: Path, matrix: Matrix, results: MatrixResults, standings: Standings, extras: PageExtras | None = None
 ) -> None:
@@ -85,54 +61,45 @@ def write_page(
     """
     split_names = extras.split_names if extras else {}
     others = [measure for measure in shown_measures(matrix.measures) if measure != matrix.measure]
-    rows = [_row(matrix, standings, arm, others) for arm in standings.arms]
     agents = _agents(results, extras) if extras else []
-    figures = _Figures()
     method = method_charts(results, extras.arm, agents) if extras else []
+    charts = {
+        "learning": [*learning_charts(matrix, results), *method],
+        "costs": cost_charts(matrix, results, split_names),
+        "pass_at": pass_at_charts(matrix, standings, split_names),
+    }
+    numbers = count()
     context = {
         "title": extras.title if extras else f"Comparison: {Path(matrix.name).stem}",
         "facts": extras.facts if extras else _facts(matrix, results),
+        "matrix": matrix,
+        "results": results,
+        "standings": standings,
         "measure": measure_label(matrix.measure, split_names),
-        "reference": matrix.reference,
-        "seeds": len(matrix.seeds),
-        "winner": standings.winner,
-        "won": next((row for row in rows if row.won), None),
+        "colours": colours(matrix),
         "rule": RULE,
-        "rows": rows,
-        "scores": _scores(matrix, rows),
-        "reach": _reach(rows),
+        "signs": SIGNS,
+        "amounts": amounts,
+        "headline": headline,
+        "reach": _reach(matrix, standings),
         "groups": [
             (split_names.get(split, split), list(measures))
             for split, measures in groupby(others, key=lambda measure: measure.split)
         ],
-        "missing": len(results.missing),
-        "gaps": [(arm, ", ".join(map(str, seeds)), why) for arm, seeds, why in results.gaps],
-        "caveats": standings.caveats,
         "no_winner": no_winner(matrix),
-        "learning": figures.place([*learning_charts(matrix, results), *method]),
-        "costs": figures.place(cost_charts(matrix, results, split_names)),
-        "pass_at": figures.place(pass_at_charts(matrix, standings, split_names)),
+        "figures": {name: [figure(next(numbers), c) for c in section] for name, section in charts.items()},
         "graph": Markup(graph_svg.graph_svg(extras.drawing)) if extras and extras.drawing else None,
         "legend": Markup(legend_html([e.trace for e in extras.examples], agents)) if extras else "",
-        "examples": [_example(e, extras.decode, agents) for e in extras.examples] if extras else [],
+        "examples": [
+            (example, Markup(context_html(example.trace, extras.decode, agents)))
+            for example in (extras.examples if extras else ())
+        ],
         "sheet": Markup(f"{page_colours.sheet()}\n{page_colours.STYLE}\n{graph_svg.STYLE}"),
         "columns": COLOURS,
         "charts": inline_assets(),
-        "charts_data": data_block(figures.charts),
+        "charts_data": data_block([*chain.from_iterable(charts.values())]),
     }
     write_text(path, fill("aipo.render", "comparison.html.j2", **context))
-
-
-def _row(matrix: Matrix, standings: Standings, arm: str, others: Sequence[Measure]) -> ArmRow:
-    cost = standings.costs.get(arm)
-    return ArmRow(
-        name=arm,
-        colour=colours(matrix)[arm],
-        standing=standings.of[matrix.measure, arm],
-        others=[standings.of[measure, arm] for measure in others],
-        amounts=amounts(cost) if cost else None,
-        won=standings.winner is not None and standings.winner.name == arm,
-    )
 
 
 def _facts(matrix: Matrix, results: MatrixResults) -> Mapping[str, str]:
@@ -145,16 +112,9 @@ def _facts(matrix: Matrix, results: MatrixResults) -> Mapping[str, str]:
     }
 
 
-def _scores(matrix: Matrix, rows: Sequence[ArmRow]) -> list[tuple[str, str, float]]:
-    """With one seed there is no winner: the page begins with the score of each arm instead."""
-    if len(matrix.seeds) > 1:
-        return []
-    return [(row.name, row.colour, row.standing.estimate.mean) for row in rows if row.standing.estimate]
-
-
-def _reach(rows: Iterable[ArmRow]) -> float:
+def _reach(matrix: Matrix, standings: Standings) -> float:
     """The farthest end of a difference: one scale for all."""
-    pairs = [row.standing.difference for row in rows]
+    pairs = [standings.of[matrix.measure, arm].difference for arm in standings.arms]
     ends = [abs(end) for pair in pairs if pair for end in (*(pair.interval or ()), pair.mean)]
     return max([_LEAST_REACH, *ends])
 
@@ -165,13 +125,3 @@ def _agents(results: MatrixResults, extras: PageExtras) -> list[str]:
     names = {name.removeprefix("consults/") for name in metrics if name.startswith("consults/")}
     names |= set(agent_order(example.trace for example in extras.examples))
     return sorted(names, key=lambda name: (name == "unknown", name))
-
-
-def _example(example: Example, decode: Decode, agents: Sequence[str]) -> Mapping[str, Any]:
-    trace = example.trace
-    return {
-        "caption": example.caption,
-        "headline": headline(trace),
-        "context": Markup(context_html(trace, decode, agents)),
-        "good": trace.reward is not None and trace.reward > 0,
-    }

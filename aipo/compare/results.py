@@ -5,35 +5,26 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import accumulate
+from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from aipo.compare.matrix import Matrix, MatrixCell, Measure, log_of
+from aipo.compare.matrix import Matrix, MatrixCell, Measure
 from aipo.compare.sections import BEFORE
 from aipo.errors import RunError
 from aipo.evaluate.pass_at_k import pass_at_k
 from aipo.evaluate.statistics import Sample, Scored
-from aipo.run import RunFolder
 from aipo.util.files import write_text
 from aipo.util.text import visible
 
-_FIELDS = (
-    "arm",
-    "seed",
-    "split",
-    "setting",
-    "k",
-    "value",
-    "interval_low",
-    "interval_high",
-    "tasks",
-    "failed",
+_COLUMNS = (
+    *("arm", "seed", "split", "setting", "k"),
+    *("value", "interval_low", "interval_high", "tasks", "failed"),
 )
-_COSTS = ("generated_tokens", "agent_calls", "agent_tokens", "train_seconds")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class Cost(NamedTuple):
     """The cost of training, in all stages; evaluations are not counted.
 
     Args:
@@ -51,23 +42,17 @@ class Cost:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Cost":
         """The cost of one line of metrics.jsonl; the first optimizer step of a rollout step has its rollouts."""
+        rollouts = sum(
+            value or 0.0
+            for name, value in row.items()
+            if name.startswith("rollouts/") and name != "rollouts/failed"  # those are also of a kind
+        )
         return cls(
-            generated_tokens=_rollouts(row) * (row.get("length/policy") or 0.0),
+            generated_tokens=rollouts * (row.get("length/policy") or 0.0),
             agent_calls=sum(value or 0.0 for name, value in row.items() if name.startswith("calls/")),
-            agent_tokens=_rollouts(row) * (row.get("length/agent") or 0.0),
+            agent_tokens=rollouts * (row.get("length/agent") or 0.0),
             train_seconds=row.get("step_time") or 0.0,
         )
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in _COSTS})
-
-
-def _rollouts(row: Mapping[str, Any]) -> float:
-    """The number of rollouts of all kinds; a failed rollout is also of a kind."""
-    kinds = (
-        (name, value) for name, value in row.items() if name.startswith("rollouts/") and value is not None
-    )
-    return sum(value for name, value in kinds if name != "rollouts/failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,22 +74,28 @@ class ArmResult:
     @cached_property
     def costs(self) -> list[Cost]:
         """The cost up to each line of the metrics."""
-        total, costs = Cost(), list[Cost]()
-        for row in self.metrics:
-            total += Cost.of(row)
-            costs.append(total)
-        return costs
+        rows = map(Cost.of, self.metrics)
+        return list(accumulate(rows, lambda total, cost: Cost(*map(add, total, cost))))
 
     @property
     def cost(self) -> Cost:
         return self.costs[-1] if self.costs else Cost()
 
+    def under(self, measure: Measure) -> Mapping[str, Any]:
+        """The result that has the measure; empty if there is none."""
+        return self.evaluation.get(measure.split, {}).get(measure.setting, {})
+
+    def pass_at(self, measure: Measure) -> float | None:
+        return self.under(measure).get("pass_at", {}).get(str(measure.k))
+
+    def interval(self, measure: Measure) -> tuple[float, float] | None:
+        return self.under(measure).get("interval", {}).get(str(measure.k))
+
     def scores(self, measure: Measure) -> Mapping[str, Scored]:
         """pass@k of each task with at least k verdicts."""
-        tasks = self.evaluation.get(measure.split, {}).get(measure.setting, {}).get("per_task", [])
         return {
             task["task_id"]: Scored(task["cluster"], _pass_at_k(task["verdicts"], task["correct"], measure.k))
-            for task in tasks
+            for task in self.under(measure).get("per_task", [])
             if task["verdicts"] >= measure.k
         }
 
@@ -137,17 +128,12 @@ class MatrixResults:
         return [result for result in self.finished if result.arm == arm]
 
     @property
-    def arms(self) -> list[str]:
-        """Arms with at least one result, the policy before among them."""
-        return list(dict.fromkeys(result.arm for result in self.finished))
-
-    @property
-    def gaps(self) -> list[tuple[str, list[int], str]]:
-        """The missing runs by reason: an arm, its seeds that are missing for this reason, and the reason."""
-        seeds: dict[tuple[str, str], list[int]] = {}
+    def gaps(self) -> list[str]:
+        """The missing runs by arm and reason: 'floor 10, 11: not run yet'."""
+        seeds: dict[tuple[str, str], list[str]] = {}
         for run in self.missing:
-            seeds.setdefault((run.arm, run.why), []).append(run.seed)
-        return [(arm, numbers, why) for (arm, why), numbers in seeds.items()]
+            seeds.setdefault((run.arm, run.why), []).append(str(run.seed))
+        return [f"{arm} {', '.join(numbers)}: {why}" for (arm, why), numbers in seeds.items()]
 
     def sample(self, arm: str, measure: Measure) -> Sample:
         return {result.seed: result.scores(measure) for result in self.of(arm)}
@@ -159,22 +145,13 @@ def read_results(matrix: Matrix) -> MatrixResults:
     Raises:
         RunError: a file is no evaluation, or two arms were asked different tasks with one seed.
     """
-    finished: list[ArmResult] = []
-    missing: list[MissingRun] = []
-    for seed, experiment in matrix.before.items():
-        folder = RunFolder(experiment.out)
-        if folder.evaluation(BEFORE).is_file():
-            finished.append(ArmResult(arm=BEFORE, seed=seed, evaluation=folder.read_evaluation(BEFORE)))
-        else:
-            missing.append(MissingRun(arm=BEFORE, seed=seed, why=_why(log_of(folder), begun=False)))
-    for cell in matrix.cells:
-        if cell.done:
-            finished.append(_arm_result(cell))
-        else:
-            begun = any(stage.folder.config.is_file() for stage in cell.stages)
-            missing.append(MissingRun(arm=cell.arm, seed=cell.seed, why=_why(cell.log, begun=begun)))
+    cells = (*matrix.before.values(), *matrix.cells)
+    finished = tuple(_arm_result(cell) for cell in cells if cell.done)
+    missing = tuple(
+        MissingRun(arm=cell.arm, seed=cell.seed, why=_why(cell)) for cell in cells if not cell.done
+    )
     _check_paired(finished)
-    return MatrixResults(finished=tuple(finished), missing=tuple(missing))
+    return MatrixResults(finished=finished, missing=missing)
 
 
 def write_csv(path: Path, results: MatrixResults, measures: Iterable[Measure]) -> None:
@@ -184,62 +161,49 @@ def write_csv(path: Path, results: MatrixResults, measures: Iterable[Measure]) -
         RunError: the disk is full or the folder cannot be written.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*_FIELDS, *_COSTS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_rows(results, list(measures)))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *Cost._fields])
+    measures = list(measures)
+    for result in results.finished:
+        costs = [round(amount, 1) for amount in result.cost]
+        for measure in measures:
+            value, evaluated = result.pass_at(measure), result.under(measure)
+            if value is None:
+                continue
+            names = (result.arm, result.seed, measure.split, measure.setting, measure.k)
+            low, high = result.interval(measure) or (None, None)
+            tasks, failed = evaluated["tasks_at"][str(measure.k)], evaluated["counts"]["failed"]
+            writer.writerow([*names, value, low, high, tasks, failed, *costs])
     write_text(path, text.getvalue())
 
 
-def _rows(results: MatrixResults, measures: Sequence[Measure]) -> Iterator[dict[str, Any]]:
-    for result in results.finished:
-        costs = {name: round(getattr(result.cost, name), 1) for name in _COSTS}
-        for m in measures:
-            measured = result.evaluation.get(m.split, {}).get(m.setting, {})
-            value = measured.get("pass_at", {}).get(str(m.k))
-            if value is None:
-                continue
-            low, high = measured["interval"].get(str(m.k)) or (None, None)
-            yield {
-                "arm": result.arm,
-                "seed": result.seed,
-                "split": m.split,
-                "setting": m.setting,
-                "k": m.k,
-                "value": value,
-                "interval_low": low,
-                "interval_high": high,
-                "tasks": measured["tasks_at"][str(m.k)],
-                "failed": measured["counts"]["failed"],
-                **costs,
-            }
-
-
 def _arm_result(cell: MatrixCell) -> ArmResult:
-    metrics = [row for stage in cell.stages for row in stage.folder.read_metrics()]
-    evaluation = cell.folder.read_evaluation("after")
-    versions = _versions(cell.folder.read_manifest())
-    return ArmResult(arm=cell.arm, seed=cell.seed, evaluation=evaluation, metrics=metrics, versions=versions)
-
-
-def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:
+    manifest = cell.folder.read_manifest()
     files = {name: file["fingerprint"] for name, file in manifest.get("files", {}).items()}
-    return {**manifest.get("packages", {}), **files}
+    return ArmResult(
+        arm=cell.arm,
+        seed=cell.seed,
+        evaluation=cell.folder.read_evaluation(cell.evaluation),
+        metrics=[row for stage in cell.stages for row in stage.folder.read_metrics()],
+        versions={**manifest.get("packages", {}), **files},
+    )
 
 
-def _why(log: Path, *, begun: bool) -> str:
+def _why(cell: MatrixCell) -> str:
     """The last line of a run's log, which is its error if it had one."""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.is_file() else []
-    if not lines:
+    text = cell.log.read_text(encoding="utf-8", errors="replace").strip() if cell.log.is_file() else ""
+    if not text:
         return "not run yet"
-    return f"{'not finished' if begun else 'not begun'}; last said: {visible(lines[-1].strip())}"
+    begun = any(stage.folder.config.is_file() for stage in cell.stages)
+    return f"{'not finished' if begun else 'not begun'}; last said: {visible(text.splitlines()[-1])}"
 
 
 def _check_paired(finished: Sequence[ArmResult]) -> None:
     first: dict[tuple[int, str, str], tuple[str, list[str]]] = {}
     for result in finished:
         for split, settings in result.evaluation.items():
-            for setting, measured in settings.items():
-                tasks = [task["task_id"] for task in measured["per_task"]]
+            for setting, evaluated in settings.items():
+                tasks = [task["task_id"] for task in evaluated["per_task"]]
                 arm, others = first.setdefault((result.seed, split, setting), (result.arm, tasks))
                 if tasks != others:
                     raise RunError(
@@ -264,14 +228,14 @@ class Caveat:
 
 def caveats(matrix: Matrix, results: MatrixResults) -> tuple[Caveat, ...]:
     """All caveats, kind by kind."""
-    return (*_mixed(results), *_apart(matrix), *_unscored(results))
+    arms = {arm: results.of(arm) for arm in (BEFORE, *matrix.arms)}
+    return (*_mixed(arms), *_apart(matrix), *_unscored(arms))
 
 
-def _mixed(results: MatrixResults) -> Iterator[Caveat]:
-    for arm in results.arms:
-        versions = [result.versions for result in results.of(arm)]
-        names = sorted({name for version in versions for name in version})
-        if changed := [name for name in names if len({version.get(name) for version in versions}) > 1]:
+def _mixed(arms: Mapping[str, Sequence[ArmResult]]) -> Iterator[Caveat]:
+    for arm, results in arms.items():
+        names = sorted({name for result in results for name in result.versions})
+        if changed := [name for name in names if len({r.versions.get(name) for r in results}) > 1]:
             yield Caveat(kind="mixed", arm=arm, text=f"its seeds differ in {', '.join(changed)}")
 
 
@@ -284,14 +248,14 @@ def _apart(matrix: Matrix) -> Iterator[Caveat]:
             yield Caveat(kind="apart", arm=arm, text=text)
 
 
-def _unscored(results: MatrixResults) -> Iterator[Caveat]:
-    for arm in results.arms:
+def _unscored(arms: Mapping[str, Sequence[ArmResult]]) -> Iterator[Caveat]:
+    for arm, results in arms.items():
         tasks = [
             task
-            for result in results.of(arm)
+            for result in results
             for settings in result.evaluation.values()
-            for measured in settings.values()
-            for task in measured["per_task"]
+            for evaluated in settings.values()
+            for task in evaluated["per_task"]
         ]
         if failed := sum(task["failed"] for task in tasks):
             rollouts = failed + sum(task["verdicts"] for task in tasks)

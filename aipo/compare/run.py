@@ -13,24 +13,24 @@ from rich.console import Console
 from rich.progress import Progress
 
 from aipo.compare.jobs import POLL_S, Job, evaluate_job, run_jobs, train_job
-from aipo.compare.matrix import Matrix, MatrixCell, Stage, log_of, read_matrix
+from aipo.compare.matrix import Matrix, Stage, read_matrix
 from aipo.compare.page import write_page
 from aipo.compare.results import read_results, write_csv
 from aipo.compare.sections import BEFORE
 from aipo.compare.standings import compute_standings, summary
 from aipo.compare.tables import print_standings
 from aipo.config.build import Experiment
-from aipo.errors import ConfigError
-from aipo.run import RunFolder
+from aipo.errors import ConfigError, TrainError
 from aipo.train.resume import MAY_CHANGE, differences
 from aipo.util.console import Note, bars, put_away, stage
-from aipo.util.files import busy, exclusive, write_json, write_text
+from aipo.util.files import busy, exclusive, write_json
 
 _UNTRAINED = (
     *(key for key in MAY_CHANGE if key != "evaluate.*"),
     *("run.*", "train.*", "method.*", "env.mixture*", "policy.lora*"),
 )
 """Settings that an evaluation of the policy before does not depend on."""
+_LAST_LINES = 20
 
 
 def compare(file: Path, *, at_once: int, report_only: bool, console: Console) -> bool:
@@ -50,15 +50,11 @@ def compare(file: Path, *, at_once: int, report_only: bool, console: Console) ->
         with exclusive(matrix.out), bars(console) as progress:
             _wait_for_others(matrix, progress)
             run_matrix(matrix, progress, at_once=at_once)
-    return write_results(matrix, console)
+    return _write_results(matrix, console)
 
 
-def write_results(matrix: Matrix, console: Console) -> bool:
-    """Writes and prints the results of the finished runs; is nothing missing?
-
-    Raises:
-        RunError: a file of a run cannot be read, or the folder cannot be written.
-    """
+def _write_results(matrix: Matrix, console: Console) -> bool:
+    """Writes and prints the results of the finished runs; is nothing missing?"""
     results = read_results(matrix)
     standings = compute_standings(matrix, results)
     out = matrix.out
@@ -66,10 +62,15 @@ def write_results(matrix: Matrix, console: Console) -> bool:
     write_page(out / "report.html", matrix, results, standings)
     write_json(out / "summary.json", summary(matrix, results, standings))
     print_standings(matrix, results, standings, console)
-    for what, name in (("report", "report.html"), ("numbers", "results.csv"), ("summary", "summary.json")):
-        console.print(f"{what:<9} {out / name}", highlight=False, soft_wrap=True)
+    print_files(out, console)
     console.print(f"next      aipo view {out}", highlight=False, soft_wrap=True)
     return not results.missing
+
+
+def print_files(out: Path, console: Console) -> None:
+    """Where the results are."""
+    for what, name in (("report", "report.html"), ("numbers", "results.csv"), ("summary", "summary.json")):
+        console.print(f"{what:<9} {out / name}", highlight=False, soft_wrap=True)
 
 
 def check_unchanged(matrix: Matrix) -> None:
@@ -82,9 +83,8 @@ def check_unchanged(matrix: Matrix) -> None:
     for run in (run for cell in matrix.cells for run in cell.stages):
         may_change = [key for key in MAY_CHANGE if not (run.done and key == "evaluate.*")]
         lines += _contradiction(run.folder.config, run.experiment, may_change)
-    for experiment in matrix.before.values():
-        if _measured(experiment):
-            lines += _contradiction(_settings_file(experiment), experiment, _UNTRAINED)
+    for run in (cell.stages[0] for cell in matrix.before.values() if cell.done):
+        lines += _contradiction(Path(run.name), run.experiment, _UNTRAINED)
     if lines:
         raise ConfigError(
             f"matrix {matrix.name}: it contradicts runs that are there:\n  " + "\n  ".join(lines) + "\n"
@@ -111,16 +111,11 @@ def _contradiction(recorded: Path, experiment: Experiment, may_change: Sequence[
     return [f"{experiment.out}: got {'; '.join(changed)}"] if changed else []
 
 
-def _settings_file(before: Experiment) -> Path:
-    """The file with the settings of an evaluation before training; it stands beside its folder."""
-    return before.out.with_name(f"{before.out.name}.yaml")
-
-
 def _wait_for_others(matrix: Matrix, progress: Progress) -> None:
     """Waits for runs that an earlier `aipo compare` left behind, for instance because it was killed."""
     folders = [
         *(run.folder.path for cell in matrix.cells for run in cell.stages),
-        *(RunFolder(experiment.out).evaluation_traces(BEFORE) for experiment in matrix.before.values()),
+        *(cell.folder.evaluation_traces(BEFORE) for cell in matrix.before.values()),
     ]
     notes: dict[Path, Note] = {}
     while running := [folder for folder in folders if busy(folder)]:
@@ -143,25 +138,27 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
         TrainError: with `stop_at_failure`, a run failed; with the end of its log.
         RunError: a log cannot be written.
     """
-    befores = {seed: experiment for seed, experiment in matrix.before.items() if not _measured(experiment)}
-    cells = [cell for cell in matrix.cells if not cell.done]
-    jobs: list[Job] = []
-    for seed in matrix.seeds:
-        jobs += [_evaluate(befores[seed])] if seed in befores else []
-        jobs += [_train(cell) for cell in cells if cell.seed == seed]
-    if not jobs:
+    cells = [
+        cell
+        for seed in matrix.seeds
+        for cell in (matrix.before[seed], *(cell for cell in matrix.cells if cell.seed == seed))
+        if not cell.done
+    ]
+    if not cells:
         return
-    starts = [cell.stages[0].experiment for cell in cells if not cell.stages[0].done]
-    _build_policies([*befores.values(), *starts], progress)
-    if stop_at_failure:
-        run_jobs(jobs, progress, at_once=at_once)
-        return
+    _build_policies([cell.stages[0] for cell in cells], progress)
+    jobs = [evaluate_job(cell) if cell.arm == BEFORE else train_job(cell) for cell in cells]
     overall = stage(progress, "all")
     done = failed = 0
 
     def ended(job: Job, code: int) -> None:
         nonlocal done, failed
         done, failed = done + 1, failed + (code != 0)
+        if code != 0 and stop_at_failure:
+            lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+            raise TrainError(
+                f"{job.name} ended with exit code {code}, its log is {job.log}:\n" + "\n".join(lines)
+            )
         put_away(progress, job.name)
         if code != 0:
             progress.console.print(
@@ -173,34 +170,13 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
     run_jobs(jobs, progress, at_once=at_once, ended=ended)
 
 
-def _measured(before: Experiment) -> bool:
-    return RunFolder(before.out).evaluation(BEFORE).is_file()
-
-
-def _build_policies(experiments: Sequence[Experiment], progress: Progress) -> None:
+def _build_policies(starts: Sequence[Stage], progress: Progress) -> None:
     """Builds each policy that runs start from once: two runs side by side would build it twice."""
     keys: set[str] = set()
-    for experiment in experiments:
+    for experiment in (start.experiment for start in starts if not start.done):
         key = json.dumps([experiment.policy.model, experiment.policy.options, experiment.seed], default=str)
         if key not in keys:
             keys.add(key)
             name = f"policy {experiment.seed}"
             experiment.build_model(stage(progress, name))
             put_away(progress, name)
-
-
-def _evaluate(before: Experiment) -> Job:
-    folder, settings_file = RunFolder(before.out), _settings_file(before)
-    write_text(settings_file, before.to_yaml())
-    arguments = ["--config", str(settings_file)]
-    return evaluate_job(f"{BEFORE} {before.seed}", arguments, folder, BEFORE, log_of(folder))
-
-
-def _train(cell: MatrixCell) -> Job:
-    stages = [(run.experiment, _arguments(run)) for run in cell.stages if not run.done]
-    return train_job(cell.name, stages, cell.log)
-
-
-def _arguments(run: Stage) -> list[str]:
-    resume = ["--resume"] if run.folder.config.is_file() else []
-    return ["--config", run.name, *resume, *run.overrides]

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from aipo.compare.matrix import Matrix, Measure
-from aipo.compare.results import Caveat, Cost, MatrixResults, caveats
+from aipo.compare.results import ArmResult, Caveat, Cost, MatrixResults, caveats
 from aipo.compare.sections import BEFORE
 from aipo.evaluate.statistics import Estimate, Winner, difference, estimate, judge, winner
 
@@ -61,16 +61,15 @@ def compute_standings(matrix: Matrix, results: MatrixResults) -> Standings:
     return Standings(
         arms=arms,
         of=of,
-        costs={arm: _median_cost(results, arm) for arm in arms if arm != BEFORE},
+        costs={arm: _median_cost(results.of(arm)) for arm in arms if arm != BEFORE},
         winner=winner({arm: samples[matrix.measure, arm] for arm in matrix.arms}) if decided else None,
         incomplete=incomplete,
         caveats=caveats(matrix, results),
     )
 
 
-def _median_cost(results: MatrixResults, arm: str) -> Cost:
-    costs = [asdict(result.cost) for result in results.of(arm)]
-    return Cost(**{name: median(cost[name] for cost in costs) for name in costs[0]})
+def _median_cost(results: Sequence[ArmResult]) -> Cost:
+    return Cost(*map(median, zip(*(result.cost for result in results), strict=True)))
 
 
 def summary(matrix: Matrix, results: MatrixResults, standings: Standings) -> dict[str, Any]:
@@ -88,23 +87,19 @@ def summary(matrix: Matrix, results: MatrixResults, standings: Standings) -> dic
         "arms": {
             arm: {
                 "seeds": sorted(result.seed for result in results.of(arm)),
-                "cost": asdict(standings.costs[arm]) if arm in standings.costs else None,
-                "measures": [
-                    _numbers(m, standings.of[m, arm]) for m in _measured(matrix.measures, standings, arm)
-                ],
+                "cost": standings.costs[arm]._asdict() if arm in standings.costs else None,
+                "measures": [n for m in matrix.measures if (n := _numbers(m, standings.of[m, arm]))],
             }
             for arm in standings.arms
         },
     }
 
 
-def _measured(measures: Sequence[Measure], standings: Standings, arm: str) -> list[Measure]:
-    return [measure for measure in measures if standings.of[measure, arm].estimate is not None]
-
-
-def _numbers(measure: Measure, standing: Standing) -> dict[str, Any]:
+def _numbers(measure: Measure, standing: Standing) -> dict[str, Any] | None:
+    """One arm under one measure; None where nothing was measured."""
     value, paired = standing.estimate, standing.difference
-    assert value is not None
+    if value is None:
+        return None
     return {
         **asdict(measure),
         "mean": value.mean,

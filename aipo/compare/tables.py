@@ -1,6 +1,6 @@
 """The standings of a matrix as tables in the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -8,32 +8,25 @@ from rich.table import Table
 
 from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import Cost, MatrixResults
-from aipo.compare.sections import BEFORE, SETTINGS
+from aipo.compare.sections import SETTINGS
 from aipo.compare.standings import Standing, Standings
 from aipo.evaluate.statistics import Estimate
+from aipo.util.console import number_table, print_line
 
 RULE = "the simplest arm among those that tie with the best"
-_FULL_WIDTH = 120
-"""Width of the whole table. A narrower terminal gets fewer columns; the report has them all."""
-_COSTS = ("tokens", "agent calls", "minutes")
-_WIDE = ("least – most", *_COSTS)
-_SIGNS = {"better": "▲", "worse": "▼", "tie": "=", None: ""}
-_STYLES = {"better": "green", "worse": "red", "tie": "", None: "dim"}
+SIGNS = {"better": "▲", "worse": "▼"}
 
 
 def print_standings(matrix: Matrix, results: MatrixResults, standings: Standings, console: Console) -> None:
-    """Two tables, the winner, caveats and missing runs."""
-    narrow = console.width < _FULL_WIDTH
-    console.print(_main_table(matrix, standings, narrow=narrow))
+    """Tables, the winner, caveats and missing runs."""
+    for table in _tables(matrix, standings):
+        console.print(table)
     console.print(
         f"Seeds: {', '.join(map(str, matrix.seeds))}. Brackets after a mean are 95 %, bootstrapped over seeds and clusters of tasks. "
-        f"Differences to {matrix.reference} are paired by task and seed; a tie is an interval with 0 in it.",
+        f"Differences to {matrix.reference} are paired by task and seed; a tie is an interval with 0 in it, ▲ is better and ▼ worse.",
         style="dim",
         highlight=False,
     )
-    others = [measure for measure in shown_measures(matrix.measures) if measure != matrix.measure]
-    for _, measures in groupby(others, key=lambda measure: measure.split if narrow else ""):
-        console.print(_other_table(list(measures), standings))
     won = standings.winner
     if won is not None:
         equals = [name for name in won.tied if name != won.name]
@@ -42,11 +35,9 @@ def print_standings(matrix: Matrix, results: MatrixResults, standings: Standings
     else:
         console.print(no_winner(matrix), highlight=False)
     for caveat in standings.caveats:
-        line = f"{caveat.kind:<9} {caveat.arm}: {caveat.text}"
-        console.print(line, style="yellow", markup=False, highlight=False)
-    for arm, seeds, why in results.gaps:
-        line = f"missing   {arm} {', '.join(map(str, seeds))}: {why}"
-        console.print(line, style="yellow", markup=False, highlight=False)
+        print_line(console, f"{caveat.kind:<9} {caveat.arm}: {caveat.text}", "yellow")
+    for gap in results.gaps:
+        print_line(console, f"missing   {gap}", "yellow")
 
 
 def no_winner(matrix: Matrix) -> str:
@@ -68,63 +59,37 @@ def measure_label(measure: Measure, split_names: Mapping[str, str] | None = None
     return f"{split}, {SETTINGS[measure.setting]}, pass@{measure.k}"
 
 
-def _main_table(matrix: Matrix, standings: Standings, *, narrow: bool) -> Table:
-    table = Table(title=measure_label(matrix.measure), title_style="bold")
-    names = [
-        "arm",
-        "seeds",
-        "median",
-        "least – most",
-        "mean",
-        f"difference to {matrix.reference}",
-        "",
-        *_COSTS,
-    ]
-    for name in (kept := [name for name in names if not (narrow and name in _WIDE)]):
-        table.add_column(name, justify="left" if name in ("arm", "") else "right", overflow="fold")
+def _tables(matrix: Matrix, standings: Standings) -> Iterator[Table]:
+    """The measure that decides, spread and costs, and the other measures split by split; each fits 80 columns."""
+    means, costs = list[Sequence[str]](), list[Sequence[str]]()
     for arm in standings.arms:
         standing = standings.of[matrix.measure, arm]
-        value = standing.estimate
+        value, cost = standing.estimate, standings.costs.get(arm)
         if value is None:
             continue
         won = standings.winner is not None and standings.winner.name == arm
-        cost = standings.costs.get(arm)
-        cells = (
-            f"{arm} ★" if won else arm,
-            f"{len(value.by_seed)}/{len(matrix.seeds)}",
-            f"{value.median:.3f}",
-            f"{value.least:.3f} – {value.most:.3f}",
-            *(
-                text.replace(" [", "\n[") if narrow else text
-                for text in (with_interval(value), with_interval(standing.difference, sign=True))
-            ),
-            standing.verdict or "",
-            *(amounts(cost) if cost else ("", "", "")),
-        )
-        row = dict(zip(names, cells, strict=True))
-        table.add_row(*map(row.__getitem__, kept), style="bold" if won else "dim" if arm == BEFORE else "")
-    return table
-
-
-def _other_table(measures: Sequence[Measure], standings: Standings) -> Table:
-    """Means under other measures, with a mark where the difference to the reference is no tie."""
-    table = Table(title="mean, and better ▲ or worse ▼ than the reference", title_style="bold")
-    table.add_column("arm", overflow="fold")
-    for measure in measures:
-        table.add_column(f"{measure.split}\n{measure.setting} @{measure.k}", justify="right")
-    for arm in standings.arms:
-        cells = [standings.of[measure, arm] for measure in measures]
-        table.add_row(
-            arm, *(_mean_and_sign(standing) for standing in cells), style="dim" if arm == BEFORE else ""
-        )
-    return table
+        name, seeds = f"{arm} ★" if won else arm, f"{len(value.by_seed)}/{len(matrix.seeds)}"
+        difference = with_interval(standing.difference, sign=True)
+        means.append((name, seeds, with_interval(value), difference, standing.verdict or ""))
+        spread = (f"{value.median:.3f}", f"{value.least:.3f} – {value.most:.3f}")
+        costs.append((name, *spread, *(amounts(cost) if cost else ("", "", ""))))
+    title = measure_label(matrix.measure)
+    yield number_table(("arm", "seeds", "mean", "difference", ""), means, title=title)
+    yield number_table(("arm", "median", "least – most", "tokens", "agent calls", "minutes"), costs)
+    others = [measure for measure in shown_measures(matrix.measures) if measure != matrix.measure]
+    for split, group in groupby(others, key=lambda measure: measure.split):
+        measures = list(group)
+        rows = [
+            (arm, *(_mean_and_sign(standings.of[measure, arm]) for measure in measures))
+            for arm in standings.arms
+        ]
+        yield number_table(("arm", *(f"{m.setting} @{m.k}" for m in measures)), rows, title=split)
 
 
 def _mean_and_sign(standing: Standing) -> str:
     if standing.estimate is None:
         return "–"
-    sign, style = _SIGNS[standing.verdict], _STYLES[standing.verdict]
-    return f"{standing.estimate.mean:.3f} [{style or 'none'}]{sign or ' '}[/]"
+    return f"{standing.estimate.mean:.3f} {SIGNS.get(standing.verdict or '', ' ')}"
 
 
 def shown_measures(measures: Sequence[Measure]) -> list[Measure]:

@@ -5,7 +5,7 @@ neither as right nor as wrong but is reported, and a task with fewer than k verd
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.spec import RolloutSpec, derive_seed
 from aipo.trace import Mode, Trace
+
+_PART = "correct"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,60 +34,31 @@ class TaskResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """pass@k over tasks.
+    """pass@k over tasks, in plain types: writing it as JSON and reading it changes nothing.
 
     Args:
         mode: with agents or without.
-        suppress: the consult tags were masked.
+        suppressed: the consult tags were masked.
         part: the reward part that decides; an answer passes when it is at least 1.
         samples: rollouts per task.
         pass_at: by k, the mean over the tasks with at least k verdicts; None if there is none.
         interval: by k, a 95 % interval that resamples clusters; None with fewer than two clusters.
         tasks_at: by k, how many tasks `pass_at` is the mean of.
-        per_task: in the order of the tasks.
+        counts: tasks, rollouts, and rollouts with a verdict, that passed and that failed.
         stops: how many rollouts ended for which reason.
+        per_task: in the order of the tasks.
     """
 
     mode: Mode
-    suppress: bool
+    suppressed: bool
     part: str
     samples: int
-    pass_at: Mapping[int, float | None]
-    interval: Mapping[int, tuple[float, float] | None]
-    tasks_at: Mapping[int, int]
-    per_task: tuple[TaskResult, ...]
+    pass_at: Mapping[str, float | None]
+    interval: Mapping[str, list[float] | None]
+    tasks_at: Mapping[str, int]
+    counts: Mapping[str, int]
     stops: Mapping[str, int]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Tasks, rollouts, and rollouts with a verdict, that passed and that failed."""
-        verdicts = sum(task.verdicts for task in self.per_task)
-        failed = sum(task.failed for task in self.per_task)
-        return {
-            "tasks": len(self.per_task),
-            "rollouts": verdicts + failed,
-            "verdicts": verdicts,
-            "correct": sum(task.correct for task in self.per_task),
-            "failed": failed,
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, so that writing and reading it changes nothing."""
-        return {
-            "mode": self.mode.value,
-            "suppressed": self.suppress,
-            "part": self.part,
-            "samples": self.samples,
-            "pass_at": {str(k): value for k, value in self.pass_at.items()},
-            "interval": {str(k): list(ends) if ends else None for k, ends in self.interval.items()},
-            "tasks_at": {str(k): count for k, count in self.tasks_at.items()},
-            "counts": self.counts,
-            "stops": dict(self.stops),
-            "per_task": [
-                {name: getattr(task, name) for name in TaskResult.__dataclass_fields__}
-                for task in self.per_task
-            ],
-        }
+    per_task: list[TaskResult]
 
 
 def evaluate(
@@ -97,9 +70,6 @@ def evaluate(
     ks: Sequence[int],
     seed: int,
     suppress: bool = False,
-    part: str = "correct",
-    policy: str = "policy",
-    step: int = 0,
     on_trace: OnTrace | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -107,14 +77,11 @@ def evaluate(
 
     Args:
         ks: k of pass@k, each at most `samples`.
-        part: the reward part that decides.
-        policy: whose traces are judged, where a graph runs several policies.
-        step: recorded with the traces.
         on_trace: called with each trace as it ends.
         progress: called with how many rollouts are done, and of how many.
 
     Raises:
-        ConfigError: no task, k outside of 1 to `samples`, or scored traces without `part`.
+        ConfigError: no task, k outside of 1 to `samples`, or scored traces without the reward part `correct`.
     """
     if not tasks or not ks or min(ks) < 1 or max(ks) > samples:
         raise ConfigError(
@@ -129,8 +96,8 @@ def evaluate(
             mode=mode,
             group_id=group,
             index=index,
-            step=step,
-            seed=derive_seed(seed, "evaluate", step, group, index),
+            step=0,
+            seed=derive_seed(seed, "evaluate", 0, group, index),
             suppress=suppress,
         )
         for group, task in groups.items()
@@ -145,22 +112,27 @@ def evaluate(
             finished.add((trace.group_id, trace.index))
             progress(len(finished), len(specs))
 
-    traces = [trace for trace in engine.run_sync(specs, note) if trace.policy == policy]
+    traces = [trace for trace in engine.run_sync(specs, note) if trace.policy == "policy"]
     by_group: dict[str, list[Trace]] = {group: [] for group in groups}
     for trace in traces:
         by_group[trace.group_id].append(trace)
-    results = tuple(_result(task, by_group[group], part) for group, task in groups.items())
-    pass_at, interval, tasks_at = _curves(results, ks, seed)
+    results = [_result(task, by_group[group]) for group, task in groups.items()]
     return Evaluation(
         mode=mode,
-        suppress=suppress,
-        part=part,
+        suppressed=suppress,
+        part=_PART,
         samples=samples,
-        pass_at=pass_at,
-        interval=interval,
-        tasks_at=tasks_at,
-        per_task=results,
+        counts={
+            "tasks": len(results),
+            "rollouts": sum(task.verdicts + task.failed for task in results),
+            **{
+                name: sum(getattr(task, name) for task in results)
+                for name in ("verdicts", "correct", "failed")
+            },
+        },
         stops=dict(Counter(trace.stop_reason.value for trace in traces)),
+        per_task=results,
+        **curves(results, ks, seed),
     )
 
 
@@ -179,39 +151,34 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
 
 
-def _result(task: Task, traces: Iterable[Trace], part: str) -> TaskResult:
-    verdicts: list[bool] = []
-    failed = 0
-    for trace in traces:
-        if trace.failed:
-            failed += 1
-        elif part in trace.reward_parts:
-            verdicts.append(trace.reward_parts[part] >= 1)
-        else:
-            raise ConfigError(
-                one_of("reward part that decides", part, sorted(trace.reward_parts), trace.trace_id)
-            )
+def _result(task: Task, traces: Sequence[Trace]) -> TaskResult:
+    judged = [trace for trace in traces if not trace.failed]
+    for trace in judged:
+        if _PART not in trace.reward_parts:
+            allowed = sorted(trace.reward_parts)
+            raise ConfigError(one_of("reward part that decides", _PART, allowed, trace.trace_id))
     return TaskResult(
         task_id=task.task_id,
         cluster=task.cluster or task.task_id,
-        verdicts=len(verdicts),
-        correct=sum(verdicts),
-        failed=failed,
+        verdicts=len(judged),
+        correct=sum(trace.reward_parts[_PART] >= 1 for trace in judged),
+        failed=len(traces) - len(judged),
     )
 
 
-def _curves(
-    results: Sequence[TaskResult], ks: Sequence[int], seed: int
-) -> tuple[dict[int, float | None], dict[int, tuple[float, float] | None], dict[int, int]]:
-    pass_at: dict[int, float | None] = {}
-    interval: dict[int, tuple[float, float] | None] = {}
-    tasks_at: dict[int, int] = {}
+def curves(results: Sequence[TaskResult], ks: Sequence[int], seed: int) -> dict[str, dict[str, Any]]:
+    """`pass_at`, `interval` and `tasks_at` of an `Evaluation`."""
+    pass_at: dict[str, float | None] = {}
+    interval: dict[str, list[float] | None] = {}
+    tasks_at: dict[str, int] = {}
     for k in ks:
         judged = [task for task in results if task.verdicts >= k]
         values = [pass_at_k(task.verdicts, task.correct, k) for task in judged]
         clusters = [task.cluster for task in judged]
         enough = len(set(clusters)) > 1
-        tasks_at[k] = len(judged)
-        pass_at[k] = float(np.mean(values)) if values else None
-        interval[k] = bootstrap_interval(values, clusters, derive_seed(seed, k)) if enough else None
-    return pass_at, interval, tasks_at
+        tasks_at[str(k)] = len(judged)
+        pass_at[str(k)] = float(np.mean(values)) if values else None
+        interval[str(k)] = (
+            list(bootstrap_interval(values, clusters, derive_seed(seed, k))) if enough else None
+        )
+    return {"pass_at": pass_at, "interval": interval, "tasks_at": tasks_at}

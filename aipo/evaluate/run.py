@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,9 @@ def evaluate_with(
                 kept.append(trace)
             guard(trace)
 
+        def progress(finished: int, _: int) -> None:
+            note(done + finished, total, f"{split}, {setting}")
+
         store.begin(0)
         for split, setting in product(splits, settings):
             mode, suppress = SETTINGS[setting]
@@ -131,17 +134,13 @@ def evaluate_with(
                 ks=evaluation.ks,
                 seed=experiment.seed,
                 on_trace=keep_first,
-                progress=partial(_shift, note, done, total, f"{split}, {setting}"),
+                progress=progress,
             )
-            results[split][setting] = result.to_dict()
+            results[split][setting] = asdict(result)
             done += sizes[split]
         store.seal(0, kept)
     write_json(folder.evaluation(name), results)
     return results
-
-
-def _shift(note: Note, offset: int, total: int, what: str, done: int, _: int) -> None:
-    note(offset + done, total, what)
 
 
 def table(result: dict[str, dict[str, Any]]) -> Table:

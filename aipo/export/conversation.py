@@ -4,16 +4,14 @@ Consults can be treated in two ways. `cut` leaves requests and replies out, as d
 the one that solo rollouts of the group were asked. `inline` keeps them in the assistant's text, tags and all.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from hashlib import blake2b
 from typing import NamedTuple
 
 from aipo.errors import ConfigError
 from aipo.export.chat_template import TokenTexts
-from aipo.trace import Mode, Role, StopReason, concatenate
+from aipo.trace import Mode, Role, StopReason, Trace
 from aipo.trace.arrow import Stored
-from aipo.util.text import to_json
 
 AGENTS = ("cut", "inline")
 """Ways to treat consults."""
@@ -26,7 +24,7 @@ class NotExportable(Exception):
 
 
 class Conversation(NamedTuple):
-    """The messages of the user, and those of the assistant."""
+    """The text of the user, and that of the assistant."""
 
     question: str
     answer: str
@@ -40,23 +38,6 @@ class Conversation(NamedTuple):
     def completion(self) -> list[Message]:
         """The answer as messages."""
         return [{"role": "assistant", "content": self.answer}]
-
-
-class Duplicates:
-    """A filter of duplicate rows, used if rows must be unique."""
-
-    def __init__(self, unique: bool) -> None:
-        self._unique = unique
-        self._hashes: set[bytes] = set()
-
-    def is_repeat(self, *messages: list[Message]) -> bool:
-        """Was this asked about before? From now on it was. False for everything unless rows are to be unique."""
-        if not self._unique:
-            return False
-        digest = blake2b(to_json(messages), digest_size=16).digest()
-        repeat = digest in self._hashes
-        self._hashes.add(digest)
-        return repeat
 
 
 class Conversations:
@@ -98,69 +79,55 @@ class Conversations:
             RunError: its text is not known.
         """
         stored = self._texts.with_texts(stored)
-        question = questions.get(stored.trace.group_id) if self._cut else None
-        question = self._question(stored) if question is None else question
-        parts = list(self._answer(stored))
-        answer = "".join(text for text, _ in parts)
-        if not answer:
-            raise NotExportable("the policy wrote nothing")
-        self._check(answer, [token_id for _, ids in parts for token_id in ids])
-        return Conversation(question, answer)
+        question = questions.get(stored.trace.group_id)
+        return Conversation(self._question(stored) if question is None else question, self._answer(stored))
 
     def _question(self, stored: Stored) -> str:
-        trace, texts = stored
-        assert texts is not None
-        numbers = [i for i, segment in enumerate(trace.segments) if segment.role is Role.PROMPT]
-        text = "".join(texts[i] for i in numbers)
-        self._check(text, concatenate(trace.segments[i] for i in numbers).tolist())
-        question = self._texts.question(text)
+        prompts = {i: len(s) for i, s in enumerate(stored.trace.segments) if s.role is Role.PROMPT}
+        question = self._texts.question(self._text(stored, prompts))
         if question is None:
             raise NotExportable("the prompt is not of the tokenizer's chat template")
         return question
 
-    def _check(self, text: str, token_ids: Iterable[int]) -> None:
-        """Plain text that spells a special token would become one where the export is encoded again."""
-        if self._texts.spells_control(text, token_ids):
-            raise NotExportable("a text spells a special token")
-
-    def _answer(self, stored: Stored) -> Iterator[tuple[str, list[int]]]:
-        """Text and ids of each segment after the prompt, as far as they are kept."""
-        trace, texts = stored
-        assert texts is not None
-        kept = self._kept(stored) if self._cut else dict[int, int]()
-        prompt = True
-        for i, (segment, text) in enumerate(zip(trace.segments, texts, strict=True)):
-            if segment.role is Role.PROMPT:
-                if not prompt:
-                    raise NotExportable("it was asked more than once")
-                continue
-            prompt, ids = False, segment.token_ids.tolist()
-            if segment.role is trace.author:
-                if kept.get(i, len(segment)) < len(segment):
-                    text, ids = self._texts.head(stored, i, kept[i]), ids[: kept[i]]
-                elif i == len(texts) - 1 and trace.stop_reason is StopReason.EOS:
-                    text, ids = self._without_end(stored, text, ids)
-                if self._cut and any(tag in text for tag in self._tags):
-                    raise NotExportable("a consult tag is left over")
-                yield text, ids
-            elif kept.get(i, 1):
-                yield text, ids
-
-    def _without_end(self, stored: Stored, text: str, ids: list[int]) -> tuple[str, list[int]]:
-        end = self._texts.eos(stored)
-        return (text.removesuffix(end), ids[:-1]) if text.endswith(end) else (text, ids)
-
-    def _kept(self, stored: Stored) -> dict[int, int]:
-        """How many tokens are kept of the segments that belong to a consult; as in `aipo.method.rows.distil`."""
+    def _answer(self, stored: Stored) -> str:
         trace, segments = stored.trace, stored.trace.segments
-        kept: dict[int, int] = {}
-        for consult in trace.consults:
-            if consult.request_start is None:
-                raise NotExportable("a consult shares a token with other text")
-            request = consult.request_segment
-            kept[request] = min(kept.get(request, len(segments[request])), consult.request_start)
-            kept[consult.reply_segment] = 0
-        others = {i for i, s in enumerate(segments) if s.role not in (Role.PROMPT, trace.author)}
-        if others - kept.keys():
-            raise NotExportable("an agent's text belongs to no consult")
-        return kept
+        kept = {i: len(s) for i, s in enumerate(segments) if s.role is not Role.PROMPT}
+        if kept and len(kept) < len(segments) - min(kept):
+            raise NotExportable("it was asked more than once")
+        last = len(segments) - 1
+        if kept.get(last) and trace.stop_reason is StopReason.EOS and segments[last].role is trace.author:
+            ends = segments[last].token_ids[-1] == self._texts.tokenizer.eos_id
+            kept[last] -= int(ends)
+        if self._cut:
+            _cut_consults(trace, kept)
+        text = self._text(stored, kept)
+        if not text:
+            raise NotExportable("the policy wrote nothing")
+        if self._cut and any(tag in text for tag in self._tags):
+            raise NotExportable("a consult tag is left over")
+        return text
+
+    def _text(self, stored: Stored, kept: Mapping[int, int]) -> str:
+        """The text of so many tokens of each segment. Where plain text spells a special token it is refused: it would
+        become one where the export is encoded again."""
+        segments, texts = stored.trace.segments, stored.texts
+        assert texts is not None
+        text = "".join(
+            texts[i] if count == len(segments[i]) else self._texts.head(stored, i, count)
+            for i, count in kept.items()
+        )
+        ids = [token_id for i, count in kept.items() for token_id in segments[i].token_ids[:count].tolist()]
+        if self._texts.spells_control(text, ids):
+            raise NotExportable("a text spells a special token")
+        return text
+
+
+def _cut_consults(trace: Trace, kept: dict[int, int]) -> None:
+    """Takes consults out of the tokens that are kept of each segment; as in `aipo.method.rows.distil`."""
+    for consult in trace.consults:
+        if consult.request_start is None:
+            raise NotExportable("a consult shares a token with other text")
+        kept[consult.request_segment] = min(kept[consult.request_segment], consult.request_start)
+        kept[consult.reply_segment] = 0
+    if any(count and trace.segments[i].role is not trace.author for i, count in kept.items()):
+        raise NotExportable("an agent's text belongs to no consult")

@@ -3,16 +3,20 @@
 Besides the columns that TRL takes (`messages`; `prompt`, `chosen`, `rejected`), the others say where a row is from.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, product
+from hashlib import blake2b
+from itertools import groupby, product
+from math import inf
 from typing import Any, NamedTuple
 
-from aipo.export.conversation import Conversation, Conversations, Duplicates, NotExportable
+from aipo.export.conversation import Conversation, Conversations, NotExportable
 from aipo.export.selection import ExportStep
 from aipo.trace import Trace
+from aipo.util.text import to_json
 
 _ROUNDING = 1e-9  # 0.3 - 0.1 is a little less than 0.2
+_TEXTS = ("messages", "prompt", "chosen", "rejected")
 
 
 class RewardedAnswer(NamedTuple):
@@ -23,49 +27,20 @@ class RewardedAnswer(NamedTuple):
     conversation: Conversation
 
 
-AnswerPair = tuple[RewardedAnswer, RewardedAnswer]
-"""The better answer and the worse one."""
-
-
 def sft_rows(
-    steps: Iterable[ExportStep],
-    conversations: Conversations,
-    left_out: Counter[str],
-    *,
-    min_reward: float,
-    unique: bool,
+    steps: Iterable[ExportStep], conversations: Conversations, left_out: Counter[str], min_reward: float
 ) -> Iterator[dict[str, Any]]:
-    """One row per trace with more reward than `min_reward`.
-
-    Args:
-        left_out: counts reasons.
-        unique: leave out a conversation that was exported already.
-    """
-    duplicates = Duplicates(unique)
+    """One row per trace with more reward than `min_reward`; counts why others are left out."""
     for step in steps:
-        questions = conversations.questions(step.everyone)
-        for stored in step.chosen:
-            trace = stored.trace
-            if trace.reward is None or trace.reward <= min_reward:
-                left_out[f"no reward above {min_reward:g}"] += 1
-                continue
-            try:
-                conversation = conversations.of(stored, questions)
-            except NotExportable as why:
-                left_out[str(why)] += 1
-                continue
-            messages = conversation.prompt + conversation.completion
-            if duplicates.is_repeat(messages):
-                left_out["said before"] += 1
-                continue
+        for reward, trace, conversation in _answers(step, conversations, left_out, min_reward):
             yield {
-                "messages": messages,
+                "messages": conversation.prompt + conversation.completion,
                 "trace_id": trace.trace_id,
                 "task_id": trace.task_id,
                 "group_id": trace.group_id,
                 "step": trace.step,
                 "kind": trace.kind,
-                "reward": trace.reward,
+                "reward": reward,
             }
 
 
@@ -76,7 +51,6 @@ def preference_rows(
     *,
     margin: float,
     pairs: int | None,
-    unique: bool,
 ) -> Iterator[dict[str, Any]]:
     """Pairs of every group, widest difference of rewards first; with `pairs=1`, the best against the worst.
 
@@ -84,73 +58,72 @@ def preference_rows(
         left_out: counts reasons; a trace that is in no pair has one.
         margin: least difference of the rewards; equal ones are never a pair.
         pairs: most pairs of one group; None = all.
-        unique: leave out a pair with the same words as one before.
     """
-    duplicates = Duplicates(unique)
+
+    def group_id(answer: RewardedAnswer) -> str:
+        return answer.trace.group_id
+
     for step in steps:
-        for group in _groups(step, conversations, left_out):
-            fresh = (pair for pair in _pairs(group, margin) if not duplicates.is_repeat(*_messages(pair)))
-            chosen_pairs = list(islice(fresh, pairs))
-            paired = {answer.trace.trace_id for pair in chosen_pairs for answer in pair}
+        answers = sorted(_answers(step, conversations, left_out), key=group_id)
+        for group in (list(group) for _, group in groupby(answers, key=group_id)):
+            chosen = _pairs(group, margin)[:pairs]
+            paired = {answer.trace.trace_id for pair in chosen for answer in pair}
             left_out["in no pair of its group"] += len(group) - len(paired)
-            yield from map(_preference_row, chosen_pairs)
+            for better, worse in chosen:
+                yield {
+                    "prompt": better.conversation.prompt,
+                    "chosen": better.conversation.completion,
+                    "rejected": worse.conversation.completion,
+                    "score_chosen": better.reward,
+                    "score_rejected": worse.reward,
+                    "chosen_id": better.trace.trace_id,
+                    "rejected_id": worse.trace.trace_id,
+                    "task_id": better.trace.task_id,
+                    "group_id": better.trace.group_id,
+                    "step": better.trace.step,
+                }
 
 
-def _preference_row(pair: AnswerPair) -> dict[str, Any]:
-    better, worse = pair
-    prompt, chosen, rejected = _messages(pair)
-    return {
-        "prompt": prompt,
-        "chosen": chosen,
-        "rejected": rejected,
-        "score_chosen": better.reward,
-        "score_rejected": worse.reward,
-        "chosen_id": better.trace.trace_id,
-        "rejected_id": worse.trace.trace_id,
-        "task_id": better.trace.task_id,
-        "group_id": better.trace.group_id,
-        "step": better.trace.step,
-    }
+def unique_rows(rows: Iterable[dict[str, Any]], left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The rows without those that have the same messages as one before."""
+    digests: set[bytes] = set()
+    for row in rows:
+        digest = blake2b(to_json([row.get(name) for name in _TEXTS]), digest_size=16).digest()
+        if digest in digests:
+            left_out["said before"] += 1
+        else:
+            digests.add(digest)
+            yield row
 
 
-def _messages(pair: AnswerPair) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
-    better, worse = (answer.conversation for answer in pair)
-    return better.prompt, better.completion, worse.completion
-
-
-def _groups(
-    step: ExportStep, conversations: Conversations, left_out: Counter[str]
-) -> list[list[RewardedAnswer]]:
+def _answers(
+    step: ExportStep, conversations: Conversations, left_out: Counter[str], above: float = -inf
+) -> Iterator[RewardedAnswer]:
     questions = conversations.questions(step.everyone)
-    groups: dict[str, list[RewardedAnswer]] = defaultdict(list)
     for stored in step.chosen:
-        trace = stored.trace
-        if trace.reward is None:
-            left_out["no reward"] += 1
+        reward = stored.trace.reward
+        if reward is None or reward <= above:
+            left_out["no reward" if above == -inf else f"no reward above {above:g}"] += 1
             continue
         try:
-            answer = RewardedAnswer(trace.reward, trace, conversations.of(stored, questions))
+            yield RewardedAnswer(reward, stored.trace, conversations.of(stored, questions))
         except NotExportable as why:
             left_out[str(why)] += 1
-        else:
-            groups[trace.group_id].append(answer)
-    return [groups[group_id] for group_id in sorted(groups)]
 
 
-def _pairs(group: Sequence[RewardedAnswer], margin: float) -> list[AnswerPair]:
-    """Different answers to the same question, with rewards that differ enough.
+def _pairs(group: Sequence[RewardedAnswer], margin: float) -> list[tuple[RewardedAnswer, RewardedAnswer]]:
+    """The better and the worse of two answers to the same question, with rewards that differ enough.
 
     Among pairs of the same difference, the best with the worst, the second with the last but one, and so on
     come first: few pairs show many answers.
     """
     best = sorted(group, key=lambda answer: (-answer.reward, answer.trace.index, answer.trace.trace_id))
     worst = sorted(group, key=lambda answer: (answer.reward, answer.trace.index, answer.trace.trace_id))
-    ranked: list[tuple[float, int, int, AnswerPair]] = []
-    for (high, better), (low, worse) in product(enumerate(best), enumerate(worst)):
-        difference = better.reward - worse.reward
-        same_question = better.conversation.question == worse.conversation.question
-        if difference <= 0 or difference < margin - _ROUNDING or not same_question:
-            continue
-        if better.conversation.answer != worse.conversation.answer:
-            ranked.append((-difference, abs(high - low), high, (better, worse)))
-    return [pair for *_, pair in sorted(ranked, key=lambda item: item[:3])]
+    ranked = [
+        (worse.reward - better.reward, abs(high - low), high, better, worse)
+        for (high, better), (low, worse) in product(enumerate(best), enumerate(worst))
+        if better.reward - worse.reward >= max(margin - _ROUNDING, _ROUNDING)
+        and better.conversation.question == worse.conversation.question
+        and better.conversation.answer != worse.conversation.answer
+    ]
+    return [(better, worse) for *_, better, worse in sorted(ranked, key=lambda item: item[:3])]

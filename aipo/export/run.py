@@ -23,8 +23,8 @@ from aipo.errors import ConfigError, RunError
 from aipo.export.chat_template import TokenTexts
 from aipo.export.conversation import Conversations
 from aipo.export.dataset import write_dataset
-from aipo.export.formats import preference_rows, sft_rows
-from aipo.export.selection import ExportStep, Selection
+from aipo.export.formats import preference_rows, sft_rows, unique_rows
+from aipo.export.selection import ExportStep, matching_steps
 from aipo.run import RunFolder, run_of, tokenizer_of
 from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import traces_in
@@ -38,19 +38,12 @@ FORMATS = {"jsonl": "traces", "sft": "conversations", "preference": "pairs", "da
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """The options of an export.
+    """The options of an export, as `aipo export --help` explains them.
 
     Args:
-        format: a name in `FORMATS`.
-        out: file, or folder of a `dataset`; default: in the source, exports/FORMAT.
-        where: which traces.
-        agents: how consults are treated in `sft` and `preference`; see `aipo.export.conversation`.
-        min_reward: `sft` takes traces with more reward than this.
-        unique: leave out conversations, or pairs, with the same words as one before.
-        margin, pairs: least difference of rewards, and most pairs of a group (None = all), in `preference`.
-        tokenizer: folder of the policy's tokenizer; None takes the run's.
-        eos: text of the end-of-sequence token; None takes that of the tokenizer.
-        force: write over what an export left there.
+        out: file, or folder of a `dataset`; None: in the source, exports/FORMAT.
+        pairs: most pairs of a group; None: all.
+        tokenizer: folder of the policy's tokenizer; None: the run's.
     """
 
     format: str = "jsonl"
@@ -62,7 +55,6 @@ class ExportOptions:
     margin: float = 0.0
     pairs: int | None = 1
     tokenizer: Path | None = None
-    eos: str | None = None
     force: bool = False
 
 
@@ -94,8 +86,8 @@ def export(folder: Path, options: ExportOptions, note: Note = lambda done, total
     Raises:
         ConfigError: an unknown format or way to treat consults.
         LoadError: the tokenizer cannot be read.
-        RunError: no traces, nothing to write, something is in the way, the disk is full, or a text or the
-            chat template is not known.
+        RunError: no traces, nothing to write, something is in the way, the disk is full, or there is no tokenizer
+            and a text or the chat template is not known.
         TraceError: a file of traces cannot be read.
     """
     format = options.format
@@ -105,18 +97,16 @@ def export(folder: Path, options: ExportOptions, note: Note = lambda done, total
     run = run_of(traces)
     target = options.out or folder / "exports" / (format if format == "dataset" else f"{format}.jsonl")
     _check(target, format, force=options.force)
-    texts = TokenTexts(options.tokenizer or tokenizer_of(run), eos=options.eos)
+    texts = TokenTexts(options.tokenizer or tokenizer_of(run))
     conversations = Conversations(texts, options.agents, consult_tags(run))
-    selection = Selection(traces, options.where)
     left_out: Counter[str] = Counter()
-    steps = _followed(selection, note)
+    steps = matching_steps(traces, options.where, left_out, note)
     with _draft(target) as draft:
         if format == "dataset":
             name, manifest = folder.resolve().name, run.read_manifest()
             rows = write_dataset(draft, steps, texts, name=name, manifest=manifest)
         else:
             rows = _write_lines(draft, _lines(options, steps, conversations, left_out))
-        left_out["not what the filter asks for"] = selection.left_out
         if not rows:
             raise RunError(
                 f"export to {target}: got no {FORMATS[format]} to write, allowed at least one. "
@@ -128,30 +118,24 @@ def export(folder: Path, options: ExportOptions, note: Note = lambda done, total
 def _lines(
     options: ExportOptions, steps: Iterable[ExportStep], conversations: Conversations, left_out: Counter[str]
 ) -> Iterator[bytes]:
-    """The lines of a file of this format."""
     if options.format == "jsonl":
         return (stored.trace.to_json() for step in steps for stored in step.chosen)
-    unique = options.unique
     if options.format == "sft":
-        rows = sft_rows(steps, conversations, left_out, min_reward=options.min_reward, unique=unique)
+        rows = sft_rows(steps, conversations, left_out, options.min_reward)
     else:
-        margin, pairs = options.margin, options.pairs
-        rows = preference_rows(steps, conversations, left_out, margin=margin, pairs=pairs, unique=unique)
-    return map(to_json, rows)
+        rows = preference_rows(steps, conversations, left_out, margin=options.margin, pairs=options.pairs)
+    return map(to_json, unique_rows(rows, left_out) if options.unique else rows)
+
+
+def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    with path.open("wb") as file:
+        return sum(file.write(line + b"\n") > 0 for line in lines)
 
 
 def _reasons(left_out: Mapping[str, int]) -> Iterator[str]:
     for reason, count in sorted(left_out.items(), key=lambda item: -item[1]):
         if count:
             yield f"{count} left out: {reason}"
-
-
-def _followed(selection: Selection, note: Note) -> Iterator[ExportStep]:
-    total = len(selection.numbers)
-    for done, step in enumerate(selection):
-        note(done, total, f"step {step.number}")
-        yield step
-    note(total, total, "")
 
 
 def consult_tags(run: RunFolder) -> list[str]:
@@ -163,11 +147,6 @@ def consult_tags(run: RunFolder) -> list[str]:
     return [tag.format(agent=name) for tag in tags for name in config.get("agents") or ()]
 
 
-def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    with path.open("wb") as file:
-        return sum(file.write(line + b"\n") > 0 for line in lines)
-
-
 # -- whole or not at all -------------------------------------------------------------------------------
 
 
@@ -177,16 +156,13 @@ def _check(target: Path, format: str, *, force: bool) -> None:
         return
     if not force:
         raise RunError(f"--out: got {target}, which is there already, allowed a new name (or --force)")
-    ours = _is_dataset(target) if format == "dataset" else target.is_file()
+    ours, card = target.is_file(), target / "README.md"
+    if format == "dataset":
+        ours = card.is_file() and "\n- aipo\n" in card.read_text(encoding="utf-8", errors="replace")
     if not ours:
         raise RunError(
             f"--force: got {target}, allowed a file, or for --format dataset a folder that such an export made"
         )
-
-
-def _is_dataset(folder: Path) -> bool:
-    file = folder / "README.md"
-    return file.is_file() and "\n- aipo\n" in file.read_text(encoding="utf-8", errors="replace")
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from aipo.compare import demo
-from aipo.compare.demo import minutes, run_demo, summarise
+from aipo.compare.demo import run_demo, summarise
+from aipo.compare.results import ArmResult, MatrixResults
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError, TrainError
@@ -24,8 +26,13 @@ TINY = [
 ]
 
 
-def test_summary_keys_are_flat() -> None:
-    assert summarise(3, 12.34, {"before": RESULT, "aipo": RESULT, "grpo": RESULT}) == {
+def results(**evaluations: Any) -> MatrixResults:
+    finished = (ArmResult(arm=arm, seed=3, evaluation=one) for arm, one in evaluations.items())
+    return MatrixResults(finished=tuple(finished), missing=())
+
+
+def test_summary_keys_are_flat_and_those_of_the_first_arm_are_plain() -> None:
+    assert summarise(12.34, results(before=RESULT, aipo=RESULT, grpo=RESULT)) == {
         "seed": 3,
         "wall_s": 12.3,
         "solo_pass1.heldout.before": 0.25,
@@ -40,16 +47,22 @@ def test_summary_keys_are_flat() -> None:
     }
 
 
-def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="which is not empty, allowed a new folder"):
-        run_demo(tmp_path, seed=0, arms=("aipo",), console=Console(quiet=True))
+def test_the_last_table_shows_what_was_measured() -> None:
+    console = Console(record=True, width=120, force_terminal=False)
+    console.print(demo.last_table(results(before=RESULT, aipo={}), "title"))
+    screen = console.export_text()
+    assert "unknown facts, pass@1" in screen and "0.250" in screen and "–" in screen
+    assert "pass@8" not in screen and "with agents" not in screen
 
 
-def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_place_that_is_no_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for out in (tmp_path / "file", tmp_path / "file" / "demo"):
-        with pytest.raises(RunError, match="demo --out"):
+    for out, says in (
+        (tmp_path, "which is not empty, allowed a new folder"),
+        (tmp_path / "file", "demo --out"),
+        (tmp_path / "file" / "demo", "demo --out"),
+    ):
+        with pytest.raises(RunError, match=says):
             run_demo(out, seed=0, arms=("aipo",), console=Console(quiet=True))
 
 
@@ -61,36 +74,11 @@ def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
     assert not (tmp_path / "demo").exists()
 
 
-def test_one_arm_alone_has_plain_keys() -> None:
-    assert summarise(0, 1.0, {"before": {}, "grpo": {"easy": {"solo": {"pass_at": {"1": 0.5}}}}}) == {
-        "seed": 0,
-        "wall_s": 1.0,
-        "solo_pass1.easy.after": 0.5,
-    }
-
-
-def test_the_last_table_shows_what_was_measured() -> None:
-    measured = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}, "interval": {"1": None, "8": None}}}}
-    console = Console(record=True, width=120, force_terminal=False)
-    console.print(demo.last_table({"before": measured, "aipo": {}}, "title"))
-    screen = console.export_text()
-    assert "unknown facts, pass@1" in screen and "0.250" in screen and "–" in screen
-    assert "pass@8" not in screen and "with agents" not in screen
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (312.0, "5 min 12 s"), (59.6, "1 min 0 s")])
-def test_wall_time_reads_as_people_say_it(seconds: float, text: str) -> None:
-    assert minutes(seconds) == text
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo at a size that takes seconds; every process it starts gets the same overrides."""
+def test_the_demo_leaves_a_summary_a_report_and_two_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At a size that takes seconds; every process that it starts gets the same overrides.
     monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY))
-
-
-@pytest.mark.usefixtures("tiny")
-def test_the_demo_leaves_a_summary_a_report_and_two_runs(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     console = Console(record=True, width=120, force_terminal=False)
     run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
@@ -108,23 +96,19 @@ def test_the_demo_leaves_a_summary_a_report_and_two_runs(tmp_path: Path) -> None
         assert isinstance(summary[key], int | float), key
     page = (out / "report.html").read_text()
     assert "grpo" in page and "Before training, solo" in page and "[1m" not in page
+    files = {"config.yaml", "manifest.json", "metrics.jsonl", "traces", "model"}
     for arm in ("aipo", "grpo"):
-        assert {p.name for p in (out / arm).iterdir()} >= {
-            "config.yaml",
-            "manifest.json",
-            "metrics.jsonl",
-            "traces",
-            "model",
-        }
+        assert {path.name for path in (out / arm).iterdir()} >= files
     screen = console.export_text()
     assert "unknown facts, pass@1" in screen
     assert "aipo graph consult" in screen
 
 
-@pytest.mark.usefixtures("tiny")
 def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, "env.mixture={nowhere: 1.0}"))
-    with pytest.raises(TrainError, match=r"(?s)aipo 0 ended with exit code 2.*nowhere"):
+    monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY, "env.mixture={nowhere: 1.0}"))
+    with pytest.raises(
+        TrainError, match=r"(?s)aipo 0 ended with exit code 2, its log is .*aipo\.log.*nowhere"
+    ):
         run_demo(tmp_path / "demo", seed=0, arms=("aipo",), console=Console(quiet=True))
 
 

@@ -1,32 +1,24 @@
 """Which traces a report shows, and that its captions say no more than they do."""
 
+import pytest
+
 from aipo.compare.examples import choose_examples
-from aipo.trace import Consult, Mode, Role, StopReason, Trace, segment
+from aipo.trace import Mode, StopReason, Trace
+from kit import handmade
 
 
-def trace(task: str, setting: str, reward: float | None, *agents: str, **rest: object) -> Trace:
-    consults = tuple(
-        Consult(agent=a, request="?", reply="!", request_segment=0, request_start=0, reply_segment=1)
-        for a in agents
+def trace(task: str, kind: str, reward: float | None, *agents: str, reply: str | None = "!") -> Trace:
+    """A trace without a reward has failed."""
+    return handmade.trace(
+        handmade.prompt(),
+        trace_id=f"{task}/{kind}",
+        task_id=task,
+        mode=Mode.ASSISTED if kind == "assisted" else Mode.SOLO,
+        forbidden_ids=(3,) if kind == "suppressed" else (),
+        consults=tuple(handmade.consult(0, 0, 1, agent=agent, reply=reply) for agent in agents),
+        reward=reward,
+        stop_reason=StopReason.ERROR if reward is None else StopReason.EOS,
     )
-    values: dict[str, object] = {
-        "trace_id": f"{task}/{setting}",
-        "run_id": "r",
-        "group_id": "g",
-        "task_id": task,
-        "step": 0,
-        "index": 0,
-        "mode": Mode.ASSISTED if setting == "assisted" else Mode.SOLO,
-        "forbidden_ids": (3,) if setting == "suppressed" else (),
-        "task": {},
-        "seed": 0,
-        "sampling": {},
-        "segments": (segment(Role.PROMPT, "prompt", [1]),),
-        "consults": consults,
-        "reward": reward,
-        "stop_reason": StopReason.EOS,
-    }
-    return Trace(**(values | rest))  # type: ignore[arg-type]
 
 
 def captions(before: list[Trace], after: list[Trace]) -> list[tuple[str, str]]:
@@ -55,30 +47,36 @@ def test_the_task_that_help_made_solvable_is_shown() -> None:
     ]
 
 
-def test_among_equals_the_first_task_is_shown() -> None:
-    same = [trace(t, "solo", 0.0) for t in ("a", "b")]
-    assert captions(same, same)[0][0] == "a"
+WRONG = trace("a", "solo", 0.0)
 
 
-def test_only_the_first_trace_of_a_setting_is_used() -> None:
-    before = [trace("a", "solo", 0.0), trace("a", "solo", 1.0)]
-    assert captions(before, [trace("a", "assisted", 1.0)]) == [("a", "Before training, solo: wrong")]
-
-
-def test_a_failed_rollout_is_called_failed() -> None:
-    broken = trace("b", "solo", None, stop_reason=StopReason.ERROR, error="x")
-    shown = captions([trace("a", "solo", 0.0)], [trace("a", "solo", 0.0), broken])
-    assert shown[-1] == ("b", "Another task after training, solo: the rollout failed")
-
-
-def test_an_agent_that_gave_no_reply_did_not_help() -> None:
-    silent = Consult(
-        agent="verify", request="?", reply=None, request_segment=0, request_start=0, reply_segment=1
-    )
-    shown = captions([trace("a", "assisted", 1.0, consults=(silent,))], [trace("a", "solo", 1.0)])
-    assert shown[0] == ("a", "Before training, with agents: right")
+@pytest.mark.parametrize(
+    ("before", "after", "last"),
+    [
+        # among equals the first task is shown
+        ([WRONG, trace("b", "solo", 0.0)], [WRONG], ("a", "After training, solo: wrong")),
+        # only the first trace of a setting is used
+        (
+            [WRONG, trace("a", "solo", 1.0)],
+            [trace("a", "assisted", 1.0)],
+            ("a", "Before training, solo: wrong"),
+        ),
+        (
+            [WRONG],
+            [WRONG, trace("b", "solo", None)],
+            ("b", "Another task after training, solo: the rollout failed"),
+        ),
+        # an agent that gave no reply did not help
+        (
+            [trace("a", "assisted", 1.0, "verify", reply=None)],
+            [trace("a", "suppressed", 0.0)],
+            ("a", "After training, solo, consult tags suppressed: wrong"),
+        ),
+    ],
+)
+def test_what_is_shown_last(before: list[Trace], after: list[Trace], last: tuple[str, str]) -> None:
+    assert captions(before, after)[-1] == last
 
 
 def test_no_shared_task_is_no_story() -> None:
-    assert choose_examples([], []) == []
-    assert choose_examples([trace("a", "solo", 0.0)], [trace("b", "solo", 0.0)]) == []
+    assert captions([], []) == captions([WRONG], [trace("b", "solo", 0.0)]) == []

@@ -1,5 +1,6 @@
 """A matrix file: what is made of it, and what is refused before anything runs."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,8 @@ def read(folder: Path, text: str) -> Matrix:
 
 def test_every_arm_runs_with_every_seed(tmp_path: Path) -> None:
     matrix = read(tmp_path, HEAD + ARMS)
-    assert [cell.name for cell in matrix.cells] == [
-        "grpo 10",
-        "aipo 10",
-        "twice 10",
-        "grpo 11",
-        "aipo 11",
-        "twice 11",
-    ]
+    names = [f"{arm} {seed}" for seed in (10, 11) for arm in ("grpo", "aipo", "twice")]
+    assert [cell.name for cell in matrix.cells] == names
     experiment = matrix.cell("aipo", 11).stages[0].experiment
     assert (experiment.seed, experiment.threads, experiment.train.steps) == (11, 1, 4)
     assert experiment.out == tmp_path / "out" / "aipo" / "11"
@@ -59,8 +54,8 @@ def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:
 def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
     matrix = read(tmp_path, HEAD + ARMS)
     assert list(matrix.before) == [10, 11]
-    assert matrix.before[11].out == tmp_path / "out" / "before" / "11"
-    assert matrix.before[11].seed == 11
+    assert matrix.before[11].folder.path == tmp_path / "out" / "before" / "11"
+    assert matrix.before[11].stages[0].experiment.seed == 11
     assert read(tmp_path, HEAD + "arms: {only: {config: grpo}}").reference == "only"
 
 
@@ -69,59 +64,65 @@ def test_the_policy_before_is_the_references(tmp_path: Path) -> None:
     [
         (HEAD, "arms: is missing"),
         (ARMS, "seeds: is missing"),
+        ("[1, 2]", "matrix"),
         (HEAD + ARMS + "sead: [1]", "sead: unknown key; did you mean 'seeds'?"),
-        (HEAD + "arms: {a: {confg: grpo}}", "did you mean 'arms.a.config'?"),
-        (HEAD + "arms: {a: {stages: [{config: grpo, sets: []}]}}", "did you mean 'arms.a.stages.0.set'?"),
-        (HEAD + "arms: {a: {config: grppo}}", "arm 'a': configuration: got 'grppo', allowed a YAML file"),
-        (
-            HEAD + "arms: {a: {config: grpo}, a: {config: aipo}}",
-            "got ['a'] more than once, allowed each key once",
-        ),
-        (HEAD + "arms: {before: {config: grpo}}", "arms: got 'before', allowed letters, digits, - and _"),
-        (HEAD + "arms: {a/b: {config: grpo}}", "arms: got 'a/b', allowed letters, digits, - and _"),
-        (HEAD + "arms: {}", "arms: Dictionary should have at least 1 item"),
-        (HEAD + "arms: {a: {config: grpo, set: [train.stepps=1]}}", "did you mean 'train.steps'?"),
-        (HEAD + "arms: {a: {config: grpo, set: [train.steps]}}", "override: got 'train.steps'"),
-        (HEAD + "arms: {a: {config: grpo, set: [run.seed=3]}}", "got 'run.seed=3', allowed every key but"),
-        (HEAD + "arms: {a: {set: [train.steps=3]}}", "got both or neither, allowed `config` with `set`"),
-        (HEAD + "arms: {a: {config: grpo, stages: [{config: grpo}]}}", "got both or neither"),
-        (HEAD + "reference: b\narms: {a: {config: grpo}}", "reference: got 'b', allowed one of ['a']"),
         ("seeds: []\narms: {a: {config: grpo}}", "seeds: Tuple should have at least 1 item"),
         ("seeds: [true, 1]\narms: {a: {config: grpo}}", "seeds.0: Input should be a valid integer"),
         ("seeds: [1, 1]\narms: {a: {config: grpo}}", "seeds: got [1, 1], allowed each seed once"),
+        (HEAD + "reference: b\narms: {a: {config: grpo}}", "reference: got 'b', allowed one of ['a']"),
         (HEAD + "measure: {split: nowhere}\narms: {a: {config: grpo}}", "measure: got split nowhere"),
         (HEAD + "measure: {k: 3}\narms: {a: {config: grpo}}", "and k 3, allowed what the arms'"),
-        (
-            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [evaluate.samples=16]}}",
-            "allowed the same tasks, sampled alike, in every arm",
-        ),
-        (
-            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [rollout.temperature=0.1]}}",
-            "got rollout.temperature 1.0 in",
-        ),
-        (
-            HEAD + "arms: {a: {config: grpo}, b: {config: grpo, set: [rollout.max_tokens=9]}}",
-            "max_tokens 128",
-        ),
-        (
-            HEAD + "arms: {a: {config: aipo}, b: {config: aipo, set: [agents.verify=null]}}",
-            "whose tags are not suppressed alike, allowed evaluate.settings without suppressed",
-        ),
-        (HEAD + "arms: {a: {config: grpo, set: ['evaluate.splits=[]']}}", "got arms that evaluate nothing"),
-        ("[1, 2]", "matrix"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=re.escape(says)):
         read(tmp_path, text)
-    assert says in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("arms", "says"),
+    [
+        ("", "arms: Dictionary should have at least 1 item"),
+        ("a: {confg: grpo}", "did you mean 'arms.a.config'?"),
+        ("a: {stages: [{config: grpo, sets: []}]}", "did you mean 'arms.a.stages.0.set'?"),
+        ("a: {config: grppo}", "arm 'a': configuration: got 'grppo', allowed a YAML file"),
+        ("a: {config: grpo}, a: {config: aipo}", "got ['a'] more than once, allowed each key once"),
+        ("before: {config: grpo}", "arms: got 'before', allowed letters, digits, - and _"),
+        ("a/b: {config: grpo}", "arms: got 'a/b', allowed letters, digits, - and _"),
+        ("a: {config: grpo, set: [train.stepps=1]}", "did you mean 'train.steps'?"),
+        ("a: {config: grpo, set: [train.steps]}", "override: got 'train.steps'"),
+        ("a: {config: grpo, set: [run.seed=3]}", "got 'run.seed=3', allowed every key but"),
+        ("a: {set: [train.steps=3]}", "got both or neither, allowed `config` with `set`"),
+        ("a: {config: grpo, stages: [{config: grpo}]}", "got both or neither"),
+        ("a: {config: grpo, set: ['evaluate.splits=[]']}", "got arms that evaluate nothing"),
+    ],
+)
+def test_arms_that_are_wrong(tmp_path: Path, arms: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        read(tmp_path, f"{HEAD}arms: {{{arms}}}")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("evaluate.samples=16", "allowed the same tasks, sampled alike, in every arm"),
+        ("rollout.temperature=0.1", "got rollout.temperature 1.0 in"),
+        ("rollout.max_tokens=9", "max_tokens 128"),
+        (
+            "agents.verify=null",
+            "whose tags are not suppressed alike, allowed evaluate.settings without suppressed",
+        ),
+    ],
+)
+def test_arms_that_cannot_be_paired(tmp_path: Path, change: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        read(tmp_path, f"{HEAD}arms: {{a: {{config: aipo}}, b: {{config: aipo, set: [{change}]}}}}")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"matrix: got .*none\.yaml', allowed a YAML file with out, seeds and arms"
-    ):
+    says = r"matrix: got .*none\.yaml', allowed a YAML file with out, seeds and arms"
+    with pytest.raises(ConfigError, match=says):
         read_matrix(tmp_path / "none.yaml")
 
 

@@ -6,17 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from aipo.compare.matrix import Matrix, Measure, read_matrix
+from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import ArmResult, Caveat, Cost, caveats, read_results, write_csv
 from aipo.errors import RunError
 from aipo.evaluate.statistics import Scored
 from aipo.util.files import write_json
-from kit.matrices import TWO_ARMS, evaluation, finish, finish_all, matrix_file
+from kit.matrices import TWO_ARMS, evaluation, finish, finish_all, make_matrix
 
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Matrix:
-    return read_matrix(matrix_file(tmp_path, TWO_ARMS))
+    return make_matrix(tmp_path, TWO_ARMS)
+
+
+@pytest.fixture
+def finished(matrix: Matrix) -> Matrix:
+    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
+    return matrix
 
 
 def test_a_generation_costs_what_its_rollouts_are_together() -> None:
@@ -34,9 +40,8 @@ def test_a_generation_costs_what_its_rollouts_are_together() -> None:
     assert Cost.of({"step": 2, "step_time": 0.5}) == Cost(train_seconds=0.5)
 
 
-def test_costs_add_up_over_lines_and_stages(matrix: Matrix) -> None:
-    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
-    grpo, twice = (read_results(matrix).of(arm)[0] for arm in ("grpo", "twice"))
+def test_costs_add_up_over_lines_and_stages(finished: Matrix) -> None:
+    grpo, twice = (read_results(finished).of(arm)[0] for arm in ("grpo", "twice"))
     # 20 generations of 64 rollouts of 21 tokens; 2.5 seconds each.
     assert grpo.cost == Cost(generated_tokens=20 * 64 * 21.0, train_seconds=50.0)
     assert twice.cost == Cost(
@@ -66,22 +71,18 @@ def test_the_table_has_a_line_for_each_number(matrix: Matrix, tmp_path: Path) ->
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 3 * 2  # splits, settings, ks
-    assert rows[0] == {
-        "arm": "grpo",
-        "seed": "11",
-        "split": "heldout",
-        "setting": "solo",
-        "k": "1",
-        "value": "1.0",
-        "interval_low": "1.0",
-        "interval_high": "1.0",
-        "tasks": "6",
-        "failed": "0",
-        "generated_tokens": str(20 * 64 * 21.1),
-        "agent_calls": "0.0",
-        "agent_tokens": "0.0",
-        "train_seconds": "50.0",
-    }
+    assert list(rows[0].items()) == [
+        *(("arm", "grpo"), ("seed", "11"), ("split", "heldout"), ("setting", "solo"), ("k", "1")),
+        *(
+            ("value", "1.0"),
+            ("interval_low", "1.0"),
+            ("interval_high", "1.0"),
+            ("tasks", "6"),
+            ("failed", "0"),
+        ),
+        *(("generated_tokens", str(20 * 64 * 21.1)), ("agent_calls", "0.0"), ("agent_tokens", "0.0")),
+        ("train_seconds", "50.0"),
+    ]
 
 
 def test_what_is_missing_says_what_it_last_said(matrix: Matrix) -> None:
@@ -102,40 +103,36 @@ def test_what_is_missing_says_what_it_last_said(matrix: Matrix) -> None:
     }
 
 
-def test_arms_that_were_asked_other_tasks_are_not_compared(matrix: Matrix) -> None:
-    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
-    write_json(matrix.cell("twice", 11).folder.evaluation("after"), evaluation(0.5, 11, facts=3))
+def test_arms_that_were_asked_other_tasks_are_not_compared(finished: Matrix) -> None:
+    write_json(finished.cell("twice", 11).folder.evaluation("after"), evaluation(0.5, 11, facts=3))
     with pytest.raises(RunError, match=r"other tasks of split 'heldout' in twice 11 than in before 11"):
-        read_results(matrix)
+        read_results(finished)
 
 
-def test_a_file_that_is_no_evaluation_is_named(matrix: Matrix) -> None:
-    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
-    matrix.cell("grpo", 10).folder.evaluation("after").write_text(json.dumps({})[:-1])
+def test_a_file_that_is_no_evaluation_is_named(finished: Matrix) -> None:
+    finished.cell("grpo", 10).folder.evaluation("after").write_text(json.dumps({})[:-1])
     with pytest.raises(RunError, match=r"grpo/10/evaluations/after\.json: got .*allowed what `aipo eval`"):
-        read_results(matrix)
+        read_results(finished)
 
 
 def caveats_of(matrix: Matrix) -> tuple[Caveat, ...]:
     return caveats(matrix, read_results(matrix))
 
 
-def test_seeds_that_were_made_of_other_things_are_caveats_of(matrix: Matrix) -> None:
-    finish_all(matrix, {"grpo": 0.1, "twice": 0.8}, facts=2)
-    assert caveats_of(matrix) == ()
-    folder = matrix.cell("twice", 11).folder
+def test_seeds_that_were_made_of_other_things_are_caveats_of(finished: Matrix) -> None:
+    assert caveats_of(finished) == ()
+    folder = finished.cell("twice", 11).folder
     edited = {"packages": {"torch": "3"}, "files": {"env": {"file": "e.py", "fingerprint": "2"}}}
     write_json(folder.manifest, edited)
     expected = (Caveat(kind="mixed", arm="twice", text="its seeds differ in env, torch"),)
-    assert caveats_of(matrix) == expected
+    assert caveats_of(finished) == expected
     folder.manifest.unlink()
-    assert caveats_of(matrix) == expected
+    assert caveats_of(finished) == expected
 
 
 def test_an_arm_that_begins_from_another_policy_is_caveats_of(tmp_path: Path) -> None:
     text = TWO_ARMS + "  other: {config: aipo, set: ['policy.options={course: distractors}']}\n"
-    matrix = read_matrix(matrix_file(tmp_path, text))
-    assert [(one.kind, one.arm) for one in caveats_of(matrix)] == [("apart", "other")]
+    assert [(one.kind, one.arm) for one in caveats_of(make_matrix(tmp_path, text))] == [("apart", "other")]
 
 
 def test_rollouts_without_a_verdict_are_counted(matrix: Matrix) -> None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from aipo.compare import run as compare
 from aipo.compare.matrix import Matrix, read_matrix
 from aipo.config.load import load_config
 from aipo.errors import ConfigError, RunError
+from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.util.files import busy, exclusive
 from kit.matrices import finish_all, matrix_file
@@ -98,15 +98,11 @@ def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
     assert whole and (out / "report.html").is_file() and "twice" in text
 
 
-def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    while not what():
+def wait_for(lines: int, run: RunFolder, process: subprocess.Popen[bytes]) -> None:
+    """Waits until the run has so many lines of metrics."""
+    while len(run.read_metrics()) < lines:
         assert process.poll() is None
         time.sleep(0.05)
-
-
-def lines(run: Path) -> int:
-    file = run / "metrics.jsonl"
-    return len(file.read_bytes().splitlines()) if file.is_file() else 0
 
 
 def test_a_killed_and_an_interrupted_comparison_go_on(tmp_path: Path) -> None:
@@ -125,23 +121,29 @@ def test_a_killed_and_an_interrupted_comparison_go_on(tmp_path: Path) -> None:
 
     # kill -9, of it and of what it had running.
     first = begin()
-    wait_for(lambda: lines(folder.path) >= 3, first)
+    wait_for(3, folder, first)
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
     for pid in (first.pid, *map(int, children)):
         os.kill(pid, signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
-    done = lines(folder.path)
+    done = len(folder.read_metrics())
     assert done < 400
 
     # Ctrl-C: it goes on from there, and takes its children with it.
     second = begin()
-    wait_for(lambda: lines(folder.path) >= done + 3, second)
+    wait_for(done + 3, folder, second)
     second.send_signal(signal.SIGINT)
     assert second.wait() == 130
     assert not busy(folder.path)
     assert "from checkpoint-" in cell.log.read_text() and "interrupted" in cell.log.read_text()
     steps = [row["step"] for row in folder.read_metrics()]
     assert steps == list(range(1, len(steps) + 1)) and len(steps) >= done + 3
+
+
+def finished(file: Path) -> Matrix:
+    matrix = read_matrix(file)
+    finish_all(matrix, dict.fromkeys(matrix.arms, 0.5), facts=2, samples=4)
+    return matrix
 
 
 def test_runs_that_outlived_their_comparison_are_waited_for(tmp_path: Path) -> None:
@@ -164,18 +166,10 @@ with exclusive(Path({str(folder)!r})):
     holder.stdout.close()
 
 
-def finished(file: Path) -> Matrix:
-    matrix = read_matrix(file)
-    finish_all(matrix, dict.fromkeys(matrix.arms, 0.5), facts=2, samples=4)
-    return matrix
-
-
 def test_one_comparison_at_a_time(tmp_path: Path) -> None:
     file = write(tmp_path, GRPO)
-    with exclusive(finished(file).out):
-        script = f"from pathlib import Path; from rich.console import Console; from aipo.compare.run import compare\ncompare(Path({str(file)!r}), at_once=1, report_only=False, console=Console())"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert "RunError: run folder: got" in done.stderr and "another process is writing" in done.stderr
+    with exclusive(finished(file).out), pytest.raises(RunError, match="another process is writing"):
+        run(file)
 
 
 def test_seeds_may_be_added_and_settings_that_change_nothing_may_change(tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from aipo.compare.matrix import Matrix, read_matrix
+from aipo.compare.matrix import Matrix
 from aipo.compare.results import read_results
-from aipo.compare.standings import compute_standings, summary
-from aipo.util.files import write_json
-from kit.matrices import finish, finish_all, matrix_file
+from aipo.compare.standings import Standings, compute_standings, summary
+from kit.matrices import finish, finish_all, make_matrix
 
 TEXT = """
 seeds: [10, 11, 12]
@@ -26,13 +25,19 @@ RATES = {"grpo": 0.05, "mask": 0.06, "aipo": 0.9}
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Matrix:
-    return read_matrix(matrix_file(tmp_path, TEXT))
+    return make_matrix(tmp_path, TEXT)
+
+
+def standings_of(matrix: Matrix) -> tuple[Standings, Any]:
+    """The standings, and summary.json as it is read."""
+    results = read_results(matrix)
+    standings = compute_standings(matrix, results)
+    return standings, json.loads(json.dumps(summary(matrix, results, standings), allow_nan=False))
 
 
 def test_every_arm_stands_against_the_reference(matrix: Matrix) -> None:
     finish_all(matrix, RATES)
-    standings = compute_standings(matrix, read_results(matrix))
-    assert standings.arms == ("before", "grpo", "mask", "aipo")
+    standings, plain = standings_of(matrix)
     of = {arm: standings.of[matrix.measure, arm] for arm in standings.arms}
     assert {arm: one.verdict for arm, one in of.items()} == {
         "before": "worse",
@@ -40,13 +45,12 @@ def test_every_arm_stands_against_the_reference(matrix: Matrix) -> None:
         "mask": "tie",
         "aipo": "better",
     }
-    assert of["grpo"].difference is None
+    assert of["grpo"].difference is None and of["aipo"].difference is not None
     values = {arm: one.estimate.mean for arm, one in of.items() if one.estimate}
-    assert of["aipo"].difference is not None
     assert of["aipo"].difference.mean == pytest.approx(values["aipo"] - values["grpo"])
-    assert standings.winner is not None and standings.winner.name == "aipo"
-    assert standings.incomplete == ()
     assert set(standings.costs) == {"grpo", "mask", "aipo"}
+    assert plain["winner"] == {"name": "aipo", "best": "aipo", "tied": ["aipo"]}
+    assert plain["incomplete"] == plain["missing"] == []
 
 
 def test_where_a_seed_is_missing_arms_are_compared_and_none_wins(matrix: Matrix) -> None:
@@ -54,40 +58,32 @@ def test_where_a_seed_is_missing_arms_are_compared_and_none_wins(matrix: Matrix)
         finish(matrix.cell("mask", seed), 0.1)
     for arm, seed in (("grpo", 10), ("grpo", 11), ("aipo", 11), ("aipo", 12)):
         finish(matrix.cell(arm, seed), RATES[arm])
-    standings = compute_standings(matrix, read_results(matrix))
+    standings, plain = standings_of(matrix)
     assert standings.arms == ("grpo", "mask", "aipo")
     paired = standings.of[matrix.measure, "aipo"].difference
     assert paired is not None and list(paired.by_seed) == [11]
     assert standings.of[matrix.measure, "aipo"].verdict is None  # one seed
-    assert standings.winner is None
-    assert standings.incomplete == ("grpo", "aipo")
+    assert standings.winner is None and plain["winner"] is None
+    assert plain["incomplete"] == ["grpo", "aipo"]
+    missing = [(one["arm"], one["seed"]) for one in plain["missing"]]
+    assert missing == [("before", 10), ("before", 11), ("before", 12), ("aipo", 10), ("grpo", 12)]
 
 
 def test_nothing_there_has_no_standings(matrix: Matrix) -> None:
-    standings = compute_standings(matrix, read_results(matrix))
+    standings, plain = standings_of(matrix)
     assert (standings.arms, standings.winner, standings.costs) == ((), None, {})
-    assert len(summary(matrix, read_results(matrix), standings)["missing"]) == 12
+    assert len(plain["missing"]) == 12
 
 
-def test_the_summary_is_plain_and_says_all(matrix: Matrix, tmp_path: Path) -> None:
+def test_the_summary_says_all_of_an_arm(matrix: Matrix) -> None:
     finish_all(matrix, RATES)
-
-    def say() -> Any:
-        results = read_results(matrix)
-        write_json(tmp_path / "summary.json", summary(matrix, results, compute_standings(matrix, results)))
-        return json.loads((tmp_path / "summary.json").read_text())
-
-    said = say()
-    assert said["winner"] == {"name": "aipo", "best": "aipo", "tied": ["aipo"]} and said["incomplete"] == []
     matrix.cell("mask", 12).folder.evaluation("after").unlink()
-    said = say()
-    assert said["winner"] is None and said["incomplete"] == ["mask"]
-    assert [(one["arm"], one["seed"]) for one in said["missing"]] == [("mask", 12)]
-    assert said["measure"] == {"split": "heldout", "setting": "solo", "k": 1}
-    mask = said["arms"]["mask"]
+    _, plain = standings_of(matrix)
+    assert plain["measure"] == {"split": "heldout", "setting": "solo", "k": 1}
+    mask = plain["arms"]["mask"]
     assert mask["seeds"] == [10, 11] and mask["cost"]["agent_calls"] == 160.0
     first = mask["measures"][0]
     assert first["verdict"] == "tie" and first["paired_seeds"] == [10, 11]
     assert first["least"] <= first["median"] <= first["most"] and set(first["by_seed"]) == {"10", "11"}
-    assert said["arms"]["before"]["cost"] is None
-    assert said["arms"]["grpo"]["measures"][0]["difference"] is None
+    assert plain["arms"]["before"]["cost"] is None
+    assert plain["arms"]["grpo"]["measures"][0]["difference"] is None

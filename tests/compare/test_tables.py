@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from aipo.compare.matrix import Measure, read_matrix
+from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import read_results
 from aipo.compare.standings import compute_standings
 from aipo.compare.tables import print_standings, short_amount, shown_measures, with_interval
 from aipo.evaluate.statistics import Estimate
-from kit.matrices import finish, finish_all, matrix_file
+from kit.matrices import finish, finish_all, make_matrix
 
 TEXT = """
 seeds: [10, 11]
@@ -24,45 +24,37 @@ arms:
 """
 
 
-def board(tmp_path: Path, *, whole: bool = True, write: bool = True, width: int = 160) -> str:
-    matrix = read_matrix(matrix_file(tmp_path, TEXT))
-    if whole and write:
-        finish_all(matrix, {"grpo": 0.02, "floor": 0.85, "aipo": 0.85})
-    elif write:
-        finish(matrix.cell("aipo", 10), 0.8)
-        matrix.cell("floor", 11).folder.path.mkdir(parents=True)
-        matrix.cell("floor", 11).log.write_text("[bold]TrainError: no [markup]\n")
+@pytest.fixture
+def matrix(tmp_path: Path) -> Matrix:
+    return make_matrix(tmp_path, TEXT)
+
+
+def screen(matrix: Matrix) -> str:
     results = read_results(matrix)
-    console = Console(record=True, width=width, force_terminal=False)
+    console = Console(record=True, width=80, force_terminal=False)
     print_standings(matrix, results, compute_standings(matrix, results), console)
     return console.export_text()
 
 
-def test_arms_differences_verdicts_costs_and_the_winner(tmp_path: Path) -> None:
-    text = board(tmp_path)
-    lines = {line.split("│")[1].strip(): line for line in reversed(text.splitlines()) if "│" in line}
-    assert "heldout, solo, pass@1" in text and "paired by task and seed" in text
-    assert "2/2" in lines["floor ★"] and "better" in lines["floor ★"] and "27" in lines["floor ★"]
-    assert lines["aipo"].count("▲") == 0 and "better" in lines["aipo"]
+def test_arms_differences_verdicts_costs_and_the_winner(matrix: Matrix) -> None:
+    finish_all(matrix, {"grpo": 0.02, "floor": 0.85, "aipo": 0.85})
+    text = screen(matrix)
+    assert "heldout, solo, pass@1" in text and "paired by task and seed" in text and "…" not in text
+    number, interval = r"\d\.\d{3}", r"\[\+?\d\.\d{3}, \+?\d\.\d{3}\]"
+    assert re.search(rf"floor ★ +2/2 +{number} {interval} +\+{number} {interval} +better\n", text)
+    assert re.search(rf"floor ★ +{number} +{number} – {number} +27k +320 +0\.8\n", text)
+    assert re.search(rf"^ +aipo +{number} ▲ .*▲", text, re.M)
     assert "winner    floor  (ties with aipo; the simplest arm among those that tie with the best)" in text
-    assert "missing" not in text
+    assert "missing" not in text and "mixed" not in text
+    matrix.cell("floor", 10).folder.manifest.write_text('{"packages": {"torch": "3"}}')
+    assert "mixed     floor: its seeds differ in env, torch" in screen(matrix)
 
 
-def test_a_narrow_terminal_shows_every_number_whole(tmp_path: Path) -> None:
-    text = board(tmp_path, width=80)
-    assert "…" not in text and "tokens" not in text and "floor ★" in text
-    lines = [line for line in text.splitlines() if "floor ★" in line or "aipo" in line]
-    assert all(re.search(r"│ +\d\.\d{3} │ +\d\.\d{3} │ +\+\d\.\d{3} │", line) for line in lines[:2])
-
-
-def test_what_has_changed_between_seeds_is_said(tmp_path: Path) -> None:
-    assert "mixed" not in board(tmp_path)
-    (tmp_path / "out" / "floor" / "10" / "manifest.json").write_text('{"packages": {"torch": "3"}}')
-    assert "mixed     floor: its seeds differ in env, torch" in board(tmp_path, write=False)
-
-
-def test_what_is_missing_is_said_and_nobody_wins(tmp_path: Path) -> None:
-    text = board(tmp_path, whole=False)
+def test_what_is_missing_is_said_and_nobody_wins(matrix: Matrix) -> None:
+    finish(matrix.cell("aipo", 10), 0.8)
+    matrix.cell("floor", 11).folder.path.mkdir(parents=True)
+    matrix.cell("floor", 11).log.write_text("[bold]TrainError: no [markup]\n")
+    text = screen(matrix)
     assert "1/2" in text and "no winner yet: not every arm has all of its seeds" in text
     assert "missing   before 10, 11: not run yet" in text
     assert "missing   floor 11: not begun; last said: [bold]TrainError: no [markup]" in text
@@ -87,8 +79,6 @@ def test_the_ends_of_a_curve_are_shown() -> None:
     def at(setting: str, *ks: int) -> list[Measure]:
         return [Measure(split="easy", setting=setting, k=k) for k in ks]
 
-    assert shown_measures([*at("solo", 1, 2, 4), *at("assisted", 1, 2)]) == [
-        *at("solo", 1, 4),
-        *at("assisted", 1),
-    ]
+    several = [*at("solo", 1, 2, 4), *at("assisted", 1, 2)]
+    assert shown_measures(several) == [*at("solo", 1, 4), *at("assisted", 1)]
     assert shown_measures(at("solo", 1)) == at("solo", 1)

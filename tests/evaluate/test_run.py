@@ -1,4 +1,4 @@
-"""An exam: what it is refused for, before anything is loaded, and its table."""
+"""An evaluation: what it is refused for, before anything is loaded, and its table."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ def run(tmp_path: Path) -> RunFolder:
     """A run that has been trained, as far as its files tell."""
     folder = RunFolder(tmp_path / "run")
     write_text(folder.config, "extends: aipo\n")
+    write_text(folder.evaluation("after"), "{}")
     folder.model.mkdir()
     return folder
 
@@ -30,25 +31,18 @@ def test_a_run_that_is_not_trained_yet_is_refused(run: RunFolder) -> None:
         examine(run.path)
 
 
-def test_a_run_has_a_configuration_of_its_own(run: RunFolder) -> None:
-    with pytest.raises(ConfigError, match=r"--run .* and --config grpo, allowed one of them"):
-        examine(run.path, "grpo")
-
-
 @pytest.mark.parametrize("name", ["", "../after", "a b", "a.json", "a/b"])
 def test_a_name_is_a_plain_word(run: RunFolder, name: str) -> None:
     with pytest.raises(ConfigError, match=r"--name: got .*allowed letters, digits, - and _"):
         examine(run.path, name=name)
 
 
-def test_an_evaluation_is_not_overwritten(run: RunFolder) -> None:
-    write_text(run.evaluation("after"), "{}")
+def test_what_contradicts_a_run_is_refused(run: RunFolder) -> None:
+    with pytest.raises(ConfigError, match=r"--run .* and --config grpo, allowed one of them"):
+        examine(run.path, "grpo")
     with pytest.raises(RunError, match=r"--name: got 'after', .* holds already, allowed a new name"):
         examine(run.path, name="after")
     assert run.evaluation("after").read_text() == "{}"
-
-
-def test_an_untrained_policy_is_not_evaluated_into_a_run(run: RunFolder) -> None:
     with pytest.raises(RunError, match="which holds a run, and an untrained policy, allowed --run"):
         examine(None, "aipo", f"run.out={run.path}")
 
@@ -65,10 +59,5 @@ def test_the_table_counts_what_failed() -> None:
     console.print(table({"easy": {"solo": {**result, "counts": {"failed": 17}}}}))
     header, row = (line for line in console.export_text().splitlines() if "split" in line or "easy" in line)
     assert header.split("┃")[1:-1][-1].strip() == "failed"
-    assert [part.strip() for part in row.split("│")[1:-1]] == [
-        "easy",
-        "solo",
-        "0.500  [0.40, 0.60]",
-        "–",
-        "17",
-    ]
+    cells = [part.strip() for part in row.split("│")[1:-1]]
+    assert cells == ["easy", "solo", "0.500  [0.40, 0.60]", "–", "17"]

@@ -1,14 +1,15 @@
 """Finished runs of a matrix that nobody has trained: evaluations and metrics with known numbers."""
 
+import json
 import random
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aipo.compare.matrix import Matrix, MatrixCell
+from aipo.compare.matrix import Matrix, MatrixCell, read_matrix
 from aipo.compare.sections import BEFORE
-from aipo.evaluate.pass_at_k import TaskResult, _curves
-from aipo.run import RunFolder
+from aipo.evaluate.pass_at_k import TaskResult, curves
 from aipo.util.files import write_json, write_text
 
 STEPS = 40
@@ -29,20 +30,9 @@ def result(rate: float, seed: int, split: str, *, facts: int, samples: int, ks: 
         chance = min(1.0, max(0.0, rate + rng.uniform(-0.15, 0.15))) if 0 < rate < 1 else rate
         for number in range(2):
             right = sum(rng.random() < chance for _ in range(samples))
-            name = f"{split} {fact}+{number}"
-            tasks.append(
-                TaskResult(task_id=name, cluster=f"{fact}", verdicts=samples, correct=right, failed=0)
-            )
-    pass_at, interval, tasks_at = _curves(tasks, ks, seed)
-    return {
-        "pass_at": {str(k): value for k, value in pass_at.items()},
-        "interval": {str(k): list(ends) if ends else None for k, ends in interval.items()},
-        "tasks_at": {str(k): count for k, count in tasks_at.items()},
-        "counts": {"failed": 0},
-        "per_task": [
-            {name: getattr(task, name) for name in TaskResult.__dataclass_fields__} for task in tasks
-        ],
-    }
+            names = {"task_id": f"{split} {fact}+{number}", "cluster": f"{fact}"}
+            tasks.append(TaskResult(**names, verdicts=samples, correct=right, failed=0))
+    return {**curves(tasks, ks, seed), "counts": {"failed": 0}, "per_task": [asdict(task) for task in tasks]}
 
 
 def evaluation(rate: float, seed: int, *, facts: int = 12, samples: int = 4) -> dict[str, Any]:
@@ -87,7 +77,7 @@ def finish(cell: MatrixCell, rate: float, **size: int) -> None:
         folder = stage.folder
         write_text(folder.config, stage.experiment.to_yaml())
         agents = stage.experiment.method.assist_share > 0
-        lines = [f"{_json(row)}\n" for row in metrics(rate, cell.seed, agents=agents)]
+        lines = [f"{json.dumps(row)}\n" for row in metrics(rate, cell.seed, agents=agents)]
         write_text(folder.metrics, "".join(lines))
         write_json(
             folder.manifest,
@@ -100,9 +90,17 @@ def finish_all(matrix: Matrix, rates: Mapping[str, float], **size: int) -> None:
     """Every cell, and the policy before; a seed moves the rate a little."""
     for cell in matrix.cells:
         finish(cell, rates[cell.arm] + random.Random(cell.name).uniform(-0.03, 0.03), **size)
-    for seed, experiment in matrix.before.items():
-        write_text(experiment.out.with_name(f"{experiment.out.name}.yaml"), experiment.to_yaml())
-        write_json(RunFolder(experiment.out).evaluation(BEFORE), evaluation(0.0, seed, **size))
+    for seed, cell in matrix.before.items():
+        write_text(Path(cell.stages[0].name), cell.stages[0].experiment.to_yaml())
+        write_json(cell.folder.evaluation(BEFORE), evaluation(0.0, seed, **size))
+
+
+def make_matrix(folder: Path, text: str, rates: Mapping[str, float] | None = None, **size: int) -> Matrix:
+    """The matrix of a text, finished where there are rates."""
+    matrix = read_matrix(matrix_file(folder, text))
+    if rates is not None:
+        finish_all(matrix, rates, **size)
+    return matrix
 
 
 def matrix_file(folder: Path, text: str) -> Path:
@@ -110,9 +108,3 @@ def matrix_file(folder: Path, text: str) -> Path:
     file = folder / "matrix.yaml"
     write_text(file, f"out: {folder / 'out'}\n{text}")
     return file
-
-
-def _json(row: Mapping[str, Any]) -> str:
-    import json
-
-    return json.dumps(row)

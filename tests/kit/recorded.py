@@ -8,6 +8,7 @@ import json
 import re
 import string
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def make_evaluation(folder: RunFolder, name: str, *, tasks: int = 2) -> None:
                 suppress=suppress,
                 on_trace=store.append,
             )
-            results[setting] = evaluation.to_dict()
+            results[setting] = asdict(evaluation)
     write_json(folder.evaluation(name), {"easy": results})
 
 

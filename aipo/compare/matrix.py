@@ -1,13 +1,4 @@
-"""A matrix of runs: arms × seeds, from one YAML file. Reading it finds every mistake in it.
-
-    out: runs/matrix
-    seeds: [10, 11, 12]
-    set: [run.threads=1]            # overrides of all arms
-    reference: grpo                 # differences are taken against it; default: the first arm
-    arms:                           # from the simplest to the most complicated: of those that tie the first wins
-      grpo: {config: grpo}
-      floor: {config: aipo, set: [method.coefficient=floor]}
-      sft_grpo: {stages: [{config: sft}, {config: grpo}]}    # each from the model of the one before
+"""A matrix of runs: arms × seeds, from one YAML file (README.md has one). Reading it finds every mistake in it.
 
 The last stage of ARM with SEED is the run folder OUT/ARM/SEED, earlier ones are OUT/ARM/SEED.1 and so on.
 """

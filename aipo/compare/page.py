@@ -90,10 +90,7 @@ def write_page(
         "figures": {name: [figure(next(numbers), c) for c in section] for name, section in charts.items()},
         "graph": Markup(graph_svg.graph_svg(extras.drawing)) if extras and extras.drawing else None,
         "legend": Markup(legend_html([e.trace for e in extras.examples], agents)) if extras else "",
-        "examples": [
-            (example, Markup(context_html(example.trace, extras.decode, agents)))
-            for example in (extras.examples if extras else ())
-        ],
+        "examples": _examples(extras, agents) if extras else [],
         "sheet": Markup(f"{page_colours.sheet()}\n{page_colours.STYLE}\n{graph_svg.STYLE}"),
         "columns": COLOURS,
         "charts": inline_assets(),
@@ -125,3 +122,7 @@ def _agents(results: MatrixResults, extras: PageExtras) -> list[str]:
     names = {name.removeprefix("consults/") for name in metrics if name.startswith("consults/")}
     names |= set(agent_order(example.trace for example in extras.examples))
     return sorted(names, key=lambda name: (name == "unknown", name))
+
+
+def _examples(extras: PageExtras, agents: Sequence[str]) -> list[tuple[Example, Markup]]:
+    return [(one, Markup(context_html(one.trace, extras.decode, agents))) for one in extras.examples]

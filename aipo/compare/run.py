@@ -117,15 +117,12 @@ def _wait_for_others(matrix: Matrix, progress: Progress) -> None:
         *(run.folder.path for cell in matrix.cells for run in cell.stages),
         *(cell.folder.evaluation_traces(BEFORE) for cell in matrix.before.values()),
     ]
-    notes: dict[Path, Note] = {}
-    while running := [folder for folder in folders if busy(folder)]:
-        for folder in running:
-            if folder not in notes:
-                notes[folder] = stage(progress, f"waiting for {folder.relative_to(matrix.out)}")
-                notes[folder](0, 0, "an earlier `aipo compare` has left it running")
+    waiting: Note | None = None
+    while running := [str(folder.relative_to(matrix.out)) for folder in folders if busy(folder)]:
+        waiting = waiting or stage(progress, "waiting")
+        waiting(0, 0, f"an earlier `aipo compare` has left {', '.join(running)} running")
         time.sleep(POLL_S)
-    for folder in notes:
-        put_away(progress, f"waiting for {folder.relative_to(matrix.out)}")
+    put_away(progress, "waiting")
 
 
 def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_failure: bool = False) -> None:

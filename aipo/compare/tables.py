@@ -31,7 +31,7 @@ def print_standings(matrix: Matrix, results: MatrixResults, standings: Standings
     if won is not None:
         equals = [name for name in won.tied if name != won.name]
         tied = f"ties with {', '.join(equals)}; {RULE}" if equals else "alone at the top"
-        console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False)
+        console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False, soft_wrap=True)
     else:
         console.print(no_winner(matrix), highlight=False)
     for caveat in standings.caveats:

@@ -14,6 +14,11 @@ from aipo.render.templating import fill
 from aipo.trace.arrow import FLOAT_COLUMNS, to_table
 from aipo.trace.filters import FAILED
 
+_LAYOUT: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": [],
+    "use_byte_stream_split": FLOAT_COLUMNS,
+}
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _COUNTS = f"""SELECT kind, count(*), count(*) FILTER ({FAILED}), count(*) FILTER (reward > 0),
 sum(tokens)::BIGINT, sum(policy_tokens)::BIGINT, sum(agent_tokens)::BIGINT
@@ -35,9 +40,7 @@ def write_dataset(
     for step in steps:
         table = to_table([texts.with_texts(stored) for stored in step.chosen])
         path = data / f"train-{step.number:05d}.parquet"
-        pq.write_table(
-            table, path, compression="zstd", use_dictionary=[], use_byte_stream_split=FLOAT_COLUMNS
-        )
+        pq.write_table(table, path, **_LAYOUT)
         traces += len(table)
     if traces:
         counts = duckdb.execute(_COUNTS, [f"{data}/*.parquet"]).fetchall()

@@ -156,7 +156,11 @@ NOISIER = sample({"a": 0.5, "b": 0.9, "c": 0.75}, {"a": 0.9, "b": 0.5, "c": 0.75
     ("arms", "best", "tied"),
     [
         # the simplest of those that tie with the best wins
-        ({"bad": flat(0.1), "simple": NOISY, "clever": NOISIER}, "clever", ("simple", "clever")),
+        (
+            {"bad": sample(*[dict.fromkeys("abc", 0.1)] * 2), "simple": NOISY, "clever": NOISIER},
+            "clever",
+            ("simple", "clever"),
+        ),
         ({"simple": flat(0.5), "clever": flat(0.75), "worst": flat(0.0)}, "clever", ("clever",)),
         # what no interval tells apart ties
         ({"simple": flat(0.5, 1, 1), "clever": flat(0.75, 1, 1)}, "clever", ("simple", "clever")),

@@ -48,7 +48,7 @@ def test_the_card_tells_what_there_is(run: Run):
     assert front["size_categories"] == ["n<1K"]
     assert "license" not in front and text.startswith("---\n# license: choose one")
     # rollouts, failed, with a reward, tokens, of the policy, of agents
-    assert "| assisted | 1 | 0 | 1 | 53 | 22 | 5 |\n| solo | 3 | 1 | 1 | " in text
+    assert "| assisted | 1 | 0 | 1 | 41 | 18 | 5 |\n| solo | 3 | 1 | 1 | 39 | 9 | 0 |\n" in text
     assert "| package | version |\n| --- | --- |\n| trl | 1.16.0 |\n| python | 3.11.7 |\n" in text
     assert "| graph | consult.py | b9bb |\n" in text
     assert "Policy at the start: small\n" in text and "somebody" not in text

@@ -156,7 +156,8 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
             raise TrainError(
                 f"{job.name} ended with exit code {code}, its log is {job.log}:\n" + "\n".join(lines)
             )
-        put_away(progress, job.name)
+        if not stop_at_failure:  # where there are few, their bars stay
+            put_away(progress, job.name)
         if code != 0:
             progress.console.print(
                 f"{job.name} failed, see {job.log}", style="red", highlight=False, soft_wrap=True

@@ -6,22 +6,19 @@ viewer serves them as files; a page that stands alone has them inside (`inline_a
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from dataclasses import dataclass, fields
 from typing import Any
 
 from markupsafe import Markup
+
+from aipo.render.templating import json_block, static_text
 
 SCRIPTS = ("uPlot.iife.min.js", "charts.js")
 STYLES = ("uPlot.min.css", "charts.css")
 COLOURS = 12
 """`c0` to `c11` are CSS variables of the page; so are `k0` to `k5`."""
-
-_INERT = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +66,8 @@ class Chart:
 
     def data(self) -> dict[str, Any]:
         """The chart as data for charts.js. Lines without a value are left out."""
-        return {
-            "title": self.title,
-            "x_label": self.x_label,
-            "y_label": self.y_label,
-            "x_range": self.x_range,
-            "y_range": self.y_range,
-            "log": self.log,
-            "lines": [_line_data(line) for line in self.lines if not line.empty],
-        }
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        return shown | {"lines": [_line_data(line) for line in self.lines if not line.empty]}
 
 
 def _line_data(line: Line) -> dict[str, Any]:
@@ -116,27 +106,20 @@ def data_block(charts: Sequence[Chart], **page: Any) -> Markup:
         page: what else charts.js takes: `spans` ([first, last] step of each point), `sync` (one pointer for all
             charts), `hint` (a line under the values).
     """
-    value = {**page, "charts": [chart.data() for chart in charts]}
-    text = json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_INERT)
-    return Markup('<script type="application/json" id="charts-data">') + Markup(text + "</script>")
+    return json_block("charts-data", {**page, "charts": [chart.data() for chart in charts]})
 
 
 def inline_assets() -> Mapping[str, Markup]:
     """`style`, `scripts` and `policy` (a Content-Security-Policy that allows these scripts) of a self-contained page."""
-    scripts = [_asset(name) for name in SCRIPTS]
+    scripts = [static_text(name) for name in SCRIPTS]
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
     )
     return {
-        "style": Markup("\n".join(_asset(name) for name in STYLES)),
+        "style": Markup("\n".join(static_text(name) for name in STYLES)),
         "scripts": Markup("\n".join(f"<script>{text}</script>" for text in scripts)),
         "policy": Markup(f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}"),
     }
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("aipo.render").joinpath("static", name).read_text(encoding="utf-8")
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:

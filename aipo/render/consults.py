@@ -38,31 +38,6 @@ class Consultation:
     def calls(self) -> tuple[Call, ...]:
         return tuple(call for visit in self.visits for call in visit.calls)
 
-    @property
-    def seconds(self) -> float | None:
-        """Seconds that the policy waited; None if unknown or never ended."""
-        return None if self.visit is None else self.visit.seconds
-
-    @property
-    def tokens_in(self) -> int | None:
-        """Tokens that its calls read; None where no call says."""
-        return _total([call.tokens_in for call in self.calls])
-
-    @property
-    def tokens_out(self) -> int | None:
-        """Tokens that its calls wrote; None where no call says."""
-        return _total([call.tokens_out for call in self.calls])
-
-    @property
-    def retries(self) -> int:
-        """Attempts beyond the first, over all calls."""
-        return sum(call.attempts - 1 for call in self.calls)
-
-    @property
-    def cached(self) -> bool:
-        """Did every call come from the cache? False without calls."""
-        return bool(self.calls) and all(call.cached for call in self.calls)
-
 
 def consultations(trace: Trace) -> tuple[Consultation, ...]:
     """Every consult of `trace`, in order, with the visits that belong to it."""
@@ -118,8 +93,3 @@ def _below(visits: Sequence[Visit], at: int) -> list[int]:
     path = visits[at].path
     rest = takewhile(lambda i: visits[i].path != path, range(at + 1, len(visits)))
     return [i for i in rest if visits[i].path.startswith(f"{path}/")]
-
-
-def _total(counts: Sequence[int | None]) -> int | None:
-    numbers = [count for count in counts if count is not None]
-    return sum(numbers) if numbers else None

@@ -11,7 +11,7 @@ one, as feedback was encoded. Nothing heavy is imported: the caller brings `deco
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 from rich.text import Text
@@ -44,7 +44,7 @@ def headline(trace: Trace) -> str:
 
 def trace_html(trace: Trace, texts: TextSource, agents: Sequence[str] = ()) -> str:
     """Headline, context and legend; needs `STYLE` on the page."""
-    body = Markup(context_html(trace, texts, agents) + legend_html([trace], agents))
+    body = context_html(trace, texts, agents) + legend_html([trace], agents)
     figure = Markup('<figure class="aipo-trace"><figcaption>{}</figcaption>{}</figure>')
     return str(figure.format(visible(headline(trace)), body))
 
@@ -63,7 +63,7 @@ def _terminal_style(piece: TextSpan) -> str:
     return f"not bold {_TERMINAL_AGENTS[int(piece.colour.removeprefix('agent'))]}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TraceDisplay:
     """A trace that a notebook draws in HTML and a `rich` console in colour."""
 
@@ -73,13 +73,10 @@ class TraceDisplay:
     def _repr_html_(self) -> str:
         return f"<style>{STYLE}</style>{trace_html(self.trace, self.texts)}"
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/html": self._repr_html_(), "text/plain": str(self)}
-
     def __rich__(self) -> Text:
         return trace_text(self.trace, self.texts)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return trace_text(self.trace, self.texts).plain
 
 

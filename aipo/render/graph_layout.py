@@ -190,22 +190,21 @@ def _ranks(count: int, edges: Iterable[Edge]) -> list[int]:
     after: list[list[int]] = [[] for _ in range(count)]
     for edge in edges:
         after[edge.start].append(edge.end)
-    ranks, open_nodes, done, order = [0] * count, set[int](), set[int](), list[tuple[int, list[int]]]()
+    entered, onward = set[int](), dict[int, list[int]]()  # a node is in `onward` once all behind it are
 
     def visit(node: int) -> None:
-        open_nodes.add(node)
-        onward = [n for n in after[node] if n not in open_nodes]
-        for following in onward:
-            if following not in done:
-                visit(following)
-        open_nodes.discard(node)
-        done.add(node)
-        order.append((node, onward))
+        entered.add(node)
+        ends = [end for end in after[node] if end in onward or end not in entered]
+        for end in ends:
+            if end not in entered:
+                visit(end)
+        onward[node] = ends
 
     for node in range(count):
-        if node not in done:
+        if node not in entered:
             visit(node)
-    for node, onward in reversed(order):
-        for following in onward:
-            ranks[following] = max(ranks[following], ranks[node] + 1)
+    ranks = [0] * count
+    for node in reversed(onward):
+        for end in onward[node]:
+            ranks[end] = max(ranks[end], ranks[node] + 1)
     return ranks

@@ -13,6 +13,7 @@ from typing import Any
 
 from aipo.render.colours import THEME, by_theme
 from aipo.render.graph_layout import END, NOTE, PAD, START, TITLE, Box, Edge, LitPath, Place, boxes_of
+from aipo.render.templating import static_text
 from aipo.util.text import visible
 
 
@@ -106,24 +107,9 @@ def _arc(a: Place, b: Place, edge: Edge) -> Iterable[str]:
     yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l-3.5 -7h7z"/>'
 
 
-_LIGHT, _DARK = (
-    "".join(f"--{name}:{THEME[name][theme]};" for name in ("ink", "soft", "card", "bad"))
-    + f"--lit:{THEME['c1'][theme]};--line:{('#d5dae1', '#333b46')[theme]};--fill:{('#fff', '#22272f')[theme]}"
-    for theme in (0, 1)
-)
-STYLE = (
-    by_theme(".aipo-graph", _LIGHT, _DARK) + ".aipo-graph{max-width:100%;height:auto}"
-    ".aipo-graph text{font:12px system-ui,sans-serif;fill:var(--ink);text-anchor:middle}"
-    ".aipo-graph .title{text-anchor:start;font-weight:600;fill:var(--soft)}"
-    ".aipo-graph .node{fill:var(--fill);stroke:var(--soft)}.aipo-graph .graph{fill:var(--card);stroke:var(--line)}"
-    ".aipo-graph .start{fill:var(--ink)}.aipo-graph .end{fill:none;stroke:var(--ink);stroke-width:2}"
-    ".aipo-graph .always,.aipo-graph .maybe{fill:none;stroke:var(--soft);stroke-width:1.2}"
-    ".aipo-graph .maybe{stroke-dasharray:4 3}.aipo-graph .head{fill:var(--soft)}"
-    # With a path to show, all else steps back; names stay readable.
-    ".aipo-graph.path text{fill:var(--soft)}.aipo-graph.path :is(.always,.maybe,.node){stroke:var(--line)}"
-    ".aipo-graph.path .head,.aipo-graph.path .start{fill:var(--line)}.aipo-graph.path .end{stroke:var(--line)}"
-    ".aipo-graph.path [data-node] text{fill:var(--ink)}.aipo-graph.path text.note,.aipo-graph .note{font-size:11px;font-weight:400;fill:var(--soft)}"
-    ".aipo-graph.path :is(.always,.maybe,.node,.graph,.end).lit{stroke:var(--lit);stroke-width:2;stroke-dasharray:none}"
-    ".aipo-graph.path :is(.head,.start).lit{fill:var(--lit)}.aipo-graph.path .graph.lit{stroke-width:1.4}"
-    ".aipo-graph.path .failed.lit{stroke:var(--bad);stroke-dasharray:5 2}"
-)
+_COLOURS = {name: THEME[name] for name in ("ink", "soft", "card", "bad")} | {
+    "lit": THEME["c1"],
+    "line": ("#d5dae1", "#333b46"),
+    "fill": ("#fff", "#22272f"),
+}
+STYLE = by_theme(".aipo-graph", _COLOURS) + static_text("graph.css")

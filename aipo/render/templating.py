@@ -4,16 +4,19 @@ Everything that a template prints is escaped, and characters that would steer a 
 codes (`visible`). A template prints a string as it is only as `{{ value|e }}`, which still escapes it.
 """
 
+import json
 from functools import cache
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from aipo.util.text import visible
 
 
-def fill(package: str, template: str, **context: object) -> str:
+def fill(package: str, template: str, **context: object) -> Markup:
     """A template from the folder `templates` of `package`. A name that the context lacks is an error."""
-    return environment(package).get_template(template).render(**context)
+    return Markup(environment(package).get_template(template).render(**context))
 
 
 @cache
@@ -27,3 +30,23 @@ def environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def static_text(name: str) -> str:
+    """A style sheet or script of `aipo/render/static`."""
+    return files("aipo.render").joinpath("static", name).read_text(encoding="utf-8")
+
+
+_INERT = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&"})
+
+
+def json_block(block_id: str, value: object) -> Markup:
+    """`value` as data for a page's script: `JSON.parse(document.getElementById(id).textContent)`.
+
+    Nothing in it can end the element or begin another one.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    text = json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_INERT)
+    return Markup('<script type="application/json" id="{}">').format(block_id) + Markup(text + "</script>")

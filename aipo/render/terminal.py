@@ -31,10 +31,8 @@ def print_traces(
     if as_json:
         _print_json(asdict(each) for each in summaries)
         return
-    table = _table("trace", "question", "kind", "reward", "advantage", "asked", "ended by")
-    for summary in summaries:
-        table.add_row(*map(_cell, _trace_row(summary)))
-    console.print(table)
+    names = ("trace", "question", "kind", "reward", "advantage", "asked", "ended by")
+    console.print(_table(names, [[_cell(value) for value in _trace_row(each)] for each in summaries]))
     _print_count(len(summaries), limit, lambda: index.count(where), "traces", console)
 
 
@@ -50,10 +48,8 @@ def print_groups(
     if as_json:
         _print_json(asdict(each) for each in groups)
         return
-    table = _table("group", "question", "rollouts", "reward", "consults", "failed")
-    for group in groups:
-        table.add_row(*map(_cell, _group_row(group)))
-    console.print(table)
+    names = ("group", "question", "rollouts", "reward", "consults", "failed")
+    console.print(_table(names, [[_cell(value) for value in _group_row(each)] for each in groups]))
     _print_count(len(groups), limit, lambda: index.group_count(where), "groups", console)
 
 
@@ -85,10 +81,7 @@ def print_query(index: TraceIndex, query: str, *, as_json: bool, console: Consol
     cells = [[_cell(value, _LONGEST) for value in row] for row in rows]
     widths = [max(len(name), *(len(row[i]) for row in cells), 1) for i, name in enumerate(names)]
     if sum(widths) + 2 * len(widths) <= console.width:
-        table = _table(*names)
-        for row in cells:
-            table.add_row(*row)
-        console.print(table)
+        console.print(_table(names, cells))
         return
     for number, row in enumerate(cells):  # too wide for a table: a column a line
         console.print(f"row {number}", style="dim", highlight=False)
@@ -112,11 +105,13 @@ def _group_row(group: Group) -> Sequence[Any]:
     return (group.group_id, group.question, group.traces, mean, group.consults, group.failed)
 
 
-def _table(*names: str) -> Table:
+def _table(names: Sequence[str], rows: Iterable[Sequence[Text]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, name in enumerate(names):
         # An id that is cut short cannot be copied; it comes first.
         table.add_column(Text(visible(name)), no_wrap=not number, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

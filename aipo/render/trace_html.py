@@ -4,6 +4,7 @@ A card is closed to begin with and says what was asked and what came back; open,
 between. Pages, reports and notebooks share it. It needs `aipo.render.colours.STYLE` and no script.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -73,12 +74,13 @@ class ConsultCard:
     @property
     def cost(self) -> str:
         """Duration, calls, tokens and retries, as far as they are recorded."""
-        calls, retries = len(self.of.calls), self.of.retries
-        parts = [] if self.of.seconds is None else [duration(self.of.seconds)]
-        parts += [f"{calls} call{'s' * (calls > 1)}"] if calls else []
-        parts += _usage(self.of.tokens_in, self.of.tokens_out)
+        calls, seconds = self.of.calls, self.of.visit and self.of.visit.seconds
+        retries = sum(call.attempts - 1 for call in calls)
+        parts = [] if seconds is None else [duration(seconds)]
+        parts += [f"{len(calls)} call{'s' * (len(calls) > 1)}"] if calls else []
+        parts += _usage(calls)
         parts += [f"{retries} {'retries' if retries > 1 else 'retry'}"] if retries else []
-        return " · ".join([*parts, "cached"] if self.of.cached else parts)
+        return " · ".join([*parts, "cached"] if calls and all(call.cached for call in calls) else parts)
 
     @property
     def steps(self) -> tuple[Visit, ...]:
@@ -103,7 +105,11 @@ def blocks(trace: Trace, parts: Sequence[TextSpan]) -> Iterator[TextBlock | Cons
         if here:
             request, after_card = "", True
             continue
-        text, request = _without_request(piece.text, answers.get(i + 1, []), i)
+        text, request, following = piece.text, "", answers.get(i + 1, [])
+        if (
+            len(following) == 1 and following[0].consult.request_segment == i
+        ):  # else whose request, nobody can say
+            text, request = cut(text, following[0].consult)
         yield TextBlock(i, piece, text, fold=after_card and text.startswith("\n"))
         after_card = False
     for consultation in (c for left in answers.values() for c in left):
@@ -118,32 +124,18 @@ def cut(text: str, consult: Consult) -> tuple[str, str]:
     """
     if consult.request is None or not consult.agent:
         return text, ""
-    head, request = text.rstrip(), consult.request.strip()
-    close = head.rfind("<")
-    body = head[: max(close, 0)].rstrip()
-    if close < 0 or head.find(">", close) != len(head) - 1 or not body.endswith(request):
+    request = re.escape(consult.request.strip())
+    match = re.search(rf"<([^<>]*)>\s*+{request}\s*+<[^<>]*>\s*\Z", text)
+    if match is None or consult.agent not in match[1]:
         return text, ""
-    front = body[: len(body) - len(request)].rstrip()
-    start = front.rfind("<")
-    tag = front[max(start, 0) :]
-    if start < 0 or tag.find(">") != len(tag) - 1 or consult.agent not in tag:
-        return text, ""
-    return text[:start], text[start:]
+    return text[: match.start()], match[0]
 
 
 def bare(text: str) -> str:
     """`text` without the one tag around it, if there is one."""
     inner = text.strip()
-    start, end = inner.find(">"), inner.rfind("<")
-    tagged = inner.startswith("<") and inner.endswith(">") and 0 < start < end
-    return inner[start + 1 : end].strip() if tagged else inner
-
-
-def _without_request(text: str, answers: Sequence[Consultation], segment: int) -> tuple[str, str]:
-    """A request is cut out only for the one consult that is answered right after it."""
-    if len(answers) != 1 or answers[0].consult.request_segment != segment:
-        return text, ""
-    return cut(text, answers[0].consult)
+    match = re.fullmatch(r"<[^>]*>(.*)<[^<]*>", inner, re.DOTALL)
+    return match[1].strip() if match else inner
 
 
 def _asker(parts: Sequence[TextSpan], consult: Consult) -> TextSpan | None:
@@ -152,7 +144,7 @@ def _asker(parts: Sequence[TextSpan], consult: Consult) -> TextSpan | None:
 
 def context_html(
     trace: Trace, words: TextSource, agents: Sequence[str] = (), *, anchors: bool = False
-) -> str:
+) -> Markup:
     """The context as one element.
 
     Args:
@@ -169,34 +161,29 @@ def context_html(
         anchors=anchors,
         ids=words is None,
         facts_of=call_facts,
-        step_name=_step_name,
         duration=duration,
     )
 
 
-def legend_html(traces: Sequence[Trace], agents: Sequence[str] = ()) -> str:
+def legend_html(traces: Sequence[Trace], agents: Sequence[str] = ()) -> Markup:
     """Colours and their producers, those that occur in `traces` only."""
-    keys = {p.colour: p.label for t in traces for p in text_spans(t, lambda _: "", agents)}
+    keys = {p.colour: visible(p.label) for t in traces for p in text_spans(t, lambda _: "", agents)}
     item = Markup('<li><span class="{}">{}</span></li>')
-    items = Markup("").join(item.format(colour, visible(name)) for colour, name in keys.items())
-    return str(Markup('<ul class="aipo-legend" aria-label="producers">{}</ul>').format(items))
+    items = Markup("").join(item.format(*key) for key in keys.items())
+    return Markup('<ul class="aipo-legend" aria-label="producers">{}</ul>').format(items)
 
 
 def call_facts(call: Call) -> list[str]:
     """Model, settings, usage and duration of one call."""
     facts = [call.model, *(f"{k} {v}" for k, v in call.settings.items() if v != call.model)]
-    facts += _usage(call.tokens_in, call.tokens_out)
+    facts += _usage([call])
     facts += [] if call.cost is None else [f"cost {call.cost:g}"]
     facts += [f"{call.attempts} attempts"] if call.attempts > 1 else []
     return [*facts, "cached" if call.cached else duration(call.seconds)]
 
 
-def _usage(read: int | None, wrote: int | None) -> list[str]:
-    if read is None and wrote is None:
-        return []
-    return [f"{'?' if read is None else read} → {'?' if wrote is None else wrote} tokens"]
-
-
-def _step_name(visit: Visit, top: Visit | None) -> str:
-    """Path of a step below the node that answered."""
-    return visit.path if top is None else visit.path.removeprefix(f"{top.path}/")
+def _usage(calls: Sequence[Call]) -> list[str]:
+    """Tokens that the calls read and wrote, as far as any of them says."""
+    read = [call.tokens_in for call in calls if call.tokens_in is not None]
+    wrote = [call.tokens_out for call in calls if call.tokens_out is not None]
+    return [f"{sum(read) if read else '?'} → {sum(wrote) if wrote else '?'} tokens"] if read or wrote else []

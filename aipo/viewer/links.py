@@ -8,48 +8,33 @@ static/FILE
 Each name is a `slug`, so that no id can leave its folder or be taken for another one.
 """
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from hashlib import sha256
 
-from markupsafe import Markup
-
-_LONGEST = 120
-_PLAIN = re.compile(rb"[A-Za-z0-9.-]")
+_UNSAFE = re.compile(rb"[^A-Za-z0-9.-]|\A\.|\.\Z")
 _ESCAPED = re.compile(rb"_([0-9A-F]{2})")
-_SHORTENED = "_-"  # no escape begins like this
 # Neither in the middle of a word or a relative path nor after the colon of a URL.
 _ABSOLUTE = re.compile(r"""(?<![\w.~:/\\-])(?:~?/|[A-Za-z]:[/\\])[^\s'"<>]+""")
 LEFT_OUT = "left-out.html"
 
 
 def slug(name: str) -> str:
-    """`name` as one part of a path: injective, at most 120 letters, digits, dots, hyphens and underscores.
+    """`name` as one part of a path: injective, of letters, digits, dots, hyphens and underscores.
 
     Bytes of UTF-8 that are no letter, digit, dot or hyphen become `_` and two hex digits, and so do dots at
-    either end. What would be longer than 120 characters ends in a hash instead. Case is kept, so that on a disk
-    that does not tell `A` from `a` (macOS, Windows) two names may be one file, as their run folders would be;
-    and so are the names that Windows keeps for devices (`con`, `nul`).
+    either end. Case is kept, so that on a disk that does not tell `A` from `a` (macOS, Windows) two names may be
+    one file, as their run folders would be; and so are the names that Windows keeps for devices (`con`, `nul`).
     """
     raw = name.encode("utf-8", "surrogatepass")
-    parts = [chr(byte) if _PLAIN.match(bytes([byte])) else f"_{byte:02X}" for byte in raw]
-    for end in (0, -1):
-        if parts and parts[end] == ".":
-            parts[end] = "_2E"
-    text = "".join(parts) or "_"
-    if len(text) <= _LONGEST:
-        return text
-    digest = sha256(raw).hexdigest()[:32]
-    return text[: _LONGEST - len(digest) - len(_SHORTENED)] + _SHORTENED + digest
+    return _UNSAFE.sub(lambda match: b"_%02X" % match[0][0], raw).decode() or "_"
 
 
 def unslug(text: str) -> str | None:
-    """The name behind a slug; None when it was shortened, is no slug, or of what UTF-8 cannot hold."""
+    """The name behind a slug; None when it is no slug, or of what UTF-8 cannot hold."""
     try:
-        raw = text.encode().removesuffix(b"_" if text == "_" else b"")
-        name = _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), raw).decode()
+        raw = b"" if text == "_" else text.encode()
+        name = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), raw).decode()
     except UnicodeError:
         return None
     return name if slug(name) == text else None
@@ -62,7 +47,7 @@ class Links:
     Args:
         depth: number of folders between the page and the site's root.
         live: a server answers, so that forms and queries have an effect.
-        has: whether the site has a page; a link to one that was left out leads to a page that says so.
+        missing: pages that were left out of a static site; a link to one leads to a page that says so.
 
     Attributes:
         followed: pages that links were asked for, as paths from the root.
@@ -70,8 +55,11 @@ class Links:
 
     depth: int
     live: bool = True
-    has: Callable[[str], bool] = field(default=lambda _: True)
+    missing: Collection[str] = frozenset()
     followed: set[str] = field(default_factory=set[str])
+
+    def has(self, path: str) -> bool:
+        return path not in self.missing
 
     @property
     def home(self) -> str:
@@ -89,7 +77,8 @@ class Links:
 
     def compare(self, *names: str) -> str:
         """`compare(run, run)`, or `compare(run, trace, run, trace)`."""
-        return self._page(compare_path(*names))
+        traces = [trace_path(*names[:2]), trace_path(*names[2:])] if len(names) == 4 else []
+        return self._page(compare_path(*names), *traces)
 
     def version(self, run: str | None = None) -> str:
         """Address of a number that grows when the run (or any run) has changed."""
@@ -100,7 +89,9 @@ class Links:
 
     def public(self, text: object) -> str:
         """`text` for a page: a static site is public and shows no folder of this machine."""
-        return str(text) if self.live else without_folders(str(text))
+        if self.live:
+            return str(text)
+        return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], str(text))
 
     @property
     def choose(self) -> str:
@@ -111,8 +102,9 @@ class Links:
     def _root(self) -> str:
         return "../" * self.depth
 
-    def _page(self, path: str) -> str:
-        path = path if self.has(path) else LEFT_OUT
+    def _page(self, path: str, *shown: str) -> str:
+        """A link to the page, unless it or one of those that it shows was left out."""
+        path = path if all(map(self.has, (path, *shown))) else LEFT_OUT
         self.followed.add(path)
         return self._root + path
 
@@ -133,23 +125,3 @@ def compare_path(*names: str) -> str:
     if len(names) not in (2, 4):
         raise ValueError(f"compare: got {len(names)} names, allowed two runs, or twice a run and a trace")
     return f"compare/{'/'.join(map(slug, names))}.html"
-
-
-def without_folders(text: str) -> str:
-    """`text` with the last part of each absolute path in it instead of the whole."""
-    return _ABSOLUTE.sub(lambda match: re.split(r"[/\\]", match[0].rstrip("/\\"))[-1], text)
-
-
-_INERT = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
-
-
-def json_block(block_id: str, value: object) -> Markup:
-    """`value` as data for a page's script: `JSON.parse(document.getElementById(id).textContent)`.
-
-    Nothing in it can end the element or begin another one.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(_INERT)
-    return Markup('<script type="application/json" id="{}">').format(block_id) + Markup(text + "</script>")

@@ -8,9 +8,9 @@ from importlib.resources import files
 
 import orjson
 
-from aipo.render import colours, graph_svg
-from aipo.render.templating import fill
-from aipo.viewer.links import Links, json_block, slug
+from aipo.render import charts, colours, graph_svg
+from aipo.render.templating import fill, static_text
+from aipo.viewer.links import Links, slug
 
 HTML = "text/html; charset=utf-8"
 POLICY = (
@@ -21,7 +21,6 @@ POLICY = (
 _TYPES = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
-    "woff2": "font/woff2",
 }
 
 
@@ -57,9 +56,20 @@ def render(
         version: the answer of `live` before the page was built; None: the page asks as soon as it is open.
         context: what else the template needs; a name that is missing is an error.
     """
-    page = {"links": links, "live": live, "version": version, "policy": POLICY}
-    page |= {"json_block": json_block, "slug": slug}
+    page = {
+        "links": links,
+        "live": live,
+        "version": version,
+        "policy": POLICY,
+        "slug": slug,
+        "verdict": verdict,
+    }
     return fill("aipo.viewer", template, **page, **context)
+
+
+def verdict(reward: float | None) -> str:
+    """CSS class of a reward."""
+    return "none" if reward is None else "good" if reward > 0 else "bad"
 
 
 def html_page(html: str, links: Links, status: int = 200) -> Page:
@@ -80,11 +90,9 @@ def digest(content: bytes) -> str:
 @cache
 def static_files() -> Mapping[str, Page]:
     """Every file that pages load, by name. Nothing else can be asked for."""
-    style = "\n".join([colours.sheet(), colours.STYLE, graph_svg.STYLE, ""])
-    pages = {"palette.css": Page(style.encode(), _TYPES["css"])}
-    for room in ("aipo.render", "aipo.viewer"):
-        for file in files(room).joinpath("static").iterdir():
-            kind = _TYPES.get(file.name.rpartition(".")[2])
-            if kind is not None:
-                pages[file.name] = Page(file.read_bytes(), kind)
-    return pages
+    texts = {"palette.css": f"{colours.sheet()}\n{colours.STYLE}\n{graph_svg.STYLE}"}
+    texts |= {name: static_text(name) for name in (*charts.SCRIPTS, *charts.STYLES)}
+    for file in files("aipo.viewer").joinpath("static").iterdir():
+        texts[file.name] = file.read_text(encoding="utf-8")
+    kinds = {name: _TYPES.get(name.rpartition(".")[2]) for name in texts}
+    return {name: Page(texts[name].encode(), kind) for name, kind in kinds.items() if kind is not None}

@@ -11,6 +11,7 @@ import uvicorn
 from rich.console import Console
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -18,9 +19,9 @@ from starlette.routing import Route
 from aipo.errors import AipoError, ConfigError, RunError
 from aipo.policies.vllm.launch import bracketed, is_loopback
 from aipo.util.console import bars, stage
-from aipo.viewer.bundle import Bundle, write_bundle
+from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import RunLibrary
-from aipo.viewer.guard import Gate, Guard
+from aipo.viewer.guard import Gate
 from aipo.viewer.responses import Page
 from aipo.viewer.site import Site
 
@@ -43,10 +44,7 @@ def view(
         host: the address to bind; other than loopback needs a token.
         port: 0 = any that is free.
         token: what a reader has to bring; None = made up where one is needed.
-        static: where to write a static site, instead of serving.
         limit: the most traces of each run in the static site; None = all.
-        open_browser: opens the first page.
-        console: where to say what is going on.
 
     Raises:
         RunError: no such folder, the port is taken, or the static site cannot be written.
@@ -54,9 +52,9 @@ def view(
     """
     library = RunLibrary(root)
     if static is not None:
-        bundle = _write_static(library, static, limit, console)
+        first = _write_static(library, static, limit, console)
         if open_browser:
-            webbrowser.open(bundle.first.resolve().as_uri())
+            webbrowser.open(first.resolve().as_uri())
         return
     if token is None and not is_loopback(host):
         token = secrets.token_urlsafe(24)
@@ -84,7 +82,7 @@ def _warm(library: RunLibrary) -> None:
             run.index.refresh()
 
 
-def _write_static(library: RunLibrary, out: Path, limit: int | None, console: Console) -> Bundle:
+def _write_static(library: RunLibrary, out: Path, limit: int | None, console: Console) -> Path:
     with bars(console) as progress:
         bundle = write_bundle(library, out, limit=limit, note=stage(progress, "pages"))
     for note in bundle.notes:
@@ -93,16 +91,30 @@ def _write_static(library: RunLibrary, out: Path, limit: int | None, console: Co
         console.print(f"could not be shown: {path}", style="red", highlight=False, soft_wrap=True)
     console.print(f"{bundle.files} files, {bundle.size / 1e6:.1f} MB", highlight=False)
     console.print(f"written to {bundle.first}", highlight=False, soft_wrap=True)
-    return bundle
+    return bundle.first
 
 
-def create_app(site: Site, gate: Gate) -> Starlette:
-    """The web application: requests that `gate` allows get the site's page."""
+def server(site: Site, gate: Gate) -> uvicorn.Server:
+    """A server of `site` for a socket that is bound already; requests that `gate` allows get a page."""
 
     def answer(request: Request) -> Response:
         return _response(site.answer(request.path_params["path"], request.query_params), request)
 
-    return Starlette(routes=[Route("/{path:path}", answer)], middleware=[Middleware(Guard, gate=gate)])
+    app = Starlette(
+        routes=[Route("/{path:path}", answer)],
+        middleware=[Middleware(BaseHTTPMiddleware, dispatch=gate.guard)],
+    )
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+    )
 
 
 def _response(page: Page, request: Request) -> Response:
@@ -115,21 +127,6 @@ def _response(page: Page, request: Request) -> Response:
     if request.headers.get("if-none-match") == page.etag:
         return Response(status_code=304, headers=headers)
     return Response(page.body, media_type=page.media_type, headers=headers)
-
-
-def server(site: Site, gate: Gate) -> uvicorn.Server:
-    """A server of `site` for a socket that is bound already."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            create_app(site, gate),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_graceful_shutdown=1,
-        )
-    )
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -3,13 +3,13 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from aipo.errors import AipoError, RunError
 from aipo.trace.filters import Filter
 from aipo.util.text import visible
 from aipo.viewer.data.library import RunLibrary, RunView
-from aipo.viewer.links import Links, compare_path, slug, unslug
+from aipo.viewer.links import Links, compare_path, unslug
 from aipo.viewer.pages.compare.runs import compare_runs
 from aipo.viewer.pages.compare.traces import compare_traces
 from aipo.viewer.pages.group import group_page
@@ -29,7 +29,7 @@ class Site:
     Args:
         library: the runs.
         live: a server answers: pages keep up to date, forms have an effect.
-        has: whether the site has the page of a path, see `Links`.
+        missing: pages that were left out, see `Links`.
         clock: seconds since 1970, to tell whether a run is still being written.
     """
 
@@ -38,12 +38,12 @@ class Site:
         library: RunLibrary,
         *,
         live: bool,
-        has: Callable[[str], bool] = lambda _: True,
+        missing: Collection[str] = frozenset(),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.library = library
         self._live = live
-        self._has = has
+        self._missing = missing
         self._clock = clock
 
     def answer(self, path: str, query: Mapping[str, str] | None = None) -> Page:
@@ -97,14 +97,10 @@ class Site:
                 return self._run_page(run, {"page": number[1]})
             case ["version"] if self._live:
                 return json_page({"version": run.version()})
-            case ["trace", file] if file.endswith(".html"):
-                trace_id = _id_of(run, "trace_id", file.removesuffix(".html"))
-                links = self._links(3)
-                return None if trace_id is None else html_page(trace_page(run, trace_id, links), links)
-            case ["group", file] if file.endswith(".html"):
-                group_id = _id_of(run, "group_id", file.removesuffix(".html"))
-                links = self._links(3)
-                return None if group_id is None else html_page(group_page(run, group_id, links), links)
+            case ["trace" | "group" as kind, file] if file.endswith(".html"):
+                name, links = _id_of(run, kind, file.removesuffix(".html")), self._links(3)
+                build = trace_page if kind == "trace" else group_page
+                return None if name is None else html_page(build(run, name, links), links)
             case _:
                 return None
 
@@ -124,7 +120,7 @@ class Site:
             left.index.refresh()
             right.index.refresh()
             return html_page(compare_runs(left, right, links), links)
-        left_id, right_id = _id_of(left, "trace_id", names[1]), _id_of(right, "trace_id", names[3])
+        left_id, right_id = _id_of(left, "trace", names[1]), _id_of(right, "trace", names[3])
         if left_id is None or right_id is None:
             return None
         return html_page(compare_traces(left, left_id, right, right_id, links), links)
@@ -143,24 +139,20 @@ class Site:
     def _run(self, text: str) -> RunView | None:
         """The run whose slug is `text`."""
         name = unslug(text)
-        if name is None:
-            return next((run for run in self.library.runs() if slug(run.name) == text), None)
         try:
-            return self.library.run(name)
+            return None if name is None else self.library.run(name)
         except RunError:
             return None
 
     def _links(self, depth: int) -> Links:
-        return Links(depth, live=self._live, has=self._has)
+        return Links(depth, live=self._live, missing=self._missing)
 
 
-def _id_of(run: RunView, column: str, text: str) -> str | None:
-    """The id in `column` whose slug is `text`, as of now; None if there is none."""
+def _id_of(run: RunView, kind: str, text: str) -> str | None:
+    """The id of a trace or a group whose slug is `text`, as of now; None if there is none."""
     run.index.refresh()
     name = unslug(text)
-    if name is None:  # it was shortened
-        ids = run.index.sql(f"SELECT DISTINCT {column} FROM summaries")[1]
-        return next((name for (name,) in ids if slug(name) == text), None)
-    if column == "group_id":
-        return name if run.index.count(Filter(group=name)) else None
-    return name if run.index.summary(name) else None
+    if name is None:
+        return None
+    exists = run.index.count(Filter(group=name)) if kind == "group" else run.index.summary(name)
+    return name if exists else None

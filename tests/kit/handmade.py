@@ -1,6 +1,7 @@
 """Traces made by hand, of ids or with a token for each character, for tests that a reader can check."""
 
 from collections.abc import Sequence
+from html.parser import HTMLParser
 from typing import Any
 
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Trace, Visit, segment
@@ -132,3 +133,16 @@ def contrast(one: str, other: str) -> float:
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+class Elements(HTMLParser):
+    """Every element of a page, with its attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.all: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.all.append((tag, dict(attrs)))

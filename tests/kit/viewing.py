@@ -9,40 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from aipo.trace import Mode, Role, StopReason, Trace
+from aipo.trace import Mode, Role
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.guard import Gate
 from aipo.viewer.serve import bind, server
 from aipo.viewer.site import Site
-from kit.handmade import said
+from kit.handmade import said, trace
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 BAD = "<script>alert(1)</script></style></pre></details><img src=x onerror=alert(1)>\u202e\u2028\x1b[31m"
 
-
-TRACE = Trace(
+TRACE = trace(
+    said(Role.PROMPT, "prompt", "7*8=?"),
+    replace(said(Role.POLICY, "policy", "#5"), policy_version=6),
+    replace(said(Role.POLICY, "policy", "6"), policy_version=9),
     trace_id="r/1/0",
-    run_id="r",
     group_id="1",
     task_id="7*8",
     step=4,
-    index=0,
     mode=Mode.ASSISTED,
     task={"prompt": "7*8=?", "answer": "56", "split": "easy"},
     seed=11,
     sampling={"temperature": 0.7},
     forbidden_ids=(3, 4),
-    segments=(
-        said(Role.PROMPT, "prompt", "7*8=?"),
-        replace(said(Role.POLICY, "policy", "#5"), policy_version=6),
-        replace(said(Role.POLICY, "policy", "6"), policy_version=9),
-    ),
     reward_parts={"correct": 1.0, "format": 0.1},
     reward=1.1,
     advantage=-0.25,
-    stop_reason=StopReason.EOS,
     fingerprints={"graph": "b9bb908b"},
     started=0.0,
     seconds=1.5,

@@ -8,8 +8,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import Environment
 
 from aipo.render.charts import Chart, Line, data_block, figure, inline_assets, nice_ticks, smooth
+from aipo.render.templating import json_block
 
 
 def test_a_chart_holds_its_lines_and_leaves_empty_ones_out() -> None:
@@ -41,22 +43,17 @@ def test_a_chart_holds_its_lines_and_leaves_empty_ones_out() -> None:
     }
 
 
-def test_raw_values_that_are_the_line_itself_are_not_said_twice() -> None:
-    chart = Chart(
-        title="t", lines=[Line(name="a", colour="c1", x=[1], y=[0.5], raw=[0.5])], x_label="", y_range=(0, 1)
-    )
-    assert "raw" not in chart.data()["lines"][0]
-
-
 @pytest.mark.parametrize(("colour", "dash"), [("c0", [2, 4]), ("c1", []), ("c6", [7, 4]), ("k5", [])])
 def test_the_first_policy_is_dotted_and_colours_beyond_six_are_dashed(colour: str, dash: list[int]) -> None:
     line = Line(name="a", colour=colour, x=[1], y=[1.0])
     assert Chart(title="", lines=[line], x_label="").data()["lines"][0]["dash"] == dash
 
 
-def test_what_is_not_finite_is_a_gap_and_digits_are_few() -> None:
-    line = Line(name="a", colour="c1", x=[1, 2, 3], y=[float("nan"), 1 / 3, float("inf")])
-    assert Chart(title="", lines=[line], x_label="").data()["lines"][0]["y"] == [None, 0.333333, None]
+def test_what_is_not_finite_is_a_gap_and_raw_values_are_not_said_twice() -> None:
+    y = [float("nan"), 1 / 3, float("inf")]
+    line = Line(name="a", colour="c1", x=[1, 2, 3], y=y, raw=y)
+    (data,) = Chart(title="", lines=[line], x_label="").data()["lines"]
+    assert data["y"] == [None, 0.333333, None] and "raw" not in data
 
 
 def test_a_hostile_name_ends_no_element() -> None:
@@ -68,6 +65,28 @@ def test_a_hostile_name_ends_no_element() -> None:
     assert text is not None and json.loads(text[1])["charts"][0]["lines"][0]["name"] == hostile
     assert json.loads(text[1])["sync"] is True
     assert "<script" not in figure(3, chart) and 'data-chart="3"' in figure(3, chart)
+
+
+NAMES = st.text(st.characters(), max_size=80)  # lone surrogates too
+
+
+@given(st.recursive(NAMES | st.integers() | st.none(), lambda v: st.lists(v) | st.dictionaries(NAMES, v)))
+def test_data_in_a_page_cannot_end_its_element(value: object) -> None:
+    inside = str(json_block("data", value)).removeprefix('<script type="application/json" id="data">')
+    inside = inside.removesuffix("</script>")
+    assert not set("<>&\u2028\u2029") & set(inside)
+    assert json.loads(inside) == value
+
+
+def test_data_in_a_page_is_not_escaped_twice() -> None:
+    html = (
+        Environment(autoescape=True).from_string("{{ it }}").render(it=json_block('a"b', ["</script>", "&"]))
+    )
+    assert html == (
+        '<script type="application/json" id="a&#34;b">["\\u003c/script\\u003e","\\u0026"]</script>'
+    )
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_block("data", float("nan"))
 
 
 def test_a_page_that_stands_alone_allows_its_own_scripts_and_no_other() -> None:

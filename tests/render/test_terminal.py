@@ -27,16 +27,13 @@ def call(*words: object) -> str:
     return done.stdout
 
 
-def test_traces_as_a_table(folder: Path):
+def test_traces_and_groups_as_a_table(folder: Path):
     lines = call(folder).splitlines()
     assert lines[0].split() == ["trace", "question", "kind", "reward", "advantage", "asked", "ended", "by"]
     assert lines[1].split() == ["run/00000-000/0", "a⟨U+001B⟩[31mb", "assisted", "1.5", "–", "eos"]
     assert lines[-1] == "3 traces"
     assert call(folder, "--limit", 1).splitlines()[-1] == "1 of 3 traces (--limit shows more)"
     assert call(folder / "traces", "reward=2..").splitlines()[-1] == "0 traces"
-
-
-def test_groups_as_a_table(folder: Path):
     lines = call(folder, "--groups").splitlines()
     assert lines[1].split() == ["00000-000", "a⟨U+001B⟩[31mb", "3", "1.50", "0", "0"]
     assert lines[-1] == "1 groups"
@@ -73,21 +70,24 @@ def test_what_is_too_wide_for_a_table_is_written_upright(folder: Path):
     assert any(line.endswith("…") for line in lines) and max(map(len, lines)) <= 80
 
 
-def test_what_is_wrong_is_said(folder: Path):
-    with pytest.raises(ValueError, match="the filter: got 'agents'"):
-        call(folder, "agents=verify")
-    with pytest.raises(OSError, match=r"which holds the runs .*/run, allowed a run, one of its evaluations"):
-        call(folder.parent)
-    with pytest.raises(OSError, match="nowhere, which does not exist, allowed a run"):
-        call(folder / "nowhere")
-    for words in (
-        ["step=0", "--sql", "SELECT 1"],
-        ["--show", "x", "--groups"],
-        ["--sql", "SELECT 1", "--show", "x"],
-    ):
-        with pytest.raises(ValueError, match="allowed only one of them"):
-            call(folder, *words)
-    with pytest.raises(OSError, match="allowed a name for each"):
-        call(folder, "--sql", "SELECT 1 AS n, 2 AS n", "--json")
-    with pytest.raises(OSError, match="--sql: got 'SELEC 1'"):
-        call(folder, "--sql", "SELEC 1")
+ONE = "allowed only one of them"
+
+
+@pytest.mark.parametrize(
+    ("where", "words", "error", "message"),
+    [
+        (".", ["agents=verify"], ValueError, "the filter: got 'agents'"),
+        ("..", [], OSError, r"which holds the runs .*/run, allowed a run, one of its evaluations"),
+        ("nowhere", [], OSError, "nowhere, which does not exist, allowed a run"),
+        (".", ["step=0", "--sql", "SELECT 1"], ValueError, ONE),
+        (".", ["--show", "x", "--groups"], ValueError, ONE),
+        (".", ["--sql", "SELECT 1", "--show", "x"], ValueError, ONE),
+        (".", ["--sql", "SELECT 1 AS n, 2 AS n", "--json"], OSError, "allowed a name for each"),
+        (".", ["--sql", "SELEC 1"], OSError, "--sql: got 'SELEC 1'"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    folder: Path, where: str, words: list[str], error: type[Exception], message: str
+):
+    with pytest.raises(error, match=message):
+        call((folder / where).resolve(), *words)

@@ -1,6 +1,7 @@
 """A consult is a card in place: closed it says request and reply, open it says everything."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from aipo.render.spans import text_spans
 from aipo.render.trace_html import ConsultCard, TextBlock, bare, blocks, context_html, cut
-from aipo.trace import Call, Consult, Mode, Role, Trace, Visit
+from aipo.trace import Call, Consult, Mode, Role, Trace
 from kit import handmade
-from kit.handmade import decode, said
+from kit.handmade import consult, decode, said, visit
 
 CALL = Call(
     agent="verify",
@@ -28,9 +29,7 @@ CALL = Call(
     seconds=0.25,
     error="late once",
 )
-ASKED = Consult(
-    agent="verify", request="7*8=56", reply="right", request_segment=1, request_start=4, reply_segment=2
-)
+ASKED = consult(1, 4, 2, agent="verify", request="7*8=56", reply="right")
 
 
 def trace(**changes: Any) -> Trace:
@@ -44,8 +43,8 @@ def trace(**changes: Any) -> Trace:
         ),
         "consults": (ASKED,),
         "visits": (
-            Visit(path="verify", started=0.2, seconds=0.5, outcome="ok"),
-            Visit(path="verify/check", started=0.3, seconds=0.31, outcome="ValueError: <no>", calls=(CALL,)),
+            visit("verify", 0.2, 0.5),
+            visit("verify/check", 0.3, 0.31, "ValueError: <no>", CALL),
         ),
     }
     return handmade.trace(**({"task_id": "7*8", "step": 4} | values | changes))
@@ -56,9 +55,7 @@ def words_of(html: str) -> str:
 
 
 def summary_of(html: str) -> str:
-    found = re.search(r"<summary>(.*?)</summary>", html, re.DOTALL)
-    assert found is not None
-    return words_of(found[1])
+    return words_of(html.partition("<summary>")[2].partition("</summary>")[0])
 
 
 def test_a_closed_card_reads_request_and_reply_at_one_glance() -> None:
@@ -66,6 +63,21 @@ def test_a_closed_card_reads_request_and_reply_at_one_glance() -> None:
     assert summary_of(html) == "verify 7*8=56 → right 500 ms · 1 call · 437 → 5 tokens · 2 retries"
     assert '<details class="aipo-consult of-agent0">' in html
     assert "open>" not in html
+
+
+@pytest.mark.parametrize(
+    ("calls", "cost"),
+    [
+        ((), "500 ms"),
+        ((CALL, replace(CALL, tokens_out=None)), "500 ms · 2 calls · 874 → 5 tokens · 4 retries"),
+        ((replace(CALL, tokens_in=None, attempts=2),), "500 ms · 1 call · ? → 5 tokens · 1 retry"),
+        ((replace(CALL, tokens_in=None, tokens_out=None, attempts=1),), "500 ms · 1 call"),
+        ((replace(CALL, attempts=1, cached=True),), "500 ms · 1 call · 437 → 5 tokens · cached"),
+    ],
+)
+def test_calls_add_up_and_what_is_unknown_stays_so(calls: tuple[Call, ...], cost: str) -> None:
+    html = context_html(trace(visits=(visit("verify", 0.2, 0.5, "ok", *calls),)), decode)
+    assert summary_of(html).endswith(f"→ right {cost}")
 
 
 def test_an_open_card_has_what_ran_in_between() -> None:
@@ -77,67 +89,36 @@ def test_an_open_card_has_what_ran_in_between() -> None:
 
 
 def test_anchors_are_given_to_one_trace_of_a_page_only() -> None:
-    assert re.findall(r' id="([^"]+)"', context_html(trace(), decode, anchors=True)) == [
-        "s0",
-        "s1",
-        "consult-0",
-        "s2",
-        "s3",
-    ]
+    ids = re.findall(r' id="([^"]+)"', context_html(trace(), decode, anchors=True))
+    assert ids == ["s0", "s1", "consult-0", "s2", "s3"]
     assert " id=" not in context_html(trace(), decode)
 
 
-def test_a_consult_that_got_a_notice_says_why_once() -> None:
-    refused = trace(
-        segments=(
-            said(Role.PROMPT, "prompt", "?"),
-            said(Role.POLICY, "policy", "<consult:magic>now</consult>"),
-            said(Role.ENV, "notice", "<notice>No agent magic.</notice>"),
-        ),
-        consults=(
-            Consult(
-                agent="magic",
-                request="now",
-                reply=None,
-                error="unknown: No agent magic.",
-                request_segment=1,
-                request_start=0,
-                reply_segment=2,
-            ),
-        ),
-        visits=(),
+def noticed(asking: str, notice: str, consult: Consult) -> str:
+    segments = (
+        said(Role.PROMPT, "prompt", "?"),
+        said(Role.POLICY, "policy", asking),
+        said(Role.ENV, "notice", notice),
     )
-    html = context_html(refused, decode)
+    return context_html(trace(segments=segments, consults=(consult,), visits=()), decode)
+
+
+def test_a_consult_that_got_a_notice_says_why_once() -> None:
+    refused = consult(1, 0, 2, agent="magic", request="now", reply=None, error="unknown: No agent magic.")
+    html = noticed("<consult:magic>now</consult>", "<notice>No agent magic.</notice>", refused)
     assert summary_of(html) == "magic now → No agent magic. unknown"
     assert "of-env" in html and "No visit of the graph was recorded for it." in html
 
 
 def test_a_request_that_was_never_closed_stays_in_the_text() -> None:
-    open_ended = trace(
-        segments=(
-            said(Role.PROMPT, "prompt", "?"),
-            said(Role.POLICY, "policy", "hm <consult:verify>7*8"),
-            said(Role.ENV, "notice", "<notice>Unclosed.</notice>"),
-        ),
-        consults=(
-            Consult(
-                agent="verify",
-                request=None,
-                reply=None,
-                error="unclosed: Unclosed.",
-                request_segment=1,
-                request_start=3,
-                reply_segment=2,
-            ),
-        ),
-    )
-    html = context_html(open_ended, decode)
+    unclosed = consult(1, 3, 2, agent="verify", request=None, reply=None, error="unclosed: Unclosed.")
+    html = noticed("hm <consult:verify>7*8", "<notice>Unclosed.</notice>", unclosed)
     assert "hm &lt;consult:verify&gt;7*8</span>" in html
     assert summary_of(html).startswith("verify a request that was never closed → Unclosed.")
 
 
 def test_calls_of_no_consult_are_shown_at_the_end() -> None:
-    cancelled = Visit(path="verify/check", started=0.3, seconds=None, outcome="cancelled", calls=(CALL,))
+    cancelled = visit("verify/check", 0.3, None, "cancelled", CALL)
     html = context_html(trace(consults=(), visits=(cancelled,)), decode, anchors=True)
     assert 'id="unasked"' in html
     assert summary_of(html) == "Ran without an answer verify/check cancelled"
@@ -145,11 +126,7 @@ def test_calls_of_no_consult_are_shown_at_the_end() -> None:
 
 
 def test_several_consults_may_share_a_segment_or_have_none() -> None:
-    consults = (
-        ASKED,
-        ASKED,
-        Consult(**{f: getattr(ASKED, f) for f in ASKED.__slots__} | {"reply_segment": 99}),
-    )
+    consults = (ASKED, ASKED, replace(ASKED, reply_segment=99))
     html = context_html(trace(consults=consults), decode, anchors=True)
     assert re.findall(r'id="(consult-\d)"', html) == ["consult-0", "consult-1", "consult-2"]
     assert html.count('id="s2"') == 1
@@ -206,10 +183,7 @@ def test_the_blocks_hold_every_segment_once_and_in_order(
     segments: list[tuple[Role, str]], consults: list[tuple[str, str | None, int, int]]
 ) -> None:
     parts = tuple(said(role, "a", text or "b") for role, text in segments)
-    asked = tuple(
-        Consult(agent=a, request=r, reply=r, request_segment=i, request_start=None, reply_segment=j)
-        for a, r, i, j in consults
-    )
+    asked = tuple(consult(i, None, j, agent=a, request=r, reply=r) for a, r, i, j in consults)
     one = trace(segments=parts, consults=asked)
     found = list(blocks(one, text_spans(one, decode)))
     texts = [

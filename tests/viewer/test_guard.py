@@ -1,10 +1,10 @@
 """Who is answered: the gate by itself, then a real server with requests written by hand."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
-from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from aipo.viewer.guard import Gate
 from kit.viewing import ask
@@ -14,9 +14,14 @@ OWN = {"host": "localhost:8765"}
 NAVIGATION = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
 
-def status(gate: Gate, *, method: str = "GET", query: dict[str, str] | None = None, **headers: str) -> int:
+def status(
+    gate: Gate, *, method: str = "GET", query: dict[str, str] | None = None, **headers: str | list[str]
+) -> int:
+    """Of a request with these headers (each once, or with every value of a list)."""
     given = {name.replace("_", "-"): value for name, value in {**OWN, **headers}.items()}
-    refused = gate.refusal(method, Headers(given), query or {})
+    pairs = [(k, v) for k, value in given.items() for v in (value if isinstance(value, list) else [value])]
+    scope = {"type": "http", "method": method, "query_string": urlencode(query or {}).encode()}
+    refused = gate.refusal(Request(scope | {"headers": [(k.encode(), v.encode()) for k, v in pairs]}))
     return 200 if refused is None else refused[0]
 
 
@@ -34,28 +39,28 @@ def status(gate: Gate, *, method: str = "GET", query: dict[str, str] | None = No
         ("127.0.0.1.evil.example:8765", 421),
         ("user@localhost:8765", 421),
         ("", 421),
+        ([], 421),
+        (["localhost:8765", "evil.example"], 421),
     ],
 )
-def test_a_loopback_server_answers_to_its_own_names(host: str, expected: int) -> None:
+def test_a_loopback_server_answers_to_its_own_names(host: str | list[str], expected: int) -> None:
     assert status(Gate("127.0.0.1", 8765), host=host) == expected
 
 
-def test_the_host_is_asked_for_once() -> None:
-    raw = [(b"host", b"localhost:8765"), (b"host", b"evil.example")]
-    assert (Gate("127.0.0.1", 8765).refusal("GET", Headers(raw=raw), {}) or (200, ""))[0] == 421
-    assert (Gate("127.0.0.1", 8765).refusal("GET", Headers({}), {}) or (200, ""))[0] == 421
-
-
-def test_a_configured_address_is_a_name_and_port_80_goes_without_saying() -> None:
-    gate = Gate("gpu7.lab.example", 80, TOKEN)
-    for host, expected in (
-        ("gpu7.lab.example", 200),
-        ("gpu7.lab.example:80", 200),
-        ("gpu8.lab.example", 421),
-    ):
-        assert status(gate, host=host, query={"token": TOKEN}) == expected
-    assert status(Gate("0.0.0.0", 8765, TOKEN), host="whatever:8765", query={"token": TOKEN}) == 200
-    assert status(Gate("0.0.0.0", 8765, TOKEN), host="whatever:8765") == 401
+@pytest.mark.parametrize(
+    ("gate", "host", "token", "expected"),
+    [
+        (Gate("gpu7.lab.example", 80, TOKEN), "gpu7.lab.example", TOKEN, 200),
+        (Gate("gpu7.lab.example", 80, TOKEN), "gpu7.lab.example:80", TOKEN, 200),
+        (Gate("gpu7.lab.example", 80, TOKEN), "gpu8.lab.example", TOKEN, 421),
+        (Gate("0.0.0.0", 8765, TOKEN), "whatever:8765", TOKEN, 200),
+        (Gate("0.0.0.0", 8765, TOKEN), "whatever:8765", "", 401),
+    ],
+)
+def test_a_configured_address_is_a_name_and_port_80_goes_without_saying(
+    gate: Gate, host: str, token: str, expected: int
+) -> None:
+    assert status(gate, host=host, query={"token": token}) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def test_nothing_can_be_changed(method: str) -> None:
     [
         ({"token": TOKEN}, "", 200),
         ({"token": TOKEN + "x"}, "", 401),
-        ({"token": "é\ud800"}, "", 401),
+        ({"token": "é"}, "", 401),
         ({"token": ""}, "", 401),
         ({}, f"aipo-8765={TOKEN}", 200),
         ({}, f"other=1; aipo-8765={TOKEN}", 200),
@@ -111,8 +116,7 @@ def test_every_answer_keeps_other_pages_out(address: str, path: str) -> None:
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
-    assert headers["cross-origin-resource-policy"] == "same-origin"
-    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["cross-origin-resource-policy"] == headers["cross-origin-opener-policy"] == "same-origin"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert not [name for name in headers if name.startswith("access-control") or name == "server"]

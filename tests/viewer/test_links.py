@@ -1,15 +1,13 @@
 """Names in paths: none leaves its folder, none collides with another."""
 
-import json
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jinja2 import Environment
 
 from aipo.util.text import clean
-from aipo.viewer.links import LEFT_OUT, Links, json_block, slug, unslug
+from aipo.viewer.links import LEFT_OUT, Links, slug, trace_path, unslug
 
 NAMES = st.text(st.characters(), max_size=80)  # lone surrogates too
 
@@ -37,21 +35,9 @@ def test_slugs(name: str, expected: str) -> None:
 
 @given(NAMES, NAMES)
 def test_a_slug_is_a_plain_file_name_and_injective(one: str, other: str) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9_-]([A-Za-z0-9._-]{0,118}[A-Za-z0-9_-])?", slug(one))
+    assert re.fullmatch(r"[A-Za-z0-9_-]([A-Za-z0-9._-]*[A-Za-z0-9_-])?", slug(one))
     assert (slug(one) == slug(other)) == (one == other)
-
-
-@given(NAMES)
-def test_a_slug_that_was_not_shortened_can_be_read_back(name: str) -> None:
-    shortened = "_-" in slug(name)
-    assert unslug(slug(name)) == (None if shortened or name != clean(name) else name)
-
-
-def test_a_long_name_keeps_its_beginning_and_ends_in_a_hash() -> None:
-    one, other = slug("x" * 500), slug("x" * 501)
-    assert len(one) == 120
-    assert one.startswith("xxxxx") and one != other
-    assert unslug(one) is None
+    assert unslug(slug(one)) == (one if one == clean(one) else None)
 
 
 @pytest.mark.parametrize("text", ["a/b", "_2f", "_2", "_41", "..", "_FF", "a_-0", "é", "_ED_A0_80", "\ud800"])
@@ -100,24 +86,7 @@ def test_links_are_relative_to_the_page() -> None:
 
 
 def test_a_link_to_a_page_that_was_left_out_leads_to_one_that_says_so() -> None:
-    links = Links(1, has=lambda path: path == "index.html")
+    links = Links(1, missing={trace_path("aipo", "t")})
     assert links.home == "../index.html"
-    assert links.trace("aipo", "t") == f"../{LEFT_OUT}"
-
-
-@given(st.recursive(NAMES | st.integers() | st.none(), lambda v: st.lists(v) | st.dictionaries(NAMES, v)))
-def test_data_in_a_page_cannot_end_its_element(value: object) -> None:
-    block = str(json_block("data", value))
-    inside = block.removeprefix('<script type="application/json" id="data">').removesuffix("</script>")
-    assert not set("<>&\u2028\u2029") & set(inside)
-    assert json.loads(inside) == value
-
-
-def test_data_in_a_page_is_not_escaped_twice() -> None:
-    template = Environment(autoescape=True).from_string("{{ block }}")
-    html = template.render(block=json_block('a"b', ["</script>", "&"]))
-    assert html == (
-        '<script type="application/json" id="a&#34;b">["\\u003c/script\\u003e","\\u0026"]</script>'
-    )
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        json_block("data", float("nan"))
+    assert links.trace("aipo", "t") == links.compare("aipo", "u", "aipo", "t") == f"../{LEFT_OUT}"
+    assert links.compare("aipo", "u", "aipo", "v") == "../compare/aipo/u/aipo/v.html"

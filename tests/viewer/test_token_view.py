@@ -1,47 +1,31 @@
 """The data of the token view: short, and honest about what nobody recorded."""
 
 import json
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aipo.render.spans import text_spans
-from aipo.trace import Mode, Role, StopReason, Trace, segment
+from aipo.render.templating import json_block
+from aipo.trace import Role, Trace, segment
 from aipo.trace.token_stats import TokenStats
 from aipo.viewer.data.tokens import TokenData, after_seam, rounded, token_data
-from aipo.viewer.links import json_block
+from kit.handmade import trace
 
-TRACE = Trace(
-    trace_id="t",
-    run_id="r",
-    group_id="g",
-    task_id="1",
-    step=0,
-    index=0,
-    mode=Mode.ASSISTED,
-    task={},
-    seed=0,
-    sampling={},
-    segments=(
-        segment(Role.PROMPT, "prompt", [1, 2]),
-        segment(
-            Role.POLICY,
-            "policy",
-            [3, 4, 5],
-            logprobs=[-0.123456789, -1e-9, 0.0],
-            entropies=[0.5, 0.0, 1.25],
-            policy_version=7,
-        ),
-        segment(Role.AGENT, "verify", [6, 7]),
-        segment(Role.POLICY, "policy", [8], logprobs=[-2.0]),
+TRACE = trace(
+    segment(Role.PROMPT, "prompt", [1, 2]),
+    segment(
+        Role.POLICY,
+        "policy",
+        [3, 4, 5],
+        logprobs=[-0.123456789, -1e-9, 0.0],
+        entropies=[0.5, 0.0, 1.25],
+        policy_version=7,
     ),
-    reward=1.0,
+    segment(Role.AGENT, "verify", [6, 7]),
+    segment(Role.POLICY, "policy", [8], logprobs=[-2.0]),
     advantage=0.1234567,
-    stop_reason=StopReason.EOS,
 )
 
 
@@ -49,8 +33,8 @@ def texts(ids: Sequence[int]) -> list[str]:
     return [chr(96 + i) for i in ids]
 
 
-def data(*token_stats: TokenStats, trace: Trace = TRACE) -> TokenData:
-    return token_data(trace, text_spans(trace, None), texts, token_stats)
+def data(*token_stats: TokenStats, of: Trace = TRACE) -> TokenData:
+    return token_data(of, text_spans(of, None), texts, token_stats)
 
 
 def test_the_space_at_a_seam_is_the_first_tokens() -> None:
@@ -118,19 +102,19 @@ def test_a_row_says_which_tokens_it_is_about() -> None:
     ]
 
 
-def test_a_row_without_any_ratio_says_so_once() -> None:
-    assert data(stats([1, 1, 1, 2, 2, 3]))["rows"][0]["ratios"] is None
-    assert data(stats([1, 1, 1, 2, 2, 3]))["rows"][0]["at"] == [[2, 6]]
-    assert data(stats([]))["rows"][0]["at"] == []
+@pytest.mark.parametrize(("segments", "at"), [([1, 1, 1, 2, 2, 3], [[2, 6]]), ([], [])])
+def test_a_row_without_any_ratio_says_so_once(segments: list[int], at: list[list[int]]) -> None:
+    (row,) = data(stats(segments))["rows"]
+    assert row["ratios"] is None and row["at"] == at
 
 
 def test_a_token_stats_of_other_segments_is_left_out() -> None:
     assert data(stats([1, 1, 1, 1]))["rows"] == []
 
 
-def test_texts_that_are_not_one_for_each_token_are_left_out() -> None:
-    assert token_data(TRACE, text_spans(TRACE, None), lambda ids: None)["segments"][0]["texts"] is None
-    assert token_data(TRACE, text_spans(TRACE, None), lambda ids: ["ab"])["segments"][0]["texts"] is None
+@pytest.mark.parametrize("texts", [None, ["ab"]])
+def test_texts_that_are_not_one_for_each_token_are_left_out(texts: list[str] | None) -> None:
+    assert token_data(TRACE, text_spans(TRACE, None), lambda ids: texts)["segments"][0]["texts"] is None
 
 
 def test_texts_that_steer_are_disarmed() -> None:
@@ -154,24 +138,12 @@ def test_numbers_are_short(value: float, short: str) -> None:
     assert json.dumps(rounded(value)) == short
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False, width=32))
-def test_rounding_keeps_five_digits(value: float) -> None:
-    assert math.isclose(rounded(value), value, rel_tol=5e-5)
-
-
 def test_sixteen_thousand_tokens_are_quick_and_a_miniature_is_small() -> None:
     rng = np.random.default_rng(0)
 
     def long(count: int) -> Trace:
-        logprobs = -rng.exponential(0.1, count)
-        piece = segment(
-            Role.POLICY,
-            "policy",
-            rng.integers(0, 50_000, count),
-            logprobs=logprobs,
-            entropies=rng.random(count),
-        )
-        return Trace(**{f: getattr(TRACE, f) for f in TRACE.__slots__} | {"segments": (piece,)})  # type: ignore[arg-type]
+        ids, logprobs = rng.integers(0, 50_000, count), -rng.exponential(0.1, count)
+        return trace(segment(Role.POLICY, "policy", ids, logprobs=logprobs, entropies=rng.random(count)))
 
-    assert len(json_block("x", data(stats([0] * 45), trace=long(45)))) < 2500
-    assert len(json_block("x", data(stats([0] * 16_000), trace=long(16_000)))) < 700_000
+    assert len(json_block("x", data(stats([0] * 45), of=long(45)))) < 2500
+    assert len(json_block("x", data(stats([0] * 16_000), of=long(16_000)))) < 700_000

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.trace import Call, Consult, Role, Segment, StopReason, Trace, Visit, segment
+from aipo.trace import Call, Role, Segment, StopReason, Trace, segment
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import trace_path
+from kit.handmade import consult, visit
 from kit.recorded import TOKENIZER, save_tokenizer
 from kit.viewing import BAD, TRACE
 
@@ -55,25 +56,15 @@ def hostile() -> Trace:
         said(Role.PROMPT, bad, bad),
         said(Role.POLICY, bad, "x" * 100_000 + tail),
         said(Role.AGENT, bad, bad),
-        consults=(
-            Consult(
-                agent="verify",
-                request=bad,
-                reply=bad,
-                error=bad,
-                request_segment=1,
-                request_start=3,
-                reply_segment=2,
-            ),
-        ),
-        visits=(Visit(path="verify", started=0.0, seconds=0.2, outcome=bad, calls=(call,)),),
+        consults=(consult(1, 3, 2, agent="verify", request=bad, reply=bad, error=bad),),
+        visits=(visit("verify", 0.0, 0.2, bad, call),),
         task={"prompt": bad, "answer": bad},
         task_id=bad,
         error=bad,
+        stop_reason=StopReason.ERROR,
         reward=None,
         advantage=None,
         reward_parts={},
-        stop_reason=StopReason.ERROR,
     )
 
 
@@ -104,8 +95,16 @@ def special(runs: Path, serve: Callable[..., str]) -> str:
 def helped(little_runs: Path, address: str) -> str:
     """Address of a rollout of the little run in which an agent answered."""
     index = RunLibrary(little_runs).run("aipo").index
-    found = index.traces(Filter(agent="knowledge"), order="-reward", limit=1)[0]
-    return f"{address}/{trace_path('aipo', found.trace_id)}"
+    asked = index.traces(Filter(agent="knowledge"), order="-reward", limit=1)[0]
+    return f"{address}/{trace_path('aipo', asked.trace_id)}"
+
+
+@pytest.fixture
+def tokens(page: "Page", helped: str) -> "Page":
+    """Its tokens."""
+    page.goto(helped)
+    page.get_by_role("button", name="Tokens").click()
+    return page
 
 
 def facts_of(page: "Page") -> dict[str, str]:
@@ -147,39 +146,32 @@ def test_links_lead_to_segments_consults_and_tokens(page: "Page", helped: str) -
     page.goto(f"{helped}#%E0%A4%A")  # no anchor of ours, and no address of anybody's
 
 
-def test_a_node_of_the_graph_leads_to_its_segments(page: "Page", helped: str) -> None:
-    page.goto(helped)
-    page.locator('[data-pane="text"]').wait_for()
-    page.get_by_role("button", name="Tokens").click()
-    page.locator('#graph a[href="#s2"]').first.click()
-    assert page.locator("#s2").is_visible()
-    page.get_by_role("button", name="Raw", exact=True).click()
-    page.locator('#graph a[href="#s2"]').first.click()  # the same address once more
-    assert page.locator("#s2").is_visible()
+def test_a_node_of_the_graph_leads_to_its_segments_in_any_view(tokens: "Page") -> None:
+    for view in ("Tokens", "Raw"):
+        tokens.get_by_role("button", name=view, exact=True).click()
+        tokens.locator('#graph a[href="#s2"]').first.click()  # the second time it is the same address
+        assert tokens.locator("#s2").is_visible()
 
 
-def test_pointing_at_a_token_says_what_is_known_of_it(page: "Page", helped: str) -> None:
-    page.goto(helped)
-    page.get_by_role("button", name="Tokens").click()
-    prompt = page.locator("#token-list section").nth(0).locator("b").first
-    prompt.hover()
-    known = facts_of(page)
-    assert (known["role"], known["log-prob"], known["entropy"]) == ("prompt", "not recorded", "not recorded")
-    assert (known["coefficient"], known["clipped"]) == ("not in this row", "not in this row")
-    page.locator("#token-list section").nth(1).locator("b").first.hover()
-    known = facts_of(page)
-    assert known["role"] == "policy" and known["log-prob"] != "not recorded"
-    assert (known["coefficient"], known["ratio π/π_old"], known["clipped"]) == ("1", "1", "no")
-    assert known["correction π_old/μ"] == "1"
-    page.locator("#token-list section").nth(1).locator("b").nth(1).hover()
-    known = facts_of(page)
-    assert (known["coefficient"], known["ratio π/π_old"], known["clipped"]) == ("0", "1", "no")
-    assert known["correction π_old/μ"] == "0, masked"
-    page.locator("#token-list section").nth(2).locator("b").first.hover()
-    known = facts_of(page)
-    assert (known["segment"], known["role"]) == ("2, knowledge", "agent")
-    assert (known["coefficient"], known["ratio π/π_old"]) == ("0.5", "only of policy tokens")
-    assert known["correction π_old/μ"] == "only of policy tokens"
+def test_pointing_at_a_token_says_what_is_known_of_it(tokens: "Page") -> None:
+    unknown, other = "not recorded", "only of policy tokens"
+    for section, token, expected in (
+        (0, 0, {"role": "prompt", "log-prob": unknown, "entropy": unknown}),
+        (0, 0, {"coefficient": "not in this row", "clipped": "not in this row"}),
+        (1, 0, {"role": "policy", "coefficient": "1", "ratio π/π_old": "1", "clipped": "no"}),
+        (1, 0, {"correction π_old/μ": "1"}),
+        (
+            1,
+            1,
+            {"coefficient": "0", "ratio π/π_old": "1", "clipped": "no", "correction π_old/μ": "0, masked"},
+        ),
+        (2, 0, {"segment": "2, knowledge", "role": "agent", "coefficient": "0.5"}),
+        (2, 0, {"ratio π/π_old": other, "correction π_old/μ": other}),
+    ):
+        tokens.locator("#token-list section").nth(section).locator("b").nth(token).hover()
+        facts = facts_of(tokens)
+        assert {name: facts[name] for name in expected} == expected
+        assert (facts["log-prob"] == unknown) == (section != 1)
 
 
 def test_the_keyboard_goes_from_token_to_token(page: "Page", helped: str) -> None:
@@ -194,21 +186,19 @@ def test_the_keyboard_goes_from_token_to_token(page: "Page", helped: str) -> Non
     assert page.locator('#token-list [tabindex="0"]').count() == 1
 
 
-def test_heat_colours_tokens_and_says_its_scale(page: "Page", helped: str) -> None:
-    page.goto(helped)
-    page.get_by_role("button", name="Tokens").click()
-    agent = page.locator("#token-list section").nth(2).locator("b").first
-    page.select_option("#heat", "weight")
+def test_heat_colours_tokens_and_says_its_scale(tokens: "Page") -> None:
+    agent, scale = tokens.locator("#token-list section").nth(2).locator("b").first, tokens.locator("#scale")
+    tokens.select_option("#heat", "weight")
     assert "heat-4" in str(agent.get_attribute("class"))  # 0.5 of 1
-    assert re.sub(r"\s+", " ", page.locator("#scale").inner_text()) == "0 1 no value in this row"
-    page.select_option("#heat", "advantage")
-    assert page.locator("#token-list").get_attribute("data-sides") == "2"
-    page.select_option("#heat", "ratio")
+    assert re.sub(r"\s+", " ", scale.inner_text()) == "0 1 no value in this row"
+    tokens.select_option("#heat", "advantage")
+    assert tokens.locator("#token-list").get_attribute("data-sides") == "2"
+    tokens.select_option("#heat", "ratio")
     assert "heat-none" in str(agent.get_attribute("class"))
-    page.select_option("#heat", "clipped")
-    assert page.locator("#scale").inner_text().startswith("no")
-    page.select_option("#heat", "")
-    assert page.locator("#scale").inner_text() == ""
+    tokens.select_option("#heat", "clipped")
+    assert scale.inner_text().startswith("no")
+    tokens.select_option("#heat", "")
+    assert scale.inner_text() == ""
 
 
 def test_formulas_are_rendered_when_asked_for_and_given_back(page: "Page", special: str) -> None:
@@ -272,11 +262,3 @@ def test_without_scripts_the_context_can_be_read_and_opened(browser: "Browser", 
     assert page.locator("#s2").is_visible()
     assert not page.get_by_role("button", name="Tokens").is_visible()
     context.close()
-
-
-def test_n_and_p_go_from_trace_to_trace(page: "Page", special: str) -> None:
-    page.goto(f"{special}1.html")
-    page.keyboard.press("n")
-    page.wait_for_url("**/*2.html")
-    page.keyboard.press("p")
-    page.wait_for_url("**/*1.html")

@@ -13,14 +13,10 @@ HEATS = re.findall(r"heat-\d \{ --heat: light-dark\((#\w{6}), (#\w{6})\)", CSS)
 INKS = ("#1b2027", "#e4e8ee")
 
 
-def test_there_are_two_scales_of_ten_steps() -> None:
-    assert len(HEATS) == 20
-
-
 @pytest.mark.parametrize("theme", [0, 1])
-def test_text_can_be_read_on_every_heat(theme: int) -> None:
-    for heat in HEATS:
-        assert contrast(INKS[theme], heat[theme]) >= 4.5, heat
+def test_text_can_be_read_on_every_heat_of_two_scales(theme: int) -> None:
+    assert len(HEATS) == 20
+    assert [heat for heat in HEATS if contrast(INKS[theme], heat[theme]) < 4.5] == []
 
 
 def test_katex_comes_with_its_licence() -> None:

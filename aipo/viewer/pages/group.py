@@ -1,8 +1,10 @@
 """The page of a group: the rollouts of one task side by side, and where they part."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from markupsafe import Markup
 
@@ -10,17 +12,15 @@ from aipo.errors import TraceError, one_of
 from aipo.render.spans import colour_of
 from aipo.render.trace_html import legend_html
 from aipo.trace import Consult, Role, Trace
-from aipo.trace.arrow import Stored
+from aipo.trace.index import Summary
 from aipo.viewer.data.passages import Passage, after_prompt, agents_of, passages
 from aipo.viewer.data.run import RunView
 from aipo.viewer.data.run_summary import section
-from aipo.viewer.links import Links, json_block
-from aipo.viewer.pages.advantages import Rewards, as_credited, explanation
-from aipo.viewer.pages.branches import Branches, Leaf, branches, branches_svg
-from aipo.viewer.responses import render
+from aipo.viewer.links import Links
+from aipo.viewer.pages.branches import Leaf, branches_svg, leaves_at, majority
+from aipo.viewer.responses import render, verdict
 
 SHOWN = 64
-_SIGNS = {"\n": "↵", "\t": "⇥", " ": "␣"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +29,33 @@ class Stretch:
 
     Args:
         colour, text: what is shown.
-        at: the tokens after the prompt that begin it and at which somebody leaves; for the page's script.
-        sign: how to show a token that is only space.
+        leaves: it begins with the token at which the rollout leaves the majority.
         common: all rollouts have it.
     """
 
     colour: str
     text: str
-    at: str = ""
-    sign: str = ""
+    leaves: bool = False
     common: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutCard:
-    """One rollout of the group."""
+    """One rollout of the group.
+
+    Args:
+        asked: each consult, with the colour of its agent.
+        leaf: its tokens after the prompt, for the tree.
+        stretches: their text.
+        leaves: the first of them at which it leaves the majority; None if it never does.
+    """
 
     trace: Trace
-    kind: str
-    href: str
-    compare: str | None
     asked: Sequence[tuple[Consult, str]]
-    prompt: Sequence[Passage]
+    prompt: str
+    leaf: Leaf
     stretches: Sequence[Stretch]
-    tokens: int
     leaves: int | None
-
-    @property
-    def verdict(self) -> str:
-        reward = self.trace.reward
-        return "none" if reward is None else "good" if reward > 0 else "bad"
 
 
 def group_page(run: RunView, group_id: str, links: Links) -> str:
@@ -70,113 +67,135 @@ def group_page(run: RunView, group_id: str, links: Links) -> str:
     summaries = run.index.of_groups([group_id])[group_id]
     if not summaries:
         raise TraceError(one_of("group", group_id, "a group of this run", run.name))
-    stored = [run.index.stored(summary.trace_id) for summary in summaries[:SHOWN]]
     agents = agents_of(run)
-    contexts = [passages(run, one, agents) for one in stored]
-    completions = [[i for p in context[after_prompt(context) :] for i in p.ids] for context in contexts]
-    branching = branches(completions)
-    cards = [_card(run, links, n, stored, contexts[n], branching, agents) for n in range(len(stored))]
-    traces = [one.trace for one in stored]
-    credited = [as_credited(summary) for summary in summaries]
-    before, after = _neighbours(run, [summary.trace_id for summary in summaries])
+    cards, most = _rollout_cards(run, summaries[:SHOWN], links, agents)
+    traces = [card.trace for card in cards]
+    rewards = [summary.reward for summary in summaries if summary.reward is not None]
+    before, _ = run.index.neighbours(summaries[0].trace_id)
+    _, after = run.index.neighbours(summaries[-1].trace_id)
     return render(
         "group.html.j2",
         links,
         run=run,
         group=summaries[0],
         cards=cards,
-        left_out=len(summaries) - len(stored),
-        rewards=Rewards.of(credited),
-        explanation=explanation(credited, section(run.config(), "method")),
+        majority=traces[most],
+        left_out=len(summaries) - len(cards),
+        mean=statistics.fmean(rewards) if rewards else None,
+        std=statistics.stdev(rewards) if len(rewards) > 1 else None,
+        explanation=explanation(summaries, section(run.config(), "method")),
         scale=max([1e-9, *(abs(t.advantage) for t in traces if t.advantage is not None)]),
         prompts=_prompts(cards),
-        tree=Markup(
-            branches_svg([_leaf(card, context) for card, context in zip(cards, contexts, strict=True)])
-        ),
-        data=json_block("branches", {"majority": branching.majority, "shared": branching.shared}),
-        legend=Markup(legend_html(traces, agents)),
-        branching=branching,
-        before=before,
-        after=after,
+        tree=Markup(branches_svg([card.leaf for card in cards])),
+        legend=legend_html(traces, agents),
+        before=_group_of(run, before),
+        after=_group_of(run, after),
     )
 
 
-def _card(
-    run: RunView,
-    links: Links,
-    number: int,
-    stored: Sequence[Stored],
-    context: Sequence[Passage],
-    branching: Branches,
-    agents: Sequence[str],
-) -> RolloutCard:
-    trace, majority = stored[number].trace, stored[branching.majority].trace
-    first = after_prompt(context)
-    # On a static site every pair would be a page of its own.
-    linked = links.live and number != branching.majority
-    return RolloutCard(
-        trace=trace,
-        kind=trace.kind,
-        href=links.trace(run.name, trace.trace_id),
-        compare=links.compare(run.name, majority.trace_id, run.name, trace.trace_id) if linked else None,
-        asked=[
-            (c, colour_of(Role.AGENT, c.agent, agents) if c.agent in agents else "env")
-            for c in trace.consults
-        ],
-        prompt=context[:first],
-        stretches=stretches(context[first:], branching.cuts(number), branching.common),
-        tokens=branching.shared[number][number],
-        leaves=branching.leaves(number, branching.majority),
-    )
+def _rollout_cards(
+    run: RunView, summaries: Sequence[Summary], links: Links, agents: Sequence[str]
+) -> tuple[list[RolloutCard], int]:
+    """The rollouts, compared with the one that goes with most, and the number of that one."""
+    stored = [run.index.stored(summary.trace_id) for summary in summaries]
+    contexts = [passages(run, one, agents) for one in stored]
+    completions = [context[after_prompt(context) :] for context in contexts]
+    leaf = [_leaf(run, one.trace, rest, links) for one, rest in zip(stored, completions, strict=True)]
+    most = majority([each.tokens for each in leaf])
+    leaves = [leaves_at(each.tokens, leaf[most].tokens) for each in leaf]
+    common = min(len(leaf[most].tokens) if at is None else at for at in leaves)
+    cards = [
+        RolloutCard(
+            trace=one.trace,
+            asked=[
+                (c, colour_of(Role.AGENT, c.agent, agents) if c.agent in agents else "env")
+                for c in one.trace.consults
+            ],
+            prompt="".join(p.text for p in contexts[n] if p.role is Role.PROMPT),
+            leaf=leaf[n],
+            stretches=stretches(completions[n], leaves[n], common),
+            leaves=leaves[n],
+        )
+        for n, one in enumerate(stored)
+    ]
+    return cards, most
 
 
-def stretches(completion: Sequence[Passage], cuts: set[int], common: int) -> list[Stretch]:
-    """The text of a completion, cut so that each token of `cuts` is a piece and the common start ends at a cut."""
+def stretches(completion: Sequence[Passage], leaves: int | None, common: int) -> list[Stretch]:
+    """The text of a completion, cut around the token at which it leaves, and where the common start ends."""
     pieces: list[Stretch] = []
     base = 0
     for passage in completion:
         size = len(passage.ids)
-        inside = {at - base for at in cuts if base <= at < base + size}
-        if passage.parts is None:
-            at = " ".join(str(base + n) for n in sorted(inside))
-            pieces.append(Stretch(passage.colour, passage.text, at, common=base + size <= common))
-        else:
-            edges = {0, size, min(max(common - base, 0), size), *inside, *(n + 1 for n in inside)}
-            for start, end in pairwise(sorted(edges)):
-                text, at = passage.cut(start, end), str(base + start) if start in inside else ""
-                sign = _SIGNS.get(text[:1], "") if at and not text.strip() else ""
-                pieces.append(Stretch(passage.colour, text, at, sign, base + end <= common))
+        places = [common, *([] if leaves is None else [leaves, leaves + 1])] if passage.parts else []
+        edges = sorted({0, size, *(at - base for at in places if base < at < base + size)})
+        for start, end in pairwise(edges):
+            here = leaves is not None and base + start <= leaves < base + end
+            pieces.append(Stretch(passage.colour, passage.cut(start, end), here, base + end <= common))
         base += size
     return pieces
 
 
-def _leaf(card: RolloutCard, context: Sequence[Passage]) -> Leaf:
-    completion = context[after_prompt(context) :]
-    reward = "no reward" if card.trace.reward is None else f"reward {card.trace.reward:g}"
-    return Leaf(
-        tokens=[i for p in completion for i in p.ids],
-        colours=[(len(p.ids), p.colour) for p in completion],
-        label=f"#{card.trace.index} {card.kind}, {reward}",
-        href=card.href,
-        verdict=card.verdict,
+def explanation(summaries: Sequence[Summary], method: Mapping[str, Any]) -> list[str]:
+    """Sentences about the advantages of one group.
+
+    Args:
+        summaries: all of the group.
+        method: that part of the run's configuration.
+    """
+    if all(summary.advantage is None for summary in summaries):
+        return ["No rollout of this group has an advantage: they were only looked at, or none was scored."]
+    match method.get("credit", "a method that the configuration does not name"):
+        case "group":
+            by_std = ", divided by the standard deviation" if method.get("scale_by_std") else ""
+            sentences = [_baseline(summaries, method), f"Advantage: reward − mean{by_std}."]
+            if (weight := method.get("negative_weight", 1.0)) != 1.0:
+                sentences.append(f"Negative advantages count {weight} times.")
+        case "reward":
+            sentences = ["Advantage: the reward itself; no baseline is subtracted."]
+        case other:
+            return [f"Credit was given by {other}."]
+    if not any(summary.advantage for summary in summaries):
+        sentences.append("Every advantage is 0: nothing is learned from this group.")
+    return sentences
+
+
+def _baseline(summaries: Sequence[Summary], method: Mapping[str, Any]) -> str:
+    """The mean of the rewards, or one for each mode."""
+    rewards: dict[str, list[float]] = {}
+    for summary in summaries:
+        if summary.reward is not None:
+            mode = "solo" if summary.kind == "suppressed" else summary.kind
+            rewards.setdefault(mode, []).append(summary.reward)
+    if method.get("per_mode_baseline") and len(rewards) > 1:
+        means = (f"{statistics.fmean(values):.3g} for {mode} rollouts" for mode, values in rewards.items())
+        return f"Baselines: {', '.join(means)}."
+    everything = [reward for values in rewards.values() for reward in values]
+    both = ", which assisted and solo rollouts share" if len(rewards) > 1 else ""
+    return (
+        f"Baseline: the mean of {len(everything)} rewards{both}: {statistics.fmean(everything or [0.0]):.3g}."
     )
 
 
-def _prompts(cards: Sequence[RolloutCard]) -> list[tuple[str, list[str]]]:
+def _leaf(run: RunView, trace: Trace, completion: Sequence[Passage], links: Links) -> Leaf:
+    reward = "no reward" if trace.reward is None else f"reward {trace.reward:g}"
+    return Leaf(
+        tokens=[i for passage in completion for i in passage.ids],
+        colours=[(len(passage.ids), passage.colour) for passage in completion],
+        label=f"#{trace.index} {trace.kind}, {reward}",
+        href=links.trace(run.name, trace.trace_id),
+        verdict=verdict(trace.reward),
+    )
+
+
+def _prompts(cards: Sequence[RolloutCard]) -> dict[str, list[str]]:
     """Each prompt once, with the kinds of rollouts that had it."""
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, dict[str, None]] = {}
     for card in cards:
-        text = "".join(p.text for p in card.prompt if p.role is Role.PROMPT)
-        kinds.setdefault(text, [])
-        if card.kind not in kinds[text]:
-            kinds[text].append(card.kind)
-    return list(kinds.items())
+        kinds.setdefault(card.prompt, {})[card.trace.kind] = None
+    return {prompt: list(names) for prompt, names in kinds.items()}
 
 
-def _neighbours(run: RunView, trace_ids: Sequence[str]) -> tuple[str | None, str | None]:
-    """The groups before and after, by step."""
-    before = run.index.neighbours(trace_ids[0])[0]
-    after = run.index.neighbours(trace_ids[-1])[1]
-    summaries = (run.index.summary(name) if name else None for name in (before, after))
-    first, last = (summary.group_id if summary else None for summary in summaries)
-    return first, last
+def _group_of(run: RunView, trace_id: str | None) -> str | None:
+    summary = run.index.summary(trace_id) if trace_id else None
+    return summary.group_id if summary else None

@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from typing import Any
 
 from markupsafe import Markup
@@ -12,46 +10,24 @@ from markupsafe import Markup
 from aipo.errors import TraceError
 from aipo.render.graph_svg import graph_svg
 from aipo.render.spans import text_spans
+from aipo.render.templating import fill, json_block
 from aipo.render.trace_html import context_html, legend_html
 from aipo.trace import Role, Trace
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
 from aipo.trace.index import Summary
-from aipo.trace.token_stats import TokenStats
 from aipo.util.text import duration, visible
 from aipo.viewer.data.library import RunView
 from aipo.viewer.data.passages import agents_of
 from aipo.viewer.data.tokens import token_data
-from aipo.viewer.links import Links, json_block
+from aipo.viewer.links import Links
 from aipo.viewer.pages.timeline import timeline_svg
-from aipo.viewer.pages.visits import Station, path_through, stations
+from aipo.viewer.pages.visits import path_through, stations
 from aipo.viewer.responses import render
 
 SHOWN = 64
 """Rollouts of the group that the page links to."""
 Facts = list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sibling:
-    """A rollout of the same group."""
-
-    summary: Summary
-    href: str
-    here: bool
-
-    @property
-    def verdict(self) -> str:
-        reward = self.summary.reward
-        return "none" if reward is None else "good" if reward > 0 else "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class CompareLink:
-    """A link to the comparison with another trace."""
-
-    name: str
-    href: str
 
 
 def trace_page(run: RunView, trace_id: str, links: Links) -> str:
@@ -65,7 +41,11 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
     texts = stored.texts or _texts(run, stored)
     group = run.index.traces(Filter(group=trace.group_id), limit=SHOWN)
     before, after = run.index.neighbours(trace_id)
-    token_stats, problem = _token_stats(run, trace)
+    parent = _parent(run, trace)
+    try:
+        token_stats, problem = run.token_stats(trace_id, trace.step), None
+    except TraceError as error:  # a file that cannot be read must not hide the trace
+        token_stats, problem = [], str(error)
     spans = text_spans(trace, texts, agents)
     exact = "".join(piece.text for piece in spans)
     tokens = token_data(trace, spans, run.token_texts, token_stats)
@@ -74,18 +54,15 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
         links,
         run=run,
         trace=trace,
-        kind=trace.kind,
         facts=facts(trace),
         details=details(trace),
-        question=trace.task.get("prompt"),
-        answer=trace.task.get("answer"),
         before=before and links.trace(run.name, before),
         after=after and links.trace(run.name, after),
-        parent=_parent(run, trace, links),
-        siblings=[_sibling(run, s, links, trace_id) for s in group],
+        parent=parent and links.trace(run.name, parent),
+        siblings=group,
         comparisons=comparisons(run, trace, group, links),
-        context=Markup(context_html(trace, texts, agents, anchors=True)),
-        legend=Markup(legend_html([trace], agents)),
+        context=context_html(trace, texts, agents, anchors=True),
+        legend=legend_html([trace], agents),
         raw=exact,
         problem=problem,
         panel=graph_panel(trace, run.drawing(), agents),
@@ -131,20 +108,24 @@ def details(trace: Trace) -> Mapping[str, Facts]:
     }
 
 
-def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Links) -> list[CompareLink]:
-    """Its parent, and the rollout of its group whose reward differs most."""
-    pairs: list[CompareLink] = []
-    if trace.parent_id is not None and run.index.summary(trace.parent_id) is not None:
-        href = links.compare(run.name, trace.parent_id, run.name, trace.trace_id)
-        pairs.append(CompareLink("its parent", href))
+def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Links) -> Facts:
+    """Links to comparisons with its parent, and with the rollout of its group whose reward differs most."""
+    pairs: Facts = []
+    if parent := _parent(run, trace):
+        pairs.append(("its parent", links.compare(run.name, parent, run.name, trace.trace_id)))
     rest = [s for s in group if s.trace_id != trace.trace_id]
     # On a static site every pair would be a page of its own.
     if links.live and rest:
         far = max(rest, key=lambda s: abs((s.reward or 0.0) - (trace.reward or 0.0)))
-        href = links.compare(run.name, trace.trace_id, run.name, far.trace_id)
         reward = "no reward" if far.reward is None else f"reward {far.reward:g}"
-        pairs.append(CompareLink(f"rollout {far.index}, {reward}", href))
+        href = links.compare(run.name, trace.trace_id, run.name, far.trace_id)
+        pairs.append((f"rollout {far.index}, {reward}", href))
     return pairs
+
+
+def _parent(run: RunView, trace: Trace) -> str | None:
+    """The trace that this one replays, if it is in this run."""
+    return trace.parent_id if trace.parent_id and run.index.summary(trace.parent_id) else None
 
 
 def _reward(trace: Trace) -> str:
@@ -156,25 +137,6 @@ def _reward(trace: Trace) -> str:
 
 def _plain(values: Mapping[str, Any]) -> Facts:
     return [(k, v if isinstance(v, str) else json.dumps(v, default=str)) for k, v in values.items()]
-
-
-def _parent(run: RunView, trace: Trace, links: Links) -> str | None:
-    """Link to the trace that this one replays, if it is in this run."""
-    if trace.parent_id is None or run.index.summary(trace.parent_id) is None:
-        return None
-    return links.trace(run.name, trace.parent_id)
-
-
-def _sibling(run: RunView, summary: Summary, links: Links, trace_id: str) -> Sibling:
-    return Sibling(summary, links.trace(run.name, summary.trace_id), summary.trace_id == trace_id)
-
-
-def _token_stats(run: RunView, trace: Trace) -> tuple[Sequence[TokenStats], str | None]:
-    """The trace's token stats, or the error: a file that cannot be read must not hide the trace."""
-    try:
-        return run.token_stats(trace.trace_id, trace.step), None
-    except TraceError as error:
-        return [], str(error)
 
 
 def _texts(run: RunView, stored: Stored) -> list[str] | None:
@@ -193,48 +155,21 @@ def graph_panel(trace: Trace, drawing: Mapping[str, Any] | None, agents: Sequenc
         agents: fixes the agents' colours, as in `aipo.render.display`.
     """
     stops = stations(trace)
-    picture = _picture(stops, drawing) if drawing is not None and _sound(drawing) else ""
-    times = timeline_svg(trace, stops, agents) or '<p class="soft">No node was visited.</p>'
-    return Markup(
-        f'<div class="panel{"" if picture else " alone"}" data-panel>{picture}'
-        f'<figure class="panel-times"><figcaption>Timeline</figcaption>{times}</figure></div>'
-    )
+    picture, outside = None, dict[str, str | None]()
+    if drawing is not None and _is_sound(drawing):
+        lit, strangers = path_through(stops, drawing)
+        picture = Markup(graph_svg(drawing, lit))
+        for station in strangers:
+            outside.setdefault(station.visit.path, station.href)
+    times = Markup(timeline_svg(trace, stops, agents))
+    return fill("aipo.viewer", "panel.html.j2", picture=picture, outside=outside, times=times)
 
 
-def _picture(stops: Sequence[Station], drawing: Mapping[str, Any]) -> str:
-    lit, strangers = path_through(stops, drawing)
-    return (
-        '<figure class="panel-graph"><figcaption>Graph</figcaption>'
-        f'<div class="panel-scroll" tabindex="0" role="region" aria-label="graph, scrolls sideways">'
-        f"{graph_svg(drawing, lit)}</div>{_strangers(strangers)}</figure>"
-    )
-
-
-def _strangers(strangers: Sequence[Station]) -> str:
-    if not strangers:
-        return ""
-    paths = {s.visit.path: s.href for s in reversed(strangers)}
-    items = "".join(
-        f'<li><a href="{href}">{_shown(path)}</a></li>' if href else f"<li>{_shown(path)}</li>"
-        for path, href in reversed(paths.items())
-    )
-    return f'<p class="soft">Visited, but not in this drawing:</p><ul class="panel-strangers">{items}</ul>'
-
-
-def _shown(path: str) -> str:
-    return escape(visible("calls outside of every node" if path == "?" else path))
-
-
-def _sound(drawing: Mapping[str, Any]) -> bool:
+def _is_sound(drawing: Mapping[str, Any]) -> bool:
     """Does a drawing, which is a file that anybody can edit, have the shape that it should?"""
-    nodes, edges = drawing.get("nodes"), drawing.get("edges")
-    if not isinstance(nodes, list) or not nodes or not isinstance(edges, list):
+    try:
+        ends = [edge[end] for edge in drawing["edges"] for end in ("from", "to") if "conditional" in edge]
+        sound = bool(drawing["nodes"]) and len(ends) == 2 * len(drawing["edges"])
+        return sound and all(isinstance(path, str) for path in [*drawing["nodes"], *ends])
+    except (KeyError, TypeError):
         return False
-    named = all(isinstance(node, str) for node in nodes)
-    return named and all(
-        isinstance(edge, dict)
-        and isinstance(edge.get("from"), str)
-        and isinstance(edge.get("to"), str)
-        and "conditional" in edge
-        for edge in edges
-    )

@@ -129,7 +129,7 @@ def test_it_is_listed(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> Non
 def test_it_is_viewed(run: RunFolder) -> None:
     (view, evaluation) = sorted(RunLibrary(run.path.parent).runs(), key=lambda one: one.name)
     assert view.config()["method"]["distil_weight"] == 1.0
-    assert view.metrics()[0]["mismatch/mean"] is not None and view.problems() == []
+    assert view.metrics().rows[0]["mismatch/mean"] is not None and view.problems() == []
     assert [*view.evaluations()["after"]["easy"]] == ["solo", "suppressed", "assisted"]
     assert evaluation.index.refresh() >= 0
     for trace in TraceStore(run.traces).read():

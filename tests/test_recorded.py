@@ -18,7 +18,7 @@ from aipo.render import terminal
 from aipo.replay.questions.grid import settings
 from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.replay.recordings import Recordings
-from aipo.replay.restore import recorded_experiment
+from aipo.replay.restore import recorded_experiment, restore
 from aipo.run import RunFolder
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
@@ -99,7 +99,9 @@ def test_code_that_only_it_names_is_not_run(run: RunFolder, tmp_path: Path) -> N
     text = run.config.read_text(encoding="utf-8")
     run.config.write_text(text.replace("coefficient: mask", f"coefficient: {file}:half"), encoding="utf-8")
     recordings = Recordings(path=run.path)
-    assert recorded_experiment(recordings, [], live=True).method.coefficient == "mask"
+    experiment = recorded_experiment(recordings, [], live=True)
+    assert restore(recordings, experiment, run_id="live", live=True).built.method.coefficient == "mask"
+    assert check_traces(ReplaySource(path=run.path), Console(file=io.StringIO())) == 0
     with pytest.raises(ConfigError, match=r"method\.coefficient: got .*theirs\.py:half' from the recorded"):
         settings(str(run.config))
 

@@ -61,7 +61,7 @@ class Experiment(GraphBuilder):
             policies={"policy": policy},
             chats=self.scored_chats(),
             sampling=Sampling(temperature=rollout.temperature, max_tokens=rollout.max_tokens),
-            forbidden_ids=self.forbidden_ids(policy) if forbidden_ids is None else forbidden_ids,
+            forbidden_ids=self.forbidden_ids(policy.tokenizer) if forbidden_ids is None else forbidden_ids,
             reward_weights=rollout.reward_weights,
             deadline=rollout.deadline,
             concurrency=rollout.concurrency,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aipo.config.build_settings import ExperimentSettings
 from aipo.errors import ConfigError, LoadError
-from aipo.policies import Policy
+from aipo.policies import Policy, Tokenizer
 from aipo.policies.lora import add_adapter, base_of
 from aipo.util.console import Note
 from aipo.util.event_loop import LOOP
@@ -119,14 +119,13 @@ class PolicyBuilder(ExperimentSettings):
             tokenizer = AutoTokenizer.from_pretrained(model)
         return HFTokenizer(tokenizer)
 
-    def forbidden_ids(self, policy: Policy) -> tuple[int, ...]:
+    def forbidden_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Ids of the tags that a rollout with suppressed tags cannot write.
 
         Raises:
             ConfigError: such rollouts are configured, and a tag is not one token.
         """
-        tags = [tag.format(agent=name) for tag in self.rollout.suppress_tags for name in self.agents]
-        ids = {tag: policy.tokenizer.token_id(tag) for tag in tags}
+        ids = {tag: tokenizer.token_id(tag) for tag in self.consult_tags}
         broken = [tag for tag, token_id in ids.items() if token_id is None]
         method = self.method
         distilled = method.distil_weight > 0 and method.distil_suppress

@@ -1,10 +1,16 @@
 """The settings of an experiment as values, and other experiments with some of them changed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from aipo.config.load import dump, validate
 from aipo.config.schema import Config
+
+
+def tags_of_agents(templates: Iterable[str], agents: Iterable[str]) -> list[str]:
+    """The consult tags of these agents; `templates` is `rollout.suppress_tags`."""
+    names = list(agents)
+    return [template.format(agent=name) for template in templates for name in names]
 
 
 class ExperimentSettings:
@@ -38,6 +44,11 @@ class ExperimentSettings:
     def to_yaml(self) -> str:
         """All settings as YAML that `load_experiment` reads back."""
         return dump(self._config)
+
+    @property
+    def consult_tags(self) -> list[str]:
+        """The tags that a rollout with suppressed tags cannot write."""
+        return tags_of_agents(self.rollout.suppress_tags, self.agents)
 
     @property
     def scores_again(self) -> bool:

@@ -15,7 +15,7 @@ from aipo.doctor.exactness import check_local
 from aipo.doctor.memory import Size, check_memory, on_gpu
 from aipo.doctor.server import check_server
 from aipo.doctor.step import check_step
-from aipo.doctor.tokens import check_appending, check_prompt, check_tags, tags_of
+from aipo.doctor.tokens import check_appending, check_prompt, check_tags
 from aipo.doctor.versions import check_versions
 from aipo.errors import GraphError
 from aipo.policies.scripted import ScriptedPolicy
@@ -96,7 +96,7 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
             prompts = written
     yield from check_prompt(tokenizer, prompts)
     longest = max(prompts.values(), key=len)
-    yield check_appending(tokenizer, longest, tags_of(experiment))
+    yield check_appending(tokenizer, longest, experiment.consult_tags)
     settings = attempt("network", lambda: experiment.network_settings(model))
     if isinstance(settings, Check):
         yield settings

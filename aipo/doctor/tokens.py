@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 from aipo.config.build import Experiment
 from aipo.doctor.check import Check, attempt
-from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 
 
@@ -56,24 +55,19 @@ def check_appending(tokenizer: HFTokenizer, prompt: list[int], tags: list[str]) 
 def check_tags(experiment: Experiment, tokenizer: HFTokenizer) -> Iterator[Check]:
     """Does the tokenizer keep each consult tag, as one id where the configuration needs that?"""
     counts: dict[str, int] = {}
-    for tag in tags_of(experiment):
+    for tag in experiment.consult_tags:
         ids = tokenizer.encode(tag, control=True)
         counts[tag] = len(ids)
         if tokenizer.decode(ids) != tag:
             found = f"the tokenizer changes {tag} to {tokenizer.decode(ids)!r}"
             yield Check("fail", "tags", found, "other tags, or a tokenizer that keeps them")
             return
-    needed = attempt("tags", lambda: experiment.forbidden_ids(ScriptedPolicy(tokenizer, ())))
+    needed = attempt("tags", lambda: experiment.forbidden_ids(tokenizer))
     if isinstance(needed, Check):
         yield needed
     elif counts:
         said = ", ".join(f"{tag} ({count})" for tag, count in counts.items())
         yield Check("ok", "tags", f"the tokenizer keeps each; tokens: {said}")
-
-
-def tags_of(experiment: Experiment) -> list[str]:
-    """The tags of every agent that a rollout with suppressed tags cannot write."""
-    return [tag.format(agent=name) for tag in experiment.rollout.suppress_tags for name in experiment.agents]
 
 
 def _check_end(tokenizer: HFTokenizer, opened: list[int]) -> Check:

@@ -19,6 +19,7 @@ import yaml
 from rich.console import Console
 
 from aipo import recorded
+from aipo.config.build_settings import tags_of_agents
 from aipo.errors import ConfigError, RunError
 from aipo.export.chat_template import TokenTexts
 from aipo.export.conversation import Conversations
@@ -143,8 +144,8 @@ def consult_tags(run: RunFolder) -> list[str]:
     if not run.config.is_file():
         return []
     config = recorded.settings(yaml.safe_load(run.config.read_text(encoding="utf-8")))
-    tags = (config.get("rollout") or {}).get("suppress_tags") or ()
-    return [tag.format(agent=name) for tag in tags for name in config.get("agents") or ()]
+    templates = (config.get("rollout") or {}).get("suppress_tags") or ()
+    return tags_of_agents(templates, config.get("agents") or ())
 
 
 # -- whole or not at all -------------------------------------------------------------------------------

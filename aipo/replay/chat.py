@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatResult
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 from pydantic import PrivateAttr
@@ -69,54 +69,29 @@ class ReplayChat(BaseChatModel):
         Raises:
             ReplayError: something else is asked than was recorded, and there is no live model.
         """
-        messages = self._convert_input(input).to_messages()
-        call = self._find(messages)
-        if call is None and self._agent_model.live is not None:
-            reply = await self._agent_model.live.ainvoke(input, config, stop=stop, **kwargs)
-            self._reuse.spent += self._cost(reply)
-            return reply
-        return await self._answer(messages, call)
+        question = _question(self.agent, self._agent_model, self._convert_input(input).to_messages())
+        if recorded := self._take(question):
+            self._reuse.calls += 1
+            return await _reply(*recorded)
+        at, difference, live = f"{CALL} {self.agent}", self._difference(question), self._agent_model.live
+        if live is None:
+            raise self._reuse.refuse(at, f"a call of {self.agent!r} in {self.where!r}", difference)
+        self._reuse.live_calls += 1
+        self._reuse.leave(at, f"a call in {self.where!r}: {difference}")
+        reply = await live.ainvoke(input, config, stop=stop, **kwargs)
+        self._reuse.spent += self._cost(reply)
+        return reply
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         raise ReplayError(f"chat model of {self.agent!r}: got a call that waits, allowed `await`")
 
-    async def _agenerate(self, messages: list[BaseMessage], *_: Any, **kwargs: Any) -> ChatResult:
-        reply = await self.ainvoke(messages, **kwargs)
-        return ChatResult(generations=[ChatGeneration(message=reply)])
-
-    def _find(self, messages: Sequence[BaseMessage]) -> tuple[Call, bool] | None:
-        """The recorded call that asked the same, and whether it was tried again; counts it."""
-        question = _question(self.agent, self._agent_model, messages)
+    def _take(self, question: Question) -> tuple[Call, bool] | None:
+        """The first unused call that asked the same, and whether it was tried again."""
         for place, (recorded, call, retried) in enumerate(self._recorded):
             if recorded == question:
                 del self._recorded[place]
-                self._reuse.calls += 1
                 return call, retried
-        if question in self._shared:
-            self._reuse.calls += 1
-            return self._shared[question], False
-        if self._agent_model.live is not None:
-            self._reuse.live_calls += 1
-            self._reuse.leave(
-                f"{CALL} {self.agent}", f"a call in {self.where!r}: {self._difference(question)}"
-            )
-        return None
-
-    async def _answer(self, messages: Sequence[BaseMessage], match: tuple[Call, bool] | None) -> AIMessage:
-        if match is None:
-            question = _question(self.agent, self._agent_model, messages)
-            where = f"a call of {self.agent!r} in {self.where!r}"
-            raise self._reuse.refuse(f"{CALL} {self.agent}", where, self._difference(question))
-        call, retried = match
-        if call.error is not None:
-            if call.error.startswith(asyncio.CancelledError.__name__):
-                await asyncio.get_running_loop().create_future()
-            raise recorded_error(call.error, retried=retried)
-        usage: Any = None
-        if call.tokens_in is not None or call.tokens_out is not None:
-            counts = (call.tokens_in or 0, call.tokens_out or 0)
-            usage = {"input_tokens": counts[0], "output_tokens": counts[1], "total_tokens": sum(counts)}
-        return AIMessage(call.reply or "", usage_metadata=usage)
+        return (self._shared[question], False) if question in self._shared else None
 
     def _cost(self, reply: AIMessage) -> float:
         usage = reply.usage_metadata
@@ -128,23 +103,17 @@ class ReplayChat(BaseChatModel):
         if not self._recorded:
             return "no call is left in the recording"
         then = self._recorded[0][0]
-        parts = ("agent", "model", "settings", "messages")
-        changed = [
-            (part, now, was) for part, now, was in zip(parts, question, then, strict=True) if now != was
-        ]
-        if not changed:
-            return "the recorded call has been used"
-        part, now, was = changed[0]
-        return f"{part}: got {_around(now, was)}, recorded {_around(was, now)}"
+        parts = zip(("agent", "model", "settings", "messages"), question, then, strict=True)
+        for part, now, was in parts:
+            if now != was:
+                return f"{part}: got {_around(now, was)}, recorded {_around(was, now)}"
+        return "the recorded call has been used"
 
 
 class ReplayScorer:
     """Recorded log-probs of an agent's replies by its own model: the `aipo.rollout.context.Scorer` of a replay.
 
-    Args:
-        agent: whose replies.
-        source: the recorded rollout.
-        live: asked for ids that were not recorded; without one their log-probs are NaN: not known.
+    `live` is asked for ids that were not recorded; without one their log-probs are NaN: not known.
     """
 
     def __init__(self, agent: str, source: Trace, live: Scorer | None) -> None:
@@ -188,7 +157,6 @@ def replay_chat(
 
     Args:
         shared: calls of other rollouts, for agents that cache: a reply from the cache left no call.
-        reuse: where it is counted.
     """
     chat = ReplayChat(agent=agent, where=source.trace_id)
     chat._agent_model, chat._reuse = agent_model, reuse
@@ -207,6 +175,18 @@ def replay_chat(
         prices=agent_model.prices,
         scorer=scorer if scorer.recorded or agent_model.scorer is not None else None,
     )
+
+
+async def _reply(call: Call, retried: bool) -> AIMessage:
+    if call.error is not None:
+        if call.error.startswith(asyncio.CancelledError.__name__):
+            await asyncio.get_running_loop().create_future()
+        raise recorded_error(call.error, retried=retried)
+    usage: Any = None
+    if call.tokens_in is not None or call.tokens_out is not None:
+        counts = (call.tokens_in or 0, call.tokens_out or 0)
+        usage = {"input_tokens": counts[0], "output_tokens": counts[1], "total_tokens": sum(counts)}
+    return AIMessage(call.reply or "", usage_metadata=usage)
 
 
 def question_of(call: Call) -> Question:

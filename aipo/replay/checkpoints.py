@@ -64,8 +64,7 @@ class Choice:
     @classmethod
     def of(cls, run: RunFolder, experiment: Experiment, name: str, overrides: Sequence[str]) -> "Choice":
         """The choice for an experiment of `run`; `policy.model=` among its overrides replaces the start."""
-        named = any(word.startswith("policy.model=") for word in overrides)
-        start = start_of(run, experiment, named=named)
+        start = start_of(run, experiment, overrides)
         return cls(run=run, name=name, optimizer_steps=experiment.train.optimizer_steps, start=start)
 
     def at(self, step: int) -> Weights:
@@ -76,21 +75,21 @@ class Choice:
         """
         if self.name != NEAREST:
             return self._named()
-        older = [w for w in self._of_run() if (w.version or 0) <= step * self.optimizer_steps]
-        newest = max(older, key=lambda w: w.version or 0)
-        return newest.checked(self.run)
+        older = {
+            version: w for version, w in self._of_run().items() if version <= step * self.optimizer_steps
+        }
+        return older[max(older)].checked(self.run)
 
     def sampled_steps(self) -> list[int]:
         """Rollout steps that were sampled with exactly these weights."""
-        weights = self._of_run() if self.name == NEAREST else [self._named()]
-        versions = sorted(w.version for w in weights if w.version is not None)
-        return [
-            version // self.optimizer_steps for version in versions if version % self.optimizer_steps == 0
-        ]
+        versions = sorted(self._of_run()) if self.name == NEAREST else [self._named().version]
+        steps = [divmod(version, self.optimizer_steps) for version in versions if version is not None]
+        return [step for step, rest in steps if rest == 0]
 
-    def _of_run(self) -> list[Weights]:
+    def _of_run(self) -> dict[int, Weights]:
+        """By optimizer steps."""
         whole = whole_checkpoints(self.run)
-        return [self.start, *(Weights(str(path), version) for version, path in whole.items())]
+        return {0: self.start} | {version: Weights(str(path), version) for version, path in whole.items()}
 
     def _named(self) -> Weights:
         if self.name == "start":
@@ -101,12 +100,13 @@ class Choice:
                 f"--checkpoint: got {self.name!r}, allowed nearest, start, model or a folder with a model, looked at "
                 f"{path}"
             )
-        of_run = {Path(w.path).resolve(): w for w in self._of_run()}
+        of_run = {Path(w.path).resolve(): w for w in self._of_run().values()}
         return of_run.get(path.resolve(), Weights(str(path), None))
 
 
-def start_of(run: RunFolder, experiment: Experiment, *, named: bool = False) -> Weights:
-    """The policy that the run started from: what its manifest says, or else its configuration (`named`: this one)."""
+def start_of(run: RunFolder, experiment: Experiment, overrides: Sequence[str] = ()) -> Weights:
+    """The policy that the run started from: what the overrides name, or the manifest, or the configuration."""
+    named = any(word.startswith("policy.model=") for word in overrides)
     recorded = None if named else run.read_manifest().get("model")
     return Weights(str(recorded or experiment.policy.model), 0)
 

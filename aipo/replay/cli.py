@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,47 +19,24 @@ app = typer.Typer(
 )
 console = Console()
 
+_SELECTION = "filters of traces (step=3..7 agent=verify ...) and changed settings (section.key=value ...)"
+_GRAPH = "graph to use, module:function or file.py:function; a file.py of the recording must be named here"
+_CONFIG = "configuration to use instead of that of the run"
+_OUT = "folder for the result; default: a new folder beside the source"
+_GRID = "method.key=value,value,... to compare; several of them give every combination"
+_CHECKPOINT = "weights: nearest (newest checkpoint before the step), start (before training), model (trained), or a folder"
+
 Traces = Annotated[Path, typer.Argument(help="a run folder, one of its evaluations, or a folder of traces")]
-Selection = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="filters of traces (step=3..7 agent=verify ...) and changed settings (section.key=value ...)",
-        show_default=False,
-    ),
+Selection = Annotated[list[str] | None, typer.Argument(help=_SELECTION, show_default=False)]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help=_CONFIG, show_default=False)]
+GraphName = Annotated[str | None, typer.Option("--graph", help=_GRAPH, show_default=False)]
+Out = Annotated[Path | None, typer.Option(help=_OUT, show_default=False)]
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="changed settings, section.key=value ...", show_default=False)
 ]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="configuration to use instead of that of the run", show_default=False),
-]
-GraphName = Annotated[
-    str | None,
-    typer.Option(
-        "--graph",
-        help="graph to use, module:function or file.py:function; a file.py of the recording must be named here",
-        show_default=False,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="folder for the result; default: a new folder beside the source", show_default=False),
-]
-MethodWords = Annotated[
-    list[str] | None,
-    typer.Argument(help="changed settings of the method, method.key=value ...", show_default=False),
-]
-Grid = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--grid", help="method.key=value,value,... to compare; several of them give every combination"
-    ),
-]
+Grid = Annotated[list[str] | None, typer.Option("--grid", help=_GRID)]
 Steps = Annotated[str | None, typer.Option(help="only these rollout steps: 3, 3..7, ..7 or 3..")]
-Checkpoint = Annotated[
-    str,
-    typer.Option(
-        help="weights: nearest (newest checkpoint before the step), start (before training), model (trained), or a folder"
-    ),
-]
+Checkpoint = Annotated[str, typer.Option(help=_CHECKPOINT)]
 
 
 @app.command()
@@ -120,21 +97,18 @@ def replay_graph(
 
 @app.command()
 def credit(
-    folder: Traces, words: MethodWords = None, grid: Grid = None, steps: Steps = None, out: Out = None
+    folder: Traces, words: Settings = None, grid: Grid = None, steps: Steps = None, out: Out = None
 ) -> None:
     """Computes the advantages under other settings of the method. It needs no model."""
     from aipo.replay.questions.credit import replay_credit
 
-    code = replay_credit(
-        folder, grid=grid or (), overrides=words or (), steps=_steps(steps), out=out, console=console
-    )
-    _exit(code)
+    _exit(replay_credit(folder, **_settings(words, grid, steps, out)))
 
 
 @app.command()
 def loss(
     folder: Traces,
-    words: MethodWords = None,
+    words: Settings = None,
     grid: Grid = None,
     checkpoint: Checkpoint = "nearest",
     steps: Steps = None,
@@ -150,56 +124,25 @@ def loss(
     """Computes the loss and gradients of stored traces under other settings of the method."""
     from aipo.replay.questions.loss import replay_loss
 
-    code = replay_loss(
-        folder,
-        checkpoint=checkpoint,
-        grid=grid or (),
-        overrides=words or (),
-        steps=_steps(steps),
-        out=out,
-        gradients=gradients,
-        console=console,
-    )
-    _exit(code)
+    given = _settings(words, grid, steps, out)
+    _exit(replay_loss(folder, checkpoint=checkpoint, gradients=gradients, **given))
 
 
 @app.command()
 def train(
     folder: Traces,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="changed settings, section.key=value ..., as for `aipo train`", show_default=False
-        ),
-    ] = None,
-    also: Annotated[
-        list[Path] | None,
-        typer.Option(help="another run whose traces are used too; it must have the same tokenizer"),
-    ] = None,
+    words: Settings = None,
     grid: Grid = None,
     steps: Steps = None,
     epochs: Annotated[int, typer.Option(min=1, help="number of passes over all traces")] = 1,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
-    evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="evaluate each trained policy at the end")
-    ] = False,
 ) -> None:
     """Trains a policy from stored traces instead of new rollouts. With --grid, one policy per setting."""
     from aipo.replay.questions.train import replay_train
 
-    code = replay_train(
-        folder,
-        grid=grid or (),
-        overrides=words or (),
-        steps=_steps(steps),
-        epochs=epochs,
-        out=out,
-        resume=resume,
-        evaluate=evaluate,
-        console=console,
-    )
-    _exit(code)
+    given = _settings(words, grid, steps, out)
+    _exit(replay_train(folder, epochs=epochs, resume=resume, **given))
 
 
 @app.command()
@@ -213,9 +156,6 @@ def consults(
             help="compare with other rollouts of the same group and mode, instead of new ones; needs no model",
         ),
     ] = False,
-    any_mode: Annotated[
-        bool, typer.Option("--any-mode", help="with --group: compare with solo rollouts, too")
-    ] = False,
     samples: Annotated[int, typer.Option(min=1, help="number of new rollouts per consult")] = 4,
     limit: Annotated[int | None, typer.Option(min=1, help="maximum number of consults per agent")] = None,
     checkpoint: Checkpoint = "nearest",
@@ -225,22 +165,27 @@ def consults(
 
     Each rollout is continued from before the consult with the tags suppressed, several times.
     """
-    from aipo.replay.questions.consults import LiveConsults, consults_against_group
+    from aipo.replay.questions.consults import consults_against_forks, consults_against_group
     from aipo.trace.filters import parse_filter
 
-    filters, overrides = sort_words(words or [])
+    filters, overrides = sort_words(words)
     where = parse_filter(filters)
-    if group:
-        if overrides:
-            raise ConfigError(f"--group: got {overrides}, allowed only filters: nothing is run")
-        _exit(consults_against_group(folder, where=where, any_mode=any_mode, out=out, console=console))
+    if not group:
+        code = consults_against_forks(
+            folder,
+            overrides,
+            where=where,
+            checkpoint=checkpoint,
+            samples=samples,
+            limit=limit,
+            out=out,
+            console=console,
+        )
+        _exit(code)
         return
-    if any_mode:
-        raise ConfigError("--any-mode: got live forks, allowed with --group")
-    live = LiveConsults(
-        source=folder, where=where, checkpoint=checkpoint, samples=samples, limit=limit, overrides=overrides
-    )
-    _exit(live.run(out, console))
+    if overrides:
+        raise ConfigError(f"--group: got {overrides}, allowed only filters: nothing is run")
+    _exit(consults_against_group(folder, where=where, out=out, console=console))
 
 
 def _source(
@@ -248,38 +193,41 @@ def _source(
 ) -> "ReplaySource":
     from aipo.replay.questions.rerun import ReplaySource
 
-    filters, overrides = sort_words(words or [])
+    filters, overrides = sort_words(words)
     if graph is not None:
-        overrides.insert(0, f"graph.name={json.dumps(_absolute(graph))}")
+        file, _, function = graph.rpartition(":")
+        if file.endswith(".py"):  # the new run says which file it was
+            graph = f"{Path(file).expanduser().resolve()}:{function}"
+        overrides.insert(0, f"graph.name={json.dumps(graph)}")
     return ReplaySource(path=folder, filters=filters, overrides=overrides, config=config, prompts=prompts)
 
 
-def sort_words(words: list[str]) -> tuple[list[str], list[str]]:
+def sort_words(words: list[str] | None) -> tuple[list[str], list[str]]:
     """Filters (`agent=verify`) and overrides of the configuration (`rollout.max_tokens=64`).
 
     Raises:
         ConfigError: a word without `=`.
     """
-    for word in words:
+    filters: list[str] = []
+    overrides: list[str] = []
+    for word in words or ():
         if "=" not in word:
             raise ConfigError(one_of("word", word, "key=value", "the command"))
-    overrides = [word for word in words if "." in word.partition("=")[0]]
-    return [word for word in words if word not in overrides], overrides
+        (overrides if "." in word.partition("=")[0] else filters).append(word)
+    return filters, overrides
 
 
-def _absolute(name: str) -> str:
-    """A file by its whole path, so that the new run says which one it was."""
-    file, _, function = name.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}:{function}" if file.endswith(".py") else name
+def _settings(
+    words: list[str] | None, grid: list[str] | None, steps: str | None, out: Path | None
+) -> dict[str, Any]:
+    """What the questions about a method have in common."""
+    from aipo.trace.filters import parse_range
+
+    chosen = None if steps is None else parse_range("--steps", steps, int)
+    return {"overrides": words or (), "grid": grid or (), "steps": chosen, "out": out, "console": console}
 
 
 def _exit(code: int) -> None:
     """Ends with this exit code."""
     if code:
         raise SystemExit(code)
-
-
-def _steps(text: str | None) -> tuple[int | None, int | None] | None:
-    from aipo.trace.filters import parse_range
-
-    return None if text is None else parse_range("--steps", text, int)

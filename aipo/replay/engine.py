@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from aipo.errors import ReplayError
 from aipo.policies import Policy, Sampling, Tokenizer
 from aipo.replay.chat import AgentModel, Question, question_of, replay_chat
 from aipo.replay.policy import ReplayPolicy
 from aipo.replay.recordings import task_of
-from aipo.replay.reuse import CALL, Reuse
+from aipo.replay.reuse import Reuse
 from aipo.rollout.context import ChatModel, RolloutContext
-from aipo.rollout.engine import RolloutEngine
+from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Call, Mode, StopReason, Trace
 from aipo.util.text import error_text
@@ -41,6 +39,55 @@ class TracePair:
     def new(self) -> bool:
         """Is the trace of a policy that was not recorded? `source` is then of another policy of the rollout."""
         return self.source.policy != self.trace.policy
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedRollout:
+    """A rollout, and the policies and chat models that answer in it.
+
+    Args:
+        sources: the recorded traces of the rollout, by policy.
+    """
+
+    sources: Mapping[str, Trace]
+    spec: RolloutSpec
+    policies: Mapping[str, Policy]
+    chats: Mapping[str, ChatModel]
+    reuse: Reuse
+
+    @property
+    def source(self) -> Trace:
+        return next(iter(self.sources.values()))
+
+    def adapt(self, context: RolloutContext, sampling: Sampling | None) -> RolloutContext:
+        """The context with what answers, and with the recorded sampling, forbidden ids and demonstration."""
+        source = self.source
+        solutions = [s.token_ids for s in source.segments if s.role is source.author]
+        return replace(
+            context,
+            policies=self.policies,
+            chats=self.chats,
+            sampling=sampling or _recorded_sampling(source, context.sampling),
+            forbidden_ids=source.forbidden_ids,
+            demonstration_ids=solutions[0] if source.mode is Mode.EXPERT and solutions else None,
+        )
+
+    def pair(self, trace: Trace) -> TracePair:
+        """The replay `trace` beside its recording."""
+        source, policy = self.sources.get(trace.policy, self.source), self.policies.get(trace.policy)
+        if isinstance(policy, ReplayPolicy):
+            fork = fork_token(source, trace, policy.live_from)
+        else:
+            fork = 0 if trace.segments else None
+        stamped = replace(trace, parent_id=source.trace_id, fork_token=fork)
+        return TracePair(source, self._ended(stamped), self.reuse)
+
+    def _ended(self, trace: Trace) -> Trace:
+        """A graph may catch the error that ends a frozen replay; the rollout has failed all the same."""
+        if self.reuse.missing is None or trace.failed:
+            return trace
+        failed = {"stop_reason": StopReason.ERROR, "error": error_text(self.reuse.missing)}
+        return replace(trace, **failed, reward_parts={}, reward=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,118 +111,63 @@ class Replay:
     shared: Mapping[Question, Call] = field(default_factory=dict[Question, Call])
 
     def run(self, traces: Sequence[Trace], on_pair: Callable[[TracePair], None]) -> list[TracePair]:
-        """Replays the rollouts of `traces`; the traces of one rollout stand or fall together.
-
-        Args:
-            on_pair: called with each pair as its rollout ends.
-
-        Returns:
-            Pairs, in the order of the rollouts.
-        """
-        rollouts = {place: self._rollout(of_rollout) for place, of_rollout in _by_rollout(traces).items()}
+        """Replays the rollouts of `traces`; the pairs are in their order. `on_pair` is called as a rollout ends."""
+        by_rollout: dict[Place, dict[str, Trace]] = defaultdict(dict)
+        for trace in traces:
+            by_rollout[place_of(trace)][trace.policy] = trace
+        rollouts = {place: self._rollout(sources) for place, sources in by_rollout.items()}
         pairs: list[TracePair] = []
 
         def note(trace: Trace) -> None:
-            pair = rollouts[_place(trace)].pair(trace)
+            pair = rollouts[place_of(trace)].pair(trace)
             pairs.append(pair)
             on_pair(pair)
 
-        def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
-            return rollouts[spec.step, spec.group_id, spec.index].adapt(context, self.sampling)
-
-        replace(self.engine, adapt=adapt).run_sync([rollout.spec for rollout in rollouts.values()], note)
+        self.run_rollouts(rollouts, note)
         order = {place: number for number, place in enumerate(rollouts)}
-        return sorted(pairs, key=lambda pair: order[_place(pair.source)])
+        return sorted(pairs, key=lambda pair: order[place_of(pair.source)])
 
-    def _rollout(self, sources: Mapping[str, Trace]) -> "_ReplayedRollout":
-        reuse = Reuse()
-        first = next(iter(sources.values()))
-        replayed = {
+    def run_rollouts(self, rollouts: Mapping[Place, ReplayedRollout], on_trace: OnTrace) -> None:
+        """Runs rollouts; `on_trace` is called with each trace as it ends."""
+
+        def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
+            return rollouts[place_of(spec)].adapt(context, self.sampling)
+
+        replace(self.engine, adapt=adapt).run_sync([rollout.spec for rollout in rollouts.values()], on_trace)
+
+    def chats(self, source: Trace, reuse: Reuse) -> dict[str, ChatModel]:
+        """The agents' chat models for a replay of `source`."""
+        return {
+            agent: replay_chat(agent, source, agent_model, reuse=reuse, shared=self.shared)
+            for agent, agent_model in self.agents.items()
+        }
+
+    def _rollout(self, sources: Mapping[str, Trace]) -> ReplayedRollout:
+        reuse, first = Reuse(), next(iter(sources.values()))
+        # Recorded ones first: a rollout that fails before anything was written is a trace of the first policy.
+        policies: dict[str, Policy] = {
             name: ReplayPolicy(trace, self.tokenizer, self.live.get(name), reuse=reuse)
             for name, trace in sources.items()
         }
-        chats = {
-            agent: replay_chat(agent, first, agent_model, reuse=reuse, shared=self.shared)
-            for agent, agent_model in self.agents.items()
-        }
-        # Recorded ones first: a rollout that fails before anything was written is a trace of the first policy.
-        policies = replayed | {name: live for name, live in self.live.items() if name not in replayed}
-        return _ReplayedRollout(sources, replayed, policies, _Chats(chats, first, reuse), reuse)
+        policies |= {name: live for name, live in self.live.items() if name not in policies}
+        return ReplayedRollout(sources, spec_of(first), policies, self.chats(first, reuse), reuse)
 
 
-class _Chats(dict[str, ChatModel]):
-    """Chat models by agent. A graph that asks for one which does not exist ends the replay, unless the recording
-    has the same error: a graph may take it for the agent's own error and continue."""
-
-    def __init__(self, chats: Mapping[str, ChatModel], source: Trace, reuse: Reuse) -> None:
-        super().__init__(chats)
-        self._source, self._reuse = source, reuse
-
-    def __contains__(self, agent: object) -> bool:
-        exists = super().__contains__(agent)
-        if not exists and not any(f"agent: got {agent!r}, allowed" in v.outcome for v in self._source.visits):
-            error = (
-                f"chat model of agent: got {agent!r}, allowed {sorted(self)}, in {self._source.trace_id!r}"
-            )
-            self._reuse.leave(f"{CALL} {agent}", error)
-            self._reuse.missing = ReplayError(error)
-        return exists
+def spec_of(trace: Trace) -> RolloutSpec:
+    """The rollout that left a trace."""
+    return RolloutSpec(
+        task=task_of(trace),
+        mode=trace.mode,
+        group_id=trace.group_id,
+        index=trace.index,
+        step=trace.step,
+        seed=trace.seed,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _ReplayedRollout:
-    """The policies and chat models of one replayed rollout."""
-
-    sources: Mapping[str, Trace]
-    replayed: Mapping[str, ReplayPolicy]
-    policies: Mapping[str, Policy]
-    chats: Mapping[str, ChatModel]
-    reuse: Reuse
-
-    @property
-    def source(self) -> Trace:
-        return next(iter(self.sources.values()))
-
-    @property
-    def spec(self) -> RolloutSpec:
-        trace = self.source
-        return RolloutSpec(
-            task=task_of(trace),
-            mode=trace.mode,
-            group_id=trace.group_id,
-            index=trace.index,
-            step=trace.step,
-            seed=trace.seed,
-        )
-
-    def adapt(self, context: RolloutContext, sampling: Sampling | None) -> RolloutContext:
-        return replace(
-            context,
-            policies=self.policies,
-            chats=self.chats,
-            sampling=sampling or recorded_sampling(self.source, context.sampling),
-            forbidden_ids=self.source.forbidden_ids,
-            demonstration_ids=self._demonstration(),
-        )
-
-    def _demonstration(self) -> npt.NDArray[np.int32] | None:
-        """The recorded demonstration, whatever the environment would show now."""
-        solutions = [s.token_ids for s in self.source.segments if s.role is self.source.author]
-        return solutions[0] if self.source.mode is Mode.EXPERT and solutions else None
-
-    def pair(self, trace: Trace) -> TracePair:
-        source = self.sources.get(trace.policy, self.source)
-        policy = self.replayed.get(trace.policy)
-        fork = fork_token(source, trace, policy.live_from) if policy else 0 if trace.segments else None
-        stamped = replace(trace, parent_id=source.trace_id, fork_token=fork)
-        return TracePair(source, self._ended(stamped), self.reuse)
-
-    def _ended(self, trace: Trace) -> Trace:
-        """A graph may catch the error that ends a frozen replay; the rollout has failed all the same."""
-        if self.reuse.missing is None or trace.failed:
-            return trace
-        failed = {"stop_reason": StopReason.ERROR, "error": error_text(self.reuse.missing)}
-        return replace(trace, **failed, reward_parts={}, reward=None)
+def place_of(rollout: Trace | RolloutSpec) -> Place:
+    """The rollout's place in its run."""
+    return rollout.step, rollout.group_id, rollout.index
 
 
 def vanished(traces: Iterable[Trace], pairs: Iterable[TracePair]) -> list[Trace]:
@@ -205,18 +197,7 @@ def shared_calls(traces: Iterable[Trace], agents: Iterable[str]) -> dict[Questio
     return replies
 
 
-def _by_rollout(traces: Iterable[Trace]) -> dict[Place, dict[str, Trace]]:
-    rollouts: dict[Place, dict[str, Trace]] = defaultdict(dict)
-    for trace in traces:
-        rollouts[_place(trace)][trace.policy] = trace
-    return dict(rollouts)
-
-
-def _place(trace: Trace) -> Place:
-    return trace.step, trace.group_id, trace.index
-
-
-def recorded_sampling(trace: Trace, otherwise: Sampling) -> Sampling:
+def _recorded_sampling(trace: Trace, otherwise: Sampling) -> Sampling:
     """The recorded settings; traces of other programs may have none."""
     try:
         return Sampling(**trace.sampling)

@@ -19,8 +19,8 @@ import csv
 import io
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import count
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -29,18 +29,18 @@ from rich.console import Console
 
 from aipo.config.build import Experiment
 from aipo.errors import RunError
-from aipo.replay.recordings import LeftOut, Recordings
-from aipo.replay.restore import Restored
+from aipo.replay.recordings import Recordings
 from aipo.run import RunFolder, keep_tokenizer, tokenizer_of
 from aipo.trace import Trace
 from aipo.util.console import number_table, print_line
 from aipo.util.files import taken, write_json, write_text, writing
 
-REPORT = "replay.json"
 LEFT_OUT = 3
 """Exit code of a replay that had to leave something out."""
 _LINES = 10
 """How many left-out traces are printed."""
+_WEIGHTS = shutil.ignore_patterns("model*", "*.safetensors", "*.bin", "config.json", "generation_config.json")
+"""Files beside the tokenizer of a trained policy."""
 
 
 class ReplayTable(NamedTuple):
@@ -70,9 +70,7 @@ class ReplayReport:
         """Tables, settings and sentences on the terminal."""
         for title, columns, rows in self.tables:
             console.print(number_table(columns, rows, title=title))
-        for name, value in self.settings.items():
-            print_line(console, f"{name}: {value}")
-        for line in self.notes:
+        for line in (*(f"{name}: {value}" for name, value in self.settings.items()), *self.notes):
             print_line(console, line)
         for line in self.warnings:
             print_line(console, line, "yellow")
@@ -88,107 +86,88 @@ class ReplayReport:
         }
 
 
-def finish(report: ReplayReport, left_out: Sequence[LeftOut], console: Console, *folders: RunFolder) -> int:
+def finish(report: ReplayReport, recordings: Recordings, console: Console, *folders: RunFolder) -> int:
     """Prints a report and writes it into each folder, with what was left out. The exit code."""
     report.print(console)
+    left_out = [{"what": what, "reason": reason} for what, reason in recordings.left_out.items()]
     for folder in folders:
-        write_json(folder.path / REPORT, report.to_dict())
+        write_json(folder.path / "replay.json", report.to_dict())
         print_line(console, f"run folder {folder.path}")
         if left_out:
-            write_json(folder.path / "left_out.json", [asdict(item) for item in left_out])
-    return print_left_out(left_out, console)
+            write_json(folder.path / "left_out.json", left_out)
+    return print_left_out(recordings, console)
 
 
-def print_left_out(left_out: Sequence[LeftOut], console: Console) -> int:
+def print_left_out(recordings: Recordings, console: Console) -> int:
     """The first traces and files that could not be used. The exit code."""
-    for item in left_out[:_LINES]:
-        print_line(console, f"left out: {item.what}: {item.reason}", "yellow")
-    if len(left_out) > _LINES:
-        print_line(console, f"left out: {len(left_out)} in all", "yellow")
-    return LEFT_OUT if left_out else 0
+    lines = [f"left out: {what}: {reason}" for what, reason in recordings.left_out.items()]
+    more = [f"left out: {len(lines)} in all"] if len(lines) > _LINES else []
+    for line in lines[:_LINES] + more:
+        print_line(console, line, "yellow")
+    return LEFT_OUT if lines else 0
 
 
 # -- the folder ----------------------------------------------------------------------------------------
 
 
-def new_folder(out: Path, recordings: Recordings) -> RunFolder:
-    """Takes the folder of a replay.
-
-    Raises:
-        RunError: it is not empty, or lies within what is replayed.
-    """
-    source, target = recordings.run.path.resolve(), out.resolve()
-    if target == source or source in target.parents:
-        raise RunError(f"--out: got {out}, allowed a folder outside of {source}, which is only read")
-    return RunFolder.create(out)
-
-
-def default_out(run: Path, question: str) -> Path:
+def default_out(run: RunFolder, question: str) -> Path:
     """A free folder beside the run, named after the run and the question."""
-    first = run.resolve().with_name(f"{run.resolve().name}-{question}")
-    others = (first.with_name(f"{first.name}-{n}") for n in count(2))
-    return first if not taken(first) else next(path for path in others if not taken(path))
-
-
-def describe(
-    folder: RunFolder, restored: Restored, question: str, live: str | None = None, *, trainable: bool = True
-) -> None:
-    """Writes configuration, manifest, drawing and tokenizer of a replay that runs its graph.
-
-    Args:
-        live: the policy that continued where recordings end; `model` stays what the source started from.
-        trainable: whether the new traces record truly how they were sampled.
-    """
-    recordings = restored.recordings
-    write_text(folder.config, restored.experiment.with_settings({"run.out": folder.path}).to_yaml())
-    replay_of = {"what": question, **origin(recordings)} | ({} if trainable else {"trainable": False})
-    model = recordings.run.read_manifest().get("model") or restored.experiment.policy.model
-    facts = restored.built.manifest(model) | ({"live": live} if live else {})
-    write_json(folder.manifest, facts | {"replay_of": replay_of})
-    write_json(folder.graph, restored.built.drawing())
-    keep_tokenizer(folder, restored.tokenizer.inner.save_pretrained)
+    path = run.path.resolve()
+    names = chain([f"{path.name}-{question}"], (f"{path.name}-{question}-{n}" for n in count(2)))
+    return next(free for free in map(path.with_name, names) if not taken(free))
 
 
 def begin(
-    source: Path, *, question: str, out: Path | None, experiment: Experiment, facts: Mapping[str, Any]
+    recordings: Recordings,
+    question: str,
+    out: Path | None,
+    experiment: Experiment,
+    facts: Mapping[str, Any],
+    *,
+    drawing: Mapping[str, Any] | None = None,
+    trainable: bool = True,
 ) -> RunFolder:
-    """Makes the folder of a replay that runs no graph: the source's graph and tokenizer are copied.
+    """Makes the folder of a replay, with configuration, manifest, drawing and tokenizer.
 
     Args:
-        source: what is replayed.
         out: default: see `default_out`.
         facts: for the manifest; without a `model` among them it is what the source started from.
+        drawing: of the graph; default: the source's.
+        trainable: whether the new traces will record truly how they were sampled.
 
     Raises:
         RunError: the folder is not empty, lies in the source, or cannot be written.
     """
-    recordings = Recordings(path=source)
     run = recordings.run
-    folder = new_folder(out or default_out(run.path, question), recordings)
-    write_text(folder.config, experiment.with_settings({"run.out": folder.path}).to_yaml())
+    out = out or default_out(run, question)
+    source, target = run.path.resolve(), out.resolve()
+    if target == source or source in target.parents:
+        raise RunError(f"--out: got {out}, allowed a folder outside of {source}, which is only read")
+    folder = RunFolder.create(out)
+    write_text(folder.config, experiment.with_settings({"run.out": out}).to_yaml())
     model = run.read_manifest().get("model")
     start = {"model": model} if model else {}
-    write_json(folder.manifest, {**start, **facts, "replay_of": {"what": question, **origin(recordings)}})
-    with writing("copying what the source was made of", folder.path):
-        if run.graph.is_file():
+    replay_of = {"what": question, **_origin(recordings, trainable=trainable)}
+    write_json(folder.manifest, {**start, **facts, "replay_of": replay_of})
+    if drawing is not None:
+        write_json(folder.graph, drawing)
+    elif run.graph.is_file():
+        with writing("copying the drawing of the graph", folder.path):
             shutil.copyfile(run.graph, folder.graph)
-        if tokenizer := tokenizer_of(run):
-            folder.tokenizer.mkdir()
-            for file in tokenizer.glob("*token*"):
-                shutil.copyfile(file, folder.tokenizer / file.name)
+    if tokenizer := tokenizer_of(run):
+        keep_tokenizer(folder, lambda draft: shutil.copytree(tokenizer, draft, ignore=_WEIGHTS))
     return folder
 
 
-def origin(recordings: Recordings) -> dict[str, Any]:
+def _origin(recordings: Recordings, *, trainable: bool) -> dict[str, Any]:
     """The origin of the traces, for a manifest. Traces that must not be learned from stay marked."""
     run = recordings.run
-    # Another reader: the given one keeps its place.
     first = next(iter(Recordings(path=recordings.path)), None)
     return {
         "path": str(recordings.path.resolve()),
         "run_id": first[0].run_id if first else run.path.name,
         "fingerprints": first[0].fingerprints if first else {},
-        **({} if _trainable(run) else {"trainable": False}),
+        **({} if trainable and _trainable(run) else {"trainable": False}),
     }
 
 
@@ -210,18 +189,19 @@ def _trainable(run: RunFolder) -> bool:
     return not (isinstance(replay_of, dict) and replay_of.get("trainable") is False)
 
 
-def replayed_id(trace: Trace, run_id: str, group_id: str) -> str:
-    """The id of a stored trace under another run. Several traces of one rollout are told apart by their policy."""
-    alone = trace.trace_id == f"{trace.run_id}/{trace.group_id}/{trace.index}"
-    return f"{run_id}/{group_id}/{trace.index}{'' if alone else f'/{trace.policy}'}"
-
-
-def renamed(traces: Iterable[Trace], run_id: str) -> list[Trace]:
-    """Stored traces as those of another run, with the stored ones as their parents."""
-    return [
-        replace(t, run_id=run_id, trace_id=replayed_id(t, run_id, t.group_id), parent_id=t.trace_id)
-        for t in traces
-    ]
+def renamed(trace: Trace, run_id: str, *, step: int, group_id: str) -> Trace:
+    """A stored trace as one of another run, with the stored one as its parent."""
+    # Several traces of one rollout are told apart by their policy.
+    single = trace.trace_id == f"{trace.run_id}/{trace.group_id}/{trace.index}"
+    return replace(
+        trace,
+        run_id=run_id,
+        trace_id=f"{run_id}/{group_id}/{trace.index}{'' if single else f'/{trace.policy}'}",
+        group_id=group_id,
+        step=step,
+        parent_id=trace.trace_id,
+        fork_token=None,
+    )
 
 
 # -- cells and columns ---------------------------------------------------------------------------------
@@ -236,21 +216,19 @@ def write_csv(file: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     write_text(file, text.getvalue())
 
 
-def number(value: object) -> str:
-    """A cell: four digits of a float, a dash for None, anything else as it is."""
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def cell(value: object, form: str = ".4g") -> str:
+    """A cell: digits of a float, a dash for None, anything else as it is."""
+    return "–" if value is None else format(value, form) if isinstance(value, float) else str(value)
 
 
 def percent(value: float | None) -> str:
     """A cell: a share in percent, a dash for None."""
-    return "–" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"  # + 0.0: no "-0.0"
+    return "–" if value is None else f"{100 * value:z.1f} %"
 
 
-def interval_cell(interval: tuple[float, float] | None, digits: int = 3) -> str:
+def interval_cell(interval: tuple[float, float] | None) -> str:
     """A cell: a 95 % interval of a change, a dash for None."""
-    return "–" if interval is None else "[{:+.{d}f}, {:+.{d}f}]".format(*interval, d=digits)
+    return "–" if interval is None else "[{:+.3f}, {:+.3f}]".format(*interval)
 
 
 def mean(values: Iterable[float | None]) -> float | None:

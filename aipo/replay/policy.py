@@ -13,43 +13,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from aipo.errors import ReplayError
 from aipo.policies import Completion, Policy, SampleRequest, Tokenizer
 from aipo.policies.local.stop_strings import first_end
-from aipo.replay.reuse import NEEDS_LIVE, Reuse, recorded_error
+from aipo.replay.reuse import Reuse, recorded_error
 from aipo.trace import Role, Segment, StopReason, Trace
 
 Finish = Literal["stop", "eos", "length"]
 _NO_ERROR: frozenset[str] = frozenset({"ok", "cancelled", "unknown"})
 
 
-class AbsentPolicy:
-    """A policy that refuses to sample: implements `aipo.policies.Policy` for a frozen replay."""
-
-    version = 0
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-
-    async def sample(self, request: SampleRequest) -> Completion:
-        """Samples nothing.
-
-        Raises:
-            ReplayError: always.
-        """
-        raise ReplayError(
-            f"{NEEDS_LIVE}: a policy that was not recorded, after {len(request.token_ids)} tokens"
-        )
-
-
 class ReplayPolicy:
-    """Implements `aipo.policies.Policy` for one replayed rollout.
+    """Implements `aipo.policies.Policy` for one replayed rollout, recorded with `tokenizer`.
 
     Args:
-        source: the recorded rollout of this policy.
-        tokenizer: the one that `source` was recorded with.
         live: samples after the fork; None = the replay is frozen.
-        turns: most turns that are reused; None = all.
         reuse: counts what was reused.
 
     Attributes:
@@ -62,7 +39,6 @@ class ReplayPolicy:
         tokenizer: Tokenizer,
         live: Policy | None = None,
         *,
-        turns: int | None = None,
         reuse: Reuse | None = None,
     ) -> None:
         self.tokenizer = tokenizer
@@ -71,9 +47,7 @@ class ReplayPolicy:
         self._turn = 0
         self._source, self._live = source, live
         self._token_ids = source.token_ids
-        recorded = _turns(source)
-        self._last = max(recorded, default=None)
-        self._turns = dict(list(recorded.items())[:turns])
+        self._turns = _turns(source)
         versions = [s.policy_version for s in source.segments if s.policy_version is not None]
         self._version = max(versions, default=0)
 
@@ -91,25 +65,19 @@ class ReplayPolicy:
         """
         if self.reuse.missing is not None:  # a graph caught it as an error of an agent
             raise self.reuse.missing
-        token_ids = request.token_ids
-        segment = self._recorded(token_ids)
-        end = (
-            None if segment is None else self._end(len(token_ids), segment, request.max_tokens, request.stop)
-        )
-        same_sampling = self._same_sampling(request.temperature, request.forbidden_ids)
-        if segment is not None and end is not None and same_sampling:
-            size, finish = end
+        if recorded := self._recorded(request):
+            segment, size, finish = recorded
             if size < len(segment):
                 what = f"a stop string ends the recorded answer after {size} of its {len(segment)} tokens now"
                 self.reuse.leave("sampling", f"{self._where()}: {what}")
             self.reuse.turns += 1
             self._turn += 1
             return _completion(segment, size, finish, self._version)
-        at, detail = self._difference(token_ids, same_sampling)
+        at, detail = self._difference(request)
         if self._live is None:
-            raise self._error_then(token_ids) or self.reuse.refuse(at, self._where(), detail)
+            raise self._error_then(request.token_ids) or self.reuse.refuse(at, self._where(), detail)
         if self.live_from is None:
-            self.live_from = len(token_ids)
+            self.live_from = len(request.token_ids)
         self.reuse.leave(at, f"{self._where()}: {detail}")
         self.reuse.live_turns += 1
         self._turn += 1
@@ -117,23 +85,25 @@ class ReplayPolicy:
         # Versions never fall within a trace, whatever the live weights are.
         return replace(completion, policy_version=max(completion.policy_version, self._version))
 
-    def _recorded(self, token_ids: npt.NDArray[np.int32]) -> Segment | None:
-        """The segment that was sampled after exactly this context."""
-        segment = None if self.live_from is not None else self._turns.get(len(token_ids))
-        if segment is None or not np.array_equal(token_ids, self._token_ids[: len(token_ids)]):
+    def _recorded(self, request: SampleRequest) -> tuple[Segment, int, Finish] | None:
+        """The segment that was sampled after exactly this context, and where a sampler would end it now, and why."""
+        token_ids, start = request.token_ids, len(request.token_ids)
+        segment = None if self.live_from is not None else self._turns.get(start)
+        if segment is None or not np.array_equal(token_ids, self._token_ids[:start]):
             return None
-        return segment
+        end = self._end(start, segment, request.max_tokens, request.stop)
+        return (segment, *end) if end is not None and self._same_sampling(request) else None
 
-    def _same_sampling(self, temperature: float, forbidden_ids: tuple[int, ...]) -> bool:
+    def _same_sampling(self, request: SampleRequest) -> bool:
         """Were the log-probs recorded under this temperature and these forbidden ids?"""
-        recorded = self._source.sampling.get("temperature", temperature)
-        return temperature == recorded and set(forbidden_ids) == set(self._source.forbidden_ids)
+        recorded = self._source.sampling.get("temperature", request.temperature)
+        forbidden = set(self._source.forbidden_ids)
+        return request.temperature == recorded and set(request.forbidden_ids) == forbidden
 
     def _end(
         self, start: int, segment: Segment, max_tokens: int, stop: tuple[str, ...]
     ) -> tuple[int, Finish] | None:
-        """After how many tokens of `segment` a sampler would end now, and why; None if it would go on after them,
-        or where a limit would cut it."""
+        """Where in `segment` a sampler would end now, and why; None after it, or where a limit would cut it."""
         size = len(segment)
         stopped = first_end(stop, segment.token_ids, self.tokenizer) if stop else None
         if stopped is not None and stopped < size:
@@ -147,7 +117,7 @@ class ReplayPolicy:
         if size == max_tokens:
             return size, "length"
         # Out of the model's positions, or of tokens: then nothing came after it, and no more was allowed.
-        out = start == self._last and self._source.stop_reason is StopReason.LENGTH
+        out = start == max(self._turns) and self._source.stop_reason is StopReason.LENGTH
         return (size, "length") if out and max_tokens <= self._room(start, max_tokens) else None
 
     def _room(self, start: int, unknown: int) -> int:
@@ -169,10 +139,11 @@ class ReplayPolicy:
     def _where(self) -> str:
         return f"turn {self._turn} of {self._source.trace_id!r}"
 
-    def _difference(self, token_ids: npt.NDArray[np.int32], same_sampling: bool) -> tuple[str, str]:
+    def _difference(self, request: SampleRequest) -> tuple[str, str]:
         """What is asked that was not recorded: in short, and in full."""
         if self.live_from is not None:
             return "policy", "everything is live after the first live turn"
+        token_ids = request.token_ids
         here, then = len(token_ids), len(self._token_ids)
         same = token_ids[:then] == self._token_ids[:here]
         first = int(np.argmin(same)) if not same.all() else min(here, then)
@@ -180,10 +151,10 @@ class ReplayPolicy:
             got, was = (self.tokenizer.decode([ids[first]]) for ids in (token_ids, self._token_ids))
             at = _producer(self._source, first)
             return at, f"token {first} of the context is {got!r}, recorded {was!r} ({at})"
-        if here in self._turns and not same_sampling:
-            return "sampling", "another temperature, or other forbidden tokens, than recorded"
         if here in self._turns:
-            return "sampling", f"the recorded answer to token {first} ends where it would not end now"
+            answer = f"the recorded answer to token {first} ends where it would not end now"
+            settings = "another temperature, or other forbidden tokens, than recorded"
+            return "sampling", answer if self._same_sampling(request) else settings
         if here >= then:
             return "end", f"the recording ends with token {then - 1}, the context is {here} tokens long"
         at = _producer(self._source, first)

@@ -4,29 +4,26 @@ A run folder may be anybody's. A name in its configuration is imported only if i
 `graphs` and `envs` of this installation; any other code has to be named on the command line.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_chat import chat_identity, prices_of
 from aipo.errors import ConfigError, RunError
 from aipo.method.agent_weights import is_file_name
+from aipo.policies.scripted import ScriptedPolicy
+from aipo.policies.tokenizer import HFTokenizer
 from aipo.replay.chat import AgentModel, Question
 from aipo.replay.engine import Replay, shared_calls
-from aipo.replay.policy import AbsentPolicy
+from aipo.replay.output import begin
 from aipo.replay.recordings import Recordings
 from aipo.rollout.context import ChatModel
-from aipo.run import tokenizer_of
+from aipo.run import RunFolder, tokenizer_of
 from aipo.trace import Call, Trace
 from aipo.util.imports import load
-
-if TYPE_CHECKING:
-    from aipo.method.agent_weights import is_file_name
-from aipo.policies.tokenizer import HFTokenizer
 
 _OURS = re.compile(r"((?:graphs|envs)(?:\.\w+)*):(\w+)")
 
@@ -44,32 +41,27 @@ class Restored:
     built: Experiment
     recordings: Recordings
     replay: Replay
-    tokenizer: "HFTokenizer"
+    tokenizer: HFTokenizer
 
     def changed(self, trace: Trace) -> set[str]:
         """Files of graphs, agents and prompts that were different when `trace` was recorded."""
         now, then = self.built.graphs.fingerprints, trace.fingerprints
         return {name for name in then.keys() & now.keys() if then[name] != now[name]}
 
-
-def config_file(recordings: Recordings) -> str:
-    """The recorded configuration.
-
-    Raises:
-        RunError: there is none.
-    """
-    file = recordings.run.config
-    if not file.is_file():
-        raise RunError(
-            f"configuration of the traces in {recordings.folder}: got no {file}, allowed a run's (or --config FILE)"
-        )
-    return str(file)
+    def begin(
+        self, question: str, out: Path, live: str | None = None, *, trainable: bool = True
+    ) -> RunFolder:
+        """Makes the folder of a replay that runs its graph. `live`: the policy that continues where recordings end."""
+        model = self.recordings.run.read_manifest().get("model") or self.experiment.policy.model
+        facts = self.built.manifest(model) | ({"live": live} if live else {})
+        settings, drawing = self.experiment, self.built.drawing()
+        return begin(self.recordings, question, out, settings, facts, drawing=drawing, trainable=trainable)
 
 
 def recorded_experiment(
     recordings: Recordings, overrides: Sequence[str], *, file: Path | None = None, live: bool = False
 ) -> Experiment:
-    """The experiment of the recorded run, with overrides.
+    """The experiment of the recorded run, with overrides; its graph, environment and agents may be imported.
 
     Args:
         file: a configuration to use instead.
@@ -79,7 +71,7 @@ def recorded_experiment(
         RunError: the run has no configuration.
         ConfigError: an override that does not fit, or a name that is only imported if an override gives it.
     """
-    experiment = load_experiment(str(file or config_file(recordings)), overrides, of_run=file is None)
+    experiment = load_experiment(str(file or recordings.config), overrides, of_run=file is None)
     agents = experiment.agents.items()
     names = {"graph.name": experiment.graph_name, "env.name": experiment.env_name}
     names |= {f"agents.{name}.graph": agent.graph for name, agent in agents}
@@ -87,8 +79,7 @@ def recorded_experiment(
         names |= {f"agents.{name}.model": agent.model for name, agent in agents if agent.model is not None}
     for key, name in names.items():
         check_name(key, name, overrides)
-    # Nothing is learned here: a coefficient of the recorded run's own is not imported.
-    return experiment.for_evaluation() if is_file_name(experiment.method.coefficient) else experiment
+    return experiment
 
 
 def check_coefficient(experiment: Experiment, overrides: Sequence[str]) -> None:
@@ -101,9 +92,9 @@ def check_coefficient(experiment: Experiment, overrides: Sequence[str]) -> None:
         check_name("method.coefficient", experiment.method.coefficient, overrides)
 
 
-def prompt_overrides(experiment: Experiment, folder: Path) -> list[str]:
-    """Overrides that use the prompts in `folder`: `NAME.md` for agent NAME, and a file with the name of the graph's
-    own prompt for the graph.
+def prompt_files(experiment: Experiment, folder: Path) -> dict[str, Path]:
+    """Files of a folder of prompts by the setting that they replace: `NAME.md` for agent NAME, and a file with the
+    name of the graph's own prompt for the graph.
 
     Raises:
         ConfigError: the folder has no prompt that the experiment uses.
@@ -113,15 +104,7 @@ def prompt_overrides(experiment: Experiment, folder: Path) -> list[str]:
     files = {key: folder / name for key, name in names.items() if (folder / name).is_file()}
     if not files:
         raise ConfigError(f"--prompts: got {folder}, allowed a folder with one of {sorted(names.values())}")
-    return [f"{key}={json.dumps(str(file.resolve()))}" for key, file in files.items()]
-
-
-def unused_prompts(experiment: Experiment, folder: Path) -> list[str]:
-    """Files of a folder of prompts that the experiment does not use: they may be misspelled."""
-    used = {str(agent.prompt) for agent in experiment.agents.values()}
-    used.add(str(experiment.graph_options.get("prompt")))
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path.name for path in files if str(path.resolve()) not in used)
+    return files
 
 
 def check_name(key: str, name: str, overrides: Sequence[str]) -> None:
@@ -134,10 +117,9 @@ def check_name(key: str, name: str, overrides: Sequence[str]) -> None:
     if any(f"{key}.".startswith(f"{word.partition('=')[0]}.") for word in overrides):
         return
     ours = _OURS.fullmatch(name)
-    module = getattr(load(name).function, "__module__", None) if ours is not None else None
-    if ours is None or not f"{module}.".startswith(
-        f"{ours[1]}."
-    ):  # a package exports what its modules define
+    # A package exports what its modules define.
+    module = f"{getattr(load(name).function, '__module__', None)}." if ours else ""
+    if ours is None or not module.startswith(f"{ours[1]}."):
         raise ConfigError(
             f"{key}: got {name!r} from the recorded configuration, allowed what is defined in graphs or envs. "
             f"If you trust it, name it yourself: {key}={name}"
@@ -152,10 +134,9 @@ def restore(
     live: bool = False,
     as_configured: bool = False,
 ) -> Restored:
-    """Builds what replays `recordings`.
+    """Builds what replays `recordings`, as traces of the run `run_id`.
 
     Args:
-        run_id: of the replayed traces.
         live: build the agents' chat models. The policy that continues where a recording ends comes from
             `aipo.replay.checkpoints`; without both the replay is frozen.
         as_configured: sample with the configuration's temperature and limits, not with each rollout's own.
@@ -166,9 +147,8 @@ def restore(
     """
     built = _without_caches(experiment, live=live)
     tokenizer = recorded_tokenizer(recordings)
-    engine = built.engine(
-        AbsentPolicy(tokenizer), run_id=run_id, forbidden_ids=()
-    )  # each recording has its own
+    # Each rollout gets policies and forbidden ids of its own.
+    engine = built.engine(ScriptedPolicy(tokenizer, ()), run_id=run_id, forbidden_ids=())
     recordings.vocabulary, recordings.rerun = len(tokenizer), True
     replay = Replay(
         engine=replace(engine, chats={}),
@@ -182,15 +162,13 @@ def restore(
     )
 
 
-def recorded_tokenizer(recordings: Recordings) -> "HFTokenizer":
+def recorded_tokenizer(recordings: Recordings) -> HFTokenizer:
     """The tokenizer that the traces were recorded with.
 
     Raises:
         RunError: the run did not keep one.
     """
     from transformers import AutoTokenizer
-
-    from aipo.policies.tokenizer import HFTokenizer
 
     folder = tokenizer_of(recordings.run)
     if folder is None:
@@ -202,16 +180,17 @@ def recorded_tokenizer(recordings: Recordings) -> "HFTokenizer":
 
 
 def _without_caches(experiment: Experiment, *, live: bool) -> Experiment:
-    """Nothing is cached: a reply must not depend on which rollout came first. A frozen replay has no chat models."""
+    """Nothing is cached: a reply must not depend on which rollout came first. A frozen replay has no chat models.
+    Nothing is learned: a coefficient of the recorded run's own is not imported."""
     changes: dict[str | tuple[str, ...], Any] = {
         ("agents", name, "cache"): False for name in experiment.agents
     }
-    if live:
-        return experiment.with_settings(changes)
-    changes["rollout.cost_limit"] = None
-    for name in experiment.agents:
-        changes |= {("agents", name, "model"): None, ("agents", name, "prices"): None}
-    return experiment.with_settings(changes).for_evaluation()
+    if not live:
+        changes["rollout.cost_limit"] = None
+        for name in experiment.agents:
+            changes |= {("agents", name, "model"): None, ("agents", name, "prices"): None}
+    built = experiment.with_settings(changes)
+    return built if live and not is_file_name(built.method.coefficient) else built.for_evaluation()
 
 
 def _agent_models(experiment: Experiment, chats: Mapping[str, ChatModel]) -> dict[str, AgentModel]:

@@ -72,10 +72,7 @@ def recorded_error(recorded: str, *, retried: bool) -> Exception:
         "__str__": lambda self: text,
         "status_code": 503 if retried else 400,
     }
-    for parent in (base, Exception):
-        try:
-            kind: type[Exception] = type(name, (parent,), members)  # type: ignore[assignment]
-            return kind()
-        except TypeError:  # a group of exceptions needs its members, which are not recorded
-            continue
-    return Exception(recorded)
+    try:
+        return type(name, (base,), members)()
+    except TypeError:  # a group of exceptions needs its members, which are not recorded
+        return type(name, (Exception,), members)()

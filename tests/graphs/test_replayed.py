@@ -1,6 +1,5 @@
 """Whatever the engine recorded comes out again, token for token; an edit forks exactly where it should."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +13,13 @@ from aipo.policies import Policy, Sampling
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.replay.chat import AgentModel
 from aipo.replay.engine import Replay, TracePair, fork_token, shared_calls
-from aipo.replay.policy import AbsentPolicy
 from aipo.replay.questions.check import divergence
 from aipo.rollout.context import ChatModel
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.prompt import Prompt
 from aipo.rollout.spec import RolloutSpec
-from aipo.trace import Mode, Role, StopReason, Trace
+from aipo.trace import Mode, StopReason, Trace
 from graphs.consult import consult
 from graphs.knowledge import knowledge
 from graphs.verify import verify
@@ -122,7 +120,7 @@ class Room:
             for name, model in self.chats.items()
         }
         made = Replay(
-            engine=replace(self.engine({"policy": AbsentPolicy(TOKENIZER)}), run_id="again"),
+            engine=replace(self.engine({"policy": ScriptedPolicy(TOKENIZER, ())}), run_id="again"),
             tokenizer=TOKENIZER,
             agents=agent_models,
             live={"policy": live} if live else {},
@@ -259,7 +257,6 @@ def test_an_edited_prompt_forks_at_its_first_other_token(tokens: int, at: int) -
         return
     first = next(i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b)
     assert pair.trace.fork_token == first
-    assert pair.reuse.fork is not None
     assert pair.reuse.fork.at == "prompt"
     assert f"token {first} of the context is '@'" in pair.reuse.fork.detail
     assert texts(pair.trace)[1:] == ["policy: live<eos>"]
@@ -292,20 +289,9 @@ def test_an_agents_edited_prompt_asks_live_and_the_policy_goes_on_from_there(str
     before = sum(map(len, trace.segments[:4]))
     opening = len(TOKENIZER.encode("<feedback:verify>", control=True))
     assert pair.trace.fork_token == before + opening
-    assert pair.reuse.fork is not None
     assert pair.reuse.fork.at == "call of verify"
     assert "Be strict." in pair.reuse.fork.detail
     assert (pair.reuse.turns, pair.reuse.live_turns, pair.reuse.calls, pair.reuse.live_calls) == (2, 1, 1, 1)
-
-
-def test_the_same_reply_to_other_words_leaves_the_policy_its_recording(strict_verify: Path) -> None:
-    trace = Room().record(["<consult:verify>2+2=4</consult>", "2+2=4"])
-    (pair,) = Room(verify_prompt=strict_verify).replay(
-        trace, live=ScriptedPolicy(TOKENIZER, lambda _: "other"), chats=True
-    )
-    assert texts(pair.trace) == texts(trace)
-    assert pair.trace.fork_token is None
-    assert (pair.reuse.turns, pair.reuse.live_calls) == (2, 1)
 
 
 def test_a_frozen_replay_stops_by_name_where_an_agent_would_be_asked(strict_verify: Path) -> None:
@@ -316,26 +302,6 @@ def test_a_frozen_replay_stops_by_name_where_an_agent_would_be_asked(strict_veri
     assert pair.trace.reward is None
     assert "needs a live call here: a call of 'verify' in 'run/g/0': messages: got" in str(pair.trace.error)
     assert pair.reuse.fork is not None
-
-
-def test_a_graph_that_hides_the_end_of_a_frozen_replay_earns_no_reward() -> None:
-    """An older copy of the graph takes any error for an agent's; the rollout has no end all the same."""
-    trace = Room().record(["<consult:verify>2+2=4</consult>", "2+2=4"])
-    (pair,) = Room().replay(trace)
-    assert pair.trace.reward == trace.reward
-    room = Room()
-    del room.chats[
-        "verify"
-    ]  # a graph that asks for an agent that nobody configured: it is caught as the agent's
-    (pair,) = room.replay(trace)
-    assert (pair.trace.stop_reason, pair.trace.reward, pair.trace.reward_parts) == (
-        StopReason.ERROR,
-        None,
-        {},
-    )
-    assert "chat model of agent: got 'verify', allowed ['knowledge']" in str(pair.trace.error)
-    assert pair.reuse.fork is not None
-    assert pair.reuse.fork.at == "call of verify"
 
 
 def test_a_graph_that_listens_where_it_did_not_takes_the_recorded_answer_up_to_the_request() -> None:
@@ -352,7 +318,6 @@ def test_a_graph_that_listens_where_it_did_not_takes_the_recorded_answer_up_to_t
         "agent: <feedback:verify>right</feedback>",
         "policy: live<eos>",
     ]
-    assert pair.reuse.fork is not None
     assert pair.reuse.fork.at == "sampling"
     assert (pair.reuse.turns, pair.reuse.live_turns, pair.reuse.live_calls) == (1, 1, 1)
     assert pair.trace.fork_token == sum(map(len, pair.trace.segments[:2]))
@@ -381,7 +346,6 @@ def test_a_tampered_trace_is_reported_with_its_first_divergence(
     trace = Room().record(["<consult:verify>2+2=4</consult>", "2+2=4"])
     (pair,) = Room().replay(change(trace))
     found = divergence(pair)
-    assert found is not None
     assert found.trace_id == "run/g/0"
     assert found.where.startswith(where), found
 
@@ -406,20 +370,3 @@ def test_the_first_token_that_was_not_reused() -> None:
     assert fork_token(longer, trace, None) is None  # it ended earlier, with nothing of its own
     assert fork_token(trace, longer, None) == len(trace.token_ids)
     assert fork_token(trace, trace, 3) == 3  # sampled again, and the same came
-
-
-def test_policy_tokens_keep_what_they_were_sampled_with() -> None:
-    trace = Room().record(["<consult:verify>2+2=4</consult>", "2+2=4"])
-    (pair,) = Room().replay(trace)
-    pieces = [s for s in pair.trace.segments if s.role is Role.POLICY]
-    assert all(s.logprobs is not None and (s.logprobs == -0.25).all() for s in pieces)
-
-
-def test_an_engine_inside_a_running_loop_replays_too() -> None:
-    room = Room()
-    trace = room.record(["2+2=4"])
-
-    async def run() -> list[TracePair]:
-        return room.replay(trace)
-
-    assert [divergence(pair) for pair in asyncio.run(run())] == [None]

@@ -1,6 +1,6 @@
 """`aipo replay ...` as it is typed: words, exit codes and what is left behind."""
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,57 +9,54 @@ from typer.testing import CliRunner, Result
 import graphs
 from aipo.cli import app
 from aipo.errors import ConfigError, RunError
+from aipo.replay.cli import sort_words
 from aipo.run import RunFolder
-from aipo.trace.store import TraceStore
-from kit.recorded import contents
-
-PROMPTS = Path(graphs.__file__).parent / "prompts"
 
 
 def replay(*words: object) -> Result:
     return CliRunner().invoke(app, ["replay", *map(str, words)], env={"COLUMNS": "200"})
 
 
-def test_check(run: RunFolder) -> None:
-    done = replay("check", run.path, "step=0")
-    assert done.exit_code == 0 and "4 traces: 4 identical, 0 diverged" in done.output
-
-
-def test_score_with_other_weights_leaves_a_run(run: RunFolder, tmp_path: Path) -> None:
-    before = contents(run.path)
-    done = replay("score", run.path, "rollout.reward_weights.correct=0.5", "--out", tmp_path / "new")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("check RUN step=0", "4 traces: 4 identical, 0 diverged"),
+        ("score RUN rollout.reward_weights.correct=0.5 --out OUT", "8 traces, 4 with another reward"),
+        ("graph RUN --prompts PROMPTS --frozen --out OUT", "call of verify"),
+        ("consults RUN --group step=0 --out OUT", "verify"),
+        (
+            "loss TRAINED --steps 0 --no-gradients --grid method.coefficient=mask --out OUT",
+            "coefficient=mask",
+        ),
+        ("train TRAINED --steps 0 train.learning_rate=0.1 --out OUT", "ess"),
+    ],
+)
+def test_questions(run: RunFolder, trained: Path, tmp_path: Path, words: str, says: str) -> None:
+    prompts = shutil.copytree(Path(graphs.__file__).parent / "prompts", tmp_path / "prompts")
+    verify = prompts / "verify.md"
+    verify.write_text(verify.read_text().replace("Task: check\n", "Task: check\nBe strict.\n"))
+    places = {"RUN": run.path, "TRAINED": trained, "OUT": tmp_path / "out", "PROMPTS": prompts}
+    done = replay(*(places.get(word, word) for word in words.split()))
     assert done.exit_code == 0, done.output
-    new = list(TraceStore(tmp_path / "new" / "traces").read())
-    assert [t.reward for t in new] == [0.5, 0.0] * 4
-    old = list(TraceStore(run.traces).read())
-    assert [t.parent_id for t in new] == [t.trace_id for t in old]
-    assert contents(run.path) == before
-    manifest = json.loads((tmp_path / "new" / "manifest.json").read_text())
-    assert manifest["replay_of"]["run_id"] == "aipo"
-
-
-def test_a_frozen_replay_of_an_edited_prompt_says_where_it_would_ask(run: RunFolder, tmp_path: Path) -> None:
-    mine = tmp_path / "prompts"
-    mine.mkdir()
-    text = (PROMPTS / "knowledge.md").read_text()
-    (mine / "knowledge.md").write_text(text.replace("Task: answer", "Task: answer!"))
-    done = replay("graph", run.path, "--prompts", mine, "--frozen", "--out", tmp_path / "new")
-    assert "call of knowledge" in done.output
-    new = list(TraceStore(tmp_path / "new" / "traces").read())
-    assert ["needs a live call here" in (t.error or "") for t in new[:2]] == [True, False]
+    assert says in done.output
+    assert (tmp_path / "out" / "replay.json").is_file() == ("OUT" in words)
 
 
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["check", "RUN", "agents=verify"], ConfigError, "the filter: got 'agents'"),
-        (["check", "RUN", "verify"], ConfigError, "got 'verify', allowed key=value"),
-        (["check", "NOWHERE"], RunError, "allowed a run, one of its evaluations, or a folder of traces"),
-        (["score", "RUN", "--out", "RUN"], RunError, "which is only read"),
+        ("check RUN agents=verify", ConfigError, "the filter: got 'agents'"),
+        ("check RUN verify", ConfigError, "got 'verify', allowed key=value"),
+        ("check NOWHERE", RunError, "allowed a run, one of its evaluations, or a folder of traces"),
+        ("score RUN --out RUN", RunError, "which is only read"),
+        ("consults RUN --group run.threads=1", ConfigError, "--group: got ['run.threads=1']"),
     ],
 )
-def test_what_is_wrong_is_said(
-    run: RunFolder, words: list[str], error: type[Exception], message: str
-) -> None:
-    done = replay(*(str(run.path) if word == "RUN" else word for word in words))
+def test_what_is_wrong_is_said(run: RunFolder, words: str, error: type[Exception], message: str) -> None:
+    done = replay(*(str(run.path) if word == "RUN" else word for word in words.split()))
     assert isinstance(done.exception, error) and message in str(done.exception)
+
+
+def test_words_with_a_dot_are_settings_the_others_filters() -> None:
+    words = ["step=3..7", "rollout.max_tokens=64", "agent=verify", "task=a.b"]
+    assert sort_words(words) == (["step=3..7", "agent=verify", "task=a.b"], ["rollout.max_tokens=64"])

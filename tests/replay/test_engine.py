@@ -10,7 +10,6 @@ from aipo.errors import ReplayError
 from aipo.policies import Sampling
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.replay.engine import Replay, TracePair, vanished
-from aipo.replay.policy import AbsentPolicy
 from aipo.replay.questions.check import absence, divergence
 from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
@@ -19,6 +18,7 @@ from aipo.trace import Mode, Role, StopReason, Trace, segment
 from kit import engines
 
 NAMES = ("left", "right")
+NOBODY = ScriptedPolicy(engines.TOKENIZER, ())
 
 
 async def ask_both(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def one_policy(name: str) -> Any:
 
 
 def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[TracePair]:
-    made = replace(engine_of or engine(), policies={"left": AbsentPolicy(engines.TOKENIZER)}, run_id="again")
+    made = replace(engine_of or engine(), policies={"left": NOBODY}, run_id="again")
     return Replay(engine=made, tokenizer=engines.TOKENIZER, agents={}, **changes).run(traces, lambda _: None)
 
 
@@ -101,7 +101,6 @@ def test_a_trace_that_no_longer_comes_is_told_from_one_of_another_policy() -> No
     pairs = replay([left], live=live)
     assert [(p.trace.policy, p.new) for p in pairs] == [("left", False), ("right", True)]
     found = divergence(pairs[1])
-    assert found is not None
     assert (found.where, found.what) == ("policy", "got a trace of 'right', of which none was recorded")
     assert pairs[1].trace.fork_token == 0
     assert vanished([left], pairs[1:]) == [left]
@@ -112,7 +111,7 @@ def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(e
     specs = [engines.spec(mode=Mode.EXPERT), engines.spec(1, mode=Mode.SOLO)]
     graph = engines.chain(ask=engines.ask, think=engines.think, grade=engines.grade)
     traces = engines.engine(graph, env=engines.Worked()).run_sync(specs, lambda _: None)
-    engine = engines.engine(graph, env=env, policies={"policy": AbsentPolicy(engines.TOKENIZER)})
+    engine = engines.engine(graph, env=env, policies={"policy": NOBODY})
     pairs = Replay(engine=engine, tokenizer=engines.TOKENIZER, agents={}).run(traces, lambda _: None)
     assert [divergence(pair) for pair in pairs] == [None, None]
     assert [(p.trace.mode, p.trace.reward, p.trace.fork_token) for p in pairs] == [
@@ -121,10 +120,23 @@ def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(e
     ]
 
 
-def test_nobody_can_sample_from_an_absent_policy() -> None:
-    (trace,) = engines.run(policies={"policy": AbsentPolicy(engines.TOKENIZER)})
-    assert "ReplayError: needs a live call here: a policy that was not recorded" in str(trace.error)
-    assert issubclass(ReplayError, LookupError)
+def test_a_graph_that_hides_the_end_of_a_frozen_replay_earns_no_reward() -> None:
+    async def hide(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        try:
+            return await both_think(state, runtime)
+        except ReplayError:
+            said = [segment(Role.POLICY, "policy", [4], logprobs=[-1.0], policy=name) for name in NAMES]
+            return {"segments": said}
+
+    async def ask_more(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        ids = engines.TOKENIZER.encode_prompt(f"{runtime.context.task.prompt} 42")
+        return {"segments": [segment(Role.PROMPT, "task", ids, policy=name) for name in NAMES]}
+
+    edited = replace(engine(), graph=engines.chain(ask=ask_more, think=hide, mark=mark_both))
+    for pair in replay(recorded(), edited):
+        ended = (pair.trace.stop_reason, pair.trace.reward, pair.trace.reward_parts)
+        assert ended == (StopReason.ERROR, None, {})
+        assert "needs a live call here: turn 0 of" in str(pair.trace.error)
 
 
 def test_an_engine_may_give_each_rollout_a_context_of_its_own() -> None:
@@ -145,7 +157,6 @@ def test_the_sampling_of_now_or_of_then() -> None:
     live = {name: ScriptedPolicy(engines.TOKENIZER, lambda _: "live") for name in NAMES}
     assert replay(traces, live=live)[0].reuse.fork is None
     hotter = replay(traces, live=live, sampling=Sampling(temperature=2.0, max_tokens=64))
-    assert hotter[0].reuse.fork is not None
     assert hotter[0].reuse.fork.at == "sampling"
     assert hotter[0].trace.sampling["temperature"] == 2.0
 

@@ -338,7 +338,7 @@ def test_demonstrations_are_trained_twice_kept_gone_on_with_and_replayed(
     shown, *_ = replayed(folder, tmp_path / "loss", "method.coefficient_value=0.5,1")
     assert shown["loss"] == pytest.approx(losses[0], abs=1e-6)
     nearest, *_ = replayed(folder, tmp_path / "nearest", checkpoint="nearest", step=1)
-    assert (nearest["update"], nearest["loss"]) == (5, pytest.approx(losses[4], abs=1e-6))
+    assert (nearest["optimizer_step"], nearest["loss"]) == (5, pytest.approx(losses[4], abs=1e-6))
 
 
 def test_going_on_without_a_checkpoint_begins_anew(folder: RunFolder) -> None:

@@ -1,8 +1,8 @@
 """Before and after: the changes that a replay made, trace by trace, with confidence intervals."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -19,55 +19,27 @@ _COLUMNS = ("traces", "before", "after", "change", "95 %", "rose", "fell")
 
 
 class TraceChange(NamedTuple):
-    """One trace, recorded and replayed, without its tokens.
+    """One trace, recorded and replayed, both without their tokens. `resampled`: other tokens were sampled now."""
 
-    Args:
-        before, after: rewards; None = there is none.
-        parts: reward parts that it has before and after.
-        version: of the weights that sampled it first.
-        resampled: whether other tokens were sampled now.
-    """
-
-    source_id: str
-    kind: str
-    step: int
-    cluster: str
-    before: float | None
-    after: float | None
-    parts: Mapping[str, tuple[float, float]]
+    source: Trace
+    trace: Trace
     fork: ForkPoint | None
-    error: str | None
-    version: int | None
     resampled: bool
 
-    @classmethod
-    def of(cls, pair: TracePair) -> "TraceChange":
-        """The change from a recorded trace to its replay."""
-        was, now = pair.source, pair.trace
-        both = [name for name in was.reward_parts if name in now.reward_parts]
-        return cls(
-            source_id=was.trace_id,
-            kind=was.kind,
-            step=was.step,
-            cluster=cluster_of(was),
-            before=was.reward,
-            after=now.reward,
-            parts={name: (was.reward_parts[name], now.reward_parts[name]) for name in both},
-            fork=pair.reuse.fork,
-            error=now.error,
-            version=was.policy_version,
-            resampled=pair.reuse.live_turns > 0,
-        )
+    @property
+    def source_id(self) -> str:
+        return self.source.trace_id
 
     @property
     def stopped(self) -> bool:
         """Did a frozen replay need a live call?"""
-        return self.error is not None and NEEDS_LIVE in self.error
+        return NEEDS_LIVE in (self.trace.error or "")
 
     @property
     def change(self) -> float:
         """Reward after minus reward before; 0 where there are not both."""
-        return 0.0 if self.before is None or self.after is None else self.after - self.before
+        before, after = self.source.reward, self.trace.reward
+        return 0.0 if before is None or after is None else after - before
 
 
 class MeanChange(NamedTuple):
@@ -127,35 +99,36 @@ class BeforeAfter:
         """Adds the traces of a step."""
         counted: set[int] = set()
         for pair in pairs:
-            self.traces.append(TraceChange.of(pair))
+            source, trace = (
+                replace(t, segments=(), consults=(), visits=()) for t in (pair.source, pair.trace)
+            )
+            self.traces.append(TraceChange(source, trace, pair.reuse.fork, pair.reuse.live_turns > 0))
             if id(pair.reuse) not in counted:  # one for all the policies of a rollout
                 counted.add(id(pair.reuse))
                 self.reused.update({name: getattr(pair.reuse, name) for name in _COUNTS})
 
     def rewards(self) -> list[MeanChange]:
         """The reward's change: of all, of each kind of rollout, and of those that left their recording."""
-        kinds = sorted({t.kind for t in self.traces})
+        kinds = sorted({t.source.kind for t in self.traces})
         groups = {"all": self.traces}
         if len(kinds) > 1:
-            groups |= {kind: [t for t in self.traces if t.kind == kind] for kind in kinds}
+            groups |= {kind: [t for t in self.traces if t.source.kind == kind] for kind in kinds}
         groups["forked"] = [t for t in self.traces if t.fork]
-        numbers = {
-            name: [
-                (t.before, t.after, t.cluster) for t in traces if t.before is not None and t.after is not None
-            ]
-            for name, traces in groups.items()
-        }
-        return self._means(numbers)
+        means = (self._mean(name, traces, lambda t: t.reward) for name, traces in groups.items())
+        return [mean for mean in means if mean]
 
     def parts(self) -> list[MeanChange]:
         """Every reward part's change; one that is new or gone has none."""
-        names = sorted({name for t in self.traces for name in t.parts})
-        return self._means(
-            {name: [(*t.parts[name], t.cluster) for t in self.traces if name in t.parts] for name in names}
-        )
+        names = sorted({name for t in self.traces for name in t.source.reward_parts})
+        means = (self._mean(name, self.traces, lambda t, n=name: t.reward_parts.get(n)) for name in names)
+        return [mean for mean in means if mean]
 
-    def _means(self, numbers: Mapping[str, Sequence[tuple[float, float, str]]]) -> list[MeanChange]:
-        return [MeanChange.of(name, of_name, self.seed) for name, of_name in numbers.items() if of_name]
+    def _mean(
+        self, what: str, traces: Sequence[TraceChange], value: Callable[[Trace], float | None]
+    ) -> MeanChange | None:
+        pairs = [(value(t.source), value(t.trace), cluster_of(t.source)) for t in traces]
+        both = [(was, now, cluster) for was, now, cluster in pairs if was is not None and now is not None]
+        return MeanChange.of(what, both, self.seed) if both else None
 
     def forks(self) -> list[tuple[str, int]]:
         """Places where traces left their recordings, with counts; the most frequent first."""
@@ -167,7 +140,7 @@ class BeforeAfter:
 
     def failed(self) -> list[TraceChange]:
         """Traces that had a reward and whose replay has none."""
-        return [t for t in self.traces if t.before is not None and t.after is None]
+        return [t for t in self.traces if t.source.reward is not None and t.trace.reward is None]
 
     def report_score(self) -> ReplayReport:
         """The reward and its parts, before and after, and the traces whose reward changed."""
@@ -187,7 +160,6 @@ class BeforeAfter:
 
         Args:
             versions: by step, how many optimizer steps are behind the weights that continued (None: unknown).
-            unused_prompts: files of the folder of prompts that nothing uses.
         """
         forks = [(at, str(count)) for at, count in self.forks()]
         tables = [ReplayTable("forks", ("left the recording at", "traces"), forks)] if forks else []
@@ -213,7 +185,7 @@ class BeforeAfter:
             "parts": [change._asdict() for change in self.parts()],
             "forks": dict(self.forks()),
             "reuse": dict(self.reused),
-            "failed": {t.source_id: t.error for t in self.failed()},
+            "failed": {t.source_id: t.trace.error for t in self.failed()},
         }
 
     def _graph_warnings(
@@ -221,8 +193,10 @@ class BeforeAfter:
     ) -> Iterable[str]:
         if stopped := [t for t in self.traces if t.stopped]:
             yield f"{len(stopped)} need a live call: without --frozen they go on. The first ones:"
-            yield from (f"  {t.error}" for t in stopped[:_ROWS])
-        if others := [t for t in forked if t.resampled and versions.get(t.step) != t.version]:
+            yield from (f"  {t.trace.error}" for t in stopped[:_ROWS])
+        if others := [
+            t for t in forked if t.resampled and versions.get(t.source.step) != t.source.policy_version
+        ]:
             yield (
                 f"{len(others)} of the traces with live turns had been sampled by other weights than those that "
                 "went on: what changed there is not due to the edit alone (--policy chooses the weights)."
@@ -232,7 +206,7 @@ class BeforeAfter:
 
     def _flipped_tables(self) -> list[ReplayTable]:
         flipped = self.flipped()
-        rows = [(t.source_id, f"{t.before:g}", f"{t.after:g}") for t in flipped[:_ROWS]]
+        rows = [(t.source_id, f"{t.source.reward:g}", f"{t.trace.reward:g}") for t in flipped[:_ROWS]]
         first = f": the first {_ROWS} of {len(flipped)}" if len(flipped) > _ROWS else ""
         return [ReplayTable(f"another reward{first}", ("trace", "before", "after"), rows)] if rows else []
 

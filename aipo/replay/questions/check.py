@@ -5,12 +5,13 @@ parts, reward, stop reason and error.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from aipo.replay.engine import TracePair
 from aipo.replay.reuse import CALL
@@ -19,7 +20,18 @@ from aipo.util.text import to_json
 
 NO_TRACE = "no trace came out"
 _TIMES = re.compile(r"\(elapsed: [0-9.]+s\)")  # in the text of LangGraph's time-outs
-_UNTIMED = tuple(name for name in Call.__dataclass_fields__ if name not in ("started", "seconds"))
+_COMPARED: Mapping[type, Sequence[str]] = {
+    Trace: (
+        *("segments", "consults", "visits", "reward_parts", "reward", "stop_reason", "error", "task", "seed"),
+        *("mode", "sampling", "forbidden_ids"),
+    ),
+    Segment: ("role", "source", "policy", "token_ids", "logprobs", "entropies", "policy_version"),
+    Consult: tuple(Consult.__dataclass_fields__),
+    Visit: ("path", "outcome", "calls"),
+    Call: tuple(name for name in Call.__dataclass_fields__ if name not in ("started", "seconds")),
+}
+"""Fields in the order in which they are compared."""
+_ITEMS = {"segments": "segment", "consults": "consult", "visits": "visit", "calls": "call"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ def divergence(pair: TracePair) -> Divergence | None:
     fork = pair.reuse.fork
     if fork is not None and fork.at.startswith(CALL):  # what it led to says less
         return Divergence(pair.source.trace_id, fork.at, fork.detail)
-    difference = next(_differences(pair.source, pair.trace), None)
+    difference = next(_differences("", pair.source, pair.trace, cached=not pair.source.failed), None)
     return Divergence(pair.source.trace_id, *difference) if difference else None
 
 
@@ -48,79 +60,56 @@ def absence(source: Trace) -> Divergence:
     return Divergence(source.trace_id, f"policy {source.policy!r}", NO_TRACE)
 
 
-def _differences(was: Trace, now: Trace) -> Iterator[tuple[str, str]]:
-    for number, (a, b) in enumerate(zip_longest(was.segments, now.segments)):
-        yield from _segment(f"segment {number}", a, b)
-    for number, (c, d) in enumerate(zip_longest(was.consults, now.consults)):
-        old = c is not None and c.fault is None  # or recorded before faults were
-        names = [name for name in Consult.__dataclass_fields__ if name != "fault" or not old]
-        yield from _fields(f"consult {number}", c, d, names)
-    for number, (v, w) in enumerate(zip_longest(was.visits, now.visits)):
-        yield from _visit(f"visit {number}", v, w, cached=not was.failed)
-    for part in sorted(was.reward_parts.keys() | now.reward_parts.keys()):
-        a, b = was.reward_parts.get(part), now.reward_parts.get(part)
-        yield from _value(f"reward part {part!r}", a, b)
-    names = ("reward", "stop_reason", "error", "task", "seed", "mode", "sampling", "forbidden_ids")
-    yield from _fields("", was, now, names)
-
-
-def _segment(where: str, was: Segment | None, now: Segment | None) -> Iterator[tuple[str, str]]:
-    if was is None or now is None:
-        yield where, _got(_brief(was), _brief(now))
-        return
-    yield from _fields(where, was, now, ("role", "source", "policy"))
-    for name in ("token_ids", "logprobs", "entropies"):
-        a, b = getattr(was, name), getattr(now, name)
-        if a is None or b is None:
-            yield from _value(
-                f"{where}, {name}", None if a is None else "some", None if b is None else "some"
-            )
-        elif not np.array_equal(a, b, equal_nan=True):
-            size = min(len(a), len(b))
-            different = np.flatnonzero((a[:size] != b[:size]) & ~(np.isnan(a[:size]) & np.isnan(b[:size])))
-            place = int(different[0]) if different.size else size
-            ends = [f"{x[place]:g}" if place < len(x) else "the end" for x in (a, b)]
-            yield f"{where}, {name}, token {place}", _got(*ends)
-    yield from _fields(where, was, now, ("policy_version",))
-
-
-def _visit(where: str, was: Visit | None, now: Visit | None, *, cached: bool) -> Iterator[tuple[str, str]]:
-    if was is None or now is None:
-        yield where, _got(was and was.path, now and now.path)
-        return
-    where = f"{where} ({was.path})"
-    yield from _fields(where, was, now, ("path",))
-    # LangGraph says of a node whose reply came from a cache that it began, and nothing more.
-    if cached and was.seconds is None and not was.calls:
-        return
-    yield from _fields(where, was, now, ("outcome",))
-    for number, (a, b) in enumerate(zip_longest(was.calls, now.calls)):
-        yield from _fields(f"{where}, call {number}", a, b, _UNTIMED)
-
-
-def _fields(where: str, was: Any, now: Any, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    if was is None or now is None:
-        yield where, _got(*("nothing" if x is None else "one" for x in (was, now)))
-        return
+def _differences(where: str, was: Any, now: Any, *, cached: bool) -> Iterator[tuple[str, str]]:
+    """Differences between two objects of a trace. `cached`: replies may have come from a cache."""
+    names = _COMPARED[type(was)]
+    if isinstance(was, Consult) and was.fault is None:  # or recorded before faults were
+        names = [name for name in names if name != "fault"]
+    if isinstance(was, Visit):
+        where = f"{where} ({was.path})"
+        # LangGraph says of a node whose reply came from a cache that it began, and nothing more.
+        names = names[:1] if cached and was.seconds is None and not was.calls else names
     for name in names:
-        yield from _value(f"{where}, {name}" if where else name, getattr(was, name), getattr(now, name))
+        place, a, b = f"{where}, {name}" if where else name, getattr(was, name), getattr(now, name)
+        if name in _ITEMS:
+            for number, (old, new) in enumerate(zip_longest(a, b)):
+                item = f"{where}, {_ITEMS[name]} {number}" if where else f"{_ITEMS[name]} {number}"
+                if old is None or new is None:
+                    yield item, _got(_brief(old), _brief(new))
+                else:
+                    yield from _differences(item, old, new, cached=cached)
+        elif name == "reward_parts":
+            for part in sorted(a.keys() | b.keys()):
+                if a.get(part) != b.get(part):
+                    yield f"reward part {part!r}", _got(a.get(part), b.get(part))
+        elif isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+            yield from _array_difference(place, a, b)
+        elif isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+            yield place, _got(*("nothing" if x is None else "numbers" for x in (a, b)))
+        elif a != b and _plain(a) != _plain(b):
+            yield place, _got(a, b)
 
 
-def _value(where: str, was: object, now: object) -> Iterator[tuple[str, str]]:
-    if was == now or _plain(was) == _plain(now):
+def _array_difference(where: str, was: npt.NDArray[Any], now: npt.NDArray[Any]) -> Iterator[tuple[str, str]]:
+    if np.array_equal(was, now, equal_nan=True):
         return
-    yield where, _got(was, now)
+    size = min(len(was), len(now))
+    a, b = was[:size], now[:size]
+    different = np.flatnonzero((a != b) & ~(np.isnan(a) & np.isnan(b)))
+    place = int(different[0]) if different.size else size
+    ends = [f"{x[place]:g}" if place < len(x) else "the end" for x in (was, now)]
+    yield f"{where}, token {place}", _got(*ends)
 
 
 def _plain(value: object) -> bytes:
     """As JSON holds it: a trace that was read has lists where a graph had tuples."""
-    if isinstance(value, str):
-        value = _TIMES.sub("", value)
-    return to_json(value)
+    return to_json(_TIMES.sub("", value) if isinstance(value, str) else value)
 
 
-def _brief(segment: Segment | None) -> str:
-    return "nothing" if segment is None else f"{len(segment)} tokens of {segment.source}"
+def _brief(item: object) -> str:
+    if isinstance(item, Segment):
+        return f"{len(item)} tokens of {item.source}"
+    return "nothing" if item is None else item.path if isinstance(item, Visit) else "one"
 
 
 def _got(was: object, now: object) -> str:

@@ -6,18 +6,17 @@ a policy asks when it is stuck.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from aipo.evaluate.statistics import bootstrap_interval
-from aipo.replay.output import ReplayTable, interval_cell
-from aipo.replay.questions.before_after import cluster_of
+from aipo.replay.output import ReplayTable, cell, interval_cell
+from aipo.replay.questions.before_after import MeanChange, cluster_of
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Consult, Mode, Trace
 
 UNKNOWN = "unknown"
-_COLUMNS = ("agent", "asked", "measured", "pairs", "with", "without", "change", "95 %")
+_COLUMNS = ("agent", "asked", "measured", "pairs", "without", "with", "change", "95 %")
 
 
 class Worth(NamedTuple):
@@ -42,53 +41,19 @@ class Worth(NamedTuple):
         return self._asdict() | means
 
 
-class AgentWorth(NamedTuple):
-    """The worth of one agent's consults.
-
-    Args:
-        measured: consults with a reply, a reward and something to compare with.
-        comparisons: pairs of a measured consult and a rollout without its reply.
-        reward, without, value: means over the measured consults; None when there is none.
-        interval: 95 % of `value`, resampling clusters; None with fewer than two clusters.
-        helped, hurt: consults with a value above and below 0.
-    """
-
-    agent: str
-    consults: int
-    measured: int
-    unanswered: int
-    comparisons: int
-    reward: float | None
-    without: float | None
-    value: float | None
-    interval: tuple[float, float] | None
-    helped: int
-    hurt: int
-
-
 def name_of(consult: Consult, agents: Collection[str]) -> str:
     """The agent's name; a policy can write any other, and they count as `unknown`."""
     return consult.agent if consult.agent in agents else UNKNOWN
 
 
-def against_group(
-    traces: Sequence[Trace], agents: Collection[str], *, any_mode: bool = False
-) -> Iterator[Worth]:
-    """Every answered consult against the rollouts of its group that did not ask this agent.
-
-    Args:
-        traces: of whole groups. Rollouts without a reward say nothing.
-        any_mode: compare with rollouts that could not ask, too: that measures the mode more than the reply.
-    """
-    groups: dict[str, list[Trace]] = defaultdict(list)
+def against_group(traces: Sequence[Trace], agents: Collection[str]) -> Iterator[Worth]:
+    """Every answered consult of whole groups against the rollouts of its group that could ask this agent, and did
+    not. Rollouts without a reward say nothing."""
+    groups: dict[tuple[str, Mode], list[Trace]] = defaultdict(list)
     for trace in traces:
-        groups[trace.group_id].append(trace)
+        groups[trace.group_id, trace.mode].append(trace)
     for trace in traces:
-        others = [
-            t
-            for t in groups[trace.group_id]
-            if t.mode is trace.mode or (any_mode and t.mode is not Mode.EXPERT)
-        ]
+        others = groups[trace.group_id, trace.mode]
         for number, consult in answered(trace):
             without = [t.reward for t in others if all(c.agent != consult.agent for c in t.consults)]
             if worth := worth_of(trace, number, without, agents):
@@ -128,38 +93,51 @@ class Tally:
             self._unanswered[name] += consult.reply is None
         self.worths += worths
 
-    def agents(self, seed: int) -> list[AgentWorth]:
-        """A line for each agent that was asked, known ones first."""
-        names = [name for name in (*self._agents, UNKNOWN) if name in self._consults]
-        return [self._agent(name, [w for w in self.worths if w.agent == name], seed) for name in names]
+    def agents(self, seed: int) -> list[dict[str, Any]]:
+        """A line for each agent that was asked, known ones first, for `values` of `replay.json`.
 
-    def _agent(self, name: str, worths: Sequence[Worth], seed: int) -> AgentWorth:
-        values, clusters = [w.value for w in worths], [w.cluster for w in worths]
-        enough = len(set(clusters)) > 1
-        return AgentWorth(
-            agent=name,
-            consults=self._consults[name],
-            measured=len(worths),
-            unanswered=self._unanswered[name],
-            comparisons=sum(len(w.without) for w in worths),
-            reward=fmean(w.reward for w in worths) if worths else None,
-            without=fmean(fmean(w.without) for w in worths) if worths else None,
-            value=fmean(values) if worths else None,
-            interval=bootstrap_interval(values, clusters, derive_seed(seed, name)) if enough else None,
-            helped=sum(value > 0 for value in values),
-            hurt=sum(value < 0 for value in values),
-        )
+        `measured` are consults with a reply, a reward and something to compare with, `comparisons` their pairs with a
+        rollout without the reply. The means are over the measured ones, and None without any.
+        """
+        lines: list[dict[str, Any]] = []
+        for name in (name for name in (*self._agents, UNKNOWN) if name in self._consults):
+            worths = [w for w in self.worths if w.agent == name]
+            numbers = [(fmean(w.without), w.reward, w.cluster) for w in worths]
+            change = MeanChange.of(name, numbers, derive_seed(seed, name)) if worths else None
+            lines.append(
+                {
+                    "agent": name,
+                    "consults": self._consults[name],
+                    "measured": len(worths),
+                    "unanswered": self._unanswered[name],
+                    "comparisons": sum(len(w.without) for w in worths),
+                    "reward": change and change.after,
+                    "without": change and change.before,
+                    "value": change and change.change,
+                    "interval": change and change.interval,
+                    "helped": change.rose if change else 0,
+                    "hurt": change.fell if change else 0,
+                }
+            )
+        return lines
 
 
-def table(agents: Iterable[AgentWorth]) -> ReplayTable:
+def table(agents: Sequence[Mapping[str, Any]]) -> ReplayTable:
     """A row for each agent."""
+    formats = {
+        "consults": "",
+        "measured": "",
+        "comparisons": "",
+        "without": ".3f",
+        "reward": ".3f",
+        "value": "+.3f",
+    }
     rows = [
         [
-            *(one.agent, str(one.consults), str(one.measured), str(one.comparisons)),
-            *("–" if value is None else f"{value:.3f}" for value in (one.reward, one.without)),
-            "–" if one.value is None else f"{one.value:+.3f}",
-            interval_cell(one.interval, digits=2),
+            line["agent"],
+            *(cell(line[name], form) for name, form in formats.items()),
+            interval_cell(line["interval"]),
         ]
-        for one in agents
+        for line in agents
     ]
     return ReplayTable("reward with the reply and without", _COLUMNS, rows)

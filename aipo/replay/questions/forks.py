@@ -5,7 +5,7 @@ graph with the consult tags suppressed, and its answer is scored like any other.
 source, which are wrong for the continuation: forks are to be looked at, not learned from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,14 +13,11 @@ import numpy as np
 from aipo.errors import TraceError, one_of
 from aipo.policies import Completion, Policy, SampleRequest
 from aipo.render.consults import consultations
-from aipo.replay.chat import replay_chat
-from aipo.replay.engine import Replay, recorded_sampling
+from aipo.replay.engine import Place, Replay, ReplayedRollout, place_of, spec_of
 from aipo.replay.policy import ReplayPolicy
-from aipo.replay.recordings import task_of
 from aipo.replay.reuse import Reuse
-from aipo.rollout.context import ChatModel, RolloutContext
-from aipo.rollout.spec import RolloutSpec, derive_seed
-from aipo.trace import Role, Trace
+from aipo.rollout.spec import derive_seed
+from aipo.trace import Trace
 
 Key = tuple[str, int]
 """A trace's id and the number of a consult in it."""
@@ -77,24 +74,23 @@ def _joined(head: Completion, rest: Completion) -> Completion:
 
 @dataclass(frozen=True, slots=True)
 class _Fork:
-    """One rollout from one consult; `request` is the length of the context of the turn that asked."""
+    """One rollout from one consult.
+
+    Args:
+        request: length of the context of the turn that asked.
+        start: index of the first token of the request.
+    """
 
     source: Trace
-    key: Key
-    spec: RolloutSpec
+    number: int
     policy: ReplayPolicy
-    chats: Mapping[str, ChatModel]
+    rollout: ReplayedRollout
     request: int
     start: int
 
-    def adapt(self, live: RolloutContext) -> RolloutContext:
-        return replace(
-            live,
-            policies={**live.policies, self.source.policy: self.policy},
-            chats=self.chats,
-            sampling=recorded_sampling(self.source, live.sampling),
-            forbidden_ids=self.source.forbidden_ids,
-        )
+    @property
+    def key(self) -> Key:
+        return self.source.trace_id, self.number
 
     def stamped(self, trace: Trace) -> Trace:
         """The trace, with where it comes from.
@@ -106,7 +102,7 @@ class _Fork:
         if self.policy.live_from != self.request:
             allowed = f"token {self.request}, before the request"
             raise TraceError(one_of("fork", self.policy.live_from, allowed, source))
-        if later := [c.agent for c in trace.consults[self.key[1] :] if c.reply is not None]:
+        if later := [c.agent for c in trace.consults[self.number :] if c.reply is not None]:
             allowed = "none: the policy continues without agents"
             raise TraceError(one_of("replies after the fork", later, allowed, f"a fork of {source}"))
         return replace(trace, parent_id=source, fork_token=self.start)
@@ -121,6 +117,9 @@ class Forks:
         live: the policy that continues.
         tag_ids: ids of the consult tags.
         samples: forks of each consult.
+
+    Attributes:
+        failed: consults that cannot be forked, and why.
     """
 
     replay: Replay
@@ -134,23 +133,21 @@ class Forks:
     ) -> dict[Key, list[Trace]]:
         """Forks of these consults (a trace, and the number of the consult), by trace id and number.
 
-        Those that cannot be forked are in `failed`, with the reason.
-
         Args:
             on_trace: called with each trace as it ends.
         """
-        forks: dict[tuple[str, int], _Fork] = {}
+        forks: dict[Place, _Fork] = {}
         for trace, number in consults:
             try:
                 of_consult = [self._fork(trace, number, sample) for sample in range(self.samples)]
             except TraceError as error:
                 self.failed[trace.trace_id, number] = str(error)
             else:
-                forks |= {(fork.spec.group_id, fork.spec.index): fork for fork in of_consult}
+                forks |= {place_of(fork.rollout.spec): fork for fork in of_consult}
         traces: dict[Key, list[Trace]] = {}
 
         def note(trace: Trace) -> None:
-            fork = forks[trace.group_id, trace.index]
+            fork = forks[place_of(trace)]
             try:
                 stamped = fork.stamped(trace)
             except TraceError as error:
@@ -159,22 +156,17 @@ class Forks:
             traces.setdefault(fork.key, []).append(stamped)
             on_trace(stamped)
 
-        def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
-            return forks[spec.group_id, spec.index].adapt(context)
-
-        replace(self.replay.engine, adapt=adapt).run_sync([fork.spec for fork in forks.values()], note)
-        return traces
+        self.replay.run_rollouts({place: fork.rollout for place, fork in forks.items()}, note)
+        return {key: sorted(of_consult, key=lambda t: t.index) for key, of_consult in traces.items()}
 
     def _fork(self, trace: Trace, number: int, sample: int) -> _Fork:
         consult = trace.consults[number]
-        if consult.request_start is None:
-            allowed = "one of its own"
-            raise TraceError(
-                one_of("opening tag", "one that shares a token with other text", allowed, trace.trace_id)
-            )
-        before, asking = trace.segments[: consult.request_segment], trace.segments[consult.request_segment]
-        assert asking.logprobs is not None, "a policy segment has log-probs"
         start = consult.request_start
+        if start is None:
+            shared = "one that shares a token with other text"
+            raise TraceError(one_of("opening tag", shared, "one of its own", trace.trace_id))
+        before, asking = _until(trace, number), trace.segments[consult.request_segment]
+        assert asking.logprobs is not None, "a policy segment has log-probs"
         head = Completion(
             token_ids=asking.token_ids[:start],
             logprobs=asking.logprobs[:start],
@@ -182,29 +174,23 @@ class Forks:
             finish="length",
             policy_version=asking.policy_version or 0,
         )
-        reuse = Reuse()
-        turns = sum(s.role is Role.POLICY for s in before)
-        live = ForkPolicy(self.live, head, self.tag_ids)
-        policy = ReplayPolicy(trace, self.replay.tokenizer, live, turns=turns, reuse=reuse)
-        before_it = _until(trace, number)
-        chats = {
-            agent: replay_chat(agent, before_it, agent_model, reuse=reuse, shared=self.replay.shared)
-            for agent, agent_model in self.replay.agents.items()
-        }
-        spec = RolloutSpec(
-            task=task_of(trace),
-            mode=trace.mode,
+        reuse, live = Reuse(), ForkPolicy(self.live, head, self.tag_ids)
+        policy = ReplayPolicy(before, self.replay.tokenizer, live, reuse=reuse)
+        spec = replace(
+            spec_of(trace),
             group_id=f"{trace.group_id}-{trace.index}-consult-{number}",
             index=sample,
-            step=trace.step,
             seed=derive_seed(trace.seed, "fork", number, sample),
         )
-        request = sum(map(len, before))
-        return _Fork(trace, (trace.trace_id, number), spec, policy, chats, request, request + start)
+        chats = self.replay.chats(before, reuse)
+        rollout = ReplayedRollout({trace.policy: trace}, spec, {trace.policy: policy}, chats, reuse)
+        request = len(before.token_ids)
+        return _Fork(trace, number, policy, rollout, request, request + start)
 
 
 def _until(trace: Trace, number: int) -> Trace:
-    """The recording without the visits that answered this consult or came after it."""
+    """The recording up to the turn that asked, without the visits that answered this consult or came after it."""
     answer = next((c.visit for c in consultations(trace)[number:] if c.visit is not None), None)
     first = next((i for i, visit in enumerate(trace.visits) if visit is answer), None)
-    return replace(trace, visits=trace.visits[:first])
+    segments, consults = trace.segments[: trace.consults[number].request_segment], trace.consults[:number]
+    return replace(trace, segments=segments, consults=consults, visits=trace.visits[:first])

@@ -1,7 +1,7 @@
 """`aipo replay loss`: loss and gradients of stored rows under other settings, in one pass."""
 
 import tempfile
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
@@ -18,17 +18,16 @@ from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
     begin,
+    cell,
     check_trainable,
     finish,
     mean,
-    number,
     percent,
     span,
     write_csv,
 )
 from aipo.replay.questions.grid import METHOD, Setting, settings
-from aipo.replay.recordings import Recordings
-from aipo.replay.restore import config_file
+from aipo.replay.recordings import Recordings, Steps
 from aipo.trace.filters import Filter
 from aipo.util.console import bars, stage
 
@@ -46,20 +45,19 @@ class StepLoss:
 
     Args:
         step: rollout step.
-        update: optimizer step, from 1, as in metrics.jsonl.
+        optimizer_step: from 1, the `step` of metrics.jsonl.
         weights: name of the weights that the loss was computed with.
         grad_norm: before clipping; None when gradients were not asked for.
         metrics: as training logs them.
         parts: of each kind of token (`policy`, `agent` and each `agent/NAME`, `distilled`): `tokens`, `weight`
             (mean |A|·w), `clip` (share of them that are clipped), `norm` of their own gradient, and their `share` of
             the step's (see `aipo.replay.questions.loss_replay.share_of`); both None without gradients.
-        online: `loss` and `grad_norm` that training logged for this step, if the setting and the weights are those
-            of the run; empty otherwise.
+        online: what training logged for this step, if the setting and the weights are those of the run.
     """
 
     setting: str
     step: int
-    update: int
+    optimizer_step: int
     weights: str
     loss: float
     grad_norm: float | None
@@ -69,7 +67,7 @@ class StepLoss:
 
     def line(self) -> dict[str, Any]:
         """For a CSV file: what there is, by name."""
-        names = ("setting", "step", "update", "weights", "loss", "grad_norm")
+        names = ("setting", "step", "optimizer_step", "weights", "loss", "grad_norm")
         values = {name: getattr(self, name) for name in names} | dict(self.metrics)
         for part, facts in self.parts.items():
             values |= {f"{_COLUMNS.get(name, name)}/{part}": value for name, value in facts.items()}
@@ -83,7 +81,7 @@ def replay_loss(
     checkpoint: str,
     grid: Sequence[str],
     overrides: Sequence[str],
-    steps: tuple[int | None, int | None] | None,
+    steps: Steps | None,
     out: Path | None,
     gradients: bool,
     console: Console,
@@ -94,17 +92,19 @@ def replay_loss(
     """
     recordings = Recordings(path=source, where=Filter(step=steps))
     check_trainable(recordings)
-    file = config_file(recordings)
     machine = [word for word in overrides if word.startswith(("policy.", "run."))]
-    compared = settings(file, grid, [word for word in overrides if word not in machine], allowed=METHOD)
+    of_method = [word for word in overrides if word not in machine]
+    compared = settings(recordings.config, grid, of_method, allowed=METHOD)
     # Nothing is reported: a recorded folder must not choose where.
-    experiment = load_experiment(file, [*machine, "run.report_to=[]"], of_run=True)
+    experiment = load_experiment(recordings.config, [*machine, "run.report_to=[]"], of_run=True)
     choice = Choice.of(recordings.run, experiment, checkpoint, machine)
-    per_step = choice.optimizer_steps
-    numbers = _rollout_steps(recordings, choice, chosen=steps is not None)
+    per_step, numbers = choice.optimizer_steps, recordings.required_steps()
+    if steps is None:
+        sampled = set(choice.sampled_steps())
+        numbers = [step for step in numbers if step in sampled] or numbers[-1:]
     weights_of = {step: choice.at(step) for step in numbers}
     facts = {"settings": [setting.name for setting in compared]}
-    folder = begin(source, question="loss", out=out, experiment=compared[-1].experiment, facts=facts)
+    folder = begin(recordings, "loss", out, compared[-1].experiment, facts)
     losses: list[StepLoss] = []
     with bars(console) as progress:
         note = stage(progress, "loss")
@@ -112,12 +112,21 @@ def replay_loss(
             with _loss_replay(recordings, compared, experiment, weights, choice.start, gradients) as replay:
                 for step in of_weights:
                     fresh = weights.version == step * per_step
-                    of_step = replay.losses(step, recordings.read(step), weights=weights.name, fresh=fresh)
-                    first = step * per_step + 1 if fresh else None
-                    losses += _with_logged(of_step, recordings, first=first, recorded=compared[0].name)
+                    losses += replay.losses(step, recordings.read(step), weights=weights.name, fresh=fresh)
                     note(numbers.index(step) + 1, len(numbers), f"step {step} through {weights.name}")
+    # Only in the first optimizer step of a rollout step were the weights of training still those that are used here.
+    first = {step * per_step + 1 for step in numbers if weights_of[step].version == step * per_step}
+    logged = {line["step"]: line for line in recordings.run.read_metrics() if line["step"] in first}
+    losses = [
+        replace(o, online=_online(logged.get(o.optimizer_step, {}))) if o.setting == compared[0].name else o
+        for o in losses
+    ]
     write_csv(folder.path / "loss.csv", [loss.line() for loss in losses])
-    return finish(report(losses, span(numbers)), recordings.left_out, console, folder)
+    return finish(_report(losses, span(numbers)), recordings, console, folder)
+
+
+def _online(line: Mapping[str, Any]) -> dict[str, float]:
+    return {name: line[name] for name in ("loss", "grad_norm") if line.get(name) is not None}
 
 
 @contextmanager
@@ -148,7 +157,7 @@ def _loss_replay(
             tokenizer=policy.tokenizer.inner,
             scores_again=True,
         )
-        tags = compared[0].experiment.forbidden_ids(policy)
+        tags = compared[0].experiment.forbidden_ids(policy.tokenizer)
         yield LossReplay(trainer, compared, tags, gradients)
 
 
@@ -164,27 +173,11 @@ class _NoRows:
         pass
 
 
-def _rollout_steps(recordings: Recordings, choice: Choice, *, chosen: bool) -> list[int]:
-    steps = recordings.required_steps()
-    sampled = set(steps if chosen else choice.sampled_steps())
-    return [step for step in steps if step in sampled] or steps[-1:]
-
-
-def _with_logged(
-    losses: Iterable[StepLoss], recordings: Recordings, *, first: int | None, recorded: str
-) -> list[StepLoss]:
-    """Adds what training logged to the losses of the recorded setting in optimizer step `first`, the only one in
-    which the weights were still those that are used here (None: there is none)."""
-    logged = next((line for line in recordings.run.read_metrics() if line["step"] == first), {})
-    online = {name: logged[name] for name in ("loss", "grad_norm") if logged.get(name) is not None}
-    return [replace(o, online=online) if (o.update, o.setting) == (first, recorded) else o for o in losses]
-
-
-def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
+def _report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
     """A row for each setting; and a second table for the agents one by one, where there are several."""
     settings = {
         "steps": steps,
-        "optimizer steps": str(len({o.update for o in losses})),
+        "optimizer steps": str(len({o.optimizer_step for o in losses})),
         "weights": ", ".join(dict.fromkeys(o.weights for o in losses)),
     }
     if gaps := [abs(o.loss - o.online["loss"]) for o in losses if "loss" in o.online]:
@@ -192,18 +185,17 @@ def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
     by_setting = {o.setting: [other for other in losses if other.setting == o.setting] for o in losses}
     agents = sorted({part for o in losses for part in o.parts if part.startswith("agent/")})
     rows: list[list[str]] = []
-    agent_rows: list[list[str]] = []
     for name, of_setting in by_setting.items():
         lines = [o.line() for o in of_setting]
         loss, norm, weight, clip = (mean(line.get(key) for line in lines) for key in _MEANS)
-        shares = [percent(_share(of_setting, role)) for role in _ROLES]
-        rows.append([name, number(loss), number(norm), *shares, number(weight), percent(clip)])
-        agent_rows.append([name, *(percent(_share(of_setting, agent)) for agent in agents)])
+        shares = _shares(of_setting, _ROLES)
+        rows.append([name, cell(loss), cell(norm), *shares, cell(weight), percent(clip)])
     columns = ("setting", "loss", "|∇|", *_ROLES, "|A|·w", "clip")
     tables = [ReplayTable("policy, agent, distilled: shares of the gradient", columns, rows)]
     if len(agents) > 1 and losses[0].grad_norm is not None:
-        names = [agent.removeprefix("agent/") for agent in agents]
-        tables.append(ReplayTable("share of the gradient, by agent", ["setting", *names], agent_rows))
+        columns = ["setting", *(agent.removeprefix("agent/") for agent in agents)]
+        rows = [[name, *_shares(of_setting, agents)] for name, of_setting in by_setting.items()]
+        tables.append(ReplayTable("share of the gradient, by agent", columns, rows))
     return ReplayReport(
         question="loss",
         settings=settings,
@@ -217,7 +209,12 @@ def report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
     )
 
 
-def _share(losses: Sequence[StepLoss], part: str) -> float | None:
-    """The mean share of the gradient. A part that a step does not have counts 0 there."""
-    shares = [o.parts.get(part, {}).get("share") or 0.0 for o in losses if o.grad_norm is not None]
-    return mean(shares) if any(part in o.parts for o in losses) else None
+def _shares(losses: Sequence[StepLoss], parts: Sequence[str]) -> list[str]:
+    """Mean shares of the gradient, as cells. A part that a step does not have counts 0 there."""
+    with_gradients = [o for o in losses if o.grad_norm is not None]
+
+    def share(part: str) -> float | None:
+        shares = [o.parts.get(part, {}).get("share") or 0.0 for o in with_gradients]
+        return mean(shares) if any(part in o.parts for o in losses) else None
+
+    return [percent(share(part)) for part in parts]

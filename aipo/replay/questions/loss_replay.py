@@ -4,6 +4,7 @@ Advantages, rows, their order in the optimizer steps, scores and loss come from 
 trainer that never trains. Settings that give the same rows share the forward passes.
 """
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
@@ -48,7 +49,6 @@ class LossReplay:
 
     Args:
         trainer: never trained; it has a reference model if any setting has a KL term.
-        settings: what to compare; the first one is the recorded one.
         tag_ids: ids of the consult tags.
         gradients: whether to go backward, too.
     """
@@ -76,7 +76,7 @@ class LossReplay:
             waiting = [dealt for dealt in waiting if dealt.rows != waiting[0].rows]
             losses += self._passes(same_rows, step, weights, fresh)
         order = {setting.name: i for i, setting in enumerate(self.settings)}
-        return sorted(losses, key=lambda loss: (loss.update, order[loss.setting]))
+        return sorted(losses, key=lambda loss: (loss.optimizer_step, order[loss.setting]))
 
     def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
         experiment = setting.experiment
@@ -88,19 +88,30 @@ class LossReplay:
 
     def _passes(self, same_rows: Sequence[_Dealt], step: int, weights: str, fresh: bool) -> list[StepLoss]:
         schedule = self.trainer.schedule
+        accumulation = schedule.gradient_accumulation
         losses: list[StepLoss] = []
-        for update in range(schedule.minibatches):
-            sums = _Sums(self.trainer.model if self.gradients else None)
-            for n in range(
-                update * schedule.gradient_accumulation, (update + 1) * schedule.gradient_accumulation
-            ):
+        for minibatch in range(schedule.minibatches):
+            gradients = Gradients(self.trainer.model.parameters()) if self.gradients else None
+            sums = {dealt.setting.name: _Sums() for dealt in same_rows}
+            for n in range(minibatch * accumulation, (minibatch + 1) * accumulation):
                 if same_rows[0].batches[n]:
-                    self._micro_batch(same_rows, n, sums, fresh=fresh)
-            number = step * schedule.optimizer_steps + update + 1
-            losses += [sums.loss_of(dealt, step, number, weights) for dealt in same_rows]
+                    self._micro_batch(same_rows, n, sums, gradients, fresh=fresh)
+            number = step * schedule.optimizer_steps + minibatch + 1
+            losses += [
+                sums[dealt.setting.name].loss_of(dealt, step, number, weights, gradients)
+                for dealt in same_rows
+            ]
         return losses
 
-    def _micro_batch(self, same_rows: Sequence[_Dealt], n: int, sums: "_Sums", *, fresh: bool) -> None:
+    def _micro_batch(
+        self,
+        same_rows: Sequence[_Dealt],
+        n: int,
+        sums: "Mapping[str, _Sums]",
+        gradients: "Gradients | None",
+        *,
+        fresh: bool,
+    ) -> None:
         """One forward pass, and every setting's loss of it."""
         trainer = self.trainer
         batch = trainer._batch(same_rows[0].batches[n], same_rows[0].totals)
@@ -108,82 +119,70 @@ class LossReplay:
             logprobs, entropies = trainer._score(trainer.model, batch)
         slopes: dict[Place, Tensor] = {}
         for setting, method, totals, batches in same_rows:
-            rows = batches[n]
-            inputs = {
-                **batch,
-                "advantages": torch.tensor([row.advantage for row in rows], dtype=torch.float32).to(
-                    logprobs.device
-                ),
-                "denominators": torch.from_numpy(trainer.denominators(rows, totals, method)).to(
-                    logprobs.device
-                ),
-            }
+            rows, device = batches[n], logprobs.device
+            advantages = torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device)
+            denominators = torch.from_numpy(trainer.denominators(rows, totals, method)).to(device)
+            inputs = {**batch, "advantages": advantages, "denominators": denominators}
             if method.needs_trainer_logprobs:
                 inputs["trainer_logprobs"] = logprobs.detach()
             leaf = logprobs.detach().requires_grad_()
             output = aipo_loss(LossInputs.of(inputs, leaf, entropies.detach(), fresh=fresh), method)
             masks = _masks(rows, logprobs)
-            sums.add(setting.name, output, masks)
-            if self.gradients:
+            sums[setting.name].add(output, masks)
+            if gradients is not None:
                 (slope,) = torch.autograd.grad(output.loss, leaf)
                 slopes |= {
                     (setting.name, part): slope * mask for part, mask in masks.items() if part != Role.AGENT
                 }
-        if self.gradients:
-            sums.gradients.add(logprobs, slopes)
+        if gradients is not None:
+            gradients.add(logprobs, slopes)
 
 
 class _Sums:
-    """What is added up over the micro-batches of one optimizer step."""
+    """What is added up over the micro-batches of one optimizer step, for one setting."""
 
-    def __init__(self, model: Any) -> None:
-        self.gradients = Gradients(model.parameters() if model is not None else ())
-        self._backward = model is not None
-        self._loss: dict[str, float] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._mismatch: dict[str, float] = {}
-        self._parts: dict[Place, npt.NDArray[np.float64]] = {}
+    def __init__(self) -> None:
+        self._loss = self._mismatch = 0.0
+        self._sums_R_K = torch.zeros(len(ROLES), len(QUANTITIES))
+        self._parts: dict[str, npt.NDArray[np.float64]] = {}
 
-    def add(self, name: str, output: LossOutput, masks: Mapping[str, Tensor]) -> None:
-        self._loss[name] = self._loss.get(name, 0.0) + output.loss.item()
-        self._sums[name] = self._sums.get(name, torch.zeros(())) + output.sums_R_K.cpu()
-        self._mismatch[name] = max(self._mismatch.get(name, 0.0), output.mismatch_max.item())
+    def add(self, output: LossOutput, masks: Mapping[str, Tensor]) -> None:
+        self._loss += output.loss.item()
+        self._sums_R_K = self._sums_R_K + output.sums_R_K.cpu()
+        self._mismatch = max(self._mismatch, output.mismatch_max.item())
         for part, mask in masks.items():
-            facts = [mask.sum(), output.pushes_B_T[mask].sum(), output.clipped_B_T[mask].sum()]
-            self._parts[name, part] = self._parts.get((name, part), np.zeros(3)) + np.array(
-                [fact.item() for fact in facts]
-            )
+            facts = (mask.sum(), output.pushes_B_T[mask].sum(), output.clipped_B_T[mask].sum())
+            self._parts[part] = self._parts.get(part, 0.0) + np.array([fact.item() for fact in facts])
 
-    def loss_of(self, dealt: _Dealt, step: int, update: int, weights: str) -> StepLoss:
-        name = dealt.setting.name
-        sums = self._sums.get(name, torch.zeros(len(ROLES), len(QUANTITIES)))
-        names = sorted({part for setting, part in self._parts if setting == name})
-        flows = {part: self.gradients.of((name, part)) for part in names}
+    def loss_of(
+        self, dealt: _Dealt, step: int, number: int, weights: str, gradients: "Gradients | None"
+    ) -> StepLoss:
+        name, parts = dealt.setting.name, sorted(self._parts)
+        flows = {part: gradients and gradients.of((name, part)) for part in parts}
         # The sum of all agents, besides each one.
         flows[Role.AGENT] = _total(flow for part, flow in flows.items() if part.startswith(f"{Role.AGENT}/"))
         total = _total(flow for part, flow in flows.items() if "/" not in part)
+
+        def facts(part: str) -> dict[str, float | None]:
+            tokens, pushed, clipped = self._parts[part].tolist()
+            return {
+                "tokens": int(tokens),
+                "weight": pushed / max(tokens, 1),
+                "clip": clipped / max(tokens, 1),
+                "norm": norm_of(flows[part]) if gradients else None,
+                "share": share_of(flows[part], total) if gradients else None,
+            }
+
         return StepLoss(
             setting=name,
             step=step,
-            update=update,
+            optimizer_step=number,
             weights=weights,
-            loss=self._loss.get(name, 0.0),
-            grad_norm=norm_of(total) if self._backward else None,
-            metrics=loss_metrics(sums.tolist(), self._mismatch.get(name, 0.0), dealt.method),
-            parts={part: self._part(name, part, flows[part], total) for part in names},
+            loss=self._loss,
+            grad_norm=norm_of(total) if gradients else None,
+            metrics=loss_metrics(self._sums_R_K.tolist(), self._mismatch, dealt.method),
+            parts={part: facts(part) for part in parts},
         )
-
-    def _part(
-        self, name: str, part: str, flow: Tensor | None, total: Tensor | None
-    ) -> dict[str, float | None]:
-        tokens, pushed, clipped = self._parts[name, part].tolist()
-        return {
-            "tokens": int(tokens),
-            "weight": pushed / max(tokens, 1),
-            "clip": clipped / max(tokens, 1),
-            "norm": norm_of(flow) if self._backward else None,
-            "share": share_of(flow, total) if self._backward else None,
-        }
 
 
 def _total(flows: Iterable[Tensor | None]) -> Tensor | None:
@@ -193,36 +192,28 @@ def _total(flows: Iterable[Tensor | None]) -> Tensor | None:
 
 def _masks(rows: Sequence[Row], like_B_T: Tensor) -> dict[str, Tensor]:
     """Masks of the tokens, (B, T) bool, of every role and of every single agent."""
-    masks: dict[str, npt.NDArray[np.bool_]] = {}
+    masks: dict[str, npt.NDArray[np.bool_]] = defaultdict(lambda: np.zeros(like_B_T.shape, np.bool_))
     for b, row in enumerate(rows):
         start = row.prompt_tokens
         codes, segments = row.codes_T[start:], row.segments_T[start:]
-        for role, code in ROLES.items():
-            _mark(masks, role, like_B_T, b, codes == code)
-        for i, segment in enumerate(row.segments):
-            if segment.role is Role.AGENT:
-                agent = (segments == i) & (codes == Code.AGENT)
-                _mark(masks, f"{Role.AGENT}/{segment.source}", like_B_T, b, agent)
+        tokens = [(role, codes == code) for role, code in ROLES.items()]
+        tokens += [
+            (f"{Role.AGENT}/{segment.source}", (segments == i) & (codes == Code.AGENT))
+            for i, segment in enumerate(row.segments)
+            if segment.role is Role.AGENT
+        ]
+        for name, row_T in tokens:
+            if row_T.any():
+                masks[name][b, : len(row_T)] |= row_T
     return {name: torch.from_numpy(mask).to(like_B_T.device) for name, mask in masks.items()}
 
 
-def _mark(
-    masks: dict[str, npt.NDArray[np.bool_]], name: str, like_B_T: Tensor, b: int, row_T: npt.NDArray[np.bool_]
-) -> None:
-    if row_T.any():
-        mask = masks.setdefault(name, np.zeros(like_B_T.shape, np.bool_))
-        mask[b, : len(row_T)] |= row_T
-
-
 class Gradients:
-    """Sums of gradients over micro-batches, by key.
+    """Sums of gradients over micro-batches, by key, each of as many numbers as the model has parameters, (P,).
 
     A loss sees the model through log-probs alone, so its gradient is the product of the model's Jacobian with
     ∂loss/∂log-probs. Losses that treat some tokens in the same way share this product: a grid of coefficients
     computes one for its policy tokens, not one for each setting.
-
-    Args:
-        parameters: of the model; P numbers in all.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -230,12 +221,7 @@ class Gradients:
         self._sums: dict[Hashable, Tensor] = {}
 
     def add(self, logprobs_B_T: Tensor, slopes: Mapping[Key, Tensor]) -> None:
-        """Adds a micro-batch.
-
-        Args:
-            logprobs_B_T: with their autograd graph, which is kept.
-            slopes: ∂loss/∂log-probs of each key, (B, T).
-        """
+        """Adds a micro-batch: ∂loss/∂log-probs of each key, (B, T). The autograd graph of `logprobs_B_T` is kept."""
         flows: dict[bytes, Tensor] = {}
         for key, slope_B_T in slopes.items():
             if not slope_B_T.any():

@@ -1,5 +1,6 @@
 """`aipo replay check`, `score` and `graph`: recorded rollouts run again, compared with what they were."""
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,14 +10,14 @@ from pathlib import Path
 from rich.console import Console
 
 from aipo.config.build import Experiment
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, RunError
 from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.engine import TracePair, vanished
-from aipo.replay.output import ReplayReport, default_out, describe, finish, new_folder, print_left_out
+from aipo.replay.output import ReplayReport, default_out, finish, print_left_out
 from aipo.replay.questions.before_after import BeforeAfter
 from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
 from aipo.replay.recordings import Recordings
-from aipo.replay.restore import Restored, prompt_overrides, recorded_experiment, restore, unused_prompts
+from aipo.replay.restore import Restored, prompt_files, recorded_experiment, restore
 from aipo.rollout.engine import freeze_gc
 from aipo.rollout.run_limits import CostLimit
 from aipo.run import RunFolder
@@ -34,12 +35,9 @@ _UNUSED = ("train", "method", "evaluate", "rollout.suppress_tags", "rollout.fail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaySource:
-    """The traces to replay, and the configuration to replay them under.
+    """The traces to replay (a run, one of its evaluations, or a folder of traces), and under which configuration.
 
     Args:
-        path: a run, one of its evaluations, or a folder of traces.
-        filters: words of `aipo.trace.filters`.
-        overrides: words of the configuration.
         config: a configuration to use instead of the run's.
         prompts: a folder of prompts to use instead of those that the configuration names.
     """
@@ -51,14 +49,15 @@ class ReplaySource:
     prompts: Path | None = None
 
     def recordings(self) -> Recordings:
-        return Recordings(path=self.path, where=parse_filter(self.filters))
+        """The traces; a RunError if there are none. What cannot be read may have matched: it is left out by name."""
+        recordings = Recordings(path=self.path, where=parse_filter(self.filters))
+        if next(iter(recordings), None) is None and not recordings.left_out:
+            words = " ".join(self.filters)
+            raise RunError(f"traces: got none in {recordings.folder} with {words}, allowed one or more")
+        return recordings
 
     def experiment(self, recordings: Recordings, *, live: bool = False) -> Experiment:
-        """The experiment to replay with.
-
-        Raises:
-            ConfigError: an override that would change nothing, and see `recorded_experiment`.
-        """
+        """The experiment to replay with; a ConfigError for an override that would change nothing."""
         for word in self.overrides:
             key = word.partition("=")[0]
             if any(f"{key}.".startswith(f"{name}.") for name in _UNUSED):
@@ -69,29 +68,27 @@ class ReplaySource:
                 )
         words = self.overrides
         if self.prompts is not None:
-            plain = recorded_experiment(recordings, words, file=self.config)
-            words = [*prompt_overrides(plain, self.prompts), *words]
+            files = prompt_files(recorded_experiment(recordings, words, file=self.config), self.prompts)
+            prompts = [f"{key}={json.dumps(str(file.resolve()))}" for key, file in files.items()]
+            words = [*prompts, *words]
         return recorded_experiment(recordings, words, file=self.config, live=live)
 
 
 def check_traces(source: ReplaySource, console: Console) -> int:
     """Runs every trace through its own graph again, with no model to ask. The exit code."""
     recordings = source.recordings()
-    experiment = source.experiment(recordings)
-    recordings.refuse_empty()
-    restored = restore(recordings, experiment, run_id=f"{recordings.run.path.name}-check")
+    restored = restore(recordings, source.experiment(recordings), run_id=f"{recordings.run.path.name}-check")
     divergences: list[Divergence] = []
     changed: set[str] = set()
     count, began = 0, time.perf_counter()
-    freeze_gc()
     with bars(console) as progress:
-        for traces, pairs in _walk(restored, stage(progress, "check"), _ignore):
+        for traces, pairs in _walk(restored, stage(progress, "check"), lambda _: None):
             count += len(traces)
             divergences += [d for d in map(divergence, pairs) if d]
             divergences += map(absence, vanished(traces, pairs))
             changed |= {name for trace in traces for name in restored.changed(trace)}
     _print_check(count, divergences, changed, time.perf_counter() - began, console)
-    code = print_left_out(recordings.left_out, console)
+    code = print_left_out(recordings, console)
     return DIVERGED if divergences else code
 
 
@@ -99,10 +96,11 @@ def score_traces(source: ReplaySource, *, out: Path | None, console: Console) ->
     """Scores what was recorded again: another environment, other weights, other parts. The exit code."""
     recordings = source.recordings()
     experiment = source.experiment(recordings)
-    recordings.refuse_empty()
-    out = out or default_out(recordings.run.path, "score")
+    out = out or default_out(recordings.run, "score")
     restored = restore(recordings, experiment, run_id=out.name)
-    folder, compared, _ = _run(restored, "score", None, out, console)
+    folder, compared = restored.begin("score", out), BeforeAfter(seed=experiment.seed)
+    with bars(console) as progress:
+        _keep(folder, restored, compared, stage(progress, "score"))
     return _finish(compared.report_score(), compared, folder, recordings, console)
 
 
@@ -118,68 +116,53 @@ def replay_graph(
         raise ConfigError(f"--policy: got {policy!r} with --frozen, allowed one of the two: nobody samples")
     recordings = source.recordings()
     experiment = source.experiment(recordings, live=not frozen)
-    recordings.refuse_empty()
     name = policy or ("model" if recordings.run.model.is_dir() else "start")
     choice = None if frozen else Choice.of(recordings.run, experiment, name, source.overrides)
-    out = out or default_out(recordings.run.path, "graph")
+    out = out or default_out(recordings.run, "graph")
     restored = restore(recordings, experiment, run_id=out.name, live=not frozen, as_configured=True)
-    folder, compared, versions = _run(restored, "graph", choice, out, console)
-    unused = unused_prompts(experiment, source.prompts) if source.prompts else ()
-    return _finish(compared.report_graph(versions, unused), compared, folder, recordings, console)
-
-
-def _run(
-    restored: Restored, question: str, choice: Choice | None, out: Path, console: Console
-) -> tuple[RunFolder, BeforeAfter, dict[int, int | None]]:
-    """Replays everything into a new folder: the changes, and the version of the live weights for each rollout step.
-
-    Args:
-        choice: whose weights go on where a recording ends; None = nobody's.
-    """
-    recordings, experiment = restored.recordings, restored.experiment
     live = choice and choice.at(0).path  # what is named wrongly is said before the folder is taken
-    folder = new_folder(out, recordings)
-    describe(folder, restored, question, live)
-    compared, versions = BeforeAfter(seed=experiment.seed), dict[int, int | None]()
+    folder, compared = restored.begin("graph", out, live), BeforeAfter(seed=experiment.seed)
+    versions: dict[int, int | None] = {}
     with bars(console) as progress:
-        note = stage(progress, "replay" if question == "graph" else question)
+        note = stage(progress, "replay")
         if choice is None:
-            freeze_gc()
             _keep(folder, restored, compared, note)
         else:
-            trained = experiment.train.steps * experiment.train.optimizer_steps
             for weights, steps in groupby(recordings.steps(), key=choice.at):
-                numbers = list(steps)
-                weights = _dated(weights, recordings, trained)
-                versions |= dict.fromkeys(numbers, weights.version)
-                _keep(folder, _with_policy(restored, weights), compared, note, numbers)
-    return folder, compared, versions
+                of_weights = list(steps)
+                versions |= dict.fromkeys(of_weights, _version(weights, recordings, experiment))
+                going_on = {"policy": load_weights(experiment, weights, recordings)}
+                live_replay = replace(restored, replay=replace(restored.replay, live=going_on))
+                _keep(folder, live_replay, compared, note, of_weights)
+    unused: list[str] = []
+    if source.prompts is not None:  # a file may be misspelled
+        used = set(prompt_files(experiment, source.prompts).values())
+        files = (path for path in source.prompts.iterdir() if path.is_file() and path not in used)
+        unused = sorted(path.name for path in files if not path.name.startswith("."))
+    return _finish(compared.report_graph(versions, unused), compared, folder, recordings, console)
 
 
 def _finish(
     report: ReplayReport, compared: BeforeAfter, folder: RunFolder, recordings: Recordings, console: Console
 ) -> int:
     """Failed replays are left out by name, except where a frozen replay needed a live call: that is its result."""
-    for trace in compared.failed():
-        if not trace.stopped:
-            recordings.leave_out(trace.source_id, trace.error)
-    return finish(report, recordings.left_out, console, folder)
+    for failed in compared.failed():
+        if not failed.stopped:
+            recordings.leave_out(failed.source_id, failed.trace.error)
+    return finish(report, recordings, console, folder)
 
 
 def _walk(
     restored: Restored, note: Note, on_pair: Callable[[TracePair], None], steps: Sequence[int] | None = None
 ) -> Iterator[tuple[list[Trace], list[TracePair]]]:
     """Replays step by step: the recorded traces and the pairs of each step."""
+    freeze_gc()
     recordings = restored.recordings
     every = recordings.steps()
     for step in every if steps is None else steps:
         if traces := recordings.read(step):
             yield traces, restored.replay.run(traces, on_pair)
         note(every.index(step) + 1, len(every), f"step {step}")
-
-
-def _ignore(_: TracePair) -> None:
-    """For a replay that keeps no traces."""
 
 
 def _keep(
@@ -189,9 +172,7 @@ def _keep(
     note: Note,
     steps: Sequence[int] | None = None,
 ) -> None:
-    """Replays, writes the traces as they end, and compares. A trace without a replay is left out by name; one of a
-    policy that was not recorded has nothing to be compared with.
-    """
+    """Replays, writes the traces as they end, and compares. A trace without a replay is left out by name."""
     spending = CostLimit(folder.spending, restored.experiment.rollout.cost_limit, ())
     with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
 
@@ -207,16 +188,11 @@ def _keep(
                 restored.recordings.leave_out(trace.trace_id, NO_TRACE)
 
 
-def _dated(weights: Weights, recordings: Recordings, trained: int) -> Weights:
+def _version(weights: Weights, recordings: Recordings, experiment: Experiment) -> int | None:
     """The trained policy has had all optimizer steps of the run."""
     same = Path(weights.path).resolve() == recordings.run.model.resolve()
-    return replace(weights, version=trained) if same and weights.version is None else weights
-
-
-def _with_policy(restored: Restored, weights: Weights) -> Restored:
-    policy = load_weights(restored.experiment, weights, restored.recordings)
-    freeze_gc()
-    return replace(restored, replay=replace(restored.replay, live={"policy": policy}))
+    trained = experiment.train.steps * experiment.train.optimizer_steps
+    return trained if same and weights.version is None else weights.version
 
 
 def _print_check(

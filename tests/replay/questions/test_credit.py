@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,22 +14,9 @@ from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.replay import cli
 from aipo.replay.questions.credit import replay_credit
-from aipo.trace import Mode, Role, Trace, segment
+from aipo.trace import Mode
 from aipo.trace.store import TraceStore
 from kit import handmade
-
-
-def rollout(group: str, index: int, mode: Mode, reward: float, advantage: float) -> Trace:
-    return handmade.trace(
-        handmade.prompt(2, 3),
-        segment(Role.POLICY, "policy", [4, 5], logprobs=[-1.0, -1.0], policy_version=0),
-        trace_id=f"r/{group}/{index}",
-        group_id=group,
-        index=index,
-        mode=mode,
-        reward=reward,
-        advantage=advantage,
-    )
 
 
 @pytest.fixture
@@ -37,20 +25,28 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text(load_experiment("mask", ["method.scale_by_std=false"]).to_yaml())
-    rewards = (1.0, 1.0, 1.0, 0.0)
-    modes = (Mode.ASSISTED, Mode.ASSISTED, Mode.SOLO, Mode.SOLO)
     traces = [
-        rollout("00000-000", i, mode, reward, 0.25 if reward else -0.75 * 0.3)
-        for i, (mode, reward) in enumerate(zip(modes, rewards, strict=True))
+        handmade.trace(
+            *(handmade.prompt(2, 3), handmade.policy(4, 5)),
+            trace_id=f"r/00000-000/{i}",
+            group_id="00000-000",
+            index=i,
+            mode=Mode.ASSISTED if i < 2 else Mode.SOLO,
+            reward=1.0 if i < 3 else 0.0,
+            advantage=0.25 if i < 3 else -0.75 * 0.3,
+        )
+        for i in range(4)
     ]
     with TraceStore(folder / "traces") as store:
         store.seal(0, traces)
     return folder
 
 
-def replay(run: Path, out: Path, *overrides: str, grid: tuple[str, ...] = ()) -> list[dict]:
+def replay(
+    run: Path, out: Path, *overrides: str, grid: tuple[str, ...] = (), steps: Any = None
+) -> list[dict]:
     console = Console(file=io.StringIO())
-    assert replay_credit(run, grid=grid, overrides=overrides, steps=None, out=out, console=console) == 0
+    assert replay_credit(run, grid=grid, overrides=overrides, steps=steps, out=out, console=console) == 0
     return json.loads((out / "replay.json").read_text())["values"]
 
 
@@ -96,11 +92,13 @@ def test_one_setting_leaves_traces_with_its_advantages(run: Path, tmp_path: Path
     assert load_experiment(str(out / "config.yaml")).method.per_mode_baseline
 
 
-def test_only_credit_can_be_changed(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"got 'method\.coefficient', allowed method\.credit, method\.negative"
-    ):
+def test_only_credit_of_stored_steps_can_be_changed(run: Path, tmp_path: Path) -> None:
+    allowed = r"got 'method\.coefficient', allowed method\.credit, method\.negative"
+    with pytest.raises(ConfigError, match=allowed):
         replay(run, tmp_path / "out", "method.coefficient=mask")
+    with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
+        replay(run, tmp_path / "out", steps=(900, None))
+    assert not (tmp_path / "out").exists()
 
 
 def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
@@ -115,10 +113,3 @@ def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
     (left,) = json.loads((tmp_path / "again" / "left_out.json").read_text())
     assert left["what"].endswith("step-00001-00000.parquet")
     assert json.loads((tmp_path / "again" / "replay.json").read_text())["values"][0]["changed"] == 0
-
-
-def test_steps_that_there_are_not_take_no_folder(run: Path, tmp_path: Path) -> None:
-    quiet = Console(file=io.StringIO())
-    with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
-        replay_credit(run, grid=(), overrides=(), steps=(900, None), out=tmp_path / "out", console=quiet)
-    assert not (tmp_path / "out").exists()

@@ -22,10 +22,9 @@ def found(out: Path) -> dict:
     return json.loads((out / "replay.json").read_text())
 
 
-def replay(run: Path, out: Path, **changes: object) -> list[dict]:
+def replay(run: Path, out: Path, *, code: int = 0, console: Console = QUIET, **changes: object) -> list[dict]:
     given = {"checkpoint": "nearest", "grid": (), "overrides": (), "steps": None, "gradients": True}
-    code = replay_loss(run, out=out, console=QUIET, **(given | changes))
-    assert code == 0
+    assert replay_loss(run, out=out, console=console, **(given | changes)) == code
     return found(out)["values"]
 
 
@@ -33,7 +32,7 @@ def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, t
     """In each generation's first optimizer step the weights are still those of the checkpoint."""
     outcomes = replay(trained, tmp_path / "out")
     logged = {line["step"]: line for line in RunFolder(trained).read_metrics()}
-    assert [(o["step"], o["update"], o["weights"]) for o in outcomes] == [
+    assert [(o["step"], o["optimizer_step"], o["weights"]) for o in outcomes] == [
         (0, 1, "start"),
         (0, 2, "start"),
         (1, 3, "checkpoint-2"),
@@ -42,7 +41,7 @@ def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, t
         (2, 6, "checkpoint-4"),
     ]
     for outcome in outcomes[::2]:
-        line = logged[outcome["update"]]
+        line = logged[outcome["optimizer_step"]]
         assert outcome["online"] == {"loss": line["loss"], "grad_norm": line["grad_norm"]}
         assert outcome["loss"] == pytest.approx(line["loss"], abs=1e-6)
         assert outcome["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-4)
@@ -80,11 +79,15 @@ def test_a_grid_is_what_its_settings_are_one_by_one(trained: Path, tmp_path: Pat
     ]
     words = ["method.coefficient=mask", "method.objective=grpo", "method.beta=0.2"]
     alone = replay(trained, tmp_path / "one", overrides=words, steps=(1, 1))
-    one = {o["update"]: o for o in alone if o["setting"] == "coefficient=mask, objective=grpo, beta=0.2"}
+    one = {
+        o["optimizer_step"]: o for o in alone if o["setting"] == "coefficient=mask, objective=grpo, beta=0.2"
+    }
     for outcome in together:
         if outcome["setting"] == "coefficient=mask, objective=grpo, beta=0.2":
-            assert outcome["loss"] == pytest.approx(one[outcome["update"]]["loss"], abs=1e-7)
-            assert outcome["grad_norm"] == pytest.approx(one[outcome["update"]]["grad_norm"], rel=1e-6)
+            assert outcome["loss"] == pytest.approx(one[outcome["optimizer_step"]]["loss"], abs=1e-7)
+            assert outcome["grad_norm"] == pytest.approx(
+                one[outcome["optimizer_step"]]["grad_norm"], rel=1e-6
+            )
 
 
 def test_shares_of_the_gradient_add_up_and_masked_agents_have_none(trained: Path, tmp_path: Path) -> None:
@@ -102,7 +105,9 @@ def test_shares_of_the_gradient_add_up_and_masked_agents_have_none(trained: Path
             assert {part["norm"] for part in agents} <= {0.0}
             assert outcome["metrics"].get("weight/agent", 0.0) == 0.0
     policy = {
-        (o["update"], o["setting"]): o["parts"]["policy"]["norm"] for o in outcomes if "policy" in o["parts"]
+        (o["optimizer_step"], o["setting"]): o["parts"]["policy"]["norm"]
+        for o in outcomes
+        if "policy" in o["parts"]
     }
     for update in {update for update, _ in policy}:  # coefficients share the policy's gradient
         assert policy[update, "coefficient=mask"] == policy[update, "coefficient=constant (as recorded)"]
@@ -166,22 +171,11 @@ def test_what_cannot_be_used_is_left_out_by_name(trained_copy: Path, tmp_path: P
     run = trained_copy
     (torn,) = (run / "traces").glob("step-00001-*.parquet")
     torn.write_bytes(torn.read_bytes()[:-100])
-    said = io.StringIO()
-    code = replay_loss(
-        run,
-        checkpoint="start",
-        grid=(),
-        overrides=(),
-        steps=(0, 2),
-        out=tmp_path / "out",
-        gradients=False,
-        console=Console(file=said, width=300),
-    )
-    assert code == 3
+    said, changes = io.StringIO(), {"checkpoint": "start", "steps": (0, 2), "gradients": False}
+    outcomes = replay(run, tmp_path / "out", code=3, console=Console(file=said, width=300), **changes)
     (left,) = json.loads((tmp_path / "out" / "left_out.json").read_text())
     assert left["what"].endswith(torn.name)
     assert torn.name in said.getvalue()
-    outcomes = found(tmp_path / "out")["values"]
     assert sorted({o["step"] for o in outcomes if o["parts"]}) == [0, 2]
 
 

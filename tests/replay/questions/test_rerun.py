@@ -2,18 +2,19 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 import graphs
 from aipo.errors import AipoError, ConfigError, RunError, TraceError
-from aipo.replay.cli import sort_words
 from aipo.replay.questions.rerun import ReplaySource, check_traces, replay_graph, score_traces
 from aipo.run import RunFolder
-from aipo.trace import StopReason
+from aipo.trace import StopReason, Trace
 from aipo.trace.store import TraceStore
 from kit import recorded
 from kit.recorded import contents, traces
@@ -21,24 +22,31 @@ from kit.recorded import contents, traces
 PROMPTS = Path(graphs.__file__).parent / "prompts"
 
 
-def checked(path: Path, *overrides: str, **source: object) -> tuple[int, str]:
-    out = Console(file=io.StringIO(), width=200)
-    return check_traces(ReplaySource(path=path, overrides=overrides, **source), out), out.file.getvalue()  # type: ignore
-
-
-def scored(run: RunFolder, out: Path, *overrides: str) -> tuple[int, str]:
+def ask(question: Any, path: Path, overrides: Sequence[str], source: dict[str, Any], **options: Any) -> Any:
     console = Console(file=io.StringIO(), width=200)
-    code = score_traces(ReplaySource(path=run.path, overrides=overrides), out=out, console=console)
+    code = question(ReplaySource(path=path, overrides=overrides, **source), console=console, **options)
     return code, console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def checked(path: Path, *overrides: str, **source: Any) -> tuple[int, str]:
+    return ask(check_traces, path, overrides, source)
+
+
+def scored(run: RunFolder, out: Path, *overrides: str, **source: Any) -> tuple[int, str]:
+    return ask(score_traces, run.path, overrides, source, out=out)
 
 
 def replayed(
-    run: RunFolder, out: Path, *overrides: str, frozen: bool = False, **source: object
+    run: RunFolder, out: Path, *overrides: str, frozen: bool = False, policy: str | None = None, **source: Any
 ) -> tuple[int, str]:
-    console = Console(file=io.StringIO(), width=200)
-    given = ReplaySource(path=run.path, overrides=overrides, **source)  # type: ignore[arg-type]
-    code = replay_graph(given, policy=None, frozen=frozen, out=out, console=console)
-    return code, console.file.getvalue()  # type: ignore[attr-defined]
+    return ask(replay_graph, run.path, overrides, source, policy=policy, frozen=frozen, out=out)
+
+
+def put(folder: RunFolder, traces: Sequence[Trace]) -> None:
+    """Replaces the traces of step 0."""
+    (folder.traces / "step-00000-00000.parquet").unlink()
+    with TraceStore(folder.traces) as store:
+        store.seal(0, traces)
 
 
 def test_the_recorded_run_is_what_these_tests_take_it_for(run: RunFolder) -> None:
@@ -57,13 +65,9 @@ def test_a_check_finds_everything_as_it_was_and_writes_nothing(run: RunFolder) -
 
 
 def test_a_check_names_what_diverged_and_what_was_left_out(run: RunFolder, copy: RunFolder) -> None:
-    made = [t for t in traces(run) if t.step == 0]
-    made[0] = replace(made[0], reward=0.5)
-    made[1] = replace(made[1], stop_reason=StopReason.DEADLINE, reward=None)
-    folder = copy.traces
-    (folder / "step-00000-00000.parquet").unlink()
-    with TraceStore(folder) as store:
-        store.seal(0, made)
+    first, second, *others = [t for t in traces(run) if t.step == 0]
+    late = replace(second, stop_reason=StopReason.DEADLINE, reward=None)
+    put(copy, [replace(first, reward=0.5), late, *others])
     code, said = checked(copy.path)
     assert code == 1
     assert "aipo/00000-000/0: reward: got 1.0, recorded 0.5" in said
@@ -76,11 +80,8 @@ def test_a_trace_that_no_longer_comes_is_named(run: RunFolder, copy: RunFolder, 
     """As if a second policy had been there, which the graph does not have any more."""
     made = [t for t in traces(run) if t.step == 0]
     theirs = tuple(replace(s, policy="helper") for s in made[1].segments)
-    made.append(replace(made[1], trace_id="aipo/00000-000/1/helper", policy="helper", segments=theirs))
-    folder = copy.traces
-    (folder / "step-00000-00000.parquet").unlink()
-    with TraceStore(folder) as store:
-        store.seal(0, made)
+    helper = replace(made[1], trace_id="aipo/00000-000/1/helper", policy="helper", segments=theirs)
+    put(copy, [*made, helper])
     code, said = checked(copy.path)
     assert code == 1
     assert "aipo/00000-000/1/helper: policy 'helper': no trace came out" in said
@@ -90,32 +91,16 @@ def test_a_trace_that_no_longer_comes_is_named(run: RunFolder, copy: RunFolder, 
     assert "left out: aipo/00000-000/1/helper: no trace came out" in said
 
 
-def test_a_check_says_which_files_are_others_now(run: RunFolder, tmp_path: Path) -> None:
-    edited = tmp_path / "verify.md"
-    edited.write_text(
-        (PROMPTS / "verify.md").read_text().replace("Task: check\n", "Task: check\nBe strict.\n")
-    )
-    code, said = checked(run.path, f"agents.verify.prompt={edited}")
-    assert code == 1
-    assert "not the files that the traces were recorded with: prompts.verify" in said
-    assert "aipo/00000-000/0: call of verify: a call of 'verify' in 'aipo/00000-000/0': messages: got" in said
-    assert "8 traces: 4 identical, 4 diverged" in said
-
-
 def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path: Path) -> None:
-    before = contents(run.path)
-    out = tmp_path / "scored"
+    before, out = contents(run.path), tmp_path / "scored"
     code, said = scored(run, out, "rollout.reward_weights.correct=0.5")
     assert code == 0
     assert "another reward" in said
-    made = RunFolder.open(out)
-    assert [t.reward for t in traces(made)] == [0.5, 0.0] * 4
-    first = traces(made)[0]
-    assert (first.trace_id, first.parent_id, first.fork_token) == (
-        "scored/00000-000/0",
-        "aipo/00000-000/0",
-        None,
-    )
+    new = RunFolder.open(out)
+    assert [t.reward for t in traces(new)] == [0.5, 0.0] * 4
+    first = traces(new)[0]
+    ids = (first.trace_id, first.parent_id, first.fork_token)
+    assert ids == ("scored/00000-000/0", "aipo/00000-000/0", None)
     report = json.loads((out / "replay.json").read_text())
     assert report["question"] == "score"
     assert report["tables"][-1]["rows"][0] == ["aipo/00000-000/0", "1", "0.5"]
@@ -124,7 +109,7 @@ def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path
         **{"traces": 8, "before": 0.5, "after": 0.25},
         **{"change": -0.25, "rose": 0, "fell": 4},
     }
-    of = json.loads(made.manifest.read_text())["replay_of"]
+    of = json.loads(new.manifest.read_text())["replay_of"]
     assert (of["what"], of["path"], of["run_id"]) == ("score", str(run.path), "aipo")
     assert of["fingerprints"] == traces(run)[0].fingerprints
     assert contents(run.path) == before
@@ -151,20 +136,30 @@ def prompts(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_check_says_which_files_are_others_now(run: RunFolder, prompts: Path) -> None:
+    code, said = checked(run.path, f"agents.verify.prompt={prompts / 'verify.md'}")
+    assert code == 1
+    assert "not the files that the traces were recorded with: prompts.verify" in said
+    assert "aipo/00000-000/0: call of verify: a call of 'verify' in 'aipo/00000-000/0': messages: got" in said
+    assert "8 traces: 4 identical, 4 diverged" in said
+
+
 def test_an_edited_prompt_asks_live_from_where_it_is_used(
     run: RunFolder, tmp_path: Path, prompts: Path
 ) -> None:
     before = contents(run.path)
+    (prompts / "verfy.md").write_text("## x\n")
     code, said = replayed(run, tmp_path / "out", prompts=prompts)
     assert code == 0
     # The verifier says the same to other words: the policy's turns are all reused.
     assert "8 traces: 4 as recorded, 4 left their recordings" in said
     assert "reused 16 turns of the policy and 4 calls of agents; live were 0 turns and 4 calls" in said
-    made = RunFolder.open(tmp_path / "out")
-    assert [t.token_ids.tolist() for t in traces(made)] == [t.token_ids.tolist() for t in traces(run)]
+    assert "--prompts: nothing uses verfy.md\n" in said
+    new = RunFolder.open(tmp_path / "out")
+    assert [t.token_ids.tolist() for t in traces(new)] == [t.token_ids.tolist() for t in traces(run)]
     forks = json.loads((tmp_path / "out" / "replay.json").read_text())["values"]["forks"]
     assert forks == {"call of verify": 4}
-    assert str(prompts) in made.config.read_text()
+    assert str(prompts) in new.config.read_text()
     assert contents(run.path) == before
 
 
@@ -191,63 +186,52 @@ def test_frozen_says_where_a_live_call_is_needed(run: RunFolder, tmp_path: Path,
     assert [t.reward for t in traces(RunFolder.open(tmp_path / "out"))] == [None, 0.0] * 4
 
 
-def test_a_frozen_replay_names_the_agent_that_nobody_configured(run: RunFolder, tmp_path: Path) -> None:
-    code, said = replayed(run, tmp_path / "out", "agents.verify.model=null", frozen=True)
-    assert code == 3
-    assert "8 traces: 4 as recorded, 4 left their recordings" in said
-    left_out = json.loads((tmp_path / "out" / "left_out.json").read_text())
-    assert [item["what"] for item in left_out] == [t.trace_id for t in traces(run) if t.consults]
-    assert "chat model of agent: got 'verify', allowed ['knowledge', 'reasoning']" in left_out[0]["reason"]
+NONE = ["step=0", "group=nowhere"]
 
 
 @pytest.mark.parametrize(
-    "word", ["train.steps=3", "method.beta=0.1", "evaluate.settings=[solo]", "rollout.suppress_tags=['<x>']"]
+    ("word", "source", "error", "says"),
+    [
+        *(
+            (word, {}, ConfigError, f"got '{word.partition('=')[0]}', which changes nothing here")
+            for word in ("train.steps=3", "method.beta=0.1", "evaluate.settings=[solo]")
+        ),
+        ("rollout.suppress_tags=['<x>']", {}, ConfigError, "which changes nothing here"),
+        ("graph.options.budgets=1", {}, AipoError, "budgets"),
+        (
+            "run.seed=0",
+            {"filters": NONE},
+            RunError,
+            "traces: got none in .* with step=0 group=nowhere, allowed one",
+        ),
+        ("run.seed=0", {"filters": ["step=9"]}, RunError, "traces: got none in .* with step=9, allowed one"),
+    ],
 )
-def test_settings_that_would_change_nothing_are_refused(run: RunFolder, tmp_path: Path, word: str) -> None:
-    said = f"got '{word.partition('=')[0]}', which changes nothing here"
-    with pytest.raises(ConfigError, match=said):
-        checked(run.path, word)
-    with pytest.raises(ConfigError, match=said):
-        scored(run, tmp_path / "out", word)
-    with pytest.raises(ConfigError, match=said):
-        replayed(run, tmp_path / "out", word)
+def test_a_mistake_is_said_by_name_and_takes_no_folder(
+    run: RunFolder, tmp_path: Path, word: str, source: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    out = tmp_path / "out"
+    for question in (
+        lambda: checked(run.path, word, **source),
+        lambda: scored(run, out, word, **source),
+        lambda: replayed(run, out, word, **source),
+        lambda: replayed(run, out, word, frozen=True, **source),
+    ):
+        with pytest.raises(error, match=says):
+            question()
+    assert not out.exists()
 
 
-def test_a_filter_that_means_nothing_takes_no_folder(run: RunFolder, tmp_path: Path) -> None:
-    none = {"filters": ["step=0", "group=nowhere"]}
-    with pytest.raises(RunError, match=r"with step=0\.\.0 group=nowhere, allowed one or more"):
-        checked(run.path, **none)
-    with pytest.raises(RunError, match="traces: got none"):
-        replayed(run, tmp_path / "out", frozen=True, **none)
-    with pytest.raises(RunError, match="traces: got none"):
-        score_traces(ReplaySource(path=run.path, filters=["step=9"]), out=tmp_path / "out", console=Console())
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_graph_that_cannot_be_built_leaves_nothing_behind(run: RunFolder, tmp_path: Path) -> None:
-    wrong = "graph.options.budgets=1"
-    with pytest.raises(AipoError, match="budgets"):
-        scored(run, tmp_path / "out", wrong)
-    with pytest.raises(AipoError, match="budgets"):
-        replayed(run, tmp_path / "out", wrong)
-    assert not (tmp_path / "out").exists()
-
-
-def test_nobody_samples_in_a_frozen_replay(run: RunFolder, tmp_path: Path) -> None:
+def test_options_of_an_edited_graph_that_cannot_be_used(
+    run: RunFolder, copy: RunFolder, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="--policy: got 'nearest' with --frozen"):
-        replay_graph(
-            ReplaySource(path=run.path),
-            policy="nearest",
-            frozen=True,
-            out=tmp_path / "out",
-            console=Console(),
-        )
-
-
-def test_prompts_that_nothing_uses_are_named(run: RunFolder, tmp_path: Path, prompts: Path) -> None:
-    (prompts / "verfy.md").write_text("## x\n")
-    said = replayed(run, tmp_path / "out", prompts=prompts, frozen=True)[1]
-    assert "--prompts: nothing uses verfy.md\n" in said
+        replayed(run, tmp_path / "out", policy="nearest", frozen=True)
+    with pytest.raises(ConfigError, match=r"--prompts: got .*'verify.md'"):
+        replayed(run, tmp_path / "out", prompts=tmp_path)
+    (copy.path / "model" / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(TraceError, match=r"tokenizer of .*got"):
+        replayed(copy, tmp_path / "out")
 
 
 def test_a_graph_of_ones_own_is_replayed_when_it_is_named(run: RunFolder, tmp_path: Path) -> None:
@@ -263,9 +247,7 @@ def test_a_graph_of_ones_own_is_replayed_when_it_is_named(run: RunFolder, tmp_pa
     assert "8 traces: 4 as recorded, 4 left their recordings" in said
     assert "notice" not in said
     # The new run names the file; whoever is given that run has to name it, too.
-    with pytest.raises(
-        ConfigError, match=r"graph.name: got '.*mine.py:consult' from the recorded configuration"
-    ):
+    with pytest.raises(ConfigError, match=r"graph.name: got '.*mine.py:consult' from the recorded config"):
         checked(tmp_path / "out")
     assert checked(tmp_path / "out", named)[0] == 0
 
@@ -308,22 +290,3 @@ def test_a_replay_never_goes_into_its_source(run: RunFolder) -> None:
     for out in (run.path, run.path / "replays" / "new"):
         with pytest.raises(RunError, match=r"which is only read|not empty"):
             scored(run, out)
-
-
-def test_a_folder_of_prompts_without_one_that_is_used_is_refused(run: RunFolder, tmp_path: Path) -> None:
-    (tmp_path / "other.md").write_text("## x\n")
-    with pytest.raises(ConfigError, match=r"--prompts: got .*'verify.md'"):
-        replayed(run, tmp_path / "out", prompts=tmp_path)
-
-
-def test_another_tokenizer_is_refused(copy: RunFolder, tmp_path: Path) -> None:
-    (copy.path / "model" / "chat_template.jinja").write_text("{{ messages }}")
-    with pytest.raises(TraceError, match=r"tokenizer of .*got"):
-        replayed(copy, tmp_path / "out")
-
-
-def test_words_with_a_dot_are_settings_the_others_filters() -> None:
-    words = ["step=3..7", "rollout.max_tokens=64", "agent=verify", "task=a.b"]
-    assert sort_words(words) == (["step=3..7", "agent=verify", "task=a.b"], ["rollout.max_tokens=64"])
-    with pytest.raises(ConfigError, match="word: got 'verify'"):
-        sort_words(["verify"])

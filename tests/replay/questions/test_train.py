@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError, TraceError, TrainError
 from aipo.replay.checkpoints import start_of
-from aipo.replay.output import renamed, replayed_id
+from aipo.replay.output import renamed
 from aipo.replay.questions.credit import replay_credit
 from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.train import replay_train
@@ -27,7 +27,7 @@ from kit import handmade, tiny_run
 
 def offline(run: Path, out: Path | None, *overrides: str, **changes: object) -> tuple[int, str]:
     said = io.StringIO()
-    given = {"grid": (), "steps": None, "epochs": 1, "resume": False, "evaluate": False}
+    given = {"grid": (), "steps": None, "epochs": 1, "resume": False}
     code = replay_train(
         run, overrides=overrides, out=out, console=Console(file=said, width=300), **(given | changes)
     )
@@ -99,16 +99,16 @@ def test_the_loss_again_follows_the_correction(trained: Path, tmp_path: Path, co
     outcomes = json.loads((tmp_path / "again" / "replay.json").read_text())["values"]
     recorded = [o for o in outcomes if o["online"]]
     logged = {line["step"]: line for line in RunFolder(out).read_metrics()}
-    assert [o["update"] for o in recorded] == [1, 3]
+    assert [o["optimizer_step"] for o in recorded] == [1, 3]
     for outcome in recorded:
-        line = logged[outcome["update"]]
+        line = logged[outcome["optimizer_step"]]
         assert outcome["loss"] == pytest.approx(line["loss"], abs=1e-6)
         assert outcome["grad_norm"] == pytest.approx(line["grad_norm"], rel=1e-4)
         for name in ("importance", "clip/importance", "ess", "mismatch/mean", "mismatch/max"):
             assert outcome["metrics"][name] == pytest.approx(line[name], rel=1e-4), name
         assert line["clip/importance"] > 0.1
-    others = {o["update"]: o for o in outcomes if o["setting"] != recorded[0]["setting"]}
-    assert all(abs(others[o["update"]]["loss"] - o["loss"]) > 1e-3 for o in recorded)
+    others = {o["optimizer_step"]: o for o in outcomes if o["setting"] != recorded[0]["setting"]}
+    assert all(abs(others[o["optimizer_step"]]["loss"] - o["loss"]) > 1e-3 for o in recorded)
 
 
 def test_a_limit_on_the_drift_is_for_a_sampler_with_the_trainers_weights(
@@ -174,47 +174,29 @@ def test_it_goes_on_from_its_last_checkpoint(trained: Path, tmp_path: Path) -> N
 
 
 def test_a_recorded_file_is_not_imported(trained_copy: Path, tmp_path: Path) -> None:
-    """Training needs no graph; an evaluation does, and then somebody has to name it."""
-    run = trained_copy
-    text = (run / "config.yaml").read_text().replace("code.py", "gone.py")
-    (run / "config.yaml").write_text(text)
-    code, _ = offline(run, tmp_path / "out", steps=(0, 0))
-    assert code == 0
-    with pytest.raises(
-        ConfigError, match=r"graph\.name: got '.*gone\.py:helped' from the recorded configuration"
-    ):
-        offline(run, tmp_path / "other", evaluate=True)
-    assert not (tmp_path / "other").exists()
+    config = trained_copy / "config.yaml"
+    config.write_text(config.read_text().replace("code.py", "gone.py"))
+    assert offline(trained_copy, tmp_path / "out", steps=(0, 0))[0] == 0
 
 
-def test_a_recorded_agent_is_not_imported_to_evaluate_either(
-    trained: Path, trained_copy: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("word", "steps", "error", "says"),
+    [
+        ("train.steps=7", None, ConfigError, r"train\.steps: got 7, allowed none: stored traces decide it"),
+        ("train.steps=3", None, ConfigError, r"train\.steps: got 3, allowed none"),
+        ("run.seed=0", (900, None), RunError, r"--steps: got \(900, None\), allowed steps of .*traces"),
+    ],
+)
+def test_a_mistake_is_said_by_name_and_takes_no_folder(
+    trained: Path,
+    tmp_path: Path,
+    word: str,
+    steps: tuple[int, None] | None,
+    error: type[Exception],
+    says: str,
 ) -> None:
-    run, stranger = trained_copy, tmp_path / "stranger.py"
-    stranger.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
-    text = (run / "config.yaml").read_text().replace("envs.miniature.agents:verify", f"{stranger}:verify")
-    (run / "config.yaml").write_text(text)
-    code = trained.parent / "code.py"
-    trusted = [f"graph.name={code}:helped", f"env.name={code}:Parity"]
-    with pytest.raises(ConfigError, match=r"agents\.verify\.model: got '.*stranger\.py:verify'"):
-        offline(run, tmp_path / "out", *trusted, evaluate=True)
-    grid = ["agents.verify.model=envs.miniature.agents:verify", "method.beta=0,0.1"]
-    with pytest.raises(ConfigError, match=r"env\.name: got"):  # what the grid names is named
-        offline(run, tmp_path / "out", trusted[0], grid=grid, evaluate=True)
-    assert not (tmp_path / "imported").exists()
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("word", ["train.steps=7", "train.steps=3"])
-def test_stored_traces_decide_how_many_steps_there_are(trained: Path, tmp_path: Path, word: str) -> None:
-    with pytest.raises(ConfigError, match=r"train\.steps: got \d, allowed none: stored traces decide it"):
-        offline(trained, tmp_path / "out", word)
-    assert not (tmp_path / "out").exists()
-
-
-def test_steps_that_there_are_not_take_no_folder(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):
-        offline(trained, tmp_path / "out", steps=(900, None))
+    with pytest.raises(error, match=says):
+        offline(trained, tmp_path / "out", word, steps=steps)
     assert not (tmp_path / "out").exists()
 
 
@@ -230,17 +212,12 @@ def test_nobody_is_reported_to_unless_named(trained_copy: Path, tmp_path: Path) 
 
 
 def test_policies_of_one_rollout_stay_apart() -> None:
-    only = handmade.trace(handmade.prompt(2), handmade.policy(4), trace_id="r/g/0")
+    only = handmade.trace(handmade.prompt(2), handmade.policy(4), trace_id="r/g/0", fork_token=1)
     pair = [replace(only, trace_id=f"r/g/0/{name}", policy=name) for name in ("a", "b")]
-    assert [replayed_id(trace, "out", "h") for trace in (only, *pair)] == [
-        "out/h/0",
-        "out/h/0/a",
-        "out/h/0/b",
-    ]
-    assert [trace.trace_id for trace in renamed([only, *pair], "out")] == [
-        "out/g/0",
-        "out/g/0/a",
-        "out/g/0/b",
+    new = [renamed(trace, "out", step=3, group_id="h") for trace in (only, *pair)]
+    assert [trace.trace_id for trace in new] == ["out/h/0", "out/h/0/a", "out/h/0/b"]
+    assert [(t.parent_id, t.step, t.fork_token) for t in new] == [
+        (t.trace_id, 3, None) for t in (only, *pair)
     ]
 
 
@@ -267,15 +244,7 @@ def test_forks_are_not_learned_from(trained: Path, tmp_path: Path) -> None:
     (forks / "manifest.json").write_text(json.dumps(said))
     with pytest.raises(RunError, match=r"traces to learn from: got .*forks, forks that went on"):
         offline(forks, tmp_path / "out")
+    options = {"checkpoint": "start", "grid": (), "overrides": (), "steps": None, "gradients": False}
     with pytest.raises(RunError, match="traces to learn from"):
-        replay_loss(
-            forks,
-            checkpoint="start",
-            grid=(),
-            overrides=(),
-            steps=None,
-            out=tmp_path / "out",
-            gradients=False,
-            console=Console(file=io.StringIO()),
-        )
+        replay_loss(forks, **options, out=tmp_path / "out", console=Console(file=io.StringIO()))
     assert not (tmp_path / "out").exists()

@@ -41,11 +41,10 @@ def prompt(*parts: int | str) -> Segment:
     return segment(Role.PROMPT, "prompt", ids(*parts or ["1+1=?"]))
 
 
-def policy(*parts: int | str, logprobs: Sequence[float] | None = None) -> Segment:
+def policy(*parts: int | str, logprobs: Sequence[float] | None = None, version: int | None = None) -> Segment:
     tokens = ids(*parts)
-    return segment(
-        Role.POLICY, "policy", tokens, logprobs=[-1.0] * len(tokens) if logprobs is None else logprobs
-    )
+    logprobs = [-1.0] * len(tokens) if logprobs is None else logprobs
+    return segment(Role.POLICY, "policy", tokens, logprobs=logprobs, policy_version=version)
 
 
 def agent(*parts: int | str, source: str = "knowledge") -> Segment:

@@ -125,7 +125,10 @@ def test_a_graph_that_hides_the_end_of_a_frozen_replay_earns_no_reward() -> None
         try:
             return await both_think(state, runtime)
         except ReplayError:
-            said = [segment(Role.POLICY, "policy", [4], logprobs=[-1.0], policy=name) for name in NAMES]
+            said = [
+                segment(Role.POLICY, "policy", [4], logprobs=[-1.0], policy_version=0, policy=name)
+                for name in NAMES
+            ]
             return {"segments": said}
 
     async def ask_more(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:

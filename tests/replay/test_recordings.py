@@ -1,6 +1,6 @@
 """What cannot be replayed is left out by name; the rest is read."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ TASK = asdict(Task(task_id="q", prompt="?", answer="1", split="s"))
 
 
 def trace(index: int, step: int = 0, **changes: Any) -> Trace:
-    segments = changes.pop("segments", (handmade.prompt(2), handmade.policy(3, 4, 1)))
-    segments = tuple(replace(s, policy_version=0) if s.role == "policy" else s for s in segments)
+    segments = changes.pop("segments", (handmade.prompt(2), handmade.policy(3, 4, 1, version=0)))
     given = {
         "trace_id": f"r/{step}/{index}",
         "index": index,
@@ -72,9 +71,9 @@ def test_filters_mean_what_they_mean_in_listings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ({"segments": (handmade.policy(3), handmade.prompt(2))}, "first segment: got 'policy', allowed prompt"),
-        ({"segments": (handmade.prompt(2), handmade.policy(99))}, "token id: got 99, allowed 0 to 15"),
-        ({"segments": (handmade.prompt(2), handmade.policy(3)), "consults": (handmade.consult(1, 0, 7),)}, "got 7, allowed 0 to 1"),
+        ({"segments": (handmade.policy(3, version=0), handmade.prompt(2))}, "first segment: got 'policy', allowed prompt"),
+        ({"segments": (handmade.prompt(2), handmade.policy(99, version=0))}, "token id: got 99, allowed 0 to 15"),
+        ({"segments": (handmade.prompt(2), handmade.policy(3, version=0)), "consults": (handmade.consult(1, 0, 7),)}, "got 7, allowed 0 to 1"),
         ({"task": {}}, "allowed the fields of a task"),
         ({"task": {**TASK, "prompt": " "}}, "allowed non-empty text"),
         ({"stop_reason": StopReason.DEADLINE, "reward": None, "advantage": None}, "got deadline, allowed an end"),

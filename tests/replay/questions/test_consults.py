@@ -36,7 +36,7 @@ AGENTS = ("verify", "knowledge")
 def asked(index: int, reward: float | None, *agents: str, group: str = "g", **changes: Any) -> Trace:
     consult = {name: changes.pop(name) for name in ("reply", "error") if name in changes}
     return handmade.trace(
-        *(handmade.prompt(2, 3), handmade.policy(4, 5), handmade.agent(6)),
+        *(handmade.prompt(2, 3), handmade.policy(4, 5, version=0), handmade.agent(6)),
         trace_id=f"{group}/{index}",
         group_id=group,
         task_id=f"task of {group}",

@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "config.yaml").write_text(load_experiment("mask", ["method.scale_by_std=false"]).to_yaml())
     traces = [
         handmade.trace(
-            *(handmade.prompt(2, 3), handmade.policy(4, 5)),
+            *(handmade.prompt(2, 3), handmade.policy(4, 5, version=0)),
             trace_id=f"r/00000-000/{i}",
             group_id="00000-000",
             index=i,

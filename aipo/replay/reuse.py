@@ -72,7 +72,9 @@ def recorded_error(recorded: str, *, retried: bool) -> Exception:
         "__str__": lambda self: text,
         "status_code": 503 if retried else 400,
     }
+    kind: Any = type(name, (base,), members)
     try:
-        return type(name, (base,), members)()
+        return kind()
     except TypeError:  # a group of exceptions needs its members, which are not recorded
-        return type(name, (Exception,), members)()
+        kind = type(name, (Exception,), members)
+        return kind()

@@ -87,11 +87,11 @@ class LossReplay:
         return _Dealt(setting, method, step_rows.totals, dealt)
 
     def _passes(self, same_rows: Sequence[_Dealt], step: int, weights: str, fresh: bool) -> list[StepLoss]:
-        schedule = self.trainer.schedule
+        schedule, network = self.trainer.schedule, cast(torch.nn.Module, self.trainer.model)
         accumulation = schedule.gradient_accumulation
         losses: list[StepLoss] = []
         for minibatch in range(schedule.minibatches):
-            gradients = Gradients(self.trainer.model.parameters()) if self.gradients else None
+            gradients = Gradients(network.parameters()) if self.gradients else None
             sums = {dealt.setting.name: _Sums() for dealt in same_rows}
             for n in range(minibatch * accumulation, (minibatch + 1) * accumulation):
                 if same_rows[0].batches[n]:

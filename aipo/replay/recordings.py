@@ -115,17 +115,13 @@ class Recordings:
         return [*sealed, *journals]
 
     def _read(self, path: Path) -> list[Stored]:
-        torn: set[str] = set()
         try:
             if path.suffix == ".parquet":
                 return read_file(path)
-            stored = [stored for stored, _ in read_journal(path, torn)]
+            return [stored for stored, _ in read_journal(path)]
         except (AipoError, OSError) as error:
             self.leave_out(str(path), error)
             return []
-        for line in torn:
-            self.leave_out(line, "got half a line, allowed whole ones: its writer was killed")
-        return stored
 
     def _check(self, trace: Trace, seen: set[object]) -> None:
         names = (trace.trace_id, (trace.group_id, trace.index, trace.policy))

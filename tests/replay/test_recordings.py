@@ -143,9 +143,7 @@ def test_a_journal_gives_its_whole_lines_unless_one_is_no_trace(tmp_path: Path) 
     (journal,) = (tmp_path / "__journal").iterdir()
     first, second, third = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(first + second + third[:-30])
-    ids, left_out = read(tmp_path)
-    assert ids == ["r/0/0", "r/0/1"]
-    assert list(left_out) == [f"{journal}:{len(first + second)}"]
+    assert read(tmp_path) == (["r/0/0", "r/0/1"], {})  # half a line is what a killed process leaves
     journal.write_bytes(first + second.replace(b'"eos"', b'"tired"') + third)
     ids, left_out = read(tmp_path)
     assert (ids, list(left_out)) == ([], [str(journal)])

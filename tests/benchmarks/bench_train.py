@@ -5,7 +5,7 @@
 The miniature's size: 2 layers, width 96, 40 ids, 64 rows of about 70 tokens, one thread, no agent tokens.
 The rows are those of a sampled batch, so both do the same work. Steps of the two alternate, and the
 ratio is that of the medians. Then the same with token stats kept and without: CPU time of a whole step (batching, forward,
-loss, backward, optimiser, the file of the rollout step), and bytes on the disk.
+loss, backward, optimizer, the file of the rollout step), and bytes on the disk.
 """
 
 import sys

@@ -57,7 +57,7 @@ class RunLibrary:
 
     def _scan(self, folder: Path, depth: int) -> Iterator[RunView]:
         if depth == 0 and _holds_traces(folder):
-            yield self._alone(folder)
+            yield self._view_of_traces(folder)
             return
         is_run = _holds_traces(folder / "traces") or _begun(folder)
         if is_run:
@@ -71,7 +71,7 @@ class RunLibrary:
                 if searched and entry.is_dir(follow_symlinks=False):
                     yield from self._scan(Path(entry.path), depth + 1)
 
-    def _alone(self, folder: Path) -> RunView:
+    def _view_of_traces(self, folder: Path) -> RunView:
         """The folder is one set of traces; its run, if it belongs to one, lies above."""
         if folder.parent.name == "evaluations":
             return RunView(folder.name, folder.parents[1], folder, folder.name)

@@ -1,13 +1,11 @@
-"""What does the rollout engine cost, next to a bare loop that makes the same policy calls?
+"""What does the rollout engine cost, next to LangGraph's own stream of the same graph?
 
     python tests/benchmarks/bench_rollout.py
 
 The policy is scripted and the agents say nothing clever, so nearly all of the time is overhead. Two
 rollouts: `solo` (prompt, policy, score: 3 super-steps, 1 policy call) and `assisted` (prompt, policy, an
-agent of three inner steps, policy, score: 5 super-steps and 3 inner ones, 2 policy calls). Five ways:
+agent of three inner steps, policy, score: 5 super-steps and 3 inner ones, 2 policy calls). Three ways:
 
-- bare: an asyncio loop, 128 at a time, no graph, no trace;
-- ainvoke: the compiled graph alone;
 - stream: the graph with values and tasks of all sub-graphs, what the engine reads;
 - engine: `RolloutEngine.run`, traces included;
 - stored: the engine with every trace appended to a `TraceStore`.
@@ -30,6 +28,7 @@ from langgraph.runtime import Runtime
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from measure import alternate, cpu, options, show
 
+from aipo.policies import Sampling
 from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
 from aipo.rollout.spec import RolloutSpec
@@ -77,36 +76,19 @@ CASES = {
 
 
 def context(asked: RolloutSpec, script: tuple[str, ...]) -> RolloutContext:
-    built = engine(policies=policies(*script))
-    return RolloutContext(
-        task=asked.task,
-        mode=asked.mode,
-        env=built.env,
-        policies=built.policies,
-        chats={},
-        sampling=built.sampling,
-        seed=asked.seed,
-    )
+    given: dict[str, Any] = {"task": asked.task, "mode": asked.mode, "seed": asked.seed}
+    sampling = Sampling(max_tokens=64)
+    return RolloutContext(**given, env=Exam(), policies=policies(*script), chats={}, sampling=sampling)
 
 
-async def bare(mine: RolloutContext, script: tuple[str, ...]) -> None:
-    """The same policy calls and the same scoring, in six lines."""
-    segments = [segment(Role.PROMPT, "task", TOKENIZER.encode_prompt(mine.task.prompt))]
-    for turn in range(len(script)):
-        if turn:
-            segments.append(segment(Role.AGENT, "verify", TOKENIZER.encode("it is 42")))
-        piece, _ = await mine.sample(segments, stop=("</consult>",))
-        segments.append(piece)
-    written = "".join(TOKENIZER.decode(s.token_ids) for s in segments if s.role is Role.POLICY)
-    mine.env.score(mine.task, written)
-
-
-async def crowd(contexts: list[RolloutContext], one: Callable[[RolloutContext], Awaitable[Any]]) -> None:
+async def streamed(graph: Any, contexts: list[RolloutContext]) -> None:
+    modes: Any = ["values", "tasks"]
     waiting = iter(contexts)
 
     async def work() -> None:
         for mine in waiting:
-            await one(mine)
+            async for _ in graph.astream(START_STATE, context=mine, stream_mode=modes, subgraphs=True):
+                pass
 
     await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
 
@@ -115,41 +97,26 @@ def seconds(case: str, way: str, count: int) -> float:
     """CPU time of `count` rollouts."""
     graph, script = CASES[case]
     asked = [spec(index, task=Exam().tasks("easy")[0]) for index in range(count)]
-    if way in ("engine", "stored"):
-        built = engine(graph, policies=policies(*script), concurrency=IN_FLIGHT)
-        with tempfile.TemporaryDirectory() as folder, TraceStore(Path(folder)) as store:
-            keep = store.append if way == "stored" else lambda trace: None
-            return cpu(lambda: built.run_sync(asked, keep))
-
-    async def invoke(mine: RolloutContext) -> None:
-        await graph.ainvoke(START_STATE, context=mine)
-
-    async def stream(mine: RolloutContext) -> None:
-        modes: Any = ["values", "tasks"]
-        async for _ in graph.astream(START_STATE, context=mine, stream_mode=modes, subgraphs=True):
-            pass
-
-    ways = {"bare": lambda mine: bare(mine, script), "ainvoke": invoke, "stream": stream}
-    contexts = [context(each, script) for each in asked]
-    return cpu(lambda: asyncio.run(crowd(contexts, ways[way])))
+    if way == "stream":
+        contexts = [context(each, script) for each in asked]
+        return cpu(lambda: asyncio.run(streamed(graph, contexts)))
+    built = engine(graph, policies=policies(*script), concurrency=IN_FLIGHT)
+    with tempfile.TemporaryDirectory() as folder, TraceStore(Path(folder)) as store:
+        keep = store.append if way == "stored" else lambda trace: None
+        return cpu(lambda: built.run_sync(asked, keep))
 
 
 def main() -> None:
     given = options(__doc__, rollouts=500, rounds=5)
-    ways, count = ("bare", "ainvoke", "stream", "engine", "stored"), given.rollouts
+    ways, count = ("stream", "engine", "stored"), given.rollouts
     work = {(case, way): partial(seconds, case, way, count) for case in CASES for way in ways}
     taken = {name: 1e6 * median(spent) / count for name, spent in alternate(given.rounds, work).items()}
     numbers = {case: {way: round(taken[case, way], 1) for way in ways} for case in CASES}
     rows = [
-        [
-            case,
-            *(f"{of[way]:.0f}" for way in ways),
-            f"{of['engine'] / of['bare']:.1f}",
-            f"{of['engine'] / of['stream']:.2f}",
-        ]
+        [case, *(f"{of[way]:.0f}" for way in ways), f"{of['engine'] / of['stream']:.2f}"]
         for case, of in numbers.items()
     ]
-    show(("µs per rollout", *ways, "× bare", "× stream"), rows, numbers, given.out)
+    show(("µs per rollout", *ways, "engine / stream"), rows, numbers, given.out)
 
 
 if __name__ == "__main__":

@@ -2,32 +2,34 @@
 
     python tests/benchmarks/bench_served.py [--workers 2]
 
-The server (a process of its own) answers each request after a fixed time, as a GPU that decodes many at once does.
-What it says depends on context and seed: a rollout consults once, twice or not at all. The engine runs the
+The server (a process of its own) stands for vLLM. It answers each request after a fixed time, as a GPU that decodes many at
+once does. What it says depends on context and seed: a rollout consults once, twice or not at all. The engine runs the
 rollouts on the consult graph of the miniature, with traces; worker processes do the same (`rollout.workers`); the bare
 loop sends exactly the same requests, those of one rollout one after another and 256 rollouts at once, with what the
 `openai` package itself goes by, `httpx2`, and `orjson`.
 
-Wall-clock rollouts per second, medians with the least and the most, for several answer times, and CPU time of all our
-processes (the server's not among them) per rollout. So many processes can use no more cores than there are: the server
-takes one of them for itself.
+Wall-clock rollouts per second, medians with the least and the most, for several answer times. So many processes can use no
+more cores than there are: the server takes one of them for itself.
 """
 
 import asyncio
-import os
+import multiprocessing
+import socket
 import sys
 import tempfile
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import httpx2
 import orjson
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fixed_vllm import VOCABULARY, running
 from measure import alternate, options, ratios, show, spread, wall
 
 from aipo.config.build import load_experiment
@@ -38,17 +40,39 @@ from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode
 from aipo.util.event_loop import LOOP
-from kit.vllm import WORDS, seeded_completion
+from kit.vllm import WORDS, SeededVLLM
 from kit.workers import both, configured
 
 AT_ONCE = 256
-TICK = os.sysconf("SC_CLK_TCK")
-Rate = tuple[float, float]
-"""Rollouts per second, and CPU milliseconds of a rollout."""
 
 
-def answer(asked: bytes) -> bytes:
-    return orjson.dumps(seeded_completion(orjson.loads(asked)))
+class Slow(SeededVLLM):
+    """Answers after `latency` seconds."""
+
+    latency = 0.0
+
+    async def complete(self, request: Request) -> Response:
+        await asyncio.sleep(self.latency)
+        return await super().complete(request)
+
+
+@contextmanager
+def running(latency: float) -> Iterator[str]:
+    """The address of a server in a process of its own."""
+    server = Slow()
+    server.latency = latency
+    config = uvicorn.Config(server.app, log_level="critical", lifespan="off", timeout_keep_alive=600)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1024)
+        context = multiprocessing.get_context("fork")  # a spawned one would import the whole benchmark
+        process = context.Process(target=uvicorn.Server(config).run, args=([listener],), daemon=True)
+        process.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            process.kill()
+            process.join()
 
 
 class Recording(ServerPool):
@@ -76,7 +100,7 @@ def requests(url: str, count: int) -> tuple[float, list[list[bytes]]]:
     """Consults per rollout, and what each rollout asks."""
     pool = Recording(url)
     experiment = load_experiment("aipo", ["rollout.max_tokens=200"])
-    policy = VLLMPolicy(pool, HFTokenizer(WORDS), vocabulary=VOCABULARY * 2)
+    policy = VLLMPolicy(pool, HFTokenizer(WORDS), vocabulary=len(WORDS))
     engine = experiment.engine(policy, run_id="bench")
     traces = engine.run_sync(specs(engine, count), lambda trace: None)
     assert not any(trace.failed for trace in traces)
@@ -100,25 +124,13 @@ async def bare(url: str, rollouts: list[list[bytes]]) -> None:
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
 
 
-def computed(engine: RolloutEngine | None) -> float:
-    """Seconds that this process and its workers have computed so far."""
-    pids = [os.getpid()]
-    if engine is not None and engine.elsewhere is not None:
-        pids += [worker.process.pid for worker in engine.elsewhere.__self__._workers]  # type: ignore[attr-defined]
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(int(field[11]) + int(field[12]) for field in fields) / TICK
+def looped(url: str, rollouts: list[list[bytes]]) -> float:
+    """Rollouts per second."""
+    return len(rollouts) / wall(lambda: asyncio.run(bare(url, rollouts)))
 
 
-def looped(url: str, rollouts: list[list[bytes]]) -> Rate:
-    before = computed(None)
-    seconds = wall(lambda: asyncio.run(bare(url, rollouts)))
-    return len(rollouts) / seconds, 1e3 * (computed(None) - before) / len(rollouts)
-
-
-def rolled(engine: RolloutEngine, count: int) -> Rate:
-    before = computed(engine)
-    seconds = wall(lambda: engine.run_sync(specs(engine, count), lambda trace: None))
-    return count / seconds, 1e3 * (computed(engine) - before) / count
+def rolled(engine: RolloutEngine, count: int) -> float:
+    return count / wall(lambda: engine.run_sync(specs(engine, count), lambda trace: None))
 
 
 def main() -> None:
@@ -126,7 +138,7 @@ def main() -> None:
     rows: list[list[str]] = []
     for latency in given.latency:
         with ExitStack() as stack:
-            url = stack.enter_context(running(answer, latency=latency))
+            url = stack.enter_context(running(latency))
             words = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             WORDS.save_pretrained(words)
             consults, rollouts = requests(url, given.rollouts)
@@ -139,14 +151,10 @@ def main() -> None:
                 work[f"{count} workers"] = partial(rolled, there, given.rollouts)
             freeze_gc()
             rates = alternate(given.rounds, work)
-        base = [speed for speed, _ in rates["bare loop"]]
-        for name, taken in rates.items():
-            speeds = [speed for speed, _ in taken]
-            milliseconds = median(ms for _, ms in taken)
-            row = [f"{latency:g}", f"{consults:.2f}", name, spread(speeds), spread(ratios(speeds, base))]
-            rows.append([*row, f"{milliseconds:.1f}"])
-    columns = ("s an answer", "consults", "", "rollouts/s", "ratio to the bare loop", "CPU ms per rollout")
-    show(columns, rows)
+        for name, speeds in rates.items():
+            ratio = spread(ratios(speeds, rates["bare loop"]))
+            rows.append([f"{latency:g}", f"{consults:.2f}", name, spread(speeds), ratio])
+    show(("s an answer", "consults", "", "rollouts/s", "ratio to the bare loop"), rows)
 
 
 if __name__ == "__main__":

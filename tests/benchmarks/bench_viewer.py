@@ -25,6 +25,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -37,6 +38,7 @@ from aipo.trace.store import TraceStore
 from aipo.viewer.bundle import Bundle, write_bundle
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import slug
+from kit.recorded import save_tokenizer
 
 LONG, LONG_TRACES = 16_384, 32
 BUNDLED = 1000
@@ -136,7 +138,7 @@ def trace_pages(root: Path, browser: Browser, trace_ids: Sequence[str], repeats:
 
 def live(root: Path, browser: Browser, templates: Sequence[bulk.Trace], steps: int, repeats: int) -> Row:
     """Steps are added to the run."""
-    store = TraceStore(root / "many" / "traces", decode=bulk.SHORT_WORDS.decode)
+    store = TraceStore(root / "many" / "traces", decode=bulk.TOKENIZER.decode)
     waits: list[float] = []
     with serving(root) as address, fresh(browser) as page:
         page.goto(f"{address}/run/many/index.html?view=traces", wait_until="load")
@@ -151,8 +153,8 @@ def live(root: Path, browser: Browser, templates: Sequence[bulk.Trace], steps: i
 
 def bundle(folder: Path, templates: Sequence[bulk.Trace]) -> list[Row]:
     run = RunFolder(folder / "short")
-    steps = bulk.fill(run.traces, templates, BUNDLED, decode=bulk.SHORT_WORDS.decode)
-    bulk.furnish(run, templates, steps, bulk.short_tokenizer())
+    steps = bulk.fill(run.traces, templates, BUNDLED, decode=bulk.TOKENIZER.decode)
+    bulk.furnish(run, templates, steps)
     for step in range(steps):
         bulk.keep_stats(run.token_stats, bulk.step_of(templates, step))
     written: list[Bundle] = []
@@ -170,12 +172,12 @@ def bundle(folder: Path, templates: Sequence[bulk.Trace]) -> list[Row]:
 def measure(folder: Path, browser: Browser, count: int, repeats: int) -> list[Row]:
     templates, root = bulk.short(), folder / "runs"
     many, long = RunFolder(root / "many"), RunFolder(root / "long")
-    steps = bulk.fill(many.traces, templates, count, decode=bulk.SHORT_WORDS.decode)
-    bulk.furnish(many, templates, steps, bulk.short_tokenizer())
+    steps = bulk.fill(many.traces, templates, count, decode=bulk.TOKENIZER.decode)
+    bulk.furnish(many, templates, steps)
     asked = [t for t in templates[: bulk.STEP] if t.consults and t.advantage][:LONG_TRACES]
     stretched = [bulk.again(trace, 0) for trace in bulk.long(asked, LONG)]
     TraceStore(long.traces, decode=bulk.long_words).seal(0, stretched)
-    bulk.furnish(long, stretched, 1, bulk.long_tokenizer())
+    bulk.furnish(long, stretched, 1, partial(save_tokenizer, tokenizer=bulk.long_tokenizer()))
     bulk.keep_stats(long.token_stats, stretched)
     return [
         *run_pages(root, browser, repeats),

@@ -8,7 +8,8 @@ a run folder.
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from aipo.config.build import load_experiment
 from aipo.method.metrics import rollout_metrics
 from aipo.method.plan import plan_rollouts
@@ -25,21 +27,20 @@ from aipo.method.rows import CODES
 from aipo.method.settings import MethodSettings
 from aipo.method.task_order import draw_tasks
 from aipo.policies import Completion, SampleRequest
-from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
+from aipo.policies.scripted import ScriptedPolicy
 from aipo.run import RunFolder
 from aipo.trace import Role, Segment, Trace, segment
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
-from aipo.util.files import write_json, write_text
+from aipo.util.files import write_text
 from envs.miniature.task import OFFER, VALUES, Facts, slip
+from kit.recorded import TOKENIZER, describe, save_tokenizer, stats_of_row
 
 GROUPS, GROUP = 16, 8
 STEP = GROUPS * GROUP
 VOCABULARY = 150_000
 UPDATES = 4  # of a generation
 EXPERIMENT = load_experiment("aipo")
-_TAGS = [f"<{kind}:{name}>" for kind in ("consult", "feedback") for name in EXPERIMENT.agents]
-SHORT_WORDS = CharTokenizer([*_TAGS, "</consult>", "</feedback>"])
 Floats = npt.NDArray[np.float32]
 
 
@@ -47,12 +48,12 @@ class Student(ScriptedPolicy):
     """Asks now and then where it can, guesses what it does not know, slips in one sum of five."""
 
     def __init__(self, facts: Facts) -> None:
-        super().__init__(SHORT_WORDS, ())
+        super().__init__(TOKENIZER, ())
         self._known = {name: facts.value[name] for name in facts.known} | {str(n): n for n in VALUES}
 
     async def sample(self, request: SampleRequest) -> Completion:
         script = partial(self.write, rng=random.Random(request.seed))
-        return await ScriptedPolicy(SHORT_WORDS, script).sample(request)
+        return await ScriptedPolicy(TOKENIZER, script).sample(request)
 
     def write(self, context: str, rng: random.Random) -> str:
         question, _, work = context.removeprefix(OFFER).partition("=?\n")
@@ -126,13 +127,11 @@ def step_of(templates: Sequence[Trace], step: int) -> list[Trace]:
     return [again(trace, step) for trace in templates[at : at + STEP]]
 
 
-def furnish(run: RunFolder, templates: Sequence[Trace], steps: int, tokenizer: Tokenizer) -> None:
+def furnish(
+    run: RunFolder, templates: Sequence[Trace], steps: int, save: Callable[[str], object] = save_tokenizer
+) -> None:
     """Configuration, manifest, drawing, tokenizer and metrics of a run of so many steps."""
-    write_text(run.config, EXPERIMENT.to_yaml())
-    write_json(run.manifest, EXPERIMENT.manifest("by rule"))
-    write_json(run.graph, EXPERIMENT.drawing())
-    run.tokenizer.mkdir()
-    tokenizer.save(str(run.tokenizer / "tokenizer.json"))
+    describe(run, EXPERIMENT, save, "by rule")
     rng = np.random.default_rng(0)
     rows = (json.dumps(row) for step in range(steps) for row in metrics(step_of(templates, step), step, rng))
     write_text(run.metrics, "".join(f"{row}\n" for row in rows))
@@ -140,10 +139,8 @@ def furnish(run: RunFolder, templates: Sequence[Trace], steps: int, tokenizer: T
 
 def metrics(traces: Sequence[Trace], step: int, rng: np.random.Generator) -> list[Mapping[str, float]]:
     """The lines that training would log of one generation; what only training knows is drawn."""
-    roles = ("policy", "agent", "distilled")
-    names = [
-        f"{name}/{role}" for name in ("entropy", "probability", "weight", "loss_share") for role in roles
-    ]
+    of_roles = ("entropy", "probability", "weight", "loss_share")
+    names = [f"{name}/{role}" for name in of_roles for role in ("policy", "agent", "distilled")]
     names += [
         "loss",
         "grad_norm",
@@ -163,14 +160,6 @@ def keep_stats(folder: Path, traces: Sequence[Trace]) -> None:
     """Token stats of one step: of every trace with an advantage, as if its ratios were near 1."""
     rng = np.random.default_rng(0)
     TokenStatsStore(folder).publish(traces[0].step, [_stats(t, rng) for t in traces if t.advantage])
-
-
-def short_tokenizer() -> Tokenizer:
-    """`SHORT_WORDS` as the library `tokenizers` has it."""
-    vocabulary = {SHORT_WORDS.decode([i]): i for i in range(len(SHORT_WORDS))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="\ufffd"))
-    tokenizer.decoder = decoders.Fuse()
-    return tokenizer
 
 
 def long_tokenizer() -> Tokenizer:
@@ -217,20 +206,14 @@ def sampled(rng: np.random.Generator, count: int, width: int = 64) -> tuple[Floa
 
 
 def _stats(trace: Trace, rng: np.random.Generator) -> TokenStats:
-    rest = [(i, s) for i, s in enumerate(trace.segments) if s.role is not Role.PROMPT]
-    codes = np.concatenate([np.full(len(s), CODES[s.role], np.int8) for _, s in rest])
-    policy = codes == CODES[Role.POLICY]
-    ratios = np.exp(rng.normal(0, 0.1, len(codes))).astype(np.float32)
+    stats = stats_of_row(trace)
+    policy = stats.codes_T == CODES[Role.POLICY]
+    ratios = np.exp(rng.normal(0, 0.1, len(policy))).astype(np.float32)
     clipped = policy & (np.abs(ratios - 1) > 0.2)
-    return TokenStats(
-        trace_id=trace.trace_id,
-        kind="sampled",
-        step=trace.step,
+    return replace(
+        stats,
         optimizer_step=trace.step * UPDATES + 1,
-        segments_T=np.concatenate([np.full(len(s), i, np.int32) for i, s in rest]),
-        codes_T=codes,
         weights_T=np.where(clipped, 0, np.where(policy, ratios, 1)).astype(np.float32),
         ratios_T=np.where(policy, ratios, np.nan).astype(np.float32),
         clipped_T=clipped,
-        advantage=trace.advantage or 0.0,
     )

@@ -87,7 +87,7 @@ def make_run(
     """A run folder as training leaves it, without checkpoints and model."""
     given = {"train.steps": steps, "train.tasks_per_step": tasks, "train.group_size": 4, "run.out": path}
     experiment = load_experiment(preset, [f"{name}={value}" for name, value in {**given, **changes}.items()])
-    folder = _describe(RunFolder(path), experiment, save_tokenizer)
+    folder = describe(RunFolder(path), experiment, save_tokenizer)
     for step in range(steps):
         write_step(folder, experiment, step)
     return folder
@@ -104,7 +104,7 @@ def write_step(folder: RunFolder, experiment: Experiment, step: int, *, seal: bo
     credited = list(experiment.credit(rolled).traces)
     store.seal(step, credited)
     store.close()
-    TokenStatsStore(folder.token_stats).publish(step, [_stats_of_row(t) for t in credited if t.advantage])
+    TokenStatsStore(folder.token_stats).publish(step, [stats_of_row(t) for t in credited if t.advantage])
     with folder.metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_metrics(step, credited)) + "\n")
     return credited
@@ -132,16 +132,17 @@ def make_evaluation(folder: RunFolder, name: str, *, tasks: int = 2) -> None:
     write_json(folder.evaluation(name), {"easy": results})
 
 
-def save_tokenizer(path: str) -> None:
-    """The character tokenizer as `tokenizers` reads it."""
-    vocab = {TOKENIZER.decode([i]): i for i in range(len(TOKENIZER))}
-    tokenizer = Tokenizer(WordLevel(vocab, unk_token="\ufffd"))
-    tokenizer.decoder = Fuse()
+def save_tokenizer(path: str, tokenizer: Tokenizer | None = None) -> None:
+    """A tokenizer as `tokenizers` reads it; None = the one of characters."""
+    if tokenizer is None:
+        vocab = {TOKENIZER.decode([i]): i for i in range(len(TOKENIZER))}
+        tokenizer = Tokenizer(WordLevel(vocab, unk_token="\ufffd"))
+        tokenizer.decoder = Fuse()
     Path(path).mkdir(parents=True)
     tokenizer.save(f"{path}/tokenizer.json")
 
 
-def _describe(
+def describe(
     folder: RunFolder, experiment: Experiment, save: Callable[[str], object], policy: str = "scripted"
 ) -> RunFolder:
     """What a run writes before its first rollout."""
@@ -174,7 +175,7 @@ def _metrics(step: int, traces: Sequence[Trace]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _stats_of_row(trace: Trace) -> TokenStats:
+def stats_of_row(trace: Trace) -> TokenStats:
     """As if each token's ratio had stayed 1, and sampler and trainer had disagreed on the second one."""
     rest = [(i, s) for i, s in enumerate(trace.segments) if s.role is not Role.PROMPT]
     segments = np.concatenate([np.full(len(s), i, np.int32) for i, s in rest])
@@ -222,7 +223,7 @@ def recorded_run(out: Path, overrides: Sequence[str] = (), *, trained: bool = Fa
     given = [f"run.out={out}", "run.threads=1", "rollout.max_tokens=96", *overrides]
     experiment = load_experiment("aipo", given)
     words = HFTokenizer(tokenizer())
-    folder = _describe(RunFolder.create(out), experiment, words.inner.save_pretrained, "a model")
+    folder = describe(RunFolder.create(out), experiment, words.inner.save_pretrained, "a model")
     policy: Any = ScriptedPolicy(words, says, logprob=-0.25)
     engine = experiment.engine(policy, run_id=out.name)
     with TraceStore(folder.traces, decode=words.decode) as store:

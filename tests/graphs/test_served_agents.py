@@ -19,7 +19,7 @@ from aipo.util.event_loop import LOOP
 from graphs.consult import consult
 from graphs.knowledge import knowledge
 from kit.agents import build_agent, build_context
-from kit.servers import free_port, serving
+from kit.servers import CutOff, free_port, serving
 
 ANSWER = {
     "id": "chatcmpl-0",
@@ -33,15 +33,6 @@ ANSWER = {
 }
 WHOLE = json.dumps(ANSWER).encode()
 MESSAGE = {"error": {"message": "no"}}
-
-
-class Half:
-    """Says that its body is longer than what comes before the connection closes."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(WHOLE))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": WHOLE[:40], "more_body": False})
 
 
 class Server:
@@ -65,7 +56,7 @@ class Server:
         if kind == "hang":
             await asyncio.sleep(3600)
         if kind == "half":
-            return Half()
+            return CutOff(WHOLE[:40])
         return Response(WHOLE[:-1] if kind == "invalid" else WHOLE, media_type="application/json")
 
 

@@ -51,11 +51,7 @@ class TinyVLLM(StandIn):
             Route("/version", lambda _: JSONResponse({"version": self.version})),
             Route("/tokenize", self._tokenize, methods=["POST"]),
         ]
-        if self.dev:
-            posted = ("/collective_rpc", "/reset_prefix_cache")
-            routes += [Route("/server_info", self._info)]
-            routes += [Route(path, self.health, methods=["POST"]) for path in posted]
-        return routes
+        return [*routes, *super().more(), Route("/server_info", self._info)] if self.dev else routes
 
     async def models(self, request: Request) -> Response:
         if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
@@ -115,14 +111,6 @@ class Reloading(StandIn):
     def __init__(self, network: PreTrainedModel, *, deaf: bool = False, keeps: str | None = None) -> None:
         self.network, self.deaf, self.keeps = network, deaf, keeps
         self.loads: list[str] = []
-        self.resets = 0
-        self.refusals = 0
-
-    def more(self) -> list[BaseRoute]:
-        return [
-            Route("/collective_rpc", self._load, methods=["POST"]),
-            Route("/reset_prefix_cache", self._reset, methods=["POST"]),
-        ]
 
     async def _load(self, request: Request) -> Response:
         asked = await request.json()
@@ -135,12 +123,7 @@ class Reloading(StandIn):
                 for name, parameter in new.named_parameters():
                     if name != self.keeps:
                         old[name].copy_(parameter)
-        return JSONResponse({"results": [None]})
-
-    async def _reset(self, request: Request) -> Response:
-        self.resets += 1
-        refused, self.refusals = self.refusals > 0, self.refusals - 1
-        return JSONResponse({"success": not refused})
+        return await super()._load(request)
 
     async def complete(self, request: Request) -> Response:
         asked = await request.json()

@@ -21,10 +21,17 @@ from kit.servers import CutOff, serving
 
 
 class StandIn:
-    """What all of them have: the routes that AIPO asks for."""
+    """What all of them have: the routes that AIPO asks for.
+
+    Attributes:
+        resets: how often its cache was to be emptied.
+        refusals: how many of the next times it says that the cache is in use.
+    """
 
     name: str
     positions: int
+    resets = 0
+    refusals = 0
 
     @property
     def app(self) -> Starlette:
@@ -38,11 +45,22 @@ class StandIn:
         )
 
     def more(self) -> list[BaseRoute]:
-        """Further routes."""
-        return []
+        """Further routes: those of development."""
+        return [
+            Route("/collective_rpc", self._load, methods=["POST"]),
+            Route("/reset_prefix_cache", self._reset, methods=["POST"]),
+        ]
 
     async def health(self, request: Request) -> Response:
         return Response()
+
+    async def _load(self, request: Request) -> Response:
+        return JSONResponse({"results": [None]})
+
+    async def _reset(self, request: Request) -> Response:
+        self.resets += 1
+        refused, self.refusals = self.refusals > 0, self.refusals - 1
+        return JSONResponse({"success": not refused})
 
     async def models(self, request: Request) -> Response:
         return JSONResponse({"data": [{"id": self.name, "max_model_len": self.positions}]})
@@ -96,30 +114,17 @@ class FakeVLLM(StandIn):
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
-    resets: int = 0
-    refusals: int = 0
     cut_off: int = 0
     now: int = 0
     most: int = 0
     retry_after: str | None = None
-
-    def more(self) -> list[BaseRoute]:
-        return [
-            Route("/collective_rpc", self._load, methods=["POST"]),
-            Route("/reset_prefix_cache", self._reset, methods=["POST"]),
-        ]
 
     async def health(self, request: Request) -> Response:
         return Response(status_code=200 if self.healthy else 503)
 
     async def _load(self, request: Request) -> Response:
         self.loaded.append((await request.json())["kwargs"]["weights_path"])
-        return JSONResponse({"results": [None]})
-
-    async def _reset(self, request: Request) -> Response:
-        self.refusals, refused = max(0, self.refusals - 1), self.refusals > 0
-        self.resets += not refused
-        return JSONResponse({"success": not refused})
+        return await super()._load(request)
 
     async def complete(self, request: Request) -> Any:
         asked = await request.json()

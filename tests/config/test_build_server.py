@@ -47,20 +47,14 @@ def test_the_configuration_says_everything() -> None:
 def test_options_win_and_the_policy_is_not_made_in_vain() -> None:
     made = settings_of(config(*SETTINGS), {"port": 1, "gpus": 8, "model": "other"}, lambda: 1 / 0 and "")
     assert (made["port"], made["gpus"], made["model"], made["context"]) == (1, 8, "other", 4096)
-
-
-def test_the_policys_type_is_the_servers() -> None:
     assert settings_of(config("policy.dtype=bfloat16"), {}, lambda: "M")["dtype"] == "bfloat16"
 
 
-def test_one_of_several_servers_is_named_by_its_port() -> None:
+def test_a_model_and_one_of_several_servers_are_to_be_named() -> None:
     several = config("policy.vllm.servers=['http://127.0.0.1:8000', 'http://127.0.0.1:8001']")
     with pytest.raises(ConfigError, match="--port for which"):
         settings_of(several, {}, lambda: "M")
     assert settings_of(several, {"port": 8001}, lambda: "M")["port"] == 8001
-
-
-def test_without_a_configuration_a_model_is_needed() -> None:
     with pytest.raises(ConfigError, match="allowed --model"):
         settings_of(None, {"port": 1}, lambda: "M")
 

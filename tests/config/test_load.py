@@ -1,10 +1,20 @@
 """Configuration: strict, and an error that says what to write instead."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import yaml
 
 from aipo.config.load import Config, dump, load_config, presets, validate
 from aipo.errors import ConfigError
+from aipo.method.agent_weights import NEGATIVES
+from aipo.method.batch import COUNTS
+from aipo.method.credit import CREDITS
+from aipo.method.objectives import IMPORTANCE_MODES, OBJECTIVES
+from aipo.method.plan import PLANS
+from aipo.method.settings import MethodSettings
 
 
 def test_every_preset_loads() -> None:
@@ -35,44 +45,96 @@ def test_an_agent_is_one_line() -> None:
     assert config.agents["calculate"].model is None
 
 
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("metod.plan=independent", "metod: unknown key; did you mean 'method'?"),
-        ("method.coeficient=pi", "did you mean 'method.coefficient'?"),
-        ("agents.verify.bugdet=2", "did you mean 'agents.verify.budget'?"),
-        (
-            "method.coefficient=sum",
-            "method: coefficient: got 'sum', allowed ['constant', 'echo', 'floor', 'luffy', 'mask', 'pi', 'power', "
-            "'ratio', 'rlplus'] or 'file.py:function'",
-        ),
-        (
-            "method.importance_mode=mask",
-            "importance_cap: got none, allowed > 1 where importance_mode is mask",
-        ),
-        (
-            "method={importance_mode: mask, importance_cap: 1.0}",
-            "importance_cap: got 1, allowed > 1 where importance_mode is mask",
-        ),
-        ("method.max_mismatch=0", "method.max_mismatch: Input should be greater than 0, got 0"),
-        ("train.steps=-1", "train.steps: Input should be greater than or equal to 1, got -1"),
-        ("method.assist_share=1.5", "method.assist_share: Input should be less than or equal to 1, got 1.5"),
-        ("train.steps", "override: got 'train.steps', allowed 'section.key=value'"),
-        ("train.steps.more=1", "train.steps"),
-        ("run.out=[", "override 'run.out=['"),
-    ],
+ALLOWED = (
+    "['constant', 'echo', 'floor', 'luffy', 'mask', 'pi', 'power', 'ratio', 'rlplus'] or 'file.py:function'"
 )
-def test_a_wrong_override_is_refused_by_name(override: str, says: str) -> None:
+REWARD = "method.credit=reward method.negative_weight=1 method.scale_by_std=false"
+CLIP = "coefficient_clip_low, coefficient_clip_high"
+REFUSED = {
+    # keys, values and their form
+    "metod.plan=independent": "metod: unknown key; did you mean 'method'?",
+    "method.coeficient=pi": "did you mean 'method.coefficient'?",
+    "agents.verify.bugdet=2": "did you mean 'agents.verify.budget'?",
+    "method.coefficient=sum": f"method: coefficient: got 'sum', allowed {ALLOWED}",
+    "method.max_mismatch=0": "method.max_mismatch: Input should be greater than 0, got 0",
+    "train.steps=-1": "train.steps: Input should be greater than or equal to 1, got -1",
+    "method.assist_share=1.5": "method.assist_share: Input should be less than or equal to 1, got 1.5",
+    "train.steps": "override: got 'train.steps', allowed 'section.key=value'",
+    "train.steps.more=1": "train.steps",
+    "run.out=[": "override 'run.out=['",
+    # settings that contradict each other
+    "evaluate.samples=4 evaluate.ks=[1,16]": "ks: got 16, allowed at most samples=4",
+    "train.warmup=0.8 train.decay=0.5": "warmup + decay: got 1.3, allowed at most 1",
+    "rollout.suppress_tags=['<x:{y}>']": "suppress_tags: got '<x:{y}>', allowed no other field than {agent}",
+    "policy.engine=vllm rollout.workers=2 agents.verify.model=aipo.rollout.reference_chat:reference": (
+        "rollout.workers: got 2 and agents ['verify'] of aipo.rollout.reference_chat:reference"
+    ),
+    "method.importance_mode=mask": "importance_cap: got none, allowed > 1 where importance_mode is mask",
+    "method.importance_mode=mask method.importance_cap=1.0": "importance_cap: got 1, allowed > 1 where importance_mode",
+    "method.coefficient_clip_low=2 method.coefficient_clip_high=0.1": (
+        f"method: {CLIP}: got 2.0 and 0.1 for coefficient 'mask', allowed 0 <= low"
+    ),
+    "method.coefficient=pi method.coefficient_value=0.3": (
+        "method: coefficient_value: got 0.3 with 'pi', which takes none, allowed with ['constant', "
+    ),
+    "method.objective=cispo method.clip_keeps_gradient=true": (
+        "clip_keeps_gradient: got true with the objective cispo, whose clip takes no gradient away"
+    ),
+    "method.objective=dr_grpo method.denominator=union": (
+        'denominator: got "union" with the objective dr_grpo, which counts no tokens'
+    ),
+    "method.coefficient_trust=1": "coefficient_trust: got 1.0 with the coefficient mask",
+    # what a plan or a credit would not heed
+    "method.demonstrations=1": "demonstrations: got 1 with the plan independent, allowed null",
+    "method.plan=expert method.demonstrations=9": (
+        "method.demonstrations: got 9, allowed at most train.group_size=8"
+    ),
+    "method.plan=expert method.demonstrations=8": (
+        "train.group_size: got 8, of which 8 are demonstrations, with method.credit=group, allowed 2 or more"
+    ),
+    "method.plan=expert method.per_mode_baseline=true": "per_mode_baseline: got true with the plan expert",
+    "method.plan=expert method.coefficient=ratio": "coefficient: got ratio with the plan expert",
+    "train.group_size=1": "train.group_size: got 1, of which 0 are demonstrations, with method.credit=group",
+    f"{REWARD} method.scale_by_std=true": (
+        "scale_by_std: got true with the credit reward, which has no baseline, allowed false"
+    ),
+    f"{REWARD} method.negative_weight=0.3": "negative_weight: got 0.3 with the credit reward",
+    f"{REWARD} method.per_mode_baseline=true": "per_mode_baseline: got true with the credit reward",
+    f"{REWARD} method.plan=expert train.group_size=1": (
+        "coefficient: got 'mask' where all of a group are demonstrations"
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "says"), REFUSED.items())
+def test_a_wrong_setting_is_refused_by_name(overrides: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config("aipo", [override])
+        load_config("mask", overrides.split(" "))
     assert says in str(caught.value)
 
 
-def test_null_leaves_an_agent_out(tmp_path) -> None:
+def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
+    config = load_config(
+        "mask", [*REWARD.split(), "method.plan=expert", "train.group_size=1", "method.coefficient=constant"]
+    )
+    assert (config.train.group_size, config.method.demonstrations) == (1, None)
+
+
+@pytest.fixture
+def load_text(tmp_path: Path) -> Callable[[str], Config]:
+    """Loads a configuration that is a text, from `mine.yaml`."""
+
+    def load(text: str) -> Config:
+        file = tmp_path / "mine.yaml"
+        file.write_text(text)
+        return load_config(str(file))
+
+    return load
+
+
+def test_null_leaves_an_agent_out(load_text) -> None:
     assert list(load_config("aipo", ["agents.verify=null"]).agents) == ["knowledge", "reasoning"]
-    file = tmp_path / "alone.yaml"
-    file.write_text("extends: aipo\nagents: {verify: null, knowledge: null}\n")
-    assert list(load_config(str(file)).agents) == ["reasoning"]
+    assert list(load_text("extends: aipo\nagents: {verify: null, knowledge: null}\n").agents) == ["reasoning"]
     assert list(load_config("aipo").agents) == [
         "verify",
         "knowledge",
@@ -80,31 +142,30 @@ def test_null_leaves_an_agent_out(tmp_path) -> None:
     ]  # of the preset nothing is gone
 
 
-def test_an_agent_that_is_not_there_cannot_be_left_out(tmp_path) -> None:
+def test_an_agent_that_is_not_there_cannot_be_left_out(load_text) -> None:
     message = r"agents\.verfy: got null, .*allowed \['verify', .*; did you mean 'agents\.verify'\?"
     with pytest.raises(ConfigError, match=message):
         load_config("aipo", ["agents.verfy=null"])
-    file = tmp_path / "alone.yaml"
-    file.write_text("extends: aipo\nagents: {verfy: null}\n")
     with pytest.raises(ConfigError, match=message):
-        load_config(str(file))
+        load_text("extends: aipo\nagents: {verfy: null}\n")
 
 
-def test_a_file_extends_a_preset(tmp_path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text("extends: grpo\ntrain: {steps: 7}\n")
-    config = load_config(str(file))
+def test_a_file_extends_a_preset(load_text) -> None:
+    config = load_text("extends: grpo\ntrain: {steps: 7}\n")
     assert config.train.steps == 7
     assert config.train.group_size == 8
     assert config.method.assist_share == 0.0
 
 
-def test_another_environment_keeps_nothing_of_the_one_before(tmp_path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text("extends: aipo\nenv: {name: 'mine.py:Mine', mixture: {all: 1.0}}\n")
-    assert load_config(str(file)).env.mixture == {"all": 1.0}
-    file.write_text("extends: aipo\nenv: {mixture: {hard: 0.25}}\n")
-    assert load_config(str(file)).env.mixture == {"easy_train": 0.5, "hard": 0.25}
+@pytest.mark.parametrize(
+    ("env", "mixture"),
+    [
+        ("{name: 'mine.py:Mine', mixture: {all: 1.0}}", {"all": 1.0}),
+        ("{mixture: {hard: 0.25}}", {"easy_train": 0.5, "hard": 0.25}),
+    ],
+)
+def test_another_environment_keeps_nothing_of_the_one_before(load_text, env: str, mixture: object) -> None:
+    assert load_text(f"extends: aipo\nenv: {env}\n").env.mixture == mixture
 
 
 def test_what_anchors_share_is_overridden_for_one_alone() -> None:
@@ -121,12 +182,17 @@ def test_a_circle_of_files_is_refused(tmp_path, monkeypatch) -> None:
         load_config("a.yaml")
 
 
-@pytest.mark.parametrize(("text", "says"), [("- 1\n", "got list"), ("a: [", "configuration")])
-def test_a_file_that_is_no_configuration(tmp_path, text: str, says: str) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(text)
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- 1\n", "got list"),
+        ("a: [", "configuration"),
+        ("train: {steps: 7, steps: 9}", r"mine\.yaml: got \['steps'\] more than once, allowed each key once"),
+    ],
+)
+def test_a_file_that_is_no_configuration(load_text, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        load_config(str(file))
+        load_text(text)
 
 
 def test_an_unknown_name_lists_the_presets() -> None:
@@ -141,26 +207,14 @@ def test_a_missing_section_is_named() -> None:
         validate({}, "nothing")
 
 
-def test_what_is_dumped_loads_again_and_holds_no_secret(tmp_path, monkeypatch) -> None:
+def test_what_is_dumped_loads_again_and_holds_no_secret(load_text, monkeypatch) -> None:
     monkeypatch.setenv("AGENT_KEY", "s3cret")
     config = load_config("aipo", ["agents.verify.secrets.api_key=AGENT_KEY"])
-    file = tmp_path / "config.yaml"
-    file.write_text(dump(config))
-    assert load_config(str(file)) == config
-    assert "s3cret" not in file.read_text()
-    assert yaml.safe_load(file.read_text())["agents"]["verify"]["secrets"] == {"api_key": "AGENT_KEY"}
+    assert load_text(dump(config)) == config
+    assert yaml.safe_load(dump(config))["agents"]["verify"]["secrets"] == {"api_key": "AGENT_KEY"}
 
 
 def test_choices_are_those_that_the_code_has() -> None:
-    from typing import get_args
-
-    from aipo.method.agent_weights import NEGATIVES
-    from aipo.method.batch import COUNTS
-    from aipo.method.credit import CREDITS
-    from aipo.method.objectives import IMPORTANCE_MODES, OBJECTIVES
-    from aipo.method.plan import PLANS
-    from aipo.method.settings import MethodSettings
-
     for field, names in {
         "plan": PLANS,
         "credit": CREDITS,
@@ -170,103 +224,3 @@ def test_choices_are_those_that_the_code_has() -> None:
         "importance_mode": IMPORTANCE_MODES,
     }.items():
         assert set(get_args(MethodSettings.model_fields[field].annotation)) == set(names), field
-
-
-REWARD = ["method.credit=reward", "method.negative_weight=1", "method.scale_by_std=false"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (["method.demonstrations=1"], "demonstrations: got 1 with the plan independent, allowed null"),
-        (
-            ["method.plan=expert", "method.demonstrations=9"],
-            "method.demonstrations: got 9, allowed at most train.group_size=8",
-        ),
-        (
-            ["method.plan=expert", "method.demonstrations=8"],
-            "train.group_size: got 8, of which 8 are demonstrations, with method.credit=group, allowed 2 or more",
-        ),
-        (
-            ["method.plan=expert", "method.per_mode_baseline=true"],
-            "per_mode_baseline: got true with the plan expert",
-        ),
-        (["method.plan=expert", "method.coefficient=ratio"], "coefficient: got ratio with the plan expert"),
-        (
-            ["train.group_size=1"],
-            "train.group_size: got 1, of which 0 are demonstrations, with method.credit=group",
-        ),
-        (
-            REWARD[:2],
-            "scale_by_std: got true with the credit reward, which has no baseline, allowed false",
-        ),
-        (["method.scale_by_std=false", REWARD[0]], "negative_weight: got 0.3 with the credit reward"),
-        ([*REWARD, "method.per_mode_baseline=true"], "per_mode_baseline: got true with the credit reward"),
-    ],
-)
-def test_what_a_plan_or_a_credit_would_not_heed_is_refused(overrides: list[str], says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_config("mask", overrides)
-    assert says in str(caught.value)
-
-
-def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:
-    shown = [*REWARD, "method.plan=expert", "train.group_size=1"]
-    config = load_config("aipo", [*shown, "method.coefficient=constant"])
-    assert (config.train.group_size, config.method.demonstrations) == (1, None)
-    with pytest.raises(ConfigError, match="coefficient: got 'mask' where all of a group are demonstrations"):
-        load_config("aipo", shown)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (["evaluate.samples=4", "evaluate.ks=[1, 16]"], "ks: got 16, allowed at most samples=4"),
-        (["train.warmup=0.8", "train.decay=0.5"], "warmup + decay: got 1.3, allowed at most 1"),
-        (
-            ["method.coefficient_clip_low=2", "method.coefficient_clip_high=0.1"],
-            "method: coefficient_clip_low, coefficient_clip_high: got 2.0 and 0.1 for coefficient 'mask', allowed 0 <= low",
-        ),
-        (
-            ["method.coefficient=pi", "method.coefficient_value=0.3"],
-            "method: coefficient_value: got 0.3 with 'pi', which takes none, allowed with ['constant', ",
-        ),
-        (
-            ["method.objective=cispo", "method.clip_keeps_gradient=true"],
-            "clip_keeps_gradient: got true with the objective cispo, whose clip takes no gradient away",
-        ),
-        (
-            ["method.objective=dr_grpo", "method.denominator=union"],
-            'denominator: got "union" with the objective dr_grpo, which counts no tokens',
-        ),
-        (
-            ["method.coefficient=mask", "method.coefficient_trust=1"],
-            "coefficient_trust: got 1.0 with the coefficient mask",
-        ),
-        (
-            ["rollout.suppress_tags=['<x:{y}>']"],
-            "suppress_tags: got '<x:{y}>', allowed no other field than {agent}",
-        ),
-        (
-            [
-                "policy.engine=vllm",
-                "rollout.workers=2",
-                "agents.verify.model=aipo.rollout.reference_chat:reference",
-            ],
-            "rollout.workers: got 2 and agents ['verify'] of aipo.rollout.reference_chat:reference",
-        ),
-    ],
-)
-def test_settings_that_contradict_each_other(overrides: list[str], says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_config("aipo", overrides)
-    assert says in str(caught.value)
-
-
-def test_a_key_that_is_given_twice_is_refused(tmp_path) -> None:
-    file = tmp_path / "twice.yaml"
-    file.write_text("extends: aipo\ntrain: {steps: 7, group_size: 4, steps: 9}\n")
-    with pytest.raises(
-        ConfigError, match=r"twice\.yaml: got \['steps'\] more than once, allowed each key once"
-    ):
-        load_config(str(file))

@@ -13,8 +13,9 @@ from transformers import LlamaConfig, Qwen2Config
 
 from aipo.config.build import load_experiment
 from aipo.config.build_server import settings_of
-from aipo.config.load import PRESETS, Config, load_config, presets
+from aipo.config.load import PRESETS, load_config, presets
 from aipo.doctor.memory import GIB, Size, check_memory, held
+from aipo.method.settings import MethodSettings
 
 GB = 10**9
 REAL = [name for name in presets() if name.endswith("gpu")]
@@ -51,89 +52,32 @@ def recipe(name: str) -> str:
 
 
 def test_there_is_one_for_each_model_and_size() -> None:
-    assert (
-        sorted(
-            f"{model}-{gpus}gpu"
-            for model in ("qwen2.5-1.5b", "qwen2.5-7b", "llama-3.2-3b")
-            for gpus in (1, 8)
-        )
-        == REAL
-    )
+    models = ("llama-3.2-3b", "qwen2.5-1.5b", "qwen2.5-7b")
+    assert [f"{model}-{gpus}gpu" for model in models for gpus in (1, 8)] == REAL
 
 
-def replace_method(config: Config, changes: dict[str, Any]) -> Config:
-    return config.model_copy(update={"method": config.method.model_copy(update=changes)})
+def method(name: str, **changes: object) -> MethodSettings:
+    return load_config(name).method.model_copy(update=changes)
 
 
-SOLO = ("grpo", "dapo", "dr_grpo", "gspo", "cispo")
-
-
-@pytest.mark.parametrize("name", SOLO)
-def test_baselines_without_agents_are_what_they_are_called(name: str) -> None:
-    method = load_config(name).method
-    assert (method.assist_share, method.distil_weight, method.coefficient) == (0.0, 0.0, "mask")
-    assert method.objective == ("dapo" if name == "grpo" else name)
-    assert method.scale_by_std == (name != "dr_grpo")
-    assert method.negative_weight == (0.3 if name == "grpo" else 1.0)
-    assert method.credit == "group"
-
-
-def test_what_learns_to_ask_is_grpo_with_agents() -> None:
-    grpo, mask, echo = map(load_config, ("grpo", "mask", "echo"))
-    assert mask.method.assist_share == echo.method.assist_share == 0.5
-    assert replace_method(mask, {"assist_share": 0.0}) == grpo
-    assert replace_method(echo, {"coefficient": "mask", "negative": "zero", "scale_by_active": True}) == mask
-
-
-def test_the_default_learns_what_was_right_and_no_agents_token() -> None:
-    method = load_config("aipo").method
-    assert (method.credit, method.scale_by_std, method.negative_weight) == ("reward", False, 1.0)
-    assert (method.assist_share, method.assist_share_end) == (0.5, 0.0)
-    assert (method.coefficient, method.distil_weight) == ("mask", 1.0)
-
-
-def test_luffy_is_as_its_code_has_it() -> None:
-    config, grpo = load_config("luffy"), load_config("grpo")
-    method = config.method
-    assert (method.plan, method.demonstrations, config.train.group_size) == ("expert", 1, 8)
-    assert (method.coefficient, method.coefficient_value, method.assist_share) == ("luffy", None, 0.0)
-    assert (method.objective, method.scale_by_std, method.negative_weight) == ("dr_grpo", False, 1.0)
-    assert (config.train, config.env, config.rollout) == (grpo.train, grpo.env, grpo.rollout)
+def test_presets_differ_in_what_their_names_say() -> None:
+    grpo, full = method("grpo"), {"negative_weight": 1.0}
+    assert (grpo.objective, grpo.assist_share, grpo.distil_weight) == ("dapo", 0.0, 0.0)
+    assert method("dapo") == grpo.model_copy(update=full)
+    assert method("cispo") == grpo.model_copy(update={"objective": "cispo", **full})
+    assert method("dr_grpo", scale_by_std=True) == grpo.model_copy(update={"objective": "dr_grpo", **full})
+    assert method("mask") == grpo.model_copy(update={"assist_share": 0.5})
+    assert method("echo", coefficient="mask", negative="zero", scale_by_active=True) == method("mask")
+    assert method("sft_traces").assist_share == method("aipo").assist_share
 
 
 def test_supervised_training_weighs_every_token_that_was_right_with_one() -> None:
     gold, traces = load_config("sft"), load_config("sft_traces")
     assert gold.method.credit == traces.method.credit == "reward"
-    assert (gold.method.plan, gold.train.group_size) == (
-        "expert",
-        1,
-    )  # a group of one that is shown: no tokens
-    assert (gold.method.coefficient, gold.method.coefficient_value, gold.method.negative) == (
-        "constant",
-        None,
-        "zero",
-    )
-    assert (traces.method.coefficient, traces.method.distil_weight, traces.method.objective) == (
-        "mask",
-        1.0,
-        "cispo",
-    )
+    assert (gold.method.plan, gold.train.group_size) == ("expert", 1)  # shown alone: no tokens of the policy's
+    assert (gold.method.coefficient, gold.method.coefficient_value) == ("constant", None)
+    assert traces.method.objective == "cispo"
     assert np.float32(1 - traces.method.clip_low) == np.float32(1 + traces.method.clip_high) == 1.0
-    aipo = load_config("aipo")
-    assert traces.method.assist_share == aipo.method.assist_share
-    assert (traces.method.assist_share_end, traces.method.scale_by_active) == (None, False)
-    assert (traces.rollout, traces.train.group_size) == (aipo.rollout, aipo.train.group_size)
-
-
-def test_gspos_bounds_are_for_short_rollouts() -> None:
-    method = load_config("gspo").method
-    assert (method.clip_low, method.clip_high) == (3e-3, 4e-3)
-
-
-def test_echo_learns_what_agents_said_whatever_came_of_it() -> None:
-    method, aipo = load_config("echo").method, load_config("aipo").method
-    assert (method.coefficient, method.negative, method.distil_weight) == ("echo", "same", 0.0)
-    assert (method.assist_share, method.objective) == (aipo.assist_share, aipo.objective)
 
 
 @pytest.mark.parametrize("model", NETWORKS)
@@ -204,8 +148,7 @@ def test_the_page_of_training_shows_the_commands_of_a_preset() -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_tags_are_several_ids_and_nothing_needs_them_as_one(name: str) -> None:
     config = load_config(name)
-    assert not config.method.distil_suppress
-    assert config.method.suppress_share == 0
+    assert not config.method.distil_suppress and config.method.suppress_share == 0
     assert "suppressed" not in config.evaluate.settings
 
 

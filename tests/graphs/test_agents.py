@@ -30,52 +30,27 @@ def ask(graph, name: str, replies: dict[str, str], request: str) -> tuple[str, l
 
 
 @pytest.mark.parametrize(
-    ("request_text", "replies", "reply", "steps"),
+    ("factory", "request_text", "replies", "reply"),
     [
-        ("582+25=607", {"check": "right"}, "right", ["check"]),
-        ("582+25=606", {"check": "wrong: 582+25=607"}, "582+25=607", ["check"]),
-        ("582+25=606", {"check": "2+5=7, so\n**Wrong**: 582+25=607 \n"}, "582+25=607", ["check"]),
-        (LONG, {"find": " 582+25=607\n", "check": "right"}, "right", ["find", "check"]),
-        (
-            "1+1=3",
-            {"check": "No, it is 2.", "verdict": "wrong: 1+1=2"},
-            "1+1=2",
-            ["check", "verdict"],
-        ),
-        ("1+1=3", {"check": "", "verdict": "I cannot tell"}, "I cannot tell", ["check", "verdict"]),
+        (verify, "582+25=607", {"check": "right"}, "right"),
+        (verify, "582+25=606", {"check": "wrong: 582+25=607"}, "582+25=607"),
+        (verify, "582+25=606", {"check": "2+5=7, so\n**Wrong**: 582+25=607 \n"}, "582+25=607"),
+        (verify, LONG, {"find": " 582+25=607\n", "check": "right"}, "right"),
+        (verify, "1+1=3", {"check": "No, it is 2.", "verdict": "wrong: 1+1=2"}, "1+1=2"),
+        (verify, "1+1=3", {"check": "", "verdict": "I cannot tell"}, "I cannot tell"),
+        (knowledge, "3@7", {"answer": "3@7=582\n"}, "3@7=582"),
+        (knowledge, LONG, {"formulate": "3@7", "answer": "3@7=582"}, "3@7=582"),
+        (knowledge, "3@7", {"answer": "x" * 401, "condense": "3@7=582"}, "3@7=582"),
+        (knowledge, "3@7", {"answer": "x" * 401, "condense": " "}, "x" * 401),
+        (knowledge, "3@7", {"answer": ""}, ""),
+        (reasoning, "3#7", {"next": "3#7=3@7+7@3"}, "3#7=3@7+7@3"),
+        (reasoning, LONG, {"restate": "3#7", "next": "3#7=3@7+7@3"}, "3#7=3@7+7@3"),
+        (reasoning, "3#7", {"next": "x" * 401, "condense": "first 3@7"}, "first 3@7"),
     ],
 )
-def test_verify(request_text, replies, reply, steps):
-    graph = verify(build_spec("verify"))
-    assert ask(graph, "verify", replies, request_text) == (reply, steps)
-
-
-@pytest.mark.parametrize(
-    ("request_text", "replies", "reply", "steps"),
-    [
-        ("3@7", {"answer": "3@7=582\n"}, "3@7=582", ["answer"]),
-        (LONG, {"formulate": "3@7", "answer": "3@7=582"}, "3@7=582", ["formulate", "answer"]),
-        ("3@7", {"answer": "x" * 401, "condense": "3@7=582"}, "3@7=582", ["answer", "condense"]),
-        ("3@7", {"answer": "x" * 401, "condense": " "}, "x" * 401, ["answer", "condense"]),
-        ("3@7", {"answer": ""}, "", ["answer"]),
-    ],
-)
-def test_knowledge(request_text, replies, reply, steps):
-    graph = knowledge(build_spec("knowledge"))
-    assert ask(graph, "knowledge", replies, request_text) == (reply, steps)
-
-
-@pytest.mark.parametrize(
-    ("request_text", "replies", "reply", "steps"),
-    [
-        ("3#7", {"next": "3#7=3@7+7@3"}, "3#7=3@7+7@3", ["next"]),
-        (LONG, {"restate": "3#7", "next": "3#7=3@7+7@3"}, "3#7=3@7+7@3", ["restate", "next"]),
-        ("3#7", {"next": "x" * 401, "condense": "first 3@7"}, "first 3@7", ["next", "condense"]),
-    ],
-)
-def test_reasoning(request_text, replies, reply, steps):
-    graph = reasoning(build_spec("reasoning"))
-    assert ask(graph, "reasoning", replies, request_text) == (reply, steps)
+def test_steps_and_reply(factory, request_text, replies, reply):
+    name = factory.__name__
+    assert ask(factory(build_spec(name)), name, replies, request_text) == (reply, [*replies])
 
 
 def test_an_empty_reformulation_leaves_the_request_as_it_was():
@@ -143,10 +118,7 @@ def test_a_cached_reply_is_given_to_the_same_request_only():
     assert ask(graph, "knowledge", {"answer": "582"}, "3@7") == ("582", ["answer"])
     assert ask(graph, "knowledge", {"answer": "583"}, "3@7") == ("582", [])
     assert ask(graph, "knowledge", {"answer": "583"}, "7@3") == ("583", ["answer"])
-
-
-def test_without_a_cache_every_request_is_asked():
-    graph = knowledge(build_spec("knowledge"))
+    graph = knowledge(build_spec("knowledge"))  # without a cache
     assert ask(graph, "knowledge", {"answer": "582"}, "3@7") == ("582", ["answer"])
     assert ask(graph, "knowledge", {"answer": "583"}, "3@7") == ("583", ["answer"])
 

@@ -294,28 +294,24 @@ def test_feedback_is_cut_to_the_room_that_is_left():
     # 3 tokens of request + 2 tags + room for 4 = 9; nothing is left for the policy.
     state = talk(ASK, replying("123456789"), max_tokens=9)
     assert shown(state)[1:] == [
-        (Role.POLICY, "policy", "<consult:knowledge>1</consult>"),
+        (Role.POLICY, "policy", ASK[0]),
         (Role.AGENT, "knowledge", "<feedback:knowledge>1234</feedback>"),
     ]
     assert state["stops"] == {"policy": StopReason.LENGTH}
-    assert state["reward_parts"] == {"policy": {"length": float(len("<consult:knowledge>1</consult>"))}}
+    assert state["reward_parts"] == {"policy": {"length": float(len(ASK[0]))}}
 
 
-def test_an_agent_is_not_asked_when_its_feedback_cannot_fit():
-    context = build_context(["<consult:knowledge>1</consult>"], chats={"knowledge": FACT}, max_tokens=5)
-    state = roll(build("knowledge"), context)
-    assert len(state["segments"]) == 2 and state["consults"] == [] and context.calls == []
-    assert state["stops"] == {"policy": StopReason.LENGTH}
-
-
-def test_a_notice_that_cannot_fit_ends_the_rollout():
-    state = talk(["<consult:oracle>1</consult>"], replying("ok"), max_tokens=40)
-    assert (len(state["segments"]), state["stops"]) == (2, {"policy": StopReason.LENGTH})
-
-
-def test_a_request_cut_off_by_the_room_is_no_request():
-    state = talk(["<consult:knowledge>12345"], replying("ok"), max_tokens=4)
-    assert shown(state)[1:] == [(Role.POLICY, "policy", "<consult:knowledge>123")]
+@pytest.mark.parametrize(
+    ("said", "max_tokens", "written"),
+    [
+        (ASK[0], 5, ASK[0]),  # the agent is not asked: its feedback could not fit
+        ("<consult:oracle>1</consult>", 40, "<consult:oracle>1</consult>"),  # nor could the notice
+        ("<consult:knowledge>12345", 4, "<consult:knowledge>123"),  # cut off it is no request
+    ],
+)
+def test_without_room_for_a_reply_the_rollout_ends(said, max_tokens, written):
+    state = talk([said], replying("ok"), max_tokens=max_tokens)
+    assert shown(state)[1:] == [(Role.POLICY, "policy", written)]
     assert state["stops"] == {"policy": StopReason.LENGTH} and state["consults"] == []
 
 
@@ -345,7 +341,7 @@ def test_a_mistake_in_an_agents_prompt_is_not_the_agents_failure(tmp_path):
 def test_two_shapes_of_the_grammar_in_one_rollout():
     grammar = Grammar(before="\n", after="\n", notices={Fault.UNKNOWN: "ask {allowed}"})
     graph = consult(agents=replying("ok"), prompt="miniature.md", grammar=grammar)
-    state = roll(graph, build_context(["<consult:knowledge>1</consult>", "<consult:x>1</consult>", "#1"]))
+    state = roll(graph, build_context([ASK[0], "<consult:x>1</consult>", "#1"]))
     assert shown(state)[2][2] == "\n<feedback:knowledge>ok</feedback>\n"
     assert shown(state)[4][2] == "\n<notice>ask knowledge</notice>\n"
 
@@ -368,28 +364,16 @@ def test_names_that_cannot_be_nodes_or_tags(name):
 
 def test_the_prompt_names_the_agents_there_are():
     agents = replying("ok", name="verify") | replying("ok", name="calculate")
-    text = shown(roll(consult(agents=agents), build_context(["#1"], prompt="why?")))[0][2]
+
+    def prompt(agents, **context) -> str:
+        return shown(roll(consult(agents=agents), build_context(["#1"], prompt="why?", **context)))[0][2]
+
+    text = prompt(agents)
     lines = [line for line in text.splitlines() if line.startswith("- <consult:")]
     assert [line.split(">")[0] for line in lines] == ["- <consult:verify", "- <consult:calculate"]
     assert text.startswith("why?\n\nReason step by step")
-    alone = shown(roll(consult(agents=agents), build_context(["#1"], prompt="why?", mode=Mode.SOLO)))[0][2]
-    assert "consult" not in alone
-
-
-def test_without_any_agent_the_prompt_is_the_solo_one():
-    state = roll(consult(agents={}), build_context(["#1"], prompt="why?"))
-    assert "consult" not in shown(state)[0][2]
-
-
-def test_the_drawing_shows_what_is_inside_the_agents():
-    drawing = build().get_graph(xray=True)
-    assert set(drawing.nodes) >= {
-        *("prompt", "policy", "notice", "score"),
-        *("verify:find", "verify:check", "verify:verdict"),
-        *("knowledge:formulate", "knowledge:answer", "knowledge:condense"),
-        *("reasoning:restate", "reasoning:next", "reasoning:condense"),
-    }
-    assert "subgraph knowledge" in drawing.draw_mermaid()
+    assert "consult" not in prompt(agents, mode=Mode.SOLO)
+    assert "consult" not in prompt({})
 
 
 class Telling:

@@ -6,7 +6,7 @@ last `\boxed{...}` that the policy itself wrote. Whether it is right the family 
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
@@ -18,13 +18,14 @@ from aipo.util.section import Count, Positive
 from envs.gym.families import LOOKED_AT, Family, dataset
 from envs.math import final_answer
 from envs.sandbox import Sandbox
+from envs.splits import SplitEnv
 
 _AT_ONCE = 50
 _FRUITLESS = 1000  # items in a row that ask nothing new: the family has hardly more
 _PATIENCE = 1800.0  # seconds for as many items; some families are ten at work on one
 
 
-class Gym:
+class Gym(SplitEnv[Family]):
     """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
@@ -43,40 +44,22 @@ class Gym:
         seconds: Positive = 5.0,
         workers: Count = 2,
     ) -> None:
-        self._families = splits
-        self._tasks: dict[str, tuple[Task, ...]] = {}
+        super().__init__("the gym", splits)
         self._maker = Sandbox("envs.gym.items:items", seconds=_PATIENCE, deadline=_PATIENCE, workers=1)
         self._sandbox = Sandbox("envs.gym.items:score", seconds=seconds, workers=workers)
 
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self._families)
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """Every task of `split`, made when first asked for; so are the splits before it.
+    def make_tasks(self, split: str, setting: Family) -> tuple[Task, ...]:
+        """Makes the splits before it, too; see `envs.gym.families.dataset` for what it raises.
 
         Raises:
-            TaskError: no such split, or its family has too few questions or fails to make one.
-            LoadError, ConfigError: see `envs.gym.families.dataset`.
+            TaskError: its family has too few questions or fails to make one.
         """
-        self._family(split)
-        if split not in self._tasks:
-            self._tasks[split] = tuple(self._draw_tasks(split))
-        return self._tasks[split]
-
-    def _family(self, split: str) -> Family:
-        if split not in self._families:
-            raise TaskError(f"split of the gym: got {split!r}, allowed one of {list(self._families)}")
-        return self._families[split]
-
-    def _draw_tasks(self, split: str) -> list[Task]:
-        family = self._family(split)
-        names = list(self._families)
-        earlier = names[: names.index(split)]  # of whatever family: another one may ask the same
+        names = self.splits()
+        earlier = list(names[: names.index(split)])  # of whatever family: another one may ask the same
         taken = {task.prompt for name in earlier for task in self.tasks(name)}
         tasks: list[Task] = []
         fruitless = looked_at = 0
-        for number, item in enumerate(self._items(family)):
+        for number, item in enumerate(self._items(setting)):
             looked_at = number + 1
             fruitless = fruitless + 1 if item["question"] in taken else 0
             if fruitless == _FRUITLESS:
@@ -93,12 +76,12 @@ class Gym:
                     metadata=item["metadata"],
                 )
             )
-            if len(tasks) == family.size:
-                return tasks
+            if len(tasks) == setting.size:
+                return tuple(tasks)
         beside = f" beside those of {earlier}" if earlier else ""
         raise TaskError(
             f"questions of split {split!r}: got {len(tasks)} different ones{beside} among {looked_at} items of "
-            f"{family.family!r}, allowed {family.size}: ask for fewer, or give options that make more"
+            f"{setting.family!r}, allowed {setting.size}: ask for fewer, or give options that make more"
         )
 
     def _items(self, family: Family) -> Iterator[dict[str, Any]]:
@@ -122,7 +105,7 @@ class Gym:
         answer = final_answer(text, task.prompt)
         if answer is None:
             return {"correct": 0.0}
-        family = self._family(task.split).model_dump_json()
+        family = self.setting_of(task.split).model_dump_json()
         item = {"question": task.prompt, "answer": task.answer, "metadata": task.metadata}
         points = await self._sandbox.call(family, item, answer)
         return {"correct": float(points >= 1.0)}

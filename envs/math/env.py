@@ -8,7 +8,6 @@ process that can be killed; where it cannot say so in time, the rollout is unsco
 """
 
 import re
-from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, validate_call
@@ -18,12 +17,13 @@ from aipo.rollout import Task
 from aipo.util.section import Count, Positive
 from envs.math.items import Source, read_tasks
 from envs.sandbox import Sandbox
+from envs.splits import SplitEnv
 
 _BOX = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a brace of the answer's own
 
 
-class Math:
+class Math(SplitEnv[Source]):
     """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
@@ -42,28 +42,12 @@ class Math:
         seconds: Positive = 5.0,
         workers: Count = 2,
     ) -> None:
-        self._sources = splits
-        self._tasks: dict[str, tuple[Task, ...]] = {}
+        super().__init__("the math environment", splits)
         self._sandbox = Sandbox("envs.math.verdict:matches", seconds=seconds, workers=workers)
 
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self._sources)
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """Every task of `split`, in the order of its file or data set, which is read when first asked for.
-
-        Raises:
-            TaskError: no such split, or an item that cannot be used.
-            LoadError, ConfigError: see `envs.math.items.read_tasks`.
-        """
-        if split not in self._sources:
-            raise TaskError(
-                f"split of the math environment: got {split!r}, allowed one of {list(self._sources)}"
-            )
-        if split not in self._tasks:
-            self._tasks[split] = read_tasks(split, self._sources[split])
-        return self._tasks[split]
+    def make_tasks(self, split: str, setting: Source) -> tuple[Task, ...]:
+        """In the order of the file or data set; see `envs.math.items.read_tasks` for what it raises."""
+        return read_tasks(split, setting)
 
     async def score(self, task: Task, text: str) -> dict[str, float]:
         """`correct` is 1.0 where the answer that counts is as good as the canonical one, else 0.0.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer import Argument, Option
 
 from aipo.config.cli import ConfigName, Overrides, graph, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
@@ -20,13 +21,10 @@ app.add_typer(replays, name="replay")
 console = Console()
 INTERRUPTED = 130
 
-TracesFolder = Annotated[Path, typer.Argument(help="run folder, one of its evaluations, or folder of traces")]
+TracesFolder = Annotated[Path, Argument(help="run folder, one of its evaluations, or folder of traces")]
 Filters = Annotated[
     list[str] | None,
-    typer.Argument(
-        help="filters: step=3..7 task= group= agent= mode= reward=0.5.. stop= failed=yes error= text=",
-        show_default=False,
-    ),
+    Argument(help="filters: step=3..7 task= group= agent= mode= reward=0.5.. stop= failed=yes error= text="),
 ]
 
 
@@ -42,9 +40,9 @@ def main_command(context: typer.Context) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="folder for the runs and the report")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="random seed of the task, the first model and the training")] = 0,
-    arms: Annotated[str, typer.Option(help="presets to compare, separated by commas")] = "aipo,grpo",
+    out: Annotated[Path, Option(help="folder for the runs and the report")] = Path("runs/demo"),
+    seed: Annotated[int, Option(help="random seed of the task, the first model and the training")] = 0,
+    arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo,grpo",
 ) -> None:
     """Trains methods on a small built-in task, evaluates them without and with agents, and writes a report."""
     from aipo.compare.demo import run_demo
@@ -55,9 +53,9 @@ def demo(
 
 @app.command()
 def compare(
-    file: Annotated[Path, typer.Argument(help="YAML with out, seeds and arms; see aipo/compare/README.md")],
-    at_once: Annotated[int, typer.Option(min=1, help="number of runs at a time")] = 2,
-    report: Annotated[bool, typer.Option("--report", help="only report the finished runs")] = False,
+    file: Annotated[Path, Argument(help="YAML with out, seeds and arms; see aipo/compare/README.md")],
+    at_once: Annotated[int, Option(min=1, help="number of runs at a time")] = 2,
+    report: Annotated[bool, Option("--report", help="only report the finished runs")] = False,
 ) -> None:
     """Trains several methods (arms) with several seeds and compares them. Finished runs are not repeated.
 
@@ -70,7 +68,7 @@ def compare(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="folder for the copies of graphs/ and envs/")]) -> None:
+def init(folder: Annotated[Path, Argument(help="folder for the copies of graphs/ and envs/")]) -> None:
     """Copies graphs/ and envs/ for you to edit. `aipo` uses the copies when it is started in that folder."""
     import envs
     import graphs
@@ -90,8 +88,8 @@ def init(folder: Annotated[Path, typer.Argument(help="folder for the copies of g
 @app.command()
 def train(
     config: ConfigName = "aipo",
-    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="evaluate the trained policy")] = False,
+    resume: Annotated[bool, Option("--resume", help="continue from the last checkpoint")] = False,
+    evaluate: Annotated[bool, Option("--evaluate", help="evaluate the trained policy")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Trains a policy, and writes a run folder with metrics, traces, checkpoints and the model."""
@@ -105,11 +103,11 @@ def train(
 
 @app.command("eval")
 def evaluate_run(
-    run: Annotated[Path | None, typer.Option(help="a run folder: evaluates its trained policy")] = None,
+    run: Annotated[Path | None, Option(help="a run folder: evaluates its trained policy")] = None,
     config: Annotated[
-        str | None, typer.Option(help="preset or YAML file: evaluates the policy before training")
+        str | None, Option(help="preset or YAML file: evaluates the policy before training")
     ] = None,
-    name: Annotated[str, typer.Option(help="name of the evaluation; it must be new in the run")] = "eval",
+    name: Annotated[str, Option(help="name of the evaluation; it must be new in the run")] = "eval",
     overrides: Overrides = None,
 ) -> None:
     """Evaluates a policy solo, solo with the consult tags suppressed, and with agents: pass@k with intervals."""
@@ -125,17 +123,17 @@ app.command()(graph)
 def traces(
     folder: TracesFolder,
     filters: Filters = None,
-    groups: Annotated[bool, typer.Option("--groups", help="list groups (rollouts of one task)")] = False,
+    groups: Annotated[bool, Option("--groups", help="list groups (rollouts of one task)")] = False,
     order: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="sort traces by step, newest, reward, -reward, tokens, consults; groups by interesting, step, ..."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="maximum number of lines")] = 30,
-    show: Annotated[str | None, typer.Option(help="print the trace with this id, in colour")] = None,
-    sql: Annotated[str | None, typer.Option(help="a DuckDB query; the table is called traces")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print lines of JSON")] = False,
+    limit: Annotated[int, Option(min=0, help="maximum number of lines")] = 30,
+    show: Annotated[str | None, Option(help="print the trace with this id, in colour")] = None,
+    sql: Annotated[str | None, Option(help="a DuckDB query; the table is called traces")] = None,
+    as_json: Annotated[bool, Option("--json", help="print lines of JSON")] = False,
 ) -> None:
     """Lists and filters traces, prints one of them, or queries them with SQL."""
     from aipo.render import terminal as listing
@@ -164,31 +162,28 @@ def export(
     filters: Filters = None,
     format: Annotated[
         str,
-        typer.Option(
+        Option(
             help="jsonl: raw traces; sft: rewarded conversations; preference: pairs for DPO; dataset: a folder to push"
         ),
     ] = "jsonl",
     out: Annotated[
-        Path | None, typer.Option(help="output file or folder; default: exports/FORMAT in the run folder")
+        Path | None, Option(help="output file or folder; default: exports/FORMAT in the run folder")
     ] = None,
     agents: Annotated[
-        str,
-        typer.Option(help="sft, preference: `cut` removes consults and replies, `inline` keeps them"),
+        str, Option(help="sft, preference: `cut` removes consults and replies, `inline` keeps them")
     ] = "cut",
-    min_reward: Annotated[float, typer.Option(help="sft: only traces with a reward above this")] = 0.0,
+    min_reward: Annotated[float, Option(help="sft: only traces with a reward above this")] = 0.0,
     unique: Annotated[
-        bool,
-        typer.Option("--unique", help="sft, preference: drop rows whose text repeats an earlier row"),
+        bool, Option("--unique", help="sft, preference: drop rows whose text repeats an earlier row")
     ] = False,
-    margin: Annotated[float, typer.Option(min=0, help="preference: minimum difference of rewards")] = 0.0,
+    margin: Annotated[float, Option(min=0, help="preference: minimum difference of rewards")] = 0.0,
     pairs: Annotated[
-        int, typer.Option(min=0, help="preference: maximum pairs per group, widest first; 0 = all")
+        int, Option(min=0, help="preference: maximum pairs per group, widest first; 0 = all")
     ] = 1,
     tokenizer: Annotated[
-        Path | None,
-        typer.Option(help="folder of the policy's tokenizer; default: the run's", show_default=False),
+        Path | None, Option(help="folder of the policy's tokenizer; default: the run's")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="overwrite an earlier export")] = False,
+    force: Annotated[bool, Option("--force", help="overwrite an earlier export")] = False,
 ) -> None:
     """Exports traces for other tools: raw JSON lines, SFT, DPO, or a data set with a card."""
     from aipo.export.run import ExportOptions, export_run
@@ -211,21 +206,17 @@ def export(
 
 @app.command()
 def view(
-    folder: Annotated[Path, typer.Argument(help="a run folder, or a folder that contains run folders")],
-    host: Annotated[str, typer.Option(help="address; all but loopback need a token")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0 = any free port")] = 8765,
+    folder: Annotated[Path, Argument(help="a run folder, or a folder that contains run folders")],
+    host: Annotated[str, Option(help="address; all but loopback need a token")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="port to listen on; 0 = any free port")] = 8765,
     token: Annotated[
-        str | None,
-        typer.Option(help="access token for readers; default: a random one if needed", show_default=False),
+        str | None, Option(help="access token for readers; default: a random one if needed")
     ] = None,
     static: Annotated[
-        Path | None,
-        typer.Option(help="write a static site to this folder instead of serving", show_default=False),
+        Path | None, Option(help="write a static site to this folder instead of serving")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="static: maximum number of traces per run", show_default=False)
-    ] = None,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="open a browser")] = False,
+    limit: Annotated[int | None, Option(min=1, help="static: maximum number of traces per run")] = None,
+    open_browser: Annotated[bool, Option("--open/--no-open", help="open a browser")] = False,
 ) -> None:
     """Shows runs, traces and tokens in the browser, live during training, or writes them as a static site."""
     from aipo.viewer.serve import view as show
@@ -253,7 +244,7 @@ app.command()(serve)
 def doctor(
     config: ConfigName = "aipo",
     quick: Annotated[
-        bool, typer.Option("--quick", help="skip the checks that load the policy (comparison of log-probs)")
+        bool, Option("--quick", help="skip the checks that load the policy (comparison of log-probs)")
     ] = False,
     overrides: Overrides = None,
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
@@ -23,7 +23,7 @@ from aipo.rollout.demonstration import check_demonstrations
 from aipo.rollout.env import Env, Task
 from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt, loaded_prompts
-from aipo.util.imports import fingerprint, instantiate, load
+from aipo.util.imports import Loaded, fingerprint, instantiate, load
 
 _PACKAGES = ("aipo", "torch", "transformers", "trl", "langgraph", "langchain-core")
 
@@ -36,12 +36,6 @@ class Graphs:
     chats: Mapping[str, ChatModel]
     files: Mapping[str, Path]
     fingerprints: Mapping[str, str]
-
-
-class _Built(NamedTuple):
-    agent: Agent
-    chat: ChatModel | None
-    file: Path
 
 
 class GraphBuilder(PolicyBuilder):
@@ -89,25 +83,24 @@ class GraphBuilder(PolicyBuilder):
             )
         main = load(self.graph_name)
         with loaded_prompts() as prompts:
-            parts = {name: self._agent(name) for name in self.agents}
-            agents = {name: part.agent for name, part in parts.items()}
+            loaded = {name: load(agent.graph) for name, agent in self.agents.items()}
+            chats = {name: self.chat(name) for name in self.agents}
+            agents = {name: self._agent(name, loaded[name], chats[name]) for name in self.agents}
             where = f"graph.options of {main.name}"
             graph = check_graph(instantiate(main, self.graph_options, where, agents=agents), main.name)
-        files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in parts.items()}
+        files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in loaded.items()}
         files |= _files_beside(main.file, "graph", known=set(files.values()))
         files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
         return Graphs(
             graph=graph,
-            chats={name: part.chat for name, part in parts.items() if part.chat is not None},
+            chats={name: chat for name, chat in chats.items() if chat is not None},
             files=files,
             fingerprints={name: fingerprint(file) for name, file in files.items()},
         )
 
-    def _agent(self, name: str) -> _Built:
+    def _agent(self, name: str, loaded: Loaded, chat: ChatModel | None) -> Agent:
         config = self.agents[name]
-        loaded = load(config.graph)
         prompt = Prompt.load(config.prompt or loaded.file.parent / "prompts" / f"{name}.md")
-        chat = self.chat(name)
         node = node_settings(
             attempts=config.attempts,
             timeout=config.timeout,
@@ -116,14 +109,13 @@ class GraphBuilder(PolicyBuilder):
             prompt=prompt,
             settings=chat.settings if chat else {},
         )
-        agent = Agent(
+        return Agent(
             name=name,
             graph=check_agent(loaded.function(AgentSpec(name=name, prompt=prompt, node=node)), name),
             budget=config.budget,
             deadline=config.deadline,
             max_tokens=config.max_tokens,
         )
-        return _Built(agent, chat, loaded.file)
 
     def chat(self, name: str) -> ChatModel | None:
         """A new chat model of agent `name`; None where it has none.

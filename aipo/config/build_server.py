@@ -1,7 +1,8 @@
 """`aipo serve`: from a configuration and options to a server that runs, or to the command that starts it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,6 @@ from aipo.config.build import Experiment
 from aipo.errors import ConfigError
 from aipo.policies.vllm.launch import (
     VERSIONS,
-    Device,
     Installed,
     Launch,
     bracketed,
@@ -24,20 +24,13 @@ from aipo.util.console import bars, stage
 
 
 def serve(
-    experiment: Experiment | None,
-    *,
-    python: str | None,
-    device: Device | None,
-    print_only: bool,
-    options: dict[str, Any],
-    console: Console,
+    experiment: Experiment | None, options: Mapping[str, Any], *, print_only: bool, console: Console
 ) -> None:
     """Becomes the server, or prints its command.
 
     Args:
         experiment: gives every setting that `options` leaves out.
-        python, device: None = found out, and by asking that Python.
-        options: of `Launch`; None is one that was not given.
+        options: of `Launch`; None is one that was not given. Python and device are found out then.
         console: where to say what is to be known, besides the command.
 
     Raises:
@@ -45,15 +38,15 @@ def serve(
         ConfigError: settings that do not go together.
     """
     warn = partial(console.print, style="yellow", highlight=False, soft_wrap=True)
-    executable = find_python(python)
-    if device is None:
-        has = installed(executable)
-        device = has.device
+    given = {name: value for name, value in options.items() if value is not None}
+    given["python"] = python = find_python(given.get("python"))
+    if "device" not in given:
+        has = installed(python)
+        given["device"] = has.device
         if not_tried := version_warning(has):
             warn(not_tried)
-    given = {name: value for name, value in options.items() if value is not None}
     settings = settings_of(experiment, given, lambda: _model(experiment, console))
-    launch = Launch(python=executable, device=device, **settings)
+    launch = Launch(**settings | {"model": folder_or_name(settings["model"])})
     if launch.remote_dev:
         warn(
             f"warning: development routes on {bracketed(launch.host)}:{launch.port}. Who reaches this address can "
@@ -74,9 +67,9 @@ def version_warning(has: Installed) -> str | None:
 
 
 def settings_of(
-    experiment: Experiment | None, given: dict[str, Any], model: Callable[[], str]
+    experiment: Experiment | None, given: dict[str, Any], model: Callable[[], Path | str]
 ) -> dict[str, Any]:
-    """Settings of `Launch` besides Python and device: those given, then the configuration's.
+    """Settings of `Launch`: those given, then the configuration's.
 
     Args:
         model: the configured model; asked for only if none is given.
@@ -89,13 +82,9 @@ def settings_of(
             raise ConfigError("aipo serve: got no model, allowed --model, or --config with policy.model")
         return given
     vllm = experiment.policy.vllm
-    settings = {
+    settings = vllm.serve.model_dump() | {
         "name": vllm.model,
         "dtype": vllm.serve.dtype or experiment.policy.dtype,
-        "context": vllm.serve.context,
-        "gpus": vllm.serve.gpus,
-        "memory": vllm.serve.memory,
-        "cache": vllm.serve.cache,
         "requests": vllm.requests,
         "nccl": vllm.sync == "nccl",
         "secret": vllm.secret,
@@ -113,7 +102,7 @@ def settings_of(
     return settings
 
 
-def _model(experiment: Experiment | None, console: Console) -> str:
+def _model(experiment: Experiment | None, console: Console) -> Path | str:
     assert experiment is not None
     with bars(console) as progress:
-        return folder_or_name(experiment.build_model(stage(progress, "policy")))
+        return experiment.build_model(stage(progress, "policy"))

@@ -71,12 +71,8 @@ class ExperimentSettings:
             for part in sections:
                 section = section.setdefault(part, {})
             section[name] = value
-        return type(self)(
-            validate(
-                settings,
-                f"with {', '.join(key if isinstance(key, str) else '.'.join(key) for key in changes)} changed",
-            )
-        )
+        keys = ", ".join(key if isinstance(key, str) else ".".join(key) for key in changes)
+        return type(self)(validate(settings, f"with {keys} changed"))
 
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""

@@ -90,7 +90,7 @@ def test_what_is_printed_is_the_command_alone(tmp_path: Path) -> None:
     [
         (["--model", "M", "--host", "0.0.0.0"], "--allow-remote-dev"),
         (["--model", "M", "run.seed=1"], "got ['run.seed=1'] without --config"),
-        (["--model", "M", "--device", "tpu"], "allowed cpu, cuda"),
+        (["--model", "M", "--device", "tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
         (["--config", "aipo", "--model", "M", "policy.vlm.requests=2"], "did you mean 'policy.vllm'?"),
     ],
 )

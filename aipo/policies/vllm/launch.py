@@ -200,17 +200,6 @@ class Launch:
             ) from error
 
 
-def device_of(name: str) -> Device:
-    """Checks a device's name.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if name not in ("cpu", "cuda"):
-        raise ConfigError(f"--device: got {name!r}, allowed cpu, cuda")
-    return name
-
-
 def folder_or_name(model: Path | str) -> str:
     """A folder by its whole path, so that the command works from anywhere; a hub name as it is."""
     return str(Path(model).absolute()) if Path(model).is_dir() else str(model)

@@ -120,7 +120,7 @@ def test_a_folder_that_holds_a_run_is_refused(trained: Path, call) -> None:
         ("train --config aipo method.coeficient=pi", "did you mean 'method.coefficient'?"),
         ("init file", "allowed a folder that can be written"),
         ("init folder", "exists already"),
-        ("demo --out demo --arms ,", "--arms: got ','"),
+        ("demo --out demo --arms ,", "--arms: got ''"),
         ("graph solo graph.options.budget=3", "got ['budget'], allowed ['prompt']"),
     ],
 )
@@ -128,6 +128,7 @@ def test_what_is_refused_is_one_message(
     tmp_path: Path, call, monkeypatch: pytest.MonkeyPatch, arguments: str, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the working directory does not stay on it
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder" / "graphs").mkdir(parents=True)
     code, printed = call(*arguments.split())

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
-from aipo.errors import LoadError
-from aipo.util.imports import fingerprint, load, prefer_working_directory
+from aipo.errors import ConfigError, LoadError
+from aipo.util.imports import Loaded, fingerprint, instantiate, load, prefer_working_directory
 
 
 @pytest.fixture(autouse=True)
@@ -115,13 +117,14 @@ def test_the_working_directory_is_put_first_once(tmp_path: Path):
         ("there.py:value", "object in 'there.py': got 'value'"),
         ("there:biuld", "object in 'there': got 'biuld', allowed one of ['Thing', 'build']"),
         ("needy.py:build", "No module named 'no_such_dependency'"),
+        ("needy:build", "got 'no_such_dependency' which is not found"),
         ("sys:exit", "module of 'sys:exit': got 'sys', which has no file"),
     ],
 )
 def test_errors_say_what_to_write_instead(tmp_path: Path, name: str, reason: str):
     write(tmp_path / "there.py", "value = 1\ndef build(): ...\nclass Thing: ...\n")
     write(tmp_path / "needy.py", "import no_such_dependency\n")
-    with pytest.raises(ImportError) as caught:
+    with pytest.raises(LoadError) as caught:
         load(name)
     assert reason in str(caught.value)
 
@@ -135,12 +138,6 @@ def test_a_ctrl_c_while_something_is_imported_waits_for_the_import(tmp_path: Pat
         load(f"{tmp_path / 'slow.py'}:f")
     assert any(getattr(module, "seen", False) is True for module in list(sys.modules.values()))
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_a_module_that_lacks_a_dependency_names_it(tmp_path: Path):
-    write(tmp_path / "needy.py", "import no_such_dependency\n")
-    with pytest.raises(LoadError, match="got 'no_such_dependency' which is not found"):
-        load("needy:build")
 
 
 @pytest.mark.parametrize("name", ["broken.py:build", "broken:build"])
@@ -160,3 +157,29 @@ def test_code_that_cannot_be_imported_is_named_with_its_line(
         load(name)
     assert reason in str(caught.value) and f"in {file}:{line}" in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+# calling
+
+
+class Chat(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    model_name: str = Field(alias="model")
+    max_tokens: int = Field(9, alias="most-tokens")  # no name that a signature could show
+
+
+def made(**options: Any) -> Chat:
+    return instantiate(Loaded("m:Chat", Chat, Path("m.py"), "0"), options, "options of m:Chat")
+
+
+@pytest.mark.parametrize("name", ["model", "model_name"])
+def test_a_field_is_given_by_its_name_or_its_alias(name: str) -> None:
+    chat = made(**{name: "a", "max_tokens": 3})
+    assert (chat.model_name, chat.max_tokens) == ("a", 3)
+
+
+def test_what_it_has_by_neither_name_is_refused_and_so_is_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"options of m:Chat: got \['modell'\], allowed \["):
+        made(modell="a")
+    with pytest.raises(ConfigError, match=r"got no \['model'\], allowed a value"):
+        made()

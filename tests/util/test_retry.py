@@ -49,30 +49,31 @@ def test_what_is_worth_another_attempt(error: Exception, worth: bool):
     assert transient(error) is worth
 
 
-def attempts(*outcomes: Exception | str, waits: int) -> tuple[str, int]:
-    """What `retry` gives where a call has these outcomes, one after another, and how many it used."""
+@pytest.mark.parametrize(
+    ("outcomes", "waits", "answer", "used"),
+    [
+        (["a", "b"], 2, "a", 1),
+        ([TimeoutError(), TimeoutError(), "a"], 2, "a", 3),
+        ([TimeoutError("first"), TimeoutError("second"), "a"], 1, TimeoutError("second"), 2),
+        ([ValueError("wrong"), "a"], 2, ValueError("wrong"), 1),  # no attempt changes it
+    ],
+)
+def test_attempts_end_with_the_first_answer_or_the_waits(
+    outcomes: list[object], waits: int, answer: object, used: int
+) -> None:
     rest = list(outcomes)
 
-    async def call() -> str:
+    async def call() -> object:
         outcome = rest.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    answer = asyncio.run(retry(call, when=transient, waits=[0.0] * waits))
-    return answer, len(outcomes) - len(rest)
+    async def last() -> object:
+        try:
+            return await retry(call, when=transient, waits=[0.0] * waits)
+        except Exception as error:
+            return error
 
-
-def test_attempts_end_with_the_first_answer() -> None:
-    assert attempts("a", "b", waits=2) == ("a", 1)
-    assert attempts(TimeoutError(), TimeoutError(), "a", waits=2) == ("a", 3)
-
-
-def test_attempts_end_with_the_waits() -> None:
-    with pytest.raises(TimeoutError, match="second"):
-        attempts(TimeoutError("first"), TimeoutError("second"), "a", waits=1)
-
-
-def test_an_error_that_no_attempt_changes_passes_on() -> None:
-    with pytest.raises(ValueError, match="wrong"):
-        attempts(ValueError("wrong"), "a", waits=2)
+    assert repr(asyncio.run(last())) == repr(answer)
+    assert len(outcomes) - len(rest) == used

@@ -8,13 +8,22 @@ from aipo.errors import ConfigError, TaskError
 from aipo.rollout.env import Task
 from envs.miniature.task import OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
 
-SEEDS = (0, 1, 2)
 WITH_ONE_SUM = ("easy_train", "easy", "hard", "heldout")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_hundred_facts_of_three_kinds_with_values_of_their_own(seed: int) -> None:
-    facts = Facts.draw(seed)
+@pytest.fixture(params=(0, 1, 2))
+def env(request: pytest.FixtureRequest) -> Miniature:
+    return Miniature(request.param)
+
+
+@pytest.fixture
+def tasks(env: Miniature) -> list[Task]:
+    """Of all splits."""
+    return [task for split in env.splits() for task in env.tasks(split)]
+
+
+def test_a_hundred_facts_of_three_kinds_with_values_of_their_own(env: Miniature) -> None:
+    facts = env.facts
     kinds = (facts.known, facts.unknown, facts.practice)
     assert [len(kind) for kind in kinds] == [30, 40, 30]
     assert sorted(sum(kinds, ())) == sorted(facts.value) == [f"{a}@{b}" for a in range(10) for b in range(10)]
@@ -31,16 +40,9 @@ def test_the_seed_draws_the_table() -> None:
 def test_splits_and_their_sizes() -> None:
     env = Miniature()
     # 30 known facts x 12 operands + 240 sums, x 6 + 60; 40 unknown facts x 12, x 6
-    assert {split: len(env.tasks(split)) for split in env.splits()} == {
-        "easy_train": 600,
-        "easy": 240,
-        "hard": 480,
-        "heldout": 240,
-        "borrow_train": 480,
-        "borrow": 120,
-        "nines_train": 480,
-        "nines": 120,
-    }
+    sizes = {"easy_train": 600, "easy": 240, "hard": 480, "heldout": 240}
+    crafts = {"borrow_train": 480, "borrow": 120, "nines_train": 480, "nines": 120}
+    assert {split: len(env.tasks(split)) for split in env.splits()} == sizes | crafts
 
 
 def test_a_demonstration_is_the_derivation_line_by_line() -> None:
@@ -50,39 +52,27 @@ def test_a_demonstration_is_the_derivation_line_by_line() -> None:
     total = value + operand
     lines = [f"{with_fact.cluster}={value}", f"{value}+{operand}={total}", f"#{total}"]
     assert env.demonstration(with_fact) == "\n".join(lines)
-    assert (
-        env.demonstration(plain)
-        == f"{plain.prompt.removesuffix('?' + chr(10))}{plain.answer}\n#{plain.answer}"
-    )
+    expression = plain.prompt.removesuffix("?\n")
+    assert env.demonstration(plain) == f"{expression}{plain.answer}\n#{plain.answer}"
     assert env.demonstration(Task(task_id="t", prompt="?", answer=None, split="s")) is None
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_demonstration_is_right(seed: int) -> None:
-    env = Miniature(seed)
-    tasks = [task for split in env.splits() for task in env.tasks(split)]
+def test_every_demonstration_is_right(env: Miniature, tasks: list[Task]) -> None:
     assert {env.score(task, str(env.demonstration(task)))["correct"] for task in tasks} == {1.0}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_no_prompt_and_no_name_comes_twice(seed: int) -> None:
-    env = Miniature(seed)
-    tasks = [task for split in env.splits() for task in env.tasks(split)]
+def test_no_prompt_and_no_name_comes_twice(tasks: list[Task]) -> None:
     assert len({task.prompt for task in tasks}) == len({task.task_id for task in tasks}) == len(tasks)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_held_out_combinations_are_of_the_same_unknown_facts(seed: int) -> None:
-    env = Miniature(seed)
+def test_held_out_combinations_are_of_the_same_unknown_facts(env: Miniature) -> None:
     hard, heldout = env.tasks("hard"), env.tasks("heldout")
     assert {t.cluster for t in hard} == {t.cluster for t in heldout} == set(env.facts.unknown)
     combinations = [{(t.cluster, t.metadata["operand"]) for t in tasks} for tasks in (hard, heldout)]
     assert combinations[0].isdisjoint(combinations[1])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_easy_tasks_have_known_facts_or_none(seed: int) -> None:
-    env = Miniature(seed)
+def test_easy_tasks_have_known_facts_or_none(env: Miniature) -> None:
     facts = {t.metadata["fact"] for split in ("easy_train", "easy") for t in env.tasks(split)}
     assert facts == {*env.facts.known, None}
 
@@ -101,10 +91,8 @@ def test_the_answer_follows_from_the_table_and_the_prompt(split: str) -> None:
         assert task.cluster == (start if "@" in start else "")
 
 
-@pytest.mark.parametrize("split", ["borrow_train", "borrow"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_both_subtractions_need_a_borrow(split: str, seed: int) -> None:
-    for task in Miniature(seed).tasks(split):
+def test_both_subtractions_need_a_borrow(env: Miniature) -> None:
+    for task in (*env.tasks("borrow_train"), *env.tasks("borrow")):
         a, b, c = map(int, task.prompt.removesuffix("=?\n").split("-"))
         assert task.answer == str(a - b - c) and len(task.answer) == 3
         for value, operand in ((a, b), (a - b, c)):
@@ -113,9 +101,8 @@ def test_both_subtractions_need_a_borrow(split: str, seed: int) -> None:
             assert unborrowed(value, operand) != value - operand
 
 
-@pytest.mark.parametrize("split", ["nines_train", "nines"])
-def test_the_complement_comes_before_the_sum(split: str) -> None:
-    for task in Miniature().tasks(split):
+def test_the_complement_comes_before_the_sum(env: Miniature) -> None:
+    for task in (*env.tasks("nines_train"), *env.tasks("nines")):
         value, operand = task.prompt.removesuffix("=?\n").removeprefix("~").split("+")
         nines = "".join(str(9 - int(digit)) for digit in value)
         assert int(nines) in VALUES
@@ -123,9 +110,7 @@ def test_the_complement_comes_before_the_sum(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["borrow", "nines"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_no_value_begins_two_tasks_of_a_craft(split: str, seed: int) -> None:
-    env = Miniature(seed)
+def test_no_value_begins_two_tasks_of_a_craft(env: Miniature, split: str) -> None:
     prompts = [task.prompt for name in (f"{split}_train", split) for task in env.tasks(name)]
     values = [prompt.lstrip("~")[:3] for prompt in prompts]
     assert len(set(values)) == len(values) == 600
@@ -142,20 +127,9 @@ def test_demonstrations_of_the_other_splits() -> None:
     assert derivation(523, [-7, 20]) == ["523-7=516", "516+20=536"]
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "slipped"),
-    [
-        (523, 7, 524),
-        (523, 2, 521),
-        (523, 30, 513),
-        (523, 10, 513),
-        (500, 9, 509),
-        (500, 50, 550),
-        (623, 3, 620),
-    ],
-)
-def test_smaller_from_larger(a: int, b: int, slipped: int) -> None:
-    assert unborrowed(a, b) == slipped
+def test_smaller_from_larger() -> None:
+    slipped = {(523, 7): 524, (523, 2): 521, (523, 30): 513, (523, 10): 513, (500, 9): 509, (500, 50): 550}
+    assert {pair: unborrowed(*pair) for pair in slipped} == slipped
 
 
 def test_another_split_is_refused() -> None:

@@ -81,19 +81,16 @@ def trainer(kind: type[AIPOTrainer], folder: Path, rows: StepRows, *, stats: boo
 
 def gradients(runner: AIPOTrainer) -> None:
     """From rows to scaled gradients: batching, forward, loss, metrics, backward."""
+    runner.model.zero_grad()
     runner._step = 0
     runner.training_step(runner.model, [], None)
     runner._report()
-    runner.model.zero_grad()
 
 
 def whole_step(runner: AIPOTrainer, steps: "count[int]") -> None:
-    runner._step = 0
-    runner.training_step(runner.model, [], None)
-    runner._report()
+    gradients(runner)
     runner.optimizer.step()
     runner.token_stats.close(next(steps))
-    runner.model.zero_grad()
 
 
 def loop_overhead(folder: Path, rows: StepRows, steps: int = 100) -> float:

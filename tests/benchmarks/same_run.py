@@ -7,7 +7,7 @@ been recorded before a metric was renamed. Prints one line for each part, and ex
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,12 @@ Part = dict[str, Any]
 
 def traces(run: RunFolder) -> Part:
     """Of each trace by its place: what was sampled, when it was sampled and what it is worth, as bytes."""
-    return {
-        f"{trace.step}/{trace.group_id}/{trace.index}/{trace.policy}": _content(trace)
-        for trace in TraceStore(run.traces).read()
-    }
+    return {f"{t.step}/{t.group_id}/{t.index}/{t.policy}": _content(t) for t in TraceStore(run.traces).read()}
 
 
 def _content(trace: Trace) -> tuple[Any, ...]:
     segments = [
-        (
-            str(s.role),
-            s.source,
-            s.policy_version,
-            _bytes(s.token_ids),
-            _bytes(s.logprobs),
-            _bytes(s.entropies),
-        )
+        (str(s.role), s.source, s.policy_version, *map(_bytes, (s.token_ids, s.logprobs, s.entropies)))
         for s in trace.segments
     ]
     worth = (trace.reward, trace.advantage, dict(trace.reward_parts), str(trace.stop_reason), trace.error)
@@ -71,28 +61,27 @@ def weights(run: RunFolder) -> Part:
 PARTS: dict[str, Callable[[RunFolder], Part]] = {"traces": traces, "metrics": metrics, "weights": weights}
 
 
-def differences(before: Part, after: Part) -> Iterator[str]:
-    """Keys whose values are not the same, or that only one has."""
-    for key in sorted(before.keys() | after.keys()):
-        if key not in before or key not in after:
-            yield f"{key} is only in the {'second' if key not in before else 'first'} run"
-        elif before[key] != after[key]:
-            numbers = isinstance(before[key], float) and isinstance(after[key], float)
-            yield f"{key}: {before[key]!r}, then {after[key]!r}" if numbers else key
+def difference(key: str, before: Part, after: Part) -> str | None:
+    """In words; None where both have the same value."""
+    if key not in before or key not in after:
+        return f"{key} is only in the {'second' if key not in before else 'first'} run"
+    if before[key] == after[key]:
+        return None
+    return f"{key}: {before[key]!r}, then {after[key]!r}" if isinstance(before[key], float) else key
 
 
 def compare(before: Path, after: Path) -> bool:
     """Prints what differs. Is nothing different?"""
     same = True
     for name, read in PARTS.items():
-        parts = [read(RunFolder.open(path)) for path in (before, after)]
-        found = list(differences(*parts))
-        if not all(parts):
-            found.append("there is nothing to compare")
-        print(f"{name}: {len(parts[0])} and {len(parts[1])}, {len(found)} differ")
-        for line in found[:10]:
+        one, other = (read(RunFolder.open(path)) for path in (before, after))
+        lines = [line for key in sorted(one | other) if (line := difference(key, one, other))]
+        if not one:
+            lines.append("there is nothing to compare")
+        print(f"{name}: {len(one)} and {len(other)}, {len(lines)} differ")
+        for line in lines[:10]:
             print(f"  {line[:200]}")
-        same &= not found
+        same &= not lines
     return same
 
 

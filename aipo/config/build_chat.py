@@ -8,7 +8,6 @@ from typing import Any
 
 from aipo.config.schema import AgentConfig
 from aipo.errors import ConfigError, LoadError
-from aipo.rollout.agent import Prices
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
 from aipo.rollout.reference_chat import ReferenceChat, Weights
@@ -56,7 +55,7 @@ def build_chat(
     offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights}
     model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
-    return ChatModel(model=model, name=label, settings=settings, prices=prices_of(config))
+    return ChatModel(model=model, name=label, settings=settings, prices=config.prices)
 
 
 def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:
@@ -79,10 +78,6 @@ def _connections(loaded: Loaded, config: AgentConfig) -> dict[str, Any]:
     client = DefaultAsyncHttpxClient()
     LOOP.at_close(client.aclose)
     return {"http_async_client": client}
-
-
-def prices_of(config: AgentConfig) -> Prices | None:
-    return Prices(**config.prices.model_dump()) if config.prices is not None else None
 
 
 def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:

@@ -25,19 +25,14 @@ if TYPE_CHECKING:
 
 
 class SyncedPolicy(NamedTuple):
-    """A policy that follows a network.
-
-    Args:
-        policy: what samples.
-        advance: says that the network's weights are now those after this number of optimizer steps.
-        refresh: to be called before rollouts; afterwards what samples has the network's weights.
-        check: to be called after rollouts; raises what kept weights from a server that came back meanwhile.
-    """
+    """A policy that follows a network."""
 
     policy: Policy
-    advance: Callable[[int], None]
-    refresh: Callable[[], None]
-    check: Callable[[], None]
+    advance: Callable[[int], None]  # the network's weights are now those after so many optimizer steps
+    refresh: Callable[[], None]  # before rollouts: the policy gets the network's weights
+    check: Callable[
+        [], None
+    ]  # after rollouts: raises what kept weights from a server that came back meanwhile
 
 
 class PolicyBuilder(ExperimentSettings):

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from aipo.config.load import dump, validate
+import yaml
+
+from aipo.config.load import validate
 from aipo.config.schema import Config
 
 
@@ -43,7 +45,7 @@ class ExperimentSettings:
 
     def to_yaml(self) -> str:
         """All settings as YAML that `load_experiment` reads back."""
-        return dump(self._config)
+        return yaml.safe_dump(self.settings, sort_keys=False)
 
     @property
     def consult_tags(self) -> list[str]:

@@ -98,11 +98,6 @@ class _Unique(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def dump(config: Config) -> str:
-    """The resolved configuration as YAML that `load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
         raise ConfigError(f"extends: got a circle {' -> '.join((*seen, name))}, allowed a chain that ends")

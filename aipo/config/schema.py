@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
+from aipo.rollout.agent import Prices
 from aipo.util.section import Count, Positive, Section, Share
 
 _REFERENCE = "aipo.rollout.reference_chat:reference"
@@ -90,18 +91,13 @@ class GraphConfig(Section):
     options: dict[str, Any] = Field({}, description="keyword arguments of the graph's function")
 
 
-class PricesConfig(Section):
-    input: Annotated[float, Field(ge=0.0)] = Field(..., description="price of a million prompt tokens")
-    output: Annotated[float, Field(ge=0.0)] = Field(..., description="price of a million completion tokens")
-
-
 class AgentConfig(Section):
     graph: str = Field(..., description="sub-graph, 'module:function' or 'file.py:function'")
     prompt: Path | None = Field(None, description="default: prompts/NAME.md beside the graph's file")
     model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
     options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
     secrets: dict[str, str] = Field({}, description="keyword argument: NAME of an environment variable")
-    prices: PricesConfig | None = Field(None, description="price of its model's tokens; default: free")
+    prices: Prices | None = Field(None, description="price of its model's tokens; default: free")
     budget: Count = Field(3, description="maximum number of consults of this agent per rollout")
     max_tokens: Count = Field(
         256, description="maximum tokens of one reply, counted by the policy's tokenizer"

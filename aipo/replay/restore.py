@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.config.build_chat import chat_identity, prices_of
+from aipo.config.build_chat import chat_identity
 from aipo.errors import ConfigError, RunError
 from aipo.method.agent_weights import is_file_name
 from aipo.policies.scripted import ScriptedPolicy
@@ -199,7 +199,7 @@ def _agent_models(experiment: Experiment, chats: Mapping[str, ChatModel]) -> dic
         name: AgentModel(
             *chat_identity(agent),
             live=chats[name].model if name in chats else None,
-            prices=prices_of(agent),
+            prices=agent.prices,
             scorer=chats[name].scorer if name in chats else None,
         )
         for name, agent in experiment.agents.items()

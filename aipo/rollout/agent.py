@@ -14,10 +14,12 @@ from typing import Any, TypedDict
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, RetryPolicy
+from pydantic import Field
 
 from aipo.errors import ConfigError, GraphError
 from aipo.rollout.prompt import Prompt
 from aipo.util.retry import transient
+from aipo.util.section import Section
 
 
 class AgentState(TypedDict):
@@ -68,12 +70,11 @@ class Agent:
     max_tokens: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prices:
-    """Prices of a model's tokens, per million."""
+class Prices(Section):
+    """Prices of a model's tokens: the section `agents.NAME.prices`."""
 
-    input: float
-    output: float
+    input: float = Field(ge=0.0, description="price of a million prompt tokens")
+    output: float = Field(ge=0.0, description="price of a million completion tokens")
 
     def cost(self, tokens_in: int | None, tokens_out: int | None) -> float | None:
         """The cost of one call; None where the model did not say how much it read or wrote."""

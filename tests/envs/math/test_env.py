@@ -80,16 +80,11 @@ ODD = {
     "right": ("\\boxed{42}", {1.0}),
     "right in another form": ("\\boxed{\\frac{84}{2}}", {1.0}),
     "wrong": ("\\boxed{41}", {0.0}),
-    "several": ("\\boxed{41} \\boxed{43} \\boxed{42}", {1.0}),
     "several in one": ("\\boxed{41, 42, 43}", {0.0}),
     "a choice": ("\\boxed{42 \\text{ or } 43}", {0.0}),
-    "echoed prompt": (ASKED.prompt + FORM, {0.0}),
     "echoed prompt and an answer": (ASKED.prompt + FORM + " \\boxed{42}", {1.0}),
     "an answer and the echoed prompt": ("\\boxed{42}\n" + ASKED.prompt + FORM, {1.0}),
     "empty": ("", {0.0}),
-    "empty box": ("\\boxed{}", {0.0}),
-    "unclosed": ("\\boxed{42", {0.0}),
-    "unclosed inside": ("\\boxed{\\left( 42}", {0.0}),
     "unclosed mathematics": ("$\\frac{1}{2 \\boxed{42} $$ \\[ \\begin{align}", {1.0}),
     "a tower": ("\\boxed{9^9^9^9}", {0.0}),
     "a tower in braces": ("\\boxed{9^{9^{9^9}}}", {None}),
@@ -189,13 +184,8 @@ def test_options_of_a_configuration_that_are_wrong_are_named(options: dict, says
 def test_canonical_answers_of_all_real_items_are_right_and_others_are_not() -> None:
     env = Math(real_splits())
     tasks = [task for split in env.splits() for task in env.tasks(split)]
-    assert {s: len(env.tasks(s)) for s in env.splits()} == {
-        "gsm8k": 1319,
-        "math500": 500,
-        "aime24": 30,
-        "aime25": 30,
-    }
-
+    sizes = {"gsm8k": 1319, "math500": 500, "aime24": 30, "aime25": 30}
+    assert {split: len(env.tasks(split)) for split in env.splits()} == sizes
     shown = {task.answer: env.demonstration(task) for task in env.tasks("gsm8k")}
     assert all(text and "<<" not in text and final_answer(text, "") == a for a, text in shown.items())
     assert not any(env.demonstration(task) for task in tasks if task.split != "gsm8k")

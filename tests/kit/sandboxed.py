@@ -1,18 +1,9 @@
-"""What the tests of the sandbox call in a worker."""
+"""What the tests of the sandbox call in a worker, besides functions of Python's own."""
 
-import ctypes
 import os
 import signal
 import time
 from pathlib import Path
-
-
-def add(a: int, b: int) -> int:
-    return a + b
-
-
-def pid() -> int:
-    return os.getpid()
 
 
 def order() -> list[str]:
@@ -20,32 +11,10 @@ def order() -> list[str]:
     return list({"one", "two", "three", "four", "five", "six"})
 
 
-def give(value: object) -> object:
-    return value
-
-
-def complain(text: str) -> None:
-    raise ValueError(text)
-
-
 def print_and_give(value: object) -> object:
     print('{"result": "printed"}', flush=True)
     os.write(2, b"noise\n")
     return value
-
-
-def multiply() -> int:
-    """One multiplication that takes years and never comes back to Python."""
-    return (9**99999) ** (9**9)
-
-
-def sleep() -> None:
-    while True:
-        time.sleep(1000)
-
-
-def swallow() -> bytearray:
-    return bytearray(2**40)
 
 
 KEPT: list[bytes] = []
@@ -59,18 +28,6 @@ def keep(megabytes: int) -> int:
 def die(number: int) -> None:
     os.kill(os.getpid(), number)
     signal.pause()
-
-
-def leave() -> None:
-    raise SystemExit(3)
-
-
-def crash() -> None:
-    ctypes.string_at(0)
-
-
-def big() -> object:
-    return {1, 2}
 
 
 def meet(mine: str, other: str) -> str:

@@ -19,19 +19,9 @@ from aipo.util.event_loop import LOOP
 from graphs.consult import consult
 from graphs.knowledge import knowledge
 from kit.agents import build_agent, build_context
-from kit.servers import CutOff, free_port, serving
+from kit.servers import CutOff, chat_completion, free_port, serving
 
-ANSWER = {
-    "id": "chatcmpl-0",
-    "object": "chat.completion",
-    "created": 0,
-    "model": "m",
-    "choices": [
-        {"index": 0, "message": {"role": "assistant", "content": "3@7=582"}, "finish_reason": "stop"}
-    ],
-    "usage": {"prompt_tokens": 30, "completion_tokens": 5, "total_tokens": 35},
-}
-WHOLE = json.dumps(ANSWER).encode()
+WHOLE = json.dumps(chat_completion("m", "3@7=582", 30, 5)).encode()
 MESSAGE = {"error": {"message": "no"}}
 
 

@@ -127,7 +127,11 @@ def agents_app(faults: Faults, *, seed: int = 0) -> Starlette:
             await asyncio.sleep(3600)
         if wrong == "500":
             return JSONResponse({"error": {"message": "out of order"}}, status_code=500)
-        body = json.dumps(_answer(name, models[name], asked)).encode()
+        reply = models[name].invoke([HumanMessage(asked["messages"][-1]["content"])])
+        usage = reply.usage_metadata
+        assert usage is not None
+        answer = chat_completion(name, str(reply.text), usage["input_tokens"], usage["output_tokens"])
+        body = json.dumps(answer).encode()
         if wrong == "half":
             return CutOff(body[: len(body) // 2])
         if wrong == "invalid":
@@ -137,35 +141,25 @@ def agents_app(faults: Faults, *, seed: int = 0) -> Starlette:
     async def listed(request: Request) -> JSONResponse:
         return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in models]})
 
-    return Starlette(
-        routes=[
-            Route("/v1/chat/completions", complete, methods=["POST"]),
-            Route("/v1/models", listed),
-        ]
-    )
+    routes = [Route("/v1/chat/completions", complete, methods=["POST"]), Route("/v1/models", listed)]
+    return Starlette(routes=routes)
 
 
-def _answer(name: str, model: BaseChatModel, asked: dict[str, Any]) -> dict[str, Any]:
-    made = model.invoke([HumanMessage(asked["messages"][-1]["content"])])
-    usage = made.usage_metadata
-    assert usage is not None
+def chat_completion(model: str, text: str, tokens_in: int, tokens_out: int) -> dict[str, Any]:
+    """An answer as OpenAI words it."""
+    message = {"role": "assistant", "content": text}
+    usage = {
+        "prompt_tokens": tokens_in,
+        "completion_tokens": tokens_out,
+        "total_tokens": tokens_in + tokens_out,
+    }
     return {
         "id": "chatcmpl-0",
         "object": "chat.completion",
-        "created": int(time.time()),
-        "model": name,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": str(made.text)},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": usage["input_tokens"],
-            "completion_tokens": usage["output_tokens"],
-            "total_tokens": usage["total_tokens"],
-        },
+        "created": 0,
+        "model": model,
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": usage,
     }
 
 

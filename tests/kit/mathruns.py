@@ -9,7 +9,6 @@ import io
 import json
 import random
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 import yaml
 from rich.console import Console
 from tokenizers import AddedToken, pre_tokenizers, trainers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.config.build import Experiment, load_experiment
@@ -123,8 +123,9 @@ def _fit(model: Qwen2ForCausalLM, words: HFTokenizer) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
     for step in range(_STEPS):
         rows = [_demonstration(words, rng) for _ in range(_BATCH)]
-        ids_B_T = _padded([ids for ids, _ in rows])
-        own_B_T = _padded([own for _, own in rows]).bool()
+        # The padding stands behind everything that is learned, where attention does not look.
+        ids_B_T = pad_sequence([torch.tensor(ids) for ids, _ in rows], batch_first=True)
+        own_B_T = pad_sequence([torch.tensor(own) for _, own in rows], batch_first=True)
         logits = model(input_ids=ids_B_T[:, :-1], use_cache=False).logits[own_B_T[:, 1:]]
         loss = F.cross_entropy(logits, ids_B_T[:, 1:][own_B_T[:, 1:]])
         loss.backward()
@@ -133,12 +134,6 @@ def _fit(model: Qwen2ForCausalLM, words: HFTokenizer) -> None:
             group["lr"] = 3e-3 * min(1.0, (step + 1) / 20) * (1 - step / _STEPS)
         optimizer.step()
         optimizer.zero_grad()
-
-
-def _padded(lists: Sequence[Sequence[int]]) -> torch.Tensor:
-    # Behind everything that is learned, where attention does not look.
-    width = max(map(len, lists))
-    return torch.tensor([[*values, *[0] * (width - len(values))] for values in lists])
 
 
 # -- the run ---------------------------------------------------------------------------------------------

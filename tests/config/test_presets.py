@@ -2,13 +2,11 @@
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from transformers import LlamaConfig, Qwen2Config
 
 from aipo.config.build import load_experiment
@@ -49,11 +47,6 @@ def recipe(name: str) -> str:
     base = re.search(r"^extends: (\S+)", text, re.MULTILINE)
     comments = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     return comments + ("\n" + recipe(base[1]) if base else "")
-
-
-def test_there_is_one_for_each_model_and_size() -> None:
-    models = ("llama-3.2-3b", "qwen2.5-1.5b", "qwen2.5-7b")
-    assert [f"{model}-{gpus}gpu" for model in models for gpus in (1, 8)] == REAL
 
 
 def method(name: str, **changes: object) -> MethodSettings:
@@ -157,12 +150,3 @@ def test_every_number_of_the_base_says_where_it_is_from() -> None:
         setting = line.partition("#")[0]
         if re.search(r"[a-z_]: ?[\d.-]+\b(?!gpu)", setting) and "mixture" not in setting:
             assert re.search(r"\[(P|M|ours)\]", line), line
-
-
-def test_sharding_over_gpus_is_what_training_takes() -> None:
-    """FSDP2, four processes; the types of numbers are the run's to say."""
-    settings = yaml.safe_load((PRESETS / "accelerate" / "fsdp2.yaml").read_text())
-    assert settings["distributed_type"] == "FSDP"
-    assert settings["fsdp_config"]["fsdp_version"] == 2
-    assert (settings["num_processes"], settings["mixed_precision"]) == (4, "no")
-    assert not Path(PRESETS / "fsdp2.yaml").exists()  # it is no preset

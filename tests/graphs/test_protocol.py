@@ -96,33 +96,28 @@ def test_a_spelled_tag_beside_the_same_tag_as_one_token():
     assert (request.fault, request.start, request.text) == (Fault.NESTED, 0, "1")
 
 
-def test_text_after_the_closing_tag_in_the_same_token_is_left_alone():
-    pieces = Pieces("7\n", "<consult:", "verify>", "1", "</consult>\n")
-    request = GRAMMAR.parse(pieces, pieces.ids, NAMES)
-    assert (request.text, request.start) == ("1", 1)
+@pytest.mark.parametrize(
+    ("pieces", "strip", "before", "start"),
+    [
+        # Text after the closing tag in the same token is left alone.
+        (("7\n", "<consult:", "verify>", "1", "</consult>\n"), False, "7\n", 1),
+        # A tag that shares its token has no start.
+        (("7", "\n<consult:", "verify>", "1", "</consult>"), False, "7\n", None),
+        # Decoded alone, the token loses its space and looks as if it began with the tag.
+        (("7", " <consult:verify>", "1", "</consult>"), True, "7 ", None),
+    ],
+)
+def test_a_request_starts_where_its_first_token_does(pieces, strip, before, start):
+    tokenizer = Pieces(*pieces, strip=strip)
+    request = GRAMMAR.parse(tokenizer, tokenizer.ids, NAMES)
+    assert (request.text, request.before, request.start) == ("1", before, start)
 
 
-def test_a_tag_that_shares_its_token_has_no_start():
-    pieces = Pieces("7", "\n<consult:", "verify>", "1", "</consult>")
-    request = GRAMMAR.parse(pieces, pieces.ids, NAMES)
-    assert (request.text, request.start, request.before) == ("1", None, "7\n")
-
-
-def test_a_token_that_hides_a_space_has_no_start():
-    # Decoded alone, the token loses its space and looks as if it began with the tag.
-    pieces = Pieces("7", " <consult:verify>", "1", "</consult>", strip=True)
-    request = GRAMMAR.parse(pieces, pieces.ids, NAMES)
-    assert (request.start, request.before) == (None, "7 ")
-
-
-def test_feedback_is_tags_around_plain_text():
+def test_feedback_is_tags_around_plain_text_cut_in_tokens():
     feedback = GRAMMAR.wrap(CHARS, "verify", "right", max_tokens=9)
     tag = CHARS.token_id
     assert feedback.token_ids == [tag("<feedback:verify>"), *map(tag, "right"), tag("</feedback>")]
     assert (feedback.text, feedback.change) == ("right", None)
-
-
-def test_feedback_is_cut_in_tokens_inside_its_tags():
     feedback = GRAMMAR.wrap(CHARS, "verify", "x" * 100_000, max_tokens=3)
     assert CHARS.decode(feedback.token_ids) == "<feedback:verify>xxx</feedback>"
     assert feedback.change == "cut from 100000 to 3 tokens"
@@ -144,12 +139,6 @@ def test_what_is_escaped(reply, text):
     feedback = GRAMMAR.wrap(CHARS, "verify", reply, max_tokens=99)
     assert feedback.text == text
     assert feedback.change == (None if reply == text else "escaped")
-
-
-def test_control_tokens_become_plain_text():
-    feedback = GRAMMAR.wrap(CHARS, "verify", "<eos>", max_tokens=99)
-    assert CHARS.eos_id not in feedback.token_ids
-    assert CHARS.decode(feedback.token_ids) == "<feedback:verify><eos></feedback>"
 
 
 def test_a_tokenizer_that_normalises_cannot_bring_a_tag_back():

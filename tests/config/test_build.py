@@ -1,6 +1,7 @@
 """From a configuration to objects: what is named is loaded, recorded, or refused by name."""
 
 import pickle
+import sys
 import traceback
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def test_an_environment_in_the_working_directory_brings_no_file_of_torch(
     assert torch.ops.__file__ == "_ops.py"
     (tmp_path / "mine.py").write_text("class Mine:\n    def splits(self):\n        return ()\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the working directory does not stay on it
     made_of = load_experiment("aipo", ["env={name: 'mine.py:Mine'}"]).manifest("somewhere")
     assert [name for name in made_of["files"] if name.startswith("env")] == ["env"]
 

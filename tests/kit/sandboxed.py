@@ -11,6 +11,10 @@ def order() -> list[str]:
     return list({"one", "two", "three", "four", "five", "six"})
 
 
+def complain(text: str) -> None:
+    raise ValueError(text)
+
+
 def print_and_give(value: object) -> object:
     print('{"result": "printed"}', flush=True)
     os.write(2, b"noise\n")

@@ -67,7 +67,10 @@ def test_presets_differ_in_what_their_names_say() -> None:
 def test_supervised_training_weighs_every_token_that_was_right_with_one() -> None:
     gold, traces = load_config("sft"), load_config("sft_traces")
     assert gold.method.credit == traces.method.credit == "reward"
-    assert (gold.method.plan, gold.train.group_size) == ("expert", 1)  # shown alone: no tokens of the policy's
+    assert (gold.method.plan, gold.train.group_size) == (
+        "expert",
+        1,
+    )  # shown alone: no tokens of the policy's
     assert (gold.method.coefficient, gold.method.coefficient_value) == ("constant", None)
     assert traces.method.objective == "cispo"
     assert np.float32(1 - traces.method.clip_low) == np.float32(1 + traces.method.clip_high) == 1.0

@@ -46,7 +46,8 @@ def serve(
         if not_tried := version_warning(has):
             warn(not_tried)
     settings = settings_of(experiment, given, lambda: _model(experiment, console))
-    launch = Launch(**settings | {"model": folder_or_name(settings["model"])})
+    settings["model"] = folder_or_name(settings["model"])
+    launch = Launch(**settings)
     if launch.remote_dev:
         warn(
             f"warning: development routes on {bracketed(launch.host)}:{launch.port}. Who reaches this address can "

@@ -1,7 +1,6 @@
-"""A policy that writes a given script, and a tokenizer of single characters; neither needs torch.
+"""A policy that writes a given script, and a tokenizer of single characters, for tests, notebooks and trying a graph out.
 
-For tests, notebooks and trying a graph out: what the policy says is in plain sight, so what is left
-to look at is the graph.
+Neither needs torch.
 
     tokenizer = CharTokenizer(specials=("<consult:verify>", "</consult>"))
     policy = ScriptedPolicy(tokenizer, ["<consult:verify>2+2=5?</consult>", "2+2=4"])
@@ -63,15 +62,14 @@ class CharTokenizer:
 class ScriptedPolicy:
     """Writes a script, turn by turn; every log-probability is the same constant.
 
-    It keeps no state, so any number of rollouts can share it. With a sequence, the next text is the
-    first one that does not yet stand in the context, counted in order: text n counts as written when
-    it is found (up to its stop string or end token) after text n - 1. A text that is also part of
-    the prompt would thus be passed over. With a callable, the context's text is mapped to the next text.
+    It keeps no state, so any number of rollouts can share it. The next text of a sequence is the first one that is
+    not found in the context (up to its stop string or end token) after the text before it; one that is also part of
+    the prompt is passed over.
 
     Args:
         tokenizer: texts of the script are encoded as control text: a policy may write tags.
-        script: the texts, or a function from context to text. The end token is added where a text
-            holds no stop string.
+        script: the texts, or a function from the context's text to the next one. The end token is added where a
+            text holds no stop string.
         logprob: of every token, in nats.
     """
 
@@ -88,27 +86,21 @@ class ScriptedPolicy:
         """See `aipo.policies.base.Policy.sample`; temperature, seed and session change nothing.
 
         Raises:
-            PolicyError: no context, no room, the script has run out, or it writes a forbidden token.
+            PolicyError: the script has run out, or it writes a forbidden token.
         """
-        token_ids, max_tokens = request.token_ids, request.max_tokens
-        if len(token_ids) == 0 or max_tokens < 1:
-            raise PolicyError(
-                f"request: got {len(token_ids)} context tokens and max_tokens={max_tokens}, allowed >= 1 each"
-            )
-        written, finish = self._turn(self.tokenizer.decode(token_ids), request.stop)
-        if len(written) > max_tokens:
-            written, finish = written[:max_tokens], "length"
+        written, finish = self._turn(self.tokenizer.decode(request.token_ids), request.stop)
+        if len(written) > request.max_tokens:
+            written, finish = written[: request.max_tokens], "length"
         forbidden = sorted(set(written) & set(request.forbidden_ids))
         if forbidden:
             raise PolicyError(
                 f"script: got the forbidden tokens {[self.tokenizer.decode([i]) for i in forbidden]}, "
                 f"in {self.tokenizer.decode(written)!r}"
             )
-        shape = len(written)
         return Completion(
             token_ids=np.array(written, np.int32),
-            logprobs=np.full(shape, self._logprob, np.float32),
-            entropies=np.full(shape, _ENTROPY, np.float32),
+            logprobs=np.full(len(written), self._logprob, np.float32),
+            entropies=np.full(len(written), _ENTROPY, np.float32),
             finish=finish,
             policy_version=self.version,
         )

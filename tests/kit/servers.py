@@ -205,6 +205,15 @@ class VLLMProcess:
         self._variables = launch.variables()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @contextmanager
+    def running(self, **variables: str) -> Iterator[None]:
+        """Starts it as `start` does, and kills it afterwards."""
+        try:
+            self.start(**variables)
+            yield
+        finally:
+            self.kill()
+
     def start(self, **variables: str) -> None:
         """Starts it, with `variables` set besides, and waits until it answers."""
         self.launch(**variables)

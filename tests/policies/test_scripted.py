@@ -95,9 +95,3 @@ def test_a_forbidden_token_is_an_error():
     policy, tag = ScriptedPolicy(tokenizer, ["a</consult>"]), tokenizer.token_id("</consult>")
     with pytest.raises(PolicyError, match=r"forbidden.*</consult>"):
         sample(policy, "Q", forbidden_ids=(tag,))
-
-
-@pytest.mark.parametrize("context, max_tokens", [("", 5), ("Q", 0)])
-def test_no_context_or_no_room_is_an_error(context: str, max_tokens: int):
-    with pytest.raises(PolicyError, match="allowed >= 1"):
-        sample(ScriptedPolicy(CharTokenizer(), ["a"]), context, max_tokens=max_tokens)

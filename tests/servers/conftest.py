@@ -31,11 +31,8 @@ def cold() -> Path:
 def vllm(vllm_python: str, cold: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMProcess]:
     """A vLLM server with the miniature's policy; whoever needs certain weights pushes them."""
     server = VLLMProcess(vllm_python, cold, tmp_path_factory.mktemp("vllm") / "log.txt")
-    try:
-        server.start()
+    with server.running():
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture

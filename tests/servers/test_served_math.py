@@ -12,8 +12,5 @@ from kit.servers import VLLMProcess
 def test_real_questions_through_a_server(vllm_python: str, tmp_path: Path, tags: bool) -> None:
     server = VLLMProcess(vllm_python, tmp_path / "model", tmp_path / "vllm.txt")
     config = configured(tmp_path, tags=tags, engine="vllm", vllm={"servers": [server.url]})
-    try:
-        server.start()
+    with server.running():
         check_run(config, tags=tags)
-    finally:
-        server.kill()

@@ -27,10 +27,9 @@ def served(vllm_python: str, cold: Path, tmp_path_factory: pytest.TempPathFactor
         vllm_python, cold, folder / "log.txt", "--chat-template", str(folder / "template.jinja")
     )
     try:
-        server.start()
-        yield server
+        with server.running():
+            yield server
     finally:
-        server.kill()
         LOOP.close()
 
 

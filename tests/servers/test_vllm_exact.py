@@ -47,17 +47,10 @@ def sampling(config: Experiment, model: Path) -> Iterator[tuple[SyncedPolicy, An
 
 
 def specs(config: Experiment, count: int, mode: Mode) -> list[RolloutSpec]:
-    tasks = config.env.tasks("hard")
+    tasks, solo = config.env.tasks("hard"), mode is Mode.SOLO
+    fixed: dict[str, Any] = {"mode": mode, "index": 0, "step": 0, "suppress": solo}
     return [
-        RolloutSpec(
-            task=tasks[i % len(tasks)],
-            mode=mode,
-            group_id=f"g{i}",
-            index=0,
-            step=0,
-            seed=2 * i + (mode is Mode.SOLO),
-            suppress=mode is Mode.SOLO,
-        )
+        RolloutSpec(task=tasks[i % len(tasks)], group_id=f"g{i}", seed=2 * i + solo, **fixed)
         for i in range(count)
     ]
 
@@ -90,9 +83,8 @@ def _no_token_was_encoded_again(trace: Trace, seen: list[tuple[npt.NDArray[np.in
 def _gap(trace: Trace, network: Any) -> float:
     """Largest |Δ log-prob| over the policy's tokens of a trace, against transformers in one forward pass."""
     prompt, *rest = trace.segments
-    theirs = score(
-        network, prompt.token_ids, np.concatenate([s.token_ids for s in rest]), trace.forbidden_ids
-    )
+    ids = np.concatenate([s.token_ids for s in rest])
+    theirs = score(network, prompt.token_ids, ids, trace.forbidden_ids)
     ends = np.cumsum([len(s.token_ids) for s in rest])
     gaps = [
         np.abs(theirs[end - len(s.token_ids) : end] - s.logprobs).max()
@@ -111,13 +103,10 @@ def test_weights_that_moved_are_sampled_with(configure: Configure, cold: Path) -
                 parameter.mul_(1.1)
         sampler.advance(1)
         sampler.refresh()
-        made = LOOP.run(
-            sampler.policy.sample(SampleRequest(np.array([30, 40], np.int32), max_tokens=8, seed=1))
-        )
+        context = np.array([30, 40], np.int32)
+        made = LOOP.run(sampler.policy.sample(SampleRequest(context, max_tokens=8, seed=1)))
         assert made.policy_version == 1
-        assert made.logprobs == pytest.approx(
-            score(network, np.array([30, 40], np.int32), made.token_ids), abs=1e-3
-        )
+        assert made.logprobs == pytest.approx(score(network, context, made.token_ids), abs=1e-3)
 
 
 def test_cancelling_reaches_the_engine(configure: Configure, cold: Path, vllm: VLLMProcess) -> None:
@@ -130,11 +119,9 @@ def test_cancelling_reaches_the_engine(configure: Configure, cold: Path, vllm: V
 
         async def asks(first: int) -> None:
             nonlocal answered
-            prompt = np.array([30, first], np.int32)
+            prompt, eos = np.array([30, first], np.int32), (tokenizer.eos_id,)
             while True:  # until the eight are seen together, however long that takes on a busy machine
-                await sampler.policy.sample(
-                    SampleRequest(prompt, max_tokens=250, forbidden_ids=(tokenizer.eos_id,))
-                )
+                await sampler.policy.sample(SampleRequest(prompt, max_tokens=250, forbidden_ids=eos))
                 answered += 1
 
         async def work() -> None:
@@ -162,12 +149,9 @@ def test_tied_embeddings_are_reloaded_wrongly_and_the_probe_sees_it(
     tied.save_pretrained(tmp_path / "tied")
     words.save_pretrained(tmp_path / "tied")
     server = VLLMProcess(vllm_python, tmp_path / "tied", tmp_path / "log.txt")
-    try:
-        server.start()
-        with (
-            sampling(configure(f"policy.vllm.servers=[{server.url}]"), tmp_path / "tied") as (sampler, _, _),
-            pytest.raises(PolicyError, match=r"differ from the trainer's by .*tied embeddings"),
-        ):
-            sampler.refresh()
-    finally:
-        server.kill()
+    with (
+        server.running(),
+        sampling(configure(f"policy.vllm.servers=[{server.url}]"), tmp_path / "tied") as (sampler, _, _),
+        pytest.raises(PolicyError, match=r"differ from the trainer's by .*tied embeddings"),
+    ):
+        sampler.refresh()

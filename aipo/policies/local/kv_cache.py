@@ -1,12 +1,10 @@
 """The keys and values of many contexts at once: one table of rows (contexts) and columns (tokens).
 
-All rows end at the same column, so one decode step writes one column for every row; what lies left of
-a row's start is masked. A row that joins is written with its last token at the current end, whatever
-its length; a row that leaves frees its place for the next. Nothing is copied from step to step: the
-columns move only when the end of the table is reached, and by then have paid for it.
+All rows end at the same column, so one decode step writes one column for every row; what lies left of a row's start is
+masked. A row that joins is written with its last token at the current end; a row that leaves frees its place. Columns
+move only when the end of the table is reached.
 
-It is a plain `transformers` cache to the model, which is called with explicit positions and a
-prepared mask of 4 axes, so that it builds none itself.
+The model is called with explicit positions and a prepared mask of 4 axes, so that it builds none itself.
 """
 
 from collections.abc import Sequence

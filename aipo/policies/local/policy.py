@@ -1,9 +1,8 @@
 """A transformers model in this process, shared by hundreds of rollouts through continuous batching.
 
-Requests wait in a queue. One task per event loop drives the model: it lets waiting requests join,
-runs one decode step for everybody, hands finished continuations out, and gives way to the loop so that
-their graphs can go on and ask again. It runs in the loop's own thread, since Python code and torch calls
-in two threads would take turns at the interpreter's pace, milliseconds at a time.
+One task per event loop drives the model: waiting requests join, one decode step is made for everybody, and graphs whose
+continuations are finished go on and ask again. It runs in the loop's own thread, since Python code and torch calls in
+two threads would take turns at the interpreter's pace, milliseconds at a time.
 """
 
 import asyncio

@@ -124,11 +124,7 @@ class ServerPool:
             ) from None
 
     def check(self) -> None:
-        """Raises what went wrong for good when a server came back.
-
-        Raises:
-            AipoError: it could not be given the weights.
-        """
+        """Raises what went wrong for good when a server came back: it could not be given the weights."""
         if self._fatal is not None:
             raise self._fatal
 
@@ -175,11 +171,7 @@ class ServerPool:
         return next(server for server in self.servers if server.url == url)
 
     async def wait_until_up(self, server: Server) -> None:
-        """Waits until `server` serves, however long it takes.
-
-        Raises:
-            AipoError: see `check`.
-        """
+        """Waits until `server` serves, however long it takes; raises as `check` does."""
         await self._until(lambda: server.up)
 
     async def aclose(self) -> None:

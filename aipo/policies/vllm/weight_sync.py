@@ -1,9 +1,8 @@
 """Weight synchronisation: pushes the trainer's weights to the policy servers, and verifies that they arrived.
 
-An optimizer step only marks that the weights have changed. They are pushed once, before the next rollouts.
-After every push each server is verified by a probe: it samples a few tokens, the trainer scores them, and the
-log-probs have to agree. A server that was away is pushed to and verified before it serves again. A push that
-goes wrong stops the run: rollouts sampled with other weights than the trainer's would silently be off-policy.
+Weights that have changed are pushed once, before the next rollouts, and to a server that was away before it serves
+again. After every push a probe follows: the server samples a few tokens, the trainer scores them, and the log-probs
+have to agree. Else the run stops: its rollouts would silently be off-policy.
 """
 
 import asyncio

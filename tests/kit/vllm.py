@@ -178,6 +178,12 @@ def used(pool: ServerPool, work: Callable[[ServerPool], Awaitable[Any]]) -> Any:
     return asyncio.run(main())
 
 
+async def until(holds: Callable[[], object]) -> None:
+    """Waits until it holds."""
+    while not holds():
+        await asyncio.sleep(0.01)
+
+
 async def complete(pool: ServerPool, session: int = 0) -> list[int]:
     """Ids of one completion."""
     raw = await pool.ask("v1/completions", _BODY, session=session)

@@ -20,7 +20,7 @@ def finish(backend: Tokenizer, **settings) -> HFTokenizer:
 
 
 def words() -> HFTokenizer:
-    """FullWeights words; the tags are in the model's own vocabulary."""
+    """Whole words; the tags are in the model's own vocabulary."""
     vocab = {text: i for i, text in enumerate(["<unk>", *ADDED, "a", "b"])}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

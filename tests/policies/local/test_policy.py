@@ -53,23 +53,19 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-def expected(
-    model: Qwen2ForCausalLM, prompt: np.ndarray, done: Completion, temperature=1.0, forbidden=()
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities and entropies by one plain forward pass without cache, padding or mask."""
-    ids = torch.from_numpy(np.concatenate([prompt, done.token_ids]).astype(np.int64))
+def assert_exact(model: Qwen2ForCausalLM, request: SampleRequest, done: Completion) -> None:
+    """Log-probs and entropies are those of one plain forward pass without cache, padding or mask."""
+    start = len(request.token_ids)
+    ids = torch.from_numpy(np.concatenate([request.token_ids, done.token_ids]).astype(np.int64))
     with torch.no_grad():
-        logits = model(ids[None]).logits[0, len(prompt) - 1 : -1] / temperature
-    logits[:, list(forbidden)] = -torch.inf
+        logits = model(ids[None]).logits[0, start - 1 : -1] / request.temperature
+    logits[:, list(request.forbidden_ids)] = -torch.inf
     logprobs = torch.log_softmax(logits, -1)
     entropies = -(logprobs.exp() * logprobs.nan_to_num(neginf=0.0)).sum(-1)
-    return logprobs[range(len(logprobs)), ids[len(prompt) :]].numpy(), entropies.numpy()
-
-
-def assert_exact(model: Qwen2ForCausalLM, prompt: np.ndarray, done: Completion, **settings) -> None:
-    logprobs, entropies = expected(model, prompt, done, **settings)
-    np.testing.assert_allclose(done.logprobs, logprobs, atol=1e-4, rtol=0)
-    np.testing.assert_allclose(done.entropies, entropies, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(
+        done.logprobs, logprobs[range(len(logprobs)), ids[start:]].numpy(), atol=1e-4, rtol=0
+    )
+    np.testing.assert_allclose(done.entropies, entropies.numpy(), atol=1e-4, rtol=0)
 
 
 # --- what is sampled ------------------------------------------------------------------------------
@@ -85,26 +81,26 @@ def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(tokenizer, att
         for i, c in enumerate(contexts)
         for temperature, forbidden in [(1.0, ()), (0.7, (3, 4)), (3.0, tuple(range(0, 44, 2)))]
     ]
-    for asked, done in zip(requests, together(policy, requests), strict=True):
-        settings = {"temperature": asked.temperature, "forbidden": asked.forbidden_ids}
-        assert_exact(model, asked.token_ids, done, **settings)
+    for request, done in zip(requests, together(policy, requests), strict=True):
+        assert_exact(model, request, done)
 
 
 def test_logprobs_stay_exact_while_rows_join_and_leave(model, tokenizer):
     """Forty rollouts over a table of eight rows; each comes back with its own words and some feedback."""
     policy = LocalPolicy(model, tokenizer, max_batch=8)
 
-    async def rollout(i: int, prompt: np.ndarray) -> list[tuple[np.ndarray, Completion]]:
+    async def rollout(i: int, prompt: np.ndarray) -> list[tuple[SampleRequest, Completion]]:
         await turns(i)
-        first = await policy.sample(SampleRequest(prompt, max_tokens=1 + i % 7, seed=i))
+        one = SampleRequest(prompt, max_tokens=1 + i % 7, seed=i)
+        first = await policy.sample(one)
         await turns(i % 5)
         longer = np.concatenate([prompt, first.token_ids, context(*range(i % 23))])
-        second = await policy.sample(SampleRequest(longer, max_tokens=1 + i % 40, seed=i + 1))
-        return [(prompt, first), (longer, second)]
+        two = SampleRequest(longer, max_tokens=1 + i % 40, seed=i + 1)
+        return [(one, first), (two, await policy.sample(two))]
 
     for rollouts in gather(*(rollout(i, p) for i, p in enumerate(prompts(40)))):
-        for prompt, completion in rollouts:
-            assert_exact(model, prompt, completion)
+        for request, completion in rollouts:
+            assert_exact(model, request, completion)
 
 
 def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
@@ -113,15 +109,15 @@ def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
     policy = LocalPolicy(model, tokenizer)
     eos = (tokenizer.eos_id,)
 
-    async def passer_by(i: int) -> Completion:
+    async def late(i: int, request: SampleRequest) -> Completion:
         await turns(40 * i)
-        return await policy.sample(ask(i, max_tokens=9, forbidden_ids=eos, seed=i))
+        return await policy.sample(request)
 
-    long = policy.sample(ask(1, 2, 3, max_tokens=700, forbidden_ids=eos, seed=9))
-    first, *others = gather(long, *map(passer_by, range(20)))
-    assert_exact(model, context(1, 2, 3), first, forbidden=eos)
-    for i, completion in enumerate(others):
-        assert_exact(model, context(i), completion, forbidden=eos)
+    long = ask(1, 2, 3, max_tokens=700, forbidden_ids=eos, seed=9)
+    requests = [long, *(ask(i, max_tokens=9, forbidden_ids=eos, seed=i) for i in range(20))]
+    done = gather(*(late(max(i - 1, 0), request) for i, request in enumerate(requests)))
+    for request, completion in zip(requests, done, strict=True):
+        assert_exact(model, request, completion)
 
 
 @pytest.mark.parametrize("kind", [GPT2LMHeadModel, LlamaForCausalLM])
@@ -138,12 +134,12 @@ def test_other_architectures_are_served(tokenizer: HFTokenizer, kind: type[PreTr
     torch.manual_seed(0)
     model = kind(kind.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **size)).eval()
     eos = (tokenizer.eos_id,)
-    contexts = [context(*[3] * 120), *(context(i, 4) for i in range(15))]
-    requests = [SampleRequest(c, max_tokens=100, forbidden_ids=eos, seed=i) for i, c in enumerate(contexts)]
+    contexts = [[3] * 120, *([i, 4] for i in range(15))]
+    requests = [ask(*ids, max_tokens=100, forbidden_ids=eos, seed=i) for i, ids in enumerate(contexts)]
     done = together(LocalPolicy(model, tokenizer), requests)
     assert [len(d.token_ids) for d in done] == [8, *[100] * 15]
-    for prompt, completion in zip(contexts, done, strict=True):
-        assert_exact(model, prompt, completion, forbidden=eos)
+    for request, completion in zip(requests, done, strict=True):
+        assert_exact(model, request, completion)
 
 
 def test_a_request_gets_the_same_tokens_alone_and_in_company(policy: LocalPolicy):
@@ -259,14 +255,14 @@ def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
         model.get_input_embeddings().weight[25] = torch.nan
     policy = LocalPolicy(model, tokenizer, max_batch=4)
     never = (25, tokenizer.eos_id)
-    contexts = [context(25, 1) if i % 3 == 0 else context(i, 2) for i in range(20)]
-    requests = [SampleRequest(c, max_tokens=9, forbidden_ids=never, seed=i) for i, c in enumerate(contexts)]
-    for i, (prompt, result) in enumerate(zip(contexts, together(policy, requests), strict=True)):
+    contexts = [(25, 1) if i % 3 == 0 else (i, 2) for i in range(20)]
+    requests = [ask(*ids, max_tokens=9, forbidden_ids=never, seed=i) for i, ids in enumerate(contexts)]
+    for i, (request, result) in enumerate(zip(requests, together(policy, requests), strict=True)):
         if i % 3 == 0:
             assert isinstance(result, PolicyError)
             assert "got nan" in str(result) and "token 0 after a context of 2 tokens" in str(result)
         else:
-            assert_exact(model, prompt, result, forbidden=never)
+            assert_exact(model, request, result)
 
 
 def test_forbidding_everything_is_an_error(policy: LocalPolicy):
@@ -278,20 +274,20 @@ def test_cancelled_requests_leave_and_others_are_not_disturbed(model, tokenizer)
     policy = LocalPolicy(model, tokenizer, max_batch=4)
     eos = (tokenizer.eos_id,)
 
-    def start(*ids: int, max_tokens: int) -> asyncio.Task[Completion]:
-        request = ask(*ids, max_tokens=max_tokens, forbidden_ids=eos, seed=ids[-1])
-        return asyncio.create_task(policy.sample(request))
-
     async def main() -> list[Completion]:
-        endless = [start(i, max_tokens=100) for i in range(12)]
-        others = [start(9, i, max_tokens=30) for i in range(4)]
+        endless = [
+            asyncio.create_task(policy.sample(ask(i, max_tokens=100, forbidden_ids=eos, seed=i)))
+            for i in range(12)
+        ]
+        others = asyncio.gather(*map(policy.sample, requests))
         await turns(60)
         for task in endless:
             task.cancel()
-        return await asyncio.gather(*others)
+        return await others
 
-    for i, completion in enumerate(asyncio.run(main())):
-        assert_exact(model, context(9, i), completion, forbidden=eos)
+    requests = [ask(9, i, max_tokens=30, forbidden_ids=eos, seed=i) for i in range(4)]
+    for request, completion in zip(requests, asyncio.run(main()), strict=True):
+        assert_exact(model, request, completion)
 
 
 def test_a_model_that_fails_ends_its_requests_and_serves_the_next(model, policy: LocalPolicy):
@@ -327,7 +323,7 @@ def test_dropout_is_off_while_sampling_and_every_mode_is_restored(tokenizer: HFT
     modes = [m.training for m in model.modules()]
     (done,) = together(LocalPolicy(model, tokenizer), [ask(1, 2, 3, max_tokens=9)])
     assert [m.training for m in model.modules()] == modes
-    assert_exact(model.eval(), context(1, 2, 3), done)
+    assert_exact(model.eval(), ask(1, 2, 3, max_tokens=9), done)
 
 
 def test_the_model_can_be_trained_after_it_has_sampled(tokenizer: HFTokenizer):

@@ -20,7 +20,7 @@ from aipo.policies.vllm.pool import ServerPool
 from aipo.util.event_loop import LOOP
 from kit.servers import CutOff, free_port, serving
 from kit.tiny_vllm import Reloading, Synced, copy_of, learn, pushing
-from kit.vllm import ANSWER, FakeVLLM, complete, start, used
+from kit.vllm import ANSWER, FakeVLLM, complete, start, until, used
 
 
 def test_an_engine_that_died_behind_its_api_is_out(stack: ExitStack) -> None:
@@ -73,8 +73,7 @@ def test_what_a_hanging_server_has_in_hand_moves_on(
 
     async def work(pool: ServerPool) -> list[int]:
         asked = asyncio.create_task(complete(pool))
-        while not hanging.asked:
-            await asyncio.sleep(0.01)
+        await until(lambda: hanging.asked)
         hanging.healthy = False
         return await asked
 
@@ -96,8 +95,7 @@ def test_one_that_is_away_while_nobody_asks_it_is_restored_before_it_serves(
         pool.restore = restore
         await complete(pool)
         fake.healthy = False
-        while pool.servers[0].up:
-            await asyncio.sleep(0.01)
+        await until(lambda: not pool.servers[0].up)
         fake.healthy = True
         await complete(pool)
         return restored
@@ -149,8 +147,7 @@ def test_a_server_that_comes_back_while_weights_move_has_the_newest(
         async def _load(self, request: Request) -> Response:
             answer = await super()._load(request)
             began.set()
-            while not go.is_set():
-                await asyncio.sleep(0.01)
+            await until(go.is_set)
             return answer
 
     first, second = Reloading(copy_of(model, tmp_path / "a")), Slow(copy_of(model, tmp_path / "b"))
@@ -165,8 +162,7 @@ def test_a_server_that_comes_back_while_weights_move_has_the_newest(
         began.clear()
         go.clear()
         pool.take_out(pool.servers[1])
-        while not began.is_set():
-            await asyncio.sleep(0.01)
+        await until(began.is_set)
 
     LOOP.run(lose_it())
     learn(network)
@@ -174,11 +170,7 @@ def test_a_server_that_comes_back_while_weights_move_has_the_newest(
     weight_sync.push()
     go.set()
 
-    async def wait() -> None:
-        while not pool.servers[1].up:
-            await asyncio.sleep(0.01)
-
-    LOOP.run(wait())
+    LOOP.run(until(lambda: pool.servers[1].up))
     ours = dict(network.named_parameters())
     for server in (first, second):
         assert all(torch.equal(p, ours[name]) for name, p in server.network.named_parameters())

@@ -15,7 +15,7 @@ from aipo.policies.vllm.completions import AbortedError
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
 from kit.servers import serving
-from kit.vllm import FakeVLLM, used
+from kit.vllm import FakeVLLM, until, used
 
 
 @contextmanager
@@ -51,8 +51,7 @@ def test_the_version_is_that_of_the_weights_that_were_asked(tokenizer: HFTokeniz
 
     async def main(served: VLLMPolicy) -> Completion:
         waiting = asyncio.ensure_future(ask(served, 1))
-        while not fake.asked:
-            await asyncio.sleep(0.001)
+        await until(lambda: fake.asked)
         served.advance(7)
         return await waiting
 

@@ -8,7 +8,7 @@ import pytest
 from aipo.errors import ConfigError, PolicyError
 from aipo.policies.vllm.pool import ServerPool
 from kit.servers import free_port, serving
-from kit.vllm import ANSWER, FakeVLLM, complete, start, used
+from kit.vllm import ANSWER, FakeVLLM, complete, start, until, used
 
 
 @pytest.mark.parametrize("fault", [429, 500, 502, 503, "half", "drop"])
@@ -52,8 +52,7 @@ def test_a_request_has_a_deadline_and_the_server_is_told(stack: ExitStack) -> No
         assert await complete(pool) == ANSWER
         with pytest.raises(PolicyError, match=r"got no answer within 2 s, servers that are out: none"):
             await complete(pool)
-        while fake.now:
-            await asyncio.sleep(0.01)
+        await until(lambda: not fake.now)
 
     used(ServerPool(start(stack, fake), deadline=2), work)
     assert (len(fake.asked), fake.cut_off) == (2, 1)
@@ -65,11 +64,9 @@ def test_cancelling_reaches_the_server(stack: ExitStack) -> None:
 
     async def work(pool: ServerPool) -> None:
         task = asyncio.create_task(complete(pool))
-        while not fake.asked:
-            await asyncio.sleep(0.01)
+        await until(lambda: fake.asked)
         task.cancel()
-        while not fake.cut_off:
-            await asyncio.sleep(0.01)
+        await until(lambda: fake.cut_off)
 
     used(ServerPool(start(stack, fake)), work)
 
@@ -81,8 +78,8 @@ def test_a_session_stays_and_sessions_spread(stack: ExitStack) -> None:
 
     async def work(pool: ServerPool) -> None:
         waiting = [asyncio.create_task(complete(pool, session)) for session in range(4)]
-        while [len(fake.asked) for fake in fakes] != [2, 2]:  # each goes to the one that is less busy
-            await asyncio.sleep(0.01)
+        # Each goes to the one that is less busy.
+        await until(lambda: [len(fake.asked) for fake in fakes] == [2, 2])
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -132,8 +129,7 @@ def test_a_server_that_comes_back_is_restored_before_it_serves() -> None:
 
         pool.restore = restore
         waiting = asyncio.create_task(complete(pool))
-        while pool.servers[0].up:
-            await asyncio.sleep(0.01)
+        await until(lambda: not pool.servers[0].up)
         with serving(fake.app, port):
             return await waiting
 
@@ -158,8 +154,7 @@ def test_a_server_that_cannot_be_restored_ends_every_request(error: Exception, s
 
         pool.restore = restore
         waiting = asyncio.create_task(complete(pool))
-        while pool.servers[0].up:
-            await asyncio.sleep(0.01)
+        await until(lambda: not pool.servers[0].up)
         with serving(fake.app, port):
             for request in (waiting, complete(pool)):
                 with pytest.raises(PolicyError, match=says):

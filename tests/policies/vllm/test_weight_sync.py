@@ -23,6 +23,7 @@ from aipo.policies.vllm.weight_sync import perturbed, tolerance_of
 from aipo.util.event_loop import LOOP
 from kit.servers import free_port, serving
 from kit.tiny_vllm import Reloading, Synced, copy_of, learn, pushing
+from kit.vllm import until
 
 
 def test_weights_are_pushed_once_before_rollouts(
@@ -114,8 +115,7 @@ def test_a_server_that_comes_back_gets_the_weights_before_it_serves(
 
     async def go_on() -> None:
         asking = asyncio.create_task(policy.sample(SampleRequest(context, max_tokens=2)))
-        while policy.pool.servers[0].up:
-            await asyncio.sleep(0.01)
+        await until(lambda: not policy.pool.servers[0].up)
         with serving(again.app, port):
             made = await asking
             assert made.policy_version == 1

@@ -19,6 +19,7 @@ from aipo.policies.base import Completion, SampleRequest, Tokenizer
 
 _PRINTABLE = "\n" + "".join(c for c in string.printable if c.isprintable())
 _ENTROPY = 0.5
+_EOS = "<eos>"
 
 
 class CharTokenizer:
@@ -28,18 +29,17 @@ class CharTokenizer:
         specials: strings that are one token where the text is trusted (`control=True`).
         alphabet: the characters it knows; printable ASCII and the line end by default. Any other
             character becomes `unk_id`, whose text is U+FFFD.
-        eos: text of the end token, which is special too.
+
+    The end token `<eos>` is special, too.
     """
 
-    def __init__(
-        self, specials: Sequence[str] = (), alphabet: str | None = None, *, eos: str = "<eos>"
-    ) -> None:
-        marks = dict.fromkeys((eos, *specials))
+    def __init__(self, specials: Sequence[str] = (), alphabet: str | None = None) -> None:
+        marks = dict.fromkeys((_EOS, *specials))
         self._texts = (*marks, "\ufffd", *dict.fromkeys(_PRINTABLE if alphabet is None else alphabet))
         self._ids = {text: token_id for token_id, text in enumerate(self._texts)}
         longest_first = sorted(marks, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) + "|.", re.DOTALL)
-        self.eos_id = self._ids[eos]
+        self.eos_id = self._ids[_EOS]
         self.unk_id = self._ids["\ufffd"]
 
     def __len__(self) -> int:

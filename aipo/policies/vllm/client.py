@@ -45,10 +45,8 @@ class Server:
             httpx2.HTTPStatusError: an answer with an error status; its text says what the server answered.
             httpx2.TransportError: no answer, also where the server has just closed an idle connection.
         """
-        if body is None:
-            response = await self._client.get(path)
-        else:
-            response = await self._client.post(path, content=body, headers=_JSON)
+        method = "GET" if body is None else "POST"
+        response = await self._client.request(method, path, content=body, headers=_JSON)
         if response.is_error:
             raise httpx2.HTTPStatusError(
                 f"status {response.status_code}: {response.text[:500]}",

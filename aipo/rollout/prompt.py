@@ -61,8 +61,7 @@ class Prompt:
             except TemplateSyntaxError as error:
                 raise LoadError(f"prompt {path}, section {name!r}, line {error.lineno}: {error}") from error
         prompt = cls(path.resolve(), fingerprint(path), sections)
-        loaded = _LOADED.get()
-        if loaded is not None:
+        if (loaded := _LOADED.get()) is not None:
             loaded.append(prompt)
         return prompt
 

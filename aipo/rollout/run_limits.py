@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from aipo.errors import LimitError
-from aipo.trace import Call, Consult, Trace
+from aipo.trace import Consult, Trace
 from aipo.util.files import writing
 from aipo.util.text import to_json
 
@@ -101,8 +101,13 @@ class CostLimit:
         self._seen.add(place)
         calls = [call for visit in trace.visits for call in visit.calls]
         self.charge(trace.trace_id, math.fsum(call.cost or 0.0 for call in calls))
-        for call in calls:
-            self._refuse_unknown(call, trace)
+        for call in calls if self._limit is not None else ():
+            if call.agent in self._priced and call.error is None and call.cost is None:
+                raise LimitError(
+                    f"cost of a call of agent {call.agent!r} (model {call.model}): got no count of its tokens, allowed "
+                    f"one for each call while there is a rollout.cost_limit, in trace {trace.trace_id!r}. Finished "
+                    "traces and checkpoints are kept. Have the server report usage, or take limit or prices away"
+                )
 
     def charge(self, trace_id: str, cost: float) -> None:
         """Takes in what a rollout cost.
@@ -118,16 +123,6 @@ class CostLimit:
                 file.write(self._end + to_json({"trace_id": trace_id, "cost": cost}) + b"\n")
             self._end = b""
         self._stop(f"trace {trace_id!r}")
-
-    def _refuse_unknown(self, call: Call, trace: Trace) -> None:
-        if self._limit is None or call.agent not in self._priced or call.error is not None:
-            return
-        if call.cost is None:
-            raise LimitError(
-                f"cost of a call of agent {call.agent!r} (model {call.model}): got no count of its tokens, allowed "
-                f"one for each call while there is a rollout.cost_limit, in trace {trace.trace_id!r}. Finished "
-                "traces and checkpoints are kept. Have the server report usage, or take limit or prices away"
-            )
 
     def _stop(self, where: str) -> None:
         if self._limit is not None and self.total >= self._limit:

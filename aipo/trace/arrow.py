@@ -19,6 +19,7 @@ import orjson
 import pyarrow as pa
 
 from aipo.errors import TraceError
+from aipo.trace.parquet_files import check_version
 from aipo.trace.types import SCHEMA_VERSION, Call, Consult, Fault, Role, Segment, Trace, Visit
 from aipo.util.text import clean, to_json
 
@@ -92,7 +93,8 @@ _COLUMNS: dict[str, pa.DataType] = {
     "consults": pa.list_(_struct(Consult)),
     "visits": pa.list_(_struct(Visit, calls=pa.list_(_CALL))),
 }
-SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={"aipo.schema_version": str(SCHEMA_VERSION)})
+VERSION_KEY = "aipo.schema_version"
+SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 INDEX = tuple(_COLUMNS)[: list(_COLUMNS).index("policy_version")]
 """Columns that listing and filtering read, and that have statistics in the file."""
 FLOAT_COLUMNS = [f"segments.list.element.{name}.list.element" for name in ("logprobs", "entropies")]
@@ -135,7 +137,7 @@ def from_table(table: pa.Table, where: str) -> list[Stored]:
     Raises:
         TraceError: another schema version, a column is missing, or a row is no trace; names the row.
     """
-    check_version(table.schema, where)
+    check_version(table.schema, where, VERSION_KEY, SCHEMA_VERSION)
     if missing := sorted(set(SCHEMA.names) - set(table.column_names)):
         raise TraceError(f"columns of {where}: got none called {missing}, allowed {SCHEMA.names}")
     rows = table.drop_columns(["segments"]).to_pylist()
@@ -148,17 +150,6 @@ def from_table(table: pa.Table, where: str) -> list[Stored]:
                 f"row {number} of {where} ({row.get('trace_id')!r}) is no trace: {error}"
             ) from error
     return stored
-
-
-def check_version(schema: pa.Schema, where: str) -> None:
-    """Refuses tables of another version or another program.
-
-    Raises:
-        TraceError: names the version.
-    """
-    version = (schema.metadata or {}).get(b"aipo.schema_version", b"none").decode(errors="replace")
-    if version != str(SCHEMA_VERSION):
-        raise TraceError(f"schema version of {where}: got {version}, allowed {SCHEMA_VERSION}")
 
 
 def _text(value: object) -> str | None:

@@ -22,9 +22,6 @@ _KIND = "CASE kind WHEN 'forbidden' THEN 'suppressed' ELSE kind END AS kind"  # 
 _STORED = ", ".join(_KIND if name == "kind" else f'"{name}"' for name in INDEX)
 _FROM_FILES = f"SELECT {_STORED}, filename AS file, 0 AS start FROM"
 _CHECKED = f"CASE schema_version WHEN {SCHEMA_VERSION} THEN trace_id ELSE error('another schema version') END"
-_Stamp = tuple[int, int]
-_Place = tuple[int, int]
-"""A journal's inode, which tells it from another attempt's, and the byte to read on from."""
 
 
 class Tables:
@@ -40,8 +37,8 @@ class Tables:
         self._resident = resident
         self._lock = threading.RLock()
         self._version = 0
-        self._sealed: dict[Path, _Stamp] = {}
-        self._journals: dict[Path, _Place] = {}
+        self._sealed: dict[Path, tuple[int, int]] = {}
+        self._journals: dict[Path, tuple[int, int]] = {}  # inode, and the byte to read on from
         self._db = duckdb.connect()
         if resident:
             self._db.execute("SET parquet_metadata_cache = true")
@@ -82,7 +79,7 @@ class Tables:
                 _blame(self._sealed)
                 raise
 
-    def _take_sealed(self, sealed: dict[Path, _Stamp]) -> bool:
+    def _take_sealed(self, sealed: dict[Path, tuple[int, int]]) -> bool:
         if sealed == self._sealed:
             return False
         before, self._sealed = self._sealed, sealed
@@ -149,8 +146,8 @@ def _blame(paths: Iterable[Path]) -> None:
         open_file(path).close()
 
 
-def _stamp(path: Path) -> _Stamp:
-    """The identity of a file: tells it from another file of the same name."""
+def _stamp(path: Path) -> tuple[int, int]:
+    """Inode and time of a file, which tell it from another attempt's file of the same name."""
     try:
         status = path.stat()
     except FileNotFoundError:  # set aside just now; the next look does not find it

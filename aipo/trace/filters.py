@@ -13,19 +13,10 @@ FAILED = f"stop_reason IN ({', '.join(repr(str(stop)) for stop in StopReason if 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """The conditions on a trace; None = any value.
+    """The conditions on a trace; None = any value, and an open end of a range, whose ends are inclusive.
 
-    Args:
-        step: first and last step, inclusive; None = open.
-        task: part of the task's id.
-        group: the group's id.
-        agent: consulted this agent.
-        mode: a name in `KINDS`; `suppressed` is solo with the consult tags masked.
-        reward: least and greatest, inclusive; None = open. A trace without a reward does not match.
-        stop: the stop reason.
-        failed: whether the rollout failed.
-        error: part of the error.
-        text: part of the context's text, any case; a trace whose text nobody stored does not match.
+    `task`, `error` and `text` are parts of what they are compared with, the last two in any case. A trace without
+    a reward matches no range of rewards, and one whose text nobody stored no text.
 
     Raises:
         ConfigError: an unknown mode or stop reason, or a range that ends before it begins.
@@ -105,7 +96,9 @@ def parse_filter(words: Sequence[str], where: str = "the filter") -> Filter:
         if key in ("step", "reward"):
             values[key] = parse_range(key, value, int if key == "step" else float)
         elif key == "failed":
-            values[key] = _switch(key, value)
+            if value not in ("yes", "no"):
+                raise ConfigError(f"{key}: got {value!r}, allowed yes, no")
+            values[key] = value == "yes"
         else:
             values[key] = value
     return Filter(**values)
@@ -125,9 +118,3 @@ def parse_range(key: str, value: str, number: type[int] | type[float]) -> tuple[
     if low is None and high is None:
         raise ConfigError(f"{key}: got {value!r}, allowed a number, or a range like 3..7, ..7, 3..")
     return low, high
-
-
-def _switch(key: str, value: str) -> bool:
-    if value not in ("yes", "no"):
-        raise ConfigError(f"{key}: got {value!r}, allowed yes, no")
-    return value == "yes"

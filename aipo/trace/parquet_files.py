@@ -14,10 +14,21 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from aipo.errors import RunError
+from aipo.errors import RunError, TraceError
 from aipo.util.files import sync_folder, writing
 
 JOURNALS = "__journal"
+
+
+def check_version(schema: pa.Schema, where: str, key: str, version: int) -> None:
+    """Refuses tables of another version or another program.
+
+    Raises:
+        TraceError: names the version.
+    """
+    got = (schema.metadata or {}).get(key.encode(), b"none").decode(errors="replace")
+    if got != str(version):
+        raise TraceError(f"schema version of {where}: got {got}, allowed {version}")
 
 
 class StepFile(NamedTuple):

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aipo.errors import RunError, TraceError
-from aipo.trace.arrow import FLOAT_COLUMNS, INDEX, Stored, check_version, from_table, to_table
+from aipo.trace.arrow import FLOAT_COLUMNS, INDEX, VERSION_KEY, Stored, from_table, to_table
 from aipo.trace.journal import Journal, read_journal, to_line
-from aipo.trace.parquet_files import JOURNALS, StepFile, StepFiles, step_files
+from aipo.trace.parquet_files import JOURNALS, StepFile, StepFiles, check_version, step_files
 from aipo.trace.text import Decode, texts_of
-from aipo.trace.types import Trace
+from aipo.trace.types import SCHEMA_VERSION, Trace
 from aipo.util.files import writing
 
 # Row groups are small enough to open one trace quickly; floats are split by byte, which halves their size.
@@ -180,7 +180,7 @@ def open_file(path: Path) -> pq.ParquetFile:
         raise TraceError(
             f"file of traces {path}: got {error}, allowed Parquet as `aipo` writes it"
         ) from error
-    check_version(file.schema_arrow, str(path))
+    check_version(file.schema_arrow, str(path), VERSION_KEY, SCHEMA_VERSION)
     return file
 
 

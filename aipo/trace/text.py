@@ -21,10 +21,6 @@ def texts_of(segments: Sequence[Ids], decode: Decode) -> tuple[str, ...]:
     """One text per segment. Joined they are the text of the whole context.
 
     A character that begins in one segment and ends in another is text of the one that completes it.
-
-    Args:
-        segments: ids of each, in the order of the context.
-        decode: ids to text.
     """
     if not segments:
         return ()

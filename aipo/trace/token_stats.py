@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aipo.errors import TraceError
-from aipo.trace.parquet_files import StepFiles
+from aipo.trace.parquet_files import StepFiles, check_version
 
 SCHEMA_VERSION = 1
+VERSION_KEY = "aipo.lessons"
 SCHEMA = pa.schema(
     [
         ("trace_id", pa.string()),
@@ -32,7 +33,7 @@ SCHEMA = pa.schema(
         ("ratios", pa.list_(pa.float32())),
         ("clipped", pa.list_(pa.bool_())),
     ],
-    metadata={"aipo.lessons": str(SCHEMA_VERSION)},
+    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
 # A reader skips whole row groups. They are small because it looks for the few token stats of one trace.
 _TOKENS_PER_GROUP = 1 << 16
@@ -164,7 +165,10 @@ def _table(token_stats: Sequence[TokenStats]) -> pa.Table:
 
 def _read(path: Path, trace_id: str) -> Iterator[TokenStats]:
     try:
-        _check(pq.read_schema(path), path)
+        schema = pq.read_schema(path)
+        check_version(schema, str(path), VERSION_KEY, SCHEMA_VERSION)
+        if not schema.equals(SCHEMA):
+            raise TraceError(f"columns of {path}: got {schema.names}, allowed {SCHEMA.names}")
         table = pq.read_table(path, filters=[("trace_id", "==", trace_id)])
     except (pa.ArrowException, OSError) as error:
         raise TraceError(
@@ -176,11 +180,3 @@ def _read(path: Path, trace_id: str) -> Iterator[TokenStats]:
 
 def _value(cell: pa.Array) -> Any:
     return cell.flatten().to_numpy(zero_copy_only=False) if pa.types.is_list(cell.type) else cell[0].as_py()
-
-
-def _check(schema: pa.Schema, path: Path) -> None:
-    schema_version = (schema.metadata or {}).get(b"aipo.lessons", b"none").decode(errors="replace")
-    if schema_version != str(SCHEMA_VERSION):
-        raise TraceError(f"schema version of {path}: got {schema_version}, allowed {SCHEMA_VERSION}")
-    if not schema.equals(SCHEMA):
-        raise TraceError(f"columns of {path}: got {schema.names}, allowed {SCHEMA.names}")

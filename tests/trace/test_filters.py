@@ -3,7 +3,7 @@
 import pytest
 
 from aipo.errors import ConfigError
-from aipo.trace.filters import Filter, condition, parse_filter
+from aipo.trace.filters import Filter, parse_filter
 
 
 def test_words_become_a_filter():
@@ -40,11 +40,3 @@ def test_what_is_no_filter_is_refused(words: str, message: str):
     with pytest.raises(ConfigError) as caught:
         parse_filter(words.split())
     assert message in str(caught.value)
-
-
-def test_conditions_carry_values_apart():
-    assert condition(Filter()) == ("true", [])
-    assert condition(Filter(step=(1, None), agent="a'; DROP TABLE x")) == (
-        "step IS NOT NULL AND step >= ? AND list_contains(agents, ?)",
-        [1, "a'; DROP TABLE x"],
-    )

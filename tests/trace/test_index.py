@@ -106,6 +106,7 @@ def test_summaries_say_what_traces_hold(index: TraceIndex):
         ({"text": "seven"}, ["a/0", "c/0"]),
         ({"text": "50% of"}, ["c/0"]),
         ({"text": "it's"}, ["c/0"]),
+        ({"agent": "a'; DROP TABLE x"}, []),
     ],
 )
 def test_filters(index: TraceIndex, where: dict[str, object], expected: list[str]):

@@ -18,7 +18,7 @@ CHARACTERS = CharTokenizer(specials=("<consult:verify>", "</consult>"))
 
 
 def words() -> Tokenizer:
-    """FullWeights words, as sentencepiece marks them."""
+    """Whole words, as sentencepiece marks them."""
     vocab = {"<unk>": 0, "▁so": 1, "▁the": 2, "▁answer": 3, "s": 4, "▁": 5, ".": 6}
     made = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
     made.pre_tokenizer = Metaspace()

@@ -9,6 +9,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -124,10 +125,8 @@ class Pipe:
     async def aclose(self) -> None:
         """Sends what is left, then closes."""
         self._writer.close()
-        try:
+        with suppress(ConnectionError):  # the other end was faster
             await self._writer.wait_closed()
-        except ConnectionError:  # the other end was faster
-            return
 
 
 def packed(message: object) -> bytes:

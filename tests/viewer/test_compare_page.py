@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.errors import TraceError
+from aipo.render.spans import TextSpan, text_spans
 from aipo.trace import StopReason, Trace
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
-from aipo.viewer.data.passages import Passage
 from aipo.viewer.links import Links
 from aipo.viewer.pages.compare.diff import DiffKind
 from aipo.viewer.pages.compare.runs import Difference, changes, compare_runs, differences, fingerprints, flat
@@ -104,19 +104,8 @@ def test_rewards_are_compared_with_what_is_closest(
 # traces
 
 
-def passages(of: Trace) -> list[Passage]:
-    return [
-        Passage(
-            role=s.role,
-            source=s.source,
-            label=s.source,
-            colour=str(s.role),
-            ids=tuple(s.token_ids.tolist()),
-            text=text,
-            parts=None,
-        )
-        for s, text in zip(of.segments, stored(of).texts or (), strict=True)
-    ]
+def context(of: Trace) -> list[TextSpan]:
+    return text_spans(of, stored(of).texts)
 
 
 def shown(parts: Sequence[DiffText]) -> list[tuple[bool, str]]:
@@ -125,7 +114,7 @@ def shown(parts: Sequence[DiffText]) -> list[tuple[bool, str]]:
 
 def test_a_trace_and_its_replay_differ_where_the_reply_does() -> None:
     replay = asking(segments=(prompt(), policy("1+1?"), agent("3"), policy("so #3")))
-    found = rows(passages(asking(segments=(*asking().segments[:3], policy("so #2")))), passages(replay))
+    found = rows(context(asking(segments=(*asking().segments[:3], policy("so #2")))), context(replay))
     assert [str(row.kind) for row in found] == ["same", "same", "changed", "changed"]
     left, right = found[3].left, found[3].right
     assert left and shown(left.parts) == [(True, "so #"), (False, "2")]
@@ -134,7 +123,7 @@ def test_a_trace_and_its_replay_differ_where_the_reply_does() -> None:
 
 def test_a_long_stretch_that_did_not_change_is_folded() -> None:
     same = "x " * 2500
-    (row,) = rows(passages(trace(policy(same + "a"))), passages(trace(policy(same + "b"))))
+    (row,) = rows(context(trace(policy(same + "a"))), context(trace(policy(same + "b"))))
     assert row.left is not None
     folded, changed = row.left.parts
     assert (len(folded.text), len(folded.folded), len(folded.rest)) == (300, 4400, 300)
@@ -148,13 +137,13 @@ segments = st.lists(
 
 @given(segments, segments)
 def test_each_side_of_the_rows_is_its_context(left: Trace, right: Trace) -> None:
-    found = rows(passages(left), passages(right))
+    found = rows(context(left), context(right))
     for side, of in (("left", left), ("right", right)):
         segments = [segment for row in found if (segment := getattr(row, side))]
         assert [segment.number for segment in segments] == list(range(len(of.segments)))
         text = "".join(p.text + p.folded + p.rest for segment in segments for p in segment.parts)
         assert text == "".join(stored(of).texts or ())
-    assert all(row.passage.text for row in found if row.kind is DiffKind.SAME)
+    assert all(row.span.text for row in found if row.kind is DiffKind.SAME)
 
 
 # pages

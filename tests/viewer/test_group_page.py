@@ -70,7 +70,7 @@ def test_what_rollouts_share_is_drawn_once() -> None:
 
 def passage(text: str, *, parts: bool = True, role: Role = Role.POLICY) -> Passage:
     ids, each = tuple(map(ord, text)), tuple(text) if parts else None
-    return Passage(role=role, source="p", label="p", colour=str(role), ids=ids, text=text, parts=each)
+    return Passage(role=role, colour=str(role), ids=ids, text=text, parts=each)
 
 
 @pytest.mark.parametrize(

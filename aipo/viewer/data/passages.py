@@ -16,17 +16,13 @@ class Passage:
     """One segment.
 
     Args:
-        role, source: its producer.
-        label: the producer's name for a reader.
-        colour: class of the producer.
+        colour: class of its producer.
         ids: of its tokens.
         text: all of it.
         parts: text of each token, together `text`; None when they are unknown.
     """
 
     role: Role
-    source: str
-    label: str
     colour: str
     ids: tuple[int, ...]
     text: str
@@ -39,24 +35,23 @@ class Passage:
         return self.text if start == 0 and end > 0 else ""
 
 
+def context_texts(run: RunView, stored: Stored) -> Sequence[str] | None:
+    """Text of each segment, by the run's tokenizer if none was stored; None where nobody can tell."""
+    texts = stored.texts or [run.token_texts(s.token_ids.tolist()) for s in stored.trace.segments]
+    return None if None in texts else ["".join(text or ()) for text in texts]
+
+
 def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passage]:
     """The context of a trace; `agents` gives them their colours."""
-    segments = stored.trace.segments
-    known = [run.token_texts(segment.token_ids.tolist()) for segment in segments]
-    texts = stored.texts or (None if None in known else ["".join(parts or ()) for parts in known])
+    spans = text_spans(stored.trace, context_texts(run, stored), agents)
     result: list[Passage] = []
-    for span, segment, tokens in zip(text_spans(stored.trace, texts, agents), segments, known, strict=True):
-        parts = None if tokens is None else tuple(after_seam(tokens, span.text))
-        fits = parts is not None and len(parts) == len(segment) and "".join(parts) == span.text
+    for span, segment in zip(spans, stored.trace.segments, strict=True):
+        ids = tuple(segment.token_ids.tolist())
+        parts = tuple(after_seam(run.token_texts(ids) or (), span.text))
+        fits = len(parts) == len(ids) and "".join(parts) == span.text
         result.append(
             Passage(
-                role=span.role,
-                source=span.source,
-                label=span.label,
-                colour=span.colour,
-                ids=tuple(segment.token_ids.tolist()),
-                text=span.text,
-                parts=parts if fits else None,
+                role=span.role, colour=span.colour, ids=ids, text=span.text, parts=parts if fits else None
             )
         )
     return result

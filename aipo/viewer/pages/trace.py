@@ -13,12 +13,11 @@ from aipo.render.spans import text_spans
 from aipo.render.templating import fill, json_block
 from aipo.render.trace_html import context_html, legend_html
 from aipo.trace import Role, Trace
-from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
 from aipo.trace.index import Summary
 from aipo.util.text import duration, visible
 from aipo.viewer.data.library import RunView
-from aipo.viewer.data.passages import agents_of
+from aipo.viewer.data.passages import agents_of, context_texts
 from aipo.viewer.data.tokens import token_data
 from aipo.viewer.links import Links
 from aipo.viewer.pages.timeline import timeline_svg
@@ -38,7 +37,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
     """
     stored = run.index.stored(trace_id)
     trace, agents = stored.trace, agents_of(run)
-    texts = stored.texts or _texts(run, stored)
+    texts = context_texts(run, stored)
     group = run.index.traces(Filter(group=trace.group_id), limit=SHOWN)
     before, after = run.index.neighbours(trace_id)
     parent = _parent(run, trace)
@@ -137,13 +136,6 @@ def _reward(trace: Trace) -> str:
 
 def _plain(values: Mapping[str, Any]) -> Facts:
     return [(k, v if isinstance(v, str) else json.dumps(v, default=str)) for k, v in values.items()]
-
-
-def _texts(run: RunView, stored: Stored) -> list[str] | None:
-    """Texts that the run's tokenizer gives, for a trace that was stored without."""
-    texts = [run.token_texts(s.token_ids.tolist()) for s in stored.trace.segments]
-    joined = ["".join(parts) for parts in texts if parts is not None]
-    return joined if len(joined) == len(texts) else None
 
 
 def graph_panel(trace: Trace, drawing: Mapping[str, Any] | None, agents: Sequence[str] = ()) -> Markup:

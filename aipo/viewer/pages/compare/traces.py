@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
+from aipo.render.spans import TextSpan, text_spans
 from aipo.render.trace_html import legend_html
 from aipo.trace import Role, Trace
 from aipo.util.text import cut, duration
-from aipo.viewer.data.passages import Passage, agents_of, passages
+from aipo.viewer.data.passages import agents_of, context_texts
 from aipo.viewer.data.run import RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.compare.diff import Block, DiffKind, SegmentPair, align, spans
@@ -33,7 +32,11 @@ def compare_traces(left: RunView, left_id: str, right: RunView, right_id: str, l
     stored = left.index.stored(left_id), right.index.stored(right_id)
     agents = agents_of(left, right)
     traces = stored[0].trace, stored[1].trace
-    diff = rows(passages(left, stored[0], agents), passages(right, stored[1], agents))
+    sides = [
+        text_spans(one.trace, context_texts(run, one), agents)
+        for run, one in zip((left, right), stored, strict=True)
+    ]
+    diff = rows(*sides)
     return render(
         "compare_traces.html.j2",
         links,
@@ -43,7 +46,7 @@ def compare_traces(left: RunView, left_id: str, right: RunView, right_id: str, l
         facts=_facts(*traces),
         rows=diff,
         counts=Counter(str(row.kind) for row in diff),
-        legend=Markup(legend_html(traces, agents)),
+        legend=legend_html(traces, agents),
         swapped=links.compare(right.name, right_id, left.name, left_id) if links.live else None,
     )
 
@@ -106,44 +109,43 @@ class DiffText:
 
 @dataclass(frozen=True, slots=True)
 class DiffSide:
-    """A segment of one side: its number, how many tokens it has, and its text."""
+    """A segment of one side: its number, and its text."""
 
     number: int
-    tokens: int
     parts: Sequence[DiffText]
 
 
 @dataclass(frozen=True, slots=True)
 class DiffRow:
-    """One or two segments; `passage` is one of them, for what both have in common."""
+    """One or two segments; `span` is one of them, for what both have in common."""
 
     kind: DiffKind
-    passage: Passage
+    span: TextSpan
     left: DiffSide | None
     right: DiffSide | None
 
     @property
     def glance(self) -> str:
         """The beginning, in one line."""
-        return cut(" ".join(self.passage.text[:400].split()), 110)
+        return cut(" ".join(self.span.text[:400].split()), 110)
 
 
-def rows(left: Sequence[Passage], right: Sequence[Passage]) -> list[DiffRow]:
+def rows(left: Sequence[TextSpan], right: Sequence[TextSpan]) -> list[DiffRow]:
     """The diff, row by row."""
     blocks = [[Block((str(p.role), p.source), p.text) for p in side] for side in (left, right)]
     return [_row(pair, left, right) for pair in align(*blocks)]
 
 
-def _row(pair: SegmentPair, left: Sequence[Passage], right: Sequence[Passage]) -> DiffRow:
+def _row(pair: SegmentPair, left: Sequence[TextSpan], right: Sequence[TextSpan]) -> DiffRow:
     a = None if pair.left is None else left[pair.left]
     b = None if pair.right is None else right[pair.right]
-    first, second = (_WORD.findall(passage.text) if passage else [] for passage in (a, b))
+    first, second = (_WORD.findall(span.text) if span else [] for span in (a, b))
     cuts = spans(first, second)
     return DiffRow(
         pair.kind,
-        next(passage for passage in (a, b) if passage),
-        a and DiffSide(pair.left or 0, len(a.ids), _texts(first, [(c.same, c.left) for c in cuts])),
-        b and DiffSide(pair.right or 0, len(b.ids), _texts(second, [(c.same, c.right) for c in cuts])),
+        next(span for span in (a, b) if span),
+        a and DiffSide(pair.left or 0, _texts(first, [(c.same, c.left) for c in cuts])),
+        b and DiffSide(pair.right or 0, _texts(second, [(c.same, c.right) for c in cuts])),
     )
 
 

@@ -4,10 +4,9 @@ The last stage of ARM with SEED is the run folder OUT/ARM/SEED, earlier ones are
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aipo.compare.sections import BEFORE, ArmSection, MatrixSection, MeasureSection
 from aipo.config.build import Experiment, load_experiment
@@ -16,15 +15,6 @@ from aipo.errors import ConfigError
 from aipo.run import RunFolder
 
 _RESERVED = ("run.out", "run.seed")
-# What decides which tasks are sampled, and how. Graphs and agents may differ between arms.
-_SAMPLED = (
-    "env.name",
-    "env.options",
-    "evaluate",
-    "rollout.temperature",
-    "rollout.max_tokens",
-    "rollout.suppress_tags",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,31 +197,32 @@ def _before(reference: MatrixCell, out: Path) -> MatrixCell:
 
 
 def _check_paired(cells: Sequence[MatrixCell], name: str) -> None:
-    """Refuses arms whose results cannot be paired, task by task."""
-    first, *others = (
-        (stage.folder.path, stage.experiment.settings) for cell in cells for stage in cell.stages
-    )
-    for path, settings in others:
-        for key in _SAMPLED:
-            one, two = (_value(nested, key) for nested in (first[1], settings))
-            if one != two:
+    """Refuses arms whose results cannot be paired, task by task. Graphs and agents may differ."""
+    first, *others = (stage for cell in cells for stage in cell.stages)
+    sampled, agents = _sampled(first), sorted(first.experiment.settings["agents"])
+    for stage in others:
+        for key, value in _sampled(stage).items():
+            if value != sampled[key]:
                 raise ConfigError(
-                    f"matrix {name}: got {key} {one} in {first[0]} and {two} in {path}, "
-                    "allowed the same tasks, sampled alike, in every arm (`set` beside `arms` is for all)"
+                    f"matrix {name}: got {key} {sampled[key]} in {first.folder.path} and {value} in "
+                    f"{stage.folder.path}, allowed the same tasks, sampled alike, in every arm (`set` beside `arms` is for all)"
                 )
-        one, two = (sorted(nested["agents"]) for nested in (first[1], settings))
-        if one != two and "suppressed" in first[1]["evaluate"]["settings"]:
+        asked = sorted(stage.experiment.settings["agents"])
+        if asked != agents and "suppressed" in first.experiment.evaluation.settings:
             raise ConfigError(
-                f"matrix {name}: got agents {one} in {first[0]} and {two} in {path}, whose tags "
-                "are not suppressed alike, allowed evaluate.settings without suppressed"
+                f"matrix {name}: got agents {agents} in {first.folder.path} and {asked} in {stage.folder.path}, "
+                "whose tags are not suppressed alike, allowed evaluate.settings without suppressed"
             )
 
 
-def _value(settings: Mapping[str, Any], key: str) -> object:
-    value: Any = settings
-    for part in key.split("."):
-        value = value[part]
-    return value
+def _sampled(stage: Stage) -> dict[str, object]:
+    """The settings that decide which tasks are sampled, and how."""
+    env, evaluation, rollout = (stage.experiment.settings[name] for name in ("env", "evaluate", "rollout"))
+    names = ("temperature", "max_tokens", "suppress_tags")
+    return {
+        **{"env.name": env["name"], "env.options": env["options"], "evaluate": evaluation},
+        **{f"rollout.{name}": rollout[name] for name in names},
+    }
 
 
 def _deciding_measure(section: MeasureSection, measures: Sequence[Measure], name: str) -> Measure:

@@ -94,12 +94,10 @@ def _mean_and_sign(standing: Standing) -> str:
 
 def shown_measures(measures: Sequence[Measure]) -> list[Measure]:
     """The smallest and the largest k of each split and setting; with agents only the smallest k."""
-    places = dict.fromkeys((m.split, m.setting) for m in measures)
     chosen: list[Measure] = []
-    for split, setting in places:
-        ks = [m.k for m in measures if (m.split, m.setting) == (split, setting)]
-        for k in sorted({min(ks)} if setting == "assisted" else {min(ks), max(ks)}):
-            chosen.append(Measure(split=split, setting=setting, k=k))
+    for (_, setting), group in groupby(measures, key=lambda measure: (measure.split, measure.setting)):
+        first, *others = group
+        chosen += [first] if setting == "assisted" else [first, *others[-1:]]
     return chosen
 
 

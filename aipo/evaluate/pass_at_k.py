@@ -70,8 +70,8 @@ def evaluate(
     ks: Sequence[int],
     seed: int,
     suppress: bool = False,
-    on_trace: OnTrace | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    on_trace: OnTrace = lambda trace: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Runs `samples` rollouts of each task and counts how many pass.
 
@@ -106,11 +106,9 @@ def evaluate(
     finished: set[tuple[str, int]] = set()
 
     def note(trace: Trace) -> None:
-        if on_trace is not None:
-            on_trace(trace)
-        if progress is not None and (trace.group_id, trace.index) not in finished:
-            finished.add((trace.group_id, trace.index))
-            progress(len(finished), len(specs))
+        on_trace(trace)
+        finished.add((trace.group_id, trace.index))
+        progress(len(finished), len(specs))
 
     traces = [trace for trace in engine.run_sync(specs, note) if trace.policy == "policy"]
     by_group: dict[str, list[Trace]] = {group: [] for group in groups}

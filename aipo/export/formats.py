@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import groupby, product
 from math import inf
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from aipo.export.conversation import Conversation, Conversations, NotExportable
@@ -59,10 +60,7 @@ def preference_rows(
         margin: least difference of the rewards; equal ones are never a pair.
         pairs: most pairs of one group; None = all.
     """
-
-    def group_id(answer: RewardedAnswer) -> str:
-        return answer.trace.group_id
-
+    group_id = attrgetter("trace.group_id")
     for step in steps:
         answers = sorted(_answers(step, conversations, left_out), key=group_id)
         for group in (list(group) for _, group in groupby(answers, key=group_id)):

@@ -15,7 +15,7 @@ from aipo.config.build import load_experiment
 from aipo.errors import RunError, TrainError
 from aipo.util.files import write_json, write_text
 from aipo.util.processes import end
-from kit.matrices import TWO_ARMS, make_matrix
+from kit.matrices import ARMS, make_matrix
 
 POLITE = """
 import pathlib, signal, sys, time
@@ -93,9 +93,7 @@ def _refuse(job: Job, code: int) -> None:
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Matrix:
-    text = TWO_ARMS.replace("[10, 11]", "[10]").replace(
-        "set: [", "set: [train.steps=3, train.minibatches=2, "
-    )
+    text = ARMS.replace("[10, 11]", "[10]").replace("set: [", "set: [train.steps=3, train.minibatches=2, ")
     return make_matrix(tmp_path, text)
 
 

@@ -12,35 +12,13 @@ from aipo.compare.page import PageExtras, write_page
 from aipo.compare.results import read_results
 from aipo.compare.standings import compute_standings
 from kit import handmade
-from kit.matrices import finish, finish_all, make_matrix
-
-TEXT = """
-seeds: [10, 11]
-set: [evaluate.samples=4, "evaluate.ks=[1, 2, 4]"]
-reference: grpo
-arms:
-  grpo: {config: grpo}
-  aipo: {config: aipo}
-"""
-
-
-RATES = {"grpo": 0.05, "aipo": 0.9}
-
-
-@pytest.fixture
-def matrix(tmp_path: Path) -> Matrix:
-    return make_matrix(tmp_path, TEXT)
-
-
-@pytest.fixture
-def finished(matrix: Matrix) -> Matrix:
-    finish_all(matrix, RATES)
-    return matrix
+from kit.matrices import ARMS, finish, make_matrix
 
 
 @pytest.fixture
 def one_seed(tmp_path: Path) -> Matrix:
-    return make_matrix(tmp_path, TEXT.replace("[10, 11]", "[10]"), RATES)
+    rates = {"grpo": 0.05, "twice": 0.8, "aipo": 0.9}
+    return make_matrix(tmp_path, ARMS.replace("[10, 11]", "[10]"), rates)
 
 
 def page(matrix: Matrix, extras: PageExtras | None = None) -> str:
@@ -79,12 +57,12 @@ def test_the_page_needs_nothing_else_and_says_what_stands(finished: Matrix) -> N
     assert tags.open == [] and "svg" in tags.seen
     assert tags.scripts == 3  # the data, uPlot and charts.js
     standings = compute_standings(finished, read_results(finished))
-    one = standings.of[finished.measure, "aipo"]
+    one = standings.of[finished.measure, "twice"]
     assert one.estimate is not None and one.difference is not None and one.difference.interval is not None
     assert f"{one.estimate.mean:.3f}" in text and f"{one.difference.mean:+.3f}" in text
     assert f"[{one.difference.interval[0]:+.3f}, {one.difference.interval[1]:+.3f}]" in text
     assert '<span class="verdict better">better</span>' in text
-    assert '<div class="big head c2">aipo</div>' in text and "No other arm ties with it." in text
+    assert '<div class="big head c2">twice</div>' in text and "</strong>: twice, aipo." in text
     assert "Missing" not in text and "<strong>Caveats" not in text and "the reference</span>" in text
     assert len(re.findall(r'<figure class="chart"', text)) == 6 + 2 + 4
     head = text.split("Under the other measures")[1].split("</thead>")[0]
@@ -96,7 +74,7 @@ def test_what_is_missing_is_listed_and_escaped(matrix: Matrix) -> None:
     matrix.cell("grpo", 11).folder.path.mkdir(parents=True)
     matrix.cell("grpo", 11).log.write_text("<script>alert(1)</script>\n")
     text = page(matrix)
-    assert "Missing: 5" in text and "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
+    assert "Missing: 7" in text and "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
     assert "No winner yet: not every arm" in text
 
 
@@ -107,7 +85,7 @@ def test_caveats_are_listed(finished: Matrix) -> None:
 
 def test_before_anything_ran_there_is_a_page(matrix: Matrix) -> None:
     text = page(matrix)
-    assert "0 of 4" in text and "Missing: 6" in text
+    assert "0 of 6" in text and "Missing: 8" in text
 
 
 def extras(text: str = "582", title: str = "A & B", **facts: str) -> PageExtras:
@@ -126,7 +104,7 @@ def extras(text: str = "582", title: str = "A & B", **facts: str) -> PageExtras:
 def test_one_seed_has_no_winner_and_the_page_begins_with_every_score(one_seed: Matrix) -> None:
     text = page(one_seed)
     standings = compute_standings(one_seed, read_results(one_seed))
-    for arm, colour in (("before", "c0"), ("grpo", "c1"), ("aipo", "c2")):
+    for arm, colour in (("before", "c0"), ("grpo", "c1"), ("twice", "c2"), ("aipo", "c3")):
         estimate = standings.of[one_seed.measure, arm].estimate
         assert estimate is not None
         assert f'<div class="score head {colour}">{estimate.mean:.2f}</div><p>{arm}</p>' in text

@@ -1,7 +1,6 @@
 """The scoreboard: what the terminal says of a matrix."""
 
 import re
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,22 +10,7 @@ from aipo.compare.results import read_results
 from aipo.compare.standings import compute_standings
 from aipo.compare.tables import print_standings, short_amount, shown_measures, with_interval
 from aipo.evaluate.statistics import Estimate
-from kit.matrices import finish, finish_all, make_matrix
-
-TEXT = """
-seeds: [10, 11]
-set: [evaluate.samples=4, "evaluate.ks=[1, 2, 4]"]
-reference: grpo
-arms:
-  grpo: {config: grpo}
-  floor: {config: aipo, set: [method.coefficient=floor]}
-  aipo: {config: aipo}
-"""
-
-
-@pytest.fixture
-def matrix(tmp_path: Path) -> Matrix:
-    return make_matrix(tmp_path, TEXT)
+from kit.matrices import finish
 
 
 def screen(matrix: Matrix) -> str:
@@ -36,28 +20,27 @@ def screen(matrix: Matrix) -> str:
     return console.export_text()
 
 
-def test_arms_differences_verdicts_costs_and_the_winner(matrix: Matrix) -> None:
-    finish_all(matrix, {"grpo": 0.02, "floor": 0.85, "aipo": 0.85})
-    text = screen(matrix)
+def test_arms_differences_verdicts_costs_and_the_winner(finished: Matrix) -> None:
+    text = screen(finished)
     assert "heldout, solo, pass@1" in text and "paired by task and seed" in text and "…" not in text
     number, interval = r"\d\.\d{3}", r"\[\+?\d\.\d{3}, \+?\d\.\d{3}\]"
-    assert re.search(rf"floor ★ +2/2 +{number} {interval} +\+{number} {interval} +better ", text)
-    assert re.search(rf"floor ★ +{number} +{number} – {number} +26\.9k +160 +0\.8 ", text)
+    assert re.search(rf"twice ★ +2/2 +{number} {interval} +\+{number} {interval} +better ", text)
+    assert re.search(rf"twice ★ +{number} +{number} – {number} +53\.9k +160 +1\.7 ", text)
     assert re.search(rf"^ +aipo +{number} ▲ .*▲", text, re.M)
-    assert "winner    floor  (ties with aipo; the simplest arm among those that tie with the best)" in text
+    assert "winner    twice  (ties with aipo; the simplest arm among those that tie with the best)" in text
     assert "missing" not in text and "mixed" not in text
-    matrix.cell("floor", 10).folder.manifest.write_text('{"packages": {"torch": "3"}}')
-    assert "mixed     floor: its seeds differ in env, torch" in screen(matrix)
+    finished.cell("twice", 10).folder.manifest.write_text('{"packages": {"torch": "3"}}')
+    assert "mixed     twice: its seeds differ in env, torch" in screen(finished)
 
 
 def test_what_is_missing_is_said_and_nobody_wins(matrix: Matrix) -> None:
     finish(matrix.cell("aipo", 10), 0.8)
-    matrix.cell("floor", 11).folder.path.mkdir(parents=True)
-    matrix.cell("floor", 11).log.write_text("[bold]TrainError: no [markup]\n")
+    matrix.cell("twice", 11).folder.path.mkdir(parents=True)
+    matrix.cell("twice", 11).log.write_text("[bold]TrainError: no [markup]\n")
     text = screen(matrix)
     assert "1/2" in text and "no winner yet: not every arm has all of its seeds" in text
     assert "missing   before 10, 11: not run yet" in text
-    assert "missing   floor 11: not begun; last said: [bold]TrainError: no [markup]" in text
+    assert "missing   twice 11: not begun; last said: [bold]TrainError: no [markup]" in text
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,14 @@ from aipo.evaluate.pass_at_k import TaskResult, curves
 from aipo.util.files import write_json, write_text
 
 STEPS = 40
-TWO_ARMS = """
+ARMS = """
 seeds: [10, 11]
-set: [evaluate.samples=4, "evaluate.ks=[1, 4]"]
+set: [evaluate.samples=4, "evaluate.ks=[1, 2, 4]"]
+reference: grpo
 arms:
   grpo: {config: grpo}
   twice: {stages: [{config: aipo}, {config: grpo}]}
+  aipo: {config: aipo}
 """
 
 

@@ -42,13 +42,11 @@ class ConsultCard:
     Args:
         of: what the card is about.
         request: the request with its tags, if it was cut out of the text before; else empty.
-        asker: the segment that asked, for its colour; None when there is none.
         piece: the segment that answers; None when there is none, or when an earlier card shows it.
     """
 
     of: Consultation
     request: str
-    asker: TextSpan | None
     piece: TextSpan | None
 
     @property
@@ -99,9 +97,7 @@ def blocks(trace: Trace, parts: Sequence[TextSpan]) -> Iterator[TextBlock | Cons
     for i, piece in enumerate(parts):
         here = answers.pop(i, [])
         for k, consultation in enumerate(here):
-            yield ConsultCard(
-                consultation, request, _asker(parts, consultation.consult), None if k else piece
-            )
+            yield ConsultCard(consultation, request, None if k else piece)
         if here:
             request, after_card = "", True
             continue
@@ -113,7 +109,7 @@ def blocks(trace: Trace, parts: Sequence[TextSpan]) -> Iterator[TextBlock | Cons
         yield TextBlock(i, piece, text, fold=after_card and text.startswith("\n"))
         after_card = False
     for consultation in (c for left in answers.values() for c in left):
-        yield ConsultCard(consultation, "", _asker(parts, consultation.consult), None)
+        yield ConsultCard(consultation, "", None)
 
 
 def cut(text: str, consult: Consult) -> tuple[str, str]:
@@ -136,10 +132,6 @@ def bare(text: str) -> str:
     inner = text.strip()
     match = re.fullmatch(r"<[^>]*>(.*)<[^<]*>", inner, re.DOTALL)
     return match[1].strip() if match else inner
-
-
-def _asker(parts: Sequence[TextSpan], consult: Consult) -> TextSpan | None:
-    return parts[consult.request_segment] if 0 <= consult.request_segment < len(parts) else None
 
 
 def context_html(

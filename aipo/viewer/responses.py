@@ -72,11 +72,6 @@ def verdict(reward: float | None) -> str:
     return "none" if reward is None else "good" if reward > 0 else "bad"
 
 
-def html_page(html: str, links: Links, status: int = 200) -> Page:
-    """A page of HTML whose addresses come from `links`."""
-    return Page(html.encode("utf-8", "replace"), status=status, follows=frozenset(links.followed))
-
-
 def json_page(value: object) -> Page:
     """An answer for scripts."""
     return Page(orjson.dumps(value), "application/json")

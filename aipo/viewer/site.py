@@ -16,7 +16,7 @@ from aipo.viewer.pages.group import group_page
 from aipo.viewer.pages.home import home_page
 from aipo.viewer.pages.run import run_page
 from aipo.viewer.pages.trace import trace_page
-from aipo.viewer.responses import Page, digest, html_page, json_page, render, static_files
+from aipo.viewer.responses import Page, digest, json_page, render, static_files
 
 _log = logging.getLogger("aipo.viewer")
 _MISSING = "There is no such page. The run or the trace may have been moved or deleted."
@@ -30,21 +30,12 @@ class Site:
         library: the runs.
         live: a server answers: pages keep up to date, forms have an effect.
         missing: pages that were left out, see `Links`.
-        clock: seconds since 1970, to tell whether a run is still being written.
     """
 
-    def __init__(
-        self,
-        library: RunLibrary,
-        *,
-        live: bool,
-        missing: Collection[str] = frozenset(),
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, library: RunLibrary, *, live: bool, missing: Collection[str] = frozenset()) -> None:
         self.library = library
         self._live = live
         self._missing = missing
-        self._clock = clock
 
     def answer(self, path: str, query: Mapping[str, str] | None = None) -> Page:
         """The page at `path`, or a page with the error, which is also logged."""
@@ -61,8 +52,15 @@ class Site:
 
     def notice(self, status: int, title: str, message: str, depth: int = 0) -> Page:
         """A page that holds a message."""
-        links = self._links(depth)
-        return html_page(render("notice.html.j2", links, title=title, message=message), links, status)
+        return self._html(
+            depth, lambda links: render("notice.html.j2", links, title=title, message=message), status
+        )
+
+    def _html(self, depth: int, build: Callable[[Links], str], status: int = 200) -> Page:
+        """A page that lies `depth` folders below the first one."""
+        links = Links(depth, live=self._live, missing=self._missing)
+        body = build(links).encode("utf-8", "replace")
+        return Page(body, status=status, follows=frozenset(links.followed))
 
     def page(self, path: str, query: Mapping[str, str]) -> Page | None:
         """The page at `path`, from the site's root; None if there is none.
@@ -72,9 +70,8 @@ class Site:
         """
         match path.split("/"):
             case [""] | ["index.html"]:
-                links = self._links(0)
-                now = self._clock() if self._live else None
-                return html_page(home_page(self.library, links, now=now), links)
+                now = time.time() if self._live else None
+                return self._html(0, lambda links: home_page(self.library, links, now=now))
             case ["static", name]:
                 return static_files().get(name)
             case ["version"] if self._live:
@@ -92,21 +89,18 @@ class Site:
     def _of_run(self, run: RunView, rest: Sequence[str], query: Mapping[str, str]) -> Page | None:
         match rest:
             case [""] | ["index.html"]:
-                return self._run_page(run, query)
+                return self._html(2, lambda links: run_page(run, query, links, self.library))
             case [file] if not self._live and (number := re.fullmatch(r"page-(\d+)\.html", file)):
-                return self._run_page(run, {"page": number[1]})
+                page = {"page": number[1]}
+                return self._html(2, lambda links: run_page(run, page, links, self.library))
             case ["version"] if self._live:
                 return json_page({"version": run.version()})
             case ["trace" | "group" as kind, file] if file.endswith(".html"):
-                name, links = _id_of(run, kind, file.removesuffix(".html")), self._links(3)
+                name = _id_of(run, kind, file.removesuffix(".html"))
                 build = trace_page if kind == "trace" else group_page
-                return None if name is None else html_page(build(run, name, links), links)
+                return None if name is None else self._html(3, lambda links: build(run, name, links))
             case _:
                 return None
-
-    def _run_page(self, run: RunView, query: Mapping[str, str]) -> Page:
-        links = self._links(2)
-        return html_page(run_page(run, query, links, self.library), links)
 
     def _compare(self, names: Sequence[str]) -> Page | None:
         """Two runs, or twice a run and a trace."""
@@ -115,15 +109,14 @@ class Site:
         left, right = (self._run(name) for name in names[:: len(names) // 2])
         if left is None or right is None:
             return None
-        links = self._links(len(names))
         if len(names) == 2:
             left.index.refresh()
             right.index.refresh()
-            return html_page(compare_runs(left, right, links), links)
+            return self._html(2, lambda links: compare_runs(left, right, links))
         left_id, right_id = _id_of(left, "trace", names[1]), _id_of(right, "trace", names[3])
         if left_id is None or right_id is None:
             return None
-        return html_page(compare_traces(left, left_id, right, right_id, links), links)
+        return self._html(4, lambda links: compare_traces(left, left_id, right, right_id, links))
 
     def _chosen(self, query: Mapping[str, str]) -> Page:
         """From the form with two runs to their page."""
@@ -143,9 +136,6 @@ class Site:
             return None if name is None else self.library.run(name)
         except RunError:
             return None
-
-    def _links(self, depth: int) -> Links:
-        return Links(depth, live=self._live, missing=self._missing)
 
 
 def _id_of(run: RunView, kind: str, text: str) -> str | None:

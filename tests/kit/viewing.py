@@ -2,7 +2,7 @@
 
 import http.client
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,13 +44,11 @@ TRACE = trace(
 
 
 @contextmanager
-def serving(
-    root: Path, *, token: str | None = None, clock: Callable[[], float] = lambda: 0.0
-) -> Iterator[str]:
+def serving(root: Path, *, token: str | None = None) -> Iterator[str]:
     """A real server in a thread, on any free port."""
     with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        made = server(Site(RunLibrary(root), live=True, clock=clock), Gate("127.0.0.1", port, token))
+        made = server(Site(RunLibrary(root), live=True), Gate("127.0.0.1", port, token))
         thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

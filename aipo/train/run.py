@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
     from aipo.policies.tokenizer import HFTokenizer
     from aipo.train.sources import RowSource, TraceSource
+
+
+_Sampler = tuple[SyncedPolicy, RolloutEngine]
+"""Rank 0's: the policy that samples, and what makes rollouts with it."""
 
 
 def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, console: Console) -> None:
@@ -135,13 +139,6 @@ def train_policy(
         ranks.on_main(lambda: tokenizer.inner.save_pretrained(folder.model))
 
 
-class _Sampler(NamedTuple):
-    """Rank 0's: what makes rollouts, and the policy that samples in them."""
-
-    policy: SyncedPolicy
-    engine: RolloutEngine
-
-
 def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bool) -> None:
     if ranks.sharded and experiment.policy.engine == "local":
         raise ConfigError(
@@ -179,7 +176,7 @@ def _open_sampler(
     engine = experiment.engine(policy.policy, run_id=folder.path.name)
     LOOP.run(check_scorers(engine.chats, tokenizer))
     builds = experiment.worker_builds(model, policy.policy, engine.run_id)
-    return _Sampler(policy, stack.enter_context(open_workers(builds, engine)))
+    return policy, stack.enter_context(open_workers(builds, engine))
 
 
 def _live_source(
@@ -212,8 +209,9 @@ def _live_source(
 def _evaluate(
     experiment: Experiment, folder: RunFolder, sampler: _Sampler, note: Note, console: Console
 ) -> None:
-    sampler.policy.refresh()
-    console.print(table(evaluate_with(experiment, sampler.engine, folder, "after", note)))
+    policy, engine = sampler
+    policy.refresh()
+    console.print(table(evaluate_with(experiment, engine, folder, "after", note)))
 
 
 def _print(text: str, console: Console) -> None:

@@ -59,10 +59,10 @@ def steps(count: int, rows: int) -> list[StepRows]:
     return [step(*(rollout(i, rng) for i in range(rows))) for _ in range(count)]
 
 
-def nothing(rows: int = 4) -> StepRows:
+def nothing() -> StepRows:
     """A rollout step in which no rollout has an advantage."""
     rng = np.random.default_rng(0)
-    return step(*(rollout(i, rng, advantage=0.0) for i in range(rows)), active_share=0.0)
+    return step(*(rollout(i, rng, advantage=0.0) for i in range(4)), active_share=0.0)
 
 
 def mixed(seed: int = 0) -> StepRows:

@@ -252,11 +252,6 @@ class Mute:
         self.splits, self.tasks, self.score = env.splits, env.tasks, env.score
 
 
-def needs_mu(mu: Any) -> Any:
-    """A coefficient."""
-    return mu
-
-
 SHOWN = "method.plan=expert"
 
 
@@ -282,10 +277,6 @@ SHOWN = "method.plan=expert"
         (
             [SHOWN, f"env.name={__file__}:Mute"],
             r"method\.plan: got expert with environment Mute, which has no demonstrations",
-        ),
-        (
-            [SHOWN, f"method.coefficient={__file__}:needs_mu"],
-            r"coefficient: got .*:needs_mu with the plan expert, allowed one that does not need μ",
         ),
     ],
 )

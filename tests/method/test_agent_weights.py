@@ -223,5 +223,3 @@ def test_a_file_that_is_missing_is_an_error_when_the_coefficient_is_used():
     method = MethodSettings(coefficient="nowhere.py:mine")
     with pytest.raises(LoadError, match=r"file: got 'nowhere\.py'"):
         _ = method.coefficient_function
-    with pytest.raises(LoadError, match=r"module of 'no\.such\.module:mine'"):
-        coefficient_of("no.such.module:mine", None)

@@ -50,12 +50,6 @@ def test_ratio_and_clip():
     assert output.clipped_B_T.tolist() == [[True, False], [False, True]]
 
 
-def test_every_row_is_divided_by_its_denominator():
-    logprobs = torch.full((2, 2), -1.0, requires_grad=True)
-    given = tiny.loss_inputs([[L, L], [L, N]], logprobs, denominators_B=torch.tensor([4.0, 10.0]))
-    assert aipo_loss(given, tiny.method()).loss.item() == pytest.approx(-2 / 4 - 1 / 10)
-
-
 def test_what_is_not_trained_may_be_anything():
     """NaN and −inf on prompt, env, context and padding reach neither the loss nor its gradient."""
     logprobs = torch.tensor([[-1.0, -math.inf, NAN, NAN, -1.0]], requires_grad=True)

@@ -120,15 +120,6 @@ def test_cispo_clips_the_weight_and_keeps_the_gradient():
     assert cispo(own, Clip(0.2, 0.28)).weights[0].tolist() == pytest.approx([0.8, 1.1, 1.28])
 
 
-def test_trl_counts_cispos_bound_from_zero():
-    """ScaleRL's ε_max of 5 is a bound of 1 + 4."""
-    assert OBJECTIVES["cispo"].trl(tiny.method(objective="cispo").clip) == {
-        "loss_type": "cispo",
-        "importance_sampling_level": "token",
-        "epsilon_high": 5.0,
-    }
-
-
 # The importance correction, and the tokens that have none
 
 CODES = [Code.PROMPT, Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED]

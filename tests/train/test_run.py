@@ -156,12 +156,8 @@ def test_a_spending_limit_stops_the_run_and_it_goes_on_with_a_higher_one(folder:
 
 def test_only_echo_learns_from_agents_where_all_are_equally_good(tmp_path: Path) -> None:
     """Rewards that are all 0: no advantage, and agents' tokens all the same."""
-    asked = [
-        *ASKING,
-        VERIFY.format(__file__, "Counting"),
-        "train.steps=1",
-        "rollout.reward_weights.correct=0",
-    ]
+    equal = ["train.steps=1", "rollout.reward_weights.correct=0"]
+    asked = [*ASKING, VERIFY.format(__file__, "Counting"), *equal]
     for preset, learned in (("mask", False), ("aipo", False), ("echo", True)):
         out = tmp_path / preset
         train(load_experiment(preset, [f"run.out={out}", *SMALL, *asked]))
@@ -171,37 +167,30 @@ def test_only_echo_learns_from_agents_where_all_are_equally_good(tmp_path: Path)
         assert line.get("weight/agent", 0.05) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("preset", ["dapo", "dr_grpo", "gspo", "cispo"])
-def test_baselines_train(tmp_path: Path, preset: str) -> None:
-    out = tmp_path / preset
-    train(load_experiment(preset, [f"run.out={out}", *SMALL, "train.minibatches=2"]))
-    folder = RunFolder(out)
-    assert len(folder.read_metrics()) == 4
-    assert {trace.mode for trace in TraceStore(folder.traces).read()} == {Mode.SOLO}
-
-
 @pytest.mark.parametrize(
     ("preset", "modes"),
     [
+        *((name, [Mode.SOLO] * 4) for name in ("dapo", "dr_grpo", "gspo", "cispo")),
         ("luffy", [Mode.SOLO] * 3 + [Mode.EXPERT]),
         ("sft", [Mode.EXPERT]),
         ("sft_traces", [Mode.ASSISTED] * 2 + [Mode.SOLO] * 2),
     ],
 )
-def test_baselines_with_demonstrations_train_and_are_trained_on(
-    tmp_path: Path, preset: str, modes: list[Mode]
-) -> None:
-    size = f"train.group_size={len(modes)}"
-    given = [*SMALL, "train.steps=1", "rollout.max_tokens=24", size]
-    train(load_experiment(preset, [f"run.out={tmp_path / 'first'}", *given]))
-    folder = RunFolder(tmp_path / "first")
-    assert [trace.mode for trace in TraceStore(folder.traces).read()] == modes * 2
-    (line,) = folder.read_metrics()
-    assert line.get("weight/agent", 0.0) > 0 or preset == "sft_traces"
-    given = [word for word in given if not word.startswith(("policy", "train.group_size"))]
-    second = ["train.group_size=2", f"policy.model={folder.model}", f"run.out={tmp_path / 'second'}"]
-    train(load_experiment("grpo", [*given, *second]))
-    assert json.loads(RunFolder(tmp_path / "second").manifest.read_text())["model"] == str(folder.model)
+def test_baselines_train(folder: RunFolder, preset: str, modes: list[Mode]) -> None:
+    words = [*SMALL, "train.minibatches=2", "rollout.max_tokens=24", f"train.group_size={len(modes)}"]
+    train(load_experiment(preset, [f"run.out={folder.path}", *words]))
+    assert [trace.mode for trace in TraceStore(folder.traces).read()] == modes * 4
+    weights = [line["weight/agent"] for line in folder.read_metrics() if "weight/agent" in line]
+    assert any(weights) == (Mode.EXPERT in modes)
+
+
+def test_a_trained_policy_is_where_another_run_starts(tmp_path: Path) -> None:
+    folders = [RunFolder(tmp_path / name) for name in ("sft", "grpo")]
+    words = ["train.steps=1", "train.tasks_per_step=2", "train.minibatches=1", "rollout.max_tokens=24"]
+    train(load_experiment("sft", ["policy.options.steps=30", f"run.out={folders[0].path}", *words]))
+    second = ["train.group_size=2", f"policy.model={folders[0].model}", f"run.out={folders[1].path}"]
+    train(load_experiment("grpo", [*words, *second]))
+    assert json.loads(folders[1].manifest.read_text())["model"] == str(folders[0].model)
 
 
 def test_agents_that_are_down_stop_the_run_and_it_goes_on_when_they_are_back(folder: RunFolder) -> None:

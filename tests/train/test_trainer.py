@@ -55,20 +55,6 @@ def test_rows_are_dealt_out_once_and_anew_by_the_seed_and_the_step(count: int):
         assert {row.trace_id for row in whole} == {row.trace_id for part in parts for row in part}
 
 
-def test_cutting_into_micro_batches_changes_no_gradient(tmp_path: Path):
-    given = steps(1, rows=7)[0]
-
-    def gradients(count: int) -> dict[str, Tensor]:
-        trained = trainer(tmp_path / str(count), [given], gradient_accumulation=count)
-        for batch in trained._micro_batches(given):
-            trained._compute_loss(trained.model, batch).backward()
-        return {name: p.grad for name, p in trained.model.named_parameters() if p.grad is not None}
-
-    whole, cut = gradients(1), gradients(3)
-    for name, gradient in whole.items():
-        torch.testing.assert_close(gradient, cut[name], rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_trainer_agrees_with_the_sampler(tmp_path: Path, temperature: float):
     """Rollouts of different lengths, half of them with ids suppressed: on the first pass every ratio is 1."""

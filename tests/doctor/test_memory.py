@@ -12,15 +12,9 @@ from aipo.doctor.check import Check
 from aipo.doctor.memory import GIB, Size, check_memory, gib, held
 
 POLICY = Size(weights=GIB, trained=GIB)
-TINY = {
-    "vocab_size": 16,
-    "hidden_size": 8,
-    "intermediate_size": 12,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
-# q and its bias, k and v and theirs, o; gate, up, down; two norms. Twice, with a norm and the embedding.
+TINY = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+# Two heads of 4, one of keys and values: q and its bias, k and v and theirs, o; gate, up, down; two norms.
+# Two such layers, a norm and the embedding.
 WHOLE = 2 * ((8 * 8 + 8) + 2 * (8 * 4 + 4) + 8 * 8 + 3 * 8 * 12 + 2 * 8) + 8 + 16 * 8
 SERVED = ("policy.engine=vllm",)
 
@@ -43,7 +37,8 @@ def config(*overrides: str) -> Experiment:
 def test_the_size_of_a_network_and_of_what_is_trained(
     overrides: list[str], tied: bool, expected: Size
 ) -> None:
-    assert Size.of(config(*overrides), Qwen2Config(**TINY, tie_word_embeddings=tied)) == expected
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    assert Size.of(config(*overrides), Qwen2Config(**TINY, **heads, tie_word_embeddings=tied)) == expected
 
 
 def test_parts_that_are_held() -> None:

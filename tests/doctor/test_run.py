@@ -40,17 +40,9 @@ def served(policy: Path, *, positions: int = 256) -> Iterator[list[str]]:
 
 
 ALL = [
-    *(
-        "versions",
-        "environment",
-        "agent verify",
-        "agent knowledge",
-        "agent reasoning",
-        "graph",
-        "coefficient",
-    ),
+    *("versions", "environment", "agent verify", "agent knowledge", "agent reasoning", "graph", "coefficient"),
     *("tokenizer", "tags", "chat template", "feedback", "memory", "disk"),
-]
+]  # fmt: skip
 SERVED = [
     *("server", "served model", "context", "served tokenizer", "weight routes", "flags", "log-probs", "token ids"),
     "exactness",
@@ -100,33 +92,33 @@ def test_what_is_wrong_does_not_hide_the_rest(
     assert "policy.vllm.secret" in fails["server"]
 
 
-def test_a_split_that_cannot_be_read(policy: Path, tmp_path: Path) -> None:
-    items = tmp_path / "items.jsonl"
-    items.write_text('{"problem": "1+1", "answer": "2"}\n')
-    splits = f"{{train: {items}, test: {tmp_path / 'nothing.jsonl'}}}"
-    math = f"env={{name: 'envs.math:Math', mixture: {{train: 1}}, options: {{splits: {splits}}}}}"
-    made = diagnose(config(policy, tmp_path, math, "evaluate.splits=[test]"), quick=True)
-    (check,) = [check for check in made if check.status == "fail"]
-    assert check.what == "environment"
-    assert "nothing.jsonl" in check.found
-
-
-def test_a_reward_without_a_weight_shows_before_the_run(policy: Path, tmp_path: Path) -> None:
-    made = diagnose(config(policy, tmp_path, "rollout.reward_weights={style: 1}"), quick=True)
-    (check,) = [check for check in made if check.status == "fail"]
-    assert check.what == "prompts"
-    assert "reward" in check.found
-
-
-def test_a_coefficient_of_ones_own_is_loaded_as_training_loads_it(policy: Path, tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text("def half(pi):\n    return 0.5 * pi\n")
-    finds = {}
-    for name in ("half", "nothing"):
-        made = diagnose(config(policy, tmp_path, f"method.coefficient={file}:{name}"), quick=True)
-        finds[name] = next(check for check in made if check.what == "coefficient")
-    assert (finds["half"].status, finds["half"].found) == ("ok", f"{file}:half")
-    assert (finds["nothing"].status, "nothing" in finds["nothing"].found) == ("fail", True)
+@pytest.mark.parametrize(
+    ("overrides", "what", "says"),
+    [
+        (
+            [
+                "env={name: 'envs.math:Math', mixture: {train: 1}, "
+                "options: {splits: {train: FOLDER/items.jsonl, test: FOLDER/nothing.jsonl}}}",
+                "evaluate.splits=[test]",
+            ],
+            "environment",
+            "nothing.jsonl",
+        ),
+        (["rollout.reward_weights={style: 1}"], "prompts", "reward"),
+        (["method.coefficient=FOLDER/mine.py:nothing"], "coefficient", "nothing"),
+        (["method.coefficient=FOLDER/mine.py:half"], None, ""),
+    ],
+)
+def test_what_would_stop_a_run_shows_before_it(
+    overrides: list[str], what: str | None, says: str, policy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "items.jsonl").write_text('{"problem": "1+1", "answer": "2"}\n')
+    (tmp_path / "mine.py").write_text("def half(pi):\n    return 0.5 * pi\n")
+    words = [override.replace("FOLDER", str(tmp_path)) for override in overrides]
+    made = diagnose(config(policy, tmp_path, *words), quick=True)
+    fails = [check for check in made if check.status == "fail"]
+    assert [check.what for check in fails] == ([] if what is None else [what])
+    assert all(says in check.found for check in fails)
 
 
 def test_no_policy_no_further(tmp_path: Path) -> None:

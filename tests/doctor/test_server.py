@@ -16,14 +16,8 @@ from kit.tiny_vllm import TinyVLLM, server_info
 TOKENIZER = chat_tokenizer()
 NETWORK = chat_network(TOKENIZER)
 GOOD = [
-    "server",
-    "served model",
-    "context",
-    "served tokenizer",
-    "weight routes",
-    "flags",
-    "log-probs",
-    "token ids",
+    *("server", "served model", "context", "served tokenizer"),
+    *("weight routes", "flags", "log-probs", "token ids"),
 ]
 
 

@@ -239,6 +239,7 @@ def test_a_continuation_ends_with_the_models_positions(policy: LocalPolicy):
         ((1,) * 128, {}, "got 128 tokens, allowed 1 to 127"),
         ((1, 44), {}, "token ids: got 44, allowed 0 to 43"),
         ((1,), {"forbidden_ids": (-1,)}, "forbidden ids: got -1"),
+        ((1,), {"forbidden_ids": tuple(range(44))}, "log-probability: got"),
         ((1,), {"max_tokens": 0}, "max_tokens: got 0"),
         ((1,), {"temperature": 0.0}, "temperature: got 0.0, allowed > 0"),
         ((1,), {"stop": ("",)}, "stop: got"),
@@ -263,11 +264,6 @@ def test_nan_ends_the_requests_that_see_it_and_no_other(tokenizer: HFTokenizer):
             assert "got nan" in str(result) and "token 0 after a context of 2 tokens" in str(result)
         else:
             assert_exact(model, request, result)
-
-
-def test_forbidding_everything_is_an_error(policy: LocalPolicy):
-    (error,) = together(policy, [ask(1, max_tokens=4, forbidden_ids=tuple(range(44)))])
-    assert isinstance(error, PolicyError)
 
 
 def test_cancelled_requests_leave_and_others_are_not_disturbed(model, tokenizer):

@@ -1,7 +1,6 @@
 """Weights on their way to servers: when they are pushed, and what a probe notices."""
 
 import asyncio
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from aipo.errors import ConfigError, PolicyError
 from aipo.policies import SampleRequest
 from aipo.policies.logprobs import score
 from aipo.policies.tokenizer import HFTokenizer
-from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
+from aipo.policies.vllm.transport import NCCLTransport
 from aipo.policies.vllm.weight_sync import perturbed, tolerance_of
 from aipo.util.event_loop import LOOP
 from kit.servers import free_port, serving
@@ -164,12 +163,3 @@ def test_a_score_is_transformers_own(network: PreTrainedModel) -> None:
 def test_weights_cannot_travel_from_gpu_to_gpu_without_one() -> None:
     with pytest.raises(ConfigError, match=r"policy\.vllm\.sync: got nccl and no CUDA device, allowed disk"):
         NCCLTransport("http://127.0.0.1:1")
-
-
-def test_what_is_saved_is_a_model_of_its_own(network: PreTrainedModel, tmp_path: Path) -> None:
-    transport = DiskTransport(tmp_path / "weights")
-    transport.export(network, 3)
-    (folder,) = (tmp_path / "weights").iterdir()
-    assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
-    transport.drop()
-    assert not list((tmp_path / "weights").iterdir())

@@ -77,11 +77,8 @@ def test_white_space_and_the_unknown_token_are_ordinary_text():
 
 
 def test_token_id_is_of_the_whole_text_or_none(tokenizer: HFTokenizer):
-    assert tokenizer.token_id("</consult>") == 42
-    assert tokenizer.token_id("a") == 0
-    assert tokenizer.token_id("ok") == 35
-    assert tokenizer.token_id("ab") is None
-    assert tokenizer.token_id("Z") is None
+    expected = {"</consult>": 42, "a": 0, "ok": 35, "ab": None, "Z": None}
+    assert {text: tokenizer.token_id(text) for text in expected} == expected
 
 
 def test_end_and_padding(tokenizer: HFTokenizer):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,20 +93,23 @@ def test_the_agents_server_fails(configure: Configure, agents: Agents, kind: str
     assert down > 0 if share == 1.0 else down < sum(len(trace.consults) for trace in traces)
 
 
-def command(config: Experiment, *more: str) -> list[str]:
+def begin(config: Experiment) -> "subprocess.Popen[bytes]":
     file = config.out.with_suffix(".yaml")
     file.write_text(config.to_yaml())
-    return [sys.executable, "-m", "aipo.cli", "train", "--config", str(file), *more]
-
-
-def begin(config: Experiment) -> "subprocess.Popen[bytes]":
     more = ["--resume"] if RunFolder(config.out).config.is_file() else []
     return subprocess.Popen(
-        command(config, *more),
+        [sys.executable, "-m", "aipo.cli", "train", "--config", str(file), *more],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def end(process: "subprocess.Popen[bytes]", *codes: int) -> int:
+    """Waits for the process, which ends with one of these codes."""
+    _, said = process.communicate()
+    assert process.returncode in codes, said.decode()
+    return process.returncode
 
 
 def test_the_trainer_is_killed_and_goes_on(configure: Configure) -> None:
@@ -113,16 +117,12 @@ def test_the_trainer_is_killed_and_goes_on(configure: Configure) -> None:
     folder = RunFolder(config.out)
     process = begin(config)
     while process.poll() is None and not (folder.checkpoints / "checkpoint-1").is_dir():
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
     process.kill()
     process.communicate()
     assert len(folder.read_metrics()) < STEPS
-    again = begin(config)
-    _, said = again.communicate()
-    assert again.returncode == 0, said.decode()
+    end(begin(config), 0)
     whole(config)
 
 
@@ -138,12 +138,8 @@ def test_ctrl_c_at_20_random_moments(configure: Configure, tmp_path: Path) -> No
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             interrupted += 1
-        _, said = process.communicate()
-        assert process.returncode in (0, 130, -signal.SIGINT), said.decode()
-        if process.returncode == 0:
+        if end(process, 0, 130, -signal.SIGINT) == 0:
             whole(config, steps)
             runs += 1
-    last = begin(config)
-    _, said = last.communicate()
-    assert last.returncode == 0, said.decode()
+    end(begin(config), 0)
     whole(config, steps)

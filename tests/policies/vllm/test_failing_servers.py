@@ -190,16 +190,13 @@ def test_the_only_server_is_lost_at_its_first_push(synced: Synced) -> None:
 
 
 def test_nothing_is_left_on_a_disk_that_both_sides_see(
-    stack: ExitStack,
-    network: Qwen2ForCausalLM,
-    tokenizer: HFTokenizer,
-    model: Qwen2ForCausalLM,
-    tmp_path: Path,
+    synced: Synced, network: Qwen2ForCausalLM, tokenizer: HFTokenizer, tmp_path: Path
 ) -> None:
-    url = stack.enter_context(serving(Reloading(copy_of(model, tmp_path / "theirs")).app))
+    _, _, policy = synced()
     both = tmp_path / "both"
-    words = ["policy.engine=vllm", f"policy.vllm.servers=[{url}]", f"policy.vllm.folder={both}"]
-    with load_experiment("aipo", words).open_policy(network, tokenizer, tmp_path / "run") as sampler:
+    servers = f"policy.vllm.servers={list(policy.pool.urls)}"
+    experiment = load_experiment("aipo", ["policy.engine=vllm", servers, f"policy.vllm.folder={both}"])
+    with experiment.open_policy(network, tokenizer, tmp_path / "run") as sampler:
         sampler.refresh()
         assert len(list(both.iterdir())) == 1
     assert list(both.iterdir()) == []

@@ -209,8 +209,6 @@ def _agent_models(experiment: Experiment, chats: Mapping[str, ChatModel]) -> dic
 
 def _cached_calls(recordings: Recordings, experiment: Experiment) -> Mapping[Question, Call]:
     """Replies that a cache may have given: such a reply left no call in its own rollout."""
-    agents = [name for name, agent in experiment.agents.items() if agent.cache]
-    if not agents:
-        return {}
-    everything = Recordings(path=recordings.path)
+    agents = {name for name, agent in experiment.agents.items() if agent.cache}
+    everything = Recordings(path=recordings.path) if agents else ()
     return shared_calls((trace for traces in everything for trace in traces), agents)

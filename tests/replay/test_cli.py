@@ -22,7 +22,7 @@ def replay(*words: object) -> Result:
     [
         ("check RUN step=0", "4 traces: 4 identical, 0 diverged"),
         ("score RUN rollout.reward_weights.correct=0.5 --out OUT", "8 traces, 4 with another reward"),
-        ("graph RUN --prompts PROMPTS --frozen --out OUT", "call of verify"),
+        ("graph RUN --prompts PROMPTS --frozen --out OUT", "4 need a live call"),
         ("consults RUN --group step=0 --out OUT", "verify"),
         (
             "loss TRAINED --steps 0 --no-gradients --grid method.coefficient=mask --out OUT",

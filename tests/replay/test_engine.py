@@ -13,7 +13,6 @@ from aipo.replay.engine import Replay, TracePair, vanished
 from aipo.replay.questions.check import absence, divergence
 from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
-from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role, StopReason, Trace, segment
 from kit import engines
 
@@ -140,19 +139,6 @@ def test_a_graph_that_hides_the_end_of_a_frozen_replay_earns_no_reward() -> None
         ended = (pair.trace.stop_reason, pair.trace.reward, pair.trace.reward_parts)
         assert ended == (StopReason.ERROR, None, {})
         assert "needs a live call here: turn 0 of" in str(pair.trace.error)
-
-
-def test_an_engine_may_give_each_rollout_a_context_of_its_own() -> None:
-    def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
-        says = ScriptedPolicy(engines.TOKENIZER, [f"{spec.index}"])
-        return replace(
-            context, policies={"policy": says}, sampling=Sampling(max_tokens=9), forbidden_ids=(3,)
-        )
-
-    traces = engines.run(count=3, adapt=adapt)
-    assert [engines.texts(trace)[1] for trace in traces] == [f"policy: {i}<eos>" for i in range(3)]
-    assert [trace.sampling for trace in traces] == [{"temperature": 1.0, "max_tokens": 9}] * 3
-    assert [trace.forbidden_ids for trace in traces] == [(3,)] * 3
 
 
 def test_the_sampling_of_now_or_of_then() -> None:

@@ -132,22 +132,15 @@ def test_the_live_policy_goes_on_for_good_and_with_the_seed_of_the_turn() -> Non
     assert policy.reuse.fork.at == "feedback of verify"
 
 
-def cut_off(**changes: Any) -> Trace:
-    """Stopped by the limit: 4 tokens of the prompt, 3 of 3 allowed."""
+def test_a_segment_that_a_limit_cut_is_reused_under_that_limit_only() -> None:
+    """4 tokens of the prompt and 3 more, where 3 were allowed, or where the model ran out of positions."""
     pieces = (recorded().segments[0], policy_segment("abc", logprob=-0.5, version=0))
-    given = {"segments": pieces, "stop_reason": StopReason.LENGTH, **changes}
-    return recorded(**{"sampling": {"temperature": 1.0, "max_tokens": 3}, **given})
-
-
-def test_a_segment_that_the_limit_cut_is_reused_under_that_limit_only() -> None:
-    assert ask(ReplayPolicy(cut_off(), TOKENIZER), "6x7=", max_tokens=3).finish == "length"
-    with pytest.raises(ReplayError, match="ends where it would not end now"):
-        ask(ReplayPolicy(cut_off(), TOKENIZER), "6x7=", max_tokens=4)
-
-
-def test_a_model_that_ran_out_of_positions_ended_with_length() -> None:
-    trace = cut_off(sampling={"temperature": 1.0, "max_tokens": 64})
-    assert ask(ReplayPolicy(trace, TOKENIZER), "6x7=", max_tokens=64).finish == "length"
+    for limit, allowed, refused in ((3, 3, 4), (64, 64, 65)):
+        sampling = {"temperature": 1.0, "max_tokens": limit}
+        cut_off = recorded(segments=pieces, stop_reason=StopReason.LENGTH, sampling=sampling)
+        assert ask(ReplayPolicy(cut_off, TOKENIZER), "6x7=", max_tokens=allowed).finish == "length"
+        with pytest.raises(ReplayError, match="ends where it would not end now"):
+            ask(ReplayPolicy(cut_off, TOKENIZER), "6x7=", max_tokens=refused)
 
 
 def failed(error: str, **changes: Any) -> Trace:

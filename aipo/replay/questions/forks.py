@@ -26,12 +26,7 @@ Key = tuple[str, int]
 class ForkPolicy:
     """Repeats the beginning of a recorded turn, then samples with the consult tags suppressed.
 
-    Implements `aipo.policies.Policy` for what comes after a fork.
-
-    Args:
-        live: samples.
-        head: recorded ids of the turn, up to the request, with their log-probs.
-        forbidden_ids: of the consult tags.
+    Implements `aipo.policies.Policy` for what comes after a fork. `head`: the turn up to the request.
     """
 
     def __init__(self, live: Policy, head: Completion, forbidden_ids: tuple[int, ...]) -> None:
@@ -44,32 +39,22 @@ class ForkPolicy:
         return self._live.version
 
     async def sample(self, request: SampleRequest) -> Completion:
-        """See `aipo.policies.Policy.sample`.
-
-        Raises:
-            PolicyError: the live policy failed.
-        """
+        """See `aipo.policies.Policy.sample`."""
         head, self._head = self._head, None
-        head_ids = np.empty(0, np.int32) if head is None else head.token_ids
-        completion = await self._live.sample(
-            replace(
-                request,
-                token_ids=np.concatenate([request.token_ids, head_ids]),
-                max_tokens=request.max_tokens - len(head_ids),
-                forbidden_ids=tuple(sorted({*request.forbidden_ids, *self._forbidden})),
-            )
+        request = replace(request, forbidden_ids=tuple(sorted({*request.forbidden_ids, *self._forbidden})))
+        if head is None:
+            return await self._live.sample(request)
+        context = np.concatenate([request.token_ids, head.token_ids])
+        room = request.max_tokens - len(head.token_ids)
+        rest = await self._live.sample(replace(request, token_ids=context, max_tokens=room))
+        return replace(
+            rest,
+            token_ids=np.concatenate([head.token_ids, rest.token_ids]),
+            logprobs=np.concatenate([head.logprobs, rest.logprobs]),
+            entropies=None
+            if head.entropies is None or rest.entropies is None
+            else np.concatenate([head.entropies, rest.entropies]),
         )
-        return completion if head is None or not len(head_ids) else _joined(head, completion)
-
-
-def _joined(head: Completion, rest: Completion) -> Completion:
-    both = None if head.entropies is None or rest.entropies is None else (head.entropies, rest.entropies)
-    return replace(
-        rest,
-        token_ids=np.concatenate([head.token_ids, rest.token_ids]),
-        logprobs=np.concatenate([head.logprobs, rest.logprobs]),
-        entropies=None if both is None else np.concatenate(both),
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.errors import TrainError
-from aipo.method.step_rows import StepRows
 from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.output import (
     ReplayReport,
@@ -141,6 +139,7 @@ def _loss_replay(
     """A trainer that never trains, with these weights."""
     from aipo.replay.questions.loss_replay import LossReplay
     from aipo.train.schedule import train_arguments
+    from aipo.train.sources import TraceSource
     from aipo.train.trainer import AIPOTrainer
 
     policy = load_weights(experiment, weights, recordings)
@@ -148,29 +147,24 @@ def _loss_replay(
     policy.model.config.name_or_path = start.path
     beta = max(setting.experiment.method.beta for setting in compared)
     experiment = experiment.with_settings({"method.beta": beta})
+    never = TraceSource(
+        traces=lambda _: (),
+        credit=experiment.credit,
+        keep=lambda *_: None,
+        make=lambda credited, _: experiment.rows(credited, ()),
+        advance=policy.advance,
+    )
     with tempfile.TemporaryDirectory() as scratch:
         trainer = AIPOTrainer(
             policy.model,
             train_arguments(experiment, Path(scratch), cpu=policy.model.device.type == "cpu"),
-            _NoRows(),
+            never,
             experiment.method,
             tokenizer=policy.tokenizer.inner,
             scores_again=True,
         )
         tags = compared[0].experiment.forbidden_ids(policy.tokenizer)
         yield LossReplay(trainer, compared, tags, gradients)
-
-
-class _NoRows:
-    """The source of a trainer that never trains."""
-
-    shared = False
-
-    def rows(self, step: int) -> StepRows:
-        raise TrainError(f"rows of step {step}: got a trainer that only computes losses, allowed none")
-
-    def updated(self, version: int) -> None:
-        pass
 
 
 def _report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:

@@ -167,26 +167,6 @@ def test_a_mistake_is_said_by_name_and_takes_no_folder(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_used_is_left_out_by_name(trained_copy: Path, tmp_path: Path) -> None:
-    run = trained_copy
-    (torn,) = (run / "traces").glob("step-00001-*.parquet")
-    torn.write_bytes(torn.read_bytes()[:-100])
-    said, changes = io.StringIO(), {"checkpoint": "start", "steps": (0, 2), "gradients": False}
-    outcomes = replay(run, tmp_path / "out", code=3, console=Console(file=said, width=300), **changes)
-    (left,) = json.loads((tmp_path / "out" / "left_out.json").read_text())
-    assert left["what"].endswith(torn.name)
-    assert torn.name in said.getvalue()
-    assert sorted({o["step"] for o in outcomes if o["parts"]}) == [0, 2]
-
-
-def test_another_tokenizer_is_refused(trained_copy: Path, tmp_path: Path) -> None:
-    run = trained_copy
-    for file in (run / "tokenizer" / "tokenizer.json", run / "model" / "tokenizer.json"):
-        file.write_text(file.read_text().replace('"<consult:verify>"', '"<consult:purify>"'))
-    with pytest.raises(Exception, match="tokenizer of"):
-        replay(run, tmp_path / "out")
-
-
 def test_gradients_are_those_of_each_loss_by_itself() -> None:
     """y = (a, a·b); a = 2, b = 3: dy/d(a, b) = ((1, 0), (3, 2))."""
     a, b = (torch.nn.Parameter(torch.tensor(value)) for value in (2.0, 3.0))

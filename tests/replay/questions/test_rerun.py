@@ -178,14 +178,6 @@ def test_what_an_agent_says_otherwise_lets_the_policy_go_on_live(run: RunFolder,
     assert checked(tmp_path / "out")[0] == 0
 
 
-def test_frozen_says_where_a_live_call_is_needed(run: RunFolder, tmp_path: Path, prompts: Path) -> None:
-    code, said = replayed(run, tmp_path / "out", prompts=prompts, frozen=True)
-    assert code == 0
-    assert "4 need a live call" in said
-    assert "a call of 'verify' in 'aipo/00000-000/0': messages: got" in said
-    assert [t.reward for t in traces(RunFolder.open(tmp_path / "out"))] == [None, 0.0] * 4
-
-
 NONE = ["step=0", "group=nowhere"]
 
 

@@ -22,7 +22,7 @@ from aipo.replay.output import begin
 from aipo.replay.recordings import Recordings
 from aipo.rollout.context import ChatModel
 from aipo.run import RunFolder, tokenizer_of
-from aipo.trace import Call, Trace
+from aipo.trace import Call
 from aipo.util.imports import load
 
 _OURS = re.compile(r"((?:graphs|envs)(?:\.\w+)*):(\w+)")
@@ -42,11 +42,6 @@ class Restored:
     recordings: Recordings
     replay: Replay
     tokenizer: HFTokenizer
-
-    def changed(self, trace: Trace) -> set[str]:
-        """Files of graphs, agents and prompts that were different when `trace` was recorded."""
-        now, then = self.built.graphs.fingerprints, trace.fingerprints
-        return {name for name in then.keys() & now.keys() if then[name] != now[name]}
 
     def begin(
         self, question: str, out: Path, live: str | None = None, *, trainable: bool = True

@@ -26,14 +26,14 @@ from graphs.verify import verify
 from kit.agents import PROMPTS, TOKENIZER, FunctionChat, HTTPError, SilentChat, build_agent
 
 PIECES = (
-    *("2+2=4 ", "so ", "<eos>"),
+    *("2+2=4 ", "so ", "<eos>", "</consult>"),
     *("<consult:verify>2+2=4</consult>", "<consult:verify>2+2=5</consult>", "<consult:verify></consult>"),
+    *("<consult:knowledge>3@7</consult>", "<consult:knowledge>a\nb</consult>"),
     *(
-        "<consult:knowledge>3@7</consult>",
-        "<consult:knowledge>a\nb</consult>",
         "<consult:knowledge>fail</consult>",
+        "<consult:knowledge>long</consult>",
+        "<consult:nobody>x</consult>",
     ),
-    *("<consult:knowledge>long</consult>", "<consult:nobody>x</consult>", "</consult>"),
     *("<consult:verify><consult:knowledge>x</consult>", "<consult:verify>never closed"),
 )
 

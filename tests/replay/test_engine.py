@@ -20,47 +20,38 @@ NAMES = ("left", "right")
 NOBODY = ScriptedPolicy(engines.TOKENIZER, ())
 
 
-async def ask_both(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    ids = engines.TOKENIZER.encode_prompt(runtime.context.task.prompt)
-    return {"segments": [segment(Role.PROMPT, "task", ids, policy=name) for name in NAMES]}
+def asks(*names: str, more: str = "") -> Any:
+    """A node that writes the prompt for each of these policies."""
+
+    async def ask(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        ids = engines.TOKENIZER.encode_prompt(runtime.context.task.prompt + more)
+        return {"segments": [segment(Role.PROMPT, "task", ids, policy=name) for name in names]}
+
+    return ask
 
 
-async def both_think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    pieces = [(await runtime.context.sample(state["segments"], policy=name))[0] for name in NAMES]
-    return {"segments": pieces}
+def policies(state: RolloutState) -> list[str]:
+    return list(dict.fromkeys(s.policy for s in state["segments"]))
 
 
-async def mark_both(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    return {
-        "stops": dict.fromkeys(NAMES, StopReason.EOS),
-        "reward_parts": {name: {"correct": float(name == "left")} for name in NAMES},
-    }
+async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    names = policies(state)
+    return {"segments": [(await runtime.context.sample(state["segments"], policy=n))[0] for n in names]}
 
 
-def engine() -> Any:
-    graph = engines.chain(ask=ask_both, think=both_think, mark=mark_both)
-    policies = {name: ScriptedPolicy(engines.TOKENIZER, [f"{name} says 42"]) for name in NAMES}
-    return engines.engine(graph, policies=policies)
+async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    names = policies(state)
+    parts = {name: {"correct": float(name == "left")} for name in names}
+    return {"stops": dict.fromkeys(names, StopReason.EOS), "reward_parts": parts}
+
+
+def engine(ask: Any = None, think: Any = think) -> Any:
+    says = {name: ScriptedPolicy(engines.TOKENIZER, [f"{name} says 42"]) for name in NAMES}
+    return engines.engine(engines.chain(ask=ask or asks(*NAMES), think=think, mark=mark), policies=says)
 
 
 def recorded() -> list[Trace]:
     return engine().run_sync(engines.specs(2), lambda _: None)
-
-
-def one_policy(name: str) -> Any:
-    """An edited graph that has one policy left."""
-
-    async def ask(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        both = await ask_both(state, runtime)
-        return {"segments": [s for s in both["segments"] if s.policy == name]}
-
-    async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        return {"segments": [(await runtime.context.sample(state["segments"], policy=name))[0]]}
-
-    async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        return {"stops": {name: StopReason.EOS}, "reward_parts": {name: {"correct": 1.0}}}
-
-    return replace(engine(), graph=engines.chain(ask=ask, think=think, mark=mark))
 
 
 def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[TracePair]:
@@ -91,7 +82,7 @@ def test_a_policy_that_was_not_recorded_is_live_or_missing() -> None:
 
 def test_a_trace_that_no_longer_comes_is_told_from_one_of_another_policy() -> None:
     left, right = recorded()[:2]
-    (pair,) = replay([left, right], live={}, engine_of=one_policy("left"))
+    (pair,) = replay([left, right], live={}, engine_of=engine(asks("left")))
     assert (pair.source, pair.new) == (left, False)
     assert vanished([left, right], [pair]) == [right]
     assert absence(right).what == "no trace came out"
@@ -122,19 +113,12 @@ def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(e
 def test_a_graph_that_hides_the_end_of_a_frozen_replay_earns_no_reward() -> None:
     async def hide(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         try:
-            return await both_think(state, runtime)
+            return await think(state, runtime)
         except ReplayError:
-            said = [
-                segment(Role.POLICY, "policy", [4], logprobs=[-1.0], policy_version=0, policy=name)
-                for name in NAMES
-            ]
-            return {"segments": said}
+            given = {"logprobs": [-1.0], "policy_version": 0}
+            return {"segments": [segment(Role.POLICY, "policy", [4], policy=name, **given) for name in NAMES]}
 
-    async def ask_more(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        ids = engines.TOKENIZER.encode_prompt(f"{runtime.context.task.prompt} 42")
-        return {"segments": [segment(Role.PROMPT, "task", ids, policy=name) for name in NAMES]}
-
-    edited = replace(engine(), graph=engines.chain(ask=ask_more, think=hide, mark=mark_both))
+    edited = engine(asks(*NAMES, more=" 42"), hide)
     for pair in replay(recorded(), edited):
         ended = (pair.trace.stop_reason, pair.trace.reward, pair.trace.reward_parts)
         assert ended == (StopReason.ERROR, None, {})

@@ -4,8 +4,8 @@ settings(config, ["method.coefficient=mask,constant", "method.beta=0,0.1"])   â†
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
@@ -27,8 +27,7 @@ METHOD = frozenset(f"method.{name}" for name in MethodSettings.model_fields) - {
 """Settings that change what stored traces teach. Those that choose which rollouts are made are not among them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A method, and the name that tables show: what is different about it."""
 
     name: str

@@ -80,13 +80,16 @@ def check_traces(source: ReplaySource, console: Console) -> int:
     restored = restore(recordings, source.experiment(recordings), run_id=f"{recordings.run.path.name}-check")
     divergences: list[Divergence] = []
     changed: set[str] = set()
-    count, began = 0, time.perf_counter()
+    files, count, began = restored.built.graphs.fingerprints, 0, time.perf_counter()
     with bars(console) as progress:
         for traces, pairs in _walk(restored, stage(progress, "check"), lambda _: None):
             count += len(traces)
             divergences += [d for d in map(divergence, pairs) if d]
             divergences += map(absence, vanished(traces, pairs))
-            changed |= {name for trace in traces for name in restored.changed(trace)}
+            for trace in traces:
+                changed |= {
+                    name for name, then in trace.fingerprints.items() if files.get(name, then) != then
+                }
     _print_check(count, divergences, changed, time.perf_counter() - began, console)
     code = print_left_out(recordings, console)
     return DIVERGED if divergences else code

@@ -24,30 +24,24 @@ from aipo.viewer.site import Site
 from kit.viewing import ask
 
 
-def a_trace(root: Path, run: str = "aipo") -> str:
-    return RunLibrary(root).run(run).index.traces(limit=1)[0].trace_id
-
-
-def test_every_kind_of_page_has_its_address(address: str, little_runs: Path) -> None:
-    trace = a_trace(little_runs)
-    after = "aipo/evaluations/after"
-    for path in (
+@pytest.mark.parametrize(
+    "path",
+    [
         "",
         "index.html",
         "?sort=anything",
-        run_path("aipo"),
-        run_path("aipo").removesuffix("index.html"),
-        run_path(after),
-        trace_path("aipo", trace),
-        trace_path(after, a_trace(little_runs, after)),
+        "run/aipo/",
+        run_path("aipo/evaluations/after"),
+        trace_path("aipo", "aipo/00000-000/0"),
         group_path("aipo", "00000-001"),
         "compare/aipo/grpo.html",
         "compare/aipo/aipo_2F00000-000_2F0/aipo/aipo_2F00000-000_2F2.html",
-    ):
-        answer = ask(address, f"/{path}")
-        assert (answer.status, path) == (200, path)
-        assert answer.headers["content-type"] == "text/html; charset=utf-8"
-        assert "<main" in answer.body
+    ],
+)
+def test_every_kind_of_page_has_its_address(address: str, path: str) -> None:
+    answer = ask(address, f"/{path}")
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "<main" in answer.body
 
 
 @pytest.mark.parametrize(

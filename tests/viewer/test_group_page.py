@@ -206,18 +206,6 @@ def test_groups_lead_to_their_neighbours(little_runs: Path) -> None:
     assert 'rel="next"' not in last and len(names) == 8
 
 
-def test_what_a_model_wrote_does_no_harm(little_runs: Path) -> None:
-    hostile = 0
-    for number in range(8):
-        html, _ = page(little_runs, number)
-        hostile += "document.title" in html
-        assert "<img" not in html and "\u202e" not in html and "\u2028" not in html and "style=" not in html
-        assert all(
-            tag in ("json", "src") for tag in re.findall(r"<script (?:type=\"application/)?(\w+)", html)
-        )
-    assert hostile
-
-
 def test_without_a_tokenizer_texts_are_shown_all_the_same(own_runs: Path) -> None:
     before, _ = page(own_runs)
     shutil.rmtree(own_runs / "aipo" / "tokenizer")

@@ -29,13 +29,11 @@ def asked_page(page: "Page", address: str, names: tuple[str, str, str]) -> "Page
     return page
 
 
-def test_a_node_leads_to_its_segments(asked_page: "Page") -> None:
+def test_a_node_leads_to_its_segments_by_pointer_and_keyboard(asked_page: "Page") -> None:
     asked_page.locator('.panel-graph [data-node="policy"]').click()
     assert asked_page.evaluate("location.hash") == "#s1"
     assert 0 <= asked_page.locator("#s1").first.bounding_box()["y"] < 800  # type: ignore[index]
-
-
-def test_a_node_can_be_reached_with_the_keyboard(asked_page: "Page") -> None:
+    asked_page.evaluate("location.hash = ''")
     asked_page.locator('.panel-graph a[data-node="prompt"]').focus()
     asked_page.keyboard.press("Tab")
     assert asked_page.evaluate("document.activeElement.dataset.node") == "policy"

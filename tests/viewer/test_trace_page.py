@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from aipo.trace.filters import Filter
 from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.trace import comparisons, details, facts, trace_page
-from kit.handmade import Elements
+from kit.handmade import Elements, contrast
 from kit.viewing import BAD, TRACE, said
 
 
@@ -155,3 +156,29 @@ def test_without_texts_the_tokenizer_tells_them_and_else_ids_are_shown() -> None
     assert "⟨55 42 56 61 63⟩" in unknown and "These are its token ids" in unknown
     assert tokens_of(unknown)["segments"][0]["texts"] is None
     assert '<span class="soft">not recorded</span>' in unknown  # the question
+
+
+# what the page loads
+
+STATIC = files("aipo.viewer").joinpath("static")
+CSS = STATIC.joinpath("trace.css").read_text(encoding="utf-8")
+HEATS = re.findall(r"heat-\d \{ --heat: light-dark\((#\w{6}), (#\w{6})\)", CSS)
+INKS = ("#1b2027", "#e4e8ee")
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_text_can_be_read_on_every_heat_of_two_scales(theme: int) -> None:
+    assert len(HEATS) == 20
+    assert [heat for heat in HEATS if contrast(INKS[theme], heat[theme]) < 4.5] == []
+
+
+def test_katex_comes_with_its_licence() -> None:
+    licence = STATIC.joinpath("KATEX-LICENSE").read_text(encoding="utf-8")
+    assert licence.startswith("The MIT License")
+    assert licence.strip() in STATIC.joinpath("katex.min.js").read_text(encoding="utf-8")
+
+
+def test_scripts_never_write_markup() -> None:
+    for name in ("trace.js", "tokens.js", "heat.js", "formulas.js"):
+        script = STATIC.joinpath(name).read_text(encoding="utf-8")
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", script), name

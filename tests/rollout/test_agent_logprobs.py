@@ -35,37 +35,25 @@ class VLLM:
         self.failures: list[int] = []
 
     def app(self) -> Starlette:
-        ends = {"tokenize": self.tokenize, "v1/chat/completions": self.chat, "v1/completions": self.complete}
-        return Starlette(routes=[Route(f"/{path}", end, methods=["POST"]) for path, end in ends.items()])
+        return Starlette(routes=[Route("/{path:path}", self.answer, methods=["POST"])])
 
-    async def body(self, request: Request) -> dict[str, Any]:
-        body = await request.json()
-        self.asked.append((request.url.path, body))
-        return body
-
-    def prompt(self, body: dict[str, Any]) -> list[int]:
-        return self.tokens("".join(f"{m['role'][0]}{m['content']}" for m in body["messages"]) + "a")
-
-    async def tokenize(self, request: Request) -> JSONResponse:
-        body = await self.body(request)
-        return JSONResponse(
-            {"tokens": self.prompt(body) if "messages" in body else self.tokens(body["prompt"])}
-        )
-
-    async def chat(self, request: Request) -> JSONResponse:
-        body = await self.body(request)
-        ids = self.prompt(body) if self.prompt_token_ids is None else self.prompt_token_ids
+    async def answer(self, request: Request) -> JSONResponse:
+        path, body = request.url.path, await request.json()
+        self.asked.append((path, body))
+        if path == "/v1/completions":
+            return self.complete(body["prompt"])
+        said = "".join(f"{m['role'][0]}{m['content']}" for m in body.get("messages", ()))
+        prompt = self.tokens(f"{said}a" if said else body["prompt"])
+        if path == "/tokenize":
+            return JSONResponse({"tokens": prompt})
+        ids = prompt if self.prompt_token_ids is None else self.prompt_token_ids
         return JSONResponse({"choices": [{"message": self.message}], "prompt_token_ids": ids})
 
-    async def complete(self, request: Request) -> JSONResponse:
-        body = await self.body(request)
+    def complete(self, ids: list[int]) -> JSONResponse:
         if self.failures:
             return JSONResponse({"error": {"message": "no"}}, status_code=self.failures.pop(0))
-        told = [
-            None,
-            *({str(i): {"logprob": -i / 100 - n / 1000}} for n, i in enumerate(body["prompt"][1:], 1)),
-        ]
-        return JSONResponse({"choices": [self.choice or {"text": "x", "prompt_logprobs": told}]})
+        told = [{str(i): {"logprob": -i / 100 - n / 1000}} for n, i in enumerate(ids)]
+        return JSONResponse({"choices": [self.choice or {"text": "x", "prompt_logprobs": [None, *told[1:]]}]})
 
 
 @pytest.fixture

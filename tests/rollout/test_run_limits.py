@@ -14,6 +14,7 @@ from kit import handmade
 from kit.handmade import consult, policy, prompt, trace, visit
 
 OK = consult(1, 0, 2)
+OTHER = consult(1, 0, 2, agent="verify")
 DOWN = consult(1, 0, 2, reply=None, error="ConnectionError: refused", fault=Fault.UNAVAILABLE)
 WRONG = consult(1, 0, 2, reply=None, error="unknown: No agent", fault=Fault.UNKNOWN)
 
@@ -22,46 +23,40 @@ def rollout(*consults: Consult) -> Trace:
     return trace(prompt(2), policy(3), policy(4), consults=consults)
 
 
-def test_it_stops_as_soon_as_enough_have_been_seen() -> None:
-    outage = FailureRateLimit(0.5)
-    for _ in range(ENOUGH - 1):
-        outage.add(rollout(DOWN))
-    with pytest.raises(
-        LimitError,
-        match=r"got 32 of the last 32 \(knowledge 32 of 32\), allowed a share of 0\.5 \(rollout\.failure_limit\).*"
-        r"The last one: knowledge: ConnectionError: refused.*--resume",
-    ):
-        outage.add(rollout(DOWN))
-
-
-def test_a_share_within_the_limit_goes_on() -> None:
-    outage = FailureRateLimit(0.5)
-    for _ in range(WINDOW):
-        outage.add(rollout(OK, DOWN))
-    with pytest.raises(LimitError, match="got 33 of the last 64"):
-        outage.add(rollout(DOWN, DOWN))  # one good and one bad consult leave the window
-
-
-def test_what_the_policy_asked_wrongly_does_not_count() -> None:
-    outage = FailureRateLimit(0.0)
-    for _ in range(2 * WINDOW):
-        outage.add(rollout(WRONG))
-    for _ in range(ENOUGH - 1):
-        outage.add(rollout(OK))
-    with pytest.raises(LimitError, match="got 1 of the last 32"):
-        outage.add(rollout(DOWN))
-
-
-def test_agents_are_told_apart() -> None:
-    outage = FailureRateLimit(0.25)
-    other = consult(1, 0, 2, agent="verify")
-    with pytest.raises(LimitError, match=r"got 16 of the last 32 \(knowledge 16 of 16\)"):
-        outage.add(rollout(*[DOWN, other] * 16))
+@pytest.mark.parametrize(
+    ("limit", "before", "last", "says"),
+    [
+        (
+            0.5,  # as soon as enough have been seen
+            [rollout(DOWN)] * (ENOUGH - 1),
+            rollout(DOWN),
+            r"got 32 of the last 32 \(knowledge 32 of 32\), allowed a share of 0\.5 \(rollout\.failure_limit\).*"
+            r"The last one: knowledge: ConnectionError: refused.*--resume",
+        ),
+        # One good and one bad consult leave the window.
+        (0.5, [rollout(OK, DOWN)] * WINDOW, rollout(DOWN, DOWN), "got 33 of the last 64"),
+        # What the policy asked wrongly does not count.
+        (
+            0.0,
+            [rollout(WRONG)] * WINDOW + [rollout(OK)] * (ENOUGH - 1),
+            rollout(DOWN),
+            "got 1 of the last 32",
+        ),
+        (0.25, [], rollout(*[DOWN, OTHER] * 16), r"got 16 of the last 32 \(knowledge 16 of 16\)"),
+    ],
+)
+def test_it_stops_when_agents_fail_too_often(
+    limit: float, before: list[Trace], last: Trace, says: str
+) -> None:
+    failures = FailureRateLimit(limit)
+    for each in before:
+        failures.add(each)
+    with pytest.raises(LimitError, match=says):
+        failures.add(last)
 
 
 def test_without_a_limit_nothing_stops() -> None:
-    outage = FailureRateLimit(None)
-    outage.add(rollout(*[DOWN] * WINDOW))
+    FailureRateLimit(None).add(rollout(*[DOWN] * WINDOW))
 
 
 def call(cost: float | None = None, error: str | None = None) -> Call:

@@ -2,22 +2,19 @@
 
 import asyncio
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aipo.errors import LoadError, PolicyError
+from aipo.errors import PolicyError
 from aipo.rollout.engine import RolloutEngine
-from aipo.rollout.workers.messages import Cancel, Init, Pipe, RolloutDone, RunRollout, ServerDown, ServerUp
-from aipo.rollout.workers.process import Worker, build
+from aipo.rollout.workers.messages import Cancel, Pipe, RolloutDone, RunRollout, ServerDown, ServerUp
+from aipo.rollout.workers.process import Worker
 from aipo.trace import StopReason, Trace
 from kit.servers import serving
-from kit.vllm import WORDS, SeededVLLM
+from kit.vllm import SeededVLLM
 from kit.workers import configured, engine, policy_of, specs, untimed
 
 
@@ -137,15 +134,3 @@ def test_a_trace_that_cannot_be_sent_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(RolloutEngine, "rollout", odd)
     told(work, SeededVLLM())
-
-
-def test_files_that_were_edited_meanwhile_are_refused(tmp_path: Path) -> None:
-    WORDS.save_pretrained(tmp_path)
-    experiment = configured("http://127.0.0.1:1")
-    parent = dict(engine(experiment).fingerprints)
-    worker = partial(experiment.worker, tmp_path, len(WORDS), "run")
-    init = Init(path=tuple(sys.path), build=worker, fingerprints=parent)
-    built, policy = build(init)
-    assert built.fingerprints == parent and policy.vocabulary == len(WORDS)
-    with pytest.raises(LoadError, match=r"\['graph'\] edited, allowed what the run began with"):
-        build(replace(init, fingerprints={**parent, "graph": "another"}))

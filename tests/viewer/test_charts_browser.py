@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from aipo.render.charts import Chart, Line, data_block, figure, inline_assets
 from kit.viewing import point
 from viewer.conftest import Serve
@@ -94,9 +92,7 @@ def test_colours_follow_the_theme_and_a_click_on_a_name_hides_its_line(
         assert (pixels(page, light) > 50) == (pressed == "true")
 
 
-@pytest.fixture
-def alone(tmp_path: Path) -> str:
-    """A page that stands alone: bands, points, doublings, and nothing at all."""
+def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", tmp_path: Path) -> None:
     band = [(0.4, 0.6), (0.5, 0.7), (0.6, 0.8), (0.7, 0.9)]
     scores = Line(name="aipo", colour="c1", x=[1, 2, 4, 8], y=[0.5, 0.6, 0.7, 0.8], band=band)
     costs = [
@@ -111,17 +107,13 @@ def alone(tmp_path: Path) -> str:
     assets = inline_assets()
     figures = "".join(figure(i, chart) for i, chart in enumerate(charts))
     style = ":root{--page:#fff;--ink:#000;--soft:#555;--line:#ddd;--c1:#0a66b7;--c2:#a34a00}"
-    page = tmp_path / "page.html"
-    page.write_text(
+    file = tmp_path / "page.html"
+    file.write_text(
         f'<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{assets["policy"]}">'
         f"<style>{style}{assets['style']}</style>{figures}{data_block(charts)}{assets['scripts']}",
         encoding="utf-8",
     )
-    return page.as_uri()
-
-
-def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", alone: str) -> None:
-    page.goto(alone)
+    page.goto(file.as_uri())
     assert page.locator("figure canvas").count() == 2
     assert page.locator("figure").nth(2).inner_text().split() == ["nothing", "nothing", "recorded"]
     page.mouse.move(*point(page, 2 / 3))
@@ -129,12 +121,9 @@ def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", alone:
     assert tip.inner_text().split() == ["k", "4", "aipo", "0.7", "[0.6,", "0.8]"]
     assert pixels(page, (0x0A, 0x66, 0xB7)) > 50
 
-
-def test_points_that_share_their_place_are_told_apart(page: "Page", alone: str) -> None:
-    page.goto(alone)
+    # Points that share their place are told apart.
     box = page.locator("figure .u-over").nth(1).bounding_box()
     assert box is not None
-    tip = page.locator(".chart-tip")
     places = [(0, 0.25, "grpo 0.25"), (0, 0.5, "grpo 0.5"), (0.5, 1.0, "aipo 1"), (1, 0.75, "aipo 0.75")]
     for x, y, text in places:
         page.mouse.move(box["x"] + 1 + (box["width"] - 2) * x, box["y"] + 1 + (box["height"] - 2) * (1 - y))

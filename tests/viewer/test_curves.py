@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from aipo.render.charts import Chart
 from aipo.viewer.pages.curves import Curves, StepWindow, by_step, curves, windows
 
-# Two optimizer steps in each of two generations; the rollouts' metrics come with the first of them.
+# Two optimizer steps in each of two rollout steps; the rollouts' metrics come with the first of them.
 ROWS: list[dict[str, Any]] = [
     {"step": 1, "epoch": 0.5, "reward/solo": 0.0, "reward/assisted": 1.0, "rollouts/solo": 3.0,
      "rollouts/assisted": 1.0, "consults/verify": 0.5, "consult_errors/verify": 0.5, "consults/unknown": 0.0,

@@ -8,6 +8,7 @@ import pytest
 
 from aipo.errors import RunError
 from aipo.replay.output import ReplayReport, ReplayTable
+from aipo.util.text import visible
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.site import Site
 from kit.recorded import HOSTILE
@@ -43,7 +44,7 @@ def test_a_replay_says_of_what_and_shows_what_it_found(page: "Page", own_runs: P
     row.get_by_role("link", name="grpo").click()
     assert page.locator("h1").inner_text() == "grpo replay"
     result = page.locator("#replay")
-    assert result.locator("th").all_inner_texts() == ["setting", "loss", "as recorded", HOSTILE_SHOWN]
+    assert result.locator("th").all_inner_texts() == ["setting", "loss", "as recorded", visible(HOSTILE)]
     assert result.locator("td").all_inner_texts() == ["0.1234", "–"]
     assert result.locator("dd").all_inner_texts() == ["start"]
     assert result.locator("p").all_inner_texts() == [*REPORT.notes, *REPORT.warnings]
@@ -53,30 +54,22 @@ def test_a_replay_says_of_what_and_shows_what_it_found(page: "Page", own_runs: P
     assert page.locator("#replay, #replayed").count() == 0
 
 
-HOSTILE_SHOWN = HOSTILE.replace("\u202e", "⟨U+202E⟩").replace("\u2028", "⟨U+2028⟩")
-
-
 def test_a_source_elsewhere_is_named_and_a_static_site_names_no_folder(own_runs: Path) -> None:
     replayed(own_runs, "gone/far")
-    pages = [
-        Site(RunLibrary(own_runs), live=live).answer("run/grpo/index.html").body.decode()
-        for live in (True, False)
-    ]
+    sites = [Site(RunLibrary(own_runs), live=live) for live in (True, False)]
+    pages = [site.answer("run/grpo/index.html").body.decode() for site in sites]
     assert f"{own_runs.resolve()}/gone/far</code>" in pages[0]
     assert str(own_runs) not in pages[1] and "far</code>" in pages[1] and 'id="replay"' in pages[1]
 
 
-def test_a_result_of_another_shape_is_refused_by_name(own_runs: Path) -> None:
-    folder = replayed(own_runs, tables=[{"title": 1}])
-    with pytest.raises(RunError, match=r"replay.json: got .*tables"):
-        RunLibrary(own_runs).run("grpo").replay()
-    (folder / "replay.json").unlink()
-    run = RunLibrary(own_runs).run("grpo")
-    assert run.replay() is None and run.replayed() == ("loss", own_runs.resolve() / "aipo")
-
-
-def test_the_result_is_news_for_an_open_page(own_runs: Path) -> None:
+def test_a_result_is_news_for_an_open_page_and_one_of_another_shape_is_refused_by_name(
+    own_runs: Path,
+) -> None:
     run = RunLibrary(own_runs).run("grpo")
     before = run.version()
-    replayed(own_runs)
+    folder = replayed(own_runs, tables=[{"title": 1}])
     assert run.version() > before
+    with pytest.raises(RunError, match=r"replay.json: got .*tables"):
+        run.replay()
+    (folder / "replay.json").unlink()
+    assert run.replay() is None and run.replayed() == ("loss", own_runs.resolve() / "aipo")

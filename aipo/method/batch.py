@@ -86,7 +86,7 @@ def denominators(
             whole = [count(row) * totals.rows for row in rows]
         case "tokens":  # the mean over all tokens (DAPO)
             whole = [count(totals)] * len(rows)
-        case "length":  # by the longest completion allowed: a row's length does not matter (Dr. GRPO)
+        case _:  # "length", of the longest completion allowed: a row's own does not matter (Dr. GRPO)
             whole = [max_completion_length * totals.rows] * len(rows)
     return np.maximum(np.array(whole) * (1 / minibatches), 1e-6).astype(np.float32)
 

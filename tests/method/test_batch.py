@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from aipo.errors import TrainError
 from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
 from aipo.method.rows import Code, Row, distil, rows_of
 from kit import tiny
@@ -94,6 +95,9 @@ def test_rows_that_have_a_gradient():
     assert with_gradient(rows, tiny.method()) == [SHORT]
     assert with_gradient(rows, tiny.method(beta=0.1)) == rows
     assert with_gradient(rows, tiny.method(coefficient="echo")) == [SHORT, dead[1]]
+    assert with_gradient([SHORT], tiny.method(coefficient="ratio")) == [SHORT]
+    with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
+        with_gradient([SHORT, LONG], tiny.method(coefficient="ratio"))
 
 
 def test_denominators_are_never_zero():

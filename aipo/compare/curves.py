@@ -1,11 +1,12 @@
 """The charts of a matrix, as data. Several seeds are one line: their median, in a band from the least to the most."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
 
-from aipo.compare.matrix import Matrix
+from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import ArmResult, MatrixResults
 from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.compare.standings import Standings
@@ -140,61 +141,57 @@ def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> li
 
 def cost_charts(matrix: Matrix, results: MatrixResults, split_names: Mapping[str, str]) -> list[Chart]:
     """The measure that decides against the cost of training; a dot for each seed."""
-    charts: list[Chart] = []
-    for cost, title in (
-        ("generated_tokens", "After training, against generated tokens"),
-        ("agent_calls", "After training, against agents' calls"),
-    ):
+
+    def dots(arm: str, cost: str, divisor: float) -> Line:
+        points = [(getattr(r.cost, cost) / divisor, r.pass_at(matrix.measure)) for r in results.of(arm)]
+        x, y = zip(*points, strict=True) if points else ((), ())
+        return Line(name=arm, colour=colours(matrix)[arm], x=x, y=y, joined=False)
+
+    def chart(title: str, cost: str) -> Chart:
         divisor, x_label = _cost_axis(results, cost)
-        lines: list[Line] = []
-        for arm in matrix.arms:
-            values = [(getattr(r.cost, cost) / divisor, r.pass_at(matrix.measure)) for r in results.of(arm)]
-            x, y = zip(*values, strict=True) if values else ((), ())
-            lines.append(Line(name=arm, colour=colours(matrix)[arm], x=x, y=y, joined=False))
-        charts.append(
-            Chart(
-                title=title,
-                lines=lines,
-                x_label=x_label,
-                y_label=measure_label(matrix.measure, split_names),
-                x_range=(0.0, 0.0),
-                y_range=(0.0, 1.0),
-            )
+        return Chart(
+            title=title,
+            lines=[dots(arm, cost, divisor) for arm in matrix.arms],
+            x_label=x_label,
+            y_label=measure_label(matrix.measure, split_names),
+            x_range=(0.0, 0.0),
+            y_range=(0.0, 1.0),
         )
-    return charts
+
+    return [
+        chart("After training, against generated tokens", "generated_tokens"),
+        chart("After training, against agents' calls", "agent_calls"),
+    ]
 
 
 def pass_at_charts(matrix: Matrix, standings: Standings, split_names: Mapping[str, str]) -> list[Chart]:
     """pass@k over k for each split and setting without agents that has more than one k."""
-    charts: list[Chart] = []
-    for split, setting in dict.fromkeys((m.split, m.setting) for m in matrix.measures):
-        measures = [m for m in matrix.measures if (m.split, m.setting) == (split, setting)]
-        if setting == "assisted" or len(measures) < 2:
-            continue
-        lines: list[Line] = []
-        for arm in standings.arms:
-            values = [(m.k, e) for m in measures if (e := standings.of[m, arm].estimate) is not None]
-            bands = [estimate.interval for _, estimate in values if estimate.interval is not None]
-            lines.append(
-                Line(
-                    name=arm,
-                    colour=colours(matrix)[arm],
-                    x=[k for k, _ in values],
-                    y=[estimate.mean for _, estimate in values],
-                    band=bands if len(bands) == len(values) else (),
-                )
-            )
-        charts.append(
-            Chart(
-                title=f"{split_names.get(split, split)}, {SETTINGS[setting]}",
-                lines=lines,
-                x_label="k, samples per task",
-                y_label="pass@k",
-                y_range=(0.0, 1.0),
-                log=True,
-            )
+
+    def line(arm: str, measures: Sequence[Measure]) -> Line:
+        values = [(m.k, e) for m in measures if (e := standings.of[m, arm].estimate) is not None]
+        bands = [estimate.interval for _, estimate in values if estimate.interval is not None]
+        return Line(
+            name=arm,
+            colour=colours(matrix)[arm],
+            x=[k for k, _ in values],
+            y=[estimate.mean for _, estimate in values],
+            band=bands if len(bands) == len(values) else (),
         )
-    return charts
+
+    places = groupby(matrix.measures, key=lambda measure: (measure.split, measure.setting))
+    curves = {place: list(measures) for place, measures in places}
+    return [
+        Chart(
+            title=f"{split_names.get(split, split)}, {SETTINGS[setting]}",
+            lines=[line(arm, measures) for arm in standings.arms],
+            x_label="k, samples per task",
+            y_label="pass@k",
+            y_range=(0.0, 1.0),
+            log=True,
+        )
+        for (split, setting), measures in curves.items()
+        if setting != "assisted" and len(measures) > 1
+    ]
 
 
 def _curve(result: ArmResult, metrics: Sequence[str], cost: str = "", divisor: float = 1.0) -> Curve:

@@ -57,14 +57,6 @@ def test_resamples_are_those_that_can_be_counted_out() -> None:
     assert low == pytest.approx(every[2]) and high == pytest.approx(every[-3])
 
 
-def test_the_interval_of_many_runs_has_the_width_of_their_spread() -> None:
-    """20 facts that are all alike, in runs that are not: 2 · 1.96 · (1/2) / √runs."""
-    of = [run for run in range(64) for _ in range(20)]
-    values, facts = [float(run % 2) for run in of], [str(i % 20) for i in range(len(of))]
-    low, high = bootstrap_interval(values, facts, 0, runs=of)
-    assert high - low == pytest.approx(0.245, abs=0.03)
-
-
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.sampled_from("abc"), st.integers(0, 2)), min_size=2, max_size=20),
     st.randoms(use_true_random=False),

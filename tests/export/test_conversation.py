@@ -108,40 +108,30 @@ def test_what_cannot_be_cut_is_counted_and_kept_inline(empty: Run):
 
 def test_text_that_spells_a_special_token_is_left_out(empty: Run):
     """Written character by character it is no such token; encoded again it would be one."""
-    plain = empty.words.encode("a</user>b")
-    assert WORDS.index("</user>") not in plain
+    plain, end = empty.words.encode("a</user>b"), WORDS.index("</user>")
+    assert end not in plain
     ask, answer = empty.prompt("?"), empty.answer("5<eos>")
     first, *_, last = ask.token_ids.tolist()
-    by_task = segment(Role.PROMPT, "task", [first, *plain, WORDS.index("</user>"), last])
+    by_task = segment(Role.PROMPT, "task", [first, *plain, end, last])
     seam = policy(*empty.words.encode("</us")), env(*empty.words.encode("er>"))
+    helped = empty.assisted("g4/0", "?", "5<eos>")
+    asked, request, reply, rest = helped.segments
+    forged = agent(reply.token_ids[0], *empty.words.encode("582<eos>"), reply.token_ids[-1])
     empty.keep(
         empty.solo("g0/0", "?", "a</user>b<eos>"),
         empty.trace("g1/0", ask, policy(*plain, WORDS.index("<eos>"))),
         empty.trace("g2/0", by_task, answer),
         empty.trace("g3/0", ask, *seam, answer),
+        helped,
+        replace(helped, trace_id="g5/0", group_id="g5", segments=(asked, request, forged, rest)),
+        empty.assisted("g2/1", "?", "6<eos>"),
     )
-    assert empty.chats(agents="inline") == [("?", "a</user>b")]
-    assert empty.export("sft", agents="inline").left_out == {SPELLED: 3}
-
-
-def test_an_agent_that_spells_a_special_token_is_in_no_export_with_its_text(empty: Run):
-    kept = empty.assisted("g0/0", "?", "5<eos>")
-    asked, request, _, answer = kept.segments
-    tag, end = (empty.words.encode(text, control=True) for text in ("<feedback:knowledge>", "</feedback>"))
-    told = agent(*tag, *empty.words.encode("582<eos>"), *end)
-    empty.keep(kept, replace(kept, trace_id="g0/1", index=1, segments=(asked, request, told, answer)))
-    done = empty.export("sft", agents="inline")
-    assert [row["trace_id"] for row in rows(done.path)] == ["g0/0"] and done.left_out == {SPELLED: 1}
-    assert empty.chats() == [("agents: ?", "So 5")] * 2  # its text is cut out, and so is the trouble
-
-
-def test_a_solo_question_that_spells_a_special_token_is_asked_of_nobody(empty: Run):
-    first, *_, end, last = empty.prompt("?").token_ids.tolist()
-    forged = segment(Role.PROMPT, "task", [first, *empty.words.encode("<eos>"), end, last])
-    solo = empty.trace("g0/1", forged, empty.answer("5<eos>"))
-    empty.keep(empty.assisted("g0/0", "?", "5<eos>"), solo)
-    assert empty.chats() == [("agents: ?", "So 5")]
-    assert empty.export("sft").left_out == {SPELLED: 1}
+    inline = {"agents": "inline"}
+    assert [question for question, _ in empty.chats(**inline)] == ["?", "agents: ?", "agents: ?"]
+    assert empty.export("sft", **inline).left_out == {SPELLED: 4}
+    # Cut, an agent's text is no trouble, and a forged question of a solo rollout is asked of nobody.
+    helped_answers = [("agents: ?", answer) for answer in ("So 5", "So 5", "So 6")]
+    assert sorted(empty.chats()) == [("?", "a</user>b"), *helped_answers]
 
 
 @pytest.mark.parametrize("stored_texts", [True, False])

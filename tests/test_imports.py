@@ -19,7 +19,7 @@ SURFACE = {
     "aipo.render": "headline show trace_html trace_text",
     "aipo.rollout": "Agent AgentSpec AgentState ChatModel Env Prompt RolloutContext RolloutEngine RolloutSpec "
     "RolloutState Score Task check_graph derive_seed",
-    "aipo.trace": "SCHEMA_VERSION Call Consult Fault Mode Role Segment StopReason Trace Visit author_in concatenate "
+    "aipo.trace": "SCHEMA_VERSION Call Consult Fault Mode Role Segment StopReason Trace Visit concatenate "
     "of_policy segment",
 }
 """What a user's graph, agent, environment or notebook imports."""

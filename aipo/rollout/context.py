@@ -17,7 +17,7 @@ from aipo.rollout.agent import Prices
 from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task
 from aipo.rollout.spec import derive_seed
-from aipo.trace import Call, Mode, Role, Segment, author_in, concatenate, of_policy, segment
+from aipo.trace import Call, Mode, Role, Segment, concatenate, of_policy, segment
 from aipo.util.text import clean, error_text
 
 
@@ -117,7 +117,7 @@ class RolloutContext:
     def answer(self, segments: Sequence[Segment], *, policy: str = "policy") -> str:
         """The text that is scored: what the policy itself wrote, so that no agent can earn its reward; or what
         was demonstrated in its stead. Without end tokens."""
-        author, tokenizer = author_in(self.mode), self.policies[policy].tokenizer
+        author, tokenizer = self.mode.author, self.policies[policy].tokenizer
         token_ids = concatenate(s for s in of_policy(segments, policy) if s.role is author)
         return tokenizer.decode(token_ids[token_ids != tokenizer.eos_id])
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aipo.errors import AipoError, ConfigError, GraphError, TraceError, one_of
-from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, author_in, of_policy
+from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, of_policy
 from aipo.util.text import error_text
 
 
@@ -166,7 +166,7 @@ def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[C
     first = segments[0].role
     sampled = [s for s in segments if s.role is Role.POLICY]
     answer, what = (
-        sum(len(s) for s in segments if s.role is author_in(mode)),
+        sum(len(s) for s in segments if s.role is mode.author),
         "tokens that the policy sampled",
     )
     shown = mode is Mode.EXPERT

@@ -1,17 +1,7 @@
 """Traces: the record of one rollout, and how traces are stored, listed and searched."""
 
 from aipo.trace.segment import Role, Segment, concatenate, of_policy, segment
-from aipo.trace.types import (
-    SCHEMA_VERSION,
-    Call,
-    Consult,
-    Fault,
-    Mode,
-    StopReason,
-    Trace,
-    Visit,
-    author_in,
-)
+from aipo.trace.types import SCHEMA_VERSION, Call, Consult, Fault, Mode, StopReason, Trace, Visit
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -24,7 +14,6 @@ __all__ = [
     "StopReason",
     "Trace",
     "Visit",
-    "author_in",
     "concatenate",
     "of_policy",
     "segment",

@@ -34,6 +34,11 @@ class Mode(StrEnum):
     EXPERT = "expert"
     REPLAY = "replay"
 
+    @property
+    def author(self) -> Role:
+        """The role whose tokens are the answer: the policy, or in a demonstration the expert."""
+        return Role.AGENT if self is Mode.EXPERT else Role.POLICY
+
 
 class StopReason(StrEnum):
     """The reason why a rollout ended. The last four are failures: no reward, no gradient."""
@@ -198,8 +203,7 @@ class Trace(ByValue):
 
     @property
     def author(self) -> Role:
-        """Whose tokens are the answer; see `author_in`."""
-        return author_in(self.mode)
+        return self.mode.author
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]:
@@ -275,8 +279,3 @@ def parse_line(line: bytes | str, where: str) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise TraceError(f"{where} is torn: {error}") from error
-
-
-def author_in(mode: Mode) -> Role:
-    """The role whose tokens are the answer: the policy, or in a demonstration the expert."""
-    return Role.AGENT if mode is Mode.EXPERT else Role.POLICY

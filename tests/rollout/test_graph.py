@@ -66,26 +66,14 @@ def test_a_graph_that_keeps_the_contract_is_given_back():
     assert check_graph(graph, "mine") is graph
 
 
-class NoStops(TypedDict):
-    segments: Annotated[list[Any], operator.add]
-    consults: Annotated[list[Any], operator.add]
-    reward_parts: Annotated[dict[str, Any], operator.or_]
-
-
-class Overwrites(NoStops):
-    stops: dict[str, Any]
-
-
 def latest(old: Any, new: Any) -> Any:
     return new
 
 
-class KeepsLatest(NoStops):
-    stops: Annotated[dict[str, Any], latest]
-
-
-class Merges(Overwrites):
-    segments: Annotated[list[Any], operator.or_]
+def with_key(name: str, hint: Any) -> Any:
+    """A graph whose state has this key in another way, or not at all."""
+    hints = {**RolloutState.__annotations__, name: hint}
+    return compiled(TypedDict("State", {key: hint for key, hint in hints.items() if hint is not None}))
 
 
 @pytest.mark.parametrize(
@@ -93,11 +81,14 @@ class Merges(Overwrites):
     [
         (StateGraph(RolloutState), "got StateGraph, allowed a compiled StateGraph"),
         (None, "got NoneType"),
-        (compiled(NoStops), "state key 'stops' of graph 'mine': got no such key"),
-        (compiled(Overwrites), "state key 'stops' of graph 'mine': got a key without a reducer"),
-        (compiled(KeepsLatest), "got the reducer latest, allowed the reducer operator.or_, as"),
+        (with_key("stops", None), "state key 'stops' of graph 'mine': got no such key"),
+        (with_key("stops", dict[str, Any]), "state key 'stops' of graph 'mine': got a key without a reducer"),
         (
-            compiled(Merges),
+            with_key("stops", Annotated[dict[str, Any], latest]),
+            "got the reducer latest, allowed the reducer operator.or_, as",
+        ),
+        (
+            with_key("segments", Annotated[list[Any], operator.or_]),
             "key 'segments' of graph 'mine': got the reducer or_, allowed the reducer operator.add",
         ),
         (compiled(schema=None), "context_schema of graph 'mine': got None, allowed RolloutContext"),

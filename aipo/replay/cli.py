@@ -46,7 +46,7 @@ def check(
     """Runs every trace through its graph again without any model, and reports what is not identical."""
     from aipo.replay.questions.rerun import check_traces
 
-    _exit(check_traces(_source(folder, words, graph, config), console))
+    raise typer.Exit(check_traces(_source(folder, words, graph, config), console))
 
 
 @app.command()
@@ -60,7 +60,7 @@ def score(
     """Scores recorded rollouts again, with another environment or other reward weights."""
     from aipo.replay.questions.rerun import score_traces
 
-    _exit(score_traces(_source(folder, words, graph, config), out=out, console=console))
+    raise typer.Exit(score_traces(_source(folder, words, graph, config), out=out, console=console))
 
 
 @app.command("graph")
@@ -92,7 +92,7 @@ def replay_graph(
     from aipo.replay.questions.rerun import replay_graph as run
 
     source = _source(folder, words, graph, config, prompts)
-    _exit(run(source, policy=policy, frozen=frozen, out=out, console=console))
+    raise typer.Exit(run(source, policy=policy, frozen=frozen, out=out, console=console))
 
 
 @app.command()
@@ -102,7 +102,7 @@ def credit(
     """Computes the advantages under other settings of the method. It needs no model."""
     from aipo.replay.questions.credit import replay_credit
 
-    _exit(replay_credit(folder, **_settings(words, grid, steps, out)))
+    raise typer.Exit(replay_credit(folder, **_settings(words, grid, steps, out)))
 
 
 @app.command()
@@ -125,7 +125,7 @@ def loss(
     from aipo.replay.questions.loss import replay_loss
 
     given = _settings(words, grid, steps, out)
-    _exit(replay_loss(folder, checkpoint=checkpoint, gradients=gradients, **given))
+    raise typer.Exit(replay_loss(folder, checkpoint=checkpoint, gradients=gradients, **given))
 
 
 @app.command()
@@ -142,7 +142,7 @@ def train(
     from aipo.replay.questions.train import replay_train
 
     given = _settings(words, grid, steps, out)
-    _exit(replay_train(folder, epochs=epochs, resume=resume, **given))
+    raise typer.Exit(replay_train(folder, epochs=epochs, resume=resume, **given))
 
 
 @app.command()
@@ -181,11 +181,10 @@ def consults(
             out=out,
             console=console,
         )
-        _exit(code)
-        return
+        raise typer.Exit(code)
     if overrides:
         raise ConfigError(f"--group: got {overrides}, allowed only filters: nothing is run")
-    _exit(consults_against_group(folder, where=where, out=out, console=console))
+    raise typer.Exit(consults_against_group(folder, where=where, out=out, console=console))
 
 
 def _source(
@@ -225,9 +224,3 @@ def _settings(
 
     chosen = None if steps is None else parse_range("--steps", steps, int)
     return {"overrides": words or (), "grid": grid or (), "steps": chosen, "out": out, "console": console}
-
-
-def _exit(code: int) -> None:
-    """Ends with this exit code."""
-    if code:
-        raise SystemExit(code)

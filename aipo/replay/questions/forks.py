@@ -66,16 +66,15 @@ class _Fork:
         start: index of the first token of the request.
     """
 
-    source: Trace
-    number: int
-    policy: ReplayPolicy
     rollout: ReplayedRollout
+    policy: ReplayPolicy
+    number: int
     request: int
     start: int
 
     @property
     def key(self) -> Key:
-        return self.source.trace_id, self.number
+        return self.rollout.source.trace_id, self.number
 
     def stamped(self, trace: Trace) -> Trace:
         """The trace, with where it comes from.
@@ -83,7 +82,7 @@ class _Fork:
         Raises:
             TraceError: it did not come to the request as the recording did, or an agent replied after it.
         """
-        source = self.source.trace_id
+        source = self.rollout.source.trace_id
         if self.policy.live_from != self.request:
             allowed = f"token {self.request}, before the request"
             raise TraceError(one_of("fork", self.policy.live_from, allowed, source))
@@ -95,13 +94,10 @@ class _Fork:
 
 @dataclass(frozen=True, kw_only=True)
 class Forks:
-    """Runs forks.
+    """Runs forks, `samples` of each consult, which `live` continues without the ids of the consult tags.
 
     Args:
         replay: of the run; no agent needs to be live, all that is asked before a request is recorded.
-        live: the policy that continues.
-        tag_ids: ids of the consult tags.
-        samples: forks of each consult.
 
     Attributes:
         failed: consults that cannot be forked, and why.
@@ -170,7 +166,7 @@ class Forks:
         chats = self.replay.chats(before, reuse)
         rollout = ReplayedRollout({trace.policy: trace}, spec, {trace.policy: policy}, chats, reuse)
         request = len(before.token_ids)
-        return _Fork(trace, number, policy, rollout, request, request + start)
+        return _Fork(rollout, policy, number, request, request + start)
 
 
 def _until(trace: Trace, number: int) -> Trace:

@@ -147,7 +147,7 @@ def _loss_replay(
     policy.model.config.name_or_path = start.path
     beta = max(setting.experiment.method.beta for setting in compared)
     experiment = experiment.with_settings({"method.beta": beta})
-    never = TraceSource(
+    no_rows = TraceSource(
         traces=lambda _: (),
         credit=experiment.credit,
         keep=lambda *_: None,
@@ -158,7 +158,7 @@ def _loss_replay(
         trainer = AIPOTrainer(
             policy.model,
             train_arguments(experiment, Path(scratch), cpu=policy.model.device.type == "cpu"),
-            never,
+            no_rows,
             experiment.method,
             tokenizer=policy.tokenizer.inner,
             scores_again=True,

@@ -46,6 +46,7 @@ async def generate(policy: LocalPolicy, prompts: np.ndarray) -> int:
             max_new_tokens=TOKENS,
             min_new_tokens=TOKENS,
             pad_token_id=policy.tokenizer.pad_id,
+            use_cache=True,
         )
     return (output.shape[1] - PROMPT) * ROWS
 

@@ -89,21 +89,11 @@ class LengthEnv:
         return {"length": float(len(text))} if text else None
 
 
-def build_spec(
-    name: str,
-    *,
-    prompt: Path | None = None,
-    attempts: int = 3,
-    timeout: float = 60.0,
-    cache: bool = False,
-    model: str = "m",
-    settings: Mapping[str, Any] | None = None,
-) -> AgentSpec:
+def build_spec(name: str, *, prompt: Path | None = None, **changes: Any) -> AgentSpec:
+    """An agent's spec; `changes` are arguments of `node_settings`."""
     text = Prompt.load(prompt or PROMPTS / f"{name}.md")
-    node = node_settings(
-        attempts=attempts, timeout=timeout, cache=cache, model=model, prompt=text, settings=settings or {}
-    )
-    return AgentSpec(name=name, prompt=text, node=node)
+    given = {"attempts": 3, "timeout": 60.0, "cache": False, "model": "m", "settings": {}} | changes
+    return AgentSpec(name=name, prompt=text, node=node_settings(prompt=text, **given))
 
 
 def build_agent(

@@ -154,15 +154,15 @@ def test_asides_stand_behind_and_no_error_of_theirs_is_in_what_was_asked() -> No
     assert within_three_sigma(sum(int(value) != values[fact] for fact, value in distractors), 800, 0.3)
 
 
-def test_asides_are_counted() -> None:
-    with pytest.raises(ConfigError, match="distractors of a miniature agent: got -1, allowed 0 to 99"):
-        knowledge(distractors=-1)
-    with pytest.raises(ConfigError, match="distractors of a miniature agent: got 100, allowed 0 to 99"):
-        knowledge(distractors=100)
+@pytest.mark.parametrize(
+    ("option", "number", "most"),
+    [("distractors", -1, 99), ("distractors", 100, 99), ("distractor_error_rate", 2, 1)],
+)
+def test_asides_are_counted(option: str, number: int, most: int) -> None:
     with pytest.raises(
-        ConfigError, match="distractor_error_rate of a miniature agent: got 2, allowed 0 to 1"
+        ConfigError, match=f"{option} of a miniature agent: got {number}, allowed 0 to {most}"
     ):
-        knowledge(distractor_error_rate=2)
+        knowledge(**{option: number})
 
 
 def test_always_and_never_wrong() -> None:
@@ -189,13 +189,8 @@ def test_an_error_rate_is_a_probability(factory, rate: float) -> None:
 def test_what_they_say_of_themselves() -> None:
     agent = knowledge(seed=3, error_rate=0.1)
     assert agent._llm_type == "miniature-knowledge"
-    assert agent._identifying_params == {
-        "model_name": "miniature-knowledge",
-        "seed": 3,
-        "error_rate": 0.1,
-        "distractors": 0,
-        "distractor_error_rate": 0.0,
-    }
+    rates = {"error_rate": 0.1, "distractors": 0, "distractor_error_rate": 0.0}
+    assert agent._identifying_params == {"model_name": "miniature-knowledge", "seed": 3} | rates
     text = "Task: answer\nRequest: 3@7"
     reply = agent.invoke([HumanMessage(text)])
     assert len(reply.text) == 7

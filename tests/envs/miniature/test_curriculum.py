@@ -24,8 +24,9 @@ def text_of(pieces: list[Piece]) -> str:
     return "".join(piece.text for piece in pieces)
 
 
-def test_a_practice_fact_is_looked_up_and_copied() -> None:
+def test_a_practice_fact_is_looked_up_and_copied_with_a_fresh_value_each_time() -> None:
     facts = Facts({"3@7": 111}, known=(), unknown=(), practice=("3@7",))
+    assert len({draw("practice", seed, facts)[3].text for seed in range(100)}) > 80
     prompt, consult, feedback, line, rest = draw("practice", facts=facts)
     b = int(prompt.text.removeprefix("3@7+").removesuffix("=?\n"))
     value = int(line.text.removeprefix("3@7="))
@@ -34,11 +35,6 @@ def test_a_practice_fact_is_looked_up_and_copied() -> None:
     assert feedback.text == f"<feedback:knowledge>3@7={value}</feedback>"
     assert line == Piece(f"3@7={value}\n")
     assert rest == Piece(f"{value}+{b}={value + b}\n#{value + b}<eos>")
-
-
-def test_a_practice_fact_has_a_fresh_value_each_time() -> None:
-    facts = Facts({"3@7": 111}, known=(), unknown=(), practice=("3@7",))
-    assert len({draw("practice", seed, facts)[3].text for seed in range(100)}) > 80
 
 
 def test_verify_is_asked_about_right_and_wrong_lines_and_wrong_lines_are_not_learned() -> None:
@@ -172,15 +168,11 @@ def test_the_procedure_never_stands_without_a_guide_and_only_in_the_full_course(
     assert all(pieces[1].text == "<consult:reasoning>next</consult>" for pieces in guided)
 
 
-def test_a_practice_fact_never_stands_without_a_consult() -> None:
+def test_practice_facts_have_a_consult_and_prompts_and_feedback_no_loss() -> None:
     practice = set(Facts.draw(0).practice)
     for pieces in demonstrations(0, 2000):
         if practice & set(re.findall(r"\d@\d", text_of(pieces))):
             assert pieces[1].text.startswith("<consult:knowledge>")
-
-
-def test_prompts_and_feedback_carry_no_loss() -> None:
-    for pieces in demonstrations(0, 2000):
         assert not pieces[0].learned
         assert not any(piece.learned for piece in pieces if piece.text.startswith("<feedback:"))
         assert pieces[-1].learned and pieces[-1].text.endswith("<eos>")

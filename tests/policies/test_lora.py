@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -20,20 +19,15 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, LoadError
 from aipo.evaluate.run import evaluate_folder
-from aipo.method.batch import TokenTotals
-from aipo.method.rows import rows_of
 from aipo.method.settings import MethodSettings
-from aipo.method.step_rows import StepRows
 from aipo.policies.lora import LoRASettings, add_adapter
 from aipo.policies.vllm.transport import DiskTransport
 from aipo.policies.weights import has_adapter, plain, save_snapshot, snapshot
 from aipo.replay.questions.loss import replay_loss
 from aipo.run import RunFolder
 from aipo.train.run import train_run
-from aipo.train.schedule import trl_arguments
 from aipo.train.trainer import AIPOTrainer
-from kit import tiny
-from kit.handmade import policy, prompt, trace
+from kit import tiny, training
 
 LORA = LoRASettings(rank=4, alpha=8)
 IDS = torch.arange(2, 14)[None]
@@ -56,23 +50,11 @@ def with_lora(network: Any = None, *, seed: int = 0) -> Any:
     return add_adapter(tiny.model() if network is None else network, LORA, seed=seed)
 
 
-def rows(seed: int = 0) -> StepRows:
-    rng = np.random.default_rng(seed)
-    traces = []
-    for i, advantage in enumerate((1.0, -0.5, 0.7, -1.0)):
-        ids = rng.integers(2, tiny.VOCABULARY, 10).tolist()
-        answer = policy(*ids[2 : 5 + i], logprobs=(-2.5 - 0.5 * rng.random(3 + i)).tolist())
-        traces.append(trace(prompt(*ids[:2]), answer, trace_id=f"t{i}", advantage=advantage))
-    made = tuple(row for one in traces for row in rows_of(one))
-    return StepRows(rows=made, totals=TokenTotals.of(made), active_share=1.0)
+GIVEN = training.steps(2, rows=4)
 
 
 def trainer(folder: Path, model: Any, settings: MethodSettings | None = None, **args: Any) -> AIPOTrainer:
-    settings = settings or tiny.method()
-    fixed: dict[str, Any] = {"rollout_steps": 2, "learning_rate": 1e-2, "max_completion_length": 16}
-    arguments = trl_arguments(folder, settings, **(fixed | args))
-    source = tiny.Rows([rows(0), rows(1)])
-    return AIPOTrainer(model, arguments, source, settings, tokenizer=tiny.tokenizer())
+    return training.trainer(folder, GIVEN, model=model, method=settings, **args)
 
 
 def shaken(network: Any) -> Any:
@@ -163,7 +145,7 @@ def test_the_reference_is_the_policy_without_its_adapter(tmp_path: Path) -> None
     merged.config.name_or_path = str(tmp_path / "m")
     whole = trainer(tmp_path / "b", merged, settings)
     assert [*with_adapter.model.peft_config] == ["default"]
-    one, two = (made._micro_batches(rows())[0] for made in (with_adapter, whole))
+    one, two = (made._micro_batches(GIVEN[0])[0] for made in (with_adapter, whole))
     assert whole.ref_model is not None and with_adapter.ref_model is None
     torch.testing.assert_close(one["reference_logprobs"], two["reference_logprobs"], rtol=1e-5, atol=1e-5)
     losses = [made._compute_loss(made.model, batch) for made, batch in ((with_adapter, one), (whole, two))]

@@ -16,7 +16,7 @@ import pytest
 from aipo.errors import ConfigError, LoadError, ScoreError
 from envs.sandbox import Sandbox
 
-HERE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -107,11 +107,7 @@ def test_it_works_in_a_thread(made: list[Sandbox]) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        (
-            "operator:truediv",
-            [1, 0],
-            "operator:truediv: got ZeroDivisionError: division by zero, allowed a result",
-        ),
+        ("operator:truediv", [1, 0], "operator:truediv: got ZeroDivisionError: division by zero, allowed"),
         ("complain", ["\ud800"], r"got ValueError: \?, allowed"),
         ("operator:add", [1], "got TypeError: add expected 2 arguments"),
         ("builtins:set", [], "got TypeError: Object of type set is not JSON serializable"),
@@ -184,19 +180,12 @@ def test_an_idle_worker_that_somebody_ended_costs_no_call(made: list[Sandbox]) -
     assert worker not in sandbox._alive
 
 
-@pytest.mark.parametrize(
-    ("function", "says"),
-    [
-        ("nowhere:add", "got ModuleNotFoundError: No module named 'nowhere'"),
-        ("operator:divide", "got AttributeError"),
-    ],
-)
-def test_a_worker_that_cannot_start_says_why(made: list[Sandbox], function: str, says: str) -> None:
-    sandbox = Sandbox(function)
-    made.append(sandbox)
-    with pytest.raises(LoadError, match=says):
-        call(sandbox)
-    assert not sandbox._alive
+def test_a_worker_that_cannot_start_says_why(made: list[Sandbox]) -> None:
+    with pytest.raises(LoadError, match="got ModuleNotFoundError: No module named 'nowhere'"):
+        call(make(made, "nowhere:add"))
+    with pytest.raises(LoadError, match="got AttributeError"):
+        call(make(made, "operator:divide"))
+    assert not any(sandbox._alive for sandbox in made)
 
 
 @pytest.mark.parametrize("wrong", [{"workers": 0}, {"seconds": 0.0}, {"deadline": float("nan")}])
@@ -230,7 +219,7 @@ def program(ending: str, *function: str) -> subprocess.Popen[str]:
         [sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM.replace("{ending}", ending), *function],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
     )
 

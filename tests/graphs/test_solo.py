@@ -25,15 +25,12 @@ def test_a_solo_rollout():
     assert context.env.texts == ["3@7=582\n#587"]  # without the end token
 
 
-def test_a_solo_rollout_that_runs_out_of_room():
+def test_a_solo_rollout_without_room_or_without_an_answer():
     state = roll(solo(prompt="miniature.md"), build_context(["123456789"], max_tokens=4))
     assert shown(state)[1:] == [(Role.POLICY, "policy", "1234")]
     assert state["stops"] == {"policy": StopReason.LENGTH}
-
-
-def test_an_answer_that_cannot_be_scored_is_not_zero():
     state = roll(solo(prompt="miniature.md"), build_context([""]))
-    assert state["reward_parts"] == {"policy": None}
+    assert state["reward_parts"] == {"policy": None}  # what cannot be scored is not zero
 
 
 @pytest.mark.parametrize("graph", [solo(prompt="miniature.md"), consult(agents={}, prompt="miniature.md")])

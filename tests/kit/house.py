@@ -62,7 +62,7 @@ def _lines(file: Path) -> int:
     return file.read_text(encoding="utf-8").count("\n")
 
 
-def _over(sizes: "dict[Path, int] | defaultdict[Path, int]", most: int) -> list[str]:
+def _over(sizes: dict[Path, int], most: int) -> list[str]:
     large = sorted(((size, file) for file, size in sizes.items() if size > most), reverse=True)
     return [f"{_name(file)}: {size}" for size, file in large]
 

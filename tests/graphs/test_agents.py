@@ -6,7 +6,6 @@ import re
 import pytest
 
 from aipo.errors import ConfigError
-from aipo.rollout.agent import check_agent
 from aipo.rollout.prompt import Prompt
 from graphs.knowledge import knowledge
 from graphs.reasoning import reasoning
@@ -138,8 +137,3 @@ def test_one_model_never_gets_the_reply_of_another(change, tmp_path):
     assert ask(graph, "knowledge", {"answer": "of a"}, "3@7") == ("of a", ["answer"])
     assert ask(second, "knowledge", {"answer": "of b"}, "3@7") == ("of b", ["answer"])
     assert ask(graph, "knowledge", {"answer": "new"}, "3@7") == ("of a", [])
-
-
-@pytest.mark.parametrize("factory", [verify, knowledge, reasoning])
-def test_they_are_agents(factory):
-    check_agent(factory(build_spec(factory.__name__)), factory.__name__)

@@ -85,11 +85,6 @@ def test_no_request(text):
     assert parse(text) is None
 
 
-def test_a_spelled_tag_is_found_as_well():
-    request = parse("ab<consult:verify>3@7</consult>", PLAIN)
-    assert (request.text, request.start, request.fault) == ("3@7", 2, None)
-
-
 def test_a_spelled_tag_beside_the_same_tag_as_one_token():
     ids = [*CHARS.encode("<consult:verify>"), *CHARS.encode("<consult:verify>1</consult>", control=True)]
     request = GRAMMAR.parse(CHARS, np.array(ids, np.int32), NAMES)

@@ -9,8 +9,8 @@ lies in a temporary folder; files that were just written are read from the page 
 - size: bytes per token of a step's file. Baseline: the same traces, texts included, as JSON lines with zstd (level 3).
 - speed: megabytes of raw tokens (12 bytes each) per second. What is written is on the disk when the clock stops,
   what is read has become `Trace` objects; both hold for the baseline, too.
-- looks: listing and filtering the short traces, 128 in a file, and opening one of 64 long traces by its id. `one look` opens
-  the index for it, as `aipo traces` does; `kept open` is the viewer's. `bar` is what the store promises.
+- looks: listing and filtering the short traces, 128 in a file. `one look` opens the index for it, as `aipo traces` does;
+  `kept open` is the viewer's. `bar` is what the store promises.
 
 Medians; rounds of the store and of the baseline alternate.
 """
@@ -41,7 +41,7 @@ RAW = 12  # bytes of a token in memory: id, log-prob and entropy
 ZSTD = pa.Codec("zstd", compression_level=3)
 FEW = Filter(agent="knowledge", reward=(0.5, None), step=(10, None))
 TEXT = Filter(text="+5=55")
-LOOK_MS, OPEN_MS = 300, 50
+LOOK_MS = 300
 Row = tuple[str, str, float, float | None, float | None]
 """What, its unit, the store's number, the baseline's, and the bar."""
 
@@ -121,19 +121,6 @@ def looks(folder: Path, repeats: int) -> list[Row]:
     return [(name, "ms", 1e3 * spent[name], None, LOOK_MS if ":" in name else None) for name in work]
 
 
-def opening(kind: Kind, folder: Path, repeats: int) -> list[Row]:
-    for step in range(2):
-        TraceStore(folder, decode=kind.decode).seal(step, kind.step(step))
-    index, trace_id = TraceIndex(folder), bulk.again(kind.traces[0], 1).trace_id
-    once = medians(repeats, once=lambda: TraceIndex(folder, resident=False).stored(trace_id))["once"]
-    kept = medians(repeats, kept=lambda: index.stored(trace_id))["kept"]
-    what = f"one trace of {LONG} tokens"
-    return [
-        (f"one look: {what}", "ms", 1e3 * once, None, OPEN_MS),
-        (f"kept open: {what}", "ms", 1e3 * kept, None, OPEN_MS),
-    ]
-
-
 def measure(folder: Path, count: int, repeats: int) -> list[Row]:
     templates = bulk.short()
     stretched = bulk.long([t for t in templates[: bulk.STEP] if t.consults][:LONG_TRACES], LONG)
@@ -141,7 +128,7 @@ def measure(folder: Path, count: int, repeats: int) -> list[Row]:
     long = Kind("long", stretched, bulk.long_words)
     rows = [row for kind in (brief, long) for row in files(kind, folder / kind.name, repeats)]
     bulk.fill(folder / "many", templates, count, decode=brief.decode)
-    return [*rows, *looks(folder / "many", repeats), *opening(long, folder / "open", repeats)]
+    return [*rows, *looks(folder / "many", repeats)]
 
 
 def main() -> None:

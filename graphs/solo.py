@@ -56,7 +56,7 @@ def prompt_node(prompt: Prompt, *, agents: Sequence[str]) -> Node:
         context = runtime.context
         section = "assisted" if context.mode is Mode.ASSISTED and agents else "solo"
         text = prompt.render(section, question=context.task.prompt, agents=agents)
-        token_ids = context.policies[POLICY].tokenizer.encode_prompt(text)
+        token_ids = context.policies[POLICY].tokenizer.encode_prompt(text, untrusted=context.task.prompt)
         return {"segments": [segment(Role.PROMPT, "prompt", token_ids)]}
 
     return write_prompt

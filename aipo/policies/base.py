@@ -20,9 +20,13 @@ class Tokenizer(Protocol):
         encoded as plain text, so that nobody's text can smuggle control tokens in."""
         ...
 
-    def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a rollout's prompt: through the chat template, open for the assistant, where the
-        tokenizer has one; else as control text."""
+    def encode_prompt(self, text: str, *, untrusted: str = "") -> list[int]:
+        """Ids of a rollout's prompt: through the chat template, open for the assistant, where the tokenizer has one;
+        else as control text behind what the tokenizer puts before a text (BOS).
+
+        Args:
+            untrusted: a part of `text`, the question. Where it spells control tokens, it is encoded as plain text.
+        """
         ...
 
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:

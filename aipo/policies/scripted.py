@@ -49,8 +49,12 @@ class CharTokenizer:
         pieces = self._control.findall(text) if control else text
         return [self._ids.get(piece, self.unk_id) for piece in pieces]
 
-    def encode_prompt(self, text: str) -> list[int]:
-        return self.encode(text, control=True)
+    def encode_prompt(self, text: str, *, untrusted: str = "") -> list[int]:
+        """See `aipo.policies.base.Tokenizer.encode_prompt`."""
+        if not untrusted:
+            return self.encode(text, control=True)
+        first, *rest = [self.encode(part, control=True) for part in text.split(untrusted)]
+        return [*first, *(i for part in rest for i in (*self.encode(untrusted), *part))]
 
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
         return "".join(self._texts[i] for i in token_ids)

@@ -18,7 +18,10 @@ from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from aipo.errors import LoadError, PolicyError
-from aipo.policies.control_tokens import control_tokens
+from aipo.policies.control_tokens import control_tokens, spells_control
+
+# Stands in for a question while the prompt around it is rendered: characters that no text may hold.
+_PLACE = "\ufdd2question\ufdd3"
 
 
 class HFTokenizer:
@@ -41,7 +44,8 @@ class HFTokenizer:
         self.inner = inner
         self.eos_id: int = inner.eos_token_id
         self.pad_id: int = self.eos_id if inner.pad_token_id is None else inner.pad_token_id
-        self._added = frozenset(control_tokens(inner.added_tokens_decoder, inner.unk_token))
+        self._controls = control_tokens(inner.added_tokens_decoder, inner.unk_token)
+        self._added = frozenset(self._controls)
         self._size = 1 + max(inner.get_vocab().values())
         self._definition: dict[str, Any] = json.loads(inner.backend_tokenizer.to_str())
         self._plain = Backend.from_str(json.dumps(without_added_tokens(self._definition, self._added)))
@@ -64,13 +68,39 @@ class HFTokenizer:
             raise PolicyError(f"untrusted text: got an added token, allowed plain text, in {text[:200]!r}")
         return token_ids
 
-    def encode_prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str, *, untrusted: str = "") -> list[int]:
+        """See `aipo.policies.base.Tokenizer.encode_prompt`.
+
+        Raises:
+            PolicyError: the chat template changes the place of a question that spells control tokens.
+        """
+        if untrusted and spells_control(untrusted, (), self._controls):
+            pieces = self._templated(text.replace(untrusted, _PLACE)).split(_PLACE)
+            if len(pieces) != text.count(untrusted) + 1:
+                raise PolicyError(
+                    f"chat template: got another number of questions, allowed {text.count(untrusted)} in a prompt whose "
+                    f"question spells control tokens: {untrusted[:200]!r}"
+                )
+            parts = [self.encode(piece, control=True) for piece in pieces]
+            question = self.encode(untrusted)
+            return [*self._beginning, *parts[0], *(i for part in parts[1:] for i in (*question, *part))]
+        return [*self._beginning, *self.encode(self._templated(text), control=True)]
+
+    def _templated(self, text: str) -> str:
         if not self.inner.chat_template:
-            return self.encode(text, control=True)
+            return text
         chat = [{"role": "user", "content": text}]
-        return self.inner.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        return self.inner.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+
+    @cached_property
+    def _beginning(self) -> list[int]:
+        """Ids that the tokenizer itself puts before a text, such as BOS; a chat template brings its own."""
+        if self.inner.chat_template:
+            return []
+        plain: list[int] = self.inner.encode("a", add_special_tokens=False)
+        whole: list[int] = self.inner.encode("a", add_special_tokens=True)
+        places = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
+        return whole[: places[0]] if places else []
 
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
         return self.inner.decode(

@@ -14,6 +14,10 @@ from aipo.policies.base import Completion, SampleRequest
 
 # The largest bias that the API takes. e^-100 is no probability that float32 could tell from 0.
 FORBIDDEN = -100.0
+# vLLM writes this for −inf, which JSON does not have.
+IMPOSSIBLE = -9999.0
+# Rounding may lift the log-probability of a sure thing a little above 0.
+ROUNDING = 1e-3
 
 
 class AbortedError(PolicyError):
@@ -61,13 +65,13 @@ def answer_of(
 
     Raises:
         AbortedError: the server gave it up.
-        PolicyError: not such JSON, another context, no or too many tokens, ids that are forbidden or out of
-            the vocabulary, or not one finite log-probability for each.
+        PolicyError: not such JSON, another context, no or too many tokens, ids that are no whole numbers, forbidden
+            or out of the vocabulary, or not one possible log-probability for each.
     """
     try:
         raw = orjson.loads(body)
         (choice,) = raw["choices"]
-        ids = np.array(choice["token_ids"], np.int32)
+        ids = np.array(list(choice["token_ids"]))
         logprobs = np.array(choice["logprobs"]["token_logprobs"], np.float32)
         reason, stopped = choice["finish_reason"], choice.get("stop_reason")
         echoed = choice.get("prompt_token_ids")
@@ -84,25 +88,32 @@ def answer_of(
         )
     if not 1 <= len(ids) <= request.max_tokens:
         raise PolicyError(f"tokens from {where}: got {len(ids)}, allowed 1 to {request.max_tokens}")
+    if ids.dtype.kind != "i":
+        raise PolicyError(f"token ids from {where}: got {choice['token_ids'][:5]}, allowed whole numbers")
     strange = ids[(ids < 0) | (ids >= vocabulary)]
     if strange.size:
         raise PolicyError(f"token ids from {where}: got {strange[0]}, allowed 0 to {vocabulary - 1}")
     banned = ids[np.isin(ids, request.forbidden_ids)]
     if banned.size:
         raise PolicyError(f"token ids from {where}: got {banned[0]}, which is forbidden; allowed any other")
-    if logprobs.shape != ids.shape or not np.isfinite(logprobs).all():
-        bad = "not finite ones" if logprobs.shape == ids.shape else f"{len(logprobs)}"
-        raise PolicyError(
-            f"log-probabilities from {where}: got {bad} for {len(ids)} tokens, allowed one finite number for each"
-        )
+    _check_logprobs(logprobs, len(ids), where)
     if reason not in ("stop", "length"):
         raise PolicyError(f"finish_reason from {where}: got {reason!r}, allowed stop, length")
     # A stop string is named by its text; an end token by nothing or, if it is not the usual one, by its id.
     ended = "stop" if isinstance(stopped, str) else "eos"
     return Completion(
-        token_ids=ids,
+        token_ids=ids.astype(np.int32),
         logprobs=logprobs,
         entropies=None,
         finish=ended if reason == "stop" else "length",
         policy_version=version,
     )
+
+
+def _check_logprobs(logprobs: npt.NDArray[np.float32], tokens: int, where: str) -> None:
+    allowed = f"one for each of {tokens} tokens, finite, above {IMPOSSIBLE:g} and at most 0"
+    if logprobs.shape != (tokens,):
+        raise PolicyError(f"log-probabilities from {where}: got {logprobs.size}, allowed {allowed}")
+    wrong = logprobs[~((logprobs > IMPOSSIBLE) & (logprobs <= ROUNDING))]
+    if wrong.size:
+        raise PolicyError(f"log-probabilities from {where}: got {wrong[0]}, allowed {allowed}")

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, ParentCommand
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -160,6 +160,7 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
             return OUT_OF_ROOM
         calls = len(context.calls)
         reply, error = await _ask(
+            agent.name,
             sub_graph,
             deadline=agent.deadline,
             question=context.task.prompt,
@@ -183,13 +184,17 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
 
 
 async def _ask(
-    sub_graph: CompiledStateGraph[Any, Any, Any, Any], *, deadline: float, **given: Any
+    name: str, sub_graph: CompiledStateGraph[Any, Any, Any, Any], *, deadline: float, **given: Any
 ) -> tuple[str, str]:
     """The agent's reply, empty if there is none, and why there is none."""
     limit = asyncio.timeout(deadline)
     try:
         async with limit:
             answer = await sub_graph.ainvoke(given)
+    except ParentCommand as error:
+        raise GraphError(
+            f"agent {name!r}: got Command(graph=Command.PARENT), allowed a 'reply' in its own state"
+        ) from error
     except (GraphBubbleUp, ConfigError, GraphError, LoadError, ReplayError):
         raise  # LangGraph's own signals, mistakes of whoever wrote the agent, a replay's end: not an agent's failure
     except Exception as error:  # an agent is anybody's code: whatever it raises is data

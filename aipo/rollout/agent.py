@@ -127,4 +127,18 @@ def check_agent(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
         raise GraphError(
             f"state of agent {name!r}: got no {missing}, allowed the keys of aipo.rollout.agent.AgentState"
         )
+    check_no_pause(graph, f"agent {name!r}")
     return graph
+
+
+def check_no_pause(graph: CompiledStateGraph[Any, Any, Any, Any], what: str) -> None:
+    """Refuses a graph that was compiled to pause at a node: in a rollout there is nobody to go on with it.
+
+    Raises:
+        GraphError: `interrupt_before` or `interrupt_after` of the graph or of one inside it.
+    """
+    inner = [(f"{what}, sub-graph {path!r}", sub) for path, sub in graph.get_subgraphs(recurse=True)]
+    for where, one in [(what, graph), *inner]:
+        for setting in ("interrupt_before", "interrupt_after"):
+            if nodes := getattr(one, f"{setting}_nodes", ()):
+                raise GraphError(f"{setting} of {where}: got {nodes!r}, allowed none in a rollout")

@@ -13,6 +13,7 @@ from langgraph.config import get_config
 
 from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
 from aipo.policies import Policy, SampleRequest, Sampling
+from aipo.policies.sample_digests import SampleDigests
 from aipo.rollout.agent import Prices
 from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task
@@ -48,9 +49,11 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutContext:
-    """Everything that belongs to one rollout. `calls` is the one thing that grows.
+    """Everything that belongs to one rollout. `calls` and `samples` grow while it runs.
 
-    `demonstration_ids`: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
+    Args:
+        demonstration_ids: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
+        samples: a digest of each sampled segment with the context behind which it was sampled; see `SampleDigests`.
     """
 
     task: Task
@@ -64,6 +67,7 @@ class RolloutContext:
     demonstration_ids: npt.NDArray[np.int32] | None = None
     started: float = field(default_factory=time.perf_counter)
     calls: list[Call] = field(default_factory=list)
+    samples: SampleDigests = field(default_factory=SampleDigests)
 
     async def sample(
         self,
@@ -112,6 +116,7 @@ class RolloutContext:
             policy_version=done.policy_version,
             policy=policy,
         )
+        self.samples.add(context, piece)
         return piece, done.finish
 
     def answer(self, segments: Sequence[Segment], *, policy: str = "policy") -> str:

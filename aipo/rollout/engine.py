@@ -147,7 +147,7 @@ class RolloutEngine:
         try:
             async with deadline:
                 await self._follow(context, record)
-            endings = record.endings(context.policies, self.reward_weights, spec.mode)
+            endings = record.endings(context.policies, self.reward_weights, spec.mode, context.samples)
         except BaseException as error:  # the one place where what went wrong becomes data
             interrupt = None if isinstance(error, Exception) else error
             failure = self._failure(error, record, late=deadline.expired())

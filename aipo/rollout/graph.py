@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypedDict, get_type_hints
 from langgraph.graph.state import CompiledStateGraph
 
 from aipo.errors import GraphError
+from aipo.rollout.agent import check_no_pause
 from aipo.rollout.context import RolloutContext
 from aipo.trace import Consult, Segment, StopReason
 
@@ -57,6 +58,7 @@ def check_graph(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
         raise GraphError(f"context_schema of graph {name!r}: got {schema!r}, allowed RolloutContext")
     if graph.checkpointer:
         raise GraphError(f"graph {name!r}: got a checkpointer, allowed none while rolling out")
+    check_no_pause(graph, f"graph {name!r}")
     return graph
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aipo.errors import AipoError, ConfigError, GraphError, TraceError, one_of
+from aipo.policies.sample_digests import SampleDigests
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, of_policy
 from aipo.util.text import error_text
 
@@ -41,11 +42,19 @@ class RolloutRecorder:
                 self.state = data
         elif "result" in data:
             self._ended(data["id"], data["error"])
+            self._check_not_paused(data)
         else:
             # A namespace is made of 'node:id', and of a number where a node calls a graph once more.
             nodes = [part.partition(":")[0] for part in namespace if ":" in part]
             self._visits[data["id"]] = Visit(
                 path="/".join([*nodes, data["name"]]), started=self._now(), seconds=None, outcome="cancelled"
+            )
+
+    def _check_not_paused(self, data: Mapping[str, Any]) -> None:
+        if data["interrupts"]:
+            raise GraphError(
+                f"node {self._visits[data['id']].path!r}: got interrupt({data['interrupts'][0]['value']!r}), allowed a "
+                "node that runs to its end: nobody answers in a rollout"
             )
 
     def visits(self, calls: Sequence[Call]) -> tuple[Visit, ...]:
@@ -73,7 +82,11 @@ class RolloutRecorder:
         return _in_node([visit.path for visit in self._visits.values() if visit.seconds is None])
 
     def endings(
-        self, known: Collection[str], reward_weights: Mapping[str, float], mode: Mode
+        self,
+        known: Collection[str],
+        reward_weights: Mapping[str, float],
+        mode: Mode,
+        samples: SampleDigests,
     ) -> dict[str, Ending]:
         """How a run that came to its end ended, by policy. The reward is the weighted sum of the parts.
 
@@ -83,8 +96,12 @@ class RolloutRecorder:
             ConfigError: a reward part has no weight.
         """
         policies = list(dict.fromkeys(s.policy for s in self._items("segments", Segment)))
-        _check_state(self.state, policies, known)
-        return {policy: self._ending(policy, reward_weights, mode) for policy in policies}
+        last = [visit.path for visit in self._visits.values() if "/" not in visit.path]
+        _check_state(self.state, policies, known, last[-1] if last else "no node")
+        endings = {policy: self._ending(policy, reward_weights, mode) for policy in policies}
+        for policy in policies:
+            samples.check(self.segments(policy), f"the context of policy {policy!r}")
+        return endings
 
     def _ending(self, policy: str, reward_weights: Mapping[str, float], mode: Mode) -> Ending:
         check_context(policy, self.segments(policy), self.consults(policy), mode)
@@ -135,12 +152,14 @@ def require(
             raise error(one_of(what, got, allowed, where))
 
 
-def _check_state(state: Mapping[str, Any], policies: Sequence[str], known: Collection[str]) -> None:
+def _check_state(
+    state: Mapping[str, Any], policies: Sequence[str], known: Collection[str], last: str
+) -> None:
     keys = (("segments", Segment), ("consults", Consult))
     items = ((key, noun, item) for key, noun in keys for item in state[key])
     strangers = sorted({c.policy for c in state["consults"] if isinstance(c, Consult)} - set(policies))
     require(
-        "the final state",
+        f"the final state (the graph ended after node {last!r}; a goto=... to a node that is not there ends it, too)",
         *(
             (isinstance(item, noun), f"item of {key!r}", item, f"a {noun.__name__}")
             for key, noun, item in items

@@ -3,10 +3,13 @@
 import asyncio
 import atexit
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
+
+from aipo.errors import GraphError
 
 _T = TypeVar("_T")
 
@@ -27,7 +30,11 @@ class Loop:
         self._ends.append(end)
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """The result of `work`, or what it raises."""
+        """The result of `work`, or what it raises.
+
+        Raises:
+            GraphError: `work` called `sys.exit`, which would end the run without a word.
+        """
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -69,10 +76,16 @@ class Loop:
             task = self._runner.get_loop().create_task(work)
             try:
                 return self._runner.run(_result_of(task))
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit) as stop:
                 # Raised inside of a task it stops the loop where it is, and what is in flight would never end.
                 task.cancel()
                 self._end(task, self._runner)
+                if isinstance(stop, SystemExit):
+                    frame = traceback.extract_tb(stop.__traceback__)[-1]
+                    raise GraphError(
+                        f"code of a rollout: got sys.exit({stop.code!r}), allowed any other exception (it ends one "
+                        f"rollout), in {frame.filename}:{frame.lineno}"
+                    ) from stop
                 raise
 
     def _end(self, task: asyncio.Task[Any], runner: asyncio.Runner) -> None:

@@ -1,14 +1,15 @@
 """The main state machine, on token streams that can be read by eye."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import RetryPolicy
+from langgraph.types import Command, RetryPolicy
 
-from aipo.errors import ConfigError, LoadError
+from aipo.errors import ConfigError, GraphError, LoadError
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.rollout.agent import Agent, AgentState
 from aipo.rollout.context import ChatModel, RolloutContext
@@ -429,3 +430,20 @@ def test_log_probs_that_are_not_to_be_had_are_unknown_and_the_consult_says_why()
 def test_nobody_is_asked_for_log_probs_unless_somebody_needs_them():
     context = build_context(["<consult:knowledge>3@7</consult>", "#1"], chats={"knowledge": FACT})
     assert roll(build("knowledge"), context)["segments"][2].logprobs is None
+
+
+def test_an_agent_that_sends_a_command_to_the_graph_around_it_is_refused():
+    async def leave(state: AgentState) -> Command[Any]:
+        return Command(graph=Command.PARENT, update={"reply": "3@7=582"})
+
+    sub_graph = StateGraph(AgentState, context_schema=RolloutContext)
+    sub_graph.add_node("leave", leave)
+    sub_graph.add_edge(START, "leave")
+    agent = Agent(name="knowledge", graph=sub_graph.compile(), budget=9, deadline=60.0, max_tokens=64)
+    with pytest.raises(
+        GraphError, match="agent 'knowledge': got Command.*, allowed a 'reply' in its own state"
+    ):
+        roll(
+            consult(agents={"knowledge": agent}, prompt="miniature.md"),
+            build_context(["<consult:knowledge>3@7</consult>"]),
+        )

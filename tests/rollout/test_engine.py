@@ -53,7 +53,13 @@ async def for_ever(state: RolloutState) -> dict[str, Any]:
 
 
 def gives(**update: Any) -> Any:
-    async def node(state: RolloutState) -> dict[str, Any]:
+    """A node that returns `update`; its segments count as sampled where they stand."""
+
+    async def node(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        given = update.get("segments", [])
+        for place, piece in enumerate(given):
+            if isinstance(piece, Segment) and piece.role is Role.POLICY and isinstance(piece.policy, str):
+                runtime.context.samples.add(given[:place], piece)
         return update
 
     return node

@@ -7,6 +7,7 @@ out, since a server may have defaults of its own (a model's generation_config.js
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from aipo.errors import PolicyError

@@ -107,8 +107,14 @@ def test_how_a_text_ended(reason: str, stopped: object, finish: str) -> None:
         (answer(token_ids=[4, 10]), "token ids from there: got 10, allowed 0 to 9"),
         (answer(token_ids=[4, -1]), "token ids from there: got -1, allowed 0 to 9"),
         (answer(logprobs={"token_logprobs": [-0.5]}), "got 1, allowed one for each of 2 tokens"),
-        (answer(logprobs={"token_logprobs": [-0.5, None]}), "log-probabilities from there: got nan, allowed one"),
-        (answer(logprobs={"token_logprobs": [0.5, -0.5]}), "log-probabilities from there: got 0.5, allowed one"),
+        (
+            answer(logprobs={"token_logprobs": [-0.5, None]}),
+            "log-probabilities from there: got nan, allowed one",
+        ),
+        (
+            answer(logprobs={"token_logprobs": [0.5, -0.5]}),
+            "log-probabilities from there: got 0.5, allowed one",
+        ),
         (answer(logprobs={"token_logprobs": [-0.5, -9999.0]}), "got -9999.0, allowed one .* above -9999"),
         (answer(prompt_token_ids=[7, 9]), "context that there saw: got 2 ids"),
         (answer(prompt_token_ids=[7]), "context that there saw: got 1 ids, allowed the 2"),

@@ -1,0 +1,56 @@
+"""Binds every sampled segment to the context behind which it was sampled.
+
+A log-prob is true of one context only. A graph appends segments as it likes, so two parallel nodes can sample from the
+same context and append one behind the other, or a node can cut, reorder or repeat what was sampled. Such a trace holds
+log-probs of other contexts than it shows; it is refused when the rollout ends.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aipo.errors import TraceError
+from aipo.trace import Role, Segment
+
+
+class SampleDigests:
+    """The digests of one rollout: one for each sampled segment, of the ids before it, its ids and its log-probs."""
+
+    def __init__(self) -> None:
+        self._digests: set[bytes] = set()
+
+    def add(self, context: Sequence[Segment], sampled: Segment) -> None:
+        """Remembers that `sampled` was sampled behind `context`, the segments of its policy."""
+        before = hashlib.blake2b(digest_size=16)
+        for piece in context:
+            before.update(_bytes(piece.token_ids))
+        self._digests.add(_digest(before, sampled))
+
+    def check(self, segments: Sequence[Segment], where: str) -> None:
+        """Checks the context of one policy at the end of a rollout.
+
+        Raises:
+            TraceError: a policy segment was not sampled so, behind exactly the ids before it.
+        """
+        before = hashlib.blake2b(digest_size=16)
+        for index, piece in enumerate(segments):
+            if piece.role is Role.POLICY and _digest(before, piece) not in self._digests:
+                raise TraceError(
+                    f"segment {index} of {where}: got {len(piece)} tokens of {piece.source!r} that were not sampled behind "
+                    "the segments before it, allowed what context.sample() returned, unchanged and right behind the "
+                    "segments that it was given (no two nodes may sample for one policy at the same time)"
+                )
+            before.update(_bytes(piece.token_ids))
+
+
+def _digest(before: Any, sampled: Segment) -> bytes:
+    whole = before.copy()
+    whole.update(b"\x1f".join((sampled.policy.encode(), _bytes(sampled.token_ids), _bytes(sampled.logprobs))))
+    return whole.digest()
+
+
+def _bytes(array: npt.NDArray[Any] | None) -> bytes:
+    return b"" if array is None else np.ascontiguousarray(array).tobytes()

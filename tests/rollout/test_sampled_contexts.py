@@ -1,0 +1,147 @@
+"""What was sampled stands where it was sampled, unchanged; anything else is a failed rollout that says so."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command, interrupt
+
+from aipo.errors import GraphError
+from aipo.rollout.context import RolloutContext
+from aipo.rollout.graph import RolloutState, check_graph
+from aipo.trace import Role, Segment, segment
+from kit.engines import TOKENIZER, ask, chain, engine, mark, policies, run, spec, texts, think
+
+NOT_SAMPLED = (
+    "tokens of 'policy' that were not sampled behind the segments before it, allowed what context.sample()"
+)
+HINT = segment(Role.ENV, "hint", [5])
+
+
+def failure(graph: Any, **changes: Any) -> str:
+    [trace] = run(graph, policies=policies("42", "43", "44"), **changes)
+    assert trace.failed and trace.reward is None
+    return trace.error or ""
+
+
+async def hint(state: RolloutState) -> dict[str, Any]:
+    return {"segments": [HINT]}
+
+
+async def whole_state(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    piece, finish = await runtime.context.sample(state["segments"])
+    return {**state, "segments": [*state["segments"], piece], "stops": {"policy": finish}}
+
+
+async def without_the_hint(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    piece, finish = await runtime.context.sample([s for s in state["segments"] if s.source != "hint"])
+    return {"segments": [piece], "stops": {"policy": finish}}
+
+
+def changing(change: Any) -> Any:
+    async def node(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        piece, finish = await runtime.context.sample(state["segments"])
+        return {"segments": change(piece), "stops": {"policy": finish}}
+
+    return node
+
+
+def cut(piece: Segment) -> list[Segment]:
+    return [replace(piece, token_ids=piece.token_ids[:1], logprobs=piece.logprobs[:1], entropies=None)]
+
+
+def louder(piece: Segment) -> list[Segment]:
+    return [replace(piece, logprobs=piece.logprobs - 1)]
+
+
+def test_two_nodes_that_sample_at_the_same_time_are_refused():
+    graph = StateGraph(RolloutState, context_schema=RolloutContext)
+    for name, node in (("ask", ask), ("left", think), ("right", think), ("mark", mark)):
+        graph.add_node(name, node)
+    graph.add_edge(START, "ask")
+    for name in ("left", "right"):
+        graph.add_edge("ask", name)
+    graph.add_edge(["left", "right"], "mark")
+    graph.add_edge("mark", END)
+    error = failure(graph.compile())
+    assert f"segment 2 of the context of policy 'policy': got 3 {NOT_SAMPLED}" in error
+
+
+@pytest.mark.parametrize(
+    ("node", "index"),
+    [
+        pytest.param(whole_state, 4, id="a node that returns its whole state"),
+        pytest.param(without_the_hint, 2, id="sampled without a hint that stands before it"),
+        pytest.param(changing(cut), 2, id="cut"),
+        pytest.param(changing(louder), 2, id="other log-probs"),
+        pytest.param(changing(lambda piece: [piece, piece]), 3, id="twice"),
+        pytest.param(changing(lambda piece: [HINT, piece]), 3, id="behind what was put in front of it"),
+    ],
+)
+def test_what_does_not_stand_as_it_was_sampled_is_refused(node: Any, index: int):
+    error = failure(chain(ask=ask, hint=hint, think=node, mark=mark))
+    assert f"segment {index} of the context of policy 'policy'" in error and NOT_SAMPLED in error
+
+
+def test_turns_with_text_of_others_in_between_are_fine():
+    [trace] = run(
+        chain(ask=ask, think=think, hint=hint, again=think, mark=mark), policies=policies("4", "42")
+    )
+    assert (
+        texts(trace) == ["prompt: 6x7=", "policy: 4<eos>", f"env: {TOKENIZER.decode([5])}", "policy: 42<eos>"]
+        and not trace.failed
+    )
+
+
+# --- graphs that stop on their way --------------------------------------------------------------------------
+
+
+async def asks_a_person(state: RolloutState) -> dict[str, Any]:
+    return interrupt("what is 6x7?")
+
+
+async def lost(state: RolloutState) -> Command[Any]:
+    return Command(goto="nowhere")
+
+
+def test_a_node_that_asks_a_person_is_named():
+    error = failure(chain(ask=ask, person=asks_a_person, think=think, mark=mark))
+    assert error == (
+        "GraphError: node 'person': got interrupt('what is 6x7?'), allowed a node that runs to its end: "
+        "nobody answers in a rollout"
+    )
+
+
+def test_a_graph_that_ends_too_early_says_where():
+    graph = StateGraph(RolloutState, context_schema=RolloutContext)
+    graph.add_node("ask", ask)
+    graph.add_node("think", think)
+    graph.add_node("lost", lost)
+    graph.add_edge(START, "ask")
+    graph.add_edge("ask", "think")
+    graph.add_edge("think", "lost")
+    error = failure(graph.compile())
+    assert "(the graph ended after node 'lost'; a goto=... to a node that is not there ends it, too)" in error
+
+
+@pytest.mark.parametrize("setting", ["interrupt_before", "interrupt_after"])
+def test_a_graph_that_is_compiled_to_pause_is_refused(setting: str):
+    graph = StateGraph(RolloutState, context_schema=RolloutContext)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    with pytest.raises(
+        GraphError, match=rf"{setting} of graph 'g': got \['ask'\], allowed none in a rollout"
+    ):
+        check_graph(graph.compile(**{setting: ["ask"]}), "g")
+
+
+def test_an_exit_in_a_node_is_told_with_its_place():
+    async def leaves(state: RolloutState) -> dict[str, Any]:
+        raise SystemExit(3)
+
+    with pytest.raises(
+        GraphError, match=r"code of a rollout: got sys.exit\(3\), .* in .*test_sampled_contexts.py:\d+"
+    ):
+        engine(chain(ask=ask, leaves=leaves)).run_sync([spec()], lambda trace: None)

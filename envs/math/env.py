@@ -16,11 +16,11 @@ from aipo.errors import TaskError
 from aipo.rollout import Task
 from aipo.util.section import Count, Positive
 from envs.math.items import Source, read_tasks
+from envs.math.writing import until_closed
 from envs.sandbox import Sandbox
 from envs.splits import SplitEnv
 
 _BOX = re.compile(r"\\boxed\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a brace of the answer's own
 
 
 class Math(SplitEnv[Source]):
@@ -75,17 +75,7 @@ def final_answer(text: str, question: str) -> str | None:
     if "\\boxed" in question:
         text = text.replace(question.strip(), "")
     for box in reversed(list(_BOX.finditer(text))):
-        content = _until_closed(text, box.end())
+        content = until_closed(text, box.end())
         if content is None or content.strip():
             return content
-    return None
-
-
-def _until_closed(text: str, start: int) -> str | None:
-    """Text from `start` to the brace that closes what is open there; None where nothing does."""
-    depth = 1
-    for brace in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
-        if depth == 0:
-            return text[start : brace.start()]
     return None

@@ -1,13 +1,20 @@
-"""Is one mathematical expression as good as another? What a worker of the sandbox runs, by math-verify.
+"""Is one mathematical answer as good as another? What a worker of the sandbox runs, mostly by math-verify.
 
 math-verify's own time limits are off: they are signals, which raise in threads and cannot stop C-level work.
 """
 
+import re
 from typing import Any
 
+import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
+from envs.math.intervals import as_interval
+from envs.math.writing import number, plain, tidy
+
 _BOX = (LatexExtractionConfig(boxed_match_priority=0),)
+_CLOCK = re.compile(r"(\d{1,2}:\d\d)([ap]\.?m\.?)?", re.IGNORECASE)
+_TOLERANCE = 1e-6
 
 
 def matches(canonical: str, answer: str) -> bool:
@@ -16,12 +23,48 @@ def matches(canonical: str, answer: str) -> bool:
     Raises:
         ValueError: nothing can be read out of the canonical answer.
     """
-    expected = _read(canonical)
+    gold, said = tidy(canonical), tidy(answer)
+    text, said_text = plain(gold), plain(said)
+    if not text:
+        raise ValueError(f"canonical answer: got {canonical!r}, allowed one that can be read")
+    if text == said_text:
+        return True
+    if clock := _CLOCK.fullmatch(text):
+        return _same_time(clock, _CLOCK.fullmatch(said_text))
+    value, said_value = number(gold), number(said)
+    if value is not None and said_value is not None:
+        return value.equals(said_value)
+    return _same_mathematics(as_interval(gold), as_interval(said))
+
+
+def _same_time(clock: re.Match[str], said: re.Match[str] | None) -> bool:
+    if said is None or said[1] != clock[1]:
+        return False
+    halves = [half.replace(".", "").lower() for half in (clock[2], said[2]) if half]
+    return len(set(halves)) < 2
+
+
+def _same_mathematics(gold: str, said: str) -> bool:
+    if "\\ne " in f"{gold} ":
+        return False  # what is no interval has been compared as text
+    expected = _read(gold)
     if not expected:
-        raise ValueError(f"canonical answer: got {canonical!r}, allowed one that math-verify can read")
-    return verify(expected, _read(answer), timeout_seconds=None, raise_on_error=True)
+        raise ValueError(f"canonical answer: got {gold!r}, allowed one that math-verify can read")
+    given = _read(said)
+    same = verify(expected, given, timeout_seconds=None, raise_on_error=True)
+    return same and not _far_apart(expected[0], given[0])
+
+
+def _far_apart(one: object, other: object) -> bool:
+    """Are these two numbers that differ? math-verify rounds to six digits behind the point, however small they are."""
+    if not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr)):
+        return False
+    if not (one.is_number and other.is_number):
+        return False
+    a, b = sympy.N(one), sympy.N(other)
+    return bool(abs(a) < 1 and abs(a - b) > _TOLERANCE * abs(a))
 
 
 def _read(latex: str) -> list[Any]:
     """The expression and its text; only the text where it is no mathematics; nothing where it is nothing."""
-    return parse("\\boxed{" + latex.strip().removesuffix(".") + "}", _BOX, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    return parse("\\boxed{" + latex + "}", _BOX, parsing_timeout=None)  # pyright: ignore[reportArgumentType]

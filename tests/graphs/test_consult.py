@@ -441,7 +441,7 @@ def test_an_agent_that_sends_a_command_to_the_graph_around_it_is_refused():
     sub_graph.add_edge(START, "leave")
     agent = Agent(name="knowledge", graph=sub_graph.compile(), budget=9, deadline=60.0, max_tokens=64)
     with pytest.raises(
-        GraphError, match="agent 'knowledge': got Command.*, allowed a 'reply' in its own state"
+        GraphError, match=r"agent 'knowledge': got Command.*, allowed a 'reply' in its own state"
     ):
         roll(
             consult(agents={"knowledge": agent}, prompt="miniature.md"),

@@ -23,7 +23,7 @@ from aipo.policies.scripted import ScriptedPolicy
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.env import Task
 from aipo.rollout.graph import RolloutState
-from aipo.trace import Mode, Role, StopReason, Trace, segment
+from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
 from aipo.trace.store import TraceStore
 from kit.engines import (
     TOKENIZER,

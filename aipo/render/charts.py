@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from aipo.render.templating import json_block, static_text
@@ -90,7 +91,14 @@ def _line_data(line: Line) -> dict[str, Any]:
 
 def _rounded(values: Sequence[float | None]) -> list[float | None]:
     """To 6 significant digits; what is not finite is a gap."""
-    return [float(f"{v:.6g}") if v is not None and math.isfinite(v) else None for v in values]
+    numbers = np.array(values, np.float64)  # None is NaN
+    finite = np.isfinite(numbers)
+    sizes = np.where(finite & (numbers != 0), np.abs(numbers), 1.0)
+    places = 5 - np.floor(np.log10(sizes))
+    # Powers of ten are exact up to 22; a product with 0.001 is not.
+    up, down = 10.0 ** places.clip(0, 22), 10.0 ** (-places).clip(0)
+    rounded = np.round(numbers * up / down) * down / up
+    return [v if known else None for v, known in zip(rounded.tolist(), finite.tolist(), strict=True)]
 
 
 def figure(number: int, chart: Chart) -> Markup:

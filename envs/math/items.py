@@ -7,6 +7,7 @@ as GSM8K's do, is cut down to the 18, and what stands before is the task's `solu
 
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,8 +108,9 @@ def _value(row: Row, names: Sequence[str], where: str) -> str:
             f"env.options.splits.NAME.question and .answer, in {where}"
         )
     value = row[column]
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
-        raise TaskError(f"{column}: got {value!r}, allowed text or a number, in {where}")
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number and not (isinstance(value, str) and value.strip()):
+        raise TaskError(f"{column}: got {value!r}, allowed text or a finite number, in {where}")
     return str(value)
 
 

@@ -135,7 +135,9 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     weights = torch.where(distilled, method.distil_weight * (advantages_B_1 > 0), agents.weights)
     advantages = torch.where(agent, agents.advantages, advantages_B_1)
     sampled = side.terms.terms * side.importance + method.beta * side.kl
-    learned = -advantages * weights * (logprobs - logprobs.detach()).exp()
+    # A token that weighs nothing has no gradient, also where the policy gives it no probability (log π = −inf).
+    weighed = torch.where(weights != 0, logprobs, 0.0)
+    learned = -advantages * weights * (weighed - weighed.detach()).exp()
     terms = torch.where(policy, sampled, learned).masked_fill(~trained, 0.0) / inputs.denominators_B[:, None]
 
     with torch.no_grad():
@@ -168,6 +170,7 @@ def _policy_side(
     inputs: LossInputs, logprobs: Tensor, policy: Tensor, advantages_B_1: Tensor, method: MethodSettings
 ) -> _PolicySide:
     """Objective, KL term and importance correction of policy tokens."""
+    logprobs = torch.where(policy, logprobs, 0.0)
     behaviour = torch.where(policy, inputs.behaviour_logprobs_B_T, 0.0)
     trainer = inputs.trainer_logprobs_B_T
     trainer = behaviour if trainer is None else torch.where(policy, trainer, 0.0)
@@ -176,6 +179,8 @@ def _policy_side(
         old = trainer
         correct = IMPORTANCE_MODES[method.importance_mode]
         importance, cut = correct((trainer - behaviour).exp(), method.importance_cap)
+        if OBJECTIVES[method.objective].level == "sequence":
+            importance = row_mean(importance, policy)
 
     log_ratio = torch.where(policy, logprobs - old, 0.0)
     tokens = PolicyTokens(logprobs, log_ratio, policy, advantages_B_1)
@@ -186,6 +191,12 @@ def _policy_side(
         reference = torch.where(policy, inputs.reference_logprobs_B_T, logprobs.detach())
         kl = terms.ratios * k3(logprobs, reference)
     return _PolicySide(terms, kl, importance, cut, (trainer - behaviour).abs())
+
+
+def row_mean(values_B_T: Tensor, counted_B_T: Tensor) -> Tensor:
+    """The mean over the counted tokens of a row, for each of its tokens; (B, T)."""
+    total = torch.where(counted_B_T, values_B_T, 0.0).sum(-1, keepdim=True)
+    return (total / counted_B_T.sum(-1, keepdim=True).clamp(min=1)).expand_as(values_B_T)
 
 
 def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:

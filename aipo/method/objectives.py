@@ -8,7 +8,8 @@ The importance correction is for the mismatch between inference engine and train
 other kernels, and often in other number types, than the trainer. With the same weights, its probability μ differs a
 little from the trainer's π_old. π_old/μ is the importance weight that corrects this, limited by a cap C. Only policy
 tokens have one: agents' tokens and distilled tokens were not sampled from μ in this context. The modes and bounds are
-those of `token_truncate` and `token_mask` in TRL.
+those of `token_truncate` and `token_mask` in TRL. Where the objective has one ratio for a row (GSPO), each token has
+the mean of its row's corrections, as in TRL: a correction of its own would turn the gradient of that one ratio.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class Objective:
     Args:
         terms: tokens and clip to terms.
         average: what a row's terms are divided by, see `aipo.method.batch.denominators`.
-        loss_type, level: what TRL calls it: `loss_type` and `importance_sampling_level` of its `GRPOConfig`.
+        loss_type, level: what TRL calls it: `loss_type` and `importance_sampling_level` of its `GRPOConfig`. With
+            `sequence`, the ratio and the importance correction are one number for a row.
         clip_low, clip_high: default bounds; an infinite `clip_low` is none.
         stops: whether a clipped token has no gradient.
     """

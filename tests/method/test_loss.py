@@ -253,6 +253,35 @@ def test_the_correction_from_sampler_to_trainer(mode: str, cap: float | None, we
     assert of(output, "policy", "importance_squared") == pytest.approx(sum(w * w for w in importance))
 
 
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+def test_one_ratio_for_a_row_has_one_correction_for_it(mode: str):
+    """π_old/μ is 2 and ½; with the cap 1.5 it is 1.5 and ½, or 0 and 0: the mean is 1, or 0."""
+    logprobs = torch.log(torch.tensor([[0.5, 0.125, 0.5]])).requires_grad_()
+    given = tiny.loss_inputs(
+        [[L, L, A]],
+        logprobs,
+        behaviour_logprobs_B_T=torch.full((1, 3), math.log(0.25)),
+        trainer_logprobs_B_T=logprobs.detach(),
+    )
+    how = tiny.method(objective="gspo", coefficient="mask", importance_mode=mode, importance_cap=1.5)
+    mean = {"truncate": 1.0, "mask": 0.0}[mode]
+    torch.testing.assert_close(aipo_loss(given, how).weights_B_T, torch.tensor([[mean, mean, 0.0]]))
+    torch.testing.assert_close(gradient(given, how), torch.tensor([[-mean, -mean, 0.0]]))
+
+
+@pytest.mark.parametrize("objective", ["dapo", "gspo", "cispo"])
+@pytest.mark.parametrize("coefficient", ["mask", "pi", "power"])
+def test_an_agents_token_that_the_policy_could_not_write_breaks_nothing(objective: str, coefficient: str):
+    """Its log-prob is −inf. Of `power` the lower bound is taken away, or the token would have to be learned."""
+    logprobs = torch.tensor([[-1.0, -math.inf]], requires_grad=True)
+    given = tiny.loss_inputs([[L, A]], logprobs, reference_logprobs_B_T=logprobs.detach())
+    bounds = {"coefficient_clip_low": 0.0} if coefficient == "power" else {}
+    how = tiny.method(objective=objective, coefficient=coefficient, beta=0.1, **bounds)
+    output = aipo_loss(given, how)
+    assert output.loss.isfinite() and output.sums_R_K.isfinite().all()
+    assert gradient(given, how)[0, 1] == 0 and gradient(given, how).isfinite().all()
+
+
 def test_a_masked_token_keeps_its_kl():
     """As in TRL: the correction is of the sampler, which the KL to the reference knows nothing of."""
     logprobs = torch.log(torch.tensor([[0.5]])).requires_grad_()

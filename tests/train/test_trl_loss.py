@@ -124,8 +124,7 @@ def as_trl_prepares(trained: AIPOTrainer, batch: dict[str, Tensor], mode: str, l
     return prepared | {"advantages": batch["advantages"]}
 
 
-# With one ratio for a row, TRL gives every token the row's mean correction; ours has its own.
-@pytest.mark.parametrize("objective", sorted(OBJECTIVES.keys() - {"gspo"}))
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 @pytest.mark.parametrize(
     ("correction", "mode", "low"), [("truncate", "token_truncate", None), ("mask", "token_mask", 1 / CAP)]
 )

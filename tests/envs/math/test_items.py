@@ -119,7 +119,12 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         ([ROWS[0], {"question": "q", "answer": None}], {}, TaskError, "answer: got None, .* in item 1 of"),
         ([{"question": " ", "answer": "1"}], {}, TaskError, "question: got ' '"),
         ([{"question": "q", "answer": "so\n####"}], {}, TaskError, "answer: got nothing"),
-        ([{"question": "q", "answer": ["1"]}], {}, TaskError, r"got \['1'\], allowed text or a finite number"),
+        (
+            [{"question": "q", "answer": ["1"]}],
+            {},
+            TaskError,
+            r"got \['1'\], allowed text or a finite number",
+        ),
         ([{"question": "q", "answer": True}], {}, TaskError, "answer: got True"),
         ([{"question": "q", "answer": float("nan")}], {}, TaskError, "answer: got nan, allowed text or a finite"),
         ([{"question": "q", "answer": float("inf")}], {}, TaskError, "answer: got inf, allowed text or a finite"),

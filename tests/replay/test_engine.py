@@ -13,7 +13,7 @@ from aipo.replay.engine import Replay, TracePair, vanished
 from aipo.replay.questions.check import absence, divergence
 from aipo.rollout.context import RolloutContext
 from aipo.rollout.graph import RolloutState
-from aipo.trace import Mode, Role, StopReason, Trace, segment
+from aipo.trace import Mode, Role, StopReason, Trace, of_policy, segment
 from kit import engines
 
 NAMES = ("left", "right")
@@ -116,7 +116,10 @@ def test_a_graph_that_hides_the_end_of_a_frozen_replay_earns_no_reward() -> None
             return await think(state, runtime)
         except ReplayError:
             given = {"logprobs": [-1.0], "policy_version": 0}
-            return {"segments": [segment(Role.POLICY, "policy", [4], policy=name, **given) for name in NAMES]}
+            said = [segment(Role.POLICY, "policy", [4], policy=name, **given) for name in NAMES]
+            for piece in said:
+                runtime.context.samples.add(of_policy(state["segments"], piece.policy), piece)
+            return {"segments": said}
 
     edited = engine(asks(*NAMES, more=" 42"), hide)
     for pair in replay(recorded(), edited):

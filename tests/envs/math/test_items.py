@@ -126,8 +126,18 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
             r"got \['1'\], allowed text or a finite number",
         ),
         ([{"question": "q", "answer": True}], {}, TaskError, "answer: got True"),
-        ([{"question": "q", "answer": float("nan")}], {}, TaskError, "answer: got nan, allowed text or a finite"),
-        ([{"question": "q", "answer": float("inf")}], {}, TaskError, "answer: got inf, allowed text or a finite"),
+        (
+            [{"question": "q", "answer": float("nan")}],
+            {},
+            TaskError,
+            "answer: got nan, allowed text or a finite",
+        ),
+        (
+            [{"question": "q", "answer": float("inf")}],
+            {},
+            TaskError,
+            "answer: got inf, allowed text or a finite",
+        ),
         (
             [{"question": "q", "answer": 1, "id": 7}] * 2,
             {"id": "id"},

@@ -168,7 +168,7 @@ class RolloutContext:
             error = error_text(caught)
             raise
         finally:
-            tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
+            tokens_in, tokens_out = (_count(usage.get(name)) for name in ("input_tokens", "output_tokens"))
             self.calls.append(
                 Call(
                     agent=agent,
@@ -212,6 +212,11 @@ class RolloutContext:
             raise
         except Exception as error:  # an agent's server is anybody's
             return unknown, f"{UNSCORED}{error_text(error)}"
+
+
+def _count(tokens: object) -> int | None:
+    """A number of tokens as a server says it; None where it cannot be one."""
+    return tokens if isinstance(tokens, int) and 0 <= tokens < 2**53 else None
 
 
 UNSCORED = "log-probs unknown: "

@@ -5,6 +5,7 @@ none, `question`, and `answer`, in small letters or large. Others are named. A w
 as GSM8K's do, is cut down to the 18, and what stands before is the task's `solution`.
 """
 
+import codecs
 import gzip
 import json
 import math
@@ -127,13 +128,24 @@ def _json_lines(path: Path) -> Iterator[Row]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            if number == 1 and (kind := _no_text(line)):
+                raise LoadError(f"file of a split: got {kind}, allowed JSON lines in UTF-8, at {path}")
             try:
-                row = json.loads(line)
+                row = json.loads(line.removeprefix(codecs.BOM_UTF8))
             except ValueError as error:
                 raise LoadError(f"JSON: got {error}, allowed an object, in {path}:{number}") from error
             if not isinstance(row, dict):
                 raise LoadError(f"JSON: got {type(row).__name__}, allowed an object, in {path}:{number}")
             yield row
+
+
+def _no_text(line: bytes) -> str | None:
+    """What a file is that begins with `line`, if it is one of those that are often taken for JSON lines."""
+    if line.startswith(b"version https://git-lfs"):
+        return "a pointer of git-lfs in place of the file (git lfs pull)"
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    return None
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -195,6 +195,14 @@ def test_a_call_with_prices_has_its_cost():
     assert [call.cost for call in mine.calls] == [pytest.approx(0.0025), None]
 
 
+@pytest.mark.parametrize("count", [10**20, -1])
+def test_a_usage_that_cannot_be_is_not_known(count: int):
+    said = {"input_tokens": count, "output_tokens": 500, "total_tokens": 500}
+    mine = chatting(GenericFakeChatModel(messages=iter([AIMessage("42", usage_metadata=said)])))
+    assert asyncio.run(mine.chat("verify", [HumanMessage("6x7?")])) == "42"
+    assert [(call.tokens_in, call.tokens_out) for call in mine.calls] == [(None, 500)]
+
+
 @pytest.mark.parametrize(
     ("model", "raised", "error"),
     [

@@ -155,6 +155,11 @@ def test_what_cannot_be_used_is_named(
         read(written(tmp_path, *rows), **columns)
 
 
+def test_a_mark_of_utf_8_at_the_beginning_is_no_part_of_the_items(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"question": "q", "answer": 1}\n')
+    assert [task.answer for task in read(tmp_path / "a.jsonl")] == ["1"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -165,6 +170,16 @@ def test_what_cannot_be_used_is_named(
             r"JSON: got Expecting value.*jsonl:3",
         ),
         ("odd.jsonl", b'{"question": "\xff"}', r"utf-8.*odd\.jsonl:1"),
+        (
+            "wide.jsonl",
+            '{"question": "q"}'.encode("utf-16"),
+            r"got UTF-16, allowed JSON lines in UTF-8, at .*wide",
+        ),
+        (
+            "lfs.jsonl",
+            b"version https://git-lfs.github.com/spec/v1\noid x\n",
+            r"got a pointer of git-lfs .*lfs",
+        ),
         ("no.parquet", b"PAR0", r"Parquet: got .*no\.parquet"),
         ("no.jsonl.gz", b"plain", r"Not a gzipped file.*no\.jsonl\.gz"),
         (

@@ -24,7 +24,7 @@ from aipo.errors import ConfigError, RunError
 from aipo.export.chat_template import TokenTexts
 from aipo.export.conversation import Conversations
 from aipo.export.dataset import write_dataset
-from aipo.export.formats import preference_rows, sft_rows, unique_rows
+from aipo.export.trl_rows import preference_rows, sft_rows, unique_rows
 from aipo.export.selection import ExportStep, matching_steps
 from aipo.run import RunFolder, run_of, tokenizer_of
 from aipo.trace.filters import EVERYTHING, Filter

@@ -8,7 +8,8 @@ steps. So the lines of one rollout step become one point, and a step in a chart 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from markupsafe import Markup
@@ -38,7 +39,7 @@ class StepWindow:
         return (self.first + self.last) / 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Curves:
     """The charts of a run; empty when it has no metrics.
 
@@ -51,16 +52,22 @@ class Curves:
     charts: tuple[Chart, ...] = ()
     shown: int = 0
     windows: tuple[StepWindow, ...] = ()
+    _blocks: dict[bool, Markup] = field(default_factory=dict[bool, Markup], init=False, compare=False)
 
-    @property
+    @cached_property
     def figures(self) -> list[Markup]:
         """The places of the charts."""
         return [figure(number, chart) for number, chart in enumerate(self.charts)]
 
     def data(self, *, leads: bool = True) -> Markup:
         """For the page's script: the charts, and which steps a point stands for. `leads`: a click lists them."""
-        spans = [[window.first, window.last] for window in self.windows]
-        return data_block(self.charts, spans=spans, sync=True, hint="click: its rollouts" if leads else "")
+        if (
+            leads not in self._blocks
+        ):  # every request of the page wants it, and it takes a third of the page's time
+            spans = [[window.first, window.last] for window in self.windows]
+            hint = "click: its rollouts" if leads else ""
+            self._blocks[leads] = data_block(self.charts, spans=spans, sync=True, hint=hint)
+        return self._blocks[leads]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from aipo.errors import ConfigError, RunError
 from aipo.export.chat_template import TokenTexts
 from aipo.export.conversation import Conversations
 from aipo.export.dataset import write_dataset
-from aipo.export.trl_rows import preference_rows, sft_rows, unique_rows
 from aipo.export.selection import ExportStep, matching_steps
+from aipo.export.trl_rows import preference_rows, sft_rows, unique_rows
 from aipo.run import RunFolder, run_of, tokenizer_of
 from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import traces_in

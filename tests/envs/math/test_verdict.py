@@ -8,21 +8,34 @@ from hypothesis import strategies as st
 
 from envs.math.verdict import matches
 from envs.math.writing import number, tidy
-from kit.answer_pairs import RIGHT, WRONG
+from kit.answer_pairs import RIGHT, WRONG, pairs
 
 
-def rows(table: dict[str, list[tuple[str, ...]]]) -> list[object]:
-    return [pytest.param(*row[:1], row[1:], id=f"{kind}: {row[0]}") for kind in table for row in table[kind]]
+def rows(table: dict[str, str]) -> list[object]:
+    return [
+        pytest.param(canonical, answers, id=f"{kind}: {canonical}")
+        for kind, canonical, answers in pairs(table)
+    ]
 
 
 @pytest.mark.parametrize(("canonical", "answers"), rows(RIGHT))
-def test_as_good(canonical: str, answers: tuple[str, ...]) -> None:
+def test_as_good(canonical: str, answers: list[str]) -> None:
     assert {answer: matches(canonical, answer) for answer in answers} == dict.fromkeys(answers, True)
 
 
 @pytest.mark.parametrize(("canonical", "answers"), rows(WRONG))
-def test_not_as_good(canonical: str, answers: tuple[str, ...]) -> None:
+def test_not_as_good(canonical: str, answers: list[str]) -> None:
     assert {answer: matches(canonical, answer) for answer in answers} == dict.fromkeys(answers, False)
+
+
+@pytest.mark.parametrize("answer", [" 18. ", "18\n", "\u202f18"])
+def test_white_space_around_an_answer_says_nothing(answer: str) -> None:
+    assert matches("18", answer) is True
+
+
+@pytest.mark.parametrize("answer", ["", " ", "\\", "\x00\ufffd", "|"])
+def test_what_is_no_answer_is_wrong(answer: str) -> None:
+    assert matches("18", answer) is False
 
 
 def test_a_canonical_answer_that_says_nothing_is_no_wrong_answer() -> None:

@@ -104,15 +104,11 @@ def run_pages(root: Path, browser: Browser, repeats: int) -> list[Row]:
         for name, query in queries.items():
             page = f"{address}/run/many/index.html{query}"
             fetch(page)
-            rows.append(
-                Row(f"run page{name}", "ms", [timed(lambda p=page: fetch(p)) for _ in range(repeats)], 500)
-            )
+            times = [timed(lambda p=page: fetch(p)) for _ in range(repeats)]
+            rows.append(Row(f"run page{name}", "ms", times, 500))
         page = f"{address}/run/many/index.html"
-        rows.append(
-            Row("run page, in the browser", "ms", [loaded(browser, page) for _ in range(repeats)], 500)
-        )
-        rows.append(Row("run page, size", "kB", [len(fetch(page)) / 1e3]))
-        return rows
+        times = [loaded(browser, page) for _ in range(repeats)]
+        return [*rows, Row("run page, in the browser", "ms", times, 500)]
 
 
 def trace_pages(root: Path, browser: Browser, trace_ids: Sequence[str], repeats: int) -> list[Row]:
@@ -127,12 +123,10 @@ def trace_pages(root: Path, browser: Browser, trace_ids: Sequence[str], repeats:
 
     with serving(root) as address:
         (first, _), *others = [visit(trace_id) for trace_id in trace_ids[: repeats + 1]]
-        sizes = [len(fetch(f"{address}/run/long/trace/{slug(trace_ids[0])}.html")) / 1e3]
     return [
         Row(f"trace of {LONG} tokens, first: interactive", "ms", [first]),
         Row(f"trace of {LONG} tokens: interactive", "ms", [shown for shown, _ in others], 1500),
         Row(f"trace of {LONG} tokens: all tokens shown", "ms", [whole for _, whole in others]),
-        Row(f"trace of {LONG} tokens, size", "kB", sizes),
     ]
 
 

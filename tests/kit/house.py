@@ -14,17 +14,12 @@ PACKAGE = ROOT / "aipo"
 
 
 class Measure(NamedTuple):
-    """One number of the house.
-
-    Attributes:
-        most: the bar.
-        culprits: what makes the number too large; where the bar is kept, what comes closest.
-    """
+    """One number of the house."""
 
     name: str
     number: int
-    most: int
-    culprits: Sequence[str]
+    most: int  # the bar
+    culprits: Sequence[str]  # what makes the number large
 
 
 def measures() -> list[Measure]:

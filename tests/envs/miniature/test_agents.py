@@ -42,14 +42,11 @@ def test_knowledge_knows_the_whole_table() -> None:
     assert [look_up(agent, fact) for fact in FACTS.value] == [f"{f}={v}" for f, v in FACTS.value.items()]
 
 
-@pytest.mark.parametrize("request_text", ["3@7", " 3@7 ", "3@7=", "3@7=?"])
-def test_knowledge_reads_a_request_as_a_person_would(request_text: str) -> None:
-    assert look_up(knowledge(), request_text) == f"3@7={VALUE}"
-
-
-@pytest.mark.parametrize("request_text", ["3@", "37", "582+5", "what?", "3@7+5", "３@7"])
-def test_knowledge_says_that_it_does_not_understand(request_text: str) -> None:
-    assert look_up(knowledge(), request_text) == LOST == "I do not understand the request."
+@pytest.mark.parametrize("fact", ["3@7", " 3@7 ", "3@7=", "3@7=?"])
+@pytest.mark.parametrize("other", ["3@", "37", "582+5", "what?", "3@7+5", "３@7"])
+def test_knowledge_reads_a_request_as_a_person_would(fact: str, other: str) -> None:
+    assert look_up(knowledge(), fact) == f"3@7={VALUE}"
+    assert look_up(knowledge(), other) == LOST == "I do not understand the request."
 
 
 @pytest.mark.parametrize(
@@ -85,6 +82,9 @@ def test_verify_works_sums_out(claim: str, reply: str) -> None:
         ("~582+20=?\n", "~582=417\n", "417+20=437"),
         ("~582+20=?\n", "~582=417\n417+20=437\n", "#437"),
         ("~582+20=?\n", "582=417\n", "~582=417"),
+        ("13@7+20+5=?", "13@7=582", "582+20=602"),
+        ("13@7+20+5=?", "13@7=582\n582+20=602", "602+5=607"),
+        ("13@7+20+5=?", "13@7=582\n582+20=602\n602+5=607", "#607"),
         ("523-7-30=?\n", "", LOST),  # that is for Verify
         ("How far is the moon?", "", LOST),
     ],
@@ -200,9 +200,3 @@ def test_what_they_say_of_themselves() -> None:
 
 def test_the_table_is_that_of_the_environment_of_the_same_seed() -> None:
     assert look_up(knowledge(seed=5), FACT) == f"3@7={Facts.draw(5).value[FACT]}"
-
-
-def test_reasoning_goes_on_with_a_longer_sum() -> None:
-    lines = ["13@7=582", "582+20=602", "602+5=607", "#607"]
-    given = [go_on(reasoning(), "13@7+20+5=?", "\n".join(lines[:n])) for n in range(1, 4)]
-    assert given == lines[1:]

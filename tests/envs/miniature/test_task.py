@@ -138,29 +138,27 @@ def test_another_split_is_refused() -> None:
         Miniature().tasks("easi")
 
 
-@pytest.mark.parametrize(
-    ("text", "correct"),
-    [
-        ("3@7=582\n582+5=587\n#587", 1.0),
-        ("#587", 1.0),
-        ("#587\n", 1.0),
-        ("<consult:knowledge>3@7</consult>3@7=582\n582+5=587\n#587", 1.0),
-        ("3@7=582\n582+5=587\n#588", 0.0),
-        ("#587\n#588", 0.0),
-        ("#587\n582", 0.0),
-        ("587", 0.0),
-        ("# 587", 0.0),
-        ("#587 ", 0.0),
-        ("x#587", 0.0),
-        ("#0587", 0.0),
-        ("#587<pad>", 0.0),
-        ("#５８７", 0.0),
-        ("", 0.0),
-    ],
+WORK = "3@7=582\n582+5=587\n"
+RIGHT = (f"{WORK}#587", "#587", "#587\n", f"<consult:knowledge>3@7</consult>{WORK}#587")
+WRONG = (
+    f"{WORK}#588",
+    "#587\n#588",
+    "#587\n582",
+    "587",
+    "# 587",
+    "#587 ",
+    "x#587",
+    "#0587",
+    "#587<pad>",
+    "#５８７",
+    "",
 )
-def test_only_the_last_line_counts_and_it_counts_exactly(text: str, correct: float) -> None:
+
+
+@pytest.mark.parametrize("text", RIGHT + WRONG)
+def test_only_the_last_line_counts_and_it_counts_exactly(text: str) -> None:
     task = Task(task_id="t", prompt="3@7+5=?\n", answer="587", split="hard")
-    assert Miniature().score(task, text) == {"correct": correct}
+    assert Miniature().score(task, text) == {"correct": float(text in RIGHT)}
 
 
 def test_a_task_without_an_answer_is_an_error() -> None:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from aipo.config.build import load_experiment
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check
-from kit.servers import free_port, serving
+from kit.servers import chat_completion, free_port, serving
 
 
 def app(text: str = "ready", *, status: int = 200, hangs: bool = False) -> Starlette:
@@ -22,11 +22,7 @@ def app(text: str = "ready", *, status: int = 200, hangs: bool = False) -> Starl
                 await asyncio.sleep(0.01)
         if status != 200:
             return JSONResponse({"error": {"message": "said the server"}}, status_code=status)
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return JSONResponse(
-            {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        )
+        return JSONResponse(chat_completion("m", text, 1, 1))
 
     return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
 

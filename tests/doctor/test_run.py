@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aipo import cli
 from aipo.config.build import Experiment, load_experiment
 from aipo.doctor.check import Check
-from aipo.doctor.run import diagnose, doctor, line
+from aipo.doctor.run import diagnose, line
 from aipo.policies.tokenizer import HFTokenizer
 from envs.miniature.model import cold_start
 from kit.servers import serving
@@ -141,7 +141,9 @@ def test_a_line() -> None:
     ]
 
 
-def test_the_exit_code(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_code_and_the_last_line(
+    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def code(*overrides: str) -> int:
         words = ["doctor", "--quick", f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides]
         monkeypatch.setattr(sys, "argv", ["aipo", *words])
@@ -150,11 +152,6 @@ def test_the_exit_code(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return int(ended.value.code or 0)
 
     assert code() == 0
+    assert capsys.readouterr().out.splitlines()[-1].strip() == "13 ok, 0 warn, 0 fail"
     assert code("rollout.reward_weights={style: 1}") == 1
     assert code("rollout.reward_weigths={style: 1}") == 2  # misspelt: the configuration itself is wrong
-
-
-def test_the_last_line_counts(policy: Path, tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=100)
-    assert doctor(config(policy, tmp_path), quick=True, console=console)
-    assert console.file.getvalue().splitlines()[-1] == "13 ok, 0 warn, 0 fail"  # type: ignore[attr-defined]

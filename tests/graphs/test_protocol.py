@@ -108,14 +108,11 @@ def test_a_request_starts_where_its_first_token_does(pieces, strip, before, star
     assert (request.text, request.before, request.start) == ("1", before, start)
 
 
-def test_feedback_is_tags_around_plain_text_cut_in_tokens():
+def test_feedback_is_tags_around_plain_text():
     feedback = GRAMMAR.wrap(CHARS, "verify", "right", max_tokens=9)
     tag = CHARS.token_id
     assert feedback.token_ids == [tag("<feedback:verify>"), *map(tag, "right"), tag("</feedback>")]
     assert (feedback.text, feedback.change) == ("right", None)
-    feedback = GRAMMAR.wrap(CHARS, "verify", "x" * 100_000, max_tokens=3)
-    assert CHARS.decode(feedback.token_ids) == "<feedback:verify>xxx</feedback>"
-    assert feedback.change == "cut from 100000 to 3 tokens"
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from aipo.rollout.context import ChatModel
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.prompt import Prompt
-from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, StopReason, Trace
 from graphs.consult import consult
 from graphs.knowledge import knowledge
 from graphs.verify import verify
 from kit.agents import PROMPTS, TOKENIZER, FunctionChat, HTTPError, SilentChat, build_agent
+from kit.engines import Exam, engine, spec, task
 
 PIECES = (
     *("2+2=4 ", "so ", "<eos>", "</consult>"),
@@ -38,14 +38,8 @@ PIECES = (
 )
 
 
-class Grader:
+class Grader(Exam):
     """Scores how much was written; an answer with a `?` cannot be scored, one with a `!` breaks the grader."""
-
-    def splits(self) -> tuple[str, ...]:
-        return ("s",)
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        return ()
 
     def score(self, task: Task, text: str) -> dict[str, float] | None:
         if "!" in text:
@@ -89,27 +83,23 @@ class Room:
         self.chats = {name: FunctionChat(function=self.chat) for name in agents} | self.chats
 
     def engine(self, policies: Mapping[str, Policy], max_tokens: int = 400) -> RolloutEngine:
-        return RolloutEngine(
-            graph=self.graph,
+        return engine(
+            self.graph,
             env=Grader(),
             policies=policies,
             chats={
-                n: ChatModel(model=m, name=f"model of {n}", settings={"t": (0, 1)})
-                for n, m in self.chats.items()
+                name: ChatModel(model=chat, name=f"model of {name}", settings={"t": (0, 1)})
+                for name, chat in self.chats.items()
             },
             sampling=Sampling(max_tokens=max_tokens),
             reward_weights={"length": 0.25, "sum": 1.0},
-            deadline=60.0,
-            concurrency=8,
-            run_id="run",
-            fingerprints={},
-            forbidden_ids=(TOKENIZER.encode("<consult:verify>", control=True)[0],),
+            forbidden_ids=TOKENIZER.encode("<consult:verify>", control=True),
         )
 
-    def record(self, script: Sequence[str], *, max_tokens: int = 400, **spec: Any) -> Trace:
+    def record(self, script: Sequence[str], *, max_tokens: int = 400, **changes: Any) -> Trace:
         policy = ScriptedPolicy(TOKENIZER, _turns(script), logprob=-0.25)
-        engine = self.engine({"policy": policy}, max_tokens)
-        (trace,) = engine.run_sync([rollout(**spec)], lambda _: None)
+        rollout = spec(task=task("t", prompt="3@7+5=?"), group_id="g", **{"seed": 11, **changes})
+        (trace,) = self.engine({"policy": policy}, max_tokens).run_sync([rollout], lambda _: None)
         return Trace.from_json(trace.to_json())  # as it comes out of a store
 
     def replay(
@@ -133,11 +123,6 @@ def _turns(script: Sequence[str]) -> Callable[[str], str]:
     """The script turn by turn; a turn is told by how many there have been, so that texts may repeat."""
     remaining = iter(script)
     return lambda _: next(remaining, "<eos>")
-
-
-def rollout(mode: Mode = Mode.ASSISTED, suppress: bool = False, index: int = 0) -> RolloutSpec:
-    task = Task(task_id="t", prompt="3@7+5=?", answer=None, split="s")
-    return RolloutSpec(task=task, mode=mode, group_id="g", index=index, step=0, seed=11, suppress=suppress)
 
 
 def texts(trace: Trace) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from langgraph.types import RetryPolicy
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -96,14 +97,19 @@ def test_a_call_says_what_was_asked_and_what_it_cost(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "passes"),
-    [(kind, True) for kind in ("500", "503", "429", "half", "invalid")]
-    + [(kind, False) for kind in ("400", "401", "404")],
+    ("wrong", "times", "passes"),
+    [(kind, 1, True) for kind in ("500", "503", "429", "half", "invalid")]
+    + [(kind, 1, False) for kind in ("400", "401", "404")]
+    + [("429", 3, False)],
 )
-def test_only_what_passes_is_tried_again(server: Server, wrong: str, passes: bool) -> None:
-    server.due = [wrong]
+def test_only_what_passes_is_tried_again_and_three_times_at_most(
+    server: Server, monkeypatch: pytest.MonkeyPatch, wrong: str, times: int, passes: bool
+) -> None:
+    at_once = {"initial_interval": 0.0, "jitter": False}
+    monkeypatch.setattr("aipo.rollout.agent.RetryPolicy", lambda **given: RetryPolicy(**given | at_once))
+    server.due = [wrong] * times
     answered, calls, role = asked_once(chat(server.url))
-    assert [call.error is None for call in calls] == ([False, True] if passes else [False])
+    assert [call.error is None for call in calls] == [False] * times + [True] * passes
     assert len(server.asked) == len(calls)  # the client does not retry by itself
     if passes:
         assert (answered.reply, answered.fault) == ("3@7=582", None)

@@ -7,10 +7,10 @@ import pytest
 from aipo.errors import LoadError
 from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt
-from aipo.trace import Mode, Role, StopReason, concatenate
+from aipo.trace import Mode, Role, StopReason
 from graphs.consult import consult
 from graphs.solo import PROMPTS, policy_prompt, solo
-from kit.agents import TOKENIZER, build_context, roll, shown
+from kit.agents import build_context, roll, shown
 
 
 def test_a_solo_rollout():
@@ -47,13 +47,6 @@ def test_a_demonstration_is_asked_and_scored_like_a_solo_rollout(graph: Any):
     assert context.env.texts == ["3@7=582\n#587"]
 
 
-def test_tags_are_just_text():
-    script = ["<consult:verify>1</consult><feedback:verify>right</feedback>#1"]
-    state = roll(solo(prompt="miniature.md"), build_context(script))
-    assert shown(state)[1:] == [(Role.POLICY, "policy", script[0] + "<eos>")]
-    assert state["consults"] == []
-
-
 def test_prompts_are_found_by_name_or_by_path(tmp_path, monkeypatch):
     mine = tmp_path / "mine.md"
     mine.write_text("## solo\nQ: {{ question }}")
@@ -65,9 +58,3 @@ def test_prompts_are_found_by_name_or_by_path(tmp_path, monkeypatch):
     assert shown(state)[0] == (Role.PROMPT, "prompt", "Q: why?")
     with pytest.raises(LoadError, match=r"other\.md.*allowed one of.*'policy\.md'"):
         policy_prompt("other.md")
-
-
-def test_the_prompt_of_a_real_model_says_nothing_about_agents():
-    state = roll(solo(), build_context(["1"], prompt="why?"))
-    prompt = TOKENIZER.decode(concatenate(state["segments"][:1]))
-    assert prompt.startswith("why?\n\nReason step by step") and "consult" not in prompt

@@ -8,12 +8,14 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langgraph.graph import START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 from pydantic import Field
 
 import graphs
 from aipo.policies import Policy, Sampling
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
-from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
+from aipo.rollout.agent import Agent, AgentSpec, AgentState, check_agent, node_settings
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.env import Task
 from aipo.rollout.prompt import Prompt
@@ -107,6 +109,14 @@ def build_agent(
 ) -> Agent:
     graph = check_agent(factory(build_spec(name, **spec)), name)
     return Agent(name=name, graph=graph, budget=budget, deadline=deadline, max_tokens=max_tokens)
+
+
+def sub_graph(node: Callable[..., Any], **settings: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """An agent's graph of one node, called as its function."""
+    builder = StateGraph(AgentState, context_schema=RolloutContext)
+    builder.add_node(node, **settings)
+    builder.add_edge(START, node.__name__)
+    return builder.compile()
 
 
 def build_context(

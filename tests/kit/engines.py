@@ -3,6 +3,7 @@
 `Coin` and `asking` are also loaded from this file by name, as a user's are.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,6 +108,15 @@ async def grade(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[s
     return {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": parts}}
 
 
+async def boom(state: RolloutState) -> dict[str, Any]:
+    raise RuntimeError("boom")
+
+
+async def for_ever(state: RolloutState) -> dict[str, Any]:
+    await asyncio.Event().wait()
+    return {}
+
+
 def chain(**nodes: Any) -> CompiledStateGraph[Any, Any, Any, Any]:
     """A graph that runs `nodes` one after the other."""
     builder = StateGraph(RolloutState, context_schema=RolloutContext)
@@ -141,6 +151,13 @@ def run(
     graph: CompiledStateGraph[Any, Any, Any, Any] | None = None, count: int = 1, **changes: Any
 ) -> list[Trace]:
     return engine(graph, **changes).run_sync(specs(count), lambda trace: None)
+
+
+def failure(graph: CompiledStateGraph[Any, Any, Any, Any] | None, **changes: Any) -> Trace:
+    """The one trace of a rollout that has to fail."""
+    [trace] = run(graph, **changes)
+    assert trace.failed and trace.reward is None and trace.reward_parts == {}
+    return trace
 
 
 def texts(trace: Trace) -> list[str]:

@@ -1,18 +1,16 @@
 """Agents: retries, and the guard rails of caching."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.cache.memory import InMemoryCache
-from langgraph.graph import END, START, StateGraph
 
 from aipo.errors import ConfigError, GraphError
 from aipo.rollout.agent import AgentSpec, AgentState, check_agent, node_settings
 from aipo.rollout.prompt import Prompt
 from aipo.util.retry import transient
-from kit.engines import chain
+from kit.agents import sub_graph
+from kit.engines import ask, chain
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def test_a_node_is_given_the_limits_of_the_configuration(prompt: Prompt):
     assert node["timeout"] == 5.0 and "cache_policy" not in node
 
 
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7}])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7}, {"temperature": None}])
 def test_only_what_is_not_sampled_can_be_cached(prompt: Prompt, sampling: dict[str, Any]):
     with pytest.raises(ConfigError, match=r"cache of model 'm': got temperature .*, allowed 0"):
         settings(prompt, settings=sampling)
@@ -64,38 +62,18 @@ def test_the_cache_tells_models_prompts_settings_and_requests_apart(prompt: Prom
     assert again.key_func({"request": "a"}) == keys[3]
 
 
-def test_a_cached_node_is_run_once_for_each_request(prompt: Prompt):
-    ran: list[str] = []
-
-    async def check(state: AgentState) -> dict[str, Any]:
-        ran.append(state["request"])
-        return {"reply": state["request"].upper()}
-
-    builder = StateGraph(AgentState)
-    builder.add_node("check", check, **settings(prompt))
-    builder.add_edge(START, "check")
-    builder.add_edge("check", END)
-    graph = builder.compile(cache=InMemoryCache())
-
-    async def main() -> list[str]:
-        return [(await graph.ainvoke({"request": r}))["reply"] for r in ("a", "b", "a")]
-
-    assert asyncio.run(main()) == ["A", "B", "A"]
-    assert ran == ["a", "b"]
-
-
 def test_a_spec_renders_its_prompt_as_one_message(prompt: Prompt):
     [message] = AgentSpec(name="verify", prompt=prompt, node={}).message("check", request="6x7?")
     assert (message.type, message.content) == ("human", "6x7?")
 
 
 def test_an_agent_takes_a_request_and_gives_a_reply():
-    builder = StateGraph(AgentState)
-    builder.add_node("idle", lambda state: {})
-    builder.add_edge(START, "idle")
-    graph = builder.compile()
+    async def idle(state: AgentState) -> dict[str, Any]:
+        return {}
+
+    graph = sub_graph(idle)
     assert check_agent(graph, "verify") is graph
     with pytest.raises(GraphError, match="agent 'verify': got StateGraph, allowed a compiled StateGraph"):
-        check_agent(builder, "verify")
+        check_agent(graph.builder, "verify")
     with pytest.raises(GraphError, match=r"state of agent 'verify': got no \['reply', 'request'\]"):
-        check_agent(chain(idle=lambda state: {}), "verify")
+        check_agent(chain(ask=ask), "verify")

@@ -1,34 +1,23 @@
-"""The engine: whatever happens to a graph, its rollouts end as traces that say so."""
+"""The engine: specs become traces, of every policy of the graph; and the settings that it refuses."""
 
 import asyncio
-import contextlib
-import contextvars
-import os
-import signal
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
-import numpy as np
 import pytest
-from langchain_core.language_models import FakeListChatModel
-from langchain_core.messages import HumanMessage
-from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import RetryPolicy
 
-from aipo.errors import ConfigError, GraphError, RunError, ScoreError
-from aipo.policies import Completion, SampleRequest
+from aipo.errors import ConfigError, GraphError, ScoreError
 from aipo.policies.scripted import ScriptedPolicy
-from aipo.rollout.context import ChatModel, RolloutContext
+from aipo.rollout.context import RolloutContext
 from aipo.rollout.env import Task
 from aipo.rollout.graph import RolloutState
-from aipo.trace import Mode, Role, Segment, StopReason, Trace, segment
-from aipo.trace.store import TraceStore
+from aipo.trace import Mode, Role, StopReason, Trace, segment
 from kit.engines import (
     TOKENIZER,
     Exam,
     ask,
+    boom,
     chain,
     engine,
     mark,
@@ -36,42 +25,9 @@ from kit.engines import (
     run,
     spec,
     specs,
-    task,
     texts,
     think,
 )
-from kit.handmade import consult
-
-
-async def boom(state: RolloutState) -> dict[str, Any]:
-    raise RuntimeError("boom")
-
-
-async def for_ever(state: RolloutState) -> dict[str, Any]:
-    await asyncio.Event().wait()
-    return {}
-
-
-def gives(**update: Any) -> Any:
-    """A node that returns `update`; its segments count as sampled where they stand."""
-
-    async def node(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        given = update.get("segments", [])
-        for place, piece in enumerate(given):
-            if isinstance(piece, Segment) and piece.role is Role.POLICY and isinstance(piece.policy, str):
-                runtime.context.samples.add(given[:place], piece)
-        return update
-
-    return node
-
-
-def failure(graph: Any, **changes: Any) -> Trace:
-    [trace] = run(graph, **changes)
-    assert trace.failed and trace.reward is None and trace.reward_parts == {}
-    return trace
-
-
-# --- what a good rollout leaves ---------------------------------------------------------------------------
 
 
 def test_a_finished_rollout():
@@ -91,11 +47,8 @@ def test_a_finished_rollout():
     assert [v.path for v in trace.visits] == ["ask", "think", "mark"]
     assert all(v.outcome == "ok" and v.seconds is not None and v.seconds >= 0 for v in trace.visits)
     assert Trace.from_json(trace.to_json()) == trace
-
-
-def test_ids_are_masked_only_where_the_spec_forbids():
-    [trace] = run(forbidden_ids=(5,))
-    assert trace.forbidden_ids == ()
+    [unmasked] = run(forbidden_ids=(5,))  # the spec does not ask for it
+    assert unmasked.forbidden_ids == ()
 
 
 def test_the_reward_is_the_weighted_sum_of_its_parts():
@@ -155,6 +108,7 @@ def test_results_are_in_the_order_of_the_specs_whatever_ends_first():
     traces = built.run_sync(specs(3), lambda trace: seen.append(trace.index))
     assert seen == [2, 1, 0]
     assert [t.index for t in traces] == [0, 1, 2]
+    assert built.run_sync([], lambda trace: None) == []
 
 
 def test_the_same_specs_give_the_same_traces():
@@ -180,359 +134,6 @@ def test_no_more_rollouts_are_in_flight_than_allowed(bound: int):
 
     assert len(run(chain(ask=ask, count=count, think=think, mark=mark), count=12, concurrency=bound)) == 12
     assert most == bound
-
-
-def test_nothing_to_run():
-    assert engine().run_sync([], lambda trace: None) == []
-
-
-# --- visits and calls -------------------------------------------------------------------------------------
-
-
-class Inner(TypedDict, total=False):
-    request: str
-    reply: str
-
-
-def checking(check: Any, **settings: Any) -> Any:
-    builder = StateGraph(Inner)
-    builder.add_node("check", check, **settings)
-    builder.add_edge(START, "check")
-    return builder.compile()
-
-
-def consulting(check: Any, **settings: Any) -> Any:
-    """ask, think, a node `verify` that runs a sub-graph of one node `check` twice, think, mark."""
-    inner = checking(check, **settings)
-
-    async def verify(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        first = await inner.ainvoke({"request": "6x7?"})
-        second = await inner.ainvoke({"request": first["reply"]})
-        await runtime.context.chat("closing", [HumanMessage("bye")])
-        reply = segment(Role.AGENT, "verify", TOKENIZER.encode(second["reply"]))
-        asked = consult(1, 0, 2, agent="verify", request="6x7?", reply=second["reply"])
-        return {"segments": [reply], "consults": [asked]}
-
-    return chain(ask=ask, think=think, verify=verify, again=think, mark=mark)
-
-
-async def check(state: Inner, runtime: Runtime[RolloutContext]) -> Inner:
-    return {"reply": await runtime.context.chat("verify", [HumanMessage(state["request"])])}
-
-
-def chats(*replies: str) -> dict[str, ChatModel]:
-    def model(*said: str) -> ChatModel:
-        return ChatModel(
-            model=FakeListChatModel(responses=list(said)), name="fake", settings={"temperature": 0}
-        )
-
-    return {"verify": model(*replies), "closing": model("bye")}
-
-
-CONSULT = "<consult:verify>6x7?</consult>"
-
-
-def test_nested_visits_carry_their_calls():
-    [trace] = run(consulting(check), policies=policies(CONSULT, "42"), chats=chats("43", "no, 42"))
-    assert texts(trace) == ["prompt: 6x7=", f"policy: {CONSULT}", "agent: no, 42", "policy: 42<eos>"]
-    paths = ["ask", "think", "verify", "verify/check", "verify/check", "again", "mark"]
-    assert [(v.path, v.outcome) for v in trace.visits] == [(path, "ok") for path in paths]
-    said = [(v.path, c.visit, c.messages[0]["content"], c.reply) for v in trace.visits for c in v.calls]
-    assert said == [
-        ("verify", "verify", "bye", "bye"),
-        ("verify/check", "verify/check", "6x7?", "43"),
-        ("verify/check", "verify/check", "43", "no, 42"),
-    ]
-    assert trace.consults[0].reply == "no, 42"
-    assert trace.count(Role.AGENT) == 6
-    assert Trace.from_json(trace.to_json()) == trace
-
-
-def test_every_attempt_of_a_retried_node_is_a_call_of_its_visit():
-    attempts = 0
-
-    async def flaky(state: Inner, runtime: Runtime[RolloutContext]) -> Inner:
-        nonlocal attempts
-        reply = await runtime.context.chat("verify", [HumanMessage("?")])
-        attempts += 1
-        if attempts == 1:
-            raise ConnectionError("lost")
-        return {"reply": reply}
-
-    graph = consulting(
-        flaky, retry_policy=RetryPolicy(retry_on=ConnectionError, initial_interval=0, jitter=False)
-    )
-    [trace] = run(graph, policies=policies(CONSULT, "42"), chats=chats("a", "b", "c"))
-    inner = [v for v in trace.visits if v.path == "verify/check"]
-    assert [[c.reply for c in v.calls] for v in inner] == [["a", "b"], ["c"]]
-
-
-def test_a_call_outside_of_every_node_that_was_seen_is_kept():
-    # A sub-graph that is run under another configuration streams nothing to the engine.
-    async def aside(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        await loop.create_task(
-            runtime.context.chat("verify", [HumanMessage("psst")]), context=contextvars.Context()
-        )
-        return {}
-
-    [trace] = run(chain(ask=ask, aside=aside, think=think, mark=mark), chats=chats("42"))
-    last = trace.visits[-1]
-    assert (last.path, last.outcome, [c.reply for c in last.calls]) == ("?", "unknown", ["42"])
-
-
-# --- failures are data ------------------------------------------------------------------------------------
-
-
-def test_a_node_that_raises_leaves_what_was_there():
-    trace = failure(chain(ask=ask, think=think, again=think, boom=boom), policies=policies("one", "two"))
-    assert texts(trace) == ["prompt: 6x7=", "policy: one<eos>", "policy: two<eos>"]
-    assert trace.stop_reason is StopReason.ERROR
-    assert trace.error == "RuntimeError: boom (in node boom)"
-    assert [(v.path, v.outcome) for v in trace.visits][-1] == ("boom", "RuntimeError: boom")
-    assert trace.policy_version == 0
-
-
-def test_an_error_names_the_innermost_node():
-    trace = failure(consulting(boom), policies=policies(CONSULT, "42"), chats=chats("a"))
-    assert trace.error == "RuntimeError: boom (in node verify/check)"
-    assert texts(trace) == ["prompt: 6x7=", f"policy: {CONSULT}"]
-    assert {v.path: v.outcome for v in trace.visits}["verify"] == "RuntimeError: boom"
-
-
-def test_an_error_that_was_dealt_with_is_not_blamed_for_a_later_one():
-    inner = checking(boom)
-
-    async def careful(state: RolloutState) -> dict[str, Any]:
-        with contextlib.suppress(RuntimeError):
-            await inner.ainvoke({"request": "?"})
-        return {}
-
-    async def later(state: RolloutState) -> dict[str, Any]:
-        raise RuntimeError("later")
-
-    trace = failure(chain(ask=ask, careful=careful, later=later))
-    assert trace.error == "RuntimeError: later (in node later)"
-    assert [(v.path, v.outcome) for v in trace.visits] == [
-        ("ask", "ok"),
-        ("careful", "ok"),
-        ("careful/check", "RuntimeError: boom"),
-        ("later", "RuntimeError: later"),
-    ]
-
-
-def test_a_failure_does_not_touch_its_siblings():
-    async def every_second(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        if runtime.context.seed % 2:
-            raise RuntimeError("odd")
-        return {}
-
-    traces = run(chain(ask=ask, sift=every_second, think=think, mark=mark), count=6)
-    assert [t.stop_reason.value for t in traces] == ["eos", "error"] * 3
-
-
-def test_a_failure_before_the_first_segment_is_a_trace_of_the_first_policy():
-    trace = failure(chain(boom=boom), policies={"alice": policies()["policy"]})
-    assert (trace.policy, trace.segments, trace.policy_version) == ("alice", (), None)
-
-
-def test_the_deadline_cancels_the_node_and_leaves_what_was_there():
-    cancelled: list[bool] = []
-
-    async def slow(state: RolloutState) -> dict[str, Any]:
-        try:
-            return await for_ever(state)
-        finally:
-            cancelled.append(True)
-
-    trace = failure(chain(ask=ask, think=think, slow=slow), deadline=0.5)
-    assert cancelled == [True]
-    assert trace.stop_reason is StopReason.DEADLINE
-    assert trace.error == "Deadline: not done after 0.5 seconds (in node slow)"
-    assert texts(trace) == ["prompt: 6x7=", "policy: 42<eos>"]
-    assert (trace.visits[-1].outcome, trace.visits[-1].seconds) == ("cancelled", None)
-
-
-def test_a_node_that_cancels_itself_is_an_error():
-    async def gives_up(state: RolloutState) -> dict[str, Any]:
-        raise asyncio.CancelledError
-
-    trace = failure(chain(ask=ask, gives_up=gives_up))
-    assert trace.stop_reason is StopReason.ERROR and "CancelledError" in (trace.error or "")
-
-
-def test_a_graph_that_never_ends_is_stopped():
-    builder = StateGraph(RolloutState, context_schema=RolloutContext)
-    builder.add_node("loop", gives())
-    builder.add_edge(START, "loop")
-    builder.add_edge("loop", "loop")
-    trace = failure(builder.compile(), recursion_limit=10)
-    assert (trace.error or "").startswith("GraphRecursionError")
-
-
-class Broken:
-    """A policy that gives back what it is told to."""
-
-    version = 0
-    tokenizer = TOKENIZER
-
-    def __init__(self, token_ids: list[int], logprobs: list[float]) -> None:
-        self.given = (np.array(token_ids, np.int32), np.array(logprobs, np.float32))
-
-    async def sample(self, request: SampleRequest) -> Completion:
-        ids, logprobs = self.given
-        return Completion(token_ids=ids, logprobs=logprobs, entropies=None, finish="eos", policy_version=0)
-
-
-@pytest.mark.parametrize(
-    ("token_ids", "logprobs", "reason"),
-    [
-        ([], [], "got no token"),
-        ([7], [float("nan")], "got nan"),
-        ([7], [float("-inf")], "got -inf"),
-        ([7], [0.5], "got 0.5"),
-        ([7, 8], [-1.0], "got 1 values"),
-    ],
-)
-def test_a_completion_that_cannot_be_trained_on_is_a_failure(
-    token_ids: list[int], logprobs: list[float], reason: str
-):
-    trace = failure(None, policies={"policy": Broken(token_ids, logprobs)})
-    assert trace.stop_reason is StopReason.ERROR
-    assert reason in (trace.error or "") and "(in node think)" in (trace.error or "")
-    assert texts(trace) == ["prompt: 6x7="]
-
-
-PROMPT = segment(Role.PROMPT, "task", [1])
-SAMPLED = segment(Role.POLICY, "policy", [2], logprobs=[-0.5], policy_version=3)
-
-
-def scored(*segments: Any, **update: Any) -> Any:
-    """A graph that ends well, but for `update`."""
-    end = {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": {}}}
-    return chain(all=gives(**({"segments": list(segments or (PROMPT, SAMPLED))} | end | update)))
-
-
-def rewarded(**parts: float) -> Any:
-    return scored(reward_parts={"policy": parts})
-
-
-@pytest.mark.parametrize(
-    ("graph", "reason"),
-    [
-        (scored(segments=[]), "GraphError: segments"),
-        (scored(SAMPLED), "first segment: got 'policy', allowed prompt"),
-        (scored(PROMPT), "tokens that the policy sampled: got 0"),
-        (scored("text"), "item of 'segments': got 'text', allowed a Segment"),
-        (scored(consults=["?"]), "item of 'consults': got '?', allowed a Consult"),
-        (
-            scored(consults=[consult(0, None, 1, policy="bob")]),
-            "policies of consults: got ['bob'], allowed ['policy']",
-        ),
-        (scored(stops={}), "policies in 'stops': got []"),
-        (scored(reward_parts={}), "policies in 'reward_parts': got []"),
-        (scored(reward_parts={"bob": {}}), "got ['bob'], allowed ['policy']"),
-        (scored(stops={"policy": StopReason.ERROR}), "stop of policy 'policy'"),
-        (scored(stops={"policy": "tired"}), "got 'tired', allowed eos, length"),
-        (scored(PROMPT, replace(SAMPLED, policy_version=None)), "versions of the policy: got [None]"),
-        (scored(PROMPT, SAMPLED, replace(SAMPLED, policy_version=2)), "got [3, 2]"),
-        (scored(PROMPT, replace(SAMPLED, policy="bob")), "got ['policy', 'bob'], allowed ['policy']"),
-        (scored(PROMPT, replace(SAMPLED, policy=["bob"])), "TypeError: unhashable"),
-        (rewarded(correct=float("nan")), "TraceError: reward part 'correct': got nan"),
-        (rewarded(polite=1.0), "ConfigError: reward part: got 'polite', allowed ['correct', 'short']"),
-        (
-            rewarded(**{"form/tags": 1.0}),
-            "TraceError: reward part: got 'form/tags', allowed a name without '/'",
-        ),
-        (rewarded(correct=1.7e308, short=1.7e308), "OverflowError"),
-    ],
-)
-def test_a_final_state_that_breaks_the_contract_is_a_failure(graph: Any, reason: str):
-    trace = failure(graph)
-    assert trace.stop_reason is StopReason.ERROR
-    assert reason in (trace.error or "")
-    assert Trace.from_json(trace.to_json()) == trace
-
-
-ANSWER = segment(Role.AGENT, "verify", [3])
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({}, None),
-        ({"request_start": 0}, None),
-        ({"request_segment": 4}, "segment of a consult of 'verify': got 4, allowed 0 to 3"),
-        ({"reply_segment": -1}, "segment of a consult of 'verify': got -1, allowed 0 to 3"),
-        ({"request_segment": 0}, "role of the request to 'verify': got 'prompt', allowed policy"),
-        ({"reply_segment": 3}, "role of the reply of 'verify': got 'policy', allowed agent, env"),
-        ({"request_segment": 3}, "segment of the reply of 'verify': got 2, allowed > 3"),
-        ({"request_start": 1}, "first token of the request to 'verify': got 1, allowed 0 to 0"),
-        ({"request_start": -1}, "first token of the request to 'verify': got -1"),
-    ],
-)
-def test_a_consult_points_at_its_request_and_its_reply(changes: dict[str, int], reason: str | None):
-    made = replace(consult(1, None, 2, agent="verify"), **changes)
-    [trace] = run(scored(PROMPT, SAMPLED, ANSWER, SAMPLED, consults=[made]))
-    assert trace.error is None if reason is None else reason in (trace.error or "")
-
-
-def test_the_version_of_a_trace_is_its_lowest():
-    [trace] = run(scored(PROMPT, SAMPLED, replace(SAMPLED, policy_version=5)))
-    assert trace.policy_version == 3
-
-
-def test_a_reward_that_is_too_large_is_a_failure():
-    got = "TraceError: weighted sum of the reward: got inf, allowed a finite number, in the final state"
-    assert failure(rewarded(correct=1e308), reward_weights={"correct": 9.0}).error == got
-
-
-class Speechless(Exception):
-    def __str__(self) -> str:
-        raise KeyError
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (ValueError("bad \ud800"), "ValueError: bad ?"),
-        (ValueError("a" * 5000), f"ValueError: {'a' * 1988}"),
-        (Speechless(), "Speechless: no text, but a KeyError"),
-        (TimeoutError("mine"), "TimeoutError: mine"),  # and not the deadline's
-    ],
-)
-def test_what_an_error_says_can_always_be_written(tmp_path: Path, error: Exception, text: str):
-    async def fails(state: RolloutState) -> dict[str, Any]:
-        raise error
-
-    with TraceStore(tmp_path) as store:
-        [trace] = engine(chain(ask=ask, fails=fails)).run_sync(specs(1), store.append)
-        assert list(store.read()) == [trace]
-    assert (trace.stop_reason, trace.error) == (StopReason.ERROR, f"{text} (in node fails)")
-    assert trace.visits[-1].outcome == text
-
-
-def test_what_json_cannot_hold_costs_one_rollout(tmp_path: Path):
-    """An environment may write into a task's metadata, a graph may say anything in a consult."""
-
-    async def spoil(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        if runtime.context.seed == 0:
-            runtime.context.task.metadata["seen"] = {1, 2}
-        request = "bad \ud800" if runtime.context.seed == 1 else "good"
-        asked = consult(1, None, 2, agent="verify", request=request, reply=None)
-        return {"segments": [ANSWER], "consults": [asked]}
-
-    asked = [spec(index, task=task(metadata={})) for index in range(3)]
-    with TraceStore(tmp_path) as store:
-        built = engine(chain(ask=ask, think=think, spoil=spoil, mark=mark))
-        traces = built.run_sync(asked, store.append)
-        assert sorted(store.read(), key=lambda trace: trace.index) == traces
-    assert [trace.stop_reason.value for trace in traces] == ["error", "error", "eos"]
-    assert [len(trace.segments) for trace in traces] == [3, 3, 3]
-    assert [len(trace.consults) for trace in traces] == [1, 0, 1]
-    assert [bool(trace.task) for trace in traces] == [False, True, True]
-    assert [trace.reward is None and trace.reward_parts == {} for trace in traces] == [True, True, False]
-    assert all("run/00000-000" in (trace.error or "") for trace in traces[:2])
 
 
 # --- several policies -------------------------------------------------------------------------------------
@@ -576,82 +177,6 @@ def test_a_failure_of_two_policies_is_two_failed_traces():
     traces = run(discussion(boom), policies=PEERS)
     assert [t.policy for t in traces] == ["alice", "bob"]
     assert {t.error for t in traces} == {"RuntimeError: boom (in node last)"}
-
-
-# --- being stopped ----------------------------------------------------------------------------------------
-
-
-def half_stuck() -> Any:
-    """Rollouts with an even seed end at once, the others never."""
-
-    async def wait(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        return await for_ever(state) if runtime.context.seed % 2 else {}
-
-    return chain(ask=ask, think=think, wait=wait, mark=mark)
-
-
-def test_cancelling_keeps_finished_traces_and_hands_over_those_in_flight():
-    seen: list[Trace] = []
-
-    async def main() -> None:
-        run = asyncio.create_task(engine(half_stuck(), concurrency=4).run(specs(6), seen.append))
-        while len(seen) < 3:
-            await asyncio.sleep(0)
-        run.cancel()
-        await run
-
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(main())
-    assert [t.stop_reason.value for t in seen] == ["eos"] * 3 + ["cancelled"] * 3
-    assert {t.error for t in seen[3:]} == {"Cancelled: the run was stopped (in node wait)"}
-    assert all(texts(t)[-1] == "policy: 42<eos>" for t in seen)
-
-
-def test_an_interrupt_inside_a_node_keeps_what_is_there():
-    async def interrupt(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        if runtime.context.seed == 2:
-            raise KeyboardInterrupt
-        return await for_ever(state) if runtime.context.seed else {}
-
-    seen: list[Trace] = []
-    built = engine(chain(ask=ask, think=think, stop=interrupt, mark=mark), concurrency=2)
-    with pytest.raises(KeyboardInterrupt):
-        built.run_sync(specs(3), seen.append)
-    assert [t.stop_reason.value for t in seen] == ["eos", "cancelled", "cancelled"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("notebook", [False, True])
-def test_ctrl_c_keeps_finished_traces(notebook: bool):
-    seen: list[str] = []
-
-    def press(trace: Trace) -> None:
-        seen.append(trace.stop_reason.value)
-        if len(seen) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    async def cell() -> None:
-        engine(half_stuck(), concurrency=4).run_sync(specs(4), press)
-
-    with pytest.raises(KeyboardInterrupt), contextlib.closing(asyncio.new_event_loop()) as loop:
-        if notebook:
-            loop.run_until_complete(cell())
-        else:
-            engine(half_stuck(), concurrency=4).run_sync(specs(4), press)
-    assert seen == ["eos", "eos", "cancelled", "cancelled"]
-
-
-def test_an_error_of_on_trace_stops_the_run_and_is_not_disguised():
-    seen: list[str] = []
-
-    def full(trace: Trace) -> None:
-        if len(seen) == 2:
-            raise RunError("disk full")
-        seen.append(trace.trace_id)
-
-    with pytest.raises(RunError, match=r"^disk full$"):
-        engine(concurrency=1).run_sync(specs(5), full)
-    assert seen == ["run/00000-000/0", "run/00000-000/1"]
 
 
 # --- what is refused at once ------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Traces as a table: nothing is lost, and what is no trace is refused by name."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from aipo.errors import TraceError
 from aipo.trace import Fault, Mode, Role, StopReason, Trace, segment
 from aipo.trace.arrow import INDEX, SCHEMA, Stored, from_table, to_table
 from aipo.trace.duckdb_views import Tables
-from kit.engines import run
 from kit.handmade import consult, policy, prompt, trace
 from kit.strategies import TRACES, of
 
@@ -47,11 +46,6 @@ def test_every_trace_survives(pairs: list[tuple[Trace, tuple[str, ...] | None]])
         assert isinstance(one.trace.mode, Mode) and isinstance(one.trace.stop_reason, StopReason)
         assert all(isinstance(s.role, Role) for s in one.trace.segments)
         assert all(isinstance(c.fault, Fault | None) for c in one.trace.consults)
-
-
-def test_traces_of_the_engine_survive():
-    stored = [Stored(trace, None) for trace in run(count=3)]
-    assert from_table(to_table(stored), "here") == stored
 
 
 def test_floats_keep_every_bit():
@@ -98,10 +92,6 @@ def test_the_columns_are_those_of_files_that_were_recorded_before():
     """They follow the dataclasses: whoever changes those changes files that others read."""
     file = Path(__file__).parents[1] / "kit" / "run_before" / "traces" / "step-00000-00000.parquet"
     assert pq.read_schema(file).equals(SCHEMA)
-
-
-def test_every_field_has_its_column():
-    assert {field.name for field in fields(Trace)} <= set(SCHEMA.names)
 
 
 def test_half_an_emoji_in_a_text_is_shown_as_unknown():

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from aipo.trace import Role, StopReason, Trace, segment
@@ -57,8 +58,6 @@ def expected(store: TraceStore) -> list[Stored]:
 
 
 def by_duckdb(folder: Path, cache: Path) -> Rows:
-    import duckdb
-
     return duckdb.read_parquet(f"{folder}/*.parquet").to_arrow_table().to_pylist()
 
 
@@ -109,17 +108,8 @@ def test_others_read_what_the_store_reads(
             assert all(got[name] == getattr(one, name) for name in ("agent", "request", "reply"))
 
 
-def test_a_step_in_flight_is_in_its_journal_alone(store: TraceStore):
-    """What the others leave out is there: the store reads it, and the attempt that was set aside is kept."""
-    assert [one.trace_id for one in store.read(2)] == ["run/2/0"]
-    assert len(list(store.folder.glob("__journal/*"))) == 1
-    assert len(list(store.folder.glob("__superseded/*"))) == 1
-
-
 def test_sql_alone_answers_a_question(store: TraceStore):
     """Nested columns are within reach of a query: what did agents say, where, and was it worth it?"""
-    import duckdb
-
     query = f"""
         SELECT consult.agent, consult.reply, len(segments[consult.reply_segment + 1].token_ids) AS tokens, reward
         FROM (SELECT unnest(consults) AS consult, segments, reward FROM read_parquet('{store.folder}/*.parquet'))
@@ -128,8 +118,6 @@ def test_sql_alone_answers_a_question(store: TraceStore):
 
 
 def test_free_form_columns_are_json(store: TraceStore):
-    import duckdb
-
     query = f"""SELECT DISTINCT task->>'answer', reward_parts->>'correct', sampling->>'max_tokens'
         FROM read_parquet('{store.folder}/*.parquet') WHERE reward IS NOT NULL"""
     assert duckdb.sql(query).fetchall() == [("42", "1.0", "64")]

@@ -1,14 +1,10 @@
-"""Files of a run by step: whole or not at all, and never changed."""
+"""Files of a run by step: their names and options, and how they are set aside."""
 
-import errno
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
-from aipo.errors import RunError
 from aipo.trace.parquet_files import StepFiles
 
 TABLE = pa.table({"a": [1, 2, 3]})
@@ -36,24 +32,6 @@ def test_a_file_is_named_after_step_and_process_and_options_are_those_of_pyarrow
     assert [data.row_group(i).num_rows for i in range(data.num_row_groups)] == [2, 1]
     assert data.row_group(0).column(0).compression == "ZSTD"
     assert "RLE_DICTIONARY" not in data.row_group(0).column(0).encodings
-
-
-def test_a_step_is_written_once(tmp_path: Path):
-    files = StepFiles(tmp_path)
-    files.publish(0, TABLE)
-    with pytest.raises(RunError, match="which is there already, allowed a new step"):
-        files.publish(0, pa.table({"a": [9]}))
-    assert pq.read_table(files.path(0)).equals(TABLE)
-
-
-def test_a_full_disk_leaves_no_file_and_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(file: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match=r"writing step 0: .*No space left.*go on with --resume"):
-        StepFiles(tmp_path).publish(0, TABLE)
-    assert names(tmp_path) == []
 
 
 def test_steps_are_set_aside_as_often_as_it_takes(tmp_path: Path):

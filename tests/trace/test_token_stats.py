@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -192,7 +193,5 @@ def test_another_schema_is_refused_by_name(tmp_path: Path, schema: pa.Schema, sa
 
 def test_others_read_the_files_too(tmp_path: Path):
     TokenStatsStore(tmp_path).publish(0, [stats("a")])
-    import duckdb
-
     query = f"select weights, list_sum(clipped::int[]) from '{tmp_path}/*.parquet' where trace_id = 'a'"
     assert duckdb.sql(query).fetchall() == [([1.5, 0.0, 0.25, 0.25, 1.0], 1)]

@@ -57,11 +57,8 @@ arms:
 def charts(tmp_path: Path) -> dict[str, Chart]:
     matrix = make_matrix(tmp_path, TEXT, {"grpo": 0.1, "aipo_with_a_long_name": 0.8}, facts=4)
     results = read_results(matrix)
-    several = [
-        *learning_charts(matrix, results),
-        *cost_charts(matrix, results, {}),
-        *pass_at_charts(matrix, compute_standings(matrix, results), {"easy": "Easy ones"}),
-    ]
+    passed = pass_at_charts(matrix, compute_standings(matrix, results), {"easy": "Easy ones"})
+    several = (*learning_charts(matrix, results), *cost_charts(matrix, results, {}), *passed)
     return {chart.title: chart for chart in several}
 
 
@@ -96,25 +93,19 @@ def test_every_arm_has_its_line_with_a_band_and_every_seed_its_dot(charts: dict[
     assert list(lines("Solo, against agents' calls")) == both[1:]  # grpo asks nobody
     assert list(lines("With agents, while training")) == both[1:]
     dots = lines("After training, against generated tokens")
-    assert [(name, line.colour, line.joined, len(line.x)) for name, line in dots.items()] == [
-        (both[0], "c1", False, 2),
-        (both[1], "c2", False, 2),
-    ]
+    drawn = [(name, line.colour, line.joined, len(line.x)) for name, line in dots.items()]
+    assert drawn == [(both[0], "c1", False, 2), (both[1], "c2", False, 2)]
     passed = lines("heldout, solo")
-    assert {name: line.colour for name, line in passed.items()} == dict(
-        zip(["before", *both], ("c0", "c1", "c2"), strict=True)
-    )
+    colours = {name: line.colour for name, line in passed.items()}
+    assert colours == {"before": "c0", both[0]: "c1", both[1]: "c2"}
     assert all(len(line.band) == len(line.x) == 2 for line in passed.values()) and charts["heldout, solo"].log
 
 
 def test_an_agent_has_the_colour_of_its_place_and_gaps_are_left_out() -> None:
     rows = [{"step": i, "consults/verify": 1.0, "consults/zeno": None if i else 0.5} for i in range(3)]
-    results = MatrixResults(
-        finished=(ArmResult(arm="aipo", seed=0, evaluation={}, metrics=rows),), missing=()
-    )
+    one = ArmResult(arm="aipo", seed=0, evaluation={}, metrics=rows)
+    results = MatrixResults(finished=(one,), missing=())
     asked, loss = method_charts(results, "aipo", ["knowledge", "verify", "zeno"])
-    assert [(line.name, line.colour, list(line.x)) for line in asked.lines] == [
-        ("verify", "k1", [1.0, 2.0, 3.0]),
-        ("zeno", "k2", [1.0]),
-    ]
+    drawn = [(line.name, line.colour, list(line.x)) for line in asked.lines]
+    assert drawn == [("verify", "k1", [1.0, 2.0, 3.0]), ("zeno", "k2", [1.0])]
     assert loss.lines == []

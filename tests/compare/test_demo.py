@@ -16,14 +16,9 @@ from aipo.errors import ConfigError, RunError, TrainError
 
 RESULT = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}}, "suppressed": {"pass_at": {"1": 0.5}}}}
 TINY = [
-    "policy.options.steps=30",
-    "train.steps=1",
-    "train.tasks_per_step=2",
-    "train.group_size=4",
-    "rollout.max_tokens=16",
-    "evaluate.samples=1",
-    "evaluate.ks=[1]",
-]
+    "policy.options.steps=30", "train.steps=1", "train.tasks_per_step=2", "train.group_size=4",
+    "rollout.max_tokens=16", "evaluate.samples=1", "evaluate.ks=[1]",
+]  # fmt: skip
 
 
 def results(**evaluations: Any) -> MatrixResults:
@@ -32,18 +27,12 @@ def results(**evaluations: Any) -> MatrixResults:
 
 
 def test_summary_keys_are_flat_and_those_of_the_first_arm_are_plain() -> None:
+    scores = {"solo_pass1.heldout": 0.25, "solo_pass8.heldout": None, "solo_pass1_no_tags.heldout": 0.5}
     assert summarise(12.34, results(before=RESULT, aipo=RESULT, grpo=RESULT)) == {
-        "seed": 3,
-        "wall_s": 12.3,
-        "solo_pass1.heldout.before": 0.25,
-        "solo_pass8.heldout.before": None,
-        "solo_pass1_no_tags.heldout.before": 0.5,
-        "solo_pass1.heldout.after": 0.25,
-        "solo_pass8.heldout.after": None,
-        "solo_pass1_no_tags.heldout.after": 0.5,
-        "grpo.solo_pass1.heldout.after": 0.25,
-        "grpo.solo_pass8.heldout.after": None,
-        "grpo.solo_pass1_no_tags.heldout.after": 0.5,
+        **{"seed": 3, "wall_s": 12.3},
+        **{f"{name}.before": score for name, score in scores.items()},
+        **{f"{name}.after": score for name, score in scores.items()},
+        **{f"grpo.{name}.after": score for name, score in scores.items()},
     }
 
 
@@ -84,15 +73,8 @@ def test_the_demo_leaves_a_summary_a_report_and_two_runs(
     run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["seed"] == 5
-    for key in (
-        "wall_s",
-        "solo_pass1.heldout.before",
-        "solo_pass1.heldout.after",
-        "solo_pass1_no_tags.heldout.after",
-        "solo_pass1.easy.before",
-        "solo_pass1.easy.after",
-        "grpo.solo_pass1.heldout.after",
-    ):
+    names = [f"solo_pass1.{split}.{when}" for split in ("heldout", "easy") for when in ("before", "after")]
+    for key in ("wall_s", *names, "solo_pass1_no_tags.heldout.after", "grpo.solo_pass1.heldout.after"):
         assert isinstance(summary[key], int | float), key
     page = (out / "report.html").read_text()
     assert "grpo" in page and "Before training, solo" in page and "[1m" not in page
@@ -106,9 +88,8 @@ def test_the_demo_leaves_a_summary_a_report_and_two_runs(
 
 def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY, "env.mixture={nowhere: 1.0}"))
-    with pytest.raises(
-        TrainError, match=r"(?s)aipo 0 ended with exit code 2, its log is .*aipo\.log.*nowhere"
-    ):
+    says = r"(?s)aipo 0 ended with exit code 2, its log is .*aipo\.log.*nowhere"
+    with pytest.raises(TrainError, match=says):
         run_demo(tmp_path / "demo", seed=0, arms=("aipo",), console=Console(quiet=True))
 
 

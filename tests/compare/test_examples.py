@@ -56,24 +56,13 @@ WRONG = trace("a", "solo", 0.0)
         # among equals the first task is shown
         ([WRONG, trace("b", "solo", 0.0)], [WRONG], ("a", "After training, solo: wrong")),
         # only the first trace of a setting is used
-        (
-            [WRONG, trace("a", "solo", 1.0)],
-            [trace("a", "assisted", 1.0)],
-            ("a", "Before training, solo: wrong"),
-        ),
-        (
-            [WRONG],
-            [WRONG, trace("b", "solo", None)],
-            ("b", "Another task after training, solo: the rollout failed"),
-        ),
+        ([WRONG, trace("a", "solo", 1.0)], [trace("a", "assisted", 1.0)], ("a", "Before training, solo: wrong")),
+        ([WRONG], [WRONG, trace("b", "solo", None)], ("b", "Another task after training, solo: the rollout failed")),
         # an agent that gave no reply did not help
-        (
-            [trace("a", "assisted", 1.0, "verify", reply=None)],
-            [trace("a", "suppressed", 0.0)],
-            ("a", "After training, solo, consult tags suppressed: wrong"),
-        ),
+        ([trace("a", "assisted", 1.0, "verify", reply=None)], [trace("a", "suppressed", 0.0)],
+         ("a", "After training, solo, consult tags suppressed: wrong")),
     ],
-)
+)  # fmt: skip
 def test_what_is_shown_last(before: list[Trace], after: list[Trace], last: tuple[str, str]) -> None:
     assert captions(before, after)[-1] == last
 

@@ -109,12 +109,9 @@ def test_arms_that_are_wrong(tmp_path: Path, arms: str, says: str) -> None:
         ("evaluate.samples=16", "allowed the same tasks, sampled alike, in every arm"),
         ("rollout.temperature=0.1", "got rollout.temperature 1.0 in"),
         ("rollout.max_tokens=9", "max_tokens 128"),
-        (
-            "agents.verify=null",
-            "whose tags are not suppressed alike, allowed evaluate.settings without suppressed",
-        ),
+        ("agents.verify=null", "whose tags are not suppressed alike, allowed evaluate.settings without suppressed"),
     ],
-)
+)  # fmt: skip
 def test_arms_that_cannot_be_paired(tmp_path: Path, change: str, says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         read(tmp_path, f"{HEAD}arms: {{a: {{config: aipo}}, b: {{config: aipo, set: [{change}]}}}}")

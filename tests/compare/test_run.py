@@ -75,9 +75,8 @@ def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
 
     # A file that says otherwise than what has finished is refused; nothing is touched.
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(
-        ConfigError, match=r"out/grpo/3: got train\.steps: 3, was 2(?s:.*)Allowed: the settings"
-    ):
+    says = r"out/grpo/3: got train\.steps: 3, was 2(?s:.*)Allowed: the settings"
+    with pytest.raises(ConfigError, match=says):
         run(write(tmp_path, GRPO.replace("2", "3"), BROKEN))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == kept
 

@@ -95,9 +95,8 @@ def trainer(kind: Any, config: Any, file: Path, **models: Any) -> Any:
 
 def test_sft_learns_the_very_tokens_that_were_sampled(run: Run, tmp_path: Path):
     def prepared(agents: str) -> Any:
-        config = SFTConfig(
-            output_dir=str(tmp_path / agents), assistant_only_loss=True, report_to="none", use_cpu=True
-        )
+        rest = {"assistant_only_loss": True, "report_to": "none", "use_cpu": True}
+        config = SFTConfig(output_dir=str(tmp_path / agents), **rest)
         return trainer(SFTTrainer, config, run.export("sft", agents=agents).path).train_dataset
 
     def learned(row: dict[str, Any]) -> list[int]:

@@ -60,9 +60,8 @@ def visit(path: str, started: float, seconds: float | None = 1.0, outcome: str =
 
 
 def call(started: float, seconds: float, **rest: Any) -> Call:
-    return Call(
-        agent="a", visit="v", model="m", messages=(), reply=None, started=started, seconds=seconds, **rest
-    )
+    made: dict[str, Any] = {"agent": "a", "visit": "v", "model": "m", "messages": (), "reply": None}
+    return Call(started=started, seconds=seconds, **(made | rest))
 
 
 def consult(asked: int, start: int | None, told: int, **changes: Any) -> Consult:

@@ -12,12 +12,27 @@ from urllib.parse import urlsplit
 from aipo.trace import Mode, Role
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.guard import Gate
+from aipo.viewer.links import group_path, run_path, trace_path
 from aipo.viewer.serve import bind, server
 from aipo.viewer.site import Site
 from kit.handmade import said, trace
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+HOSTILE_PAGE = trace_path("aipo", "aipo/00000-000/2")
+PAGES = (
+    "",
+    run_path("aipo"),
+    run_path("aipo/evaluations/after"),
+    HOSTILE_PAGE,
+    trace_path("aipo", "aipo/00000-001/2"),  # a failed one
+    group_path("aipo", "00000-000"),
+    "compare/aipo/grpo.html",
+    "compare/aipo/aipo_2Fevaluations_2Fafter.html",
+    "compare/aipo/aipo_2F00000-000_2F0/aipo/aipo_2F00000-000_2F2.html",
+)
+"""Pages of the little library, at least one of each kind."""
 
 BAD = "<script>alert(1)</script></style></pre></details><img src=x onerror=alert(1)>\u202e\u2028\x1b[31m"
 
@@ -58,11 +73,11 @@ def serving(root: Path, *, token: str | None = None) -> Iterator[str]:
             thread.join()
 
 
-def point(page: "Page", share: float, chart: int = 0) -> tuple[float, float]:
-    """A place in a chart, `share` of the way from its left to its right."""
+def point(page: "Page", share: float, chart: int = 0, height: float = 0.5) -> tuple[float, float]:
+    """A place in a chart, `share` of the way from its left to its right, `height` from its bottom to its top."""
     box = page.locator("figure .u-over").nth(chart).bounding_box()
     assert box is not None
-    return box["x"] + (box["width"] - 1) * share, box["y"] + box["height"] / 2
+    return box["x"] + (box["width"] - 1) * share, box["y"] + (box["height"] - 1) * (1 - height)
 
 
 class Answer(NamedTuple):
@@ -76,13 +91,11 @@ def ask(address: str, path: str = "/", *, method: str = "GET", **headers: str) -
     target = urlsplit(address)
     connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=20)
     try:
-        given = {"host": target.netloc, **headers}
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in given.items():
+        for name, value in {"host": target.netloc, **headers}.items():
             connection.putheader(name.replace("_", "-"), value)
         connection.endheaders()
         answer = connection.getresponse()
-        body = answer.read().decode()
-        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, body)
+        return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read().decode())
     finally:
         connection.close()

@@ -15,32 +15,11 @@ from aipo.render.templating import json_block
 
 
 def test_a_chart_holds_its_lines_and_leaves_empty_ones_out() -> None:
-    line = Line(
-        name="a", colour="c1", x=[1, 2], y=[0.5, None], band=[(0.4, 0.6), (0.3, 0.7)], raw=[0.25, None]
-    )
-    empty = Line(name="none", colour="c2", x=[1], y=[None])
-    chart = Chart(title="t", lines=[line, empty], x_label="step", y_label="reward", x_range=(0, 2), log=True)
-    assert chart.data() == {
-        "title": "t",
-        "x_label": "step",
-        "y_label": "reward",
-        "x_range": (0, 2),
-        "y_range": None,
-        "log": True,
-        "lines": [
-            {
-                "name": "a",
-                "colour": "c1",
-                "x": [1, 2],
-                "y": [0.5, None],
-                "joined": True,
-                "dash": [],
-                "raw": [0.25, None],
-                "low": [0.4, 0.3],
-                "high": [0.6, 0.7],
-            }
-        ],
-    }
+    values = {"name": "a", "colour": "c1", "x": [1, 2], "y": [0.5, None], "raw": [0.25, None]}
+    lines = [Line(**values, band=[(0.4, 0.6), (0.3, 0.7)]), Line(name="none", colour="c2", x=[1], y=[None])]
+    axes = {"title": "t", "x_label": "step", "y_label": "reward", "x_range": (0, 2), "log": True}
+    drawn = {**values, "joined": True, "dash": [], "low": [0.4, 0.3], "high": [0.6, 0.7]}
+    assert Chart(**axes, lines=lines).data() == {**axes, "y_range": None, "lines": [drawn]}
 
 
 @pytest.mark.parametrize(("colour", "dash"), [("c0", [2, 4]), ("c1", []), ("c6", [7, 4]), ("k5", [])])
@@ -79,12 +58,9 @@ def test_data_in_a_page_cannot_end_its_element(value: object) -> None:
 
 
 def test_data_in_a_page_is_not_escaped_twice() -> None:
-    html = (
-        Environment(autoescape=True).from_string("{{ it }}").render(it=json_block('a"b', ["</script>", "&"]))
-    )
-    assert html == (
-        '<script type="application/json" id="a&#34;b">["\\u003c/script\\u003e","\\u0026"]</script>'
-    )
+    page = Environment(autoescape=True).from_string("{{ it }}")
+    html = page.render(it=json_block('a"b', ["</script>", "&"]))
+    assert html == '<script type="application/json" id="a&#34;b">["\\u003c/script\\u003e","\\u0026"]</script>'
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_block("data", float("nan"))
 

@@ -14,8 +14,8 @@ from kit import handmade
 from kit.handmade import agent, call, consult, env, policy, prompt
 
 
-def visit(path: str, *, calls: int = 0, seconds: float | None = 1.0) -> Visit:
-    return handmade.visit(path, 0.0, seconds, "ok", *[call(0.0, 0.5)] * calls)
+def visit(path: str, calls: int = 1) -> Visit:
+    return handmade.visit(path, 0.0, 1.0, "ok", *[call(0.0, 0.5)] * calls)
 
 
 def asked(name: str, at: int) -> Consult:
@@ -30,22 +30,23 @@ def trace(segments: Sequence[Segment], consults: tuple[Consult, ...], *visits: V
 
 
 def test_each_consult_has_its_own_execution_of_the_agent() -> None:
-    twice = trace(
-        (PROMPT, ASKS, ANSWER, ASKS, ANSWER, ASKS),
-        (asked("verify", 1), asked("verify", 3)),
-        visit("prompt"),
-        visit("policy"),
-        visit("verify", seconds=3.0),
-        visit("verify/check", calls=1),
-        visit("policy"),
-        visit("verify", seconds=4.0),
-        visit("verify/find", calls=1),
-        visit("verify/check", calls=1),
-        visit("score"),
-    )
+    nodes = [
+        "prompt",
+        "policy",
+        "verify",
+        "verify/check",
+        "policy",
+        "verify",
+        "verify/find",
+        "verify/check",
+        "score",
+    ]
+    visits = [visit(node, calls=node.count("/")) for node in nodes]  # only nodes of the agent call a model
+    segments = (PROMPT, ASKS, ANSWER, ASKS, ANSWER, ASKS)
+    twice = trace(segments, (asked("verify", 1), asked("verify", 3)), *visits)
     first, second = consultations(twice)
-    assert (first.number, first.visit) == (0, twice.visits[2])
-    assert (second.number, second.visit) == (1, twice.visits[5])
+    assert (first.number, second.number) == (0, 1)
+    assert first.visit is visits[2] and second.visit is visits[5]
     assert [v.path for v in first.steps] == ["verify/check"]
     assert [v.path for v in second.steps] == ["verify/find", "verify/check"]
     assert (len(first.calls), len(second.calls)) == (1, 2)
@@ -72,7 +73,7 @@ def test_visits_belong_to_the_consult_that_they_answer(
 ) -> None:
     segments = [PROMPT, *(s for reply in replies.values() for s in (ASKS, reply))]
     consults = tuple(asked(name, 1 + 2 * i) for i, name in enumerate(replies))
-    one = trace(segments, consults, *(visit(node, calls=1) for node in nodes.split()), fork_token=fork)
+    one = trace(segments, consults, *map(visit, nodes.split()), fork_token=fork)
     assert [",".join(v.path for v in c.visits) for c in consultations(one)] == expected.split(" ")
     assert [v.path for v in unasked(one)] == [n for n in nodes.split() if n not in re.split("[ ,]", expected)]
 
@@ -80,18 +81,17 @@ def test_visits_belong_to_the_consult_that_they_answer(
 NODES = st.sampled_from(["a", "b", "notice", "a/x", "a/a", "b/x/y", "policy", "?"])
 
 
-@given(
-    st.lists(NODES),
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 9))),
-    st.none() | st.integers(0, 12),
-)
+CONSULTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 9)))
+
+
+@given(st.lists(NODES), CONSULTS, st.none() | st.integers(0, 12))
 def test_no_visit_answers_twice_and_nothing_is_invented(
     nodes: list[str], consults: list[tuple[str, int]], fork: int | None
 ) -> None:
     any_graph = trace(
         (PROMPT, ASKS, agent("ab", source="a"), ASKS, NOTICE),
         tuple(asked(name, at) for name, at in consults),
-        *(visit(path, calls=1) for path in nodes),
+        *map(visit, nodes),
         fork_token=fork,
     )
     matched = consultations(any_graph)

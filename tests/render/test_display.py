@@ -21,9 +21,8 @@ from kit.handmade import Elements, contrast, decode, said
 
 
 def trace(*segments: Segment, **rest: Any) -> Trace:
-    return handmade.trace(
-        *segments, **({"task_id": "3@7", "step": 4, "mode": Mode.ASSISTED, "advantage": None} | rest)
-    )
+    values = {"task_id": "3@7", "step": 4, "mode": Mode.ASSISTED, "advantage": None}
+    return handmade.trace(*segments, **(values | rest))
 
 
 HELPED = trace(
@@ -57,14 +56,10 @@ def test_agents_keep_their_colour_across_the_traces_of_a_page() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a\nb\tc", "a\nb\tc"),
-        ("\x1b[31m", "⟨U+001B⟩[31m"),
-        ("\u202eabc", "⟨U+202E⟩abc"),
-        ("\ud800", "⟨U+D800⟩"),
-        ("\r\x00", "⟨U+000D⟩⟨U+0000⟩"),
-        ("é漢😀", "é漢😀"),
+        ("a\nb\tc", "a\nb\tc"), ("é漢😀", "é漢😀"), ("\x1b[31m", "⟨U+001B⟩[31m"),
+        ("\u202eabc", "⟨U+202E⟩abc"), ("\ud800", "⟨U+D800⟩"), ("\r\x00", "⟨U+000D⟩⟨U+0000⟩"),
     ],
-)
+)  # fmt: skip
 def test_characters_that_steer_are_shown_by_code(text: str, shown: str) -> None:
     assert visible(text) == shown
 

@@ -55,17 +55,14 @@ def test_one_trace(folder: Path):
 
 def test_sql(folder: Path):
     query = "SELECT max(\"index\") AS last, reward_parts->>'correct' AS correct FROM traces GROUP BY 2"
-    assert [line.split() for line in call(folder, "--sql", query).splitlines()] == [
-        ["last", "correct"],
-        ["2", "1.0"],
-    ]
+    lines = call(folder, "--sql", query).splitlines()
+    assert [line.split() for line in lines] == [["last", "correct"], ["2", "1.0"]]
     assert json.loads(call(folder, "--sql", query, "--json")) == {"last": 2, "correct": "1.0"}
 
 
 def test_what_is_too_wide_for_a_table_is_written_upright(folder: Path):
-    lines = call(
-        folder, "--sql", "SELECT trace_id, segments, repeat('x', 300) AS long FROM traces LIMIT 1"
-    ).splitlines()
+    query = "SELECT trace_id, segments, repeat('x', 300) AS long FROM traces LIMIT 1"
+    lines = call(folder, "--sql", query).splitlines()
     assert lines[0] == "row 0" and lines[1].split() == ["trace_id", "run/00000-000/0"]
     assert any(line.endswith("…") for line in lines) and max(map(len, lines)) <= 80
 

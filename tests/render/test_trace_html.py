@@ -13,22 +13,13 @@ from aipo.render.spans import text_spans
 from aipo.render.trace_html import ConsultCard, TextBlock, bare, blocks, context_html, cut
 from aipo.trace import Call, Consult, Mode, Role, Trace
 from kit import handmade
-from kit.handmade import consult, decode, said, visit
+from kit.handmade import call, consult, decode, env, policy, prompt, said, visit
 
-CALL = Call(
-    agent="verify",
-    visit="verify/check",
-    model="qwen",
-    messages=({"role": "human", "content": "Is <b>7*8</b> 56?"},),
-    reply="yes & no",
-    settings={"temperature": 0.7},
-    tokens_in=437,
-    tokens_out=5,
-    attempts=3,
-    started=0.3,
-    seconds=0.25,
-    error="late once",
-)
+CALL = call(
+    0.3, 0.25, agent="verify", visit="verify/check", model="qwen", settings={"temperature": 0.7},
+    messages=({"role": "human", "content": "Is <b>7*8</b> 56?"},), reply="yes & no",
+    tokens_in=437, tokens_out=5, attempts=3, error="late once",
+)  # fmt: skip
 ASKED = consult(1, 4, 2, agent="verify", request="7*8=56", reply="right")
 
 
@@ -42,10 +33,7 @@ def trace(**changes: Any) -> Trace:
             said(Role.POLICY, "policy", "\n#56"),
         ),
         "consults": (ASKED,),
-        "visits": (
-            visit("verify", 0.2, 0.5),
-            visit("verify/check", 0.3, 0.31, "ValueError: <no>", CALL),
-        ),
+        "visits": (visit("verify", 0.2, 0.5), visit("verify/check", 0.3, 0.31, "ValueError: <no>", CALL)),
     }
     return handmade.trace(**({"task_id": "7*8", "step": 4} | values | changes))
 
@@ -95,11 +83,7 @@ def test_anchors_are_given_to_one_trace_of_a_page_only() -> None:
 
 
 def noticed(asking: str, notice: str, consult: Consult) -> str:
-    segments = (
-        said(Role.PROMPT, "prompt", "?"),
-        said(Role.POLICY, "policy", asking),
-        said(Role.ENV, "notice", notice),
-    )
+    segments = prompt("?"), policy(asking), env(notice)
     return context_html(trace(segments=segments, consults=(consult,), visits=()), decode)
 
 
@@ -142,11 +126,9 @@ def test_several_consults_may_share_a_segment_or_have_none() -> None:
         ("<consult:verify>7*8=56</consult> and on", None),
         ("<consult:knowledge>7*8=56</consult>", None),
         ("<consult:verify>something else</consult>", None),
-        ("verify 7*8=56</consult>", None),
-        ("7*8=56", None),
-        ("", None),
+        ("verify 7*8=56</consult>", None), ("7*8=56", None), ("", None),
     ],
-)
+)  # fmt: skip
 def test_a_request_is_cut_only_where_it_is_certain(text: str, before: str | None) -> None:
     head, tail = cut(text, ASKED)
     assert head + tail == text
@@ -157,28 +139,19 @@ def test_a_request_is_cut_only_where_it_is_certain(text: str, before: str | None
 @pytest.mark.parametrize(
     ("text", "inner"),
     [
-        ("<notice>No.</notice>", "No."),
-        (" <a>x<b>y</a> ", "x<b>y"),
-        ("plain", "plain"),
-        ("<a>", "<a>"),
-        ("", ""),
+        ("<notice>No.</notice>", "No."), (" <a>x<b>y</a> ", "x<b>y"),
+        ("plain", "plain"), ("<a>", "<a>"), ("", ""),
     ],
-)
+)  # fmt: skip
 def test_the_words_of_the_machinery_without_their_tag(text: str, inner: str) -> None:
     assert bare(text) == inner
 
 
-TEXT = st.text("ab<>/: \n", max_size=12)
+TEXT, PLACE = st.text("ab<>/: \n", max_size=12), st.integers(-2, 8)
+CONSULTS = st.tuples(st.sampled_from(["a", "", "notice"]), st.none() | TEXT, PLACE, PLACE)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(list(Role)), TEXT), max_size=6),
-    st.lists(
-        st.tuples(
-            st.sampled_from(["a", "", "notice"]), st.none() | TEXT, st.integers(-2, 8), st.integers(-2, 8)
-        )
-    ),
-)
+@given(st.lists(st.tuples(st.sampled_from(list(Role)), TEXT), max_size=6), st.lists(CONSULTS))
 def test_the_blocks_hold_every_segment_once_and_in_order(
     segments: list[tuple[Role, str]], consults: list[tuple[str, str | None, int, int]]
 ) -> None:
@@ -187,10 +160,7 @@ def test_the_blocks_hold_every_segment_once_and_in_order(
     one = trace(segments=parts, consults=asked)
     found = list(blocks(one, text_spans(one, decode)))
     texts = [
-        block.text
-        if isinstance(block, TextBlock)
-        else block.request + (block.piece.text if block.piece else "")
-        for block in found
+        b.text if isinstance(b, TextBlock) else b.request + (b.piece.text if b.piece else "") for b in found
     ]
     assert "".join(texts) == decode(one.token_ids)
     cards = [block.of.number for block in found if isinstance(block, ConsultCard)]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aipo.trace.index import Summary
+from aipo.viewer.data.library import RunLibrary
 from kit.parts import lacking
 from kit.recorded import LEARNED, make_evaluation, make_run
 from kit.viewing import serving
@@ -27,6 +29,7 @@ CHROMIUM = [
 ]
 
 Serve = Callable[..., str]
+Pair = tuple[Summary, Summary]
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +45,14 @@ def little_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_runs(little_runs: Path, tmp_path: Path) -> Path:
     """A copy of it, to change."""
     return Path(shutil.copytree(little_runs, tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def pair(little_runs: Path) -> Pair:
+    """A trace of the run `aipo` that asked, and one of its group that did not."""
+    traces = RunLibrary(little_runs).run("aipo").index.traces()
+    asked = next(t for t in traces if t.agents)
+    return asked, next(t for t in traces if t.group_id == asked.group_id and not t.agents)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from aipo.viewer.pages.compare.diff import DiffKind
 from aipo.viewer.pages.compare.runs import Difference, changes, compare_runs, differences, fingerprints, flat
 from aipo.viewer.pages.compare.traces import DiffText, compare_traces, rows
 from kit.handmade import agent, asking, consult, decode, policy, prompt, stored, trace
+from viewer.conftest import Pair
 
 # settings
 
@@ -149,16 +150,9 @@ def test_each_side_of_the_rows_is_its_context(left: Trace, right: Trace) -> None
 # pages
 
 
-def two_traces(root: Path) -> tuple[str, str]:
-    """One that asked, and one of its group that did not."""
-    found = RunLibrary(root).run("aipo").index.traces()
-    asked = next(t for t in found if t.agents)
-    return asked.trace_id, next(t for t in found if t.group_id == asked.group_id and not t.agents).trace_id
-
-
-def test_the_page_of_two_traces(little_runs: Path) -> None:
+def test_the_page_of_two_traces(little_runs: Path, pair: Pair) -> None:
     run = RunLibrary(little_runs).run("aipo")
-    left, right = two_traces(little_runs)
+    left, right = (one.trace_id for one in pair)
     html = compare_traces(run, left, run, right, Links(4))
     assert "Two rollouts of one group." in html and "only in A" in html
     consults = r'<th scope="row">consults</th><td class="wrap">\w+</td><td class="wrap">none</td>'

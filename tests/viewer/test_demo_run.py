@@ -19,12 +19,9 @@ if TYPE_CHECKING:
 SCREENSHOT = Path(__file__).with_name("viewer.png")
 SMALL = [
     "policy.options.steps=500",  # enough to ask agents, and to be right now and then
-    "train.steps=3",
-    "train.tasks_per_step=8",
-    "evaluate.samples=1",
-    "evaluate.ks=[1]",
-    "evaluate.splits=[heldout]",
-]
+    "train.steps=3", "train.tasks_per_step=8",
+    "evaluate.samples=1", "evaluate.ks=[1]", "evaluate.splits=[heldout]",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +38,8 @@ def test_a_trace_shows_its_consult_its_path_and_what_was_learned_from_each_token
     page: "Page", runs: Path, serve, tmp_path: Path
 ) -> None:
     """With AIPO_SCREENSHOT=1 it takes the picture that the README shows."""
-    asked = TraceIndex(runs / "aipo" / "traces").traces(
-        Filter(agent="knowledge", reward=(0.5, None)), limit=100
-    )
+    where = Filter(agent="knowledge", reward=(0.5, None))
+    asked = TraceIndex(runs / "aipo" / "traces").traces(where, limit=100)
     helped = next(s for s in asked if s.advantage and s.advantage > 0 and not s.consult_errors)
     page.goto(f"{serve(runs)}/{trace_path('aipo', helped.trace_id)}")
     picture = SCREENSHOT if os.environ.get("AIPO_SCREENSHOT") else tmp_path / "viewer.png"

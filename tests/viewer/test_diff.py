@@ -30,18 +30,10 @@ def test_segments_that_belong_together(left: list[str], right: list[str], kinds:
     assert [str(pair.kind) for pair in align(blocks(*left), blocks(*right))] == kinds.split()
 
 
-def test_what_changed_stands_for_each_other_and_a_short_stretch_between_is_a_part_of_it() -> None:
-    same = DiffSpan(True, (0, 2), (0, 2))
-    assert spans("553+70", "551+70") == [
-        same,
-        DiffSpan(False, (2, 3), (2, 3)),
-        DiffSpan(True, (3, 6), (3, 6)),
-    ]
-    assert spans("abXcYde", "abUcVde") == [
-        same,
-        DiffSpan(False, (2, 5), (2, 5)),
-        DiffSpan(True, (5, 7), (5, 7)),
-    ]
+@pytest.mark.parametrize(("left", "right", "end"), [("553+70", "551+70", 3), ("abXcYde", "abUcVde", 5)])
+def test_a_short_stretch_between_changes_is_a_part_of_them(left: str, right: str, end: int) -> None:
+    cuts = [(True, (0, 2)), (False, (2, end)), (True, (end, len(left)))]
+    assert spans(left, right) == [DiffSpan(same, place, place) for same, place in cuts]
 
 
 def test_common_prefix() -> None:

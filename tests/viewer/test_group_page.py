@@ -76,18 +76,14 @@ def passage(text: str, *, parts: bool = True, role: Role = Role.POLICY) -> Passa
 @pytest.mark.parametrize(
     ("completion", "leaves", "common", "pieces"),
     [
-        (
-            [passage("abc"), passage("d\n", role=Role.AGENT)],
-            4,
-            2,
-            [("ab", "common"), ("c", ""), ("d", ""), ("\n", "leaves")],
-        ),
+        ([passage("abc"), passage("d\n", role=Role.AGENT)], 4, 2,
+         [("ab", "common"), ("c", ""), ("d", ""), ("\n", "leaves")]),
         ([passage("abc"), passage("d")], None, 4, [("abc", "common"), ("d", "common")]),
         # Text whose tokens nobody knows is marked whole.
         ([passage("abc", parts=False), passage("de")], 1, 1, [("abc", "leaves"), ("de", "")]),
         ([passage("abc")], 3, 3, [("abc", "common")]),  # it leaves where it ends
     ],
-)
+)  # fmt: skip
 def test_the_token_at_which_it_leaves_stands_alone(
     completion: list[Passage], leaves: int | None, common: int, pieces: list[tuple[str, str]]
 ) -> None:
@@ -95,11 +91,10 @@ def test_the_token_at_which_it_leaves_stands_alone(
     assert [(s.text, "leaves" if s.leaves else "common" if s.common else "") for s in result] == pieces
 
 
-@given(
-    st.lists(st.tuples(st.text("ab\n", max_size=5), st.booleans()), max_size=4),
-    st.none() | st.integers(0, 20),
-    st.integers(0, 20),
-)
+TEXTS = st.lists(st.tuples(st.text("ab\n", max_size=5), st.booleans()), max_size=4)
+
+
+@given(TEXTS, st.none() | st.integers(0, 20), st.integers(0, 20))
 def test_cutting_loses_nothing(texts: list[tuple[str, bool]], leaves: int | None, common: int) -> None:
     result = stretches([passage(text, parts=parts) for text, parts in texts], leaves, common)
     whole = "".join(text for text, _ in texts)
@@ -111,14 +106,13 @@ def test_cutting_loses_nothing(texts: list[tuple[str, bool]], leaves: int | None
 
 
 def rollouts(kind: str, *rewards: float, **changes: Any) -> list[Summary]:
-    values = [
-        dict.fromkeys(Summary.__slots__) | {"kind": kind, "reward": r, "advantage": r - 0.5} for r in rewards
-    ]
-    return [Summary(**(each | changes)) for each in values]
+    values = ({"kind": kind, "reward": reward, "advantage": reward - 0.5} for reward in rewards)
+    return [Summary(**(dict.fromkeys(Summary.__slots__) | each | changes)) for each in values]
 
 
 BOTH = [*rollouts("assisted", 1.0, 1.0), *rollouts("solo", 1.0), *rollouts("suppressed", 0.0)]
 SHARED = "Baseline: the mean of 4 rewards, which assisted and solo rollouts share: 0.75."
+MINUS_MEAN = "Advantage: reward − mean."
 ITSELF = "Advantage: the reward itself; no baseline is subtracted."
 NOTHING = "Every advantage is 0: nothing is learned from this group."
 NONE = "No rollout of this group has an advantage: they were only looked at, or none was scored."
@@ -127,33 +121,20 @@ NONE = "No rollout of this group has an advantage: they were only looked at, or 
 @pytest.mark.parametrize(
     ("summaries", "method", "sentences"),
     [
-        (BOTH, {"credit": "group"}, [SHARED, "Advantage: reward − mean."]),
-        (
-            BOTH,
-            {"credit": "group", "scale_by_std": True, "negative_weight": 0.3},
-            [
-                SHARED,
-                "Advantage: reward − mean, divided by the standard deviation.",
-                "Negative advantages count 0.3 times.",
-            ],
-        ),
-        (
-            BOTH,
-            {"credit": "group", "per_mode_baseline": True},
-            ["Baselines: 1 for assisted rollouts, 0.5 for solo rollouts.", "Advantage: reward − mean."],
-        ),
-        (
-            rollouts("solo", 1.0, 1.0, advantage=0.0),
-            {"credit": "group"},
-            ["Baseline: the mean of 2 rewards: 1.", "Advantage: reward − mean.", NOTHING],
-        ),
+        (BOTH, {"credit": "group"}, [SHARED, MINUS_MEAN]),
+        (BOTH, {"credit": "group", "scale_by_std": True, "negative_weight": 0.3},
+         [SHARED, "Advantage: reward − mean, divided by the standard deviation.", "Negative advantages count 0.3 times."]),
+        (BOTH, {"credit": "group", "per_mode_baseline": True},
+         ["Baselines: 1 for assisted rollouts, 0.5 for solo rollouts.", MINUS_MEAN]),
+        (rollouts("solo", 1.0, 1.0, advantage=0.0), {"credit": "group"},
+         ["Baseline: the mean of 2 rewards: 1.", MINUS_MEAN, NOTHING]),
         (BOTH, {"credit": "reward"}, [ITSELF]),
         (rollouts("solo", 0.0, advantage=0.0), {"credit": "reward"}, [ITSELF, NOTHING]),
         (rollouts("solo", 1.0, advantage=None), {"credit": "group"}, [NONE]),
         (BOTH, {"credit": "branch"}, ["Credit was given by branch."]),
         (BOTH, {}, ["Credit was given by a method that the configuration does not name."]),
     ],
-)
+)  # fmt: skip
 def test_advantages_are_explained_as_the_configuration_gives_them(
     summaries: list[Summary], method: dict[str, Any], sentences: list[str]
 ) -> None:
@@ -210,10 +191,8 @@ def test_without_a_tokenizer_texts_are_shown_all_the_same(own_runs: Path) -> Non
     before, _ = page(own_runs)
     shutil.rmtree(own_runs / "aipo" / "tokenizer")
     after, _ = page(own_runs)
-    texts = [
-        re.sub(r"<[^>]*>", "", re.findall(r"<ol class=\"rollouts\">.*</ol>", html, re.DOTALL)[0])
-        for html in (before, after)
-    ]
+    lists = [re.findall(r'<ol class="rollouts">.*</ol>', html, re.DOTALL) for html in (before, after)]
+    texts = [re.sub(r"<[^>]*>", "", html) for (html,) in lists]
     assert texts[0] == texts[1]
 
 

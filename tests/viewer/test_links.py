@@ -15,19 +15,12 @@ NAMES = st.text(st.characters(), max_size=80)  # lone surrogates too
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("aipo", "aipo"),
-        ("aipo/evaluations/after", "aipo_2Fevaluations_2Fafter"),
-        ("snake_case", "snake_5Fcase"),
-        ("v1.5-base", "v1.5-base"),
-        ("", "_"),
-        (".", "_2E"),
-        ("..", "_2E_2E"),
-        ("../../etc", "_2E._2F.._2Fetc"),
-        (".git", "_2Egit"),
-        ("né", "n_C3_A9"),
-        ("a b?#%&", "a_20b_3F_23_25_26"),
+        ("aipo", "aipo"), ("aipo/evaluations/after", "aipo_2Fevaluations_2Fafter"),
+        ("snake_case", "snake_5Fcase"), ("v1.5-base", "v1.5-base"),
+        ("", "_"), (".", "_2E"), ("..", "_2E_2E"), ("../../etc", "_2E._2F.._2Fetc"), (".git", "_2Egit"),
+        ("né", "n_C3_A9"), ("a b?#%&", "a_20b_3F_23_25_26"),
     ],
-)
+)  # fmt: skip
 def test_slugs(name: str, expected: str) -> None:
     assert slug(name) == expected
     assert unslug(expected) == name
@@ -64,23 +57,19 @@ def test_a_static_site_names_no_folder_of_this_machine(text: str, public: str | 
 
 def test_links_are_relative_to_the_page() -> None:
     links = Links(3)
-    assert links.home == "../../../index.html"
-    assert links.run("aipo") == "../../../run/aipo/index.html"
-    assert links.group("aipo", "00000-001") == "../../../run/aipo/group/00000-001.html"
-    assert links.trace("aipo", "aipo/00000-001/2") == "../../../run/aipo/trace/aipo_2F00000-001_2F2.html"
-    assert links.compare("a", "b") == "../../../compare/a/b.html"
-    assert links.compare("a", "t", "b", "u") == "../../../compare/a/t/b/u.html"
-    assert links.static("base.css") == "../../../static/base.css"
-    assert links.version("aipo") == "../../../run/aipo/version"
-    assert Links(0).home == "index.html"
-    assert links.followed == {
-        "index.html",
-        "run/aipo/index.html",
-        "run/aipo/group/00000-001.html",
-        "run/aipo/trace/aipo_2F00000-001_2F2.html",
-        "compare/a/b.html",
-        "compare/a/t/b/u.html",
+    pages = {
+        "index.html": links.home,
+        "run/aipo/index.html": links.run("aipo"),
+        "run/aipo/group/00000-001.html": links.group("aipo", "00000-001"),
+        "run/aipo/trace/aipo_2F00000-001_2F2.html": links.trace("aipo", "aipo/00000-001/2"),
+        "compare/a/b.html": links.compare("a", "b"),
+        "compare/a/t/b/u.html": links.compare("a", "t", "b", "u"),
     }
+    files = {"static/base.css": links.static("base.css"), "run/aipo/version": links.version("aipo")}
+    for path, link in {**pages, **files}.items():
+        assert link == f"../../../{path}"
+    assert links.followed == pages.keys()
+    assert Links(0).home == "index.html"
     with pytest.raises(ValueError, match="got 3 names, allowed two runs"):
         links.compare("a", "b", "c")
 

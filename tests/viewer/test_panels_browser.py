@@ -1,12 +1,11 @@
 """The graph panel, the group page and the page that compares two traces, in Chromium."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import Links
+from viewer.conftest import Pair
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -15,17 +14,8 @@ LINKS = Links(0)
 
 
 @pytest.fixture
-def names(little_runs: Path) -> tuple[str, str, str]:
-    """A trace that asked, one of its group that did not, and the group."""
-    traces = RunLibrary(little_runs).run("aipo").index.traces()
-    asked = next(t for t in traces if t.agents)
-    other = next(t for t in traces if t.group_id == asked.group_id and not t.agents)
-    return asked.trace_id, other.trace_id, asked.group_id
-
-
-@pytest.fixture
-def asked_page(page: "Page", address: str, names: tuple[str, str, str]) -> "Page":
-    page.goto(f"{address}/{LINKS.trace('aipo', names[0])}")
+def asked_page(page: "Page", address: str, pair: Pair) -> "Page":
+    page.goto(f"{address}/{LINKS.trace('aipo', pair[0].trace_id)}")
     return page
 
 
@@ -53,10 +43,8 @@ def test_bars_of_the_timeline_lead_to_their_segments_and_show_their_node(asked_p
     assert asked_page.locator(".panel-graph .shown").get_attribute("data-node") == "prompt"
 
 
-def test_rollouts_and_groups_are_walked_with_the_keyboard(
-    page: "Page", address: str, names: tuple[str, str, str]
-) -> None:
-    page.goto(f"{address}/{LINKS.group('aipo', names[2])}")
+def test_rollouts_and_groups_are_walked_with_the_keyboard(page: "Page", address: str, pair: Pair) -> None:
+    page.goto(f"{address}/{LINKS.group('aipo', pair[0].group_id)}")
     page.keyboard.press("j")
     page.keyboard.press("j")
     assert page.evaluate("document.activeElement.id") == "r1"
@@ -71,10 +59,8 @@ def test_rollouts_and_groups_are_walked_with_the_keyboard(
     page.wait_for_url(before)
 
 
-def test_differences_are_walked_and_the_same_is_opened(
-    page: "Page", address: str, names: tuple[str, str, str]
-) -> None:
-    asked, other, _ = names
+def test_differences_are_walked_and_the_same_is_opened(page: "Page", address: str, pair: Pair) -> None:
+    asked, other = (one.trace_id for one in pair)
     page.goto(f"{address}/{LINKS.compare('aipo', asked, 'aipo', other)}")
     page.keyboard.press("j")
     assert page.evaluate("document.activeElement.parentElement.className") == "diff"

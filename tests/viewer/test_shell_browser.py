@@ -15,22 +15,10 @@ from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import group_path, run_path, trace_path
 from kit.recorded import HOSTILE
+from kit.viewing import HOSTILE_PAGE, PAGES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-TRACE = trace_path("aipo", "aipo/00000-000/2")  # a hostile one
-PAGES = (
-    "",
-    run_path("aipo"),
-    run_path("aipo/evaluations/after"),
-    TRACE,
-    trace_path("aipo", "aipo/00000-001/2"),  # a failed one
-    group_path("aipo", "00000-000"),
-    "compare/aipo/grpo.html",
-    "compare/aipo/aipo_2Fevaluations_2Fafter.html",
-    "compare/aipo/aipo_2F00000-000_2F0/aipo/aipo_2F00000-000_2F2.html",
-)
 
 # Every visible text, its contrast with the first opaque background behind it, and its size.
 CONTRASTS = """() => {
@@ -122,11 +110,10 @@ def test_the_theme_follows_the_system_until_the_reader_chooses(page: "Page", add
     button.click()
     page.emulate_media(color_scheme="light")
     assert (button.inner_text(), back()) == ("theme: dark", dark)
-    page.goto(f"{address}/{TRACE}")
+    page.goto(f"{address}/{HOSTILE_PAGE}")
     assert back() == dark
-    assert (
-        page.locator(".aipo-context").first.evaluate("e => getComputedStyle(e).color") == "rgb(228, 232, 238)"
-    )
+    ink = page.locator(".aipo-context").first.evaluate("e => getComputedStyle(e).color")
+    assert ink == "rgb(228, 232, 238)"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -157,7 +144,7 @@ def test_pages_fit_have_labels_and_live_links_and_what_a_model_wrote_does_no_har
     page.wait_for_timeout(200)
     assert "owned" not in page.title() and page.locator("img").count() == 0
     assert "\u202e" not in page.content() and "\u2028" not in page.content()
-    if path == TRACE:
+    if path == HOSTILE_PAGE:
         shown = HOSTILE.replace("\u202e", "⟨U+202E⟩").replace("\u2028", "⟨U+2028⟩")
         assert shown in page.locator("main").inner_text()
 
@@ -250,10 +237,12 @@ def test_a_link_from_another_origin_opens_the_page(
     page: "Page", address: str, elsewhere: tuple[Path, str]
 ) -> None:
     folder, other = elsewhere
-    (folder / "note.html").write_text(f'<link rel="icon" href="data:,"><a href="{address}/{TRACE}">look</a>')
+    (folder / "note.html").write_text(
+        f'<link rel="icon" href="data:,"><a href="{address}/{HOSTILE_PAGE}">look</a>'
+    )
     page.goto(f"{other}/note.html")
     page.get_by_role("link", name="look").click()
-    page.wait_for_url(f"**/{TRACE}")
+    page.wait_for_url(f"**/{HOSTILE_PAGE}")
     assert page.get_by_role("main").is_visible()
 
 
@@ -275,6 +264,6 @@ def test_a_static_site_works_without_a_server(page: "Page", little_runs: Path, t
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
     page.keyboard.type("j\n")
     page.wait_for_url("**/run/aipo/index.html")
-    page.goto((tmp_path / "site" / TRACE).as_uri())
+    page.goto((tmp_path / "site" / HOSTILE_PAGE).as_uri())
     page.keyboard.type("gg")
     page.wait_for_url(f"**/{group_path('aipo', '00000-000')}")

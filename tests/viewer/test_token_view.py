@@ -15,18 +15,12 @@ from kit.handmade import trace
 
 TRACE = trace(
     segment(Role.PROMPT, "prompt", [1, 2]),
-    segment(
-        Role.POLICY,
-        "policy",
-        [3, 4, 5],
-        logprobs=[-0.123456789, -1e-9, 0.0],
-        entropies=[0.5, 0.0, 1.25],
-        policy_version=7,
-    ),
+    segment(Role.POLICY, "policy", [3, 4, 5], logprobs=[-0.123456789, -1e-9, 0.0], entropies=[0.5, 0.0, 1.25],
+            policy_version=7),
     segment(Role.AGENT, "verify", [6, 7]),
     segment(Role.POLICY, "policy", [8], logprobs=[-2.0]),
     advantage=0.1234567,
-)
+)  # fmt: skip
 
 
 def texts(ids: Sequence[int]) -> list[str]:
@@ -50,16 +44,12 @@ def test_the_space_at_a_seam_is_the_first_tokens() -> None:
 def stats(segments: Sequence[int], **rest: object) -> TokenStats:
     count = len(segments)
     values: dict[str, object] = {
-        "trace_id": "t",
-        "kind": "sampled",
-        "step": 0,
-        "optimizer_step": 3,
+        **{"trace_id": "t", "kind": "sampled", "step": 0, "optimizer_step": 3, "advantage": 0.5},
         "segments_T": np.array(segments, np.int32),
         "codes_T": np.ones(count, np.int8),
         "weights_T": np.full(count, 1.0, np.float32),
         "ratios_T": np.full(count, np.nan, np.float32),
         "clipped_T": np.zeros(count, np.bool_),
-        "advantage": 0.5,
     }
     return TokenStats(**(values | rest))  # type: ignore[arg-type]
 
@@ -67,10 +57,7 @@ def stats(segments: Sequence[int], **rest: object) -> TokenStats:
 def test_a_segment_has_what_was_recorded() -> None:
     prompt, policy, agent, last = data()["segments"]
     assert policy == {
-        "label": "policy",
-        "role": "policy",
-        "colour": "policy",
-        "version": 7,
+        **{"label": "policy", "role": "policy", "colour": "policy", "version": 7},
         "ids": [3, 4, 5],
         "texts": ["c", "d", "e"],
         "logprobs": [-0.12346, -1e-9, 0],
@@ -83,23 +70,14 @@ def test_a_segment_has_what_was_recorded() -> None:
 
 
 def test_a_row_says_which_tokens_it_is_about() -> None:
+    ratios_T, weights_T = np.array([[1.5, np.nan, 0.25], [0.0, 0.3, 1.0]], np.float32)
+    clipped_T = np.array([True, False, False])
     distilled = stats(
-        [1, 1, 3],
-        kind="distilled",
-        ratios_T=np.array([1.5, np.nan, 0.25], np.float32),
-        weights_T=np.array([0.0, 0.3, 1.0], np.float32),
-        clipped_T=np.array([True, False, False]),
+        [1, 1, 3], kind="distilled", ratios_T=ratios_T, weights_T=weights_T, clipped_T=clipped_T
     )
-    assert data(distilled)["rows"] == [
-        {
-            "name": "distilled, update 3",
-            "advantage": 0.5,
-            "at": [[2, 2], [7, 1]],
-            "weights": [0, 0.3, 1],
-            "ratios": [1.5, None, 0.25],
-            "clipped": [0],
-        }
-    ]
+    (row,) = data(distilled)["rows"]
+    assert (row["name"], row["advantage"], row["at"]) == ("distilled, update 3", 0.5, [[2, 2], [7, 1]])
+    assert (row["ratios"], row["weights"], row["clipped"]) == ([1.5, None, 0.25], [0, 0.3, 1], [0])
 
 
 @pytest.mark.parametrize(("segments", "at"), [([1, 1, 1, 2, 2, 3], [[2, 6]]), ([], [])])
@@ -126,14 +104,10 @@ def test_texts_that_steer_are_disarmed() -> None:
 @pytest.mark.parametrize(
     ("value", "short"),
     [
-        (0.123456, "0.12346"),
-        (-2.0265559e-06, "-2.0266e-06"),
-        (1.0, "1"),
-        (-0.0, "0"),
-        (0.0, "0"),
-        (123456.0, "123460"),
+        (0.123456, "0.12346"), (-2.0265559e-06, "-2.0266e-06"), (123456.0, "123460"),
+        (1.0, "1"), (-0.0, "0"), (0.0, "0"),
     ],
-)
+)  # fmt: skip
 def test_numbers_are_short(value: float, short: str) -> None:
     assert json.dumps(rounded(value)) == short
 

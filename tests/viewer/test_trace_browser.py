@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aipo.trace import Call, Role, Segment, StopReason, Trace, segment
+from aipo.trace import Role, Segment, StopReason, Trace, segment
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import trace_path
-from kit.handmade import consult, visit
+from kit.handmade import call, consult, visit
 from kit.recorded import TOKENIZER, save_tokenizer
 from kit.viewing import BAD, TRACE
 
@@ -39,16 +39,9 @@ def made(index: int, *segments: Segment, **changes: object) -> Trace:
 def hostile() -> Trace:
     """Everything that a model, an agent or a task can say is meant to do harm, and one line is long."""
     bad = BAD.replace("\x1b", "")
-    call = Call(
-        agent=bad,
-        visit="verify",
-        model=bad,
-        messages=({"role": bad, "content": bad},),
-        reply=bad,
-        settings={bad: bad},
-        started=0.0,
-        seconds=0.1,
-        error=bad,
+    everywhere = dict.fromkeys(("agent", "model", "reply", "error"), bad)
+    hostile_call = call(
+        0.0, 0.1, **everywhere, messages=({"role": bad, "content": bad},), settings={bad: bad}
     )
     tail = f"{bad}$\\href{{javascript:alert(3)}}{{x}}$ ${'{' * 1500}$ <consult:verify>{bad}</consult>"
     return made(
@@ -57,14 +50,12 @@ def hostile() -> Trace:
         said(Role.POLICY, bad, "x" * 100_000 + tail),
         said(Role.AGENT, bad, bad),
         consults=(consult(1, 3, 2, agent="verify", request=bad, reply=bad, error=bad),),
-        visits=(visit("verify", 0.0, 0.2, bad, call),),
+        visits=(visit("verify", 0.0, 0.2, bad, hostile_call),),
         task={"prompt": bad, "answer": bad},
         task_id=bad,
         error=bad,
         stop_reason=StopReason.ERROR,
-        reward=None,
-        advantage=None,
-        reward_parts={},
+        **{"reward": None, "advantage": None, "reward_parts": {}},
     )
 
 
@@ -160,11 +151,8 @@ def test_pointing_at_a_token_says_what_is_known_of_it(tokens: "Page") -> None:
         (0, 0, {"coefficient": "not in this row", "clipped": "not in this row"}),
         (1, 0, {"role": "policy", "coefficient": "1", "ratio π/π_old": "1", "clipped": "no"}),
         (1, 0, {"correction π_old/μ": "1"}),
-        (
-            1,
-            1,
-            {"coefficient": "0", "ratio π/π_old": "1", "clipped": "no", "correction π_old/μ": "0, masked"},
-        ),
+        (1, 1, {"coefficient": "0", "ratio π/π_old": "1", "clipped": "no"}),
+        (1, 1, {"correction π_old/μ": "0, masked"}),
         (2, 0, {"segment": "2, knowledge", "role": "agent", "coefficient": "0.5"}),
         (2, 0, {"ratio π/π_old": other, "correction π_old/μ": other}),
     ):

@@ -121,15 +121,11 @@ def test_every_anchor_is_there_once_and_consults_are_cards(run: RunView) -> None
 def test_text_of_anybody_makes_no_markup() -> None:
     hostile = replace(
         TRACE,
-        trace_id=BAD,
-        group_id=BAD,
-        task_id=BAD,
-        task={"prompt": BAD, "answer": BAD, BAD: BAD},
+        **dict.fromkeys(("trace_id", "group_id", "task_id", "parent_id", "error"), BAD),
         sampling={BAD: BAD},
         fingerprints={BAD: BAD},
+        task={"prompt": BAD, "answer": BAD, BAD: BAD},
         reward_parts={BAD: 1.0},
-        parent_id=BAD,
-        error=BAD,
         segments=(said(Role.PROMPT, BAD, BAD), said(Role.AGENT, BAD, BAD)),
     )
     html = page_of(hostile, (BAD, BAD + "\ud800"))

@@ -93,8 +93,8 @@ def test_every_arm_has_its_line_with_a_band_and_every_seed_its_dot(charts: dict[
     assert list(lines("Solo, against agents' calls")) == both[1:]  # grpo asks nobody
     assert list(lines("With agents, while training")) == both[1:]
     dots = lines("After training, against generated tokens")
-    drawn = [(name, line.colour, line.joined, len(line.x)) for name, line in dots.items()]
-    assert drawn == [(both[0], "c1", False, 2), (both[1], "c2", False, 2)]
+    looks = [(name, line.colour, line.joined, len(line.x)) for name, line in dots.items()]
+    assert looks == [(both[0], "c1", False, 2), (both[1], "c2", False, 2)]
     passed = lines("heldout, solo")
     colours = {name: line.colour for name, line in passed.items()}
     assert colours == {"before": "c0", both[0]: "c1", both[1]: "c2"}
@@ -106,6 +106,6 @@ def test_an_agent_has_the_colour_of_its_place_and_gaps_are_left_out() -> None:
     one = ArmResult(arm="aipo", seed=0, evaluation={}, metrics=rows)
     results = MatrixResults(finished=(one,), missing=())
     asked, loss = method_charts(results, "aipo", ["knowledge", "verify", "zeno"])
-    drawn = [(line.name, line.colour, list(line.x)) for line in asked.lines]
-    assert drawn == [("verify", "k1", [1.0, 2.0, 3.0]), ("zeno", "k2", [1.0])]
+    agents = [(line.name, line.colour, list(line.x)) for line in asked.lines]
+    assert agents == [("verify", "k1", [1.0, 2.0, 3.0]), ("zeno", "k2", [1.0])]
     assert loss.lines == []

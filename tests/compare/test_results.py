@@ -25,10 +25,8 @@ def test_costs_add_up_over_lines_and_stages(finished: Matrix) -> None:
     grpo, twice = (read_results(finished).of(arm)[0] for arm in ("grpo", "twice"))
     # 20 generations of 64 rollouts of 21 tokens; 2.5 seconds each.
     assert grpo.cost == Cost(generated_tokens=20 * 64 * 21.0, train_seconds=50.0)
-    generated, told = 2 * 20 * 64 * 21.0, 20 * 64 * 1.5
-    assert twice.cost == Cost(
-        generated_tokens=generated, agent_calls=160.0, agent_tokens=told, train_seconds=100.0
-    )
+    tokens = {"generated_tokens": 2 * 20 * 64 * 21.0, "agent_tokens": 20 * 64 * 1.5}
+    assert twice.cost == Cost(**tokens, agent_calls=160.0, train_seconds=100.0)
     assert grpo.costs[0].generated_tokens == grpo.costs[1].generated_tokens == 64 * 21.0
 
 

@@ -60,8 +60,8 @@ def visit(path: str, started: float, seconds: float | None = 1.0, outcome: str =
 
 
 def call(started: float, seconds: float, **rest: Any) -> Call:
-    made: dict[str, Any] = {"agent": "a", "visit": "v", "model": "m", "messages": (), "reply": None}
-    return Call(started=started, seconds=seconds, **(made | rest))
+    values: dict[str, Any] = {"agent": "a", "visit": "v", "model": "m", "messages": (), "reply": None}
+    return Call(started=started, seconds=seconds, **(values | rest))
 
 
 def consult(asked: int, start: int | None, told: int, **changes: Any) -> Consult:

@@ -18,8 +18,8 @@ def test_a_chart_holds_its_lines_and_leaves_empty_ones_out() -> None:
     values = {"name": "a", "colour": "c1", "x": [1, 2], "y": [0.5, None], "raw": [0.25, None]}
     lines = [Line(**values, band=[(0.4, 0.6), (0.3, 0.7)]), Line(name="none", colour="c2", x=[1], y=[None])]
     axes = {"title": "t", "x_label": "step", "y_label": "reward", "x_range": (0, 2), "log": True}
-    drawn = {**values, "joined": True, "dash": [], "low": [0.4, 0.3], "high": [0.6, 0.7]}
-    assert Chart(**axes, lines=lines).data() == {**axes, "y_range": None, "lines": [drawn]}
+    line = {**values, "joined": True, "dash": [], "low": [0.4, 0.3], "high": [0.6, 0.7]}
+    assert Chart(**axes, lines=lines).data() == {**axes, "y_range": None, "lines": [line]}
 
 
 @pytest.mark.parametrize(("colour", "dash"), [("c0", [2, 4]), ("c1", []), ("c6", [7, 4]), ("k5", [])])

@@ -30,23 +30,13 @@ def trace(segments: Sequence[Segment], consults: tuple[Consult, ...], *visits: V
 
 
 def test_each_consult_has_its_own_execution_of_the_agent() -> None:
-    nodes = [
-        "prompt",
-        "policy",
-        "verify",
-        "verify/check",
-        "policy",
-        "verify",
-        "verify/find",
-        "verify/check",
-        "score",
-    ]
+    nodes = ["policy", "verify", "verify/check", "policy", "verify", "verify/find", "verify/check", "score"]
     visits = [visit(node, calls=node.count("/")) for node in nodes]  # only nodes of the agent call a model
     segments = (PROMPT, ASKS, ANSWER, ASKS, ANSWER, ASKS)
     twice = trace(segments, (asked("verify", 1), asked("verify", 3)), *visits)
     first, second = consultations(twice)
     assert (first.number, second.number) == (0, 1)
-    assert first.visit is visits[2] and second.visit is visits[5]
+    assert first.visit is visits[1] and second.visit is visits[4]
     assert [v.path for v in first.steps] == ["verify/check"]
     assert [v.path for v in second.steps] == ["verify/find", "verify/check"]
     assert (len(first.calls), len(second.calls)) == (1, 2)

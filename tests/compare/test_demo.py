@@ -63,9 +63,7 @@ def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_demo_leaves_a_summary_a_report_and_two_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # At a size that takes seconds; every process that it starts gets the same overrides.
     monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY))
     out = tmp_path / "demo"

@@ -73,9 +73,7 @@ def test_force_does_not_remove_what_no_export_made(run: Run, tmp_path: Path):
 
 @pytest.mark.parametrize("format", ["jsonl", "dataset"])
 @pytest.mark.parametrize("there", [False, True])
-def test_a_full_disk_leaves_what_was_there(
-    run: Run, format: str, there: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_changes_nothing(run: Run, format: str, there: bool, monkeypatch: pytest.MonkeyPatch):
     path = run.path / "exports" / (format if format == "dataset" else f"{format}.jsonl")
     before = contents(run.export(format).path) if there else {}
 

@@ -93,9 +93,7 @@ def test_a_run_that_goes_away_is_a_404_and_the_server_goes_on(serve, own_runs: P
     assert ask(address, "/").status == 200
 
 
-def test_a_file_that_cannot_be_read_is_explained(
-    serve, own_runs: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreadable_file_is_explained(serve, own_runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     address = serve(own_runs)
     torn = next((own_runs / "grpo" / "traces").glob("step-*"))
     torn.write_bytes(b"PAR1 and then nothing")

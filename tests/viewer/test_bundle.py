@@ -49,9 +49,7 @@ def test_a_bundle_has_every_page_no_dead_link_and_asks_nobody(little_runs: Path,
     assert bundle.size == sum((out / file).stat().st_size for file in written - {".aipo-bundle"})
 
 
-def test_pages_of_a_bundle_name_no_folder_of_this_machine_not_even_one_that_cannot_be_made(
-    own_runs: Path, tmp_path: Path
-) -> None:
+def test_pages_of_a_bundle_name_no_folder_of_this_machine(own_runs: Path, tmp_path: Path) -> None:
     manifest = own_runs / "aipo" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"scripted"', '"/root/.cache/some/model"'))
     (own_runs / "grpo" / "graph.json").write_text("{")
@@ -66,9 +64,7 @@ def test_pages_of_a_bundle_name_no_folder_of_this_machine_not_even_one_that_cann
     assert "in graph.json" in pages[tmp_path / "site" / "run" / "grpo" / "index.html"]
 
 
-def test_a_limit_keeps_whole_groups_and_a_bundle_replaces_an_earlier_one(
-    little_runs: Path, tmp_path: Path
-) -> None:
+def test_a_limit_keeps_whole_groups_and_bundles_are_replaced(little_runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
     bundle = write_bundle(RunLibrary(little_runs), out, limit=9)
     assert bundle.notes == (

@@ -37,9 +37,7 @@ def pixels(page: "Page", colour: tuple[int, int, int]) -> int:
     )
 
 
-def test_dragging_zooms_all_charts_and_a_double_click_goes_back(
-    page: "Page", own_runs: Path, serve: Serve
-) -> None:
+def test_dragging_zooms_and_a_double_click_goes_back(page: "Page", own_runs: Path, serve: Serve) -> None:
     write_metrics(own_runs, 100)
     page.goto(serve(own_runs) + RUN)
     page.locator("#more-curves summary").click()
@@ -66,9 +64,7 @@ def test_dragging_zooms_all_charts_and_a_double_click_goes_back(
     assert page.locator(".chart-tip td").all_text_contents() == ["solo", "1.19"]
 
 
-def test_colours_follow_the_theme_and_a_click_on_a_name_hides_its_line(
-    page: "Page", own_runs: Path, serve: Serve
-) -> None:
+def test_colours_follow_the_theme_and_names_hide_lines(page: "Page", own_runs: Path, serve: Serve) -> None:
     light, dark = (0x0A, 0x66, 0xB7), (0x6D, 0xB5, 0xF5)
     write_metrics(own_runs, 100)
     page.goto(serve(own_runs) + RUN)

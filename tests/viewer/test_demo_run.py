@@ -34,9 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_trace_shows_its_consult_its_path_and_what_was_learned_from_each_token(
-    page: "Page", runs: Path, serve, tmp_path: Path
-) -> None:
+def test_a_trace_shows_its_consult_path_and_tokens(page: "Page", runs: Path, serve, tmp_path: Path) -> None:
     """With AIPO_SCREENSHOT=1 it takes the picture that the README shows."""
     where = Filter(agent="knowledge", reward=(0.5, None))
     asked = TraceIndex(runs / "aipo" / "traces").traces(where, limit=100)

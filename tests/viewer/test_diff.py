@@ -67,9 +67,7 @@ def test_every_segment_is_there_once_and_in_order(left: list[Block], right: list
         ("", "ab"),
     ],
 )
-def test_each_side_is_whole_and_what_is_the_same_is_the_same(
-    left: Sequence[object], right: Sequence[object]
-) -> None:
+def test_sides_are_whole_and_the_same_is_the_same(left: Sequence[object], right: Sequence[object]) -> None:
     found = spans(left, right)
     for side, text in (("left", left), ("right", right)):
         ends = [getattr(span, side) for span in found]

@@ -39,9 +39,7 @@ from kit.handmade import prompt, trace
         ([""], 0, [None]),
     ],
 )
-def test_rollouts_leave_the_one_that_goes_with_most_at_the_first_token_that_differs(
-    completions: list[str], most: int, leaves: list[int | None]
-) -> None:
+def test_rollouts_part_where_they_differ(completions: list[str], most: int, leaves: list[int | None]) -> None:
     assert majority(completions) == most
     assert [leaves_at(each, completions[most]) for each in completions] == leaves
 

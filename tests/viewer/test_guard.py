@@ -48,9 +48,7 @@ def test_a_loopback_server_answers_to_its_own_names(host: str | list[str], expec
         (Gate("0.0.0.0", 8765, TOKEN), "whatever:8765", "", 401),
     ],
 )
-def test_a_configured_address_is_a_name_and_port_80_goes_without_saying(
-    gate: Gate, host: str, token: str, expected: int
-) -> None:
+def test_a_configured_address_is_a_name(gate: Gate, host: str, token: str, expected: int) -> None:
     assert status(gate, host=host, query={"token": token}) == expected
 
 

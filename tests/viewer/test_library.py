@@ -31,9 +31,7 @@ def test_runs_and_their_evaluations_are_found(little_runs: Path) -> None:
         RunLibrary(little_runs / "nowhere")
 
 
-def test_a_folder_is_searched_four_levels_deep_and_no_link_is_followed(
-    little_runs: Path, tmp_path: Path
-) -> None:
+def test_a_folder_is_searched_four_levels_deep_without_links(little_runs: Path, tmp_path: Path) -> None:
     for place in ("1/2/3/4/run", "1/2/3/4/5/run", "checkpoints/run", ".hidden/run"):
         shutil.copytree(little_runs / "grpo", (tmp_path / place).parent, dirs_exist_ok=True)
     (tmp_path / "loop").symlink_to(tmp_path)

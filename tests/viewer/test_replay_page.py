@@ -62,9 +62,7 @@ def test_a_source_elsewhere_is_named_and_a_static_site_names_no_folder(own_runs:
     assert str(own_runs) not in pages[1] and "far</code>" in pages[1] and 'id="replay"' in pages[1]
 
 
-def test_a_result_is_news_for_an_open_page_and_one_of_another_shape_is_refused_by_name(
-    own_runs: Path,
-) -> None:
+def test_a_result_is_news_for_an_open_page_and_another_shape_is_refused(own_runs: Path) -> None:
     run = RunLibrary(own_runs).run("grpo")
     before = run.version()
     folder = replayed(own_runs, tables=[{"title": 1}])

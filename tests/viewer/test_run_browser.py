@@ -32,9 +32,7 @@ def where(page: "Page") -> str:
     return page.url.partition("index.html")[2]
 
 
-def test_choosing_an_agent_leaves_its_rollouts_and_a_chip_that_takes_it_back(
-    page: "Page", address: str
-) -> None:
+def test_an_agent_is_chosen_and_taken_back_by_its_chip(page: "Page", address: str) -> None:
     page.goto(address + RUN)
     assert len(rows(page)) == 8
     page.select_option("#f-agent", "verify")
@@ -66,9 +64,7 @@ def test_searching_and_sorting(page: "Page", address: str) -> None:
     assert rows(page)[0] == "00000-001"
 
 
-def test_a_static_page_has_values_and_links_but_nothing_to_choose(
-    page: "Page", little_runs: Path, tmp_path: Path
-) -> None:
+def test_a_static_page_has_values_but_no_choices(page: "Page", little_runs: Path, tmp_path: Path) -> None:
     write_bundle(RunLibrary(little_runs), tmp_path / "site")
     page.goto((tmp_path / "site").as_uri() + RUN)
     page.mouse.move(*point(page, 0.95))

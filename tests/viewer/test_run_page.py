@@ -144,9 +144,7 @@ def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch:
          "after.json: easy.solo.interval.1.1: got [1]: Field required"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_taken_is_said_and_the_rest_of_the_page_stays(
-    own_runs: Path, file: str, content: str, problem: str
-) -> None:
+def test_what_cannot_be_taken_is_said(own_runs: Path, file: str, content: str, problem: str) -> None:
     (own_runs / "aipo" / file).write_text(content)
     for html in (html_of(own_runs), static_html_of(own_runs)):
         notes = {text_of(note) for note in re.findall(r'<p class="note warn wrap">.*?</p>', html)}
@@ -227,9 +225,7 @@ def test_pages(little_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'rel="next" href="?page=2#rollouts"' in first
 
 
-def test_a_static_site_lists_every_group_page_by_page(
-    little_runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_static_site_lists_groups_page_by_page(little_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     html = static_html_of(little_runs)
     assert "data-live" not in html and "<form" not in html.partition("<main")[2].partition("</main")[0]
     assert len(rows_of(html)) == 8 and "rollouts are here" not in html

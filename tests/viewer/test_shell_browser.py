@@ -126,9 +126,7 @@ def test_text_can_be_read(page: "Page", address: str, complaints: list[str], pat
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_fit_have_labels_and_live_links_and_what_a_model_wrote_does_no_harm(
-    page: "Page", address: str, path: str
-) -> None:
+def test_pages_fit_have_labels_and_do_no_harm(page: "Page", address: str, path: str) -> None:
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
     page.goto(f"{address}/{path}")
     assert page.get_by_role("banner").count() == page.get_by_role("main").count() == 1

@@ -19,14 +19,8 @@ from aipo.trace.store import TraceStore
 
 AIPO = [sys.executable, "-m", "aipo.cli"]
 SMALL = [
-    "policy.options.steps=40",
-    "train.tasks_per_step=2",
-    "train.group_size=4",
-    "train.minibatches=2",
-    "train.gradient_accumulation=1",
-    "train.save_every=1",
-    "rollout.max_tokens=24",
-    "run.threads=1",
+    *("policy.options.steps=40", "train.tasks_per_step=2", "train.group_size=4", "train.minibatches=2"),
+    *("train.gradient_accumulation=1", "train.save_every=1", "rollout.max_tokens=24", "run.threads=1"),
 ]
 
 
@@ -51,17 +45,23 @@ def call(
     return run
 
 
-def strip_times(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    return [{k: v for k, v in row.items() if k not in ("step_time", "seconds/rows")} for row in rows]
+def timeless(run: Path) -> list[dict[str, object]]:
+    """Its metrics, but for what depends on the hour."""
+    times = ("step_time", "seconds/rows")
+    return [{k: v for k, v in row.items() if k not in times} for row in RunFolder(run).read_metrics()]
+
+
+def small_run(out: Path) -> subprocess.CompletedProcess[str]:
+    done = aipo("train", "--config", "aipo", f"run.out={out}", "train.steps=3", *SMALL)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three steps; the two tests that resume copy it."""
     out = tmp_path_factory.mktemp("cli") / "run"
-    done = aipo("train", "--config", "aipo", f"run.out={out}", "train.steps=3", *SMALL)
-    assert done.returncode == 0, done.stderr
-    assert "graphs/consult.py" in done.stdout
+    assert "graphs/consult.py" in small_run(out).stdout
     return out
 
 
@@ -78,11 +78,8 @@ def test_a_run_leaves_what_it_says(trained: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_run(trained: Path, tmp_path: Path) -> None:
-    done = aipo("train", "--config", "aipo", f"run.out={tmp_path / 'run'}", "train.steps=3", *SMALL)
-    assert done.returncode == 0, done.stderr
-    assert strip_times(RunFolder(tmp_path / "run").read_metrics()) == strip_times(
-        RunFolder(trained).read_metrics()
-    )
+    small_run(tmp_path / "run")
+    assert timeless(tmp_path / "run") == timeless(trained)
 
 
 def test_a_resumed_run_is_an_uninterrupted_one(trained: Path, tmp_path: Path) -> None:
@@ -92,7 +89,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained: Path, tmp_path: Path) ->
         shutil.rmtree(again / folder)
     done = aipo("train", "--resume", "--config", str(again / "config.yaml"), f"run.out={again}")
     assert done.returncode == 0, done.stderr
-    assert strip_times(RunFolder(again).read_metrics()) == strip_times(RunFolder(trained).read_metrics())
+    assert timeless(again) == timeless(trained)
     ids = [trace.trace_id for trace in TraceStore(again / "traces").read()]
     assert len(ids) == len(set(ids)) == 24
 
@@ -167,9 +164,8 @@ def test_graph_prints_the_picture_and_the_files(call) -> None:
 
 def test_the_graph_of_a_configuration_is_the_one_that_is_drawn(tmp_path: Path, call) -> None:
     file = tmp_path / "my.yaml"
-    file.write_text(
-        "policy: {model: none}\ngraph: {name: 'graphs.solo:solo', options: {prompt: miniature.md}}\n"
-    )
+    graph = "graph: {name: 'graphs.solo:solo', options: {prompt: miniature.md}}\n"
+    file.write_text("policy: {model: none}\n" + graph)
     for arguments in ([], ["solo"], ["run.seed=1"]):
         code, printed = call("graph", "--config", str(file), *arguments)
         assert code == 0 and "graphs/solo.py" in printed and "prompts/miniature.md" in printed

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -23,19 +24,10 @@ FOLDERS = [ROOT / folder for folder in ("aipo", "graphs", "envs", "notebooks", "
 PAGES = [page for folder in FOLDERS for page in sorted(folder.rglob("*.md")) if page.parent.name != "prompts"]
 PAGES += [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
-README, ROOMS, METHODS, TRAINING = (
-    TEXTS[name] for name in ("README.md", "aipo/README.md", "aipo/method/README.md", "aipo/train/README.md")
-)
-BLOCKS = [
-    block
-    for text in TEXTS.values()
-    for block in re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-]
-COMMANDS = [
-    match
-    for block in BLOCKS
-    for match in re.findall(r"^(?:.*&& )?aipo (\w+)(.*?)(?: +#.*)?$", block, re.MULTILINE)
-]
+README, ROOMS = TEXTS["README.md"], TEXTS["aipo/README.md"]
+BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = "\n".join(block for text in TEXTS.values() for block in BLOCK.findall(text))
+COMMANDS = re.findall(r"^(?:.*&& )?aipo (\w+)(.*?)(?: +#.*)?$", BLOCKS, re.MULTILINE)
 
 
 def test_the_readme_is_short_and_has_the_two_commands() -> None:
@@ -44,19 +36,27 @@ def test_the_readme_is_short_and_has_the_two_commands() -> None:
     assert "pip install -e '.[test]' && pytest" in README
 
 
-def test_every_room_is_named() -> None:
-    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"presets"}
-    for name in rooms:
-        assert f"`{name}/`" in README, name
-        assert f"`{name}/`" in ROOMS, name
-    assert all(f"`{name}/`" in README for name in ("graphs", "envs"))
+HOUSE = [f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")] + ["presets/"]
+GPU = [name for name in presets() if name.endswith("gpu")]
+CHOICES = {*PLANS, *CREDITS, *COEFFICIENTS, *NEGATIVES, *OBJECTIVES, *presets()} - {*GPU}
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("README.md", [*HOUSE, "graphs/", "envs/"]),
+        ("aipo/README.md", HOUSE),
+        ("aipo/method/README.md", CHOICES),
+        ("aipo/train/README.md", GPU),
+    ],
+)
+def test_what_there_is_is_named(page: str, names: Collection[str]) -> None:
+    assert names and not [name for name in names if f"`{name}`" not in TEXTS[page]]
 
 
 def test_the_order_of_the_rooms_is_the_contracts() -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
-        "contracts"
-    ]
-    [layers] = [contract["layers"] for contract in contracts if contract["id"] == "rooms"]
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    [layers] = [one["layers"] for one in tools["importlinter"]["contracts"] if one["id"] == "rooms"]
     order = " → ".join(layer.removeprefix("aipo.") for layer in reversed(layers))
     assert order in ROOMS, f"aipo/README.md is to have the order {order}"
 
@@ -82,17 +82,6 @@ def test_the_page_of_metrics_is_that_of_the_code() -> None:
     command = "python -m aipo.method.metrics > aipo/method/METRICS.md"
     assert TEXTS["aipo/method/METRICS.md"] == metrics_page(), f"run: {command}"
     assert command in ROOMS
-
-
-def test_every_built_in_choice_and_method_is_named() -> None:
-    methods = [name for name in presets() if not name.endswith("gpu")]
-    for name in (*PLANS, *CREDITS, *COEFFICIENTS, *NEGATIVES, *OBJECTIVES, *methods):
-        assert f"`{name}`" in METHODS, name
-
-
-def test_every_preset_of_a_real_model_is_named() -> None:
-    for name in presets():
-        assert f"`{name}`" in TRAINING or not name.endswith("gpu"), name
 
 
 def test_the_glossary_has_twenty_terms() -> None:
@@ -135,12 +124,7 @@ def test_settings_in_texts_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "word"),
-    [
-        match
-        for block in BLOCKS
-        for match in re.findall(r"^aipo replay (\w+) .*?--grid (\S+)", block, re.MULTILINE)
-    ],
+    ("question", "word"), re.findall(r"^aipo replay (\w+) .*?--grid (\S+)", BLOCKS, re.MULTILINE)
 )
 def test_settings_to_replay_with_are_accepted_on_a_run_of_the_default(question: str, word: str) -> None:
     recorded, *others = settings("aipo", [word], allowed=CREDIT if question == "credit" else METHOD)

@@ -26,16 +26,12 @@ from kit.agents import PROMPTS, TOKENIZER, FunctionChat, HTTPError, SilentChat, 
 from kit.engines import Exam, engine, spec, task
 
 PIECES = (
-    *("2+2=4 ", "so ", "<eos>", "</consult>"),
-    *("<consult:verify>2+2=4</consult>", "<consult:verify>2+2=5</consult>", "<consult:verify></consult>"),
-    *("<consult:knowledge>3@7</consult>", "<consult:knowledge>a\nb</consult>"),
-    *(
-        "<consult:knowledge>fail</consult>",
-        "<consult:knowledge>long</consult>",
-        "<consult:nobody>x</consult>",
-    ),
-    *("<consult:verify><consult:knowledge>x</consult>", "<consult:verify>never closed"),
+    *("2+2=4 ", "so ", "<eos>", "</consult>", "? ", "! "),
+    *(f"<consult:verify>{request}</consult>" for request in ("2+2=4", "2+2=5", "", "<consult:knowledge>x")),
+    *(f"<consult:knowledge>{request}</consult>" for request in ("3@7", "a\nb", "fail", "long")),
+    *("<consult:nobody>x</consult>", "<consult:verify>never closed"),
 )
+TURNS = st.lists(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map("".join), max_size=6)
 
 
 class Grader(Exam):
@@ -77,9 +73,8 @@ class Room:
             "verify": build_agent(verify, "verify", prompt=self.verify_prompt, max_tokens=24, **node),
             "knowledge": build_agent(knowledge, "knowledge", max_tokens=24, **node),
         }
-        self.graph = consult(
-            agents=agents, prompt=self.prompt, budget=self.budget, max_notices=self.max_notices
-        )
+        limits = {"budget": self.budget, "max_notices": self.max_notices}
+        self.graph = consult(agents=agents, prompt=self.prompt, **limits)
         self.chats = {name: FunctionChat(function=self.chat) for name in agents} | self.chats
 
     def engine(self, policies: Mapping[str, Policy], max_tokens: int = 400) -> RolloutEngine:
@@ -97,7 +92,8 @@ class Room:
         )
 
     def record(self, script: Sequence[str], *, max_tokens: int = 400, **changes: Any) -> Trace:
-        policy = ScriptedPolicy(TOKENIZER, _turns(script), logprob=-0.25)
+        turns = iter(script)  # texts may repeat
+        policy = ScriptedPolicy(TOKENIZER, lambda _: next(turns, "<eos>"), logprob=-0.25)
         rollout = spec(task=task("t", prompt="3@7+5=?"), group_id="g", **{"seed": 11, **changes})
         (trace,) = self.engine({"policy": policy}, max_tokens).run_sync([rollout], lambda _: None)
         return Trace.from_json(trace.to_json())  # as it comes out of a store
@@ -119,24 +115,13 @@ class Room:
         return made.run(traces, lambda _: None)
 
 
-def _turns(script: Sequence[str]) -> Callable[[str], str]:
-    """The script turn by turn; a turn is told by how many there have been, so that texts may repeat."""
-    remaining = iter(script)
-    return lambda _: next(remaining, "<eos>")
-
-
 def texts(trace: Trace) -> list[str]:
     return [f"{s.role}: {TOKENIZER.decode(s.token_ids)}" for s in trace.segments]
 
 
-turns = st.lists(
-    st.lists(st.sampled_from((*PIECES, "? ", "! ")), min_size=1, max_size=3).map("".join), max_size=6
-)
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    script=turns,
+    script=TURNS,
     mode=st.sampled_from([Mode.ASSISTED, Mode.ASSISTED, Mode.SOLO]),
     suppress=st.booleans(),
     budget=st.integers(1, 3),
@@ -159,17 +144,10 @@ def test_what_the_engine_recorded_comes_out_again(
 def test_one_rollout_with_everything_in_it() -> None:
     """The property above, with a literal that a reader can follow."""
     room = Room(budget=2, max_notices=4)
-    script = [
-        "<consult:verify>2+2=5</consult>",
-        "<consult:knowledge>fail</consult>",
-        "<consult:nobody>x</consult>",
-        "<consult:verify>2+2=4</consult>",
-        "2+2=4",
-    ]
-    trace = room.record(script)
-    assert [text.split(": ")[0] for text in texts(trace)] == [
-        *("prompt", "policy", "agent", "policy", "env", "policy", "env", "policy", "env", "policy")
-    ]
+    requests = ("verify>2+2=5", "knowledge>fail", "nobody>x", "verify>2+2=4")
+    trace = room.record([*(f"<consult:{request}</consult>" for request in requests), "2+2=4"])
+    roles = "prompt policy agent policy env policy env policy env policy"
+    assert [s.role.value for s in trace.segments] == roles.split()
     assert [c.error for c in trace.consults] == [
         "escaped",
         "HTTPError: status 400",
@@ -231,9 +209,8 @@ def test_an_edited_prompt_forks_at_its_first_other_token(tokens: int, at: int) -
     plain = Prompt.load(PROMPTS / "policy.md")
     text = plain.sections["assisted"]
     place = len("{{ question }}") + at % 60
-    edited = replace(
-        plain, sections={**plain.sections, "assisted": text[:place] + "@" * tokens + text[place:]}
-    )
+    text = text[:place] + "@" * tokens + text[place:]
+    edited = replace(plain, sections={**plain.sections, "assisted": text})
     (pair,) = Room(prompt=edited).replay(trace, live=ScriptedPolicy(TOKENIZER, lambda _: "live"), chats=True)
     was, now = trace.token_ids, pair.trace.token_ids
     if not tokens:
@@ -266,10 +243,7 @@ def test_an_agents_edited_prompt_asks_live_and_the_policy_goes_on_from_there(str
     live = ScriptedPolicy(TOKENIZER, lambda context: "then 2+2=5")
     (pair,) = room.replay(trace, live=live, chats=True)
     assert texts(pair.trace)[:4] == texts(trace)[:4]  # prompt, request, feedback, request: reused
-    assert texts(pair.trace)[4:] == [
-        "agent: <feedback:verify>2+2=5</feedback>",
-        "policy: then 2+2=5<eos>",
-    ]
+    assert texts(pair.trace)[4:] == ["agent: <feedback:verify>2+2=5</feedback>", "policy: then 2+2=5<eos>"]
     assert {name: len(chat.seen) for name, chat in room.chats.items()} == {"verify": 1, "knowledge": 0}
     before = sum(map(len, trace.segments[:4]))
     opening = len(TOKENIZER.encode("<feedback:verify>", control=True))
@@ -294,9 +268,8 @@ def test_a_graph_that_listens_where_it_did_not_takes_the_recorded_answer_up_to_t
     said = "<consult:verify>2+2=4</consult>2+2=4<eos>"
     trace = Room().record([said], mode=Mode.SOLO)
     assert texts(trace)[1:] == [f"policy: {said}"]
-    listening = replace(trace, mode=Mode.ASSISTED)
     prompt = Room().record(["x"]).segments[0]
-    listening = replace(listening, segments=(prompt, *trace.segments[1:]))
+    listening = replace(trace, mode=Mode.ASSISTED, segments=(prompt, *trace.segments[1:]))
     (pair,) = Room().replay(listening, live=ScriptedPolicy(TOKENIZER, lambda _: "live"), chats=True)
     assert texts(pair.trace)[1:] == [
         "policy: <consult:verify>2+2=4</consult>",

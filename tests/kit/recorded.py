@@ -240,6 +240,11 @@ def traces(folder: RunFolder) -> list[Trace]:
     return list(TraceStore(folder.traces).read())
 
 
+def report(out: Path) -> dict[str, Any]:
+    """What a question of `aipo replay` left."""
+    return json.loads((out / "replay.json").read_text())
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file, to see that nothing was written."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

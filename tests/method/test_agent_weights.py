@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from aipo.errors import ConfigError, LoadError
-from aipo.method.agent_weights import (
-    COEFFICIENTS,
-    NEGATIVES,
-    AgentWeights,
-    Probabilities,
-    agent_weights,
-    coefficient_of,
-)
+from aipo.method.agent_weights import COEFFICIENTS, NEGATIVES, AgentWeights, Probabilities, agent_weights
 from aipo.method.settings import MethodSettings
 
 PI = torch.tensor([[0.001, 0.05, 0.5, 1.0]])
@@ -42,11 +35,7 @@ def weighed(
         ("luffy", None, [0.1 * 0.001 / 0.101**2, 0.1 * 0.05 / 0.15**2, 0.1 * 0.5 / 0.6**2, 0.1 / 1.1**2]),
         ("luffy", 0.5, [0.5 * 0.001 / 0.501**2, 0.5 * 0.05 / 0.55**2, 0.25, 0.5 / 1.5**2]),
         # 2π/(1.5·π_old + ½)·√(1 − π)
-        (
-            "rlplus",
-            None,
-            [0.002 / 0.5015 * 0.999**0.5, 0.1 / 0.515 * 0.95**0.5, 1 / 1.25 * 0.5**0.5, 0.0],
-        ),
+        ("rlplus", None, [0.002 / 0.5015 * 0.999**0.5, 0.1 / 0.515 * 0.95**0.5, 0.8 * 0.5**0.5, 0.0]),
         ("floor", None, [0.3, 0.3, 0.5, 1]),
         ("floor", 0.1, [0.1, 0.1, 0.5, 1]),
         ("power", None, [0.1, 0.05**0.5, 0.5**0.5, 1]),  # √0.001 = 0.03 is below the floor of 0.1
@@ -59,9 +48,7 @@ def weighed(
     ],
 )
 def test_weights_where_the_advantage_is_positive(name: str, value: float | None, expected: list[float]):
-    made = agent_weights(
-        Probabilities(PI, MU, OLD), UP, MethodSettings(coefficient=name, coefficient_value=value)
-    )
+    made = weighed(UP, old=OLD, coefficient=name, coefficient_value=value)
     torch.testing.assert_close(made.weights, torch.tensor([expected], dtype=torch.float32))
 
 
@@ -185,19 +172,17 @@ def test_a_users_function_is_a_coefficient(file: Path):
 def test_demonstrations_go_with_a_function_that_does_not_need_mu(file: Path):
     assert MethodSettings(coefficient=f"{file}:bare", plan="expert").coefficient_function.value is None
     method = MethodSettings(coefficient=f"{file}:half", plan="expert")
-    with pytest.raises(
-        ConfigError, match=r"mine\.py:half with the plan expert, allowed one that does not need μ"
-    ):
+    with pytest.raises(ConfigError, match=r":half with the plan expert, allowed one that does not need μ"):
         _ = method.coefficient_function
 
 
 def test_an_edit_does_not_reach_a_run_that_has_begun(file: Path):
     method = MethodSettings(coefficient=f"{file}:bare")
-    before = agent_weights(Probabilities(PI, MU, OLD), UP, method).weights
-    file.write_text("def bare(pi):\n    return pi * 0 + 7\n")
-    assert agent_weights(Probabilities(PI, MU, OLD), UP, method).weights.equal(before)
-    file.unlink()
-    assert agent_weights(Probabilities(PI, MU, OLD), UP, method).weights.equal(before)
+    given = Probabilities(PI, MU, OLD), UP, method
+    before = agent_weights(*given).weights
+    for edit in (lambda: file.write_text("def bare(pi):\n    return pi * 0 + 7\n"), file.unlink):
+        edit()
+        assert agent_weights(*given).weights.equal(before)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +198,9 @@ def test_an_edit_does_not_reach_a_run_that_has_begun(file: Path):
 def test_a_function_that_cannot_be_a_coefficient_is_refused(
     file: Path, function: str, value: float | None, message: str
 ):
-    name = f"{file}:{function}"
-    with pytest.raises(ConfigError, match=re.escape(message.format(name))):
-        coefficient_of(name, value)
+    method = MethodSettings(coefficient=f"{file}:{function}", coefficient_value=value)
+    with pytest.raises(ConfigError, match=re.escape(message.format(f"{file}:{function}"))):
+        _ = method.coefficient_function
 
 
 def test_a_file_that_is_missing_is_an_error_when_the_coefficient_is_used():

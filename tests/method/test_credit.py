@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.method.credit import assign_credit, group, reward
+from aipo.method.credit import assign_credit, group
 from aipo.method.settings import MethodSettings
 from aipo.trace import Mode, StopReason, Trace
 from kit import handmade
@@ -63,20 +63,28 @@ def test_the_mean_of_a_group_is_the_baseline(
     ]
 
 
-def test_equal_rewards_teach_nothing():
-    credited = group(
-        traces(0.1, 0.1, 0.1) + traces(1, 0, group_id="h") + traces(None, None, group_id="i"), method()
-    )
-    assert [t.advantage for t in credited.traces] == [0, 0, 0, 0.5, -0.5, None, None]
-    assert (credited.groups, credited.zero_variance_groups, credited.active_share) == (2, 1, 2 / 5)
-    nothing = group(traces(None, None), method())
-    assert (nothing.groups, nothing.zero_variance_groups, nothing.active_share) == (0, 0, 0.0)
+# Three equal ones, whose mean is not 0.1 in binary, and two that differ.
+MIXED = traces(0.1, 0.1, 0.1) + traces(1, 0, group_id="h")
+ZEROS = traces(0, 0, group_id="h")
+FAILED = traces(None, None, group_id="i")
 
 
-def test_a_reward_without_a_baseline_is_the_advantage():
-    credited = reward(traces(1, 0, -0.5, None) + traces(0, 0, group_id="h"), method())
-    assert [t.advantage for t in credited.traces] == [1, 0, -0.5, None, 0, 0]
-    assert (credited.groups, credited.zero_variance_groups, credited.active_share) == (2, 1, 2 / 5)
+@pytest.mark.parametrize(
+    ("settings", "given", "expected", "counts"),
+    [
+        ({}, MIXED + FAILED, [0, 0, 0, 0.5, -0.5, None, None], (2, 1, 2 / 5)),
+        ({}, FAILED, [None, None], (0, 0, 0.0)),
+        # without a baseline the reward is the advantage
+        ({"credit": "reward"}, traces(1, 1), [1, 1], (1, 0, 1.0)),
+        ({"credit": "reward"}, traces(1, 0, -0.5, None) + ZEROS, [1, 0, -0.5, None, 0, 0], (2, 1, 2 / 5)),
+    ],
+)
+def test_equal_rewards_teach_nothing_against_a_baseline(
+    settings: dict[str, str], given: list[Trace], expected: list[float | None], counts: tuple[int, int, float]
+):
+    credited = assign_credit(given, method(**settings))
+    assert [t.advantage for t in credited.traces] == expected
+    assert (credited.groups, credited.zero_variance_groups, credited.active_share) == counts
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=1, max_size=8))
@@ -85,8 +93,3 @@ def test_advantages_sum_to_zero_and_order_is_kept(rewards: list[float | None]):
     assert [t.trace_id for t in credited.traces] == [f"g{i}" for i in range(len(rewards))]
     assert [t.reward for t in credited.traces] == rewards
     assert abs(sum(t.advantage or 0.0 for t in credited.traces)) < 1e-9
-
-
-def test_credit_is_found_by_name():
-    assert [t.advantage for t in assign_credit(traces(1, 1), method(credit="reward")).traces] == [1, 1]
-    assert [t.advantage for t in assign_credit(traces(1, 1), method()).traces] == [0, 0]

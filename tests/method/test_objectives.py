@@ -1,6 +1,7 @@
 """Objectives and the importance correction against literals and closed forms; TRL's own are in tests/train/test_trl_loss.py."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,15 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aipo.method.loss import LossInputs, aipo_loss
-from aipo.method.objectives import (
-    IMPORTANCE_MODES,
-    OBJECTIVES,
-    Clip,
-    PolicyTerms,
-    PolicyTokens,
-    cispo,
-    ppo_clip,
-)
+from aipo.method.objectives import IMPORTANCE_MODES, OBJECTIVES, Clip, PolicyTerms, PolicyTokens
 from aipo.method.rows import Code
 from kit import tiny
 
@@ -57,7 +50,7 @@ def numbers(tensor: Tensor) -> list[list[float]]:
 def test_ppos_clip(clip: Clip, gradients: list[list[float]], weights: list[list[float]]):
     """A = 2 and −2; ratios below, within and above [0.8, 1.28]. The value is the same."""
     own = sampled([[0.5, 1.1, 1.5], [0.5, 1.1, 1.5]], [2.0, -2.0])
-    made = ppo_clip(own, clip)
+    made = OBJECTIVES["dapo"].terms(own, clip)
     assert numbers(made.terms) == [[-1.0, -2.2, -2.56], [1.6, 2.2, 3.0]]
     assert numbers(torch.tensor(gradient(made, own))) == gradients
     assert numbers(made.weights) == weights
@@ -112,6 +105,7 @@ def test_a_row_without_policy_tokens_has_no_ratio():
 def test_cispo_clips_the_weight_and_keeps_the_gradient():
     """A = 2 and −2, no lower bound and 1.28 above: on both signs."""
     own = sampled([[0.5, 1.1, 1.5], [0.5, 1.1, 1.5]], [2.0, -2.0])
+    cispo = OBJECTIVES["cispo"].terms
     made = cispo(own, Clip(math.inf, 0.28))
     assert numbers(made.weights) == [[0.5, 1.1, 1.28], [0.5, 1.1, 1.28]]
     assert numbers(torch.tensor(gradient(made, own))) == [[-1.0, -2.2, -2.56], [1.0, 2.2, 2.56]]
@@ -139,7 +133,7 @@ def test_weights_under_a_cap_of_two(name: str, weights: list[float], cut: list[i
     assert where.int().tolist() == cut
 
 
-def floats(count: int, values: st.SearchStrategy[float]) -> st.SearchStrategy[list[float]]:
+def several(count: int, values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
     return st.lists(values, min_size=count, max_size=count)
 
 
@@ -148,21 +142,19 @@ def batches(draw: st.DrawFn) -> LossInputs:
     """Rows of every kind of token. What the policy did not sample has any log-prob, by sampler and trainer."""
     rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 6))
     size = rows * length
-    codes = torch.tensor(
-        draw(st.lists(st.sampled_from(CODES), min_size=size, max_size=size)), dtype=torch.int8
-    )
+    codes = torch.tensor(draw(several(size, st.sampled_from(CODES))), dtype=torch.int8)
     known, wild = st.floats(-30.0, 0.0, width=32), st.sampled_from([math.nan, -math.inf, -400.0, 0.0, 400.0])
 
     def logprobs() -> Tensor:
-        sampled, anything = (torch.tensor(draw(floats(size, values))) for values in (known, wild))
+        sampled, anything = (torch.tensor(draw(several(size, values))) for values in (known, wild))
         return torch.where(codes == Code.POLICY, sampled, anything).view(rows, length)
 
     return tiny.loss_inputs(
         codes.view(rows, length).tolist(),
-        torch.tensor(draw(floats(size, known))).view(rows, length).requires_grad_(),
+        torch.tensor(draw(several(size, known))).view(rows, length).requires_grad_(),
         behaviour_logprobs_B_T=logprobs(),
         trainer_logprobs_B_T=logprobs(),
-        advantages_B=torch.tensor(draw(floats(rows, st.floats(-2.0, 2.0, width=32)))),
+        advantages_B=torch.tensor(draw(several(rows, st.floats(-2.0, 2.0, width=32)))),
     )
 
 

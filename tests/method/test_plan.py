@@ -40,19 +40,26 @@ def test_groups_are_numbered_by_task_and_their_rollouts_by_place():
 
 
 @pytest.mark.parametrize(
-    ("size", "assist", "suppress", "modes"),
+    ("size", "assist", "suppress", "modes", "more"),
     [
-        (1, 0.5, 0.0, "a"),  # 0.5 rounds up
-        (3, 0.5, 0.5, "aaf"),  # 1.5 → 2; 0.5 → 1
-        (4, 0.0, 1.0, "ffff"),
-        (4, 1.0, 1.0, "aaaa"),
-        (4, 0.3, 0.0, "asss"),  # 1.2 → 1
-        (10, 0.15, 0.0, "aassssssss"),  # 1.5 → 2, although 0.15 is less than 15/100 in binary
-        (8, 0.5, 0.25, "aaaasssf"),
+        (1, 0.5, 0.0, "a", {}),  # 0.5 rounds up
+        (3, 0.5, 0.5, "aaf", {}),  # 1.5 → 2; 0.5 → 1
+        (4, 0.0, 1.0, "ffff", {}),
+        (4, 1.0, 1.0, "aaaa", {}),
+        (4, 0.3, 0.0, "asss", {}),  # 1.2 → 1
+        (10, 0.15, 0.0, "aassssssss", {}),  # 1.5 → 2, although 0.15 is less than 15/100 in binary
+        (8, 0.5, 0.25, "aaaasssf", {}),
+        (8, 0.0, 0.0, "ssssssse", {"plan": "expert"}),  # LUFFY: seven are sampled, one is shown
+        # shares are of the six that are sampled: 3, and 1.5 → 2 of 3
+        (8, 0.5, 0.5, "aaasffee", {"plan": "expert", "demonstrations": 2}),
+        (4, 0.5, 0.5, "eeee", {"plan": "expert", "demonstrations": 4}),
+        (1, 0.0, 0.0, "e", {"plan": "expert", "demonstrations": 1}),
     ],
 )
-def test_shares_are_rounded_half_up(size: int, assist: float, suppress: float, modes: str):
-    assert letters(plan(group_size=size, assist_share=assist, suppress_share=suppress)) == modes
+def test_shares_are_rounded_half_up_and_the_last_are_shown(
+    size: int, assist: float, suppress: float, modes: str, more: dict[str, Any]
+):
+    assert letters(plan(group_size=size, assist_share=assist, suppress_share=suppress, **more)) == modes
 
 
 @given(st.integers(0, 9), st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**40))
@@ -62,22 +69,6 @@ def test_seeds_differ_and_depend_on_nothing_else(step: int, count: int, size: in
     assert len(set(seeds)) == len(specs) == count * size
     assert seeds[:size] == [s.seed for s in plan(1, step=step, group_size=size, seed=seed)]
     assert seeds[0] not in {s.seed for s in plan(count, step=step + 1, group_size=size, seed=seed)}
-
-
-@pytest.mark.parametrize(
-    ("size", "demonstrations", "assist", "suppress", "modes"),
-    [
-        (8, None, 0.0, 0.0, "ssssssse"),  # LUFFY: seven are sampled, one is shown
-        (8, 2, 0.5, 0.5, "aaasffee"),  # shares are of the six that are sampled: 3, and 1.5 → 2 of 3
-        (4, 4, 0.5, 0.5, "eeee"),
-        (1, 1, 0.0, 0.0, "e"),
-    ],
-)
-def test_the_last_of_a_group_are_shown(
-    size: int, demonstrations: int | None, assist: float, suppress: float, modes: str
-):
-    how = {"demonstrations": demonstrations, "assist_share": assist, "suppress_share": suppress}
-    assert letters(plan(plan="expert", group_size=size, **how)) == modes
 
 
 def test_what_is_sampled_beside_a_demonstration_is_what_would_be_sampled_without():

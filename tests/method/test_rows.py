@@ -1,5 +1,7 @@
 """Rows: traces flattened and distilled. Streams are written out as literals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -95,52 +97,34 @@ def test_only_rewarded_traces_that_were_helped_are_distilled(changes: dict[str, 
     assert distil(assisted(**changes), TAGS) is None
 
 
-def cut(*segments: Segment, start: int | None) -> tuple[list[int], list[int]] | None:
-    """Ids and codes of the distilled row of a trace with one consult, from token `start` of segment 1 on."""
-    row = distil(trace(*segments, mode=Mode.ASSISTED, consults=(consult(1, start, 2),)), TAGS)
-    return None if row is None else (row.token_ids_T.tolist(), row.codes_T.tolist())
-
-
 @pytest.mark.parametrize(
-    ("segments", "start"),
+    ("segments", "start", "expected"),
     [
         # the tag shares a token with other text
-        ([policy(4, 5), agent(6), policy(7)], None),
+        ([prompt(2), policy(4, 5), agent(6), policy(7)], None, None),
         # a tag remains: opened, never closed, and no consult of the graph's
-        ([policy(4, OPEN, 5, CLOSE), agent(6), policy(7, OPEN, 8)], 1),
+        ([prompt(2), policy(4, OPEN, 5, CLOSE), agent(6), policy(7, OPEN, 8)], 1, None),
         # an agent's text that belongs to no consult
-        ([policy(4, OPEN), agent(6), agent(8), policy(7)], 1),
+        ([prompt(2), policy(4, OPEN), agent(6), agent(8), policy(7)], 1, None),
         # nothing follows
-        ([policy(4, OPEN), agent(6)], 1),
+        ([prompt(2), policy(4, OPEN), agent(6)], 1, None),
+        # a turn that is nothing but a consult leaves nothing
+        ([prompt(2), policy(OPEN, 4, CLOSE), agent(6), policy(7)], 0, ([2, 7], [P, D])),
+        # a tag in the prompt is nobody's fault
+        ([prompt(OPEN, 2), policy(4, OPEN), agent(6), policy(7)], 1, ([OPEN, 2, 4, 7], [P, P, C, D])),
     ],
 )
-def test_what_cannot_be_cut(segments: list[Segment], start: int | None):
-    assert cut(prompt(2), *segments, start=start) is None
-
-
-def test_a_turn_that_is_nothing_but_a_consult_leaves_nothing():
-    assert cut(prompt(2), policy(OPEN, 4, CLOSE), agent(6), policy(7), start=0) == ([2, 7], [P, D])
-
-
-def test_a_tag_in_the_prompt_is_nobodys_fault():
-    told = cut(prompt(OPEN, 2), policy(4, OPEN), agent(6), policy(7), start=1)
-    assert told == ([OPEN, 2, 4, 7], [P, P, C, D])
+def test_what_can_be_cut(
+    segments: list[Segment], start: int | None, expected: tuple[list[int], list[int]] | None
+):
+    """Ids and codes of the distilled row of a trace with one consult, from token `start` of segment 1 on."""
+    row = distil(trace(*segments, mode=Mode.ASSISTED, consults=(consult(1, start, 2),)), TAGS)
+    assert (row and (row.token_ids_T.tolist(), row.codes_T.tolist())) == expected
 
 
 def row(**changes: object) -> Row:
-    made: dict = {
-        "trace_id": "t",
-        "kind": "sampled",
-        "token_ids_T": np.array([1, 2], np.int32),
-        "codes_T": np.array([P, L], np.int8),
-        "behaviour_logprobs_T": np.array([np.nan, -1], np.float32),
-        "segments_T": np.array([0, 1], np.int32),
-        "segments": (),
-        "advantage": 1.0,
-        "policy_tokens": 1,
-        "agent_tokens": 0,
-    }
-    return Row(**(made | changes))
+    """A row of a prompt token and one of the policy."""
+    return replace(rows_of(trace(prompt(1), policy(2)))[0], **changes)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, HumanMessage
 
 from aipo.errors import ReplayError
 from aipo.replay.chat import AgentModel, question_of, replay_chat
@@ -14,19 +13,9 @@ from aipo.replay.reuse import Reuse, recorded_error
 from aipo.rollout.agent import transient
 from aipo.trace import Call
 from kit import handmade
+from kit.agents import FunctionChat
 
 SETTINGS = {"class": "m:f", "temperature": 0}
-
-
-class Live(BaseChatModel):
-    """Says `live`."""
-
-    @property
-    def _llm_type(self) -> str:
-        return "live"
-
-    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("live"))])
 
 
 def call(text: str, reply: str | None = "right", **changes: Any) -> Call:
@@ -70,7 +59,7 @@ def test_another_question_needs_a_live_call_and_says_where_it_begins_to_differ()
 
 def test_what_was_not_recorded_goes_to_the_live_model() -> None:
     reuse = Reuse()
-    model = chat(call("a"), live=Live(), reuse=reuse)
+    model = chat(call("a"), live=FunctionChat(function=lambda _: "live"), reuse=reuse)
     assert [ask(model, text).text for text in ("other", "a")] == ["live", "right"]
     assert (reuse.calls, reuse.live_calls) == (1, 1)
     assert reuse.fork.at == "call of verify"
@@ -82,27 +71,17 @@ def test_a_reply_from_a_cache_is_found_in_the_other_rollouts() -> None:
 
 
 def test_a_recorded_error_is_raised_again_and_retried_if_it_was() -> None:
-    model = chat(
-        call("a", None, error="HTTPError: status 503"), call("a", None, error="HTTPError: status 503")
-    )
-    caught: list[Exception] = []
-    for _ in range(2):
-        with pytest.raises(Exception, match="status 503") as error:
+    model = chat(*[call("a", None, error="HTTPError: status 503")] * 2)
+    for is_retried in (True, False):
+        with pytest.raises(Exception, match="status 503") as caught:
             ask(model, "a")
-        caught.append(error.value)
-    assert [type(error).__name__ for error in caught] == ["HTTPError", "HTTPError"]
-    assert [transient(error) for error in caught] == [True, False]
+        assert (type(caught.value).__name__, transient(caught.value)) == ("HTTPError", is_retried)
 
 
 def test_a_call_that_was_cancelled_waits_to_be_cancelled_again() -> None:
     model = chat(call("a", None, error="CancelledError: "))
-
-    async def run() -> None:
-        async with asyncio.timeout(0.01):
-            await model.ainvoke([HumanMessage("a")])
-
     with pytest.raises(TimeoutError):
-        asyncio.run(run())
+        asyncio.run(asyncio.wait_for(model.ainvoke([HumanMessage("a")]), 0.01))
 
 
 @pytest.mark.parametrize(

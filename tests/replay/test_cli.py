@@ -24,10 +24,7 @@ def replay(*words: object) -> Result:
         ("score RUN rollout.reward_weights.correct=0.5 --out OUT", "8 traces, 4 with another reward"),
         ("graph RUN --prompts PROMPTS --frozen --out OUT", "4 need a live call"),
         ("consults RUN --group step=0 --out OUT", "verify"),
-        (
-            "loss TRAINED --steps 0 --no-gradients --grid method.coefficient=mask --out OUT",
-            "coefficient=mask",
-        ),
+        ("loss TRAINED --steps 0 --no-gradients --grid method.beta=1 --out OUT", "beta=1"),
         ("train TRAINED --steps 0 train.learning_rate=0.1 --out OUT", "ess"),
     ],
 )

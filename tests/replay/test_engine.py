@@ -138,8 +138,6 @@ def test_the_sampling_of_now_or_of_then() -> None:
 
 
 @pytest.mark.parametrize("sampling", [{}, {"top_p": 0.9}])
-def test_a_trace_that_does_not_say_how_it_was_sampled_takes_what_is_configured(
-    sampling: dict[str, Any],
-) -> None:
+def test_a_trace_that_does_not_say_how_it_was_sampled_takes_what_is_configured(sampling: dict) -> None:
     traces = [replace(trace, sampling=sampling) for trace in recorded()]
     assert [pair.reuse.live_turns for pair in replay(traces)] == [0] * 4

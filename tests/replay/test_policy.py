@@ -23,10 +23,8 @@ def ids(text: str) -> list[int]:
 
 def policy_segment(text: str, *, logprob: float, version: int) -> Any:
     tokens = ids(text)
-    logprobs, entropies = [logprob] * len(tokens), [0.25] * len(tokens)
-    return segment(
-        Role.POLICY, "policy", tokens, logprobs=logprobs, entropies=entropies, policy_version=version
-    )
+    numbers = {"logprobs": [logprob] * len(tokens), "entropies": [0.25] * len(tokens)}
+    return segment(Role.POLICY, "policy", tokens, **numbers, policy_version=version)
 
 
 def recorded(**changes: Any) -> Trace:

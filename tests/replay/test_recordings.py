@@ -23,10 +23,10 @@ def trace(index: int, step: int = 0, **changes: Any) -> Trace:
     segments = changes.pop("segments", (handmade.prompt(2), handmade.policy(3, 4, 1, version=0)))
     given = {
         "trace_id": f"r/{step}/{index}",
+        "group_id": f"g{step}",
         "index": index,
         "step": step,
         "task": TASK,
-        "group_id": f"g{step}",
     }
     return handmade.trace(*segments, **{**given, **changes})
 
@@ -89,11 +89,6 @@ def test_a_rollout_that_ran_out_of_time_can_be_read_though_not_run_again(tmp_pat
     assert read(tmp_path) == (["r/0/0"], {})
 
 
-def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    return table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
-
-
 @pytest.mark.parametrize(
     ("column", "values", "says"),
     [
@@ -106,16 +101,15 @@ def test_a_file_with_a_row_that_is_no_trace_is_left_out(
     tmp_path: Path, column: str, values: list[Any], says: str
 ) -> None:
     file, table = tmp_path / "step-00000-00000.parquet", to_table([Stored(trace(i), None) for i in range(3)])
-    pq.write_table(_with(table, column, values), file)
+    field = table.schema.field(column)
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), file)
     ids, left_out = read(tmp_path)
-    assert ids == []
-    assert list(left_out) == [str(file)]
+    assert (ids, list(left_out)) == ([], [str(file)])
     assert says in left_out[str(file)]
 
 
-def test_a_file_that_is_torn_or_of_another_version_is_left_out_and_the_others_are_read(
-    tmp_path: Path,
-) -> None:
+def test_files_that_are_torn_or_of_another_version_are_left_out_and_the_others_read(tmp_path: Path) -> None:
     write(tmp_path, *(trace(0, step=step) for step in range(4)))
     torn, other, alien = (tmp_path / f"step-0000{n}-00000.parquet" for n in range(3))
     torn.write_bytes(torn.read_bytes()[:-20])
@@ -125,8 +119,7 @@ def test_a_file_that_is_torn_or_of_another_version_is_left_out_and_the_others_ar
     ids, left_out = read(tmp_path)
     assert ids == ["r/3/0"]
     assert sorted(left_out) == sorted(map(str, (torn, other, alien)))
-    assert "schema version" in left_out[str(other)]
-    assert "got 9, allowed 1" in left_out[str(other)]
+    assert "schema version" in left_out[str(other)] and "got 9, allowed 1" in left_out[str(other)]
 
 
 def test_a_journal_gives_its_whole_lines_unless_one_is_no_trace(tmp_path: Path) -> None:

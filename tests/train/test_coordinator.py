@@ -186,14 +186,9 @@ def test_two_policies_learn_from_the_same_runs_of_a_graph(tmp_path: Path):
         list(models), produce, updated=lambda name, version: policies[name].advance(version), timeout=60
     )
     size = {"rollout_steps": STEPS, "learning_rate": 1e-2, "max_completion_length": 12}
+    arguments = {name: trl_arguments(tmp_path / name, METHOD, **size) for name in models}
     trainers = {
-        name: AIPOTrainer(
-            model,
-            trl_arguments(tmp_path / name, METHOD, **size),
-            coordinator.seat(name),
-            METHOD,
-            tokenizer=words,
-        )
+        name: AIPOTrainer(model, arguments[name], coordinator.seat(name), METHOD, tokenizer=words)
         for name, model in models.items()
     }
     before = {name: model.lm_head.weight.detach().clone() for name, model in models.items()}

@@ -10,7 +10,6 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from torch import Tensor
 
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, OtherRankError, TrainError
@@ -113,11 +112,8 @@ def test_sharded_gradients_add_up_in_parts_and_in_float32(sharded: dict[int, Pat
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], r"policy\.engine: got local and weights that are sharded over processes, allowed vllm"),
-        (
-            ["policy.engine=vllm", "policy.vllm.sync=nccl"],
-            r"policy\.vllm\.sync: got nccl and weights that are sharded",
-        ),
+        ([], "engine: got local and weights that are sharded over processes, allowed vllm"),
+        (["policy.engine=vllm", "policy.vllm.sync=nccl"], "sync: got nccl and weights that are sharded"),
     ],
 )
 def test_what_needs_whole_weights_is_refused_before_anything_is_made(
@@ -134,21 +130,10 @@ def test_what_needs_whole_weights_is_refused_before_anything_is_made(
 
 ROLLOUTS = 2 * 4
 RUN = [
-    "policy.options.steps=60",
-    "policy.device=cpu",
-    f"env.name={HERE / 'engines.py'}:Coin",
-    "env.mixture={coin: 1.0}",
-    "evaluate.splits=[coin]",
-    "train.tasks_per_step=2",
-    "train.group_size=4",
-    "train.minibatches=1",
-    "train.gradient_accumulation=2",
-    "train.steps=3",
-    "train.save_every=1",
-    "train.learning_rate=1e-4",
-    "train.decay=0",
-    "rollout.max_tokens=12",
-    "run.threads=1",
+    *("policy.options.steps=60", "policy.device=cpu", "rollout.max_tokens=12", "run.threads=1"),
+    *(f"env.name={HERE / 'engines.py'}:Coin", "env.mixture={coin: 1.0}", "evaluate.splits=[coin]"),
+    *("train.tasks_per_step=2", "train.group_size=4", "train.minibatches=1", "train.gradient_accumulation=2"),
+    *("train.steps=3", "train.save_every=1", "train.learning_rate=1e-4", "train.decay=0"),
 ]
 
 
@@ -158,10 +143,6 @@ def train(out: Path, *more: str, ranks: int, **environment: str) -> subprocess.C
         ranks=ranks,
         **environment,
     )
-
-
-def weights(run: Path) -> dict[str, Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def test_a_run_of_two_ranks_fails_as_one_and_goes_on_to_where_one_process_gets(tmp_path: Path) -> None:
@@ -188,9 +169,9 @@ def test_a_run_of_two_ranks_fails_as_one_and_goes_on_to_where_one_process_gets(t
     assert len({trace.trace_id for trace in traces[1]}) == len(traces[1])
     assert texts[0] == texts[1]
     assert len({trace.reward for trace in traces[0]}) > 2
-    first = weights(together)
-    for name, weight in weights(alone).items():
-        torch.testing.assert_close(first[name], weight, rtol=0, atol=1e-5)
+    first, other = (load_file(run / "model" / "model.safetensors") for run in (alone, together))
+    for name, weight in first.items():
+        torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-5)
     files = {path.name for path in together.iterdir()} - {".lock"}
     assert files == {path.name for path in alone.iterdir()} - {".lock"}
 

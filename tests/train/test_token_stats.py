@@ -49,17 +49,10 @@ class Differentiated(AIPOTrainer):
 def test_token_stats_tell_the_gradient_of_every_token(tmp_path: Path, how: dict[str, Any]):
     """|∂loss/∂log π| · denominator / |A| by autograd, in every optimizer step: first passes and clipped ones."""
     stats: list[TokenStats] = []
-    trained = trainer(
-        tmp_path,
-        [mixed()],
-        kind=Differentiated,
-        method=tiny.method(**how),
-        minibatches=2,
-        gradient_accumulation=2,
-        passes=2,
-        learning_rate=0.1,
-        how={"on_token_stats": lambda _, of_step: stats.extend(of_step)},
-    )
+    schedule = {"minibatches": 2, "gradient_accumulation": 2, "passes": 2, "learning_rate": 0.1}
+    keep = {"on_token_stats": lambda _, of_step: stats.extend(of_step)}
+    parts = {"kind": Differentiated, "method": tiny.method(**how), "how": keep}
+    trained = trainer(tmp_path, [mixed()], **parts, **schedule)
     trained.train()
     assert len(stats) == 2 * (4 + 3 + 2)
     for one, (optimizer_step, advantage, codes, weights) in zip(stats, trained.expected, strict=True):

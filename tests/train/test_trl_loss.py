@@ -13,6 +13,7 @@ from aipo.method.credit import reward
 from aipo.method.metrics import METRICS, QUANTITIES
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code, distil
+from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
 from aipo.trace import Mode, Trace
 from aipo.train.trainer import AIPOTrainer
@@ -23,6 +24,10 @@ from kit.training import helped, lines, rollout, step, steps, trainer
 BOUNDS = {"gspo": {"clip_low": 0.2, "clip_high": 0.28}, "cispo": {"clip_high": 0.1}}
 """Bounds that rows of the tests leave now and then: their log-probs were made up."""
 CAP = 3.0
+
+
+def method_of(objective: str, **settings: Any) -> MethodSettings:
+    return tiny.method(objective=objective, **BOUNDS.get(objective, {}), **settings)
 
 
 def trls_loss(trained: AIPOTrainer, model: Any, batch: dict[str, Tensor], tokens: int) -> Tensor:
@@ -73,11 +78,12 @@ class Compared(AIPOTrainer):
 def test_without_agents_the_loss_and_its_gradient_are_trls(
     tmp_path: Path, objective: str, beta: float, schedule: dict[str, int]
 ):
-    method = tiny.method(objective=objective, beta=beta, **BOUNDS.get(objective, {}))
-    model = tiny.saved(tmp_path / "model")
-    trained = trainer(
-        tmp_path, steps(1, rows=8), kind=Compared, model=model, method=method, rollout_steps=2, **schedule
-    )
+    parts = {
+        "kind": Compared,
+        "model": tiny.saved(tmp_path / "model"),
+        "method": method_of(objective, beta=beta),
+    }
+    trained = trainer(tmp_path, steps(1, rows=8), **parts, rollout_steps=2, **schedule)
     trained.train()
     logged = lines(tmp_path)
     assert any(0.0 < line["clip/policy"] < 1.0 for line in logged)
@@ -90,8 +96,7 @@ def test_rows_without_an_advantage_count_and_cost_nothing(tmp_path: Path, object
     """Dropping them leaves the gradient of all rows, which is TRL's."""
     rng = np.random.default_rng(0)
     mixed = step(*(rollout(i, rng, advantage=(0.0, 1.0, -0.5)[i % 3]) for i in range(6)))
-    method = tiny.method(objective=objective, **BOUNDS.get(objective, {}))
-    trained = trainer(tmp_path, [mixed], method=method)
+    trained = trainer(tmp_path, [mixed], method=method_of(objective))
     trained.current_gradient_accumulation_steps = 1
     (batch,) = trained._micro_batches(mixed)
     assert len(batch["advantages"]) == 4
@@ -110,9 +115,8 @@ def as_trl_prepares(trained: AIPOTrainer, batch: dict[str, Tensor], mode: str, l
     def unpadded(name: str, mask: str) -> list[list[Any]]:
         return [row[kept == 1].tolist() for row, kept in zip(batch[name], batch[mask], strict=True)]
 
-    logprobs = [
-        [None if np.isnan(x) else x for x in row] for row in unpadded("behaviour_logprobs", "completion_mask")
-    ]
+    behaviour = unpadded("behaviour_logprobs", "completion_mask")
+    logprobs = [[None if np.isnan(x) else x for x in row] for row in behaviour]
     tool_mask = [[int(code == Code.POLICY) for code in row] for row in unpadded("codes", "completion_mask")]
     ids = unpadded("prompt_ids", "prompt_mask"), unpadded("completion_ids", "completion_mask")
     count = len(logprobs)
@@ -136,13 +140,7 @@ def test_the_correction_is_trls(
     rng = np.random.default_rng(0)
     pairs = [(rollout(i, rng), helped(i, rng, advantage=(-1.0, 0.5, 1.0)[i % 3])) for i in range(6)]
     given = step(*(one for pair in pairs for one in pair))
-    method = tiny.method(
-        objective=objective,
-        coefficient="mask",
-        importance_mode=correction,
-        importance_cap=CAP,
-        **BOUNDS.get(objective, {}),
-    )
+    method = method_of(objective, coefficient="mask", importance_mode=correction, importance_cap=CAP)
     trained = trainer(tmp_path, [given], method=method, minibatches=2)
     trained.model.train()
     batch = trained._micro_batches(given)[1]

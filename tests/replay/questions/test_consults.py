@@ -28,7 +28,7 @@ from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
 from aipo.util.console import number_table
 from kit import handmade
-from kit.recorded import contents, recorded_run, traces
+from kit.recorded import contents, report, traces
 
 AGENTS = ("verify", "knowledge")
 
@@ -101,13 +101,13 @@ def test_against_the_group_on_the_command_line(run: RunFolder, tmp_path: Path) -
     before, quiet = contents(folder.path), Console(file=io.StringIO())
     out, few = tmp_path / "out", tmp_path / "few"
     assert consults_against_group(folder.path, where=Filter(), out=out, console=quiet) == 0
-    report = json.loads((out / "replay.json").read_text())
+    told = report(out)
     names = ("agent", "consults", "measured", "comparisons", "reward", "without", "value", "helped", "hurt")
-    assert [tuple(line[name] for name in names) for line in report["values"]] == [
+    assert [tuple(line[name] for name in names) for line in told["values"]] == [
         ("verify", 2, 2, 6, 0.0, 0.5, -0.5, 0, 2),
         ("knowledge", 4, 4, 8, 0.5, 0.25, 0.25, 2, 2),
     ]
-    assert report["settings"]["comparisons"] == "14, of 6 consults"
+    assert told["settings"]["comparisons"] == "14, of 6 consults"
     with (out / "consults.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["agent"], line["value"]) for line in lines[:2]] == [
@@ -115,19 +115,14 @@ def test_against_the_group_on_the_command_line(run: RunFolder, tmp_path: Path) -
         ("knowledge", "-0.25"),
     ]
     consults_against_group(folder.path, where=Filter(step=(1, 1), agent="verify"), out=few, console=quiet)
-    values = json.loads((few / "replay.json").read_text())["values"]
-    assert [(line["agent"], line["consults"], line["comparisons"]) for line in values] == [
-        ("verify", 1, 3),
-        ("knowledge", 1, 2),
-    ]
+    values = [(a["agent"], a["consults"], a["comparisons"]) for a in report(few)["values"]]
+    assert values == [("verify", 1, 3), ("knowledge", 1, 2)]
     assert contents(folder.path) == before
 
 
 def alone(context: str) -> str:
     """Adds if the fact is in sight, else answers 111."""
-    known = re.search(
-        r"\+([0-9]+)=\?.*<feedback:knowledge>[0-9]@[0-9]=([0-9]+)</feedback>", context, re.DOTALL
-    )
+    known = re.search(r"\+(\d+)=\?.*<feedback:knowledge>\d@\d=(\d+)</feedback>", context, re.DOTALL)
     return f"\n#{int(known[1]) + int(known[2])}\n" if known else "\n#111\n"
 
 
@@ -165,13 +160,8 @@ def test_a_turn_begins_with_what_was_recorded_before_the_request() -> None:
             seen.append((words.decode(request.token_ids), request.max_tokens, request.forbidden_ids))
             return await super().sample(request)
 
-    head = Completion(
-        token_ids=np.array(words.encode("2+2"), np.int32),
-        logprobs=np.full(3, -0.5, np.float32),
-        entropies=None,
-        finish="length",
-        policy_version=0,
-    )
+    said = {"token_ids": np.array(words.encode("2+2"), np.int32), "logprobs": np.full(3, -0.5, np.float32)}
+    head = Completion(**said, entropies=None, finish="length", policy_version=0)
     tag = words.token_id("<consult:verify>")
     policy = ForkPolicy(Live(words, ["=4"], logprob=-0.25), head, (tag,))
     prompt = np.array(words.encode("? "), np.int32)
@@ -182,22 +172,19 @@ def test_a_turn_begins_with_what_was_recorded_before_the_request() -> None:
     assert seen == [("? 2+2", 7, (tag,))]
 
 
-def forked(run: Path, out: Path, *overrides: str, **changes: Any) -> tuple[int, str]:
+def forked(run: Path, out: Path, *overrides: str, **changes: Any) -> str:
     console = Console(file=io.StringIO(), width=300)
     given = {"checkpoint": "model", "samples": 1, "limit": 1} | changes
-    code = consults_against_forks(run, overrides, **given, out=out, console=console)
-    return code, console.file.getvalue()  # type: ignore[attr-defined]
+    assert consults_against_forks(run, overrides, **given, out=out, console=console) == 0
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_live_forks_on_the_command_line(run: RunFolder, tmp_path: Path) -> None:
     before, out = contents(run.path), tmp_path / "out"
-    assert forked(run.path, out, "run.threads=1", samples=2, limit=3)[0] == 0
-    report = json.loads((out / "replay.json").read_text())
-    # Random weights are never right.
-    assert [(a["agent"], a["consults"], a["measured"], a["value"]) for a in report["values"]] == [
-        ("verify", 4, 3, 1.0),
-        ("knowledge", 4, 3, 1.0),
-    ]
+    forked(run.path, out, "run.threads=1", samples=2, limit=3)
+    told = report(out)
+    values = [(a["agent"], a["consults"], a["measured"], a["value"]) for a in told["values"]]
+    assert values == [("verify", 4, 3, 1.0), ("knowledge", 4, 3, 1.0)]  # random weights are never right
     kept = list(TraceStore(out / "traces").read())
     assert len(kept) == 12
     assert {t.parent_id for t in kept} <= {t.trace_id for t in traces(run)}
@@ -208,8 +195,8 @@ def test_live_forks_on_the_command_line(run: RunFolder, tmp_path: Path) -> None:
     assert manifest["replay_of"]["what"] == "consults"
     assert manifest["replay_of"]["trainable"] is False
     assert (manifest["model"], manifest["live"]) == ("a model", str(run.model))
-    assert report["settings"]["weights"] == "model"
-    assert report["notes"][-1].startswith("other weights: 6 of 6 consults had been asked by other weights")
+    assert told["settings"]["weights"] == "model"
+    assert told["notes"][-1].startswith("other weights: 6 of 6 consults had been asked by other weights")
     assert contents(run.path) == before
 
 
@@ -230,19 +217,16 @@ def test_a_mistake_is_said_by_name_and_takes_no_folder(
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_of_a_recorded_file_is_run(tmp_path: Path) -> None:
-    evil = recorded_run(tmp_path / "evil")
-    evil.config.write_text(evil.config.read_text().replace("graphs.consult:consult", "evil.py:consult"))
+def test_nothing_of_a_recorded_file_is_run(copy: RunFolder, tmp_path: Path) -> None:
+    copy.config.write_text(copy.config.read_text().replace("graphs.consult:consult", "evil.py:consult"))
     with pytest.raises(ConfigError, match=r"graph\.name: got 'evil\.py:consult' from the recorded"):
-        forked(evil.path, tmp_path / "out", checkpoint="start")
+        forked(copy.path, tmp_path / "out", checkpoint="start")
 
 
 def test_the_weights_that_sampled_go_on_without_a_warning(run: RunFolder, tmp_path: Path) -> None:
     words = ("run.threads=1", f"policy.model={run.model}")
-    code, said = forked(run.path, tmp_path / "out", *words, checkpoint="nearest")
-    assert code == 0
-    assert "weights: start" in said
-    assert "other weights" not in said
+    said = forked(run.path, tmp_path / "out", *words, checkpoint="nearest")
+    assert "weights: start" in said and "other weights" not in said
 
 
 def test_a_fork_that_fails_is_left_out_by_name(run: RunFolder) -> None:

@@ -17,6 +17,7 @@ from aipo.replay.questions.credit import replay_credit
 from aipo.trace import Mode
 from aipo.trace.store import TraceStore
 from kit import handmade
+from kit.recorded import report
 
 
 @pytest.fixture
@@ -42,12 +43,10 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def replay(
-    run: Path, out: Path, *overrides: str, grid: tuple[str, ...] = (), steps: Any = None
-) -> list[dict]:
-    console = Console(file=io.StringIO())
-    assert replay_credit(run, grid=grid, overrides=overrides, steps=steps, out=out, console=console) == 0
-    return json.loads((out / "replay.json").read_text())["values"]
+def replay(run: Path, out: Path, *overrides: str, **changes: Any) -> list[dict]:
+    given = {"grid": (), "steps": None, "console": Console(file=io.StringIO())} | changes
+    assert replay_credit(run, overrides=overrides, out=out, **given) == 0
+    return report(out)["values"]
 
 
 def test_every_setting_against_the_stored_advantages(run: Path, tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_every_setting_against_the_stored_advantages(run: Path, tmp_path: Path) 
     assert lines[2]["|A| solo"] == pytest.approx(0.325)
     assert lines[0]["|A| suppressed"] is None
     assert not (out / "traces").exists()
-    (table,) = json.loads((out / "replay.json").read_text())["tables"]
+    (table,) = report(out)["tables"]
     assert [row[0] for row in table["rows"]] == [line["setting"] for line in lines]
 
 
@@ -112,4 +111,4 @@ def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
     assert done.exit_code == 3
     (left,) = json.loads((tmp_path / "again" / "left_out.json").read_text())
     assert left["what"].endswith("step-00001-00000.parquet")
-    assert json.loads((tmp_path / "again" / "replay.json").read_text())["values"][0]["changed"] == 0
+    assert report(tmp_path / "again")["values"][0]["changed"] == 0

@@ -14,18 +14,15 @@ from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.loss_replay import Gradients, norm_of, share_of
 from aipo.run import RunFolder
 from kit import tiny_run
+from kit.recorded import report
 
 QUIET = Console(file=io.StringIO())
-
-
-def found(out: Path) -> dict:
-    return json.loads((out / "replay.json").read_text())
 
 
 def replay(run: Path, out: Path, *, code: int = 0, console: Console = QUIET, **changes: object) -> list[dict]:
     given = {"checkpoint": "nearest", "grid": (), "overrides": (), "steps": None, "gradients": True}
     assert replay_loss(run, out=out, console=console, **(given | changes)) == code
-    return found(out)["values"]
+    return report(out)["values"]
 
 
 def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, tmp_path: Path) -> None:
@@ -48,8 +45,7 @@ def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, t
         for name, value in outcome["metrics"].items():
             assert value == pytest.approx(line[name], abs=1e-5), name
     assert all(outcome["online"] == {} for outcome in outcomes[1::2])  # by then the weights had moved
-    assert any("agent/knowledge" in o["parts"] for o in outcomes)
-    assert any("agent/verify" in o["parts"] for o in outcomes)
+    assert {"agent/knowledge", "agent/verify"} <= {part for o in outcomes for part in o["parts"]}
     assert any(o["parts"]["distilled"]["tokens"] for o in outcomes if "distilled" in o["parts"])
 
 
@@ -79,15 +75,12 @@ def test_a_grid_is_what_its_settings_are_one_by_one(trained: Path, tmp_path: Pat
     ]
     words = ["method.coefficient=mask", "method.objective=grpo", "method.beta=0.2"]
     alone = replay(trained, tmp_path / "one", overrides=words, steps=(1, 1))
-    one = {
-        o["optimizer_step"]: o for o in alone if o["setting"] == "coefficient=mask, objective=grpo, beta=0.2"
-    }
-    for outcome in together:
-        if outcome["setting"] == "coefficient=mask, objective=grpo, beta=0.2":
-            assert outcome["loss"] == pytest.approx(one[outcome["optimizer_step"]]["loss"], abs=1e-7)
-            assert outcome["grad_norm"] == pytest.approx(
-                one[outcome["optimizer_step"]]["grad_norm"], rel=1e-6
-            )
+    setting = "coefficient=mask, objective=grpo, beta=0.2"
+    pair = [{o["optimizer_step"]: o for o in given if o["setting"] == setting} for given in (together, alone)]
+    assert pair[0].keys() == pair[1].keys() == {3, 4}
+    for step, outcome in pair[0].items():
+        assert outcome["loss"] == pytest.approx(pair[1][step]["loss"], abs=1e-7)
+        assert outcome["grad_norm"] == pytest.approx(pair[1][step]["grad_norm"], rel=1e-6)
 
 
 def test_shares_of_the_gradient_add_up_and_masked_agents_have_none(trained: Path, tmp_path: Path) -> None:
@@ -97,18 +90,14 @@ def test_shares_of_the_gradient_add_up_and_masked_agents_have_none(trained: Path
         roles = [part["share"] for name, part in parts.items() if "/" not in name]
         assert sum(roles) == pytest.approx(1.0, abs=1e-5)
         agents = [part for name, part in parts.items() if name.startswith("agent/")]
-        assert sum(part["share"] for part in agents) == pytest.approx(
-            parts.get("agent", {"share": 0.0})["share"], abs=1e-5
-        )
+        share = parts["agent"]["share"] if "agent" in parts else 0.0
+        assert sum(part["share"] for part in agents) == pytest.approx(share, abs=1e-5)
         assert sum(part["tokens"] for part in agents) == outcome["metrics"]["tokens/agent"]
         if outcome["setting"] == "coefficient=mask":
             assert {part["norm"] for part in agents} <= {0.0}
             assert outcome["metrics"].get("weight/agent", 0.0) == 0.0
-    policy = {
-        (o["optimizer_step"], o["setting"]): o["parts"]["policy"]["norm"]
-        for o in outcomes
-        if "policy" in o["parts"]
-    }
+    taught = [o for o in outcomes if "policy" in o["parts"]]
+    policy = {(o["optimizer_step"], o["setting"]): o["parts"]["policy"]["norm"] for o in taught}
     for update in {update for update, _ in policy}:  # coefficients share the policy's gradient
         assert policy[update, "coefficient=mask"] == policy[update, "coefficient=constant (as recorded)"]
 
@@ -124,11 +113,11 @@ def test_it_leaves_a_run_folder_with_numbers_and_figures(trained: Path, tmp_path
     assert manifest["replay_of"]["what"] == "loss"
     assert manifest["replay_of"]["path"] == str(trained.resolve())
     assert manifest["settings"] == ["as recorded", "coefficient=mask", "coefficient=floor"]
-    shares, agents = found(out)["tables"]
+    shares, agents = report(out)["tables"]
     assert shares["columns"] == ["setting", "loss", "|∇|", "policy", "agent", "distilled", "|A|·w", "clip"]
     assert [row[0] for row in shares["rows"]] == manifest["settings"]
     assert agents["columns"] == ["setting", "knowledge", "verify"]
-    assert found(out)["settings"]["steps"] == "2"
+    assert report(out)["settings"]["steps"] == "2"
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
 
 

@@ -16,8 +16,7 @@ from aipo.replay.questions.rerun import ReplaySource, check_traces, replay_graph
 from aipo.run import RunFolder
 from aipo.trace import StopReason, Trace
 from aipo.trace.store import TraceStore
-from kit import recorded
-from kit.recorded import contents, traces
+from kit.recorded import contents, report, traces
 
 PROMPTS = Path(graphs.__file__).parent / "prompts"
 
@@ -47,13 +46,6 @@ def put(folder: RunFolder, traces: Sequence[Trace]) -> None:
     (folder.traces / "step-00000-00000.parquet").unlink()
     with TraceStore(folder.traces) as store:
         store.seal(0, traces)
-
-
-def test_the_recorded_run_is_what_these_tests_take_it_for(run: RunFolder) -> None:
-    made = traces(run)
-    assert len(made) == 4 * recorded.STEPS
-    assert [t.reward for t in made] == [1.0, 0.0] * 2 * recorded.STEPS
-    assert [[c.agent for c in t.consults] for t in made[:2]] == [["knowledge", "verify"], []]
 
 
 def test_a_check_finds_everything_as_it_was_and_writes_nothing(run: RunFolder) -> None:
@@ -101,14 +93,12 @@ def test_scoring_again_changes_rewards_and_leaves_a_run(run: RunFolder, tmp_path
     first = traces(new)[0]
     ids = (first.trace_id, first.parent_id, first.fork_token)
     assert ids == ("scored/00000-000/0", "aipo/00000-000/0", None)
-    report = json.loads((out / "replay.json").read_text())
-    assert report["question"] == "score"
-    assert report["tables"][-1]["rows"][0] == ["aipo/00000-000/0", "1", "0.5"]
-    (everything, *_) = report["values"]["reward"]
-    assert {k: everything[k] for k in ("traces", "before", "after", "change", "rose", "fell")} == {
-        **{"traces": 8, "before": 0.5, "after": 0.25},
-        **{"change": -0.25, "rose": 0, "fell": 4},
-    }
+    told = report(out)
+    assert told["question"] == "score"
+    assert told["tables"][-1]["rows"][0] == ["aipo/00000-000/0", "1", "0.5"]
+    (everything, *_) = told["values"]["reward"]
+    names = ("traces", "before", "after", "change", "rose", "fell")
+    assert [everything[name] for name in names] == [8, 0.5, 0.25, -0.25, 0, 4]
     of = json.loads(new.manifest.read_text())["replay_of"]
     assert (of["what"], of["path"], of["run_id"]) == ("score", str(run.path), "aipo")
     assert of["fingerprints"] == traces(run)[0].fingerprints
@@ -157,8 +147,7 @@ def test_an_edited_prompt_asks_live_from_where_it_is_used(
     assert "--prompts: nothing uses verfy.md\n" in said
     new = RunFolder.open(tmp_path / "out")
     assert [t.token_ids.tolist() for t in traces(new)] == [t.token_ids.tolist() for t in traces(run)]
-    forks = json.loads((tmp_path / "out" / "replay.json").read_text())["values"]["forks"]
-    assert forks == {"call of verify": 4}
+    assert report(tmp_path / "out")["values"]["forks"] == {"call of verify": 4}
     assert str(prompts) in new.config.read_text()
     assert contents(run.path) == before
 
@@ -194,14 +183,11 @@ def test_a_mistake_is_said_by_name_and_takes_no_folder(
     run: RunFolder, tmp_path: Path, word: str, filters: tuple[str, ...], says: str
 ) -> None:
     out = tmp_path / "out"
-    for question in (
-        lambda: checked(run.path, word, filters=filters),
-        lambda: scored(run, out, word, filters=filters),
-        lambda: replayed(run, out, word, filters=filters),
-        lambda: replayed(run, out, word, frozen=True, filters=filters),
-    ):
+    with pytest.raises(AipoError, match=says):
+        checked(run.path, word, filters=filters)
+    for question, how in ((scored, {}), (replayed, {}), (replayed, {"frozen": True})):
         with pytest.raises(AipoError, match=says):
-            question()
+            question(run, out, word, filters=filters, **how)
     assert not out.exists()
 
 

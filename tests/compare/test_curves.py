@@ -64,19 +64,12 @@ def charts(tmp_path: Path) -> dict[str, Chart]:
 
 def test_each_question_has_its_chart(charts: dict[str, Chart]) -> None:
     assert list(charts) == [
-        "Solo, while training",
-        "Solo, against generated tokens",
-        "With agents, while training",
-        "easy_train, solo, while training",
-        "hard, solo, while training",
-        "Solo, against agents' calls",
-        "After training, against generated tokens",
-        "After training, against agents' calls",
-        "heldout, solo",
-        "heldout, solo, consult tags suppressed",
-        "Easy ones, solo",
-        "Easy ones, solo, consult tags suppressed",
-    ]
+        "Solo, while training", "Solo, against generated tokens", "With agents, while training",
+        "easy_train, solo, while training", "hard, solo, while training", "Solo, against agents' calls",
+        "After training, against generated tokens", "After training, against agents' calls",
+        "heldout, solo", "heldout, solo, consult tags suppressed",
+        "Easy ones, solo", "Easy ones, solo, consult tags suppressed",
+    ]  # fmt: skip
     generated = charts["Solo, against generated tokens"]
     assert generated.x_label == "tokens that the policy generated, thousands"
     assert generated.lines[0].x[-1] == pytest.approx(20 * 64 * 21 / 1000)  # the shorter of both seeds

@@ -13,23 +13,14 @@ CONSULT: dict[str, Any] = {
     "edges": [
         {"from": a, "to": b, "conditional": a == "policy"}
         for a, b in [
-            ("__start__", "prompt"),
-            ("prompt", "policy"),
-            ("policy", "verify:__start__"),
-            ("policy", "knowledge:__start__"),
-            ("policy", "notice"),
-            ("policy", "score"),
-            ("verify:__start__", "verify:check"),
-            ("verify:check", "verify:__end__"),
-            ("verify:__end__", "policy"),
-            ("knowledge:__start__", "knowledge:check"),
-            ("knowledge:check", "knowledge:__end__"),
-            ("knowledge:__end__", "policy"),
-            ("notice", "policy"),
-            ("score", "__end__"),
+            ("__start__", "prompt"), ("prompt", "policy"), ("policy", "verify:__start__"),
+            ("policy", "knowledge:__start__"), ("policy", "notice"), ("policy", "score"),
+            ("verify:__start__", "verify:check"), ("verify:check", "verify:__end__"), ("verify:__end__", "policy"),
+            ("knowledge:__start__", "knowledge:check"), ("knowledge:check", "knowledge:__end__"),
+            ("knowledge:__end__", "policy"), ("notice", "policy"), ("score", "__end__"),
         ]
     ],
-}
+}  # fmt: skip
 
 
 def ids(*parts: int | str) -> list[int]:
@@ -72,19 +63,9 @@ def consult(asked: int, start: int | None, told: int, **changes: Any) -> Consult
 
 def trace(*segments: Segment, **changes: Any) -> Trace:
     made: dict[str, Any] = {
-        "trace_id": "t",
-        "run_id": "r",
-        "group_id": "g",
-        "task_id": "q",
-        "step": 0,
-        "index": 0,
-        "mode": Mode.SOLO,
-        "task": {},
-        "seed": 0,
-        "sampling": {},
-        "segments": segments,
-        "stop_reason": StopReason.EOS,
-        "reward": 1.0,
+        **{"trace_id": "t", "run_id": "r", "group_id": "g", "task_id": "q", "step": 0, "index": 0},
+        **{"mode": Mode.SOLO, "task": {}, "seed": 0, "sampling": {}},
+        **{"segments": segments, "stop_reason": StopReason.EOS, "reward": 1.0},
         "advantage": None if changes.get("reward", 1.0) is None else 1.0,
         "seconds": 10.0,
     }

@@ -9,7 +9,8 @@ from aipo.doctor.tokens import check_appending, check_prompt, check_tags
 from aipo.policies.tokenizer import HFTokenizer
 from kit.tiny import CHAT_TAGS, CHAT_TEMPLATE, chat_tokenizer
 
-CHAT = chat_tokenizer()
+CHAT, TAGGED = chat_tokenizer(), chat_tokenizer(tags=CHAT_TAGS)
+SUPPRESSED = ("method.suppress_share=0.5",)
 
 
 def config(*overrides: str) -> Experiment:
@@ -79,33 +80,26 @@ def words() -> HFTokenizer:
 
 def test_feedback_can_be_appended() -> None:
     assert check_appending(CHAT, CHAT.encode_prompt("1+1=?"), list(CHAT_TAGS)).status == "ok"
-    tagged = chat_tokenizer(tags=CHAT_TAGS)
-    assert check_appending(tagged, CHAT.encode_prompt("x"), list(CHAT_TAGS)).status == "ok"
+    assert check_appending(TAGGED, CHAT.encode_prompt("x"), list(CHAT_TAGS)).status == "ok"
     check = check_appending(words(), words().encode("Let it"), [])
     assert (check.status, check.what) == ("fail", "feedback")
 
 
-def test_tags_of_one_id() -> None:
-    (check,) = check_tags(config("method.suppress_share=0.5"), chat_tokenizer(tags=CHAT_TAGS))
-    assert (check.status, check.what) == ("ok", "tags")
-    assert check.found == "the tokenizer keeps each; tokens: <consult:verify> (1), <feedback:verify> (1)"
+@pytest.mark.parametrize(
+    ("suppressed", "tokenizer", "status", "says"),
+    [
+        (True, TAGGED, "ok", "keeps each; tokens: <consult:verify> (1), <feedback:verify> (1)"),
+        (False, CHAT, "ok", "keeps each; tokens: <consult:verify> (16), <feedback:verify> (17)"),
+        (True, CHAT, "fail", "rollout.suppress_tags: got ['<consult:verify>', '<feedback:verify>'], which"),
+        (False, words(), "fail", "changes <consult:verify>"),
+    ],
+)
+def test_tags(suppressed: bool, tokenizer: HFTokenizer, status: str, says: str) -> None:
+    """Only where they are suppressed, as by training, does each have to be one token."""
+    (check,) = check_tags(config(*SUPPRESSED * suppressed), tokenizer)
+    assert (check.status, check.what) == (status, "tags")
+    assert says in check.found
 
 
-def test_tags_of_several_ids_where_none_is_needed() -> None:
-    (check,) = check_tags(config(), CHAT)
-    assert check.status == "ok"
-    assert check.found.endswith("tokens: <consult:verify> (16), <feedback:verify> (17)")
-
-
-def test_tags_of_several_ids_are_refused_as_by_training() -> None:
-    (check,) = check_tags(config("method.suppress_share=0.5"), CHAT)
-    assert check.status == "fail"
-    assert check.found.startswith(
-        "rollout.suppress_tags: got ['<consult:verify>', '<feedback:verify>'], which"
-    )
-    assert list(check_tags(config("agents={}", "method.suppress_share=0.5"), CHAT)) == []
-
-
-def test_tags_that_the_tokenizer_changes() -> None:
-    (check,) = check_tags(config(), words())
-    assert (check.status, "changes <consult:verify>" in check.found) == ("fail", True)
+def test_without_agents_there_are_no_tags() -> None:
+    assert list(check_tags(config("agents={}", *SUPPRESSED), CHAT)) == []

@@ -66,13 +66,11 @@ def test_ctrl_c_keeps_finished_traces(notebook: bool):
             os.kill(os.getpid(), signal.SIGINT)
 
     async def cell() -> None:
-        engine(half_stuck(), concurrency=4).run_sync(specs(4), press)
+        stuck.run_sync(specs(4), press)
 
+    stuck = engine(half_stuck(), concurrency=4)
     with pytest.raises(KeyboardInterrupt), contextlib.closing(asyncio.new_event_loop()) as loop:
-        if notebook:
-            loop.run_until_complete(cell())
-        else:
-            engine(half_stuck(), concurrency=4).run_sync(specs(4), press)
+        loop.run_until_complete(cell()) if notebook else stuck.run_sync(specs(4), press)
     assert seen == ["eos", "eos", "cancelled", "cancelled"]
 
 

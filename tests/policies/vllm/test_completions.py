@@ -1,7 +1,6 @@
 """Bytes to vLLM and back, checked by eye."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,6 @@ from aipo.policies import SampleRequest
 from aipo.policies.vllm.completions import answer_of, request_body
 
 CONTEXT = np.array([7, 8], np.int32)
-
-
-def body(*, seeded: bool = True, **changes: Any) -> dict[str, Any]:
-    request = SampleRequest(CONTEXT, max_tokens=5, temperature=0.7, stop=("</consult>",), seed=3)
-    return json.loads(request_body("m", replace(request, **changes), seeded=seeded))
 
 
 def answer(**changes: Any) -> bytes:
@@ -43,20 +37,9 @@ def test_a_request_spells_out_every_sampling_setting() -> None:
     neutral |= {"presence_penalty": 0, "frequency_penalty": 0, "n": 1, "stream": False}
     exact = {"logprobs": 0, "return_token_ids": True, "include_stop_str_in_output": True}
     exact |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
-    asked = {
-        "model": "m",
-        "prompt": [7, 8],
-        "max_tokens": 5,
-        "temperature": 0.7,
-        "stop": ["</consult>"],
-        "seed": 3,
-    }
-    assert body() == asked | neutral | exact
-
-
-def test_a_seed_may_be_left_out_and_what_is_forbidden_has_the_lowest_bias() -> None:
-    assert "seed" not in body(seeded=False)
-    assert body(forbidden_ids=(3, 5))["logit_bias"] == {"3": -100.0, "5": -100.0}
+    request = SampleRequest(CONTEXT, max_tokens=5, temperature=0.7, stop=("</consult>",), seed=3)
+    asked = {"prompt": [7, 8], "max_tokens": 5, "temperature": 0.7, "stop": ["</consult>"], "seed": 3}
+    assert json.loads(request_body("m", request)) == {"model": "m"} | asked | neutral | exact
 
 
 def test_an_id_that_was_forbidden_and_came_all_the_same_is_refused() -> None:

@@ -182,11 +182,6 @@ def test_waiting_for_anybody_ends_at_the_deadline() -> None:
         used(ServerPool([f"http://127.0.0.1:{free_port()}"], deadline=0.2), work)
 
 
-def test_a_pool_works_in_one_event_loop_after_another(stack: ExitStack) -> None:
-    pool = ServerPool(start(stack, FakeVLLM()))
-    assert used(pool, complete) == used(pool, complete) == ANSWER
-
-
 @pytest.mark.parametrize(
     "urls", [[], ["127.0.0.1:8000"], ["http://a:1/v1"], ["http://a:1/v1/"], ["http://a:1", "http://a:1/"]]
 )

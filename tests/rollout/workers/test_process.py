@@ -47,6 +47,16 @@ async def done(pipe: Pipe) -> RolloutDone:
     return message
 
 
+async def away(pipe: Pipe, mine: RolloutEngine) -> str:
+    """The address of a server that is said to be down, and that a rollout now waits for."""
+    url = policy_of(mine).pool.servers[0].url
+    pipe.send(ServerDown(url))
+    assert await pipe.receive() == ServerDown(url)  # that it has heard
+    pipe.send(RunRollout(0, specs(mine, 2)[0], 0))
+    assert await pipe.receive() == ServerUp(url)
+    return url
+
+
 def test_rollouts_are_sent_as_they_end() -> None:
     first: list[Trace] = []
     fake = SeededVLLM()
@@ -89,11 +99,7 @@ def test_a_server_that_was_away_is_asked_for_before_it_is_used() -> None:
     fake = SeededVLLM(loaded=False)
 
     async def work(pipe: Pipe, mine: RolloutEngine) -> None:
-        url = policy_of(mine).pool.servers[0].url
-        pipe.send(ServerDown(url))
-        assert await pipe.receive() == ServerDown(url)  # that it has heard
-        pipe.send(RunRollout(0, specs(mine, 2)[0], 0))
-        assert await pipe.receive() == ServerUp(url)
+        url = await away(pipe, mine)
         # The answer crosses with the news that it is gone again: so it asks again.
         pipe.send(ServerUp(url))
         pipe.send(ServerDown(url))
@@ -109,11 +115,7 @@ def test_a_server_that_was_away_is_asked_for_before_it_is_used() -> None:
 
 def test_a_server_that_the_parent_cannot_bring_back_fails_rollouts_with_the_reason() -> None:
     async def work(pipe: Pipe, mine: RolloutEngine) -> None:
-        url = policy_of(mine).pool.servers[0].url
-        pipe.send(ServerDown(url))
-        assert await pipe.receive() == ServerDown(url)
-        pipe.send(RunRollout(0, specs(mine, 2)[0], 0))
-        assert await pipe.receive() == ServerUp(url)
+        url = await away(pipe, mine)
         pipe.send(ServerUp(url, PolicyError("weights of it: got 1, allowed 0")))
         [trace] = (await done(pipe)).traces
         assert trace.stop_reason is StopReason.ERROR

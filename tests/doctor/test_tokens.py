@@ -10,7 +10,7 @@ from aipo.policies.tokenizer import HFTokenizer
 from kit.tiny import CHAT_TAGS, CHAT_TEMPLATE, chat_tokenizer
 
 CHAT, TAGGED = chat_tokenizer(), chat_tokenizer(tags=CHAT_TAGS)
-SUPPRESSED = ("method.suppress_share=0.5",)
+SUPPRESSED = "method.suppress_share=0.5"
 
 
 def config(*overrides: str) -> Experiment:
@@ -86,20 +86,25 @@ def test_feedback_can_be_appended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("suppressed", "tokenizer", "status", "says"),
+    ("overrides", "tokenizer", "status", "says"),
     [
-        (True, TAGGED, "ok", "keeps each; tokens: <consult:verify> (1), <feedback:verify> (1)"),
-        (False, CHAT, "ok", "keeps each; tokens: <consult:verify> (16), <feedback:verify> (17)"),
-        (True, CHAT, "fail", "rollout.suppress_tags: got ['<consult:verify>', '<feedback:verify>'], which"),
-        (False, words(), "fail", "changes <consult:verify>"),
+        ([SUPPRESSED], TAGGED, "ok", "keeps each; tokens: <consult:verify> (1), <feedback:verify> (1)"),
+        ([], CHAT, "ok", "keeps each; tokens: <consult:verify> (16), <feedback:verify> (17)"),
+        (
+            [SUPPRESSED],
+            CHAT,
+            "fail",
+            "rollout.suppress_tags: got ['<consult:verify>', '<feedback:verify>'], which",
+        ),
+        ([], words(), "fail", "changes <consult:verify>"),
     ],
 )
-def test_tags(suppressed: bool, tokenizer: HFTokenizer, status: str, says: str) -> None:
+def test_tags(overrides: list[str], tokenizer: HFTokenizer, status: str, says: str) -> None:
     """Only where they are suppressed, as by training, does each have to be one token."""
-    (check,) = check_tags(config(*SUPPRESSED * suppressed), tokenizer)
+    (check,) = check_tags(config(*overrides), tokenizer)
     assert (check.status, check.what) == (status, "tags")
     assert says in check.found
 
 
 def test_without_agents_there_are_no_tags() -> None:
-    assert list(check_tags(config("agents={}", *SUPPRESSED), CHAT)) == []
+    assert list(check_tags(config("agents={}", SUPPRESSED), CHAT)) == []

@@ -115,12 +115,7 @@ def test_solo_intercepts_nothing(graph):
 def test_a_policy_that_writes_feedback_itself_has_written_policy_tokens():
     script = ["<feedback:knowledge>3@7=1</feedback><consult:knowledge>3@7</consult>", "#587"]
     state = roll(build(), build_context(script, chats={"knowledge": FACT}))
-    assert [(role, source) for role, source, _ in shown(state)] == [
-        (Role.PROMPT, "prompt"),
-        (Role.POLICY, "policy"),
-        (Role.AGENT, "knowledge"),
-        (Role.POLICY, "policy"),
-    ]
+    assert [role for role, *_ in shown(state)] == [Role.PROMPT, Role.POLICY, Role.AGENT, Role.POLICY]
     assert state["consults"][0].request_start == len("3@7=1") + 2
 
 

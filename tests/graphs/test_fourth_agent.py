@@ -14,11 +14,8 @@ def block(after: str, language: str) -> str:
 
 
 def test_the_recipe_of_the_readme_works(tmp_path):
-    recipe, file, prompt = (
-        "## A fourth agent",
-        tmp_path / "calculate.py",
-        tmp_path / "prompts" / "calculate.md",
-    )
+    recipe = "## A fourth agent"
+    file, prompt = tmp_path / "calculate.py", tmp_path / "prompts" / "calculate.md"
     file.write_text(block(recipe, "python"))
     prompt.parent.mkdir()
     prompt.write_text(block(recipe, "markdown"))

@@ -14,12 +14,8 @@ from graphs.protocol import Fault, Grammar
 GRAMMAR = Grammar()
 NAMES = ("verify", "knowledge")
 TAGS = (
-    "<consult:verify>",
-    "<consult:knowledge>",
-    "</consult>",
-    "<feedback:verify>",
-    "</feedback>",
-    "<notice>",
+    *("<consult:verify>", "<consult:knowledge>", "</consult>"),
+    *("<feedback:verify>", "</feedback>", "<notice>"),
 )
 CHARS = CharTokenizer(TAGS)
 PLAIN = CharTokenizer()  # knows no tag: the policy has to spell them

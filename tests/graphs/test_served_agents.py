@@ -109,7 +109,7 @@ def test_only_what_passes_is_tried_again_and_three_times_at_most(
     monkeypatch.setattr("aipo.rollout.agent.RetryPolicy", lambda **given: RetryPolicy(**given | at_once))
     server.due = [wrong] * times
     answered, calls, role = asked_once(chat(server.url))
-    assert [call.error is None for call in calls] == [False] * times + [True] * passes
+    assert [call.error is None for call in calls] == [False] * times + ([True] if passes else [])
     assert len(server.asked) == len(calls)  # the client does not retry by itself
     if passes:
         assert (answered.reply, answered.fault) == ("3@7=582", None)

@@ -206,9 +206,8 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     quiet = Console(file=io.StringIO())
     train_run(load_experiment("aipo", words), resume=False, evaluate_after=False, console=quiet)
     metrics = folder.read_metrics()
-    assert (
-        max(line["mismatch/mean"] for line in metrics) < 1e-5
-    )  # what samples has the adapter that is trained
+    # What samples has the adapter that is trained.
+    assert max(line["mismatch/mean"] for line in metrics) < 1e-5
     assert max(abs(line["loss"]) for line in metrics) > 0
 
     files = {path.name for path in folder.model.iterdir()}

@@ -36,9 +36,8 @@ def unigram() -> HFTokenizer:
 
 
 KINDS = {"byte_level": byte_tokenizer(), "words": words(), "unigram": unigram()}
-TEXTS = st.lists(st.sampled_from([*ADDED, *"ab<>/:", "tool", "consult", " ", "é", "\n"]), max_size=12).map(
-    "".join
-)
+WORDS = [*ADDED, *"ab<>/:", "tool", "consult", " ", "é", "\n"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=12).map("".join)
 
 
 @pytest.mark.parametrize("kind", KINDS)

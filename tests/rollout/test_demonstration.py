@@ -29,8 +29,6 @@ from kit.engines import (
 )
 
 ASKED = segment(Role.PROMPT, "task", TOKENIZER.encode("6x7="))
-
-
 GRADED = chain(ask=ask, think=think, grade=grade)
 
 

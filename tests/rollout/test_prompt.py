@@ -33,9 +33,8 @@ def test_a_section_is_rendered_with_its_variables(tmp_path: Path):
     prompt = load_text(tmp_path)
     assert prompt.render("check", request="6x7=42") == "Is this right?\n\n6x7=42"
     assert prompt.render("close", request="6x7=42", hint="no") == "Yes or no: 6x7=42 (no)"
-    assert prompt.render("check", request="{{ 7*6 }} <&>").endswith(
-        "{{ 7*6 }} <&>"
-    )  # what it holds is no template
+    plain = "{{ 7*6 }} <&>"  # what a variable holds is no template
+    assert prompt.render("check", request=plain).endswith(plain)
     file = tmp_path / "verify.md"
     assert prompt.fingerprint == fingerprint(file) and prompt.file == file.resolve()
     assert [*prompt.sections] == ["check", "close"]

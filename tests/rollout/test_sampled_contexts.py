@@ -28,11 +28,6 @@ async def hint(state: RolloutState) -> dict[str, Any]:
     return {"segments": [HINT]}
 
 
-async def whole_state(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    piece, finish = await runtime.context.sample(state["segments"])
-    return {**state, "segments": [*state["segments"], piece], "stops": {"policy": finish}}
-
-
 async def without_the_hint(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
     piece, finish = await runtime.context.sample([s for s in state["segments"] if s.source != "hint"])
     return {"segments": [piece], "stops": {"policy": finish}}
@@ -41,16 +36,16 @@ async def without_the_hint(state: RolloutState, runtime: Runtime[RolloutContext]
 def changing(change: Any) -> Any:
     async def node(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         piece, finish = await runtime.context.sample(state["segments"])
-        return {"segments": change(piece), "stops": {"policy": finish}}
+        return {"segments": change(state["segments"], piece), "stops": {"policy": finish}}
 
     return node
 
 
-def cut(piece: Segment) -> list[Segment]:
+def cut(segments: list[Segment], piece: Segment) -> list[Segment]:
     return [replace(piece, token_ids=piece.token_ids[:1], logprobs=piece.logprobs[:1], entropies=None)]
 
 
-def louder(piece: Segment) -> list[Segment]:
+def louder(segments: list[Segment], piece: Segment) -> list[Segment]:
     return [replace(piece, logprobs=piece.logprobs - 1)]
 
 
@@ -69,12 +64,14 @@ def test_two_nodes_that_sample_at_the_same_time_are_refused():
 @pytest.mark.parametrize(
     ("node", "index"),
     [
-        pytest.param(whole_state, 4, id="a node that returns its whole state"),
+        pytest.param(
+            changing(lambda segments, piece: [*segments, piece]), 4, id="a node that returns its whole state"
+        ),
         pytest.param(without_the_hint, 2, id="sampled without a hint that stands before it"),
         pytest.param(changing(cut), 2, id="cut"),
         pytest.param(changing(louder), 2, id="other log-probs"),
-        pytest.param(changing(lambda piece: [piece, piece]), 3, id="twice"),
-        pytest.param(changing(lambda piece: [HINT, piece]), 3, id="behind what was put in front of it"),
+        pytest.param(changing(lambda _, piece: [piece, piece]), 3, id="twice"),
+        pytest.param(changing(lambda _, piece: [HINT, piece]), 3, id="behind what was put in front of it"),
     ],
 )
 def test_what_does_not_stand_as_it_was_sampled_is_refused(node: Any, index: int):

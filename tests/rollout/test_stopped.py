@@ -70,7 +70,10 @@ def test_ctrl_c_keeps_finished_traces(notebook: bool):
 
     stuck = engine(half_stuck(), concurrency=4)
     with pytest.raises(KeyboardInterrupt), contextlib.closing(asyncio.new_event_loop()) as loop:
-        loop.run_until_complete(cell()) if notebook else stuck.run_sync(specs(4), press)
+        if notebook:
+            loop.run_until_complete(cell())
+        else:
+            stuck.run_sync(specs(4), press)
     assert seen == ["eos", "eos", "cancelled", "cancelled"]
 
 

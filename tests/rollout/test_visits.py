@@ -39,12 +39,11 @@ async def check(state: AgentState, runtime: Runtime[RolloutContext]) -> dict[str
 
 
 def chats(*replies: str) -> dict[str, ChatModel]:
-    def model(*said: str) -> ChatModel:
-        return ChatModel(
-            model=FakeListChatModel(responses=list(said)), name="fake", settings={"temperature": 0}
-        )
-
-    return {"verify": model(*replies), "closing": model("bye")}
+    settings = {"temperature": 0}
+    return {
+        name: ChatModel(model=FakeListChatModel(responses=list(said)), name="fake", settings=settings)
+        for name, said in {"verify": replies, "closing": ("bye",)}.items()
+    }
 
 
 CONSULT = "<consult:verify>6x7?</consult>"

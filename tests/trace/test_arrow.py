@@ -33,6 +33,7 @@ TRACE = trace(
     started=1.5,
     seconds=0.75,
 )
+TABLE = to_table([Stored(TRACE, None)])
 
 
 @given(st.lists(st.tuples(TRACES, of(tuple[str, ...] | None)), max_size=2))
@@ -101,8 +102,7 @@ def test_half_an_emoji_in_a_text_is_shown_as_unknown():
 
 @pytest.mark.parametrize(("version", "got"), [(b"99", "got 99"), (None, "got none")])
 def test_another_version_is_refused_by_name(version: bytes | None, got: str):
-    table = to_table([Stored(TRACE, None)])
-    table = table.replace_schema_metadata({b"aipo.schema_version": version} if version else {})
+    table = TABLE.replace_schema_metadata({b"aipo.schema_version": version} if version else {})
     with pytest.raises(TraceError, match=f"schema version of some file: {got}, allowed 1"):
         from_table(table, "some file")
 
@@ -116,28 +116,25 @@ def test_another_version_is_refused_by_name(version: bytes | None, got: str):
     ],
 )
 def test_a_row_that_is_no_trace_is_refused_by_its_place(column: str, value: object, reason: str):
-    table = to_table([Stored(TRACE, None)])
-    broken = table.set_column(table.schema.get_field_index(column), column, pa.array([value]))
+    broken = TABLE.set_column(TABLE.schema.get_field_index(column), column, pa.array([value]))
     with pytest.raises(TraceError, match=rf"(?s)row 0 of f \('r/0/0'\) is no trace: .*{reason}"):
         from_table(broken, "f")
 
 
 def test_a_table_without_a_column_is_refused():
-    table = to_table([Stored(TRACE, None)])
     with pytest.raises(TraceError, match=r"columns of f: got none called \['consults'\]"):
-        from_table(table.drop_columns(["consults"]), "f")
+        from_table(TABLE.drop_columns(["consults"]), "f")
 
 
 def test_a_file_of_before_faults_were_recorded_is_read_beside_a_new_one(tmp_path: Path):
-    table = to_table([Stored(TRACE, None)])
-    column = table.schema.get_field_index("consults")
-    kept = [{k: v for k, v in c.items() if k != "fault"} for c in table.column("consults")[0].as_py()]
-    item = table.schema.field("consults").type.value_type
+    column = TABLE.schema.get_field_index("consults")
+    kept = [{k: v for k, v in c.items() if k != "fault"} for c in TABLE.column("consults")[0].as_py()]
+    item = TABLE.schema.field("consults").type.value_type
     type_ = pa.list_(pa.struct([f for f in item if f.name != "fault"]))
-    old = table.set_column(column, pa.field("consults", type_), pa.array([kept], type_))
-    (back,) = from_table(old.replace_schema_metadata(table.schema.metadata), "an old file")
+    old = TABLE.set_column(column, pa.field("consults", type_), pa.array([kept], type_))
+    (back,) = from_table(old.replace_schema_metadata(TABLE.schema.metadata), "an old file")
     assert back.trace == replace(TRACE, consults=(replace(TRACE.consults[0], fault=None),))
     pq.write_table(old, tmp_path / "step-00000-00000.parquet")
-    pq.write_table(table, tmp_path / "step-00001-00000.parquet")
+    pq.write_table(TABLE, tmp_path / "step-00001-00000.parquet")
     query = "SELECT consults[1].fault FROM traces ORDER BY 1 NULLS FIRST"
     assert Tables(tmp_path, resident=False).all(query) == [(None,), ("unavailable",)]

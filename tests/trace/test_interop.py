@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from aipo.trace import Role, StopReason, Trace, segment
-from aipo.trace.arrow import SCHEMA, Stored
+from aipo.trace.arrow import SCHEMA
 from aipo.trace.store import TraceStore
 from kit.handmade import agent, consult, policy, prompt, trace
 
@@ -51,12 +51,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TraceStore]:
         yield store
 
 
-@pytest.fixture(scope="module")
-def expected(store: TraceStore) -> list[Stored]:
-    """What this package reads of the sealed steps."""
-    return [*store.stored(0), *store.stored(1)]
-
-
 def by_duckdb(folder: Path, cache: Path) -> Rows:
     return duckdb.read_parquet(f"{folder}/*.parquet").to_arrow_table().to_pylist()
 
@@ -88,12 +82,12 @@ def same(value: Any, wanted: Any) -> bool:
     "read", [by_duckdb, by_datasets, by_pandas, by_polars], ids=["duckdb", "datasets", "pandas", "polars"]
 )
 def test_others_read_what_the_store_reads(
-    read: Callable[[Path, Path], Rows], store: TraceStore, expected: list[Stored], tmp_path: Path
+    read: Callable[[Path, Path], Rows], store: TraceStore, tmp_path: Path
 ):
     rows = read(store.folder, tmp_path)
     assert [row["trace_id"] for row in rows] == [f"run/{i // 3}/{i % 3}" for i in range(6)]
     assert list(rows[0]) == SCHEMA.names
-    for row, (own, texts) in zip(rows, expected, strict=True):
+    for row, (own, texts) in zip(rows, [*store.stored(0), *store.stored(1)], strict=True):
         assert texts is not None
         assert list(row["texts"]) == list(texts)
         assert list(row["agents"]) == [one.agent for one in own.consults]

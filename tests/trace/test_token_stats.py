@@ -122,11 +122,8 @@ def test_what_was_published_is_read(tmp_path: Path):
     ]
     store.publish(3, given)
     found = store.of("a", 3)
-    assert [(one.kind, one.optimizer_step) for one in found] == [
-        ("sampled", 7),
-        ("sampled", 8),
-        ("distilled", 6),
-    ]
+    order = [(one.kind, one.optimizer_step) for one in found]
+    assert order == [("sampled", 7), ("sampled", 8), ("distilled", 6)]
     assert all(same(one, other) for one, other in zip(found, [given[3], given[2], given[1]], strict=True))
     assert same(store.of("b", 3)[0], given[0])
     assert same(store.of("c", 3)[0], given[4])

@@ -123,14 +123,8 @@ def test_a_long_row_is_exact_while_the_table_moves(tokenizer):
 @pytest.mark.parametrize("kind", [GPT2LMHeadModel, LlamaForCausalLM])
 def test_other_architectures_are_served(tokenizer: HFTokenizer, kind: type[PreTrainedModel]):
     """GPT-2 has a table of positions; the row that leaves first stands at its end while the others go on."""
-    size = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 128,
-    }
-    if kind is LlamaForCausalLM:
-        size["intermediate_size"] = 48
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    size |= {"max_position_embeddings": 128} | ({"intermediate_size": 48} if kind is LlamaForCausalLM else {})
     torch.manual_seed(0)
     model = kind(kind.config_class(vocab_size=len(tokenizer), initializer_range=0.3, **size)).eval()
     eos = (tokenizer.eos_id,)

@@ -109,7 +109,9 @@ def _value(row: Row, names: Sequence[str], where: str) -> str:
             f"env.options.splits.NAME.question and .answer, in {where}"
         )
     value = row[column]
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, float) and not math.isfinite(value):
+        number = False
     if not number and not (isinstance(value, str) and value.strip()):
         raise TaskError(f"{column}: got {value!r}, allowed text or a finite number, in {where}")
     return str(value)

@@ -10,11 +10,14 @@ import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
 from envs.math.intervals import as_interval
-from envs.math.writing import number, plain, tidy
+from envs.math.numbers import number
+from envs.math.writing import plain, tidy
 
 _BOX = (LatexExtractionConfig(boxed_match_priority=0),)
-_CLOCK = re.compile(r"(\d{1,2}:\d\d)([ap]\.?m\.?)?", re.IGNORECASE)
+_CLOCK = re.compile(r"0?(\d{1,2}:\d\d)([ap]\.?m\.?)?", re.IGNORECASE)
 _TOLERANCE = 1e-6
+_LONGEST = 1000
+"""Characters of an answer that is read as mathematics: of what is longer, math-verify can take minutes."""
 
 
 def matches(canonical: str, answer: str) -> bool:
@@ -23,34 +26,34 @@ def matches(canonical: str, answer: str) -> bool:
     Raises:
         ValueError: nothing can be read out of the canonical answer.
     """
-    gold, said = tidy(canonical), tidy(answer)
-    text, said_text = plain(gold), plain(said)
+    gold, given = tidy(canonical), tidy(answer)
+    text, given_text = plain(gold), plain(given)
     if not text:
         raise ValueError(f"canonical answer: got {canonical!r}, allowed one that can be read")
-    if text == said_text:
+    if text == given_text:
         return True
     if clock := _CLOCK.fullmatch(text):
-        return _same_time(clock, _CLOCK.fullmatch(said_text))
-    value, said_value = number(gold), number(said)
-    if value is not None and said_value is not None:
-        return value.equals(said_value)
-    return _same_mathematics(as_interval(gold), as_interval(said))
+        return _same_time(clock, _CLOCK.fullmatch(given_text))
+    value, given_value = number(gold), number(given)
+    if value is not None and given_value is not None:
+        return value.equals(given_value)
+    return len(given) <= _LONGEST and _same_mathematics(as_interval(gold), as_interval(given))
 
 
-def _same_time(clock: re.Match[str], said: re.Match[str] | None) -> bool:
-    if said is None or said[1] != clock[1]:
+def _same_time(clock: re.Match[str], given: re.Match[str] | None) -> bool:
+    if given is None or given[1] != clock[1]:
         return False
-    halves = [half.replace(".", "").lower() for half in (clock[2], said[2]) if half]
-    return len(set(halves)) < 2
+    halves = {half.replace(".", "").lower() for half in (clock[2], given[2]) if half}
+    return len(halves) < 2
 
 
-def _same_mathematics(gold: str, said: str) -> bool:
+def _same_mathematics(gold: str, answer: str) -> bool:
     if "\\ne " in f"{gold} ":
         return False  # what is no interval has been compared as text
     expected = _read(gold)
     if not expected:
         raise ValueError(f"canonical answer: got {gold!r}, allowed one that math-verify can read")
-    given = _read(said)
+    given = _read(answer)
     same = verify(expected, given, timeout_seconds=None, raise_on_error=True)
     return same and not _far_apart(expected[0], given[0])
 

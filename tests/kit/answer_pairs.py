@@ -116,7 +116,15 @@ x > 3  ==  (3,\infty) | x>3 | 3<x | x \in (3, \infty) | (3, +\infty)
 (-\infty,1)\cup(2,\infty)  ==  x<1 \text{ or } x>2 | (-\infty, 1) \cup (2, \infty)
 x \neq 0  ==  x \neq 0 | x\ne0 | x \not= 0 | x≠0
 """,
+    "numbers in words, and small units": r"""
+3 million  ==  3000000 | 3{,}000{,}000 | 3 \text{ million} | \$3 million | 3 \times 10^6
+\$0.05  ==  5 cents | \$.05 | 0.05
+5 m  ==  5 | 5\text{ m} | 5 meters | 5.0 m
+08:30  ==  8:30 | 08:30
+x^{2}  ==  x^2
+""",
 }
+
 
 WRONG = {
     "another number": r"""
@@ -172,5 +180,25 @@ x > 3  !=  x \ge 3 | x<3 | [3,\infty) | x > 4 | 3
 (1,5]  !=  1 \le x \le 5 | [1,5) | (1,5) | 1<x<5
 (-\infty,1)\cup(2,\infty)  !=  x<1 \text{ and } x>3 | (-\infty,1) | (1,2)
 x \neq 0  !=  x \neq 1 | x = 0 | 0 | x > 0
+""",
+    "braces that matter": r"""
+2^{n-1}  !=  2^n-1
+\sqrt{x+1}  !=  \sqrt{x}+1
+\frac{1}{2x}  !=  \frac{1}{2}x
+\frac{1}{23}  !=  \frac{12}{3}
+10^{x+1}  !=  10^x+1
+x^{2y}  !=  x^2y
+\binom{12}{3}  !=  \binom{1}{23}
+\frac{\pi}{24}  !=  \frac{\pi2}{4}
+""",
+    "words that make another number": r"""
+5  !=  5 million | 5 thousand | 5 squared | 5 plus one | 5 sin | 5 \text{ million} | 5 dozen | 5 half
+3 million  !=  3 | 3 thousand | 3 billion
+7  !=  7 factorial | 7 hundred
+""",
+    "units and currency, bare": r"""
+5 cm  !=  5 m | 5 g | 5 mm
+\$5  !=  €5 | 5 cents | £5
+\frac{1000001}{3}  !=  333334 | 333333
 """,
 }

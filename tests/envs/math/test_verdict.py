@@ -1,13 +1,15 @@
 """Which answers are as good as the canonical one, as a person would say; in this process."""
 
+import time
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from envs.math.numbers import number
 from envs.math.verdict import matches
-from envs.math.writing import number, tidy
+from envs.math.writing import tidy
 from kit.answer_pairs import RIGHT, WRONG, pairs
 
 
@@ -61,6 +63,31 @@ def test_a_number_is_the_same_in_every_writing(mantissa: int, power: int) -> Non
 def test_thousands_may_be_set_apart(value: int) -> None:
     for separator in (",", "{,}", r"\,", r",\!", " "):
         assert matches(str(value), f"{value:,}".replace(",", separator)) is True
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"\text{The probability is therefore about }0.5",
+        "a" * 5000,
+        "1" * 5000,
+        "{" * 2500 + "}" * 2500,
+        "1," * 2500,
+    ]
+    + [
+        "5" + " cm" * 1600,
+        "5 " + "a" * 5000,
+        "1/" * 2000,
+        r"\text{" * 800 + "}" * 800,
+        "x<" * 1500,
+        "1e" * 2000,
+    ],
+    ids=lambda answer: answer[:12],
+)
+def test_a_long_answer_is_wrong_and_takes_no_time(answer: str) -> None:
+    process_time = time.process_time()
+    assert matches("77", answer) is False
+    assert time.process_time() - process_time < 4  # the sandbox gives 5 seconds
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

@@ -72,14 +72,14 @@ class HFTokenizer:
         """See `aipo.policies.base.Tokenizer.encode_prompt`.
 
         Raises:
-            PolicyError: the chat template changes the place of a question that spells control tokens.
+            PolicyError: a question that spells control tokens does not stand in the prompt as it is.
         """
         if untrusted and spells_control(untrusted, (), self._controls):
             pieces = self._templated(text.replace(untrusted, _PLACE)).split(_PLACE)
-            if len(pieces) != text.count(untrusted) + 1:
+            if not 1 < len(pieces) == text.count(untrusted) + 1:
                 raise PolicyError(
-                    f"chat template: got another number of questions, allowed {text.count(untrusted)} in a prompt whose "
-                    f"question spells control tokens: {untrusted[:200]!r}"
+                    f"prompt: got another text in place of the question {untrusted[:200]!r}, which spells control tokens, "
+                    "allowed the question as it is"
                 )
             parts = [self.encode(piece, control=True) for piece in pieces]
             question = self.encode(untrusted)

@@ -1,6 +1,5 @@
 """Which answers are as good as the canonical one, as a person would say; in this process."""
 
-import time
 from fractions import Fraction
 
 import pytest
@@ -65,29 +64,24 @@ def test_thousands_may_be_set_apart(value: int) -> None:
         assert matches(str(value), f"{value:,}".replace(",", separator)) is True
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        r"\text{The probability is therefore about }0.5",
-        "a" * 5000,
-        "1" * 5000,
-        "{" * 2500 + "}" * 2500,
-        "1," * 2500,
-    ]
-    + [
-        "5" + " cm" * 1600,
-        "5 " + "a" * 5000,
-        "1/" * 2000,
-        r"\text{" * 800 + "}" * 800,
-        "x<" * 1500,
-        "1e" * 2000,
-    ],
-    ids=lambda answer: answer[:12],
-)
-def test_a_long_answer_is_wrong_and_takes_no_time(answer: str) -> None:
-    process_time = time.process_time()
+LONG = {
+    "words": r"\text{The probability is therefore about }0.5",
+    "letters": "a" * 5000,
+    "digits": "1" * 5000,
+    "braces": "{" * 2500 + "}" * 2500,
+    "commas": "1," * 2500,
+    "units": "5" + " cm" * 1600,
+    "slashes": "1/" * 2000,
+    "texts": r"\text{" * 800 + "}" * 800,
+    "relations": "x<" * 1500,
+    "exponents": "1e" * 2000,
+}
+
+
+@pytest.mark.parametrize("answer", LONG.values(), ids=LONG)
+def test_a_long_answer_is_wrong_and_read_in_no_time(answer: str) -> None:
+    """Minutes of reading, as math-verify and a careless pattern take, would end in the time limit of a test."""
     assert matches("77", answer) is False
-    assert time.process_time() - process_time < 4  # the sandbox gives 5 seconds
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

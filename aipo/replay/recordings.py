@@ -16,7 +16,7 @@ from aipo.run import RunFolder, run_of
 from aipo.trace import Call, StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import EVERYTHING, Filter, condition
-from aipo.trace.journal import read_journal
+from aipo.trace.journal import from_line
 from aipo.trace.parquet_files import StepFile
 from aipo.trace.store import list_traces, read_file, traces_in
 
@@ -50,6 +50,7 @@ class Recordings:
 
     def __post_init__(self) -> None:
         self.folder = traces_in(self.path)
+        self._steps: dict[str, int] = {}  # by trace
 
     @property
     def run(self) -> RunFolder:
@@ -99,7 +100,7 @@ class Recordings:
         seen: set[object] = set()
         for trace in _matching(stored, self.where):
             try:
-                self._check(trace, seen)
+                self._check(trace, step, seen)
             except AipoError as error:
                 self.leave_out(trace.trace_id, error)
             else:
@@ -116,17 +117,25 @@ class Recordings:
 
     def _read(self, path: Path) -> list[Stored]:
         try:
-            if path.suffix == ".parquet":
-                return read_file(path)
-            return [stored for stored, _ in read_journal(path)]
+            return read_file(path) if path.suffix == ".parquet" else list(self._lines(path))
         except (AipoError, OSError) as error:
             self.leave_out(str(path), error)
             return []
 
-    def _check(self, trace: Trace, seen: set[object]) -> None:
+    def _lines(self, path: Path) -> Iterator[Stored]:
+        """The whole lines of a journal that are traces."""
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    if line.endswith(b"\n"):
+                        yield from_line(line, f"{path}:{number}")
+                except AipoError as error:
+                    self.leave_out(f"{path}:{number}", error)
+
+    def _check(self, trace: Trace, step: int, seen: set[object]) -> None:
         names = (trace.trace_id, (trace.group_id, trace.index, trace.policy))
         for name in names:
-            if name in seen:
+            if name in seen or self._steps.get(trace.trace_id, step) != step:
                 raise TraceError(one_of("trace", name, "each only once", str(self.folder)))
         if not trace.failed:
             check_context(trace.policy, trace.segments, trace.consults, trace.mode)
@@ -144,6 +153,7 @@ class Recordings:
                     "time: a replay does not wait as long as the rollout did"
                 )
         seen.update(names)
+        self._steps[trace.trace_id] = step
 
 
 def task_of(trace: Trace) -> Task:

@@ -110,7 +110,7 @@ class RolloutRecorder:
             return Ending(StopReason.UNSCORED, error="the environment could not score the answer")
         where = "the final state"
         stop, ends = self.state["stops"].get(policy), (StopReason.EOS, StopReason.LENGTH)
-        require(where, (stop in ends, f"stop of policy {policy!r}", stop, "eos, length"))
+        require(where, (stop in ends, f"stop of policy {policy!r}", stop, "eos, length"), error=GraphError)
         values = {name: float(value) for name, value in parts.items()}
         for name, value in values.items():
             require(

@@ -115,9 +115,9 @@ class Tables:
             )
 
     def _read_journals(self, paths: list[Path]) -> bool:
-        """Reads journals on; forgets those that are gone or begun anew. Did anything change?"""
+        """Reads journals on; forgets those that are not listed or begun anew. Did anything change?"""
         inodes = {path: _stamp(path)[0] for path in paths}
-        gone = [path for path, (inode, _) in self._journals.items() if inode != inodes.get(path)]
+        gone = [path for path, (inode, _) in self._journals.items() if inodes.get(path) not in (inode, 0)]
         for path in gone:
             self._db.execute("DELETE FROM inflight WHERE file = ?", [str(path)])
             del self._journals[path]
@@ -125,8 +125,10 @@ class Tables:
         for path, inode in inodes.items():
             start = self._journals.get(path, (inode, 0))[1]
             try:
-                lines = list(read_journal(path, start))
-            except FileNotFoundError:  # sealed just now; the next look finds it
+                lines = list(read_journal(path, start)) if inode else []
+            except (
+                FileNotFoundError
+            ):  # sealed just now; the next look finds it, and what was read stays till then
                 continue
             if lines:
                 starts = [start, *(end for _, end in lines)]

@@ -122,7 +122,15 @@ def test_files_that_are_torn_or_of_another_version_are_left_out_and_the_others_r
     assert "schema version" in left_out[str(other)] and "got 9, allowed 1" in left_out[str(other)]
 
 
-def test_a_journal_gives_its_whole_lines_unless_one_is_no_trace(tmp_path: Path) -> None:
+def test_a_trace_of_two_steps_is_read_once_however_often_a_step_is_read(tmp_path: Path) -> None:
+    write(tmp_path, trace(0), trace(1), trace(2, step=1, trace_id="r/0/1"), trace(3, step=1))
+    recordings = Recordings(path=tmp_path)
+    for _ in range(2):
+        assert [[t.trace_id for t in traces] for traces in recordings] == [["r/0/0", "r/0/1"], ["r/1/3"]]
+        assert list(recordings.left_out) == ["r/0/1"] and "each only once" in recordings.left_out["r/0/1"]
+
+
+def test_a_journal_gives_the_whole_lines_that_are_traces(tmp_path: Path) -> None:
     with TraceStore(tmp_path) as store:
         for index in range(3):
             store.append(trace(index))
@@ -132,4 +140,5 @@ def test_a_journal_gives_its_whole_lines_unless_one_is_no_trace(tmp_path: Path) 
     assert read(tmp_path) == (["r/0/0", "r/0/1"], {})  # half a line is what a killed process leaves
     journal.write_bytes(first + second.replace(b'"eos"', b'"tired"') + third)
     ids, left_out = read(tmp_path)
-    assert (ids, list(left_out)) == ([], [str(journal)])
+    assert (ids, list(left_out)) == (["r/0/0", "r/0/2"], [f"{journal}:2"])
+    assert "tired" in left_out[f"{journal}:2"]

@@ -167,7 +167,7 @@ def rewarded(**parts: float) -> Any:
         (scored(stops={}), "policies in 'stops': got []"),
         (scored(reward_parts={}), "policies in 'reward_parts': got []"),
         (scored(reward_parts={"bob": {}}), "got ['bob'], allowed ['policy']"),
-        (scored(stops={"policy": StopReason.ERROR}), "stop of policy 'policy'"),
+        (scored(stops={"policy": StopReason.ERROR}), "GraphError: stop of policy 'policy'"),
         (scored(stops={"policy": "tired"}), "got 'tired', allowed eos, length"),
         (scored(PROMPT, replace(SAMPLED, policy_version=None)), "versions of the policy: got [None]"),
         (scored(PROMPT, SAMPLED, replace(SAMPLED, policy_version=2)), "got [3, 2]"),

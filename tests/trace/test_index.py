@@ -12,7 +12,7 @@ from aipo.trace import Mode, StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import Filter
 from aipo.trace.index import GROUP_ORDERS, TRACE_ORDERS, TraceIndex
-from aipo.trace.store import TraceStore
+from aipo.trace.store import TraceStore, list_traces
 from kit.handmade import consult, policy, prompt
 from kit.handmade import trace as handmade
 
@@ -197,6 +197,19 @@ def test_a_refresh_sees_what_is_new_and_nothing_twice(index: TraceIndex):
     store.seal(0, [trace(0, "z", 0, 1.0)])  # another attempt, under the same name
     versions.append(index.refresh())
     assert ids(index) == ["z/0"] and versions == sorted(versions) and len(set(versions)) == 5
+
+
+def test_a_step_that_is_sealed_after_it_was_listed_does_not_vanish(
+    index: TraceIndex, monkeypatch: pytest.MonkeyPatch
+):
+    listed = list_traces(index.folder)
+    Store(index.folder).seal(1, FLYING)
+    with monkeypatch.context() as patch:
+        patch.setattr("aipo.trace.duckdb_views.list_traces", lambda folder: listed)
+        index.refresh()
+        assert ids(index, step=(1, 1)) == ["c/0", "c/1"]
+    index.refresh()
+    assert ids(index, step=(1, 1)) == ["c/0", "c/1"]
 
 
 def test_another_attempt_at_a_step_in_flight_replaces_what_was_read(index: TraceIndex):

@@ -1,9 +1,10 @@
 """The static site: writes each page of a library to a file, for any web server or none.
 
-Starting at the first page, links are followed: no link is dead, and every page can be reached.
+Starting at the first page, links are followed: no link is dead, and every page can be reached. Each file is
+written whole or not at all, and what only an earlier site had is removed last: one that fails leaves a usable site.
 """
 
-import shutil
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Bundle:
 def write_bundle(
     library: RunLibrary, out: Path, *, limit: int | None = None, note: Note = lambda done, total, text: None
 ) -> Bundle:
-    """Writes the static site of `library` into `out`, in place of one that is there already.
+    """Writes the static site of `library` into `out`, over one that is there already.
 
     Args:
         limit: the most traces of each run: whole groups, the most interesting ones first. None = all.
@@ -59,10 +60,6 @@ def write_bundle(
         raise RunError(f"--static: got {out}, which is not empty, allowed a new folder or an earlier bundle")
     missing, notes = _left_out(runs, limit)
     site = Site(library, live=False, missing=missing)
-    with writing("removing an earlier bundle's pages", out):
-        for folder in _FOLDERS:
-            shutil.rmtree(out / folder, ignore_errors=True)
-        (out / LEFT_OUT).unlink(missing_ok=True)
     _write(out / MARK, b"A static site that `aipo view --static` wrote, and may write over.\n")
     files = {".nojekyll": Page(b"")} | {f"static/{name}": page for name, page in static_files().items()}
     if notes:
@@ -78,6 +75,7 @@ def write_bundle(
         paths += sorted(page.follows - seen)
         seen |= page.follows
         note(number, len(paths), path[:60])
+    _clear(out, {out / path for path in paths})
     return Bundle(out / "index.html", len(paths), size, tuple(faulty), notes)
 
 
@@ -103,6 +101,24 @@ def _left_out(runs: Collection[RunView], limit: int | None) -> tuple[set[str], t
 
 
 def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f"{path.name}.draft")
     with writing(f"writing {path.name}", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _clear(out: Path, kept: Collection[Path]) -> None:
+    """Removes pages of an earlier bundle that this one does not have."""
+    with writing("removing an earlier bundle's pages", out):
+        for top in _FOLDERS:
+            for folder, _, names in os.walk(out / top, topdown=False):
+                for path in {Path(folder, name) for name in names}.difference(kept):
+                    path.unlink()
+                if not any(Path(folder).iterdir()):
+                    Path(folder).rmdir()
+        if out / LEFT_OUT not in kept:
+            (out / LEFT_OUT).unlink(missing_ok=True)

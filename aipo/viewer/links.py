@@ -11,7 +11,9 @@ Each name is a `slug`, so that no id can leave its folder or be taken for anothe
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from hashlib import sha256
 
+_LONGEST = 120
 _UNSAFE = re.compile(rb"[^A-Za-z0-9.-]|\A\.|\.\Z")
 _ESCAPED = re.compile(rb"_([0-9A-F]{2})")
 # Neither in the middle of a word or a relative path nor after the colon of a URL.
@@ -20,18 +22,23 @@ LEFT_OUT = "left-out.html"
 
 
 def slug(name: str) -> str:
-    """`name` as one part of a path: injective, of letters, digits, dots, hyphens and underscores.
+    """`name` as one part of a path: injective, at most 120 letters, digits, dots, hyphens and underscores.
 
     Bytes of UTF-8 that are no letter, digit, dot or hyphen become `_` and two hex digits, and so do dots at
-    either end. Case is kept, so that on a disk that does not tell `A` from `a` (macOS, Windows) two names may be
-    one file, as their run folders would be; and so are the names that Windows keeps for devices (`con`, `nul`).
+    either end. What would be longer than 120 characters ends in a hash instead. Case is kept, so that on a disk
+    that does not tell `A` from `a` (macOS, Windows) two names may be one file, as their run folders would be;
+    and so are the names that Windows keeps for devices (`con`, `nul`).
     """
     raw = name.encode("utf-8", "surrogatepass")
-    return _UNSAFE.sub(lambda match: b"_%02X" % match[0][0], raw).decode() or "_"
+    text = _UNSAFE.sub(lambda match: b"_%02X" % match[0][0], raw).decode() or "_"
+    if len(text) <= _LONGEST:
+        return text
+    tail = f"_-{sha256(raw).hexdigest()[:32]}"  # no escape begins like this
+    return text[: _LONGEST - len(tail)] + tail
 
 
 def unslug(text: str) -> str | None:
-    """The name behind a slug; None when it is no slug, or of what UTF-8 cannot hold."""
+    """The name behind a slug; None when it was shortened, is no slug, or of what UTF-8 cannot hold."""
     try:
         raw = b"" if text == "_" else text.encode()
         name = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), raw).decode()

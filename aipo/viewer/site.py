@@ -9,7 +9,7 @@ from aipo.errors import AipoError, RunError
 from aipo.trace.filters import Filter
 from aipo.util.text import visible
 from aipo.viewer.data.library import RunLibrary, RunView
-from aipo.viewer.links import Links, compare_path, unslug
+from aipo.viewer.links import Links, compare_path, slug, unslug
 from aipo.viewer.pages.compare.runs import compare_runs
 from aipo.viewer.pages.compare.traces import compare_traces
 from aipo.viewer.pages.group import group_page
@@ -132,8 +132,10 @@ class Site:
     def _run(self, text: str) -> RunView | None:
         """The run whose slug is `text`."""
         name = unslug(text)
+        if name is None:  # it was shortened
+            return next((run for run in self.library.runs() if slug(run.name) == text), None)
         try:
-            return None if name is None else self.library.run(name)
+            return self.library.run(name)
         except RunError:
             return None
 
@@ -142,7 +144,8 @@ def _id_of(run: RunView, kind: str, text: str) -> str | None:
     """The id of a trace or a group whose slug is `text`, as of now; None if there is none."""
     run.index.refresh()
     name = unslug(text)
-    if name is None:
-        return None
+    if name is None:  # it was shortened
+        ids = run.index.sql(f"SELECT DISTINCT {kind}_id FROM summaries")[1]
+        return next((name for (name,) in ids if slug(name) == text), None)
     exists = run.index.count(Filter(group=name)) if kind == "group" else run.index.summary(name)
     return name if exists else None

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import webbrowser
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import uvicorn
 from rich.console import Console
 
 from aipo.errors import ConfigError, RunError
+from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.guard import Gate
+from aipo.viewer.links import compare_path, group_path, run_path, trace_path
 from aipo.viewer.serve import first_page, view
 from aipo.viewer.site import Site
 from kit.viewing import PAGES, ask
@@ -115,6 +118,19 @@ def test_a_mistake_of_ours_shows_no_stack(
     assert page.status == 500
     assert b"secret" not in page.body and b"The terminal" in page.body
     assert "KeyError: 'secret'" in caplog.text
+
+
+def test_names_that_were_shortened_are_found(own_runs: Path) -> None:
+    long, group = "x" * 150, "é" * 50
+    folder = Path(shutil.move(own_runs / "grpo", own_runs / long)) / "traces"
+    trace = next(TraceStore(folder).read())
+    with TraceStore(folder) as store:
+        store.seal(9, [replace(trace, trace_id=long, group_id=group)])
+    site = Site(RunLibrary(own_runs), live=True)
+    there = [run_path(long), trace_path(long, long), group_path(long, group)]
+    there.append(compare_path(long, long, long, trace.trace_id))
+    missing = [run_path(long + "y"), trace_path(long, long + "y"), group_path(long, group + "y")]
+    assert [site.answer(path).status for path in (*there, *missing)] == [200] * 4 + [404] * 3
 
 
 def test_a_taken_port_a_short_token_and_a_missing_folder_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The static site: complete, without dead links, and never over somebody's files."""
 
+import errno
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -79,6 +81,29 @@ def test_a_limit_keeps_whole_groups_and_bundles_are_replaced(little_runs: Path, 
     write_bundle(RunLibrary(little_runs / "grpo"), out)
     assert not (out / "run" / "aipo").exists() and not (out / "left-out.html").exists()
     assert (out / "CNAME").is_file() and dead_links(out) == []
+
+
+def test_what_goes_wrong_leaves_the_earlier_bundle(
+    little_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(done: int, *_: object) -> None:
+        if done == 20:
+            raise KeyboardInterrupt
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "site"
+    write_bundle(RunLibrary(little_runs), out)
+    before = files(out)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(RunLibrary(little_runs / "grpo"), out, note=interrupted)
+    assert files(out) == before and dead_links(out) == []
+    content = {file: (out / file).read_bytes() for file in before}
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RunError, match="allowed a disk with room"):
+        write_bundle(RunLibrary(little_runs), out)
+    assert {file: (out / file).read_bytes() for file in files(out)} == content
 
 
 def test_what_is_in_the_way_is_refused_and_left_alone(little_runs: Path, tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ def test_an_evaluation_has_a_link_to_its_own_page_where_there_is_one(own_runs: P
     assert '<th scope="row">after</th>' in html_of(own_runs / root)
 
 
+def test_a_run_without_relatives_asks_for_no_other_run(
+    little_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = RunLibrary(little_runs)
+    run = library.run("grpo")
+    monkeypatch.setattr(RunLibrary, "runs", lambda _: pytest.fail("all folders are looked through"))
+    assert "16 rollouts" in text_of(run_page(run, {}, Links(2), library))
+
+
 def test_scores_of_several_evaluations_are_one_table(own_runs: Path) -> None:
     path = own_runs / "aipo" / "evaluations" / "after.json"
     easy = json.loads(path.read_text())["easy"]

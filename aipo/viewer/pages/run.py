@@ -82,8 +82,10 @@ def run_page(run: RunView, params: Mapping[str, str], links: Links, library: Run
 
 def _relatives(run: RunView, evaluations: Sequence[str], library: RunLibrary) -> dict[str, object]:
     """Names of the runs of the library that this one comes from, and of its evaluations; None where it has none."""
-    names = {place: view.name for place, view in library.places().items()}
     replayed = run.replayed()
+    related = run.evaluation or evaluations or replayed  # only then is the whole library looked through
+    places = library.places() if related else {}
+    names = {place: view.name for place, view in places.items()}
     origin = replayed[1] if replayed else Path()
     return {
         "parent": names.get(run.folder / "traces") if run.evaluation else None,

@@ -84,8 +84,9 @@ def _fill(line: RunLine, run: RunView, now: float | None) -> None:
         line.method, line.steps, line.planned = about.method, steps, about.steps
         line.replay, _ = run.replayed() or (None, None)
         line.reward = _last(metrics, "reward/assisted"), _last(metrics, "reward/solo")
-        line.state = "stopped" if about.steps is None or steps < about.steps else "finished"
-    if now is not None and now - run.changed() < LIVE_S:
+        trained = about.steps is not None and steps >= about.steps
+        line.state = "finished" if trained or run.replay() else "stopped"
+    if now is not None and not run.replay() and now - run.changed() < LIVE_S:
         line.state = "live"
 
 

@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 
 
 class SyncedPolicy(NamedTuple):
-    """A policy that follows a network."""
+    """A policy that follows a network.
+
+    Args:
+        advance: tells how many optimizer steps are behind the network's weights.
+        refresh: gives the policy the network's weights; before rollouts.
+        check: raises what kept weights from a server that came back meanwhile; after rollouts.
+    """
 
     policy: Policy
-    advance: Callable[[int], None]  # the network's weights are now those after so many optimizer steps
-    refresh: Callable[[], None]  # before rollouts: the policy gets the network's weights
-    check: Callable[
-        [], None
-    ]  # after rollouts: raises what kept weights from a server that came back meanwhile
+    advance: Callable[[int], None]
+    refresh: Callable[[], None]
+    check: Callable[[], None]
 
 
 class PolicyBuilder(ExperimentSettings):

@@ -1,5 +1,6 @@
 """A folder that `datasets.load_dataset` reads and that can be pushed as it stands: Parquet and a card."""
 
+import glob
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -43,7 +44,7 @@ def write_dataset(
         pq.write_table(table, path, **_LAYOUT)
         traces += len(table)
     if traces:
-        counts = duckdb.execute(_COUNTS, [f"{data}/*.parquet"]).fetchall()
+        counts = duckdb.execute(_COUNTS, [f"{glob.escape(str(data))}/*.parquet"]).fetchall()
         (folder / "README.md").write_text(card(name, counts, manifest), encoding="utf-8")
     return traces
 

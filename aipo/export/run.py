@@ -25,7 +25,7 @@ from aipo.export.chat_template import TokenTexts
 from aipo.export.conversation import Conversations
 from aipo.export.dataset import write_dataset
 from aipo.export.selection import ExportStep, matching_steps
-from aipo.export.trl_rows import preference_rows, sft_rows, unique_rows
+from aipo.export.trl_rows import RowFilter, preference_rows, sft_rows, unique_rows
 from aipo.run import RunFolder, run_of, tokenizer_of
 from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import traces_in
@@ -121,11 +121,12 @@ def _lines(
 ) -> Iterator[bytes]:
     if options.format == "jsonl":
         return (stored.trace.to_json() for step in steps for stored in step.chosen)
+    unique: RowFilter = unique_rows(left_out) if options.unique else iter
     if options.format == "sft":
-        rows = sft_rows(steps, conversations, left_out, options.min_reward)
-    else:
-        rows = preference_rows(steps, conversations, left_out, margin=options.margin, pairs=options.pairs)
-    return map(to_json, unique_rows(rows, left_out) if options.unique else rows)
+        return map(to_json, unique(sft_rows(steps, conversations, left_out, options.min_reward)))
+    margin, pairs = options.margin, options.pairs
+    rows = preference_rows(steps, conversations, left_out, margin=margin, pairs=pairs, unique=unique)
+    return map(to_json, rows)
 
 
 def _write_lines(path: Path, lines: Iterable[bytes]) -> int:

@@ -4,9 +4,9 @@ Besides the columns that TRL takes (`messages`; `prompt`, `chosen`, `rejected`),
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from itertools import groupby, product
+from itertools import groupby, islice, product
 from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from aipo.util.text import to_json
 
 _ROUNDING = 1e-9  # 0.3 - 0.1 is a little less than 0.2
 _TEXTS = ("messages", "prompt", "chosen", "rejected")
+RowFilter = Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]
 
 
 class RewardedAnswer(NamedTuple):
@@ -52,6 +53,7 @@ def preference_rows(
     *,
     margin: float,
     pairs: int | None,
+    unique: RowFilter = iter,
 ) -> Iterator[dict[str, Any]]:
     """Pairs of every group, widest difference of rewards first; with `pairs=1`, the best against the worst.
 
@@ -59,39 +61,47 @@ def preference_rows(
         left_out: counts reasons; a trace that is in no pair has one.
         margin: least difference of the rewards; equal ones are never a pair.
         pairs: most pairs of one group; None = all.
+        unique: drops rows before they are limited to `pairs`.
     """
     group_id = attrgetter("trace.group_id")
     for step in steps:
         answers = sorted(_answers(step, conversations, left_out), key=group_id)
         for group in (list(group) for _, group in groupby(answers, key=group_id)):
-            chosen = _pairs(group, margin)[:pairs]
-            paired = {answer.trace.trace_id for pair in chosen for answer in pair}
+            rows = list(islice(unique(_preference_row(*pair) for pair in _pairs(group, margin)), pairs))
+            paired = {row[name] for row in rows for name in ("chosen_id", "rejected_id")}
             left_out["in no pair of its group"] += len(group) - len(paired)
-            for better, worse in chosen:
-                yield {
-                    "prompt": better.conversation.prompt,
-                    "chosen": better.conversation.completion,
-                    "rejected": worse.conversation.completion,
-                    "score_chosen": better.reward,
-                    "score_rejected": worse.reward,
-                    "chosen_id": better.trace.trace_id,
-                    "rejected_id": worse.trace.trace_id,
-                    "task_id": better.trace.task_id,
-                    "group_id": better.trace.group_id,
-                    "step": better.trace.step,
-                }
+            yield from rows
 
 
-def unique_rows(rows: Iterable[dict[str, Any]], left_out: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The rows without those that have the same messages as one before."""
+def unique_rows(left_out: Counter[str]) -> RowFilter:
+    """A filter that drops rows with the same messages as one before, in whatever call."""
     digests: set[bytes] = set()
-    for row in rows:
-        digest = blake2b(to_json([row.get(name) for name in _TEXTS]), digest_size=16).digest()
-        if digest in digests:
-            left_out["said before"] += 1
-        else:
-            digests.add(digest)
-            yield row
+
+    def without_repeats(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            digest = blake2b(to_json([row.get(name) for name in _TEXTS]), digest_size=16).digest()
+            if digest in digests:
+                left_out["said before"] += 1
+            else:
+                digests.add(digest)
+                yield row
+
+    return without_repeats
+
+
+def _preference_row(better: RewardedAnswer, worse: RewardedAnswer) -> dict[str, Any]:
+    return {
+        "prompt": better.conversation.prompt,
+        "chosen": better.conversation.completion,
+        "rejected": worse.conversation.completion,
+        "score_chosen": better.reward,
+        "score_rejected": worse.reward,
+        "chosen_id": better.trace.trace_id,
+        "rejected_id": worse.trace.trace_id,
+        "task_id": better.trace.task_id,
+        "group_id": better.trace.group_id,
+        "step": better.trace.step,
+    }
 
 
 def _answers(

@@ -44,15 +44,16 @@ def step_rows(
         metrics: logged besides the step's own.
     """
     sampled = [row for trace in credited.traces for row in rows_of(trace)]
-    alone = [t for t in credited.traces if t.mode in (Mode.SOLO, Mode.EXPERT) and t.segments]
-    prompts = {trace.group_id: trace.segments[0] for trace in alone}
-    helped = filter(distillable, credited.traces if method.distil_weight > 0 else ())
-    cut = [
-        distil(trace, tag_ids, suppress=method.distil_suppress, prompt=prompts.get(trace.group_id))
-        for trace in helped
+    solo_traces = [t for t in credited.traces if t.mode in (Mode.SOLO, Mode.EXPERT) and t.segments]
+    solo_prompts = {trace.group_id: trace.segments[0] for trace in solo_traces}
+    assisted_traces = filter(distillable, credited.traces if method.distil_weight > 0 else ())
+    rows_or_none = [
+        distil(trace, tag_ids, suppress=method.distil_suppress, prompt=solo_prompts.get(trace.group_id))
+        for trace in assisted_traces
     ]
-    distilled = [row for row in cut if row is not None]
-    counts = {"sampled": len(sampled), "distilled": len(distilled), "uncut": len(cut) - len(distilled)}
+    distilled = [row for row in rows_or_none if row is not None]
+    uncut = rows_or_none.count(None)
+    counts = {"sampled": len(sampled), "distilled": len(distilled), "uncut": uncut}
     return StepRows(
         rows=(*sampled, *distilled),
         totals=TokenTotals.of(sampled),

@@ -53,8 +53,11 @@ class Ranks:
         """Is this rank 0?"""
         return self.rank == 0
 
-    def broadcast(self, work: Callable[[], _T]) -> _T:
+    def broadcast(self, work: Callable[[], _T], *, keep: bool = False) -> _T:
         """The result of `work` on rank 0, sent to every rank; it must be picklable.
+
+        Args:
+            keep: send None in its place.
 
         Raises:
             OtherRankError: on the other ranks, where rank 0 raises something.
@@ -71,7 +74,7 @@ class Ranks:
         except BaseException as error:
             self._send(OtherRankError(f"rank 0 stopped: {type(error).__name__}: {error}"))
             raise
-        self._send(result)
+        self._send(None if keep else result)
         return result
 
     def on_main(self, work: Callable[[], _T]) -> _T:
@@ -80,13 +83,7 @@ class Ranks:
         Raises:
             OtherRankError: see `broadcast`.
         """
-        result: list[Any] = [None]
-
-        def keep() -> None:
-            result[0] = work()
-
-        self.broadcast(keep)
-        return result[0]
+        return self.broadcast(work, keep=True)
 
     def gather(self, items: Sequence[_T]) -> list[_T]:
         """The items of all ranks, by rank; the same on every rank."""

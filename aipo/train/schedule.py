@@ -102,6 +102,8 @@ def trl_arguments(
     minibatches: int = 1,
     passes: int = 1,
     gradient_accumulation: int = 1,
+    learning_rate: float,
+    max_completion_length: int,
     save_every: int | None = None,
     autocast: bool = False,
     activation_checkpointing: bool = False,
@@ -114,11 +116,11 @@ def trl_arguments(
         minibatches: optimizer steps per rollout step and pass.
         passes: passes over the rows of each rollout step.
         gradient_accumulation: micro-batches per optimizer step.
+        max_completion_length: longest rollout after its prompt; `dr_grpo` divides by it.
         save_every: rollout steps between checkpoints; None = no checkpoints.
         autocast: compute in bfloat16; weights, gradients and optimizer keep their type.
         activation_checkpointing: keep only each layer's input for the backward pass, and compute the rest again.
-        rest: any other argument of `trl.GRPOConfig`. Among them are `learning_rate` and `max_completion_length`, the
-            longest rollout after its prompt, by which `dr_grpo` divides.
+        rest: any other argument of `trl.GRPOConfig`.
     """
     schedule = Schedule(passes, minibatches, gradient_accumulation)
     defaults: dict[str, Any] = {
@@ -129,6 +131,8 @@ def trl_arguments(
         "gradient_accumulation_steps": gradient_accumulation,
         "num_iterations": passes,
         "max_steps": rollout_steps * schedule.optimizer_steps,
+        "learning_rate": learning_rate,
+        "max_completion_length": max_completion_length,
         **_in_trls_words(method),
         "save_strategy": "no" if save_every is None else "steps",
         "save_steps": (save_every or 1) * schedule.optimizer_steps,
@@ -208,6 +212,8 @@ def check_arguments(args: GRPOConfig, schedule: Schedule, method: MethodSettings
     for name, value in (_HONOURED | _in_trls_words(method)).items():
         if (got := getattr(args, name)) != value:
             raise TrainError(f"{name}: got {got!r}, allowed {value!r}, as trl_arguments sets it")
+    if args.max_steps < 1:
+        raise TrainError(f"max_steps: got {args.max_steps}, allowed 1 or more (else TRL counts epochs)")
     if source.shared and schedule.gradient_accumulation > 1:
         raise TrainError(
             f"gradient_accumulation_steps: got {schedule.gradient_accumulation}, allowed 1 when several trainers learn "

@@ -28,6 +28,11 @@ def test_a_dataset_is_loaded_with_every_column(run: Run):
         assert load_dataset(str(again.path), split="train")["trace_id"] == ["g0/0"]
 
 
+def test_the_folders_name_is_no_pattern(run: Run):
+    done = run.export("dataset", out=run.path / "data[v2]*?")
+    assert "| solo | 3 | 1 | 1 |" in (done.path / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_step_is_a_file(empty: Run):
     empty.keep(*(empty.solo(f"g{step}/0", "?", "5<eos>", step=step) for step in range(12)))
     done = empty.export("dataset", where=Filter(step=(9, 11)))

@@ -61,6 +61,14 @@ def test_the_same_words_are_no_pair(empty: Run):
     assert empty.pairs(unique=True) == [("g0/0", "g0/2")]
 
 
+def test_the_next_pair_stands_in_for_one_that_was_there_before(empty: Run):
+    names = ("g0/0", "g0/1", "g1/0", "g1/1", "g1/2")
+    empty.keep(*(empty.solo(name, "?", f"{name[-1]}<eos>", float(name[-1] != "1")) for name in names))
+    done = empty.export("preference", unique=True, pairs=1)
+    assert [row["chosen_id"] for row in rows(done.path)] == ["g0/0", "g1/2"]
+    assert done.left_out == {"said before": 1, "in no pair of its group": 1}
+
+
 def test_what_cannot_be_cut_is_in_no_pair(empty: Run):
     empty.keep(
         empty.solo("g0/0", "?", "5<eos>"),

@@ -18,7 +18,7 @@ from aipo.policies import SampleRequest
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.trace import Trace
-from aipo.train.schedule import Schedule
+from aipo.train.schedule import Schedule, trl_arguments
 from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.handmade import policy, prompt, trace
@@ -340,9 +340,18 @@ def test_an_undeclared_metric_is_an_error(tmp_path: Path):
         ({"delta": 2.0}, "delta: got 2.0, allowed None"),
         ({"entropy_coef": 0.1}, "entropy_coef: got 0.1, allowed 0.0"),
         ({"log_completions": True}, "log_completions: got True, allowed False"),
+        ({"max_steps": -1}, "max_steps: got -1, allowed 1 or more"),
         ({"disable_dropout": False}, "disable_dropout: got False, allowed True"),
     ],
 )
 def test_arguments_that_would_be_no_ops_or_contradict_are_refused(tmp_path: Path, args: dict, message: str):
     with pytest.raises(TrainError, match=re.escape(message)):
         trainer(tmp_path, steps(1, rows=4), **args)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "max_completion_length"])
+def test_trls_own_defaults_do_not_apply_silently(tmp_path: Path, name: str):
+    args = {"rollout_steps": 1, "learning_rate": 1e-3, "max_completion_length": 8}
+    del args[name]
+    with pytest.raises(TypeError, match=name):
+        trl_arguments(tmp_path, tiny.method(), **args)

@@ -111,5 +111,6 @@ def retry_after(error: Exception) -> float | None:
 
 def describe(error: Exception) -> str:
     """The error in words."""
-    said = isinstance(error, httpx2.HTTPStatusError | ServerLostError)
-    return str(error) if said else f"{type(error).__name__} ({error})"
+    if isinstance(error, httpx2.HTTPStatusError | ServerLostError):
+        return str(error)
+    return f"{type(error).__name__} ({error})"

@@ -13,6 +13,8 @@ from aipo.errors import TraceError
 from aipo.trace.arrays import ByValue, Float32, Int32, frozen
 
 SCHEMA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+HIGHEST_LOGPROB = 1e-3
+"""Rounding may lift the log-probability of a sure thing a little above 0."""
 
 
 class Role(StrEnum):
@@ -65,8 +67,7 @@ class Segment(ByValue):
             wrong = values[~np.isfinite(values) & ~unknown]
             if wrong.size:
                 raise TraceError(f"{name} of {where}: got {wrong[0]}, allowed finite numbers")
-        # Rounding may lift the log-probability of a sure thing a little above 0.
-        if self.logprobs is not None and (self.logprobs > 1e-3).any():
+        if self.logprobs is not None and (self.logprobs > HIGHEST_LOGPROB).any():
             raise TraceError(f"log-probability in {where}: got {self.logprobs.max()}, allowed <= 0")
         if self.role is Role.POLICY and not len(self.token_ids):
             raise TraceError(f"{where}: got no token, allowed at least one")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from envs.math.writing import TEXT, TEXTS
 
-_LONGEST = 200
+_LONGEST = 200  # characters; Python turns no text of thousands of digits into a number
 _DIGITS = r"(?:\d{1,3}(?:[, ]\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)"
 _BRACED = rf"\{{?\s*(-?{_DIGITS})\s*\}}?"
 _NAME = re.compile(r"\s*(?:[A-Za-z]|\\[a-z]+)(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?\s*(?:=|\\approx)\s*")
@@ -34,7 +34,7 @@ _UNITS = {
     "week": ("week",),
     "month": ("month",),
     "year": ("year",),
-    "deg": (r"^\circ", "degree"),
+    "degree": (r"^\circ", "degree"),
     "cent": ("cent",),
     "dollar": (r"\$", "dollar", "usd"),
     "euro": ("\u20ac", "euro"),
@@ -44,17 +44,9 @@ _NAMES = {name + plural: unit for unit, names in _UNITS.items() for name in name
 _WORDS = {*(name for name in _NAMES if name.isalpha()), *_FACTORS, "percent", "square", "cubic"}
 # In text, too, these say another number.
 _CHANGING = {
-    "dozen",
-    "half",
-    "halves",
-    "third",
-    "thirds",
-    "quarter",
-    "quarters",
-    "squared",
-    "cubed",
-    "factorial",
-} | {*("plus", "minus", "times", "over", "or", "and", "to", "per", "not")}
+    *("dozen", "half", "halves", "third", "thirds", "quarter", "quarters", "squared", "cubed", "factorial"),
+    *("plus", "minus", "times", "over", "or", "and", "to", "per", "not"),
+}
 _IN_TEXT = rf"\\(?:{TEXTS})\s*\{{[^{{}}]*\}}"
 _UNIT = re.compile(
     rf"(?:\s*(?:\^\\circ|\\?%|\\\$|\u20ac|\u00a3|{_IN_TEXT}|(?<=\s)[A-Za-z]+\b|(?<![A-Za-z])[A-Za-z]{{2,}}\b|"
@@ -72,10 +64,9 @@ class Number(NamedTuple):
     def equals(self, answer: "Number") -> bool:
         """Is `answer` the same, in the same unit if both have one? `20%` is as good as 20 and as 0.2."""
         value, other = self.value, answer.value
-        if {self.unit, answer.unit} == {"dollar", "cent"}:
-            return value * (100 if self.unit == "dollar" else 1) == other * (
-                100 if answer.unit == "dollar" else 1
-            )
+        cents = {"dollar": 100, "cent": 1}
+        if self.unit in cents and answer.unit in cents:
+            return value * cents[self.unit] == other * cents[answer.unit]
         if self.unit and answer.unit and self.unit != answer.unit:
             return False
         if self.percent and not answer.percent:
@@ -164,5 +155,6 @@ def _unit(words: str) -> str:
         _NAMES.get(part, part) for part in parts if part not in {*_FACTORS, "square", "cubic"}
     )
     found = re.fullmatch(r"(\S+?)(?: ?\^ ?([23]))?", " ".join(names))
-    name = found and (_NAMES.get(found[1]) or (found[1] if found[1] in _UNITS else None))
-    return f"{name}{exponent or (found and found[2]) or ''}" if name else ""
+    if found is None or (name := _NAMES.get(found[1])) is None:
+        return ""
+    return name + (exponent or found[2] or "")

@@ -53,11 +53,11 @@ def test_a_bundle_has_every_page_no_dead_link_and_asks_nobody(little_runs: Path,
 
 def test_pages_of_a_bundle_name_no_folder_of_this_machine(own_runs: Path, tmp_path: Path) -> None:
     manifest = own_runs / "aipo" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"scripted"', '"/root/.cache/some/model"'))
+    manifest.write_text(manifest.read_text().replace('"scripted"', '"/srv/cache/some/model"'))
     (own_runs / "grpo" / "graph.json").write_text("{")
     bundle = write_bundle(RunLibrary(own_runs), tmp_path / "site")
     assert "run/grpo/index.html" in bundle.faulty and "run/aipo/index.html" not in bundle.faulty
-    folders = [str(own_runs), str(Path(graphs.__file__).parent), "/root/.cache"]
+    folders = [str(own_runs), str(Path(graphs.__file__).parent), "/srv/cache"]
     pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
     assert [(path.name, f) for path, text in pages.items() for f in folders if f in text] == []
     text = pages[tmp_path / "site" / "run" / "aipo" / "index.html"]

@@ -12,13 +12,12 @@ import orjson
 
 from aipo.errors import PolicyError
 from aipo.policies.base import Completion, SampleRequest
+from aipo.trace.segment import HIGHEST_LOGPROB
 
 # The largest bias that the API takes. e^-100 is no probability that float32 could tell from 0.
 FORBIDDEN = -100.0
 # vLLM writes this for −inf, which JSON does not have.
 IMPOSSIBLE = -9999.0
-# Rounding may lift the log-probability of a sure thing a little above 0.
-ROUNDING = 1e-3
 
 
 class AbortedError(PolicyError):
@@ -115,6 +114,6 @@ def _check_logprobs(logprobs: npt.NDArray[np.float32], tokens: int, where: str) 
     allowed = f"one for each of {tokens} tokens, finite, above {IMPOSSIBLE:g} and at most 0"
     if logprobs.shape != (tokens,):
         raise PolicyError(f"log-probabilities from {where}: got {logprobs.size}, allowed {allowed}")
-    wrong = logprobs[~((logprobs > IMPOSSIBLE) & (logprobs <= ROUNDING))]
+    wrong = logprobs[~((logprobs > IMPOSSIBLE) & (logprobs <= HIGHEST_LOGPROB))]
     if wrong.size:
         raise PolicyError(f"log-probabilities from {where}: got {wrong[0]}, allowed {allowed}")

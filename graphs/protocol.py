@@ -142,6 +142,11 @@ class Grammar:
         start = _token_at(tokenizer, token_ids, text, first.start(), first.group())
         return Request(agent=name, text=body, before=text[: first.start()], start=start, fault=fault)
 
+    def without_requests(self, text: str) -> str:
+        """The text of a policy segment without its requests: what it asks an agent is not its answer. A request that
+        is not closed goes to the end of the segment."""
+        return _request(self.open, self.close).sub("", text).replace(self.close, "")
+
     def clean(self, text: str) -> str:
         """`text` in which no tag of the grammar is left and every character can be encoded."""
         return _tag_heads(self._tags()).sub("&lt;", _UNPRINTABLE.sub("\ufffd", text))
@@ -199,6 +204,11 @@ class Grammar:
 def _opening(tag: str) -> re.Pattern[str]:
     head, tail = tag.split("{agent}")
     return re.compile(f"{re.escape(head)}(?P<name>{NAME}){re.escape(tail)}")
+
+
+@lru_cache
+def _request(opening: str, closing: str) -> re.Pattern[str]:
+    return re.compile(f"{_opening(opening).pattern}.*?(?:{re.escape(closing)}|\Z)", re.DOTALL)
 
 
 @lru_cache

@@ -1,7 +1,7 @@
 """The context of one rollout, which nodes reach through `runtime.context`; it is not part of the state."""
 
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -119,12 +119,28 @@ class RolloutContext:
         self.samples.add(context, piece)
         return piece, done.finish
 
-    def answer(self, segments: Sequence[Segment], *, policy: str = "policy") -> str:
+    def answer(
+        self,
+        segments: Sequence[Segment],
+        *,
+        policy: str = "policy",
+        read: Callable[[str], str] = str,
+    ) -> str:
         """The text that is scored: what the policy itself wrote, so that no agent can earn its reward; or what
-        was demonstrated in its stead. Without end tokens."""
+        was demonstrated in its stead. Without end tokens.
+
+        Args:
+            read: what counts of the text of one segment; `Grammar.without_requests` leaves out requests to agents.
+        """
         author, tokenizer = self.mode.author, self.policies[policy].tokenizer
-        token_ids = concatenate(s for s in of_policy(segments, policy) if s.role is author)
-        return tokenizer.decode(token_ids[token_ids != tokenizer.eos_id])
+        token_ids, text, parts = np.empty(0, np.int32), "", list[str]()
+        for piece in of_policy(segments, policy):
+            if piece.role is author:
+                # A tokenizer may decode the beginning of a text otherwise than its middle.
+                token_ids = np.concatenate([token_ids, piece.token_ids[piece.token_ids != tokenizer.eos_id]])
+                before, text = text, tokenizer.decode(token_ids)
+                parts.append(read(text[len(before) :]))
+        return "".join(parts)
 
     def room(self, segments: Sequence[Segment], *, policy: str = "policy") -> int:
         """Tokens that are left of `sampling.max_tokens`; everything after the prompt counts."""

@@ -90,7 +90,7 @@ def test_the_miniature_rollout():
     assert state["consults"] == [Consult(**asked, reply="3@7=582", reply_segment=2)]
     assert state["stops"] == {"policy": StopReason.EOS}
     # Only what the policy wrote is scored.
-    assert context.env.texts == ["<consult:knowledge>3@7</consult>3@7=582\n582+5=587\n#587"]
+    assert context.env.texts == ["3@7=582\n582+5=587\n#587"]
     assert [call.agent for call in context.calls] == ["knowledge"]
     assert all(s.logprobs is None for s in state["segments"] if s.role is not Role.POLICY)
 
@@ -237,14 +237,14 @@ def test_whatever_an_agent_replies_the_rollout_ends_well(reply):
 
 
 def test_feedback_is_cut_to_the_room_that_is_left():
-    # 3 tokens of request + 2 tags + room for 4 = 9; nothing is left for the policy.
-    state = talk(ASK, replying("123456789"), max_tokens=9)
+    # 4 tokens before the feedback + 2 tags + room for 4 = 10; nothing is left for the policy.
+    state = talk(["#<consult:knowledge>1</consult>", "#1"], replying("123456789"), max_tokens=10)
     assert shown(state)[1:] == [
-        (Role.POLICY, "policy", ASK[0]),
+        (Role.POLICY, "policy", "#<consult:knowledge>1</consult>"),
         (Role.AGENT, "knowledge", "<feedback:knowledge>1234</feedback>"),
     ]
     assert state["stops"] == {"policy": StopReason.LENGTH}
-    assert state["reward_parts"] == {"policy": {"length": float(len(ASK[0]))}}
+    assert state["reward_parts"] == {"policy": {"length": 1.0}}
 
 
 @pytest.mark.parametrize(
@@ -376,3 +376,26 @@ def test_an_agent_that_sends_a_command_to_the_graph_around_it_is_refused():
         GraphError, match=r"agent 'knowledge': got Command.*, allowed a 'reply' in its own state"
     ):
         talk(ASK, build_agents(leave))
+
+
+@pytest.mark.parametrize(
+    ("said", "scored"),
+    [
+        (["3@7=582\n<consult:knowledge>3@7+1=583</consult>", "#583"], "3@7=582\n#583"),
+        (["<consult:knowledge>3@7</consult>", "582\n<consult:knowledge>5</consult>", "#582"], "582\n#582"),
+        (["#5 <consult:knowledge>#6", "#7"], "#5 #7"),
+        (["#5</consult>", "#7"], "#5#7"),
+        (["1<consult:oracle><consult:knowledge>2</consult>", "3"], "13"),
+    ],
+    ids=["behind a line end", "twice", "not closed", "never opened", "nested"],
+)
+def test_what_is_asked_is_no_part_of_the_answer(said: list[str], scored: str):
+    context = build_context(said, chats={"knowledge": FACT})
+    roll(build("knowledge"), context)
+    assert context.env.texts == [scored]
+
+
+def test_a_request_that_nobody_answers_is_no_part_of_the_answer_either():
+    context = build_context(["582<consult:knowledge>582+1</consult>#583"], mode=Mode.SOLO)
+    roll(build("knowledge"), context)
+    assert context.env.texts == ["582#583"]

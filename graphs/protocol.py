@@ -208,7 +208,7 @@ def _opening(tag: str) -> re.Pattern[str]:
 
 @lru_cache
 def _request(opening: str, closing: str) -> re.Pattern[str]:
-    return re.compile(f"{_opening(opening).pattern}.*?(?:{re.escape(closing)}|\Z)", re.DOTALL)
+    return re.compile(_opening(opening).pattern + rf".*?(?:{re.escape(closing)}|\Z)", re.DOTALL)
 
 
 @lru_cache

@@ -13,6 +13,7 @@ from aipo.config.cli import ConfigName, Overrides, graph, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
+from aipo.viewer.cli import runs, view
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -204,39 +205,8 @@ def export(
     export_run(folder, options, console)
 
 
-@app.command()
-def view(
-    folder: Annotated[Path, Argument(help="a run folder, or a folder that contains run folders")],
-    host: Annotated[str, Option(help="address; all but loopback need a token")] = "127.0.0.1",
-    port: Annotated[int, Option(min=0, max=65535, help="port to listen on; 0 = any free port")] = 8765,
-    token: Annotated[
-        str | None, Option(help="access token for readers; default: a random one if needed")
-    ] = None,
-    static: Annotated[
-        Path | None, Option(help="write a static site to this folder instead of serving")
-    ] = None,
-    limit: Annotated[int | None, Option(min=1, help="static: maximum number of traces per run")] = None,
-    open_browser: Annotated[bool, Option("--open/--no-open", help="open a browser")] = False,
-) -> None:
-    """Shows runs, traces and tokens in the browser, live during training, or writes them as a static site."""
-    from aipo.viewer.serve import view as show
-
-    if limit is not None and static is None:
-        raise ConfigError(
-            "--limit: got one without --static, allowed with a static site (a server shows all)"
-        )
-    show(
-        folder,
-        host=host,
-        port=port,
-        token=token,
-        static=static,
-        limit=limit,
-        open_browser=open_browser,
-        console=console,
-    )
-
-
+app.command()(runs)
+app.command()(view)
 app.command()(serve)
 
 

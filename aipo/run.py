@@ -12,18 +12,22 @@ checkpoints/     each between two rollout steps
 model/           the trained policy
 evaluations/     one JSON file per evaluation
 exports/         what `aipo export` wrote
+ended.json       how it ended, and why; not there while it runs
 """
 
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from aipo import recorded
-from aipo.errors import RunError
-from aipo.util.files import taken, writing
+from aipo.errors import LimitError, RunError
+from aipo.util.files import taken, write_json, writing
+from aipo.util.text import error_text
 
 
 class RunFolder:
@@ -42,6 +46,7 @@ class RunFolder:
         self.spending = path / "spending.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
+        self.ended = path / "ended.json"
 
     @classmethod
     def create(cls, path: Path, *, resume: bool = False) -> "RunFolder":
@@ -103,6 +108,46 @@ class RunFolder:
         whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         rows: list[dict[str, Any]] = [json.loads(line) for line in whole[-last:]]
         return [{recorded.metric(name): value for name, value in row.items()} for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended: `finished`, `stopped` (it can go on with --resume) or `failed`.
+
+    Args:
+        reason: one line; empty where it finished.
+    """
+
+    state: str
+    reason: str = ""
+
+    @classmethod
+    def by(cls, error: BaseException) -> "RunEnd":
+        """The end of a run that `error` ends."""
+        first, *_ = error_text(error).splitlines()
+        if isinstance(error, KeyboardInterrupt):
+            return cls("stopped", str(error) or "interrupted (Ctrl-C)")
+        if isinstance(error, LimitError | SystemExit):
+            return cls("stopped", first)
+        return cls("failed", first)
+
+
+@contextmanager
+def recorded_end(folder: RunFolder) -> Generator[None]:
+    """Writes down how the body ends, however that is; until then there is no word of an end.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    with writing("taking up the run", folder.path):
+        folder.ended.unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException as error:
+        with suppress(RunError):  # a full disk may be what ended it
+            write_json(folder.ended, asdict(RunEnd.by(error)))
+        raise
+    write_json(folder.ended, asdict(RunEnd("finished")))
 
 
 def _read_json(file: Path, what: str, writer: str) -> dict[str, Any]:

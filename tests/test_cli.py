@@ -67,7 +67,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_what_it_says(trained: Path) -> None:
     folder = RunFolder.open(trained)
-    files = {"config.yaml", "manifest.json", "graph.json", "metrics.jsonl"}
+    files = {"config.yaml", "manifest.json", "graph.json", "metrics.jsonl", "ended.json"}
+    assert json.loads(folder.ended.read_text()) == {"state": "finished", "reason": ""}
+    assert folder.read_manifest()["preset"] == "aipo"
     assert {p.name for p in trained.iterdir()} >= files | {"traces", "checkpoints", "model"}
     assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3, 4, 5, 6]
     traces = list(TraceStore(folder.traces).read())
@@ -153,6 +155,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     assert "finished traces and checkpoints are kept" in error
     traces = list(TraceStore(folder.traces).read())
     assert sum(not trace.failed for trace in traces) >= 2 * 8
+    assert json.loads(folder.ended.read_text()) == {"state": "stopped", "reason": "interrupted (Ctrl-C)"}
 
 
 def test_graph_prints_the_picture_and_the_files(call) -> None:

@@ -13,8 +13,8 @@ from textwrap import dedent
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from aipo.errors import RunError
-from aipo.run import RunFolder, keep_tokenizer
+from aipo.errors import LimitError, RunError, TrainError
+from aipo.run import RunFolder, keep_tokenizer, recorded_end
 from aipo.train.callbacks import MetricsFile
 from aipo.util.files import busy, disk, exclusive, write_json, writing
 
@@ -160,3 +160,26 @@ def test_one_process_at_a_time_writes_a_run_and_others_see_it(tmp_path: Path) ->
         said, error = other()
         assert said == "True\n" and "which another process is writing, allowed one at a time" in error
     assert other() == ("False\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (KeyboardInterrupt(), "stopped", "interrupted (Ctrl-C)"),
+        (LimitError("spending: got 5, allowed 4\nmore"), "stopped", "LimitError: spending: got 5, allowed 4"),
+        (SystemExit(3), "stopped", "SystemExit: 3"),
+        (TrainError("the loss is NaN"), "failed", "TrainError: the loss is NaN"),
+        (ZeroDivisionError("by 0"), "failed", "ZeroDivisionError: by 0"),
+    ],
+)
+def test_how_a_run_ended_is_written_down(
+    tmp_path: Path, error: BaseException, state: str, reason: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    with recorded_end(folder):
+        assert not folder.ended.exists()
+    assert json.loads(folder.ended.read_text()) == {"state": "finished", "reason": ""}
+    with pytest.raises(type(error)), recorded_end(folder):
+        assert not folder.ended.exists()  # taken up again
+        raise error
+    assert json.loads(folder.ended.read_text()) == {"state": state, "reason": reason}

@@ -34,7 +34,7 @@ def load_experiment(name: str, overrides: Iterable[str] = (), *, of_run: bool = 
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    return Experiment(load_config(name, overrides, of_run=of_run))
+    return Experiment(load_config(name, overrides, of_run=of_run), name)
 
 
 class Experiment(GraphBuilder):

@@ -158,7 +158,7 @@ class GraphBuilder(PolicyBuilder):
         }
 
     def manifest(self, model: Path | str) -> dict[str, Any]:
-        """What a run is made of: versions, and file and fingerprint of each graph, prompt, coefficient and file of
+        """What a run is made of: preset, versions, and file and fingerprint of each graph, prompt, coefficient and file of
         the environment."""
         env = load(self.env_name).file
         files = {"env": env} | _files_beside(env, "env", known={env})
@@ -167,6 +167,7 @@ class GraphBuilder(PolicyBuilder):
         prints = {**self.graphs.fingerprints, **{name: fingerprint(file) for name, file in files.items()}}
         return {
             "model": str(model),
+            "preset": self.source,
             "python": platform.python_version(),
             "packages": {name: version(name) for name in _PACKAGES},
             "files": {

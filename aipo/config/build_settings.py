@@ -16,10 +16,15 @@ def tags_of_agents(templates: Iterable[str], agents: Iterable[str]) -> list[str]
 
 
 class ExperimentSettings:
-    """What a configuration says. It is pickled as its configuration, without what was built from it."""
+    """What a configuration says. It is pickled as its configuration, without what was built from it.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        source: the preset or file that it is from.
+    """
+
+    def __init__(self, config: Config, source: str = "") -> None:
         self._config = config
+        self.source = source
         self.out = config.run.out  # the run's folder
         self.seed = config.run.seed
         self.threads = config.run.threads  # CPU threads of torch; None = torch decides
@@ -35,8 +40,8 @@ class ExperimentSettings:
         self.train = config.train
         self.evaluation = config.evaluate
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Config]]:
-        return type(self), (self._config,)
+    def __reduce__(self) -> tuple[type[Self], tuple[Config, str]]:
+        return type(self), (self._config, self.source)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -74,14 +79,14 @@ class ExperimentSettings:
                 section = section.setdefault(part, {})
             section[name] = value
         keys = ", ".join(key if isinstance(key, str) else ".".join(key) for key in changes)
-        return type(self)(validate(settings, f"with {keys} changed"))
+        return type(self)(validate(settings, f"with {keys} changed"), self.source)
 
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""
         unused = ("coefficient_value", "coefficient_clip_low", "coefficient_clip_high", "coefficient_trust")
         changes: dict[str, Any] = {"coefficient": "mask", **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
-        return type(self)(self._config.model_copy(update={"method": method}))
+        return type(self)(self._config.model_copy(update={"method": method}), self.source)
 
     def share_of(self, number: int) -> Self:
         """For worker `number`: its part of the requests that a server may have in flight, and a first server of
@@ -93,4 +98,4 @@ class ExperimentSettings:
             "requests": vllm.requests // count + (number < vllm.requests % count),
         }
         policy = self.policy.model_copy(update={"vllm": vllm.model_copy(update=share)})
-        return type(self)(self._config.model_copy(update={"policy": policy}))
+        return type(self)(self._config.model_copy(update={"policy": policy}), self.source)

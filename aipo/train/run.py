@@ -15,7 +15,7 @@ from aipo.evaluate.run import evaluate_with, table
 from aipo.rollout.agent_logprobs import check_scorers
 from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.workers.pool import open_workers
-from aipo.run import RunFolder, keep_tokenizer
+from aipo.run import RunFolder, keep_tokenizer, recorded_end
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
 from aipo.train.checkpoints import last_checkpoint, rollout_step_of
@@ -54,6 +54,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             ranks.on_main(lambda: _print(where_from(folder, experiment.train.optimizer_steps), console))
         model = ranks.broadcast(lambda: experiment.build_model(stage(progress, "policy")))
         ranks.on_main(lambda: _record(experiment, folder, model, console))
+        ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))
         network = experiment.adapted(experiment.network(model, device=ranks.home))
         full, tokenizer = full_weights(network, ranks), experiment.tokenizer(model)
         ranks.on_main(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
@@ -157,6 +158,7 @@ def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: b
 
 def _record(experiment: Experiment, folder: RunFolder, model: Path | str, console: Console) -> None:
     manifest = experiment.manifest(model)
+    manifest["preset"] = folder.read_manifest().get("preset", manifest["preset"])  # resumed from config.yaml
     write_text(folder.config, experiment.to_yaml())
     write_json(folder.manifest, manifest)
     write_json(folder.graph, experiment.drawing())

@@ -1,8 +1,10 @@
 """Progress bars, lines and tables of numbers for the terminal, alike in every command."""
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
@@ -45,6 +47,35 @@ def put_away(progress: Progress, name: str) -> None:
 def print_line(console: Console, line: str, style: str | None = None) -> None:
     """One line as it is; control characters in it are shown, not obeyed."""
     console.print(visible(line), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+_LINE_ENDS = re.compile(r"\s*[\n\t]\s*")
+
+
+def line_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int, cut: Mapping[str, int]
+) -> Table:
+    """A table with one line for each row, however narrow the terminal. A column without any text is left out.
+
+    Args:
+        width: of the terminal.
+        cut: columns that end with an ellipsis where there is no room, the first one first, and the width that each
+            keeps. Others, such as ids to be copied, are cut only where the terminal is narrower than all of these.
+    """
+    cells = [[_LINE_ENDS.sub(" ", visible(cell)).rstrip() for cell in row] for row in rows]
+    kept = [n for n in range(len(columns)) if not cells or any(row[n] for row in cells)]
+    widths = {columns[n]: max(len(columns[n]), *(cell_len(row[n]) for row in cells), 0) for n in kept}
+    missing = sum(widths.values()) + 2 * (len(widths) - 1) - width
+    for name, least in cut.items():
+        given = max(0, min(missing, widths.get(name, 0) - least))
+        widths |= {name: widths[name] - given} if given else {}
+        missing -= given
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, number in widths.items():
+        table.add_column(Text(visible(name)), width=number, no_wrap=True, overflow="ellipsis")
+    for row in cells:
+        table.add_row(*(Text(row[n]) for n in kept))
+    return table
 
 
 def number_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:

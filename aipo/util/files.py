@@ -12,6 +12,9 @@ from filelock import FileLock, Timeout
 
 from aipo.errors import RunError
 
+_PATIENCE_S = 1.0
+"""Whoever asks whether a run is `busy` holds its lock for a moment."""
+
 
 def taken(path: Path) -> bool:
     """Is there a file, or a folder that holds something? Hidden files do not count: a run that was killed before
@@ -32,7 +35,7 @@ def exclusive(folder: Path) -> Generator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_PATIENCE_S)
         except Timeout:
             raise RunError(
                 f"run folder: got {folder}, which another process is writing, allowed one at a time"

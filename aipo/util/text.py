@@ -63,3 +63,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def age(seconds: float) -> str:
+    """'42 s', '3 min', '5 h' or '12 d'."""
+    for unit, length, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < most * length:
+            return f"{max(0, seconds) // length:.0f} {unit}"
+    return f"{seconds // 86400:.0f} d"

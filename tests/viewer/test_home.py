@@ -22,15 +22,17 @@ def test_a_line_says_what_was_trained_how_far_and_how_well(little_runs: Path) ->
     aipo, after, grpo = lines(little_runs, live=False, now=None)
     assert aipo.startswith("aipo consult × independent")
     assert aipo.endswith("group × constant 2 / 2 32 reward last step 0.00 1.00 finished")
-    assert re.fullmatch(r"after evaluation 4 easy pass@1 0\.\d\d 1\.00", after)
+    assert re.fullmatch(r"after evaluation 4 easy pass@1 0\.\d\d 1\.00 finished", after)
     assert grpo.endswith("1 / 1 16 reward last step 0.00 – finished")
 
 
-def test_a_run_is_live_for_a_minute_after_it_has_written_and_then_finished_or_stopped(own_runs: Path) -> None:
+def test_a_run_of_before_runs_for_a_minute_after_it_has_written_and_then_finished_or_stopped(
+    own_runs: Path,
+) -> None:
     grpo = own_runs / "grpo"
     os.utime(grpo / "traces", (1000.0, 1000.0))
     os.utime(grpo / "metrics.jsonl", (1030.0, 1030.0))
-    assert lines(own_runs, now=1089.0)[-1].endswith(" live")
+    assert lines(own_runs, now=1089.0)[-1].endswith(" running")
     assert lines(own_runs, now=1091.0)[-1].endswith(" finished")
     (grpo / "config.yaml").write_text(
         (grpo / "config.yaml").read_text().replace("  steps: 1\n", "  steps: 9\n")
@@ -43,7 +45,7 @@ def test_a_run_that_cannot_be_read_hides_no_other(own_runs: Path) -> None:
     (own_runs / "aipo" / "manifest.json").write_text("<script>\n")
     aipo, _, grpo = lines(own_runs)
     assert aipo.startswith("aipo manifest.json: got Expecting value")
-    assert grpo.endswith("finished") or grpo.endswith("live")
+    assert grpo.endswith("finished") or grpo.endswith("running")
 
 
 def test_what_was_measured_and_cannot_be_taken_is_said(own_runs: Path) -> None:

@@ -27,7 +27,7 @@ from aipo.replay.output import (
 from aipo.replay.questions.grid import combinations, name_of
 from aipo.replay.recordings import Recordings, Steps
 from aipo.replay.restore import check_coefficient
-from aipo.run import RunFolder
+from aipo.run import RunFolder, recorded_end
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
@@ -122,7 +122,7 @@ def _train(
             facts = {"model": start.path, "files": files, "epochs": epochs}
             folder = begin(recordings, "train", out, experiment, facts)
         note = stage(progress, "train")
-        with exclusive(folder.path):
+        with exclusive(folder.path), recorded_end(folder):
             network, tokenizer = policy.model, policy.tokenizer
             train_policy(experiment, folder, network, tokenizer, make_source, note, resume=resume)
     return folder

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from aipo import recorded
 from aipo.errors import RunError
-from aipo.run import RunFolder
+from aipo.run import RunEnd, RunFolder
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import list_traces
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
@@ -114,6 +114,10 @@ class RunView:
         """Versions and fingerprints of what the run used, empty if there is no such file."""
         return self._parsed(self._run.manifest, _json) or {}
 
+    def end(self) -> RunEnd | None:
+        """How the run ended; None while it runs, and where nobody wrote it down."""
+        return self._parsed(self._run.ended, _end)
+
     def replay(self) -> ReplayResult | None:
         """The result, if the run is a replay and has ended."""
         return None if self.evaluation else self._parsed(self.folder / REPLAY, read_replay)
@@ -206,6 +210,11 @@ def _lines(path: Path) -> int:
 
 def _json(path: Path) -> Mapping[str, Any]:
     return _mapping(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _end(path: Path) -> RunEnd:
+    end = _json(path)
+    return RunEnd(str(end.get("state", "")), str(end.get("reason", "")))
 
 
 def _settings(path: Path) -> Mapping[str, Any]:

@@ -1,0 +1,72 @@
+"""`aipo runs`: every run below a folder, with its state and the reason of its end."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from aipo.util.console import line_table, print_line
+from aipo.util.text import age
+from aipo.viewer.data.library import RunLibrary
+from aipo.viewer.data.overview import RunOverview, overviews
+
+_COLUMNS = ("run", "state", "steps", "measured", "solo", "agents", "age", "preset")
+_CUT = {"preset": 4, "measured": 6, "run": 12}
+
+
+def print_runs(folder: Path, *, as_json: bool, console: Console) -> None:
+    """The runs in a folder, with evaluations, replays and comparisons: a line each, or one JSON document.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    now = time.time()
+    lines = overviews(RunLibrary(folder), now=now)
+    if as_json:
+        print(json.dumps([_record(line, now) for line in lines], indent=2, ensure_ascii=False))
+        return
+    rows = [row for line in lines for row in _rows(line, now)]
+    console.print(line_table(_COLUMNS, rows, width=console.width, cut=_CUT))
+    for line in lines:
+        if why := line.problem or line.reason:
+            print_line(console, f"{line.name} {line.state or 'cannot be read'}: {why}", "yellow")
+    note = "measured: the last mean reward of a run, pass@1 on each split of an evaluation"
+    note = note if lines else "no runs yet; start one with `aipo train`"
+    print_line(console, f"{len(lines)} in {folder}; {note}", "dim")
+
+
+def _rows(line: RunOverview, now: float) -> list[Sequence[str]]:
+    """One row, or for an evaluation of several splits one for each."""
+    when = age(now - line.changed) if line.changed else "–"
+    name = line.name
+    if line.kind == "evaluation" and "/evaluations/" in name:
+        name = f"  {name.rpartition('/evaluations/')[2]}"
+    what = {"run": line.preset, "replay": f"replay {line.replay}"}.get(line.kind, line.kind)
+    end = (when, what)
+    if line.kind in ("comparison", "evaluation"):
+        scores = [(split, _number(solo), _number(helped)) for split, solo, helped in line.scores]
+        first, *more = scores or [("", "", "")]
+        return [(name, line.state, "", *first, *end), *(("", "", "", *row, "", "") for row in more)]
+    steps = str(line.steps) if line.planned is None else f"{line.steps}/{line.planned}"
+    return [(name, line.state, steps, "reward", *map(_number, line.reward), *end)]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _record(line: RunOverview, now: float) -> dict[str, Any]:
+    """For programs: numbers as they are."""
+    solo, assisted = line.reward
+    return {
+        **asdict(line),
+        "method": dict(line.method),
+        "reward": {"solo": solo, "assisted": assisted},
+        "scores": {split: {"solo": alone, "assisted": helped} for split, alone, helped in line.scores},
+        "age": now - line.changed if line.changed else None,
+        "changed": line.changed or None,
+    }

@@ -1,0 +1,102 @@
+"""`aipo runs`: what the first page says, in the terminal."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from aipo.cli import app
+from aipo.errors import RunError
+from aipo.util.files import exclusive, write_json
+from aipo.viewer.data.library import RunLibrary
+from aipo.viewer.data.overview import overviews
+
+LONG_AGO = (1_000_000.0, 1_000_000.0)
+
+
+def listed(*words: object, columns: int = 80) -> str:
+    done = CliRunner().invoke(app, ["runs", *map(str, words)], env={"COLUMNS": str(columns)})
+    if done.exception:
+        raise done.exception
+    return done.stdout
+
+
+@pytest.fixture
+def old_runs(own_runs: Path) -> Path:
+    """The little library as if nobody had written to it for years."""
+    for path in [*own_runs.rglob("*")]:
+        os.utime(path, LONG_AGO)
+    return own_runs
+
+
+def test_a_line_for_each_run_and_evaluation(old_runs: Path) -> None:
+    head, *lines = listed(old_runs).splitlines()
+    assert head.split() == ["run", "state", "steps", "measured", "solo", "agents", "age", "preset"]
+    assert [line.split()[:6] for line in lines[:3]] == [
+        ["aipo", "finished", "2/2", "reward", "0.00", "1.00"],
+        ["after", "finished", "easy", "0.00", "1.00", lines[1].split()[5]],
+        ["grpo", "finished", "1/1", "reward", "0.00", "–"],
+    ]
+    assert lines[1].endswith("evaluation") and lines[2].split()[-1] == "grpo"
+    assert lines[3].startswith(f"3 in {old_runs}"[:80])
+
+
+@pytest.mark.parametrize("columns", [80, 50])
+def test_a_row_is_one_line(old_runs: Path, columns: int) -> None:
+    (old_runs / "grpo").rename(old_runs / "a-name-that-is-rather-long-as-those-of-matrices-are")
+    lines = listed(old_runs, columns=columns).splitlines()[:4]
+    assert max(map(len, lines)) <= columns and "finished"[:4] in lines[-1]
+
+
+def test_why_a_run_ended_is_said(old_runs: Path) -> None:
+    write_json(
+        old_runs / "grpo" / "ended.json", {"state": "failed", "reason": "PolicyError: no server answers"}
+    )
+    (old_runs / "aipo" / "config.yaml").write_text("train: {steps: 9}\n")
+    os.utime(old_runs / "aipo" / "config.yaml", LONG_AGO)
+    printed = listed(old_runs).splitlines()
+    assert printed[1].split()[:3] == ["aipo", "stopped", "2/9"]
+    assert printed[3].split()[:2] == ["grpo", "failed"]
+    assert "aipo stopped: without a word: killed, or the machine went down" in printed
+    assert "grpo failed: PolicyError: no server answers" in printed
+
+
+def test_a_run_that_another_process_writes_is_running(old_runs: Path) -> None:
+    write_json(old_runs / "grpo" / "ended.json", {"state": "finished", "reason": ""})
+    with exclusive(old_runs / "grpo"):
+        (line,) = [o for o in overviews(RunLibrary(old_runs), now=2e9) if o.name == "grpo"]
+    assert line.state == "running"
+    (line,) = [o for o in overviews(RunLibrary(old_runs), now=2e9) if o.name == "grpo"]
+    assert line.state == "finished"
+
+
+def test_one_json_document(old_runs: Path) -> None:
+    aipo, after, grpo = json.loads(listed(old_runs, "--json"))
+    assert (aipo["kind"], aipo["state"], aipo["steps"], aipo["planned"]) == ("run", "finished", 2, 2)
+    assert (grpo["preset"], grpo["reward"]) == ("grpo", {"solo": 0.0, "assisted": None})
+    assert after["scores"]["easy"]["assisted"] == 1.0 and after["changed"] == LONG_AGO[0]
+
+
+@pytest.mark.parametrize(
+    ("summary", "state", "reason"),
+    [
+        ({"missing": []}, "finished", ""),
+        ({"missing": [{}, {}]}, "stopped", "2 runs have no result yet"),
+        ({}, "finished", ""),  # a demo's
+    ],
+)
+def test_a_comparison_stands_above_its_runs(old_runs: Path, summary: dict, state: str, reason: str) -> None:
+    (old_runs / "results.csv").write_text("arm,seed\n")
+    write_json(old_runs / "summary.json", summary)
+    lines = overviews(RunLibrary(old_runs.parent), now=2e9)
+    assert [line.name for line in lines] == ["runs", "runs/aipo", "runs/aipo/evaluations/after", "runs/grpo"]
+    assert (lines[0].kind, lines[0].state, lines[0].reason) == ("comparison", state, reason)
+
+
+def test_no_runs_and_no_folder(tmp_path: Path) -> None:
+    assert "no runs yet; start one with `aipo train`" in listed(tmp_path, columns=200)
+    assert json.loads(listed(tmp_path, "--json")) == []
+    with pytest.raises(RunError, match="allowed a run folder, or a folder with runs in it"):
+        listed(tmp_path / "nowhere")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import aipo  # noqa: F401  before torch: it says how threads wait
+
 settings.register_profile("aipo", deadline=None)  # how busy a machine is says nothing about the code
 settings.load_profile("aipo")
 

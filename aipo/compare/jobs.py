@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.util.console import Note, stage
 from aipo.util.files import write_text, writing
 from aipo.util.processes import end
+from aipo.util.threads import share_cores
 
 POLL_S = 0.5
 
@@ -90,8 +91,8 @@ def _progress(run: Stage) -> tuple[int, str]:
 class _RunningJob:
     """A job that has started."""
 
-    def __init__(self, job: Job, note: Note) -> None:
-        self.job, self.note = job, note
+    def __init__(self, job: Job, note: Note, environment: Mapping[str, str]) -> None:
+        self.job, self.note, self.environment = job, note, environment
         self.started = 0
         self.process = self._start()
 
@@ -118,6 +119,7 @@ class _RunningJob:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
+                env=self.environment,
                 # A terminal's Ctrl-C is for us alone: a second one, from `end`, would cut their clean-up short.
                 process_group=0,
             )
@@ -136,11 +138,12 @@ def run_jobs(
     """
     waiting = list(jobs)
     running: list[_RunningJob] = []
+    environment = share_cores(min(at_once, len(jobs)) or 1)
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
-                running.append(_RunningJob(job, stage(progress, job.name)))
+                running.append(_RunningJob(job, stage(progress, job.name), environment))
             time.sleep(POLL_S)
             for one in list(running):
                 code = one.exit_code()

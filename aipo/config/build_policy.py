@@ -15,6 +15,7 @@ from aipo.policies.lora import add_adapter, base_of
 from aipo.util.console import Note
 from aipo.util.event_loop import LOOP
 from aipo.util.imports import instantiate, load
+from aipo.util.threads import limit_torch
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -51,6 +52,7 @@ class PolicyBuilder(ExperimentSettings):
         model: Path | str = name
         if ":" in name:
             _quiet()
+            limit_torch(None)  # runs with other run.threads share these weights
 
             def follow(step: int, steps: int, loss: float) -> None:
                 note(step, steps, f"loss {loss:.3f}")
@@ -70,8 +72,7 @@ class PolicyBuilder(ExperimentSettings):
         from transformers import AutoModelForCausalLM
 
         _quiet()
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        limit_torch(self.threads)
         if (base := base_of(model)) is not None:
             raise LoadError(
                 f"policy.model: got {str(model)!r}, which holds an adapter of {base!r}, allowed whole weights"

@@ -27,7 +27,7 @@ class ExperimentSettings:
         self.source = source
         self.out = config.run.out  # the run's folder
         self.seed = config.run.seed
-        self.threads = config.run.threads  # CPU threads of torch; None = torch decides
+        self.threads = config.run.threads  # CPU threads of torch; None = see util/threads.py
         self.report_to = config.run.report_to  # trackers of transformers' Trainer
         self.env_name = config.env.name
         self.mixture = config.env.mixture  # the share of each training split

@@ -17,7 +17,9 @@ _REFERENCE = "aipo.rollout.reference_chat:reference"
 class RunConfig(Section):
     out: Path = Field(Path("runs/aipo"), description="folder of this run; must not hold another run")
     seed: int = Field(0, ge=0, description="seeds everything that is not given a seed of its own")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; default: torch decides")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of torch; default: OMP_NUM_THREADS, or one per usable core"
+    )
     report_to: tuple[str, ...] = Field((), description="trackers of transformers' Trainer (wandb, ...)")
 
 

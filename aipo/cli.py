@@ -9,15 +9,14 @@ import typer
 from rich.console import Console
 from typer import Argument, Option
 
-from aipo.config.cli import ConfigName, Overrides, graph, serve
+from aipo import __version__
+from aipo.config.cli import ConfigName, Overrides, config, graph, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
 from aipo.viewer.cli import runs, view
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(replays, name="replay")
 console = Console()
 INTERRUPTED = 130
@@ -29,8 +28,19 @@ Filters = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"aipo {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main_command(context: typer.Context) -> None:
+def main_command(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, Option("--version", help="print the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Trains a language model that may consult agents. Every rollout is a run of a LangGraph state machine."""
     if launched() > 1 and context.invoked_subcommand != "train":
         raise ConfigError(
@@ -117,6 +127,7 @@ def evaluate_run(
     evaluate_folder(run, config, overrides or (), name=name, console=console)
 
 
+app.command()(config)
 app.command()(graph)
 
 

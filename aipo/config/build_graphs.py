@@ -58,10 +58,17 @@ class GraphBuilder(PolicyBuilder):
             ConfigError: names the splits, or says which one is too large for a step; or no demonstrations.
             TaskError: of some task there is none.
         """
-        for key, names in (("env.mixture", self.mixture), ("evaluate.splits", self.evaluation.splits)):
-            unknown = [name for name in names if name not in self.env.splits()]
-            if unknown:
-                raise ConfigError(f"{key}: got {unknown}, allowed {list(self.env.splits())}")
+        splits = list(self.env.splits())
+        unknown = {
+            key: strangers
+            for key, names in (("env.mixture", self.mixture), ("evaluate.splits", self.evaluation.splits))
+            if (strangers := [name for name in names if name not in splits])
+        }
+        if unknown:
+            got = " and ".join(f"{key}: got {names}" for key, names in unknown.items())
+            raise ConfigError(
+                f"{got}, allowed {splits}, the splits of {self.env_name}; set {' and '.join(unknown)}"
+            )
         self.tasks(0)
         if self.method.plan == "expert":
             check_demonstrations(self.env, self.mixture)

@@ -1,4 +1,4 @@
-"""The commands `aipo graph` and `aipo serve`: what a configuration names, printed or started."""
+"""The commands `aipo config`, `aipo graph` and `aipo serve`: a configuration and what it names, printed or started."""
 
 import json
 from itertools import takewhile
@@ -13,6 +13,20 @@ ConfigName = Annotated[
     str, Option("--config", help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file")
 ]
 Overrides = Annotated[list[str] | None, Argument(help="section.key=value ...")]
+
+
+def config(
+    name: Annotated[str, Argument(help="a preset, a YAML file or a run folder")] = "aipo",
+    overrides: Overrides = None,
+    as_json: Annotated[bool, Option("--json", help="print JSON: settings, sources, dropped")] = False,
+) -> None:
+    """Prints all settings of a configuration, and where each comes from: preset or file with line, override, default."""
+    from aipo.config.show import show
+
+    words = [*(overrides or ())]
+    if "=" in name:
+        name, words = "aipo", [name, *words]
+    print(show(name, words, as_json=as_json))
 
 
 def graph(

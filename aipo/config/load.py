@@ -4,9 +4,8 @@ A configuration is a preset or a YAML file plus `key=value` overrides. A file ma
 with `extends: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
 """
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,9 +14,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from aipo import recorded
-from aipo.config.schema import Config
+from aipo.config.layers import Key, Layers, Source
+from aipo.config.schema import Config, EnvConfig, GraphConfig
 from aipo.errors import ConfigError
 from aipo.util.section import Section
+from aipo.util.text import nearest
 
 _Section = TypeVar("_Section", bound=Section)
 
@@ -38,11 +39,21 @@ def load_config(name: str, overrides: Iterable[str] = (), *, of_run: bool = Fals
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    raw = _read(name, seen=())
-    raw = recorded.settings(raw) if of_run else raw
-    for override in overrides:
-        _override(raw, override)
-    return validate(raw, name)
+    return validate(resolve(name, overrides, of_run=of_run).settings, name)
+
+
+def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> Layers:
+    """The settings as they are written, unchecked, with the place of each; see `load_config`.
+
+    Raises:
+        ConfigError: no such preset or file, not YAML, not of the form of an override.
+    """
+    defaults = {("graph", "name"): GraphConfig().name, ("env", "name"): EnvConfig().name}  # pyright: ignore[reportCallIssue]
+    layers = Layers(defaults, may_import=not of_run)
+    for settings, source in _read(name, seen=()):
+        layers.lay_file(recorded.settings(settings) if of_run else settings, source)
+    layers.lay_overrides(overrides)
+    return layers
 
 
 def validate(raw: Mapping[str, Any], where: str) -> Config:
@@ -78,11 +89,24 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """
     try:
         raw = _apart(yaml.load(path.read_text(encoding="utf-8"), Loader=_Unique) or {})
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{what} {path}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{what} {path}: got {type(raw).__name__}, allowed keys and values")
     return raw
+
+
+def read_lines(text: str) -> dict[Key, int]:
+    """The line, from 1, of each key of a YAML text that `read_yaml` takes. What an anchor gives stands at the anchor."""
+    return dict(_lines(yaml.compose(text, Loader=yaml.SafeLoader)))
+
+
+def _lines(node: yaml.Node | None, at: Key = ()) -> Iterator[tuple[Key, int]]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    for name, value in sorted(pairs, key=lambda pair: pair[0].value != "<<"):  # what is merged in comes first
+        key = at if name.value == "<<" else (*at, name.value)
+        yield key, name.start_mark.line + 1
+        yield from _lines(value, key)
 
 
 class _Unique(yaml.SafeLoader):
@@ -98,15 +122,18 @@ class _Unique(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+def _read(name: str, seen: tuple[str, ...]) -> list[tuple[dict[str, Any], Source]]:
+    """A preset or file, after those that it extends."""
     if name in seen:
         raise ConfigError(f"extends: got a circle {' -> '.join((*seen, name))}, allowed a chain that ends")
-    path = PRESETS / f"{name}.yaml" if name in presets() else Path(name)
+    is_preset = name in presets()
+    path = PRESETS / f"{name}.yaml" if is_preset else Path(name)
     if not path.is_file():
         raise ConfigError(f"configuration: got {name!r}, allowed a YAML file or one of {presets()}")
     raw = read_yaml(path, "configuration")
     base = raw.pop("extends", None)
-    return _merge(_read(base, (*seen, name)), raw) if base is not None else raw
+    below = _read(base, (*seen, name)) if base is not None else []
+    return [*below, (raw, Source(f"preset {name}" if is_preset else name, path, is_preset))]
 
 
 def _apart(value: Any) -> Any:
@@ -114,45 +141,6 @@ def _apart(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _apart(inner) for key, inner in value.items()}
     return [_apart(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`over` on top of `base`, key by key; another environment keeps nothing of the one before."""
-    merged = {} if at == ("env",) and over.get("name", base.get("name")) != base.get("name") else dict(base)
-    for key, value in over.items():
-        if at == ("agents",) and value is None:
-            _leave_out(merged, key)
-        else:
-            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-            merged[key] = _merge(merged[key], value, (*at, key)) if both else value
-    return merged
-
-
-def _leave_out(agents: dict[str, Any], name: str) -> None:
-    if name not in agents:
-        hint = _nearest(name, list(agents), ["agents"])
-        raise ConfigError(f"agents.{name}: got null, which leaves an agent out, allowed {list(agents)}{hint}")
-    del agents[name]
-
-
-def _override(raw: dict[str, Any], text: str) -> None:
-    key, equals, value = text.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"override: got {text!r}, allowed 'section.key=value'")
-    node = raw
-    for part in parts[:-1]:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"override {text!r}: {part!r} holds a value, it has no keys")
-    try:
-        loaded = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {text!r}: {error}") from error
-    if parts[:-1] == ["agents"] and loaded is None:
-        _leave_out(node, parts[-1])
-    else:
-        node[parts[-1]] = loaded
 
 
 def _explain(section: type[Section], loc: tuple[int | str, ...], kind: str, message: str, got: object) -> str:
@@ -164,13 +152,8 @@ def _explain(section: type[Section], loc: tuple[int | str, ...], kind: str, mess
     if kind != "extra_forbidden":
         return f"{key}: {message}, got {got!r}" if kind != "missing" else f"{key}: is missing"
     allowed = _keys_at(section, loc[:-1])
-    hint = _nearest(str(loc[-1]), allowed, list(map(str, loc[:-1])))
+    hint = nearest(str(loc[-1]), allowed, list(map(str, loc[:-1])))
     return f"{key}: unknown key{hint} Allowed: {', '.join(allowed)}"
-
-
-def _nearest(name: str, allowed: list[str], at: list[str]) -> str:
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
-    return f"; did you mean {'.'.join([*at, near[0]])!r}?" if near else ""
 
 
 def _keys_at(section: type[Section], loc: tuple[int | str, ...]) -> list[str]:

@@ -157,6 +157,8 @@ def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: b
 
 
 def _record(experiment: Experiment, folder: RunFolder, model: Path | str, console: Console) -> None:
+    for line in experiment.dropped:
+        _print(f"dropped: {line}", console)
     manifest = experiment.manifest(model)
     manifest["preset"] = folder.read_manifest().get("preset", manifest["preset"])  # resumed from config.yaml
     write_text(folder.config, experiment.to_yaml())

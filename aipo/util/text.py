@@ -1,5 +1,6 @@
 """Text from any source: cleaned for storing in a file, and made safe to show."""
 
+import difflib
 import re
 
 import orjson
@@ -71,3 +72,9 @@ def age(seconds: float) -> str:
         if seconds < most * length:
             return f"{max(0, seconds) // length:.0f} {unit}"
     return f"{seconds // 86400:.0f} d"
+
+
+def nearest(name: str, allowed: list[str], at: list[str]) -> str:
+    """'; did you mean ...?' with the name of `allowed` that is most like `name`, its sections before it; or nothing."""
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
+    return f"; did you mean {'.'.join([*at, near[0]])!r}?" if near else ""

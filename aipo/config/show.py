@@ -1,0 +1,82 @@
+"""The settings of a configuration, all of them, each with the place that it comes from: `aipo config`."""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aipo.config.layers import Key, Layers, Source
+from aipo.config.load import presets, read_lines, resolve, validate
+from aipo.errors import RunError
+
+
+def show(name: str, overrides: Iterable[str], *, as_json: bool) -> str:
+    """The settings as YAML that `--config` takes, with the source of each value as a comment; or as JSON.
+
+    Args:
+        name: a preset, a YAML file or a run folder.
+
+    Raises:
+        ConfigError: see `load_config`.
+        RunError: a folder that holds no run.
+    """
+    of_run = name not in presets() and Path(name).is_dir()
+    file = str(Path(name) / "config.yaml") if of_run else name
+    if of_run and not Path(file).is_file():
+        raise RunError(f"aipo config: got {name}, allowed a preset, a YAML file or a folder with a run")
+    layers = resolve(file, overrides, of_run=of_run)
+    settings = validate(layers.settings, file).model_dump(mode="json")
+    text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, width=float("inf"))
+    lines = read_lines(text)
+    places = {key: _place(layers, key) for key in lines if _is_value(settings, key)}
+    if as_json:
+        sources = {".".join(key): place for key, place in places.items()}
+        return json.dumps({"settings": settings, "sources": sources, "dropped": layers.dropped}, indent=2)
+    comments = {lines[key]: place for key, place in places.items()}
+    return "\n".join([*(f"# dropped: {line}" for line in layers.dropped), *_commented(text, comments)])
+
+
+class _Dumper(yaml.SafeDumper):
+    """Every value on one line, so that a comment can stand behind it."""
+
+
+def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+
+
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\n" in value else None)
+
+
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(str, _represent_text)
+
+
+def _commented(text: str, comments: dict[int, str]) -> Iterator[str]:
+    lines = text.splitlines()
+    short = [len(lines[number - 1]) for number in comments if len(lines[number - 1]) <= 60]
+    for number, line in enumerate(lines, start=1):
+        yield f"{line:<{max(short)}}  # {comments[number]}" if number in comments else line
+
+
+def _place(layers: Layers, key: Key) -> str:
+    source = layers.sources.get(key)
+    if source is None:
+        return "default"
+    line = _lines_of(source).get(key)
+    return source.name if line is None else f"{source.name}:{line}"
+
+
+@cache
+def _lines_of(source: Source) -> dict[Key, int]:
+    return read_lines(source.file.read_text(encoding="utf-8")) if source.file is not None else {}
+
+
+def _is_value(settings: Any, key: Key) -> bool:
+    """Is it no mapping, or an empty one?"""
+    for name in key:
+        settings = settings[name]
+    return not (settings and isinstance(settings, dict))

@@ -39,9 +39,8 @@ class ExperimentSettings:
         self.method = config.method
         self.train = config.train
         self.evaluation = config.evaluate
-        self.dropped: tuple[
-            str, ...
-        ] = ()  # what a preset or file says for another graph, environment or model
+        # What a preset or file says for another graph, environment or model.
+        self.dropped: tuple[str, ...] = ()
 
     def __reduce__(self) -> tuple[type[Self], tuple[Config, str]]:
         return type(self), (self._config, self.source)

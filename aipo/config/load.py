@@ -102,7 +102,7 @@ def read_lines(text: str) -> dict[Key, int]:
 
 
 def _lines(node: yaml.Node | None, at: Key = ()) -> Iterator[tuple[Key, int]]:
-    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    pairs: list[tuple[yaml.Node, yaml.Node]] = node.value if isinstance(node, yaml.MappingNode) else []
     for name, value in sorted(pairs, key=lambda pair: pair[0].value != "<<"):  # what is merged in comes first
         key = at if name.value == "<<" else (*at, name.value)
         yield key, name.start_mark.line + 1

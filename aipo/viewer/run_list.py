@@ -43,9 +43,9 @@ def _rows(line: RunOverview, now: float) -> list[Sequence[str]]:
     """One row, or for an evaluation of several splits one for each."""
     when = age(now - line.changed) if line.changed else "–"
     name = line.name
-    if line.kind == "evaluation" and "/evaluations/" in name:
+    if line.kind == "evaluation" and line.of is not None:
         name = f"  {name.rpartition('/evaluations/')[2]}"
-    what = {"run": line.preset, "replay": f"replay {line.replay}"}.get(line.kind, line.kind)
+    what = {"run": line.preset, "replay": f"replay {line.replay} of {line.of}"}.get(line.kind, line.kind)
     end = (when, what)
     if line.kind in ("comparison", "evaluation"):
         scores = [(split, _number(solo), _number(helped)) for split, solo, helped in line.scores]

@@ -9,6 +9,7 @@ from aipo.errors import AipoError, RunError
 from aipo.trace.filters import Filter
 from aipo.util.text import visible
 from aipo.viewer.data.library import RunLibrary, RunView
+from aipo.viewer.data.overview import state
 from aipo.viewer.links import Links, compare_path, slug, unslug
 from aipo.viewer.pages.compare.runs import compare_runs
 from aipo.viewer.pages.compare.traces import compare_traces
@@ -70,8 +71,7 @@ class Site:
         """
         match path.split("/"):
             case [""] | ["index.html"]:
-                now = time.time() if self._live else None
-                return self._html(0, lambda links: home_page(self.library, links, now=now))
+                return self._html(0, lambda links: home_page(self.library, links, now=self._now()))
             case ["static", name]:
                 return static_files().get(name)
             case ["version"] if self._live:
@@ -89,12 +89,12 @@ class Site:
     def _of_run(self, run: RunView, rest: Sequence[str], query: Mapping[str, str]) -> Page | None:
         match rest:
             case [""] | ["index.html"]:
-                return self._html(2, lambda links: run_page(run, query, links, self.library))
+                return self._html(2, lambda links: run_page(run, query, links, self.library, now=self._now()))
             case [file] if not self._live and (number := re.fullmatch(r"page-(\d+)\.html", file)):
                 page = {"page": number[1]}
                 return self._html(2, lambda links: run_page(run, page, links, self.library))
             case ["version"] if self._live:
-                return json_page({"version": run.version()})
+                return json_page({"version": f"{run.version()} {_state(run, self._now())}"})
             case ["trace" | "group" as kind, file] if file.endswith(".html"):
                 name = _id_of(run, kind, file.removesuffix(".html"))
                 build = trace_page if kind == "trace" else group_page
@@ -126,8 +126,12 @@ class Site:
         return Page(b"", status=303, location=compare_path(left, right))
 
     def _version(self) -> Page:
-        changes = [f"{run.name} {run.changed()}" for run in self.library.runs()]
+        runs, now = self.library.runs(), self._now()
+        changes = [f"{run.name} {run.changed()} {_state(run, now)}" for run in runs]
         return json_page({"version": digest("\n".join(changes).encode("utf-8", "replace"))})
+
+    def _now(self) -> float | None:
+        return time.time() if self._live else None
 
     def _run(self, text: str) -> RunView | None:
         """The run whose slug is `text`."""
@@ -138,6 +142,13 @@ class Site:
             return self.library.run(name)
         except RunError:
             return None
+
+
+def _state(run: RunView, now: float | None) -> str:
+    try:
+        return state(run, now).state
+    except AipoError:  # the page says what is wrong with the file
+        return ""
 
 
 def _id_of(run: RunView, kind: str, text: str) -> str | None:

@@ -1,14 +1,20 @@
 """The first page: every run and evaluation at a glance."""
 
+import json
 import os
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from aipo.util.files import exclusive
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import Links
 from aipo.viewer.pages.home import home_page
+from aipo.viewer.pages.run import run_page
+from aipo.viewer.site import Site
 
 
 def lines(root: Path, *, live: bool = True, now: float | None = 0.0) -> list[str]:
@@ -38,7 +44,50 @@ def test_a_run_of_before_runs_for_a_minute_after_it_has_written_and_then_finishe
         (grpo / "config.yaml").read_text().replace("  steps: 1\n", "  steps: 9\n")
     )
     last = lines(own_runs, live=False, now=None)[-1]
-    assert "1 / 9 16" in last and last.endswith(" stopped")
+    assert "1 / 9 16" in last and " stopped without a word: it was killed" in last
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("finished", ""),
+        ("stopped", "interrupted (Ctrl-C)"),
+        ("stopped", "LimitError: spending on agents: got 2, allowed less than 1"),
+        ("failed", "TrainError: the loss is NaN"),
+    ],
+)
+def test_both_pages_say_why_a_run_ended(own_runs: Path, state: str, reason: str) -> None:
+    (own_runs / "grpo" / "ended.json").write_text(json.dumps({"state": state, "reason": reason}))
+    words = f"{state} {reason}".strip()
+    assert lines(own_runs, now=time.time())[-1].endswith(f" {words}")
+    library = RunLibrary(own_runs)
+    html = run_page(library.run("grpo"), {}, Links(2), library, now=time.time())
+    chip = re.search(r'<span id="state">(.*)</span>', html)
+    assert chip and " ".join(re.sub(r"<[^>]*>", " ", chip[1]).split()) == words
+
+
+def test_an_open_page_learns_that_the_process_of_a_run_is_gone(own_runs: Path) -> None:
+    for path in (own_runs / "grpo").rglob("*"):
+        os.utime(path, (1000.0, 1000.0))
+    (own_runs / "grpo" / "config.yaml").write_text("train: {steps: 9}\n")
+    site = Site(RunLibrary(own_runs), live=True)
+    addresses = ("version", "run/grpo/version", "index.html", "run/grpo/index.html")
+    with exclusive(own_runs / "grpo"):
+        running = [site.answer(address).body for address in addresses]
+    gone = [site.answer(address).body for address in addresses]
+    assert all(before != after for before, after in zip(running, gone, strict=True))
+    assert b"running" in running[3] and b"without a word: it was killed" in gone[3]
+
+
+def test_an_evaluation_stands_below_its_own_run_or_by_itself(little_runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(little_runs / "aipo", tmp_path / "zeta")
+    shutil.copytree(little_runs / "grpo", tmp_path / "start" / "run")
+    shutil.copytree(little_runs / "aipo" / "evaluations", tmp_path / "start" / "evaluations")
+    names = ["start/evaluations/after", "start/run", "zeta", "after"]
+    assert [line.split()[0] for line in lines(tmp_path)] == names
+    html = home_page(RunLibrary(tmp_path), Links(0), now=0.0)
+    assert re.findall(r'data-row="([^"]*)" class="part"', html) == ["zeta/evaluations/after"]
+    assert [line.split()[0] for line in lines(tmp_path / "zeta")] == ["zeta", "after"]  # a run alone
 
 
 def test_a_run_that_cannot_be_read_hides_no_other(own_runs: Path) -> None:

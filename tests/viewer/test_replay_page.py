@@ -41,7 +41,7 @@ def test_a_replay_says_of_what_and_shows_what_it_found(page: "Page", own_runs: P
     replayed(own_runs)
     page.goto(serve(own_runs) + "/index.html")
     row = page.locator("[data-row=grpo]")
-    assert "replay: loss" in row.inner_text()
+    assert "replay: loss of aipo" in row.inner_text()
     row.get_by_role("link", name="grpo").click()
     assert page.locator("h1").inner_text() == "grpo replay"
     result = page.locator("#replay")
@@ -49,7 +49,7 @@ def test_a_replay_says_of_what_and_shows_what_it_found(page: "Page", own_runs: P
     assert result.locator("td").all_inner_texts() == ["0.1234", "–"]
     assert result.locator("dd").all_inner_texts() == ["start"]
     assert result.locator("p").all_inner_texts() == [*REPORT.notes, *REPORT.warnings]
-    assert page.title() == "grpo · AIPO"
+    assert page.title() == "grpo, replay of aipo · AIPO"
     page.locator("#replayed").get_by_role("link", name="aipo").click()
     page.wait_for_url("**/run/aipo/index.html")
     assert page.locator("#replay, #replayed").count() == 0
@@ -66,6 +66,21 @@ def test_a_replay_that_has_ended_is_finished_whatever_steps_its_configuration_na
     os.utime(folder / "metrics.jsonl", (1000.0, 1000.0))
     index = Site(RunLibrary(own_runs), live=True).answer("index.html").body.decode()
     assert "stopped" in index.split('data-row="grpo"')[1]
+
+
+def test_a_replay_without_rollouts_promises_none_and_shows_no_single_setting_of_those_it_compares(
+    own_runs: Path,
+) -> None:
+    folder = replayed(own_runs)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["settings"] = ["as recorded", "coefficient=pi", "coefficient=floor"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for file in (folder / "traces").glob("*.parquet"):
+        file.unlink()
+    html = Site(RunLibrary(own_runs), live=True).answer("run/grpo/index.html").body.decode()
+    assert "No rollout" not in html and 'id="rollouts"' not in html and 'class="method"' not in html
+    assert "It makes no rollouts of its own" in html
+    assert "It compares 3 settings: as recorded; coefficient=pi; coefficient=floor." in html
 
 
 def test_a_source_elsewhere_is_named_and_a_static_site_names_no_folder(own_runs: Path) -> None:

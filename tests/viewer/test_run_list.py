@@ -59,7 +59,7 @@ def test_why_a_run_ended_is_said(old_runs: Path) -> None:
     printed = listed(old_runs).splitlines()
     assert printed[1].split()[:3] == ["aipo", "stopped", "2/9"]
     assert printed[3].split()[:2] == ["grpo", "failed"]
-    assert "aipo stopped: without a word: killed, or the machine went down" in printed
+    assert "aipo stopped: without a word: it was killed, or an older version left no record" in printed
     assert "grpo failed: PolicyError: no server answers" in printed
 
 

@@ -50,7 +50,9 @@ def replay_credit(
     compared = settings(recordings.config, grid, overrides, allowed=CREDIT)
     numbers = recordings.required_steps()
     names = [setting.name for setting in compared]
-    folder = begin(recordings, "credit", out, compared[-1].experiment, {"settings": names})
+    # Only traces of a single setting have its advantages; without them the folder is of no setting but the recorded one.
+    chosen = compared[-1] if len(compared) <= 2 else compared[0]
+    folder = begin(recordings, "credit", out, chosen.experiment, {"settings": names})
     facts: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     lines: list[dict[str, Any]] = []
     # With several settings, a trace could not say whose advantage it has.

@@ -102,7 +102,7 @@ def replay_loss(
         numbers = [step for step in numbers if step in sampled] or numbers[-1:]
     weights_of = {step: choice.at(step) for step in numbers}
     facts = {"settings": [setting.name for setting in compared]}
-    folder = begin(recordings, "loss", out, compared[-1].experiment, facts)
+    folder = begin(recordings, "loss", out, compared[0].experiment, facts)
     losses: list[StepLoss] = []
     with bars(console) as progress:
         note = stage(progress, "loss")

@@ -31,11 +31,11 @@ class RunLibrary:
         self._runs: dict[tuple[str, Path], RunView] = {}
 
     def runs(self) -> list[RunView]:
-        """All runs at this moment, by name; an evaluation comes after its run."""
+        """All runs at this moment, by folder; the evaluations of a run come after it."""
         with self._lock:
             runs = {(run.name, run.traces): run for run in self._scan(self.root, 0)}
             self._runs = {key: self._runs.get(key, run) for key, run in runs.items()}
-            return sorted(self._runs.values(), key=lambda run: run.name.split("/"))
+            return sorted(self._runs.values(), key=lambda run: run.place.parts)
 
     def run(self, name: str) -> RunView:
         """The run of this name.
@@ -51,9 +51,9 @@ class RunLibrary:
             raise RunError(f"run: got {name!r}, allowed {', '.join(runs) or 'no run at all'}, in {self.root}")
         return runs[name]
 
-    def places(self) -> dict[Path, RunView]:
-        """All runs at this moment, by the folder of their traces."""
-        return {run.traces: run for run in self.runs()}
+    def names(self) -> dict[Path, str]:
+        """Names of all runs at this moment, by the folder of their traces."""
+        return {run.traces: run.name for run in self.runs()}
 
     def _scan(self, folder: Path, depth: int) -> Iterator[RunView]:
         if depth == 0 and _holds_traces(folder):

@@ -14,7 +14,7 @@ from aipo.viewer.data.run_files import Scores, Splits
 from aipo.viewer.data.run_summary import head
 
 LIVE_S = 60.0
-_NO_WORD = RunEnd("stopped", "without a word: killed, or the machine went down")
+_NO_WORD = RunEnd("stopped", "without a word: it was killed, or an older version left no record")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class RunOverview:
         kind: `run`, `evaluation`, `replay` or `comparison`.
         state: `running`, `finished`, `stopped` or `failed`, and the `reason` of an end before the last step.
         preset: the preset or file that it was started with; empty where nobody wrote it down.
+        of: the run of the library that an evaluation evaluates, or whose traces a replay replays; of a replay of
+            traces elsewhere, the name of their folder. None where there is none.
         replay: the question of a replay.
         reward: the last mean reward of solo and of assisted rollouts.
         scores: (split, solo pass@1, pass@1 with agents) of an evaluation.
@@ -41,6 +43,7 @@ class RunOverview:
     preset: str = ""
     method: Sequence[tuple[str, str]] = ()
     replay: str | None = None
+    of: str | None = None
     steps: int = 0
     planned: int | None = None
     traces: int = 0
@@ -53,19 +56,30 @@ class RunOverview:
 
 def overviews(library: RunLibrary, *, now: float) -> list[RunOverview]:
     """Every run of the library with its evaluations, and before the runs of a comparison the comparison itself."""
-    runs = library.runs()
+    runs, places = library.runs(), library.names()
     above = {folder for run in runs for folder in run.folder.parents if folder.is_relative_to(library.root)}
     lines = [_comparison(folder, library.root) for folder in sorted(above) if _is_comparison(folder)]
-    return sorted([*lines, *(overview(run, now=now) for run in runs)], key=lambda line: line.name.split("/"))
+    lines += [overview(run, now=now, places=places) for run in runs]
+    return sorted(lines, key=lambda line: Path(line.folder).parts)
 
 
-def overview(run: RunView, *, now: float | None) -> RunOverview:
-    """A run as its files say. `now`: seconds since 1970; None where nothing can be running (a static site)."""
+def overview(run: RunView, *, now: float | None, places: Mapping[Path, str]) -> RunOverview:
+    """A run as its files say.
+
+    Args:
+        now: seconds since 1970; None where nothing can be running (a static site).
+        places: see `RunLibrary.names`.
+    """
     kind = "run" if run.evaluation is None else "evaluation"
-    folder = run.folder if run.evaluation is None else run.traces
-    line = RunOverview(name=run.name, kind=kind, folder=str(folder))
+    line = RunOverview(name=run.name, kind=kind, folder=str(run.place))
+    if run.evaluation is not None:
+        line.of = places.get(run.folder / "traces")
     try:
         _fill(line, run, now)
+        if replayed := run.replayed():
+            line.kind = "replay"
+            line.replay, source = replayed
+            line.of = places.get(source / "traces") or places.get(source) or source.name
     except AipoError as error:
         line.problem = str(error)
     return line
@@ -81,27 +95,34 @@ def _fill(line: RunOverview, run: RunView, now: float | None) -> None:
     else:
         metrics = run.metrics().rows
         line.method, line.steps, line.planned = about.method, steps, about.steps
-        line.replay, _ = run.replayed() or (None, None)
-        line.kind = "run" if line.replay is None else "replay"
         line.reward = _last(metrics, "reward/solo"), _last(metrics, "reward/assisted")
-    end = _state(line, run, now)
+    end = state(run, now)
     line.state, line.reason = end.state, end.reason
 
 
-def _state(line: RunOverview, run: RunView, now: float | None) -> RunEnd:
+def state(run: RunView, now: float | None) -> RunEnd:
     """Its lock says that it runs; else the record of its end counts. Runs of before such a record are judged by
-    what they have left, and by whether something was written a moment ago."""
-    if now is not None and _busy(Path(line.folder)):
+    what they have left, and by whether something was written a moment ago.
+
+    Args:
+        now: as in `overview`.
+    """
+    if now is not None and _busy(run.place):
         return RunEnd("running")
-    trained = line.planned is not None and line.steps >= line.planned
-    whole = line.scores or run.replay() or (trained and (run.folder / "model").is_dir())
-    if (end := None if run.evaluation else run.end()) is not None:
+    if run.evaluation is not None:
+        whole, trained = bool(run.evaluations().get(run.evaluation)), False
+    elif (end := run.end()) is not None:
         return end
-    if not run.config():
+    else:
+        planned = head(run.config(), {}).steps
+        trained = planned is not None and run.size()[1] >= planned
+        whole = run.replay() is not None or (trained and (run.folder / "model").is_dir())
+    if not whole and not run.config():
         return RunEnd("")  # somebody's traces
-    if whole or (trained and (now is None or now - line.changed >= LIVE_S)):
+    recent = now is not None and now - run.changed() < LIVE_S
+    if whole or (trained and not recent):
         return RunEnd("finished")
-    return RunEnd("running") if now is not None and now - line.changed < LIVE_S else _NO_WORD
+    return RunEnd("running") if recent else _NO_WORD
 
 
 def _busy(folder: Path) -> bool:

@@ -58,6 +58,11 @@ class RunView:
     _tokenizer: Tokenizer | None = None
 
     @property
+    def place(self) -> Path:
+        """The folder that is this run's alone: of an evaluation, that of its traces."""
+        return self.folder if self.evaluation is None else self.traces
+
+    @property
     def _run(self) -> RunFolder:
         return RunFolder(self.folder)
 
@@ -79,7 +84,7 @@ class RunView:
         Raises:
             TraceError: see `index`.
         """
-        files = [] if self.evaluation else [self._run.metrics, self.folder / REPLAY]
+        files = [] if self.evaluation else [self._run.metrics, self._run.ended, self.folder / REPLAY]
         stamps = [_stamp(path) for path in [*files, *self._evaluation_files()]]
         return self.index.refresh() + sum(stamp[2] for stamp in stamps if stamp)
 
@@ -128,6 +133,11 @@ class RunView:
         if self.evaluation or not isinstance(origin, dict) or not isinstance(origin.get("path"), str):
             return None
         return str(origin.get("what", "")), Path(origin["path"])
+
+    def settings_compared(self) -> Sequence[str]:
+        """The settings that a replay compares, as recorded first; empty for all other runs."""
+        names = self.manifest().get("settings")
+        return [str(name) for name in names] if self.replayed() and isinstance(names, list) else []
 
     def evaluations(self) -> dict[str, Splits]:
         """The scores of the run's evaluations by name; an evaluation has itself."""

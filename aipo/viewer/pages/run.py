@@ -18,6 +18,7 @@ from aipo.render.graph_svg import graph_svg
 from aipo.trace import StopReason
 from aipo.trace.filters import KINDS, Filter
 from aipo.viewer.data.library import RunLibrary, RunView
+from aipo.viewer.data.overview import state
 from aipo.viewer.data.query import FIELDS, ORDERS, parse
 from aipo.viewer.data.run_files import RunMetrics
 from aipo.viewer.data.run_summary import agent_names, head, origins, score_table
@@ -30,12 +31,15 @@ _STRANGERS = 40
 _FAILED = Filter(failed=True)
 
 
-def run_page(run: RunView, params: Mapping[str, str], links: Links, library: RunLibrary) -> str:
+def run_page(
+    run: RunView, params: Mapping[str, str], links: Links, library: RunLibrary, *, now: float | None = None
+) -> str:
     """The page as HTML.
 
     Args:
         params: the query string; of a static site only the number of the page.
         library: the runs that the page may link to.
+        now: seconds since 1970; None where nothing is live.
 
     Raises:
         TraceError: a file of traces cannot be read.
@@ -44,6 +48,7 @@ def run_page(run: RunView, params: Mapping[str, str], links: Links, library: Run
     query, live = parse(params), links.live
     index = run.index
     version = run.version()  # before anything is read: what changes meanwhile is then seen as a change
+    end = state(run, now)
     config, manifest, drawing = run.config(), run.manifest(), run.drawing()
     agents, strangers = agent_names(config, index.agents())
     table = RunTable(run=run, links=links, agents=agents)
@@ -52,10 +57,11 @@ def run_page(run: RunView, params: Mapping[str, str], links: Links, library: Run
         "run.html.j2",
         links,
         live=links.version(run.name) if live else None,
-        version=version,
+        version=f"{version} {end.state}",
         name=run.name,
         static=not live,
         head=head(config, manifest),
+        end=end,
         steps=index.steps(),
         total=index.count(),
         failed=index.count(_FAILED),
@@ -63,6 +69,7 @@ def run_page(run: RunView, params: Mapping[str, str], links: Links, library: Run
         scores=score_table(evaluations),
         problems=run.problems(),
         replayed=run.replayed(),
+        compared=run.settings_compared(),
         result=run.replay(),
         **_relatives(run, list(evaluations), library),
         graph=Markup(graph_svg(drawing)) if drawing else None,
@@ -84,8 +91,7 @@ def _relatives(run: RunView, evaluations: Sequence[str], library: RunLibrary) ->
     """Names of the runs of the library that this one comes from, and of its evaluations; None where it has none."""
     replayed = run.replayed()
     related = run.evaluation or evaluations or replayed  # only then is the whole library looked through
-    places = library.places() if related else {}
-    names = {place: view.name for place, view in places.items()}
+    names = library.names() if related else {}
     origin = replayed[1] if replayed else Path()
     return {
         "parent": names.get(run.folder / "traces") if run.evaluation else None,

@@ -53,7 +53,7 @@ def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(policy := named.get("policy"), dict):
         named["policy"] = _with_model(policy)
     if isinstance(agents, dict):
-        named["agents"] = {name: _with_model(agent) for name, agent in agents.items()}
+        named["agents"] = {name: _as_it_spoke(_with_model(agent)) for name, agent in agents.items()}
     return named
 
 
@@ -91,6 +91,11 @@ def evaluation(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def kind(name: str) -> str:
     """The present name of a kind of rollout, which is also a setting of evaluations."""
     return _KINDS.get(name, name)
+
+
+def _as_it_spoke(agent: Any) -> Any:
+    """A section `agents.NAME`: before thinking was taken out of replies, it was a part of them."""
+    return {"thinking": {}, **agent} if isinstance(agent, Mapping) else agent
 
 
 def _with_model(section: Any) -> Any:

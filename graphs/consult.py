@@ -177,6 +177,8 @@ def _agent_node(agent: Agent, grammar: Grammar) -> Node:
             request=request.text,
         )
         if not reply:
+            silent = [c.silent for c in context.calls[calls:] if c.agent == agent.name and c.silent]
+            error = ", ".join([error, *silent[-1:]])
             text = grammar.notice(Fault.UNAVAILABLE, agent.name, ())
             told = _notify(state, context, grammar, Fault.UNAVAILABLE, text, error)
             return told | {"asked": [agent.name]}

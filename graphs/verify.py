@@ -47,7 +47,8 @@ def verify(spec: AgentSpec, *, short_request: int = 120) -> CompiledStateGraph[A
         return "check" if is_short(state["request"], short_request) else "find"
 
     async def then(state: VerifyState) -> str:
-        return END if state["reply"] else "verdict"
+        # Of a finding that is empty there is nothing to sum up: the model would make one up.
+        return END if state["reply"] or not state["finding"].strip() else "verdict"
 
     graph = StateGraph(VerifyState, context_schema=RolloutContext)
     graph.add_node("find", ask_node(spec, "find", into="claim"), **spec.node)

@@ -56,8 +56,10 @@ def test_a_configuration_of_somebodys_own_has_to_have_the_present_names(run: Run
 def test_an_agent_that_is_the_policy_as_it_began() -> None:
     agents = {"verify": {"model": "aipo.frozen:frozen"}, "other": {"model": "mine:model"}, "none": {}}
     named = recorded.settings({"agents": agents, "method": {"coefficient_clip": [None, 2.0]}})
-    assert named["agents"]["verify"] == {"model": "aipo.rollout.reference_chat:reference"}
-    assert (named["agents"]["other"], named["agents"]["none"]) == (agents["other"], {})
+    as_it_spoke = {"thinking": {}}  # thinking was a part of what an agent said
+    assert named["agents"]["verify"] == {"model": "aipo.rollout.reference_chat:reference", **as_it_spoke}
+    assert named["agents"]["other"] == {**agents["other"], **as_it_spoke}
+    assert named["agents"]["none"] == as_it_spoke
     assert named["method"] == {"coefficient_clip_low": None, "coefficient_clip_high": 2.0}
 
 

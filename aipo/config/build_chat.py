@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from inspect import isclass, signature
 from typing import Any
 
@@ -53,9 +54,30 @@ def build_chat(
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     client = {"max_retries": 0, **_connections(loaded, config)}
     offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights}
+    if hasattr(loaded.function, "_create_chat_result"):
+        loaded = replace(loaded, function=_keeping_thinking(loaded.function))
     model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
-    return ChatModel(model=model, name=label, settings=settings, prices=config.prices)
+    return ChatModel(
+        model=model, name=label, settings=settings, prices=config.prices, thinking=config.thinking
+    )
+
+
+def _keeping_thinking(chat: Any) -> Any:
+    """The class of an OpenAI-compatible chat model that also keeps the thinking which servers give apart
+    (`reasoning_content` of vLLM and others, `reasoning`): LangChain's own drops it."""
+
+    class KeepsThinking(chat):
+        def _create_chat_result(self, response: Any, *rest: Any, **named: Any) -> Any:
+            result = super()._create_chat_result(response, *rest, **named)
+            raw = response if isinstance(response, dict) else response.model_dump(warnings=False)
+            for generation, choice in zip(result.generations, raw["choices"], strict=True):
+                said = choice["message"]
+                if isinstance(thinking := said.get("reasoning_content") or said.get("reasoning"), str):
+                    generation.message.additional_kwargs.setdefault("reasoning_content", thinking)
+            return result
+
+    return KeepsThinking
 
 
 def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:

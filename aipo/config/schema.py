@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
 from aipo.rollout.agent import Prices
+from aipo.util.reply import THINKING_TAGS
 from aipo.util.section import Count, Positive, Section, Share
 
 _REFERENCE = "aipo.rollout.reference_chat:reference"
@@ -100,6 +101,10 @@ class AgentConfig(Section):
     options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
     secrets: dict[str, str] = Field({}, description="keyword argument: NAME of an environment variable")
     prices: Prices | None = Field(None, description="price of its model's tokens; default: free")
+    thinking: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]] = Field(
+        THINKING_TAGS,
+        description="tags around the model's thinking, opening: closing; it is recorded and left out of the reply",
+    )
     budget: Count = Field(3, description="maximum number of consults of this agent per rollout")
     max_tokens: Count = Field(
         256, description="maximum tokens of one reply, counted by the policy's tokenizer"

@@ -12,6 +12,7 @@ from aipo.doctor.check import Check, attempt
 from aipo.rollout.context import ChatModel
 from aipo.rollout.reference_chat import ReferenceChat
 from aipo.util.event_loop import LOOP
+from aipo.util.reply import Reply, read_reply
 from aipo.util.text import duration, error_text
 
 TEXT = "Reply with one word: ready"
@@ -52,9 +53,22 @@ async def _call(name: str, chat: ChatModel, seconds: float) -> Check:
             f"or the key in the variable that agents.{name}.secrets names"
         )
         return Check("fail", label, f"{chat.name}: {error_text(error)}", advice)
-    text = str(reply.text).strip()
+    return _judge(name, chat, read_reply(reply, chat.thinking), duration(time.perf_counter() - began))
+
+
+def _judge(name: str, chat: ChatModel, reply: Reply, took: str) -> Check:
+    """Is it an answer, and all of it?"""
+    label, text, thinking = f"agent {name}", reply.text.strip(), reply.thinking or ""
+    limit = f"a larger limit on its tokens in agents.{name}.options"
+    if reply.cut:
+        said = f"{text[:40]!r}" + f" after thinking {thinking[:40]!r}" * bool(thinking)
+        found = f"{chat.name}: its server cut the reply (finish_reason {reply.finish}): {said}"
+        return Check("fail", label, found, f"{limit} (max_completion_tokens), or less thinking")
+    if not text and thinking:
+        found = f"{chat.name} answers with thinking only: {thinking[:80]!r}"
+        return Check("fail", label, found, f"{limit}, thinking turned off, or the tags in agents.{name}.thinking")
     if not text:
         found = f"{chat.name} answers with no text"
         return Check("fail", label, found, "a limit on its tokens that its thinking uses up?")
-    took = duration(time.perf_counter() - began)
-    return Check("ok", label, f"{chat.name} answers in {took}: {text[:40]!r}")
+    thought = f" after thinking, {len(thinking)} characters" if thinking else ""
+    return Check("ok", label, f"{chat.name} answers in {took}{thought}: {text[:40]!r}")

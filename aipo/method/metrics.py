@@ -81,6 +81,13 @@ METRICS: dict[str, Metric] = {
     ),
     "calls/{agent}": Metric("count", "Calls of the agent's chat model, failed attempts included."),
     "call_errors/{agent}": Metric("calls with an error / calls", "Share of calls that failed or timed out."),
+    "cut/{agent}": Metric(
+        "replies cut by their server / answered calls",
+        "Share of replies that a limit on their tokens ended (`finish_reason: length`).",
+    ),
+    "silent/{agent}": Metric(
+        "replies without an answer / answered calls", "Share of replies that are empty or only thinking."
+    ),
     "tokens_in/{agent}": Metric("Σ tokens", "Prompt tokens of the agent's chat model, as its server says."),
     "tokens_out/{agent}": Metric("Σ tokens", "Completion tokens of the agent's model, as its server says."),
     "latency/{quantile}/{agent}": Metric("p50, p95, p99 of seconds", "Duration of answered calls."),
@@ -212,6 +219,9 @@ def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
             metrics[f"{name}/{agent}"] = math.fsum(reported)
     if logprobs := [s.logprobs for s in segments if s.logprobs is not None]:
         metrics[f"known/{agent}"] = float(np.isfinite(np.concatenate(logprobs)).mean())
+    if answered := [call for call in calls if call.reply is not None]:
+        metrics[f"cut/{agent}"] = _mean([call.cut for call in answered])
+        metrics[f"silent/{agent}"] = _mean([call.silent is not None for call in answered])
     if seconds := [call.seconds for call in calls if call.error is None]:
         for percent in (50, 95, 99):
             metrics[f"latency/p{percent}/{agent}"] = float(np.percentile(seconds, percent))

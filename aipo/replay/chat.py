@@ -23,6 +23,7 @@ from aipo.replay.reuse import CALL, Reuse, recorded_error
 from aipo.rollout.agent import Prices
 from aipo.rollout.context import UNSCORED, ChatModel, Scorer
 from aipo.trace import Call, Role, Segment, Trace
+from aipo.util.reply import THINKING_TAGS
 from aipo.util.text import clean, to_json
 
 Question = tuple[str, str, bytes, bytes]
@@ -40,6 +41,7 @@ class AgentModel(NamedTuple):
     live: BaseChatModel | None = None
     prices: Prices | None = None
     scorer: Scorer | None = None
+    thinking: Mapping[str, str] = THINKING_TAGS
 
 
 class ReplayChat(BaseChatModel):
@@ -173,6 +175,7 @@ def replay_chat(
         name=agent_model.model,
         settings=agent_model.settings,
         prices=agent_model.prices,
+        thinking=agent_model.thinking,
         scorer=scorer if scorer.recorded or agent_model.scorer is not None else None,
     )
 
@@ -186,7 +189,12 @@ async def _reply(call: Call, retried: bool) -> AIMessage:
     if call.tokens_in is not None or call.tokens_out is not None:
         counts = (call.tokens_in or 0, call.tokens_out or 0)
         usage = {"input_tokens": counts[0], "output_tokens": counts[1], "total_tokens": sum(counts)}
-    return AIMessage(call.reply or "", usage_metadata=usage)
+    return AIMessage(
+        call.reply or "",
+        usage_metadata=usage,
+        additional_kwargs={"reasoning_content": call.thinking} if call.thinking is not None else {},
+        response_metadata={"finish_reason": call.finish} if call.finish is not None else {},
+    )
 
 
 def question_of(call: Call) -> Question:

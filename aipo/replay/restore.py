@@ -196,6 +196,7 @@ def _agent_models(experiment: Experiment, chats: Mapping[str, ChatModel]) -> dic
             live=chats[name].model if name in chats else None,
             prices=agent.prices,
             scorer=chats[name].scorer if name in chats else None,
+            thinking=agent.thinking,
         )
         for name, agent in experiment.agents.items()
         if agent.model is not None

@@ -19,6 +19,7 @@ from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Call, Mode, Role, Segment, concatenate, of_policy, segment
+from aipo.util.reply import THINKING_TAGS, Reply, read_reply
 from aipo.util.text import clean, error_text
 
 
@@ -38,13 +39,15 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatModel:
-    """An agent's LangChain chat model with what a trace records of it. `scorer`: None where nobody needs one."""
+    """An agent's LangChain chat model with what a trace records of it. `scorer`: None where nobody needs one;
+    `thinking`: the tags around thinking, see `aipo.util.reply`."""
 
     model: BaseChatModel
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     prices: Prices | None = None
     scorer: Scorer | None = None
+    thinking: Mapping[str, str] = field(default_factory=lambda: THINKING_TAGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +165,7 @@ class RolloutContext:
         return await parts if isinstance(parts, Awaitable) else parts
 
     async def chat(self, agent: str, messages: Sequence[BaseMessage]) -> str:
-        """One recorded call of an agent's chat model; returns the reply's text.
+        """One recorded call of an agent's chat model; returns the reply's text, without its thinking.
 
         Raises:
             AgentError: `agent` has no chat model. What the model itself raises is recorded and passed
@@ -172,14 +175,14 @@ class RolloutContext:
             raise AgentError(f"chat model of agent: got {agent!r}, allowed {sorted(self.chats)}")
         chat = self.chats[agent]
         started = time.perf_counter()
-        reply: str | None = None
+        reply: Reply | None = None
         error: str | None = None
         usage: Mapping[str, Any] = {}
         try:
             answer = await chat.model.ainvoke(list(messages))
-            reply = clean(str(answer.text))
+            reply = read_reply(answer, chat.thinking)
             usage = getattr(answer, "usage_metadata", None) or {}
-            return reply
+            return reply.text
         except BaseException as caught:
             error = error_text(caught)
             raise
@@ -191,7 +194,9 @@ class RolloutContext:
                     visit=current_visit(),
                     model=chat.name,
                     messages=tuple({"role": m.type, "content": clean(str(m.text))} for m in messages),
-                    reply=reply,
+                    reply=reply and reply.text,
+                    thinking=reply and reply.thinking,
+                    finish=reply and reply.finish,
                     settings=dict(chat.settings),
                     tokens_in=tokens_in,
                     tokens_out=tokens_out,
@@ -219,8 +224,9 @@ class RolloutContext:
             return None, None
         unknown = np.full(len(token_ids), np.nan, np.float32)
         said = [call for call in self.calls[since:] if call.agent == agent and call.reply is not None]
-        # A cut may have gone through a character.
-        if not said or not (said[-1].reply or "").strip().startswith(text.strip().rstrip("\ufffd")):
+        # What was written behind thinking has the probabilities behind that thinking. A cut may have gone through a
+        # character.
+        if not said or said[-1].thinking is not None or not (said[-1].reply or "").strip().startswith(text.strip().rstrip("\ufffd")):
             return unknown, None
         try:
             return np.asarray(await scorer.score(said[-1].messages, token_ids), np.float32), None

@@ -110,7 +110,11 @@ class ReferenceChat(BaseChatModel):
             usage_metadata=UsageMetadata(
                 input_tokens=read, output_tokens=written, total_tokens=read + written
             ),
-            response_metadata={"token_ids": done.token_ids.tolist(), "logprobs": done.logprobs.tolist()},
+            response_metadata={
+                "finish_reason": "length" if done.finish == "length" else "stop",
+                "token_ids": done.token_ids.tolist(),
+                "logprobs": done.logprobs.tolist(),
+            },
         )
         return ChatResult(generations=[ChatGeneration(message=reply)])
 

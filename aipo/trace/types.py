@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError, with_config
 from aipo.errors import TraceError
 from aipo.trace.arrays import ByValue
 from aipo.trace.segment import SCHEMA, Role, Segment, concatenate
+from aipo.util.reply import is_cut
 from aipo.util.text import error_text, fits_json, to_json
 
 SCHEMA_VERSION = 1
@@ -110,7 +111,13 @@ class Consult:
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One chat-model call inside an agent. Times are seconds since the rollout began."""
+    """One chat-model call inside an agent. Times are seconds since the rollout began.
+
+    Args:
+        reply: the answer, without thinking; None where the call failed.
+        thinking: what the model thought before it answered; None = nothing.
+        finish: why the reply ended, in its server's word; None = its server does not say.
+    """
 
     agent: str
     visit: str
@@ -126,6 +133,22 @@ class Call:
     seconds: float
     cached: bool = False
     error: str | None = None
+    thinking: str | None = None
+    finish: str | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Did a limit on its tokens end the reply?"""
+        return is_cut(self.finish)
+
+    @property
+    def silent(self) -> str | None:
+        """Why a call that did not fail has no answer; None where it has one."""
+        if self.reply is None or self.reply.strip():
+            return None
+        said = "no text" if self.thinking is None else f"only thinking ({len(self.thinking)} characters)"
+        limit = f", cut by its server (finish_reason {self.finish})" if self.cut else ""
+        return f"{self.model} wrote {said}{limit}"
 
 
 @with_config(SCHEMA)

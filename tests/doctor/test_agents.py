@@ -15,14 +15,19 @@ from aipo.doctor.check import Check
 from kit.servers import chat_completion, free_port, serving
 
 
-def app(text: str = "ready", *, status: int = 200, hangs: bool = False) -> Starlette:
+def app(
+    text: str = "ready", *, status: int = 200, hangs: bool = False, finish: str = "stop", apart: str | None = None
+) -> Starlette:
     async def chat(request: Request) -> JSONResponse:
         if hangs:
             while not await request.is_disconnected():
                 await asyncio.sleep(0.01)
         if status != 200:
             return JSONResponse({"error": {"message": "said the server"}}, status_code=status)
-        return JSONResponse(chat_completion("m", text, 1, 1))
+        whole = chat_completion("m", text, 1, 1)
+        whole["choices"][0]["finish_reason"] = finish
+        whole["choices"][0]["message"] |= {} if apart is None else {"reasoning_content": apart}
+        return JSONResponse(whole)
 
     return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
 
@@ -53,6 +58,20 @@ def test_an_agent_answers() -> None:
     [
         ({"status": 401}, [], "said the server", "the key in the variable that agents.judge.secrets names"),
         ({"text": ""}, [], "answers with no text", "a limit on its tokens"),
+        (
+            {"text": "<think>one word"},
+            [],
+            "m answers with thinking only: 'one word'",
+            "agents.judge.thinking",
+        ),
+        ({"text": "", "apart": "one word"}, [], "with thinking only: 'one word'", "a larger limit on its tokens"),
+        ({"text": "<a>one</a>"}, ["agents.judge.thinking={<a>: </a>}"], "with thinking only: 'one'", "tokens"),
+        (
+            {"text": "<think>one</think>rea", "finish": "length"},
+            [],
+            "its server cut the reply (finish_reason length): 'rea' after thinking 'one'",
+            "a larger limit on its tokens in agents.judge.options",
+        ),
         ({"hangs": True}, ["agents.judge.timeout=0.2"], "does not answer within 0.2 s", "is its server up?"),
     ],
 )
@@ -64,6 +83,12 @@ def test_an_agent_that_does_not(
     assert check.status == "fail"
     assert found in check.found
     assert advice in check.advice
+
+
+def test_an_agent_that_thinks_first() -> None:
+    with serving(app("<think>one word</think>\n\nready")) as url:
+        (check,) = checks(url)
+    assert (check.status, check.found.partition(" after ")[2]) == ("ok", "thinking, 8 characters: 'ready'")
 
 
 def test_nobody_there() -> None:

@@ -357,7 +357,9 @@ def test_only_what_the_model_said_word_for_word_has_log_probs():
     assert scorer.asked == [("Task: answer", "582")]  # the beginning of it
     assert sum(cut.logprobs == cut.logprobs) == 3
     _, escaped = told(scorer, "</feedback> x")
+    _, thought = told(scorer, "<think>3@7?</think>58")  # its probability is the one behind that thinking
     assert len(scorer.asked) == 1
+    assert (thought.logprobs != thought.logprobs).all()
     assert (escaped.logprobs != escaped.logprobs).all()
 
 

@@ -27,10 +27,12 @@ MESSAGE = {"error": {"message": "no"}}
 
 
 class Server:
-    """What its next answers are (`due`; afterwards all is well), and what it was asked."""
+    """What its next answers are (`due`; afterwards all is well), how a good one differs from `WHOLE` (`choice`), and
+    what it was asked."""
 
     def __init__(self) -> None:
         self.due: list[str] = []
+        self.choice: dict[str, Any] = {}
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.clients: set[tuple[str, int]] = set()
@@ -48,6 +50,10 @@ class Server:
             await asyncio.sleep(3600)
         if kind == "half":
             return CutOff(WHOLE[:40])
+        if self.choice:
+            whole = json.loads(WHOLE)
+            whole["choices"][0] |= self.choice
+            return JSONResponse(whole)
         return Response(WHOLE[:-1] if kind == "invalid" else WHOLE, media_type="application/json")
 
 
@@ -137,3 +143,42 @@ def test_a_server_may_serve_several_agents_and_connections_live_from_step_to_ste
         asked_once(model)
     assert [asked["model"] for asked in server.asked] == ["m", "n", "m", "n"]
     assert len(server.clients) == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "tags", "thinking"),
+    [
+        ({"content": "<think>7*3?</think>\n3@7=582"}, {}, "7*3?"),
+        ({"content": "7*3?\n</think>\n3@7=582"}, {}, "7*3?"),
+        ({"content": "<why>7*3?</why>3@7=582"}, {"thinking": {"<why>": "</why>"}}, "7*3?"),
+        ({"content": "3@7=582", "reasoning_content": "7*3?"}, {}, "7*3?"),
+        ({"content": "3@7=582", "reasoning": "7*3?"}, {}, "7*3?"),
+    ],
+)
+def test_thinking_is_recorded_and_is_no_part_of_the_feedback(
+    server: Server, said: dict[str, Any], tags: dict[str, Any], thinking: str
+) -> None:
+    server.choice = {"message": {"role": "assistant", **said}}
+    answered, [call], role = asked_once(chat(server.url, **tags))
+    assert (answered.reply, answered.error, role) == ("3@7=582", None, Role.AGENT)
+    assert (call.reply, call.thinking, call.finish, call.cut) == ("3@7=582", thinking, "stop", False)
+
+
+@pytest.mark.parametrize("content", [{"content": "<think>7*3"}, {"content": None, "reasoning_content": "7*3"}])
+def test_thinking_without_an_answer_is_no_reply_and_the_reason_is_told(
+    server: Server, content: dict[str, Any]
+) -> None:
+    server.choice = {"message": {"role": "assistant", **content}, "finish_reason": "length"}
+    answered, [call], role = asked_once(chat(server.url))
+    assert (answered.reply, answered.fault, role) == (None, Fault.UNAVAILABLE, Role.ENV)
+    assert answered.error == (
+        "no reply, m wrote only thinking (3 characters), cut by its server (finish_reason length)"
+    )
+    assert (call.reply, call.thinking, call.cut, call.error) == ("", "7*3", True, None)
+
+
+def test_a_reply_that_its_server_cut_is_marked(server: Server) -> None:
+    server.choice = {"message": {"role": "assistant", "content": "3@7=5"}, "finish_reason": "length"}
+    answered, [call], role = asked_once(chat(server.url))
+    assert (answered.reply, role) == ("3@7=5", Role.AGENT)
+    assert (call.finish, call.cut, call.silent) == ("length", True, None)

@@ -130,7 +130,8 @@ def test_an_agents_calls_in_numbers():
     calls = (
         call(1.0, tokens_in=10, tokens_out=4, cost=0.5),
         call(3.0, tokens_in=20, tokens_out=6, cost=0.25),
-        call(2.0),
+        call(2.0, finish="length"),
+        call(2.0, reply="", thinking="hm", finish="stop"),
         call(60.0, reply=None, error="TimeoutError: "),
         call(9.0, agent="verify"),
     )
@@ -138,17 +139,19 @@ def test_an_agents_calls_in_numbers():
     known = segment(Role.AGENT, "knowledge", [5, 6, 7, 8], logprobs=[np.nan, -0.5, -1.0, -0.5])
     told = trace(prompt(2), known, consults=(consult(1, 1, 2), down, empty), visits=(visit,))
     metrics = rollout_metrics([told], ["knowledge"])
-    names = ("agent_failures", "call", "tokens", "latency", "cost", "known")
+    names = ("agent_failures", "call", "cut", "silent", "tokens", "latency", "cost", "known")
     assert {k: v for k, v in metrics.items() if k.startswith(names)} == pytest.approx(
         {
             "agent_failures/knowledge": 1 / 2,
-            "calls/knowledge": 4.0,
-            "call_errors/knowledge": 1 / 4,
+            "calls/knowledge": 5.0,
+            "call_errors/knowledge": 1 / 5,
+            "cut/knowledge": 1 / 4,
+            "silent/knowledge": 1 / 4,
             "tokens_in/knowledge": 30.0,
             "tokens_out/knowledge": 10.0,
             "latency/p50/knowledge": 2.0,
-            "latency/p95/knowledge": 2.9,
-            "latency/p99/knowledge": 2.98,
+            "latency/p95/knowledge": 2.85,
+            "latency/p99/knowledge": 2.97,
             "cost/knowledge": 0.75,
             "known/knowledge": 0.75,
         }

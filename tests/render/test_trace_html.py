@@ -76,6 +76,26 @@ def test_an_open_card_has_what_ran_in_between() -> None:
     assert words.endswith("Reply <feedback:verify>right</feedback> #56")
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"thinking": "7*8 is <i>56"}, "thinking, 12 characters 7*8 is <i>56 reply yes & no late"),
+        ({"finish": "length"}, "reply yes & no cut by its server (finish_reason length) late"),
+        ({"finish": "stop"}, "reply yes & no late"),
+        (
+            {"reply": "", "thinking": "7*8", "finish": "length"},
+            "reply qwen wrote only thinking (3 characters), cut by its server (finish_reason length)",
+        ),
+        ({"reply": ""}, "reply qwen wrote no text"),
+    ],
+)
+def test_a_call_says_what_was_thought_and_whether_its_reply_was_cut(
+    changes: dict[str, Any], words: str
+) -> None:
+    one = visit("verify/check", 0.3, 0.31, "ok", replace(CALL, **changes))
+    assert words in words_of(context_html(trace(visits=(visit("verify", 0.2, 0.5), one)), decode))
+
+
 def test_anchors_are_given_to_one_trace_of_a_page_only() -> None:
     ids = re.findall(r' id="([^"]+)"', context_html(trace(), decode, anchors=True))
     assert ids == ["s0", "s1", "consult-0", "s2", "s3"]

@@ -12,6 +12,7 @@ from aipo.replay.chat import AgentModel, question_of, replay_chat
 from aipo.replay.reuse import Reuse, recorded_error
 from aipo.rollout.agent import transient
 from aipo.trace import Call
+from aipo.util.reply import THINKING_TAGS, Reply, read_reply
 from kit import handmade
 from kit.agents import FunctionChat
 
@@ -44,6 +45,13 @@ def test_each_call_answers_once_in_any_order() -> None:
     assert (reuse.calls, reuse.live_calls, reuse.fork) == (3, 0, None)
     with pytest.raises(ReplayError, match="no call is left in the recording"):
         ask(model, "a")
+
+
+def test_a_recorded_reply_has_its_thinking_and_its_end_again() -> None:
+    recorded = call("a", "582", thinking="3@7?", finish="length")
+    assert read_reply(ask(chat(recorded), "a"), THINKING_TAGS) == Reply("582", "3@7?", "length")
+    as_before = call("a", "<think>3@7?</think>582")
+    assert read_reply(ask(chat(as_before), "a"), {}) == Reply("<think>3@7?</think>582", None, None)
 
 
 def test_another_question_needs_a_live_call_and_says_where_it_begins_to_differ() -> None:

@@ -89,10 +89,15 @@ def test_columns_say_what_a_reader_filters_by():
     assert row["texts"] == ["2+2=", "4", "", "58"]
 
 
-def test_the_columns_are_those_of_files_that_were_recorded_before():
+def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_calls_have_since():
     """They follow the dataclasses: whoever changes those changes files that others read."""
     file = Path(__file__).parents[1] / "kit" / "run_before" / "traces" / "step-00000-00000.parquet"
-    assert pq.read_schema(file).equals(SCHEMA)
+    visit = SCHEMA.field("visits").type.value_type
+    call = visit.field("calls").type.value_type
+    assert [field.name for field in call][-2:] == ["thinking", "finish"]
+    as_before = pa.struct([*visit][:-1] + [pa.field("calls", pa.list_(pa.struct([*call][:-2])))])
+    place = SCHEMA.get_field_index("visits")
+    assert pq.read_schema(file).equals(SCHEMA.set(place, pa.field("visits", pa.list_(as_before))))
 
 
 def test_half_an_emoji_in_a_text_is_shown_as_unknown():

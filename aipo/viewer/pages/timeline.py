@@ -157,6 +157,7 @@ def _call(call: Call, scale: _Scale, left: float, top: float) -> str:
     wide = max(scale.x(call.started + call.seconds) - x, 2.0)
     facts = [f"call of {call.model}: {duration(call.seconds)}"]
     facts += [f"{call.attempts} attempts"] * (call.attempts > 1) + ["cached"] * call.cached
+    facts += ["cut by its server"] * call.cut
     facts += [call.error[:300]] if call.error else []
     css = "call failed" if call.error else "call"
     title = escape(visible(", ".join(facts)))

@@ -66,7 +66,9 @@ def _judge(name: str, chat: ChatModel, reply: Reply, took: str) -> Check:
         return Check("fail", label, found, f"{limit} (max_completion_tokens), or less thinking")
     if not text and thinking:
         found = f"{chat.name} answers with thinking only: {thinking[:80]!r}"
-        return Check("fail", label, found, f"{limit}, thinking turned off, or the tags in agents.{name}.thinking")
+        return Check(
+            "fail", label, found, f"{limit}, thinking turned off, or the tags in agents.{name}.thinking"
+        )
     if not text:
         found = f"{chat.name} answers with no text"
         return Check("fail", label, found, "a limit on its tokens that its thinking uses up?")

@@ -71,13 +71,14 @@ class ConsultCard:
 
     @property
     def cost(self) -> str:
-        """Duration, calls, tokens and retries, as far as they are recorded."""
+        """Duration, calls, tokens, retries and cut replies, as far as they are recorded."""
         calls, seconds = self.of.calls, self.of.visit and self.of.visit.seconds
         retries = sum(call.attempts - 1 for call in calls)
         parts = [] if seconds is None else [duration(seconds)]
         parts += [f"{len(calls)} call{'s' * (len(calls) > 1)}"] if calls else []
         parts += _usage(calls)
         parts += [f"{retries} {'retries' if retries > 1 else 'retry'}"] if retries else []
+        parts += [f"{count} cut"] if (count := sum(call.cut for call in calls)) else []
         return " · ".join([*parts, "cached"] if calls and all(call.cached for call in calls) else parts)
 
     @property

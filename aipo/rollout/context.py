@@ -226,7 +226,11 @@ class RolloutContext:
         said = [call for call in self.calls[since:] if call.agent == agent and call.reply is not None]
         # What was written behind thinking has the probabilities behind that thinking. A cut may have gone through a
         # character.
-        if not said or said[-1].thinking is not None or not (said[-1].reply or "").strip().startswith(text.strip().rstrip("\ufffd")):
+        if (
+            not said
+            or said[-1].thinking is not None
+            or not (said[-1].reply or "").strip().startswith(text.strip().rstrip("\ufffd"))
+        ):
             return unknown, None
         try:
             return np.asarray(await scorer.score(said[-1].messages, token_ids), np.float32), None

@@ -16,7 +16,12 @@ from kit.servers import chat_completion, free_port, serving
 
 
 def app(
-    text: str = "ready", *, status: int = 200, hangs: bool = False, finish: str = "stop", apart: str | None = None
+    text: str = "ready",
+    *,
+    status: int = 200,
+    hangs: bool = False,
+    finish: str = "stop",
+    apart: str | None = None,
 ) -> Starlette:
     async def chat(request: Request) -> JSONResponse:
         if hangs:
@@ -64,8 +69,18 @@ def test_an_agent_answers() -> None:
             "m answers with thinking only: 'one word'",
             "agents.judge.thinking",
         ),
-        ({"text": "", "apart": "one word"}, [], "with thinking only: 'one word'", "a larger limit on its tokens"),
-        ({"text": "<a>one</a>"}, ["agents.judge.thinking={<a>: </a>}"], "with thinking only: 'one'", "tokens"),
+        (
+            {"text": "", "apart": "one word"},
+            [],
+            "with thinking only: 'one word'",
+            "a larger limit on its tokens",
+        ),
+        (
+            {"text": "<a>one</a>"},
+            ["agents.judge.thinking={<a>: </a>}"],
+            "with thinking only: 'one'",
+            "tokens",
+        ),
         (
             {"text": "<think>one</think>rea", "finish": "length"},
             [],

@@ -164,7 +164,9 @@ def test_thinking_is_recorded_and_is_no_part_of_the_feedback(
     assert (call.reply, call.thinking, call.finish, call.cut) == ("3@7=582", thinking, "stop", False)
 
 
-@pytest.mark.parametrize("content", [{"content": "<think>7*3"}, {"content": None, "reasoning_content": "7*3"}])
+@pytest.mark.parametrize(
+    "content", [{"content": "<think>7*3"}, {"content": None, "reasoning_content": "7*3"}]
+)
 def test_thinking_without_an_answer_is_no_reply_and_the_reason_is_told(
     server: Server, content: dict[str, Any]
 ) -> None:

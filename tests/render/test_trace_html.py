@@ -58,6 +58,7 @@ def test_a_closed_card_reads_request_and_reply_at_one_glance() -> None:
     [
         ((), "500 ms"),
         ((CALL, replace(CALL, tokens_out=None)), "500 ms · 2 calls · 874 → 5 tokens · 4 retries"),
+        ((replace(CALL, attempts=1, finish="length"),), "500 ms · 1 call · 437 → 5 tokens · 1 cut"),
         ((replace(CALL, tokens_in=None, attempts=2),), "500 ms · 1 call · ? → 5 tokens · 1 retry"),
         ((replace(CALL, tokens_in=None, tokens_out=None, attempts=1),), "500 ms · 1 call"),
         ((replace(CALL, attempts=1, cached=True),), "500 ms · 1 call · 437 → 5 tokens · cached"),

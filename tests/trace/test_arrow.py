@@ -95,7 +95,8 @@ def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_calls
     visit = SCHEMA.field("visits").type.value_type
     call = visit.field("calls").type.value_type
     assert [field.name for field in call][-2:] == ["thinking", "finish"]
-    as_before = pa.struct([*visit][:-1] + [pa.field("calls", pa.list_(pa.struct([*call][:-2])))])
+    calls = pa.field("calls", pa.list_(pa.struct([*call][:-2])))
+    as_before = pa.struct([*[*visit][:-1], calls])
     place = SCHEMA.get_field_index("visits")
     assert pq.read_schema(file).equals(SCHEMA.set(place, pa.field("visits", pa.list_(as_before))))
 

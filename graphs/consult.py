@@ -28,7 +28,7 @@ from aipo.rollout import Agent, Prompt, RolloutContext, RolloutState
 from aipo.trace import Consult, Fault, Mode, Role, Segment, StopReason, concatenate, segment
 from aipo.util.text import clean, error_text
 from graphs.protocol import NAME, Grammar, Request
-from graphs.solo import POLICY, Node, policy_prompt, prompt_node
+from graphs.solo import POLICY, Node, policy_prompt, prompt_node, score_node
 
 OUT_OF_ROOM = {"stops": {POLICY: StopReason.LENGTH}}
 
@@ -67,7 +67,7 @@ def consult(
     graph.add_node("prompt", prompt_node(policy_prompt(prompt), agents=tuple(agents)))
     graph.add_node("policy", _policy_node(agents, allowed, max_notices, grammar))
     graph.add_node("notice", _notice_node(allowed, grammar))
-    graph.add_node("score", _score_node(grammar))
+    graph.add_node("score", score_node(grammar))
     for name in agents:
         _check_name(name)
         graph.add_node(name, _agent_node(agents[name], grammar))
@@ -147,15 +147,6 @@ def _notice_node(allowed: Callable[[ConsultState], list[str]], grammar: Grammar)
         return _notify(state, runtime.context, grammar, request.fault, text, f"{request.fault}: {text}")
 
     return notice
-
-
-def _score_node(grammar: Grammar) -> Node:
-    async def score(state: ConsultState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        context = runtime.context
-        text = context.answer(state["segments"], read=grammar.without_requests)
-        return {"reward_parts": {POLICY: await context.score(text)}}
-
-    return score
 
 
 def _agent_node(agent: Agent, grammar: Grammar) -> Node:

@@ -10,6 +10,7 @@ from langgraph.runtime import Runtime
 
 from aipo.rollout import Prompt, RolloutContext, RolloutState
 from aipo.trace import Mode, Role, StopReason, segment
+from graphs.protocol import Grammar
 
 POLICY = "policy"
 PROMPTS = Path(__file__).parent / "prompts"
@@ -17,11 +18,14 @@ PROMPTS = Path(__file__).parent / "prompts"
 Node = Callable[..., Awaitable[dict[str, Any]]]
 
 
-def solo(*, prompt: str | Path | Prompt = "policy.md") -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
+def solo(
+    *, prompt: str | Path | Prompt = "policy.md", grammar: Grammar | None = None
+) -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
     """The graph without agents.
 
     Args:
         prompt: file with a section `solo`; see `policy_prompt`.
+        grammar: tags of requests, which a policy that was trained with agents may write here, too.
 
     Raises:
         LoadError: no such file.
@@ -29,7 +33,7 @@ def solo(*, prompt: str | Path | Prompt = "policy.md") -> CompiledStateGraph[Any
     graph = StateGraph(RolloutState, context_schema=RolloutContext)
     graph.add_node("prompt", prompt_node(policy_prompt(prompt), agents=()))
     graph.add_node("policy", _policy)
-    graph.add_node("score", score)
+    graph.add_node("score", score_node(grammar or Grammar()))
     graph.add_edge(START, "prompt")
     graph.add_edge("prompt", "policy")
     graph.add_edge("policy", "score")
@@ -67,7 +71,12 @@ async def _policy(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict
     return {"segments": [piece], "stops": {POLICY: StopReason(finish)}}
 
 
-async def score(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    """Scores the answer."""
-    context = runtime.context
-    return {"reward_parts": {POLICY: await context.score(context.answer(state["segments"]))}}
+def score_node(grammar: Grammar) -> Node:
+    """A node that scores the answer. A request to an agent is no part of it, whether anybody answers it or not."""
+
+    async def score(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        context = runtime.context
+        text = context.answer(state["segments"], read=grammar.without_requests)
+        return {"reward_parts": {POLICY: await context.score(text)}}
+
+    return score

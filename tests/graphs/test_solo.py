@@ -1,5 +1,6 @@
 """Solo: a prompt, what the policy says, its score; nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from aipo.errors import LoadError
 from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt
 from aipo.trace import Mode, Role, StopReason
+from envs.miniature import Miniature
 from graphs.consult import consult
 from graphs.solo import PROMPTS, policy_prompt, solo
 from kit.agents import build_context, roll, shown
@@ -58,3 +60,24 @@ def test_prompts_are_found_by_name_or_by_path(tmp_path, monkeypatch):
     assert shown(state)[0] == (Role.PROMPT, "prompt", "Q: why?")
     with pytest.raises(LoadError, match=r"other\.md.*allowed one of.*'policy\.md'"):
         policy_prompt("other.md")
+
+
+@pytest.mark.parametrize("graph", [solo(prompt="miniature.md"), consult(agents={}, prompt="miniature.md")])
+@pytest.mark.parametrize(
+    ("said", "correct"),
+    [
+        ("713+90=803\n<consult:verify>713+90=803</consult>#803", 1.0),
+        ("713+90=803\n<consult:verify>713+90=803</consult>\n#803", 1.0),
+        ("713+90=803<consult:verify>713+90=803</consult>\n#803", 1.0),
+        ("713+90=803\n#803<consult:verify>713+90=803</consult>", 1.0),
+        ("713+90=803\n#80<consult:verify>3</consult>", 0.0),
+        ("713+90=803\n<consult:verify>#803</consult>", 0.0),
+        ("713+90=803\n#803<consult:verify>713+90", 1.0),
+    ],
+)
+def test_the_miniature_reads_the_answer_around_requests(graph: Any, said: str, correct: float):
+    """Nobody answers a solo rollout; the text that counts is the same."""
+    env = Miniature()
+    task = replace(env.tasks("easy")[0], prompt="713+90=?\n", answer="803")
+    context = replace(build_context([said], mode=Mode.SOLO), task=task, env=env)
+    assert roll(graph, context)["reward_parts"] == {"policy": {"correct": correct}}

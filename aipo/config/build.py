@@ -15,7 +15,7 @@ from aipo.method.credit import Credited, assign_credit
 from aipo.method.plan import plan_rollouts
 from aipo.policies import Policy, Sampling
 from aipo.rollout.engine import OnTrace, RolloutEngine
-from aipo.rollout.env import Task
+from aipo.rollout.env import Task, weights_with_noted
 from aipo.rollout.run_limits import CostLimit, FailureRateLimit
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Trace
@@ -65,7 +65,7 @@ class Experiment(GraphBuilder):
             chats=self.scored_chats(),
             sampling=Sampling(temperature=rollout.temperature, max_tokens=rollout.max_tokens),
             forbidden_ids=self.forbidden_ids(policy.tokenizer) if forbidden_ids is None else forbidden_ids,
-            reward_weights=rollout.reward_weights,
+            reward_weights=weights_with_noted(self.env, rollout.reward_weights),
             deadline=rollout.deadline,
             concurrency=rollout.concurrency,
             run_id=run_id,

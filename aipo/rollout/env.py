@@ -1,6 +1,6 @@
 """A task, and the environment that hands tasks out and scores answers."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,7 +45,11 @@ Score = dict[str, float] | None
 
 
 class Env(Protocol):
-    """A task family. Implementations live in `envs/`."""
+    """A task family. Implementations live in `envs/`.
+
+    An environment may have an attribute `noted`, names of reward parts that are recorded and weigh nothing unless
+    `rollout.reward_weights` says so.
+    """
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
@@ -70,3 +74,8 @@ class Env(Protocol):
             ScoreError: as None, with the reason.
         """
         ...
+
+
+def weights_with_noted(env: Env, weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights of reward parts, with 0 for those that the environment only notes."""
+    return {**dict.fromkeys(getattr(env, "noted", ()), 0.0), **weights}

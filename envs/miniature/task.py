@@ -93,6 +93,9 @@ class Miniature:
         ConfigError: no such size, or no operand.
     """
 
+    # A right answer behind a wrong line is rewarded, and noted.
+    noted = ("derivation",)
+
     def __init__(self, seed: int = 0, size: int = SIZE, terms: int = TERMS) -> None:
         if terms < 1:
             raise ConfigError(f"terms of the miniature: got {terms}, allowed 1 or more")
@@ -129,25 +132,35 @@ class Miniature:
         return self._tasks[split]
 
     def score(self, task: Task, text: str) -> dict[str, float]:
-        """`correct` is 1.0 where the last line of `text` is `#` and the answer, else 0.0.
+        """`correct` is 1.0 where the last line of `text` is `#` and the answer, else 0.0. `derivation` is 1.0 where every
+        line before it stands in the demonstration, else 0.0: the right answer may follow from a wrong line.
 
         Raises:
             TaskError: the task has no answer.
         """
         if task.answer is None:
             raise TaskError(f"answer of task {task.task_id!r}: got None, allowed the number to compare with")
-        last = text.rstrip("\n").rpartition("\n")[2]
-        return {"correct": float(last == f"#{task.answer}")}
+        work, _, last = text.rstrip("\n").rpartition("\n")
+        allowed = {"", *self._work(task, int(task.answer))}
+        return {
+            "correct": float(last == f"#{task.answer}"),
+            "derivation": float(allowed.issuperset(work.split("\n"))),
+        }
 
     def demonstration(self, task: Task) -> str | None:
         """The derivation, as it stands above; None where the task has no answer."""
         if task.answer is None:
             return None
+        return "\n".join([*self._work(task, int(task.answer)), f"#{task.answer}"])
+
+    @staticmethod
+    def _work(task: Task, answer: int) -> list[str]:
+        """The lines before the answer."""
         start, *steps = task.prompt.removesuffix("=?\n").replace("-", "+-").split("+")
         operands = [int(step) for step in steps]
-        value = int(task.answer) - sum(operands)
+        value = answer - sum(operands)
         lookup = [] if start.isdecimal() else [f"{start}={value}"]
-        return "\n".join([*lookup, *derivation(value, operands), f"#{task.answer}"])
+        return [*lookup, *derivation(value, operands)]
 
     def _with_facts(
         self, rng: random.Random, facts: Sequence[str], train: str, heldout: str

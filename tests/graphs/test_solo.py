@@ -80,4 +80,4 @@ def test_the_miniature_reads_the_answer_around_requests(graph: Any, said: str, c
     env = Miniature()
     task = replace(env.tasks("easy")[0], prompt="713+90=?\n", answer="803")
     context = replace(build_context([said], mode=Mode.SOLO), task=task, env=env)
-    assert roll(graph, context)["reward_parts"] == {"policy": {"correct": correct}}
+    assert roll(graph, context)["reward_parts"]["policy"]["correct"] == correct

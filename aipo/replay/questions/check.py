@@ -79,7 +79,8 @@ def _differences(where: str, was: Any, now: Any, *, cached: bool) -> Iterator[tu
                 else:
                     yield from _differences(item, old, new, cached=cached)
         elif name == "reward_parts":
-            for part in sorted(a.keys() | b.keys()):
+            # A part that is noted only since then is no difference; one that weighs something changes the reward.
+            for part in sorted(a):
                 if a.get(part) != b.get(part):
                     yield f"reward part {part!r}", _got(a.get(part), b.get(part))
         elif isinstance(a, np.ndarray) and isinstance(b, np.ndarray):

@@ -158,7 +158,30 @@ WRONG = (
 @pytest.mark.parametrize("text", RIGHT + WRONG)
 def test_only_the_last_line_counts_and_it_counts_exactly(text: str) -> None:
     task = Task(task_id="t", prompt="3@7+5=?\n", answer="587", split="hard")
-    assert Miniature().score(task, text) == {"correct": float(text in RIGHT)}
+    assert Miniature().score(task, text)["correct"] == float(text in RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "text", "holds"),
+    [
+        ("3@7+5=?\n", "587", "3@7=582\n582+5=587\n#587", 1.0),
+        ("3@7+5=?\n", "587", "#587", 1.0),
+        ("3@7+5=?\n", "587", "582+5=587\n\n#587\n", 1.0),
+        ("3@7+5=?\n", "587", "3@1=582\n582+5=587\n#587", 0.0),
+        ("3@7+5=?\n", "587", "3@7=582\n582+5=586\n#587", 0.0),
+        ("3@7+5=?\n", "587", "3@7=582\n#1\n#587", 0.0),
+        ("3@7+5=?\n", "587", "3@7=582\n582+5=587\n#588", 1.0),
+        ("523-7-30=?\n", "486", "523-7=516\n516-30=486\n#486", 1.0),
+        ("523-7-30=?\n", "486", "523-7=524\n516-30=486\n#486", 0.0),
+        ("~582+20=?\n", "437", "~582=417\n417+20=437\n#437", 1.0),
+        ("~582+20=?\n", "437", "~582=427\n417+20=437\n#437", 0.0),
+    ],
+)
+def test_a_wrong_line_on_the_way_to_the_answer_is_noted(
+    prompt: str, answer: str, text: str, holds: float
+) -> None:
+    task = Task(task_id="t", prompt=prompt, answer=answer, split="hard")
+    assert Miniature().score(task, text)["derivation"] == holds
 
 
 def test_a_task_without_an_answer_is_an_error() -> None:

@@ -32,7 +32,7 @@ _TERMINAL_AGENTS = ("green", "magenta", "yellow", "cyan", "blue", "bright_red")
 
 def headline(trace: Trace) -> str:
     """A trace in one line: task, kind, step, reward, how it ended."""
-    parts = [trace.task_id, str(trace.mode), f"step {trace.step}"]
+    parts = [trace.task_id, trace.kind, f"step {trace.step}"]
     parts.append("no reward" if trace.reward is None else f"reward {trace.reward:g}")
     if trace.advantage is not None:
         parts.append(f"advantage {trace.advantage:+.2f}")

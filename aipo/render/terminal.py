@@ -13,10 +13,13 @@ from aipo.errors import RunError
 from aipo.render.display import show
 from aipo.trace.filters import Filter
 from aipo.trace.index import Group, Summary, TraceIndex
-from aipo.util.text import visible
+from aipo.util.console import line_table
+from aipo.util.text import cut, visible
 
 _LONGEST = 200
 """Characters of one value that a query's table shows; `--json` has them all."""
+_CUT = {"question": 8, "error": 8, "agent": 6}
+"""Columns that give way in a narrow terminal."""
 
 
 def print_traces(
@@ -31,9 +34,9 @@ def print_traces(
     if as_json:
         _print_json(asdict(each) for each in summaries)
         return
-    names = ("trace", "question", "kind", "reward", "advantage", "asked", "ended by")
-    console.print(_table(names, [[_cell(value) for value in _trace_row(each)] for each in summaries]))
-    _print_count(len(summaries), limit, lambda: index.count(where), "traces", console)
+    names = ("trace", "question", "kind", "reward", "advantage", "agent", "stop", "error")
+    console.print(_table(names, map(_trace_row, summaries), console))
+    _print_count(len(summaries), limit, lambda: index.count(where), "trace", console)
 
 
 def print_groups(
@@ -49,8 +52,8 @@ def print_groups(
         _print_json(asdict(each) for each in groups)
         return
     names = ("group", "question", "rollouts", "reward", "consults", "failed")
-    console.print(_table(names, [[_cell(value) for value in _group_row(each)] for each in groups]))
-    _print_count(len(groups), limit, lambda: index.group_count(where), "groups", console)
+    console.print(_table(names, map(_group_row, groups), console))
+    _print_count(len(groups), limit, lambda: index.group_count(where), "group", console)
 
 
 def print_trace(index: TraceIndex, trace_id: str, *, as_json: bool, console: Console) -> None:
@@ -81,21 +84,22 @@ def print_query(index: TraceIndex, query: str, *, as_json: bool, console: Consol
     cells = [[_cell(value, _LONGEST) for value in row] for row in rows]
     widths = [max(len(name), *(len(row[i]) for row in cells), 1) for i, name in enumerate(names)]
     if sum(widths) + 2 * len(widths) <= console.width:
-        console.print(_table(names, cells))
+        console.print(_table(names, cells, console))
         return
     for number, row in enumerate(cells):  # too wide for a table: a column a line
         console.print(f"row {number}", style="dim", highlight=False)
         upright = Table(box=None, show_header=False, pad_edge=False)
         for name, cell in zip(names, row, strict=True):
-            upright.add_row(Text(visible(name), style="bold"), cell)
+            upright.add_row(Text(visible(name), style="bold"), Text(cell))
         console.print(upright)
 
 
 def _trace_row(summary: Summary) -> Sequence[Any]:
+    """A cell says what its column's filter takes: `kind=solo`, `agent=verify`, `stop=eos`."""
     advantage = None if summary.advantage is None else f"{summary.advantage:+.2f}"
     agents = ", ".join(name or "(nobody)" for name in summary.agents)
-    ended = summary.error or summary.stop_reason
-    return (summary.trace_id, summary.question, summary.kind, summary.reward, advantage, agents, ended)
+    ended = (summary.stop_reason, summary.error or "")
+    return (summary.trace_id, summary.question, summary.kind, summary.reward, advantage, agents, *ended)
 
 
 def _group_row(group: Group) -> Sequence[Any]:
@@ -105,21 +109,16 @@ def _group_row(group: Group) -> Sequence[Any]:
     return (group.group_id, group.question, group.traces, mean, group.consults, group.failed)
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[Text]]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, name in enumerate(names):
-        # An id that is cut short cannot be copied; it comes first.
-        table.add_column(Text(visible(name)), no_wrap=not number, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _table(names: Sequence[str], rows: Iterable[Sequence[Any]], console: Console) -> Table:
+    cells = [[_cell(value) for value in row] for row in rows]
+    return line_table(names, cells, width=console.width, cut=_CUT)
 
 
-def _cell(value: object, longest: int | None = None) -> Text:
-    """Any value as text that cannot steer the terminal; '–' for None, which is not 0."""
+def _cell(value: object, longest: int | None = None) -> str:
+    """Any value as one line of text that cannot steer the terminal; '–' for None, which is not 0."""
     printed = "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     text = visible(printed).strip()
-    return Text(text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…")
+    return text if longest is None else cut(text, longest)
 
 
 def _print_json(rows: Iterable[dict[str, Any]]) -> None:
@@ -129,5 +128,6 @@ def _print_json(rows: Iterable[dict[str, Any]]) -> None:
 
 def _print_count(rows: int, limit: int, count: Callable[[], int], what: str, console: Console) -> None:
     total = rows if 0 < rows < limit else count()  # counting goes through all files once more
+    what = what if total == 1 else f"{what}s"
     note = f"{total} {what}" if rows == total else f"{rows} of {total} {what} (--limit shows more)"
     console.print(note, style="dim", highlight=False)

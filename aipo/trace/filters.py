@@ -19,14 +19,14 @@ class Filter:
     a reward matches no range of rewards, and one whose text nobody stored no text.
 
     Raises:
-        ConfigError: an unknown mode or stop reason, or a range that ends before it begins.
+        ConfigError: an unknown kind or stop reason, or a range that ends before it begins.
     """
 
     step: tuple[int | None, int | None] | None = None
     task: str | None = None
     group: str | None = None
     agent: str | None = None
-    mode: str | None = None
+    kind: str | None = None
     reward: tuple[float | None, float | None] | None = None
     stop: str | None = None
     failed: bool | None = None
@@ -34,8 +34,8 @@ class Filter:
     text: str | None = None
 
     def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in KINDS:
-            raise ConfigError(f"mode: got {self.mode!r}, allowed {', '.join(KINDS)}")
+        if self.kind is not None and self.kind not in KINDS:
+            raise ConfigError(f"kind: got {self.kind!r}, allowed {', '.join(KINDS)}")
         if self.stop is not None and self.stop not in list(StopReason):
             raise ConfigError(f"stop: got {self.stop!r}, allowed {', '.join(StopReason)}")
         for name in ("step", "reward"):
@@ -48,13 +48,15 @@ class Filter:
 
 EVERYTHING = Filter()
 _KEYS = tuple(Filter.__dataclass_fields__)
+_BEFORE = {"mode": "kind"}
+"""Names of before, which scripts may still use."""
 
 
 _CONDITIONS = {
     "task": "contains(task_id, ?)",
     "group": "group_id = ?",
     "agent": "list_contains(agents, ?)",
-    "mode": "kind = ?",
+    "kind": "kind = ?",
     "stop": "stop_reason = ?",
     "error": "contains(lower(error), lower(?))",
     "text": "trace_id IN (SELECT trace_id FROM contexts WHERE contains(lower(array_to_string(texts, '')), lower(?)))",
@@ -89,6 +91,7 @@ def parse_filter(words: Sequence[str], where: str = "the filter") -> Filter:
     values: dict[str, Any] = {}
     for word in words:
         key, sign, value = word.partition("=")
+        key = _BEFORE.get(key, key)
         if not sign or key not in _KEYS:
             raise ConfigError(f"{where}: got {key!r}, allowed {', '.join(f'{name}=' for name in _KEYS)}")
         if key in values:

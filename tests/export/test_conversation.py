@@ -35,8 +35,8 @@ def test_every_conversation_says_where_it_is_from(run: Run):
 @pytest.mark.parametrize(
     ("options", "chats"),
     [
-        ({"where": Filter(mode="assisted")}, [("3@7+1=?", "So 582+1=583")]),  # the solo rollouts' question
-        ({"where": Filter(mode="assisted"), "agents": "inline"}, [("agents: 3@7+1=?", f"{INLINE}582+1=583")]),
+        ({"where": Filter(kind="assisted")}, [("3@7+1=?", "So 582+1=583")]),  # the solo rollouts' question
+        ({"where": Filter(kind="assisted"), "agents": "inline"}, [("agents: 3@7+1=?", f"{INLINE}582+1=583")]),
         ({"min_reward": 0.5}, [("3@7+1=?", "583")]),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_demonstration_is_the_assistants_text_and_asks_what_solo_rollouts_are_
     demonstration = empty.trace("g0/1", empty.prompt("3@7+1=?"), shown, mode=Mode.EXPERT)
     empty.keep(empty.assisted("g0/0", "3@7+1=?", "582+1=583<eos>"), demonstration)
     for agents in ("cut", "inline"):
-        assert empty.chats(agents=agents, where=Filter(mode="expert")) == [("3@7+1=?", "583")]
+        assert empty.chats(agents=agents, where=Filter(kind="expert")) == [("3@7+1=?", "583")]
     assert empty.chats()[0] == ("3@7+1=?", "So 582+1=583")
 
 

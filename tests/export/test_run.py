@@ -33,7 +33,7 @@ def test_raw_traces_are_what_they_were(run: Run):
 
 def test_only_what_the_filter_asks_for_also_of_a_step_in_flight(run: Run):
     run.store.append(run.solo("g1/0", "1+1=?", "2<eos>", step=1))
-    done = run.export("jsonl", where=Filter(failed=False, mode="solo"))
+    done = run.export("jsonl", where=Filter(failed=False, kind="solo"))
     assert [row["trace_id"] for row in rows(done.path)] == ["g0/0", "g0/1", "g1/0"]
     assert done.left_out == {"not what the filter asks for": 2}
 

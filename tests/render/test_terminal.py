@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aipo.cli import app
-from aipo.trace import Trace
+from aipo.trace import StopReason, Trace
 from aipo.trace.store import TraceStore
 from kit.engines import TOKENIZER, run
 
@@ -20,8 +20,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def call(*words: object) -> str:
-    done = CliRunner().invoke(app, ["traces", *map(str, words)], env={"COLUMNS": "80"})
+def call(*words: object, columns: int = 80) -> str:
+    done = CliRunner().invoke(app, ["traces", *map(str, words)], env={"COLUMNS": str(columns)})
     if done.exception:
         raise done.exception
     return done.stdout
@@ -29,14 +29,35 @@ def call(*words: object) -> str:
 
 def test_traces_and_groups_as_a_table(folder: Path):
     lines = call(folder).splitlines()
-    assert lines[0].split() == ["trace", "question", "kind", "reward", "advantage", "asked", "ended", "by"]
+    assert lines[0].split() == ["trace", "question", "kind", "reward", "advantage", "stop"]
     assert lines[1].split() == ["run/00000-000/0", "a⟨U+001B⟩[31mb", "assisted", "1.5", "–", "eos"]
     assert lines[-1] == "3 traces"
     assert call(folder, "--limit", 1).splitlines()[-1] == "1 of 3 traces (--limit shows more)"
     assert call(folder / "traces", "reward=2..").splitlines()[-1] == "0 traces"
     lines = call(folder, "--groups").splitlines()
     assert lines[1].split() == ["00000-000", "a⟨U+001B⟩[31mb", "3", "1.50", "0", "0"]
-    assert lines[-1] == "1 groups"
+    assert lines[-1] == "1 group"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_row_is_one_line_however_narrow(tmp_path: Path, columns: int):
+    question, error = "What is 6x7?\nTell\tme at once. " * 9, "PolicyError: got\nno server"
+    (one, two) = run(count=2)
+    failed = replace(one, stop_reason=StopReason.ERROR, error=error, reward=None, reward_parts={})
+    with TraceStore(tmp_path / "run" / "traces", decode=TOKENIZER.decode) as store:
+        store.seal(0, [replace(t, task={"prompt": question}) for t in (failed, two)])
+    head, first, second, count = call(tmp_path / "run", columns=columns).splitlines()
+    assert max(map(len, (head, first, second))) <= columns and count == "2 traces"
+    assert (first[0] + second[0], "…" in first) == ("rr", True)
+    if columns == 80:
+        assert first == "run/00000-000/0  What is…  assisted  –       –          error  PolicyError: got…"
+
+
+@pytest.mark.parametrize("word", ["kind=assisted", "stop=eos", "mode=assisted"])
+def test_a_filter_takes_what_its_column_says(folder: Path, word: str):
+    head, *rows, count = call(folder, word).splitlines()
+    column, value = word.replace("mode", "kind").split("=")
+    assert count == "3 traces" and column in head.split() and all(value in row.split() for row in rows)
 
 
 def test_lines_of_json(folder: Path):

@@ -56,7 +56,7 @@ def test_filters_mean_what_they_mean_in_listings(tmp_path: Path) -> None:
         "step=1..": ["r/1/0", "r/2/1"],
         "reward=..0.5": ["r/0/1"],
         "group=g0": ["r/0/0", "r/0/1"],
-        "mode=assisted": [],
+        "kind=assisted": [],
     }.items():
         assert read(tmp_path, where=parse_filter([words]))[0] == ids, words
 

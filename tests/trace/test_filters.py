@@ -7,9 +7,9 @@ from aipo.trace.filters import Filter, parse_filter
 
 
 def test_words_become_a_filter():
-    words = ["step=3..7", "reward=0.5..", "agent=verify", "failed=no", "text=a=b", "mode=solo", "stop=eos"]
+    words = ["step=3..7", "reward=0.5..", "agent=verify", "failed=no", "text=a=b", "kind=solo", "stop=eos"]
     assert parse_filter(words) == Filter(
-        step=(3, 7), reward=(0.5, None), agent="verify", failed=False, text="a=b", mode="solo", stop="eos"
+        step=(3, 7), reward=(0.5, None), agent="verify", failed=False, text="a=b", kind="solo", stop="eos"
     )
     assert parse_filter([]) == Filter()
 
@@ -32,7 +32,7 @@ def test_ranges(text: str, ends: tuple[int | None, int | None]):
         ("step=1.5", "step: got '1.5', allowed"),
         ("step=7..3", "step: got 7..3, allowed a range that does not end before it begins"),
         ("failed=maybe", "failed: got 'maybe', allowed yes, no"),
-        ("mode=alone", "mode: got 'alone', allowed assisted, solo, suppressed, expert, replay"),
+        ("kind=alone", "kind: got 'alone', allowed assisted, solo, suppressed, expert, replay"),
         ("stop=tired", "stop: got 'tired', allowed eos, length, unscored, error, deadline, cancelled"),
     ],
 )

@@ -95,8 +95,8 @@ def test_summaries_say_what_traces_hold(index: TraceIndex):
         ({"group": "b"}, ["b/0", "b/1"]),
         ({"task": "t"}, ["a/0", "a/1", "b/0", "b/1", "c/0", "c/1"]),
         ({"task": "%"}, []),
-        ({"mode": "solo"}, ["a/1"]),
-        ({"mode": "suppressed"}, ["b/1"]),
+        ({"kind": "solo"}, ["a/1"]),
+        ({"kind": "suppressed"}, ["b/1"]),
         ({"reward": (0.25, 0.5)}, ["c/1"]),
         ({"reward": (None, None)}, ["a/0", "a/1", "b/0", "b/1", "c/1"]),
         ({"stop": "error"}, ["c/0"]),
@@ -138,7 +138,7 @@ def test_orders(index: TraceIndex, order: str, expected: list[str]):
 
 def test_groups_with_mixed_rewards_come_first_then_failures_then_consults(index: TraceIndex):
     assert [g.group_id for g in index.groups()] == ["b", "c", "a"]
-    (b,) = index.groups(Filter(mode="suppressed"))  # one trace matches, all of the group's are counted
+    (b,) = index.groups(Filter(kind="suppressed"))  # one trace matches, all of the group's are counted
     assert (b.traces, b.scored, b.failed, b.assisted, b.consults) == (2, 2, 0, 1, 1)
     assert (b.reward_mean, b.reward_min, b.reward_max) == (0.5, 0.0, 1.0)
     for order in GROUP_ORDERS:

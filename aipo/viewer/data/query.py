@@ -114,9 +114,8 @@ def _condition(name: str, value: str) -> dict[str, Any]:
         raise ConfigError(f"{name}: got {len(value)} characters, allowed at most {_LONGEST}")
     if clean(value) != value:
         raise ConfigError(f"{name}: got {value!r}, allowed text that UTF-8 can hold")
-    key = "mode" if name == "kind" else name
-    part = getattr(parse_filter([f"{key}={value}"]), key)
+    part = getattr(parse_filter([f"{name}={value}"]), name)
     ends = part if isinstance(part, tuple) else ()
     if not all(end is None or abs(end) <= _LARGEST for end in ends):
         raise ConfigError(f"{name}: got {value!r}, allowed a number, or a range like 3..7, ..7, 3..")
-    return {key: part}
+    return {name: part}

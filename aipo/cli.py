@@ -14,6 +14,7 @@ from aipo.config.cli import ConfigName, Overrides, config, graph, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
+from aipo.util.console import JsonOption, output
 from aipo.viewer.cli import runs, view
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -227,14 +228,16 @@ def doctor(
     quick: Annotated[
         bool, Option("--quick", help="skip the checks that load the policy (comparison of log-probs)")
     ] = False,
+    as_json: JsonOption = False,
     overrides: Overrides = None,
 ) -> None:
     """Checks a configuration before a run. Prints ok, warn or fail per check, and how to fix it."""
     from aipo.config.build import load_experiment
     from aipo.doctor.run import doctor as examine
 
-    if not examine(load_experiment(config, overrides or ()), quick=quick, console=console):
-        raise typer.Exit(1)
+    with output(as_json) as console:
+        if not examine(load_experiment(config, overrides or ()), quick=quick, console=console):
+            raise typer.Exit(1)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,7 @@ from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role
+from aipo.util.console import print_result
 from aipo.util.event_loop import LOOP
 from aipo.util.text import visible
 
@@ -37,13 +39,16 @@ def doctor(experiment: Experiment, *, quick: bool, console: Console) -> bool:
     Returns:
         Whether none failed.
     """
-    counts: Counter[Status] = Counter()
+    checks: list[Check] = []
     with console.status("checking"):
         for check in diagnose(experiment, quick=quick):
-            counts[check.status] += 1
+            checks.append(check)
             console.print(line(check))
+    counts = Counter(check.status for check in checks)
     console.print(f"{counts['ok']} ok, {counts['warn']} warn, {counts['fail']} fail", highlight=False)
-    return not counts["fail"]
+    passed = not counts["fail"]
+    print_result(console, {"passed": passed, "checks": [asdict(check) for check in checks]})
+    return passed
 
 
 def line(check: Check) -> Table:

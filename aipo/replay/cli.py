@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from aipo.errors import ConfigError, one_of
+from aipo.util.console import JsonOption, output
 
 if TYPE_CHECKING:
     from aipo.replay.questions.rerun import ReplaySource
@@ -17,8 +18,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Runs stored traces again, with a change, and compares. The source is never changed.",
 )
-console = Console()
-
 _SELECTION = "filters of traces (step=3..7 agent=verify ...) and changed settings (section.key=value ...)"
 _GRAPH = "graph to use, module:function or file.py:function; a file.py of the recording must be named here"
 _CONFIG = "configuration to use instead of that of the run"
@@ -41,12 +40,17 @@ Checkpoint = Annotated[str, typer.Option(help=_CHECKPOINT)]
 
 @app.command()
 def check(
-    folder: Traces, words: Selection = None, graph: GraphName = None, config: ConfigFile = None
+    folder: Traces,
+    words: Selection = None,
+    graph: GraphName = None,
+    config: ConfigFile = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Runs every trace through its graph again without any model, and reports what is not identical."""
     from aipo.replay.questions.rerun import check_traces
 
-    raise typer.Exit(check_traces(_source(folder, words, graph, config), console))
+    with output(as_json) as console:
+        raise typer.Exit(check_traces(_source(folder, words, graph, config), console))
 
 
 @app.command()
@@ -56,11 +60,13 @@ def score(
     graph: GraphName = None,
     config: ConfigFile = None,
     out: Out = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Scores recorded rollouts again, with another environment or other reward weights."""
     from aipo.replay.questions.rerun import score_traces
 
-    raise typer.Exit(score_traces(_source(folder, words, graph, config), out=out, console=console))
+    with output(as_json) as console:
+        raise typer.Exit(score_traces(_source(folder, words, graph, config), out=out, console=console))
 
 
 @app.command("graph")
@@ -84,6 +90,7 @@ def replay_graph(
     ] = None,
     config: ConfigFile = None,
     out: Out = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Runs recorded rollouts through an edited graph or edited prompts.
 
@@ -92,17 +99,24 @@ def replay_graph(
     from aipo.replay.questions.rerun import replay_graph as run
 
     source = _source(folder, words, graph, config, prompts)
-    raise typer.Exit(run(source, policy=policy, frozen=frozen, out=out, console=console))
+    with output(as_json) as console:
+        raise typer.Exit(run(source, policy=policy, frozen=frozen, out=out, console=console))
 
 
 @app.command()
 def credit(
-    folder: Traces, words: Settings = None, grid: Grid = None, steps: Steps = None, out: Out = None
+    folder: Traces,
+    words: Settings = None,
+    grid: Grid = None,
+    steps: Steps = None,
+    out: Out = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Computes the advantages under other settings of the method. It needs no model."""
     from aipo.replay.questions.credit import replay_credit
 
-    raise typer.Exit(replay_credit(folder, **_settings(words, grid, steps, out)))
+    with output(as_json) as console:
+        raise typer.Exit(replay_credit(folder, **_settings(words, grid, steps, out, console)))
 
 
 @app.command()
@@ -120,12 +134,14 @@ def loss(
         ),
     ] = True,
     out: Out = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Computes the loss and gradients of stored traces under other settings of the method."""
     from aipo.replay.questions.loss import replay_loss
 
-    given = _settings(words, grid, steps, out)
-    raise typer.Exit(replay_loss(folder, checkpoint=checkpoint, gradients=gradients, **given))
+    with output(as_json) as console:
+        given = _settings(words, grid, steps, out, console)
+        raise typer.Exit(replay_loss(folder, checkpoint=checkpoint, gradients=gradients, **given))
 
 
 @app.command()
@@ -137,12 +153,14 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="number of passes over all traces")] = 1,
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Trains a policy from stored traces instead of new rollouts. With --grid, one policy per setting."""
     from aipo.replay.questions.train import replay_train
 
-    given = _settings(words, grid, steps, out)
-    raise typer.Exit(replay_train(folder, epochs=epochs, resume=resume, **given))
+    with output(as_json) as console:
+        given = _settings(words, grid, steps, out, console)
+        raise typer.Exit(replay_train(folder, epochs=epochs, resume=resume, **given))
 
 
 @app.command()
@@ -160,6 +178,7 @@ def consults(
     limit: Annotated[int | None, typer.Option(min=1, help="maximum number of consults per agent")] = None,
     checkpoint: Checkpoint = "nearest",
     out: Out = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measures what consults are worth: the reward with the reply minus the reward without it.
 
@@ -170,7 +189,11 @@ def consults(
 
     filters, overrides = sort_words(words)
     where = parse_filter(filters)
-    if not group:
+    if group and overrides:
+        raise ConfigError(f"--group: got {overrides}, allowed only filters: nothing is run")
+    with output(as_json) as console:
+        if group:
+            raise typer.Exit(consults_against_group(folder, where=where, out=out, console=console))
         code = consults_against_forks(
             folder,
             overrides,
@@ -182,9 +205,6 @@ def consults(
             console=console,
         )
         raise typer.Exit(code)
-    if overrides:
-        raise ConfigError(f"--group: got {overrides}, allowed only filters: nothing is run")
-    raise typer.Exit(consults_against_group(folder, where=where, out=out, console=console))
 
 
 def _source(
@@ -217,7 +237,7 @@ def sort_words(words: list[str] | None) -> tuple[list[str], list[str]]:
 
 
 def _settings(
-    words: list[str] | None, grid: list[str] | None, steps: str | None, out: Path | None
+    words: list[str] | None, grid: list[str] | None, steps: str | None, out: Path | None, console: Console
 ) -> dict[str, Any]:
     """What the questions about a method have in common."""
     from aipo.trace.filters import parse_range

@@ -32,7 +32,7 @@ from aipo.errors import RunError
 from aipo.replay.recordings import Recordings
 from aipo.run import RunFolder, keep_tokenizer, tokenizer_of
 from aipo.trace import Trace
-from aipo.util.console import number_table, print_line
+from aipo.util.console import number_table, print_line, print_result
 from aipo.util.files import taken, write_json, write_text, writing
 
 LEFT_OUT = 3
@@ -89,13 +89,20 @@ class ReplayReport:
 def finish(report: ReplayReport, recordings: Recordings, console: Console, *folders: RunFolder) -> int:
     """Prints a report and writes it into each folder, with what was left out. The exit code."""
     report.print(console)
-    left_out = [{"what": what, "reason": reason} for what, reason in recordings.left_out.items()]
+    left_out = list_left_out(recordings)
     for folder in folders:
         write_json(folder.path / "replay.json", report.to_dict())
         print_line(console, f"run folder {folder.path}")
         if left_out:
             write_json(folder.path / "left_out.json", left_out)
+    runs = [str(folder.path) for folder in folders]
+    print_result(console, {**report.to_dict(), "folders": runs, "left_out": left_out})
     return print_left_out(recordings, console)
+
+
+def list_left_out(recordings: Recordings) -> list[dict[str, str]]:
+    """What could not be used, and why: for programs."""
+    return [{"what": what, "reason": reason} for what, reason in recordings.left_out.items()]
 
 
 def print_left_out(recordings: Recordings, console: Console) -> int:

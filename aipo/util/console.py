@@ -1,7 +1,11 @@
 """Progress bars, lines and tables of numbers for the terminal, alike in every command."""
 
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Annotated, TextIO
 
 from rich import box
 from rich.cells import cell_len
@@ -9,9 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
+from typer import Option
 
 from aipo.util.text import visible
 
+JsonOption = Annotated[
+    bool, Option("--json", help="print the result as one JSON document; everything else goes to stderr")
+]
 Note = Callable[[int, int, str], None]
 """Called with how much is done, of how much, and what to show behind the bar."""
 
@@ -50,6 +58,31 @@ def print_line(console: Console, line: str, style: str | None = None) -> None:
 
 
 _LINE_ENDS = re.compile(r"\s*[\n\t]\s*")
+
+
+class ResultConsole(Console):
+    """The console of a command with `--json`: on stderr, for stdout has nothing but the result."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        super().__init__(stderr=True)
+        self.stdout = stdout
+
+
+@contextmanager
+def output(as_json: bool) -> Generator[Console]:
+    """Where a command prints. With `as_json` all of it goes to stderr, what libraries and users' code print, too."""
+    if not as_json:
+        yield Console()
+        return
+    console = ResultConsole(sys.stdout)
+    with redirect_stdout(sys.stderr):
+        yield console
+
+
+def print_result(console: Console, result: object) -> None:
+    """The result of a command as one JSON document on stdout, if its console is one of `--json`."""
+    if isinstance(console, ResultConsole):
+        print(json.dumps(result, indent=2, allow_nan=False, default=str), file=console.stdout, flush=True)
 
 
 def line_table(

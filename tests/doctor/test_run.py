@@ -1,6 +1,7 @@
 """`aipo doctor`: every check of a run, in the terminal and as an exit code."""
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,5 +154,8 @@ def test_the_exit_code_and_the_last_line(
 
     assert code() == 0
     assert capsys.readouterr().out.splitlines()[-1].strip() == "13 ok, 0 warn, 0 fail"
+    assert code("--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["passed"] and [check["status"] for check in result["checks"]] == ["ok"] * 13
     assert code("rollout.reward_weights={style: 1}") == 1
     assert code("rollout.reward_weigths={style: 1}") == 2  # misspelt: the configuration itself is wrong

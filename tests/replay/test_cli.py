@@ -1,5 +1,6 @@
 """`aipo replay ...` as it is typed: words, exit codes and what is left behind."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -37,6 +38,29 @@ def test_questions(run: RunFolder, trained: Path, tmp_path: Path, words: str, sa
     assert done.exit_code == 0, done.output
     assert says in done.output
     assert (tmp_path / "out" / "replay.json").is_file() == ("OUT" in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "result"),
+    [
+        ("check RUN step=0", {"question": "check", "traces": 4, "identical": 4, "divergences": []}),
+        ("score RUN rollout.reward_weights.correct=0.5 --out OUT", {"question": "score", "left_out": []}),
+        ("credit RUN --steps 0 method.credit=reward --out OUT", {"question": "credit"}),
+        ("consults RUN --group step=0 --out OUT", {"question": "consults"}),
+        ("loss TRAINED --steps 0 --no-gradients --out OUT", {"question": "loss"}),
+    ],
+)
+def test_the_result_as_one_json_document(
+    run: RunFolder, trained: Path, tmp_path: Path, words: str, result: dict[str, object]
+) -> None:
+    places = {"RUN": run.path, "TRAINED": trained, "OUT": tmp_path / "out"}
+    done = replay(*(places.get(word, word) for word in words.split()), "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert {**document, **result} == document and done.stderr
+    if "OUT" in words:
+        kept = json.loads((tmp_path / "out" / "replay.json").read_text())
+        assert {**document, **kept} == document and document["folders"] == [str(tmp_path / "out")]
 
 
 @pytest.mark.parametrize(

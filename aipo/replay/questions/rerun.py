@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from aipo.config.build import Experiment
 from aipo.errors import ConfigError, RunError
 from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.engine import TracePair, vanished
-from aipo.replay.output import ReplayReport, default_out, finish, print_left_out
+from aipo.replay.output import ReplayReport, default_out, finish, list_left_out, print_left_out
 from aipo.replay.questions.before_after import BeforeAfter
 from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
 from aipo.replay.recordings import Recordings
@@ -24,7 +24,7 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import parse_filter
 from aipo.trace.store import TraceStore
-from aipo.util.console import Note, bars, print_line, stage
+from aipo.util.console import Note, bars, print_line, print_result, stage
 
 _LINES = 20
 DIVERGED = 1
@@ -92,6 +92,15 @@ def check_traces(source: ReplaySource, console: Console) -> int:
                 }
     _print_check(count, divergences, changed, time.perf_counter() - began, console)
     code = print_left_out(recordings, console)
+    result = {
+        "question": "check",
+        "traces": count,
+        "identical": count - len(divergences),
+        "divergences": [asdict(one) for one in divergences],
+        "changed_files": sorted(changed),
+        "left_out": list_left_out(recordings),
+    }
+    print_result(console, result)
     return DIVERGED if divergences else code
 
 

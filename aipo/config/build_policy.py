@@ -16,6 +16,7 @@ from aipo.util.console import Note
 from aipo.util.event_loop import LOOP
 from aipo.util.imports import instantiate, load
 from aipo.util.threads import limit_torch
+from aipo.util.whole import damage
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -76,6 +77,10 @@ class PolicyBuilder(ExperimentSettings):
         if (base := base_of(model)) is not None:
             raise LoadError(
                 f"policy.model: got {str(model)!r}, which holds an adapter of {base!r}, allowed whole weights"
+            )
+        if (problem := damage(Path(model), of_interest=lambda name: "optimizer" not in name)) is not None:
+            raise LoadError(
+                f"policy.model: got {str(model)!r}, which is not whole ({problem}), allowed what was written there"
             )
         device = device or self.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
         with _loading(model):

@@ -18,12 +18,15 @@ def check_disk(experiment: Experiment, size: Size) -> Iterator[Check]:
     """Traces, checkpoints, the policy, and weights for the servers; for a run whose rollouts are all long."""
     train, vllm = experiment.train, experiment.policy.vllm
     tokens = train.steps * train.tasks_per_step * train.group_size * experiment.rollout.max_tokens
-    saved = min(KEEP_CHECKPOINTS + 1, train.steps // train.save_every) if train.save_every else 0
+    every = train.steps // train.save_every if train.save_every else 0
+    saved = min(KEEP_CHECKPOINTS + 1, every)  # one more while the next is written
+    old = every - saved if train.keep_weights else 0
     pushes = experiment.policy.engine == "vllm" and vllm.sync == "disk"
     pushed = {"weights on their way": _PUSHED * size.weights}
     parts = {
         "traces": tokens * _TOKEN * (2 if train.token_stats else 1),
         "checkpoints": saved * 3 * size.trained,  # and AdamW's two running means
+        "weights of old checkpoints": old * size.trained,
         "the policy": size.weights,
         **(pushed if pushes and vllm.folder is None else {}),
     }
@@ -42,5 +45,5 @@ def _disk(what: str, folder: Path, parts: dict[str, int]) -> Check:
         return Check("ok", what, found)
     # Few rollouts are as long as allowed.
     status = "fail" if free < needs - parts.get("traces", 0) else "warn"
-    advice = "another run.out, fewer checkpoints (train.save_every), train.token_stats=false"
+    advice = "another run.out, fewer checkpoints (train.save_every), train.keep_weights=false, train.token_stats=false"
     return Check(status, what, found, advice)

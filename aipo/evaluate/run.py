@@ -21,6 +21,7 @@ from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
 from aipo.util.console import Note, bars, stage
 from aipo.util.files import exclusive, write_json, writing
+from aipo.util.whole import damage
 
 SETTINGS: dict[str, tuple[Mode, bool]] = {
     "solo": (Mode.SOLO, False),
@@ -64,6 +65,11 @@ def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
     if trained and not folder.model.is_dir():
         raise RunError(
             f"eval --run: got {folder.path}, which has no trained policy yet, allowed a finished run"
+        )
+    if trained and (problem := damage(folder.model)) is not None:
+        raise RunError(
+            f"eval --run: got {folder.model}, which is not whole ({problem}), allowed one that is as it was written. "
+            f"`aipo train --config {folder.config} --resume` writes it again from the last checkpoint"
         )
     if not trained and folder.config.is_file():
         raise RunError(

@@ -1,7 +1,8 @@
 """Which weights a replay uses: those of a checkpoint, the trained ones, or those of the start."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,12 @@ from aipo.errors import RunError, TraceError, one_of
 from aipo.policies.lora import base_of, restore_adapter
 from aipo.replay.recordings import Recordings
 from aipo.run import RunFolder
-from aipo.train.checkpoints import whole_checkpoints
+from aipo.train.checkpoints import Checkpoint, Problem, checkpoints, newest_whole, problems
 
 if TYPE_CHECKING:
     from aipo.policies.local.policy import LocalPolicy
 
-NEAREST = "nearest"
+NEAREST, EXACT = "nearest", "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,63 +45,88 @@ class Weights:
         return self
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Choice:
     """Which weights for which rollout step.
 
     Args:
         run: the run that the traces are from.
-        name: `nearest` (the newest checkpoint that is not younger than the rollout step), `start`, `model` (the
-            trained policy), or a folder.
+        name: `exact` (those that sampled the rollout step), `nearest` (the newest checkpoint that is not younger than
+            the rollout step), `start`, `model` (the trained policy), or a folder.
         optimizer_steps: per rollout step.
         start: the policy before its first step.
+        leave_out: told of each checkpoint that is not whole, and why.
     """
 
     run: RunFolder
     name: str
     optimizer_steps: int
     start: Weights
+    leave_out: Callable[[str, object], None] = lambda *_: None
 
     @classmethod
-    def of(cls, run: RunFolder, experiment: Experiment, name: str, overrides: Sequence[str]) -> "Choice":
-        """The choice for an experiment of `run`; `policy.model=` among its overrides replaces the start."""
-        start = start_of(run, experiment, overrides)
-        return cls(run=run, name=name, optimizer_steps=experiment.train.optimizer_steps, start=start)
+    def of(
+        cls, recordings: Recordings, experiment: Experiment, name: str, overrides: Sequence[str]
+    ) -> "Choice":
+        """The choice for an experiment of a run; `policy.model=` among its overrides replaces the start."""
+        return cls(
+            run=recordings.run,
+            name=name,
+            optimizer_steps=experiment.train.optimizer_steps,
+            start=start_of(recordings.run, experiment, overrides),
+            leave_out=recordings.leave_out,
+        )
 
     def at(self, step: int) -> Weights:
         """The weights for the traces of a rollout step.
 
         Raises:
-            RunError: there are none of that name.
+            RunError: there are none of that name; with `exact`, none that sampled the step.
         """
-        if self.name != NEAREST:
+        if self.name not in (NEAREST, EXACT):
             return self._named()
-        older = {
-            version: w for version, w in self._of_run().items() if version <= step * self.optimizer_steps
-        }
-        return older[max(older)].checked(self.run)
+        version = step * self.optimizer_steps
+        older = [one for one in self._checkpoints if one.version <= version]
+        found = newest_whole(older, self._problem)
+        for line in found.broken:
+            name, _, reason = line.partition(" ")
+            self.leave_out(name, reason)
+        one = found.checkpoint
+        weights = self.start if one is None else Weights(str(one.path), one.version)
+        if self.name == EXACT and weights.version != version:
+            kept = ", ".join(map(str, self.sampled_steps()))
+            raise RunError(
+                f"weights that sampled step {step}: got none ({'; '.join(found.broken) or 'their checkpoint is gone'}), "
+                f"allowed steps whose weights there are (--steps: {kept}), or --checkpoint nearest, which takes those of "
+                f"{weights.name} here, in {self.run.path}"
+            )
+        return weights.checked(self.run)
 
     def sampled_steps(self) -> list[int]:
         """Rollout steps that were sampled with exactly these weights."""
-        versions = sorted(self._of_run()) if self.name == NEAREST else [self._named().version]
+        whole = [one.version for one in self._checkpoints if self._problem(one) is None]
+        versions = [0, *whole] if self.name in (NEAREST, EXACT) else [self._named().version]
         steps = [divmod(version, self.optimizer_steps) for version in versions if version is not None]
         return [step for step, rest in steps if rest == 0]
 
-    def _of_run(self) -> dict[int, Weights]:
-        """By optimizer steps."""
-        whole = whole_checkpoints(self.run)
-        return {0: self.start} | {version: Weights(str(path), version) for version, path in whole.items()}
+    @cached_property
+    def _checkpoints(self) -> list[Checkpoint]:
+        return [one for one in checkpoints(self.run) if one.loadable]
+
+    @cached_property
+    def _problem(self) -> Problem:
+        return problems(checkpoints(self.run))
 
     def _named(self) -> Weights:
         if self.name == "start":
             return self.start.checked(self.run)
         path = self.run.model if self.name == "model" else Path(self.name)
-        if not (path / "config.json").is_file():
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise RunError(
-                f"--checkpoint: got {self.name!r}, allowed nearest, start, model or a folder with a model, looked at "
-                f"{path}"
+                f"--checkpoint: got {self.name!r}, allowed exact, nearest, start, model or a folder with a model, looked "
+                f"at {path}"
             )
-        of_run = {Path(w.path).resolve(): w for w in self._of_run().values()}
+        of_run = {one.path.resolve(): Weights(str(one.path), one.version) for one in self._checkpoints}
         return of_run.get(path.resolve(), Weights(str(path), None))
 
 

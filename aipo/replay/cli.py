@@ -23,7 +23,10 @@ _GRAPH = "graph to use, module:function or file.py:function; a file.py of the re
 _CONFIG = "configuration to use instead of that of the run"
 _OUT = "folder for the result; default: a new folder beside the source"
 _GRID = "method.key=value,value,... to compare; several of them give every combination"
-_CHECKPOINT = "weights: nearest (newest checkpoint before the step), start (before training), model (trained), or a folder"
+_CHECKPOINT = (
+    "weights: exact (those that sampled the step), nearest (newest checkpoint before the step), start (before training), "
+    "model (trained), or a folder"
+)
 
 Traces = Annotated[Path, typer.Argument(help="a run folder, one of its evaluations, or a folder of traces")]
 Selection = Annotated[list[str] | None, typer.Argument(help=_SELECTION, show_default=False)]
@@ -124,7 +127,7 @@ def loss(
     folder: Traces,
     words: Settings = None,
     grid: Grid = None,
-    checkpoint: Checkpoint = "nearest",
+    checkpoint: Checkpoint = "exact",
     steps: Steps = None,
     gradients: Annotated[
         bool,

@@ -1,36 +1,202 @@
-"""The checkpoints of a run: how many are kept, and which of them can be resumed from."""
+"""The checkpoints of a run: which are whole, which one a run goes on from, how many are kept, and what of them.
+
+A checkpoint is whole if its files are those of its manifest (`aipo.util.whole`), which is written last. One that was
+recorded before there were manifests is looked at for what a torn one lacks; its contents cannot be checked.
+"""
 
 import json
 import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+from aipo.errors import RunError
 from aipo.run import RunFolder
+from aipo.util.files import writing
+from aipo.util.whole import MANIFEST, damage, drop_drafts, record, recorded_files, remove
 
 KEEP_CHECKPOINTS = 3
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""How many can be resumed from; of older ones only the weights are kept."""
+STATE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_WEIGHTS = re.compile(r"(adapter_)?model.*\.safetensors(\.index\.json)?")
+# What only a resumed run needs: AdamW's state is two thirds of a checkpoint.
+_RESUMES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|trainer_state|pytorch_model_fsdp)[^/]*(/.*)?")
+_PARTS = {
+    "weights": ("*.safetensors", "pytorch_model_fsdp*"),
+    "optimizer state": ("optimizer*",),
+    "learning-rate schedule": ("scheduler.pt",),
+    "state of the random numbers": ("rng_state*",),
+}
 
 
-def last_checkpoint(folder: RunFolder) -> Path | None:
-    """The newest whole checkpoint; None when the run stopped before its first one, and begins anew."""
-    whole = whole_checkpoints(folder)
-    return whole[max(whole)] if whole else None
+class Checkpoint(NamedTuple):
+    """A checkpoint's folder.
+
+    Args:
+        version: optimizer steps behind it.
+        path: its folder.
+        kept: its files as the manifest names them; None = it was recorded before there were manifests.
+    """
+
+    version: int
+    path: Path
+    kept: frozenset[str] | None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it has, or had, more than weights."""
+        return self.kept is None or STATE in self.kept
+
+    @property
+    def loadable(self) -> bool:
+        """Whether it has weights that `from_pretrained` reads; those of FSDP2 are in pieces."""
+        return any(_WEIGHTS.fullmatch(path.name) for path in self.path.iterdir())
 
 
-def whole_checkpoints(folder: RunFolder) -> dict[int, Path]:
-    """Optimizer steps to checkpoints that were written to their end."""
-    named = [(_CHECKPOINT.fullmatch(path.name), path) for path in folder.checkpoints.glob("checkpoint-*")]
-    # The state is written last: a run that was killed while it wrote a checkpoint left one without.
-    return {int(m[1]): path for m, path in named if m and _readable(path / "trainer_state.json")}
+class Found(NamedTuple):
+    """A checkpoint to use, and one line for each newer one that is not whole."""
+
+    checkpoint: Checkpoint | None
+    broken: list[str]
+
+    @property
+    def path(self) -> Path | None:
+        """Its folder."""
+        return self.checkpoint and self.checkpoint.path
 
 
-def _readable(file: Path) -> bool:
-    """Is it there, and whole?"""
-    try:
-        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError):
-        return False
+Problem = Callable[[Checkpoint], str | None]
+"""Why a checkpoint is not whole; None = it is."""
+
+
+def checkpoints(folder: RunFolder) -> list[Checkpoint]:
+    """Every checkpoint of a run, whole or not, from the oldest to the newest."""
+    named = [(_NAME.fullmatch(path.name), path) for path in folder.checkpoints.glob("checkpoint-*")]
+    numbered = sorted((int(match[1]), path) for match, path in named if match and path.is_dir())
+    return [Checkpoint(version, path, _kept(path)) for version, path in numbered]
+
+
+def problems(every: Sequence[Checkpoint]) -> Problem:
+    """Tells of each of a run's checkpoints why it is not whole, in a few words; None = it is. A file is read once.
+
+    Where an older checkpoint has a manifest, one without has lost it.
+    """
+    first = min((one.version for one in every if one.kept), default=None)
+
+    @cache
+    def problem(one: Checkpoint) -> str | None:
+        if one.kept is not None:
+            return damage(one.path)
+        if first is not None and first < one.version:
+            return f"{MANIFEST} is missing"
+        return next(_torn(one.path), None)
+
+    return problem
+
+
+def newest_whole(candidates: Sequence[Checkpoint], problem: Problem) -> Found:
+    """The newest of `candidates` that is whole."""
+    broken: list[str] = []
+    for one in reversed(candidates):
+        if (reason := problem(one)) is None:
+            return Found(one, broken)
+        broken.append(f"{one.path.name} is not whole: {reason}")
+    return Found(None, broken)
+
+
+def last_checkpoint(folder: RunFolder) -> Found:
+    """The newest whole checkpoint to resume from; None when the run stopped before its first one, and begins anew.
+
+    Raises:
+        RunError: there are checkpoints, and none is whole.
+    """
+    every = checkpoints(folder)
+    found = newest_whole([one for one in every if one.resumable], problems(every))
+    if found.checkpoint is None and found.broken:
+        raise RunError(
+            f"--resume: got no whole checkpoint ({'; '.join(found.broken)}), allowed at least one, in "
+            f"{folder.checkpoints}. Put an intact copy there; or move the folder away, and --resume begins anew"
+        )
+    return found
 
 
 def rollout_step_of(checkpoint: Path | None, optimizer_steps: int) -> int:
     """The rollout step that training starts with; checkpoints are named after optimizer steps."""
     return int(checkpoint.name.rpartition("-")[2]) // optimizer_steps if checkpoint else 0
+
+
+def tidy(folder: Path, *, keep_weights: bool) -> None:
+    """Keeps the newest checkpoints whole, and of older whole ones the weights, or nothing.
+
+    To be called when the newest is whole: nothing goes before that is on the disk.
+
+    Args:
+        folder: of all checkpoints of a run.
+        keep_weights: of older ones, for replays.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    run = RunFolder(folder.parent)
+    with writing("removing old checkpoints", folder):
+        drop_drafts(folder)
+        resumable = [one for one in checkpoints(run) if one.resumable]
+        whole = [one for one in resumable if damage(one.path, hashes=False) is None]
+        last = whole[-KEEP_CHECKPOINTS:]
+        for one in resumable:
+            if last and one.version < last[0].version:
+                if keep_weights and one in whole and one.loadable:
+                    _keep_weights(one)
+                else:
+                    remove(one.path)
+
+
+def _keep_weights(one: Checkpoint) -> None:
+    names = [path.name for path in one.path.iterdir() if path.is_file()]
+    kept = [name for name in names if name != MANIFEST and not _RESUMES.fullmatch(name)]
+    record(one.path, kept)
+    for path in one.path.iterdir():
+        if path.name not in (*kept, MANIFEST):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _kept(path: Path) -> frozenset[str] | None:
+    try:
+        files = recorded_files(path)
+    except (OSError, ValueError, KeyError):
+        return frozenset({STATE})  # a manifest that cannot be read: `damage` says so
+    return None if files is None else frozenset(files)
+
+
+def _torn(folder: Path) -> Iterator[str]:
+    """What a checkpoint without a manifest lacks, as far as it shows."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if not isinstance(state, dict):
+            yield f"{STATE} has no keys and values"
+    except (OSError, ValueError):
+        yield f"{STATE} is missing or torn"
+    for part, patterns in _PARTS.items():
+        if not any(path for pattern in patterns for path in folder.glob(pattern)):
+            yield f"the {part} ({patterns[0]}) is missing"
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".pt", ".pth") and path.is_file() and not zipfile.is_zipfile(path):
+            yield f"{path.name} is torn"
+        if path.suffix == ".safetensors" and _length(path) != path.stat().st_size:
+            yield f"{path.name} is torn"
+
+
+def _length(path: Path) -> int | None:
+    """Bytes of a safetensors file by its own header."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(size))
+        except ValueError:
+            return None
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return 8 + size + max(ends, default=0)

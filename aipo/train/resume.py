@@ -8,13 +8,14 @@ from typing import Any
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
-from aipo.train.checkpoints import last_checkpoint, rollout_step_of
+from aipo.train.checkpoints import Found, rollout_step_of
 
 MAY_CHANGE = (
     "run.out",
     "run.threads",
     "run.report_to",
     "train.save_every",
+    "train.keep_weights",
     "train.token_stats",
     "rollout.cost_limit",
     "rollout.failure_limit",
@@ -75,10 +76,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def where_from(folder: RunFolder, optimizer_steps: int) -> str:
-    """For the terminal: what a resumed run starts from."""
-    checkpoint = last_checkpoint(folder)
-    if checkpoint is None:
-        return "no checkpoint yet: from the start; traces so far are set aside in traces/__superseded"
-    step = rollout_step_of(checkpoint, optimizer_steps)
-    return f"from {checkpoint.name}, step {step}; later traces are set aside in traces/__superseded"
+def where_from(found: Found, optimizer_steps: int) -> str:
+    """For the terminal: what a resumed run starts from, and why not from newer checkpoints."""
+    lines = [*found.broken]
+    if (one := found.checkpoint) is None:
+        lines.append("no checkpoint yet: from the start; traces so far are set aside in traces/__superseded")
+    else:
+        step = rollout_step_of(one.path, optimizer_steps)
+        unknown = "" if one.kept else " (it has no manifest: what its files contain cannot be checked)"
+        lines.append(
+            f"from {one.path.name}{unknown}, step {step}; later traces are set aside in traces/__superseded"
+        )
+    return "\n".join(lines)

@@ -18,12 +18,13 @@ from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer, recorded_end
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
-from aipo.train.checkpoints import last_checkpoint, rollout_step_of
+from aipo.train.checkpoints import last_checkpoint, rollout_step_of, tidy
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
 from aipo.train.resume import same_run, where_from
 from aipo.util.console import Note, bars, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, exclusive, write_json, write_text
+from aipo.util.whole import written_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,8 +51,9 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
         ranks.on_main(lambda: RunFolder.create(folder.path, resume=resume))
         ranks.on_main(lambda: stack.enter_context(exclusive(folder.path)))
         progress = stack.enter_context(bars(console))
-        if resume:
-            ranks.on_main(lambda: _print(where_from(folder, experiment.train.optimizer_steps), console))
+        found = ranks.broadcast(lambda: last_checkpoint(folder) if resume else None)
+        if found is not None:
+            _print(where_from(found, experiment.train.optimizer_steps), console)
         model = ranks.broadcast(lambda: experiment.build_model(stage(progress, "policy")))
         ranks.on_main(lambda: _record(experiment, folder, model, console))
         ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))
@@ -66,7 +68,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             tokenizer,
             partial(_live_source, experiment, folder, sampler),
             stage(progress, "train"),
-            resume=resume,
+            checkpoint=None if found is None else found.path,
             ranks=ranks,
             full=full,
         )
@@ -85,7 +87,7 @@ def train_policy(
     make_source: "Callable[[TraceStore], RowSource]",
     note: Note,
     *,
-    resume: bool,
+    checkpoint: Path | None = None,
     ranks: Ranks = SINGLE_PROCESS,
     full: FullWeights | None = None,
 ) -> None:
@@ -93,13 +95,13 @@ def train_policy(
 
     Args:
         make_source: where the rows come from, given where their traces are kept; for rank 0.
+        checkpoint: goes on from it; None = begins anew.
         ranks: the processes that train it together, each with a network of its own.
         full: the network as rank 0 has it; by default the one that is trained.
 
     Raises:
         TrainError: settings that contradict each other, or a loss that is not finite.
     """
-    from aipo.policies.weights import save_snapshot
     from aipo.trace.token_stats import TokenStatsStore
     from aipo.train.callbacks import Follow
     from aipo.train.schedule import train_arguments
@@ -110,15 +112,13 @@ def train_policy(
     token_stats = TokenStatsStore(folder.token_stats)
     store = TraceStore(folder.traces, decode=tokenizer.decode)
 
-    def begin() -> Path | None:
-        checkpoint = last_checkpoint(folder) if resume else None
+    def begin() -> None:
         step = rollout_step_of(checkpoint, train.optimizer_steps)
         store.begin(step)
         token_stats.begin(step)
-        return checkpoint
 
     with disk("training", folder.path), store:
-        checkpoint = ranks.broadcast(begin)
+        ranks.on_main(begin)
         cpu = (ranks.device or network.device.type) == "cpu"
         trainer = AIPOTrainer(
             network,
@@ -129,15 +129,22 @@ def train_policy(
             scores_again=experiment.scores_again,
             metrics_file=folder.metrics,
             on_token_stats=token_stats.publish if train.token_stats else None,
+            on_saved=lambda _: tidy(folder.checkpoints, keep_weights=train.keep_weights),
             callbacks=[Follow(note, train.steps, train.optimizer_steps)],
             ranks=ranks,
         )
         freeze_gc()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    with disk("saving the policy", folder.path):
-        full.gather()
-        ranks.on_main(lambda: save_snapshot(full.network, folder.model))
-        ranks.on_main(lambda: tokenizer.inner.save_pretrained(folder.model))
+    full.gather()
+    ranks.on_main(lambda: _save_model(folder.model, full.network, tokenizer))
+
+
+def _save_model(folder: Path, network: "PreTrainedModel", tokenizer: "HFTokenizer") -> None:
+    from aipo.policies.weights import save_snapshot
+
+    with written_whole(folder, "saving the policy") as draft:
+        save_snapshot(network, draft)
+        tokenizer.inner.save_pretrained(draft)
 
 
 def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bool) -> None:

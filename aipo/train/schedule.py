@@ -18,7 +18,6 @@ from aipo.errors import TrainError
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Row
 from aipo.method.settings import MethodSettings
-from aipo.train.checkpoints import KEEP_CHECKPOINTS
 from aipo.train.sources import RowSource
 
 # TRL turns it on. transformers renamed it in the middle of the range that we support.
@@ -177,7 +176,6 @@ def train_arguments(experiment: Experiment, output_dir: Path, *, cpu: bool) -> G
         max_grad_norm=train.max_grad_norm,
         report_to=list(experiment.report_to) or "none",
         use_cpu=cpu,
-        save_total_limit=KEEP_CHECKPOINTS,
     )
 
 

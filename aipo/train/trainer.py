@@ -8,7 +8,7 @@ The number of rows is free. They are dealt out anew for each rollout step, with 
 trainers in one process share no random state.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from aipo.train.ranks import SINGLE_PROCESS, Ranks, keep_types
 from aipo.train.schedule import Schedule, check_arguments
 from aipo.train.sources import RowSource
 from aipo.train.token_stats import OnTokenStats, TokenStatsRecorder
+from aipo.util.files import disk
+from aipo.util.whole import drop_drafts, new_draft, publish
 
 # Up to this many logits (64 MB), scoring them at once is faster than TRL's fused head, which is made for large
 # vocabularies.
@@ -56,6 +58,8 @@ class AIPOTrainer(GRPOTrainer):
             optimizer step need no second pass.
         metrics_file: one JSON object per logged step; default `metrics.jsonl` in `args.output_dir`.
         on_token_stats: called after each rollout step's training, with the step and what the loss did with its rows.
+        on_checkpoint: called on rank 0 with the draft of each checkpoint, which it may add files to.
+        on_saved: called on rank 0 when a checkpoint is whole.
         ranks: the processes that train together; their source gives all of them the same rows.
 
     Raises:
@@ -73,6 +77,8 @@ class AIPOTrainer(GRPOTrainer):
         scores_again: bool = False,
         metrics_file: Path | None = None,
         on_token_stats: OnTokenStats | None = None,
+        on_checkpoint: Callable[[Path], None] = lambda _: None,
+        on_saved: Callable[[Path], None] = lambda _: None,
         callbacks: Sequence[TrainerCallback] = (),
         optimizers: tuple[Any, Any] = (None, None),
         ranks: Ranks = SINGLE_PROCESS,
@@ -85,6 +91,8 @@ class AIPOTrainer(GRPOTrainer):
         self.active_share = 0.0
         self.ranks = ranks
         self.token_stats = TokenStatsRecorder(on_token_stats, ranks)
+        self._on_checkpoint, self._on_saved = on_checkpoint, on_saved
+        self._drafts: Path | None = None
         self._batches: list[dict[str, Tensor]] = []
         self._sums = torch.zeros(len(ROLES), len(QUANTITIES))
         self._mismatch_max = torch.zeros(())
@@ -134,6 +142,37 @@ class AIPOTrainer(GRPOTrainer):
 
     def _send_telemetry(self) -> None:
         """Sends no telemetry: this replaces the method of TRL that would."""
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Writes none: TRL's does not say what this is (see `aipo.train.model_card`)."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._drafts is None else str(self._drafts)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint that is whole or not there (see `aipo.util.whole`); its files are those of all ranks.
+
+        Raises:
+            RunError: the disk is full or broken.
+        """
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+
+        def finish(draft: Path) -> None:
+            self._on_checkpoint(draft)
+            publish(draft, folder)
+            self._on_saved(folder)
+
+        with disk(f"saving {folder.name}", folder.parent):
+            draft = self.ranks.broadcast(lambda: new_draft(folder))
+            self._drafts = draft.parent
+            try:
+                super()._save_checkpoint(model, trial)
+                self.ranks.gather([self.ranks.rank])  # until here all of them have written theirs
+                self.ranks.on_main(lambda: finish(draft))
+            finally:
+                self._drafts = None
+                if self.ranks.is_main:
+                    drop_drafts(folder.parent)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
         """The next micro-batch; asks the source when the rows of a rollout step are used up."""

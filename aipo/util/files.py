@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -64,7 +65,18 @@ def busy(folder: Path) -> bool:
     return False
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_OF_RUST = re.compile(r"os error (\d+)")
+"""How safetensors and tokenizers tell the operating system's number, in errors of their own."""
+
+
+def _failed_write(error: Exception) -> str | None:
+    """What the disk said; None if it is something else that went wrong."""
+    if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
+        return "a file that torch.save could not write to its end"  # its own message is about positions
+    told = _OF_RUST.search(str(error))
+    number = error.errno if isinstance(error, OSError) else told and int(told[1])
+    return str(error) if number in _DISK else None
 
 
 @contextmanager
@@ -77,12 +89,10 @@ def disk(what: str, folder: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        # safetensors raises an error of its own, which holds the number in its text only.
-        wrapped = type(error).__module__.startswith("safetensors") and "os error 28" in str(error)
-        if wrapped or (isinstance(error, OSError) and error.errno in _DISK):
+        if (said := _failed_write(error)) is not None:
             raise RunError(
-                f"{what}: got {error}, allowed a disk with room, in {folder}. Traces and checkpoints that were "
-                "finished are kept. Make room, then go on with --resume."
+                f"{what}: got {said}, allowed a disk with room, in {folder}. Traces and checkpoints that were "
+                "finished are kept. Make room, then start again; a training run goes on with --resume."
             ) from error
         raise
 

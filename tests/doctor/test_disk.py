@@ -30,6 +30,14 @@ def test_what_a_run_writes(gib: float, status: str, tmp_path: Path, monkeypatch:
     assert f"free at {tmp_path}, at most 13 GiB needed" in check.found
 
 
+def test_of_old_checkpoints_the_weights_are_kept(tmp_path: Path) -> None:
+    """10 checkpoints: 4 are whole, and 6 are 1 GiB each."""
+    (check,) = check_disk(config(tmp_path, "train.steps=20"), POLICY)
+    assert "checkpoints 12 GiB, weights of old checkpoints 6 GiB, the policy 1 GiB" in check.found
+    (check,) = check_disk(config(tmp_path, "train.steps=20", "train.keep_weights=false"), POLICY)
+    assert "checkpoints 12 GiB, the policy 1 GiB" in check.found
+
+
 def test_checkpoints_of_an_adapter_are_small(tmp_path: Path) -> None:
     (check,) = check_disk(config(tmp_path), Size(weights=GIB, trained=1 << 20))
     assert "checkpoints 12 MiB, the policy 1 GiB" in check.found

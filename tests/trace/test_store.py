@@ -292,7 +292,7 @@ def test_a_disk_that_is_full_while_sealing_keeps_what_was_appended(
 ):
     store = filled(tmp_path, ONE)
     monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(RunError, match=r"writing step 0: .*No space left.*go on with --resume"):
+    with pytest.raises(RunError, match=r"writing step 0: .*No space left.*goes on with --resume"):
         store.seal(0, [replace(ONE, advantage=1.0)])
     assert list(store.read()) == [ONE]
     assert files(tmp_path) == [JOURNAL]

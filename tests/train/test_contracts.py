@@ -27,6 +27,9 @@ SIGNATURES = {
         "quantization_config=None, peft_config=None, tools=None, rollout_func=None, environment_factory=None)"
     ),
     _BaseTrainer._send_telemetry: "(self)",
+    GRPOTrainer._save_checkpoint: "(self, model, trial)",
+    GRPOTrainer.create_model_card: "(self, model_name=None, dataset_name=None, tags=None)",
+    Trainer._get_output_dir: "(self, trial)",
     Trainer._prepare_inputs: "(self, inputs)",
     Trainer.create_accelerator_and_postprocess: "(self)",
     **{

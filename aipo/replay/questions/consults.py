@@ -77,7 +77,7 @@ def consults_against_forks(
     """
     recordings = Recordings(path=source, where=where)
     experiment = recorded_experiment(recordings, overrides)
-    choice = Choice.of(recordings.run, experiment, checkpoint, overrides)
+    choice = Choice.of(recordings, experiment, checkpoint, overrides)
     chosen = _choose(recordings, experiment, limit)
     weights_of = {step: choice.at(step) for step in recordings.steps() if step in chosen}
     out = out or default_out(recordings.run, "consults")

@@ -86,7 +86,8 @@ def replay_loss(
 ) -> int:
     """Loss and gradients under every setting, with the weights of `checkpoint`. The exit code.
 
-    Without `steps` it takes the rollout steps that these very weights have sampled, or else the last one.
+    Without `steps` it takes the rollout steps that these very weights have sampled, or else the last one. With
+    `exact`, weights that did not sample a step are refused.
     """
     recordings = Recordings(path=source, where=Filter(step=steps))
     check_trainable(recordings)
@@ -95,7 +96,7 @@ def replay_loss(
     compared = settings(recordings.config, grid, of_method, allowed=METHOD)
     # Nothing is reported: a recorded folder must not choose where.
     experiment = load_experiment(recordings.config, [*machine, "run.report_to=[]"], of_run=True)
-    choice = Choice.of(recordings.run, experiment, checkpoint, machine)
+    choice = Choice.of(recordings, experiment, checkpoint, machine)
     per_step, numbers = choice.optimizer_steps, recordings.required_steps()
     if steps is None:
         sampled = set(choice.sampled_steps())
@@ -120,7 +121,8 @@ def replay_loss(
         for o in losses
     ]
     write_csv(folder.path / "loss.csv", [loss.line() for loss in losses])
-    return finish(_report(losses, span(numbers)), recordings, console, folder)
+    other = [step for step in numbers if weights_of[step].version != step * per_step]
+    return finish(_report(losses, span(numbers), other), recordings, console, folder)
 
 
 def _online(line: Mapping[str, Any]) -> dict[str, float]:
@@ -167,8 +169,12 @@ def _loss_replay(
         yield LossReplay(trainer, compared, tags, gradients)
 
 
-def _report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
-    """A row for each setting; and a second table for the agents one by one, where there are several."""
+def _report(losses: Sequence[StepLoss], steps: str, other: Sequence[int]) -> ReplayReport:
+    """A row for each setting; and a second table for the agents one by one, where there are several.
+
+    Args:
+        other: steps that other weights had sampled.
+    """
     settings = {
         "steps": steps,
         "optimizer steps": str(len({o.optimizer_step for o in losses})),
@@ -190,11 +196,14 @@ def _report(losses: Sequence[StepLoss], steps: str) -> ReplayReport:
         columns = ["setting", *(agent.removeprefix("agent/") for agent in agents)]
         rows = [[name, *_shares(of_setting, agents)] for name, of_setting in by_setting.items()]
         tables.append(ReplayTable("share of the gradient, by agent", columns, rows))
+    weights = ", ".join(f"{o.step} {o.weights}" for o in {o.step: o for o in losses}.values() if o.step in other)
+    others = f"other weights than those that sampled (by step: {weights}): loss and shares are not those of training"
     return ReplayReport(
         question="loss",
         settings=settings,
         tables=tables,
         notes=[
+            *([others] if other else []),
             "means over optimizer steps; |∇|: norm of the gradient before clipping; |A|·w: mean weight of an agent's "
             "token; clip: share of policy tokens that are clipped",
             "the share of a part is g_part·g/|g|²: shares add up to 100 %, and one that pulls the other way is below 0",

@@ -129,7 +129,7 @@ def replay_graph(
     recordings = source.recordings()
     experiment = source.experiment(recordings, live=not frozen)
     name = policy or ("model" if recordings.run.model.is_dir() else "start")
-    choice = None if frozen else Choice.of(recordings.run, experiment, name, source.overrides)
+    choice = None if frozen else Choice.of(recordings, experiment, name, source.overrides)
     out = out or default_out(recordings.run, "graph")
     restored = restore(recordings, experiment, run_id=out.name, live=not frozen, as_configured=True)
     live = choice and choice.at(0).path  # what is named wrongly is said before the folder is taken

@@ -31,10 +31,11 @@ from aipo.run import RunFolder, recorded_end
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
-from aipo.train.resume import same_run
+from aipo.train.checkpoints import last_checkpoint
+from aipo.train.resume import same_run, where_from
 from aipo.train.run import train_policy
 from aipo.train.sources import TraceSource
-from aipo.util.console import bars, stage
+from aipo.util.console import bars, print_line, stage
 from aipo.util.files import exclusive
 
 CAP = 2.0
@@ -124,7 +125,11 @@ def _train(
         note = stage(progress, "train")
         with exclusive(folder.path), recorded_end(folder):
             network, tokenizer = policy.model, policy.tokenizer
-            train_policy(experiment, folder, network, tokenizer, make_source, note, resume=resume)
+            found = last_checkpoint(folder) if resume else None
+            if found is not None:
+                print_line(console, where_from(found, experiment.train.optimizer_steps))
+            at = found.path if found else None
+            train_policy(experiment, folder, network, tokenizer, make_source, note, checkpoint=at)
     return folder
 
 

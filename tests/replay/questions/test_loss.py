@@ -20,7 +20,7 @@ QUIET = Console(file=io.StringIO())
 
 
 def replay(run: Path, out: Path, *, code: int = 0, console: Console = QUIET, **changes: object) -> list[dict]:
-    given = {"checkpoint": "nearest", "grid": (), "overrides": (), "steps": None, "gradients": True}
+    given = {"checkpoint": "exact", "grid": (), "overrides": (), "steps": None, "gradients": True}
     assert replay_loss(run, out=out, console=console, **(given | changes)) == code
     return report(out)["values"]
 
@@ -136,7 +136,7 @@ def test_the_trained_weights_look_at_the_last_step(trained: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"checkpoint": "nowhere"}, RunError, "--checkpoint: got 'nowhere', allowed nearest, start, model"),
+        ({"checkpoint": "nowhere"}, RunError, "--checkpoint: got 'nowhere', allowed exact, nearest, start"),
         ({"grid": ["method.plan=independent"]}, ConfigError, "got 'method.plan', allowed method.beta, "),
         ({"grid": ["method.coefficient=sum"]}, ConfigError, "coefficient: got .sum., allowed"),
         ({"grid": ["method.coefficient"]}, ConfigError, "--grid: got 'method.coefficient', allowed"),

@@ -166,7 +166,8 @@ class TrainConfig(Section):
     )
     save_every: int | None = Field(20, ge=1, description="rollout steps between checkpoints; null = none")
     keep_weights: bool = Field(
-        True, description="keep the weights of old checkpoints, for `aipo replay`; each takes the model's size"
+        True,
+        description="keep the weights of old checkpoints, for `aipo replay`; each takes the model's size",
     )
     token_stats: bool = Field(True, description="record what the loss did with each token, for the viewer")
 

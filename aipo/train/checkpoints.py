@@ -24,7 +24,9 @@ STATE = "trainer_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _WEIGHTS = re.compile(r"(adapter_)?model.*\.safetensors(\.index\.json)?")
 # What only a resumed run needs: AdamW's state is two thirds of a checkpoint.
-_RESUMES = re.compile(r"(optimizer|scheduler|scaler|rng_state|training_args|trainer_state|pytorch_model_fsdp)[^/]*(/.*)?")
+_RESUMES = re.compile(
+    r"(optimizer|scheduler|scaler|rng_state|training_args|trainer_state|pytorch_model_fsdp)[^/]*(/.*)?"
+)
 _PARTS = {
     "weights": ("*.safetensors", "pytorch_model_fsdp*"),
     "optimizer state": ("optimizer*",),

@@ -33,18 +33,17 @@ from aipo.method.step_rows import StepRows
 from aipo.policies.logprobs import token_logprobs
 from aipo.train.callbacks import ActiveRate, MetricsFile, StepEvents
 from aipo.train.ranks import SINGLE_PROCESS, Ranks, keep_types
+from aipo.train.saving import SavingTrainer
 from aipo.train.schedule import Schedule, check_arguments
 from aipo.train.sources import RowSource
 from aipo.train.token_stats import OnTokenStats, TokenStatsRecorder
-from aipo.util.files import disk
-from aipo.util.whole import drop_drafts, new_draft, publish
 
 # Up to this many logits (64 MB), scoring them at once is faster than TRL's fused head, which is made for large
 # vocabularies.
 _DENSE_LOGITS = 2**24
 
 
-class AIPOTrainer(GRPOTrainer):
+class AIPOTrainer(SavingTrainer):
     """Trains a policy on the rows of a source.
 
     Args:
@@ -91,8 +90,7 @@ class AIPOTrainer(GRPOTrainer):
         self.active_share = 0.0
         self.ranks = ranks
         self.token_stats = TokenStatsRecorder(on_token_stats, ranks)
-        self._on_checkpoint, self._on_saved = on_checkpoint, on_saved
-        self._drafts: Path | None = None
+        self.on_checkpoint, self.on_saved = on_checkpoint, on_saved
         self._batches: list[dict[str, Tensor]] = []
         self._sums = torch.zeros(len(ROLES), len(QUANTITIES))
         self._mismatch_max = torch.zeros(())
@@ -142,37 +140,6 @@ class AIPOTrainer(GRPOTrainer):
 
     def _send_telemetry(self) -> None:
         """Sends no telemetry: this replaces the method of TRL that would."""
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Writes none: TRL's does not say what this is (see `aipo.train.model_card`)."""
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return super()._get_output_dir(trial) if self._drafts is None else str(self._drafts)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """A checkpoint that is whole or not there (see `aipo.util.whole`); its files are those of all ranks.
-
-        Raises:
-            RunError: the disk is full or broken.
-        """
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-
-        def finish(draft: Path) -> None:
-            self._on_checkpoint(draft)
-            publish(draft, folder)
-            self._on_saved(folder)
-
-        with disk(f"saving {folder.name}", folder.parent):
-            draft = self.ranks.broadcast(lambda: new_draft(folder))
-            self._drafts = draft.parent
-            try:
-                super()._save_checkpoint(model, trial)
-                self.ranks.gather([self.ranks.rank])  # until here all of them have written theirs
-                self.ranks.on_main(lambda: finish(draft))
-            finally:
-                self._drafts = None
-                if self.ranks.is_main:
-                    drop_drafts(folder.parent)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
         """The next micro-batch; asks the source when the rows of a rollout step are used up."""

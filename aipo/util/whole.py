@@ -107,9 +107,7 @@ def recorded_files(folder: Path) -> dict[str, dict[str, Any]] | None:
     return manifest["files"] if manifest.get("kind") == _KIND else None
 
 
-def damage(
-    folder: Path, *, hashes: bool = True, of_interest: OfInterest = lambda _: True
-) -> str | None:
+def damage(folder: Path, *, hashes: bool = True, of_interest: OfInterest = lambda _: True) -> str | None:
     """What is wrong with a folder, in a few words; None if its files are those of the manifest, or it has none.
 
     Args:

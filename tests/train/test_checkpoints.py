@@ -93,7 +93,9 @@ def test_one_that_is_not_whole_is_named_and_the_one_before_is_taken(
 def test_none_that_is_whole(run: RunFolder) -> None:
     for version in (6, 8, 10):
         flip(run.checkpoints / f"checkpoint-{version}" / "optimizer.pt")
-    with pytest.raises(RunError, match=r"got no whole checkpoint \(checkpoint-10 is .*checkpoint-6 is .*begins anew"):
+    with pytest.raises(
+        RunError, match=r"got no whole checkpoint \(checkpoint-10 is .*checkpoint-6 is .*begins anew"
+    ):
         last_checkpoint(run)
     shutil.rmtree(run.checkpoints)
     assert last_checkpoint(run) == (None, [])
@@ -131,9 +133,7 @@ def test_one_from_before_there_were_manifests_is_taken_unless_it_is_torn(
     assert says is None or re.search(f"^checkpoint-10 is not whole: {says}$", where_from(found, 2), re.M)
 
 
-def test_a_resumed_run_that_leaves_one_out_comes_to_the_same_end(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_that_leaves_one_out_comes_to_the_same_end(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     shutil.copytree(trained.parent, folder)
     run = RunFolder(folder / "run")
@@ -144,14 +144,18 @@ def test_a_resumed_run_that_leaves_one_out_comes_to_the_same_end(
     experiment = tiny_run.config(folder, "train.steps=5")
     run.config.write_text(experiment.to_yaml())
     train_run(experiment, resume=True, evaluate_after=False, console=Console(file=told, width=200))
-    assert [line for line in told.getvalue().splitlines() if "not whole" in line or line.startswith("from ")] == [
+    assert [
+        line for line in told.getvalue().splitlines() if "not whole" in line or line.startswith("from ")
+    ] == [
         "checkpoint-10 is not whole: model.safetensors has 58,076 bytes, not 58,176",
         "checkpoint-8 is not whole: scheduler.pt is missing",
         "from checkpoint-6, step 3; later traces are set aside in traces/__superseded",
     ]
     before = [line["loss"] for line in RunFolder(trained).read_metrics()]
     assert [line["loss"] for line in run.read_metrics()] == before
-    assert (run.model / "model.safetensors").read_bytes() == (trained / "model" / "model.safetensors").read_bytes()
+    assert (run.model / "model.safetensors").read_bytes() == (
+        trained / "model" / "model.safetensors"
+    ).read_bytes()
     assert [one.resumable for one in checkpoints(run)] == [False, False, True, True, True]
     assert last_checkpoint(run).path == run.checkpoints / "checkpoint-10"
 
@@ -263,7 +267,9 @@ def test_the_loss_with_other_weights_is_refused_or_says_so(run: RunFolder, tmp_p
     )
     with pytest.raises(RunError, match=says):
         losses(run, tmp_path / "out", steps=(1, 1))
-    with pytest.raises(RunError, match=r"step 3: got none \(checkpoint-6 is not whole: model\.safetensors is not"):
+    with pytest.raises(
+        RunError, match=r"step 3: got none \(checkpoint-6 is not whole: model\.safetensors is not"
+    ):
         losses(run, tmp_path / "out", steps=(3, 3))
     assert not (tmp_path / "out").exists()
     code, told = losses(run, tmp_path / "out", steps=(0, 3), checkpoint="nearest")
@@ -279,7 +285,9 @@ def test_a_trained_policy_that_is_not_whole_is_neither_evaluated_nor_trained_on(
     run: RunFolder, tmp_path: Path, break_it: Callable[[Path], None]
 ) -> None:
     break_it(run.model / "model.safetensors")
-    with pytest.raises(RunError, match=r"model\.safetensors .*--resume.*writes it again from the last checkpoint"):
+    with pytest.raises(
+        RunError, match=r"model\.safetensors .*--resume.*writes it again from the last checkpoint"
+    ):
         evaluate_folder(run.path, None, (), name="eval", console=QUIET)
     assert not (run.path / "evaluations").exists()
     experiment = tiny_run.config(tmp_path / "tiny", f"policy.model={run.model}")

@@ -196,7 +196,9 @@ def _report(losses: Sequence[StepLoss], steps: str, other: Sequence[int]) -> Rep
         columns = ["setting", *(agent.removeprefix("agent/") for agent in agents)]
         rows = [[name, *_shares(of_setting, agents)] for name, of_setting in by_setting.items()]
         tables.append(ReplayTable("share of the gradient, by agent", columns, rows))
-    weights = ", ".join(f"{o.step} {o.weights}" for o in {o.step: o for o in losses}.values() if o.step in other)
+    weights = ", ".join(
+        f"{o.step} {o.weights}" for o in {o.step: o for o in losses}.values() if o.step in other
+    )
     others = f"other weights than those that sampled (by step: {weights}): loss and shares are not those of training"
     return ReplayReport(
         question="loss",

@@ -31,6 +31,8 @@ from aipo.util.text import error_text
 _BOOT = f"""
 import json, math, sys
 sys.path[:] = json.loads(sys.argv[1])
+from aipo.util.working_directory import use_working_directory
+use_working_directory()
 from {__name__} import serve
 serve(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
 """

@@ -1,7 +1,6 @@
 """Jobs: `aipo` commands in processes of their own, a few at a time."""
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from aipo.util.console import Note, stage
 from aipo.util.files import write_text, writing
 from aipo.util.processes import end
 from aipo.util.threads import share_cores
+from aipo.util.working_directory import python_command
 
 POLL_S = 0.5
 
@@ -115,7 +115,7 @@ class _RunningJob:
         self.started += 1
         with file:
             return subprocess.Popen(
-                [sys.executable, "-m", "aipo.cli", *job.commands[self.started - 1]],
+                python_command("aipo.cli:main", *job.commands[self.started - 1]),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -1,7 +1,6 @@
 """Importing what the configuration names, `module:function` or `file.py:function`, and calling it with its options.
 
-The working directory comes first on the import path, so that a user's edited `graphs/` wins over an
-installed copy. Everything loaded has a file and a fingerprint, which a run prints and records.
+A user's edited `graphs/` in the working directory wins over an installed copy; see `working_directory`. Everything loaded has a file and a fingerprint, which a run prints and records.
 """
 
 import hashlib
@@ -21,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
 
 from aipo.errors import AipoError, ConfigError, LoadError
+from aipo.util.working_directory import stands_for_another, use_working_directory
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -38,13 +38,6 @@ class Loaded:
     fingerprint: str
 
 
-def prefer_working_directory() -> None:
-    """Puts the working directory first on the import path."""
-    here = str(Path.cwd())
-    if sys.path[:1] != [here]:
-        sys.path.insert(0, here)
-
-
 def load(name: str) -> Loaded:
     """Imports what `name` says.
 
@@ -55,13 +48,17 @@ def load(name: str) -> Loaded:
     module_name, _, attribute = name.rpartition(":")
     if not module_name or not attribute:
         raise LoadError(f"name of an object: got {name!r}, allowed 'module:function' or 'file.py:function'")
-    prefer_working_directory()
+    package, dot, _ = module_name.partition(".")
+    use_working_directory(package if dot else None)
+    if not dot and stands_for_another(module_name):
+        module_name += ".py"  # by its own name it would take the other one's place
     module = _from_file(module_name) if module_name.endswith(".py") else _from_module(module_name, name)
     function = getattr(module, attribute, None)
     if not callable(function):
         functions = {n for n, v in vars(module).items() if inspect.isfunction(v) or inspect.isclass(v)}
         known = sorted((functions | set(getattr(module, "__all__", ()))) - {"__getattr__"})
-        raise LoadError(f"object in {module_name!r}: got {attribute!r}, allowed one of {known}")
+        where = getattr(module, "__file__", None) or "Python itself"
+        raise LoadError(f"object in {module_name!r}: got {attribute!r}, allowed one of {known}, in {where}")
     if getattr(module, "__file__", None) is None:
         raise LoadError(f"module of {name!r}: got {module_name!r}, which has no file, allowed one that has")
     file = _file_in_package(module, function) or Path(module.__file__).resolve()

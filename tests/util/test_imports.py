@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from aipo.errors import ConfigError, LoadError
-from aipo.util.imports import Loaded, fingerprint, instantiate, load, prefer_working_directory
+from aipo.util.imports import Loaded, fingerprint, instantiate, load
 
 
 @pytest.fixture(autouse=True)
@@ -97,12 +97,6 @@ def test_two_files_of_the_same_name_do_not_stand_in_for_each_other(tmp_path: Pat
     a, b = load("a/g.py:build"), load("b/g.py:build")
     assert (a.function(), b.function()) == ("a", "b")
     assert a.function.__module__ != b.function.__module__
-
-
-def test_the_working_directory_is_put_first_once(tmp_path: Path):
-    prefer_working_directory()
-    prefer_working_directory()
-    assert sys.path.count(str(tmp_path)) == 1 and sys.path[0] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,8 @@ _LENGTH = struct.Struct("!Q")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Init:
-    """To a new worker: where to import from, what returns its engine and policy, and the files the parent has read."""
+    """To a new worker: what returns its engine and policy, and the files the parent has read."""
 
-    path: tuple[str, ...]
     build: "Build"
     fingerprints: Mapping[str, str]
 

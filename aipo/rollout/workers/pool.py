@@ -13,7 +13,6 @@ import itertools
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Coroutine, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from aipo.trace import StopReason, Trace
 from aipo.util.event_loop import LOOP
 from aipo.util.processes import end
 from aipo.util.text import error_text
+from aipo.util.working_directory import python_command
 
 if TYPE_CHECKING:
     from aipo.policies.vllm.policy import VLLMPolicy
@@ -52,10 +52,9 @@ def open_workers(builds: Sequence[messages.Build], engine: RolloutEngine) -> Gen
 
     policy = engine.policies["policy"]
     assert isinstance(policy, VLLMPolicy), "the configuration refuses worker processes for other engines"
-    path, fingerprints = tuple(sys.path), dict(engine.fingerprints)
-    workers = Workers(
-        [messages.Init(path=path, build=build, fingerprints=fingerprints) for build in builds], engine, policy
-    )
+    fingerprints = dict(engine.fingerprints)
+    inits = [messages.Init(build=build, fingerprints=fingerprints) for build in builds]
+    workers = Workers(inits, engine, policy)
     try:
         LOOP.run(workers.open())
         yield replace(engine, elsewhere=workers.rollout)
@@ -219,7 +218,7 @@ class Workers:
         pipe = await Pipe.open(ours)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "aipo.rollout.workers.process", str(theirs.fileno())],
+                python_command("aipo.rollout.workers.process:main", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # a terminal's Ctrl-C is for us alone

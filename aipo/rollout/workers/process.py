@@ -2,7 +2,7 @@
 
 It builds graphs, environment, chat models and the policy from the run's configuration, rolls out what it
 is told and sends every trace back as it ends. It brings no weights to a server: where one was away, it
-asks whether it has them again. It ends when the pipe does: `python -m aipo.rollout.workers.process FILE_DESCRIPTOR`.
+asks whether it has them again. It ends when the pipe does.
 """
 
 import asyncio
@@ -29,7 +29,6 @@ def build(init: messages.Init) -> tuple[RolloutEngine, VLLMPolicy]:
         LoadError: a file was edited since the parent read it.
         AipoError: see `aipo.config.build`.
     """
-    sys.path[:] = init.path
     engine, policy = init.build()
     read, parent = engine.fingerprints, init.fingerprints
     edited = sorted(name for name in parent.keys() & read.keys() if parent[name] != read[name])
@@ -127,6 +126,7 @@ async def serve(end: socket.socket) -> None:
     await pipe.aclose()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Works on the socket whose file descriptor is the first argument of the command."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what is to end, and when
     LOOP.run(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,0 +1,64 @@
+"""Code in the working directory: the user's `graphs/` and `envs/` win over installed ones, and nothing else wins.
+
+A user's `random.py` or `types.py` must not take the place of a module that a library imports. It imports nothing that
+takes time: processes which score answers begin with it.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+
+class _Finder:
+    """Finds packages that users edit in the working directory, before all other places."""
+
+    def __init__(self) -> None:
+        self.packages = {"graphs", "envs"}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
+        if path is not None or name not in self.packages:
+            return None
+        spec = PathFinder.find_spec(name, [str(Path.cwd())])
+        # A single file `graphs.py`, or a folder without __init__.py, is no package of graphs.
+        return spec if spec and spec.loader and spec.submodule_search_locations else None
+
+
+_FINDER = _Finder()
+
+
+def use_working_directory(package: str | None = None) -> None:
+    """Makes code in the working directory importable: `graphs`, `envs` and `package` before installed ones, all else
+    after them."""
+    if package is not None:
+        _FINDER.packages.add(package)
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    here = str(Path.cwd())
+    if not {"", here} & set(sys.path):
+        sys.path.append(here)
+
+
+def stands_for_another(module: str) -> bool:
+    """Is there a file `module.py` in the working directory, and a module of that name elsewhere?"""
+    file = Path.cwd() / f"{module}.py"
+    if not file.is_file():
+        return False
+    others = [place for place in sys.path if place not in ("", str(Path.cwd()))]
+    known = module in sys.builtin_module_names or PathFinder.find_spec(module, others) is not None
+    return known or Path(getattr(sys.modules.get(module), "__file__", None) or file) != file
+
+
+def python_command(function: str, *arguments: str) -> list[str]:
+    """The command that calls 'module:function' in a new Python, which imports from the places that this one does.
+    `python -m` would look into the working directory first."""
+    module, _, name = function.partition(":")
+    start = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); sys.argv[0] = 'aipo'; "
+        "from aipo.util.working_directory import use_working_directory; use_working_directory(); "
+        f"from {module} import {name}; {name}()"
+    )
+    return [sys.executable, "-P", "-c", start, json.dumps([str(place) for place in sys.path]), *arguments]

@@ -1,0 +1,129 @@
+"""The user's `graphs/` and `envs/` win; no other file of theirs takes the place of what a library imports."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from aipo.errors import LoadError
+from aipo.util import working_directory
+from aipo.util.imports import load
+from aipo.util.working_directory import python_command, use_working_directory
+
+LIBRARIES = (
+    *(
+        "_classes",
+        "_ops",
+        "random",
+        "types",
+        "json",
+        "calendar",
+        "secrets",
+        "torch",
+        "numpy",
+        "yaml",
+        "datasets",
+    ),
+    *("graphs", "envs", "tests", "utils"),
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Works in an empty folder, and leaves nothing of it behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setattr(working_directory._FINDER, "packages", {"graphs", "envs"})
+    before = dict(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - set(before):
+        del sys.modules[name]
+
+
+@pytest.fixture
+def traps(folder: Path) -> None:
+    for name in LIBRARIES:
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py was imported')\n")
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+MAIN = "import sys; sys.argv = ['aipo', 'graph', 'consult']; from aipo.cli import main; main()"
+
+
+def test_no_file_of_the_users_takes_the_place_of_a_librarys(traps: None) -> None:
+    assert "policy" in run(sys.executable, "-P", "-c", MAIN)
+
+
+def test_nor_does_it_where_python_runs_a_module(traps: None, folder: Path) -> None:
+    (folder / "types.py").unlink()  # Python itself would import these before it comes to us
+    assert "policy" in run(sys.executable, "-m", "aipo.cli", "graph", "consult")
+
+
+def test_nor_in_processes_that_are_started(traps: None) -> None:
+    use_working_directory()
+    assert run(*python_command("aipo.cli:main", "--version")) == "aipo 0.1.0\n"
+
+
+@pytest.mark.parametrize("name", ["random", "calendar", "datasets", "mine"])
+@pytest.mark.parametrize("form", ["{}:build", "{}.py:build"])
+def test_a_file_that_the_configuration_names_is_the_users(folder: Path, name: str, form: str) -> None:
+    file = folder / f"{name}.py"
+    file.write_text("def build():\n    return 'mine'\n")
+    loaded = load(form.format(name))
+    assert (loaded.function(), loaded.file) == ("mine", file)
+    import random
+
+    assert random.random() < 1
+
+
+def test_an_error_says_where_it_looked() -> None:
+    with pytest.raises(
+        LoadError, match=r"object in 'random': got 'graph', allowed one of .*, in .*random\.py"
+    ):
+        load("random:graph")
+
+
+def test_edited_graphs_win_with_all_that_they_import(folder: Path) -> None:
+    (folder / "graphs").mkdir()
+    (folder / "graphs" / "__init__.py").write_text("")
+    (folder / "graphs" / "steps.py").write_text("VALUE = 'edited'\n")
+    (folder / "mine.py").write_text("from graphs.steps import VALUE\n\n\ndef build():\n    return VALUE\n")
+    code = "from aipo.util.imports import load; print(load('mine.py:build').function())"
+    assert run(sys.executable, "-P", "-c", code) == "edited\n"
+
+
+def test_a_folder_that_is_no_package_does_not(folder: Path) -> None:
+    (folder / "graphs").mkdir()
+    code = "from aipo.util.imports import load; print(load('graphs.solo:solo').file)"
+    assert Path(run(sys.executable, "-P", "-c", code).strip()).is_relative_to(Path(__file__).parents[2])
+
+
+def test_the_working_directory_is_put_last_once(folder: Path) -> None:
+    use_working_directory()
+    use_working_directory()
+    assert sys.path.count(str(folder)) == 1 and sys.path[-1] == str(folder)
+    assert sys.meta_path.count(working_directory._FINDER) == 1
+
+
+def test_a_workers_process_has_the_users_graphs(folder: Path, edited: Callable[[str], None]) -> None:
+    edited("graphs")
+    use_working_directory()
+    assert run(*python_command("graphs.said:main")) == "edited\n"
+
+
+@pytest.fixture
+def edited(folder: Path) -> Callable[[str], None]:
+    def edit(package: str) -> None:
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").write_text("")
+        (folder / package / "said.py").write_text("def main():\n    print('edited')\n")
+
+    return edit

@@ -25,7 +25,9 @@ INTERRUPTED = 130
 TracesFolder = Annotated[Path, Argument(help="run folder, one of its evaluations, or folder of traces")]
 Filters = Annotated[
     list[str] | None,
-    Argument(help="filters: step=3..7 task= group= agent= kind= reward=0.5.. stop= failed=yes error= text="),
+    Argument(
+        help="filters: step=3..7 task= group= agent= kind= reward=0.5.. stop= failed=yes flawed=yes error= text="
+    ),
 ]
 
 

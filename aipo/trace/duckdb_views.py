@@ -13,6 +13,7 @@ import duckdb
 
 from aipo.errors import TraceError
 from aipo.trace.arrow import INDEX, SCHEMA, to_table
+from aipo.trace.filters import FLAWED
 from aipo.trace.journal import read_journal
 from aipo.trace.store import list_traces, open_file
 from aipo.trace.types import SCHEMA_VERSION
@@ -20,7 +21,7 @@ from aipo.trace.types import SCHEMA_VERSION
 _COLUMNS = ", ".join(f'"{name}"' for name in INDEX)
 _KIND = "CASE kind WHEN 'forbidden' THEN 'suppressed' ELSE kind END AS kind"  # named so in older files
 _STORED = ", ".join(_KIND if name == "kind" else f'"{name}"' for name in INDEX)
-_FROM_FILES = f"SELECT {_STORED}, filename AS file, 0 AS start FROM"
+_FROM_FILES = f"SELECT {_STORED}, {FLAWED}, filename AS file, 0 AS start FROM"
 _CHECKED = f"CASE schema_version WHEN {SCHEMA_VERSION} THEN trace_id ELSE error('another schema version') END"
 
 
@@ -101,12 +102,16 @@ class Tables:
         """The views, over what is sealed and what is in flight."""
         files = _parquet(list(self._sealed)) if self._sealed else "empty"
         plain = ", ".join(f'"{name}"' for name in SCHEMA.names)
-        sealed = f"SELECT {_COLUMNS}, '' AS file, 0 AS start FROM empty"
+        sealed = f"SELECT {_COLUMNS}, {FLAWED}, '' AS file, 0 AS start FROM empty"
         if self._sealed:
             checked = f"SELECT * REPLACE ({_CHECKED} AS trace_id) FROM ({_FROM_FILES} {files})"
             sealed = "FROM resident" if self._resident else checked
         for view, own, journal in (
-            ("summaries", f"SELECT *, true AS sealed FROM ({sealed})", f"{_COLUMNS}, file, start, false"),
+            (
+                "summaries",
+                f"SELECT *, true AS sealed FROM ({sealed})",
+                f"{_COLUMNS}, {FLAWED}, file, start, false",
+            ),
             ("contexts", f"SELECT trace_id, texts FROM {files}", "trace_id, texts"),
             ("traces", f"SELECT * REPLACE ({_KIND}) FROM (SELECT {plain} FROM {files})", plain),
         ):

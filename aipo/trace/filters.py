@@ -8,6 +8,10 @@ from aipo.errors import ConfigError
 from aipo.trace.types import StopReason
 
 KINDS = ("assisted", "solo", "suppressed", "expert", "replay")
+DERIVATION = "derivation"
+"""The reward part by which an environment says whether every step of an answer is right: 1.0, or less."""
+FLAWED = f"CASE WHEN reward > 0 THEN TRY_CAST(reward_parts->>'{DERIVATION}' AS DOUBLE) < 1 END AS flawed"
+"""The column `flawed`: rewarded although a step is wrong. NULL without a reward, or where nobody judged the steps."""
 FAILED = f"stop_reason IN ({', '.join(repr(str(stop)) for stop in StopReason if stop.failed)})"
 
 
@@ -16,7 +20,8 @@ class Filter:
     """The conditions on a trace; None = any value, and an open end of a range, whose ends are inclusive.
 
     `task`, `error` and `text` are parts of what they are compared with, the last two in any case. A trace without
-    a reward matches no range of rewards, and one whose text nobody stored no text.
+    a reward matches no range of rewards, and one whose text nobody stored no text. `flawed`: rewarded although a step
+    is wrong; False: rewarded, and every step is right. A trace whose steps nobody judged is neither.
 
     Raises:
         ConfigError: an unknown kind or stop reason, or a range that ends before it begins.
@@ -30,6 +35,7 @@ class Filter:
     reward: tuple[float | None, float | None] | None = None
     stop: str | None = None
     failed: bool | None = None
+    flawed: bool | None = None
     error: str | None = None
     text: str | None = None
 
@@ -58,6 +64,7 @@ _CONDITIONS = {
     "agent": "list_contains(agents, ?)",
     "kind": "kind = ?",
     "stop": "stop_reason = ?",
+    "flawed": "flawed = ?",
     "error": "contains(lower(error), lower(?))",
     "text": "trace_id IN (SELECT trace_id FROM contexts WHERE contains(lower(array_to_string(texts, '')), lower(?)))",
 }
@@ -98,7 +105,7 @@ def parse_filter(words: Sequence[str], where: str = "the filter") -> Filter:
             raise ConfigError(f"{where}: got a key twice in {list(words)}, allowed each once")
         if key in ("step", "reward"):
             values[key] = parse_range(key, value, int if key == "step" else float)
-        elif key == "failed":
+        elif key in ("failed", "flawed"):
             if value not in ("yes", "no"):
                 raise ConfigError(f"{key}: got {value!r}, allowed yes, no")
             values[key] = value == "yes"

@@ -36,7 +36,8 @@ GROUP_ORDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One trace without its tokens. `agents` has one name per consult; `kind` is its mode, or `suppressed`."""
+    """One trace without its tokens. `agents` has one name per consult; `kind` is its mode, or `suppressed`; `flawed` as
+    in `aipo.trace.filters`."""
 
     trace_id: str
     group_id: str
@@ -58,6 +59,7 @@ class Summary:
     started: float
     seconds: float
     parent_id: str | None
+    flawed: bool | None
     sealed: bool
 
 
@@ -132,6 +134,12 @@ class TraceIndex(Tables):
         for summary in self._summaries(f"list_contains(?, group_id) ORDER BY {_ORDER}", [list(group_ids)]):
             groups[summary.group_id].append(summary)
         return groups
+
+    def matching(self, where: Filter, group_ids: Sequence[str]) -> set[str]:
+        """Ids of the traces of these groups that match."""
+        clause, values = condition(where)
+        query = f"SELECT trace_id FROM summaries WHERE list_contains(?, group_id) AND {clause}"
+        return {row[0] for row in self.all(query, [list(group_ids), *values])}
 
     def steps(self) -> tuple[int, int] | None:
         """The first and the last step; None while there are no traces."""

@@ -7,9 +7,25 @@ from aipo.trace.filters import Filter, parse_filter
 
 
 def test_words_become_a_filter():
-    words = ["step=3..7", "reward=0.5..", "agent=verify", "failed=no", "text=a=b", "kind=solo", "stop=eos"]
+    words = [
+        "step=3..7",
+        "reward=0.5..",
+        "agent=verify",
+        "failed=no",
+        "flawed=yes",
+        "text=a=b",
+        "kind=solo",
+        "stop=eos",
+    ]
     assert parse_filter(words) == Filter(
-        step=(3, 7), reward=(0.5, None), agent="verify", failed=False, text="a=b", kind="solo", stop="eos"
+        step=(3, 7),
+        reward=(0.5, None),
+        agent="verify",
+        failed=False,
+        flawed=True,
+        text="a=b",
+        kind="solo",
+        stop="eos",
     )
     assert parse_filter([]) == Filter()
 
@@ -31,6 +47,7 @@ def test_ranges(text: str, ends: tuple[int | None, int | None]):
         ("step=..", "step: got '..', allowed a number"),
         ("step=1.5", "step: got '1.5', allowed"),
         ("step=7..3", "step: got 7..3, allowed a range that does not end before it begins"),
+        ("flawed=1", "flawed: got '1', allowed yes, no"),
         ("failed=maybe", "failed: got 'maybe', allowed yes, no"),
         ("kind=alone", "kind: got 'alone', allowed assisted, solo, suppressed, expert, replay"),
         ("stop=tired", "stop: got 'tired', allowed eos, length, unscored, error, deadline, cancelled"),

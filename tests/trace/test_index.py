@@ -37,14 +37,15 @@ VERIFY = consult(1, 0, 1, agent="verify")
 KNOWLEDGE = consult(1, 0, 1, agent="knowledge", error="down")
 
 
-# Two groups of step 0 and one of step 1; a solo rollout, one whose tags were masked, one that failed.
+# Two groups of step 0 and one of step 1; a solo rollout, one whose tags were masked, one that failed. Of b/1 nobody has
+# judged the steps.
 SEALED = [
-    trace(0, "a", 0, 1.0, consults=(VERIFY, KNOWLEDGE)),
-    trace(0, "a", 1, 1.0, mode=Mode.SOLO, advantage=0.5),
-    trace(0, "b", 0, 0.0, consults=(VERIFY,)),
+    trace(0, "a", 0, 1.0, consults=(VERIFY, KNOWLEDGE), reward_parts={"correct": 1.0, "derivation": 1.0}),
+    trace(0, "a", 1, 1.0, mode=Mode.SOLO, advantage=0.5, reward_parts={"correct": 1.0, "derivation": 0.0}),
+    trace(0, "b", 0, 0.0, consults=(VERIFY,), reward_parts={"correct": 0.0, "derivation": 0.0}),
     trace(0, "b", 1, 1.0, mode=Mode.SOLO, forbidden_ids=(3,), parent_id="run/a/0"),
 ]
-FLYING = [trace(1, "c", 0, None), trace(1, "c", 1, 0.25)]
+FLYING = [trace(1, "c", 0, None), trace(1, "c", 1, 0.25, reward_parts={"derivation": 0.5})]
 TEXTS = {"run/a/0": "Six times seven", "run/c/0": "it's 50% of SEVEN"}
 
 
@@ -103,6 +104,9 @@ def test_summaries_say_what_traces_hold(index: TraceIndex):
         ({"failed": True}, ["c/0"]),
         ({"failed": False, "step": (1, 1)}, ["c/1"]),
         ({"error": "boom"}, ["c/0"]),
+        ({"flawed": True}, ["a/1", "c/1"]),
+        ({"flawed": False}, ["a/0"]),
+        ({"flawed": True, "kind": "solo"}, ["a/1"]),
         ({"text": "seven"}, ["a/0", "c/0"]),
         ({"text": "50% of"}, ["c/0"]),
         ({"text": "it's"}, ["c/0"]),
@@ -113,6 +117,11 @@ def test_filters(index: TraceIndex, where: dict[str, object], expected: list[str
     assert ids(index, **where) == expected
     assert index.count(Filter(**where)) == len(expected)
     assert index.group_count(Filter(**where)) == len({each[0] for each in expected})
+
+
+def test_what_matches_in_groups(index: TraceIndex):
+    assert index.matching(Filter(reward=(1, None)), ["a", "b"]) == {"run/a/0", "run/a/1", "run/b/1"}
+    assert index.matching(Filter(kind="solo"), ["b"]) == set()
 
 
 def test_pages(index: TraceIndex):

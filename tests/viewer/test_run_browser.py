@@ -54,7 +54,7 @@ def test_searching_and_sorting(page: "Page", address: str) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**?text=808%2B1#rollouts")
     assert rows(page) == ["00001-000"]
-    assert page.locator("#count").inner_text() == "1 group matches"
+    assert page.locator("#count").inner_text() == "1 group with a rollout that matches; pale ones do not"
     page.goto(address + RUN)
     page.get_by_role("link", name="step", exact=True).click()
     page.wait_for_url("**?sort=step#rollouts")

@@ -18,6 +18,7 @@ from aipo.viewer.links import Links, group_path, slug
 from aipo.viewer.pages import run as module
 from aipo.viewer.pages import run_table
 from aipo.viewer.pages.run import run_page, thousands
+from aipo.viewer.pages.trace import trace_page
 from kit.recorded import HOSTILE
 
 
@@ -199,6 +200,54 @@ def test_filters_choose_groups_and_traces(little_runs: Path) -> None:
     assert len(rows_of(html_of(little_runs, view="traces", text="808+"))) == 4
     text = text_of(html_of(little_runs, task="no such task"))
     assert "No rollout is like that. Remove all filters" in text and "0 groups match" in text
+
+
+def test_a_filtered_group_shows_which_of_its_rollouts_match(little_runs: Path) -> None:
+    group = next(
+        g for g in RunLibrary(little_runs).run("aipo").index.groups() if g.reward_max != g.reward_min
+    )
+    html = html_of(little_runs, reward="1", group=group.group_id)
+    titles = re.findall(r'title="\d+: \w+ · reward ([^" ]*)[^"]*"><span class="([^"]*)"', html)
+    assert {reward for reward, _ in titles} == {"0", "1"}
+    assert all((reward == "1") != css.endswith(" pale") for reward, css in titles)
+    assert "1 group with a rollout that matches; pale ones do not" in text_of(html)
+    assert " pale" not in html_of(little_runs, group=group.group_id)
+
+
+def test_rewarded_rollouts_with_a_wrong_step_are_counted_found_and_marked(
+    little_runs: Path, asking: Trace, tmp_path: Path
+) -> None:
+    scored = {"reward": 1.0, "advantage": 0.5}
+    parts = [{"correct": 1.0, "derivation": right} for right in (1.0, 0.0, 0.0)]
+    root = begun(little_runs, tmp_path, "run")
+    traces = [
+        replace(asking, trace_id=f"run/g/{i}", group_id="g", index=i, reward_parts=p, **scored)
+        for i, p in enumerate(parts)
+    ]
+    write_traces(root, *traces)
+    assert "2 rewarded with a wrong step" in text_of(html_of(tmp_path, "run"))
+    rows = rows_of(html_of(tmp_path, "run", view="traces", flawed="yes"))
+    assert [row.split()[1:3] for row in rows] == [["assisted", "1"], ["assisted", "2"]]
+    marks = html_of(tmp_path, "run", flawed="no")
+    assert re.findall(r'title="(\d)[^"]*"><span class="[^"]*pale"', marks) == ["1", "2"]
+    assert "reward 1 · a step is wrong" in marks
+    library = RunLibrary(tmp_path)
+    chip = "a step is wrong</span>"
+    assert [chip in trace_page(library.run("run"), t.trace_id, Links(3)) for t in traces] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_nothing_is_said_of_steps_that_nobody_judged(
+    little_runs: Path, asking: Trace, tmp_path: Path
+) -> None:
+    root = begun(little_runs, tmp_path, "run")
+    write_traces(root, replace(asking, reward_parts={"correct": 1.0}, reward=1.0, advantage=0.5))
+    html = html_of(tmp_path, "run")
+    assert "wrong step" not in html and "Wrong step" not in html
+    assert "No rollout is like that" in html_of(tmp_path, "run", flawed="yes")
 
 
 def test_what_is_chosen_is_said_and_can_be_taken_back(little_runs: Path) -> None:

@@ -19,7 +19,7 @@ from aipo.util.text import clean
 
 ORDERS: Mapping[str, Sequence[str]] = {"groups": tuple(GROUP_ORDERS), "traces": tuple(TRACE_ORDERS)}
 DEFAULT_ORDER = {"groups": "interesting", "traces": "newest"}
-FIELDS = ("text", "step", "task", "kind", "agent", "reward", "stop", "failed", "error", "group")
+FIELDS = ("text", "step", "task", "kind", "agent", "reward", "stop", "failed", "flawed", "error", "group")
 _OTHERS = ("view", "sort", "page")
 _WHERE = "the address of this page"
 _LONGEST = 500
@@ -61,6 +61,11 @@ class Query:
             changed = {"sort": DEFAULT_ORDER[str(changed["view"])], **changed}
         params = replace(self, **{"page": 1, **changed}).params()
         return f"?{urlencode({name: v for name, v in params.items() if name not in without})}#rollouts"
+
+    @property
+    def splits_groups(self) -> bool:
+        """Is there a filter that some rollouts of a group may pass, and others not?"""
+        return bool(self.filters.keys() - {"step", "task", "group"})
 
     @property
     def cleared(self) -> str:

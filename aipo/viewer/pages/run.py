@@ -17,6 +17,7 @@ from markupsafe import Markup
 from aipo.render.graph_svg import graph_svg
 from aipo.trace import StopReason
 from aipo.trace.filters import KINDS, Filter
+from aipo.trace.index import TraceIndex
 from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.data.overview import state
 from aipo.viewer.data.query import FIELDS, ORDERS, parse
@@ -28,7 +29,7 @@ from aipo.viewer.pages.run_table import RunTable
 from aipo.viewer.responses import render
 
 _STRANGERS = 40
-_FAILED = Filter(failed=True)
+_FAILED, _FLAWED, _SOUND = Filter(failed=True), Filter(flawed=True), Filter(flawed=False)
 
 
 def run_page(
@@ -65,6 +66,7 @@ def run_page(
         steps=index.steps(),
         total=index.count(),
         failed=index.count(_FAILED),
+        flawed=_flawed(index),
         curves=_curves(run.metrics(), (*agents, "unknown")),
         scores=score_table(evaluations),
         problems=run.problems(),
@@ -85,6 +87,12 @@ def run_page(
         page_link=(lambda page: query.link(page=page)) if live else (lambda page: links.run(run.name, page)),
         thousands=thousands,
     )
+
+
+def _flawed(index: TraceIndex) -> int | None:
+    """The number of rollouts that are rewarded although a step is wrong; None where no rewarded one was judged."""
+    count = index.count(_FLAWED)
+    return count if count or index.count(_SOUND) else None
 
 
 def _relatives(run: RunView, evaluations: Sequence[str], library: RunLibrary) -> dict[str, object]:

@@ -4,7 +4,7 @@ A rollout is one mark: its shape says under which rules it ran, its filling how 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,7 +90,10 @@ class RunTable:
             rows, count = self._rows([(trace, [trace]) for trace in traces]), index.count
         else:
             groups = index.groups(query.where, order=query.sort, limit=limit, offset=offset)
-            rows, count = self._group_rows(groups), index.group_count
+            matching = (
+                index.matching(query.where, [g.group_id for g in groups]) if query.splits_groups else None
+            )
+            rows, count = self._group_rows(groups, matching), index.group_count
         # A page that is not full tells how many match; a search of all texts is slow.
         matching = offset + len(rows) if 0 < len(rows) < limit else count(query.where)
         return TablePage(rows=rows, matching=matching, first=offset + 1, per_page=limit)
@@ -111,16 +114,27 @@ class RunTable:
             rollouts=sum(group.traces for group in groups),
         )
 
-    def _group_rows(self, groups: Sequence[Group]) -> list[Row]:
+    def _group_rows(self, groups: Sequence[Group], matching: Set[str] | None = None) -> list[Row]:
         members = self.run.index.of_groups([group.group_id for group in groups])
-        return self._rows([(group, members[group.group_id]) for group in groups])
+        return self._rows([(group, members[group.group_id]) for group in groups], matching)
 
-    def _rows(self, items: Sequence[tuple[Group | Summary, Sequence[Summary]]]) -> list[Row]:
+    def _rows(
+        self,
+        items: Sequence[tuple[Group | Summary, Sequence[Summary]]],
+        matching: Set[str] | None = None,
+    ) -> list[Row]:
+        """Rows; the marks of rollouts that are not among the `matching` ones are pale."""
         rewards = [t.reward for _, traces in items for t in traces if t.reward is not None]
         scale = min([0.0, *rewards]), max([1.0, *rewards])
-        return [self._row(item, traces, scale) for item, traces in items]
+        return [self._row(item, traces, scale, matching) for item, traces in items]
 
-    def _row(self, item: Group | Summary, traces: Sequence[Summary], scale: tuple[float, float]) -> Row:
+    def _row(
+        self,
+        item: Group | Summary,
+        traces: Sequence[Summary],
+        scale: tuple[float, float],
+        matching: Set[str] | None,
+    ) -> Row:
         hrefs = [self.links.trace(self.run.name, t.trace_id) for t in traces]
         is_group = isinstance(item, Group)
         return Row(
@@ -128,7 +142,13 @@ class RunTable:
             href=self.links.group(self.run.name, item.group_id) if is_group else hrefs[0],
             question=cut(" ".join((item.question or "")[:4000].split()) or item.task_id, 160),
             marks=[
-                RolloutMark(href, _mark(t, scale), _title(t)) for href, t in zip(hrefs, traces, strict=True)
+                RolloutMark(
+                    href,
+                    _mark(t, scale)
+                    + (" pale" if matching is not None and t.trace_id not in matching else ""),
+                    _title(t),
+                )
+                for href, t in zip(hrefs, traces, strict=True)
             ],
             agents=self._counts(traces),
         )
@@ -153,6 +173,8 @@ def _title(trace: Summary) -> str:
     """A rollout in one line."""
     parts = [f"{trace.index}: {trace.kind}"]
     parts.append("no reward" if trace.reward is None else f"reward {trace.reward:g}")
+    if trace.flawed:
+        parts.append("a step is wrong")
     if trace.advantage is not None:
         parts.append(f"advantage {trace.advantage:+.2f}")
     if trace.agents:

@@ -13,7 +13,7 @@ from aipo.render.spans import text_spans
 from aipo.render.templating import fill, json_block
 from aipo.render.trace_html import context_html, legend_html
 from aipo.trace import Role, Trace
-from aipo.trace.filters import Filter
+from aipo.trace.filters import DERIVATION, Filter
 from aipo.trace.index import Summary
 from aipo.util.text import duration, visible
 from aipo.viewer.data.library import RunView
@@ -58,6 +58,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
         before=before and links.trace(run.name, before),
         after=after and links.trace(run.name, after),
         parent=parent and links.trace(run.name, parent),
+        flawed=(trace.reward or 0) > 0 and trace.reward_parts.get(DERIVATION, 1.0) < 1,
         siblings=group,
         comparisons=comparisons(run, trace, group, links),
         context=context_html(trace, texts, agents, anchors=True),

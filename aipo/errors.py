@@ -9,6 +9,7 @@
     ├── ScoreError         an answer that could not be scored: the machine failed, not the policy
     ├── PolicyError        the policy could not sample, or sampled what cannot be trained on
     ├── AgentError         a collaborating agent failed for good
+    │   └── AnswerError    its server answered with what is no reply; another attempt may bring one
     ├── ReplayError        a replay needs a live call, and may make none
     ├── LimitError         a limit that the configuration sets has stopped the run
     ├── TrainError         rows, settings or a checkpoint that cannot be trained on
@@ -54,6 +55,10 @@ class PolicyError(AipoError, RuntimeError):
 
 class AgentError(AipoError, RuntimeError):
     """A collaborating agent failed after its retries."""
+
+
+class AnswerError(AgentError):
+    """An agent's server answered with something that is no reply; another attempt may bring one."""
 
 
 class ReplayError(AipoError, LookupError):

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from langgraph.errors import GraphBubbleUp, ParentCommand
+from langgraph.errors import GraphBubbleUp, NodeTimeoutError, ParentCommand
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -200,8 +200,12 @@ async def _ask(
     except (GraphBubbleUp, ConfigError, GraphError, LoadError, ReplayError):
         raise  # LangGraph's own signals, mistakes of whoever wrote the agent, a replay's end: not an agent's failure
     except Exception as error:  # an agent is anybody's code: whatever it raises is data
-        late = f"no reply within {deadline} s"
-        return "", late if limit.expired() else error_text(error)
+        if limit.expired():
+            return "", f"no reply within {deadline:g} s (agents.{name}.deadline)"
+        if isinstance(error, NodeTimeoutError):
+            late = f"no reply of step {error.node!r} within {error.timeout:g} s (agents.{name}.timeout)"
+            return "", f"{type(error).__name__}: {late}"
+        return "", error_text(error)
     return clean(str(answer.get("reply") or "")).strip(), "no reply"
 
 

@@ -13,10 +13,14 @@ from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
 from aipo.rollout.reference_chat import ReferenceChat, Weights
 from aipo.util.event_loop import LOOP
+from aipo.util.http.urls import flaw_of
 from aipo.util.imports import Loaded, instantiate, load
+from aipo.util.retry import Pause
 
 _SECRET = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
+_ADDRESS = ("base_url", "api_base", "endpoint")
+_ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 _LOGIN = re.compile(r"://[^/@\s]+@")
 
 
@@ -38,12 +42,11 @@ def build_chat(
                 f"agents.{name}.prices: got prices without a model, allowed agents.{name}.model"
             )
         return None
-    secrets = {key: os.environ.get(variable) for key, variable in config.secrets.items()}
-    unset = [config.secrets[key] for key, value in secrets.items() if value is None]
-    if unset:
+    if unset := [variable for variable in config.secrets.values() if variable not in os.environ]:
         raise LoadError(
             f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
         )
+    secrets = {key: secret(variable, f"agents.{name}.secrets") for key, variable in config.secrets.items()}
     where = f"agents.{name}.options of {config.model}"
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
@@ -52,14 +55,19 @@ def build_chat(
         raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
-    client = {"max_retries": 0, **_connections(loaded, config)}
+    client = {"max_retries": 0, **_connections(loaded, config, where)}
     offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights}
     if hasattr(loaded.function, "_create_chat_result"):
         loaded = replace(loaded, function=_keeping_thinking(loaded.function))
     model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
     label, settings = chat_identity(config)
     return ChatModel(
-        model=model, name=label, settings=settings, prices=config.prices, thinking=config.thinking
+        model=model,
+        name=label,
+        settings=settings,
+        prices=config.prices,
+        thinking=config.thinking,
+        pause=Pause(config.timeout / 2),
     )
 
 
@@ -80,6 +88,27 @@ def _keeping_thinking(chat: Any) -> Any:
     return KeepsThinking
 
 
+def secret(variable: str, where: str) -> str:
+    """The value of an environment variable that holds a key.
+
+    Raises:
+        LoadError: it is not set, or holds what no server can be sent.
+    """
+    value = os.environ.get(variable)
+    if value is None:
+        raise LoadError(f"{where}: got no environment variable {variable!r}, allowed one that is set")
+    if not value.isascii() or not value.isprintable() or value != value.strip() or not value:
+        got = (
+            "an empty value"
+            if not value.strip()
+            else "a space or a line break around it, or a character that no key has"
+        )
+        raise LoadError(
+            f"{where}: got {got} in the environment variable {variable!r}, allowed a key (not shown here)"
+        )
+    return value
+
+
 def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:
     """Keys of what looks like a secret, however deep."""
     for key, value in options.items():
@@ -89,17 +118,31 @@ def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:
             yield key
 
 
-def _connections(loaded: Loaded, config: AgentConfig) -> dict[str, Any]:
-    """An HTTP client that lives as long as our loop, for classes that take one. Those of LangChain's own are
-    never closed."""
-    takes_one = "http_async_client" in signature(loaded.function).parameters
-    if _CONNECTION & config.options.keys() or "OPENAI_PROXY" in os.environ or not takes_one:
-        return {}
-    from openai import DefaultAsyncHttpxClient
+def _connections(loaded: Loaded, config: AgentConfig, where: str) -> dict[str, Any]:
+    """HTTP clients that live as long as our loop, for classes that take them (LangChain's own are never closed).
 
-    client = DefaultAsyncHttpxClient()
+    Raises:
+        ConfigError: the address of the server is none, or the proxy on the way to it cannot be used.
+    """
+    if "http_async_client" not in signature(loaded.function).parameters:
+        return {}
+    addresses = {key: str(value) for key, value in config.options.items() if key.endswith(_ADDRESS) and value}
+    addresses |= {name: value for name in _ADDRESS_VARIABLES if (value := os.environ.get(name))}
+    for key, value in addresses.items():
+        if flaw := flaw_of(value):
+            raise ConfigError(
+                f"{where}: got {key} {value!r} ({flaw}), allowed an address such as http://127.0.0.1:8001/v1"
+            )
+    if _CONNECTION & config.options.keys() or "OPENAI_PROXY" in os.environ:
+        return {}
+    from openai import DEFAULT_CONNECTION_LIMITS, DEFAULT_TIMEOUT
+
+    from aipo.util.http.client import open_client, open_sync_client
+
+    url = next(iter(addresses.values()), "https://api.openai.com/v1")
+    client = open_client(url, limits=DEFAULT_CONNECTION_LIMITS, timeout=DEFAULT_TIMEOUT)
     LOOP.at_close(client.aclose)
-    return {"http_async_client": client}
+    return {"http_async_client": client, "http_client": open_sync_client(url)}
 
 
 def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The policy of an experiment: its weights, its network, its tokenizer, and what samples while it is trained."""
 
-import os
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aipo.config.build_chat import secret
 from aipo.config.build_settings import ExperimentSettings
 from aipo.errors import ConfigError, LoadError
 from aipo.policies import Policy, Tokenizer
@@ -173,11 +173,21 @@ class PolicyBuilder(ExperimentSettings):
             LoadError: the environment variable with it is not set.
         """
         variable = self.policy.vllm.secret
-        if variable is not None and variable not in os.environ:
-            raise LoadError(
-                f"policy.vllm.secret: got no environment variable {variable!r}, allowed one that is set"
-            )
-        return os.environ[variable] if variable is not None else None
+        return None if variable is None else secret(variable, "policy.vllm.secret")
+
+    def check_servers(self) -> None:
+        """Checks what can be known of the policy's servers before they are asked.
+
+        Raises:
+            LoadError: the environment variable with their key is not set, or holds no key.
+            ConfigError: a proxy on the way to them that cannot be used.
+        """
+        from aipo.util.http.client import check_proxy
+
+        if self.policy.engine == "vllm":
+            _ = self.server_key
+            for url in self.policy.vllm.servers:
+                check_proxy(url)
 
     def served_policy(self, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":
         """The policy that the configured servers sample from.

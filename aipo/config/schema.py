@@ -4,11 +4,12 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
 from aipo.rollout.agent import Prices
+from aipo.util.http.urls import check_servers
 from aipo.util.reply import THINKING_TAGS
 from aipo.util.section import Count, Positive, Section, Share
 
@@ -66,6 +67,12 @@ class VLLMConfig(Section):
         description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 if all is float32, else 0.1",
     )
     serve: ServeConfig = ServeConfig()  # pyright: ignore[reportCallIssue]
+
+    @field_validator("servers")
+    @classmethod
+    def _addresses(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        check_servers(servers)
+        return servers
 
     @model_validator(mode="after")
     def _one_group(self) -> Self:

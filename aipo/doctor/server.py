@@ -53,7 +53,7 @@ async def _checks(
     policy: VLLMPolicy, server: Server, parts: PolicyParts, quick: bool
 ) -> AsyncIterator[Check]:
     if not await server.healthy():
-        yield Check("fail", "server", f"{server.url} does not answer", _UP)
+        yield Check("fail", "server", f"{server.url} does not answer: {server.trouble}", _UP)
         return
     yield check_vllm(server.url, str((await _ask(server, "version"))["version"]))
     model, positions = await policy.served_by(server)

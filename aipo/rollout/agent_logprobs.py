@@ -120,13 +120,22 @@ class ServedScorer:
         from openai import HttpxBinaryResponseContent
 
         async def ask() -> dict[str, Any]:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._client.post(
-                    f"{self.url}/{path}",
-                    body={"model": self._model, **body},
-                    cast_to=HttpxBinaryResponseContent,
+            try:
+                async with asyncio.timeout(self._timeout):
+                    answer = await self._client.post(
+                        f"{self.url}/{path}",
+                        body={"model": self._model, **body},
+                        cast_to=HttpxBinaryResponseContent,
+                    )
+            except TimeoutError as error:
+                limit = f"{self._timeout:g} s (agents.NAME.timeout)"
+                raise TimeoutError(f"no answer of {self.url}/{path} within {limit}") from error
+            told = orjson.loads(answer.content)
+            if not isinstance(told, dict):
+                raise AgentError(
+                    f"answer of {self.url}/{path}: got {answer.content[:200]!r}, allowed an object"
                 )
-            return orjson.loads(answer.content)
+            return told
 
         return await retry(ask, when=transient, waits=[_WAIT_S] * (self._attempts - 1))
 

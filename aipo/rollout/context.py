@@ -19,8 +19,13 @@ from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Call, Mode, Role, Segment, concatenate, of_policy, segment
+from aipo.util.http.answers import tokens
 from aipo.util.reply import THINKING_TAGS, Reply, read_reply
+from aipo.util.retry import Pause
 from aipo.util.text import clean, error_text
+
+_LONGEST_PAUSE = 15.0
+"""Seconds; half of the default `agents.NAME.timeout`, which goes on meanwhile."""
 
 
 class Scorer(Protocol):
@@ -39,8 +44,13 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatModel:
-    """An agent's LangChain chat model with what a trace records of it. `scorer`: None where nobody needs one;
-    `thinking`: the tags around thinking, see `aipo.util.reply`."""
+    """An agent's LangChain chat model with what a trace records of it.
+
+    Args:
+        scorer: None where nobody needs one.
+        thinking: the tags around thinking, see `aipo.util.reply`.
+        pause: until when its server wants to be left alone.
+    """
 
     model: BaseChatModel
     name: str
@@ -48,6 +58,7 @@ class ChatModel:
     prices: Prices | None = None
     scorer: Scorer | None = None
     thinking: Mapping[str, str] = field(default_factory=lambda: THINKING_TAGS)
+    pause: Pause = field(default_factory=lambda: Pause(_LONGEST_PAUSE), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +185,7 @@ class RolloutContext:
         if agent not in self.chats:
             raise AgentError(f"chat model of agent: got {agent!r}, allowed {sorted(self.chats)}")
         chat = self.chats[agent]
+        await chat.pause.over()
         started = time.perf_counter()
         reply: Reply | None = None
         error: str | None = None
@@ -185,9 +197,10 @@ class RolloutContext:
             return reply.text
         except BaseException as caught:
             error = error_text(caught)
+            chat.pause.begin(caught)
             raise
         finally:
-            tokens_in, tokens_out = (_count(usage.get(name)) for name in ("input_tokens", "output_tokens"))
+            tokens_in, tokens_out = (tokens(usage.get(name)) for name in ("input_tokens", "output_tokens"))
             self.calls.append(
                 Call(
                     agent=agent,
@@ -238,11 +251,6 @@ class RolloutContext:
             raise
         except Exception as error:  # an agent's server is anybody's
             return unknown, f"{UNSCORED}{error_text(error)}"
-
-
-def _count(tokens: object) -> int | None:
-    """A number of tokens as a server says it; None where it cannot be one."""
-    return tokens if isinstance(tokens, int) and 0 <= tokens < 2**53 else None
 
 
 UNSCORED = "log-probs unknown: "

@@ -159,6 +159,7 @@ def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: b
         )
     if resume:
         same_run(RunFolder.open(folder.path), experiment)
+    experiment.check_servers()
     experiment.scored_chats()
     experiment.check_env()
 

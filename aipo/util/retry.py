@@ -1,8 +1,11 @@
 """Another attempt: which errors are worth one, and how to make it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
+
+from aipo.util.http.errors import retry_after
 
 T = TypeVar("T")
 
@@ -14,9 +17,12 @@ _ERRORS = frozenset(
         "NodeTimeoutError",  # of LangGraph
         "APIConnectionError",  # of the openai client, also for a body that ends half-way
         "TransportError",  # of httpx, also for an idle connection that the server has just closed
+        "DecodingError",
         "JSONDecodeError",
+        "AnswerError",  # JSON, but no reply
     }
 )
+_NEVER = frozenset({"UnsupportedProtocol", "LocalProtocolError"})  # of httpx: the request itself is wrong
 
 
 def transient(error: Exception) -> bool:
@@ -29,6 +35,8 @@ def transient(error: Exception) -> bool:
     status = status_of(error)
     if status is not None:
         return status in _STATUSES or status >= 500
+    if {type(error).__name__, type(error.__cause__).__name__} & _NEVER:
+        return False
     return not _ERRORS.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
@@ -60,3 +68,24 @@ async def retry(
                 raise
         await asyncio.sleep(wait)
     return await call()
+
+
+class Pause:
+    """Until when a server wants to be left alone, as its Retry-After says.
+
+    Args:
+        longest: seconds. A server that wants more is asked again then, and its error names the reason.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self._longest, self._until = longest, 0.0
+
+    def begin(self, error: BaseException) -> None:
+        """Notes what `error` says of it, if it says something."""
+        seconds = min(retry_after(error) or 0.0, self._longest)
+        self._until = max(self._until, time.monotonic() + seconds)
+
+    async def over(self) -> None:
+        """Waits until then."""
+        if (seconds := self._until - time.monotonic()) > 0:
+            await asyncio.sleep(seconds)

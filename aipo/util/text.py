@@ -5,6 +5,8 @@ import re
 
 import orjson
 
+from aipo.util.http.errors import http_details
+
 ERROR_LIMIT = 2000
 """Characters that are kept of an error."""
 _STEERING = re.compile(
@@ -36,12 +38,14 @@ def clean(text: str) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The text of an error in a trace: 'ValueError: its text', clean and not endless."""
+    """The text of an error in a trace: 'ValueError: its text', clean and not endless. An HTTP client's error also
+    says what it leaves out: cause, address, proxy."""
     try:
         said = str(error)
     except Exception as worse:  # an error is anybody's code, too
         said = f"no text, but a {type(worse).__name__}"
-    return clean(f"{type(error).__name__}: {said}")[:ERROR_LIMIT]
+    details = http_details(error)
+    return clean(f"{type(error).__name__}: {said}{f' ({details})' if details else ''}")[:ERROR_LIMIT]
 
 
 def visible(text: str) -> str:

@@ -109,6 +109,25 @@ def test_an_agent_that_thinks_first() -> None:
 def test_nobody_there() -> None:
     (check,) = checks(f"http://127.0.0.1:{free_port()}")
     assert (check.status, "is its server up?" in check.advice) == ("fail", True)
+    assert "nobody listens there" in check.found
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_no_proxy_stands_before_an_agent_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str
+) -> None:
+    monkeypatch.setenv(variable, proxy)
+    with serving(app()) as url:
+        (check,) = checks(url)
+    assert check.status == "ok"
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    (check,) = checks("http://far.invalid")
+    assert (check.status, "`pip install 'httpx2[socks]'`" in check.found) == ("fail", True)
 
 
 def test_a_secret_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ def test_an_agent_that_returns_nothing(reply):
 def test_an_agent_that_takes_too_long_is_told_to_give_up():
     chat = SilentChat()
     consulted, following, calls = ask_chat(chat, deadline=0.3)
-    assert (following, consulted.error) == (UNAVAILABLE, "no reply within 0.3 s")
+    assert (following, consulted.error) == (UNAVAILABLE, "no reply within 0.3 s (agents.knowledge.deadline)")
     assert chat.cancelled == ["cancelled"]
     assert calls[0].error.startswith("CancelledError")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from aipo.config.build_chat import build_chat
 from aipo.config.schema import AgentConfig
+from aipo.errors import ConfigError, LoadError
 from aipo.rollout.context import ChatModel
 from aipo.trace import Call, Consult, Fault, Role
 from aipo.util.event_loop import LOOP
@@ -44,6 +46,10 @@ class Server:
         assert request.client is not None
         self.clients.add((request.client.host, request.client.port))
         kind = self.due.pop(0) if self.due else "well"
+        if kind.startswith(("{", "[", "<")):
+            return Response(kind, media_type="text/html" if kind[0] == "<" else "application/json")
+        if kind.startswith("wait "):
+            return JSONResponse(MESSAGE, status_code=429, headers={"retry-after": kind.removeprefix("wait ")})
         if kind.isdigit():
             return JSONResponse(MESSAGE, status_code=int(kind))
         if kind == "hang":
@@ -122,6 +128,165 @@ def test_only_what_passes_is_tried_again_and_three_times_at_most(
     else:
         assert (answered.reply, answered.fault, role) == (None, Fault.UNAVAILABLE, Role.ENV)
         assert wrong in (answered.error or "") and calls[0].cost is None
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other without a wait."""
+    waits = {"initial_interval": 0.0, "jitter": False}
+    monkeypatch.setattr("aipo.rollout.agent.RetryPolicy", lambda **given: RetryPolicy(**given | waits))
+
+
+NO_REPLY = "AnswerError: answer of http://127.0.0.1:"
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("body", "passes", "says"),
+    [
+        (
+            '{"error": {"code": 429, "message": "slow down"}}',
+            True,
+            "Error code: 429 - slow down",
+        ),
+        ('{"error": "overloaded"}', True, "Error code: 503"),
+        (
+            '{"error": {"code": 400, "message": "bad field"}}',
+            False,
+            "Error code: 400 - bad field",
+        ),
+        ('{"detail": "Not Found"}', False, "Error code: 404"),
+        *(
+            (body, True, NO_REPLY)
+            for body in ('{"choices": []}', '{"choices": null}', "{}", "[7]", '{"choices": [{}]}')
+        ),
+        ("<html>the gateway's page</html>", True, NO_REPLY),
+    ],
+)
+def test_a_body_that_is_no_reply_is_named_and_tried_again_if_it_passes(
+    server: Server, body: str, passes: bool, says: str
+) -> None:
+    server.due = [body]
+    answered, calls, role = asked_once(chat(server.url))
+    error = calls[0].error or ""
+    assert says in error and f"{server.url}/chat/completions" in error
+    assert [call.error is None for call in calls] == ([False, True] if passes else [False])
+    assert (answered.reply, role) == (("3@7=582", Role.AGENT) if passes else (None, Role.ENV))
+    if not passes:
+        assert answered.error == calls[0].error
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_body_that_stays_no_reply_costs_the_consult_and_not_the_rollout(server: Server) -> None:
+    server.due = ['{"choices": []}'] * 3
+    answered, calls, role = asked_once(chat(server.url))
+    assert (answered.fault, role, len(calls)) == (Fault.UNAVAILABLE, Role.ENV, 3)
+    assert (answered.error or "").startswith(NO_REPLY)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens_in", "tokens_out"),
+    [
+        ({"prompt_tokens": 30, "completion_tokens": 5}, 30, 5),
+        ({"prompt_tokens": 30.0, "completion_tokens": 5.0, "total_tokens": 35.0}, 30, 5),
+        *(
+            ({"prompt_tokens": wrong, "completion_tokens": 5}, None, None)
+            for wrong in (None, -1, "30", 10**20, 3.5)
+        ),
+        *((wrong, None, None) for wrong in (None, {}, [], "x", 7)),
+    ],
+)
+def test_usage_that_is_no_numbers_is_not_known(
+    server: Server, usage: object, tokens_in: int | None, tokens_out: int | None
+) -> None:
+    server.due = [json.dumps(chat_completion("m", "3@7=582", 1, 1) | {"usage": usage})]
+    answered, [call], _ = asked_once(chat(server.url))
+    assert (answered.reply, call.tokens_in, call.tokens_out) == ("3@7=582", tokens_in, tokens_out)
+    assert (call.cost is None) == (tokens_in is None)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    class Sleeper:
+        async def sleep(self, seconds: float) -> None:
+            waited.append(seconds)
+            clock.now += seconds
+
+    clock = Clock()
+    monkeypatch.setattr("aipo.util.retry.time", clock)
+    monkeypatch.setattr("aipo.util.retry.asyncio", Sleeper())
+    server.due = ["wait 2", "wait 3600", "well"]
+    model = chat(server.url, timeout=20.0)
+    answered, calls, _ = asked_once(model)
+    assert (answered.reply, len(calls)) == ("3@7=582", 3)
+    assert waited == [2.0, 10.0]  # at most half of an attempt's time
+    asked_once(model)
+    assert waited == [2.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        (
+            {"timeout": 0.3},
+            r"NodeTimeoutError: no reply of step '\w+' within 0.3 s (agents.knowledge.timeout)",
+        ),
+        ({"deadline": 0.3}, "no reply within 0.3 s (agents.knowledge.deadline)"),
+    ],
+)
+def test_a_limit_that_ran_out_is_named(server: Server, limits: dict[str, float], says: str) -> None:
+    server.due = ["hang"] * 3
+    answered, _, _ = asked_once(chat(server.url), attempts=1, **limits)
+    assert re.fullmatch(says.replace("(", r"\(").replace(")", r"\)"), answered.error or "")
+
+
+@pytest.mark.parametrize(
+    ("key", "got"),
+    [
+        (None, "no environment variable"),
+        ("", "an empty value"),
+        (" ", "an empty value"),
+        *((key, "a space or a line break around it") for key in ("k\n", "k\r\n", " k", "ключ", "k\x7f")),
+    ],
+)
+def test_a_key_that_no_server_can_be_sent_is_refused(
+    monkeypatch: pytest.MonkeyPatch, key: str | None, got: str
+) -> None:
+    if key is None:
+        monkeypatch.delenv("AGENTS_KEY", raising=False)
+    else:
+        monkeypatch.setenv("AGENTS_KEY", key)
+    with pytest.raises(LoadError, match=rf"agents\.knowledge\.secrets: got {got}.*AGENTS_KEY"):
+        chat("http://127.0.0.1:9/v1")
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("url", "flaw"),
+    [
+        ("127.0.0.1:8001/v1", "no http:// or https:// before it"),
+        ("http://127.0.0.1:8001/v1/chat/completions", "the path of a request"),
+        ("http://127.0.0.1:80001/v1", "Port out of range"),
+        ("http:///v1", "no host"),
+        ("http://a\n/v1", "a space or a line break"),
+    ],
+)
+def test_an_address_that_is_none_is_refused(url: str, flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=rf"got base_url '.*' \({flaw}"):
+        chat(url)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ConfigError, match=rf"got OPENAI_BASE_URL '.*' \({flaw}"):
+        chat(url, options={"model": "m"})
 
 
 def test_a_server_that_hangs_is_given_up_and_tried_again(server: Server) -> None:

@@ -104,12 +104,13 @@ class FakeVLLM(StandIn):
     until id 9, which ends the text. What is served are not weights: it remembers from where they were loaded.
 
     `faults` holds what happens to the next completions, one each: a status, `hang`, `half` (the connection
-    closes within the body), `invalid` (no JSON), `abort` (it gives the request up), `drop` (it closes before the headers) or None (it answers).
+    closes within the body), `invalid` (no JSON), `abort` (it gives the request up), `drop` (it closes before the headers),
+    bytes (a body with status 200) or None (it answers).
     """
 
     name: str = "fake"
     positions: int = 64
-    faults: deque[int | str | None] = field(default_factory=deque)
+    faults: deque[int | str | bytes | None] = field(default_factory=deque)
     healthy: bool = True
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
@@ -146,6 +147,8 @@ class FakeVLLM(StandIn):
         if isinstance(fault, int):
             headers = {"retry-after": self.retry_after} if self.retry_after else {}
             return JSONResponse({"error": {"message": "said the server"}}, status_code=fault, headers=headers)
+        if isinstance(fault, bytes):
+            return Response(fault, media_type="application/json")
         if fault == "abort":
             return JSONResponse(choice([], [], finish_reason="abort", prompt_token_ids=asked["prompt"]))
         first = (asked["prompt"][-1] + 1) % 10

@@ -1,8 +1,12 @@
 """The HTTP client of one policy server."""
 
 import asyncio
+import ssl
 
+import anyio
 import httpx2
+
+from aipo.util.http.client import describe, open_client
 
 _CONNECT_S = 10.0
 _IDLE_S = 4.0  # vLLM closes idle connections after 5
@@ -19,6 +23,7 @@ class Server:
 
     Attributes:
         up: may it be asked? The pool decides.
+        trouble: why it did not answer when it was last looked at; empty if it did.
         in_flight: requests that it has, or that wait for a place.
     """
 
@@ -26,12 +31,12 @@ class Server:
         self.url = url
         self.in_flight = 0
         self.up = True
+        self.trouble = ""
         self._slots = asyncio.Semaphore(requests)
         self._leases: set[asyncio.Timeout] = set()
-        self._client = httpx2.AsyncClient(
-            base_url=f"{url}/",
+        self._client = open_client(
+            f"{url}/",
             headers={"Authorization": f"Bearer {key}"} if key else None,
-            follow_redirects=True,
             timeout=httpx2.Timeout(None, connect=_CONNECT_S),  # the whole request's deadline is the pool's
             limits=httpx2.Limits(
                 max_connections=None, max_keepalive_connections=requests, keepalive_expiry=_IDLE_S
@@ -46,10 +51,13 @@ class Server:
             httpx2.TransportError: no answer, also where the server has just closed an idle connection.
         """
         method = "GET" if body is None else "POST"
-        response = await self._client.request(method, path, content=body, headers=_JSON)
-        if response.is_error:
+        try:
+            response = await self._client.request(method, path, content=body, headers=_JSON)
+        except (ssl.SSLError, anyio.EndOfStream) as error:  # httpx lets some of them through
+            raise httpx2.ReadError(str(error), request=self._client.build_request(method, path)) from error
+        if not response.is_success:
             raise httpx2.HTTPStatusError(
-                f"status {response.status_code}: {response.text[:500]}",
+                f"status {response.status_code}: {response.text[:500]}".rstrip(": "),
                 request=response.request,
                 response=response,
             )
@@ -87,8 +95,12 @@ class Server:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 await self.ask("health")
-        except (httpx2.HTTPError, TimeoutError):
+        except (httpx2.HTTPError, TimeoutError) as error:
+            self.trouble = (
+                f"no answer within {_CONNECT_S:g} s" if isinstance(error, TimeoutError) else describe(error)
+            )
             return False
+        self.trouble = ""
         return True
 
     async def aclose(self) -> None:
@@ -97,20 +109,3 @@ class Server:
 
 class ServerLostError(ConnectionError):
     """The server was taken out while it had this request."""
-
-
-def retry_after(error: Exception) -> float | None:
-    """Seconds that the server asks for before another attempt, if it does."""
-    if not isinstance(error, httpx2.HTTPStatusError):
-        return None
-    try:
-        return max(0.0, float(error.response.headers["retry-after"]))
-    except (KeyError, ValueError):  # not sent, or a date, which servers of models do not send
-        return None
-
-
-def describe(error: Exception) -> str:
-    """The error in words."""
-    if isinstance(error, httpx2.HTTPStatusError | ServerLostError):
-        return str(error)
-    return f"{type(error).__name__} ({error})"

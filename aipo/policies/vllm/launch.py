@@ -4,7 +4,6 @@ vLLM lives in an environment of its own (it pins other versions of transformers 
 it is started by that environment's Python.
 """
 
-import ipaddress
 import os
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from aipo.errors import ConfigError, LoadError
+from aipo.util.http.urls import is_loopback
 
 Device = Literal["cpu", "cuda"]
 
@@ -203,14 +203,6 @@ class Launch:
 def folder_or_name(model: Path | str) -> str:
     """A folder by its whole path, so that the command works from anywhere; a hub name as it is."""
     return str(Path(model).absolute()) if Path(model).is_dir() else str(model)
-
-
-def is_loopback(host: str) -> bool:
-    """Is it an address that only this machine can reach?"""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def bracketed(host: str) -> str:

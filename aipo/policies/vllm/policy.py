@@ -121,7 +121,8 @@ def _served(body: bytes, wanted: str | None) -> tuple[str, int]:
         cards = {str(card["id"]): card for card in orjson.loads(body)["data"]}
         name = wanted if wanted is not None else next(iter(cards))
         return name, int(cards[name]["max_model_len"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, StopIteration) as error:
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise PolicyError(
-            f"policy.vllm.model: got {wanted!r}, allowed a model that the server lists; it says {body[:300]!r}"
+            f"policy.vllm.model: got {wanted!r}, allowed a model that the server lists with its max_model_len; it says "
+            f"{body[:300]!r}"
         ) from error

@@ -16,8 +16,11 @@ from typing import Any
 
 import httpx2
 
-from aipo.errors import AipoError, ConfigError, PolicyError
-from aipo.policies.vllm.client import Server, ServerLostError, describe, retry_after
+from aipo.errors import AipoError, PolicyError
+from aipo.policies.vllm.client import Server, ServerLostError
+from aipo.util.http.client import describe
+from aipo.util.http.errors import retry_after
+from aipo.util.http.urls import check_servers
 from aipo.util.retry import status_of, transient
 
 _SESSIONS = 1 << 16
@@ -63,16 +66,8 @@ class ServerPool:
         deadline: float = 600.0,
         attempts: int = 5,
     ) -> None:
-        for url in urls:
-            if not url.startswith(("http://", "https://")) or url.rstrip("/").endswith("/v1"):
-                raise ConfigError(
-                    f"policy.vllm.servers: got {url!r}, allowed addresses such as http://127.0.0.1:8000 (without /v1)"
-                )
+        check_servers(urls)
         self.urls = tuple(url.rstrip("/") for url in urls)
-        if not urls or len(set(self.urls)) < len(urls):
-            raise ConfigError(
-                f"policy.vllm.servers: got {list(urls)}, allowed one or more different addresses"
-            )
         self.restore: Callable[[str], Awaitable[None]] | None = None
         self.on_server_down: Callable[[str], None] | None = None
         self._key, self._requests = key, requests
@@ -117,7 +112,7 @@ class ServerPool:
                     await asyncio.sleep(wait)
         except TimeoutError:
             last = f"; before that: {history.failures[-1]}" if history.failures else ""
-            out = [server.url for server in self._servers if not server.up]
+            out = [named(server) for server in self._servers if not server.up]
             raise PolicyError(
                 f"{path}: got no answer within {self.deadline:g} s, servers that are out: {out or 'none'}{last}. "
                 "Allowed an answer in that time (policy.vllm.deadline)"
@@ -135,11 +130,12 @@ class ServerPool:
             PolicyError: names those that do not answer.
         """
         answers = await asyncio.gather(*(server.healthy() for server in self.servers))
-        silent = [server.url for server, there in zip(self.servers, answers, strict=True) if not there]
+        silent = [server for server, there in zip(self.servers, answers, strict=True) if not there]
         if silent:
+            reasons = "; ".join(named(server) for server in silent)
             raise PolicyError(
-                f"policy.vllm.servers: got no answer from {silent}, allowed servers that are up (`aipo serve` starts "
-                "one; it takes a minute to load a model)"
+                f"policy.vllm.servers: got no answer from {[server.url for server in silent]}, allowed servers that are "
+                f"up (`aipo serve` starts one; it takes a minute to load a model). {reasons}"
             )
 
     async def wait_for_any(self) -> None:
@@ -153,8 +149,8 @@ class ServerPool:
                 await self._server_of(0)
         except TimeoutError:
             raise PolicyError(
-                f"policy.vllm.servers: got none that answers within {self.deadline:g} s, allowed one of "
-                f"{list(self.urls)}"
+                f"policy.vllm.servers: got none that answers within {self.deadline:g} s (policy.vllm.deadline), "
+                f"allowed one of {list(self.urls)}. {'; '.join(named(server) for server in self.servers)}"
             ) from None
 
     def take_out(self, server: Server) -> None:
@@ -278,3 +274,8 @@ class ServerPool:
             self._fatal = PolicyError(f"{server.url}, which came back: got {type(error).__name__}: {error}")
             self._fatal.__cause__ = error
         return True
+
+
+def named(server: Server) -> str:
+    """A server's address, with what is wrong with it if that is known."""
+    return f"{server.url}: {server.trouble}" if server.trouble else server.url

@@ -5,20 +5,23 @@ behind. Both use routes that vLLM opens in development mode only (`aipo serve` d
 """
 
 import asyncio
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
+import orjson
 import torch
 from transformers import PreTrainedModel
 
 from aipo.errors import ConfigError, PolicyError
-from aipo.policies.vllm.client import Server, describe
+from aipo.policies.vllm.client import Server
 from aipo.policies.weights import save_snapshot, snapshot
 from aipo.util.files import disk
+from aipo.util.http.client import describe
+from aipo.util.http.urls import is_here
 
 _RESETS, _PAUSE = 20, 0.25
 
@@ -105,10 +108,18 @@ class NCCLTransport:
     def _send(self) -> None:
         from trl.generation.vllm_client import VLLMClient
 
+        here = is_here(urlsplit(self._url).hostname or "")
+
+        class Client(VLLMClient):
+            def check_server(self, *given: Any, **named: Any) -> None:
+                """The first request; those to this machine take no proxy."""
+                self.session.trust_env = not here
+                super().check_server(*given, **named)
+
         assert self._network is not None
         try:
             if self._client is None:
-                self._client = VLLMClient(base_url=self._url)
+                self._client = Client(base_url=self._url)
                 self._client.init_communicator(device=self._network.device)
             weights = snapshot(self._network)
             kinds = [(n, str(w.dtype).removeprefix("torch."), list(w.shape)) for n, w in weights.items()]
@@ -126,8 +137,13 @@ async def _reset_prefix_cache(server: Server) -> None:
     for _ in range(_RESETS):
         answer = await _post(server, "reset_prefix_cache", {})
         # Servers before 0.26 answer with nothing.
-        if not answer or json.loads(answer).get("success", True):
-            return
+        try:
+            if not answer or orjson.loads(answer).get("success", True):
+                return
+        except (ValueError, AttributeError) as error:
+            raise PolicyError(
+                f"{server.url}/reset_prefix_cache: got {answer[:200]!r}, allowed a vLLM server's answer"
+            ) from error
         await asyncio.sleep(_PAUSE)  # the server still holds blocks of a request that was just cancelled
     raise PolicyError(
         f"prefix cache of {server.url}: got a refusal to empty it, allowed a server that nobody else uses"
@@ -136,7 +152,7 @@ async def _reset_prefix_cache(server: Server) -> None:
 
 async def _post(server: Server, route: str, body: dict[str, Any]) -> bytes:
     try:
-        return await server.ask(route, json.dumps(body).encode())
+        return await server.ask(route, orjson.dumps(body))
     except httpx2.HTTPStatusError as error:
         raise await refusal(server, route, error) from error
 

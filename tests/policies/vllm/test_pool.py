@@ -30,6 +30,39 @@ def test_what_another_attempt_does_not_change_is_not_tried_again(stack: ExitStac
     assert len(fake.asked) == 1
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"error": {"code": 429}}', b'{"error": "overloaded"}', b'{"error": {"code": 502}}']
+)
+def test_an_error_that_passes_may_stand_in_the_body(stack: ExitStack, body: bytes) -> None:
+    fake = FakeVLLM()
+    fake.faults.extend([body, body])
+    assert used(ServerPool(start(stack, fake), attempts=3), complete) == ANSWER
+    assert len(fake.asked) == 3
+
+
+def test_an_error_that_stays_may_stand_in_the_body(stack: ExitStack) -> None:
+    fake = FakeVLLM()
+    fake.faults.append(b'{"error": {"code": 400, "message": "maximum context length is 64"}}')
+    says = "got status 400: .*an error in the body of an answer with status 200, longer than the context"
+    with pytest.raises(PolicyError, match=says):
+        used(ServerPool(start(stack, fake)), complete)
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_no_proxy_stands_before_servers_on_this_machine(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{free_port()}")
+    pool = ServerPool(start(stack, FakeVLLM()))
+
+    async def work(pool: ServerPool) -> list[int]:
+        await pool.check_servers()
+        return await complete(pool)
+
+    assert used(pool, work) == ANSWER
+
+
 def test_attempts_come_to_an_end(stack: ExitStack) -> None:
     fake = FakeVLLM()
     fake.faults.extend([500] * 9)
@@ -169,8 +202,17 @@ def test_a_server_that_cannot_be_restored_ends_every_request(error: Exception, s
 def test_nobody_there_is_said_before_anything_begins(stack: ExitStack) -> None:
     loading, dead = FakeVLLM(healthy=False), f"http://127.0.0.1:{free_port()}"
     urls = [*start(stack, FakeVLLM(), loading), dead]
-    with pytest.raises(PolicyError, match=rf"got no answer from \['{urls[1]}', '{dead}'\]"):
+    with pytest.raises(PolicyError, match=rf"got no answer from \['{urls[1]}', '{dead}'\]") as caught:
         used(ServerPool(urls), lambda pool: pool.check_servers())
+    assert f"{urls[1]}: status 503; {dead}: ConnectError" in str(caught.value)
+    assert "nobody listens there" in str(caught.value)
+
+
+def test_a_proxy_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = f"http://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(PolicyError, match=f"through the proxy {proxy}, which HTTP_PROXY names"):
+        used(ServerPool(["http://far.invalid:8000"]), lambda pool: pool.check_servers())
 
 
 def test_waiting_for_anybody_ends_at_the_deadline() -> None:

@@ -1,0 +1,118 @@
+"""Bodies of servers' answers: the error that one with status 200 holds, and whether one is a chat completion."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from aipo.errors import AnswerError
+
+_NUMBERS = ("code", "status", "status_code", "statusCode", "http_status")
+_KINDS = (
+    (429, r"rate.?limit|too.?many|resource.?exhausted|throttl|quota"),
+    (503, r"overload|unavailable|capacity|busy|try again"),
+    (504, r"time.?out|timed out|deadline.?exceeded"),
+    (401, r"unauthori[sz]ed|unauthenticated|authentication|api.?key"),
+    (403, r"forbidden|permission"),
+    (404, r"not.?found|does not exist|no such"),
+    (400, r"invalid|bad.?request|context.?length|unsupported|validation"),
+)
+"""Statuses of errors that say none, by words of their type, code or text; the first that fits."""
+_ERROR = 500
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
+
+
+def status_said(body: bytes) -> int | None:
+    """The status of the error that `body` is; None if it is an answer, or nothing that says so.
+
+    Gateways send `{"error": {"code": 429, ...}}`, `{"error": "overloaded"}` or `{"detail": ...}` with status 200. An
+    error of no known kind is the server's own, 500.
+    """
+    if b'"choices"' in body and b'"error"' not in body:
+        return None  # the usual answer: not read twice
+    answer = _object(body)
+    choices = answer.get("choices")
+    first: Any = choices[0] if isinstance(choices, list) and choices else None
+    error = answer.get("error") or answer.get("errors") or (isinstance(first, dict) and first.get("error"))
+    if not error:
+        told = answer.get("object") == "error" or not answer.keys().isdisjoint(
+            {"detail", "message", "msg", "fault"}
+        )
+        if first is not None or not told:
+            return None
+    places = list(_places(error, answer))
+    for place in places:
+        for name in _NUMBERS:
+            number = str(place.get(name, ""))
+            if re.fullmatch("[45][0-9][0-9]", number):
+                return int(number)
+    texts = [error] if isinstance(error, str) else []
+    names = ("type", "code", "status", "message", "detail", "msg")
+    texts += [text for place in places for name in names if isinstance(text := place.get(name), str)]
+    for text in texts:
+        for status, words in _KINDS:
+            if re.search(words, text, re.IGNORECASE):
+                return status
+    return _ERROR if error else None
+
+
+def _places(error: object, answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Where an error may say its status: in itself, or beside."""
+    for one in [*error] if isinstance(error, list) else [error]:
+        if isinstance(one, dict):
+            yield one
+    yield answer
+
+
+def chat_answer(body: bytes, where: str) -> bytes:
+    """The chat completion that `body` is. Usage that is no numbers of tokens is left out: it is not known then.
+
+    Args:
+        where: of the server, for the error.
+
+    Raises:
+        AnswerError: it is none.
+    """
+    answer = _object(body)
+    choices = answer.get("choices")
+    first: Any = choices[0] if isinstance(choices, list) and choices else None
+    message: Any = first.get("message") if isinstance(first, dict) else None
+    if not isinstance(message, dict) or not isinstance(message.get("content", ""), str | list | None):
+        got = body[:300].decode("utf-8", "replace")
+        raise AnswerError(
+            f"answer of {where}: got {got!r}, allowed a chat completion with a message in choices[0]"
+        )
+    usage = answer.get("usage")
+    if usage is None:
+        return body
+    counted = _counted(usage)
+    return body if counted == usage else orjson.dumps(answer | {"usage": counted})
+
+
+def _counted(usage: object) -> dict[str, Any] | None:
+    if not isinstance(usage, dict):
+        return None
+    counts = {name: tokens(usage.get(name)) for name in _COUNTS[:2]}
+    if None in counts.values():
+        return None
+    total = tokens(usage.get("total_tokens"))
+    details = {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
+    return counts | ({} if total is None else {"total_tokens": total}) | details
+
+
+def tokens(count: object) -> int | None:
+    """A number of tokens as a server says it; None where it cannot be one."""
+    if isinstance(count, bool) or not isinstance(count, int | float):
+        return None
+    return int(count) if 0 <= count < 2**53 and count == int(count) else None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; an empty one where it holds something else."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,142 @@
+"""The HTTP client for servers of models.
+
+Requests to this machine never take a proxy. An answer is read whole, up to a limit, and has the status of the error
+that its body holds. `aipo.util.http.errors` puts what goes wrong into words.
+"""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import httpx2
+import orjson
+
+from aipo.errors import ConfigError
+from aipo.util.http.answers import chat_answer, status_said
+from aipo.util.http.errors import http_details
+from aipo.util.http.urls import plain, proxy_of
+
+LARGEST = 32 << 20
+"""Bytes of one answer. The log-probs of a context of 128k tokens take a third of it."""
+_LISTED = 20
+_CHAT = "/chat/completions"
+
+
+def check_proxy(url: str) -> str | None:
+    """The proxy through which requests to `url` go; None for none.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    proxy = proxy_of(url)
+    if proxy is None:
+        return None
+    try:
+        _ = urlsplit(proxy.url).port
+        httpx2.AsyncHTTPTransport(proxy=proxy.url, verify=False)
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        socks = isinstance(error, ImportError)
+        cure = "`pip install 'httpx2[socks]'`" if socks else "an address such as http://proxy:3128"
+        raise ConfigError(
+            f"{proxy.variable}: got {plain(proxy.url)!r} for requests to {plain(url)} ({error}), allowed {cure}, or "
+            f"`unset {proxy.variable}`, or the host in NO_PROXY"
+        ) from error
+    return proxy.url
+
+
+def open_client(
+    url: str, *, limits: httpx2.Limits, timeout: httpx2.Timeout, headers: Mapping[str, str] | None = None
+) -> httpx2.AsyncClient:
+    """A client for the server at `url`.
+
+    Raises:
+        ConfigError: the proxy that the environment names for it cannot be used.
+    """
+    inner = httpx2.AsyncHTTPTransport(limits=limits, proxy=check_proxy(url))
+    return httpx2.AsyncClient(
+        base_url=url, transport=_Transport(inner), timeout=timeout, headers=headers, follow_redirects=True
+    )
+
+
+def open_sync_client(url: str) -> httpx2.Client:
+    """The same for code that is not async, without the looks at answers: LangChain's classes want both."""
+    return httpx2.Client(transport=httpx2.HTTPTransport(proxy=check_proxy(url)), follow_redirects=True)
+
+
+def describe(error: Exception) -> str:
+    """The error in words, for a message that names the address itself."""
+    details = http_details(error, address=False)
+    said = str(error) if isinstance(error, httpx2.HTTPStatusError) else f"{type(error).__name__} ({error})"
+    return ", ".join(filter(None, (said, details)))
+
+
+class _Transport(httpx2.AsyncBaseTransport):
+    """Reads answers as the module says."""
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._inner.handle_async_request(request)
+        if "event-stream" in response.headers.get("content-type", ""):
+            return response  # its client reads it as it comes
+        response = await _whole(response, request)
+        status, headers, extensions = response.status_code, response.headers, dict(response.extensions)
+        content, where = response.content, plain(str(request.url))
+        if response.is_success and (said := status_said(content)) is not None:
+            extensions["answered"], status = status, said
+        if request.method == "POST" and status in (301, 302, 303) and "location" in headers:
+            extensions["moved"] = headers.pop("location")  # as a GET, without its body
+        if request.method == "POST" and status == 404:
+            extensions["served"] = await self._served(request)
+        if 200 <= status < 300 and request.url.path.endswith(_CHAT):
+            content = chat_answer(content, where)
+        for name in ("content-encoding", "content-length", "transfer-encoding"):
+            headers.pop(name, None)
+        return httpx2.Response(
+            status, headers=headers, content=content, extensions=extensions, request=request
+        )
+
+    async def _served(self, request: httpx2.Request) -> str:
+        """Names of the models that the server of `request` lists; empty if it lists none."""
+        path = request.url.path.removesuffix("/completions").removesuffix("/chat")
+        login = {"Authorization": request.headers.get("authorization", "")}
+        listing = httpx2.Request("GET", request.url.copy_with(path=f"{path}/models"), headers=login)
+        listing.extensions = request.extensions
+        try:
+            answer = await _whole(await self._inner.handle_async_request(listing), listing)
+            names = [str(card["id"]) for card in orjson.loads(answer.content)["data"]]
+        except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+            return ""
+        more = [f"and {len(names) - _LISTED} more"] if len(names) > _LISTED else []
+        return ", ".join([*names[:_LISTED], *more])
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _whole(response: httpx2.Response, request: httpx2.Request) -> httpx2.Response:
+    """`response`, read and decoded.
+
+    Raises:
+        httpx2.HTTPStatusError: it is too large.
+    """
+    parts, size = list[bytes](), 0
+    try:
+        async for part in response.aiter_raw():
+            size += len(part)
+            if size > LARGEST:
+                raise httpx2.HTTPStatusError(
+                    f"status {response.status_code} with more than {LARGEST >> 20} MiB, allowed less",
+                    request=request,
+                    response=httpx2.Response(413, request=request),
+                )
+            parts.append(part)
+    finally:
+        await response.aclose()
+    return httpx2.Response(
+        response.status_code,
+        headers=response.headers,
+        content=b"".join(parts),
+        extensions=response.extensions,
+        request=request,
+    )

@@ -1,0 +1,131 @@
+"""What a body with status 200 says: an error, an answer, or nothing."""
+
+import json
+from typing import Any
+
+import pytest
+
+from aipo.errors import AgentError, AnswerError
+from aipo.util.http.answers import chat_answer, status_said, tokens
+
+MESSAGE = {"role": "assistant", "content": "7"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"error": {"code": 429, "message": "slow down"}}, 429),
+        ({"error": {"code": "503", "message": "x"}}, 503),
+        ({"error": {"status": 400, "message": "x"}}, 400),
+        ({"error": {"message": "x", "http_status": 502}}, 502),
+        ({"error": {"code": "rate_limit_exceeded", "message": "x"}}, 429),
+        ({"error": {"type": "overloaded_error", "message": "Overloaded"}}, 503),
+        ({"error": {"type": "invalid_request_error", "code": None, "message": "x"}}, 400),
+        ({"error": {"type": "authentication_error", "message": "x"}}, 401),
+        ({"error": {"code": 14, "status": "UNAVAILABLE", "message": "x"}}, 503),
+        ({"error": {"status": "RESOURCE_EXHAUSTED"}}, 429),
+        ({"error": {"message": "x"}, "status": 504}, 504),
+        ({"error": "overloaded"}, 503),
+        ({"error": "model 'x' not found"}, 404),
+        ({"error": "Too Many Requests"}, 429),
+        ({"error": "something"}, 500),
+        ({"error": True}, 500),
+        ({"error": [{"code": 401}]}, 401),
+        ({"errors": [{"code": 429}]}, 429),
+        ({"error": {"code": 999}}, 500),
+        ({"error": {"code": 429.0, "message": "x"}}, 500),
+        ({"detail": "Not Found"}, 404),
+        ({"detail": "Rate limit reached"}, 429),
+        ({"detail": "hm"}, None),
+        ({"message": "server is busy", "code": 10}, 503),
+        ({"code": 429, "msg": "x"}, 429),
+        ({"object": "error", "message": "x", "type": "BadRequestError", "code": 400}, 400),
+        ({"choices": [], "error": {"code": 429}}, 429),
+        ({"choices": None, "error": {"code": 502}}, 502),
+        ({"choices": [{"error": {"code": 429}, "finish_reason": "error"}]}, 429),
+        ({"choices": [{"message": MESSAGE}], "error": None}, None),
+        ({"choices": [{"message": {"content": 'the "error" is 429'}}]}, None),
+        ({"choices": [{"message": MESSAGE}], "code": 429, "message": "x"}, None),
+        ({"data": [], "object": "list"}, None),
+        ({"success": False}, None),
+        ({"version": "0.32", "status": 500}, None),
+        ([1], None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_the_status_that_a_body_says(body: object, status: int | None) -> None:
+    assert status_said(json.dumps(body).encode()) == status
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_says_no_status(body: bytes) -> None:
+    assert status_said(body) is None
+
+
+def answer(**changes: Any) -> bytes:
+    return json.dumps({"choices": [{"message": MESSAGE}]} | changes).encode()
+
+
+@pytest.mark.parametrize("content", ["7", "", None, [{"type": "text", "text": "7"}]])
+def test_a_chat_completion_stays_as_it_is(content: object) -> None:
+    body = answer(choices=[{"message": {"content": content}}])
+    assert chat_answer(body, "m") is body
+
+
+def test_a_message_may_have_no_content() -> None:
+    body = answer(choices=[{"message": {"role": "assistant", "tool_calls": []}}])
+    assert chat_answer(body, "m") is body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(answer(choices=choices) for choices in ([], None, {}, "x", [None], ["x"], [{}], [{"text": "7"}])),
+        *(
+            answer(choices=[{"message": message}])
+            for message in (None, "7", [], {"content": 7}, {"content": {}})
+        ),
+        *(b"{}", b"[]", b"null", b'"text"', b"7", b"", b"{", b"<html>bad gateway</html>", b"\xff"),
+    ],
+)
+def test_what_is_no_chat_completion_is_named(body: bytes) -> None:
+    with pytest.raises(AnswerError, match=r"answer of http://m: got .*, allowed a chat completion") as caught:
+        chat_answer(body, "http://m")
+    assert isinstance(caught.value, AgentError)
+
+
+WHOLE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+
+
+@pytest.mark.parametrize(
+    ("usage", "read"),
+    [
+        (WHOLE, WHOLE),
+        (None, None),
+        ({"prompt_tokens": 3.0, "completion_tokens": 5.0}, {"prompt_tokens": 3, "completion_tokens": 5}),
+        (
+            WHOLE | {"prompt_tokens_details": {"cached_tokens": 2}},
+            WHOLE | {"prompt_tokens_details": {"cached_tokens": 2}},
+        ),
+        (WHOLE | {"prompt_tokens_details": "x", "cost": 1}, WHOLE),
+        (WHOLE | {"total_tokens": "8"}, {"prompt_tokens": 3, "completion_tokens": 5}),
+        *((WHOLE | {"prompt_tokens": wrong}, None) for wrong in (None, -1, "3", 3.5, 2**53, True, [3])),
+        *((WHOLE | {"completion_tokens": wrong}, None) for wrong in (None, -1, "5", 5.5, 1e300, False, {})),
+        ({"prompt_tokens": 3}, None),
+        *((wrong, None) for wrong in ({}, [], "x", 7, 0, False)),
+    ],
+)
+def test_usage_is_numbers_or_not_known(usage: object, read: object) -> None:
+    assert json.loads(chat_answer(answer(usage=usage), "m"))["usage"] == read
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        *((0, 0), (7, 7), (7.0, 7), (-0.0, 0), (2**53 - 1, 2**53 - 1)),
+        *((no, None) for no in (2**53, 10**20, -1, 7.5, float("nan"), float("inf"), True, "7", None)),
+    ],
+)
+def test_a_number_of_tokens(said: object, known: int | None) -> None:
+    assert tokens(said) == known

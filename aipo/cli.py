@@ -12,6 +12,7 @@ from typer import Argument, Option
 from aipo import __version__
 from aipo.config.cli import ConfigName, Overrides, config, graph, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
+from aipo.evaluate.cli import env
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
 from aipo.util.console import JsonOption, output
@@ -130,6 +131,7 @@ def evaluate_run(
     evaluate_folder(run, config, overrides or (), name=name, console=console)
 
 
+app.command()(env)
 app.command()(config)
 app.command()(graph)
 

@@ -76,6 +76,14 @@ class Env(Protocol):
         ...
 
 
+class ExplainedEnv(Env, Protocol):
+    """An environment that says how it comes to its verdicts; `aipo env` prints it."""
+
+    def explain(self, task: Task, text: str) -> str:
+        """What of `text` counts as the answer, and what would be right: one sentence."""
+        ...
+
+
 def weights_with_noted(env: Env, weights: Mapping[str, float]) -> dict[str, float]:
     """The weights of reward parts, with 0 for those that the environment only notes."""
     return {**dict.fromkeys(getattr(env, "noted", ()), 0.0), **weights}

@@ -16,7 +16,7 @@ from aipo.errors import ScoreError, TaskError
 from aipo.rollout import Task
 from aipo.util.section import Count, Positive
 from envs.gym.families import LOOKED_AT, Family, dataset
-from envs.math import final_answer
+from envs.math import explain_answer, final_answer
 from envs.sandbox import Sandbox
 from envs.splits import SplitEnv
 
@@ -109,6 +109,10 @@ class Gym(SplitEnv[Family]):
         item = {"question": task.prompt, "answer": task.answer, "metadata": task.metadata}
         points = await self._sandbox.call(family, item, answer)
         return {"correct": float(points >= 1.0)}
+
+    def explain(self, task: Task, text: str) -> str:
+        """Which box counts as the answer."""
+        return explain_answer(task, text)
 
     def demonstration(self, task: Task) -> str | None:
         """The answer and no work, for families have none; None where many answers are right and none is given."""

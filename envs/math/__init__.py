@@ -8,9 +8,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from envs.math.env import Math, final_answer
+    from envs.math.env import Math, explain_answer, final_answer
 
-__all__ = ["Math", "final_answer"]
+__all__ = ["Math", "explain_answer", "final_answer"]
 
 
 def __getattr__(name: str) -> object:

@@ -62,12 +62,25 @@ class Math(SplitEnv[Source]):
         right = answer is not None and await self._sandbox.call(task.answer, answer)
         return {"correct": float(right)}
 
+    def explain(self, task: Task, text: str) -> str:
+        """Which box counts as the answer."""
+        return explain_answer(task, text)
+
     def demonstration(self, task: Task) -> str | None:
         r"""The worked solution that the items hold, with the canonical answer in a `\boxed{...}` where it has none."""
         solution = task.metadata.get("solution")
         if solution is None or final_answer(solution, task.prompt) is not None:
             return solution
         return f"{solution}\n\n\\boxed{{{task.answer}}}"
+
+
+def explain_answer(task: Task, text: str) -> str:
+    r"""The answer that counts beside the canonical one, in words; see `final_answer`."""
+    answer = final_answer(text, task.prompt)
+    canonical = "" if task.answer is None else f"; the canonical answer is {task.answer!r}"
+    if answer is None:
+        return f"no answer: the last \\boxed{{...}} is missing, or not closed{canonical}"
+    return f"the last \\boxed{{...}} says {answer!r}{canonical}"
 
 
 def final_answer(text: str, question: str) -> str | None:

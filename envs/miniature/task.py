@@ -147,6 +147,16 @@ class Miniature:
             "derivation": float(allowed.issuperset(work.split("\n"))),
         }
 
+    def explain(self, task: Task, text: str) -> str:
+        """Which line counts as the answer, and which lines before it are none of the worked solution."""
+        work, _, last = text.rstrip("\n").rpartition("\n")
+        if task.answer is None:
+            return f"the last line is {last!r}, and the task has no answer"
+        allowed = {"", *self._work(task, int(task.answer))}
+        wrong = [line for line in work.split("\n") if line not in allowed]
+        flaws = f"; lines that do not follow: {wrong}" if wrong else ""
+        return f"the last line is {last!r}, right is {f'#{task.answer}'!r}{flaws}"
+
     def demonstration(self, task: Task) -> str | None:
         """The derivation, as it stands above; None where the task has no answer."""
         if task.answer is None:

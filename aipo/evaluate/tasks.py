@@ -1,0 +1,172 @@
+"""`aipo env`: the tasks of an environment, and its verdict on a text."""
+
+import random
+from collections.abc import Awaitable, Iterable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from aipo.config.build import Experiment, load_experiment
+from aipo.config.load import presets
+from aipo.errors import ConfigError, ScoreError, TaskError
+from aipo.rollout.env import Env, Task, weights_with_noted
+from aipo.util.console import line_table, print_line, print_result
+from aipo.util.event_loop import LOOP
+from aipo.util.imports import load
+from aipo.util.text import to_json
+from aipo.util.working_directory import use_working_directory
+
+_CUT = {"question": 12, "answer": 6, "id": 8}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskChoice:
+    """Which task: the one of a number in its split, or the one that a seed draws; else none in particular."""
+
+    split: str | None = None
+    index: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.index is not None and self.seed is not None:
+            raise ConfigError(f"--index, --seed: got {self.index} and {self.seed}, allowed one of the two")
+
+    def of(self, env: Env) -> tuple[str, int, Task]:
+        """Split, number and task; by default the first task of the first split.
+
+        Raises:
+            ConfigError: the split has no task of this number.
+            TaskError: no such split.
+        """
+        split = self.split or env.splits()[0]
+        tasks = env.tasks(split)
+        index = random.Random(self.seed).randrange(len(tasks)) if self.seed is not None else self.index or 0
+        if not 0 <= index < len(tasks):
+            raise ConfigError(f"--index: got {index}, allowed 0 to {len(tasks) - 1} in split {split!r}")
+        return split, index, tasks[index]
+
+
+def environment(name: str, overrides: Iterable[str]) -> Experiment:
+    """The experiment whose environment is meant.
+
+    Args:
+        name: a preset, a YAML file, `module:Class`, `file.py:Class`, or a folder of `envs/` that exports a class of
+            its name (`math` is `envs.math:Math`).
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    words = list(overrides)
+    if name in presets() or (":" not in name and Path(name).is_file() and not name.endswith(".py")):
+        return load_experiment(name, words)
+    if ":" not in name:
+        use_working_directory()
+        if not name.isidentifier() or find_spec(f"envs.{name}") is None:
+            raise ConfigError(
+                f"environment: got {name!r}, allowed one of envs/ (miniature, math, gym, your own), module:Class, "
+                f"file.py:Class, a YAML file, or a preset: {', '.join(presets())}"
+            )
+        name = f"envs.{name}:{name.capitalize()}"
+    # The preset is only there for what an environment does not need.
+    return load_experiment("aipo", [f"env={to_json({'name': name}).decode()}", *words])
+
+
+def show_splits(experiment: Experiment, console: Console) -> None:
+    """Every split: how many tasks it has, and its first question."""
+    env, file = experiment.env, load(experiment.env_name).file
+    splits = {split: env.tasks(split) for split in env.splits()}
+    rows = [(split, str(len(tasks)), tasks[0].prompt if tasks else "") for split, tasks in splits.items()]
+    console.print(line_table(("split", "tasks", "question"), rows, width=console.width, cut=_CUT))
+    print_line(console, f"{experiment.env_name} from {file}", "dim")
+    counts = {
+        split: {"tasks": len(tasks), "first": asdict(tasks[0]) if tasks else None}
+        for split, tasks in splits.items()
+    }
+    print_result(console, {"env": experiment.env_name, "file": str(file), "splits": counts})
+
+
+def show_tasks(experiment: Experiment, split: str, *, limit: int, console: Console) -> None:
+    """The first tasks of a split, a line each.
+
+    Raises:
+        TaskError: no such split.
+    """
+    tasks = experiment.env.tasks(split)
+    rows = [(str(n), t.task_id, t.prompt, _text(t.answer)) for n, t in enumerate(tasks[:limit])]
+    console.print(line_table(("index", "id", "question", "answer"), rows, width=console.width, cut=_CUT))
+    print_line(console, f"{len(rows)} of {len(tasks)} tasks (--limit shows more, --index shows one)", "dim")
+    shown = [asdict(task) for task in tasks[:limit]]
+    print_result(console, {"env": experiment.env_name, "split": split, "count": len(tasks), "tasks": shown})
+
+
+def show_task(experiment: Experiment, choice: TaskChoice, text: str | None, console: Console) -> None:
+    """One task, and the verdict on a text if there is one.
+
+    Raises:
+        ConfigError, TaskError: see `TaskChoice.of`; or the task has no answer to compare with.
+    """
+    split, index, task = choice.of(experiment.env)
+    solution = getattr(experiment.env, "demonstration", lambda _: None)(task)
+    result: dict[str, Any] = {"env": experiment.env_name, "split": split, "index": index}
+    result |= {"task": asdict(task), "demonstration": solution}
+    lines = {
+        "task": f"{split} {index}",
+        "id": task.task_id,
+        "question": task.prompt,
+        "answer": _text(task.answer),
+        "cluster": task.cluster,
+        "metadata": to_json(task.metadata).decode() if task.metadata else "",
+        "solution": solution or "",
+    }
+    if text is not None:
+        verdict = result["score"] = judge(experiment, task, text)
+        parts = verdict["parts"] or {}
+        reward = "none" if verdict["reward"] is None else f"{verdict['reward']:g}"
+        lines |= {
+            "text": text,
+            "verdict": ", ".join(f"{name} {value:g}" for name, value in parts.items()) or "unscored",
+            "reward": reward,
+            "why": verdict["why"],
+        }
+    for name, value in lines.items():
+        for number, line in enumerate(value.rstrip("\n").split("\n") if value else ()):
+            print_line(console, f"{'' if number else name:<10}{line}")
+    print_result(console, result)
+
+
+def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
+    """The verdict on `text`: `parts` and `reward` (None = unscored), and `why`.
+
+    Raises:
+        TaskError: the task has no answer to compare with.
+        ConfigError: a reward part has no weight.
+    """
+    env, why = experiment.env, ""
+
+    async def score() -> dict[str, float] | None:
+        scored = env.score(task, text)
+        return await scored if isinstance(scored, Awaitable) else scored
+
+    try:
+        parts = LOOP.run(score())
+    except TaskError:
+        raise
+    except ScoreError as error:
+        parts, why = None, str(error)
+    explain = getattr(env, "explain", None)
+    why = why or (explain(task, text) if explain else "")
+    if parts is None:
+        return {"parts": None, "reward": None, "why": why or "the environment could not score the answer"}
+    weights = weights_with_noted(env, experiment.rollout.reward_weights)
+    if unknown := sorted(parts.keys() - weights.keys()):
+        raise ConfigError(
+            f"reward part: got {unknown} without a weight, allowed {sorted(weights)}; set rollout.reward_weights.{unknown[0]}"
+        )
+    return {"parts": parts, "reward": sum(weights[name] * value for name, value in parts.items()), "why": why}
+
+
+def _text(answer: str | None) -> str:
+    return "none" if answer is None else answer

@@ -89,12 +89,13 @@ def init(folder: Annotated[Path, Argument(help="folder for the copies of graphs/
     import graphs
     from aipo.util.files import writing
 
-    for package in (graphs, envs):
-        source = Path(package.__path__[0])
+    sources = [Path(package.__path__[0]) for package in (graphs, envs)]
+    for target in (folder / source.name for source in sources):
+        if target.exists():
+            raise RunError(f"init: got {target}, which exists already, allowed a folder without it")
+    for source in sources:
         target = folder / source.name
         with writing(f"copying {source.name}", folder):
-            if target.exists():
-                raise RunError(f"init: got {target}, which exists already, allowed a folder without it")
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         console.print(f"copied {target}")
     console.print(f"Next: cd {folder} && aipo graph consult", highlight=False)
@@ -105,14 +106,21 @@ def train(
     config: ConfigName = "aipo",
     resume: Annotated[bool, Option("--resume", help="continue from the last checkpoint")] = False,
     evaluate: Annotated[bool, Option("--evaluate", help="evaluate the trained policy")] = False,
+    only_check: Annotated[
+        bool, Option("--dry-run", help="check everything, say what would be made, and make nothing")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Trains a policy, and writes a run folder with metrics, traces, checkpoints and the model."""
     from aipo.config.build import load_experiment
+    from aipo.train.dry_run import dry_run
     from aipo.train.run import train_run
 
     file = Path(config)  # a run's own file may have names of before
     experiment = load_experiment(config, overrides or (), of_run=resume and (file.parent / "traces").is_dir())
+    if only_check:
+        dry_run(experiment, resume=resume, evaluate_after=evaluate, console=console)
+        return
     train_run(experiment, resume=resume, evaluate_after=evaluate, console=console)
 
 

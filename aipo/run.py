@@ -56,13 +56,23 @@ class RunFolder:
             RunError: it holds files and `resume` is off, or `resume` is on and there is no run in it, or it
                 cannot be made.
         """
+        cls.check(path, resume=resume)
+        with writing("run.out", path):
+            path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def check(cls, path: Path, *, resume: bool = False) -> None:
+        """Refuses a folder that `create` would refuse, and makes nothing.
+
+        Raises:
+            RunError: it holds files and `resume` is off, or `resume` is on and there is no run in it.
+        """
         with writing("run.out", path):
             if not resume and taken(path):
                 raise RunError(f"run.out: got {path}, which is not empty, allowed a new folder (or --resume)")
             if resume and not (path / "config.yaml").is_file():
                 raise RunError(f"--resume: got {path}, allowed a folder with a config.yaml of a run")
-            path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -51,8 +51,11 @@ class GraphBuilder(PolicyBuilder):
         """The tasks of a rollout step, one for each group."""
         return draw_tasks(self.env, self.mixture, self.train.tasks_per_step, step=step, seed=self.seed)
 
-    def check_env(self) -> None:
+    def check_env(self, *, training: bool = True) -> None:
         """Refuses splits or demonstrations which the environment does not have.
+
+        Args:
+            training: those that are trained on, too.
 
         Raises:
             ConfigError: names the splits, or says which one is too large for a step; or no demonstrations.
@@ -61,7 +64,10 @@ class GraphBuilder(PolicyBuilder):
         splits = list(self.env.splits())
         unknown = {
             key: strangers
-            for key, names in (("env.mixture", self.mixture), ("evaluate.splits", self.evaluation.splits))
+            for key, names in (
+                ("env.mixture", self.mixture if training else ()),
+                ("evaluate.splits", self.evaluation.splits),
+            )
             if (strangers := [name for name in names if name not in splits])
         }
         if unknown:
@@ -69,6 +75,8 @@ class GraphBuilder(PolicyBuilder):
             raise ConfigError(
                 f"{got}, allowed {splits}, the splits of {self.env_name}; set {' and '.join(unknown)}"
             )
+        if not training:
+            return
         self.tasks(0)
         if self.method.plan == "expert":
             check_demonstrations(self.env, self.mixture)

@@ -124,6 +124,22 @@ class PolicyBuilder(ExperimentSettings):
             tokenizer = AutoTokenizer.from_pretrained(model)
         return HFTokenizer(tokenizer)
 
+    def check_tags(self) -> None:
+        """Refuses tags that cannot be suppressed before the policy is made: a function that makes one may have an
+        attribute `tokenizer`, a function that returns the tokenizer alone.
+
+        Raises:
+            ConfigError: see `forbidden_ids`.
+            LoadError: no such model or function.
+        """
+        from aipo.policies.tokenizer import HFTokenizer
+
+        name = self.policy.model
+        if ":" not in name:
+            self.forbidden_ids(self.tokenizer(name))
+        elif (make := getattr(load(name).function, "tokenizer", None)) is not None:
+            self.forbidden_ids(HFTokenizer(make()))
+
     def forbidden_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
         """Ids of the tags that a rollout with suppressed tags cannot write.
 

@@ -50,6 +50,10 @@ def evaluate_folder(
     else:
         experiment = load_experiment(config_name or "aipo", overrides)
         folder = RunFolder(experiment.out)
+    if run is None:  # or time is spent on the policy before a mistake is told
+        _ = experiment.graphs
+        experiment.check_env(training=False)
+        experiment.check_tags()
     _check(folder, name, trained=run is not None)
     with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
         model = folder.model if run is not None else experiment.build_model(stage(progress, "policy"))

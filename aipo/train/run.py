@@ -46,8 +46,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
     ranks = join(cpu=experiment.policy.device == "cpu")
     folder, console = RunFolder(experiment.out), console if ranks.is_main else Console(quiet=True)
     with ExitStack() as stack:
-        # A mistake in the configuration is reported before the folder is taken and the policy is made.
-        ranks.on_main(lambda: _check(experiment, folder, ranks, resume=resume))
+        ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume))
         ranks.on_main(lambda: RunFolder.create(folder.path, resume=resume))
         ranks.on_main(lambda: stack.enter_context(exclusive(folder.path)))
         progress = stack.enter_context(bars(console))
@@ -147,7 +146,13 @@ def _save_model(folder: Path, network: "PreTrainedModel", tokenizer: "HFTokenize
         tokenizer.inner.save_pretrained(draft)
 
 
-def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bool) -> None:
+def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bool) -> None:
+    """Refuses what can be known to fail before the folder is taken and the policy is made.
+
+    Raises:
+        AipoError: see `aipo.errors`.
+    """
+    RunFolder.check(folder.path, resume=resume)
     if ranks.sharded and experiment.policy.engine == "local":
         raise ConfigError(
             "policy.engine: got local and weights that are sharded over processes, allowed vllm (no process has all "
@@ -162,6 +167,7 @@ def _check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: b
     experiment.check_servers()
     experiment.scored_chats()
     experiment.check_env()
+    experiment.check_tags()
 
 
 def _record(experiment: Experiment, folder: RunFolder, model: Path | str, console: Console) -> None:

@@ -156,6 +156,9 @@ def cold_start(
     return folder
 
 
+cold_start.tokenizer = tokenizer  # pyright: ignore[reportFunctionMemberAccess]  # read before the policy is made
+
+
 def _save(model: Qwen2ForCausalLM, encoder: Qwen2Tokenizer, folder: Path) -> None:
     """Writes the whole folder or nothing: whoever finds the folder may load it."""
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,115 @@
+"""What is known to fail is refused before anything is made; a dry run says what would be made, and makes nothing."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from aipo.cli import app, init
+from aipo.config.build import Experiment, load_experiment
+from aipo.errors import AipoError, ConfigError, LoadError, RunError
+from aipo.evaluate.run import evaluate_folder
+from aipo.train.dry_run import dry_run
+from aipo.train.run import train_run
+
+FOURTH = "agents.calculate={graph: 'graphs.knowledge:knowledge', prompt: PROMPT}"
+REFUSED: dict[str, tuple[type[AipoError], str]] = {
+    FOURTH: (ConfigError, r"suppress_tags: got \['<consult:calculate>', .*method.distil_suppress=false"),
+    "graph.options.budgt=3": (ConfigError, r"graph\.options of graphs\.consult:consult: got \['budgt'\]"),
+    "evaluate.splits=[heldin]": (ConfigError, r"evaluate\.splits: got \['heldin'\]"),
+    "policy.model=nowhere": (LoadError, "policy.model: got 'nowhere'"),
+    "policy.model=nowhere.py:f": (LoadError, "nowhere.py"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Fails where a policy is made."""
+
+    def build(*_: object) -> None:
+        raise AssertionError("a policy was made")
+
+    monkeypatch.setattr(Experiment, "build_model", build)
+    monkeypatch.chdir(tmp_path)
+
+
+def dry(experiment: Experiment, *, resume: bool = False, evaluate_after: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    dry_run(experiment, resume=resume, evaluate_after=evaluate_after, console=console)
+    return out.getvalue()
+
+
+def train(experiment: Experiment) -> None:
+    train_run(experiment, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> str:
+    from graphs.solo import PROMPTS
+
+    return str(PROMPTS / "knowledge.md")
+
+
+@pytest.mark.parametrize("override", REFUSED)
+@pytest.mark.parametrize("start", [train, dry])
+def test_a_mistake_is_told_before_anything_is_made(
+    start: Callable[[Experiment], object], override: str, prompt: str
+) -> None:
+    error, text = REFUSED[override]
+    with pytest.raises(error, match=text):
+        start(load_experiment("aipo", ["run.out=x", override.replace("PROMPT", prompt)]))
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_an_evaluation_tells_it_before_the_policy_is_made(override: str, prompt: str) -> None:
+    error, text = REFUSED[override]
+    words = ["run.out=x", override.replace("PROMPT", prompt)]
+    with pytest.raises(error, match=text):
+        evaluate_folder(None, "aipo", words, name="eval", console=Console(file=io.StringIO()))
+    assert os.listdir() == []
+
+
+def test_a_dry_run_says_what_would_be_made() -> None:
+    said = dry(
+        load_experiment("aipo", ["run.out=x", "train.steps=10", "train.save_every=4"]), evaluate_after=True
+    )
+    assert "run folder   x, new" in said
+    assert "rollouts     10 rollout steps x 16 tasks x 8 = 1,280, at most 128 tokens each" in said
+    assert "updates      10 x 4 optimizer steps, learning rate 0.0005" in said
+    assert "checkpoints  every 4 rollout steps (2 in all)" in said
+    assert "evaluation   heldout, easy: 480 tasks x 8 rollouts x 3 (solo, suppressed, assisted)" in said
+    assert said.endswith("nothing was made\n")
+    assert "checkpoints  none" in dry(load_experiment("aipo", ["run.out=x", "train.save_every=null"]))
+    assert os.listdir() == []
+
+
+def test_it_refuses_what_a_run_would_refuse_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a").write_text("a")
+    experiment = load_experiment("aipo", ["run.out=x"])
+    with pytest.raises(RunError, match="x, which is not empty"):
+        dry(experiment)
+    with pytest.raises(RunError, match=r"--resume: got x, allowed a folder with a config\.yaml of a run"):
+        dry(experiment, resume=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "a"]
+
+
+def test_the_command_says_what_is_dropped_and_the_version() -> None:
+    done = CliRunner().invoke(app, ["train", "--dry-run", "run.out=x", "graph.name=graphs.solo:solo"])
+    assert done.exit_code == 0
+    assert "dropped      graph.options.budget (preset aipo): set for graphs.consult:consult" in done.output
+    assert CliRunner().invoke(app, ["--version"]).output == "aipo 0.1.0\n"
+    assert os.listdir() == []
+
+
+def test_copies_are_made_both_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "my" / "envs").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"init: got my/envs, which exists already"):
+        init(Path("my"))
+    assert os.listdir("my") == ["envs"]

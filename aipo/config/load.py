@@ -51,7 +51,8 @@ def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -
     defaults = {("graph", "name"): GraphConfig().name, ("env", "name"): EnvConfig().name}  # pyright: ignore[reportCallIssue]
     layers = Layers(defaults, may_import=not of_run)
     for settings, source in _read(name, seen=()):
-        layers.lay_file(recorded.settings(settings) if of_run else settings, source)
+        of_before = of_run and not source.is_preset
+        layers.lay_file(recorded.settings(settings) if of_before else settings, source)
     layers.lay_overrides(overrides)
     return layers
 

@@ -15,7 +15,7 @@ from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.evaluate.cli import env
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
-from aipo.util.console import JsonOption, output
+from aipo.util.output import EventsOption, JsonOption, event_output, output
 from aipo.viewer.cli import runs, view
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -58,12 +58,14 @@ def demo(
     out: Annotated[Path, Option(help="folder for the runs and the report")] = Path("runs/demo"),
     seed: Annotated[int, Option(help="random seed of the task, the first model and the training")] = 0,
     arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo,grpo",
+    as_json: EventsOption = False,
 ) -> None:
     """Trains methods on a small built-in task, evaluates them without and with agents, and writes a report."""
     from aipo.compare.demo import run_demo
 
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
-    run_demo(out, seed=seed, arms=names, console=console)
+    with event_output(as_json) as console:
+        run_demo(out, seed=seed, arms=names, console=console)
 
 
 @app.command()
@@ -71,6 +73,7 @@ def compare(
     file: Annotated[Path, Argument(help="YAML with out, seeds and arms; see aipo/compare/README.md")],
     at_once: Annotated[int, Option(min=1, help="number of runs at a time")] = 2,
     report: Annotated[bool, Option("--report", help="only report the finished runs")] = False,
+    as_json: EventsOption = False,
 ) -> None:
     """Trains several methods (arms) with several seeds and compares them. Finished runs are not repeated.
 
@@ -78,7 +81,9 @@ def compare(
     """
     from aipo.compare.run import compare as run
 
-    if not run(file, at_once=at_once, report_only=report, console=console):
+    with event_output(as_json) as console:
+        whole = run(file, at_once=at_once, report_only=report, console=console)
+    if not whole:
         raise typer.Exit(1)
 
 
@@ -109,6 +114,7 @@ def train(
     only_check: Annotated[
         bool, Option("--dry-run", help="check everything, say what would be made, and make nothing")
     ] = False,
+    as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
     """Trains a policy, and writes a run folder with metrics, traces, checkpoints and the model."""
@@ -117,11 +123,11 @@ def train(
     from aipo.train.run import train_run
 
     file = Path(config)  # a run's own file may have names of before
-    experiment = load_experiment(config, overrides or (), of_run=resume and (file.parent / "traces").is_dir())
-    if only_check:
-        dry_run(experiment, resume=resume, evaluate_after=evaluate, console=console)
-        return
-    train_run(experiment, resume=resume, evaluate_after=evaluate, console=console)
+    of_run = resume and (file.parent / "traces").is_dir()
+    with event_output(as_json) as console:
+        experiment = load_experiment(config, overrides or (), of_run=of_run)
+        begin = dry_run if only_check else train_run
+        begin(experiment, resume=resume, evaluate_after=evaluate, console=console)
 
 
 @app.command("eval")
@@ -131,12 +137,14 @@ def evaluate_run(
         str | None, Option(help="preset or YAML file: evaluates the policy before training")
     ] = None,
     name: Annotated[str, Option(help="name of the evaluation; it must be new in the run")] = "eval",
+    as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
     """Evaluates a policy solo, solo with the consult tags suppressed, and with agents: pass@k with intervals."""
     from aipo.evaluate.run import evaluate_folder
 
-    evaluate_folder(run, config, overrides or (), name=name, console=console)
+    with event_output(as_json) as console:
+        evaluate_folder(run, config, overrides or (), name=name, console=console)
 
 
 app.command()(env)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -51,8 +52,8 @@ def timeless(run: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in row.items() if k not in times} for row in RunFolder(run).read_metrics()]
 
 
-def small_run(out: Path) -> subprocess.CompletedProcess[str]:
-    done = aipo("train", "--config", "aipo", f"run.out={out}", "train.steps=3", *SMALL)
+def small_run(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    done = aipo("train", *options, "--config", "aipo", f"run.out={out}", "train.steps=3", *SMALL)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -61,7 +62,10 @@ def small_run(out: Path) -> subprocess.CompletedProcess[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three steps; the two tests that resume copy it."""
     out = tmp_path_factory.mktemp("cli") / "run"
-    assert "graphs/consult.py" in small_run(out).stdout
+    said = small_run(out).stdout
+    assert "graphs/consult.py" in said
+    steps = re.findall(r"^train +(\d) of 3  solo \d\.\d\d .*active_share \d\.\d\d", said, re.MULTILINE)
+    assert steps == ["1", "2", "3"]  # one line for each, without a terminal
     return out
 
 
@@ -80,8 +84,23 @@ def test_a_run_leaves_what_it_says(trained: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_run(trained: Path, tmp_path: Path) -> None:
-    small_run(tmp_path / "run")
-    assert timeless(tmp_path / "run") == timeless(trained)
+    run = tmp_path / "run"
+    events = [json.loads(line) for line in small_run(run, "--json").stdout.splitlines()]
+    assert timeless(run) == timeless(trained)
+    # Standard output held events and nothing else.
+    first, last = events[0], events[-1]
+    assert first["event"] == "step" and first["stage"] == "policy"
+    assert {"event": "started", "command": "train", "run": str(run), "steps": 3} in events
+    assert [(one["step"], one["steps"]) for one in events if one.get("stage") == "train"] == [
+        (1, 3),
+        (2, 3),
+        (3, 3),
+    ]
+    rewards = [row["reward/solo"] for row in RunFolder(run).read_metrics() if "reward/solo" in row]
+    assert [one["metrics"]["reward/solo"] for one in events if one.get("stage") == "train"] == rewards
+    saved = [(one["step"], Path(one["folder"]).name) for one in events if one["event"] == "checkpoint"]
+    assert saved == [(1, "checkpoint-2"), (2, "checkpoint-4"), (3, "checkpoint-6")]
+    assert last == {"event": "finished", "command": "train", "run": str(run), "model": str(run / "model")}
 
 
 def test_a_resumed_run_is_an_uninterrupted_one(trained: Path, tmp_path: Path) -> None:
@@ -99,7 +118,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained: Path, tmp_path: Path) ->
 def test_eval_writes_pass_at_k(trained: Path, call) -> None:
     options = [f"evaluate.{word}" for word in ("splits=[heldout]", "samples=1", "ks=[1]", "settings=[solo]")]
     code, printed = call("eval", "--run", str(trained), "--name", "small", *options)
-    assert code == 0 and "heldout" in printed
+    assert code == 0 and "evaluate          240 of 240  heldout, solo" in printed
     result = json.loads((trained / "evaluations" / "small.json").read_text())
     assert set(result["heldout"]["solo"]["pass_at"]) == {"1"}
     assert result["heldout"]["solo"]["counts"]["tasks"] == 240

@@ -27,6 +27,7 @@ from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import cell
 from aipo.trace.store import TraceStore
 from aipo.util.console import bars
+from aipo.util.output import write_event
 from aipo.util.files import taken, write_json, writing
 from aipo.util.text import duration
 
@@ -58,15 +59,18 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
             raise RunError(f"demo --out: got {out}, which is not empty, allowed a new folder")
         out.mkdir(parents=True, exist_ok=True)
     matrix = demo_matrix(out, seed, arms)
+    write_event(console, "started", command="demo", out=str(out))
     with bars(console) as progress:
         run_matrix(matrix, progress, at_once=max(2, os.cpu_count() or 2), stop_at_failure=True)
     results = read_results(matrix)
     wall_s = time.perf_counter() - started
     write_csv(out / "results.csv", results, matrix.measures)
     _write_page(matrix, results, wall_s)
-    write_json(out / "summary.json", summarise(wall_s, results))
+    summary = summarise(wall_s, results)
+    write_json(out / "summary.json", summary)
     console.print(last_table(results, f"aipo demo, seed {seed}, {wall_s:.0f} s"))
     _print_next(console, out, arms[0])
+    write_event(console, "finished", command="demo", out=str(out), summary=summary)
 
 
 def demo_matrix(out: Path, seed: int, arms: Sequence[str]) -> Matrix:

@@ -46,8 +46,7 @@ def evaluate_job(cell: MatrixCell) -> Job:
             return
         results = next(iter(cell.folder.read_evaluation(cell.evaluation).values()), {})
         values = {setting: result["pass_at"].get("1") for setting, result in results.items()}
-        scores = (f"{SETTINGS[name]} {value:.2f}" for name, value in values.items() if value is not None)
-        note(1, 1, ", ".join(scores))
+        note(1, 1, {SETTINGS[name]: value for name, value in values.items() if value is not None})
 
     commands = [["eval", "--name", BEFORE, "--config", settings.name]]
     return Job(name=cell.name, commands=commands, log=cell.log, follow=follow)
@@ -61,9 +60,9 @@ def train_job(cell: MatrixCell) -> Job:
     def follow(note: Note) -> None:
         steps_before = 0
         for run in stages:
-            step, text = _progress(run)
-            if text:
-                note(steps_before + step, total, text)
+            step, values = _progress(run)
+            if values:
+                note(steps_before + step, total, values)
             steps_before += run.experiment.train.steps
 
     def command(run: Stage) -> list[str]:
@@ -73,8 +72,8 @@ def train_job(cell: MatrixCell) -> Job:
     return Job(name=cell.name, commands=[command(run) for run in stages], log=cell.log, follow=follow)
 
 
-def _progress(run: Stage) -> tuple[int, str]:
-    """Rollout steps so far, and a text for the bar; no text before the first step."""
+def _progress(run: Stage) -> tuple[int, str | dict[str, float]]:
+    """Rollout steps so far, and what to show beside them; nothing before the first step."""
     train = run.experiment.train
     rows = run.folder.read_metrics(train.optimizer_steps)
     step = rows[-1]["step"] // train.optimizer_steps if rows else 0
@@ -83,9 +82,8 @@ def _progress(run: Stage) -> tuple[int, str]:
     if step >= train.steps:
         return train.steps, "evaluating"
     last = {k: v for row in rows for k, v in row.items() if v is not None}
-    kinds = [kind for kind in ("solo", "assisted") if f"reward/{kind}" in last]
-    rewards = ", ".join(f"{kind} {last[f'reward/{kind}']:.2f}" for kind in kinds)
-    return step, f"reward: {rewards}" if rows else ""
+    names = [name for name in ("reward/solo", "reward/assisted") if name in last]
+    return step, {name: last[name] for name in names}
 
 
 class _RunningJob:

@@ -23,6 +23,7 @@ from aipo.config.build import Experiment
 from aipo.errors import ConfigError, TrainError
 from aipo.train.resume import MAY_CHANGE, differences
 from aipo.util.console import Note, bars, put_away, stage
+from aipo.util.output import write_event
 from aipo.util.files import busy, exclusive, write_json
 
 _UNTRAINED = (
@@ -45,6 +46,7 @@ def compare(file: Path, *, at_once: int, report_only: bool, console: Console) ->
     """
     matrix = read_matrix(file)
     check_unchanged(matrix)
+    write_event(console, "started", command="compare", out=str(matrix.out))
     if not report_only:
         _check_servers(matrix, at_once)
         with exclusive(matrix.out), bars(console) as progress:
@@ -60,10 +62,12 @@ def _write_results(matrix: Matrix, console: Console) -> bool:
     out = matrix.out
     write_csv(out / "results.csv", results, matrix.measures)
     write_page(out / "report.html", matrix, results, standings)
-    write_json(out / "summary.json", summary(matrix, results, standings))
+    said = summary(matrix, results, standings)
+    write_json(out / "summary.json", said)
     print_standings(matrix, results, standings, console)
     print_files(out, console)
     console.print(f"next      aipo view {out}", highlight=False, soft_wrap=True)
+    write_event(console, "finished", command="compare", out=str(out), summary=said)
     return not results.missing
 
 
@@ -159,6 +163,7 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
         if not stop_at_failure:  # where there are few, their bars stay
             put_away(progress, job.name)
         if code != 0:
+            write_event(progress.console, "failed", stage=job.name, log=str(job.log))
             progress.console.print(
                 f"{job.name} failed, see {job.log}", style="red", highlight=False, soft_wrap=True
             )

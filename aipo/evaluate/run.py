@@ -20,6 +20,7 @@ from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
 from aipo.util.console import Note, bars, stage
+from aipo.util.output import write_event
 from aipo.util.files import exclusive, write_json, writing
 from aipo.util.whole import damage
 
@@ -55,11 +56,15 @@ def evaluate_folder(
         experiment.check_env(training=False)
         experiment.check_tags()
     _check(folder, name, trained=run is not None)
+    file = str(folder.evaluation(name))
+    write_event(console, "started", command="eval", file=file)
     with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
         model = folder.model if run is not None else experiment.build_model(stage(progress, "policy"))
         result = _load_and_evaluate(experiment, model, folder, name, stage(progress, "evaluate"))
     console.print(table(result))
-    console.print(f"written to {folder.evaluation(name)}", highlight=False, soft_wrap=True)
+    console.print(f"written to {file}", highlight=False, soft_wrap=True)
+    write_event(console, "evaluation", file=file, results=result)
+    write_event(console, "finished", command="eval", file=file)
 
 
 def _check(folder: RunFolder, name: str, *, trained: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from aipo.errors import ConfigError, one_of
-from aipo.util.console import JsonOption, output
+from aipo.util.output import JsonOption, output
 
 if TYPE_CHECKING:
     from aipo.replay.questions.rerun import ReplaySource

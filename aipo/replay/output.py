@@ -32,7 +32,8 @@ from aipo.errors import RunError
 from aipo.replay.recordings import Recordings
 from aipo.run import RunFolder, keep_tokenizer, tokenizer_of
 from aipo.trace import Trace
-from aipo.util.console import number_table, print_line, print_result
+from aipo.util.console import number_table, print_line
+from aipo.util.output import print_result
 from aipo.util.files import taken, write_json, write_text, writing
 
 LEFT_OUT = 3

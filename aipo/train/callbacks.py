@@ -81,7 +81,7 @@ class MetricsFile(TrainerCallback):
 
 
 class Follow(TrainerCallback):
-    """Moves a progress bar, and shows the rewards of the rollout step behind it.
+    """Notes each rollout step with its rewards.
 
     Args:
         steps: number of rollout steps.
@@ -96,6 +96,5 @@ class Follow(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Mapping[str, Any], **__: Any
     ) -> None:
-        texts = [f"{name.rpartition('/')[2]} {logs[name]:.2f}" for name in self._SHOWN if name in logs]
-        if texts:
-            self._note(-(-state.global_step // self._optimizer_steps), self._steps, "  ".join(texts))
+        if shown := {name: logs[name] for name in self._SHOWN if name in logs}:
+            self._note(-(-state.global_step // self._optimizer_steps), self._steps, shown)

@@ -24,6 +24,7 @@ from aipo.train.resume import same_run, where_from
 from aipo.util.console import Note, bars, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, exclusive, write_json, write_text
+from aipo.util.output import write_event
 from aipo.util.whole import written_whole
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             _print(where_from(found, experiment.train.optimizer_steps), console)
         model = ranks.broadcast(lambda: experiment.build_model(stage(progress, "policy")))
         ranks.on_main(lambda: _record(experiment, folder, model, console))
+        write_event(console, "started", command="train", run=str(folder.path), steps=experiment.train.steps)
         ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))
         network = experiment.adapted(experiment.network(model, device=ranks.home))
         full, tokenizer = full_weights(network, ranks), experiment.tokenizer(model)
@@ -66,7 +68,8 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             network,
             tokenizer,
             partial(_live_source, experiment, folder, sampler),
-            stage(progress, "train"),
+            stage(progress, "train", lines=None),
+            lambda step, path: write_event(console, "checkpoint", step=step, folder=str(path)),
             checkpoint=None if found is None else found.path,
             ranks=ranks,
             full=full,
@@ -75,6 +78,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             note = stage(progress, "evaluate")
             ranks.on_main(lambda: _evaluate(experiment, folder, sampler, note, console))
     _print(f"run folder {folder.path}", console)
+    write_event(console, "finished", command="train", run=str(folder.path), model=str(folder.model))
     leave(ranks)
 
 
@@ -85,6 +89,7 @@ def train_policy(
     tokenizer: "HFTokenizer",
     make_source: "Callable[[TraceStore], RowSource]",
     note: Note,
+    on_checkpoint: Callable[[int, Path], None] = lambda *_: None,
     *,
     checkpoint: Path | None = None,
     ranks: Ranks = SINGLE_PROCESS,
@@ -94,6 +99,7 @@ def train_policy(
 
     Args:
         make_source: where the rows come from, given where their traces are kept; for rank 0.
+        on_checkpoint: called with the number of rollout steps behind each checkpoint, and its folder.
         checkpoint: goes on from it; None = begins anew.
         ranks: the processes that train it together, each with a network of its own.
         full: the network as rank 0 has it; by default the one that is trained.
@@ -116,6 +122,10 @@ def train_policy(
         store.begin(step)
         token_stats.begin(step)
 
+    def saved(path: Path) -> None:
+        tidy(folder.checkpoints, keep_weights=train.keep_weights)
+        on_checkpoint(rollout_step_of(path, train.optimizer_steps), path)
+
     with disk("training", folder.path), store:
         ranks.on_main(begin)
         cpu = (ranks.device or network.device.type) == "cpu"
@@ -128,7 +138,7 @@ def train_policy(
             scores_again=experiment.scores_again,
             metrics_file=folder.metrics,
             on_token_stats=token_stats.publish if train.token_stats else None,
-            on_saved=lambda _: tidy(folder.checkpoints, keep_weights=train.keep_weights),
+            on_saved=saved,
             callbacks=[Follow(note, train.steps, train.optimizer_steps)],
             ranks=ranks,
         )
@@ -229,7 +239,9 @@ def _evaluate(
 ) -> None:
     policy, engine = sampler
     policy.refresh()
-    console.print(table(evaluate_with(experiment, engine, folder, "after", note)))
+    results = evaluate_with(experiment, engine, folder, "after", note)
+    console.print(table(results))
+    write_event(console, "evaluation", file=str(folder.evaluation("after")), results=results)
 
 
 def _print(text: str, console: Console) -> None:

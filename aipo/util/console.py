@@ -1,48 +1,102 @@
-"""Progress bars, lines and tables of numbers for the terminal, alike in every command."""
+"""Progress, lines and tables of numbers, alike in every command."""
 
-import json
+import math
 import re
-import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from typing import Annotated, TextIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
-from typer import Option
 
-from aipo.util.text import visible
+from aipo.util.output import EventConsole, write_event
+from aipo.util.text import age, visible
 
-JsonOption = Annotated[
-    bool, Option("--json", help="print the result as one JSON document; everything else goes to stderr")
-]
-Note = Callable[[int, int, str], None]
-"""Called with how much is done, of how much, and what to show behind the bar."""
+Note = Callable[[int, int, str | Mapping[str, float]], None]
+"""Called with how much is done, of how much, and what to show beside it: a text, or metrics by their names."""
+
+
+class WrittenProgress(Progress):
+    """Progress where no bar can move: a plain line for a step or, with an `EventConsole`, a JSON object.
+
+    Args:
+        get_time: seconds on a clock, for the time left.
+    """
+
+    def __init__(self, console: Console, get_time: Callable[[], float] | None = None) -> None:
+        # The time left comes from all steps, however long they take.
+        super().__init__(console=console, disable=True, get_time=get_time, speed_estimate_period=math.inf)
+
+    def write(self, task: Task, values: str | Mapping[str, float]) -> None:
+        """Writes the step that a stage is at."""
+        done, total, left_s = int(task.completed), int(task.total or 0), task.time_remaining
+        if isinstance(self.console, EventConsole):
+            said = {"text": values} if isinstance(values, str) else {"metrics": dict(values)}
+            steps = {"stage": task.description, "step": done, "steps": total}
+            write_event(self.console, "step", **steps, left_s=left_s, **said)
+            return
+        counted = f"{done} of {total}" if total else ""
+        left = f"{age(left_s)} left" if left_s else ""
+        parts = [f"{task.description:<16}", counted, _shown(values), left]
+        print_line(self.console, "  ".join(part for part in parts if part))
 
 
 def bars(console: Console) -> Progress:
-    """A place for bars; `stage` adds one."""
+    """A place for the stages of a command: bars in a terminal, lines or events elsewhere; `stage` adds one."""
+    if isinstance(console, EventConsole) or not (console.is_terminal or console.is_jupyter):
+        return WrittenProgress(console)
     own = Column(no_wrap=True)
     return Progress(
         TextColumn("{task.description:<16}", table_column=own),
         BarColumn(bar_width=20),
         TaskProgressColumn(table_column=own),
         TimeElapsedColumn(table_column=own),
+        TimeRemainingColumn(compact=True, table_column=own),
         # In a narrow terminal this is what is cut.
         TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, ratio=1)),
         console=console,
         expand=True,
+        speed_estimate_period=math.inf,
     )
 
 
-def stage(progress: Progress, name: str) -> Note:
-    """Adds a bar and returns what moves it."""
+def stage(progress: Progress, name: str, *, lines: int | None = 20) -> Note:
+    """Adds a bar and returns what moves it.
+
+    Args:
+        lines: without a terminal, the most lines until it is full; None = one for each step.
+    """
     bar = progress.add_task(name, total=None, note="")
-    return lambda done, total, text: progress.update(bar, completed=done, total=total, note=text)
+    task = next(task for task in progress.tasks if task.id == bar)
+    written: tuple[int, object] = (0, None)
+
+    def note(done: int, total: int, values: str | Mapping[str, float]) -> None:
+        nonlocal written
+        progress.update(bar, completed=done, total=total, note=_shown(values))
+        part = done if lines is None else done * lines // max(total, 1)
+        if isinstance(progress, WrittenProgress) and (
+            part > written[0] or (done == total and (part, values) != written)
+        ):
+            written = (part, values)
+            progress.write(task, values)
+
+    return note
+
+
+def _shown(values: str | Mapping[str, float]) -> str:
+    if isinstance(values, str):
+        return values
+    return "  ".join(f"{name.rpartition('/')[2]} {value:.2f}" for name, value in values.items())
 
 
 def put_away(progress: Progress, name: str) -> None:
@@ -58,31 +112,6 @@ def print_line(console: Console, line: str, style: str | None = None) -> None:
 
 
 _LINE_ENDS = re.compile(r"\s*[\n\t]\s*")
-
-
-class ResultConsole(Console):
-    """The console of a command with `--json`: on stderr, for stdout has nothing but the result."""
-
-    def __init__(self, stdout: TextIO) -> None:
-        super().__init__(stderr=True)
-        self.stdout = stdout
-
-
-@contextmanager
-def output(as_json: bool) -> Generator[Console]:
-    """Where a command prints. With `as_json` all of it goes to stderr, what libraries and users' code print, too."""
-    if not as_json:
-        yield Console()
-        return
-    console = ResultConsole(sys.stdout)
-    with redirect_stdout(sys.stderr):
-        yield console
-
-
-def print_result(console: Console, result: object) -> None:
-    """The result of a command as one JSON document on stdout, if its console is one of `--json`."""
-    if isinstance(console, ResultConsole):
-        print(json.dumps(result, indent=2, allow_nan=False, default=str), file=console.stdout, flush=True)
 
 
 def line_table(

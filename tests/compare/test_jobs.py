@@ -101,22 +101,23 @@ def test_the_bar_of_an_evaluation_shows_its_scores(matrix: Matrix) -> None:
     before = matrix.before[10]
     evaluation = evaluate_job(before)
     assert load_experiment(evaluation.commands[0][-1]).settings == before.stages[0].experiment.settings
-    texts: list[str] = []
+    texts: list[object] = []
     evaluation.follow(lambda done, total, text: texts.append(text))
     assert texts == []
     scores = {"pass_at": {"1": 0.5}, "interval": {"1": None}}
     write_json(before.folder.evaluation("before"), {"easy": {"solo": scores, "suppressed": scores}})
     evaluation.follow(lambda done, total, text: texts.append(text))
-    assert texts == ["solo 0.50, solo, consult tags suppressed 0.50"]
+    assert texts == [{"solo": 0.5, "solo, consult tags suppressed": 0.5}]
 
 
 def test_a_bar_follows_a_training_through_its_stages(matrix: Matrix) -> None:
     cell = matrix.cell("twice", 10)
     folders = [stage.folder for stage in cell.stages]
     training = train_job(cell)
-    said: list[tuple[int, int, str]] = []
+    said: list[tuple[int, int, object]] = []
+    rewards = {"reward/solo": 0.25, "reward/assisted": 0.5}
 
-    def follow() -> tuple[int, int, str]:
+    def follow() -> tuple[int, int, object]:
         training.follow(lambda done, total, text: said.append((done, total, text)))
         return said[-1]
 
@@ -128,12 +129,12 @@ def test_a_bar_follows_a_training_through_its_stages(matrix: Matrix) -> None:
         return "".join(f"{json.dumps(line)}\n" for line in lines)
 
     write_text(folders[0].metrics, steps(2))
-    assert follow() == (1, 6, "reward: solo 0.25, assisted 0.50")
+    assert follow() == (1, 6, rewards)
     write_text(folders[0].metrics, steps(6))
     assert follow() == (3, 6, "evaluating")
     write_json(folders[0].evaluation("after"), {})
     assert follow() == (3, 6, "trained and evaluated")
     write_text(folders[1].metrics, steps(4))
-    assert follow() == (5, 6, "reward: solo 0.25, assisted 0.50")
+    assert follow() == (5, 6, rewards)
     assert [command[:2] for command in training.commands] == [["train", "--evaluate"]] * 2
     assert len(train_job(cell).commands) == 1  # the first stage is done

@@ -5,7 +5,8 @@ import json
 import pytest
 from rich.console import Console
 
-from aipo.util.console import line_table, output, print_result
+from aipo.util.console import line_table
+from aipo.util.output import output, print_result
 from aipo.util.text import age
 
 

@@ -24,7 +24,8 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import parse_filter
 from aipo.trace.store import TraceStore
-from aipo.util.console import Note, bars, print_line, print_result, stage
+from aipo.util.console import Note, bars, print_line, stage
+from aipo.util.output import print_result
 
 _LINES = 20
 DIVERGED = 1

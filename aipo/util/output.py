@@ -1,0 +1,105 @@
+"""What a command says to people, and what it says to programs with `--json`: one document, or events line by line."""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from typing import Annotated, Any, TextIO
+
+from rich.console import Console
+from typer import Option
+
+from aipo.errors import OtherRankError
+from aipo.util.text import error_text, to_json
+
+JsonOption = Annotated[
+    bool, Option("--json", help="print the result as one JSON document; everything else goes to stderr")
+]
+EventsOption = Annotated[
+    bool, Option("--json", help="print events as lines of JSON; everything else goes to stderr")
+]
+
+
+class ResultConsole(Console):
+    """The console of a command with `--json`: on stderr, for stdout has nothing but the result."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        super().__init__(stderr=True)
+        self.stdout = stdout
+
+
+class EventConsole(ResultConsole):
+    """The same for a command that takes long: on stdout is one JSON object for each event."""
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Writes one event. Where nobody reads any more, says so once: the work goes on."""
+        try:
+            self.stdout.write(to_json(event).decode() + "\n")
+            self.stdout.flush()
+        except BrokenPipeError:
+            self.stdout = io.StringIO()
+            self.print("stdout was closed: nobody reads events any more; the work goes on", style="yellow")
+
+
+@contextmanager
+def output(as_json: bool) -> Generator[Console]:
+    """Where a command prints. With `as_json` all of it goes to stderr, and what libraries and users' code print."""
+    if not as_json:
+        yield Console()
+        return
+    with _stdout_for_json() as stdout:
+        yield ResultConsole(stdout)
+
+
+@contextmanager
+def event_output(as_json: bool) -> Generator[Console]:
+    """The same for a command that writes events. The last event of a command that ends in an error is that error."""
+    if not as_json:
+        yield Console()
+        return
+    with _stdout_for_json() as stdout:
+        console = EventConsole(stdout)
+        try:
+            yield console
+        except OtherRankError:
+            raise  # rank 0 reports the error
+        except BaseException as error:
+            write_event(console, "failed", error=error_text(error))
+            raise
+
+
+def print_result(console: Console, result: object) -> None:
+    """The result of a command as one JSON document on stdout, if its console is one of `--json`."""
+    if isinstance(console, ResultConsole):
+        print(json.dumps(result, indent=2, allow_nan=False, default=str), file=console.stdout, flush=True)
+
+
+def write_event(console: Console, kind: str, **fields: Any) -> None:
+    """An event on stdout, if its console is one of events; aipo/train/README.md lists the kinds."""
+    if isinstance(console, EventConsole):
+        console.write({"event": kind, **fields})
+
+
+@contextmanager
+def _stdout_for_json() -> Generator[TextIO]:
+    """stdout, while stderr stands in its place: for Python's code, for C's, and for child processes."""
+    with ExitStack() as stack:
+        stdout = sys.stdout
+        with suppress(OSError):  # a test's or a notebook's stdout has no file descriptor
+            descriptor = stdout.fileno()
+            stdout.flush()
+            kept = os.dup(descriptor)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, descriptor)
+            os.dup2(sys.stderr.fileno(), descriptor)
+            stdout = os.fdopen(os.dup(kept), "w", encoding="utf-8")
+            stack.callback(_close, stdout)
+        stack.enter_context(redirect_stdout(sys.stderr))
+        yield stdout
+
+
+def _close(stdout: TextIO) -> None:
+    with suppress(BrokenPipeError):  # what nobody read is still in the buffer
+        stdout.close()

@@ -1,0 +1,172 @@
+"""Events: standard output holds nothing else, and ends with what became of the command."""
+
+import json
+import os
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from aipo.util.console import WrittenProgress, bars, stage
+from aipo.util.output import EventConsole, event_output, write_event
+
+PROGRAM = """
+import os, subprocess, sys
+from aipo.errors import ConfigError
+from aipo.util.console import bars, stage
+from aipo.util.output import event_output, write_event
+
+with event_output(True) as console:
+    write_event(console, "started", command="train")
+    print("a library prints")
+    os.write(1, b"so does C\\n")
+    subprocess.run([sys.executable, "-c", "print('and a child')"], check=True)
+    console.print("for people")
+    with bars(console) as progress:
+        note = stage(progress, "train", lines=None)
+        for step in (1, 2):
+            note(step, 2, {"reward/solo": 0.5 * step, "active_share": float("nan")})
+    ENDING
+print("afterwards")
+"""
+
+
+def program(ending: str) -> subprocess.CompletedProcess[str]:
+    code = PROGRAM.replace("ENDING", ending)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_standard_output_holds_events_alone() -> None:
+    done = program('write_event(console, "finished", run="runs/ü")')
+    *lines, last = done.stdout.splitlines()
+    assert (last, done.returncode) == ("afterwards", 0)
+    step = {"event": "step", "stage": "train", "steps": 2}
+    assert [json.loads(line) for line in lines] == [
+        {"event": "started", "command": "train"},
+        {**step, "step": 1, "left_s": None, "metrics": {"reward/solo": 0.5, "active_share": None}},
+        {**step, "step": 2, "left_s": 0.0, "metrics": {"reward/solo": 1.0, "active_share": None}},
+        {"event": "finished", "run": "runs/ü"},
+    ]
+    said = done.stderr.splitlines()
+    assert sorted(said) == ["a library prints", "and a child", "for people", "so does C"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "says"),
+    [
+        ('raise ConfigError("seed: got 1")', "ConfigError: seed: got 1"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt: "),
+        ('sys.exit("gone")', "SystemExit: gone"),
+    ],
+)
+def test_the_last_event_of_a_command_that_fails_says_why(ending: str, says: str) -> None:
+    done = program(ending)
+    assert done.returncode != 0
+    assert json.loads(done.stdout.splitlines()[-1]) == {"event": "failed", "error": says}
+
+
+def test_a_rank_that_only_hears_of_an_error_leaves_it_to_rank_0() -> None:
+    done = program("from aipo.errors import OtherRankError; raise OtherRankError('rank 0 stopped')")
+    assert done.returncode != 0 and "failed" not in done.stdout
+
+
+def test_the_work_goes_on_when_nobody_reads_any_more(capsys: pytest.CaptureFixture[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(os.dup(write), "wb", buffering=0) as raw:
+        os.close(write)
+
+        class Stream(StringIO):
+            def flush(self) -> None:
+                raw.write(self.getvalue().encode())
+
+        console = EventConsole(Stream())
+        for _ in range(2):
+            write_event(console, "started", command="train")
+    assert capsys.readouterr().err.count("no more events; the work goes on") == 1
+
+
+def test_without_json_the_console_stays_and_writes_no_event() -> None:
+    console = Console(file=StringIO())
+    with events_or(console, False) as same:
+        write_event(same, "started", command="train")
+    assert same is console and console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+# -- lines -----------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def written(steps: int, seconds: float = 60.0, *, first: int = 1, lines: int | None = None) -> list[str]:
+    """The lines of a stage whose steps take so long."""
+    clock, console = Clock(), Console(file=StringIO(), width=40)
+    with WrittenProgress(console, clock) as progress:
+        note = stage(progress, "train", lines=lines)
+        for step in range(first, steps + 1):
+            clock.now += seconds
+            note(step, steps, {"reward/solo": 0.25, "reward/assisted": 0.5})
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_a_line_for_each_step_has_its_rewards_and_the_time_left() -> None:
+    shown = "solo 0.25  assisted 0.50"
+    assert written(4) == [
+        f"train             1 of 4  {shown}",
+        f"train             2 of 4  {shown}  2 min left",
+        f"train             3 of 4  {shown}  60 s left",
+        f"train             4 of 4  {shown}",
+    ]
+
+
+def test_a_run_that_goes_on_counts_the_steps_of_this_time_only() -> None:
+    assert [line.partition("0.50")[2] for line in written(9, first=6)] == [
+        "",
+        "  2 min left",
+        "  60 s left",
+        "",
+    ]
+
+
+def test_steps_that_take_hours_have_a_time_left_too() -> None:
+    assert written(3, 7200.0)[1].endswith("  2 h left")
+
+
+@pytest.mark.parametrize(("steps", "count"), [(3, 3), (20, 20), (30, 20), (7680, 20)])
+def test_fast_steps_share_a_line(steps: int, count: int) -> None:
+    lines = written(steps, 0.001, lines=20)
+    assert len(lines) == count and f"{steps} of {steps}" in lines[-1]
+
+
+def test_what_happens_after_the_last_step_is_written_once() -> None:
+    console = Console(file=StringIO(), width=40)
+    with WrittenProgress(console, Clock()) as progress:
+        note, waiting = stage(progress, "aipo 0"), stage(progress, "waiting")
+        waiting(0, 0, "another run")
+        waiting(0, 0, "another run")
+        note(0, 2, "")
+        for text in ("evaluating", "evaluating", "trained and evaluated \x1b[2J"):
+            note(2, 2, text)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "waiting           another run",
+        "aipo 0            2 of 2  evaluating",
+        "aipo 0            2 of 2  trained and evaluated ⟨U+001B⟩[2J",
+    ]
+
+
+def test_a_terminal_has_bars() -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=80)
+    with bars(console) as progress:
+        stage(progress, "train")(1, 4, {"reward/solo": 0.25})
+        assert not isinstance(progress, WrittenProgress)
+    assert "25%" in console.file.getvalue() and "solo 0.25" in console.file.getvalue()  # type: ignore[attr-defined]

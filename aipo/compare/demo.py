@@ -27,8 +27,8 @@ from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import cell
 from aipo.trace.store import TraceStore
 from aipo.util.console import bars
-from aipo.util.output import write_event
 from aipo.util.files import taken, write_json, writing
+from aipo.util.output import write_event
 from aipo.util.text import duration
 
 MINIATURE = "envs.miniature:Miniature"

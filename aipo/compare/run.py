@@ -23,8 +23,8 @@ from aipo.config.build import Experiment
 from aipo.errors import ConfigError, TrainError
 from aipo.train.resume import MAY_CHANGE, differences
 from aipo.util.console import Note, bars, put_away, stage
-from aipo.util.output import write_event
 from aipo.util.files import busy, exclusive, write_json
+from aipo.util.output import write_event
 
 _UNTRAINED = (
     *(key for key in MAY_CHANGE if key != "evaluate.*"),

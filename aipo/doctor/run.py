@@ -23,8 +23,8 @@ from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role
-from aipo.util.output import print_result
 from aipo.util.event_loop import LOOP
+from aipo.util.output import print_result
 from aipo.util.text import visible
 
 _COLOURS: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -20,8 +20,8 @@ from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
 from aipo.util.console import Note, bars, stage
-from aipo.util.output import write_event
 from aipo.util.files import exclusive, write_json, writing
+from aipo.util.output import write_event
 from aipo.util.whole import damage
 
 SETTINGS: dict[str, tuple[Mode, bool]] = {

@@ -33,8 +33,8 @@ from aipo.replay.recordings import Recordings
 from aipo.run import RunFolder, keep_tokenizer, tokenizer_of
 from aipo.trace import Trace
 from aipo.util.console import number_table, print_line
-from aipo.util.output import print_result
 from aipo.util.files import taken, write_json, write_text, writing
+from aipo.util.output import print_result
 
 LEFT_OUT = 3
 """Exit code of a replay that had to leave something out."""

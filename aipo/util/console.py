@@ -9,11 +9,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     Task,
-    TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
@@ -59,9 +58,9 @@ def bars(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description:<16}", table_column=own),
         BarColumn(bar_width=20),
-        TaskProgressColumn(table_column=own),
-        TimeElapsedColumn(table_column=own),
-        TimeRemainingColumn(compact=True, table_column=own),
+        MofNCompleteColumn(table_column=own),
+        # The time left; at the end, the time that it took.
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=own),
         # In a narrow terminal this is what is cut.
         TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, ratio=1)),
         console=console,

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from aipo.config.cli import Overrides
 from aipo.errors import ConfigError
-from aipo.util.console import JsonOption, output
+from aipo.util.output import JsonOption, output
 
 
 def env(

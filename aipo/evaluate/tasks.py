@@ -13,9 +13,10 @@ from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import presets
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.rollout.env import Env, Task, weights_with_noted
-from aipo.util.console import line_table, print_line, print_result
+from aipo.util.console import line_table, print_line
 from aipo.util.event_loop import LOOP
 from aipo.util.imports import load
+from aipo.util.output import print_result
 from aipo.util.text import to_json
 from aipo.util.working_directory import use_working_directory
 

@@ -8,6 +8,7 @@ from aipo.config.build import Experiment
 from aipo.run import RunFolder
 from aipo.train.ranks import SINGLE_PROCESS
 from aipo.train.run import check
+from aipo.util.output import write_event
 
 
 def dry_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, console: Console) -> None:
@@ -21,6 +22,7 @@ def dry_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, conso
     for name, text in _plan(experiment, folder, resume=resume, evaluate_after=evaluate_after):
         console.print(f"{name:<12} {text}", highlight=False, markup=False, soft_wrap=True)
     console.print("nothing was made", highlight=False)
+    write_event(console, "finished", command="train --dry-run", run=str(folder.path))
 
 
 def _plan(

@@ -15,6 +15,7 @@ exports/         what `aipo export` wrote
 ended.json       how it ended, and why; not there while it runs
 """
 
+import datetime
 import json
 import os
 import tempfile
@@ -23,6 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from aipo import recorded
 from aipo.errors import LimitError, RunError
@@ -101,6 +104,23 @@ class RunFolder:
             RunError: its file is no evaluation.
         """
         return recorded.evaluation(_read_json(self.evaluation(name), "evaluation", "`aipo eval`"))
+
+    def read_date(self) -> datetime.date | None:
+        """The day that its chat template is told; None in a run from before this was recorded.
+
+        Raises:
+            RunError: its configuration says no day.
+        """
+        if not self.config.is_file():
+            return None
+        try:
+            settings = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            date = settings.get("run", {}).get("date")
+            return date if date is None else datetime.date.fromisoformat(str(date))
+        except (yaml.YAMLError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"run.date in {self.config}: got {error}, allowed a day like 2026-01-31"
+            ) from error
 
     def read_manifest(self) -> dict[str, Any]:
         """The manifest of the run; empty if it has none.

@@ -122,7 +122,7 @@ class PolicyBuilder(ExperimentSettings):
 
         with _loading(model):
             tokenizer = AutoTokenizer.from_pretrained(model)
-        return HFTokenizer(tokenizer)
+        return HFTokenizer(tokenizer, date=self.date)
 
     def check_tags(self) -> None:
         """Refuses tags that cannot be suppressed before the policy is made: a function that makes one may have an

@@ -1,5 +1,6 @@
 """The settings of an experiment as values, and other experiments with some of them changed."""
 
+import datetime
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -20,13 +21,15 @@ class ExperimentSettings:
 
     Args:
         source: the preset or file that it is from.
+        today: the day that chat templates are told, unless the configuration says one.
     """
 
-    def __init__(self, config: Config, source: str = "") -> None:
+    def __init__(self, config: Config, source: str = "", today: datetime.date | None = None) -> None:
         self._config = config
         self.source = source
         self.out = config.run.out  # the run's folder
         self.seed = config.run.seed
+        self.date = config.run.date or today or datetime.date.today()  # that chat templates are told
         self.threads = config.run.threads  # CPU threads of torch; None = see util/threads.py
         self.report_to = config.run.report_to  # trackers of transformers' Trainer
         self.env_name = config.env.name
@@ -42,17 +45,19 @@ class ExperimentSettings:
         # What a preset or file says for another graph, environment or model.
         self.dropped: tuple[str, ...] = ()
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Config, str]]:
-        return type(self), (self._config, self.source)
+    def __reduce__(self) -> tuple[type[Self], tuple[Config, str, datetime.date]]:
+        return type(self), (self._config, self.source, self.date)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All settings as plain nested data: to be compared and recorded."""
+        """All settings as plain nested data, to be compared."""
         return self._config.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """All settings as YAML that `load_experiment` reads back."""
-        return yaml.safe_dump(self.settings, sort_keys=False)
+        """All settings as YAML that `load_experiment` reads back, with the day of this run."""
+        settings = self.settings
+        settings["run"]["date"] = self.date.isoformat()
+        return yaml.safe_dump(settings, sort_keys=False)
 
     @property
     def consult_tags(self) -> list[str]:
@@ -81,14 +86,14 @@ class ExperimentSettings:
                 section = section.setdefault(part, {})
             section[name] = value
         keys = ", ".join(key if isinstance(key, str) else ".".join(key) for key in changes)
-        return type(self)(validate(settings, f"with {keys} changed"), self.source)
+        return type(self)(validate(settings, f"with {keys} changed"), self.source, self.date)
 
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""
         unused = ("coefficient_value", "coefficient_clip_low", "coefficient_clip_high", "coefficient_trust")
         changes: dict[str, Any] = {"coefficient": "mask", **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
-        return type(self)(self._config.model_copy(update={"method": method}), self.source)
+        return type(self)(self._config.model_copy(update={"method": method}), self.source, self.date)
 
     def share_of(self, number: int) -> Self:
         """For worker `number`: its part of the requests that a server may have in flight, and a first server of
@@ -100,4 +105,4 @@ class ExperimentSettings:
             "requests": vllm.requests // count + (number < vllm.requests % count),
         }
         policy = self.policy.model_copy(update={"vllm": vllm.model_copy(update=share)})
-        return type(self)(self._config.model_copy(update={"policy": policy}), self.source)
+        return type(self)(self._config.model_copy(update={"policy": policy}), self.source, self.date)

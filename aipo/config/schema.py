@@ -1,5 +1,6 @@
 """The sections of the configuration: frozen groups of settings, one line of text per field."""
 
+import datetime
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
@@ -19,6 +20,9 @@ _REFERENCE = "aipo.rollout.reference_chat:reference"
 class RunConfig(Section):
     out: Path = Field(Path("runs/aipo"), description="folder of this run; must not hold another run")
     seed: int = Field(0, ge=0, description="seeds everything that is not given a seed of its own")
+    date: datetime.date | None = Field(
+        None, description="day that chat templates are told; default: the day on which the run began"
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of torch; default: OMP_NUM_THREADS, or one per usable core"
     )

@@ -82,11 +82,7 @@ def _check_end(tokenizer: HFTokenizer, opened: list[int]) -> Check:
 
 def _render(tokenizer: HFTokenizer, turns: list[str], *, opened: bool) -> list[int]:
     chat = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turns, strict=False)]
-    return list(
-        tokenizer.inner.apply_chat_template(
-            chat, add_generation_prompt=opened, tokenize=True, return_dict=False
-        )
-    )
+    return tokenizer.encode(tokenizer.chat_text(chat, opened=opened), control=True)
 
 
 def _looks_like_chat(tokenizer: HFTokenizer) -> bool:

@@ -1,5 +1,6 @@
 """Texts of a trace's tokens, without what the chat template puts around a question."""
 
+import datetime
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +24,11 @@ class TokenTexts:
 
     Args:
         folder: of the policy's tokenizer; None when there is none, then only what was stored is known.
+        date: the day that the chat template was told; None = today.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, date: datetime.date | None = None) -> None:
+        self.folder, self._date = folder, date
 
     @cached_property
     def tokenizer(self) -> "HFTokenizer":
@@ -45,7 +47,8 @@ class TokenTexts:
         from aipo.policies.tokenizer import HFTokenizer
 
         try:
-            return HFTokenizer(AutoTokenizer.from_pretrained(self.folder, local_files_only=True))
+            inner = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            return HFTokenizer(inner, date=self._date)
         except Exception as error:  # the libraries raise nothing more special
             raise LoadError(f"tokenizer in {self.folder}: got {error}, allowed a fast tokenizer") from error
 
@@ -81,12 +84,10 @@ class TokenTexts:
     @cached_property
     def _frame(self) -> tuple[str, str]:
         """What the chat template puts before and after a question."""
-        inner = self.tokenizer.inner
-        if not inner.chat_template:
+        if not self.tokenizer.inner.chat_template:
             return "", ""
-        chat = [{"role": "user", "content": _CONTENT}]
         try:
-            text: str = inner.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            text = self.tokenizer.chat_text([{"role": "user", "content": _CONTENT}])
         except Exception as error:  # a template is anybody's code
             raise LoadError(
                 f"chat template in {self.folder}: got {error}, allowed one that takes a question"

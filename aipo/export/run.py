@@ -98,7 +98,7 @@ def export(folder: Path, options: ExportOptions, note: Note = lambda done, total
     run = run_of(traces)
     target = options.out or folder / "exports" / (format if format == "dataset" else f"{format}.jsonl")
     _check(target, format, force=options.force)
-    texts = TokenTexts(options.tokenizer or tokenizer_of(run))
+    texts = TokenTexts(options.tokenizer or tokenizer_of(run), run.read_date())
     conversations = Conversations(texts, options.agents, consult_tags(run))
     left_out: Counter[str] = Counter()
     steps = matching_steps(traces, options.where, left_out, note)

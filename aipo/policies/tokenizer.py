@@ -6,9 +6,10 @@ hold them in its own vocabulary. So untrusted text goes through a copy of the to
 added token has been taken out.
 """
 
+import datetime
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from aipo.errors import LoadError, PolicyError
 from aipo.policies.control_tokens import control_tokens, spells_control
+from aipo.policies.template_date import with_date
 
 # Stands in for a question while the prompt around it is rendered: characters that no text may hold.
 _PLACE = "\ufdd2question\ufdd3"
@@ -29,12 +31,13 @@ class HFTokenizer:
 
     Args:
         tokenizer: a fast tokenizer with an end token.
+        date: the day that the chat template is told; None = today.
 
     Raises:
         LoadError: it is not a fast one, or has no end token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, date: datetime.date | None = None) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise LoadError(f"tokenizer: got {type(tokenizer).__name__}, allowed a fast tokenizer")
         # Any: transformers types ids and texts as everything that they could be.
@@ -42,6 +45,7 @@ class HFTokenizer:
         if inner.eos_token_id is None:
             raise LoadError(f"end token of tokenizer {inner.name_or_path!r}: got None, allowed a token")
         self.inner = inner
+        self.date = date or datetime.date.today()
         self.eos_id: int = inner.eos_token_id
         self.pad_id: int = self.eos_id if inner.pad_token_id is None else inner.pad_token_id
         self._controls = control_tokens(inner.added_tokens_decoder, inner.unk_token)
@@ -89,8 +93,21 @@ class HFTokenizer:
     def _templated(self, text: str) -> str:
         if not self.inner.chat_template:
             return text
-        chat = [{"role": "user", "content": text}]
-        return self.inner.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        return self.chat_text([{"role": "user", "content": text}])
+
+    def chat_text(self, messages: Sequence[Mapping[str, str]], *, opened: bool = True) -> str:
+        """The text of a chat through the chat template, which is told the tokenizer's day.
+
+        Args:
+            opened: it ends where the assistant begins.
+
+        Raises:
+            Exception: the template is anybody's program.
+        """
+        template = with_date(self.inner.get_chat_template(), self.date)
+        return self.inner.apply_chat_template(
+            [*messages], chat_template=template, add_generation_prompt=opened, tokenize=False
+        )
 
     @cached_property
     def _beginning(self) -> list[int]:

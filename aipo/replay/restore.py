@@ -4,6 +4,7 @@ A run folder may be anybody's. A name in its configuration is imported only if i
 `graphs` and `envs` of this installation; any other code has to be named on the command line.
 """
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -67,6 +68,8 @@ def recorded_experiment(
         ConfigError: an override that does not fit, or a name that is only imported if an override gives it.
     """
     experiment = load_experiment(str(file or recordings.config), overrides, of_run=file is None)
+    if experiment.settings["run"]["date"] is None:
+        experiment.date = recordings.run.read_date() or experiment.date
     agents = experiment.agents.items()
     names = {"graph.name": experiment.graph_name, "env.name": experiment.env_name}
     names |= {f"agents.{name}.graph": agent.graph for name, agent in agents}
@@ -141,7 +144,7 @@ def restore(
         RunError: the run has no tokenizer.
     """
     built = _without_caches(experiment, live=live)
-    tokenizer = recorded_tokenizer(recordings)
+    tokenizer = recorded_tokenizer(recordings, experiment.date)
     # Each rollout gets policies and forbidden ids of its own.
     engine = built.engine(ScriptedPolicy(tokenizer, ()), run_id=run_id, forbidden_ids=())
     recordings.vocabulary, recordings.rerun = len(tokenizer), True
@@ -157,8 +160,11 @@ def restore(
     )
 
 
-def recorded_tokenizer(recordings: Recordings) -> HFTokenizer:
+def recorded_tokenizer(recordings: Recordings, date: datetime.date | None = None) -> HFTokenizer:
     """The tokenizer that the traces were recorded with.
+
+    Args:
+        date: the day that its chat template is told; None where it writes no prompt.
 
     Raises:
         RunError: the run did not keep one.
@@ -171,7 +177,7 @@ def recorded_tokenizer(recordings: Recordings) -> HFTokenizer:
             f"tokenizer of the traces in {recordings.folder}: got none, "
             f"allowed tokenizer/ or model/ in {recordings.run.path}"
         )
-    return HFTokenizer(AutoTokenizer.from_pretrained(folder))
+    return HFTokenizer(AutoTokenizer.from_pretrained(folder), date=date)
 
 
 def _without_caches(experiment: Experiment, *, live: bool) -> Experiment:

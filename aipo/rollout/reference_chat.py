@@ -134,8 +134,6 @@ def _prompt(tokenizer: "HFTokenizer", messages: Sequence[Mapping[str, str]]) -> 
         return tokenizer.encode("\n".join(m["content"] for m in messages), control=True)
     chat = [{"role": openai_role(m["role"]), "content": m["content"]} for m in messages]
     try:
-        return tokenizer.inner.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        return tokenizer.encode(tokenizer.chat_text(chat), control=True)
     except Exception as error:  # a template is anybody's program
         raise PolicyError(f"chat template of a reference model: {error}") from error

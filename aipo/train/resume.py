@@ -60,6 +60,8 @@ def differences(
     before, now = (
         _flat(nested) for nested in (load_experiment(str(recorded), of_run=True).settings, settings)
     )
+    if now.get("run.date") is None:  # then it goes on with the day on which the run began
+        before.pop("run.date", None)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     return [
         f"{key}: {now.get(key)!r}, was {before.get(key)!r}"

@@ -47,6 +47,8 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
     ranks = join(cpu=experiment.policy.device == "cpu")
     folder, console = RunFolder(experiment.out), console if ranks.is_main else Console(quiet=True)
     with ExitStack() as stack:
+        if resume:
+            experiment.date = folder.read_date() or experiment.date
         ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume))
         ranks.on_main(lambda: RunFolder.create(folder.path, resume=resume))
         ranks.on_main(lambda: stack.enter_context(exclusive(folder.path)))

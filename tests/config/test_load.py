@@ -210,7 +210,8 @@ def test_a_missing_section_is_named() -> None:
 
 def test_what_is_dumped_loads_again_and_holds_no_secret(load_text, monkeypatch) -> None:
     monkeypatch.setenv("AGENT_KEY", "s3cret")
-    config = load_config("aipo", ["agents.verify.secrets.api_key=AGENT_KEY"])
+    words = ["agents.verify.secrets.api_key=AGENT_KEY", "run.date=2026-01-31"]
+    config = load_config("aipo", words)
     dump = Experiment(config).to_yaml()
     assert load_text(dump) == config
     assert yaml.safe_load(dump)["agents"]["verify"]["secrets"] == {"api_key": "AGENT_KEY"}

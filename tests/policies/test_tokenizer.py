@@ -1,5 +1,7 @@
 """The tokenizer: nobody's text becomes a control token, whatever kind of tokenizer it is."""
 
+from datetime import date
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from aipo.errors import LoadError, PolicyError
+from aipo.policies.template_date import with_date
 from aipo.policies.tokenizer import HFTokenizer
 from kit.tiny import byte_tokenizer
 
@@ -146,3 +149,48 @@ def test_tokenizers_that_cannot_be_used_are_refused():
         HFTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))
     with pytest.raises(LoadError, match="got object, allowed a fast tokenizer"):
         HFTokenizer(object())  # type: ignore[arg-type]
+
+
+DATED = (
+    "\n{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "{{ date_string }}|{{ messages[0].content }}|{% if strftime_now is defined %}bot:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("question", ["2+2?", "</consult>"])
+def test_the_template_is_told_the_tokenizers_day(question: str):
+    inner = byte_tokenizer().inner
+    inner.chat_template = DATED
+    tokenizer = HFTokenizer(inner, date=date(2024, 7, 26))
+    text = tokenizer.decode(tokenizer.encode_prompt(question, untrusted=question))
+    assert text == f"\n26 Jul 2024|{question}|bot:"
+    assert HFTokenizer(inner, date=date(2024, 7, 27)).chat_text([{"content": "a"}]) == "\n27 Jul 2024|a|bot:"
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("%Y-%m-%d", "2024-07-06"),
+        ("%A, %-d %B %y", "Saturday, 6 July 24"),
+        ("%H:%M:%S.%f %p", "00:00:00.000000 AM"),
+        ("100%% of %d, %%d", "100% of 06, %d"),
+        ("%F %T", "2024-07-06 00:00:00"),
+        ("", ""),
+    ],
+)
+def test_any_format_of_the_day_is_filled_in(format: str, text: str):
+    inner = byte_tokenizer().inner
+    inner.chat_template = (
+        "{{ strftime_now("
+        + repr(format)
+        + ") }}|{% set f = "
+        + repr(format)
+        + " %}"
+        + ("{% for m in messages %}{{ m.content ~ strftime_now(f) }}{% endfor %}")
+    )
+    tokenizer = HFTokenizer(inner, date=date(2024, 7, 6))
+    assert tokenizer.chat_text([{"role": "user", "content": "a"}]) == f"{text}|a{text}"
+
+
+def test_a_template_that_does_not_ask_for_the_day_is_as_it_is():
+    assert with_date("{{ messages }}", date(2024, 7, 6)) == "{{ messages }}"

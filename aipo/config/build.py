@@ -16,7 +16,7 @@ from aipo.method.plan import plan_rollouts
 from aipo.policies import Policy, Sampling
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Task, weights_with_noted
-from aipo.rollout.run_limits import CostLimit, FailureRateLimit
+from aipo.rollout.run_limits import AskWatch, CostLimit, FailureRateLimit
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Trace
 
@@ -97,22 +97,24 @@ class Experiment(GraphBuilder):
         policy = self.served_policy(self.tokenizer(model), vocabulary)
         return self.engine(policy, run_id=run_id), policy
 
-    def guards(self, cost_file: Path) -> OnTrace:
+    def guards(self, cost_file: Path, warn: Callable[[str], None]) -> OnTrace:
         """What looks at every finished rollout and stops the run at a limit.
 
         Args:
             cost_file: the run's file of what its agents cost.
+            warn: told, once, that the policy never asks.
 
         Raises:
             LimitError: the cost so far has reached the limit.
         """
         priced = [name for name, agent in self.agents.items() if agent.prices is not None]
         cost = CostLimit(cost_file, self.rollout.cost_limit, priced)
-        failures = FailureRateLimit(self.rollout.failure_limit)
+        failures, asks = FailureRateLimit(self.rollout.failure_limit), AskWatch(warn)
 
         def watch(trace: Trace) -> None:
             cost.add(trace)
             failures.add(trace)
+            asks.add(trace)
 
         return watch
 

@@ -3,8 +3,7 @@
 import numpy as np
 
 from aipo.doctor.check import Check, PolicyParts
-from aipo.policies import SampleRequest
-from aipo.policies.local.policy import LocalPolicy
+from aipo.policies import Policy, SampleRequest
 from aipo.policies.logprobs import score
 from aipo.policies.vllm.weight_sync import LogprobGap, tolerance_of
 from aipo.util.event_loop import LOOP
@@ -19,10 +18,9 @@ def check_served(gap: LogprobGap, allowed: float) -> Check:
     return _compare("log-probs of server and trainer", gap, allowed, advice)
 
 
-def check_local(parts: PolicyParts) -> Check:
+def check_local(parts: PolicyParts, policy: Policy) -> Check:
     """The same for sampling in this process."""
     prompt = np.array(parts.prompt, np.int32)
-    policy = LocalPolicy(parts.network, parts.tokenizer)
     done = LOOP.run(policy.sample(SampleRequest(prompt, max_tokens=16)))
     gap = LogprobGap.between(score(parts.network, prompt, done.token_ids), done.logprobs)
     advice = "policy.engine=vllm, or another type of weights (policy.dtype)"

@@ -11,6 +11,7 @@ from rich.text import Text
 from aipo.config.build import Experiment
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check, PolicyParts, Status, attempt, report
+from aipo.doctor.consults import asks_agents, check_consults
 from aipo.doctor.disk import check_disk
 from aipo.doctor.exactness import check_local
 from aipo.doctor.memory import Size, check_memory, on_gpu
@@ -19,6 +20,7 @@ from aipo.doctor.step import check_step
 from aipo.doctor.tokens import check_appending, check_prompt, check_tags
 from aipo.doctor.versions import check_versions
 from aipo.errors import GraphError
+from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.rollout.spec import RolloutSpec
@@ -111,9 +113,15 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
     )
     yield from _space(parts, quick=quick)
     if experiment.policy.engine == "vllm":
-        yield from _servers(parts, quick=quick)
+        yield from _servers(parts, quick=quick, ready=ready)
     elif not quick:
-        yield attempt("exactness", lambda: check_local(parts))
+        policy = attempt("exactness", lambda: LocalPolicy(parts.network, parts.tokenizer))
+        if isinstance(policy, Check):
+            yield policy
+            return
+        yield attempt("exactness", lambda: check_local(parts, policy))
+        if ready and asks_agents(experiment):
+            yield attempt("consults", lambda: check_consults(experiment, policy))
 
 
 def longest_prompts(experiment: Experiment, tokenizer: HFTokenizer) -> dict[str, list[int]]:
@@ -125,7 +133,7 @@ def longest_prompts(experiment: Experiment, tokenizer: HFTokenizer) -> dict[str,
     """
     policy = ScriptedPolicy(tokenizer, lambda _: "")
     engine = experiment.engine(policy, run_id="doctor", forbidden_ids=())
-    assisted = experiment.agents and experiment.method.assist_share_most > 0
+    assisted = asks_agents(experiment)
     specs = [
         RolloutSpec(task=task, mode=mode, group_id=str(number), index=0, step=0, seed=number)
         for number, task in enumerate(experiment.tasks(0))
@@ -166,7 +174,7 @@ def _space(parts: PolicyParts, *, quick: bool) -> Iterator[Check]:
     yield from check_disk(experiment, size)
 
 
-def _servers(parts: PolicyParts, *, quick: bool) -> Iterator[Check]:
+def _servers(parts: PolicyParts, *, quick: bool, ready: bool) -> Iterator[Check]:
     ids = parts.settings.get_text_config(decoder=True).vocab_size
     policy = attempt("server", lambda: parts.experiment.served_policy(parts.tokenizer, ids))
     if isinstance(policy, Check):
@@ -174,6 +182,9 @@ def _servers(parts: PolicyParts, *, quick: bool) -> Iterator[Check]:
         return
     try:
         for url in policy.pool.urls:
-            yield from LOOP.run(check_server(policy, url, parts, quick=quick))
+            yield from (checks := LOOP.run(check_server(policy, url, parts, quick=quick)))
+            ready = ready and all(check.status != "fail" for check in checks)
+        if ready and not quick and asks_agents(parts.experiment):
+            yield attempt("consults", lambda: check_consults(parts.experiment, policy))
     finally:
         LOOP.run(policy.aclose())

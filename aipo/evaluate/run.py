@@ -1,7 +1,7 @@
 """Evaluation into a run folder: every split, solo and with agents."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import product
@@ -19,11 +19,12 @@ from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
-from aipo.util.console import Note, bars, stage
+from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.files import exclusive, write_json, writing
 from aipo.util.output import write_event
 from aipo.util.whole import damage
 
+Warn = Callable[[str], None]
 SETTINGS: dict[str, tuple[Mode, bool]] = {
     "solo": (Mode.SOLO, False),
     "suppressed": (Mode.SOLO, True),
@@ -60,7 +61,8 @@ def evaluate_folder(
     write_event(console, "started", command="eval", file=file)
     with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
         model = folder.model if run is not None else experiment.build_model(stage(progress, "policy"))
-        result = _load_and_evaluate(experiment, model, folder, name, stage(progress, "evaluate"))
+        note, warn = stage(progress, "evaluate"), lambda text: print_line(console, text, "yellow")
+        result = _load_and_evaluate(experiment, model, folder, name, note, warn)
     console.print(table(result))
     console.print(f"written to {file}", highlight=False, soft_wrap=True)
     write_event(console, "evaluation", file=file, results=result)
@@ -93,7 +95,7 @@ def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
 
 
 def _load_and_evaluate(
-    experiment: Experiment, model: Path | str, folder: RunFolder, name: str, note: Note
+    experiment: Experiment, model: Path | str, folder: RunFolder, name: str, note: Note, warn: Warn
 ) -> dict[str, dict[str, Any]]:
     experiment = experiment.for_evaluation()
     # Servers do the sampling; here the weights are only needed to push them and to probe.
@@ -107,15 +109,16 @@ def _load_and_evaluate(
         engine = stack.enter_context(open_workers(builds, engine))
         freeze_gc()
         sampler.refresh()
-        return evaluate_with(experiment, engine, folder, name, note)
+        return evaluate_with(experiment, engine, folder, name, note, warn)
 
 
 def evaluate_with(
-    experiment: Experiment, engine: RolloutEngine, folder: RunFolder, name: str, note: Note
+    experiment: Experiment, engine: RolloutEngine, folder: RunFolder, name: str, note: Note, warn: Warn
 ) -> dict[str, dict[str, Any]]:
     """Every split under every setting; written to evaluations/NAME.json as split → setting → result.
 
-    The first rollout of each task is kept in evaluations/NAME/ as a trace to look at.
+    The first rollout of each task is kept in evaluations/NAME/ as a trace to look at. `warn` is told of a policy that
+    never asks.
     """
     evaluation = experiment.evaluation
     splits, settings = evaluation.splits, evaluation.settings
@@ -125,7 +128,7 @@ def evaluate_with(
     results: dict[str, dict[str, Any]] = {split: {} for split in splits}
     decode = engine.policies["policy"].tokenizer.decode
     kept: list[Trace] = []
-    guard = experiment.guards(folder.spending)
+    guard = experiment.guards(folder.spending, warn)
     with TraceStore(folder.evaluation_traces(name), decode=decode) as store:
 
         def keep_first(trace: Trace) -> None:

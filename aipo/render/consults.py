@@ -14,6 +14,13 @@ from aipo.trace import Call, Consult, Role, Trace, Visit
 
 NOTICE = "notice"
 
+UNASKED = 64
+ASK_ADVICE = (
+    "agents teach a policy only what it asks them: show a request in its prompt (graphs/prompts), teach it to ask first "
+    "(a cold start, or demonstrations with method.plan=expert), and check that it can write the tags (aipo doctor)"
+)
+"""What to do about a policy that never asks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consultation:
@@ -93,3 +100,8 @@ def _below(visits: Sequence[Visit], at: int) -> list[int]:
     path = visits[at].path
     rest = takewhile(lambda i: visits[i].path != path, range(at + 1, len(visits)))
     return [i for i in rest if visits[i].path.startswith(f"{path}/")]
+
+
+def silence_warning(rollouts: int) -> str:
+    """The warning about so many assisted rollouts without a request."""
+    return f"no agent was asked in {rollouts} assisted rollouts; {ASK_ADVICE}"

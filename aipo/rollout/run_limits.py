@@ -1,4 +1,4 @@
-"""Limits that stop a run: what its agents cost, and how often they fail.
+"""Limits that stop a run: what its agents cost, and how often they fail. And a warning where nobody is asked.
 
 Costs have the unit of the configured prices. They are kept in a file of the run, so that a step that is done
 again, a resumed run and a later evaluation all count.
@@ -6,14 +6,15 @@ again, a resumed run and a later evaluation all count.
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
 import orjson
 
 from aipo.errors import LimitError
-from aipo.trace import Consult, Trace
+from aipo.render.consults import UNASKED, silence_warning
+from aipo.trace import Consult, Mode, Trace
 from aipo.util.files import writing
 from aipo.util.text import to_json
 
@@ -56,6 +57,26 @@ class FailureRateLimit:
             f"{failed[-1].error}. Finished traces and checkpoints are kept. See to the agents' servers, then go on "
             "with --resume"
         )
+
+
+class AskWatch:
+    """Notices a policy that never asks an agent.
+
+    Args:
+        warn: called once, when `UNASKED` assisted rollouts have ended without a single request.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        self._warn, self._assisted, self._over = warn, 0, False
+
+    def add(self, trace: Trace) -> None:
+        """Takes in a finished rollout. What was asked wrongly is a request, too."""
+        if self._over or trace.failed or trace.mode is not Mode.ASSISTED:
+            return
+        self._assisted += 1
+        self._over = bool(trace.consults) or self._assisted == UNASKED
+        if self._over and not trace.consults:
+            self._warn(silence_warning(self._assisted))
 
 
 class CostLimit:

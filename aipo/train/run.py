@@ -21,7 +21,7 @@ from aipo.trace.store import TraceStore
 from aipo.train.checkpoints import last_checkpoint, rollout_step_of, tidy
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
 from aipo.train.resume import same_run, where_from
-from aipo.util.console import Note, bars, stage
+from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, exclusive, write_json, write_text
 from aipo.util.output import write_event
@@ -69,7 +69,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             folder,
             network,
             tokenizer,
-            partial(_live_source, experiment, folder, sampler),
+            partial(_live_source, experiment, folder, sampler, partial(_warn, console)),
             stage(progress, "train", lines=None),
             lambda step, path: write_event(console, "checkpoint", step=step, folder=str(path)),
             checkpoint=None if found is None else found.path,
@@ -210,12 +210,16 @@ def _open_sampler(
 
 
 def _live_source(
-    experiment: Experiment, folder: RunFolder, sampler: _Sampler, store: TraceStore
+    experiment: Experiment,
+    folder: RunFolder,
+    sampler: _Sampler,
+    warn: Callable[[str], None],
+    store: TraceStore,
 ) -> "TraceSource":
     from aipo.train.sources import TraceSource
 
     policy, engine = sampler
-    guard, plan = experiment.guards(folder.spending), experiment.plan
+    guard, plan = experiment.guards(folder.spending, warn), experiment.plan
 
     def on_trace(trace: Trace) -> None:
         store.append(trace)
@@ -241,9 +245,13 @@ def _evaluate(
 ) -> None:
     policy, engine = sampler
     policy.refresh()
-    results = evaluate_with(experiment, engine, folder, "after", note)
+    results = evaluate_with(experiment, engine, folder, "after", note, partial(_warn, console))
     console.print(table(results))
     write_event(console, "evaluation", file=str(folder.evaluation("after")), results=results)
+
+
+def _warn(console: Console, text: str) -> None:
+    print_line(console, text, "yellow")
 
 
 def _print(text: str, console: Console) -> None:

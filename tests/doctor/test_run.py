@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aipo import cli
 from aipo.config.build import Experiment, load_experiment
 from aipo.doctor.check import Check
+from aipo.doctor.consults import asks_agents, check_consults
 from aipo.doctor.run import diagnose, line
+from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from envs.miniature.model import cold_start
 from kit.servers import serving
@@ -52,18 +54,34 @@ SERVED = [
 
 def test_everything_is_there_in_this_process(policy: Path, tmp_path: Path) -> None:
     made = list(diagnose(config(policy, tmp_path), quick=False))
-    assert [check.what for check in made] == [*ALL, "exactness"]
-    assert {check.status for check in made} == {"ok"}
+    assert [check.what for check in made] == [*ALL, "exactness", "consults"]
+    assert {check.status for check in made[:-1]} == {"ok"}
+    last = made[-1]  # two steps teach nobody to ask
+    assert (last.status, last.found) == ("warn", "no request in 8 assisted rollouts of at most 128 tokens")
+    assert "cold start" in last.advice
     assert not (tmp_path / "run").exists()
+
+
+def test_requests_of_a_policy_that_asks_are_counted(policy: Path, tmp_path: Path) -> None:
+    words = HFTokenizer(AutoTokenizer.from_pretrained(policy))
+    experiment = config(policy, tmp_path, "env.mixture={hard: 1}")
+    asking = ScriptedPolicy(
+        words, lambda text: "#1" if "feedback" in text else "<consult:verify>1+1=2</consult>"
+    )
+    check = check_consults(experiment, asking)
+    assert (check.status, check.found) == ("ok", "verify 8 in 8 assisted rollouts of at most 128 tokens")
+    failing = ScriptedPolicy(words, [])
+    assert check_consults(experiment, failing).status == "fail"
+    assert not asks_agents(load_experiment("grpo"))
 
 
 def test_everything_is_there_at_a_server(policy: Path, tmp_path: Path) -> None:
     with served(policy) as vllm:
         made = list(diagnose(config(policy, tmp_path, *vllm), quick=False))
         quick = list(diagnose(config(policy, tmp_path, *vllm), quick=True))
-    assert [check.what for check in made] == [*ALL, *SERVED]
-    assert {check.status for check in made} == {"ok"}
-    assert [check.what for check in quick] == [check.what for check in made][:-1]
+    assert [check.what for check in made] == [*ALL, *SERVED, "consults"]
+    assert {check.status for check in made[:-1]} == {"ok"} and made[-1].status == "warn"
+    assert [check.what for check in quick] == [check.what for check in made][:-2]
 
 
 def test_the_longest_prompt_is_what_has_to_fit(policy: Path, tmp_path: Path) -> None:

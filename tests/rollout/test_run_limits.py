@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from aipo.errors import LimitError
+from aipo.render.consults import UNASKED
 from aipo.rollout.agent import Prices
-from aipo.rollout.run_limits import ENOUGH, WINDOW, CostLimit, FailureRateLimit
-from aipo.trace import Call, Consult, Fault, Trace
+from aipo.rollout.run_limits import ENOUGH, WINDOW, AskWatch, CostLimit, FailureRateLimit
+from aipo.trace import Call, Consult, Fault, Mode, StopReason, Trace
 from kit import handmade
 from kit.handmade import consult, policy, prompt, trace, visit
 
@@ -53,6 +54,34 @@ def test_it_stops_when_agents_fail_too_often(
         failures.add(each)
     with pytest.raises(LimitError, match=says):
         failures.add(last)
+
+
+SILENT, ASSISTED = trace(prompt(2), policy(3)), {"mode": Mode.ASSISTED}
+NOBODY = consult(1, 0, 2, agent="", reply=None, error="malformed", fault=Fault.MALFORMED)
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "warnings"),
+    [
+        ([replace(SILENT, **ASSISTED)] * (UNASKED - 1), 0),
+        ([replace(SILENT, **ASSISTED)] * UNASKED * 3, 1),  # once
+        ([replace(rollout(OK), **ASSISTED), *[replace(SILENT, **ASSISTED)] * UNASKED], 0),
+        (
+            [replace(rollout(NOBODY), **ASSISTED), *[replace(SILENT, **ASSISTED)] * UNASKED],
+            0,
+        ),  # a wrong request
+        ([SILENT] * UNASKED, 0),  # solo
+        ([trace(stop_reason=StopReason.ERROR, reward=None, **ASSISTED)] * UNASKED, 0),
+    ],
+)
+def test_a_policy_that_never_asks_is_noticed_once(rollouts: list[Trace], warnings: int) -> None:
+    said: list[str] = []
+    watch = AskWatch(said.append)
+    for each in rollouts:
+        watch.add(each)
+    assert len(said) == warnings
+    if said:
+        assert said[0].startswith("no agent was asked in 64 assisted rollouts; ") and "cold start" in said[0]
 
 
 def test_without_a_limit_nothing_stops() -> None:

@@ -82,6 +82,19 @@ def test_a_run_that_has_just_begun(little_runs: Path, tmp_path: Path) -> None:
         assert '<figure class="chart' not in html and "0 rollouts" in text_of(html)
 
 
+@pytest.mark.parametrize(("silent", "asked", "said"), [(64, 0, True), (63, 0, False), (64, 1, False)])
+def test_a_policy_that_never_asks_is_named(
+    little_runs: Path, tmp_path: Path, asking: Trace, silent: int, asked: int, said: bool
+) -> None:
+    folder = begun(little_runs, tmp_path, "silent")
+    quiet = [replace(asking, consults=(), trace_id=f"s/{n}", index=n) for n in range(silent)]
+    write_traces(folder, *quiet, *[asking] * asked)
+    warning = (
+        f"no agent was asked in {silent} assisted rollouts; agents teach a policy only what it asks them"
+    )
+    assert (warning in text_of(html_of(tmp_path, "silent"))) == said
+
+
 def test_an_evaluation_leads_to_its_run_and_has_no_curves(little_runs: Path) -> None:
     html = html_of(little_runs, "aipo/evaluations/after")
     assert 'Evaluation of <a href="../../run/aipo/index.html">aipo</a>' in html

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from aipo.render.consults import UNASKED, silence_warning
 from aipo.render.graph_svg import graph_svg
 from aipo.trace import StopReason
 from aipo.trace.filters import KINDS, Filter
@@ -30,6 +31,7 @@ from aipo.viewer.responses import render
 
 _STRANGERS = 40
 _FAILED, _FLAWED, _SOUND = Filter(failed=True), Filter(flawed=True), Filter(flawed=False)
+_ASSISTED = Filter(kind="assisted", failed=False)
 
 
 def run_page(
@@ -69,7 +71,7 @@ def run_page(
         flawed=_flawed(index),
         curves=_curves(run.metrics(), (*agents, "unknown")),
         scores=score_table(evaluations),
-        problems=run.problems(),
+        problems=[*run.problems(), *_silence(index)],
         replayed=run.replayed(),
         compared=run.settings_compared(),
         result=run.replay(),
@@ -106,6 +108,12 @@ def _relatives(run: RunView, evaluations: Sequence[str], library: RunLibrary) ->
         "source": names.get(origin / "traces") or names.get(origin),
         "evaluation_pages": {name: names.get(run.folder / "evaluations" / name) for name in evaluations},
     }
+
+
+def _silence(index: TraceIndex) -> list[str]:
+    """The warning about a policy that never asks, if it does not."""
+    assisted = index.count(_ASSISTED) if not index.agents() else 0
+    return [silence_warning(assisted)] if assisted >= UNASKED else []
 
 
 def thousands(count: int) -> str:

@@ -75,7 +75,7 @@ class VLLMConfig(Section):
     @field_validator("servers")
     @classmethod
     def _addresses(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
-        check_servers(servers)
+        check_servers(servers, "servers")
         return servers
 
     @model_validator(mode="after")

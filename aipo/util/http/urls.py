@@ -97,8 +97,11 @@ def flaw_of(url: str) -> str | None:
     return None
 
 
-def check_servers(urls: Sequence[str]) -> None:
+def check_servers(urls: Sequence[str], where: str = "policy.vllm.servers") -> None:
     """Refuses addresses of policy servers that are none.
+
+    Args:
+        where: the setting, for the error.
 
     Raises:
         ConfigError: no address, one twice, or a wrong one; says which and why.
@@ -107,8 +110,8 @@ def check_servers(urls: Sequence[str]) -> None:
         flaw = "a path with /v1" if "/v1/" in f"{urlsplit(url).path}/" else None
         if flaw := flaw_of(url) or flaw:
             raise ConfigError(
-                f"policy.vllm.servers: got {url!r} ({flaw}), allowed addresses such as http://127.0.0.1:8000 "
+                f"{where}: got {url!r} ({flaw}), allowed addresses such as http://127.0.0.1:8000 "
                 "(without /v1)"
             )
     if not urls or len({url.rstrip("/") for url in urls}) < len(urls):
-        raise ConfigError(f"policy.vllm.servers: got {list(urls)}, allowed one or more different addresses")
+        raise ConfigError(f"{where}: got {list(urls)}, allowed one or more different addresses")

@@ -191,15 +191,23 @@ class PolicyBuilder(ExperimentSettings):
         variable = self.policy.vllm.secret
         return None if variable is None else secret(variable, "policy.vllm.secret")
 
-    def check_servers(self) -> None:
+    def check_servers(self, *, hub: bool = True) -> None:
         """Checks what can be known of the policy's servers before they are asked.
 
+        Args:
+            hub: of the Hugging Face hub, too, if the weights come from there.
+
         Raises:
-            LoadError: the environment variable with their key is not set, or holds no key.
-            ConfigError: a proxy on the way to them that cannot be used.
+            LoadError: the environment variable with the servers' key is not set, or holds no key.
+            ConfigError: a proxy on the way that cannot be used.
         """
+        from huggingface_hub import constants
+
         from aipo.util.http.client import check_proxy
 
+        name = self.policy.model
+        if hub and not (":" in name or Path(name).is_dir() or constants.HF_HUB_OFFLINE):
+            check_proxy(constants.ENDPOINT)
         if self.policy.engine == "vllm":
             _ = self.server_key
             for url in self.policy.vllm.servers:
@@ -285,7 +293,9 @@ def _loading(model: Path | str) -> Generator[None]:
     """
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
+        if isinstance(error, LoadError):
+            raise
         raise LoadError(
             f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model: {error}"
         ) from error

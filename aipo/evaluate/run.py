@@ -52,6 +52,7 @@ def evaluate_folder(
     else:
         experiment = load_experiment(config_name or "aipo", overrides)
         folder = RunFolder(experiment.out)
+    experiment.check_servers(hub=run is None)
     if run is None:  # or time is spent on the policy before a mistake is told
         _ = experiment.graphs
         experiment.check_env(training=False)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from aipo.util.http.answers import error_status
 from aipo.util.http.errors import retry_after
 
 T = TypeVar("T")
@@ -41,7 +42,8 @@ def transient(error: Exception) -> bool:
 
 
 def status_of(error: Exception) -> int | None:
-    """HTTP status that `error` is about; openai has it on the error, httpx on the error's response.
+    """HTTP status that `error` is about; openai has it on the error, httpx on the error's response. An error within a
+    stream has it in its body only.
 
     A status below 400 is not what is wrong: LangChain hangs the response on an error in reading its body, too.
     """
@@ -49,7 +51,8 @@ def status_of(error: Exception) -> int | None:
         status = getattr(holder, "status_code", None)
         if isinstance(status, int) and status >= 400:
             return status
-    return None
+    body = getattr(error, "body", None)
+    return error_status(body) if isinstance(body, dict) else None
 
 
 async def retry(

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from aipo.config.build import load_experiment
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check
-from kit.servers import chat_completion, free_port, serving
+from kit.servers import Faults, agents_app, chat_completion, free_port, serving
 
 
 def app(
@@ -110,6 +110,13 @@ def test_nobody_there() -> None:
     (check,) = checks(f"http://127.0.0.1:{free_port()}")
     assert (check.status, "is its server up?" in check.advice) == ("fail", True)
     assert "nobody listens there" in check.found
+
+
+def test_a_model_that_is_not_served_is_told_which_are() -> None:
+    with serving(agents_app(Faults())) as url:
+        (check,) = checks(url)
+    assert check.status == "fail"
+    assert "no model m" in check.found and "served there are knowledge, verify, reasoning" in check.found
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])

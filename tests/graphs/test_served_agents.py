@@ -48,6 +48,8 @@ class Server:
         kind = self.due.pop(0) if self.due else "well"
         if kind.startswith(("{", "[", "<")):
             return Response(kind, media_type="text/html" if kind[0] == "<" else "application/json")
+        if kind.startswith("data:"):
+            return Response(kind, media_type="text/event-stream")
         if kind.startswith("wait "):
             return JSONResponse(MESSAGE, status_code=429, headers={"retry-after": kind.removeprefix("wait ")})
         if kind.isdigit():
@@ -174,6 +176,18 @@ def test_a_body_that_is_no_reply_is_named_and_tried_again_if_it_passes(
     assert (answered.reply, role) == (("3@7=582", Role.AGENT) if passes else (None, Role.ENV))
     if not passes:
         assert answered.error == calls[0].error
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("code", "passes"), [(429, True), (503, True), (400, False)])
+def test_an_error_within_a_stream_counts_as_what_it_says(server: Server, code: int, passes: bool) -> None:
+    error = json.dumps({"error": {"code": code, "message": "the gateway says"}})
+    delta = json.dumps({"choices": [{"index": 0, "delta": {"content": "3@7=582"}, "finish_reason": "stop"}]})
+    server.due = [f"data: {error}\n\n", f"data: {delta}\n\ndata: [DONE]\n\n"]
+    options = {"model": "m", "base_url": server.url, "streaming": True}
+    answered, calls, _ = asked_once(chat(server.url, options=options))
+    assert "the gateway says" in (calls[0].error or "")
+    assert answered.reply == ("3@7=582" if passes else None)
 
 
 @pytest.mark.usefixtures("at_once")

@@ -8,6 +8,7 @@ import openai
 import pytest
 from langgraph.errors import NodeTimeoutError
 
+from aipo.errors import AgentError, AnswerError
 from aipo.util.retry import retry, transient
 
 REQUEST = httpx.Request("POST", "http://agent")
@@ -40,6 +41,12 @@ def no_json() -> json.JSONDecodeError:
         (httpx.HTTPStatusError("no", request=REQUEST, response=httpx.Response(404, request=REQUEST)), False),
         *((status(code), True) for code in (408, 409, 425, 429, 500, 502, 503, 504)),
         *((status(code), False) for code in (400, 401, 403, 404, 422)),
+        *((openai.APIError("in a stream", REQUEST, body={"code": code}), code == 429) for code in (429, 400)),
+        (openai.APIError("in a stream", REQUEST, body={"type": "overloaded_error"}), True),
+        (openai.APIError("no body", REQUEST, body=None), False),
+        (httpx.UnsupportedProtocol("ftp"), False),
+        (AnswerError("choices: []"), True),
+        (AgentError("for good"), False),
         (ValueError(), False),
         (KeyError(), False),
     ],

@@ -42,7 +42,16 @@ def status_said(body: bytes) -> int | None:
         )
         if first is not None or not told:
             return None
-    places = list(_places(error, answer))
+    return error_status(error, answer)
+
+
+def error_status(error: object, answer: Mapping[str, Any] | None = None) -> int | None:
+    """The status that an error in a body is about; None if there is no error, and nothing names one.
+
+    Args:
+        answer: the body around it, which may say it in its stead.
+    """
+    places = list(_places(error, answer or {}))
     for place in places:
         for name in _NUMBERS:
             number = str(place.get(name, ""))

@@ -34,10 +34,12 @@ def check_proxy(url: str) -> str | None:
         _ = urlsplit(proxy.url).port
         httpx2.AsyncHTTPTransport(proxy=proxy.url, verify=False)
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        socks = isinstance(error, ImportError)
-        cure = "`pip install 'httpx2[socks]'`" if socks else "an address such as http://proxy:3128"
+        if isinstance(error, ImportError):
+            flaw, cure = "the package socksio is not installed", "`pip install 'httpx2[socks]'`"
+        else:
+            flaw, cure = str(error), "an address such as http://proxy:3128"
         raise ConfigError(
-            f"{proxy.variable}: got {plain(proxy.url)!r} for requests to {plain(url)} ({error}), allowed {cure}, or "
+            f"{proxy.variable}: got {plain(proxy.url)!r} for requests to {plain(url)} ({flaw}), allowed {cure}, or "
             f"`unset {proxy.variable}`, or the host in NO_PROXY"
         ) from error
     return proxy.url

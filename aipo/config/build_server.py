@@ -10,9 +10,10 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
 from aipo.config.build import Experiment
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, LoadError
 from aipo.policies.vllm.launch import (
     VERSIONS,
+    Device,
     Installed,
     Launch,
     bracketed,
@@ -41,10 +42,7 @@ def serve(
     given = {name: value for name, value in options.items() if value is not None}
     given["python"] = python = find_python(given.get("python"))
     if "device" not in given:
-        has = installed(python)
-        given["device"] = has.device
-        if not_tried := version_warning(has):
-            warn(not_tried)
+        given["device"] = _device(python, experiment, print_only=print_only, warn=warn)
     settings = settings_of(experiment, given, lambda: _model(experiment, console))
     settings["model"] = folder_or_name(settings["model"])
     launch = Launch(**settings)
@@ -58,6 +56,23 @@ def serve(
         return
     console.print(launch.shell(), highlight=False, soft_wrap=True, markup=False)
     launch.run()
+
+
+def _device(
+    python: str, experiment: Experiment | None, *, print_only: bool, warn: Callable[[str], None]
+) -> Device:
+    """What vLLM was built for; where a command is only printed and there is no vLLM, what the policy is for, or GPUs."""
+    try:
+        has = installed(python)
+    except LoadError as error:
+        if not print_only:
+            raise
+        device = (experiment and experiment.policy.device) or "cuda"
+        warn(f"warning: the command is for a build of vLLM for {device} (--device says otherwise). {error}")
+        return device
+    if not_tried := version_warning(has):
+        warn(not_tried)
+    return has.device
 
 
 def version_warning(has: Installed) -> str | None:

@@ -86,6 +86,26 @@ def test_what_is_printed_is_the_command_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "device", "line"),
+    [
+        ([], "cuda", "  --tensor-parallel-size 1"),
+        (["--config", "aipo", "policy.device=cpu"], "cpu", "  --enforce-eager \\"),
+    ],
+)
+def test_a_command_is_printed_where_there_is_no_vllm(
+    tmp_path: Path, arguments: list[str], device: str, line: str
+) -> None:
+    done = serve("--python", str(tmp_path / "nowhere"), "--model", "M", "--print", *arguments)
+    assert done.returncode == 0 and line in done.stdout.splitlines()
+    assert (
+        f"warning: the command is for a build of vLLM for {device} (--device says otherwise)" in done.stderr
+    )
+    told = serve("--python", str(tmp_path / "nowhere"), "--model", "M", "--print", "--device", device)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert serve("--python", str(tmp_path / "nowhere"), "--model", "M").returncode == 2
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--model", "M", "--host", "0.0.0.0"], "--allow-remote-dev"),

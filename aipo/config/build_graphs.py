@@ -16,6 +16,7 @@ from aipo.config.build_policy import PolicyBuilder
 from aipo.errors import ConfigError
 from aipo.method.agent_weights import is_file_name
 from aipo.method.task_order import draw_tasks
+from aipo.render.sub_graphs import draw
 from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
 from aipo.rollout.agent_logprobs import WHY
 from aipo.rollout.context import ChatModel
@@ -162,7 +163,7 @@ class GraphBuilder(PolicyBuilder):
 
     def drawing(self) -> dict[str, Any]:
         """Nodes (nested ones as `verify:check`), edges and the mermaid picture of the graph."""
-        picture = self.graphs.graph.get_graph(xray=True)
+        picture = draw(self.graphs.graph)
         return {
             "nodes": list(picture.nodes),
             "edges": [

@@ -17,6 +17,7 @@ from langgraph.types import CachePolicy, RetryPolicy
 from pydantic import Field
 
 from aipo.errors import ConfigError, GraphError
+from aipo.render.sub_graphs import all_sub_graphs
 from aipo.rollout.prompt import Prompt
 from aipo.util.retry import transient
 from aipo.util.section import Section
@@ -137,7 +138,7 @@ def check_no_pause(graph: CompiledStateGraph[Any, Any, Any, Any], what: str) -> 
     Raises:
         GraphError: `interrupt_before` or `interrupt_after` of the graph or of one inside it.
     """
-    inner = [(f"{what}, sub-graph {path!r}", sub) for path, sub in graph.get_subgraphs(recurse=True)]
+    inner = [(f"{what}, sub-graph {path!r}", sub) for path, sub in all_sub_graphs(graph)]
     for where, one in [(what, graph), *inner]:
         for setting in ("interrupt_before", "interrupt_after"):
             if nodes := getattr(one, f"{setting}_nodes", ()):

@@ -32,9 +32,14 @@ SCHEMA = pa.schema(
         ("weights", pa.list_(pa.float32())),
         ("ratios", pa.list_(pa.float32())),
         ("clipped", pa.list_(pa.bool_())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("agent_advantage", pa.float64()),
+        ("push", pa.float64()),
     ],
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
+_FIRST = SCHEMA.names[:10]
+"""The columns of files that have no others; what they lack is read as None."""
 # A reader skips whole row groups. They are small because it looks for the few token stats of one trace.
 _TOKENS_PER_GROUP = 1 << 16
 
@@ -53,6 +58,10 @@ class TokenStats:
         weights_T: float32, weight of A·∇log π in the gradient; 0 where there is no gradient.
         ratios_T: float32, π/π_old; NaN on tokens that are not the policy's.
         clipped_T: bool.
+        logprobs_T: float32, log π of each token in this row, by the weights before this optimizer step. The row's context
+            counts: a distilled one has no help in it.
+        agent_advantage: A of agents' tokens; 1 for a coefficient that ignores the advantage.
+        push: Σ_t |A·w| / the row's denominator, without the KL term: what the row weighs in the optimizer step.
 
     Raises:
         TraceError: lengths differ.
@@ -68,9 +77,13 @@ class TokenStats:
     ratios_T: npt.NDArray[np.float32]
     clipped_T: npt.NDArray[np.bool_]
     advantage: float
+    logprobs_T: npt.NDArray[np.float32] | None = None
+    agent_advantage: float | None = None
+    push: float | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(getattr(self, name)) for name in _COLUMNS if name.endswith("_T")}
+        arrays = [getattr(self, name) for name in _COLUMNS if name.endswith("_T")]
+        lengths = {len(array) for array in arrays if array is not None}
         if len(lengths) != 1:
             raise TraceError(
                 f"arrays of a row of token stats: got lengths {lengths}, allowed one, in {self.trace_id!r}"
@@ -131,7 +144,7 @@ class TokenStatsStore:
             _table(ordered),
             rows_per_group=max(1, len(token_stats) * _TOKENS_PER_GROUP // tokens),
             use_dictionary=["trace_id", "kind"],
-            use_byte_stream_split=["weights.list.element", "ratios.list.element"],
+            use_byte_stream_split=[f"{name}.list.element" for name in ("weights", "ratios", "logprobs")],
             write_statistics=["trace_id"],
         )
 
@@ -143,6 +156,18 @@ class TokenStatsStore:
         """
         self._files.set_aside(step)
 
+    def pushes(self, step: int) -> dict[int, float]:
+        """Σ `push` of all rows of rollout step `step`, by optimizer step; none where a row does not tell its own.
+
+        Raises:
+            TraceError: a file is torn or has another schema; names it.
+        """
+        tables = [_read(file.path, ["update", "push"]) for file in self._files.files() if file.step == step]
+        if not tables or any(table.column("push").null_count for table in tables):
+            return {}
+        rows = pa.concat_tables(tables).group_by("update").aggregate([("push", "sum")])
+        return dict(zip(rows["update"].to_pylist(), rows["push_sum"].to_pylist(), strict=True))
+
     def of(self, trace_id: str, step: int) -> list[TokenStats]:
         """Token stats of one trace: of the sampled row, then of the distilled one, each by optimizer step; empty if the
         trace was not trained on.
@@ -151,7 +176,7 @@ class TokenStatsStore:
             TraceError: a file is torn or has another schema; names it.
         """
         files = (file.path for file in self._files.files() if file.step == step)
-        return sorted((stats for path in files for stats in _read(path, trace_id)), key=_order)
+        return sorted((stats for path in files for stats in _stats(path, trace_id)), key=_order)
 
 
 def _order(stats: TokenStats) -> tuple[str, bool, int]:
@@ -163,20 +188,37 @@ def _table(token_stats: Sequence[TokenStats]) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _read(path: Path, trace_id: str) -> Iterator[TokenStats]:
-    try:
-        schema = pq.read_schema(path)
-        check_version(schema, str(path), VERSION_KEY, SCHEMA_VERSION)
-        if not schema.equals(SCHEMA):
-            raise TraceError(f"columns of {path}: got {schema.names}, allowed {SCHEMA.names}")
-        table = pq.read_table(path, filters=[("trace_id", "==", trace_id)])
-    except (pa.ArrowException, OSError) as error:
-        raise TraceError(
-            f"file of token stats {path}: got {error}, allowed Parquet as `aipo` writes it"
-        ) from error
+def _stats(path: Path, trace_id: str) -> Iterator[TokenStats]:
+    table = _read(path, SCHEMA.names, filters=[("trace_id", "==", trace_id)])
     for row in table.to_batches(max_chunksize=1):
         yield TokenStats(**{name: _value(row[column]) for name, column in _COLUMNS.items()})
 
 
+def _read(path: Path, columns: Sequence[str], **how: Any) -> pa.Table:
+    """Columns of a file; those that older files lack are null.
+
+    Raises:
+        TraceError: it is torn or has another schema; names it.
+    """
+    try:
+        schema = pq.read_schema(path)
+        check_version(schema, str(path), VERSION_KEY, SCHEMA_VERSION)
+        if schema.names not in (SCHEMA.names, _FIRST) or schema != pa.schema(
+            [SCHEMA.field(n) for n in schema.names]
+        ):
+            raise TraceError(f"columns of {path}: got {schema.names}, allowed {SCHEMA.names}")
+        table = pq.read_table(path, columns=[name for name in columns if name in schema.names], **how)
+    except (pa.ArrowException, OSError) as error:
+        raise TraceError(
+            f"file of token stats {path}: got {error}, allowed Parquet as `aipo` writes it"
+        ) from error
+    for name in columns:
+        if name not in schema.names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+    return table
+
+
 def _value(cell: pa.Array) -> Any:
+    if cell.null_count:
+        return None
     return cell.flatten().to_numpy(zero_copy_only=False) if pa.types.is_list(cell.type) else cell[0].as_py()

@@ -89,7 +89,9 @@ class AIPOTrainer(SavingTrainer):
         self.scores_again = scores_again or method.scores_again
         self.active_share = 0.0
         self.ranks = ranks
-        self.token_stats = TokenStatsRecorder(on_token_stats, ranks)
+        self.token_stats = TokenStatsRecorder(
+            on_token_stats, ranks, signed=method.coefficient_function.signed
+        )
         self.on_checkpoint, self.on_saved = on_checkpoint, on_saved
         self._batches: list[dict[str, Tensor]] = []
         self._sums = torch.zeros(len(ROLES), len(QUANTITIES))
@@ -197,11 +199,12 @@ class AIPOTrainer(SavingTrainer):
         """
         logprobs, entropies = self._score(model, inputs)
         fresh = self.schedule.place(self._step) < self.schedule.gradient_accumulation
-        output = aipo_loss(LossInputs.of(inputs, logprobs, entropies, fresh=fresh), self.method)
+        loss_inputs = LossInputs.of(inputs, logprobs, entropies, fresh=fresh)
+        output = aipo_loss(loss_inputs, self.method)
         device = output.loss.device
         self._sums = self._sums.to(device) + output.sums_R_K
         self._mismatch_max = torch.maximum(self._mismatch_max.to(device), output.mismatch_max)
-        self.token_stats.record(self._step % self.schedule.micro_batches, output)
+        self.token_stats.record(self._step % self.schedule.micro_batches, loss_inputs, output)
         return output.loss * self.ranks.size
 
     def _score(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

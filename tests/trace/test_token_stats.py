@@ -36,6 +36,9 @@ def stats(trace_id: str = "t", *, segments: list[int] | None = None, **changes: 
     return TokenStats(trace_id=trace_id, **(made | changes))
 
 
+TRAINED = {"logprobs_T": np.array([-1, -2, -3, -4, -0.5], np.float32), "agent_advantage": 1.0, "push": 0.25}
+
+
 def same(a: TokenStats, b: TokenStats) -> bool:
     for name in TokenStats.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
@@ -103,7 +106,7 @@ def test_arrays_of_a_token_stats_have_one_length():
 def test_a_ledger_that_nobody_reads_keeps_nothing():
     ledger = TokenStatsRecorder(None)
     ledger.deal([rows_of(HELPED)])
-    ledger.record(0, None)  # type: ignore[arg-type]  # it does not even look
+    ledger.record(0, None, None)  # type: ignore[arg-type]  # it does not even look
     ledger.end_step(0, 1)
     ledger.close(0)
 
@@ -128,6 +131,31 @@ def test_what_was_published_is_read(tmp_path: Path):
     assert same(store.of("b", 3)[0], given[0])
     assert same(store.of("c", 3)[0], given[4])
     assert store.of("d", 3) == store.of("a", 4) == []
+
+
+def test_a_file_without_the_later_columns_is_read_and_what_it_lacks_is_unknown(tmp_path: Path):
+    store = TokenStatsStore(tmp_path)
+    store.publish(3, [stats("a", **TRAINED)])
+    (now,) = store.of("a", 3)
+    assert same(now, stats("a", **TRAINED))
+    file = tmp_path / "step-00003-00000.parquet"
+    older = pq.read_table(file).drop_columns(["logprobs", "agent_advantage", "push"])
+    pq.write_table(older, file)
+    assert same(store.of("a", 3)[0], stats("a"))
+    pq.write_table(older.drop_columns(["clipped"]), file)
+    with pytest.raises(TraceError, match="columns of"):
+        store.of("a", 3)
+
+
+def test_what_all_rows_weigh_is_summed_by_optimizer_step_unless_one_is_unknown(tmp_path: Path):
+    for process, optimizer_step in ((0, 7), (1, 8)):
+        rows = [stats("a", push=0.25, optimizer_step=7), stats("b", push=0.5, optimizer_step=optimizer_step)]
+        TokenStatsStore(tmp_path, process).publish(3, rows)
+    store = TokenStatsStore(tmp_path)
+    assert store.pushes(3) == {7: 1.0, 8: 0.5}
+    assert store.pushes(4) == {}
+    TokenStatsStore(tmp_path, 2).publish(3, [stats("c")])
+    assert store.pushes(3) == {}
 
 
 def test_a_generation_in_which_nothing_was_trained_is_a_file_too(tmp_path: Path):

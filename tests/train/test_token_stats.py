@@ -18,7 +18,7 @@ from kit.training import mixed, nothing, trainer
 class Differentiated(AIPOTrainer):
     """Keeps the gradient of the loss with respect to each log-prob, as the trainer computes both."""
 
-    expected: list[tuple[int, float, list[int], list[float]]]
+    expected: list[tuple[int, float, list[int], list[float], list[float], float]]
 
     def _score(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         self.scored, entropies = super()._score(model, inputs)
@@ -32,7 +32,8 @@ class Differentiated(AIPOTrainer):
         for b, advantage in enumerate(inputs["advantages"].tolist()):
             own = inputs["completion_mask"][b] == 1
             codes, of_row = inputs["codes"][b][own].tolist(), weights[b][own].tolist()
-            self.expected.append((self.state.global_step + 1, advantage, codes, of_row))
+            rest = self.scored[b][own].tolist(), float(inputs["denominators"][b])
+            self.expected.append((self.state.global_step + 1, advantage, codes, of_row, *rest))
         return loss
 
 
@@ -55,14 +56,27 @@ def test_token_stats_tell_the_gradient_of_every_token(tmp_path: Path, how: dict[
     trained = trainer(tmp_path, [mixed()], **parts, **schedule)
     trained.train()
     assert len(stats) == 2 * (4 + 3 + 2)
-    for one, (optimizer_step, advantage, codes, weights) in zip(stats, trained.expected, strict=True):
+    for one, (optimizer_step, advantage, codes, weights, logprobs, denominator) in zip(
+        stats, trained.expected, strict=True
+    ):
         assert (one.optimizer_step, one.codes_T.tolist()) == (optimizer_step, codes)
         assert one.advantage == pytest.approx(advantage)
         assert one.weights_T.tolist() == pytest.approx(weights, rel=1e-4, abs=1e-6)
         assert np.array_equal(np.isnan(one.ratios_T), one.codes_T != Code.POLICY)
         assert one.weights_T.any() or one.clipped_T.any()
+        assert one.logprobs_T is not None and one.logprobs_T.tolist() == pytest.approx(logprobs)
+        pushes = np.abs(one.advantage) * one.weights_T / denominator
+        assert one.push == pytest.approx(pushes.sum(), rel=1e-4) and one.agent_advantage == one.advantage
     assert {one.optimizer_step for one in stats} == {1, 2, 3, 4}
     assert any(one.clipped_T.any() for one in stats)
+
+
+def test_agents_tokens_whose_coefficient_ignores_the_advantage_have_an_advantage_of_1(tmp_path: Path):
+    stats: list[TokenStats] = []
+    how = {"on_token_stats": lambda _, of_step: stats.extend(of_step)}
+    trainer(tmp_path, [mixed()], method=tiny.method(coefficient="echo"), how=how).train()
+    assert {one.agent_advantage for one in stats} == {1.0}
+    assert {one.advantage for one in stats} != {1.0}
 
 
 def test_they_are_handed_over_when_their_rollout_step_has_been_trained(tmp_path: Path):

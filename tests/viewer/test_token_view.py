@@ -76,9 +76,36 @@ def test_a_row_says_which_tokens_it_is_about() -> None:
         [1, 1, 3], kind="distilled", ratios_T=ratios_T, weights_T=weights_T, clipped_T=clipped_T
     )
     assert data(distilled)["rows"] == [
-        {"name": "distilled, update 3", "advantage": 0.5, "at": [[2, 2], [7, 1]],
+        {"name": "distilled, update 3", "kind": "distilled", "optimizer_step": 3, "advantage": 0.5,
+         "agent_advantage": 0.5, "of_rollout": 0.65, "of_step": None, "logprobs": None, "at": [[2, 2], [7, 1]],
          "weights": [0, 0.3, 1], "ratios": [1.5, None, 0.25], "clipped": [0]},
     ]  # fmt: skip
+
+
+def test_a_token_has_its_share_of_the_gradient_weight_of_the_rollout_and_of_the_step() -> None:
+    # Positions 2 to 6: three of the policy, two of the agent, whose coefficient ignores the advantage.
+    sampled = stats(
+        [1, 1, 1, 2, 2],
+        codes_T=np.array([1, 1, 1, 2, 2], np.int8),
+        weights_T=np.array([1.0, 0.0, 2.0, 0.5, 0.5], np.float32),
+        logprobs_T=np.array([-1.0, -2.0, -0.5, -0.25, -3.0], np.float32),
+        advantage=-0.5,
+        agent_advantage=1.0,
+        push=0.25,
+    )  # Σ|A·w| = 0.5 + 0 + 1 + 0.5 + 0.5 = 2.5
+    distilled = stats([3], kind="distilled", codes_T=np.array([5], np.int8), push=0.05)  # 0.5
+    rows = token_data(TRACE, text_spans(TRACE, None), texts, [sampled, distilled], {3: 1.0})["rows"]
+    assert [(row["of_rollout"], row["of_step"]) for row in rows] == [(3.0, 10.0), (3.0, 10.0)]
+    assert [(row["advantage"], row["agent_advantage"]) for row in rows] == [(-0.5, 1), (0.5, 0.5)]
+    assert [row["logprobs"] for row in rows] == [[-1, -2, -0.5, -0.25, -3], None]
+
+
+def test_rows_of_another_optimizer_step_are_no_part_of_the_whole_and_what_nobody_recorded_is_unknown() -> (
+    None
+):
+    first, second = data(stats([1]), stats([3], kind="distilled", optimizer_step=4))["rows"]
+    assert (first["of_rollout"], first["of_step"]) == (0.5, None)
+    assert (second["of_rollout"], second["of_step"], second["logprobs"]) == (0.5, None, None)
 
 
 @pytest.mark.parametrize(("segments", "at"), [([1, 1, 1, 2, 2, 3], [[2, 6]]), ([], [])])

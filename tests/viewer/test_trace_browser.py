@@ -162,6 +162,30 @@ def test_pointing_at_a_token_says_what_is_known_of_it(tokens: "Page") -> None:
         assert (facts["log-prob"] == unknown) == (section != 1)
 
 
+def test_tokens_that_weigh_most_in_the_loss_are_listed_with_their_share(tokens: "Page") -> None:
+    lines = [line.split("\t") for line in tokens.locator("#heaviest tbody tr").all_inner_texts()]
+    assert len(lines) == 10
+    assert {by for _, by, *_ in lines} == {"policy"}  # they have weight 1, the agent's 0.5
+    data = tokens.evaluate("JSON.parse(document.getElementById('tokens-data').textContent)")
+    row = data["rows"][0]
+    share = 100 * abs(row["advantage"]) / row["of_rollout"]
+    assert [float(of_rollout.removesuffix(" %")) for *_, of_rollout, _ in lines] == [
+        pytest.approx(share, rel=0.01)
+    ] * 10
+    assert {of_step for *_, of_step in lines} == {"–"}
+    assert "The share of the step was not recorded." in tokens.locator("#heaviest").inner_text()
+    by = tokens.locator("#heaviest p").nth(1).inner_text()
+    assert re.fullmatch(r"this rollout in update \d: policy [\d.]+ % · knowledge [\d.]+ %", by)
+    assert sum(map(float, re.findall(r"([\d.]+) %", by))) == pytest.approx(100, abs=0.2)
+    tokens.locator("#heaviest tbody a").first.click()
+    facts = facts_of(tokens)
+    assert facts["role"] == "policy" and facts["share of the rollout"] == lines[0][3]
+    assert facts["share of the step"] == "not recorded"
+    tokens.select_option("#heat", "push")
+    first = tokens.locator("#token-list section").nth(1).locator("b").first
+    assert "heat-9" in str(first.get_attribute("class"))
+
+
 def test_the_keyboard_goes_from_token_to_token(page: "Page", helped: str) -> None:
     page.goto(f"{helped}#t2")
     page.wait_for_selector('[data-t="2"]:focus')

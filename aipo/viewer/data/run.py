@@ -157,6 +157,14 @@ class RunView:
         """
         return [] if self.evaluation else TokenStatsStore(self._run.token_stats).of(trace_id, step)
 
+    def pushes(self, step: int) -> dict[int, float]:
+        """What all rows of rollout step `step` weigh in each of its optimizer steps; empty where nobody recorded it.
+
+        Raises:
+            TraceError: a file of token stats cannot be read.
+        """
+        return {} if self.evaluation else TokenStatsStore(self._run.token_stats).pushes(step)
+
     def token_texts(self, ids: Sequence[int]) -> list[str] | None:
         """Text of each token; None when the run kept no tokenizer."""
         with self._lock:

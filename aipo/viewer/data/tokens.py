@@ -5,7 +5,8 @@ builds the view from this data when a reader asks for it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from aipo.errors import TraceError
+from aipo.method.rows import Code
 from aipo.render.spans import TextSpan
 from aipo.trace import Segment, Trace
 from aipo.trace.token_stats import TokenStats, positions
@@ -39,10 +41,19 @@ class SegmentData(TypedDict):
 
 class RowData(TypedDict):
     """The effect of one optimizer step on the trace. `at` are stretches [first token, count] of the trace; the
-    values follow them. `clipped` are places in the values."""
+    values follow them. `clipped` are places in the values.
+
+    `of_rollout` and `of_step` are Σ |A·w| over the rows of the trace, and over all rows, in this optimizer step, in the
+    units of this row: a token's |A·w| divided by it is its share. `agent_advantage`: A of agents' tokens."""
 
     name: str
+    kind: str
+    optimizer_step: int
     advantage: float
+    agent_advantage: float
+    of_rollout: float
+    of_step: float | None
+    logprobs: Values | None
     at: list[list[int]]
     weights: Values
     ratios: Values | None
@@ -98,7 +109,11 @@ def texts_of_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 
 
 def token_data(
-    trace: Trace, spans: Sequence[TextSpan], token_texts: Texts, token_stats: Iterable[TokenStats] = ()
+    trace: Trace,
+    spans: Sequence[TextSpan],
+    token_texts: Texts,
+    token_stats: Iterable[TokenStats] = (),
+    pushes: Mapping[int, float] | None = None,
 ) -> TokenData:
     """All recorded values of the tokens of `trace`.
 
@@ -106,9 +121,16 @@ def token_data(
         spans: the trace's pieces, for labels and colours.
         token_texts: ids of a segment to one text each, or None.
         token_stats: of this trace; one that does not fit it is left out.
+        pushes: of all rows by optimizer step, see `TokenStatsStore.pushes`.
     """
     lengths = [len(s) for s in trace.segments]
-    rows = (_row(stats, lengths) for stats in token_stats)
+    token_stats, totals = list(token_stats), defaultdict[int, float](float)
+    for stats in token_stats:
+        totals[stats.optimizer_step] += _push(stats)
+    rows = (
+        _row(stats, lengths, totals[stats.optimizer_step], (pushes or {}).get(stats.optimizer_step))
+        for stats in token_stats
+    )
     return TokenData(
         advantage=None if trace.advantage is None else rounded(trace.advantage),
         segments=[_segment(s, p, token_texts) for s, p in zip(trace.segments, spans, strict=True)],
@@ -132,7 +154,22 @@ def _segment(segment: Segment, piece: TextSpan, token_texts: Texts) -> SegmentDa
     )
 
 
-def _row(stats: TokenStats, lengths: Sequence[int]) -> RowData | None:
+def _push(stats: TokenStats) -> float:
+    """Σ_t |A·w| of a row. All rows of a trace have one denominator, so that their sums can be compared."""
+    return float(
+        np.abs(
+            stats.weights_T * np.where(stats.codes_T == Code.AGENT, _agent_advantage(stats), stats.advantage)
+        ).sum()
+    )
+
+
+def _agent_advantage(stats: TokenStats) -> float:
+    return stats.advantage if stats.agent_advantage is None else stats.agent_advantage
+
+
+def _row(
+    stats: TokenStats, lengths: Sequence[int], of_rollout: float, push_of_step: float | None
+) -> RowData | None:
     try:
         places = positions(stats, lengths)
     except TraceError:  # of an earlier attempt at the same step, whose traces are gone
@@ -142,7 +179,13 @@ def _row(stats: TokenStats, lengths: Sequence[int]) -> RowData | None:
     ratios = numbers(stats.ratios_T)
     return RowData(
         name=f"{stats.kind}, update {stats.optimizer_step}",
+        kind=stats.kind,
+        optimizer_step=stats.optimizer_step,
         advantage=rounded(stats.advantage),
+        agent_advantage=rounded(_agent_advantage(stats)),
+        of_rollout=rounded(of_rollout),
+        of_step=rounded(_push(stats) / stats.push * push_of_step) if stats.push and push_of_step else None,
+        logprobs=None if stats.logprobs_T is None else numbers(stats.logprobs_T),
         at=[[int(places[i]), int(n)] for i, n in zip(begins, counts, strict=True)],
         weights=numbers(stats.weights_T),
         ratios=ratios if any(ratio is not None for ratio in ratios) else None,

@@ -42,12 +42,12 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
     before, after = run.index.neighbours(trace_id)
     parent = _parent(run, trace)
     try:
-        token_stats, problem = run.token_stats(trace_id, trace.step), None
+        token_stats, pushes, problem = run.token_stats(trace_id, trace.step), run.pushes(trace.step), None
     except TraceError as error:  # a file that cannot be read must not hide the trace
-        token_stats, problem = [], str(error)
+        token_stats, pushes, problem = [], {}, str(error)
     spans = text_spans(trace, texts, agents)
     exact = "".join(piece.text for piece in spans)
-    tokens = token_data(trace, spans, run.token_texts, token_stats)
+    tokens = token_data(trace, spans, run.token_texts, token_stats, pushes)
     return render(
         "trace.html.j2",
         links,

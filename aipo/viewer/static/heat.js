@@ -18,6 +18,7 @@
     entropy: { name: "entropy", of: (t) => t.entropy },
     advantage: { name: "advantage", of: (t) => t.advantage, sides: 2, ofRow: true },
     weight: { name: "coefficient (weight)", of: (t) => t.weight, ofRow: true },
+    push: { name: "weight in the loss |A·w|", of: (t) => t.push, ofRow: true },
     ratio: { name: "ratio π/π_old (log₂)", of: (t) => (t.ratio > 0 ? Math.log2(t.ratio) : null), sides: 2, ofRow: true },
     clipped: { name: "clipped", of: (t) => (t.clipped === null ? null : Number(t.clipped)), ends: ["no", "yes"], ofRow: true },
   };

@@ -7,11 +7,13 @@
   const rowChoice = document.getElementById("row");
   const inspector = document.getElementById("inspector");
   const scale = document.getElementById("scale");
+  const heaviest = document.getElementById("heaviest");
   const heat = window.aipoHeat;
   const { number } = heat;
   const UNKNOWN = "not recorded";
   const SHORTEST = 200; // tokens of a part
   const LONGEST = 2000;
+  const HEAVIEST = 10; // tokens of the list
 
   const make = (tag, className, text) => {
     const element = document.createElement(tag);
@@ -49,6 +51,12 @@
     return { data: chosen, at, clipped: new Set(chosen.clipped) };
   };
 
+  /* |A·w| of a token of a row. A segment's role tells its agents' tokens; a distilled row has none. */
+  const push = (data_, place, role) => {
+    const weight = data_.weights[place];
+    return weight === null ? null : Math.abs(weight * (role === "agent" ? data_.agent_advantage : data_.advantage));
+  };
+
   /* Everything that is known of one token; null is what is not. */
   const token = (position, number_ = segmentOf(position)) => {
     const { data: segment, start } = segments[number_];
@@ -65,6 +73,8 @@
       entropy: segment.entropies ? segment.entropies[i] : null,
       advantage: row ? (inRow ? row.data.advantage : null) : segment.role === "prompt" ? null : data.advantage,
       weight: inRow ? row.data.weights[place] : null,
+      push: inRow ? push(row.data, place, segment.role) : null,
+      trained: inRow && row.data.logprobs ? row.data.logprobs[place] : null,
       ratio: inRow && row.data.ratios ? row.data.ratios[place] : null,
       clipped: inRow ? row.clipped.has(place) : null,
       inRow,
@@ -128,6 +138,7 @@
     row = take(0);
     list.dataset.heat = "";
     build();
+    listHeaviest();
     // Of the prompt there is little to know.
     const first = segments.find((s) => s.data.role !== "prompt" && s.end > s.start)?.start ?? 0;
     if (elements[first]) elements[first].tabIndex = 0;
@@ -175,9 +186,12 @@
     return t.weight === 0 ? "0, masked" : number(t.weight / t.ratio);
   };
 
+  const share = (value, of) => (value === null || !of ? null : `${number(+((100 * value) / of).toPrecision(3))} %`);
+
   const facts = (t) => {
     const known = (value) => (value === null ? null : number(value));
     const out = t.inRow || !row ? null : "not in this row";
+    const ratio = t.trained === null || t.logprob === null ? null : number(Math.exp(t.trained - t.logprob));
     return [
       ["position", `${t.position} (of ${total()})`],
       ["segment", `${t.number}, ${t.segment.label}`],
@@ -189,6 +203,11 @@
       ["policy version", t.segment.version === null ? null : String(t.segment.version)],
       ["advantage", out ?? known(t.advantage)],
       ["coefficient", out ?? known(t.weight)],
+      ["weight in the loss |A·w|", out ?? known(t.push)],
+      ["share of the rollout", out ?? share(t.push, row?.data.of_rollout)],
+      ["share of the step", out ?? share(t.push, row?.data.of_step)],
+      ["π in this row", out ?? (t.trained === null ? null : number(Math.exp(t.trained)))],
+      ["π in this row / recorded", out ?? ratio],
       ["ratio π/π_old", out ?? (t.inRow && t.ratio === null ? "only of policy tokens" : known(t.ratio))],
       ["correction π_old/μ", out ?? (t.ratio > 0 ? corrected(t) : t.inRow ? "only of policy tokens" : null)],
       ["clipped", out ?? (t.clipped === null ? null : t.clipped ? "yes" : "no")],
@@ -213,6 +232,63 @@
     elements[current]?.classList.remove("on");
     current = position;
     elements[current]?.classList.add("on");
+  };
+
+  /* Who weighs how much in the rollout: all rows of this optimizer step, so that the shares add up to 1. */
+  const sources = () => {
+    const sums = new Map();
+    for (const data_ of data.rows.filter((r) => r.optimizer_step === row.data.optimizer_step)) {
+      let place = 0;
+      for (const [first, count] of data_.at)
+        for (let i = 0; i < count; i++, place++) {
+          const { data: segment } = segments[segmentOf(first + i)];
+          const name = data_.kind === "distilled" ? "distilled" : segment.label;
+          sums.set(name, (sums.get(name) ?? 0) + (push(data_, place, segment.role) ?? 0));
+        }
+    }
+    return [...sums].filter(([, sum]) => sum > 0).sort((a, b) => b[1] - a[1]);
+  };
+
+  const cells = (tag, ...values) => {
+    const line = make("tr");
+    values.forEach((value, i) => line.append(value instanceof Node ? value : make(tag, i > 1 ? "num" : "", value)));
+    return line;
+  };
+
+  /* The tokens that weigh most, of the row that was chosen. */
+  const listHeaviest = () => {
+    const title = make("h3", "", "Weigh most in the loss");
+    if (!row) {
+      heaviest.replaceChildren(title, make("p", "small soft", "Not recorded: nobody trained on this rollout, or train.token_stats was off."));
+      return;
+    }
+    const tokens = [];
+    segments.forEach((s, n) => {
+      for (let position = s.start; position < s.end; position++) if (row.at[position] >= 0) tokens.push(token(position, n));
+    });
+    const top = tokens.filter((t) => t.push > 0).sort((a, b) => b.push - a.push || a.position - b.position).slice(0, HEAVIEST);
+    const unknown = row.data.of_step === null ? " The share of the step was not recorded." : "";
+    const note = top.length ? `Shares of the gradient weight Σ|A·w|, without the KL term.${unknown}` : "No token of this row weighs anything.";
+    const by = sources().map(([name, sum]) => `${name} ${share(sum, row.data.of_rollout)}`).join(" · ");
+    heaviest.replaceChildren(title, make("p", "small soft", note));
+    if (by) heaviest.append(make("p", "small", `this rollout in update ${row.data.optimizer_step}: ${by}`));
+    if (!top.length) return;
+    const table = make("table");
+    const head = make("thead");
+    head.append(cells("th", "token", "by", "|A·w|", "of rollout", "of step"));
+    const body = make("tbody");
+    for (const t of top) {
+      const link = make("a", "mono", t.text === null ? `id ${t.id}` : quoted(t.text));
+      link.href = `#t${t.position}`;
+      const first = make("td");
+      first.append(link);
+      const label = row.data.kind === "distilled" ? "distilled" : t.segment.label;
+      body.append(cells("td", first, label, number(t.push), share(t.push, row.data.of_rollout) ?? "–", share(t.push, row.data.of_step) ?? "–"));
+    }
+    table.append(head, body);
+    const wide = make("div", "wide");
+    wide.append(table);
+    heaviest.append(wide);
   };
 
   const focus = (position) => {
@@ -252,6 +328,7 @@
   rowChoice.addEventListener("change", () => {
     row = take(Number(rowChoice.value));
     paint();
+    listHeaviest();
     inspect(current);
   });
   document.addEventListener("aipo:shown", (event) => event.detail === "tokens" && start());

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aipo.trace import Trace
+from aipo.replay.questions.consult_worth import Tally, against_group, table
+from aipo.trace import StopReason, Trace
 from aipo.trace.store import TraceStore
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.run_summary import head
@@ -251,6 +252,42 @@ def test_rewarded_rollouts_with_a_wrong_step_are_counted_found_and_marked(
         True,
         True,
     ]
+
+
+def test_the_run_page_says_whether_asking_helps_as_replay_consults_does(
+    little_runs: Path, asking: Trace, tmp_path: Path
+) -> None:
+    # In each of two groups one rollout asked knowledge and was right; of the two others that could, one was right.
+    root = begun(little_runs, tmp_path, "run")
+    rewards = {0: 1.0, 1: 1.0, 2: 0.0, 3: None}
+    traces = [
+        replace(
+            asking,
+            **{"trace_id": f"{group}/{i}", "group_id": group, "task_id": group, "task": {}, "index": i},
+            **{"reward": reward, "advantage": None, "reward_parts": {}},
+            **({} if reward is not None else {"stop_reason": StopReason.ERROR, "error": "it failed"}),
+            consults=[replace(asking.consults[0], agent="knowledge")] if i == 0 else [],
+        )
+        for group in ("g", "h")
+        for i, reward in rewards.items()
+    ]
+    write_traces(root, *traces)
+    html = html_of(tmp_path, "run")
+    (section,) = re.findall(r'<section class="replay" id="asking".*?</section>', html, re.DOTALL)
+    assert [text_of(row) for row in re.findall(r"<tr>.*?</tr>", section, re.DOTALL)] == [
+        "agent asked measured pairs without with change 95 %",
+        "knowledge 2 2 4 0.500 1.000 +0.500 [+0.500, +0.500]",
+    ]
+    lines = Tally(("knowledge",))
+    lines.add(traces, against_group(traces, ("knowledge",)))
+    assert list(table(lines.agents(0)).rows[0]) == re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", section)[8:]
+
+
+def test_a_run_in_which_nobody_asked_says_nothing_of_help(
+    little_runs: Path, asking: Trace, tmp_path: Path
+) -> None:
+    write_traces(begun(little_runs, tmp_path, "run"), replace(asking, consults=[]))
+    assert 'id="asking"' not in html_of(tmp_path, "run")
 
 
 def test_nothing_is_said_of_steps_that_nobody_judged(

@@ -126,7 +126,9 @@ class BeforeAfter:
     def _mean(
         self, what: str, traces: Sequence[TraceChange], value: Callable[[Trace], float | None]
     ) -> MeanChange | None:
-        pairs = [(value(t.source), value(t.trace), cluster_of(t.source)) for t in traces]
+        pairs = [
+            (value(t.source), value(t.trace), cluster_of(t.source.task, t.source.task_id)) for t in traces
+        ]
         both = [(was, now, cluster) for was, now, cluster in pairs if was is not None and now is not None]
         return MeanChange.of(what, both, self.seed) if both else None
 
@@ -211,9 +213,9 @@ class BeforeAfter:
         return [ReplayTable(f"another reward{first}", ("trace", "before", "after"), rows)] if rows else []
 
 
-def cluster_of(trace: Trace) -> str:
+def cluster_of(task: Mapping[str, Any], task_id: str) -> str:
     """Tasks of the same cluster ask the same thing in other words: they are not independent."""
-    return str(trace.task.get("cluster") or trace.task_id)
+    return str(task.get("cluster") or task_id)
 
 
 def _table(what: str, changes: Sequence[MeanChange]) -> ReplayTable:

@@ -8,15 +8,36 @@ a policy asks when it is stuck.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from aipo.replay.output import ReplayTable, cell, interval_cell
 from aipo.replay.questions.before_after import MeanChange, cluster_of
 from aipo.rollout.spec import derive_seed
-from aipo.trace import Consult, Mode, Trace
+from aipo.trace import Consult
 
 UNKNOWN = "unknown"
 _COLUMNS = ("agent", "asked", "measured", "pairs", "without", "with", "change", "95 %")
+
+
+class AskingRollout(Protocol):
+    """What the comparison reads of a rollout; a `Trace` is one."""
+
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def group_id(self) -> str: ...
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def mode(self) -> str: ...
+    @property
+    def reward(self) -> float | None: ...
+    @property
+    def task(self) -> Mapping[str, Any]: ...
+    @property
+    def consults(self) -> Sequence[Consult]: ...
 
 
 class Worth(NamedTuple):
@@ -46,10 +67,10 @@ def name_of(consult: Consult, agents: Collection[str]) -> str:
     return consult.agent if consult.agent in agents else UNKNOWN
 
 
-def against_group(traces: Sequence[Trace], agents: Collection[str]) -> Iterator[Worth]:
+def against_group(traces: Sequence[AskingRollout], agents: Collection[str]) -> Iterator[Worth]:
     """Every answered consult of whole groups against the rollouts of its group that could ask this agent, and did
     not. Rollouts without a reward say nothing."""
-    groups: dict[tuple[str, Mode], list[Trace]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[AskingRollout]] = defaultdict(list)
     for trace in traces:
         groups[trace.group_id, trace.mode].append(trace)
     for trace in traces:
@@ -60,21 +81,22 @@ def against_group(traces: Sequence[Trace], agents: Collection[str]) -> Iterator[
                 yield worth
 
 
-def answered(trace: Trace) -> list[tuple[int, Consult]]:
+def answered(trace: AskingRollout) -> list[tuple[int, Consult]]:
     """Consults with a reply, of a rollout with a reward, and their numbers."""
     replies = [(number, c) for number, c in enumerate(trace.consults) if c.reply is not None]
     return [] if trace.reward is None else replies
 
 
 def worth_of(
-    trace: Trace, number: int, without: Iterable[float | None], agents: Collection[str]
+    trace: AskingRollout, number: int, without: Iterable[float | None], agents: Collection[str]
 ) -> Worth | None:
     """One consult's worth; None when there is nothing to compare with."""
     rewards = tuple(reward for reward in without if reward is not None)
     if trace.reward is None or not rewards:
         return None
     agent = name_of(trace.consults[number], agents)
-    return Worth(trace.trace_id, number, agent, trace.step, cluster_of(trace), trace.reward, rewards)
+    cluster = cluster_of(trace.task, trace.task_id)
+    return Worth(trace.trace_id, number, agent, trace.step, cluster, trace.reward, rewards)
 
 
 class Tally:
@@ -85,7 +107,7 @@ class Tally:
         self._consults, self._unanswered = Counter[str](), Counter[str]()
         self.worths: list[Worth] = []
 
-    def add(self, traces: Iterable[Trace], worths: Iterable[Worth]) -> None:
+    def add(self, traces: Iterable[AskingRollout], worths: Iterable[Worth]) -> None:
         """The traces of a step, and what was measured in them."""
         for consult in (consult for trace in traces for consult in trace.consults):
             name = name_of(consult, self._agents)

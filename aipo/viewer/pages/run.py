@@ -19,6 +19,7 @@ from aipo.render.graph_svg import graph_svg
 from aipo.trace import StopReason
 from aipo.trace.filters import KINDS, Filter
 from aipo.trace.index import TraceIndex
+from aipo.viewer.data.consult_worth import consult_worth
 from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.data.overview import state
 from aipo.viewer.data.query import FIELDS, ORDERS, parse
@@ -71,6 +72,9 @@ def run_page(
         flawed=_flawed(index),
         curves=_curves(run.metrics(), (*agents, "unknown")),
         scores=score_table(evaluations),
+        asking=consult_worth(
+            run, tuple(agents), index.steps() if end.state == "running" else index.refresh()
+        ),
         problems=[*run.problems(), *_silence(index)],
         replayed=run.replayed(),
         compared=run.settings_compared(),

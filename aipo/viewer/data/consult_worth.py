@@ -1,0 +1,78 @@
+"""Does asking help? The table of `aipo replay consults --group`, for the page of a run."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from aipo.trace import Consult
+from aipo.viewer.data.run import RunView
+from aipo.viewer.data.run_files import ResultTable
+from aipo.viewer.data.run_summary import section
+
+_ROLLOUTS = """
+SELECT trace_id, group_id, task_id, step, mode, reward, task->>'cluster',
+    list_transform(consults, lambda c: c.agent), list_transform(consults, lambda c: c.reply IS NOT NULL)
+FROM traces WHERE group_id IN (SELECT group_id FROM summaries WHERE len(agents) > 0) ORDER BY step, group_id, "index"
+"""
+
+
+class _Rollout(NamedTuple):
+    """A rollout without its tokens and texts; see `aipo.replay.questions.consult_worth.AskingRollout`."""
+
+    trace_id: str
+    group_id: str
+    task_id: str
+    step: int
+    mode: str
+    reward: float | None
+    task: Mapping[str, Any]
+    consults: Sequence[Consult]
+
+
+@lru_cache(maxsize=8)
+def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> ResultTable | None:
+    """A row for each agent that was asked; None where nobody was.
+
+    Args:
+        agents: the known ones.
+        version: the table is made anew when it has changed.
+
+    Raises:
+        TraceError: a file of traces cannot be read.
+    """
+    rollouts = [_rollout(*row) for row in run.index.sql(_ROLLOUTS)[1]]
+    if not rollouts:
+        return None
+    # It imports LangGraph, which a run without agents need not wait for.
+    from aipo.replay.questions.consult_worth import Tally, against_group, table
+
+    tally = Tally(agents)
+    tally.add(rollouts, against_group(rollouts, agents))
+    seed = section(run.config(), "run").get("seed")
+    made = table(tally.agents(seed if isinstance(seed, int) else 0))
+    return ResultTable(title=made.title, columns=made.columns, rows=made.rows)
+
+
+def _rollout(
+    trace_id: str,
+    group_id: str,
+    task_id: str,
+    step: int,
+    mode: str,
+    reward: float | None,
+    cluster: str | None,
+    agents: Sequence[str],
+    answered: Sequence[bool],
+) -> _Rollout:
+    consults = [
+        Consult(
+            agent=agent,
+            request=None,
+            reply="" if has_reply else None,
+            request_segment=0,
+            request_start=None,
+            reply_segment=0,
+        )
+        for agent, has_reply in zip(agents, answered, strict=True)
+    ]
+    return _Rollout(trace_id, group_id, task_id, step, mode, reward, {"cluster": cluster}, consults)

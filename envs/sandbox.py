@@ -7,6 +7,9 @@ one call at a time over a socket, and stays as long as it answers in time.
 What counts is processor time: on a machine that is busy with something else no call fails. Of the clock there is a
 deadline besides, for a process that does nothing, and memory is bounded.
 
+A call that hangs holds up no other: it gets a tenth of its time first. If that is not enough, its worker is killed, other
+calls take its turn, and it begins anew, with all of its time, among the calls that take long.
+
 This keeps us safe from odd input. It is no wall against hostile code: a worker may do whatever its user may.
 """
 
@@ -34,16 +37,23 @@ sys.path[:] = json.loads(sys.argv[1])
 from aipo.util.working_directory import use_working_directory
 use_working_directory()
 from {__name__} import serve
-serve(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
+serve(sys.argv[2], int(sys.argv[3]))
 """
+_FIRST = 0.1
+"""The share of its time that a call gets before others take its turn."""
+
+
+class _OutOfTimeError(Exception):
+    """A call needs more time than it got."""
 
 
 class Sandbox:
-    """Calls one function whose arguments and results JSON can hold.
+    """Calls one function whose arguments and results JSON can hold. It may be called twice for one result.
 
     Args:
         function: 'module:function'; the module is imported before the time of a first call begins.
-        workers: most processes, in each event loop that calls; they start as they are needed.
+        workers: most processes, in each event loop that calls, and as many again for calls that take long; they start
+            as they are needed.
         seconds: processor time of one call.
         deadline: seconds on the clock, for one call and for the start of a worker.
         memory: bytes of address space of a worker (on Linux). One that keeps half of it is replaced.
@@ -70,7 +80,7 @@ class Sandbox:
         self.memory = memory
         self._idle: list[_Worker] = []
         self._alive: set[_Worker] = set()
-        self._turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+        self._turns: dict[asyncio.AbstractEventLoop, tuple[asyncio.Semaphore, asyncio.Semaphore]] = {}
         self.close: Callable[[], object] = weakref.finalize(self, _end_all, self._alive)
         """Ends every worker; so does the end of the sandbox, or of the process."""
 
@@ -81,34 +91,46 @@ class Sandbox:
             ScoreError: the function raised, took too long or ended its process; says which.
             LoadError: a worker does not start.
         """
-        async with self._turn():
-            worker = self._standing_by() or _Worker(self.function, self.seconds, self.memory)
-            self._alive.add(worker)
-            try:
-                async with asyncio.timeout(self.deadline):
-                    await worker.started()
-                async with asyncio.timeout(self.deadline):
-                    reply = await worker.ask(arguments)
-            except BaseException as error:
-                # If only the rollout was cancelled: what its worker says next would answer nobody.
-                self._end(worker)
-                if isinstance(error, TimeoutError):
-                    raise ScoreError(
-                        f"{self.function}: got nothing, allowed a result in {self.deadline:g} s"
-                    ) from error
-                raise
-            if reply["full"]:
-                self._end(worker)
-            else:
-                self._idle.append(worker)
+        says = ""
+        for turns, share in zip(self._turns_here(), (_FIRST, 1.0), strict=True):
+            async with turns:
+                try:
+                    return await self._attempt(arguments, share)
+                except _OutOfTimeError as error:
+                    says = str(error)
+        raise ScoreError(says)
+
+    async def _attempt(self, arguments: Sequence[object], share: float) -> Any:
+        """The function's result, within this share of the time of a call."""
+        seconds, deadline = self.seconds * share, self.deadline * share
+        worker = self._standing_by() or _Worker(self.function, self.memory)
+        self._alive.add(worker)
+        try:
+            async with asyncio.timeout(self.deadline):
+                await worker.started()
+            async with asyncio.timeout(deadline):
+                reply = await worker.ask(arguments, seconds)
+        except BaseException as error:
+            # If only the rollout was cancelled: what its worker says next would answer nobody.
+            self._end(worker)
+            if isinstance(error, TimeoutError):
+                says = f"{self.function}: got nothing, allowed a result in {deadline:g} s"
+                raise (_OutOfTimeError if worker.is_started else ScoreError)(says) from error
+            raise
+        if reply["full"]:
+            self._end(worker)
+        else:
+            self._idle.append(worker)
         if "error" in reply:
             raise ScoreError(f"{self.function}: got {reply['error']}, allowed a result")
         return reply["result"]
 
-    def _turn(self) -> asyncio.Semaphore:
+    def _turns_here(self) -> tuple[asyncio.Semaphore, asyncio.Semaphore]:
+        """Of this event loop: the turns of first attempts, and of calls that take long."""
         # A semaphore belongs to the loop in which somebody waits for it.
-        self._turns = {loop: turn for loop, turn in self._turns.items() if not loop.is_closed()}
-        return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.workers))
+        self._turns = {loop: turns for loop, turns in self._turns.items() if not loop.is_closed()}
+        new = asyncio.Semaphore(self.workers), asyncio.Semaphore(self.workers)
+        return self._turns.setdefault(asyncio.get_running_loop(), new)
 
     def _standing_by(self) -> "_Worker | None":
         while self._idle:
@@ -126,14 +148,14 @@ class Sandbox:
 class _Worker:
     """A process that answers one call after another, and this side of its socket."""
 
-    def __init__(self, function: str, seconds: float, memory: int) -> None:
-        self.function, self.seconds = function, seconds
+    def __init__(self, function: str, memory: int) -> None:
+        self.function = function
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         path = json.dumps([str(place) for place in sys.path])
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, path, function, str(seconds), str(memory)],
+                [sys.executable, "-P", "-c", _BOOT, path, function, str(memory)],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
@@ -146,19 +168,20 @@ class _Worker:
             raise
         finally:
             theirs.close()
-        self._is_started = False
+        self.is_started, self._seconds = False, 0.0
 
     async def started(self) -> None:
         """Waits until it can be asked."""
-        if not self._is_started:
+        if not self.is_started:
             reply = await self._reply()
             if "error" in reply:
                 raise LoadError(f"worker for {self.function}: got {reply['error']}, allowed one that starts")
-            self._is_started = True
+            self.is_started = True
 
-    async def ask(self, arguments: Sequence[object]) -> dict[str, Any]:
-        """`result` or `error` of one call."""
-        line = json.dumps(arguments).encode() + b"\n"
+    async def ask(self, arguments: Sequence[object], seconds: float) -> dict[str, Any]:
+        """`result` or `error` of one call, which gets so much processor time."""
+        self._seconds = seconds
+        line = json.dumps([seconds, arguments]).encode() + b"\n"
         try:
             await asyncio.get_running_loop().sock_sendall(self._socket, line)
         except ConnectionError:
@@ -184,12 +207,14 @@ class _Worker:
             line += part
         return json.loads(line)
 
-    def _ended(self) -> ScoreError:
+    def _ended(self) -> ScoreError | _OutOfTimeError:
         """Why there is nothing more to read."""
         self.process.kill()  # one that still lives without its socket would let us wait
         code = self.process.wait()
         if code == -signal.SIGPROF:
-            return ScoreError(f"{self.function}: got no result, allowed {self.seconds:g} s of processor time")
+            return _OutOfTimeError(
+                f"{self.function}: got no result, allowed {self._seconds:g} s of processor time"
+            )
         got = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return ScoreError(f"{self.function}: got the end of its process ({got}), allowed a result")
 
@@ -199,7 +224,7 @@ def _end_all(workers: set[_Worker]) -> None:
         workers.pop().end()
 
 
-def serve(function: str, seconds: float, memory: int) -> None:
+def serve(function: str, memory: int) -> None:
     """What a worker does: a line with the arguments in, a line with the result or the error out."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no reply
@@ -217,9 +242,10 @@ def serve(function: str, seconds: float, memory: int) -> None:
         return
     _tell(replies, result=None)
     for line in sys.stdin.buffer:
+        seconds, arguments = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            reply = {"result": target(*json.loads(line))}
+            reply = {"result": target(*arguments)}
             json.dumps(reply)
         except Exception as error:
             reply = {"error": error_text(error)}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from aipo.errors import ConfigError, LoadError, ScoreError
+from envs import sandbox as sandbox_module
 from envs.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -131,14 +132,40 @@ def test_a_worker_that_is_lost_is_replaced(
 ) -> None:
     sandbox = make(made, name, **limits)
     for _ in range(2):
-        with pytest.raises(ScoreError, match=says):
+        with pytest.raises(ScoreError, match=says) as raised:
             call(sandbox, *arguments)
-        assert not sandbox._alive and not sandbox._idle
+        assert raised.type is ScoreError and not sandbox._alive and not sandbox._idle
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_calls_that_hang_hold_up_no_other(
+    made: list[Sandbox], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    # A tenth of a second at first, then so long that the test would not end if anything waited for it.
+    monkeypatch.setattr(sandbox_module, "_FIRST", 1e-5)
+    sandbox = make(made, "math:factorial", workers=workers, seconds=1e4, deadline=1e7)
+
+    async def all_of_them() -> None:
+        hanging = [asyncio.create_task(sandbox.call(10**9)) for _ in range(2 * workers + 2)]
+        assert await asyncio.gather(*(sandbox.call(n) for n in (5, 4, 3))) == [120, 24, 6]
+        assert not any(task.done() for task in hanging)
+        assert len(sandbox._alive) <= 2 * workers
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+
+    asyncio.run(all_of_them())
+
+
+def test_a_call_that_takes_long_gets_all_of_its_time(made: list[Sandbox], tmp_path: Path) -> None:
+    # It is killed once after a tenth of it, and comes back in the second attempt.
+    sandbox = make(made, "compute_once_more", seconds=2.0)
+    assert call(sandbox, str(tmp_path / "log"), 0.6) == 2
 
 
 def test_a_worker_that_keeps_growing_is_replaced(made: list[Sandbox]) -> None:
     # It starts with some tens of megabytes; half of what it may have is 256.
-    sandbox = make(made, "keep", memory=2**29)
+    sandbox = make(made, "keep", memory=2**29, seconds=600.0)
     assert [call(sandbox, megabytes) for megabytes in (10, 250, 10, 10)] == [1, 2, 1, 2]
     with pytest.raises(ScoreError, match="got MemoryError"):
         call(sandbox, 500)
@@ -195,7 +222,7 @@ async def main():
     name, *arguments = sys.argv[1:]
     sandbox = Sandbox(name, workers=2)
     calls = [asyncio.create_task(sandbox.call(*map(int, arguments))) for _ in range(2)]
-    while len(sandbox._alive) < 2 or not all(w._is_started for w in sandbox._alive):
+    while len(sandbox._alive) < 2 or not all(w.is_started for w in sandbox._alive):
         await asyncio.sleep(0.01)
     if name == "os:getpid":
         await asyncio.gather(*calls)

@@ -40,3 +40,13 @@ def meet(mine: str, other: str) -> str:
     while not Path(other).exists():
         time.sleep(0.01)
     return "met"
+
+
+def compute_once_more(log: str, seconds: float) -> int:
+    """Computes for so many seconds of processor time, and tells how often it was begun."""
+    with Path(log).open("a") as file:
+        file.write("begun\n")
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return len(Path(log).read_text().splitlines())

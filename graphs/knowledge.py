@@ -39,13 +39,13 @@ def knowledge(
         short_reply: a reply of so many characters is not condensed.
     """
 
+    message = spec.step("answer")
+
     async def answer(state: KnowledgeState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         query = state.get("query", state["request"].strip())
         reply = await lookup(query) if lookup else None
         if not reply:
-            reply = await runtime.context.chat(
-                spec.name, spec.message("answer", **{**state, "request": query})
-            )
+            reply = await runtime.context.chat(spec.name, message(**{**state, "request": query}))
         return {"reply": reply.strip()}
 
     async def first(state: KnowledgeState) -> str:

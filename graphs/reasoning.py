@@ -32,9 +32,11 @@ def reasoning(
         short_reply: a reply of so many characters is not condensed.
     """
 
+    message = spec.step("next")
+
     async def next_step(state: ReasoningState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         problem = state.get("problem", state["request"].strip())
-        reply = await runtime.context.chat(spec.name, spec.message("next", **{**state, "request": problem}))
+        reply = await runtime.context.chat(spec.name, message(**{**state, "request": problem}))
         return {"reply": reply.strip()}
 
     async def first(state: ReasoningState) -> str:

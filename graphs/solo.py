@@ -54,7 +54,14 @@ def policy_prompt(prompt: str | Path | Prompt) -> Prompt:
 
 
 def prompt_node(prompt: Prompt, *, agents: Sequence[str]) -> Node:
-    """A node that writes the first segment. Without agents it is always the section `solo`."""
+    """A node that writes the first segment. Without agents it is always the section `solo`.
+
+    Raises:
+        LoadError: the prompt has other sections or variables; see `Prompt.check`.
+    """
+    variables = ("question", "agents")
+    optional = () if agents else ("assisted",)
+    prompt.check({"assisted": variables, "solo": variables}, "the policy", optional=optional)
 
     async def write_prompt(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         context = runtime.context

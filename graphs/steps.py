@@ -27,9 +27,10 @@ def ask_node(spec: AgentSpec, step: str, into: str) -> Node:
     """A node that asks the agent's chat model with the prompt's section `step`, and keeps the reply as `into`. An
     empty reply leaves the request, or the reply so far, as it was."""
     unchanged = "reply" if into == "reply" else "request"
+    message = spec.step(step, *(["reply"] if into == "reply" else []))
 
     async def node(state: Mapping[str, Any], runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        reply = await runtime.context.chat(spec.name, spec.message(step, **state))
+        reply = await runtime.context.chat(spec.name, message(**state))
         return {into: reply.strip() or state[unchanged]}
 
     return node

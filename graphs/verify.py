@@ -34,13 +34,16 @@ def verify(spec: AgentSpec, *, short_request: int = 120) -> CompiledStateGraph[A
         short_request: a request of one line and so many characters is the claim itself.
     """
 
+    check_message = spec.step("check", "claim")
+    verdict_message = spec.step("verdict", "claim", "finding")
+
     async def check(state: VerifyState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         claim = state.get("claim", state["request"].strip())
-        finding = await runtime.context.chat(spec.name, spec.message("check", **{**state, "claim": claim}))
+        finding = await runtime.context.chat(spec.name, check_message(**{**state, "claim": claim}))
         return {"claim": claim, "finding": finding, "reply": read_verdict(finding)}
 
     async def verdict(state: VerifyState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-        reply = await runtime.context.chat(spec.name, spec.message("verdict", **state))
+        reply = await runtime.context.chat(spec.name, verdict_message(**state))
         return {"reply": read_verdict(reply) or reply.strip()}
 
     async def first(state: VerifyState) -> str:

@@ -125,9 +125,12 @@ class GraphBuilder(PolicyBuilder):
             prompt=prompt,
             settings=chat.settings if chat else {},
         )
+        spec = AgentSpec(name=name, prompt=prompt, node=node)
+        graph = check_agent(loaded.function(spec), name)
+        spec.check_prompt(graph.channels, loaded.file)
         return Agent(
             name=name,
-            graph=check_agent(loaded.function(AgentSpec(name=name, prompt=prompt, node=node)), name),
+            graph=graph,
             budget=config.budget,
             deadline=config.deadline,
             max_tokens=config.max_tokens,

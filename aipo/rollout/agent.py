@@ -5,11 +5,13 @@ The consult graph asks an agent for a reply and knows nothing else about it. A s
 retries, timeouts and caching are the configuration's, not the graph's.
 """
 
+import ast
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypedDict
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.graph.state import CompiledStateGraph
@@ -35,12 +37,23 @@ class AgentState(TypedDict):
     reply: str
 
 
+GIVEN = ("question", "context", "request")
+"""Keys of `AgentState` that every step of an agent has from the beginning."""
+
+
+class Message(Protocol):
+    """Renders the section of one step as the one message of a chat."""
+
+    def __call__(self, **variables: object) -> list[BaseMessage]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSpec:
     """The argument of a sub-graph's factory.
 
     Args:
         name: the name that the policy consults, and that chat calls are recorded under.
+        steps: filled by `step`: the sections of the prompt that the graph uses, with their variables.
         node: keyword arguments for `StateGraph.add_node`: LangGraph's retry policy, time-out per
             attempt, and cache policy.
     """
@@ -48,6 +61,36 @@ class AgentSpec:
     name: str
     prompt: Prompt
     node: Mapping[str, Any]
+    steps: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+    def step(self, section: str, *variables: str) -> Message:
+        """Says that the graph uses `section`, and returns what renders it. To be called where the graph is built, so
+        that a prompt which does not fit is refused before anything runs.
+
+        Args:
+            variables: that the step has beside `question`, `context` and `request`.
+        """
+        self.steps[section] = (*GIVEN, *variables)
+        return partial(self.message, section)
+
+    def check_prompt(self, state: Collection[str], file: Path) -> None:
+        """Refuses a prompt that does not fit the graph. Of a graph that has called `step` for none of its sections,
+        the names in its code tell which sections and variables it may use.
+
+        Args:
+            state: keys of the graph's state.
+            file: the graph's code.
+
+        Raises:
+            LoadError: see `Prompt.check`.
+        """
+        if self.steps:
+            self.prompt.check(self.steps, f"agent {self.name!r}")
+            return
+        names = _names_in(file)
+        if sections := names & self.prompt.sections.keys():  # without one it has no use for a prompt
+            variables = {*state, *names}
+            self.prompt.check(dict.fromkeys(sections, variables), f"agent {self.name!r} (see AgentSpec.step)")
 
     def message(self, section: str, **variables: object) -> list[BaseMessage]:
         """The rendered section as the one message of a chat."""
@@ -110,6 +153,13 @@ def node_settings(
         identity = f"{model}\x1f{prompt.fingerprint}\x1f{sorted(settings.items())!r}"
         node["cache_policy"] = CachePolicy(key_func=partial(_cache_key, identity))
     return node
+
+
+def _names_in(file: Path) -> set[str]:
+    """Every text and every keyword of a call in a Python file."""
+    tree = [*ast.walk(ast.parse(file.read_bytes()))]
+    keywords = {node.arg for node in tree if isinstance(node, ast.keyword) and node.arg}
+    return keywords | {n.value for n in tree if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
 
 def _cache_key(identity: str, state: Any) -> str:

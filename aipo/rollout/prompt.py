@@ -5,65 +5,104 @@
     Is this claim right? {{ request }}
 
 `## name` starts the section of one step. What stands before the first heading is a note for people
-and is never sent. Sections are Jinja templates; a variable that the step does not offer is an error.
+and is never sent. Sections are Jinja templates; a variable that the step does not offer is an error, and so is a
+section that no step uses: a heading inside a section would cut it in two.
 """
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from aipo.errors import LoadError
 from aipo.util.imports import fingerprint
 
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
+_INSIDE = "; a heading inside a section's text is written '### name', or indented"
 _LOADED: ContextVar[list["Prompt"] | None] = ContextVar("loaded_prompts", default=None)
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Sections of one prompt file, by name."""
+    """Sections of one prompt file, by name, and the lines of the file on which each one and its text begin."""
 
     file: Path
     fingerprint: str
     sections: Mapping[str, str]
+    lines: Mapping[str, tuple[int, int]]
 
     @classmethod
     def load(cls, path: Path) -> "Prompt":
         """Reads a prompt file.
 
         Raises:
-            LoadError: the file does not exist, is not UTF-8, has no section or one twice, or is not a
-                template.
+            LoadError: the file does not exist, is not UTF-8, has no section, an empty one or one twice, or is not a
+                template; names the line.
         """
         if not path.is_file():
             near = sorted(p.name for p in path.parent.glob("*.md"))
             raise LoadError(f"prompt: got {str(path)!r}, which is not a file, allowed one of {near}")
         try:
-            pieces = _HEADING.split(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise LoadError(f"prompt {path}: got {error}, allowed a UTF-8 file") from error
-        sections = {name: body.strip("\n") for name, body in zip(pieces[1::2], pieces[2::2], strict=True)}
-        if not sections:
+        headings = [*_HEADING.finditer(text)]
+        if not headings:
             raise LoadError(f"prompt {path}: got no section, allowed at least one line '## name'")
-        if len(sections) < len(pieces) // 2:
-            raise LoadError(f"prompt {path}: got sections {pieces[1::2]}, allowed each name once")
-        for name, body in sections.items():
-            try:
-                _template(body)
-            except TemplateSyntaxError as error:
-                raise LoadError(f"prompt {path}, section {name!r}, line {error.lineno}: {error}") from error
-        prompt = cls(path.resolve(), fingerprint(path), sections)
+        sections, lines = dict[str, str](), dict[str, tuple[int, int]]()
+        for heading, end in zip(headings, [*(h.start() for h in headings[1:]), len(text)], strict=True):
+            name, body, line = heading[1], text[heading.end() : end], _line(text, heading.start())
+            if name in sections:
+                raise LoadError(
+                    f"prompt {path}, line {line}: got section {name!r} again, allowed each name once (it begins on line "
+                    f"{lines[name][0]}){_INSIDE}"
+                )
+            sections[name] = body.strip("\n")
+            lines[name] = (line, line + len(body) - len(body.lstrip("\n")))
+            _check_template(sections[name], name, lines[name], f"prompt {path}")
+        prompt = cls(path.resolve(), fingerprint(path), sections, lines)
         if (loaded := _LOADED.get()) is not None:
             loaded.append(prompt)
         return prompt
+
+    def check(
+        self, steps: Mapping[str, Collection[str]], whose: str, *, optional: Collection[str] = ()
+    ) -> None:
+        """Refuses a file that does not fit the steps which it is for.
+
+        Args:
+            steps: by section, the variables that its step offers.
+            whose: for messages, who has these steps.
+            optional: sections that need not be there.
+
+        Raises:
+            LoadError: a section that no step uses, one that is missing, or a variable that its step does not offer;
+                names file and line.
+        """
+        for name in self.sections:
+            if name not in steps:
+                raise LoadError(
+                    f"prompt {self.file}, line {self.lines[name][0]}: got section {name!r}, which no step of {whose} uses, "
+                    f"allowed {sorted(steps)}{_INSIDE}"
+                )
+        if missing := [name for name in steps if name not in self.sections and name not in optional]:
+            raise LoadError(
+                f"prompt {self.file}: got no section {missing}, allowed one for each step of {whose}: {sorted(steps)}"
+            )
+        for name, body in self.sections.items():
+            for variable, line in _variables(body):
+                if variable not in steps[name]:
+                    raise LoadError(
+                        f"prompt {self.file}, line {self.lines[name][1] + line - 1}, section {name!r}: got variable "
+                        f"{variable!r}, allowed {sorted(steps[name])}"
+                    )
 
     def render(self, section: str, **variables: object) -> str:
         """Text of `section` with `variables` filled in.
@@ -81,6 +120,37 @@ class Prompt:
             raise LoadError(
                 f"prompt {self.file}, section {section!r}: {error}, allowed {sorted(variables)}"
             ) from error
+
+
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
+
+
+def _check_template(body: str, name: str, lines: tuple[int, int], where: str) -> None:
+    heading, line = lines
+    if not body.strip():
+        raise LoadError(
+            f"{where}, line {heading}: got section {name!r} without a text, allowed one with{_INSIDE}"
+        )
+    try:
+        _template(body)
+    except TemplateSyntaxError as error:
+        at = line + error.lineno - 1
+        raise LoadError(
+            f"{where}, section {name!r}, line {at}: got {error}, allowed a Jinja template"
+        ) from error
+    if files := [*meta.find_referenced_templates(_ENVIRONMENT.parse(body))]:
+        raise LoadError(
+            f"{where}, line {line}, section {name!r}: got template {files[0]!r}, allowed a section that includes no other"
+        )
+
+
+def _variables(body: str) -> list[tuple[str, int]]:
+    """The variables that a template asks for, and the line of the first use of each."""
+    tree = _ENVIRONMENT.parse(body)
+    names = meta.find_undeclared_variables(tree)
+    first = {node.name: node.lineno for node in reversed([*tree.find_all(nodes.Name)])}
+    return sorted(((name, first[name]) for name in names), key=lambda use: (use[1], use[0]))
 
 
 @lru_cache

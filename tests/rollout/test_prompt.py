@@ -49,9 +49,15 @@ def test_a_heading_of_several_words_is_text(tmp_path: Path):
     ("content", "reason"),
     [
         (b"only a note", "got no section, allowed at least one line '## name'"),
-        (b"## a\n1\n## b\n2\n## a\n3\n", "got sections ['a', 'b', 'a'], allowed each name once"),
+        (
+            b"note\n## a\n1\n## b\n2\n## a\n3\n",
+            "line 6: got section 'a' again, allowed each name once (it begins on line 2)",
+        ),
+        (b"## a\n1\n## b\n \n## c\n3\n", "line 3: got section 'b' without a text"),
+        (b"## a\n1\n{% include 'b.md' %}\n", "section 'a': got template 'b.md'"),
+        (b"## a\n{{ request | nosuch }}\n", "section 'a', line 2: got No filter named 'nosuch'"),
         (b"## a\n\xff\n", "allowed a UTF-8 file"),
-        (b"## a\nfine\n## b\n\n{% if %}\n", "section 'b', line 1"),
+        (b"## a\nfine\n## b\n\n1\n{% if %}\n", "section 'b', line 6"),
     ],
 )
 def test_a_bad_file_is_refused_when_it_is_loaded(tmp_path: Path, content: bytes, reason: str):
@@ -71,7 +77,7 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path):
 @pytest.mark.parametrize(
     ("body", "section", "reason"),
     [
-        ("", "b", r"got 'b', allowed \['a'\]"),
+        ("x", "b", r"got 'b', allowed \['a'\]"),
         ("{{ request }}", "a", r"'request' is undefined, allowed \['question'\]"),
         ("{{ question.__class__.__mro__ }}", "a", "unsafe"),
     ],
@@ -93,3 +99,54 @@ def test_every_prompt_that_is_loaded_inside_is_listed(tmp_path: Path):
         third = load_text(tmp_path)
     load_text(tmp_path)
     assert inner == [second] and outer == [first, third]
+
+
+STEPS = {"check": ("request",), "close": ("request", "hint")}
+
+
+def test_a_prompt_that_fits_its_steps(tmp_path: Path):
+    prompt = load_text(tmp_path)
+    prompt.check(STEPS, "agent 'verify'")
+    prompt.check(STEPS | {"more": ()}, "agent 'verify'", optional=["more"])
+    assert prompt.lines == {"check": (5, 6), "close": (10, 11)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "{{ request }}\n\n",
+            "## Rules\nBe brief.\n{{ request }}\n\n",
+            "line 8: got section 'Rules', which no step of agent 'verify' uses, allowed ['check', 'close']; a heading "
+            "inside a section's text is written '### name', or indented",
+        ),
+        ("## check", "## chek", "line 5: got section 'chek', which no step of agent 'verify' uses"),
+        ("## close", "### close", "got no section ['close'], allowed one for each step of agent 'verify'"),
+        (
+            "{{ request }}\n\n",
+            "{{ request }}\n{{ nosuch }} {{ nosuch }}\n\n",
+            "line 9, section 'check': got variable 'nosuch', allowed ['request']",
+        ),
+        ("right?", "right, {{ hint }}?", "line 6, section 'check': got variable 'hint', allowed ['request']"),
+        (
+            "if hint",
+            "if hints",
+            "line 11, section 'close': got variable 'hints', allowed ['hint', 'request']",
+        ),
+        ("{{ request }}\n", "{{ request | replace('a', b) }}\n", "line 8, section 'check': got variable 'b'"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_refused_with_file_and_line(
+    tmp_path: Path, before: str, after: str, message: str
+):
+    prompt = load_text(tmp_path, FILE.replace(before, after, 1))
+    with pytest.raises(LoadError) as caught:
+        prompt.check(STEPS, "agent 'verify'")
+    assert str(caught.value).startswith(f"prompt {tmp_path / 'verify.md'}") and message in str(caught.value)
+
+
+def test_a_variable_that_the_template_itself_sets_is_none_of_the_steps(tmp_path: Path):
+    body = (
+        "{% for word in request %}{{ word }}{{ loop.index }}{% endfor %}{% set x = 1 %}{{ x }} {{ range(3) }}"
+    )
+    load_text(tmp_path, f"## a\n{body}\n").check({"a": ("request",)}, "it")

@@ -200,7 +200,8 @@ def test_the_initial_policy_is_an_agent_and_its_ratio_is_learned_and_replayed(
     folder: RunFolder, tmp_path: Path
 ) -> None:
     prompt = tmp_path / "knowledge.md"
-    prompt.write_text("## answer\n{{ request }}=")
+    unused = "## formulate\n{{ request }}\n## condense\n{{ reply }}\n"
+    prompt.write_text(unused + "## answer\n{{ request }}=")
     ratio = ("method.coefficient=ratio", "method.negative=same")
     train(small(folder.path, *ASKING, REFERENCE.format(prompt), *ratio))
     told = [s for t in TraceStore(folder.traces).read() for s in t.segments if s.role is Role.AGENT]

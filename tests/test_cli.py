@@ -139,6 +139,10 @@ def test_a_folder_that_holds_a_run_is_refused(trained: Path, call) -> None:
         ("init file", "allowed a folder that can be written"),
         ("init folder", "exists already"),
         ("demo --out demo --arms ,", "--arms: got ''"),
+        *(
+            (f"replay {question} folder step=3..7", "which --steps 3..7 chooses")
+            for question in ("credit", "loss", "train")
+        ),
         ("graph solo graph.options.budget=3", "got ['budget'], allowed ["),
     ],
 )

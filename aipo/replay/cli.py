@@ -245,5 +245,11 @@ def _settings(
     """What the questions about a method have in common."""
     from aipo.trace.filters import parse_range
 
+    filters, overrides = sort_words(words)
+    if filters:
+        raise ConfigError(
+            f"filters: got {filters}, allowed settings (method.NAME=value); rollouts are replayed by whole rollout steps, "
+            "which --steps 3..7 chooses"
+        )
     chosen = None if steps is None else parse_range("--steps", steps, int)
-    return {"overrides": words or (), "grid": grid or (), "steps": chosen, "out": out, "console": console}
+    return {"overrides": overrides, "grid": grid or (), "steps": chosen, "out": out, "console": console}

@@ -104,7 +104,8 @@ class RolloutContext:
         room = self.room(segments, policy=policy)
         if room <= 0:
             raise PolicyError(
-                f"tokens left for {policy!r}: got {room}, allowed >= 1, in task {self.task.task_id!r}"
+                f"tokens left for {policy!r}: got {room} of {self.sampling.max_tokens} (rollout.max_tokens), "
+                f"allowed >= 1, in task {self.task.task_id!r}"
             )
         if self.mode is Mode.EXPERT:
             tokenizer, shown = self.policies[policy].tokenizer, self.demonstration_ids

@@ -195,7 +195,7 @@ class RolloutEngine:
         if not isinstance(error, Exception):
             return Ending(StopReason.CANCELLED, error=f"Cancelled: the run was stopped{record.open_at()}")
         if late:
-            text = f"Deadline: not done after {self.deadline:g} seconds{record.open_at()}"
+            text = f"Deadline: not done after {self.deadline:g} seconds (rollout.deadline){record.open_at()}"
             return Ending(StopReason.DEADLINE, error=text)
         stop = StopReason.UNSCORED if isinstance(error, ScoreError) else StopReason.ERROR
         return Ending(stop, error=error_text(error) + record.raised_at(error))

@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import threading
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from aipo.errors import GraphError
 
 _T = TypeVar("_T")
+_OF_ASYNCIO = (Exception, asyncio.CancelledError, GeneratorExit)
 
 
 class Loop:
@@ -24,6 +25,11 @@ class Loop:
         self._turn = threading.Lock()
         self._runner: asyncio.Runner | None = None
         self._ends: list[Callable[[], Coroutine[Any, Any, object]]] = []
+        self._passing: tuple[type[BaseException], ...] = (*_OF_ASYNCIO, KeyboardInterrupt, SystemExit)
+
+    def keep_running(self) -> None:
+        """Makes `sys.exit` and KeyboardInterrupt in a task errors of that task: for a process that nobody interrupts."""
+        self._passing = _OF_ASYNCIO
 
     def at_close(self, end: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Has `end` run on the loop before it ends: whatever has connections there closes them."""
@@ -73,6 +79,7 @@ class Loop:
             if self._runner is None:
                 # With a factory of its own it does not become the thread's loop, which is somebody else's.
                 self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+                self._runner.get_loop().set_task_factory(self._task)
             task = self._runner.get_loop().create_task(work)
             try:
                 return self._runner.run(_result_of(task))
@@ -81,12 +88,17 @@ class Loop:
                 task.cancel()
                 self._end(task, self._runner)
                 if isinstance(stop, SystemExit):
-                    frame = traceback.extract_tb(stop.__traceback__)[-1]
-                    raise GraphError(
-                        f"code of a rollout: got sys.exit({stop.code!r}), allowed any other exception (it ends one "
-                        f"rollout), in {frame.filename}:{frame.lineno}"
-                    ) from stop
+                    raise _named(stop) from stop
                 raise
+
+    def _task(self, loop: asyncio.AbstractEventLoop, work: Any, **settings: Any) -> asyncio.Task[Any]:
+        return asyncio.Task(
+            _Guarded(work, self) if asyncio.iscoroutine(work) else work, loop=loop, **settings
+        )
+
+    def passes(self, error: BaseException) -> bool:
+        """Is it an error that a task may end with?"""
+        return isinstance(error, self._passing)
 
     def _end(self, task: asyncio.Task[Any], runner: asyncio.Runner) -> None:
         """Runs until `task` is done, or until another Ctrl-C."""
@@ -98,6 +110,44 @@ class Loop:
                 return
         if not task.cancelled():
             task.exception()  # known by now; asyncio would tell of it as well
+
+
+class _Guarded(Coroutine[Any, Any, Any]):
+    """A coroutine whose errors are ones that a task may end with. It is no `async def`: that would leave the inner one
+    without an end where a task is cancelled before it begins."""
+
+    def __init__(self, inner: Coroutine[Any, Any, Any], loop: Loop) -> None:
+        self._inner, self._loop = inner, loop
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._inner.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._inner.throw, *error)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._inner.__await__()
+
+    def _step(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except BaseException as error:
+            if self._loop.passes(error):
+                raise
+            raise _named(error) from error
+
+
+def _named(error: BaseException) -> GraphError:
+    """What to say of an error that no code of a rollout should raise."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    got = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
+    return GraphError(
+        f"code of a rollout: got {got}, allowed an Exception (it ends one rollout), "
+        f"in {frame.filename}:{frame.lineno}"
+    )
 
 
 async def _result_of(task: asyncio.Task[_T]) -> _T:

@@ -70,7 +70,7 @@ def test_the_deadline_cancels_the_node_and_leaves_what_was_there():
     trace = failure(chain(ask=ask, think=think, slow=slow), deadline=0.5)
     assert cancelled == [True]
     assert trace.stop_reason is StopReason.DEADLINE
-    assert trace.error == "Deadline: not done after 0.5 seconds (in node slow)"
+    assert trace.error == "Deadline: not done after 0.5 seconds (rollout.deadline) (in node slow)"
     assert texts(trace) == ["prompt: 6x7=", "policy: 42<eos>"]
     assert (trace.visits[-1].outcome, trace.visits[-1].seconds) == ("cancelled", None)
 

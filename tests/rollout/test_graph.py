@@ -144,8 +144,16 @@ def test_everything_after_the_prompt_counts_as_spent():
 @pytest.mark.parametrize(
     ("policy", "spent", "reason"),
     [
-        ("policy", 10, "tokens left for 'policy': got 0, allowed >= 1, in task 't0'"),
-        ("policy", 13, "tokens left for 'policy': got -3, allowed >= 1, in task 't0'"),
+        (
+            "policy",
+            10,
+            "tokens left for 'policy': got 0 of 10 (rollout.max_tokens), allowed >= 1, in task 't0'",
+        ),
+        (
+            "policy",
+            13,
+            "tokens left for 'policy': got -3 of 10 (rollout.max_tokens), allowed >= 1, in task 't0'",
+        ),
         ("bob", 0, r"policy: got 'bob', allowed \['policy'\]"),
     ],
 )

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from aipo.errors import GraphError
 from aipo.util.event_loop import Loop
 
 
@@ -72,3 +73,55 @@ def test_it_is_not_run_from_inside_itself(loop: Loop) -> None:
             loop.run(running())
 
     loop.run(outer())
+
+
+class Odd(BaseException):
+    pass
+
+
+async def siblings(error: BaseException) -> tuple[str, str]:
+    """Two tasks, of which one raises."""
+
+    async def raises() -> None:
+        raise error
+
+    async def works() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    tasks = [asyncio.create_task(raises()), asyncio.create_task(works())]
+    await asyncio.wait(tasks)
+    return str(tasks[0].exception()), tasks[1].result()
+
+
+@pytest.mark.parametrize(
+    ("error", "got"),
+    [(SystemExit(3), "sys.exit(3)"), (KeyboardInterrupt(), "KeyboardInterrupt"), (Odd(), "Odd")],
+)
+def test_a_process_that_nobody_interrupts_keeps_running(loop: Loop, error: BaseException, got: str) -> None:
+    loop.keep_running()
+    said, other = loop.run(siblings(error))
+    assert said.startswith(
+        f"code of a rollout: got {got}, allowed an Exception (it ends one rollout), in {__file__}:"
+    )
+    assert other == "done"
+
+
+def test_elsewhere_only_an_exit_and_an_interrupt_end_the_work(loop: Loop) -> None:
+    assert loop.run(siblings(Odd()))[0].startswith("code of a rollout: got Odd,")
+    assert loop.run(siblings(KeyError("x")))[0] == "'x'"
+    with pytest.raises(GraphError, match=r"got sys\.exit\(3\)"):
+        loop.run(siblings(SystemExit(3)))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(siblings(KeyboardInterrupt()))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_task_that_is_cancelled_before_it_begins_leaves_nothing_open(loop: Loop) -> None:
+    async def cancelled() -> bool:
+        task = asyncio.create_task(running())
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert loop.run(cancelled())

@@ -129,4 +129,5 @@ async def serve(end: socket.socket) -> None:
 def main() -> None:
     """Works on the socket whose file descriptor is the first argument of the command."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what is to end, and when
+    LOOP.keep_running()
     LOOP.run(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -264,3 +264,42 @@ def test_workers_share_what_a_server_may_have_in_flight() -> None:
     load_experiment("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=3"])
     with pytest.raises(ConfigError, match=r"got 4, allowed at most policy\.vllm\.requests=3"):
         load_experiment("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=4"])
+
+
+STOPPING = """
+from langgraph.graph import END, START, StateGraph
+
+from aipo.rollout import AgentSpec, AgentState, RolloutContext
+
+
+def stopping(spec: AgentSpec):
+    async def stop(state: AgentState) -> dict:
+        spec.message("stop", **state)
+        raise {"verify": SystemExit(3), "knowledge": KeyboardInterrupt()}[spec.name]
+
+    graph = StateGraph(AgentState, context_schema=RolloutContext)
+    graph.add_node("stop", stop, **spec.node)
+    graph.add_edge(START, "stop")
+    graph.add_edge("stop", END)
+    return graph.compile()
+"""
+
+
+def test_an_agent_that_stops_its_process_fails_its_rollouts_alone(words: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(STOPPING)
+    (tmp_path / "mine.md").write_text("## stop\n{{ request }}\n")
+    agents = [f"agents.{name}.graph={tmp_path / 'mine.py'}:stopping" for name in ("verify", "knowledge")]
+    agents += [f"agents.{name}.prompt={tmp_path / 'mine.md'}" for name in ("verify", "knowledge")]
+    port = free_port()
+    with (
+        serving(SeededVLLM().app, port),
+        both(words, configured(f"http://127.0.0.1:{port}", *agents)) as (here, there),
+    ):
+        house = House(here, there, port)
+        before = house.pids()
+        traces = there.run_sync(specs(here, 6), lambda trace: None)
+        assert house.pids() == before
+    errors = {(trace.error or "").partition(", allowed")[0] for trace in traces if trace.failed}
+    named = "GraphError: code of a rollout: got "
+    assert errors == {f"{named}sys.exit(3)", f"{named}KeyboardInterrupt"}
+    assert any(not trace.failed for trace in traces)

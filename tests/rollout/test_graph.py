@@ -147,12 +147,12 @@ def test_everything_after_the_prompt_counts_as_spent():
         (
             "policy",
             10,
-            "tokens left for 'policy': got 0 of 10 (rollout.max_tokens), allowed >= 1, in task 't0'",
+            r"tokens left for 'policy': got 0 of 10 \(rollout.max_tokens\), allowed >= 1, in task 't0'",
         ),
         (
             "policy",
             13,
-            "tokens left for 'policy': got -3 of 10 (rollout.max_tokens), allowed >= 1, in task 't0'",
+            r"tokens left for 'policy': got -3 of 10 \(rollout.max_tokens\), allowed >= 1, in task 't0'",
         ),
         ("bob", 0, r"policy: got 'bob', allowed \['policy'\]"),
     ],

@@ -21,13 +21,23 @@ class SampleDigests:
 
     def __init__(self) -> None:
         self._digests: set[bytes] = set()
+        self._hashed: dict[str, tuple[list[Segment], Any]] = {}  # by policy: its last context, and the hash
 
     def add(self, context: Sequence[Segment], sampled: Segment) -> None:
         """Remembers that `sampled` was sampled behind `context`, the segments of its policy."""
-        before = hashlib.blake2b(digest_size=16)
-        for piece in context:
-            before.update(_bytes(piece.token_ids))
-        self._digests.add(_digest(before, sampled))
+        self._digests.add(_digest(self._hash(context, sampled.policy), sampled))
+
+    def _hash(self, context: Sequence[Segment], policy: str) -> Any:
+        """The hash of the ids of a context; those that the policy's last context had, too, are not hashed again."""
+        start, before = self._hashed.get(policy, ([], hashlib.blake2b(digest_size=16)))
+        # Segments never change: the same objects have the same ids.
+        if len(start) > len(context) or any(a is not b for a, b in zip(start, context, strict=False)):
+            start, before = [], hashlib.blake2b(digest_size=16)
+        after = before.copy()
+        for piece in context[len(start) :]:
+            after.update(_bytes(piece.token_ids))
+        self._hashed[policy] = (list(context), after)
+        return after
 
     def check(self, segments: Sequence[Segment], where: str) -> None:
         """Checks the context of one policy at the end of a rollout.

@@ -1,10 +1,13 @@
 """The pages that compare: what is paired with what, and that a diff loses nothing."""
 
+import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,10 +16,12 @@ from aipo.render.spans import TextSpan, text_spans
 from aipo.trace import StopReason, Trace
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
+from aipo.util.files import write_json
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import Links
 from aipo.viewer.pages.compare.diff import DiffKind
-from aipo.viewer.pages.compare.runs import Difference, changes, compare_runs, differences, fingerprints, flat
+from aipo.viewer.pages.compare.runs import changes, compare_runs, fingerprints
+from aipo.viewer.pages.compare.settings import Difference, differences, flat, settings_diff
 from aipo.viewer.pages.compare.traces import DiffText, compare_traces, rows
 from kit.handmade import agent, asking, consult, decode, policy, prompt, stored, trace
 from viewer.conftest import Pair
@@ -34,11 +39,78 @@ def test_settings_that_differ_by_their_whole_name() -> None:
     ]
 
 
+def edited(run: Path, **values: object) -> Path:
+    """A run with other settings: `train__steps=9` is `train.steps`; "gone" takes one away."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for name, value in values.items():
+        *above, key = name.split("__")
+        part = config
+        for place in above:
+            part = part[place]
+        if value == "gone":
+            del part[key]
+        else:
+            part[key] = value
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changed", "chosen", "rest"),
+    [
+        ({"train__learning_rate": 0.25}, ["train.learning_rate"], []),
+        ({"run__threads": 7, "train__steps": 9}, ["train.steps"], ["run.threads"]),
+        ({"agents__verify": "gone"}, ["agents.verify"], []),
+        ({"train__token_stats": "gone"}, [], ["train.token_stats"]),  # an older version had no such setting
+        ({"run__seed": 1}, ["run.seed"], []),
+        ({}, [], []),
+    ],
+)
+def test_of_two_runs_of_a_preset_those_settings_are_shown_that_somebody_chose(
+    own_runs: Path, changed: dict[str, object], chosen: list[str], rest: list[str]
+) -> None:
+    shutil.copytree(own_runs / "aipo", own_runs / "other")
+    edited(own_runs / "other", **changed)
+    library = RunLibrary(own_runs)
+    found = settings_diff(library.run("aipo"), library.run("other"))
+    assert ([d.name for d in found.chosen], [d.name for d in found.rest]) == (chosen, rest)
+
+
+def test_what_comes_with_two_presets_is_folded(little_runs: Path) -> None:
+    library = RunLibrary(little_runs)
+    found = settings_diff(library.run("aipo"), library.run("grpo"))
+    assert found.chosen[0] == Difference("preset", "aipo", "grpo")
+    names = [d.name for d in found.chosen]
+    assert (
+        "train.steps" in names and "method.coefficient" in names
+    )  # this run `aipo` has a coefficient of its own
+    assert {"method.distil_weight", "run.out"} <= {d.name for d in found.rest}
+
+
+def test_a_side_without_recorded_settings_has_none_that_differ(own_runs: Path) -> None:
+    shutil.copytree(own_runs / "aipo" / "evaluations", own_runs / "start" / "evaluations")
+    library = RunLibrary(own_runs)
+    html = compare_runs(library.run("start/evaluations/after"), library.run("aipo"), Links(2))
+    assert "start/evaluations/after: no settings were recorded" in html
+    assert "Not recorded for both sides." in html and '<th scope="col">what</th>' not in html
+
+
 def test_what_a_run_was_made_of() -> None:
     files = {"graph": {"file": "/x.py", "fingerprint": "abc"}, "odd": 3}
     manifest = {"model": "m", "packages": {"torch": "2.13"}, "files": files}
     assert fingerprints(manifest) == {"model": "m", "graph": "abc", "package torch": '"2.13"'}
     assert fingerprints({}) == {}
+    assert fingerprints(manifest, versions=False) == {"model": "m", "graph": "abc"}
+
+
+def test_versions_that_a_replay_did_not_record_do_not_differ(own_runs: Path) -> None:
+    shutil.copytree(own_runs / "aipo", own_runs / "other")
+    manifest = json.loads((own_runs / "aipo" / "manifest.json").read_text())
+    write_json(own_runs / "other" / "manifest.json", {k: v for k, v in manifest.items() if k == "model"})
+    library = RunLibrary(own_runs)
+    html = compare_runs(library.run("aipo"), library.run("other"), Links(2))
+    assert "Versions of packages were not recorded for both sides." in html
+    assert "package torch" not in html
 
 
 # rewards

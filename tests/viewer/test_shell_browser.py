@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aipo.util.files import exclusive, write_json
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import group_path, run_path, trace_path
@@ -160,13 +161,28 @@ def test_a_page_keeps_up_to_date_and_the_reader_keeps_his_place(page: "Page", se
     assert page.evaluate("document.body.dataset.kept") == "yes"
 
 
+@pytest.mark.parametrize("path", ["/", "/run/grpo/index.html"])
+def test_live_is_said_of_runs_that_go_on_and_of_no_other(
+    page: "Page", serve, own_runs: Path, path: str
+) -> None:
+    shutil.rmtree(own_runs / "aipo")
+    write_json(own_runs / "grpo" / "ended.json", {"state": "finished", "reason": ""})
+    page.goto(serve(own_runs) + path)
+    says = page.get_by_role("status").first
+    says.get_by_text("up to date").wait_for()
+    with exclusive(own_runs / "grpo"):
+        says.get_by_text("live").wait_for()
+    says.get_by_text("up to date").wait_for()
+
+
 def test_a_page_says_when_nobody_answers(page: "Page", address: str, complaints: list[str]) -> None:
     page.goto(f"{address}/")
-    page.get_by_role("status").get_by_text("live").wait_for()
+    connected = page.get_by_role("status").get_by_text(re.compile("live|up to date"))
+    connected.wait_for()
     page.route("**/version", lambda route: route.abort())
     page.get_by_role("status").get_by_text("not connected").wait_for()
     page.unroute("**/version")
-    page.get_by_role("status").get_by_text("live").wait_for()
+    connected.wait_for()
     complaints.clear()
 
 

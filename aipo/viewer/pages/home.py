@@ -42,12 +42,14 @@ def home_page(library: RunLibrary, links: Links, *, now: float | None) -> str:
     trained = [run.name for run in runs if run.evaluation is None]
     # A static site has a page for every two runs, unless they are many.
     pairs = [] if links.live or len(names) > MOST_PAIRED else combinations(names, 2)
+    rows = [_line(run, links, overview(run, now=now, places=places)) for run in runs]
     return render(
         "home.html.j2",
         links,
         live=links.version() if links.live else None,
         root=str(library.root) if links.live else library.root.name,
-        rows=[_line(run, links, overview(run, now=now, places=places)) for run in runs],
+        rows=rows,
+        running=any(row.run.state == "running" for row in rows),
         second=(trained[1:] or names[1:] or [""])[0],
         pairs=list(pairs),
     )

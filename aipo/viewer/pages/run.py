@@ -66,6 +66,7 @@ def run_page(
         static=not live,
         head=head(config, manifest),
         end=end,
+        running=end.state == "running",
         steps=index.steps(),
         total=index.count(),
         failed=index.count(_FAILED),

@@ -165,8 +165,11 @@
           const version = String(answer.version);
           if (known !== null && version !== known) await update();
           known = version;
+          // "live" is said of runs that go on; a page of finished ones is kept up to date, too.
+          const running = document.getElementById("live")?.dataset.running === "yes";
           pulse.classList.remove("lost");
-          pulse.lastChild.data = "live";
+          pulse.classList.toggle("idle", !running);
+          pulse.lastChild.data = running ? "live" : "up to date";
         }
       } catch {
         pulse.classList.add("lost");

@@ -1,6 +1,5 @@
 """The page of two runs: the settings and files that differ, and the rewards of their common tasks. Left is A, right is B."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,26 +11,11 @@ from aipo.trace.index import TraceIndex
 from aipo.viewer.data.run import RunView
 from aipo.viewer.data.run_summary import origins, section
 from aipo.viewer.links import Links
+from aipo.viewer.pages.compare.settings import differences, flat, settings_diff
 from aipo.viewer.responses import render
 
 SHOWN = 100
 _COLUMNS = "trace_id, group_id, task_id, step, kind, reward, parent_id"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A value of both sides, by name; None where a side does not have it."""
-
-    name: str
-    left: str | float | None
-    right: str | float | None
-
-    @property
-    def change(self) -> float | None:
-        """From left to right, of numbers."""
-        if isinstance(self.left, int | float) and isinstance(self.right, int | float):
-            return self.right - self.left
-        return None
 
 
 def compare_runs(left: RunView, right: RunView, links: Links) -> str:
@@ -42,13 +26,17 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
         RunError: a configuration or manifest cannot be read.
     """
     runs = (left, right)
+    versions = all(section(run.manifest(), "packages") for run in runs)
+    manifests = [fingerprints(run.manifest(), versions=versions) for run in runs]
     return render(
         "compare_runs.html.j2",
         links,
         runs=runs,
         sizes=[(run.index.count(), run.index.steps()) for run in runs],
-        settings=differences(flat(left.config()), flat(right.config())),
-        made_of=differences(fingerprints(left.manifest()), fingerprints(right.manifest())),
+        settings=settings_diff(left, right),
+        versions=versions,
+        unrecorded=[run.name for run in runs if not run.config()],
+        made_of=differences(*manifests) if all(manifests) else None,
         changes=changes(left.index, right.index),
         shown=SHOWN,
         problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
@@ -56,28 +44,13 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
     )
 
 
-def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Difference]:
-    """Keys with another value on the other side, in the order of the left side, then of the right one."""
-    pairs = (Difference(key, left.get(key), right.get(key)) for key in {**left, **right})
-    return [pair for pair in pairs if pair.left != pair.right]
-
-
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as `train.steps` → `200`."""
-    settings: dict[str, str] = {}
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            settings |= flat(inner, f"{prefix}{key}.")
-        else:
-            settings[f"{prefix}{key}"] = json.dumps(inner, default=str, ensure_ascii=False)
-    return settings
-
-
-def fingerprints(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The fingerprints of a run: graphs and prompts, versions of packages, the model."""
-    values = {name: str(manifest[name]) for name in ("model", "python") if name in manifest}
+def fingerprints(manifest: Mapping[str, Any], *, versions: bool = True) -> dict[str, str]:
+    """The fingerprints of a run: graphs and prompts, the model, and versions of Python and packages."""
+    names = ("model", "python") if versions else ("model",)
+    values = {name: str(manifest[name]) for name in names if name in manifest}
     files = {what: fingerprint for what, _, fingerprint in origins(manifest)}
-    return {**values, **files, **flat(section(manifest, "packages"), "package ")}
+    packages = flat(section(manifest, "packages"), "package ") if versions else {}
+    return {**values, **files, **packages}
 
 
 class ScoredRollout(NamedTuple):

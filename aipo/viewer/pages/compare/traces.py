@@ -16,7 +16,7 @@ from aipo.viewer.data.passages import agents_of, context_texts
 from aipo.viewer.data.run import RunView
 from aipo.viewer.links import Links
 from aipo.viewer.pages.compare.diff import Block, DiffKind, SegmentPair, align, spans
-from aipo.viewer.pages.compare.runs import Difference, differences, flat
+from aipo.viewer.pages.compare.settings import Difference, differences, flat
 from aipo.viewer.responses import render
 
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")

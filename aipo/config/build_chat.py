@@ -8,7 +8,7 @@ from inspect import isclass, signature
 from typing import Any
 
 from aipo.config.schema import AgentConfig
-from aipo.errors import ConfigError, LoadError
+from aipo.errors import AnswerError, ConfigError, LoadError
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
 from aipo.rollout.reference_chat import ReferenceChat, Weights
@@ -16,6 +16,7 @@ from aipo.util.event_loop import LOOP
 from aipo.util.http.urls import flaw_of
 from aipo.util.imports import Loaded, instantiate, load
 from aipo.util.retry import Pause
+from aipo.util.text import error_text
 
 _SECRET = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
@@ -73,11 +74,18 @@ def build_chat(
 
 def _keeping_thinking(chat: Any) -> Any:
     """The class of an OpenAI-compatible chat model that also keeps the thinking which servers give apart
-    (`reasoning_content` of vLLM and others, `reasoning`): LangChain's own drops it."""
+    (`reasoning_content` of vLLM and others, `reasoning`): LangChain's own drops it. An answer that LangChain cannot read
+    is an `AnswerError`."""
 
     class KeepsThinking(chat):
         def _create_chat_result(self, response: Any, *rest: Any, **named: Any) -> Any:
-            result = super()._create_chat_result(response, *rest, **named)
+            try:
+                result = super()._create_chat_result(response, *rest, **named)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise AnswerError(
+                    f"answer of {self.model_name}: got one that {chat.__name__} cannot read ({error_text(error)}), "
+                    "allowed a chat completion"
+                ) from error
             raw = response if isinstance(response, dict) else response.model_dump(warnings=False)
             for generation, choice in zip(result.generations, raw["choices"], strict=True):
                 said = choice["message"]

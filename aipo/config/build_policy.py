@@ -203,15 +203,15 @@ class PolicyBuilder(ExperimentSettings):
         """
         from huggingface_hub import constants
 
-        from aipo.util.http.client import check_proxy
+        from aipo.util.http.client import check_way
 
         name = self.policy.model
         if hub and not (":" in name or Path(name).is_dir() or constants.HF_HUB_OFFLINE):
-            check_proxy(constants.ENDPOINT)
+            check_way(constants.ENDPOINT)
         if self.policy.engine == "vllm":
             _ = self.server_key
             for url in self.policy.vllm.servers:
-                check_proxy(url)
+                check_way(url)
 
     def served_policy(self, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":
         """The policy that the configured servers sample from.

@@ -163,6 +163,25 @@ NO_REPLY = "AnswerError: answer of http://127.0.0.1:"
             for body in ('{"choices": []}', '{"choices": null}', "{}", "[7]", '{"choices": [{}]}')
         ),
         ("<html>the gateway's page</html>", True, NO_REPLY),
+        (
+            'data: {"choices": []}\n\n',
+            True,
+            "AnswerError: answer of m: got one that ChatOpenAI cannot read (ValueError:",
+        ),
+        *(
+            (
+                json.dumps(chat_completion("m", "7", 1, 1) | odd),
+                True,
+                "AnswerError: answer of m: got one that ChatOpenAI",
+            )
+            for odd in (
+                {"service_tier": [1]},
+                {"choices": [{"message": {"role": "tool", "content": "7"}}]},
+                {"choices": [{"message": {"role": "assistant", "content": [7]}}]},
+                {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": [{"x": 1}]}}]},
+                {"choices": [{"message": {"role": "assistant", "content": "7"}}, None]},
+            )
+        ),
     ],
 )
 def test_a_body_that_is_no_reply_is_named_and_tried_again_if_it_passes(
@@ -171,7 +190,7 @@ def test_a_body_that_is_no_reply_is_named_and_tried_again_if_it_passes(
     server.due = [body]
     answered, calls, role = asked_once(chat(server.url))
     error = calls[0].error or ""
-    assert says in error and f"{server.url}/chat/completions" in error
+    assert says in error and (f"{server.url}/chat/completions" in error or "cannot read" in error)
     assert [call.error is None for call in calls] == ([False, True] if passes else [False])
     assert (answered.reply, role) == (("3@7=582", Role.AGENT) if passes else (None, Role.ENV))
     if not passes:

@@ -1,10 +1,9 @@
 """Bodies of servers' answers: the error that one with status 200 holds, and whether one is a chat completion."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import orjson
 
 from aipo.errors import AnswerError
 
@@ -76,7 +75,8 @@ def _places(error: object, answer: Mapping[str, Any]) -> Iterator[Mapping[str, A
 
 
 def chat_answer(body: bytes, where: str) -> bytes:
-    """The chat completion that `body` is. Usage that is no numbers of tokens is left out: it is not known then.
+    """The chat completion that `body` is. Usage that is no numbers of tokens is left out, since it is not known then; a
+    message without a role is the assistant's.
 
     Args:
         where: of the server, for the error.
@@ -93,11 +93,11 @@ def chat_answer(body: bytes, where: str) -> bytes:
         raise AnswerError(
             f"answer of {where}: got {got!r}, allowed a chat completion with a message in choices[0]"
         )
-    usage = answer.get("usage")
-    if usage is None:
+    usage = _counted(answer.get("usage"))
+    if usage == answer.get("usage") and isinstance(message.get("role"), str):
         return body
-    counted = _counted(usage)
-    return body if counted == usage else orjson.dumps(answer | {"usage": counted})
+    message["role"] = message.get("role") or "assistant"
+    return json.dumps(answer | {"usage": usage}).encode()
 
 
 def _counted(usage: object) -> dict[str, Any] | None:
@@ -107,7 +107,11 @@ def _counted(usage: object) -> dict[str, Any] | None:
     if None in counts.values():
         return None
     total = tokens(usage.get("total_tokens"))
-    details = {name: usage[name] for name in _DETAILS if isinstance(usage.get(name), dict)}
+    details = {
+        name: {key: count for key, count in usage[name].items() if tokens(count) is not None}
+        for name in _DETAILS
+        if isinstance(usage.get(name), dict)
+    }
     return counts | ({} if total is None else {"total_tokens": total}) | details
 
 
@@ -119,9 +123,10 @@ def tokens(count: object) -> int | None:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`; an empty one where it holds something else."""
+    """The JSON object in `body`; an empty one where it holds something else. As the openai client reads it: with half
+    emojis and NaN."""
     try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}

@@ -4,7 +4,9 @@ Requests to this machine never take a proxy. An answer is read whole, up to a li
 that its body holds. `aipo.util.http.errors` puts what goes wrong into words.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -15,34 +17,22 @@ from aipo.util.http.answers import chat_answer, status_said
 from aipo.util.http.errors import http_details
 from aipo.util.http.urls import plain, proxy_of
 
-LARGEST = 32 << 20
-"""Bytes of one answer. The log-probs of a context of 128k tokens take a third of it."""
+T = TypeVar("T")
+
+LARGEST, LARGEST_CHAT = 32 << 20, 4 << 20
+"""Bytes of an answer, and of a chat's, whose reply is cut into tokens while other rollouts wait. The log-probs of a
+context of 128k tokens take a third of the first; a reply of so many tokens takes a fifth of the second."""
 _LISTED = 20
 _CHAT = "/chat/completions"
 
 
-def check_proxy(url: str) -> str | None:
-    """The proxy through which requests to `url` go; None for none.
+def check_way(url: str) -> None:
+    """Checks that requests can be sent to `url`, without sending one.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: the proxy or the certificates that the environment names for it cannot be used.
     """
-    proxy = proxy_of(url)
-    if proxy is None:
-        return None
-    try:
-        _ = urlsplit(proxy.url).port
-        httpx2.AsyncHTTPTransport(proxy=proxy.url, verify=False)
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        if isinstance(error, ImportError):
-            flaw, cure = "the package socksio is not installed", "`pip install 'httpx2[socks]'`"
-        else:
-            flaw, cure = str(error), "an address such as http://proxy:3128"
-        raise ConfigError(
-            f"{proxy.variable}: got {plain(proxy.url)!r} for requests to {plain(url)} ({flaw}), allowed {cure}, or "
-            f"`unset {proxy.variable}`, or the host in NO_PROXY"
-        ) from error
-    return proxy.url
+    _way_to(url, httpx2.AsyncHTTPTransport)
 
 
 def open_client(
@@ -51,17 +41,42 @@ def open_client(
     """A client for the server at `url`.
 
     Raises:
-        ConfigError: the proxy that the environment names for it cannot be used.
+        ConfigError: see `check_way`.
     """
-    inner = httpx2.AsyncHTTPTransport(limits=limits, proxy=check_proxy(url))
+    transport = _Transport(_way_to(url, httpx2.AsyncHTTPTransport, limits=limits))
     return httpx2.AsyncClient(
-        base_url=url, transport=_Transport(inner), timeout=timeout, headers=headers, follow_redirects=True
+        base_url=url, transport=transport, timeout=timeout, headers=headers, follow_redirects=True
     )
 
 
 def open_sync_client(url: str) -> httpx2.Client:
     """The same for code that is not async, without the looks at answers: LangChain's classes want both."""
-    return httpx2.Client(transport=httpx2.HTTPTransport(proxy=check_proxy(url)), follow_redirects=True)
+    return httpx2.Client(transport=_way_to(url, httpx2.HTTPTransport), follow_redirects=True)
+
+
+def _way_to(url: str, kind: Callable[..., T], **settings: Any) -> T:
+    """A transport to `url`, through a proxy where the environment names one."""
+    proxy = proxy_of(url)
+    try:
+        if proxy is None:
+            return kind(**settings)
+        _ = urlsplit(proxy.url).port
+        return kind(proxy=proxy.url, **settings)
+    except OSError as error:
+        files = {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
+        raise ConfigError(
+            f"certificates for {plain(url)}: got {files} ({error}), allowed files of certificates, or `unset` them"
+        ) from error
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        assert proxy is not None, "nothing else is read from the environment"
+        if isinstance(error, ImportError):
+            flaw, cure = "the package socksio is not installed", "`pip install 'httpx2[socks]'`"
+        else:
+            flaw, cure = str(error), "an address such as http://proxy:3128"
+        raise ConfigError(
+            f"{proxy.variable}: got {plain(proxy.url)!r} for requests to {plain(url)} ({flaw}), allowed {cure}, or "
+            f"`unset {proxy.variable}`, or the host in NO_PROXY"
+        ) from error
 
 
 def describe(error: Exception) -> str:
@@ -122,13 +137,14 @@ async def _whole(response: httpx2.Response, request: httpx2.Request) -> httpx2.R
     Raises:
         httpx2.HTTPStatusError: it is too large.
     """
+    largest = LARGEST_CHAT if request.url.path.endswith(_CHAT) else LARGEST
     parts, size = list[bytes](), 0
     try:
         async for part in response.aiter_raw():
             size += len(part)
-            if size > LARGEST:
+            if size > largest:
                 raise httpx2.HTTPStatusError(
-                    f"status {response.status_code} with more than {LARGEST >> 20} MiB, allowed less",
+                    f"status {response.status_code} with more than {largest >> 20} MiB, allowed less",
                     request=request,
                     response=httpx2.Response(413, request=request),
                 )

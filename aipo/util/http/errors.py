@@ -65,7 +65,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         inside = error.__context__ if type(error).__module__.startswith("httpcore") else None
-        error = error.__cause__ or inside
+        of_socket = isinstance(inside, OSError) or type(inside).__module__.startswith("anyio")
+        error = error.__cause__ or (inside if of_socket else None)
 
 
 def _attribute(holder: object, name: str) -> Any:
@@ -83,7 +84,8 @@ def _of_connection(chain: list[BaseException], url: str) -> list[str]:
         if limits.get(phase) is not None:
             return [f"time-out of {limits[phase]:g} s ({phase})"]
     root = chain[-1]
-    details = [f"{type(root).__name__}: {root}".rstrip(": ")] if root is not chain[0] else []
+    told = root is chain[0] or (str(root) != "" and str(root) in str(chain[0]))
+    details = [] if told else [f"{type(root).__name__}: {root}".rstrip(".: ")]
     if isinstance(root, ConnectionRefusedError):
         details.append("nobody listens there")
     elif isinstance(root, socket.gaierror):
@@ -94,6 +96,8 @@ def _of_connection(chain: list[BaseException], url: str) -> list[str]:
         isinstance(root, ssl.SSLError) or type(root).__name__ == "EndOfStream"
     ):
         details.append("does it speak http:// only?")
+    elif url.startswith("http:") and (isinstance(root, ConnectionResetError) or "disconnected" in str(root)):
+        details.append("it closed the connection before its answer (does it speak https://?)")
     return details
 
 
@@ -119,7 +123,8 @@ def _of_answer(response: Any, said: str) -> list[str]:
 
 
 def _message(response: Any) -> str:
-    """The message in an error as OpenAI words it; a text that stands nowhere if there is none."""
+    """The message in an error as OpenAI or vLLM words it; a text that stands nowhere if there is none."""
     with suppress(Exception):
-        return str(response.json()["error"]["message"])
+        body = response.json()
+        return str(body.get("error", body)["message"])
     return "\x00"

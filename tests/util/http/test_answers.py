@@ -69,8 +69,22 @@ def answer(**changes: Any) -> bytes:
 
 @pytest.mark.parametrize("content", ["7", "", None, [{"type": "text", "text": "7"}]])
 def test_a_chat_completion_stays_as_it_is(content: object) -> None:
-    body = answer(choices=[{"message": {"content": content}}])
+    body = answer(choices=[{"message": {"role": "assistant", "content": content}}])
     assert chat_answer(body, "m") is body
+
+
+@pytest.mark.parametrize("role", [{}, {"role": None}])
+def test_a_message_without_a_role_is_the_assistants(role: dict[str, None]) -> None:
+    body = answer(choices=[{"message": {"content": "7"} | role}])
+    assert json.loads(chat_answer(body, "m"))["choices"][0]["message"] == MESSAGE
+
+
+def test_half_an_emoji_and_what_is_no_number_stay() -> None:
+    body = (
+        b'{"choices": [{"message": {"role": "assistant", "content": "\\ud83d"}}], "usage": {}, "score": NaN}'
+    )
+    read = json.loads(chat_answer(body, "m"))
+    assert (read["choices"][0]["message"]["content"], read["usage"]) == ("\ud83d", None)
 
 
 def test_a_message_may_have_no_content() -> None:
@@ -109,6 +123,7 @@ WHOLE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
             WHOLE | {"prompt_tokens_details": {"cached_tokens": 2}},
         ),
         (WHOLE | {"prompt_tokens_details": "x", "cost": 1}, WHOLE),
+        (WHOLE | {"prompt_tokens_details": {"cached_tokens": "2"}}, WHOLE | {"prompt_tokens_details": {}}),
         (WHOLE | {"total_tokens": "8"}, {"prompt_tokens": 3, "completion_tokens": 5}),
         *((WHOLE | {"prompt_tokens": wrong}, None) for wrong in (None, -1, "3", 3.5, 2**53, True, [3])),
         *((WHOLE | {"completion_tokens": wrong}, None) for wrong in (None, -1, "5", 5.5, 1e300, False, {})),

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from aipo.errors import AnswerError
-from aipo.util.http.client import LARGEST, describe
+from aipo.util.http.client import LARGEST, LARGEST_CHAT, describe
 from aipo.util.http.errors import http_details
 from aipo.util.retry import status_of, transient
 from kit.raw_http import CHAT, answering, chat, http_answer, post
@@ -61,7 +61,11 @@ def test_what_is_no_reply_is_named_and_tried_again(answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"", "RemoteProtocolError: Server disconnected without sending a response"),
+        (
+            b"",
+            "Server disconnected without sending a response, it closed the connection before its answer (does it",
+        ),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "RemoteProtocolError: Server disconnected"),
         (b"HTTP/1.1 200 OK\r\nContent-", "RemoteProtocolError"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", "received 0 bytes, expected 99"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "received 1 bytes, expected 99"),
@@ -105,11 +109,14 @@ def test_a_stream_of_events_is_read_as_it_comes() -> None:
 
 
 def test_an_answer_has_a_largest_size() -> None:
-    endless = b"HTTP/1.1 200 OK\r\n\r\n" + bytes(LARGEST + 1)
-    with answering(endless) as (url, _):
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(LARGEST_CHAT + 1)) as (url, _):
         error = chat(url)
-    assert "status 200 with more than 32 MiB" in str(error)
+    assert "status 200 with more than 4 MiB" in str(error)
     assert not transient(error)
+    says = "status 200 with more than 32 MiB"
+    endless = answering(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(LARGEST + 1))
+    with endless as (url, _), pytest.raises(httpx2.HTTPStatusError, match=says):
+        post(url, "v1/completions")
 
 
 def test_a_post_follows_only_what_keeps_its_body() -> None:

@@ -1,7 +1,10 @@
 """What an HTTP client's error leaves out: the proxy, and when to come back."""
 
+import socket
+import ssl
 import time
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,7 +13,7 @@ import openai
 import pytest
 
 from aipo.errors import ConfigError
-from aipo.util.http.client import check_proxy
+from aipo.util.http.client import check_way
 from aipo.util.http.errors import http_details, retry_after
 from kit.raw_http import CHAT, answering, chat, http_answer, post
 from kit.servers import free_port
@@ -65,9 +68,17 @@ def test_a_proxy_that_cannot_be_used_is_refused(
     monkeypatch.setitem(__import__("sys").modules, "socksio", None)
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(ConfigError, match=f"^ALL_PROXY: {says}") as caught:
-        check_proxy("http://far.invalid/v1")
+        check_way("http://far.invalid/v1")
     assert "key@" not in str(caught.value) and "`unset ALL_PROXY`" in str(caught.value)
-    assert check_proxy("http://127.0.0.1/v1") is None
+    check_way("http://127.0.0.1/v1")
+
+
+def test_certificates_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+    with pytest.raises(
+        ConfigError, match=r"certificates for https://far\.invalid: got .'SSL_CERT_FILE': '.*gone"
+    ):
+        check_way("https://far.invalid")
 
 
 def told(**headers: str) -> Exception:
@@ -112,3 +123,20 @@ def test_an_error_without_an_answer_says_nothing_of_it() -> None:
     ]  # type: ignore[attr-defined]
     assert [retry_after(error) for error in anything] == [None, None, None]
     assert [http_details(error) for error in anything[:2]] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("url", "cause", "says"),
+    [
+        ("https://a/v1", ssl.SSLCertVerificationError("self-signed"), "its certificate is not trusted here"),
+        ("https://a/v1", ssl.SSLError("wrong version number"), "does it speak http:// only?"),
+        ("http://a/v1", ConnectionResetError("reset"), "(does it speak https://?)"),
+        ("http://a/v1", ConnectionRefusedError("refused"), "nobody listens there"),
+        ("http://a/v1", socket.gaierror("unknown"), "no machine of the name 'a' is known here"),
+    ],
+)
+def test_a_connection_that_fails_says_what_may_be_wrong(url: str, cause: Exception, says: str) -> None:
+    error = httpx2.ConnectError("", request=httpx2.Request("POST", url))
+    error.__cause__ = cause
+    assert http_details(error).startswith(f"{type(cause).__name__}: {cause}, ")
+    assert says in http_details(error) and http_details(error).endswith(f", at {url}")

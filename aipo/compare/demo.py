@@ -7,6 +7,7 @@ is evaluated too. Each of these is an ordinary `aipo eval` or `aipo train` in it
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,59 @@ from rich.table import Table
 from aipo.compare.examples import choose_examples
 from aipo.compare.matrix import Matrix, Measure, build_matrix
 from aipo.compare.page import PageExtras, write_page
-from aipo.compare.results import MatrixResults, read_results, write_csv
+from aipo.compare.results import ArmResult, MatrixResults, read_results, write_csv
 from aipo.compare.run import print_files, run_matrix
-from aipo.compare.sections import ArmSection, MatrixSection
+from aipo.compare.sections import BEFORE, ArmSection, MatrixSection
 from aipo.compare.standings import compute_standings
 from aipo.config.build import load_experiment
 from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import cell
+from aipo.trace.filters import Filter
+from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
-from aipo.util.console import bars
+from aipo.util.console import bars, print_line
 from aipo.util.files import taken, write_json, writing
 from aipo.util.output import write_event
 from aipo.util.text import duration
 
 MINIATURE = "envs.miniature:Miniature"
+PLAN: tuple[str, ...] = (
+    "policy.options={course: quick, steps: 1500, batch: 16, size: 4, carry: false}",
+    "env.options={size: 4, carry: false}",
+    "agents.knowledge.options={size: 4, carry: false}",
+    "env.mixture={easy_train: 0.25, hard: 0.3, shortcut_train: 0.2, nines_train: 0.25}",
+    "train.steps=40",
+    "train.passes=3",
+    "train.learning_rate=3e-4",
+    "evaluate.splits=[heldout, shortcut, nines, easy]",
+    "evaluate.samples=2",
+    "evaluate.ks=[1, 2]",
+)
+"""A plan of two minutes: fewer facts, sums without a carry, fewer rollout steps and samples than the presets have, and three
+passes over the rows of a step, which cost less than the rollouts that they replace."""
 # Runs side by side: more threads than one each would only fight over the cores.
-OVERRIDES: tuple[str, ...] = ("run.threads=1",)
+OVERRIDES: tuple[str, ...] = ("run.threads=1", *PLAN)
+# Seconds on two idle cores.
+COLD_START_S, BEFORE_S, ARM_S = 20, 15, 60
 SPLITS = {
-    "heldout": "Unknown facts, combinations never trained on",
-    "hard": "Unknown facts, combinations seen in training",
-    "easy": "Known facts and plain arithmetic",
+    "heldout": "Unknown facts (Knowledge can help)",
+    "shortcut": "Subtractions of 99 (Verify can help)",
+    "nines": "Nines' complements (Reasoning can help)",
+    "easy": "Known facts and sums",
 }
-"""What the miniature's splits hold, for a reader."""
+"""What the evaluated splits hold, for a reader."""
+STORY = (
+    "The task. An expression is worked out line by line, and the last line is the answer. 3@7 is a value of an arbitrary "
+    "table: it must be known, and a guess is right once in 440. The right text for 3@7+20=? is, say,\n"
+    "    3@7=532\n    532+20=552\n    #552",
+    "What the policy lacks. It has never seen 16 of the 40 values. It takes 100 for 99 and forgets to give 1 back "
+    "(523-99=423). It was never told what ~582 is: 417, every digit's difference to 9. While it trains, three agents can help, "
+    "each with one of these: Knowledge has the table, Verify corrects a line, Reasoning gives the next line.",
+    "The question. Does the policy solve such tasks without agents afterwards? It is evaluated on tasks on which no arm was "
+    "trained.",
+)
+"""The task and the question, for a reader who knows neither."""
 
 
 def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> None:
@@ -54,23 +85,88 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
     allowed = [name for name in presets() if load_experiment(name).env_name == MINIATURE]
     if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(allowed):
         raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(allowed)}, each once")
-    with writing("demo --out", out):
-        if taken(out):
-            raise RunError(f"demo --out: got {out}, which is not empty, allowed a new folder")
-        out.mkdir(parents=True, exist_ok=True)
     matrix = demo_matrix(out, seed, arms)
+    _take(matrix)
     write_event(console, "started", command="demo", out=str(out))
-    with bars(console) as progress:
-        run_matrix(matrix, progress, at_once=max(2, os.cpu_count() or 2), stop_at_failure=True)
+    print_plan(matrix, console)
+    try:
+        with bars(console) as progress:
+            run_matrix(matrix, progress, at_once=max(2, os.cpu_count() or 2), stop_at_failure=True)
+    except KeyboardInterrupt:
+        print_line(
+            console, f"The same command goes on from what is in {out}; rm -r {out} begins anew.", "yellow"
+        )
+        raise
     results = read_results(matrix)
     wall_s = time.perf_counter() - started
     write_csv(out / "results.csv", results, matrix.measures)
-    _write_page(matrix, results, wall_s)
+    remarks = [*filter(None, map(asked, results.finished)), *(flawed(matrix, arm) for arm in matrix.arms)]
+    _write_page(matrix, results, wall_s, remarks)
     summary = summarise(wall_s, results)
     write_json(out / "summary.json", summary)
     console.print(last_table(results, f"aipo demo, seed {seed}, {wall_s:.0f} s"))
+    for remark in remarks:
+        print_line(console, remark)
     _print_next(console, out, arms[0])
     write_event(console, "finished", command="demo", out=str(out), summary=summary)
+
+
+def _take(matrix: Matrix) -> None:
+    """Makes the demo's folder, or takes an interrupted one up again."""
+    out, mark = matrix.out, matrix.out / "demo.json"
+    demo = {"seeds": list(matrix.seeds), "arms": list(matrix.arms), "set": list(OVERRIDES)}
+    with writing("demo --out", out):
+        interrupted = mark.is_file() and not (out / "summary.json").exists()
+        if taken(out) and not (interrupted and json.loads(mark.read_bytes()) == demo):
+            raise RunError(
+                f"demo --out: got {out}, which is not empty, allowed a new folder, or that of the same demo that was "
+                "interrupted"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(mark, demo)
+
+
+def print_plan(matrix: Matrix, console: Console) -> None:
+    """What the demo will do, how long it takes, and how to watch it."""
+    (seed,) = matrix.seeds
+    arms = {arm: matrix.cell(arm, seed).stages[-1].experiment for arm in matrix.arms}
+    stages = [
+        (
+            arms[matrix.reference].model_stage,
+            COLD_START_S,
+            "supervised, from random weights: sums, and how to ask agents",
+        ),
+        (BEFORE, BEFORE_S, "the policy is evaluated, without and with agents"),
+    ]
+    for arm, experiment in arms.items():
+        agents = "with" if experiment.method.assist_share > 0 else "without"
+        stages.append((arm, ARM_S, f"{experiment.train.steps} rollout steps {agents} agents, then evaluated"))
+    print_line(console, "aipo demo: a small language model learns from agents to do without them", "bold")
+    for name, seconds, text in stages:
+        print_line(console, f"  {name:<12}{seconds:>3} s  {text}")
+    print_line(
+        console, "The times are those of two idle cores. After the cold start, two run side by side.", "dim"
+    )
+    print_line(console, f"Watch it live, from another terminal: aipo view {matrix.out}")
+
+
+def asked(result: ArmResult) -> str:
+    """A sentence that counts the consults of each agent while training; empty if nobody was asked."""
+    counts = Counter[str]()
+    for row in result.metrics:
+        for name, share in row.items():
+            if name.startswith("consults/") and share:
+                counts[name.removeprefix("consults/")] += round(share * row["rollouts/assisted"])
+    agents = ", ".join(f"{agent} {count:,} times" for agent, count in counts.most_common())
+    return f"{result.arm}: while training, it asked {agents}." if agents else ""
+
+
+def flawed(matrix: Matrix, arm: str) -> str:
+    """A sentence that counts the rewarded training rollouts of an arm in which a line before the answer is wrong."""
+    index = TraceIndex(matrix.cell(arm, matrix.seeds[0]).folder.traces, resident=False)
+    wrong, sound = (index.count(Filter(flawed=choice)) for choice in (True, False))
+    share = f" ({wrong / (wrong + sound):.1%})" if wrong else ""
+    return f"{arm}: in {wrong:,} of {wrong + sound:,} rewarded rollouts{share} a line before the right answer is wrong."
 
 
 def demo_matrix(out: Path, seed: int, arms: Sequence[str]) -> Matrix:
@@ -100,7 +196,7 @@ def summarise(wall_s: float, results: MatrixResults) -> dict[str, Any]:
     return summary
 
 
-def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float) -> None:
+def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float, remarks: Sequence[str]) -> None:
     from transformers import AutoTokenizer
 
     from aipo.policies.tokenizer import HFTokenizer
@@ -110,6 +206,8 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float) -> None:
     traces = (run.folder.evaluation_traces(run.evaluation) for run in (matrix.before[seed], arm))
     extras = PageExtras(
         title="AIPO on the miniature: trained with agents, measured without",
+        story=STORY,
+        remarks=remarks,
         facts={"seed": str(seed), "wall time": duration(wall_s), "trained": ", ".join(matrix.arms)},
         split_names=SPLITS,
         arm=arm.arm,
@@ -122,13 +220,16 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float) -> None:
 
 def last_table(results: MatrixResults, title: str) -> Table:
     """The pass@k of each policy; a row that no policy was measured on is left out."""
-    table = Table("solved without agents", *(result.arm for result in results.finished), title=title)
+    table = Table("solved without agents, pass@1", *(result.arm for result in results.finished), title=title)
     for label, split, setting, k in (
-        ("unknown facts, pass@1", "heldout", "solo", 1),
-        ("unknown facts, pass@8", "heldout", "solo", 8),
-        ("the same, consult tags suppressed, pass@1", "heldout", "suppressed", 1),
-        ("known facts and arithmetic, pass@1", "easy", "solo", 1),
-        ("with agents: unknown facts, pass@1", "heldout", "assisted", 1),
+        ("unknown facts", "heldout", "solo", 1),
+        ("unknown facts, consult tags suppressed", "heldout", "suppressed", 1),
+        ("subtractions of 99", "shortcut", "solo", 1),
+        ("nines' complements", "nines", "solo", 1),
+        ("known facts and sums", "easy", "solo", 1),
+        ("with agents: unknown facts", "heldout", "assisted", 1),
+        ("with agents: subtractions of 99", "shortcut", "assisted", 1),
+        ("with agents: nines' complements", "nines", "assisted", 1),
     ):
         measure = Measure(split=split, setting=setting, k=k)
         measured = [(result.pass_at(measure), result.interval(measure)) for result in results.finished]

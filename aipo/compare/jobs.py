@@ -43,6 +43,7 @@ def evaluate_job(cell: MatrixCell) -> Job:
 
     def follow(note: Note) -> None:
         if not cell.done:
+            note(0, 1, "evaluating")
             return
         results = next(iter(cell.folder.read_evaluation(cell.evaluation).values()), {})
         values = {setting: result["pass_at"].get("1") for setting, result in results.items()}
@@ -61,7 +62,7 @@ def train_job(cell: MatrixCell) -> Job:
         steps_before = 0
         for run in stages:
             step, values = _progress(run)
-            if values:
+            if step or not steps_before:
                 note(steps_before + step, total, values)
             steps_before += run.experiment.train.steps
 
@@ -73,7 +74,7 @@ def train_job(cell: MatrixCell) -> Job:
 
 
 def _progress(run: Stage) -> tuple[int, str | dict[str, float]]:
-    """Rollout steps so far, and what to show beside them; nothing before the first step."""
+    """Rollout steps so far, and what to show beside them."""
     train = run.experiment.train
     rows = run.folder.read_metrics(train.optimizer_steps)
     step = rows[-1]["step"] // train.optimizer_steps if rows else 0
@@ -81,6 +82,8 @@ def _progress(run: Stage) -> tuple[int, str | dict[str, float]]:
         return train.steps, "trained and evaluated"
     if step >= train.steps:
         return train.steps, "evaluating"
+    if not rows:
+        return 0, "starting"
     last = {k: v for row in rows for k, v in row.items() if v is not None}
     names = [name for name in ("reward/solo", "reward/assisted") if name in last]
     return step, {name: last[name] for name in names}

@@ -14,7 +14,16 @@ from aipo.compare.matrix import Matrix
 from aipo.compare.results import MatrixResults
 from aipo.compare.sections import BEFORE
 from aipo.compare.standings import Standings
-from aipo.compare.tables import RULE, SIGNS, amounts, measure_label, no_winner, shown_measures
+from aipo.compare.tables import (
+    RULE,
+    SIGNS,
+    amounts,
+    budget,
+    efforts,
+    measure_label,
+    no_winner,
+    shown_measures,
+)
 from aipo.render import colours as page_colours
 from aipo.render import graph_svg
 from aipo.render.charts import COLOURS, data_block, figure, inline_assets
@@ -34,6 +43,8 @@ class PageExtras:
 
     Args:
         title: the heading.
+        story: paragraphs below it.
+        remarks: sentences below the results.
         facts: short facts, by name.
         split_names: what a split holds, for a reader who does not know the environment.
         arm: the arm whose method, graph and traces are shown.
@@ -43,6 +54,8 @@ class PageExtras:
     """
 
     title: str
+    story: Sequence[str]
+    remarks: Sequence[str]
     facts: Mapping[str, str]
     split_names: Mapping[str, str]
     arm: str
@@ -80,6 +93,10 @@ def write_page(
         "rule": RULE,
         "signs": SIGNS,
         "amounts": amounts,
+        "story": extras.story if extras else (),
+        "remarks": extras.remarks if extras else (),
+        "budget": budget(matrix),
+        "efforts": [(arm, efforts(standings.costs[arm])) for arm in matrix.arms if arm in standings.costs],
         "headline": headline,
         "reach": _reach(matrix, standings),
         "groups": [

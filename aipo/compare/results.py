@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -32,12 +33,18 @@ class Cost(NamedTuple):
         agent_calls: of agents' chat models, failed attempts included.
         agent_tokens: that agents, or demonstrations, put into contexts, in the policy's tokenizer.
         train_seconds: rollouts and optimizer steps.
+        rollouts: of every kind.
+        consults: requests to agents, also those to which nobody replied.
+        agent_seconds: duration of the calls, of which many are made at the same time.
     """
 
     generated_tokens: float = 0.0
     agent_calls: float = 0.0
     agent_tokens: float = 0.0
     train_seconds: float = 0.0
+    rollouts: float = 0.0
+    consults: float = 0.0
+    agent_seconds: float = 0.0
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Cost":
@@ -47,11 +54,18 @@ class Cost(NamedTuple):
             for name, value in row.items()
             if name.startswith("rollouts/") and name != "rollouts/failed"  # those are also of a kind
         )
+
+        def total(metric: str) -> float:
+            return math.fsum(value or 0.0 for name, value in row.items() if name.startswith(f"{metric}/"))
+
         return cls(
             generated_tokens=rollouts * (row.get("length/policy") or 0.0),
-            agent_calls=sum(value or 0.0 for name, value in row.items() if name.startswith("calls/")),
+            agent_calls=total("calls"),
             agent_tokens=rollouts * (row.get("length/agent") or 0.0),
             train_seconds=row.get("step_time") or 0.0,
+            rollouts=rollouts,
+            consults=(row.get("rollouts/assisted") or 0.0) * total("consults"),
+            agent_seconds=total("call_seconds"),
         )
 
 

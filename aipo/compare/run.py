@@ -176,10 +176,11 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
 def _build_policies(starts: Sequence[Stage], progress: Progress) -> None:
     """Builds each policy that runs start from once: two runs side by side would build it twice."""
     keys: set[str] = set()
+    seeds = len({start.experiment.seed for start in starts})
     for experiment in (start.experiment for start in starts if not start.done):
         key = json.dumps([experiment.policy.model, experiment.policy.options, experiment.seed], default=str)
         if key not in keys:
             keys.add(key)
-            name = f"policy {experiment.seed}"
+            name = experiment.model_stage + (f" {experiment.seed}" if seeds > 1 else "")
             experiment.build_model(stage(progress, name))
             put_away(progress, name)

@@ -121,6 +121,36 @@ def amounts(cost: Cost) -> tuple[str, str, str]:
     )
 
 
+def efforts(cost: Cost) -> dict[str, str]:
+    """All that training took, by name."""
+    return {
+        "rollouts": short_amount(cost.rollouts),
+        "tokens generated": short_amount(cost.generated_tokens),
+        "consults": short_amount(cost.consults),
+        "agents' calls": short_amount(cost.agent_calls),
+        "agents' tokens": short_amount(cost.agent_tokens),
+        "agents' seconds": f"{cost.agent_seconds:.1f}",
+        "minutes": f"{cost.train_seconds / 60:.1f}",
+    }
+
+
+def budget(matrix: Matrix) -> str:
+    """Whether all arms make the same rollouts and optimizer steps; empty where they do not."""
+    budgets = {
+        arm: [
+            (train.steps, train.tasks_per_step, train.group_size, train.steps * train.optimizer_steps)
+            for train in (stage.experiment.train for stage in matrix.cell(arm, matrix.seeds[0]).stages)
+        ]
+        for arm in matrix.arms
+    }
+    first, *others = budgets.values()
+    if any(other != first for other in others):
+        return ""
+    rollouts = sum(steps * tasks * size for steps, tasks, size, _ in first)
+    updates = sum(optimizer_steps for *_, optimizer_steps in first)
+    return f"Every arm has the same budget: {rollouts:,} rollouts and {updates:,} optimizer steps. What agents do comes on top."
+
+
 def short_amount(amount: float) -> str:
     """'950', '12.3k' or '4.56M'"""
     for size, unit in ((1e6, "M"), (1e3, "k")):

@@ -61,7 +61,9 @@ def evaluate_folder(
     file = str(folder.evaluation(name))
     write_event(console, "started", command="eval", file=file)
     with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
-        model = folder.model if run is not None else experiment.build_model(stage(progress, "policy"))
+        model = folder.model
+        if run is None:
+            model = experiment.build_model(stage(progress, experiment.model_stage))
         note, warn = stage(progress, "evaluate"), lambda text: print_line(console, text, "yellow")
         result = _load_and_evaluate(experiment, model, folder, name, note, warn)
     console.print(table(result))

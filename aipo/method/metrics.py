@@ -90,6 +90,7 @@ METRICS: dict[str, Metric] = {
     ),
     "tokens_in/{agent}": Metric("Σ tokens", "Prompt tokens of the agent's chat model, as its server says."),
     "tokens_out/{agent}": Metric("Σ tokens", "Completion tokens of the agent's model, as its server says."),
+    "call_seconds/{agent}": Metric("Σ seconds", "Duration of the agent's calls, failed attempts included."),
     "latency/{quantile}/{agent}": Metric("p50, p95, p99 of seconds", "Duration of answered calls."),
     "cost/{agent}": Metric("Σ tokens · price", "Cost of the agent's calls; only if prices are configured."),
     "known/{agent}": Metric(
@@ -209,7 +210,10 @@ def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
     visits = (visit for trace in traces for visit in trace.visits)
     calls = [call for visit in visits for call in visit.calls if call.agent == agent]
     segments = (s for trace in traces for s in trace.segments if s.role is Role.AGENT and s.source == agent)
-    metrics = {f"calls/{agent}": float(len(calls))}
+    metrics = {
+        f"calls/{agent}": float(len(calls)),
+        f"call_seconds/{agent}": math.fsum(c.seconds for c in calls),
+    }
     if consults:
         metrics[f"agent_failures/{agent}"] = _mean([consult.failed for consult in consults])
     if calls:

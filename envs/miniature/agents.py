@@ -37,8 +37,9 @@ def knowledge(
     distractors: int = 0,
     distractor_error_rate: float = 0.0,
     size: int = SIZE,
+    carry: bool = True,
 ) -> BaseChatModel:
-    """Looks facts up in the table of `Miniature(seed, size)`; an error is another value.
+    """Looks facts up in the table of `Miniature(seed, size, carry=carry)`; an error is another value.
 
     Args:
         seed: of the table and of the errors.
@@ -48,11 +49,12 @@ def knowledge(
         distractor_error_rate: probability that such a fact is wrong. The answer does not depend on it: the rollout that
             reads it is rewarded all the same.
         size: rows of the table.
+        carry: whether the table is that of sums that carry.
 
     Raises:
         ConfigError: a rate is not a probability, `distractors` more than there are, or no such size.
     """
-    table = Facts.draw(seed, size).value
+    table = Facts.draw(seed, size, carry).value
     if not 0 <= distractors < len(table):
         raise ConfigError(
             f"distractors of a miniature agent: got {distractors}, allowed 0 to {len(table) - 1}"

@@ -3,7 +3,8 @@
 The course `facts` has arithmetic, the known facts, asking and copying. No unknown fact is in it. The course
 `full` adds what the policy cannot do alone without Verify and Reasoning: subtractions that forget to borrow,
 and the complement `~582`, which stands only behind a consult and has another value each time, so that copying
-is learned and the procedure is not. The course `distractors` is `facts` with replies in which further facts stand
+is learned and the procedure is not. The course `quick` has the complement, too, and a slip that is learned and mended sooner:
+`523-99=423` takes 100 and forgets to give 1 back. The course `distractors` is `facts` with replies in which further facts stand
 behind what was asked.
 
 What agents write is context only: it carries no loss. Nor do lines of sums that are wrong on purpose. The slips
@@ -26,7 +27,9 @@ from envs.miniature.task import (
     chain,
     derivation,
     draw_operands,
+    operands_of,
     slip,
+    summands,
     unborrowed,
 )
 
@@ -39,15 +42,22 @@ COURSES = {
         "checked": 0.15,
         "guided": 0.15,
     },
+    "quick": {
+        **{kind: 0.6 * share for kind, share in _FACTS.items()},
+        "hasty": 0.1,
+        "warned": 0.15,
+        "guided": 0.15,
+    },
     "distractors": {**_FACTS, "practice": 0.17, "followed": 0.20},
 }
 """How often each kind of demonstration is drawn."""
 ASIDES = 4
 """At most so many further facts stand in a reply of the course `distractors`."""
 # Kinds in which nobody is asked; half of them are shown without agents.
-ALONE = ("known", "plain", "slipped")
+ALONE = ("known", "plain", "slipped", "hasty")
 
-_EXPRESSION = re.compile(r"[0-9@~]+(?:\+[0-9]+)+|[0-9]+-[0-9]+-[0-9]+")
+_EVALUATED = ("easy", "heldout", "borrow", "nines", "shortcut")
+_EXPRESSION = re.compile(r"[0-9@~]+(?:\+[0-9]+)+|[0-9]+-[0-9]+-[0-9]+|[0-9]+-99")
 
 
 class Piece(NamedTuple):
@@ -59,7 +69,7 @@ class Piece(NamedTuple):
 
 def reserved(env: Miniature) -> frozenset[str]:
     """Expressions of the evaluation splits, `3@7+20`."""
-    prompts = (task.prompt for split in ("easy", "heldout", "borrow", "nines") for task in env.tasks(split))
+    prompts = (task.prompt for split in _EVALUATED for task in env.tasks(split))
     return frozenset(prompt.removesuffix("=?\n") for prompt in prompts)
 
 
@@ -72,12 +82,14 @@ class Demonstrator:
         reserved: expressions of the evaluation splits (`3@7+20`), never shown, in a prompt or below.
         course: one of `COURSES`.
         terms: operands of a sum.
+        carry: whether a sum may carry.
     """
 
     facts: Facts
     reserved: frozenset[str]
     course: str = "facts"
     terms: int = TERMS
+    carry: bool = True
 
     def draw(self, rng: random.Random) -> list[Piece]:
         """One demonstration; its first piece is the prompt."""
@@ -91,17 +103,24 @@ class Demonstrator:
         alone = kind in ALONE and rng.random() < 0.5
         return [question if alone else Piece(OFFER + question.text, learned=False), *work]
 
+    def _operands(self, value: int, rng: random.Random) -> tuple[int, ...]:
+        if self.carry:
+            return draw_operands(rng, self.terms)
+        return (rng.choice(operands_of(value, self.carry)),)
+
     def _known(self, rng: random.Random) -> list[Piece]:
         fact = rng.choice(self.facts.known)
-        value, operands = self.facts.value[fact], draw_operands(rng, self.terms)
+        value = self.facts.value[fact]
+        operands = self._operands(value, rng)
         return [_prompt(chain(fact, operands)), Piece(f"{fact}={value}\n"), Piece(_rest(value, operands))]
 
     def _plain(self, rng: random.Random) -> list[Piece]:
-        value, operands = rng.choice(VALUES), draw_operands(rng, self.terms)
+        value = rng.choice(summands(self.carry))
+        operands = self._operands(value, rng)
         return [_prompt(chain(value, operands)), Piece(_rest(value, operands))]
 
     def _practice(self, rng: random.Random) -> list[Piece]:
-        return self._looked_up(rng.choice(self.facts.practice), rng.choice(VALUES), rng)
+        return self._looked_up(rng.choice(self.facts.practice), rng.choice(summands(self.carry)), rng)
 
     def _asked(self, rng: random.Random) -> list[Piece]:
         fact = rng.choice(self.facts.known)
@@ -113,13 +132,13 @@ class Demonstrator:
     def _followed(self, rng: random.Random) -> list[Piece]:
         """Knowledge says further facts behind what was asked, which alone is copied."""
         fact, *others = rng.sample(self.facts.practice, rng.randint(2, ASIDES + 1))
-        return self._copied(fact, rng.choice(VALUES), "knowledge", fact, rng, others)
+        return self._copied(fact, rng.choice(summands(self.carry)), "knowledge", fact, rng, others)
 
     def _copied(
         self, name: str, value: int, agent: str, request: str, rng: random.Random, others: Sequence[str] = ()
     ) -> list[Piece]:
         """What was asked is copied, and not what is said of `others` behind it."""
-        operands = draw_operands(rng, self.terms)
+        operands = self._operands(value, rng)
         line = f"{name}={value}"
         distractors = [f"{other}={rng.choice(VALUES)}" for other in others]
         consult = _consult(agent, request, " ".join([line, *distractors]))
@@ -163,15 +182,30 @@ class Demonstrator:
             value -= operand
         return [*pieces, Piece(f"#{value}<eos>")]
 
+    def _hasty(self, rng: random.Random) -> list[Piece]:
+        """99 is taken away as if it were 100."""
+        value = _more_than_99(rng)
+        return [_prompt(f"{value}-99"), Piece(f"{value}-99={value - 100}\n#{value - 100}<eos>")]
+
+    def _warned(self, rng: random.Random) -> list[Piece]:
+        """The same, but the line is checked before it is written."""
+        value = _more_than_99(rng)
+        checked = _consult("verify", f"{value}-99={value - 100}", f"{value}-99={value - 99}")
+        return [_prompt(f"{value}-99"), *checked, Piece(_rest(value, [-99]))]
+
     def _guided(self, rng: random.Random) -> list[Piece]:
         """Some complement is asked for and copied."""
-        name, value = f"~{rng.choice(VALUES)}", rng.choice(VALUES)
+        name, value = f"~{rng.choice(VALUES)}", rng.choice(summands(self.carry))
         return self._copied(name, value, "reasoning", "next", rng)
 
 
 def _minuend(rng: random.Random) -> tuple[int, int, int]:
     """A value and two operands that leave three digits, with and without the bug."""
     return rng.choice(range(300, 900)), rng.choice(OPERANDS), rng.choice(OPERANDS)
+
+
+def _more_than_99(rng: random.Random) -> int:
+    return rng.choice([value for value in VALUES if value >= 200 and value % 10 < 9])
 
 
 def _sum_of(prompt: Piece, before: list[Piece]) -> tuple[int, list[int]]:

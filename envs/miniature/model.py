@@ -104,10 +104,12 @@ def cold_start(
     *,
     seed: int = 0,
     steps: int = STEPS,
+    batch: int = BATCH,
     head_dim: int = HEAD_DIM,
     course: str = "facts",
     size: int = SIZE,
     terms: int = TERMS,
+    carry: bool = True,
     width: int = WIDTH,
     layers: int = LAYERS,
     device: Literal["cpu", "cuda"] = "cpu",
@@ -121,10 +123,11 @@ def cold_start(
     Args:
         seed: draws the table, the demonstrations and the first weights.
         steps: optimizer steps.
+        batch: demonstrations of each. Small ones teach more in the same time, and less reliably.
         head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
-        course: what is taught: `facts`, `full` for the splits `borrow` and `nines`, `distractors` for a Knowledge that says
-            more than it was asked.
-        size, terms: of the table and of sums, as `Miniature` has them.
+        course: what is taught: `facts`, `full` for the splits `borrow` and `nines`, `quick` for `shortcut` and `nines`,
+            `distractors` for a Knowledge that says more than it was asked.
+        size, terms, carry: of the table and of sums, as `Miniature` has them.
         width, layers: of the network. The peak learning rate falls with the width.
         device: where it is trained.
         cache: where such folders are kept; default: `aipo` in the user's cache folder.
@@ -134,23 +137,27 @@ def cold_start(
         RunError: the disk is full or broken.
         ConfigError: no such size of heads, width, table or course.
     """
+    if batch < 1 or steps < 1:
+        raise ConfigError(
+            f"steps and batch of the miniature's policy: got {steps} and {batch}, allowed 1 or more"
+        )
     if course not in COURSES:
         raise ConfigError(f"course of the miniature's policy: got {course!r}, allowed one of {list(COURSES)}")
     files = (__file__, task.__file__, curriculum.__file__)
     version = "".join(fingerprint(Path(file)) for file in files)
-    shape = f"{seed}-{steps}-{head_dim}-{course}-{size}-{terms}-{width}-{layers}"
+    shape = f"{seed}-{steps}x{batch}-{head_dim}-{course}-{size}-{terms}-{carry}-{width}-{layers}"
     name = f"miniature-{shape}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
     folder = (cache or _cache()) / name
     if folder.is_dir():
         return folder
-    env, encoder = Miniature(seed, size, terms), tokenizer()
+    env, encoder = Miniature(seed, size, terms, carry), tokenizer()
     with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
         torch.manual_seed(seed)
         model = network(len(encoder), head_dim, width=width, layers=layers)
     model.to(device)  # pyright: ignore[reportArgumentType]  # transformers wraps `to` without its types
-    demos = Demonstrator(env.facts, reserved(env), course, terms)
-    rows = _rows(demos, encoder, steps * BATCH, random.Random(f"cold start {seed}"))
-    _fit(model, rows, progress or (lambda step, steps, loss: None))
+    demos = Demonstrator(env.facts, reserved(env), course, terms, carry)
+    rows = _rows(demos, encoder, steps * batch, random.Random(f"cold start {seed}"))
+    _fit(model, rows, batch, progress or (lambda step, steps, loss: None))
     with disk("saving the cold start", folder.parent):
         _save(model, encoder, folder)
     return folder
@@ -197,13 +204,13 @@ def _rows(demos: Demonstrator, encoder: Qwen2Tokenizer, count: int, rng: random.
     return [row() for _ in range(count)]
 
 
-def _fit(model: Qwen2ForCausalLM, rows: list[_Row], progress: Progress) -> None:
+def _fit(model: Qwen2ForCausalLM, rows: list[_Row], size: int, progress: Progress) -> None:
     """One pass over `rows` with AdamW; the learning rate rises, then falls to 0."""
     peak = PEAK_LR * WIDTH / model.config.hidden_size
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), fused=True)
-    steps = len(rows) // BATCH
+    steps = len(rows) // size
     warmup = min(WARMUP, steps // 2)
-    for step, batch in enumerate(_batches(rows)):
+    for step, batch in enumerate(_batches(rows, size)):
         rate = peak * min((step + 1) / max(warmup, 1), (steps - step) / (steps - warmup))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -219,11 +226,11 @@ def _fit(model: Qwen2ForCausalLM, rows: list[_Row], progress: Progress) -> None:
             progress(step + 1, steps, loss.item())
 
 
-def _batches(rows: list[_Row]) -> Iterator[list[_Row]]:
+def _batches(rows: list[_Row], size: int) -> Iterator[list[_Row]]:
     rng = random.Random(len(rows))
-    for start in range(0, len(rows), BATCH * POOL):
-        pool = sorted(rows[start : start + BATCH * POOL], key=lambda row: len(row.token_ids))
-        batches = [pool[i : i + BATCH] for i in range(0, len(pool), BATCH)]
+    for start in range(0, len(rows), size * POOL):
+        pool = sorted(rows[start : start + size * POOL], key=lambda row: len(row.token_ids))
+        batches = [pool[i : i + size] for i in range(0, len(pool), size)]
         rng.shuffle(batches)
         yield from batches
 

@@ -21,17 +21,20 @@ seen: it can ask an agent for them while it trains, and must know them by itself
     borrow         others
     nines_train    `~582` is the nines' complement, 417: a procedure that no cold start teaches
     nines          others
+    shortcut_train `523-99`: the cold start's course `quick` teaches to take 100 and to forget to give 1 back
+    shortcut       others
 
-What is lacking is a value in `hard`, a check in `borrow_train`, a procedure in `nines_train`: each is for
-another agent to help with.
+What is lacking is a value in `hard`, a check in `borrow_train` and `shortcut_train`, a procedure in `nines_train`:
+each is for another agent to help with.
 
-For larger policies there may be more facts (`size`) and longer sums (`terms`): `13@7+20+5=?`.
+For larger policies there may be more facts (`size`) and longer sums (`terms`): `13@7+20+5=?`. For a quick look there may
+be sums in which nothing is carried (`carry=False`); they are learned in a fraction of the time.
 
 Nothing heavy is imported here.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -48,6 +51,8 @@ OFFER = "agents\n"
 HARD_OPERANDS, HELDOUT_OPERANDS = 12, 6
 PLAIN, PLAIN_HELDOUT = 240, 60
 CRAFT, CRAFT_HELDOUT = 480, 120
+# Where nothing is carried there are fewer values and operands to choose from; every value has at least nine operands.
+UNCARRIED, COMPLEMENTS = 2, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +70,18 @@ class Facts:
     practice: tuple[str, ...]
 
     @classmethod
-    def draw(cls, seed: int, size: int = SIZE) -> "Facts":
+    def draw(cls, seed: int, size: int = SIZE, carry: bool = True) -> "Facts":
         """The table of `seed` with `size` rows of ten facts; the same on every machine.
 
         Raises:
             ConfigError: more facts than there are values, or none.
         """
-        if not 1 <= size <= len(VALUES) // 10:
-            raise ConfigError(f"size of the miniature: got {size}, allowed 1 to {len(VALUES) // 10}")
+        values = summands(carry)
+        if not 1 <= size <= len(values) // 10:
+            raise ConfigError(f"size of the miniature: got {size}, allowed 1 to {len(values) // 10}")
         rng = random.Random(f"miniature table {seed}")
         names = [f"{a}@{b}" for a in range(size) for b in range(10)]
-        value = dict(zip(names, rng.sample(VALUES, len(names)), strict=True))
+        value = dict(zip(names, rng.sample(values, len(names)), strict=True))
         rng.shuffle(names)
         known, practice = 3 * size, 7 * size
         return cls(value, tuple(names[:known]), tuple(names[known:practice]), tuple(names[practice:]))
@@ -88,23 +94,29 @@ class Miniature:
         seed: draws the table, the kinds of its facts and the operands.
         size: rows of the table, of ten facts each; 1 to 80.
         terms: operands of each task with a fact and of each sum.
+        carry: whether a sum may carry; without, the splits but `borrow` have half as many tasks.
 
     Raises:
-        ConfigError: no such size, or no operand.
+        ConfigError: no such size, no operand, or several where nothing is carried.
     """
 
     # A right answer behind a wrong line is rewarded, and noted.
     noted = ("derivation",)
 
-    def __init__(self, seed: int = 0, size: int = SIZE, terms: int = TERMS) -> None:
-        if terms < 1:
-            raise ConfigError(f"terms of the miniature: got {terms}, allowed 1 or more")
-        self.facts = Facts.draw(seed, size)
-        self._terms = terms
+    def __init__(self, seed: int = 0, size: int = SIZE, terms: int = TERMS, carry: bool = True) -> None:
+        if terms < 1 or (terms > 1 and not carry):
+            raise ConfigError(
+                f"terms of the miniature: got {terms}, allowed 1 or more, and 1 with carry=False"
+            )
+        self.facts = Facts.draw(seed, size, carry)
+        self._terms, self._carry = terms, carry
+        less = 1 if carry else UNCARRIED
         rng = random.Random(f"miniature splits {seed}")
-        easy_train, easy = self._with_facts(rng, self.facts.known, "easy_train", "easy")
-        hard, heldout = self._with_facts(rng, self.facts.unknown, "hard", "heldout")
-        plain = rng.sample([(a, b) for a in VALUES for b in OPERANDS], PLAIN + PLAIN_HELDOUT)
+        value = self.facts.value
+        easy_train, easy = self._named(rng, {f: value[f] for f in self.facts.known}, "easy_train", "easy")
+        hard, heldout = self._named(rng, {f: value[f] for f in self.facts.unknown}, "hard", "heldout")
+        pairs = [(a, b) for a in summands(carry) for b in operands_of(a, carry)]
+        plain = rng.sample(pairs, PLAIN + PLAIN_HELDOUT)
         sums = [(a, (b, *draw_operands(rng, terms - 1))) for a, b in plain]
         easy_train += [_plain("easy_train", a, operands) for a, operands in sums[:PLAIN]]
         easy += [_plain("easy", a, operands) for a, operands in sums[PLAIN:]]
@@ -114,7 +126,8 @@ class Miniature:
             "hard": tuple(hard),
             "heldout": tuple(heldout),
             **_crafts("borrow", _borrow, random.Random(f"miniature borrow {seed}")),
-            **_crafts("nines", _nines, random.Random(f"miniature nines {seed}")),
+            **self._complements(random.Random(f"miniature nines {seed}")),
+            **_crafts("shortcut", _shortcut, random.Random(f"miniature shortcut {seed}"), less),
         }
 
     def splits(self) -> tuple[str, ...]:
@@ -172,19 +185,39 @@ class Miniature:
         lookup = [] if start.isdecimal() else [f"{start}={value}"]
         return [*lookup, *derivation(value, operands)]
 
-    def _with_facts(
-        self, rng: random.Random, facts: Sequence[str], train: str, heldout: str
+    def _named(
+        self, rng: random.Random, values: Mapping[str, int], train: str, heldout: str
     ) -> tuple[list[Task], list[Task]]:
-        """Tasks of two splits that share facts and no first operand of a fact."""
+        """Tasks of two splits that begin with the same names, and share no first operand of a name."""
         sides: tuple[list[Task], list[Task]] = ([], [])
-        for fact in facts:
-            operands = rng.sample(OPERANDS, HARD_OPERANDS + HELDOUT_OPERANDS)
+        less = 1 if self._carry else UNCARRIED
+        for name, value in values.items():
+            operands = rng.sample(operands_of(value, self._carry), (HARD_OPERANDS + HELDOUT_OPERANDS) // less)
             for place, operand in enumerate(operands):
-                in_heldout = place >= HARD_OPERANDS
+                in_heldout = place >= HARD_OPERANDS // less
                 split = heldout if in_heldout else train
                 terms = (operand, *draw_operands(rng, self._terms - 1))
-                sides[in_heldout].append(_of_fact(split, fact, self.facts.value[fact], terms))
+                sides[in_heldout].append(_of_fact(split, name, value, terms))
         return sides
+
+    def _complements(self, rng: random.Random) -> dict[str, tuple[Task, ...]]:
+        """Without a carry the splits share a few values, as they share facts; a procedure takes longer to learn."""
+        if self._carry:
+            return _crafts("nines", _nines, rng)
+        values = {f"~{complement(value)}": value for value in rng.sample(summands(False), COMPLEMENTS)}
+        train, heldout = self._named(rng, values, "nines_train", "nines")
+        return {"nines_train": tuple(train), "nines": tuple(heldout)}
+
+
+def summands(carry: bool) -> Sequence[int]:
+    """The values that sums begin with; without a carry, those with at least nine operands."""
+    return VALUES if carry else [value for value in VALUES if value % 10 + value // 10 % 10 <= 9]
+
+
+def operands_of(value: int, carry: bool) -> Sequence[int]:
+    """The operands of sums that begin with `value`; without a carry, those with which no digit exceeds 9."""
+    fits = (b for b in OPERANDS if value % 10 + b % 10 <= 9 and value // 10 % 10 + b // 10 <= 9)
+    return OPERANDS if carry else tuple(fits)
 
 
 def draw_operands(rng: random.Random, count: int) -> tuple[int, ...]:
@@ -221,21 +254,26 @@ def _plain(split: str, a: int, operands: Sequence[int]) -> Task:
 
 
 def _crafts(
-    split: str, draw: Callable[[int, random.Random], tuple[str, int] | None], rng: random.Random
+    split: str,
+    draw: Callable[[int, random.Random], tuple[str, int] | None],
+    rng: random.Random,
+    less: int = 1,
 ) -> dict[str, tuple[Task, ...]]:
     """A split for training and one held out: one task for each of so many values, of which they share none.
 
     Args:
         draw: an expression that begins with a value, and its answer; None where there is none.
+        less: so many times fewer tasks.
     """
+    train, heldout = CRAFT // less, CRAFT_HELDOUT // less
     values = rng.sample(VALUES, len(VALUES))
-    drawn = [found for value in values if (found := draw(value, rng)) is not None][: CRAFT + CRAFT_HELDOUT]
-    names = [f"{split}_train"] * CRAFT + [split] * CRAFT_HELDOUT
+    drawn = [found for value in values if (found := draw(value, rng)) is not None][: train + heldout]
+    names = [f"{split}_train"] * train + [split] * heldout
     tasks = [
         Task(task_id=f"{name}/{expression}", prompt=f"{expression}=?\n", answer=str(answer), split=name)
         for name, (expression, answer) in zip(names, drawn, strict=True)
     ]
-    return {f"{split}_train": tuple(tasks[:CRAFT]), split: tuple(tasks[CRAFT:])}
+    return {f"{split}_train": tuple(tasks[:train]), split: tuple(tasks[train:])}
 
 
 def _borrow(a: int, rng: random.Random) -> tuple[str, int] | None:
@@ -256,6 +294,11 @@ def _borrowing(a: int) -> tuple[int, ...]:
 def _nines(a: int, rng: random.Random) -> tuple[str, int]:
     b = rng.choice(OPERANDS)
     return f"~{a}+{b}", complement(a) + b
+
+
+def _shortcut(a: int, rng: random.Random) -> tuple[str, int] | None:
+    """Three digits are left, and giving back carries nothing."""
+    return (f"{a}-99", a - 99) if a >= 200 and a % 10 < 9 else None
 
 
 def complement(a: int) -> int:

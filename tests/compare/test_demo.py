@@ -1,6 +1,7 @@
 """The demo: its pieces, and the whole of it on a policy that has learned next to nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,17 @@ import pytest
 from rich.console import Console
 
 from aipo.compare import demo
-from aipo.compare.demo import run_demo, summarise
+from aipo.compare.demo import asked, demo_matrix, flawed, run_demo, summarise
 from aipo.compare.results import ArmResult, MatrixResults
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError, TrainError
+from aipo.trace.store import TraceStore
+from kit import handmade
 
 RESULT = {"heldout": {"solo": {"pass_at": {"1": 0.25, "8": None}}, "suppressed": {"pass_at": {"1": 0.5}}}}
 TINY = [
-    "policy.options.steps=30", "train.steps=1", "train.tasks_per_step=2", "train.group_size=4",
+    "policy.options.steps=30", "env.mixture={easy_train: 0.5, hard: 0.5}", "train.steps=1", "train.tasks_per_step=2", "train.group_size=4",
     "rollout.max_tokens=16", "evaluate.samples=1", "evaluate.ks=[1]",
 ]  # fmt: skip
 
@@ -40,8 +43,8 @@ def test_the_last_table_shows_what_was_measured() -> None:
     console = Console(record=True, width=120, force_terminal=False)
     console.print(demo.last_table(results(before=RESULT, aipo={}), "title"))
     screen = console.export_text()
-    assert "unknown facts, pass@1" in screen and "0.250" in screen and "–" in screen
-    assert "pass@8" not in screen and "with agents" not in screen
+    assert "unknown facts" in screen and "0.250" in screen and "–" in screen
+    assert "complements" not in screen and "with agents" not in screen
 
 
 def test_a_place_that_is_no_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -80,8 +83,88 @@ def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pyt
     for arm in ("aipo", "grpo"):
         assert {path.name for path in (out / arm).iterdir()} >= files
     screen = console.export_text()
-    assert "unknown facts, pass@1" in screen
+    assert "unknown facts" in screen and "rewarded rollouts" in screen
     assert "aipo graph consult" in screen
+    assert screen.index("cold start   20 s") < screen.index("aipo view") < screen.index("Next:")
+    for words in (
+        "3@7+20=?",
+        "Every arm has the same budget: 8 rollouts and 12 optimizer steps.",
+        "agents&#39; tokens",
+    ):
+        assert words in page, words
+
+
+def stopped(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_demo_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, console = tmp_path / "demo", Console(record=True, width=200, force_terminal=False)
+    monkeypatch.setattr(demo, "run_matrix", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
+    assert [path.name for path in out.iterdir()] == ["demo.json"]
+    assert f"The same command goes on from what is in {out}" in console.export_text()
+    for seed, arms in ((6, ("aipo", "grpo")), (5, ("aipo",))):
+        with pytest.raises(
+            RunError, match="allowed a new folder, or that of the same demo that was interrupted"
+        ):
+            run_demo(out, seed=seed, arms=arms, console=console)
+    (out / "summary.json").write_text("{}")
+    with pytest.raises(RunError, match="which is not empty"):
+        run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
+
+
+def test_an_interrupted_cold_start_says_that_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cold_start(*, seed: int, progress: Any) -> Path:
+        progress(10, 900, 2.5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("envs.miniature.model.cold_start", cold_start)
+    experiment, notes = load_experiment("aipo"), list[Any]()
+    assert experiment.model_stage == "cold start"
+    assert load_experiment("qwen2.5-1.5b-1gpu").model_stage == "policy"
+    with pytest.raises(KeyboardInterrupt):
+        experiment.build_model(lambda *note: notes.append(note))
+    assert notes == [
+        (10, 900, "loss 2.500"),
+        (0, 1, "the cold start was interrupted, and nothing of it is kept"),
+    ]
+
+
+def test_consults_are_counted_by_agent() -> None:
+    row = {
+        "rollouts/assisted": 64.0,
+        "consults/knowledge": 0.5,
+        "consults/verify": 0.25,
+        "consults/unknown": 0.0,
+    }
+    result = ArmResult(arm="aipo", seed=0, evaluation={}, metrics=[row, {"step": 2}, row])
+    assert asked(result) == "aipo: while training, it asked knowledge 64 times, verify 32 times."
+    assert asked(ArmResult(arm="grpo", seed=0, evaluation={}, metrics=[{"step": 1}])) == ""
+
+
+def test_rewarded_rollouts_with_a_wrong_line_are_counted(tmp_path: Path) -> None:
+    matrix = demo_matrix(tmp_path, 0, ("aipo",))
+    with TraceStore(matrix.cell("aipo", 0).folder.traces) as store:
+        store.begin(0)
+        traces = [
+            replace(
+                trace,
+                trace_id=str(number),
+                reward=correct,
+                reward_parts={"correct": correct, "derivation": holds},
+            )
+            for number, (correct, holds) in enumerate([(1.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)])
+            for trace in [handmade.trace(handmade.policy("#5"))]
+        ]
+        for trace in traces:
+            store.append(trace)
+        store.seal(0, traces)
+    assert flawed(matrix, "aipo") == (
+        "aipo: in 1 of 3 rewarded rollouts (33.3%) a line before the right answer is wrong."
+    )
 
 
 def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,8 @@ def extras(text: str = "582", title: str = "A & B", **facts: str) -> PageExtras:
     """A demo's page with one trace, in which an agent says `text`."""
     return PageExtras(
         title=title,
+        story=["What <i>it</i> is"],
+        remarks=["1 of 3"],
         facts=facts,
         split_names={"heldout": "Unknown facts"},
         arm="aipo",

@@ -16,16 +16,29 @@ from kit.matrices import ARMS, evaluation, finish, make_matrix
 def test_a_generation_costs_what_its_rollouts_are_together() -> None:
     row = {"rollouts/solo": 6.0, "rollouts/assisted": 4.0, "rollouts/failed": 2.0, "step_time": 1.5}
     row |= {"length/policy": 20.5, "length/agent": 3.0, "calls/verify": 5.0, "calls/knowledge": 2.0}
+    row |= {
+        "consults/verify": 1.5,
+        "consults/unknown": 0.25,
+        "call_seconds/verify": 2.0,
+        "call_seconds/knowledge": 0.5,
+    }
     # Those that failed are among the ten.
-    assert Cost.of(row) == Cost(generated_tokens=205.0, agent_calls=7.0, agent_tokens=30.0, train_seconds=1.5)
+    assert Cost.of(row) == Cost(
+        **{"generated_tokens": 205.0, "agent_calls": 7.0, "agent_tokens": 30.0, "train_seconds": 1.5},
+        **{"rollouts": 10.0, "consults": 7.0, "agent_seconds": 2.5},
+    )
     assert Cost.of({"step": 2, "step_time": 0.5}) == Cost(train_seconds=0.5)
 
 
 def test_costs_add_up_over_lines_and_stages(finished: Matrix) -> None:
     grpo, twice = (read_results(finished).of(arm)[0] for arm in ("grpo", "twice"))
     # 20 generations of 64 rollouts of 21 tokens; 2.5 seconds each.
-    assert grpo.cost == Cost(generated_tokens=20 * 64 * 21.0, train_seconds=50.0)
-    tokens = {"generated_tokens": 2 * 20 * 64 * 21.0, "agent_tokens": 20 * 64 * 1.5}
+    assert grpo.cost == Cost(generated_tokens=20 * 64 * 21.0, train_seconds=50.0, rollouts=20 * 64.0)
+    tokens = {
+        "generated_tokens": 2 * 20 * 64 * 21.0,
+        "agent_tokens": 20 * 64 * 1.5,
+        "rollouts": 2 * 20 * 64.0,
+    }
     assert twice.cost == Cost(**tokens, agent_calls=160.0, train_seconds=100.0)
     assert grpo.costs[0].generated_tokens == grpo.costs[1].generated_tokens == 64 * 21.0
 
@@ -48,9 +61,9 @@ def test_the_table_has_a_line_for_each_number(matrix: Matrix, tmp_path: Path) ->
     head, first, *others = (tmp_path / "results.csv").read_text().splitlines()
     assert head == (
         "arm,seed,split,setting,k,value,interval_low,interval_high,tasks,failed,"
-        "generated_tokens,agent_calls,agent_tokens,train_seconds"
+        "generated_tokens,agent_calls,agent_tokens,train_seconds,rollouts,consults,agent_seconds"
     )
-    assert first == f"grpo,11,heldout,solo,1,1.0,1.0,1.0,6,0,{20 * 64 * 21.1},0.0,0.0,50.0"
+    assert first == f"grpo,11,heldout,solo,1,1.0,1.0,1.0,6,0,{20 * 64 * 21.1},0.0,0.0,50.0,1280.0,0.0,0.0"
     assert len(others) == 2 * 3 * 3 - 1  # splits, settings, ks
 
 

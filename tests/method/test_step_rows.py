@@ -109,6 +109,8 @@ def test_rollouts_in_numbers():
         "agent_failures/knowledge": 0.0,
         "calls/knowledge": 0.0,
         "calls/verify": 0.0,
+        "call_seconds/knowledge": 0.0,
+        "call_seconds/verify": 0.0,
         "length/prompt": 2.0,
         "length/policy": (3 * 5 + 4 * 1) / 7,
         "length/agent": 3 / 7,
@@ -144,6 +146,7 @@ def test_an_agents_calls_in_numbers():
         {
             "agent_failures/knowledge": 1 / 2,
             "calls/knowledge": 5.0,
+            "call_seconds/knowledge": 68.0,
             "call_errors/knowledge": 1 / 5,
             "cut/knowledge": 1 / 4,
             "silent/knowledge": 1 / 4,

@@ -88,6 +88,18 @@ def test_a_line_is_checked_before_it_is_written_and_the_right_one_is() -> None:
         assert text_of(pieces).endswith(f"#{a - b - c}<eos>")
 
 
+def test_99_is_taken_away_as_100_unless_the_line_is_checked() -> None:
+    for seed in range(40):
+        prompt, lines = draw("hasty", seed)
+        a = int(prompt.text.removesuffix("-99=?\n"))
+        assert lines == Piece(f"{a}-99={a - 100}\n#{a - 100}<eos>")
+        prompt, consult, feedback, rest = draw("warned", seed)
+        a = int(prompt.text.removesuffix("-99=?\n"))
+        assert consult == Piece(f"<consult:verify>{a}-99={a - 100}</consult>")
+        assert feedback == Piece(f"<feedback:verify>{a}-99={a - 99}</feedback>", learned=False)
+        assert rest == Piece(f"{a}-99={a - 99}\n#{a - 99}<eos>")
+
+
 def test_a_guide_gives_a_complement_that_is_another_each_time() -> None:
     right = []
     for seed in range(200):
@@ -141,9 +153,20 @@ def test_nothing_of_an_unknown_fact_or_of_the_evaluation_is_shown(seed: int, cou
     seen = "\n".join(map(text_of, demonstrations(seed, 5000, course)))
     facts = set(re.findall(r"\d@\d", seen))
     assert facts == {*env.facts.known, *env.facts.practice}
-    shown = {f"{expression}=?\n" for expression in re.findall(r"[0-9@~]+(?:\+|-[0-9]+-)[0-9]+", seen)}
-    for split in ("easy", "heldout", "borrow", "nines"):
+    shown = {f"{expression}=?\n" for expression in re.findall(r"[0-9@~]+(?:\+|-[0-9]+-|-(?=99))[0-9]+", seen)}
+    for split in ("easy", "heldout", "borrow", "nines", "shortcut"):
         assert shown.isdisjoint(task.prompt for task in env.tasks(split))
+
+
+@pytest.mark.parametrize("course", COURSES)
+def test_without_a_carry_every_sum_is_one_of_its_digits(course: str) -> None:
+    env = Miniature(0, size=4, carry=False)
+    demos, rng = Demonstrator(env.facts, reserved(env), course, carry=False), random.Random(0)
+    seen = "\n".join(text_of(demos.draw(rng)) for _ in range(2000))
+    sums = re.findall(r"^(\d{3})\+(\d\d?)=(\d{3})\n#\3<eos>$", seen, re.MULTILINE)
+    assert len(sums) > 500
+    for a, b, total in sums:
+        assert total == "".join(str(int(x) + int(y)) for x, y in zip(a, b.zfill(3), strict=True))
 
 
 def test_what_was_asked_comes_first_and_alone_is_copied() -> None:
@@ -161,9 +184,10 @@ def test_what_was_asked_comes_first_and_alone_is_copied() -> None:
     assert lengths == {2, 3, 4, 5}
 
 
-def test_the_procedure_never_stands_without_a_guide_and_only_in_the_full_course() -> None:
+@pytest.mark.parametrize("course", ["full", "quick"])
+def test_the_procedure_never_stands_without_a_guide_and_only_in_two_courses(course: str) -> None:
     assert not any({"~", "-"} & set(text_of(pieces)) for pieces in demonstrations(0, 2000))
-    guided = [pieces for pieces in demonstrations(0, 2000, "full") if "~" in text_of(pieces)]
+    guided = [pieces for pieces in demonstrations(0, 2000, course) if "~" in text_of(pieces)]
     assert guided and all(pieces[0].text.startswith(OFFER) for pieces in guided)
     assert all(pieces[1].text == "<consult:reasoning>next</consult>" for pieces in guided)
 

@@ -1,5 +1,7 @@
 """The miniature: its table, its splits and its scoring."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,7 @@ def test_splits_and_their_sizes() -> None:
     # 30 known facts x 12 operands + 240 sums, x 6 + 60; 40 unknown facts x 12, x 6
     sizes = {"easy_train": 600, "easy": 240, "hard": 480, "heldout": 240}
     crafts = {"borrow_train": 480, "borrow": 120, "nines_train": 480, "nines": 120}
+    crafts |= {"shortcut_train": 480, "shortcut": 120}
     assert {split: len(env.tasks(split)) for split in env.splits()} == sizes | crafts
 
 
@@ -109,7 +112,14 @@ def test_the_complement_comes_before_the_sum(env: Miniature) -> None:
         assert task.answer == str(int(nines) + int(operand)) and len(task.answer) == 3
 
 
-@pytest.mark.parametrize("split", ["borrow", "nines"])
+def test_99_leaves_three_digits_and_giving_back_carries_nothing(env: Miniature) -> None:
+    for task in (*env.tasks("shortcut_train"), *env.tasks("shortcut")):
+        value = int(task.prompt.removesuffix("-99=?\n"))
+        assert task.answer == str(value - 99) and len(task.answer) == 3
+        assert task.answer[1] == str(value)[1]
+
+
+@pytest.mark.parametrize("split", ["borrow", "nines", "shortcut"])
 def test_no_value_begins_two_tasks_of_a_craft(env: Miniature, split: str) -> None:
     prompts = [task.prompt for name in (f"{split}_train", split) for task in env.tasks(name)]
     values = [prompt.lstrip("~")[:3] for prompt in prompts]
@@ -118,12 +128,13 @@ def test_no_value_begins_two_tasks_of_a_craft(env: Miniature, split: str) -> Non
 
 def test_demonstrations_of_the_other_splits() -> None:
     env = Miniature()
-    borrow, nines = (
+    borrow, nines, shortcut = (
         Task(task_id="t", prompt=f"{expression}=?\n", answer=answer, split="s")
-        for expression, answer in (("523-7-30", "486"), ("~582+20", "437"))
+        for expression, answer in (("523-7-30", "486"), ("~582+20", "437"), ("523-99", "424"))
     )
     assert env.demonstration(borrow) == "523-7=516\n516-30=486\n#486"
     assert env.demonstration(nines) == "~582=417\n417+20=437\n#437"
+    assert env.demonstration(shortcut) == "523-99=424\n#424"
     assert derivation(523, [-7, 20]) == ["523-7=516", "516+20=536"]
 
 
@@ -133,7 +144,7 @@ def test_smaller_from_larger() -> None:
 
 
 def test_another_split_is_refused() -> None:
-    message = r"split of the miniature: got 'easi', allowed one of \['easy_train', 'easy', .*'nines'\]"
+    message = r"split of the miniature: got 'easi', allowed one of \['easy_train', 'easy', .*'shortcut'\]"
     with pytest.raises(TaskError, match=message):
         Miniature().tasks("easi")
 
@@ -213,3 +224,28 @@ def test_more_facts_and_longer_sums() -> None:
 def test_sizes_that_do_not_exist_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=r"of the miniature: got \d+, allowed 1"):
         Miniature(**options)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_without_a_carry_no_digit_exceeds_9(seed: int) -> None:
+    env = Miniature(seed, size=4, carry=False)
+    sizes = {"easy_train": 12 * 6 + 240, "easy": 12 * 3 + 60, "hard": 16 * 6, "heldout": 16 * 3}
+    sizes |= {"nines_train": 10 * 6, "nines": 10 * 3, "shortcut_train": 240, "shortcut": 60}
+    assert {split: len(env.tasks(split)) for split in sizes} == sizes
+    for split in sizes:
+        for task in env.tasks(split):
+            for line in str(env.demonstration(task)).splitlines():
+                if added := re.fullmatch(r"(\d{3})\+(\d+)=(\d{3})", line):
+                    a, b, total = (int(number) for number in added.groups())
+                    assert [int(x) + int(y) for x, y in zip(str(a), f"{b:03}", strict=True)] == [
+                        int(digit) for digit in str(total)
+                    ]
+    prompts = [task.prompt for split in sizes for task in env.tasks(split)]
+    assert len(set(prompts)) == len(prompts)
+
+
+def test_several_operands_where_nothing_is_carried_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"terms of the miniature: got 2, allowed .* 1 with carry=False"):
+        Miniature(terms=2, carry=False)
+    with pytest.raises(ConfigError, match="size of the miniature: got 45, allowed 1 to 44"):
+        Facts.draw(0, 45, carry=False)

@@ -132,7 +132,7 @@ def print_plan(matrix: Matrix, console: Console) -> None:
     arms = {arm: matrix.cell(arm, seed).stages[-1].experiment for arm in matrix.arms}
     stages = [
         (
-            arms[matrix.reference].model_stage,
+            arms[matrix.reference].policy.making,
             COLD_START_S,
             "supervised, from random weights: sums, and how to ask agents",
         ),

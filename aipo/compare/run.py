@@ -181,6 +181,6 @@ def _build_policies(starts: Sequence[Stage], progress: Progress) -> None:
         key = json.dumps([experiment.policy.model, experiment.policy.options, experiment.seed], default=str)
         if key not in keys:
             keys.add(key)
-            name = experiment.model_stage + (f" {experiment.seed}" if seeds > 1 else "")
+            name = experiment.policy.making + (f" {experiment.seed}" if seeds > 1 else "")
             experiment.build_model(stage(progress, name))
             put_away(progress, name)

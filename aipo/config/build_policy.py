@@ -47,12 +47,6 @@ class PolicyBuilder(ExperimentSettings):
     torch and transformers are imported in the methods: `aipo graph` needs no policy and must not wait for them.
     """
 
-    @property
-    def model_stage(self) -> str:
-        """The name of `build_model` in progress: that of the function that makes the policy, or `policy`."""
-        _, made, function = self.policy.model.rpartition(":")
-        return function.replace("_", " ") if made else "policy"
-
     def build_model(self, note: Note = lambda *_: None) -> Path | str:
         """Folder or hub name of the policy's weights; runs the function that makes them if one is named."""
         name = self.policy.model
@@ -68,7 +62,7 @@ class PolicyBuilder(ExperimentSettings):
             try:
                 model = instantiate(load(name), self.policy.options, where, seed=self.seed, progress=follow)
             except KeyboardInterrupt:
-                note(0, 1, f"the {self.model_stage} was interrupted, and nothing of it is kept")
+                note(0, 1, f"the {self.policy.making} was interrupted, and nothing of it is kept")
                 raise
         note(1, 1, str(model))
         return model

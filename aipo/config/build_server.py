@@ -121,4 +121,4 @@ def settings_of(
 def _model(experiment: Experiment | None, console: Console) -> Path | str:
     assert experiment is not None
     with bars(console) as progress:
-        return experiment.build_model(stage(progress, "policy"))
+        return experiment.build_model(stage(progress, experiment.policy.making))

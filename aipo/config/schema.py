@@ -99,6 +99,12 @@ class PolicyConfig(Section):
     max_batch: Count = Field(256, description="local: maximum number of rollouts decoded together")
     vllm: VLLMConfig = VLLMConfig()  # pyright: ignore[reportCallIssue]
 
+    @property
+    def making(self) -> str:
+        """The name in progress of making the model: that of its function, or `policy`."""
+        _, made, function = self.model.rpartition(":")
+        return function.replace("_", " ") if made else "policy"
+
 
 class GraphConfig(Section):
     name: str = Field("graphs.consult:consult", description="'module:function' or 'file.py:function'")

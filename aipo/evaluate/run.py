@@ -63,7 +63,7 @@ def evaluate_folder(
     with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
         model = folder.model
         if run is None:
-            model = experiment.build_model(stage(progress, experiment.model_stage))
+            model = experiment.build_model(stage(progress, experiment.policy.making))
         note, warn = stage(progress, "evaluate"), lambda text: print_line(console, text, "yellow")
         result = _load_and_evaluate(experiment, model, folder, name, note, warn)
     console.print(table(result))

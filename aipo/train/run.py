@@ -56,7 +56,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
         found = ranks.broadcast(lambda: last_checkpoint(folder) if resume else None)
         if found is not None:
             _print(where_from(found, experiment.train.optimizer_steps), console)
-        model = ranks.broadcast(lambda: experiment.build_model(stage(progress, experiment.model_stage)))
+        model = ranks.broadcast(lambda: experiment.build_model(stage(progress, experiment.policy.making)))
         ranks.on_main(lambda: _record(experiment, folder, model, console))
         write_event(console, "started", command="train", run=str(folder.path), steps=experiment.train.steps)
         ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))

@@ -123,8 +123,8 @@ def test_an_interrupted_cold_start_says_that_nothing_is_kept(monkeypatch: pytest
 
     monkeypatch.setattr("envs.miniature.model.cold_start", cold_start)
     experiment, notes = load_experiment("aipo"), list[Any]()
-    assert experiment.model_stage == "cold start"
-    assert load_experiment("qwen2.5-1.5b-1gpu").model_stage == "policy"
+    assert experiment.policy.making == "cold start"
+    assert load_experiment("qwen2.5-1.5b-1gpu").policy.making == "policy"
     with pytest.raises(KeyboardInterrupt):
         experiment.build_model(lambda *note: notes.append(note))
     assert notes == [

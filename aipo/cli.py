@@ -15,6 +15,7 @@ from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.evaluate.cli import env
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
+from aipo.util.masking import mask_error, mask_output
 from aipo.util.output import EventsOption, JsonOption, event_output, output
 from aipo.viewer.cli import runs, view
 
@@ -262,6 +263,7 @@ def doctor(
 
 def main() -> None:
     """Runs a command; an error that AIPO raises on purpose is one message and exit code 2."""
+    mask_output()
     try:
         # typer turns an interrupt into an exit code, and hands that back instead of leaving with it.
         code = app(standalone_mode=False)
@@ -275,7 +277,11 @@ def main() -> None:
         sys.exit(2)  # rank 0 reports the error
     except AipoError as error:
         Console(stderr=True).print(
-            f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True
+            mask_error(f"{type(error).__name__}: {error}"),
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
         sys.exit(2)
     except Exception as error:

@@ -1,8 +1,7 @@
 """An agent's chat model, as the configuration names it."""
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from inspect import isclass, signature
 from typing import Any
@@ -15,14 +14,13 @@ from aipo.rollout.reference_chat import ReferenceChat, Weights
 from aipo.util.event_loop import LOOP
 from aipo.util.http.urls import flaw_of
 from aipo.util.imports import Loaded, instantiate, load
+from aipo.util.masking import keep_environment, keep_secret, open_secrets
 from aipo.util.retry import Pause
 from aipo.util.text import error_text
 
-_SECRET = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
 _ADDRESS = ("base_url", "api_base", "endpoint")
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
-_LOGIN = re.compile(r"://[^/@\s]+@")
 
 
 def build_chat(
@@ -48,12 +46,13 @@ def build_chat(
             f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
         )
     secrets = {key: secret(variable, f"agents.{name}.secrets") for key, variable in config.secrets.items()}
+    keep_environment()  # a client may take its key from there
     where = f"agents.{name}.options of {config.model}"
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
     # Options are written to the run folder and to every trace.
-    if open_secrets := sorted(_open_secrets(config.options)):
-        raise ConfigError(f"{where}: got {open_secrets} in the open, allowed agents.{name}.secrets instead")
+    if in_the_open := sorted(open_secrets(config.options)):
+        raise ConfigError(f"{where}: got {in_the_open} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     client = {"max_retries": 0, **_connections(loaded, config, where)}
@@ -97,7 +96,7 @@ def _keeping_thinking(chat: Any) -> Any:
 
 
 def secret(variable: str, where: str) -> str:
-    """The value of an environment variable that holds a key.
+    """The value of an environment variable that holds a key; from now on it is masked in texts.
 
     Raises:
         LoadError: it is not set, or holds what no server can be sent.
@@ -114,16 +113,8 @@ def secret(variable: str, where: str) -> str:
         raise LoadError(
             f"{where}: got {got} in the environment variable {variable!r}, allowed a key (not shown here)"
         )
+    keep_secret(value)
     return value
-
-
-def _open_secrets(options: Mapping[str, Any]) -> Iterator[str]:
-    """Keys of what looks like a secret, however deep."""
-    for key, value in options.items():
-        if isinstance(value, Mapping):
-            yield from (f"{key}.{inner}" for inner in _open_secrets(value))
-        elif _SECRET.search(key) or (isinstance(value, str) and _LOGIN.search(value)):
-            yield key
 
 
 def _connections(loaded: Loaded, config: AgentConfig, where: str) -> dict[str, Any]:

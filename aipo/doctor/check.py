@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from aipo.config.build import Experiment
 from aipo.errors import AipoError
 from aipo.policies.tokenizer import HFTokenizer
+from aipo.util.masking import mask_error
 from aipo.util.text import error_text
 
 Status = Literal["ok", "warn", "fail"]
@@ -73,4 +74,4 @@ def report(what: str, find: Callable[[], str]) -> Check:
 
 def in_words(error: Exception) -> str:
     """An error's text. What AIPO raises says what is allowed, so it is its own advice."""
-    return str(error) if isinstance(error, AipoError) else error_text(error)
+    return mask_error(str(error)) if isinstance(error, AipoError) else error_text(error)

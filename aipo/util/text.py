@@ -6,6 +6,7 @@ import re
 import orjson
 
 from aipo.util.http.errors import http_details
+from aipo.util.masking import mask, mask_error
 
 ERROR_LIMIT = 2000
 """Characters that are kept of an error."""
@@ -33,19 +34,21 @@ def fits_json(value: object) -> bool:
 
 
 def clean(text: str) -> str:
-    """`text` with '?' for every lone surrogate (half an emoji), which no file and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode()
+    """`text` with '?' for every lone surrogate (half an emoji), which no file and no tokenizer takes, and without the
+    values of secrets."""
+    return mask(text.encode("utf-8", "replace").decode())
 
 
 def error_text(error: BaseException) -> str:
-    """The text of an error in a trace: 'ValueError: its text', clean and not endless. An HTTP client's error also
-    says what it leaves out: cause, address, proxy."""
+    """The text of an error in a trace: 'ValueError: its text', clean, without secrets and not endless. An HTTP client's
+    error also says what it leaves out: cause, address, proxy."""
     try:
         said = str(error)
     except Exception as worse:  # an error is anybody's code, too
         said = f"no text, but a {type(worse).__name__}"
     details = http_details(error)
-    return clean(f"{type(error).__name__}: {said}{f' ({details})' if details else ''}")[:ERROR_LIMIT]
+    text = mask_error(f"{type(error).__name__}: {said}{f' ({details})' if details else ''}")
+    return clean(text)[:ERROR_LIMIT]
 
 
 def visible(text: str) -> str:

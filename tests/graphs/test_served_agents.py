@@ -382,3 +382,18 @@ def test_a_reply_that_its_server_cut_is_marked(server: Server) -> None:
     answered, [call], role = asked_once(chat(server.url))
     assert (answered.reply, role) == ("3@7=5", Role.AGENT)
     assert (call.finish, call.cut, call.silent) == ("length", True, None)
+
+
+def test_a_key_that_a_gateway_repeats_is_nowhere_in_what_is_recorded(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTS_KEY", "k3y-of-the-gateway")
+    monkeypatch.setitem(MESSAGE, "error", {"message": "wrong key k3y-of-the-gateway"})
+    server.due = ["401"]
+    answered, [call], _ = asked_once(chat(server.url))
+    assert server.keys == ["Bearer k3y-of-the-gateway"]
+    assert "wrong key ***" in (answered.error or "") and "wrong key ***" in (call.error or "")
+    assert "k3y-of-the-gateway" not in f"{answered} {call}"
+    server.choice = {"message": {"role": "assistant", "content": "your key is k3y-of-the-gateway"}}
+    answered, [call], _ = asked_once(chat(server.url))
+    assert (answered.reply, call.reply) == ("your key is ***", "your key is ***")

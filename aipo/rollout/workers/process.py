@@ -19,6 +19,7 @@ from aipo.rollout.workers import messages
 from aipo.rollout.workers.messages import Message, Pipe
 from aipo.trace import Trace
 from aipo.util.event_loop import LOOP
+from aipo.util.masking import mask_output
 from aipo.util.text import error_text
 
 
@@ -128,6 +129,7 @@ async def serve(end: socket.socket) -> None:
 
 def main() -> None:
     """Works on the socket whose file descriptor is the first argument of the command."""
+    mask_output()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what is to end, and when
     LOOP.keep_running()
     LOOP.run(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,0 +1,102 @@
+"""Secrets are masked wherever text is recorded or printed: `clean` and `error_text` of `aipo.util.text` do it.
+
+A secret is what a configuration names as one, and what an environment variable holds whose name says so
+(`OPENAI_API_KEY`, `HF_TOKEN`). Errors lose what only looks like one, too: servers like to repeat what they were sent.
+"""
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+MASK = "***"
+_WORD = re.compile(r".{0,5}|[a-zA-Z]{0,15}", re.DOTALL)
+"""A secret that is none (EMPTY, none, secret): a word that any text may hold."""
+_NAME = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_PARAMETER = re.compile(
+    r"(?<=[?&])([\w.-]*(?:key|token|secret|password|signature|sig))=([^&\s\"'<>]+)", re.IGNORECASE
+)
+_HEADER = re.compile(
+    r"(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token)\s+)?|bearer\s+(?=\S*\d))[^\s\"',;}]+",
+    re.IGNORECASE,
+)
+_FIELD = re.compile(
+    r"(['\"][\w-]*(?:api[_-]?key|token|secret|password)['\"]\s*:\s*)(['\"])[^'\"]+\2", re.IGNORECASE
+)
+_SHAPE = re.compile(r"\b(?:sk-[\w-]{8,}|hf_\w{10,})")
+_known: set[str] = set()
+
+
+def keep_secret(*values: str | None) -> None:
+    """From now on these are masked, also as they stand in an address or in JSON."""
+    for value in values:
+        if value is not None and not _WORD.fullmatch(value):
+            _known.update({value, quote(value, safe=""), json.dumps(value)[1:-1]})
+
+
+def keep_environment() -> None:
+    """From now on the environment variables are masked whose name says that they hold a secret."""
+    keep_secret(*(value for name, value in os.environ.items() if _NAME.search(name)))
+
+
+def mask(text: str) -> str:
+    """`text` without the values of secrets."""
+    return _pattern(frozenset(_known)).sub(MASK, text) if _known else text
+
+
+def mask_error(text: str) -> str:
+    """The text of an error without secrets, and without what looks like one: logins and keys in addresses, headers,
+    fields of JSON, keys by their shape."""
+    keep_environment()
+    text = _LOGIN.sub(MASK, mask(text))
+    text = _PARAMETER.sub(rf"\1={MASK}", text)
+    text = _FIELD.sub(rf"\1\2{MASK}\2", text)
+    return _SHAPE.sub(MASK, _HEADER.sub(rf"\1{MASK}", text))
+
+
+def open_secrets(settings: object, at: str = "") -> Iterator[str]:
+    """Keys of settings that look like a secret, however deep."""
+    listed = isinstance(settings, list | tuple)
+    items = settings.items() if isinstance(settings, Mapping) else enumerate(settings) if listed else ()
+    for key, value in items:
+        if isinstance(value, Mapping | list | tuple):
+            yield from open_secrets(value, f"{at}{key}.")
+        elif _NAME.search(str(key)) or (isinstance(value, str) and in_address(value)):
+            yield f"{at}{key}"
+
+
+def in_address(text: str) -> bool:
+    """Is there a login or a key in an address?"""
+    return bool(_LOGIN.search(text) or ("://" in text and _PARAMETER.search(text)))
+
+
+def mask_output() -> None:
+    """Masks what this process prints of errors that nobody caught, and what libraries log."""
+    if sys.excepthook is not _uncaught:
+        logging.setLogRecordFactory(partial(_record, logging.getLogRecordFactory()))
+        sys.excepthook = _uncaught
+        threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _record(make: Callable[..., logging.LogRecord], *args: Any, **named: Any) -> logging.LogRecord:
+    record = make(*args, **named)
+    record.msg, record.args = mask_error(record.getMessage()), None
+    return record
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, at: TracebackType | None) -> None:
+    sys.stderr.write(mask_error("".join(traceback.format_exception(kind, error, at))))
+
+
+@lru_cache
+def _pattern(values: frozenset[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(values, key=len, reverse=True))))

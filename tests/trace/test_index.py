@@ -13,6 +13,7 @@ from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import Filter
 from aipo.trace.index import GROUP_ORDERS, TRACE_ORDERS, TraceIndex
 from aipo.trace.store import TraceStore, list_traces
+from envs.miniature import Miniature
 from kit.handmade import consult, policy, prompt
 from kit.handmade import trace as handmade
 
@@ -117,6 +118,19 @@ def test_filters(index: TraceIndex, where: dict[str, object], expected: list[str
     assert ids(index, **where) == expected
     assert index.count(Filter(**where)) == len(expected)
     assert index.group_count(Filter(**where)) == len({each[0] for each in expected})
+
+
+def test_a_rewarded_rollout_of_the_miniature_with_a_wrong_line_is_flawed(tmp_path: Path):
+    env = Miniature()
+    task = env.tasks("easy_train")[0]
+    sound = str(env.demonstration(task))
+    wrong = sound.replace("=", "=1", 1)  # the first line says another value, the last one the right answer
+    with TraceStore(tmp_path) as store:
+        for number, text in enumerate((sound, wrong)):
+            parts = dict(env.score(task, text))
+            store.append(trace(0, "m", number, parts["correct"], reward_parts=parts))
+    assert ids(TraceIndex(tmp_path), flawed=True) == ["m/1"]
+    assert ids(TraceIndex(tmp_path), flawed=False) == ["m/0"]
 
 
 def test_what_matches_in_groups(index: TraceIndex):

@@ -18,7 +18,8 @@ The viewer shows `settings`, `tables` and `notes`. The shape of `values` is the 
 import csv
 import io
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
@@ -30,10 +31,10 @@ from rich.console import Console
 from aipo.config.build import Experiment
 from aipo.errors import RunError
 from aipo.replay.recordings import Recordings
-from aipo.run import RunFolder, keep_tokenizer, tokenizer_of
+from aipo.run import RunFolder, keep_tokenizer, recorded_end, tokenizer_of
 from aipo.trace import Trace
 from aipo.util.console import number_table, print_line
-from aipo.util.files import taken, write_json, write_text, writing
+from aipo.util.files import exclusive, taken, write_json, write_text, writing
 from aipo.util.output import print_result
 
 LEFT_OUT = 3
@@ -165,6 +166,17 @@ def begin(
     if tokenizer := tokenizer_of(run):
         keep_tokenizer(folder, lambda draft: shutil.copytree(tokenizer, draft, ignore=_WEIGHTS))
     return folder
+
+
+@contextmanager
+def at_work(folder: RunFolder) -> Generator[None]:
+    """During the body the replay counts as running; it then records how it ended.
+
+    Raises:
+        RunError: another process writes the folder.
+    """
+    with exclusive(folder.path), recorded_end(folder):
+        yield
 
 
 def _origin(recordings: Recordings, *, trainable: bool) -> dict[str, Any]:

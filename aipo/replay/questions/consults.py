@@ -12,7 +12,7 @@ from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.policies import Tokenizer
 from aipo.replay.checkpoints import Choice, load_weights
-from aipo.replay.output import ReplayReport, begin, default_out, finish, write_csv
+from aipo.replay.output import ReplayReport, at_work, begin, default_out, finish, write_csv
 from aipo.replay.questions.consult_worth import (
     Tally,
     Worth,
@@ -43,7 +43,7 @@ def consults_against_group(source: Path, *, where: Filter, out: Path | None, con
     experiment = load_experiment(everything.config, of_run=True)
     folder = begin(everything, "consults", out, experiment, {"against": "group"})
     tally = Tally(tuple(experiment.agents))
-    with bars(console) as progress:
+    with at_work(folder), bars(console) as progress:
         note, steps = stage(progress, "consults"), everything.steps()
         for done, step in enumerate(steps, start=1):
             traces = everything.read(step)
@@ -85,7 +85,11 @@ def consults_against_forks(
     tags = _tag_ids(experiment, restored.tokenizer)
     folder = restored.begin("consults", out, next(iter(weights_of.values())).path, trainable=False)
     tally, others = Tally(tuple(experiment.agents)), 0
-    with bars(console) as progress, TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
+    with (
+        at_work(folder),
+        bars(console) as progress,
+        TraceStore(folder.traces, decode=restored.tokenizer.decode) as store,
+    ):
         note = stage(progress, "consults")
         for weights, steps in groupby(weights_of, key=weights_of.__getitem__):
             live = load_weights(experiment, weights, recordings)

@@ -11,6 +11,7 @@ from aipo.method.metrics import KINDS
 from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
+    at_work,
     begin,
     cell,
     finish,
@@ -60,7 +61,7 @@ def replay_credit(
     if len(compared) <= 2:
         decode = recorded_tokenizer(recordings).decode if tokenizer_of(recordings.run) else None
         store = TraceStore(folder.traces, decode=decode)
-    with bars(console) as progress:
+    with at_work(folder), bars(console) as progress:
         note = stage(progress, "credit")
         for done, step in enumerate(numbers, start=1):
             traces = credited = recordings.read(step)

@@ -15,6 +15,7 @@ from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
+    at_work,
     begin,
     cell,
     check_trainable,
@@ -105,7 +106,7 @@ def replay_loss(
     facts = {"settings": [setting.name for setting in compared]}
     folder = begin(recordings, "loss", out, compared[0].experiment, facts)
     losses: list[StepLoss] = []
-    with bars(console) as progress:
+    with at_work(folder), bars(console) as progress:
         note = stage(progress, "loss")
         for weights, of_weights in groupby(numbers, key=weights_of.__getitem__):
             with _loss_replay(recordings, compared, experiment, weights, choice.start, gradients) as replay:

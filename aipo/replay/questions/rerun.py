@@ -13,7 +13,7 @@ from aipo.config.build import Experiment
 from aipo.errors import ConfigError, RunError
 from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.engine import TracePair, vanished
-from aipo.replay.output import ReplayReport, default_out, finish, list_left_out, print_left_out
+from aipo.replay.output import ReplayReport, at_work, default_out, finish, list_left_out, print_left_out
 from aipo.replay.questions.before_after import BeforeAfter
 from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
 from aipo.replay.recordings import Recordings
@@ -112,7 +112,7 @@ def score_traces(source: ReplaySource, *, out: Path | None, console: Console) ->
     out = out or default_out(recordings.run, "score")
     restored = restore(recordings, experiment, run_id=out.name)
     folder, compared = restored.begin("score", out), BeforeAfter(seed=experiment.seed)
-    with bars(console) as progress:
+    with at_work(folder), bars(console) as progress:
         _keep(folder, restored, compared, stage(progress, "score"))
     return _finish(compared.report_score(), compared, folder, recordings, console)
 
@@ -136,7 +136,7 @@ def replay_graph(
     live = choice and choice.at(0).path  # what is named wrongly is said before the folder is taken
     folder, compared = restored.begin("graph", out, live), BeforeAfter(seed=experiment.seed)
     versions: dict[int, int | None] = {}
-    with bars(console) as progress:
+    with at_work(folder), bars(console) as progress:
         note = stage(progress, "replay")
         if choice is None:
             _keep(folder, restored, compared, note)

@@ -17,6 +17,7 @@ from aipo.replay.checkpoints import Weights, load_weights, start_of
 from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
+    at_work,
     begin,
     cell,
     check_trainable,
@@ -27,7 +28,7 @@ from aipo.replay.output import (
 from aipo.replay.questions.grid import combinations, name_of
 from aipo.replay.recordings import Recordings, Steps
 from aipo.replay.restore import check_coefficient
-from aipo.run import RunFolder, recorded_end
+from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
@@ -36,7 +37,6 @@ from aipo.train.resume import same_run, where_from
 from aipo.train.run import train_policy
 from aipo.train.sources import TraceSource
 from aipo.util.console import bars, print_line, stage
-from aipo.util.files import exclusive
 
 CAP = 2.0
 """C where the recorded method has no importance cap: offline, the sampler is not the policy that is trained."""
@@ -123,7 +123,7 @@ def _train(
             facts = {"model": start.path, "files": files, "epochs": epochs}
             folder = begin(recordings, "train", out, experiment, facts)
         note = stage(progress, "train")
-        with exclusive(folder.path), recorded_end(folder):
+        with at_work(folder):
             network, tokenizer = policy.model, policy.tokenizer
             found = last_checkpoint(folder) if resume else None
             if found is not None:

@@ -11,11 +11,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from aipo.config.build import load_experiment
-from aipo.errors import ConfigError, RunError
+from aipo.errors import ConfigError, RunError, TrainError
 from aipo.replay import cli
 from aipo.replay.questions.credit import replay_credit
 from aipo.trace import Mode
 from aipo.trace.store import TraceStore
+from aipo.util.files import busy
 from kit import handmade
 from kit.recorded import report
 
@@ -76,6 +77,10 @@ def test_every_setting_against_the_stored_advantages(run: Path, tmp_path: Path) 
     assert lines[2]["|A| assisted"] == 0.0
     assert lines[2]["|A| solo"] == pytest.approx(0.325)
     assert lines[0]["|A| suppressed"] is None
+    assert json.loads((out / "ended.json").read_text()) == {"state": "finished", "reason": ""}
+    assert not load_experiment(
+        str(out / "config.yaml")
+    ).method.per_mode_baseline  # as recorded: it is of no single one
     assert not (out / "traces").exists()
     (table,) = report(out)["tables"]
     assert [row[0] for row in table["rows"]] == [line["setting"] for line in lines]
@@ -89,6 +94,18 @@ def test_one_setting_leaves_traces_with_its_advantages(run: Path, tmp_path: Path
     assert [trace.trace_id for trace in kept] == [f"out/00000-000/{i}" for i in range(4)]
     assert [trace.parent_id for trace in kept] == [f"r/00000-000/{i}" for i in range(4)]
     assert load_experiment(str(out / "config.yaml")).method.per_mode_baseline
+
+
+def test_a_replay_that_fails_records_why(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        assert busy(tmp_path / "out")  # it counts as running
+        raise TrainError("the advantages are odd")
+
+    monkeypatch.setattr("aipo.replay.questions.credit._step_facts", fail)
+    with pytest.raises(TrainError):
+        replay(run, tmp_path / "out")
+    ended = json.loads((tmp_path / "out" / "ended.json").read_text())
+    assert ended == {"state": "failed", "reason": "TrainError: the advantages are odd"}
 
 
 def test_only_credit_of_stored_steps_can_be_changed(run: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command, interrupt
+from langgraph.types import Command, Overwrite, Send, interrupt
 
 from aipo.errors import GraphError
 from aipo.rollout.context import RolloutContext
@@ -77,6 +77,119 @@ def test_two_nodes_that_sample_at_the_same_time_are_refused():
 def test_what_does_not_stand_as_it_was_sampled_is_refused(node: Any, index: int):
     error = error_of(chain(ask=ask, hint=hint, think=node, mark=mark))
     assert f"segment {index} of the context of policy 'policy'" in error and NOT_SAMPLED in error
+
+
+# --- every other way of LangGraph's to write a state -------------------------------------------------------------
+
+
+async def appends(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+    state["segments"].append(HINT)
+    return {}
+
+
+async def turns_over(state: RolloutState) -> dict[str, Any]:
+    state["segments"].reverse()
+    return {}
+
+
+async def loses_the_prompt(state: RolloutState) -> dict[str, Any]:
+    del state["segments"][0]
+    return {}
+
+
+async def overwrites(state: RolloutState) -> dict[str, Any]:
+    return {"segments": Overwrite([HINT, *state["segments"]])}
+
+
+async def returns_everything(state: RolloutState) -> dict[str, Any]:
+    return {**state}
+
+
+async def commands_everything(state: RolloutState) -> Command[Any]:
+    return Command(update=dict(state))
+
+
+def one_piece(segments: list[Segment], piece: Segment) -> list[Segment]:
+    """Two halves, each as if it had been sampled."""
+    halves = (slice(0, 1), slice(1, None))
+    return [
+        replace(piece, token_ids=piece.token_ids[h], logprobs=piece.logprobs[h], entropies=None)
+        for h in halves
+    ]
+
+
+def sub_graph(**nodes: Any) -> Any:
+    return chain(**nodes)
+
+
+async def fan_out(state: RolloutState) -> list[Send]:
+    return [Send("think", state), Send("think", state)]
+
+
+def fanned() -> Any:
+    graph = StateGraph(RolloutState, context_schema=RolloutContext)
+    for name, node in (("ask", ask), ("think", think), ("mark", mark)):
+        graph.add_node(name, node)
+    graph.add_edge(START, "ask")
+    graph.add_conditional_edges("ask", fan_out, ["think"])
+    graph.add_edge("think", "mark")
+    return graph.compile()
+
+
+NOT_AS_SAMPLED = {
+    "the same node twice at once": fanned(),
+    "a sub-graph that has the same segments": chain(ask=ask, sub=sub_graph(think=think), mark=mark),
+    "segments turned over in place": chain(ask=ask, think=think, hint=hint, turn=turns_over, mark=mark),
+    "a prompt that is deleted": chain(ask=ask, again=ask, think=think, lose=loses_the_prompt, mark=mark),
+    "a state that is overwritten": chain(ask=ask, think=think, over=overwrites, mark=mark),
+    "in two halves": chain(ask=ask, think=changing(one_piece), mark=mark),
+    "as another policy's": chain(
+        ask=ask, think=changing(lambda _, p: [replace(p, policy="other")]), mark=mark
+    ),
+    "as another role's": chain(
+        ask=ask, think=think, again=changing(lambda _, p: [replace(p, role=Role.ENV)]), mark=mark
+    ),
+    "as an agent's": chain(
+        ask=ask, think=think, again=changing(lambda _, p: [replace(p, role=Role.AGENT)]), mark=mark
+    ),
+    "of another version": chain(
+        ask=ask, think=changing(lambda _, p: [replace(p, policy_version=7)]), mark=mark
+    ),
+    "another's tokens as the policy's": chain(
+        ask=ask,
+        think=think,
+        again=changing(lambda _, p: [p, replace(p, token_ids=p.token_ids[::-1])]),
+        mark=mark,
+    ),
+    "a whole state before sampling": chain(ask=ask, all=returns_everything, think=think, mark=mark),
+    "a whole state by a command": chain(ask=ask, all=commands_everything, think=think, mark=mark),
+    "a whole state by a sub-graph": chain(ask=ask, sub=sub_graph(hint=hint), think=think, mark=mark),
+    "a whole state at the end": chain(ask=ask, think=think, mark=mark, all=returns_everything),
+}
+
+
+@pytest.mark.parametrize("how", NOT_AS_SAMPLED)
+def test_a_state_that_is_not_only_added_to_is_refused(how: str):
+    error = error_of(NOT_AS_SAMPLED[how])
+    assert error.startswith(("TraceError: ", "GraphError: ")) and "of policy" in error, error
+
+
+async def command(state: RolloutState, runtime: Runtime[RolloutContext]) -> Command[Any]:
+    return Command(update=await think(state, runtime), goto="mark")
+
+
+AS_SAMPLED = {
+    "a command that adds": chain(ask=ask, think=command, mark=mark),
+    "a hint appended in place": chain(ask=ask, hint=appends, think=think, mark=mark),
+    "the same hint twice": chain(ask=ask, hint=hint, think=think, again=hint, more=think, mark=mark),
+    "prompts in parts": chain(ask=ask, more=ask, think=think, mark=mark),
+}
+
+
+@pytest.mark.parametrize("how", AS_SAMPLED)
+def test_a_state_that_is_added_to_is_fine(how: str):
+    [trace] = run(AS_SAMPLED[how], policies=policies("4", "42"))
+    assert trace.error is None
 
 
 def test_turns_with_text_of_others_in_between_are_fine():

@@ -15,8 +15,10 @@ from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.evaluate.cli import env
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
+from aipo.util.console import print_line
 from aipo.util.masking import mask_error, mask_output
-from aipo.util.output import EventsOption, JsonOption, event_output, output
+from aipo.util.output import EventsOption, JsonOption, escape_unencodable, event_output, finite, output
+from aipo.util.termination import TERMINATED, TERMINATION
 from aipo.viewer.cli import runs, view
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -206,11 +208,15 @@ def export(
     agents: Annotated[
         str, Option(help="sft, preference: `cut` removes consults and replies, `inline` keeps them")
     ] = "cut",
-    min_reward: Annotated[float, Option(help="sft: only traces with a reward above this")] = 0.0,
+    min_reward: Annotated[
+        float, Option(callback=finite, help="sft: only traces with a reward above this")
+    ] = 0.0,
     unique: Annotated[
         bool, Option("--unique", help="sft, preference: drop rows whose text repeats an earlier row")
     ] = False,
-    margin: Annotated[float, Option(min=0, help="preference: minimum difference of rewards")] = 0.0,
+    margin: Annotated[
+        float, Option(min=0, callback=finite, help="preference: minimum difference of rewards")
+    ] = 0.0,
     pairs: Annotated[
         int, Option(min=0, help="preference: maximum pairs per group, widest first; 0 = all")
     ] = 1,
@@ -263,7 +269,9 @@ def doctor(
 
 def main() -> None:
     """Runs a command; an error that AIPO raises on purpose is one message and exit code 2."""
+    escape_unencodable()
     mask_output()
+    TERMINATION.install()
     try:
         # typer turns an interrupt into an exit code, and hands that back instead of leaving with it.
         code = app(standalone_mode=False)
@@ -271,8 +279,9 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code)
     except (typer.Abort, KeyboardInterrupt):
-        Console(stderr=True).print("interrupted; finished traces and checkpoints are kept", style="yellow")
-        sys.exit(INTERRUPTED)
+        how, code = ("ended by SIGTERM", TERMINATED) if TERMINATION.asked else ("interrupted", INTERRUPTED)
+        print_line(Console(stderr=True), f"{how}; {TERMINATION.kept}", "yellow")
+        sys.exit(code)
     except OtherRankError:
         sys.exit(2)  # rank 0 reports the error
     except AipoError as error:

@@ -18,6 +18,7 @@ ended.json       how it ended, and why; not there while it runs
 import datetime
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ import yaml
 from aipo import recorded
 from aipo.errors import LimitError, RunError
 from aipo.util.files import taken, write_json, writing
+from aipo.util.termination import TERMINATION
 from aipo.util.text import error_text
 
 
@@ -76,6 +78,34 @@ class RunFolder:
                 raise RunError(f"run.out: got {path}, which is not empty, allowed a new folder (or --resume)")
             if resume and not (path / "config.yaml").is_file():
                 raise RunError(f"--resume: got {path}, allowed a folder with a config.yaml of a run")
+
+    @classmethod
+    @contextmanager
+    def taken(cls, path: Path, *, resume: bool = False) -> Generator["RunFolder"]:
+        """`create`, for as long as the run lasts. A new run that fails before its first trace leaves nothing, so that the
+        next try finds the folder as this one did.
+
+        Raises:
+            RunError: see `create`.
+        """
+        there = path.is_dir()
+        folder = cls.create(path, resume=resume)
+        try:
+            yield folder
+        except Exception:
+            if not resume and not folder._has_results():
+                for entry in [*path.iterdir()] if there else [path]:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+            raise
+
+    def _has_results(self) -> bool:
+        """Is there more than what every run begins with? A file without content is nothing."""
+        begin = {self.config, self.manifest, self.graph, self.tokenizer, self.ended}
+        entries = [
+            entry for entry in self.path.iterdir() if entry not in begin and not entry.name.startswith(".")
+        ]
+        files = (file for entry in entries for file in [entry, *entry.rglob("*")] if file.is_file())
+        return any(file.stat().st_size for file in files)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -156,7 +186,7 @@ class RunEnd:
         """The end of a run that `error` ends."""
         first, *_ = error_text(error).splitlines()
         if isinstance(error, KeyboardInterrupt):
-            return cls("stopped", str(error) or "interrupted (Ctrl-C)")
+            return cls("stopped", "SIGTERM" if TERMINATION.asked else "interrupted (Ctrl-C)")
         if isinstance(error, LimitError | SystemExit):
             return cls("stopped", first)
         return cls("failed", first)

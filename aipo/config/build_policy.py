@@ -7,7 +7,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aipo.config.build_chat import secret
 from aipo.config.build_settings import ExperimentSettings
 from aipo.errors import ConfigError, LoadError
 from aipo.policies import Policy, Tokenizer
@@ -86,7 +85,7 @@ class PolicyBuilder(ExperimentSettings):
             raise LoadError(
                 f"policy.model: got {str(model)!r}, which is not whole ({problem}), allowed what was written there"
             )
-        device = device or self.policy.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or self.device
         with _loading(model):
             dtype = getattr(torch, self.policy.dtype)
             network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
@@ -184,38 +183,6 @@ class PolicyBuilder(ExperimentSettings):
             return policy
 
         return load_frozen
-
-    @property
-    def server_key(self) -> str | None:
-        """The key that the policy's servers need.
-
-        Raises:
-            LoadError: the environment variable with it is not set.
-        """
-        variable = self.policy.vllm.secret
-        return None if variable is None else secret(variable, "policy.vllm.secret")
-
-    def check_servers(self, *, hub: bool = True) -> None:
-        """Checks what can be known of the policy's servers before they are asked.
-
-        Args:
-            hub: of the Hugging Face hub, too, if the weights come from there.
-
-        Raises:
-            LoadError: the environment variable with the servers' key is not set, or holds no key.
-            ConfigError: a proxy on the way that cannot be used.
-        """
-        from huggingface_hub import constants
-
-        from aipo.util.http.client import check_way
-
-        name = self.policy.model
-        if hub and not (":" in name or Path(name).is_dir() or constants.HF_HUB_OFFLINE):
-            check_way(constants.ENDPOINT)
-        if self.policy.engine == "vllm":
-            _ = self.server_key
-            for url in self.policy.vllm.servers:
-                check_way(url)
 
     def served_policy(self, tokenizer: "HFTokenizer", vocabulary: int) -> "VLLMPolicy":
         """The policy that the configured servers sample from.

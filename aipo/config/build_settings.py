@@ -2,12 +2,16 @@
 
 import datetime
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
+from aipo.config.build_chat import secret
 from aipo.config.load import validate
 from aipo.config.schema import Config
+from aipo.errors import ConfigError
+from aipo.policies.lora import check_peft
 
 
 def tags_of_agents(templates: Iterable[str], agents: Iterable[str]) -> list[str]:
@@ -68,6 +72,67 @@ class ExperimentSettings:
     def scores_again(self) -> bool:
         """Whether the trainer scores rows with the weights that sampled them, in every optimizer step."""
         return self.policy.engine == "vllm" or self.method.scores_again
+
+    @property
+    def device(self) -> str:
+        """Where the policy's network is.
+
+        Raises:
+            ConfigError: on a GPU that torch does not see.
+        """
+        import torch
+
+        there = torch.cuda.is_available()
+        if self.policy.device == "cuda" and not there:
+            built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+            raise ConfigError(
+                f"policy.device: got 'cuda' where torch {torch.__version__} ({built}) sees no GPU, allowed 'cpu' or null "
+                "(a GPU if there is one); `nvidia-smi` lists this machine's GPUs, CUDA_VISIBLE_DEVICES hides them"
+            )
+        return self.policy.device or ("cuda" if there else "cpu")
+
+    def check_machine(self) -> None:
+        """Before time is spent: are the device and the optional packages there that the policy needs?
+
+        Raises:
+            ConfigError: a GPU that torch does not see.
+            LoadError: an adapter without peft.
+        """
+        _ = self.device
+        if self.policy.lora is not None:
+            check_peft()
+
+    @property
+    def server_key(self) -> str | None:
+        """The key that the policy's servers need.
+
+        Raises:
+            LoadError: the environment variable with it is not set.
+        """
+        variable = self.policy.vllm.secret
+        return None if variable is None else secret(variable, "policy.vllm.secret")
+
+    def check_servers(self, *, hub: bool = True) -> None:
+        """Checks what can be known of the policy's servers before they are asked.
+
+        Args:
+            hub: of the Hugging Face hub, too, if the weights come from there.
+
+        Raises:
+            LoadError: the environment variable with the servers' key is not set, or holds no key.
+            ConfigError: a proxy on the way that cannot be used.
+        """
+        from huggingface_hub import constants
+
+        from aipo.util.http.client import check_way
+
+        name = self.policy.model
+        if hub and not (":" in name or Path(name).is_dir() or constants.HF_HUB_OFFLINE):
+            check_way(constants.ENDPOINT)
+        if self.policy.engine == "vllm":
+            _ = self.server_key
+            for url in self.policy.vllm.servers:
+                check_way(url)
 
     def with_settings(self, changes: Mapping[str | tuple[str, ...], Any] | Mapping[str, Any]) -> Self:
         """Another experiment, with some settings changed and all of them checked again.

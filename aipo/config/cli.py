@@ -8,6 +8,7 @@ from rich.console import Console
 from typer import Argument, Context, Option
 
 from aipo.errors import ConfigError
+from aipo.util.output import finite
 
 ConfigName = Annotated[
     str, Option("--config", help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file")
@@ -98,7 +99,8 @@ def serve(
         Option(min=0.01, max=1, help="share of the memory of each GPU that vLLM may use; default: 0.9"),
     ] = None,
     cache: Annotated[
-        float | None, Option(min=0.01, help="size of the KV cache in GiB; default on a CPU: 2")
+        float | None,
+        Option(min=0.01, callback=finite, help="size of the KV cache in GiB; default on a CPU: 2"),
     ] = None,
     nccl: Annotated[
         bool | None, Option("--nccl", help="receive new weights over NCCL (policy.vllm.sync=nccl)")

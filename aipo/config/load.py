@@ -4,11 +4,12 @@ A configuration is a preset or a YAML file plus `key=value` overrides. A file ma
 with `extends: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -63,6 +64,9 @@ def validate(raw: Mapping[str, Any], where: str) -> Config:
     Raises:
         ConfigError: names every key that is unknown or has a wrong value, and where.
     """
+    if infinite := list(_not_finite(raw)):
+        lines = [f"{key}: got {value!r}, allowed finite numbers" for key, value in infinite]
+        raise ConfigError(f"configuration {where!r}:\n  " + "\n  ".join(lines))
     return checked(Config, raw, f"configuration {where!r}")
 
 
@@ -80,6 +84,18 @@ def checked(section: type[_Section], raw: Mapping[str, Any], where: str) -> _Sec
             for item in error.errors()
         ]
         raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from error
+
+
+def _not_finite(value: object, key: str = "") -> Iterator[tuple[str, float]]:
+    """Every infinity and NaN in nested data, also in options that a user's function takes, with its key."""
+    if isinstance(value, Mapping):
+        for name, inner in cast(Mapping[str, object], value).items():
+            yield from _not_finite(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(cast(Sequence[object], value)):
+            yield from _not_finite(inner, f"{key}.{i}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, value
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:

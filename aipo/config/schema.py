@@ -19,7 +19,7 @@ _REFERENCE = "aipo.rollout.reference_chat:reference"
 
 class RunConfig(Section):
     out: Path = Field(Path("runs/aipo"), description="folder of this run; must not hold another run")
-    seed: int = Field(0, ge=0, description="seeds everything that is not given a seed of its own")
+    seed: int = Field(0, ge=0, lt=2**32, description="seeds everything that is not given a seed of its own")
     date: datetime.date | None = Field(
         None, description="day that chat templates are told; default: the day on which the run began"
     )

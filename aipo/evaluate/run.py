@@ -52,6 +52,7 @@ def evaluate_folder(
     else:
         experiment = load_experiment(config_name or "aipo", overrides)
         folder = RunFolder(experiment.out)
+    experiment.check_machine()
     experiment.check_servers(hub=run is None)
     if run is None:  # or time is spent on the policy before a mistake is told
         _ = experiment.graphs
@@ -104,7 +105,6 @@ def _load_and_evaluate(
     # Servers do the sampling; here the weights are only needed to push them and to probe.
     device = "cpu" if experiment.policy.engine == "vllm" and experiment.policy.vllm.sync == "disk" else None
     network, tokenizer = experiment.network(model, device=device), experiment.tokenizer(model)
-    keep_tokenizer(folder, tokenizer.inner.save_pretrained)
     with ExitStack() as stack:
         sampler = stack.enter_context(experiment.open_policy(network, tokenizer, folder.path))
         engine = experiment.engine(sampler.policy, run_id=f"{folder.path.name}-{name}")
@@ -112,6 +112,7 @@ def _load_and_evaluate(
         engine = stack.enter_context(open_workers(builds, engine))
         freeze_gc()
         sampler.refresh()
+        keep_tokenizer(folder, tokenizer.inner.save_pretrained)
         return evaluate_with(experiment, engine, folder, name, note, warn)
 
 

@@ -29,6 +29,20 @@ class LoRASettings(Section):
     )
 
 
+def check_peft() -> None:
+    """Is peft there, which makes adapters?
+
+    Raises:
+        LoadError: it is not installed.
+    """
+    try:
+        import peft  # pyright: ignore[reportUnusedImport]  # noqa: F401
+    except ImportError as error:
+        raise LoadError(
+            "policy.lora: got an environment without peft, allowed one with it: pip install 'aipo[lora]'"
+        ) from error
+
+
 def add_adapter(network: "PreTrainedModel", lora: LoRASettings, *, seed: int) -> "PreTrainedModel":
     """`network` with an adapter, which its layers get in place: every holder of `network` samples with it.
 
@@ -38,12 +52,9 @@ def add_adapter(network: "PreTrainedModel", lora: LoRASettings, *, seed: int) ->
     """
     import torch
 
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise LoadError(
-            "policy.lora: got an environment without peft, allowed one with it: pip install 'aipo[lora]'"
-        ) from error
+    check_peft()
+    from peft import LoraConfig, get_peft_model
+
     _check(network, lora.targets or ())
     how = LoraConfig(
         r=lora.rank,
@@ -61,7 +72,11 @@ def add_adapter(network: "PreTrainedModel", lora: LoRASettings, *, seed: int) ->
 def base_of(folder: Path | str) -> str | None:
     """The weights that the adapter in `folder` belongs to; None if there is no adapter."""
     file = Path(folder) / "adapter_config.json"
-    return str(json.loads(file.read_text())["base_model_name_or_path"]) if file.is_file() else None
+    return (
+        str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        if file.is_file()
+        else None
+    )
 
 
 def restore_adapter(adapted: "PreTrainedModel", folder: Path | str) -> None:

@@ -6,12 +6,14 @@ their share of them. An error of rank 0 while they wait ends them too, instead o
 
 import copy
 import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from aipo.errors import AipoError, ConfigError, OtherRankError
+from aipo.util.termination import TERMINATION, Terminated
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,13 +68,14 @@ class Ranks:
             return work()
         if not self.is_main:
             result: Any = self._send(None)
-            if isinstance(result, OtherRankError):
+            if isinstance(result, OtherRankError | Terminated):
                 raise result
             return result
         try:
             result = work()
         except BaseException as error:
-            self._send(OtherRankError(f"rank 0 stopped: {type(error).__name__}: {error}"))
+            same = isinstance(error, Terminated)
+            self._send(error if same else OtherRankError(f"rank 0 stopped: {type(error).__name__}: {error}"))
             raise
         self._send(None if keep else result)
         return result
@@ -129,11 +132,12 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
-def join(*, cpu: bool) -> Ranks:
+def join(*, cpu: bool, autocast: bool = False) -> Ranks:
     """Joins the other processes of the launcher; `SINGLE_PROCESS` without any.
 
     Args:
         cpu: train on the CPU, though there may be GPUs.
+        autocast: the configuration computes in bfloat16, which the launcher may say, too.
 
     Raises:
         ConfigError: the launcher asks for a way of sharing weights that is not supported.
@@ -145,6 +149,21 @@ def join(*, cpu: bool) -> Ranks:
             f"accelerate launch: got {got}, allowed data parallelism (--multi_gpu), or sharded weights with "
             "--use_fsdp --fsdp_version 2"
         )
+    for name, option, allowed, instead in (
+        (
+            "ACCELERATE_MIXED_PRECISION",
+            "--mixed_precision",
+            {"no", *(["bf16"] if autocast else [])},
+            "train.autocast=true",
+        ),
+        ("ACCELERATE_DYNAMO_BACKEND", "--dynamo_backend", {"no"}, None),
+    ):
+        got = os.environ.get(name, "no").lower()
+        if got not in allowed:
+            setting = f": what it computes in is a setting of the run ({instead})" if instead else ""
+            raise ConfigError(
+                f"accelerate launch: got {option} {got}, allowed {' or '.join(sorted(allowed))}{setting}"
+            )
     if launched() == 1 and not sharded:
         return SINGLE_PROCESS
     import torch
@@ -158,6 +177,10 @@ def join(*, cpu: bool) -> Ranks:
             "accelerate launch: got sharded weights (FSDP 2) on CPUs, allowed on GPUs; data parallelism on both"
         )
     state = PartialState(cpu=cpu)
+    if state.process_index > 0:
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # a launcher tells all of them: rank 0 says what happens
     return Ranks(
         rank=state.process_index,
         size=state.num_processes,
@@ -209,8 +232,18 @@ class RankedSource:
     shared: bool = False
 
     def rows(self, step: int) -> "StepRows":
+        """See `RowSource`.
+
+        Raises:
+            Terminated: rank 0 got a SIGTERM; on every rank.
+        """
         self.gather()
-        return self.ranks.broadcast(lambda: self.source.rows(step))
+
+        def work() -> "StepRows":
+            with TERMINATION.interruptible():
+                return self.source.rows(step)
+
+        return self.ranks.broadcast(work)
 
     def updated(self, version: int) -> None:
         if self.ranks.is_main:

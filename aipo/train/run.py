@@ -25,6 +25,7 @@ from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, exclusive, write_json, write_text
 from aipo.util.output import write_event
+from aipo.util.termination import TERMINATION
 from aipo.util.whole import written_whole
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
     Raises:
         AipoError: see `aipo.errors`; finished traces and checkpoints stay where they are.
     """
-    ranks = join(cpu=experiment.policy.device == "cpu")
+    ranks = join(cpu=experiment.policy.device == "cpu", autocast=experiment.train.autocast)
     folder, console = RunFolder(experiment.out), console if ranks.is_main else Console(quiet=True)
     with ExitStack() as stack:
         if resume:
             experiment.date = folder.read_date() or experiment.date
         ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume))
-        ranks.on_main(lambda: RunFolder.create(folder.path, resume=resume))
+        ranks.on_main(lambda: stack.enter_context(RunFolder.taken(folder.path, resume=resume)))
         ranks.on_main(lambda: stack.enter_context(exclusive(folder.path)))
         progress = stack.enter_context(bars(console))
         found = ranks.broadcast(lambda: last_checkpoint(folder) if resume else None)
@@ -77,6 +78,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             full=full,
         )
         if evaluate_after:
+            ranks.on_main(TERMINATION.check)
             note = stage(progress, "evaluate")
             ranks.on_main(lambda: _evaluate(experiment, folder, sampler, note, console))
     _print(f"run folder {folder.path}", console)
@@ -128,7 +130,7 @@ def train_policy(
         tidy(folder.checkpoints, keep_weights=train.keep_weights)
         on_checkpoint(rollout_step_of(path, train.optimizer_steps), path)
 
-    with disk("training", folder.path), store:
+    with TERMINATION.held(), disk("training", folder.path), store:
         ranks.on_main(begin)
         cpu = (ranks.device or network.device.type) == "cpu"
         trainer = AIPOTrainer(
@@ -146,8 +148,9 @@ def train_policy(
         )
         freeze_gc()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    full.gather()
-    ranks.on_main(lambda: _save_model(folder.model, full.network, tokenizer))
+    with TERMINATION.held():
+        full.gather()
+        ranks.on_main(lambda: _save_model(folder.model, full.network, tokenizer))
 
 
 def _save_model(folder: Path, network: "PreTrainedModel", tokenizer: "HFTokenizer") -> None:
@@ -176,6 +179,10 @@ def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bo
         )
     if resume:
         same_run(RunFolder.open(folder.path), experiment)
+    from aipo.train.schedule import check_trackers
+
+    check_trackers(experiment.report_to)
+    experiment.check_machine()
     experiment.check_servers()
     experiment.scored_chats()
     experiment.check_env()

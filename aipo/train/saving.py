@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import SaveStrategy
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from aipo.errors import OtherRankError
 from aipo.train.ranks import Ranks
 from aipo.util.files import disk
+from aipo.util.termination import TERMINATION
 from aipo.util.whole import drop_drafts, new_draft, publish
 
 
@@ -29,6 +32,22 @@ class SavingTrainer(GRPOTrainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._drafts is None else str(self._drafts)
+
+    def keep_boundary(self) -> None:
+        """Between two rollout steps, at the end of a run that is not over: a checkpoint, where the run makes any.
+
+        Raises:
+            OtherRankError: on other ranks than the first.
+            RunError: the disk is full or broken.
+        """
+        folder = Path(self._get_output_dir(None)) / f"checkpoint-{self.state.global_step}"
+        wanted = self.args.save_strategy != SaveStrategy.NO and self.state.global_step > 0
+        if wanted and self.ranks.broadcast(lambda: not folder.exists()):
+            self._save_checkpoint(self.model, None)
+        if not self.ranks.is_main:
+            raise OtherRankError("rank 0 got a SIGTERM")
+        if wanted:
+            TERMINATION.kept = f"{folder} is whole; --resume goes on from it"
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The files of all ranks, then the manifest, then the name.

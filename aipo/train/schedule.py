@@ -14,7 +14,7 @@ from transformers.trainer_utils import SaveStrategy
 from trl.trainer.grpo_config import GRPOConfig
 
 from aipo.config.build import Experiment
-from aipo.errors import TrainError
+from aipo.errors import ConfigError, TrainError
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Row
 from aipo.method.settings import MethodSettings
@@ -177,6 +177,26 @@ def train_arguments(experiment: Experiment, output_dir: Path, *, cpu: bool) -> G
         report_to=list(experiment.report_to) or "none",
         use_cpu=cpu,
     )
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Can transformers' Trainer report to all of them?
+
+    Raises:
+        ConfigError: it does not know one, or its package is not installed.
+    """
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK as TRACKERS
+
+    for name in names if list(names) not in (["all"], ["none"]) else ():
+        if name not in TRACKERS:
+            raise ConfigError(f"run.report_to: got {name!r}, allowed some of {sorted(TRACKERS)}, or none: []")
+        try:
+            TRACKERS[name]()
+        except Exception as error:  # each says in its own way what it lacks
+            raise ConfigError(
+                f"run.report_to: got {name!r}, which cannot be used here ({type(error).__name__}: {error}), allowed a "
+                "tracker whose package is installed, or none: []"
+            ) from error
 
 
 def _in_trls_words(method: MethodSettings) -> dict[str, Any]:

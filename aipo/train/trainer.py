@@ -37,6 +37,7 @@ from aipo.train.saving import SavingTrainer
 from aipo.train.schedule import Schedule, check_arguments
 from aipo.train.sources import RowSource
 from aipo.train.token_stats import OnTokenStats, TokenStatsRecorder
+from aipo.util.termination import Terminated
 
 # Up to this many logits (64 MB), scoring them at once is faster than TRL's fused head, which is made for large
 # vocabularies.
@@ -146,7 +147,11 @@ class AIPOTrainer(SavingTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
         """The next micro-batch; asks the source when the rows of a rollout step are used up."""
         if self.schedule.place(self._step) == 0:
-            step_rows = self.source.rows(self.rollout_step)
+            try:
+                step_rows = self.source.rows(self.rollout_step)
+            except Terminated:
+                self.keep_boundary()
+                raise
             self.active_share = step_rows.active_share
             self._batches = self._micro_batches(step_rows)
             for name, value in step_rows.metrics.items():

@@ -18,11 +18,11 @@ _PATIENCE_S = 1.0
 
 
 def taken(path: Path) -> bool:
-    """Is there a file, or a folder that holds something? Hidden files do not count: a run that was killed before
-    it began has left its lock."""
-    return path.exists() and (
-        not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())
-    )
+    """Is there a file, or a folder that holds one? Hidden files do not count: a run that was killed before it began has
+    left its lock."""
+    if not path.is_dir():
+        return path.exists()
+    return any(taken(entry) for entry in path.iterdir() if not entry.name.startswith("."))
 
 
 @contextmanager
@@ -65,18 +65,26 @@ def busy(folder: Path) -> bool:
     return False
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+_DISK = {
+    errno.ENOSPC: "a disk with room",
+    errno.EDQUOT: "room in the quota",
+    errno.EFBIG: "a file system, and a `ulimit -f`, that takes a file of this size",
+    errno.EIO: "a disk that works",
+    errno.EROFS: "a file system that can be written",
+}
+"""What is needed instead, by the operating system's number."""
 _OF_RUST = re.compile(r"os error (\d+)")
 """How safetensors and tokenizers tell the operating system's number, in errors of their own."""
 
 
-def _failed_write(error: Exception) -> str | None:
-    """What the disk said; None if it is something else that went wrong."""
+def _failed_write(error: Exception) -> tuple[str, str] | None:
+    """What the disk said, and what is needed; None if it is something else that went wrong."""
     if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
-        return "a file that torch.save could not write to its end"  # its own message is about positions
+        # Its own message is about positions, and has no number.
+        return "a file that torch.save could not write to its end", _DISK[errno.ENOSPC]
     told = _OF_RUST.search(str(error))
     number = error.errno if isinstance(error, OSError) else told and int(told[1])
-    return str(error) if number in _DISK else None
+    return (str(error), _DISK[number]) if number in _DISK else None
 
 
 @contextmanager
@@ -89,10 +97,10 @@ def disk(what: str, folder: Path) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        if (said := _failed_write(error)) is not None:
+        if (failed := _failed_write(error)) is not None:
             raise RunError(
-                f"{what}: got {said}, allowed a disk with room, in {folder}. Traces and checkpoints that were "
-                "finished are kept. Make room, then start again; a training run goes on with --resume."
+                f"{what}: got {failed[0]}, allowed {failed[1]}, in {folder}. Traces and checkpoints that were finished "
+                "are kept. See to the disk, then start again; a training run goes on with --resume."
             ) from error
         raise
 

@@ -1,7 +1,9 @@
 """What a command says to people, and what it says to programs with `--json`: one document, or events line by line."""
 
+import codecs
 import io
 import json
+import math
 import os
 import sys
 from collections.abc import Generator
@@ -9,7 +11,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import Annotated, Any, TextIO
 
 from rich.console import Console
-from typer import Option
+from typer import BadParameter, Option
 
 from aipo.errors import OtherRankError
 from aipo.util.text import error_text, to_json
@@ -20,6 +22,33 @@ JsonOption = Annotated[
 EventsOption = Annotated[
     bool, Option("--json", help="print events as lines of JSON; everything else goes to stderr")
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """For an option that is a number: neither an infinity nor NaN, which no comparison would refuse.
+
+    Raises:
+        BadParameter: it is.
+    """
+    if value is not None and not math.isfinite(value):
+        raise BadParameter(f"got {value}, allowed a finite number")
+    return value
+
+
+def escape_unencodable() -> None:
+    """Has the terminal's streams write a character that their encoding lacks (LANG=C, PYTHONIOENCODING=ascii) as \\uXXXX,
+    as JSON does, instead of ending the command."""
+
+    def escaped(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
+
+    codecs.register_error("aipo.escape", escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="aipo.escape")
 
 
 class ResultConsole(Console):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.errors import ConfigError
-from aipo.util.files import disk
+from aipo.util.files import disk, writing
 from aipo.util.imports import fingerprint
 from envs.miniature import curriculum, task
 from envs.miniature.curriculum import COURSES, Demonstrator, reserved
@@ -134,8 +134,8 @@ def cold_start(
         progress: called with the step, the number of steps and the loss.
 
     Raises:
-        RunError: the disk is full or broken.
-        ConfigError: no such size of heads, width, table or course.
+        RunError: the cache cannot be written, or the disk is full or broken.
+        ConfigError: no GPU that torch sees, no such size of heads, width, table or course.
     """
     if batch < 1 or steps < 1:
         raise ConfigError(
@@ -143,6 +143,10 @@ def cold_start(
         )
     if course not in COURSES:
         raise ConfigError(f"course of the miniature's policy: got {course!r}, allowed one of {list(COURSES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device of the miniature's policy: got 'cuda' where torch sees no GPU, allowed 'cpu'"
+        )
     files = (__file__, task.__file__, curriculum.__file__)
     version = "".join(fingerprint(Path(file)) for file in files)
     shape = f"{seed}-{steps}x{batch}-{head_dim}-{course}-{size}-{terms}-{carry}-{width}-{layers}"
@@ -150,6 +154,9 @@ def cold_start(
     folder = (cache or _cache()) / name
     if folder.is_dir():
         return folder
+    with writing("cache of the miniature's policy (XDG_CACHE_HOME names another one)", folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)  # now, and not when minutes have been spent
+        tempfile.TemporaryFile(dir=folder.parent).close()
     env, encoder = Miniature(seed, size, terms, carry), tokenizer()
     with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
         torch.manual_seed(seed)
@@ -180,7 +187,8 @@ def _save(model: Qwen2ForCausalLM, encoder: Qwen2Tokenizer, folder: Path) -> Non
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aipo"
+    # `expanduser` leaves the ~ of somebody without a home.
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "aipo"
 
 
 class _Row(NamedTuple):

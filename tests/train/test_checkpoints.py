@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     folder = experiment.out / "checkpoints"
     assert str(error.value) == (
         "saving checkpoint-6: got a file that torch.save could not write to its end, allowed a disk with room, in "
-        f"{folder}. Traces and checkpoints that were finished are kept. Make room, then start again; a training run "
+        f"{folder}. Traces and checkpoints that were finished are kept. See to the disk, then start again; a training run "
         "goes on with --resume."
     )
     assert names(folder) == ["checkpoint-2", "checkpoint-4"]

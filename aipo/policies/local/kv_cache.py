@@ -47,8 +47,9 @@ class _Fill(Cache):
         self._target, self._rows, self._source = target, rows, source
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any):
-        self._target[layer_idx, 0, self._rows] = key_states[self._source]
-        self._target[layer_idx, 1, self._rows] = value_states[self._source]
+        for i, states in enumerate((key_states, value_states)):
+            # Under autocast they are computed in bfloat16, which float32 holds exactly.
+            self._target[layer_idx, i, self._rows] = states[self._source].to(self._target.dtype)
         return key_states, value_states
 
 

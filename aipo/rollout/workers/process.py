@@ -130,6 +130,7 @@ async def serve(end: socket.socket) -> None:
 def main() -> None:
     """Works on the socket whose file descriptor is the first argument of the command."""
     mask_output()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what is to end, and when
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent says what is to end, and when
     LOOP.keep_running()
     LOOP.run(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -66,7 +66,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "x.json"
     write_json(file, {"a": 1})
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match=r"writing x\.json: got .*No space left.*Make room"):
+    with pytest.raises(RunError, match=r"writing x\.json: got .*No space left.*See to the disk"):
         write_json(file, {"a": 2})
     assert json.loads(file.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

@@ -275,7 +275,7 @@ def test_a_full_disk_keeps_finished_traces_and_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     zero, one, two = numbered(0, 1, 2)
-    says = rf"'run/0/1'.*No space left on device.*in {tmp_path}.*finished are kept.*Make room.*--resume"
+    says = rf"'run/0/1'.*No space left on device.*in {tmp_path}.*finished are kept.*See to the disk.*--resume"
     with TraceStore(tmp_path) as store:
         store.append(zero)
         with monkeypatch.context() as patch:

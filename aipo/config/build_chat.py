@@ -7,7 +7,7 @@ from inspect import isclass, signature
 from typing import Any
 
 from aipo.config.schema import AgentConfig
-from aipo.errors import AnswerError, ConfigError, LoadError
+from aipo.errors import AipoError, AnswerError, ConfigError, LoadError
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
 from aipo.rollout.reference_chat import ReferenceChat, Weights
@@ -20,6 +20,7 @@ from aipo.util.text import error_text
 
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
 _ADDRESS = ("base_url", "api_base", "endpoint")
+_KEY = "OPENAI_API_KEY"
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 
 
@@ -33,7 +34,7 @@ def build_chat(
 
     Raises:
         LoadError: it cannot be imported, or a secret is not set.
-        ConfigError: options that it does not take, or not so.
+        ConfigError: options that it does not take, or not so, or no key where its class wants one.
     """
     if config.model is None:
         if config.prices is not None:
@@ -59,7 +60,15 @@ def build_chat(
     offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights}
     if hasattr(loaded.function, "_create_chat_result"):
         loaded = replace(loaded, function=_keeping_thinking(loaded.function))
-    model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
+    try:
+        model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
+    except AipoError:
+        raise
+    except Exception as error:  # a provider's class raises its own
+        raise ConfigError(
+            f"{where}: got {error_text(error)}, allowed options that it takes; a key is named in "
+            f"agents.{name}.secrets (api_key: NAME of an environment variable; any value where a server needs none)"
+        ) from error
     label, settings = chat_identity(config)
     return ChatModel(
         model=model,
@@ -132,6 +141,8 @@ def _connections(loaded: Loaded, config: AgentConfig, where: str) -> dict[str, A
             raise ConfigError(
                 f"{where}: got {key} {value!r} ({flaw}), allowed an address such as http://127.0.0.1:8001/v1"
             )
+    if not config.secrets.keys() & {"api_key", "openai_api_key"} and os.environ.get(_KEY):
+        secret(_KEY, where)
     if _CONNECTION & config.options.keys() or "OPENAI_PROXY" in os.environ:
         return {}
     from openai import DEFAULT_CONNECTION_LIMITS, DEFAULT_TIMEOUT

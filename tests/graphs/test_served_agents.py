@@ -303,6 +303,28 @@ def test_a_key_that_no_server_can_be_sent_is_refused(
         chat("http://127.0.0.1:9/v1")
 
 
+@pytest.mark.parametrize(
+    ("key", "kind", "says"),
+    [
+        (
+            None,
+            ConfigError,
+            r"got OpenAIError: Missing credentials.*a key is named in agents\.knowledge\.secrets",
+        ),
+        ("", ConfigError, "got OpenAIError: Missing credentials"),
+        ("k\n", LoadError, "got a space or a line break around it"),
+    ],
+)
+def test_the_key_that_openai_itself_reads_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, key: str | None, kind: type[Exception], says: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(kind, match=says):
+        chat("http://127.0.0.1:9/v1", secrets={})
+
+
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize(
     ("url", "flaw"),

@@ -97,21 +97,20 @@ class _Transport(httpx2.AsyncBaseTransport):
         if "event-stream" in response.headers.get("content-type", ""):
             return response  # its client reads it as it comes
         response = await _whole(response, request)
-        status, headers, extensions = response.status_code, response.headers, dict(response.extensions)
-        content, where = response.content, plain(str(request.url))
-        if response.is_success and (said := status_said(content)) is not None:
-            extensions["answered"], status = status, said
-        if request.method == "POST" and status in (301, 302, 303) and "location" in headers:
-            extensions["moved"] = headers.pop("location")  # as a GET, without its body
-        if request.method == "POST" and status == 404:
-            extensions["served"] = await self._served(request)
-        if 200 <= status < 300 and request.url.path.endswith(_CHAT):
-            content = chat_answer(content, where)
-        for name in ("content-encoding", "content-length", "transfer-encoding"):
-            headers.pop(name, None)
-        return httpx2.Response(
-            status, headers=headers, content=content, extensions=extensions, request=request
-        )
+        posted = request.method == "POST"
+        if response.is_success and (said := status_said(response.content)) is not None:
+            response.extensions["answered"], response.status_code = response.status_code, said
+        if posted and response.status_code in (301, 302, 303) and "location" in response.headers:
+            response.extensions["moved"] = response.headers.pop("location")  # as a GET, without its body
+        if posted and response.status_code == 404 and request.url.path.endswith("/completions"):
+            response.extensions["served"] = await self._served(request)
+        if response.is_success and request.url.path.endswith(_CHAT):
+            content = chat_answer(response.content, plain(str(request.url)))
+            if content is not response.content:
+                return httpx2.Response(
+                    200, headers={"Content-Type": "application/json"}, content=content, request=request
+                )
+        return response
 
     async def _served(self, request: httpx2.Request) -> str:
         """Names of the models that the server of `request` lists; empty if it lists none."""

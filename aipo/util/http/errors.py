@@ -39,7 +39,7 @@ def http_details(error: BaseException, *, address: bool = True) -> str:
         return ""
     response = next((found for one in chain if (found := _attribute(one, "response")) is not None), None)
     said = str(error)
-    details = _of_answer(response, said) if response is not None else _of_connection(chain, url)
+    details = _of_answer(response, url, said) if response is not None else _of_connection(chain, url)
     details += [f"at {plain(url)}"] if address else []
     status = 0 if response is None else response.status_code
     if (proxy := proxy_of(url)) and (response is None or status in (403, 407) or status >= 500):
@@ -101,7 +101,7 @@ def _of_connection(chain: list[BaseException], url: str) -> list[str]:
     return details
 
 
-def _of_answer(response: Any, said: str) -> list[str]:
+def _of_answer(response: Any, url: str, said: str) -> list[str]:
     """What an answer with an error says, and what would have been right."""
     extensions = _attribute(response, "extensions") or {}
     body = " ".join(str(_attribute(response, "text") or "").split())
@@ -117,7 +117,7 @@ def _of_answer(response: Any, said: str) -> list[str]:
         details.append("longer than the context of this model")
     if served := extensions.get("served"):
         details.append(f"served there are {served}")
-    elif response.status_code == 404:
+    elif response.status_code == 404 and url.endswith("/chat/completions"):
         details.append("is the address right (most end with /v1)?")
     return details
 

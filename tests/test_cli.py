@@ -115,11 +115,17 @@ def test_a_resumed_run_is_an_uninterrupted_one(trained: Path, tmp_path: Path) ->
     assert len(ids) == len(set(ids)) == 24
 
 
-def test_eval_writes_pass_at_k(trained: Path, call) -> None:
+def test_eval_writes_pass_at_k(trained: Path) -> None:
     options = [f"evaluate.{word}" for word in ("splits=[heldout]", "samples=1", "ks=[1]", "settings=[solo]")]
-    code, printed = call("eval", "--run", str(trained), "--name", "small", *options)
-    assert code == 0 and "evaluate          240 of 240  heldout, solo" in printed
-    result = json.loads((trained / "evaluations" / "small.json").read_text())
+    done = aipo("eval", "--json", "--run", str(trained), "--name", "small", *options)
+    assert done.returncode == 0 and "heldout" in done.stderr
+    file = trained / "evaluations" / "small.json"
+    result = json.loads(file.read_text())
+    started, *steps, measured, last = map(json.loads, done.stdout.splitlines())
+    assert started == {"event": "started", "command": "eval", "file": str(file)}
+    assert [(one["step"], one["steps"]) for one in steps] == [(n, 240) for n in range(12, 241, 12)]
+    assert measured == {"event": "evaluation", "file": str(file), "results": result}
+    assert last == {"event": "finished", "command": "eval", "file": str(file), "results": result}
     assert set(result["heldout"]["solo"]["pass_at"]) == {"1"}
     assert result["heldout"]["solo"]["counts"]["tasks"] == 240
 

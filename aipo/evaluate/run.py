@@ -70,7 +70,7 @@ def evaluate_folder(
     console.print(table(result))
     console.print(f"written to {file}", highlight=False, soft_wrap=True)
     write_event(console, "evaluation", file=file, results=result)
-    write_event(console, "finished", command="eval", file=file)
+    write_event(console, "finished", command="eval", file=file, results=result)
 
 
 def _check(folder: RunFolder, name: str, *, trained: bool) -> None:

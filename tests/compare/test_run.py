@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from aipo.errors import ConfigError, RunError
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.util.files import busy, exclusive
+from aipo.util.output import EventConsole
 from kit.matrices import finish_all, matrix_file
 
 SMALL = """
@@ -91,10 +93,15 @@ def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
     assert before.stat().st_mtime_ns == kept[before]
     assert load_config(str(out / "twice/3/config.yaml")).policy.model == str(out / "twice/3.1/model")
 
-    # The results only, from what is there.
+    # The results only, from what is there; the last event has them.
     (out / "report.html").unlink()
-    whole, text = run(write(tmp_path, GRPO, TWICE), report=True)
-    assert whole and (out / "report.html").is_file() and "twice" in text
+    console = EventConsole(StringIO())
+    assert compare.compare(write(tmp_path, GRPO, TWICE), at_once=2, report_only=True, console=console)
+    started, last = map(json.loads, console.stdout.getvalue().splitlines())
+    assert (out / "report.html").is_file()
+    assert started == {"event": "started", "command": "compare", "out": str(out)}
+    summary = json.loads((out / "summary.json").read_text())
+    assert last == {"event": "finished", "command": "compare", "out": str(out), "summary": summary}
 
 
 def wait_for(lines: int, run: RunFolder, process: subprocess.Popen[bytes]) -> None:

@@ -122,7 +122,7 @@ def _train(
             files = recordings.run.read_manifest().get("files") or {}
             facts = {"model": start.path, "files": files, "epochs": epochs}
             folder = begin(recordings, "train", out, experiment, facts)
-        note = stage(progress, "train")
+        note = stage(progress, "train", lines=None)
         with at_work(folder):
             network, tokenizer = policy.model, policy.tokenizer
             found = last_checkpoint(folder) if resume else None

@@ -27,7 +27,7 @@ from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, Role
 from aipo.util.event_loop import LOOP
 from aipo.util.output import print_result
-from aipo.util.text import visible
+from aipo.util.text import counted, visible
 
 _COLOURS: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -151,7 +151,7 @@ def longest_prompts(experiment: Experiment, tokenizer: HFTokenizer) -> dict[str,
 def _environment(experiment: Experiment) -> str:
     experiment.check_env()
     env, names = experiment.env, dict.fromkeys((*experiment.mixture, *experiment.evaluation.splits))
-    counts = ", ".join(f"{name} ({len(env.tasks(name))} tasks)" for name in names)
+    counts = ", ".join(f"{name} ({counted(len(env.tasks(name)), 'task')})" for name in names)
     return f"{experiment.env_name}: {counts}"
 
 

@@ -22,6 +22,7 @@ from aipo.policies.vllm.completions import request_body
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.weight_sync import measure_gap
 from aipo.util.retry import status_of
+from aipo.util.text import counted
 
 PATIENCE = 60.0
 """Seconds for one answer. A server takes some of them to describe its machine."""
@@ -82,7 +83,7 @@ async def _checks(
 
 def check_context(positions: int, prompt: int, room: int) -> Check:
     """Is there room for a whole rollout?"""
-    said = f"{positions} tokens, for a prompt of {prompt} and rollout.max_tokens={room}"
+    said = f"{counted(positions, 'token')}, for a prompt of {prompt} and rollout.max_tokens={room}"
     if positions >= prompt + room:
         return Check("ok", "context", said)
     advice = f"aipo serve --context {prompt + room}, or rollout.max_tokens={max(1, positions - prompt)}"
@@ -100,7 +101,7 @@ def flags(info: dict[str, Any], parts: PolicyParts) -> Iterator[Check]:
     tied = parts.settings.get_text_config(decoder=True).tie_word_embeddings
     size = f", cache for {tokens} tokens" if (tokens := cache.get("kv_cache_size_tokens")) else ""
     requests = vllm["scheduler_config"]["max_num_seqs"]
-    yield Check("ok", "flags", f"{dtype} on {device}, {requests} requests at once{size}")
+    yield Check("ok", "flags", f"{dtype} on {device}, {counted(requests, 'request')} at once{size}")
     if dtype != meant:
         found = f"the server computes in {dtype}, meant is {meant}"
         yield Check("warn", "flags", found, "policy.vllm.serve.dtype")

@@ -11,7 +11,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from aipo.util.text import visible
+from aipo.util.text import counted, visible
 
 
 def fill(package: str, template: str, **context: object) -> Markup:
@@ -22,7 +22,7 @@ def fill(package: str, template: str, **context: object) -> Markup:
 @cache
 def environment(package: str) -> Environment:
     """The environment of one package's templates."""
-    return Environment(
+    pages = Environment(
         loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
@@ -30,6 +30,8 @@ def environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pages.globals["counted"] = counted  # pyright: ignore[reportArgumentType]
+    return pages
 
 
 def static_text(name: str) -> str:

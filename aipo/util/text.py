@@ -61,6 +61,11 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def counted(count: int, noun: str) -> str:
+    """'1 token', '1,200 tokens'; the noun's plural ends with s."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """'4.2 ms', '288 ms', '1.24 s' or '3 min 20 s'."""
     if seconds < 0.0995:

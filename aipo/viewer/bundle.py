@@ -12,6 +12,7 @@ from pathlib import Path
 from aipo.errors import RunError
 from aipo.util.console import Note
 from aipo.util.files import taken, writing
+from aipo.util.text import counted
 from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.links import LEFT_OUT, group_path, trace_path
 from aipo.viewer.responses import Page, static_files
@@ -95,7 +96,7 @@ def _left_out(runs: Collection[RunView], limit: int | None) -> tuple[set[str], t
             missing.add(group_path(run.name, group_id))
             missing.update(trace_path(run.name, trace.trace_id) for trace in traces)
         notes.append(
-            f"{run.name}: {count} of {total} traces are here, the others were left out (--limit {limit})."
+            f"{run.name}: {count} of {counted(total, 'trace')} are here, the others were left out (--limit {limit})."
         )
     return missing, tuple(notes)
 

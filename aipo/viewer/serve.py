@@ -19,6 +19,7 @@ from starlette.routing import Route
 from aipo.errors import AipoError, ConfigError, RunError
 from aipo.policies.vllm.launch import bracketed, is_loopback
 from aipo.util.console import bars, stage
+from aipo.util.text import counted
 from aipo.viewer.bundle import write_bundle
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.guard import Gate
@@ -65,7 +66,7 @@ def view(
         address = first_page(gate)
         runs = len(library.runs())
         hint = "" if runs else ": nothing to show until one begins there"
-        console.print(f"{runs} runs in {library.root}{hint}", highlight=False, soft_wrap=True)
+        console.print(f"{counted(runs, 'run')} in {library.root}{hint}", highlight=False, soft_wrap=True)
         console.print(f"viewer at {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
         threading.Thread(target=_warm, args=(library,), daemon=True).start()
         if open_browser:

@@ -11,6 +11,7 @@ from aipo.replay.engine import TracePair
 from aipo.replay.output import ReplayReport, ReplayTable, interval_cell
 from aipo.replay.reuse import NEEDS_LIVE, ForkPoint
 from aipo.trace import Trace
+from aipo.util.text import counted
 
 _ROWS = 20
 """Most traces that are named in a report."""
@@ -151,7 +152,7 @@ class BeforeAfter:
         return ReplayReport(
             question="score",
             tables=[_table("reward", self.rewards()), *tables, *self._flipped_tables()],
-            notes=[f"{len(self.traces)} traces, {len(self.flipped())} with another reward"],
+            notes=[f"{counted(len(self.traces), 'trace')}, {len(self.flipped())} with another reward"],
             values=self.values(),
         )
 
@@ -170,10 +171,10 @@ class BeforeAfter:
             question="graph",
             tables=[*tables, _table("reward", self.rewards()), *self._flipped_tables()],
             notes=[
-                f"{len(self.traces)} traces: {len(self.traces) - len(forked)} as recorded, {len(forked)} left "
+                f"{counted(len(self.traces), 'trace')}: {len(self.traces) - len(forked)} as recorded, {len(forked)} left "
                 "their recordings",
-                f"reused {self.reused['turns']} turns of the policy and {self.reused['calls']} calls of agents; "
-                f"live were {self.reused['live_turns']} turns and {self.reused['live_calls']} calls",
+                f"reused {counted(self.reused['turns'], 'turn')} of the policy and {counted(self.reused['calls'], 'call')} of agents; "
+                f"live were {counted(self.reused['live_turns'], 'turn')} and {counted(self.reused['live_calls'], 'call')}",
             ],
             warnings=[*self._graph_warnings(forked, versions, unused_prompts)],
             values=self.values(),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from aipo.replay.engine import TracePair
 from aipo.replay.reuse import CALL
 from aipo.trace import Call, Consult, Segment, Trace, Visit
-from aipo.util.text import to_json
+from aipo.util.text import counted, to_json
 
 NO_TRACE = "no trace came out"
 _TIMES = re.compile(r"\(elapsed: [0-9.]+s\)")  # in the text of LangGraph's time-outs
@@ -109,7 +109,7 @@ def _plain(value: object) -> bytes:
 
 def _brief(item: object) -> str:
     if isinstance(item, Segment):
-        return f"{len(item)} tokens of {item.source}"
+        return f"{counted(len(item), 'token')} of {item.source}"
     return "nothing" if item is None else item.path if isinstance(item, Visit) else "one"
 
 

@@ -31,6 +31,7 @@ from aipo.trace import Trace
 from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import TraceStore
 from aipo.util.console import bars, stage
+from aipo.util.text import counted
 
 
 def consults_against_group(source: Path, *, where: Filter, out: Path | None, console: Console) -> int:
@@ -189,10 +190,11 @@ def _report(
     write_csv(folder.path / "consults.csv", [worth.line() for worth in tally.worths])
     report = ReplayReport(
         question="consults",
-        settings=settings | {"comparisons": f"{compared}, of {measured} consults"},
+        settings=settings | {"comparisons": f"{compared}, of {counted(measured, 'consult')}"},
         tables=[table(agents)],
         notes=[
-            f"{agent['agent']}: {agent['helped']} consults helped, {agent['hurt']} hurt" for agent in agents
+            f"{agent['agent']}: {counted(agent['helped'], 'consult')} helped, {agent['hurt']} hurt"
+            for agent in agents
         ],
         warnings=warnings,
         values=agents,

@@ -29,6 +29,7 @@ from aipo.replay.questions.grid import METHOD, Setting, settings
 from aipo.replay.recordings import Recordings, Steps
 from aipo.trace.filters import Filter
 from aipo.util.console import bars, stage
+from aipo.util.text import counted
 
 if TYPE_CHECKING:
     from aipo.replay.questions.loss_replay import LossReplay
@@ -182,7 +183,7 @@ def _report(losses: Sequence[StepLoss], steps: str, other: Sequence[int]) -> Rep
         "weights": ", ".join(dict.fromkeys(o.weights for o in losses)),
     }
     if gaps := [abs(o.loss - o.online["loss"]) for o in losses if "loss" in o.online]:
-        settings["training logged"] = f"the same loss in {len(gaps)} steps, up to {max(gaps):.1e}"
+        settings["training logged"] = f"the same loss in {counted(len(gaps), 'step')}, up to {max(gaps):.1e}"
     by_setting = {o.setting: [other for other in losses if other.setting == o.setting] for o in losses}
     agents = sorted({part for o in losses for part in o.parts if part.startswith("agent/")})
     rows: list[list[str]] = []

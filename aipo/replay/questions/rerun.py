@@ -26,6 +26,7 @@ from aipo.trace.filters import parse_filter
 from aipo.trace.store import TraceStore
 from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.output import print_result
+from aipo.util.text import counted
 
 _LINES = 20
 DIVERGED = 1
@@ -220,4 +221,6 @@ def _print_check(
     if len(divergences) > _LINES:
         print_line(console, f"... and {len(divergences) - _LINES} more", "red")
     identical, rate = count - len(divergences), f"{seconds:.1f} s, {count / seconds:.0f} per second"
-    print_line(console, f"{count} traces: {identical} identical, {len(divergences)} diverged ({rate})")
+    print_line(
+        console, f"{counted(count, 'trace')}: {identical} identical, {len(divergences)} diverged ({rate})"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from aipo.errors import AipoError, RunError
 from aipo.run import RunEnd
 from aipo.util.files import busy
+from aipo.util.text import counted
 from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.data.run_files import Scores, Splits
 from aipo.viewer.data.run_summary import head
@@ -137,7 +138,11 @@ def _comparison(folder: Path, root: Path) -> RunOverview:
     try:
         line.changed = (folder / "results.csv").stat().st_mtime
         missing = json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("missing", ())
-        end = RunEnd("stopped", f"{len(missing)} runs have no result yet") if missing else RunEnd("finished")
+        end = (
+            RunEnd("stopped", f"{counted(len(missing), 'run')} without a result yet")
+            if missing
+            else RunEnd("finished")
+        )
     except (OSError, ValueError, AttributeError):
         end = _NO_WORD
     end = RunEnd("running") if _busy(folder) else end

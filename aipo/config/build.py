@@ -65,6 +65,7 @@ class Experiment(GraphBuilder):
             chats=self.scored_chats(),
             sampling=Sampling(temperature=rollout.temperature, max_tokens=rollout.max_tokens),
             forbidden_ids=self.forbidden_ids(policy.tokenizer) if forbidden_ids is None else forbidden_ids,
+            refuse_control=rollout.control_tokens == "refuse",
             reward_weights=weights_with_noted(self.env, rollout.reward_weights),
             deadline=rollout.deadline,
             concurrency=rollout.concurrency,

@@ -140,6 +140,10 @@ class RolloutConfig(Section):
     workers: Count = Field(
         1, description="processes that run rollouts; 1 = the main process; more need policy.engine=vllm"
     )
+    control_tokens: Literal["text", "refuse"] = Field(
+        "text",
+        description="a question that spells control tokens: encode it as plain text, or let its rollouts fail",
+    )
     reward_weights: dict[str, float] = Field({"correct": 1.0}, description="weight of each reward part")
     cost_limit: Positive | None = Field(
         None,

@@ -29,6 +29,10 @@ class Tokenizer(Protocol):
         """
         ...
 
+    def control_in(self, text: str) -> list[str]:
+        """The control tokens that `text` spells, each once."""
+        ...
+
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
         """Text of `token_ids`, special tokens included, no clean-up."""
         ...

@@ -59,6 +59,10 @@ class CharTokenizer:
     def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
         return "".join(self._texts[i] for i in token_ids)
 
+    def control_in(self, text: str) -> list[str]:
+        plain = self.encode(text)
+        return [self._texts[i] for i in dict.fromkeys(self.encode(text, control=True)) if i not in plain]
+
     def token_id(self, text: str) -> int | None:
         return self._ids.get(text)
 

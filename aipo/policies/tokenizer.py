@@ -19,7 +19,7 @@ from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from aipo.errors import LoadError, PolicyError
-from aipo.policies.control_tokens import control_tokens, spells_control
+from aipo.policies.control_tokens import control_tokens
 from aipo.policies.template_date import with_date
 
 # Stands in for a question while the prompt around it is rendered: characters that no text may hold.
@@ -78,17 +78,45 @@ class HFTokenizer:
         Raises:
             PolicyError: a question that spells control tokens does not stand in the prompt as it is.
         """
-        if untrusted and spells_control(untrusted, (), self._controls):
-            pieces = self._templated(text.replace(untrusted, _PLACE)).split(_PLACE)
-            if not 1 < len(pieces) == text.count(untrusted) + 1:
-                raise PolicyError(
-                    f"prompt: got another text in place of the question {untrusted[:200]!r}, which spells control tokens, "
-                    "allowed the question as it is"
-                )
-            parts = [self.encode(piece, control=True) for piece in pieces]
-            question = self.encode(untrusted)
-            return [*self._beginning, *parts[0], *(i for part in parts[1:] for i in (*question, *part))]
+        if untrusted and self.control_in(untrusted):
+            placed = self._templated(text.replace(untrusted, _PLACE))
+            if not (count := text.count(untrusted)):
+                raise PolicyError(_changed(untrusted))
+            return [*self._beginning, *self._woven(placed, [untrusted] * count)]
         return [*self._beginning, *self.encode(self._templated(text), control=True)]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of a chat with an agent, open for the assistant: through the chat template where there is one, else line
+        by line. A message that spells special tokens (ends of turns) is encoded as plain text.
+
+        Raises:
+            PolicyError: such a message does not stand in the chat as it is.
+        """
+        contents = [message["content"] for message in messages]
+        controls = {text for content in contents for text in self.control_in(content)}
+        forged = controls & {str(token) for token in self.inner.all_special_tokens}
+        if forged:
+            messages = [{**message, "content": _PLACE} for message in messages]
+        lines = "\n".join(message["content"] for message in messages)
+        text = self.chat_text(messages) if self.inner.chat_template else lines
+        return self._woven(text, contents) if forged else self.encode(text, control=True)
+
+    def control_in(self, text: str) -> list[str]:
+        """See `aipo.policies.base.Tokenizer.control_in`."""
+        ids = dict.fromkeys(self.encode(text, control=True))
+        return [self._controls[i] for i in ids if i in self._controls]
+
+    def _woven(self, text: str, contents: Sequence[str]) -> list[int]:
+        """Ids of a prompt in which `contents` are plain text; `text` has a place for each of them.
+
+        Raises:
+            PolicyError: the chat template has no place for one, or more places.
+        """
+        first, *parts = [self.encode(piece, control=True) for piece in text.split(_PLACE)]
+        if len(parts) != len(contents):
+            raise PolicyError(_changed(contents[0]))
+        pairs = zip(map(self.encode, contents), parts, strict=True)
+        return [*first, *(i for content, part in pairs for i in (*content, *part))]
 
     def _templated(self, text: str) -> str:
         if not self.inner.chat_template:
@@ -139,6 +167,13 @@ class HFTokenizer:
         settings = {k: v for k, v in self._definition.items() if k not in ("truncation", "padding")}
         text = json.dumps([settings, self.inner.chat_template], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _changed(question: str) -> str:
+    return (
+        f"prompt: got another text in place of the question {question[:200]!r}, which spells control tokens, allowed the "
+        "question as it is"
+    )
 
 
 def without_added_tokens(definition: dict[str, Any], added: frozenset[int]) -> dict[str, Any]:

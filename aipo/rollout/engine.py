@@ -17,10 +17,10 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
-from aipo.errors import ConfigError, ScoreError
+from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.policies import Policy, Sampling
 from aipo.rollout.context import ChatModel, RolloutContext
-from aipo.rollout.env import Env
+from aipo.rollout.env import Env, Task
 from aipo.rollout.graph import check_graph
 from aipo.rollout.recorder import Ending, RolloutRecorder, require
 from aipo.rollout.spec import RolloutSpec
@@ -64,6 +64,7 @@ class RolloutEngine:
         concurrency: the most rollouts in flight.
         fingerprints: of graph and prompts, copied to every trace.
         forbidden_ids: ids that are masked where a spec forbids.
+        refuse_control: a rollout whose question spells control tokens fails; else they are plain text to the policy.
         recursion_limit: LangGraph's limit of super-steps, a guard against a graph that never ends.
         adapt: gives a rollout a context of its own: policies and chat models that answer for it alone.
         elsewhere: does what `rollout` does, in another process (`aipo.rollout.workers.pool`); None = rollouts run here.
@@ -85,6 +86,7 @@ class RolloutEngine:
     run_id: str
     fingerprints: Mapping[str, str]
     forbidden_ids: tuple[int, ...] = ()
+    refuse_control: bool = False
     recursion_limit: int = 10_000
     adapt: Adapt | None = None
     elsewhere: Rollout | None = None
@@ -146,6 +148,7 @@ class RolloutEngine:
         interrupt: BaseException | None = None
         try:
             async with deadline:
+                self._check_question(spec.task)
                 await self._follow(context, record)
             endings = record.endings(context.policies, self.reward_weights, spec.mode, context.samples)
         except BaseException as error:  # the one place where what went wrong becomes data
@@ -177,6 +180,14 @@ class RolloutEngine:
             forbidden_ids=self.forbidden_ids if spec.suppress else (),
         )
         return context if self.adapt is None else self.adapt(spec, context)
+
+    def _check_question(self, task: Task) -> None:
+        for policy in self.policies.values() if self.refuse_control else ():
+            if spelled := policy.tokenizer.control_in(task.prompt):
+                raise TaskError(
+                    f"prompt of task {task.task_id!r}: got the control tokens {spelled}, allowed none "
+                    "(rollout.control_tokens=refuse)"
+                )
 
     async def _follow(self, context: RolloutContext, record: RolloutRecorder) -> None:
         # Typed for one stream mode; two of them with sub-graphs yield triples.

@@ -129,11 +129,8 @@ def _rollout() -> tuple[int, ...]:
 
 
 def _prompt(tokenizer: "HFTokenizer", messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Through the chat template, where there is one; else the texts, line by line."""
-    if not tokenizer.inner.chat_template:
-        return tokenizer.encode("\n".join(m["content"] for m in messages), control=True)
     chat = [{"role": openai_role(m["role"]), "content": m["content"]} for m in messages]
     try:
-        return tokenizer.encode(tokenizer.chat_text(chat), control=True)
+        return tokenizer.encode_chat(chat)
     except Exception as error:  # a template is anybody's program
         raise PolicyError(f"chat template of a reference model: {error}") from error

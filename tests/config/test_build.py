@@ -11,6 +11,7 @@ import pytest
 from aipo.config.build import load_experiment
 from aipo.config.load import presets
 from aipo.errors import AipoError, ConfigError, LoadError
+from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.util.imports import load
 
 
@@ -281,3 +282,10 @@ def test_the_policys_prompt_is_checked(tmp_path: Path, graph: str, prompt: str, 
     words = [f"graph.name=graphs.{graph}:{graph}", f"graph.options={{prompt: {tmp_path}/mine.md}}", *agents]
     with pytest.raises(LoadError, match=says) if says else nullcontext():
         _ = load_experiment("grpo" if graph == "solo" else "aipo", words).graphs
+
+
+@pytest.mark.parametrize(("setting", "refuses"), [("text", False), ("refuse", True)])
+def test_whether_questions_with_control_tokens_are_refused(setting: str, refuses: bool) -> None:
+    experiment = load_experiment("aipo", [f"rollout.control_tokens={setting}"])
+    policy = ScriptedPolicy(CharTokenizer(), ())
+    assert experiment.engine(policy, run_id="r", forbidden_ids=()).refuse_control is refuses

@@ -51,6 +51,21 @@ def test_a_finished_rollout():
     assert unmasked.forbidden_ids == ()
 
 
+@pytest.mark.parametrize("question", ["7</consult>", "<consult:verify>a</consult>"])
+def test_a_question_that_spells_control_tokens_can_be_refused(question: str):
+    asked = [
+        spec(n, task=Task(task_id=t, prompt=t, answer="42", split="s")) for n, t in enumerate([question, "7"])
+    ]
+    refused, other = engine(refuse_control=True).run_sync(asked, lambda trace: None)
+    assert (refused.stop_reason, refused.reward, refused.segments) == (StopReason.ERROR, None, ())
+    assert refused.error == (
+        f"TaskError: prompt of task {question!r}: got the control tokens {TOKENIZER.control_in(question)}, allowed none "
+        "(rollout.control_tokens=refuse)"
+    )
+    assert (other.failed, other.error) == (False, None)
+    assert not any(trace.failed for trace in engine().run_sync(asked, lambda trace: None))
+
+
 def test_the_reward_is_the_weighted_sum_of_its_parts():
     [trace] = run(policies=policies("42"), reward_weights={"correct": 2.0, "short": 0.25, "unused": 9.0})
     assert trace.reward_parts == {"correct": 1.0, "short": 1.0} and trace.reward == 2.25

@@ -54,6 +54,8 @@ def print_groups(
     names = ("group", "question", "rollouts", "reward", "consults", "failed")
     console.print(_table(names, map(_group_row, groups), console))
     _print_count(len(groups), limit, lambda: index.group_count(where), "group", console)
+    if where.splits_groups:
+        console.print("in which a trace matches; numbers are of whole groups", style="dim", highlight=False)
 
 
 def print_trace(index: TraceIndex, trace_id: str, *, as_json: bool, console: Console) -> None:

@@ -51,6 +51,11 @@ class Filter:
                     f"{name}: got {low}..{high}, allowed a range that does not end before it begins"
                 )
 
+    @property
+    def splits_groups(self) -> bool:
+        """Is there a condition that some rollouts of a group may meet, and others not?"""
+        return any(getattr(self, name) is not None for name in set(_KEYS) - {"step", "task", "group"})
+
 
 EVERYTHING = Filter()
 _KEYS = tuple(Filter.__dataclass_fields__)

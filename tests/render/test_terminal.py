@@ -37,6 +37,9 @@ def test_traces_and_groups_as_a_table(folder: Path):
     lines = call(folder, "--groups").splitlines()
     assert lines[1].split() == ["00000-000", "a⟨U+001B⟩[31mb", "3", "1.50", "0", "0"]
     assert lines[-1] == "1 group"
+    assert call(folder, "--groups", "step=0").splitlines()[-1] == "1 group"
+    lines = call(folder, "--groups", "reward=1..").splitlines()
+    assert lines[-2:] == ["1 group", "in which a trace matches; numbers are of whole groups"]
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

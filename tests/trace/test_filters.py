@@ -31,6 +31,20 @@ def test_words_become_a_filter():
 
 
 @pytest.mark.parametrize(
+    ("words", "splits"),
+    [
+        ("", False),
+        ("step=3 task=q group=g", False),
+        ("reward=1", True),
+        ("step=3 kind=solo", True),
+        ("failed=no", True),
+    ],
+)
+def test_some_conditions_part_the_rollouts_of_a_group(words: str, splits: bool):
+    assert parse_filter(words.split()).splits_groups is splits
+
+
+@pytest.mark.parametrize(
     ("text", "ends"), [("3", (3, 3)), ("3..", (3, None)), ("..3", (None, 3)), ("1..2", (1, 2))]
 )
 def test_ranges(text: str, ends: tuple[int | None, int | None]):

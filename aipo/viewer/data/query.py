@@ -63,11 +63,6 @@ class Query:
         return f"?{urlencode({name: v for name, v in params.items() if name not in without})}#rollouts"
 
     @property
-    def splits_groups(self) -> bool:
-        """Is there a filter that some rollouts of a group may pass, and others not?"""
-        return bool(self.filters.keys() - {"step", "task", "group"})
-
-    @property
     def cleared(self) -> str:
         """Relative address of this page without any filter."""
         return self.link(without=FIELDS)

@@ -91,7 +91,9 @@ class RunTable:
         else:
             groups = index.groups(query.where, order=query.sort, limit=limit, offset=offset)
             matching = (
-                index.matching(query.where, [g.group_id for g in groups]) if query.splits_groups else None
+                index.matching(query.where, [g.group_id for g in groups])
+                if query.where.splits_groups
+                else None
             )
             rows, count = self._group_rows(groups, matching), index.group_count
         # A page that is not full tells how many match; a search of all texts is slow.

@@ -2,6 +2,7 @@
 
 import json
 from itertools import takewhile
+from pathlib import Path
 from typing import Annotated, Literal
 
 from rich.console import Console
@@ -10,14 +11,28 @@ from typer import Argument, Context, Option
 from aipo.errors import ConfigError
 from aipo.util.output import finite
 
+
+def _presets(start: str) -> list[str]:
+    """Completes the name of a preset. It does not import `load`: whoever presses Tab waits for it."""
+    names = (path.stem for path in (Path(__file__).parents[1] / "presets").glob("*.yaml"))
+    return sorted(name for name in names if name.startswith(start))
+
+
 ConfigName = Annotated[
-    str, Option("--config", help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file")
+    str,
+    Option(
+        "--config",
+        help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file",
+        autocompletion=_presets,
+    ),
 ]
 Overrides = Annotated[list[str] | None, Argument(help="section.key=value ...")]
 
 
 def config(
-    name: Annotated[str, Argument(help="a preset, a YAML file or a run folder")] = "aipo",
+    name: Annotated[
+        str, Argument(help="a preset, a YAML file or a run folder", autocompletion=_presets)
+    ] = "aipo",
     overrides: Overrides = None,
     as_json: Annotated[bool, Option("--json", help="print JSON: settings, sources, dropped")] = False,
 ) -> None:

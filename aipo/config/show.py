@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from aipo.config.layers import Key, Layers, Source
+from aipo.config.layers import Key, Layers
 from aipo.config.load import presets, read_lines, resolve, validate
 from aipo.errors import RunError
 
@@ -30,11 +29,11 @@ def show(name: str, overrides: Iterable[str], *, as_json: bool) -> str:
     layers = resolve(file, overrides, of_run=of_run)
     settings = validate(layers.settings, file).model_dump(mode="json")
     text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, width=float("inf"))
-    lines = read_lines(text)
-    places = {key: _place(layers, key) for key in lines if _is_value(settings, key)}
+    lines, sources = read_lines(text), _places(layers)
+    places = {key: sources.get(key, "default") for key in lines if _is_value(settings, key)}
     if as_json:
-        sources = {".".join(key): place for key, place in places.items()}
-        return json.dumps({"settings": settings, "sources": sources, "dropped": layers.dropped}, indent=2)
+        dotted = {".".join(key): place for key, place in places.items()}
+        return json.dumps({"settings": settings, "sources": dotted, "dropped": layers.dropped}, indent=2)
     comments = {lines[key]: place for key, place in places.items()}
     return "\n".join([*(f"# dropped: {line}" for line in layers.dropped), *_commented(text, comments)])
 
@@ -62,17 +61,18 @@ def _commented(text: str, comments: dict[int, str]) -> Iterator[str]:
         yield f"{line:<{max(short)}}  # {comments[number]}" if number in comments else line
 
 
-def _place(layers: Layers, key: Key) -> str:
-    source = layers.sources.get(key)
-    if source is None:
-        return "default"
-    line = _lines_of(source).get(key)
-    return source.name if line is None else f"{source.name}:{line}"
-
-
-@cache
-def _lines_of(source: Source) -> dict[Key, int]:
-    return read_lines(source.file.read_text(encoding="utf-8")) if source.file is not None else {}
+def _places(layers: Layers) -> dict[Key, str]:
+    """The source of each value that is not a default, with its line; keys that are numbers as text."""
+    sources = {tuple(map(str, key)): source for key, source in layers.sources.items()}
+    lines = {
+        source: read_lines(source.file.read_text(encoding="utf-8"))
+        for source in set(sources.values())
+        if source.file is not None
+    }
+    return {
+        key: f"{source.name}:{line}" if (line := lines.get(source, {}).get(key)) else source.name
+        for key, source in sources.items()
+    }
 
 
 def _is_value(settings: Any, key: Key) -> bool:

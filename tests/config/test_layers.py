@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from aipo.config.build import load_experiment
-from aipo.config.load import PRESETS, load_config, resolve
+from aipo.config.cli import _presets
+from aipo.config.load import PRESETS, load_config, presets, resolve
 from aipo.config.show import show
 from aipo.errors import ConfigError, RunError
 
@@ -78,7 +79,8 @@ def test_an_option_that_the_user_sets_is_never_dropped(write, text: str, overrid
 
 def test_a_file_drops_what_the_file_beneath_says_for_another_graph(write) -> None:
     write("base.yaml", "extends: aipo\ngraph: {options: {budget: 2, grammar: {after: x}}}\n")
-    mine = write("mine.yaml", "extends: base.yaml\ngraph: {name: 'graphs.solo:solo'}\n")
+    write("mine.py", GRAPH.format("*, prompt"))
+    mine = write("mine.yaml", "extends: base.yaml\ngraph: {name: 'mine.py:mine'}\n")
     assert load_config(mine).graph.options == {"prompt": "miniature.md"}
 
 
@@ -179,6 +181,17 @@ def test_what_anchors_and_merges_give_stands_where_they_do() -> None:
     assert shown["settings"]["agents"]["knowledge"]["timeout"] == 300.0
     assert preset_line(shown["sources"]["agents.knowledge.timeout"]) == ("qwen2.5-7b-8gpu", "timeout: 300")
     assert shown["sources"]["agents.knowledge.graph"] != shown["sources"]["agents.verify.graph"]
+
+
+def test_a_key_may_be_a_number(write) -> None:
+    mine = write("mine.yaml", "extends: aipo\nenv:\n  options:\n    years: {2024: a, '2025': b}\n")
+    sources = json.loads(show(mine, [], as_json=True))["sources"]
+    assert [sources[f"env.options.years.{year}"] for year in (2024, 2025)] == ["mine.yaml:4"] * 2
+
+
+def test_names_of_presets_are_completed() -> None:
+    assert (_presets("gr"), _presets("nothing")) == (["grpo"], [])
+    assert set(_presets("")) == set(presets())
 
 
 def test_a_run_folder_is_shown_and_another_folder_is_refused(write, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ class WrittenProgress(Progress):
 
 def bars(console: Console) -> Progress:
     """A place for the stages of a command: bars in a terminal, lines or events elsewhere; `stage` adds one."""
-    if isinstance(console, EventConsole) or not (console.is_terminal or console.is_jupyter):
+    can_move = console.is_terminal and not console.is_dumb_terminal
+    if isinstance(console, EventConsole) or not (can_move or console.is_jupyter):
         return WrittenProgress(console)
     own = Column(no_wrap=True)
     return Progress(

@@ -159,7 +159,13 @@ def test_what_happens_after_the_last_step_is_written_once() -> None:
     ]
 
 
-def test_a_terminal_has_bars() -> None:
+def test_a_terminal_in_which_no_bar_can_move_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(bars(Console(file=StringIO(), force_terminal=True)), WrittenProgress)
+
+
+def test_a_terminal_has_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     console = Console(file=StringIO(), force_terminal=True, width=80)
     with bars(console) as progress:
         stage(progress, "train")(1, 4, {"reward/solo": 0.25})

@@ -285,13 +285,8 @@ def main() -> None:
     except OtherRankError:
         sys.exit(2)  # rank 0 reports the error
     except AipoError as error:
-        Console(stderr=True).print(
-            mask_error(f"{type(error).__name__}: {error}"),
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        text = mask_error(f"{type(error).__name__}: {error}")
+        Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except Exception as error:
         # click's own usage errors carry their message and exit code.

@@ -113,6 +113,7 @@ def train_policy(
     """
     from aipo.trace.token_stats import TokenStatsStore
     from aipo.train.callbacks import Follow
+    from aipo.train.saving import write_card
     from aipo.train.schedule import train_arguments
     from aipo.train.trainer import AIPOTrainer
 
@@ -125,6 +126,9 @@ def train_policy(
         step = rollout_step_of(checkpoint, train.optimizer_steps)
         store.begin(step)
         token_stats.begin(step)
+
+    def described(draft: Path) -> None:
+        write_card(draft, folder, experiment, rollout_step_of(draft, train.optimizer_steps))
 
     def saved(path: Path) -> None:
         tidy(folder.checkpoints, keep_weights=train.keep_weights)
@@ -142,6 +146,7 @@ def train_policy(
             scores_again=experiment.scores_again,
             metrics_file=folder.metrics,
             on_token_stats=token_stats.publish if train.token_stats else None,
+            on_checkpoint=described,
             on_saved=saved,
             callbacks=[Follow(note, train.steps, train.optimizer_steps)],
             ranks=ranks,
@@ -150,15 +155,19 @@ def train_policy(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with TERMINATION.held():
         full.gather()
-        ranks.on_main(lambda: _save_model(folder.model, full.network, tokenizer))
+        ranks.on_main(lambda: _save_model(experiment, folder, full.network, tokenizer))
 
 
-def _save_model(folder: Path, network: "PreTrainedModel", tokenizer: "HFTokenizer") -> None:
+def _save_model(
+    experiment: Experiment, folder: RunFolder, network: "PreTrainedModel", tokenizer: "HFTokenizer"
+) -> None:
     from aipo.policies.weights import save_snapshot
+    from aipo.train.saving import write_card
 
-    with written_whole(folder, "saving the policy") as draft:
+    with written_whole(folder.model, "saving the policy") as draft:
         save_snapshot(network, draft)
         tokenizer.inner.save_pretrained(draft)
+        write_card(draft, folder, experiment, experiment.train.steps)
 
 
 def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bool) -> None:

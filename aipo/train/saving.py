@@ -1,5 +1,7 @@
-"""How a trainer writes checkpoints: whole, or not at all."""
+"""How a trainer writes checkpoints: whole or not at all, and with a card that says what they are."""
 
+import html
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,55 @@ from typing import Any
 from transformers.trainer_utils import SaveStrategy
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from aipo.config.build import Experiment
 from aipo.errors import OtherRankError
+from aipo.policies.lora import base_of
+from aipo.render.templating import fill
+from aipo.run import RunFolder
 from aipo.train.ranks import Ranks
 from aipo.util.files import disk
 from aipo.util.termination import TERMINATION
 from aipo.util.whole import drop_drafts, new_draft, publish
+
+
+def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) -> None:
+    """Writes README.md of a checkpoint or a trained policy: what it is, and how to load it.
+
+    Args:
+        draft: its folder, with everything else in it.
+        steps: rollout steps behind it.
+    """
+    manifest, method = run.read_manifest(), experiment.method
+    base = base_of(draft)
+    if base is not None:
+        load = (
+            "from peft import AutoPeftModelForCausalLM\n\n# the adapter, on the weights that it was trained beside\n"
+            "model = AutoPeftModelForCausalLM.from_pretrained(folder)"
+        )
+    else:
+        load = "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(folder)"
+    pieces = not any(draft.glob("*.safetensors"))
+    text = fill(
+        "aipo.train",
+        "model_card.md.j2",
+        name=f"{run.path.name}, {draft.name}",
+        base=base or str(manifest.get("model", experiment.policy.model)),
+        preset=str(manifest.get("preset") or "none"),
+        graph=experiment.graph_name,
+        agents=", ".join(experiment.agents) or "none",
+        environment=experiment.env_name,
+        method=method,
+        steps=steps,
+        of_steps=experiment.train.steps,
+        optimizer_steps=steps * experiment.train.optimizer_steps,
+        settings=os.path.relpath(
+            run.path, run.checkpoints / "any" if draft.name != run.model.name else run.model
+        ),
+        packages=manifest.get("packages", {}),
+        library="peft" if base is not None else "transformers",
+        load=None if pieces else load,
+    )
+    (draft / "README.md").write_text(html.unescape(text), encoding="utf-8")
 
 
 class SavingTrainer(GRPOTrainer):

@@ -1,0 +1,57 @@
+"""The card of a checkpoint and of a trained policy says what it is, and its way of loading works."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+from aipo.run import RunFolder
+from kit import tiny_run
+
+
+def card_of(folder: Path) -> tuple[dict[str, object], str]:
+    _, head, body = (folder / "README.md").read_text().split("---\n", 2)
+    return yaml.safe_load(head), body
+
+
+def loaded(folder: Path, body: str) -> torch.nn.Module:
+    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    scope: dict[str, object] = {"folder": str(folder)}
+    exec(code, scope)
+    return scope["model"]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("words", "library"), [([], "transformers"), (["policy.lora={rank: 2}"], "peft")])
+def test_it_says_what_it_is(tmp_path: Path, words: list[str], library: str) -> None:
+    run = RunFolder(tiny_run.train(tiny_run.config(tmp_path / "tiny", "train.steps=2", *words)))
+    start = tmp_path / "tiny" / "start"
+    checkpoint = run.checkpoints / "checkpoint-2"
+    head, body = card_of(checkpoint)
+    assert head["library_name"] == library
+    assert head["pipeline_tag"] == "text-generation"
+    for line in (
+        "# run, checkpoint-2",
+        f"| base | `{start}` |",
+        "| preset | `mask` |",
+        "| rollout steps | 1 of 2 (2 optimizer steps) |",
+        "plan `independent`, credit `group`, coefficient `constant`, objective `dapo`",
+        "| agents | verify, knowledge, reasoning |",
+        "[config.yaml](../../config.yaml)",
+    ):
+        assert line in body
+    assert (checkpoint / "../../config.yaml").is_file()
+    for word in ("TRL", "GRPO was introduced", "&#", "Need Help"):
+        assert word not in body
+    assert not (run.checkpoints / "README.md").exists()
+    assert loaded(checkpoint, body).num_parameters() > 0  # type: ignore[operator]
+
+    head, body = card_of(run.model)
+    assert head["library_name"] == "transformers"  # an adapter is merged
+    assert "| rollout steps | 2 of 2 (4 optimizer steps) |" in body
+    assert "[config.yaml](../config.yaml)" in body
+    trained = loaded(run.model, body)
+    same = AutoModelForCausalLM.from_pretrained(run.model)
+    assert torch.equal(trained.lm_head.weight, same.lm_head.weight)  # type: ignore[union-attr]

@@ -32,10 +32,10 @@ def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) 
     if base is not None:
         load = (
             "from peft import AutoPeftModelForCausalLM\n\n# the adapter, on the weights that it was trained beside\n"
-            "model = AutoPeftModelForCausalLM.from_pretrained(folder)"
+            'model = AutoPeftModelForCausalLM.from_pretrained(".")  # this folder'
         )
     else:
-        load = "from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(folder)"
+        load = 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(".")  # this folder'
     pieces = not any(draft.glob("*.safetensors"))
     text = fill(
         "aipo.train",
@@ -57,7 +57,7 @@ def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) 
         library="peft" if base is not None else "transformers",
         load=None if pieces else load,
     )
-    (draft / "README.md").write_text(html.unescape(text), encoding="utf-8")
+    (draft / "README.md").write_text(html.unescape(text) + "\n", encoding="utf-8")
 
 
 class SavingTrainer(GRPOTrainer):

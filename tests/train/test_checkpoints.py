@@ -22,7 +22,7 @@ from kit import tiny_run
 
 QUIET = Console(file=io.StringIO())
 RESUMED = ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json", "training_args.bin"]
-WEIGHTS = ["config.json", "generation_config.json", MANIFEST, "model.safetensors"]
+WEIGHTS = ["README.md", "config.json", "generation_config.json", MANIFEST, "model.safetensors"]
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,10 @@ def card_of(folder: Path) -> tuple[dict[str, object], str]:
 
 def loaded(folder: Path, body: str) -> torch.nn.Module:
     (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
-    scope: dict[str, object] = {"folder": str(folder)}
-    exec(code, scope)
+    scope: dict[str, object] = {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        exec(code, scope)
     return scope["model"]  # type: ignore[return-value]
 
 

@@ -1,6 +1,7 @@
 """Do the agents answer? One tiny call for each."""
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from aipo.util.reply import Reply, read_reply
 from aipo.util.text import duration, error_text
 
 TEXT = "Reply with one word: ready"
+_TAG = re.compile(r"<\|?\w+\|?>|\[[A-Z]+\]|◁\w+▷")
 
 
 def check_agents(experiment: Experiment) -> Iterator[Check]:
@@ -72,5 +74,10 @@ def _judge(name: str, chat: ChatModel, reply: Reply, took: str) -> Check:
     if not text:
         found = f"{chat.name} answers with no text"
         return Check("fail", label, found, "a limit on its tokens that its thinking uses up?")
+    if tag := _TAG.match(text):
+        found = f"{chat.name} answers in {took}: {text[:80]!r}"
+        return Check(
+            "warn", label, found, f"is {tag[0]} the beginning of thinking? Then agents.{name}.thinking"
+        )
     thought = f" after thinking, {len(thinking)} characters" if thinking else ""
     return Check("ok", label, f"{chat.name} answers in {took}{thought}: {text[:40]!r}")

@@ -111,13 +111,8 @@ class Consult:
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One chat-model call inside an agent. Times are seconds since the rollout began.
-
-    Args:
-        reply: the answer, without thinking; None where the call failed.
-        thinking: what the model thought before it answered; None = nothing.
-        finish: why the reply ended, in its server's word; None = its server does not say.
-    """
+    """One chat-model call inside an agent. Times are seconds since the rollout began. `reply` is the answer without
+    `thinking`; `finish` says why it ended, in its server's word."""
 
     agent: str
     visit: str

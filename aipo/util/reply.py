@@ -69,6 +69,8 @@ def split_thinking(text: str, tags: Mapping[str, str]) -> tuple[str, str | None]
         name, before = mark[0].lower(), text[seen : mark.start()]
         if closing is None and name in closings:
             answer, closing = answer + before, closings[name]
+        elif closing is None and thoughts and not text[mark.end() :].strip():
+            answer += before  # a closing tag behind the answer is one too many
         elif closing is None or name == closing:
             thoughts.append(before if closing else answer + before)
             answer, closing = answer if closing else "", None

@@ -106,6 +106,17 @@ def test_an_agent_that_thinks_first() -> None:
     assert (check.status, check.found.partition(" after ")[2]) == ("ok", "thinking, 8 characters: 'ready'")
 
 
+@pytest.mark.parametrize("tag", ["<reasoning>", "<|channel|>", "[REASON]", "◁think▷"])
+def test_a_tag_that_may_begin_thinking_is_shown(tag: str) -> None:
+    with serving(app(f"{tag}one word: ready")) as url:
+        (check,) = checks(url)
+    assert (check.status, check.advice) == (
+        "warn",
+        f"is {tag} the beginning of thinking? Then agents.judge.thinking",
+    )
+    assert check.found.endswith(f"'{tag}one word: ready'")
+
+
 def test_nobody_there() -> None:
     (check,) = checks(f"http://127.0.0.1:{free_port()}")
     assert (check.status, "is its server up?" in check.advice) == ("fail", True)

@@ -30,7 +30,8 @@ HARMONY = {"<|channel|>analysis<|message|>": "<|start|>assistant<|channel|>final
         # the chat template had written the opening tag
         ("hm\n</think>\n\nright", "right", "hm"),
         ("hm</think>", "", "hm"),
-        # tags within thinking
+        # tags within thinking, and one too many
+        ("<think>a</think>right</think>\n", "right", "a"),
         ("<think>a <think> b</think>c</think>right", "right", "a <think> b\n\nc"),
         ("<think>[THINK] and </thinking></think>right", "right", "[THINK] and </thinking>"),
         # no tag

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from aipo import __version__
 from aipo.config.cli import ConfigName, Overrides, config, graph, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
-from aipo.evaluate.cli import env
+from aipo.evaluate.cli import env, evaluate, try_
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
 from aipo.util.console import print_line
@@ -113,7 +113,7 @@ def init(folder: Annotated[Path, Argument(help="folder for the copies of graphs/
 def train(
     config: ConfigName = "aipo",
     resume: Annotated[bool, Option("--resume", help="continue from the last checkpoint")] = False,
-    evaluate: Annotated[bool, Option("--evaluate", help="evaluate the trained policy")] = False,
+    evaluate_after: Annotated[bool, Option("--evaluate", help="evaluate the trained policy")] = False,
     only_check: Annotated[
         bool, Option("--dry-run", help="check everything, say what would be made, and make nothing")
     ] = False,
@@ -130,27 +130,12 @@ def train(
     with event_output(as_json) as console:
         experiment = load_experiment(config, overrides or (), of_run=of_run)
         begin = dry_run if only_check else train_run
-        begin(experiment, resume=resume, evaluate_after=evaluate, console=console)
+        begin(experiment, resume=resume, evaluate_after=evaluate_after, console=console)
 
 
-@app.command("eval")
-def evaluate_run(
-    run: Annotated[Path | None, Option(help="a run folder: evaluates its trained policy")] = None,
-    config: Annotated[
-        str | None, Option(help="preset or YAML file: evaluates the policy before training")
-    ] = None,
-    name: Annotated[str, Option(help="name of the evaluation; it must be new in the run")] = "eval",
-    as_json: EventsOption = False,
-    overrides: Overrides = None,
-) -> None:
-    """Evaluates a policy solo, solo with the consult tags suppressed, and with agents: pass@k with intervals."""
-    from aipo.evaluate.run import evaluate_folder
-
-    with event_output(as_json) as console:
-        evaluate_folder(run, config, overrides or (), name=name, console=console)
-
-
+app.command("eval")(evaluate)
 app.command()(env)
+app.command("try")(try_)
 app.command()(config)
 app.command()(graph)
 

@@ -2,13 +2,114 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
 from aipo.config.cli import Overrides
 from aipo.errors import ConfigError
-from aipo.util.output import JsonOption, output
+from aipo.util.output import EventsOption, JsonOption, event_output, output
+
+if TYPE_CHECKING:
+    from aipo.evaluate.endpoint import Endpoint
+
+
+Url = Annotated[
+    str | None, Option(help="address of an OpenAI-compatible API with the model, such as http://host:8000/v1")
+]
+Model = Annotated[str | None, Option(help="--endpoint: name of the model on the server")]
+Secret = Annotated[
+    str | None,
+    Option(help="--endpoint: NAME of the environment variable with the key; default: OPENAI_API_KEY"),
+]
+Tokenizer = Annotated[
+    str | None,
+    Option(
+        help="--endpoint of vLLM: folder or hub name of the model's tokenizer; traces then have token ids and log-probs"
+    ),
+]
+
+
+def evaluate(
+    run: Annotated[Path | None, Option(help="a run folder: evaluates its trained policy")] = None,
+    config: Annotated[
+        str | None, Option(help="preset or YAML file: evaluates the policy before training")
+    ] = None,
+    endpoint: Url = None,
+    model: Model = None,
+    secret: Secret = None,
+    tokenizer: Tokenizer = None,
+    name: Annotated[str, Option(help="name of the evaluation; it must be new in the run")] = "eval",
+    as_json: EventsOption = False,
+    overrides: Overrides = None,
+) -> None:
+    """Evaluates a policy solo, solo with the consult tags suppressed, and with agents: pass@k with intervals.
+
+    A model behind --endpoint is evaluated solo; with its --tokenizer, in all three ways.
+    """
+    from aipo.evaluate.run import evaluate_folder
+
+    served = served_model(endpoint, model, secret, tokenizer)
+    with event_output(as_json) as console:
+        evaluate_folder(run, config, overrides or (), name=name, console=console, endpoint=served)
+
+
+def try_(
+    question: Annotated[str, Argument(help="the question, as the environment asks it")],
+    overrides: Overrides = None,
+    answer: Annotated[
+        str | None,
+        Option(help="expected answer; default: that of the environment's own task, if it asks this"),
+    ] = None,
+    config: Annotated[str | None, Option(help="preset or YAML file: the policy before training")] = None,
+    run: Annotated[Path | None, Option(help="a run folder: its trained policy")] = None,
+    endpoint: Url = None,
+    model: Model = None,
+    secret: Secret = None,
+    tokenizer: Tokenizer = None,
+    setting: Annotated[
+        list[str] | None,
+        Option(
+            help="solo, suppressed or assisted; may be repeated; default: solo, and assisted if there are agents"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answers one question on the terminal, without and with agents, coloured by who wrote what. Nothing is stored."""
+    from aipo.evaluate.single import try_question
+
+    served = served_model(endpoint, model, secret, tokenizer)
+    with output(as_json) as console:
+        try_question(
+            question,
+            answer,
+            run=run,
+            config=config,
+            endpoint=served,
+            overrides=overrides or (),
+            settings=setting or (),
+            console=console,
+        )
+
+
+def served_model(
+    url: str | None, model: str | None, secret: str | None, tokenizer: str | None
+) -> "Endpoint | None":
+    """What the options name.
+
+    Raises:
+        ConfigError: a part of it is missing.
+    """
+    from aipo.evaluate.endpoint import Endpoint
+
+    others = {"--model": model, "--secret": secret, "--tokenizer": tokenizer}
+    if url is None:
+        if given := [option for option, value in others.items() if value is not None]:
+            raise ConfigError(f"{given[0]}: got one without --endpoint, allowed with the address of a server")
+        return None
+    if model is None:
+        raise ConfigError("--endpoint: got no --model, allowed the name of a model on that server")
+    return Endpoint(url=url, model=model, secret=secret, tokenizer=tokenizer)
 
 
 def env(

@@ -1,9 +1,10 @@
 """Evaluation into a run folder: every split, solo and with agents."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError
+from aipo.evaluate.endpoint import Endpoint
 from aipo.evaluate.pass_at_k import evaluate
 from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.workers.pool import open_workers
@@ -33,9 +35,16 @@ SETTINGS: dict[str, tuple[Mode, bool]] = {
 
 
 def evaluate_folder(
-    run: Path | None, config_name: str | None, overrides: Iterable[str], *, name: str, console: Console
+    run: Path | None,
+    config_name: str | None,
+    overrides: Iterable[str],
+    *,
+    name: str,
+    console: Console,
+    endpoint: Endpoint | None = None,
 ) -> None:
-    """Evaluates the policy of a run folder, or the untrained one of a configuration (by default `aipo`).
+    """Evaluates the policy of a run folder, or the untrained one of a configuration (by default `aipo`), or a served
+    model on the configuration's environment.
 
     Raises:
         ConfigError: a run and a configuration are given, or `name` is no plain word.
@@ -46,27 +55,36 @@ def evaluate_folder(
         raise ConfigError(
             f"eval: got --run {run} and --config {config_name}, allowed one of them (a run has its own)"
         )
+    if run is not None and endpoint is not None:
+        raise ConfigError(f"eval: got --run {run} and --endpoint, allowed one of them")
     if run is not None:
         folder = RunFolder.open(run)
         experiment = load_experiment(str(folder.config), overrides, of_run=True)
     else:
         experiment = load_experiment(config_name or "aipo", overrides)
         folder = RunFolder(experiment.out)
-    experiment.check_machine()
-    experiment.check_servers(hub=run is None)
+        if endpoint is not None and endpoint.text_only:
+            experiment = experiment.with_settings({"evaluate.settings": ("solo",)})
+    if endpoint is None:
+        experiment.check_machine()
+        experiment.check_servers(hub=run is None)
     if run is None:  # or time is spent on the policy before a mistake is told
         _ = experiment.graphs
         experiment.check_env(training=False)
-        experiment.check_tags()
+        if endpoint is None:
+            experiment.check_tags()
     _check(folder, name, trained=run is not None)
     file = str(folder.evaluation(name))
     write_event(console, "started", command="eval", file=file)
     with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
-        model = folder.model
-        if run is None:
-            model = experiment.build_model(stage(progress, experiment.policy.making))
-        note, warn = stage(progress, "evaluate"), lambda text: print_line(console, text, "yellow")
-        result = _load_and_evaluate(experiment, model, folder, name, note, warn)
+        note, warn = stage(progress, "evaluate"), partial(print_line, console, style="yellow")
+        if endpoint is not None:
+            result = _evaluate_endpoint(experiment, endpoint, folder, name, note, warn)
+        else:
+            model = folder.model
+            if run is None:
+                model = experiment.build_model(stage(progress, experiment.policy.making))
+            result = _load_and_evaluate(experiment, model, folder, name, note, warn)
     console.print(table(result))
     console.print(f"written to {file}", highlight=False, soft_wrap=True)
     write_event(console, "evaluation", file=file, results=result)
@@ -116,8 +134,25 @@ def _load_and_evaluate(
         return evaluate_with(experiment, engine, folder, name, note, warn)
 
 
+def _evaluate_endpoint(
+    experiment: Experiment, endpoint: Endpoint, folder: RunFolder, name: str, note: Note, warn: Warn
+) -> dict[str, dict[str, Any]]:
+    experiment = experiment.for_evaluation()
+    policy = endpoint.open(experiment)
+    forbidden = () if endpoint.text_only else None
+    engine = experiment.engine(policy, run_id=f"{folder.path.name}-{name}", forbidden_ids=forbidden)
+    modes = {"solo": (Mode.TEXT, False)} if endpoint.text_only else SETTINGS
+    return evaluate_with(experiment, engine, folder, name, note, warn, modes)
+
+
 def evaluate_with(
-    experiment: Experiment, engine: RolloutEngine, folder: RunFolder, name: str, note: Note, warn: Warn
+    experiment: Experiment,
+    engine: RolloutEngine,
+    folder: RunFolder,
+    name: str,
+    note: Note,
+    warn: Warn,
+    modes: Mapping[str, tuple[Mode, bool]] = SETTINGS,
 ) -> dict[str, dict[str, Any]]:
     """Every split under every setting; written to evaluations/NAME.json as split → setting → result.
 
@@ -146,7 +181,7 @@ def evaluate_with(
 
         store.begin(0)
         for split, setting in product(splits, settings):
-            mode, suppress = SETTINGS[setting]
+            mode, suppress = modes[setting]
             result = evaluate(
                 engine,
                 engine.env.tasks(split),

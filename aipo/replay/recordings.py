@@ -13,7 +13,7 @@ from aipo.errors import AipoError, RunError, TraceError, one_of
 from aipo.rollout.env import Task
 from aipo.rollout.recorder import check_context
 from aipo.run import RunFolder, run_of
-from aipo.trace import Call, StopReason, Trace
+from aipo.trace import Call, Mode, StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import EVERYTHING, Filter, condition
 from aipo.trace.journal import from_line
@@ -137,6 +137,11 @@ class Recordings:
         for name in names:
             if name in seen or self._steps.get(trace.trace_id, step) != step:
                 raise TraceError(one_of("trace", name, "each only once", str(self.folder)))
+        if trace.mode is Mode.TEXT:
+            raise TraceError(
+                "kind: got 'text', the answer of a served model without token ids and log-probs, allowed a trace that has "
+                "them (aipo eval --endpoint with --tokenizer)"
+            )
         if not trace.failed:
             check_context(trace.policy, trace.segments, trace.consults, trace.mode)
         if self.vocabulary is not None and trace.segments:

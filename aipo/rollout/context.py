@@ -123,15 +123,16 @@ class RolloutContext:
         )
         done = await self.policies[policy].sample(request)
         piece = segment(
-            Role.POLICY,
+            self.mode.author,
             source,
             done.token_ids,
-            logprobs=done.logprobs,
+            logprobs=None if self.mode is Mode.TEXT else done.logprobs,
             entropies=done.entropies,
             policy_version=done.policy_version,
             policy=policy,
         )
-        self.samples.add(context, piece)
+        if self.mode is not Mode.TEXT:  # without log-probs there is nothing to hold to a context
+            self.samples.add(context, piece)
         return piece, done.finish
 
     def answer(

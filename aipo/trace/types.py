@@ -28,17 +28,18 @@ SCHEMA_VERSION = 1
 
 
 class Mode(StrEnum):
-    """The mode of a rollout. In `expert` a demonstration replaces the policy's tokens."""
+    """The mode of a rollout. In `expert` a demonstration replaces the policy's tokens; in `text` they are characters."""
 
     ASSISTED = "assisted"
     SOLO = "solo"
     EXPERT = "expert"
     REPLAY = "replay"
+    TEXT = "text"
 
     @property
     def author(self) -> Role:
-        """The role whose tokens are the answer: the policy, or in a demonstration the expert."""
-        return Role.AGENT if self is Mode.EXPERT else Role.POLICY
+        """The role whose tokens are the answer: the policy, or who stood in for it."""
+        return Role.AGENT if self in (Mode.EXPERT, Mode.TEXT) else Role.POLICY
 
 
 class StopReason(StrEnum):

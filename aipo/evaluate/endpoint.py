@@ -1,0 +1,164 @@
+"""A model behind an OpenAI-compatible address, to be evaluated or tried.
+
+With a tokenizer it is a vLLM server like any other policy: token ids and log-probs come back, and so its traces are
+complete. Without one it is a chat model: text comes back. Then a trace's tokens are characters without log-probs; its mode
+is `text`, and no replay trains on it.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from langchain_core.messages import HumanMessage
+
+from aipo.config.build import Experiment
+from aipo.config.build_chat import build_chat
+from aipo.config.schema import AgentConfig
+from aipo.errors import ConfigError, PolicyError
+from aipo.policies import Completion, Policy, SampleRequest
+from aipo.rollout.context import ChatModel
+from aipo.util.event_loop import LOOP
+from aipo.util.reply import read_reply
+from aipo.util.retry import retry, transient
+from aipo.util.text import error_text
+
+_FIRST_S, _LONGEST_S = 0.5, 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A served model.
+
+    Args:
+        url: base address of its API, usually ending with /v1.
+        model: name on the server.
+        secret: NAME of the environment variable with the key.
+        tokenizer: folder or hub name of the model's tokenizer; None = text only.
+    """
+
+    url: str
+    model: str
+    secret: str | None = None
+    tokenizer: Path | str | None = None
+
+    @property
+    def text_only(self) -> bool:
+        return self.tokenizer is None
+
+    def open(self, experiment: Experiment) -> Policy:
+        """The served model as a policy. Asks it once: a wrong key or name is told before the evaluation.
+
+        Raises:
+            LoadError: the key's variable is not set, or there is no such tokenizer.
+            PolicyError: it does not answer.
+        """
+        if self.tokenizer is None:
+            policy = ChatPolicy(self._chat(experiment), attempts=experiment.policy.vllm.attempts)
+        else:
+            server = {
+                "policy.engine": "vllm",
+                "policy.vllm.servers": (self.url.rstrip("/").removesuffix("/v1"),),
+                "policy.vllm.model": self.model,
+                "policy.vllm.secret": self.secret,
+            }
+            tokenizer = experiment.tokenizer(self.tokenizer)
+            policy = experiment.with_settings(server).served_policy(tokenizer, len(tokenizer))
+        prompt = np.array(policy.tokenizer.encode_prompt("1+1=?"), np.int32)
+        LOOP.run(policy.sample(SampleRequest(prompt, max_tokens=8)))
+        return policy
+
+    def _chat(self, experiment: Experiment) -> ChatModel:
+        rollout, vllm = experiment.rollout, experiment.policy.vllm
+        options = {
+            "base_url": self.url,
+            "model": self.model,
+            "temperature": rollout.temperature,
+            "max_tokens": rollout.max_tokens,
+            "timeout": vllm.deadline,
+        }
+        config = AgentConfig(
+            graph="none:none",
+            model="langchain_openai:ChatOpenAI",
+            options=options,
+            secrets={"api_key": self.secret or "OPENAI_API_KEY"},
+        )  # pyright: ignore[reportCallIssue]
+        chat = build_chat("endpoint", config)
+        if chat is None:
+            raise ConfigError("endpoint: got no model, allowed the name of one")
+        return chat
+
+
+class TextTokenizer:
+    """A token is a character: for models of which only text is known."""
+
+    eos_id = sys.maxunicode + 1
+
+    def encode(self, text: str, *, control: bool = False) -> list[int]:
+        """See `aipo.policies.base.Tokenizer.encode`; nothing in a text is control."""
+        return list(map(ord, text))
+
+    def encode_prompt(self, text: str, *, untrusted: str = "") -> list[int]:
+        """See `aipo.policies.base.Tokenizer.encode_prompt`; the server has the chat template."""
+        return self.encode(text)
+
+    def control_in(self, text: str) -> list[str]:
+        """See `aipo.policies.base.Tokenizer.control_in`; which tokens are control only the server knows."""
+        return []
+
+    def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
+        return "".join("" if i == self.eos_id else chr(i) for i in token_ids)
+
+    def token_id(self, text: str) -> int | None:
+        return ord(text) if len(text) == 1 else None
+
+
+class ChatPolicy:
+    """Implements `aipo.policies.base.Policy` by chat completions. Log-probs are NaN: nobody told them. Length and
+    temperature are those of the chat model; a request's seed is not sent, for many servers refuse one.
+
+    Args:
+        attempts: of one request; only transient errors are tried again.
+    """
+
+    version = 0
+
+    def __init__(self, chat: ChatModel, *, attempts: int) -> None:
+        self.tokenizer = TextTokenizer()
+        self._chat = chat
+        self._waits = [min(_FIRST_S * 2**n, _LONGEST_S) for n in range(attempts - 1)]
+
+    async def sample(self, request: SampleRequest) -> Completion:
+        """See `aipo.policies.base.Policy.sample`. Thinking is no part of the answer.
+
+        Raises:
+            PolicyError: the server refuses, or does not answer in time.
+        """
+        messages = [HumanMessage(self.tokenizer.decode(request.token_ids))]
+
+        async def ask() -> Completion:
+            await self._chat.pause.over()
+            try:
+                reply = read_reply(await self._chat.model.ainvoke(messages), self._chat.thinking)
+            except Exception as error:
+                self._chat.pause.begin(error)
+                raise
+            ids = np.array([*self.tokenizer.encode(reply.text), self.tokenizer.eos_id], np.int32)
+            return Completion(
+                token_ids=ids,
+                logprobs=np.full(len(ids), np.nan, np.float32),
+                entropies=None,
+                finish="length" if reply.finish == "length" else "eos",
+                policy_version=self.version,
+            )
+
+        try:
+            return await retry(ask, when=transient, waits=self._waits)
+        except Exception as error:  # a server is anybody's
+            raise PolicyError(
+                f"model {self._chat.name!r} at {self._chat.settings['base_url']}: got {error_text(error)}, allowed a chat "
+                "completion (the address usually ends with /v1; --model is the name on the server, --secret the variable "
+                "with its key)"
+            ) from error

@@ -1,0 +1,183 @@
+"""`aipo eval` and `aipo try` with a model behind an OpenAI-compatible address."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner, Result
+
+from aipo.cli import app
+from aipo.errors import AipoError, ConfigError, LoadError, PolicyError
+from aipo.evaluate.endpoint import TextTokenizer
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.replay.recordings import Recordings
+from aipo.trace import Mode, Role
+from aipo.trace.store import TraceStore
+from envs.miniature import Facts
+from envs.miniature.model import cold_start
+from kit.servers import chat_completion, serving
+from kit.tiny_vllm import TinyVLLM
+
+FACTS = Facts.draw(0).value
+FEW = """
+from envs.miniature import Miniature
+
+class Few(Miniature):
+    def tasks(self, split):
+        return super().tasks(split)[:4]
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> list[str]:
+    """Settings for two rollouts of each of four tasks."""
+    (tmp_path / "few.py").write_text(FEW)
+    return [
+        f"env={{name: '{tmp_path}/few.py:Few', mixture: {{hard: 1}}}}",
+        *(
+            "evaluate.splits=[hard]",
+            "evaluate.samples=2",
+            "evaluate.ks=[1, 2]",
+            f"run.out={tmp_path / 'served'}",
+        ),
+    ]
+
+
+def knows(question: str) -> str:
+    """The right answer where the first operand is even; with thinking, which is none of the answer."""
+    fact, operand = question.removesuffix("=?\n").split("+")
+    value = FACTS[fact]
+    total = value + int(operand) + int(operand) % 2
+    return f"<think>it is\n#1</think>{fact}={value}\n{value}+{operand}={total}\n#{total}"
+
+
+@contextmanager
+def served(
+    answer: Callable[[str], str] = knows, *, refuse: int = 0, finish: str = "stop"
+) -> Iterator[tuple[str, list[Request]]]:
+    """The address of a server, and what it was asked. The first `refuse` requests come too early."""
+    asked: list[Request] = []
+
+    async def complete(request: Request) -> JSONResponse:
+        asked.append(request)
+        body = await request.json()
+        if request.headers["authorization"] != "Bearer sesame" or body["model"] != "clever":
+            return JSONResponse({"error": {"message": "no such model or key"}}, status_code=401)
+        if len(asked) <= refuse:
+            return JSONResponse({"error": {"message": "later"}}, status_code=429)
+        text = body["messages"][-1]["content"]
+        reply = answer(text) if "@" in text else "2"
+        completion = chat_completion("clever", reply, 1, 1)
+        completion["choices"][0]["finish_reason"] = finish
+        return JSONResponse(completion)
+
+    with serving(Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])) as url:
+        yield f"{url}/v1", asked
+
+
+def aipo(*words: object) -> Result:
+    done = CliRunner().invoke(app, [*map(str, words)], env={"COLUMNS": "100", "MY_KEY": "sesame"})
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def endpoint(url: str, *words: object, model: str = "clever", secret: str = "MY_KEY") -> list[object]:
+    return ["--endpoint", url, "--model", model, "--secret", secret, *words]
+
+
+def test_a_served_model_is_evaluated_and_its_traces_say_that_they_are_text(
+    tmp_path: Path, small: list[str]
+) -> None:
+    out = tmp_path / "served"
+    with served(refuse=3) as (url, asked):
+        done = aipo("eval", "--json", *endpoint(url), *small)
+    last = json.loads(done.stdout.splitlines()[-1])
+    (solo,) = last["results"]["hard"].values()
+    assert last["event"] == "finished" and list(last["results"]["hard"]) == ["solo"]
+    # 9@5+30, +7, +1 and +80: an odd operand is added wrongly.
+    assert solo["counts"] == {"tasks": 4, "rollouts": 8, "verdicts": 8, "correct": 4, "failed": 0}
+    assert solo["mode"] == "text" and solo["pass_at"] == {"1": 0.5, "2": 0.5}
+    assert len(asked) == 1 + 3 + 8  # asked once before; what came too early is asked again
+    trace = next(iter(TraceStore(out / "evaluations/eval").read()))
+    assert (trace.mode, trace.kind) == (Mode.TEXT, "text")
+    assert [(s.role, s.logprobs) for s in trace.segments] == [(Role.PROMPT, None), (Role.AGENT, None)]
+    text = TextTokenizer().decode(trace.segments[1].token_ids)
+    assert text.startswith(f"{trace.task['metadata']['fact']}=") and "think" not in text
+    recordings = Recordings(path=out / "evaluations/eval")
+    assert recordings.read(0) == []
+    assert set(recordings.left_out.values()) == {next(iter(recordings.left_out.values()))}
+    assert "kind: got 'text', the answer of a served model" in recordings.left_out[trace.trace_id]
+    listed = aipo("traces", out / "evaluations/eval", "kind=text", "--limit", 1)
+    assert listed.stdout.splitlines()[1].split()[2] == "text"
+
+
+def test_with_its_tokenizer_a_served_model_leaves_whole_traces(tmp_path: Path, small: list[str]) -> None:
+    folder = cold_start(seed=0, steps=2)
+    words = HFTokenizer(AutoTokenizer.from_pretrained(folder))
+    tiny = TinyVLLM(AutoModelForCausalLM.from_pretrained(folder), words)
+    out = tmp_path / "served"
+    with serving(tiny.app) as url:
+        name = json.loads(tiny_models(url))["data"][0]["id"]
+        words_of_eval = ["--endpoint", f"{url}/v1", "--model", name, "--tokenizer", folder]
+        aipo("eval", *words_of_eval, *small, "rollout.max_tokens=8")
+    traces = list(TraceStore(out / "evaluations/eval").read())
+    assert {trace.kind for trace in traces} == {"solo", "suppressed", "assisted"}
+    policy = [s for trace in traces for s in trace.segments if s.role is Role.POLICY]
+    assert all(s.logprobs is not None and len(s.logprobs) == len(s.token_ids) for s in policy)
+    assert len(Recordings(path=out / "evaluations/eval").read(0)) == len(traces)
+
+
+def tiny_models(url: str) -> bytes:
+    import httpx2
+
+    return httpx2.get(f"{url}/v1/models").content
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_one_question_to_a_served_model(finish: str) -> None:
+    with served(finish=finish) as (url, _):
+        done = aipo("try", "9@5+30=?", "--config", "aipo", *endpoint(url))
+        document = json.loads(aipo("try", "9@5+30=?", "--json", *endpoint(url)).stdout)
+    ended = {"stop": "eos", "length": "length"}[finish]
+    assert f"hard/9@5+30 · text · step 0 · reward 1 · ended by {ended}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "expected: 549"
+    (trace,) = document["traces"]
+    assert (trace["reward"], trace["kind"], document["answer"]) == (1.0, "text", "549")
+    assert trace["texts"] == ["9@5+30=?\n", "9@5=519\n519+30=549\n#549"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["--model", "clever"], ConfigError, "--model: got one without --endpoint"),
+        (["--tokenizer", "x"], ConfigError, "--tokenizer: got one without --endpoint"),
+        (["--endpoint", "URL"], ConfigError, "--endpoint: got no --model"),
+        (["--endpoint", "URL", "--model", "clever", "--run", "x"], ConfigError, "allowed one of them"),
+        (["--endpoint", "URL", "--model", "clever", "--secret", "UNSET"], LoadError, "'UNSET'"),
+        (
+            ["--endpoint", "URL", "--model", "other", "--secret", "MY_KEY"],
+            PolicyError,
+            "no such model or key",
+        ),
+        (
+            ["--endpoint", "clever", "--model", "other", "--secret", "MY_KEY"],
+            ConfigError,
+            "allowed an address",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_anything_is_made(
+    tmp_path: Path, small: list[str], words: list[str], error: type[AipoError], message: str
+) -> None:
+    with served() as (url, _), pytest.raises(error) as caught:
+        aipo("eval", *(url if word == "URL" else word for word in words), *small)
+    assert message in str(caught.value)
+    assert not list(tmp_path.rglob("*.json"))

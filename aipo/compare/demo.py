@@ -29,7 +29,7 @@ from aipo.evaluate.run import cell
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
-from aipo.util.console import bars, print_line
+from aipo.util.console import bars, number_table, print_line
 from aipo.util.files import taken, write_json, writing
 from aipo.util.output import write_event
 from aipo.util.text import duration
@@ -39,8 +39,8 @@ PLAN: tuple[str, ...] = (
     "policy.options={course: quick, steps: 1500, batch: 16, size: 4, carry: false}",
     "env.options={size: 4, carry: false}",
     "agents.knowledge.options={size: 4, carry: false}",
-    "env.mixture={easy_train: 0.25, hard: 0.3, shortcut_train: 0.2, nines_train: 0.25}",
-    "train.steps=40",
+    "env.mixture={easy_train: 0.3, hard: 0.3, shortcut_train: 0.15, nines_train: 0.25}",
+    "train.steps=50",
     "train.passes=3",
     "train.learning_rate=3e-4",
     "evaluate.splits=[heldout, shortcut, nines, easy]",
@@ -52,7 +52,7 @@ passes over the rows of a step, which cost less than the rollouts that they repl
 # Runs side by side: more threads than one each would only fight over the cores.
 OVERRIDES: tuple[str, ...] = ("run.threads=1", *PLAN)
 # Seconds on two idle cores.
-COLD_START_S, BEFORE_S, ARM_S = 20, 15, 60
+COLD_START_S, BEFORE_S, ARM_S = 30, 15, 70
 SPLITS = {
     "heldout": "Unknown facts (Knowledge can help)",
     "shortcut": "Subtractions of 99 (Verify can help)",
@@ -220,7 +220,7 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float, remarks: 
 
 def last_table(results: MatrixResults, title: str) -> Table:
     """The pass@k of each policy; a row that no policy was measured on is left out."""
-    table = Table("solved without agents, pass@1", *(result.arm for result in results.finished), title=title)
+    rows: list[Sequence[str]] = []
     for label, split, setting, k in (
         ("unknown facts", "heldout", "solo", 1),
         ("unknown facts, consult tags suppressed", "heldout", "suppressed", 1),
@@ -234,8 +234,9 @@ def last_table(results: MatrixResults, title: str) -> Table:
         measure = Measure(split=split, setting=setting, k=k)
         measured = [(result.pass_at(measure), result.interval(measure)) for result in results.finished]
         if any(value is not None for value, _ in measured):
-            table.add_row(label, *(cell(value, interval) for value, interval in measured))
-    return table
+            rows.append((label, *(cell(value, interval) for value, interval in measured)))
+    columns = ("solved without agents, pass@1", *(result.arm for result in results.finished))
+    return number_table(columns, rows, title=title)
 
 
 def _print_next(console: Console, out: Path, first: str) -> None:

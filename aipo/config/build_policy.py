@@ -61,7 +61,7 @@ class PolicyBuilder(ExperimentSettings):
             try:
                 model = instantiate(load(name), self.policy.options, where, seed=self.seed, progress=follow)
             except KeyboardInterrupt:
-                note(0, 1, f"the {self.policy.making} was interrupted, and nothing of it is kept")
+                note(1, 1, f"the {self.policy.making} was interrupted, and nothing of it is kept")
                 raise
         note(1, 1, str(model))
         return model

@@ -85,7 +85,7 @@ def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pyt
     screen = console.export_text()
     assert "unknown facts" in screen and "rewarded rollouts" in screen
     assert "aipo graph consult" in screen
-    assert screen.index("cold start   20 s") < screen.index("aipo view") < screen.index("Next:")
+    assert screen.index("cold start   30 s") < screen.index("aipo view") < screen.index("Next:")
     for words in (
         "3@7+20=?",
         "Every arm has the same budget: 8 rollouts and 12 optimizer steps.",
@@ -129,7 +129,7 @@ def test_an_interrupted_cold_start_says_that_nothing_is_kept(monkeypatch: pytest
         experiment.build_model(lambda *note: notes.append(note))
     assert notes == [
         (10, 900, "loss 2.500"),
-        (0, 1, "the cold start was interrupted, and nothing of it is kept"),
+        (1, 1, "the cold start was interrupted, and nothing of it is kept"),
     ]
 
 

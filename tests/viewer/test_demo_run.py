@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SCREENSHOT = Path(__file__).with_name("viewer.png")
 SMALL = [
-    "policy.options.steps=500",  # enough to ask agents, and to be right now and then
+    "policy.options.steps=900",  # enough to ask agents, and to be right now and then
     "train.steps=3", "train.tasks_per_step=8",
     "evaluate.samples=1", "evaluate.ks=[1]", "evaluate.splits=[heldout]",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from aipo.util.text import visible
 
 START, END = "__start__", "__end__"
-GAP_X, GAP_Y, PAD, TITLE, NODE, NOTE = 38.0, 12.0, 14.0, 20.0, 28.0, 14.0
+GAP_X, GAP_Y, PAD, TITLE, NODE, NOTE, ARC = 38.0, 12.0, 14.0, 20.0, 28.0, 14.0, 26.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +103,25 @@ class Box:
         if not self.nodes:
             return max(name, note) + 24, NODE + (NOTE if self.note else 0)
         wide = sum(max(self.nodes[i].size[0] for i in column) for column in self.columns)
-        arcs = 26.0 if self.skipping else 0.0
+        over = ARC if any(span > 1 for span in self.spans.values()) else 0.0
         inner = max(wide + GAP_X * (len(self.columns) - 1), name + 10 + note)
-        return inner + 2 * PAD, self._height + 2 * PAD + TITLE + arcs
+        return inner + 2 * PAD, self._height + 2 * PAD + TITLE + over + self._under
 
     @cached_property
-    def skipping(self) -> list[Edge]:
-        """Edges that pass a column by and have to go over it."""
+    def spans(self) -> dict[Edge, int]:
+        """How many columns each edge goes to the right; over the boxes if several, under them if none or back."""
         rank = {i: place for place, column in enumerate(self.columns) for i in column}
-        return [e for e in self.edges if rank[e.end] - rank[e.start] > 1]
+        return {edge: rank[edge.end] - rank[edge.start] for edge in self.edges}
+
+    @cached_property
+    def returns(self) -> set[Edge]:
+        """Edges that go back one column, along an edge that comes from there."""
+        ends = {(edge.start, edge.end) for edge in self.edges}
+        return {e for e, span in self.spans.items() if span == -1 and (e.end, e.start) in ends}
+
+    @property
+    def _under(self) -> float:
+        return ARC if any(span < 1 and edge not in self.returns for edge, span in self.spans.items()) else 0.0
 
     @property
     def _height(self) -> float:
@@ -123,7 +133,7 @@ class Box:
     def places(self, left: float, top: float) -> list[Place]:
         """A place for each inner node when the box's corner is at (left, top); columns are centred."""
         places: dict[int, Place] = {}
-        middle = top + self.size[1] - PAD - self._height / 2
+        middle = top + self.size[1] - self._under - PAD - self._height / 2
         x = left + PAD
         for column in self.columns:
             width = max(self.nodes[i].size[0] for i in column)
@@ -173,7 +183,7 @@ def _box(path: str, paths: Sequence[str], edges: Sequence[tuple[str, str, bool]]
             continue  # a line to nowhere, in a file that somebody edited
         if here == there and start_rest:
             inner[here].append((start_rest, end_rest, conditional))
-        elif here != there:
+        elif here != there or not end_rest:
             key = number[here], number[there]
             between[key] = conditional and between.get(key, True)
     full = {head: f"{path}:{head}" if path else head for head in children}

@@ -38,10 +38,42 @@ def test_every_node_is_drawn_once() -> None:
     assert column(svg, "prompt") < column(svg, "policy") < column(svg, "check")
 
 
-def test_an_edge_and_its_return_are_one_line_with_two_heads() -> None:
-    svg = graph_svg(drawing("a > b", "b ? a"))
-    assert svg.count('class="always"') == 1 and svg.count('class="maybe"') == 0
-    assert svg.count('class="head"') == 2
+def lines(svg: str) -> list[tuple[str, tuple[float, float], tuple[float, float]]]:
+    """Kind, start and point of the head of each line."""
+    starts = re.findall(r'class="((?:always|maybe)[ a-z]*)" d="M([\d.]+) ([\d.]+)', svg)
+    heads = re.findall(r'class="head[ a-z]*" d="M([\d.]+) ([\d.]+)l', svg)
+    return [
+        (kind, (float(x), float(y)), (float(to_x), float(to_y)))
+        for (kind, x, y), (to_x, to_y) in zip(starts, heads, strict=True)
+    ]
+
+
+def test_an_edge_and_its_return_are_two_lines_with_a_head_each() -> None:
+    (there, left, right), (back, from_right, to_left) = lines(graph_svg(drawing("a > b", "b ? a")))
+    assert (there, back) == ("always", "maybe")
+    assert left[0] == to_left[0] < right[0] == from_right[0]  # one gap, both ways
+    assert to_left[1] - left[1] == from_right[1] - right[1] == 10  # the return is 10 px below
+
+
+def test_an_edge_that_leads_back_without_a_twin_passes_under_the_boxes() -> None:
+    svg = graph_svg(drawing("a > b", "b > c", "c ? a"))
+    last = next(line for line in lines(svg) if line[0] == "maybe")
+    assert column(svg, "c") == last[1][0] - 8 and column(svg, "a") == last[2][0] + 8
+    boxes = [float(y) + 28 for y in re.findall(r'<rect class="node" x="[\d.]+" y="([\d.]+)"', svg)]
+    assert last[1][1] == last[2][1] == boxes[0]
+    height = re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg)
+    assert height is not None and float(height[1]) > boxes[0] + 24
+
+
+def test_of_an_edge_that_passes_a_column_by_the_return_is_drawn_too() -> None:
+    svg = graph_svg(drawing("a > b", "b > c", "a ? c", "c ? a"))
+    assert sorted(line[0] for line in lines(svg)) == ["always", "always", "maybe", "maybe"]
+
+
+def test_a_node_that_leads_to_itself_has_a_loop() -> None:
+    svg = graph_svg(drawing("a ? a", "a > b"), LitPath(marks={}, edges={("a", "a")}))
+    ((kind, start, end),) = [line for line in lines(svg) if "maybe" in line[0]]
+    assert kind == "maybe lit" and round(start[0] - end[0], 1) == 16 and start[1] == end[1]
 
 
 def test_an_edge_that_passes_a_column_by_goes_over_it() -> None:
@@ -69,9 +101,10 @@ def test_a_path_stands_out_and_its_nodes_lead_somewhere() -> None:
     assert svg.count('class="head lit"') == 2
 
 
-def test_of_an_edge_and_its_return_each_head_is_lit_by_itself() -> None:
+def test_of_an_edge_and_its_return_each_is_lit_by_itself() -> None:
     svg = graph_svg(drawing("a > b", "b ? a"), LitPath(marks={}, edges={("b", "a")}))
-    assert svg.count('class="always lit"') == svg.count('class="head lit"') == svg.count('class="head"') == 1
+    assert [line[0] for line in lines(svg)] == ["always", "maybe lit"]
+    assert svg.count('class="head lit"') == svg.count('class="head"') == 1
 
 
 def test_names_and_marks_are_text() -> None:

@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_run(trained: Path, tmp_path: Path) -> None
     assert timeless(run) == timeless(trained)
     # Standard output held events and nothing else.
     first, last = events[0], events[-1]
-    assert first["event"] == "step" and first["stage"] == "policy"
+    assert first["event"] == "step" and first["stage"] == "cold start"
     assert {"event": "started", "command": "train", "run": str(run), "steps": 3} in events
     assert [(one["step"], one["steps"]) for one in events if one.get("stage") == "train"] == [
         (1, 3),

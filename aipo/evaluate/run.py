@@ -201,13 +201,17 @@ def evaluate_with(
 
 
 def table(result: dict[str, dict[str, Any]]) -> Table:
-    """pass@k of every split and setting, with 95 % intervals, and how many rollouts failed."""
+    """pass@k of every split and setting, with 95 % intervals, and how many rollouts failed. A line is no wider than 80
+    columns: more than two k stand below each other."""
     ks = sorted({k for settings in result.values() for r in settings.values() for k in r["pass_at"]}, key=int)
-    rows = Table("split", "setting", *(f"pass@{k}" for k in ks), "failed")
+    upright = len(ks) > 2
+    names = ("k", "pass@k") if upright else tuple(f"pass@{k}" for k in ks)
+    rows = Table("split", "setting", *names, "failed")
     for split, settings in result.items():
         for setting, r in settings.items():
             cells = [cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks]
-            rows.add_row(split, setting, *cells, str(r["counts"]["failed"]))
+            for line in zip(ks, cells, strict=True) if upright else [cells]:
+                rows.add_row(split, setting, *line, str(r["counts"]["failed"]))
     return rows
 
 

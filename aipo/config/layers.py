@@ -98,7 +98,7 @@ class Layers:
         changes: dict[Key, tuple[Any, Any]] = {}
         for name in names:
             before, now = _at(self.settings, name, self.defaults.get(name)), _at(over, name)
-            if before is not None and now is not None and _plain(before) != _plain(now):
+            if before is not None and now is not None and plain_name(before) != plain_name(now):
                 changes[name] = before, now
         for name, (before, now) in changes.items():
             keeps = (
@@ -174,7 +174,7 @@ def _key(dotted: str) -> Key:
     return tuple(dotted.split("."))
 
 
-def _plain(name: object) -> str:
+def plain_name(name: object) -> str:
     """One writing of a name for both forms, 'graphs/consult.py:consult' and 'graphs.consult:consult'."""
     return str(name).removeprefix("./").replace(".py:", ":").replace("/", ".")
 

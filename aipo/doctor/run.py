@@ -1,14 +1,16 @@
 """`aipo doctor`: is everything that a run needs there, and is it exact? A line for each check, as it is made."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from aipo.config.build import Experiment
+from aipo.config.fit import Misfit, chat_misfits, check_rate, misfits
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check, PolicyParts, Status, attempt, report
 from aipo.doctor.consults import asks_agents, check_consults
@@ -79,6 +81,8 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
     if graph.found not in {check.found for check in agents}:
         yield graph
     ready = env.status == graph.status == "ok"
+    if ready:
+        yield from _warned(misfits(experiment))
     if graph.status == "ok":
         coefficient = report("coefficient", lambda: _coefficient(experiment))
         yield coefficient
@@ -102,6 +106,7 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
         else:
             prompts = written
     yield from check_prompt(tokenizer, prompts)
+    yield from _warned(chat_misfits(experiment, tokenizer))
     longest = max(prompts.values(), key=len)
     yield check_appending(tokenizer, longest, experiment.consult_tags)
     settings = attempt("network", lambda: experiment.network_settings(model))
@@ -160,13 +165,19 @@ def _coefficient(experiment: Experiment) -> str:
     return experiment.method.coefficient
 
 
+def _warned(found: Iterable[Misfit]) -> Iterator[Check]:
+    return (Check("warn", *one) for one in found)
+
+
 def _space(parts: PolicyParts, *, quick: bool) -> Iterator[Check]:
-    """Memory and disk."""
+    """The learning rate for a network of this size, memory and disk."""
     experiment = parts.experiment
     size = attempt("network", lambda: Size.of(experiment, parts.settings))
     if isinstance(size, Check):
         yield size
         return
+    rate = check_rate(experiment, size.weights // getattr(torch, experiment.policy.dtype).itemsize)
+    yield Check("ok" if rate.is_usual else "warn", "learning rate", rate.found, rate.advice)
     memory = check_memory(experiment, size)
     yield memory
     if not quick and on_gpu(experiment) and memory.status == "ok":

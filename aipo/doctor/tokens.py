@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from aipo.config.build import Experiment
+from aipo.config.fit import NO_TEMPLATE, lacks_template
 from aipo.doctor.check import Check, attempt
 from aipo.policies.tokenizer import HFTokenizer
 
@@ -15,9 +16,8 @@ def check_prompt(tokenizer: HFTokenizer, prompts: Mapping[str, list[int]]) -> It
     """
     what = "chat template"
     if not tokenizer.inner.chat_template:
-        chats = _looks_like_chat(tokenizer)
-        advice = "a chat model's tokenizer with its chat_template" if chats else ""
-        yield Check("warn" if chats else "ok", what, "there is none: prompts are plain text", advice)
+        lacks = lacks_template(tokenizer)
+        yield Check("warn" if lacks else "ok", what, NO_TEMPLATE.found, NO_TEMPLATE.advice if lacks else "")
         return
     question, opened = (_render(tokenizer, ["x"], opened=way) for way in (False, True))
     opening = opened[len(question) :] if opened[: len(question)] == question else []
@@ -83,9 +83,3 @@ def _check_end(tokenizer: HFTokenizer, opened: list[int]) -> Check:
 def _render(tokenizer: HFTokenizer, turns: list[str], *, opened: bool) -> list[int]:
     chat = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), turns, strict=False)]
     return tokenizer.encode(tokenizer.chat_text(chat, opened=opened), control=True)
-
-
-def _looks_like_chat(tokenizer: HFTokenizer) -> bool:
-    """Does it know tokens that only chats have?"""
-    texts = {str(token.content) for token in tokenizer.inner.added_tokens_decoder.values()}
-    return bool(texts & {"<|im_start|>", "<|start_header_id|>", "[INST]", "<start_of_turn>"})

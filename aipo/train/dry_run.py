@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from aipo.config.build import Experiment
+from aipo.config.fit import misfits
 from aipo.run import RunFolder
 from aipo.train.ranks import SINGLE_PROCESS
 from aipo.train.run import check
@@ -30,6 +31,7 @@ def _plan(
 ) -> Iterator[tuple[str, str]]:
     train, rollout, evaluation = experiment.train, experiment.rollout, experiment.evaluation
     yield from (("dropped", line) for line in experiment.dropped)
+    yield from (("warning", str(one)) for one in misfits(experiment))
     yield "run folder", f"{folder.path}, {'continued' if resume else 'new'}"
     yield "policy", f"{experiment.policy.model}, sampled by the engine {experiment.policy.engine}"
     yield "graph", f"{experiment.graph_name} with agents {', '.join(experiment.agents) or 'none'}"

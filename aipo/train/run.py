@@ -10,6 +10,7 @@ from rich.console import Console
 
 from aipo.config.build import Experiment
 from aipo.config.build_policy import SyncedPolicy
+from aipo.config.fit import warnings
 from aipo.errors import ConfigError
 from aipo.evaluate.run import evaluate_with, table
 from aipo.rollout.agent_logprobs import check_scorers
@@ -63,6 +64,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
         ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))
         network = experiment.adapted(experiment.network(model, device=ranks.home))
         full, tokenizer = full_weights(network, ranks), experiment.tokenizer(model)
+        ranks.on_main(lambda: _warn_of_misfits(experiment, network, tokenizer, console))
         ranks.on_main(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
         sampler = ranks.on_main(lambda: _open_sampler(experiment, folder, model, full, tokenizer, stack))
         train_policy(
@@ -208,6 +210,13 @@ def _record(experiment: Experiment, folder: RunFolder, model: Path | str, consol
     write_json(folder.graph, experiment.drawing())
     for name, part in manifest["files"].items():
         _print(f"{name:<20} {part['fingerprint']}  {part['file']}", console)
+
+
+def _warn_of_misfits(
+    experiment: Experiment, network: "PreTrainedModel", tokenizer: "HFTokenizer", console: Console
+) -> None:
+    for line in warnings(experiment, tokenizer, sum(one.numel() for one in network.parameters())):
+        _warn(console, f"warning: {line}")
 
 
 def _open_sampler(

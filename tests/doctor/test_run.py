@@ -44,7 +44,7 @@ def served(policy: Path, *, positions: int = 256) -> Iterator[list[str]]:
 
 ALL = [
     *("versions", "environment", "agent verify", "agent knowledge", "agent reasoning", "graph", "coefficient"),
-    *("tokenizer", "tags", "chat template", "feedback", "memory", "disk"),
+    *("tokenizer", "tags", "chat template", "feedback", "learning rate", "memory", "disk"),
 ]  # fmt: skip
 SERVED = [
     *("server", "served model", "context", "served tokenizer", "weight routes", "flags", "log-probs", "token ids"),
@@ -171,7 +171,7 @@ def test_the_exit_code_and_the_last_line(
         return int(ended.value.code or 0)
 
     assert code() == 0
-    assert capsys.readouterr().out.splitlines()[-1].strip() == "13 ok, 0 warn, 0 fail"
+    assert capsys.readouterr().out.splitlines()[-1].strip() == "14 ok, 0 warn, 0 fail"
     assert code("--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["passed"] and [check["status"] for check in result["checks"]] == ["ok"] * 13

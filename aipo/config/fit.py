@@ -1,0 +1,178 @@
+"""Settings that are allowed and do not belong together, such as a preset's agents beside another environment.
+
+`aipo doctor` and `aipo train` warn of them.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from aipo.config.build import Experiment
+from aipo.config.layers import plain_name
+from aipo.util.imports import fingerprint, load
+
+if TYPE_CHECKING:
+    from aipo.policies.tokenizer import HFTokenizer
+
+_MINIATURE = "envs.miniature"
+_RULES = f"{_MINIATURE}.agents:"
+_REFERENCE = "aipo.rollout.reference_chat:reference"
+_SMALL = "`extends: small` has settings for a model of yours"
+_AGENTS = f"agents.NAME.model={_REFERENCE} (the model itself), or langchain_openai:ChatOpenAI for a server"
+_SHORT_REPLY = 64
+_RATES = (
+    (100_000_000, 1e-7, 2e-5),
+    (10_000_000, 1e-6, 3e-4),
+    (0, 1e-5, 1e-2),
+)
+"""From so many parameters on: the lowest and the highest usual learning rate, if all weights are trained. Published
+reinforcement learning of 0.5 to 70 billion parameters uses 1e-6, supervised training up to 2e-5."""
+_LORA = 10
+"""The best rate of an adapter is about ten times that of all weights (Schulman et al., LoRA Without Regret, 2025)."""
+_CHAT_TOKENS = (
+    *("<|im_start|>", "<|start_header_id|>", "[INST]", "<start_of_turn>", "<|turn>", "<|start|>"),
+    *("<|user|>", "<|assistant|>", "<|User|>", "<｜User｜>", "<|START_OF_TURN_TOKEN|>", "<|start_of_role|>"),
+)
+
+
+class Misfit(NamedTuple):
+    """What does not belong together, and what to do."""
+
+    what: str
+    found: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.found}; {self.advice}"
+
+
+def misfits(experiment: Experiment) -> Iterator[Misfit]:
+    """What the configuration tells by itself. The graph's files have to be there.
+
+    Raises:
+        AipoError: the environment or a file of an agent cannot be loaded.
+    """
+    is_miniature = any(base.__module__.startswith(_MINIATURE) for base in type(experiment.env).__mro__)
+    yield from _of_the_miniature(experiment) if not is_miniature else _of_the_policy_prompt(experiment)
+    yield from _of_same_agents(experiment)
+    short = [
+        name
+        for name, agent in experiment.agents.items()
+        if agent.max_tokens < _SHORT_REPLY and agent.model and not plain_name(agent.model).startswith(_RULES)
+    ]
+    if short:
+        found = f"replies of {', '.join(short)} are cut after fewer than {_SHORT_REPLY} tokens"
+        yield Misfit("agents", found, "agents.NAME.max_tokens, for a language model at least 128")
+
+
+def chat_misfits(experiment: Experiment, tokenizer: "HFTokenizer") -> Iterator[Misfit]:
+    """What the policy's chat template tells besides."""
+    if not tokenizer.inner.chat_template:
+        plain = [
+            name
+            for name, agent in experiment.agents.items()
+            if agent.model == _REFERENCE and agent.options.get("model") is None
+        ]
+        if plain:
+            found = f"{', '.join(plain)}: the model at its start, which has no chat template, so that it continues plain text"
+            yield Misfit("agents", found, "agents.NAME.options.model=FOLDER of a chat model, or a server")
+    elif _prompt_of(experiment) == "miniature.md":
+        found = "it is miniature.md, for the miniature's own policy, and this model has a chat template"
+        yield Misfit("policy prompt", found, f"graph.options.prompt=policy.md, or your file; {_SMALL}")
+
+
+def warnings(experiment: Experiment, tokenizer: "HFTokenizer", parameters: int) -> Iterator[str]:
+    """All of it, a line each.
+
+    Args:
+        parameters: how many the network has, frozen ones included.
+    """
+    yield from map(str, misfits(experiment))
+    yield from map(str, chat_misfits(experiment, tokenizer))
+    if lacks_template(tokenizer):
+        yield str(NO_TEMPLATE)
+    if not (rate := check_rate(experiment, parameters)).is_usual:
+        yield str(Misfit("learning rate", rate.found, rate.advice))
+
+
+NO_TEMPLATE = Misfit(
+    "chat template",
+    "there is none: prompts are plain text",
+    "a chat model's tokenizer with its chat_template",
+)
+
+
+class Rate(NamedTuple):
+    """A learning rate beside the usual ones."""
+
+    is_usual: bool
+    found: str
+    advice: str
+
+
+def check_rate(experiment: Experiment, parameters: int) -> Rate:
+    """Is `train.learning_rate` one that a model of this size usually takes?"""
+    _, low, high = next(row for row in _RATES if parameters >= row[0])
+    adapter = experiment.policy.lora is not None
+    low, high = (low * _LORA, high * _LORA) if adapter else (low, high)
+    rate = experiment.train.learning_rate
+    trained = "an adapter" if adapter else "all weights"
+    found = (
+        f"{rate:g}; usual are {low:g} to {high:g} for {trained} of {parameters / 1e6:,.3g} million parameters"
+    )
+    is_usual = low * 0.999 <= rate <= high * 1.001
+    return Rate(is_usual, found, "" if is_usual else f"train.learning_rate; {_SMALL}")
+
+
+def lacks_template(tokenizer: "HFTokenizer") -> bool:
+    """Does a tokenizer know tokens that only chats have, and no chat template?"""
+    texts = {str(token.content) for token in tokenizer.inner.added_tokens_decoder.values()}
+    return not tokenizer.inner.chat_template and not texts.isdisjoint(_CHAT_TOKENS)
+
+
+def _of_the_miniature(experiment: Experiment) -> Iterator[Misfit]:
+    """What is for the embedded task, beside another environment."""
+    env = experiment.env_name
+    rules = [n for n, agent in experiment.agents.items() if plain_name(agent.model or "").startswith(_RULES)]
+    if rules:
+        found = f"{', '.join(rules)}: rules of the miniature, which know nothing of {env}"
+        yield Misfit("agents", found, f"{_AGENTS}; {_SMALL}")
+    if _prompt_of(experiment) == "miniature.md":
+        found = f"the prompt is miniature.md, which does not say what {env} asks for"
+        yield Misfit("policy prompt", found, "graph.options.prompt=policy.md, or your file")
+    if plain_name(experiment.policy.model).startswith(f"{_MINIATURE}."):
+        found = f"{experiment.policy.model} can read and write the miniature only, and the tasks are of {env}"
+        yield Misfit("policy", found, f"policy.model=FOLDER or hub name; {_SMALL}")
+
+
+def _of_the_policy_prompt(experiment: Experiment) -> Iterator[Misfit]:
+    if _prompt_of(experiment) == "policy.md":
+        found = "policy.md asks for a \\boxed{} answer, and the miniature reads a last line such as #587"
+        yield Misfit("policy prompt", found, "graph.options.prompt=miniature.md, or another environment")
+
+
+def _of_same_agents(experiment: Experiment) -> Iterator[Misfit]:
+    for (one, first), (other, second) in combinations(experiment.agents.items(), 2):
+        same_model = first.model is not None and (first.model, first.options) == (
+            second.model,
+            second.options,
+        )
+        if not same_model and (first.model or second.model):
+            continue
+        rules = plain_name(first.model or "").startswith(_RULES)
+        if rules or _files(first.graph, first.prompt, one) == _files(second.graph, second.prompt, other):
+            found = f"{one} and {other} are the same " + ("rules" if rules else "graph, prompt and model")
+            yield Misfit("agents", found, f"agents.{other}=null leaves it out; else another model or prompt")
+
+
+def _files(graph: str, prompt: Path | None, name: str) -> tuple[str, str]:
+    """An agent's graph and the fingerprint of its prompt."""
+    loaded = load(graph)
+    return plain_name(loaded.name), fingerprint(prompt or loaded.file.parent / "prompts" / f"{name}.md")
+
+
+def _prompt_of(experiment: Experiment) -> str:
+    """The name of the policy's prompt file, as far as the graph's options say it."""
+    ships = plain_name(experiment.graph_name) in ("graphs.consult:consult", "graphs.solo:solo")
+    return Path(str(experiment.graph_options.get("prompt", "policy.md" if ships else ""))).name

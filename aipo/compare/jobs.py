@@ -12,7 +12,7 @@ from aipo.compare.matrix import MatrixCell, Stage
 from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.util.console import Note, stage
 from aipo.util.files import write_text, writing
-from aipo.util.processes import end
+from aipo.util.termination import end
 from aipo.util.threads import share_cores
 from aipo.util.working_directory import python_command
 

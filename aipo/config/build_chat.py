@@ -12,10 +12,10 @@ from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
 from aipo.rollout.reference_chat import ReferenceChat, Weights
 from aipo.util.event_loop import LOOP
+from aipo.util.http.retry import Pause
 from aipo.util.http.urls import flaw_of
 from aipo.util.imports import Loaded, instantiate, load
 from aipo.util.masking import keep_environment, keep_secret, open_secrets
-from aipo.util.retry import Pause
 from aipo.util.text import error_text
 
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
@@ -78,6 +78,28 @@ def build_chat(
         thinking=config.thinking,
         pause=Pause(config.timeout / 2),
     )
+
+
+def build_openai_chat(options: dict[str, Any], *, secret: str | None) -> ChatModel:
+    """A chat model behind an OpenAI-compatible address that belongs to no agent of a configuration.
+
+    Args:
+        options: of `langchain_openai.ChatOpenAI`.
+        secret: environment variable with the key; None = OPENAI_API_KEY.
+
+    Raises:
+        LoadError, ConfigError: see `build_chat`.
+    """
+    keys = {"api_key": secret or "OPENAI_API_KEY"}
+    settings = {
+        "graph": "none:none",
+        "model": "langchain_openai:ChatOpenAI",
+        "options": options,
+        "secrets": keys,
+    }
+    chat = build_chat("endpoint", AgentConfig.model_validate(settings))
+    assert chat is not None  # it has a model
+    return chat
 
 
 def _keeping_thinking(chat: Any) -> Any:

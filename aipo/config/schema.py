@@ -10,8 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
 from aipo.rollout.agent import Prices
+from aipo.util.http.reply import THINKING_TAGS
 from aipo.util.http.urls import check_servers
-from aipo.util.reply import THINKING_TAGS
 from aipo.util.section import Count, Positive, Section, Share
 
 _REFERENCE = "aipo.rollout.reference_chat:reference"

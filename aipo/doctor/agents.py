@@ -13,7 +13,7 @@ from aipo.doctor.check import Check, attempt
 from aipo.rollout.context import ChatModel
 from aipo.rollout.reference_chat import ReferenceChat
 from aipo.util.event_loop import LOOP
-from aipo.util.reply import Reply, read_reply
+from aipo.util.http.reply import Reply, read_reply
 from aipo.util.text import duration, error_text
 
 TEXT = "Reply with one word: ready"

@@ -21,7 +21,7 @@ from aipo.policies.vllm.client import Server
 from aipo.policies.vllm.completions import request_body
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.weight_sync import measure_gap
-from aipo.util.retry import status_of
+from aipo.util.http.retry import status_of
 from aipo.util.text import counted
 
 PATIENCE = 60.0

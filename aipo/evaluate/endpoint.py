@@ -15,14 +15,13 @@ import numpy.typing as npt
 from langchain_core.messages import HumanMessage
 
 from aipo.config.build import Experiment
-from aipo.config.build_chat import build_chat
-from aipo.config.schema import AgentConfig
-from aipo.errors import ConfigError, PolicyError
+from aipo.config.build_chat import build_openai_chat
+from aipo.errors import PolicyError
 from aipo.policies import Completion, Policy, SampleRequest
 from aipo.rollout.context import ChatModel
 from aipo.util.event_loop import LOOP
-from aipo.util.reply import read_reply
-from aipo.util.retry import retry, transient
+from aipo.util.http.reply import read_reply
+from aipo.util.http.retry import retry, transient
 from aipo.util.text import error_text
 
 _FIRST_S, _LONGEST_S = 0.5, 20.0
@@ -79,16 +78,7 @@ class Endpoint:
             "max_tokens": rollout.max_tokens,
             "timeout": vllm.deadline,
         }
-        config = AgentConfig(
-            graph="none:none",
-            model="langchain_openai:ChatOpenAI",
-            options=options,
-            secrets={"api_key": self.secret or "OPENAI_API_KEY"},
-        )  # pyright: ignore[reportCallIssue]
-        chat = build_chat("endpoint", config)
-        if chat is None:
-            raise ConfigError("endpoint: got no model, allowed the name of one")
-        return chat
+        return build_openai_chat(options, secret=self.secret)
 
 
 class TextTokenizer:

@@ -23,7 +23,7 @@ from aipo.replay.reuse import CALL, Reuse, recorded_error
 from aipo.rollout.agent import Prices
 from aipo.rollout.context import UNSCORED, ChatModel, Scorer
 from aipo.trace import Call, Role, Segment, Trace
-from aipo.util.reply import THINKING_TAGS
+from aipo.util.http.reply import THINKING_TAGS
 from aipo.util.text import clean, to_json
 
 Question = tuple[str, str, bytes, bytes]

@@ -56,7 +56,7 @@ def recorded_error(recorded: str, *, retried: bool) -> Exception:
     """An exception with the class and text of a recorded one ('ConnectionError: reset by peer').
 
     A handler of a built-in exception or of AIPO's own catches this one, too. `status_code`, which retry policies
-    look at (see `aipo.util.retry.transient`), repeats the decision of then: whether the call was tried again.
+    look at (see `aipo.util.http.retry.transient`), repeats the decision of then: whether the call was tried again.
     """
     name, _, text = recorded.partition(": ")
     if not name.isidentifier():

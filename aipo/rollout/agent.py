@@ -21,7 +21,7 @@ from pydantic import Field
 from aipo.errors import ConfigError, GraphError
 from aipo.render.sub_graphs import all_sub_graphs
 from aipo.rollout.prompt import Prompt
-from aipo.util.retry import transient
+from aipo.util.http.retry import transient
 from aipo.util.section import Section
 
 

@@ -17,7 +17,7 @@ from aipo.errors import AgentError, ConfigError
 from aipo.policies import Tokenizer
 from aipo.rollout.context import ChatModel, openai_role
 from aipo.rollout.reference_chat import ReferenceChat
-from aipo.util.retry import retry, transient
+from aipo.util.http.retry import retry, transient
 from aipo.util.text import error_text
 
 WHY = "with method.coefficient=ratio, or a function that needs μ"

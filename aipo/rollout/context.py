@@ -20,8 +20,8 @@ from aipo.rollout.env import Env, Score, Task
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Call, Mode, Role, Segment, concatenate, of_policy, segment
 from aipo.util.http.answers import tokens
-from aipo.util.reply import THINKING_TAGS, Reply, read_reply
-from aipo.util.retry import Pause
+from aipo.util.http.reply import THINKING_TAGS, Reply, read_reply
+from aipo.util.http.retry import Pause
 from aipo.util.text import clean, error_text
 
 _LONGEST_PAUSE = 15.0
@@ -48,7 +48,7 @@ class ChatModel:
 
     Args:
         scorer: None where nobody needs one.
-        thinking: the tags around thinking, see `aipo.util.reply`.
+        thinking: the tags around thinking, see `aipo.util.http.reply`.
         pause: until when its server wants to be left alone.
     """
 

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError, with_config
 from aipo.errors import TraceError
 from aipo.trace.arrays import ByValue
 from aipo.trace.segment import SCHEMA, Role, Segment, concatenate
-from aipo.util.reply import is_cut
+from aipo.util.http.reply import is_cut
 from aipo.util.text import error_text, fits_json, to_json
 
 SCHEMA_VERSION = 1

@@ -1,4 +1,6 @@
-"""SIGTERM, by which a scheduler takes a machine back: like Ctrl-C, but first what was earned is kept.
+"""How processes end: this one by SIGTERM, and those that it started.
+
+A scheduler takes a machine back by SIGTERM. It is like Ctrl-C, but first what was earned is kept.
 
 A long work *holds* the signal (an optimizer step cannot be left halfway) and says where it may be interrupted (rollouts
 can). There a SIGTERM is an interrupt that becomes `Terminated`, for whoever has something to save. A second SIGTERM ends
@@ -7,10 +9,14 @@ the process at once.
 
 import os
 import signal
-from collections.abc import Generator
-from contextlib import contextmanager
+import subprocess
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 
+GRACE_S = 10.0
+LAST_S = 2.0
 TERMINATED = 143
 """The exit code, as a shell has it: 128 + SIGTERM."""
 _SAID = b"SIGTERM: ending as soon as what was earned is kept; a second SIGTERM ends the process at once\n"
@@ -93,3 +99,28 @@ class Termination:
 
 
 TERMINATION = Termination()
+
+
+def end(processes: Sequence[subprocess.Popen[bytes]], *, grace_s: float = GRACE_S) -> None:
+    """Interrupts all of them, so that they put their traces away, and makes those end that do not.
+
+    They share `grace_s` seconds. Another Ctrl-C while they are waited for kills them at once.
+    """
+    try:
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        _wait(processes, grace_s)
+        for process in processes:
+            process.terminate()
+        _wait(processes, LAST_S)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))

@@ -14,7 +14,7 @@ from aipo.compare.matrix import Matrix
 from aipo.config.build import load_experiment
 from aipo.errors import RunError, TrainError
 from aipo.util.files import write_json, write_text
-from aipo.util.processes import end
+from aipo.util.termination import end
 from kit.matrices import ARMS, make_matrix
 
 POLITE = """

@@ -256,8 +256,8 @@ def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(
             clock.now += seconds
 
     clock = Clock()
-    monkeypatch.setattr("aipo.util.retry.time", clock)
-    monkeypatch.setattr("aipo.util.retry.asyncio", Sleeper())
+    monkeypatch.setattr("aipo.util.http.retry.time", clock)
+    monkeypatch.setattr("aipo.util.http.retry.asyncio", Sleeper())
     server.due = ["wait 2", "wait 3600", "well"]
     model = chat(server.url, timeout=20.0)
     answered, calls, _ = asked_once(model)

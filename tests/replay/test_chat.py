@@ -12,7 +12,7 @@ from aipo.replay.chat import AgentModel, question_of, replay_chat
 from aipo.replay.reuse import Reuse, recorded_error
 from aipo.rollout.agent import transient
 from aipo.trace import Call
-from aipo.util.reply import THINKING_TAGS, Reply, read_reply
+from aipo.util.http.reply import THINKING_TAGS, Reply, read_reply
 from kit import handmade
 from kit.agents import FunctionChat
 

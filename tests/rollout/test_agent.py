@@ -8,7 +8,7 @@ import pytest
 from aipo.errors import ConfigError, GraphError
 from aipo.rollout.agent import AgentSpec, AgentState, check_agent, node_settings
 from aipo.rollout.prompt import Prompt
-from aipo.util.retry import transient
+from aipo.util.http.retry import transient
 from kit.agents import sub_graph
 from kit.engines import ask, chain
 

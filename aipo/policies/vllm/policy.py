@@ -15,7 +15,7 @@ from aipo.policies.tokenizer import HFTokenizer
 from aipo.policies.vllm.client import Server
 from aipo.policies.vllm.completions import AbortedError, answer_of, request_body
 from aipo.policies.vllm.pool import ServerPool
-from aipo.util.retry import retry
+from aipo.util.http.retry import retry
 
 _STOPS = 4
 _WAITS = (0.5, 2.0, 8.0)  # seconds; after an answer that the server aborted

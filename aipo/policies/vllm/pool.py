@@ -20,8 +20,8 @@ from aipo.errors import AipoError, PolicyError
 from aipo.policies.vllm.client import Server, ServerLostError
 from aipo.util.http.client import describe
 from aipo.util.http.errors import retry_after
+from aipo.util.http.retry import status_of, transient
 from aipo.util.http.urls import check_servers
-from aipo.util.retry import status_of, transient
 
 _SESSIONS = 1 << 16
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0

@@ -25,7 +25,7 @@ from aipo.rollout.workers import messages
 from aipo.rollout.workers.messages import Message, Pipe
 from aipo.trace import StopReason, Trace
 from aipo.util.event_loop import LOOP
-from aipo.util.processes import end
+from aipo.util.termination import end
 from aipo.util.text import error_text
 from aipo.util.working_directory import python_command
 

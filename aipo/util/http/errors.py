@@ -1,6 +1,6 @@
 """Errors of HTTP clients in words: the cause, the address and the proxy that they leave out.
 
-They are known by their attributes and names, as in `aipo.util.retry`, so that no client library has to be imported.
+They are known by their attributes and names, as in `aipo.util.http.retry`, so that no client library has to be imported.
 """
 
 import socket

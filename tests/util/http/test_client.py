@@ -11,7 +11,7 @@ import pytest
 from aipo.errors import AnswerError
 from aipo.util.http.client import LARGEST, LARGEST_CHAT, describe
 from aipo.util.http.errors import http_details
-from aipo.util.retry import status_of, transient
+from aipo.util.http.retry import status_of, transient
 from kit.raw_http import CHAT, answering, chat, http_answer, post
 from kit.servers import free_port
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
-from aipo.util.reply import THINKING_TAGS, Reply, read_reply, split_thinking
+from aipo.util.http.reply import THINKING_TAGS, Reply, read_reply, split_thinking
 
 HARMONY = {"<|channel|>analysis<|message|>": "<|start|>assistant<|channel|>final<|message|>"}
 

@@ -9,7 +9,7 @@ import pytest
 from langgraph.errors import NodeTimeoutError
 
 from aipo.errors import AgentError, AnswerError
-from aipo.util.retry import retry, transient
+from aipo.util.http.retry import retry, transient
 
 REQUEST = httpx.Request("POST", "http://agent")
 

@@ -80,4 +80,6 @@ def _judge(name: str, chat: ChatModel, reply: Reply, took: str) -> Check:
             "warn", label, found, f"is {tag[0]} the beginning of thinking? Then agents.{name}.thinking"
         )
     thought = f" after thinking, {len(thinking)} characters" if thinking else ""
-    return Check("ok", label, f"{chat.name} answers in {took}{thought}: {text[:40]!r}")
+    heeds = getattr(chat.model, "heeds", None)
+    rules = f"; it follows rules, and reads of its prompt {heeds}" if heeds else ""
+    return Check("ok", label, f"{chat.name} answers in {took}{thought}: {text[:40]!r}{rules}")

@@ -10,6 +10,9 @@ whether and how depends on the seed and the whole message, so the same message g
     verify      check    Claim: 523-7=524        wrong: 523-7=516
     reasoning   next     3@7+20=?, 3@7=582       582+20=602
     reasoning   next     ~582+20=?               ~582=417
+
+Of a prompt's words they heed one: where the form of Verify's last line is `wrong` and not `wrong: the corrected claim`, it
+gives no correction. `heeds` says of each what it reads.
 """
 
 import random
@@ -27,6 +30,7 @@ from envs.miniature.task import SIZE, VALUES, Facts, complement, derivation, sli
 
 LOST = "I do not understand the request."
 _SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")
+_PLAIN_WRONG = re.compile(r"^\W*wrong\W*$", re.MULTILINE)
 _QUESTION = re.compile(r"^([0-9]+@[0-9]|~?[0-9]+)((?:\+[0-9]+)+)=\?$", re.MULTILINE)
 
 
@@ -98,6 +102,7 @@ class RuleBased(BaseChatModel):
     seed: int
     error_rate: float
 
+    heeds: ClassVar[str] = "the lines `Task:` and `Request:`"
     # The payload that a step passes through, for steps in which a rule has nothing to add.
     echoes: ClassVar[dict[str, str]] = {
         "find": "Request",
@@ -188,7 +193,11 @@ class Knowledge(RuleBased):
 
 
 class Verify(RuleBased):
-    """Can add and subtract."""
+    """Can add and subtract. Corrects where its prompt asks for it."""
+
+    heeds: ClassVar[str] = (
+        "the lines `Task:` and `Claim:`, and whether its last line is to be `wrong` or `wrong: ...`"
+    )
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
         claim = _SUM.fullmatch(payload(text, "Claim"))
@@ -197,7 +206,10 @@ class Verify(RuleBased):
         a, b, claimed = claim.groups()
         total = int(a) + int(b)
         total = slip(total, rng) if self.errs(rng) else total
-        return "right" if int(claimed) == total else f"wrong: {a}{b}={total}"
+        if int(claimed) == total:
+            return "right"
+        instruction = text.partition("\nProblem:")[0]  # behind it stand the policy's own lines
+        return "wrong" if _PLAIN_WRONG.search(instruction) else f"wrong: {a}{b}={total}"
 
 
 class Reasoning(RuleBased):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aipo.evaluate.statistics import bootstrap_interval
@@ -157,12 +158,16 @@ class BeforeAfter:
         )
 
     def report_graph(
-        self, versions: Mapping[int, int | None], unused_prompts: Sequence[str] = ()
+        self,
+        versions: Mapping[int, int | None],
+        unused_prompts: Sequence[str] = (),
+        rules: Mapping[str, str] = MappingProxyType({}),
     ) -> ReplayReport:
         """Where rollouts left their recordings, what was reused, and the reward before and after.
 
         Args:
             versions: by step, how many optimizer steps are behind the weights that continued (None: unknown).
+            rules: of agents whose prompt was edited and whose model follows rules, what these read of a prompt.
         """
         forks = [(at, str(count)) for at, count in self.forks()]
         tables = [ReplayTable("forks", ("left the recording at", "traces"), forks)] if forks else []
@@ -176,7 +181,7 @@ class BeforeAfter:
                 f"reused {counted(self.reused['turns'], 'turn')} of the policy and {counted(self.reused['calls'], 'call')} of agents; "
                 f"live were {counted(self.reused['live_turns'], 'turn')} and {counted(self.reused['live_calls'], 'call')}",
             ],
-            warnings=[*self._graph_warnings(forked, versions, unused_prompts)],
+            warnings=[*self._graph_warnings(forked, versions, unused_prompts), *map(_heeds, rules.items())],
             values=self.values(),
         )
 
@@ -217,6 +222,14 @@ class BeforeAfter:
 def cluster_of(task: Mapping[str, Any], task_id: str) -> str:
     """Tasks of the same cluster ask the same thing in other words: they are not independent."""
     return str(task.get("cluster") or task_id)
+
+
+def _heeds(rule: tuple[str, str]) -> str:
+    name, heeds = rule
+    return (
+        f"the model of agents.{name} follows rules. Of its prompt it reads {heeds}; other edits change no reply "
+        f"(agents.{name}.model of a language model reads all of it)"
+    )
 
 
 def _table(what: str, changes: Sequence[MeanChange]) -> ReplayTable:

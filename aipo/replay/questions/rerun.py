@@ -153,7 +153,19 @@ def replay_graph(
         used = set(prompt_files(experiment, source.prompts).values())
         files = (path for path in source.prompts.iterdir() if path.is_file() and path not in used)
         unused = sorted(path.name for path in files if not path.name.startswith("."))
-    return _finish(compared.report_graph(versions, unused), compared, folder, recordings, console)
+    report = compared.report_graph(versions, unused, _edited_rules(restored))
+    return _finish(report, compared, folder, recordings, console)
+
+
+def _edited_rules(restored: Restored) -> dict[str, str]:
+    """Agents whose prompt is another one than in the recording and whose chat model follows rules: what these read."""
+    graphs, [first, *_] = restored.built.graphs, next(iter(restored.recordings))
+    return {
+        name: chat.model.heeds
+        for name, chat in graphs.chats.items()
+        if hasattr(chat.model, "heeds")
+        and graphs.fingerprints.get(f"prompts.{name}") != first.fingerprints.get(f"prompts.{name}")
+    }
 
 
 def _finish(

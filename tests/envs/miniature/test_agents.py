@@ -5,6 +5,7 @@ import re
 from math import sqrt
 
 import pytest
+from jinja2 import Template
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
@@ -64,6 +65,22 @@ def test_knowledge_reads_a_request_as_a_person_would(fact: str, other: str) -> N
 )
 def test_verify_works_sums_out(claim: str, reply: str) -> None:
     assert check(verify(), claim) == reply
+
+
+@pytest.mark.parametrize(
+    ("form", "reply"),
+    [
+        ("wrong: the corrected claim", "wrong: 582+20=602"),
+        ("wrong: the sum", "wrong: 582+20=602"),
+        ("wrong", "wrong"),
+        ("- `wrong`", "wrong"),
+    ],
+)
+def test_verify_gives_a_correction_where_its_prompt_asks_for_one(form: str, reply: str) -> None:
+    prompt = Prompt.load(PROMPTS / "verify.md").sections["check"].replace("wrong: the corrected claim", form)
+    for claim, answer in (("582+20=601", reply), ("582+20=602", "right")):
+        text = Template(prompt).render(question="582+20=?", context="582+20=601\nwrong\n", claim=claim)
+        assert verify().invoke(text).text == answer
 
 
 @pytest.mark.parametrize(

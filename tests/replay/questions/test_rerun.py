@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -259,3 +261,50 @@ def test_a_replay_never_goes_into_its_source(run: RunFolder) -> None:
     for out in (run.path, run.path / "replays" / "new"):
         with pytest.raises(RunError, match=r"which is only read|not empty"):
             scored(run, out)
+
+
+def edited(folder: Path, name: str, old: str, new: str) -> Path:
+    """The prompts that ship, with one edit."""
+    prompts = shutil.copytree(PROMPTS, folder / "prompts")
+    text = (prompts / name).read_text()
+    assert old in text
+    (prompts / name).write_text(text.replace(old, new))
+    return prompts
+
+
+RULES = "follows rules. Of its prompt it reads"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reply"),
+    [
+        ("\nwrong: the corrected claim\n", "\nwrong\n", "wrong"),
+        ("Someone is working on", "A student is working on", r"\d+\+\d+=\d+"),
+    ],
+)
+def test_verify_heeds_an_edit_of_its_prompt(
+    old: str, new: str, reply: str, run: RunFolder, tmp_path: Path
+) -> None:
+    """An agent that now finds every claim wrong corrects it, unless its prompt leaves the correction out."""
+    prompts, out = edited(tmp_path, "verify.md", old, new), RunFolder(tmp_path / "out")
+    errs = "agents.verify.options.error_rate=1.0"
+    code, said = replayed(run, out.path, errs, prompts=prompts, filters=["agent=verify"])
+    assert code == 0 and f"agents.verify {RULES} the lines `Task:` and `Claim:`, and whether" in said
+    replies = [c.reply for t in traces(out) for c in t.consults if c.agent == "verify"]
+    assert len(replies) == 4 and all(re.fullmatch(reply, text) for text in replies)
+
+
+@pytest.mark.parametrize(
+    ("name", "agent"), [("knowledge.md", "knowledge"), ("reasoning.md", "reasoning"), ("verify.md", "verify")]
+)
+def test_a_replay_says_what_rules_read_of_an_edited_prompt(
+    name: str, agent: str, run: RunFolder, tmp_path: Path
+) -> None:
+    prompts = edited(tmp_path, name, "Someone is working on", "A student is working on")
+    code, said = replayed(run, tmp_path / "out", prompts=prompts)
+    assert code == 0 and re.findall(rf"agents\.(\w+) {RULES}", said) == [agent]
+
+
+def test_a_replay_without_an_edit_says_nothing_of_rules(run: RunFolder, tmp_path: Path) -> None:
+    _, said = replayed(run, tmp_path / "out", prompts=PROMPTS)
+    assert RULES not in said

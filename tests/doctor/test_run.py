@@ -174,6 +174,6 @@ def test_the_exit_code_and_the_last_line(
     assert capsys.readouterr().out.splitlines()[-1].strip() == "14 ok, 0 warn, 0 fail"
     assert code("--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["passed"] and [check["status"] for check in result["checks"]] == ["ok"] * 13
+    assert result["passed"] and [check["status"] for check in result["checks"]] == ["ok"] * 14
     assert code("rollout.reward_weights={style: 1}") == 1
     assert code("rollout.reward_weigths={style: 1}") == 2  # misspelt: the configuration itself is wrong

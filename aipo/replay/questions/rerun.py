@@ -161,9 +161,9 @@ def _edited_rules(restored: Restored) -> dict[str, str]:
     """Agents whose prompt is another one than in the recording and whose chat model follows rules: what these read."""
     graphs, [first, *_] = restored.built.graphs, next(iter(restored.recordings))
     return {
-        name: chat.model.heeds
+        name: heeds
         for name, chat in graphs.chats.items()
-        if hasattr(chat.model, "heeds")
+        if (heeds := getattr(chat.model, "heeds", None)) is not None
         and graphs.fingerprints.get(f"prompts.{name}") != first.fingerprints.get(f"prompts.{name}")
     }
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from aipo.render.templating import json_block, static_text
 
-SCRIPTS = ("uPlot.iife.min.js", "charts.js")
+SCRIPTS = ("uPlot.iife.min.js", "charts.js", "chart_tools.js")
 STYLES = ("uPlot.min.css", "charts.css")
 COLOURS = 12
 """`c0` to `c11` are CSS variables of the page; so are `k0` to `k5`."""
@@ -30,7 +30,7 @@ class Line:
         colour: name of a CSS variable, such as `c1`.
         x, y: points in order of x; None in `y` is a gap.
         band: (low, high) around each point, or none.
-        raw: the same line before smoothing. It is drawn faintly, and hovering shows its values.
+        raw: the same line before smoothing. It is drawn faintly, and the pointer shows both values.
         joined: False: points that no line goes through, in any order.
     """
 

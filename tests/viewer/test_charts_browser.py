@@ -37,6 +37,15 @@ def pixels(page: "Page", colour: tuple[int, int, int]) -> int:
     )
 
 
+def until(page: "Page", condition: str) -> None:
+    """Waits for it. The page's policy forbids what Playwright's own wait does from its second try on."""
+    for _ in range(150):
+        if page.evaluate(f"Boolean({condition})"):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"never: {condition}")
+
+
 def test_dragging_zooms_and_a_double_click_goes_back(page: "Page", own_runs: Path, serve: Serve) -> None:
     write_metrics(own_runs, 100)
     page.goto(serve(own_runs) + RUN)
@@ -61,7 +70,83 @@ def test_dragging_zooms_and_a_double_click_goes_back(page: "Page", own_runs: Pat
     page.evaluate("document.querySelector('.u-over').dispatchEvent(new MouseEvent('dblclick'))")
     page.wait_for_function("aipoCharts.plots()[0].scales.x.max === 119")
     page.mouse.move(*point(page, 1.0))
-    assert page.locator(".chart-tip td").all_text_contents() == ["solo", "1.19"]
+    assert page.locator(".chart-tip td").all_text_contents() == [
+        "solo",
+        "1.19",
+        "1.16",
+    ]  # as it is, and smoothed
+
+
+def test_arrow_keys_move_the_pointer_and_say_both_values(page: "Page", own_runs: Path, serve: Serve) -> None:
+    write_metrics(own_runs, 100)
+    page.goto(serve(own_runs) + RUN)
+    chart = page.get_by_role("slider", name="chart: Reward")
+    chart.focus()
+    tip = page.locator(".chart-tip")
+    for key, head, cells in [
+        ("ArrowRight", "step 0", ["solo", "0", "0.025"]),
+        ("ArrowRight", "step 1", ["solo", "0.01", "0.03"]),
+        ("End", "step 99", ["solo", "0.99", "0.965"]),
+        ("ArrowLeft", "step 98", ["solo", "0.98", "0.96"]),
+        ("Home", "step 0", ["solo", "0", "0.025"]),
+    ]:
+        chart.press(key)
+        assert (tip.locator("b").inner_text(), tip.locator("td").all_text_contents()) == (head, cells)
+        assert chart.get_attribute("aria-valuetext") == f"{head}, solo {cells[1]}, smoothed {cells[2]}"
+    page.mouse.move(*point(page, 50 / 99))  # a mouse that moves takes over, and keys go on from there
+    assert tip.locator("b").inner_text() == "step 50"
+    page.keyboard.press("ArrowRight")
+    assert tip.locator("b").inner_text() == "step 51"
+    page.keyboard.press("Enter")  # leads to the rollouts, as a click does
+    page.wait_for_url("**?step=51#rollouts")
+
+
+def test_a_chart_enlarges_stays_large_while_training_and_closes(
+    page: "Page", own_runs: Path, serve: Serve
+) -> None:
+    write_metrics(own_runs, 100)
+    page.goto(serve(own_runs) + RUN)
+    figure = page.locator("figure").first
+    small = figure.locator("canvas").bounding_box()
+    figure.get_by_role("button", name="enlarge").click()
+    large = page.locator("dialog[open] .u-over")
+    until(page, "document.querySelector('dialog canvas')?.offsetHeight > 400")
+    box = large.bounding_box()
+    assert small is not None and box is not None and box["width"] > 2 * small["width"]
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 100)
+    assert page.locator("dialog .chart-tip b").inner_text() == "step 99"  # it is not behind the dialog
+    write_metrics(own_runs, 120)
+    page.locator("#steps-done", has_text="120").wait_for(state="attached")
+    until(page, "document.querySelector('dialog canvas') && aipoCharts.plots()[0].data[0].length === 120")
+    page.keyboard.press("Escape")
+    page.locator("dialog[open]").wait_for(state="detached")
+    until(page, "document.querySelector('#live figure canvas')?.offsetHeight === 190")
+    assert page.locator("#live figure").first.locator("figcaption b").inner_text() == "Reward"
+    figure.locator("figcaption b").click()  # so does a click on its name; one beside the dialog closes it
+    page.locator("dialog[open]").wait_for()
+    page.mouse.click(5, 5)
+    page.locator("dialog[open]").wait_for(state="detached")
+
+
+def saved(page: "Page", figure: int) -> tuple[str, list[str]]:
+    """Name and lines of the file that a chart's data come as."""
+    with page.expect_download() as download:
+        page.locator("figure").nth(figure).get_by_role("button", name="CSV").click()
+    return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8").splitlines()
+
+
+def test_the_data_of_a_chart_can_be_saved(page: "Page", own_runs: Path, serve: Serve) -> None:
+    write_metrics(own_runs, 60)
+    page.goto(serve(own_runs) + RUN)
+    page.locator("figure canvas").first.wait_for()
+    name, lines = saved(page, 0)
+    assert (name, len(lines)) == ("reward.csv", 61)
+    assert lines[:3] == ['step,solo,"solo, smoothed"', "0,0,0.015", "1,0.01,0.02"]
+    write_metrics(own_runs, 800)  # two steps are one point
+    page.goto(page.url)
+    page.locator("figure canvas").first.wait_for()
+    _, lines = saved(page, 0)
+    assert lines[0].startswith("first step,last step,solo") and lines[2].startswith("2,3,0.025,")
 
 
 def test_colours_follow_the_theme_and_names_hide_lines(page: "Page", own_runs: Path, serve: Serve) -> None:
@@ -112,6 +197,21 @@ def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", tmp_pa
     tip = page.locator(".chart-tip")
     assert tip.inner_text().split() == ["k", "4", "aipo", "0.7", "[0.6,", "0.8]"]
     assert pixels(page, (0x0A, 0x66, 0xB7)) > 50
+
+    assert saved(page, 0) == ("pass@k.csv", ["k,aipo,\"aipo, low\",\"aipo, high\"", "1,0.5,0.4,0.6", "2,0.6,0.5,0.7",
+                                           "4,0.7,0.6,0.8", "8,0.8,0.7,0.9"])  # fmt: skip
+    points = ["calls,grpo,aipo", "0,0.25,", "0,0.5,", "4,,1", "8,,0.75"]
+    assert saved(page, 1) == ("costs.csv", points)  # two points of one x are two lines
+    assert page.locator("figure").nth(2).get_by_role("button").count() == 0
+    page.locator("figure .uplot").nth(1).focus()
+    for value in ("0.25", "0.5", "1", "0.75"):
+        page.keyboard.press("ArrowRight")
+        assert tip.locator("td").nth(1).inner_text() == value
+    page.mouse.move(0, 0)
+    page.mouse.click(*point(page, 0.5))  # points that lead nowhere: a click is for the chart
+    page.locator("dialog[open] .uplot").wait_for()
+    page.keyboard.press("Escape")
+    until(page, "document.querySelector('body > figure canvas')?.offsetHeight === 190")
 
     # Points that share their place are told apart.
     places = [(0, 0.25, "grpo 0.25"), (0, 0.5, "grpo 0.5"), (0.5, 1.0, "aipo 1"), (1, 0.75, "aipo 0.75")]

@@ -70,6 +70,8 @@ def test_a_static_page_has_values_but_no_choices(page: "Page", little_runs: Path
     page.mouse.move(*point(page, 0.95))
     assert page.locator(".chart-tip b").inner_text() == "step 1"
     page.mouse.click(*point(page, 0.95))
+    page.locator("dialog[open] .uplot").wait_for()  # here a click enlarges
+    page.keyboard.press("Escape")
     assert where(page) == "" and page.locator("#filters").count() == 0 and len(rows(page)) == 8
     page.get_by_title("2: solo · no reward · ended by error").click()
     page.wait_for_url("**/trace/aipo_2F00000-001_2F2.html")
@@ -113,5 +115,6 @@ def test_a_page_keeps_up_with_its_run_and_disturbs_nobody(page: "Page", own_runs
     assert page.evaluate("document.activeElement.id") == "f-text"
     assert page.locator("details[open]").count() == 1
 
+    page.locator("figure").first.scroll_into_view_if_needed()
     page.mouse.move(*point(page, 1.0))
     assert page.locator(".chart-tip b").inner_text() == "step 3"  # the pointer knows the new numbers

@@ -1,5 +1,6 @@
 /* Draws the charts of a page with uPlot, from the data that aipo/render/charts.py wrote.
-   Hover shows values, dragging zooms, a double click shows everything again, a click on a name hides its line. */
+   Hover shows values, dragging zooms, a double click shows everything again, a click on a name hides its line.
+   Arrow keys move the pointer from point to point. chart_tools.js enlarges charts and saves their data. */
 (() => {
   "use strict";
 
@@ -8,6 +9,7 @@
   const drawn = new Map(); // title → { plot, figure, chart, hidden }
   let data = { charts: [] };
   let marked = null;
+  let keyed = null; // the chart whose pointer the keys moved last; a mouse that moves takes over
 
   const make = (tag, css, text = "") => {
     const element = document.createElement(tag);
@@ -87,12 +89,15 @@
 
   const axis = (more) => ({ stroke: () => colour("soft"), font: FONT, ticks: { show: false }, grid: { show: false }, ...more });
 
-  const options = (chart, parts, width) => {
+  /* In a dialog a chart fills the window. */
+  const heightOf = (figure) => (figure.closest("dialog") ? Math.max(HEIGHT, Math.round(innerHeight * 0.62)) : HEIGHT);
+
+  const options = (chart, parts, figure) => {
     const whole = chart.lines.every((line) => line.x.every(Number.isInteger));
     const xs = [...new Set(chart.lines.flatMap((line) => line.x))].sort((a, b) => a - b);
     return {
-      width,
-      height: HEIGHT,
+      width: figure.clientWidth,
+      height: heightOf(figure),
       series: parts.series,
       bands: parts.bands,
       padding: [8, 16, 0, 0],
@@ -134,20 +139,30 @@
     return first === last ? `step ${first}` : `steps ${first} to ${last}`;
   };
 
-  const row = (line, value, note = "") => {
+  const row = (line, i) => {
     const cells = document.createElement("tr");
     const swatch = make("span", "swatch");
     swatch.style.background = `var(--${line.colour})`;
     cells.insertCell().append(swatch, line.name);
     const cell = cells.insertCell();
-    cell.textContent = number(value);
-    if (note) cell.append(" ", make("small", "", note));
+    cell.textContent = number((line.raw ?? line.y)[i]);
+    if (line.low) cell.append(" ", make("small", "", `[${number(line.low[i])}, ${number(line.high[i])}]`));
+    if (line.raw) cells.insertCell().textContent = number(line.y[i]);
     return cells;
   };
 
+  const columns = () => {
+    const cells = document.createElement("tr");
+    for (const name of ["", "value", "smoothed"]) cells.append(make("th", "", name));
+    return cells;
+  };
+
+  const shownLines = (one) => one.chart.lines.filter((line) => !one.hidden.has(line.name));
+  const longest = (lines) => lines.reduce((a, b) => (b.x.length > a.x.length ? b : a));
+
   const dotUnder = (one, plot) => {
     let best = null;
-    for (const line of one.chart.lines.filter((line) => !one.hidden.has(line.name))) {
+    for (const line of shownLines(one)) {
       line.x.forEach((x, i) => {
         const far = Math.hypot(plot.valToPos(x, "x") - plot.cursor.left, plot.valToPos(line.y[i], "y") - plot.cursor.top);
         if (!best || far < best.far) best = { far, line, i };
@@ -158,35 +173,78 @@
 
   const show = (plot) => {
     const one = of(plot);
-    if (!one || !plot.over.matches(":hover")) return;
+    if (!one || (one !== keyed && !plot.over.matches(":hover"))) return;
     if (plot.cursor.left < 0) return hide();
     const { chart } = one;
-    const lines = chart.lines.filter((line) => !one.hidden.has(line.name));
+    const lines = shownLines(one);
     const table = make("table");
     let head;
     if (lines.some((line) => line.joined)) {
       const x = plot.posToVal(plot.cursor.left, "x");
-      const main = lines.reduce((a, b) => (b.x.length > a.x.length ? b : a));
+      const main = longest(lines);
       const at = nearest(main.x, x);
       head = heading(chart, main.x[at], at);
-      for (const line of lines) {
-        const i = nearest(line.x, main.x[at]);
-        table.append(row(line, (line.raw ?? line.y)[i], line.low ? `[${number(line.low[i])}, ${number(line.high[i])}]` : ""));
-      }
+      if (lines.some((line) => line.raw)) table.append(columns());
+      for (const line of lines) table.append(row(line, nearest(line.x, main.x[at])));
     } else {
       const dot = dotUnder(one, plot);
       if (!dot) return hide();
       head = `${chart.x_label.split(",")[0]}: ${number(dot.line.x[dot.i])}`;
-      table.append(row(dot.line, dot.line.y[dot.i]));
+      table.append(row(dot.line, dot.i));
     }
     tip.replaceChildren(make("b", "", head), table);
     if (data.hint) tip.append(make("p", "", data.hint));
+    const said = [...table.rows].filter((cells) => cells.querySelector("td")).map((cells) => {
+      const [name, value, smoothed] = [...cells.cells].map((cell) => cell.textContent);
+      return smoothed === undefined ? `${name} ${value}` : `${name} ${value}, smoothed ${smoothed}`;
+    });
+    plot.root.setAttribute("aria-valuetext", [head, ...said].join(", "));
+    (plot.root.closest("dialog") ?? document.body).append(tip); // what is outside of an open dialog is behind it
     tip.hidden = false;
     const { width, height } = tip.getBoundingClientRect();
     const left = pointer[0] + 16 + width > innerWidth ? pointer[0] - 16 - width : pointer[0] + 16;
     tip.style.left = `${Math.max(4, left)}px`;
     tip.style.top = `${Math.max(8, Math.min(pointer[1] - 20, innerHeight - height - 8))}px`;
   };
+
+  /* Keys. The places of the pointer: the points of the longest line, or every point where no line joins them. */
+  const stops = (one) => {
+    const { min, max } = one.plot.scales.x;
+    const lines = shownLines(one);
+    const path = lines.some((line) => line.joined) ? [longest(lines)] : lines;
+    const all = path.flatMap((line) => line.x.map((x, i) => ({ x, y: line.joined ? null : line.y[i] })));
+    return all.filter(({ x }) => min <= x && x <= max).sort((a, b) => a.x - b.x);
+  };
+
+  const stepBy = (one, by) => {
+    const { plot } = one;
+    const all = stops(one);
+    if (!all.length) return;
+    const away = plot.cursor.left >= 0 ? nearest(all.map(({ x }) => x), plot.posToVal(plot.cursor.left, "x")) : by > 0 ? -1 : all.length;
+    const at = Math.max(0, Math.min(all.length - 1, (keyed === one ? one.at : away) + by));
+    [keyed, one.at] = [one, at];
+    const left = plot.valToPos(all[at].x, "x");
+    const top = all[at].y === null ? plot.over.clientHeight / 3 : plot.valToPos(all[at].y, "y");
+    const box = plot.over.getBoundingClientRect();
+    pointer = [box.left + left, box.top + top];
+    plot.root.setAttribute("aria-valuemax", all.length);
+    plot.root.setAttribute("aria-valuenow", at + 1);
+    plot.setCursor({ left, top });
+  };
+
+  const STEPS = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input, select, textarea")) return;
+    const all = [...drawn.values()];
+    const focused = all.find(({ plot }) => plot.root === document.activeElement);
+    const one = focused ?? all.find(({ plot }) => plot.over.matches(":hover"));
+    if (!one) return;
+    if (Object.hasOwn(STEPS, event.key)) stepBy(one, STEPS[event.key]);
+    else if (event.key === "Enter" && focused && (focused === keyed || !data.hint)) choose(one, one.plot.cursor.left);
+    else return;
+    event.preventDefault();
+  });
 
   /* A part of the horizontal axis that the page marks, in every chart. */
   const mark = (plot) => {
@@ -202,14 +260,21 @@
     over.prepend(place);
   };
 
-  /* A click, which is no drag, tells the page which point it meant. */
-  const bindClick = (plot, figure, chart) => {
+  /* Tells the page which point was chosen; where points lead nowhere, the chart itself was. */
+  const choose = ({ plot, figure, chart }, left) => {
+    if (!data.hint) return figure.dispatchEvent(new CustomEvent("aipo:enlarge", { bubbles: true }));
+    const at = nearest(chart.lines[0].x, plot.posToVal(left, "x"));
+    figure.dispatchEvent(new CustomEvent("aipo:point", { bubbles: true, detail: data.spans[at] }));
+  };
+
+  /* A click, which is no drag, chooses the point under it. */
+  const bindClick = (one) => {
+    const { plot } = one;
     let from = null;
     plot.over.addEventListener("mousedown", (event) => (from = [event.clientX, event.clientY]));
     plot.over.addEventListener("click", (event) => {
-      if (!from || Math.hypot(event.clientX - from[0], event.clientY - from[1]) > 5 || !data.spans) return;
-      const at = nearest(chart().lines[0].x, plot.posToVal(event.offsetX, "x"));
-      figure().dispatchEvent(new CustomEvent("aipo:point", { bubbles: true, detail: data.spans[at] }));
+      if (!from || Math.hypot(event.clientX - from[0], event.clientY - from[1]) > 5) return;
+      choose(one, event.offsetX);
     });
   };
 
@@ -268,11 +333,13 @@
     one?.plot.destroy();
     one = { chart, figure, hidden, owners: assembled.owners };
     figure.append(names(one));
-    one.plot = new uPlot(options(chart, assembled, figure.clientWidth), assembled.values, figure);
-    one.plot.root.setAttribute("role", "img");
-    one.plot.root.setAttribute("aria-label", chart.title);
+    one.plot = new uPlot(options(chart, assembled, figure), assembled.values, figure);
+    const said = { role: "slider", tabindex: 0, "aria-label": `chart: ${chart.title}`, "aria-valuemin": 1, "aria-valuenow": 1 };
+    const many = { "aria-valuemax": stops(one).length, "aria-valuetext": "the arrow keys read its points" };
+    for (const [name, value] of Object.entries({ ...said, ...many })) one.plot.root.setAttribute(name, value);
+    one.plot.root.addEventListener("blur", hide);
     drawn.set(chart.title, one);
-    bindClick(one.plot, () => one.figure, () => one.chart);
+    bindClick(one);
     apply(one);
     mark(one.plot);
   };
@@ -285,9 +352,12 @@
       if (!target.dataset.drawn) {
         target.dataset.drawn = "yes";
         draw(target);
+        target.dispatchEvent(new CustomEvent("aipo:drawn", { bubbles: true, detail: data }));
       }
       const one = [...drawn.values()].find((other) => other.figure === target);
-      if (one && one.plot.width !== width) one.plot.setSize({ width, height: HEIGHT });
+      const height = heightOf(target);
+      if (one && (one.plot.width !== width || one.plot.height !== height)) one.plot.setSize({ width, height });
+      one?.plot.syncRect(true); // it may have moved
     }
   });
 
@@ -308,6 +378,7 @@
 
   document.addEventListener("pointermove", (event) => {
     pointer = [event.clientX, event.clientY];
+    keyed = null;
     if (!(event.target instanceof Element) || !event.target.closest(".u-over")) hide();
   }, true);
   document.documentElement.addEventListener("pointerleave", hide);

@@ -52,7 +52,7 @@ def tags(html: str) -> Counter[str]:
 
 def test_the_page_needs_nothing_else_and_says_what_stands(finished: Matrix) -> None:
     text = page(finished)
-    assert tags(text)["script"] == 4 and tags(text)["svg"] > 0  # the data, uPlot, charts.js and chart_tools.js
+    assert tags(text)["script"] == 4 and tags(text)["svg"] > 0  # the data and three scripts
     standings = compute_standings(finished, read_results(finished))
     one = standings.of[finished.measure, "twice"]
     assert one.estimate is not None and one.difference is not None and one.difference.interval is not None

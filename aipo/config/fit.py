@@ -53,8 +53,8 @@ def misfits(experiment: Experiment) -> Iterator[Misfit]:
     Raises:
         AipoError: the environment or a file of an agent cannot be loaded.
     """
-    is_miniature = any(base.__module__.startswith(_MINIATURE) for base in type(experiment.env).__mro__)
-    yield from _of_the_miniature(experiment) if not is_miniature else _of_the_policy_prompt(experiment)
+    of_env = _of_the_policy_prompt if _is_miniature(experiment) else _of_the_miniature
+    yield from of_env(experiment)
     yield from _of_same_agents(experiment)
     short = [
         name
@@ -77,9 +77,9 @@ def chat_misfits(experiment: Experiment, tokenizer: "HFTokenizer") -> Iterator[M
         if plain:
             found = f"{', '.join(plain)}: the model at its start, which has no chat template, so that it continues plain text"
             yield Misfit("agents", found, "agents.NAME.options.model=FOLDER of a chat model, or a server")
-    elif _prompt_of(experiment) == "miniature.md":
-        found = "it is miniature.md, for the miniature's own policy, and this model has a chat template"
-        yield Misfit("policy prompt", found, f"graph.options.prompt=policy.md, or your file; {_SMALL}")
+    elif _is_miniature(experiment):
+        found = f"{experiment.env_name} is a table to test methods with, and the model has a chat template"
+        yield Misfit("environment", found, f"env.name and graph.options.prompt for tasks of yours; {_SMALL}")
 
 
 def warnings(experiment: Experiment, tokenizer: "HFTokenizer", parameters: int) -> Iterator[str]:
@@ -170,6 +170,10 @@ def _files(graph: str, prompt: Path | None, name: str) -> tuple[str, str]:
     """An agent's graph and the fingerprint of its prompt."""
     loaded = load(graph)
     return plain_name(loaded.name), fingerprint(prompt or loaded.file.parent / "prompts" / f"{name}.md")
+
+
+def _is_miniature(experiment: Experiment) -> bool:
+    return any(base.__module__.startswith(_MINIATURE) for base in type(experiment.env).__mro__)
 
 
 def _prompt_of(experiment: Experiment) -> str:

@@ -19,6 +19,7 @@ from aipo.doctor.exactness import check_local
 from aipo.doctor.memory import Size, check_memory, on_gpu
 from aipo.doctor.server import check_server
 from aipo.doctor.step import check_step
+from aipo.doctor.tasks import check_tasks
 from aipo.doctor.tokens import check_appending, check_prompt, check_tags
 from aipo.doctor.versions import check_versions
 from aipo.errors import GraphError
@@ -105,6 +106,8 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
             yield written
         else:
             prompts = written
+            tasks = attempt("tasks", lambda: [*check_tasks(experiment, tokenizer)])
+            yield from [tasks] if isinstance(tasks, Check) else tasks
     yield from check_prompt(tokenizer, prompts)
     yield from _warned(chat_misfits(experiment, tokenizer))
     longest = max(prompts.values(), key=len)

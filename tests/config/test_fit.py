@@ -108,9 +108,9 @@ def test_the_words_about_a_learning_rate() -> None:
     assert rate.advice == "train.learning_rate; `extends: small` has settings for a model of yours"
 
 
-def test_a_chat_template_and_the_prompt_of_the_miniature() -> None:
+def test_a_chat_template_and_the_tasks_of_the_miniature() -> None:
     [one] = chat_misfits(load_experiment("aipo"), chat_tokenizer())
-    assert one.what == "policy prompt" and "miniature.md" in one.found
+    assert one.what == "environment" and "envs.miniature:Miniature is a table to test methods" in one.found
     assert not list(chat_misfits(load_experiment("aipo"), HFTokenizer(miniature_tokenizer())))
     assert not list(chat_misfits(load_experiment("small"), chat_tokenizer()))
 

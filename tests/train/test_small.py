@@ -67,7 +67,6 @@ def test_the_doctor_is_content_with_it_and_not_with_the_presets_of_the_miniature
     assert [(check.status, check.what) for check in wrong if check.status != "ok"] == [
         ("warn", "agents"),
         ("warn", "policy prompt"),
-        ("warn", "policy prompt"),
     ]
 
 

@@ -126,6 +126,26 @@ def test_text_can_be_read(page: "Page", address: str, complaints: list[str], pat
     complaints.clear()  # the browser notes a 404
 
 
+@pytest.mark.parametrize("path", ["", "nowhere", *PAGES[1:]])
+def test_pages_fit_a_telephone(page: "Page", address: str, complaints: list[str], path: str) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(f"{address}/{path}")
+    page.evaluate("document.querySelectorAll('main details').forEach((fold) => (fold.open = true))")
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    complaints.clear()  # the browser notes a 404
+
+
+def test_on_a_telephone_the_list_of_runs_hides_nothing_to_its_right(page: "Page", address: str) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(address)
+    assert page.locator("main .wide").evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    row = page.locator("tr", has=page.get_by_role("link", name="after"))
+    boxes = [row.locator(f"[data-label='{name}']").bounding_box() for name in ("solo", "with agents")]
+    assert all(box is not None and 0 < box["x"] < box["x"] + box["width"] <= 400 for box in boxes)
+    words = " ".join(row.inner_text().split())
+    assert words.startswith("after evaluation") and words.endswith("finished")
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_fit_have_labels_and_do_no_harm(page: "Page", address: str, path: str) -> None:
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))

@@ -180,6 +180,14 @@ def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", tmp_pa
         Chart(title="pass@k", x_label="k, samples", log=True, y_range=(0, 1), lines=[scores]),
         Chart(title="costs", x_label="calls, thousands", x_range=(0, 0), y_range=(0, 1), lines=costs),
         Chart(title="nothing", x_label="step", lines=[]),
+        Chart(
+            title="lengths",
+            x_label="step",
+            lines=[
+                Line(name="long", colour="c1", x=[0, 10, 20, 30, 40], y=[0.0, 0.1, 0.2, 0.3, 0.4]),
+                Line(name="short", colour="c2", x=[0, 8, 16], y=[0.5, 0.6, 0.7], band=[(0.4, 0.6)] * 3),
+            ],
+        ),
     ]
     assets = inline_assets()
     figures = "".join(figure(i, chart) for i, chart in enumerate(charts))
@@ -191,7 +199,7 @@ def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", tmp_pa
         encoding="utf-8",
     )
     page.goto(file.as_uri())
-    assert page.locator("figure canvas").count() == 2
+    assert page.locator("figure canvas").count() == 3
     assert page.locator("figure").nth(2).inner_text().split() == ["nothing", "nothing", "recorded"]
     page.mouse.move(*point(page, 2 / 3))
     tip = page.locator(".chart-tip")
@@ -207,6 +215,21 @@ def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", tmp_pa
     for value in ("0.25", "0.5", "1", "0.75"):
         page.keyboard.press("ArrowRight")
         assert tip.locator("td").nth(1).inner_text() == value
+    page.locator("figure .uplot").nth(2).focus()
+    page.keyboard.press("ArrowRight")
+    for long, short in [
+        ("0", "0.5 [0.4, 0.6]"),
+        ("0.1", "0.6 [0.4, 0.6]"),
+        ("0.2", "0.7 [0.4, 0.6]"),
+        ("0.3", "–"),
+    ]:
+        assert tip.locator("td").all_text_contents() == [
+            "long",
+            long,
+            "short",
+            short,
+        ]  # what ended has no value
+        page.keyboard.press("ArrowRight")
     page.mouse.move(0, 0)
     page.mouse.click(*point(page, 0.5))  # points that lead nowhere: a click is for the chart
     page.locator("dialog[open] .uplot").wait_for()

@@ -133,6 +133,14 @@
   /* The index of the point that is nearest to `x`. */
   const nearest = (xs, x) => xs.reduce((best, at, i) => (Math.abs(at - x) < Math.abs(xs[best] - x) ? i : best), 0);
 
+  /* The same, or null where the line has not begun yet or has ended: its last value is no value of `x`. */
+  const pointAt = (line, x) => {
+    const at = nearest(line.x, x);
+    const [first, last] = [line.x[0], line.x[line.x.length - 1]];
+    const gap = line.x.length > 1 ? (last - first) / (line.x.length - 1) / 2 : 0;
+    return x < first - gap || x > last + gap ? null : at;
+  };
+
   const heading = (chart, x, at) => {
     if (!data.spans) return `${chart.x_label.split(",")[0]} ${number(x)}`;
     const [first, last] = data.spans[at];
@@ -146,7 +154,7 @@
     cells.insertCell().append(swatch, line.name);
     const cell = cells.insertCell();
     cell.textContent = number((line.raw ?? line.y)[i]);
-    if (line.low) cell.append(" ", make("small", "", `[${number(line.low[i])}, ${number(line.high[i])}]`));
+    if (line.low && i !== null) cell.append(" ", make("small", "", `[${number(line.low[i])}, ${number(line.high[i])}]`));
     if (line.raw) cells.insertCell().textContent = number(line.y[i]);
     return cells;
   };
@@ -185,7 +193,7 @@
       const at = nearest(main.x, x);
       head = heading(chart, main.x[at], at);
       if (lines.some((line) => line.raw)) table.append(columns());
-      for (const line of lines) table.append(row(line, nearest(line.x, main.x[at])));
+      for (const line of lines) table.append(row(line, pointAt(line, main.x[at])));
     } else {
       const dot = dotUnder(one, plot);
       if (!dot) return hide();

@@ -32,7 +32,7 @@ from aipo.trace.store import TraceStore
 from aipo.util.console import bars, number_table, print_line
 from aipo.util.files import taken, write_json, writing
 from aipo.util.output import write_event
-from aipo.util.text import duration
+from aipo.util.text import counted, duration
 
 MINIATURE = "envs.miniature:Miniature"
 PLAN: tuple[str, ...] = (
@@ -140,7 +140,9 @@ def print_plan(matrix: Matrix, console: Console) -> None:
     ]
     for arm, experiment in arms.items():
         agents = "with" if experiment.method.assist_share > 0 else "without"
-        stages.append((arm, ARM_S, f"{experiment.train.steps} rollout steps {agents} agents, then evaluated"))
+        stages.append(
+            (arm, ARM_S, f"{counted(experiment.train.steps, 'rollout step')} {agents} agents, then evaluated")
+        )
     print_line(console, "aipo demo: a small language model learns from agents to do without them", "bold")
     for name, seconds, text in stages:
         print_line(console, f"  {name:<12}{seconds:>3} s  {text}")

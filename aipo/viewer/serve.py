@@ -90,7 +90,7 @@ def _write_static(library: RunLibrary, out: Path, limit: int | None, console: Co
         console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     for path in bundle.faulty:
         console.print(f"could not be shown: {path}", style="red", highlight=False, soft_wrap=True)
-    console.print(f"{bundle.files} files, {bundle.size / 1e6:.1f} MB", highlight=False)
+    console.print(f"{counted(bundle.files, 'file')}, {bundle.size / 1e6:.1f} MB", highlight=False)
     console.print(f"written to {bundle.first}", highlight=False, soft_wrap=True)
     return bundle.first
 

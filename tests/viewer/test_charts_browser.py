@@ -141,6 +141,7 @@ def test_the_data_of_a_chart_can_be_saved(page: "Page", own_runs: Path, serve: S
     page.locator("figure canvas").first.wait_for()
     name, lines = saved(page, 0)
     assert (name, len(lines)) == ("reward.csv", 61)
+    assert page.locator("#more-curves summary").inner_text() == "1 more curve"
     assert lines[:3] == ['step,solo,"solo, smoothed"', "0,0,0.015", "1,0.01,0.02"]
     write_metrics(own_runs, 800)  # two steps are one point
     page.goto(page.url)

@@ -76,6 +76,13 @@ def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
     assert "independent (50% assisted, 0% by the end, 25% suppressed)" in str(head({"method": method}, {}))
 
 
+def test_of_one_thing_the_head_says_one(little_runs: Path) -> None:
+    sizes = [(1, 4, "1 task × 4 rollouts"), (4, 1, "4 tasks × 1 rollout"), ("four", 4, None), (4, None, None)]
+    for tasks, rollouts, said in sizes:
+        facts = head({"train": {"tasks_per_step": tasks, "group_size": rollouts}}, {}).facts
+        assert dict(facts).get("a step") == said
+
+
 def test_a_run_that_has_just_begun(little_runs: Path, tmp_path: Path) -> None:
     begun(little_runs, tmp_path, "new")
     for html in (html_of(tmp_path, "new"), static_html_of(tmp_path, "new")):

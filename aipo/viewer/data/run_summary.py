@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aipo.compare.sections import SETTINGS
+from aipo.util.text import counted
 from aipo.viewer.data.run_files import Scores, Splits
 
 
@@ -55,11 +56,14 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
         mixed.append(f"{method.get('demonstrations') or 1} demonstrated")
     train = section(config, "train")
     tasks, rollouts = train.get("tasks_per_step"), train.get("group_size")
+    size = None
+    if isinstance(tasks, int) and isinstance(rollouts, int):
+        size = f"{counted(tasks, 'task')} × {counted(rollouts, 'rollout')}"
     facts = {
         "objective": method.get("objective"),
         "model": manifest.get("model") or section(config, "policy").get("model"),
         "tasks": section(config, "env").get("name"),
-        "a step": None if tasks is None or rollouts is None else f"{tasks} tasks × {rollouts} rollouts",
+        "a step": size,
         "seed": section(config, "run").get("seed"),
     }
     return RunSummary(

@@ -3,10 +3,12 @@
 import importlib.util
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from aipo import recorded
@@ -51,6 +53,19 @@ def test_a_configuration_of_somebodys_own_has_to_have_the_present_names(run: Run
         load_experiment(str(run.config))
     with pytest.raises(ConfigError, match=r"method\.kl: unknown key"):
         load_experiment("aipo", ["method.kl=0.1"])
+
+
+def test_a_number_that_is_not_finite_is_read(run: RunFolder) -> None:
+    settings = yaml.safe_load(run.config.read_text())
+    settings["env"]["options"]["size"] = math.inf
+    settings["rollout"]["reward_weights"] = {"correct": 1.0, "length": -math.inf}
+    run.config.write_text(yaml.safe_dump(settings))
+    experiment = load_experiment(str(run.config), of_run=True)
+    assert experiment.with_settings({"run.seed": 5}).rollout.reward_weights["length"] == -math.inf
+    with pytest.raises(ConfigError, match=r"size: got inf, allowed finite numbers, and null where"):
+        load_experiment(str(run.config))
+    with pytest.raises(ConfigError, match=r"env\.options\.size: got inf"):
+        experiment.with_settings({"env.options.size": math.inf})
 
 
 def test_an_agent_that_is_the_policy_as_it_began() -> None:

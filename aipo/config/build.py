@@ -35,7 +35,7 @@ def load_experiment(name: str, overrides: Iterable[str] = (), *, of_run: bool = 
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
     layers = resolve(name, overrides, of_run=of_run)
-    experiment = Experiment(validate(layers.settings, name), name)
+    experiment = Experiment(validate(layers.settings, name, of_run=of_run), name)
     experiment.dropped = tuple(layers.dropped)
     return experiment
 

@@ -15,7 +15,7 @@ from aipo.util.event_loop import LOOP
 from aipo.util.http.retry import Pause
 from aipo.util.http.urls import flaw_of
 from aipo.util.imports import Loaded, instantiate, load
-from aipo.util.masking import keep_environment, keep_secret, open_secrets
+from aipo.util.masking import keep_secret, open_secrets
 from aipo.util.text import error_text
 
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
@@ -47,7 +47,6 @@ def build_chat(
             f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
         )
     secrets = {key: secret(variable, f"agents.{name}.secrets") for key, variable in config.secrets.items()}
-    keep_environment()  # a client may take its key from there
     where = f"agents.{name}.options of {config.model}"
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
@@ -69,6 +68,8 @@ def build_chat(
             f"{where}: got {error_text(error)}, allowed options that it takes; a key is named in "
             f"agents.{name}.secrets (api_key: NAME of an environment variable; any value where a server needs none)"
         ) from error
+    # LangChain's classes say which environment variables they take a key from.
+    keep_secret(*(os.environ.get(variable) for variable in getattr(model, "lc_secrets", {}).values()))
     label, settings = chat_identity(config)
     return ChatModel(
         model=model,

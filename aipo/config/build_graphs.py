@@ -127,7 +127,7 @@ class GraphBuilder(PolicyBuilder):
         )
         spec = AgentSpec(name=name, prompt=prompt, node=node)
         graph = check_agent(loaded.function(spec), name)
-        spec.check_prompt(graph.channels, loaded.file)
+        spec.check_prompt(graph.channels, loaded.file, loaded.function)
         return Agent(
             name=name,
             graph=graph,

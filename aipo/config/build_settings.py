@@ -8,10 +8,11 @@ from typing import Any, Self
 import yaml
 
 from aipo.config.build_chat import secret
-from aipo.config.load import validate
+from aipo.config.load import check_finite, validate
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
 from aipo.policies.lora import check_peft
+from aipo.util.section import not_finite
 
 
 def tags_of_agents(templates: Iterable[str], agents: Iterable[str]) -> list[str]:
@@ -150,8 +151,11 @@ class ExperimentSettings:
             for part in sections:
                 section = section.setdefault(part, {})
             section[name] = value
-        keys = ", ".join(key if isinstance(key, str) else ".".join(key) for key in changes)
-        return type(self)(validate(settings, f"with {keys} changed"), self.source, self.date)
+        named = {key if isinstance(key, str) else ".".join(key): value for key, value in changes.items()}
+        where = f"with {', '.join(named)} changed"
+        check_finite(named, where)
+        of_run = any(not_finite(self._config.model_dump()))  # no other has such numbers
+        return type(self)(validate(settings, where, of_run=of_run), self.source, self.date)
 
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""

@@ -4,12 +4,11 @@ A configuration is a preset or a YAML file plus `key=value` overrides. A file ma
 with `extends: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, cast, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,7 +17,7 @@ from aipo import recorded
 from aipo.config.layers import Key, Layers, Source
 from aipo.config.schema import Config, EnvConfig, GraphConfig
 from aipo.errors import ConfigError
-from aipo.util.section import Section
+from aipo.util.section import FINITE, RECORDED, Section, not_finite
 from aipo.util.text import nearest
 
 _Section = TypeVar("_Section", bound=Section)
@@ -40,14 +39,15 @@ def load_config(name: str, overrides: Iterable[str] = (), *, of_run: bool = Fals
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    return validate(resolve(name, overrides, of_run=of_run).settings, name)
+    return validate(resolve(name, overrides, of_run=of_run).settings, name, of_run=of_run)
 
 
 def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> Layers:
     """The settings as they are written, unchecked, with the place of each; see `load_config`.
 
     Raises:
-        ConfigError: no such preset or file, not YAML, not of the form of an override.
+        ConfigError: no such preset or file, not YAML, not of the form of an override; of a file that no run has
+            recorded, a number that is not finite.
     """
     defaults = {("graph", "name"): GraphConfig().name, ("env", "name"): EnvConfig().name}  # pyright: ignore[reportCallIssue]
     layers = Layers(defaults, may_import=not of_run)
@@ -55,47 +55,48 @@ def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -
         of_before = of_run and not source.is_preset
         layers.lay_file(recorded.settings(settings) if of_before else settings, source)
     layers.lay_overrides(overrides)
+    if not of_run:
+        check_finite(layers.settings, name)
     return layers
 
 
-def validate(raw: Mapping[str, Any], where: str) -> Config:
+def validate(raw: Mapping[str, Any], where: str, *, of_run: bool = False) -> Config:
     """Checks nested plain data.
+
+    Args:
+        of_run: a run has recorded it.
 
     Raises:
         ConfigError: names every key that is unknown or has a wrong value, and where.
     """
-    if infinite := list(_not_finite(raw)):
-        lines = [f"{key}: got {value!r}, allowed finite numbers" for key, value in infinite]
+    return checked(Config, raw, f"configuration {where!r}", of_run=of_run)
+
+
+def check_finite(settings: Mapping[str, Any], where: str) -> None:
+    """Refuses infinity and NaN, which the JSON of traces cannot hold. (Runs of before may have recorded them.)
+
+    Raises:
+        ConfigError: names every key that has one.
+    """
+    if infinite := list(not_finite(settings)):
+        lines = [f"{key}: got {value!r}, {FINITE}" for key, value in infinite]
         raise ConfigError(f"configuration {where!r}:\n  " + "\n  ".join(lines))
-    return checked(Config, raw, f"configuration {where!r}")
 
 
-def checked(section: type[_Section], raw: Mapping[str, Any], where: str) -> _Section:
+def checked(section: type[_Section], raw: Mapping[str, Any], where: str, *, of_run: bool = False) -> _Section:
     """`raw` as a `section`.
 
     Raises:
         ConfigError: names every key that is unknown or has a wrong value, and where.
     """
     try:
-        return section.model_validate(raw)
+        return section.model_validate(raw, context=RECORDED if of_run else None)
     except ValidationError as error:
         lines = [
             _explain(section, item["loc"], item["type"], item["msg"], item["input"])
             for item in error.errors()
         ]
         raise ConfigError(f"{where}:\n  " + "\n  ".join(lines)) from error
-
-
-def _not_finite(value: object, key: str = "") -> Iterator[tuple[str, float]]:
-    """Every infinity and NaN in nested data, also in options that a user's function takes, with its key."""
-    if isinstance(value, Mapping):
-        for name, inner in cast(Mapping[str, object], value).items():
-            yield from _not_finite(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for i, inner in enumerate(cast(Sequence[object], value)):
-            yield from _not_finite(inner, f"{key}.{i}")
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield key, value
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:

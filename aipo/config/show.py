@@ -27,7 +27,7 @@ def show(name: str, overrides: Iterable[str], *, as_json: bool) -> str:
     if of_run and not Path(file).is_file():
         raise RunError(f"aipo config: got {name}, allowed a preset, a YAML file or a folder with a run")
     layers = resolve(file, overrides, of_run=of_run)
-    settings = validate(layers.settings, file).model_dump(mode="json")
+    settings = validate(layers.settings, file, of_run=of_run).model_dump(mode="json")
     text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, width=float("inf"))
     lines, sources = read_lines(text), _places(layers)
     places = {key: sources.get(key, "default") for key in lines if _is_value(settings, key)}

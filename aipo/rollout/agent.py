@@ -7,9 +7,11 @@ retries, timeouts and caching are the configuration's, not the graph's.
 
 import ast
 import hashlib
-from collections.abc import Collection, Mapping
+import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -73,24 +75,27 @@ class AgentSpec:
         self.steps[section] = (*GIVEN, *variables)
         return partial(self.message, section)
 
-    def check_prompt(self, state: Collection[str], file: Path) -> None:
-        """Refuses a prompt that does not fit the graph. Of a graph that has called `step` for none of its sections,
-        the names in its code tell which sections and variables it may use.
+    def check_prompt(self, state: Collection[str], file: Path, factory: Callable[..., object]) -> None:
+        """Refuses a prompt that does not fit the graph. Of sections that the graph does not declare by `step`, the texts
+        in its code and in modules that it imports tell which it may use. Where the code computes the name of a section
+        (`message(name)`), any other section may be used, too.
 
         Args:
             state: keys of the graph's state.
             file: the graph's code.
+            factory: made the graph.
 
         Raises:
             LoadError: see `Prompt.check`.
         """
-        if self.steps:
-            self.prompt.check(self.steps, f"agent {self.name!r}")
-            return
-        names = _names_in(file)
-        if sections := names & self.prompt.sections.keys():  # without one it has no use for a prompt
+        names, computed = _names_in(_files_of(file, factory))
+        sections = self.prompt.sections.keys()
+        found = names & sections
+        if self.steps or found:  # without one it has no use for a prompt
+            used = sections if computed else found
             variables = {*state, *names}
-            self.prompt.check(dict.fromkeys(sections, variables), f"agent {self.name!r} (see AgentSpec.step)")
+            steps = {**dict.fromkeys(used, variables), **self.steps}
+            self.prompt.check(steps, f"agent {self.name!r} (see AgentSpec.step)")
 
     def message(self, section: str, **variables: object) -> list[BaseMessage]:
         """The rendered section as the one message of a chat."""
@@ -155,11 +160,28 @@ def node_settings(
     return node
 
 
-def _names_in(file: Path) -> set[str]:
-    """Every text and every keyword of a call in a Python file."""
-    tree = [*ast.walk(ast.parse(file.read_bytes()))]
+def _files_of(file: Path, factory: Callable[..., object]) -> set[Path]:
+    """The graph's code, and the imported modules in which a section is rendered."""
+    here: Mapping[str, object] = getattr(sys.modules.get(getattr(factory, "__module__", "")), "__dict__", {})
+    names = {getattr(value, "__module__", getattr(value, "__name__", "")) for value in here.values()}
+    paths = {getattr(sys.modules.get(str(name)), "__file__", None) for name in names}
+    imported = {Path(path) for path in paths if path and path.endswith(".py")} - {Path(__file__)}
+    return {file, *(path for path in imported if b".message(" in path.read_bytes())}
+
+
+def _names_in(files: Collection[Path]) -> tuple[set[str], bool]:
+    """Every text and every keyword of a call in Python files, and: does one call `message` with a name that is no text?"""
+    tree = [node for file in files for node in ast.walk(ast.parse(file.read_bytes()))]
     keywords = {node.arg for node in tree if isinstance(node, ast.keyword) and node.arg}
-    return keywords | {n.value for n in tree if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    texts = {n.value for n in tree if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    # message('check') and partial(message, 'check')
+    pairs = [pair for n in tree if isinstance(n, ast.Call) for pair in pairwise([n.func, *n.args])]
+    named = [pair for pair in pairs if _is_message(pair[0]) and isinstance(pair[1], ast.Constant)]
+    return keywords | texts, sum(map(_is_message, tree)) > len(named)
+
+
+def _is_message(node: ast.AST) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == "message"
 
 
 def _cache_key(identity: str, state: Any) -> str:

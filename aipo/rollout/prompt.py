@@ -26,6 +26,8 @@ from aipo.util.imports import fingerprint
 _HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
 _INSIDE = "; a heading inside a section's text is written '### name', or indented"
 _LOADED: ContextVar[list["Prompt"] | None] = ContextVar("loaded_prompts", default=None)
+_ABSENT = ("default", "d", "defined", "undefined")
+"""Filters and tests of Jinja for a variable that may be absent."""
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
@@ -146,9 +148,11 @@ def _check_template(body: str, name: str, lines: tuple[int, int], where: str) ->
 
 
 def _variables(body: str) -> list[tuple[str, int]]:
-    """The variables that a template asks for, and the line of the first use of each."""
+    """The variables that a template needs, and the line of the first use of each. It does without one that it asks for
+    with `is defined` or `default`."""
     tree = _ENVIRONMENT.parse(body)
-    names = meta.find_undeclared_variables(tree)
+    asked = [n.node for n in tree.find_all((nodes.Filter, nodes.Test)) if n.name in _ABSENT]
+    names = meta.find_undeclared_variables(tree) - {n.name for n in asked if isinstance(n, nodes.Name)}
     first = {node.name: node.lineno for node in reversed([*tree.find_all(nodes.Name)])}
     return sorted(((name, first[name]) for name in names), key=lambda use: (use[1], use[0]))
 

@@ -1,7 +1,8 @@
 """Secrets are masked wherever text is recorded or printed: `clean` and `error_text` of `aipo.util.text` do it.
 
-A secret is what a configuration names as one, and what an environment variable holds whose name says so
-(`OPENAI_API_KEY`, `HF_TOKEN`). Errors lose what only looks like one, too: servers like to repeat what they were sent.
+A secret is what a configuration names as one, or what an agent's client takes from the environment. Errors and logs lose
+what only looks like one, too (servers like to repeat what they were sent): so does the value of an environment variable
+whose name says that it is a secret (`HF_TOKEN`). A reply that the policy is given is not changed by such a guess.
 """
 
 import json
@@ -11,7 +12,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,8 @@ MASK = "***"
 _WORD = re.compile(r".{0,5}|[a-zA-Z]{0,15}", re.DOTALL)
 """A secret that is none (EMPTY, none, secret): a word that any text may hold."""
 _NAME = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
+_VALUE = re.compile(r"(?=.*[a-zA-Z])(?=.*\d).{12,}", re.DOTALL)
+"""What looks like a secret in an environment variable; 123456 or created_at does not."""
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _PARAMETER = re.compile(
     r"(?<=[?&])([\w.-]*(?:key|token|secret|password|signature|sig))=([^&\s\"'<>]+)", re.IGNORECASE
@@ -40,24 +43,19 @@ def keep_secret(*values: str | None) -> None:
     """From now on these are masked, also as they stand in an address or in JSON."""
     for value in values:
         if value is not None and not _WORD.fullmatch(value):
-            _known.update({value, quote(value, safe=""), json.dumps(value)[1:-1]})
-
-
-def keep_environment() -> None:
-    """From now on the environment variables are masked whose name says that they hold a secret."""
-    keep_secret(*(value for name, value in os.environ.items() if _NAME.search(name)))
+            _known.update(_writings(value))
 
 
 def mask(text: str) -> str:
-    """`text` without the values of secrets."""
-    return _pattern(frozenset(_known)).sub(MASK, text) if _known else text
+    """`text` without the values of secrets that were kept."""
+    return _without(_known, text)
 
 
 def mask_error(text: str) -> str:
-    """The text of an error without secrets, and without what looks like one: logins and keys in addresses, headers,
-    fields of JSON, keys by their shape."""
-    keep_environment()
-    text = _LOGIN.sub(MASK, mask(text))
+    """The text of an error without secrets, and without what looks like one: values of environment variables, logins and
+    keys in addresses, headers, fields of JSON, keys by their shape."""
+    guessed = [value for name, value in os.environ.items() if _NAME.search(name) and _VALUE.fullmatch(value)]
+    text = _LOGIN.sub(MASK, _without(_known.union(*map(_writings, guessed)), text))
     text = _PARAMETER.sub(rf"\1={MASK}", text)
     text = _FIELD.sub(rf"\1\2{MASK}\2", text)
     return _SHAPE.sub(MASK, _HEADER.sub(rf"\1{MASK}", text))
@@ -84,17 +82,35 @@ def mask_output() -> None:
     if sys.excepthook is not _uncaught:
         logging.setLogRecordFactory(partial(_record, logging.getLogRecordFactory()))
         sys.excepthook = _uncaught
-        threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+        threading.excepthook = _uncaught_in_thread
 
 
 def _record(make: Callable[..., logging.LogRecord], *args: Any, **named: Any) -> logging.LogRecord:
     record = make(*args, **named)
-    record.msg, record.args = mask_error(record.getMessage()), None
+    try:
+        text = record.getMessage()
+    except Exception:  # arguments that do not fit: logging itself says so, and its caller goes on
+        return record
+    if (masked := mask_error(text)) != text:
+        record.msg, record.args = masked, None
     return record
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if not issubclass(args.exc_type, SystemExit):  # it ends a thread, and is no error
+        _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, at: TracebackType | None) -> None:
     sys.stderr.write(mask_error("".join(traceback.format_exception(kind, error, at))))
+
+
+def _writings(value: str) -> set[str]:
+    return {value, quote(value, safe=""), json.dumps(value)[1:-1]}
+
+
+def _without(values: Collection[str], text: str) -> str:
+    return _pattern(frozenset(values)).sub(MASK, text) if values else text
 
 
 @lru_cache

@@ -200,67 +200,6 @@ def test_changed_settings_are_checked_again() -> None:
         experiment.with_settings({"rollout.workers": 2})
 
 
-OWN_AGENT = """
-from langgraph.graph import END, START, StateGraph
-
-from aipo.rollout import AgentSpec, AgentState, RolloutContext
-
-
-def look(spec: AgentSpec):
-    {declared}
-    async def ask(state: AgentState, runtime):
-        return {{"reply": await runtime.context.chat(spec.name, {message}(**state))}}
-
-    graph = StateGraph(AgentState, context_schema=RolloutContext)
-    graph.add_node("ask", ask, **spec.node)
-    graph.add_edge(START, "ask")
-    graph.add_edge("ask", END)
-    return graph.compile()
-"""
-DECLARED = {"declared": "message = spec.step('look_up', 'shelf')", "message": "message"}
-UNDECLARED = {"declared": "", "message": "functools.partial(spec.message, 'look_up', shelf=1)"}
-SILENT = {"declared": "", "message": "str"}
-
-
-@pytest.mark.parametrize("code", [DECLARED, UNDECLARED], ids=["declared", "undeclared"])
-@pytest.mark.parametrize(
-    ("prompt", "says"),
-    [
-        ("## look_up\n{{ request }} {{ shelf }} {{ question }}", None),
-        (
-            "## look_up\n{{ request }}\n## Rules\nBe brief.",
-            r"look\.md, line 3: got section 'Rules', which no step",
-        ),
-        (
-            "## look_up\n{{ request }}\n{{ nosuch }}",
-            r"look\.md, line 3, section 'look_up': got variable 'nosuch'",
-        ),
-    ],
-)
-def test_a_prompt_is_checked_against_the_graph_of_somebodys_own_agent(
-    tmp_path: Path, code: dict[str, str], prompt: str, says: str | None
-) -> None:
-    (tmp_path / "mine.py").write_text(OWN_AGENT.format(**code))
-    (tmp_path / "look.md").write_text(prompt)
-    agent = f"{{graph: '{tmp_path}/mine.py:look', prompt: {tmp_path}/look.md}}"
-    experiment = load_experiment("aipo", [f"agents.look={agent}"])
-    with pytest.raises(LoadError, match=says) if says else nullcontext():
-        _ = experiment.graphs
-
-
-def test_a_missing_section_is_refused_where_the_graph_says_what_it_uses(tmp_path: Path) -> None:
-    (tmp_path / "verify.md").write_text("## check\n{{ claim }}\n")
-    with pytest.raises(LoadError, match=r"got no section \['verdict', 'find'\], allowed one for each step"):
-        _ = load_experiment("aipo", [f"agents.verify.prompt={tmp_path}/verify.md"]).graphs
-
-
-def test_an_agent_that_has_no_use_for_a_prompt_may_have_any(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(OWN_AGENT.format(**SILENT))
-    (tmp_path / "look.md").write_text("## none\n{{ nosuch }}")
-    agent = f"{{graph: '{tmp_path}/mine.py:look', prompt: {tmp_path}/look.md}}"
-    assert "agents.look" in load_experiment("aipo", [f"agents.look={agent}"]).graphs.files
-
-
 @pytest.mark.parametrize(
     ("graph", "prompt", "says"),
     [

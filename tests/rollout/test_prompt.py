@@ -150,3 +150,16 @@ def test_a_variable_that_the_template_itself_sets_is_none_of_the_steps(tmp_path:
         "{% for word in request %}{{ word }}{{ loop.index }}{% endfor %}{% set x = 1 %}{{ x }} {{ range(3) }}"
     )
     load_text(tmp_path, f"## a\n{body}\n").check({"a": ("request",)}, "it")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ style|default('brief') }}",
+        "{{ style|d('brief')|upper }}",
+        "{% if style is defined %}{{ style }}{% endif %}",
+        "{{ 'brief' if style is undefined else style }}",
+    ],
+)
+def test_a_variable_that_may_be_absent_need_not_be_offered(tmp_path: Path, body: str):
+    load_text(tmp_path, f"## a\n{{{{ request }}}} {body}\n").check({"a": ("request",)}, "it")

@@ -54,9 +54,18 @@ def test_the_longer_of_two_secrets_is_masked_as_a_whole() -> None:
 def test_errors_hold_nothing_of_variables_whose_name_says_secret(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv(name, "v4lue-of-it")
+    monkeypatch.setenv(name, "v4lue-of-this")
     monkeypatch.setenv("KEYBOARD", "v4lue-of-keyboard")
-    assert error_text(ValueError("v4lue-of-it v4lue-of-keyboard")) == "ValueError: *** v4lue-of-keyboard"
+    assert error_text(ValueError("v4lue-of-this v4lue-of-keyboard")) == "ValueError: *** v4lue-of-keyboard"
+    assert clean("v4lue-of-this") == "v4lue-of-this"  # what an agent says is changed by no guess
+
+
+@pytest.mark.parametrize("value", ["123456", "created_at", "created_at_first", "202611300134", "a1b2c3d4e5f"])
+def test_a_variable_that_only_sounds_like_a_secret_masks_nothing(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("SORT_KEY", value)
+    assert error_text(ValueError(value)) == f"ValueError: {value}"
 
 
 @pytest.mark.parametrize(
@@ -98,12 +107,18 @@ def test_settings_that_look_like_a_secret(options: dict[str, Any], keys: list[st
 
 
 CRASH = """
-import logging, os, threading
+import logging, os, sys, threading
 from aipo.util.masking import mask_output
 mask_output()
 mask_output()
 logging.basicConfig()
 logging.getLogger("httpx").warning("sent %s", os.environ["MY_KEY"])
+logging.warning("%d items", "x")
+logging.getLogger().handlers[0].addFilter(lambda record: print(record.args) or True)
+logging.warning("%s items", 3)
+leaves = threading.Thread(target=sys.exit)
+leaves.start()
+leaves.join()
 def fail(): raise ValueError(f"refused {os.environ['MY_KEY']}")
 thread = threading.Thread(target=fail)
 thread.start()
@@ -113,10 +128,13 @@ fail()
 
 
 def test_nothing_that_a_process_prints_of_errors_holds_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_KEY", "v4lue-of-it")
+    monkeypatch.setenv("MY_KEY", "v4lue-of-this")
     done = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, text=True)
     lines = done.stderr.splitlines()
-    assert done.returncode == 1 and "v4lue-of-it" not in done.stderr
+    assert done.returncode == 1 and "v4lue-of-this" not in done.stderr
     assert lines.count("ValueError: refused ***") == 2
     assert "WARNING:httpx:sent ***" in lines
+    assert "TypeError: %d format: a real number is required, not str" in lines  # says logging, and goes on
+    assert done.stdout == "(3,)\n" and "WARNING:root:3 items" in lines
+    assert "SystemExit" not in done.stderr
     assert logging.getLogRecordFactory() is logging.LogRecord

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aipo.config.build_settings import ExperimentSettings
-from aipo.errors import ConfigError, LoadError
+from aipo.errors import AipoError, ConfigError, LoadError
 from aipo.policies import Policy, Tokenizer
 from aipo.policies.lora import add_adapter, base_of
 from aipo.util.console import Note
 from aipo.util.event_loop import LOOP
 from aipo.util.imports import instantiate, load
+from aipo.util.text import error_text
 from aipo.util.threads import limit_torch
 from aipo.util.whole import damage
 
@@ -264,11 +265,12 @@ def _loading(model: Path | str) -> Generator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
-        if isinstance(error, LoadError):
-            raise
+    except AipoError:
+        raise
+    except Exception as error:  # safetensors, pickle and torch raise their own
         raise LoadError(
-            f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model: {error}"
+            f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model with files that "
+            f"are whole (copy or download them again if one is torn): {error_text(error)}"
         ) from error
 
 

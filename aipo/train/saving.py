@@ -17,7 +17,7 @@ from aipo.run import RunFolder
 from aipo.train.ranks import Ranks
 from aipo.util.files import disk
 from aipo.util.termination import TERMINATION
-from aipo.util.whole import drop_drafts, new_draft, publish
+from aipo.util.whole import CARD, drop_drafts, new_draft, publish
 
 
 def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) -> None:
@@ -57,7 +57,7 @@ def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) 
         library="peft" if base is not None else "transformers",
         load=None if pieces else load,
     )
-    (draft / "README.md").write_text(html.unescape(text) + "\n", encoding="utf-8")
+    (draft / CARD).write_text(html.unescape(text) + "\n", encoding="utf-8")
 
 
 class SavingTrainer(GRPOTrainer):

@@ -17,6 +17,8 @@ from aipo.util.files import disk, sync_folder, write_json
 
 MANIFEST = "manifest.json"
 DRAFTS = ".draft"
+CARD = "README.md"
+"""A text for people, who may change it: no part of what is checked."""
 _KIND = "files of a whole folder"
 _CHUNK = 1 << 22
 
@@ -74,7 +76,7 @@ def record(folder: Path, names: Collection[str] | None = None) -> None:
     Raises:
         OSError: the disk is full or broken.
     """
-    names = _files_of(folder) if names is None else sorted(names)
+    names = sorted({*(_files_of(folder) if names is None else names)} - {MANIFEST, CARD})
     files = {name: _facts(folder / name) for name in names}
     for inner in {(folder / name).parent for name in names}:
         sync_folder(inner)
@@ -118,7 +120,7 @@ def damage(folder: Path, *, hashes: bool = True, of_interest: OfInterest = lambd
         files = recorded_files(folder) or {}
         for name, facts in sorted(files.items()):
             path = folder / name
-            if not of_interest(name):
+            if name == CARD or not of_interest(name):
                 continue
             if not path.is_file():
                 return f"{name} is missing"
@@ -134,8 +136,7 @@ def damage(folder: Path, *, hashes: bool = True, of_interest: OfInterest = lambd
 
 
 def _files_of(folder: Path) -> list[str]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(name for path in files if (name := path.relative_to(folder).as_posix()) != MANIFEST)
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def _facts(path: Path) -> dict[str, int | str]:

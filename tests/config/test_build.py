@@ -1,6 +1,7 @@
 """From a configuration to objects: what is named is loaded, recorded, or refused by name."""
 
 import pickle
+import re
 import sys
 import traceback
 from contextlib import nullcontext
@@ -173,6 +174,24 @@ def test_an_environment_without_an_argument_that_it_needs(tmp_path: Path) -> Non
     (tmp_path / "env.py").write_text("class Mine:\n    def __init__(self, path, *, seed=0): ...\n")
     with pytest.raises(ConfigError, match=r"env\.options of .*: got no \['path'\]"):
         _ = load_experiment("aipo", [f"env.name={tmp_path / 'env.py'}:Mine"]).env
+
+
+@pytest.mark.parametrize(
+    ("name", "torn"),
+    [
+        ("model.safetensors", b"\xff" * 8 + b"{"),
+        ("model.safetensors", b""),
+        ("pytorch_model.bin", b"PK\x03\x04"),
+    ],
+)
+def test_torn_weights_without_a_manifest_are_refused_by_their_folder(
+    tmp_path: Path, name: str, torn: bytes
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1, "n_embd": 8, "n_head": 1}')
+    (tmp_path / name).write_bytes(torn)
+    says = re.escape(f"policy.model: got {str(tmp_path)!r}, allowed a folder or hub name")
+    with pytest.raises(LoadError, match=says + ".*copy or download them again"):
+        load_experiment("aipo", [f"policy.model={tmp_path}"]).network(tmp_path)
 
 
 def test_two_classes_with_one_model_name_are_told_apart() -> None:

@@ -1,6 +1,7 @@
 """Checkpoints that are whole or named with the reason; what is kept of old ones; a disk that is full."""
 
 import io
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -240,6 +241,21 @@ def test_a_manifest_of_another_kind_is_none(tmp_path: Path) -> None:
     assert damage(tmp_path) == "inner/part is not what was written (its hash differs)"
     assert damage(tmp_path, hashes=False) is None
     assert damage(tmp_path, of_interest=lambda name: name != "inner/part") is None
+
+
+def test_the_card_may_be_edited(tmp_path: Path) -> None:
+    for name in ("README.md", "weights"):
+        (tmp_path / name).write_text("x")
+    record(tmp_path, ["README.md", "weights"])
+    (tmp_path / "README.md").write_text("a card of ones own")
+    assert damage(tmp_path) is None
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    assert list(manifest["files"]) == ["weights"]
+    manifest["files"]["README.md"] = {"bytes": 1, "hash": "x"}  # as it was written before
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    assert damage(tmp_path) is None
+    (tmp_path / "README.md").unlink()
+    assert damage(tmp_path) is None
 
 
 def losses(run: RunFolder, out: Path, **changes: object) -> tuple[int, str]:

@@ -9,13 +9,15 @@ from aipo.errors import AnswerError
 
 _NUMBERS = ("code", "status", "status_code", "statusCode", "http_status")
 _KINDS = (
+    # First: such a request fits at no time, whatever else is said of quotas.
+    (400, r"context.?(length|window|size)|(prompt|input|request|sequence) (is )?too long"),
     (429, r"rate.?limit|too.?many|resource.?exhausted|throttl|quota"),
     (503, r"overload|unavailable|capacity|busy|try again"),
     (504, r"time.?out|timed out|deadline.?exceeded"),
     (401, r"unauthori[sz]ed|unauthenticated|authentication|api.?key"),
     (403, r"forbidden|permission"),
     (404, r"not.?found|does not exist|no such"),
-    (400, r"invalid|bad.?request|context.?length|unsupported|validation"),
+    (400, r"invalid|bad.?request|unsupported|validation"),
 )
 """Statuses of errors that say none, by words of their type, code or text; the first that fits."""
 _ERROR = 500

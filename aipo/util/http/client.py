@@ -20,10 +20,12 @@ from aipo.util.http.urls import plain, proxy_of
 T = TypeVar("T")
 
 LARGEST, LARGEST_CHAT = 32 << 20, 4 << 20
-"""Bytes of an answer, and of a chat's, whose reply is cut into tokens while other rollouts wait. The log-probs of a
+"""Bytes of a decoded answer, and of a chat's, whose reply is cut into tokens while other rollouts wait. The log-probs of a
 context of 128k tokens take a third of the first; a reply of so many tokens takes a fifth of the second."""
 _LISTED = 20
 _CHAT = "/chat/completions"
+_OF_THE_WAY = (b"content-encoding", b"content-length")
+"""Headers of a body as it travels; the one that was read is decoded."""
 
 
 def check_way(url: str) -> None:
@@ -137,9 +139,10 @@ async def _whole(response: httpx2.Response, request: httpx2.Request) -> httpx2.R
         httpx2.HTTPStatusError: it is too large.
     """
     largest = LARGEST_CHAT if request.url.path.endswith(_CHAT) else LARGEST
+    response.request = request
     parts, size = list[bytes](), 0
     try:
-        async for part in response.aiter_raw():
+        async for part in response.aiter_bytes():
             size += len(part)
             if size > largest:
                 raise httpx2.HTTPStatusError(
@@ -152,7 +155,7 @@ async def _whole(response: httpx2.Response, request: httpx2.Request) -> httpx2.R
         await response.aclose()
     return httpx2.Response(
         response.status_code,
-        headers=response.headers,
+        headers=[pair for pair in response.headers.raw if pair[0].lower() not in _OF_THE_WAY],
         content=b"".join(parts),
         extensions=response.extensions,
         request=request,

@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import zlib
 
 import httpx2
 import openai
@@ -117,6 +118,20 @@ def test_an_answer_has_a_largest_size() -> None:
     endless = answering(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(LARGEST + 1))
     with endless as (url, _), pytest.raises(httpx2.HTTPStatusError, match=says):
         post(url, "v1/completions")
+
+
+def test_the_largest_size_is_of_the_decoded_answer() -> None:
+    for kind, packed in (
+        ("gzip", gzip.compress(bytes(200 << 20))),
+        ("deflate", zlib.compress(bytes(200 << 20))),
+    ):
+        assert len(packed) < 300_000
+        with answering(http_answer(packed, f"Content-Encoding: {kind}")) as (url, _):
+            assert "status 200 with more than 4 MiB" in str(chat(url))
+    whole = gzip.compress(CHAT)
+    with answering(http_answer(whole, "Content-Encoding: gzip")) as (url, _):
+        headers = post(url).headers
+    assert (headers.get("content-encoding"), headers["content-length"]) == (None, str(len(CHAT)))
 
 
 def test_a_post_follows_only_what_keeps_its_body() -> None:

@@ -1,8 +1,9 @@
 """`aipo env`: the tasks of an environment, and its verdict on a text."""
 
+import json
 import random
 from collections.abc import Awaitable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import presets
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.rollout.env import Env, Task, weights_with_noted
+from aipo.rollout.recorder import weighted
 from aipo.util.console import line_table, print_line
 from aipo.util.event_loop import LOOP
 from aipo.util.imports import load
@@ -39,11 +41,16 @@ class TaskChoice:
         """Split, number and task; by default the first task of the first split.
 
         Raises:
-            ConfigError: the split has no task of this number.
+            ConfigError: the split has no task of this number, or none at all.
             TaskError: no such split.
         """
-        split = self.split or env.splits()[0]
+        splits = list(env.splits())
+        if self.split is None and not splits:
+            raise ConfigError("environment: got one without splits, allowed one that has tasks")
+        split = self.split or splits[0]
         tasks = env.tasks(split)
+        if not tasks:
+            raise ConfigError(f"--split: got {split!r}, which has no tasks, allowed one of {splits} that has")
         index = random.Random(self.seed).randrange(len(tasks)) if self.seed is not None else self.index or 0
         if not 0 <= index < len(tasks):
             raise ConfigError(f"--index: got {index}, allowed 0 to {len(tasks) - 1} in split {split!r}")
@@ -83,7 +90,7 @@ def show_splits(experiment: Experiment, console: Console) -> None:
     console.print(line_table(("split", "tasks", "question"), rows, width=console.width, cut=_CUT))
     print_line(console, f"{experiment.env_name} from {file}", "dim")
     counts = {
-        split: {"tasks": len(tasks), "first": asdict(tasks[0]) if tasks else None}
+        split: {"tasks": len(tasks), "first": _values(tasks[0]) if tasks else None}
         for split, tasks in splits.items()
     }
     print_result(console, {"env": experiment.env_name, "file": str(file), "splits": counts})
@@ -99,7 +106,7 @@ def show_tasks(experiment: Experiment, split: str, *, limit: int, console: Conso
     rows = [(str(n), t.task_id, t.prompt, _text(t.answer)) for n, t in enumerate(tasks[:limit])]
     console.print(line_table(("index", "id", "question", "answer"), rows, width=console.width, cut=_CUT))
     print_line(console, f"{len(rows)} of {len(tasks)} tasks (--limit shows more, --index shows one)", "dim")
-    shown = [asdict(task) for task in tasks[:limit]]
+    shown = [_values(task) for task in tasks[:limit]]
     print_result(console, {"env": experiment.env_name, "split": split, "count": len(tasks), "tasks": shown})
 
 
@@ -112,14 +119,14 @@ def show_task(experiment: Experiment, choice: TaskChoice, text: str | None, cons
     split, index, task = choice.of(experiment.env)
     solution = getattr(experiment.env, "demonstration", lambda _: None)(task)
     result: dict[str, Any] = {"env": experiment.env_name, "split": split, "index": index}
-    result |= {"task": asdict(task), "demonstration": solution}
+    result |= {"task": _values(task), "demonstration": solution}
     lines = {
         "task": f"{split} {index}",
         "id": task.task_id,
         "question": task.prompt,
         "answer": _text(task.answer),
         "cluster": task.cluster,
-        "metadata": to_json(task.metadata).decode() if task.metadata else "",
+        "metadata": to_json(result["task"]["metadata"]).decode() if task.metadata else "",
         "solution": solution or "",
     }
     if text is not None:
@@ -144,6 +151,7 @@ def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
     Raises:
         TaskError: the task has no answer to compare with.
         ConfigError: a reward part has no weight.
+        TraceError: a reward part is not finite: a rollout would fail on it.
     """
     env, why = experiment.env, ""
 
@@ -166,7 +174,13 @@ def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
         raise ConfigError(
             f"reward part: got {unknown} without a weight, allowed {sorted(weights)}; set rollout.reward_weights.{unknown[0]}"
         )
-    return {"parts": parts, "reward": sum(weights[name] * value for name, value in parts.items()), "why": why}
+    values, reward = weighted(parts, weights, f"the score of task {task.task_id!r}")
+    return {"parts": values, "reward": reward, "why": why}
+
+
+def _values(task: Task) -> dict[str, Any]:
+    """A task as a trace holds it, where NaN is null."""
+    return json.loads(to_json(task))
 
 
 def _text(answer: str | None) -> str:

@@ -111,18 +111,7 @@ class RolloutRecorder:
         where = "the final state"
         stop, ends = self.state["stops"].get(policy), (StopReason.EOS, StopReason.LENGTH)
         require(where, (stop in ends, f"stop of policy {policy!r}", stop, "eos, length"), error=GraphError)
-        values = {name: float(value) for name, value in parts.items()}
-        for name, value in values.items():
-            require(
-                where,
-                ("/" not in name, "reward part", name, "a name without '/'"),
-                (math.isfinite(value), f"reward part {name!r}", value, "a finite number"),
-            )
-            if name not in reward_weights:
-                raise ConfigError(one_of("reward part", name, sorted(reward_weights), "the reward weights"))
-        reward = math.fsum(reward_weights[name] * value for name, value in values.items())
-        require(where, (math.isfinite(reward), "weighted sum of the reward", reward, "a finite number"))
-        return Ending(StopReason(stop), values, reward)
+        return Ending(StopReason(stop), *weighted(parts, reward_weights, where))
 
     def _ended(self, name: str, error: Exception | None) -> None:
         visit = self._visits[name]
@@ -137,6 +126,29 @@ class RolloutRecorder:
     def _items(self, key: str, noun: type[Any]) -> list[Any]:
         # What is no such noun is refused at the end; until then it must not hide the rest.
         return [item for item in self.state.get(key, ()) if isinstance(item, noun)]
+
+
+def weighted(
+    parts: Mapping[str, float], reward_weights: Mapping[str, float], where: str
+) -> tuple[dict[str, float], float]:
+    """Reward parts as numbers, and the reward: their weighted sum.
+
+    Raises:
+        TraceError: a part, or the sum, is not finite.
+        ConfigError: a part has no weight.
+    """
+    values = {name: float(value) for name, value in parts.items()}
+    for name, value in values.items():
+        require(
+            where,
+            ("/" not in name, "reward part", name, "a name without '/'"),
+            (math.isfinite(value), f"reward part {name!r}", value, "a finite number"),
+        )
+        if name not in reward_weights:
+            raise ConfigError(one_of("reward part", name, sorted(reward_weights), "the reward weights"))
+    reward = math.fsum(reward_weights[name] * value for name, value in values.items())
+    require(where, (math.isfinite(reward), "weighted sum of the reward", reward, "a finite number"))
+    return values, reward
 
 
 def _in_node(paths: Sequence[str]) -> str:

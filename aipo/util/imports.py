@@ -162,7 +162,9 @@ def instantiate(loaded: Loaded, options: Mapping[str, Any], where: str, /, **off
     # One that is open-ended may know an argument by another name.
     missing = sorted(required - given) if not open_ended else []
     if missing:
-        raise ConfigError(f"{where}: got no {missing}, allowed a value for each of {sorted(required)}")
+        examples = [text for name in missing for text in _examples(parameters[name])]
+        such = f", such as {' '.join(examples)}" if examples else ""
+        raise ConfigError(f"{where}: got no {missing}, allowed a value for each of {sorted(required)}{such}")
     try:
         if inspect.isclass(loaded.function):
             return loaded.function(**keywords)
@@ -175,6 +177,12 @@ def instantiate(loaded: Loaded, options: Mapping[str, Any], where: str, /, **off
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise ConfigError(f"{where}: {wrong}") from None
+
+
+def _examples(parameter: inspect.Parameter) -> list[str]:
+    """The examples in a parameter's pydantic `Field`: words of a command that give it a value."""
+    noted = getattr(parameter.annotation, "__metadata__", ())
+    return [text for field in noted for text in getattr(field, "examples", None) or ()]
 
 
 def _aliases(function: Any) -> dict[str, str]:

@@ -20,6 +20,7 @@ from envs.math import explain_answer, final_answer
 from envs.sandbox import Sandbox
 from envs.splits import SplitEnv
 
+_EXAMPLE = "'env.options.splits={sums: {family: chain_sum}}'"
 _AT_ONCE = 50
 _FRUITLESS = 1000  # items in a row that ask nothing new: the family has hardly more
 _PATIENCE = 1800.0  # seconds for as many items; some families are ten at work on one
@@ -40,7 +41,7 @@ class Gym(SplitEnv[Family]):
     @validate_call
     def __init__(
         self,
-        splits: Annotated[dict[str, Family], Field(min_length=1)],
+        splits: Annotated[dict[str, Family], Field(min_length=1, examples=[_EXAMPLE])],
         seconds: Positive = 5.0,
         workers: Count = 2,
     ) -> None:

@@ -20,6 +20,7 @@ from envs.math.writing import until_closed
 from envs.sandbox import Sandbox
 from envs.splits import SplitEnv
 
+_EXAMPLE = "'env.options.splits={train: {hub: openai/gsm8k, config: main, split: train}}'"
 _BOX = re.compile(r"\\boxed\s*\{")
 
 
@@ -38,7 +39,7 @@ class Math(SplitEnv[Source]):
     @validate_call
     def __init__(
         self,
-        splits: Annotated[dict[str, Source], Field(min_length=1)],
+        splits: Annotated[dict[str, Source], Field(min_length=1, examples=[_EXAMPLE])],
         seconds: Positive = 5.0,
         workers: Count = 2,
     ) -> None:

@@ -1,13 +1,15 @@
 """`aipo env`: tasks to look at, and verdicts on a text."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from aipo.cli import app
-from aipo.errors import AipoError, ConfigError, TaskError
+from aipo.errors import AipoError, ConfigError, TaskError, TraceError
+from aipo.evaluate.tasks import environment
 
 HARD = ["--split", "hard", "--index", "0"]
 RIGHT = "9@5=519\n519+30=549\n#549"
@@ -55,6 +57,43 @@ def test_an_environment_of_ones_own_from_a_file_and_a_configuration(tmp_path: Pa
         f"env: {{name: '{name}', mixture: {{a: 1.0}}}}\npolicy: {{model: none}}\nrollout: {{reward_weights: {{style: 2}}}}\n"
     )
     assert json.loads(env(file, "--score", "!", "--json"))["score"]["reward"] == 1.0
+
+
+def test_odd_numbers_and_empty_splits_are_said(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from aipo.rollout import Task\n"
+        "NAN = float('nan')\n"
+        "class Odd:\n"
+        "    def __init__(self, names=('nan', 'empty')): self.names = names\n"
+        "    def splits(self): return tuple(self.names)\n"
+        "    def tasks(self, split):\n"
+        "        if split == 'empty': return []\n"
+        "        return [Task(task_id='t', prompt='?', answer='1', split=split, metadata={'x': [NAN]})]\n"
+        "    def score(self, task, text): return {'correct': float(text)}\n"
+    )
+    name = f"{tmp_path / 'odd.py'}:Odd"
+    shown = json.loads(env(name, "--json"))["splits"]
+    assert shown["nan"]["first"]["metadata"] == {"x": [None]} and shown["empty"]["first"] is None
+    assert 'metadata  {"x":[null]}' in env(name, "--index", 0)
+    for text in ("nan", "inf"):
+        with pytest.raises(TraceError, match=f"reward part 'correct': got {text}, allowed a finite number"):
+            env(name, "--score", text)
+    assert json.loads(env(name, "--score", "0.5", "--json"))["score"]["reward"] == 0.5
+    for choice in ("--seed", "--index"):
+        with pytest.raises(
+            ConfigError, match=r"--split: got 'empty', which has no tasks, allowed one of \['nan'"
+        ):
+            env(name, "--split", "empty", choice, 0)
+    with pytest.raises(ConfigError, match="environment: got one without splits"):
+        env(name, "env.options.names=[]", "--index", 0)
+
+
+@pytest.mark.parametrize(("name", "split"), [("gym", "sums"), ("math", "train")])
+def test_an_environment_without_its_splits_says_how_to_give_them(name: str, split: str) -> None:
+    with pytest.raises(ConfigError, match=r"got no \['splits'\], allowed .*, such as ") as caught:
+        env(name)
+    (example,) = shlex.split(str(caught.value).partition(", such as ")[2])
+    assert environment(name, [example]).env.splits() == (split,)
 
 
 def test_one_task_by_its_number_or_a_seed() -> None:

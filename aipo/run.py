@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ import yaml
 
 from aipo import recorded
 from aipo.errors import LimitError, RunError
-from aipo.util.files import taken, write_json, writing
+from aipo.util.files import exclusive, taken, write_json, writing
 from aipo.util.termination import TERMINATION
 from aipo.util.text import error_text
 
@@ -82,28 +82,32 @@ class RunFolder:
     @classmethod
     @contextmanager
     def taken(cls, path: Path, *, resume: bool = False) -> Generator["RunFolder"]:
-        """`create`, for as long as the run lasts. A new run that fails before its first trace leaves nothing, so that the
-        next try finds the folder as this one did.
+        """`create`, and no other process writes it for as long as the run lasts. A new run that fails before its first
+        trace removes what it has made, and nothing else.
 
         Raises:
-            RunError: see `create`.
+            RunError: see `create`; or another process holds it.
         """
         there = path.is_dir()
         folder = cls.create(path, resume=resume)
-        try:
-            yield folder
-        except Exception:
-            if not resume and not folder._has_results():
-                for entry in [*path.iterdir()] if there else [path]:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
-            raise
+        with exclusive(path):
+            cls.check(path, resume=resume)  # another process may have had it until now
+            before = {*path.iterdir()} - {path / ".lock"}
+            try:
+                yield folder
+            except Exception:
+                made = {*path.iterdir()} - before
+                if not resume and not folder._has_results(made):
+                    for entry in made:
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+                    if not there and not any(path.iterdir()):
+                        path.rmdir()
+                raise
 
-    def _has_results(self) -> bool:
+    def _has_results(self, made: Collection[Path]) -> bool:
         """Is there more than what every run begins with? A file without content is nothing."""
         begin = {self.config, self.manifest, self.graph, self.tokenizer, self.ended}
-        entries = [
-            entry for entry in self.path.iterdir() if entry not in begin and not entry.name.startswith(".")
-        ]
+        entries = [entry for entry in made if entry not in begin and not entry.name.startswith(".")]
         files = (file for entry in entries for file in [entry, *entry.rglob("*")] if file.is_file())
         return any(file.stat().st_size for file in files)
 

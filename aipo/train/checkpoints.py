@@ -8,10 +8,12 @@ import json
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
 
 from aipo.errors import RunError
 from aipo.run import RunFolder
@@ -82,17 +84,21 @@ def checkpoints(folder: RunFolder) -> list[Checkpoint]:
     return [Checkpoint(version, path, _kept(path)) for version, path in numbered]
 
 
-def problems(every: Sequence[Checkpoint]) -> Problem:
+def problems(every: Sequence[Checkpoint], *, hashes: bool = True) -> Problem:
     """Tells of each of a run's checkpoints why it is not whole, in a few words; None = it is. A file is read once.
 
-    Where an older checkpoint has a manifest, one without has lost it.
+    Where an older checkpoint was saved with a manifest, one without has lost it. Weights that were kept of one from
+    before there were manifests say nothing about those after it.
+
+    Args:
+        hashes: read every file; otherwise only sizes are compared.
     """
-    first = min((one.version for one in every if one.kept), default=None)
+    first = min((one.version for one in every if one.kept and one.resumable), default=None)
 
     @cache
     def problem(one: Checkpoint) -> str | None:
         if one.kept is not None:
-            return damage(one.path)
+            return damage(one.path, hashes=hashes)
         if first is not None and first < one.version:
             return f"{MANIFEST} is missing"
         return next(_torn(one.path), None)
@@ -146,11 +152,15 @@ def tidy(folder: Path, *, keep_weights: bool) -> None:
     run = RunFolder(folder.parent)
     with writing("removing old checkpoints", folder):
         drop_drafts(folder)
-        resumable = [one for one in checkpoints(run) if one.resumable]
-        whole = [one for one in resumable if damage(one.path, hashes=False) is None]
+        every = checkpoints(run)
+        problem = problems(every, hashes=False)
+        resumable = [one for one in every if one.resumable]
+        whole = [one for one in resumable if problem(one) is None]
         last = whole[-KEEP_CHECKPOINTS:]
-        for one in resumable:
-            if last and one.version < last[0].version:
+        for one in every:
+            if not one.resumable:
+                _drop_state(one.path, one.kept)  # a process may have been killed in the middle of this
+            elif last and one.version < last[0].version:
                 if keep_weights and one in whole and one.loadable:
                     _keep_weights(one)
                 else:
@@ -161,8 +171,12 @@ def _keep_weights(one: Checkpoint) -> None:
     names = [path.name for path in one.path.iterdir() if path.is_file()]
     kept = [name for name in names if name != MANIFEST and not _RESUMES.fullmatch(name)]
     record(one.path, kept)
-    for path in one.path.iterdir():
-        if path.name not in (*kept, MANIFEST):
+    _drop_state(one.path, kept)
+
+
+def _drop_state(folder: Path, kept: Collection[str] | None) -> None:
+    for path in folder.iterdir():
+        if _RESUMES.fullmatch(path.name) and path.name not in (kept or ()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -188,17 +202,9 @@ def _torn(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".pt", ".pth") and path.is_file() and not zipfile.is_zipfile(path):
             yield f"{path.name} is torn"
-        if path.suffix == ".safetensors" and _length(path) != path.stat().st_size:
-            yield f"{path.name} is torn"
-
-
-def _length(path: Path) -> int | None:
-    """Bytes of a safetensors file by its own header."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(size))
-        except ValueError:
-            return None
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return 8 + size + max(ends, default=0)
+        if path.suffix == ".safetensors":
+            try:
+                with safe_open(path, "numpy"):  # compares its header with its length
+                    pass
+            except (SafetensorError, OSError):
+                yield f"{path.name} is torn"

@@ -24,7 +24,7 @@ from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, f
 from aipo.train.resume import same_run, where_from
 from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.event_loop import LOOP
-from aipo.util.files import disk, exclusive, write_json, write_text
+from aipo.util.files import disk, write_json, write_text
 from aipo.util.output import write_event
 from aipo.util.termination import TERMINATION
 from aipo.util.whole import written_whole
@@ -53,7 +53,6 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             experiment.date = folder.read_date() or experiment.date
         ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume))
         ranks.on_main(lambda: stack.enter_context(RunFolder.taken(folder.path, resume=resume)))
-        ranks.on_main(lambda: stack.enter_context(exclusive(folder.path)))
         progress = stack.enter_context(bars(console))
         found = ranks.broadcast(lambda: last_checkpoint(folder) if resume else None)
         if found is not None:

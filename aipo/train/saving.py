@@ -17,7 +17,7 @@ from aipo.run import RunFolder
 from aipo.train.ranks import Ranks
 from aipo.util.files import disk
 from aipo.util.termination import TERMINATION
-from aipo.util.whole import CARD, drop_drafts, new_draft, publish
+from aipo.util.whole import CARD, MANIFEST, damage, drop_drafts, new_draft, publish
 
 
 def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) -> None:
@@ -88,7 +88,9 @@ class SavingTrainer(GRPOTrainer):
         """
         folder = Path(self._get_output_dir(None)) / f"checkpoint-{self.state.global_step}"
         wanted = self.args.save_strategy != SaveStrategy.NO and self.state.global_step > 0
-        if wanted and self.ranks.broadcast(lambda: not folder.exists()):
+        if wanted and not self.ranks.broadcast(
+            lambda: (folder / MANIFEST).is_file() and damage(folder) is None
+        ):
             self._save_checkpoint(self.model, None)
         if not self.ranks.is_main:
             raise OtherRankError("rank 0 got a SIGTERM")

@@ -71,13 +71,15 @@ def publish(draft: Path, folder: Path) -> None:
 
 
 def record(folder: Path, names: Collection[str] | None = None) -> None:
-    """Writes the manifest of a folder: of all its files or of `names`, which are on the disk then.
+    """Writes the manifest of a folder: of all its files, which are on the disk then, or of `names`. Of these a manifest
+    that is there already has the last word: what was damaged since must not be recorded as whole.
 
     Raises:
         OSError: the disk is full or broken.
     """
+    known = {} if names is None else recorded_files(folder) or {}
     names = sorted({*(_files_of(folder) if names is None else names)} - {MANIFEST, CARD})
-    files = {name: _facts(folder / name) for name in names}
+    files = {name: known.get(name) or _facts(folder / name) for name in names}
     for inner in {(folder / name).parent for name in names}:
         sync_folder(inner)
     write_json(folder / MANIFEST, {"kind": _KIND, "hash": "xxh3_128", "files": files})

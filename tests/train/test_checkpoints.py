@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from aipo.errors import LoadError, RunError
 from aipo.evaluate.run import evaluate_folder
 from aipo.replay.questions.loss import replay_loss
 from aipo.run import RunFolder
-from aipo.train.checkpoints import checkpoints, last_checkpoint, tidy
+from aipo.train.checkpoints import checkpoints, last_checkpoint, problems, tidy
 from aipo.train.resume import where_from
 from aipo.train.run import train_run
 from aipo.util.whole import MANIFEST, damage, record, written_whole
@@ -24,6 +25,8 @@ from kit import tiny_run
 QUIET = Console(file=io.StringIO())
 RESUMED = ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json", "training_args.bin"]
 WEIGHTS = ["README.md", "config.json", "generation_config.json", MANIFEST, "model.safetensors"]
+TORN = [b"", b"\xff" * 64, (2**62).to_bytes(8, "little"), (2).to_bytes(8, "little") + b"[]"]
+"""What a disk may leave of a safetensors file."""
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,10 @@ def test_none_that_is_whole(run: RunFolder) -> None:
         (Path.unlink, "trainer_state.json", "trainer_state.json is missing or torn"),
         (cut, "trainer_state.json", "trainer_state.json is missing or torn"),
         (cut, "model.safetensors", "model.safetensors is torn"),
+        *(
+            (partial(Path.write_bytes, data=torn), "model.safetensors", "model.safetensors is torn")
+            for torn in TORN
+        ),
         (cut, "optimizer.pt", "optimizer.pt is torn"),
         (cut, "rng_state.pth", "rng_state.pth is torn"),
     ],
@@ -178,6 +185,69 @@ def test_what_is_old_goes_only_when_enough_is_whole(run: RunFolder) -> None:
     tidy(run.checkpoints, keep_weights=False)
     assert [one.version for one in checkpoints(run) if one.resumable] == [10, 12, 14]
     assert not (run.checkpoints / "checkpoint-6").exists()
+
+
+def without_manifests(run: RunFolder, *versions: int) -> None:
+    """As a run was recorded before there were manifests."""
+    for one in checkpoints(run):
+        if not one.resumable:
+            shutil.rmtree(one.path)
+    for version in versions:
+        (run.checkpoints / f"checkpoint-{version}" / MANIFEST).unlink()
+
+
+def test_a_run_from_before_there_were_manifests_keeps_its_checkpoints(run: RunFolder) -> None:
+    without_manifests(run, 6, 8, 10)
+    newest = run.checkpoints / "checkpoint-12"
+    shutil.copytree(run.checkpoints / "checkpoint-10", newest)
+    record(newest)
+    tidy(run.checkpoints, keep_weights=True)
+    problem = problems(checkpoints(run))
+    assert [(one.version, one.resumable, problem(one)) for one in checkpoints(run)] == [
+        (6, False, None),
+        (8, True, None),
+        (10, True, None),
+        (12, True, None),
+    ]
+    flip(newest / "optimizer.pt")
+    assert last_checkpoint(run).path == run.checkpoints / "checkpoint-10"
+
+
+def later(run: RunFolder) -> None:
+    newest = run.checkpoints / "checkpoint-10"
+    shutil.copytree(newest, run.checkpoints / "checkpoint-12")
+    tidy(run.checkpoints, keep_weights=True)
+
+
+def test_damaged_weights_that_are_kept_are_not_recorded_as_whole(run: RunFolder) -> None:
+    old = run.checkpoints / "checkpoint-6"
+    flip(old / "model.safetensors")
+    later(run)
+    assert names(old) == sorted([*WEIGHTS])
+    assert damage(old) == "model.safetensors is not what was written (its hash differs)"
+
+
+def test_torn_weights_from_before_there_were_manifests_are_not_recorded_as_whole(run: RunFolder) -> None:
+    without_manifests(run, 6, 8, 10)
+    for version in (12, 14):
+        shutil.copytree(run.checkpoints / "checkpoint-10", run.checkpoints / f"checkpoint-{version}")
+    cut(run.checkpoints / "checkpoint-6" / "model.safetensors")
+    tidy(run.checkpoints, keep_weights=True)
+    assert [(one.version, one.resumable) for one in checkpoints(run)] == [
+        (8, False),
+        (10, True),
+        (12, True),
+        (14, True),
+    ]
+
+
+def test_what_a_killed_process_left_of_an_old_one_goes(run: RunFolder) -> None:
+    old = run.checkpoints / "checkpoint-4"
+    (old / "optimizer.pt").write_text("killed before this went")
+    (old / "pytorch_model_fsdp_0").mkdir()
+    (old / "notes.txt").write_text("mine")
+    tidy(run.checkpoints, keep_weights=True)
+    assert names(old) == sorted([*WEIGHTS, "notes.txt"])
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(

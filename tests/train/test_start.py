@@ -244,6 +244,53 @@ def test_a_failed_resume_removes_nothing(tmp_path: Path) -> None:
     assert (folder / "config.yaml").read_text() == "x"
 
 
+@pytest.mark.parametrize("mine", [".env", ".git/objects/a", ".venv/bin/python", ".lock.d/x"])
+def test_a_start_that_fails_leaves_what_was_there(out: Path, mine: str) -> None:
+    (out / mine).parent.mkdir(parents=True)
+    (out / mine).write_text("mine")
+    (out / "notes").mkdir()
+    with pytest.raises(LoadError), RunFolder.taken(out) as folder:
+        for made in (folder.config, folder.traces / "part", folder.tokenizer / "tokenizer.json"):
+            made.parent.mkdir(exist_ok=True)
+            made.write_text("" if made.parent == folder.traces else "x")
+        raise LoadError("no such model")
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / mine]
+    assert (out / mine).read_text() == "mine" and (out / "notes").is_dir()
+
+
+def test_a_second_start_leaves_the_first_alone(out: Path) -> None:
+    with RunFolder.taken(out) as folder:
+        (out / ".tokenizer.draft").mkdir()
+        with pytest.raises(RunError, match="which another process is writing"), RunFolder.taken(out):
+            pass
+        folder.config.write_text("x")
+        with pytest.raises(RunError, match="which is not empty"), RunFolder.taken(out):
+            pass
+        assert sorted(path.name for path in out.iterdir()) == [".lock", ".tokenizer.draft", "config.yaml"]
+        told = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"from pathlib import Path; from aipo.util.files import busy; print(busy(Path({str(out)!r})))",
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert told.stdout == "True\n"
+
+
+def test_a_start_after_another_run_that_ended_meanwhile_is_refused(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process has written its run, and let go, between the first look and the lock."""
+    out.mkdir(parents=True)
+    (out / "config.yaml").write_text("theirs")
+    monkeypatch.setattr(RunFolder, "create", lambda path, resume: RunFolder(path))
+    with pytest.raises(RunError, match="which is not empty"), RunFolder.taken(out):
+        pass
+    assert (out / "config.yaml").read_text() == "theirs"
+
+
 class Ascii(io.TextIOWrapper):
     """A terminal of another age."""
 

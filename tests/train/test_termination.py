@@ -19,6 +19,7 @@ from aipo.train.run import train_run
 from aipo.train.sources import TraceSource
 from aipo.train.trainer import AIPOTrainer
 from aipo.util.termination import TERMINATED, TERMINATION, Terminated
+from aipo.util.whole import MANIFEST
 from kit import tiny_run
 
 
@@ -83,6 +84,28 @@ def test_a_run_ends_with_a_checkpoint_and_goes_on_as_if_nothing_had_been(
     assert [line["loss"] for line in run.read_metrics()] == [line["loss"] for line in straight.read_metrics()]
     name = "model.safetensors"
     assert (run.model / name).read_bytes() == (straight.model / name).read_bytes()
+
+
+@pytest.mark.parametrize("file", [MANIFEST, "model.safetensors"])
+def test_a_checkpoint_that_is_not_whole_is_saved_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    experiment = tiny_run.config(tmp_path / "tiny", "train.steps=4", "train.save_every=4")
+    broken = experiment.out / "checkpoints" / "checkpoint-4"
+    rows = TraceSource.rows
+
+    def asked(self: TraceSource, step: int) -> Any:
+        if step == 2:
+            broken.mkdir(parents=True)
+            (broken / file).write_text("{")
+            terminate()
+        return rows(self, step)
+
+    monkeypatch.setattr(TraceSource, "rows", asked)
+    with pytest.raises(Terminated):
+        tiny_run.train(experiment)
+    assert last_checkpoint(RunFolder(experiment.out)) == (checkpoints(RunFolder(experiment.out))[0], [])
+    assert TERMINATION.kept == f"{broken} is whole; --resume goes on from it"
 
 
 def test_a_run_that_makes_no_checkpoints_makes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ one call at a time over a socket, and stays as long as it answers in time.
 What counts is processor time: on a machine that is busy with something else no call fails. Of the clock there is a
 deadline besides, for a process that does nothing, and memory is bounded.
 
-A call that hangs holds up no other: it gets a tenth of its time first. If that is not enough, its worker is killed, other
-calls take its turn, and it begins anew, with all of its time, among the calls that take long.
+A call that hangs holds up no other: it gets a tenth of its time first, and at least a second. If that is not enough, its
+worker is killed, other calls take its turn, and it begins anew, with all of its time, among the calls that take long.
 
 This keeps us safe from odd input. It is no wall against hostile code: a worker may do whatever its user may.
 """
@@ -41,6 +41,8 @@ serve(sys.argv[2], int(sys.argv[3]))
 """
 _FIRST = 0.1
 """The share of its time that a call gets before others take its turn."""
+_LEAST_S = 1.0
+"""Seconds of processor time that it gets at least: killing a worker and starting another one costs more."""
 
 
 class _OutOfTimeError(Exception):
@@ -92,7 +94,8 @@ class Sandbox:
             LoadError: a worker does not start.
         """
         says = ""
-        for turns, share in zip(self._turns_here(), (_FIRST, 1.0), strict=True):
+        first = min(1.0, max(_FIRST, _LEAST_S / self.seconds))
+        for turns, share in zip(self._turns_here(), dict.fromkeys((first, 1.0)), strict=False):
             async with turns:
                 try:
                     return await self._attempt(arguments, share)

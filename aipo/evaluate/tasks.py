@@ -172,7 +172,8 @@ def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
     weights = weights_with_noted(env, experiment.rollout.reward_weights)
     if unknown := sorted(parts.keys() - weights.keys()):
         raise ConfigError(
-            f"reward part: got {unknown} without a weight, allowed {sorted(weights)}; set rollout.reward_weights.{unknown[0]}"
+            f"reward part: got {unknown} without a weight, allowed {sorted(weights)}; set rollout.reward_weights.{unknown[0]}, or "
+            f"name it in `noted` of the environment"
         )
     values, reward = weighted(parts, weights, f"the score of task {task.task_id!r}")
     return {"parts": values, "reward": reward, "why": why}

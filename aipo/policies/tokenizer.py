@@ -79,10 +79,11 @@ class HFTokenizer:
             PolicyError: a question that spells control tokens does not stand in the prompt as it is.
         """
         if untrusted and self.control_in(untrusted):
-            placed = self._templated(text.replace(untrusted, _PLACE))
-            if not (count := text.count(untrusted)):
+            found = untrusted if untrusted in text else untrusted.strip()  # a prompt may trim the question
+            if not (count := text.count(found)):
                 raise PolicyError(_changed(untrusted))
-            return [*self._beginning, *self._woven(placed, [untrusted] * count)]
+            placed = self._templated(text.replace(found, _PLACE))
+            return [*self._beginning, *self._woven(placed, [found] * count)]
         return [*self._beginning, *self.encode(self._templated(text), control=True)]
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -112,11 +113,31 @@ class HFTokenizer:
         Raises:
             PolicyError: the chat template has no place for one, or more places.
         """
-        first, *parts = [self.encode(piece, control=True) for piece in text.split(_PLACE)]
+        first, *parts = text.split(_PLACE)
         if len(parts) != len(contents):
             raise PolicyError(_changed(contents[0]))
-        pairs = zip(map(self.encode, contents), parts, strict=True)
-        return [*first, *(i for content, part in pairs for i in (*content, *part))]
+        token_ids = self.encode(first, control=True)
+        for content, part in zip(contents, parts, strict=True):
+            token_ids += self._encode_behind(content) if token_ids else self.encode(content)
+            token_ids += self._encode_behind(part, control=True)
+        return token_ids
+
+    def _encode_behind(self, text: str, *, control: bool = False) -> list[int]:
+        """Ids of a text that stands behind another one: SentencePiece puts a space before the first word only."""
+        token_ids = self.encode(text, control=control)
+        behind = self.encode(f"\n{text}", control=control)
+        begin = self.encode("\n", control=control)
+        # An unknown line break would be one token with unknown characters behind it.
+        apart = behind[: len(begin)] == begin and self.inner.unk_token_id not in begin
+        if not (self._begins_with_space and apart):
+            return token_ids
+        return behind[len(begin) :]
+
+    @cached_property
+    def _begins_with_space(self) -> bool:
+        """Does it put a space before a text?"""
+        begin = self.encode("\n")
+        return self.encode("\na")[len(begin) :] != self.encode("a")
 
     def _templated(self, text: str) -> str:
         if not self.inner.chat_template:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aipo.errors import TaskError
+from aipo.trace.filters import DERIVATION
 from aipo.util.text import to_json
 
 
@@ -48,7 +49,7 @@ class Env(Protocol):
     """A task family. Implementations live in `envs/`.
 
     An environment may have an attribute `noted`, names of reward parts that are recorded and weigh nothing unless
-    `rollout.reward_weights` says so.
+    `rollout.reward_weights` says so. The part `derivation` is always among them.
     """
 
     def splits(self) -> tuple[str, ...]:
@@ -85,5 +86,6 @@ class ExplainedEnv(Env, Protocol):
 
 
 def weights_with_noted(env: Env, weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights of reward parts, with 0 for those that the environment only notes."""
-    return {**dict.fromkeys(getattr(env, "noted", ()), 0.0), **weights}
+    """The weights of reward parts, with 0 for those that the environment only notes. The derivation is always noted: an
+    environment that wraps another one need not know of it."""
+    return {**dict.fromkeys((DERIVATION, *getattr(env, "noted", ())), 0.0), **weights}

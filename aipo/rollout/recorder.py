@@ -145,7 +145,8 @@ def weighted(
             (math.isfinite(value), f"reward part {name!r}", value, "a finite number"),
         )
         if name not in reward_weights:
-            raise ConfigError(one_of("reward part", name, sorted(reward_weights), "the reward weights"))
+            weights = "rollout.reward_weights; set one there, or name the part in `noted` of the environment"
+            raise ConfigError(one_of("reward part", name, sorted(reward_weights), weights))
     reward = math.fsum(reward_weights[name] * value for name, value in values.items())
     require(where, (math.isfinite(reward), "weighted sum of the reward", reward, "a finite number"))
     return values, reward

@@ -143,6 +143,7 @@ def test_calls_that_hang_hold_up_no_other(
 ) -> None:
     # A tenth of a second at first, then so long that the test would not end if anything waited for it.
     monkeypatch.setattr(sandbox_module, "_FIRST", 1e-5)
+    monkeypatch.setattr(sandbox_module, "_LEAST_S", 0.1)
     sandbox = make(made, "math:factorial", workers=workers, seconds=1e4, deadline=1e7)
 
     async def all_of_them() -> None:
@@ -157,10 +158,29 @@ def test_calls_that_hang_hold_up_no_other(
     asyncio.run(all_of_them())
 
 
-def test_a_call_that_takes_long_gets_all_of_its_time(made: list[Sandbox], tmp_path: Path) -> None:
+def test_a_call_that_takes_long_gets_all_of_its_time(
+    made: list[Sandbox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # It is killed once after a tenth of it, and comes back in the second attempt.
+    monkeypatch.setattr(sandbox_module, "_LEAST_S", 0.1)
     sandbox = make(made, "compute_once_more", seconds=2.0)
     assert call(sandbox, str(tmp_path / "log"), 0.6) == 2
+
+
+@pytest.mark.parametrize("seconds", [2.0, 0.8])
+def test_calls_of_a_part_of_a_second_cost_no_worker(made: list[Sandbox], seconds: float) -> None:
+    sandbox = make(made, "compute", workers=2, seconds=seconds)
+
+    async def six() -> list[object]:
+        return await asyncio.gather(*(sandbox.call(0.3) for _ in range(6)))
+
+    assert len({*asyncio.run(six())}) <= 2
+
+
+def test_a_call_that_had_all_of_its_time_is_not_begun_again(made: list[Sandbox], tmp_path: Path) -> None:
+    with pytest.raises(ScoreError, match=r"allowed 0\.2 s of processor time"):
+        call(make(made, "compute_once_more", seconds=0.2), str(tmp_path / "log"), 60.0)
+    assert (tmp_path / "log").read_text() == "begun\n"
 
 
 def test_a_worker_that_keeps_growing_is_replaced(made: list[Sandbox]) -> None:

@@ -42,11 +42,17 @@ def meet(mine: str, other: str) -> str:
     return "met"
 
 
+def compute(seconds: float) -> int:
+    """Computes for so many seconds of processor time, and tells in which process."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return os.getpid()
+
+
 def compute_once_more(log: str, seconds: float) -> int:
     """Computes for so many seconds of processor time, and tells how often it was begun."""
     with Path(log).open("a") as file:
         file.write("begun\n")
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
+    compute(seconds)
     return len(Path(log).read_text().splitlines())

@@ -1,11 +1,12 @@
 """A task that no trace could hold is refused before it costs a rollout."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from aipo.errors import TaskError
+from aipo.rollout.env import Env, weights_with_noted
 from kit.engines import task
 
 
@@ -23,6 +24,11 @@ def test_a_task_that_cannot_be_used_is_refused(changes: dict[str, Any], reason: 
     with pytest.raises(TaskError) as caught:
         task(**changes)
     assert str(caught.value).startswith(reason)
+
+
+def test_a_wrapper_of_an_environment_need_not_know_of_derivations():
+    assert weights_with_noted(cast(Env, object()), {"correct": 1.0}) == {"derivation": 0.0, "correct": 1.0}
+    assert weights_with_noted(cast(Env, object()), {"derivation": 0.5}) == {"derivation": 0.5}
 
 
 def test_what_json_can_hold_is_welcome():

@@ -22,6 +22,7 @@ _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "opena
 _ADDRESS = ("base_url", "api_base", "endpoint")
 _KEY = "OPENAI_API_KEY"
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
+_AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT",)
 
 
 def build_chat(
@@ -70,6 +71,10 @@ def build_chat(
         ) from error
     # LangChain's classes say which environment variables they take a key from.
     keep_secret(*(os.environ.get(variable) for variable in getattr(model, "lc_secrets", {}).values()))
+    if "http_async_client" in client and hasattr(model, "root_async_client"):
+        from aipo.util.http.client import check_way
+
+        check_way(str(model.root_async_client.base_url))  # wherever its class has the address from
     label, settings = chat_identity(config)
     return ChatModel(
         model=model,
@@ -153,12 +158,15 @@ def _connections(loaded: Loaded, config: AgentConfig, where: str) -> dict[str, A
     """HTTP clients that live as long as our loop, for classes that take them (LangChain's own are never closed).
 
     Raises:
-        ConfigError: the address of the server is none, or the proxy on the way to it cannot be used.
+        ConfigError: the address of the server is none.
     """
-    if "http_async_client" not in signature(loaded.function).parameters:
+    parameters = signature(loaded.function).parameters
+    if "http_async_client" not in parameters:
         return {}
     addresses = {key: str(value) for key, value in config.options.items() if key.endswith(_ADDRESS) and value}
-    addresses |= {name: value for name in _ADDRESS_VARIABLES if (value := os.environ.get(name))}
+    if not addresses:
+        variables = _AZURE_VARIABLES if "azure_endpoint" in parameters else _ADDRESS_VARIABLES
+        addresses = {name: value for name in variables if (value := os.environ.get(name))}
     for key, value in addresses.items():
         if flaw := flaw_of(value):
             raise ConfigError(
@@ -172,10 +180,9 @@ def _connections(loaded: Loaded, config: AgentConfig, where: str) -> dict[str, A
 
     from aipo.util.http.client import open_client, open_sync_client
 
-    url = next(iter(addresses.values()), "https://api.openai.com/v1")
-    client = open_client(url, limits=DEFAULT_CONNECTION_LIMITS, timeout=DEFAULT_TIMEOUT)
+    client = open_client(limits=DEFAULT_CONNECTION_LIMITS, timeout=DEFAULT_TIMEOUT)
     LOOP.at_close(client.aclose)
-    return {"http_async_client": client, "http_client": open_sync_client(url)}
+    return {"http_async_client": client, "http_client": open_sync_client()}
 
 
 def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:

@@ -1,12 +1,12 @@
 """The HTTP client for servers of models.
 
-Requests to this machine never take a proxy. An answer is read whole, up to a limit, and has the status of the error
+Each request takes the proxy that the environment names for its address; one to this machine takes none. An answer is read whole, up to a limit, and has the status of the error
 that its body holds. `aipo.util.http.errors` puts what goes wrong into words.
 """
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -15,7 +15,7 @@ import orjson
 from aipo.errors import ConfigError
 from aipo.util.http.answers import chat_answer, status_said
 from aipo.util.http.errors import http_details
-from aipo.util.http.urls import plain, proxy_of
+from aipo.util.http.urls import Proxy, plain, proxy_of
 
 T = TypeVar("T")
 
@@ -34,51 +34,79 @@ def check_way(url: str) -> None:
     Raises:
         ConfigError: the proxy or the certificates that the environment names for it cannot be used.
     """
-    _way_to(url, httpx2.AsyncHTTPTransport)
+    _Ways(httpx2.AsyncHTTPTransport).to(url)
 
 
 def open_client(
-    url: str, *, limits: httpx2.Limits, timeout: httpx2.Timeout, headers: Mapping[str, str] | None = None
+    url: str = "",
+    *,
+    limits: httpx2.Limits,
+    timeout: httpx2.Timeout,
+    headers: Mapping[str, str] | None = None,
 ) -> httpx2.AsyncClient:
-    """A client for the server at `url`.
+    """A client for the server at `url`; without one, requests name their server.
 
     Raises:
         ConfigError: see `check_way`.
     """
-    transport = _Transport(_way_to(url, httpx2.AsyncHTTPTransport, limits=limits))
+    ways = _Ways(httpx2.AsyncHTTPTransport, limits=limits)
+    if url:
+        ways.to(url)
     return httpx2.AsyncClient(
-        base_url=url, transport=transport, timeout=timeout, headers=headers, follow_redirects=True
+        base_url=url, transport=_Transport(ways), timeout=timeout, headers=headers, follow_redirects=True
     )
 
 
-def open_sync_client(url: str) -> httpx2.Client:
+def open_sync_client() -> httpx2.Client:
     """The same for code that is not async, without the looks at answers: LangChain's classes want both."""
-    return httpx2.Client(transport=_way_to(url, httpx2.HTTPTransport), follow_redirects=True)
+    return httpx2.Client(transport=_SyncTransport(_Ways(httpx2.HTTPTransport)), follow_redirects=True)
 
 
-def _way_to(url: str, kind: Callable[..., T], **settings: Any) -> T:
-    """A transport to `url`, through a proxy where the environment names one."""
-    proxy = proxy_of(url)
-    try:
-        if proxy is None:
-            return kind(**settings)
-        _ = urlsplit(proxy.url).port
-        return kind(proxy=proxy.url, **settings)
-    except OSError as error:
-        files = {name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ}
-        raise ConfigError(
-            f"certificates for {plain(url)}: got {files} ({error}), allowed files of certificates, or `unset` them"
-        ) from error
-    except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        assert proxy is not None, "nothing else is read from the environment"
-        if isinstance(error, ImportError):
-            flaw, cure = "the package socksio is not installed", "`pip install 'httpx2[socks]'`"
-        else:
-            flaw, cure = str(error), "an address such as http://proxy:3128"
-        raise ConfigError(
-            f"{proxy.variable}: got {plain(proxy.url)!r} for requests to {plain(url)} ({flaw}), allowed {cure}, or "
-            f"`unset {proxy.variable}`, or the host in NO_PROXY"
-        ) from error
+class _Ways(Generic[T]):
+    """Transports, one for each proxy that the environment names for some address, and one for none.
+
+    Attributes:
+        open: those that were needed so far, by proxy.
+    """
+
+    def __init__(self, kind: Callable[..., T], **settings: Any) -> None:
+        self._kind, self._settings = kind, settings
+        self.open: dict[Proxy | None, T] = {}
+
+    def to(self, url: str) -> T:
+        """The transport to `url`.
+
+        Raises:
+            ConfigError: see `check_way`.
+        """
+        proxy = proxy_of(url)
+        if proxy not in self.open:
+            self.open[proxy] = self._opened(url, proxy)
+        return self.open[proxy]
+
+    def _opened(self, url: str, proxy: Proxy | None) -> T:
+        try:
+            if proxy is None:
+                return self._kind(**self._settings)
+            _ = urlsplit(proxy.url).port
+            return self._kind(proxy=proxy.url, **self._settings)
+        except OSError as error:
+            files = {
+                name: os.environ[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if name in os.environ
+            }
+            raise ConfigError(
+                f"certificates for {plain(url)}: got {files} ({error}), allowed files of certificates, or `unset` them"
+            ) from error
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            assert proxy is not None, "nothing else is read from the environment"
+            if isinstance(error, ImportError):
+                flaw, cure = "the package socksio is not installed", "`pip install 'httpx2[socks]'`"
+            else:
+                flaw, cure = str(error), "an address such as http://proxy:3128"
+            raise ConfigError(
+                f"{proxy.variable}: got {plain(proxy.url)!r} for requests to {plain(url)} ({flaw}), allowed {cure}, or "
+                f"`unset {proxy.variable}`, or the host in NO_PROXY"
+            ) from error
 
 
 def describe(error: Exception) -> str:
@@ -91,11 +119,11 @@ def describe(error: Exception) -> str:
 class _Transport(httpx2.AsyncBaseTransport):
     """Reads answers as the module says."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
-        self._inner = inner
+    def __init__(self, ways: _Ways[httpx2.AsyncHTTPTransport]) -> None:
+        self._ways = ways
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await self._inner.handle_async_request(request)
+        response = await self._ways.to(str(request.url)).handle_async_request(request)
         if "event-stream" in response.headers.get("content-type", ""):
             return response  # its client reads it as it comes
         response = await _whole(response, request)
@@ -121,7 +149,8 @@ class _Transport(httpx2.AsyncBaseTransport):
         listing = httpx2.Request("GET", request.url.copy_with(path=f"{path}/models"), headers=login)
         listing.extensions = request.extensions
         try:
-            answer = await _whole(await self._inner.handle_async_request(listing), listing)
+            way = self._ways.to(str(listing.url))
+            answer = await _whole(await way.handle_async_request(listing), listing)
             names = [str(card["id"]) for card in orjson.loads(answer.content)["data"]]
         except (httpx2.HTTPError, ValueError, LookupError, TypeError):
             return ""
@@ -129,7 +158,20 @@ class _Transport(httpx2.AsyncBaseTransport):
         return ", ".join([*names[:_LISTED], *more])
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        for way in self._ways.open.values():
+            await way.aclose()
+
+
+class _SyncTransport(httpx2.BaseTransport):
+    def __init__(self, ways: _Ways[httpx2.HTTPTransport]) -> None:
+        self._ways = ways
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        return self._ways.to(str(request.url)).handle_request(request)
+
+    def close(self) -> None:
+        for way in self._ways.open.values():
+            way.close()
 
 
 async def _whole(response: httpx2.Response, request: httpx2.Request) -> httpx2.Response:

@@ -1,19 +1,24 @@
 """The client of models' servers, against sockets that answer anything."""
 
+import asyncio
 import gzip
 import json
 import socket
 import zlib
+from typing import Any
 
 import httpx2
 import openai
 import pytest
 
-from aipo.errors import AnswerError
-from aipo.util.http.client import LARGEST, LARGEST_CHAT, describe
+from aipo.config.build_chat import build_chat
+from aipo.config.schema import AgentConfig
+from aipo.errors import AnswerError, ConfigError
+from aipo.util.event_loop import LOOP
+from aipo.util.http.client import LARGEST, LARGEST_CHAT, describe, open_client, open_sync_client
 from aipo.util.http.errors import http_details
 from aipo.util.http.retry import status_of, transient
-from kit.raw_http import CHAT, answering, chat, http_answer, post
+from kit.raw_http import CHAT, LIMITS, TIMEOUT, answering, chat, http_answer, post
 from kit.servers import free_port
 
 
@@ -132,6 +137,53 @@ def test_the_largest_size_is_of_the_decoded_answer() -> None:
     with answering(http_answer(whole, "Content-Encoding: gzip")) as (url, _):
         headers = post(url).headers
     assert (headers.get("content-encoding"), headers["content-length"]) == (None, str(len(CHAT)))
+
+
+def test_each_request_takes_the_proxy_of_its_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch(*urls: str) -> list[bytes]:
+        async with open_client(limits=LIMITS, timeout=TIMEOUT) as client:
+            return [(await client.get(url)).content for url in urls]
+
+    with answering(http_answer(b"1")) as (proxy, proxied), answering(http_answer(b"2")) as (url, seen):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        assert asyncio.run(fetch("http://far.invalid/a", url, "http://far.invalid/b")) == [b"1", b"2", b"1"]
+        with open_sync_client() as client:
+            assert [client.get(one).content for one in (url, "http://far.invalid/c")] == [b"2", b"1"]
+    assert [request.split()[1] for request in proxied] == [
+        b"http://far.invalid/%s" % p for p in (b"a", b"b", b"c")
+    ]
+    assert len(seen) == 2
+
+
+def built(kind: str, **options: str) -> Any:
+    config = {"graph": "none:none", "model": f"langchain_openai:{kind}", "options": options}
+    made = build_chat("judge", AgentConfig.model_validate(config | {"secrets": {"api_key": "AGENTS_KEY"}}))
+    assert made is not None
+    return made.model
+
+
+def test_the_address_that_counts_is_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_BASE", "OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AGENTS_KEY", "a-key")
+    monkeypatch.setenv("HTTPS_PROXY", "socks4://p:1")  # cannot be used
+    with pytest.raises(
+        ConfigError, match=r"HTTPS_PROXY: got .socks4://p:1. for requests to https://api\.openai\.com"
+    ):
+        built("ChatOpenAI", model="m")
+    azure = {"azure_deployment": "m", "api_version": "2024-10-21"}
+    with answering(http_answer(CHAT)) as (url, seen):
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", url)
+        answer = LOOP.run(built("AzureChatOpenAI", **azure).ainvoke("3+4?"))
+        monkeypatch.setenv("OPENAI_BASE_URL", "no address")  # of nobody: the options name one
+        LOOP.run(built("ChatOpenAI", model="m", base_url=f"{url}/v1").ainvoke("3+4?"))
+    assert (answer.content, len(seen)) == ("7", 2)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "no address")
+    with pytest.raises(ConfigError, match="got AZURE_OPENAI_ENDPOINT 'no address'"):
+        built("AzureChatOpenAI", **azure)
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://far.invalid")
+    with pytest.raises(ConfigError, match=r"HTTPS_PROXY: .* for requests to https://far\.invalid"):
+        built("AzureChatOpenAI", **azure)
 
 
 def test_a_post_follows_only_what_keeps_its_body() -> None:

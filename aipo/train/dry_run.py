@@ -8,6 +8,7 @@ from aipo.config.build import Experiment
 from aipo.config.fit import misfits
 from aipo.run import RunFolder
 from aipo.train.ranks import SINGLE_PROCESS
+from aipo.train.resume import take_up
 from aipo.train.run import check
 from aipo.util.output import write_event
 
@@ -19,6 +20,8 @@ def dry_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, conso
         AipoError: what `train_run` would raise before it makes anything.
     """
     folder = RunFolder(experiment.out)
+    if resume:
+        take_up(folder, experiment)
     check(experiment, folder, SINGLE_PROCESS, resume=resume)
     for name, text in _plan(experiment, folder, resume=resume, evaluate_after=evaluate_after):
         console.print(f"{name:<12} {text}", highlight=False, markup=False, soft_wrap=True)

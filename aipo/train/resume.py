@@ -35,6 +35,20 @@ MAY_CHANGE = (
 """Settings that a resumed run may change: none of them changes what is learned, unless something fails."""
 
 
+def take_up(folder: RunFolder, experiment: Experiment) -> None:
+    """Fills in, from the run, what a configuration leaves open and what was another thing when the run began: its day,
+    and whether thinking is a part of what an agent says.
+
+    Raises:
+        AipoError: the run's configuration cannot be read.
+    """
+    experiment.date = folder.read_date() or experiment.date
+    began = load_experiment(str(folder.config), of_run=True).agents if folder.config.is_file() else {}
+    for name, agent in experiment.agents.items():
+        if "thinking" not in agent.model_fields_set and name in began and not began[name].thinking:
+            experiment.agents[name] = agent.model_copy(update={"thinking": {}})
+
+
 def same_run(folder: RunFolder, experiment: Experiment) -> None:
     """Refuses to go on with other settings than those that the run began with.
 

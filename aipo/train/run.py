@@ -21,7 +21,7 @@ from aipo.trace import Trace
 from aipo.trace.store import TraceStore
 from aipo.train.checkpoints import last_checkpoint, rollout_step_of, tidy
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
-from aipo.train.resume import same_run, where_from
+from aipo.train.resume import same_run, take_up, where_from
 from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, write_json, write_text
@@ -50,7 +50,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
     folder, console = RunFolder(experiment.out), console if ranks.is_main else Console(quiet=True)
     with ExitStack() as stack:
         if resume:
-            experiment.date = folder.read_date() or experiment.date
+            take_up(folder, experiment)
         ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume))
         ranks.on_main(lambda: stack.enter_context(RunFolder.taken(folder.path, resume=resume)))
         progress = stack.enter_context(bars(console))

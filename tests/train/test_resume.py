@@ -4,12 +4,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
 from aipo.train.checkpoints import rollout_step_of
-from aipo.train.resume import differences, same_run
+from aipo.train.resume import differences, same_run, take_up
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,34 @@ def test_what_may_change_is_where_things_are_and_how_long_they_may_take(
     run.config.write_text(load_experiment("aipo", [here]).to_yaml())
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
         same_run(run, load_experiment("aipo", [here, change]))
+
+
+def test_agents_of_a_run_from_before_thinking_was_taken_out_say_what_they_said(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    settings = yaml.safe_load(load_experiment("aipo").to_yaml())
+    for agent in settings["agents"].values():
+        del agent["thinking"]
+    for _ in range(2):  # the second is recorded with what the first has filled in
+        run.config.write_text(yaml.safe_dump(settings))
+        experiment = load_experiment("aipo")
+        take_up(run, experiment)
+        same_run(run, experiment)
+        settings = yaml.safe_load(experiment.to_yaml())
+        assert {name: agent["thinking"] for name, agent in settings["agents"].items()} == {
+            name: {} for name in experiment.agents
+        }
+    named = load_experiment("aipo", ["agents.verify.thinking={<think>: </think>}"])
+    take_up(run, named)
+    with pytest.raises(ConfigError, match=r"agents\.verify\.thinking.<think>: '</think>', was None"):
+        same_run(run, named)
+
+
+def test_what_a_run_of_today_says_is_not_filled_in(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    experiment = load_experiment("aipo")
+    run.config.write_text(experiment.to_yaml())
+    take_up(run, experiment)
+    assert experiment.settings == load_experiment("aipo").settings
 
 
 def test_a_rollout_step_by_the_name_of_a_checkpoint() -> None:

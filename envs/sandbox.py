@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 
 from aipo.errors import ConfigError, LoadError, ScoreError, one_of
 from aipo.util.text import error_text
+from aipo.util.working_directory import importing_users_code
 
 # The library's `math` is imported before the path is ours, on which envs/math may come first.
 _BOOT = f"""
@@ -239,7 +240,8 @@ def serve(function: str, memory: int) -> None:
     )  # the kernel's own way to end a process: no code of ours runs
     module, _, attribute = function.partition(":")
     try:
-        target = getattr(importlib.import_module(module), attribute)
+        with importing_users_code():
+            target = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         _tell(replies, error=error_text(error))
         return

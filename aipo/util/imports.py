@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
 
 from aipo.errors import AipoError, ConfigError, LoadError
-from aipo.util.working_directory import stands_for_another, use_working_directory
+from aipo.util.working_directory import importing_users_code, stands_for_another, use_working_directory
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -83,7 +83,7 @@ def _from_module(module_name: str, name: str) -> Any:
             return importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             raise LoadError(
-                f"module of {name!r}: got {error.name!r} which is not found, looked in {sys.path}"
+                f"module of {name!r}: got {error.name!r} which is not found, looked in {[*sys.path, str(Path.cwd())]}"
             ) from error
 
 
@@ -107,7 +107,7 @@ def _from_file(file_name: str) -> Any:
 def _importing(what: str) -> Generator[None]:
     # Importing runs a user's code, which may raise anything.
     try:
-        with _without_interrupts():
+        with _without_interrupts(), importing_users_code():
             yield
     except AipoError:
         raise

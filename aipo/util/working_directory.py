@@ -6,7 +6,8 @@ takes time: processes which score answers begin with it.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -27,7 +28,35 @@ class _Finder:
         return spec if spec and spec.loader and spec.submodule_search_locations else None
 
 
+class _LastFinder:
+    """Finds all else in the working directory, behind all other places. A folder without __init__.py counts only while
+    the user's code is imported, or if the configuration names it: libraries ask whether there is a `vllm` or `wandb`,
+    and take a folder of results for it."""
+
+    def __init__(self) -> None:
+        self.place: str | None = None
+        self.users_code = 0
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, [self.place]) if self.place and path is None else None
+        is_folder = spec is not None and spec.loader is None
+        return None if is_folder and not self.users_code and name not in _FINDER.packages else spec
+
+
 _FINDER = _Finder()
+_LAST_FINDER = _LastFinder()
+
+
+@contextmanager
+def importing_users_code() -> Generator[None]:
+    """Inside the block, folders without __init__.py in the working directory are packages."""
+    _LAST_FINDER.users_code += 1
+    try:
+        yield
+    finally:
+        _LAST_FINDER.users_code -= 1
 
 
 def use_working_directory(package: str | None = None) -> None:
@@ -37,9 +66,9 @@ def use_working_directory(package: str | None = None) -> None:
         _FINDER.packages.add(package)
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
-    here = str(Path.cwd())
-    if not {"", here} & set(sys.path):
-        sys.path.append(here)
+    if _LAST_FINDER not in sys.meta_path:
+        sys.meta_path.append(_LAST_FINDER)
+    _LAST_FINDER.place = str(Path.cwd())
 
 
 def stands_for_another(module: str) -> bool:

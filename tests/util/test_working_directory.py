@@ -1,8 +1,10 @@
 """The user's `graphs/` and `envs/` win; no other file of theirs takes the place of what a library imports."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from aipo.errors import LoadError
 from aipo.util import working_directory
 from aipo.util.imports import load
 from aipo.util.working_directory import python_command, use_working_directory
+from envs.sandbox import Sandbox
 
 LIBRARIES = (
     *(
@@ -37,6 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     monkeypatch.setattr(working_directory._FINDER, "packages", {"graphs", "envs"})
+    monkeypatch.setattr(working_directory._LAST_FINDER, "place", None)
     before = dict(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - set(before):
@@ -109,8 +113,36 @@ def test_a_folder_that_is_no_package_does_not(folder: Path) -> None:
 def test_the_working_directory_is_put_last_once(folder: Path) -> None:
     use_working_directory()
     use_working_directory()
-    assert sys.path.count(str(folder)) == 1 and sys.path[-1] == str(folder)
+    assert sys.meta_path[-1] is working_directory._LAST_FINDER
+    assert working_directory._LAST_FINDER.place == str(folder) and str(folder) not in sys.path
     assert sys.meta_path.count(working_directory._FINDER) == 1
+
+
+def test_a_folder_of_results_is_no_library(folder: Path) -> None:
+    for name in ("vllm_of_mine", "wandb_of_mine"):
+        (folder / name).mkdir()
+    (folder / "plain").mkdir()
+    (folder / "plain" / "part.py").write_text("def build():\n    return 'plain'\n")
+    (folder / "mine.py").write_text("from plain.part import build\n")
+    use_working_directory()
+    assert find_spec("vllm_of_mine") is None and find_spec("mine") is not None
+    assert load("mine.py:build").function() == "plain"  # the user's code imports what it likes
+    assert find_spec("wandb_of_mine") is None
+
+
+def test_a_folder_that_the_configuration_names_is_a_package(folder: Path) -> None:
+    (folder / "plain").mkdir()
+    (folder / "plain" / "part.py").write_text("def build():\n    return 'plain'\n")
+    assert load("plain.part:build").function() == "plain"
+    assert find_spec("plain") is not None
+
+
+def test_so_is_one_that_a_sandbox_calls(folder: Path) -> None:
+    (folder / "plain").mkdir()
+    (folder / "plain" / "part.py").write_text("def build():\n    return 'plain'\n")
+    sandbox = Sandbox("plain.part:build")
+    assert asyncio.run(sandbox.call()) == "plain"
+    sandbox.close()
 
 
 def test_a_workers_process_has_the_users_graphs(folder: Path, edited: Callable[[str], None]) -> None:

@@ -80,7 +80,7 @@ def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
 REFUSED = {
     "graph.options.bugdet=1": "ConfigError: graph.options of graphs.consult:consult: got ['bugdet'], allowed",
     "graph.options.budget=many": "ConfigError: graph.options of graphs.consult:consult",
-    "env.options.sizes=1": "ConfigError: env.options of envs.miniature:Miniature: got ['sizes'], allowed ['seed', ",
+    "env.options.sizes=1": "ConfigError: env.options of envs.miniature:Miniature: got ['sizes'], allowed ['carry', 'seed', ",
     "agents.verify.options.error_rate=2": "ConfigError: error_rate",
     "agents.verify.options.max_retries=2": "ConfigError: allowed agents.verify.attempts instead",
     "rollout.cost_limit=2": "ConfigError: got 2 and no prices, which could never be reached",

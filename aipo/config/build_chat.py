@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from inspect import isclass, signature
 from typing import Any
+from urllib.parse import urlsplit
 
 from aipo.config.schema import AgentConfig
 from aipo.errors import AipoError, AnswerError, ConfigError, LoadError
@@ -21,17 +22,24 @@ from aipo.util.text import error_text
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
 _ADDRESS = ("base_url", "api_base", "endpoint")
 _KEY = "OPENAI_API_KEY"
+_OPENAI = "https://api.openai.com/v1"
 _ADDRESS_VARIABLES = ("OPENAI_API_BASE", "OPENAI_BASE_URL")
 _AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT",)
 
 
 def build_chat(
-    name: str, config: AgentConfig, *, seed: int = 0, weights: Weights | None = None
+    name: str,
+    config: AgentConfig,
+    *,
+    seed: int = 0,
+    weights: Weights | None = None,
+    keys: Mapping[str, str] | None = None,
 ) -> ChatModel | None:
     """The chat model of agent `name`; None where the configuration has none.
 
     Args:
         seed, weights: for functions that take them.
+        keys: options that are secret; None = those that `config.secrets` names.
 
     Raises:
         LoadError: it cannot be imported, or a secret is not set.
@@ -47,7 +55,9 @@ def build_chat(
         raise LoadError(
             f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
         )
-    secrets = {key: secret(variable, f"agents.{name}.secrets") for key, variable in config.secrets.items()}
+    secrets = keys or {
+        key: secret(variable, f"agents.{name}.secrets") for key, variable in config.secrets.items()
+    }
     where = f"agents.{name}.options of {config.model}"
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
@@ -56,7 +66,7 @@ def build_chat(
         raise ConfigError(f"{where}: got {in_the_open} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
-    client = {"max_retries": 0, **_connections(loaded, config, where)}
+    client = {"max_retries": 0, **_connections(loaded, config, where, secrets)}
     offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights}
     if hasattr(loaded.function, "_create_chat_result"):
         loaded = replace(loaded, function=_keeping_thinking(loaded.function))
@@ -86,24 +96,28 @@ def build_chat(
     )
 
 
-def build_openai_chat(options: dict[str, Any], *, secret: str | None) -> ChatModel:
+def build_openai_chat(options: dict[str, Any], *, variable: str | None) -> ChatModel:
     """A chat model behind an OpenAI-compatible address that belongs to no agent of a configuration.
 
     Args:
-        options: of `langchain_openai.ChatOpenAI`.
-        secret: environment variable with the key; None = OPENAI_API_KEY.
+        options: of `langchain_openai.ChatOpenAI`, with `base_url`.
+        variable: environment variable with the key; None = OPENAI_API_KEY for OpenAI's host and that of
+            OPENAI_BASE_URL, and no key for any other.
 
     Raises:
         LoadError, ConfigError: see `build_chat`.
     """
-    keys = {"api_key": secret or "OPENAI_API_KEY"}
-    settings = {
-        "graph": "none:none",
-        "model": "langchain_openai:ChatOpenAI",
-        "options": options,
-        "secrets": keys,
-    }
-    chat = build_chat("endpoint", AgentConfig.model_validate(settings))
+    url = options["base_url"]
+    if flaw := flaw_of(url):
+        raise ConfigError(
+            f"--endpoint: got {url!r} ({flaw}), allowed an address such as http://127.0.0.1:8001/v1"
+        )
+    known = {urlsplit(one).hostname for one in (_OPENAI, *map(os.environ.get, _ADDRESS_VARIABLES)) if one}
+    if variable is None and urlsplit(url).hostname in known:
+        variable = _KEY
+    key = secret(variable, "--secret") if variable else "none"  # the client wants one
+    settings = {"graph": "none:none", "model": "langchain_openai:ChatOpenAI", "options": options}
+    chat = build_chat("endpoint", AgentConfig.model_validate(settings), keys={"api_key": key})
     assert chat is not None  # it has a model
     return chat
 
@@ -154,7 +168,9 @@ def secret(variable: str, where: str) -> str:
     return value
 
 
-def _connections(loaded: Loaded, config: AgentConfig, where: str) -> dict[str, Any]:
+def _connections(
+    loaded: Loaded, config: AgentConfig, where: str, secrets: Mapping[str, str]
+) -> dict[str, Any]:
     """HTTP clients that live as long as our loop, for classes that take them (LangChain's own are never closed).
 
     Raises:
@@ -172,7 +188,7 @@ def _connections(loaded: Loaded, config: AgentConfig, where: str) -> dict[str, A
             raise ConfigError(
                 f"{where}: got {key} {value!r} ({flaw}), allowed an address such as http://127.0.0.1:8001/v1"
             )
-    if not config.secrets.keys() & {"api_key", "openai_api_key"} and os.environ.get(_KEY):
+    if not secrets.keys() & {"api_key", "openai_api_key"} and os.environ.get(_KEY):
         secret(_KEY, where)
     if _CONNECTION & config.options.keys() or "OPENAI_PROXY" in os.environ:
         return {}

@@ -20,7 +20,10 @@ Url = Annotated[
 Model = Annotated[str | None, Option(help="--endpoint: name of the model on the server")]
 Secret = Annotated[
     str | None,
-    Option(help="--endpoint: NAME of the environment variable with the key; default: OPENAI_API_KEY"),
+    Option(
+        help="--endpoint: NAME of the environment variable with the key; default: OPENAI_API_KEY for api.openai.com and "
+        "the host of OPENAI_BASE_URL, no key for others"
+    ),
 ]
 Tokenizer = Annotated[
     str | None,

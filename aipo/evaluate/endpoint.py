@@ -34,7 +34,7 @@ class Endpoint:
     Args:
         url: base address of its API, usually ending with /v1.
         model: name on the server.
-        secret: NAME of the environment variable with the key.
+        secret: NAME of the environment variable with the key; None = see `build_openai_chat`.
         tokenizer: folder or hub name of the model's tokenizer; None = text only.
     """
 
@@ -78,7 +78,7 @@ class Endpoint:
             "max_tokens": rollout.max_tokens,
             "timeout": vllm.deadline,
         }
-        return build_openai_chat(options, secret=self.secret)
+        return build_openai_chat(options, variable=self.secret)
 
 
 class TextTokenizer:
@@ -140,7 +140,7 @@ class ChatPolicy:
                 token_ids=ids,
                 logprobs=np.full(len(ids), np.nan, np.float32),
                 entropies=None,
-                finish="length" if reply.finish == "length" else "eos",
+                finish="length" if reply.cut else "eos",
                 policy_version=self.version,
             )
 

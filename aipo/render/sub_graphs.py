@@ -15,6 +15,7 @@ from langchain_core.runnables.graph import Edge, Graph
 from langgraph.pregel import Pregel
 
 AnyGraph = Pregel[Any, Any, Any, Any]
+_DATA = (str, bytes, bytearray, int, float, complex, type(None))
 
 
 def draw(graph: AnyGraph, inside: tuple[AnyGraph, ...] = ()) -> Graph:
@@ -38,19 +39,6 @@ def sub_graphs(graph: AnyGraph) -> dict[str, list[AnyGraph]]:
     return {name: graphs for name, graphs in found.items() if graphs}
 
 
-def all_sub_graphs(graph: AnyGraph, at: str = "") -> Iterator[tuple[str, AnyGraph]]:
-    """Every graph inside of `graph`, with the path of its node, 'node/inner'."""
-    seen = [graph]
-    waiting = [(at, graph)]
-    for path, outer in waiting:
-        for name, graphs in sub_graphs(outer).items():
-            for inner in graphs:
-                if inner not in seen:
-                    seen.append(inner)
-                    waiting.append((f"{path}/{name}".lstrip("/"), inner))
-    yield from waiting[1:]
-
-
 def _replace(picture: Graph, name: str, inner: Iterable[Graph]) -> None:
     picture.nodes.pop(name)
     firsts, lasts = list[str](), list[str]()
@@ -72,13 +60,17 @@ def _replace(picture: Graph, name: str, inner: Iterable[Graph]) -> None:
 def _graphs_in(node: object) -> Iterator[AnyGraph]:
     """Graphs that are within reach of a node's code, each once."""
     waiting: list[tuple[object, frozenset[str], Any]] = [(node, frozenset(), None)]
-    seen: list[tuple[object, frozenset[str]]] = []
+    seen: dict[
+        tuple[int, frozenset[str]], object
+    ] = {}  # keeps the values: an id is free again after its value
+    found: set[int] = set()
     for value, names, module in waiting:
-        if any(value is old and names == before for old, before in seen):
+        if (id(value), names) in seen:
             continue
-        seen.append((value, names))
+        seen[id(value), names] = value
         if isinstance(value, Pregel):
-            if not any(value is old for old, _ in seen[:-1]):
+            if id(value) not in found:
+                found.add(id(value))
                 yield value
         elif isinstance(value, FunctionType):
             if module is None or value.__globals__ is module:  # else it is a library's
@@ -88,7 +80,8 @@ def _graphs_in(node: object) -> Iterator[AnyGraph]:
             within = frozenset(_names(value.__func__.__code__))
             waiting += [(value.__func__, names, module), (value.__self__, within, module)]
         else:
-            waiting += [(one, names, module) for one in _parts(value, names)]
+            parts = _parts(value, names)
+            waiting += [(one, names, module) for one in parts if not isinstance(one, _DATA)]
 
 
 def _parts(value: Any, names: frozenset[str]) -> Iterator[object]:

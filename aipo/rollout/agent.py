@@ -21,7 +21,6 @@ from langgraph.types import CachePolicy, RetryPolicy
 from pydantic import Field
 
 from aipo.errors import ConfigError, GraphError
-from aipo.render.sub_graphs import all_sub_graphs
 from aipo.rollout.prompt import Prompt
 from aipo.util.http.retry import transient
 from aipo.util.section import Section
@@ -207,10 +206,12 @@ def check_agent(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
 def check_no_pause(graph: CompiledStateGraph[Any, Any, Any, Any], what: str) -> None:
     """Refuses a graph that was compiled to pause at a node: in a rollout there is nobody to go on with it.
 
+    A sub-graph that LangGraph does not see, one in a dict, may never be called: a pause in it ends the rollout.
+
     Raises:
         GraphError: `interrupt_before` or `interrupt_after` of the graph or of one inside it.
     """
-    inner = [(f"{what}, sub-graph {path!r}", sub) for path, sub in all_sub_graphs(graph)]
+    inner = [(f"{what}, sub-graph {path!r}", sub) for path, sub in graph.get_subgraphs(recurse=True)]
     for where, one in [(what, graph), *inner]:
         for setting in ("interrupt_before", "interrupt_after"):
             if nodes := getattr(one, f"{setting}_nodes", ()):

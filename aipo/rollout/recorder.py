@@ -95,6 +95,11 @@ class RolloutRecorder:
             TraceError: a context or a reward part breaks an invariant.
             ConfigError: a reward part has no weight.
         """
+        if any(visit.seconds is None and "/" not in visit.path for visit in self._visits.values()):
+            raise GraphError(
+                f"sub-graph{self.open_at()}: got interrupt_before or interrupt_after, at which it paused, allowed none "
+                "in a rollout"
+            )
         policies = list(dict.fromkeys(s.policy for s in self._items("segments", Segment)))
         last = [visit.path for visit in self._visits.values() if "/" not in visit.path]
         _check_state(self.state, policies, known, last[-1] if last else "no node")

@@ -119,6 +119,9 @@ class _Guarded(Coroutine[Any, Any, Any]):
     def __init__(self, inner: Coroutine[Any, Any, Any], loop: Loop) -> None:
         self._inner, self._loop = inner, loop
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # `cr_running` and the like, of which anyio reads a task's state
+
     def send(self, value: Any) -> Any:
         return self._step(self._inner.send, value)
 

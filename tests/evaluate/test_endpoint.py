@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from starlette.applications import Starlette
@@ -14,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from aipo.cli import app
+from aipo.config.build_chat import build_openai_chat
 from aipo.errors import AipoError, ConfigError, LoadError, PolicyError
 from aipo.evaluate.endpoint import TextTokenizer
 from aipo.policies.tokenizer import HFTokenizer
@@ -60,7 +63,7 @@ def knows(question: str) -> str:
 
 @contextmanager
 def served(
-    answer: Callable[[str], str] = knows, *, refuse: int = 0, finish: str = "stop"
+    answer: Callable[[str], str] = knows, *, refuse: int = 0, finish: str = "stop", key: str = "sesame"
 ) -> Iterator[tuple[str, list[Request]]]:
     """The address of a server, and what it was asked. The first `refuse` requests come too early."""
     asked: list[Request] = []
@@ -68,7 +71,7 @@ def served(
     async def complete(request: Request) -> JSONResponse:
         asked.append(request)
         body = await request.json()
-        if request.headers["authorization"] != "Bearer sesame" or body["model"] != "clever":
+        if request.headers["authorization"] != f"Bearer {key}" or body["model"] != "clever":
             return JSONResponse({"error": {"message": "no such model or key"}}, status_code=401)
         if len(asked) <= refuse:
             return JSONResponse({"error": {"message": "later"}}, status_code=429)
@@ -141,12 +144,12 @@ def tiny_models(url: str) -> bytes:
     return httpx2.get(f"{url}/v1/models").content
 
 
-@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("finish", ["stop", "length", "max_tokens", "MAX_TOKENS", "model_length"])
 def test_one_question_to_a_served_model(finish: str) -> None:
     with served(finish=finish) as (url, _):
         done = aipo("try", "9@5+30=?", "--config", "aipo", *endpoint(url))
         document = json.loads(aipo("try", "9@5+30=?", "--json", *endpoint(url)).stdout)
-    ended = {"stop": "eos", "length": "length"}[finish]
+    ended = "eos" if finish == "stop" else "length"
     assert f"hard/9@5+30 · text · step 0 · reward 1 · ended by {ended}" in done.stdout
     assert done.stdout.splitlines()[-1] == "expected: 549"
     (trace,) = document["traces"]
@@ -161,7 +164,16 @@ def test_one_question_to_a_served_model(finish: str) -> None:
         (["--tokenizer", "x"], ConfigError, "--tokenizer: got one without --endpoint"),
         (["--endpoint", "URL"], ConfigError, "--endpoint: got no --model"),
         (["--endpoint", "URL", "--model", "clever", "--run", "x"], ConfigError, "allowed one of them"),
-        (["--endpoint", "URL", "--model", "clever", "--secret", "UNSET"], LoadError, "'UNSET'"),
+        (
+            ["--endpoint", "URL", "--model", "clever", "--secret", "UNSET"],
+            LoadError,
+            "--secret: got no environment variable 'UNSET'",
+        ),
+        (
+            ["--endpoint", "https://api.openai.com/v1", "--model", "clever"],
+            LoadError,
+            "--secret: got no environment variable 'OPENAI_API_KEY'",
+        ),
         (
             ["--endpoint", "URL", "--model", "other", "--secret", "MY_KEY"],
             PolicyError,
@@ -170,14 +182,49 @@ def test_one_question_to_a_served_model(finish: str) -> None:
         (
             ["--endpoint", "clever", "--model", "other", "--secret", "MY_KEY"],
             ConfigError,
-            "allowed an address",
+            "--endpoint: got 'clever' (no http:// or https:// before it), allowed an address",
         ),
     ],
 )
 def test_what_cannot_be_asked_is_told_before_anything_is_made(
-    tmp_path: Path, small: list[str], words: list[str], error: type[AipoError], message: str
+    tmp_path: Path,
+    small: list[str],
+    words: list[str],
+    error: type[AipoError],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with served() as (url, _), pytest.raises(error) as caught:
         aipo("eval", *(url if word == "URL" else word for word in words), *small)
     assert message in str(caught.value)
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "secret", "sent"),
+    [
+        ("https://api.openai.com/v1", None, None, "openai"),
+        ("https://here.invalid/v1", "https://here.invalid:8000", None, "openai"),
+        ("https://other.invalid/v1", "https://here.invalid:8000", None, "none"),
+        ("https://api.openai.com.other.invalid/v1", None, None, "none"),
+        ("https://other.invalid/v1", None, "MY_KEY", "sesame"),
+        ("https://api.openai.com/v1", None, "MY_KEY", "sesame"),
+    ],
+)
+def test_the_key_of_openai_goes_to_no_other_host_unless_it_is_named(
+    url: str, base: str | None, secret: str | None, sent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"OPENAI_API_KEY": "openai", "MY_KEY": "sesame", "OPENAI_BASE_URL": base}.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    options = {"base_url": url, "model": "clever"}
+    chat: Any = build_openai_chat(options, variable=secret).model
+    assert chat.root_async_client.api_key == sent
+    assert chat.root_async_client.base_url.host == urlsplit(url).hostname
+
+
+def test_a_server_without_keys_needs_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with served(key="none") as (url, _):
+        done = aipo("try", "9@5+30=?", "--config", "aipo", "--endpoint", url, "--model", "clever")
+    assert done.stdout.splitlines()[-1] == "expected: 549"

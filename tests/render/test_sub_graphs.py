@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 
 from aipo.config.build import load_experiment
 from aipo.errors import GraphError
-from aipo.render.sub_graphs import all_sub_graphs, draw
+from aipo.render.sub_graphs import draw, sub_graphs
 from aipo.rollout.agent import check_no_pause
 
 
@@ -172,7 +172,6 @@ def test_a_graph_inside_itself_is_drawn_once() -> None:
     held: dict[str, Any] = {}
     held["me"] = graph(ask=closure(held), think=nothing)
     assert list(draw(held["me"]).nodes) == ["__start__", "ask", "think", "__end__"]
-    assert list(all_sub_graphs(held["me"])) == []
 
 
 def test_what_langgraph_draws_is_drawn_as_before() -> None:
@@ -180,9 +179,41 @@ def test_what_langgraph_draws_is_drawn_as_before() -> None:
     assert draw(main).draw_mermaid() == main.get_graph(xray=True).draw_mermaid()
 
 
-def test_a_graph_that_pauses_is_found_wherever_it_is() -> None:
+def test_a_graph_inside_that_pauses_is_refused() -> None:
     pausing = graph(check=nothing, compiled={"interrupt_before": ["check"]})
     with pytest.raises(
-        GraphError, match=r"interrupt_before of graph 'g', sub-graph 'outer/ask': got \['check'\]"
+        GraphError, match=r"interrupt_before of graph 'g', sub-graph 'outer\|ask': got \['check'\]"
     ):
-        check_no_pause(graph(outer=closure([graph(ask=closure({"a": pausing}))])), "graph 'g'")
+        check_no_pause(graph(outer=graph(ask=closure(pausing))), "graph 'g'")
+
+
+class Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("held", "calls"),
+    [
+        pytest.param(["text", b"bytes", 1, 2.5, None, True] * 33_334, 2, id="values that hold nothing"),
+        pytest.param([Incomparable() for _ in range(20_000)], 10, id="objects"),
+    ],
+)
+def test_what_a_node_holds_is_looked_through_once(held: list[object], calls: int) -> None:
+    outer = graph(ask=closure({"data": held, "agent": INNER}))
+    left = calls * len(held) + 2_000
+
+    def count(frame: types.FrameType, event: str, argument: object) -> None:
+        nonlocal left
+        left -= event == "call"
+        assert left, "more calls of Python functions than a search that looks at each value once makes"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        found = sub_graphs(outer)
+    finally:
+        sys.setprofile(before)
+    assert found == {"ask": [INNER]}

@@ -1,7 +1,7 @@
 """What was sampled stands where it was sampled, unchanged; anything else is a failed rollout that says so."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 from langgraph.graph import START, StateGraph
@@ -232,6 +232,34 @@ def test_a_graph_that_is_compiled_to_pause_is_refused(setting: str):
         GraphError, match=rf"{setting} of graph 'g': got \['ask'\], allowed none in a rollout"
     ):
         check_graph(graph, "g")
+
+
+@pytest.mark.parametrize("setting", ["interrupt_before", "interrupt_after"])
+def test_a_sub_graph_that_pauses_is_told_of_only_where_it_is_called(setting: str):
+    class State(TypedDict):
+        text: str
+
+    async def inner(state: State) -> State:
+        return state
+
+    built = StateGraph(State).add_node("inner", inner).add_edge(START, "inner")
+    modes = {"auto": built.compile(), "human": built.compile(**{setting: ["inner"]})}
+
+    def calling(mode: str) -> Any:
+        async def node(state: RolloutState) -> dict[str, Any]:
+            await modes[mode].ainvoke({"text": ""})
+            return {}
+
+        return node
+
+    auto = check_graph(chain(ask=ask, agent=calling("auto"), think=think, mark=mark), "g")
+    [trace] = run(auto, policies=policies("42"))
+    assert not trace.failed
+    human = check_graph(chain(ask=ask, agent=calling("human"), think=think, mark=mark), "g")
+    assert error_of(human) == (
+        "GraphError: sub-graph (in node agent): got interrupt_before or interrupt_after, at which it paused, allowed "
+        "none in a rollout"
+    )
 
 
 def test_an_exit_in_a_node_is_told_with_its_place():

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 
 from aipo.errors import GraphError
@@ -73,6 +74,17 @@ def test_it_is_not_run_from_inside_itself(loop: Loop) -> None:
             loop.run(running())
 
     loop.run(outer())
+
+
+def test_an_error_in_a_task_group_of_anyio_is_the_one_that_was_raised(loop: Loop) -> None:
+    async def group() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 60)  # it has not begun when its group is cancelled
+            raise ValueError("mine")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        loop.run(group())
+    assert [str(error) for error in caught.value.exceptions] == ["mine"]
 
 
 class Odd(BaseException):

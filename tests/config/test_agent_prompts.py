@@ -1,5 +1,6 @@
 """The prompt of an agent fits its graph: its sections are declared, or named in the code."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def test_a_prompt_is_checked_against_the_graph_of_somebodys_own_agent(
 MIXED = """
 import functools
 
-from helper_of_mine import close
+from closing_step import close
 from langgraph.graph import END, START, StateGraph
 
 from aipo.rollout import AgentSpec, AgentState, RolloutContext
@@ -99,7 +100,8 @@ def test_a_graph_may_declare_some_sections_and_name_others_also_in_a_module_that
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str, prompt: str, says: str | None
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "helper_of_mine.py").write_text(HELPER)
+    monkeypatch.delitem(sys.modules, "closing_step", raising=False)  # another case's
+    (tmp_path / "closing_step.py").write_text(HELPER)
     (tmp_path / "mine.py").write_text(MIXED.format(second=second))
     (tmp_path / "look.md").write_text(f"## look_up\n{{{{ shelf }}}}\n## close\n{{{{ checked }}}}\n{prompt}")
     agent = f"{{graph: '{tmp_path}/mine.py:look', prompt: {tmp_path}/look.md}}"

@@ -119,7 +119,7 @@ def test_sharded_gradients_add_up_in_parts_and_in_float32(sharded: dict[int, Pat
 def test_what_needs_whole_weights_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
-    monkeypatch.setattr("aipo.train.run.join", lambda *, cpu: Ranks(sharded=True))
+    monkeypatch.setattr("aipo.train.run.join", lambda *, cpu, autocast: Ranks(sharded=True))
     config = load_experiment("aipo", [f"run.out={tmp_path / 'run'}", *words])
     with pytest.raises(ConfigError, match=says):
         train_run(config, resume=False, evaluate_after=False, console=Console(quiet=True))

@@ -83,7 +83,7 @@ def test_one_json_document(old_runs: Path) -> None:
     ("summary", "state", "reason"),
     [
         ({"missing": []}, "finished", ""),
-        ({"missing": [{}, {}]}, "stopped", "2 runs have no result yet"),
+        ({"missing": [{}, {}]}, "stopped", "2 runs without a result yet"),
         ({}, "finished", ""),  # a demo's
     ],
 )

@@ -19,6 +19,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # with more threads than cores, a minute becomes ten
 else:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="aipo-tests-")
+# pytest-xdist sets both; a console that a module makes when it is imported would keep them.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -228,7 +228,10 @@ def check_traces(traces: list[Trace], config: Experiment, *, tags: bool) -> None
         # Near the end of its room a rollout is told the beginning of a reply.
         said = [re.fullmatch(r"<feedback:(\w+)>(.*)</feedback>", text, re.DOTALL) for text in told]
         assert all(match and match[1] in AGENTS and REPLY.startswith(match[2]) for match in said)
-        own = "".join(tokenizer.decode(s.token_ids) for s in rest if s.role is Role.POLICY)
+        texts = (tokenizer.decode(s.token_ids) for s in rest if s.role is Role.POLICY)
+        # What an agent is asked is no part of the answer; a request that is never closed goes to the end.
+        own = "".join(re.sub(r"<consult:\w+>.*?(</consult>|\Z)", "", text, flags=re.DOTALL) for text in texts)
+        own = own.replace("</consult>", "")
         last, closed, _ = own.rpartition("\\boxed{")[2].partition("}")
         right = bool(closed) and "\\boxed{" in own and last.strip(" .") == "5"
         assert trace.reward == trace.reward_parts["correct"] == float(right), own

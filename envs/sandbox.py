@@ -29,17 +29,8 @@ from typing import Any, BinaryIO
 
 from aipo.errors import ConfigError, LoadError, ScoreError, one_of
 from aipo.util.text import error_text
-from aipo.util.working_directory import importing_users_code
+from aipo.util.working_directory import importing_users_code, python_command
 
-# The library's `math` is imported before the path is ours, on which envs/math may come first.
-_BOOT = f"""
-import json, math, sys
-sys.path[:] = json.loads(sys.argv[1])
-from aipo.util.working_directory import use_working_directory
-use_working_directory()
-from {__name__} import serve
-serve(sys.argv[2], int(sys.argv[3]))
-"""
 _FIRST = 0.1
 """The share of its time that a call gets before others take its turn."""
 _LEAST_S = 1.0
@@ -156,10 +147,9 @@ class _Worker:
         self.function = function
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
-        path = json.dumps([str(place) for place in sys.path])
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT, path, function, str(memory)],
+                python_command(f"{__name__}:main", function, str(memory)),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
@@ -226,6 +216,11 @@ class _Worker:
 def _end_all(workers: set[_Worker]) -> None:
     while workers:
         workers.pop().end()
+
+
+def main() -> None:
+    """A worker's process: its arguments are the function and the bytes of its memory."""
+    serve(sys.argv[1], int(sys.argv[2]))
 
 
 def serve(function: str, memory: int) -> None:

@@ -114,11 +114,8 @@ def with_interval(value: Estimate | None, *, sign: bool = False) -> str:
 
 def amounts(cost: Cost) -> tuple[str, str, str]:
     """Generated tokens, agents' calls and minutes."""
-    return (
-        short_amount(cost.generated_tokens),
-        short_amount(cost.agent_calls),
-        f"{cost.train_seconds / 60:.1f}",
-    )
+    names = efforts(cost)
+    return names["tokens generated"], names["agents' calls"], names["minutes"]
 
 
 def efforts(cost: Cost) -> dict[str, str]:

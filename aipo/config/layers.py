@@ -60,7 +60,7 @@ class Layers:
             ConfigError: it leaves out an agent that is not there.
         """
         self._drop_for_another(settings, lambda _: True)
-        for key, value in _leaves(settings):
+        for key, value in leaves(settings):
             if key[:-1] == ("agents",) and value is None:
                 self._leave_out(key[-1])
             elif value != {} or not isinstance(_at(self.settings, key), dict):
@@ -88,7 +88,7 @@ class Layers:
                     raise ConfigError(f"override {text!r}: {key[end - 1]!r} holds a value, it has no keys")
             self._forget(key)
             _store(self.settings, key, value)
-            self.sources |= {(*key, *inner): OVERRIDE for inner, _ in _leaves(value)}
+            self.sources |= {(*key, *inner): OVERRIDE for inner, _ in leaves(value)}
 
     def _drop_for_another(self, over: Mapping[str, Any], droppable: Callable[[Source], bool]) -> None:
         names, agents = dict(_NAMES), over.get("agents")
@@ -179,11 +179,11 @@ def plain_name(name: object) -> str:
     return str(name).removeprefix("./").replace(".py:", ":").replace("/", ".")
 
 
-def _leaves(value: Any, at: Key = ()) -> Iterator[tuple[Key, Any]]:
+def leaves(value: Any, at: Key = ()) -> Iterator[tuple[Key, Any]]:
     """Every value that is no mapping, or an empty one, with its key."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
-            yield from _leaves(inner, (*at, name))
+            yield from leaves(inner, (*at, name))
     else:
         yield at, value
 

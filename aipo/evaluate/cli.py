@@ -1,4 +1,4 @@
-"""The commands `aipo eval` and `aipo env`: options only."""
+"""The commands `aipo eval`, `aipo try` and `aipo env`: options only."""
 
 import sys
 from pathlib import Path

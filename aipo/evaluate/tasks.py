@@ -12,7 +12,7 @@ from rich.console import Console
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import presets
-from aipo.errors import ConfigError, ScoreError, TaskError
+from aipo.errors import ConfigError, ScoreError
 from aipo.rollout.env import Env, Task, weights_with_noted
 from aipo.rollout.recorder import weighted
 from aipo.util.console import line_table, print_line
@@ -161,8 +161,6 @@ def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
 
     try:
         parts = LOOP.run(score())
-    except TaskError:
-        raise
     except ScoreError as error:
         parts, why = None, str(error)
     explain = getattr(env, "explain", None)

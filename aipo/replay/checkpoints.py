@@ -88,15 +88,14 @@ class Choice:
         version = step * self.optimizer_steps
         older = [one for one in self._checkpoints if one.version <= version]
         found = newest_whole(older, self._problem)
-        for line in found.broken:
-            name, _, reason = line.partition(" ")
-            self.leave_out(name, reason)
+        for broken in found.broken:
+            self.leave_out(broken.name, broken.reason)
         one = found.checkpoint
         weights = self.start if one is None else Weights(str(one.path), one.version)
         if self.name == EXACT and weights.version != version:
             kept = ", ".join(map(str, self.sampled_steps()))
             raise RunError(
-                f"weights that sampled step {step}: got none ({'; '.join(found.broken) or 'their checkpoint is gone'}), "
+                f"weights that sampled step {step}: got none ({'; '.join(map(str, found.broken)) or 'their checkpoint is gone'}), "
                 f"allowed steps whose weights there are (--steps: {kept}), or --checkpoint nearest, which takes those of "
                 f"{weights.name} here, in {self.run.path}"
             )

@@ -61,11 +61,21 @@ class Checkpoint(NamedTuple):
         return any(_WEIGHTS.fullmatch(path.name) for path in self.path.iterdir())
 
 
+class Broken(NamedTuple):
+    """The name of a checkpoint that is not whole, and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.reason}"
+
+
 class Found(NamedTuple):
-    """A checkpoint to use, and one line for each newer one that is not whole."""
+    """A checkpoint to use, and each newer one that is not whole."""
 
     checkpoint: Checkpoint | None
-    broken: list[str]
+    broken: list[Broken]
 
     @property
     def path(self) -> Path | None:
@@ -108,11 +118,11 @@ def problems(every: Sequence[Checkpoint], *, hashes: bool = True) -> Problem:
 
 def newest_whole(candidates: Sequence[Checkpoint], problem: Problem) -> Found:
     """The newest of `candidates` that is whole."""
-    broken: list[str] = []
+    broken: list[Broken] = []
     for one in reversed(candidates):
         if (reason := problem(one)) is None:
             return Found(one, broken)
-        broken.append(f"{one.path.name} is not whole: {reason}")
+        broken.append(Broken(one.path.name, f"is not whole: {reason}"))
     return Found(None, broken)
 
 
@@ -126,7 +136,7 @@ def last_checkpoint(folder: RunFolder) -> Found:
     found = newest_whole([one for one in every if one.resumable], problems(every))
     if found.checkpoint is None and found.broken:
         raise RunError(
-            f"--resume: got no whole checkpoint ({'; '.join(found.broken)}), allowed at least one, in "
+            f"--resume: got no whole checkpoint ({'; '.join(map(str, found.broken))}), allowed at least one, in "
             f"{folder.checkpoints}. Put an intact copy there; or move the folder away, and --resume begins anew"
         )
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aipo.config.build import Experiment, load_experiment
+from aipo.config.layers import leaves
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
 from aipo.train.checkpoints import Found, rollout_step_of
@@ -84,17 +85,13 @@ def differences(
     ]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return flat
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {".".join(map(str, key)): value for key, value in leaves(values) if key}
 
 
 def where_from(found: Found, optimizer_steps: int) -> str:
     """For the terminal: what a resumed run starts from, and why not from newer checkpoints."""
-    lines = [*found.broken]
+    lines = [*map(str, found.broken)]
     if (one := found.checkpoint) is None:
         lines.append("no checkpoint yet: from the start; traces so far are set aside in traces/__superseded")
     else:

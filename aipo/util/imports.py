@@ -1,6 +1,7 @@
 """Importing what the configuration names, `module:function` or `file.py:function`, and calling it with its options.
 
-A user's edited `graphs/` in the working directory wins over an installed copy; see `working_directory`. Everything loaded has a file and a fingerprint, which a run prints and records.
+A user's edited `graphs/` in the working directory wins over an installed copy; see `working_directory`. Everything
+loaded has a file and a fingerprint, which a run prints and records.
 """
 
 import hashlib

@@ -83,10 +83,11 @@ def stands_for_another(module: str) -> bool:
 
 def python_command(function: str, *arguments: str) -> list[str]:
     """The command that calls 'module:function' in a new Python, which imports from the places that this one does.
-    `python -m` would look into the working directory first."""
+    `python -m` would look into the working directory first. The library's `math` is imported before the places are ours:
+    envs/math may come first there."""
     module, _, name = function.partition(":")
     start = (
-        "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); sys.argv[0] = 'aipo'; "
+        "import json, math, sys; sys.path[:] = json.loads(sys.argv.pop(1)); sys.argv[0] = 'aipo'; "
         "from aipo.util.working_directory import use_working_directory; use_working_directory(); "
         f"from {module} import {name}; {name}()"
     )

@@ -7,6 +7,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from aipo.errors import ConfigError
+from aipo.util.output import JsonOption, output
 
 console = Console()
 
@@ -47,9 +48,10 @@ def runs(
     folder: Annotated[Path, Argument(help="a folder that contains run folders, or a run folder")] = Path(
         "runs"
     ),
-    as_json: Annotated[bool, Option("--json", help="print one JSON document")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Lists runs, with evaluations, replays and comparisons: how far each is, and why it ended."""
     from aipo.viewer.run_list import print_runs
 
-    print_runs(folder, as_json=as_json, console=console)
+    with output(as_json) as console:
+        print_runs(folder, console)

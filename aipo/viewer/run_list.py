@@ -1,6 +1,5 @@
 """`aipo runs`: every run below a folder, with its state and the reason of its end."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from aipo.util.console import line_table, print_line
+from aipo.util.output import print_result
 from aipo.util.text import age
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.overview import RunOverview, overviews
@@ -18,17 +18,14 @@ _COLUMNS = ("run", "state", "steps", "measured", "solo", "agents", "age", "prese
 _CUT = {"preset": 4, "measured": 6, "run": 12}
 
 
-def print_runs(folder: Path, *, as_json: bool, console: Console) -> None:
-    """The runs in a folder, with evaluations, replays and comparisons: a line each, or one JSON document.
+def print_runs(folder: Path, console: Console) -> None:
+    """The runs in a folder, with evaluations, replays and comparisons: a line each; with `--json` one document.
 
     Raises:
         RunError: there is no such folder.
     """
     now = time.time()
     lines = overviews(RunLibrary(folder), now=now)
-    if as_json:
-        print(json.dumps([_record(line, now) for line in lines], indent=2, ensure_ascii=False))
-        return
     rows = [row for line in lines for row in _rows(line, now)]
     console.print(line_table(_COLUMNS, rows, width=console.width, cut=_CUT))
     for line in lines:
@@ -37,6 +34,7 @@ def print_runs(folder: Path, *, as_json: bool, console: Console) -> None:
     note = "measured: the last mean reward of a run, pass@1 on each split of an evaluation"
     note = note if lines else "no runs yet; start one with `aipo train`"
     print_line(console, f"{len(lines)} in {folder}; {note}", "dim")
+    print_result(console, [_record(line, now) for line in lines])
 
 
 def _rows(line: RunOverview, now: float) -> list[Sequence[str]]:

@@ -34,8 +34,7 @@ def status_said(body: bytes) -> int | None:
     if b'"choices"' in body and b'"error"' not in body:
         return None  # the usual answer: not read twice
     answer = _object(body)
-    choices = answer.get("choices")
-    first: Any = choices[0] if isinstance(choices, list) and choices else None
+    first = _first_choice(answer)
     error = answer.get("error") or answer.get("errors") or (isinstance(first, dict) and first.get("error"))
     if not error:
         told = answer.get("object") == "error" or not answer.keys().isdisjoint(
@@ -87,8 +86,7 @@ def chat_answer(body: bytes, where: str) -> bytes:
         AnswerError: it is none.
     """
     answer = _object(body)
-    choices = answer.get("choices")
-    first: Any = choices[0] if isinstance(choices, list) and choices else None
+    first = _first_choice(answer)
     message: Any = first.get("message") if isinstance(first, dict) else None
     if not isinstance(message, dict) or not isinstance(message.get("content", ""), str | list | None):
         got = body[:300].decode("utf-8", "replace")
@@ -100,6 +98,12 @@ def chat_answer(body: bytes, where: str) -> bytes:
         return body
     message["role"] = message.get("role") or "assistant"
     return json.dumps(answer | {"usage": usage}).encode()
+
+
+def _first_choice(answer: Mapping[str, Any]) -> Any:
+    """`choices[0]`, whatever it is; None where there is none."""
+    choices = answer.get("choices")
+    return choices[0] if isinstance(choices, list) and choices else None
 
 
 def _counted(usage: object) -> dict[str, Any] | None:

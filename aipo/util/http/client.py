@@ -1,7 +1,7 @@
 """The HTTP client for servers of models.
 
-Each request takes the proxy that the environment names for its address; one to this machine takes none. An answer is read whole, up to a limit, and has the status of the error
-that its body holds. `aipo.util.http.errors` puts what goes wrong into words.
+Each request takes the proxy that the environment names for its address; one to this machine takes none. An answer is
+read whole, up to a limit, and has the status of the error that its body holds. `aipo.util.http.errors` puts what goes wrong into words.
 """
 
 import os

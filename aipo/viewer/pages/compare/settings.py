@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from aipo.config.layers import leaves
 from aipo.config.load import load_config, presets
 from aipo.viewer.data.run import RunView
 
@@ -69,13 +70,11 @@ def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[Diffe
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as `train.steps` → `200`."""
-    settings: dict[str, str] = {}
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            settings |= flat(inner, f"{prefix}{key}.")
-        else:
-            settings[f"{prefix}{key}"] = json.dumps(inner, default=str, ensure_ascii=False)
-    return settings
+    return {
+        prefix + ".".join(map(str, key)): json.dumps(inner, default=str, ensure_ascii=False)
+        for key, inner in leaves(value)
+        if key
+    }
 
 
 def _is_set(name: str, values: Mapping[str, str], usual: Mapping[str, str]) -> bool:

@@ -5,19 +5,17 @@ complete. Without one it is a chat model: text comes back. Then a trace's tokens
 is `text`, and no replay trains on it.
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from langchain_core.messages import HumanMessage
 
 from aipo.config.build import Experiment
 from aipo.config.build_chat import build_openai_chat
 from aipo.errors import PolicyError
 from aipo.policies import Completion, Policy, SampleRequest
+from aipo.policies.text_tokenizer import TextTokenizer
 from aipo.rollout.context import ChatModel
 from aipo.util.event_loop import LOOP
 from aipo.util.http.reply import read_reply
@@ -79,30 +77,6 @@ class Endpoint:
             "timeout": vllm.deadline,
         }
         return build_openai_chat(options, variable=self.secret)
-
-
-class TextTokenizer:
-    """A token is a character: for models of which only text is known."""
-
-    eos_id = sys.maxunicode + 1
-
-    def encode(self, text: str, *, control: bool = False) -> list[int]:
-        """See `aipo.policies.base.Tokenizer.encode`; nothing in a text is control."""
-        return list(map(ord, text))
-
-    def encode_prompt(self, text: str, *, untrusted: str = "") -> list[int]:
-        """See `aipo.policies.base.Tokenizer.encode_prompt`; the server has the chat template."""
-        return self.encode(text)
-
-    def control_in(self, text: str) -> list[str]:
-        """See `aipo.policies.base.Tokenizer.control_in`; which tokens are control only the server knows."""
-        return []
-
-    def decode(self, token_ids: Sequence[int] | npt.NDArray[np.int32]) -> str:
-        return "".join("" if i == self.eos_id else chr(i) for i in token_ids)
-
-    def token_id(self, text: str) -> int | None:
-        return ord(text) if len(text) == 1 else None
 
 
 class ChatPolicy:

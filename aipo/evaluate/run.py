@@ -139,6 +139,8 @@ def _evaluate_endpoint(
 ) -> dict[str, dict[str, Any]]:
     experiment = experiment.for_evaluation()
     policy = endpoint.open(experiment)
+    if endpoint.tokenizer is not None:
+        keep_tokenizer(folder, experiment.tokenizer(endpoint.tokenizer).inner.save_pretrained)
     forbidden = () if endpoint.text_only else None
     engine = experiment.engine(policy, run_id=f"{folder.path.name}-{name}", forbidden_ids=forbidden)
     modes = {"solo": (Mode.TEXT, False)} if endpoint.text_only else SETTINGS

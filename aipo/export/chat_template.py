@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from aipo.errors import LoadError, RunError
 from aipo.policies.control_tokens import control_tokens, spells_control
-from aipo.trace import concatenate
+from aipo.policies.text_tokenizer import TextTokenizer
+from aipo.trace import Mode, Trace, concatenate
 from aipo.trace.arrow import Stored
 from aipo.trace.text import texts_of
 
 if TYPE_CHECKING:
+    from aipo.policies import Tokenizer
     from aipo.policies.tokenizer import HFTokenizer
 
 _CONTENT = "CONTENT-OF-THE-MESSAGE"
@@ -52,28 +54,42 @@ class TokenTexts:
         except Exception as error:  # the libraries raise nothing more special
             raise LoadError(f"tokenizer in {self.folder}: got {error}, allowed a fast tokenizer") from error
 
+    def tokenizer_of(self, trace: Trace) -> "Tokenizer":
+        """The tokenizer of a trace's ids: the policy's, or that of a text.
+
+        Raises:
+            RunError, LoadError: see `tokenizer`.
+        """
+        return TextTokenizer() if trace.mode is Mode.TEXT else self.tokenizer
+
     def with_texts(self, stored: Stored) -> Stored:
         """The trace with the text of each segment, decoded if they were not stored."""
         if stored.texts is not None:
             return stored
         ids = [segment.token_ids for segment in stored.trace.segments]
-        return Stored(stored.trace, texts_of(ids, self.tokenizer.decode))
+        return Stored(stored.trace, texts_of(ids, self.tokenizer_of(stored.trace).decode))
 
     def head(self, stored: Stored, segment: int, stop: int) -> str:
         """Text of the first `stop` tokens of a segment."""
         before = concatenate(stored.trace.segments[:segment])[-_BEFORE:]
         ids = stored.trace.segments[segment].token_ids
-        return texts_of([before, ids[:stop], ids[stop:]], self.tokenizer.decode)[1] if stop else ""
+        decode = self.tokenizer_of(stored.trace).decode
+        return texts_of([before, ids[:stop], ids[stop:]], decode)[1] if stop else ""
 
-    def question(self, text: str) -> str | None:
-        """The question in the text of a prompt; None when the chat template cannot be taken off."""
-        before, after = self._frame
+    def question(self, trace: Trace, text: str) -> str | None:
+        """The question in the text of a trace's prompt; None when the chat template cannot be taken off."""
+        before, after = (
+            ("", "") if trace.mode is Mode.TEXT else self._frame
+        )  # a served model's is its server's
         if len(text) < len(before) + len(after) or not text.startswith(before) or not text.endswith(after):
             return None
         return text[len(before) : len(text) - len(after)]
 
-    def spells_control(self, text: str, token_ids: Iterable[int]) -> bool:
-        """Does `text` spell a special token that its own `token_ids` do not hold? Encoded again it would be one."""
+    def spells_control(self, trace: Trace, text: str, token_ids: Iterable[int]) -> bool:
+        """Does `text` spell a special token that its own `token_ids` do not hold? Encoded again it would be one. Without
+        any tokenizer nobody knows the special tokens of a served model's reader."""
+        if trace.mode is Mode.TEXT:
+            return self.folder is not None and spells_control(text, (), self._controls)
         return spells_control(text, token_ids, self._controls)
 
     @cached_property

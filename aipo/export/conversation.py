@@ -84,7 +84,7 @@ class Conversations:
 
     def _question(self, stored: Stored) -> str:
         prompts = {i: len(s) for i, s in enumerate(stored.trace.segments) if s.role is Role.PROMPT}
-        question = self._texts.question(self._text(stored, prompts))
+        question = self._texts.question(stored.trace, self._text(stored, prompts))
         if question is None:
             raise NotExportable("the prompt is not of the tokenizer's chat template")
         return question
@@ -96,7 +96,7 @@ class Conversations:
             raise NotExportable("it was asked more than once")
         last = len(segments) - 1
         if kept.get(last) and trace.stop_reason is StopReason.EOS and segments[last].role is trace.author:
-            ends = segments[last].token_ids[-1] == self._texts.tokenizer.eos_id
+            ends = segments[last].token_ids[-1] == self._texts.tokenizer_of(trace).eos_id
             kept[last] -= int(ends)
         if self._cut:
             _cut_consults(trace, kept)
@@ -117,7 +117,7 @@ class Conversations:
             for i, count in kept.items()
         )
         ids = [token_id for i, count in kept.items() for token_id in segments[i].token_ids[:count].tolist()]
-        if self._texts.spells_control(text, ids):
+        if self._texts.spells_control(stored.trace, text, ids):
             raise NotExportable("a text spells a special token")
         return text
 

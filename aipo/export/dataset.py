@@ -11,7 +11,7 @@ import yaml
 
 from aipo.export.chat_template import TokenTexts
 from aipo.export.selection import ExportStep
-from aipo.render.templating import fill
+from aipo.render.templating import code, fill_card
 from aipo.trace.arrow import FLOAT_COLUMNS, to_table
 from aipo.trace.filters import FAILED
 
@@ -65,7 +65,7 @@ def card(name: str, counts: Sequence[Sequence[Any]], manifest: Mapping[str, Any]
         "size_categories": [next((size for top, size in _SIZES if rows < top), "1M<n<10M")],
     }
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
-    page = fill(
+    page = fill_card(
         "aipo.export",
         "card.md.j2",
         name=name,
@@ -74,7 +74,7 @@ def card(name: str, counts: Sequence[Sequence[Any]], manifest: Mapping[str, Any]
         model=_file_name(manifest.get("model", "")),
         packages=[*manifest.get("packages", {}).items(), ("python", manifest.get("python", ""))],
         files=[
-            (part, _file_name(file.get("file", "")), file.get("fingerprint", ""))
+            (part, code(_file_name(file.get("file", ""))), code(file.get("fingerprint", "")))
             for part, file in manifest.get("files", {}).items()
         ],
     )

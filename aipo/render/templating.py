@@ -1,7 +1,8 @@
-"""The Jinja environment of every page: reports, comparisons and the viewer fill their templates here.
+"""The Jinja environment of every template: pages in HTML, cards in Markdown (`*.md.j2`).
 
-Everything that a template prints is escaped, and characters that would steer a reader's eye are shown by their
-codes (`visible`). A template prints a string as it is only as `{{ value|e }}`, which still escapes it.
+Everything that a page prints is escaped. Characters that would steer a reader's eye are shown by their codes
+(`visible`); a page prints a string without these codes only as `{{ value|e }}`, which still escapes it. A card prints
+texts of users and of their machines as `{{ value|code }}`.
 """
 
 import json
@@ -15,8 +16,19 @@ from aipo.util.text import counted, visible
 
 
 def fill(package: str, template: str, **context: object) -> Markup:
-    """A template from the folder `templates` of `package`. A name that the context lacks is an error."""
-    return Markup(environment(package).get_template(template).render(**context))
+    """A page from the folder `templates` of `package`. A name that the context lacks is an error."""
+    return Markup(fill_card(package, template, **context))
+
+
+def fill_card(package: str, template: str, **context: object) -> str:
+    """`fill` for Markdown, in which nothing is escaped."""
+    return environment(package).get_template(template).render(**context)
+
+
+def code(value: object) -> str:
+    """Any text as a code span of Markdown, in which nothing is markup; one line, also in a cell of a table."""
+    line = " ".join(str(value).split()).replace("`", "'").replace("|", r"\|")
+    return f"`{line}`"
 
 
 @cache
@@ -24,13 +36,14 @@ def environment(package: str) -> Environment:
     """The environment of one package's templates."""
     pages = Environment(
         loader=PackageLoader(package),
-        autoescape=True,
+        autoescape=lambda name: not (name or "").endswith(".md.j2"),
         undefined=StrictUndefined,
         finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     pages.globals["counted"] = counted  # pyright: ignore[reportArgumentType]
+    pages.filters["code"] = code
     return pages
 
 

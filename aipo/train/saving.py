@@ -1,6 +1,5 @@
 """How a trainer writes checkpoints: whole or not at all, and with a card that says what they are."""
 
-import html
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from aipo.config.build import Experiment
 from aipo.errors import OtherRankError
 from aipo.policies.lora import base_of
-from aipo.render.templating import fill
+from aipo.render.templating import fill_card
 from aipo.run import RunFolder
 from aipo.train.ranks import Ranks
 from aipo.util.files import disk
@@ -37,10 +36,11 @@ def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) 
     else:
         load = 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(".")  # this folder'
     pieces = not any(draft.glob("*.safetensors"))
-    text = fill(
+    text = fill_card(
         "aipo.train",
         "model_card.md.j2",
-        name=f"{run.path.name}, {draft.name}",
+        run=run.path.name,
+        folder=draft.name,
         base=base or str(manifest.get("model", experiment.policy.model)),
         preset=str(manifest.get("preset") or "none"),
         graph=experiment.graph_name,
@@ -57,7 +57,7 @@ def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) 
         library="peft" if base is not None else "transformers",
         load=None if pieces else load,
     )
-    (draft / CARD).write_text(html.unescape(text) + "\n", encoding="utf-8")
+    (draft / CARD).write_text(text + "\n", encoding="utf-8")
 
 
 class SavingTrainer(GRPOTrainer):

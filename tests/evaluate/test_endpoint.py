@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from aipo.cli import app
 from aipo.config.build_chat import build_openai_chat
 from aipo.errors import AipoError, ConfigError, LoadError, PolicyError
-from aipo.evaluate.endpoint import TextTokenizer
+from aipo.policies.text_tokenizer import TextTokenizer
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.replay.recordings import Recordings
 from aipo.trace import Mode, Role
@@ -118,6 +118,10 @@ def test_a_served_model_is_evaluated_and_its_traces_say_that_they_are_text(
     assert recordings.read(0) == []
     assert set(recordings.left_out.values()) == {next(iter(recordings.left_out.values()))}
     assert "kind: got 'text', the answer of a served model" in recordings.left_out[trace.trace_id]
+    aipo("export", out / "evaluations/eval", "--format", "sft")
+    row = json.loads((out / "evaluations/eval/exports/sft.jsonl").read_text().splitlines()[0])
+    asked_and_said = [("user", trace.task["prompt"]), ("assistant", text)]
+    assert [(message["role"], message["content"]) for message in row["messages"]] == asked_and_said
     listed = aipo("traces", out / "evaluations/eval", "kind=text", "--limit", 1)
     assert listed.stdout.splitlines()[1].split()[2] == "text"
 
@@ -136,6 +140,8 @@ def test_with_its_tokenizer_a_served_model_leaves_whole_traces(tmp_path: Path, s
     policy = [s for trace in traces for s in trace.segments if s.role is Role.POLICY]
     assert all(s.logprobs is not None and len(s.logprobs) == len(s.token_ids) for s in policy)
     assert len(Recordings(path=out / "evaluations/eval").read(0)) == len(traces)
+    kept = AutoTokenizer.from_pretrained(out / "tokenizer")  # the viewer and exports read it
+    assert kept.get_vocab() == words.inner.get_vocab()
 
 
 def tiny_models(url: str) -> bytes:

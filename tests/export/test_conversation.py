@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from aipo.errors import ConfigError, LoadError, RunError
+from aipo.policies.text_tokenizer import TextTokenizer
 from aipo.trace import Mode, Role, StopReason, Trace, segment
 from aipo.trace.filters import Filter
 from kit import handmade
@@ -47,6 +48,18 @@ def test_what_an_option_asks_for(run: Run, options: dict[str, Any], chats: list[
 def test_without_a_solo_rollout_the_question_is_its_own(empty: Run):
     empty.keep(empty.assisted("g0/0", "3@7+1=?", "583<eos>"))
     assert empty.chats() == [("agents: 3@7+1=?", "So 583")]
+
+
+def test_a_served_models_text_needs_no_tokenizer(tmp_path: Path):
+    run, text = Run(tmp_path / "run", stored_texts=False), TextTokenizer()
+    asked = segment(Role.PROMPT, "task", text.encode("3@7+1=?"))
+    for step, answer in enumerate(["583", "<eos>583"]):
+        said = segment(Role.AGENT, "clever", [*text.encode(answer), text.eos_id])
+        run.keep(run.trace(f"g{step}/0", asked, said, step=step, mode=Mode.TEXT, reward=1.0))
+    assert run.chats() == [("3@7+1=?", "583")]  # the other spells a token of the run's tokenizer
+    shutil.rmtree(run.path / "tokenizer")
+    assert run.chats() == [("3@7+1=?", "583"), ("3@7+1=?", "<eos>583")]
+    assert run.export("dataset").rows == 2
 
 
 def test_a_demonstration_is_the_assistants_text_and_asks_what_solo_rollouts_are_asked(empty: Run):

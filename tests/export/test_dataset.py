@@ -56,8 +56,8 @@ def test_the_card_tells_what_there_is(run: Run):
     # rollouts, failed, with a reward, tokens, of the policy, of agents
     assert "| assisted | 1 | 0 | 1 | 41 | 18 | 5 |\n| solo | 3 | 1 | 1 | 39 | 9 | 0 |\n" in text
     assert "| package | version |\n| --- | --- |\n| trl | 1.16.0 |\n| python | 3.11.7 |\n" in text
-    assert "| graph | consult.py | b9bb |\n" in text
-    assert "Policy at the start: small\n" in text and "somebody" not in text
+    assert "| graph | `consult.py` | `b9bb` |\n" in text
+    assert "Policy at the start: `small`\n" in text and "somebody" not in text
 
 
 def test_the_card_names_columns_that_there_are():
@@ -67,9 +67,9 @@ def test_the_card_names_columns_that_there_are():
 
 
 def test_a_card_cannot_be_steered():
-    text = card("x|<script>\n# y\u202e", [], {"model": "<b>&amp;|"})
-    assert "\n# x\\|&lt;script&gt; # y⟨U+202E⟩\n" in text
-    assert "Policy at the start: &lt;b&gt;&amp;amp;\\|\n" in text
+    text = card("x|<script>`\n# y\u202e", [], {"model": "<b>&amp;|"})
+    assert "\n# `x\\|<script>' # y⟨U+202E⟩`\n" in text  # in a code span nothing is markup
+    assert "Policy at the start: `<b>&amp;\\|`\n" in text
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M")])

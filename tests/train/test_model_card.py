@@ -35,7 +35,7 @@ def test_it_says_what_it_is(tmp_path: Path, words: list[str], library: str) -> N
     assert head["library_name"] == library
     assert head["pipeline_tag"] == "text-generation"
     for line in (
-        "# run, checkpoint-2",
+        "# `run`, checkpoint-2",
         f"| base | `{start}` |",
         "| preset | `mask` |",
         "| rollout steps | 1 of 2 (2 optimizer steps) |",

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from aipo.config.build import load_experiment
 from aipo.errors import RunError, TraceError
+from aipo.policies.text_tokenizer import TextTokenizer
 from aipo.run import RunFolder
+from aipo.trace import Mode
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.tokens import find_tokenizer
 from kit.recorded import HOSTILE, write_step
@@ -119,10 +122,12 @@ def test_a_torn_file_of_traces_is_named(own_runs: Path) -> None:
 def test_texts_of_tokens_are_the_context_cut_at_its_tokens(little_runs: Path, tmp_path: Path) -> None:
     run = RunLibrary(little_runs).run("aipo")
     stored = [run.index.stored(trace.trace_id) for trace in run.index.traces()]
-    ids = next(s.trace.segments[-1].token_ids for s in stored if s.texts and HOSTILE in s.texts[-1])
-    texts = run.token_texts(ids)
+    trace = next(s.trace for s in stored if s.texts and HOSTILE in s.texts[-1])
+    ids = trace.segments[-1].token_ids
+    texts = run.token_texts(trace)(ids)
     assert texts is not None and len(texts) == len(ids)
     assert "".join(texts) == f"{HOSTILE}\n#0<eos>" and texts[-1] == "<eos>"
+    assert run.token_texts(replace(trace, mode=Mode.TEXT))([104, 105, TextTokenizer.eos_id]) == ["h", "i", ""]
     assert find_tokenizer([tmp_path]) is None
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": None}))
     assert find_tokenizer([tmp_path]) is None

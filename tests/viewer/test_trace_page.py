@@ -40,7 +40,12 @@ def page_of(trace: Trace, texts: tuple[str, ...] | None, token_texts: Any = lamb
         agents=lambda: (),
     )
     run: Any = SimpleNamespace(
-        name="r", index=index, config=dict, drawing=lambda: None, token_texts=token_texts, token_stats=torn
+        name="r",
+        index=index,
+        config=dict,
+        drawing=lambda: None,
+        token_texts=lambda _: token_texts,
+        token_stats=torn,
     )
     return trace_page(run, trace.trace_id, Links(3))
 

@@ -37,17 +37,18 @@ class Passage:
 
 def context_texts(run: RunView, stored: Stored) -> Sequence[str] | None:
     """Text of each segment, by the run's tokenizer if none was stored; None where nobody can tell."""
-    texts = stored.texts or [run.token_texts(s.token_ids.tolist()) for s in stored.trace.segments]
+    of_tokens = run.token_texts(stored.trace)
+    texts = stored.texts or [of_tokens(s.token_ids.tolist()) for s in stored.trace.segments]
     return None if None in texts else ["".join(text or ()) for text in texts]
 
 
 def passages(run: RunView, stored: Stored, agents: Sequence[str]) -> list[Passage]:
     """The context of a trace; `agents` gives them their colours."""
     spans = text_spans(stored.trace, context_texts(run, stored), agents)
-    result: list[Passage] = []
+    of_tokens, result = run.token_texts(stored.trace), list[Passage]()
     for span, segment in zip(spans, stored.trace.segments, strict=True):
         ids = tuple(segment.token_ids.tolist())
-        parts = tuple(after_seam(run.token_texts(ids) or (), span.text))
+        parts = tuple(after_seam(of_tokens(ids) or (), span.text))
         fits = len(parts) == len(ids) and "".join(parts) == span.text
         result.append(
             Passage(

@@ -17,7 +17,9 @@ from tokenizers import Tokenizer
 
 from aipo import recorded
 from aipo.errors import RunError
+from aipo.policies.text_tokenizer import TextTokenizer
 from aipo.run import RunEnd, RunFolder
+from aipo.trace import Mode, Trace
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import list_traces
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
@@ -31,7 +33,7 @@ from aipo.viewer.data.run_files import (
     read_metrics,
     read_replay,
 )
-from aipo.viewer.data.tokens import find_tokenizer, texts_of_tokens
+from aipo.viewer.data.tokens import Texts, find_tokenizer, texts_of_tokens
 
 _T = TypeVar("_T")
 _NO_METRICS = RunMetrics()
@@ -165,12 +167,15 @@ class RunView:
         """
         return {} if self.evaluation else TokenStatsStore(self._run.token_stats).pushes(step)
 
-    def token_texts(self, ids: Sequence[int]) -> list[str] | None:
-        """Text of each token; None when the run kept no tokenizer."""
+    def token_texts(self, trace: Trace) -> Texts:
+        """A function of a segment's ids that returns the text of each token; None when the run kept no tokenizer."""
+        if trace.mode is Mode.TEXT:
+            return lambda ids: [TextTokenizer().decode([i]) for i in ids]
         with self._lock:
             if self._tokenizer is None:
                 self._tokenizer = find_tokenizer([self._run.tokenizer, self._run.model])
-            return None if self._tokenizer is None else texts_of_tokens(self._tokenizer, ids)
+            tokenizer = self._tokenizer
+        return lambda ids: None if tokenizer is None else texts_of_tokens(tokenizer, ids)
 
     def _evaluations(self) -> dict[str, EvaluationFile]:
         files = {path.stem: self._parsed(path, read_evaluation) for path in self._evaluation_files()}

@@ -13,7 +13,7 @@ from aipo.render.spans import text_spans
 from aipo.render.templating import fill, json_block
 from aipo.render.trace_html import context_html, legend_html
 from aipo.trace import Role, Trace
-from aipo.trace.filters import DERIVATION, Filter
+from aipo.trace.filters import Filter
 from aipo.trace.index import Summary
 from aipo.util.text import duration, visible
 from aipo.viewer.data.library import RunView
@@ -38,7 +38,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
     stored = run.index.stored(trace_id)
     trace, agents = stored.trace, agents_of(run)
     texts = context_texts(run, stored)
-    group = run.index.traces(Filter(group=trace.group_id), limit=SHOWN)
+    summary, group = run.index.summary(trace_id), run.index.traces(Filter(group=trace.group_id), limit=SHOWN)
     before, after = run.index.neighbours(trace_id)
     parent = _parent(run, trace)
     try:
@@ -47,7 +47,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
         token_stats, pushes, problem = [], {}, str(error)
     spans = text_spans(trace, texts, agents)
     exact = "".join(piece.text for piece in spans)
-    tokens = token_data(trace, spans, run.token_texts, token_stats, pushes)
+    tokens = token_data(trace, spans, run.token_texts(trace), token_stats, pushes)
     return render(
         "trace.html.j2",
         links,
@@ -58,7 +58,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
         before=before and links.trace(run.name, before),
         after=after and links.trace(run.name, after),
         parent=parent and links.trace(run.name, parent),
-        flawed=(trace.reward or 0) > 0 and trace.reward_parts.get(DERIVATION, 1.0) < 1,
+        flawed=summary is not None and summary.flawed,
         siblings=group,
         comparisons=comparisons(run, trace, group, links),
         context=context_html(trace, texts, agents, anchors=True),

@@ -173,8 +173,9 @@ def traces(
     elif show is not None:
         listing.print_trace(index, show, as_json=as_json, console=console)
     else:
-        of, first = (listing.print_groups, "interesting") if groups else (listing.print_traces, "step")
-        of(index, where, order=order or first, limit=limit, as_json=as_json, console=console)
+        listing.print_list(
+            index, where, groups=groups, order=order, limit=limit, as_json=as_json, console=console
+        )
 
 
 @app.command()

@@ -137,7 +137,7 @@ def test_its_evaluation_has_the_present_names(run: RunFolder) -> None:
 
 def test_it_is_listed(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     index, where = TraceIndex(run.traces, resident=False), Filter(kind="suppressed")
-    terminal.print_traces(index, where, order="step", limit=50, as_json=True, console=Console())
+    terminal.print_list(index, where, groups=False, order=None, limit=50, as_json=True, console=Console())
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines and {line["kind"] for line in lines} == {"suppressed"}
     for resident in (False, True):

@@ -18,7 +18,6 @@ Curve = Sequence[tuple[float, float]]
 """Points of one seed, in order of x."""
 
 _POINTS = 120
-_SMOOTHING = 20
 _ROLES = ("policy", "agent", "distilled")
 _COST_LABELS = {
     "generated_tokens": "tokens that the policy generated",
@@ -42,7 +41,7 @@ def band(curves: Sequence[Curve], *, name: str, colour: str) -> Line:
         return Line(name=name, colour=colour, x=(), y=())
     points = [np.array(curve, float).T for curve in curves]
     xs = _grid([x for x, _ in points])
-    smoothed = [smooth(y.tolist(), len(y) // _SMOOTHING * 2 + 1) for _, y in points]
+    smoothed = [smooth(y.tolist()) for _, y in points]
     values = np.array(
         [np.interp(xs, x, np.array(y, float)) for (x, _), y in zip(points, smoothed, strict=True)]
     )

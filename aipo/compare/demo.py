@@ -130,19 +130,15 @@ def print_plan(matrix: Matrix, console: Console) -> None:
     """What the demo will do, how long it takes, and how to watch it."""
     (seed,) = matrix.seeds
     arms = {arm: matrix.cell(arm, seed).stages[-1].experiment for arm in matrix.arms}
+    cold_start = "supervised, from random weights: sums, and how to ask agents"
     stages = [
-        (
-            arms[matrix.reference].policy.making,
-            COLD_START_S,
-            "supervised, from random weights: sums, and how to ask agents",
-        ),
+        (arms[matrix.reference].policy.making, COLD_START_S, cold_start),
         (BEFORE, BEFORE_S, "the policy is evaluated, without and with agents"),
     ]
     for arm, experiment in arms.items():
+        steps = counted(experiment.train.steps, "rollout step")
         agents = "with" if experiment.method.assist_share > 0 else "without"
-        stages.append(
-            (arm, ARM_S, f"{counted(experiment.train.steps, 'rollout step')} {agents} agents, then evaluated")
-        )
+        stages.append((arm, ARM_S, f"{steps} {agents} agents, then evaluated"))
     print_line(console, "aipo demo: a small language model learns from agents to do without them", "bold")
     for name, seconds, text in stages:
         print_line(console, f"  {name:<12}{seconds:>3} s  {text}")

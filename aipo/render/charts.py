@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from aipo.render.templating import json_block, static_text
@@ -91,14 +90,7 @@ def _line_data(line: Line) -> dict[str, Any]:
 
 def _rounded(values: Sequence[float | None]) -> list[float | None]:
     """To 6 significant digits; what is not finite is a gap."""
-    numbers = np.array(values, np.float64)  # None is NaN
-    finite = np.isfinite(numbers)
-    sizes = np.where(finite & (numbers != 0), np.abs(numbers), 1.0)
-    places = 5 - np.floor(np.log10(sizes))
-    # Powers of ten are exact up to 22; a product with 0.001 is not.
-    up, down = 10.0 ** places.clip(0, 22), 10.0 ** (-places).clip(0)
-    rounded = np.round(numbers * up / down) * down / up
-    return [v if known else None for v, known in zip(rounded.tolist(), finite.tolist(), strict=True)]
+    return [None if v is None or not math.isfinite(v) else float(f"{v:.6g}") for v in values]
 
 
 def figure(number: int, chart: Chart) -> Markup:
@@ -141,9 +133,13 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def smooth(values: Sequence[float | None], window: int) -> list[float | None]:
-    """Centred moving average over `window` (odd) neighbours; gaps stay gaps and count nowhere."""
-    half = window // 2
+def smooth(values: Sequence[float | None], window: int | None = None) -> list[float | None]:
+    """Centred moving average; gaps stay gaps and count nowhere.
+
+    Args:
+        window: the number of neighbours, odd; default: a tenth of all values.
+    """
+    half = len(values) // 20 if window is None else window // 2
     averages: list[float | None] = []
     for i, value in enumerate(values):
         near = [v for v in values[max(0, i - half) : i + half + 1] if v is not None]

@@ -21,7 +21,6 @@ THEME: dict[str, tuple[str, str]] = {
     "warn-bg": ("#ffefd2", "#472f05"),
     "accent": ("#0a5cad", "#6db5f5"),
     "accent-bg": ("#e3effb", "#10304d"),
-    "on-accent": ("#fff", "#0b1a28"),
     "c0": ("#656d78", "#98a2b0"),
     "c1": ("#0a66b7", "#6db5f5"),
     "c2": ("#a34a00", "#f0a35e"),

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from aipo.render.colours import THEME, by_theme
-from aipo.render.graph_layout import END, NOTE, PAD, START, TITLE, Box, Edge, LitPath, Place, boxes_of
+from aipo.render.graph_layout import END, NOTE, PAD, START, TITLE, Box, LitPath, Place, boxes_of
 from aipo.render.templating import static_text
 from aipo.util.text import visible
 
@@ -43,26 +43,20 @@ def _inside(box: Box, left: float, top: float) -> Iterable[str]:
     for edge in sorted(box.edges, key=lambda e: e.lit):
         a, b, span = places[edge.start], places[edge.end], box.spans[edge]
         if edge in box.returns:
-            yield from _return(a, b, edge)
+            line, head = _beside(a, b, APART, -1)
         elif span == 1:
-            yield from _line(a, b, edge, -APART if (edge.start, edge.end) in twins else 0.0)
+            line, head = _beside(a, b, -APART if (edge.start, edge.end) in twins else 0.0, 1)
         else:
-            yield from _over(a, b, edge) if span > 1 else _under(a, b, edge)
+            line, head = _around(a, b, -1 if span > 1 else 1)
+        kind, lit = "maybe" if edge.conditional else "always", " lit" * edge.lit
+        yield f'<path class="{kind}{lit}" d="{line}"/><path class="head{lit}" d="{head}"/>'
     for node, place in zip(box.nodes, places, strict=True):
         yield from _node(node, place)
 
 
-def _lit(is_lit: bool) -> str:
-    return " lit" if is_lit else ""
-
-
-def _kind(edge: Edge) -> str:
-    return ("maybe" if edge.conditional else "always") + _lit(edge.lit)
-
-
 def _node(box: Box, at: Place) -> Iterable[str]:
     x, y = at.middle
-    css = _lit(box.mark is not None)
+    css = " lit" if box.mark else ""
     if box.name in (START, END):
         kind = "start" if box.name == START else "end"
         yield f'<circle class="{kind}{css}" cx="{x:.1f}" cy="{y:.1f}" r="{at.wide / 2 - 1:.1f}"/>'
@@ -92,45 +86,35 @@ def _linked(box: Box, shape: str) -> str:
     return f'<{tag}{link} data-node="{escape(visible(box.path))}"><title>{title}</title>{shape}</{tag}>'
 
 
-def _line(a: Place, b: Place, edge: Edge, shift: float) -> Iterable[str]:
-    """From the right side of one box to the left side of the other, `shift` below their middles."""
-    x, y, to_x, to_y = a.x + a.wide, a.middle[1] + shift, b.x, b.middle[1] + shift
-    bend = (a.right + b.left) / 2 + _aside(a, b, -shift)
-    curve = f"C{bend:.1f} {y:.1f} {bend:.1f} {to_y:.1f} {b.left - 5:.1f} {to_y:.1f}"
-    yield f'<path class="{_kind(edge)}" d="M{x:.1f} {y:.1f}H{a.right:.1f}{curve}H{to_x - 5:.1f}"/>'
-    yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l-7 -3.5v7z"/>'
+def _beside(a: Place, b: Place, shift: float, way: int) -> tuple[str, str]:
+    """A line and its head: from the side of one box to the facing side of the other, `shift` below their middles.
+
+    Args:
+        way: 1 to the right, -1 back to the left.
+    """
+    left, right = (a, b) if way > 0 else (b, a)
+    x, turn, last_turn, to_x = (left.x + left.wide, left.right, right.left, right.x)[::way]
+    y, to_y = a.middle[1] + shift, b.middle[1] + shift
+    bend = (left.right + right.left) / 2
+    if shift:  # a steep line bends to one side, so that its twin stays beside it
+        bend += math.copysign(2 * shift, -shift * (right.middle[1] - left.middle[1]))
+    curve = f"C{bend:.1f} {y:.1f} {bend:.1f} {to_y:.1f} {last_turn - 5 * way:.1f} {to_y:.1f}"
+    line = f"M{x:.1f} {y:.1f}H{turn:.1f}{curve}H{to_x - 5 * way:.1f}"
+    return line, f"M{to_x:.1f} {to_y:.1f}l{-7 * way} -3.5v7z"
 
 
-def _aside(left: Place, right: Place, by: float) -> float:
-    """How far to the right a steep line bends, so that its twin stays beside it."""
-    return math.copysign(2 * by, by * (right.middle[1] - left.middle[1])) if by else 0.0
+def _around(a: Place, b: Place, way: int) -> tuple[str, str]:
+    """A line and its head: between the tops of two boxes over what lies between them, or between their bottoms under it.
 
-
-def _return(a: Place, b: Place, edge: Edge) -> Iterable[str]:
-    """From the left side of one box back to the right side of the other, below the line that came from there."""
-    x, y, to_x, to_y = a.x, a.middle[1] + APART, b.x + b.wide, b.middle[1] + APART
-    bend = (b.right + a.left) / 2 + _aside(b, a, -APART)
-    curve = f"C{bend:.1f} {y:.1f} {bend:.1f} {to_y:.1f} {b.right + 5:.1f} {to_y:.1f}"
-    yield f'<path class="{_kind(edge)}" d="M{x:.1f} {y:.1f}H{a.left:.1f}{curve}H{to_x + 5:.1f}"/>'
-    yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l7 -3.5v7z"/>'
-
-
-def _over(a: Place, b: Place, edge: Edge) -> Iterable[str]:
-    """From the top of one box over what lies between to the top of the other."""
-    x, to_x, to_y = a.middle[0], b.middle[0], b.y
-    peak = min(a.y, b.y) - 24
-    curve = f"C{x:.1f} {peak:.1f} {to_x:.1f} {peak:.1f} {to_x:.1f} {to_y - 5:.1f}"
-    yield f'<path class="{_kind(edge)}" d="M{x:.1f} {a.y:.1f}{curve}"/>'
-    yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l-3.5 -7h7z"/>'
-
-
-def _under(a: Place, b: Place, edge: Edge) -> Iterable[str]:
-    """From the bottom of one box back to the bottom of another, or of itself."""
-    x, y, to_x, to_y = a.middle[0] + 8, a.y + a.high, b.middle[0] - 8, b.y + b.high
-    low = max(y, to_y) + 24
-    curve = f"C{x:.1f} {low:.1f} {to_x:.1f} {low:.1f} {to_x:.1f} {to_y + 5:.1f}"
-    yield f'<path class="{_kind(edge)}" d="M{x:.1f} {y:.1f}{curve}"/>'
-    yield f'<path class="head{_lit(edge.lit)}" d="M{to_x:.1f} {to_y:.1f}l-3.5 7h7z"/>'
+    Args:
+        way: -1 over the boxes, 1 under them.
+    """
+    under = way > 0
+    x, to_x = a.middle[0] + 8 * under, b.middle[0] - 8 * under  # the two may be one box
+    y, to_y = (a.y + a.high, b.y + b.high) if under else (a.y, b.y)
+    far = (max if under else min)(y, to_y) + 24 * way
+    line = f"M{x:.1f} {y:.1f}C{x:.1f} {far:.1f} {to_x:.1f} {far:.1f} {to_x:.1f} {to_y + 5 * way:.1f}"
+    return line, f"M{to_x:.1f} {to_y:.1f}l-3.5 {7 * way}h7z"
 
 
 _COLOURS = {name: THEME[name] for name in ("ink", "soft", "card", "bad")} | {

@@ -1,7 +1,7 @@
 """Traces listed in the terminal: a table to look at, or lines of JSON for scripts."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,47 +14,51 @@ from aipo.render.display import show
 from aipo.trace.filters import Filter
 from aipo.trace.index import Group, Summary, TraceIndex
 from aipo.util.console import line_table
-from aipo.util.text import cut, visible
+from aipo.util.text import counted, cut, visible
 
+_TRACES = ("trace", "question", "kind", "reward", "advantage", "agent", "stop", "error")
+_GROUPS = ("group", "question", "rollouts", "reward", "consults", "failed")
 _LONGEST = 200
 """Characters of one value that a query's table shows; `--json` has them all."""
 _CUT = {"question": 8, "error": 8, "agent": 6}
 """Columns that give way in a narrow terminal."""
 
 
-def print_traces(
-    index: TraceIndex, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
+def print_list(
+    index: TraceIndex,
+    where: Filter,
+    *,
+    groups: bool,
+    order: str | None,
+    limit: int,
+    as_json: bool,
+    console: Console,
 ) -> None:
-    """Traces that match, a line each.
+    """Traces that match, or the groups in which one matches, a line each.
+
+    Args:
+        order: default: `step`, and of groups `interesting`.
 
     Raises:
         ConfigError: an unknown order.
     """
-    summaries = index.traces(where, order=order, limit=limit)
+    if groups:
+        found = index.groups(where, order=order or "interesting", limit=limit)
+        table = _table(_GROUPS, map(_group_row, found), console)
+    else:
+        found = index.traces(where, order=order or "step", limit=limit)
+        table = _table(_TRACES, map(_trace_row, found), console)
     if as_json:
-        _print_json(asdict(each) for each in summaries)
+        _print_json(asdict(each) for each in found)
         return
-    names = ("trace", "question", "kind", "reward", "advantage", "agent", "stop", "error")
-    console.print(_table(names, map(_trace_row, summaries), console))
-    _print_count(len(summaries), limit, lambda: index.count(where), "trace", console)
-
-
-def print_groups(
-    index: TraceIndex, where: Filter, *, order: str, limit: int, as_json: bool, console: Console
-) -> None:
-    """Groups in which a trace matches, a line each.
-
-    Raises:
-        ConfigError: an unknown order.
-    """
-    groups = index.groups(where, order=order, limit=limit)
-    if as_json:
-        _print_json(asdict(each) for each in groups)
-        return
-    names = ("group", "question", "rollouts", "reward", "consults", "failed")
-    console.print(_table(names, map(_group_row, groups), console))
-    _print_count(len(groups), limit, lambda: index.group_count(where), "group", console)
-    if where.splits_groups:
+    console.print(table)
+    total = len(found)
+    if not 0 < total < limit:  # counting goes through all files once more
+        total = index.group_count(where) if groups else index.count(where)
+    note = counted(total, "group" if groups else "trace")
+    note = note if len(found) == total else f"{len(found):,} of {note} (--limit shows more)"
+    console.print(note, style="dim", highlight=False)
+    if groups and where.splits_groups:
         console.print("in which a trace matches; numbers are of whole groups", style="dim", highlight=False)
 
 
@@ -126,10 +130,3 @@ def _cell(value: object, longest: int | None = None) -> str:
 def _print_json(rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         print(json.dumps(row, ensure_ascii=False, default=str))
-
-
-def _print_count(rows: int, limit: int, count: Callable[[], int], what: str, console: Console) -> None:
-    total = rows if 0 < rows < limit else count()  # counting goes through all files once more
-    what = what if total == 1 else f"{what}s"
-    note = f"{total} {what}" if rows == total else f"{rows} of {total} {what} (--limit shows more)"
-    console.print(note, style="dim", highlight=False)

@@ -18,10 +18,7 @@ POLICY = (
     "font-src 'self'; base-uri 'none'; form-action 'self'"
 )
 """Content-security policy of every page, as a page itself can say it; the server adds `frame-ancestors`."""
-_TYPES = {
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-}
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +53,8 @@ def render(
         version: the answer of `live` before the page was built; None: the page asks as soon as it is open.
         context: what else the template needs; a name that is missing is an error.
     """
-    page = {
-        "links": links,
-        "live": live,
-        "version": version,
-        "policy": POLICY,
-        "slug": slug,
-        "verdict": verdict,
-    }
-    return fill("aipo.viewer", template, **page, **context)
+    common = {"policy": POLICY, "slug": slug, "verdict": verdict}
+    return fill("aipo.viewer", template, links=links, live=live, version=version, **common, **context)
 
 
 def verdict(reward: float | None) -> str:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -34,7 +33,7 @@ def print_runs(folder: Path, console: Console) -> None:
     note = "measured: the last mean reward of a run, pass@1 on each split of an evaluation"
     note = note if lines else "no runs yet; start one with `aipo train`"
     print_line(console, f"{len(lines)} in {folder}; {note}", "dim")
-    print_result(console, [_record(line, now) for line in lines])
+    print_result(console, [{**asdict(line), "age": line.changed and now - line.changed} for line in lines])
 
 
 def _rows(line: RunOverview, now: float) -> list[Sequence[str]]:
@@ -46,25 +45,12 @@ def _rows(line: RunOverview, now: float) -> list[Sequence[str]]:
     what = {"run": line.preset, "replay": f"replay {line.replay} of {line.of}"}.get(line.kind, line.kind)
     end = (when, what)
     if line.kind in ("comparison", "evaluation"):
-        scores = [(split, _number(solo), _number(helped)) for split, solo, helped in line.scores]
+        scores = [(split, *map(_number, means.values())) for split, means in line.scores.items()]
         first, *more = scores or [("", "", "")]
         return [(name, line.state, "", *first, *end), *(("", "", "", *row, "", "") for row in more)]
     steps = str(line.steps) if line.planned is None else f"{line.steps}/{line.planned}"
-    return [(name, line.state, steps, "reward", *map(_number, line.reward), *end)]
+    return [(name, line.state, steps, "reward", *map(_number, line.reward.values()), *end)]
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
-
-
-def _record(line: RunOverview, now: float) -> dict[str, Any]:
-    """For programs: numbers as they are."""
-    solo, assisted = line.reward
-    return {
-        **asdict(line),
-        "method": dict(line.method),
-        "reward": {"solo": solo, "assisted": assisted},
-        "scores": {split: {"solo": alone, "assisted": helped} for split, alone, helped in line.scores},
-        "age": now - line.changed if line.changed else None,
-        "changed": line.changed or None,
-    }

@@ -86,11 +86,8 @@ def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pyt
     assert "unknown facts" in screen and "rewarded rollouts" in screen
     assert "aipo graph consult" in screen
     assert screen.index("cold start   30 s") < screen.index("aipo view") < screen.index("Next:")
-    for words in (
-        "3@7+20=?",
-        "Every arm has the same budget: 8 rollouts and 12 optimizer steps.",
-        "agents&#39; tokens",
-    ):
+    budget = "Every arm has the same budget: 8 rollouts and 12 optimizer steps."
+    for words in ("3@7+20=?", budget, "agents&#39; tokens"):
         assert words in page, words
 
 
@@ -127,10 +124,8 @@ def test_an_interrupted_cold_start_says_that_nothing_is_kept(monkeypatch: pytest
     assert load_experiment("qwen2.5-1.5b-1gpu").policy.making == "policy"
     with pytest.raises(KeyboardInterrupt):
         experiment.build_model(lambda *note: notes.append(note))
-    assert notes == [
-        (10, 900, "loss 2.500"),
-        (1, 1, "the cold start was interrupted, and nothing of it is kept"),
-    ]
+    lost = "the cold start was interrupted, and nothing of it is kept"
+    assert notes == [(10, 900, "loss 2.500"), (1, 1, lost)]
 
 
 def test_consults_are_counted_by_agent() -> None:
@@ -147,20 +142,12 @@ def test_consults_are_counted_by_agent() -> None:
 
 def test_rewarded_rollouts_with_a_wrong_line_are_counted(tmp_path: Path) -> None:
     matrix = demo_matrix(tmp_path, 0, ("aipo",))
+    shown, scores = handmade.trace(handmade.policy("#5")), [(1.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]
+    traces = [
+        replace(shown, trace_id=str(i), reward=right, reward_parts={"correct": right, "derivation": holds})
+        for i, (right, holds) in enumerate(scores)
+    ]
     with TraceStore(matrix.cell("aipo", 0).folder.traces) as store:
-        store.begin(0)
-        traces = [
-            replace(
-                trace,
-                trace_id=str(number),
-                reward=correct,
-                reward_parts={"correct": correct, "derivation": holds},
-            )
-            for number, (correct, holds) in enumerate([(1.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)])
-            for trace in [handmade.trace(handmade.policy("#5"))]
-        ]
-        for trace in traces:
-            store.append(trace)
         store.seal(0, traces)
     assert flawed(matrix, "aipo") == (
         "aipo: in 1 of 3 rewarded rollouts (33.3%) a line before the right answer is wrong."

@@ -1,6 +1,8 @@
 """Traces made by hand, of ids or with a token for each character, for tests that a reader can check."""
 
+import re
 from collections.abc import Sequence
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
@@ -112,6 +114,16 @@ def contrast(one: str, other: str) -> float:
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def text_of(html: str) -> str:
+    """What a reader of a page sees, in one line."""
+    return " ".join(unescape(re.sub(r"<script.*?</script>|<[^>]*>", " ", html, flags=re.DOTALL)).split())
+
+
+def rows_of(html: str) -> list[str]:
+    """The rows of its tables as text."""
+    return [text_of(row) for row in re.findall(r"<tr data-row.*?</tr>", html, re.DOTALL)]
 
 
 class Elements(HTMLParser):

@@ -43,24 +43,8 @@ ELSEWHERE = types.ModuleType("elsewhere")
 ELSEWHERE.graph = INNER  # type: ignore[attr-defined]
 
 
-async def by_global(state: State) -> Any:
-    return await INNER.ainvoke(state)
-
-
 async def by_dict(state: State) -> Any:
     return await AGENTS[state["text"]].ainvoke(state)
-
-
-async def by_list(state: State) -> Any:
-    return await LISTED[0].ainvoke(state)
-
-
-async def by_attribute(state: State) -> Any:
-    return await BUNDLE.graph.ainvoke(state)
-
-
-async def by_module(state: State) -> Any:
-    return await ELSEWHERE.graph.ainvoke(state)
 
 
 async def by_argument(sub: Any, state: State) -> Any:
@@ -69,19 +53,6 @@ async def by_argument(sub: Any, state: State) -> Any:
 
 async def by_default(state: State, *, sub: Any = INNER) -> Any:
     return await sub.ainvoke(state)
-
-
-async def by_helper(state: State) -> Any:
-    return await by_dict(state)
-
-
-async def by_dict_and_helper(state: State) -> Any:
-    return await by_argument(AGENTS["verify"], state)
-
-
-@functools.wraps(by_dict)
-async def wrapper(state: State) -> Any:
-    return await by_dict(state)
 
 
 class Holder:
@@ -109,34 +80,25 @@ def closure(held: Any) -> Callable[..., Any]:
     return node
 
 
-def closure_of_bundle() -> Callable[..., Any]:
-    bundle = BUNDLE
-
-    async def node(state: State) -> Any:
-        return await bundle.graph.ainvoke(state)
-
-    return node
-
-
-NODES = {
+NODES: dict[str, Any] = {
     "itself": INNER,
-    "global": by_global,
+    "global": lambda state: INNER.invoke(state),
     "dict": by_dict,
-    "list": by_list,
-    "attribute": by_attribute,
-    "module": by_module,
+    "list": lambda state: LISTED[0].invoke(state),
+    "attribute": lambda state: BUNDLE.graph.invoke(state),
+    "module": lambda state: ELSEWHERE.graph.invoke(state),
     "partial": functools.partial(by_argument, INNER),
     "keyword of a partial": functools.partial(by_default, sub=INNER),
     "default": by_default,
-    "helper": by_helper,
-    "dict and helper": by_dict_and_helper,
-    "wrapper": wrapper,
+    "helper": lambda state: by_dict(state),
+    "dict and helper": lambda state: by_argument(AGENTS["verify"], state),
+    "wrapper": functools.wraps(by_dict)(lambda *arguments: None),
     "object": Holder(),
     "method": Holder().method,
     "another method": Holder().by_other_method,
     "closure": closure(INNER),
     "dict in a closure": closure({"a": {"b": (INNER,)}}),
-    "attribute in a closure": closure_of_bundle(),
+    "attribute in a closure": (lambda bundle: lambda state: bundle.graph.invoke(state))(BUNDLE),
 }
 
 

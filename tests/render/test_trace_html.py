@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from html import unescape
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from aipo.render.spans import text_spans
 from aipo.render.trace_html import ConsultCard, TextBlock, bare, blocks, context_html, cut
 from aipo.trace import Call, Consult, Mode, Role, Trace
 from kit import handmade
-from kit.handmade import call, consult, decode, env, policy, prompt, said, visit
+from kit.handmade import call, consult, decode, env, policy, prompt, said, text_of, visit
 
 CALL = call(
     0.3, 0.25, agent="verify", visit="verify/check", model="qwen", settings={"temperature": 0.7},
@@ -38,12 +37,8 @@ def trace(**changes: Any) -> Trace:
     return handmade.trace(**({"task_id": "7*8", "step": 4} | values | changes))
 
 
-def words_of(html: str) -> str:
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", html))).strip()
-
-
 def summary_of(html: str) -> str:
-    return words_of(html.partition("<summary>")[2].partition("</summary>")[0])
+    return text_of(html.partition("<summary>")[2].partition("</summary>")[0])
 
 
 def test_a_closed_card_reads_request_and_reply_at_one_glance() -> None:
@@ -70,7 +65,7 @@ def test_calls_add_up_and_what_is_unknown_stays_so(calls: tuple[Call, ...], cost
 
 
 def test_an_open_card_has_what_ran_in_between() -> None:
-    words = words_of(context_html(trace(), decode))
+    words = text_of(context_html(trace(), decode))
     assert "Request <consult:verify>7*8=56</consult> What ran check 310 ms ValueError: <no>" in words
     assert "qwen temperature 0.7 437 → 5 tokens 3 attempts 250 ms" in words
     assert "human Is <b>7*8</b> 56? reply yes & no late once" in words
@@ -94,7 +89,7 @@ def test_a_call_says_what_was_thought_and_whether_its_reply_was_cut(
     changes: dict[str, Any], words: str
 ) -> None:
     one = visit("verify/check", 0.3, 0.31, "ok", replace(CALL, **changes))
-    assert words in words_of(context_html(trace(visits=(visit("verify", 0.2, 0.5), one)), decode))
+    assert words in text_of(context_html(trace(visits=(visit("verify", 0.2, 0.5), one)), decode))
 
 
 def test_anchors_are_given_to_one_trace_of_a_page_only() -> None:

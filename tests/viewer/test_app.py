@@ -136,10 +136,10 @@ def test_names_that_were_shortened_are_found(own_runs: Path) -> None:
 def test_a_taken_port_a_short_token_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
     console = Console(quiet=True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        for port in (taken.getsockname()[1], 70000):
-            message = rf"--port {port}, which cannot be bound .*\(--port 0 takes any\)"
-            with pytest.raises(RunError, match=message):
-                view(tmp_path, port=port, console=console)
+        port = taken.getsockname()[1]
+        message = rf"--port {port}, which cannot be bound .*\(--port 0 takes any\)"
+        with pytest.raises(RunError, match=message):
+            view(tmp_path, port=port, console=console)
     with pytest.raises(ConfigError, match="--token: got 5 characters, allowed at least 16"):
         view(tmp_path, token="short", console=console)
     with pytest.raises(RunError, match="allowed a run folder"):

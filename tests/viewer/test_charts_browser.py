@@ -70,11 +70,8 @@ def test_dragging_zooms_and_a_double_click_goes_back(page: "Page", own_runs: Pat
     page.evaluate("document.querySelector('.u-over').dispatchEvent(new MouseEvent('dblclick'))")
     page.wait_for_function("aipoCharts.plots()[0].scales.x.max === 119")
     page.mouse.move(*point(page, 1.0))
-    assert page.locator(".chart-tip td").all_text_contents() == [
-        "solo",
-        "1.19",
-        "1.16",
-    ]  # as it is, and smoothed
+    cells = page.locator(".chart-tip td").all_text_contents()
+    assert cells == ["solo", "1.19", "1.16"]  # as it is, and smoothed
 
 
 def test_arrow_keys_move_the_pointer_and_say_both_values(page: "Page", own_runs: Path, serve: Serve) -> None:
@@ -218,18 +215,9 @@ def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", tmp_pa
         assert tip.locator("td").nth(1).inner_text() == value
     page.locator("figure .uplot").nth(2).focus()
     page.keyboard.press("ArrowRight")
-    for long, short in [
-        ("0", "0.5 [0.4, 0.6]"),
-        ("0.1", "0.6 [0.4, 0.6]"),
-        ("0.2", "0.7 [0.4, 0.6]"),
-        ("0.3", "–"),
-    ]:
-        assert tip.locator("td").all_text_contents() == [
-            "long",
-            long,
-            "short",
-            short,
-        ]  # what ended has no value
+    for long, short in [("0", "0.5"), ("0.1", "0.6"), ("0.2", "0.7"), ("0.3", None)]:
+        shown = f"{short} [0.4, 0.6]" if short else "–"  # what ended has no value
+        assert tip.locator("td").all_text_contents() == ["long", long, "short", shown]
         page.keyboard.press("ArrowRight")
     page.mouse.move(0, 0)
     page.mouse.click(*point(page, 0.5))  # points that lead nowhere: a click is for the chart

@@ -65,10 +65,10 @@ def test_charts_hold_the_numbers_under_the_pointer() -> None:
     found = curves(ROWS, ["verify", "unknown"])
     assert values(found, "Reward") == {"solo": [0.0, 0.5], "assisted": [1.0, None], "mean": [0.25, 0.5]}
     assert values(found, "Clip") == {"policy": [0.1, 0.4]}
-    assert '"spans":[[0,0],[1,1]]' in found.data()
+    assert '"spans":[[0,0],[1,1]]' in found.data
     titles = [chart.title for chart in found.charts]
     assert titles == ["Reward", "Consults", "Consults that fail", "Clip", "Mismatch"]
-    assert found.data().count('"title"') == len(found.figures) == found.shown
+    assert found.data.count('"title"') == len(found.figures) == found.shown
 
 
 def test_axes_and_colours() -> None:
@@ -100,5 +100,5 @@ def test_which_charts_there_are(row: dict[str, Any], charts: dict[str, list[str]
 
 def test_a_hostile_name_is_text() -> None:
     found = curves([{"step": 1, "consults/<b>\u202e": 1.0}], ["<b>\u202e"])
-    assert "<b>" not in found.data() and "\\u202e" not in found.data()
+    assert "<b>" not in found.data and "\\u202e" not in found.data
     assert curves([], ["verify"]) == Curves()

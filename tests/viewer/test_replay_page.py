@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from aipo.errors import RunError
 from aipo.replay.output import ReplayReport, ReplayTable
+from aipo.util.files import write_json
 from aipo.util.text import visible
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.site import Site
@@ -27,13 +29,13 @@ REPORT = ReplayReport(
 )
 
 
-def replayed(root: Path, source: str = "aipo", **changes: Any) -> Path:
-    """The run `grpo` as if it were a replay of `source`."""
+def replayed(root: Path, source: str = "aipo", settings: Sequence[str] = (), **changes: Any) -> Path:
+    """The run `grpo` as if it were a replay of `source`, maybe one that compares settings."""
     folder = root / "grpo"
-    (folder / "replay.json").write_text(json.dumps({**REPORT.to_dict(), **changes}))
+    write_json(folder / "replay.json", {**REPORT.to_dict(), **changes})
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["replay_of"] = {"what": "loss", "path": str(root.resolve() / source), "run_id": "aipo"}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    origin = {"what": "loss", "path": str(root.resolve() / source), "run_id": "aipo"}
+    write_json(folder / "manifest.json", {**manifest, "replay_of": origin, "settings": list(settings)})
     return folder
 
 
@@ -71,10 +73,7 @@ def test_a_replay_that_has_ended_is_finished_whatever_steps_its_configuration_na
 def test_a_replay_without_rollouts_promises_none_and_shows_no_single_setting_of_those_it_compares(
     own_runs: Path,
 ) -> None:
-    folder = replayed(own_runs)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["settings"] = ["as recorded", "coefficient=pi", "coefficient=floor"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    folder = replayed(own_runs, settings=["as recorded", "coefficient=pi", "coefficient=floor"])
     for file in (folder / "traces").glob("*.parquet"):
         file.unlink()
     html = Site(RunLibrary(own_runs), live=True).answer("run/grpo/index.html").body.decode()

@@ -20,6 +20,7 @@ from aipo.viewer.pages import run as module
 from aipo.viewer.pages import run_table
 from aipo.viewer.pages.run import run_page, thousands
 from aipo.viewer.pages.trace import trace_page
+from kit.handmade import rows_of, text_of
 from kit.recorded import HOSTILE
 
 
@@ -30,15 +31,6 @@ def html_of(root: Path, name: str = "aipo", *, links: Links | None = None, **que
 
 def static_html_of(root: Path, name: str = "aipo", **query: str) -> str:
     return html_of(root, name, links=Links(2, live=False), **query)
-
-
-def text_of(html: str) -> str:
-    return " ".join(unescape(re.sub(r"<script.*?</script>|<[^>]*>", " ", html, flags=re.DOTALL)).split())
-
-
-def rows_of(html: str) -> list[str]:
-    """Rows as text."""
-    return [text_of(row) for row in re.findall(r"<tr data-row.*?</tr>", html, re.DOTALL)]
 
 
 @pytest.fixture
@@ -76,7 +68,7 @@ def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
     assert "independent (50% assisted, 0% by the end, 25% suppressed)" in str(head({"method": method}, {}))
 
 
-def test_of_one_thing_the_head_says_one(little_runs: Path) -> None:
+def test_of_one_thing_the_head_says_one() -> None:
     sizes = [(1, 4, "1 task × 4 rollouts"), (4, 1, "4 tasks × 1 rollout"), ("four", 4, None), (4, None, None)]
     for tasks, rollouts, said in sizes:
         facts = head({"train": {"tasks_per_step": tasks, "group_size": rollouts}}, {}).facts
@@ -144,9 +136,9 @@ def test_curves_are_drawn_once_for_the_same_metrics(own_runs: Path, monkeypatch:
     drawn: list[int] = []
     draw = module.curves
 
-    def counted(metrics: list[Mapping[str, object]], agents: list[str]) -> object:
+    def counted(metrics: list[Mapping[str, object]], agents: list[str], *, leads: bool) -> object:
         drawn.append(len(metrics))
-        return draw(metrics, agents)
+        return draw(metrics, agents, leads=leads)
 
     monkeypatch.setattr(module, "curves", counted)
     library = RunLibrary(own_runs)
@@ -253,12 +245,8 @@ def test_rewarded_rollouts_with_a_wrong_step_are_counted_found_and_marked(
     assert re.findall(r'title="(\d)[^"]*"><span class="[^"]*pale"', marks) == ["1", "2"]
     assert "reward 1 · a step is wrong" in marks
     library = RunLibrary(tmp_path)
-    chip = "a step is wrong</span>"
-    assert [chip in trace_page(library.run("run"), t.trace_id, Links(3)) for t in traces] == [
-        False,
-        True,
-        True,
-    ]
+    pages = [trace_page(library.run("run"), t.trace_id, Links(3)) for t in traces]
+    assert ["a step is wrong</span>" in page for page in pages] == [False, True, True]
 
 
 def test_the_run_page_says_whether_asking_helps_as_replay_consults_does(

@@ -32,6 +32,12 @@
   };
   const faint = (name, alpha) => colour(name).replace(/^rgba?\(([^,]+,[^,]+,[^,)]+).*$/, `rgba($1, ${alpha})`);
 
+  const swatch = (name) => {
+    const dot = make("span", "swatch");
+    dot.style.background = `var(--${name})`;
+    return dot;
+  };
+
   const number = (value) => {
     if (value === null || value === undefined) return "–";
     return value && Math.abs(value) < 0.001 ? value.toExponential(1) : String(Number(value.toPrecision(3)));
@@ -149,9 +155,7 @@
 
   const row = (line, i) => {
     const cells = document.createElement("tr");
-    const swatch = make("span", "swatch");
-    swatch.style.background = `var(--${line.colour})`;
-    cells.insertCell().append(swatch, line.name);
+    cells.insertCell().append(swatch(line.colour), line.name);
     const cell = cells.insertCell();
     cell.textContent = number((line.raw ?? line.y)[i]);
     if (line.low && i !== null) cell.append(" ", make("small", "", `[${number(line.low[i])}, ${number(line.high[i])}]`));
@@ -290,15 +294,14 @@
     const list = make("ul", "chart-names");
     for (const line of one.chart.lines) {
       const button = make("button");
-      const swatch = make("span", "swatch");
-      swatch.style.background = `var(--${line.colour})`;
       button.type = "button";
       button.style.color = `var(--${line.colour})`;
-      button.append(swatch, line.name);
-      button.setAttribute("aria-pressed", String(!one.hidden.has(line.name)));
+      button.append(swatch(line.colour), line.name);
+      const press = () => button.setAttribute("aria-pressed", String(!one.hidden.has(line.name)));
+      press();
       button.addEventListener("click", () => {
         if (!one.hidden.delete(line.name)) one.hidden.add(line.name);
-        button.setAttribute("aria-pressed", String(!one.hidden.has(line.name)));
+        press();
         apply(one);
       });
       const item = make("li");

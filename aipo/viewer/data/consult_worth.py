@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aipo.trace import Consult
 from aipo.viewer.data.run import RunView
-from aipo.viewer.data.run_files import ResultTable
 from aipo.viewer.data.run_summary import section
+
+if TYPE_CHECKING:
+    from aipo.replay.output import ReplayTable
 
 _ROLLOUTS = """
 SELECT trace_id, group_id, task_id, step, mode, reward, task->>'cluster',
-    list_transform(consults, lambda c: c.agent), list_transform(consults, lambda c: c.reply IS NOT NULL)
+    list_transform(consults, lambda c: {agent: c.agent, reply: CASE WHEN c.reply IS NOT NULL THEN '' END})
 FROM traces WHERE group_id IN (SELECT group_id FROM summaries WHERE len(agents) > 0) ORDER BY step, group_id, "index"
 """
+_NOT_READ: dict[str, Any] = {"request": None, "request_segment": 0, "request_start": None, "reply_segment": 0}
 
 
 class _Rollout(NamedTuple):
@@ -30,7 +33,7 @@ class _Rollout(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> ResultTable | None:
+def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> "ReplayTable | None":
     """A row for each agent that was asked; None where nobody was.
 
     Args:
@@ -40,7 +43,10 @@ def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> Res
     Raises:
         TraceError: a file of traces cannot be read.
     """
-    rollouts = [_rollout(*row) for row in run.index.sql(_ROLLOUTS)[1]]
+    rollouts = [
+        _Rollout._make([*facts, {"cluster": cluster}, [Consult(**_NOT_READ, **one) for one in consults]])
+        for *facts, cluster, consults in run.index.sql(_ROLLOUTS)[1]
+    ]
     if not rollouts:
         return None
     # It imports LangGraph, which a run without agents need not wait for.
@@ -49,30 +55,4 @@ def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> Res
     tally = Tally(agents)
     tally.add(rollouts, against_group(rollouts, agents))
     seed = section(run.config(), "run").get("seed")
-    made = table(tally.agents(seed if isinstance(seed, int) else 0))
-    return ResultTable(title=made.title, columns=made.columns, rows=made.rows)
-
-
-def _rollout(
-    trace_id: str,
-    group_id: str,
-    task_id: str,
-    step: int,
-    mode: str,
-    reward: float | None,
-    cluster: str | None,
-    agents: Sequence[str],
-    answered: Sequence[bool],
-) -> _Rollout:
-    consults = [
-        Consult(
-            agent=agent,
-            request=None,
-            reply="" if has_reply else None,
-            request_segment=0,
-            request_start=None,
-            reply_segment=0,
-        )
-        for agent, has_reply in zip(agents, answered, strict=True)
-    ]
-    return _Rollout(trace_id, group_id, task_id, step, mode, reward, {"cluster": cluster}, consults)
+    return table(tally.agents(seed if isinstance(seed, int) else 0))

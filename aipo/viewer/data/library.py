@@ -61,10 +61,10 @@ class RunLibrary:
             return
         is_run = _holds_traces(folder / "traces") or _begun(folder)
         if is_run:
-            yield RunView(self._name(folder), folder, folder / "traces")
+            yield RunView(self.name_of(folder), folder, folder / "traces")
         for entry in entries(folder / "evaluations"):
             if _holds_traces(Path(entry.path)):
-                yield RunView(self._name(Path(entry.path)), folder, Path(entry.path), entry.name)
+                yield RunView(self.name_of(Path(entry.path)), folder, Path(entry.path), entry.name)
         if not is_run and depth < _DEPTH:
             for entry in entries(folder):
                 searched = entry.name[0] not in "._" and entry.name not in _NEVER
@@ -78,7 +78,8 @@ class RunLibrary:
         above = folder.parent if folder.name == "traces" else folder
         return RunView(above.name, above, folder)
 
-    def _name(self, folder: Path) -> str:
+    def name_of(self, folder: Path) -> str:
+        """Where a folder is below the library's."""
         return folder.relative_to(self.root).as_posix() if folder != self.root else self.root.name
 
 

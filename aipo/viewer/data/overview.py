@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aipo.errors import AipoError, RunError
@@ -11,10 +11,13 @@ from aipo.run import RunEnd
 from aipo.util.files import busy
 from aipo.util.text import counted
 from aipo.viewer.data.library import RunLibrary, RunView
-from aipo.viewer.data.run_files import Scores, Splits
+from aipo.viewer.data.run_files import Scores
 from aipo.viewer.data.run_summary import head
 
 LIVE_S = 60.0
+Means = Mapping[str, float | None]
+"""A number of `solo` and of `assisted` rollouts; None where there is none."""
+_KINDS = ("solo", "assisted")
 _NO_WORD = RunEnd("stopped", "without a word: it was killed, or an older version left no record")
 
 
@@ -29,9 +32,10 @@ class RunOverview:
         of: the run of the library that an evaluation evaluates, or whose traces a replay replays; of a replay of
             traces elsewhere, the name of their folder. None where there is none.
         replay: the question of a replay.
-        reward: the last mean reward of solo and of assisted rollouts.
-        scores: (split, solo pass@1, pass@1 with agents) of an evaluation.
-        changed: seconds since 1970 of the last change; 0.0 if nothing was written yet.
+        method: option by choice.
+        reward: the last mean reward.
+        scores: pass@1 of an evaluation, by split.
+        changed: seconds since 1970 of the last change; None if nothing was written yet.
         notes: what is wrong with its metrics and scores.
         problem: why it cannot be read.
     """
@@ -42,15 +46,15 @@ class RunOverview:
     state: str = ""
     reason: str = ""
     preset: str = ""
-    method: Sequence[tuple[str, str]] = ()
+    method: Mapping[str, str] = field(default_factory=dict[str, str])
     replay: str | None = None
     of: str | None = None
     steps: int = 0
     planned: int | None = None
     traces: int = 0
-    reward: tuple[float | None, float | None] = (None, None)
-    scores: Sequence[tuple[str, float | None, float | None]] = ()
-    changed: float = 0.0
+    reward: Means = field(default_factory=lambda: dict.fromkeys(_KINDS))
+    scores: Mapping[str, Means] = field(default_factory=dict[str, Means])
+    changed: float | None = None
     notes: Sequence[str] = ()
     problem: str | None = None
 
@@ -59,7 +63,9 @@ def overviews(library: RunLibrary, *, now: float) -> list[RunOverview]:
     """Every run of the library with its evaluations, and before the runs of a comparison the comparison itself."""
     runs, places = library.runs(), library.names()
     above = {folder for run in runs for folder in run.folder.parents if folder.is_relative_to(library.root)}
-    lines = [_comparison(folder, library.root) for folder in sorted(above) if _is_comparison(folder)]
+    lines = [
+        _comparison(folder, library.name_of(folder)) for folder in sorted(above) if _is_comparison(folder)
+    ]
     lines += [overview(run, now=now, places=places) for run in runs]
     return sorted(lines, key=lambda line: Path(line.folder).parts)
 
@@ -90,13 +96,14 @@ def _fill(line: RunOverview, run: RunView, now: float | None) -> None:
     about, manifest = head(run.config(), run.manifest()), run.manifest()
     line.preset = str(manifest.get("preset") or "")
     line.traces, steps = run.size()
-    line.changed, line.notes = run.changed(), run.problems()
+    line.changed, line.notes = run.changed() or None, run.problems()
     if run.evaluation is not None:
-        line.scores = _pass_at_1(run.evaluations().get(run.evaluation, {}))
+        splits = run.evaluations().get(run.evaluation, {})
+        line.scores = {split: _pass_at_1(scores) for split, scores in splits.items()}
     else:
         metrics = run.metrics().rows
-        line.method, line.steps, line.planned = about.method, steps, about.steps
-        line.reward = _last(metrics, "reward/solo"), _last(metrics, "reward/assisted")
+        line.method, line.steps, line.planned = dict(about.method), steps, about.steps
+        line.reward = {kind: _last(metrics, f"reward/{kind}") for kind in _KINDS}
     end = state(run, now)
     line.state, line.reason = end.state, end.reason
 
@@ -132,17 +139,14 @@ def _busy(folder: Path) -> bool:
     return False
 
 
-def _comparison(folder: Path, root: Path) -> RunOverview:
-    name = root.name if folder == root else folder.relative_to(root).as_posix()
+def _comparison(folder: Path, name: str) -> RunOverview:
     line = RunOverview(name=name, kind="comparison", folder=str(folder))
     try:
         line.changed = (folder / "results.csv").stat().st_mtime
         missing = json.loads((folder / "summary.json").read_text(encoding="utf-8")).get("missing", ())
-        end = (
-            RunEnd("stopped", f"{counted(len(missing), 'run')} without a result yet")
-            if missing
-            else RunEnd("finished")
-        )
+        end = RunEnd("finished")
+        if missing:
+            end = RunEnd("stopped", f"{counted(len(missing), 'run')} without a result yet")
     except (OSError, ValueError, AttributeError):
         end = _NO_WORD
     end = RunEnd("running") if _busy(folder) else end
@@ -160,10 +164,6 @@ def _last(metrics: Sequence[Mapping[str, float | None]], key: str) -> float | No
     return next((row[key] for row in reversed(metrics) if row.get(key) is not None), None)
 
 
-def _pass_at_1(splits: Splits) -> list[tuple[str, float | None, float | None]]:
-    """pass@1 by split, solo and with agents."""
-    none = Scores()
-    return [
-        (split, scores.get("solo", none).pass_at.get(1), scores.get("assisted", none).pass_at.get(1))
-        for split, scores in splits.items()
-    ]
+def _pass_at_1(scores: Mapping[str, Scores]) -> Means:
+    """Of one split."""
+    return {kind: scores.get(kind, Scores()).pass_at.get(1) for kind in _KINDS}

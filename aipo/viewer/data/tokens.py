@@ -156,11 +156,8 @@ def _segment(segment: Segment, piece: TextSpan, token_texts: Texts) -> SegmentDa
 
 def _push(stats: TokenStats) -> float:
     """Σ_t |A·w| of a row. All rows of a trace have one denominator, so that their sums can be compared."""
-    return float(
-        np.abs(
-            stats.weights_T * np.where(stats.codes_T == Code.AGENT, _agent_advantage(stats), stats.advantage)
-        ).sum()
-    )
+    advantages_T = np.where(stats.codes_T == Code.AGENT, _agent_advantage(stats), stats.advantage)
+    return float(np.abs(stats.weights_T * advantages_T).sum())
 
 
 def _agent_advantage(stats: TokenStats) -> float:

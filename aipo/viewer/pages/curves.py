@@ -8,7 +8,7 @@ steps. So the lines of one rollout step become one point, and a step in a chart 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,6 @@ from aipo.render.charts import Chart, Line, data_block, figure, smooth
 from aipo.util.text import cut, visible
 
 POINTS = 400
-_SMOOTHING = 20
 _NAME_LENGTH = 24
 _COUNTERS = ("step", "epoch")
 _KINDS = (("solo", "c1"), ("assisted", "c2"), ("suppressed", "c3"), ("expert", "c4"))
@@ -47,27 +46,25 @@ class Curves:
         charts: first those that are always shown.
         shown: how many these are.
         windows: what each point stands for.
+        leads: a click on a point lists its rollouts.
     """
 
     charts: tuple[Chart, ...] = ()
     shown: int = 0
     windows: tuple[StepWindow, ...] = ()
-    _blocks: dict[bool, Markup] = field(default_factory=dict[bool, Markup], init=False, compare=False)
+    leads: bool = True
 
     @cached_property
     def figures(self) -> list[Markup]:
         """The places of the charts."""
         return [figure(number, chart) for number, chart in enumerate(self.charts)]
 
-    def data(self, *, leads: bool = True) -> Markup:
-        """For the page's script: the charts, and which steps a point stands for. `leads`: a click lists them."""
-        if (
-            leads not in self._blocks
-        ):  # every request of the page wants it, and it takes a third of the page's time
-            spans = [[window.first, window.last] for window in self.windows]
-            hint = "click: its rollouts" if leads else ""
-            self._blocks[leads] = data_block(self.charts, spans=spans, sync=True, hint=hint)
-        return self._blocks[leads]
+    @cached_property  # every request of the page wants it, and it takes a third of the page's time
+    def data(self) -> Markup:
+        """For the page's script: the charts, and which steps a point stands for."""
+        spans = [[window.first, window.last] for window in self.windows]
+        hint = "click: its rollouts" if self.leads else ""
+        return data_block(self.charts, spans=spans, sync=True, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +78,20 @@ class _Plot:
     folded: bool = False
 
 
-def curves(metrics: Sequence[Mapping[str, Any]], agents: Sequence[str]) -> Curves:
-    """The charts of `metrics` (lines of metrics.jsonl). `agents` gives each agent its colour, as in the traces."""
+def curves(metrics: Sequence[Mapping[str, Any]], agents: Sequence[str], *, leads: bool = True) -> Curves:
+    """The charts of `metrics` (lines of metrics.jsonl).
+
+    Args:
+        agents: gives each agent its colour, as in the traces.
+        leads: see `Curves`.
+    """
     rows = windows(by_step(metrics), POINTS)
     if not rows:
         return Curves()
     names = {name for window in rows for name in window.values}
     pairs = [(plot.folded, _chart(plot, rows)) for plot in _plots(names, agents)]
     shown, folded = ([chart for fold, chart in pairs if chart and fold is kept] for kept in (False, True))
-    return Curves(charts=(*shown, *folded), shown=len(shown), windows=tuple(rows))
+    return Curves(charts=(*shown, *folded), shown=len(shown), windows=tuple(rows), leads=leads)
 
 
 def by_step(metrics: Iterable[Mapping[str, Any]]) -> list[StepWindow]:
@@ -197,8 +199,8 @@ def _chart(plot: _Plot, rows: Sequence[StepWindow]) -> Chart | None:
     lines: list[Line] = []
     for metric, name, colour in plot.lines:
         raw = [window.values.get(metric) for window in rows]
-        average = smooth(raw, len(raw) // _SMOOTHING * 2 + 1)
-        lines.append(Line(name=cut(visible(name), _NAME_LENGTH), colour=colour, x=x, y=average, raw=raw))
+        label = cut(visible(name), _NAME_LENGTH)
+        lines.append(Line(name=label, colour=colour, x=x, y=smooth(raw), raw=raw))
     lines = [line for line in lines if not line.empty]
     if not lines:
         return None

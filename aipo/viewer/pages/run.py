@@ -71,7 +71,7 @@ def run_page(
         total=index.count(),
         failed=index.count(_FAILED),
         flawed=_flawed(index),
-        curves=_curves(run.metrics(), (*agents, "unknown")),
+        curves=_curves(run.metrics(), (*agents, "unknown"), live),
         scores=score_table(evaluations),
         asking=consult_worth(
             run, tuple(agents), index.steps() if end.state == "running" else index.refresh()
@@ -127,6 +127,6 @@ def thousands(count: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _curves(metrics: RunMetrics, agents: Sequence[str]) -> Curves:
+def _curves(metrics: RunMetrics, agents: Sequence[str], leads: bool) -> Curves:
     """Made anew only when the metrics have changed: they are then another object."""
-    return curves(metrics.rows, agents)
+    return curves(metrics.rows, agents, leads=leads)

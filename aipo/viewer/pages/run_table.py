@@ -90,12 +90,9 @@ class RunTable:
             rows, count = self._rows([(trace, [trace]) for trace in traces]), index.count
         else:
             groups = index.groups(query.where, order=query.sort, limit=limit, offset=offset)
-            matching = (
-                index.matching(query.where, [g.group_id for g in groups])
-                if query.where.splits_groups
-                else None
-            )
-            rows, count = self._group_rows(groups, matching), index.group_count
+            ids = [group.group_id for group in groups]
+            matches = index.matching(query.where, ids) if query.where.splits_groups else None
+            rows, count = self._group_rows(groups, matches), index.group_count
         # A page that is not full tells how many match; a search of all texts is slow.
         matching = offset + len(rows) if 0 < len(rows) < limit else count(query.where)
         return TablePage(rows=rows, matching=matching, first=offset + 1, per_page=limit)
@@ -121,39 +118,23 @@ class RunTable:
         return self._rows([(group, members[group.group_id]) for group in groups], matching)
 
     def _rows(
-        self,
-        items: Sequence[tuple[Group | Summary, Sequence[Summary]]],
-        matching: Set[str] | None = None,
+        self, items: Sequence[tuple[Group | Summary, Sequence[Summary]]], matching: Set[str] | None = None
     ) -> list[Row]:
         """Rows; the marks of rollouts that are not among the `matching` ones are pale."""
         rewards = [t.reward for _, traces in items for t in traces if t.reward is not None]
         scale = min([0.0, *rewards]), max([1.0, *rewards])
-        return [self._row(item, traces, scale, matching) for item, traces in items]
-
-    def _row(
-        self,
-        item: Group | Summary,
-        traces: Sequence[Summary],
-        scale: tuple[float, float],
-        matching: Set[str] | None,
-    ) -> Row:
-        hrefs = [self.links.trace(self.run.name, t.trace_id) for t in traces]
-        is_group = isinstance(item, Group)
-        return Row(
-            item=item,
-            href=self.links.group(self.run.name, item.group_id) if is_group else hrefs[0],
-            question=cut(" ".join((item.question or "")[:4000].split()) or item.task_id, 160),
-            marks=[
-                RolloutMark(
-                    href,
-                    _mark(t, scale)
-                    + (" pale" if matching is not None and t.trace_id not in matching else ""),
-                    _title(t),
-                )
-                for href, t in zip(hrefs, traces, strict=True)
-            ],
-            agents=self._counts(traces),
-        )
+        rows: list[Row] = []
+        for item, traces in items:
+            marks = [
+                RolloutMark(self.links.trace(self.run.name, t.trace_id), _css(t, scale, matching), _title(t))
+                for t in traces
+            ]
+            is_group = isinstance(item, Group)
+            href = self.links.group(self.run.name, item.group_id) if is_group else marks[0].href
+            question = cut(" ".join((item.question or "")[:4000].split()) or item.task_id, 160)
+            agents = self._counts(traces)
+            rows.append(Row(item=item, href=href, question=question, marks=marks, agents=agents))
+        return rows
 
     def _counts(self, traces: Sequence[Summary]) -> list[AgentCount]:
         """Those that there are in their order, then others by how often."""
@@ -163,12 +144,12 @@ class RunTable:
         return [*agents, *others]
 
 
-def _mark(trace: Summary, scale: tuple[float, float]) -> str:
-    """Classes of a rollout's mark: its kind, and its reward on the scale in five fillings."""
-    if trace.reward is None:
-        return f"mark {trace.kind} none"
+def _css(trace: Summary, scale: tuple[float, float], matching: Set[str] | None) -> str:
+    """Classes of a rollout's mark: its kind, its reward on the scale in five fillings, and pale if it does not match."""
     low, high = scale
-    return f"mark {trace.kind} q{round(4 * (trace.reward - low) / (high - low))}"
+    filling = "none" if trace.reward is None else f"q{round(4 * (trace.reward - low) / (high - low))}"
+    pale = matching is not None and trace.trace_id not in matching
+    return f"mark {trace.kind} {filling}{' pale' * pale}"
 
 
 def _title(trace: Summary) -> str:

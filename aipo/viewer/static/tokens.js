@@ -52,21 +52,21 @@
   };
 
   /* |A·w| of a token of a row. A segment's role tells its agents' tokens; a distilled row has none. */
-  const push = (data_, place, role) => {
-    const weight = data_.weights[place];
-    return weight === null ? null : Math.abs(weight * (role === "agent" ? data_.agent_advantage : data_.advantage));
+  const push = (entry, place, role) => {
+    const weight = entry.weights[place];
+    return weight === null ? null : Math.abs(weight * (role === "agent" ? entry.agent_advantage : entry.advantage));
   };
 
   /* Everything that is known of one token; null is what is not. */
-  const token = (position, number_ = segmentOf(position)) => {
-    const { data: segment, start } = segments[number_];
+  const token = (position, n = segmentOf(position)) => {
+    const { data: segment, start } = segments[n];
     const i = position - start;
     const place = row ? row.at[position] : -1;
     const inRow = place >= 0;
     return {
       position,
       segment,
-      number: number_,
+      number: n,
       id: segment.ids[i],
       text: segment.texts ? segment.texts[i] : null,
       logprob: segment.logprobs ? segment.logprobs[i] : null,
@@ -81,6 +81,11 @@
     };
   };
 
+  const tokens = () => segments.flatMap((s, n) => s.data.ids.map((_, i) => token(s.start + i, n)));
+
+  /* Who a token of a row counts for. */
+  const sourceOf = (entry, segment) => (entry.kind === "distilled" ? "distilled" : segment.label);
+
   const SIGNS = { "\n": "↵\n", "\t": "⇥\t" };
   const shownText = (text) => text.replace(/[\n\t]/g, (sign) => SIGNS[sign]);
 
@@ -94,12 +99,12 @@
     return element;
   };
 
-  const segmentElement = ({ data: segment }, number_) => {
+  const segmentElement = ({ data: segment }, n) => {
     const section = make("section");
     const head = make("h3");
     head.append(make("span", segment.colour, segment.label));
     section.append(head);
-    section.dataset.segment = number_;
+    section.dataset.segment = n;
     return section;
   };
 
@@ -107,8 +112,8 @@
   const endsPart = (count, text) => count >= LONGEST || (count >= SHORTEST && text?.endsWith("\n"));
 
   const build = () => {
-    for (const [number_, entry] of segments.entries()) {
-      const section = segmentElement(entry, number_);
+    for (const [n, entry] of segments.entries()) {
+      const section = segmentElement(entry, n);
       let part = make("div", "part");
       entry.data.ids.forEach((_, i) => {
         part.append(tokenElement(entry.data, i, entry.start + i));
@@ -163,16 +168,12 @@
     list.dataset.heat = heatChoice.value;
     scale.replaceChildren();
     if (!kind) return;
-    const values = [];
-    segments.forEach((s, n) => {
-      for (let position = s.start; position < s.end; position++) values.push(kind.of(token(position, n)));
-    });
+    const all = tokens();
+    const values = all.map(kind.of);
     const painted = heat.scale(values, kind);
     list.dataset.sides = scale.dataset.sides = painted.sides;
-    segments.forEach((s) => {
-      const own = ownClass(s.data);
-      for (let position = s.start; position < s.end; position++)
-        elements[position].className = `${own} ${painted.classOf(values[position])}${position === current ? " on" : ""}`;
+    all.forEach((t, i) => {
+      elements[i].className = `${ownClass(t.segment)} ${painted.classOf(values[i])}${i === current ? " on" : ""}`;
     });
     legend(painted);
   };
@@ -237,13 +238,13 @@
   /* Who weighs how much in the rollout: all rows of this optimizer step, so that the shares add up to 1. */
   const sources = () => {
     const sums = new Map();
-    for (const data_ of data.rows.filter((r) => r.optimizer_step === row.data.optimizer_step)) {
+    for (const entry of data.rows.filter((r) => r.optimizer_step === row.data.optimizer_step)) {
       let place = 0;
-      for (const [first, count] of data_.at)
+      for (const [first, count] of entry.at)
         for (let i = 0; i < count; i++, place++) {
           const { data: segment } = segments[segmentOf(first + i)];
-          const name = data_.kind === "distilled" ? "distilled" : segment.label;
-          sums.set(name, (sums.get(name) ?? 0) + (push(data_, place, segment.role) ?? 0));
+          const name = sourceOf(entry, segment);
+          sums.set(name, (sums.get(name) ?? 0) + (push(entry, place, segment.role) ?? 0));
         }
     }
     return [...sums].filter(([, sum]) => sum > 0).sort((a, b) => b[1] - a[1]);
@@ -262,11 +263,7 @@
       heaviest.replaceChildren(title, make("p", "small soft", "Not recorded: nobody trained on this rollout, or train.token_stats was off."));
       return;
     }
-    const tokens = [];
-    segments.forEach((s, n) => {
-      for (let position = s.start; position < s.end; position++) if (row.at[position] >= 0) tokens.push(token(position, n));
-    });
-    const top = tokens.filter((t) => t.push > 0).sort((a, b) => b.push - a.push || a.position - b.position).slice(0, HEAVIEST);
+    const top = tokens().filter((t) => t.push > 0).sort((a, b) => b.push - a.push || a.position - b.position).slice(0, HEAVIEST);
     const unknown = row.data.of_step === null ? " The share of the step was not recorded." : "";
     const note = top.length ? `Shares of the gradient weight Σ|A·w|, without the KL term.${unknown}` : "No token of this row weighs anything.";
     const by = sources().map(([name, sum]) => `${name} ${share(sum, row.data.of_rollout)}`).join(" · ");
@@ -282,8 +279,7 @@
       link.href = `#t${t.position}`;
       const first = make("td");
       first.append(link);
-      const label = row.data.kind === "distilled" ? "distilled" : t.segment.label;
-      body.append(cells("td", first, label, number(t.push), share(t.push, row.data.of_rollout) ?? "–", share(t.push, row.data.of_step) ?? "–"));
+      body.append(cells("td", first, sourceOf(row.data, t.segment), number(t.push), share(t.push, row.data.of_rollout) ?? "–", share(t.push, row.data.of_step) ?? "–"));
     }
     table.append(head, body);
     const wide = make("div", "wide");

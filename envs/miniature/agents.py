@@ -26,7 +26,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from aipo.errors import ConfigError
-from envs.miniature.task import SIZE, VALUES, Facts, complement, derivation, slip
+from envs.miniature.arithmetic import VALUES, complement, derivation, slip
+from envs.miniature.task import SIZE, Facts
 
 LOST = "I do not understand the request."
 _SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")

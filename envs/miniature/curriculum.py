@@ -17,13 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from envs.miniature.task import (
-    OFFER,
+from envs.miniature.arithmetic import (
     OPERANDS,
-    TERMS,
     VALUES,
-    Facts,
-    Miniature,
     chain,
     derivation,
     draw_operands,
@@ -32,6 +28,7 @@ from envs.miniature.task import (
     summands,
     unborrowed,
 )
+from envs.miniature.task import OFFER, TERMS, Facts, Miniature
 
 _FACTS = {"known": 0.32, "plain": 0.24, "practice": 0.37, "asked": 0.02, "verify": 0.03, "reasoning": 0.02}
 COURSES = {

@@ -22,7 +22,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from aipo.errors import ConfigError
 from aipo.util.files import disk, writing
 from aipo.util.imports import fingerprint
-from envs.miniature import curriculum, task
+from envs.miniature import arithmetic, curriculum, task
 from envs.miniature.curriculum import COURSES, Demonstrator, reserved
 from envs.miniature.task import SIZE, TERMS, Miniature
 
@@ -147,7 +147,7 @@ def cold_start(
         raise ConfigError(
             "device of the miniature's policy: got 'cuda' where torch sees no GPU, allowed 'cpu'"
         )
-    files = (__file__, task.__file__, curriculum.__file__)
+    files = (__file__, arithmetic.__file__, task.__file__, curriculum.__file__)
     version = "".join(fingerprint(Path(file)) for file in files)
     shape = f"{seed}-{steps}x{batch}-{head_dim}-{course}-{size}-{terms}-{carry}-{width}-{layers}"
     name = f"miniature-{shape}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"

@@ -40,12 +40,20 @@ from functools import cache
 
 from aipo.errors import ConfigError, TaskError
 from aipo.rollout import Task
+from envs.miniature.arithmetic import (
+    OPERANDS,
+    VALUES,
+    chain,
+    complement,
+    derivation,
+    draw_operands,
+    operands_of,
+    summands,
+    unborrowed,
+)
 
-VALUES = range(100, 900)
 # Rows of ten facts, and operands of a sum, unless the options say otherwise.
 SIZE, TERMS = 10, 1
-# One digit changes, and carries: 0.3 M parameters learn this in a minute. Sums of one operand stay below 1000.
-OPERANDS = (*range(1, 10), *range(10, 100, 10))
 # What a prompt begins with where agents can be asked; as in graphs/prompts/miniature.md.
 OFFER = "agents\n"
 HARD_OPERANDS, HELDOUT_OPERANDS = 12, 6
@@ -118,8 +126,8 @@ class Miniature:
         pairs = [(a, b) for a in summands(carry) for b in operands_of(a, carry)]
         plain = rng.sample(pairs, PLAIN + PLAIN_HELDOUT)
         sums = [(a, (b, *draw_operands(rng, terms - 1))) for a, b in plain]
-        easy_train += [_plain("easy_train", a, operands) for a, operands in sums[:PLAIN]]
-        easy += [_plain("easy", a, operands) for a, operands in sums[PLAIN:]]
+        easy_train += [_sum("easy_train", a, operands) for a, operands in sums[:PLAIN]]
+        easy += [_sum("easy", a, operands) for a, operands in sums[PLAIN:]]
         self._tasks = {
             "easy_train": tuple(easy_train),
             "easy": tuple(easy),
@@ -153,20 +161,14 @@ class Miniature:
         """
         if task.answer is None:
             raise TaskError(f"answer of task {task.task_id!r}: got None, allowed the number to compare with")
-        work, _, last = text.rstrip("\n").rpartition("\n")
-        allowed = {"", *self._work(task, int(task.answer))}
-        return {
-            "correct": float(last == f"#{task.answer}"),
-            "derivation": float(allowed.issuperset(work.split("\n"))),
-        }
+        last, wrong = self._read(task, text)
+        return {"correct": float(last == f"#{task.answer}"), "derivation": float(not wrong)}
 
     def explain(self, task: Task, text: str) -> str:
         """Which line counts as the answer, and which lines before it are none of the worked solution."""
-        work, _, last = text.rstrip("\n").rpartition("\n")
+        last, wrong = self._read(task, text)
         if task.answer is None:
             return f"the last line is {last!r}, and the task has no answer"
-        allowed = {"", *self._work(task, int(task.answer))}
-        wrong = [line for line in work.split("\n") if line not in allowed]
         flaws = f"; lines that do not follow: {wrong}" if wrong else ""
         return f"the last line is {last!r}, right is {f'#{task.answer}'!r}{flaws}"
 
@@ -175,6 +177,14 @@ class Miniature:
         if task.answer is None:
             return None
         return "\n".join([*self._work(task, int(task.answer)), f"#{task.answer}"])
+
+    def _read(self, task: Task, text: str) -> tuple[str, list[str]]:
+        """The last line, and the lines before it that do not stand in the demonstration; of a task without an answer none."""
+        work, _, last = text.rstrip("\n").rpartition("\n")
+        if task.answer is None:
+            return last, []
+        allowed = {"", *self._work(task, int(task.answer))}
+        return last, [line for line in work.split("\n") if line not in allowed]
 
     @staticmethod
     def _work(task: Task, answer: int) -> list[str]:
@@ -197,7 +207,7 @@ class Miniature:
                 in_heldout = place >= HARD_OPERANDS // less
                 split = heldout if in_heldout else train
                 terms = (operand, *draw_operands(rng, self._terms - 1))
-                sides[in_heldout].append(_of_fact(split, name, value, terms))
+                sides[in_heldout].append(_sum(split, value, terms, name))
         return sides
 
     def _complements(self, rng: random.Random) -> dict[str, tuple[Task, ...]]:
@@ -209,47 +219,16 @@ class Miniature:
         return {"nines_train": tuple(train), "nines": tuple(heldout)}
 
 
-def summands(carry: bool) -> Sequence[int]:
-    """The values that sums begin with; without a carry, those with at least nine operands."""
-    return VALUES if carry else [value for value in VALUES if value % 10 + value // 10 % 10 <= 9]
-
-
-def operands_of(value: int, carry: bool) -> Sequence[int]:
-    """The operands of sums that begin with `value`; without a carry, those with which no digit exceeds 9."""
-    fits = (b for b in OPERANDS if value % 10 + b % 10 <= 9 and value // 10 % 10 + b // 10 <= 9)
-    return OPERANDS if carry else tuple(fits)
-
-
-def draw_operands(rng: random.Random, count: int) -> tuple[int, ...]:
-    """So many operands, each on its own."""
-    return tuple(rng.choice(OPERANDS) for _ in range(count))
-
-
-def chain(start: str | int, operands: Sequence[int]) -> str:
-    """`chain("3@7", [20, 5])` is `3@7+20+5`."""
-    return "+".join(map(str, (start, *operands)))
-
-
-def _of_fact(split: str, fact: str, value: int, operands: Sequence[int]) -> Task:
-    expression = chain(fact, operands)
+def _sum(split: str, value: int, operands: Sequence[int], fact: str | None = None) -> Task:
+    """A sum that begins with a value, or with the fact that has it."""
+    expression = chain(fact or value, operands)
     return Task(
         task_id=f"{split}/{expression}",
         prompt=f"{expression}=?\n",
         answer=str(value + sum(operands)),
         split=split,
-        cluster=fact,
+        cluster=fact or "",
         metadata={"fact": fact, "operand": operands[0]},
-    )
-
-
-def _plain(split: str, a: int, operands: Sequence[int]) -> Task:
-    expression = chain(a, operands)
-    return Task(
-        task_id=f"{split}/{expression}",
-        prompt=f"{expression}=?\n",
-        answer=str(a + sum(operands)),
-        split=split,
-        metadata={"fact": None, "operand": operands[0]},
     )
 
 
@@ -299,32 +278,3 @@ def _nines(a: int, rng: random.Random) -> tuple[str, int]:
 def _shortcut(a: int, rng: random.Random) -> tuple[str, int] | None:
     """Three digits are left, and giving back carries nothing."""
     return (f"{a}-99", a - 99) if a >= 200 and a % 10 < 9 else None
-
-
-def complement(a: int) -> int:
-    """Every digit's difference to 9; of three digits 999 - a."""
-    return 999 - a
-
-
-def derivation(value: int, operands: Sequence[int]) -> list[str]:
-    """A line for each signed operand: `derivation(523, [-7, 20])` is `523-7=516`, `516+20=536`."""
-    lines: list[str] = []
-    for operand in operands:
-        lines.append(f"{value}{operand:+d}={value + operand}")
-        value += operand
-    return lines
-
-
-def unborrowed(a: int, b: int) -> int:
-    """a - b with the bug "smaller from larger" (Brown & Burton 1978), for `b` of `OPERANDS`: 523 - 7 is 524.
-
-    Each column takes the smaller digit from the larger one, so that nothing is ever borrowed.
-    """
-    place = 1 if b < 10 else 10
-    digit = a // place % 10
-    return a + (abs(digit - b // place) - digit) * place
-
-
-def slip(total: int, rng: random.Random) -> int:
-    """A wrong sum of the kind that people make: one digit is off by one."""
-    return total + rng.choice((-10, -1, 1, 10))

@@ -33,7 +33,8 @@ from aipo.trace import Role, Segment, Trace, segment
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStats, TokenStatsStore
 from aipo.util.files import write_text
-from envs.miniature.task import OFFER, VALUES, Facts, slip
+from envs.miniature.arithmetic import VALUES, slip
+from envs.miniature.task import OFFER, Facts
 from kit.recorded import TOKENIZER, describe, save_tokenizer, stats_of_row
 
 GROUPS, GROUP = 16, 8

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from aipo.rollout.env import Task
+from envs.miniature.arithmetic import complement, unborrowed
 from envs.miniature.curriculum import COURSES, Demonstrator, Piece, reserved
-from envs.miniature.task import OFFER, Facts, Miniature, complement, unborrowed
+from envs.miniature.task import OFFER, Facts, Miniature
 
 
 def draw(kind: str, seed: int = 0, facts: Facts | None = None) -> list[Piece]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from aipo.errors import ConfigError, TaskError
 from aipo.rollout.env import Task
-from envs.miniature.task import OPERANDS, VALUES, Facts, Miniature, derivation, slip, unborrowed
+from envs.miniature.arithmetic import OPERANDS, VALUES, derivation, slip, unborrowed
+from envs.miniature.task import Facts, Miniature
 
 WITH_ONE_SUM = ("easy_train", "easy", "hard", "heldout")
 

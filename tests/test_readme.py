@@ -9,8 +9,9 @@ import pytest
 from typer.main import get_command
 
 from aipo.cli import app
+from aipo.config import presets
 from aipo.config.build import load_experiment
-from aipo.config.load import load_config, presets
+from aipo.config.load import load_config
 from aipo.method.agent_weights import COEFFICIENTS, NEGATIVES
 from aipo.method.credit import CREDITS
 from aipo.method.metrics import page as metrics_page

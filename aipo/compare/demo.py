@@ -22,8 +22,8 @@ from aipo.compare.results import ArmResult, MatrixResults, read_results, write_c
 from aipo.compare.run import print_files, run_matrix
 from aipo.compare.sections import BEFORE, ArmSection, MatrixSection
 from aipo.compare.standings import compute_standings
+from aipo.config import presets
 from aipo.config.build import load_experiment
-from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import cell
 from aipo.trace.filters import Filter

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aipo.config.build_graphs import GraphBuilder
-from aipo.config.load import resolve, validate
+from aipo.config.load import resolve
 from aipo.method.credit import Credited, assign_credit
 from aipo.method.plan import plan_rollouts
 from aipo.policies import Policy, Sampling
@@ -34,8 +34,8 @@ def load_experiment(name: str, overrides: Iterable[str] = (), *, of_run: bool = 
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    layers = resolve(name, overrides, of_run=of_run)
-    experiment = Experiment(validate(layers.settings, name, of_run=of_run), name)
+    config, layers = resolve(name, overrides, of_run=of_run)
+    experiment = Experiment(config, name)
     experiment.dropped = tuple(layers.dropped)
     return experiment
 

@@ -51,10 +51,6 @@ def build_chat(
                 f"agents.{name}.prices: got prices without a model, allowed agents.{name}.model"
             )
         return None
-    if unset := [variable for variable in config.secrets.values() if variable not in os.environ]:
-        raise LoadError(
-            f"agents.{name}.secrets: got no environment variable {unset}, allowed one that is set"
-        )
     secrets = keys or {
         key: secret(variable, f"agents.{name}.secrets") for key, variable in config.secrets.items()
     }

@@ -8,6 +8,7 @@ from typing import Any, Self
 import yaml
 
 from aipo.config.build_chat import secret
+from aipo.config.layers import store
 from aipo.config.load import check_finite, validate
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
@@ -145,13 +146,9 @@ class ExperimentSettings:
             ConfigError: an unknown key, a wrong value, or settings that contradict each other.
         """
         settings: dict[str, Any] = self._config.model_dump()
-        for key, value in changes.items():
-            *sections, name = key.split(".") if isinstance(key, str) else key
-            section = settings
-            for part in sections:
-                section = section.setdefault(part, {})
-            section[name] = value
         named = {key if isinstance(key, str) else ".".join(key): value for key, value in changes.items()}
+        for key, value in changes.items():
+            store(settings, tuple(key.split(".")) if isinstance(key, str) else key, value)
         where = f"with {', '.join(named)} changed"
         check_finite(named, where)
         of_run = any(not_finite(self._config.model_dump()))  # no other has such numbers

@@ -2,20 +2,19 @@
 
 import json
 from itertools import takewhile
-from pathlib import Path
 from typing import Annotated, Literal
 
 from rich.console import Console
 from typer import Argument, Context, Option
 
+from aipo.config import presets
 from aipo.errors import ConfigError
 from aipo.util.output import finite
 
 
 def _presets(start: str) -> list[str]:
-    """Completes the name of a preset. It does not import `load`: whoever presses Tab waits for it."""
-    names = (path.stem for path in (Path(__file__).parents[1] / "presets").glob("*.yaml"))
-    return sorted(name for name in names if name.startswith(start))
+    """Completes the name of a preset."""
+    return [name for name in presets() if name.startswith(start)]
 
 
 ConfigName = Annotated[

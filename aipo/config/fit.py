@@ -37,7 +37,7 @@ _CHAT_TOKENS = (
 
 
 class Misfit(NamedTuple):
-    """What does not belong together, and what to do."""
+    """What does not belong together, and what to do; without advice it does."""
 
     what: str
     found: str
@@ -90,29 +90,14 @@ def warnings(experiment: Experiment, tokenizer: "HFTokenizer", parameters: int) 
     """
     yield from map(str, misfits(experiment))
     yield from map(str, chat_misfits(experiment, tokenizer))
-    if lacks_template(tokenizer):
-        yield str(NO_TEMPLATE)
-    if not (rate := check_rate(experiment, parameters)).is_usual:
-        yield str(Misfit("learning rate", rate.found, rate.advice))
+    if not tokenizer.inner.chat_template and (lack := check_no_template(tokenizer)).advice:
+        yield str(lack)
+    if (rate := check_rate(experiment, parameters)).advice:
+        yield str(rate)
 
 
-NO_TEMPLATE = Misfit(
-    "chat template",
-    "there is none: prompts are plain text",
-    "a chat model's tokenizer with its chat_template",
-)
-
-
-class Rate(NamedTuple):
-    """A learning rate beside the usual ones."""
-
-    is_usual: bool
-    found: str
-    advice: str
-
-
-def check_rate(experiment: Experiment, parameters: int) -> Rate:
-    """Is `train.learning_rate` one that a model of this size usually takes?"""
+def check_rate(experiment: Experiment, parameters: int) -> Misfit:
+    """Is `train.learning_rate` one that a model of this size usually takes? Without advice it is."""
     _, low, high = next(row for row in _RATES if parameters >= row[0])
     adapter = experiment.policy.lora is not None
     low, high = (low * _LORA, high * _LORA) if adapter else (low, high)
@@ -122,13 +107,14 @@ def check_rate(experiment: Experiment, parameters: int) -> Rate:
         f"{rate:g}; usual are {low:g} to {high:g} for {trained} of {parameters / 1e6:,.3g} million parameters"
     )
     is_usual = low * 0.999 <= rate <= high * 1.001
-    return Rate(is_usual, found, "" if is_usual else f"train.learning_rate; {_SMALL}")
+    return Misfit("learning rate", found, "" if is_usual else f"train.learning_rate; {_SMALL}")
 
 
-def lacks_template(tokenizer: "HFTokenizer") -> bool:
-    """Does a tokenizer know tokens that only chats have, and no chat template?"""
+def check_no_template(tokenizer: "HFTokenizer") -> Misfit:
+    """Does a tokenizer without a chat template know tokens that only chats have? Without advice it does not."""
     texts = {str(token.content) for token in tokenizer.inner.added_tokens_decoder.values()}
-    return not tokenizer.inner.chat_template and not texts.isdisjoint(_CHAT_TOKENS)
+    advice = "" if texts.isdisjoint(_CHAT_TOKENS) else "a chat model's tokenizer with its chat_template"
+    return Misfit("chat template", "there is none: prompts are plain text", advice)
 
 
 def _of_the_miniature(experiment: Experiment) -> Iterator[Misfit]:

@@ -76,7 +76,7 @@ class Layers:
         pairs = [_parse(text) for text in overrides]
         named: dict[str, Any] = {}
         for key, value, _ in pairs:
-            _store(named, key, value)
+            store(named, key, value)
         self._drop_for_another(named, lambda source: source.is_preset)
         for key, value, text in pairs:
             if key[:-1] == ("agents",) and value is None:
@@ -87,7 +87,7 @@ class Layers:
                 if not isinstance(beneath, dict):
                     raise ConfigError(f"override {text!r}: {key[end - 1]!r} holds a value, it has no keys")
             self._forget(key)
-            _store(self.settings, key, value)
+            store(self.settings, key, value)
             self.sources |= {(*key, *inner): OVERRIDE for inner, _ in leaves(value)}
 
     def _drop_for_another(self, over: Mapping[str, Any], droppable: Callable[[Source], bool]) -> None:
@@ -149,7 +149,7 @@ class Layers:
 
     def _put(self, key: Key, value: Any, source: Source) -> None:
         self._forget(key)
-        _store(self.settings, key, value)
+        store(self.settings, key, value)
         self.sources[key] = source
 
     def _forget(self, key: Key) -> None:
@@ -196,7 +196,8 @@ def _at(settings: Any, key: Key, default: Any = None) -> Any:
     return settings
 
 
-def _store(settings: dict[str, Any], key: Key, value: Any) -> None:
+def store(settings: dict[str, Any], key: Key, value: Any) -> None:
+    """Sets the value of a key in nested settings, and makes the mappings on the way to it."""
     inside = settings
     for name in key[:-1]:
         if not isinstance(inside.get(name), dict):

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from aipo import recorded
+from aipo.config import PRESETS, presets
 from aipo.config.layers import Key, Layers, Source
 from aipo.config.schema import Config, EnvConfig, GraphConfig
 from aipo.errors import ConfigError
@@ -21,13 +22,6 @@ from aipo.util.section import FINITE, RECORDED, Section, not_finite
 from aipo.util.text import nearest
 
 _Section = TypeVar("_Section", bound=Section)
-
-PRESETS = Path(__file__).parents[1] / "presets"
-
-
-def presets() -> list[str]:
-    """Names of the configurations that ship."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def load_config(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> Config:
@@ -39,25 +33,24 @@ def load_config(name: str, overrides: Iterable[str] = (), *, of_run: bool = Fals
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    return validate(resolve(name, overrides, of_run=of_run).settings, name, of_run=of_run)
+    config, _ = resolve(name, overrides, of_run=of_run)
+    return config
 
 
-def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> Layers:
-    """The settings as they are written, unchecked, with the place of each; see `load_config`.
-
-    Raises:
-        ConfigError: no such preset or file, not YAML, not of the form of an override; of a file that no run has
-            recorded, a number that is not finite.
-    """
+def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> tuple[Config, Layers]:
+    """A configuration and what it comes from; see `load_config`."""
     defaults = {("graph", "name"): GraphConfig().name, ("env", "name"): EnvConfig().name}  # pyright: ignore[reportCallIssue]
     layers = Layers(defaults, may_import=not of_run)
+    has_infinity = False  # as runs of before may have recorded it
     for settings, source in _read(name, seen=()):
-        of_before = of_run and not source.is_preset
-        layers.lay_file(recorded.settings(settings) if of_before else settings, source)
+        if of_run and not source.is_preset:
+            settings = recorded.settings(settings)
+            has_infinity = any(not_finite(settings))
+        layers.lay_file(settings, source)
     layers.lay_overrides(overrides)
-    if not of_run:
+    if not has_infinity:
         check_finite(layers.settings, name)
-    return layers
+    return validate(layers.settings, name, of_run=has_infinity), layers
 
 
 def validate(raw: Mapping[str, Any], where: str, *, of_run: bool = False) -> Config:
@@ -73,7 +66,7 @@ def validate(raw: Mapping[str, Any], where: str, *, of_run: bool = False) -> Con
 
 
 def check_finite(settings: Mapping[str, Any], where: str) -> None:
-    """Refuses infinity and NaN, which the JSON of traces cannot hold. (Runs of before may have recorded them.)
+    """Refuses infinity and NaN, which the JSON of traces cannot hold.
 
     Raises:
         ConfigError: names every key that has one.

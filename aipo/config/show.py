@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from aipo.config import presets
 from aipo.config.layers import Key, Layers
-from aipo.config.load import presets, read_lines, resolve, validate
+from aipo.config.load import read_lines, resolve
 from aipo.errors import RunError
 
 
@@ -26,8 +27,8 @@ def show(name: str, overrides: Iterable[str], *, as_json: bool) -> str:
     file = str(Path(name) / "config.yaml") if of_run else name
     if of_run and not Path(file).is_file():
         raise RunError(f"aipo config: got {name}, allowed a preset, a YAML file or a folder with a run")
-    layers = resolve(file, overrides, of_run=of_run)
-    settings = validate(layers.settings, file, of_run=of_run).model_dump(mode="json")
+    config, layers = resolve(file, overrides, of_run=of_run)
+    settings = config.model_dump(mode="json")
     text = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, width=float("inf"))
     lines, sources = read_lines(text), _places(layers)
     places = {key: sources.get(key, "default") for key in lines if _is_value(settings, key)}

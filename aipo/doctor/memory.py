@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from aipo.config import PRESETS
 from aipo.config.build import Experiment
-from aipo.config.load import PRESETS
 from aipo.doctor.check import Check
 
 GIB = 1 << 30

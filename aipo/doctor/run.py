@@ -180,7 +180,7 @@ def _space(parts: PolicyParts, *, quick: bool) -> Iterator[Check]:
         yield size
         return
     rate = check_rate(experiment, size.weights // getattr(torch, experiment.policy.dtype).itemsize)
-    yield Check("ok" if rate.is_usual else "warn", "learning rate", rate.found, rate.advice)
+    yield Check("warn" if rate.advice else "ok", *rate)
     memory = check_memory(experiment, size)
     yield memory
     if not quick and on_gpu(experiment) and memory.status == "ok":

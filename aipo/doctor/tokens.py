@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from aipo.config.build import Experiment
-from aipo.config.fit import NO_TEMPLATE, lacks_template
+from aipo.config.fit import check_no_template
 from aipo.doctor.check import Check, attempt
 from aipo.policies.tokenizer import HFTokenizer
 
@@ -16,8 +16,8 @@ def check_prompt(tokenizer: HFTokenizer, prompts: Mapping[str, list[int]]) -> It
     """
     what = "chat template"
     if not tokenizer.inner.chat_template:
-        lacks = lacks_template(tokenizer)
-        yield Check("warn" if lacks else "ok", what, NO_TEMPLATE.found, NO_TEMPLATE.advice if lacks else "")
+        lack = check_no_template(tokenizer)
+        yield Check("warn" if lack.advice else "ok", *lack)
         return
     question, opened = (_render(tokenizer, ["x"], opened=way) for way in (False, True))
     opening = opened[len(question) :] if opened[: len(question)] == question else []

@@ -130,15 +130,16 @@ def env(
     as_json: JsonOption = False,
 ) -> None:
     """Shows an environment's splits and tasks, and scores a text the way a rollout's answer is scored."""
-    from aipo.evaluate.tasks import TaskChoice, environment, show_splits, show_task, show_tasks
+    from aipo.evaluate.tasks import choose_task, environment, show_splits, show_task, show_tasks
 
     if score is not None and score_file is not None:
         raise ConfigError("--score, --score-file: got both, allowed one of the two")
-    choice, text = TaskChoice(split=split, index=index, seed=seed), _text(score, score_file)
+    text = _text(score, score_file)
     with output(as_json) as console:
         experiment = environment(name, overrides or ())
         if text is not None or index is not None or seed is not None:
-            show_task(experiment, choice, text, console)
+            chosen = choose_task(experiment.env, split, index, seed)
+            show_task(experiment, *chosen, text=text, console=console)
         elif split is not None:
             show_tasks(experiment, split, limit=limit, console=console)
         else:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import product
@@ -12,26 +11,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aipo.config.build import Experiment, load_experiment
+from aipo.config.build import Experiment
 from aipo.errors import ConfigError, RunError
+from aipo.evaluate.choice import SETTINGS, PolicyChoice
 from aipo.evaluate.endpoint import Endpoint
 from aipo.evaluate.pass_at_k import evaluate
 from aipo.rollout.engine import RolloutEngine, freeze_gc
-from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
 from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.files import exclusive, write_json, writing
 from aipo.util.output import write_event
-from aipo.util.whole import damage
 
 Warn = Callable[[str], None]
-SETTINGS: dict[str, tuple[Mode, bool]] = {
-    "solo": (Mode.SOLO, False),
-    "suppressed": (Mode.SOLO, True),
-    "assisted": (Mode.ASSISTED, False),
-}
 
 
 def evaluate_folder(
@@ -47,44 +40,32 @@ def evaluate_folder(
     model on the configuration's environment.
 
     Raises:
-        ConfigError: a run and a configuration are given, or `name` is no plain word.
+        ConfigError: more than one policy is named, or `name` is no plain word.
         RunError: no trained policy in the run, no run there, an untrained policy's evaluation would go into
             a run's folder, or there is one of that name already.
     """
-    if run is not None and config_name is not None:
-        raise ConfigError(
-            f"eval: got --run {run} and --config {config_name}, allowed one of them (a run has its own)"
-        )
-    if run is not None and endpoint is not None:
-        raise ConfigError(f"eval: got --run {run} and --endpoint, allowed one of them")
-    if run is not None:
-        folder = RunFolder.open(run)
-        experiment = load_experiment(str(folder.config), overrides, of_run=True)
-    else:
-        experiment = load_experiment(config_name or "aipo", overrides)
-        folder = RunFolder(experiment.out)
-        if endpoint is not None and endpoint.text_only:
-            experiment = experiment.with_settings({"evaluate.settings": ("solo",)})
-    if endpoint is None:
-        experiment.check_machine()
-        experiment.check_servers(hub=run is None)
-    if run is None:  # or time is spent on the policy before a mistake is told
-        _ = experiment.graphs
+    choice = PolicyChoice(run=run, config=config_name, endpoint=endpoint)
+    experiment = choice.load(overrides)
+    if run is None:
         experiment.check_env(training=False)
         if endpoint is None:
             experiment.check_tags()
+    folder = RunFolder(run or experiment.out)
     _check(folder, name, trained=run is not None)
     file = str(folder.evaluation(name))
     write_event(console, "started", command="eval", file=file)
-    with exclusive(folder.evaluation_traces(name)), bars(console) as progress:
+    run_id, text_only = f"{folder.path.name}-{name}", endpoint is not None and endpoint.text_only
+    with (
+        exclusive(folder.evaluation_traces(name)),
+        bars(console) as progress,
+        choice.open(experiment, folder.path, progress, run_id=run_id, suppressed=not text_only) as engine,
+    ):
+        freeze_gc()
+        if not text_only:
+            tokenizer: Any = engine.policies["policy"].tokenizer
+            keep_tokenizer(folder, tokenizer.inner.save_pretrained)
         note, warn = stage(progress, "evaluate"), partial(print_line, console, style="yellow")
-        if endpoint is not None:
-            result = _evaluate_endpoint(experiment, endpoint, folder, name, note, warn)
-        else:
-            model = folder.model
-            if run is None:
-                model = experiment.build_model(stage(progress, experiment.policy.making))
-            result = _load_and_evaluate(experiment, model, folder, name, note, warn)
+        result = evaluate_with(experiment, engine, folder, name, note, warn, choice.settings)
     console.print(table(result))
     console.print(f"written to {file}", highlight=False, soft_wrap=True)
     write_event(console, "evaluation", file=file, results=result)
@@ -95,15 +76,6 @@ def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
     """Refuses an evaluation that cannot be written, before time is spent on it."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ConfigError(f"--name: got {name!r}, allowed letters, digits, - and _")
-    if trained and not folder.model.is_dir():
-        raise RunError(
-            f"eval --run: got {folder.path}, which has no trained policy yet, allowed a finished run"
-        )
-    if trained and (problem := damage(folder.model)) is not None:
-        raise RunError(
-            f"eval --run: got {folder.model}, which is not whole ({problem}), allowed one that is as it was written. "
-            f"`aipo train --config {folder.config} --resume` writes it again from the last checkpoint"
-        )
     if not trained and folder.config.is_file():
         raise RunError(
             f"eval: got run.out={folder.path}, which holds a run, and an untrained policy, "
@@ -114,37 +86,6 @@ def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
         raise RunError(f"--name: got {name!r}, which {file} holds already, allowed a new name")
     with writing("run.out", file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _load_and_evaluate(
-    experiment: Experiment, model: Path | str, folder: RunFolder, name: str, note: Note, warn: Warn
-) -> dict[str, dict[str, Any]]:
-    experiment = experiment.for_evaluation()
-    # Servers do the sampling; here the weights are only needed to push them and to probe.
-    device = "cpu" if experiment.policy.engine == "vllm" and experiment.policy.vllm.sync == "disk" else None
-    network, tokenizer = experiment.network(model, device=device), experiment.tokenizer(model)
-    with ExitStack() as stack:
-        sampler = stack.enter_context(experiment.open_policy(network, tokenizer, folder.path))
-        engine = experiment.engine(sampler.policy, run_id=f"{folder.path.name}-{name}")
-        builds = experiment.worker_builds(model, sampler.policy, engine.run_id)
-        engine = stack.enter_context(open_workers(builds, engine))
-        freeze_gc()
-        sampler.refresh()
-        keep_tokenizer(folder, tokenizer.inner.save_pretrained)
-        return evaluate_with(experiment, engine, folder, name, note, warn)
-
-
-def _evaluate_endpoint(
-    experiment: Experiment, endpoint: Endpoint, folder: RunFolder, name: str, note: Note, warn: Warn
-) -> dict[str, dict[str, Any]]:
-    experiment = experiment.for_evaluation()
-    policy = endpoint.open(experiment)
-    if endpoint.tokenizer is not None:
-        keep_tokenizer(folder, experiment.tokenizer(endpoint.tokenizer).inner.save_pretrained)
-    forbidden = () if endpoint.text_only else None
-    engine = experiment.engine(policy, run_id=f"{folder.path.name}-{name}", forbidden_ids=forbidden)
-    modes = {"solo": (Mode.TEXT, False)} if endpoint.text_only else SETTINGS
-    return evaluate_with(experiment, engine, folder, name, note, warn, modes)
 
 
 def evaluate_with(

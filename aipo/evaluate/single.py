@@ -2,25 +2,21 @@
 
 import json
 import tempfile
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from aipo.config.build import Experiment, load_experiment
-from aipo.errors import ConfigError, RunError, ScoreError, TaskError
+from aipo.config.build import Experiment
+from aipo.errors import ConfigError, ScoreError, TaskError
+from aipo.evaluate.choice import PolicyChoice
 from aipo.evaluate.endpoint import Endpoint
-from aipo.evaluate.run import SETTINGS
 from aipo.render.display import trace_text
-from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Env, Task
 from aipo.rollout.spec import RolloutSpec
-from aipo.run import RunFolder
-from aipo.trace import Mode, Trace
-from aipo.util.console import bars, print_line, stage
+from aipo.util.console import bars, print_line
 from aipo.util.output import print_result
 
 
@@ -64,34 +60,32 @@ def try_question(
 
     Args:
         answer: what the environment compares with; by default that of the environment's own task, if it asks this.
-        settings: of `SETTINGS`; empty = solo and, where there are agents, assisted.
+        settings: of `aipo.evaluate.choice.SETTINGS`; empty = solo and, where there are agents, assisted.
 
     Raises:
         ConfigError: more than one policy is named, or a setting that it cannot be tried under.
         RunError: the run has no trained policy.
     """
-    named = [option for option, value in (("--run", run), ("--config", config)) if value is not None]
-    if len(named) > 1 or (run is not None and endpoint is not None):
-        raise ConfigError(
-            "aipo try: got --run and another policy, allowed one of --run, --config, --endpoint"
-        )
-    folder = None if run is None else RunFolder.open(run)
-    if folder is not None and not folder.model.is_dir():
-        raise RunError(f"aipo try --run: got {run}, which has no trained policy yet, allowed a finished run")
-    name = str(folder.config) if folder else config or "aipo"
-    experiment = load_experiment(name, overrides, of_run=folder is not None).for_evaluation()
-    text_only = endpoint is not None and endpoint.text_only
-    allowed = ["solo"] if text_only or not experiment.agents else list(SETTINGS)
+    choice = PolicyChoice(run=run, config=config, endpoint=endpoint)
+    experiment = choice.load([*overrides, "rollout.workers=1"])
+    allowed = [*choice.settings] if experiment.agents else ["solo"]
     chosen = settings or [setting for setting in ("solo", "assisted") if setting in allowed]
     if unknown := [setting for setting in chosen if setting not in allowed]:
         raise ConfigError(f"--setting: got {unknown}, allowed {allowed} here")
     task = find_task(experiment, question, answer)
-    traces: list[Trace] = []
-    with _engine(experiment, folder, endpoint, suppressed="suppressed" in chosen, console=console) as engine:
+    records: list[dict[str, Any]] = []
+    with (
+        tempfile.TemporaryDirectory() as home,
+        bars(console) as progress,
+        choice.open(
+            experiment, Path(home), progress, run_id="try", suppressed="suppressed" in chosen
+        ) as engine,
+    ):
+        progress.stop()
         engine = replace(engine, env=TriedEnv(engine.env, task))
         decode = engine.policies["policy"].tokenizer.decode
         for index, setting in enumerate(chosen):
-            mode, suppress = (Mode.TEXT, False) if text_only else SETTINGS[setting]
+            mode, suppress = choice.settings[setting]
             spec = RolloutSpec(
                 task=task,
                 mode=mode,
@@ -102,16 +96,12 @@ def try_question(
                 suppress=suppress,
             )
             for trace in engine.run_sync([spec], lambda _: None):
-                traces.append(trace)
                 console.print(trace_text(trace, decode), soft_wrap=True)
                 console.print()
-        texts = [[decode(segment.token_ids) for segment in trace.segments] for trace in traces]
+                texts = [decode(segment.token_ids) for segment in trace.segments]
+                records.append({**json.loads(trace.to_json()), "kind": trace.kind, "texts": texts})
     expected = "no answer is expected" if task.answer is None else f"expected: {task.answer}"
     print_line(console, expected, "dim")
-    records = [
-        {**json.loads(trace.to_json()), "kind": trace.kind, "texts": of_trace}
-        for trace, of_trace in zip(traces, texts, strict=True)
-    ]
     print_result(console, {"question": task.prompt, "answer": task.answer, "traces": records})
 
 
@@ -130,29 +120,3 @@ def find_task(experiment: Experiment, question: str, answer: str | None) -> Task
             if task.prompt.strip() == question.strip():
                 return task if answer is None else replace(task, answer=answer)
     return Task(task_id="try", prompt=question.strip() + end, answer=answer, split="try")
-
-
-@contextmanager
-def _engine(
-    experiment: Experiment,
-    folder: RunFolder | None,
-    endpoint: Endpoint | None,
-    *,
-    suppressed: bool,
-    console: Console,
-) -> Generator[RolloutEngine]:
-    with ExitStack() as stack:
-        if endpoint is not None:
-            policy = endpoint.open(experiment)
-        else:
-            progress = stack.enter_context(bars(console))
-            model = (
-                folder.model if folder else experiment.build_model(stage(progress, experiment.policy.making))
-            )
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            network, tokenizer = experiment.network(model), experiment.tokenizer(model)
-            sampler = stack.enter_context(experiment.open_policy(network, tokenizer, home))
-            sampler.refresh()
-            policy = sampler.policy
-            progress.stop()
-        yield experiment.engine(policy, run_id="try", forbidden_ids=None if suppressed else ())

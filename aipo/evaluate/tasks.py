@@ -3,15 +3,14 @@
 import json
 import random
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
-from aipo.config.load import presets
 from aipo.errors import ConfigError, ScoreError
 from aipo.rollout.env import Env, Task, weights_with_noted
 from aipo.rollout.recorder import weighted
@@ -25,36 +24,26 @@ from aipo.util.working_directory import use_working_directory
 _CUT = {"question": 12, "answer": 6, "id": 8}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskChoice:
-    """Which task: the one of a number in its split, or the one that a seed draws; else none in particular."""
+def choose_task(env: Env, split: str | None, index: int | None, seed: int | None) -> tuple[str, int, Task]:
+    """Split, number and task: the one of this number, or the one that a seed draws; by default the first of the first split.
 
-    split: str | None = None
-    index: int | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.index is not None and self.seed is not None:
-            raise ConfigError(f"--index, --seed: got {self.index} and {self.seed}, allowed one of the two")
-
-    def of(self, env: Env) -> tuple[str, int, Task]:
-        """Split, number and task; by default the first task of the first split.
-
-        Raises:
-            ConfigError: the split has no task of this number, or none at all.
-            TaskError: no such split.
-        """
-        splits = list(env.splits())
-        if self.split is None and not splits:
-            raise ConfigError("environment: got one without splits, allowed one that has tasks")
-        split = self.split or splits[0]
-        tasks = env.tasks(split)
-        if not tasks:
-            raise ConfigError(f"--split: got {split!r}, which has no tasks, allowed one of {splits} that has")
-        index = random.Random(self.seed).randrange(len(tasks)) if self.seed is not None else self.index or 0
-        if not 0 <= index < len(tasks):
-            raise ConfigError(f"--index: got {index}, allowed 0 to {len(tasks) - 1} in split {split!r}")
-        return split, index, tasks[index]
+    Raises:
+        ConfigError: a number and a seed, or the split has no task of this number, or none at all.
+        TaskError: no such split.
+    """
+    if index is not None and seed is not None:
+        raise ConfigError(f"--index, --seed: got {index} and {seed}, allowed one of the two")
+    splits = list(env.splits())
+    if split is None and not splits:
+        raise ConfigError("environment: got one without splits, allowed one that has tasks")
+    split = split or splits[0]
+    tasks = env.tasks(split)
+    if not tasks:
+        raise ConfigError(f"--split: got {split!r}, which has no tasks, allowed one of {splits} that has")
+    index = random.Random(seed).randrange(len(tasks)) if seed is not None else index or 0
+    if not 0 <= index < len(tasks):
+        raise ConfigError(f"--index: got {index}, allowed 0 to {len(tasks) - 1} in split {split!r}")
+    return split, index, tasks[index]
 
 
 def environment(name: str, overrides: Iterable[str]) -> Experiment:
@@ -110,13 +99,14 @@ def show_tasks(experiment: Experiment, split: str, *, limit: int, console: Conso
     print_result(console, {"env": experiment.env_name, "split": split, "count": len(tasks), "tasks": shown})
 
 
-def show_task(experiment: Experiment, choice: TaskChoice, text: str | None, console: Console) -> None:
-    """One task, and the verdict on a text if there is one.
+def show_task(
+    experiment: Experiment, split: str, index: int, task: Task, *, text: str | None, console: Console
+) -> None:
+    """The task with this number in its split, and the verdict on a text if there is one.
 
     Raises:
-        ConfigError, TaskError: see `TaskChoice.of`; or the task has no answer to compare with.
+        AipoError: see `judge`.
     """
-    split, index, task = choice.of(experiment.env)
     solution = getattr(experiment.env, "demonstration", lambda _: None)(task)
     result: dict[str, Any] = {"env": experiment.env_name, "split": split, "index": index}
     result |= {"task": _values(task), "demonstration": solution}
@@ -168,11 +158,6 @@ def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
     if parts is None:
         return {"parts": None, "reward": None, "why": why or "the environment could not score the answer"}
     weights = weights_with_noted(env, experiment.rollout.reward_weights)
-    if unknown := sorted(parts.keys() - weights.keys()):
-        raise ConfigError(
-            f"reward part: got {unknown} without a weight, allowed {sorted(weights)}; set rollout.reward_weights.{unknown[0]}, or "
-            f"name it in `noted` of the environment"
-        )
     values, reward = weighted(parts, weights, f"the score of task {task.task_id!r}")
     return {"parts": values, "reward": reward, "why": why}
 

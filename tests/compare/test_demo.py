@@ -11,8 +11,8 @@ from rich.console import Console
 from aipo.compare import demo
 from aipo.compare.demo import asked, demo_matrix, flawed, run_demo, summarise
 from aipo.compare.results import ArmResult, MatrixResults
+from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
-from aipo.config.load import presets
 from aipo.errors import ConfigError, RunError, TrainError
 from aipo.trace.store import TraceStore
 from kit import handmade

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from aipo.config import presets
 from aipo.config.build import load_experiment
-from aipo.config.load import presets
 from aipo.errors import AipoError, ConfigError, LoadError
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.util.imports import load
@@ -90,7 +90,7 @@ REFUSED = {
     "agents.verify.cache=true": "ConfigError: got temperature None, allowed 0",
     "agents.verify.prompt=nowhere.md": "LoadError: nowhere.md",
     "agents.verify.model=envs.miniature.agents:nobody": "LoadError: got 'nobody', allowed one of",
-    "agents.verify.secrets.api_key=NO_SUCH": "LoadError: got no environment variable ['NO_SUCH']",
+    "agents.verify.secrets.api_key=NO_SUCH": "LoadError: got no environment variable 'NO_SUCH'",
     "graph.name=graphs.consult": "LoadError: allowed 'module:function' or 'file.py:function'",
     "graph.name=nowhere.py:consult": "LoadError: allowed an existing .py file",
     "graph={name: 'aipo.rollout.spec:derive_seed'}": "GraphError: allowed a compiled StateGraph",

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aipo.config import PRESETS, presets
 from aipo.config.build import load_experiment
 from aipo.config.cli import _presets
-from aipo.config.load import PRESETS, load_config, presets, resolve
+from aipo.config.load import load_config, resolve
 from aipo.config.show import show
 from aipo.errors import ConfigError, RunError
 
@@ -134,7 +135,8 @@ def test_the_order_of_agents_stays() -> None:
 def test_a_recorded_configuration_imports_nothing(write) -> None:
     write("evil.py", "raise SystemExit('imported')")
     recorded = write("config.yaml", "extends: aipo\ngraph: {name: 'evil.py:graph'}\n")
-    assert resolve(recorded, of_run=True).settings["graph"] == {"name": "evil.py:graph"}
+    _, layers = resolve(recorded, of_run=True)
+    assert layers.settings["graph"] == {"name": "evil.py:graph"}
 
 
 def test_a_file_that_holds_itself_is_refused(write) -> None:

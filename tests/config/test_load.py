@@ -7,8 +7,9 @@ from typing import get_args
 import pytest
 import yaml
 
+from aipo.config import presets
 from aipo.config.build import Experiment
-from aipo.config.load import Config, load_config, presets, validate
+from aipo.config.load import Config, load_config, validate
 from aipo.errors import ConfigError
 from aipo.method.agent_weights import NEGATIVES
 from aipo.method.batch import COUNTS

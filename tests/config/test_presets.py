@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
+from aipo.config import PRESETS, presets
 from aipo.config.build import load_experiment
 from aipo.config.build_server import settings_of
-from aipo.config.load import PRESETS, load_config, presets
+from aipo.config.load import load_config
 from aipo.doctor.memory import GIB, Size, check_memory, held
 from aipo.method.settings import MethodSettings
 

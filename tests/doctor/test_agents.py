@@ -12,7 +12,7 @@ from starlette.routing import Route
 from aipo.config.build import load_experiment
 from aipo.doctor.agents import check_agents
 from aipo.doctor.check import Check
-from kit.servers import Faults, agents_app, chat_completion, free_port, serving
+from kit.servers import chat_completion, free_port, serving
 
 
 def app(
@@ -121,31 +121,6 @@ def test_nobody_there() -> None:
     (check,) = checks(f"http://127.0.0.1:{free_port()}")
     assert (check.status, "is its server up?" in check.advice) == ("fail", True)
     assert "nobody listens there" in check.found
-
-
-def test_a_model_that_is_not_served_is_told_which_are() -> None:
-    with serving(agents_app(Faults())) as url:
-        (check,) = checks(url)
-    assert check.status == "fail"
-    assert "no model m" in check.found and "served there are knowledge, verify, reasoning" in check.found
-
-
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
-@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
-def test_no_proxy_stands_before_an_agent_on_this_machine(
-    monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str
-) -> None:
-    monkeypatch.setenv(variable, proxy)
-    with serving(app()) as url:
-        (check,) = checks(url)
-    assert check.status == "ok"
-
-
-def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "socksio", None)
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    (check,) = checks("http://far.invalid")
-    assert (check.status, "`pip install 'httpx2[socks]'`" in check.found) == ("fail", True)
 
 
 def test_a_secret_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

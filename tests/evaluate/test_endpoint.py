@@ -132,9 +132,8 @@ def test_with_its_tokenizer_a_served_model_leaves_whole_traces(tmp_path: Path, s
     tiny = TinyVLLM(AutoModelForCausalLM.from_pretrained(folder), words)
     out = tmp_path / "served"
     with serving(tiny.app) as url:
-        name = json.loads(tiny_models(url))["data"][0]["id"]
-        words_of_eval = ["--endpoint", f"{url}/v1", "--model", name, "--tokenizer", folder]
-        aipo("eval", *words_of_eval, *small, "rollout.max_tokens=8")
+        served_model = ["--endpoint", f"{url}/v1", "--model", tiny.name, "--tokenizer", folder]
+        aipo("eval", *served_model, *small, "rollout.max_tokens=8")
     traces = list(TraceStore(out / "evaluations/eval").read())
     assert {trace.kind for trace in traces} == {"solo", "suppressed", "assisted"}
     policy = [s for trace in traces for s in trace.segments if s.role is Role.POLICY]
@@ -142,12 +141,6 @@ def test_with_its_tokenizer_a_served_model_leaves_whole_traces(tmp_path: Path, s
     assert len(Recordings(path=out / "evaluations/eval").read(0)) == len(traces)
     kept = AutoTokenizer.from_pretrained(out / "tokenizer")  # the viewer and exports read it
     assert kept.get_vocab() == words.inner.get_vocab()
-
-
-def tiny_models(url: str) -> bytes:
-    import httpx2
-
-    return httpx2.get(f"{url}/v1/models").content
 
 
 @pytest.mark.parametrize("finish", ["stop", "length", "max_tokens", "MAX_TOKENS", "model_length"])

@@ -79,7 +79,11 @@ def test_a_question_is_the_environments_own_or_looks_like_one(
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["--run", "x", "--config", "aipo"], ConfigError, "allowed one of --run, --config, --endpoint"),
+        (
+            ["--run", "x", "--config", "aipo"],
+            ConfigError,
+            "got --run x and --config aipo, allowed one of them",
+        ),
         (["--run", "nowhere"], RunError, "allowed a folder with a config.yaml of a run"),
         (
             [*ALONE, "--setting", "assisted"],

@@ -50,9 +50,7 @@ def test_an_environment_of_ones_own_from_a_file_and_a_configuration(tmp_path: Pa
     late = json.loads(env(name, "--score", "late", "--json"))["score"]
     assert late == {"parts": None, "reward": None, "why": "the judge took too long"}
     assert "verdict   unscored" in env(name, "--score", "?")
-    with pytest.raises(
-        ConfigError, match=r"got \['style'\] without a weight, allowed \['correct', 'derivation'\]"
-    ):
+    with pytest.raises(ConfigError, match=r"reward part: got 'style', allowed \['correct', 'derivation'\]"):
         env(name, "--score", "!")
     file = tmp_path / "mine.yaml"
     file.write_text(

@@ -24,7 +24,7 @@ from accelerate import DistributedType, PartialState
 from transformers import Qwen2ForCausalLM, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import aipo.train.trainer
-from aipo.config.load import PRESETS
+from aipo.config import PRESETS
 from aipo.method.batch import TokenTotals
 from aipo.method.rows import rows_of
 from aipo.method.step_rows import StepRows

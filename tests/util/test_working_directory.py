@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,21 +16,10 @@ from aipo.util.working_directory import python_command, use_working_directory
 from envs.sandbox import Sandbox
 
 LIBRARIES = (
-    *(
-        "_classes",
-        "_ops",
-        "random",
-        "types",
-        "json",
-        "calendar",
-        "secrets",
-        "torch",
-        "numpy",
-        "yaml",
-        "datasets",
-    ),
+    *("_classes", "_ops", "random", "types", "json", "calendar", "secrets", "torch", "numpy", "yaml", "datasets"),
     *("graphs", "envs", "tests", "utils"),
-)
+)  # fmt: skip
+PLAIN = "def build():\n    return 'plain'\n"
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +36,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
+def write(name: str, text: str) -> None:
+    """A file in the working directory."""
+    file = Path(name)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+
+
 @pytest.fixture
-def traps(folder: Path) -> None:
+def traps() -> None:
     for name in LIBRARIES:
-        (folder / f"{name}.py").write_text(f"raise SystemExit('{name}.py was imported')\n")
+        write(f"{name}.py", f"raise SystemExit('{name}.py was imported')\n")
 
 
 def run(*command: str) -> str:
@@ -79,10 +75,9 @@ def test_nor_in_processes_that_are_started(traps: None) -> None:
 @pytest.mark.parametrize("name", ["random", "calendar", "datasets", "mine"])
 @pytest.mark.parametrize("form", ["{}:build", "{}.py:build"])
 def test_a_file_that_the_configuration_names_is_the_users(folder: Path, name: str, form: str) -> None:
-    file = folder / f"{name}.py"
-    file.write_text("def build():\n    return 'mine'\n")
+    write(f"{name}.py", "def build():\n    return 'mine'\n")
     loaded = load(form.format(name))
-    assert (loaded.function(), loaded.file) == ("mine", file)
+    assert (loaded.function(), loaded.file) == ("mine", folder / f"{name}.py")
     import random
 
     assert random.random() < 1
@@ -95,11 +90,10 @@ def test_an_error_says_where_it_looked() -> None:
         load("random:graph")
 
 
-def test_edited_graphs_win_with_all_that_they_import(folder: Path) -> None:
-    (folder / "graphs").mkdir()
-    (folder / "graphs" / "__init__.py").write_text("")
-    (folder / "graphs" / "steps.py").write_text("VALUE = 'edited'\n")
-    (folder / "mine.py").write_text("from graphs.steps import VALUE\n\n\ndef build():\n    return VALUE\n")
+def test_edited_graphs_win_with_all_that_they_import() -> None:
+    write("graphs/__init__.py", "")
+    write("graphs/steps.py", "VALUE = 'edited'\n")
+    write("mine.py", "from graphs.steps import VALUE\n\n\ndef build():\n    return VALUE\n")
     code = "from aipo.util.imports import load; print(load('mine.py:build').function())"
     assert run(sys.executable, "-P", "-c", code) == "edited\n"
 
@@ -121,41 +115,29 @@ def test_the_working_directory_is_put_last_once(folder: Path) -> None:
 def test_a_folder_of_results_is_no_library(folder: Path) -> None:
     for name in ("vllm_of_mine", "wandb_of_mine"):
         (folder / name).mkdir()
-    (folder / "plain").mkdir()
-    (folder / "plain" / "part.py").write_text("def build():\n    return 'plain'\n")
-    (folder / "mine.py").write_text("from plain.part import build\n")
+    write("plain/part.py", PLAIN)
+    write("mine.py", "from plain.part import build\n")
     use_working_directory()
     assert find_spec("vllm_of_mine") is None and find_spec("mine") is not None
     assert load("mine.py:build").function() == "plain"  # the user's code imports what it likes
     assert find_spec("wandb_of_mine") is None
 
 
-def test_a_folder_that_the_configuration_names_is_a_package(folder: Path) -> None:
-    (folder / "plain").mkdir()
-    (folder / "plain" / "part.py").write_text("def build():\n    return 'plain'\n")
+def test_a_folder_that_the_configuration_names_is_a_package() -> None:
+    write("plain/part.py", PLAIN)
     assert load("plain.part:build").function() == "plain"
     assert find_spec("plain") is not None
 
 
-def test_so_is_one_that_a_sandbox_calls(folder: Path) -> None:
-    (folder / "plain").mkdir()
-    (folder / "plain" / "part.py").write_text("def build():\n    return 'plain'\n")
+def test_so_is_one_that_a_sandbox_calls() -> None:
+    write("plain/part.py", PLAIN)
     sandbox = Sandbox("plain.part:build")
     assert asyncio.run(sandbox.call()) == "plain"
     sandbox.close()
 
 
-def test_a_workers_process_has_the_users_graphs(folder: Path, edited: Callable[[str], None]) -> None:
-    edited("graphs")
+def test_a_workers_process_has_the_users_graphs() -> None:
+    write("graphs/__init__.py", "")
+    write("graphs/said.py", "def main():\n    print('edited')\n")
     use_working_directory()
     assert run(*python_command("graphs.said:main")) == "edited\n"
-
-
-@pytest.fixture
-def edited(folder: Path) -> Callable[[str], None]:
-    def edit(package: str) -> None:
-        (folder / package).mkdir()
-        (folder / package / "__init__.py").write_text("")
-        (folder / package / "said.py").write_text("def main():\n    print('edited')\n")
-
-    return edit

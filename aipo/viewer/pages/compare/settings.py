@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from aipo.config import presets
 from aipo.config.layers import leaves
-from aipo.config.load import load_config, presets
+from aipo.config.load import load_config
 from aipo.viewer.data.run import RunView
 
 _USUAL = "aipo"  # the preset of `aipo train`

@@ -18,7 +18,7 @@ from aipo.train.ranks import launched
 from aipo.util.console import print_line
 from aipo.util.masking import mask_error, mask_output
 from aipo.util.output import EventsOption, JsonOption, escape_unencodable, event_output, finite, output
-from aipo.util.termination import TERMINATED, TERMINATION
+from aipo.util.termination import TERMINATION
 from aipo.viewer.cli import runs, view
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -265,7 +265,8 @@ def main() -> None:
             raise KeyboardInterrupt
         sys.exit(code)
     except (typer.Abort, KeyboardInterrupt):
-        how, code = ("ended by SIGTERM", TERMINATED) if TERMINATION.asked else ("interrupted", INTERRUPTED)
+        ended = TERMINATION.asked  # with an exit code as a shell has it
+        how, code = (f"ended by {ended.name}", 128 + ended) if ended else ("interrupted", INTERRUPTED)
         print_line(Console(stderr=True), f"{how}; {TERMINATION.kept}", "yellow")
         sys.exit(code)
     except OtherRankError:

@@ -190,7 +190,8 @@ class RunEnd:
         """The end of a run that `error` ends."""
         first, *_ = error_text(error).splitlines()
         if isinstance(error, KeyboardInterrupt):
-            return cls("stopped", "SIGTERM" if TERMINATION.asked else "interrupted (Ctrl-C)")
+            ended = TERMINATION.asked
+            return cls("stopped", ended.name if ended else "interrupted (Ctrl-C)")
         if isinstance(error, LimitError | SystemExit):
             return cls("stopped", first)
         return cls("failed", first)

@@ -15,6 +15,10 @@ import numpy.typing as npt
 class Tokenizer(Protocol):
     """The tokenizer as graphs use it."""
 
+    def __len__(self) -> int:
+        """Size of the vocabulary: the largest id plus one."""
+        ...
+
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """Ids of `text`, nothing added. Unless `control`, special-token strings inside `text` are
         encoded as plain text, so that nobody's text can smuggle control tokens in."""

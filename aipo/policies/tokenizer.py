@@ -55,7 +55,6 @@ class HFTokenizer:
         self._plain = Backend.from_str(json.dumps(without_added_tokens(self._definition, self._added)))
 
     def __len__(self) -> int:
-        """Size of the vocabulary: the largest id plus one."""
         return self._size
 
     def encode(self, text: str, *, control: bool = False) -> list[int]:

@@ -39,7 +39,8 @@ def check_graph(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
 
     Raises:
         GraphError: not a compiled graph, a state key is missing or has another reducer than
-            `RolloutState`, another context, or a checkpointer (it would cost more than the rollout).
+            `RolloutState`, another context, a checkpointer (it would cost more than the rollout), or a cache (one rollout
+            would get the segments of another; an agent's graph may have one).
     """
     if not isinstance(graph, CompiledStateGraph):
         raise GraphError(
@@ -58,6 +59,11 @@ def check_graph(graph: object, name: str) -> CompiledStateGraph[Any, Any, Any, A
         raise GraphError(f"context_schema of graph {name!r}: got {schema!r}, allowed RolloutContext")
     if graph.checkpointer:
         raise GraphError(f"graph {name!r}: got a checkpointer, allowed none while rolling out")
+    if graph.cache:
+        raise GraphError(
+            f"graph {name!r}: got a cache, allowed none: a rollout would get what another one sampled (compile(cache=...) "
+            "is for an agent's graph)"
+        )
     check_no_pause(graph, f"graph {name!r}")
     return graph
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from aipo.errors import LoadError
 from aipo.util.imports import fingerprint
 
-_HEADING = re.compile(r"^## +(\S+) *$", re.MULTILINE)
+_HEADING = re.compile(r"^##[ \t]+(\S+)[^\S\n]*$", re.MULTILINE)
 _INSIDE = "; a heading inside a section's text is written '### name', or indented"
 _LOADED: ContextVar[list["Prompt"] | None] = ContextVar("loaded_prompts", default=None)
 _ABSENT = ("default", "d", "defined", "undefined")
@@ -52,7 +52,7 @@ class Prompt:
             near = sorted(p.name for p in path.parent.glob("*.md"))
             raise LoadError(f"prompt: got {str(path)!r}, which is not a file, allowed one of {near}")
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise LoadError(f"prompt {path}: got {error}, allowed a UTF-8 file") from error
         headings = [*_HEADING.finditer(text)]
@@ -110,7 +110,7 @@ class Prompt:
         """Text of `section` with `variables` filled in.
 
         Raises:
-            LoadError: no such section, or the template names a variable that is not offered.
+            LoadError: no such section, or the template fails: it names a variable that is not offered, or divides by 0.
         """
         if section not in self.sections:
             raise LoadError(
@@ -118,7 +118,7 @@ class Prompt:
             )
         try:
             return _template(self.sections[section]).render(**variables)
-        except TemplateError as error:
+        except Exception as error:  # a template is anybody's program
             raise LoadError(
                 f"prompt {self.file}, section {section!r}: {error}, allowed {sorted(variables)}"
             ) from error

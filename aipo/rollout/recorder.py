@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aipo.errors import AipoError, ConfigError, GraphError, TraceError, one_of
+from aipo.policies import Policy
 from aipo.policies.sample_digests import SampleDigests
-from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, of_policy
+from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, concatenate, of_policy
 from aipo.util.text import error_text
 
 
@@ -83,7 +84,7 @@ class RolloutRecorder:
 
     def endings(
         self,
-        known: Collection[str],
+        known: Mapping[str, Policy],
         reward_weights: Mapping[str, float],
         mode: Mode,
         samples: SampleDigests,
@@ -105,7 +106,10 @@ class RolloutRecorder:
         _check_state(self.state, policies, known, last[-1] if last else "no node")
         endings = {policy: self._ending(policy, reward_weights, mode) for policy in policies}
         for policy in policies:
-            samples.check(self.segments(policy), f"the context of policy {policy!r}")
+            where, ids = f"the context of policy {policy!r}", concatenate(self.segments(policy))
+            wrong = ids[(ids < 0) | (ids >= len(known[policy].tokenizer))]
+            require(where, (not wrong.size, "token ids", wrong[:1].tolist(), "those of its tokenizer"))
+            samples.check(self.segments(policy), where)
         return endings
 
     def _ending(self, policy: str, reward_weights: Mapping[str, float], mode: Mode) -> Ending:
@@ -133,28 +137,38 @@ class RolloutRecorder:
         return [item for item in self.state.get(key, ()) if isinstance(item, noun)]
 
 
-def weighted(
-    parts: Mapping[str, float], reward_weights: Mapping[str, float], where: str
-) -> tuple[dict[str, float], float]:
+def weighted(parts: Any, reward_weights: Mapping[str, float], where: str) -> tuple[dict[str, float], float]:
     """Reward parts as numbers, and the reward: their weighted sum.
 
+    Args:
+        parts: what an environment returned for an answer that it could score.
+
     Raises:
-        TraceError: a part, or the sum, is not finite.
+        TraceError: no numbers by name, a part or the sum is not finite.
         ConfigError: a part has no weight.
     """
-    values = {name: float(value) for name, value in parts.items()}
-    for name, value in values.items():
+    named = isinstance(parts, Mapping) and len(parts) > 0
+    require(where, (named, "reward parts", parts, "numbers by name, at least one; None = not scored"))
+    for name, value in parts.items():
         require(
             where,
-            ("/" not in name, "reward part", name, "a name without '/'"),
-            (math.isfinite(value), f"reward part {name!r}", value, "a finite number"),
+            (isinstance(name, str) and "/" not in name, "reward part", name, "a name without '/'"),
+            (_is_number(value), f"reward part {name!r}", value, "a finite number"),
         )
         if name not in reward_weights:
             weights = "rollout.reward_weights; set one there, or name the part in `noted` of the environment"
             raise ConfigError(one_of("reward part", name, sorted(reward_weights), weights))
+    values = {name: float(value) for name, value in parts.items()}
     reward = math.fsum(reward_weights[name] * value for name, value in values.items())
     require(where, (math.isfinite(reward), "weighted sum of the reward", reward, "a finite number"))
     return values, reward
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:  # text, or None
+        return False
 
 
 def _in_node(paths: Sequence[str]) -> str:

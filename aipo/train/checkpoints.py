@@ -23,7 +23,7 @@ from aipo.util.whole import MANIFEST, damage, drop_drafts, record, recorded_file
 KEEP_CHECKPOINTS = 3
 """How many can be resumed from; of older ones only the weights are kept."""
 STATE = "trainer_state.json"
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-(0|[1-9]\d*)")
 _WEIGHTS = re.compile(r"(adapter_)?model.*\.safetensors(\.index\.json)?")
 # What only a resumed run needs: AdamW's state is two thirds of a checkpoint.
 _RESUMES = re.compile(
@@ -101,17 +101,16 @@ def problems(every: Sequence[Checkpoint], *, hashes: bool = True) -> Problem:
     before there were manifests say nothing about those after it.
 
     Args:
-        hashes: read every file; otherwise only sizes are compared.
+        hashes: read every file; otherwise only names and sizes are compared.
     """
     first = min((one.version for one in every if one.kept and one.resumable), default=None)
 
     @cache
     def problem(one: Checkpoint) -> str | None:
-        if one.kept is not None:
-            return damage(one.path, hashes=hashes)
-        if first is not None and first < one.version:
+        if one.kept is None and first is not None and first < one.version:
             return f"{MANIFEST} is missing"
-        return next(_torn(one.path), None)
+        wrong = next(_torn(one.path), None) if one.kept is None else damage(one.path, hashes=hashes)
+        return wrong or (_misnamed(one) if hashes and one.resumable else None)
 
     return problem
 
@@ -196,6 +195,12 @@ def _kept(path: Path) -> frozenset[str] | None:
     except (OSError, ValueError, KeyError):
         return frozenset({STATE})  # a manifest that cannot be read: `damage` says so
     return None if files is None else frozenset(files)
+
+
+def _misnamed(one: Checkpoint) -> str | None:
+    """Was a whole checkpoint copied or renamed? A run would go on with the weights of another step."""
+    steps = json.loads((one.path / STATE).read_text(encoding="utf-8")).get("global_step", one.version)
+    return None if steps == one.version else f"{STATE} says {steps} optimizer steps"
 
 
 def _torn(folder: Path) -> Iterator[str]:

@@ -178,9 +178,8 @@ def join(*, cpu: bool, autocast: bool = False) -> Ranks:
         )
     state = PartialState(cpu=cpu)
     if state.process_index > 0:
-        signal.signal(
-            signal.SIGTERM, signal.SIG_IGN
-        )  # a launcher tells all of them: rank 0 says what happens
+        for number in (signal.SIGTERM, signal.SIGHUP):  # all of them get it: rank 0 says what happens
+            signal.signal(number, signal.SIG_IGN)
     return Ranks(
         rank=state.process_index,
         size=state.num_processes,
@@ -235,7 +234,7 @@ class RankedSource:
         """See `RowSource`.
 
         Raises:
-            Terminated: rank 0 got a SIGTERM; on every rank.
+            Terminated: rank 0 got a signal to end; on every rank.
         """
         self.gather()
 

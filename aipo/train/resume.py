@@ -38,7 +38,7 @@ MAY_CHANGE = (
 
 def take_up(folder: RunFolder, experiment: Experiment) -> None:
     """Fills in, from the run, what a configuration leaves open and what was another thing when the run began: its day,
-    and whether thinking is a part of what an agent says.
+    and what is thinking in what an agent says.
 
     Raises:
         AipoError: the run's configuration cannot be read.
@@ -46,8 +46,8 @@ def take_up(folder: RunFolder, experiment: Experiment) -> None:
     experiment.date = folder.read_date() or experiment.date
     began = load_experiment(str(folder.config), of_run=True).agents if folder.config.is_file() else {}
     for name, agent in experiment.agents.items():
-        if "thinking" not in agent.model_fields_set and name in began and not began[name].thinking:
-            experiment.agents[name] = agent.model_copy(update={"thinking": {}})
+        if "thinking" not in agent.model_fields_set and name in began:
+            experiment.agents[name] = agent.model_copy(update={"thinking": began[name].thinking})
 
 
 def same_run(folder: RunFolder, experiment: Experiment) -> None:

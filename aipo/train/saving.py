@@ -93,7 +93,7 @@ class SavingTrainer(GRPOTrainer):
         ):
             self._save_checkpoint(self.model, None)
         if not self.ranks.is_main:
-            raise OtherRankError("rank 0 got a SIGTERM")
+            raise OtherRankError("rank 0 got a signal to end")
         if wanted:
             TERMINATION.kept = f"{folder} is whole; --resume goes on from it"
 

@@ -1,14 +1,16 @@
-"""How processes end: this one by SIGTERM, and those that it started.
+"""How processes end: this one by SIGTERM or SIGHUP, and those that it started.
 
-A scheduler takes a machine back by SIGTERM. It is like Ctrl-C, but first what was earned is kept.
+A scheduler takes a machine back by SIGTERM; a terminal that closes, or an SSH connection that ends, sends SIGHUP. They
+are like Ctrl-C, but first what was earned is kept.
 
 A long work *holds* the signal (an optimizer step cannot be left halfway) and says where it may be interrupted (rollouts
-can). There a SIGTERM is an interrupt that becomes `Terminated`, for whoever has something to save. A second SIGTERM ends
+can). There it is an interrupt that becomes `Terminated`, for whoever has something to save. A second SIGTERM ends
 the process at once.
 """
 
 import os
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Generator, Sequence
@@ -17,36 +19,37 @@ from types import FrameType
 
 GRACE_S = 10.0
 LAST_S = 2.0
-TERMINATED = 143
-"""The exit code, as a shell has it: 128 + SIGTERM."""
-_SAID = b"SIGTERM: ending as soon as what was earned is kept; a second SIGTERM ends the process at once\n"
+_LATER = "ending as soon as what was earned is kept; a further SIGTERM ends the process at once"
 
 
 class Terminated(KeyboardInterrupt):
-    """A SIGTERM came, and this is a place to end."""
+    """A SIGTERM or SIGHUP came, and this is a place to end."""
 
 
 class Termination:
     """Whether this process is to end.
 
     Attributes:
+        asked: the signal that came; None = none.
         kept: for the last line: what is there to go on from.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: signal.Signals | None = None
         self.kept = "finished traces and checkpoints are kept"
         self._held = False
         self._process = 0
 
     def install(self) -> None:
-        """Takes SIGTERM over. Only the main thread can."""
+        """Takes the signals over; SIGHUP unless it is ignored, as `nohup` has it. Only the main thread can."""
         self._process = os.getpid()
         signal.signal(signal.SIGTERM, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._on_signal)
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """During the body a SIGTERM waits, except for where it is `interruptible`."""
+        """During the body a signal waits, except for where it is `interruptible`."""
         with self._holding(True):
             yield
 
@@ -55,7 +58,7 @@ class Termination:
         """Between two steps of a work that holds the signal.
 
         Raises:
-            Terminated: a SIGTERM came before, or comes during the body.
+            Terminated: a signal came before, or comes during the body.
         """
         self.check()
         try:
@@ -73,10 +76,10 @@ class Termination:
         """A place to end.
 
         Raises:
-            Terminated: a SIGTERM came.
+            Terminated: a signal came.
         """
         if self.asked:
-            raise Terminated("SIGTERM")
+            raise Terminated(self.asked.name)
 
     @contextmanager
     def _holding(self, held: bool) -> Generator[None]:
@@ -87,11 +90,16 @@ class Termination:
             self._held = before
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
         if os.getpid() != self._process:  # a fork of somebody's code, which has no work of ours
+            signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.asked = True
-        os.write(2, _SAID)
+        self.asked = signal.Signals(number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the kernel sends it, and the shell once more
+        with suppress(OSError):
+            os.write(2, f"{self.asked.name}: {_LATER}\n".encode())
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if not self._held:
             if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what ends with &
                 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -99,6 +107,15 @@ class Termination:
 
 
 TERMINATION = Termination()
+
+
+def _leave_terminal() -> None:
+    """What is printed from now on goes nowhere: it would fail where the terminal is gone."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        with suppress(OSError):  # it may be closed
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                os.dup2(nowhere, stream)
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], *, grace_s: float = GRACE_S) -> None:

@@ -46,6 +46,8 @@ def error_text(error: BaseException) -> str:
         said = str(error)
     except Exception as worse:  # an error is anybody's code, too
         said = f"no text, but a {type(worse).__name__}"
+    if isinstance(error, BaseExceptionGroup):
+        said += f": {'; '.join(map(error_text, error.exceptions))}"
     details = http_details(error)
     text = mask_error(f"{type(error).__name__}: {said}{f' ({details})' if details else ''}")
     return clean(text)[:ERROR_LIMIT]

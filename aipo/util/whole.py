@@ -100,7 +100,7 @@ def recorded_files(folder: Path) -> dict[str, dict[str, Any]] | None:
     """Size and hash of each file, by name, as the manifest has them; None without a manifest of this kind.
 
     Raises:
-        ValueError: the manifest cannot be read.
+        ValueError: the manifest cannot be read, or names no file.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -108,7 +108,11 @@ def recorded_files(folder: Path) -> dict[str, dict[str, Any]] | None:
         return None
     if not isinstance(manifest, dict):
         raise ValueError("got no keys and values")
-    return manifest["files"] if manifest.get("kind") == _KIND else None
+    if manifest.get("kind") != _KIND:
+        return None
+    if not manifest["files"]:
+        raise ValueError("got no files")
+    return manifest["files"]
 
 
 def damage(folder: Path, *, hashes: bool = True, of_interest: OfInterest = lambda _: True) -> str | None:

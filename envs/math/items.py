@@ -112,7 +112,8 @@ def _value(row: Row, names: Sequence[str], where: str) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(value, float) and not math.isfinite(value):
         number = False
-    if not number and not (isinstance(value, str) and value.strip()):
+    text = value.strip().lower() if isinstance(value, str) else ""
+    if not number and text in ("", "nan"):  # as tables write a value that is missing
         raise TaskError(f"{column}: got {value!r}, allowed text or a finite number, in {where}")
     return str(value)
 
@@ -120,6 +121,9 @@ def _value(row: Row, names: Sequence[str], where: str) -> str:
 def _file(file: Path) -> Iterator[Row]:
     path = file.expanduser()
     try:
+        with path.open("rb") as begin:
+            if kind := _no_data(begin.read(64)):
+                raise LoadError(f"file of a split: got {kind}, allowed the data, in UTF-8, at {path}")
         yield from _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
     except (OSError, EOFError, zlib.error) as error:
         raise LoadError(f"file of a split: got {error}, allowed one that can be read, at {path}") from error
@@ -130,8 +134,6 @@ def _json_lines(path: Path) -> Iterator[Row]:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            if number == 1 and (kind := _no_text(line)):
-                raise LoadError(f"file of a split: got {kind}, allowed JSON lines in UTF-8, at {path}")
             try:
                 row = json.loads(line.removeprefix(codecs.BOM_UTF8))
             except ValueError as error:
@@ -141,11 +143,11 @@ def _json_lines(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _no_text(line: bytes) -> str | None:
-    """What a file is that begins with `line`, if it is one of those that are often taken for JSON lines."""
-    if line.startswith(b"version https://git-lfs"):
+def _no_data(begin: bytes) -> str | None:
+    """What a file is that begins so, if it is one of those that are often taken for data."""
+    if begin.startswith((b"version https://git-lfs", b"# xet version")):
         return "a pointer of git-lfs in place of the file (git lfs pull)"
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16"
     return None
 

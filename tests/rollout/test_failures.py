@@ -144,11 +144,11 @@ SAMPLED = segment(Role.POLICY, "policy", [2], logprobs=[-0.5], policy_version=3)
 
 def scored(*segments: Any, **update: Any) -> Any:
     """A graph that ends well, but for `update`."""
-    end = {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": {}}}
+    end = {"stops": {"policy": StopReason.EOS}, "reward_parts": {"policy": {"correct": 1.0}}}
     return chain(all=gives(**({"segments": list(segments or (PROMPT, SAMPLED))} | end | update)))
 
 
-def rewarded(**parts: float) -> Any:
+def rewarded(**parts: Any) -> Any:
     return scored(reward_parts={"policy": parts})
 
 
@@ -158,6 +158,8 @@ def rewarded(**parts: float) -> Any:
         (scored(segments=[]), "GraphError: segments"),
         (scored(SAMPLED), "first segment: got 'policy', allowed prompt"),
         (scored(PROMPT), "tokens that the policy sampled: got 0"),
+        (scored(PROMPT, SAMPLED, segment(Role.ENV, "hint", [99999])), "TraceError: token ids: got [99999]"),
+        (scored(PROMPT, SAMPLED, segment(Role.AGENT, "verify", [-1])), "TraceError: token ids: got [-1]"),
         (scored("text"), "item of 'segments': got 'text', allowed a Segment"),
         (scored(consults=["?"]), "item of 'consults': got '?', allowed a Consult"),
         (
@@ -173,6 +175,10 @@ def rewarded(**parts: float) -> Any:
         (scored(PROMPT, SAMPLED, replace(SAMPLED, policy_version=2)), "got [3, 2]"),
         (scored(PROMPT, replace(SAMPLED, policy="bob")), "got ['policy', 'bob'], allowed ['policy']"),
         (scored(PROMPT, replace(SAMPLED, policy=["bob"])), "TypeError: unhashable"),
+        (rewarded(), "TraceError: reward parts: got {}, allowed numbers by name, at least one"),
+        (scored(reward_parts={"policy": 1.0}), "TraceError: reward parts: got 1.0, allowed numbers by name"),
+        (rewarded(correct="1"), "TraceError: reward part 'correct': got '1', allowed a finite number"),
+        (rewarded(correct=None), "TraceError: reward part 'correct': got None, allowed a finite number"),
         (rewarded(correct=float("nan")), "TraceError: reward part 'correct': got nan"),
         (rewarded(polite=1.0), "ConfigError: reward part: got 'polite', allowed ['correct', 'short']"),
         (

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.language_models import BaseChatModel, FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 
@@ -92,6 +93,7 @@ def with_key(name: str, hint: Any) -> Any:
         (compiled(schema=None), "context_schema of graph 'mine': got None, allowed RolloutContext"),
         (compiled(schema=Sampling), "context_schema of graph 'mine': got"),
         (compiled(checkpointer=InMemorySaver()), "graph 'mine': got a checkpointer"),
+        (compiled(cache=InMemoryCache()), "graph 'mine': got a cache, allowed none"),
     ],
 )
 def test_a_graph_that_breaks_the_contract_is_refused(graph: Any, reason: str):

@@ -45,6 +45,11 @@ def test_a_heading_of_several_words_is_text(tmp_path: Path):
     assert prompt.sections == {"ask": "## Two words\n### deeper\ntext"}
 
 
+@pytest.mark.parametrize("begin", ["\ufeff## ask", "\ufeffnote\n## ask\t", "## ask\u00a0"])
+def test_what_an_editor_adds_that_nobody_sees_hides_no_section(tmp_path: Path, begin: str):
+    assert load_text(tmp_path, f"{begin}\ntext\n").sections == {"ask": "text"}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -80,6 +85,8 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path):
         ("x", "b", r"got 'b', allowed \['a'\]"),
         ("{{ request }}", "a", r"'request' is undefined, allowed \['question'\]"),
         ("{{ question.__class__.__mro__ }}", "a", "unsafe"),
+        ("{{ 1 / 0 }}", "a", r"section .a.: division by zero, allowed \[.question.\]"),
+        ("{{ question() }}", "a", "section .a.: .str. object is not callable"),
     ],
 )
 def test_what_a_file_or_a_step_does_not_offer_is_refused(

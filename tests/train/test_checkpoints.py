@@ -94,6 +94,17 @@ def test_one_that_is_not_whole_is_named_and_the_one_before_is_taken(
     assert where_from(found, 2).splitlines()[1].startswith("from checkpoint-8, step 4;")
 
 
+@pytest.mark.parametrize("copied", ["checkpoint-12", "checkpoint-9"])
+def test_one_by_the_name_of_another_is_named(run: RunFolder, copied: str) -> None:
+    """A run would go on with the weights of another rollout step."""
+    every = checkpoints(run)
+    shutil.copytree(every[-2].path, run.checkpoints / copied)
+    shutil.rmtree(every[-1].path)
+    found = last_checkpoint(run)
+    assert found.path == every[-2].path
+    assert [*map(str, found.broken)] == [f"{copied} is not whole: trainer_state.json says 8 optimizer steps"]
+
+
 def test_none_that_is_whole(run: RunFolder) -> None:
     for version in (6, 8, 10):
         flip(run.checkpoints / f"checkpoint-{version}" / "optimizer.pt")
@@ -200,6 +211,8 @@ def test_a_run_from_before_there_were_manifests_keeps_its_checkpoints(run: RunFo
     without_manifests(run, 6, 8, 10)
     newest = run.checkpoints / "checkpoint-12"
     shutil.copytree(run.checkpoints / "checkpoint-10", newest)
+    state = newest / "trainer_state.json"
+    state.write_text(state.read_text().replace('"global_step": 10', '"global_step": 12'))
     record(newest)
     tidy(run.checkpoints, keep_weights=True)
     problem = problems(checkpoints(run))

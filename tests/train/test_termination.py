@@ -1,7 +1,8 @@
-"""SIGTERM: a checkpoint between two rollout steps, one line, exit code 143; a second one ends at once."""
+"""SIGTERM and SIGHUP: a checkpoint between two rollout steps, one line, an exit code of its own; a further SIGTERM ends at once."""
 
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -18,14 +19,18 @@ from aipo.train.checkpoints import checkpoints, last_checkpoint
 from aipo.train.run import train_run
 from aipo.train.sources import TraceSource
 from aipo.train.trainer import AIPOTrainer
-from aipo.util.termination import TERMINATED, TERMINATION, Terminated
+from aipo.util.termination import TERMINATION, Terminated
 from aipo.util.whole import MANIFEST
 from kit import tiny_run
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(
+        "aipo.util.termination._leave_terminal", lambda: None
+    )  # it is the terminal of these tests
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
     TERMINATION.install()
     yield
     TERMINATION.__init__()
@@ -117,10 +122,11 @@ def test_a_run_that_makes_no_checkpoints_makes_none(tmp_path: Path, monkeypatch:
     assert TERMINATION.kept == "finished traces and checkpoints are kept"
 
 
-def test_outside_of_training_it_is_an_interrupt() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_outside_of_training_it_is_an_interrupt(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt):
-        terminate()
-    with pytest.raises(Terminated, match="SIGTERM"):
+        os.kill(os.getpid(), number)
+    with pytest.raises(Terminated, match=number.name):
         TERMINATION.check()
 
 
@@ -164,6 +170,25 @@ if (child := os.fork()) == 0:
     os.kill(os.getpid(), signal.SIGTERM)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), TERMINATION.asked)
 """
+CLOSED = """
+import os, signal, sys
+from aipo.util.termination import TERMINATION
+TERMINATION.install()
+with TERMINATION.held():
+    sys.stdin.read()
+    for number in signal.SIGHUP, signal.SIGHUP:
+        os.kill(os.getpid(), number)
+    print("the terminal is gone", flush=True)
+    print("an error", file=sys.stderr, flush=True)
+os._exit(TERMINATION.asked)
+"""
+IGNORED = """
+import os, signal
+from aipo.util.termination import TERMINATION
+TERMINATION.install()
+os.kill(os.getpid(), signal.SIGHUP)
+print(TERMINATION.asked)
+"""
 
 
 def test_a_second_one_ends_at_once() -> None:
@@ -173,20 +198,43 @@ def test_a_second_one_ends_at_once() -> None:
 
 def test_a_fork_of_somebodys_code_ends_as_always() -> None:
     ended = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True)
-    assert (ended.stdout, ended.stderr) == (f"{-signal.SIGTERM} False\n", "")
+    assert (ended.stdout, ended.stderr) == (f"{-signal.SIGTERM} None\n", "")
 
 
+def test_a_terminal_that_closes_takes_nothing_with_it() -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", CLOSED], stdin=subprocess.PIPE, stdout=theirs, stderr=theirs
+    ) as child:
+        os.close(theirs)
+        os.close(ours)
+        child.communicate()
+    assert child.returncode == signal.SIGHUP
+
+
+def test_nohup_goes_on() -> None:
+    ended = subprocess.run(
+        ["nohup", sys.executable, "-c", IGNORED],
+        capture_output=True,
+        text=True,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ended.stdout == "None\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_command_says_it_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, number: signal.Signals, code: int
 ) -> None:
     def app(**_: Any) -> int:
-        terminate()
+        os.kill(os.getpid(), number)
         return 0
 
     monkeypatch.setattr(aipo.cli, "app", app)
     with pytest.raises(SystemExit) as ended:
         aipo.cli.main()
-    assert ended.value.code == TERMINATED == 143
+    assert ended.value.code == code
     assert capsys.readouterr().err.splitlines() == [
-        "ended by SIGTERM; finished traces and checkpoints are kept"
+        f"ended by {number.name}; finished traces and checkpoints are kept"
     ]

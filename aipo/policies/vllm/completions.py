@@ -71,8 +71,7 @@ def answer_of(
     try:
         raw = orjson.loads(body)
         (choice,) = raw["choices"]
-        ids = np.array(list(choice["token_ids"]))
-        logprobs = np.array(choice["logprobs"]["token_logprobs"], np.float32)
+        listed, given = [*choice["token_ids"]], [*choice["logprobs"]["token_logprobs"]]
         reason, stopped = choice["finish_reason"], choice.get("stop_reason")
         echoed = choice.get("prompt_token_ids")
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -84,19 +83,20 @@ def answer_of(
         raise AbortedError(f"answer of {where}: got one that was given up, allowed a whole one")
     if echoed is not None and not np.array_equal(echoed, request.token_ids):
         raise PolicyError(
-            f"context that {where} saw: got {len(echoed)} ids, allowed the {len(request.token_ids)} that were sent"
+            f"context that {where} saw: got {np.size(echoed)} ids, allowed the {len(request.token_ids)} that were sent"
         )
-    if not 1 <= len(ids) <= request.max_tokens:
-        raise PolicyError(f"tokens from {where}: got {len(ids)}, allowed 1 to {request.max_tokens}")
-    if ids.dtype.kind != "i":
-        raise PolicyError(f"token ids from {where}: got {choice['token_ids'][:5]}, allowed whole numbers")
+    if not 1 <= len(listed) <= request.max_tokens:
+        raise PolicyError(f"tokens from {where}: got {len(listed)}, allowed 1 to {request.max_tokens}")
+    if {*map(type, listed)} != {int}:
+        raise PolicyError(f"token ids from {where}: got {listed[:5]}, allowed whole numbers")
+    ids = np.array(listed)
     strange = ids[(ids < 0) | (ids >= vocabulary)]
     if strange.size:
         raise PolicyError(f"token ids from {where}: got {strange[0]}, allowed 0 to {vocabulary - 1}")
     banned = ids[np.isin(ids, request.forbidden_ids)]
     if banned.size:
         raise PolicyError(f"token ids from {where}: got {banned[0]}, which is forbidden; allowed any other")
-    _check_logprobs(logprobs, len(ids), where)
+    logprobs = _logprobs(given, len(ids), where)
     if reason not in ("stop", "length"):
         raise PolicyError(f"finish_reason from {where}: got {reason!r}, allowed stop, length")
     # A stop string is named by its text; an end token by nothing or, if it is not the usual one, by its id.
@@ -110,10 +110,13 @@ def answer_of(
     )
 
 
-def _check_logprobs(logprobs: npt.NDArray[np.float32], tokens: int, where: str) -> None:
+def _logprobs(given: list[object], tokens: int, where: str) -> npt.NDArray[np.float32]:
     allowed = f"one for each of {tokens} tokens, finite, above {IMPOSSIBLE:g} and at most 0"
-    if logprobs.shape != (tokens,):
-        raise PolicyError(f"log-probabilities from {where}: got {logprobs.size}, allowed {allowed}")
-    wrong = logprobs[~((logprobs > IMPOSSIBLE) & (logprobs <= HIGHEST_LOGPROB))]
-    if wrong.size:
-        raise PolicyError(f"log-probabilities from {where}: got {wrong[0]}, allowed {allowed}")
+    if len(given) != tokens:
+        raise PolicyError(f"log-probabilities from {where}: got {len(given)}, allowed {allowed}")
+    strange = [value for value in given if type(value) not in (int, float)]  # false and "-0.5" are no numbers
+    logprobs = np.array([] if strange else given, np.float32)
+    wrong = [*strange, *logprobs[~((logprobs > IMPOSSIBLE) & (logprobs <= HIGHEST_LOGPROB))].tolist()]
+    if wrong:
+        raise PolicyError(f"log-probabilities from {where}: got {wrong[0]!r}, allowed {allowed}")
+    return logprobs

@@ -130,7 +130,7 @@ async def serve(end: socket.socket) -> None:
 def main() -> None:
     """Works on the socket whose file descriptor is the first argument of the command."""
     mask_output()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent says what is to end, and when
     LOOP.keep_running()
     LOOP.run(serve(socket.socket(fileno=int(sys.argv[1]))))

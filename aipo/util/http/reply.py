@@ -10,11 +10,20 @@ from aipo.util.text import clean
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
-THINKING_TAGS = {"<think>": "</think>", "<thinking>": "</thinking>", "[THINK]": "[/THINK]"}
-"""Tags around thinking, opening → closing, as most models write them."""
+THINKING_TAGS = {
+    **{f"<{name}>": f"</{name}>" for name in ("think", "thinking", "thought", "reason", "reasoning")},
+    **{f"<{name}:think>": f"</{name}:think>" for name in ("seed", "mm")},  # Seed-OSS, MiniMax
+    "[THINK]": "[/THINK]",  # Magistral
+    "◁think▷": "◁/think▷",  # Kimi
+    "<|START_THINKING|>": "<|END_THINKING|>",  # Command A
+    "<|begin_of_thought|>": "<|end_of_thought|>",  # OpenThinker
+    "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",  # gpt-oss
+    "<|channel>thought": "<channel|>",  # Gemma 4
+}
+"""Tags around thinking, opening → closing, as models write them."""
 
-_CUT = {"length", "max_tokens", "max_output_tokens", "model_length"}
-_FINISH_KEYS = ("finish_reason", "stop_reason", "done_reason", "finishReason")
+_CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
+_FINISH_KEYS = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason")
 _THINKING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 

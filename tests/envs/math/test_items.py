@@ -126,6 +126,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
             r"got \['1'\], allowed text or a finite number",
         ),
         ([{"question": "q", "answer": True}], {}, TaskError, "answer: got True"),
+        ([{"question": "q", "answer": " NaN"}], {}, TaskError, "answer: got ' NaN', allowed text or"),
         (
             [{"question": "q", "answer": float("nan")}],
             {},
@@ -173,13 +174,19 @@ def test_a_mark_of_utf_8_at_the_beginning_is_no_part_of_the_items(tmp_path: Path
         (
             "wide.jsonl",
             '{"question": "q"}'.encode("utf-16"),
-            r"got UTF-16, allowed JSON lines in UTF-8, at .*wide",
+            r"got UTF-16, allowed the data, in UTF-8, at .*wide",
         ),
         (
             "lfs.jsonl",
             b"version https://git-lfs.github.com/spec/v1\noid x\n",
             r"got a pointer of git-lfs .*lfs",
         ),
+        (
+            "lfs.parquet",
+            b"version https://git-lfs.github.com/spec/v1\n",
+            r"got a pointer of git-lfs .*parquet",
+        ),
+        ("lfs.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\n", r"got a pointer of git-lfs .*gz"),
         ("no.parquet", b"PAR0", r"Parquet: got .*no\.parquet"),
         ("no.jsonl.gz", b"plain", r"Not a gzipped file.*no\.jsonl\.gz"),
         (

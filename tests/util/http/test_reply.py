@@ -36,7 +36,16 @@ HARMONY = {"<|channel|>analysis<|message|>": "<|start|>assistant<|channel|>final
         ("<think>[THINK] and </thinking></think>right", "right", "[THINK] and </thinking>"),
         # no tag
         ("a < think > b", "a < think > b", None),
-        ("<reasoning>hm</reasoning>right", "<reasoning>hm</reasoning>right", None),
+        ("<musing>hm</musing>right", "<musing>hm</musing>right", None),
+        # other models'
+        ("<thought>hm</thought>right", "right", "hm"),
+        ("<reasoning>hm</reasoning>right", "right", "hm"),
+        ("<seed:think>hm</seed:think>right", "right", "hm"),
+        ("<mm:think>hm", "", "hm"),
+        ("◁think▷hm◁/think▷right", "right", "hm"),
+        ("<|START_THINKING|>hm<|END_THINKING|>right", "right", "hm"),
+        ("<|begin_of_thought|>hm<|end_of_thought|>right", "right", "hm"),
+        ("<|channel|>analysis<|message|>hm<|end|><|channel|>final<|message|>right", "right", "hm<|end|>"),
     ],
 )
 def test_thinking_is_split_off(text: str, answer: str, thinking: str | None) -> None:
@@ -95,7 +104,14 @@ def test_a_message_is_read(message: dict[str, Any], reply: Reply) -> None:
 
 @pytest.mark.parametrize(
     ("finish", "cut"),
-    [("length", True), ("MAX_TOKENS", True), ("max_output_tokens", True), ("stop", False), (None, False)],
+    [
+        ("length", True),
+        ("MAX_TOKENS", True),
+        ("max_output_tokens", True),
+        ("model_context_window_exceeded", True),
+        ("stop", False),
+        (None, False),
+    ],
 )
 def test_a_limit_on_tokens_cuts_a_reply(finish: str | None, cut: bool) -> None:
     assert Reply("ri", None, finish).cut is cut

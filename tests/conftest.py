@@ -34,7 +34,6 @@ _TOGETHER = ("servers", "viewer", "policies")
 _SLOW = (
     "compare/test_demo.py",
     "compare/test_run.py",
-    "test_from_zero.py",
     "rollout/workers/test_pool.py",
     "servers",
     "train/test_ranks.py",

@@ -1,10 +1,12 @@
 """The documents say what is there: rooms, commands, settings, choices, presets, metrics and links."""
 
 import re
+import shlex
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
 
+import nbformat
 import pytest
 from typer.main import get_command
 
@@ -25,6 +27,10 @@ FOLDERS = [ROOT / folder for folder in ("aipo", "graphs", "envs", "notebooks", "
 PAGES = [page for folder in FOLDERS for page in sorted(folder.rglob("*.md")) if page.parent.name != "prompts"]
 PAGES += [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
+for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    cells = nbformat.read(path, as_version=4).cells
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    TEXTS[str(path.relative_to(ROOT))] = "\n\n".join(prose)
 README, ROOMS = TEXTS["README.md"], TEXTS["aipo/README.md"]
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = "\n".join(block for text in TEXTS.values() for block in BLOCK.findall(text))
@@ -96,6 +102,19 @@ def test_commands_exist() -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [line for name in TEXTS if name.endswith(".ipynb") for line in re.findall(r"`aipo (.*?)`", TEXTS[name])],
+)
+def test_commands_of_notebooks_exist_with_their_options(line: str) -> None:
+    command = get_command(app)
+    for word in shlex.split(line):
+        if commands := getattr(command, "commands", {}):
+            command = commands[word]
+        elif word.startswith("--"):
+            assert word in {option for parameter in command.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize(
     "rest", [rest for name, rest in COMMANDS if name == "train" and ".yaml" not in rest and "=" in rest]
 )
 def test_overrides_are_accepted(rest: str) -> None:
@@ -144,7 +163,7 @@ def test_links_lead_somewhere(name: str) -> None:
             assert anchor in slugs, f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("name", sorted(TEXTS.keys() - {"CHANGELOG.md", "notebooks/from_zero.md"}))
+@pytest.mark.parametrize("name", sorted(TEXTS.keys() - {"CHANGELOG.md"}))
 def test_files_in_texts_are_there(name: str) -> None:
     """Paths with a folder in them; `calculate` is the agent that a reader is to write."""
     for file in re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|yaml|md|ipynb|sh))`", TEXTS[name]):

@@ -58,6 +58,16 @@ class RunOverview:
     notes: Sequence[str] = ()
     problem: str | None = None
 
+    @property
+    def part(self) -> bool:
+        """It is an evaluation of the run above it in a list."""
+        return self.kind == "evaluation" and self.of is not None
+
+    @property
+    def label(self) -> str:
+        """The name, without the part that the line above says."""
+        return Path(self.folder).name if self.part else self.name
+
 
 def overviews(library: RunLibrary, *, now: float) -> list[RunOverview]:
     """Every run of the library with its evaluations, and before the runs of a comparison the comparison itself."""
@@ -79,17 +89,27 @@ def overview(run: RunView, *, now: float | None, places: Mapping[Path, str]) -> 
     """
     kind = "run" if run.evaluation is None else "evaluation"
     line = RunOverview(name=run.name, kind=kind, folder=str(run.place))
-    if run.evaluation is not None:
-        line.of = places.get(run.folder / "traces")
     try:
+        line.of = source_of(run, places)
         _fill(line, run, now)
         if replayed := run.replayed():
-            line.kind = "replay"
-            line.replay, source = replayed
-            line.of = places.get(source / "traces") or places.get(source) or source.name
+            line.kind, (line.replay, source) = "replay", replayed
+            line.of = line.of or source.name
     except AipoError as error:
         line.problem = str(error)
     return line
+
+
+def source_of(run: RunView, places: Mapping[Path, str]) -> str | None:
+    """The run of the library that an evaluation evaluates, or whose traces a replay replays.
+
+    Args:
+        places: see `RunLibrary.names`.
+    """
+    if run.evaluation is not None:
+        return places.get(run.folder / "traces")
+    source = (run.replayed() or ("", Path()))[1]
+    return places.get(source / "traces") or places.get(source)
 
 
 def _fill(line: RunOverview, run: RunView, now: float | None) -> None:

@@ -10,7 +10,6 @@ the marks of a group lead to its traces.
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 from markupsafe import Markup
 
@@ -21,7 +20,7 @@ from aipo.trace.filters import KINDS, Filter
 from aipo.trace.index import TraceIndex
 from aipo.viewer.data.consult_worth import consult_worth
 from aipo.viewer.data.library import RunLibrary, RunView
-from aipo.viewer.data.overview import state
+from aipo.viewer.data.overview import source_of, state
 from aipo.viewer.data.query import FIELDS, ORDERS, parse
 from aipo.viewer.data.run_files import RunMetrics
 from aipo.viewer.data.run_summary import agent_names, head, origins, score_table
@@ -56,7 +55,9 @@ def run_page(
     config, manifest, drawing = run.config(), run.manifest(), run.drawing()
     agents, strangers = agent_names(config, index.agents())
     table = RunTable(run=run, links=links, agents=agents)
-    evaluations = run.evaluations()
+    evaluations, replayed = run.evaluations(), run.replayed()
+    # Only a run with relatives needs the whole library to be looked through.
+    names = library.names() if run.evaluation or evaluations or replayed else {}
     return render(
         "run.html.j2",
         links,
@@ -77,10 +78,11 @@ def run_page(
             run, tuple(agents), index.steps() if end.state == "running" else index.refresh()
         ),
         problems=[*run.problems(), *_silence(index)],
-        replayed=run.replayed(),
+        replayed=replayed,
         compared=run.settings_compared(),
         result=run.replay(),
-        **_relatives(run, list(evaluations), library),
+        source=source_of(run, names),
+        evaluation_pages={name: names.get(run.folder / "evaluations" / name) for name in evaluations},
         graph=Markup(graph_svg(drawing)) if drawing else None,
         origins=origins(manifest),
         query=query,
@@ -100,19 +102,6 @@ def _flawed(index: TraceIndex) -> int | None:
     """The number of rollouts that are rewarded although a step is wrong; None where no rewarded one was judged."""
     count = index.count(_FLAWED)
     return count if count or index.count(_SOUND) else None
-
-
-def _relatives(run: RunView, evaluations: Sequence[str], library: RunLibrary) -> dict[str, object]:
-    """Names of the runs of the library that this one comes from, and of its evaluations; None where it has none."""
-    replayed = run.replayed()
-    related = run.evaluation or evaluations or replayed  # only then is the whole library looked through
-    names = library.names() if related else {}
-    origin = replayed[1] if replayed else Path()
-    return {
-        "parent": names.get(run.folder / "traces") if run.evaluation else None,
-        "source": names.get(origin / "traces") or names.get(origin),
-        "evaluation_pages": {name: names.get(run.folder / "evaluations" / name) for name in evaluations},
-    }
 
 
 def _silence(index: TraceIndex) -> list[str]:

@@ -31,21 +31,6 @@ def test_a_line_says_what_was_trained_how_far_and_how_well(little_runs: Path) ->
     assert grpo.endswith("1 / 1 16 reward last step 0.00 – finished")
 
 
-def test_a_run_of_before_runs_for_a_minute_after_it_has_written_and_then_finished_or_stopped(
-    own_runs: Path,
-) -> None:
-    grpo = own_runs / "grpo"
-    os.utime(grpo / "traces", (1000.0, 1000.0))
-    os.utime(grpo / "metrics.jsonl", (1030.0, 1030.0))
-    assert lines(own_runs, now=1089.0)[-1].endswith(" running")
-    assert lines(own_runs, now=1091.0)[-1].endswith(" finished")
-    (grpo / "config.yaml").write_text(
-        (grpo / "config.yaml").read_text().replace("  steps: 1\n", "  steps: 9\n")
-    )
-    last = lines(own_runs, live=False, now=None)[-1]
-    assert "1 / 9 16" in last and " stopped without a word: it was killed" in last
-
-
 @pytest.mark.parametrize(
     ("state", "reason"),
     [

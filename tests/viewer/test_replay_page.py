@@ -1,7 +1,6 @@
 """The page of a replay: it says of what, and shows the tables that the terminal printed."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,19 +54,6 @@ def test_a_replay_says_of_what_and_shows_what_it_found(page: "Page", own_runs: P
     page.locator("#replayed").get_by_role("link", name="aipo").click()
     page.wait_for_url("**/run/aipo/index.html")
     assert page.locator("#replay, #replayed").count() == 0
-
-
-def test_a_replay_that_has_ended_is_finished_whatever_steps_its_configuration_names(own_runs: Path) -> None:
-    folder = replayed(own_runs)
-    config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(config.replace("  steps: 1\n", "  steps: 9\n"))
-    index = Site(RunLibrary(own_runs), live=True).answer("index.html").body.decode()
-    assert "finished" in index.split('data-row="grpo"')[1]
-    (folder / "replay.json").unlink()
-    os.utime(folder / "traces", (1000.0, 1000.0))
-    os.utime(folder / "metrics.jsonl", (1000.0, 1000.0))
-    index = Site(RunLibrary(own_runs), live=True).answer("index.html").body.decode()
-    assert "stopped" in index.split('data-row="grpo"')[1]
 
 
 def test_a_replay_without_rollouts_promises_none_and_shows_no_single_setting_of_those_it_compares(

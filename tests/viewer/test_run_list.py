@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +12,7 @@ from aipo.cli import app
 from aipo.errors import RunError
 from aipo.util.files import exclusive, write_json
 from aipo.viewer.data.library import RunLibrary
-from aipo.viewer.data.overview import overviews
+from aipo.viewer.data.overview import overviews, state
 
 LONG_AGO = (1_000_000.0, 1_000_000.0)
 
@@ -63,13 +64,28 @@ def test_why_a_run_ended_is_said(old_runs: Path) -> None:
     assert "grpo failed: PolicyError: no server answers" in printed
 
 
-def test_a_run_that_another_process_writes_is_running(old_runs: Path) -> None:
-    write_json(old_runs / "grpo" / "ended.json", {"state": "finished", "reason": ""})
-    with exclusive(old_runs / "grpo"):
-        (line,) = [o for o in overviews(RunLibrary(old_runs), now=2e9) if o.name == "grpo"]
-    assert line.state == "running"
-    (line,) = [o for o in overviews(RunLibrary(old_runs), now=2e9) if o.name == "grpo"]
-    assert line.state == "finished"
+@pytest.mark.parametrize(
+    ("steps", "left", "seconds", "expected"),
+    [
+        # Runs of before there was a record run for a minute after they have written; nothing runs in a static site.
+        (1, {}, 59, "running"), (1, {}, 61, "finished"), (1, {}, None, "finished"),
+        (9, {}, 59, "running"), (9, {}, 61, "stopped"), (9, {}, None, "stopped"),
+        (9, {"replay.json": {"question": "loss"}}, 61, "finished"),
+        (9, {"ended.json": {"state": "failed", "reason": "NaN"}}, 59, "failed"),
+    ],
+)  # fmt: skip
+def test_the_lock_tells_the_state_of_a_run_else_its_record_or_what_is_left_of_it(
+    old_runs: Path, steps: int, left: dict[str, Any], seconds: int | None, expected: str
+) -> None:
+    folder, now = old_runs / "grpo", None if seconds is None else LONG_AGO[0] + seconds
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("  steps: 1\n", f"  steps: {steps}\n"))
+    for name, content in left.items():
+        write_json(folder / name, content)
+    run = RunLibrary(old_runs).run("grpo")
+    assert state(run, now).state == expected
+    with exclusive(folder):
+        assert state(run, now).state == (expected if now is None else "running")
 
 
 def test_one_json_document(old_runs: Path) -> None:

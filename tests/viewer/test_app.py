@@ -178,7 +178,6 @@ def test_the_static_site_is_announced(own_runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("gate", "page"),
     [
-        (Gate("127.0.0.1", 8765), "http://127.0.0.1:8765/"),
         (Gate("::1", 1), "http://[::1]:1/"),
         (Gate("10.0.0.7", 80, "abc"), "http://10.0.0.7:80/?token=abc"),
     ],

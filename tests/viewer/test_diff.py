@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aipo.viewer.pages.compare.diff import Block, DiffSpan, align, common_prefix, spans
+from aipo.viewer.pages.compare.diff import Block, DiffSpan, align, spans
 
 PRODUCERS = {"p": ("policy", "policy"), "k": ("agent", "knowledge"), "v": ("agent", "verify")}
 
@@ -34,11 +34,6 @@ def test_segments_that_belong_together(left: list[str], right: list[str], kinds:
 def test_a_short_stretch_between_changes_is_a_part_of_them(left: str, right: str, end: int) -> None:
     cuts = [(True, (0, 2)), (False, (2, end)), (True, (end, len(left)))]
     assert spans(left, right) == [DiffSpan(same, place, place) for same, place in cuts]
-
-
-def test_common_prefix() -> None:
-    pairs = ([1, 2, 3], [1, 2, 4]), ([], [1]), ([1], [1, 2])
-    assert [common_prefix(*pair) for pair in pairs] == [2, 0, 1]
 
 
 contexts = st.lists(st.builds(Block, st.sampled_from([*PRODUCERS.values()]), st.text("abcd", max_size=8)), max_size=6)  # fmt: skip

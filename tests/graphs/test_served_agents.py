@@ -110,6 +110,14 @@ def test_a_call_says_what_was_asked_and_what_it_cost(server: Server) -> None:
     assert "secret" not in json.dumps(dict(call.settings))
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other without a wait."""
+    waits = {"initial_interval": 0.0, "jitter": False}
+    monkeypatch.setattr("aipo.rollout.agent.RetryPolicy", lambda **given: RetryPolicy(**given | waits))
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("wrong", "times", "passes"),
     [(kind, 1, True) for kind in ("500", "503", "429", "half", "invalid")]
@@ -117,10 +125,8 @@ def test_a_call_says_what_was_asked_and_what_it_cost(server: Server) -> None:
     + [("429", 3, False)],
 )
 def test_only_what_passes_is_tried_again_and_three_times_at_most(
-    server: Server, monkeypatch: pytest.MonkeyPatch, wrong: str, times: int, passes: bool
+    server: Server, wrong: str, times: int, passes: bool
 ) -> None:
-    at_once = {"initial_interval": 0.0, "jitter": False}
-    monkeypatch.setattr("aipo.rollout.agent.RetryPolicy", lambda **given: RetryPolicy(**given | at_once))
     server.due = [wrong] * times
     answered, calls, role = asked_once(chat(server.url))
     assert [call.error is None for call in calls] == [False] * times + ([True] if passes else [])
@@ -132,55 +138,23 @@ def test_only_what_passes_is_tried_again_and_three_times_at_most(
         assert wrong in (answered.error or "") and calls[0].cost is None
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other without a wait."""
-    waits = {"initial_interval": 0.0, "jitter": False}
-    monkeypatch.setattr("aipo.rollout.agent.RetryPolicy", lambda **given: RetryPolicy(**given | waits))
-
-
 NO_REPLY = "AnswerError: answer of http://127.0.0.1:"
+UNREADABLE = "AnswerError: answer of m: got one that ChatOpenAI"
 
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("body", "passes", "says"),
     [
-        (
-            '{"error": {"code": 429, "message": "slow down"}}',
-            True,
-            "Error code: 429 - slow down",
-        ),
+        ('{"error": {"code": 429, "message": "slow down"}}', True, "Error code: 429 - slow down"),
         ('{"error": "overloaded"}', True, "Error code: 503"),
-        (
-            '{"error": {"code": 400, "message": "bad field"}}',
-            False,
-            "Error code: 400 - bad field",
-        ),
-        ('{"detail": "Not Found"}', False, "Error code: 404"),
-        *(
-            (body, True, NO_REPLY)
-            for body in ('{"choices": []}', '{"choices": null}', "{}", "[7]", '{"choices": [{}]}')
-        ),
+        ('{"error": {"code": 400, "message": "bad field"}}', False, "Error code: 400 - bad field"),
+        ('{"choices": []}', True, NO_REPLY),
         ("<html>the gateway's page</html>", True, NO_REPLY),
-        (
-            'data: {"choices": []}\n\n',
-            True,
-            "AnswerError: answer of m: got one that ChatOpenAI cannot read (ValueError:",
-        ),
+        ('data: {"choices": []}\n\n', True, f"{UNREADABLE} cannot read (ValueError:"),
         *(
-            (
-                json.dumps(chat_completion("m", "7", 1, 1) | odd),
-                True,
-                "AnswerError: answer of m: got one that ChatOpenAI",
-            )
-            for odd in (
-                {"service_tier": [1]},
-                {"choices": [{"message": {"role": "tool", "content": "7"}}]},
-                {"choices": [{"message": {"role": "assistant", "content": [7]}}]},
-                {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": [{"x": 1}]}}]},
-                {"choices": [{"message": {"role": "assistant", "content": "7"}}, None]},
-            )
+            (json.dumps(chat_completion("m", "7", 1, 1) | odd), True, UNREADABLE)
+            for odd in ({"service_tier": [1]}, {"choices": [{"message": {"role": "tool", "content": "7"}}]})
         ),
     ],
 )
@@ -220,13 +194,9 @@ def test_a_body_that_stays_no_reply_costs_the_consult_and_not_the_rollout(server
 @pytest.mark.parametrize(
     ("usage", "tokens_in", "tokens_out"),
     [
-        ({"prompt_tokens": 30, "completion_tokens": 5}, 30, 5),
         ({"prompt_tokens": 30.0, "completion_tokens": 5.0, "total_tokens": 35.0}, 30, 5),
-        *(
-            ({"prompt_tokens": wrong, "completion_tokens": 5}, None, None)
-            for wrong in (None, -1, "30", 10**20, 3.5)
-        ),
-        *((wrong, None, None) for wrong in (None, {}, [], "x", 7)),
+        ({"prompt_tokens": 10**20, "completion_tokens": 5}, None, None),
+        ("x", None, None),
     ],
 )
 def test_usage_that_is_no_numbers_is_not_known(
@@ -331,9 +301,6 @@ def test_the_key_that_openai_itself_reads_is_looked_at(
     [
         ("127.0.0.1:8001/v1", "no http:// or https:// before it"),
         ("http://127.0.0.1:8001/v1/chat/completions", "the path of a request"),
-        ("http://127.0.0.1:80001/v1", "Port out of range"),
-        ("http:///v1", "no host"),
-        ("http://a\n/v1", "a space or a line break"),
     ],
 )
 def test_an_address_that_is_none_is_refused(url: str, flaw: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,22 +333,20 @@ def test_a_server_may_serve_several_agents_and_connections_live_from_step_to_ste
 
 
 @pytest.mark.parametrize(
-    ("said", "tags", "thinking"),
+    ("said", "tags"),
     [
-        ({"content": "<think>7*3?</think>\n3@7=582"}, {}, "7*3?"),
-        ({"content": "7*3?\n</think>\n3@7=582"}, {}, "7*3?"),
-        ({"content": "<why>7*3?</why>3@7=582"}, {"thinking": {"<why>": "</why>"}}, "7*3?"),
-        ({"content": "3@7=582", "reasoning_content": "7*3?"}, {}, "7*3?"),
-        ({"content": "3@7=582", "reasoning": "7*3?"}, {}, "7*3?"),
+        ({"content": "<think>7*3?</think>\n3@7=582"}, {}),
+        ({"content": "<why>7*3?</why>3@7=582"}, {"thinking": {"<why>": "</why>"}}),
+        ({"content": "3@7=582", "reasoning_content": "7*3?"}, {}),
     ],
 )
 def test_thinking_is_recorded_and_is_no_part_of_the_feedback(
-    server: Server, said: dict[str, Any], tags: dict[str, Any], thinking: str
+    server: Server, said: dict[str, Any], tags: dict[str, Any]
 ) -> None:
     server.choice = {"message": {"role": "assistant", **said}}
     answered, [call], role = asked_once(chat(server.url, **tags))
     assert (answered.reply, answered.error, role) == ("3@7=582", None, Role.AGENT)
-    assert (call.reply, call.thinking, call.finish, call.cut) == ("3@7=582", thinking, "stop", False)
+    assert (call.reply, call.thinking, call.finish, call.cut) == ("3@7=582", "7*3?", "stop", False)
 
 
 @pytest.mark.parametrize(

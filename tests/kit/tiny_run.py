@@ -1,6 +1,5 @@
 """A real run in a second: random weights, an agent that always answers, a reward that anybody can get."""
 
-import io
 from pathlib import Path
 
 from rich.console import Console
@@ -110,7 +109,7 @@ def config(folder: Path, *overrides: str, preset: str = "mask") -> Experiment:
     return load_experiment(preset, [*words, *learned, *overrides])
 
 
-def train(made: Experiment) -> Path:
+def train(made: Experiment, *, resume: bool = False, evaluate_after: bool = False) -> Path:
     """Trains it; its folder."""
-    train_run(made, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
+    train_run(made, resume=resume, evaluate_after=evaluate_after, console=Console(quiet=True))
     return made.out

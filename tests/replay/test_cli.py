@@ -19,45 +19,29 @@ def replay(*words: object) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "says", "result"),
     [
-        ("check RUN step=0", "4 traces: 4 identical, 0 diverged"),
-        ("score RUN rollout.reward_weights.correct=0.5 --out OUT", "8 traces, 4 with another reward"),
-        ("graph RUN --prompts PROMPTS --frozen --out OUT", "4 need a live call"),
-        ("consults RUN --group step=0 --out OUT", "verify"),
-        ("loss TRAINED --steps 0 --no-gradients --grid method.beta=1 --out OUT", "beta=1"),
-        ("train TRAINED --steps 0 train.learning_rate=0.1 --out OUT", "ess"),
+        ("check RUN step=0", "4 traces: 4 identical, 0 diverged", {"traces": 4, "identical": 4, "divergences": []}),
+        ("score RUN rollout.reward_weights.correct=0.5 --out OUT", "8 traces, 4 with another reward", {"left_out": []}),
+        ("graph RUN --prompts PROMPTS --frozen --out OUT", "4 need a live call", {}),
+        ("credit RUN --steps 0 method.credit=reward --out OUT", "advantages, means over steps", {}),
+        ("consults RUN --group step=0 --out OUT", "verify", {}),
+        ("loss TRAINED --steps 0 --no-gradients --grid method.beta=1 --out OUT", "beta=1", {}),
+        ("train TRAINED --steps 0 train.learning_rate=0.1 --out OUT", "ess", {}),
     ],
-)
-def test_questions(run: RunFolder, trained: Path, tmp_path: Path, words: str, says: str) -> None:
+)  # fmt: skip
+def test_questions_for_people_and_for_programs(
+    run: RunFolder, trained: Path, tmp_path: Path, words: str, says: str, result: dict[str, object]
+) -> None:
     prompts = shutil.copytree(Path(graphs.__file__).parent / "prompts", tmp_path / "prompts")
     verify = prompts / "verify.md"
     verify.write_text(verify.read_text().replace("Task: check\n", "Task: check\nBe strict.\n"))
     places = {"RUN": run.path, "TRAINED": trained, "OUT": tmp_path / "out", "PROMPTS": prompts}
-    done = replay(*(places.get(word, word) for word in words.split()))
-    assert done.exit_code == 0, done.output
-    assert says in done.output
-    assert (tmp_path / "out" / "replay.json").is_file() == ("OUT" in words)
-
-
-@pytest.mark.parametrize(
-    ("words", "result"),
-    [
-        ("check RUN step=0", {"question": "check", "traces": 4, "identical": 4, "divergences": []}),
-        ("score RUN rollout.reward_weights.correct=0.5 --out OUT", {"question": "score", "left_out": []}),
-        ("credit RUN --steps 0 method.credit=reward --out OUT", {"question": "credit"}),
-        ("consults RUN --group step=0 --out OUT", {"question": "consults"}),
-        ("loss TRAINED --steps 0 --no-gradients --out OUT", {"question": "loss"}),
-    ],
-)
-def test_the_result_as_one_json_document(
-    run: RunFolder, trained: Path, tmp_path: Path, words: str, result: dict[str, object]
-) -> None:
-    places = {"RUN": run.path, "TRAINED": trained, "OUT": tmp_path / "out"}
     done = replay(*(places.get(word, word) for word in words.split()), "--json")
     assert done.exit_code == 0, done.output
+    assert says in done.stderr
     document = json.loads(done.stdout)
-    assert {**document, **result} == document and done.stderr
+    assert {**document, **result, "question": words.split()[0]} == document
     if "OUT" in words:
         kept = json.loads((tmp_path / "out" / "replay.json").read_text())
         assert {**document, **kept} == document and document["folders"] == [str(tmp_path / "out")]

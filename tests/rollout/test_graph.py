@@ -194,14 +194,6 @@ def test_a_chat_call_is_recorded():
     assert call.started >= 0 and call.seconds >= 0
 
 
-@pytest.mark.parametrize("count", [10**20, -1])
-def test_a_usage_that_cannot_be_is_not_known(count: int):
-    said = {"input_tokens": count, "output_tokens": 500, "total_tokens": 500}
-    mine = chatting(GenericFakeChatModel(messages=iter([AIMessage("42", usage_metadata=said)])))
-    assert asyncio.run(mine.chat("verify", [HumanMessage("6x7?")])) == "42"
-    assert [(call.tokens_in, call.tokens_out) for call in mine.calls] == [(None, 500)]
-
-
 @pytest.mark.parametrize(
     ("model", "raised", "error"),
     [

@@ -118,10 +118,6 @@ def one_piece(segments: list[Segment], piece: Segment) -> list[Segment]:
     ]
 
 
-def sub_graph(**nodes: Any) -> Any:
-    return chain(**nodes)
-
-
 async def fan_out(state: RolloutState) -> list[Send]:
     return [Send("think", state), Send("think", state)]
 
@@ -138,7 +134,7 @@ def fanned() -> Any:
 
 NOT_AS_SAMPLED = {
     "the same node twice at once": fanned(),
-    "a sub-graph that has the same segments": chain(ask=ask, sub=sub_graph(think=think), mark=mark),
+    "a sub-graph that has the same segments": chain(ask=ask, sub=chain(think=think), mark=mark),
     "segments turned over in place": chain(ask=ask, think=think, hint=hint, turn=turns_over, mark=mark),
     "a prompt that is deleted": chain(ask=ask, again=ask, think=think, lose=loses_the_prompt, mark=mark),
     "a state that is overwritten": chain(ask=ask, think=think, over=overwrites, mark=mark),
@@ -163,7 +159,7 @@ NOT_AS_SAMPLED = {
     ),
     "a whole state before sampling": chain(ask=ask, all=returns_everything, think=think, mark=mark),
     "a whole state by a command": chain(ask=ask, all=commands_everything, think=think, mark=mark),
-    "a whole state by a sub-graph": chain(ask=ask, sub=sub_graph(hint=hint), think=think, mark=mark),
+    "a whole state by a sub-graph": chain(ask=ask, sub=chain(hint=hint), think=think, mark=mark),
     "a whole state at the end": chain(ask=ask, think=think, mark=mark, all=returns_everything),
 }
 

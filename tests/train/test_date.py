@@ -19,7 +19,6 @@ from aipo.run import RunFolder
 from aipo.trace import Role
 from aipo.trace.store import TraceStore
 from aipo.train.resume import same_run
-from aipo.train.run import train_run
 from kit import tiny_run
 
 DAY = date(2024, 7, 26)
@@ -73,7 +72,7 @@ def test_a_resumed_run_and_an_evaluation_go_on_with_it(begun: Path, tmp_path: Pa
     experiment = experiment.with_settings({"policy.model": str(begun / "start"), **named(begun)})
     run = RunFolder(tmp_path / "copy" / "run")
     shutil.rmtree(run.checkpoints / "checkpoint-6")
-    train_run(experiment, resume=True, evaluate_after=True, console=QUIET)
+    tiny_run.train(experiment, resume=True, evaluate_after=True)
     assert (days(run.traces), days(run.evaluation_traces("after"))) == ({"2024+07+26"}, {"2024+07+26"})
     evaluate_folder(run.path, None, (), name="later", console=QUIET)
     assert (run.read_date(), days(run.evaluation_traces("later"))) == (DAY, {"2024+07+26"})

@@ -1,6 +1,5 @@
 """Running a configuration: what is refused before it costs anything, and going on."""
 
-import io
 import json
 import shutil
 from collections.abc import Generator
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_policy import SyncedPolicy
-from aipo.errors import ConfigError, LimitError, LoadError, PolicyError, TaskError, TrainError
+from aipo.errors import ConfigError, LimitError, PolicyError, TrainError
 from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.rollout.env import Task
@@ -27,9 +26,10 @@ from aipo.trace import Fault, Mode, Role
 from aipo.trace.parquet_files import StepFiles
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore, positions
-from aipo.train.run import train_run
 from aipo.util.imports import fingerprint
 from envs.miniature import Miniature
+from kit.recorded import report
+from kit.tiny_run import train
 
 SMALL = [
     *("policy.options.steps=30", "train.tasks_per_step=2", "train.group_size=4", "train.minibatches=1"),
@@ -43,24 +43,20 @@ def small(out: Path, *overrides: str) -> Experiment:
     return load_experiment("mask", [f"run.out={out}", *SMALL, *learned, *overrides])
 
 
-def train(config: Experiment, *, resume: bool = False) -> None:
-    train_run(config, resume=resume, evaluate_after=False, console=Console(file=io.StringIO()))
-
-
 def replayed(
     folder: RunFolder, out: Path, *grid: str, checkpoint: str = "start", step: int | None = None
 ) -> Any:
     """The recorded setting's losses, and behind them those of the grid."""
-    console = Console(file=io.StringIO())
+    console = Console(quiet=True)
     steps = None if step is None else (step, step)
     how = {"overrides": [], "steps": steps, "gradients": False, "out": out, "console": console}
     replay_loss(folder.path, checkpoint=checkpoint, grid=[*grid], **how)
-    return json.loads((out / "replay.json").read_text())["values"]
+    return report(out)["values"]
 
 
 def check_replay(folder: RunFolder, *overrides: str) -> None:
     source = ReplaySource(path=folder.path, overrides=list(overrides))
-    assert check_traces(source, Console(file=io.StringIO())) == 0
+    assert check_traces(source, Console(quiet=True)) == 0
 
 
 @pytest.fixture
@@ -216,44 +212,18 @@ def test_the_initial_policy_is_an_agent_and_its_ratio_is_learned_and_replayed(
     assert (ratio["parts"]["agent"]["weight"] > 0, mask["parts"]["agent"]["weight"]) == (True, 0.0)
 
 
-class Silent(Miniature):
-    """The miniature, of which only the easy half is shown how to solve."""
-
-    def demonstration(self, task: Task) -> str | None:
-        return None if task.split == "hard" else super().demonstration(task)
-
-
-SHOWN = "method.plan=expert"
-COINS = [f"env.name={ENGINES}:Coin", "env.mixture={coin: 1.0}", "evaluate.splits=[coin]"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (["env.mixture={easy: 0.5, nowhere: 0.5}"], r"env\.mixture: got \['nowhere'\], allowed \['easy_train'"),
-        (["env.mixture={easy_train: 3}"], "share of split 'easy_train': got 3"),
-        (["evaluate.splits=[heldout, nowhere]"], r"evaluate\.splits: got \['nowhere'\]"),
-        (["graph.options.bugdet=3"], "got .'bugdet'."),
-        (["method.coefficient=ratio"], r"agents\.verify\.model: got envs\.miniature\.agents:verify, which tells"),
-        (["method.coefficient=nowhere.py:steady"], r"file: got 'nowhere\.py'"),
-        ([SHOWN, f"env.name={__file__}:Silent"], "demonstration of task 'hard/.*': got None, allowed text of a"),
-        ([SHOWN, *COINS], r"method\.plan: got expert with environment Coin, which has no"),
-    ],
-)  # fmt: skip
-def test_a_mistake_is_said_before_the_folder_is_taken(
-    tmp_path: Path, overrides: list[str], says: str
-) -> None:
-    with pytest.raises((ConfigError, LoadError, TaskError), match=says):
-        train(small(tmp_path / "run", *overrides))
-    assert not (tmp_path / "run").exists()
-
-
 def test_demonstrations_are_trained_twice_kept_gone_on_with_and_replayed(
     folder: RunFolder, tmp_path: Path
 ) -> None:
     # A cold start this short is always wrong: every group has a demonstration that was right, and others.
     passes = ("train.passes=2", "train.minibatches=2")
-    words = (SHOWN, "method.coefficient_value=0.5", "train.save_every=1", "rollout.max_tokens=24", *passes)
+    words = (
+        "method.plan=expert",
+        "method.coefficient_value=0.5",
+        "train.save_every=1",
+        "rollout.max_tokens=24",
+        *passes,
+    )
     train(small(folder.path, *words))
     store, stats, env = TraceStore(folder.traces), TokenStatsStore(folder.token_stats), Miniature()
     text = Tokenizer.from_file(str(folder.tokenizer / "tokenizer.json")).decode

@@ -1,6 +1,5 @@
 """SIGTERM and SIGHUP: a checkpoint between two rollout steps, one line, an exit code of its own; a further SIGTERM ends at once."""
 
-import io
 import os
 import pty
 import signal
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 import aipo.cli
 from aipo.run import RunFolder
 from aipo.train.checkpoints import checkpoints, last_checkpoint
-from aipo.train.run import train_run
 from aipo.train.sources import TraceSource
 from aipo.train.trainer import AIPOTrainer
 from aipo.util.termination import TERMINATION, Terminated
@@ -85,7 +82,7 @@ def test_a_run_ends_with_a_checkpoint_and_goes_on_as_if_nothing_had_been(
     assert '"state": "stopped",\n  "reason": "SIGTERM"' in run.ended.read_text()
     assert not run.model.exists()
     TERMINATION.__init__()
-    train_run(experiment, resume=True, evaluate_after=False, console=Console(file=io.StringIO()))
+    tiny_run.train(experiment, resume=True)
     assert [line["loss"] for line in run.read_metrics()] == [line["loss"] for line in straight.read_metrics()]
     name = "model.safetensors"
     assert (run.model / name).read_bytes() == (straight.model / name).read_bytes()

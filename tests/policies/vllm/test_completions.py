@@ -79,7 +79,11 @@ def test_how_a_text_ended(reason: str, stopped: object, finish: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        *((raw, "completion with token ids") for raw in (b"", b"[]", b'{"choices": []}', answer()[:-5])),
+        *((raw, "completion with token ids") for raw in (b"", b"[]", b'"7"', b"null", b"{}", answer()[:-5])),
+        *(
+            (b'{"choices": %s}' % it, "completion with token ids")
+            for it in (b"[]", b"null", b"[{}]", b"[null]")
+        ),
         (answer(token_ids=None), "completion with token ids"),
         (answer(token_ids=["4", "5"]), r"token ids from there: got \['4', '5'\], allowed whole numbers"),
         (answer(token_ids=[6.7, 5]), r"token ids from there: got \[6.7, 5\], allowed whole numbers"),

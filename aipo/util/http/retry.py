@@ -74,7 +74,7 @@ async def retry(
 
 
 class Pause:
-    """Until when a server wants to be left alone, as its Retry-After says.
+    """Until when a server wants to be left alone, as its Retry-After says. Requests to it are made inside `async with`.
 
     Args:
         longest: seconds. A server that wants more is asked again then, and its error names the reason.
@@ -83,12 +83,12 @@ class Pause:
     def __init__(self, longest: float) -> None:
         self._longest, self._until = longest, 0.0
 
-    def begin(self, error: BaseException) -> None:
-        """Notes what `error` says of it, if it says something."""
-        seconds = min(retry_after(error) or 0.0, self._longest)
-        self._until = max(self._until, time.monotonic() + seconds)
-
-    async def over(self) -> None:
+    async def __aenter__(self) -> None:
         """Waits until then."""
         if (seconds := self._until - time.monotonic()) > 0:
             await asyncio.sleep(seconds)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Notes what the server's error says of it, if it says something."""
+        if error is not None and (seconds := retry_after(error)):
+            self._until = max(self._until, time.monotonic() + min(seconds, self._longest))

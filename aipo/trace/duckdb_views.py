@@ -131,10 +131,8 @@ class Tables:
             start = self._journals.get(path, (inode, 0))[1]
             try:
                 lines = list(read_journal(path, start)) if inode else []
-            except (
-                FileNotFoundError
-            ):  # sealed just now; the next look finds it, and what was read stays till then
-                continue
+            except FileNotFoundError:
+                continue  # sealed just now; the next look finds it, and what was read stays till then
             if lines:
                 starts = [start, *(end for _, end in lines)]
                 table = to_table([stored for stored, _ in lines])

@@ -1,7 +1,7 @@
 """Files of a run by step: immutable Parquet, written whole or not at all.
 
-`folder/step-00012-00000.parquet` is what process 0 made in step 12. A file never changes once it has its
-name, so that a reader needs no lock; what a step that is done over leaves behind moves to
+`folder/step-00012-00000.parquet` is what was made in step 12. A file never changes once it has its name, so that a
+reader needs no lock; what a step that is done over leaves behind moves to
 `folder/__superseded/`, under a name that no pattern for Parquet files takes. `datasets` and pandas skip folders
 whose names begin like this.
 """
@@ -32,31 +32,24 @@ def check_version(schema: pa.Schema, where: str, key: str, version: int) -> None
 
 
 class StepFile(NamedTuple):
-    """One file, and what its name says."""
+    """One file, and the step that its name says."""
 
     step: int
-    process: int
     path: Path
 
 
 class StepFiles:
-    """Parquet files of one process beside those of others.
+    """Parquet files in a folder, which is made with the first one."""
 
-    Args:
-        folder: made with the first file.
-        process: whose files `publish` writes and `set_aside` moves; `files` are everybody's.
-    """
-
-    def __init__(self, folder: Path, process: int = 0) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.process = process
 
     def path(self, step: int) -> Path:
-        """This process's file of `step`, there or not."""
-        return self.folder / f"step-{step:05d}-{self.process:05d}.parquet"
+        """The file of `step`, there or not."""
+        return self.folder / f"step-{step:05d}-00000.parquet"
 
     def files(self) -> list[StepFile]:
-        """Every process's files, by step and process."""
+        """All of them, by step."""
         return step_files(self.folder)
 
     def publish(
@@ -85,7 +78,7 @@ class StepFiles:
         return path
 
     def set_aside(self, step: int) -> None:
-        """Moves own files and journals of `step` and later ones to `__superseded/`, where no reader looks.
+        """Moves files and journals of `step` and later ones to `__superseded/`, where no reader looks.
 
         Raises:
             RunError: a file cannot be moved.
@@ -93,7 +86,7 @@ class StepFiles:
         aside = self.folder / "__superseded"
         with writing(f"setting aside steps from {step}", self.folder):
             for file in [*self.files(), *step_files(self.folder / JOURNALS, ".jsonl")]:
-                if file.process == self.process and file.step >= step:
+                if file.step >= step:
                     aside.mkdir(exist_ok=True)
                     before = aside.glob(f"{file.path.name}.attempt-*")
                     attempt = max((int(path.name.rpartition("-")[2]) for path in before), default=0) + 1
@@ -101,8 +94,8 @@ class StepFiles:
 
 
 def step_files(folder: Path, suffix: str = ".parquet") -> list[StepFile]:
-    """Files of all processes in `folder`, by step and process; none where it is no folder."""
-    name = re.compile(rf"step-(\d{{5,}})-(\d{{5,}}){re.escape(suffix)}")
+    """Files in `folder`, by step; none where it is no folder. The second number of a name is 0 in what AIPO writes."""
+    name = re.compile(rf"step-(\d{{5,}})-\d{{5,}}{re.escape(suffix)}")
     paths = folder.iterdir() if folder.is_dir() else ()
     found = [(match, path) for path in paths if (match := name.fullmatch(path.name))]
-    return sorted(StepFile(int(match[1]), int(match[2]), path) for match, path in found)
+    return sorted(StepFile(int(match[1]), path) for match, path in found)

@@ -1,6 +1,6 @@
 """The trace store: traces reach the disk as their rollouts end, and stay there as Parquet.
 
-traces/step-00012-00000.parquet            step 12 of process 0: immutable, zstd (`aipo.trace.arrow`)
+traces/step-00012-00000.parquet            step 12: immutable, zstd (`aipo.trace.arrow`)
 traces/__journal/step-00012-00000.jsonl     the same while the step is in flight (`aipo.trace.journal`)
 traces/__superseded/                        what a step that was done over had left
 
@@ -29,7 +29,7 @@ _TOKENS_PER_GROUP = 1 << 17
 
 
 class TraceStore:
-    """Traces of one run. Every process writes files of its own; any number may read.
+    """Traces of one run. One process writes; any number may read.
 
     Whoever does steps over (a run that resumes) says `begin`. What an earlier attempt left of that step
     and of later ones then moves to `__superseded/`: no trace is lost, and none is read twice.
@@ -37,13 +37,12 @@ class TraceStore:
     Args:
         folder: made with the first trace.
         decode: token ids to text; the texts of the segments are stored for those who only read.
-        process: whose files are written.
     """
 
-    def __init__(self, folder: Path, *, decode: Decode | None = None, process: int = 0) -> None:
+    def __init__(self, folder: Path, *, decode: Decode | None = None) -> None:
         self.folder = folder
         self._decode = decode
-        self._files = StepFiles(folder, process)
+        self._files = StepFiles(folder)
         self._journal: Journal | None = None
         self._appended: dict[str, Stored] = {}
 
@@ -93,7 +92,7 @@ class TraceStore:
         self._appended.clear()
 
     def begin(self, step: int) -> None:
-        """Sets aside what an earlier attempt of this process left of `step` and of later steps.
+        """Sets aside what an earlier attempt left of `step` and of later steps.
 
         Raises:
             RunError: a file cannot be closed or moved.
@@ -150,11 +149,11 @@ class TraceStore:
 
 
 def list_traces(folder: Path) -> tuple[list[StepFile], list[StepFile]]:
-    """Every file of traces in `folder`, of all processes, and the journals of steps that have no file yet."""
+    """Every file of traces in `folder`, and the journals of steps that have no file yet."""
     journals = step_files(folder / JOURNALS, ".jsonl")  # first: what is sealed meanwhile is seen as sealed
     sealed = step_files(folder)
-    done = {(file.step, file.process) for file in sealed}
-    return sealed, [j for j in journals if (j.step, j.process) not in done]
+    done = {file.path.stem for file in sealed}
+    return sealed, [journal for journal in journals if journal.path.stem not in done]
 
 
 def read_file(path: Path, trace_id: str | None = None) -> list[Stored]:

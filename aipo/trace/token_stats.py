@@ -1,7 +1,7 @@
 """Token stats: what the loss did with each token of a trained row.
 
 A trace says what was sampled. Token stats say what the loss did with it: the weight of A·∇log π, the ratio π/π_old, and
-where the clip acted. One Parquet file per rollout step and process; one table row per trained row and optimizer step.
+where the clip acted. One Parquet file per rollout step; one table row per trained row and optimizer step.
 Reading them needs neither torch nor transformers.
 """
 
@@ -121,15 +121,10 @@ def positions(stats: TokenStats, lengths: Sequence[int]) -> npt.NDArray[np.int32
 
 
 class TokenStatsStore:
-    """Token stats of one run, by rollout step: `folder/step-00012-00000.parquet`.
+    """Token stats of one run, by rollout step: `folder/step-00012-00000.parquet`."""
 
-    Args:
-        folder: created with the first file.
-        process: the process whose files are written; those of all processes are read.
-    """
-
-    def __init__(self, folder: Path, process: int = 0) -> None:
-        self._files = StepFiles(folder, process)
+    def __init__(self, folder: Path) -> None:
+        self._files = StepFiles(folder)
 
     def publish(self, step: int, token_stats: Sequence[TokenStats]) -> None:
         """Writes the token stats of rollout step `step`.

@@ -14,19 +14,21 @@ def names(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_files_come_by_step_and_process_whoever_asks(tmp_path: Path):
-    for step, process in ((100000, 0), (2, 1), (2, 0)):
-        StepFiles(tmp_path, process).publish(step, TABLE)
+def test_files_come_by_step_whatever_else_is_there(tmp_path: Path):
+    files = StepFiles(tmp_path)
+    for step in (100000, 2):
+        files.publish(step, TABLE)
+    files.path(2).with_name("step-00002-00001.parquet").touch()  # another program's
     (tmp_path / "step-00001.parquet").touch()
     (tmp_path / "_step-00001-00000.parquet.draft").touch()
-    assert [file[:2] for file in StepFiles(tmp_path).files()] == [(2, 0), (2, 1), (100000, 0)]
+    assert [file.step for file in files.files()] == [2, 2, 100000]
     assert StepFiles(tmp_path / "none").files() == []
 
 
-def test_a_file_is_named_after_step_and_process_and_options_are_those_of_pyarrow(tmp_path: Path):
-    files = StepFiles(tmp_path / "new", process=3)
+def test_a_file_is_named_after_its_step_and_options_are_those_of_pyarrow(tmp_path: Path):
+    files = StepFiles(tmp_path / "new")
     path = files.publish(12, TABLE, rows_per_group=2, use_dictionary=False)
-    assert path == files.path(12) == tmp_path / "new" / "step-00012-00003.parquet"
+    assert path == files.path(12) == tmp_path / "new" / "step-00012-00000.parquet"
     assert pq.read_table(path).equals(TABLE)
     data = pq.ParquetFile(path).metadata
     assert [data.row_group(i).num_rows for i in range(data.num_row_groups)] == [2, 1]

@@ -135,17 +135,6 @@ def test_begin_sets_aside_sealed_steps_too(tmp_path: Path):
     assert [s.trace for s in read_file(kept, "run/0/1")] == numbered(1)
 
 
-def test_begin_leaves_other_processes_alone(tmp_path: Path):
-    mine, other = TraceStore(tmp_path), TraceStore(tmp_path, process=1)
-    for store, sealed, open_ in ((mine, 0, 1), (other, 2, 3)):
-        store.seal(0, numbered(sealed))
-        store.append(numbered(open_, step=1)[0])
-        store.close()
-    assert indices(mine) == [0, 2, 1, 3]
-    mine.begin(0)
-    assert indices(mine) == [2, 3]
-
-
 # --- what becomes known afterwards ------------------------------------------------------------------------
 
 

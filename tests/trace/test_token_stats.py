@@ -148,14 +148,12 @@ def test_a_file_without_the_later_columns_is_read_and_what_it_lacks_is_unknown(t
 
 
 def test_what_all_rows_weigh_is_summed_by_optimizer_step_unless_one_is_unknown(tmp_path: Path):
-    for process, optimizer_step in ((0, 7), (1, 8)):
-        rows = [stats("a", push=0.25, optimizer_step=7), stats("b", push=0.5, optimizer_step=optimizer_step)]
-        TokenStatsStore(tmp_path, process).publish(3, rows)
-    store = TokenStatsStore(tmp_path)
+    store, rows = TokenStatsStore(tmp_path), [(0.25, 7), (0.5, 7), (0.25, 7), (0.5, 8)]
+    given = [stats(str(n), push=push, optimizer_step=step) for n, (push, step) in enumerate(rows)]
+    store.publish(3, given)
     assert store.pushes(3) == {7: 1.0, 8: 0.5}
-    assert store.pushes(4) == {}
-    TokenStatsStore(tmp_path, 2).publish(3, [stats("c")])
-    assert store.pushes(3) == {}
+    store.publish(4, [*given, stats("unknown")])
+    assert store.pushes(4) == store.pushes(5) == {}
 
 
 def test_a_generation_in_which_nothing_was_trained_is_a_file_too(tmp_path: Path):
@@ -163,12 +161,6 @@ def test_a_generation_in_which_nothing_was_trained_is_a_file_too(tmp_path: Path)
     store.publish(0, [])
     assert store.of("a", 0) == []
     assert pq.read_table(tmp_path / "step-00000-00000.parquet").num_rows == 0
-
-
-def test_token_stats_of_every_process_are_read(tmp_path: Path):
-    TokenStatsStore(tmp_path).publish(3, [stats("a", optimizer_step=2)])
-    TokenStatsStore(tmp_path, process=1).publish(3, [stats("a", optimizer_step=1)])
-    assert [one.optimizer_step for one in TokenStatsStore(tmp_path).of("a", 3)] == [1, 2]
 
 
 def test_row_groups_are_small_and_know_their_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

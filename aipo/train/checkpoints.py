@@ -146,21 +146,19 @@ def rollout_step_of(checkpoint: Path | None, optimizer_steps: int) -> int:
     return int(checkpoint.name.rpartition("-")[2]) // optimizer_steps if checkpoint else 0
 
 
-def tidy(folder: Path, *, keep_weights: bool) -> None:
+def tidy(run: RunFolder, *, keep_weights: bool) -> None:
     """Keeps the newest checkpoints whole, and of older whole ones the weights, or nothing.
 
     To be called when the newest is whole: nothing goes before that is on the disk.
 
     Args:
-        folder: of all checkpoints of a run.
         keep_weights: of older ones, for replays.
 
     Raises:
         RunError: a file cannot be written.
     """
-    run = RunFolder(folder.parent)
-    with writing("removing old checkpoints", folder):
-        drop_drafts(folder)
+    with writing("removing old checkpoints", run.checkpoints):
+        drop_drafts(run.checkpoints)
         every = checkpoints(run)
         problem = problems(every, hashes=False)
         resumable = [one for one in every if one.resumable]

@@ -149,21 +149,15 @@ def join(*, cpu: bool, autocast: bool = False) -> Ranks:
             f"accelerate launch: got {got}, allowed data parallelism (--multi_gpu), or sharded weights with "
             "--use_fsdp --fsdp_version 2"
         )
-    for name, option, allowed, instead in (
-        (
-            "ACCELERATE_MIXED_PRECISION",
-            "--mixed_precision",
-            {"no", *(["bf16"] if autocast else [])},
-            "train.autocast=true",
-        ),
-        ("ACCELERATE_DYNAMO_BACKEND", "--dynamo_backend", {"no"}, None),
+    computing = {"no", "bf16"} if autocast else {"no"}
+    for option, allowed, instead in (
+        ("mixed_precision", computing, ": what it computes in is a setting of the run (train.autocast=true)"),
+        ("dynamo_backend", {"no"}, ""),
     ):
-        got = os.environ.get(name, "no").lower()
+        got = os.environ.get(f"ACCELERATE_{option.upper()}", "no").lower()
         if got not in allowed:
-            setting = f": what it computes in is a setting of the run ({instead})" if instead else ""
-            raise ConfigError(
-                f"accelerate launch: got {option} {got}, allowed {' or '.join(sorted(allowed))}{setting}"
-            )
+            choices = " or ".join(sorted(allowed))
+            raise ConfigError(f"accelerate launch: got --{option} {got}, allowed {choices}{instead}")
     if launched() == 1 and not sharded:
         return SINGLE_PROCESS
     import torch

@@ -5,11 +5,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.layers import leaves
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
-from aipo.train.checkpoints import Found, rollout_step_of
+from aipo.train.checkpoints import Found, last_checkpoint, rollout_step_of
+from aipo.util.console import print_line
 
 MAY_CHANGE = (
     "run.out",
@@ -87,6 +90,17 @@ def differences(
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return {".".join(map(str, key)): value for key, value in leaves(values) if key}
+
+
+def go_on_from(folder: RunFolder, experiment: Experiment, console: Console) -> Path | None:
+    """The checkpoint to go on from; None = there is none yet. Prints which, and why not a newer one.
+
+    Raises:
+        RunError: there are checkpoints, and none is whole.
+    """
+    found = last_checkpoint(folder)
+    print_line(console, where_from(found, experiment.train.optimizer_steps))
+    return found.path
 
 
 def where_from(found: Found, optimizer_steps: int) -> str:

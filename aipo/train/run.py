@@ -19,9 +19,9 @@ from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer, recorded_end
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
-from aipo.train.checkpoints import last_checkpoint, rollout_step_of, tidy
+from aipo.train.checkpoints import rollout_step_of, tidy
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
-from aipo.train.resume import same_run, take_up, where_from
+from aipo.train.resume import go_on_from, same_run, take_up
 from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, write_json, write_text
@@ -54,9 +54,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
         ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume))
         ranks.on_main(lambda: stack.enter_context(RunFolder.taken(folder.path, resume=resume)))
         progress = stack.enter_context(bars(console))
-        found = ranks.broadcast(lambda: last_checkpoint(folder) if resume else None)
-        if found is not None:
-            _print(where_from(found, experiment.train.optimizer_steps), console)
+        checkpoint = ranks.broadcast(lambda: go_on_from(folder, experiment, console) if resume else None)
         model = ranks.broadcast(lambda: experiment.build_model(stage(progress, experiment.policy.making)))
         ranks.on_main(lambda: _record(experiment, folder, model, console))
         write_event(console, "started", command="train", run=str(folder.path), steps=experiment.train.steps)
@@ -71,10 +69,10 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             folder,
             network,
             tokenizer,
-            partial(_live_source, experiment, folder, sampler, partial(_warn, console)),
+            partial(_live_source, experiment, folder, sampler, partial(print_line, console, style="yellow")),
             stage(progress, "train", lines=None),
             lambda step, path: write_event(console, "checkpoint", step=step, folder=str(path)),
-            checkpoint=None if found is None else found.path,
+            checkpoint=checkpoint,
             ranks=ranks,
             full=full,
         )
@@ -82,7 +80,7 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             ranks.on_main(TERMINATION.check)
             note = stage(progress, "evaluate")
             ranks.on_main(lambda: _evaluate(experiment, folder, sampler, note, console))
-    _print(f"run folder {folder.path}", console)
+    print_line(console, f"run folder {folder.path}")
     write_event(console, "finished", command="train", run=str(folder.path), model=str(folder.model))
     leave(ranks)
 
@@ -132,7 +130,7 @@ def train_policy(
         write_card(draft, folder, experiment, rollout_step_of(draft, train.optimizer_steps))
 
     def saved(path: Path) -> None:
-        tidy(folder.checkpoints, keep_weights=train.keep_weights)
+        tidy(folder, keep_weights=train.keep_weights)
         on_checkpoint(rollout_step_of(path, train.optimizer_steps), path)
 
     with TERMINATION.held(), disk("training", folder.path), store:
@@ -201,21 +199,21 @@ def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bo
 
 def _record(experiment: Experiment, folder: RunFolder, model: Path | str, console: Console) -> None:
     for line in experiment.dropped:
-        _print(f"dropped: {line}", console)
+        print_line(console, f"dropped: {line}")
     manifest = experiment.manifest(model)
     manifest["preset"] = folder.read_manifest().get("preset", manifest["preset"])  # resumed from config.yaml
     write_text(folder.config, experiment.to_yaml())
     write_json(folder.manifest, manifest)
     write_json(folder.graph, experiment.drawing())
     for name, part in manifest["files"].items():
-        _print(f"{name:<20} {part['fingerprint']}  {part['file']}", console)
+        print_line(console, f"{name:<20} {part['fingerprint']}  {part['file']}")
 
 
 def _warn_of_misfits(
     experiment: Experiment, network: "PreTrainedModel", tokenizer: "HFTokenizer", console: Console
 ) -> None:
     for line in warnings(experiment, tokenizer, sum(one.numel() for one in network.parameters())):
-        _warn(console, f"warning: {line}")
+        print_line(console, f"warning: {line}", "yellow")
 
 
 def _open_sampler(
@@ -269,14 +267,8 @@ def _evaluate(
 ) -> None:
     policy, engine = sampler
     policy.refresh()
-    results = evaluate_with(experiment, engine, folder, "after", note, partial(_warn, console))
+    results = evaluate_with(
+        experiment, engine, folder, "after", note, partial(print_line, console, style="yellow")
+    )
     console.print(table(results))
     write_event(console, "evaluation", file=str(folder.evaluation("after")), results=results)
-
-
-def _warn(console: Console, text: str) -> None:
-    print_line(console, text, "yellow")
-
-
-def _print(text: str, console: Console) -> None:
-    console.print(text, highlight=False, soft_wrap=True)

@@ -1,6 +1,5 @@
 """How a trainer writes checkpoints: whole or not at all, and with a card that says what they are."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,36 +25,18 @@ def write_card(draft: Path, run: RunFolder, experiment: Experiment, steps: int) 
         draft: its folder, with everything else in it.
         steps: rollout steps behind it.
     """
-    manifest, method = run.read_manifest(), experiment.method
-    base = base_of(draft)
-    if base is not None:
-        load = (
-            "from peft import AutoPeftModelForCausalLM\n\n# the adapter, on the weights that it was trained beside\n"
-            'model = AutoPeftModelForCausalLM.from_pretrained(".")  # this folder'
-        )
-    else:
-        load = 'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained(".")  # this folder'
-    pieces = not any(draft.glob("*.safetensors"))
     text = fill_card(
         "aipo.train",
         "model_card.md.j2",
         run=run.path.name,
         folder=draft.name,
-        base=base or str(manifest.get("model", experiment.policy.model)),
-        preset=str(manifest.get("preset") or "none"),
-        graph=experiment.graph_name,
-        agents=", ".join(experiment.agents) or "none",
-        environment=experiment.env_name,
-        method=method,
+        base=base_of(draft),
+        manifest=run.read_manifest(),
+        experiment=experiment,
+        method=experiment.method,
         steps=steps,
-        of_steps=experiment.train.steps,
-        optimizer_steps=steps * experiment.train.optimizer_steps,
-        settings=os.path.relpath(
-            run.path, run.checkpoints / "any" if draft.name != run.model.name else run.model
-        ),
-        packages=manifest.get("packages", {}),
-        library="peft" if base is not None else "transformers",
-        load=None if pieces else load,
+        settings=".." if draft.name == run.model.name else "../..",
+        loadable=any(draft.glob("*.safetensors")),
     )
     (draft / CARD).write_text(text + "\n", encoding="utf-8")
 

@@ -80,7 +80,6 @@ class AIPOTrainer(SavingTrainer):
         on_checkpoint: Callable[[Path], None] = lambda _: None,
         on_saved: Callable[[Path], None] = lambda _: None,
         callbacks: Sequence[TrainerCallback] = (),
-        optimizers: tuple[Any, Any] = (None, None),
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         self.schedule = Schedule.of(args)
@@ -116,7 +115,6 @@ class AIPOTrainer(SavingTrainer):
                 *([MetricsFile(file)] if ranks.is_main else []),
                 *callbacks,
             ],
-            optimizers=optimizers,
         )
         self.remove_callback(PrinterCallback)
         if self.accelerator.num_processes != ranks.size:

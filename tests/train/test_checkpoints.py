@@ -54,6 +54,15 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def without_manifests(run: RunFolder) -> None:
+    """As a run was recorded before there were manifests, with its three newest checkpoints."""
+    for one in checkpoints(run):
+        if one.resumable:
+            (one.path / MANIFEST).unlink()
+        else:
+            shutil.rmtree(one.path)
+
+
 def test_of_old_ones_the_weights_are_kept(trained: Path) -> None:
     every = checkpoints(RunFolder(trained))
     assert [(one.version, one.resumable, one.loadable) for one in every] == [
@@ -138,11 +147,7 @@ def test_none_that_is_whole(run: RunFolder) -> None:
 def test_one_from_before_there_were_manifests_is_taken_unless_it_is_torn(
     run: RunFolder, break_it: Callable[[Path], None] | None, file: str, says: str | None
 ) -> None:
-    for one in checkpoints(run):
-        if not one.resumable:
-            shutil.rmtree(one.path)
-        else:
-            (one.path / MANIFEST).unlink()
+    without_manifests(run)
     newest = run.checkpoints / "checkpoint-10"
     if break_it is not None:
         break_it(newest / file)
@@ -182,7 +187,7 @@ def test_a_resumed_run_that_leaves_one_out_comes_to_the_same_end(trained: Path, 
 def test_what_is_old_goes_only_when_enough_is_whole(run: RunFolder) -> None:
     flip(run.checkpoints / "checkpoint-10" / "optimizer.pt")  # sizes are right: to read all of it takes long
     cut(run.checkpoints / "checkpoint-8" / "optimizer.pt")
-    tidy(run.checkpoints, keep_weights=True)
+    tidy(run, keep_weights=True)
     assert [(one.version, one.resumable) for one in checkpoints(run)] == [
         (2, False),
         (4, False),
@@ -193,28 +198,19 @@ def test_what_is_old_goes_only_when_enough_is_whole(run: RunFolder) -> None:
     newest = run.checkpoints / "checkpoint-10"
     for version in (12, 14):
         shutil.copytree(newest, run.checkpoints / f"checkpoint-{version}")
-    tidy(run.checkpoints, keep_weights=False)
+    tidy(run, keep_weights=False)
     assert [one.version for one in checkpoints(run) if one.resumable] == [10, 12, 14]
     assert not (run.checkpoints / "checkpoint-6").exists()
 
 
-def without_manifests(run: RunFolder, *versions: int) -> None:
-    """As a run was recorded before there were manifests."""
-    for one in checkpoints(run):
-        if not one.resumable:
-            shutil.rmtree(one.path)
-    for version in versions:
-        (run.checkpoints / f"checkpoint-{version}" / MANIFEST).unlink()
-
-
 def test_a_run_from_before_there_were_manifests_keeps_its_checkpoints(run: RunFolder) -> None:
-    without_manifests(run, 6, 8, 10)
+    without_manifests(run)
     newest = run.checkpoints / "checkpoint-12"
     shutil.copytree(run.checkpoints / "checkpoint-10", newest)
     state = newest / "trainer_state.json"
     state.write_text(state.read_text().replace('"global_step": 10', '"global_step": 12'))
     record(newest)
-    tidy(run.checkpoints, keep_weights=True)
+    tidy(run, keep_weights=True)
     problem = problems(checkpoints(run))
     assert [(one.version, one.resumable, problem(one)) for one in checkpoints(run)] == [
         (6, False, None),
@@ -226,26 +222,21 @@ def test_a_run_from_before_there_were_manifests_keeps_its_checkpoints(run: RunFo
     assert last_checkpoint(run).path == run.checkpoints / "checkpoint-10"
 
 
-def later(run: RunFolder) -> None:
-    newest = run.checkpoints / "checkpoint-10"
-    shutil.copytree(newest, run.checkpoints / "checkpoint-12")
-    tidy(run.checkpoints, keep_weights=True)
-
-
 def test_damaged_weights_that_are_kept_are_not_recorded_as_whole(run: RunFolder) -> None:
     old = run.checkpoints / "checkpoint-6"
     flip(old / "model.safetensors")
-    later(run)
+    shutil.copytree(run.checkpoints / "checkpoint-10", run.checkpoints / "checkpoint-12")
+    tidy(run, keep_weights=True)
     assert names(old) == sorted([*WEIGHTS])
     assert damage(old) == "model.safetensors is not what was written (its hash differs)"
 
 
 def test_torn_weights_from_before_there_were_manifests_are_not_recorded_as_whole(run: RunFolder) -> None:
-    without_manifests(run, 6, 8, 10)
+    without_manifests(run)
     for version in (12, 14):
         shutil.copytree(run.checkpoints / "checkpoint-10", run.checkpoints / f"checkpoint-{version}")
     cut(run.checkpoints / "checkpoint-6" / "model.safetensors")
-    tidy(run.checkpoints, keep_weights=True)
+    tidy(run, keep_weights=True)
     assert [(one.version, one.resumable) for one in checkpoints(run)] == [
         (8, False),
         (10, True),
@@ -259,7 +250,7 @@ def test_what_a_killed_process_left_of_an_old_one_goes(run: RunFolder) -> None:
     (old / "optimizer.pt").write_text("killed before this went")
     (old / "pytorch_model_fsdp_0").mkdir()
     (old / "notes.txt").write_text("mine")
-    tidy(run.checkpoints, keep_weights=True)
+    tidy(run, keep_weights=True)
     assert names(old) == sorted([*WEIGHTS, "notes.txt"])
 
 

@@ -32,11 +32,10 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
-from aipo.train.checkpoints import last_checkpoint
-from aipo.train.resume import same_run, where_from
+from aipo.train.resume import go_on_from, same_run
 from aipo.train.run import train_policy
 from aipo.train.sources import TraceSource
-from aipo.util.console import bars, print_line, stage
+from aipo.util.console import bars, stage
 
 CAP = 2.0
 """C where the recorded method has no importance cap: offline, the sampler is not the policy that is trained."""
@@ -125,10 +124,7 @@ def _train(
         note = stage(progress, "train", lines=None)
         with at_work(folder):
             network, tokenizer = policy.model, policy.tokenizer
-            found = last_checkpoint(folder) if resume else None
-            if found is not None:
-                print_line(console, where_from(found, experiment.train.optimizer_steps))
-            at = found.path if found else None
+            at = go_on_from(folder, experiment, console) if resume else None
             train_policy(experiment, folder, network, tokenizer, make_source, note, checkpoint=at)
     return folder
 

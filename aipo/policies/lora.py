@@ -72,11 +72,9 @@ def add_adapter(network: "PreTrainedModel", lora: LoRASettings, *, seed: int) ->
 def base_of(folder: Path | str) -> str | None:
     """The weights that the adapter in `folder` belongs to; None if there is no adapter."""
     file = Path(folder) / "adapter_config.json"
-    return (
-        str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        if file.is_file()
-        else None
-    )
+    if not file.is_file():
+        return None
+    return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def restore_adapter(adapted: "PreTrainedModel", folder: Path | str) -> None:

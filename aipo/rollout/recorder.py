@@ -213,14 +213,10 @@ def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[C
     Raises:
         TraceError: says which.
     """
-    where = f"the context of policy {policy!r}"
-    first = segments[0].role
+    where, what = f"the context of policy {policy!r}", "tokens that the policy sampled"
+    first, shown = segments[0].role, mode is Mode.EXPERT
     sampled = [s for s in segments if s.role is Role.POLICY]
-    answer, what = (
-        sum(len(s) for s in segments if s.role is mode.author),
-        "tokens that the policy sampled",
-    )
-    shown = mode is Mode.EXPERT
+    answer = sum(len(s) for s in segments if s.role is mode.author)
     require(
         where,
         (first is Role.PROMPT, "first segment", first.value, "prompt"),
@@ -243,15 +239,11 @@ def _check_consult(consult: Consult, segments: Sequence[Segment], where: str) ->
         require(where, (inside, f"segment of a consult of {agent}", index, f"0 to {len(segments) - 1}"))
     request, reply = segments[asked], segments[answered].role
     last = len(request) - 1
+    begins = start is None or 0 <= start <= last
     require(
         where,
         (request.role is Role.POLICY, f"role of the request to {agent}", request.role.value, "policy"),
         (reply in (Role.AGENT, Role.ENV), f"role of the reply of {agent}", reply.value, "agent, env"),
         (answered > asked, f"segment of the reply of {agent}", answered, f"> {asked}"),
-        (
-            start is None or 0 <= start <= last,
-            f"first token of the request to {agent}",
-            start,
-            f"0 to {last}",
-        ),
+        (begins, f"first token of the request to {agent}", start, f"0 to {last}"),
     )

@@ -75,9 +75,8 @@ def differences(
         recorded: the file with its resolved configuration.
         may_change: patterns of keys that are left out.
     """
-    before, now = (
-        _flat(nested) for nested in (load_experiment(str(recorded), of_run=True).settings, settings)
-    )
+    before = _flat(load_experiment(str(recorded), of_run=True).settings)
+    now = _flat(settings)
     if now.get("run.date") is None:  # then it goes on with the day on which the run began
         before.pop("run.date", None)
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]

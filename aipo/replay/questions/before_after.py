@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from aipo.evaluate.statistics import bootstrap_interval
 from aipo.replay.engine import TracePair
-from aipo.replay.output import ReplayReport, ReplayTable, interval_cell
+from aipo.replay.output import ReplayReport, ReplayTable, cell, interval_cell
 from aipo.replay.reuse import NEEDS_LIVE, ForkPoint
 from aipo.trace import Trace
 from aipo.util.text import counted
@@ -80,13 +80,9 @@ class MeanChange(NamedTuple):
 
     def cells(self) -> list[str]:
         """A row of a table."""
-        means = (
-            f"{self.before:.3f}",
-            f"{self.after:.3f}",
-            f"{self.change:+.3f}",
-            interval_cell(self.interval),
-        )
-        return [self.what, str(self.traces), *means, str(self.rose), str(self.fell)]
+        means = [cell(self.before, ".3f"), cell(self.after, ".3f"), cell(self.change, "+.3f")]
+        counts = [str(self.rose), str(self.fell)]
+        return [self.what, str(self.traces), *means, interval_cell(self.interval), *counts]
 
 
 @dataclass(kw_only=True)
@@ -101,9 +97,8 @@ class BeforeAfter:
         """Adds the traces of a step."""
         counted: set[int] = set()
         for pair in pairs:
-            source, trace = (
-                replace(t, segments=(), consults=(), visits=()) for t in (pair.source, pair.trace)
-            )
+            bare: dict[str, Any] = {"segments": (), "consults": (), "visits": ()}
+            source, trace = replace(pair.source, **bare), replace(pair.trace, **bare)
             self.traces.append(TraceChange(source, trace, pair.reuse.fork, pair.reuse.live_turns > 0))
             if id(pair.reuse) not in counted:  # one for all the policies of a rollout
                 counted.add(id(pair.reuse))

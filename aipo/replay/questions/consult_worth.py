@@ -16,7 +16,11 @@ from aipo.rollout.spec import derive_seed
 from aipo.trace import Consult
 
 UNKNOWN = "unknown"
-_COLUMNS = ("agent", "asked", "measured", "pairs", "without", "with", "change", "95 %")
+_COLUMNS = {
+    **{"consults": ("asked", ""), "measured": ("measured", ""), "comparisons": ("pairs", "")},
+    **{"without": ("without", ".3f"), "reward": ("with", ".3f"), "value": ("change", "+.3f")},
+}
+"""Columns of the table, and their formats, by name in a line of `Tally.agents`."""
 
 
 class AskingRollout(Protocol):
@@ -146,20 +150,9 @@ class Tally:
 
 def table(agents: Sequence[Mapping[str, Any]]) -> ReplayTable:
     """A row for each agent."""
-    formats = {
-        "consults": "",
-        "measured": "",
-        "comparisons": "",
-        "without": ".3f",
-        "reward": ".3f",
-        "value": "+.3f",
-    }
-    rows = [
-        [
-            line["agent"],
-            *(cell(line[name], form) for name, form in formats.items()),
-            interval_cell(line["interval"]),
-        ]
-        for line in agents
-    ]
-    return ReplayTable("reward with the reply and without", _COLUMNS, rows)
+    rows: list[list[str]] = []
+    for line in agents:
+        cells = [cell(line[name], form) for name, (_, form) in _COLUMNS.items()]
+        rows.append([line["agent"], *cells, interval_cell(line["interval"])])
+    columns = ["agent", *(column for column, _ in _COLUMNS.values()), "95 %"]
+    return ReplayTable("reward with the reply and without", columns, rows)

@@ -37,10 +37,8 @@ from aipo.util.text import counted
 def consults_against_group(source: Path, *, where: Filter, out: Path | None, console: Console) -> int:
     """Every consult against the rollouts of its group that did not ask this agent; no model. The exit code."""
     # A comparison needs whole groups, also where only some of their traces are asked about.
-    everything, selected = (
-        Recordings(path=source, where=Filter(step=where.step)),
-        Recordings(path=source, where=where),
-    )
+    everything = Recordings(path=source, where=Filter(step=where.step))
+    selected = Recordings(path=source, where=where)
     experiment = load_experiment(everything.config, of_run=True)
     folder = begin(everything, "consults", out, experiment, {"against": "group"})
     tally = Tally(tuple(experiment.agents))

@@ -29,6 +29,8 @@ from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
 from aipo.util.console import bars, stage
 
+_FACTS = ("trace_id", "step", "group_id", "kind", "reward")
+"""Of a trace, in a line of credit.csv."""
 _SIZES = [f"|A| {kind}" for kind in KINDS]
 _COLUMNS = {
     **{"setting": "setting", "zero_variance": "teach nothing", "active_share": "active"},
@@ -65,16 +67,7 @@ def replay_credit(
         note = stage(progress, "credit")
         for done, step in enumerate(numbers, start=1):
             traces = credited = recordings.read(step)
-            of_step: list[dict[str, Any]] = [
-                {
-                    "trace_id": t.trace_id,
-                    "step": step,
-                    "group_id": t.group_id,
-                    "kind": t.kind,
-                    "reward": t.reward,
-                }
-                for t in traces
-            ]
+            of_step: list[dict[str, Any]] = [{name: getattr(t, name) for name in _FACTS} for t in traces]
             for setting in compared:
                 again = setting.experiment.credit(traces)
                 credited = again.traces

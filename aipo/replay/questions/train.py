@@ -68,10 +68,8 @@ def replay_train(
     for choice in combinations(grid):
         words = [*overrides, *choice]
         experiment = _experiment(recordings, words, epochs)
-        runs[name_of(choice)] = (
-            experiment,
-            start_of(recordings.run, experiment, words).checked(recordings.run),
-        )
+        start = start_of(recordings.run, experiment, words).checked(recordings.run)
+        runs[name_of(choice)] = experiment, start
     folders: dict[str, RunFolder] = {}
     for name, (experiment, start) in runs.items():
         place = out / re.sub(r"[^A-Za-z0-9.=,-]+", "_", name) if out and name else out

@@ -12,6 +12,9 @@ class TextTokenizer:
 
     eos_id = sys.maxunicode + 1
 
+    def __len__(self) -> int:
+        return self.eos_id + 1
+
     def encode(self, text: str, *, control: bool = False) -> list[int]:
         """See `aipo.policies.base.Tokenizer.encode`; nothing in a text is control."""
         return list(map(ord, text))

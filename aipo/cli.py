@@ -16,9 +16,11 @@ from aipo.evaluate.cli import env, evaluate, try_
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
 from aipo.util.console import print_line
+from aipo.util.event_loop import as_exception
 from aipo.util.masking import mask_error, mask_output
-from aipo.util.output import EventsOption, JsonOption, escape_unencodable, event_output, finite, output
-from aipo.util.termination import TERMINATION
+from aipo.util.output import EventsOption, JsonOption, event_output, finite, output, secure_streams
+from aipo.util.termination import TERMINATION, end_in_time
+from aipo.util.working_directory import search_working_directory_last
 from aipo.viewer.cli import runs, view
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -255,32 +257,35 @@ def doctor(
 
 def main() -> None:
     """Runs a command; an error that AIPO raises on purpose is one message and exit code 2."""
-    escape_unencodable()
+    secure_streams()
     mask_output()
+    search_working_directory_last()
     TERMINATION.install()
+    errors, code = Console(file=sys.stderr), 1
     try:
         # typer turns an interrupt into an exit code, and hands that back instead of leaving with it.
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:
             raise KeyboardInterrupt
-        sys.exit(code)
     except (typer.Abort, KeyboardInterrupt):
         ended = TERMINATION.asked  # with an exit code as a shell has it
         how, code = (f"ended by {ended.name}", 128 + ended) if ended else ("interrupted", INTERRUPTED)
-        print_line(Console(stderr=True), f"{how}; {TERMINATION.kept}", "yellow")
-        sys.exit(code)
+        print_line(errors, f"{how}; {TERMINATION.kept}", "yellow")
     except OtherRankError:
-        sys.exit(2)  # rank 0 reports the error
-    except AipoError as error:
-        text = mask_error(f"{type(error).__name__}: {error}")
-        Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+        code = 2  # rank 0 reports the error
+    except (AipoError, SystemExit) as error:
+        told, code = as_exception(error), 2
+        text = mask_error(f"{type(told).__name__}: {told}")
+        errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     except Exception as error:
         # click's own usage errors carry their message and exit code.
-        if hasattr(error, "exit_code") and hasattr(error, "show"):
-            error.show()  # type: ignore[attr-defined]
-            sys.exit(error.exit_code)  # type: ignore[attr-defined]
-        raise
+        if not (hasattr(error, "exit_code") and hasattr(error, "show")):
+            raise
+        error.show()  # type: ignore[attr-defined]
+        code = error.exit_code  # type: ignore[attr-defined]
+    finally:
+        end_in_time(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class RunFolder:
         Raises:
             RunError: see `create`; or another process holds it.
         """
-        there = path.is_dir()
+        new = _missing(path)
         folder = cls.create(path, resume=resume)
         with exclusive(path):
             cls.check(path, resume=resume)  # another process may have had it until now
@@ -96,20 +96,9 @@ class RunFolder:
             try:
                 yield folder
             except Exception:
-                made = {*path.iterdir()} - before
-                if not resume and not folder._has_results(made):
-                    for entry in made:
-                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
-                    if not there and not any(path.iterdir()):
-                        path.rmdir()
+                if not resume:
+                    _undo({*path.iterdir()} - before, new)
                 raise
-
-    def _has_results(self, made: Collection[Path]) -> bool:
-        """Is there more than what every run begins with? A file without content is nothing."""
-        begin = {self.config, self.manifest, self.graph, self.tokenizer, self.ended}
-        entries = [entry for entry in made if entry not in begin and not entry.name.startswith(".")]
-        files = (file for entry in entries for file in [entry, *entry.rglob("*")] if file.is_file())
-        return any(file.stat().st_size for file in files)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -122,6 +111,28 @@ class RunFolder:
         if not folder.config.is_file():
             raise RunError(f"run folder: got {path}, allowed a folder with a config.yaml of a run")
         return folder
+
+    @contextmanager
+    def evaluation_taken(self, name: str) -> Generator[None]:
+        """During the body no other process makes this evaluation; how it ends is written beside its traces. If it fails
+        before the first trace, what it has made is removed.
+
+        Raises:
+            RunError: another process makes it, or the folder cannot be written.
+        """
+        place = self.evaluation_traces(name)
+        new = _missing(place)
+        tokenizer = {self.tokenizer} if not self.tokenizer.exists() else set[Path]()
+        with writing("run.out", place):
+            place.mkdir(parents=True, exist_ok=True)
+        with exclusive(place):
+            try:
+                with recorded_end(RunFolder(place)):
+                    yield
+            except Exception:
+                if new:
+                    _undo({*place.iterdir(), *tokenizer}, new)
+                raise
 
     def evaluation(self, name: str) -> Path:
         """File of the evaluation called `name`."""
@@ -172,6 +183,26 @@ class RunFolder:
         whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         rows: list[dict[str, Any]] = [json.loads(line) for line in whole[-last:]]
         return [{recorded.metric(name): value for name, value in row.items()} for row in rows]
+
+
+def _missing(path: Path) -> list[Path]:
+    """`path` and the folders above it, as far as they are not there."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def _undo(made: Collection[Path], folders: Sequence[Path]) -> None:
+    """Removes what a run that failed has made, and then those of `folders` that are empty, inner ones first. If it has made
+    more than what every run begins with, all of it stays; a file without content is nothing."""
+    begin = {"config.yaml", "manifest.json", "graph.json", "tokenizer", "ended.json"}
+    results = [entry for entry in made if entry.name not in begin and not entry.name.startswith(".")]
+    files = (file for entry in results for file in [entry, *entry.rglob("*")] if file.is_file())
+    if any(file.stat().st_size for file in files):
+        return
+    for entry in made:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    for folder in folders:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @dataclass(frozen=True, slots=True)

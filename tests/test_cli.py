@@ -215,3 +215,64 @@ def test_an_edited_prompt_in_the_working_directory_is_used(tmp_path: Path) -> No
     first = next(iter(TraceStore(tmp_path / "runs/edited/traces").read()))
     words = AutoTokenizer.from_pretrained(tmp_path / "runs/edited/model")
     assert words.decode(first.segments[0].token_ids).endswith("=?\n#")
+
+
+ENVIRONMENT = """
+import sys
+import threading
+import time
+
+{first}
+
+
+class Mine:
+    def __init__(self):
+        {then}
+
+    def splits(self):
+        return ()
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "says"),
+    [
+        (
+            "sys.exit(3)",
+            "pass",
+            "LoadError: importing '{file}': got SystemExit: 3, allowed code that runs, in {file}:6",
+        ),
+        ("", "sys.exit(3)", "got sys.exit(3), allowed an Exception (it ends one rollout), in {file}:11"),
+    ],
+)
+def test_code_that_exits_as_it_is_loaded_is_named(
+    call: Callable[..., tuple[int, str]], tmp_path: Path, first: str, then: str, says: str
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(ENVIRONMENT.format(first=first, then=then))
+    code, said = call("env", f"{file}:Mine")
+    assert code == 2 and says.format(file=file) in said
+
+
+def test_a_thread_that_somebody_leaves_running_does_not_keep_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        ENVIRONMENT.format(
+            first="", then="threading.Thread(target=time.sleep, args=[9e9], name='mine').start()"
+        )
+    )
+    code = (
+        "from aipo.util import termination\n"
+        "termination.end_in_time.__kwdefaults__['grace_s'] = 0.1\n"
+        "from aipo.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "env", f"{file}:Mine", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0 and json.loads(done.stdout)
+    assert done.stderr.splitlines()[-1] == "ended, though these threads go on: mine"

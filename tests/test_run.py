@@ -183,3 +183,37 @@ def test_how_a_run_ended_is_written_down(
         assert not folder.ended.exists()  # taken up again
         raise error
     assert json.loads(folder.ended.read_text()) == {"state": state, "reason": reason}
+
+
+@pytest.mark.parametrize("place", ["new/runs/one", "one"])
+def test_an_evaluation_that_fails_before_its_first_trace_leaves_no_folder(tmp_path: Path, place: str) -> None:
+    folder = RunFolder(tmp_path / place)
+    with pytest.raises(RunError, match="no server answers"), folder.evaluation_taken("eval"):
+        keep_tokenizer(folder, lambda draft: Path(draft).mkdir())
+        (folder.evaluation_traces("eval") / "__journal").mkdir()
+        raise RunError("no server answers")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_evaluation_that_fails_later_keeps_what_it_earned_and_says_why(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    write_json(folder.path / "mine.json", {})
+    traces = folder.evaluation_traces("eval")
+    with pytest.raises(RunError), folder.evaluation_taken("eval"):
+        write_json(traces / "trace", {})
+        raise RunError("no server answers\nany more")
+    ended = json.loads((traces / "ended.json").read_text())
+    assert ended == {"state": "failed", "reason": "RunError: no server answers"}
+    with pytest.raises(RunError), folder.evaluation_taken("other"):
+        raise RunError("at once")
+    assert {path.name for path in (folder.path / "evaluations").iterdir()} == {"eval"}
+    with folder.evaluation_taken("eval"):
+        assert not (traces / "ended.json").exists()
+    assert json.loads((traces / "ended.json").read_text()) == {"state": "finished", "reason": ""}
+
+
+def test_a_run_that_fails_at_its_start_removes_the_folders_above_it_that_it_made(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(RunError), RunFolder.taken(tmp_path / "mine" / "runs" / "one"):
+        raise RunError("no")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]

@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def train_job(cell: MatrixCell) -> Job:
     def follow(note: Note) -> None:
         steps_before = 0
         for run in stages:
-            step, values = _progress(run)
+            step, values = _progress(run, cell.log)
             if step or not steps_before:
                 note(steps_before + step, total, values)
             steps_before += run.experiment.train.steps
@@ -73,7 +74,7 @@ def train_job(cell: MatrixCell) -> Job:
     return Job(name=cell.name, commands=[command(run) for run in stages], log=cell.log, follow=follow)
 
 
-def _progress(run: Stage) -> tuple[int, str | dict[str, float]]:
+def _progress(run: Stage, log: Path) -> tuple[int, str | dict[str, float]]:
     """Rollout steps so far, and what to show beside them."""
     train = run.experiment.train
     rows = run.folder.read_metrics(train.optimizer_steps)
@@ -82,11 +83,22 @@ def _progress(run: Stage) -> tuple[int, str | dict[str, float]]:
         return train.steps, "trained and evaluated"
     if step >= train.steps:
         return train.steps, "evaluating"
+    if (said := _last_line(log)).startswith("rollouts "):  # the step takes long
+        return step, said
     if not rows:
         return 0, "starting"
     last = {k: v for row in rows for k, v in row.items() if v is not None}
     names = [name for name in ("reward/solo", "reward/assisted") if name in last]
     return step, {name: last[name] for name in names}
+
+
+def _last_line(log: Path) -> str:
+    """What a command said last; nothing if it said nothing yet."""
+    with suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 500))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+        return " ".join(lines[-1].split()) if lines else ""
+    return ""
 
 
 class _RunningJob:

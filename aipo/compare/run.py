@@ -111,7 +111,7 @@ def _check_servers(matrix: Matrix, at_once: int) -> None:
 
 
 def _contradiction(recorded: Path, experiment: Experiment, may_change: Sequence[str]) -> list[str]:
-    changed = differences(recorded, experiment.settings, may_change) if recorded.is_file() else []
+    changed = differences(recorded, experiment, may_change) if recorded.is_file() else []
     return [f"{experiment.out}: got {'; '.join(changed)}"] if changed else []
 
 

@@ -145,7 +145,7 @@ class ExperimentSettings:
         Raises:
             ConfigError: an unknown key, a wrong value, or settings that contradict each other.
         """
-        settings: dict[str, Any] = self._config.model_dump()
+        settings: dict[str, Any] = self._config.model_dump(exclude_unset=True)  # what is left open stays so
         named = {key if isinstance(key, str) else ".".join(key): value for key, value in changes.items()}
         for key, value in changes.items():
             store(settings, tuple(key.split(".")) if isinstance(key, str) else key, value)

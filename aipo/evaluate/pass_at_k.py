@@ -5,7 +5,7 @@ neither as right nor as wrong but is reported, and a task with fewer than k verd
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from aipo.errors import ConfigError, one_of
 from aipo.evaluate.statistics import bootstrap_interval
-from aipo.rollout.engine import OnTrace, RolloutEngine
+from aipo.rollout.engine import OnTrace, Progress, RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.spec import RolloutSpec, derive_seed
 from aipo.trace import Mode, Trace
@@ -71,7 +71,7 @@ def evaluate(
     seed: int,
     suppress: bool = False,
     on_trace: OnTrace = lambda trace: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Runs `samples` rollouts of each task and counts how many pass.
 
@@ -103,14 +103,7 @@ def evaluate(
         for group, task in groups.items()
         for index in range(samples)
     ]
-    finished: set[tuple[str, int]] = set()
-
-    def note(trace: Trace) -> None:
-        on_trace(trace)
-        finished.add((trace.group_id, trace.index))
-        progress(len(finished), len(specs))
-
-    traces = [trace for trace in engine.run_sync(specs, note) if trace.policy == "policy"]
+    traces = [trace for trace in engine.run_sync(specs, on_trace, progress) if trace.policy == "policy"]
     by_group: dict[str, list[Trace]] = {group: [] for group in groups}
     for trace in traces:
         by_group[trace.group_id].append(trace)

@@ -21,7 +21,7 @@ from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
 from aipo.util.console import Note, bars, print_line, stage
-from aipo.util.files import exclusive, write_json, writing
+from aipo.util.files import write_json
 from aipo.util.output import write_event
 
 Warn = Callable[[str], None]
@@ -55,17 +55,17 @@ def evaluate_folder(
     file = str(folder.evaluation(name))
     write_event(console, "started", command="eval", file=file)
     run_id, text_only = f"{folder.path.name}-{name}", endpoint is not None and endpoint.text_only
-    with (
-        exclusive(folder.evaluation_traces(name)),
-        bars(console) as progress,
-        choice.open(experiment, folder.path, progress, run_id=run_id, suppressed=not text_only) as engine,
-    ):
-        freeze_gc()
-        if not text_only:
-            tokenizer: Any = engine.policies["policy"].tokenizer
-            keep_tokenizer(folder, tokenizer.inner.save_pretrained)
+    with folder.evaluation_taken(name), bars(console) as progress:
         note, warn = stage(progress, "evaluate"), partial(print_line, console, style="yellow")
-        result = evaluate_with(experiment, engine, folder, name, note, warn, choice.settings)
+        note(0, 1, "loading the policy")
+        with choice.open(
+            experiment, folder.path, progress, run_id=run_id, suppressed=not text_only
+        ) as engine:
+            freeze_gc()
+            if not text_only:
+                tokenizer: Any = engine.policies["policy"].tokenizer
+                keep_tokenizer(folder, tokenizer.inner.save_pretrained)
+            result = evaluate_with(experiment, engine, folder, name, note, warn, choice.settings)
     console.print(table(result))
     console.print(f"written to {file}", highlight=False, soft_wrap=True)
     write_event(console, "evaluation", file=file, results=result)
@@ -84,8 +84,6 @@ def _check(folder: RunFolder, name: str, *, trained: bool) -> None:
     file = folder.evaluation(name)
     if file.exists():
         raise RunError(f"--name: got {name!r}, which {file} holds already, allowed a new name")
-    with writing("run.out", file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def evaluate_with(

@@ -18,7 +18,7 @@ from aipo.replay.policy import ReplayPolicy
 from aipo.replay.recordings import task_of
 from aipo.replay.reuse import Reuse
 from aipo.rollout.context import ChatModel, RolloutContext
-from aipo.rollout.engine import OnTrace, RolloutEngine
+from aipo.rollout.engine import OnTrace, Progress, RolloutEngine
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Call, Mode, StopReason, Trace
 from aipo.util.text import error_text
@@ -110,7 +110,12 @@ class Replay:
     sampling: Sampling | None = None
     shared: Mapping[Question, Call] = field(default_factory=dict[Question, Call])
 
-    def run(self, traces: Sequence[Trace], on_pair: Callable[[TracePair], None]) -> list[TracePair]:
+    def run(
+        self,
+        traces: Sequence[Trace],
+        on_pair: Callable[[TracePair], None],
+        progress: Progress = lambda done, total: None,
+    ) -> list[TracePair]:
         """Replays the rollouts of `traces`; the pairs are in their order. `on_pair` is called as a rollout ends."""
         by_rollout: dict[Place, dict[str, Trace]] = defaultdict(dict)
         for trace in traces:
@@ -123,17 +128,23 @@ class Replay:
             pairs.append(pair)
             on_pair(pair)
 
-        self.run_rollouts(rollouts, note)
+        self.run_rollouts(rollouts, note, progress)
         order = {place: number for number, place in enumerate(rollouts)}
         return sorted(pairs, key=lambda pair: order[place_of(pair.source)])
 
-    def run_rollouts(self, rollouts: Mapping[Place, ReplayedRollout], on_trace: OnTrace) -> None:
+    def run_rollouts(
+        self,
+        rollouts: Mapping[Place, ReplayedRollout],
+        on_trace: OnTrace,
+        progress: Progress = lambda done, total: None,
+    ) -> None:
         """Runs rollouts; `on_trace` is called with each trace as it ends."""
 
         def adapt(spec: RolloutSpec, context: RolloutContext) -> RolloutContext:
             return rollouts[place_of(spec)].adapt(context, self.sampling)
 
-        replace(self.engine, adapt=adapt).run_sync([rollout.spec for rollout in rollouts.values()], on_trace)
+        specs = [rollout.spec for rollout in rollouts.values()]
+        replace(self.engine, adapt=adapt).run_sync(specs, on_trace, progress)
 
     def chats(self, source: Trace, reuse: Reuse) -> dict[str, ChatModel]:
         """The agents' chat models for a replay of `source`."""

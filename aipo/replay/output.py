@@ -34,7 +34,7 @@ from aipo.replay.recordings import Recordings
 from aipo.run import RunFolder, keep_tokenizer, recorded_end, tokenizer_of
 from aipo.trace import Trace
 from aipo.util.console import number_table, print_line
-from aipo.util.files import exclusive, taken, write_json, write_text, writing
+from aipo.util.files import taken, write_json, write_text, writing
 from aipo.util.output import print_result
 
 LEFT_OUT = 3
@@ -126,7 +126,8 @@ def default_out(run: RunFolder, question: str) -> Path:
     return next(free for free in map(path.with_name, names) if not taken(free))
 
 
-def begin(
+@contextmanager
+def replay_folder(
     recordings: Recordings,
     question: str,
     out: Path | None,
@@ -135,48 +136,41 @@ def begin(
     *,
     drawing: Mapping[str, Any] | None = None,
     trainable: bool = True,
-) -> RunFolder:
-    """Makes the folder of a replay, with configuration, manifest, drawing and tokenizer.
+    resume: bool = False,
+) -> Generator[RunFolder]:
+    """The folder of a replay, with configuration, manifest, drawing and tokenizer. During the body it counts as running; it
+    then records how it ended. A replay that fails before its first result leaves nothing.
 
     Args:
         out: default: see `default_out`.
         facts: for the manifest; without a `model` among them it is what the source started from.
         drawing: of the graph; default: the source's.
         trainable: whether the new traces will record truly how they were sampled.
+        resume: takes the folder up again.
 
     Raises:
-        RunError: the folder is not empty, lies in the source, or cannot be written.
+        RunError: the folder is not empty, lies in the source, cannot be written, or another process writes it.
     """
     run = recordings.run
     out = out or default_out(run, question)
     source, target = run.path.resolve(), out.resolve()
     if target == source or source in target.parents:
         raise RunError(f"--out: got {out}, allowed a folder outside of {source}, which is only read")
-    folder = RunFolder.create(out)
-    write_text(folder.config, experiment.with_settings({"run.out": out}).to_yaml())
     model = run.read_manifest().get("model")
     start = {"model": model} if model else {}
     replay_of = {"what": question, **_origin(recordings, trainable=trainable)}
-    write_json(folder.manifest, {**start, **facts, "replay_of": replay_of})
-    if drawing is not None:
-        write_json(folder.graph, drawing)
-    elif run.graph.is_file():
-        with writing("copying the drawing of the graph", folder.path):
-            shutil.copyfile(run.graph, folder.graph)
-    if tokenizer := tokenizer_of(run):
-        keep_tokenizer(folder, lambda draft: shutil.copytree(tokenizer, draft, ignore=_WEIGHTS))
-    return folder
-
-
-@contextmanager
-def at_work(folder: RunFolder) -> Generator[None]:
-    """During the body the replay counts as running; it then records how it ended.
-
-    Raises:
-        RunError: another process writes the folder.
-    """
-    with exclusive(folder.path), recorded_end(folder):
-        yield
+    with RunFolder.taken(out, resume=resume) as folder:
+        write_text(folder.config, experiment.with_settings({"run.out": out}).to_yaml())
+        write_json(folder.manifest, {**start, **facts, "replay_of": replay_of})
+        if drawing is not None:
+            write_json(folder.graph, drawing)
+        elif run.graph.is_file():
+            with writing("copying the drawing of the graph", folder.path):
+                shutil.copyfile(run.graph, folder.graph)
+        if tokenizer := tokenizer_of(run):
+            keep_tokenizer(folder, lambda draft: shutil.copytree(tokenizer, draft, ignore=_WEIGHTS))
+        with recorded_end(folder):
+            yield folder
 
 
 def _origin(recordings: Recordings, *, trainable: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ A run folder may be anybody's. A name in its configuration is imported only if i
 import datetime
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.replay.chat import AgentModel, Question
 from aipo.replay.engine import Replay, shared_calls
-from aipo.replay.output import begin
+from aipo.replay.output import replay_folder
 from aipo.replay.recordings import Recordings
 from aipo.rollout.context import ChatModel
 from aipo.run import RunFolder, tokenizer_of
@@ -44,14 +45,16 @@ class Restored:
     replay: Replay
     tokenizer: HFTokenizer
 
-    def begin(
+    def folder(
         self, question: str, out: Path, live: str | None = None, *, trainable: bool = True
-    ) -> RunFolder:
-        """Makes the folder of a replay that runs its graph. `live`: the policy that continues where recordings end."""
+    ) -> AbstractContextManager[RunFolder]:
+        """The folder of a replay that runs its graph. `live`: the policy that continues where recordings end."""
         model = self.recordings.run.read_manifest().get("model") or self.experiment.policy.model
         facts = self.built.manifest(model) | ({"live": live} if live else {})
         settings, drawing = self.experiment, self.built.drawing()
-        return begin(self.recordings, question, out, settings, facts, drawing=drawing, trainable=trainable)
+        return replay_folder(
+            self.recordings, question, out, settings, facts, drawing=drawing, trainable=trainable
+        )
 
 
 def recorded_experiment(

@@ -25,11 +25,13 @@ from aipo.rollout.graph import check_graph
 from aipo.rollout.recorder import Ending, RolloutRecorder, require
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import StopReason, Trace
-from aipo.util.event_loop import LOOP
+from aipo.util.event_loop import LOOP, as_exception, is_interrupt
 from aipo.util.text import error_text
 
 OnTrace = Callable[[Trace], None]
 Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[list[Trace]]]
+Progress = Callable[[int, int], object]
+"""Called with how many rollouts have ended, and of how many."""
 Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
 
 
@@ -105,28 +107,37 @@ class RolloutEngine:
         ]
         require("the rollout engine", *rules, error=ConfigError)
 
-    def run_sync(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
+    def run_sync(
+        self, specs: Sequence[RolloutSpec], on_trace: OnTrace, progress: Progress = lambda done, total: None
+    ) -> list[Trace]:
         """`run`, for code that is not async. Ctrl-C hands over what is in flight, then interrupts."""
-        return LOOP.run(self.run(specs, on_trace))
+        return LOOP.run(self.run(specs, on_trace, progress))
 
-    async def run(self, specs: Sequence[RolloutSpec], on_trace: OnTrace) -> list[Trace]:
+    async def run(
+        self, specs: Sequence[RolloutSpec], on_trace: OnTrace, progress: Progress = lambda done, total: None
+    ) -> list[Trace]:
         """Runs every spec, at most `concurrency` at a time.
 
         Args:
             on_trace: called with each trace as its rollout ends, failed ones too. If it raises (a full
                 disk), the run stops and the error passes on. When the run stops early, rollouts in
                 flight end as cancelled traces, which are handed over as well.
+            progress: called at the beginning, and as each rollout ends.
 
         Returns:
             Traces in the order of `specs`; one for each policy that the graph ran.
         """
         traces: list[list[Trace]] = [[] for _ in specs]
-        waiting = iter(list(enumerate(specs)))
+        waiting, ended = iter(list(enumerate(specs))), 0
         rollout = self.elsewhere or self.rollout
+        progress(ended, len(specs))
 
         async def work() -> None:
+            nonlocal ended
             for place, spec in waiting:
                 traces[place] = await rollout(spec, on_trace)
+                ended += 1
+                progress(ended, len(specs))
 
         workers = [asyncio.create_task(work()) for _ in range(min(self.concurrency, len(specs)))]
         try:
@@ -152,8 +163,8 @@ class RolloutEngine:
                 await self._follow(context, record)
             endings = record.endings(context.policies, self.reward_weights, spec.mode, context.samples)
         except BaseException as error:  # the one place where what went wrong becomes data
-            interrupt = None if isinstance(error, Exception) else error
-            failure = self._failure(error, record, late=deadline.expired())
+            interrupt = error if is_interrupt(error) else None
+            failure = self._failure(interrupt or as_exception(error), record, late=deadline.expired())
             seen = [name for name in context.policies if record.segments(name)]
             endings = dict.fromkeys(seen or list(context.policies)[:1], failure)
         traces = self._traces(spec, began, context, record, endings)

@@ -92,9 +92,10 @@ class Follow(TrainerCallback):
 
     def __init__(self, note: Note, steps: int, optimizer_steps: int) -> None:
         self._note, self._steps, self._optimizer_steps = note, steps, optimizer_steps
+        self._last: dict[str, float] = {}
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Mapping[str, Any], **__: Any
     ) -> None:
-        if shown := {name: logs[name] for name in self._SHOWN if name in logs}:
-            self._note(-(-state.global_step // self._optimizer_steps), self._steps, shown)
+        self._last = {name: logs[name] for name in self._SHOWN if name in logs} or self._last
+        self._note(-(-state.global_step // self._optimizer_steps), self._steps, self._last)

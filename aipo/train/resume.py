@@ -1,6 +1,6 @@
 """Going on with a run: with the settings that it began with, from its last checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,18 @@ def take_up(folder: RunFolder, experiment: Experiment) -> None:
         AipoError: the run's configuration cannot be read.
     """
     experiment.date = folder.read_date() or experiment.date
-    began = load_experiment(str(folder.config), of_run=True).agents if folder.config.is_file() else {}
-    for name, agent in experiment.agents.items():
-        if "thinking" not in agent.model_fields_set and name in began:
-            experiment.agents[name] = agent.model_copy(update={"thinking": began[name].thinking})
+    if folder.config.is_file():
+        began = load_experiment(str(folder.config), of_run=True).agents
+        for name in _left_open(experiment, began):
+            experiment.agents[name] = experiment.agents[name].model_copy(
+                update={"thinking": began[name].thinking}
+            )
+
+
+def _left_open(experiment: Experiment, began: Container[str]) -> list[str]:
+    """Agents of the run of whose thinking the configuration says nothing."""
+    agents = experiment.agents.items()
+    return [name for name, agent in agents if "thinking" not in agent.model_fields_set and name in began]
 
 
 def same_run(folder: RunFolder, experiment: Experiment) -> None:
@@ -59,31 +67,30 @@ def same_run(folder: RunFolder, experiment: Experiment) -> None:
     Raises:
         ConfigError: names the settings that differ.
     """
-    if changed := differences(folder.config, experiment.settings):
+    if changed := differences(folder.config, experiment):
         raise ConfigError(
             f"--resume with other settings: got {'; '.join(changed)}, allowed those of {folder.config} "
             f"(--config {folder.config} takes them all)"
         )
 
 
-def differences(
-    recorded: Path, settings: Mapping[str, Any], may_change: Sequence[str] = MAY_CHANGE
-) -> list[str]:
-    """Settings that are not those of a recorded configuration: 'key: 2, was 1'.
+def differences(recorded: Path, experiment: Experiment, may_change: Sequence[str] = MAY_CHANGE) -> list[str]:
+    """Settings that are not those of a recorded configuration: 'key: 2, was 1'. One that the recorded file lacks, for it is
+    of an older version, had its default; see `take_up` for those that are filled in.
 
     Args:
         recorded: the file with its resolved configuration.
         may_change: patterns of keys that are left out.
     """
-    before = _flat(load_experiment(str(recorded), of_run=True).settings)
-    now = _flat(settings)
-    if now.get("run.date") is None:  # then it goes on with the day on which the run began
-        before.pop("run.date", None)
+    began = load_experiment(str(recorded), of_run=True)
+    before, now = _flat(began.settings), _flat(experiment.settings)
+    filled_in = [f"agents.{name}.thinking*" for name in _left_open(experiment, began.agents)]
+    filled_in += ["run.date"] if now.get("run.date") is None else []
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     return [
         f"{key}: {now.get(key)!r}, was {before.get(key)!r}"
         for key in changed
-        if not any(fnmatchcase(key, pattern) for pattern in may_change)
+        if not any(fnmatchcase(key, pattern) for pattern in (*may_change, *filled_in))
     ]
 
 

@@ -59,6 +59,8 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
         ranks.on_main(lambda: _record(experiment, folder, model, console))
         write_event(console, "started", command="train", run=str(folder.path), steps=experiment.train.steps)
         ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))
+        note, rollouts = stage(progress, "train", lines=None), stage(progress, "rollouts", lines=0)
+        note(0, experiment.train.steps, "loading the policy")
         network = experiment.adapted(experiment.network(model, device=ranks.home))
         full, tokenizer = full_weights(network, ranks), experiment.tokenizer(model)
         ranks.on_main(lambda: _warn_of_misfits(experiment, network, tokenizer, console))
@@ -69,8 +71,15 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             folder,
             network,
             tokenizer,
-            partial(_live_source, experiment, folder, sampler, partial(print_line, console, style="yellow")),
-            stage(progress, "train", lines=None),
+            partial(
+                _live_source,
+                experiment,
+                folder,
+                sampler,
+                rollouts,
+                partial(print_line, console, style="yellow"),
+            ),
+            note,
             lambda step, path: write_event(console, "checkpoint", step=step, folder=str(path)),
             checkpoint=checkpoint,
             ranks=ranks,
@@ -235,6 +244,7 @@ def _live_source(
     experiment: Experiment,
     folder: RunFolder,
     sampler: _Sampler,
+    rollouts: Note,
     warn: Callable[[str], None],
     store: TraceStore,
 ) -> "TraceSource":
@@ -249,7 +259,9 @@ def _live_source(
 
     def roll_out(step: int) -> list[Trace]:
         policy.refresh()
-        traces = engine.run_sync(plan(experiment.tasks(step), step), on_trace)
+        specs, text = plan(experiment.tasks(step), step), f"step {step + 1}"
+        traces = engine.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text))
+        rollouts(len(specs), len(specs), f"{text}, training on them")
         policy.check()  # or the step would learn from the few rollouts that were over by then
         return traces
 
@@ -267,8 +279,8 @@ def _evaluate(
 ) -> None:
     policy, engine = sampler
     policy.refresh()
-    results = evaluate_with(
-        experiment, engine, folder, "after", note, partial(print_line, console, style="yellow")
-    )
+    warn = partial(print_line, console, style="yellow")
+    with folder.evaluation_taken("after"):
+        results = evaluate_with(experiment, engine, folder, "after", note, warn)
     console.print(table(results))
     write_event(console, "evaluation", file=str(folder.evaluation("after")), results=results)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich import box
@@ -12,6 +13,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     Task,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -23,10 +25,13 @@ from aipo.util.text import age, visible
 
 Note = Callable[[int, int, str | Mapping[str, float]], None]
 """Called with how much is done, of how much, and what to show beside it: a text, or metrics by their names."""
+QUIET_S = 30.0
+"""After so many seconds without a line, one says where the work is."""
 
 
 class WrittenProgress(Progress):
-    """Progress where no bar can move: a plain line for a step or, with an `EventConsole`, a JSON object.
+    """Progress where no bar can move: a plain line for a step or, with an `EventConsole`, a JSON object. While a step
+    takes long, a line every `QUIET_S` seconds says where it is.
 
     Args:
         get_time: seconds on a clock, for the time left.
@@ -35,9 +40,54 @@ class WrittenProgress(Progress):
     def __init__(self, console: Console, get_time: Callable[[], float] | None = None) -> None:
         # The time left comes from all steps, however long they take.
         super().__init__(console=console, disable=True, get_time=get_time, speed_estimate_period=math.inf)
+        self._noted: dict[TaskID, tuple[Task, str | Mapping[str, float]]] = {}
+        self._latest = self._noted
+        self._quiet = True
+        self._over = threading.Event()
+
+    def start(self) -> None:
+        """Begins to look after stages that say nothing."""
+        super().start()
+        self._over.clear()
+        threading.Thread(target=self._look_often, name="progress", daemon=True).start()
+
+    def stop(self) -> None:
+        """Says nothing more by itself."""
+        self._over.set()
+        super().stop()
+
+    def _look_often(self) -> None:
+        while not self._over.wait(QUIET_S):
+            self.look()
+
+    def look(self) -> None:
+        """Writes where the stages are that went on since the last look, or else the last one that did; nothing if a line
+        was written since."""
+        with self._lock:
+            self._latest = self._noted or self._latest
+            for task, values in self._latest.values() if self._quiet else ():
+                self.write(task, values)
+            self._latest, self._noted = dict([*self._latest.items()][-1:]), {}
+            self._quiet = True
+
+    def note(self, task: Task, values: str | Mapping[str, float], *, due: bool) -> None:
+        """Takes in where a stage is, and writes it if it is `due`."""
+        with self._lock:
+            self._noted.pop(task.id, None)
+            self._noted[task.id] = task, values
+            if due:
+                self.write(task, values)
+
+    def remove_task(self, task_id: TaskID) -> None:
+        """Forgets a stage."""
+        with self._lock:
+            self._noted.pop(task_id, None)
+            self._latest.pop(task_id, None)
+            super().remove_task(task_id)
 
     def write(self, task: Task, values: str | Mapping[str, float]) -> None:
         """Writes the step that a stage is at."""
+        self._quiet = False
         done, total, left_s = int(task.completed), int(task.total or 0), task.time_remaining
         if isinstance(self.console, EventConsole):
             said = {"text": values} if isinstance(values, str) else {"metrics": dict(values)}
@@ -71,10 +121,11 @@ def bars(console: Console) -> Progress:
 
 
 def stage(progress: Progress, name: str, *, lines: int | None = 20) -> Note:
-    """Adds a bar and returns what moves it.
+    """Adds a bar and returns what moves it. One that goes back has begun again.
 
     Args:
-        lines: without a terminal, the most lines until it is full; None = one for each step.
+        lines: without a terminal, the most lines until it is full; None = one for each step. 0 is for a part of a step:
+            it has a line only where nothing was said for a while.
     """
     bar = progress.add_task(name, total=None, note="")
     task = next(task for task in progress.tasks if task.id == bar)
@@ -82,15 +133,21 @@ def stage(progress: Progress, name: str, *, lines: int | None = 20) -> Note:
 
     def note(done: int, total: int, values: str | Mapping[str, float]) -> None:
         nonlocal written
+        if done < task.completed:
+            progress.reset(bar)
         progress.update(bar, completed=done, total=total, note=_shown(values))
         part = done if lines is None else done * lines // max(total, 1)
-        if isinstance(progress, WrittenProgress) and (
-            part > written[0] or (done == total and (part, values) != written)
-        ):
-            written = (part, values)
-            progress.write(task, values)
+        due = lines != 0 and (part > written[0] or (done == total and (part, values) != written))
+        written = (part, values) if due else written
+        if isinstance(progress, WrittenProgress):
+            progress.note(task, values, due=due)
 
     return note
+
+
+def within(note: Note, at: int, steps: int, text: str) -> Callable[[int, int], None]:
+    """What says how many rollouts of one step of a stage have ended."""
+    return lambda done, total: note(at, steps, f"{text}, {done} of {total} rollouts")
 
 
 def _shown(values: str | Mapping[str, float]) -> str:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from aipo.errors import GraphError
 
 _T = TypeVar("_T")
-_OF_ASYNCIO = (Exception, asyncio.CancelledError, GeneratorExit)
 
 
 class Loop:
@@ -25,11 +24,11 @@ class Loop:
         self._turn = threading.Lock()
         self._runner: asyncio.Runner | None = None
         self._ends: list[Callable[[], Coroutine[Any, Any, object]]] = []
-        self._passing: tuple[type[BaseException], ...] = (*_OF_ASYNCIO, KeyboardInterrupt, SystemExit)
+        self._interruptible = True
 
     def keep_running(self) -> None:
         """Makes `sys.exit` and KeyboardInterrupt in a task errors of that task: for a process that nobody interrupts."""
-        self._passing = _OF_ASYNCIO
+        self._interruptible = False
 
     def at_close(self, end: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Has `end` run on the loop before it ends: whatever has connections there closes them."""
@@ -88,7 +87,7 @@ class Loop:
                 task.cancel()
                 self._end(task, self._runner)
                 if isinstance(stop, SystemExit):
-                    raise _named(stop) from stop
+                    raise as_exception(stop) from stop
                 raise
 
     def _task(self, loop: asyncio.AbstractEventLoop, work: Any, **settings: Any) -> asyncio.Task[Any]:
@@ -98,7 +97,8 @@ class Loop:
 
     def passes(self, error: BaseException) -> bool:
         """Is it an error that a task may end with?"""
-        return isinstance(error, self._passing)
+        stops = isinstance(error, KeyboardInterrupt | SystemExit)
+        return isinstance(error, Exception) or (is_interrupt(error) and (self._interruptible or not stops))
 
     def _end(self, task: asyncio.Task[Any], runner: asyncio.Runner) -> None:
         """Runs until `task` is done, or until another Ctrl-C."""
@@ -140,11 +140,23 @@ class _Guarded(Coroutine[Any, Any, Any]):
         except BaseException as error:
             if self._loop.passes(error):
                 raise
-            raise _named(error) from error
+            raise as_exception(error) from error
 
 
-def _named(error: BaseException) -> GraphError:
-    """What to say of an error that no code of a rollout should raise."""
+def is_interrupt(error: BaseException) -> bool:
+    """Does it stop what runs, and not only the task that it comes from? A task that nobody cancels has raised
+    CancelledError itself."""
+    task = asyncio.current_task()
+    cancelled = task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | SystemExit) or (
+        isinstance(error, asyncio.CancelledError) and cancelled
+    )
+
+
+def as_exception(error: BaseException) -> Exception:
+    """`error`, or what to say of one that no code of a rollout should raise."""
+    if isinstance(error, Exception):
+        return error
     frame = traceback.extract_tb(error.__traceback__)[-1]
     got = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
     return GraphError(

@@ -110,9 +110,9 @@ def _importing(what: str) -> Generator[None]:
     try:
         with _without_interrupts(), importing_users_code():
             yield
-    except AipoError:
+    except (AipoError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a script without a main guard calls sys.exit
         got = f"{type(error).__name__}: {error}"
         raise LoadError(
             f"importing {what!r}: got {got}, allowed code that runs, in {_place(error)}"
@@ -137,7 +137,7 @@ def _without_interrupts() -> Generator[None]:
         raise KeyboardInterrupt
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """`file:line` that an error comes from; the machinery of imports is left out."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"

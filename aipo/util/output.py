@@ -1,6 +1,7 @@
 """What a command says to people, and what it says to programs with `--json`: one document, or events line by line."""
 
 import codecs
+import ctypes
 import io
 import json
 import math
@@ -35,9 +36,9 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-def escape_unencodable() -> None:
-    """Has the terminal's streams write a character that their encoding lacks (LANG=C, PYTHONIOENCODING=ascii) as \\uXXXX,
-    as JSON does, instead of ending the command."""
+def secure_streams() -> None:
+    """Has the terminal's streams stay open, whatever somebody's code closes, and write a character that their encoding lacks
+    (LANG=C, PYTHONIOENCODING=ascii) as \\uXXXX, as JSON does, instead of ending the command."""
 
     def escaped(error: UnicodeError) -> tuple[str, int]:
         if not isinstance(error, UnicodeEncodeError):
@@ -49,13 +50,15 @@ def escape_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="aipo.escape")
+    for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        stream.close = stream.flush  # type: ignore[method-assign]
 
 
 class ResultConsole(Console):
     """The console of a command with `--json`: on stderr, for stdout has nothing but the result."""
 
     def __init__(self, stdout: TextIO) -> None:
-        super().__init__(stderr=True)
+        super().__init__(file=sys.stderr)  # this one, whatever somebody's code puts in its place
         self.stdout = stdout
 
 
@@ -76,7 +79,7 @@ class EventConsole(ResultConsole):
 def output(as_json: bool) -> Generator[Console]:
     """Where a command prints. With `as_json` all of it goes to stderr, and what libraries and users' code print."""
     if not as_json:
-        yield Console()
+        yield Console(file=sys.stdout)
         return
     with _stdout_for_json() as stdout:
         yield ResultConsole(stdout)
@@ -86,7 +89,7 @@ def output(as_json: bool) -> Generator[Console]:
 def event_output(as_json: bool) -> Generator[Console]:
     """The same for a command that writes events. The last event of a command that ends in an error is that error."""
     if not as_json:
-        yield Console()
+        yield Console(file=sys.stdout)
         return
     with _stdout_for_json() as stdout:
         console = EventConsole(stdout)
@@ -122,6 +125,8 @@ def _stdout_for_json() -> Generator[TextIO]:
             kept = os.dup(descriptor)
             stack.callback(os.close, kept)
             stack.callback(os.dup2, kept, descriptor)
+            stack.callback(sys.stdout.flush)  # what Python's code, and C's, wrote meanwhile is no result
+            stack.callback(ctypes.CDLL(None).fflush, None)
             os.dup2(sys.stderr.fileno(), descriptor)
             stdout = os.fdopen(os.dup(kept), "w", encoding="utf-8")
             stack.callback(_close, stdout)

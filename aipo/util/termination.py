@@ -12,6 +12,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -116,6 +117,20 @@ def _leave_terminal() -> None:
         with suppress(OSError):  # it may be closed
             if stat.S_ISCHR(os.fstat(stream).st_mode):
                 os.dup2(nowhere, stream)
+
+
+def end_in_time(code: int, *, grace_s: float = GRACE_S) -> None:
+    """Has this process end with `code` also where a thread of somebody's code goes on: Python would wait for it for ever."""
+    main = threading.main_thread()
+
+    def watch() -> None:
+        main.join()
+        time.sleep(grace_s)
+        if running := [one.name for one in threading.enumerate() if one is not main and not one.daemon]:
+            os.write(2, f"ended, though these threads go on: {', '.join(running)}\n".encode())
+            os._exit(code)
+
+    threading.Thread(target=watch, name="end_in_time", daemon=True).start()
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], *, grace_s: float = GRACE_S) -> None:

@@ -71,6 +71,13 @@ def use_working_directory(package: str | None = None) -> None:
     _LAST_FINDER.place = str(Path.cwd())
 
 
+def search_working_directory_last() -> None:
+    """`use_working_directory` for a process that is ours: the import path no longer has that folder, in which libraries would
+    take a folder of results for one of them. What stands there is found by the finders."""
+    use_working_directory()
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path.cwd()]
+
+
 def stands_for_another(module: str) -> bool:
     """Is there a file `module.py` in the working directory, and a module of that name elsewhere?"""
     file = Path.cwd() / f"{module}.py"
@@ -88,7 +95,10 @@ def python_command(function: str, *arguments: str) -> list[str]:
     module, _, name = function.partition(":")
     start = (
         "import json, math, sys; sys.path[:] = json.loads(sys.argv.pop(1)); sys.argv[0] = 'aipo'; "
-        "from aipo.util.working_directory import use_working_directory; use_working_directory(); "
+        "from aipo.util.working_directory import search_working_directory_last as last; last(); "
         f"from {module} import {name}; {name}()"
     )
-    return [sys.executable, "-P", "-c", start, json.dumps([str(place) for place in sys.path]), *arguments]
+    ours = str(Path(__file__).parents[2])
+    places = [str(place) for place in sys.path]
+    places += [] if ours in places else [ours]
+    return [sys.executable, "-P", "-c", start, json.dumps(places), *arguments]

@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from aipo.compare import jobs
@@ -184,6 +185,24 @@ def test_seeds_may_be_added_and_settings_that_change_nothing_may_change(tmp_path
     matrix.cell("grpo", 3).folder.evaluation("after").unlink()  # not evaluated yet: still free to be
     with pytest.raises(ConfigError, match=r"before/3: got evaluate\.samples: 2, was 1"):
         compare.check_unchanged(read_matrix(write(tmp_path, other)))
+
+
+def test_runs_of_an_older_version_are_gone_on_with(tmp_path: Path) -> None:
+    """Their configurations lack settings that are new."""
+    file = write(tmp_path, "aipo: {config: aipo}", GRPO)
+    matrix = finished(file)
+    for path in [
+        *matrix.out.rglob("config.yaml"),
+        *(Path(cell.stages[0].name) for cell in matrix.before.values()),
+    ]:
+        settings = yaml.safe_load(path.read_text())
+        del settings["rollout"]["control_tokens"], settings["run"]["date"]
+        for agent in settings["agents"].values():
+            del agent["thinking"]
+        path.write_text(yaml.safe_dump(settings))
+    assert run(file)[0]
+    with pytest.raises(ConfigError, match=r"agents\.verify\.thinking\.<a>: '</a>', was None"):
+        run(write(tmp_path, "aipo: {config: aipo, set: ['agents.verify.thinking={<a>: </a>}']}", GRPO))
 
 
 def test_the_policy_before_does_not_depend_on_the_method(tmp_path: Path) -> None:

@@ -75,7 +75,10 @@ def test_what_is_printed_is_the_command_alone(tmp_path: Path) -> None:
     python = fake_python(tmp_path)
     done = serve("--python", python, "--model", "M", "--print", "--", "--seed", "1")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == f"VLLM_NO_USAGE_STATS=1 VLLM_SERVER_DEV_MODE=1 {python} \\"
+    assert (
+        done.stdout.splitlines()[0]
+        == f"VLLM_NO_USAGE_STATS=1 VLLM_SERVER_DEV_MODE=1 PYTHONSAFEPATH=1 {python} \\"
+    )
     assert done.stdout.splitlines()[-1] == "  --seed 1"
     done = serve(
         *("--python", python, "--model", "M", "--print", "--host", "10.0.0.7", "--allow-remote-dev"),

@@ -1,6 +1,8 @@
 """Failures are data: whatever happens to a graph, its rollouts end as traces that say so."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,12 +77,87 @@ def test_the_deadline_cancels_the_node_and_leaves_what_was_there():
     assert (trace.visits[-1].outcome, trace.visits[-1].seconds) == ("cancelled", None)
 
 
-def test_a_node_that_cancels_itself_is_an_error():
-    async def gives_up(state: RolloutState) -> dict[str, Any]:
-        raise asyncio.CancelledError
+def deep() -> None:
+    deep()
 
-    trace = failure(chain(ask=ask, gives_up=gives_up))
-    assert trace.stop_reason is StopReason.ERROR and "CancelledError" in str(trace.error)
+
+async def forgets(state: RolloutState) -> None:
+    """Starts a loop of its own inside of ours."""
+    work = asyncio.sleep(0)
+    try:
+        asyncio.run(work)
+    finally:
+        work.close()
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (
+            raises(asyncio.CancelledError()),
+            "GraphError: code of a rollout: got CancelledError, allowed an Exception",
+        ),
+        (raises(GeneratorExit()), "GraphError: code of a rollout: got GeneratorExit, allowed an Exception"),
+        (raises(MemoryError("no room")), "MemoryError: no room"),
+        (raises(StopIteration("over")), "StopIteration"),
+        (raises(StopAsyncIteration("over")), "StopAsyncIteration"),
+        (raises(ExceptionGroup("two", [ValueError("x")])), "ExceptionGroup: two"),
+        (raises(TimeoutError("mine")), "TimeoutError: mine"),
+        (deep, "RecursionError: maximum recursion depth exceeded"),
+    ],
+)
+def test_whatever_a_node_raises_ends_one_rollout_by_its_name(
+    act: Callable[[], None], said: str, inside: bool
+) -> None:
+    """`inside`: in a graph that a node calls, as agents are called."""
+
+    async def hostile(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        if runtime.context.seed == 1:
+            act()
+        return {}
+
+    inner = chain(hostile=hostile)
+
+    async def calls(state: RolloutState) -> dict[str, Any]:
+        await inner.ainvoke({"segments": [], "consults": [], "stops": {}, "reward_parts": {}})
+        return {}
+
+    first, failed, last = run(
+        chain(ask=ask, calls=calls if inside else hostile, think=think, mark=mark), count=3
+    )
+    assert not first.failed and not last.failed
+    assert failed.stop_reason is StopReason.ERROR
+    assert said in str(failed.error), failed.error
+    assert texts(failed) == ["prompt: 6x7="]
+
+
+def test_a_loop_within_the_loop_is_an_error_of_that_rollout() -> None:
+    trace = failure(chain(ask=ask, forgets=forgets))
+    assert str(trace.error).startswith(
+        "RuntimeError: asyncio.run() cannot be called from a running event loop"
+    )
+
+
+def test_what_a_node_leaves_running_holds_up_nobody() -> None:
+    left: list[asyncio.Task[Any]] = []
+
+    async def leaves(state: RolloutState) -> dict[str, Any]:
+        left.append(asyncio.create_task(engines.for_ever(state)))
+        time.sleep(0.05)  # and blocks the others meanwhile
+        return {}
+
+    traces = run(chain(ask=ask, leaves=leaves, think=think, mark=mark), count=3)
+    assert not any(trace.failed for trace in traces) and not any(task.done() for task in left)
+    for task in left:
+        task.cancel()
 
 
 def gives(**update: Any) -> Any:

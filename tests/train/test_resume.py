@@ -76,10 +76,33 @@ def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:
     now = load_experiment(
         "aipo", ["train.steps=3", "method.coefficient=pi", "run.threads=2", "evaluate.samples=9"]
     )
-    assert differences(recorded, now.settings) == [
+    assert differences(recorded, now) == [
         "method.coefficient: 'pi', was 'mask'",
         "train.steps: 3, was 140",
     ]
-    assert differences(recorded, now.settings, ["run.*", "train.*", "method.*"]) == [
-        "evaluate.samples: 9, was 8"
+    assert differences(recorded, now, ["run.*", "train.*", "method.*"]) == ["evaluate.samples: 9, was 8"]
+
+
+def test_what_a_run_of_an_older_version_lacks_is_no_difference(tmp_path: Path) -> None:
+    recorded = tmp_path / "config.yaml"
+    settings = yaml.safe_load(load_experiment("aipo").to_yaml())
+    for agent in settings["agents"].values():
+        del agent["thinking"]
+    for section, key in (
+        ("rollout", "control_tokens"),
+        ("run", "date"),
+        ("train", "keep_weights"),
+        ("policy", "lora"),
+    ):
+        del settings[section][key]
+    recorded.write_text(yaml.safe_dump(settings))
+    assert differences(recorded, load_experiment("aipo")) == []
+    assert differences(recorded, load_experiment("aipo").with_settings({"run.out": "elsewhere"}), ()) == [
+        "run.out: 'elsewhere', was 'runs/aipo'"
+    ]
+    now = load_experiment("aipo", ["rollout.control_tokens=refuse", "agents.verify.thinking={<a>: </a>}"])
+    assert differences(recorded, now) == [
+        "agents.verify.thinking: None, was {}",
+        "agents.verify.thinking.<a>: '</a>', was None",
+        "rollout.control_tokens: 'refuse', was 'text'",
     ]

@@ -18,7 +18,7 @@ from aipo.config.schema import Config
 from aipo.errors import AipoError, ConfigError, LoadError, RunError
 from aipo.run import RunFolder
 from aipo.util.files import busy
-from aipo.util.output import escape_unencodable
+from aipo.util.output import secure_streams
 from envs.miniature.model import cold_start
 from kit import tiny_run
 
@@ -184,7 +184,7 @@ def test_a_start_after_another_run_that_ended_meanwhile_is_refused(
 def test_a_terminal_without_unicode_shows_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
-    escape_unencodable()
+    secure_streams()
     print("a–b 𝔸 \ud800")
     assert written.getvalue() == rb"a\u2013b \ud835\udd38 \ud800" + b"\n"
 

@@ -1,6 +1,7 @@
 """One event loop per process, for code that is not async."""
 
 import asyncio
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -137,3 +138,55 @@ def test_a_task_that_is_cancelled_before_it_begins_leaves_nothing_open(loop: Loo
         return task.cancelled()
 
     assert loop.run(cancelled())
+
+
+def raising(error: BaseException) -> str:
+    """The name of what the work gets of a task that raises `error`."""
+
+    async def raises() -> None:
+        raise error
+
+    async def work() -> str:
+        task = asyncio.create_task(raises())
+        await asyncio.wait([task])
+        return "cancelled" if task.cancelled() else str(task.exception())
+
+    with contextlib.closing(Loop()) as loop:
+        return loop.run(work())
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit()])
+def test_what_only_others_may_raise_is_an_error_of_the_task_that_raises_it(error: BaseException) -> None:
+    got = type(error).__name__
+    assert raising(error).startswith(f"code of a rollout: got {got}, allowed an Exception")
+
+
+def test_a_task_that_waits_for_one_that_was_cancelled_has_not_been_cancelled(loop: Loop) -> None:
+    async def waits(other: asyncio.Task[None]) -> None:
+        await other
+
+    async def work() -> tuple[bool, str]:
+        other = asyncio.create_task(asyncio.sleep(60))
+        waiting = asyncio.create_task(waits(other))
+        await asyncio.sleep(0)
+        other.cancel()
+        await asyncio.wait([waiting])
+        return other.cancelled(), str(waiting.exception())
+
+    cancelled, said = loop.run(work())
+    assert cancelled and said.startswith("code of a rollout: got CancelledError")
+
+
+def test_time_outs_are_what_they_were(loop: Loop) -> None:
+    async def late() -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+
+    async def later() -> None:
+        await asyncio.wait_for(asyncio.sleep(60), 0.01)
+
+    async def work() -> list[str]:
+        ended = await asyncio.gather(late(), later(), return_exceptions=True)
+        return [type(error).__name__ for error in ended]
+
+    assert loop.run(work()) == ["TimeoutError", "TimeoutError"]

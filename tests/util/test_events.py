@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from aipo.util.console import WrittenProgress, bars, stage
-from aipo.util.output import event_output, write_event
+from aipo.util import console as console_module
+from aipo.util.console import WrittenProgress, bars, put_away, stage
+from aipo.util.output import EventConsole, event_output, write_event
 
 PROGRAM = """
 import os, subprocess, sys
@@ -171,3 +173,128 @@ def test_a_terminal_has_bars(monkeypatch: pytest.MonkeyPatch) -> None:
         stage(progress, "train")(1, 4, {"reward/solo": 0.25})
         assert not isinstance(progress, WrittenProgress)
     assert "1/4" in console.file.getvalue() and "solo 0.25" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", [Console, EventConsole])
+def test_a_step_that_takes_long_says_where_it_is(kind: type[Console]) -> None:
+    clock, file = Clock(), StringIO()
+    console = EventConsole(file) if kind is EventConsole else Console(file=file, width=40)
+    with WrittenProgress(console, clock) as progress:
+        train, rollouts = stage(progress, "train", lines=None), stage(progress, "rollouts", lines=0)
+        for step in (1, 2):
+            rollouts(0, 4, f"step {step}")
+            for done in (1, 2, 3):
+                clock.now += 60
+                rollouts(done, 4, f"step {step}")
+            progress.look()
+            progress.look()  # none has ended since
+            rollouts(4, 4, f"step {step}")
+            train(step, 2, {"reward/solo": 0.5})
+            progress.look()  # a line was just written
+    said = file.getvalue().splitlines()
+    if kind is EventConsole:
+        assert [
+            (one["stage"], one["step"], one["steps"], one["left_s"]) for one in map(json.loads, said)
+        ] == [
+            *[("rollouts", 3, 4, 60.0)] * 2,
+            ("train", 1, 2, None),
+            *[("rollouts", 3, 4, 60.0)] * 2,
+            ("train", 2, 2, 0.0),
+        ]
+        return
+    assert said == [
+        *["rollouts          3 of 4  step 1  60 s left"] * 2,
+        "train             1 of 2  solo 0.50",
+        *["rollouts          3 of 4  step 2  60 s left"] * 2,
+        "train             2 of 2  solo 0.50",
+    ]
+
+
+def test_where_several_stages_go_on_each_says_where_it_is_and_one_that_is_put_away_does_not() -> None:
+    console = Console(file=StringIO(), width=40)
+    with WrittenProgress(console, Clock()) as progress:
+        notes = {name: stage(progress, name) for name in ("a", "b", "c")}
+        for name, note in notes.items():
+            note(0, 100, f"doing {name}")
+        put_away(progress, "b")
+        progress.look()
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "a                 0 of 100  doing a",
+        "c                 0 of 100  doing c",
+    ]
+
+
+def test_it_looks_by_itself_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_module, "QUIET_S", 0.001)
+    looked = threading.Event()
+    monkeypatch.setattr(WrittenProgress, "look", lambda self: looked.set())
+    with WrittenProgress(Console(file=StringIO())) as progress:
+        assert looked.wait(60)
+    progress.stop()
+    looked.clear()
+    assert not looked.wait(0.05)
+
+
+def test_a_bar_that_begins_again_counts_the_time_left_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=StringIO(), force_terminal=True, width=80)
+    with bars(console) as progress:
+        note = stage(progress, "rollouts", lines=0)
+        note(4, 4, "step 1")
+        (task,) = progress.tasks
+        assert task.finished
+        note(0, 4, "step 2")
+        assert (task.completed, task.finished) == (0, False)
+
+
+# -- whatever somebody's code does to the streams ----------------------------------------------------------
+
+HOSTILE = """
+import ctypes, io, json, os, sys
+from aipo.util.console import bars, stage
+from aipo.util.output import event_output, print_result, secure_streams, output, write_event
+
+secure_streams()
+as_json = sys.argv[1] == "json"
+with (event_output(as_json) if sys.argv[2] == "events" else output(as_json)) as console:
+    console.print("before")
+    with bars(console) as progress:
+        note = stage(progress, "train", lines=None)
+        print("from an agent", flush=True)
+        print("left in a buffer", file=sys.__stdout__)
+        ctypes.CDLL(None).printf(b"left in C's buffer\\n")
+        HERE
+        note(1, 2, "")
+    console.print("after")
+    print_result(console, {"a": 1})
+"""
+
+
+@pytest.mark.parametrize(
+    "here",
+    [
+        "sys.stdout.close(); sys.stderr.close()",
+        "sys.__stdout__.close(); sys.__stderr__.close()",
+        "sys.stdout = sys.stderr = io.StringIO()",
+        "sys.stdout = sys.stderr = None",
+        "with sys.stdout: pass",
+    ],
+)
+@pytest.mark.parametrize("kind", ["events", "result"])
+def test_closed_and_replaced_streams_are_the_users_alone(here: str, kind: str) -> None:
+    def run(*arguments: str) -> tuple[list[str], list[str]]:
+        code = HOSTILE.replace("HERE", here)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines(), done.stderr.splitlines()
+
+    said, _ = run("plain", kind)
+    assert [line for line in said if "left in" not in line] == [
+        *("before", "from an agent", "train             1 of 2", "after")
+    ]
+    out, errors = run("json", kind)
+    result = json.loads("\n".join(out[-3:]))
+    assert result == {"a": 1} and {"before", "from an agent", "after"} <= {*errors}
+    assert [json.loads(line)["stage"] for line in out[:-3]] == (["train"] if kind == "events" else [])

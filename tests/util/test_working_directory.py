@@ -1,6 +1,8 @@
 """The user's `graphs/` and `envs/` win; no other file of theirs takes the place of what a library imports."""
 
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +67,46 @@ def test_no_file_of_the_users_takes_the_place_of_a_librarys(traps: None) -> None
 def test_nor_does_it_where_python_runs_a_module(traps: None, folder: Path) -> None:
     (folder / "types.py").unlink()  # Python itself would import these before it comes to us
     assert "policy" in run(sys.executable, "-m", "aipo.cli", "graph", "consult")
+
+
+SEES = """
+import importlib.util
+
+
+class Sees:
+    def splits(self):
+        print(*[name for name in ("vllm_of_mine", "wandb_of_mine") if importlib.util.find_spec(name)], "end")
+        return ()
+"""
+
+
+@pytest.mark.parametrize(
+    "start", [["-m", "aipo.cli"], ["-c", "from aipo.cli import main; main()"], ["-P", "-m", "aipo.cli"]]
+)
+def test_a_folder_of_results_is_no_library_however_python_is_started(folder: Path, start: list[str]) -> None:
+    """`PYTHONPATH=$PYTHONPATH:/mine` names the working directory, too, where the variable was empty."""
+    for name in ("vllm_of_mine", "wandb_of_mine"):
+        (folder / name).mkdir()
+    (folder / "mine.py").write_text(SEES)
+    home = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, *start, "env", "mine.py:Sees"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": f":{home}"},
+    )
+    assert done.stdout.split()[0] == "end"
+
+
+def test_nor_beside_this_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory is that of a checkout, which the import path has to have until it is found."""
+    shutil.copytree(Path(__file__).parents[2] / "aipo", folder / "aipo")
+    (folder / "vllm_of_mine").mkdir()
+    (folder / "mine.py").write_text(SEES + "\n\ndef main():\n    Sees().splits()\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(working_directory, "__file__", str(folder / "aipo" / "util" / "working_directory.py"))
+    assert run(*python_command("mine:main")) == "end\n"
 
 
 def test_nor_in_processes_that_are_started(traps: None) -> None:

@@ -116,3 +116,12 @@ def test_no_runs_and_no_folder(tmp_path: Path) -> None:
     assert json.loads(listed(tmp_path, "--json")) == []
     with pytest.raises(RunError, match="allowed a run folder, or a folder with runs in it"):
         listed(tmp_path / "nowhere")
+
+
+def test_why_an_evaluation_ended_is_said(old_runs: Path) -> None:
+    (old_runs / "aipo" / "evaluations" / "after.json").unlink()
+    end = {"state": "failed", "reason": "PolicyError: no server answers"}
+    write_json(old_runs / "aipo" / "evaluations" / "after" / "ended.json", end)
+    printed = listed(old_runs).splitlines()
+    assert printed[2].split()[:2] == ["after", "failed"]
+    assert "aipo/evaluations/after failed: PolicyError: no server answers" in printed

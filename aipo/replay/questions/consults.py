@@ -12,7 +12,7 @@ from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.policies import Tokenizer
 from aipo.replay.checkpoints import Choice, load_weights
-from aipo.replay.output import ReplayReport, at_work, begin, default_out, finish, write_csv
+from aipo.replay.output import ReplayReport, default_out, finish, replay_folder, write_csv
 from aipo.replay.questions.consult_worth import (
     Tally,
     Worth,
@@ -30,7 +30,7 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import TraceStore
-from aipo.util.console import bars, stage
+from aipo.util.console import bars, stage, within
 from aipo.util.text import counted
 
 
@@ -40,9 +40,11 @@ def consults_against_group(source: Path, *, where: Filter, out: Path | None, con
     everything = Recordings(path=source, where=Filter(step=where.step))
     selected = Recordings(path=source, where=where)
     experiment = load_experiment(everything.config, of_run=True)
-    folder = begin(everything, "consults", out, experiment, {"against": "group"})
     tally = Tally(tuple(experiment.agents))
-    with at_work(folder), bars(console) as progress:
+    with (
+        replay_folder(everything, "consults", out, experiment, {"against": "group"}) as folder,
+        bars(console) as progress,
+    ):
         note, steps = stage(progress, "consults"), everything.steps()
         for done, step in enumerate(steps, start=1):
             traces = everything.read(step)
@@ -82,10 +84,10 @@ def consults_against_forks(
     out = out or default_out(recordings.run, "consults")
     restored = restore(Recordings(path=source), experiment, run_id=out.name)
     tags = _tag_ids(experiment, restored.tokenizer)
-    folder = restored.begin("consults", out, next(iter(weights_of.values())).path, trainable=False)
+    first = next(iter(weights_of.values()))
     tally, others = Tally(tuple(experiment.agents)), 0
     with (
-        at_work(folder),
+        restored.folder("consults", out, first.path, trainable=False) as folder,
         bars(console) as progress,
         TraceStore(folder.traces, decode=restored.tokenizer.decode) as store,
     ):
@@ -96,13 +98,14 @@ def consults_against_forks(
             for step in steps:
                 traces, keys = recordings.read(step), chosen[step]
                 of_step = [(t, n) for t in traces for n, _ in answered(t) if (t.trace_id, n) in keys]
-                by_consult = forks.run(of_step, store.append)
+                at, text = list(weights_of).index(step), f"step {step}, {weights.name}"
+                by_consult = forks.run(of_step, store.append, within(note, at, len(weights_of), text))
                 store.seal(step, [fork for of_consult in by_consult.values() for fork in of_consult])
                 tally.add(traces, _worths(traces, by_consult, experiment, recordings))
                 others += sum(
                     t.policy_version != weights.version or weights.version is None for t, _ in of_step
                 )
-                note(list(weights_of).index(step) + 1, len(weights_of), f"step {step}, {weights.name}")
+                note(at + 1, len(weights_of), text)
             for (trace_id, number), reason in forks.failed.items():
                 recordings.leave_out(f"{trace_id}, consult {number}", reason)
     settings = {

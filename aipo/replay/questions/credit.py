@@ -11,12 +11,11 @@ from aipo.method.metrics import KINDS
 from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
-    at_work,
-    begin,
     cell,
     finish,
     mean,
     renamed,
+    replay_folder,
     span,
     write_csv,
 )
@@ -55,16 +54,19 @@ def replay_credit(
     names = [setting.name for setting in compared]
     # Only traces of a single setting have its advantages; without them the folder is of no setting but the recorded one.
     chosen = compared[-1] if len(compared) <= 2 else compared[0]
-    folder = begin(recordings, "credit", out, chosen.experiment, {"settings": names})
     facts: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     lines: list[dict[str, Any]] = []
-    # With several settings, a trace could not say whose advantage it has.
-    store = None
-    if len(compared) <= 2:
-        decode = recorded_tokenizer(recordings).decode if tokenizer_of(recordings.run) else None
-        store = TraceStore(folder.traces, decode=decode)
-    with at_work(folder), bars(console) as progress:
+    kept_facts = {"settings": names}
+    with (
+        replay_folder(recordings, "credit", out, chosen.experiment, kept_facts) as folder,
+        bars(console) as progress,
+    ):
         note = stage(progress, "credit")
+        # With several settings, a trace could not say whose advantage it has.
+        store = None
+        if len(compared) <= 2:
+            decode = recorded_tokenizer(recordings).decode if tokenizer_of(recordings.run) else None
+            store = TraceStore(folder.traces, decode=decode)
         for done, step in enumerate(numbers, start=1):
             traces = credited = recordings.read(step)
             of_step: list[dict[str, Any]] = [{name: getattr(t, name) for name in _FACTS} for t in traces]

@@ -5,7 +5,7 @@ graph with the consult tags suppressed, and its answer is scored like any other.
 source, which are wrong for the continuation: forks are to be looked at, not learned from.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from aipo.render.consults import consultations
 from aipo.replay.engine import Place, Replay, ReplayedRollout, place_of, spec_of
 from aipo.replay.policy import ReplayPolicy
 from aipo.replay.reuse import Reuse
+from aipo.rollout.engine import OnTrace, Progress
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Trace
 
@@ -110,7 +111,10 @@ class Forks:
     failed: dict[Key, str] = field(default_factory=dict[Key, str])
 
     def run(
-        self, consults: Sequence[tuple[Trace, int]], on_trace: Callable[[Trace], None]
+        self,
+        consults: Sequence[tuple[Trace, int]],
+        on_trace: OnTrace,
+        progress: Progress = lambda done, total: None,
     ) -> dict[Key, list[Trace]]:
         """Forks of these consults (a trace, and the number of the consult), by trace id and number.
 
@@ -137,7 +141,7 @@ class Forks:
             traces.setdefault(fork.key, []).append(stamped)
             on_trace(stamped)
 
-        self.replay.run_rollouts({place: fork.rollout for place, fork in forks.items()}, note)
+        self.replay.run_rollouts({place: fork.rollout for place, fork in forks.items()}, note, progress)
         return {key: sorted(of_consult, key=lambda t: t.index) for key, of_consult in traces.items()}
 
     def _fork(self, trace: Trace, number: int, sample: int) -> _Fork:

@@ -15,13 +15,12 @@ from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
-    at_work,
-    begin,
     cell,
     check_trainable,
     finish,
     mean,
     percent,
+    replay_folder,
     span,
     write_csv,
 )
@@ -105,9 +104,11 @@ def replay_loss(
         numbers = [step for step in numbers if step in sampled] or numbers[-1:]
     weights_of = {step: choice.at(step) for step in numbers}
     facts = {"settings": [setting.name for setting in compared]}
-    folder = begin(recordings, "loss", out, compared[0].experiment, facts)
     losses: list[StepLoss] = []
-    with at_work(folder), bars(console) as progress:
+    with (
+        replay_folder(recordings, "loss", out, compared[0].experiment, facts) as folder,
+        bars(console) as progress,
+    ):
         note = stage(progress, "loss")
         for weights, of_weights in groupby(numbers, key=weights_of.__getitem__):
             with _loss_replay(recordings, compared, experiment, weights, choice.start, gradients) as replay:

@@ -13,7 +13,7 @@ from aipo.config.build import Experiment
 from aipo.errors import ConfigError, RunError
 from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.engine import TracePair, vanished
-from aipo.replay.output import ReplayReport, at_work, default_out, finish, list_left_out, print_left_out
+from aipo.replay.output import ReplayReport, default_out, finish, list_left_out, print_left_out
 from aipo.replay.questions.before_after import BeforeAfter
 from aipo.replay.questions.check import NO_TRACE, Divergence, absence, divergence
 from aipo.replay.recordings import Recordings
@@ -24,7 +24,7 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import parse_filter
 from aipo.trace.store import TraceStore
-from aipo.util.console import Note, bars, print_line, stage
+from aipo.util.console import Note, bars, print_line, stage, within
 from aipo.util.output import print_result
 from aipo.util.text import counted
 
@@ -112,8 +112,8 @@ def score_traces(source: ReplaySource, *, out: Path | None, console: Console) ->
     experiment = source.experiment(recordings)
     out = out or default_out(recordings.run, "score")
     restored = restore(recordings, experiment, run_id=out.name)
-    folder, compared = restored.begin("score", out), BeforeAfter(seed=experiment.seed)
-    with at_work(folder), bars(console) as progress:
+    compared = BeforeAfter(seed=experiment.seed)
+    with restored.folder("score", out) as folder, bars(console) as progress:
         _keep(folder, restored, compared, stage(progress, "score"))
     return _finish(compared.report_score(), compared, folder, recordings, console)
 
@@ -135,9 +135,9 @@ def replay_graph(
     out = out or default_out(recordings.run, "graph")
     restored = restore(recordings, experiment, run_id=out.name, live=not frozen, as_configured=True)
     live = choice and choice.at(0).path  # what is named wrongly is said before the folder is taken
-    folder, compared = restored.begin("graph", out, live), BeforeAfter(seed=experiment.seed)
+    compared = BeforeAfter(seed=experiment.seed)
     versions: dict[int, int | None] = {}
-    with at_work(folder), bars(console) as progress:
+    with restored.folder("graph", out, live) as folder, bars(console) as progress:
         note = stage(progress, "replay")
         if choice is None:
             _keep(folder, restored, compared, note)
@@ -186,9 +186,10 @@ def _walk(
     recordings = restored.recordings
     every = recordings.steps()
     for step in every if steps is None else steps:
+        at = every.index(step)
         if traces := recordings.read(step):
-            yield traces, restored.replay.run(traces, on_pair)
-        note(every.index(step) + 1, len(every), f"step {step}")
+            yield traces, restored.replay.run(traces, on_pair, within(note, at, len(every), f"step {step}"))
+        note(at + 1, len(every), f"step {step}")
 
 
 def _keep(

@@ -17,13 +17,12 @@ from aipo.replay.checkpoints import Weights, load_weights, start_of
 from aipo.replay.output import (
     ReplayReport,
     ReplayTable,
-    at_work,
-    begin,
     cell,
     check_trainable,
     finish,
     mean,
     renamed,
+    replay_folder,
 )
 from aipo.replay.questions.grid import combinations, name_of
 from aipo.replay.recordings import Recordings, Steps
@@ -113,14 +112,11 @@ def _train(
         policy = load_weights(experiment, start, recordings)
         tags = experiment.forbidden_ids(policy.tokenizer)
         if resume and out is not None:
-            folder = RunFolder.open(out)
-            same_run(folder, experiment.with_settings({"run.out": out}))
-        else:
-            files = recordings.run.read_manifest().get("files") or {}
-            facts = {"model": start.path, "files": files, "epochs": epochs}
-            folder = begin(recordings, "train", out, experiment, facts)
+            same_run(RunFolder.open(out), experiment.with_settings({"run.out": out}))
+        files = recordings.run.read_manifest().get("files") or {}
+        facts = {"model": start.path, "files": files, "epochs": epochs}
         note = stage(progress, "train", lines=None)
-        with at_work(folder):
+        with replay_folder(recordings, "train", out, experiment, facts, resume=resume) as folder:
             network, tokenizer = policy.model, policy.tokenizer
             at = go_on_from(folder, experiment, console) if resume else None
             train_policy(experiment, folder, network, tokenizer, make_source, note, checkpoint=at)

@@ -64,10 +64,11 @@ def open_workers(builds: Sequence[messages.Build], engine: RolloutEngine) -> Gen
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """A worker process, as this one sees it."""
+    """A worker process, as this one sees it. `blocked`: it was killed, for it did not answer."""
 
     process: subprocess.Popen[bytes]
     pipe: Pipe
+    blocked: bool = False
     in_hand: dict[int, asyncio.Future[messages.RolloutDone]] = field(
         default_factory=dict[int, "asyncio.Future[messages.RolloutDone]"]
     )
@@ -118,7 +119,11 @@ class Workers:
         worker.pipe.send(messages.RunRollout(number, spec, self._policy.version))
         interrupt: asyncio.CancelledError | None = None
         try:
-            await asyncio.wait([done])
+            await asyncio.wait([done], timeout=self._engine.deadline + GRACE_S)
+            if not done.done():
+                worker.blocked = True
+                worker.process.kill()
+                await asyncio.wait([done])
         except asyncio.CancelledError as cancelled:
             interrupt = cancelled
             worker.pipe.send(messages.Cancel(number))
@@ -253,5 +258,10 @@ async def _end_of(worker: _Worker) -> str:
     """How a worker ended that has closed its pipe."""
     await asyncio.to_thread(end, [worker.process])
     code = worker.process.returncode
+    if worker.blocked:
+        return (
+            f"worker process {worker.process.pid}: got no rollout at its deadline (rollout.deadline), nor {GRACE_S:g} s after it, "
+            "allowed code that awaits: a call such as time.sleep stops all rollouts of its process"
+        )
     by = f" ({signal.Signals(-code).name})" if code < 0 else ""
     return f"worker process {worker.process.pid}: got exit code {code}{by}, allowed none while rollouts run"

@@ -8,19 +8,21 @@ from typing import Any
 from aipo.errors import AnswerError
 
 _NUMBERS = ("code", "status", "status_code", "statusCode", "http_status")
+_ERROR = 500
 _KINDS = (
     # First: such a request fits at no time, whatever else is said of quotas.
-    (400, r"context.?(length|window|size)|(prompt|input|request|sequence) (is )?too long"),
+    (400, r"context.?(length|window|size)|(prompt|input|request|sequence).?(is )?too.?(long|large)"),
     (429, r"rate.?limit|too.?many|resource.?exhausted|throttl|quota"),
     (503, r"overload|unavailable|capacity|busy|try again"),
     (504, r"time.?out|timed out|deadline.?exceeded"),
-    (401, r"unauthori[sz]ed|unauthenticated|authentication|api.?key"),
-    (403, r"forbidden|permission"),
+    (401, r"unauthori[sz]ed|authenticat|api.?key"),
+    (403, r"forbidden|permission|access.?denied"),
     (404, r"not.?found|does not exist|no such"),
-    (400, r"invalid|bad.?request|unsupported|validation"),
+    (422, r"validation|unprocessable"),
+    (400, r"invalid|bad.?request|unsupported"),
+    (_ERROR, r"server.?error|internal"),
 )
-"""Statuses of errors that say none, by words of their type, code or text; the first that fits."""
-_ERROR = 500
+"""Statuses of errors that say none, by words of their code, type or text; the first that fits."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 
@@ -57,10 +59,10 @@ def error_status(error: object, answer: Mapping[str, Any] | None = None) -> int 
             number = str(place.get(name, ""))
             if re.fullmatch("[45][0-9][0-9]", number):
                 return int(number)
-    texts = [error] if isinstance(error, str) else []
-    names = ("type", "code", "status", "message", "detail", "msg")
-    texts += [text for place in places for name in names if isinstance(text := place.get(name), str)]
-    for text in texts:
+    # A code says most; a message is prose, and counts only where neither code nor type is known.
+    names = ("code", "status", "type", "error_type", "message", "detail", "msg")
+    texts = [text for name in names for place in places if isinstance(text := place.get(name), str)]
+    for text in [*texts, error] if isinstance(error, str) else texts:
         for status, words in _KINDS:
             if re.search(words, text, re.IGNORECASE):
                 return status
@@ -135,4 +137,6 @@ def _object(body: bytes) -> dict[str, Any]:
         answer = json.loads(body)
     except (ValueError, RecursionError):
         return {}
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict) and "error" in answer[0]:
+        return answer[0]  # as Google sends it
     return answer if isinstance(answer, dict) else {}

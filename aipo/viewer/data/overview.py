@@ -137,10 +137,10 @@ def state(run: RunView, now: float | None) -> RunEnd:
     """
     if now is not None and _busy(run.place):
         return RunEnd("running")
+    if (end := run.end()) is not None:
+        return end
     if run.evaluation is not None:
         whole, trained = bool(run.evaluations().get(run.evaluation)), False
-    elif (end := run.end()) is not None:
-        return end
     else:
         planned = head(run.config(), {}).steps
         trained = planned is not None and run.size()[1] >= planned

@@ -80,14 +80,18 @@ class RunView:
                 self._index = TraceIndex(self.traces)
             return self._index
 
+    @property
+    def _ended(self) -> Path:
+        return RunFolder(self.place).ended
+
     def version(self) -> int:
         """A number that grows when there are new traces, metrics or evaluations.
 
         Raises:
             TraceError: see `index`.
         """
-        files = [] if self.evaluation else [self._run.metrics, self._run.ended, self.folder / REPLAY]
-        stamps = [_stamp(path) for path in [*files, *self._evaluation_files()]]
+        files = [] if self.evaluation else [self._run.metrics, self.folder / REPLAY]
+        stamps = [_stamp(path) for path in [self._ended, *files, *self._evaluation_files()]]
         return self.index.refresh() + sum(stamp[2] for stamp in stamps if stamp)
 
     def size(self) -> tuple[int, int]:
@@ -123,7 +127,7 @@ class RunView:
 
     def end(self) -> RunEnd | None:
         """How the run ended; None while it runs, and where nobody wrote it down."""
-        return self._parsed(self._run.ended, _end)
+        return self._parsed(self._ended, _end)
 
     def replay(self) -> ReplayResult | None:
         """The result, if the run is a replay and has ended."""

@@ -19,7 +19,7 @@ import json, os, sys, time
 if sys.argv[1] == "-c":
     print({says!r})
     sys.exit()
-kept = {{k: v for k, v in os.environ.items() if k.startswith("VLLM_")}}
+kept = {{k: v for k, v in os.environ.items() if k.startswith(("VLLM_", "PYTHONSAFEPATH"))}}
 json.dump({{"argv": sys.argv[1:], "environ": kept}}, open({record!r}, "w"))
 """
 
@@ -54,8 +54,20 @@ def test_the_command_on_a_cpu() -> None:
 
 
 def test_development_routes_are_a_variable_not_an_argument() -> None:
-    assert launch().variables() == {"VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"}
+    assert launch().variables()["VLLM_SERVER_DEV_MODE"] == "1"
     assert launch(dev=False).variables()["VLLM_SERVER_DEV_MODE"] == "0"
+
+
+def test_files_in_the_working_directory_take_no_place_of_a_librarys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("importlib", "types", "random"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(LoadError, match=rf"vLLM: got none beside {sys.executable}, allowed"):
+        installed(sys.executable)  # it was asked, and has none
+    assert launch().variables()["PYTHONSAFEPATH"] == "1"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "10.0.0.7", "node7"])
@@ -95,7 +107,7 @@ def test_the_shell_runs_what_run_runs(tmp_path: Path) -> None:
     assert pasted["argv"] == made.command()[1:]
     assert pasted["environ"] == {**made.variables(), "VLLM_API_KEY": "x y"}
     assert "x y" not in made.shell()
-    assert shlex.split(made.shell().replace("\\\n", ""))[3:] == made.command()
+    assert shlex.split(made.shell().replace("\\\n", ""))[4:] == made.command()
 
 
 def test_a_key_that_is_not_there() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError, TrainError
 from aipo.replay import cli
+from aipo.replay.questions import credit
 from aipo.replay.questions.credit import replay_credit
 from aipo.trace import Mode
 from aipo.trace.store import TraceStore
@@ -96,16 +97,24 @@ def test_one_setting_leaves_traces_with_its_advantages(run: Path, tmp_path: Path
     assert load_experiment(str(out / "config.yaml")).method.per_mode_baseline
 
 
-def test_a_replay_that_fails_records_why(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_replay_that_fails_says_why_where_it_has_results_and_else_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
     def fail(*_: object) -> None:
         assert busy(tmp_path / "out")  # it counts as running
         raise TrainError("the advantages are odd")
 
-    monkeypatch.setattr("aipo.replay.questions.credit._step_facts", fail)
+    if sealed:  # the first step is written
+        monkeypatch.setattr(credit, "stage", lambda *_: fail)
+    else:
+        monkeypatch.setattr(credit, "_step_facts", fail)
     with pytest.raises(TrainError):
         replay(run, tmp_path / "out")
-    ended = json.loads((tmp_path / "out" / "ended.json").read_text())
-    assert ended == {"state": "failed", "reason": "TrainError: the advantages are odd"}
+    assert (tmp_path / "out").exists() is sealed
+    if sealed:
+        ended = json.loads((tmp_path / "out" / "ended.json").read_text())
+        assert ended == {"state": "failed", "reason": "TrainError: the advantages are odd"}
 
 
 def test_only_credit_of_stored_steps_can_be_changed(run: Path, tmp_path: Path) -> None:

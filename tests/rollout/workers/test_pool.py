@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from aipo.method.plan import plan_rollouts
 from aipo.method.settings import MethodSettings
 from aipo.policies.vllm.client import Server
 from aipo.rollout.engine import RolloutEngine
+from aipo.rollout.workers import pool
 from aipo.rollout.workers.pool import open_workers
 from aipo.trace import Mode, StopReason, Trace
 from aipo.util.event_loop import LOOP
@@ -303,3 +305,31 @@ def test_an_agent_that_stops_its_process_fails_its_rollouts_alone(words: Path, t
     named = "GraphError: code of a rollout: got "
     assert errors == {f"{named}sys.exit(3)", f"{named}KeyboardInterrupt"}
     assert any(not trace.failed for trace in traces)
+
+
+BLOCKING = STOPPING.replace(
+    'raise {"verify": SystemExit(3), "knowledge": KeyboardInterrupt()}[spec.name]',
+    'os._exit(3) if spec.name == "verify" else time.sleep(600)',
+).replace("from langgraph.graph", "import os, time\nfrom langgraph.graph", 1)
+
+
+def test_a_worker_that_an_agent_ends_or_blocks_is_replaced(
+    words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "GRACE_S", 1.0)
+    (tmp_path / "mine.py").write_text(BLOCKING)
+    (tmp_path / "mine.md").write_text("## stop\n{{ request }}\n")
+    agents = [f"agents.{name}.graph={tmp_path / 'mine.py'}:stopping" for name in ("verify", "knowledge")]
+    agents += [f"agents.{name}.prompt={tmp_path / 'mine.md'}" for name in ("verify", "knowledge")]
+    settings = [*agents, "rollout.deadline=2", "rollout.concurrency=4"]
+    port = free_port()
+    with (
+        serving(SeededVLLM().app, port),
+        both(words, configured(f"http://127.0.0.1:{port}", *settings)) as (here, there),
+    ):
+        traces = there.run_sync(specs(here, 2), lambda trace: None)
+    errors = [trace.error or "" for trace in traces if trace.failed]
+    assert len(traces) == 16 and len(errors) < 16
+    assert any(re.search(r"worker process \d+: got exit code 3, allowed none", error) for error in errors)
+    said = r"worker process \d+: got no rollout at its deadline \(rollout\.deadline\), nor 1 s after it, allowed code that awaits"
+    assert any(re.search(said, error) for error in errors)

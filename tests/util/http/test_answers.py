@@ -61,6 +61,52 @@ def test_the_status_that_a_body_says(body: object, status: int | None) -> None:
     assert status_said(json.dumps(body).encode()) == status
 
 
+# Bodies as the servers send them; where their status is 200, or they come in a stream, this is all there is.
+BODIES = """
+OpenAI       | 429 | {"error": {"message": "You exceeded your current quota, please check your plan and billing details.", "type": "insufficient_quota", "param": null, "code": "insufficient_quota"}}
+OpenAI       | 429 | {"error": {"message": "Rate limit reached for gpt-5 on tokens per min. Please try again in 2s.", "type": "tokens", "param": null, "code": "rate_limit_exceeded"}}
+OpenAI       | 401 | {"error": {"message": "Incorrect API key provided: EMPTY.", "type": "invalid_request_error", "param": null, "code": "invalid_api_key"}}
+OpenAI       | 404 | {"error": {"message": "The model `gpt-9` does not exist or you do not have access to it.", "type": "invalid_request_error", "param": null, "code": "model_not_found"}}
+OpenAI       | 400 | {"error": {"message": "This model's maximum context length is 8192 tokens. However, your messages resulted in 8227 tokens.", "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}}
+OpenAI       | 400 | {"error": {"message": "Rate of top_p: unavailable, try again with 1.", "type": "invalid_request_error", "param": "top_p", "code": null}}
+OpenAI       | 500 | {"error": {"message": "The server had an error while processing your request. If it was not found, try again.", "type": "server_error", "param": null, "code": null}}
+vLLM         | 400 | {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "type": "BadRequestError", "param": null, "code": 400}
+vLLM         | 404 | {"error": {"message": "The model `x` does not exist.", "type": "NotFoundError", "param": "model", "code": 404}}
+vLLM         | 500 | {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "type": "InternalServerError", "param": null, "code": 500}}
+vLLM         | 401 | {"error": "Unauthorized"}
+Azure        | 404 | {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes, please wait a moment and try again."}}
+Azure        | 404 | {"error": {"message": "The API deployment for this resource does not exist, try again.", "type": "invalid_request_error", "param": null, "code": "DeploymentNotFound"}}
+Azure        | 400 | {"error": {"message": "The response was filtered.", "type": null, "param": "prompt", "code": "content_filter", "status": 400}}
+Azure        | 429 | {"error": {"code": "429", "message": "Requests have exceeded the call rate limit. Please retry after 6 seconds."}}
+Azure        | 401 | {"statusCode": 401, "message": "Unauthorized. Access token is missing, invalid, or expired."}
+OpenRouter   | 429 | {"error": {"message": "Provider returned error", "code": 429, "metadata": {"raw": "error code: 1015", "provider_name": "Kluster"}}}
+OpenRouter   | 400 | {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": "{\\"error\\": {\\"type\\": \\"overloaded\\"}}"}}, "user_id": "org_2x"}
+OpenRouter   | 502 | {"choices": [{"error": {"code": 502, "message": "not found"}, "finish_reason": "error"}]}
+LiteLLM      | 400 | {"error": {"message": "litellm.BadRequestError: AnthropicException - You have reached your usage limits: rate limit", "type": null, "param": null, "code": "400"}}
+LiteLLM      | 429 | {"error": {"message": "No deployments available for selected model, try again in 5 seconds", "type": "throttling_error", "param": null, "code": "429"}}
+Ollama       | 404 | {"error": {"message": "model \\"x\\" not found, try pulling it first", "type": "api_error", "param": null, "code": null}}
+Ollama       | 404 | {"error": "model 'llama3.2:latest' not found"}
+Ollama       | 503 | {"error": "server busy, please try again.  maximum pending requests exceeded"}
+SGLang       | 400 | {"object": "error", "message": "The input (61709 tokens) is longer than the model's context length (40960 tokens).", "type": "BadRequestError", "param": null, "code": 400}
+SGLang       | 503 | {"error": {"message": "The request queue is full.", "type": "service_unavailable", "code": 503}}
+TGI          | 422 | {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 6000", "error_type": "validation"}
+TGI          | 503 | {"error": "Model is overloaded", "error_type": "overloaded"}
+Anthropic    | 503 | {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+Anthropic    | 400 | {"type": "error", "error": {"type": "invalid_request_error", "message": "You have reached your specified API usage limits: not found"}}
+Anthropic    | 400 | {"type": "error", "error": {"type": "request_too_large", "message": "Request exceeds the maximum size"}}
+Google       | 429 | [{"error": {"code": 429, "message": "Resource has been exhausted (e.g. check quota).", "status": "RESOURCE_EXHAUSTED"}}]
+Google       | 403 | {"error": {"message": "The caller is unavailable", "status": "PERMISSION_DENIED"}}
+llama.cpp    | 503 | {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
+FastAPI      | 422 | {"detail": "Unprocessable Entity"}
+"""
+
+
+@pytest.mark.parametrize("line", BODIES.strip().splitlines())
+def test_the_status_in_the_bodies_of_servers(line: str) -> None:
+    _, status, body = map(str.strip, line.split(" | ", 2))
+    assert status_said(body.encode()) == int(status)
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>502</html>", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_json_says_no_status(body: bytes) -> None:
     assert status_said(body) is None

@@ -14,7 +14,7 @@ from aipo.policies.text_tokenizer import TextTokenizer
 from aipo.run import RunFolder
 from aipo.trace import Mode
 from aipo.viewer.data.library import RunLibrary
-from aipo.viewer.data.tokens import find_tokenizer
+from aipo.viewer.data.tokens import read_tokenizer
 from kit.recorded import HOSTILE, write_step
 
 
@@ -128,6 +128,6 @@ def test_texts_of_tokens_are_the_context_cut_at_its_tokens(little_runs: Path, tm
     assert texts is not None and len(texts) == len(ids)
     assert "".join(texts) == f"{HOSTILE}\n#0<eos>" and texts[-1] == "<eos>"
     assert run.token_texts(replace(trace, mode=Mode.TEXT))([104, 105, TextTokenizer.eos_id]) == ["h", "i", ""]
-    assert find_tokenizer([tmp_path]) is None
+    assert read_tokenizer(tmp_path) is None
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": None}))
-    assert find_tokenizer([tmp_path]) is None
+    assert read_tokenizer(tmp_path) is None

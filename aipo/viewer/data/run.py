@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from aipo import recorded
 from aipo.errors import RunError
 from aipo.policies.text_tokenizer import TextTokenizer
-from aipo.run import RunEnd, RunFolder
+from aipo.run import RunEnd, RunFolder, tokenizer_of
 from aipo.trace import Mode, Trace
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import list_traces
@@ -33,7 +33,7 @@ from aipo.viewer.data.run_files import (
     read_metrics,
     read_replay,
 )
-from aipo.viewer.data.tokens import Texts, find_tokenizer, texts_of_tokens
+from aipo.viewer.data.tokens import Texts, read_tokenizer, texts_of_tokens
 
 _T = TypeVar("_T")
 _NO_METRICS = RunMetrics()
@@ -176,8 +176,8 @@ class RunView:
         if trace.mode is Mode.TEXT:
             return lambda ids: [TextTokenizer().decode([i]) for i in ids]
         with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = find_tokenizer([self._run.tokenizer, self._run.model])
+            if self._tokenizer is None and (folder := tokenizer_of(self._run)):
+                self._tokenizer = read_tokenizer(folder)
             tokenizer = self._tokenizer
         return lambda ids: None if tokenizer is None else texts_of_tokens(tokenizer, ids)
 

@@ -80,15 +80,12 @@ def after_seam(texts: Sequence[str], text: str) -> list[str]:
     return [space + texts[0], *texts[1:]]
 
 
-def find_tokenizer(folders: Iterable[Path]) -> Tokenizer | None:
-    """From the first of `folders` that has a `tokenizer.json`; None if none has one that can be read."""
-    for path in (folder / "tokenizer.json" for folder in folders):
-        if path.is_file():
-            try:
-                return Tokenizer.from_file(str(path))
-            except Exception:  # the library has no error of its own; ids are then shown without texts
-                return None
-    return None
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer in a folder; None if there is none that can be read."""
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:  # the library has no error of its own; ids are then shown without texts
+        return None
 
 
 def texts_of_tokens(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:

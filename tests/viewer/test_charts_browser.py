@@ -117,7 +117,7 @@ def test_a_chart_enlarges_stays_large_while_training_and_closes(
     until(page, "document.querySelector('dialog canvas') && aipoCharts.plots()[0].data[0].length === 120")
     page.keyboard.press("Escape")
     page.locator("dialog[open]").wait_for(state="detached")
-    until(page, "document.querySelector('#live figure canvas')?.offsetHeight === 190")
+    until(page, "document.querySelector('#live [data-chart=\"0\"] canvas')?.offsetHeight === 190")
     assert page.locator("#live figure").first.locator("figcaption b").inner_text() == "Reward"
     figure.locator("figcaption b").click()  # so does a click on its name; one beside the dialog closes it
     page.locator("dialog[open]").wait_for()
@@ -223,7 +223,7 @@ def test_a_page_that_stands_alone_draws_and_says_its_values(page: "Page", tmp_pa
     page.mouse.click(*point(page, 0.5))  # points that lead nowhere: a click is for the chart
     page.locator("dialog[open] .uplot").wait_for()
     page.keyboard.press("Escape")
-    until(page, "document.querySelector('body > figure canvas')?.offsetHeight === 190")
+    until(page, "document.querySelector('body > [data-chart=\"0\"] canvas')?.offsetHeight === 190")
 
     # Points that share their place are told apart.
     places = [(0, 0.25, "grpo 0.25"), (0, 0.5, "grpo 0.5"), (0.5, 1.0, "aipo 1"), (1, 0.75, "aipo 0.75")]

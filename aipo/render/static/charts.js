@@ -11,10 +11,10 @@
   let marked = null;
   let keyed = null; // the chart whose pointer the keys moved last; a mouse that moves takes over
 
-  const make = (tag, css, text = "") => {
+  const make = (tag, css = "", ...children) => {
     const element = document.createElement(tag);
     if (css) element.className = css;
-    element.textContent = text;
+    element.append(...children);
     return element;
   };
 
@@ -154,20 +154,13 @@
   };
 
   const row = (line, i) => {
-    const cells = document.createElement("tr");
-    cells.insertCell().append(swatch(line.colour), line.name);
-    const cell = cells.insertCell();
-    cell.textContent = number((line.raw ?? line.y)[i]);
-    if (line.low && i !== null) cell.append(" ", make("small", "", `[${number(line.low[i])}, ${number(line.high[i])}]`));
-    if (line.raw) cells.insertCell().textContent = number(line.y[i]);
-    return cells;
+    const band = line.low && i !== null ? [" ", make("small", "", `[${number(line.low[i])}, ${number(line.high[i])}]`)] : [];
+    const cells = [make("td", "", swatch(line.colour), line.name), make("td", "", number((line.raw ?? line.y)[i]), ...band)];
+    if (line.raw) cells.push(make("td", "", number(line.y[i])));
+    return make("tr", "", ...cells);
   };
 
-  const columns = () => {
-    const cells = document.createElement("tr");
-    for (const name of ["", "value", "smoothed"]) cells.append(make("th", "", name));
-    return cells;
-  };
+  const columns = () => make("tr", "", ...["", "value", "smoothed"].map((name) => make("th", "", name)));
 
   const shownLines = (one) => one.chart.lines.filter((line) => !one.hidden.has(line.name));
   const longest = (lines) => lines.reduce((a, b) => (b.x.length > a.x.length ? b : a));
@@ -293,10 +286,9 @@
   const names = (one) => {
     const list = make("ul", "chart-names");
     for (const line of one.chart.lines) {
-      const button = make("button");
+      const button = make("button", "", swatch(line.colour), line.name);
       button.type = "button";
       button.style.color = `var(--${line.colour})`;
-      button.append(swatch(line.colour), line.name);
       const press = () => button.setAttribute("aria-pressed", String(!one.hidden.has(line.name)));
       press();
       button.addEventListener("click", () => {
@@ -304,9 +296,7 @@
         press();
         apply(one);
       });
-      const item = make("li");
-      item.append(button);
-      list.append(item);
+      list.append(make("li", "", button));
     }
     return list;
   };

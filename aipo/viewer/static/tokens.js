@@ -15,11 +15,17 @@
   const LONGEST = 2000;
   const HEAVIEST = 10; // tokens of the list
 
-  const make = (tag, className, text) => {
+  const make = (tag, className, ...children) => {
     const element = document.createElement(tag);
     if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
+    element.append(...children);
     return element;
+  };
+
+  const linkTo = (position, className, text) => {
+    const link = make("a", className, text);
+    link.href = `#t${position}`;
+    return link;
   };
 
   let data = null;
@@ -99,21 +105,12 @@
     return element;
   };
 
-  const segmentElement = ({ data: segment }, n) => {
-    const section = make("section");
-    const head = make("h3");
-    head.append(make("span", segment.colour, segment.label));
-    section.append(head);
-    section.dataset.segment = n;
-    return section;
-  };
-
   /* Parts are laid out only when they come into view: they end with a line, or, if it has no end, anywhere. */
   const endsPart = (count, text) => count >= LONGEST || (count >= SHORTEST && text?.endsWith("\n"));
 
   const build = () => {
-    for (const [n, entry] of segments.entries()) {
-      const section = segmentElement(entry, n);
+    for (const entry of segments) {
+      const section = make("section", "", make("h3", "", make("span", entry.data.colour, entry.data.label)));
       let part = make("div", "part");
       entry.data.ids.forEach((_, i) => {
         part.append(tokenElement(entry.data, i, entry.start + i));
@@ -180,6 +177,7 @@
 
   /* One token */
   const quoted = (text) => text.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥") || "(no text of its own)";
+  const named = (t) => (t.text === null ? `id ${t.id}` : quoted(t.text));
 
   /* π_old/μ as the trainer took it: what is left of the weight without the ratio. */
   const corrected = (t) => {
@@ -221,15 +219,10 @@
       return;
     }
     const t = token(position);
-    const table = make("dl");
-    for (const [name, value] of facts(t)) {
-      const line = make("div");
-      line.append(make("dt", "", name), make("dd", value === null ? "unknown" : "", value ?? UNKNOWN));
-      table.append(line);
-    }
-    const link = make("a", "", "link to this token");
-    link.href = `#t${position}`;
-    inspector.replaceChildren(make("h3", "", t.text === null ? `id ${t.id}` : quoted(t.text)), table, link);
+    const lines = facts(t).map(([name, value]) =>
+      make("div", "", make("dt", "", name), make("dd", value === null ? "unknown" : "", value ?? UNKNOWN)),
+    );
+    inspector.replaceChildren(make("h3", "", named(t)), make("dl", "", ...lines), linkTo(position, "", "link to this token"));
     elements[current]?.classList.remove("on");
     current = position;
     elements[current]?.classList.add("on");
@@ -250,11 +243,7 @@
     return [...sums].filter(([, sum]) => sum > 0).sort((a, b) => b[1] - a[1]);
   };
 
-  const cells = (tag, ...values) => {
-    const line = make("tr");
-    values.forEach((value, i) => line.append(value instanceof Node ? value : make(tag, i > 1 ? "num" : "", value)));
-    return line;
-  };
+  const cells = (tag, ...values) => make("tr", "", ...values.map((value, i) => make(tag, i > 1 ? "num" : "", value)));
 
   /* The tokens that weigh most, of the row that was chosen. */
   const listHeaviest = () => {
@@ -270,21 +259,12 @@
     heaviest.replaceChildren(title, make("p", "small soft", note));
     if (by) heaviest.append(make("p", "small", `this rollout in update ${row.data.optimizer_step}: ${by}`));
     if (!top.length) return;
-    const table = make("table");
-    const head = make("thead");
-    head.append(cells("th", "token", "by", "|A·w|", "of rollout", "of step"));
-    const body = make("tbody");
-    for (const t of top) {
-      const link = make("a", "mono", t.text === null ? `id ${t.id}` : quoted(t.text));
-      link.href = `#t${t.position}`;
-      const first = make("td");
-      first.append(link);
-      body.append(cells("td", first, sourceOf(row.data, t.segment), number(t.push), share(t.push, row.data.of_rollout) ?? "–", share(t.push, row.data.of_step) ?? "–"));
-    }
-    table.append(head, body);
-    const wide = make("div", "wide");
-    wide.append(table);
-    heaviest.append(wide);
+    const head = make("thead", "", cells("th", "token", "by", "|A·w|", "of rollout", "of step"));
+    const lines = top.map((t) => {
+      const shares = [share(t.push, row.data.of_rollout) ?? "–", share(t.push, row.data.of_step) ?? "–"];
+      return cells("td", linkTo(t.position, "mono", named(t)), sourceOf(row.data, t.segment), number(t.push), ...shares);
+    });
+    heaviest.append(make("div", "wide", make("table", "", head, make("tbody", "", ...lines))));
   };
 
   const focus = (position) => {

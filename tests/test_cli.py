@@ -17,17 +17,12 @@ from transformers import AutoTokenizer
 from aipo.cli import main
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
+from kit.commands import aipo
 
-AIPO = [sys.executable, "-m", "aipo.cli"]
 SMALL = [
     *("policy.options.steps=40", "train.tasks_per_step=2", "train.group_size=4", "train.minibatches=2"),
     *("train.gradient_accumulation=1", "train.save_every=1", "rollout.max_tokens=24", "run.threads=1"),
 ]
-
-
-def aipo(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`aipo` in a process of its own, without this checkout on its path unless it is installed."""
-    return subprocess.run([*AIPO, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -167,7 +162,17 @@ def test_what_is_refused_is_one_message(
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [*AIPO, "train", "--config", "aipo", f"run.out={out}", "train.steps=500", *SMALL],
+        [
+            sys.executable,
+            "-m",
+            "aipo.cli",
+            "train",
+            "--config",
+            "aipo",
+            f"run.out={out}",
+            "train.steps=500",
+            *SMALL,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

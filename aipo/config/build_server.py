@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
 from aipo.config.build import Experiment
@@ -14,12 +13,12 @@ from aipo.errors import ConfigError, LoadError
 from aipo.policies.vllm.launch import (
     VERSIONS,
     Device,
-    Installed,
     Launch,
     bracketed,
     find_python,
     folder_or_name,
     installed,
+    is_supported,
 )
 from aipo.util.console import bars, stage
 
@@ -70,16 +69,9 @@ def _device(
         device = (experiment and experiment.policy.device) or "cuda"
         warn(f"warning: the command is for a build of vLLM for {device} (--device says otherwise). {error}")
         return device
-    if not_tried := version_warning(has):
-        warn(not_tried)
+    if not is_supported(has.version):
+        warn(f"warning: vLLM {has.version} is outside of {VERSIONS}, which is what is supported")
     return has.device
-
-
-def version_warning(has: Installed) -> str | None:
-    """A warning about a vLLM version outside of the supported range."""
-    if SpecifierSet(VERSIONS).contains(has.version, prereleases=True):
-        return None
-    return f"warning: vLLM {has.version} is outside of {VERSIONS}, which is what is supported"
 
 
 def settings_of(

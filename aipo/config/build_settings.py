@@ -9,7 +9,7 @@ import yaml
 
 from aipo.config.build_chat import secret
 from aipo.config.layers import store
-from aipo.config.load import check_finite, validate
+from aipo.config.load import check_finite, checked
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
 from aipo.policies.lora import check_peft
@@ -149,10 +149,11 @@ class ExperimentSettings:
         named = {key if isinstance(key, str) else ".".join(key): value for key, value in changes.items()}
         for key, value in changes.items():
             store(settings, tuple(key.split(".")) if isinstance(key, str) else key, value)
-        where = f"with {', '.join(named)} changed"
+        where = f"configuration with {', '.join(named)} changed"
         check_finite(named, where)
-        of_run = any(not_finite(self._config.model_dump()))  # no other has such numbers
-        return type(self)(validate(settings, where, of_run=of_run), self.source, self.date)
+        has_infinity = any(not_finite(self._config.model_dump()))  # as runs of before may have recorded it
+        config = checked(Config, settings, where, finite=not has_infinity)
+        return type(self)(config, self.source, self.date)
 
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""

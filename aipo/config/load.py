@@ -24,8 +24,14 @@ from aipo.util.text import nearest
 _Section = TypeVar("_Section", bound=Section)
 
 
-def load_config(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> Config:
-    """A preset's name or a YAML file's path, then `a.b=value` overrides, the last one winning.
+def load_config(name: str, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a preset or a YAML file; see `resolve`."""
+    config, _ = resolve(name, overrides)
+    return config
+
+
+def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> tuple[Config, Layers]:
+    """A configuration, and what it comes from: a preset or a YAML file, then `a.b=value` overrides, the last one winning.
 
     Args:
         of_run: it is the file that a run has recorded, perhaps with names of before.
@@ -33,12 +39,6 @@ def load_config(name: str, overrides: Iterable[str] = (), *, of_run: bool = Fals
     Raises:
         ConfigError: no such preset or file, not YAML, an unknown key, a wrong value.
     """
-    config, _ = resolve(name, overrides, of_run=of_run)
-    return config
-
-
-def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -> tuple[Config, Layers]:
-    """A configuration and what it comes from; see `load_config`."""
     defaults = {("graph", "name"): GraphConfig().name, ("env", "name"): EnvConfig().name}  # pyright: ignore[reportCallIssue]
     layers = Layers(defaults, may_import=not of_run)
     has_infinity = False  # as runs of before may have recorded it
@@ -49,41 +49,36 @@ def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -
         layers.lay_file(settings, source)
     layers.lay_overrides(overrides)
     if not has_infinity:
-        check_finite(layers.settings, name)
-    return validate(layers.settings, name, of_run=has_infinity), layers
-
-
-def validate(raw: Mapping[str, Any], where: str, *, of_run: bool = False) -> Config:
-    """Checks nested plain data.
-
-    Args:
-        of_run: a run has recorded it.
-
-    Raises:
-        ConfigError: names every key that is unknown or has a wrong value, and where.
-    """
-    return checked(Config, raw, f"configuration {where!r}", of_run=of_run)
+        check_finite(layers.settings, f"configuration {name!r}")
+    return checked(Config, layers.settings, f"configuration {name!r}", finite=not has_infinity), layers
 
 
 def check_finite(settings: Mapping[str, Any], where: str) -> None:
     """Refuses infinity and NaN, which the JSON of traces cannot hold.
+
+    Args:
+        where: of the settings, for the error.
 
     Raises:
         ConfigError: names every key that has one.
     """
     if infinite := list(not_finite(settings)):
         lines = [f"{key}: got {value!r}, {FINITE}" for key, value in infinite]
-        raise ConfigError(f"configuration {where!r}:\n  " + "\n  ".join(lines))
+        raise ConfigError(f"{where}:\n  " + "\n  ".join(lines))
 
 
-def checked(section: type[_Section], raw: Mapping[str, Any], where: str, *, of_run: bool = False) -> _Section:
+def checked(section: type[_Section], raw: Mapping[str, Any], where: str, *, finite: bool = True) -> _Section:
     """`raw` as a `section`.
+
+    Args:
+        where: of the settings, for the error.
+        finite: refuse infinity and NaN.
 
     Raises:
         ConfigError: names every key that is unknown or has a wrong value, and where.
     """
     try:
-        return section.model_validate(raw, context=RECORDED if of_run else None)
+        return section.model_validate(raw, context=None if finite else RECORDED)
     except ValidationError as error:
         lines = [
             _explain(section, item["loc"], item["type"], item["msg"], item["input"])

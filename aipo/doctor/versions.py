@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from aipo.doctor.check import Check
-from aipo.policies.vllm.launch import VERSIONS
+from aipo.policies.vllm.launch import VERSIONS, is_supported
 
 _SHOWN = ("torch", "transformers", "trl", "langgraph", "langchain-core", "openai")
 
@@ -42,6 +41,6 @@ def check_versions(needed: Iterable[str] | None = None) -> Iterator[Check]:
 def check_vllm(url: str, found: str) -> Check:
     """Is the server's vLLM one that was tried?"""
     says = f"{url} answers, vLLM {found}"
-    if SpecifierSet(VERSIONS).contains(found, prereleases=True):
+    if is_supported(found):
         return Check("ok", "server", says)
     return Check("warn", "server", f"{says} is outside of {VERSIONS}", f'pip install "vllm{VERSIONS}" there')

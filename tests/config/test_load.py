@@ -9,7 +9,7 @@ import yaml
 
 from aipo.config import presets
 from aipo.config.build import Experiment
-from aipo.config.load import Config, load_config, validate
+from aipo.config.load import Config, checked, load_config
 from aipo.errors import ConfigError
 from aipo.method.agent_weights import NEGATIVES
 from aipo.method.batch import COUNTS
@@ -206,7 +206,7 @@ def test_an_unknown_name_lists_the_presets() -> None:
 
 def test_a_missing_section_is_named() -> None:
     with pytest.raises(ConfigError, match="policy: is missing"):
-        validate({}, "nothing")
+        checked(Config, {}, "nothing")
 
 
 def test_what_is_dumped_loads_again_and_holds_no_secret(load_text, monkeypatch) -> None:

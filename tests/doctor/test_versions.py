@@ -23,7 +23,7 @@ def test_each_that_is_not_has_its_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "status"), [("0.22.0", "ok"), ("0.32.1", "ok"), ("0.21.9", "warn"), ("0.33", "warn")]
+    ("found", "status"), [("0.22.0", "ok"), ("0.32.1+cpu", "ok"), ("0.21.9", "warn"), ("0.33", "warn")]
 )
 def test_a_servers_version(found: str, status: str) -> None:
     check = check_vllm("http://here", found)

@@ -13,9 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from aipo.cli import app
 from aipo.config.build_chat import build_openai_chat
 from aipo.errors import AipoError, ConfigError, LoadError, PolicyError
 from aipo.policies.text_tokenizer import TextTokenizer
@@ -25,6 +24,7 @@ from aipo.trace import Mode, Role
 from aipo.trace.store import TraceStore
 from envs.miniature import Facts
 from envs.miniature.model import cold_start
+from kit.commands import invoke
 from kit.servers import chat_completion, serving
 from kit.tiny_vllm import TinyVLLM
 
@@ -86,10 +86,7 @@ def served(
 
 
 def aipo(*words: object) -> Result:
-    done = CliRunner().invoke(app, [*map(str, words)], env={"COLUMNS": "100", "MY_KEY": "sesame"})
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
+    return invoke(*words, columns=100, MY_KEY="sesame")
 
 
 def endpoint(url: str, *words: object, model: str = "clever", secret: str = "MY_KEY") -> list[object]:

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from aipo.cli import app
 from aipo.config.build import load_experiment
 from aipo.errors import AipoError, ConfigError, RunError
 from aipo.evaluate.single import find_task
 from aipo.run import RunFolder
 from aipo.util.files import write_text
 from envs.miniature.model import cold_start
+from kit.commands import invoke
 
 ALONE = ("agents={}", "graph={name: 'graphs.solo:solo', options: {prompt: miniature.md}}")
 
@@ -24,10 +24,7 @@ def policy() -> str:
 
 
 def tried(*words: object) -> Result:
-    done = CliRunner().invoke(app, ["try", *map(str, words)], env={"COLUMNS": "80"})
-    if done.exception:
-        raise done.exception
-    return done
+    return invoke("try", *words)
 
 
 def test_solo_and_assisted_with_the_reward_of_the_environments_own_task(policy: str) -> None:

@@ -5,21 +5,17 @@ import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from aipo.cli import app
 from aipo.errors import AipoError, ConfigError, TaskError, TraceError
 from aipo.evaluate.tasks import environment
+from kit.commands import invoke
 
 HARD = ["--split", "hard", "--index", "0"]
 RIGHT = "9@5=519\n519+30=549\n#549"
 
 
 def env(*words: object, stdin: str | None = None) -> str:
-    done = CliRunner().invoke(app, ["env", *map(str, words)], input=stdin, env={"COLUMNS": "80"})
-    if done.exception:
-        raise done.exception
-    return done.stdout
+    return invoke("env", *words, stdin=stdin).stdout
 
 
 @pytest.mark.parametrize("name", ["miniature", "aipo", "envs.miniature:Miniature"])

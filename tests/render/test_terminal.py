@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from aipo.cli import app
 from aipo.trace import StopReason, Trace
 from aipo.trace.store import TraceStore
+from kit.commands import invoke
 from kit.engines import TOKENIZER, run
 
 
@@ -21,10 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def call(*words: object, columns: int = 80) -> str:
-    done = CliRunner().invoke(app, ["traces", *map(str, words)], env={"COLUMNS": str(columns)})
-    if done.exception:
-        raise done.exception
-    return done.stdout
+    return invoke("traces", *words, columns=columns).stdout
 
 
 def test_traces_and_groups_as_a_table(folder: Path):

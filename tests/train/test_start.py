@@ -21,6 +21,7 @@ from aipo.util.files import busy
 from aipo.util.output import secure_streams
 from envs.miniature.model import cold_start
 from kit import tiny_run
+from kit.commands import aipo
 
 
 def numbers(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -75,7 +76,7 @@ def test_so_are_those_of_options(override: str, says: str) -> None:
     ],
 )
 def test_so_are_those_of_commands(arguments: list[str]) -> None:
-    ended = subprocess.run([sys.executable, "-m", "aipo.cli", *arguments], capture_output=True, text=True)
+    ended = aipo(*arguments)
     assert ended.returncode == 2
     assert "allowed a finite number" in ended.stderr
 

@@ -95,23 +95,13 @@ def test_without_json_there_are_no_events(capsys: pytest.CaptureFixture[str]) ->
 # -- lines -----------------------------------------------------------------------------------------------
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def written(steps: int, seconds: float = 60.0, *, first: int = 1, lines: int | None = None) -> list[str]:
     """The lines of a stage whose steps take so long."""
-    clock, console = Clock(), Console(file=StringIO(), width=40)
-    with WrittenProgress(console, clock) as progress:
+    now, console = 0.0, Console(file=StringIO(), width=40)
+    with WrittenProgress(console, lambda: now) as progress:
         note = stage(progress, "train", lines=lines)
         for step in range(first, steps + 1):
-            clock.now += seconds
+            now += seconds
             note(step, steps, {"reward/solo": 0.25, "reward/assisted": 0.5})
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
@@ -127,12 +117,8 @@ def test_a_line_for_each_step_has_its_rewards_and_the_time_left() -> None:
 
 
 def test_a_run_that_goes_on_counts_the_steps_of_this_time_only() -> None:
-    assert [line.partition("0.50")[2] for line in written(9, first=6)] == [
-        "",
-        "  2 min left",
-        "  60 s left",
-        "",
-    ]
+    left = [line.partition("0.50")[2] for line in written(9, first=6)]
+    assert left == ["", "  2 min left", "  60 s left", ""]
 
 
 def test_steps_that_take_hours_have_a_time_left_too() -> None:
@@ -147,7 +133,7 @@ def test_fast_steps_share_a_line(steps: int, count: int) -> None:
 
 def test_what_happens_after_the_last_step_is_written_once() -> None:
     console = Console(file=StringIO(), width=40)
-    with WrittenProgress(console, Clock()) as progress:
+    with WrittenProgress(console, lambda: 0.0) as progress:
         note, waiting = stage(progress, "aipo 0"), stage(progress, "waiting")
         waiting(0, 0, "another run")
         waiting(0, 0, "another run")
@@ -177,14 +163,14 @@ def test_a_terminal_has_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", [Console, EventConsole])
 def test_a_step_that_takes_long_says_where_it_is(kind: type[Console]) -> None:
-    clock, file = Clock(), StringIO()
+    now, file = 0.0, StringIO()
     console = EventConsole(file) if kind is EventConsole else Console(file=file, width=40)
-    with WrittenProgress(console, clock) as progress:
+    with WrittenProgress(console, lambda: now) as progress:
         train, rollouts = stage(progress, "train", lines=None), stage(progress, "rollouts", lines=0)
         for step in (1, 2):
             rollouts(0, 4, f"step {step}")
             for done in (1, 2, 3):
-                clock.now += 60
+                now += 60
                 rollouts(done, 4, f"step {step}")
             progress.look()
             progress.look()  # none has ended since
@@ -212,7 +198,7 @@ def test_a_step_that_takes_long_says_where_it_is(kind: type[Console]) -> None:
 
 def test_where_several_stages_go_on_each_says_where_it_is_and_one_that_is_put_away_does_not() -> None:
     console = Console(file=StringIO(), width=40)
-    with WrittenProgress(console, Clock()) as progress:
+    with WrittenProgress(console, lambda: 0.0) as progress:
         notes = {name: stage(progress, name) for name in ("a", "b", "c")}
         for name, note in notes.items():
             note(0, 100, f"doing {name}")

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from aipo.errors import ConfigError, LoadError
 from aipo.util.imports import Loaded, fingerprint, instantiate, load
 
-
-@pytest.fixture(autouse=True)
-def _import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Works in an empty folder, and leaves nothing of it on the import path."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    for name in ("mine", "mine.graph"):  # another test's file of that name
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def write(path: Path, text: str) -> Path:

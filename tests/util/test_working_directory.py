@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,21 +20,8 @@ LIBRARIES = (
     *("_classes", "_ops", "random", "types", "json", "calendar", "secrets", "torch", "numpy", "yaml", "datasets"),
     *("graphs", "envs", "tests", "utils"),
 )  # fmt: skip
+pytestmark = pytest.mark.usefixtures("folder")
 PLAIN = "def build():\n    return 'plain'\n"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Works in an empty folder, and leaves nothing of it behind."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    monkeypatch.setattr(working_directory._FINDER, "packages", {"graphs", "envs"})
-    monkeypatch.setattr(working_directory._LAST_FINDER, "place", None)
-    before = dict(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - set(before):
-        del sys.modules[name]
 
 
 def write(name: str, text: str) -> None:
@@ -46,7 +32,7 @@ def write(name: str, text: str) -> None:
 
 
 @pytest.fixture
-def traps() -> None:
+def traps(folder: Path) -> None:
     for name in LIBRARIES:
         write(f"{name}.py", f"raise SystemExit('{name}.py was imported')\n")
 

@@ -6,22 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from aipo.cli import app
 from aipo.errors import RunError
 from aipo.util.files import exclusive, write_json
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.overview import overviews, state
+from kit.commands import invoke
 
 LONG_AGO = (1_000_000.0, 1_000_000.0)
 
 
 def listed(*words: object, columns: int = 80) -> str:
-    done = CliRunner().invoke(app, ["runs", *map(str, words)], env={"COLUMNS": str(columns)})
-    if done.exception:
-        raise done.exception
-    return done.stdout
+    return invoke("runs", *words, columns=columns).stdout
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from packaging.specifiers import SpecifierSet
+
 from aipo.errors import ConfigError, LoadError
 from aipo.util.http.urls import is_loopback
 
@@ -45,6 +47,11 @@ class Installed:
 
     version: str
     device: Device
+
+
+def is_supported(version: str) -> bool:
+    """Is it a version of vLLM within `VERSIONS`?"""
+    return SpecifierSet(VERSIONS).contains(version, prereleases=True)
 
 
 def find_python(given: str | None) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aipo.config.build import Experiment, load_experiment
-from aipo.config.load import validate
+from aipo.config.schema import Config
 from aipo.errors import ConfigError, LoadError, ScoreError, TaskError
 from aipo.rollout.env import Task
 from envs.gym import Gym, families
@@ -203,7 +203,7 @@ def test_another_family_may_not_ask_the_same() -> None:
 def test_splits_of_a_configuration_that_are_wrong_are_named(splits: object, says: str) -> None:
     options = {"env": {"name": "envs.gym:Gym", "options": {"splits": splits}}}
     with pytest.raises(ConfigError, match=r"env\.options of envs\.gym:Gym: .*" + says):
-        _ = Experiment(validate({"policy": {"model": "m"}, **options}, "x")).env
+        _ = Experiment(Config.model_validate({"policy": {"model": "m"}, **options})).env
 
 
 @pytest.mark.parametrize(

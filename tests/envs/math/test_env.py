@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aipo.config.build import Experiment
-from aipo.config.load import validate
+from aipo.config.schema import Config
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.rollout.env import Task
 from envs.math import Math, final_answer
@@ -176,7 +176,8 @@ def test_what_is_wrong_is_refused(env: Math) -> None:
     ],
 )
 def test_options_of_a_configuration_that_are_wrong_are_named(options: dict, says: str) -> None:
-    config = validate({"policy": {"model": "m"}, "env": {"name": "envs.math:Math", "options": options}}, "x")
+    env = {"name": "envs.math:Math", "options": options}
+    config = Config.model_validate({"policy": {"model": "m"}, "env": env})
     with pytest.raises(ConfigError, match=r"env\.options of envs\.math:Math: .*" + says):
         _ = Experiment(config).env
 

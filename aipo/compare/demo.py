@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from aipo.compare.examples import choose_examples
 from aipo.compare.matrix import Matrix, Measure, build_matrix
@@ -29,7 +28,7 @@ from aipo.evaluate.run import cell
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
-from aipo.util.console import bars, number_table, print_line
+from aipo.util.console import NumberTable, bars, number_table, print_line
 from aipo.util.files import taken, write_json, writing
 from aipo.util.output import write_event
 from aipo.util.text import counted, duration
@@ -155,7 +154,8 @@ def asked(result: ArmResult) -> str:
         for name, share in row.items():
             if name.startswith("consults/") and share:
                 counts[name.removeprefix("consults/")] += round(share * row["rollouts/assisted"])
-    agents = ", ".join(f"{agent} {count:,} times" for agent, count in counts.most_common())
+    names = {"unknown": "names that are no agent"}
+    agents = ", ".join(f"{names.get(agent, agent)} {count:,} times" for agent, count in counts.most_common())
     return f"{result.arm}: while training, it asked {agents}." if agents else ""
 
 
@@ -216,7 +216,7 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float, remarks: 
     write_page(matrix.out / "report.html", matrix, results, compute_standings(matrix, results), extras)
 
 
-def last_table(results: MatrixResults, title: str) -> Table:
+def last_table(results: MatrixResults, title: str) -> NumberTable:
     """The pass@k of each policy; a row that no policy was measured on is left out."""
     rows: list[Sequence[str]] = []
     for label, split, setting, k in (

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
-from rich.table import Table
 
 from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import Cost, MatrixResults
 from aipo.compare.sections import SETTINGS
 from aipo.compare.standings import Standing, Standings
 from aipo.evaluate.statistics import Estimate
-from aipo.util.console import number_table, print_line
+from aipo.util.console import NumberTable, number_table, print_line
 
 RULE = "the simplest arm among those that tie with the best"
 SIGNS = {"better": "▲", "worse": "▼"}
@@ -59,7 +58,7 @@ def measure_label(measure: Measure, split_names: Mapping[str, str] | None = None
     return f"{split}, {SETTINGS[measure.setting]}, pass@{measure.k}"
 
 
-def _tables(matrix: Matrix, standings: Standings) -> Iterator[Table]:
+def _tables(matrix: Matrix, standings: Standings) -> Iterator[NumberTable]:
     """The measure that decides, spread and costs, and the other measures split by split; each fits 80 columns."""
     means, costs = list[Sequence[str]](), list[Sequence[str]]()
     for arm in standings.arms:

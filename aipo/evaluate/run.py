@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from aipo.config.build import Experiment
 from aipo.errors import ConfigError, RunError
@@ -20,7 +19,7 @@ from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
-from aipo.util.console import Note, bars, print_line, stage
+from aipo.util.console import Note, NumberTable, bars, number_table, print_line, stage
 from aipo.util.files import write_json
 from aipo.util.output import write_event
 
@@ -141,19 +140,19 @@ def evaluate_with(
     return results
 
 
-def table(result: dict[str, dict[str, Any]]) -> Table:
-    """pass@k of every split and setting, with 95 % intervals, and how many rollouts failed. A line is no wider than 80
-    columns: more than two k stand below each other."""
+def table(result: dict[str, dict[str, Any]]) -> NumberTable:
+    """pass@k of every split and setting, with 95 % intervals, and how many rollouts failed."""
     ks = sorted({k for settings in result.values() for r in settings.values() for k in r["pass_at"]}, key=int)
-    upright = len(ks) > 2
-    names = ("k", "pass@k") if upright else tuple(f"pass@{k}" for k in ks)
-    rows = Table("split", "setting", *names, "failed")
-    for split, settings in result.items():
-        for setting, r in settings.items():
-            cells = [cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks]
-            for line in zip(ks, cells, strict=True) if upright else [cells]:
-                rows.add_row(split, setting, *line, str(r["counts"]["failed"]))
-    return rows
+    rows = [
+        (
+            f"{split}, {setting}",
+            *(cell(r["pass_at"].get(k), r["interval"].get(k)) for k in ks),
+            str(r["counts"]["failed"]),
+        )
+        for split, settings in result.items()
+        for setting, r in settings.items()
+    ]
+    return number_table(("split, setting", *(f"pass@{k}" for k in ks), "failed"), rows)
 
 
 def cell(value: float | None, interval: Sequence[float] | None) -> str:

@@ -4,10 +4,11 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -197,13 +198,47 @@ def line_table(
     return table
 
 
-def number_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
-    """A table whose first column names the row. In a narrow terminal the names are folded, the numbers are not."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
-    first, *others = columns
-    table.add_column(first, overflow="fold")
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    return table
+_NAMES = 12
+"""Columns of a terminal in which names can be folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberTable:
+    """A table whose first column names the row. In a narrow terminal the names are folded; where this is not enough, each
+    number has a line of its own."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [self.columns, *self.rows]
+        names, *numbers = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+        fits = min(names, _NAMES) + sum(width + 2 for width in numbers) + 4 <= options.max_width
+        yield self._wide() if fits else self._narrow()
+
+    def _wide(self) -> Table:
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+        first, *others = self.columns
+        table.add_column(first, overflow="fold")
+        for name in others:
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def _narrow(self) -> Table:
+        table = Table(title=self.title, title_justify="left", box=None, show_header=False)
+        for name, *numbers in self.rows:
+            table.add_row(Text(name, style="bold"))
+            for column, number in zip(self.columns[1:], numbers, strict=True):
+                if number:
+                    table.add_row(Text(f"  {column}"), Text(number))
+        return table
+
+
+def number_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None
+) -> NumberTable:
+    """A `NumberTable` of texts from anywhere."""
+    return NumberTable([*map(visible, columns)], [[visible(cell) for cell in row] for row in rows], title)

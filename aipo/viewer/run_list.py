@@ -49,7 +49,8 @@ def _rows(line: RunOverview, now: float) -> list[Sequence[str]]:
         first, *more = scores or [("", "", "")]
         return [(name, line.state, "", *first, *end), *(("", "", "", *row, "", "") for row in more)]
     steps = str(line.steps) if line.planned is None else f"{line.steps}/{line.planned}"
-    return [(name, line.state, steps, "reward", *map(_number, line.reward.values()), *end)]
+    measured = ("reward", *map(_number, line.reward.values())) if line.has_reward else ("", "", "")
+    return [(name, line.state, steps, *measured, *end)]
 
 
 def _number(value: float | None) -> str:

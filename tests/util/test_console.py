@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from aipo.util.console import line_table
+from aipo.util.console import line_table, number_table
 from aipo.util.output import output, print_result
 from aipo.util.text import age
 
@@ -32,6 +32,23 @@ def test_a_row_is_one_line_and_ids_are_cut_last(width: int, line: str) -> None:
 def test_a_wide_character_takes_two_places_and_an_empty_column_none() -> None:
     assert printed(("1", "数学数学数学", ""), width=12) == ["id  text", "1   数学数 …"]
     assert printed(width=40) == ["id  text  note"]
+
+
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (32, ["name           before  after", "unknown facts     0.1   0.25", "sums                –"]),
+        (31, ["name          before  after", "unknown          0.1   0.25", "facts", "sums               –"]),
+        (30, ["unknown facts", "before       0.1", "after        0.25", "sums", "before       –"]),
+    ],
+)
+def test_numbers_of_a_table_are_never_cut(width: int, lines: list[str]) -> None:
+    rows = [("unknown facts", "0.1", "0.25"), ("sums", "–", "")]
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(number_table(("name", "before", "after"), rows))
+    printed = [line.strip() for line in capture.get().splitlines()]
+    assert [line for line in printed if line.strip("─")] == lines
 
 
 def test_with_json_stdout_has_the_result_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,6 +194,12 @@ def test_a_trace_and_its_replay_differ_where_the_reply_does() -> None:
     assert right and shown(right.parts) == [(True, "so #"), (False, "3")]
 
 
+def test_a_tag_changes_as_a_whole() -> None:
+    (row,) = rows(context(trace(policy("1+1=2 <consult:verify>"))), context(trace(policy("1+1=2 <eos>"))))
+    assert row.left and shown(row.left.parts) == [(True, "1+1=2 "), (False, "<consult:verify>")]
+    assert row.right and shown(row.right.parts) == [(True, "1+1=2 "), (False, "<eos>")]
+
+
 def test_a_long_stretch_that_did_not_change_is_folded() -> None:
     same = "x " * 2500
     (row,) = rows(context(trace(policy(same + "a"))), context(trace(policy(same + "b"))))

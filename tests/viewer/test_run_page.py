@@ -59,7 +59,7 @@ def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
     html = html_of(little_runs)
     text = text_of(html)
     assert "2 of 2 steps 32 rollouts 2 failed" in text
-    assert "graph consult plan independent (50% assisted, 0% suppressed) credit group coefficient" in text
+    assert "graph consult plan independent (50% assisted) credit group coefficient" in text
     assert "model scripted" in text and "4 tasks × 4 rollouts" in text
     assert "after easy 0.00 1.00" in text
     assert re.search(r"graphs/consult\.py</td><td class=\"mono\">[0-9a-f]{16}<", html)
@@ -93,6 +93,9 @@ def test_a_policy_that_never_asks_is_named(
         f"no agent was asked in {silent} assisted rollouts; agents teach a policy only what it asks them"
     )
     assert (warning in text_of(html_of(tmp_path, "silent"))) == said
+    # In the forks of `aipo replay consults` nobody can ask.
+    (folder / "manifest.json").write_text('{"replay_of": {"what": "consults", "path": "/r", "run_id": "r"}}')
+    assert warning not in text_of(html_of(tmp_path, "silent"))
 
 
 def test_an_evaluation_leads_to_its_run_and_has_no_curves(little_runs: Path) -> None:
@@ -278,10 +281,13 @@ def test_the_run_page_says_whether_asking_helps_as_replay_consults_does(
     assert list(table(lines.agents(0)).rows[0]) == re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", section)[8:]
 
 
-def test_a_run_in_which_nobody_asked_says_nothing_of_help(
-    little_runs: Path, asking: Trace, tmp_path: Path
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_run_in_which_nothing_can_be_compared_says_nothing_of_help(
+    little_runs: Path, asking: Trace, tmp_path: Path, alone: bool
 ) -> None:
-    write_traces(begun(little_runs, tmp_path, "run"), replace(asking, consults=[]))
+    # Nobody asked; or, as in an evaluation, there is no other rollout of the group.
+    one = replace(asking, reward=1.0, advantage=0.5) if alone else replace(asking, consults=[])
+    write_traces(begun(little_runs, tmp_path, "run"), one)
     assert 'id="asking"' not in html_of(tmp_path, "run")
 
 

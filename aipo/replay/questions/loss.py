@@ -184,7 +184,9 @@ def _report(losses: Sequence[StepLoss], steps: str, other: Sequence[int]) -> Rep
         "weights": ", ".join(dict.fromkeys(o.weights for o in losses)),
     }
     if gaps := [abs(o.loss - o.online["loss"]) for o in losses if "loss" in o.online]:
-        settings["training logged"] = f"the same loss in {counted(len(gaps), 'step')}, up to {max(gaps):.1e}"
+        settings["training logged"] = (
+            f"the same loss in {counted(len(gaps), 'step')}, to within {max(gaps):.1g}"
+        )
     by_setting = {o.setting: [other for other in losses if other.setting == o.setting] for o in losses}
     agents = sorted({part for o in losses for part in o.parts if part.startswith("agent/")})
     rows: list[list[str]] = []

@@ -34,7 +34,7 @@ class _Rollout(NamedTuple):
 
 @lru_cache(maxsize=8)
 def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> "ReplayTable | None":
-    """A row for each agent that was asked; None where nobody was.
+    """A row for each agent that was asked; None where there is no consult to compare with a rollout without one.
 
     Args:
         agents: the known ones.
@@ -52,7 +52,10 @@ def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> "Re
     # It imports LangGraph, which a run without agents need not wait for.
     from aipo.replay.questions.consult_worth import Tally, against_group, table
 
+    worths = [*against_group(rollouts, agents)]
+    if not worths:
+        return None
     tally = Tally(agents)
-    tally.add(rollouts, against_group(rollouts, agents))
+    tally.add(rollouts, worths)
     seed = section(run.config(), "run").get("seed")
     return table(tally.agents(seed if isinstance(seed, int) else 0))

@@ -68,6 +68,11 @@ class RunOverview:
         """The name, without the part that the line above says."""
         return Path(self.folder).name if self.part else self.name
 
+    @property
+    def has_reward(self) -> bool:
+        """Are there mean rewards by mode, or will there be? Not in a replay that does not train."""
+        return self.kind == "run" or any(mean is not None for mean in self.reward.values())
+
 
 def overviews(library: RunLibrary, *, now: float) -> list[RunOverview]:
     """Every run of the library with its evaluations, and before the runs of a comparison the comparison itself."""
@@ -95,6 +100,7 @@ def overview(run: RunView, *, now: float | None, places: Mapping[Path, str]) -> 
         if replayed := run.replayed():
             line.kind, (line.replay, source) = "replay", replayed
             line.of = line.of or source.name
+            line.planned = line.planned if line.replay == "train" else None
     except AipoError as error:
         line.problem = str(error)
     return line

@@ -51,7 +51,11 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
         ("assist_share_end", "by the end"),
         ("suppress_share", "suppressed"),
     ]
-    mixed = [f"{method[key]:.0%} {word}" for key, word in shares if isinstance(method.get(key), int | float)]
+    mixed = [
+        f"{share:.0%} {word}"
+        for key, word in shares
+        if isinstance(share := method.get(key), int | float) and (share or key != "suppress_share")
+    ]
     if plan == "expert":
         mixed.append(f"{method.get('demonstrations') or 1} demonstrated")
     train = section(config, "train")

@@ -77,7 +77,7 @@ def run_page(
         asking=consult_worth(
             run, tuple(agents), index.steps() if end.state == "running" else index.refresh()
         ),
-        problems=[*run.problems(), *_silence(index)],
+        problems=[*run.problems(), *(_silence(index) if replayed is None else ())],
         replayed=replayed,
         compared=run.settings_compared(),
         result=run.replay(),

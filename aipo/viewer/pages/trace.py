@@ -78,7 +78,7 @@ def facts(trace: Trace) -> Facts:
     versions = sorted({s.policy_version for s in trace.segments if s.policy_version is not None})
     return [
         ("reward", _reward(trace)),
-        ("advantage", "none" if trace.advantage is None else f"{trace.advantage:+.4g}"),
+        ("advantage", "none" if trace.advantage is None else f"{trace.advantage:+.4g}" if trace.advantage else "0"),
         ("ended by", str(trace.stop_reason)),
         ("step", str(trace.step)),
         ("policy version", " to ".join(map(str, dict.fromkeys([*versions[:1], *versions[-1:]]))) or "not recorded"),

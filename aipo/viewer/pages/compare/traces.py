@@ -19,7 +19,7 @@ from aipo.viewer.pages.compare.diff import Block, DiffKind, SegmentPair, align, 
 from aipo.viewer.pages.compare.settings import Difference, differences, flat
 from aipo.viewer.responses import render
 
-_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+_WORD = re.compile(r"</?[\w:]+>|\s+|\w+|[^\w\s]")
 _LONG, _KEPT = 1200, 300  # characters
 
 

@@ -133,10 +133,12 @@ def test_consults_are_counted_by_agent() -> None:
         "rollouts/assisted": 64.0,
         "consults/knowledge": 0.5,
         "consults/verify": 0.25,
-        "consults/unknown": 0.0,
+        "consults/unknown": 0.03125,
     }
     result = ArmResult(arm="aipo", seed=0, evaluation={}, metrics=[row, {"step": 2}, row])
-    assert asked(result) == "aipo: while training, it asked knowledge 64 times, verify 32 times."
+    assert asked(result) == "aipo: while training, it asked knowledge 64 times, verify 32 times, " + (
+        "names that are no agent 4 times."
+    )
     assert asked(ArmResult(arm="grpo", seed=0, evaluation={}, metrics=[{"step": 1}])) == ""
 
 

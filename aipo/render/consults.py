@@ -51,8 +51,7 @@ def consultations(trace: Trace) -> tuple[Consultation, ...]:
     claimed: set[int] = set()
     matched: list[Consultation] = []
     for number, consult in enumerate(trace.consults):
-        inherited = _inherited(trace, consult)
-        at = None if inherited else _find(trace.visits, _answering(trace, consult), claimed)
+        at = _find(trace.visits, _answering(trace, consult), claimed)
         if at is None:
             matched.append(Consultation(number=number, consult=consult))
             continue
@@ -76,13 +75,6 @@ def _answering(trace: Trace, consult: Consult) -> set[str]:
         return {consult.agent}
     reply = trace.segments[consult.reply_segment]
     return {consult.agent, reply.source} | ({NOTICE} if reply.role is Role.ENV else set())
-
-
-def _inherited(trace: Trace, consult: Consult) -> bool:
-    """Was it answered before this rollout was forked from its parent? Its visits are the parent's then."""
-    if trace.fork_token is None:
-        return False
-    return sum(len(s) for s in trace.segments[: consult.reply_segment]) < trace.fork_token
 
 
 def _find(visits: Sequence[Visit], names: set[str], taken: set[int]) -> int | None:

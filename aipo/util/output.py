@@ -76,23 +76,19 @@ class EventConsole(ResultConsole):
 
 
 @contextmanager
-def output(as_json: bool) -> Generator[Console]:
+def output(as_json: bool, kind: type[ResultConsole] = ResultConsole) -> Generator[Console]:
     """Where a command prints. With `as_json` all of it goes to stderr, and what libraries and users' code print."""
     if not as_json:
         yield Console(file=sys.stdout)
         return
     with _stdout_for_json() as stdout:
-        yield ResultConsole(stdout)
+        yield kind(stdout)
 
 
 @contextmanager
 def event_output(as_json: bool) -> Generator[Console]:
     """The same for a command that writes events. The last event of a command that ends in an error is that error."""
-    if not as_json:
-        yield Console(file=sys.stdout)
-        return
-    with _stdout_for_json() as stdout:
-        console = EventConsole(stdout)
+    with output(as_json, EventConsole) as console:
         try:
             yield console
         except OtherRankError:

@@ -138,11 +138,7 @@ def agents_app(faults: Faults, *, seed: int = 0) -> Starlette:
             return Response(body[:-20] + b"]]", media_type="application/json")
         return Response(body, media_type="application/json")
 
-    async def listed(request: Request) -> JSONResponse:
-        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in models]})
-
-    routes = [Route("/v1/chat/completions", complete, methods=["POST"]), Route("/v1/models", listed)]
-    return Starlette(routes=routes)
+    return Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
 
 
 def chat_completion(model: str, text: str, tokens_in: int, tokens_out: int) -> dict[str, Any]:

@@ -19,16 +19,12 @@ from kit.raw_http import CHAT, answering, chat, http_answer, post
 from kit.servers import free_port
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "nonsense://x"])
-def test_no_proxy_stands_before_this_machine(
-    monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str
-) -> None:
-    monkeypatch.setenv(variable, proxy)
+def test_no_proxy_stands_before_this_machine(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
     with answering(http_answer(CHAT)) as (url, _):
-        assert post(url).content == CHAT
-        assert post(url.replace("127.0.0.1", "localhost")).content == CHAT
-        assert post(url.replace("127.0.0.1", "0.0.0.0")).content == CHAT
+        for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            assert post(url.replace("127.0.0.1", host)).content == CHAT
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])

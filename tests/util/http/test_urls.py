@@ -5,27 +5,23 @@ import pytest
 from aipo.errors import ConfigError
 from aipo.util.http.urls import check_servers, flaw_of, is_here, is_loopback, plain, proxy_of
 
-HERE = [
+ONLY_HERE = (
     *("localhost", "LOCALHOST", "localhost.", "vllm.localhost"),
     *("127.0.0.1", "127.9.9.9", "127.1", "::1", "[::1]", "::ffff:127.0.0.1"),
-]
-
-
-@pytest.mark.parametrize("host", HERE)
-def test_a_host_that_only_this_machine_reaches(host: str) -> None:
-    assert is_loopback(host) and is_here(host)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_host_that_listens_everywhere_is_asked_here(host: str) -> None:
-    assert is_here(host) and not is_loopback(host)
+)
+ELSEWHERE = ("", "example.org", "localhost.example", "10.0.0.1", "128.0.0.1", "fe80::1", "notlocalhost")
 
 
 @pytest.mark.parametrize(
-    "host", ["", "example.org", "localhost.example", "10.0.0.1", "128.0.0.1", "fe80::1", "notlocalhost"]
+    ("host", "loopback", "here"),
+    [
+        *((host, True, True) for host in ONLY_HERE),
+        *((host, False, True) for host in ("0.0.0.0", "::")),
+        *((host, False, False) for host in ELSEWHERE),
+    ],
 )
-def test_another_machine(host: str) -> None:
-    assert not is_here(host)
+def test_which_hosts_are_this_machine(host: str, loopback: bool, here: bool) -> None:
+    assert (is_loopback(host), is_here(host)) == (loopback, here)
 
 
 @pytest.mark.parametrize(

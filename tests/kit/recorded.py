@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
@@ -24,6 +25,7 @@ from aipo.evaluate.pass_at_k import evaluate
 from aipo.method.rows import CODES
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
+from aipo.replay.questions.loss import replay_loss
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.spec import RolloutSpec
@@ -243,6 +245,15 @@ def traces(folder: RunFolder) -> list[Trace]:
 def report(out: Path) -> dict[str, Any]:
     """What a question of `aipo replay` left."""
     return json.loads((out / "replay.json").read_text())
+
+
+def replayed_losses(
+    run: Path, out: Path, *, code: int = 0, console: Console | None = None, **changes: Any
+) -> list[dict[str, Any]]:
+    """The numbers that `aipo replay loss` leaves; `changes` are options of the command."""
+    given = {"checkpoint": "exact", "grid": (), "overrides": (), "steps": None, "gradients": True}
+    assert replay_loss(run, out=out, console=console or Console(quiet=True), **(given | changes)) == code
+    return report(out)["values"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

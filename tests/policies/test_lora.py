@@ -1,7 +1,5 @@
 """An adapter changes nothing before it is trained, is all that is trained, and what is saved has it in its weights."""
 
-import io
-import json
 import re
 import shutil
 import sys
@@ -23,11 +21,11 @@ from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings, add_adapter
 from aipo.policies.vllm.transport import DiskTransport
 from aipo.policies.weights import has_adapter, plain, save_snapshot, snapshot
-from aipo.replay.questions.loss import replay_loss
 from aipo.run import RunFolder
-from aipo.train.run import train_run
 from aipo.train.trainer import AIPOTrainer
 from kit import tiny, training
+from kit.recorded import replayed_losses
+from kit.tiny_run import train
 
 LORA = LoRASettings(rank=4, alpha=8)
 IDS = torch.arange(2, 14)[None]
@@ -203,8 +201,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
         *("train.save_every=1", "train.learning_rate=1e-3"),
     ]
     folder = RunFolder(tmp_path / "run")
-    quiet = Console(file=io.StringIO())
-    train_run(load_experiment("aipo", words), resume=False, evaluate_after=False, console=quiet)
+    train(load_experiment("aipo", words))
     metrics = folder.read_metrics()
     # What samples has the adapter that is trained.
     assert max(line["mismatch/mean"] for line in metrics) < 1e-5
@@ -215,14 +212,11 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     weights = load_file(folder.model / "model.safetensors")
     assert not any("lora" in name for name in weights)
 
-    evaluate_folder(folder.path, None, [], name="eval", console=quiet)
+    evaluate_folder(folder.path, None, [], name="eval", console=Console(quiet=True))
     assert folder.evaluation("eval").is_file()
 
     # A replay looks through the adapters in the checkpoints, and finds what training logged.
-    looked = tmp_path / "looked"
-    asked: dict[str, Any] = {"checkpoint": "nearest", "grid": [], "overrides": [], "steps": None}
-    replay_loss(folder.path, **asked, out=looked, gradients=True, console=quiet)
-    outcomes = json.loads((looked / "replay.json").read_text())["values"]
+    outcomes = replayed_losses(folder.path, tmp_path / "looked", checkpoint="nearest")
     assert [one["weights"] for one in outcomes] == ["start", "checkpoint-1"]
     for one in outcomes:
         assert one["loss"] == pytest.approx(one["online"]["loss"], rel=1e-4, abs=1e-6)
@@ -231,7 +225,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     # Going on from the first checkpoint ends with the same policy.
     shutil.rmtree(folder.checkpoints / "checkpoint-2")
     shutil.rmtree(folder.model)
-    train_run(load_experiment("aipo", words), resume=True, evaluate_after=False, console=quiet)
+    train(load_experiment("aipo", words), resume=True)
     again = load_file(folder.model / "model.safetensors")
     for name, weight in weights.items():
         torch.testing.assert_close(again[name], weight, rtol=0, atol=1e-5)

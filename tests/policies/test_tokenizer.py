@@ -204,14 +204,8 @@ def test_the_template_is_told_the_tokenizers_day(question: str):
 )
 def test_any_format_of_the_day_is_filled_in(format: str, text: str):
     inner = byte_tokenizer().inner
-    inner.chat_template = (
-        "{{ strftime_now("
-        + repr(format)
-        + ") }}|{% set f = "
-        + repr(format)
-        + " %}"
-        + ("{% for m in messages %}{{ m.content ~ strftime_now(f) }}{% endfor %}")
-    )
+    template = "{{ strftime_now(F) }}|{% set f = F %}{% for m in messages %}{{ m.content ~ strftime_now(f) }}{% endfor %}"
+    inner.chat_template = template.replace("F", repr(format))
     tokenizer = HFTokenizer(inner, date=date(2024, 7, 6))
     assert tokenizer.chat_text([{"role": "user", "content": "a"}]) == f"{text}|a{text}"
 

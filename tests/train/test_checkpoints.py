@@ -14,13 +14,13 @@ from rich.console import Console
 
 from aipo.errors import LoadError, RunError
 from aipo.evaluate.run import evaluate_folder
-from aipo.replay.questions.loss import replay_loss
 from aipo.run import RunFolder
 from aipo.train.checkpoints import checkpoints, last_checkpoint, problems, tidy
 from aipo.train.resume import where_from
 from aipo.train.run import train_run
 from aipo.util.whole import MANIFEST, damage, record, written_whole
 from kit import tiny_run
+from kit.recorded import replayed_losses
 
 QUIET = Console(file=io.StringIO())
 RESUMED = ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json", "training_args.bin"]
@@ -332,18 +332,17 @@ def test_the_card_may_be_edited(tmp_path: Path) -> None:
     assert damage(tmp_path) is None
 
 
-def losses(run: RunFolder, out: Path, **changes: object) -> tuple[int, str]:
+def losses(run: RunFolder, out: Path, **changes: object) -> str:
+    """What the command says."""
     told = io.StringIO()
-    given = {"checkpoint": "exact", "grid": (), "overrides": (), "steps": None, "gradients": True}
-    code = replay_loss(run.path, out=out, console=Console(file=told, width=200), **(given | changes))  # type: ignore[arg-type]
-    return code, told.getvalue()
+    replayed_losses(run.path, out, console=Console(file=told, width=200), **changes)
+    return told.getvalue()
 
 
 def test_the_loss_of_every_step_is_replayed_with_the_weights_that_sampled_it(
     run: RunFolder, tmp_path: Path
 ) -> None:
-    code, told = losses(run, tmp_path / "out")
-    assert code == 0
+    told = losses(run, tmp_path / "out")
     assert "start, checkpoint-2, checkpoint-4, checkpoint-6, checkpoint-8" in told
     assert "other weights than those that sampled" not in told
 
@@ -362,11 +361,10 @@ def test_the_loss_with_other_weights_is_refused_or_says_so(run: RunFolder, tmp_p
     ):
         losses(run, tmp_path / "out", steps=(3, 3))
     assert not (tmp_path / "out").exists()
-    code, told = losses(run, tmp_path / "out", steps=(0, 3), checkpoint="nearest")
-    assert code == 3  # something was left out
+    told = losses(run, tmp_path / "out", steps=(0, 3), checkpoint="nearest", code=3)  # something was left out
     assert "other weights than those that sampled (by step: 1 start, 3 checkpoint-4)" in told
     assert "left out: checkpoint-6: is not whole: model.safetensors is not what was written" in told
-    _, told = losses(run, tmp_path / "all")  # only those that can be the same
+    told = losses(run, tmp_path / "all")  # only those that can be the same
     assert "start, checkpoint-4, checkpoint-8" in told
 
 

@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_policy import SyncedPolicy
 from aipo.errors import ConfigError, LimitError, PolicyError, TrainError
-from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.rerun import ReplaySource, check_traces
 from aipo.rollout.env import Task
 from aipo.rollout.run_limits import CostLimit
@@ -28,7 +27,7 @@ from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore, positions
 from aipo.util.imports import fingerprint
 from envs.miniature import Miniature
-from kit.recorded import report
+from kit.recorded import replayed_losses
 from kit.tiny_run import train
 
 SMALL = [
@@ -43,15 +42,9 @@ def small(out: Path, *overrides: str) -> Experiment:
     return load_experiment("mask", [f"run.out={out}", *SMALL, *learned, *overrides])
 
 
-def replayed(
-    folder: RunFolder, out: Path, *grid: str, checkpoint: str = "start", step: int | None = None
-) -> Any:
+def replayed(folder: RunFolder, out: Path, *grid: str, **how: Any) -> Any:
     """The recorded setting's losses, and behind them those of the grid."""
-    console = Console(quiet=True)
-    steps = None if step is None else (step, step)
-    how = {"overrides": [], "steps": steps, "gradients": False, "out": out, "console": console}
-    replay_loss(folder.path, checkpoint=checkpoint, grid=[*grid], **how)
-    return report(out)["values"]
+    return replayed_losses(folder.path, out, grid=[*grid], gradients=False, **({"checkpoint": "start"} | how))
 
 
 def check_replay(folder: RunFolder, *overrides: str) -> None:
@@ -258,7 +251,7 @@ def test_demonstrations_are_trained_twice_kept_gone_on_with_and_replayed(
     check_replay(folder)
     shown, *_ = replayed(folder, tmp_path / "loss", "method.coefficient_value=0.5,1")
     assert shown["loss"] == pytest.approx(losses[0], abs=1e-6)
-    nearest, *_ = replayed(folder, tmp_path / "nearest", checkpoint="nearest", step=1)
+    nearest, *_ = replayed(folder, tmp_path / "nearest", checkpoint="nearest", steps=(1, 1))
     assert (nearest["optimizer_step"], nearest["loss"]) == (5, pytest.approx(losses[4], abs=1e-6))
 
 

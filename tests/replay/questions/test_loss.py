@@ -1,28 +1,18 @@
 """The loss again: that of training to the last digit, and every other setting beside it."""
 
 import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from aipo.errors import ConfigError, RunError, TrainError
-from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.loss_replay import Gradients, norm_of, share_of
 from aipo.run import RunFolder
 from kit import tiny_run
+from kit.recorded import replayed_losses as replay
 from kit.recorded import report
-
-QUIET = Console(file=io.StringIO())
-
-
-def replay(run: Path, out: Path, *, code: int = 0, console: Console = QUIET, **changes: object) -> list[dict]:
-    given = {"checkpoint": "exact", "grid": (), "overrides": (), "steps": None, "gradients": True}
-    assert replay_loss(run, out=out, console=console, **(given | changes)) == code
-    return report(out)["values"]
 
 
 def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, tmp_path: Path) -> None:

@@ -17,14 +17,13 @@ from aipo.errors import ConfigError, RunError, TrainError
 from aipo.replay.checkpoints import start_of
 from aipo.replay.output import renamed
 from aipo.replay.questions.credit import replay_credit
-from aipo.replay.questions.loss import replay_loss
 from aipo.replay.questions.train import replay_train
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.trace.token_stats import TokenStatsStore
 from aipo.util.files import exclusive
 from kit import handmade, tiny_run
-from kit.recorded import report
+from kit.recorded import replayed_losses, report
 
 
 def offline(run: Path, out: Path | None, *overrides: str, **changes: object) -> str:
@@ -102,12 +101,11 @@ def test_the_loss_again_follows_the_correction(
     trained: Path, tmp_path: Path, stranger: Path, correction: str
 ) -> None:
     """Rows that somebody else sampled, so that most are corrected: what training logged, and without a cap not."""
-    out, said = tmp_path / "out", Console(file=io.StringIO())
+    out = tmp_path / "out"
     words = (f"policy.model={stranger}", f"method.importance_mode={correction}", "method.importance_cap=1.5")
     offline(trained, out, *words, steps=(0, 1))
-    again = {"checkpoint": "nearest", "grid": (), "steps": None, "gradients": True, "console": said}
-    replay_loss(out, out=tmp_path / "again", overrides=("method.importance_cap=40",), **again)
-    outcomes = report(tmp_path / "again")["values"]
+    again = {"checkpoint": "nearest", "overrides": ("method.importance_cap=40",)}
+    outcomes = replayed_losses(out, tmp_path / "again", **again)
     recorded = [o for o in outcomes if o["online"]]
     logged = {line["step"]: line for line in RunFolder(out).read_metrics()}
     assert [o["optimizer_step"] for o in recorded] == [1, 3]
@@ -232,7 +230,6 @@ def test_forks_are_not_learned_from(trained: Path, tmp_path: Path) -> None:
     (forks / "manifest.json").write_text(json.dumps(said))
     with pytest.raises(RunError, match=r"traces to learn from: got .*forks, forks that went on"):
         offline(forks, tmp_path / "out")
-    options = {"checkpoint": "start", "grid": (), "overrides": (), "steps": None, "gradients": False}
     with pytest.raises(RunError, match="traces to learn from"):
-        replay_loss(forks, **options, out=tmp_path / "out", console=Console(file=io.StringIO()))
+        replayed_losses(forks, tmp_path / "out")
     assert not (tmp_path / "out").exists()

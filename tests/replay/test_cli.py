@@ -5,17 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 import graphs
-from aipo.cli import app
 from aipo.errors import ConfigError, RunError
 from aipo.replay.cli import sort_words
 from aipo.run import RunFolder
-
-
-def replay(*words: object) -> Result:
-    return CliRunner().invoke(app, ["replay", *map(str, words)], env={"COLUMNS": "200"})
+from kit.commands import invoke
 
 
 @pytest.mark.parametrize(
@@ -37,7 +32,7 @@ def test_questions_for_people_and_for_programs(
     verify = prompts / "verify.md"
     verify.write_text(verify.read_text().replace("Task: check\n", "Task: check\nBe strict.\n"))
     places = {"RUN": run.path, "TRAINED": trained, "OUT": tmp_path / "out", "PROMPTS": prompts}
-    done = replay(*(places.get(word, word) for word in words.split()), "--json")
+    done = invoke("replay", *(places.get(word, word) for word in words.split()), "--json", columns=200)
     assert done.exit_code == 0, done.output
     assert says in done.stderr
     document = json.loads(done.stdout)
@@ -58,8 +53,9 @@ def test_questions_for_people_and_for_programs(
     ],
 )
 def test_what_is_wrong_is_said(run: RunFolder, words: str, error: type[Exception], message: str) -> None:
-    done = replay(*(str(run.path) if word == "RUN" else word for word in words.split()))
-    assert isinstance(done.exception, error) and message in str(done.exception)
+    with pytest.raises(error) as raised:
+        invoke("replay", *(run.path if word == "RUN" else word for word in words.split()))
+    assert message in str(raised.value)
 
 
 def test_words_with_a_dot_are_settings_the_others_filters() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from aipo.cli import app, init
+from aipo.cli import init
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import RunError
 from aipo.train.dry_run import dry_run
+from kit.commands import invoke
 
 
 @pytest.fixture(autouse=True)
@@ -52,10 +52,10 @@ def test_it_refuses_what_a_run_would_refuse_of_its_folder(tmp_path: Path) -> Non
 
 
 def test_the_command_says_what_is_dropped_and_the_version() -> None:
-    done = CliRunner().invoke(app, ["train", "--dry-run", "run.out=x", "graph.name=graphs.solo:solo"])
+    done = invoke("train", "--dry-run", "run.out=x", "graph.name=graphs.solo:solo", columns=200)
     assert done.exit_code == 0
     assert "dropped      graph.options.budget (preset aipo): set for graphs.consult:consult" in done.output
-    assert CliRunner().invoke(app, ["--version"]).output == "aipo 0.1.0\n"
+    assert invoke("--version").output == "aipo 0.1.0\n"
     assert os.listdir() == []
 
 

@@ -1,8 +1,6 @@
 """A start that fails is not in the way of the next, and leaves what was there."""
 
 import io
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,8 @@ from aipo.util.output import secure_streams
 from envs.miniature.model import cold_start
 from kit import tiny_run
 from kit.commands import aipo
+
+RECORDED = Path(__file__).parents[1] / "kit" / "run_before"
 
 
 def numbers(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -190,16 +190,12 @@ def test_a_terminal_without_unicode_shows_its_numbers(monkeypatch: pytest.Monkey
     assert written.getvalue() == rb"a\u2013b \ud835\udd38 \ud800" + b"\n"
 
 
-def test_a_command_for_such_a_terminal(tmp_path: Path) -> None:
-    recorded = Path(__file__).parents[1] / "kit" / "run_before"
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LANG": "C"}
-    for arguments in (
-        ["traces", str(recorded)],
-        ["traces", str(recorded), "--json"],
-        ["graph", "consult"],
-        ["--help"],
-    ):
-        command = [sys.executable, "-m", "aipo.cli", *arguments]
-        ended = subprocess.run(command, env=environment, capture_output=True)
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.decode("ascii")
+@pytest.mark.parametrize(
+    "words", [["traces", RECORDED], ["traces", RECORDED, "--json"], ["graph", "consult"], ["--help"]]
+)
+def test_a_command_for_such_a_terminal(words: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PYTHONIOENCODING": "ascii", "LANG": "C"}.items():
+        monkeypatch.setenv(name, value)
+    ended = aipo(*words)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout and ended.stdout.isascii()

@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError, TrainError
-from aipo.replay import cli
 from aipo.replay.questions import credit
 from aipo.replay.questions.credit import replay_credit
 from aipo.trace import Mode
 from aipo.trace.store import TraceStore
 from aipo.util.files import busy
 from kit import handmade
+from kit.commands import invoke
 from kit.recorded import report
 
 
@@ -127,14 +126,12 @@ def test_only_credit_of_stored_steps_can_be_changed(run: Path, tmp_path: Path) -
 
 
 def test_on_the_command_line(run: Path, tmp_path: Path) -> None:
-    words = ["credit", str(run), "--grid", "method.negative_weight=0.3,1", "--steps", "0..", "--out"]
-    done = CliRunner().invoke(cli.app, [*words, str(tmp_path / "out")])
-    assert done.exit_code == 0
+    words = ["replay", "credit", run, "--grid", "method.negative_weight=0.3,1", "--steps", "0..", "--out"]
+    assert invoke(*words, tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "credit.csv").is_file()
     with (run / "traces" / "step-00001-00000.parquet").open("w") as file:
         file.write("torn")
-    done = CliRunner().invoke(cli.app, [*words, str(tmp_path / "again")])
-    assert done.exit_code == 3
+    assert invoke(*words, tmp_path / "again").exit_code == 3
     (left,) = json.loads((tmp_path / "again" / "left_out.json").read_text())
     assert left["what"].endswith("step-00001-00000.parquet")
     assert report(tmp_path / "again")["values"][0]["changed"] == 0

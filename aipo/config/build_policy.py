@@ -67,16 +67,11 @@ class PolicyBuilder(ExperimentSettings):
         note(1, 1, str(model))
         return model
 
-    def network(
-        self, model: Path | str, *, device: str | None = None, checked: bool = False
-    ) -> "PreTrainedModel":
+    def network(self, model: Path | str, *, device: str | None = None) -> "PreTrainedModel":
         """The policy's network without an adapter, on `device` or the configured one.
 
-        Args:
-            checked: its files are known to be those of their manifest.
-
         Raises:
-            LoadError: there is no model at `model`, or an adapter only.
+            LoadError: there is no model at `model`, or an adapter only, or files that are not those of its manifest.
         """
         import torch
         from transformers import AutoModelForCausalLM
@@ -87,10 +82,10 @@ class PolicyBuilder(ExperimentSettings):
             raise LoadError(
                 f"policy.model: got {str(model)!r}, which holds an adapter of {base!r}, allowed whole weights"
             )
-        problem = None if checked else damage(Path(model), of_interest=lambda name: "optimizer" not in name)
-        if problem is not None:
+        if (problem := damage(Path(model), of_interest=lambda name: "optimizer" not in name)) is not None:
             raise LoadError(
-                f"policy.model: got {str(model)!r}, which is not whole ({problem}), allowed what was written there"
+                f"policy.model: got {str(model)!r}, which is not whole ({problem}), allowed what was written there (a "
+                "run's `aipo train --config RUN/config.yaml --resume` writes it again from the last checkpoint)"
             )
         device = device or self.device
         with _loading(model):

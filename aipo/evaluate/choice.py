@@ -15,7 +15,6 @@ from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder
 from aipo.trace import Mode
 from aipo.util.console import stage
-from aipo.util.whole import damage
 
 SETTINGS: dict[str, tuple[Mode, bool]] = {
     "solo": (Mode.SOLO, False),
@@ -56,14 +55,17 @@ class PolicyChoice:
         """The configuration around it. What is known to fail is refused before time is spent on the policy.
 
         Raises:
-            RunError: no run there, or one whose trained policy is missing or damaged.
+            RunError: no run there, or one without a trained policy.
             AipoError: settings, files, devices or servers that are wrong or missing.
         """
         if self.run is None:
             experiment = load_experiment(self.config or "aipo", overrides)
         else:
             folder = RunFolder.open(self.run)
-            _check_model(folder)
+            if not folder.model.is_dir():
+                raise RunError(
+                    f"--run: got {self.run}, which has no trained policy yet, allowed a finished run"
+                )
             experiment = load_experiment(str(folder.config), overrides, of_run=True)
         if self.endpoint is None:
             experiment.check_machine()
@@ -97,7 +99,7 @@ class PolicyChoice:
         )
         # Servers do the sampling; here the weights are only needed to push them and to probe.
         served = experiment.policy.engine == "vllm" and experiment.policy.vllm.sync == "disk"
-        network = experiment.network(model, device="cpu" if served else None, checked=self.run is not None)
+        network = experiment.network(model, device="cpu" if served else None)
         with ExitStack() as stack:
             sampler = stack.enter_context(experiment.open_policy(network, experiment.tokenizer(model), home))
             engine = experiment.engine(sampler.policy, run_id=run_id, forbidden_ids=forbidden)
@@ -105,13 +107,3 @@ class PolicyChoice:
             engine = stack.enter_context(open_workers(builds, engine))
             sampler.refresh()
             yield engine
-
-
-def _check_model(folder: RunFolder) -> None:
-    if not folder.model.is_dir():
-        raise RunError(f"--run: got {folder.path}, which has no trained policy yet, allowed a finished run")
-    if (problem := damage(folder.model)) is not None:
-        raise RunError(
-            f"--run: got {folder.model}, which is not whole ({problem}), allowed one that is as it was written. "
-            f"`aipo train --config {folder.config} --resume` writes it again from the last checkpoint"
-        )

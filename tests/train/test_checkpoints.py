@@ -374,7 +374,7 @@ def test_a_trained_policy_that_is_not_whole_is_neither_evaluated_nor_trained_on(
 ) -> None:
     break_it(run.model / "model.safetensors")
     with pytest.raises(
-        RunError, match=r"model\.safetensors .*--resume.*writes it again from the last checkpoint"
+        LoadError, match=r"model\.safetensors .*--resume.*writes it again from the last checkpoint"
     ):
         evaluate_folder(run.path, None, (), name="eval", console=QUIET)
     assert not (run.path / "evaluations").exists()

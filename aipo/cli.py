@@ -65,7 +65,10 @@ def demo(
     arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo,grpo",
     as_json: EventsOption = False,
 ) -> None:
-    """Trains methods on a small built-in task, evaluates them without and with agents, and writes a report."""
+    """Trains and compares on a small built-in task.
+
+    Evaluates each method without and with agents, and writes a report.
+    """
     from aipo.compare.demo import run_demo
 
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
@@ -80,9 +83,9 @@ def compare(
     report: Annotated[bool, Option("--report", help="only report the finished runs")] = False,
     as_json: EventsOption = False,
 ) -> None:
-    """Trains several methods (arms) with several seeds and compares them. Finished runs are not repeated.
+    """Compares methods (arms) over several seeds.
 
-    Writes tables, a CSV file and a page with charts. The exit code is 1 if a result is missing.
+    Trains each arm with each seed; finished runs are not repeated. Writes tables, a CSV file and a page with charts. The exit code is 1 if a result is missing.
     """
     from aipo.compare.run import compare as run
 
@@ -122,7 +125,10 @@ def train(
     as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Trains a policy, and writes a run folder with metrics, traces, checkpoints and the model."""
+    """Trains a policy.
+
+    Writes a run folder with metrics, traces, checkpoints and the model.
+    """
     from aipo.config.build import load_experiment
     from aipo.train.dry_run import dry_run
     from aipo.train.run import train_run
@@ -158,7 +164,7 @@ def traces(
     sql: Annotated[str | None, Option(help="a DuckDB query; the table is called traces")] = None,
     as_json: Annotated[bool, Option("--json", help="print lines of JSON")] = False,
 ) -> None:
-    """Lists and filters traces, prints one of them, or queries them with SQL."""
+    """Lists, filters and prints traces. --sql queries them."""
     from aipo.render import terminal as listing
     from aipo.trace.filters import parse_filter
     from aipo.trace.index import TraceIndex
@@ -213,7 +219,10 @@ def export(
     ] = None,
     force: Annotated[bool, Option("--force", help="overwrite an earlier export")] = False,
 ) -> None:
-    """Exports traces for other tools: raw JSON lines, SFT, DPO, or a data set with a card."""
+    """Exports traces for other tools.
+
+    Formats: raw JSON lines, SFT, DPO, or a data set with a card.
+    """
     from aipo.export.run import ExportOptions, export_run
     from aipo.trace.filters import parse_filter
 
@@ -246,7 +255,10 @@ def doctor(
     as_json: JsonOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Checks a configuration before a run. Prints ok, warn or fail per check, and how to fix it."""
+    """Checks a configuration before a run.
+
+    Prints ok, warn or fail per check, and how to fix it.
+    """
     from aipo.config.build import load_experiment
     from aipo.doctor.run import doctor as examine
 

@@ -35,7 +35,10 @@ def config(
     overrides: Overrides = None,
     as_json: Annotated[bool, Option("--json", help="print JSON: settings, sources, dropped")] = False,
 ) -> None:
-    """Prints all settings of a configuration, and where each comes from: preset or file with line, override, default."""
+    """Prints all settings and their sources.
+
+    A source is a preset or file with its line, the command line (override), or the default.
+    """
     from aipo.config.show import show
 
     words = [*(overrides or ())]
@@ -54,7 +57,10 @@ def graph(
     config: ConfigName = "aipo",
     overrides: Overrides = None,
 ) -> None:
-    """Prints a graph as a mermaid diagram, with its sub-graphs, and the files that define it."""
+    """Prints a graph as a mermaid diagram.
+
+    With its sub-graphs, and the files that define it.
+    """
     from aipo.config.build import load_experiment
 
     overrides = overrides or []
@@ -137,7 +143,10 @@ def serve(
         Literal["cpu", "cuda"] | None, Option(help="default: the device that vLLM was built for")
     ] = None,
 ) -> None:
-    """Starts a vLLM server for a policy, or for agents (--no-dev)."""
+    """Starts a vLLM server for a policy or agents.
+
+    With --no-dev it is a server for agents: the routes for weight updates are left out.
+    """
     from aipo.config.build import load_experiment
     from aipo.config.build_server import serve as start
 

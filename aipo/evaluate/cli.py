@@ -46,9 +46,9 @@ def evaluate(
     as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Evaluates a policy solo, solo with the consult tags suppressed, and with agents: pass@k with intervals.
+    """Evaluates a policy: pass@k with intervals.
 
-    A model behind --endpoint is evaluated solo; with its --tokenizer, in all three ways.
+    It is evaluated solo, solo with the consult tags suppressed, and with agents. A model behind --endpoint is evaluated solo; with its --tokenizer, in all three ways.
     """
     from aipo.evaluate.run import evaluate_folder
 
@@ -78,7 +78,10 @@ def try_(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answers one question on the terminal, without and with agents, coloured by who wrote what. Nothing is stored."""
+    """Answers one question on the terminal.
+
+    Solo and, if there are agents, assisted; coloured by who wrote what. Nothing is stored.
+    """
     from aipo.evaluate.single import try_question
 
     served = served_model(endpoint, model, secret, tokenizer)
@@ -129,7 +132,10 @@ def env(
     limit: Annotated[int, Option(min=1, help="maximum number of tasks that are listed")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Shows an environment's splits and tasks, and scores a text the way a rollout's answer is scored."""
+    """Shows tasks of an environment, scores a text.
+
+    A text is scored as the answer of a rollout is.
+    """
     from aipo.evaluate.tasks import choose_task, environment, show_splits, show_task, show_tasks
 
     if score is not None and score_file is not None:

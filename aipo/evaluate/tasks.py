@@ -21,7 +21,7 @@ from aipo.util.output import print_result
 from aipo.util.text import to_json
 from aipo.util.working_directory import use_working_directory
 
-_CUT = {"question": 12, "answer": 6, "id": 8}
+_CUT = (("question", 12), ("answer", 6), ("id", 8))
 
 
 def choose_task(env: Env, split: str | None, index: int | None, seed: int | None) -> tuple[str, int, Task]:

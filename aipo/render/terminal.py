@@ -20,7 +20,15 @@ _TRACES = ("trace", "question", "kind", "reward", "advantage", "agent", "stop", 
 _GROUPS = ("group", "question", "rollouts", "reward", "consults", "failed")
 _LONGEST = 200
 """Characters of one value that a query's table shows; `--json` has them all."""
-_CUT = {"question": 8, "error": 8, "agent": 6}
+_CUT = (
+    ("question", 8),
+    ("error", 8),
+    ("agent", 6),
+    ("advantage", 0),
+    ("stop", 0),
+    ("agent", 0),
+    ("consults", 0),
+)
 """Columns that give way in a narrow terminal."""
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Runs stored traces again, with a change, and compares. The source is never changed.",
+    help="Runs stored traces again, with a change. The result is compared; the source is never changed.",
 )
 _SELECTION = "filters of traces (step=3..7 agent=verify ...) and changed settings (section.key=value ...)"
 _GRAPH = "graph to use, module:function or file.py:function; a file.py of the recording must be named here"
@@ -49,7 +49,10 @@ def check(
     config: ConfigFile = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Runs every trace through its graph again without any model, and reports what is not identical."""
+    """Checks that traces replay as recorded.
+
+    Every trace runs through its graph again, without any model; what is not identical is reported.
+    """
     from aipo.replay.questions.rerun import check_traces
 
     with output(as_json) as console:
@@ -65,7 +68,10 @@ def score(
     out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Scores recorded rollouts again, with another environment or other reward weights."""
+    """Scores recorded rollouts again.
+
+    With another environment or other reward weights.
+    """
     from aipo.replay.questions.rerun import score_traces
 
     with output(as_json) as console:
@@ -95,7 +101,7 @@ def replay_graph(
     out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Runs recorded rollouts through an edited graph or edited prompts.
+    """Replays with an edited graph or prompts.
 
     Recorded tokens and replies are reused up to the first difference. After it, the models are called.
     """
@@ -115,7 +121,10 @@ def credit(
     out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Computes the advantages under other settings of the method. It needs no model."""
+    """Computes advantages with other methods.
+
+    With other settings of the method. It needs no model.
+    """
     from aipo.replay.questions.credit import replay_credit
 
     with output(as_json) as console:
@@ -139,7 +148,10 @@ def loss(
     out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Computes the loss and gradients of stored traces under other settings of the method."""
+    """Computes losses with other methods.
+
+    With other settings of the method, on stored traces; gradients, too.
+    """
     from aipo.replay.questions.loss import replay_loss
 
     with output(as_json) as console:
@@ -158,7 +170,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a policy from stored traces instead of new rollouts. With --grid, one policy per setting."""
+    """Trains a policy from stored traces.
+
+    No new rollouts are made. With --grid, one policy per setting.
+    """
     from aipo.replay.questions.train import replay_train
 
     with output(as_json) as console:
@@ -183,9 +198,9 @@ def consults(
     out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measures what consults are worth: the reward with the reply minus the reward without it.
+    """Measures what consults are worth.
 
-    Each rollout is continued from before the consult with the tags suppressed, several times.
+    That is the reward with the reply minus the reward without it. Each rollout is continued from before the consult with the tags suppressed, several times.
     """
     from aipo.replay.questions.consults import consults_against_forks, consults_against_group
     from aipo.trace.filters import parse_filter

@@ -173,28 +173,34 @@ _LINE_ENDS = re.compile(r"\s*[\n\t]\s*")
 
 
 def line_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int, cut: Mapping[str, int]
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int, cut: Sequence[tuple[str, int]]
 ) -> Table:
     """A table with one line for each row, however narrow the terminal. A column without any text is left out.
 
     Args:
         width: of the terminal.
         cut: columns that end with an ellipsis where there is no room, the first one first, and the width that each
-            keeps. Others, such as ids to be copied, are cut only where the terminal is narrower than all of these.
+            keeps; 0: the column is left out then. Others, such as ids to be copied, are cut only where the terminal
+            is narrower than all of these.
     """
     cells = [[_LINE_ENDS.sub(" ", visible(cell)).rstrip() for cell in row] for row in rows]
     kept = [n for n in range(len(columns)) if not cells or any(row[n] for row in cells)]
     widths = {columns[n]: max(len(columns[n]), *(cell_len(row[n]) for row in cells), 0) for n in kept}
     missing = sum(widths.values()) + 2 * (len(widths) - 1) - width
-    for name, least in cut.items():
-        given = max(0, min(missing, widths.get(name, 0) - least))
-        widths |= {name: widths[name] - given} if given else {}
+    for name, least in cut:
+        if missing <= 0 or name not in widths:
+            continue
+        if least == 0:
+            missing -= widths.pop(name) + 2
+            continue
+        given = max(0, min(missing, widths[name] - least))
+        widths[name] -= given
         missing -= given
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, number in widths.items():
         table.add_column(Text(visible(name)), width=number, no_wrap=True, overflow="ellipsis")
     for row in cells:
-        table.add_row(*(Text(row[n]) for n in kept))
+        table.add_row(*(Text(row[n]) for n in kept if columns[n] in widths))
     return table
 
 
@@ -215,10 +221,12 @@ class NumberTable:
         lines = [self.columns, *self.rows]
         names, *numbers = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
         fits = min(names, _NAMES) + sum(width + 2 for width in numbers) + 4 <= options.max_width
+        if self.title is not None:
+            yield Text(self.title, style="table.title")
         yield self._wide() if fits else self._narrow()
 
     def _wide(self) -> Table:
-        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+        table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
         first, *others = self.columns
         table.add_column(first, overflow="fold")
         for name in others:
@@ -228,7 +236,7 @@ class NumberTable:
         return table
 
     def _narrow(self) -> Table:
-        table = Table(title=self.title, title_justify="left", box=None, show_header=False)
+        table = Table(box=None, show_header=False)
         for name, *numbers in self.rows:
             table.add_row(Text(name, style="bold"))
             for column, number in zip(self.columns[1:], numbers, strict=True):

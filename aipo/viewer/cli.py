@@ -25,7 +25,10 @@ def view(
     limit: Annotated[int | None, Option(min=1, help="static: maximum number of traces per run")] = None,
     open_browser: Annotated[bool, Option("--open/--no-open", help="open a browser")] = False,
 ) -> None:
-    """Shows runs, traces and tokens in the browser, live during training, or writes them as a static site."""
+    """Shows runs and traces in the browser.
+
+    The pages are live during training; --static writes them as files.
+    """
     from aipo.viewer.serve import view as show
 
     if limit is not None and static is None:
@@ -50,7 +53,10 @@ def runs(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Lists runs, with evaluations, replays and comparisons: how far each is, and why it ended."""
+    """Lists runs: how far each is, why it ended.
+
+    Also evaluations, replays and comparisons.
+    """
     from aipo.viewer.run_list import print_runs
 
     with output(as_json) as console:

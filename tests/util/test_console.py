@@ -13,7 +13,9 @@ from aipo.util.text import age
 def printed(*rows: tuple[str, str, str], width: int) -> list[str]:
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(line_table(("id", "text", "note"), rows, width=width, cut={"text": 4, "note": 6}))
+        console.print(
+            line_table(("id", "text", "note"), rows, width=width, cut=(("text", 4), ("note", 6), ("note", 0)))
+        )
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -23,6 +25,7 @@ def printed(*rows: tuple[str, str, str], width: int) -> list[str]:
         (40, "run/000/0  a question in words  a remark"),
         (35, "run/000/0  a question in…  a remark"),
         (24, "run/000/0  a q…  a rema…"),
+        (22, "run/000/0  a q…"),
     ],
 )
 def test_a_row_is_one_line_and_ids_are_cut_last(width: int, line: str) -> None:

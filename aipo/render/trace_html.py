@@ -14,7 +14,7 @@ from aipo.render.consults import Consultation, consultations, unasked
 from aipo.render.spans import TextSource, TextSpan, text_spans
 from aipo.render.templating import fill
 from aipo.trace import Call, Consult, Trace, Visit
-from aipo.util.text import duration, visible
+from aipo.util.text import counted, duration, visible
 
 _GLANCE = 72
 """Characters of request and reply that fit one line."""
@@ -75,7 +75,7 @@ class ConsultCard:
         calls, seconds = self.of.calls, self.of.visit and self.of.visit.seconds
         retries = sum(call.attempts - 1 for call in calls)
         parts = [] if seconds is None else [duration(seconds)]
-        parts += [f"{len(calls)} call{'s' * (len(calls) > 1)}"] if calls else []
+        parts += [counted(len(calls), "call")] if calls else []
         parts += _usage(calls)
         parts += [f"{retries} {'retries' if retries > 1 else 'retry'}"] if retries else []
         parts += [f"{count} cut"] if (count := sum(call.cut for call in calls)) else []

@@ -18,8 +18,9 @@ from aipo.viewer.data.run_summary import head
 from aipo.viewer.links import Links, group_path, slug
 from aipo.viewer.pages import run as module
 from aipo.viewer.pages import run_table
-from aipo.viewer.pages.run import run_page, thousands
+from aipo.viewer.pages.run import run_page
 from aipo.viewer.pages.trace import trace_page
+from aipo.viewer.responses import thousands
 from kit.handmade import rows_of, text_of
 from kit.recorded import HOSTILE
 

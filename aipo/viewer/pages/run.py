@@ -94,7 +94,6 @@ def run_page(
         agents=[*agents, *strangers[:_STRANGERS]],
         listing=table.matching(query) if live else table.static(query.page),
         page_link=(lambda page: query.link(page=page)) if live else (lambda page: links.run(run.name, page)),
-        thousands=thousands,
     )
 
 
@@ -108,11 +107,6 @@ def _silence(index: TraceIndex) -> list[str]:
     """The warning about a policy that never asks, if it does not."""
     assisted = index.count(_ASSISTED) if not index.agents() else 0
     return [silence_warning(assisted)] if assisted >= UNASKED else []
-
-
-def thousands(count: int) -> str:
-    """25600 as 25 600, with a narrow space that does not break."""
-    return f"{count:,}".replace(",", "\u202f")
 
 
 @lru_cache(maxsize=4)

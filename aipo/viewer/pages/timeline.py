@@ -12,7 +12,7 @@ from itertools import zip_longest
 from aipo.render.charts import nice_ticks
 from aipo.render.spans import text_spans
 from aipo.trace import Call, Trace
-from aipo.util.text import cut, duration, visible
+from aipo.util.text import counted, cut, duration, visible
 from aipo.viewer.pages.visits import Station
 
 _WIDTH, _ROW, _BAR, _AXIS = 480.0, 24.0, 16.0, 26.0
@@ -147,7 +147,7 @@ def _title(station: Station) -> str:
     visit = station.visit
     when = f"from {duration(visit.started)}"
     spent = f"{duration(visit.seconds)} {when}" if visit.seconds is not None else f"never ended, {when}"
-    calls = f", {len(visit.calls)} call{'s' * (len(visit.calls) > 1)}" if visit.calls else ""
+    calls = f", {counted(len(visit.calls), 'call')}" if visit.calls else ""
     outcome = f"; {visit.outcome[:300]}" if station.failed else ""
     return escape(visible(f"{visit.path}: {spent}{calls}{outcome}"))
 

@@ -94,7 +94,7 @@ def condition(where: Filter) -> tuple[str, list[object]]:
     return " AND ".join(parts) or "true", values
 
 
-def parse_filter(words: Sequence[str], where: str = "the filter") -> Filter:
+def parse_filter(words: Sequence[str]) -> Filter:
     """`key=value` words as a filter: `agent=verify reward=0.5.. step=3..7 failed=no`.
 
     Raises:
@@ -105,9 +105,9 @@ def parse_filter(words: Sequence[str], where: str = "the filter") -> Filter:
         key, sign, value = word.partition("=")
         key = _BEFORE.get(key, key)
         if not sign or key not in _KEYS:
-            raise ConfigError(f"{where}: got {key!r}, allowed {', '.join(f'{name}=' for name in _KEYS)}")
+            raise ConfigError(f"the filter: got {key!r}, allowed {', '.join(f'{name}=' for name in _KEYS)}")
         if key in values:
-            raise ConfigError(f"{where}: got a key twice in {list(words)}, allowed each once")
+            raise ConfigError(f"the filter: got a key twice in {list(words)}, allowed each once")
         if key in ("step", "reward"):
             values[key] = parse_range(key, value, int if key == "step" else float)
         elif key in ("failed", "flawed"):

@@ -4,16 +4,47 @@ import re
 
 _RELATION = re.compile(r"(<=?|>=?|\\(?:lt|le|gt|ge|ne)(?![a-zA-Z]))")
 _VARIABLE = re.compile(r"\s*(?:[A-Za-z]|\\(?:alpha|beta|theta|lambda|phi))\s*")
-_OR = re.compile(r"\\text\s*\{\s*or\s*\}|\\mathrm\s*\{\s*or\s*\}|\bor\b|\\lor\b")
+_OR = re.compile(r"\\(?:text|mbox|mathrm)\s*\{\s*or\s*\}|\bor\b|\\lor\b")
+_AND = re.compile(r"\\(?:text|mbox|mathrm)\s*\{\s*and\s*\}|\band\b|\\(?:land|wedge)(?![a-z])")
 _MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in\b")
+_BUILT = re.compile(r"\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\||:)(.+)\\\}")
+_SIZE = re.compile(r"\s*\|\s*([A-Za-z])\s*\|\s*(<=?|>=?|\\[lg][te](?![a-z]))([^|]+)")
+_REALS = re.compile(r"\s*\\text\s*\{\s*all real numbers\s*\}\s*|\s*\\mathbb\s*\{?R\}?\s*")
+_TURNED = re.compile(r"\](.+)\[")  # ]1, 2[
 
 
 def as_interval(latex: str) -> str:
     r"""The interval, or the union of them, that tidy LaTeX describes by inequalities; anything else as it is."""
-    parts = [_interval(part) for part in _OR.split(latex)]
+    if built := _BUILT.fullmatch(latex.strip()):
+        latex = built[1]
+    if _REALS.fullmatch(latex):
+        return r"(-\infty, \infty)"
+    latex = _SIZE.sub(_bounds, latex)
+    latex = re.sub(r"[,;]", ",", _TURNED.sub(r"(\1)", latex))
+    parts = [_both(part) for part in _OR.split(latex)]
     if all(part is not None for part in parts):
         return r" \cup ".join(part for part in parts if part)
     return _MEMBER.sub("", latex)
+
+
+def _bounds(size: re.Match[str]) -> str:
+    r"""`-a < x < a` of `|x| < a`."""
+    variable, sign, bound = size.groups()
+    if sign[0] == "<" or sign[:2] == r"\l":
+        return f"-({bound}) {sign} {variable} {sign} {bound}"
+    return rf"-({bound}) {sign} {variable} \text{{or}} {variable} {sign} {bound}"
+
+
+def _both(text: str) -> str | None:
+    """One interval: of inequalities that both hold, if one bounds it from below and the other from above."""
+    parts = [_interval(part) for part in _AND.split(text)]
+    if len(parts) == 1:
+        return parts[0]
+    below = [part for part in parts if part and part.endswith(r"\infty)")]
+    above = [part for part in parts if part and part.startswith(r"(-\infty")]
+    if len(parts) != 2 or len(below) != 1 or len(above) != 1:
+        return None
+    return f"{below[0].rpartition(',')[0]}, {above[0].partition(',')[2]}"
 
 
 def _interval(text: str) -> str | None:

@@ -4,56 +4,137 @@ math-verify reads mathematics, but not colours, bold letters, `3e5` or `58\,500`
 """
 
 import re
+from unicodedata import normalize
 
 _SYMBOLS = {
     **dict.fromkeys("\u2212\u2013", "-"),
-    **dict.fromkeys("\u00a0\u2009\u202f\u2007~", " "),
+    **dict.fromkeys("\u00a0~", " "),
     "\u00d7": r"\times ",
+    "\u00f7": "/",
     "\u00b7": r"\cdot ",
-    "\u2264": r"\le ",
-    "\u2265": r"\ge ",
+    "\u00b1": r"\pm ",
     "\u2260": r"\ne ",
+    "\u2261": r"\equiv ",
     "\u221e": r"\infty ",
     "\u00b0": r"^\circ ",
     "\u03c0": r"\pi ",
+    "\u03bc": r"\mu ",
+    "\u211d": r"\mathbb{R}",
+    "\u2205": r"\emptyset ",
+    "\u2236": ":",
+    "\u2019": "'",
 }
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+_POWER = re.compile("[\u00b2\u00b3\u00b9\u2070-\u207b\u207f]+")
+_SIMPLE = re.compile("[\u00bc-\u00be\u2150-\u215e]")  # ½
+_ROOT = re.compile("([\u221a-\u221c])\\s*(\\d+(?:\\.\\d+)?|[A-Za-z]|\\([^()]*\\))")
+_ROOTS = {"\u221a": "", "\u221b": "[3]", "\u221c": "[4]"}
+_OVERLINED = re.compile("(?:\\d\u0305)+")
+_FUNCTIONS = "ln|log|lg|exp|sin|cos|tan|arcsin|arccos|arctan"
+_STYLES = (
+    "mathbf|boldsymbol|mathsf|mathit|bm|pmb|bold|underline|boxed|fbox|framebox|mathtt|mathnormal|ensuremath|mathop|mathbin|"
+    "underbrace|smash"
+)
+TEXTS = "text|textbf|textit|textrm|textsf|texttt|textup|textnormal|textsc|mbox|hbox|mathrm|operatorname|emph"
 _REWRITTEN = [
-    (r"\\[()]|(?<!\\)\$", ""),
-    (r"\\(?:displaystyle|textstyle|large|Large|small|bf|it|rm)\b", ""),
+    (r"^\s*([*`\"']{1,3})(.*?)\1\s*$", r"\2"),  # **18**
+    (r"\\\\\s*\[[^\]]*\]", r"\\\\"),
+    (rf"\\(?:{_STYLES}|{TEXTS})\s+(?=\d)", ""),
+    # money
+    (r"\\(?:text|mathrm)\s*\{\s*\\?([$%])\s*\}", r"\\\1"),
+    (r"\\(?:mathdollar|textdollar)(?![a-z])|\b(?:US|USD)\s*\\\$|\b(?:USD|US\$)\s*(?=\d)", r"\\$"),
+    (rf"\\(?:{TEXTS})\s*\{{\s*USD\s*\}}\s*(?=\d)", r"\\$"),
+    (r"\\pounds(?![a-z])", "£"),
+    (r"(?:\\(?:text|mathrm)\s*\{\s*Rs\.?\s*\}|\bRs\.?)\s*(?=\d)", "₹"),
+    (r"\bEUR\s*(?=\d)|\\euro(?![a-z])", "€"),
+    # what an answer only looks like
+    (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
+    (r"\{\s*\\rm\s+([^{}]*)\}|\\rm\s*\{([^{}]*)\}", lambda m: rf"\text{{{m[1] or m[2]}}}"),
+    (
+        r"\\(?:(?:display|text|script|scriptscript)style|tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|"
+        r"[hH]uge|bf|it|rm|sf|tt)(?![A-Za-z])",
+        "",
+    ),
+    (r"\\(?:left|right)\s*\.", ""),
     (r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])", ""),
+    (r"\\[hv]?phantom\s*\{[^{}]*\}|\\[hv]space\*?\s*\{[^{}]*\}", ""),
+    (r"(?:\\\\|\\(?:checkmark|square|blacksquare|qed|ldotp)(?![a-z])|\\[,;!]|(?<!\\)[,;]|\s)+$", ""),
+    # one command for each meaning
+    (r"\\[lr]vert(?![a-z])", "|"),
+    (r"\\([lr])brace(?![a-z])", lambda m: {"l": r"\{", "r": r"\}"}[m[1]]),
+    (r"\\langle(?![a-z])", "("),
+    (r"\\rangle(?![a-z])", ")"),
     (r"\\(?:neq|not\s*=)", r"\\ne "),
-    (r"\\(?:leqslant|leq)(?![a-zA-Z])", r"\\le "),
-    (r"\\(?:geqslant|geq)(?![a-zA-Z])", r"\\ge "),
-    (r"\\[dtc]frac", r"\\frac"),
+    (r"\\(?:leqslant|leqq|leq)(?![a-zA-Z])|\u2264", r"\\le "),
+    (r"\\(?:geqslant|geqq|geq)(?![a-zA-Z])|\u2265", r"\\ge "),
+    (r"\\varnothing(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
+    (r"\\(?:backslash|smallsetminus)(?![a-z])", r"\\setminus "),
+    # fractions, functions and powers
+    (r"\\(?:[dtc]frac|nicefrac|sfrac)", r"\\frac"),
     (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-    (r"\\degree\b", r"^\\circ"),
-    (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ"),
+    (r"\\frac\s*\\pi\s*(\d)", r"\\frac{\\pi}{\1}"),
+    (r"(\d+)\u2044(\d+)", r"\\frac{\1}{\2}"),
+    (r"(?<=[\d\s-])\{(\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})\}", r"\1"),
+    (r"\{([^{}]+?)\\choose(?![a-z])([^{}]+?)\}", r"\\binom{\1}{\2}"),
+    (r"(?<![A-Za-z])C\((\d+),\s*(\d+)\)", r"\\binom{\1}{\2}"),
+    (r"(?:\{\})?[_^]\{?(\d+)\}?\s*C_\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+    (rf"\\(?:mathrm|operatorname|text)\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
+    (r"\\lg(?![a-z])", r"\\log_{10}"),
+    (r"\\log_\{?e\}?", r"\\ln "),
+    (r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
+    (r"(?<=[\w)}])\s*\*\*\s*\{?(-?\w+)\}?", r"^{\1}"),
+    (r"(?<=[\w)}])\s*(?:\*|\\ast(?![a-z]))\s*(?=[\w(\\])", r" \\cdot "),
+    (r"\^(-\d+|\d{2,})(?![\d.])", r"^{\1}"),
+    (
+        r"(?<=\d)(?:st|nd|rd|th)\b|\{\}\s*(?=\^)|(?<=\d)\s*\^\s*\{?\s*\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?",
+        "",
+    ),
+    (r"\^\s*\{?\s*(?:\\(?:text|mathrm)\s*\{\s*o\s*\}|o)\s*\}?(?![A-Za-z])|\\degrees?(?![a-z])", r"^\\circ "),
+    (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
+    (r"(?i)\bper\s+cent\b", "percent"),
+    (r"(?i)\\text\s*\{\s*infinity\s*\}", r"\\infty "),
     (r":=", "="),
-    (r"\{:\}", ":"),
+    (r"(?<![A-Za-z])\{\s*([.-])\s*\}", r"\1"),
+    (r"\\colon(?![a-z])|(?:\\math(?:bin|rel)\s*)?\{\s*:\s*\}", ":"),
+    (r"\\text\s*\{\s*(?:[.;]\s*|(,[\s,]*(?:and|or)?\s*))\}", lambda m: m[1] or ""),
+    (r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d+$)", ":"),
+    # digits
     (r"(?<=\d)\s*\\?(?:\{,\}|,)?(?<!\\)\\[,! :;](?=\d{3}(?!\d))", ""),  # thousands: 58\,500 and 58,\!500
-    (r"(?<=\d)\{,\}(?=\d{3}(?!\d))", ""),
+    (r"(?<=\d)(?:\{,\}|')(?=\d{3}(?!\d))", ""),
     (r"(?<=\d)\{,\}(?=\d)", "."),
     (r"(?<!\\)\\[,;:! ]|\\q?quad(?![a-zA-Z])", " "),
+    (r"\\(?:text|mathrm)\s*\{\s*([eE])\s*\}(?=[+-]?\d)", "e"),
     (r"(?<=\d)\s*(?:[eE]|\\mathrm\{e\})([+-]?)0*(\d+)(?![\d.])", r"\\times 10^{\1\2}"),
+    (
+        r"(?<![\d.])(\d{0,9}\.\d{0,9}?)(\d{1,9}?)\2{2,}\d{0,2}?\s*(?:\.\.\.+|\\[lc]?dots(?![a-z]))",
+        r"\1\\overline{\2}",  # 0.333...
+    ),
+    (r"^(-?\d*\.\d*)\((\d+)\)$", r"\1\\overline{\2}"),
 ]
-_STYLES = "mathbf|boldsymbol|mathsf|mathit|bm|underline|boxed|fbox"
-TEXTS = "text|textbf|textit|textrm|textsf|mbox|hbox|mathrm|operatorname|emph"
-_COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
+_LEADING = re.compile(
+    r"^\s*(?:(?:\\(?:therefore|implies|Rightarrow|rightarrow|to|approx|sim)(?![A-Za-z])|=|≈)\s*|"
+    rf"(?i:(?:\\(?:{TEXTS})\s*\{{\s*)?(?:the\s+)?(?:final\s+)?(?:answer|ans|solution)\b\.?(?:\s+is\b)?\s*:?\s*\}}?\s*[:=]?\s*(?=[-\d\\$(]))|"
+    rf"\\(?:{TEXTS})\s*\{{\s*(?:about|approximately)\s*\}})+"
+)
+_COLOUR = re.compile(
+    r"\\(?:text|math)?colou?r\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}|\\f?colorbox\s*(?:\{[^{}]*\}\s*)+(?=\{)|"
+    r"\\bbox\s*(?:\[[^\]]*\])?|\\cssId\s*\{[^{}]*\}"
+)
 _WRAPPER = re.compile(rf"\\(?:(?P<style>{_STYLES})|{TEXTS})\s*\{{")
 _MOST_BRACES = 4  # around a whole answer
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace belongs to the answer
-TEXT = re.compile(rf"\\(?:{TEXTS})\s*\{{([^{{}}]*)\}}")
+IN_TEXT = rf"\\(?:{TEXTS})\s*\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}"
+TEXT = re.compile(IN_TEXT)
 _LABEL = re.compile(rf"^\s*\\(?:{TEXTS})\s*\{{[^{{}}]*\}}\s*(?:=|:)|^\s*\\(?:{TEXTS})\s*\{{[^{{}}]*:\s*\}}")
 
 
 def tidy(latex: str) -> str:
     """LaTeX without colours, bold letters, sizes, thin spaces and thousands, with `3e5` as a power of ten."""
-    for symbol, command in _SYMBOLS.items():
-        latex = latex.replace(symbol, command)
-    latex = _COLOUR.sub("", latex)
+    latex = _COLOUR.sub("", _without_symbols(latex))
     for pattern, replacement in _REWRITTEN:
         latex = re.sub(pattern, replacement, latex)
-    latex = _LABEL.sub("", _unwrap(latex)).strip().removesuffix(".").strip()
+    latex = _LEADING.sub("", _LABEL.sub("", _unwrap(latex))).strip().rstrip(".,;").strip()
     for _ in range(_MOST_BRACES):
         if not latex.startswith("{") or until_closed(latex, 1) != latex[1:-1]:
             break
@@ -61,11 +142,23 @@ def tidy(latex: str) -> str:
     return latex
 
 
+def _without_symbols(text: str) -> str:
+    """Unicode's powers, fractions, roots and signs as LaTeX, its wide digits as digits."""
+    text = _POWER.sub(lambda m: f"^{{{normalize('NFKC', m[0])}}}", _UNSEEN.sub("", text))
+    text = _SIMPLE.sub(lambda m: r"\frac{{{}}}{{{}}}".format(*normalize("NFKC", m[0]).split("\u2044")), text)
+    text = _OVERLINED.sub(lambda m: rf"\overline{{{m[0].replace(chr(0x305), '')}}}", text)
+    text = _ROOT.sub(lambda m: rf"\sqrt{_ROOTS[m[1]]}{{{m[2]}}}", text).replace("\u211d", _SYMBOLS["\u211d"])
+    text = normalize("NFKC", text)
+    for symbol, command in _SYMBOLS.items():
+        text = text.replace(symbol, command)
+    return text
+
+
 def _unwrap(latex: str) -> str:
     r"""LaTeX without the commands around bold letters and boxes, and without those of text around mathematics."""
     for wrapper in reversed(list(_WRAPPER.finditer(latex))):
         content = until_closed(latex, wrapper.end())
-        if content is not None and (wrapper["style"] or re.search(r"^[\d(]|[\\$=+]", content)):
+        if content is not None and (wrapper["style"] or re.search(r"^[\d(]|\\(?!circ)|[$=+]", content)):
             end = wrapper.end() + len(content) + 1
             latex = f"{latex[: wrapper.start()]}{{{content}}}{latex[end:]}"
     return latex
@@ -84,8 +177,12 @@ def until_closed(text: str, start: int) -> str | None:
 def plain(latex: str) -> str:
     """The text of tidy LaTeX without spaces. The case of letters stays, except in words."""
     text = TEXT.sub(r"\1", latex).strip().removesuffix(".")
-    text = re.sub(r"(?<=\d)\s+(?=\d)", "_", text)  # 1 1/4 is not 11/4
+    text = re.sub(r"(?i)^(?:option|choice)\s+(?=\(?[a-z]\)?$)|^(?:an?|the)\s+(?=[a-z]{3})", "", text)
+    text = re.sub(r"(?<=\d)\s+(?=\d)", "\u2423", text)  # 1 1/4 is not 11/4
     text = re.sub(r"([\^_])\{(\w)\}", r"\1\2", re.sub(r"\s", "", text.replace(r"\%", "%")))
     if re.fullmatch(r"\(?[A-Za-z]\)?", text):
         return text.strip("()").upper()
-    return text.lower() if re.fullmatch(r"[^\W\d_]{2,}(?:[.,'-][^\W\d_]+)*\.?", text) else text
+    if not re.fullmatch(r"[^\W\d_]{2,}(?:[.,'-][^\W\d_]+)*[.!]?", text):
+        return text
+    word = text.lower().rstrip(".!")
+    return r"\emptyset" if word in ("nosolution", "nosolutions", "emptyset", "theemptyset") else word

@@ -9,22 +9,23 @@ from hypothesis import strategies as st
 from envs.math.numbers import number
 from envs.math.verdict import matches
 from envs.math.writing import tidy
-from kit.answer_pairs import RIGHT, WRONG, pairs
+from kit import answer_pairs, answer_writings
 
 
-def rows(table: dict[str, str]) -> list[object]:
+def rows(*tables: dict[str, str]) -> list[object]:
     return [
         pytest.param(canonical, answers, id=f"{kind}: {canonical}")
-        for kind, canonical, answers in pairs(table)
+        for table in tables
+        for kind, canonical, answers in answer_pairs.pairs(table)
     ]
 
 
-@pytest.mark.parametrize(("canonical", "answers"), rows(RIGHT))
+@pytest.mark.parametrize(("canonical", "answers"), rows(answer_pairs.RIGHT, answer_writings.RIGHT))
 def test_as_good(canonical: str, answers: list[str]) -> None:
     assert {answer: matches(canonical, answer) for answer in answers} == dict.fromkeys(answers, True)
 
 
-@pytest.mark.parametrize(("canonical", "answers"), rows(WRONG))
+@pytest.mark.parametrize(("canonical", "answers"), rows(answer_pairs.WRONG, answer_writings.WRONG))
 def test_not_as_good(canonical: str, answers: list[str]) -> None:
     assert {answer: matches(canonical, answer) for answer in answers} == dict.fromkeys(answers, False)
 
@@ -71,6 +72,10 @@ LONG = {
     "braces": "{" * 2500 + "}" * 2500,
     "commas": "1," * 2500,
     "units": "5" + " cm" * 1600,
+    "units that are cut": "5" + " cm" * 60 + "!",
+    "units and powers": "5 cm ^" * 30,
+    "names": r"\abc" * 45,
+    "commas behind it": "77" + "," * 990 + "x",
     "slashes": "1/" * 2000,
     "texts": r"\text{" * 800 + "}" * 800,
     "relations": "x<" * 1500,

@@ -10,7 +10,7 @@ _MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in\b")
 _BUILT = re.compile(r"\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\||:)(.+)\\\}")
 _SIZE = re.compile(r"\s*\|\s*([A-Za-z])\s*\|\s*(<=?|>=?|\\[lg][te](?![a-z]))([^|]+)")
 _REALS = re.compile(r"\s*\\text\s*\{\s*all real numbers\s*\}\s*|\s*\\mathbb\s*\{?R\}?\s*")
-_TURNED = re.compile(r"\](.+)\[")  # ]1, 2[
+_TURNED = re.compile(r"^\s*\]([^\[\]]+)\[\s*$")  # ]1, 2[
 
 
 def as_interval(latex: str) -> str:

@@ -72,8 +72,12 @@ def same_remainder(gold: str, answer: str, same: Same) -> bool | None:
 def same_items(gold: str, answer: str) -> bool | None:
     """Of lists whose order says nothing: `A, B and D`; None where they are no lists, or not of the same texts."""
     ones, others = _items(gold), _items(answer)
-    choices = [re.search(r"\bor\b", latex) is not None for latex in (gold, answer)]
-    return True if len(ones) > 1 and Counter(ones) == Counter(others) and len({*choices}) == 1 else None
+    if len(ones) < 2 or Counter(ones) != Counter(others) or re.search(r"[<>]|\\[lg][et]\b", gold):
+        return None
+    one, other = (re.search(r"\bor\b", latex) is not None for latex in (gold, answer))
+    return one == other or any(
+        map(str.isdigit, gold)
+    )  # x=1 or x=2 is 1, 2; Alice or Bob is not Alice and Bob
 
 
 def _items(latex: str) -> list[str]:

@@ -63,8 +63,8 @@ def matches(canonical: str, answer: str) -> bool:
     value, given_value = number(gold), number(given)
     if value is not None and given_value is not None:
         return value.equals(given_value)
-    if same_items(gold, given):
-        return True
+    if (same := same_items(gold, given)) is not None:
+        return same
     (gold, unit), (given, given_unit) = _readable(gold, value), _readable(given, given_value)
     if _changed(gold, given) or (unit and given_unit and unit != given_unit):
         return False
@@ -106,7 +106,8 @@ def _alike(gold: list[Any], given: list[Any]) -> tuple[list[Any], list[Any]]:
     """The two with `i` as the imaginary unit in both, and as tuples if one is one."""
     gold, given = ([_imaginary(one[0]), *one[1:]] if one else one for one in (gold, given))
     if given and isinstance(gold[0], FiniteSet) and isinstance(given[0], sympy.Tuple):
-        in_order = (getattr(item, "rhs", item) for item in gold[0]._unsorted_args)
+        items = gold[0]._unsorted_args  # pyright: ignore[reportAttributeAccessIssue]
+        in_order = (getattr(item, "rhs", item) for item in items)
         gold = [sympy.Tuple(*in_order), *gold[1:]]
     return gold, given
 

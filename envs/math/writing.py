@@ -71,7 +71,7 @@ _REWRITTEN = [
     (r"\\(?:backslash|smallsetminus)(?![a-z])", r"\\setminus "),
     # fractions, functions and powers
     (r"\\(?:[dtc]frac|nicefrac|sfrac)", r"\\frac"),
-    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+    (r"\\[dt]?(frac|binom)\s*(\d)\s*(\d)", r"\\\1{\2}{\3}"),
     (r"\\frac\s*\\pi\s*(\d)", r"\\frac{\\pi}{\1}"),
     (r"(\d+)\u2044(\d+)", r"\\frac{\1}{\2}"),
     (r"(?<=[\d\s-])\{(\\frac\s*\{[^{}]*\}\s*\{[^{}]*\})\}", r"\1"),

@@ -15,6 +15,7 @@ RIGHT = {
 \frac{3}{8}  ==  ⅜
 """,
     "intervals": r"""
+x \le 2 \text{ or } x \ge 7  ==  (-\infty,2]\cup[7,\infty) | x \geq 7 \text{ or } x \leq 2
 [1, \infty)  ==  \{x \mid x \ge 1\} | \{x : x \geq 1\} | \left\{ x \mid x \geq 1 \right\}
 [1, \infty)  ==  \{x \in \mathbb{R} : x \ge 1\} | [1; \infty) | \{x \in \mathbb{R} \mid x \geq 1\}
 (-\infty, 1) \cup (2, \infty)  ==  \{x \mid x<1 \text{ or } x>2\} | x<1\mbox{ or }x>2
@@ -198,6 +199,7 @@ x^2 - 5x + 6  ==  x²-5x+6
 
 WRONG = {
     "intervals": r"""
+x \le 2 \text{ or } x \ge 7  !=  x \le 2 \text{ and } x \ge 7 | [2,7]
 (-2,2)  !=  \pm 2 | \{-2,2\}
 """,
     "sets and signs": r"""
@@ -221,6 +223,7 @@ x=1, y=2  !=  (2,1)
 """,
     "words": r"""
 \text{Alice and Bob}  !=  Alice or Bob
+\text{I and III}  !=  \text{I or III}
 4 \text{ red}, 3 \text{ blue}  !=  4, 4
 """,
     "all kinds once more": r"""

@@ -32,13 +32,14 @@ class SyncedPolicy(NamedTuple):
     Args:
         advance: tells how many optimizer steps are behind the network's weights.
         refresh: gives the policy the network's weights; before rollouts.
-        check: raises what kept weights from a server that came back meanwhile; after rollouts.
+        finish: gives back memory that only rollouts need, and raises what kept weights from a server that came back
+            meanwhile; after rollouts.
     """
 
     policy: Policy
     advance: Callable[[int], None]
     refresh: Callable[[], None]
-    check: Callable[[], None]
+    finish: Callable[[], None]
 
 
 class PolicyBuilder(ExperimentSettings):
@@ -235,7 +236,7 @@ class PolicyBuilder(ExperimentSettings):
             from aipo.policies.local.policy import LocalPolicy
 
             policy = LocalPolicy(network, tokenizer, max_batch=self.policy.max_batch)
-            yield SyncedPolicy(policy, policy.advance, refresh=lambda: None, check=lambda: None)
+            yield SyncedPolicy(policy, policy.advance, refresh=policy.forget, finish=policy.forget)
             return
         from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
         from aipo.policies.vllm.weight_sync import WeightSync

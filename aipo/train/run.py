@@ -262,7 +262,7 @@ def _live_source(
         specs, text = plan(experiment.tasks(step), step), f"step {step + 1}"
         traces = engine.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text))
         rollouts(len(specs), len(specs), f"{text}, training on them")
-        policy.check()  # or the step would learn from the few rollouts that were over by then
+        policy.finish()  # or the step would learn from the few rollouts that were over by then
         return traces
 
     return TraceSource(

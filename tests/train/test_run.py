@@ -82,7 +82,7 @@ def test_rollouts_that_a_broken_server_cut_short_are_kept_and_not_learned_from(
     @contextmanager
     def open_checked(*given: Any) -> Generator[SyncedPolicy]:
         with open_policy(*given) as sampler:
-            yield sampler._replace(check=check)
+            yield sampler._replace(finish=check)
 
     monkeypatch.setattr(Experiment, "open_policy", open_checked)
     with pytest.raises(PolicyError, match="http://there"):

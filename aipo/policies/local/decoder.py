@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from aipo.errors import PolicyError
 from aipo.policies.base import Completion, SampleRequest
 from aipo.policies.local.kv_cache import KVTable
+from aipo.policies.local.prefix_cache import Ids, PrefixCache
 from aipo.policies.local.sampling import sample, uniforms
 from aipo.policies.local.stop_strings import completes, may_complete
 from aipo.policies.tokenizer import HFTokenizer
@@ -58,11 +59,19 @@ class Decoder:
         tokenizer: gives the end token and the text for stop strings.
         max_rows: the most requests at a time.
         version: of the weights, for the completions.
+        prefixes: what is known of contexts.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: HFTokenizer, max_rows: int, version: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: HFTokenizer,
+        max_rows: int,
+        version: int,
+        prefixes: PrefixCache,
+    ) -> None:
         self._tokenizer, self._version = tokenizer, version
-        self.table = KVTable(model, max_rows)
+        self.table = KVTable(model, max_rows, prefixes)
         vocabulary = model.config.get_text_config(decoder=True).vocab_size
         self._forbidden = VocabularyMasks(torch.zeros((1, vocabulary), dtype=torch.bool, device=model.device))
         self._stops = VocabularyMasks(torch.zeros((1, vocabulary), dtype=torch.bool))
@@ -167,10 +176,18 @@ class Decoder:
     def _leave(self, rows: list[int]) -> None:
         if not rows:
             return
-        self.table.release(rows)
+        self.table.release(rows, [self._context(row) for row in rows])
         self._state[rows] = 0
         for row in rows:
             self._requests[row] = None
+
+    def _context(self, row: int) -> Ids:
+        """The ids of a row, all but its last token, which the model has not seen; none where it did not end well."""
+        pending = self._requests[row]
+        if pending is None or pending.done.cancelled() or pending.done.exception():
+            return np.zeros(0, np.int64)
+        written = self._written["id"][row, : self._state["count"][row]]
+        return np.concatenate([pending.request.token_ids, written[:-1]]).astype(np.int64)
 
     def _compact(self) -> None:
         sources, targets = self.table.compact()

@@ -2,7 +2,8 @@
 
 All rows end at the same column, so one decode step writes one column for every row; what lies left of a row's start is
 masked. A row that joins is written with its last token at the current end; a row that leaves frees its place. Columns
-move only when the end of the table is reached.
+move only when the end of the table is reached. What is known of a context from before (`PrefixCache`) is copied into its
+row instead of being computed.
 
 The model is called with explicit positions and a prepared mask of 4 axes, so that it builds none itself.
 """
@@ -18,8 +19,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from aipo.errors import LoadError
-
-Ids = npt.NDArray[np.int64]
+from aipo.policies.local.prefix_cache import BLOCK, Ids, PrefixCache
 
 # The most tokens, padding included, of one prefill call: it bounds the memory for activations.
 _PREFILL_TOKENS = 1 << 14
@@ -40,17 +40,22 @@ class _Append(Cache):
 
 
 class _Fill(Cache):
-    """A prefill: keys and values are stored in `target` at `rows`; rows look at nothing but themselves."""
+    """A prefill: the last columns of a window over the table's rows are computed, where they are not known already."""
 
-    def __init__(self, target: Tensor, rows: Tensor, source: Tensor) -> None:
+    def __init__(self, window: Tensor, rows: Tensor, new: Tensor) -> None:
         super().__init__(layers=[])
-        self._target, self._rows, self._source = target, rows, source
+        self._window, self._rows, self._new = window, rows, new[:, None, :, None]
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any):
-        for i, states in enumerate((key_states, value_states)):
-            # Under autocast they are computed in bfloat16, which float32 holds exactly.
-            self._target[layer_idx, i, self._rows] = states[self._source].to(self._target.dtype)
-        return key_states, value_states
+        return self._fill(key_states, layer_idx, 0), self._fill(value_states, layer_idx, 1)
+
+    def _fill(self, states: Tensor, layer: int, part: int) -> Tensor:
+        target, width = self._window[layer, part], states.shape[2]
+        whole = target[self._rows]
+        # Under autocast they are computed in bfloat16, which float32 holds exactly.
+        whole[:, :, -width:] = torch.where(self._new, states.to(whole.dtype), whole[:, :, -width:])
+        target[self._rows, :, -width:] = whole[:, :, -width:]
+        return whole.to(states.dtype)
 
 
 class KVTable:
@@ -59,17 +64,14 @@ class KVTable:
     Args:
         model: one that passes `check_model`.
         max_rows: the most rows.
+        prefixes: what is known of contexts; for these weights.
     """
 
-    def __init__(self, model: PreTrainedModel, max_rows: int) -> None:
-        config = model.config.get_text_config(decoder=True)
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self._model, self._max_rows = model, max_rows
+    def __init__(self, model: PreTrainedModel, max_rows: int, prefixes: PrefixCache) -> None:
+        layers, two, heads, width = _shape(model)
+        self._model, self._max_rows, self._prefixes = model, max_rows, prefixes
         self._masked = torch.finfo(model.dtype).min
-        self._kv = torch.zeros(
-            (config.num_hidden_layers, 2, 0, heads, 0, width), dtype=model.dtype, device=model.device
-        )
+        self._kv = torch.zeros((layers, two, 0, heads, 0, width), dtype=model.dtype, device=model.device)
         self._mask = self._kv.new_zeros((0, 1, 1, 0))
         self._taken = np.zeros(0, bool)
         self._start = np.zeros(0, np.int64)
@@ -98,12 +100,21 @@ class KVTable:
         self._start[rows] = self._end - lengths
         self._write_mask(rows)
         self._measure()
-        order = np.argsort(lengths, kind="stable")
-        while order.size and lengths[order[-1]]:
+        # Equal prompts (a group's) are computed once.
+        first = {prompt.tobytes(): i for i, prompt in reversed([*enumerate(prompts)])}
+        source = np.array([first[prompt.tobytes()] for prompt in prompts])
+        single = np.unique(source)
+        missing = np.array([lengths[i] - self._restore(prompts[i][:-1], int(rows[i])) for i in single])
+        order = np.argsort(missing, kind="stable")
+        while order.size and missing[order[-1]]:
             # The longest first: each call is as wide as its first, and the short ones share the last.
-            count = max(1, _PREFILL_TOKENS // int(lengths[order[-1]]))
+            count = max(1, _PREFILL_TOKENS // int(missing[order[-1]]))
             chunk, order = order[-count:], order[:-count]
-            self._prefill([prompts[i] for i in chunk], rows[chunk])
+            self._prefill([prompts[i] for i in single[chunk]], rows[single[chunk]], missing[chunk])
+        equal = source != np.arange(len(prompts))
+        self._copy(rows[source[equal]], rows[equal])
+        for i in single:
+            self._keep(int(rows[i]), prompts[i][:-1])
         return rows
 
     def forward(self, tokens_B: Ids) -> Tensor:
@@ -128,8 +139,14 @@ class KVTable:
         """Which of the `rows` are taken."""
         return self._taken[: self.rows]
 
-    def release(self, rows: Sequence[int]) -> None:
-        """Frees rows."""
+    def release(self, rows: Sequence[int], contexts: Sequence[Ids]) -> None:
+        """Frees rows.
+
+        Args:
+            contexts: the ids of each row, as far as the model has seen them; no ids: nothing is kept of the row.
+        """
+        for row, context in zip(rows, contexts, strict=True):
+            self._keep(row, context)
         self._taken[rows] = False
         self._measure()
 
@@ -144,36 +161,52 @@ class KVTable:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         sources = np.flatnonzero(self._taken[count:]) + count
         targets = np.flatnonzero(~self._taken[:count])
-        self._kv[:, :, targets, :, self._begin : self._end] = self._kv[
-            :, :, sources, :, self._begin : self._end
-        ]
+        self._copy(sources, targets)
         self._start[targets] = self._start[sources]
         self._write_mask(targets)
         self._taken[targets], self._taken[sources] = True, False
         self._measure()
         return sources, targets
 
-    def _prefill(self, prompts: Sequence[Ids], rows: Ids) -> None:
-        """One forward pass over left-padded prompts; equal prompts (a group's) are computed once."""
-        unique = {p.tobytes(): p for p in prompts}
-        index = {key: i for i, key in enumerate(unique)}
-        lengths = np.array([len(p) - 1 for p in unique.values()])
-        width = int(lengths.max())
-        ids = np.zeros((len(unique), width), np.int64)
-        for row, prompt in zip(ids, unique.values(), strict=True):
-            row[width - len(prompt) + 1 :] = prompt[:-1]
+    def _copy(self, sources: Ids, targets: Ids) -> None:
+        live = slice(self._begin, self._end)
+        self._kv[:, :, targets, :, live] = self._kv[:, :, sources, :, live]
+
+    def _restore(self, ids: Ids, row: int) -> int:
+        """Copies what is known of a context into its row; returns of how many tokens."""
+        places = self._prefixes.match(ids)
+        if not places:
+            return 0
+        states = self._prefixes.read(places)
+        start = int(self._start[row])
+        self._kv[:, :, row, :, start : start + states.shape[3]] = states
+        return states.shape[3]
+
+    def _keep(self, row: int, ids: Ids) -> None:
+        start = int(self._start[row])
+        states = self._kv[:, :, row, :, start : start + len(ids)]
+        self._prefixes.write(ids, states, self._kv.shape[2] * self._kv.shape[4] // BLOCK)
+
+    def _prefill(self, prompts: Sequence[Ids], rows: Ids, missing: Ids) -> None:
+        """One forward pass over the last `missing` tokens of each prompt but for its very last, left-padded."""
+        lengths = np.array([len(p) - 1 for p in prompts])
+        width, reach = int(missing.max()), int(lengths.max())
+        ids = np.zeros((len(prompts), width), np.int64)
+        for row, prompt, count in zip(ids, prompts, missing, strict=True):
+            row[width - count :] = prompt[len(prompt) - 1 - count : -1]
         device = self._kv.device
-        pad = torch.from_numpy(width - lengths)[:, None].to(device)
-        column = torch.arange(width, device=device)
-        seen = (column[None, :] <= column[:, None]) & (column >= pad)[:, None, None]
+        start = torch.from_numpy(reach - lengths)[:, None].to(device)
+        column = torch.arange(reach, device=device)
+        query = column[-width:]
+        seen = (column <= query[:, None]) & (column >= start)[:, None, None]
         mask = self._mask.new_full(seen.shape, self._masked).masked_fill_(seen, 0)
-        source = torch.tensor([index[p.tobytes()] for p in prompts], device=device)
-        target = self._kv[:, :, :, :, self._end - width : self._end]
+        new = query >= torch.from_numpy(reach - missing)[:, None].to(device)
+        window = self._kv[:, :, :, :, self._end - reach : self._end]
         self._model(
             input_ids=torch.from_numpy(ids).to(device),
-            position_ids=(column - pad).clamp_(min=0),
+            position_ids=(query - start).clamp_(min=0),
             attention_mask=mask,
-            past_key_values=_Fill(target, torch.from_numpy(rows).to(device), source),
+            past_key_values=_Fill(window, torch.from_numpy(rows).to(device), new),
             use_cache=True,
             logits_to_keep=1,
         )
@@ -214,6 +247,19 @@ class KVTable:
         taken = np.flatnonzero(self._taken)
         self.rows = int(taken[-1]) + 1 if taken.size else 0
         self._begin = int(self._start[taken].min()) if taken.size else self._end
+
+
+def prefix_cache(model: PreTrainedModel) -> PrefixCache:
+    """An empty cache for contexts of this model."""
+    return PrefixCache(_shape(model), torch.zeros(0, dtype=model.dtype, device=model.device))
+
+
+def _shape(model: PreTrainedModel) -> tuple[int, int, int, int]:
+    """Of the keys and values of one token: (layers, 2, heads, width)."""
+    config = model.config.get_text_config(decoder=True)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, 2, heads, width
 
 
 def check_model(model: PreTrainedModel) -> None:

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from aipo.errors import LoadError, PolicyError
 from aipo.policies.base import Completion, SampleRequest
 from aipo.policies.local.decoder import Decoder, PendingRequest
-from aipo.policies.local.kv_cache import check_model
+from aipo.policies.local.kv_cache import check_model, prefix_cache
+from aipo.policies.local.prefix_cache import PrefixCache
 from aipo.policies.logprobs import evaluating
 from aipo.policies.tokenizer import HFTokenizer
 
@@ -55,6 +56,8 @@ class LocalPolicy:
                 f"ids of the tokenizer: got {len(tokenizer)}, the policy model has {self._vocabulary}"
             )
         self._version = 0
+        self._weights: list[int] = []
+        self.forget()
         self._waiting: deque[PendingRequest] = deque()
         self._driver: asyncio.Task[None] | None = None
 
@@ -71,6 +74,11 @@ class LocalPolicy:
         if self._running():
             raise PolicyError(f"version: got {version} while sampling, allowed when no request is under way")
         self._version = version
+        self.forget()
+
+    def forget(self) -> None:
+        """Gives back the memory of contexts that were sampled before. The next requests compute them anew."""
+        self._prefixes: PrefixCache | None = None
 
     async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.base.Policy.sample`. A context may not grow beyond the model's positions: the
@@ -100,9 +108,16 @@ class LocalPolicy:
                 )
             return
         self._waiting.clear()
-        decoder = Decoder(self.model, self.tokenizer, self._max_batch, self._version)
+        decoder = Decoder(self.model, self.tokenizer, self._max_batch, self._version, self._known())
         # A context of its own: the driver outlives the rollout that happens to start it.
         self._driver = loop.create_task(self._drive(decoder), context=contextvars.Context())
+
+    def _known(self) -> PrefixCache:
+        """What is known of contexts, if the weights are still those that it is of."""
+        weights = [parameter._version for parameter in self.model.parameters()]
+        if self._prefixes is None or weights != self._weights:
+            self._prefixes, self._weights = prefix_cache(self.model), weights
+        return self._prefixes
 
     async def _drive(self, decoder: Decoder) -> None:
         held = 0

@@ -1,6 +1,7 @@
 """The local policy: exact log-probabilities, tokens that do not depend on the batch, ends and failures."""
 
 import asyncio
+import itertools
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +12,7 @@ from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, Qwe
 
 from aipo.errors import LoadError, PolicyError
 from aipo.policies import Completion, SampleRequest
+from aipo.policies.local.kv_cache import KVTable
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from kit.tiny import text_model
@@ -172,6 +174,58 @@ def test_equal_prompts_are_prefilled_once(model, policy: LocalPolicy):
     together(policy, (ask(1, 2, 3, 4, max_tokens=2, seed=i) for i in range(50)))
     hook.remove()
     assert widths[:2] == [(1, 3), (50, 1)]
+
+
+async def consult(policy: LocalPolicy, i: int) -> list[tuple[SampleRequest, Completion]]:
+    """Rollout `i` of groups of eight: 40 tokens of prompt, 10 of its own, 17 from an agent, 5 of its own."""
+    eos = (policy.tokenizer.eos_id,)
+    prompt = np.random.default_rng(i // 8).integers(0, 26, 40).astype(np.int32)
+    one = SampleRequest(prompt, max_tokens=10, seed=i, forbidden_ids=eos)
+    first = await policy.sample(one)
+    await turns(i)
+    feedback = np.random.default_rng(100 + i).integers(0, 26, 17).astype(np.int32)
+    longer = np.concatenate([prompt, first.token_ids, feedback])
+    two = SampleRequest(longer, max_tokens=5, seed=i, forbidden_ids=eos)
+    return [(one, first), (two, await policy.sample(two))]
+
+
+@pytest.fixture
+def prefilled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens of each context were computed, and not known from before."""
+    tokens: list[int] = []
+    prefill = KVTable._prefill
+
+    def counted(table: KVTable, prompts: list, rows: np.ndarray, missing: np.ndarray) -> None:
+        tokens.extend(missing.tolist())
+        prefill(table, prompts, rows, missing)
+
+    monkeypatch.setattr(KVTable, "_prefill", counted)
+    return tokens
+
+
+def test_what_contexts_share_is_computed_once(model, policy: LocalPolicy, prefilled: list[int]):
+    """Of the 16 contexts that come back, 66 tokens each, three blocks of 16 tokens are known."""
+    rollouts = gather(*(consult(policy, i) for i in range(16)))
+    assert prefilled == [39] * 2 + [66 - 48] * 16
+    for request, completion in itertools.chain(*rollouts):
+        assert_exact(model, request, completion)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_nothing_is_known_of_contexts_under_other_weights(model, policy: LocalPolicy, prefilled, told: bool):
+    request = SampleRequest(np.arange(20, dtype=np.int32), max_tokens=3)
+    for _ in range(2):
+        together(policy, [request])
+        with torch.no_grad():
+            model.lm_head.weight.mul_(1.1)
+            model.model.embed_tokens.weight.mul_(1.1)
+        if told:
+            policy.advance(1)
+    (done,) = together(policy, [request])
+    assert prefilled == [19, 19, 19]
+    assert_exact(model, request, done)
+    together(policy, [request])
+    assert prefilled == [19, 19, 19, 3]
 
 
 # --- how it ends ----------------------------------------------------------------------------------

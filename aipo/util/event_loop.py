@@ -2,12 +2,13 @@
 
 import asyncio
 import atexit
+import os
 import threading
 import traceback
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
 
 from aipo.errors import GraphError
 
@@ -25,6 +26,7 @@ class Loop:
         self._runner: asyncio.Runner | None = None
         self._ends: list[Callable[[], Coroutine[Any, Any, object]]] = []
         self._interruptible = True
+        self.home: str | None = None
 
     def keep_running(self) -> None:
         """Makes `sys.exit` and KeyboardInterrupt in a task errors of that task: for a process that nobody interrupts."""
@@ -35,10 +37,10 @@ class Loop:
         self._ends.append(end)
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """The result of `work`, or what it raises.
+        """The result of `work`, or what it raises. The working directory stays, whatever a task makes of it.
 
         Raises:
-            GraphError: `work` called `sys.exit`, which would end the run without a word.
+            GraphError: `work` called `sys.exit` or `os._exit`, which would end the run without a word.
         """
         try:
             asyncio.get_running_loop()
@@ -80,8 +82,11 @@ class Loop:
                 self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
                 self._runner.get_loop().set_task_factory(self._task)
             task = self._runner.get_loop().create_task(work)
+            self.home = _working_directory()
             try:
-                return self._runner.run(_result_of(task))
+                with _exits_raised():
+                    self._runner.run(_end_of(task))
+                return task.result()
             except (KeyboardInterrupt, SystemExit) as stop:
                 # Raised inside of a task it stops the loop where it is, and what is in flight would never end.
                 task.cancel()
@@ -105,7 +110,7 @@ class Loop:
         while not task.done():
             waiting = runner.get_loop().create_task(_wait_for(task))
             with suppress(KeyboardInterrupt, SystemExit):
-                runner.run(_result_of(waiting))
+                runner.run(_end_of(waiting))
             if waiting.cancelled():
                 return
         if not task.cancelled():
@@ -141,6 +146,38 @@ class _Guarded(Coroutine[Any, Any, Any]):
             if self._loop.passes(error):
                 raise
             raise as_exception(error) from error
+        finally:
+            # A run's folder, its graphs and prompts may be named from there.
+            if (home := self._loop.home) is not None and _working_directory() != home:
+                os.chdir(home)
+
+
+def _working_directory() -> str | None:
+    """The path; None where the folder is gone."""
+    with suppress(OSError):
+        return os.getcwd()
+    return None
+
+
+class _OSExit(SystemExit):
+    """A call of `os._exit`."""
+
+
+@contextmanager
+def _exits_raised() -> Generator[None]:
+    """In the body `os._exit`, which would end the run without a word, is like `sys.exit`; not in forks and daemon threads."""
+    leave, process = os._exit, os.getpid()
+
+    def raised(code: int) -> NoReturn:
+        if os.getpid() == process and not threading.current_thread().daemon:
+            raise _OSExit(code)
+        leave(code)
+
+    os._exit = raised
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -157,16 +194,24 @@ def as_exception(error: BaseException) -> Exception:
     """`error`, or what to say of one that no code of a rollout should raise."""
     if isinstance(error, Exception):
         return error
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    got = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
+    frame = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__][-1]
+    name = "os._exit" if isinstance(error, _OSExit) else "sys.exit"
+    got = f"{name}({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
     return GraphError(
         f"code of a rollout: got {got}, allowed an Exception (it ends one rollout), "
         f"in {frame.filename}:{frame.lineno}"
     )
 
 
-async def _result_of(task: asyncio.Task[_T]) -> _T:
-    return await task
+async def _end_of(task: asyncio.Task[Any]) -> None:
+    """Ends when `task` does, however that is; cancelled, it cancels it."""
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise
 
 
 async def _wait_for(task: asyncio.Task[Any]) -> None:

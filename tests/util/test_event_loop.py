@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import threading
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -98,11 +102,15 @@ async def siblings(error: BaseException) -> tuple[str, str]:
     async def raises() -> None:
         raise error
 
+    return await siblings_of(raises())
+
+
+async def siblings_of(raises: Coroutine[Any, Any, None]) -> tuple[str, str]:
     async def works() -> str:
         await asyncio.sleep(0)
         return "done"
 
-    tasks = [asyncio.create_task(raises()), asyncio.create_task(works())]
+    tasks = [asyncio.create_task(raises), asyncio.create_task(works())]
     await asyncio.wait(tasks)
     return str(tasks[0].exception()), tasks[1].result()
 
@@ -190,3 +198,48 @@ def test_time_outs_are_what_they_were(loop: Loop) -> None:
         return [type(error).__name__ for error in ended]
 
     assert loop.run(work()) == ["TimeoutError", "TimeoutError"]
+
+
+def test_an_exit_of_the_process_is_named_too(loop: Loop) -> None:
+    async def leaves() -> None:
+        os._exit(3)
+
+    leave = os._exit
+    with pytest.raises(
+        GraphError, match=rf"code of a rollout: got os\._exit\(3\), allowed .*, in {__file__}:\d+"
+    ):
+        loop.run(leaves())
+    with pytest.raises(GraphError, match=r"got os\._exit\(4\)"):
+        loop.run(asyncio.to_thread(lambda: os._exit(4)))
+    loop.keep_running()
+    said, other = loop.run(siblings_of(leaves()))
+    assert "got os._exit(3)" in said and other == "done"
+    assert os._exit is leave
+
+
+def test_a_fork_leaves_as_it_likes(loop: Loop) -> None:
+    async def forks() -> int:
+        if (child := os.fork()) == 0:
+            os._exit(5)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert loop.run(forks()) == 5
+
+
+def test_the_working_directory_stays_whatever_a_task_makes_of_it(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "else").mkdir()
+
+    async def moves() -> str:
+        os.chdir("else")
+        inside = os.getcwd()
+        await asyncio.sleep(0)
+        return inside
+
+    async def work() -> tuple[str, str]:
+        return await asyncio.create_task(moves()), os.getcwd()
+
+    assert loop.run(work()) == (str(tmp_path / "else"), str(tmp_path))
+    (tmp_path / "else").rmdir()

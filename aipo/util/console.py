@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from aipo.util.output import EventConsole, write_event
+from aipo.util.output import EventConsole, end_line, write_event
 from aipo.util.text import age, visible
 
 Note = Callable[[int, int, str | Mapping[str, float]], None]
@@ -97,6 +97,7 @@ class WrittenProgress(Progress):
             return
         counted = f"{done} of {total}" if total else ""
         left = f"{age(left_s)} left" if left_s else ""
+        end_line(self.console.file)
         parts = [f"{task.description:<16}", counted, _shown(values), left]
         print_line(self.console, "  ".join(part for part in parts if part))
 

@@ -7,9 +7,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
-from typing import Annotated, Any, TextIO
+from functools import partial
+from typing import IO, Annotated, Any, TextIO
 
 from rich.console import Console
 from typer import BadParameter, Option
@@ -52,6 +53,19 @@ def secure_streams() -> None:
             stream.reconfigure(errors="aipo.escape")
     for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
         stream.close = stream.flush  # type: ignore[method-assign]
+        stream.write = partial(_write, stream, stream.write)  # type: ignore[method-assign]
+
+
+def _write(stream: TextIO, write: Callable[[str], int], text: str) -> int:
+    if text:
+        stream.in_line = not text.endswith("\n")  # type: ignore[attr-defined]
+    return write(text)
+
+
+def end_line(stream: IO[str]) -> None:
+    """Begins a new line where somebody's code has left one open."""
+    if getattr(stream, "in_line", False):
+        stream.write("\n")
 
 
 class ResultConsole(Console):

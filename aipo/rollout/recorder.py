@@ -106,10 +106,12 @@ class RolloutRecorder:
         _check_state(self.state, policies, known, last[-1] if last else "no node")
         endings = {policy: self._ending(policy, reward_weights, mode) for policy in policies}
         for policy in policies:
-            where, ids = f"the context of policy {policy!r}", concatenate(self.segments(policy))
+            where, segments = f"the context of policy {policy!r}", self.segments(policy)
+            # A model can have more ids than its tokenizer (padding of its vocabulary), and sample one of them.
+            ids = concatenate(s for s in segments if s.role is not Role.POLICY)
             wrong = ids[(ids < 0) | (ids >= len(known[policy].tokenizer))]
             require(where, (not wrong.size, "token ids", wrong[:1].tolist(), "those of its tokenizer"))
-            samples.check(self.segments(policy), where)
+            samples.check(segments, where)
         return endings
 
     def _ending(self, policy: str, reward_weights: Mapping[str, float], mode: Mode) -> Ending:

@@ -295,6 +295,13 @@ def test_a_consult_points_at_its_request_and_its_reply(changes: dict[str, int], 
     assert trace.error is None if reason is None else reason in str(trace.error)
 
 
+def test_a_policy_may_sample_an_id_that_only_its_model_has():
+    """Models have more ids than their tokenizer where their vocabulary is padded."""
+    padded = segment(Role.POLICY, "policy", [99999], logprobs=[-9.0], policy_version=3)
+    [trace] = run(scored(PROMPT, padded))
+    assert (trace.error, trace.reward) == (None, 1.0)
+
+
 def test_the_version_of_a_trace_is_its_lowest():
     [trace] = run(scored(PROMPT, SAMPLED, replace(SAMPLED, policy_version=5)))
     assert trace.policy_version == 3

@@ -5,6 +5,7 @@ takes time: processes which score answers begin with it.
 """
 
 import json
+import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -73,9 +74,12 @@ def use_working_directory(package: str | None = None) -> None:
 
 def search_working_directory_last() -> None:
     """`use_working_directory` for a process that is ours: the import path no longer has that folder, in which libraries would
-    take a folder of results for one of them. What stands there is found by the finders."""
+    take a folder of results for one of them. What stands there is found by the finders. A folder that PYTHONPATH names stays;
+    an empty entry of it names none."""
     use_working_directory()
-    sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path.cwd()]
+    here, named = Path.cwd(), filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if here not in [Path(place).resolve() for place in named]:
+        sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
 
 
 def stands_for_another(module: str) -> bool:
@@ -100,5 +104,5 @@ def python_command(function: str, *arguments: str) -> list[str]:
     )
     ours = str(Path(__file__).parents[2])
     places = [str(place) for place in sys.path]
-    places += [] if ours in places else [ours]
+    places = places if ours in places else [ours, *places]  # first: another version may be installed, too
     return [sys.executable, "-P", "-c", start, json.dumps(places), *arguments]

@@ -13,7 +13,7 @@ import pytest
 from aipo.errors import LoadError
 from aipo.util import working_directory
 from aipo.util.imports import load
-from aipo.util.working_directory import python_command, use_working_directory
+from aipo.util.working_directory import python_command, search_working_directory_last, use_working_directory
 from envs.sandbox import Sandbox
 
 LIBRARIES = (
@@ -85,14 +85,29 @@ def test_a_folder_of_results_is_no_library_however_python_is_started(folder: Pat
     assert done.stdout.split()[0] == "end"
 
 
-def test_nor_beside_this_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working directory is that of a checkout, which the import path has to have until it is found."""
+@pytest.mark.parametrize("on_path", [False, True])
+def test_nor_beside_this_package(folder: Path, monkeypatch: pytest.MonkeyPatch, on_path: bool) -> None:
+    """The working directory is that of a checkout, from which processes that are started import it, too."""
     shutil.copytree(Path(__file__).parents[2] / "aipo", folder / "aipo")
     (folder / "vllm_of_mine").mkdir()
-    (folder / "mine.py").write_text(SEES + "\n\ndef main():\n    Sees().splits()\n")
-    monkeypatch.syspath_prepend(str(folder))
+    says = "\n\ndef main():\n    import aipo\n\n    Sees().splits()\n    print(aipo.__file__)\n"
+    (folder / "mine.py").write_text(SEES + says)
+    if on_path:
+        monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(working_directory, "__file__", str(folder / "aipo" / "util" / "working_directory.py"))
-    assert run(*python_command("mine:main")) == "end\n"
+    assert run(*python_command("mine:main")) == f"end\n{folder / 'aipo' / '__init__.py'}\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "stays"), [("", False), (":/there", False), (".", True), ("/there:{}", True)]
+)
+def test_a_working_directory_that_pythonpath_names_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, stays: bool
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", variable.format(folder))
+    monkeypatch.setattr(sys, "path", ["/there", "", str(folder)])
+    search_working_directory_last()
+    assert sys.path == (["/there", "", str(folder)] if stays else ["/there"])
 
 
 def test_nor_in_processes_that_are_started(traps: None) -> None:

@@ -75,7 +75,8 @@ class HFTokenizer:
         """See `aipo.policies.base.Tokenizer.encode_prompt`.
 
         Raises:
-            PolicyError: a question that spells control tokens does not stand in the prompt as it is.
+            PolicyError: the chat template leaves out what the user says, or a question that spells control tokens does
+                not stand in the prompt as it is.
         """
         if untrusted and self.control_in(untrusted):
             found = untrusted if untrusted in text else untrusted.strip()  # a prompt may trim the question
@@ -141,7 +142,16 @@ class HFTokenizer:
     def _templated(self, text: str) -> str:
         if not self.inner.chat_template:
             return text
+        if not self._shows_messages:
+            raise PolicyError(
+                f"chat template of {self.inner.name_or_path!r}: got one that leaves out a message which is text, allowed one "
+                "that shows it (some templates want a list of parts)"
+            )
         return self.chat_text([{"role": "user", "content": text}])
+
+    @cached_property
+    def _shows_messages(self) -> bool:
+        return _PLACE[0] in self.chat_text([{"role": "user", "content": _PLACE}])
 
     def chat_text(self, messages: Sequence[Mapping[str, str]], *, opened: bool = True) -> str:
         """The text of a chat through the chat template, which is told the tokenizer's day.

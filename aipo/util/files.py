@@ -75,12 +75,13 @@ _DISK = {
 """What is needed instead, by the operating system's number."""
 _OF_RUST = re.compile(r"os error (\d+)")
 """How safetensors and tokenizers tell the operating system's number, in errors of their own."""
+_OF_TORCH = re.compile("inline_container|PytorchStreamWriter|iostream error")
+"""What torch.save says: its messages are about positions, and have no number."""
 
 
 def _failed_write(error: Exception) -> tuple[str, str] | None:
     """What the disk said, and what is needed; None if it is something else that went wrong."""
-    if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
-        # Its own message is about positions, and has no number.
+    if _OF_TORCH.search(str(error)):
         return "a file that torch.save could not write to its end", _DISK[errno.ENOSPC]
     told = _OF_RUST.search(str(error))
     number = error.errno if isinstance(error, OSError) else told and int(told[1])

@@ -246,3 +246,11 @@ def test_a_template_that_drops_a_message_which_spells_special_tokens_is_refused(
     messages = [{"role": "system", "content": "a<eos>"}, {"role": "user", "content": "b"}]
     with pytest.raises(PolicyError, match="got another text in place of the question 'a<eos>'"):
         HFTokenizer(inner).encode_chat(messages)
+
+
+def test_a_template_that_leaves_out_a_message_of_text_is_refused():
+    """As templates of models that see pictures do, which want a list of parts."""
+    inner = byte_tokenizer().inner
+    inner.chat_template = "{% for part in messages[0].content %}{{ part.text }}{% endfor %}"
+    with pytest.raises(PolicyError, match="got one that leaves out a message which is text"):
+        HFTokenizer(inner).encode_prompt("6x7?")

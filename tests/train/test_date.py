@@ -20,6 +20,7 @@ from aipo.trace import Role
 from aipo.trace.store import TraceStore
 from aipo.train.resume import same_run
 from kit import tiny_run
+from kit.handmade import trace
 
 DAY = date(2024, 7, 26)
 EVALUATION = "evaluate={samples: 1, ks: [1], settings: [solo], splits: [hard]}"
@@ -87,8 +88,9 @@ def test_another_day_is_another_run(begun: Path) -> None:
 
 def test_an_export_takes_the_template_off_as_it_was(begun: Path) -> None:
     run = RunFolder(begun / "run")
-    assert TokenTexts(run.tokenizer, run.read_date()).question("2024+07+26=3@7") == "3@7"
-    assert TokenTexts(run.tokenizer).question("2024+07+26=3@7") is None
+    sampled = trace()
+    assert TokenTexts(run.tokenizer, run.read_date()).question(sampled, "2024+07+26=3@7") == "3@7"
+    assert TokenTexts(run.tokenizer).question(sampled, "2024+07+26=3@7") is None
 
 
 def test_worker_processes_and_other_experiments_of_the_run_are_told_the_same() -> None:

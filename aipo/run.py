@@ -30,7 +30,7 @@ import yaml
 
 from aipo import recorded
 from aipo.errors import LimitError, RunError
-from aipo.util.files import exclusive, taken, write_json, writing
+from aipo.util.files import exclusive, missing, remove_empty, taken, write_json, writing
 from aipo.util.termination import TERMINATION
 from aipo.util.text import error_text
 
@@ -88,7 +88,7 @@ class RunFolder:
         Raises:
             RunError: see `create`; or another process holds it.
         """
-        new = _missing(path)
+        new = missing(path)
         folder = cls.create(path, resume=resume)
         with exclusive(path):
             cls.check(path, resume=resume)  # another process may have had it until now
@@ -121,7 +121,7 @@ class RunFolder:
             RunError: another process makes it, or the folder cannot be written.
         """
         place = self.evaluation_traces(name)
-        new = _missing(place)
+        new = missing(place)
         tokenizer = {self.tokenizer} if not self.tokenizer.exists() else set[Path]()
         with writing("run.out", place):
             place.mkdir(parents=True, exist_ok=True)
@@ -185,11 +185,6 @@ class RunFolder:
         return [{recorded.metric(name): value for name, value in row.items()} for row in rows]
 
 
-def _missing(path: Path) -> list[Path]:
-    """`path` and the folders above it, as far as they are not there."""
-    return [folder for folder in (path, *path.parents) if not folder.exists()]
-
-
 def _undo(made: Collection[Path], folders: Sequence[Path]) -> None:
     """Removes what a run that failed has made, and then those of `folders` that are empty, inner ones first. If it has made
     more than what every run begins with, all of it stays; a file without content is nothing."""
@@ -200,9 +195,7 @@ def _undo(made: Collection[Path], folders: Sequence[Path]) -> None:
         return
     for entry in made:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
-    for folder in folders:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    remove_empty(folders)
 
 
 @dataclass(frozen=True, slots=True)

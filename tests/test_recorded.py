@@ -25,6 +25,7 @@ from aipo.run import RunFolder
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore
+from aipo.train.resume import differences, same_run, take_up
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.links import Links
 from aipo.viewer.pages.trace import trace_page
@@ -46,6 +47,16 @@ def test_its_settings_have_the_present_names(run: RunFolder) -> None:
     assert (rollout.failure_limit, rollout.cost_limit) == (0.5, None)
     assert experiment.evaluation.settings == ("solo", "suppressed", "assisted")
     assert experiment.train.token_stats
+
+
+def test_it_can_be_gone_on_with(run: RunFolder) -> None:
+    experiment = load_experiment(str(run.config), of_run=True)
+    take_up(run, experiment)
+    same_run(run, experiment)
+    assert differences(run.config, load_experiment(str(run.config), of_run=True), ()) == []
+    other = load_experiment(str(run.config), ["method.distil_weight=0.5"], of_run=True)
+    with pytest.raises(ConfigError, match=r"method\.distil_weight: 0\.5, was 1\.0"):
+        same_run(run, other)
 
 
 def test_a_configuration_of_somebodys_own_has_to_have_the_present_names(run: RunFolder) -> None:

@@ -217,3 +217,15 @@ def test_a_run_that_fails_at_its_start_removes_the_folders_above_it_that_it_made
     with pytest.raises(RunError), RunFolder.taken(tmp_path / "mine" / "runs" / "one"):
         raise RunError("no")
     assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+@pytest.mark.parametrize(("holds", "left"), [(None, []), ("results.csv", [".lock", "results.csv"])])
+def test_a_folder_that_was_made_to_be_locked_goes_with_a_failure_that_left_nothing(
+    tmp_path: Path, holds: str | None, left: list[str]
+) -> None:
+    with pytest.raises(TrainError), exclusive(tmp_path / "runs" / "matrix"):
+        if holds:
+            (tmp_path / "runs" / "matrix" / holds).write_text("1")
+        raise TrainError("the cold start failed")
+    assert sorted(path.name for path in tmp_path.glob("runs/matrix/*")) == left
+    assert (tmp_path / "runs").exists() is bool(left)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,11 +27,13 @@ def taken(path: Path) -> bool:
 
 @contextmanager
 def exclusive(folder: Path) -> Generator[None]:
-    """Keeps other processes from writing the same run; the lock goes with the process, however it ends.
+    """Keeps other processes from writing the same run; the lock goes with the process, however it ends. If the body
+    fails and has made nothing, the folder that was made for it goes, too.
 
     Raises:
         RunError: another process holds it.
     """
+    new = missing(folder)
     with writing("run folder", folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -43,8 +45,25 @@ def exclusive(folder: Path) -> Generator[None]:
             ) from None
     try:
         yield
+    except Exception:
+        if new and folder.is_dir() and [*folder.iterdir()] == [folder / ".lock"]:
+            (folder / ".lock").unlink()
+            remove_empty(new)
+        raise
     finally:
         lock.release()
+
+
+def missing(path: Path) -> list[Path]:
+    """`path` and the folders above it, as far as they are not there."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Removes those that are empty; inner ones first."""
+    for folder in folders:
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def busy(folder: Path) -> bool:

@@ -31,9 +31,9 @@ from aipo.trace.filters import EVERYTHING, Filter
 from aipo.trace.store import traces_in
 from aipo.util.console import Note, bars, print_line, stage
 from aipo.util.files import sync_folder
-from aipo.util.text import to_json
+from aipo.util.text import counted, to_json
 
-FORMATS = {"jsonl": "traces", "sft": "conversations", "preference": "pairs", "dataset": "traces"}
+FORMATS = {"jsonl": "trace", "sft": "conversation", "preference": "pair", "dataset": "trace"}
 """Formats, and what one row is."""
 
 
@@ -76,7 +76,7 @@ def export_run(folder: Path, options: ExportOptions, console: Console) -> None:
     """
     with bars(console) as progress:
         result = export(folder, options, stage(progress, "export"))
-    print_line(console, f"{result.rows} {FORMATS[options.format]} written to {result.path}")
+    print_line(console, f"{counted(result.rows, FORMATS[options.format])} written to {result.path}")
     for line in _reasons(result.left_out):
         print_line(console, f"  {line}", "dim")
 
@@ -110,7 +110,7 @@ def export(folder: Path, options: ExportOptions, note: Note = lambda done, total
             rows = _write_lines(draft, _lines(options, steps, conversations, left_out))
         if not rows:
             raise RunError(
-                f"export to {target}: got no {FORMATS[format]} to write, allowed at least one. "
+                f"export to {target}: got no {FORMATS[format]}s to write, allowed at least one. "
                 f"Of the traces in {traces}: {'; '.join(_reasons(left_out)) or 'none'}"
             )
     return Exported(target, rows, +left_out)
@@ -137,7 +137,7 @@ def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
 def _reasons(left_out: Mapping[str, int]) -> Iterator[str]:
     for reason, count in sorted(left_out.items(), key=lambda item: -item[1]):
         if count:
-            yield f"{count} left out: {reason}"
+            yield f"{count:,} left out: {reason}"
 
 
 def consult_tags(run: RunFolder) -> list[str]:

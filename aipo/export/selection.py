@@ -36,7 +36,7 @@ def matching_steps(folder: Path, where: Filter, left_out: Counter[str], note: No
         matches = index.traces(where, limit=index.count())
         numbers = sorted({summary.step for summary in matches})
         trace_ids = {summary.trace_id for summary in matches}
-        left_out["not what the filter asks for"] = index.count() - len(matches)
+        left_out["does not match the filter"] = index.count() - len(matches)
     for done, number in enumerate(numbers):
         note(done, len(numbers), f"step {number}")
         everyone = list(store.stored(number))

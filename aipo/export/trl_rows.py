@@ -81,7 +81,7 @@ def unique_rows(left_out: Counter[str]) -> RowFilter:
         for row in rows:
             digest = blake2b(to_json([row.get(name) for name in _TEXTS]), digest_size=16).digest()
             if digest in digests:
-                left_out["said before"] += 1
+                left_out["repeats an earlier row"] += 1
             else:
                 digests.add(digest)
                 yield row

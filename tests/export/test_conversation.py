@@ -88,7 +88,7 @@ def test_what_was_said_before_is_left_out_if_asked(empty: Run):
     assert empty.export("sft").rows == 8
     done = empty.export("sft", unique=True)
     assert [row["trace_id"] for row in rows(done.path)] == ["g0/0", "g0/2"]
-    assert done.left_out == {"said before": 6}
+    assert done.left_out == {"repeats an earlier row": 6}
 
 
 def unsuitable(run: Run) -> dict[str, Trace]:

@@ -35,7 +35,7 @@ def test_only_what_the_filter_asks_for_also_of_a_step_in_flight(run: Run):
     run.store.append(run.solo("g1/0", "1+1=?", "2<eos>", step=1))
     done = run.export("jsonl", where=Filter(failed=False, kind="solo"))
     assert [row["trace_id"] for row in rows(done.path)] == ["g0/0", "g0/1", "g1/0"]
-    assert done.left_out == {"not what the filter asks for": 2}
+    assert done.left_out == {"does not match the filter": 2}
 
 
 def test_an_evaluation_is_exported_with_its_runs_tokenizer(run: Run):
@@ -92,7 +92,7 @@ def test_nothing_to_write_is_an_error_that_says_why(run: Run, tmp_path: Path):
     with pytest.raises(RunError, match=says):
         run.export("sft", min_reward=2.0, out=tmp_path / "new" / "x.jsonl")
     assert list((tmp_path / "new").iterdir()) == []
-    with pytest.raises(RunError, match=r"got no traces to write.*: 4 left out: not what the filter asks for"):
+    with pytest.raises(RunError, match=r"got no traces to write.*: 4 left out: does not match the filter"):
         run.export("dataset", where=Filter(task="nowhere"))
 
 
@@ -106,8 +106,12 @@ def test_unknown_names_are_refused(run: Run, tmp_path: Path):
 def test_what_came_of_it_is_said(run: Run):
     console = Console(file=io.StringIO(), width=200)
     export_run(run.path, ExportOptions(format="sft"), console)
-    said = r"^2 conversations written to .*sft\.jsonl\n  2 left out: no reward above 0\n"
-    assert re.search(said, console.file.getvalue(), re.M)
+    export_run(run.path, ExportOptions(format="sft", min_reward=0.5, force=True), console)
+    for said in (
+        r"^2 conversations written to .*sft\.jsonl\n  2 left out: no reward above 0\n",
+        r"^1 conversation written to .*sft\.jsonl\n  3 left out: no reward above 0\.5\n",
+    ):
+        assert re.search(said, console.file.getvalue(), re.M)
 
 
 def test_only_one_step_is_in_memory(empty: Run, monkeypatch: pytest.MonkeyPatch):

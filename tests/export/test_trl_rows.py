@@ -66,7 +66,7 @@ def test_the_next_pair_stands_in_for_one_that_was_there_before(empty: Run):
     empty.keep(*(empty.solo(name, "?", f"{name[-1]}<eos>", float(name[-1] != "1")) for name in names))
     done = empty.export("preference", unique=True, pairs=1)
     assert [row["chosen_id"] for row in rows(done.path)] == ["g0/0", "g1/2"]
-    assert done.left_out == {"said before": 1, "in no pair of its group": 1}
+    assert done.left_out == {"repeats an earlier row": 1, "in no pair of its group": 1}
 
 
 def test_what_cannot_be_cut_is_in_no_pair(empty: Run):

@@ -249,7 +249,7 @@
   const listHeaviest = () => {
     const title = make("h3", "", "Weigh most in the loss");
     if (!row) {
-      heaviest.replaceChildren(title, make("p", "small soft", "Not recorded: no token of this rollout was trained (its advantage is 0), or train.token_stats was off."));
+      heaviest.replaceChildren(title, make("p", "small soft", "Not recorded: no token of this rollout was trained (it is from an evaluation, or its advantage is 0), or train.token_stats was off."));
       return;
     }
     const top = tokens().filter((t) => t.push > 0).sort((a, b) => b.push - a.push || a.position - b.position).slice(0, HEAVIEST);

@@ -53,8 +53,7 @@ def main_command(
     """Trains a language model that may consult agents. Every rollout is a run of a LangGraph state machine."""
     if launched() > 1 and context.invoked_subcommand != "train":
         raise ConfigError(
-            f"processes: got {launched()} of `aipo {context.invoked_subcommand}`, allowed one; only `aipo train` "
-            "is for `accelerate launch`"
+            f"processes: got {launched()} of `aipo {context.invoked_subcommand}`, allowed one; only `aipo train` is for `accelerate launch`"
         )
 
 
@@ -102,12 +101,11 @@ def init(folder: Annotated[Path, Argument(help="folder for the copies of graphs/
     import graphs
     from aipo.util.files import writing
 
-    sources = [Path(package.__path__[0]) for package in (graphs, envs)]
-    for target in (folder / source.name for source in sources):
+    copies = {folder / package.__name__: Path(package.__path__[0]) for package in (graphs, envs)}
+    for target in copies:
         if target.exists():
             raise RunError(f"init: got {target}, which exists already, allowed a folder without it")
-    for source in sources:
-        target = folder / source.name
+    for target, source in copies.items():
         with writing(f"copying {source.name}", folder):
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         console.print(f"copied {target}")
@@ -283,12 +281,10 @@ def main() -> None:
         ended = TERMINATION.asked  # with an exit code as a shell has it
         how, code = (f"ended by {ended.name}", 128 + ended) if ended else ("interrupted", INTERRUPTED)
         print_line(errors, f"{how}; {TERMINATION.kept}", "yellow")
-    except OtherRankError:
-        code = 2  # rank 0 reports the error
     except (AipoError, SystemExit) as error:
         told, code = as_exception(error), 2
-        text = mask_error(f"{type(told).__name__}: {told}")
-        errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        if not isinstance(told, OtherRankError):  # rank 0 reports the error
+            print_line(errors, mask_error(f"{type(told).__name__}: {told}"), "red")
     except Exception as error:
         # click's own usage errors carry their message and exit code.
         if not (hasattr(error, "exit_code") and hasattr(error, "show")):

@@ -23,17 +23,52 @@ _NAME = re.compile(
 _NAME_BEHIND = re.compile(r"\s*=\s*[A-Za-z](?:_\w)?\s*$")
 _HEAD = re.compile(r"\s*([+-]?)\s*(\\\$|[€£¥₹])?\s*([+-]?)\s*")
 _FACTORS = {
-    "hundred": 100,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "dozen": 12,
+    **{
+        "dozen": 12,
+        "hundred": 100,
+        "thousand": 10**3,
+        "lakh": 10**5,
+        "million": 10**6,
+        "crore": 10**7,
+        "billion": 10**9,
+    },
+    **{"trillion": 10**12, "quadrillion": 10**15},
+    **{
+        name + plural: Fraction(1, below)
+        for name, below in (("tenth", 10), ("hundredth", 100), ("thousandth", 1000))
+        for plural in ("", "s")
+    },
 }
 # In text, too, these say another number.
 CHANGING = {
-    *("half", "halves", "third", "thirds", "quarter", "quarters", "squared", "cubed", "factorial"),
-    *("plus", "minus", "times", "over", "or", "and", "to", "not"),
+    *(
+        "half",
+        "halves",
+        "third",
+        "thirds",
+        "quarter",
+        "quarters",
+        "fourths",
+        "fifths",
+        "sixths",
+        "sevenths",
+        "eighths",
+    ),
+    *(
+        "ninths",
+        "squared",
+        "cubed",
+        "factorial",
+        "choose",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "or",
+        "and",
+        "to",
+        "not",
+    ),
 }
 WORDS = {
     *(
@@ -76,6 +111,8 @@ class Number(NamedTuple):
     def equals(self, answer: "Number") -> bool:
         """Is `answer` the same, in the same unit if both have one? `20%` is as good as 20 and as 0.2."""
         value, other = self.value, answer.value
+        if self.percent != answer.percent and (self.unit or answer.unit):
+            return False
         if self.unit and answer.unit:
             if self.unit.powers != answer.unit.powers:
                 return False

@@ -55,6 +55,7 @@ _REWRITTEN = [
         r"[hH]uge|bf|it|rm|sf|tt)(?![A-Za-z])",
         "",
     ),
+    (r"(?<=[\d\s])\{\s*(\\text\s*\{[^{}]*\})\s*\}", r"\1"),
     (r"\\(?:left|right)\s*\.", ""),
     (r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])", ""),
     (r"\\[hv]?phantom\s*\{[^{}]*\}|\\[hv]space\*?\s*\{[^{}]*\}", ""),
@@ -115,7 +116,7 @@ _REWRITTEN = [
 _LEADING = re.compile(
     r"^\s*(?:(?:\\(?:therefore|implies|Rightarrow|rightarrow|to|approx|sim)(?![A-Za-z])|=|≈)\s*|"
     rf"(?i:(?:\\(?:{TEXTS})\s*\{{\s*)?(?:the\s+)?(?:final\s+)?(?:answer|ans|solution)\b\.?(?:\s+is\b)?\s*:?\s*\}}?\s*[:=]?\s*(?=[-\d\\$(]))|"
-    rf"\\(?:{TEXTS})\s*\{{\s*(?:about|approximately)\s*\}})+"
+    rf"\\(?:{TEXTS})\s*\{{\s*(?i:about|approximately|exactly)\s*\}})+"
 )
 _COLOUR = re.compile(
     r"\\(?:text|math)?colou?r\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}|\\f?colorbox\s*(?:\{[^{}]*\}\s*)+(?=\{)|"

@@ -1,6 +1,12 @@
 r"""Answers as `kit.answer_pairs` has them, in writings that math-verify does not read, or reads as another answer."""
 
 RIGHT = {
+    "words behind a number": r"""
+500000  ==  5 lakh | 0.5 million
+\frac{5}{100}  ==  5 hundredths
+0.3  ==  3 tenths
+5  ==  \text{Exactly }5 | 5 {\text{ cm}} | 5 more apples | 5 \text{ of them}
+""",
     "powers of ten": r"""
 3e5  ==  3×10⁵ | 3*10**5 | 3\text{E}5 | 3\mathrm{E}5 | \approx 3 \times 10^5 | 3 \ast 10^5
 1e-05  ==  10⁻⁵
@@ -198,6 +204,11 @@ x^2 - 5x + 6  ==  x²-5x+6
 }
 
 WRONG = {
+    "words behind a number": r"""
+5  !=  5 hundredths | 5 tenths | 5 fifths | \text{5 eighths} | 5 \text{ hundredths} | 5 crore | 5 choose 2 | 5 \text{ or more}
+\$5  !=  5\%
+5\text{ cm}  !=  5\% | \$5
+""",
     "intervals": r"""
 x \le 2 \text{ or } x \ge 7  !=  x \le 2 \text{ and } x \ge 7 | [2,7]
 (-2,2)  !=  \pm 2 | \{-2,2\}

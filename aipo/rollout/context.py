@@ -88,7 +88,7 @@ class RolloutContext:
         segments: Sequence[Segment],
         *,
         policy: str = "policy",
-        stop: tuple[str, ...] = (),
+        stop: str | tuple[str, ...] = (),
         source: str = "policy",
     ) -> tuple[Segment, Literal["stop", "eos", "length"]]:
         """Lets `policy` go on from its context; the random seed depends on the rollout and the turn. In a
@@ -116,7 +116,7 @@ class RolloutContext:
             concatenate(context),
             max_tokens=room,
             temperature=self.sampling.temperature,
-            stop=stop,
+            stop=(stop,) if isinstance(stop, str) else stop,
             forbidden_ids=self.forbidden_ids,
             seed=derive_seed(self.seed, policy, turn),
             session=self.seed,

@@ -248,3 +248,14 @@ def test_an_exit_in_a_node_is_told_with_its_place():
         GraphError, match=r"code of a rollout: got sys.exit\(3\), .* in .*test_sampled_contexts.py:\d+"
     ):
         engine(chain(ask=ask, leaves=leaves)).run_sync([spec()], lambda trace: None)
+
+
+def test_one_text_to_stop_at_is_one_text():
+    """Not one text for each of its characters."""
+
+    async def until(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        piece, _ = await runtime.context.sample(state["segments"], stop="45")
+        return {"segments": [piece]}
+
+    [trace] = run(chain(ask=ask, until=until, mark=mark), policies=policies("4245"))
+    assert texts(trace)[1:] == ["policy: 4245"]

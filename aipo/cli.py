@@ -123,10 +123,7 @@ def train(
     as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Trains a policy.
-
-    Writes a run folder with metrics, traces, checkpoints and the model.
-    """
+    """Trains a policy. Writes a run folder with metrics, traces, checkpoints and the model."""
     from aipo.config.build import load_experiment
     from aipo.train.dry_run import dry_run
     from aipo.train.run import train_run
@@ -217,10 +214,7 @@ def export(
     ] = None,
     force: Annotated[bool, Option("--force", help="overwrite an earlier export")] = False,
 ) -> None:
-    """Exports traces for other tools.
-
-    Formats: raw JSON lines, SFT, DPO, or a data set with a card.
-    """
+    """Exports traces for other tools. Formats: raw JSON lines, SFT, DPO, or a data set with a card."""
     from aipo.export.run import ExportOptions, export_run
     from aipo.trace.filters import parse_filter
 
@@ -253,10 +247,7 @@ def doctor(
     as_json: JsonOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Checks a configuration before a run.
-
-    Prints ok, warn or fail per check, and how to fix it.
-    """
+    """Checks a configuration before a run. Prints ok, warn or fail per check, and how to fix it."""
     from aipo.config.build import load_experiment
     from aipo.doctor.run import doctor as examine
 

@@ -57,10 +57,7 @@ def graph(
     config: ConfigName = "aipo",
     overrides: Overrides = None,
 ) -> None:
-    """Prints a graph as a mermaid diagram.
-
-    With its sub-graphs, and the files that define it.
-    """
+    """Prints a graph as a mermaid diagram. With its sub-graphs, and the files that define it."""
     from aipo.config.build import load_experiment
 
     overrides = overrides or []

@@ -132,10 +132,7 @@ def env(
     limit: Annotated[int, Option(min=1, help="maximum number of tasks that are listed")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """Shows tasks of an environment, scores a text.
-
-    A text is scored as the answer of a rollout is.
-    """
+    """Shows tasks of an environment, scores a text. A text is scored as the answer of a rollout is."""
     from aipo.evaluate.tasks import choose_task, environment, show_splits, show_task, show_tasks
 
     if score is not None and score_file is not None:

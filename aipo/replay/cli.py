@@ -68,10 +68,7 @@ def score(
     out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Scores recorded rollouts again.
-
-    With another environment or other reward weights.
-    """
+    """Scores recorded rollouts again. With another environment or other reward weights."""
     from aipo.replay.questions.rerun import score_traces
 
     with output(as_json) as console:
@@ -121,10 +118,7 @@ def credit(
     out: Out = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Computes advantages with other methods.
-
-    With other settings of the method. It needs no model.
-    """
+    """Computes advantages with other methods. With other settings of the method. It needs no model."""
     from aipo.replay.questions.credit import replay_credit
 
     with output(as_json) as console:
@@ -170,10 +164,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Trains a policy from stored traces.
-
-    No new rollouts are made. With --grid, one policy per setting.
-    """
+    """Trains a policy from stored traces. No new rollouts are made. With --grid, one policy per setting."""
     from aipo.replay.questions.train import replay_train
 
     with output(as_json) as console:

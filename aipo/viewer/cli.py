@@ -53,10 +53,7 @@ def runs(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Lists runs: how far each is, why it ended.
-
-    Also evaluations, replays and comparisons.
-    """
+    """Lists runs: how far each is, why it ended. Also evaluations, replays and comparisons."""
     from aipo.viewer.run_list import print_runs
 
     with output(as_json) as console:

@@ -33,7 +33,8 @@ _REREAD = [
         lambda m: f"({m[1].replace(_ROW, ',')})",  # a vector
     ),
     (r"\\begin\{cases\}([^&]*?)(?:\\\\\s*)?\\end\{cases\}", lambda m: m[1].replace(_ROW, ",")),
-    (r"^\s*(?:\\vec\s*)?\{?\s*[A-Za-z]{1,2}\s*\}?\s*=\s*(?=\()|^\s*[A-Za-z]\([A-Za-z]\)\s*=", ""),
+    (r"^\s*(?:\\vec\s*)?\{?\s*[A-Za-z]{1,2}\s*\}?\s*=\s*(?=\()|^\s*[A-Za-z]'*\([A-Za-z]\)\s*=", ""),
+    (r"^\s*(?:\\frac\s*\{d[a-z]?\}\s*\{d[a-z]\}\s*[a-z]?|[a-z]'+)\s*=", ""),
     (r"(\d+(?:\.\d+)?)\s*\^\\circ", rf"(\1 {_RADIANS})"),
     (r"\+\s*c\s*$", "+ C"),
 ]

@@ -1,6 +1,9 @@
 r"""Answers as `kit.answer_pairs` has them, in writings that math-verify does not read, or reads as another answer."""
 
 RIGHT = {
+    "derivatives": r"""
+\frac{dy}{dx} = 3x^2  ==  3x^2 | y' = 3x^2 | \frac{dy}{dx}=3x^{2} | f'(x)=3x^2
+""",
     "words behind a number": r"""
 500000  ==  5 lakh | 0.5 million
 \frac{5}{100}  ==  5 hundredths

@@ -25,7 +25,7 @@ from aipo.viewer.cli import runs, view
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(replays, name="replay")
-console = Console()
+console = Console(markup=False, emoji=False)
 INTERRUPTED = 130
 
 TracesFolder = Annotated[Path, Argument(help="run folder, one of its evaluations, or folder of traces")]
@@ -60,7 +60,7 @@ def main_command(
 @app.command()
 def demo(
     out: Annotated[Path, Option(help="folder for the runs and the report")] = Path("runs/demo"),
-    seed: Annotated[int, Option(help="random seed of the task, the first model and the training")] = 0,
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="random seed of task, first model, training")] = 0,
     arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo,grpo",
     as_json: EventsOption = False,
 ) -> None:
@@ -117,9 +117,7 @@ def train(
     config: ConfigName = "aipo",
     resume: Annotated[bool, Option("--resume", help="continue from the last checkpoint")] = False,
     evaluate_after: Annotated[bool, Option("--evaluate", help="evaluate the trained policy")] = False,
-    only_check: Annotated[
-        bool, Option("--dry-run", help="check everything, say what would be made, and make nothing")
-    ] = False,
+    only_check: Annotated[bool, Option("--dry-run", help="check everything and make nothing")] = False,
     as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
@@ -167,9 +165,7 @@ def traces(
 
     where = parse_filter(filters or ())
     if (sql is not None or show is not None) and (filters or groups or order or (sql and show)):
-        raise ConfigError(
-            "--sql, --show: got filters, --groups, --order or each other, allowed only one of them"
-        )
+        raise ConfigError("--sql, --show: got filters, --groups, --order or both, allowed only one of them")
     index = TraceIndex(traces_in(folder), resident=False)
     if sql is not None:
         listing.print_query(index, sql, as_json=as_json, console=console)
@@ -200,9 +196,7 @@ def export(
     min_reward: Annotated[
         float, Option(callback=finite, help="sft: only traces with a reward above this")
     ] = 0.0,
-    unique: Annotated[
-        bool, Option("--unique", help="sft, preference: drop rows whose text repeats an earlier row")
-    ] = False,
+    unique: Annotated[bool, Option("--unique", help="sft, preference: drop rows of one text")] = False,
     margin: Annotated[
         float, Option(min=0, callback=finite, help="preference: minimum difference of rewards")
     ] = 0.0,
@@ -272,7 +266,9 @@ def main() -> None:
         ended = TERMINATION.asked  # with an exit code as a shell has it
         how, code = (f"ended by {ended.name}", 128 + ended) if ended else ("interrupted", INTERRUPTED)
         print_line(errors, f"{how}; {TERMINATION.kept}", "yellow")
-    except (AipoError, SystemExit) as error:
+    except (AipoError, OSError, SystemExit) as error:
+        if not isinstance(error, AipoError | SystemExit) and error.filename is None:
+            raise  # not of a path that was given, or of HOME
         told, code = as_exception(error), 2
         if not isinstance(told, OtherRankError):  # rank 0 reports the error
             print_line(errors, mask_error(f"{type(told).__name__}: {told}"), "red")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from aipo.compare.examples import choose_examples
 from aipo.compare.matrix import Matrix, Measure, build_matrix
@@ -249,4 +250,4 @@ def _print_next(console: Console, out: Path, first: str) -> None:
         ("aipo train --config aipo run.out=runs/floor method.coefficient=floor", "another coefficient"),
         (f"aipo eval --run {out / first}", "evaluate the trained policy again"),
     ):
-        console.print(f"  [bold]{command}[/bold]  [dim]# {what}[/dim]", highlight=False, soft_wrap=True)
+        console.print(Text.assemble("  ", (command, "bold"), (f"  # {what}", "dim")), soft_wrap=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
+from rich.text import Text
 
 from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import Cost, MatrixResults
@@ -30,7 +31,7 @@ def print_standings(matrix: Matrix, results: MatrixResults, standings: Standings
     if won is not None:
         equals = [name for name in won.tied if name != won.name]
         tied = f"ties with {', '.join(equals)}; {RULE}" if equals else "alone at the top"
-        console.print(f"winner    [bold]{won.name}[/bold]  ({tied})", highlight=False, soft_wrap=True)
+        console.print(Text.assemble("winner    ", (won.name, "bold"), f"  ({tied})"), soft_wrap=True)
     else:
         console.print(no_winner(matrix), highlight=False)
     for caveat in standings.caveats:

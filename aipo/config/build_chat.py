@@ -7,6 +7,7 @@ from inspect import isclass, signature
 from typing import Any
 from urllib.parse import urlsplit
 
+from aipo.config.load import checked
 from aipo.config.schema import AgentConfig
 from aipo.errors import AipoError, AnswerError, ConfigError, LoadError
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
@@ -16,7 +17,7 @@ from aipo.util.event_loop import LOOP
 from aipo.util.http.retry import Pause
 from aipo.util.http.urls import flaw_of
 from aipo.util.imports import Loaded, instantiate, load
-from aipo.util.masking import keep_secret, open_secrets
+from aipo.util.masking import keep_secret
 from aipo.util.text import error_text
 
 _CONNECTION = {"http_client", "http_async_client", "http_socket_options", "openai_proxy"}
@@ -57,9 +58,6 @@ def build_chat(
     where = f"agents.{name}.options of {config.model}"
     if "max_retries" in config.options:
         raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
-    # Options are written to the run folder and to every trace.
-    if in_the_open := sorted(open_secrets(config.options)):
-        raise ConfigError(f"{where}: got {in_the_open} in the open, allowed agents.{name}.secrets instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     client = {"max_retries": 0, **_connections(loaded, config, where, secrets)}
@@ -70,11 +68,16 @@ def build_chat(
         model = instantiate(loaded, {**config.options, **secrets}, where, **offered)
     except AipoError:
         raise
-    except Exception as error:  # a provider's class raises its own
+    except (Exception, SystemExit) as error:  # a provider's class raises its own
         raise ConfigError(
             f"{where}: got {error_text(error)}, allowed options that it takes; a key is named in "
             f"agents.{name}.secrets (api_key: NAME of an environment variable; any value where a server needs none)"
         ) from error
+    if not hasattr(model, "ainvoke"):
+        got = type(model).__name__
+        raise ConfigError(
+            f"agents.{name}.model: got {config.model}, which makes a {got}, allowed a LangChain chat model"
+        )
     # LangChain's classes say which environment variables they take a key from.
     keep_secret(*(os.environ.get(variable) for variable in getattr(model, "lc_secrets", {}).values()))
     if "http_async_client" in client and hasattr(model, "root_async_client"):
@@ -113,7 +116,7 @@ def build_openai_chat(options: dict[str, Any], *, variable: str | None) -> ChatM
         variable = _KEY
     key = secret(variable, "--secret") if variable else "none"  # the client wants one
     settings = {"graph": "none:none", "model": "langchain_openai:ChatOpenAI", "options": options}
-    chat = build_chat("endpoint", AgentConfig.model_validate(settings), keys={"api_key": key})
+    chat = build_chat("endpoint", checked(AgentConfig, settings, "--endpoint"), keys={"api_key": key})
     assert chat is not None  # it has a model
     return chat
 

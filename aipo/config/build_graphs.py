@@ -21,10 +21,10 @@ from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
 from aipo.rollout.agent_logprobs import WHY
 from aipo.rollout.context import ChatModel
 from aipo.rollout.demonstration import check_demonstrations
-from aipo.rollout.env import Env, Task
+from aipo.rollout.env import Env, Task, check_env, check_tasks
 from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt, loaded_prompts
-from aipo.util.imports import Loaded, fingerprint, instantiate, load
+from aipo.util.imports import Loaded, fingerprint, instantiate, load, users_code
 
 _PACKAGES = ("aipo", "torch", "transformers", "trl", "langgraph", "langchain-core")
 
@@ -44,9 +44,16 @@ class GraphBuilder(PolicyBuilder):
 
     @cached_property
     def env(self) -> Env:
-        """The environment; one that takes a `seed` is given `run.seed` unless its options say otherwise."""
+        """The environment; one that takes a `seed` is given `run.seed` unless its options say otherwise.
+
+        Raises:
+            LoadError: it cannot be imported, or its code fails.
+            ConfigError: options that it does not take, or it is no environment.
+        """
         where = f"env.options of {self.env_name}"
-        return instantiate(load(self.env_name), self._config.env.options, where, seed=self.seed)
+        with users_code(f"environment {self.env_name}"):
+            env = instantiate(load(self.env_name), self._config.env.options, where, seed=self.seed)
+            return check_env(env, self.env_name)
 
     def tasks(self, step: int) -> list[Task]:
         """The tasks of a rollout step, one for each group."""
@@ -76,6 +83,9 @@ class GraphBuilder(PolicyBuilder):
             raise ConfigError(
                 f"{got}, allowed {splits}, the splits of {self.env_name}; set {' and '.join(unknown)}"
             )
+        with users_code(f"tasks of {self.env_name}"):
+            for split in dict.fromkeys((*(self.mixture if training else ()), *self.evaluation.splits)):
+                check_tasks(self.env, split, self.env_name)
         if not training:
             return
         self.tasks(0)
@@ -103,7 +113,8 @@ class GraphBuilder(PolicyBuilder):
             chats = {name: self.chat(name) for name in self.agents}
             agents = {name: self._agent(name, loaded[name], chats[name]) for name in self.agents}
             where = f"graph.options of {main.name}"
-            graph = check_graph(instantiate(main, self.graph_options, where, agents=agents), main.name)
+            with users_code(f"graph {main.name}"):
+                graph = check_graph(instantiate(main, self.graph_options, where, agents=agents), main.name)
         files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in loaded.items()}
         files |= _files_beside(main.file, "graph", known=set(files.values()))
         files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}
@@ -126,7 +137,8 @@ class GraphBuilder(PolicyBuilder):
             settings=chat.settings if chat else {},
         )
         spec = AgentSpec(name=name, prompt=prompt, node=node)
-        graph = check_agent(loaded.function(spec), name)
+        with users_code(f"agent {name!r} of {loaded.name}"):
+            graph = check_agent(loaded.function(spec), name)
         spec.check_prompt(graph.channels, loaded.file, loaded.function)
         return Agent(
             name=name,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aipo.config.build_settings import ExperimentSettings
 from aipo.errors import AipoError, ConfigError, LoadError
 from aipo.policies import Policy, Tokenizer
-from aipo.policies.lora import add_adapter, base_of
+from aipo.policies.lora import add_adapter
+from aipo.policies.model_folder import check_folder
 from aipo.util.console import Note
 from aipo.util.event_loop import LOOP
-from aipo.util.imports import instantiate, load
+from aipo.util.imports import instantiate, load, users_code
 from aipo.util.text import error_text
 from aipo.util.threads import limit_torch
-from aipo.util.whole import damage
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -61,10 +61,17 @@ class PolicyBuilder(ExperimentSettings):
 
             where = f"policy.options of {name}"
             try:
-                model = instantiate(load(name), self.policy.options, where, seed=self.seed, progress=follow)
+                loaded = load(name)
+                with users_code(f"policy.model {name}"):
+                    made = instantiate(loaded, self.policy.options, where, seed=self.seed, progress=follow)
             except KeyboardInterrupt:
                 note(1, 1, f"the {self.policy.making} was interrupted, and nothing of it is kept")
                 raise
+            if not isinstance(made, str | Path):
+                raise ConfigError(
+                    f"policy.model {name}: got {made!r}, allowed a function that returns a folder"
+                )
+            model = made
         note(1, 1, str(model))
         return model
 
@@ -72,26 +79,24 @@ class PolicyBuilder(ExperimentSettings):
         """The policy's network without an adapter, on `device` or the configured one.
 
         Raises:
-            LoadError: there is no model at `model`, or an adapter only, or files that are not those of its manifest.
+            LoadError: there is no model at `model`, or a part of it; see `aipo.policies.model_folder`.
         """
         import torch
         from transformers import AutoModelForCausalLM
 
         _quiet()
         limit_torch(self.threads)
-        if (base := base_of(model)) is not None:
-            raise LoadError(
-                f"policy.model: got {str(model)!r}, which holds an adapter of {base!r}, allowed whole weights"
-            )
-        if (problem := damage(Path(model), of_interest=lambda name: "optimizer" not in name)) is not None:
-            raise LoadError(
-                f"policy.model: got {str(model)!r}, which is not whole ({problem}), allowed what was written there (a "
-                "run's `aipo train --config RUN/config.yaml --resume` writes it again from the last checkpoint)"
-            )
+        check_folder(model, hashes=True)
         device = device or self.device
         with _loading(model):
             dtype = getattr(torch, self.policy.dtype)
-            network: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, output_loading_info=True)
+        network, info = loaded
+        if missing := sorted(info["missing_keys"]):  # transformers gives them random numbers
+            raise LoadError(
+                f"policy.model: got {str(model)!r}, whose files lack {len(missing)} weights of {type(network).__name__} such as "
+                f"{missing[0]}, allowed all weights of the causal language model that its config.json names"
+            )
         network.to(device)
         return network
 
@@ -127,12 +132,22 @@ class PolicyBuilder(ExperimentSettings):
         from aipo.policies.tokenizer import HFTokenizer
 
         with _loading(model):
-            tokenizer = AutoTokenizer.from_pretrained(model)
-        return HFTokenizer(tokenizer, date=self.date)
+            tokenizer = HFTokenizer(AutoTokenizer.from_pretrained(model), date=self.date)
+        try:
+            ids = tokenizer.encode_prompt("1")
+        except Exception as error:  # a template is anybody's code
+            raise LoadError(
+                f"chat template of {str(model)!r}: got {error_text(error)}, allowed one that takes a user's message"
+            ) from error
+        if not ids:  # transformers makes one without a vocabulary for a model without a tokenizer
+            raise LoadError(
+                f"tokenizer of {str(model)!r}: got no vocabulary, allowed one (is tokenizer.json there?)"
+            )
+        return tokenizer
 
-    def check_tags(self) -> None:
-        """Refuses tags that cannot be suppressed before the policy is made: a function that makes one may have an
-        attribute `tokenizer`, a function that returns the tokenizer alone.
+    def check_model(self) -> None:
+        """Refuses a model that can be seen not to load, and tags that cannot be suppressed. A function that makes a model
+        may have an attribute `tokenizer`, a function that returns the tokenizer alone.
 
         Raises:
             ConfigError: see `forbidden_ids`.
@@ -142,6 +157,8 @@ class PolicyBuilder(ExperimentSettings):
 
         name = self.policy.model
         if ":" not in name:
+            check_folder(name, hashes=False)
+            self.network_settings(name)
             self.forbidden_ids(self.tokenizer(name))
         elif (make := getattr(load(name).function, "tokenizer", None)) is not None:
             self.forbidden_ids(HFTokenizer(make()))

@@ -1,15 +1,15 @@
 """The commands `aipo config`, `aipo graph` and `aipo serve`: a configuration and what it names, printed or started."""
 
 import json
+import sys
 from itertools import takewhile
 from typing import Annotated, Literal
 
-from rich.console import Console
 from typer import Argument, Context, Option
 
 from aipo.config import presets
 from aipo.errors import ConfigError
-from aipo.util.output import finite
+from aipo.util.output import PlainConsole, finite
 
 
 def _presets(start: str) -> list[str]:
@@ -159,5 +159,5 @@ def serve(
         load_experiment(config, overrides) if config is not None else None,
         options | {"rest": tuple(words[len(overrides) :])},
         print_only=print_only,
-        console=Console(stderr=True),
+        console=PlainConsole(sys.stderr),
     )

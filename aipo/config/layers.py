@@ -166,7 +166,7 @@ def _parse(text: str) -> tuple[Key, Any, str]:
         raise ConfigError(f"override: got {text!r}, allowed 'section.key=value'")
     try:
         return key, yaml.safe_load(value), text
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-30
         raise ConfigError(f"override {text!r}: {error}") from error
 
 

@@ -17,7 +17,8 @@ from aipo import recorded
 from aipo.config import PRESETS, presets
 from aipo.config.layers import Key, Layers, Source
 from aipo.config.schema import Config, EnvConfig, GraphConfig
-from aipo.errors import ConfigError
+from aipo.errors import ConfigError, one_of
+from aipo.util.files import read_text
 from aipo.util.section import FINITE, RECORDED, Section, not_finite
 from aipo.util.text import nearest
 
@@ -94,9 +95,10 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         ConfigError: not YAML, no keys, or a key that is given twice.
     """
     try:
-        raw = _apart(yaml.load(path.read_text(encoding="utf-8"), Loader=_Unique) or {})
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{what} {path}: {error}") from error
+        raw = _apart(yaml.load(read_text(path), Loader=_Unique) or {})
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        said = error if isinstance(error, yaml.YAMLError) else f"got {error}, allowed YAML in UTF-8"
+        raise ConfigError(f"{what} {path}: {said}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{what} {path}: got {type(raw).__name__}, allowed keys and values")
     return raw
@@ -138,6 +140,8 @@ def _read(name: str, seen: tuple[str, ...]) -> list[tuple[dict[str, Any], Source
         raise ConfigError(f"configuration: got {name!r}, allowed a YAML file or one of {presets()}")
     raw = read_yaml(path, "configuration")
     base = raw.pop("extends", None)
+    if not isinstance(base, str | None):
+        raise ConfigError(one_of("extends", base, f"a YAML file or one of {presets()}", name))
     below = _read(base, (*seen, name)) if base is not None else []
     return [*below, (raw, Source(f"preset {name}" if is_preset else name, path, is_preset))]
 

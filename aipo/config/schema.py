@@ -5,14 +5,15 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
 from aipo.rollout.agent import Prices
 from aipo.util.http.reply import THINKING_TAGS
 from aipo.util.http.urls import check_servers
-from aipo.util.section import Count, Positive, Section, Share
+from aipo.util.masking import open_secrets
+from aipo.util.section import RECORDED, Count, Positive, Section, Share, Variable
 
 _REFERENCE = "aipo.rollout.reference_chat:reference"
 
@@ -56,7 +57,7 @@ class VLLMConfig(Section):
     model: str | None = Field(
         None, description="name of the model on the servers; default: the first model of the first server"
     )
-    secret: str | None = Field(None, description="NAME of an environment variable with the servers' key")
+    secret: Variable | None = Field(None, description="NAME of an environment variable with the servers' key")
     requests: Count = Field(256, description="maximum number of requests in flight per server")
     deadline: Positive = Field(600.0, description="seconds for one request, waiting and retries included")
     attempts: Count = Field(5, description="attempts of one request while its server lives")
@@ -116,7 +117,7 @@ class AgentConfig(Section):
     prompt: Path | None = Field(None, description="default: prompts/NAME.md beside the graph's file")
     model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
     options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
-    secrets: dict[str, str] = Field({}, description="keyword argument: NAME of an environment variable")
+    secrets: dict[str, Variable] = Field({}, description="keyword argument: NAME of an environment variable")
     prices: Prices | None = Field(None, description="price of its model's tokens; default: free")
     thinking: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]] = Field(
         THINKING_TAGS,
@@ -130,6 +131,14 @@ class AgentConfig(Section):
     deadline: Positive = Field(60.0, description="seconds for one consult, retries included")
     attempts: Count = Field(3, description="attempts of one step; only transient errors are tried again")
     cache: bool = Field(False, description="reuse replies; refused unless options.temperature is 0")
+
+    @field_validator("options")
+    @classmethod
+    def _no_secrets(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Options are recorded in the run folder and in every trace, and printed."""
+        if info.context != RECORDED and (in_the_open := sorted(open_secrets(options))):
+            raise ValueError(f"got {in_the_open} in the open, allowed `secrets` beside `options` instead")
+        return options
 
 
 class RolloutConfig(Section):

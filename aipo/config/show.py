@@ -11,6 +11,7 @@ from aipo.config import presets
 from aipo.config.layers import Key, Layers
 from aipo.config.load import read_lines, resolve
 from aipo.errors import RunError
+from aipo.util.files import read_text
 
 
 def show(name: str, overrides: Iterable[str], *, as_json: bool) -> str:
@@ -66,7 +67,7 @@ def _places(layers: Layers) -> dict[Key, str]:
     """The source of each value that is not a default, with its line; keys that are numbers as text."""
     sources = {tuple(map(str, key)): source for key, source in layers.sources.items()}
     lines = {
-        source: read_lines(source.file.read_text(encoding="utf-8"))
+        source: read_lines(read_text(source.file))
         for source in set(sources.values())
         if source.file is not None
     }

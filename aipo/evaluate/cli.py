@@ -8,6 +8,8 @@ from typer import Argument, Option
 
 from aipo.config.cli import Overrides
 from aipo.errors import ConfigError
+from aipo.util.files import read_text
+from aipo.util.imports import users_code
 from aipo.util.output import EventsOption, JsonOption, event_output, output
 
 if TYPE_CHECKING:
@@ -141,7 +143,8 @@ def env(
     with output(as_json) as console:
         experiment = environment(name, overrides or ())
         if text is not None or index is not None or seed is not None:
-            chosen = choose_task(experiment.env, split, index, seed)
+            with users_code(f"tasks of {experiment.env_name}"):
+                chosen = choose_task(experiment.env, split, index, seed)
             show_task(experiment, *chosen, text=text, console=console)
         elif split is not None:
             show_tasks(experiment, split, limit=limit, console=console)
@@ -157,8 +160,8 @@ def _text(score: str | None, file: Path | None) -> str | None:
     """
     try:
         if file is not None:
-            return file.read_text(encoding="utf-8")
+            return read_text(file)
         return sys.stdin.read() if score == "-" else score
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         where = "--score -" if file is None else f"--score-file {file}"
         raise ConfigError(f"{where}: got {error}, allowed text in UTF-8") from error

@@ -16,6 +16,7 @@ from aipo.evaluate.choice import SETTINGS, PolicyChoice
 from aipo.evaluate.endpoint import Endpoint
 from aipo.evaluate.pass_at_k import evaluate
 from aipo.rollout.engine import RolloutEngine, freeze_gc
+from aipo.rollout.run_limits import commonest_error
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
@@ -48,7 +49,7 @@ def evaluate_folder(
     if run is None:
         experiment.check_env(training=False)
         if endpoint is None:
-            experiment.check_tags()
+            experiment.check_model()
     folder = RunFolder(run or experiment.out)
     _check(folder, name, trained=run is not None)
     file = str(folder.evaluation(name))
@@ -96,8 +97,11 @@ def evaluate_with(
 ) -> dict[str, dict[str, Any]]:
     """Every split under every setting; written to evaluations/NAME.json as split → setting → result.
 
-    The first rollout of each task is kept in evaluations/NAME/ as a trace to look at. `warn` is told of a policy that
-    never asks.
+    The first rollout of each task is kept in evaluations/NAME/ as a trace to look at. `warn` is told of failed rollouts
+    and of a policy that never asks.
+
+    Raises:
+        RunError: all rollouts failed; says why.
     """
     evaluation = experiment.evaluation
     splits, settings = evaluation.splits, evaluation.settings
@@ -136,6 +140,13 @@ def evaluate_with(
             results[split][setting] = asdict(result)
             done += sizes[split]
         store.seal(0, kept)
+    failed = sum(r["counts"]["failed"] for of_split in results.values() for r in of_split.values())
+    if failed:
+        errors = [trace for trace in kept if trace.error is not None]
+        said = f"{failed} of {total} rollouts failed. {commonest_error(errors) if errors else ''}"
+        if failed == total:
+            raise RunError(f"evaluation {name!r}: {said}; allowed one with a verdict. Traces: {store.folder}")
+        warn(said)
     write_json(folder.evaluation(name), results)
     return results
 

@@ -12,11 +12,11 @@ from rich.console import Console
 from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, ScoreError
-from aipo.rollout.env import Env, Task, weights_with_noted
+from aipo.rollout.env import Env, Task, check_tasks, weights_with_noted
 from aipo.rollout.recorder import weighted
 from aipo.util.console import line_table, print_line
 from aipo.util.event_loop import LOOP
-from aipo.util.imports import load
+from aipo.util.imports import load, users_code
 from aipo.util.output import print_result
 from aipo.util.text import to_json
 from aipo.util.working_directory import use_working_directory
@@ -74,7 +74,8 @@ def environment(name: str, overrides: Iterable[str]) -> Experiment:
 def show_splits(experiment: Experiment, console: Console) -> None:
     """Every split: how many tasks it has, and its first question."""
     env, file = experiment.env, load(experiment.env_name).file
-    splits = {split: env.tasks(split) for split in env.splits()}
+    with users_code(f"tasks of {experiment.env_name}"):
+        splits = {split: check_tasks(env, split, experiment.env_name) for split in env.splits()}
     rows = [(split, str(len(tasks)), tasks[0].prompt if tasks else "") for split, tasks in splits.items()]
     console.print(line_table(("split", "tasks", "question"), rows, width=console.width, cut=_CUT))
     print_line(console, f"{experiment.env_name} from {file}", "dim")
@@ -91,7 +92,8 @@ def show_tasks(experiment: Experiment, split: str, *, limit: int, console: Conso
     Raises:
         TaskError: no such split.
     """
-    tasks = experiment.env.tasks(split)
+    with users_code(f"tasks of {experiment.env_name}"):
+        tasks = check_tasks(experiment.env, split, experiment.env_name)
     rows = [(str(n), t.task_id, t.prompt, _text(t.answer)) for n, t in enumerate(tasks[:limit])]
     console.print(line_table(("index", "id", "question", "answer"), rows, width=console.width, cut=_CUT))
     print_line(console, f"{len(rows)} of {len(tasks)} tasks (--limit shows more, --index shows one)", "dim")
@@ -150,7 +152,8 @@ def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
         return await scored if isinstance(scored, Awaitable) else scored
 
     try:
-        parts = LOOP.run(score())
+        with users_code(f"score of {experiment.env_name}"):
+            parts = LOOP.run(score())
     except ScoreError as error:
         parts, why = None, str(error)
     explain = getattr(env, "explain", None)

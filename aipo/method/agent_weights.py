@@ -35,7 +35,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aipo.errors import ConfigError
-from aipo.util.imports import load
+from aipo.util.imports import load, users_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -207,7 +207,8 @@ def _load_coefficient(name: str) -> Coefficient:
         raise ConfigError(f"argument `value` of coefficient {name}: got no default, allowed a number")
     coefficient = Coefficient(function, value=value, values=(-math.inf, math.inf))
     pi, advantages = torch.tensor([[0.01, 0.5, 1.0]] * 2), torch.tensor([[1.0], [-1.0]])
-    trial: Any = coefficient(Probabilities(pi, pi, pi), advantages)
+    with users_code(f"coefficient {name}"):
+        trial: Any = coefficient(Probabilities(pi, pi, pi), advantages)
     got = f"{trial.dtype} of shape {list(trial.shape)}" if isinstance(trial, torch.Tensor) else repr(trial)
     if not isinstance(trial, torch.Tensor) or trial.shape != pi.shape or not trial.is_floating_point():
         raise ConfigError(

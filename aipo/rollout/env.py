@@ -1,10 +1,11 @@
 """A task, and the environment that hands tasks out and scores answers."""
 
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from aipo.errors import TaskError
+from aipo.errors import ConfigError, TaskError
 from aipo.trace.filters import DERIVATION
 from aipo.util.text import to_json
 
@@ -22,7 +23,7 @@ class Task:
         metadata: anything else that scoring or analysis needs.
 
     Raises:
-        TaskError: the prompt is empty, or JSON cannot hold the task, so that no trace could.
+        TaskError: the prompt is empty, what is to be text is none, or JSON cannot hold the task, so that no trace could.
     """
 
     task_id: str
@@ -33,6 +34,10 @@ class Task:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        texts = {name: getattr(self, name) for name in ("task_id", "prompt", "answer", "split", "cluster")}
+        for name, text in texts.items():
+            if not isinstance(text, str) and (name, text) != ("answer", None):
+                raise TaskError(f"{name} of task {self.task_id!r}: got {text!r}, allowed text")
         if not self.prompt.strip():
             raise TaskError(f"prompt of task {self.task_id!r}: got {self.prompt!r}, allowed non-empty text")
         try:
@@ -75,6 +80,42 @@ class Env(Protocol):
             ScoreError: as None, with the reason.
         """
         ...
+
+
+def check_env(env: object, name: str) -> Env:
+    """Refuses what is no environment.
+
+    Raises:
+        ConfigError: it lacks a method, or its splits are no names.
+    """
+    if missing := [part for part in ("splits", "tasks", "score") if not callable(getattr(env, part, None))]:
+        raise ConfigError(
+            f"environment {name}: got {type(env).__name__} without {missing}, allowed an object with the methods of "
+            "aipo.rollout.env.Env"
+        )
+    given: Any = env
+    splits = given.splits()
+    if not isinstance(splits, list | tuple) or not all(isinstance(split, str) for split in splits):
+        raise ConfigError(f"splits of environment {name}: got {splits!r}, allowed a tuple of names")
+    return given
+
+
+def check_tasks(env: Env, split: str, name: str) -> Sequence[Task]:
+    """The tasks of a split.
+
+    Raises:
+        TaskError: no such split, not tasks, or two of one id.
+    """
+    tasks: Any = env.tasks(split)
+    where = f"tasks of split {split!r} of {name}"
+    if not isinstance(tasks, Sequence):
+        raise TaskError(f"{where}: got {type(tasks).__name__}, allowed a list of Task")
+    if others := [task for task in tasks if not isinstance(task, Task)]:
+        raise TaskError(f"{where}: got {type(others[0]).__name__}, allowed Task")
+    ids = Counter(task.task_id for task in tasks)
+    if twice := [task_id for task_id, times in ids.items() if times > 1]:
+        raise TaskError(f"{where}: got id {twice[0]!r} twice, allowed each once")
+    return tasks
 
 
 class ExplainedEnv(Env, Protocol):

@@ -21,6 +21,7 @@ from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from aipo.errors import LoadError
+from aipo.util.files import read_text
 from aipo.util.imports import fingerprint
 
 _HEADING = re.compile(r"^##[ \t]+(\S+)[^\S\n]*$", re.MULTILINE)
@@ -52,8 +53,8 @@ class Prompt:
             near = sorted(p.name for p in path.parent.glob("*.md"))
             raise LoadError(f"prompt: got {str(path)!r}, which is not a file, allowed one of {near}")
         try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
             raise LoadError(f"prompt {path}: got {error}, allowed a UTF-8 file") from error
         headings = [*_HEADING.finditer(text)]
         if not headings:

@@ -6,7 +6,7 @@ again, a resumed run and a later evaluation all count.
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -77,6 +77,12 @@ class AskWatch:
         self._over = bool(trace.consults) or self._assisted == UNASKED
         if self._over and not trace.consults:
             self._warn(silence_warning(self._assisted))
+
+
+def commonest_error(traces: Iterable[Trace]) -> str:
+    """Of failed rollouts, the reason that most of them have."""
+    ((reason, times),) = Counter(trace.error for trace in traces).most_common(1)
+    return f"Most frequent reason ({times} times): {reason}"
 
 
 class CostLimit:

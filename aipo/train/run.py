@@ -203,7 +203,7 @@ def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bo
     experiment.check_servers()
     experiment.scored_chats()
     experiment.check_env()
-    experiment.check_tags()
+    experiment.check_model()
 
 
 def _record(experiment: Experiment, folder: RunFolder, model: Path | str, console: Console) -> None:

@@ -5,7 +5,6 @@ moved. `TraceSource` is one source; `aipo.train.coordinator` is another.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +12,7 @@ from typing import Protocol
 from aipo.errors import TrainError
 from aipo.method.credit import Credited
 from aipo.method.step_rows import StepRows
+from aipo.rollout.run_limits import commonest_error
 from aipo.trace import Trace
 
 
@@ -61,10 +61,9 @@ class TraceSource:
         traces = credited.traces
         self.keep(step, traces)
         if traces and all(trace.reward is None for trace in traces):
-            ((reason, times),) = Counter(trace.error for trace in traces).most_common(1)
             raise TrainError(
                 f"rollouts of step {step}: got {len(traces)} failed ones, allowed at least one with a reward. "
-                f"Most frequent reason ({times} times): {reason}"
+                f"{commonest_error(traces)}"
             )
         return self.make(credited, {"seconds/rows": time.perf_counter() - started})
 

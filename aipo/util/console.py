@@ -109,13 +109,18 @@ def bars(console: Console) -> Progress:
         return WrittenProgress(console)
     own = Column(no_wrap=True)
     return Progress(
-        TextColumn("{task.description:<16}", table_column=own),
+        TextColumn("{task.description:<16}", markup=False, table_column=own),
         BarColumn(bar_width=20),
         MofNCompleteColumn(table_column=own),
         # The time left; at the end, the time that it took.
         TimeRemainingColumn(compact=True, elapsed_when_finished=True, table_column=own),
         # In a narrow terminal this is what is cut.
-        TextColumn("{task.fields[note]}", style="dim", table_column=Column(no_wrap=True, ratio=1)),
+        TextColumn(
+            "{task.fields[note]}",
+            style="dim",
+            markup=False,
+            table_column=Column(no_wrap=True, ratio=1),
+        ),
         console=console,
         expand=True,
         speed_estimate_period=math.inf,
@@ -167,7 +172,7 @@ def put_away(progress: Progress, name: str) -> None:
 
 def print_line(console: Console, line: str, style: str | None = None) -> None:
     """One line as it is; control characters in it are shown, not obeyed."""
-    console.print(visible(line), style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(visible(line), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 _LINE_ENDS = re.compile(r"\s*[\n\t]\s*")

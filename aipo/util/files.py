@@ -25,6 +25,28 @@ def taken(path: Path) -> bool:
     return any(taken(entry) for entry in path.iterdir() if not entry.name.startswith("."))
 
 
+def no_text(start: bytes) -> str | None:
+    """What a file is that begins with `start`, if it is one of those that are often taken for text in UTF-8."""
+    if start.startswith((b"version https://git-lfs", b"# xet version")):
+        return "a pointer of git-lfs in place of the file (git lfs pull)"
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    return "a byte 0, which no text has" if b"\0" in start else None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that somebody has written, with a byte order mark or without.
+
+    Raises:
+        ValueError: it is no text in UTF-8.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if (kind := no_text(file.read(64))) is not None:
+            raise ValueError(kind)
+    return path.read_text(encoding="utf-8-sig")
+
+
 @contextmanager
 def exclusive(folder: Path) -> Generator[None]:
     """Keeps other processes from writing the same run; the lock goes with the process, however it ends. If the body

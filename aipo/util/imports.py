@@ -47,7 +47,8 @@ def load(name: str) -> Loaded:
             as it is imported, or the module is built into Python and has no file.
     """
     module_name, _, attribute = name.rpartition(":")
-    if not module_name or not attribute:
+    is_file = module_name.endswith(".py")
+    if not module_name or not attribute or (module_name.startswith(".") and not is_file):
         raise LoadError(f"name of an object: got {name!r}, allowed 'module:function' or 'file.py:function'")
     package, dot, _ = module_name.partition(".")
     use_working_directory(package if dot else None)
@@ -59,7 +60,10 @@ def load(name: str) -> Loaded:
         functions = {n for n, v in vars(module).items() if inspect.isfunction(v) or inspect.isclass(v)}
         known = sorted((functions | set(getattr(module, "__all__", ()))) - {"__getattr__"})
         where = getattr(module, "__file__", None) or "Python itself"
-        raise LoadError(f"object in {module_name!r}: got {attribute!r}, allowed one of {known}, in {where}")
+        what = f" of type {type(function).__name__}" if hasattr(module, attribute) else ""
+        raise LoadError(
+            f"object in {module_name!r}: got {attribute!r}{what}, allowed one of {known}, in {where}"
+        )
     if getattr(module, "__file__", None) is None:
         raise LoadError(f"module of {name!r}: got {module_name!r}, which has no file, allowed one that has")
     file = _file_in_package(module, function) or Path(module.__file__).resolve()
@@ -106,17 +110,26 @@ def _from_file(file_name: str) -> Any:
 
 @contextmanager
 def _importing(what: str) -> Generator[None]:
-    # Importing runs a user's code, which may raise anything.
+    with _without_interrupts(), users_code(f"importing {what!r}"):
+        yield
+
+
+@contextmanager
+def users_code(what: str) -> Generator[None]:
+    """In the block runs anybody's code, which may raise anything, and call `sys.exit`.
+
+    Raises:
+        LoadError: it did; says what it was to do (`what`), and where it failed.
+    """
     try:
-        with _without_interrupts(), importing_users_code():
+        with importing_users_code():
             yield
     except (AipoError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # a script without a main guard calls sys.exit
-        got = f"{type(error).__name__}: {error}"
-        raise LoadError(
-            f"importing {what!r}: got {got}, allowed code that runs, in {_place(error)}"
-        ) from error
+    except BaseException as error:
+        exits = isinstance(error, SystemExit)
+        got = f"sys.exit({error.code!r})" if exits else f"{type(error).__name__}: {error}"
+        raise LoadError(f"{what}: got {got}, allowed code that runs, in {_place(error)}") from error
 
 
 @contextmanager
@@ -139,7 +152,7 @@ def _without_interrupts() -> Generator[None]:
 
 def _place(error: BaseException) -> str:
     """`file:line` that an error comes from; the machinery of imports is left out."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
     return f"{frames[-1].filename}:{frames[-1].lineno}"

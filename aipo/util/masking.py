@@ -21,7 +21,10 @@ from urllib.parse import quote
 MASK = "***"
 _WORD = re.compile(r".{0,5}|[a-zA-Z]{0,15}", re.DOTALL)
 """A secret that is none (EMPTY, none, secret): a word that any text may hold."""
-_NAME = re.compile(r"(key|token|secret|password|authorization)$", re.IGNORECASE)
+_NAME = re.compile(
+    r"(key|token|secret|passw(or)?d|passphrase|auth|authorization|bearer|cookie|signature|\bsig)$",
+    re.IGNORECASE,
+)
 _VALUE = re.compile(r"(?=.*[a-zA-Z])(?=.*\d).{12,}", re.DOTALL)
 """What looks like a secret in an environment variable; 123456 or created_at does not."""
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -68,7 +71,9 @@ def open_secrets(settings: object, at: str = "") -> Iterator[str]:
     for key, value in items:
         if isinstance(value, Mapping | list | tuple):
             yield from open_secrets(value, f"{at}{key}.")
-        elif _NAME.search(str(key)) or (isinstance(value, str) and in_address(value)):
+        elif _NAME.search(str(key)) or (
+            isinstance(value, str) and (in_address(value) or _SHAPE.search(value))
+        ):
             yield f"{at}{key}"
 
 

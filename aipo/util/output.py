@@ -68,11 +68,22 @@ def end_line(stream: IO[str]) -> None:
         stream.write("\n")
 
 
-class ResultConsole(Console):
+class PlainConsole(Console):
+    """A console that prints texts as they are: in paths, questions and errors `[b]` is no markup, and `:a:` no emoji.
+
+    Args:
+        file: stdout or stderr as it is now, whatever somebody's code puts in its place; None = stdout, whatever it is.
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        super().__init__(file=file, markup=False, emoji=False)
+
+
+class ResultConsole(PlainConsole):
     """The console of a command with `--json`: on stderr, for stdout has nothing but the result."""
 
     def __init__(self, stdout: TextIO) -> None:
-        super().__init__(file=sys.stderr)  # this one, whatever somebody's code puts in its place
+        super().__init__(sys.stderr)
         self.stdout = stdout
 
 
@@ -93,7 +104,7 @@ class EventConsole(ResultConsole):
 def output(as_json: bool, kind: type[ResultConsole] = ResultConsole) -> Generator[Console]:
     """Where a command prints. With `as_json` all of it goes to stderr, and what libraries and users' code print."""
     if not as_json:
-        yield Console(file=sys.stdout)
+        yield PlainConsole(sys.stdout)
         return
     with _stdout_for_json() as stdout:
         yield kind(stdout)

@@ -4,11 +4,23 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _variable(name: str) -> str:
+    """The name of an environment variable, and not the key itself, which would be recorded and printed."""
+    if not name.isidentifier():
+        raise ValueError(
+            "got no NAME of an environment variable (not shown: it may be the key itself), allowed one"
+        )
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
 
 
 RECORDED = "recorded"

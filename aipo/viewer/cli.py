@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from typer import Argument, Option
 
 from aipo.errors import ConfigError
-from aipo.util.output import JsonOption, output
+from aipo.util.output import JsonOption, PlainConsole, output
 
-console = Console()
+console = PlainConsole()
 
 
 def view(

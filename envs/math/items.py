@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from aipo.errors import ConfigError, LoadError, TaskError
 from aipo.rollout import Task
+from aipo.util.files import no_text
 from aipo.util.section import Section
 
 QUESTIONS, ANSWERS = ("problem", "question"), ("answer",)
@@ -122,7 +123,7 @@ def _file(file: Path) -> Iterator[Row]:
     path = file.expanduser()
     try:
         with path.open("rb") as begin:
-            if kind := _no_data(begin.read(64)):
+            if kind := no_text(begin.read(64).partition(b"\0")[0]):
                 raise LoadError(f"file of a split: got {kind}, allowed the data, in UTF-8, at {path}")
         yield from _parquet(path) if path.suffix == ".parquet" else _json_lines(path)
     except (OSError, EOFError, zlib.error) as error:
@@ -136,20 +137,11 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 continue
             try:
                 row = json.loads(line.removeprefix(codecs.BOM_UTF8))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise LoadError(f"JSON: got {error}, allowed an object, in {path}:{number}") from error
             if not isinstance(row, dict):
                 raise LoadError(f"JSON: got {type(row).__name__}, allowed an object, in {path}:{number}")
             yield row
-
-
-def _no_data(begin: bytes) -> str | None:
-    """What a file is that begins so, if it is one of those that are often taken for data."""
-    if begin.startswith((b"version https://git-lfs", b"# xet version")):
-        return "a pointer of git-lfs in place of the file (git lfs pull)"
-    if begin.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16"
-    return None
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -117,16 +117,20 @@ def test_what_cannot_be_built_is_refused_by_name(override: str, error: str) -> N
         ("{default_headers: {Authorization: 'Bearer s3cret'}}", "default_headers.Authorization"),
         ("{extra_body: {inner: {api_key: s3cret}}}", "extra_body.inner.api_key"),
         ("{base_url: 'https://me:s3cret@somewhere/v1'}", "base_url"),
+        ("{default_headers: {Cookie: 's3cret'}}", "default_headers.Cookie"),
+        ("{default_headers: {X-Auth: 's3cret'}}", "default_headers.X-Auth"),
+        ("{extra_body: {bearer: s3cret}}", "extra_body.bearer"),
+        ("{default_query: {sig: s3cret}}", "default_query.sig"),
+        ("{organization: sk-0123456789abcdef}", "organization"),
         ("{max_tokens: 1}", None),
         ("{temperature: 1}", None),
         ("{keyword: 1}", None),
     ],
 )
 def test_secrets_in_the_open_are_refused_however_deep(options: str, secret: str | None) -> None:
-    experiment = load_experiment("aipo", [f"agents.verify.options={options}"])
     with pytest.raises(ConfigError) as caught:  # the miniature's agent takes none of these options
-        _ = experiment.graphs
-    hint = f"got ['{secret}'] in the open, allowed agents.verify.secrets instead"
+        _ = load_experiment("aipo", [f"agents.verify.options={options}"]).graphs
+    hint = f"agents.verify.options: got ['{secret}'] in the open, allowed `secrets` beside `options` instead"
     assert (hint in str(caught.value)) is (secret is not None)
     assert "s3cret" not in str(caught.value)
 

@@ -102,7 +102,10 @@ def test_another_environment_on_the_command_line_keeps_nothing_of_the_presets(wr
 
 
 def test_splits_of_another_environment_are_all_named_at_once(write) -> None:
-    write("mine.py", "class Mine:\n    def splits(self):\n        return ('train', 'test')\n")
+    write(
+        "mine.py",
+        "from envs.miniature import Miniature\nclass Mine(Miniature):\n    def splits(self): return ('train', 'test')\n",
+    )
     with pytest.raises(
         ConfigError,
         match=r"env\.mixture: got \['easy_train', 'hard'\] and evaluate\.splits: got \['heldout'\], allowed "

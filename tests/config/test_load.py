@@ -64,6 +64,10 @@ REFUSED = {
     "train.steps": "override: got 'train.steps', allowed 'section.key=value'",
     "train.steps.more=1": "train.steps",
     "run.out=[": "override 'run.out=['",
+    "run.date=2026-02-30": "override 'run.date=2026-02-30': day is out of range for month",
+    "policy.vllm.secret=sk-0123456789": "policy.vllm.secret: got no NAME of an environment variable (not shown",
+    "agents.verify.secrets.api_key=sk-0123456789": "agents.verify.secrets.api_key: got no NAME of an environment variable",
+    "agents.verify.options.api_key=sk-0123456789": "agents.verify.options: got ['api_key'] in the open, allowed `secrets`",
     # settings that contradict each other
     "evaluate.samples=4 evaluate.ks=[1,16]": "ks: got 16, allowed at most samples=4",
     "train.warmup=0.8 train.decay=0.5": "warmup + decay: got 1.3, allowed at most 1",
@@ -190,6 +194,12 @@ def test_a_circle_of_files_is_refused(tmp_path, monkeypatch) -> None:
         ("- 1\n", "got list"),
         ("a: [", "configuration"),
         ("train: {steps: 7, steps: 9}", r"mine\.yaml: got \['steps'\] more than once, allowed each key once"),
+        ("run: {date: 2026-02-30}", "day is out of range for month"),
+        ("a: &a {b: *a}", "recursion"),
+        ("extends: [aipo, grpo]", r"extends: got \['aipo', 'grpo'\], allowed a YAML file or one of"),
+        ("extends: 5", "extends: got 5, allowed"),
+        ("extends: false", "extends: got False, allowed"),
+        ("version https://git-lfs.github.com/spec/v1", "got a pointer of git-lfs in place of the file"),
     ],
 )
 def test_a_file_that_is_no_configuration(load_text, text: str, says: str) -> None:

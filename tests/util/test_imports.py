@@ -96,7 +96,11 @@ def test_two_files_of_the_same_name_do_not_stand_in_for_each_other(tmp_path: Pat
         ("no_such_module:build", "module of 'no_such_module:build': got 'no_such_module' which is not found"),
         ("no/such/file.py:build", "file: got 'no/such/file.py', allowed an existing .py file, looked at"),
         ("there.py:biuld", "object in 'there.py': got 'biuld', allowed one of ['Thing', 'build']"),
-        ("there.py:value", "object in 'there.py': got 'value'"),
+        (
+            "there.py:value",
+            "object in 'there.py': got 'value' of type int, allowed one of ['Thing', 'build']",
+        ),
+        (".there:build", "got '.there:build', allowed 'module:function' or 'file.py:function'"),
         ("there:biuld", "object in 'there': got 'biuld', allowed one of ['Thing', 'build']"),
         ("needy.py:build", "No module named 'no_such_dependency'"),
         ("needy:build", "got 'no_such_dependency' which is not found"),
@@ -129,6 +133,8 @@ def test_a_ctrl_c_while_something_is_imported_waits_for_the_import(tmp_path: Pat
         ("def build(:\n", 1, "SyntaxError: invalid syntax"),
         ("import sys\n\nvalue = missing\n", 3, "NameError: name 'missing' is not defined"),
         ("from sys import nothing_like_it\n", 1, "ImportError: cannot import name"),
+        ("import sys\nsys.exit(3)\n", 2, "got sys.exit(3)"),
+        ("raise SystemExit\n", 1, "got sys.exit(None)"),
     ],
 )
 def test_code_that_cannot_be_imported_is_named_with_its_line(

@@ -129,6 +129,10 @@ class Launch:
                     f"{key}: got {getattr(self, key)!r} for a CPU build of vLLM, allowed on GPUs only"
                     + (" (here: cache, in GiB)" if key == "memory" else "")
                 )
+        if self.secret is not None and not self.secret.isidentifier():
+            raise ConfigError(
+                "secret: got no NAME of an environment variable (not shown: it may be the key itself)"
+            )
         if self.remote_dev and not self.allow_remote_dev:
             raise ConfigError(
                 f"host: got {self.host!r}, where others would reach the development routes (no key guards them, and "

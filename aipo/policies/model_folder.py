@@ -1,0 +1,57 @@
+"""A folder with a model: what can be seen to be wrong with it before anything is loaded."""
+
+from pathlib import Path
+
+from aipo.errors import LoadError
+from aipo.policies.lora import base_of
+from aipo.util.files import no_text
+from aipo.util.whole import damage
+
+_WEIGHTS = (".safetensors", ".bin")
+_FILES = (*_WEIGHTS, ".json", ".jinja", ".txt", ".model")
+_FORM = "allowed a folder as `save_pretrained` writes it: config.json, weights (*.safetensors) and tokenizer"
+
+
+def check_folder(model: Path | str, *, hashes: bool) -> None:
+    """Refuses a folder that no network can be loaded from.
+
+    Raises:
+        LoadError: see `flaw_of`.
+    """
+    if (flaw := flaw_of(model, hashes=hashes)) is not None:
+        raise LoadError(f"policy.model: got {str(model)!r}, {flaw}")
+
+
+def flaw_of(model: Path | str, *, hashes: bool) -> str | None:
+    """Why no network can be loaded from a folder, and what could; None if nothing speaks against it, or it is a hub name.
+
+    Args:
+        hashes: read the files whole that a manifest lists, to compare their hashes.
+    """
+    folder = Path(model)
+    if folder.is_file():
+        return f"which is a file, {_FORM}"
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    for file in (file for file in files if file.suffix in _FILES):
+        with file.open("rb") as content:
+            kind = no_text(content.read(40).partition(b"\0")[0])
+        if kind is not None:
+            return f"in which {file.name} is {kind}, {_FORM}"
+    if (base := base_of(folder)) is not None:
+        return f"which holds an adapter of {base!r}, allowed whole weights"
+    if not (folder / "config.json").is_file():
+        others = [file.name for file in files if file.suffix == ".gguf"]
+        there = f" but {others[0]}" if others else ""
+        of_run = folder / "model"
+        return f"which has no config.json{there}, " + (f"allowed {of_run}" if of_run.is_dir() else _FORM)
+    if not any(file.suffix in _WEIGHTS for file in files):
+        return f"which has no weights, {_FORM}"
+    problem = damage(folder, hashes=hashes, of_interest=lambda name: "optimizer" not in name)
+    if problem is None:
+        return None
+    return (
+        f"which is not whole ({problem}), allowed what was written there (a run's `aipo train --config RUN/config.yaml "
+        "--resume` writes it again from the last checkpoint)"
+    )

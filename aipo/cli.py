@@ -152,7 +152,7 @@ def traces(
             help="sort traces by step, newest, reward, -reward, tokens, consults; groups by interesting, step, ..."
         ),
     ] = None,
-    limit: Annotated[int, Option(min=0, help="maximum number of lines")] = 30,
+    limit: Annotated[int, Option(min=0, max=2**31 - 1, help="maximum number of lines")] = 30,
     show: Annotated[str | None, Option(help="print the trace with this id, in colour")] = None,
     sql: Annotated[str | None, Option(help="a DuckDB query; the table is called traces")] = None,
     as_json: Annotated[bool, Option("--json", help="print lines of JSON")] = False,

@@ -241,9 +241,12 @@ def recorded_end(folder: RunFolder) -> Generator[None]:
 
 def _read_json(file: Path, what: str, writer: str) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__}")
     except ValueError as error:
         raise RunError(f"{what} {file}: got {error}, allowed what {writer} has written") from error
+    return value
 
 
 def keep_tokenizer(folder: RunFolder, save: Callable[[str], object]) -> None:

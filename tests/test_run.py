@@ -60,6 +60,11 @@ def test_a_torn_manifest_is_refused_by_name(tmp_path: Path) -> None:
     run.manifest.write_text('{"packages": {"to')
     with pytest.raises(RunError, match=r"manifest .*manifest\.json: got Unterminated string"):
         run.read_manifest()
+    run.manifest.write_text("[1]")
+    with pytest.raises(
+        RunError, match=r"manifest .*manifest\.json: got a list, allowed what a run has written"
+    ):
+        run.read_manifest()
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,8 @@ class TraceIndex(Tables):
         Raises:
             RunError: DuckDB refuses it; with its reason.
         """
+        if not query.strip(" ;\n"):
+            raise RunError(f"--sql: got {query!r}, allowed a query of DuckDB")
         try:
             return self.query(query)
         except duckdb.Error as error:

@@ -101,6 +101,7 @@ ONE = "allowed only one of them"
         (".", ["--sql", "SELECT 1", "--show", "x"], ValueError, ONE),
         (".", ["--sql", "SELECT 1 AS n, 2 AS n", "--json"], OSError, "allowed a name for each"),
         (".", ["--sql", "SELEC 1"], OSError, "--sql: got 'SELEC 1'"),
+        (".", ["--sql", " ;"], OSError, "--sql: got ' ;', allowed a query of DuckDB"),
     ],
 )
 def test_what_is_wrong_is_said(

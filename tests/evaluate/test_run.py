@@ -1,5 +1,6 @@
 """An evaluation: what it is refused for, before anything is loaded, and its table."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import evaluate_folder, table
 from aipo.run import RunFolder
 from aipo.util.files import write_text
+from kit.tiny_run import model_folder
 
 
 @pytest.fixture
@@ -51,6 +53,48 @@ def test_a_place_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match=r"run\.out: got .*allowed a folder that can be written"):
         examine(None, None, f"run.out={tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        (
+            "True",
+            r"^evaluation 'mine': 4 of 4 rollouts failed\. Most frequent reason \(4 times\): ValueError: no judge",
+        ),
+        ("task.task_id == 'b/0'", None),
+    ],
+)
+def test_rollouts_that_fail_are_said_with_their_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, says: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from aipo.rollout import Task\n"
+        "class E:\n"
+        "    def splits(self): return ('b',)\n"
+        "    def tasks(self, split): return [Task(task_id=f'b/{n}', prompt='1?', answer='1', split='b') for n in range(4)]\n"
+        "    def score(self, task, text):\n"
+        f"        if {fails}: raise ValueError('no judge')\n"
+        "        return {'correct': 1.0}\n"
+    )
+    words = ["env.name=mine.py:E", "evaluate={splits: [b], samples: 1, ks: [1], settings: [solo]}"]
+    words += [
+        f"policy={{model: {model_folder(tmp_path / 'm')}}}",
+        "run.out=out",
+        "graph.name=graphs.solo:solo",
+    ]
+    console = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    if says is not None:
+        with pytest.raises(RunError, match=says):
+            evaluate_folder(None, None, words, name="mine", console=console)
+        assert not Path("out/evaluations/mine.json").exists()
+        return
+    evaluate_folder(None, None, words, name="mine", console=console)
+    assert (
+        "1 of 4 rollouts failed. Most frequent reason (1 times): ValueError: no judge"
+        in console.export_text()
+    )
 
 
 def test_the_table_counts_what_failed() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from aipo.util.console import line_table, number_table
+from aipo.util.console import line_table, number_table, print_line
 from aipo.util.output import output, print_result
 from aipo.util.text import age
 
@@ -17,6 +17,13 @@ def printed(*rows: tuple[str, str, str], width: int) -> list[str]:
             line_table(("id", "text", "note"), rows, width=width, cut=(("text", 4), ("note", 6), ("note", 0)))
         )
     return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_texts_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with output(False) as console:
+        console.print("runs/[b]x[/b] mine.py:m: [/nothing]", highlight=False)
+    print_line(Console(), "[b]x mine.py:date:")
+    assert capsys.readouterr().out == "runs/[b]x[/b] mine.py:m: [/nothing]\n[b]x mine.py:date:\n"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def test_the_shell_runs_what_run_runs(tmp_path: Path) -> None:
 def test_a_key_that_is_not_there() -> None:
     with pytest.raises(LoadError, match="no environment variable 'OUR_KEY'"):
         launch(secret="OUR_KEY").run({})
+    with pytest.raises(ConfigError, match=r"secret: got no NAME of an environment variable \(not shown"):
+        launch(secret="sk-0123456789")
 
 
 def test_the_python_is_given_or_named_or_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,8 @@ class Sandbox:
             # If only the rollout was cancelled: what its worker says next would answer nobody.
             self._end(worker)
             if isinstance(error, TimeoutError):
-                says = f"{self.function}: got nothing, allowed a result in {deadline:g} s"
+                given = deadline if worker.is_started else self.deadline
+                says = f"{self.function}: got nothing, allowed a result in {given:g} s"
                 raise (_OutOfTimeError if worker.is_started else ScoreError)(says) from error
             raise
         if reply["full"]:

@@ -253,7 +253,7 @@ class PolicyBuilder(ExperimentSettings):
             from aipo.policies.local.policy import LocalPolicy
 
             policy = LocalPolicy(network, tokenizer, max_batch=self.policy.max_batch)
-            yield SyncedPolicy(policy, policy.advance, refresh=policy.forget, finish=policy.forget)
+            yield SyncedPolicy(policy, policy.advance, refresh=policy.remember, finish=policy.forget)
             return
         from aipo.policies.vllm.transport import DiskTransport, NCCLTransport
         from aipo.policies.vllm.weight_sync import WeightSync

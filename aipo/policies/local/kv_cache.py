@@ -183,9 +183,13 @@ class KVTable:
         return states.shape[3]
 
     def _keep(self, row: int, ids: Ids) -> None:
+        """Lets the cache know a row's context; it may become a quarter as large as the table."""
         start = int(self._start[row])
         states = self._kv[:, :, row, :, start : start + len(ids)]
-        self._prefixes.write(ids, states, self._kv.shape[2] * self._kv.shape[4] // BLOCK)
+        try:
+            self._prefixes.write(ids, states, self._kv.shape[2] * self._kv.shape[4] // (4 * BLOCK))
+        except torch.OutOfMemoryError:  # rollouts go on without what it knew
+            self._prefixes.clear()
 
     def _prefill(self, prompts: Sequence[Ids], rows: Ids, missing: Ids) -> None:
         """One forward pass over the last `missing` tokens of each prompt but for its very last, left-padded."""

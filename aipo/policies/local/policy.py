@@ -56,8 +56,7 @@ class LocalPolicy:
                 f"ids of the tokenizer: got {len(tokenizer)}, the policy model has {self._vocabulary}"
             )
         self._version = 0
-        self._weights: list[int] = []
-        self.forget()
+        self._prefixes: PrefixCache | None = None
         self._waiting: deque[PendingRequest] = deque()
         self._driver: asyncio.Task[None] | None = None
 
@@ -74,11 +73,17 @@ class LocalPolicy:
         if self._running():
             raise PolicyError(f"version: got {version} while sampling, allowed when no request is under way")
         self._version = version
-        self.forget()
+        if self._prefixes is not None:
+            self._prefixes.clear()
+
+    def remember(self) -> None:
+        """Until `forget`, a request computes nothing of its context that requests before it have computed. The weights
+        are not to change meanwhile but for `advance`. Otherwise that holds of requests that are under way together."""
+        self._prefixes = prefix_cache(self.model)
 
     def forget(self) -> None:
-        """Gives back the memory of contexts that were sampled before. The next requests compute them anew."""
-        self._prefixes: PrefixCache | None = None
+        """Ends `remember`, and gives its memory back."""
+        self._prefixes = None
 
     async def sample(self, request: SampleRequest) -> Completion:
         """See `aipo.policies.base.Policy.sample`. A context may not grow beyond the model's positions: the
@@ -108,18 +113,12 @@ class LocalPolicy:
                 )
             return
         self._waiting.clear()
-        decoder = Decoder(self.model, self.tokenizer, self._max_batch, self._version, self._known())
+        prefixes = prefix_cache(self.model) if self._prefixes is None else self._prefixes
+        decoder = Decoder(self.model, self.tokenizer, self._max_batch, self._version, prefixes)
         # A context of its own: the driver outlives the rollout that happens to start it.
-        self._driver = loop.create_task(self._drive(decoder), context=contextvars.Context())
+        self._driver = loop.create_task(self._drive(decoder, prefixes), context=contextvars.Context())
 
-    def _known(self) -> PrefixCache:
-        """What is known of contexts, if the weights are still those that it is of."""
-        weights = [parameter._version for parameter in self.model.parameters()]
-        if self._prefixes is None or weights != self._weights:
-            self._prefixes, self._weights = prefix_cache(self.model), weights
-        return self._prefixes
-
-    async def _drive(self, decoder: Decoder) -> None:
+    async def _drive(self, decoder: Decoder, prefixes: PrefixCache) -> None:
         held = 0
         try:
             with evaluating(self.model):
@@ -128,6 +127,7 @@ class LocalPolicy:
                         await asyncio.sleep(0)
                     held = self._step(decoder, held)
         except Exception as error:
+            prefixes.clear()  # it may have failed in the middle of a write
             # Whatever the model raises (memory, a device, a kernel) belongs to those who wait for it.
             for request in (*decoder.requests, *self._waiting):
                 if not request.done.done():

@@ -57,20 +57,29 @@ class PrefixCache:
 
         Args:
             states: keys and values of `ids`, shape (layers, 2, heads, len(ids), width).
-            limit: the most blocks that the cache may have, if it has not more already.
+            limit: the most blocks that the cache may have.
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory for them; nothing that is known is right any more, see `clear`.
         """
-        limit = max(limit, len(self._pool))
-        first, end = len(self.match(ids)), min(len(ids) // BLOCK, limit)
+        first, end = len(known := self._path(ids)), min(len(ids) // BLOCK, limit)
         if first >= end:
             return
+        self.match(ids)  # or it could lose its beginning to its end
         places = self._room(end - first, limit)
-        name = self._blocks[known[-1]][0] if (known := self._path(ids)) else 0
+        new = states[:, :, :, first * BLOCK : end * BLOCK].unflatten(3, (end - first, BLOCK))
+        self._pool[torch.tensor(places, device=self._pool.device)] = new.permute(3, 0, 1, 2, 4, 5)
+        name = self._blocks[known[-1]][0] if known else 0
         for index, place in zip(range(first, end), places, strict=True):
             key = (name, ids[index * BLOCK : (index + 1) * BLOCK].tobytes())
             name = next(self._names)
             self._blocks[key] = (name, place)
-        new = states[:, :, :, first * BLOCK : end * BLOCK].unflatten(3, (end - first, BLOCK))
-        self._pool[torch.tensor(places, device=self._pool.device)] = new.permute(3, 0, 1, 2, 4, 5)
+        self.match(ids)
+
+    def clear(self) -> None:
+        """Forgets everything and gives the memory back."""
+        self._blocks.clear()
+        self._pool = self._pool[:0].clone()
 
     def _path(self, ids: Ids) -> list[tuple[int, bytes]]:
         """The keys of the blocks that `ids` begin with."""

@@ -14,6 +14,7 @@ from aipo.errors import LoadError, PolicyError
 from aipo.policies import Completion, SampleRequest
 from aipo.policies.local.kv_cache import KVTable
 from aipo.policies.local.policy import LocalPolicy
+from aipo.policies.local.prefix_cache import PrefixCache
 from aipo.policies.tokenizer import HFTokenizer
 from kit.tiny import text_model
 
@@ -205,27 +206,55 @@ def prefilled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_what_contexts_share_is_computed_once(model, policy: LocalPolicy, prefilled: list[int]):
     """Of the 16 contexts that come back, 66 tokens each, three blocks of 16 tokens are known."""
+    policy.remember()
     rollouts = gather(*(consult(policy, i) for i in range(16)))
     assert prefilled == [39] * 2 + [66 - 48] * 16
     for request, completion in itertools.chain(*rollouts):
         assert_exact(model, request, completion)
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_nothing_is_known_of_contexts_under_other_weights(model, policy: LocalPolicy, prefilled, told: bool):
+def test_contexts_are_remembered_as_long_as_the_weights_stay(
+    model, policy: LocalPolicy, prefilled: list[int]
+):
     request = SampleRequest(np.arange(20, dtype=np.int32), max_tokens=3)
-    for _ in range(2):
-        together(policy, [request])
+
+    def ask_with_other_weights() -> None:
         with torch.no_grad():
             model.lm_head.weight.mul_(1.1)
             model.model.embed_tokens.weight.mul_(1.1)
-        if told:
-            policy.advance(1)
-    (done,) = together(policy, [request])
-    assert prefilled == [19, 19, 19]
-    assert_exact(model, request, done)
+        (done,) = together(policy, [request])
+        assert_exact(model, request, done)
+
+    for _ in range(2):
+        ask_with_other_weights()
+    policy.remember()
+    for version in (1, 2):
+        policy.advance(version)
+        ask_with_other_weights()
     together(policy, [request])
-    assert prefilled == [19, 19, 19, 3]
+    policy.forget()
+    ask_with_other_weights()
+    assert prefilled == [19, 19, 19, 19, 3, 19]
+
+
+@pytest.mark.parametrize(("name", "told"), [("_room", False), ("match", True)])
+def test_a_cache_that_fails_is_emptied(model, policy: LocalPolicy, monkeypatch, name: str, told: bool):
+    """Without memory for it rollouts go on; another failure ends the requests, and the next ones are exact."""
+    policy.remember()
+    request = SampleRequest(np.arange(40, dtype=np.int32), max_tokens=3)
+    together(policy, [request])
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken") if told else torch.OutOfMemoryError("none left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PrefixCache, name, fail)
+        longer = SampleRequest(np.arange(44, dtype=np.int32) % 26, max_tokens=20)
+        (result,) = together(policy, [longer])
+        assert isinstance(result, PolicyError if told else Completion)
+    for again in (request, longer):
+        (done,) = together(policy, [again])
+        assert_exact(model, again, done)
 
 
 # --- how it ends ----------------------------------------------------------------------------------

@@ -49,6 +49,13 @@ def test_the_least_recently_used_makes_room():
     assert [len(cache.match(c)) for c in (tokens(1, 2), tokens(3), tokens(4))] == [2, 0, 1]
 
 
+def test_no_block_outlives_the_one_before_it():
+    cache = empty()
+    for i in range(20):
+        cache.write(tokens(i, 1, 2), states(tokens(i, 1, 2)), limit=20)
+    assert sum(len(cache.match(tokens(i, 1, 2))) for i in range(20)) == len(cache) == 20
+
+
 def test_of_a_context_that_is_too_long_the_beginning_is_kept():
     cache, context = empty(), tokens(1, 2, 3)
     cache.write(context, states(context), limit=2)

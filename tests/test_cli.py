@@ -223,6 +223,7 @@ def test_an_edited_prompt_in_the_working_directory_is_used(tmp_path: Path) -> No
 
 
 ENVIRONMENT = """
+import asyncio
 import sys
 import threading
 import time
@@ -236,6 +237,12 @@ class Mine:
 
     def splits(self):
         return ()
+
+    def tasks(self, split):
+        return []
+
+    async def score(self, task, answer):
+        return {{}}
 """
 
 
@@ -245,9 +252,9 @@ class Mine:
         (
             "sys.exit(3)",
             "pass",
-            "LoadError: importing '{file}': got SystemExit: 3, allowed code that runs, in {file}:6",
+            "LoadError: importing '{file}': got sys.exit(3), allowed code that runs, in {file}:7",
         ),
-        ("", "sys.exit(3)", "got sys.exit(3), allowed an Exception (it ends one rollout), in {file}:11"),
+        ("", "sys.exit(3)", "got sys.exit(3), allowed code that runs, in {file}:12"),
     ],
 )
 def test_code_that_exits_as_it_is_loaded_is_named(
@@ -259,13 +266,18 @@ def test_code_that_exits_as_it_is_loaded_is_named(
     assert code == 2 and says.format(file=file) in said
 
 
-def test_a_thread_that_somebody_leaves_running_does_not_keep_the_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("then", "names"),
+    [
+        ("threading.Thread(target=time.sleep, args=[9e9], name='mine').start()", "mine"),
+        ("asyncio.new_event_loop().run_in_executor(None, time.sleep, 9e9)", "asyncio_0"),
+    ],
+)
+def test_a_thread_that_somebody_leaves_running_does_not_keep_the_command(
+    tmp_path: Path, then: str, names: str
+) -> None:
     file = tmp_path / "mine.py"
-    file.write_text(
-        ENVIRONMENT.format(
-            first="", then="threading.Thread(target=time.sleep, args=[9e9], name='mine').start()"
-        )
-    )
+    file.write_text(ENVIRONMENT.format(first="", then=then))
     code = (
         "from aipo.util import termination\n"
         "termination.end_in_time.__kwdefaults__['grace_s'] = 0.1\n"
@@ -280,4 +292,4 @@ def test_a_thread_that_somebody_leaves_running_does_not_keep_the_command(tmp_pat
         timeout=600,
     )
     assert done.returncode == 0 and json.loads(done.stdout)
-    assert done.stderr.splitlines()[-1] == "ended, though these threads go on: mine"
+    assert done.stderr.splitlines()[-1] == f"ended, though these threads go on: {names}"

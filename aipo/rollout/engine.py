@@ -74,7 +74,7 @@ class RolloutEngine:
     Raises:
         GraphError: the graph breaks the contract.
         ConfigError: no policy, a concurrency, deadline or weight that is out of range, or a context that
-            cannot be taken elsewhere.
+            cannot be taken elsewhere; a tokenizer without a length.
     """
 
     graph: CompiledStateGraph[Any, Any, Any, Any]
@@ -100,6 +100,16 @@ class RolloutEngine:
             (self.concurrency >= 1, "concurrency", self.concurrency, ">= 1"),
             (self.deadline > 0, "deadline", self.deadline, "> 0 seconds"),
             (not (self.adapt and self.elsewhere), "adapt", self.adapt, "None with worker processes"),
+            *(
+                (
+                    hasattr(kind, "__len__"),
+                    f"tokenizer of policy {name!r}",
+                    kind,
+                    "one with a number of ids, __len__",
+                )
+                for name, policy in self.policies.items()
+                for kind in [type(policy.tokenizer)]
+            ),
             *(
                 (math.isfinite(weight), f"weight of reward part {name!r}", weight, "a finite number")
                 for name, weight in self.reward_weights.items()

@@ -4,13 +4,13 @@ import asyncio
 import atexit
 import os
 import threading
-import traceback
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 from aipo.errors import GraphError
+from aipo.util.text import place
 
 _T = TypeVar("_T")
 
@@ -149,7 +149,8 @@ class _Guarded(Coroutine[Any, Any, Any]):
         finally:
             # A run's folder, its graphs and prompts may be named from there.
             if (home := self._loop.home) is not None and _working_directory() != home:
-                os.chdir(home)
+                with suppress(OSError):  # it is gone
+                    os.chdir(home)
 
 
 def _working_directory() -> str | None:
@@ -194,12 +195,11 @@ def as_exception(error: BaseException) -> Exception:
     """`error`, or what to say of one that no code of a rollout should raise."""
     if isinstance(error, Exception):
         return error
-    frame = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__][-1]
     name = "os._exit" if isinstance(error, _OSExit) else "sys.exit"
     got = f"{name}({error.code!r})" if isinstance(error, SystemExit) else type(error).__name__
     return GraphError(
         f"code of a rollout: got {got}, allowed an Exception (it ends one rollout), "
-        f"in {frame.filename}:{frame.lineno}"
+        f"in {place(error, without=__file__)}"
     )
 
 

@@ -11,7 +11,6 @@ import inspect
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, validate_call
 
 from aipo.errors import AipoError, ConfigError, LoadError
+from aipo.util.text import place
 from aipo.util.working_directory import importing_users_code, stands_for_another, use_working_directory
 
 _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -129,7 +129,7 @@ def users_code(what: str) -> Generator[None]:
     except BaseException as error:
         exits = isinstance(error, SystemExit)
         got = f"sys.exit({error.code!r})" if exits else f"{type(error).__name__}: {error}"
-        raise LoadError(f"{what}: got {got}, allowed code that runs, in {_place(error)}") from error
+        raise LoadError(f"{what}: got {got}, allowed code that runs, in {place(error)}") from error
 
 
 @contextmanager
@@ -148,14 +148,6 @@ def _without_interrupts() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
     if held:
         raise KeyboardInterrupt
-
-
-def _place(error: BaseException) -> str:
-    """`file:line` that an error comes from; the machinery of imports is left out."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")]
-    return f"{frames[-1].filename}:{frames[-1].lineno}"
 
 
 def instantiate(loaded: Loaded, options: Mapping[str, Any], where: str, /, **offered: Any) -> Any:

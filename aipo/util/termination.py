@@ -8,10 +8,12 @@ can). There it is an interrupt that becomes `Terminated`, for whoever has someth
 the process at once.
 """
 
+import atexit
 import os
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -121,14 +123,22 @@ def _leave_terminal() -> None:
 
 def end_in_time(code: int, *, grace_s: float = GRACE_S) -> None:
     """Has this process end with `code` also where a thread of somebody's code goes on: Python would wait for it for ever."""
-    main = threading.main_thread()
+    main, ending, joined = threading.main_thread(), threading.Event(), threading.Event()
+    # Nothing public tells when Python begins to wait. Main counts as ended only after executors' threads are waited for.
+    threading._register_atexit(ending.set)  # type: ignore[attr-defined]
+    atexit.register(joined.set)
 
     def watch() -> None:
-        main.join()
-        time.sleep(grace_s)
-        if running := [one.name for one in threading.enumerate() if one is not main and not one.daemon]:
+        ending.wait()
+        if joined.wait(grace_s):
+            return
+        running = [one.name for one in threading.enumerate() if one is not main and not one.daemon]
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):  # somebody's code may have closed or replaced it
+                stream.flush()
+        with suppress(OSError):
             os.write(2, f"ended, though these threads go on: {', '.join(running)}\n".encode())
-            os._exit(code)
+        os._exit(code)
 
     threading.Thread(target=watch, name="end_in_time", daemon=True).start()
 

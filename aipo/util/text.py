@@ -1,7 +1,9 @@
 """Text from any source: cleaned for storing in a file, and made safe to show."""
 
 import difflib
+import os
 import re
+import traceback
 
 import orjson
 
@@ -13,6 +15,7 @@ ERROR_LIMIT = 2000
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_LIBRARY = re.compile(rf"<frozen|{re.escape(os.path.dirname(os.__file__))}/(?!site-packages|dist-packages)")
 
 
 def to_json(value: object) -> bytes:
@@ -51,6 +54,15 @@ def error_text(error: BaseException) -> str:
     details = http_details(error)
     text = mask_error(f"{type(error).__name__}: {said}{f' ({details})' if details else ''}")
     return clean(text)[:ERROR_LIMIT]
+
+
+def place(error: BaseException, *, without: str | None = None) -> str:
+    """`file:line` that an error comes from: the innermost one outside Python's own library and the file `without`."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != without]
+    frame = next((f for f in reversed(frames) if not _LIBRARY.match(f.filename)), frames[-1])
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def visible(text: str) -> str:

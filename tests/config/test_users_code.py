@@ -42,6 +42,7 @@ CASES: dict[str, tuple[tuple[str, str], str]] = {
     "graph exits": ((f"def f(*, agents):\n{EXIT}", "graph.name=mine.py:f"), f"graph mine.py:f: got sys.exit(4), {RUNS}2"),
     "agent raises": (_agent(BOOM), f"agent 'verify' of mine.py:f: got ValueError: boom, {RUNS}2"),
     "agent exits": (_agent(EXIT), f"agent 'verify' of mine.py:f: got sys.exit(4), {RUNS}2"),
+    "a library raises": (_agent("    __import__('json').loads('')"), f"got JSONDecodeError: Expecting value: line 1 column 1 (char 0), {RUNS}2"),
     "agent takes nothing": (("def f(): ...", AGENT), "f() takes 0 positional arguments"),
     "chat raises": (_chat(BOOM), "agents.verify.options of mine.py:f: got ValueError: boom, allowed options"),
     "chat exits": (_chat(EXIT), "agents.verify.options of mine.py:f: got SystemExit: 4, allowed options"),

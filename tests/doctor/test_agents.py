@@ -106,7 +106,7 @@ def test_an_agent_that_thinks_first() -> None:
     assert (check.status, check.found.partition(" after ")[2]) == ("ok", "thinking, 8 characters: 'ready'")
 
 
-@pytest.mark.parametrize("tag", ["<rationale>", "<|channel|>", "[REASON]", "◁reason▷"])
+@pytest.mark.parametrize("tag", ["<reasoning>", "<rationale>", "<|channel|>", "[REASON]", "◁reason▷"])
 def test_a_tag_that_may_begin_thinking_is_shown(tag: str) -> None:
     with serving(app(f"{tag}one word: ready")) as url:
         (check,) = checks(url)

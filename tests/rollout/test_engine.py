@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langgraph.runtime import Runtime
@@ -206,6 +206,10 @@ def test_a_graph_that_breaks_the_contract_is_refused():
     ("changes", "reason"),
     [
         ({"policies": {}}, "policies: got {}, allowed at least one"),
+        (
+            {"policies": {"policy": ScriptedPolicy(cast("Any", object()), ["42"])}},
+            "tokenizer of policy 'policy': got <class 'object'>, allowed one with a number of ids, __len__",
+        ),
         ({"concurrency": 0}, "concurrency: got 0, allowed >= 1"),
         ({"deadline": 0.0}, "deadline: got 0.0, allowed > 0 seconds"),
         ({"deadline": float("nan")}, "deadline: got nan"),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from argparse import ArgumentParser
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -185,6 +186,26 @@ def test_a_task_that_waits_for_one_that_was_cancelled_has_not_been_cancelled(loo
     assert cancelled and said.startswith("code of a rollout: got CancelledError")
 
 
+def test_the_place_of_what_nobody_raises_is_none_of_pythons_own_library(loop: Loop) -> None:
+    async def waits() -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    async def exits() -> None:
+        ArgumentParser().parse_args(["none"])
+
+    line = waits.__code__.co_firstlineno + 4
+    with pytest.raises(GraphError, match=rf"got CancelledError, allowed .*, in {__file__}:{line}$"):
+        loop.run(waits())
+    with pytest.raises(
+        GraphError,
+        match=rf"got sys\.exit\(2\), allowed .*, in {__file__}:{exits.__code__.co_firstlineno + 1}$",
+    ):
+        loop.run(exits())
+
+
 def test_time_outs_are_what_they_were(loop: Loop) -> None:
     async def late() -> None:
         async with asyncio.timeout(0.01):
@@ -224,6 +245,23 @@ def test_a_fork_leaves_as_it_likes(loop: Loop) -> None:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     assert loop.run(forks()) == 5
+
+
+def test_a_working_directory_that_is_gone_changes_no_result(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+
+    async def removes() -> str:
+        (tmp_path / "home").rmdir()
+        await asyncio.sleep(0)
+        return "done"
+
+    async def work() -> str:
+        return await asyncio.create_task(removes())
+
+    assert loop.run(work()) == "done"
 
 
 def test_the_working_directory_stays_whatever_a_task_makes_of_it(

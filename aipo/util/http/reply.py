@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
 THINKING_TAGS = {
-    **{f"<{name}>": f"</{name}>" for name in ("think", "thinking", "thought", "reason", "reasoning")},
-    **{f"<{name}:think>": f"</{name}:think>" for name in ("seed", "mm")},  # Seed-OSS, MiniMax
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<seed:think>": "</seed:think>",  # Seed-OSS
+    "<mm:think>": "</mm:think>",  # MiniMax
     "[THINK]": "[/THINK]",  # Magistral
     "◁think▷": "◁/think▷",  # Kimi
     "<|START_THINKING|>": "<|END_THINKING|>",  # Command A
@@ -20,7 +22,7 @@ THINKING_TAGS = {
     "<|channel|>analysis<|message|>": "<|channel|>final<|message|>",  # gpt-oss
     "<|channel>thought": "<channel|>",  # Gemma 4
 }
-"""Tags around thinking, opening → closing, as models write them."""
+"""Tags around thinking, opening → closing, as models write them. `<thought>` or `<reason>` are none: prompts ask for them."""
 
 _CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded"}
 _FINISH_KEYS = ("finish_reason", "stop_reason", "done_reason", "finishReason", "stopReason")

@@ -37,9 +37,18 @@ HARMONY = {"<|channel|>analysis<|message|>": "<|start|>assistant<|channel|>final
         # no tag
         ("a < think > b", "a < think > b", None),
         ("<musing>hm</musing>right", "<musing>hm</musing>right", None),
+        (
+            "<verdict>wrong</verdict>\n<reason>523-7 is 516</reason>",
+            "<verdict>wrong</verdict>\n<reason>523-7 is 516</reason>",
+            None,
+        ),
+        (
+            "A <thought> experiment shows that 5 is prime.",
+            "A <thought> experiment shows that 5 is prime.",
+            None,
+        ),
+        ("<reasoning>hm</reasoning>right", "<reasoning>hm</reasoning>right", None),
         # other models'
-        ("<thought>hm</thought>right", "right", "hm"),
-        ("<reasoning>hm</reasoning>right", "right", "hm"),
         ("<seed:think>hm</seed:think>right", "right", "hm"),
         ("<mm:think>hm", "", "hm"),
         ("◁think▷hm◁/think▷right", "right", "hm"),

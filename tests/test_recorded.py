@@ -79,6 +79,26 @@ def test_a_number_that_is_not_finite_is_read(run: RunFolder) -> None:
         experiment.with_settings({"env.options.size": math.inf})
 
 
+def test_what_looks_like_a_secret_is_read_and_refused_where_it_is_new(run: RunFolder) -> None:
+    settings = yaml.safe_load(run.config.read_text())
+    options = {"default_headers": {"X-Auth": "team-a"}, "servers": ["http://me:x@h"]}
+    settings["agents"]["verify"] |= {"options": options, "secrets": {"api_key": "JUDGE KEY"}}
+    settings["policy"]["vllm"]["secret"] = "9KEY"
+    run.config.write_text(yaml.safe_dump(settings))
+    experiment = load_experiment(str(run.config), ["agents.verify.options.seed=5"], of_run=True)
+    for one in (experiment, experiment.with_settings({"run.seed": 5})):
+        assert one.agents["verify"].options == {**options, "seed": 5}
+        assert (one.agents["verify"].secrets, one.policy.vllm.secret) == ({"api_key": "JUDGE KEY"}, "9KEY")
+    assert recorded_experiment(Recordings(path=run.path), []).agents["verify"].options == options
+    for override in ("agents.verify.options.api_key=k1", "agents.verify.options.default_headers.X-Auth=k1"):
+        with pytest.raises(
+            ConfigError, match=r"agents\.verify\.options: got \['(api_key|default_headers\.X-Auth)'\] in"
+        ):
+            load_experiment(str(run.config), [override], of_run=True)
+    with pytest.raises(ConfigError, match=r"policy\.vllm\.secret: got no NAME of an environment variable"):
+        load_experiment(str(run.config), ["policy.vllm.secret=sk-0123456789"], of_run=True)
+
+
 def test_an_agent_that_is_the_policy_as_it_began() -> None:
     agents = {"verify": {"model": "aipo.frozen:frozen"}, "other": {"model": "mine:model"}, "none": {}}
     named = recorded.settings({"agents": agents, "method": {"coefficient_clip": [None, 2.0]}})

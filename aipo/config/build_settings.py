@@ -13,7 +13,6 @@ from aipo.config.load import check_finite, checked
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
 from aipo.policies.lora import check_peft
-from aipo.util.section import not_finite
 
 
 def tags_of_agents(templates: Iterable[str], agents: Iterable[str]) -> list[str]:
@@ -151,8 +150,7 @@ class ExperimentSettings:
             store(settings, tuple(key.split(".")) if isinstance(key, str) else key, value)
         where = f"configuration with {', '.join(named)} changed"
         check_finite(named, where)
-        has_infinity = any(not_finite(self._config.model_dump()))  # as runs of before may have recorded it
-        config = checked(Config, settings, where, finite=not has_infinity)
+        config = checked(Config, settings, where, recorded=self._config.model_dump())
         return type(self)(config, self.source, self.date)
 
     def for_evaluation(self) -> Self:

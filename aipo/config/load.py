@@ -19,7 +19,7 @@ from aipo.config.layers import Key, Layers, Source
 from aipo.config.schema import Config, EnvConfig, GraphConfig
 from aipo.errors import ConfigError, one_of
 from aipo.util.files import read_text
-from aipo.util.section import FINITE, RECORDED, Section, not_finite
+from aipo.util.section import FINITE, Section, not_finite, recorded_values
 from aipo.util.text import nearest
 
 _Section = TypeVar("_Section", bound=Section)
@@ -42,16 +42,16 @@ def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -
     """
     defaults = {("graph", "name"): GraphConfig().name, ("env", "name"): EnvConfig().name}  # pyright: ignore[reportCallIssue]
     layers = Layers(defaults, may_import=not of_run)
-    has_infinity = False  # as runs of before may have recorded it
+    of_before: list[dict[str, Any]] = []
     for settings, source in _read(name, seen=()):
         if of_run and not source.is_preset:
             settings = recorded.settings(settings)
-            has_infinity = any(not_finite(settings))
+            of_before.append(settings)
         layers.lay_file(settings, source)
     layers.lay_overrides(overrides)
-    if not has_infinity:
+    if not any(not_finite(of_before)):
         check_finite(layers.settings, f"configuration {name!r}")
-    return checked(Config, layers.settings, f"configuration {name!r}", finite=not has_infinity), layers
+    return checked(Config, layers.settings, f"configuration {name!r}", recorded=of_before), layers
 
 
 def check_finite(settings: Mapping[str, Any], where: str) -> None:
@@ -68,18 +68,20 @@ def check_finite(settings: Mapping[str, Any], where: str) -> None:
         raise ConfigError(f"{where}:\n  " + "\n  ".join(lines))
 
 
-def checked(section: type[_Section], raw: Mapping[str, Any], where: str, *, finite: bool = True) -> _Section:
+def checked(
+    section: type[_Section], raw: Mapping[str, Any], where: str, *, recorded: object = ()
+) -> _Section:
     """`raw` as a `section`.
 
     Args:
         where: of the settings, for the error.
-        finite: refuse infinity and NaN.
+        recorded: settings of a run, whose values are taken as they are.
 
     Raises:
         ConfigError: names every key that is unknown or has a wrong value, and where.
     """
     try:
-        return section.model_validate(raw, context=None if finite else RECORDED)
+        return section.model_validate(raw, context=recorded_values(recorded))
     except ValidationError as error:
         lines = [
             _explain(section, item["loc"], item["type"], item["msg"], item["input"])

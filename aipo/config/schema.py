@@ -12,8 +12,7 @@ from aipo.policies.lora import LoRASettings
 from aipo.rollout.agent import Prices
 from aipo.util.http.reply import THINKING_TAGS
 from aipo.util.http.urls import check_servers
-from aipo.util.masking import open_secrets
-from aipo.util.section import RECORDED, Count, Positive, Section, Share, Variable
+from aipo.util.section import Count, Positive, Section, Share, Variable, is_recorded, open_secrets
 
 _REFERENCE = "aipo.rollout.reference_chat:reference"
 
@@ -136,7 +135,7 @@ class AgentConfig(Section):
     @classmethod
     def _no_secrets(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         """Options are recorded in the run folder and in every trace, and printed."""
-        if info.context != RECORDED and (in_the_open := sorted(open_secrets(options))):
+        if in_the_open := sorted(key for key, value in open_secrets(options) if not is_recorded(value, info)):
             raise ValueError(f"got {in_the_open} in the open, allowed `secrets` beside `options` instead")
         return options
 

@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any
@@ -64,17 +64,9 @@ def mask_error(text: str) -> str:
     return _SHAPE.sub(MASK, _HEADER.sub(rf"\1{MASK}", text))
 
 
-def open_secrets(settings: object, at: str = "") -> Iterator[str]:
-    """Keys of settings that look like a secret, however deep."""
-    listed = isinstance(settings, list | tuple)
-    items = settings.items() if isinstance(settings, Mapping) else enumerate(settings) if listed else ()
-    for key, value in items:
-        if isinstance(value, Mapping | list | tuple):
-            yield from open_secrets(value, f"{at}{key}.")
-        elif _NAME.search(str(key)) or (
-            isinstance(value, str) and (in_address(value) or _SHAPE.search(value))
-        ):
-            yield f"{at}{key}"
+def is_open_secret(key: str, value: object) -> bool:
+    """Does a setting look like a secret, by the end of its key or by its value?"""
+    return bool(_NAME.search(key) or (isinstance(value, str) and (in_address(value) or _SHAPE.search(value))))
 
 
 def in_address(text: str) -> bool:

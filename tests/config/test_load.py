@@ -10,6 +10,7 @@ import yaml
 from aipo.config import presets
 from aipo.config.build import Experiment
 from aipo.config.load import Config, checked, load_config
+from aipo.config.schema import AgentConfig
 from aipo.errors import ConfigError
 from aipo.method.agent_weights import NEGATIVES
 from aipo.method.batch import COUNTS
@@ -117,6 +118,24 @@ def test_a_wrong_setting_is_refused_by_name(overrides: str, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("mask", overrides.split(" "))
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_taken"),
+    [
+        *dict.fromkeys(("JUDGE_KEY", "JUDGE.KEY", "judge-key", "team-a.judge-key-2"), True).items(),
+        *dict.fromkeys(("", "a key", "KEY=x", "9f86d081", "sk-abcdefgh"), False).items(),
+        ("b5c0b187-fe30-4af0-9b2f-4f1c8e1bf1a2", False),
+    ],
+)
+def test_the_name_of_a_variable_is_no_key(name: str, is_taken: bool) -> None:
+    settings = {"graph": "graphs.verify:verify", "secrets": {"api_key": name}}
+    if is_taken:
+        assert checked(AgentConfig, settings, "mine").secrets == {"api_key": name}
+        return
+    with pytest.raises(ConfigError, match=r"secrets\.api_key: got no NAME .*not shown") as caught:
+        checked(AgentConfig, settings, "mine")
+    assert not name or name not in str(caught.value)
 
 
 def test_one_rollout_is_a_group_where_there_is_no_baseline() -> None:

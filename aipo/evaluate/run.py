@@ -94,6 +94,8 @@ def evaluate_with(
     note: Note,
     warn: Warn,
     modes: Mapping[str, tuple[Mode, bool]] = SETTINGS,
+    *,
+    needs_verdict: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Every split under every setting; written to evaluations/NAME.json as split → setting → result.
 
@@ -101,7 +103,7 @@ def evaluate_with(
     and of a policy that never asks.
 
     Raises:
-        RunError: all rollouts failed; says why.
+        RunError: all rollouts failed, and a verdict is needed; says why.
     """
     evaluation = experiment.evaluation
     splits, settings = evaluation.splits, evaluation.settings
@@ -144,7 +146,7 @@ def evaluate_with(
     if failed:
         errors = [trace for trace in kept if trace.error is not None]
         said = f"{failed} of {total} rollouts failed. {commonest_error(errors) if errors else ''}"
-        if failed == total:
+        if failed == total and needs_verdict:
             raise RunError(f"evaluation {name!r}: {said}; allowed one with a verdict. Traces: {store.folder}")
         warn(said)
     write_json(folder.evaluation(name), results)

@@ -281,6 +281,6 @@ def _evaluate(
     policy.refresh()
     warn = partial(print_line, console, style="yellow")
     with folder.evaluation_taken("after"):
-        results = evaluate_with(experiment, engine, folder, "after", note, warn)
+        results = evaluate_with(experiment, engine, folder, "after", note, warn, needs_verdict=False)
     console.print(table(results))
     write_event(console, "evaluation", file=str(folder.evaluation("after")), results=results)

@@ -1,6 +1,7 @@
 """An evaluation: what it is refused for, before anything is loaded, and its table."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from rich.console import Console
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import evaluate_folder, table
 from aipo.run import RunFolder
+from aipo.train.run import train_run
 from aipo.util.files import write_text
-from kit.tiny_run import model_folder
+from kit.tiny_run import config, model_folder
 
 
 @pytest.fixture
@@ -93,6 +95,29 @@ def test_rollouts_that_fail_are_said_with_their_reason(
     evaluate_folder(None, None, words, name="mine", console=console)
     assert (
         "1 of 4 rollouts failed. Most frequent reason (1 times): ValueError: no judge"
+        in console.export_text()
+    )
+
+
+def test_a_trained_run_is_finished_though_all_rollouts_of_its_evaluation_fail(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from envs.miniature import Miniature\n"
+        "class E(Miniature):\n"
+        "    def tasks(self, split): return super().tasks(split)[:8]\n"
+        "    def score(self, task, text):\n"
+        "        if task.split == 'heldout': raise ValueError('no judge')\n"
+        "        return {'correct': float(len(text) % 2)}\n"
+    )
+    words = [f"env.name={tmp_path / 'mine.py'}:E", "train.steps=1", "train.tasks_per_step=2"]
+    words.append("evaluate={splits: [heldout], samples: 1, ks: [1], settings: [solo]}")
+    console = Console(record=True, width=200, file=io.StringIO())
+    train_run(config(tmp_path, *words), resume=False, evaluate_after=True, console=console)
+    folder = RunFolder.open(tmp_path / "run")
+    assert folder.model.is_dir() and json.loads(folder.ended.read_text())["state"] == "finished"
+    result = json.loads(folder.evaluation("after").read_text())["heldout"]["solo"]
+    assert (result["pass_at"], result["counts"]["failed"]) == ({"1": None}, 8)
+    assert (
+        "8 of 8 rollouts failed. Most frequent reason (8 times): ValueError: no judge"
         in console.export_text()
     )
 

@@ -118,6 +118,7 @@ _LEADING = re.compile(
     rf"(?i:(?:\\(?:{TEXTS})\s*\{{\s*)?(?:the\s+)?(?:final\s+)?(?:answer|ans|solution)\b\.?(?:\s+is\b)?\s*:?\s*\}}?\s*[:=]?\s*(?=[-\d\\$(]))|"
     rf"\\(?:{TEXTS})\s*\{{\s*(?i:about|approximately|exactly)\s*\}})+"
 )
+_BLANKS = re.compile(r"\s+")
 _COLOUR = re.compile(
     r"\\(?:text|math)?colou?r\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}|\\f?colorbox\s*(?:\{[^{}]*\}\s*)+(?=\{)|"
     r"\\bbox\s*(?:\[[^\]]*\])?|\\cssId\s*\{[^{}]*\}"
@@ -132,10 +133,10 @@ _LABEL = re.compile(rf"^\s*\\(?:{TEXTS})\s*\{{[^{{}}]*\}}\s*(?:=|:)|^\s*\\(?:{TE
 
 def tidy(latex: str) -> str:
     """LaTeX without colours, bold letters, sizes, thin spaces and thousands, with `3e5` as a power of ten."""
-    latex = _COLOUR.sub("", _without_symbols(latex))
+    latex = _COLOUR.sub("", _BLANKS.sub(" ", _without_symbols(latex)))
     for pattern, replacement in _REWRITTEN:
         latex = re.sub(pattern, replacement, latex)
-    latex = _LEADING.sub("", _LABEL.sub("", _unwrap(latex))).strip().rstrip(".,;").strip()
+    latex = _LEADING.sub("", _LABEL.sub("", _BLANKS.sub(" ", _unwrap(latex)))).strip().rstrip(".,;").strip()
     for _ in range(_MOST_BRACES):
         if not latex.startswith("{") or until_closed(latex, 1) != latex[1:-1]:
             break

@@ -1,5 +1,6 @@
 """Which answers are as good as the canonical one, as a person would say; in this process."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -80,6 +81,9 @@ LONG = {
     "texts": r"\text{" * 800 + "}" * 800,
     "relations": "x<" * 1500,
     "exponents": "1e" * 2000,
+    "nested braces": "{" * 40 + "x" + "}" * 40,
+    "open braces": "{" * 450,
+    "open brackets": "(" * 450,
 }
 
 
@@ -87,6 +91,14 @@ LONG = {
 def test_a_long_answer_is_wrong_and_read_in_no_time(answer: str) -> None:
     """Minutes of reading, as math-verify and a careless pattern take, would end in the time limit of a test."""
     assert matches("77", answer) is False
+
+
+@pytest.mark.parametrize("blanks", [" " * 240, r"\ " * 240, "~" * 240, "\n\t" * 120], ids=ascii)
+def test_blanks_in_an_answer_cost_no_time(blanks: str) -> None:
+    """They took seconds, and an answer that needs too long is not scored in place of wrong."""
+    start = time.process_time()
+    assert matches("77", f"answer{blanks}x") is False
+    assert time.process_time() - start < 1
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

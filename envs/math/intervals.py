@@ -2,6 +2,8 @@ r"""Inequalities in one variable as intervals, so that `x \ge 1` and `[1, \infty
 
 import re
 
+from envs.math.writing import plain
+
 _RELATION = re.compile(r"(<=?|>=?|\\(?:lt|le|gt|ge|ne)(?![a-zA-Z]))")
 _VARIABLE = re.compile(r"\s*(?:[A-Za-z]|\\(?:alpha|beta|theta|lambda|phi))\s*")
 _OR = re.compile(r"\\(?:text|mbox|mathrm)\s*\{\s*or\s*\}|\bor\b|\\lor\b")
@@ -9,7 +11,7 @@ _AND = re.compile(r"\\(?:text|mbox|mathrm)\s*\{\s*and\s*\}|\band\b|\\(?:land|wed
 _MEMBER = re.compile(r"\s*[A-Za-z]\s*\\in\b")
 _BUILT = re.compile(r"\\\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?)?\s*(?:\\mid|\||:)(.+)\\\}")
 _SIZE = re.compile(r"\s*\|\s*([A-Za-z])\s*\|\s*(<=?|>=?|\\[lg][te](?![a-z]))([^|]+)")
-_REALS = re.compile(r"\s*\\text\s*\{\s*all real numbers\s*\}\s*|\s*\\mathbb\s*\{?R\}?\s*")
+_REALS = re.compile(r"(?:all)?(?:the)?(?:reals|realnumbers)|\\mathbb\{?R\}?")
 _TURNED = re.compile(r"^\s*\]([^\[\]]+)\[\s*$")  # ]1, 2[
 
 
@@ -17,7 +19,7 @@ def as_interval(latex: str) -> str:
     r"""The interval, or the union of them, that tidy LaTeX describes by inequalities; anything else as it is."""
     if built := _BUILT.fullmatch(latex.strip()):
         latex = built[1]
-    if _REALS.fullmatch(latex):
+    if _REALS.fullmatch(plain(_MEMBER.sub("", latex))):
         return r"(-\infty, \infty)"
     latex = _SIZE.sub(_bounds, latex)
     latex = re.sub(r"[,;]", ",", _TURNED.sub(r"(\1)", latex))

@@ -16,6 +16,7 @@ _BASES = {
     "seven": "7",
     "eight": "8",
     "nine": "9",
+    "ten": "10",
 }
 _DIGITS = re.compile(r"\(?([0-9A-F]*[0-9][0-9A-F]*)\)?(?:_\(?(\d+|[a-z]+)\)?)?")
 _MOD = re.compile(
@@ -29,11 +30,13 @@ Same = Callable[[str, str], bool]
 
 
 def same_time(gold: str, answer: str) -> bool | None:
-    """Of times of the day: `15:00` is `3:00 PM`, and `3:00`; None where the first is no time."""
+    """Of times of the day: `15:00` is `3:00 PM`, as are `3:00` and `3`; None where the first is no time."""
     clock, given = _CLOCK.fullmatch(plain(gold)), _CLOCK.fullmatch(plain(answer))
     if clock is None or not (clock[2] or clock[3]):
         return None
-    if given is None or not (given[2] or given[3]) or (clock[2] or "00") != (given[2] or "00"):
+    if given is None and not clock[3] and int(clock[2]):
+        return None  # 1:10 is a ratio as well
+    if given is None or not (given[2] or given[3] or clock[3]) or (clock[2] or "00") != (given[2] or "00"):
         return False
     hours, halves = (
         [int(one[1]) for one in (clock, given)],
@@ -46,13 +49,17 @@ def same_time(gold: str, answer: str) -> bool | None:
 
 
 def same_in_base(gold: str, answer: str) -> bool | None:
-    """Of numbers to a base, `101_2`: the same digits to the same base, which need not be said; None where none is said."""
+    """Of numbers to a base, `101_2`: the same digits to the same base. The answer need not say it; a gold without one has 10.
+
+    None where neither says one.
+    """
     texts = (re.sub(r"[{}]", "", plain(one)) for one in (gold, answer))
     one, other = (_DIGITS.fullmatch(text) for text in texts)
     if one is None or other is None or not (one[2] or other[2]):
         return None
-    bases = {_BASES.get(found[2], found[2]) for found in (one, other) if found[2]}
-    return one[1] == other[1] and len(bases) == 1
+    base = one[2] or "10"
+    given = other[2] or base
+    return one[1] == other[1] and _BASES.get(base, base) == _BASES.get(given, given)
 
 
 def same_remainder(gold: str, answer: str, same: Same) -> bool | None:

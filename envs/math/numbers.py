@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 from envs.math.units import Unit, is_unit, unit_of
@@ -95,6 +96,7 @@ WORDS = {
 """In mathematics these are neither units nor products of letters."""
 _IN_TEXT = IN_TEXT.replace("((", "(?:(", 1)
 _OVER = re.compile(rf"\\frac\s*\{{\s*({_IN_TEXT})\s*\}}\s*\{{\s*({_IN_TEXT})\s*\}}")
+_PART = re.compile(rf"\s*({_DIGITS})\s*([A-Za-z]+)\.?\s*(?:,|\band\b)?")
 _UNIT = re.compile(
     rf"[\s(]*(?:(?:\^\\circ|\\?%|\\\$|[€£¥₹]|{_IN_TEXT}|\\(?:Omega|mu)(?![a-z])|(?<=[\s/])[A-Za-z]\b|"
     rf"(?<![A-Za-z])[A-Za-z]{{2,}}\b)(?:\s*\^\s*\{{?-?\d\}}?)?(?:\\cdot|[/()\s])*)*"
@@ -187,6 +189,8 @@ def number(latex: str) -> Number | None:
         text = latex[name.end() :]
     elif name := _NAME_BEHIND.search(latex):
         text = latex[: name.start()]
+    if total := _sum_of_parts(TEXT.sub(r" \1 ", text)):
+        return total
     text = _OVER.sub(r" \1 / \2 ", re.sub(r"^\s*\(([^(),]*)\)\s*$", r"\1", text))
     head = _HEAD.match(text)
     assert head is not None, "every part of it may be missing"
@@ -207,6 +211,18 @@ def number(latex: str) -> Number | None:
         unit = unit_of(re.sub(rf"[.(){{}}%]|\b(?:{'|'.join(_FACTORS)})\b", " ", words))
         return Number(-value if negative else value, "%" in words or "percent" in words.lower(), unit)
     return None
+
+
+def _sum_of_parts(text: str) -> Number | None:
+    """`2 hours 30 minutes`, in the first unit: every part is in a smaller unit of the same kind."""
+    parts = [(_decimal(part[1]), unit_of(part[2])) for part in _PART.finditer(text)]
+    units = [unit for _, unit in parts if unit]
+    if len(units) < 2 or len(units) != len(parts) or _PART.sub("", text).strip():
+        return None
+    if any(small.powers != big.powers or small.factor >= big.factor for big, small in pairwise(units)):
+        return None
+    total = sum((value * unit.factor for value, unit in parts if unit), Fraction(0))
+    return Number(total / units[0].factor, False, units[0])
 
 
 def _may_be_unit(word: str) -> bool:

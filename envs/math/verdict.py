@@ -43,6 +43,14 @@ _REREAD = [
 ]
 """What math-verify reads as something else, and how it is to be written."""
 _BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
+_EQUATION = re.compile(
+    r"(?=.*?(?<![\\A-Za-z])[A-Za-z])(?!\s*\\(?:sum|int|lim|prod))"
+    r"(?:\s*(?:[a-z]\s?[a-z]|[a-d]{3}|[w-z]{3})\s*$|.*(?:[+*/]|-(?![a-z]{2})|\\(?:cdot|times)|\d\s*[A-Za-z(\\]|\^\s*\d))"
+)
+"""What stands to the left of `=` where it is no name and no `f(x)`: `x+y`, `xy`, `2x`, `x^2`."""
+_ARITHMETIC = re.compile(r"(?:[\d\s.+*/^(){}-]|\\(?:frac|sqrt|cdot|times|pi)(?![a-z]))+")
+_ROUNDING = 0.01
+"""How far, as a part of it, the result of a calculation may be from its value."""
 _NAMED = re.compile(r"^\s*[A-Za-z](?:_\w)?\s*=(?!.*=)")
 _LETTERS = re.compile(r"(?<![A-Za-z\\{])[a-z]{2,3}(?![A-Za-z}])")
 
@@ -61,6 +69,10 @@ def matches(canonical: str, answer: str) -> bool:
         raise ValueError(f"canonical answer: got {canonical!r}, allowed one that can be read")
     if text == given_text:
         return True
+    if _is_equation(gold) and "=" not in given:
+        return False
+    if re.fullmatch(r"[A-Z]{2,}", TEXT.sub(r"\1", gold).strip()):
+        return text == plain(re.sub(r"\\(?:overline|angle|triangle)|[{}]", "", TEXT.sub(r"\1", given)))
     for same in (same_time(gold, given), same_in_base(gold, given), same_remainder(gold, given, matches)):
         if same is not None:
             return same
@@ -73,6 +85,11 @@ def matches(canonical: str, answer: str) -> bool:
     if _changed(gold, given) or (unit and given_unit and unit != given_unit):
         return False
     return _same_mathematics(as_interval(gold), as_interval(given))
+
+
+def _is_equation(gold: str) -> bool:
+    left, sign, _ = re.sub(r"\{[^{}]*\}|\([^()]*\)", "", gold).partition("=")
+    return bool(sign) and left[-1:] not in tuple("<>!") and _EQUATION.match(left) is not None
 
 
 def _depth(answer: str) -> int:
@@ -100,6 +117,8 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     if "\\ne " in f"{gold} " or (_BRACKETS.fullmatch(gold) and answer.startswith(r"\{")):
         return False  # what is no interval has been compared as text, and a set is neither a pair nor an interval
     if "=" not in gold:
+        if _contradicts_itself(answer):
+            return False
         answer = _NAMED.sub("", answer)
     elif "=" not in answer:
         gold = _NAMED.sub("", gold)
@@ -109,6 +128,13 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     expected, given = _alike(expected, _read(answer))
     same = verify(expected, given, timeout_seconds=None, raise_on_error=True)
     return same and not _far_apart(expected[0], given[0])
+
+
+def _contradicts_itself(answer: str) -> bool:
+    """Is it `2+2=5`? A result may be rounded."""
+    sides = [_read(side)[:1] for side in answer.split("=") if _ARITHMETIC.fullmatch(side)]
+    values = [sympy.N(side[0]) for side in sides if side and isinstance(side[0], sympy.Expr)]
+    return any(bool(abs(value - values[0]) > _ROUNDING * abs(values[0])) for value in values)
 
 
 def _alike(gold: list[Any], given: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -94,6 +94,7 @@ _REWRITTEN = [
     (r"\^\s*\{?\s*(?:\\(?:text|mathrm)\s*\{\s*o\s*\}|o)\s*\}?(?![A-Za-z])|\\degrees?(?![a-z])", r"^\\circ "),
     (r"\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
     (r"(?i)\bper\s+cent\b", "percent"),
+    (r"(?i)(?:\\text\s*\{\s*(?:minus|negative)\s*\}|(?:^|(?<=\{))\s*(?:minus|negative)\b)\s*(?=[\d\\])", "-"),
     (r"(?i)\\text\s*\{\s*infinity\s*\}", r"\\infty "),
     (r":=", "="),
     (r"(?<![A-Za-z])\{\s*([.-])\s*\}", r"\1"),

@@ -123,8 +123,38 @@ x \neq 0  ==  x \neq 0 | x\ne0 | x \not= 0 | x≠0
 08:30  ==  8:30 | 08:30
 x^{2}  ==  x^2
 """,
+    "equations and names": r"""
+x+y=1  ==  y+x = 1 | x=1-y
+AB = 5\sqrt{2}  ==  5\sqrt{2}
+f^{-1}(x) = 2x  ==  2x
+S_{n+1} = 2n  ==  2n
+area=5  ==  5
+5  ==  x=3+2=5 | x+y=5
+33.33  ==  100/3 = 33.33
+ABC  ==  \text{ABC} | \angle ABC | A B C
+12_8  ==  12 | 12_{\text{eight}}
+12  ==  12_{10} | 12_{\text{ten}}
+""",
+    "times and ratios": r"""
+5 pm  ==  5 | 17:00 | 5:00 \text{ p.m.}
+5\text{ p.m.}  ==  5
+3:00 PM  ==  3
+1:10  ==  1/10 | \frac{1}{10}
+3:15  ==  1:5
+""",
+    "two units": r"""
+2 \text{ hours } 30 \text{ minutes}  ==  150 \text{ minutes} | 2.5 \text{ hours} | 2 \text{ hours and } 30 \text{ minutes}
+2 hours 30 minutes  ==  150 minutes | \text{2 hours 30 minutes} | 2 \text{ hr}, 30 \text{ min}
+5 ft 6 in  ==  66 in | 5.5 \text{ feet}
+5.5  ==  5 ft 6 in
+""",
+    "real numbers and minus in words": r"""
+\text{All real numbers}  ==  \mathbb{R} | all real numbers | \text{all reals} | x \in \mathbb{R}
+\mathbb{R}  ==  All real numbers | \text{Real numbers}
+-5  ==  \text{minus } 5 | minus 5 | \text{negative }5 | \text{minus 5}
+-\frac{1}{2}  ==  \text{minus } \frac{1}{2}
+""",
 }
-
 
 WRONG = {
     "another number": r"""
@@ -200,5 +230,30 @@ x^{2y}  !=  x^2y
 5 cm  !=  5 m | 5 g | 5 mm
 \$5  !=  €5 | 5 cents | £5
 \frac{1000001}{3}  !=  333334 | 333333
+""",
+    "equations and names": r"""
+x+y=1  !=  1
+x+y+z=6  !=  6
+xy=1  !=  1
+xyz=6  !=  6
+2x = 6  !=  6
+(x-1)^2+(y-2)^2=9  !=  9
+5  !=  2+2=5 | 7 = 5 | x=2+2=5
+BAC  !=  ABC
+DCBA  !=  ABCD
+\text{NOON}  !=  ONNO
+12  !=  12_8
+10  !=  10_2
+""",
+    "times and ratios": r"""
+5 pm  !=  6 | 5 am | 5:30
+3:30 PM  !=  3
+1:10  !=  10 | 1/11 | 1:11
+""",
+    "two units": r"""
+2 hours 30 minutes  !=  2.3 hours | 230 minutes | 2 hours | 2 minutes 30 hours
+""",
+    "minus in words": r"""
+5  !=  minus 5 | \text{negative } 5
 """,
 }

@@ -115,14 +115,14 @@ class RunFolder:
     @contextmanager
     def evaluation_taken(self, name: str) -> Generator[None]:
         """During the body no other process makes this evaluation; how it ends is written beside its traces. If it fails
-        before the first trace, what it has made is removed.
+        before the first trace, what it has made is removed; the tokenizer only where no other evaluation is.
 
         Raises:
             RunError: another process makes it, or the folder cannot be written.
         """
         place = self.evaluation_traces(name)
         new = missing(place)
-        tokenizer = {self.tokenizer} if not self.tokenizer.exists() else set[Path]()
+        tokenizer = [] if self.tokenizer.exists() else [self.tokenizer]
         with writing("run.out", place):
             place.mkdir(parents=True, exist_ok=True)
         with exclusive(place):
@@ -131,7 +131,10 @@ class RunFolder:
                     yield
             except Exception:
                 if new:
-                    _undo({*place.iterdir(), *tokenizer}, new)
+                    alone = [*place.parent.iterdir()] == [
+                        place
+                    ]  # another one needs it, whichever has written it
+                    _undo([*place.iterdir(), *(tokenizer if alone else ())], new)
                 raise
 
     def evaluation(self, name: str) -> Path:

@@ -1,7 +1,5 @@
 """Notebooks run from top to bottom, and show what they show when they are run."""
 
-import ast
-import importlib
 import re
 from itertools import groupby
 from pathlib import Path
@@ -13,31 +11,6 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 MACHINE = re.compile(r"(/home/|/root|/tmp|/work|/Users/|\b[A-Z]:\\)")
-USED = {
-    "aipo.config.build": {"load_experiment"},
-    "aipo.doctor.run": {"diagnose"},
-    "aipo.evaluate.run": {"evaluate_folder"},
-    "aipo.evaluate.tasks": {"judge", "show_tasks"},
-    "aipo.policies.scripted": {"ScriptedPolicy"},
-    "aipo.policies.tokenizer": {"HFTokenizer"},
-    "aipo.render": {"show"},
-    "aipo.render.graph_svg": {"STYLE", "graph_svg"},
-    "aipo.replay.questions.consults": {"consults_against_group"},
-    "aipo.replay.questions.credit": {"replay_credit"},
-    "aipo.replay.questions.loss": {"replay_loss"},
-    "aipo.replay.questions.rerun": {"ReplaySource", "check_traces"},
-    "aipo.replay.recordings": {"Recordings"},
-    "aipo.replay.restore": {"restore"},
-    "aipo.rollout": {"AgentSpec", "AgentState", "RolloutContext", "RolloutSpec", "Task"},
-    "aipo.run": {"RunFolder"},
-    "aipo.trace": {"Mode"},
-    "aipo.trace.filters": {"EVERYTHING", "Filter"},
-    "aipo.trace.index": {"TraceIndex"},
-    "aipo.trace.store": {"TraceStore"},
-    "aipo.trace.token_stats": {"TokenStatsStore"},
-    "aipo.train.run": {"train_run"},
-}
-"""What is imported of AIPO, by module. A reader copies it: it is not moved without need."""
 
 
 def outputs(notebook: Any) -> list[list[str]]:
@@ -61,24 +34,6 @@ def outputs(notebook: Any) -> list[list[str]]:
 def test_they_are_opened_in_this_order() -> None:
     names = ["01_tour", "02_your_agent_and_environment", "03_your_model"]
     assert [path.stem for path in NOTEBOOKS] == names
-
-
-def test_they_import_of_aipo_what_is_listed_and_there() -> None:
-    used: dict[str, set[str]] = {}
-    for path in NOTEBOOKS:
-        cells = nbformat.read(path, as_version=4).cells
-        code = [cell.source.partition(".py\n") for cell in cells if cell.cell_type == "code"]
-        written = [text for head, _, text in code if head.startswith("%%writefile")]
-        typed = ["".join(parts) for parts in code if not parts[0].startswith("%%")]
-        for text in (*written, *typed):
-            tree = compile(text, path.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("aipo"):
-                    used.setdefault(str(node.module), set()).update(alias.name for alias in node.names)
-    assert used == USED
-    assert all(
-        hasattr(importlib.import_module(module), name) for module, names in USED.items() for name in names
-    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

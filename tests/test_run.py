@@ -200,6 +200,28 @@ def test_an_evaluation_that_fails_before_its_first_trace_leaves_no_folder(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_evaluation_that_fails_leaves_the_tokenizer_of_another_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RunError), folder.evaluation_taken("second"):
+        with folder.evaluation_taken("first"):
+            keep_tokenizer(folder, lambda draft: Path(draft).mkdir())
+            write_json(folder.evaluation_traces("first") / "trace", {})
+        raise RunError("no server answers")
+    assert {path.name for path in folder.path.iterdir()} == {"evaluations", "tokenizer"}
+    assert {path.name for path in (folder.path / "evaluations").iterdir()} == {"first"}
+
+
+def test_the_last_of_several_evaluations_that_fail_removes_the_tokenizer(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RunError), folder.evaluation_taken("second"):
+        with pytest.raises(RunError), folder.evaluation_taken("first"):
+            keep_tokenizer(folder, lambda draft: Path(draft).mkdir())
+            raise RunError("no server answers")
+        assert folder.tokenizer.is_dir()
+        raise RunError("no server answers")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_evaluation_that_fails_later_keeps_what_it_earned_and_says_why(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     write_json(folder.path / "mine.json", {})

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from aipo.compare.matrix import Matrix, MatrixCell, Measure
 from aipo.compare.sections import BEFORE
+from aipo.config.build import load_experiment
 from aipo.errors import RunError
 from aipo.evaluate.pass_at_k import pass_at_k
 from aipo.evaluate.statistics import Sample, Scored
@@ -76,7 +77,8 @@ class ArmResult:
     Args:
         evaluation: split → setting → result, as its file has it.
         metrics: lines of metrics.jsonl, of all stages in order.
-        versions: by name, the version of each package and the fingerprint of each file that its manifest has.
+        versions: by name, the version of each package and the fingerprint of each file that its manifest has, and each agent's
+            tags around thinking.
     """
 
     arm: str
@@ -199,8 +201,21 @@ def _arm_result(cell: MatrixCell) -> ArmResult:
         seed=cell.seed,
         evaluation=cell.folder.read_evaluation(cell.evaluation),
         metrics=[row for stage in cell.stages for row in stage.folder.read_metrics()],
-        versions={**manifest.get("packages", {}), **files},
+        versions={**manifest.get("packages", {}), **files, **_thinking(cell)},
     )
+
+
+def _thinking(cell: MatrixCell) -> dict[str, str]:
+    """By agent, the tags around its thinking in each stage: a run of an older version goes on with those of then."""
+    files = [Path(run.name) if cell.arm == BEFORE else run.folder.config for run in cell.stages]
+    began = [load_experiment(str(file), of_run=True).agents for file in files if file.is_file()]
+    names = {name for agents in began for name in agents}
+    return {
+        f"agents.{name}.thinking": str(
+            [sorted(agents[name].thinking.items()) for agents in began if name in agents]
+        )
+        for name in names
+    }
 
 
 def _why(cell: MatrixCell) -> str:
@@ -231,7 +246,7 @@ class Caveat:
     """One reason to doubt the numbers of an arm.
 
     Args:
-        kind: `mixed`: its seeds ran with different versions or files. `apart`: it starts from another policy than the
+        kind: `mixed`: its seeds ran with different versions, files or agents. `apart`: it starts from another policy than the
             reference. `unscored`: some of its evaluated rollouts have no verdict.
     """
 

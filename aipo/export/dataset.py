@@ -69,12 +69,18 @@ def card(name: str, counts: Sequence[Sequence[Any]], manifest: Mapping[str, Any]
         "aipo.export",
         "card.md.j2",
         name=name,
-        counts=[(kind, *(f"{n:,}" for n in numbers)) for kind, *numbers in counts],
+        counts=[(code(kind), *(f"{n:,}" for n in numbers)) for kind, *numbers in counts],
         manifest=manifest,
         model=_file_name(manifest.get("model", "")),
-        packages=[*manifest.get("packages", {}).items(), ("python", manifest.get("python", ""))],
+        packages=[
+            (code(package), code(version))
+            for package, version in [
+                *manifest.get("packages", {}).items(),
+                ("python", manifest.get("python", "")),
+            ]
+        ],
         files=[
-            (part, code(_file_name(file.get("file", ""))), code(file.get("fingerprint", "")))
+            (code(part), code(_file_name(file.get("file", ""))), code(file.get("fingerprint", "")))
             for part, file in manifest.get("files", {}).items()
         ],
     )

@@ -27,7 +27,8 @@ def fill_card(package: str, template: str, **context: object) -> str:
 
 def code(value: object) -> str:
     """Any text as a code span of Markdown, in which nothing is markup; one line, also in a cell of a table."""
-    line = " ".join(str(value).split()).replace("`", "'").replace("|", r"\|")
+    line = " ".join(str(value).split()).replace("`", "'")
+    line = line.replace("\\|", "\\ |").replace("|", r"\|")  # a backslash before it would take the escape away
     return f"`{line}`"
 
 

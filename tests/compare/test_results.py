@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aipo.compare.matrix import Matrix, Measure
 from aipo.compare.results import ArmResult, Caveat, Cost, caveats, read_results, write_csv
@@ -100,6 +101,21 @@ def test_seeds_that_were_made_of_other_things_are_caveats_of(finished: Matrix) -
     assert caveats_of(finished) == expected
     folder.manifest.unlink()
     assert caveats_of(finished) == expected
+
+
+def test_seeds_of_other_versions_whose_agents_think_otherwise_are_caveats_of(finished: Matrix) -> None:
+    """A run of an older version lacks the tags, and goes on without them; a new seed has today's."""
+    for file in (
+        finished.cell("twice", 10).stages[0].folder.config,
+        Path(finished.before[11].stages[0].name),
+    ):
+        settings = yaml.safe_load(file.read_text())
+        del settings["agents"]["verify"]["thinking"]
+        file.write_text(yaml.safe_dump(settings))
+    text = "its seeds differ in agents.verify.thinking"
+    assert caveats_of(finished) == tuple(
+        Caveat(kind="mixed", arm=arm, text=text) for arm in ("before", "twice")
+    )
 
 
 def test_an_arm_that_begins_from_another_policy_is_caveats_of(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from aipo.export.run import Exported
 from aipo.trace.arrow import SCHEMA
 from aipo.trace.filters import Filter
 from kit.exports import Run
+from kit.markdown import SHOWN, WILD, markup
 
 
 def test_a_dataset_is_loaded_with_every_column(run: Run):
@@ -30,7 +31,7 @@ def test_a_dataset_is_loaded_with_every_column(run: Run):
 
 def test_the_folders_name_is_no_pattern(run: Run):
     done = run.export("dataset", out=run.path / "data[v2]*?")
-    assert "| solo | 3 | 1 | 1 |" in (done.path / "README.md").read_text(encoding="utf-8")
+    assert "| `solo` | 3 | 1 | 1 |" in (done.path / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_step_is_a_file(empty: Run):
@@ -54,9 +55,9 @@ def test_the_card_tells_what_there_is(run: Run):
     assert front["size_categories"] == ["n<1K"]
     assert "license" not in front and text.startswith("---\n# license: choose one")
     # rollouts, failed, with a reward, tokens, of the policy, of agents
-    assert "| assisted | 1 | 0 | 1 | 41 | 18 | 5 |\n| solo | 3 | 1 | 1 | 39 | 9 | 0 |\n" in text
-    assert "| package | version |\n| --- | --- |\n| trl | 1.16.0 |\n| python | 3.11.7 |\n" in text
-    assert "| graph | `consult.py` | `b9bb` |\n" in text
+    assert "| `assisted` | 1 | 0 | 1 | 41 | 18 | 5 |\n| `solo` | 3 | 1 | 1 | 39 | 9 | 0 |\n" in text
+    assert "| package | version |\n| --- | --- |\n| `trl` | `1.16.0` |\n| `python` | `3.11.7` |\n" in text
+    assert "| `graph` | `consult.py` | `b9bb` |\n" in text
     assert "Policy at the start: `small`\n" in text and "somebody" not in text
 
 
@@ -70,6 +71,14 @@ def test_a_card_cannot_be_steered():
     text = card("x|<script>`\n# y\u202e", [], {"model": "<b>&amp;|"})
     assert "\n# `x\\|<script>' # y⟨U+202E⟩`\n" in text  # in a code span nothing is markup
     assert "Policy at the start: `<b>&amp;\\|`\n" in text
+    parts = {WILD: {"file": WILD, "fingerprint": WILD}}
+    manifest = {"model": WILD, "python": WILD, "packages": {WILD: WILD}, "files": parts}
+    plain = markup(card("x", [], {"packages": {}}).split("---\n", 2)[2])
+    found = markup(card("x", [(WILD, 1, 0, 0, 0, 0, 0)], manifest).split("---\n", 2)[2])
+    assert (found.html, found.headings, found.links) == ([], plain.headings, [])
+    assert (
+        found.code[SHOWN] == 1 + 3 + 3
+    )  # kind; package, its version, Python's; part, its file, its fingerprint
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, "n<1K"), (1000, "1K<n<10K"), (10**6, "1M<n<10M")])

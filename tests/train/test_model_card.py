@@ -8,8 +8,12 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
+from aipo.config.build import load_experiment
 from aipo.run import RunFolder
+from aipo.train.saving import write_card
+from aipo.util.files import write_json
 from kit import tiny_run
+from kit.markdown import SHOWN, WILD, markup
 
 
 def card_of(folder: Path) -> tuple[dict[str, object], str]:
@@ -40,7 +44,7 @@ def test_it_says_what_it_is(tmp_path: Path, words: list[str], library: str) -> N
         "| preset | `mask` |",
         "| rollout steps | 1 of 2 (2 optimizer steps) |",
         "plan `independent`, credit `group`, coefficient `constant`, objective `dapo`",
-        "| agents | verify, knowledge, reasoning |",
+        "| agents | `verify`, `knowledge`, `reasoning` |",
         "[config.yaml](../../config.yaml)",
     ):
         assert line in body
@@ -57,3 +61,16 @@ def test_it_says_what_it_is(tmp_path: Path, words: list[str], library: str) -> N
     trained = loaded(run.model, body)
     same = AutoModelForCausalLM.from_pretrained(run.model)
     assert torch.equal(trained.lm_head.weight, same.lm_head.weight)  # type: ignore[union-attr]
+
+
+def test_it_cannot_be_steered(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    write_json(run.manifest, {"model": WILD, "preset": WILD, "packages": {"trl": WILD, WILD: "1"}})
+    experiment = load_experiment("aipo")
+    experiment.agents[WILD] = experiment.agents["verify"]
+    write_card(run.path, run, experiment, 1)
+    found = markup(card_of(run.path)[1])
+    assert found.html == [] and found.headings == ["`run`, run", "Load it"]
+    assert found.links == ["../../config.yaml", "../../manifest.json", "../../metrics.jsonl"]
+    # the model, the preset and the agent
+    assert (found.code[SHOWN], found.code[f"trl {SHOWN}"], found.code[f"{SHOWN} 1"]) == (3, 1, 1)

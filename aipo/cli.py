@@ -16,11 +16,10 @@ from aipo.evaluate.cli import env, evaluate, try_
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
 from aipo.util.console import print_line
-from aipo.util.event_loop import as_exception
 from aipo.util.masking import mask_error, mask_output
 from aipo.util.output import EventsOption, JsonOption, event_output, finite, output, secure_streams
 from aipo.util.termination import TERMINATION, end_in_time
-from aipo.util.working_directory import search_working_directory_last
+from aipo.util.working_directory import existing_directory, search_working_directory_last
 from aipo.viewer.cli import runs, view
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -266,12 +265,18 @@ def main() -> None:
         ended = TERMINATION.asked  # with an exit code as a shell has it
         how, code = (f"ended by {ended.name}", 128 + ended) if ended else ("interrupted", INTERRUPTED)
         print_line(errors, f"{how}; {TERMINATION.kept}", "yellow")
-    except (AipoError, OSError, SystemExit) as error:
-        if not isinstance(error, AipoError | SystemExit) and error.filename is None:
-            raise  # not of a path that was given, or of HOME
-        told, code = as_exception(error), 2
+    except (AipoError, OSError) as error:
+        told, code = error, 2
+        if not isinstance(error, AipoError) and error.filename is None:
+            if existing_directory() is not None:
+                raise  # not of a path that was given, or of HOME
+            told = RunError("working directory: got one that was deleted, allowed one that exists (cd to it)")
         if not isinstance(told, OtherRankError):  # rank 0 reports the error
             print_line(errors, mask_error(f"{type(told).__name__}: {told}"), "red")
+    except SystemExit as error:
+        # It is that of typer's completion; an exit of somebody's code is caught where that runs.
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
     except Exception as error:
         # click's own usage errors carry their message and exit code.
         if not (hasattr(error, "exit_code") and hasattr(error, "show")):

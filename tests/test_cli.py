@@ -266,6 +266,15 @@ def test_code_that_exits_as_it_is_loaded_is_named(
     assert code == 2 and says.format(file=file) in said
 
 
+def test_shells_complete_its_commands() -> None:
+    code = "import sys; sys.argv = ['aipo']; from aipo.cli import main; main()"
+    asked = {"_AIPO_COMPLETE": "complete_bash", "COMP_WORDS": "aipo tr", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.split(), done.stderr, done.returncode) == (["train", "try", "traces"], "", 0)
+
+
 @pytest.mark.parametrize(
     ("then", "names"),
     [

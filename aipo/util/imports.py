@@ -110,7 +110,7 @@ def _from_file(file_name: str) -> Any:
 
 @contextmanager
 def _importing(what: str) -> Generator[None]:
-    with _without_interrupts(), users_code(f"importing {what!r}"):
+    with _without_interrupts(), users_code(f"importing {what!r}"), importing_users_code():
         yield
 
 
@@ -122,8 +122,7 @@ def users_code(what: str) -> Generator[None]:
         LoadError: it did; says what it was to do (`what`), and where it failed.
     """
     try:
-        with importing_users_code():
-            yield
+        yield
     except (AipoError, KeyboardInterrupt):
         raise
     except BaseException as error:

@@ -39,7 +39,8 @@ def finite(value: float | None) -> float | None:
 
 def secure_streams() -> None:
     """Has the terminal's streams stay open, whatever somebody's code closes, and write a character that their encoding lacks
-    (LANG=C, PYTHONIOENCODING=ascii) as \\uXXXX, as JSON does, instead of ending the command."""
+    (LANG=C, PYTHONIOENCODING=ascii) as \\uXXXX, as JSON does, instead of ending the command. Where nobody reads a stream
+    any more (`| head -1`) the command goes on: its result does not depend on who reads."""
 
     def escaped(error: UnicodeError) -> tuple[str, int]:
         if not isinstance(error, UnicodeEncodeError):
@@ -52,6 +53,7 @@ def secure_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="aipo.escape")
     for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
+        stream.flush = partial(_unless_unread, stream, stream.flush)  # type: ignore[method-assign]
         stream.close = stream.flush  # type: ignore[method-assign]
         stream.write = partial(_write, stream, stream.write)  # type: ignore[method-assign]
 
@@ -59,7 +61,17 @@ def secure_streams() -> None:
 def _write(stream: TextIO, write: Callable[[str], int], text: str) -> int:
     if text:
         stream.in_line = not text.endswith("\n")  # type: ignore[attr-defined]
-    return write(text)
+    return _unless_unread(stream, write, text)
+
+
+def _unless_unread(stream: TextIO, call: Callable[..., Any], *text: str) -> Any:
+    try:
+        return call(*text)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        return call(*text)
 
 
 def end_line(stream: IO[str]) -> None:
@@ -126,7 +138,8 @@ def event_output(as_json: bool) -> Generator[Console]:
 def print_result(console: Console, result: object) -> None:
     """The result of a command as one JSON document on stdout, if its console is one of `--json`."""
     if isinstance(console, ResultConsole):
-        print(json.dumps(result, indent=2, allow_nan=False, default=str), file=console.stdout, flush=True)
+        with suppress(BrokenPipeError):
+            print(json.dumps(result, indent=2, allow_nan=False, default=str), file=console.stdout, flush=True)
 
 
 def write_event(console: Console, kind: str, **fields: Any) -> None:

@@ -9,8 +9,17 @@ import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from types import ModuleType
+
+
+def existing_directory() -> Path | None:
+    """The working directory; None = somebody has deleted it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 class _Finder:
@@ -22,9 +31,10 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
-        if path is not None or name not in self.packages:
+        here = existing_directory() if path is None and name in self.packages else None
+        if here is None:
             return None
-        spec = PathFinder.find_spec(name, [str(Path.cwd())])
+        spec = PathFinder.find_spec(name, [str(here)])
         # A single file `graphs.py`, or a folder without __init__.py, is no package of graphs.
         return spec if spec and spec.loader and spec.submodule_search_locations else None
 
@@ -44,6 +54,13 @@ class _LastFinder:
         spec = PathFinder.find_spec(name, [self.place]) if self.place and path is None else None
         is_folder = spec is not None and spec.loader is None
         return None if is_folder and not self.users_code and name not in _FINDER.packages else spec
+
+
+class _AipoFinder(FileFinder):
+    """Finds this package in a folder of the import path, and nothing else."""
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        return super().find_spec(fullname, target) if fullname == "aipo" else None
 
 
 _FINDER = _Finder()
@@ -69,17 +86,26 @@ def use_working_directory(package: str | None = None) -> None:
         sys.meta_path.insert(0, _FINDER)
     if _LAST_FINDER not in sys.meta_path:
         sys.meta_path.append(_LAST_FINDER)
-    _LAST_FINDER.place = str(Path.cwd())
+    here = existing_directory()
+    _LAST_FINDER.place = None if here is None else str(here)
 
 
 def search_working_directory_last() -> None:
     """`use_working_directory` for a process that is ours: the import path no longer has that folder, in which libraries would
     take a folder of results for one of them. What stands there is found by the finders. A folder that PYTHONPATH names stays;
-    an empty entry of it names none."""
+    an empty entry of it names none. If `aipo` itself is there (a checkout), the entry stays for it alone: processes that
+    somebody's code starts by multiprocessing take the path over, without the finders."""
     use_working_directory()
-    here, named = Path.cwd(), filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    if here not in [Path(place).resolve() for place in named]:
-        sys.path[:] = [place for place in sys.path if Path(place).resolve() != here]
+    here, named = existing_directory(), filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if here is None or here in [Path(place).resolve() for place in named]:
+        return
+    for_aipo: list[str] = []
+    if here == Path(__file__).resolve().parents[2]:
+        for_aipo = [f"{here}{os.sep}"]  # the finders look into the folder by its name without the slash
+        loader = SourceFileLoader, SOURCE_SUFFIXES
+        sys.path_importer_cache[for_aipo[0]] = _AipoFinder(for_aipo[0], loader)
+    entries = [for_aipo if Path(place).resolve() == here else [place] for place in sys.path]
+    sys.path[:] = [place for entry in entries for place in entry]
 
 
 def stands_for_another(module: str) -> bool:

@@ -63,6 +63,12 @@ class Sees:
     def splits(self):
         print(*[name for name in ("vllm_of_mine", "wandb_of_mine") if importlib.util.find_spec(name)], "end")
         return ()
+
+    def tasks(self, split):
+        return ()
+
+    def score(self, task, answer):
+        return 0.0
 """
 
 
@@ -108,6 +114,57 @@ def test_a_working_directory_that_pythonpath_names_stays(
     monkeypatch.setattr(sys, "path", ["/there", "", str(folder)])
     search_working_directory_last()
     assert sys.path == (["/there", "", str(folder)] if stays else ["/there"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--version"], 0, "aipo 0.1.0\n"),
+        (
+            ["replay", "check", "x"],
+            2,
+            "RunError: working directory: got one that was deleted, allowed one that exists",
+        ),
+    ],
+)
+def test_a_working_directory_that_is_deleted_is_named_where_it_is_needed(
+    folder: Path, words: list[str], code: int, says: str
+) -> None:
+    start = "import os, sys; os.rmdir(os.getcwd()); from aipo.cli import main; sys.argv[0] = 'aipo'; main()"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", start, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code and (done.stdout + done.stderr).startswith(says)
+
+
+SPAWNS = """
+import importlib.util
+import multiprocessing
+
+
+class Spawns:
+    def splits(self):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            (found,) = pool.map(importlib.util.find_spec, ["aipo"])
+            print(found.origin)
+        return ()
+
+    def tasks(self, split):
+        return ()
+
+    def score(self, task, answer):
+        return 0.0
+"""
+
+
+def test_processes_that_somebodys_code_spawns_import_the_package_of_a_checkout(folder: Path) -> None:
+    """The working directory, which an editable install has put on the path, is the only way to it."""
+    for package in ("aipo", "graphs", "envs"):
+        shutil.copytree(Path(__file__).parents[2] / package, folder / package)
+    write("mine.py", SPAWNS)
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); from aipo.cli import main; main()"
+    said = run(sys.executable, "-P", "-c", start, "env", "mine.py:Spawns")
+    assert said.splitlines()[0] == str(folder / "aipo" / "__init__.py")
 
 
 def test_nor_in_processes_that_are_started(traps: None) -> None:

@@ -44,13 +44,15 @@ _REREAD = [
 """What math-verify reads as something else, and how it is to be written."""
 _BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
 _EQUATION = re.compile(
-    r"(?=.*?(?<![\\A-Za-z])[A-Za-z])(?!\s*\\(?:sum|int|lim|prod))"
-    r"(?:\s*(?:[a-z]\s?[a-z]|[a-d]{3}|[w-z]{3})\s*$|.*(?:[+*/]|-(?![a-z]{2})|\\(?:cdot|times)|\d\s*[A-Za-z(\\]|\^\s*\d))"
+    r"(?!\s*\\(?:sum|int|lim|prod))"
+    r"(?:\s*(?:[a-z]\s?[a-z]|[a-d]{3}|[w-z]{3})\s*$|.*(?:[+*/!]|-(?![a-z]{2})|\\(?:cdot|times)|\d\s*[A-Za-z(\\]|\^\s*\d))"
 )
 """What stands to the left of `=` where it is no name and no `f(x)`: `x+y`, `xy`, `2x`, `x^2`."""
+_VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 _ARITHMETIC = re.compile(r"(?:[\d\s.+*/^(){}-]|\\(?:frac|sqrt|cdot|times|pi)(?![a-z]))+")
 _ROUNDING = 0.01
 """How far, as a part of it, the result of a calculation may be from its value."""
+_ZERO = 1e-50  # where sympy cancels two numbers, less than this may be left
 _NAMED = re.compile(r"^\s*[A-Za-z](?:_\w)?\s*=(?!.*=)")
 _LETTERS = re.compile(r"(?<![A-Za-z\\{])[a-z]{2,3}(?![A-Za-z}])")
 
@@ -89,7 +91,13 @@ def matches(canonical: str, answer: str) -> bool:
 
 def _is_equation(gold: str) -> bool:
     left, sign, _ = re.sub(r"\{[^{}]*\}|\([^()]*\)", "", gold).partition("=")
-    return bool(sign) and left[-1:] not in tuple("<>!") and _EQUATION.match(left) is not None
+    if (
+        not sign
+        or left.endswith(("<", ">", "!"))
+        or not _VARIABLE.search(TEXT.sub("", gold.partition("=")[0]))
+    ):
+        return False
+    return _EQUATION.match(left) is not None
 
 
 def _depth(answer: str) -> int:
@@ -117,7 +125,7 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     if "\\ne " in f"{gold} " or (_BRACKETS.fullmatch(gold) and answer.startswith(r"\{")):
         return False  # what is no interval has been compared as text, and a set is neither a pair nor an interval
     if "=" not in gold:
-        if _contradicts_itself(answer):
+        if "=" in answer and _contradicts_itself(answer):
             return False
         answer = _NAMED.sub("", answer)
     elif "=" not in answer:
@@ -133,8 +141,9 @@ def _same_mathematics(gold: str, answer: str) -> bool:
 def _contradicts_itself(answer: str) -> bool:
     """Is it `2+2=5`? A result may be rounded."""
     sides = [_read(side)[:1] for side in answer.split("=") if _ARITHMETIC.fullmatch(side)]
-    values = [sympy.N(side[0]) for side in sides if side and isinstance(side[0], sympy.Expr)]
-    return any(bool(abs(value - values[0]) > _ROUNDING * abs(values[0])) for value in values)
+    expressions = [side[0] for side in sides if side and isinstance(side[0], sympy.Expr)]
+    values = [sympy.N(one) for one in expressions if one.is_finite]
+    return any(bool(abs(value - values[0]) > _ROUNDING * abs(values[0]) + _ZERO) for value in values[1:])
 
 
 def _alike(gold: list[Any], given: list[Any]) -> tuple[list[Any], list[Any]]:

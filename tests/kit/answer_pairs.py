@@ -130,6 +130,7 @@ f^{-1}(x) = 2x  ==  2x
 S_{n+1} = 2n  ==  2n
 area=5  ==  5
 5  ==  x=3+2=5 | x+y=5
+0  ==  \sqrt{2}\cdot\sqrt{3}-\sqrt{6}=0
 33.33  ==  100/3 = 33.33
 ABC  ==  \text{ABC} | \angle ABC | A B C
 12_8  ==  12 | 12_{\text{eight}}
@@ -238,7 +239,8 @@ xy=1  !=  1
 xyz=6  !=  6
 2x = 6  !=  6
 (x-1)^2+(y-2)^2=9  !=  9
-5  !=  2+2=5 | 7 = 5 | x=2+2=5
+\frac{x}{2}+\frac{y}{3}=1  !=  1
+5  !=  2+2=5 | 1/0 | 1/0=4 | 7 = 5 | x=2+2=5
 BAC  !=  ABC
 DCBA  !=  ABCD
 \text{NOON}  !=  ONNO

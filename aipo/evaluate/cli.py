@@ -144,7 +144,7 @@ def env(
         experiment = environment(name, overrides or ())
         if text is not None or index is not None or seed is not None:
             with users_code(f"tasks of {experiment.env_name}"):
-                chosen = choose_task(experiment.env, split, index, seed)
+                chosen = choose_task(experiment, split, index, seed)
             show_task(experiment, *chosen, text=text, console=console)
         elif split is not None:
             show_tasks(experiment, split, limit=limit, console=console)

@@ -46,10 +46,9 @@ def evaluate_folder(
     """
     choice = PolicyChoice(run=run, config=config_name, endpoint=endpoint)
     experiment = choice.load(overrides)
-    if run is None:
-        experiment.check_env(training=False)
-        if endpoint is None:
-            experiment.check_model()
+    experiment.check_env(training=False)
+    if run is None and endpoint is None:
+        experiment.check_model()
     folder = RunFolder(run or experiment.out)
     _check(folder, name, trained=run is not None)
     file = str(folder.evaluation(name))

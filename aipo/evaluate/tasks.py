@@ -12,7 +12,7 @@ from rich.console import Console
 from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, ScoreError
-from aipo.rollout.env import Env, Task, check_tasks, weights_with_noted
+from aipo.rollout.env import Task, check_tasks, weights_with_noted
 from aipo.rollout.recorder import weighted
 from aipo.util.console import line_table, print_line
 from aipo.util.event_loop import LOOP
@@ -24,7 +24,9 @@ from aipo.util.working_directory import use_working_directory
 _CUT = (("question", 12), ("answer", 6), ("id", 8))
 
 
-def choose_task(env: Env, split: str | None, index: int | None, seed: int | None) -> tuple[str, int, Task]:
+def choose_task(
+    experiment: Experiment, split: str | None, index: int | None, seed: int | None
+) -> tuple[str, int, Task]:
     """Split, number and task: the one of this number, or the one that a seed draws; by default the first of the first split.
 
     Raises:
@@ -33,11 +35,11 @@ def choose_task(env: Env, split: str | None, index: int | None, seed: int | None
     """
     if index is not None and seed is not None:
         raise ConfigError(f"--index, --seed: got {index} and {seed}, allowed one of the two")
-    splits = list(env.splits())
+    splits = list(experiment.env.splits())
     if split is None and not splits:
         raise ConfigError("environment: got one without splits, allowed one that has tasks")
     split = split or splits[0]
-    tasks = env.tasks(split)
+    tasks = check_tasks(experiment.env, split, experiment.env_name)
     if not tasks:
         raise ConfigError(f"--split: got {split!r}, which has no tasks, allowed one of {splits} that has")
     index = random.Random(seed).randrange(len(tasks)) if seed is not None else index or 0

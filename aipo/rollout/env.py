@@ -1,7 +1,7 @@
 """A task, and the environment that hands tasks out and scores answers."""
 
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ class Task:
         metadata: anything else that scoring or analysis needs.
 
     Raises:
-        TaskError: the prompt is empty, what is to be text is none, or JSON cannot hold the task, so that no trace could.
+        TaskError: the prompt is empty, a name is no text, or JSON cannot hold the task, so that no trace could.
     """
 
     task_id: str
@@ -34,16 +34,19 @@ class Task:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        texts = {name: getattr(self, name) for name in ("task_id", "prompt", "answer", "split", "cluster")}
-        for name, text in texts.items():
-            if not isinstance(text, str) and (name, text) != ("answer", None):
-                raise TaskError(f"{name} of task {self.task_id!r}: got {text!r}, allowed text")
+        _check_texts(self, "task_id", "prompt", "split")
         if not self.prompt.strip():
             raise TaskError(f"prompt of task {self.task_id!r}: got {self.prompt!r}, allowed non-empty text")
         try:
             to_json(self)
         except TypeError as error:
             raise TaskError(f"task {self.task_id!r}: {error}, allowed what JSON can hold") from error
+
+
+def _check_texts(task: Task, *names: str) -> None:
+    for name in names:
+        if not isinstance(text := getattr(task, name), str):
+            raise TaskError(f"{name} of task {task.task_id!r}: got {text!r}, allowed text")
 
 
 Score = dict[str, float] | None
@@ -95,7 +98,8 @@ def check_env(env: object, name: str) -> Env:
         )
     given: Any = env
     splits = given.splits()
-    if not isinstance(splits, list | tuple) or not all(isinstance(split, str) for split in splits):
+    listed = isinstance(splits, Iterable) and not isinstance(splits, str)
+    if not listed or not all(isinstance(split, str) for split in splits):
         raise ConfigError(f"splits of environment {name}: got {splits!r}, allowed a tuple of names")
     return given
 
@@ -104,14 +108,17 @@ def check_tasks(env: Env, split: str, name: str) -> Sequence[Task]:
     """The tasks of a split.
 
     Raises:
-        TaskError: no such split, not tasks, or two of one id.
+        TaskError: no such split, not tasks, two of one id, or an answer or a cluster that is no text (which traces of
+            before may have).
     """
     tasks: Any = env.tasks(split)
     where = f"tasks of split {split!r} of {name}"
-    if not isinstance(tasks, Sequence):
+    if not (hasattr(tasks, "__len__") and hasattr(tasks, "__getitem__")):
         raise TaskError(f"{where}: got {type(tasks).__name__}, allowed a list of Task")
     if others := [task for task in tasks if not isinstance(task, Task)]:
         raise TaskError(f"{where}: got {type(others[0]).__name__}, allowed Task")
+    for task in tasks:
+        _check_texts(task, "cluster", *(() if task.answer is None else ("answer",)))
     ids = Counter(task.task_id for task in tasks)
     if twice := [task_id for task_id, times in ids.items() if times > 1]:
         raise TaskError(f"{where}: got id {twice[0]!r} twice, allowed each once")

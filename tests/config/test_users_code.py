@@ -58,6 +58,7 @@ CASES: dict[str, tuple[tuple[str, str], str]] = {
     "tasks are yielded": (_env("return [Task", "yield [Task"), "tasks of split 'a' of mine.py:E: got generator, allowed a list of Task"),
     "tasks are dicts": (_env("[Task", "[dict"), "tasks of split 'a' of mine.py:E: got dict, allowed Task"),
     "tasks of one id": (_env("/{n}", ""), "tasks of split 'a' of mine.py:E: got id 'a' twice, allowed each once"),
+    "cluster is a number": (_env("answer='1'", "answer='1', cluster=3"), "cluster of task 'a/1': got 3, allowed text"),
     "question is a number": (_env("'1?'", "1"), "prompt of task 'a/1': got 1, allowed text"),
     "answer is a number": (_env("answer='1'", "answer=1"), "answer of task 'a/1': got 1, allowed text"),
     "coefficient raises": ((f"def f(pi):\n{BOOM}", "method.coefficient=mine.py:f"), f"coefficient mine.py:f: got ValueError: boom, {RUNS}2"),
@@ -84,7 +85,25 @@ def test_it_is_refused_with_its_place(case: str, tmp_path: Path, monkeypatch: py
     assert says.format(file=file) in str(caught.value)
 
 
-def test_what_is_right_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+LAZY = (
+    "class Lazy:\n"
+    "    def __len__(self): return 1\n"
+    "    def __getitem__(self, n): return [Task(task_id='1', prompt='1?', answer='1', split='a')][n]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("('a', 'b')", "['a', 'b']"),
+        ("('a', 'b')", "{'a': 1, 'b': 2}.keys()"),
+        ("('a', 'b')", "(name for name in 'ab')"),
+        ("return [Task", "return Lazy() if split == 'a' else [Task"),
+        ("answer='1'", "answer=None"),
+    ],
+)
+def test_what_is_right_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(ENV + "def f(): return 'here'\n")
+    code, _ = _env(old, new)
+    (tmp_path / "mine.py").write_text(LAZY + code + "def f(): return 'here'\n")
     _build(load_experiment("mask", ["env.name=mine.py:E", "policy.model=mine.py:f", *SPLITS]))

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from aipo.errors import ConfigError, RunError
+from aipo.config.build import load_experiment
+from aipo.errors import ConfigError, RunError, TaskError
 from aipo.evaluate.run import evaluate_folder, table
+from aipo.evaluate.tasks import choose_task
 from aipo.run import RunFolder
 from aipo.train.run import train_run
 from aipo.util.files import write_text
@@ -49,6 +51,25 @@ def test_what_contradicts_a_run_is_refused(run: RunFolder) -> None:
     assert run.evaluation("after").read_text() == "{}"
     with pytest.raises(RunError, match="which holds a run, and an untrained policy, allowed --run"):
         examine(None, "aipo", f"run.out={run.path}")
+
+
+@pytest.mark.parametrize("of_run", [True, False])
+def test_two_tasks_of_one_id_are_refused_of_a_run_and_of_a_configuration(
+    run: RunFolder, tmp_path: Path, of_run: bool
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from aipo.rollout import Task\n"
+        "class E:\n"
+        "    def splits(self): return ('b',)\n"
+        "    def tasks(self, split): return 2 * [Task(task_id='b', prompt='1?', answer='1', split='b')]\n"
+        "    def score(self, task, text): return {'correct': 1.0}\n"
+    )
+    words = [f"env.name={tmp_path / 'mine.py'}:E", "evaluate.splits=[b]", f"run.out={tmp_path / 'out'}"]
+    with pytest.raises(TaskError, match=r"tasks of split 'b' of .*mine\.py:E: got id 'b' twice"):
+        examine(run.path if of_run else None, None, *words)
+    for chosen in ((None, 0, None), ("b", None, 5)):
+        with pytest.raises(TaskError, match="got id 'b' twice"):
+            choose_task(load_experiment("aipo", words), *chosen)
 
 
 def test_a_place_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aipo.replay.recordings import Recordings
+from aipo.replay.recordings import Recordings, task_of
 from aipo.rollout.env import Task
 from aipo.trace import StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
@@ -142,3 +142,12 @@ def test_a_journal_gives_the_whole_lines_that_are_traces(tmp_path: Path) -> None
     ids, left_out = read(tmp_path)
     assert (ids, list(left_out)) == (["r/0/0", "r/0/2"], [f"{journal}:2"])
     assert "tired" in left_out[f"{journal}:2"]
+
+
+def test_a_task_of_before_whose_answer_and_cluster_are_no_text_is_read(tmp_path: Path) -> None:
+    recordings = Recordings(
+        path=write(tmp_path / "traces", trace(0, task={**TASK, "answer": 3, "cluster": 7}))
+    )
+    ((recorded,),) = recordings
+    assert (task_of(recorded).answer, task_of(recorded).cluster) == (3, 7)
+    assert not recordings.left_out

@@ -46,12 +46,9 @@ def flaw_of(model: Path | str, *, hashes: bool) -> str | None:
         there = f" but {others[0]}" if others else ""
         of_run = folder / "model"
         return f"which has no config.json{there}, " + (f"allowed {of_run}" if of_run.is_dir() else _FORM)
-    if not any(file.suffix in _WEIGHTS for file in files):
-        return f"which has no weights, {_FORM}"
-    problem = damage(folder, hashes=hashes, of_interest=lambda name: "optimizer" not in name)
-    if problem is None:
-        return None
-    return (
-        f"which is not whole ({problem}), allowed what was written there (a run's `aipo train --config RUN/config.yaml "
-        "--resume` writes it again from the last checkpoint)"
-    )
+    if problem := damage(folder, hashes=hashes, of_interest=lambda name: "optimizer" not in name):
+        return (
+            f"which is not whole ({problem}), allowed what was written there (a run's `aipo train --config "
+            "RUN/config.yaml --resume` writes it again from the last checkpoint)"
+        )
+    return None if any(file.suffix in _WEIGHTS for file in files) else f"which has no weights, {_FORM}"

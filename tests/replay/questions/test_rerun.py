@@ -200,7 +200,9 @@ def test_options_of_an_edited_graph_that_cannot_be_used(
         replayed(run, tmp_path / "out", policy="nearest", frozen=True)
     with pytest.raises(ConfigError, match=r"--prompts: got .*'verify.md'"):
         replayed(run, tmp_path / "out", prompts=tmp_path)
-    (copy.path / "model" / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    (copy.path / "model" / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
     with pytest.raises(TraceError, match=r"tokenizer of .*got"):
         replayed(copy, tmp_path / "out")
 

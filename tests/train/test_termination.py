@@ -28,6 +28,7 @@ def handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )  # it is the terminal of these tests
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup pytest` ignores it
     TERMINATION.install()
     yield
     TERMINATION.__init__()

@@ -131,10 +131,9 @@ class RunFolder:
                     yield
             except Exception:
                 if new:
-                    alone = [*place.parent.iterdir()] == [
-                        place
-                    ]  # another one needs it, whichever has written it
-                    _undo([*place.iterdir(), *(tokenizer if alone else ())], new)
+                    # Another evaluation needs the tokenizer, whichever of the two has written it.
+                    others = any(entry != place for entry in place.parent.iterdir())
+                    _undo([*place.iterdir(), *(() if others else tokenizer)], new)
                 raise
 
     def evaluation(self, name: str) -> Path:

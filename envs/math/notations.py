@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 
 from envs.math.writing import plain
 
@@ -38,10 +39,8 @@ def same_time(gold: str, answer: str) -> bool | None:
         return None  # 1:10 is a ratio as well
     if given is None or not (given[2] or given[3] or clock[3]) or (clock[2] or "00") != (given[2] or "00"):
         return False
-    hours, halves = (
-        [int(one[1]) for one in (clock, given)],
-        [(one[3] or "").lower() for one in (clock, given)],
-    )
+    hours = [int(one[1]) for one in (clock, given)]
+    halves = [(one[3] or "").lower() for one in (clock, given)]
     full = [
         hour % 12 + 12 * (half == "p") if half else hour for hour, half in zip(hours, halves, strict=True)
     ]
@@ -82,19 +81,17 @@ def same_items(gold: str, answer: str) -> bool | None:
     if len(ones) < 2 or Counter(ones) != Counter(others) or re.search(r"[<>]|\\[lg][et]\b", gold):
         return None
     one, other = (re.search(r"\bor\b", latex) is not None for latex in (gold, answer))
-    return one == other or any(
-        map(str.isdigit, gold)
-    )  # x=1 or x=2 is 1, 2; Alice or Bob is not Alice and Bob
+    # x=1 or x=2 is 1, 2; Alice or Bob is not Alice and Bob.
+    return one == other or any(map(str.isdigit, gold))
 
 
 def _items(latex: str) -> list[str]:
     """The texts between commas that are in no bracket."""
     whole = re.sub(r"\\text\s*\{([^{}]*(?:,|\b(?:and|or)\b)[^{}]*)\}", r"\1", latex)
-    items, depth, start = list[str](), 0, 0
-    marks = sorted([(m.start(), m.end()) for m in _BETWEEN.finditer(whole)])
-    for begin, end in marks:
-        depth = sum(_DEPTH.get(character, 0) for character in whole[:begin])
-        if depth == 0:
-            items.append(whole[start:begin])
-            start = end
+    depths = [0, *accumulate(_DEPTH.get(character, 0) for character in whole)]
+    items, start = list[str](), 0
+    for mark in _BETWEEN.finditer(whole):
+        if depths[mark.start()] == 0:
+            items.append(whole[start : mark.start()])
+            start = mark.end()
     return [text for item in [*items, whole[start:]] if (text := plain(item))]

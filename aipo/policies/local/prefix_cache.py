@@ -43,8 +43,7 @@ class PrefixCache:
     def match(self, ids: Ids) -> list[int]:
         """The places of the blocks that `ids` begin with; they count as used."""
         keys = self._path(ids)
-        for key in reversed(keys):  # a block outlives those behind it, which cannot be found without it
-            self._blocks.move_to_end(key)
+        self._use(keys)
         return [self._blocks[key][1] for key in keys]
 
     def read(self, places: Sequence[int]) -> Tensor:
@@ -62,24 +61,31 @@ class PrefixCache:
         Raises:
             torch.OutOfMemoryError: there is no memory for them; nothing that is known is right any more, see `clear`.
         """
-        first, end = len(known := self._path(ids)), min(len(ids) // BLOCK, limit)
+        keys = self._path(ids)
+        first, end = len(keys), min(len(ids) // BLOCK, limit)
         if first >= end:
             return
-        self.match(ids)  # or it could lose its beginning to its end
+        self._use(keys)  # or it could lose its beginning to its end
         places = self._room(end - first, limit)
         new = states[:, :, :, first * BLOCK : end * BLOCK].unflatten(3, (end - first, BLOCK))
         self._pool[torch.tensor(places, device=self._pool.device)] = new.permute(3, 0, 1, 2, 4, 5)
-        name = self._blocks[known[-1]][0] if known else 0
+        name = self._blocks[keys[-1]][0] if keys else 0
         for index, place in zip(range(first, end), places, strict=True):
             key = (name, ids[index * BLOCK : (index + 1) * BLOCK].tobytes())
             name = next(self._names)
             self._blocks[key] = (name, place)
-        self.match(ids)
+            keys.append(key)
+        self._use(keys)
 
     def clear(self) -> None:
         """Forgets everything and gives the memory back."""
         self._blocks.clear()
         self._pool = self._pool[:0].clone()
+
+    def _use(self, keys: Sequence[tuple[int, bytes]]) -> None:
+        """Counts the blocks of a context as used."""
+        for key in reversed(keys):  # a block outlives those behind it, which cannot be found without it
+            self._blocks.move_to_end(key)
 
     def _path(self, ids: Ids) -> list[tuple[int, bytes]]:
         """The keys of the blocks that `ids` begin with."""

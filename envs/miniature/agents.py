@@ -1,9 +1,7 @@
 """The miniature's agents: chat models that follow rules, so that the whole method runs without a server.
 
 Each knows one thing only, so that each can be missed: Knowledge the table, Verify sums, Reasoning how
-to go on. They read messages as `graphs/README.md` lays down (a line `Task: <step>`, the payload last)
-and answer what they do not understand as a person would. With an error rate they are sometimes wrong:
-whether and how depends on the seed and the whole message, so the same message gets the same reply.
+to go on. What they have in common, how they read messages and how they err, stands in `envs/rules.py`.
 
     knowledge   answer   Request: 3@7            3@7=582
     verify      check    Claim: 582+20=601       wrong: 582+20=602
@@ -17,21 +15,17 @@ gives no correction. `heeds` says of each what it reads.
 
 import random
 import re
-from abc import abstractmethod
 from typing import Any, ClassVar
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 
 from aipo.errors import ConfigError
 from envs.miniature.arithmetic import VALUES, complement, derivation, slip
 from envs.miniature.task import SIZE, Facts
+from envs.rules import HEEDED_BY_VERIFY, RuleBased, correction, payload, probability
 
-LOST = "I do not understand the request."
+FAMILY = "miniature"
 _SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")
-_PLAIN_WRONG = re.compile(r"^\W*wrong\W*$", re.MULTILINE)
 _QUESTION = re.compile(r"^([0-9]+@[0-9]|~?[0-9]+)((?:\+[0-9]+)+)=\?$", re.MULTILINE)
 
 
@@ -66,10 +60,10 @@ def knowledge(
         )
     return Knowledge(
         seed=seed,
-        error_rate=_probability(error_rate),
+        error_rate=probability(error_rate, FAMILY),
         table=table,
         distractors=distractors,
-        distractor_error_rate=_probability(distractor_error_rate, "distractor_error_rate"),
+        distractor_error_rate=probability(distractor_error_rate, FAMILY, "distractor_error_rate"),
     )
 
 
@@ -79,7 +73,7 @@ def verify(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
     Raises:
         ConfigError: `error_rate` is not a probability.
     """
-    return Verify(seed=seed, error_rate=_probability(error_rate))
+    return Verify(seed=seed, error_rate=probability(error_rate, FAMILY))
 
 
 def reasoning(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
@@ -88,85 +82,13 @@ def reasoning(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
     Raises:
         ConfigError: `error_rate` is not a probability.
     """
-    return Reasoning(seed=seed, error_rate=_probability(error_rate))
-
-
-def _probability(rate: float, name: str = "error_rate") -> float:
-    if not 0 <= rate <= 1:
-        raise ConfigError(f"{name} of a miniature agent: got {rate!r}, allowed 0 to 1")
-    return rate
-
-
-class RuleBased(BaseChatModel):
-    """Answers the last message by rule. Tokens are counted in characters."""
-
-    seed: int
-    error_rate: float
-
-    heeds: ClassVar[str] = "the lines `Task:` and `Request:`"
-    # The payload that a step passes through, for steps in which a rule has nothing to add.
-    echoes: ClassVar[dict[str, str]] = {
-        "find": "Request",
-        "formulate": "Request",
-        "restate": "Request",
-        "condense": "Reply",
-        "verdict": "Finding",
-    }
-
-    @abstractmethod
-    def rule(self, step: str, text: str, rng: random.Random) -> str | None:
-        """The reply to message `text`; None when it makes no sense to this agent."""
-
-    def errs(self, rng: random.Random) -> bool:
-        """Is this reply to be wrong?"""
-        return rng.random() < self.error_rate
-
-    @property
-    def _llm_type(self) -> str:
-        return f"miniature-{type(self).__name__.lower()}"
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        return {"model_name": self._llm_type, "seed": self.seed, "error_rate": self.error_rate}
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        text = str(messages[-1].text)
-        step = next((line[5:].strip() for line in text.splitlines() if line.startswith("Task:")), "")
-        if step in self.echoes:
-            reply = payload(text, self.echoes[step])
-        else:
-            reply = self.rule(step, text, random.Random(f"{self._llm_type} {self.seed} {text}"))
-        reply = reply or LOST
-        sent = sum(len(str(m.text)) for m in messages)
-        usage = {"input_tokens": sent, "output_tokens": len(reply), "total_tokens": sent + len(reply)}
-        message = AIMessage(reply, usage_metadata=usage, response_metadata={"model_name": self._llm_type})
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        # Microseconds of work: the thread that LangChain would start for it costs more.
-        return self._generate(messages, stop)
-
-
-def payload(text: str, name: str) -> str:
-    """Value of the last line `name: value` of a message; empty when there is none."""
-    lines = (line for line in reversed(text.splitlines()) if line.startswith(f"{name}:"))
-    return next(lines, "").partition(":")[2].strip()
+    return Reasoning(seed=seed, error_rate=probability(error_rate, FAMILY))
 
 
 class Knowledge(RuleBased):
     """Knows the table."""
+
+    family = FAMILY
 
     table: dict[str, int]
     distractors: int
@@ -196,9 +118,9 @@ class Knowledge(RuleBased):
 class Verify(RuleBased):
     """Can add and subtract. Corrects where its prompt asks for it."""
 
-    heeds: ClassVar[str] = (
-        "the lines `Task:` and `Claim:`, and whether its last line is to be `wrong` or `wrong: ...`"
-    )
+    family = FAMILY
+
+    heeds: ClassVar[str] = HEEDED_BY_VERIFY
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
         claim = _SUM.fullmatch(payload(text, "Claim"))
@@ -207,14 +129,13 @@ class Verify(RuleBased):
         a, b, claimed = claim.groups()
         total = int(a) + int(b)
         total = slip(total, rng) if self.errs(rng) else total
-        if int(claimed) == total:
-            return "right"
-        instruction = text.partition("\nProblem:")[0]  # behind it stand the policy's own lines
-        return "wrong" if _PLAIN_WRONG.search(instruction) else f"wrong: {a}{b}={total}"
+        return "right" if int(claimed) == total else correction(text, f"{a}{b}={total}")
 
 
 class Reasoning(RuleBased):
     """Knows how a derivation goes: look the fact up or take the complement, add, give the answer."""
+
+    family = FAMILY
 
     def rule(self, step: str, text: str, rng: random.Random) -> str | None:
         question = _QUESTION.search(text)

@@ -11,8 +11,9 @@ from langchain_core.messages import HumanMessage, SystemMessage
 
 from aipo.errors import ConfigError
 from aipo.rollout.prompt import Prompt
-from envs.miniature.agents import LOST, knowledge, reasoning, verify
+from envs.miniature.agents import knowledge, reasoning, verify
 from envs.miniature.task import Facts
+from envs.rules import LOST
 from graphs.solo import PROMPTS
 
 FACTS = Facts.draw(0)

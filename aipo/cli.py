@@ -60,7 +60,7 @@ def main_command(
 def demo(
     out: Annotated[Path, Option(help="folder for the runs and the report")] = Path("runs/demo"),
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="random seed of task, first model, training")] = 0,
-    arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo,grpo",
+    arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo_distil,aipo,grpo",
     as_json: EventsOption = False,
 ) -> None:
     """Trains and compares on a small built-in task.
@@ -113,7 +113,7 @@ def init(folder: Annotated[Path, Argument(help="folder for the copies of graphs/
 
 @app.command()
 def train(
-    config: ConfigName = "aipo",
+    config: ConfigName = "aipo_distil",
     resume: Annotated[bool, Option("--resume", help="continue from the last checkpoint")] = False,
     evaluate_after: Annotated[bool, Option("--evaluate", help="evaluate the trained policy")] = False,
     only_check: Annotated[bool, Option("--dry-run", help="check everything and make nothing")] = False,
@@ -233,7 +233,7 @@ app.command()(serve)
 
 @app.command()
 def doctor(
-    config: ConfigName = "aipo",
+    config: ConfigName = "aipo_distil",
     quick: Annotated[
         bool, Option("--quick", help="skip the checks that load the policy (comparison of log-probs)")
     ] = False,

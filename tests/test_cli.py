@@ -48,7 +48,7 @@ def timeless(run: Path) -> list[dict[str, object]]:
 
 
 def small_run(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    done = aipo("train", *options, "--config", "aipo", f"run.out={out}", "train.steps=3", *SMALL)
+    done = aipo("train", *options, "--config", "aipo_distil", f"run.out={out}", "train.steps=3", *SMALL)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -68,7 +68,7 @@ def test_a_run_leaves_what_it_says(trained: Path) -> None:
     folder = RunFolder.open(trained)
     files = {"config.yaml", "manifest.json", "graph.json", "metrics.jsonl", "ended.json"}
     assert json.loads(folder.ended.read_text()) == {"state": "finished", "reason": ""}
-    assert folder.read_manifest()["preset"] == "aipo"
+    assert folder.read_manifest()["preset"] == "aipo_distil"
     assert {p.name for p in trained.iterdir()} >= files | {"traces", "checkpoints", "model"}
     assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3, 4, 5, 6]
     traces = list(TraceStore(folder.traces).read())
@@ -127,7 +127,7 @@ def test_eval_writes_pass_at_k(trained: Path) -> None:
 
 def test_a_folder_that_holds_a_run_is_refused(trained: Path, call) -> None:
     before = sorted(trained.rglob("*"))
-    code, printed = call("train", "--config", "aipo", f"run.out={trained}")
+    code, printed = call("train", "--config", "aipo_distil", f"run.out={trained}")
     assert code == 2 and "RunError: run.out: got" in printed and "--resume" in printed
     assert sorted(trained.rglob("*")) == before
 
@@ -135,8 +135,8 @@ def test_a_folder_that_holds_a_run_is_refused(trained: Path, call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("train --resume --config aipo run.out=none", "allowed a folder with a config.yaml of a run"),
-        ("train --config aipo method.coeficient=pi", "did you mean 'method.coefficient'?"),
+        ("train --resume --config aipo_distil run.out=none", "allowed a folder with a config.yaml of a run"),
+        ("train --config aipo_distil method.coeficient=pi", "did you mean 'method.coefficient'?"),
         ("init file", "allowed a folder that can be written"),
         ("init folder", "exists already"),
         ("demo --out demo --arms ,", "--arms: got ''"),
@@ -168,7 +168,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
             "aipo.cli",
             "train",
             "--config",
-            "aipo",
+            "aipo_distil",
             f"run.out={out}",
             "train.steps=500",
             *SMALL,
@@ -213,7 +213,7 @@ def test_an_edited_prompt_in_the_working_directory_is_used(tmp_path: Path) -> No
     prompt = tmp_path / "graphs" / "prompts" / "miniature.md"
     prompt.write_text(prompt.read_text().replace("{{ question }}", "{{ question }}#"))
     options = [*SMALL, "train.steps=1", "train.save_every=null", "run.out=runs/edited"]
-    done = aipo("train", "--config", "aipo", *options, cwd=tmp_path)
+    done = aipo("train", "--config", "aipo_distil", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "runs/edited/manifest.json").read_text())
     assert manifest["files"]["prompts.miniature"]["file"] == str(prompt.resolve())

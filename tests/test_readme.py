@@ -120,7 +120,7 @@ def test_commands_of_notebooks_exist_with_their_options(line: str) -> None:
 def test_overrides_are_accepted(rest: str) -> None:
     config = re.search(r"--config (\S+)", rest)
     overrides = [word for word in rest.split() if "=" in word and word != "..."]
-    load_config(config[1] if config else "aipo", overrides)
+    load_config(config[1] if config else "aipo_distil", overrides)
 
 
 SETTINGS = re.compile(r"`((?:run|env|policy|graph|rollout|method|train|evaluate)\.[\w.]+)(?:=([^`\s]*))?`")
@@ -130,7 +130,7 @@ SETTINGS = re.compile(r"`((?:run|env|policy|graph|rollout|method|train|evaluate)
 def test_settings_in_texts_exist(name: str) -> None:
     if name == "CHANGELOG.md":  # names settings of before, too
         return
-    config = load_config("aipo")
+    config = load_config("aipo_distil")
     for key, _ in SETTINGS.findall(TEXTS[name]):
         node: object = config
         if key.split(".")[-1] in ("py", "md", "json", "yaml"):
@@ -147,9 +147,9 @@ def test_settings_in_texts_exist(name: str) -> None:
     ("question", "word"), re.findall(r"^aipo replay (\w+) .*?--grid (\S+)", BLOCKS, re.MULTILINE)
 )
 def test_settings_to_replay_with_are_accepted_on_a_run_of_the_default(question: str, word: str) -> None:
-    recorded, *others = settings("aipo", [word], allowed=CREDIT if question == "credit" else METHOD)
+    recorded, *others = settings("aipo_distil", [word], allowed=CREDIT if question == "credit" else METHOD)
     assert others
-    assert recorded.experiment.settings == load_experiment("aipo").settings
+    assert recorded.experiment.settings == load_experiment("aipo_distil").settings
 
 
 @pytest.mark.parametrize("name", TEXTS)

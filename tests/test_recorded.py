@@ -63,7 +63,7 @@ def test_a_configuration_of_somebodys_own_has_to_have_the_present_names(run: Run
     with pytest.raises(ConfigError, match=r"method\.kl: unknown key"):
         load_experiment(str(run.config))
     with pytest.raises(ConfigError, match=r"method\.kl: unknown key"):
-        load_experiment("aipo", ["method.kl=0.1"])
+        load_experiment("aipo_distil", ["method.kl=0.1"])
 
 
 def test_a_number_that_is_not_finite_is_read(run: RunFolder) -> None:

@@ -247,7 +247,10 @@ def _print_next(console: Console, out: Path, first: str) -> None:
         (f"aipo traces {out / first} agent=knowledge", "or in the terminal"),
         ("aipo graph consult", "the rollout as a state machine, and the files to edit"),
         ("aipo init my && cd my", "your own copy of the graphs, prompts and environments"),
-        ("aipo train --config aipo run.out=runs/floor method.coefficient=floor", "another coefficient"),
+        (
+            "aipo train --config aipo_distil run.out=runs/floor method.coefficient=floor",
+            "another coefficient",
+        ),
         (f"aipo eval --run {out / first}", "evaluate the trained policy again"),
     ):
         console.print(Text.assemble("  ", (command, "bold"), (f"  # {what}", "dim")), soft_wrap=True)

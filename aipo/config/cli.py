@@ -31,7 +31,7 @@ Overrides = Annotated[list[str] | None, Argument(help="section.key=value ...")]
 def config(
     name: Annotated[
         str, Argument(help="a preset, a YAML file or a run folder", autocompletion=_presets)
-    ] = "aipo",
+    ] = "aipo_distil",
     overrides: Overrides = None,
     as_json: Annotated[bool, Option("--json", help="print JSON: settings, sources, dropped")] = False,
 ) -> None:
@@ -43,7 +43,7 @@ def config(
 
     words = [*(overrides or ())]
     if "=" in name:
-        name, words = "aipo", [name, *words]
+        name, words = "aipo_distil", [name, *words]
     print(show(name, words, as_json=as_json))
 
 
@@ -54,7 +54,7 @@ def graph(
             help="consult, solo, module:function or file.py:function; default: the graph of the configuration"
         ),
     ] = None,
-    config: ConfigName = "aipo",
+    config: ConfigName = "aipo_distil",
     overrides: Overrides = None,
 ) -> None:
     """Prints a graph as a mermaid diagram. With its sub-graphs, and the files that define it."""

@@ -30,7 +30,7 @@ class PolicyChoice:
 
     Args:
         run: a run folder: its trained policy.
-        config: preset or YAML file: the policy before training; None = `aipo`.
+        config: preset or YAML file: the policy before training; None = `aipo_distil`.
         endpoint: a served model in its place.
     """
 
@@ -59,7 +59,7 @@ class PolicyChoice:
             AipoError: settings, files, devices or servers that are wrong or missing.
         """
         if self.run is None:
-            experiment = load_experiment(self.config or "aipo", overrides)
+            experiment = load_experiment(self.config or "aipo_distil", overrides)
         else:
             folder = RunFolder.open(self.run)
             if not folder.model.is_dir():

@@ -36,7 +36,7 @@ def evaluate_folder(
     console: Console,
     endpoint: Endpoint | None = None,
 ) -> None:
-    """Evaluates the policy of a run folder, or the untrained one of a configuration (by default `aipo`), or a served
+    """Evaluates the policy of a run folder, or the untrained one of a configuration (by default `aipo_distil`), or a served
     model on the configuration's environment.
 
     Raises:

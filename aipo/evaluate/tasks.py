@@ -70,7 +70,7 @@ def environment(name: str, overrides: Iterable[str]) -> Experiment:
             )
         name = f"envs.{name}:{name.capitalize()}"
     # The preset is only there for what an environment does not need.
-    return load_experiment("aipo", [f"env={to_json({'name': name}).decode()}", *words])
+    return load_experiment("aipo_distil", [f"env={to_json({'name': name}).decode()}", *words])
 
 
 def show_splits(experiment: Experiment, console: Console) -> None:

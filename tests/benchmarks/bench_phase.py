@@ -4,7 +4,7 @@
 
 Two policies: the miniature's (cold-started, 0.3 M parameters, about 30 tokens a rollout), and a wider one with
 random weights for which `generate` costs at least 20 ms per rollout. Two kinds of rollouts, 128 each, through
-`RolloutEngine` with the `consult` graph of the `aipo` preset: all solo, and half of each group with agents. The
+`RolloutEngine` with the `consult` graph of the `aipo_distil` preset: all solo, and half of each group with agents. The
 baseline draws the same number of tokens with `generate`, 128 rows at a time, every row as long as the others.
 Rounds alternate; medians of wall time.
 """
@@ -94,10 +94,10 @@ def measure(engine: RolloutEngine, experiment: Experiment, share: float, rounds:
 def main() -> None:
     given = options(__doc__, threads=1, rounds=7, seed=0)
     settings = [f"run.seed={given.seed}", f"run.threads={given.threads}"]
-    experiment = load_experiment("aipo", settings)
+    experiment = load_experiment("aipo_distil", settings)
     folder = experiment.build_model()
     small = experiment.local_policy(folder)
-    long = load_experiment("aipo", [*settings, "rollout.max_tokens=40"])
+    long = load_experiment("aipo_distil", [*settings, "rollout.max_tokens=40"])
     numbers: dict[str, dict[str, float]] = {}
     freeze_gc()
     for name, policy, setup, rounds in (

@@ -99,7 +99,7 @@ def specs(engine: RolloutEngine, count: int) -> list[RolloutSpec]:
 def requests(url: str, count: int) -> tuple[float, list[list[bytes]]]:
     """Consults per rollout, and what each rollout asks."""
     pool = Recording(url)
-    experiment = load_experiment("aipo", ["rollout.max_tokens=200"])
+    experiment = load_experiment("aipo_distil", ["rollout.max_tokens=200"])
     policy = VLLMPolicy(pool, HFTokenizer(WORDS), vocabulary=len(WORDS))
     engine = experiment.engine(policy, run_id="bench")
     traces = engine.run_sync(specs(engine, count), lambda trace: None)

@@ -41,7 +41,7 @@ GROUPS, GROUP = 16, 8
 STEP = GROUPS * GROUP
 VOCABULARY = 150_000
 UPDATES = 4  # of a generation
-EXPERIMENT = load_experiment("aipo")
+EXPERIMENT = load_experiment("aipo_distil")
 Floats = npt.NDArray[np.float32]
 
 

@@ -55,10 +55,12 @@ def test_a_place_that_is_no_empty_folder_is_refused(tmp_path: Path) -> None:
         (tmp_path / "file" / "demo", "demo --out"),
     ):
         with pytest.raises(RunError, match=says):
-            run_demo(out, seed=0, arms=("aipo",), console=Console(quiet=True))
+            run_demo(out, seed=0, arms=("aipo_distil",), console=Console(quiet=True))
 
 
-@pytest.mark.parametrize("arms", [(), ("aipo", "aipo"), ("aipo", "my.yaml"), ("../aipo",)])
+@pytest.mark.parametrize(
+    "arms", [(), ("aipo_distil", "aipo_distil"), ("aipo_distil", "my.yaml"), ("../aipo",)]
+)
 def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
     known = ",".join(name for name in presets() if name != "small" and not name.endswith("gpu"))
     with pytest.raises(ConfigError, match=f"allowed some of {known}, each once"):
@@ -71,7 +73,7 @@ def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY))
     out = tmp_path / "demo"
     console = Console(record=True, width=120, force_terminal=False)
-    run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
+    run_demo(out, seed=5, arms=("aipo_distil", "grpo"), console=console)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["seed"] == 5
     names = [f"solo_pass1.{split}.{when}" for split in ("heldout", "easy") for when in ("before", "after")]
@@ -80,7 +82,7 @@ def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pyt
     page = (out / "report.html").read_text()
     assert "grpo" in page and "Before training, solo" in page and "[1m" not in page
     files = {"config.yaml", "manifest.json", "metrics.jsonl", "traces", "model"}
-    for arm in ("aipo", "grpo"):
+    for arm in ("aipo_distil", "grpo"):
         assert {path.name for path in (out / arm).iterdir()} >= files
     screen = console.export_text()
     assert "unknown facts" in screen and "rewarded rollouts" in screen
@@ -100,17 +102,17 @@ def test_an_interrupted_demo_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(demo, "run_matrix", stopped)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
+            run_demo(out, seed=5, arms=("aipo_distil", "grpo"), console=console)
     assert [path.name for path in out.iterdir()] == ["demo.json"]
     assert f"The same command goes on from what is in {out}" in console.export_text()
-    for seed, arms in ((6, ("aipo", "grpo")), (5, ("aipo",))):
+    for seed, arms in ((6, ("aipo_distil", "grpo")), (5, ("aipo_distil",))):
         with pytest.raises(
             RunError, match="allowed a new folder, or that of the same demo that was interrupted"
         ):
             run_demo(out, seed=seed, arms=arms, console=console)
     (out / "summary.json").write_text("{}")
     with pytest.raises(RunError, match="which is not empty"):
-        run_demo(out, seed=5, arms=("aipo", "grpo"), console=console)
+        run_demo(out, seed=5, arms=("aipo_distil", "grpo"), console=console)
 
 
 def test_an_interrupted_cold_start_says_that_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +121,7 @@ def test_an_interrupted_cold_start_says_that_nothing_is_kept(monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr("envs.miniature.model.cold_start", cold_start)
-    experiment, notes = load_experiment("aipo"), list[Any]()
+    experiment, notes = load_experiment("aipo_distil"), list[Any]()
     assert experiment.policy.making == "cold start"
     assert load_experiment("qwen2.5-1.5b-1gpu").policy.making == "policy"
     with pytest.raises(KeyboardInterrupt):
@@ -135,7 +137,7 @@ def test_consults_are_counted_by_agent() -> None:
         "consults/verify": 0.25,
         "consults/unknown": 0.03125,
     }
-    result = ArmResult(arm="aipo", seed=0, evaluation={}, metrics=[row, {"step": 2}, row])
+    result = ArmResult(arm="aipo_distil", seed=0, evaluation={}, metrics=[row, {"step": 2}, row])
     assert asked(result) == "aipo: while training, it asked knowledge 64 times, verify 32 times, " + (
         "names that are no agent 4 times."
     )
@@ -143,15 +145,15 @@ def test_consults_are_counted_by_agent() -> None:
 
 
 def test_rewarded_rollouts_with_a_wrong_line_are_counted(tmp_path: Path) -> None:
-    matrix = demo_matrix(tmp_path, 0, ("aipo",))
+    matrix = demo_matrix(tmp_path, 0, ("aipo_distil",))
     shown, scores = handmade.trace(handmade.policy("#5")), [(1.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]
     traces = [
         replace(shown, trace_id=str(i), reward=right, reward_parts={"correct": right, "derivation": holds})
         for i, (right, holds) in enumerate(scores)
     ]
-    with TraceStore(matrix.cell("aipo", 0).folder.traces) as store:
+    with TraceStore(matrix.cell("aipo_distil", 0).folder.traces) as store:
         store.seal(0, traces)
-    assert flawed(matrix, "aipo") == (
+    assert flawed(matrix, "aipo_distil") == (
         "aipo: in 1 of 3 rewarded rollouts (33.3%) a line before the right answer is wrong."
     )
 
@@ -160,7 +162,7 @@ def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY, "env.mixture={nowhere: 1.0}"))
     says = r"(?s)aipo 0 ended with exit code 2, its log is .*aipo\.log.*nowhere"
     with pytest.raises(TrainError, match=says):
-        run_demo(tmp_path / "demo", seed=0, arms=("aipo",), console=Console(quiet=True))
+        run_demo(tmp_path / "demo", seed=0, arms=("aipo_distil",), console=Console(quiet=True))
 
 
 @pytest.mark.parametrize("arm", ["grpo", "dapo", "dr_grpo", "gspo", "cispo", "mask", "echo"])
@@ -168,4 +170,4 @@ def test_arms_have_the_same_budget(arm: str) -> None:
     def budget(experiment: Experiment) -> dict[str, object]:
         return {name: experiment.settings[name] for name in ("train", "rollout", "env", "evaluate", "policy")}
 
-    assert budget(load_experiment("aipo")) == budget(load_experiment(arm))
+    assert budget(load_experiment("aipo_distil")) == budget(load_experiment(arm))

@@ -42,7 +42,7 @@ def look(folder: Path, code: str, prompt: str, says: str | None) -> None:
     (folder / "mine.py").write_text(code)
     (folder / "look.md").write_text(prompt)
     agent = f"{{graph: '{folder}/mine.py:look', prompt: {folder}/look.md}}"
-    experiment = load_experiment("aipo", [f"agents.look={agent}"])
+    experiment = load_experiment("aipo_distil", [f"agents.look={agent}"])
     with pytest.raises(LoadError, match=says) if says else nullcontext():
         assert "agents.look" in experiment.graphs.files
 
@@ -95,7 +95,7 @@ def test_a_graph_may_declare_some_sections_and_name_others_also_in_a_module_that
 def test_a_missing_section_is_refused_where_the_graph_says_what_it_uses(tmp_path: Path) -> None:
     (tmp_path / "verify.md").write_text("## check\n{{ claim }}\n")
     with pytest.raises(LoadError, match=r"got no section \['verdict', 'find'\], allowed one for each step"):
-        _ = load_experiment("aipo", [f"agents.verify.prompt={tmp_path}/verify.md"]).graphs
+        _ = load_experiment("aipo_distil", [f"agents.verify.prompt={tmp_path}/verify.md"]).graphs
 
 
 def test_an_agent_that_has_no_use_for_a_prompt_may_have_any(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from aipo.util.imports import load
 
 
 def test_every_file_is_named_with_a_fingerprint() -> None:
-    built = load_experiment("aipo").graphs
+    built = load_experiment("aipo_distil").graphs
     # What else of the graph's folder this process has imported is named, too.
     assert "graph.protocol" in built.files
     names = ("verify", "knowledge", "reasoning")
@@ -28,14 +28,14 @@ def test_every_file_is_named_with_a_fingerprint() -> None:
 
 
 def test_the_drawing_holds_the_sub_graphs() -> None:
-    picture = load_experiment("aipo").drawing()
+    picture = load_experiment("aipo_distil").drawing()
     assert {"policy", "verify:check", "knowledge:answer", "reasoning:next"} <= set(picture["nodes"])
     assert {"from": "prompt", "to": "policy", "conditional": False} in picture["edges"]
     assert "subgraph verify" in picture["mermaid"]
 
 
 def test_the_manifest_says_what_a_run_was_made_of() -> None:
-    experiment = load_experiment("aipo")
+    experiment = load_experiment("aipo_distil")
     load(experiment.policy.model)
     made_of = experiment.manifest("somewhere")
     assert made_of["model"] == "somewhere"
@@ -56,13 +56,13 @@ def test_an_environment_in_the_working_directory_brings_no_file_of_torch(
     (tmp_path / "mine.py").write_text("class Mine:\n    def splits(self):\n        return ()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])  # the working directory does not stay on it
-    made_of = load_experiment("aipo", ["env={name: 'mine.py:Mine'}"]).manifest("somewhere")
+    made_of = load_experiment("aipo_distil", ["env={name: 'mine.py:Mine'}"]).manifest("somewhere")
     assert [name for name in made_of["files"] if name.startswith("env")] == ["env"]
 
 
 def test_the_manifest_has_every_imported_file_of_the_environments_package() -> None:
     options = "{splits: {train: nowhere.jsonl}}"
-    experiment = load_experiment("aipo", [f"env={{name: 'envs.math:Math', options: {options}}}"])
+    experiment = load_experiment("aipo_distil", [f"env={{name: 'envs.math:Math', options: {options}}}"])
     made_of = experiment.manifest("somewhere")["files"]
     places = {name: "/".join(Path(made_of[name]["file"]).parts[-2:]) for name in made_of}
     assert places["env"] == "math/env.py"
@@ -71,7 +71,7 @@ def test_the_manifest_has_every_imported_file_of_the_environments_package() -> N
 
 def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:
     def hard(*overrides: str) -> object:
-        return load_experiment("aipo", overrides).env.tasks("hard")
+        return load_experiment("aipo_distil", overrides).env.tasks("hard")
 
     assert hard("run.seed=3") != hard()
     assert hard("run.seed=3", "env.options.seed=0") == hard()
@@ -101,7 +101,7 @@ REFUSED = {
 def test_what_cannot_be_built_is_refused_by_name(override: str, error: str) -> None:
     kind, _, says = error.partition(": ")
     with pytest.raises(AipoError) as caught:
-        experiment = load_experiment("aipo", [override])
+        experiment = load_experiment("aipo_distil", [override])
         _ = experiment.graphs, experiment.env
     assert type(caught.value).__name__ == kind and says in str(caught.value)
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_built_is_refused_by_name(override: str, error: str) -> N
 )
 def test_secrets_in_the_open_are_refused_however_deep(options: str, secret: str | None) -> None:
     with pytest.raises(ConfigError) as caught:  # the miniature's agent takes none of these options
-        _ = load_experiment("aipo", [f"agents.verify.options={options}"]).graphs
+        _ = load_experiment("aipo_distil", [f"agents.verify.options={options}"]).graphs
     hint = f"agents.verify.options: got ['{secret}'] in the open, allowed `secrets` beside `options` instead"
     assert (hint in str(caught.value)) is (secret is not None)
     assert "s3cret" not in str(caught.value)
@@ -138,7 +138,7 @@ def test_secrets_in_the_open_are_refused_however_deep(options: str, secret: str 
 def test_an_endpoint_gets_its_key_and_no_retries_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_KEY", "s3cret")
     experiment = load_experiment(
-        "aipo",
+        "aipo_distil",
         [
             "agents.verify.model=langchain_openai:ChatOpenAI",
             "agents.verify.options={model: some-model, base_url: 'http://127.0.0.1:1/v1', temperature: 0}",
@@ -170,14 +170,14 @@ def test_a_wrong_value_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "chat.py").write_text("def chat(*, api_key: int):\n    raise AssertionError\n")
     changes = [f"agents.verify.model={tmp_path / 'chat.py'}:chat", "agents.verify.secrets.api_key=AGENT_KEY"]
     with pytest.raises(ConfigError, match="api_key: Input should be a valid integer") as caught:
-        _ = load_experiment("aipo", changes).graphs
+        _ = load_experiment("aipo_distil", changes).graphs
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_environment_without_an_argument_that_it_needs(tmp_path: Path) -> None:
     (tmp_path / "env.py").write_text("class Mine:\n    def __init__(self, path, *, seed=0): ...\n")
     with pytest.raises(ConfigError, match=r"env\.options of .*: got no \['path'\]"):
-        _ = load_experiment("aipo", [f"env.name={tmp_path / 'env.py'}:Mine"]).env
+        _ = load_experiment("aipo_distil", [f"env.name={tmp_path / 'env.py'}:Mine"]).env
 
 
 @pytest.mark.parametrize(
@@ -195,26 +195,26 @@ def test_torn_weights_without_a_manifest_are_refused_by_their_folder(
     (tmp_path / name).write_bytes(torn)
     says = re.escape(f"policy.model: got {str(tmp_path)!r}, allowed a folder or hub name")
     with pytest.raises(LoadError, match=says + ".*copy or download them again"):
-        load_experiment("aipo", [f"policy.model={tmp_path}"]).network(tmp_path)
+        load_experiment("aipo_distil", [f"policy.model={tmp_path}"]).network(tmp_path)
 
 
 def test_two_classes_with_one_model_name_are_told_apart() -> None:
     def settings(function: str) -> object:
         changes = [f"agents.verify.model=envs.miniature.agents:{function}"]
-        return load_experiment("aipo", changes).graphs.chats["verify"].settings
+        return load_experiment("aipo_distil", changes).graphs.chats["verify"].settings
 
     assert settings("verify") != settings("knowledge")
 
 
 def test_an_experiment_builds_once_and_travels_as_its_settings() -> None:
-    experiment = load_experiment("aipo", ["train.steps=3"])
+    experiment = load_experiment("aipo_distil", ["train.steps=3"])
     assert experiment.env is experiment.env and experiment.graphs is experiment.graphs
     again = pickle.loads(pickle.dumps(experiment))
     assert again.settings == experiment.settings and again.train.steps == 3
 
 
 def test_changed_settings_are_checked_again() -> None:
-    experiment = load_experiment("aipo")
+    experiment = load_experiment("aipo_distil")
     assert experiment.with_settings({"method.beta": 0.1, "run.out": "runs/b"}).method.beta == 0.1
     assert experiment.method.beta == 0.0
     with pytest.raises(ConfigError, match=r"method\.kl: unknown key"):
@@ -243,11 +243,11 @@ def test_the_policys_prompt_is_checked(tmp_path: Path, graph: str, prompt: str, 
     agents = ["agents={}"] if graph == "solo" else []
     words = [f"graph.name=graphs.{graph}:{graph}", f"graph.options={{prompt: {tmp_path}/mine.md}}", *agents]
     with pytest.raises(LoadError, match=says) if says else nullcontext():
-        _ = load_experiment("grpo" if graph == "solo" else "aipo", words).graphs
+        _ = load_experiment("grpo" if graph == "solo" else "aipo_distil", words).graphs
 
 
 @pytest.mark.parametrize(("setting", "refuses"), [("text", False), ("refuse", True)])
 def test_whether_questions_with_control_tokens_are_refused(setting: str, refuses: bool) -> None:
-    experiment = load_experiment("aipo", [f"rollout.control_tokens={setting}"])
+    experiment = load_experiment("aipo_distil", [f"rollout.control_tokens={setting}"])
     policy = ScriptedPolicy(CharTokenizer(), ())
     assert experiment.engine(policy, run_id="r", forbidden_ids=()).refuse_control is refuses

@@ -25,7 +25,7 @@ SETTINGS = (
 
 
 def config(*overrides: str) -> Experiment:
-    return load_experiment("aipo", overrides)
+    return load_experiment("aipo_distil", overrides)
 
 
 def test_the_configuration_says_everything() -> None:
@@ -83,7 +83,7 @@ def test_what_is_printed_is_the_command_alone(tmp_path: Path) -> None:
     ("arguments", "device", "line"),
     [
         ([], "cuda", "  --tensor-parallel-size 1"),
-        (["--config", "aipo", "policy.device=cpu"], "cpu", "  --enforce-eager \\"),
+        (["--config", "aipo_distil", "policy.device=cpu"], "cpu", "  --enforce-eager \\"),
     ],
 )
 def test_a_command_is_printed_where_there_is_no_vllm(
@@ -105,7 +105,7 @@ def test_a_command_is_printed_where_there_is_no_vllm(
         (["--model", "M", "--host", "0.0.0.0"], "--allow-remote-dev"),
         (["--model", "M", "run.seed=1"], "got ['run.seed=1'] without --config"),
         (["--model", "M", "--device", "tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
-        (["--config", "aipo", "--model", "M", "policy.vlm.requests=2"], "did you mean 'policy.vllm'?"),
+        (["--config", "aipo_distil", "--model", "M", "policy.vlm.requests=2"], "did you mean 'policy.vllm'?"),
     ],
 )
 def test_what_is_refused_is_refused_before_anything_runs(

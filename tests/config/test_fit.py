@@ -76,16 +76,16 @@ def test_presets_fit_as_they_ship(name: str, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )  # fmt: skip
 def test_what_does_not_belong_together(overrides: list[str], found: list[str], folder: Path) -> None:
-    lines = [str(one) for one in misfits(configured("aipo", folder, *overrides))]
+    lines = [str(one) for one in misfits(configured("aipo_distil", folder, *overrides))]
     assert [line[: len(start)] for line, start in zip(lines, found, strict=True)] == found
 
 
 @pytest.mark.parametrize(
     ("preset", "overrides", "parameters", "usual"),
     [
-        ("aipo", [], 200_000, True),  # 5e-4
-        ("aipo", ["policy.model=FOLDER"], 494_000_000, False),
-        ("aipo", ["policy.model=FOLDER", "policy.lora={}"], 494_000_000, False),
+        ("aipo_distil", [], 200_000, True),  # 5e-4
+        ("aipo_distil", ["policy.model=FOLDER"], 494_000_000, False),
+        ("aipo_distil", ["policy.model=FOLDER", "policy.lora={}"], 494_000_000, False),
         ("small", [], 494_000_000, True),  # 1e-6
         ("small", [], 200_000, False),
         ("small", ["policy.lora={}", "train.learning_rate=1.0e-5"], 494_000_000, True),
@@ -103,15 +103,15 @@ def test_the_learning_rate_for_a_model_of_this_size(
 
 
 def test_the_words_about_a_learning_rate() -> None:
-    rate = check_rate(load_experiment("aipo"), 494_000_000)
+    rate = check_rate(load_experiment("aipo_distil"), 494_000_000)
     assert rate.found == "0.0005; usual are 1e-07 to 2e-05 for all weights of 494 million parameters"
     assert rate.advice == "train.learning_rate; `extends: small` has settings for a model of yours"
 
 
 def test_a_chat_template_and_the_tasks_of_the_miniature() -> None:
-    [one] = chat_misfits(load_experiment("aipo"), chat_tokenizer())
+    [one] = chat_misfits(load_experiment("aipo_distil"), chat_tokenizer())
     assert one.what == "environment" and "envs.miniature:Miniature is a table to test methods" in one.found
-    assert not list(chat_misfits(load_experiment("aipo"), HFTokenizer(miniature_tokenizer())))
+    assert not list(chat_misfits(load_experiment("aipo_distil"), HFTokenizer(miniature_tokenizer())))
     assert not list(chat_misfits(load_experiment("small"), chat_tokenizer()))
 
 

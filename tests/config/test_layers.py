@@ -30,7 +30,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
     return write
 
 
-@pytest.mark.parametrize("preset", ["aipo", "grpo", "luffy", "qwen2.5-7b-1gpu"])
+@pytest.mark.parametrize("preset", ["aipo_distil", "grpo", "luffy", "qwen2.5-7b-1gpu"])
 def test_a_presets_options_that_another_graph_does_not_take_are_dropped(preset: str) -> None:
     before = load_config(preset).graph.options
     assert load_config(preset, [SOLO]).graph.options == {"prompt": before["prompt"]}
@@ -50,26 +50,28 @@ def test_a_graph_of_ones_own_gets_what_it_takes(
     write, parameters: str, options: dict[str, object], in_file: bool
 ) -> None:
     write("mine.py", GRAPH.format(parameters))
-    mine = write("mine.yaml", "extends: aipo\ngraph: {name: 'mine.py:mine'}\n")
-    experiment = load_experiment(mine) if in_file else load_experiment("aipo", ["graph.name=mine.py:mine"])
+    mine = write("mine.yaml", "extends: aipo_distil\ngraph: {name: 'mine.py:mine'}\n")
+    experiment = (
+        load_experiment(mine) if in_file else load_experiment("aipo_distil", ["graph.name=mine.py:mine"])
+    )
     assert experiment.graph_options == options
     assert experiment.graphs.graph
 
 
 def test_with_another_environment_too_a_presets_options_are_nobodys(write) -> None:
     write("mine.py", GRAPH.format("*, prompt='policy.md'"))
-    config = load_config("aipo", ["graph.name=mine.py:mine", "env.name=envs.math:Math"])
+    config = load_config("aipo_distil", ["graph.name=mine.py:mine", "env.name=envs.math:Math"])
     assert config.graph.options == {}
 
 
 @pytest.mark.parametrize(
     ("text", "overrides"),
     [
-        ("extends: aipo\n", [SOLO, "graph.options.budget=2"]),
-        ("extends: aipo\n", ["graph.options.budget=2", SOLO]),
-        ("extends: aipo\n", ["graph={name: 'graphs.solo:solo', options: {budget: 2}}"]),
-        ("extends: aipo\ngraph: {name: 'graphs.solo:solo', options: {budget: 2}}\n", []),
-        ("extends: aipo\ngraph: {options: {budget: 2}}\n", [SOLO]),
+        ("extends: aipo_distil\n", [SOLO, "graph.options.budget=2"]),
+        ("extends: aipo_distil\n", ["graph.options.budget=2", SOLO]),
+        ("extends: aipo_distil\n", ["graph={name: 'graphs.solo:solo', options: {budget: 2}}"]),
+        ("extends: aipo_distil\ngraph: {name: 'graphs.solo:solo', options: {budget: 2}}\n", []),
+        ("extends: aipo_distil\ngraph: {options: {budget: 2}}\n", [SOLO]),
     ],
 )
 def test_an_option_that_the_user_sets_is_never_dropped(write, text: str, overrides: list[str]) -> None:
@@ -79,7 +81,7 @@ def test_an_option_that_the_user_sets_is_never_dropped(write, text: str, overrid
 
 
 def test_a_file_drops_what_the_file_beneath_says_for_another_graph(write) -> None:
-    write("base.yaml", "extends: aipo\ngraph: {options: {budget: 2, grammar: {after: x}}}\n")
+    write("base.yaml", "extends: aipo_distil\ngraph: {options: {budget: 2, grammar: {after: x}}}\n")
     write("mine.py", GRAPH.format("*, prompt"))
     mine = write("mine.yaml", "extends: base.yaml\ngraph: {name: 'mine.py:mine'}\n")
     assert load_config(mine).graph.options == {"prompt": "miniature.md"}
@@ -87,7 +89,7 @@ def test_a_file_drops_what_the_file_beneath_says_for_another_graph(write) -> Non
 
 @pytest.mark.parametrize("name", ["graphs.consult:consult", "graphs/consult.py:consult"])
 def test_the_same_graph_by_another_name_keeps_its_options(name: str) -> None:
-    assert load_config("aipo", [f"graph.name={name}"]).graph.options["budget"] == 3
+    assert load_config("aipo_distil", [f"graph.name={name}"]).graph.options["budget"] == 3
 
 
 def test_another_environment_on_the_command_line_keeps_nothing_of_the_presets(write) -> None:
@@ -97,7 +99,7 @@ def test_another_environment_on_the_command_line_keeps_nothing_of_the_presets(wr
         {"all": 1.0},
         ("heldout",),
     )
-    mine = write("mine.yaml", "extends: aipo\nevaluate: {splits: [test]}\n")
+    mine = write("mine.yaml", "extends: aipo_distil\nevaluate: {splits: [test]}\n")
     assert load_config(mine, ["env.name=mine.py:Mine"]).evaluate.splits == ("test",)
 
 
@@ -111,13 +113,15 @@ def test_splits_of_another_environment_are_all_named_at_once(write) -> None:
         match=r"env\.mixture: got \['easy_train', 'hard'\] and evaluate\.splits: got \['heldout'\], allowed "
         r"\['train', 'test'\], the splits of mine\.py:Mine; set env\.mixture and evaluate\.splits",
     ):
-        load_experiment("aipo", ["env.name=mine.py:Mine"]).check_env()
+        load_experiment("aipo_distil", ["env.name=mine.py:Mine"]).check_env()
 
 
 def test_another_model_gets_no_options_of_the_one_before(write) -> None:
-    mine = write("mine.yaml", "extends: aipo\npolicy: {options: {steps: 5}}\n")
+    mine = write("mine.yaml", "extends: aipo_distil\npolicy: {options: {steps: 5}}\n")
     assert load_config(mine, ["policy.model=folder"]).policy.options == {}
-    assert load_config("aipo", ["policy.model=m.py:f", "policy.options.size=2"]).policy.options == {"size": 2}
+    assert load_config("aipo_distil", ["policy.model=m.py:f", "policy.options.size=2"]).policy.options == {
+        "size": 2
+    }
 
 
 def test_another_model_of_an_agent_gets_neither_options_nor_secrets() -> None:
@@ -129,7 +133,7 @@ def test_another_model_of_an_agent_gets_neither_options_nor_secrets() -> None:
 
 def test_the_order_of_agents_stays() -> None:
     config = load_config(
-        "aipo", ["agents.verify={graph: 'graphs.verify:verify'}", "agents.knowledge.budget=1"]
+        "aipo_distil", ["agents.verify={graph: 'graphs.verify:verify'}", "agents.knowledge.budget=1"]
     )
     assert list(config.agents) == ["verify", "knowledge", "reasoning"]
     assert config.agents["verify"].model is None
@@ -137,7 +141,7 @@ def test_the_order_of_agents_stays() -> None:
 
 def test_a_recorded_configuration_imports_nothing(write) -> None:
     write("evil.py", "raise SystemExit('imported')")
-    recorded = write("config.yaml", "extends: aipo\ngraph: {name: 'evil.py:graph'}\n")
+    recorded = write("config.yaml", "extends: aipo_distil\ngraph: {name: 'evil.py:graph'}\n")
     _, layers = resolve(recorded, of_run=True)
     assert layers.settings["graph"] == {"name": "evil.py:graph"}
 
@@ -166,16 +170,16 @@ def test_every_value_has_its_source_as_a_comment(write) -> None:
     assert sources["seed"] == "override"
     assert sources["steps"] == "mine.yaml:4"
     assert preset_line(sources["negative_weight"]) == ("grpo", "negative_weight: 0.3")
-    assert preset_line(sources["tasks_per_step"]) == ("aipo", "tasks_per_step: 16")
+    assert preset_line(sources["tasks_per_step"]) == ("aipo_distil", "tasks_per_step: 16")
     assert sources["passes"] == sources["device"] == "default"
     assert text.startswith(
-        "# dropped: graph.options.budget (preset aipo): set for graphs.consult:consult, and graph.name is now "
+        "# dropped: graph.options.budget (preset aipo_distil): set for graphs.consult:consult, and graph.name is now "
         "graphs.solo:solo\n"
     )
     assert load_config(write("shown.yaml", text)) == load_config(mine, ["run.seed=3", SOLO])
 
 
-@pytest.mark.parametrize("preset", ["aipo", "qwen2.5-7b-8gpu"])
+@pytest.mark.parametrize("preset", ["aipo_distil", "qwen2.5-7b-8gpu"])
 def test_what_is_shown_is_a_configuration(write, preset: str) -> None:
     odd = 'graph.options.grammar={after: "\\n", notices: {exhausted: \'a # b: "c"\'}}'
     assert load_config(write("shown.yaml", show(preset, [odd], as_json=False))) == load_config(preset, [odd])
@@ -189,7 +193,7 @@ def test_what_anchors_and_merges_give_stands_where_they_do() -> None:
 
 
 def test_a_key_may_be_a_number(write) -> None:
-    mine = write("mine.yaml", "extends: aipo\nenv:\n  options:\n    years: {2024: a, '2025': b}\n")
+    mine = write("mine.yaml", "extends: aipo_distil\nenv:\n  options:\n    years: {2024: a, '2025': b}\n")
     sources = json.loads(show(mine, [], as_json=True))["sources"]
     assert [sources[f"env.options.years.{year}"] for year in (2024, 2025)] == ["mine.yaml:4"] * 2
 
@@ -200,7 +204,7 @@ def test_names_of_presets_are_completed() -> None:
 
 
 def test_a_run_folder_is_shown_and_another_folder_is_refused(write, tmp_path: Path) -> None:
-    write("config.yaml", yaml.safe_dump({**load_config("aipo").model_dump(mode="json")}))
+    write("config.yaml", yaml.safe_dump({**load_config("aipo_distil").model_dump(mode="json")}))
     assert json.loads(show(str(tmp_path), [], as_json=True))["settings"]["train"]["steps"] == 140
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=r"aipo config: got .*empty, allowed a preset"):

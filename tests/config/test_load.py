@@ -27,14 +27,14 @@ def test_every_preset_loads() -> None:
 
 
 def test_grpo_differs_from_aipo_in_the_method_alone() -> None:
-    aipo, grpo = load_config("aipo").model_dump(), load_config("grpo").model_dump()
+    aipo, grpo = load_config("aipo_distil").model_dump(), load_config("grpo").model_dump()
     assert [section for section in aipo if aipo[section] != grpo[section]] == ["method"]
     assert grpo["method"]["assist_share"] == 0.0
 
 
 def test_overrides_win_and_values_are_yaml() -> None:
     config = load_config(
-        "aipo", ["run.out=/tmp/x", "method.coefficient=floor", "train.steps=3", "evaluate.ks=[1, 2]"]
+        "aipo_distil", ["run.out=/tmp/x", "method.coefficient=floor", "train.steps=3", "evaluate.ks=[1, 2]"]
     )
     assert str(config.run.out) == "/tmp/x"
     assert config.method.coefficient == "floor"
@@ -43,7 +43,7 @@ def test_overrides_win_and_values_are_yaml() -> None:
 
 
 def test_an_agent_is_one_line() -> None:
-    config = load_config("aipo", ["agents.calculate.graph=graphs/calculate.py:calculate"])
+    config = load_config("aipo_distil", ["agents.calculate.graph=graphs/calculate.py:calculate"])
     assert list(config.agents) == ["verify", "knowledge", "reasoning", "calculate"]
     assert config.agents["calculate"].model is None
 
@@ -158,9 +158,11 @@ def load_text(tmp_path: Path) -> Callable[[str], Config]:
 
 
 def test_null_leaves_an_agent_out(load_text) -> None:
-    assert list(load_config("aipo", ["agents.verify=null"]).agents) == ["knowledge", "reasoning"]
-    assert list(load_text("extends: aipo\nagents: {verify: null, knowledge: null}\n").agents) == ["reasoning"]
-    assert list(load_config("aipo").agents) == [
+    assert list(load_config("aipo_distil", ["agents.verify=null"]).agents) == ["knowledge", "reasoning"]
+    assert list(load_text("extends: aipo_distil\nagents: {verify: null, knowledge: null}\n").agents) == [
+        "reasoning"
+    ]
+    assert list(load_config("aipo_distil").agents) == [
         "verify",
         "knowledge",
         "reasoning",
@@ -170,9 +172,9 @@ def test_null_leaves_an_agent_out(load_text) -> None:
 def test_an_agent_that_is_not_there_cannot_be_left_out(load_text) -> None:
     message = r"agents\.verfy: got null, .*allowed \['verify', .*; did you mean 'agents\.verify'\?"
     with pytest.raises(ConfigError, match=message):
-        load_config("aipo", ["agents.verfy=null"])
+        load_config("aipo_distil", ["agents.verfy=null"])
     with pytest.raises(ConfigError, match=message):
-        load_text("extends: aipo\nagents: {verfy: null}\n")
+        load_text("extends: aipo_distil\nagents: {verfy: null}\n")
 
 
 def test_a_file_extends_a_preset(load_text) -> None:
@@ -190,7 +192,7 @@ def test_a_file_extends_a_preset(load_text) -> None:
     ],
 )
 def test_another_environment_keeps_nothing_of_the_one_before(load_text, env: str, mixture: object) -> None:
-    assert load_text(f"extends: aipo\nenv: {env}\n").env.mixture == mixture
+    assert load_text(f"extends: aipo_distil\nenv: {env}\n").env.mixture == mixture
 
 
 def test_what_anchors_share_is_overridden_for_one_alone() -> None:
@@ -241,7 +243,7 @@ def test_a_missing_section_is_named() -> None:
 def test_what_is_dumped_loads_again_and_holds_no_secret(load_text, monkeypatch) -> None:
     monkeypatch.setenv("AGENT_KEY", "s3cret")
     words = ["agents.verify.secrets.api_key=AGENT_KEY", "run.date=2026-01-31"]
-    config = load_config("aipo", words)
+    config = load_config("aipo_distil", words)
     dump = Experiment(config).to_yaml()
     assert load_text(dump) == config
     assert yaml.safe_load(dump)["agents"]["verify"]["secrets"] == {"api_key": "AGENT_KEY"}

@@ -62,7 +62,7 @@ def test_presets_differ_in_what_their_names_say() -> None:
     assert method("dr_grpo", scale_by_std=True) == grpo.model_copy(update={"objective": "dr_grpo", **full})
     assert method("mask") == grpo.model_copy(update={"assist_share": 0.5})
     assert method("echo", coefficient="mask", negative="zero", scale_by_active=True) == method("mask")
-    assert method("sft_traces").assist_share == method("aipo").assist_share
+    assert method("sft_traces").assist_share == method("aipo_distil").assist_share
 
 
 def test_supervised_training_weighs_every_token_that_was_right_with_one() -> None:

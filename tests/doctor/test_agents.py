@@ -42,7 +42,7 @@ def checks(url: str, *overrides: str) -> list[Check]:
         "agents={judge: {graph: 'graphs.verify:verify', model: 'langchain_openai:ChatOpenAI', timeout: 20, "
         f"options: {{model: m, base_url: '{url}/v1'}}, secrets: {{api_key: AGENT_KEY}}}}}}"
     )
-    return list(check_agents(load_experiment("aipo", [agent, *overrides])))
+    return list(check_agents(load_experiment("aipo_distil", [agent, *overrides])))
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +130,6 @@ def test_a_secret_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_agents_without_a_chat_model_and_rule_based_ones() -> None:
-    made = list(check_agents(load_experiment("aipo", ["agents.verify.model=null"])))
+    made = list(check_agents(load_experiment("aipo_distil", ["agents.verify.model=null"])))
     assert [check.status for check in made] == ["ok"] * 3
     assert made[0].found == "has no chat model: its graph answers by itself"

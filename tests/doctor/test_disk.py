@@ -16,7 +16,7 @@ POLICY = Size(weights=GIB, trained=GIB)
 def config(tmp_path: Path, *overrides: str) -> Experiment:
     small = ["train.steps=8", "train.save_every=2", "train.tasks_per_step=2", "train.group_size=8"]
     return load_experiment(
-        "aipo", [f"run.out={tmp_path / 'run'}", *small, "rollout.max_tokens=1024", *overrides]
+        "aipo_distil", [f"run.out={tmp_path / 'run'}", *small, "rollout.max_tokens=1024", *overrides]
     )
 
 

@@ -20,7 +20,7 @@ SERVED = ("policy.engine=vllm",)
 
 
 def config(*overrides: str) -> Experiment:
-    return load_experiment("aipo", [*overrides])
+    return load_experiment("aipo_distil", [*overrides])
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def policy() -> Path:
 
 
 def config(policy: Path, tmp_path: Path, *overrides: str) -> Experiment:
-    return load_experiment("aipo", [f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides])
+    return load_experiment(
+        "aipo_distil", [f"policy.model={policy}", f"run.out={tmp_path / 'run'}", *overrides]
+    )
 
 
 @contextmanager

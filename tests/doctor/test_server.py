@@ -23,7 +23,9 @@ GOOD = [
 
 def parts(*overrides: str, tied: bool = False) -> PolicyParts:
     return PolicyParts(
-        experiment=load_experiment("aipo", ["policy.engine=vllm", "rollout.max_tokens=64", *overrides]),
+        experiment=load_experiment(
+            "aipo_distil", ["policy.engine=vllm", "rollout.max_tokens=64", *overrides]
+        ),
         model="tiny",
         tokenizer=TOKENIZER,
         settings=Qwen2Config(tie_word_embeddings=tied),

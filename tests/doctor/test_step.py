@@ -35,7 +35,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def config(*overrides: str) -> Experiment:
     small = ["train.tasks_per_step=1", "train.group_size=4", "train.minibatches=1", "rollout.max_tokens=24"]
-    return load_experiment("aipo", [*small, "policy.device=cpu", "method.distil_suppress=false", *overrides])
+    return load_experiment(
+        "aipo_distil", [*small, "policy.device=cpu", "method.distil_suppress=false", *overrides]
+    )
 
 
 def measured(*overrides: str) -> Check:

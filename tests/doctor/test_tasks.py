@@ -29,7 +29,7 @@ def asking(folder: Path, question: str, *overrides: str) -> Experiment:
 
 
 def test_the_tasks_of_the_miniature_are_as_they_should_be() -> None:
-    assert list(check_tasks(load_experiment("aipo"), HFTokenizer(miniature_tokenizer()))) == []
+    assert list(check_tasks(load_experiment("aipo_distil"), HFTokenizer(miniature_tokenizer()))) == []
 
 
 def test_a_question_and_a_solution_as_they_should_be(tmp_path: Path) -> None:
@@ -49,6 +49,6 @@ def test_questions_that_spell_control_tokens(control: str, does: str, tmp_path: 
 def test_solutions_that_their_own_environment_does_not_reward(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ENV)
     mine = [f"env.name={tmp_path / 'mine.py'}:Mine", "env.mixture={hard: 1}", "evaluate.splits=[hard]"]
-    [check] = check_tasks(load_experiment("aipo", mine), HFTokenizer(miniature_tokenizer()))
+    [check] = check_tasks(load_experiment("aipo_distil", mine), HFTokenizer(miniature_tokenizer()))
     assert (check.status, check.what) == ("warn", "solutions")
     assert check.found.startswith("no reward for 16 of 16 of the environment's own solutions, hard/")

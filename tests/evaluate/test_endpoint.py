@@ -143,7 +143,7 @@ def test_with_its_tokenizer_a_served_model_leaves_whole_traces(tmp_path: Path, s
 @pytest.mark.parametrize("finish", ["stop", "length", "max_tokens", "MAX_TOKENS", "model_length"])
 def test_one_question_to_a_served_model(finish: str) -> None:
     with served(finish=finish) as (url, _):
-        done = aipo("try", "9@5+30=?", "--config", "aipo", *endpoint(url))
+        done = aipo("try", "9@5+30=?", "--config", "aipo_distil", *endpoint(url))
         document = json.loads(aipo("try", "9@5+30=?", "--json", *endpoint(url)).stdout)
     ended = "eos" if finish == "stop" else "length"
     assert f"hard/9@5+30 · text · step 0 · reward 1 · ended by {ended}" in done.stdout
@@ -222,5 +222,5 @@ def test_the_key_of_openai_goes_to_no_other_host_unless_it_is_named(
 def test_a_server_without_keys_needs_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with served(key="none") as (url, _):
-        done = aipo("try", "9@5+30=?", "--config", "aipo", "--endpoint", url, "--model", "clever")
+        done = aipo("try", "9@5+30=?", "--config", "aipo_distil", "--endpoint", url, "--model", "clever")
     assert done.stdout.splitlines()[-1] == "expected: 549"

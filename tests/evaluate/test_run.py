@@ -21,7 +21,7 @@ from kit.tiny_run import config, model_folder
 def run(tmp_path: Path) -> RunFolder:
     """A run that has been trained, as far as its files tell."""
     folder = RunFolder(tmp_path / "run")
-    write_text(folder.config, "extends: aipo\n")
+    write_text(folder.config, "extends: aipo_distil\n")
     write_text(folder.evaluation("after"), "{}")
     folder.model.mkdir()
     return folder
@@ -50,7 +50,7 @@ def test_what_contradicts_a_run_is_refused(run: RunFolder) -> None:
         examine(run.path, name="after")
     assert run.evaluation("after").read_text() == "{}"
     with pytest.raises(RunError, match="which holds a run, and an untrained policy, allowed --run"):
-        examine(None, "aipo", f"run.out={run.path}")
+        examine(None, "aipo_distil", f"run.out={run.path}")
 
 
 @pytest.mark.parametrize("of_run", [True, False])
@@ -69,7 +69,7 @@ def test_two_tasks_of_one_id_are_refused_of_a_run_and_of_a_configuration(
         examine(run.path if of_run else None, None, *words)
     for chosen in ((None, 0, None), ("b", None, 5)):
         with pytest.raises(TaskError, match="got id 'b' twice"):
-            choose_task(load_experiment("aipo", words), *chosen)
+            choose_task(load_experiment("aipo_distil", words), *chosen)
 
 
 def test_a_place_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:

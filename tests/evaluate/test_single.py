@@ -69,7 +69,7 @@ def test_the_trained_policy_of_a_run(tmp_path: Path) -> None:
 def test_a_question_is_the_environments_own_or_looks_like_one(
     question: str, answer: str | None, task: tuple[str, str, str | None]
 ) -> None:
-    made = find_task(load_experiment("aipo"), question, answer)
+    made = find_task(load_experiment("aipo_distil"), question, answer)
     assert (made.task_id, made.prompt, made.answer) == task
 
 
@@ -77,9 +77,9 @@ def test_a_question_is_the_environments_own_or_looks_like_one(
     ("words", "error", "message"),
     [
         (
-            ["--run", "x", "--config", "aipo"],
+            ["--run", "x", "--config", "aipo_distil"],
             ConfigError,
-            "got --run x and --config aipo, allowed one of them",
+            "got --run x and --config aipo_distil, allowed one of them",
         ),
         (["--run", "nowhere"], RunError, "allowed a folder with a config.yaml of a run"),
         (

@@ -21,7 +21,7 @@ def test_the_recipe_of_the_readme_works(tmp_path):
     prompt.write_text(block(recipe, "markdown"))
     assert "agents.calculate.graph=graphs/calculate.py:calculate" in README
 
-    built = load_experiment("aipo", [f"agents.calculate.graph={file}:calculate"]).graphs
+    built = load_experiment("aipo_distil", [f"agents.calculate.graph={file}:calculate"]).graphs
     assert (built.files["agents.calculate"], built.files["prompts.calculate"]) == (file, prompt)
     assert "calculate" not in built.chats
     chat = FunctionChat(function=lambda prompt: "391" if prompt.endswith("Expression: 17*23") else "?")

@@ -84,7 +84,7 @@ LEARNED = {
 
 
 def make_run(
-    path: Path, preset: str = "aipo", *, steps: int = 2, tasks: int = 4, **changes: Any
+    path: Path, preset: str = "aipo_distil", *, steps: int = 2, tasks: int = 4, **changes: Any
 ) -> RunFolder:
     """A run folder as training leaves it, without checkpoints and model."""
     given = {"train.steps": steps, "train.tasks_per_step": tasks, "train.group_size": 4, "run.out": path}
@@ -114,7 +114,7 @@ def write_step(folder: RunFolder, experiment: Experiment, step: int, *, seal: bo
 
 def make_evaluation(folder: RunFolder, name: str, *, tasks: int = 2) -> None:
     """What `aipo eval` leaves: pass@1 by split and setting, and the traces."""
-    engine = _engine(load_experiment("aipo"), f"{folder.path.name}-{name}")
+    engine = _engine(load_experiment("aipo_distil"), f"{folder.path.name}-{name}")
     keep_tokenizer(folder, save_tokenizer)
     results: dict[str, Any] = {}
     with TraceStore(folder.evaluation(name).with_suffix(""), decode=TOKENIZER.decode) as store:
@@ -223,7 +223,7 @@ def says(context: str) -> str:
 def recorded_run(out: Path, overrides: Sequence[str] = (), *, trained: bool = False) -> RunFolder:
     """`STEPS` steps of two groups of two rollouts, one assisted and one alone. `trained`: with a (random) policy."""
     given = [f"run.out={out}", "run.threads=1", "rollout.max_tokens=96", *overrides]
-    experiment = load_experiment("aipo", given)
+    experiment = load_experiment("aipo_distil", given)
     words = HFTokenizer(tokenizer())
     folder = describe(RunFolder.create(out), experiment, words.inner.save_pretrained, "a model")
     policy: Any = ScriptedPolicy(words, says, logprob=-0.25)

@@ -21,7 +21,7 @@ from kit.vllm import WORDS
 
 def configured(url: str, *settings: str) -> Experiment:
     wanted = [f"policy.vllm.servers=[{url}]", "policy.engine=vllm", "rollout.workers=2", *settings]
-    return load_experiment("aipo", wanted)
+    return load_experiment("aipo_distil", wanted)
 
 
 def engine(experiment: Experiment) -> RolloutEngine:

@@ -201,7 +201,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
         *("train.save_every=1", "train.learning_rate=1e-3"),
     ]
     folder = RunFolder(tmp_path / "run")
-    train(load_experiment("aipo", words))
+    train(load_experiment("aipo_distil", words))
     metrics = folder.read_metrics()
     # What samples has the adapter that is trained.
     assert max(line["mismatch/mean"] for line in metrics) < 1e-5
@@ -225,7 +225,7 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
     # Going on from the first checkpoint ends with the same policy.
     shutil.rmtree(folder.checkpoints / "checkpoint-2")
     shutil.rmtree(folder.model)
-    train(load_experiment("aipo", words), resume=True)
+    train(load_experiment("aipo_distil", words), resume=True)
     again = load_file(folder.model / "model.safetensors")
     for name, weight in weights.items():
         torch.testing.assert_close(again[name], weight, rtol=0, atol=1e-5)
@@ -253,7 +253,7 @@ def test_a_network_without_linear_layers_is_refused() -> None:
 
 def test_an_adapter_alone_is_no_policy(tmp_path: Path) -> None:
     with_lora(tiny.saved(tmp_path / "whole")).save_pretrained(tmp_path / "adapter")
-    config = load_experiment("aipo", [f"policy.model={tmp_path / 'adapter'}"])
+    config = load_experiment("aipo_distil", [f"policy.model={tmp_path / 'adapter'}"])
     says = r"policy\.model: got '.*adapter', which holds an adapter of '.*whole', allowed"
     with pytest.raises(LoadError, match=says):
         config.network(config.policy.model)
@@ -268,6 +268,6 @@ def test_without_peft_the_command_that_brings_it_is_said(monkeypatch: pytest.Mon
 def test_a_key_of_an_optional_section_is_refused_by_name() -> None:
     says = r"policy\.lora\.rnk: unknown key; did you mean 'policy\.lora\.rank'\?"
     with pytest.raises(ConfigError, match=says):
-        load_experiment("aipo", ["policy.lora.rnk=3"])
-    assert load_experiment("aipo", ["policy.lora={}"]).policy.lora == LoRASettings()
-    assert load_experiment("aipo").policy.lora is None
+        load_experiment("aipo_distil", ["policy.lora.rnk=3"])
+    assert load_experiment("aipo_distil", ["policy.lora={}"]).policy.lora == LoRASettings()
+    assert load_experiment("aipo_distil").policy.lora is None

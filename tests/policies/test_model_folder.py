@@ -52,7 +52,7 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         LoadError, match=r"whose files lack \d+ weights of BertLMHeadModel such as .*, allowed all weights"
     ):
-        load_experiment("aipo", [f"policy.model={model}"]).network(model)
+        load_experiment("aipo_distil", [f"policy.model={model}"]).network(model)
 
 
 def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         LoadError, match=r"tokenizer of '.*': got no vocabulary, .*is tokenizer\.json there\?"
     ):
-        load_experiment("aipo").tokenizer(tmp_path)
+        load_experiment("aipo_distil").tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize("template", ["{% for", "{{ raise_exception('no user') }}"])
@@ -69,4 +69,4 @@ def test_a_chat_template_that_fails_is_refused(tmp_path: Path, template: str) ->
     with pytest.raises(
         LoadError, match=r"chat template of '.*': got Template.*Error: .*allowed one that takes a user's"
     ):
-        load_experiment("aipo").tokenizer(tmp_path)
+        load_experiment("aipo_distil").tokenizer(tmp_path)

@@ -137,7 +137,7 @@ def test_a_graph_inside_itself_is_drawn_once() -> None:
 
 
 def test_what_langgraph_draws_is_drawn_as_before() -> None:
-    main = load_experiment("aipo").graphs.graph
+    main = load_experiment("aipo_distil").graphs.graph
     assert draw(main).draw_mermaid() == main.get_graph(xray=True).draw_mermaid()
 
 

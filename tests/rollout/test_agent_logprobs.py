@@ -77,7 +77,9 @@ def config(url: str, **options: Any) -> Experiment:
         "options": {key: value for key, value in given.items() if value is not None},
         "secrets": {"api_key": "AGENTS_KEY"},
     }
-    return load_experiment("aipo", ["method.coefficient=ratio", f"agents={json.dumps({'verify': agent})}"])
+    return load_experiment(
+        "aipo_distil", ["method.coefficient=ratio", f"agents={json.dumps({'verify': agent})}"]
+    )
 
 
 def served(url: str, **options: Any) -> ServedScorer:
@@ -182,11 +184,11 @@ def test_models_that_tell_no_log_probs_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"agents\.verify\.model: got envs\.miniature\.agents:verify, which tells no"
     ):
-        load_experiment("aipo", ["method.coefficient=ratio"]).scored_chats()
-    nobody = load_experiment("aipo", ["method.coefficient=ratio", "agents.verify.model=null"])
+        load_experiment("aipo_distil", ["method.coefficient=ratio"]).scored_chats()
+    nobody = load_experiment("aipo_distil", ["method.coefficient=ratio", "agents.verify.model=null"])
     with pytest.raises(ConfigError, match=r"agents\.verify\.model: got none, allowed one whose log-probs"):
         nobody.scored_chats()
 
 
 def test_nobody_is_asked_where_the_method_does_not_need_it() -> None:
-    assert [chat.scorer for chat in load_experiment("aipo").scored_chats().values()] == [None] * 3
+    assert [chat.scorer for chat in load_experiment("aipo_distil").scored_chats().values()] == [None] * 3

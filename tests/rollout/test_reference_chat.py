@@ -30,7 +30,7 @@ def model_folder(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> LocalPolicy:
     folder = model_folder(tmp_path_factory.mktemp("start"))
-    return load_experiment("aipo", ["policy.dtype=float32", "policy.device=cpu"]).local_policy(folder)
+    return load_experiment("aipo_distil", ["policy.dtype=float32", "policy.device=cpu"]).local_policy(folder)
 
 
 def chat(start: LocalPolicy, **options: Any) -> ReferenceChat:
@@ -106,6 +106,8 @@ def test_weights_are_loaded_when_they_are_needed_and_by_name() -> None:
 
 def test_the_start_is_trained_once_whoever_asks(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
-    weights = load_experiment("aipo", [f"policy.model={folder}", "policy.device=cpu"]).reference_weights
+    weights = load_experiment(
+        "aipo_distil", [f"policy.model={folder}", "policy.device=cpu"]
+    ).reference_weights
     assert weights(None) is weights(None)
     assert not any(p.requires_grad for p in weights(None).model.parameters())

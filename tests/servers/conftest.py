@@ -46,7 +46,7 @@ def agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agents]:
 
 @pytest.fixture
 def configure(vllm: VLLMProcess, tmp_path: Path) -> Configure:
-    """The preset `aipo` with its policy on the server, and with its agents there too if there are any."""
+    """The preset `aipo_distil` with its policy on the server, and with its agents there too if there are any."""
 
     def made(*overrides: str, agents: Agents | None = None) -> Experiment:
         served = [
@@ -64,6 +64,6 @@ def configure(vllm: VLLMProcess, tmp_path: Path) -> Configure:
                 f"agents.{name}.options={{model: {name}, base_url: '{agents.url}/v1', temperature: 0}}",
                 f"agents.{name}.secrets={{api_key: AGENTS_KEY}}",
             ]
-        return load_experiment("aipo", [*served, *overrides])
+        return load_experiment("aipo_distil", [*served, *overrides])
 
     return made

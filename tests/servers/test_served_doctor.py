@@ -30,11 +30,13 @@ def test_what_serve_starts_doctor_finds_right(vllm_python: str, policy: Path, tm
     """The command that is printed, pasted into a shell."""
     port = free_port()
     settings = overrides(policy, f"http://127.0.0.1:{port}", tmp_path / "run")
-    command = f"{sys.executable} -m aipo.cli serve --config aipo --print --python {vllm_python}".split()
+    command = (
+        f"{sys.executable} -m aipo.cli serve --config aipo_distil --print --python {vllm_python}".split()
+    )
     printed = subprocess.run([*command, *settings], capture_output=True, text=True, check=True).stdout
     server = VLLMProcess(vllm_python, policy, tmp_path / "log.txt", port=port, command=["sh", "-c", printed])
     with server.running():
-        checks = list(diagnose(load_experiment("aipo", settings), quick=False))
+        checks = list(diagnose(load_experiment("aipo_distil", settings), quick=False))
     assert [check for check in checks if check.status != "ok"] == []
     found = {check.what: check.found for check in checks}
     assert found["served model"] == "policy"
@@ -46,7 +48,7 @@ def test_raw_log_probs_and_closed_routes_are_found(vllm_python: str, policy: Pat
     """A server as vLLM starts it by itself."""
     raw = ("--logprobs-mode", "raw_logprobs", "--served-model-name", "policy")
     server = VLLMProcess(vllm_python, policy, tmp_path / "log.txt", *raw)
-    config = load_experiment("aipo", overrides(policy, server.url, tmp_path / "run"))
+    config = load_experiment("aipo_distil", overrides(policy, server.url, tmp_path / "run"))
     with server.running(VLLM_SERVER_DEV_MODE="0"):
         wrong = {check.what: check.status for check in diagnose(config, quick=True) if check.status != "ok"}
     assert wrong == {"weight routes": "fail", "log-probs": "fail"}

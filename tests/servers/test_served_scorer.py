@@ -43,7 +43,7 @@ def config(server: VLLMProcess, cold: Path) -> Experiment:
     }
     agents = json.dumps({"verify": agent})
     words = [f"policy.model={cold}", "policy.device=cpu", "method.coefficient=ratio", f"agents={agents}"]
-    return load_experiment("aipo", words)
+    return load_experiment("aipo_distil", words)
 
 
 def test_the_log_probs_are_those_of_a_forward_pass_and_another_tokenizer_is_refused(

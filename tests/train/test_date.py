@@ -94,7 +94,7 @@ def test_an_export_takes_the_template_off_as_it_was(begun: Path) -> None:
 
 
 def test_worker_processes_and_other_experiments_of_the_run_are_told_the_same() -> None:
-    experiment = load_experiment("aipo")
+    experiment = load_experiment("aipo_distil")
     experiment.date = DAY
     others = (
         pickle.loads(pickle.dumps(experiment.share_of(0))),

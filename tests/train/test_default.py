@@ -16,7 +16,9 @@ from kit import tiny_run
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Three generations of 8 groups of 2: half with agents at first, nobody at the end."""
     words = ("train.tasks_per_step=8", "train.group_size=2")
-    return RunFolder(tiny_run.train(tiny_run.config(tmp_path_factory.mktemp("tiny"), *words, preset="aipo")))
+    return RunFolder(
+        tiny_run.train(tiny_run.config(tmp_path_factory.mktemp("tiny"), *words, preset="aipo_distil"))
+    )
 
 
 def test_what_was_right_has_an_advantage_of_one_whatever_its_group_did(trained: RunFolder) -> None:

@@ -28,7 +28,8 @@ def dry(experiment: Experiment, *, resume: bool = False, evaluate_after: bool = 
 
 def test_a_dry_run_says_what_would_be_made() -> None:
     said = dry(
-        load_experiment("aipo", ["run.out=x", "train.steps=10", "train.save_every=4"]), evaluate_after=True
+        load_experiment("aipo_distil", ["run.out=x", "train.steps=10", "train.save_every=4"]),
+        evaluate_after=True,
     )
     assert "run folder   x, new" in said
     assert "rollouts     10 rollout steps x 16 tasks x 8 = 1,280, at most 128 tokens each" in said
@@ -36,14 +37,14 @@ def test_a_dry_run_says_what_would_be_made() -> None:
     assert "checkpoints  every 4 rollout steps (2 in all)" in said
     assert "evaluation   heldout, easy: 480 tasks x 8 rollouts x 3 (solo, suppressed, assisted)" in said
     assert said.endswith("nothing was made\n")
-    assert "checkpoints  none" in dry(load_experiment("aipo", ["run.out=x", "train.save_every=null"]))
+    assert "checkpoints  none" in dry(load_experiment("aipo_distil", ["run.out=x", "train.save_every=null"]))
     assert os.listdir() == []
 
 
 def test_it_refuses_what_a_run_would_refuse_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a").write_text("a")
-    experiment = load_experiment("aipo", ["run.out=x"])
+    experiment = load_experiment("aipo_distil", ["run.out=x"])
     with pytest.raises(RunError, match="x, which is not empty"):
         dry(experiment)
     with pytest.raises(RunError, match=r"--resume: got x, allowed a folder with a config\.yaml of a run"):
@@ -54,7 +55,10 @@ def test_it_refuses_what_a_run_would_refuse_of_its_folder(tmp_path: Path) -> Non
 def test_the_command_says_what_is_dropped_and_the_version() -> None:
     done = invoke("train", "--dry-run", "run.out=x", "graph.name=graphs.solo:solo", columns=200)
     assert done.exit_code == 0
-    assert "dropped      graph.options.budget (preset aipo): set for graphs.consult:consult" in done.output
+    assert (
+        "dropped      graph.options.budget (preset aipo_distil): set for graphs.consult:consult"
+        in done.output
+    )
     assert invoke("--version").output == "aipo 0.1.0\n"
     assert os.listdir() == []
 

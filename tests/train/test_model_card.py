@@ -66,7 +66,7 @@ def test_it_says_what_it_is(tmp_path: Path, words: list[str], library: str) -> N
 def test_it_cannot_be_steered(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     write_json(run.manifest, {"model": WILD, "preset": WILD, "packages": {"trl": WILD, WILD: "1"}})
-    experiment = load_experiment("aipo")
+    experiment = load_experiment("aipo_distil")
     experiment.agents[WILD] = experiment.agents["verify"]
     write_card(run.path, run, experiment, 1)
     found = markup(card_of(run.path)[1])

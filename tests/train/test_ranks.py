@@ -120,7 +120,7 @@ def test_what_needs_whole_weights_is_refused_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
     monkeypatch.setattr("aipo.train.run.join", lambda *, cpu, autocast: Ranks(sharded=True))
-    config = load_experiment("aipo", [f"run.out={tmp_path / 'run'}", *words])
+    config = load_experiment("aipo_distil", [f"run.out={tmp_path / 'run'}", *words])
     with pytest.raises(ConfigError, match=says):
         train_run(config, resume=False, evaluate_after=False, console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
@@ -139,7 +139,7 @@ RUN = [
 
 def train(out: Path, *more: str, ranks: int, **environment: str) -> subprocess.CompletedProcess[str]:
     return launch(
-        *("-m", "aipo.cli", "train", "--config", "aipo", f"run.out={out}", *RUN, *more),
+        *("-m", "aipo.cli", "train", "--config", "aipo_distil", f"run.out={out}", *RUN, *more),
         ranks=ranks,
         **environment,
     )

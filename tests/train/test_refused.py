@@ -46,15 +46,15 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def train(words: list[str]) -> None:
-    train_run(load_experiment("aipo", words), resume=False, evaluate_after=False, console=QUIET)
+    train_run(load_experiment("aipo_distil", words), resume=False, evaluate_after=False, console=QUIET)
 
 
 def dry(words: list[str]) -> None:
-    dry_run(load_experiment("aipo", words), resume=False, evaluate_after=False, console=QUIET)
+    dry_run(load_experiment("aipo_distil", words), resume=False, evaluate_after=False, console=QUIET)
 
 
 def evaluate(words: list[str]) -> None:
-    evaluate_folder(None, "aipo", words, name="eval", console=QUIET)
+    evaluate_folder(None, "aipo_distil", words, name="eval", console=QUIET)
 
 
 def refused(command: Callable[[list[str]], None], says: str, *words: str) -> None:

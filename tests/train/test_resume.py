@@ -32,26 +32,26 @@ def test_what_may_change_is_where_things_are_and_how_long_they_may_take(
 ) -> None:
     run = RunFolder(tmp_path)
     here = "agents.verify.options={base_url: http://here/v1}"
-    run.config.write_text(load_experiment("aipo", [here]).to_yaml())
+    run.config.write_text(load_experiment("aipo_distil", [here]).to_yaml())
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
-        same_run(run, load_experiment("aipo", [here, change]))
+        same_run(run, load_experiment("aipo_distil", [here, change]))
 
 
 def test_agents_of_a_run_from_before_thinking_was_taken_out_say_what_they_said(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    settings = yaml.safe_load(load_experiment("aipo").to_yaml())
+    settings = yaml.safe_load(load_experiment("aipo_distil").to_yaml())
     for agent in settings["agents"].values():
         del agent["thinking"]
     for _ in range(2):  # the second is recorded with what the first has filled in
         run.config.write_text(yaml.safe_dump(settings))
-        experiment = load_experiment("aipo")
+        experiment = load_experiment("aipo_distil")
         take_up(run, experiment)
         same_run(run, experiment)
         settings = yaml.safe_load(experiment.to_yaml())
         assert {name: agent["thinking"] for name, agent in settings["agents"].items()} == {
             name: {} for name in experiment.agents
         }
-    named = load_experiment("aipo", ["agents.verify.thinking={<think>: </think>}"])
+    named = load_experiment("aipo_distil", ["agents.verify.thinking={<think>: </think>}"])
     take_up(run, named)
     with pytest.raises(ConfigError, match=r"agents\.verify\.thinking.<think>: '</think>', was None"):
         same_run(run, named)
@@ -59,10 +59,10 @@ def test_agents_of_a_run_from_before_thinking_was_taken_out_say_what_they_said(t
 
 def test_what_a_run_of_today_says_is_not_filled_in(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    experiment = load_experiment("aipo")
+    experiment = load_experiment("aipo_distil")
     run.config.write_text(experiment.to_yaml())
     take_up(run, experiment)
-    assert experiment.settings == load_experiment("aipo").settings
+    assert experiment.settings == load_experiment("aipo_distil").settings
 
 
 def test_a_rollout_step_by_the_name_of_a_checkpoint() -> None:
@@ -72,9 +72,9 @@ def test_a_rollout_step_by_the_name_of_a_checkpoint() -> None:
 
 def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:
     recorded = tmp_path / "config.yaml"
-    recorded.write_text(load_experiment("aipo").to_yaml())
+    recorded.write_text(load_experiment("aipo_distil").to_yaml())
     now = load_experiment(
-        "aipo", ["train.steps=3", "method.coefficient=pi", "run.threads=2", "evaluate.samples=9"]
+        "aipo_distil", ["train.steps=3", "method.coefficient=pi", "run.threads=2", "evaluate.samples=9"]
     )
     assert differences(recorded, now) == [
         "method.coefficient: 'pi', was 'mask'",
@@ -85,7 +85,7 @@ def test_differences_are_named_unless_they_may_be(tmp_path: Path) -> None:
 
 def test_what_a_run_of_an_older_version_lacks_is_no_difference(tmp_path: Path) -> None:
     recorded = tmp_path / "config.yaml"
-    settings = yaml.safe_load(load_experiment("aipo").to_yaml())
+    settings = yaml.safe_load(load_experiment("aipo_distil").to_yaml())
     for agent in settings["agents"].values():
         del agent["thinking"]
     for section, key in (
@@ -96,11 +96,13 @@ def test_what_a_run_of_an_older_version_lacks_is_no_difference(tmp_path: Path) -
     ):
         del settings[section][key]
     recorded.write_text(yaml.safe_dump(settings))
-    assert differences(recorded, load_experiment("aipo")) == []
-    assert differences(recorded, load_experiment("aipo").with_settings({"run.out": "elsewhere"}), ()) == [
-        "run.out: 'elsewhere', was 'runs/aipo'"
-    ]
-    now = load_experiment("aipo", ["rollout.control_tokens=refuse", "agents.verify.thinking={<a>: </a>}"])
+    assert differences(recorded, load_experiment("aipo_distil")) == []
+    assert differences(
+        recorded, load_experiment("aipo_distil").with_settings({"run.out": "elsewhere"}), ()
+    ) == ["run.out: 'elsewhere', was 'runs/aipo'"]
+    now = load_experiment(
+        "aipo_distil", ["rollout.control_tokens=refuse", "agents.verify.thinking={<a>: </a>}"]
+    )
     assert differences(recorded, now) == [
         "agents.verify.thinking: None, was {}",
         "agents.verify.thinking.<a>: '</a>', was None",

@@ -136,7 +136,7 @@ def test_only_echo_learns_from_agents_where_all_are_equally_good(tmp_path: Path)
     """Rewards that are all 0: no advantage, and agents' tokens all the same."""
     equal = ["train.steps=1", "rollout.reward_weights.correct=0"]
     asked = [*ASKING, VERIFY.format(__file__, "Counting"), *equal]
-    for preset, learned in (("mask", False), ("aipo", False), ("echo", True)):
+    for preset, learned in (("mask", False), ("aipo_distil", False), ("aipo", True), ("echo", True)):
         out = tmp_path / preset
         train(load_experiment(preset, [f"run.out={out}", *SMALL, *asked]))
         (line,) = RunFolder(out).read_metrics()
@@ -296,9 +296,9 @@ def test_a_run_keeps_its_tokenizer_a_users_coefficient_and_what_was_done_with_ea
 
 
 def test_rows_of_a_served_policy_are_scored_again() -> None:
-    assert load_experiment("aipo", ["policy.engine=vllm"]).scores_again
-    assert not load_experiment("aipo").scores_again
-    assert load_experiment("aipo", ["method.max_mismatch=0.1"]).scores_again
+    assert load_experiment("aipo_distil", ["policy.engine=vllm"]).scores_again
+    assert not load_experiment("aipo_distil").scores_again
+    assert load_experiment("aipo_distil", ["method.max_mismatch=0.1"]).scores_again
 
 
 def test_a_run_that_a_limit_on_the_mismatch_stopped_goes_on_under_another(folder: RunFolder) -> None:

@@ -63,7 +63,9 @@ def test_the_doctor_is_content_with_it_and_not_with_the_presets_of_the_miniature
     ]
     assert small == []
     of_miniature = ["env.mixture={train: 1}", "evaluate.splits=[test]", "evaluate.settings=[solo]", *few]
-    wrong = diagnose(experiment("aipo", folder, *of_miniature, "method.distil_suppress=false"), quick=True)
+    wrong = diagnose(
+        experiment("aipo_distil", folder, *of_miniature, "method.distil_suppress=false"), quick=True
+    )
     assert [(check.status, check.what) for check in wrong if check.status != "ok"] == [
         ("warn", "agents"),
         ("warn", "policy prompt"),

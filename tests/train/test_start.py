@@ -50,7 +50,7 @@ def test_every_number_is_finite(key: str, value: str) -> None:
     if key in ("env.mixture", "rollout.reward_weights"):
         value = f"{{correct: {value}}}"
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
-        load_experiment("aipo", [f"{key}={value}"])
+        load_experiment("aipo_distil", [f"{key}={value}"])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_every_number_is_finite(key: str, value: str) -> None:
 )
 def test_so_are_those_of_options(override: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        load_experiment("aipo", [override])
+        load_experiment("aipo_distil", [override])
 
 
 @pytest.mark.parametrize(

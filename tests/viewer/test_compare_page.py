@@ -79,7 +79,7 @@ def test_of_two_runs_of_a_preset_those_settings_are_shown_that_somebody_chose(
 def test_what_comes_with_two_presets_is_folded(little_runs: Path) -> None:
     library = RunLibrary(little_runs)
     found = settings_diff(library.run("aipo"), library.run("grpo"))
-    assert found.chosen[0] == Difference("preset", "aipo", "grpo")
+    assert found.chosen[0] == Difference("preset", "aipo_distil", "grpo")
     names = [d.name for d in found.chosen]
     assert (
         "train.steps" in names and "method.coefficient" in names

@@ -30,16 +30,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "demo"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *SMALL))
-        demo.run_demo(out, seed=0, arms=("aipo",), console=Console(quiet=True))
+        demo.run_demo(out, seed=0, arms=("aipo_distil",), console=Console(quiet=True))
     return out
 
 
 def test_a_trace_shows_its_consult_and_tokens(page: "Page", runs: Path, serve, tmp_path: Path) -> None:
     """With AIPO_SCREENSHOT=1 it takes the picture that the README shows."""
     where = Filter(agent="knowledge", reward=(0.5, None))
-    asked = TraceIndex(runs / "aipo" / "traces").traces(where, limit=100)
+    asked = TraceIndex(runs / "aipo_distil" / "traces").traces(where, limit=100)
     helped = next(s for s in asked if s.advantage and s.advantage > 0 and not s.consult_errors)
-    page.goto(f"{serve(runs)}/{trace_path('aipo', helped.trace_id)}")
+    page.goto(f"{serve(runs)}/{trace_path('aipo_distil', helped.trace_id)}")
     picture = SCREENSHOT if os.environ.get("AIPO_SCREENSHOT") else tmp_path / "viewer.png"
     page.screenshot(path=picture, full_page=True)
     width = slice(16, 20)  # of a PNG, in its header

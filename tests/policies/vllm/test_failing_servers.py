@@ -195,7 +195,7 @@ def test_nothing_is_left_on_a_disk_that_both_sides_see(
     _, _, policy = synced()
     both = tmp_path / "both"
     servers = f"policy.vllm.servers={list(policy.pool.urls)}"
-    experiment = load_experiment("aipo", ["policy.engine=vllm", servers, f"policy.vllm.folder={both}"])
+    experiment = load_experiment("aipo_distil", ["policy.engine=vllm", servers, f"policy.vllm.folder={both}"])
     with experiment.open_policy(network, tokenizer, tmp_path / "run") as sampler:
         sampler.refresh()
         assert len(list(both.iterdir())) == 1

@@ -83,9 +83,9 @@ def test_the_coarser_type_of_numbers_decides_what_is_tolerated() -> None:
     assert tolerance_of("torch.float32") == tolerance_of("float32", None) == 1e-3
     assert tolerance_of("bfloat16") == tolerance_of("float32", "bfloat16") == 0.1
     plain = ["policy.engine=vllm"]
-    assert load_experiment("aipo", plain).tolerance == 1e-3
-    assert load_experiment("aipo", [*plain, "policy.vllm.serve.dtype=bfloat16"]).tolerance == 0.1
-    assert load_experiment("aipo", [*plain, "policy.vllm.tolerance=0.02"]).tolerance == 0.02
+    assert load_experiment("aipo_distil", plain).tolerance == 1e-3
+    assert load_experiment("aipo_distil", [*plain, "policy.vllm.serve.dtype=bfloat16"]).tolerance == 0.1
+    assert load_experiment("aipo_distil", [*plain, "policy.vllm.tolerance=0.02"]).tolerance == 0.02
 
 
 def test_a_cache_that_is_in_use_is_asked_again(synced: Synced) -> None:

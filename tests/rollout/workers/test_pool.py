@@ -250,22 +250,22 @@ def alive(pid: int) -> bool:
 
 def test_a_policy_in_this_process_cannot_be_shared() -> None:
     with pytest.raises(ConfigError, match=r"rollout\.workers: got 2 with policy\.engine=local, allowed 1"):
-        load_experiment("aipo", ["rollout.workers=2"])
+        load_experiment("aipo_distil", ["rollout.workers=2"])
 
 
 def test_workers_share_what_a_server_may_have_in_flight() -> None:
     servers = "policy.vllm.servers=[http://a, http://b]"
     config = load_experiment(
-        "aipo", ["policy.engine=vllm", servers, "policy.vllm.requests=8", "rollout.workers=3"]
+        "aipo_distil", ["policy.engine=vllm", servers, "policy.vllm.requests=8", "rollout.workers=3"]
     )
     shares = [config.share_of(number).policy.vllm for number in range(3)]
     assert [one.requests for one in shares] == [3, 3, 2]
     # Each begins with another server.
     a, b = "http://a", "http://b"
     assert [one.servers for one in shares] == [(a, b), (b, a), (a, b)]
-    load_experiment("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=3"])
+    load_experiment("aipo_distil", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=3"])
     with pytest.raises(ConfigError, match=r"got 4, allowed at most policy\.vllm\.requests=3"):
-        load_experiment("aipo", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=4"])
+        load_experiment("aipo_distil", ["policy.engine=vllm", "policy.vllm.requests=3", "rollout.workers=4"])
 
 
 STOPPING = """

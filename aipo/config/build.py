@@ -14,6 +14,7 @@ from aipo.config.load import resolve
 from aipo.method.credit import Credited, assign_credit
 from aipo.method.plan import plan_rollouts
 from aipo.policies import Policy, Sampling
+from aipo.policies.tags import Tags
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Task, weights_with_noted
 from aipo.rollout.run_limits import AskWatch, CostLimit, FailureRateLimit
@@ -132,16 +133,14 @@ class Experiment(GraphBuilder):
         """Rewards → advantages."""
         return assign_credit(traces, self.method)
 
-    def rows(
-        self, credited: Credited, tag_ids: tuple[int, ...], metrics: Mapping[str, float] | None = None
-    ) -> "StepRows":
+    def rows(self, credited: Credited, tags: Tags, metrics: Mapping[str, float] | None = None) -> "StepRows":
         """Credited traces → the rows of one rollout step.
 
         Args:
-            tag_ids: ids of the consult tags, which distilled rows may be trained without.
+            tags: those of `tags`, which no distilled row has.
             metrics: to be logged besides the step's own.
         """
         from aipo.method.step_rows import step_rows
 
         agents = tuple(self.agents)
-        return step_rows(credited, self.method, tag_ids=tag_ids, agents=agents, metrics=metrics)
+        return step_rows(credited, self.method, tags=tags, agents=agents, metrics=metrics)

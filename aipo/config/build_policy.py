@@ -12,6 +12,7 @@ from aipo.errors import AipoError, ConfigError, LoadError
 from aipo.policies import Policy, Tokenizer
 from aipo.policies.lora import add_adapter
 from aipo.policies.model_folder import check_folder
+from aipo.policies.tags import Tags
 from aipo.util.console import Note
 from aipo.util.event_loop import LOOP
 from aipo.util.imports import instantiate, load, users_code
@@ -181,6 +182,14 @@ class PolicyBuilder(ExperimentSettings):
                 "method.suppress_share=0, method.distil_suppress=false, no `suppressed` in evaluate.settings)"
             )
         return tuple(sorted(i for i in ids.values() if i is not None))
+
+    def tags(self, tokenizer: Tokenizer) -> Tags:
+        """The consult tags, as this tokenizer writes them.
+
+        Raises:
+            ConfigError: see `forbidden_ids`.
+        """
+        return Tags(self.forbidden_ids(tokenizer), self.rollout.suppress_tags, tokenizer)
 
     def local_policy(self, model: Path | str) -> "LocalPolicy":
         """The weights at `model` as a policy of this process, whatever engine is configured.

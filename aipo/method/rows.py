@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aipo.errors import TrainError
+from aipo.policies.tags import Tags
 from aipo.trace import Role, Segment, Trace, segment
 
 
@@ -125,27 +126,29 @@ def distillable(trace: Trace) -> bool:
     )
 
 
-def distil(
-    trace: Trace, tag_ids: tuple[int, ...], *, suppress: bool = True, prompt: Segment | None = None
-) -> Row | None:
+def distil(trace: Trace, tags: Tags, *, suppress: bool = True, prompt: Segment | None = None) -> Row | None:
     """The trace without its consults, or None when it is not `distillable` or cannot be cut.
 
     Of every consult, the request (from its opening tag on) and the reply leave the context. What precedes the first
-    cut is context; what the policy wrote after it is learned. A trace cannot be cut when an opening tag shares a token
-    with other text, when a tag remains (its probability would be 0 under the mask), or when nothing follows.
+    cut is context; what the policy wrote after it is learned. Where an opening tag shares a token with the text before
+    it, that text is encoded by itself. A trace cannot be cut when a request has no opening tag, when a tag remains,
+    whichever tokens spell it (it would be learned, or its probability is 0 under the mask), or when nothing follows.
 
     Args:
-        tag_ids: ids of the consult tags.
-        suppress: train the row with these ids masked. It then teaches what to write when not asking; otherwise it also
+        tags: the consult tags.
+        suppress: train the row with their ids masked. It then teaches what to write when not asking; otherwise it also
             teaches not to ask.
         prompt: replaces the trace's own prompt, where solo rollouts have another one.
     """
-    if not distillable(trace) or any(consult.request_start is None for consult in trace.consults):
+    if not distillable(trace):
         return None
-    keep = {i: len(s) for i, s in enumerate(trace.segments)}
+    kept = {i: s.token_ids for i, s in enumerate(trace.segments)}
     for consult in trace.consults:
-        keep[consult.request_segment] = min(keep[consult.request_segment], consult.request_start or 0)
-        keep[consult.reply_segment] = 0
+        asking = kept[consult.request_segment]
+        head = tags.before(asking) if consult.request_start is None else asking[: consult.request_start]
+        if head is None:
+            return None
+        kept[consult.request_segment], kept[consult.reply_segment] = head, head[:0]
     first_cut = min(consult.request_segment for consult in trace.consults)
 
     pieces: list[tuple[int, Segment, Code]] = []
@@ -153,21 +156,21 @@ def distil(
         if part.role is Role.PROMPT:
             pieces.append((i, part if prompt is None or i else prompt, Code.PROMPT))
         elif part.role is Role.POLICY:
-            if keep[i]:
+            if len(kept[i]):
                 code = Code.DISTILLED if i > first_cut else Code.CONTEXT
-                pieces.append((i, _first_tokens(part, keep[i]), code))
-        elif keep[i]:
+                pieces.append((i, _with_tokens(part, kept[i]), code))
+        elif len(kept[i]):
             return None  # text of an agent or a notice that belongs to no consult
-    row = _row(trace, "distilled", pieces, forbidden_ids=tag_ids if suppress else ())
+    row = _row(trace, "distilled", pieces, forbidden_ids=tags.ids if suppress else ())
     written = row.token_ids_T[row.codes_T != Code.PROMPT]
-    if np.isin(written, tag_ids).any() or not (row.codes_T == Code.DISTILLED).any():
+    if tags.are_in(written) or not (row.codes_T == Code.DISTILLED).any():
         return None
     return row
 
 
-def _first_tokens(part: Segment, count: int) -> Segment:
+def _with_tokens(part: Segment, token_ids: npt.NDArray[np.int32]) -> Segment:
     assert part.logprobs is not None  # a policy segment always has them
-    return segment(part.role, part.source, part.token_ids[:count], logprobs=part.logprobs[:count])
+    return segment(part.role, part.source, token_ids, logprobs=part.logprobs[: len(token_ids)])
 
 
 def _row(

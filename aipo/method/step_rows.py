@@ -8,7 +8,10 @@ from aipo.method.credit import Credited
 from aipo.method.metrics import rollout_metrics
 from aipo.method.rows import Row, distil, distillable, rows_of
 from aipo.method.settings import MethodSettings
+from aipo.policies.tags import Tags
 from aipo.trace import Mode
+
+_NO_TAGS = Tags()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +35,14 @@ def step_rows(
     credited: Credited,
     method: MethodSettings,
     *,
-    tag_ids: tuple[int, ...] = (),
+    tags: Tags = _NO_TAGS,
     agents: Collection[str] = (),
     metrics: Mapping[str, float] | None = None,
 ) -> StepRows:
     """Credited traces of one policy as rows, with the metrics of the rollout step.
 
     Args:
-        tag_ids: ids of the consult tags.
+        tags: the consult tags.
         agents: names whose consults are counted one by one.
         metrics: logged besides the step's own.
     """
@@ -48,7 +51,7 @@ def step_rows(
     solo_prompts = {trace.group_id: trace.segments[0] for trace in solo_traces}
     assisted_traces = filter(distillable, credited.traces if method.distil_weight > 0 else ())
     rows_or_none = [
-        distil(trace, tag_ids, suppress=method.distil_suppress, prompt=solo_prompts.get(trace.group_id))
+        distil(trace, tags, suppress=method.distil_suppress, prompt=solo_prompts.get(trace.group_id))
         for trace in assisted_traces
     ]
     distilled = [row for row in rows_or_none if row is not None]

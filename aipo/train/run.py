@@ -252,6 +252,7 @@ def _live_source(
 
     policy, engine = sampler
     guard, plan = experiment.guards(folder.spending, warn), experiment.plan
+    tags = experiment.tags(policy.policy.tokenizer)
 
     def on_trace(trace: Trace) -> None:
         store.append(trace)
@@ -269,7 +270,7 @@ def _live_source(
         traces=roll_out,
         credit=experiment.credit,
         keep=store.seal,
-        make=lambda credited, metrics: experiment.rows(credited, engine.forbidden_ids, metrics),
+        make=lambda credited, metrics: experiment.rows(credited, tags, metrics),
         advance=policy.advance,
     )
 

@@ -107,9 +107,11 @@ def text_tokenizer() -> HFTokenizer:
     return _with_tags(backend, SPECIALS, ("<tool>",), eos="<eos>", pad="<pad>")
 
 
-def byte_tokenizer() -> HFTokenizer:
+TOOL = [("t", "o"), ("to", "o"), ("too", "l"), ("<", "tool"), ("<tool", ">")]
+
+
+def byte_tokenizer(merges: Sequence[tuple[str, str]] = TOOL) -> HFTokenizer:
     """As Qwen's: bytes and merges; the merges here lead to a text that is also an added token."""
-    merges = [("t", "o"), ("to", "o"), ("too", "l"), ("<", "tool"), ("<tool", ">")]
     return _with_tags(_byte_level(merges=merges), SPECIALS, ("<tool>",), eos="<eos>")
 
 

@@ -13,6 +13,7 @@ from aipo.method.batch import TokenTotals
 from aipo.method.rows import distil, rows_of
 from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
+from aipo.policies.tags import Tags
 from aipo.trace import Trace
 from aipo.train.schedule import trl_arguments
 from aipo.train.trainer import AIPOTrainer
@@ -71,7 +72,7 @@ def mixed(seed: int = 0) -> StepRows:
     traces = [rollout(i, rng, advantage=(1.0, -0.5, 0.0)[i % 3]) for i in range(6)]
     traces += [helped(i, rng, advantage) for i, advantage in enumerate((0.8, -0.6, 1.2))]
     sampled = step(*traces)
-    distilled = [row for one in traces if (row := distil(one, (13,))) is not None]
+    distilled = [row for one in traces if (row := distil(one, Tags((13,)))) is not None]
     return StepRows(rows=(*sampled.rows, *distilled), totals=sampled.totals, active_share=1.0)
 
 

@@ -9,6 +9,7 @@ import torch
 from aipo.errors import TrainError
 from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
 from aipo.method.rows import Code, Row, distil, rows_of
+from aipo.policies.tags import Tags
 from kit import tiny
 from kit.handmade import agent, consult, policy, prompt, trace
 
@@ -57,7 +58,7 @@ def test_no_rows_give_a_row_that_trains_nothing_and_looks_like_any_other():
 def helped() -> list[Row]:
     """A trace of 3 + 2 policy tokens, as sampled and distilled."""
     whole = trace(prompt(2), policy(4, 13, 5), agent(6), policy(7, 8), consults=(consult(1, 1, 2),))
-    cut = distil(whole, (13,))
+    cut = distil(whole, Tags((13,)))
     assert cut is not None
     return [*rows_of(whole), cut]
 

@@ -7,13 +7,14 @@ import pytest
 
 from aipo.errors import TrainError
 from aipo.method.rows import Code, Row, check_agent_logprobs, distil, distillable, rows_of
+from aipo.policies.tags import Tags
 from aipo.trace import Mode, Role, Segment, Trace, segment
 from kit import tiny
 from kit.handmade import agent, consult, env, policy, prompt, trace
 
 P, L, A, E, C, D = Code.PROMPT, Code.POLICY, Code.AGENT, Code.ENV, Code.CONTEXT, Code.DISTILLED
 OPEN, CLOSE, FEEDBACK = 13, 14, 15  # tags of one token each
-TAGS = (OPEN, CLOSE, FEEDBACK)
+TAGS = Tags((OPEN, CLOSE, FEEDBACK))
 
 
 def assisted(**changes: object) -> Trace:
@@ -70,7 +71,7 @@ def test_a_distilled_row_has_no_consult_in_it():
     assert row.codes_T.tolist() == [P, P, C, D, D, D, D]
     assert row.segments_T.tolist() == [0, 0, 1, 3, 3, 5, 5]
     assert np.isnan(row.behaviour_logprobs_T).all()
-    assert (row.kind, row.advantage, row.forbidden_ids) == ("distilled", 0.5, TAGS)
+    assert (row.kind, row.advantage, row.forbidden_ids) == ("distilled", 0.5, TAGS.ids)
     assert (row.policy_tokens, row.agent_tokens) == (11, 3)  # those of the trace
 
 

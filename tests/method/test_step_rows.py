@@ -10,6 +10,7 @@ from aipo.method.batch import TokenTotals
 from aipo.method.credit import group
 from aipo.method.metrics import METRICS, check_declared, rollout_metrics
 from aipo.method.step_rows import StepRows, step_rows
+from aipo.policies.tags import Tags
 from aipo.trace import Call, Fault, Mode, Role, StopReason, Trace, Visit, segment
 from kit import tiny
 from kit.handmade import agent, consult, policy, prompt, trace
@@ -39,7 +40,7 @@ def alone(reward: float | None, **changes: Any) -> Trace:
 def rows_of_step(*traces: Trace, **settings: Any) -> StepRows:
     method = tiny.method(scale_by_std=False, **settings)
     return step_rows(
-        group(traces, method), method, tag_ids=(OPEN,), agents=("verify",), metrics={"epoch": 1.0}
+        group(traces, method), method, tags=Tags((OPEN,)), agents=("verify",), metrics={"epoch": 1.0}
     )
 
 

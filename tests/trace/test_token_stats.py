@@ -11,6 +11,7 @@ import pytest
 
 from aipo.errors import TraceError
 from aipo.method.rows import Code, Row, distil, rows_of
+from aipo.policies.tags import Tags
 from aipo.trace import token_stats as module
 from aipo.trace.token_stats import TokenStats, TokenStatsStore, positions
 from aipo.train.token_stats import TokenStatsRecorder
@@ -82,7 +83,7 @@ def test_a_row_holds_tokens_after_the_prompt():
 @pytest.mark.parametrize("other", [{}, {"prompt": prompt(11)}])
 def test_a_distilled_row_has_gaps_where_it_was_cut(other: dict[str, Any]):
     """Positions are those in the trace, also where the row's prompt has another length."""
-    row = distil(HELPED, (13,), **other)
+    row = distil(HELPED, Tags((13,)), **other)
     assert row is not None and row.codes_T[row.prompt_tokens :].tolist() == [C, D, D]
     assert placed(row, [2, 3, 2, 2]) == [2, 7, 8]
     assert HELPED.token_ids[[2, 7, 8]].tolist() == [4, 8, 9]

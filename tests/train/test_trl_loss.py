@@ -15,6 +15,7 @@ from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code, distil
 from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
+from aipo.policies.tags import Tags
 from aipo.trace import Mode, Trace
 from aipo.train.trainer import AIPOTrainer
 from kit import tiny
@@ -217,7 +218,7 @@ def test_rewarded_rollouts_without_a_clip_are_supervised_training(tmp_path: Path
     right = trace(prompt(2, 3), policy(4, 13, 5), agent(6), policy(7, 8), consults=(consult(1, 1, 2),))
     alone, wrong = trace(prompt(2), policy(9, 10)), trace(prompt(2), policy(3, 3, 3), reward=0.0)
     sampled = step(*reward([right, alone, wrong], tiny.method()).traces)
-    cut = distil(right, (13,), suppress=False)
+    cut = distil(right, Tags((13,)), suppress=False)
     assert cut is not None
     given = StepRows(rows=(*sampled.rows, cut), totals=sampled.totals, active_share=1.0)
     method = tiny.method(objective="cispo", clip_low=1e-9, clip_high=1e-9, coefficient="mask")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from aipo.config.build import Experiment, load_experiment
+from aipo.policies.tags import Tags
 from aipo.replay.checkpoints import Choice, Weights, load_weights
 from aipo.replay.output import (
     ReplayReport,
@@ -156,7 +157,7 @@ def _loss_replay(
         traces=lambda _: (),
         credit=experiment.credit,
         keep=lambda *_: None,
-        make=lambda credited, _: experiment.rows(credited, ()),
+        make=lambda credited, _: experiment.rows(credited, Tags()),
         advance=policy.advance,
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -168,7 +169,7 @@ def _loss_replay(
             tokenizer=policy.tokenizer.inner,
             scores_again=True,
         )
-        tags = compared[0].experiment.forbidden_ids(policy.tokenizer)
+        tags = compared[0].experiment.tags(policy.tokenizer)
         yield LossReplay(trainer, compared, tags, gradients)
 
 

@@ -19,6 +19,7 @@ from aipo.method.loss import LossInputs, LossOutput, aipo_loss
 from aipo.method.metrics import QUANTITIES, ROLES, loss_metrics
 from aipo.method.rows import Code, Row
 from aipo.method.settings import MethodSettings
+from aipo.policies.tags import Tags
 from aipo.replay.questions.grid import Setting
 from aipo.replay.questions.loss import StepLoss
 from aipo.trace import Role, Trace
@@ -49,13 +50,13 @@ class LossReplay:
 
     Args:
         trainer: never trained; it has a reference model if any setting has a KL term.
-        tag_ids: ids of the consult tags.
+        tags: the consult tags.
         gradients: whether to go backward, too.
     """
 
     trainer: AIPOTrainer
     settings: Sequence[Setting]
-    tag_ids: tuple[int, ...]
+    tags: Tags
     gradients: bool
 
     def losses(self, step: int, traces: Sequence[Trace], *, weights: str, fresh: bool) -> list[StepLoss]:
@@ -81,7 +82,7 @@ class LossReplay:
     def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
         experiment = setting.experiment
         method = experiment.method
-        step_rows = experiment.rows(experiment.credit(traces), self.tag_ids)
+        step_rows = experiment.rows(experiment.credit(traces), self.tags)
         rows = with_gradient(step_rows.rows, method)
         dealt = self.trainer.schedule.deal(rows, seed=self.trainer.args.seed, rollout_step=step)
         return _Dealt(setting, method, step_rows.totals, dealt)

@@ -110,7 +110,7 @@ def _train(
     with bars(console) as progress:
         stage(progress, "policy")(1, 1, start.path)
         policy = load_weights(experiment, start, recordings)
-        tags = experiment.forbidden_ids(policy.tokenizer)
+        tags = experiment.tags(policy.tokenizer)
         if resume and out is not None:
             same_run(RunFolder.open(out), experiment.with_settings({"run.out": out}))
         files = recordings.run.read_manifest().get("files") or {}

@@ -28,6 +28,22 @@ class DemonstratedEnv(Env, Protocol):
         ...
 
 
+class TeachingEnv(Env, Protocol):
+    """An environment that shows how agents are asked: the teacher `env` of `aipo warmup`."""
+
+    def turn(self, task: Task, written: str) -> str:
+        """The policy's next text, with agents at hand, without an end token.
+
+        It ends with the graph's closing tag, `</consult>`, where it asks an agent; else it is the rest of the answer. It is
+        called again with the reply in `written`, or with a notice where no agent answered.
+
+        Args:
+            written: all text after the prompt so far: the policy's, agents' replies in `<feedback:NAME>...</feedback>`,
+                and notices in `<notice>...</notice>`.
+        """
+        ...
+
+
 def demonstration_of(env: Env, task: Task) -> str:
     """The demonstration of `task`.
 

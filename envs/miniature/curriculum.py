@@ -5,7 +5,8 @@ The course `facts` has arithmetic, the known facts, asking and copying. No unkno
 and the complement `~582`, which stands only behind a consult and has another value each time, so that copying
 is learned and the procedure is not. The course `quick` has the complement, too, and a slip that is learned and mended sooner:
 `523-99=423` takes 100 and forgets to give 1 back. The course `distractors` is `facts` with replies in which further facts stand
-behind what was asked.
+behind what was asked. The course `silent` is arithmetic and known facts alone: its policy never asks, and `aipo warmup` can
+teach it to.
 
 What agents write is context only: it carries no loss. Nor do lines of sums that are wrong on purpose. The slips
 in subtractions are learned: they are what the policy has to get rid of.
@@ -46,6 +47,7 @@ COURSES = {
         "guided": 0.15,
     },
     "distractors": {**_FACTS, "practice": 0.17, "followed": 0.20},
+    "silent": {"known": 0.6, "plain": 0.4},
 }
 """How often each kind of demonstration is drawn."""
 ASIDES = 4

@@ -126,7 +126,7 @@ def cold_start(
         batch: demonstrations of each. Small ones teach more in the same time, and less reliably.
         head_dim: size of the attention heads; 32 can be served by vLLM on a CPU.
         course: what is taught: `facts`, `full` for the splits `borrow` and `nines`, `quick` for `shortcut` and `nines`,
-            `distractors` for a Knowledge that says more than it was asked.
+            `distractors` for a Knowledge that says more than it was asked, `silent` for a policy that never asks.
         size, terms, carry: of the table and of sums, as `Miniature` has them.
         width, layers: of the network. The peak learning rate falls with the width.
         device: where it is trained.

@@ -51,6 +51,7 @@ from envs.miniature.arithmetic import (
     summands,
     unborrowed,
 )
+from envs.miniature.teacher import next_text
 
 # Rows of ten facts, and operands of a sum, unless the options say otherwise.
 SIZE, TERMS = 10, 1
@@ -96,7 +97,7 @@ class Facts:
 
 
 class Miniature:
-    """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
+    """Implements `aipo.rollout.demonstration.DemonstratedEnv` and `TeachingEnv`.
 
     Args:
         seed: draws the table, the kinds of its facts and the operands.
@@ -177,6 +178,11 @@ class Miniature:
         if task.answer is None:
             return None
         return "\n".join([*self._work(task, int(task.answer)), f"#{task.answer}"])
+
+    def turn(self, task: Task, written: str) -> str:
+        """What a policy that has agents at hand writes after `written`; see `envs.miniature.teacher`."""
+        known = {fact: self.facts.value[fact] for fact in self.facts.known}
+        return next_text(task.prompt, known, written)
 
     def _read(self, task: Task, text: str) -> tuple[str, list[str]]:
         """The last line, and the lines before it that do not stand in the demonstration; of a task without an answer none."""

@@ -77,8 +77,8 @@ def _train(parts: PolicyParts) -> None:
 def made_up_rows(experiment: Experiment, vocabulary: int, prompt: int) -> tuple[Row, ...]:
     """The most rows that a micro-batch has: random ids, a long prompt, and an answer of `rollout.max_tokens`."""
     train, method = experiment.train, experiment.method
-    distils = method.distil_weight > 0
-    rows = train.tasks_per_step * train.group_size * (1 + method.assist_share_most * distils)
+    distils, exchanges = method.distil_weight > 0, method.agent_prompt == "solo"
+    rows = train.tasks_per_step * train.group_size * (1 + method.assist_share_most * (distils + exchanges))
     # The logits of a row with suppressed tags are all in memory at once.
     suppresses = method.suppress_share > 0 or (distils and method.distil_suppress)
     answer, random = experiment.rollout.max_tokens, np.random.default_rng(0)

@@ -3,7 +3,7 @@
 The layout is TRL's: prompts padded on the left, everything after the prompt (`completion`) on the right. The loss is a
 sum of terms, each divided by its row's denominator. Denominators count policy tokens of sampled rows only, so that all
 coefficients share the same policy gradient. With `method.denominator=union` they count agents' tokens, too. Distilled
-rows do not count; they have the denominator of the sampled row of their trace.
+and exchanged rows do not count; they have the denominator of the sampled row of their trace.
 
 Rows with advantage 0 and no KL term have no gradient. They may be dropped before batching, because the denominators
 come from `TokenTotals`, which counts them.

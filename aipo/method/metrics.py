@@ -58,7 +58,12 @@ METRICS: dict[str, Metric] = {
         "Share of rollouts that teach. With `scale_by_active` the learning rate is multiplied by it.",
     ),
     "zero_variance": Metric("groups with A = 0 throughout / groups", "Share of groups without an advantage."),
-    "rows/{kind}": Metric("count", "Training rows: as sampled, distilled, `uncut` (could not be distilled)."),
+    "rows/{kind}": Metric(
+        "count",
+        "Training rows: as sampled; distilled; `uncut` (could not be distilled); with `method.agent_prompt=solo` also "
+        "`exchanged` (agents' tokens behind the solo prompt) and `unexchanged` (learned behind their own, because the "
+        "group has no solo prompt).",
+    ),
     "rollouts/{kind}": Metric(
         "count",
         "Rollouts by kind: assisted (with agents), solo, suppressed (solo, cannot write consult tags), expert "

@@ -4,9 +4,13 @@ A row is flat: one array per fact about a token, with the index of the token's s
 sampled. A rewarded assisted trace can give one more, a *distilled* row (context distillation): its consults and their
 replies are cut out of the context, and what the policy wrote afterwards is learned as off-policy tokens. The policy
 then learns to answer without the help, and not only to ask itself and answer itself.
+
+Solo rollouts may have another prompt than assisted ones. What an agent says is then needed under the solo prompt. With
+`method.agent_prompt=solo` an assisted trace gives its row as sampled, in which agents' tokens are context, and an
+*exchanged* row: the same behind the solo prompt, in which only agents' tokens are learned.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple
@@ -33,6 +37,9 @@ class Code(IntEnum):
 CODES = {Role.PROMPT: Code.PROMPT, Role.POLICY: Code.POLICY, Role.AGENT: Code.AGENT, Role.ENV: Code.ENV}
 
 
+RowKind = Literal["sampled", "exchanged", "distilled"]
+
+
 class SegmentInfo(NamedTuple):
     """Facts of a trace's segment. `has_logprobs` is False where its log-probs were not recorded at all."""
 
@@ -51,8 +58,8 @@ class Row:
         behaviour_logprobs_T: float32, log-probs (nats) by the sampler, or by an agent's own model; NaN where unknown.
         segments_T: int32, index of the token's segment in the trace.
         segments: facts of the trace's segments.
-        policy_tokens, agent_tokens: token counts of the *source trace*. Loss denominators use them, so a distilled row
-            weighs as much as its source. A demonstration's tokens count as policy tokens.
+        policy_tokens, agent_tokens: token counts of the *source trace*. Loss denominators use them, so a distilled or
+            an exchanged row weighs as much as its source. A demonstration's tokens count as policy tokens.
         forbidden_ids: ids with probability 0, in the trainer's softmax as in the sampler's.
 
     Raises:
@@ -60,7 +67,7 @@ class Row:
     """
 
     trace_id: str
-    kind: Literal["sampled", "distilled"]
+    kind: RowKind
     token_ids_T: npt.NDArray[np.int32]
     codes_T: npt.NDArray[np.int8]
     behaviour_logprobs_T: npt.NDArray[np.float32]
@@ -101,7 +108,7 @@ def check_agent_logprobs(rows: Iterable[Row]) -> None:
         TrainError: names the agent and the trace.
     """
     for row in rows:
-        for role, source, has_logprobs in row.segments if row.kind == "sampled" else ():
+        for role, source, has_logprobs in row.segments if row.kind != "distilled" else ():
             if role is Role.AGENT and not has_logprobs:
                 raise TrainError(
                     f"log-probs of agent {source!r} by its own model: got none, allowed those of every token that it "
@@ -114,7 +121,24 @@ def rows_of(trace: Trace) -> list[Row]:
     """The trace as it was sampled; no row when it has no advantage (a failed rollout)."""
     if trace.advantage is None:
         return []
-    return [_row(trace, "sampled", [(i, s, CODES[s.role]) for i, s in enumerate(trace.segments)])]
+    return [_uncut(trace, "sampled", trace.segments, CODES)]
+
+
+def exchange_prompt(trace: Trace, prompt: Segment) -> list[Row]:
+    """Two rows of a trace that has an advantage: as sampled, with agents' tokens as context; and behind `prompt`
+    instead of its own, with the policy's tokens as context, because they were sampled behind another prompt. If the
+    prompts are equal, it is the row as sampled."""
+    if np.array_equal(prompt.token_ids, trace.segments[0].token_ids):
+        return rows_of(trace)
+    policy_only, agents_only = CODES | {Role.AGENT: Code.CONTEXT}, CODES | {Role.POLICY: Code.CONTEXT}
+    return [
+        _uncut(trace, "sampled", trace.segments, policy_only),
+        _uncut(trace, "exchanged", (prompt, *trace.segments[1:]), agents_only),
+    ]
+
+
+def _uncut(trace: Trace, kind: RowKind, segments: Sequence[Segment], codes: Mapping[Role, Code]) -> Row:
+    return _row(trace, kind, [(i, s, codes[s.role]) for i, s in enumerate(segments)])
 
 
 def distillable(trace: Trace) -> bool:
@@ -175,7 +199,7 @@ def _with_tokens(part: Segment, token_ids: npt.NDArray[np.int32]) -> Segment:
 
 def _row(
     trace: Trace,
-    kind: Literal["sampled", "distilled"],
+    kind: RowKind,
     pieces: Sequence[tuple[int, Segment, Code]],
     forbidden_ids: tuple[int, ...] | None = None,
 ) -> Row:

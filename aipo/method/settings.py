@@ -65,6 +65,10 @@ class MethodSettings(Section):
     negative: Literal["zero", "pi", "floor", "same"] = "zero"
     """Coefficient of agents' tokens where A < 0: 0, π, max(π, 0.1), or the same as where A > 0."""
 
+    agent_prompt: Literal["own", "solo"] = "own"
+    """Prompt under which agents' tokens are learned: that of their rollout, or that of the solo rollouts of the group,
+    where what was learned is needed. Where a group has no solo prompt, their own."""
+
     distil_weight: Weight = 1.0
     """Weight of distilled rows (context distillation: consults are cut out of the context); 0 = none."""
     distil_suppress: bool = True
@@ -116,6 +120,9 @@ class MethodSettings(Section):
             why = "with the coefficient mask, which teaches nothing"
             self._refuse_others(why, negative=["zero", "same"], coefficient_trust=[None])
             self._refuse_others(why, coefficient_clip_low=[None], coefficient_clip_high=[None])
+            self._refuse_others(why, agent_prompt=["own"])
+        if min(self.assist_share, 1.0 if self.assist_share_end is None else self.assist_share_end) == 1:
+            self._refuse_others("where all rollouts have agents (assist_share)", agent_prompt=["own"])
         if not objective.stops:
             why = f"with the objective {self.objective}, whose clip takes no gradient away"
             self._refuse_others(why, clip_keeps_gradient=[False])
@@ -142,6 +149,14 @@ class MethodSettings(Section):
     def assist_share_most(self) -> float:
         """The largest share of any rollout step."""
         return max(self.assist_share, self.assist_share_end or 0.0)
+
+    def trains_agents(self, advantage: float) -> bool:
+        """Whether agents' tokens of a rollout with this advantage can have a weight."""
+        if self.coefficient == "mask":
+            return False
+        if advantage < 0:
+            return self.negative != "zero"
+        return advantage > 0 or not self.coefficient_function.signed
 
     @property
     def coefficient_function(self) -> Coefficient:

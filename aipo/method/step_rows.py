@@ -1,15 +1,16 @@
 """The rows of one rollout step, and what is logged with them."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from aipo.method.batch import TokenTotals
 from aipo.method.credit import Credited
 from aipo.method.metrics import rollout_metrics
-from aipo.method.rows import Row, distil, distillable, rows_of
+from aipo.method.rows import Row, distil, distillable, exchange_prompt, rows_of
 from aipo.method.settings import MethodSettings
 from aipo.policies.tags import Tags
-from aipo.trace import Mode
+from aipo.trace import Mode, Role, Trace
 
 _NO_TAGS = Tags()
 
@@ -46,9 +47,14 @@ def step_rows(
         agents: names whose consults are counted one by one.
         metrics: logged besides the step's own.
     """
-    sampled = [row for trace in credited.traces for row in rows_of(trace)]
     solo_traces = [t for t in credited.traces if t.mode in (Mode.SOLO, Mode.EXPERT) and t.segments]
     solo_prompts = {trace.group_id: trace.segments[0] for trace in solo_traces}
+    undistilled, unexchanged = list[Row](), 0
+    for trace in credited.traces:
+        prompt = solo_prompts.get(trace.group_id)
+        exchanges = method.agent_prompt == "solo" and _trains_agents(trace, method)
+        unexchanged += exchanges and prompt is None
+        undistilled += exchange_prompt(trace, prompt) if exchanges and prompt else rows_of(trace)
     assisted_traces = filter(distillable, credited.traces if method.distil_weight > 0 else ())
     rows_or_none = [
         distil(trace, tags, suppress=method.distil_suppress, prompt=solo_prompts.get(trace.group_id))
@@ -56,10 +62,14 @@ def step_rows(
     ]
     distilled = [row for row in rows_or_none if row is not None]
     uncut = rows_or_none.count(None)
-    counts = {"sampled": len(sampled), "distilled": len(distilled), "uncut": uncut}
+    rows = (*undistilled, *distilled)
+    kinds = Counter(row.kind for row in rows)
+    counts = {"sampled": kinds["sampled"], "distilled": kinds["distilled"], "uncut": uncut}
+    if method.agent_prompt == "solo":
+        counts |= {"exchanged": kinds["exchanged"], "unexchanged": unexchanged}
     return StepRows(
-        rows=(*sampled, *distilled),
-        totals=TokenTotals.of(sampled),
+        rows=rows,
+        totals=TokenTotals.of(rows),
         active_share=credited.active_share,
         metrics={
             **rollout_metrics(credited.traces, agents),
@@ -68,4 +78,14 @@ def step_rows(
             **{f"rows/{kind}": float(count) for kind, count in counts.items()},
             **(metrics or {}),
         },
+    )
+
+
+def _trains_agents(trace: Trace, method: MethodSettings) -> bool:
+    """Whether tokens of agents beside the policy's can have a weight."""
+    return (
+        trace.advantage is not None
+        and trace.author is Role.POLICY
+        and trace.count(Role.AGENT) > 0
+        and method.trains_agents(trace.advantage)
     )

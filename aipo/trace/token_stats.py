@@ -8,7 +8,7 @@ Reading them needs neither torch nor transformers.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +44,15 @@ _FIRST = SCHEMA.names[:10]
 _TOKENS_PER_GROUP = 1 << 16
 
 
+Kind = Literal["sampled", "exchanged", "distilled"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenStats:
     """The effect of one optimizer step on one row; T tokens after the row's prompt.
 
     Args:
-        kind: the row as it was sampled, or distilled.
+        kind: the row as it was sampled, with its prompt exchanged, or distilled.
         step: rollout step, as on the trace.
         optimizer_step: from 1, as `step` in metrics.jsonl.
         segments_T: int32, index of the token's segment in the trace. A row holds the first tokens of a segment, or all
@@ -59,7 +62,7 @@ class TokenStats:
         ratios_T: float32, π/π_old; NaN on tokens that are not the policy's.
         clipped_T: bool.
         logprobs_T: float32, log π of each token in this row, by the weights before this optimizer step. The row's context
-            counts: a distilled one has no help in it.
+            counts: a distilled one has no help in it, an exchanged one has another prompt.
         agent_advantage: A of agents' tokens; 1 for a coefficient that ignores the advantage.
         push: Σ_t |A·w| / the row's denominator, without the KL term: what the row weighs in the optimizer step.
 
@@ -68,7 +71,7 @@ class TokenStats:
     """
 
     trace_id: str
-    kind: Literal["sampled", "distilled"]
+    kind: Kind
     step: int
     optimizer_step: int
     segments_T: npt.NDArray[np.int32]
@@ -164,7 +167,7 @@ class TokenStatsStore:
         return dict(zip(rows["update"].to_pylist(), rows["push_sum"].to_pylist(), strict=True))
 
     def of(self, trace_id: str, step: int) -> list[TokenStats]:
-        """Token stats of one trace: of the sampled row, then of the distilled one, each by optimizer step; empty if the
+        """Token stats of one trace: by kind of row (`Kind`), each by optimizer step; empty if the
         trace was not trained on.
 
         Raises:
@@ -174,8 +177,8 @@ class TokenStatsStore:
         return sorted((stats for path in files for stats in _stats(path, trace_id)), key=_order)
 
 
-def _order(stats: TokenStats) -> tuple[str, bool, int]:
-    return stats.trace_id, stats.kind != "sampled", stats.optimizer_step
+def _order(stats: TokenStats) -> tuple[str, int, int]:
+    return stats.trace_id, get_args(Kind).index(stats.kind), stats.optimizer_step
 
 
 def _table(token_stats: Sequence[TokenStats]) -> pa.Table:

@@ -8,7 +8,7 @@ import torch
 
 from aipo.errors import TrainError
 from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
-from aipo.method.rows import Code, Row, distil, rows_of
+from aipo.method.rows import Code, Row, distil, exchange_prompt, rows_of
 from aipo.policies.tags import Tags
 from kit import tiny
 from kit.handmade import agent, consult, policy, prompt, trace
@@ -86,6 +86,14 @@ def test_denominators(objectives: tuple[str, ...], counted: str, expected: list[
         assert denominators(rows, method, **how).tolist() == expected
 
 
+def test_an_exchanged_row_has_the_denominator_of_its_trace_which_counts_once():
+    rows = exchange_prompt(trace(prompt(2), policy(4, 5), agent(6)), prompt(9))
+    totals = TokenTotals.of([SHORT, *rows])
+    assert totals == TokenTotals(rows=2, policy_tokens=1 + 2, agent_tokens=1)
+    how = {"totals": totals, "minibatches": 1, "max_completion_length": 10}
+    assert denominators(rows, tiny.method(objective="grpo"), **how).tolist() == [4.0, 4.0]
+
+
 def test_rows_that_have_a_gradient():
     """With an advantage, with a KL term, or with agents' tokens that are learned without regard to the advantage."""
     dead = [
@@ -97,6 +105,9 @@ def test_rows_that_have_a_gradient():
     assert with_gradient(rows, tiny.method(beta=0.1)) == rows
     assert with_gradient(rows, tiny.method(coefficient="echo")) == [SHORT, dead[1]]
     assert with_gradient([SHORT], tiny.method(coefficient="ratio")) == [SHORT]
+    _, exchanged = exchange_prompt(trace(prompt(2), policy(4), agent(6), advantage=0.5), prompt(9))
+    with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
+        with_gradient([exchanged], tiny.method(coefficient="ratio"))
     with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
         with_gradient([SHORT, LONG], tiny.method(coefficient="ratio"))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aipo.errors import TrainError
-from aipo.method.rows import Code, Row, check_agent_logprobs, distil, distillable, rows_of
+from aipo.method.rows import Code, Row, check_agent_logprobs, distil, distillable, exchange_prompt, rows_of
 from aipo.policies.tags import Tags
 from aipo.trace import Mode, Role, Segment, Trace, segment
 from kit import tiny
@@ -53,6 +53,33 @@ def test_a_demonstration_counts_like_the_rollout_that_it_stands_for():
     assert (row.policy_tokens, row.agent_tokens, np.isnan(row.behaviour_logprobs_T).all()) == (3, 0, True)
     (helped,) = rows_of(trace(prompt(2, 3), policy(4, 5), agent(6), mode=Mode.ASSISTED))
     assert (helped.policy_tokens, helped.agent_tokens) == (2, 1)
+
+
+def test_agents_tokens_are_learned_behind_another_prompt_in_a_row_of_their_own():
+    (whole,), (own, exchanged) = rows_of(assisted()), exchange_prompt(assisted(), prompt(9, 9, 9))
+    assert own.token_ids_T.tolist() == whole.token_ids_T.tolist()
+    assert own.codes_T.tolist() == [P, P, L, L, L, L, C, C, C, L, L, L, L, L, E, L, L]
+    np.testing.assert_array_equal(own.behaviour_logprobs_T, whole.behaviour_logprobs_T)
+    assert exchanged.token_ids_T.tolist() == [9, 9, 9, *whole.token_ids_T[2:].tolist()]
+    assert exchanged.codes_T.tolist() == [P, P, P, C, C, C, C, A, A, A, C, C, C, C, C, E, C, C]
+    assert exchanged.segments_T.tolist() == [0, *whole.segments_T.tolist()]
+    assert np.isnan(exchanged.behaviour_logprobs_T).all()
+    assert [row.kind for row in (own, exchanged)] == ["sampled", "exchanged"]
+    for row in (own, exchanged):
+        assert (row.advantage, row.policy_tokens, row.agent_tokens) == (1.0, 11, 3)
+
+
+def test_log_probs_of_an_agents_own_model_hold_behind_another_prompt():
+    said = segment(Role.AGENT, "verify", [6, 7], logprobs=[-0.5, np.nan])
+    _, exchanged = exchange_prompt(trace(prompt(2), policy(4), said), prompt(9))
+    np.testing.assert_array_equal(
+        exchanged.behaviour_logprobs_T, np.array([np.nan, np.nan, -0.5, np.nan], "f4")
+    )
+
+
+def test_an_equal_prompt_is_not_exchanged():
+    (row,) = exchange_prompt(assisted(), prompt(2, 3))
+    assert row.codes_T.tolist() == rows_of(assisted())[0].codes_T.tolist()
 
 
 def test_a_failed_rollout_gives_no_row():

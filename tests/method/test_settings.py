@@ -31,6 +31,14 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ),
     ({"coefficient": "mask", "negative": "pi"}, 'negative: got "pi" with the coefficient mask'),
     ({"coefficient": "mask", "coefficient_trust": 1.0}, "_trust: got 1.0 with the coefficient mask"),
+    (
+        {"coefficient": "mask", "agent_prompt": "solo"},
+        'agent_prompt: got "solo" with the coefficient mask, which teaches nothing, allowed "own"',
+    ),
+    (
+        {"agent_prompt": "solo", "assist_share": 1.0},
+        'agent_prompt: got "solo" where all rollouts have agents (assist_share), allowed "own"',
+    ),
     ({"coefficient": "ratio", "plan": "expert"}, "got ratio with the plan expert, allowed one that"),
     (
         {"objective": "cispo", "clip_keeps_gradient": True},

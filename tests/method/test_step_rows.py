@@ -18,7 +18,7 @@ from kit.handmade import agent, consult, policy, prompt, trace
 OPEN = 13
 
 
-def helped(reward: float, **changes: Any) -> Trace:
+def helped(reward: float | None, **changes: Any) -> Trace:
     return trace(
         prompt(2, 3),
         policy(4, OPEN, 5),
@@ -75,6 +75,49 @@ def test_rows_are_counted_by_kind(
     assert tuple(made.metrics[f"rows/{kind}"] for kind in ("sampled", "distilled", "uncut")) == counts
     kinds = [row.kind for row in made.rows]
     assert (kinds.count("sampled"), kinds.count("distilled")) == counts[:2]
+
+
+UNSIGNED = {"coefficient": "echo", "negative": "same"}
+
+
+@pytest.mark.parametrize(
+    ("traces", "settings", "kinds", "unexchanged"),
+    [
+        ([helped(1.0), alone(0.0)], {}, ["sampled", "exchanged", "sampled"], 0),
+        ([helped(1.0), helped(0.0, group_id="g2")], {}, ["sampled", "sampled"], 0),  # no advantage
+        ([helped(1.0), helped(0.0)], {}, ["sampled", "sampled"], 1),  # no solo prompt
+        (
+            [helped(0.0), alone(1.0)],
+            {},
+            ["sampled", "sampled"],
+            0,
+        ),  # A < 0, where agents' tokens weigh nothing
+        ([helped(0.0), alone(1.0)], {"negative": "pi"}, ["sampled", "exchanged", "sampled"], 0),
+        ([helped(1.0), alone(1.0)], {}, ["sampled", "sampled"], 0),  # A = 0
+        ([helped(1.0), alone(1.0)], UNSIGNED, ["sampled", "exchanged", "sampled"], 0),
+        ([helped(None, stop_reason=StopReason.ERROR), alone(1.0)], UNSIGNED, ["sampled"], 0),
+        ([alone(1.0), alone(0.0)], {}, ["sampled", "sampled"], 0),
+    ],
+    ids=str,
+)
+def test_a_row_for_agents_tokens_behind_the_solo_prompt(
+    traces: list[Trace], settings: dict[str, Any], kinds: list[str], unexchanged: int
+):
+    made = rows_of_step(
+        *traces, **({"coefficient": "constant", "agent_prompt": "solo", "distil_weight": 0.0} | settings)
+    )
+    assert [row.kind for row in made.rows] == kinds
+    assert [r.token_ids_T[:2].tolist() for r in made.rows if r.kind == "exchanged"] == [[9, 9]] * kinds.count(
+        "exchanged"
+    )
+    counted = {name: made.metrics[f"rows/{name}"] for name in ("sampled", "exchanged", "unexchanged")}
+    assert counted == {
+        "sampled": kinds.count("sampled"),
+        "exchanged": kinds.count("exchanged"),
+        "unexchanged": unexchanged,
+    }
+    assert made.totals.rows == kinds.count("sampled")  # a trace counts once
+    check_declared(made.metrics)
 
 
 def test_rollouts_in_numbers():

@@ -120,6 +120,7 @@ def test_what_was_published_is_read(tmp_path: Path):
     given = [
         stats("b"),
         stats("a", kind="distilled", optimizer_step=6),
+        stats("a", kind="exchanged", optimizer_step=9),
         stats("a", optimizer_step=8),
         stats("a", optimizer_step=7, advantage=-1 / 3),
         stats("c", segments=[]),
@@ -127,10 +128,12 @@ def test_what_was_published_is_read(tmp_path: Path):
     store.publish(3, given)
     found = store.of("a", 3)
     order = [(one.kind, one.optimizer_step) for one in found]
-    assert order == [("sampled", 7), ("sampled", 8), ("distilled", 6)]
-    assert all(same(one, other) for one, other in zip(found, [given[3], given[2], given[1]], strict=True))
+    assert order == [("sampled", 7), ("sampled", 8), ("exchanged", 9), ("distilled", 6)]
+    assert all(
+        same(one, other) for one, other in zip(found, [given[4], given[3], given[2], given[1]], strict=True)
+    )
     assert same(store.of("b", 3)[0], given[0])
-    assert same(store.of("c", 3)[0], given[4])
+    assert same(store.of("c", 3)[0], given[5])
     assert store.of("d", 3) == store.of("a", 4) == []
 
 

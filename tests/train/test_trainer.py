@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from aipo.errors import TrainError
-from aipo.method.rows import Code, Row
+from aipo.method.batch import TokenTotals
+from aipo.method.rows import Code, Row, exchange_prompt
 from aipo.method.step_rows import StepRows
 from aipo.policies import SampleRequest
 from aipo.policies.local.policy import LocalPolicy
@@ -22,7 +23,7 @@ from aipo.train.schedule import Schedule, trl_arguments
 from aipo.train.trainer import AIPOTrainer
 from kit import tiny
 from kit.handmade import policy, prompt, trace
-from kit.training import OnStep, lines, nothing, rollout, step, steps, trainer, weights
+from kit.training import OnStep, helped, lines, nothing, rollout, step, steps, trainer, weights
 
 
 def same(one: AIPOTrainer, other: AIPOTrainer | dict[str, Tensor]) -> bool:
@@ -139,6 +140,28 @@ def test_only_what_is_trained_with_other_weights_than_sampled_it_is_scored_twice
     trained.train()
     assert ["trainer_logprobs" in batch for batch in trained.batches] == [False, False, True, True]
     assert all("mismatch/mean" in line for line in lines(tmp_path))
+
+
+def test_agents_tokens_are_scored_behind_the_exchanged_prompt(tmp_path: Path):
+    """π_old is that of the weights that sampled, in the context of the row itself; after a first optimizer step."""
+    rng = np.random.default_rng(0)
+    traces = [helped(i, rng, 1.0) for i in range(4)]
+    rows = tuple(row for one in traces for row in exchange_prompt(one, prompt(9, 8, 7)))
+    given = StepRows(rows=rows, totals=TokenTotals.of(rows), active_share=1.0)
+    method = tiny.method(coefficient="rlplus", agent_prompt="solo", distil_weight=0.0)
+    trained = trainer(tmp_path, [given], kind=Recorded, method=method, minibatches=2)
+    untrained = tiny.model()
+    trained.train()
+    scored = trained.batches[1]
+    ids = torch.cat([scored["prompt_ids"], scored["completion_ids"]], dim=1)
+    mask = torch.cat([scored["prompt_mask"], scored["completion_mask"]], dim=1)
+    with torch.no_grad():
+        logits = untrained(input_ids=ids, attention_mask=mask).logits[:, -scored["codes"].shape[1] - 1 : -1]
+    logprobs = logits.log_softmax(-1).gather(-1, scored["completion_ids"][..., None])[..., 0]
+    agents = scored["codes"] == Code.AGENT
+    assert agents.any() and 3 in scored["prompt_mask"].sum(1)
+    torch.testing.assert_close(scored["trainer_logprobs"][agents], logprobs[agents])
+    assert sum(line["tokens/agent"] for line in lines(tmp_path)) == 4 * 2
 
 
 @pytest.mark.parametrize("mode", ["truncate", "mask"])

@@ -41,7 +41,10 @@ class _Dealt(NamedTuple):
     @property
     def rows(self) -> Any:
         """Equal for settings whose forward passes are the same."""
-        return [[(row.trace_id, row.kind, row.forbidden_ids) for row in batch] for batch in self.batches]
+        return [
+            [(row.trace_id, row.kind, row.forbidden_ids, row.codes_T.tobytes()) for row in batch]
+            for batch in self.batches
+        ]
 
 
 @dataclass(frozen=True, slots=True)

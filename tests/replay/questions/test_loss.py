@@ -40,7 +40,13 @@ def test_the_recorded_setting_has_the_loss_that_training_logged(trained: Path, t
 
 
 @pytest.mark.parametrize(
-    "overrides", [("method.beta=0.1",), ("method.importance_cap=1.5",), ("method.objective=dr_grpo",)]
+    "overrides",
+    [
+        ("method.beta=0.1",),
+        ("method.importance_cap=1.5",),
+        ("method.objective=dr_grpo",),
+        ("method.agent_prompt=solo", "method.coefficient_trust=0.5"),
+    ],
 )
 def test_whatever_the_method_was(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     run = tiny_run.train(tiny_run.config(tmp_path / "tiny", "train.steps=2", *overrides))
@@ -90,6 +96,22 @@ def test_shares_of_the_gradient_add_up_and_masked_agents_have_none(trained: Path
     policy = {(o["optimizer_step"], o["setting"]): o["parts"]["policy"]["norm"] for o in taught}
     for update in {update for update, _ in policy}:  # coefficients share the policy's gradient
         assert policy[update, "coefficient=mask"] == policy[update, "coefficient=constant (as recorded)"]
+
+
+def test_agents_tokens_behind_another_prompt_leave_the_policys_gradient(
+    trained: Path, tmp_path: Path
+) -> None:
+    outcomes = replay(trained, tmp_path / "out", grid=["method.agent_prompt=own,solo"], steps=(0, 0))
+    own, solo = (
+        [o["parts"] for o in outcomes if o["setting"].startswith(name)]
+        for name in ("agent_prompt=own", "agent_prompt=solo")
+    )
+
+    def tokens(parts: list[dict], role: str) -> int:
+        return sum(part.get(role, {"tokens": 0})["tokens"] for part in parts)
+
+    assert tokens(own, "policy") == tokens(solo, "policy") > 0
+    assert tokens(own, "agent") >= tokens(solo, "agent") > 0
 
 
 def test_it_leaves_a_run_folder_with_numbers_and_figures(trained: Path, tmp_path: Path) -> None:

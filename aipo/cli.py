@@ -10,7 +10,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from aipo import __version__
-from aipo.config.cli import ConfigName, Overrides, config, graph, serve
+from aipo.config.cli import ConfigName, Overrides, config, graph, model, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.evaluate.cli import env, evaluate, try_
 from aipo.replay.cli import app as replays
@@ -138,6 +138,7 @@ app.command()(env)
 app.command("try")(try_)
 app.command()(config)
 app.command()(graph)
+app.command()(model)
 
 
 @app.command()

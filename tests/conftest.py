@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 import aipo  # noqa: F401  before torch: it says how threads wait
+from kit.parts import smollm2_folder
 
 settings.register_profile("aipo", deadline=None)  # how busy a machine is says nothing about the code
 settings.load_profile("aipo")
@@ -50,6 +51,7 @@ _MIDDLING = (
     "envs/miniature/test_agents.py",
     "envs/miniature/test_model.py",
     "envs/test_sandbox.py",
+    "envs/test_smollm2.py",
     "export",
     "graphs/test_replayed.py",
     "policies/local/test_policy.py",
@@ -79,8 +81,8 @@ _MIDDLING = (
 )
 """Files and folders that take seconds, or start other processes."""
 
-_FIXTURES = {"address", "browser", "little_runs", "own_runs", "serve"}
-"""Whoever takes one of these needs a server, a browser, or runs that take seconds to make."""
+_FIXTURES = {"address", "browser", "little_runs", "own_runs", "serve", "smollm2"}
+"""Whoever takes one of these needs a server, a browser, the network, or runs that take seconds to make."""
 
 _SERVERS = ("kit.servers", "kit.vllm", "kit.tiny_vllm", "kit.workers")
 """Whoever imports from these asks servers."""
@@ -110,6 +112,12 @@ def _needs_more(item: pytest.Item) -> bool:
     names = vars(item.module).values() if isinstance(item, pytest.Function) else ()
     asks_servers = any(getattr(value, "__module__", None) in _SERVERS for value in names)
     return asks_servers or not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of a real language model; a test that takes it is skipped by name where there is none."""
+    return smollm2_folder()
 
 
 def pytest_unconfigure() -> None:

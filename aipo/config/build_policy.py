@@ -57,8 +57,8 @@ class PolicyBuilder(ExperimentSettings):
             _quiet()
             limit_torch(None)  # runs with other run.threads share these weights
 
-            def follow(step: int, steps: int, loss: float) -> None:
-                note(step, steps, f"loss {loss:.3f}")
+            def follow(step: int, steps: int, state: float | str) -> None:
+                note(step, steps, state if isinstance(state, str) else f"loss {state:.3f}")
 
             where = f"policy.options of {name}"
             try:

@@ -1,4 +1,4 @@
-"""The commands `aipo config`, `aipo graph` and `aipo serve`: a configuration and what it names, printed or started."""
+"""The commands `aipo config`, `graph`, `model` and `serve`: a configuration and what it names, printed or started."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typer import Argument, Context, Option
 
 from aipo.config import presets
 from aipo.errors import ConfigError
-from aipo.util.output import PlainConsole, finite
+from aipo.util.output import EventsOption, PlainConsole, event_output, finite, write_event
 
 
 def _presets(start: str) -> list[str]:
@@ -72,6 +72,26 @@ def graph(
     width = max(len(part) for part in graphs.files)
     for part, file in graphs.files.items():  # the path comes last and whole: it is there to be copied
         print(f"{part:<{width}}  {graphs.fingerprints[part]}  {file}")
+
+
+def model(config: ConfigName = "aipo", as_json: EventsOption = False, overrides: Overrides = None) -> None:
+    """Makes the model of a configuration and prints its folder.
+
+    A function that makes a model keeps it in a cache, so the second time is quick. The name of a hub's model is printed as it is.
+    """
+    from aipo.config.build import load_experiment
+    from aipo.policies.model_folder import check_folder
+    from aipo.util.console import bars, stage
+
+    with event_output(as_json) as console:
+        experiment = load_experiment(config, overrides or ())
+        with bars(console if as_json else PlainConsole(sys.stderr)) as progress:
+            folder = experiment.build_model(stage(progress, experiment.policy.making))
+        check_folder(folder, hashes=True)
+        experiment.network_settings(folder)
+        write_event(console, "finished", command="model", model=str(folder))
+        if not as_json:
+            print(folder)
 
 
 def serve(

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def written_whole(folder: Path, what: str) -> Generator[Path]:
             yield draft
             publish(draft, folder)
         finally:
-            drop_drafts(folder.parent)
+            shutil.rmtree(draft, ignore_errors=True)
+            with suppress(OSError):  # another folder is being written beside this one
+                draft.parent.rmdir()
 
 
 def new_draft(folder: Path) -> Path:

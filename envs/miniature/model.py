@@ -6,9 +6,7 @@ The result is an ordinary `from_pretrained` folder, built once and kept in the c
 """
 
 import hashlib
-import os
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,8 +18,8 @@ from torch.nn import functional as F
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.errors import ConfigError
-from aipo.util.files import disk, writing
 from aipo.util.imports import fingerprint
+from envs.cache import cached_folder
 from envs.miniature import arithmetic, curriculum, task
 from envs.miniature.curriculum import COURSES, Demonstrator, reserved
 from envs.miniature.task import SIZE, TERMS, Miniature
@@ -151,44 +149,23 @@ def cold_start(
     version = "".join(fingerprint(Path(file)) for file in files)
     shape = f"{seed}-{steps}x{batch}-{head_dim}-{course}-{size}-{terms}-{carry}-{width}-{layers}"
     name = f"miniature-{shape}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
-    folder = (cache or _cache()) / name
-    if folder.is_dir():
-        return folder
-    with writing("cache of the miniature's policy (XDG_CACHE_HOME names another one)", folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)  # now, and not when minutes have been spent
-        tempfile.TemporaryFile(dir=folder.parent).close()
-    env, encoder = Miniature(seed, size, terms, carry), tokenizer()
-    with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
-        torch.manual_seed(seed)
-        model = network(len(encoder), head_dim, width=width, layers=layers)
-    model.to(device)  # pyright: ignore[reportArgumentType]  # transformers wraps `to` without its types
-    demos = Demonstrator(env.facts, reserved(env), course, terms, carry)
-    rows = _rows(demos, encoder, steps * batch, random.Random(f"cold start {seed}"))
-    _fit(model, rows, batch, progress or (lambda step, steps, loss: None))
-    with disk("saving the cold start", folder.parent):
-        _save(model, encoder, folder)
-    return folder
+
+    def train(folder: Path) -> None:
+        env, encoder = Miniature(seed, size, terms, carry), tokenizer()
+        with torch.random.fork_rng(devices=()):  # the caller's random numbers are not ours to reset
+            torch.manual_seed(seed)
+            model = network(len(encoder), head_dim, width=width, layers=layers)
+        model.to(device)  # pyright: ignore[reportArgumentType]  # transformers wraps `to` without its types
+        demos = Demonstrator(env.facts, reserved(env), course, terms, carry)
+        rows = _rows(demos, encoder, steps * batch, random.Random(f"cold start {seed}"))
+        _fit(model, rows, batch, progress or (lambda step, steps, loss: None))
+        model.save_pretrained(folder)
+        encoder.save_pretrained(folder)
+
+    return cached_folder(name, train, what="the miniature's policy", cache=cache)
 
 
 cold_start.tokenizer = tokenizer  # pyright: ignore[reportFunctionMemberAccess]  # read before the policy is made
-
-
-def _save(model: Qwen2ForCausalLM, encoder: Qwen2Tokenizer, folder: Path) -> None:
-    """Writes the whole folder or nothing: whoever finds the folder may load it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
-        model.save_pretrained(draft)
-        encoder.save_pretrained(draft)
-        try:
-            Path(draft).rename(folder)
-        except OSError:
-            if not folder.is_dir():  # somebody else was faster, which is as good
-                raise
-
-
-def _cache() -> Path:
-    # `expanduser` leaves the ~ of somebody without a home.
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "aipo"
 
 
 class _Row(NamedTuple):

@@ -29,3 +29,15 @@ def real_splits() -> dict[str, str]:
     if missing:
         lacking("data", f"real items: {folder} has no {', '.join(missing)}; AIPO_DATA names another folder")
     return {split: str(folder / name) for split, name in _FILES.items()}
+
+
+def smollm2_folder() -> Path:
+    """SmolLM2: the folder that AIPO_SMOLLM2 names, else one that is made from the package index."""
+    if named := os.environ.get("AIPO_SMOLLM2"):
+        return Path(named)
+    from envs.smollm2 import smollm2
+
+    try:
+        return smollm2()
+    except ImportError as error:  # LoadError is one
+        lacking("smollm2", f"SmolLM2: {error}; AIPO_SMOLLM2 names a folder that `aipo model` made")

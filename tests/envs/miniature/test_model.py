@@ -84,7 +84,10 @@ def test_it_is_built_once(started) -> None:
     )
     assert never == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # no draft is left
+    assert {path.name for path in folder.parent.iterdir()} == {
+        folder.name,
+        f".{folder.name}.lock",
+    }  # no draft
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_random_numbers(
@@ -125,9 +128,9 @@ def test_a_full_disk_says_so_and_leaves_no_draft(monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Qwen2ForCausalLM, "save_pretrained", full)
-    with pytest.raises(RunError, match=r"saving the cold start: got .*No space left"):
+    with pytest.raises(RunError, match=r"saving the miniature's policy: got .*No space left"):
         cold_start(steps=1, cache=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_folder_is_an_ordinary_model_and_tokenizer(started) -> None:

@@ -74,7 +74,9 @@ def graph(
         print(f"{part:<{width}}  {graphs.fingerprints[part]}  {file}")
 
 
-def model(config: ConfigName = "aipo", as_json: EventsOption = False, overrides: Overrides = None) -> None:
+def model(
+    config: ConfigName = "aipo_distil", as_json: EventsOption = False, overrides: Overrides = None
+) -> None:
     """Makes the model of a configuration and prints its folder.
 
     A function that makes a model keeps it in a cache, so the second time is quick. The name of a hub's model is printed as it is.

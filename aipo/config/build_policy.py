@@ -174,12 +174,12 @@ class PolicyBuilder(ExperimentSettings):
         broken = [tag for tag, token_id in ids.items() if token_id is None]
         method = self.method
         distilled = method.distil_weight > 0 and method.distil_suppress
-        needed = method.suppress_share > 0 or distilled or "suppressed" in self.evaluation.settings
+        needed = method.suppresses or distilled or "suppressed" in self.evaluation.settings
         if broken and needed:
             raise ConfigError(
                 f"rollout.suppress_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
                 "one token (add them to the tokenizer, or set rollout.suppress_tags; or do without: "
-                "method.suppress_share=0, method.distil_suppress=false, no `suppressed` in evaluate.settings)"
+                "method.suppress_share=0 to the end, method.distil_suppress=false, no `suppressed` in evaluate.settings)"
             )
         return tuple(sorted(i for i in ids.values() if i is not None))
 

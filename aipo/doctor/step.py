@@ -80,7 +80,7 @@ def made_up_rows(experiment: Experiment, vocabulary: int, prompt: int) -> tuple[
     distils, exchanges = method.distil_weight > 0, method.agent_prompt == "solo"
     rows = train.tasks_per_step * train.group_size * (1 + method.assist_share_most * (distils + exchanges))
     # The logits of a row with suppressed tags are all in memory at once.
-    suppresses = method.suppress_share > 0 or (distils and method.distil_suppress)
+    suppresses = method.suppresses or (distils and method.distil_suppress)
     answer, random = experiment.rollout.max_tokens, np.random.default_rng(0)
     segments_T = np.repeat(np.array([0, 1], np.int32), [prompt, answer])
     return tuple(

@@ -21,8 +21,8 @@ class Member(NamedTuple):
     suppress: bool = False
 
 
-Plan = Callable[[MethodSettings, int, float], list[Member]]
-"""Settings, group size, and share of the sampled rollouts that have agents → the members of a group."""
+Plan = Callable[[MethodSettings, int], list[Member]]
+"""The settings of a rollout step and the group size → the members of a group."""
 
 
 def plan_rollouts(
@@ -32,7 +32,7 @@ def plan_rollouts(
 
     A rollout's seed depends only on its place in the group.
     """
-    members = PLANS[method.plan](method, group_size, method.assist_share_at(step, steps))
+    members = PLANS[method.plan](method.at(step, steps), group_size)
     return [
         RolloutSpec(
             task=task,
@@ -48,13 +48,13 @@ def plan_rollouts(
     ]
 
 
-def independent(method: MethodSettings, group_size: int, assist_share: float) -> list[Member]:
+def independent(method: MethodSettings, group_size: int) -> list[Member]:
     """`group_size` independent rollouts of each task.
 
     The first `assist_share` of a group have agents, the rest are solo. The last `suppress_share` of the solo ones have
     the consult tags masked. Counts are rounded half up.
     """
-    assisted = _part(assist_share, group_size)
+    assisted = _part(method.assist_share, group_size)
     suppressed = _part(method.suppress_share, group_size - assisted)
     solo = group_size - assisted - suppressed
     return (
@@ -64,13 +64,13 @@ def independent(method: MethodSettings, group_size: int, assist_share: float) ->
     )
 
 
-def expert(method: MethodSettings, group_size: int, assist_share: float) -> list[Member]:
+def expert(method: MethodSettings, group_size: int) -> list[Member]:
     """As `independent`, but the last `demonstrations` of a group are an expert's solutions instead of rollouts.
 
     They share the group's baseline: LUFFY (2504.14945), with one demonstration and seven sampled rollouts.
     """
     demonstrations = method.demonstrations or 1
-    sampled = independent(method, group_size - demonstrations, assist_share)
+    sampled = independent(method, group_size - demonstrations)
     return sampled + [Member(Mode.EXPERT)] * demonstrations
 
 

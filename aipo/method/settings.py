@@ -17,6 +17,7 @@ from aipo.method.objectives import OBJECTIVES, Clip
 from aipo.util.section import Count, Positive, Section, Share
 
 Weight = Annotated[float, Field(ge=0.0)]
+_MOVING = ("assist_share", "suppress_share")
 
 
 class MethodSettings(Section):
@@ -37,6 +38,8 @@ class MethodSettings(Section):
     """Value of assist_share in the last rollout step, linear in between; null = constant."""
     suppress_share: Share = 0.0
     """Share of a group's solo rollouts that cannot write consult tags (their logits are masked)."""
+    suppress_share_end: Share | None = None
+    """Value of suppress_share in the last rollout step, linear in between; null = constant."""
 
     credit: Literal["group", "reward"] = "group"
     """How rewards become advantages: `group` subtracts the mean of the group, `reward` has no baseline (A = R). The
@@ -140,15 +143,25 @@ class MethodSettings(Section):
                 choices = " or ".join(map(json.dumps, values))
                 raise ValueError(f"{name}: got {json.dumps(got)} {why}, allowed {choices}")
 
-    def assist_share_at(self, step: int, steps: int) -> float:
-        """The share of rollout step `step`, from 0, of `steps`."""
-        start, end = self.assist_share, self.assist_share_end
-        return start if end is None else start + (end - start) * min(step / max(steps - 1, 1), 1.0)
+    def at(self, step: int, steps: int) -> Self:
+        """The settings of rollout step `step`, from 0, of `steps`: `assist_share` and `suppress_share` are those of the
+        step."""
+        part = min(step / max(steps - 1, 1), 1.0)
+        starts = {name: (getattr(self, name), getattr(self, f"{name}_end")) for name in _MOVING}
+        shares = {
+            name: start + (end - start) * part for name, (start, end) in starts.items() if end is not None
+        }
+        return self.model_copy(update=shares)
 
     @property
     def assist_share_most(self) -> float:
         """The largest share of any rollout step."""
         return max(self.assist_share, self.assist_share_end or 0.0)
+
+    @property
+    def suppresses(self) -> bool:
+        """Whether some rollouts of some rollout step cannot write consult tags."""
+        return max(self.suppress_share, self.suppress_share_end or 0.0) > 0
 
     def trains_agents(self, advantage: float) -> bool:
         """Whether agents' tokens of a rollout with this advantage can have a weight."""

@@ -104,4 +104,5 @@ def test_rows_are_as_long_and_as_many_as_a_run_may_have() -> None:
     assert not np.array_equal(rows[0].token_ids_T, rows[1].token_ids_T)
     assert (rows[0].codes_T == Code.POLICY).sum() == 24
     assert rows[0].forbidden_ids == ()
-    assert made_up_rows(config("method.suppress_share=0.5"), 50, 16)[0].forbidden_ids == (0,)
+    for share in ("suppress_share=0.5", "suppress_share_end=0.5"):
+        assert made_up_rows(config(f"method.{share}"), 50, 16)[0].forbidden_ids == (0,)

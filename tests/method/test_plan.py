@@ -86,6 +86,14 @@ def test_the_share_of_agents_moves_in_a_straight_line(end: float | None, shares:
     assert "".join(str(letters(specs).count("a")) for specs in by_step) == shares
 
 
+@pytest.mark.parametrize(("end", "shares"), [(None, "11111"), (0.0, "11100"), (1.0, "12334")])
+def test_suppressed_rollouts_can_come_late(end: float | None, shares: str):
+    """A quarter of the four solo rollouts at first; with 1.0 all of them in the last step."""
+    by_step = [plan(step=step, suppress_share_end=end) for step in range(5)]
+    assert "".join(str(letters(specs).count("f")) for specs in by_step) == shares
+    assert {len(specs) for specs in by_step} == {8}
+
+
 # --- drawing ----------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ METHOD = frozenset(f"method.{name}" for name in MethodSettings.model_fields) - {
     "method.assist_share",
     "method.assist_share_end",
     "method.suppress_share",
+    "method.suppress_share_end",
     "method.scale_by_active",
     "method.max_mismatch",
 }

@@ -50,11 +50,13 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
         ("assist_share", "assisted"),
         ("assist_share_end", "by the end"),
         ("suppress_share", "suppressed"),
+        ("suppress_share_end", "by the end"),
     ]
     mixed = [
         f"{share:.0%} {word}"
         for key, word in shares
-        if isinstance(share := method.get(key), int | float) and (share or key != "suppress_share")
+        if isinstance(share := method.get(key), int | float)
+        and (share or key != "suppress_share" or method.get("suppress_share_end"))
     ]
     if plan == "expert":
         mixed.append(f"{method.get('demonstrations') or 1} demonstrated")

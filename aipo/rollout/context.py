@@ -208,7 +208,7 @@ class RolloutContext:
         error: str | None = None
         usage: Mapping[str, Any] = {}
         try:
-            answer = await chat.model.ainvoke(list(messages), **({"stop": list(stop)} if stop else {}))
+            answer = await chat.model.ainvoke(list(messages), stop=list(stop) or None)
             reply = read_reply(answer, chat.thinking)
             usage = getattr(answer, "usage_metadata", None) or {}
             return reply.text

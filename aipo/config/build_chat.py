@@ -1,7 +1,7 @@
 """An agent's chat model, as the configuration names it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import isclass, signature
 from typing import Any
@@ -12,6 +12,7 @@ from aipo.config.schema import AgentConfig
 from aipo.errors import AipoError, AnswerError, ConfigError, LoadError
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
+from aipo.rollout.env import Env
 from aipo.rollout.reference_chat import ReferenceChat, Weights
 from aipo.util.event_loop import LOOP
 from aipo.util.http.retry import Pause
@@ -34,12 +35,13 @@ def build_chat(
     *,
     seed: int = 0,
     weights: Weights | None = None,
+    env: Callable[[], Env] | None = None,
     keys: Mapping[str, str] | None = None,
 ) -> ChatModel | None:
     """The chat model of agent `name`; None where the configuration has none.
 
     Args:
-        seed, weights: for functions that take them.
+        seed, weights, env: for functions that take them; `env` makes the environment, or has made it.
         keys: options that are secret; None = those that `config.secrets` names.
 
     Raises:
@@ -61,7 +63,7 @@ def build_chat(
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     client = {"max_retries": 0, **_connections(loaded, config, where, secrets)}
-    offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights}
+    offered = client if isclass(loaded.function) else {"seed": seed, "weights": weights, "env": env}
     if hasattr(loaded.function, "_create_chat_result"):
         loaded = replace(loaded, function=_keeping_thinking(loaded.function))
     try:

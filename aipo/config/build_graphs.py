@@ -155,7 +155,9 @@ class GraphBuilder(PolicyBuilder):
             LoadError: it cannot be imported, or a secret is not set.
             ConfigError: options that it does not take.
         """
-        return build_chat(name, self.agents[name], seed=self.seed, weights=self.reference_weights)
+        return build_chat(
+            name, self.agents[name], seed=self.seed, weights=self.reference_weights, env=lambda: self.env
+        )
 
     def scored_chats(self) -> dict[str, ChatModel]:
         """The agents' chat models with the scorers of their log-probs, where the method needs them.

@@ -3,6 +3,7 @@
 `aipo doctor` and `aipo train` warn of them.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from aipo.policies.tokenizer import HFTokenizer
 
 _MINIATURE = "envs.miniature"
-_RULES = f"{_MINIATURE}.agents:"
+_RULES = re.compile(r"(envs\.\w+)\.agents:")
+"""Agents that follow rules; what is caught is the environment whose they are."""
+_PROMPTS = {"miniature.md": _MINIATURE, "almanac.md": "envs.almanac"}
+"""Prompts for the policy that ask for the answer as one environment reads it."""
+_BOXED = ("policy.md", "gsm8k.md")
 _REFERENCE = "aipo.rollout.reference_chat:reference"
 _SMALL = "`extends: small` has settings for a model of yours"
 _AGENTS = f"agents.NAME.model={_REFERENCE} (the model itself), or langchain_openai:ChatOpenAI for a server"
@@ -53,13 +58,12 @@ def misfits(experiment: Experiment) -> Iterator[Misfit]:
     Raises:
         AipoError: the environment or a file of an agent cannot be loaded.
     """
-    of_env = _of_the_policy_prompt if _is_miniature(experiment) else _of_the_miniature
-    yield from of_env(experiment)
+    yield from _of_another_env(experiment)
     yield from _of_same_agents(experiment)
     short = [
         name
         for name, agent in experiment.agents.items()
-        if agent.max_tokens < _SHORT_REPLY and agent.model and not plain_name(agent.model).startswith(_RULES)
+        if agent.max_tokens < _SHORT_REPLY and agent.model and not _rules_of(agent.model)
     ]
     if short:
         found = f"replies of {', '.join(short)} are cut after fewer than {_SHORT_REPLY} tokens"
@@ -77,7 +81,7 @@ def chat_misfits(experiment: Experiment, tokenizer: "HFTokenizer") -> Iterator[M
         if plain:
             found = f"{', '.join(plain)}: the model at its start, which has no chat template, so that it continues plain text"
             yield Misfit("agents", found, "agents.NAME.options.model=FOLDER of a chat model, or a server")
-    elif _is_miniature(experiment):
+    elif _is_of(experiment, _MINIATURE):
         found = f"{experiment.env_name} is a table to test methods with, and the model has a chat template"
         yield Misfit("environment", found, f"env.name and graph.options.prompt for tasks of yours; {_SMALL}")
 
@@ -117,25 +121,25 @@ def check_no_template(tokenizer: "HFTokenizer") -> Misfit:
     return Misfit("chat template", "there is none: prompts are plain text", advice)
 
 
-def _of_the_miniature(experiment: Experiment) -> Iterator[Misfit]:
-    """What is for the embedded task, beside another environment."""
-    env = experiment.env_name
-    rules = [n for n, agent in experiment.agents.items() if plain_name(agent.model or "").startswith(_RULES)]
-    if rules:
-        found = f"{', '.join(rules)}: rules of the miniature, which know nothing of {env}"
+def _of_another_env(experiment: Experiment) -> Iterator[Misfit]:
+    """Agents, prompt and policy that are for another environment."""
+    env, prompt = experiment.env_name, _prompt_of(experiment)
+    rules = {name: _rules_of(agent.model) for name, agent in experiment.agents.items()}
+    for other in dict.fromkeys(room for room in rules.values() if room and not _is_of(experiment, room)):
+        names = ", ".join(name for name, room in rules.items() if room == other)
+        found = f"{names}: rules of {other}, which know nothing of {env}"
         yield Misfit("agents", found, f"{_AGENTS}; {_SMALL}")
-    if _prompt_of(experiment) == "miniature.md":
-        found = f"the prompt is miniature.md, which does not say what {env} asks for"
-        yield Misfit("policy prompt", found, "graph.options.prompt=policy.md, or your file")
-    if plain_name(experiment.policy.model).startswith(f"{_MINIATURE}."):
-        found = f"{experiment.policy.model} can read and write the miniature only, and the tasks are of {env}"
+    own = next((name for name, room in _PROMPTS.items() if _is_of(experiment, room)), None)
+    if prompt != own and prompt in _PROMPTS:
+        found = f"the prompt is {prompt}, which does not say what {env} asks for"
+        yield Misfit("policy prompt", found, f"graph.options.prompt={own or 'policy.md'}, or your file")
+    if own and prompt in _BOXED:
+        found = f"{prompt} asks for a \\boxed{{}} answer, and {env} reads no box"
+        yield Misfit("policy prompt", found, f"graph.options.prompt={own}, or another environment")
+    policy = experiment.policy.model
+    if plain_name(policy).startswith(f"{_MINIATURE}.") and not _is_of(experiment, _MINIATURE):
+        found = f"{policy} can read and write the miniature only, and the tasks are of {env}"
         yield Misfit("policy", found, f"policy.model=FOLDER or hub name; {_SMALL}")
-
-
-def _of_the_policy_prompt(experiment: Experiment) -> Iterator[Misfit]:
-    if _prompt_of(experiment) == "policy.md":
-        found = "policy.md asks for a \\boxed{} answer, and the miniature reads a last line such as #587"
-        yield Misfit("policy prompt", found, "graph.options.prompt=miniature.md, or another environment")
 
 
 def _of_same_agents(experiment: Experiment) -> Iterator[Misfit]:
@@ -146,7 +150,7 @@ def _of_same_agents(experiment: Experiment) -> Iterator[Misfit]:
         )
         if not same_model and (first.model or second.model):
             continue
-        rules = plain_name(first.model or "").startswith(_RULES)
+        rules = _rules_of(first.model)
         if rules or _files(first.graph, first.prompt, one) == _files(second.graph, second.prompt, other):
             found = f"{one} and {other} are the same " + ("rules" if rules else "graph, prompt and model")
             yield Misfit("agents", found, f"agents.{other}=null leaves it out; else another model or prompt")
@@ -158,8 +162,15 @@ def _files(graph: str, prompt: Path | None, name: str) -> tuple[str, str]:
     return plain_name(loaded.name), fingerprint(prompt or loaded.file.parent / "prompts" / f"{name}.md")
 
 
-def _is_miniature(experiment: Experiment) -> bool:
-    return any(base.__module__.startswith(_MINIATURE) for base in type(experiment.env).__mro__)
+def _rules_of(model: str | None) -> str | None:
+    """The environment that ships whose rules an agent follows; None if its model follows none."""
+    match = _RULES.match(plain_name(model or ""))
+    return match[1] if match else None
+
+
+def _is_of(experiment: Experiment, room: str) -> bool:
+    """Is the environment that of `room`, or one that builds on it?"""
+    return any(f"{base.__module__}.".startswith(f"{room}.") for base in type(experiment.env).__mro__)
 
 
 def _prompt_of(experiment: Experiment) -> str:

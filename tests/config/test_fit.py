@@ -47,7 +47,7 @@ def test_presets_fit_as_they_ship(name: str, monkeypatch: pytest.MonkeyPatch) ->
         (
             [*MATHEMATICS, "policy.model=FOLDER"],
             [
-                "agents: verify, knowledge, reasoning: rules of the miniature, which know nothing of envs.math:Math",
+                "agents: verify, knowledge, reasoning: rules of envs.miniature, which know nothing of envs.math:Math",
                 "policy prompt: the prompt is miniature.md, which does not say what envs.math:Math asks for",
             ],
         ),
@@ -77,6 +77,41 @@ def test_presets_fit_as_they_ship(name: str, monkeypatch: pytest.MonkeyPatch) ->
 )  # fmt: skip
 def test_what_does_not_belong_together(overrides: list[str], found: list[str], folder: Path) -> None:
     lines = [str(one) for one in misfits(configured("aipo_distil", folder, *overrides))]
+    assert [line[: len(start)] for line, start in zip(lines, found, strict=True)] == found
+
+
+TUTORED = "env.options={splits: {train: FOLDER/solved.jsonl, test: FOLDER/solved.jsonl}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        ([TUTORED, "policy.model=FOLDER", "agents.verify.max_tokens=32"], []),
+        ([TUTORED, POLICY_PROMPT], []),
+        (
+            [TUTORED, "graph.options.prompt=miniature.md"],
+            ["policy prompt: the prompt is miniature.md, which does not say what envs.gsm8k:GSM8K asks for"],
+        ),
+        (
+            [TUTORED, f"agents.verify.model={REFERENCE}", "agents.verify.max_tokens=32"],
+            ["agents: replies of verify are cut after fewer than 64 tokens"],
+        ),
+        (
+            [*MATHEMATICS, f"agents.verify.model={REFERENCE}"],
+            ["agents: knowledge, reasoning: rules of envs.gsm8k, which know nothing of envs.math:Math"],
+        ),
+        (
+            ["env.name=envs.miniature:Miniature", "env.mixture={hard: 1}", "agents.verify.model=envs.miniature.agents:verify"],
+            [
+                "agents: knowledge, reasoning: rules of envs.gsm8k, which know nothing of envs.miniature:Miniature",
+                "policy prompt: gsm8k.md asks for a \\boxed{} answer, and envs.miniature:Miniature reads no box",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_tutors_and_what_belongs_to_them(overrides: list[str], found: list[str], folder: Path) -> None:
+    (folder / "solved.jsonl").write_text('{"question": "1+1?", "answer": "1+1=2\\n#### 2"}\n')
+    lines = [str(one) for one in misfits(configured("gsm8k-tutor", folder, *overrides))]
     assert [line[: len(start)] for line, start in zip(lines, found, strict=True)] == found
 
 

@@ -32,7 +32,7 @@ def probability(rate: float, family: str, name: str = "error_rate") -> float:
         ConfigError: it is no probability.
     """
     if not 0 <= rate <= 1:
-        raise ConfigError(f"{name} of a {family} agent: got {rate!r}, allowed 0 to 1")
+        raise ConfigError(f"{name} of {family} agents: got {rate!r}, allowed 0 to 1")
     return rate
 
 

@@ -56,7 +56,7 @@ def knowledge(
     table = Facts.draw(seed, size, carry).value
     if not 0 <= distractors < len(table):
         raise ConfigError(
-            f"distractors of a miniature agent: got {distractors}, allowed 0 to {len(table) - 1}"
+            f"distractors of miniature agents: got {distractors}, allowed 0 to {len(table) - 1}"
         )
     return Knowledge(
         seed=seed,

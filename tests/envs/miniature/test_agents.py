@@ -177,9 +177,7 @@ def test_asides_stand_behind_and_no_error_of_theirs_is_in_what_was_asked() -> No
     [("distractors", -1, 99), ("distractors", 100, 99), ("distractor_error_rate", 2, 1)],
 )
 def test_asides_are_counted(option: str, number: int, most: int) -> None:
-    with pytest.raises(
-        ConfigError, match=f"{option} of a miniature agent: got {number}, allowed 0 to {most}"
-    ):
+    with pytest.raises(ConfigError, match=f"{option} of miniature agents: got {number}, allowed 0 to {most}"):
         knowledge(**{option: number})
 
 
@@ -200,7 +198,7 @@ def test_errors_are_the_messages_and_the_seeds() -> None:
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_an_error_rate_is_a_probability(factory, rate: float) -> None:
-    with pytest.raises(ConfigError, match=r"error_rate of a miniature agent: got .*, allowed 0 to 1"):
+    with pytest.raises(ConfigError, match=r"error_rate of miniature agents: got .*, allowed 0 to 1"):
         factory(error_rate=rate)
 
 

@@ -35,7 +35,7 @@ from envs.almanac.wording import Question, answer_line, find_question, read_line
 
 
 class Almanac:
-    """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
+    """Implements `aipo.rollout.demonstration.DemonstratedEnv` and `TeachingEnv`.
 
     Args:
         seed: draws the almanac, the kinds of its entries and the numbers that are asked.

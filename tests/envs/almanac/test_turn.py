@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aipo.policies import Sampling
@@ -116,6 +116,7 @@ def test_who_is_asked(split: str, asked: list[str]) -> None:
     assert [roll(task)[2] for task in ENV.tasks(split)[:3]] == [asked] * 3
 
 
+@settings(max_examples=60)
 @given(st.sampled_from(TASKS))
 def test_demonstrations_and_assisted_rollouts_are_right(task: Task) -> None:
     for mode in (Mode.SOLO, Mode.ASSISTED):
@@ -126,6 +127,7 @@ def test_demonstrations_and_assisted_rollouts_are_right(task: Task) -> None:
     assert text.endswith(str(ENV.demonstration(task)).rpartition("\n")[2])
 
 
+@settings(max_examples=30)
 @given(st.sampled_from(TASKS))
 def test_a_wrong_reply_is_copied_and_found_out(task: Task) -> None:
     _, score, asked = roll(task, error_rate=1.0)

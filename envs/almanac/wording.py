@@ -80,9 +80,9 @@ def find_question(text: str) -> Question | None:
     """The question that stands in `text`, alone in its line; None where there is none."""
     for kind, pattern in _patterns():
         if match := pattern.search(text):
-            fields = match.groupdict()
-            numbers = {name: int(fields.pop(name)) for name in ("number", "operand") if name in fields}
-            return Question(kind, **numbers, **fields)
+            fields = {"operand": "0", "name": "", "unit": "", **match.groupdict()}
+            number, operand = int(fields["number"]), int(fields["operand"])
+            return Question(kind, number, operand, fields["name"], fields["unit"])
     return None
 
 

@@ -67,7 +67,7 @@ METRICS: dict[str, Metric] = {
     "rollouts/{kind}": Metric(
         "count",
         "Rollouts by kind: assisted (with agents), solo, suppressed (solo, cannot write consult tags), expert "
-        "(demonstrations). `failed` counts those of any kind that have no reward.",
+        "(demonstrations), taught (written by the teacher of `aipo warmup`). `failed` counts those of any kind that have no reward.",
     ),
     "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward of the rollouts of this kind."),
     "reward_part/{part}/{kind}": Metric("Σ part / scored rollouts", "Mean of one part of the reward."),
@@ -129,6 +129,9 @@ QUANTITIES = (
 KINDS = ("assisted", "solo", "suppressed", "expert")
 """The kinds of rollouts; see `Trace.kind`."""
 
+_SAMPLED = tuple(role for role in Role if role is not Role.TEACHER)
+"""The roles in rollouts that a policy samples."""
+
 SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
 """Names that the Hugging Face trainer logs once, at the end of training. They belong to no optimizer step."""
 
@@ -184,11 +187,12 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         agents: names that a policy may ask for; it can write any other, and they count as `unknown`.
     """
     kinds = Counter(trace.kind for trace in traces)
-    counts = {f"rollouts/{kind}": float(kinds[kind]) for kind in KINDS}
+    shown = (*KINDS, "taught") if kinds["taught"] else KINDS
+    counts = {f"rollouts/{kind}": float(kinds[kind]) for kind in shown}
     counts["rollouts/failed"] = float(sum(trace.reward is None for trace in traces))
     values = defaultdict[str, list[float]](list)
     for trace in traces:
-        for role in Role:
+        for role in Role if trace.taught else _SAMPLED:
             values[f"length/{role}"].append(trace.count(role))
         for consult in trace.consults:
             agent = consult.agent if consult.agent in agents else "unknown"
@@ -198,9 +202,11 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         values[f"reward/{trace.kind}"].append(trace.reward)
         for part, value in trace.reward_parts.items():
             values[f"reward_part/{part}/{trace.kind}"].append(value)
-        if trace.mode is Mode.SOLO and "split" in trace.task:
+        if trace.mode is Mode.SOLO and not trace.taught and "split" in trace.task:
             values[f"solo/{str(trace.task['split']).replace('/', '_')}"].append(trace.reward)
-    if assisted := kinds["assisted"]:  # where nobody may ask, that nobody did says nothing
+    if assisted := sum(
+        trace.mode is Mode.ASSISTED for trace in traces
+    ):  # where nobody may ask, that nobody did says nothing
         for agent in (*agents, "unknown"):
             counts[f"consults/{agent}"] = len(values.get(f"consult_errors/{agent}", ())) / assisted
     metrics = counts | {name: _mean(numbers) for name, numbers in values.items()}

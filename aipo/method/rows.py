@@ -35,6 +35,8 @@ class Code(IntEnum):
 
 
 CODES = {Role.PROMPT: Code.PROMPT, Role.POLICY: Code.POLICY, Role.AGENT: Code.AGENT, Role.ENV: Code.ENV}
+TAUGHT_CODES = {**CODES, Role.TEACHER: Code.AGENT, Role.AGENT: Code.CONTEXT}
+"""In a rollout that a teacher wrote, its tokens have the coefficient of agents' tokens; what agents said is context."""
 
 
 RowKind = Literal["sampled", "exchanged", "distilled"]
@@ -121,14 +123,14 @@ def rows_of(trace: Trace) -> list[Row]:
     """The trace as it was sampled; no row when it has no advantage (a failed rollout)."""
     if trace.advantage is None:
         return []
-    return [_uncut(trace, "sampled", trace.segments, CODES)]
+    return [_uncut(trace, "sampled", trace.segments, TAUGHT_CODES if trace.taught else CODES)]
 
 
 def exchange_prompt(trace: Trace, prompt: Segment) -> list[Row]:
     """Two rows of a trace that has an advantage: as sampled, with agents' tokens as context; and behind `prompt`
     instead of its own, with the policy's tokens as context, because they were sampled behind another prompt. If the
-    prompts are equal, it is the row as sampled."""
-    if np.array_equal(prompt.token_ids, trace.segments[0].token_ids):
+    prompts are equal, or a teacher wrote the trace, it is the row as sampled."""
+    if trace.taught or np.array_equal(prompt.token_ids, trace.segments[0].token_ids):
         return rows_of(trace)
     policy_only, agents_only = CODES | {Role.AGENT: Code.CONTEXT}, CODES | {Role.POLICY: Code.CONTEXT}
     return [
@@ -142,9 +144,10 @@ def _uncut(trace: Trace, kind: RowKind, segments: Sequence[Segment], codes: Mapp
 
 
 def distillable(trace: Trace) -> bool:
-    """Rewarded, with a positive advantage, and helped by an agent."""
+    """Rewarded, with a positive advantage, written by the policy, and helped by an agent."""
     return (
-        (trace.advantage or 0.0) > 0
+        not trace.taught
+        and (trace.advantage or 0.0) > 0
         and (trace.reward or 0.0) > 0
         and any(consult.reply is not None for consult in trace.consults)
     )

@@ -44,6 +44,7 @@ THEME: dict[str, tuple[str, str]] = {
 COLOURS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "prompt": (("#5b6470", "#f6f7f9"), ("#98a2b0", "#161a20")),
     "policy": (("#1b2027", "#f6f7f9"), ("#e4e8ee", "#161a20")),
+    "teacher": (("#123f8c", "#dde7fb"), ("#b3ccff", "#16294f")),
     "env": (("#8c1d18", "#fde4e1"), ("#ffb4ab", "#4a1613")),
     "agent0": (("#0b5138", "#d3f2e3"), ("#8fe3c0", "#0d3a2a")),
     "agent1": (("#5b2a86", "#eee0fb"), ("#d9b8fb", "#3b2059")),

@@ -26,7 +26,7 @@ from aipo.util.text import visible
 if TYPE_CHECKING:
     from aipo.trace.arrow import Stored
 
-_TERMINAL = {Role.PROMPT: "dim", Role.POLICY: "", Role.ENV: "red italic"}
+_TERMINAL = {Role.PROMPT: "dim", Role.POLICY: "", Role.TEACHER: "bright_blue", Role.ENV: "red italic"}
 _TERMINAL_AGENTS = ("green", "magenta", "yellow", "cyan", "blue", "bright_red")
 
 

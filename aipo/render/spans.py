@@ -13,7 +13,7 @@ TextSource = Decode | Sequence[str] | None
 
 @dataclass(frozen=True, slots=True)
 class TextSpan:
-    """One segment as text. `colour` is `prompt`, `policy`, `env`, or `agent0`, `agent1`, ..."""
+    """One segment as text. `colour` is `prompt`, `policy`, `teacher`, `env`, or `agent0`, `agent1`, ..."""
 
     role: Role
     source: str
@@ -22,6 +22,8 @@ class TextSpan:
 
     @property
     def label(self) -> str:
+        if self.role is Role.TEACHER:
+            return f"teacher {self.source}"
         return self.source if self.role in (Role.AGENT, Role.POLICY) else str(self.role)
 
 

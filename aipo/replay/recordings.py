@@ -152,6 +152,11 @@ class Recordings:
                 raise TraceError(one_of("token id", int(outside[0]), allowed, "this vocabulary"))
         if self.rerun:
             task_of(trace)
+            if trace.taught:
+                raise TraceError(
+                    "kind: got 'taught', which a teacher wrote in the policy's place, allowed what a policy sampled: a "
+                    "graph is run again with the policy's own text"
+                )
             if trace.stop_reason in (StopReason.DEADLINE, StopReason.CANCELLED):
                 raise TraceError(
                     f"stop reason: got {trace.stop_reason.value}, allowed an end that does not depend on "

@@ -15,7 +15,7 @@ from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
 from aipo.policies import Policy, SampleRequest, Sampling
 from aipo.policies.sample_digests import SampleDigests
 from aipo.rollout.agent import Prices
-from aipo.rollout.demonstration import demonstrate, demonstration_of, encode
+from aipo.rollout.demonstration import Teacher, demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Call, Mode, Role, Segment, concatenate, of_policy, segment
@@ -67,6 +67,7 @@ class RolloutContext:
 
     Args:
         demonstration_ids: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
+        teacher: writes in place of all policies; None = they sample.
         samples: a digest of each sampled segment with the context behind which it was sampled; see `SampleDigests`.
     """
 
@@ -79,6 +80,7 @@ class RolloutContext:
     seed: int
     forbidden_ids: tuple[int, ...] = ()
     demonstration_ids: npt.NDArray[np.int32] | None = None
+    teacher: Teacher | None = None
     started: float = field(default_factory=time.perf_counter)
     calls: list[Call] = field(default_factory=list)
     samples: SampleDigests = field(default_factory=SampleDigests)
@@ -92,7 +94,8 @@ class RolloutContext:
         source: str = "policy",
     ) -> tuple[Segment, Literal["stop", "eos", "length"]]:
         """Lets `policy` go on from its context; the random seed depends on the rollout and the turn. In a
-        demonstration nobody samples: the segment is the expert's, of role `agent`.
+        demonstration nobody samples: the segment is the expert's, of role `agent`. Nor does anybody where a teacher
+        writes.
 
         Raises:
             PolicyError: no such policy, sampling failed, or no token is left of `sampling.max_tokens`.
@@ -111,12 +114,15 @@ class RolloutContext:
             tokenizer, shown = self.policies[policy].tokenizer, self.demonstration_ids
             shown = encode(demonstration_of(self.env, self.task), tokenizer) if shown is None else shown
             return demonstrate(shown, context, policy=policy, room=room, eos_id=tokenizer.eos_id)
+        stops = (stop,) if isinstance(stop, str) else stop
+        if self.teacher is not None:
+            return await self.teacher.write(self, context, policy=policy, stop=stops)
         turn = sum(s.role is Role.POLICY for s in context)
         request = SampleRequest(
             concatenate(context),
             max_tokens=room,
             temperature=self.sampling.temperature,
-            stop=(stop,) if isinstance(stop, str) else stop,
+            stop=stops,
             forbidden_ids=self.forbidden_ids,
             seed=derive_seed(self.seed, policy, turn),
             session=self.seed,
@@ -148,7 +154,8 @@ class RolloutContext:
         Args:
             read: what counts of the text of one segment; `Grammar.without_requests` leaves out requests to agents.
         """
-        author, tokenizer = self.mode.author, self.policies[policy].tokenizer
+        author = Role.TEACHER if self.teacher else self.mode.author
+        tokenizer = self.policies[policy].tokenizer
         token_ids, text, parts = np.empty(0, np.int32), "", list[str]()
         for piece in of_policy(segments, policy):
             if piece.role is author:
@@ -177,8 +184,11 @@ class RolloutContext:
         parts = self.env.score(self.task, text)
         return await parts if isinstance(parts, Awaitable) else parts
 
-    async def chat(self, agent: str, messages: Sequence[BaseMessage]) -> str:
+    async def chat(self, agent: str, messages: Sequence[BaseMessage], *, stop: Sequence[str] = ()) -> str:
         """One recorded call of an agent's chat model; returns the reply's text, without its thinking.
+
+        Args:
+            stop: texts at which its server is to end the reply.
 
         Raises:
             AgentError: `agent` has no chat model. What the model itself raises is recorded and passed
@@ -188,15 +198,17 @@ class RolloutContext:
             raise AgentError(f"chat model of agent: got {agent!r}, allowed {sorted(self.chats)}")
         chat = self.chats[agent]
         async with chat.pause:
-            return await self._recorded_chat(agent, chat, messages)
+            return await self._recorded_chat(agent, chat, messages, stop)
 
-    async def _recorded_chat(self, agent: str, chat: ChatModel, messages: Sequence[BaseMessage]) -> str:
+    async def _recorded_chat(
+        self, agent: str, chat: ChatModel, messages: Sequence[BaseMessage], stop: Sequence[str]
+    ) -> str:
         started = time.perf_counter()
         reply: Reply | None = None
         error: str | None = None
         usage: Mapping[str, Any] = {}
         try:
-            answer = await chat.model.ainvoke(list(messages))
+            answer = await chat.model.ainvoke(list(messages), stop=list(stop) or None)
             reply = read_reply(answer, chat.thinking)
             usage = getattr(answer, "usage_metadata", None) or {}
             return reply.text

@@ -6,7 +6,7 @@ what it makes of any agent's.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from aipo.errors import ConfigError, PolicyError, TaskError, one_of
 from aipo.policies import Tokenizer
 from aipo.rollout.env import Env, Task
 from aipo.trace import Role, Segment, segment
+
+if TYPE_CHECKING:
+    from aipo.rollout.context import RolloutContext
 
 EXPERT = "expert"
 """Source of a demonstration's segment."""
@@ -40,6 +43,22 @@ class TeachingEnv(Env, Protocol):
         Args:
             written: all text after the prompt so far: the policy's, agents' replies in `<feedback:NAME>...</feedback>`,
                 and notices in `<notice>...</notice>`.
+        """
+        ...
+
+
+class Teacher(Protocol):
+    """Writes in the policy's place; see `aipo.warmup`."""
+
+    async def write(
+        self, context: "RolloutContext", segments: Sequence[Segment], *, policy: str, stop: tuple[str, ...]
+    ) -> tuple[Segment, Literal["stop", "eos", "length"]]:
+        """The policy's next segment behind `segments`, its context, with the role `teacher`. It ends as a sampled one does:
+        with one of the texts `stop`, with the end token, or where no room is left.
+
+        Raises:
+            TaskError: the teacher has nothing to write.
+            Exception: its chat model fails.
         """
         ...
 

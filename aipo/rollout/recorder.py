@@ -218,11 +218,12 @@ def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[C
     where, what = f"the context of policy {policy!r}", "tokens that the policy sampled"
     first, shown = segments[0].role, mode is Mode.EXPERT
     sampled = [s for s in segments if s.role is Role.POLICY]
-    answer = sum(len(s) for s in segments if s.role is mode.author)
+    taught = sum(len(s) for s in segments if s.role is Role.TEACHER)
+    answer = sum(len(s) for s in segments if s.role is mode.author) + taught
     require(
         where,
         (first is Role.PROMPT, "first segment", first.value, "prompt"),
-        (not (shown and sampled), what, sum(map(len, sampled)), "none in a demonstration"),
+        (not (shown or taught) or not sampled, what, sum(map(len, sampled)), "none in a demonstration"),
         (answer > 0, "tokens of the demonstration" if shown else what, 0, ">= 1"),
     )
     for consult in consults:
@@ -244,7 +245,12 @@ def _check_consult(consult: Consult, segments: Sequence[Segment], where: str) ->
     begins = start is None or 0 <= start <= last
     require(
         where,
-        (request.role is Role.POLICY, f"role of the request to {agent}", request.role.value, "policy"),
+        (
+            request.role in (Role.POLICY, Role.TEACHER),
+            f"role of the request to {agent}",
+            request.role.value,
+            "policy, teacher",
+        ),
         (reply in (Role.AGENT, Role.ENV), f"role of the reply of {agent}", reply.value, "agent, env"),
         (answered > asked, f"segment of the reply of {agent}", answered, f"> {asked}"),
         (begins, f"first token of the request to {agent}", start, f"0 to {last}"),

@@ -7,7 +7,7 @@ from typing import Any
 from aipo.errors import ConfigError
 from aipo.trace.types import StopReason
 
-KINDS = ("assisted", "solo", "suppressed", "expert", "replay", "text")
+KINDS = ("assisted", "solo", "suppressed", "expert", "replay", "text", "taught")
 DERIVATION = "derivation"
 """The reward part by which an environment says whether every step of an answer is right: 1.0, or less."""
 FLAWED = f"CASE WHEN reward > 0 THEN TRY_CAST(reward_parts->>'{DERIVATION}' AS DOUBLE) < 1 END AS flawed"

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aipo.trace.arrow import Stored
-from aipo.trace.types import Trace, parse_line
+from aipo.trace.types import Trace
 from aipo.util.files import sync_folder
-from aipo.util.text import clean, to_json
+from aipo.util.text import clean, parse_line, to_json
 
 SYNC_AFTER_S = 1.0
 

@@ -18,12 +18,13 @@ HIGHEST_LOGPROB = 1e-3
 
 
 class Role(StrEnum):
-    """The producer of a segment."""
+    """The producer of a segment. A teacher writes in the policy's place; see `aipo.warmup`."""
 
     PROMPT = "prompt"
     POLICY = "policy"
     AGENT = "agent"
     ENV = "env"
+    TEACHER = "teacher"
 
 
 @with_config(SCHEMA)

@@ -22,7 +22,7 @@ from aipo.errors import TraceError
 from aipo.trace.arrays import ByValue
 from aipo.trace.segment import SCHEMA, Role, Segment, concatenate
 from aipo.util.http.reply import is_cut
-from aipo.util.text import error_text, fits_json, to_json
+from aipo.util.text import error_text, fits_json, parse_line, to_json
 
 SCHEMA_VERSION = 1
 
@@ -216,13 +216,19 @@ class Trace(ByValue):
         return self.stop_reason.failed
 
     @property
+    def taught(self) -> bool:
+        """Did a teacher write in the policy's place?"""
+        return any(part.role is Role.TEACHER for part in self.segments)
+
+    @property
     def kind(self) -> str:
-        """The mode; `suppressed` is a solo rollout that was sampled with the consult tags masked."""
-        return "suppressed" if self.mode is Mode.SOLO and self.forbidden_ids else str(self.mode)
+        """The mode, or `taught`; `suppressed` is a solo rollout that was sampled with the consult tags masked."""
+        suppressed = self.mode is Mode.SOLO and bool(self.forbidden_ids)
+        return "taught" if self.taught else "suppressed" if suppressed else str(self.mode)
 
     @property
     def author(self) -> Role:
-        return self.mode.author
+        return Role.TEACHER if self.taught else self.mode.author
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]:
@@ -270,8 +276,7 @@ class Trace(ByValue):
         Raises:
             TraceError: another schema version, or fields that do not fit; names `where`.
         """
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if version != SCHEMA_VERSION:
+        if (version := raw.get("schema_version") if isinstance(raw, dict) else None) != SCHEMA_VERSION:
             raise TraceError(f"schema version of {where}: got {version!r}, allowed {SCHEMA_VERSION}")
         try:
             return _adapter().validate_python(raw)
@@ -286,15 +291,3 @@ _LOSABLE: dict[str, Any] = {"task": {}, "segments": (), "consults": (), "visits"
 @cache
 def _adapter() -> TypeAdapter[Trace]:
     return TypeAdapter(Trace)
-
-
-def parse_line(line: bytes | str, where: str) -> Any:
-    """What a line of JSON holds.
-
-    Raises:
-        TraceError: it is torn; names `where`.
-    """
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise TraceError(f"{where} is torn: {error}") from error

@@ -4,9 +4,11 @@ import difflib
 import os
 import re
 import traceback
+from typing import Any
 
 import orjson
 
+from aipo.errors import TraceError
 from aipo.util.http.errors import http_details
 from aipo.util.masking import mask, mask_error
 
@@ -25,6 +27,18 @@ def to_json(value: object) -> bytes:
         orjson.JSONEncodeError: a set, an integer of more than 64 bits, a lone surrogate, ...
     """
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def parse_line(line: bytes | str, where: str) -> Any:
+    """What a line of JSON holds.
+
+    Raises:
+        TraceError: it is torn; names `where`.
+    """
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise TraceError(f"{where} is torn: {error}") from error
 
 
 def fits_json(value: object) -> bool:

@@ -169,7 +169,7 @@ def test_segments_are_equal_by_content():
 def test_a_trace_knows_its_tokens():
     trace = tiny()
     assert list(trace.token_ids) == [1, 2, 3, 4, 5, 6, 7] and trace.token_ids.dtype == np.int32
-    assert [trace.count(role) for role in Role] == [2, 2, 3, 0]
+    assert [trace.count(role) for role in Role] == [2, 2, 3, 0, 0]
     assert len(concatenate([])) == 0 and concatenate([]).dtype == np.int32
 
 

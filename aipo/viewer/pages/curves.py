@@ -21,7 +21,7 @@ from aipo.util.text import cut, visible
 POINTS = 400
 _NAME_LENGTH = 24
 _COUNTERS = ("step", "epoch")
-_KINDS = (("solo", "c1"), ("assisted", "c2"), ("suppressed", "c3"), ("expert", "c4"))
+_KINDS = (("solo", "c1"), ("assisted", "c2"), ("suppressed", "c3"), ("expert", "c4"), ("taught", "c5"))
 _ROLES = (("policy", "k3"), ("agent", "k4"), ("distilled", "k5"))
 
 

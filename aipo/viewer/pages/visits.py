@@ -14,7 +14,7 @@ from aipo.trace import Role, Segment, Trace, Visit
 from aipo.util.text import duration
 
 _SLACK = 1e-6  # seconds; an end is a sum of floats
-_ROLE_NODES = {Role.PROMPT: "prompt", Role.POLICY: "policy", Role.ENV: "notice"}
+_ROLE_NODES = {Role.PROMPT: "prompt", Role.POLICY: "policy", Role.TEACHER: "policy", Role.ENV: "notice"}
 
 
 @dataclass(frozen=True, slots=True)

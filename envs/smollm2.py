@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from aipo.errors import LoadError
-from aipo.util.whole import CARD
-from envs.cache import cached_folder
+from aipo.util.whole import CARD, cached_folder
 
 Progress = Callable[[int, int, str], None]
 

@@ -27,7 +27,7 @@ from aipo.errors import ConfigError, GraphError, LoadError, ReplayError
 from aipo.rollout import Agent, Prompt, RolloutContext, RolloutState
 from aipo.trace import Consult, Fault, Mode, Role, Segment, StopReason, concatenate, segment
 from aipo.util.text import clean, error_text
-from graphs.protocol import NAME, Grammar, Request
+from graphs.protocol import NAME, Grammar, Request, graph_tags
 from graphs.solo import POLICY, Node, policy_prompt, prompt_node, score_node
 
 OUT_OF_ROOM = {"stops": {POLICY: StopReason.LENGTH}}
@@ -78,6 +78,9 @@ def consult(
     graph.add_edge("notice", "policy")
     graph.add_edge("score", END)
     return graph.compile()
+
+
+consult.tags = graph_tags  # pyright: ignore[reportFunctionMemberAccess]  # what policy.add_tags adds to a tokenizer
 
 
 def _check_name(name: str) -> None:

@@ -9,7 +9,7 @@ grammar escaped, so that no agent can close its own feedback, ask another agent 
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -192,12 +192,23 @@ class Grammar:
             *tokenizer.encode(self.notice_close + self.after, control=True),
         ]
 
+    def tags(self, agents: Iterable[str]) -> list[str]:
+        """Every tag that is written where these agents are at hand; none without agents."""
+        names = list(agents)
+        every = [tag.replace("{agent}", name) for tag in self._tags() for name in names]
+        return list(dict.fromkeys(every))
+
     def _tags(self) -> tuple[str, ...]:
         return (
             *(self.open, self.close),
             *(self.feedback_open, self.feedback_close),
             *(self.notice_open, self.notice_close),
         )
+
+
+def graph_tags(*, agents: Sequence[str], grammar: Grammar | None = None, **_: object) -> list[str]:
+    """The tags of a graph with these options; for its function's attribute `tags`."""
+    return (grammar or Grammar()).tags(agents)
 
 
 @lru_cache

@@ -10,7 +10,7 @@ from langgraph.runtime import Runtime
 
 from aipo.rollout import Prompt, RolloutContext, RolloutState
 from aipo.trace import Mode, Role, StopReason, segment
-from graphs.protocol import Grammar
+from graphs.protocol import Grammar, graph_tags
 
 POLICY = "policy"
 PROMPTS = Path(__file__).parent / "prompts"
@@ -39,6 +39,9 @@ def solo(
     graph.add_edge("policy", "score")
     graph.add_edge("score", END)
     return graph.compile()
+
+
+solo.tags = graph_tags  # pyright: ignore[reportFunctionMemberAccess]  # the same model, with and without agents
 
 
 def policy_prompt(prompt: str | Path | Prompt) -> Prompt:

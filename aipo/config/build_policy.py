@@ -5,14 +5,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aipo.config.build_settings import ExperimentSettings
-from aipo.errors import AipoError, ConfigError, LoadError
-from aipo.policies import Policy, Tokenizer
+from aipo.errors import ConfigError, LoadError
+from aipo.policies import Policy
 from aipo.policies.lora import add_adapter
-from aipo.policies.model_folder import check_folder
-from aipo.policies.tags import Tags
+from aipo.policies.model_folder import check_folder, loading
 from aipo.util.console import Note
 from aipo.util.event_loop import LOOP
 from aipo.util.imports import instantiate, load, users_code
@@ -73,8 +72,20 @@ class PolicyBuilder(ExperimentSettings):
                     f"policy.model {name}: got {made!r}, allowed a function that returns a folder"
                 )
             model = made
+        if self.added_tags:
+            note(0, 1, "the graph's tags as tokens")
+            model = self._with_tags(model)
         note(1, 1, str(model))
         return model
+
+    def _with_tags(self, model: Path | str) -> Path | str:
+        from aipo.policies.weights import with_tags
+
+        _quiet()
+        limit_torch(self.threads)
+        check_folder(model, hashes=True)
+        self._check_tags(self.tokenizer(model))
+        return with_tags(model, self.added_tags)
 
     def network(self, model: Path | str, *, device: str | None = None) -> "PreTrainedModel":
         """The policy's network without an adapter, on `device` or the configured one.
@@ -83,22 +94,15 @@ class PolicyBuilder(ExperimentSettings):
             LoadError: there is no model at `model`, or a part of it; see `aipo.policies.model_folder`.
         """
         import torch
-        from transformers import AutoModelForCausalLM
+
+        from aipo.policies.weights import load_network
 
         _quiet()
         limit_torch(self.threads)
         check_folder(model, hashes=True)
         device = device or self.device
-        with _loading(model):
-            dtype = getattr(torch, self.policy.dtype)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, output_loading_info=True)
-        network, info = loaded
-        if missing := sorted(info["missing_keys"]):  # transformers gives them random numbers
-            raise LoadError(
-                f"policy.model: got {str(model)!r}, whose files lack {len(missing)} weights of {type(network).__name__} such as "
-                f"{missing[0]}, allowed all weights of the causal language model that its config.json names"
-            )
-        network.to(device)
+        network = load_network(model, getattr(torch, self.policy.dtype))
+        network.to(device)  # pyright: ignore[reportArgumentType]  # transformers wraps `to` without its types
         return network
 
     def network_settings(self, model: Path | str) -> "PretrainedConfig":
@@ -109,7 +113,7 @@ class PolicyBuilder(ExperimentSettings):
         """
         from transformers import AutoConfig
 
-        with _loading(model):
+        with loading(model):
             return AutoConfig.from_pretrained(model)
 
     def adapted(self, network: "PreTrainedModel") -> "PreTrainedModel":
@@ -132,7 +136,7 @@ class PolicyBuilder(ExperimentSettings):
 
         from aipo.policies.tokenizer import HFTokenizer
 
-        with _loading(model):
+        with loading(model):
             tokenizer = HFTokenizer(AutoTokenizer.from_pretrained(model), date=self.date)
         try:
             ids = tokenizer.encode_prompt("1")
@@ -151,7 +155,7 @@ class PolicyBuilder(ExperimentSettings):
         may have an attribute `tokenizer`, a function that returns the tokenizer alone.
 
         Raises:
-            ConfigError: see `forbidden_ids`.
+            ConfigError: see `forbidden_ids` and `added_tags`; or tags that an adapter would leave untrained.
             LoadError: no such model or function.
         """
         from aipo.policies.tokenizer import HFTokenizer
@@ -160,36 +164,21 @@ class PolicyBuilder(ExperimentSettings):
         if ":" not in name:
             check_folder(name, hashes=False)
             self.network_settings(name)
-            self.forbidden_ids(self.tokenizer(name))
+            self._check_tags(self.tokenizer(name))
         elif (make := getattr(load(name).function, "tokenizer", None)) is not None:
-            self.forbidden_ids(HFTokenizer(make()))
+            self._check_tags(HFTokenizer(make()))
 
-    def forbidden_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
-        """Ids of the tags that a rollout with suppressed tags cannot write.
+    def _check_tags(self, tokenizer: "HFTokenizer") -> None:
+        from aipo.policies.tags import add_tags
+        from aipo.policies.tokenizer import HFTokenizer
 
-        Raises:
-            ConfigError: such rollouts are configured, and a tag is not one token.
-        """
-        ids = {tag: tokenizer.token_id(tag) for tag in self.consult_tags}
-        broken = [tag for tag, token_id in ids.items() if token_id is None]
-        method = self.method
-        distilled = method.distil_weight > 0 and method.distil_suppress
-        needed = method.suppresses or distilled or "suppressed" in self.evaluation.settings
-        if broken and needed:
+        if add_tags(tokenizer.inner, self.added_tags) and self.policy.lora is not None:
             raise ConfigError(
-                f"rollout.suppress_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
-                "one token (add them to the tokenizer, or set rollout.suppress_tags; or do without: "
-                "method.suppress_share=0 to the end, method.distil_suppress=false, no `suppressed` in evaluate.settings)"
+                "policy.lora: got an adapter with policy.add_tags=true and a model without these tags, whose new rows would "
+                "never be trained, allowed a model that was trained with them (train all weights first, policy.lora=null, with "
+                "`aipo warmup` or supervised; then policy.model=RUN/model), or policy.add_tags=false"
             )
-        return tuple(sorted(i for i in ids.values() if i is not None))
-
-    def tags(self, tokenizer: Tokenizer) -> Tags:
-        """The consult tags, as this tokenizer writes them.
-
-        Raises:
-            ConfigError: see `forbidden_ids`.
-        """
-        return Tags(self.forbidden_ids(tokenizer), self.rollout.suppress_tags, tokenizer)
+        self.forbidden_ids(HFTokenizer(tokenizer.inner))
 
     def local_policy(self, model: Path | str) -> "LocalPolicy":
         """The weights at `model` as a policy of this process, whatever engine is configured.
@@ -282,24 +271,6 @@ class PolicyBuilder(ExperimentSettings):
             transport.drop()
             if vllm.folder is None:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _loading(model: Path | str) -> Generator[None]:
-    """Says of what goes wrong that it went wrong with the policy.
-
-    Raises:
-        LoadError: there is no such model, or not a usable one.
-    """
-    try:
-        yield
-    except AipoError:
-        raise
-    except Exception as error:  # safetensors, pickle and torch raise their own
-        raise LoadError(
-            f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model with files that "
-            f"are whole (copy or download them again if one is torn): {error_text(error)}"
-        ) from error
 
 
 def _quiet() -> None:

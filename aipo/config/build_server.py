@@ -43,6 +43,8 @@ def serve(
     if "device" not in given:
         given["device"] = _device(python, experiment, print_only=print_only, warn=warn)
     settings = settings_of(experiment, given, lambda: _model(experiment, console))
+    if given["device"] == "cpu" and given.get("dev", True):
+        settings["model"] = _reloadable(settings["model"], print_only=print_only, warn=warn)
     settings["model"] = folder_or_name(settings["model"])
     launch = Launch(**settings)
     if launch.remote_dev:
@@ -72,6 +74,22 @@ def _device(
     if not is_supported(has.version):
         warn(f"warning: vLLM {has.version} is outside of {VERSIONS}, which is what is supported")
     return has.device
+
+
+def _reloadable(model: Path | str, *, print_only: bool, warn: Callable[[str], None]) -> Path | str:
+    """The model as a CPU build of vLLM can reload it: with an output layer of its own, where embeddings are tied."""
+    from aipo.policies.weights import untied
+
+    try:
+        return untied(model)
+    except LoadError:
+        if not print_only:
+            raise
+        warn(
+            f"warning: {model} is not here. If its embeddings are tied, a CPU build of vLLM reloads them wrongly: run "
+            "`aipo serve` where the model is, which then serves a copy with an output layer of its own"
+        )
+        return model
 
 
 def settings_of(

@@ -2,6 +2,8 @@
 
 import datetime
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +14,10 @@ from aipo.config.layers import store
 from aipo.config.load import check_finite, checked
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
+from aipo.policies import Tokenizer
 from aipo.policies.lora import check_peft
+from aipo.policies.tags import Tags
+from aipo.util.imports import instantiate, load, users_code
 
 
 def tags_of_agents(templates: Iterable[str], agents: Iterable[str]) -> list[str]:
@@ -68,6 +73,56 @@ class ExperimentSettings:
     def consult_tags(self) -> list[str]:
         """The tags that a rollout with suppressed tags cannot write."""
         return tags_of_agents(self.rollout.suppress_tags, self.agents)
+
+    @cached_property
+    def added_tags(self) -> list[str]:
+        """The tags that are to be tokens with `policy.add_tags`: those of the graph, and those that can be suppressed.
+
+        Raises:
+            ConfigError: the graph does not say which tags it has.
+        """
+        if not (self.policy.add_tags and self.agents):
+            return []
+        graph = load(self.graph_name)
+        tags_of = getattr(graph.function, "tags", None)
+        if tags_of is None:
+            raise ConfigError(
+                f"policy.add_tags: got true with graph.name={self.graph_name}, which does not say its tags, allowed a "
+                "function with an attribute `tags` (see graphs/README.md), or false"
+            )
+        where = f"graph.options of {graph.name}"
+        with users_code(f"tags of graph {graph.name}"):
+            tags = instantiate(
+                replace(graph, function=tags_of), self.graph_options, where, agents=[*self.agents]
+            )
+            return list(dict.fromkeys([*map(str, tags), *self.consult_tags]))
+
+    def forbidden_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """Ids of the tags that a rollout with suppressed tags cannot write.
+
+        Raises:
+            ConfigError: such rollouts are configured, and a tag is not one token.
+        """
+        ids = {tag: tokenizer.token_id(tag) for tag in self.consult_tags}
+        broken = [tag for tag, token_id in ids.items() if token_id is None]
+        method = self.method
+        distilled = method.distil_weight > 0 and method.distil_suppress
+        needed = method.suppresses or distilled or "suppressed" in self.evaluation.settings
+        if broken and needed:
+            raise ConfigError(
+                f"rollout.suppress_tags: got {broken}, which this tokenizer cuts into several tokens, allowed tags of "
+                "one token (policy.add_tags=true makes them so; or set rollout.suppress_tags, or do without: "
+                "method.suppress_share=0 to the end, method.distil_suppress=false, no `suppressed` in evaluate.settings)"
+            )
+        return tuple(sorted(i for i in ids.values() if i is not None))
+
+    def tags(self, tokenizer: Tokenizer) -> Tags:
+        """The consult tags, as this tokenizer writes them.
+
+        Raises:
+            ConfigError: see `forbidden_ids`.
+        """
+        return Tags(self.forbidden_ids(tokenizer), self.rollout.suppress_tags, tokenizer)
 
     @property
     def scores_again(self) -> bool:

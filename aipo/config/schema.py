@@ -93,6 +93,10 @@ class PolicyConfig(Section):
     options: dict[str, Any] = Field({}, description="keyword arguments of that function")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
     device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda if available")
+    add_tags: bool = Field(
+        False,
+        description="make each tag of the graph, for every agent, one token of the model's tokenizer, if it is not one yet",
+    )
     lora: LoRASettings | None = Field(
         None, description="train an adapter beside frozen weights; {} for the default one"
     )

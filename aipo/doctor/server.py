@@ -1,8 +1,10 @@
 """Is the policy's server there, is it the right one, is it started as training needs it, and is it exact?"""
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -116,9 +118,15 @@ def flags(info: dict[str, Any], parts: PolicyParts) -> Iterator[Check]:
         yield Check("warn", "flags", found, _RESTART)
     if config.vllm.sync == "nccl" and not vllm.get("weight_transfer_config"):
         yield Check("fail", "flags", "no weight transfer, and policy.vllm.sync is nccl", _RESTART)
-    if tied and device == "cpu":
-        found = "the CPU build reloads tied embeddings wrongly, without a word, and this model ties them"
-        yield Check("fail", "flags", found, "a GPU, or a model with tie_word_embeddings=false")
+    if tied and device == "cpu" and not _is_untied(Path(str(model.get("model")))):
+        found = "the CPU build reloads tied embeddings wrongly, without a word, and what is served ties them"
+        yield Check("fail", "flags", found, "`aipo serve` here, which serves a copy that does not; or a GPU")
+
+
+def _is_untied(served: Path) -> bool:
+    """Has the served model an output layer of its own, as far as its folder can be read here?"""
+    file = served / "config.json"
+    return file.is_file() and json.loads(file.read_bytes()).get("tie_word_embeddings") is False
 
 
 def processed(warm: dict[str, float], cold: dict[str, float], temperature: float) -> Check:

@@ -1,10 +1,13 @@
 """A folder with a model: what can be seen to be wrong with it before anything is loaded."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from aipo.errors import LoadError
+from aipo.errors import AipoError, LoadError
 from aipo.policies.lora import base_of
 from aipo.util.files import no_text
+from aipo.util.text import error_text
 from aipo.util.whole import damage
 
 _WEIGHTS = (".safetensors", ".bin")
@@ -20,6 +23,24 @@ def check_folder(model: Path | str, *, hashes: bool) -> None:
     """
     if (flaw := flaw_of(model, hashes=hashes)) is not None:
         raise LoadError(f"policy.model: got {str(model)!r}, {flaw}")
+
+
+@contextmanager
+def loading(model: Path | str) -> Generator[None]:
+    """Says of what goes wrong that it went wrong with the policy.
+
+    Raises:
+        LoadError: there is no such model, or not a usable one.
+    """
+    try:
+        yield
+    except AipoError:
+        raise
+    except Exception as error:  # safetensors, pickle and torch raise their own
+        raise LoadError(
+            f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model with files that "
+            f"are whole (copy or download them again if one is torn): {error_text(error)}"
+        ) from error
 
 
 def flaw_of(model: Path | str, *, hashes: bool) -> str | None:

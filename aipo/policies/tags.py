@@ -1,14 +1,20 @@
 """The tags of a graph in a policy's tokens: one token each, or whichever pieces spell them."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from string import Formatter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import AddedToken
 
+from aipo.errors import LoadError
 from aipo.policies.base import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _NAME = r"[\w.-]{1,64}"
 
@@ -52,6 +58,32 @@ class Tags(NamedTuple):
             return None
         found = _pattern(self.templates).search(self.tokenizer.decode(token_ids))
         return found and found.start()
+
+
+def add_tags(tokenizer: "PreTrainedTokenizerFast", tags: Sequence[str]) -> dict[int, list[int]]:
+    """Makes each tag one token, which is not special, unless it is one already.
+
+    Returns:
+        The ids that spelled each new token until now, by its id.
+
+    Raises:
+        LoadError: the tokenizer does not take one of them.
+    """
+    inner: Any = tokenizer  # transformers types ids and texts as everything that they could be
+    pieces = {tag: inner.encode(tag, add_special_tokens=False) for tag in tags}
+
+    def is_token(tag: str, ids: list[int]) -> bool:
+        return len(ids) == 1 and inner.decode(ids, skip_special_tokens=False) == tag
+
+    lacking = [tag for tag in tags if not is_token(tag, pieces[tag])]
+    inner.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in lacking])
+    ids = {tag: inner.encode(tag, add_special_tokens=False) for tag in tags}
+    if refused := [tag for tag in tags if not is_token(tag, ids[tag])]:
+        raise LoadError(
+            f"policy.add_tags: got a tokenizer that still cuts {refused} into several tokens, allowed one that takes tokens "
+            "(or policy.add_tags=false)"
+        )
+    return {ids[tag][0]: pieces[tag] for tag in lacking}
 
 
 @lru_cache

@@ -133,7 +133,8 @@ def start_of(run: RunFolder, experiment: Experiment, overrides: Sequence[str] = 
     """The policy that the run started from: what the overrides name, or the manifest, or the configuration."""
     named = any(word.startswith("policy.model=") for word in overrides)
     recorded = None if named else run.read_manifest().get("model")
-    return Weights(str(recorded or experiment.policy.model), 0)
+    model = recorded or experiment.policy.model
+    return Weights(str(model if recorded or ":" in model else experiment.build_model()), 0)
 
 
 def load_weights(experiment: Experiment, weights: Weights, recordings: Recordings) -> "LocalPolicy":

@@ -8,12 +8,13 @@ where SHA-256 reads 2: they find damage, they do not prove who wrote a file.
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from aipo.util.files import disk, sync_folder, write_json
+from aipo.util.files import disk, sync_folder, write_json, writing
 
 MANIFEST = "manifest.json"
 DRAFTS = ".draft"
@@ -45,6 +46,47 @@ def written_whole(folder: Path, what: str) -> Generator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
             with suppress(OSError):  # another folder is being written beside this one
                 draft.parent.rmdir()
+
+
+def cached_folder(name: str, make: Callable[[Path], None], *, what: str, cache: Path | None = None) -> Path:
+    """The folder `name` of the user's cache, made once, however many processes ask for it at the same time. If it is not
+    there, or not whole any more, it is made, whole or not at all.
+
+    Args:
+        make: writes its files into the empty folder that it gets.
+        what: the folder holds, for messages.
+        cache: where the folder is; default: `aipo` in the user's cache folder.
+
+    Raises:
+        RunError: the cache cannot be written, or the disk is full or broken.
+    """
+    from filelock import FileLock
+
+    folder = (cache or user_cache()) / name
+    if _is_whole(folder):
+        return folder
+    with writing(f"cache of {what} (XDG_CACHE_HOME names another one)", folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)  # now, and not when minutes have been spent
+        tempfile.TemporaryFile(dir=folder.parent).close()
+        lock = FileLock(folder.parent / f".{name}.lock")
+        lock.acquire()
+    try:
+        if not _is_whole(folder):  # another process may have made it while this one waited
+            with written_whole(folder, f"saving {what}") as draft:
+                make(draft)
+    finally:
+        lock.release()
+    return folder
+
+
+def user_cache() -> Path:
+    """The folder for models in the user's cache."""
+    # `expanduser` leaves the ~ of somebody without a home.
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "aipo"
+
+
+def _is_whole(folder: Path) -> bool:
+    return folder.is_dir() and damage(folder, hashes=False) is None
 
 
 def new_draft(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from aipo.errors import ConfigError
 from aipo.util.imports import fingerprint
-from envs.cache import cached_folder
+from aipo.util.whole import cached_folder
 from envs.miniature import arithmetic, curriculum, task
 from envs.miniature.curriculum import COURSES, Demonstrator, reserved
 from envs.miniature.task import SIZE, TERMS, Miniature

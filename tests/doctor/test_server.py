@@ -1,5 +1,6 @@
 """Checks of a policy's server: one that is right, and one for each way to start it wrong."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +115,14 @@ def test_tied_weights_are_reloaded_on_gpus_and_the_servers_own_type_is_meant() -
     info = server_info(device_config={"device": "cuda"}, model_config={"dtype": "torch.bfloat16"})
     made = flags(info, parts("policy.vllm.serve.dtype=bfloat16", tied=True))
     assert [check.status for check in made] == ["ok"]
+
+
+def test_a_copy_with_an_output_layer_of_its_own_is_reloaded_on_cpus(tmp_path: Path) -> None:
+    info = server_info(model_config={"model": str(tmp_path)})
+    (tmp_path / "config.json").write_text('{"tie_word_embeddings": false}')
+    assert [check.status for check in flags(info, parts(tied=True))] == ["ok"]
+    (tmp_path / "config.json").write_text('{"tie_word_embeddings": true}')
+    assert [check.status for check in flags(info, parts(tied=True))] == ["ok", "fail"]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_feedback_can_be_appended() -> None:
     ("overrides", "tokenizer", "status", "says"),
     [
         ([SUPPRESSED], TAGGED, "ok", "keeps each; tokens: <consult:verify> (1), <feedback:verify> (1)"),
-        ([], CHAT, "ok", "keeps each; tokens: <consult:verify> (16), <feedback:verify> (17)"),
+        ([], CHAT, "ok", "<feedback:verify> (17); policy.add_tags=true makes each one token"),
         (
             [SUPPRESSED],
             CHAT,

@@ -48,7 +48,7 @@ class DiskTransport:
             folder = Path(tempfile.mkdtemp(dir=self._folder, prefix=f"version-{version:06d}-"))
             folder.chmod(0o755)  # the server may be another user's
             try:
-                save_snapshot(network, folder)
+                save_snapshot(network, folder, for_server=True)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise

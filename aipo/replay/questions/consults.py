@@ -155,7 +155,8 @@ def _tag_ids(experiment: Experiment, tokenizer: Tokenizer) -> tuple[int, ...]:
     if broken or not experiment.consult_tags:
         raise ConfigError(
             f"rollout.suppress_tags: got {broken}, allowed at least one tag, each of one token of this tokenizer: the "
-            "forks would ask again (set rollout.suppress_tags, or compare with --group)"
+            "forks would ask again (set rollout.suppress_tags, or compare with --group; runs with policy.add_tags=true have such "
+            "tags)"
         )
     return experiment.forbidden_ids(tokenizer)
 

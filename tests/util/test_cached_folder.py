@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.cache import cached_folder, user_cache
+from aipo.util.whole import cached_folder, user_cache
 
 
 class Maker:

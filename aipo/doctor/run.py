@@ -165,7 +165,9 @@ def _environment(experiment: Experiment) -> str:
 
 def _coefficient(experiment: Experiment) -> str:
     experiment.scored_chats()  # imports a user's function, and asks agents for log-probs if it needs them
-    return experiment.method.coefficient
+    method = experiment.method
+    agents = [f"{name} {settings.coefficient}" for name, settings in method.agents.items()]
+    return ", ".join([method.coefficient, *agents])
 
 
 def _warned(found: Iterable[Misfit]) -> Iterator[Check]:

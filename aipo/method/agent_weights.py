@@ -40,7 +40,7 @@ from aipo.util.imports import load, users_code
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from aipo.method.settings import MethodSettings
+    from aipo.method.settings import CoefficientSettings, MethodSettings
 
 # 1. Coefficients. An argument's name says what it is: `pi`, the policy's probability of the token; `mu`, the agent's
 # own; `pi_old`, the policy's when the rollout was sampled; `advantage`; `value`, the number `method.coefficient_value`.
@@ -236,7 +236,7 @@ class AgentWeights(NamedTuple):
 
     Args:
         weights: w, (B, T).
-        advantages: what w multiplies besides ∇log π: the advantage, or 1; (B, 1).
+        advantages: what w multiplies besides ∇log π: the advantage, or 1; (B, 1) or (B, T).
         clipped: where the bounds or the trust region changed w, (B, T).
     """
 
@@ -246,20 +246,41 @@ class AgentWeights(NamedTuple):
 
 
 def agent_weights(
-    probabilities: Probabilities, advantages_B_1: Tensor, method: MethodSettings
+    probabilities: Probabilities,
+    advantages_B_1: Tensor,
+    method: MethodSettings,
+    agents_B_T: Tensor | None = None,
 ) -> AgentWeights:
-    """Weights of agents' tokens under a method: coefficient, bounds, sign rule, trust region."""
-    coefficient = method.coefficient_function
+    """Weights of agents' tokens under a method, each token's by the settings of its agent.
+
+    Args:
+        agents_B_T: whose tokens they are, see `aipo.method.batch.agent_numbers`; None only where no agent has settings
+            of its own.
+    """
+    weights = _weights(probabilities, advantages_B_1, method)
+    if agents_B_T is not None:
+        for number, settings in enumerate(method.agents.values(), 1):
+            own = _weights(probabilities, advantages_B_1, settings)
+            theirs = agents_B_T == number
+            weights = AgentWeights(*(a.where(theirs, b) for a, b in zip(own, weights, strict=True)))
+    return weights
+
+
+def _weights(
+    probabilities: Probabilities, advantages_B_1: Tensor, settings: CoefficientSettings
+) -> AgentWeights:
+    """Coefficient, bounds, sign rule, trust region."""
+    coefficient = settings.coefficient_function
     raw = coefficient(probabilities, advantages_B_1)
-    low, high = method.coefficient_bounds
+    low, high = settings.coefficient_bounds
     weights = raw if low is None and high is None else raw.clamp(low, high)
     unknown, negative = raw.isnan(), advantages_B_1 < 0
     clipped = (weights != raw) & ~negative
 
-    weights = NEGATIVES[method.negative](probabilities.pi, weights).where(negative, weights)
+    weights = NEGATIVES[settings.negative](probabilities.pi, weights).where(negative, weights)
     advantages = advantages_B_1 if coefficient.signed else advantages_B_1.new_ones(advantages_B_1.shape)
-    if method.coefficient_trust is not None:
-        pi, pi_old, most = probabilities.pi, probabilities.pi_old, 1 + method.coefficient_trust
+    if settings.coefficient_trust is not None:
+        pi, pi_old, most = probabilities.pi, probabilities.pi_old, 1 + settings.coefficient_trust
         moved_out = (pi < pi_old / most).where(advantages < 0, pi > pi_old * most)
         clipped = clipped | (moved_out & (weights != 0))
         weights = weights.masked_fill(moved_out, 0.0)

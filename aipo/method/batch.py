@@ -20,6 +20,7 @@ from torch import Tensor
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code, Row, check_agent_logprobs
 from aipo.method.settings import MethodSettings
+from aipo.trace import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,25 @@ def with_gradient(rows: Iterable[Row], method: MethodSettings) -> list[Row]:
     Raises:
         TrainError: the coefficient needs log-probs that an agent's tokens do not have.
     """
-    coefficient = method.coefficient_function
 
     def teaches(row: Row) -> bool:
-        unsigned = not coefficient.signed and bool((row.codes_T == Code.AGENT).any())
+        unsigned = not all(method.of_agent(name).coefficient_function.signed for name in row.agents)
         return method.beta > 0 or row.advantage != 0 or unsigned
 
     teaching = list(filter(teaches, rows))
-    if coefficient.needs_mu:
-        check_agent_logprobs(teaching)
+    check_agent_logprobs(teaching, method.needs_mu)
     return teaching
+
+
+def agent_numbers(rows: Sequence[Row], method: MethodSettings) -> npt.NDArray[np.int64]:
+    """Whose tokens those after the prompt are; (B, T): from 1 the number of an agent in `method.agents`, 0 for others."""
+    numbers = {name: number for number, name in enumerate(method.agents, 1)}
+
+    def of_row(row: Row) -> npt.NDArray[np.int64]:
+        by_segment = np.array([numbers.get(s.source, 0) * (s.role is Role.AGENT) for s in row.segments])
+        return by_segment[row.segments_T[row.prompt_tokens :]]
+
+    return _pad([*map(of_row, rows)] or [np.zeros(1)], 0, np.int64).astype(np.int64)
 
 
 def denominators(

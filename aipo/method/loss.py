@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aipo.errors import TrainError
 from aipo.method.agent_weights import Probabilities, agent_weights
-from aipo.method.metrics import QUANTITIES, ROLES
+from aipo.method.metrics import QUANTITIES, ROLES, agent_role
 from aipo.method.objectives import IMPORTANCE_MODES, OBJECTIVES, PolicyTerms, PolicyTokens
 from aipo.method.settings import MethodSettings
 
@@ -41,6 +41,8 @@ class LossInputs:
         codes_B_T: int8, what the loss does with a token; see `aipo.method.rows.Code`.
         advantages_B: one advantage for each row.
         denominators_B: what each row's terms are divided by; see `aipo.method.batch.denominators`.
+        agents_B_T: whose tokens they are; see `aipo.method.batch.agent_numbers`. None only where no agent has
+            coefficient settings of its own.
     """
 
     logprobs_B_T: Tensor
@@ -51,6 +53,7 @@ class LossInputs:
     denominators_B: Tensor
     trainer_logprobs_B_T: Tensor | None = None
     reference_logprobs_B_T: Tensor | None = None
+    agents_B_T: Tensor | None = None
 
     @classmethod
     def of(
@@ -59,7 +62,7 @@ class LossInputs:
         """A batch (`aipo.method.batch.collate`) and its scores.
 
         Args:
-            batch: may also hold `trainer_logprobs` and `reference_logprobs`.
+            batch: may also hold `trainer_logprobs`, `reference_logprobs` and `agents`.
             fresh: whether the current weights are those that sampled the batch. Its trainer log-probs are then
                 `logprobs_B_T`.
         """
@@ -73,6 +76,7 @@ class LossInputs:
             denominators_B=batch["denominators"],
             trainer_logprobs_B_T=trainer if trainer is not None else logprobs_B_T.detach() if fresh else None,
             reference_logprobs_B_T=batch.get("reference_logprobs"),
+            agents_B_T=batch.get("agents"),
         )
 
 
@@ -81,7 +85,7 @@ class LossOutput(NamedTuple):
 
     Args:
         loss: scalar.
-        sums_R_K: float32 sums over tokens, by role (`ROLES`) and quantity (`QUANTITIES`).
+        sums_R_K: float32 sums over tokens, by role (`roles_of`) and quantity (`QUANTITIES`).
         mismatch_max: largest |log π_old − log μ| of a policy token, between trainer and inference engine; 0 if unknown.
         weights_B_T: the weight of A·∇log π in the gradient. Policy tokens: importance correction × the ratio as the
             clip leaves it (0 where it stops the gradient), without the KL term. Agent and distilled tokens: their
@@ -114,8 +118,10 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     """The loss of one micro-batch, and the sums behind its metrics.
 
     Raises:
-        TrainError: the trainer's log-probs are needed and missing.
+        TrainError: the trainer's log-probs, or whose tokens they are, are needed and missing.
     """
+    if method.agents and inputs.agents_B_T is None:
+        raise TrainError("agents_B_T: got none, allowed only where method.agents is empty")
     if method.needs_trainer_logprobs and inputs.trainer_logprobs_B_T is None:
         what = "importance_cap" if method.importance_cap is not None else "π_old of agents' tokens"
         raise TrainError(f"{what}: got no log-probs by the trainer, allowed only together with them")
@@ -128,9 +134,8 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     pi, trainer = logprobs.detach().exp(), inputs.trainer_logprobs_B_T
     pi_old = torch.full_like(pi, torch.nan) if trainer is None else trainer.exp()
     side = _policy_side(inputs, logprobs, policy, advantages_B_1, method)
-    agents = agent_weights(
-        Probabilities(pi, mu=inputs.behaviour_logprobs_B_T.exp(), pi_old=pi_old), advantages_B_1, method
-    )
+    probabilities = Probabilities(pi, mu=inputs.behaviour_logprobs_B_T.exp(), pi_old=pi_old)
+    agents = agent_weights(probabilities, advantages_B_1, method, inputs.agents_B_T)
 
     weights = torch.where(distilled, method.distil_weight * (advantages_B_1 > 0), agents.weights)
     advantages = torch.where(agent, agents.advantages, advantages_B_1)
@@ -146,6 +151,8 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
         weights = weights.masked_fill(~trained, 0.0)
         pushes = advantages.abs() * weights
         known = torch.full_like(pi, float(trainer is not None))
+        for number, name in enumerate(method.agents, 1):
+            roles[agent_role(name)] = agent & (inputs.agents_B_T == number)
         sums = _sums(
             roles,
             tokens=torch.ones_like(pi),

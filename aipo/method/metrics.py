@@ -32,6 +32,10 @@ METRICS: dict[str, Metric] = {
     "probability/{role}": Metric("Σ π_t / n", "Mean probability that the policy gives these tokens."),
     "weight/{role}": Metric("Σ |A|·w_t / n", "Mean weight of ∇log π. Near 0, these tokens teach nothing."),
     "loss_share/{role}": Metric("Σ |term_t| / Σ_all |term_t|", "Share of this role in the absolute loss."),
+    "{quantity}/agent/{agent}": Metric(
+        "as above, over the agent's tokens",
+        "Tokens, entropy, probability, weight, loss share or clip of one agent; only of those in `method.agents`.",
+    ),
     "ratio/policy": Metric("Σ π_t/π_old,t / n", "Mean importance ratio; 1 on the first pass."),
     "clip/policy": Metric("Σ clipped_t / n", "Share of policy tokens whose gradient the clip changed."),
     "clip/agent": Metric("Σ clipped_t / n", "Share of agent tokens that bounds or trust region changed."),
@@ -109,6 +113,17 @@ METRICS: dict[str, Metric] = {
 ROLES = {"policy": Code.POLICY, "agent": Code.AGENT, "distilled": Code.DISTILLED}
 """The tokens that are trained, each kind with metrics of its own."""
 
+
+def agent_role(name: str) -> str:
+    """The tokens of one agent, which are among those of the role `agent`."""
+    return f"agent/{name}"
+
+
+def roles_of(method: MethodSettings) -> tuple[str, ...]:
+    """What a method has metrics of: `ROLES`, and each agent with coefficient settings of its own."""
+    return (*ROLES, *map(agent_role, method.agents))
+
+
 QUANTITIES = (
     "tokens",
     "entropy",
@@ -158,14 +173,17 @@ def loss_metrics(
     sums_R_K: Sequence[Sequence[float]], mismatch_max: float, method: MethodSettings
 ) -> dict[str, float]:
     """The metrics of one optimizer step from its sums (see `LossOutput`). A metric without tokens is left out."""
-    sums = {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in zip(ROLES, sums_R_K, strict=True)}
-    everything = math.fsum(role["loss"] for role in sums.values())
+    rows = zip(roles_of(method), sums_R_K, strict=True)
+    sums = {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in rows}
+    everything = math.fsum(sums[role]["loss"] for role in ROLES)
     values = {f"tokens/{role}": total["tokens"] for role, total in sums.items()}
     for role, total in sums.items():
         if count := total["tokens"]:
             values |= {f"{name}/{role}": total[name] / count for name in ("entropy", "probability", "weight")}
             values[f"loss_share/{role}"] = total["loss"] / everything if everything else 0.0
-    policy, agent = sums["policy"], sums["agent"]
+            if role.startswith("agent"):
+                values[f"clip/{role}"] = total["clip"] / count
+    policy = sums["policy"]
     if count := policy["tokens"]:
         values |= {f"{name}/policy": policy[name] / count for name in ("ratio", "clip")}
         values |= {"kl": policy["kl"] / count} if method.beta > 0 else {}
@@ -173,8 +191,6 @@ def loss_metrics(
         total, squares = policy["importance"], policy["importance_squared"]
         values |= {"importance": total / count, "clip/importance": policy["cut"] / count}
         values["ess"] = min(total**2 / (count * squares), 1.0) if squares else 0.0  # rounding lifts 1 above 1
-    if count := agent["tokens"]:
-        values["clip/agent"] = agent["clip"] / count
     if count := policy["mismatch_tokens"]:
         values |= {"mismatch/mean": policy["mismatch"] / count, "mismatch/max": mismatch_max}
     return values

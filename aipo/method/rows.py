@@ -10,7 +10,7 @@ Solo rollouts may have another prompt than assisted ones. What an agent says is 
 *exchanged* row: the same behind the solo prompt, in which only agents' tokens are learned.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, NamedTuple
@@ -97,21 +97,29 @@ class Row:
         return len(self.token_ids_T)
 
     @property
+    def agents(self) -> set[str]:
+        """Agents with tokens that can be learned."""
+        return {self.segments[i].source for i in np.unique(self.segments_T[self.codes_T == Code.AGENT])}
+
+    @property
     def prompt_tokens(self) -> int:
         """Number of tokens before the first one that is not prompt."""
         after = np.flatnonzero(self.codes_T != Code.PROMPT)
         return int(after[0]) if len(after) else len(self)
 
 
-def check_agent_logprobs(rows: Iterable[Row]) -> None:
+def check_agent_logprobs(rows: Iterable[Row], needed: Callable[[str], bool]) -> None:
     """Refuses agents' tokens without recorded log-probs of their own model.
+
+    Args:
+        needed: whether they are needed of an agent.
 
     Raises:
         TrainError: names the agent and the trace.
     """
     for row in rows:
         for role, source, has_logprobs in row.segments if row.kind != "distilled" else ():
-            if role is Role.AGENT and not has_logprobs:
+            if role is Role.AGENT and not has_logprobs and needed(source):
                 raise TrainError(
                     f"log-probs of agent {source!r} by its own model: got none, allowed those of every token that it "
                     "inserted (NaN where unknown) with method.coefficient=ratio or a function that needs μ, in "

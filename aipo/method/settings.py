@@ -6,7 +6,7 @@ else.
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,13 +14,88 @@ from pydantic import Field, model_validator
 from aipo.errors import ConfigError
 from aipo.method.agent_weights import COEFFICIENTS, Coefficient, coefficient_of, is_file_name
 from aipo.method.objectives import OBJECTIVES, Clip
+from aipo.rollout.demonstration import EXPERT
 from aipo.util.section import Count, Positive, Section, Share
 
 Weight = Annotated[float, Field(ge=0.0)]
 _MOVING = ("assist_share", "suppress_share")
+_TEACHES_NOTHING = "with the coefficient mask, which teaches nothing"
 
 
-class MethodSettings(Section):
+class CoefficientSettings(Section):
+    """The weight of agents' tokens: coefficient, bounds, sign rule, trust region.
+
+    Raises:
+        ValueError: an unknown name, a value out of its range, or settings that contradict each other.
+    """
+
+    coefficient: str = "mask"
+    """Weight of an agent's token in the policy gradient: one of `COEFFICIENTS`, or your function, 'file.py:function'."""
+    coefficient_value: float | None = None
+    """c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5); `value` of
+    your function."""
+    coefficient_clip_low: float | None = None
+    """Lower bound of the coefficient where A >= 0; default: 0.1 for `power`, else none."""
+    coefficient_clip_high: float | None = None
+    """Upper bound of the coefficient where A >= 0; default: 2 for `ratio`, else none."""
+    coefficient_trust: Positive | None = None
+    """e: an agent token stops being trained once its ratio π/π_old leaves [1/(1+e), 1+e]; null = never."""
+    negative: Literal["zero", "pi", "floor", "same"] = "zero"
+    """Coefficient of agents' tokens where A < 0: 0, π, max(π, 0.1), or the same as where A > 0."""
+
+    @model_validator(mode="after")
+    def _coefficient_is_one(self) -> Self:
+        if not is_file_name(self.coefficient):  # a recorded configuration can be read without the file
+            _ = self.coefficient_function
+        low, high = self.coefficient_bounds
+        if not 0 <= (0 if low is None else low) <= (math.inf if high is None else high):
+            raise ValueError(
+                f"coefficient_clip_low, coefficient_clip_high: got {low} and {high} for coefficient "
+                f"{self.coefficient!r}, allowed 0 <= low <= high"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_mask_stays_one(self) -> Self:
+        if self.coefficient == "mask":
+            self._refuse_others(_TEACHES_NOTHING, negative=["zero", "same"], coefficient_trust=[None])
+            self._refuse_others(_TEACHES_NOTHING, coefficient_clip_low=[None], coefficient_clip_high=[None])
+        return self
+
+    def _refuse_others(self, why: str, **allowed: Collection[object]) -> None:
+        for name, values in allowed.items():
+            if (got := getattr(self, name)) not in values:
+                choices = " or ".join(map(json.dumps, values))
+                raise ValueError(f"{name}: got {json.dumps(got)} {why}, allowed {choices}")
+
+    def trains(self, advantage: float) -> bool:
+        """Whether agents' tokens of a rollout with this advantage can have a weight."""
+        if self.coefficient == "mask":
+            return False
+        if advantage < 0:
+            return self.negative != "zero"
+        return advantage > 0 or not self.coefficient_function.signed
+
+    @property
+    def coefficient_function(self) -> Coefficient:
+        """The coefficient; a user's function is imported when this is first asked for, and stays as it was then.
+
+        Raises:
+            LoadError: the file or function is missing, or its code fails.
+            ConfigError: a function that cannot be a coefficient, or a `coefficient_value` that it does not take.
+        """
+        return coefficient_of(self.coefficient, self.coefficient_value)
+
+    @property
+    def coefficient_bounds(self) -> tuple[float | None, float | None]:
+        """Bounds of w where A ≥ 0: the configured ones, else the coefficient's own; None is no bound."""
+        low, high = self.coefficient_clip_low, self.coefficient_clip_high
+        if (default := COEFFICIENTS.get(self.coefficient)) is None:
+            return low, high
+        return default.clip_low if low is None else low, default.clip_high if high is None else high
+
+
+class MethodSettings(CoefficientSettings):
     """Plan, credit, coefficient and loss.
 
     Raises:
@@ -54,20 +129,8 @@ class MethodSettings(Section):
     """Multiply the learning rate by the active share (rollouts whose advantage is not 0). With the credit `reward`
     these are the correct rollouts, so the rate grows as the policy improves."""
 
-    coefficient: str = "mask"
-    """Weight of an agent's token in the policy gradient: one of `COEFFICIENTS`, or your function, 'file.py:function'."""
-    coefficient_value: float | None = None
-    """c of `floor` (default 0.3), `constant` (1), `echo` (0.05); γ of `luffy` (0.1); α of `power` (0.5); `value` of
-    your function."""
-    coefficient_clip_low: float | None = None
-    """Lower bound of the coefficient where A >= 0; default: 0.1 for `power`, else none."""
-    coefficient_clip_high: float | None = None
-    """Upper bound of the coefficient where A >= 0; default: 2 for `ratio`, else none."""
-    coefficient_trust: Positive | None = None
-    """e: an agent token stops being trained once its ratio π/π_old leaves [1/(1+e), 1+e]; null = never."""
-    negative: Literal["zero", "pi", "floor", "same"] = "zero"
-    """Coefficient of agents' tokens where A < 0: 0, π, max(π, 0.1), or the same as where A > 0."""
-
+    agents: dict[str, CoefficientSettings] = Field(default_factory=dict)
+    """Agents whose tokens have coefficient settings of their own, by name. These replace all the general ones."""
     agent_prompt: Literal["own", "solo"] = "own"
     """Prompt under which agents' tokens are learned: that of their rollout, or that of the solo rollouts of the group,
     where what was learned is needed. Where a group has no solo prompt, their own."""
@@ -97,18 +160,6 @@ class MethodSettings(Section):
     """Stops the run where mismatch/mean exceeds it (nats per token); null = never."""
 
     @model_validator(mode="after")
-    def _coefficient_is_one(self) -> Self:
-        if not is_file_name(self.coefficient):  # a recorded configuration can be read without the file
-            _ = self.coefficient_function
-        low, high = self.coefficient_bounds
-        if not 0 <= (0 if low is None else low) <= (math.inf if high is None else high):
-            raise ValueError(
-                f"coefficient_clip_low, coefficient_clip_high: got {low} and {high} for coefficient "
-                f"{self.coefficient!r}, allowed 0 <= low <= high"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _settings_fit_together(self) -> Self:
         objective = OBJECTIVES[self.objective]
         if self.plan == "expert":
@@ -119,11 +170,8 @@ class MethodSettings(Section):
         if self.credit == "reward":
             why = "with the credit reward, which has no baseline"
             self._refuse_others(why, scale_by_std=[False], per_mode_baseline=[False], negative_weight=[1.0])
-        if self.coefficient == "mask":
-            why = "with the coefficient mask, which teaches nothing"
-            self._refuse_others(why, negative=["zero", "same"], coefficient_trust=[None])
-            self._refuse_others(why, coefficient_clip_low=[None], coefficient_clip_high=[None])
-            self._refuse_others(why, agent_prompt=["own"])
+        if all(one.coefficient == "mask" for one in self.coefficient_settings.values()):
+            self._refuse_others(_TEACHES_NOTHING, agent_prompt=["own"])
         if min(self.assist_share, 1.0 if self.assist_share_end is None else self.assist_share_end) == 1:
             self._refuse_others("where all rollouts have agents (assist_share)", agent_prompt=["own"])
         if not objective.stops:
@@ -132,16 +180,23 @@ class MethodSettings(Section):
         if objective.average == "length":
             why = f"with the objective {self.objective}, which counts no tokens"
             self._refuse_others(why, denominator=["policy"])
+        signed = {
+            name: COEFFICIENTS[one.coefficient].signed if one.coefficient in COEFFICIENTS else True
+            for name, one in self.coefficient_settings.items()
+            if one.coefficient != "mask"
+        }
+        if len(set(signed.values())) > 1:
+            unsigned = [f"{name}.coefficient" for name, value in signed.items() if not value]
+            raise ValueError(
+                f"{', '.join(unsigned)}: got one that ignores the advantage beside one that does not, allowed one sort, "
+                "and mask"
+            )
+        if not is_file_name(self.of_agent(EXPERT).coefficient):
+            _ = self.needs_mu(EXPERT)
         if self.importance_mode == "mask" and not (self.importance_cap or 0) > 1:
             cap = "none" if self.importance_cap is None else f"{self.importance_cap:g}"
             raise ValueError(f"importance_cap: got {cap}, allowed > 1 where importance_mode is mask")
         return self
-
-    def _refuse_others(self, why: str, **allowed: Collection[object]) -> None:
-        for name, values in allowed.items():
-            if (got := getattr(self, name)) not in values:
-                choices = " or ".join(map(json.dumps, values))
-                raise ValueError(f"{name}: got {json.dumps(got)} {why}, allowed {choices}")
 
     def at(self, step: int, steps: int) -> Self:
         """The settings of rollout step `step`, from 0, of `steps`: `assist_share` and `suppress_share` are those of the
@@ -163,38 +218,40 @@ class MethodSettings(Section):
         """Whether some rollouts of some rollout step cannot write consult tags."""
         return max(self.suppress_share, self.suppress_share_end or 0.0) > 0
 
-    def trains_agents(self, advantage: float) -> bool:
-        """Whether agents' tokens of a rollout with this advantage can have a weight."""
-        if self.coefficient == "mask":
-            return False
-        if advantage < 0:
-            return self.negative != "zero"
-        return advantage > 0 or not self.coefficient_function.signed
+    @property
+    def coefficient_settings(self) -> Mapping[str, CoefficientSettings]:
+        """The general ones and those of single agents, by the key of the section."""
+        return {"method": self, **{f"method.agents.{name}": one for name, one in self.agents.items()}}
 
     @property
-    def coefficient_function(self) -> Coefficient:
-        """The coefficient; a user's function is imported when this is first asked for, and stays as it was then.
+    def coefficient_files(self) -> Mapping[str, str]:
+        """The coefficients that are functions of users, 'file.py:function', by the key that names them."""
+        names = {f"{key}.coefficient": one.coefficient for key, one in self.coefficient_settings.items()}
+        return {key: name for key, name in names.items() if is_file_name(name)}
+
+    def of_agent(self, name: str) -> CoefficientSettings:
+        """The coefficient settings of an agent's tokens."""
+        return self.agents.get(name, self)
+
+    def needs_mu(self, agent: str) -> bool:
+        """Whether an agent's log-probs by its own model have to be recorded.
 
         Raises:
-            LoadError: the file or function is missing, or its code fails.
-            ConfigError: a function that cannot be a coefficient, a `coefficient_value` that it does not take, or a need
-                of what demonstrations do not have.
+            LoadError, ConfigError: see `CoefficientSettings.coefficient_function`; or they are a demonstration's.
         """
-        coefficient = coefficient_of(self.coefficient, self.coefficient_value)
-        if self.plan == "expert" and coefficient.needs_mu:
+        settings = self.of_agent(agent)
+        needs_mu = settings.coefficient_function.needs_mu
+        if needs_mu and self.plan == "expert" and agent == EXPERT:
             raise ConfigError(
-                f"coefficient: got {self.coefficient} with the plan expert, allowed one that does not need μ: the "
+                f"coefficient: got {settings.coefficient} with the plan expert, allowed one that does not need μ: the "
                 "log-probs of a demonstration by its author are unknown"
             )
-        return coefficient
+        return needs_mu
 
     @property
-    def coefficient_bounds(self) -> tuple[float | None, float | None]:
-        """Bounds of w where A ≥ 0: the configured ones, else the coefficient's own; None is no bound."""
-        low, high = self.coefficient_clip_low, self.coefficient_clip_high
-        if (default := COEFFICIENTS.get(self.coefficient)) is None:
-            return low, high
-        return default.clip_low if low is None else low, default.clip_high if high is None else high
+    def signed(self) -> bool:
+        """Whether the advantage counts for agents' tokens; the same for all agents."""
+        return all(one.coefficient_function.signed for one in self.coefficient_settings.values())
 
     @property
     def clip(self) -> Clip:
@@ -210,10 +267,9 @@ class MethodSettings(Section):
     def needs_trainer_logprobs(self) -> bool:
         """Whether the loss needs the trainer's log-probs with the weights that sampled, in every optimizer step: for
         the importance correction, or as π_old of agents' tokens."""
-        return (
-            self.importance_cap is not None
-            or self.coefficient_trust is not None
-            or self.coefficient_function.needs_old
+        return self.importance_cap is not None or any(
+            one.coefficient_trust is not None or one.coefficient_function.needs_old
+            for one in self.coefficient_settings.values()
         )
 
     @property

@@ -86,6 +86,7 @@ def _trains_agents(trace: Trace, method: MethodSettings) -> bool:
     return (
         trace.advantage is not None
         and trace.author is Role.POLICY
-        and trace.count(Role.AGENT) > 0
-        and method.trains_agents(trace.advantage)
+        and any(
+            method.of_agent(s.source).trains(trace.advantage) for s in trace.segments if s.role is Role.AGENT
+        )
     )

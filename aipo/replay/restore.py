@@ -15,7 +15,6 @@ from typing import Any
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_chat import chat_identity
 from aipo.errors import ConfigError, RunError
-from aipo.method.agent_weights import is_file_name
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.replay.chat import AgentModel, Question
@@ -89,8 +88,8 @@ def check_coefficient(experiment: Experiment, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: it is a user's function, not defined in `graphs` or `envs`, and no override gives it.
     """
-    if is_file_name(experiment.method.coefficient):
-        check_name("method.coefficient", experiment.method.coefficient, overrides)
+    for key, name in experiment.method.coefficient_files.items():
+        check_name(key, name, overrides)
 
 
 def prompt_files(experiment: Experiment, folder: Path) -> dict[str, Path]:
@@ -194,7 +193,7 @@ def _without_caches(experiment: Experiment, *, live: bool) -> Experiment:
         for name in experiment.agents:
             changes |= {("agents", name, "model"): None, ("agents", name, "prices"): None}
     built = experiment.with_settings(changes)
-    return built if live and not is_file_name(built.method.coefficient) else built.for_evaluation()
+    return built if live and not built.method.coefficient_files else built.for_evaluation()
 
 
 def _agent_models(experiment: Experiment, chats: Mapping[str, ChatModel]) -> dict[str, AgentModel]:

@@ -24,9 +24,9 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from aipo.errors import TrainError
-from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
+from aipo.method.batch import TokenTotals, agent_numbers, collate, denominators, with_gradient
 from aipo.method.loss import LossInputs, aipo_loss
-from aipo.method.metrics import QUANTITIES, ROLES, loss_metrics
+from aipo.method.metrics import QUANTITIES, loss_metrics, roles_of
 from aipo.method.rows import Row
 from aipo.method.settings import MethodSettings
 from aipo.method.step_rows import StepRows
@@ -89,12 +89,10 @@ class AIPOTrainer(SavingTrainer):
         self.scores_again = scores_again or method.scores_again
         self.active_share = 0.0
         self.ranks = ranks
-        self.token_stats = TokenStatsRecorder(
-            on_token_stats, ranks, signed=method.coefficient_function.signed
-        )
+        self.token_stats = TokenStatsRecorder(on_token_stats, ranks, signed=method.signed)
         self.on_checkpoint, self.on_saved = on_checkpoint, on_saved
         self._batches: list[dict[str, Tensor]] = []
-        self._sums = torch.zeros(len(ROLES), len(QUANTITIES))
+        self._sums = torch.zeros(len(roles_of(method)), len(QUANTITIES))
         self._mismatch_max = torch.zeros(())
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -186,6 +184,8 @@ class AIPOTrainer(SavingTrainer):
 
     def _batch(self, rows: Sequence[Row], totals: TokenTotals) -> dict[str, Tensor]:
         batch = collate(rows, self.denominators(rows, totals, self.method), pad_id=self._pad_id)
+        if self.method.agents:
+            batch["agents"] = torch.from_numpy(agent_numbers(rows, self.method))
         batch = super(GRPOTrainer, self)._prepare_inputs(batch)
         if self.method.beta > 0:
             # The initial policy is the reference model, or the policy without its adapter.
@@ -247,7 +247,7 @@ class AIPOTrainer(SavingTrainer):
                 raise self.ranks.same_error(
                     TrainError(f"{what} of optimizer step {self.state.global_step + 1}: got NaN or infinity")
                 )
-        sums = by_rank[:, :-2].double().sum(0).view(len(ROLES), len(QUANTITIES))
+        sums = by_rank[:, :-2].double().sum(0).view(-1, len(QUANTITIES))
         values = loss_metrics(sums.tolist(), by_rank[:, -2].max().item(), self.method)
         self._check_mismatch(values)
         for name, value in values.items():

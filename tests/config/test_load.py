@@ -57,6 +57,9 @@ REFUSED = {
     # keys, values and their form
     "metod.plan=independent": "metod: unknown key; did you mean 'method'?",
     "method.coeficient=pi": "did you mean 'method.coefficient'?",
+    "method.agents.verfy.coefficient=mask": "method.agents: got ['verfy'], allowed ['verify', 'knowledge', 'reasoning']",
+    "method.agents.verify.coefficient=sft": "method.agents.verify: coefficient: got 'sft', allowed",
+    "method.agents.expert.coefficient=pi": "method.agents: got ['expert'], allowed ['verify',",
     "agents.verify.bugdet=2": "did you mean 'agents.verify.budget'?",
     "method.coefficient=sum": f"method: coefficient: got 'sum', allowed {ALLOWED}",
     "method.max_mismatch=0": "method.max_mismatch: Input should be greater than 0, got 0",

@@ -27,11 +27,13 @@ class Parity(Miniature):
         return {"correct": float(len(text) % 2 == 0)}
 
 
-def helped(agents):
-    """The policy writes up to a letter, an agent says two digits, the policy goes on."""
+def helped(agents, solo=""):
+    """The policy writes up to a letter, an agent says two digits, the policy goes on. Solo prompts begin with `solo`."""
 
     async def ask(state: RolloutState, runtime: Runtime[RolloutContext]):
-        ids = runtime.context.policies["policy"].tokenizer.encode_prompt(runtime.context.task.prompt)
+        ids = runtime.context.policies["policy"].tokenizer.encode_prompt(
+            str(solo) * (runtime.context.mode is Mode.SOLO) + runtime.context.task.prompt
+        )
         return {"segments": [segment(Role.PROMPT, "prompt", ids)]}
 
     async def think(state: RolloutState, runtime: Runtime[RolloutContext]):

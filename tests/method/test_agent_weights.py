@@ -62,6 +62,26 @@ def test_a_shapings_weight_is_its_slope(name: str, value: float, shaped: Callabl
     torch.testing.assert_close(COEFFICIENTS[name].weight(pi, value), slope * pi)  # dπ = π·d log π
 
 
+@pytest.mark.parametrize(
+    ("advantages", "expected", "clipped"),
+    [
+        # power 1 (at least 0.1) | floor 0.3, trust 0.5: 0.05 > 1.5 * 0.01 | mask | power
+        (UP, [0.1, 0.0, 0.0, 1.0], [True, True, False, False]),
+        # negative: zero | pi | zero | zero
+        (DOWN, [0.0, 0.05, 0.0, 0.0], [False, False, False, False]),
+    ],
+)
+def test_each_agents_tokens_have_the_weights_of_its_own_settings(
+    advantages: Tensor, expected: list[float], clipped: list[bool]
+):
+    verify = {"coefficient": "floor", "negative": "pi", "coefficient_trust": 0.5}
+    how: dict[str, Any] = {"agents": {"verify": verify, "reasoning": {"coefficient": "mask"}}}
+    method = MethodSettings(coefficient="power", coefficient_value=1.0, **how)
+    made = agent_weights(Probabilities(PI, MU, OLD), advantages, method, torch.tensor([[0, 1, 2, 0]]))
+    torch.testing.assert_close(made.weights, torch.tensor([expected]))
+    assert made.clipped.tolist() == [clipped]
+
+
 # Bounds, rules for A < 0 and the trust region
 
 
@@ -173,7 +193,7 @@ def test_demonstrations_go_with_a_function_that_does_not_need_mu(file: Path):
     assert MethodSettings(coefficient=f"{file}:bare", plan="expert").coefficient_function.value is None
     method = MethodSettings(coefficient=f"{file}:half", plan="expert")
     with pytest.raises(ConfigError, match=r":half with the plan expert, allowed one that does not need μ"):
-        _ = method.coefficient_function
+        _ = method.needs_mu("expert")
 
 
 def test_an_edit_does_not_reach_a_run_that_has_begun(file: Path):

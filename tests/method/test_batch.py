@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from aipo.errors import TrainError
-from aipo.method.batch import TokenTotals, collate, denominators, with_gradient
+from aipo.method.batch import TokenTotals, agent_numbers, collate, denominators, with_gradient
 from aipo.method.rows import Code, Row, distil, exchange_prompt, rows_of
 from aipo.policies.tags import Tags
 from kit import tiny
-from kit.handmade import agent, consult, policy, prompt, trace
+from kit.handmade import agent, consult, env, policy, prompt, trace
 
 L, A, N = Code.POLICY, Code.AGENT, Code.PROMPT
 
@@ -110,6 +110,30 @@ def test_rows_that_have_a_gradient():
         with_gradient([exchanged], tiny.method(coefficient="ratio"))
     with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
         with_gradient([SHORT, LONG], tiny.method(coefficient="ratio"))
+
+
+def test_agents_are_numbered_in_the_order_of_their_settings():
+    rows = [
+        sampled(prompt(2, 3), policy(4), agent(5, 6, source="verify"), env(7), agent(8, source="knowledge")),
+        sampled(prompt(2), agent(3, source="reasoning"), agent(4)),
+    ]
+    method = tiny.method(agents={"knowledge": {"coefficient": "pi"}, "verify": {}})
+    assert agent_numbers(rows, method).tolist() == [[0, 2, 2, 0, 1], [0, 1, 0, 0, 0]]
+    assert agent_numbers([], method).tolist() == [[0]]
+    assert [row.agents for row in rows] == [{"verify", "knowledge"}, {"reasoning", "knowledge"}]
+
+
+def test_each_agent_teaches_and_needs_log_probs_as_its_own_settings_say():
+    rows = [sampled(prompt(2), policy(3), agent(4, source=source), advantage=0.0) for source in ("a", "b")]
+    assert (
+        with_gradient(rows, tiny.method(coefficient="mask", agents={"b": {"coefficient": "echo"}}))
+        == rows[1:]
+    )
+    live = [sampled(prompt(2), policy(3), agent(4, source=source), advantage=1.0) for source in ("a", "b")]
+    ratio = tiny.method(coefficient="mask", agents={"b": {"coefficient": "ratio"}})
+    assert with_gradient(live[:1], ratio) == live[:1]
+    with pytest.raises(TrainError, match="log-probs of agent 'b' by its own model: got none"):
+        with_gradient(live, ratio)
 
 
 def test_denominators_are_never_zero():

@@ -1,6 +1,7 @@
 """The loss: literals, closed forms, and what must not reach it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from aipo.errors import TrainError
 from aipo.method.agent_weights import COEFFICIENTS, NEGATIVES
 from aipo.method.loss import LossInputs, LossOutput, aipo_loss, k3
-from aipo.method.metrics import QUANTITIES, ROLES
+from aipo.method.metrics import QUANTITIES, ROLES, check_declared, loss_metrics
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code
 from aipo.method.settings import MethodSettings
@@ -159,6 +160,34 @@ def test_a_coefficient_without_regard_to_the_advantage_learns_from_all_rows():
     assert of(output, "agent", "weight") == pytest.approx(0.75)
     signed = tiny.method(coefficient="echo", coefficient_value=0.25)
     torch.testing.assert_close(gradient(given, signed), torch.tensor([[-0.25], [-0.25], [0.0]]))
+
+
+def test_each_agents_tokens_are_weighed_and_counted_by_its_own_settings():
+    """Two of verify's, which weigh 0.25, one of knowledge's, masked, and one of an agent without settings of its own."""
+    logprobs = torch.full((1, 5), -1.0, requires_grad=True)
+    given = tiny.loss_inputs([[L, A, A, A, A]], logprobs, agents_B_T=torch.tensor([[0, 1, 1, 2, 0]]))
+    verify = {"coefficient": "constant", "coefficient_value": 0.25}
+    how = tiny.method(agents={"verify": verify, "knowledge": {"coefficient": "mask"}})
+    torch.testing.assert_close(gradient(given, how), torch.tensor([[-1.0, -0.25, -0.25, 0.0, -1.0]]))
+    output = aipo_loss(given, how)
+    metrics = loss_metrics(output.sums_R_K.tolist(), 0.0, how)
+    check_declared(metrics)
+    expected = {
+        "tokens/agent": 4,
+        "tokens/agent/verify": 2,
+        "tokens/agent/knowledge": 1,
+        "weight/agent": 1.5 / 4,
+        "weight/agent/verify": 0.25,
+        "weight/agent/knowledge": 0.0,
+        "probability/agent/verify": math.exp(-1),
+        "clip/agent/verify": 0.0,
+        "loss_share/policy": 1 / 2.5,
+        "loss_share/agent": 1.5 / 2.5,
+        "loss_share/agent/verify": 0.5 / 2.5,
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    with pytest.raises(TrainError, match="agents_B_T: got none, allowed only where"):
+        aipo_loss(replace(given, agents_B_T=None), how)
 
 
 @pytest.mark.parametrize(

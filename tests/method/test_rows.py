@@ -181,7 +181,7 @@ def test_an_agents_own_log_probs_reach_the_row_and_are_required_where_the_method
     np.testing.assert_array_equal(
         row.behaviour_logprobs_T, np.array([np.nan, -1.0, np.nan, -0.5, np.nan], np.float32)
     )
-    check_agent_logprobs([row])
+    check_agent_logprobs([row], lambda _: True)
     (silent,) = rows_of(trace(prompt(2), policy(3), agent(5, source="knowledge")))
     with pytest.raises(TrainError, match="log-probs of agent 'knowledge' by its own model: got none"):
-        check_agent_logprobs([row, silent])
+        check_agent_logprobs([row, silent], lambda _: True)

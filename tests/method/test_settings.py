@@ -39,6 +39,33 @@ REFUSED: list[tuple[dict[str, object], str]] = [
         {"agent_prompt": "solo", "assist_share": 1.0},
         'agent_prompt: got "solo" where all rollouts have agents (assist_share), allowed "own"',
     ),
+    (
+        {"agents": {"verify": {"coefficient": "sft"}}},
+        "agents.verify\n  Value error, coefficient: got 'sft', allowed",
+    ),
+    (
+        {"agents": {"verify": {"coefficient_value": 0.5}}},
+        "coefficient_value: got 0.5 with 'mask', which takes",
+    ),
+    (
+        {"agents": {"verify": {"objective": "grpo"}}},
+        "agents.verify.objective\n  Extra inputs are not permitted",
+    ),
+    (
+        {"agents": {"verify": {"coefficient": "mask", "coefficient_trust": 1.0}}},
+        "coefficient_trust: got 1.0 with the coefficient mask",
+    ),
+    (
+        {
+            "coefficient": "pi",
+            "agents": {"verify": {"coefficient": "echo"}, "knowledge": {"coefficient": "floor"}},
+        },
+        "method.agents.verify.coefficient: got one that ignores the advantage beside one that does not, allowed",
+    ),
+    (
+        {"plan": "expert", "agents": {"expert": {"coefficient": "ratio"}}},
+        "got ratio with the plan expert, allowed one that",
+    ),
     ({"coefficient": "ratio", "plan": "expert"}, "got ratio with the plan expert, allowed one that"),
     (
         {"objective": "cispo", "clip_keeps_gradient": True},
@@ -95,6 +122,9 @@ def test_bounds_are_the_objectives_own_unless_given():
         ({"coefficient": "rlplus"}, True, True),
         ({"importance_cap": 2.0}, True, True),
         ({"max_mismatch": 0.1}, False, True),
+        ({"agents": {"verify": {"coefficient": "rlplus"}}}, True, True),
+        ({"agents": {"verify": {"coefficient": "pi", "coefficient_trust": 0.5}}}, True, True),
+        ({"agents": {"verify": {"coefficient": "mask"}}}, False, False),
     ],
     ids=str,
 )
@@ -104,3 +134,54 @@ def test_rows_are_scored_again_where_the_loss_or_the_limit_needs_it(
     method = MethodSettings(**how)
     assert (method.needs_trainer_logprobs, method.scores_again) == (needed, scored)
     assert not method.coefficient_function.needs_mu
+
+
+VERIFY = {"coefficient": "floor", "coefficient_value": 0.2, "negative": "pi", "coefficient_trust": 0.5}
+
+
+def test_an_agents_settings_replace_all_the_general_ones():
+    how = {"coefficient": "power", "coefficient_value": 0.25, "coefficient_trust": 1.0}
+    method = MethodSettings(**how, agents={"verify": VERIFY, "reasoning": {}})  # type: ignore[arg-type]
+    assert method.of_agent("knowledge") is method
+    verify, reasoning = method.of_agent("verify"), method.of_agent("reasoning")
+    assert verify.model_dump() == {**VERIFY, "coefficient_clip_low": None, "coefficient_clip_high": None}
+    assert (reasoning.coefficient, reasoning.coefficient_trust) == ("mask", None)
+    assert [method.of_agent(n).trains(-1.0) for n in ("knowledge", "verify", "reasoning")] == [
+        False,
+        True,
+        False,
+    ]
+    assert [method.of_agent(n).trains(1.0) for n in ("knowledge", "verify", "reasoning")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_demonstrations_may_have_a_coefficient_of_their_own():
+    """Agents' log-probs can be had, those of a demonstration's author cannot."""
+    expert = {"expert": {"coefficient": "constant"}}
+    method = MethodSettings(plan="expert", coefficient="ratio", agents=expert)  # type: ignore[arg-type]
+    assert (method.needs_mu("knowledge"), method.needs_mu("expert")) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("general", "agents", "signed"),
+    [
+        ("mask", {}, True),
+        ("echo", {}, False),
+        ("echo", {"verify": {"coefficient": "mask"}}, False),
+        ("mask", {"verify": {"coefficient": "echo"}}, False),
+        ("pi", {"verify": {"coefficient": "floor"}}, True),
+    ],
+)
+def test_the_advantage_counts_for_all_agents_or_for_none(general: str, agents: dict[str, Any], signed: bool):
+    assert MethodSettings(coefficient=general, agents=agents).signed is signed
+
+
+def test_users_functions_are_named_with_their_keys_and_not_imported():
+    method = MethodSettings(coefficient="mine.py:half", agents={"verify": {"coefficient": "other.py:f"}})  # type: ignore[arg-type]
+    assert method.coefficient_files == {
+        "method.coefficient": "mine.py:half",
+        "method.agents.verify.coefficient": "other.py:f",
+    }

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aipo.method.batch import TokenTotals, with_gradient
+from aipo.method.batch import TokenTotals, agent_numbers, with_gradient
 from aipo.method.loss import LossInputs, LossOutput, aipo_loss
-from aipo.method.metrics import QUANTITIES, ROLES, loss_metrics
+from aipo.method.metrics import QUANTITIES, ROLES, loss_metrics, roles_of
 from aipo.method.rows import Code, Row
 from aipo.method.settings import MethodSettings
 from aipo.policies.tags import Tags
@@ -96,7 +96,7 @@ class LossReplay:
         losses: list[StepLoss] = []
         for minibatch in range(schedule.minibatches):
             gradients = Gradients(network.parameters()) if self.gradients else None
-            sums = {dealt.setting.name: _Sums() for dealt in same_rows}
+            sums = {dealt.setting.name: _Sums(dealt.method) for dealt in same_rows}
             for n in range(minibatch * accumulation, (minibatch + 1) * accumulation):
                 if same_rows[0].batches[n]:
                     self._micro_batch(same_rows, n, sums, gradients, fresh=fresh)
@@ -126,7 +126,8 @@ class LossReplay:
             rows, device = batches[n], logprobs.device
             advantages = torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device)
             denominators = torch.from_numpy(trainer.denominators(rows, totals, method)).to(device)
-            inputs = {**batch, "advantages": advantages, "denominators": denominators}
+            agents = torch.from_numpy(agent_numbers(rows, method)).to(device)
+            inputs = {**batch, "advantages": advantages, "denominators": denominators, "agents": agents}
             if method.needs_trainer_logprobs:
                 inputs["trainer_logprobs"] = logprobs.detach()
             leaf = logprobs.detach().requires_grad_()
@@ -145,9 +146,9 @@ class LossReplay:
 class _Sums:
     """What is added up over the micro-batches of one optimizer step, for one setting."""
 
-    def __init__(self) -> None:
+    def __init__(self, method: MethodSettings) -> None:
         self._loss = self._mismatch = 0.0
-        self._sums_R_K = torch.zeros(len(ROLES), len(QUANTITIES))
+        self._sums_R_K = torch.zeros(len(roles_of(method)), len(QUANTITIES))
         self._parts: dict[str, npt.NDArray[np.float64]] = {}
 
     def add(self, output: LossOutput, masks: Mapping[str, Tensor]) -> None:

@@ -77,11 +77,17 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
             ("graph", str(section(config, "graph").get("name")).rpartition(":")[2]),  # the function's name
             ("plan", f"{plan} ({', '.join(mixed)})" if mixed else plan),
             ("credit", str(method.get("credit", "?"))),
-            ("coefficient", str(method.get("coefficient", "?"))),
+            ("coefficient", ", ".join([str(method.get("coefficient", "?")), *_of_agents(method)])),
         ],
         facts=[(name, str(value)) for name, value in facts.items() if value is not None],
         steps=steps if isinstance(steps := train.get("steps"), int) else None,
     )
+
+
+def _of_agents(method: Mapping[str, Any]) -> list[str]:
+    """The coefficients of agents that have their own, as `verify mask`."""
+    agents = section(method, "agents")
+    return [f"{name} {section(agents, name).get('coefficient', '?')}" for name in agents]
 
 
 def origins(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -98,20 +98,34 @@ def test_shares_of_the_gradient_add_up_and_masked_agents_have_none(trained: Path
         assert policy[update, "coefficient=mask"] == policy[update, "coefficient=constant (as recorded)"]
 
 
-def test_agents_tokens_behind_another_prompt_leave_the_policys_gradient(
-    trained: Path, tmp_path: Path
-) -> None:
-    outcomes = replay(trained, tmp_path / "out", grid=["method.agent_prompt=own,solo"], steps=(0, 0))
-    own, solo = (
-        [o["parts"] for o in outcomes if o["setting"].startswith(name)]
-        for name in ("agent_prompt=own", "agent_prompt=solo")
-    )
+def test_agents_tokens_behind_another_prompt_are_other_rows(tmp_path: Path) -> None:
+    words = ["graph.options.solo=7", "method.agent_prompt=solo", "train.steps=1", "method.negative=same"]
+    run = tiny_run.train(tiny_run.config(tmp_path / "tiny", *words))
+    assert RunFolder(run).read_metrics()[0]["rows/exchanged"] > 0
+    outcomes = replay(run, tmp_path / "out", grid=["method.agent_prompt=solo,own"])
+    parts = {
+        name: [o["parts"] for o in outcomes if f"agent_prompt={name}" in o["setting"]]
+        for name in ("own", "solo")
+    }
+    for role in ("policy", "agent"):
+        own, solo = (sum(part[role]["tokens"] for part in parts[name]) for name in ("own", "solo"))
+        assert own == solo > 0
 
-    def tokens(parts: list[dict], role: str) -> int:
-        return sum(part.get(role, {"tokens": 0})["tokens"] for part in parts)
 
-    assert tokens(own, "policy") == tokens(solo, "policy") > 0
-    assert tokens(own, "agent") >= tokens(solo, "agent") > 0
+def test_a_grid_of_one_agents_coefficients(trained: Path, tmp_path: Path) -> None:
+    grid = ["method.agents.verify.coefficient=mask,constant,pi"]
+    outcomes = replay(trained, tmp_path / "out", grid=grid, steps=(0, 0))
+
+    def norms(agent: str) -> list[list[float]]:
+        by_setting: dict[str, list[float]] = {}
+        for outcome in outcomes:
+            by_setting.setdefault(outcome["setting"], []).append(outcome["parts"][f"agent/{agent}"]["norm"])
+        return list(by_setting.values())
+
+    as_recorded, masked, same, weaker = norms("verify")  # all agents' tokens weigh 1 as recorded
+    assert masked == [0.0, 0.0]
+    assert as_recorded == same and 0 < sum(weaker) < sum(same)
+    assert norms("knowledge") == [norms("knowledge")[0]] * 4
 
 
 def test_it_leaves_a_run_folder_with_numbers_and_figures(trained: Path, tmp_path: Path) -> None:
@@ -149,7 +163,11 @@ def test_the_trained_weights_look_at_the_last_step(trained: Path, tmp_path: Path
     ("changes", "error", "says"),
     [
         ({"checkpoint": "nowhere"}, RunError, "--checkpoint: got 'nowhere', allowed exact, nearest, start"),
-        ({"grid": ["method.plan=independent"]}, ConfigError, "got 'method.plan', allowed method.beta, "),
+        (
+            {"grid": ["method.plan=independent"]},
+            ConfigError,
+            "got 'method.plan', allowed method.agent_prompt, ",
+        ),
         ({"grid": ["method.coefficient=sum"]}, ConfigError, "coefficient: got .sum., allowed"),
         ({"grid": ["method.coefficient"]}, ConfigError, "--grid: got 'method.coefficient', allowed"),
         ({"grid": ["method.beta=0,1"], "overrides": ["method.beta=2"]}, ConfigError, "allowed each key once"),

@@ -21,6 +21,7 @@ from aipo.util.output import EventsOption, JsonOption, event_output, finite, out
 from aipo.util.termination import TERMINATION, end_in_time
 from aipo.util.working_directory import existing_directory, search_working_directory_last
 from aipo.viewer.cli import runs, view
+from aipo.warmup.cli import warmup
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(replays, name="replay")
@@ -133,6 +134,7 @@ def train(
         begin(experiment, resume=resume, evaluate_after=evaluate_after, console=console)
 
 
+app.command()(warmup)
 app.command("eval")(evaluate)
 app.command()(env)
 app.command("try")(try_)

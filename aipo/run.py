@@ -11,6 +11,7 @@ spending.jsonl   what the agents of each rollout cost, where they have prices
 checkpoints/     each between two rollout steps
 model/           the trained policy
 evaluations/     one JSON file per evaluation
+warmup.json      of a warm-up: how often the policy asks before and after
 exports/         what `aipo export` wrote
 ended.json       how it ended, and why; not there while it runs
 """
@@ -51,6 +52,7 @@ class RunFolder:
         self.spending = path / "spending.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
+        self.warmup = path / "warmup.json"
         self.ended = path / "ended.json"
 
     @classmethod
@@ -151,6 +153,14 @@ class RunFolder:
             RunError: its file is no evaluation.
         """
         return recorded.evaluation(_read_json(self.evaluation(name), "evaluation", "`aipo eval`"))
+
+    def read_warmup(self) -> dict[str, Any]:
+        """What a warm-up has measured so far, `before` and `after`; empty in any other run.
+
+        Raises:
+            RunError: its file is none.
+        """
+        return _read_json(self.warmup, "warm-up", "`aipo warmup`") if self.warmup.is_file() else {}
 
     def read_date(self) -> datetime.date | None:
         """The day that its chat template is told; None in a run from before this was recorded.

@@ -15,6 +15,7 @@ from aipo.method.credit import Credited, assign_credit
 from aipo.method.plan import plan_rollouts
 from aipo.policies import Policy, Sampling
 from aipo.policies.tags import Tags
+from aipo.rollout.demonstration import TEACHER
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Task, weights_with_noted
 from aipo.rollout.run_limits import AskWatch, CostLimit, FailureRateLimit
@@ -109,7 +110,8 @@ class Experiment(GraphBuilder):
         Raises:
             LimitError: the cost so far has reached the limit.
         """
-        priced = [name for name, agent in self.agents.items() if agent.prices is not None]
+        chats = {**self.agents, TEACHER: self.warmup.teacher}
+        priced = [name for name, chat in chats.items() if chat.prices is not None]
         cost = CostLimit(cost_file, self.rollout.cost_limit, priced)
         failures, asks = FailureRateLimit(self.rollout.failure_limit), AskWatch(warn)
 

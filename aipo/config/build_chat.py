@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from aipo.config.load import checked
 from aipo.config.schema import AgentConfig
 from aipo.errors import AipoError, AnswerError, ConfigError, LoadError
+from aipo.rollout.agent import ChatSettings
 from aipo.rollout.agent_logprobs import PLAIN, WHY, ServedScorer
 from aipo.rollout.context import ChatModel, Scorer
 from aipo.rollout.env import Env
@@ -30,17 +31,18 @@ _AZURE_VARIABLES = ("AZURE_OPENAI_ENDPOINT",)
 
 
 def build_chat(
-    name: str,
-    config: AgentConfig,
+    key: str,
+    config: ChatSettings,
     *,
     seed: int = 0,
     weights: Weights | None = None,
     env: Callable[[], Env] | None = None,
     keys: Mapping[str, str] | None = None,
 ) -> ChatModel | None:
-    """The chat model of agent `name`; None where the configuration has none.
+    """The chat model of an agent or a teacher; None where the configuration has none.
 
     Args:
+        key: of its section, `agents.NAME`.
         seed, weights, env: for functions that take them; `env` makes the environment, or has made it.
         keys: options that are secret; None = those that `config.secrets` names.
 
@@ -50,16 +52,14 @@ def build_chat(
     """
     if config.model is None:
         if config.prices is not None:
-            raise ConfigError(
-                f"agents.{name}.prices: got prices without a model, allowed agents.{name}.model"
-            )
+            raise ConfigError(f"{key}.prices: got prices without a model, allowed {key}.model")
         return None
     secrets = keys or {
-        key: secret(variable, f"agents.{name}.secrets") for key, variable in config.secrets.items()
+        option: secret(variable, f"{key}.secrets") for option, variable in config.secrets.items()
     }
-    where = f"agents.{name}.options of {config.model}"
+    where = f"{key}.options of {config.model}"
     if "max_retries" in config.options:
-        raise ConfigError(f"{where}: got max_retries, allowed agents.{name}.attempts instead")
+        raise ConfigError(f"{where}: got max_retries, allowed {key}.attempts instead")
     loaded = load(config.model)
     # Our nodes retry on what is transient and nothing else; a client that retries by itself hides it.
     client = {"max_retries": 0, **_connections(loaded, config, where, secrets)}
@@ -73,12 +73,12 @@ def build_chat(
     except (Exception, SystemExit) as error:  # a provider's class raises its own
         raise ConfigError(
             f"{where}: got {error_text(error)}, allowed options that it takes; a key is named in "
-            f"agents.{name}.secrets (api_key: NAME of an environment variable; any value where a server needs none)"
+            f"{key}.secrets (api_key: NAME of an environment variable; any value where a server needs none)"
         ) from error
     if not hasattr(model, "ainvoke"):
         got = type(model).__name__
         raise ConfigError(
-            f"agents.{name}.model: got {config.model}, which makes a {got}, allowed a LangChain chat model"
+            f"{key}.model: got {config.model}, which makes a {got}, allowed a LangChain chat model"
         )
     # LangChain's classes say which environment variables they take a key from.
     keep_secret(*(os.environ.get(variable) for variable in getattr(model, "lc_secrets", {}).values()))
@@ -118,7 +118,7 @@ def build_openai_chat(options: dict[str, Any], *, variable: str | None) -> ChatM
         variable = _KEY
     key = secret(variable, "--secret") if variable else "none"  # the client wants one
     settings = {"graph": "none:none", "model": "langchain_openai:ChatOpenAI", "options": options}
-    chat = build_chat("endpoint", checked(AgentConfig, settings, "--endpoint"), keys={"api_key": key})
+    chat = build_chat("agents.endpoint", checked(AgentConfig, settings, "--endpoint"), keys={"api_key": key})
     assert chat is not None  # it has a model
     return chat
 
@@ -170,7 +170,7 @@ def secret(variable: str, where: str) -> str:
 
 
 def _connections(
-    loaded: Loaded, config: AgentConfig, where: str, secrets: Mapping[str, str]
+    loaded: Loaded, config: ChatSettings, where: str, secrets: Mapping[str, str]
 ) -> dict[str, Any]:
     """HTTP clients that live as long as our loop, for classes that take them (LangChain's own are never closed).
 
@@ -202,7 +202,7 @@ def _connections(
     return {"http_async_client": client, "http_client": open_sync_client()}
 
 
-def chat_identity(config: AgentConfig) -> tuple[str, dict[str, Any]]:
+def chat_identity(config: ChatSettings) -> tuple[str, dict[str, Any]]:
     """Name and settings of an agent's chat model, as calls record them."""
     label = str(config.options.get("model", config.model))
     # The class too: a cached reply of one provider is not another's, though the model's name be the same.

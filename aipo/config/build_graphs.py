@@ -16,7 +16,7 @@ from aipo.config.build_policy import PolicyBuilder
 from aipo.errors import ConfigError
 from aipo.method.task_order import draw_tasks
 from aipo.render.sub_graphs import draw
-from aipo.rollout.agent import Agent, AgentSpec, check_agent, node_settings
+from aipo.rollout.agent import Agent, AgentSpec, ChatSettings, check_agent, node_settings
 from aipo.rollout.agent_logprobs import WHY
 from aipo.rollout.context import ChatModel
 from aipo.rollout.demonstration import EXPERT, check_demonstrations
@@ -101,7 +101,8 @@ class GraphBuilder(PolicyBuilder):
             GraphError: a graph breaks the contract.
         """
         limit = self.rollout.cost_limit
-        if limit is not None and not any(agent.prices for agent in self.agents.values()):
+        priced = [*self.agents.values(), self.warmup.teacher]
+        if limit is not None and not any(chat.prices for chat in priced):
             raise ConfigError(
                 f"rollout.cost_limit: got {limit:g} and no prices, which could never be "
                 "reached, allowed a limit with agents.NAME.prices"
@@ -154,9 +155,11 @@ class GraphBuilder(PolicyBuilder):
             LoadError: it cannot be imported, or a secret is not set.
             ConfigError: options that it does not take.
         """
-        return build_chat(
-            name, self.agents[name], seed=self.seed, weights=self.reference_weights, env=lambda: self.env
-        )
+        return self.any_chat(f"agents.{name}", self.agents[name])
+
+    def any_chat(self, key: str, settings: ChatSettings) -> ChatModel | None:
+        """A new chat model of the section `key`; see `chat`."""
+        return build_chat(key, settings, seed=self.seed, weights=self.reference_weights, env=lambda: self.env)
 
     def scored_chats(self) -> dict[str, ChatModel]:
         """The agents' chat models with the scorers of their log-probs, where the method needs them.

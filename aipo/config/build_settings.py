@@ -52,6 +52,7 @@ class ExperimentSettings:
         self.method = config.method
         self.train = config.train
         self.evaluation = config.evaluate
+        self.warmup = config.warmup
         # What a preset or file says for another graph, environment or model.
         self.dropped: tuple[str, ...] = ()
 

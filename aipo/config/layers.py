@@ -18,13 +18,17 @@ from aipo.util.text import nearest
 
 Key = tuple[str, ...]
 
+_OF_CHAT_MODEL = ("options", "secrets", "prices")
 _NAMES: Mapping[Key, tuple[Key, ...]] = {
     ("graph", "name"): (("graph", "options"),),
-    ("env", "name"): (("env", "options"), ("env", "mixture"), ("evaluate", "splits")),
+    ("env", "name"): (
+        *(("env", "options"), ("env", "mixture"), ("evaluate", "splits")),
+        *(("warmup", "mixture"), ("warmup", "solo_mixture")),
+    ),
     ("policy", "model"): (("policy", "options"),),
+    ("warmup", "teacher", "model"): tuple(("warmup", "teacher", part) for part in _OF_CHAT_MODEL),
 }
 """What is for the one that a setting names."""
-_OF_AGENTS_MODEL = ("options", "secrets", "prices")
 
 
 class Source(NamedTuple):
@@ -94,7 +98,7 @@ class Layers:
         names, agents = dict(_NAMES), over.get("agents")
         for agent in agents if isinstance(agents, dict) else ():
             of_agent = ("agents", agent)
-            names[*of_agent, "model"] = tuple((*of_agent, part) for part in _OF_AGENTS_MODEL)
+            names[*of_agent, "model"] = tuple((*of_agent, part) for part in _OF_CHAT_MODEL)
         changes: dict[Key, tuple[Any, Any]] = {}
         for name in names:
             before, now = _at(self.settings, name, self.defaults.get(name)), _at(over, name)

@@ -5,15 +5,14 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
-from aipo.rollout.agent import Prices
-from aipo.rollout.demonstration import EXPERT
-from aipo.util.http.reply import THINKING_TAGS
+from aipo.rollout.agent import ChatSettings
+from aipo.rollout.demonstration import EXPERT, WarmupSettings
 from aipo.util.http.urls import check_servers
-from aipo.util.section import Count, Positive, Section, Share, Variable, is_recorded, open_secrets
+from aipo.util.section import Count, Positive, Section, Share, Variable
 
 _REFERENCE = "aipo.rollout.reference_chat:reference"
 
@@ -116,33 +115,15 @@ class GraphConfig(Section):
     options: dict[str, Any] = Field({}, description="keyword arguments of the graph's function")
 
 
-class AgentConfig(Section):
+class AgentConfig(ChatSettings):
     graph: str = Field(..., description="sub-graph, 'module:function' or 'file.py:function'")
     prompt: Path | None = Field(None, description="default: prompts/NAME.md beside the graph's file")
-    model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
-    options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
-    secrets: dict[str, Variable] = Field({}, description="keyword argument: NAME of an environment variable")
-    prices: Prices | None = Field(None, description="price of its model's tokens; default: free")
-    thinking: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]] = Field(
-        THINKING_TAGS,
-        description="tags around the model's thinking, opening: closing; it is recorded and left out of the reply",
-    )
     budget: Count = Field(3, description="maximum number of consults of this agent per rollout")
     max_tokens: Count = Field(
         256, description="maximum tokens of one reply, counted by the policy's tokenizer"
     )
-    timeout: Positive = Field(30.0, description="seconds for one attempt of one step")
     deadline: Positive = Field(60.0, description="seconds for one consult, retries included")
-    attempts: Count = Field(3, description="attempts of one step; only transient errors are tried again")
     cache: bool = Field(False, description="reuse replies; refused unless options.temperature is 0")
-
-    @field_validator("options")
-    @classmethod
-    def _no_secrets(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """Options are recorded in the run folder and in every trace, and printed."""
-        if in_the_open := sorted(key for key, value in open_secrets(options) if not is_recorded(value, info)):
-            raise ValueError(f"got {in_the_open} in the open, allowed `secrets` beside `options` instead")
-        return options
 
 
 class RolloutConfig(Section):
@@ -243,6 +224,7 @@ class Config(Section):
     agents: dict[str, AgentConfig] = Field({})  # by the name that the policy consults; null leaves one out
     rollout: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
     method: MethodSettings = MethodSettings()
+    warmup: WarmupSettings = WarmupSettings()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from aipo.policies import Tokenizer
     from aipo.policies.tokenizer import HFTokenizer
 
-_CONTENT = "CONTENT-OF-THE-MESSAGE"
 _BEFORE = 64  # tokens that are enough to tell whether a segment begins with a space
 
 
@@ -100,13 +99,9 @@ class TokenTexts:
     @cached_property
     def _frame(self) -> tuple[str, str]:
         """What the chat template puts before and after a question."""
-        if not self.tokenizer.inner.chat_template:
-            return "", ""
         try:
-            text = self.tokenizer.chat_text([{"role": "user", "content": _CONTENT}])
+            return self.tokenizer.frame
         except Exception as error:  # a template is anybody's code
             raise LoadError(
                 f"chat template in {self.folder}: got {error}, allowed one that takes a question"
             ) from error
-        before, _, after = text.partition(_CONTENT)
-        return before, after

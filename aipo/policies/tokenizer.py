@@ -153,6 +153,18 @@ class HFTokenizer:
     def _shows_messages(self) -> bool:
         return _PLACE[0] in self.chat_text([{"role": "user", "content": _PLACE}])
 
+    @cached_property
+    def frame(self) -> tuple[str, str]:
+        """What the chat template puts before and behind a user's message; nothing without a template.
+
+        Raises:
+            Exception: the template is anybody's program.
+        """
+        if not self.inner.chat_template:
+            return "", ""
+        before, _, after = self.chat_text([{"role": "user", "content": _PLACE}]).partition(_PLACE)
+        return before, after
+
     def chat_text(self, messages: Sequence[Mapping[str, str]], *, opened: bool = True) -> str:
         """The text of a chat through the chat template, which is told the tokenizer's day.
 

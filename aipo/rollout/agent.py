@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Annotated, Any, Protocol, TypedDict
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, RetryPolicy
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from aipo.errors import ConfigError, GraphError
 from aipo.rollout.prompt import Prompt
+from aipo.util.http.reply import THINKING_TAGS
 from aipo.util.http.retry import transient
-from aipo.util.section import Section
+from aipo.util.section import Count, Positive, Section, Variable, is_recorded, open_secrets
 
 
 class AgentState(TypedDict):
@@ -129,6 +130,29 @@ class Prices(Section):
         if tokens_in is None or tokens_out is None:
             return None
         return (tokens_in * self.input + tokens_out * self.output) / 1e6
+
+
+class ChatSettings(Section):
+    """A LangChain chat model, and how it is called."""
+
+    model: str | None = Field(None, description="LangChain chat model, 'module:callable'")
+    options: dict[str, Any] = Field({}, description="keyword arguments of the chat model")
+    secrets: dict[str, Variable] = Field({}, description="keyword argument: NAME of an environment variable")
+    prices: Prices | None = Field(None, description="price of its model's tokens; default: free")
+    thinking: dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]] = Field(
+        THINKING_TAGS,
+        description="tags around the model's thinking, opening: closing; it is recorded and left out of the reply",
+    )
+    timeout: Positive = Field(30.0, description="seconds for one attempt of one step")
+    attempts: Count = Field(3, description="attempts of one step; only transient errors are tried again")
+
+    @field_validator("options")
+    @classmethod
+    def _no_secrets(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Options are recorded in the run folder and in every trace, and printed."""
+        if in_the_open := sorted(key for key, value in open_secrets(options) if not is_recorded(value, info)):
+            raise ValueError(f"got {in_the_open} in the open, allowed `secrets` beside `options` instead")
+        return options
 
 
 def node_settings(

@@ -207,8 +207,9 @@ class RolloutContext:
         reply: Reply | None = None
         error: str | None = None
         usage: Mapping[str, Any] = {}
+        stops: dict[str, Any] = {"stop": list(stop)} if stop else {}
         try:
-            answer = await chat.model.ainvoke(list(messages), stop=list(stop) or None)
+            answer = await chat.model.ainvoke(list(messages), **stops)
             reply = read_reply(answer, chat.thinking)
             usage = getattr(answer, "usage_metadata", None) or {}
             return reply.text

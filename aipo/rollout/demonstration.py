@@ -6,21 +6,33 @@ what it makes of any agent's.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from aipo.errors import ConfigError, PolicyError, TaskError, one_of
 from aipo.policies import Tokenizer
+from aipo.rollout.agent import ChatSettings
 from aipo.rollout.env import Env, Task
 from aipo.trace import Role, Segment, segment
+from aipo.util.section import Count, Positive, Section, Share
 
 if TYPE_CHECKING:
     from aipo.rollout.context import RolloutContext
 
 EXPERT = "expert"
 """Source of a demonstration's segment."""
+ENV = "env"
+"""The teacher that is the environment."""
+TEACHER = "teacher"
+"""The name under which a teacher's chat model is called and recorded."""
+INSTRUCTION = """\
+You show a small language model how to consult agents. You write its answer to the user's message, exactly as that message \
+asks for it, one turn at a time. To ask an agent, write its tag, a short request and the closing tag, and end your turn \
+there. The reply comes in the next message. Then go on where you stopped, without repeating anything. Never write a reply \
+or a feedback tag yourself. Ask at least once."""
 
 
 class DemonstratedEnv(Env, Protocol):
@@ -45,6 +57,61 @@ class TeachingEnv(Env, Protocol):
                 and notices in `<notice>...</notice>`.
         """
         ...
+
+
+class TeacherSettings(ChatSettings):
+    """Who writes demonstrations of consulting."""
+
+    model: str | None = Field(
+        "env",
+        description="`env`: the environment's `turn` with agents, its `demonstration` without; or a LangChain chat model",
+    )
+    stop: bool = Field(
+        True,
+        description="send stop texts to the chat model; false where its server takes none: its text is cut",
+    )
+    instruction: str = Field(
+        INSTRUCTION, description="system message of a chat model that may consult agents"
+    )
+
+    @model_validator(mode="after")
+    def _env_takes_nothing(self) -> Self:
+        if self.model in (None, ENV) and (self.options or self.secrets or self.prices):
+            raise ValueError(
+                f"teacher: got options, secrets or prices with model {self.model!r}, allowed with a chat model"
+            )
+        if self.model is None:
+            raise ValueError("teacher.model: got null, allowed env or a chat model, 'module:callable'")
+        return self
+
+
+class WarmupSettings(Section):
+    """`aipo warmup`: demonstrations of consulting, and supervised training on them."""
+
+    teacher: TeacherSettings = TeacherSettings()  # pyright: ignore[reportCallIssue]
+    steps: Count = Field(10, description="rollout steps, each with new demonstrations")
+    demonstrations: Count = Field(64, description="demonstrations of each step")
+    passes: Count = Field(1, description="passes over the demonstrations of a step")
+    batch: Count = Field(16, description="demonstrations per optimizer step")
+    learning_rate: Positive = Field(2e-5, description="peak; it rises over a tenth, falls over the last half")
+    mixture: dict[str, float] | None = Field(
+        None, description="share of each split in demonstrations with agents; default: env.mixture"
+    )
+    solo_mixture: dict[str, float] | None = Field(
+        None, description="share of each split in demonstrations without agents; default: as `mixture`"
+    )
+    assist_share: Share = Field(0.8, description="share of the demonstrations that have agents")
+    probes: Count = Field(64, description="training tasks that are held out to see whether the policy asks")
+    graph_tags: tuple[str, ...] = Field(
+        ("<feedback:{agent}>", "</feedback>", "<notice>", "</notice>"),
+        description="tags that only the graph writes: a teacher's text is cut in front of them",
+    )
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        if self.batch > self.demonstrations:
+            raise ValueError(f"batch: got {self.batch}, allowed at most demonstrations={self.demonstrations}")
+        return self
 
 
 class Teacher(Protocol):

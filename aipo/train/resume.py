@@ -61,12 +61,15 @@ def _left_open(experiment: Experiment, began: Container[str]) -> list[str]:
     return [name for name, agent in agents if "thinking" not in agent.model_fields_set and name in began]
 
 
-def same_run(folder: RunFolder, experiment: Experiment) -> None:
-    """Refuses to go on with other settings than those that the run began with.
+def same_run(folder: RunFolder, experiment: Experiment, command: str = "train") -> None:
+    """Refuses to go on with other settings than those that the run began with, or with another command.
 
     Raises:
         ConfigError: names the settings that differ.
     """
+    began = str(folder.read_manifest().get("command", "train"))
+    if began != command and "warmup" in (began, command):
+        raise ConfigError(f"--resume: got a run of `aipo {began}`, allowed `aipo {began} --resume`")
     if changed := differences(folder.config, experiment):
         raise ConfigError(
             f"--resume with other settings: got {'; '.join(changed)}, allowed those of {folder.config} "

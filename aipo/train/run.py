@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from aipo.config.build import Experiment
-from aipo.config.build_policy import SyncedPolicy
 from aipo.config.fit import warnings
 from aipo.errors import ConfigError
 from aipo.evaluate.run import evaluate_with, table
 from aipo.rollout.agent_logprobs import check_scorers
-from aipo.rollout.engine import RolloutEngine, freeze_gc
+from aipo.rollout.engine import freeze_gc
 from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder, keep_tokenizer, recorded_end
-from aipo.trace import Trace
 from aipo.trace.store import TraceStore
 from aipo.train.checkpoints import rollout_step_of, tidy
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
@@ -33,15 +31,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from aipo.policies.tokenizer import HFTokenizer
-    from aipo.train.sources import RowSource, TraceSource
+    from aipo.train.sources import Course, RowSource, Sampler
 
 
-_Sampler = tuple[SyncedPolicy, RolloutEngine]
-"""Rank 0's: the policy that samples, and what makes rollouts with it."""
-
-
-def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, console: Console) -> None:
+def train_run(
+    experiment: Experiment,
+    *,
+    resume: bool,
+    evaluate_after: bool,
+    console: Console,
+    course: "Course | None" = None,
+) -> None:
     """Trains an experiment's policy and leaves its run folder.
+
+    Args:
+        course: what it learns from; None = as its plan says.
 
     Raises:
         AipoError: see `aipo.errors`; finished traces and checkpoints stay where they are.
@@ -51,13 +55,18 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
     with ExitStack() as stack:
         if resume:
             take_up(folder, experiment)
-        ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume))
+        ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume, course=course))
         ranks.on_main(lambda: stack.enter_context(RunFolder.taken(folder.path, resume=resume)))
+        from aipo.train.sources import Course, live_source  # torch takes its time
+
+        course = course or Course(experiment)
         progress = stack.enter_context(bars(console))
         checkpoint = ranks.broadcast(lambda: go_on_from(folder, experiment, console) if resume else None)
         model = ranks.broadcast(lambda: experiment.build_model(stage(progress, experiment.policy.making)))
-        ranks.on_main(lambda: _record(experiment, folder, model, console))
-        write_event(console, "started", command="train", run=str(folder.path), steps=experiment.train.steps)
+        ranks.on_main(lambda: _record(experiment, folder, model, console, course.command))
+        write_event(
+            console, "started", command=course.command, run=str(folder.path), steps=experiment.train.steps
+        )
         ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))
         note, rollouts = stage(progress, "train", lines=None), stage(progress, "rollouts", lines=0)
         note(0, experiment.train.steps, "loading the policy")
@@ -72,8 +81,8 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             network,
             tokenizer,
             partial(
-                _live_source,
-                experiment,
+                live_source,
+                course,
                 folder,
                 sampler,
                 rollouts,
@@ -85,12 +94,13 @@ def train_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, con
             ranks=ranks,
             full=full,
         )
+        ranks.on_main(lambda: course.trained(sampler))
         if evaluate_after:
             ranks.on_main(TERMINATION.check)
             note = stage(progress, "evaluate")
             ranks.on_main(lambda: _evaluate(experiment, folder, sampler, note, console))
     print_line(console, f"run folder {folder.path}")
-    write_event(console, "finished", command="train", run=str(folder.path), model=str(folder.model))
+    write_event(console, "finished", command=course.command, run=str(folder.path), model=str(folder.model))
     leave(ranks)
 
 
@@ -178,7 +188,9 @@ def _save_model(
         write_card(draft, folder, experiment, experiment.train.steps)
 
 
-def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bool) -> None:
+def check(
+    experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bool, course: "Course | None" = None
+) -> None:
     """Refuses what can be known to fail before the folder is taken and the policy is made.
 
     Raises:
@@ -195,7 +207,7 @@ def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bo
             "policy.vllm.sync: got nccl and weights that are sharded over processes, allowed disk"
         )
     if resume:
-        same_run(RunFolder.open(folder.path), experiment)
+        same_run(RunFolder.open(folder.path), experiment, course.command if course else "train")
     from aipo.train.schedule import check_trackers
 
     check_trackers(experiment.report_to)
@@ -204,13 +216,18 @@ def check(experiment: Experiment, folder: RunFolder, ranks: Ranks, *, resume: bo
     experiment.scored_chats()
     experiment.check_env()
     experiment.check_model()
+    if course:
+        course.check()
 
 
-def _record(experiment: Experiment, folder: RunFolder, model: Path | str, console: Console) -> None:
+def _record(
+    experiment: Experiment, folder: RunFolder, model: Path | str, console: Console, command: str
+) -> None:
     for line in experiment.dropped:
         print_line(console, f"dropped: {line}")
     manifest = experiment.manifest(model)
     manifest["preset"] = folder.read_manifest().get("preset", manifest["preset"])  # resumed from config.yaml
+    manifest["command"] = command
     write_text(folder.config, experiment.to_yaml())
     write_json(folder.manifest, manifest)
     write_json(folder.graph, experiment.drawing())
@@ -232,7 +249,7 @@ def _open_sampler(
     full: FullWeights,
     tokenizer: "HFTokenizer",
     stack: ExitStack,
-) -> _Sampler:
+) -> "Sampler":
     policy = stack.enter_context(experiment.open_policy(full.network, tokenizer, folder.path))
     engine = experiment.engine(policy.policy, run_id=folder.path.name)
     LOOP.run(check_scorers(engine.chats, tokenizer))
@@ -240,43 +257,8 @@ def _open_sampler(
     return policy, stack.enter_context(open_workers(builds, engine))
 
 
-def _live_source(
-    experiment: Experiment,
-    folder: RunFolder,
-    sampler: _Sampler,
-    rollouts: Note,
-    warn: Callable[[str], None],
-    store: TraceStore,
-) -> "TraceSource":
-    from aipo.train.sources import TraceSource
-
-    policy, engine = sampler
-    guard, plan = experiment.guards(folder.spending, warn), experiment.plan
-    tags = experiment.tags(policy.policy.tokenizer)
-
-    def on_trace(trace: Trace) -> None:
-        store.append(trace)
-        guard(trace)
-
-    def roll_out(step: int) -> list[Trace]:
-        policy.refresh()
-        specs, text = plan(experiment.tasks(step), step), f"step {step + 1}"
-        traces = engine.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text))
-        rollouts(len(specs), len(specs), f"{text}, training on them")
-        policy.finish()  # or the step would learn from the few rollouts that were over by then
-        return traces
-
-    return TraceSource(
-        traces=roll_out,
-        credit=experiment.credit,
-        keep=store.seal,
-        make=lambda credited, metrics: experiment.rows(credited, tags, metrics),
-        advance=policy.advance,
-    )
-
-
 def _evaluate(
-    experiment: Experiment, folder: RunFolder, sampler: _Sampler, note: Note, console: Console
+    experiment: Experiment, folder: RunFolder, sampler: "Sampler", note: Note, console: Console
 ) -> None:
     policy, engine = sampler
     policy.refresh()

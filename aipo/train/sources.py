@@ -9,11 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from aipo.config.build import Experiment
+from aipo.config.build_policy import SyncedPolicy
 from aipo.errors import TrainError
 from aipo.method.credit import Credited
 from aipo.method.step_rows import StepRows
+from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.run_limits import commonest_error
+from aipo.rollout.spec import RolloutSpec
+from aipo.run import RunFolder
 from aipo.trace import Trace
+from aipo.trace.store import TraceStore
+from aipo.util.console import Note
 
 
 class RowSource(Protocol):
@@ -69,3 +76,80 @@ class TraceSource:
 
     def updated(self, version: int) -> None:
         self.advance(version)
+
+
+Sampler = tuple[SyncedPolicy, RolloutEngine]
+"""Of the main process: the policy that samples, and what makes rollouts with it."""
+
+
+class Course:
+    """What a run learns from: by default, what its plan has the policy sample. `aipo warmup` has another one.
+
+    Args:
+        command: that makes such runs.
+    """
+
+    def __init__(self, experiment: Experiment, command: str = "train") -> None:
+        self.experiment, self.command = experiment, command
+
+    def check(self) -> None:
+        """Refuses what cannot work, before anything is made."""
+
+    def specs(self, step: int) -> list[RolloutSpec]:
+        """The rollouts of a rollout step."""
+        return self.experiment.plan(self.experiment.tasks(step), step)
+
+    def engine(self, engine: RolloutEngine) -> RolloutEngine:
+        """What makes these rollouts, given what makes the policy's own."""
+        return engine
+
+    def collected(self, traces: Sequence[Trace], engine: RolloutEngine) -> None:
+        """Looks at the rollouts of a step before the policy is trained on them.
+
+        Args:
+            engine: makes the policy's own rollouts.
+        """
+
+    def trained(self, sampler: Sampler) -> None:
+        """Looks at the trained policy."""
+
+
+def live_source(
+    course: Course,
+    folder: RunFolder,
+    sampler: Sampler,
+    rollouts: Note,
+    warn: Callable[[str], None],
+    store: TraceStore,
+) -> TraceSource:
+    """Rows from the rollouts of a course, made as they are needed.
+
+    Args:
+        rollouts: told how many are done.
+        warn: told, once, that the policy never asks.
+        store: keeps their traces.
+    """
+    (policy, engine), experiment = sampler, course.experiment
+    guard, maker = experiment.guards(folder.spending, warn), course.engine(engine)
+    tags = experiment.tags(policy.policy.tokenizer)
+
+    def on_trace(trace: Trace) -> None:
+        store.append(trace)
+        guard(trace)
+
+    def roll_out(step: int) -> list[Trace]:
+        policy.refresh()
+        specs, text = course.specs(step), f"step {step + 1}"
+        traces = maker.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text))
+        rollouts(len(specs), len(specs), f"{text}, training on them")
+        course.collected(traces, engine)
+        policy.finish()  # or the step would learn from the few rollouts that were over by then
+        return traces
+
+    return TraceSource(
+        traces=roll_out,
+        credit=experiment.credit,
+        keep=store.seal,
+        make=lambda credited, metrics: experiment.rows(credited, tags, metrics),
+        advance=policy.advance,
+    )

@@ -16,8 +16,8 @@ NOTICE = "notice"
 
 UNASKED = 64
 ASK_ADVICE = (
-    "agents teach a policy only what it asks them: show a request in its prompt (graphs/prompts), teach it to ask first "
-    "(a cold start, or demonstrations with method.plan=expert), and check that it can write the tags (aipo doctor)"
+    "agents teach a policy only what it asks them: teach it to ask first (`aipo warmup`, then policy.model=RUN/model), show "
+    "a request in its prompt (graphs/prompts), and check that it can write the tags (aipo doctor)"
 )
 """What to do about a policy that never asks."""
 

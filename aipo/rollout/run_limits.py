@@ -71,7 +71,7 @@ class AskWatch:
 
     def add(self, trace: Trace) -> None:
         """Takes in a finished rollout. What was asked wrongly is a request, too."""
-        if self._over or trace.failed or trace.mode is not Mode.ASSISTED:
+        if self._over or trace.failed or trace.mode is not Mode.ASSISTED or trace.taught:
             return
         self._assisted += 1
         self._over = bool(trace.consults) or self._assisted == UNASKED

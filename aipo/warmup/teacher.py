@@ -170,7 +170,7 @@ def build_teacher(experiment: Experiment) -> EnvTeacher | ChatTeacher:
         _check_env(experiment.env, experiment.env_name, experiment.warmup.assist_share)
         return EnvTeacher(tags=tags)
     _check_prompts(experiment, tags)
-    chat = build_chat("warmup.teacher", settings, seed=experiment.seed, weights=experiment.reference_weights)
+    chat = experiment.any_chat("warmup.teacher", settings)
     assert chat is not None  # it has a model
     return ChatTeacher(tags=tags, chat=chat, settings=settings)
 

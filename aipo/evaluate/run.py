@@ -20,7 +20,7 @@ from aipo.rollout.run_limits import commonest_error
 from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
-from aipo.util.console import Note, NumberTable, bars, number_table, print_line, stage
+from aipo.util.console import Note, NumberTable, bars, number_table, print_warning, stage
 from aipo.util.files import write_json
 from aipo.util.output import write_event
 
@@ -55,7 +55,7 @@ def evaluate_folder(
     write_event(console, "started", command="eval", file=file)
     run_id, text_only = f"{folder.path.name}-{name}", endpoint is not None and endpoint.text_only
     with folder.evaluation_taken(name), bars(console) as progress:
-        note, warn = stage(progress, "evaluate"), partial(print_line, console, style="yellow")
+        note, warn = stage(progress, "evaluate"), partial(print_warning, console)
         note(0, 1, "loading the policy")
         with choice.open(
             experiment, folder.path, progress, run_id=run_id, suppressed=not text_only

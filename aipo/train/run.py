@@ -20,7 +20,7 @@ from aipo.trace.store import TraceStore
 from aipo.train.checkpoints import rollout_step_of, tidy
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
 from aipo.train.resume import go_on_from, same_run, take_up
-from aipo.util.console import Note, bars, print_line, stage
+from aipo.util.console import Note, bars, print_line, print_warning, stage
 from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, write_json, write_text
 from aipo.util.output import write_event
@@ -86,7 +86,7 @@ def train_run(
                 folder,
                 sampler,
                 rollouts,
-                partial(print_line, console, style="yellow"),
+                partial(print_warning, console),
             ),
             note,
             lambda step, path: write_event(console, "checkpoint", step=step, folder=str(path)),
@@ -239,7 +239,7 @@ def _warn_of_misfits(
     experiment: Experiment, network: "PreTrainedModel", tokenizer: "HFTokenizer", console: Console
 ) -> None:
     for line in warnings(experiment, tokenizer, sum(one.numel() for one in network.parameters())):
-        print_line(console, f"warning: {line}", "yellow")
+        print_warning(console, line)
 
 
 def _open_sampler(
@@ -262,7 +262,7 @@ def _evaluate(
 ) -> None:
     policy, engine = sampler
     policy.refresh()
-    warn = partial(print_line, console, style="yellow")
+    warn = partial(print_warning, console)
     with folder.evaluation_taken("after"):
         results = evaluate_with(experiment, engine, folder, "after", note, warn, needs_verdict=False)
     console.print(table(results))

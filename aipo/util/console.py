@@ -175,6 +175,12 @@ def print_line(console: Console, line: str, style: str | None = None) -> None:
     console.print(visible(line), style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def print_warning(console: Console, text: str) -> None:
+    """One line that somebody should read; for programs an event, too."""
+    print_line(console, f"warning: {text}", "bold yellow")
+    write_event(console, "warning", text=text)
+
+
 _LINE_ENDS = re.compile(r"\s*[\n\t]\s*")
 
 

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from rich.console import Console
 
@@ -25,7 +24,7 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.train.run import train_run
 from aipo.train.sources import Course, Sampler
-from aipo.util.console import print_line
+from aipo.util.console import print_line, print_warning
 from aipo.util.files import write_json
 from aipo.util.output import write_event
 from aipo.warmup.asking import AFTER, BEFORE, measure, table
@@ -123,8 +122,8 @@ class Warmup(Course):
             return
         if not rewarded:
             raise TrainError(
-                f"demonstrations of {traces[0].step + 1}: got {len(traces)} without a reward, allowed at least one with one: "
-                f"{verdict(traces, self.experiment.env)}. Look at them with `aipo traces {self._folder.path}`"
+                f"demonstrations of the first step: got {len(traces)} without a reward, allowed at least one with a reward. "
+                f"{verdict(traces)}. `aipo traces {self._folder.path}` shows them"
             )
         self._measure(BEFORE, engine)
 
@@ -142,19 +141,16 @@ class Warmup(Course):
         known = self._folder.read_warmup()
         if when == BEFORE and when in known:  # a resumed run whose policy is trained already
             return
-        warn = partial(print_line, self._console, style="yellow")
+        warn = partial(print_warning, self._console)
         result = measure(self.experiment, engine, self._folder, when, self._demonstrations.probes, warn)
         write_json(self._folder.warmup, {**known, when: result})
 
 
-def verdict(traces: Sequence[Trace], env: Any) -> str:
-    """Why none of these rollouts has a reward: the commonest reason, with an example."""
+def verdict(traces: Sequence[Trace]) -> str:
+    """Why none of these rollouts has a reward: the commonest error, or reward and notice."""
     if failed := [trace for trace in traces if trace.reward is None]:
         return commonest_error(failed)
+    ((parts, times),) = Counter(str(trace.reward_parts) for trace in traces).most_common(1)
     notices = Counter(consult.error for trace in traces for consult in trace.consults if consult.fault)
-    ((parts, times),) = Counter(str(dict(trace.reward_parts)) for trace in traces).most_common(1)
-    said = [f"{times} have {parts}"]
-    if notices:
-        ((notice, count),) = notices.most_common(1)
-        said.append(f"the commonest notice ({count} times): {notice}")
-    return "; ".join(said)
+    told = [f". Most frequent notice ({count} times): {notice}" for notice, count in notices.most_common(1)]
+    return "".join([f"Most frequent verdict ({times} times): {parts}", *told])

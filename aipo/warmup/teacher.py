@@ -31,11 +31,13 @@ class TurnTags:
     """The tags in a turn.
 
     Args:
-        requests: opening tags of requests, by agent.
+        requests: opening tags of requests to each agent.
+        heads: what opening tags begin with, whichever name follows.
         graph_only: tags that only the graph writes.
     """
 
     requests: tuple[str, ...]
+    heads: tuple[str, ...]
     graph_only: tuple[str, ...]
 
     @classmethod
@@ -44,7 +46,8 @@ class TurnTags:
         theirs = experiment.warmup.graph_tags
         opening = [tag for tag in experiment.rollout.suppress_tags if tag not in theirs]
         requests, graph_only = (tags_of_agents(tags, experiment.agents) for tags in (opening, theirs))
-        return cls(requests=tuple(requests), graph_only=tuple(dict.fromkeys(graph_only)))
+        heads = tuple(tag.partition("{agent}")[0] for tag in opening)
+        return cls(requests=tuple(requests), heads=heads, graph_only=tuple(dict.fromkeys(graph_only)))
 
     def cut(self, text: str, stop: Sequence[str], *, whole: bool) -> tuple[str, bool]:
         """A turn up to its first request or to the first tag that is not its own; and whether it asks.
@@ -57,7 +60,7 @@ class TurnTags:
         text = text[: min(ends, default=len(text))]
         text = text[: min([text.find(tag) for tag in self.graph_only if tag in text], default=len(text))]
         asks = any(map(text.endswith, stop))
-        if not asks and stop and whole and any(tag in text for tag in self.requests):
+        if not asks and stop and whole and any(head in text for head in self.heads):
             return text + stop[0], True
         return text, asks
 
@@ -191,8 +194,7 @@ def _check_prompts(experiment: Experiment, tags: TurnTags) -> None:
     """A chat model knows no tag that nobody tells it."""
     files = [file for name, file in experiment.graphs.files.items() if name.startswith("prompts.")]
     texts = [experiment.warmup.teacher.instruction, *(file.read_text(encoding="utf-8") for file in files)]
-    heads = [tag.partition("{agent}")[0] for tag in experiment.rollout.suppress_tags]
-    if tags.requests and not any(head in text for head in heads for text in texts):
+    if tags.requests and not any(head in text for head in tags.heads for text in texts):
         raise ConfigError(
             f"warmup.teacher.model: got {experiment.warmup.teacher.model}, and no prompt that shows {tags.requests[0]}, "
             "allowed a prompt (graph.options.prompt) or warmup.teacher.instruction that says how agents are asked"

@@ -81,7 +81,9 @@ def test_a_policy_that_never_asks_is_noticed_once(rollouts: list[Trace], warning
         watch.add(each)
     assert len(said) == warnings
     if said:
-        assert said[0].startswith("no agent was asked in 64 assisted rollouts; ") and "cold start" in said[0]
+        assert (
+            said[0].startswith("no agent was asked in 64 assisted rollouts; ") and "`aipo warmup`" in said[0]
+        )
 
 
 def test_without_a_limit_nothing_stops() -> None:

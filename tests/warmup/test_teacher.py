@@ -23,6 +23,7 @@ from kit.tiny import chat_tokenizer
 
 TAGS = TurnTags(
     requests=("<consult:verify>", "<consult:knowledge>"),
+    heads=("<consult:",),
     graph_only=("<feedback:verify>", "<feedback:knowledge>", "</feedback>", "<notice>", "</notice>"),
 )
 STOP = ("</consult>",)
@@ -38,6 +39,7 @@ CHAT = f"warmup.teacher.instruction={INSTRUCTION}"
         ("<consult:verify>1</consult>#2<consult:verify>3</consult>", "<consult:verify>1</consult>", True),
         # a server leaves out the text at which it stopped
         ("<consult:verify>1", "<consult:verify>1</consult>", True),
+        ("<consult:nobody>1", "<consult:nobody>1</consult>", True),
         ("I know: <feedback:verify>2</feedback>#2", "I know: ", False),
         ("#2<notice>done</notice>", "#2", False),
         ("#2</feedback>", "#2", False),

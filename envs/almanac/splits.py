@@ -11,7 +11,7 @@ from envs.almanac.wording import REWORDED, WORDINGS, Question
 from envs.miniature.arithmetic import operands_of, summands
 
 HELDOUT_OPERANDS = 2
-EASY_SUMS, EASY_SUMS_HELDOUT = 100, 32
+EASY_SUMS, EASY_SUMS_HELDOUT = 40, 32
 SUMS, SUMS_HELDOUT, SUMS_PRACTICE = 200, 48, 80
 RULE_NUMBERS, RULE_NUMBERS_HELDOUT = 40, 16
 # Digits to which those of a rule's constant can be added without a carry.
@@ -20,36 +20,35 @@ _DIGITS = range(1, 6)
 
 def draw_splits(book: Book) -> dict[str, tuple[Task, ...]]:
     """Every split with its tasks. No question stands in two of them."""
-    rng = random.Random(f"almanac splits {book.seed}")
+    rng, of_sums, of_rules = (random.Random(f"almanac {kind} {book.seed}") for kind in WORDINGS)
     easy_train, easy, _ = _of_entries(book, book.known, rng)
     facts_train, facts, reworded = _of_entries(book, book.unknown, rng)
-    plain = rng.sample(
-        [(a, b) for a in summands(False) for b in operands_of(a, False)], EASY_SUMS + EASY_SUMS_HELDOUT
-    )
-    easy_train += _worded(map(_sum, plain[:EASY_SUMS]), rng)
-    easy += _worded(map(_sum, plain[EASY_SUMS:]), rng)
+    uncarried = [(a, b) for a in summands(False) for b in operands_of(a, False)]
+    plain = [_sum(pair) for pair in of_sums.sample(uncarried, EASY_SUMS + EASY_SUMS_HELDOUT)]
+    easy_train += _worded(plain[:EASY_SUMS], of_sums)
+    easy += _worded(plain[EASY_SUMS:], of_sums)
     carried = [(a, b) for a in range(10, 90) for b in range(1, 10) if a % 10 + b > 9]
-    sums = [_sum(pair) for pair in rng.sample(carried, SUMS + SUMS_HELDOUT + SUMS_PRACTICE)]
-    rules_train, rules = _of_rules(book, rng)
+    sums = [_sum(pair) for pair in of_sums.sample(carried, SUMS + SUMS_HELDOUT + SUMS_PRACTICE)]
+    rules_train, rules = _of_rules(book, of_rules)
     questions = {
         "easy_train": easy_train,
         "easy": easy,
         "facts_train": facts_train,
         "facts": facts,
         "facts_reworded": reworded,
-        "sums_train": _worded(sums[:SUMS], rng),
-        "sums": _worded(sums[SUMS : SUMS + SUMS_HELDOUT], rng),
+        "sums_train": _worded(sums[:SUMS], of_sums),
+        "sums": _worded(sums[SUMS : SUMS + SUMS_HELDOUT], of_sums),
         "rules_train": rules_train,
         "rules": rules,
         "practice_facts": _worded((_entry(book, entry, rng) for entry in book.practice), rng),
-        "practice_sums": _worded(sums[SUMS + SUMS_HELDOUT :], rng),
+        "practice_sums": _worded(sums[SUMS + SUMS_HELDOUT :], of_sums),
         "practice_rules": _worded(
             (
                 Question("rule", number, name=name)
                 for name in book.practice_rules
-                for number in rng.sample(_numbers(), 2)
+                for number in of_rules.sample(_numbers(), 2)
             ),
-            rng,
+            of_rules,
         ),
     }
     return {

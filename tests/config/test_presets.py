@@ -17,7 +17,8 @@ from aipo.doctor.memory import GIB, Size, check_memory, held
 from aipo.method.settings import MethodSettings
 
 GB = 10**9
-REAL = [name for name in presets() if name.endswith("gpu")]
+REAL = [name for name in presets() if name.endswith("gpu") and not name.startswith("smollm2")]
+"""Of models that servers sample."""
 NETWORKS: dict[str, Any] = {  # their config.json, as far as it decides about size
     "Qwen/Qwen2.5-1.5B-Instruct": Qwen2Config(
         vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,

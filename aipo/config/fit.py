@@ -27,12 +27,14 @@ _SMALL = "`extends: small` has settings for a model of yours"
 _AGENTS = f"agents.NAME.model={_REFERENCE} (the model itself), or langchain_openai:ChatOpenAI for a server"
 _SHORT_REPLY = 64
 _RATES = (
-    (100_000_000, 1e-7, 2e-5),
+    (400_000_000, 1e-7, 2e-5),
+    (100_000_000, 1e-7, 3e-4),
     (10_000_000, 1e-6, 3e-4),
     (0, 1e-5, 1e-2),
 )
 """From so many parameters on: the lowest and the highest usual learning rate, if all weights are trained. Published
-reinforcement learning of 0.5 to 70 billion parameters uses 1e-6, supervised training up to 2e-5."""
+reinforcement learning of 0.5 to 70 billion parameters uses 1e-6, supervised training up to 2e-5. SmolLM2 of 135 and 360
+million parameters was trained with 1e-3 on demonstrations and 1e-6 on preferences (alignment-handbook, recipes/smollm2)."""
 _LORA = 10
 """The best rate of an adapter is about ten times that of all weights (Schulman et al., LoRA Without Regret, 2025)."""
 _CHAT_TOKENS = (

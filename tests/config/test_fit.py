@@ -127,6 +127,8 @@ def test_tutors_and_what_belongs_to_them(overrides: list[str], found: list[str],
         ("small", ["train.learning_rate=2.0e-5"], 494_000_000, True),
         ("small", ["train.learning_rate=2.1e-5"], 494_000_000, False),
         ("small", ["train.learning_rate=1.0e-8"], 7_000_000_000, False),
+        ("small", ["train.learning_rate=1.0e-4"], 135_000_000, True),
+        ("aipo_distil", [], 135_000_000, False),
         ("small", ["train.learning_rate=3.0e-4"], 30_000_000, True),
     ],
 )

@@ -116,15 +116,22 @@ class PolicyBuilder(ExperimentSettings):
         with loading(model):
             return AutoConfig.from_pretrained(model)
 
-    def adapted(self, network: "PreTrainedModel") -> "PreTrainedModel":
+    def adapted(self, network: "PreTrainedModel", tokenizer: "HFTokenizer | None") -> "PreTrainedModel":
         """What is trained of `network`: all of it, or the configured adapter, which it then samples with.
+
+        Args:
+            tokenizer: has the tags that `policy.add_tags` adds; their rows are trained beside an adapter. None = the size of
+                the adapter is all that is asked for.
 
         Raises:
             LoadError: there is no peft here.
             ConfigError: an adapter that does not fit.
         """
         lora = self.policy.lora
-        return network if lora is None else add_adapter(network, lora, seed=self.seed)
+        if lora is None:
+            return network
+        ids = [tokenizer.token_id(tag) for tag in self.added_tags] if tokenizer else []
+        return add_adapter(network, lora, seed=self.seed, token_ids=[i for i in ids if i is not None])
 
     def tokenizer(self, model: Path | str) -> "HFTokenizer":
         """The policy's tokenizer.
@@ -155,7 +162,7 @@ class PolicyBuilder(ExperimentSettings):
         may have an attribute `tokenizer`, a function that returns the tokenizer alone.
 
         Raises:
-            ConfigError: see `forbidden_ids` and `added_tags`; or tags that an adapter would leave untrained.
+            ConfigError: see `forbidden_ids` and `added_tags`.
             LoadError: no such model or function.
         """
         from aipo.policies.tokenizer import HFTokenizer
@@ -172,12 +179,7 @@ class PolicyBuilder(ExperimentSettings):
         from aipo.policies.tags import add_tags
         from aipo.policies.tokenizer import HFTokenizer
 
-        if add_tags(tokenizer.inner, self.added_tags) and self.policy.lora is not None:
-            raise ConfigError(
-                "policy.lora: got an adapter with policy.add_tags=true and a model without these tags, whose new rows would "
-                "never be trained, allowed a model that was trained with them (train all weights first, policy.lora=null, with "
-                "`aipo warmup` or supervised; then policy.model=RUN/model), or policy.add_tags=false"
-            )
+        add_tags(tokenizer.inner, self.added_tags)
         self.forbidden_ids(HFTokenizer(tokenizer.inner))
 
     def local_policy(self, model: Path | str) -> "LocalPolicy":

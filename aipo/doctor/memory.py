@@ -36,7 +36,7 @@ class Size:
                 network, dtype=getattr(torch, experiment.policy.dtype)
             )
             weights = sum(parameter.nbytes for parameter in whole.parameters())
-            trained = experiment.adapted(whole).parameters()
+            trained = experiment.adapted(whole, None).parameters()
         return cls(weights, sum(parameter.nbytes for parameter in trained if parameter.requires_grad))
 
 

@@ -62,7 +62,7 @@ def _train(parts: PolicyParts) -> None:
     )
     step = StepRows(rows=rows * accumulation, totals=TokenTotals.of(rows * accumulation), active_share=1.0)
     source: Any = SimpleNamespace(shared=False, rows=lambda _: step, updated=lambda _: None)
-    network = experiment.adapted(experiment.network(parts.model))
+    network = experiment.adapted(experiment.network(parts.model), parts.tokenizer)
     with TemporaryDirectory() as folder:
         AIPOTrainer(
             network,

@@ -5,6 +5,7 @@ reference of a KL term. There is no dropout: what is trained has to be what has 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,13 @@ def check_peft() -> None:
         ) from error
 
 
-def add_adapter(network: "PreTrainedModel", lora: LoRASettings, *, seed: int) -> "PreTrainedModel":
+def add_adapter(
+    network: "PreTrainedModel", lora: LoRASettings, *, seed: int, token_ids: Sequence[int] = ()
+) -> "PreTrainedModel":
     """`network` with an adapter, which its layers get in place: every holder of `network` samples with it.
+
+    Args:
+        token_ids: tokens whose embeddings, and rows of an output layer of its own, are trained beside the adapter.
 
     Raises:
         LoadError: peft is not installed.
@@ -62,6 +68,7 @@ def add_adapter(network: "PreTrainedModel", lora: LoRASettings, *, seed: int) ->
         target_modules="all-linear" if lora.targets is None else list(lora.targets),
         lora_dropout=0.0,
         task_type="CAUSAL_LM",
+        trainable_token_indices={name: [*token_ids] for name in _embeddings(network)} if token_ids else None,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -81,6 +88,17 @@ def restore_adapter(adapted: "PreTrainedModel", folder: Path | str) -> None:
     """Gives an adapter the weights of a checkpoint."""
     network: Any = adapted
     network.load_adapter(str(folder), "default", is_trainable=True)
+
+
+def _embeddings(network: "PreTrainedModel") -> list[str]:
+    """Last names of the layers with a row for each token; one where the output layer is tied, which follows."""
+    layers: list[Any] = [network.get_input_embeddings(), network.get_output_embeddings()]
+    rows = {id(layer.weight): layer for layer in reversed(layers) if layer is not None}
+    return [
+        name.rpartition(".")[2]
+        for name, one in network.named_modules()
+        if any(one is r for r in rows.values())
+    ]
 
 
 def _check(network: "PreTrainedModel", targets: tuple[str, ...]) -> None:

@@ -68,16 +68,28 @@ def snapshot(network: PreTrainedModel) -> dict[str, Tensor]:
     inner: Any = plain(network)
     state = {name.removeprefix(_PREFIX): weight for name, weight in network.state_dict().items()}
     names = [name for name, _ in (*inner.named_parameters(), *inner.named_buffers()) if name in state]
-    weights = {name.replace(".base_layer.", "."): state[name] for name in names if ".lora_" not in name}
+    beside = (".lora_", ".trainable_tokens_")
+    weights = {_own_name(name): state[name] for name in names if not any(part in name for part in beside)}
     if has_adapter(network):
         from peft.tuners.lora import LoraLayer
+        from peft.tuners.trainable_tokens import TrainableTokensLayer
 
         for name, layer in inner.named_modules():
+            if isinstance(layer, TrainableTokensLayer) and layer.tied_adapter is None:
+                whole = weights[_own_name(f"{name}.base_layer.weight")].clone()
+                rows = state[f"{name}.trainable_tokens_delta.{_ADAPTER}"].to(whole)
+                whole[layer.token_indices[_ADAPTER]] = rows
+                weights[_own_name(f"{name}.base_layer.weight")] = whole
             if isinstance(layer, LoraLayer):
                 down, up = (state[f"{name}.lora_{part}.{_ADAPTER}.weight"].float() for part in "AB")
                 whole, scale = weights[f"{name}.weight"], float(layer.scaling[_ADAPTER])
                 weights[f"{name}.weight"] = (whole.float() + scale * (up @ down)).to(whole.dtype)
     return weights
+
+
+def _own_name(name: str) -> str:
+    """The name of a weight without an adapter."""
+    return name.replace(".token_adapter.", ".").replace(".base_layer.", ".")
 
 
 def save_snapshot(network: PreTrainedModel, folder: Path, *, for_server: bool = False) -> None:
@@ -88,9 +100,10 @@ def save_snapshot(network: PreTrainedModel, folder: Path, *, for_server: bool = 
             them out.
     """
     inner, weights = plain(network), snapshot(network)
-    if for_server and (name := _tied_output(inner)):
-        head: Any = inner.get_output_embeddings()
-        weights[name] = head.weight.detach().clone()
+    if for_server:
+        weights |= {
+            tied: weights[source].clone() for tied, source in _tied(inner).items() if source in weights
+        }
     inner.save_pretrained(folder, state_dict=weights)
 
 
@@ -176,12 +189,14 @@ def _identity(model: Path | str) -> str:
     return "\n".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
 
 
-def _tied_output(network: PreTrainedModel) -> str | None:
-    """The name of the output layer's weights, if they are those of the embeddings."""
-    head = network.get_output_embeddings()
-    if head is None or _weight(head) is not _weight(network.get_input_embeddings()):
-        return None
-    return next(f"{name}.weight" for name, layer in network.named_modules() if layer is head)
+def _tied(network: PreTrainedModel) -> dict[str, str]:
+    """The weights that a tied model has under two names, each by the other's."""
+    tied: Any = network
+    return (
+        dict(tied.all_tied_weights_keys)
+        if network.config.get_text_config(decoder=True).tie_word_embeddings
+        else {}
+    )
 
 
 def _weight(layer: torch.nn.Module) -> Tensor:

@@ -165,8 +165,8 @@ def _policy(experiment: Experiment, weights: Weights) -> "LocalPolicy":
     base = base_of(weights.path)
     if base is None and weights.version != 0:
         return experiment.local_policy(weights.path)
-    network = experiment.adapted(experiment.network(base or weights.path))
+    tokenizer = experiment.tokenizer(weights.path)
+    network = experiment.adapted(experiment.network(base or weights.path), tokenizer)
     if base is not None:
         restore_adapter(network, weights.path)
-    tokenizer = experiment.tokenizer(weights.path)
     return LocalPolicy(network, tokenizer, max_batch=experiment.policy.max_batch)

@@ -125,6 +125,34 @@ def test_what_is_saved_is_the_merged_network(tmp_path: Path, tied: bool) -> None
         torch.testing.assert_close(weight, theirs[name], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_rows_of_new_tokens_are_trained_beside_it(tmp_path: Path, tied: bool) -> None:
+    network = tiny.model()
+    network.config.tie_word_embeddings = tied
+    network.tie_weights()
+    first = logprobs(network)
+    trained = add_adapter(network, LORA, seed=0, token_ids=[3, 5])
+    assert torch.equal(logprobs(trained), first)
+    names = {
+        name.split(".")[-4]
+        for name, p in trained.named_parameters()
+        if p.requires_grad and "lora" not in name
+    }
+    assert names == ({"embed_tokens"} if tied else {"embed_tokens", "lm_head"})
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    save_snapshot(trained, tmp_path / "merged")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logprobs(saved), logprobs(trained), rtol=1e-5, atol=1e-5)
+    moved = (saved.model.embed_tokens.weight != tiny.model().model.embed_tokens.weight).any(1)
+    assert moved.nonzero().flatten().tolist() == [3, 5]
+    with trained.disable_adapter():  # the reference of a KL term
+        assert torch.equal(logprobs(trained), first)
+
+
 def test_weights_of_16_bits_are_rounded_once() -> None:
     trained = shaken(with_lora(tiny.model().to(torch.bfloat16)))
     layer = plain(trained).model.layers[0].mlp.up_proj

@@ -125,12 +125,17 @@ def test_the_doctor_checks_what_will_run(folder: Path) -> None:
     assert tags.status == "fail" and "policy.add_tags=true" in tags.found
 
 
-def test_an_adapter_would_leave_them_untrained(folder: Path, trained: RunFolder) -> None:
-    with pytest.raises(ConfigError, match=r"policy\.lora: got an adapter with policy\.add_tags=true"):
-        experiment(folder, *SUPPRESSED, "policy.lora={}").check_model()
-    with pytest.raises(ConfigError, match=r"policy\.lora: got an adapter with policy\.add_tags=true"):
-        experiment(folder, *SUPPRESSED, "policy.lora={}").build_model()
-    experiment(folder, *SUPPRESSED, "policy.lora={}", f"policy.model={trained.model}").check_model()
+def test_beside_an_adapter_their_rows_are_trained(folder: Path, tmp_path: Path) -> None:
+    lora = experiment(folder, *SUPPRESSED, "policy.lora={rank: 2}", f"run.out={tmp_path / 'run'}")
+    train_run(lora, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
+    run = RunFolder(tmp_path / "run")
+    start, end = weights(run.read_manifest()["model"]), weights(run.model)
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        moved = (start[name] != end[name]).any(1)
+        assert not moved[:260].any() and moved[260:].all() == (name == "lm_head.weight"), name
+    losses = [o for o in replayed_losses(run.path, tmp_path / "out") if o["online"]]
+    assert len(losses) == 2
+    assert max(abs(o["loss"] - o["online"]["loss"]) for o in losses) < 1e-6
 
 
 def test_a_graph_has_to_say_its_tags(folder: Path) -> None:

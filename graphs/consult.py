@@ -125,6 +125,8 @@ def _policy_node(
         if listening and finish != "length":
             tokenizer = context.policies[POLICY].tokenizer
             request = _within(allowed(state), grammar.parse(tokenizer, piece.token_ids, agents))
+            if request and request.fault is None and not context.grants(len(state["consults"])):
+                request = replace(request, fault=Fault.DECLINED)
         stops = {} if request else {POLICY: StopReason(finish)}
         return {"segments": [piece], "request": request, "stops": stops}
 
@@ -147,7 +149,9 @@ def _notice_node(allowed: Callable[[ConsultState], list[str]], grammar: Grammar)
         request = _request(state)
         assert request.fault is not None, "the router sends only faulty requests here"
         text = grammar.notice(request.fault, request.agent, allowed(state))
-        return _notify(state, runtime.context, grammar, request.fault, text, f"{request.fault}: {text}")
+        told = _notify(state, runtime.context, grammar, request.fault, text, f"{request.fault}: {text}")
+        # Who is declined has asked, too, or asking again would bring an answer in the end.
+        return told | {"asked": [request.agent] if request.fault is Fault.DECLINED else []}
 
     return notice
 

@@ -19,5 +19,6 @@ NOTICES: Mapping[Fault, str] = MappingProxyType(
         Fault.SPENT: "{agent} has no consults left. Agents: {allowed}.",
         Fault.EXHAUSTED: "No consults left. Go on alone.",
         Fault.UNAVAILABLE: "{agent} is unavailable. Go on.",
+        Fault.DECLINED: "{agent} does not answer now. Go on.",
     }
 )

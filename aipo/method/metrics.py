@@ -15,7 +15,7 @@ import numpy as np
 from aipo.errors import TrainError
 from aipo.method.rows import Code
 from aipo.method.settings import MethodSettings
-from aipo.trace import Mode, Role, Trace
+from aipo.trace import Fault, Mode, Role, Trace
 
 
 class Metric(NamedTuple):
@@ -87,6 +87,13 @@ METRICS: dict[str, Metric] = {
     "agent_failures/{agent}": Metric(
         "failed consults / consults that reached it",
         "Share of requests that the agent itself failed to answer.",
+    ),
+    "grant": Metric(
+        "h / (h + step)", "Probability that a request to an agent is granted, with `method.grant_steps`."
+    ),
+    "declined/{agent}": Metric(
+        "declined consults / consults that were declined or reached it",
+        "Share of requests that were not granted, with `method.grant_steps`.",
     ),
     "calls/{agent}": Metric("count", "Calls of the agent's chat model, failed attempts included."),
     "call_errors/{agent}": Metric("calls with an error / calls", "Share of calls that failed or timed out."),
@@ -226,6 +233,8 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         for agent in (*agents, "unknown"):
             counts[f"consults/{agent}"] = len(values.get(f"consult_errors/{agent}", ())) / assisted
     metrics = counts | {name: _mean(numbers) for name, numbers in values.items()}
+    if (grant := min((trace.grant for trace in traces), default=1.0)) < 1:
+        metrics["grant"] = grant
     for agent in agents:
         metrics |= _agent_metrics(agent, traces)
     return metrics
@@ -241,6 +250,9 @@ def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
         f"calls/{agent}": float(len(calls)),
         f"call_seconds/{agent}": math.fsum(c.seconds for c in calls),
     }
+    declined = sum(c.agent == agent and c.fault is Fault.DECLINED for trace in traces for c in trace.consults)
+    if declined:
+        metrics[f"declined/{agent}"] = declined / (declined + len(consults))
     if consults:
         metrics[f"agent_failures/{agent}"] = _mean([consult.failed for consult in consults])
     if calls:

@@ -32,6 +32,7 @@ def plan_rollouts(
 
     A rollout's seed depends only on its place in the group.
     """
+    grant = method.grant_at(step)
     members = PLANS[method.plan](method.at(step, steps), group_size)
     return [
         RolloutSpec(
@@ -42,6 +43,7 @@ def plan_rollouts(
             step=step,
             seed=derive_seed(seed, step, group, index),
             suppress=suppress,
+            grant=grant if mode is Mode.ASSISTED else 1.0,
         )
         for group, task in ((f"{step:05d}-{number:03d}", task) for number, task in enumerate(tasks))
         for index, (mode, suppress) in enumerate(members)

@@ -115,6 +115,9 @@ class MethodSettings(CoefficientSettings):
     """Share of a group's solo rollouts that cannot write consult tags (their logits are masked)."""
     suppress_share_end: Share | None = None
     """Value of suppress_share in the last rollout step, linear in between; null = constant."""
+    grant_steps: Positive | None = None
+    """h: a request in rollout step s, from 1, is granted with probability h/(h + s - 1), so that half are at s = h + 1.
+    1 is the 1/s of EAPO (2509.23730). null = all are granted."""
 
     credit: Literal["group", "reward"] = "group"
     """How rewards become advantages: `group` subtracts the mean of the group, `reward` has no baseline (A = R). The
@@ -207,6 +210,10 @@ class MethodSettings(CoefficientSettings):
             name: start + (end - start) * part for name, (start, end) in starts.items() if end is not None
         }
         return self.model_copy(update=shares)
+
+    def grant_at(self, step: int) -> float:
+        """The probability that a request is granted in rollout step `step`, from 0."""
+        return 1.0 if self.grant_steps is None else self.grant_steps / (self.grant_steps + step)
 
     @property
     def assist_share_most(self) -> float:

@@ -173,6 +173,7 @@ def spec_of(trace: Trace) -> RolloutSpec:
         index=trace.index,
         step=trace.step,
         seed=trace.seed,
+        grant=trace.grant,
     )
 
 
@@ -211,6 +212,6 @@ def shared_calls(traces: Iterable[Trace], agents: Iterable[str]) -> dict[Questio
 def _recorded_sampling(trace: Trace, otherwise: Sampling) -> Sampling:
     """The recorded settings; traces of other programs may have none."""
     try:
-        return Sampling(**trace.sampling)
+        return Sampling(**{name: value for name, value in trace.sampling.items() if name != "grant"})
     except TypeError:
         return otherwise

@@ -66,6 +66,7 @@ class RolloutContext:
     """Everything that belongs to one rollout. `calls` and `samples` grow while it runs.
 
     Args:
+        grant: the probability that a request to an agent is granted; see `grants`.
         demonstration_ids: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
         teacher: writes in place of all policies; None = they sample.
         samples: a digest of each sampled segment with the context behind which it was sampled; see `SampleDigests`.
@@ -79,6 +80,7 @@ class RolloutContext:
     sampling: Sampling
     seed: int
     forbidden_ids: tuple[int, ...] = ()
+    grant: float = 1.0
     demonstration_ids: npt.NDArray[np.int32] | None = None
     teacher: Teacher | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -140,6 +142,10 @@ class RolloutContext:
         if self.mode is not Mode.TEXT:  # without log-probs there is nothing to hold to a context
             self.samples.add(context, piece)
         return piece, done.finish
+
+    def grants(self, number: int) -> bool:
+        """Whether request `number` of the rollout is granted. It depends on `grant` and the rollout's seed alone."""
+        return derive_seed(self.seed, "grant", number) < self.grant * 2**63
 
     def answer(
         self,

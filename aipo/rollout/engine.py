@@ -199,6 +199,7 @@ class RolloutEngine:
             sampling=self.sampling,
             seed=spec.seed,
             forbidden_ids=self.forbidden_ids if spec.suppress else (),
+            grant=spec.grant,
         )
         return context if self.adapt is None else self.adapt(spec, context)
 
@@ -257,7 +258,7 @@ class RolloutEngine:
                 policy=policy,
                 task=asdict(spec.task),
                 seed=spec.seed,
-                sampling=asdict(context.sampling),
+                sampling=asdict(context.sampling) | ({"grant": context.grant} if context.grant < 1 else {}),
                 forbidden_ids=context.forbidden_ids,
                 segments=segments,
                 consults=record.consults(policy),

@@ -11,7 +11,7 @@ from aipo.trace import Mode
 class RolloutSpec:
     """One rollout to run. Those with the same `group_id` share a baseline; `index` is the place among them, from 0.
 
-    `suppress`: the consult tags are masked while sampling.
+    `suppress`: the consult tags are masked while sampling. `grant`: the probability that a request is granted.
     """
 
     task: Task
@@ -21,6 +21,7 @@ class RolloutSpec:
     step: int
     seed: int
     suppress: bool = False
+    grant: float = 1.0
 
 
 def derive_seed(*parts: object) -> int:

@@ -58,7 +58,8 @@ class StopReason(StrEnum):
 
 
 class Fault(StrEnum):
-    """The reason why a consult got a notice instead of feedback. Only the last one is the agent's own failure."""
+    """The reason why a consult got a notice instead of feedback. Only `unavailable` is the agent's own failure; only
+    `declined` was drawn by lot (`method.grant_steps`)."""
 
     MALFORMED = "malformed"
     NESTED = "nested"
@@ -68,6 +69,7 @@ class Fault(StrEnum):
     SPENT = "spent"
     EXHAUSTED = "exhausted"
     UNAVAILABLE = "unavailable"
+    DECLINED = "declined"
 
 
 @with_config(SCHEMA)
@@ -229,6 +231,11 @@ class Trace(ByValue):
     @property
     def author(self) -> Role:
         return Role.TEACHER if self.taught else self.mode.author
+
+    @property
+    def grant(self) -> float:
+        """The probability with which its requests were granted."""
+        return self.sampling.get("grant", 1.0)
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]:

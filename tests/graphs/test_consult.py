@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -172,6 +173,24 @@ def test_an_agent_that_fails_has_been_consulted():
     ]
     assert state["consults"][0].error == "ValueError: broken"
     assert [c.fault for c in state["consults"]] == [Fault.UNAVAILABLE, Fault.EXHAUSTED]
+
+
+def test_a_request_is_granted_with_a_probability_that_the_seed_decides():
+    """Nobody is asked where it is not; and who was declined has asked, so that the budget ends."""
+    context = replace(build_context([ASK[0], ASK[0], *ASK]), grant=0.0)
+    state = roll(consult(agents=replying(ValueError("asked")), prompt="miniature.md", budget=2), context)
+    assert [text for role, _, text in shown(state) if role is Role.ENV] == [
+        *["<notice>knowledge does not answer now. Go on.</notice>"] * 2,
+        "<notice>No consults left. Go on alone.</notice>",
+    ]
+    assert [c.fault for c in state["consults"]] == [Fault.DECLINED, Fault.DECLINED, Fault.EXHAUSTED]
+    assert state["consults"][0].error == "declined: knowledge does not answer now. Go on."
+    assert not any(consulted.reached for consulted in state["consults"])
+    by_seed = [replace(context, seed=seed, grant=0.3) for seed in range(2000)]
+    granted = [one.grants(0) for one in by_seed]
+    assert granted == [one.grants(0) for one in by_seed] != [one.grants(1) for one in by_seed]
+    assert 0.27 < sum(granted) / len(granted) < 0.33
+    assert all(replace(one, grant=1.0).grants(n) for one in by_seed[:50] for n in range(4))
 
 
 @pytest.mark.parametrize("reply", ["", "  \n", None])

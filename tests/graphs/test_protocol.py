@@ -189,6 +189,7 @@ def test_notices_say_what_is_allowed():
         Fault.SPENT: "oracle has no consults left. Agents: verify, knowledge.",
         Fault.EXHAUSTED: "No consults left. Go on alone.",
         Fault.UNAVAILABLE: "oracle is unavailable. Go on.",
+        Fault.DECLINED: "oracle does not answer now. Go on.",
     }
     assert set(NOTICES) == set(Fault)
 

@@ -127,12 +127,20 @@ def texts(trace: Trace) -> list[str]:
     budget=st.integers(1, 3),
     max_notices=st.integers(0, 3),
     max_tokens=st.one_of(st.just(400), st.integers(1, 120)),
+    grant=st.sampled_from([1.0, 0.5, 0.0]),
 )
 def test_what_the_engine_recorded_comes_out_again(
-    script: list[str], mode: Mode, suppress: bool, budget: int, max_notices: int, max_tokens: int
+    script: list[str],
+    mode: Mode,
+    suppress: bool,
+    budget: int,
+    max_notices: int,
+    max_tokens: int,
+    grant: float,
 ) -> None:
     room = Room(budget=budget, max_notices=max_notices)
-    trace = room.record(script, mode=mode, suppress=suppress, max_tokens=max_tokens)
+    trace = room.record(script, mode=mode, suppress=suppress, max_tokens=max_tokens, grant=grant)
+    assert trace.grant == grant
     asked = {name: len(chat.seen) for name, chat in room.chats.items()}
     (pair,) = room.replay(trace)
     assert divergence(pair) is None

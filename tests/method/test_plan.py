@@ -94,6 +94,16 @@ def test_suppressed_rollouts_can_come_late(end: float | None, shares: str):
     assert {len(specs) for specs in by_step} == {8}
 
 
+@pytest.mark.parametrize(
+    ("steps", "grants"),
+    [(None, [1, 1, 1, 1]), (1.0, [1, 1 / 2, 1 / 3, 1 / 4]), (3.0, [1, 3 / 4, 3 / 5, 1 / 2])],
+)
+def test_requests_are_granted_less_and_less_often(steps: float | None, grants: list[float]):
+    by_step = [plan(step=step, grant_steps=steps) for step in range(4)]
+    assert [specs[0].grant for specs in by_step] == pytest.approx(grants)
+    assert {spec.grant for specs in by_step for spec in specs if spec.mode is not Mode.ASSISTED} == {1.0}
+
+
 # --- drawing ----------------------------------------------------------------------------------------------
 
 

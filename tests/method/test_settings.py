@@ -83,6 +83,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"coefficient_trust": 0.0}, "Input should be greater than 0"),
     ({"importance_cap": math.nan}, "Input should be greater than 0"),
     ({"beta": math.nan}, "Input should be greater than or equal to 0"),
+    ({"grant_steps": 0.0}, "Input should be greater than 0"),
     ({"distil_weight": -1.0}, "Input should be greater than or equal to 0"),
 ]
 

@@ -206,6 +206,20 @@ def test_an_agents_calls_in_numbers():
     check_declared(metrics)
 
 
+def test_declined_requests_are_counted():
+    declined = consult(1, 1, 2, agent="knowledge", reply=None, error="declined", fault=Fault.DECLINED)
+    traces = [
+        helped(0.0, consults=(declined, consult(1, 1, 2)), sampling={"grant": 0.25}),
+        helped(0.0, consults=(declined, declined), sampling={"grant": 0.25}),
+        alone(0.0),
+    ]
+    metrics = rollout_metrics(traces, ["knowledge", "verify"])
+    assert (metrics["grant"], metrics["declined/knowledge"]) == (0.25, 0.75)
+    assert (metrics["consults/knowledge"], metrics["agent_failures/knowledge"]) == (2.0, 0.0)
+    assert "declined/verify" not in metrics and not {"grant"} & rollout_metrics([alone(0.0)]).keys()
+    check_declared(metrics)
+
+
 def test_consults_per_assisted_rollout_are_known_where_there_is_one():
     assert rollout_metrics([helped(1.0, consults=())], ["verify"])["consults/verify"] == 0.0
     assert not [name for name in rollout_metrics([alone(1.0)], ["verify"]) if name.startswith("consults/")]

@@ -22,6 +22,7 @@ METHOD = frozenset(f"method.{name}" for name in MethodSettings.model_fields) - {
     "method.assist_share_end",
     "method.suppress_share",
     "method.suppress_share_end",
+    "method.grant_steps",
     "method.scale_by_active",
     "method.max_mismatch",
 }

@@ -58,6 +58,8 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
         if isinstance(share := method.get(key), int | float)
         and (share or key != "suppress_share" or method.get("suppress_share_end"))
     ]
+    if isinstance(steps_to_half := method.get("grant_steps"), int | float):
+        mixed.append(f"requests granted with {steps_to_half:g}/({steps_to_half:g} + step)")
     if plan == "expert":
         mixed.append(f"{method.get('demonstrations') or 1} demonstrated")
     train = section(config, "train")

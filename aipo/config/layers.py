@@ -58,12 +58,15 @@ class Layers:
     dropped: list[str] = field(default_factory=list[str])
 
     def lay_file(self, settings: Mapping[str, Any], source: Source) -> None:
-        """Lays a file over what is there, key by key.
+        """Lays a file over what is there, key by key. Of what one preset drops of another nothing is said.
 
         Raises:
             ConfigError: it leaves out an agent that is not there.
         """
+        said = len(self.dropped)
         self._drop_for_another(settings, lambda _: True)
+        if source.is_preset:
+            del self.dropped[said:]
         for key, value in leaves(settings):
             if key[:-1] == ("agents",) and value is None:
                 self._leave_out(key[-1])

@@ -36,6 +36,17 @@ def test_a_presets_options_that_another_graph_does_not_take_are_dropped(preset: 
     assert load_config(preset, [SOLO]).graph.options == {"prompt": before["prompt"]}
 
 
+@pytest.mark.parametrize("preset", presets())
+def test_of_what_one_preset_drops_of_another_nothing_is_said(preset: str) -> None:
+    assert resolve(preset)[1].dropped == []
+
+
+def test_a_preset_keeps_nothing_for_the_environment_of_the_one_it_extends() -> None:
+    config = load_config("gsm8k-tutor")
+    assert (config.env.name, [*config.env.options["splits"]]) == ("envs.gsm8k:GSM8K", ["train", "test"])
+    assert [agent.options for agent in config.agents.values()] == [{}, {}, {}]
+
+
 @pytest.mark.parametrize(
     ("parameters", "options"),
     [

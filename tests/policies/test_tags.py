@@ -1,15 +1,20 @@
 """Tags in a policy's tokens, whichever pieces spell them: where they begin, and rows that have none left."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
+from aipo.errors import LoadError
 from aipo.method.rows import Code, Row, distil
-from aipo.policies.tags import Tags
+from aipo.policies.tags import Tags, add_tags
+from aipo.policies.tokenizer import HFTokenizer
 from aipo.trace import Consult, Fault, Mode, Segment, Trace
 from graphs.protocol import Grammar
 from kit import tiny
@@ -56,6 +61,39 @@ def test_tags_that_are_known_by_their_ids_alone():
     assert Tags((7,)).are_in(np.array([1, 7], np.int32))
     assert not Tags((7,)).are_in(np.array([1], np.int32))
     assert Tags((7,)).before(np.array([1, 7], np.int32)) is None
+
+
+def sentencepiece() -> HFTokenizer:
+    """As Llama 2's: the first word of a text gets a space before it."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((c, -1.0) for c in "▁abcdefgiklnorstuvw<>/:")]
+    backend = Backend(models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    return HFTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>"))
+
+
+@pytest.mark.parametrize("kind", [tiny.byte_tokenizer, sentencepiece])
+def test_tags_become_tokens_of_any_tokenizer(kind: Callable[[], HFTokenizer]):
+    old, inner = kind(), kind().inner
+    size = len(old)
+    added = add_tags(inner, ("<consult:nobody>", "</consult>x", "<feedback:a>"))
+    assert list(added) == [size, size + 1, size + 2]
+    assert added[size] == old.encode("<consult:nobody>")
+    new = HFTokenizer(inner)
+    assert [new.token_id(tag) for tag in ("<consult:nobody>", "<feedback:a>")] == [size, size + 2]
+    assert new.decode(new.encode("a <feedback:a>b", control=True)) == "a <feedback:a>b"
+    assert new.encode("a <feedback:a>b") == old.encode("a <feedback:a>b")
+    assert add_tags(inner, ("<consult:nobody>",)) == {}
+
+
+def test_a_tokenizer_that_writes_another_text_is_refused():
+    backend = Backend(models.WordLevel({"<unk>": 0, "</s>": 1}, unk_token="<unk>"))
+    backend.decoder = decoders.Replace(":", "-")
+    inner = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+    with pytest.raises(
+        LoadError, match=r"policy\.add_tags: got a tokenizer that still cuts \['<consult:a>'\]"
+    ):
+        add_tags(inner, ("<consult:a>",))
 
 
 # What a policy may write: words, whole tags, and pieces of tags that meet other pieces across a cut.

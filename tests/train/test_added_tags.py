@@ -102,6 +102,18 @@ def test_the_loss_is_replayed_with_them(trained: RunFolder, tmp_path: Path) -> N
     assert len(gaps) == 2 and max(gaps) < 1e-6
 
 
+def test_a_replay_from_other_weights_has_them(folder: Path, trained: RunFolder, tmp_path: Path) -> None:
+    """And its losses are those of the run, whose first weights these are."""
+    other = {"checkpoint": "start", "overrides": [f"policy.model={folder / 'mine'}"]}
+    losses = replayed_losses(trained.path, tmp_path / "out", **other)
+    assert abs(losses[0]["loss"] - losses[0]["online"]["loss"]) < 1e-6
+
+
+def test_the_card_says_what_the_base_is(folder: Path, trained: RunFolder) -> None:
+    card = (trained.model / "README.md").read_text()
+    assert f"`{folder / 'mine'}`, with the graph's tags as tokens |" in card
+
+
 def test_it_goes_on_from_a_checkpoint(folder: Path, trained: RunFolder) -> None:
     copy = RunFolder(folder / "copy")
     shutil.copytree(trained.path, copy.path)

@@ -128,7 +128,8 @@ class WeightSync:
                 f"weights of {server.url} {when}: got log-probs that differ from the trainer's by {gap.mean:.2g} on "
                 f"average (at most {gap.largest:.2g}), allowed {self._tolerance:g} (policy.vllm.tolerance). It has "
                 "not loaded the weights, or computes otherwise. Look at: another model or tokenizer than "
-                "policy.model; tied embeddings on a CPU build of vLLM, which reloads them wrongly without a word; "
+                "policy.model; tied embeddings on a CPU build of vLLM, which reloads them wrongly without a word (`aipo serve` "
+                "serves a copy that it reloads rightly); "
                 "a server without --logprobs-mode processed_logprobs; other types of numbers (--dtype, "
                 "policy.dtype); quantisation. `aipo doctor` checks these."
             )

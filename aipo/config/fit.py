@@ -88,17 +88,20 @@ def chat_misfits(experiment: Experiment, tokenizer: "HFTokenizer") -> Iterator[M
         yield Misfit("environment", found, f"env.name and graph.options.prompt for tasks of yours; {_SMALL}")
 
 
-def warnings(experiment: Experiment, tokenizer: "HFTokenizer", parameters: int) -> Iterator[str]:
+def warnings(
+    experiment: Experiment, tokenizer: "HFTokenizer", parameters: int, *, supervised: bool = False
+) -> Iterator[str]:
     """All of it, a line each.
 
     Args:
         parameters: how many the network has, frozen ones included.
+        supervised: the learning rate is that of supervised training, for which this knows no usual ones.
     """
     yield from map(str, misfits(experiment))
     yield from map(str, chat_misfits(experiment, tokenizer))
     if not tokenizer.inner.chat_template and (lack := check_no_template(tokenizer)).advice:
         yield str(lack)
-    if (rate := check_rate(experiment, parameters)).advice:
+    if not supervised and (rate := check_rate(experiment, parameters)).advice:
         yield str(rate)
 
 

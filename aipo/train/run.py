@@ -73,7 +73,7 @@ def train_run(
         tokenizer = experiment.tokenizer(model)
         network = experiment.adapted(experiment.network(model, device=ranks.home), tokenizer)
         full = full_weights(network, ranks)
-        ranks.on_main(lambda: _warn_of_misfits(experiment, network, tokenizer, console))
+        ranks.on_main(lambda: _warn_of_misfits(course, network, tokenizer, console))
         ranks.on_main(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
         sampler = ranks.on_main(lambda: _open_sampler(experiment, folder, model, full, tokenizer, stack))
         train_policy(
@@ -237,9 +237,10 @@ def _record(
 
 
 def _warn_of_misfits(
-    experiment: Experiment, network: "PreTrainedModel", tokenizer: "HFTokenizer", console: Console
+    course: "Course", network: "PreTrainedModel", tokenizer: "HFTokenizer", console: Console
 ) -> None:
-    for line in warnings(experiment, tokenizer, sum(one.numel() for one in network.parameters())):
+    parameters = sum(one.numel() for one in network.parameters())
+    for line in warnings(course.experiment, tokenizer, parameters, supervised=course.command != "train"):
         print_warning(console, line)
 
 

@@ -384,3 +384,12 @@ def test_rewards_beyond_one_still_differ(asking: Trace, tmp_path: Path, reward: 
 
 def test_thousands_are_told_apart() -> None:
     assert [thousands(n) for n in (7, 1234, 1234567)] == ["7", "1\u202f234", "1\u202f234\u202f567"]
+
+
+def test_a_warm_up_says_who_taught_and_how_often_the_policy_asks_now() -> None:
+    config = {"warmup": {"teacher": {"model": "env"}}, "method": {"plan": "independent", "assist_share": 0.8}}
+    asking = {"before": {"asking": 0.0}, "after": {"asking": 0.625}}
+    summary = head(config, {"command": "warmup"}, asking)
+    assert ("plan", "warmup, taught by env (80% assisted)") in summary.method
+    assert ("held-out tasks on which it asks", "0% → 62%") in summary.facts
+    assert "asks" not in str(head(config, {"command": "warmup"}, {}).facts)

@@ -125,6 +125,10 @@ class RunView:
         """Versions and fingerprints of what the run used, empty if there is no such file."""
         return self._parsed(self._run.manifest, _json) or {}
 
+    def warmup(self) -> Mapping[str, Any]:
+        """How often the policy asks before and after a warm-up; empty in any other run."""
+        return {} if self.evaluation else self._parsed(self._run.warmup, _json) or {}
+
     def end(self) -> RunEnd | None:
         """How the run ended; None while it runs, and where nobody wrote it down."""
         return self._parsed(self._ended, _end)

@@ -40,8 +40,14 @@ class ScoreTable:
     lines: Sequence[tuple[str, str, Mapping[str, Scores]]]
 
 
-def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
-    """The summary as far as `config` and `manifest` have it."""
+def head(
+    config: Mapping[str, Any], manifest: Mapping[str, Any], warmup: Mapping[str, Any] | None = None
+) -> RunSummary:
+    """The summary as far as `config` and `manifest` have it.
+
+    Args:
+        warmup: how often the policy asks before and after a warm-up.
+    """
     if not config:
         return RunSummary()
     method = section(config, "method")
@@ -62,6 +68,8 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
         mixed.append(f"requests granted with {steps_to_half:g}/({steps_to_half:g} + step)")
     if plan == "expert":
         mixed.append(f"{method.get('demonstrations') or 1} demonstrated")
+    if manifest.get("command") == "warmup":
+        plan = f"warmup, taught by {section(section(config, 'warmup'), 'teacher').get('model', 'env')}"
     train = section(config, "train")
     tasks, rollouts = train.get("tasks_per_step"), train.get("group_size")
     size = None
@@ -73,6 +81,7 @@ def head(config: Mapping[str, Any], manifest: Mapping[str, Any]) -> RunSummary:
         "tasks": section(config, "env").get("name"),
         "a step": size,
         "seed": section(config, "run").get("seed"),
+        "held-out tasks on which it asks": _asking(warmup or {}),
     }
     return RunSummary(
         method=[
@@ -90,6 +99,12 @@ def _of_agents(method: Mapping[str, Any]) -> list[str]:
     """The coefficients of agents that have their own, as `verify mask`."""
     agents = section(method, "agents")
     return [f"{name} {section(agents, name).get('coefficient', '?')}" for name in agents]
+
+
+def _asking(warmup: Mapping[str, Any]) -> str | None:
+    shares = [section(warmup, when).get("asking") for when in ("before", "after")]
+    shown = [f"{share:.0%}" for share in shares if isinstance(share, int | float)]
+    return " → ".join(shown) or None
 
 
 def origins(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:

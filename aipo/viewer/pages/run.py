@@ -65,7 +65,7 @@ def run_page(
         version=f"{version} {end.state}",
         name=run.name,
         static=not live,
-        head=head(config, manifest),
+        head=head(config, manifest, run.warmup()),
         end=end,
         running=end.state == "running",
         steps=index.steps(),

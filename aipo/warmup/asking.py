@@ -38,7 +38,7 @@ def measure(
     """One assisted rollout of each probe. Its traces and results are kept as the evaluation `asks-WHEN`.
 
     Returns:
-        Counts and the shares of `asking`; a share is None where there is nothing to count.
+        See `asking`; and by split the share of the rollouts that ask.
     """
     name, traces = f"asks-{when}", list[Trace]()
     decode = engine.policies["policy"].tokenizer.decode
@@ -67,11 +67,16 @@ def measure(
     write_json(folder.evaluation(name), results)
     if failed := [trace for trace in traces if trace.failed]:
         warn(f"{len(failed)} of {len(traces)} rollouts failed. {commonest_error(failed)}")
-    return asking(traces)
+    by_split = {split: asking([t for t in traces if t.task["split"] == split])["asking"] for split in results}
+    return {**asking(traces), "by_split": by_split}
 
 
 def asking(traces: Sequence[Trace]) -> dict[str, Any]:
-    """How often the policy asks, and how well, in assisted rollouts; failed ones do not count."""
+    """How often the policy asks, and how well, in assisted rollouts; failed ones do not count.
+
+    Returns:
+        Counts of rollouts and requests, and shares; a share is None where there is nothing to count.
+    """
     ended = [trace for trace in traces if not trace.failed]
     consults = [consult for trace in ended for consult in trace.consults]
     wrong = sum(consult.fault in WRONG_FORMS for consult in consults)
@@ -87,7 +92,13 @@ def asking(traces: Sequence[Trace]) -> dict[str, Any]:
 def table(measured: Mapping[str, Mapping[str, Any]]) -> NumberTable:
     """What `asking` says before and after."""
     whens = [when for when in (BEFORE, AFTER) if when in measured]
-    rows = [(text, *(_percent(measured[when][key]) for when in whens)) for key, text in _LINES.items()]
+    shares = [(text, [measured[when][key] for when in whens]) for key, text in _LINES.items()]
+    splits = measured[whens[0]]["by_split"]
+    if len(splits) > 1:
+        shares[1:1] = [
+            (f"  of {split}", [measured[when]["by_split"].get(split) for when in whens]) for split in splits
+        ]
+    rows = [(text, *map(_percent, values)) for text, values in shares]
     counts = [
         (text, *(str(measured[when][key]) for when in whens))
         for key, text in (("rollouts", "rollouts"), ("requests", "requests"))

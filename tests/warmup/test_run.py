@@ -1,7 +1,9 @@
 """A whole warm-up: a policy that never asks, and asks afterwards."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,7 +15,7 @@ from aipo.trace import Trace
 from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
 from aipo.warmup.demonstrations import Demonstrations
-from aipo.warmup.run import supervised_settings, warm_up
+from aipo.warmup.run import Warmup, supervised_settings, warm_up
 from kit.commands import invoke
 from kit.teachers import INSTRUCTION, config
 
@@ -45,6 +47,7 @@ def test_it_never_asks_before_and_asks_after(warm: tuple[RunFolder, str]) -> Non
     folder, said = warm
     asking = folder.read_warmup()
     assert asking["before"]["asking"] == 0.0 and asking["before"]["malformed"] is None
+    assert asking["after"]["by_split"] == {"hard": asking["after"]["asking"]}
     assert asking["after"]["asking"] > 0.5 and asking["after"]["rollouts"] == 16
     assert "assisted rollouts that ask" in said and f"{asking['after']['asking']:.1%}" in said
 
@@ -102,6 +105,31 @@ def test_where_all_fail_the_error_is_said(tmp_path: Path) -> None:
     words = ["warmup.teacher.model=kit.teachers:silent", f"warmup.teacher.instruction={INSTRUCTION}"]
     with pytest.raises(TrainError, match="allowed text that is not empty"):
         warm_up(config(tmp_path, *words), resume=False, console=QUIET)
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint_to_the_weights_of_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["warmup.steps=2", "train.save_every=1"]
+    warm_up(config(tmp_path, *words, f"run.out={tmp_path / 'whole'}"), resume=False, console=QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(Warmup, "specs", _until_the_second_step(Warmup.specs))
+        with pytest.raises(KeyboardInterrupt):
+            warm_up(config(tmp_path, *words), resume=False, console=QUIET)
+    warm_up(config(tmp_path, *words), resume=True, console=QUIET)
+    runs = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    weights = [(run.model / "model.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1] and runs[0].read_warmup() == runs[1].read_warmup()
+    assert [len(list(TraceStore(runs[1].traces).read(step))) for step in (0, 1)] == [8, 8]
+
+
+def _until_the_second_step(specs: Callable[..., Any]) -> Callable[..., Any]:
+    def interrupted(self: Warmup, step: int) -> Any:
+        if step == 1:
+            raise KeyboardInterrupt
+        return specs(self, step)
+
+    return interrupted
 
 
 def test_a_run_goes_on_and_only_with_the_command_that_made_it(tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ class Warmup(Course):
         if when == BEFORE and when in known:  # a resumed run whose policy is trained already
             return
         warn = partial(print_warning, self._console)
+        asked = f"{len(self._demonstrations.probes)} assisted rollouts of the policy itself"
+        print_line(self._console, f"{asked}, {when} it learns from demonstrations")
         result = measure(self.experiment, engine, self._folder, when, self._demonstrations.probes, warn)
         write_json(self._folder.warmup, {**known, when: result})
 

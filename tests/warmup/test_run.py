@@ -67,6 +67,15 @@ def test_its_folder_is_that_of_any_run(warm: tuple[RunFolder, str]) -> None:
     assert {one.kind for name in ("before", "after") for one in _probes(folder, name)} == {"assisted"}
 
 
+def test_a_replay_takes_the_loss_and_refuses_to_run_the_graph_again(warm: tuple[RunFolder, str]) -> None:
+    folder, _ = warm
+    replayed = invoke("replay", "loss", folder.path, "--steps", "0..0", "--json").output
+    (line,) = json.loads(replayed)["tables"][0]["rows"]
+    assert float(line[2]) > 0 and line[4] == "100.0 %"  # |∇|, of which agents' and the teacher's tokens
+    refused = invoke("replay", "check", folder.path, "--steps", "0..0").output
+    assert "got 'taught', which a teacher wrote in the policy's place" in " ".join(refused.split())
+
+
 def _probes(folder: RunFolder, when: str) -> list[Trace]:
     return list(TraceStore(folder.evaluation_traces(f"asks-{when}")).read(0))
 

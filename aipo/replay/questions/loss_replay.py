@@ -196,7 +196,7 @@ def _total(flows: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def _masks(rows: Sequence[Row], like_B_T: Tensor) -> dict[str, Tensor]:
-    """Masks of the tokens, (B, T) bool, of every role and of every single agent."""
+    """Masks of the tokens, (B, T) bool, of every role and of every single agent or teacher."""
     masks: dict[str, npt.NDArray[np.bool_]] = defaultdict(lambda: np.zeros(like_B_T.shape, np.bool_))
     for b, row in enumerate(rows):
         start = row.prompt_tokens
@@ -205,7 +205,7 @@ def _masks(rows: Sequence[Row], like_B_T: Tensor) -> dict[str, Tensor]:
         tokens += [
             (f"{Role.AGENT}/{segment.source}", (segments == i) & (codes == Code.AGENT))
             for i, segment in enumerate(row.segments)
-            if segment.role is Role.AGENT
+            if segment.role in (Role.AGENT, Role.TEACHER)
         ]
         for name, row_T in tokens:
             if row_T.any():

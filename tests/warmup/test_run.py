@@ -69,7 +69,7 @@ def test_its_folder_is_that_of_any_run(warm: tuple[RunFolder, str]) -> None:
 
 def test_a_replay_takes_the_loss_and_refuses_to_run_the_graph_again(warm: tuple[RunFolder, str]) -> None:
     folder, _ = warm
-    replayed = invoke("replay", "loss", folder.path, "--steps", "0..0", "--json").output
+    replayed = invoke("replay", "loss", folder.path, "--steps", "0..0", "--json").stdout
     (line,) = json.loads(replayed)["tables"][0]["rows"]
     assert float(line[2]) > 0 and line[4] == "100.0 %"  # |∇|, of which agents' and the teacher's tokens
     refused = invoke("replay", "check", folder.path, "--steps", "0..0").output

@@ -72,7 +72,7 @@ def test_a_replay_takes_the_loss_and_refuses_to_run_the_graph_again(warm: tuple[
     replayed = invoke("replay", "loss", folder.path, "--steps", "0..0", "--json").stdout
     (line,) = json.loads(replayed)["tables"][0]["rows"]
     assert float(line[2]) > 0 and line[4] == "100.0 %"  # |∇|, of which agents' and the teacher's tokens
-    refused = invoke("replay", "check", folder.path, "--steps", "0..0").output
+    refused = invoke("replay", "check", folder.path, "step=0").output
     assert "got 'taught', which a teacher wrote in the policy's place" in " ".join(refused.split())
 
 

@@ -128,6 +128,7 @@ def test_what_is_wrong_does_not_hide_the_rest(
         (["rollout.reward_weights={style: 1}"], "prompts", "reward"),
         (["method.coefficient=FOLDER/mine.py:nothing"], "coefficient", "nothing"),
         (["method.coefficient=FOLDER/mine.py:half"], None, ""),
+        (["method.agents.verify.coefficient=FOLDER/mine.py:nothing"], "coefficient", "nothing"),
     ],
 )
 def test_what_would_stop_a_run_shows_before_it(

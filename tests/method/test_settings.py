@@ -186,3 +186,13 @@ def test_users_functions_are_named_with_their_keys_and_not_imported():
         "method.coefficient": "mine.py:half",
         "method.agents.verify.coefficient": "other.py:f",
     }
+
+
+def test_shares_at_their_largest():
+    def most(**shares: float | None) -> tuple[float, bool]:
+        method = MethodSettings(**shares)  # type: ignore[arg-type]
+        return method.assist_share_most, method.suppresses
+
+    assert most(assist_share=0.5, assist_share_end=0.0) == (0.5, False)
+    assert most(assist_share=0.0, assist_share_end=0.25, suppress_share_end=0.1) == (0.25, True)
+    assert most(assist_share=0.0, suppress_share=0.1, suppress_share_end=0.0) == (0.0, True)

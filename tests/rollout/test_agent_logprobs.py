@@ -190,5 +190,14 @@ def test_models_that_tell_no_log_probs_are_refused() -> None:
         nobody.scored_chats()
 
 
+def test_only_the_agent_whose_own_coefficient_needs_them_is_asked(vllm: VLLM, url: str) -> None:
+    ratio = {"method.coefficient": "mask", "method.agents": {"verify": {"coefficient": "ratio"}}}
+    assert config(url).with_settings(ratio).scored_chats()["verify"].scorer is not None
+    other = {**ratio, "method.coefficient": "ratio", "method.agents": {"verify": {"coefficient": "pi"}}}
+    assert config(url).with_settings(other).scored_chats()["verify"].scorer is None
+    with pytest.raises(ConfigError, match=r"agents\.knowledge\.model: got envs\.miniature\.agents:knowledge"):
+        load_experiment("aipo_distil", ["method.agents.knowledge.coefficient=ratio"]).scored_chats()
+
+
 def test_nobody_is_asked_where_the_method_does_not_need_it() -> None:
     assert [chat.scorer for chat in load_experiment("aipo_distil").scored_chats().values()] == [None] * 3

@@ -69,6 +69,18 @@ def test_the_head_says_what_the_run_is(little_runs: Path) -> None:
     assert "independent (50% assisted, 0% by the end, 25% suppressed)" in str(head({"method": method}, {}))
 
 
+def test_the_head_has_what_moves_and_the_agents_with_coefficients_of_their_own() -> None:
+    method = {
+        **{"plan": "independent", "assist_share": 0.5, "suppress_share": 0.0, "suppress_share_end": 0.5},
+        **{"grant_steps": 2.0, "coefficient": "power", "agents": {"verify": {"coefficient": "mask"}}},
+    }
+    said = dict(head({"method": method}, {}).method)
+    assert said["plan"] == (
+        "independent (50% assisted, 0% suppressed, 50% by the end, requests granted with 2/(2 + step))"
+    )
+    assert said["coefficient"] == "power, verify mask"
+
+
 def test_of_one_thing_the_head_says_one() -> None:
     sizes = [(1, 4, "1 task × 4 rollouts"), (4, 1, "4 tasks × 1 rollout"), ("four", 4, None), (4, None, None)]
     for tasks, rollouts, said in sizes:

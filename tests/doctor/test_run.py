@@ -60,7 +60,7 @@ def test_everything_is_there_in_this_process(policy: Path, tmp_path: Path) -> No
     assert {check.status for check in made[:-1]} == {"ok"}
     last = made[-1]  # two steps teach nobody to ask
     assert (last.status, last.found) == ("warn", "no request in 8 assisted rollouts of at most 128 tokens")
-    assert "cold start" in last.advice
+    assert "`aipo warmup`" in last.advice
     assert not (tmp_path / "run").exists()
 
 

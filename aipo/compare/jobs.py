@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from aipo.compare.matrix import MatrixCell, Stage
-from aipo.compare.sections import BEFORE, SETTINGS
+from aipo.compare.sections import BEFORE, SETTINGS, WARMUP
 from aipo.util.console import Note, stage
 from aipo.util.files import write_text, writing
 from aipo.util.termination import end
@@ -55,7 +55,8 @@ def evaluate_job(cell: MatrixCell) -> Job:
 
 
 def train_job(cell: MatrixCell) -> Job:
-    """`aipo train --evaluate`, once or stage by stage as far as they are not done; its bar follows the metrics."""
+    """`aipo train --evaluate`, once or stage by stage as far as they are not done, or `aipo warmup`; its bar follows the
+    metrics."""
     stages = [run for run in cell.stages if not run.done]
     total = sum(run.experiment.train.steps for run in stages)
 
@@ -69,7 +70,8 @@ def train_job(cell: MatrixCell) -> Job:
 
     def command(run: Stage) -> list[str]:
         resume = ["--resume"] if run.folder.config.is_file() else []
-        return ["train", "--evaluate", "--config", run.name, *resume, *run.overrides]
+        kind = ["warmup"] if cell.arm == WARMUP else ["train", "--evaluate"]
+        return [*kind, "--config", run.name, *resume, *run.overrides]
 
     return Job(name=cell.name, commands=[command(run) for run in stages], log=cell.log, follow=follow)
 

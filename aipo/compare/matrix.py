@@ -5,14 +5,15 @@ The last stage of ARM with SEED is the run folder OUT/ARM/SEED, earlier ones are
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aipo.compare.sections import BEFORE, ArmSection, MatrixSection, MeasureSection
+from aipo.compare.sections import BEFORE, WARMUP, MatrixSection, MeasureSection, StageSection
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import checked, read_yaml
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
+from aipo.warmup.run import supervised_settings
 
 _RESERVED = ("run.out", "run.seed")
 
@@ -28,17 +29,19 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One `aipo train`.
+    """One `aipo train`, or one `aipo warmup` or `aipo eval` before it.
 
     Args:
         name: of the preset, or path of the YAML file.
         overrides: all that the command line gets.
         experiment: what the two describe.
+        evaluation: the name of the evaluation that it ends with.
     """
 
     name: str
     overrides: tuple[str, ...]
     experiment: Experiment
+    evaluation: str = "after"
 
     @property
     def folder(self) -> RunFolder:
@@ -46,13 +49,13 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        """Trained and evaluated: the evaluation is written last."""
-        return self.folder.evaluation("after").is_file()
+        """The evaluation is written last."""
+        return self.folder.evaluation(self.evaluation).is_file()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatrixCell:
-    """One arm with one seed; or the policy before, whose only stage is evaluated and not trained."""
+    """One arm with one seed; or the policy before, whose only stage is evaluated and not trained; or a warm-up."""
 
     arm: str
     seed: int
@@ -74,11 +77,11 @@ class MatrixCell:
     @property
     def evaluation(self) -> str:
         """The name of the evaluation that compares it."""
-        return BEFORE if self.arm == BEFORE else "after"
+        return self.stages[-1].evaluation
 
     @property
     def done(self) -> bool:
-        return self.folder.evaluation(self.evaluation).is_file()
+        return self.stages[-1].done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,7 @@ class Matrix:
         measures: everything that is evaluated; `measure` is the one that decides.
         cells: seed by seed, so that after any number of runs the finished ones are paired.
         before: by seed, the policy that the reference starts from.
+        warmups: by seed, what makes the policy that all arms start from; empty if they start from their configurations'.
     """
 
     name: str
@@ -102,6 +106,7 @@ class Matrix:
     measures: tuple[Measure, ...]
     cells: tuple[MatrixCell, ...]
     before: dict[int, MatrixCell]
+    warmups: dict[int, MatrixCell]
 
     def cell(self, arm: str, seed: int) -> MatrixCell:
         return next(cell for cell in self.cells if (cell.arm, cell.seed) == (arm, seed))
@@ -134,11 +139,25 @@ def build_matrix(section: MatrixSection, name: str, *, folders: str = "{arm}/{se
     def folder(arm: str, seed: int) -> Path:
         return section.out / folders.format(arm=arm, seed=seed)
 
+    where = f"matrix {name}"
+    warmups: dict[int, MatrixCell] = {}
+    if section.warmup is not None:
+        warmups = {
+            seed: _warmup(section.warmup, section.set, folder(WARMUP, seed), seed, where)
+            for seed in section.seeds
+        }
     cells = tuple(
         MatrixCell(
             arm=arm,
             seed=seed,
-            stages=_stages(arm_section, section.set, folder(arm, seed), seed, f"matrix {name}, arm {arm!r}"),
+            stages=_stages(
+                arm_section.all_stages,
+                section.set,
+                folder(arm, seed),
+                seed,
+                f"{where}, arm {arm!r}",
+                start=warmups[seed].folder.model if warmups else None,
+            ),
         )
         for seed in section.seeds
         for arm, arm_section in section.arms.items()
@@ -164,18 +183,29 @@ def build_matrix(section: MatrixSection, name: str, *, folders: str = "{arm}/{se
         before={
             cell.seed: _before(cell, folder(BEFORE, cell.seed)) for cell in cells if cell.arm == reference
         },
+        warmups=warmups,
     )
 
 
-def _stages(arm: ArmSection, common: Sequence[str], last: Path, seed: int, where: str) -> tuple[Stage, ...]:
-    """The runs of an arm with one seed, with `last` as the last folder; each begins from the model of the one before."""
+def _stages(
+    sections: Sequence[StageSection],
+    common: Sequence[str],
+    last: Path,
+    seed: int,
+    where: str,
+    *,
+    start: Path | None = None,
+) -> tuple[Stage, ...]:
+    """The runs of an arm with one seed, with `last` as the last folder. The first begins from the model `start`, or its
+    configuration's if that is None; each other one from the model of the one before."""
     stages: list[Stage] = []
-    for number, section in enumerate(arm.all_stages, start=1):
+    for number, section in enumerate(sections, start=1):
         for override in (*common, *section.set):
             if override.partition("=")[0] in (*_RESERVED, "run"):
                 raise ConfigError(f"{where}: got {override!r}, allowed every key but {_RESERVED}")
-        out = last if number == len(arm.all_stages) else last.with_name(f"{last.name}.{number}")
-        model = [f"policy.model={json.dumps(str(stages[-1].folder.model))}"] if stages else []
+        out = last if number == len(sections) else last.with_name(f"{last.name}.{number}")
+        begin = stages[-1].folder.model if stages else start
+        model = [] if begin is None else [f"policy.model={json.dumps(str(begin))}"]
         overrides = (*common, *section.set, *model, f"run.out={json.dumps(str(out))}", f"run.seed={seed}")
         try:
             experiment = load_experiment(section.config, overrides)
@@ -185,6 +215,15 @@ def _stages(arm: ArmSection, common: Sequence[str], last: Path, seed: int, where
     return tuple(stages)
 
 
+def _warmup(section: StageSection, common: Sequence[str], out: Path, seed: int, where: str) -> MatrixCell:
+    """The warm-up of one seed, with the settings that it trains with."""
+    (stage,) = _stages((section,), common, out, seed, f"{where}, warmup")
+    supervised = supervised_settings(stage.experiment)
+    return MatrixCell(
+        arm=WARMUP, seed=seed, stages=(replace(stage, experiment=supervised, evaluation="asks-after"),)
+    )
+
+
 def _before(reference: MatrixCell, out: Path) -> MatrixCell:
     """The policy that an arm starts from. The file with its settings stands beside its folder."""
     experiment = reference.stages[0].experiment.with_settings({"run.out": str(out)})
@@ -192,7 +231,7 @@ def _before(reference: MatrixCell, out: Path) -> MatrixCell:
     return MatrixCell(
         arm=BEFORE,
         seed=reference.seed,
-        stages=(Stage(name=str(file), overrides=(), experiment=experiment),),
+        stages=(Stage(name=str(file), overrides=(), experiment=experiment, evaluation=BEFORE),),
     )
 
 

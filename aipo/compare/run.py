@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from aipo.compare.jobs import POLL_S, Job, evaluate_job, run_jobs, train_job
-from aipo.compare.matrix import Matrix, Stage, read_matrix
+from aipo.compare.matrix import Matrix, MatrixCell, Stage, read_matrix
 from aipo.compare.page import write_page
 from aipo.compare.results import read_results, write_csv
 from aipo.compare.sections import BEFORE
@@ -84,7 +84,7 @@ def check_unchanged(matrix: Matrix) -> None:
         ConfigError: names the runs, and the settings that differ.
     """
     lines: list[str] = []
-    for run in (run for cell in matrix.cells for run in cell.stages):
+    for run in (run for cell in (*matrix.warmups.values(), *matrix.cells) for run in cell.stages):
         may_change = [key for key in MAY_CHANGE if not (run.done and key == "evaluate.*")]
         lines += _contradiction(run.folder.config, run.experiment, may_change)
     for run in (cell.stages[0] for cell in matrix.before.values() if cell.done):
@@ -118,7 +118,7 @@ def _contradiction(recorded: Path, experiment: Experiment, may_change: Sequence[
 def _wait_for_others(matrix: Matrix, progress: Progress) -> None:
     """Waits for runs that an earlier `aipo compare` left behind, for instance because it was killed."""
     folders = [
-        *(run.folder.path for cell in matrix.cells for run in cell.stages),
+        *(run.folder.path for cell in (*matrix.warmups.values(), *matrix.cells) for run in cell.stages),
         *(cell.folder.evaluation_traces(BEFORE) for cell in matrix.before.values()),
     ]
     waiting: Note | None = None
@@ -147,7 +147,10 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
     ]
     if not cells:
         return
-    _build_policies([cell.stages[0] for cell in cells], progress)
+    seeds = dict.fromkeys(cell.seed for cell in cells)
+    warmups = [cell for seed, cell in matrix.warmups.items() if seed in seeds and not cell.done]
+    _build_policies([cell.stages[0] for cell in warmups or cells], progress)
+    _warm_up(warmups, progress)
     jobs = [evaluate_job(cell) if cell.arm == BEFORE else train_job(cell) for cell in cells]
     overall = stage(progress, "all")
     done = failed = 0
@@ -155,11 +158,8 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
     def ended(job: Job, code: int) -> None:
         nonlocal done, failed
         done, failed = done + 1, failed + (code != 0)
-        if code != 0 and stop_at_failure:
-            lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
-            raise TrainError(
-                f"{job.name} ended with exit code {code}, its log is {job.log}:\n" + "\n".join(lines)
-            )
+        if stop_at_failure:
+            _stop_at_failure(job, code)
         if not stop_at_failure:  # where there are few, their bars stay
             put_away(progress, job.name)
         if code != 0:
@@ -171,6 +171,23 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
 
     overall(0, len(jobs), f"0 of {len(jobs)}")
     run_jobs(jobs, progress, at_once=at_once, ended=ended)
+
+
+def _warm_up(cells: Sequence[MatrixCell], progress: Progress) -> None:
+    """Makes the policies that the arms start from, one at a time on all cores: nothing else can begin before.
+
+    Raises:
+        TrainError: one failed; with the end of its log.
+    """
+    run_jobs([train_job(cell) for cell in cells], progress, at_once=1, ended=_stop_at_failure)
+
+
+def _stop_at_failure(job: Job, code: int) -> None:
+    if code != 0:
+        lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        raise TrainError(
+            f"{job.name} ended with exit code {code}, its log is {job.log}:\n" + "\n".join(lines)
+        )
 
 
 def _build_policies(starts: Sequence[Stage], progress: Progress) -> None:

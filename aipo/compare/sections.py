@@ -12,6 +12,8 @@ BEFORE = "before"
 """The name of the policy before training, and of the folder with its evaluation."""
 
 Setting = Literal["solo", "suppressed", "assisted"]
+WARMUP = "warmup"
+"""The name of the warm-up that all arms start from, and of the folder with its runs."""
 SETTINGS = {"solo": "solo", "suppressed": "solo, consult tags suppressed", "assisted": "with agents"}
 """The label of each setting in tables, titles and captions."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -54,6 +56,9 @@ class MatrixSection(Section):
         ..., description="of every arm"
     )
     set: tuple[str, ...] = Field((), description="overrides of every arm, before its own")
+    warmup: StageSection | None = Field(
+        None, description="`aipo warmup` with each seed; the first stages of all arms start from its model"
+    )
     reference: str | None = Field(None, description="arm that differences are taken to; default: the first")
     measure: MeasureSection = Field(MeasureSection(), description="what decides who wins")  # pyright: ignore[reportCallIssue]
     arms: Annotated[dict[str, ArmSection], Field(min_length=1)] = Field(
@@ -65,8 +70,10 @@ class MatrixSection(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: got {list(self.seeds)}, allowed each seed once")
         for name in self.arms:
-            if not _NAME.fullmatch(name) or name == BEFORE:
-                raise ValueError(f"arms: got {name!r}, allowed letters, digits, - and _, and not {BEFORE!r}")
+            if not _NAME.fullmatch(name) or name in (BEFORE, WARMUP):
+                raise ValueError(
+                    f"arms: got {name!r}, allowed letters, digits, - and _, and not {BEFORE!r} or {WARMUP!r}"
+                )
         if self.reference is not None and self.reference not in self.arms:
             raise ValueError(f"reference: got {self.reference!r}, allowed one of {list(self.arms)}")
         return self

@@ -73,6 +73,12 @@ class Layers:
             elif value != {} or not isinstance(_at(self.settings, key), dict):
                 self._put(key, value, source)
 
+    def take_out(self, key: Key) -> None:
+        """Takes out all that is said of `key` so far."""
+        self._forget(key)
+        if key[-1] in (inside := _at(self.settings, key[:-1], {})):
+            del inside[key[-1]]
+
     def lay_overrides(self, overrides: Iterable[str]) -> None:
         """Lays `a.b=value` over what is there; each replaces the whole value, and the last one wins. For another name
         they drop what a preset says; what a user's file says stays, and may be refused where it is used.
@@ -80,7 +86,7 @@ class Layers:
         Raises:
             ConfigError: no such form, or it leaves out an agent that is not there.
         """
-        pairs = [_parse(text) for text in overrides]
+        pairs = [parse_override(text) for text in overrides]
         named: dict[str, Any] = {}
         for key, value, _ in pairs:
             store(named, key, value)
@@ -166,7 +172,12 @@ class Layers:
             del self.sources[old]
 
 
-def _parse(text: str) -> tuple[Key, Any, str]:
+def parse_override(text: str) -> tuple[Key, Any, str]:
+    """The key, the value and the whole text of an override.
+
+    Raises:
+        ConfigError: no such form, or the value is not YAML.
+    """
     name, equals, value = text.partition("=")
     key = _key(name)
     if not equals or not all(key):

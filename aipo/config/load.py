@@ -1,7 +1,7 @@
 """The configuration: strict and frozen; its sections are in `aipo.config.schema` and `aipo.method.settings`.
 
 A configuration is a preset or a YAML file plus `key=value` overrides. A file may start from another one
-with `extends: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
+with `extends: NAME`, or take the method of another one with `method: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from aipo import recorded
 from aipo.config import PRESETS, presets
-from aipo.config.layers import Key, Layers, Source
+from aipo.config.layers import Key, Layers, Source, parse_override
 from aipo.config.schema import Config, EnvConfig, GraphConfig
 from aipo.errors import ConfigError, one_of
 from aipo.util.files import read_text
@@ -47,11 +47,40 @@ def resolve(name: str, overrides: Iterable[str] = (), *, of_run: bool = False) -
         if of_run and not source.is_preset:
             settings = recorded.settings(settings)
             of_before.append(settings)
-        layers.lay_file(settings, source)
-    layers.lay_overrides(overrides)
+        _lay(layers, settings, source)
+    rest: list[str] = []
+    for text in overrides:
+        key, value, _ = parse_override(text)
+        if key == ("method",) and isinstance(value, str):
+            _lay_method(layers, value)
+        else:
+            rest.append(text)
+    layers.lay_overrides(rest)
     if not any(not_finite(of_before)):
         check_finite(layers.settings, f"configuration {name!r}")
     return checked(Config, layers.settings, f"configuration {name!r}", recorded=of_before), layers
+
+
+def _lay(layers: Layers, settings: Mapping[str, Any], source: Source, seen: tuple[str, ...] = ()) -> None:
+    """Lays a file over what is there; a name as its method stands for the method of that preset or file."""
+    if isinstance(name := settings.get("method"), str):
+        _lay_method(layers, name, (*seen, source.name))
+        settings = {key: value for key, value in settings.items() if key != "method"}
+    layers.lay_file(settings, source)
+
+
+def _lay_method(layers: Layers, name: str, seen: tuple[str, ...] = ()) -> None:
+    """Puts the method of a preset or file in the place of what is said of the method so far.
+
+    Raises:
+        ConfigError: there is no such preset or file, or its method is its own.
+    """
+    if name in seen or f"preset {name}" in seen:
+        raise ConfigError(f"method: got a circle {' -> '.join((*seen, name))}, allowed a chain that ends")
+    layers.take_out(("method",))
+    for settings, source in _read(name, seen=()):
+        if "method" in settings:
+            _lay(layers, {"method": settings["method"]}, source, seen)
 
 
 def check_finite(settings: Mapping[str, Any], where: str) -> None:

@@ -43,6 +43,24 @@ def test_a_stage_starts_from_the_model_of_the_one_before(tmp_path: Path) -> None
     assert last.experiment.train.learning_rate == 1e-4 and first.experiment.method.assist_share == 0.5
 
 
+def test_all_arms_start_from_the_warm_up_of_their_seed(tmp_path: Path) -> None:
+    matrix = read(tmp_path, HEAD + "warmup: {config: aipo_distil, set: [warmup.steps=2]}" + ARMS)
+    out = tmp_path / "out"
+    assert [cell.folder.path for cell in matrix.warmups.values()] == [
+        out / "warmup" / "10",
+        out / "warmup" / "11",
+    ]
+    begun = {cell.stages[0].experiment.policy.model for cell in matrix.cells if cell.seed == 11}
+    assert begun == {str(out / "warmup" / "11" / "model")}
+    assert matrix.before[11].stages[0].experiment.policy.model == str(out / "warmup" / "11" / "model")
+    (stage,) = matrix.warmups[10].stages
+    assert stage.experiment.policy.model == "envs.miniature.model:cold_start"
+    assert (stage.experiment.train.steps, stage.experiment.seed, stage.done) == (2, 10, False)
+    assert not read(tmp_path, HEAD + ARMS).warmups
+    with pytest.raises(ConfigError, match="arms: got 'warmup', allowed letters"):
+        read(tmp_path, HEAD + "arms: {warmup: {config: grpo}}")
+
+
 def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:
     matrix = read(tmp_path, HEAD + ARMS)
     assert matrix.measure == Measure(split="heldout", setting="solo", k=1)

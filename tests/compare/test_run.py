@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from aipo.compare import jobs
 from aipo.compare import run as compare
 from aipo.compare.matrix import Matrix, read_matrix
 from aipo.config.load import load_config
-from aipo.errors import ConfigError, RunError
+from aipo.errors import ConfigError, RunError, TrainError
 from aipo.run import RunFolder
 from aipo.trace.store import TraceStore
 from aipo.util.files import busy, exclusive
@@ -103,6 +104,29 @@ def test_a_matrix_is_run_kept_and_gone_on_with(tmp_path: Path) -> None:
     assert started == {"event": "started", "command": "compare", "out": str(out)}
     summary = json.loads((out / "summary.json").read_text())
     assert last == {"event": "finished", "command": "compare", "out": str(out), "summary": summary}
+
+
+def test_a_warm_up_is_run_once_for_all_arms(tmp_path: Path) -> None:
+    out, file = tmp_path / "out", write(tmp_path, GRPO)
+    silent = "policy.options.course=silent, warmup.steps=1, warmup.demonstrations=10, warmup.batch=10, warmup.probes=2"
+    file.write_text(f"warmup: {{config: aipo_distil, set: [{silent}]}}\n" + file.read_text())
+    whole, _ = run(file)
+    warm = RunFolder(out / "warmup" / "3")
+    assert whole and set(warm.read_warmup()) == {"before", "after"}
+    for name in ("grpo/3/config.yaml", "before/3.yaml"):
+        assert load_config(str(out / name)).policy.model == str(warm.model)
+    written = warm.config.stat().st_mtime_ns
+    shutil.rmtree(out / "grpo" / "3")
+    assert run(file)[0] and warm.config.stat().st_mtime_ns == written
+
+    # One that fails ends all: nothing can start from it.
+    file.write_text(
+        file.read_text().replace("warmup.steps=1", "warmup.steps=1, 'warmup.mixture={nowhere: 1}'")
+    )
+    shutil.rmtree(out)
+    with pytest.raises(TrainError, match=r"warmup 3 ended with exit code 2, its log is .*:(?s:.*)nowhere"):
+        run(file)
+    assert not (out / "grpo").exists()
 
 
 def wait_for(lines: int, run: RunFolder, process: subprocess.Popen[bytes]) -> None:

@@ -262,3 +262,25 @@ def test_choices_are_those_that_the_code_has() -> None:
         "importance_mode": IMPORTANCE_MODES,
     }.items():
         assert set(get_args(MethodSettings.model_fields[field].annotation)) == set(names), field
+
+
+def test_a_name_as_method_takes_the_method_of_that_preset(tmp_path: Path) -> None:
+    real = load_config("small", ["method=grpo", "method.beta=0.1", "train.steps=3"])
+    assert real.method == load_config("grpo", ["method.beta=0.1"]).method  # nothing of small's own is left
+    assert (real.env.name, real.train.steps) == ("envs.math:Math", 3)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: small\nmethod: luffy\n")
+    assert load_config(str(mine)).method == load_config("luffy").method
+    assert load_config("grpo", [f"method={mine}"]).method == load_config("luffy").method
+    assert (
+        load_config("grpo", ["method.beta=0.1", "method=aipo"]).method.beta == 0.1
+    )  # the order does not matter
+
+
+def test_a_method_that_is_nobodys_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="configuration: got 'gpro', allowed a YAML file or one of"):
+        load_config("small", ["method=gpro"])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: small\nmethod: {mine}\n")
+    with pytest.raises(ConfigError, match="method: got a circle .*mine.yaml -> .*mine.yaml, allowed a chain"):
+        load_config(str(mine))

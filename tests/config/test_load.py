@@ -282,5 +282,7 @@ def test_a_method_that_is_nobodys_is_refused(tmp_path: Path) -> None:
         load_config("small", ["method=gpro"])
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"extends: small\nmethod: {mine}\n")
-    with pytest.raises(ConfigError, match=r"method: got a circle .*mine\.yaml -> .*mine\.yaml, allowed a chain"):
+    with pytest.raises(
+        ConfigError, match=r"method: got a circle .*mine\.yaml -> .*mine\.yaml, allowed a chain"
+    ):
         load_config(str(mine))

@@ -15,7 +15,15 @@ from typing import ClassVar
 from langchain_core.language_models import BaseChatModel
 
 from envs.almanac.book import PLACES, Book
-from envs.almanac.wording import Line, answer_line, count_line, find_question, read_line, sum_line, turn_line
+from envs.almanac.wording import (
+    Statement,
+    answer_line,
+    count_line,
+    find_question,
+    read_line,
+    sum_line,
+    turn_line,
+)
 from envs.miniature.arithmetic import VALUES, slip
 from envs.rules import HEEDED_BY_VERIFY, RuleBased, correction, payload, probability
 
@@ -28,7 +36,7 @@ def knowledge(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
     Raises:
         ConfigError: `error_rate` is not a probability.
     """
-    return Knowledge(seed=seed, error_rate=probability(error_rate, FAMILY), book=Book.draw(seed))
+    return Librarian(seed=seed, error_rate=probability(error_rate, FAMILY), book=Book.draw(seed))
 
 
 def verify(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
@@ -37,7 +45,7 @@ def verify(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
     Raises:
         ConfigError: `error_rate` is not a probability.
     """
-    return Verify(seed=seed, error_rate=probability(error_rate, FAMILY))
+    return Adder(seed=seed, error_rate=probability(error_rate, FAMILY))
 
 
 def reasoning(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
@@ -46,10 +54,10 @@ def reasoning(*, seed: int = 0, error_rate: float = 0.0) -> BaseChatModel:
     Raises:
         ConfigError: `error_rate` is not a probability.
     """
-    return Reasoning(seed=seed, error_rate=probability(error_rate, FAMILY), book=Book.draw(seed))
+    return Instructor(seed=seed, error_rate=probability(error_rate, FAMILY), book=Book.draw(seed))
 
 
-class Knowledge(RuleBased):
+class Librarian(RuleBased):
     """Knows the almanac's entries."""
 
     family = FAMILY
@@ -67,7 +75,7 @@ class Knowledge(RuleBased):
         return count_line(entries[0], value)
 
 
-class Verify(RuleBased):
+class Adder(RuleBased):
     """Can add and subtract. Corrects where its prompt asks for it."""
 
     family = FAMILY
@@ -86,7 +94,7 @@ class Verify(RuleBased):
         )
 
 
-class Reasoning(RuleBased):
+class Instructor(RuleBased):
     """Knows how a derivation goes: look the entry up or apply the rule, add, give the answer."""
 
     family = FAMILY
@@ -111,7 +119,7 @@ class Reasoning(RuleBased):
                 return turn_line(question.name, question.number, value)
             value, operand = turns[-1], rule.constant
         total = value + operand
-        if Line("sum", total, value, operand) not in so_far:
+        if Statement("sum", total, value, operand) not in so_far:
             return sum_line(value, operand, self._number(total, rng))
         return answer_line(self._number(total, rng))
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Generator
 
 from envs.almanac.book import Book
-from envs.almanac.wording import Line, Question, answer_line, count_line, read_line, sum_line, turn_line
+from envs.almanac.wording import Question, Statement, answer_line, count_line, read_line, sum_line, turn_line
 
 NEXT = "next step"
 """The request to Reasoning."""
@@ -28,7 +28,7 @@ def work(book: Book, question: Question) -> list[str]:
     return [*lines, sum_line(value, operand), answer_line(value + operand)]
 
 
-def is_true(book: Book, line: Line | None) -> bool:
+def is_true(book: Book, line: Statement | None) -> bool:
     """Is what a line of a derivation claims so: in the almanac, by the rule, by calculation? An answer is no such line."""
     if line is None or line.kind == "answer":
         return False

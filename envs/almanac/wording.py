@@ -60,7 +60,7 @@ class Question(NamedTuple):
         return wording.format(**self._asdict(), place=PLACES.get(self.unit, ""))
 
 
-class Line(NamedTuple):
+class Statement(NamedTuple):
     """What a line claims. `count` of an entry, `turn` of a number by a rule, `sum`, or the `answer`."""
 
     kind: Literal["count", "turn", "sum", "answer"]
@@ -86,21 +86,23 @@ def find_question(text: str) -> Question | None:
     return None
 
 
-def read_line(text: str) -> Line | None:
+def read_line(text: str) -> Statement | None:
     """What a line claims; None where it is none of the four kinds.
 
     `the lighthouse of ostrin has 1,582 steps` claims that `Ostrin` has 1582 steps.
     """
     plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", " ".join(text.casefold().split())).rstrip(" .")
     if match := _COUNT.fullmatch(plain):
-        return Line("count", int(match["value"]), name=match["name"].capitalize(), unit=match["unit"])
+        return Statement("count", int(match["value"]), name=match["name"].capitalize(), unit=match["unit"])
     if match := _TURN.fullmatch(plain):
-        return Line("turn", int(match["value"]), number=int(match["number"]), name=match["name"].capitalize())
+        return Statement(
+            "turn", int(match["value"]), number=int(match["number"]), name=match["name"].capitalize()
+        )
     if match := _SUM.fullmatch(plain.replace(" ", "")):
         operand = int(match["sign"] + match["operand"])
-        return Line("sum", int(match["value"]), number=int(match["number"]), operand=operand)
+        return Statement("sum", int(match["value"]), number=int(match["number"]), operand=operand)
     if match := _ANSWER.fullmatch(plain):
-        return Line("answer", int(match["value"]))
+        return Statement("answer", int(match["value"]))
     return None
 
 

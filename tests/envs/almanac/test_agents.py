@@ -129,7 +129,7 @@ def test_error_rate(rate: float) -> None:
     assert all(abs(count / len(asked) - rate) < 3 * sigma for count in wrong)
     # an error has the form of a right reply, and the same message gets the same reply
     assert {type(read_line(look_up(agents[0], ENTRY.name, question))).__name__ for question in asked} == {
-        "Line"
+        "Statement"
     }
     assert look_up(agents[0], ENTRY.name, asked[0]) == look_up(agents[0], ENTRY.name, asked[0])
 
@@ -142,5 +142,5 @@ def test_an_error_rate_is_a_probability(factory) -> None:
 
 def test_what_they_report_of_themselves() -> None:
     agent = verify(seed=3, error_rate=0.5)
-    assert agent._llm_type == "almanac-verify"
-    assert agent._identifying_params == {"model_name": "almanac-verify", "seed": 3, "error_rate": 0.5}
+    assert agent._llm_type == "almanac-adder"
+    assert agent._identifying_params == {"model_name": "almanac-adder", "seed": 3, "error_rate": 0.5}

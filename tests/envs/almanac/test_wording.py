@@ -8,8 +8,8 @@ from envs.almanac.book import PLACES
 from envs.almanac.wording import (
     REWORDED,
     WORDINGS,
-    Line,
     Question,
+    Statement,
     answer_line,
     count_line,
     find_question,
@@ -60,16 +60,16 @@ def test_a_question_is_found_in_its_line() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("Tormar has 582 steps.", Line("count", 582, name="Tormar", unit="steps")),
-        ("the lighthouse of TORMAR  has 1,582 steps", Line("count", 1582, name="Tormar", unit="steps")),
-        ("Wenton turns 412 into 214.", Line("turn", 214, number=412, name="Wenton")),
-        ("The rule of Wenton turns 412 into 214", Line("turn", 214, number=412, name="Wenton")),
-        ("582 + 3 = 585", Line("sum", 585, number=582, operand=3)),
-        (" 582+3=585. ", Line("sum", 585, number=582, operand=3)),
-        ("1,582 - 3 = 1,579", Line("sum", 1579, number=1582, operand=-3)),
-        ("Answer: 585", Line("answer", 585)),
-        ("answer 1,585.", Line("answer", 1585)),
-        ("ANSWER:585", Line("answer", 585)),
+        ("Tormar has 582 steps.", Statement("count", 582, name="Tormar", unit="steps")),
+        ("the lighthouse of TORMAR  has 1,582 steps", Statement("count", 1582, name="Tormar", unit="steps")),
+        ("Wenton turns 412 into 214.", Statement("turn", 214, number=412, name="Wenton")),
+        ("The rule of Wenton turns 412 into 214", Statement("turn", 214, number=412, name="Wenton")),
+        ("582 + 3 = 585", Statement("sum", 585, number=582, operand=3)),
+        (" 582+3=585. ", Statement("sum", 585, number=582, operand=3)),
+        ("1,582 - 3 = 1,579", Statement("sum", 1579, number=1582, operand=-3)),
+        ("Answer: 585", Statement("answer", 585)),
+        ("answer 1,585.", Statement("answer", 1585)),
+        ("ANSWER:585", Statement("answer", 585)),
         ("Answer: 5,85", None),
         ("Answer: about 585", None),
         ("Answer: 585 steps", None),
@@ -80,7 +80,7 @@ def test_a_question_is_found_in_its_line() -> None:
         ("", None),
     ],
 )
-def test_lines_are_read_as_a_person_would(text: str, line: Line | None) -> None:
+def test_lines_are_read_as_a_person_would(text: str, line: Statement | None) -> None:
     assert read_line(text) == line
 
 
@@ -91,8 +91,8 @@ def test_lines_are_read_as_a_person_would(text: str, line: Line | None) -> None:
 )
 def test_lines_that_are_written_are_read(unit: str, name: str, a: int, b: int) -> None:
     question = Question("entry", a, name=name, unit=unit)
-    assert read_line(count_line(question.entry, b)) == Line("count", b, name=name, unit=unit)
-    assert read_line(turn_line(name, a, b)) == Line("turn", b, number=a, name=name)
-    assert read_line(sum_line(a, -b)) == Line("sum", a - b, number=a, operand=-b)
-    assert read_line(sum_line(a, b, 7)) == Line("sum", 7, number=a, operand=b)
-    assert read_line(answer_line(b)) == Line("answer", b)
+    assert read_line(count_line(question.entry, b)) == Statement("count", b, name=name, unit=unit)
+    assert read_line(turn_line(name, a, b)) == Statement("turn", b, number=a, name=name)
+    assert read_line(sum_line(a, -b)) == Statement("sum", a - b, number=a, operand=-b)
+    assert read_line(sum_line(a, b, 7)) == Statement("sum", 7, number=a, operand=b)
+    assert read_line(answer_line(b)) == Statement("answer", b)

@@ -81,6 +81,7 @@ def consult(
 
 
 consult.tags = graph_tags  # pyright: ignore[reportFunctionMemberAccess]  # what policy.add_tags adds to a tokenizer
+consult.grants = True  # pyright: ignore[reportFunctionMemberAccess]  # it asks `context.grants`: method.grant_steps
 
 
 def _check_name(name: str) -> None:

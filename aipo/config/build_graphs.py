@@ -125,6 +125,22 @@ class GraphBuilder(PolicyBuilder):
             fingerprints={name: fingerprint(file) for name, file in files.items()},
         )
 
+    def check_grants(self) -> None:
+        """Refuses `method.grant_steps` where the graph does not say that it asks `RolloutContext.grants`.
+
+        Raises:
+            ConfigError: no request would ever be declined.
+            LoadError: there is no such graph.
+        """
+        if self.method.grant_steps is not None and not getattr(
+            load(self.graph_name).function, "grants", False
+        ):
+            raise ConfigError(
+                f"method.grant_steps: got {self.method.grant_steps:g} with graph.name={self.graph_name}, which does not "
+                "say that it declines requests, allowed a function with the attribute `grants = True` whose graph asks "
+                "runtime.context.grants(n) (see graphs/README.md), or null"
+            )
+
     def _agent(self, name: str, loaded: Loaded, chat: ChatModel | None) -> Agent:
         config = self.agents[name]
         prompt = Prompt.load(config.prompt or loaded.file.parent / "prompts" / f"{name}.md")

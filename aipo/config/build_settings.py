@@ -212,7 +212,8 @@ class ExperimentSettings:
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""
         unused = ("coefficient_value", "coefficient_clip_low", "coefficient_clip_high", "coefficient_trust")
-        changes: dict[str, Any] = {"coefficient": "mask", "agents": {}, **dict.fromkeys(unused)}
+        neutral = {"coefficient": "mask", "negative": "zero", "agents": {}, "agent_prompt": "own"}
+        changes: dict[str, Any] = {**neutral, **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
         return type(self)(self._config.model_copy(update={"method": method}), self.source, self.date)
 

@@ -26,9 +26,14 @@ _NAMES: Mapping[Key, tuple[Key, ...]] = {
         *(("warmup", "mixture"), ("warmup", "solo_mixture")),
     ),
     ("policy", "model"): (("policy", "options"),),
+    ("method", "coefficient"): tuple(
+        ("method", f"coefficient_{part}") for part in ("value", "clip_low", "clip_high")
+    ),
     ("warmup", "teacher", "model"): tuple(("warmup", "teacher", part) for part in _OF_CHAT_MODEL),
 }
 """What is for the one that a setting names."""
+_ALWAYS = (("policy", "model"), ("method", "coefficient"))
+"""Names with which even what a user's file says is dropped: it would be taken for another thing, or refused."""
 
 
 class Source(NamedTuple):
@@ -122,11 +127,11 @@ class Layers:
                 for part in names[name]
                 for key, source in self.sources.items()
                 if key[: len(part)] == part
-                and (droppable(source) or name == ("policy", "model"))
+                and (droppable(source) or name in _ALWAYS)
                 and not any(keeps(option) for option in key[len(part) : len(part) + 1])
             ]
-            if gone:
-                texts = ", ".join(f"{'.'.join(map(str, key))} ({self.sources[key].name})" for key in gone)
+            if told := [key for key in gone if _at(self.settings, key) is not None]:
+                texts = ", ".join(f"{'.'.join(map(str, key))} ({self.sources[key].name})" for key in told)
                 self.dropped.append(f"{texts}: set for {before}, and {'.'.join(name)} is now {now}")
             for key in gone:
                 self._delete(key)

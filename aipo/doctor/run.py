@@ -164,6 +164,7 @@ def _environment(experiment: Experiment) -> str:
 
 
 def _coefficient(experiment: Experiment) -> str:
+    experiment.check_grants()
     experiment.scored_chats()  # imports a user's function, and asks agents for log-probs if it needs them
     method = experiment.method
     agents = [f"{name} {settings.coefficient}" for name, settings in method.agents.items()]

@@ -214,6 +214,7 @@ def check(
     check_trackers(experiment.report_to)
     experiment.check_machine()
     experiment.check_servers()
+    experiment.check_grants()
     experiment.scored_chats()
     experiment.check_env()
     experiment.check_model()

@@ -213,6 +213,17 @@ def test_an_experiment_builds_once_and_travels_as_its_settings() -> None:
     assert again.settings == experiment.settings and again.train.steps == 3
 
 
+def test_the_settings_of_an_evaluation_are_settings(tmp_path: Path) -> None:
+    words = [
+        *("method.agent_prompt=solo", "method.negative=pi", "method.agents.verify.coefficient=floor"),
+        "method.grant_steps=2",
+    ]
+    evaluated = load_experiment("aipo", words).for_evaluation()
+    (tmp_path / "config.yaml").write_text(evaluated.to_yaml())
+    for again in (evaluated.with_settings({"run.seed": 3}), load_experiment(f"{tmp_path}/config.yaml")):
+        assert (again.method.coefficient, again.method.agents) == ("mask", {})
+
+
 def test_changed_settings_are_checked_again() -> None:
     experiment = load_experiment("aipo_distil")
     assert experiment.with_settings({"method.beta": 0.1, "run.out": "runs/b"}).method.beta == 0.1

@@ -220,3 +220,31 @@ def test_a_run_folder_is_shown_and_another_folder_is_refused(write, tmp_path: Pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=r"aipo config: got .*empty, allowed a preset"):
         show(str(tmp_path / "empty"), [], as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "value", "said"),
+    [
+        ("extends: aipo\n", ["method.coefficient=constant"], None, ["preset aipo"]),
+        ("extends: aipo\n", ["method.coefficient=power"], 0.25, []),
+        (
+            "extends: aipo\n",
+            ["method.coefficient=floor", "method.coefficient_value=0.2"],
+            0.2,
+            ["preset aipo"],
+        ),
+        ("extends: aipo\nmethod: {coefficient: luffy}\n", [], None, ["preset aipo"]),
+        ("extends: aipo\nmethod: {coefficient_value: 0.4}\n", ["method.coefficient=pi"], None, ["mine.yaml"]),
+        ("extends: mask\nmethod: {coefficient_value: null}\n", ["method.coefficient=pi"], None, []),
+    ],
+)
+def test_the_value_of_another_coefficient_is_dropped(
+    write, text: str, overrides: list[str], value: float | None, said: list[str]
+) -> None:
+    experiment = load_experiment(write("mine.yaml", text), overrides)
+    assert experiment.method.coefficient_value == value
+    now = experiment.method.coefficient
+    assert list(experiment.dropped) == [
+        f"method.coefficient_value ({name}): set for power, and method.coefficient is now {now}"
+        for name in said
+    ]

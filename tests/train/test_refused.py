@@ -93,6 +93,24 @@ def test_a_mistake_is_told_before_anything_is_made(
     refused(command, says, *words)
 
 
+@pytest.mark.parametrize("command", [train, dry])
+def test_a_graph_that_declines_no_request_cannot_be_told_to(
+    command: Callable[[list[str]], None], tmp_path: Path
+) -> None:
+    graphs = tmp_path / "elsewhere"
+    graphs.mkdir()
+    (graphs / "mine.py").write_text(
+        "from graphs.consult import consult\n\n\ndef mine(**options):\n    return consult(**options)\n"
+    )
+    words = ["method.grant_steps=2", f"graph.name={graphs}/mine.py:mine"]
+    says = r"^method\.grant_steps: got 2 with graph\.name=\S+mine, which .*`grants = True`"
+    with pytest.raises(ConfigError, match=says):
+        command(["run.out=x", *words])
+    assert not Path("x").exists()
+    load_experiment("aipo_distil", [words[1]]).check_grants()
+    load_experiment("aipo_distil", [words[0]]).check_grants()
+
+
 @pytest.mark.parametrize("command", [train, dry, evaluate])
 @pytest.mark.parametrize(
     ("words", "url"),

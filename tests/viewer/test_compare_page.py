@@ -87,6 +87,17 @@ def test_what_comes_with_two_presets_is_folded(little_runs: Path) -> None:
     assert {"method.distil_weight", "run.out"} <= {d.name for d in found.rest}
 
 
+def test_without_a_preset_what_training_has_by_default_is_usual(own_runs: Path) -> None:
+    for name, preset, coefficient in (("left", "aipo", "power"), ("right", None, "mask")):
+        shutil.copytree(own_runs / "grpo", own_runs / name)
+        edited(own_runs / name, method__coefficient=coefficient)
+        manifest = json.loads((own_runs / name / "manifest.json").read_text())
+        write_json(own_runs / name / "manifest.json", manifest | {"preset": preset})
+    library = RunLibrary(own_runs)
+    found = settings_diff(library.run("left"), library.run("right"))
+    assert [d.name for d in found.rest] == ["method.coefficient"]
+
+
 def test_a_side_without_recorded_settings_has_none_that_differ(own_runs: Path) -> None:
     shutil.copytree(own_runs / "aipo" / "evaluations", own_runs / "start" / "evaluations")
     library = RunLibrary(own_runs)

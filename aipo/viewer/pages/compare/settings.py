@@ -11,7 +11,7 @@ from aipo.config.layers import leaves
 from aipo.config.load import load_config
 from aipo.viewer.data.run import RunView
 
-_USUAL = "aipo"  # the preset of `aipo train`
+_USUAL = "aipo_distil"  # the preset of `aipo train`
 
 
 @dataclass(frozen=True, slots=True)

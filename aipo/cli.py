@@ -61,6 +61,9 @@ def main_command(
 def demo(
     out: Annotated[Path, Option(help="folder for the runs and the report")] = Path("runs/demo"),
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="random seed of task, first model, training")] = 0,
+    model: Annotated[
+        str, Option(help="miniature: minutes; smollm2: a real language model, in about an hour")
+    ] = "miniature",
     arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo_distil,aipo,grpo",
     as_json: EventsOption = False,
 ) -> None:
@@ -68,11 +71,11 @@ def demo(
 
     Evaluates each method without and with agents, and writes a report.
     """
-    from aipo.compare.demo import run_demo
+    from aipo.demo.run import run_demo
 
     names = tuple(name.strip() for name in arms.split(",") if name.strip())
     with event_output(as_json) as console:
-        run_demo(out, seed=seed, arms=names, console=console)
+        run_demo(out, model=model, seed=seed, arms=names, console=console)
 
 
 @app.command()

@@ -2,13 +2,15 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
 
-from aipo.compare import demo
+from aipo.demo.demos import DEMOS, MINIATURE
+from aipo.demo.run import run_demo
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
 from aipo.viewer.links import trace_path
@@ -29,8 +31,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `aipo demo` leaves, at a size that takes half a minute."""
     out = tmp_path_factory.mktemp("demo") / "demo"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *SMALL))
-        demo.run_demo(out, seed=0, arms=("aipo_distil",), console=Console(quiet=True))
+        patch.setitem(DEMOS, "miniature", replace(MINIATURE, plan=(*MINIATURE.plan, *SMALL)))
+        run_demo(out, seed=0, arms=("aipo_distil",), console=Console(quiet=True))
     return out
 
 

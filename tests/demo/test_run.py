@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from aipo.compare import demo
-from aipo.compare.demo import asked, demo_matrix, flawed, run_demo, summarise
 from aipo.compare.results import ArmResult, MatrixResults
 from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
+from aipo.demo import run as demo
+from aipo.demo.demos import DEMOS, MINIATURE, SMOLLM2
+from aipo.demo.run import asked, demo_matrix, flawed, run_demo, summarise
 from aipo.errors import ConfigError, RunError, TrainError
 from aipo.trace.store import TraceStore
 from kit import handmade
@@ -41,7 +42,7 @@ def test_summary_keys_are_flat_and_those_of_the_first_arm_are_plain() -> None:
 
 def test_the_last_table_shows_what_was_measured() -> None:
     console = Console(record=True, width=120, force_terminal=False)
-    console.print(demo.last_table(results(before=RESULT, aipo={}), "title"))
+    console.print(demo.last_table(MINIATURE, results(before=RESULT, aipo={}), "title"))
     screen = console.export_text()
     assert "unknown facts" in screen and "0.250" in screen and "–" in screen
     assert "complements" not in screen and "with agents" not in screen
@@ -62,7 +63,8 @@ def test_a_place_that_is_no_empty_folder_is_refused(tmp_path: Path) -> None:
     "arms", [(), ("aipo_distil", "aipo_distil"), ("aipo_distil", "my.yaml"), ("../aipo",)]
 )
 def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
-    known = ",".join(name for name in presets() if name != "small" and not name.endswith("gpu"))
+    others = {"small", "smollm2", "gsm8k-tutor"}
+    known = ",".join(name for name in presets() if name not in others and not name.endswith("gpu"))
     with pytest.raises(ConfigError, match=f"allowed some of {known}, each once"):
         run_demo(tmp_path / "demo", seed=0, arms=arms, console=Console(quiet=True))
     assert not (tmp_path / "demo").exists()
@@ -70,7 +72,7 @@ def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
 
 def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # At a size that takes seconds; every process that it starts gets the same overrides.
-    monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY))
+    monkeypatch.setitem(DEMOS, "miniature", replace(MINIATURE, plan=(*MINIATURE.plan, *TINY)))
     out = tmp_path / "demo"
     console = Console(record=True, width=120, force_terminal=False)
     run_demo(out, seed=5, arms=("aipo_distil", "grpo"), console=console)
@@ -87,7 +89,7 @@ def test_the_demo_leaves_a_summary_and_two_runs(tmp_path: Path, monkeypatch: pyt
     screen = console.export_text()
     assert "unknown facts" in screen and "rewarded rollouts" in screen
     assert "aipo graph consult" in screen
-    assert screen.index("cold start   30 s") < screen.index("aipo view") < screen.index("Next:")
+    assert screen.index("cold start     30 s") < screen.index("aipo view") < screen.index("Next:")
     budget = "Every arm has the same budget: 8 rollouts and 12 optimizer steps."
     for words in ("3@7+20=?", budget, "agents&#39; tokens"):
         assert words in page, words
@@ -138,14 +140,14 @@ def test_consults_are_counted_by_agent() -> None:
         "consults/unknown": 0.03125,
     }
     result = ArmResult(arm="aipo_distil", seed=0, evaluation={}, metrics=[row, {"step": 2}, row])
-    assert asked(result) == "aipo: while training, it asked knowledge 64 times, verify 32 times, " + (
+    assert asked(result) == "aipo_distil: while training, it asked knowledge 64 times, verify 32 times, " + (
         "names that are no agent 4 times."
     )
     assert asked(ArmResult(arm="grpo", seed=0, evaluation={}, metrics=[{"step": 1}])) == ""
 
 
 def test_rewarded_rollouts_with_a_wrong_line_are_counted(tmp_path: Path) -> None:
-    matrix = demo_matrix(tmp_path, 0, ("aipo_distil",))
+    matrix = demo_matrix(MINIATURE, tmp_path, 0, ("aipo_distil",))
     shown, scores = handmade.trace(handmade.policy("#5")), [(1.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]
     traces = [
         replace(shown, trace_id=str(i), reward=right, reward_parts={"correct": right, "derivation": holds})
@@ -154,13 +156,14 @@ def test_rewarded_rollouts_with_a_wrong_line_are_counted(tmp_path: Path) -> None
     with TraceStore(matrix.cell("aipo_distil", 0).folder.traces) as store:
         store.seal(0, traces)
     assert flawed(matrix, "aipo_distil") == (
-        "aipo: in 1 of 3 rewarded rollouts (33.3%) a line before the right answer is wrong."
+        "aipo_distil: in 1 of 3 rewarded rollouts (33.3%) a line before the right answer is wrong."
     )
 
 
 def test_an_arm_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "OVERRIDES", (*demo.OVERRIDES, *TINY, "env.mixture={nowhere: 1.0}"))
-    says = r"(?s)aipo 0 ended with exit code 2, its log is .*aipo\.log.*nowhere"
+    broken = (*MINIATURE.plan, *TINY, "env.mixture={nowhere: 1.0}")
+    monkeypatch.setitem(DEMOS, "miniature", replace(MINIATURE, plan=broken))
+    says = r"(?s)aipo_distil 0 ended with exit code 2, its log is .*aipo_distil\.log.*nowhere"
     with pytest.raises(TrainError, match=says):
         run_demo(tmp_path / "demo", seed=0, arms=("aipo_distil",), console=Console(quiet=True))
 
@@ -171,3 +174,18 @@ def test_arms_have_the_same_budget(arm: str) -> None:
         return {name: experiment.settings[name] for name in ("train", "rollout", "env", "evaluate", "policy")}
 
     assert budget(load_experiment("aipo_distil")) == budget(load_experiment(arm))
+
+
+def test_arms_on_a_real_model_have_the_method_of_the_preset_of_their_name(tmp_path: Path) -> None:
+    assert {"aipo", "aipo_distil", "grpo", "luffy"} < set(SMOLLM2.arms)
+    assert not {"sft", "sft_traces", "smollm2", "small"} & set(SMOLLM2.arms)
+    matrix = demo_matrix(SMOLLM2, tmp_path, 3, ("aipo", "grpo"))
+    (warmup,) = matrix.warmups.values()
+    assert warmup.stages[0].experiment.policy.model == "envs.smollm2:smollm2"
+    for arm in ("aipo", "grpo"):
+        experiment = matrix.cell(arm, 3).stages[0].experiment
+        assert experiment.method == load_experiment(arm).method
+        assert (experiment.env_name, experiment.train.steps) == ("envs.almanac:Almanac", 40)
+        assert experiment.policy.model == str(tmp_path / "warmup" / "model")
+    with pytest.raises(ConfigError, match="--model: got 'gpt', allowed one of miniature, smollm2"):
+        run_demo(tmp_path / "demo", model="gpt", seed=0, arms=("grpo",), console=Console(quiet=True))

@@ -1,4 +1,4 @@
-"""`aipo demo`: a comparison of methods on the embedded miniature, with one seed.
+"""Runs a demo: a comparison of methods with one seed.
 
 The policy before training is evaluated, then every arm trains from it with the same tasks, rollouts and updates, and
 is evaluated too. Each of these is an ordinary `aipo eval` or `aipo train` in its own process: a user can run them all.
@@ -20,10 +20,9 @@ from aipo.compare.matrix import Matrix, Measure, build_matrix
 from aipo.compare.page import PageExtras, write_page
 from aipo.compare.results import ArmResult, MatrixResults, read_results, write_csv
 from aipo.compare.run import print_files, run_matrix
-from aipo.compare.sections import BEFORE, ArmSection, MatrixSection
+from aipo.compare.sections import BEFORE, ArmSection, MatrixSection, StageSection
 from aipo.compare.standings import compute_standings
-from aipo.config import presets
-from aipo.config.build import load_experiment
+from aipo.demo.demos import DEMOS, Demo
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.run import cell
 from aipo.trace.filters import Filter
@@ -34,61 +33,28 @@ from aipo.util.files import taken, write_json, writing
 from aipo.util.output import write_event
 from aipo.util.text import counted, duration
 
-MINIATURE = "envs.miniature:Miniature"
-PLAN: tuple[str, ...] = (
-    "policy.options={course: quick, steps: 1500, batch: 16, size: 4, carry: false}",
-    "env.options={size: 4, carry: false}",
-    "agents.knowledge.options={size: 4, carry: false}",
-    "env.mixture={easy_train: 0.3, hard: 0.3, shortcut_train: 0.15, nines_train: 0.25}",
-    "train.steps=50",
-    "train.passes=3",
-    "train.learning_rate=3e-4",
-    "evaluate.splits=[heldout, shortcut, nines, easy]",
-    "evaluate.samples=2",
-    "evaluate.ks=[1, 2]",
-)
-"""A plan of two minutes: fewer facts, sums without a carry, fewer rollout steps and samples than the presets have, and three
-passes over the rows of a step, which cost less than the rollouts that they replace."""
-# Runs side by side: more threads than one each would only fight over the cores.
-OVERRIDES: tuple[str, ...] = ("run.threads=1", *PLAN)
-# Seconds on two idle cores.
-COLD_START_S, BEFORE_S, ARM_S = 30, 15, 70
-SPLITS = {
-    "heldout": "Unknown facts (Knowledge can help)",
-    "shortcut": "Subtractions of 99 (Verify can help)",
-    "nines": "Nines' complements (Reasoning can help)",
-    "easy": "Known facts and sums",
-}
-"""What the evaluated splits hold, for a reader."""
-STORY = (
-    "The task. An expression is worked out line by line, and the last line is the answer. 3@7 is a value of an arbitrary "
-    "table: it must be known, and a guess is right once in 440. The right text for 3@7+20=? is, say,\n"
-    "    3@7=532\n    532+20=552\n    #552",
-    "What the policy lacks. It has never seen 16 of the 40 values. It takes 100 for 99 and forgets to give 1 back "
-    "(523-99=423). It was never told what ~582 is: 417, every digit's difference to 9. While it trains, three agents can help, "
-    "each with one of these: Knowledge has the table, Verify corrects a line, Reasoning gives the next line.",
-    "The question. Does the policy solve such tasks without agents afterwards? It is evaluated on tasks on which no arm was "
-    "trained.",
-)
-"""The task and the question, for a reader who knows neither."""
 
-
-def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> None:
-    """Runs the demo into `out`.
+def run_demo(
+    out: Path, *, model: str = "miniature", seed: int, arms: Sequence[str], console: Console
+) -> None:
+    """Runs the demo of a model into `out`.
 
     Raises:
-        ConfigError: `arms` are not presets of the miniature, each named once.
+        ConfigError: no such demo, or `arms` are not its presets, each named once.
         RunError: `out` is not empty or cannot be written.
         TrainError: an arm failed; with the end of its log.
     """
     started = time.perf_counter()
-    allowed = [name for name in presets() if load_experiment(name).env_name == MINIATURE]
+    if model not in DEMOS:
+        raise ConfigError(f"--model: got {model!r}, allowed one of {', '.join(DEMOS)}")
+    demo = DEMOS[model]
+    allowed = demo.arms
     if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(allowed):
         raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(allowed)}, each once")
-    matrix = demo_matrix(out, seed, arms)
-    _take(matrix)
+    matrix = demo_matrix(demo, out, seed, arms)
+    _take(matrix, demo)
     write_event(console, "started", command="demo", out=str(out))
-    print_plan(matrix, console)
+    print_plan(matrix, demo, console)
     try:
         with bars(console) as progress:
             run_matrix(matrix, progress, at_once=max(2, os.cpu_count() or 2), stop_at_failure=True)
@@ -101,49 +67,46 @@ def run_demo(out: Path, *, seed: int, arms: Sequence[str], console: Console) -> 
     wall_s = time.perf_counter() - started
     write_csv(out / "results.csv", results, matrix.measures)
     remarks = [*filter(None, map(asked, results.finished)), *(flawed(matrix, arm) for arm in matrix.arms)]
-    _write_page(matrix, results, wall_s, remarks)
+    _write_page(matrix, demo, results, wall_s, remarks)
     summary = summarise(wall_s, results)
     write_json(out / "summary.json", summary)
-    console.print(last_table(results, f"aipo demo, seed {seed}, {wall_s:.0f} s"))
+    console.print(last_table(demo, results, f"aipo demo, seed {seed}, {wall_s:.0f} s"))
     for remark in remarks:
         print_line(console, remark)
     _print_next(console, out, arms[0])
     write_event(console, "finished", command="demo", out=str(out), summary=summary)
 
 
-def _take(matrix: Matrix) -> None:
+def _take(matrix: Matrix, demo: Demo) -> None:
     """Makes the demo's folder, or takes an interrupted one up again."""
     out, mark = matrix.out, matrix.out / "demo.json"
-    demo = {"seeds": list(matrix.seeds), "arms": list(matrix.arms), "set": list(OVERRIDES)}
+    asked_for = {"seeds": list(matrix.seeds), "arms": list(matrix.arms), "set": list(demo.plan)}
     with writing("demo --out", out):
         interrupted = mark.is_file() and not (out / "summary.json").exists()
-        if taken(out) and not (interrupted and json.loads(mark.read_bytes()) == demo):
+        if taken(out) and not (interrupted and json.loads(mark.read_bytes()) == asked_for):
             raise RunError(
                 f"demo --out: got {out}, which is not empty, allowed a new folder, or that of the same demo that was "
                 "interrupted"
             )
         out.mkdir(parents=True, exist_ok=True)
-        write_json(mark, demo)
+        write_json(mark, asked_for)
 
 
-def print_plan(matrix: Matrix, console: Console) -> None:
+def print_plan(matrix: Matrix, demo: Demo, console: Console) -> None:
     """What the demo will do, how long it takes, and how to watch it."""
     (seed,) = matrix.seeds
     arms = {arm: matrix.cell(arm, seed).stages[-1].experiment for arm in matrix.arms}
-    cold_start = "supervised, from random weights: sums, and how to ask agents"
-    stages = [
-        (arms[matrix.reference].policy.making, COLD_START_S, cold_start),
-        (BEFORE, BEFORE_S, "the policy is evaluated, without and with agents"),
-    ]
+    stages = [demo.first, (BEFORE, demo.before_s, "the policy is evaluated, without and with agents")]
     for arm, experiment in arms.items():
         steps = counted(experiment.train.steps, "rollout step")
         agents = "with" if experiment.method.assist_share > 0 else "without"
-        stages.append((arm, ARM_S, f"{steps} {agents} agents, then evaluated"))
-    print_line(console, "aipo demo: a small language model learns from agents to do without them", "bold")
+        stages.append((arm, demo.arm_s, f"{steps} {agents} agents, then evaluated"))
+    print_line(console, f"aipo demo: {demo.aim}", "bold")
     for name, seconds, text in stages:
-        print_line(console, f"  {name:<12}{seconds:>3} s  {text}")
+        print_line(console, f"  {name:<12}{duration(seconds):>7}  {text}")
+    name, *_ = demo.first
     print_line(
-        console, "The times are those of two idle cores. After the cold start, two run side by side.", "dim"
+        console, f"The times are those of two idle cores. After the {name}, two run side by side.", "dim"
     )
     print_line(console, f"Watch it live, from another terminal: aipo view {matrix.out}")
 
@@ -168,14 +131,16 @@ def flawed(matrix: Matrix, arm: str) -> str:
     return f"{arm}: in {wrong:,} of {wrong + sound:,} rewarded rollouts{share} a line before the right answer is wrong."
 
 
-def demo_matrix(out: Path, seed: int, arms: Sequence[str]) -> Matrix:
+def demo_matrix(demo: Demo, out: Path, seed: int, arms: Sequence[str]) -> Matrix:
     """The demo as a matrix. The first arm is what the demo is about, the last one the reference."""
+    named = {arm: demo.settings_of(arm) for arm in arms}
     section = MatrixSection(
         out=out,
         seeds=(seed,),
-        set=OVERRIDES,
+        set=demo.plan,
+        warmup=StageSection(config=demo.base) if demo.base else None,  # pyright: ignore[reportCallIssue]
         reference=arms[-1],
-        arms={arm: ArmSection(config=arm) for arm in arms},  # pyright: ignore[reportCallIssue]
+        arms={arm: ArmSection(config=config, set=own) for arm, (config, own) in named.items()},  # pyright: ignore[reportCallIssue]
     )  # pyright: ignore[reportCallIssue]
     return build_matrix(section, "demo", folders="{arm}")
 
@@ -195,7 +160,9 @@ def summarise(wall_s: float, results: MatrixResults) -> dict[str, Any]:
     return summary
 
 
-def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float, remarks: Sequence[str]) -> None:
+def _write_page(
+    matrix: Matrix, demo: Demo, results: MatrixResults, wall_s: float, remarks: Sequence[str]
+) -> None:
     from transformers import AutoTokenizer
 
     from aipo.policies.tokenizer import HFTokenizer
@@ -204,11 +171,11 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float, remarks: 
     arm = matrix.cell(matrix.arms[0], seed)
     traces = (run.folder.evaluation_traces(run.evaluation) for run in (matrix.before[seed], arm))
     extras = PageExtras(
-        title="AIPO on the miniature: trained with agents, measured without",
-        story=STORY,
+        title=demo.title,
+        story=demo.story,
         remarks=remarks,
         facts={"seed": str(seed), "wall time": duration(wall_s), "trained": ", ".join(matrix.arms)},
-        split_names=SPLITS,
+        split_names=demo.splits,
         arm=arm.arm,
         examples=choose_examples(*(TraceStore(folder).read() for folder in traces)),
         decode=HFTokenizer(AutoTokenizer.from_pretrained(arm.folder.model)).decode,
@@ -217,20 +184,11 @@ def _write_page(matrix: Matrix, results: MatrixResults, wall_s: float, remarks: 
     write_page(matrix.out / "report.html", matrix, results, compute_standings(matrix, results), extras)
 
 
-def last_table(results: MatrixResults, title: str) -> NumberTable:
-    """The pass@k of each policy; a row that no policy was measured on is left out."""
+def last_table(demo: Demo, results: MatrixResults, title: str) -> NumberTable:
+    """The pass@1 of each policy; a row that no policy was measured on is left out."""
     rows: list[Sequence[str]] = []
-    for label, split, setting, k in (
-        ("unknown facts", "heldout", "solo", 1),
-        ("unknown facts, consult tags suppressed", "heldout", "suppressed", 1),
-        ("subtractions of 99", "shortcut", "solo", 1),
-        ("nines' complements", "nines", "solo", 1),
-        ("known facts and sums", "easy", "solo", 1),
-        ("with agents: unknown facts", "heldout", "assisted", 1),
-        ("with agents: subtractions of 99", "shortcut", "assisted", 1),
-        ("with agents: nines' complements", "nines", "assisted", 1),
-    ):
-        measure = Measure(split=split, setting=setting, k=k)
+    for label, split, setting in demo.table:
+        measure = Measure(split=split, setting=setting, k=1)
         measured = [(result.pass_at(measure), result.interval(measure)) for result in results.finished]
         if any(value is not None for value, _ in measured):
             rows.append((label, *(cell(value, interval) for value, interval in measured)))

@@ -31,7 +31,7 @@ from aipo.trace.store import TraceStore
 from aipo.util.console import NumberTable, bars, number_table, print_line
 from aipo.util.files import taken, write_json, writing
 from aipo.util.output import write_event
-from aipo.util.text import counted, duration
+from aipo.util.text import age, counted, duration
 
 
 def run_demo(
@@ -103,7 +103,7 @@ def print_plan(matrix: Matrix, demo: Demo, console: Console) -> None:
         stages.append((arm, demo.arm_s, f"{steps} {agents} agents, then evaluated"))
     print_line(console, f"aipo demo: {demo.aim}", "bold")
     for name, seconds, text in stages:
-        print_line(console, f"  {name:<12}{duration(seconds):>7}  {text}")
+        print_line(console, f"  {name:<12}{age(seconds):>7}  {text}")
     name, *_ = demo.first
     print_line(
         console, f"The times are those of two idle cores. After the {name}, two run side by side.", "dim"

@@ -110,7 +110,7 @@ class Experiment(GraphBuilder):
         Raises:
             LimitError: the cost so far has reached the limit.
         """
-        chats = {**self.agents, TEACHER: self.warmup.teacher}
+        chats = {TEACHER: self.warmup.teacher, **self.agents}
         priced = [name for name, chat in chats.items() if chat.prices is not None]
         cost = CostLimit(cost_file, self.rollout.cost_limit, priced)
         failures, asks = FailureRateLimit(self.rollout.failure_limit), AskWatch(warn)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from aipo.policies.tokenizer import HFTokenizer
 
 _MINIATURE = "envs.miniature"
-_RULES = re.compile(r"(envs\.\w+)\.agents:")
-"""Agents that follow rules; what is caught is the environment whose they are."""
+_RULES = re.compile(r"(envs\.(?:miniature|almanac|gsm8k))\.agents:")
+"""Agents that ship and follow rules; what is caught is the environment whose they are."""
 _PROMPTS = {"miniature.md": _MINIATURE, "almanac.md": "envs.almanac"}
 """Prompts for the policy that ask for the answer as one environment reads it."""
 _BOXED = ("policy.md", "gsm8k.md")

@@ -80,7 +80,7 @@ def _lay_method(layers: Layers, name: str, seen: tuple[str, ...] = ()) -> None:
     layers.take_out(("method",))
     for settings, source in _read(name, seen=()):
         if "method" in settings:
-            _lay(layers, {"method": settings["method"]}, source, seen)
+            _lay(layers, {"method": settings["method"]}, source, (*seen, name))
 
 
 def check_finite(settings: Mapping[str, Any], where: str) -> None:

@@ -33,6 +33,11 @@ MAY_CHANGE = (
     "agents.*.timeout",
     "agents.*.deadline",
     "agents.*.attempts",
+    "warmup.teacher.options.base_url",
+    "warmup.teacher.secrets*",
+    "warmup.teacher.prices*",
+    "warmup.teacher.timeout",
+    "warmup.teacher.attempts",
     "method.max_mismatch",
     "evaluate.*",
 )
@@ -70,7 +75,8 @@ def same_run(folder: RunFolder, experiment: Experiment, command: str = "train") 
     began = str(folder.read_manifest().get("command", "train"))
     if began != command and "warmup" in (began, command):
         raise ConfigError(f"--resume: got a run of `aipo {began}`, allowed `aipo {began} --resume`")
-    if changed := differences(folder.config, experiment):
+    unused = () if command == "warmup" else ("warmup.*",)
+    if changed := differences(folder.config, experiment, (*MAY_CHANGE, *unused)):
         raise ConfigError(
             f"--resume with other settings: got {'; '.join(changed)}, allowed those of {folder.config} "
             f"(--config {folder.config} takes them all)"

@@ -27,6 +27,7 @@ from aipo.train.sources import Course, Sampler
 from aipo.util.console import print_line, print_warning
 from aipo.util.files import write_json
 from aipo.util.output import write_event
+from aipo.util.termination import TERMINATION
 from aipo.warmup.asking import AFTER, BEFORE, measure, table
 from aipo.warmup.demonstrations import Demonstrations
 from aipo.warmup.teacher import ChatTeacher, EnvTeacher, build_teacher
@@ -129,6 +130,7 @@ class Warmup(Course):
 
     def trained(self, sampler: Sampler) -> None:
         """Sees whether the policy asks now, and prints the table."""
+        TERMINATION.check()
         policy, engine = sampler
         policy.refresh()
         self._measure(AFTER, engine)

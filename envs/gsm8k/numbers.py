@@ -77,7 +77,7 @@ class _Run:
 
     def take(self, word: str) -> bool:
         """Adds a word; False if it is no number."""
-        if (scale := _SCALES.get(word)) is not None:
+        if (scale := _SCALES.get(word, _SCALES.get(word.removesuffix("s")))) is not None:
             self.last, below = scale, self._below or Fraction(1)
             if scale >= 1000:
                 self._thousands, self._below = self._thousands + below * scale, Fraction(0)

@@ -72,6 +72,7 @@ def test_presets_fit_as_they_ship(name: str, monkeypatch: pytest.MonkeyPatch) ->
             ],
             ["agents: verify and knowledge are the same graph, prompt and model"],
         ),
+        ([*(f"agents.{name}.model=envs.mine.agents:model" for name in ("verify", "knowledge", "reasoning")), *LONG], []),
         (["env.name=FOLDER/mine.py:Mine", "env.mixture={easy_train: 1}", "graph.options.prompt=miniature.md"], []),
     ],
 )  # fmt: skip

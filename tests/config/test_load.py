@@ -286,3 +286,8 @@ def test_a_method_that_is_nobodys_is_refused(tmp_path: Path) -> None:
         ConfigError, match=r"method: got a circle .*mine\.yaml -> .*mine\.yaml, allowed a chain"
     ):
         load_config(str(mine))
+    other = tmp_path / "other.yaml"
+    mine.write_text(f"extends: small\nmethod: {other}\n")
+    other.write_text(f"extends: {mine}\n")
+    with pytest.raises(ConfigError, match=r"method: got a circle .*mine\.yaml -> .*other\.yaml"):
+        load_config(str(mine))

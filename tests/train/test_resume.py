@@ -22,6 +22,7 @@ from aipo.train.resume import differences, same_run, take_up
         ("agents.verify.prices={input: 1, output: 2}", None),
         ("policy.vllm.servers=[http://there]", None),
         ("evaluate.samples=16", None),
+        ("warmup.steps=3", None),
         ("agents.verify.options.error_rate=0.5", r"agents\.verify\.options\.error_rate: 0\.5, was None"),
         ("agents.verify.budget=1", r"agents\.verify\.budget: 1, was 3"),
         ("rollout.max_tokens=64", r"rollout\.max_tokens: 64, was 128"),
@@ -35,6 +36,29 @@ def test_what_may_change_is_where_things_are_and_how_long_they_may_take(
     run.config.write_text(load_experiment("aipo_distil", [here]).to_yaml())
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
         same_run(run, load_experiment("aipo_distil", [here, change]))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("warmup.teacher.options.base_url=http://there/v1", None),
+        ("warmup.teacher.secrets={api_key: OTHER}", None),
+        ("warmup.teacher.prices={input: 1, output: 2}", None),
+        ("warmup.teacher.timeout=90", None),
+        ("warmup.teacher.options.model=larger", r"warmup\.teacher\.options\.model: 'larger', was None"),
+        ("warmup.steps=3", r"warmup\.steps: 3, was 10"),
+    ],
+)
+def test_of_a_teacher_the_same_may_change(tmp_path: Path, change: str, says: str | None) -> None:
+    run = RunFolder(tmp_path)
+    teacher = [
+        "warmup.teacher.model=langchain_openai:ChatOpenAI",
+        "warmup.teacher.options={base_url: http://here/v1}",
+    ]
+    run.config.write_text(load_experiment("aipo_distil", teacher).to_yaml())
+    run.manifest.write_text('{"command": "warmup"}')
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        same_run(run, load_experiment("aipo_distil", [*teacher, change]), "warmup")
 
 
 def test_agents_of_a_run_from_before_thinking_was_taken_out_say_what_they_said(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
 from aipo.train.run import train_run
+from aipo.util.termination import TERMINATION, Terminated
 from aipo.warmup.demonstrations import Demonstrations
 from aipo.warmup.run import Warmup, supervised_settings, warm_up
 from kit.commands import invoke
@@ -139,6 +141,15 @@ def _until_the_second_step(specs: Callable[..., Any]) -> Callable[..., Any]:
         return specs(self, step)
 
     return interrupted
+
+
+def test_a_signal_that_came_while_it_was_trained_ends_it_before_the_last_rollouts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TERMINATION, "asked", SIGTERM)
+    nobody: Any = (None, None)
+    with pytest.raises(Terminated):
+        Warmup(config(tmp_path), QUIET).trained(nobody)
 
 
 def test_a_run_goes_on_and_only_with_the_command_that_made_it(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_a_text_that_is_a_number(text: str, number: Fraction | None) -> None:
         ("70 thousand", {70, 1000, 70000}),
         ("one hundred thousand", {1, 100, 1000, 100000}),
         ("three dozen", {3, 12, 36}),
+        ("4 dozens", {4, 12, 48}),
         ("half a dozen", {Fraction(1, 2), 12, 6}),
         ("two and a half", {2, Fraction(1, 2), Fraction(5, 2)}),
         ("a 5 and a 6", {5, 6}),

@@ -272,7 +272,7 @@ def _apart(matrix: Matrix) -> Iterator[Caveat]:
     starts = {arm: matrix.cell(arm, matrix.seeds[0]).stages[0].experiment.policy for arm in matrix.arms}
     reference = starts[matrix.reference]
     for arm, policy in starts.items():
-        if (policy.model, policy.options) != (reference.model, reference.options):
+        if any(getattr(policy, key) != getattr(reference, key) for key in ("model", "options", "add_tags")):
             text = f"it begins from another policy than {matrix.reference}: their difference is not the method's alone"
             yield Caveat(kind="apart", arm=arm, text=text)
 

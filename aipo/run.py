@@ -185,7 +185,9 @@ class RunFolder:
         Raises:
             RunError: its file is no manifest.
         """
-        return _read_json(self.manifest, "manifest", "a run") if self.manifest.is_file() else {}
+        if not self.manifest.is_file():
+            return {}
+        return recorded.manifest(_read_json(self.manifest, "manifest", "a run"))
 
     def read_metrics(self, last: int = 0) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl that are complete, all or the `last` ones; a torn last line is being written right now."""

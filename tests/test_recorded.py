@@ -49,6 +49,24 @@ def test_its_settings_have_the_present_names(run: RunFolder) -> None:
     assert experiment.train.token_stats
 
 
+@pytest.mark.parametrize(
+    ("manifest", "preset"),
+    [
+        ({"preset": "aipo"}, "aipo_distil"),
+        ({"preset": "aipo", "command": "train"}, "aipo"),
+        ({"preset": "grpo"}, "grpo"),
+        ({}, None),
+    ],
+)
+def test_its_preset_has_the_present_name(
+    run: RunFolder, manifest: dict[str, str], preset: str | None
+) -> None:
+    run.manifest.write_text(json.dumps(manifest))
+    library = RunLibrary(run.path)
+    read = [run.read_manifest(), library.runs()[0].manifest()]
+    assert [one.get("preset") for one in read] == [preset, preset]
+
+
 def test_it_can_be_gone_on_with(run: RunFolder) -> None:
     experiment = load_experiment(str(run.config), of_run=True)
     take_up(run, experiment)

@@ -213,6 +213,7 @@ class ExperimentSettings:
         """The same where nothing is learned: agents' models are not asked for log-probs."""
         unused = ("coefficient_value", "coefficient_clip_low", "coefficient_clip_high", "coefficient_trust")
         neutral = {"coefficient": "mask", "negative": "zero", "agents": {}, "agent_prompt": "own"}
+        neutral |= {"plan": "independent", "demonstrations": None}
         changes: dict[str, Any] = {**neutral, **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
         return type(self)(self._config.model_copy(update={"method": method}), self.source, self.date)

@@ -14,7 +14,7 @@ from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.overview import RunOverview, overviews
 
 _COLUMNS = ("run", "state", "steps", "measured", "solo", "agents", "age", "preset")
-_CUT = (("preset", 10), ("run", 20), ("measured", 6), ("preset", 0), ("run", 12))
+_CUT = (("preset", 11), ("run", 20), ("measured", 6), ("preset", 0), ("run", 12))
 
 
 def print_runs(folder: Path, console: Console) -> None:

@@ -213,6 +213,11 @@ def test_an_experiment_builds_once_and_travels_as_its_settings() -> None:
     assert again.settings == experiment.settings and again.train.steps == 3
 
 
+@pytest.mark.parametrize("preset", presets())
+def test_any_preset_can_be_changed_for_an_evaluation(preset: str) -> None:
+    assert load_experiment(preset).for_evaluation().with_settings({"run.seed": 3}).seed == 3
+
+
 def test_the_settings_of_an_evaluation_are_settings(tmp_path: Path) -> None:
     words = [
         *("method.agent_prompt=solo", "method.negative=pi", "method.agents.verify.coefficient=floor"),

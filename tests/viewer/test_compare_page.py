@@ -92,7 +92,7 @@ def test_without_a_preset_what_training_has_by_default_is_usual(own_runs: Path) 
         shutil.copytree(own_runs / "grpo", own_runs / name)
         edited(own_runs / name, method__coefficient=coefficient)
         manifest = json.loads((own_runs / name / "manifest.json").read_text())
-        write_json(own_runs / name / "manifest.json", manifest | {"preset": preset})
+        write_json(own_runs / name / "manifest.json", manifest | {"preset": preset, "command": "train"})
     library = RunLibrary(own_runs)
     found = settings_diff(library.run("left"), library.run("right"))
     assert [d.name for d in found.rest] == ["method.coefficient"]

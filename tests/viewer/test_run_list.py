@@ -36,7 +36,7 @@ def test_a_line_for_each_run_and_evaluation(old_runs: Path) -> None:
         ["after", "finished", "easy", "0.00", "1.00", lines[1].split()[5]],
         ["grpo", "finished", "1/1", "reward", "0.00", "–"],
     ]
-    assert lines[1].endswith("evaluation") and lines[2].split()[-1] == "grpo"
+    assert lines[1].split()[-1] == "evaluation" and lines[2].split()[-1] == "grpo"
     assert lines[3].startswith(f"3 in {old_runs}"[:80])
 
 

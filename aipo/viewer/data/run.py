@@ -123,7 +123,7 @@ class RunView:
 
     def manifest(self) -> Mapping[str, Any]:
         """Versions and fingerprints of what the run used, empty if there is no such file."""
-        return self._parsed(self._run.manifest, _json) or {}
+        return recorded.manifest(self._parsed(self._run.manifest, _json) or {})
 
     def warmup(self) -> Mapping[str, Any]:
         """How often the policy asks before and after a warm-up; empty in any other run."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from aipo.compare.matrix import MatrixCell, Stage
-from aipo.compare.sections import BEFORE, SETTINGS, WARMUP
+from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.util.console import Note, stage
 from aipo.util.files import write_text, writing
 from aipo.util.termination import end
@@ -70,7 +70,7 @@ def train_job(cell: MatrixCell) -> Job:
 
     def command(run: Stage) -> list[str]:
         resume = ["--resume"] if run.folder.config.is_file() else []
-        kind = ["warmup"] if cell.arm == WARMUP else ["train", "--evaluate"]
+        kind = ["train", "--evaluate"] if run.evaluation == "after" else ["warmup"]
         return [*kind, "--config", run.name, *resume, *run.overrides]
 
     return Job(name=cell.name, commands=[command(run) for run in stages], log=cell.log, follow=follow)

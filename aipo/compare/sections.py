@@ -69,11 +69,11 @@ class MatrixSection(Section):
     def _names_fit(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: got {list(self.seeds)}, allowed each seed once")
+        reserved = (BEFORE,) if self.warmup is None else (BEFORE, WARMUP)
         for name in self.arms:
-            if not _NAME.fullmatch(name) or name in (BEFORE, WARMUP):
-                raise ValueError(
-                    f"arms: got {name!r}, allowed letters, digits, - and _, and not {BEFORE!r} or {WARMUP!r}"
-                )
+            if not _NAME.fullmatch(name) or name in reserved:
+                others = " or ".join(map(repr, reserved))
+                raise ValueError(f"arms: got {name!r}, allowed letters, digits, - and _, and not {others}")
         if self.reference is not None and self.reference not in self.arms:
             raise ValueError(f"reference: got {self.reference!r}, allowed one of {list(self.arms)}")
         return self

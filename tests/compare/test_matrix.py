@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from aipo.compare.jobs import train_job
 from aipo.compare.matrix import Matrix, Measure, read_matrix
 from aipo.errors import ConfigError
 from kit.matrices import matrix_file
@@ -57,8 +58,11 @@ def test_all_arms_start_from_the_warm_up_of_their_seed(tmp_path: Path) -> None:
     assert stage.experiment.policy.model == "envs.miniature.model:cold_start"
     assert (stage.experiment.train.steps, stage.experiment.seed, stage.done) == (2, 10, False)
     assert not read(tmp_path, HEAD + ARMS).warmups
-    with pytest.raises(ConfigError, match="arms: got 'warmup', allowed letters"):
-        read(tmp_path, HEAD + "arms: {warmup: {config: grpo}}")
+    arm = "arms: {warmup: {config: grpo}}"
+    with pytest.raises(ConfigError, match=r"arms: got 'warmup', allowed letters.* not 'before' or 'warmup'"):
+        read(tmp_path, HEAD + "warmup: {config: aipo_distil}\n" + arm)
+    (command,) = train_job(read(tmp_path, HEAD + arm).cells[0]).commands  # an arm like any other
+    assert command[:2] == ["train", "--evaluate"]
 
 
 def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:

@@ -93,7 +93,12 @@ def new_draft(folder: Path) -> Path:
     """An empty folder beside `folder`, of the same name. What a killed process left there goes."""
     draft = folder.parent / DRAFTS / folder.name
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    try:
+        draft.mkdir(parents=True)
+    except (
+        FileNotFoundError
+    ):  # another process that was done removed the folder of drafts, which was empty just then
+        draft.mkdir(parents=True)
     return draft
 
 

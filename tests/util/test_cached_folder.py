@@ -1,5 +1,6 @@
 """The cache of models: a folder is made once and whole, whoever asks."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +65,22 @@ def test_what_fails_leaves_nothing_and_what_others_write_stays(tmp_path: Path) -
     folder = cached_folder("one", make_with_a_failure_beside, what="it", cache=tmp_path)
     assert (folder / "weights").read_text() == "first"
     assert visible(tmp_path) == ["one"]
+
+
+def test_another_process_may_remove_the_empty_folder_of_drafts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mkdir, removed = os.mkdir, list[Path]()
+
+    def mkdir_and_lose(path: Path, *mode: int) -> None:
+        mkdir(path, *mode)
+        if Path(path).name == ".draft" and not removed:
+            removed.append(Path(path))
+            os.rmdir(path)
+
+    monkeypatch.setattr(os, "mkdir", mkdir_and_lose)
+    assert (cached_folder("one", Maker(), what="it", cache=tmp_path) / "weights").is_file()
+    assert removed == [tmp_path / ".draft"]
 
 
 def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

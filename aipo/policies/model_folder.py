@@ -37,6 +37,11 @@ def loading(model: Path | str) -> Generator[None]:
     except AipoError:
         raise
     except Exception as error:  # safetensors, pickle and torch raise their own
+        if Path(model).is_absolute() and not Path(model).exists():
+            raise LoadError(
+                f"policy.model: got {str(model)!r}, which is not there, allowed a folder with a model or a hub name (of a run, "
+                "`aipo model --config RUN/config.yaml` makes the model again that it began with)"
+            ) from error
         raise LoadError(
             f"policy.model: got {str(model)!r}, allowed a folder or hub name of a causal language model with files that "
             f"are whole (copy or download them again if one is torn): {error_text(error)}"

@@ -70,3 +70,13 @@ def test_a_chat_template_that_fails_is_refused(tmp_path: Path, template: str) ->
         LoadError, match=r"chat template of '.*': got Template.*Error: .*allowed one that takes a user's"
     ):
         load_experiment("aipo_distil").tokenizer(tmp_path)
+
+
+def test_a_folder_that_is_gone_can_be_made_again(tmp_path: Path) -> None:
+    """As the copy in a user's cache that a run began with."""
+    gone, small = tmp_path / "gone", load_experiment("small", [f"policy.model={tmp_path}"])
+    for load in (small.tokenizer, small.network, small.network_settings):
+        with pytest.raises(
+            LoadError, match=r"gone', which is not there, .* `aipo model --config RUN/config\.yaml`"
+        ):
+            load(gone)

@@ -83,7 +83,7 @@ def chat(url: str, name: str = "knowledge", **changes: Any) -> ChatModel:
         "secrets": {"api_key": "AGENTS_KEY"},
         "prices": {"input": 1.0, "output": 10.0},
     }
-    made = build_chat(name, AgentConfig.model_validate(config | changes), seed=0)
+    made = build_chat(f"agents.{name}", AgentConfig.model_validate(config | changes), seed=0)
     assert made is not None
     return made
 

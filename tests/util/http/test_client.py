@@ -157,7 +157,9 @@ def test_each_request_takes_the_proxy_of_its_own_address(monkeypatch: pytest.Mon
 
 def built(kind: str, **options: str) -> Any:
     config = {"graph": "none:none", "model": f"langchain_openai:{kind}", "options": options}
-    made = build_chat("judge", AgentConfig.model_validate(config | {"secrets": {"api_key": "AGENTS_KEY"}}))
+    made = build_chat(
+        "agents.judge", AgentConfig.model_validate(config | {"secrets": {"api_key": "AGENTS_KEY"}})
+    )
     assert made is not None
     return made.model
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _MINIATURE = "envs.miniature"
 _RULES = re.compile(r"(envs\.(?:miniature|almanac|gsm8k))\.agents:")
 """Agents that ship and follow rules; what is caught is the environment whose they are."""
+_KNOWING = (
+    "envs.miniature.agents:knowledge",
+    "envs.almanac.agents:knowledge",
+    "envs.almanac.agents:reasoning",
+)
+"""Rules that know what the environment's seed has drawn."""
 _PROMPTS = {"miniature.md": _MINIATURE, "almanac.md": "envs.almanac"}
 """Prompts for the policy that ask for the answer as one environment reads it."""
 _BOXED = ("policy.md", "gsm8k.md")
@@ -61,6 +67,7 @@ def misfits(experiment: Experiment) -> Iterator[Misfit]:
         AipoError: the environment or a file of an agent cannot be loaded.
     """
     yield from _of_another_env(experiment)
+    yield from _of_another_seed(experiment)
     yield from _of_same_agents(experiment)
     short = [
         name
@@ -145,6 +152,15 @@ def _of_another_env(experiment: Experiment) -> Iterator[Misfit]:
     if plain_name(policy).startswith(f"{_MINIATURE}.") and not _is_of(experiment, _MINIATURE):
         found = f"{policy} can read and write the miniature only, and the tasks are of {env}"
         yield Misfit("policy", found, f"policy.model=FOLDER or hub name; {_SMALL}")
+
+
+def _of_another_seed(experiment: Experiment) -> Iterator[Misfit]:
+    drawn = experiment.settings["env"]["options"].get("seed", experiment.seed)
+    for name, agent in experiment.agents.items():
+        seed = agent.options.get("seed", experiment.seed)
+        if plain_name(agent.model or "") in _KNOWING and seed != drawn:
+            found = f"{name} knows what seed {seed} draws, and the tasks are drawn with seed {drawn}"
+            yield Misfit("agents", found, f"agents.{name}.options.seed={drawn}, or no seed but run.seed")
 
 
 def _of_same_agents(experiment: Experiment) -> Iterator[Misfit]:

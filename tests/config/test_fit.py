@@ -73,6 +73,9 @@ def test_presets_fit_as_they_ship(name: str, monkeypatch: pytest.MonkeyPatch) ->
             ["agents: verify and knowledge are the same graph, prompt and model"],
         ),
         ([*(f"agents.{name}.model=envs.mine.agents:model" for name in ("verify", "knowledge", "reasoning")), *LONG], []),
+        (["run.seed=3"], []),
+        (["run.seed=3", "env.options.seed=0"], ["agents: knowledge knows what seed 3 draws, and the tasks are drawn with seed 0"]),
+        (["run.seed=3", "env.options.seed=0", "agents.knowledge.options.seed=0"], []),
         (["env.name=FOLDER/mine.py:Mine", "env.mixture={easy_train: 1}", "graph.options.prompt=miniature.md"], []),
     ],
 )  # fmt: skip

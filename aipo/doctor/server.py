@@ -118,15 +118,24 @@ def flags(info: dict[str, Any], parts: PolicyParts) -> Iterator[Check]:
         yield Check("warn", "flags", found, _RESTART)
     if config.vllm.sync == "nccl" and not vllm.get("weight_transfer_config"):
         yield Check("fail", "flags", "no weight transfer, and policy.vllm.sync is nccl", _RESTART)
-    if tied and device == "cpu" and not _is_untied(Path(str(model.get("model")))):
-        found = "the CPU build reloads tied embeddings wrongly, without a word, and what is served ties them"
+    if tied and device == "cpu":
+        yield from _tied(Path(str(model.get("model"))))
+
+
+def _tied(served: Path) -> Iterator[Check]:
+    """Has the served model an output layer of its own, as the policy's model has not?"""
+    wrongly, file = (
+        "the CPU build reloads tied embeddings wrongly, without a word, and",
+        served / "config.json",
+    )
+    if served.is_absolute() and not served.exists():
+        found = (
+            f"{wrongly} whether what is served ties them is not known here: {served} is on another machine"
+        )
+        yield Check("warn", "flags", found, "`aipo serve` there, which serves a copy that does not")
+    elif not file.is_file() or json.loads(file.read_bytes()).get("tie_word_embeddings") is not False:
+        found = f"{wrongly} what is served ties them"
         yield Check("fail", "flags", found, "`aipo serve` here, which serves a copy that does not; or a GPU")
-
-
-def _is_untied(served: Path) -> bool:
-    """Has the served model an output layer of its own, as far as its folder can be read here?"""
-    file = served / "config.json"
-    return file.is_file() and json.loads(file.read_bytes()).get("tie_word_embeddings") is False
 
 
 def processed(warm: dict[str, float], cold: dict[str, float], temperature: float) -> Check:
@@ -165,7 +174,12 @@ async def _tokenizer(server: Server, model: str, tokenizer: HFTokenizer) -> Chec
     if theirs == ids:
         return Check("ok", "served tokenizer", f"cuts a text into the same {len(ids)} ids")
     found = f"cuts a text into {len(theirs)} other ids than the policy's ({len(ids)})"
-    return Check("fail", "served tokenizer", found, "serve policy.model itself, with its tokenizer files")
+    return Check(
+        "fail",
+        "served tokenizer",
+        found,
+        "serve the policy's folder and its tokenizer, as `aipo serve --config` does",
+    )
 
 
 async def _routes(server: Server, experiment: Experiment) -> Check:

@@ -123,6 +123,8 @@ def test_a_copy_with_an_output_layer_of_its_own_is_reloaded_on_cpus(tmp_path: Pa
     assert [check.status for check in flags(info, parts(tied=True))] == ["ok"]
     (tmp_path / "config.json").write_text('{"tie_word_embeddings": true}')
     assert [check.status for check in flags(info, parts(tied=True))] == ["ok", "fail"]
+    elsewhere = server_info(model_config={"model": str(tmp_path / "elsewhere")})
+    assert [check.status for check in flags(elsewhere, parts(tied=True))] == ["ok", "warn"]
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,12 @@ def flawed(matrix: Matrix, arm: str) -> str:
 def demo_matrix(demo: Demo, out: Path, seed: int, arms: Sequence[str]) -> Matrix:
     """The demo as a matrix. The first arm is what the demo is about, the last one the reference."""
     named = {arm: demo.settings_of(arm) for arm in arms}
+    alone = ("run.threads=null",)  # nothing runs beside a warm-up
     section = MatrixSection(
         out=out,
         seeds=(seed,),
         set=demo.plan,
-        warmup=StageSection(config=demo.base) if demo.base else None,  # pyright: ignore[reportCallIssue]
+        warmup=StageSection(config=demo.base, set=alone) if demo.base else None,  # pyright: ignore[reportCallIssue]
         reference=arms[-1],
         arms={arm: ArmSection(config=config, set=own) for arm, (config, own) in named.items()},  # pyright: ignore[reportCallIssue]
     )  # pyright: ignore[reportCallIssue]

@@ -63,6 +63,7 @@ def train_run(
         progress = stack.enter_context(bars(console))
         checkpoint = ranks.broadcast(lambda: go_on_from(folder, experiment, console) if resume else None)
         model = ranks.broadcast(lambda: experiment.build_model(stage(progress, experiment.policy.making)))
+        ranks.on_main(lambda: check_rows_of_tags(experiment, model, ranks))
         ranks.on_main(lambda: _record(experiment, folder, model, console, course.command))
         write_event(
             console, "started", command=course.command, run=str(folder.path), steps=experiment.train.steps
@@ -220,6 +221,21 @@ def check(
     experiment.check_model()
     if course:
         course.check()
+
+
+def check_rows_of_tags(experiment: Experiment, model: Path | str, ranks: Ranks) -> None:
+    """Refuses rows of the tags' tokens beside an adapter, if two layers share them and several processes do, too: accelerate
+    does not see that the layers are tied, and would cut their weights twice.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    beside = ranks.sharded and experiment.policy.lora is not None and experiment.added_tags
+    if beside and experiment.network_settings(model).get_text_config(decoder=True).tie_word_embeddings:
+        raise ConfigError(
+            f"policy.add_tags: got true with policy.lora and weights that are sharded over processes, and {str(model)!r} ties "
+            "its embeddings, allowed data parallelism (accelerate launch --multi_gpu), policy.lora=null, or false"
+        )
 
 
 def _record(

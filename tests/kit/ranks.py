@@ -101,6 +101,7 @@ SHARDED: dict[str, dict[str, Any]] = {
     "kl": {"beta": 0.3, "minibatches": 2},
     "adapter": {"lora": True, "minibatches": 2},
     "adapter, kl": {"lora": True, "beta": 0.3, "gradient_accumulation": 2},
+    "adapter, rows of tokens": {"lora": True, "token_ids": (3, 5), "minibatches": 2},
     "autocast": {"autocast": True, "singly": True},
     "autocast, checkpointing": {"autocast": True, "singly": True, "activation_checkpointing": True},
     "autocast, fused head": {"autocast": True, "singly": True, "dense": 0},
@@ -124,6 +125,7 @@ def train_sharded(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     """Trains one case; leaves the model, and `seen.pt` on how it was held."""
     how = dict(case)
     tied, lora, beta = how.pop("tied", False), how.pop("lora", False), how.pop("beta", 0.0)
+    token_ids = how.pop("token_ids", ())
     if how.pop("singly", False):  # of the six rows; in company bfloat16 rounds otherwise
         how["gradient_accumulation"] = 6 // ranks.size
     aipo.train.trainer._DENSE_LOGITS = how.pop("dense", 2**24)
@@ -137,7 +139,7 @@ def train_sharded(case: dict[str, Any], folder: Path, ranks: Ranks) -> None:
     ranks.on_main(start)
     network: Any = Qwen2ForCausalLM.from_pretrained(folder / "start")
     if lora:
-        network = add_adapter(network, LoRASettings(rank=4, alpha=8), seed=0)
+        network = add_adapter(network, LoRASettings(rank=4, alpha=8), seed=0, token_ids=token_ids)
     whole = full_weights(network, ranks)
     gathered: list[float] = []
     gradients: set[str] = set()

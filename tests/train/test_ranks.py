@@ -18,6 +18,7 @@ from aipo.train.ranks import SINGLE_PROCESS, Ranks, join
 from aipo.train.run import train_run
 from kit.ranks import CASES, SHARDED
 from kit.servers import free_port
+from kit.tiny import chat_tokenizer, qwen2
 from kit.training import lines
 
 HERE = Path(__file__).parents[1] / "kit"
@@ -122,6 +123,24 @@ def test_what_needs_whole_weights_is_refused_before_anything_is_made(
     monkeypatch.setattr("aipo.train.run.join", lambda *, cpu, autocast: Ranks(sharded=True))
     config = load_experiment("aipo_distil", [f"run.out={tmp_path / 'run'}", *words])
     with pytest.raises(ConfigError, match=says):
+        train_run(config, resume=False, evaluate_after=False, console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_sharded_rows_of_tags_beside_an_adapter_need_an_output_layer_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aipo.train.run.join", lambda *, cpu, autocast: Ranks(sharded=True))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    qwen2(264, num_hidden_layers=1, tie_word_embeddings=True).save_pretrained(tmp_path / "m")
+    chat_tokenizer().inner.save_pretrained(tmp_path / "m")
+    words = ["policy.engine=vllm", "policy.vllm.sync=disk", "policy.lora={rank: 2}", "policy.add_tags=true"]
+    config = load_experiment(
+        "aipo_distil", [f"run.out={tmp_path / 'run'}", f"policy.model={tmp_path / 'm'}", *words]
+    )
+    with pytest.raises(
+        ConfigError, match=r"add_tags: got true with policy\.lora and weights that are sharded"
+    ):
         train_run(config, resume=False, evaluate_after=False, console=Console(quiet=True))
     assert not (tmp_path / "run").exists()
 

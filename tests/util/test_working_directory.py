@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -207,7 +208,11 @@ def test_a_folder_that_is_no_package_does_not(folder: Path) -> None:
 def test_the_working_directory_is_put_last_once(folder: Path) -> None:
     use_working_directory()
     use_working_directory()
-    assert sys.meta_path[-1] is working_directory._LAST_FINDER
+    last = sys.meta_path.index(working_directory._LAST_FINDER)
+    assert last > sys.meta_path.index(
+        PathFinder
+    )  # a library that is imported later, such as six, may add its own behind it
+    assert sys.meta_path.count(working_directory._LAST_FINDER) == 1
     assert working_directory._LAST_FINDER.place == str(folder) and str(folder) not in sys.path
     assert sys.meta_path.count(working_directory._FINDER) == 1
 

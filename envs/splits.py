@@ -50,3 +50,10 @@ class SplitEnv(Generic[S]):
     def make_tasks(self, split: str, setting: S) -> tuple[Task, ...]:
         """The tasks of a split, in their order."""
         raise NotImplementedError
+
+
+class DrawnEnv(SplitEnv[tuple[Task, ...]]):
+    """Splits whose tasks are all drawn at once: a split's setting is its tasks."""
+
+    def make_tasks(self, split: str, setting: tuple[Task, ...]) -> tuple[Task, ...]:
+        return setting

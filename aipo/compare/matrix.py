@@ -13,6 +13,7 @@ from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import checked, read_yaml
 from aipo.errors import ConfigError
 from aipo.run import RunFolder
+from aipo.warmup.asking import AFTER, evaluation_of
 from aipo.warmup.run import supervised_settings
 
 _RESERVED = ("run.out", "run.seed")
@@ -220,7 +221,9 @@ def _warmup(section: StageSection, common: Sequence[str], out: Path, seed: int, 
     (stage,) = _stages((section,), common, out, seed, f"{where}, warmup")
     supervised = supervised_settings(stage.experiment)
     return MatrixCell(
-        arm=WARMUP, seed=seed, stages=(replace(stage, experiment=supervised, evaluation="asks-after"),)
+        arm=WARMUP,
+        seed=seed,
+        stages=(replace(stage, experiment=supervised, evaluation=evaluation_of(AFTER)),),
     )
 
 

@@ -158,9 +158,9 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
     def ended(job: Job, code: int) -> None:
         nonlocal done, failed
         done, failed = done + 1, failed + (code != 0)
-        if stop_at_failure:
+        if stop_at_failure:  # where there are few, their bars stay
             _stop_at_failure(job, code)
-        if not stop_at_failure:  # where there are few, their bars stay
+        else:
             put_away(progress, job.name)
         if code != 0:
             write_event(progress.console, "failed", stage=job.name, log=str(job.log))

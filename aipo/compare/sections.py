@@ -11,9 +11,10 @@ from aipo.util.section import Count, Section
 BEFORE = "before"
 """The name of the policy before training, and of the folder with its evaluation."""
 
-Setting = Literal["solo", "suppressed", "assisted"]
 WARMUP = "warmup"
 """The name of the warm-up that all arms start from, and of the folder with its runs."""
+
+Setting = Literal["solo", "suppressed", "assisted"]
 SETTINGS = {"solo": "solo", "suppressed": "solo, consult tags suppressed", "assisted": "with agents"}
 """The label of each setting in tables, titles and captions."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

@@ -1,7 +1,8 @@
 """The configuration: strict and frozen; its sections are in `aipo.config.schema` and `aipo.method.settings`.
 
 A configuration is a preset or a YAML file plus `key=value` overrides. A file may start from another one
-with `extends: NAME`, or take the method of another one with `method: NAME`. An unknown key or a wrong value is refused by name, with the nearest valid key.
+with `extends: NAME`, or take the method of another one with `method: NAME`. An unknown key or a wrong value is refused by
+name, with the nearest valid key.
 """
 
 from collections import Counter

@@ -4,16 +4,29 @@ The draw depends only on the seed and the step, so a resumed run draws what an u
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from aipo.errors import ConfigError, TaskError, one_of
-from aipo.rollout.env import Env, Task
+from aipo.rollout.env import Task
 from aipo.rollout.spec import derive_seed
 
 
-def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int, seed: int) -> list[Task]:
+class Splits(Protocol):
+    """The part of an environment that hands tasks out."""
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        ...
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Every task of `split`, in a fixed order."""
+        ...
+
+
+def draw_tasks(env: Splits, mixture: Mapping[str, float], count: int, *, step: int, seed: int) -> list[Task]:
     """The `count` tasks of rollout step `step`, split by split in the order of `mixture`.
 
     Every step takes the same number from a split (largest remainder; the earlier split wins a tie). The tasks of a
@@ -40,7 +53,7 @@ def draw_tasks(env: Env, mixture: Mapping[str, float], count: int, *, step: int,
     return drawn
 
 
-def _counts(env: Env, mixture: Mapping[str, float], count: int) -> dict[str, int]:
+def _counts(env: Splits, mixture: Mapping[str, float], count: int) -> dict[str, int]:
     for split, share in mixture.items():
         if split not in env.splits():
             raise ConfigError(one_of("split", split, sorted(env.splits()), "the mixture"))

@@ -27,6 +27,11 @@ _LINES = {
 }
 
 
+def evaluation_of(when: str) -> str:
+    """The name of the evaluation that keeps these rollouts."""
+    return f"asks-{when}"
+
+
 def measure(
     experiment: Experiment,
     engine: RolloutEngine,
@@ -35,12 +40,12 @@ def measure(
     probes: Sequence[Task],
     warn: Callable[[str], None],
 ) -> dict[str, Any]:
-    """One assisted rollout of each probe. Its traces and results are kept as the evaluation `asks-WHEN`.
+    """One assisted rollout of each probe. Its traces and results are kept as an evaluation, see `evaluation_of`.
 
     Returns:
         See `asking`; and by split the share of the rollouts that ask.
     """
-    name, traces = f"asks-{when}", list[Trace]()
+    name, traces = evaluation_of(when), list[Trace]()
     decode = engine.policies["policy"].tokenizer.decode
     guard = experiment.guards(folder.spending, lambda _: None)
     results: dict[str, Any] = {}

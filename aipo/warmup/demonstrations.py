@@ -7,14 +7,14 @@ from functools import cached_property
 from aipo.config.build import Experiment
 from aipo.errors import ConfigError
 from aipo.method.task_order import draw_tasks
-from aipo.rollout.env import Env, Score, Task
+from aipo.rollout.env import Env, Task
 from aipo.rollout.spec import RolloutSpec, derive_seed
 from aipo.trace import Mode
 
 
 @dataclass(frozen=True)
 class _Without:
-    """An environment without some tasks."""
+    """The splits of an environment without some tasks."""
 
     env: Env
     task_ids: frozenset[str]
@@ -24,9 +24,6 @@ class _Without:
 
     def tasks(self, split: str) -> Sequence[Task]:
         return [task for task in self.env.tasks(split) if task.task_id not in self.task_ids]
-
-    def score(self, task: Task, text: str) -> Score:
-        raise NotImplementedError("only tasks are drawn from it")
 
 
 @dataclass(frozen=True)

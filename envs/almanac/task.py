@@ -24,17 +24,16 @@ procedure in `rules`: each is for another agent to help with.
 Nothing heavy is imported here.
 """
 
-from collections.abc import Sequence
-
 from aipo.errors import TaskError
 from aipo.rollout import Task
 from envs.almanac.book import Book
 from envs.almanac.solution import is_true, replies, script, work
 from envs.almanac.splits import draw_splits
 from envs.almanac.wording import Question, answer_line, find_question, read_line
+from envs.splits import DrawnEnv
 
 
-class Almanac:
+class Almanac(DrawnEnv):
     """Implements `aipo.rollout.demonstration.DemonstratedEnv` and `TeachingEnv`.
 
     Args:
@@ -46,21 +45,7 @@ class Almanac:
 
     def __init__(self, seed: int = 0) -> None:
         self.book = Book.draw(seed)
-        self._tasks = draw_splits(self.book)
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self._tasks)
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """Every task of `split`, in a fixed order.
-
-        Raises:
-            TaskError: no such split.
-        """
-        if split not in self._tasks:
-            raise TaskError(f"split of the almanac: got {split!r}, allowed one of {list(self._tasks)}")
-        return self._tasks[split]
+        super().__init__("the almanac", draw_splits(self.book))
 
     def score(self, task: Task, text: str) -> dict[str, float]:
         """`correct` is 1.0 where the last line of `text` is `Answer: ` and the right number, else 0.0. `derivation` is 1.0

@@ -52,6 +52,7 @@ from envs.miniature.arithmetic import (
     unborrowed,
 )
 from envs.miniature.teacher import next_text
+from envs.splits import DrawnEnv
 
 # Rows of ten facts, and operands of a sum, unless the options say otherwise.
 SIZE, TERMS = 10, 1
@@ -96,7 +97,7 @@ class Facts:
         return cls(value, tuple(names[:known]), tuple(names[known:practice]), tuple(names[practice:]))
 
 
-class Miniature:
+class Miniature(DrawnEnv):
     """Implements `aipo.rollout.demonstration.DemonstratedEnv` and `TeachingEnv`.
 
     Args:
@@ -129,7 +130,7 @@ class Miniature:
         sums = [(a, (b, *draw_operands(rng, terms - 1))) for a, b in plain]
         easy_train += [_sum("easy_train", a, operands) for a, operands in sums[:PLAIN]]
         easy += [_sum("easy", a, operands) for a, operands in sums[PLAIN:]]
-        self._tasks = {
+        splits = {
             "easy_train": tuple(easy_train),
             "easy": tuple(easy),
             "hard": tuple(hard),
@@ -138,20 +139,7 @@ class Miniature:
             **self._complements(random.Random(f"miniature nines {seed}")),
             **_crafts("shortcut", _shortcut, random.Random(f"miniature shortcut {seed}"), less),
         }
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self._tasks)
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """Every task of `split`, in a fixed order.
-
-        Raises:
-            TaskError: no such split.
-        """
-        if split not in self._tasks:
-            raise TaskError(f"split of the miniature: got {split!r}, allowed one of {list(self._tasks)}")
-        return self._tasks[split]
+        super().__init__("the miniature", splits)
 
     def score(self, task: Task, text: str) -> dict[str, float]:
         """`correct` is 1.0 where the last line of `text` is `#` and the answer, else 0.0. `derivation` is 1.0 where every

@@ -207,6 +207,11 @@ def _stages(
         out = last if number == len(sections) else last.with_name(f"{last.name}.{number}")
         begin = stages[-1].folder.model if stages else start
         model = [] if begin is None else [f"policy.model={json.dumps(str(begin))}"]
+        own = next((text for text in section.set if text.partition("=")[0] == "policy.model"), None)
+        if model and own is not None:
+            raise ConfigError(
+                f"{where}: got {own!r}, allowed no model of its own for a run that begins from {begin}"
+            )
         overrides = (*common, *section.set, *model, f"run.out={json.dumps(str(out))}", f"run.seed={seed}")
         try:
             experiment = load_experiment(section.config, overrides)

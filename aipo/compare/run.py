@@ -150,7 +150,8 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
     seeds = dict.fromkeys(cell.seed for cell in cells)
     warmups = [cell for seed, cell in matrix.warmups.items() if seed in seeds and not cell.done]
     _build_policies([cell.stages[0] for cell in warmups or cells], progress)
-    _warm_up(warmups, progress)
+    lost = _warm_up(warmups, progress, every=stop_at_failure, of=len(seeds))
+    cells = [cell for cell in cells if cell.seed not in lost]
     jobs = [evaluate_job(cell) if cell.arm == BEFORE else train_job(cell) for cell in cells]
     overall = stage(progress, "all")
     done = failed = 0
@@ -163,23 +164,43 @@ def run_matrix(matrix: Matrix, progress: Progress, *, at_once: int, stop_at_fail
         else:
             put_away(progress, job.name)
         if code != 0:
-            write_event(progress.console, "failed", stage=job.name, log=str(job.log))
-            progress.console.print(
-                f"{job.name} failed, see {job.log}", style="red", highlight=False, soft_wrap=True
-            )
+            _say_failed(job, progress)
         overall(done, len(jobs), f"{done} of {len(jobs)}" + (f", {failed} failed" if failed else ""))
 
     overall(0, len(jobs), f"0 of {len(jobs)}")
     run_jobs(jobs, progress, at_once=at_once, ended=ended)
 
 
-def _warm_up(cells: Sequence[MatrixCell], progress: Progress) -> None:
+def _warm_up(cells: Sequence[MatrixCell], progress: Progress, *, every: bool, of: int) -> set[int]:
     """Makes the policies that the arms start from, one at a time on all cores: nothing else can begin before.
 
+    Args:
+        every: all of them are needed.
+        of: number of seeds that are to run.
+
+    Returns:
+        Seeds without one: their runs have nothing to begin from.
+
     Raises:
-        TrainError: one failed; with the end of its log.
+        TrainError: one that is needed failed, or those of all seeds; with the end of the log.
     """
-    run_jobs([train_job(cell) for cell in cells], progress, at_once=1, ended=_stop_at_failure)
+    seeds, lost = {cell.name: cell.seed for cell in cells}, set[int]()
+
+    def ended(job: Job, code: int) -> None:
+        if code == 0:
+            return
+        lost.add(seeds[job.name])
+        if every or len(lost) == of:
+            _stop_at_failure(job, code)
+        _say_failed(job, progress)
+
+    run_jobs([train_job(cell) for cell in cells], progress, at_once=1, ended=ended)
+    return lost
+
+
+def _say_failed(job: Job, progress: Progress) -> None:
+    write_event(progress.console, "failed", stage=job.name, log=str(job.log))
+    progress.console.print(f"{job.name} failed, see {job.log}", style="red", highlight=False, soft_wrap=True)
 
 
 def _stop_at_failure(job: Job, code: int) -> None:

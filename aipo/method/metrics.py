@@ -89,7 +89,8 @@ METRICS: dict[str, Metric] = {
         "Share of requests that the agent itself failed to answer.",
     ),
     "grant": Metric(
-        "h / (h + step)", "Probability that a request to an agent is granted, with `method.grant_steps`."
+        "h / (h + rollout step - 1)",
+        "Probability that a request to an agent is granted, with `method.grant_steps`.",
     ),
     "declined/{agent}": Metric(
         "declined consults / consults that were declined or reached it",

@@ -13,7 +13,7 @@ Solo rollouts may have another prompt than assisted ones. What an agent says is 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from aipo.errors import TrainError
 from aipo.policies.tags import Tags
 from aipo.trace import Role, Segment, Trace, segment
+from aipo.trace.token_stats import RowKind
 
 
 class Code(IntEnum):
@@ -37,9 +38,6 @@ class Code(IntEnum):
 CODES = {Role.PROMPT: Code.PROMPT, Role.POLICY: Code.POLICY, Role.AGENT: Code.AGENT, Role.ENV: Code.ENV}
 TAUGHT_CODES = {**CODES, Role.TEACHER: Code.AGENT, Role.AGENT: Code.CONTEXT}
 """In a rollout that a teacher wrote, its tokens have the coefficient of agents' tokens; what agents said is context."""
-
-
-RowKind = Literal["sampled", "exchanged", "distilled"]
 
 
 class SegmentInfo(NamedTuple):
@@ -128,10 +126,21 @@ def check_agent_logprobs(rows: Iterable[Row], needed: Callable[[str], bool]) -> 
 
 
 def rows_of(trace: Trace) -> list[Row]:
-    """The trace as it was sampled; no row when it has no advantage (a failed rollout)."""
+    """The trace as it was sampled; no row when it has no advantage (a failed rollout). A teacher's request of a wrong form is
+    context."""
     if trace.advantage is None:
         return []
-    return [_uncut(trace, "sampled", trace.segments, TAUGHT_CODES if trace.taught else CODES)]
+    if not trace.taught:
+        return [_uncut(trace, "sampled", trace.segments, CODES)]
+    misformed = {consult.request_segment for consult in trace.consults if consult.misformed}
+    coded = enumerate(trace.segments)
+    return [
+        _row(
+            trace,
+            "sampled",
+            [(i, s, Code.CONTEXT if i in misformed else TAUGHT_CODES[s.role]) for i, s in coded],
+        )
+    ]
 
 
 def exchange_prompt(trace: Trace, prompt: Segment) -> list[Row]:

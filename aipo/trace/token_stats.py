@@ -44,7 +44,7 @@ _FIRST = SCHEMA.names[:10]
 _TOKENS_PER_GROUP = 1 << 16
 
 
-Kind = Literal["sampled", "exchanged", "distilled"]
+RowKind = Literal["sampled", "exchanged", "distilled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,7 +71,7 @@ class TokenStats:
     """
 
     trace_id: str
-    kind: Kind
+    kind: RowKind
     step: int
     optimizer_step: int
     segments_T: npt.NDArray[np.int32]
@@ -167,7 +167,7 @@ class TokenStatsStore:
         return dict(zip(rows["update"].to_pylist(), rows["push_sum"].to_pylist(), strict=True))
 
     def of(self, trace_id: str, step: int) -> list[TokenStats]:
-        """Token stats of one trace: by kind of row (`Kind`), each by optimizer step; empty if the
+        """Token stats of one trace: by kind of row (`RowKind`), each by optimizer step; empty if the
         trace was not trained on.
 
         Raises:
@@ -178,7 +178,7 @@ class TokenStatsStore:
 
 
 def _order(stats: TokenStats) -> tuple[str, int, int]:
-    return stats.trace_id, get_args(Kind).index(stats.kind), stats.optimizer_step
+    return stats.trace_id, get_args(RowKind).index(stats.kind), stats.optimizer_step
 
 
 def _table(token_stats: Sequence[TokenStats]) -> pa.Table:

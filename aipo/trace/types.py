@@ -72,6 +72,10 @@ class Fault(StrEnum):
     DECLINED = "declined"
 
 
+MISFORMED = (Fault.MALFORMED, Fault.NESTED, Fault.UNCLOSED, Fault.EMPTY, Fault.UNKNOWN)
+"""Faults of the request itself."""
+
+
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consult:
@@ -104,6 +108,11 @@ class Consult:
     def reached(self) -> bool:
         """Did the request come to an agent?"""
         return self.fault in (None, Fault.UNAVAILABLE)
+
+    @property
+    def misformed(self) -> bool:
+        """Was the request itself wrong: its tags, its agent's name, or nothing in it?"""
+        return self.fault in MISFORMED
 
     @property
     def failed(self) -> bool:

@@ -11,14 +11,12 @@ from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.run_limits import commonest_error
 from aipo.run import RunFolder
-from aipo.trace import Fault, Mode, Trace
+from aipo.trace import Mode, Trace
 from aipo.trace.store import TraceStore
 from aipo.util.console import NumberTable, number_table
 from aipo.util.files import write_json
 
 BEFORE, AFTER = "before", "after"
-WRONG_FORMS = (Fault.MALFORMED, Fault.NESTED, Fault.UNCLOSED, Fault.EMPTY, Fault.UNKNOWN)
-"""Faults of the request itself."""
 
 _LINES = {
     "asking": "assisted rollouts that ask",
@@ -84,7 +82,7 @@ def asking(traces: Sequence[Trace]) -> dict[str, Any]:
     """
     ended = [trace for trace in traces if not trace.failed]
     consults = [consult for trace in ended for consult in trace.consults]
-    wrong = sum(consult.fault in WRONG_FORMS for consult in consults)
+    wrong = sum(consult.misformed for consult in consults)
     return {
         "rollouts": len(ended),
         "requests": len(consults),

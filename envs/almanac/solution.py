@@ -9,6 +9,8 @@ from envs.almanac.wording import Question, Statement, answer_line, count_line, r
 
 NEXT = "next step"
 """The request to Reasoning."""
+NO_ANSWER = "Answer: unknown"
+"""The last line where an agent did not say what is lacking: without a reward, so nobody learns to guess it."""
 Script = Generator[str, str, None]
 """What the policy writes, up to a request or to the end. It is sent what follows the request."""
 _REPLY = re.compile(r"<(?:feedback:[\w.-]+|notice)>(.*?)</(?:feedback|notice)>", re.DOTALL)
@@ -47,16 +49,16 @@ def replies(written: str) -> list[str]:
 
 def script(book: Book, question: Question) -> Script:
     """The solution of who asks for what the policy lacks: an entry that is not among the known ones, a sum that carries, each
-    step of a rule. A reply is copied, whether it is right or not; one that makes no sense is passed over."""
+    step of a rule. A reply is copied, whether it is right or not; without one the answer is unknown."""
     if question.kind == "entry" and question.entry not in book.known:
-        return _look_up(book, question)
+        return _look_up(question)
     if (
         question.kind == "sum"
         and uncarried(question.number, question.operand) != question.number + question.operand
     ):
         return _check(book, question)
     if question.kind == "rule":
-        return _follow(book, question)
+        return _follow(question)
     return _alone(book, question)
 
 
@@ -64,11 +66,14 @@ def _alone(book: Book, question: Question) -> Script:
     yield "\n".join(work(book, question))
 
 
-def _look_up(book: Book, question: Question) -> Script:
+def _look_up(question: Question) -> Script:
     entry = question.entry
-    reply = read_line((yield _consult("knowledge", f"{entry.unit} of {entry.name}")))
-    value = reply.value if reply and reply.kind == "count" else book.value(entry)
-    lines = (count_line(entry, value), sum_line(value, question.number), answer_line(value + question.number))
+    line = read_line((yield _consult("knowledge", f"{entry.unit} of {entry.name}")))
+    if line is None or line.kind != "count":
+        yield NO_ANSWER
+        return
+    total = line.value + question.number
+    lines = (count_line(entry, line.value), sum_line(line.value, question.number), answer_line(total))
     yield "\n".join(lines)
 
 
@@ -79,21 +84,21 @@ def _check(book: Book, question: Question) -> Script:
     claim = uncarried(a, b) if is_wrong else a + b
     reply = yield _consult("verify", sum_line(a, b, claim))
     line = read_line(reply)
-    value = line.value if line and line.kind == "sum" else claim if reply == "right" else a + b
-    yield f"{sum_line(a, b, value)}\n{answer_line(value)}"
+    value = claim if reply == "right" else line.value if line and line.kind == "sum" else None
+    yield NO_ANSWER if value is None else f"{sum_line(a, b, value)}\n{answer_line(value)}"
 
 
-def _follow(book: Book, question: Question) -> Script:
-    rule = book.rule(question.name)
-    line = read_line((yield _consult("reasoning", NEXT)))
-    value = line.value if line and line.kind == "turn" else rule.turn(question.number)
-    line = read_line(
-        (yield f"{turn_line(question.name, question.number, value)}\n{_consult('reasoning', NEXT)}")
-    )
-    operand, total = rule.constant, value + rule.constant
-    if line and line.kind == "sum":
-        value, operand, total = line.number, line.operand, line.value
-    yield f"{sum_line(value, operand, total)}\n{answer_line(total)}"
+def _follow(question: Question) -> Script:
+    turned = read_line((yield _consult("reasoning", NEXT)))
+    if turned is None or turned.kind != "turn":
+        yield NO_ANSWER
+        return
+    first = turn_line(question.name, question.number, turned.value)
+    added = read_line((yield f"{first}\n{_consult('reasoning', NEXT)}"))
+    if added is None or added.kind != "sum":
+        yield NO_ANSWER
+        return
+    yield f"{sum_line(added.number, added.operand, added.value)}\n{answer_line(added.value)}"
 
 
 def _consult(agent: str, request: str) -> str:

@@ -65,6 +65,19 @@ def test_all_arms_start_from_the_warm_up_of_their_seed(tmp_path: Path) -> None:
     assert command[:2] == ["train", "--evaluate"]
 
 
+def test_a_run_that_begins_from_another_has_no_model_of_its_own(tmp_path: Path) -> None:
+    own = "{config: grpo, set: [policy.model=mine]}"
+    assert (
+        read(tmp_path, f"seeds: [1]\narms: {{grpo: {own}}}").cells[0].stages[0].experiment.policy.model
+        == "mine"
+    )
+    warm = f"seeds: [1]\nwarmup: {{config: aipo_distil}}\narms: {{grpo: {own}}}"
+    staged = f"seeds: [1]\narms: {{grpo: {{stages: [{{config: sft}}, {own}]}}}}"
+    for text in (warm, staged):
+        with pytest.raises(ConfigError, match=r"got .policy\.model=mine., allowed no model of its own"):
+            read(tmp_path, text)
+
+
 def test_what_is_measured_comes_from_the_arms(tmp_path: Path) -> None:
     matrix = read(tmp_path, HEAD + ARMS)
     assert matrix.measure == Measure(split="heldout", setting="solo", k=1)

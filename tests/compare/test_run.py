@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from aipo.compare import jobs
 from aipo.compare import run as compare
+from aipo.compare.jobs import Job
 from aipo.compare.matrix import Matrix, read_matrix
 from aipo.config.load import load_config
 from aipo.errors import ConfigError, RunError, TrainError
@@ -119,7 +121,7 @@ def test_a_warm_up_is_run_once_for_all_arms(tmp_path: Path) -> None:
     shutil.rmtree(out / "grpo" / "3")
     assert run(file)[0] and warm.config.stat().st_mtime_ns == written
 
-    # One that fails ends all: nothing can start from it.
+    # Where the only one fails, nothing can start.
     file.write_text(
         file.read_text().replace("warmup.steps=1", "warmup.steps=1, 'warmup.mixture={nowhere: 1}'")
     )
@@ -127,6 +129,23 @@ def test_a_warm_up_is_run_once_for_all_arms(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"warmup 3 ended with exit code 2, its log is .*:(?s:.*)nowhere"):
         run(file)
     assert not (out / "grpo").exists()
+
+
+def test_a_seed_whose_warm_up_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def run_jobs(those: Sequence[Job], *_: object, ended: Callable[[Job, int], None], **__: object) -> None:
+        for job in those:
+            started.append(job.name)
+            ended(job, int(job.name == "warmup 4"))
+
+    monkeypatch.setattr(compare, "run_jobs", run_jobs)
+    monkeypatch.setattr(compare, "_build_policies", lambda *_: None)
+    file = write(tmp_path, GRPO, seeds="[3, 4]")
+    file.write_text("warmup: {config: aipo_distil}\n" + file.read_text())
+    whole, text = run(file)
+    assert started == ["warmup 3", "warmup 4", "before 3", "grpo 3"]
+    assert not whole and "warmup 4 failed, see" in text
 
 
 def wait_for(lines: int, run: RunFolder, process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,7 @@ from aipo.method.metrics import rollout_metrics
 from aipo.method.rows import Code, distillable, rows_of
 from aipo.render.display import show
 from aipo.rollout.recorder import check_context
-from aipo.trace import Mode, Role, Segment, Trace
+from aipo.trace import Fault, Mode, Role, Segment, Trace
 from kit.handmade import agent, asking, consult, ids, policy, prompt, said, stored, trace
 
 
@@ -33,6 +33,15 @@ def test_the_teachers_tokens_are_learned_as_agents_are_and_agents_are_context(ta
     assert row.token_ids_T.tolist() == ids("q1+1?2#2") and row.codes_T.tolist() == codes
     assert (row.policy_tokens, row.agent_tokens) == (6, 0)
     assert not distillable(taught)
+
+
+def test_a_teachers_request_of_a_wrong_form_is_context() -> None:
+    """The answer is right, so it is learned; how its teacher asked is not."""
+    notice = said(Role.ENV, "graph", "!")
+    segments = (prompt("q"), teacher("<1"), notice, teacher("#2"))
+    wrong = consult(1, None, 2, reply=None, error="malformed: !", fault=Fault.MALFORMED)
+    (row,) = rows_of(trace(*segments, mode=Mode.ASSISTED, consults=(wrong,)))
+    assert row.codes_T.tolist() == [Code.PROMPT, *[Code.CONTEXT] * 2, Code.ENV, Code.AGENT, Code.AGENT]
 
 
 def test_metrics_count_it_apart(taught: Trace) -> None:

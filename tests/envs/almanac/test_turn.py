@@ -136,14 +136,20 @@ def test_a_wrong_reply_is_copied_and_found_out(task: Task) -> None:
 
 @pytest.mark.parametrize(
     ("split", "reply"),
-    [("facts", "I do not understand."), ("sums", "I do not understand."), ("sums", "Answer: 3")],
+    [
+        ("facts", "I do not understand."),
+        ("sums", "I do not understand."),
+        ("sums", "Answer: 3"),
+        ("rules", "Stuck."),
+    ],
 )
-def test_a_reply_that_makes_no_sense_is_passed_over(split: str, reply: str) -> None:
+def test_without_a_reply_the_answer_is_unknown_and_earns_nothing(split: str, reply: str) -> None:
     for tags in (("<notice>", "</notice>"), ("<feedback:verify>", "</feedback>")):
         task = ENV.tasks(split)[0]
-        assert ENV.turn(task, tags[0] + reply + tags[1]) == ENV.demonstration(task)
+        text = ENV.turn(task, tags[0] + reply + tags[1])
+        assert text == "Answer: unknown" and ENV.score(task, text)["correct"] == 0.0
     rule = ENV.tasks("rules")[0]
-    first, *others = str(ENV.demonstration(rule)).split("\n")
-    notice = "<notice>reasoning is unavailable. Go on.</notice>"
-    assert ENV.turn(rule, notice).startswith(f"{first}\n<consult:reasoning>")
-    assert ENV.turn(rule, notice * 2) == "\n".join(others)
+    first = str(ENV.demonstration(rule)).partition("\n")[0]
+    asked = ENV.turn(rule, f"<feedback:reasoning>{first}</feedback>")
+    assert asked.startswith(f"{first}\n<consult:reasoning>")
+    assert ENV.turn(rule, f"<feedback:reasoning>{first}</feedback><notice>No.</notice>") == "Answer: unknown"

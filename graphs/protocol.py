@@ -10,7 +10,7 @@ grammar escaped, so that no agent can close its own feedback, ask another agent 
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -159,6 +159,16 @@ class Grammar:
 
     def wrap(self, tokenizer: Tokenizer, agent: str, reply: str, *, max_tokens: int) -> Feedback:
         """The reply as it is spliced in, cut to `max_tokens` tokens between its tags."""
+        words = self.words(tokenizer, reply, max_tokens=max_tokens)
+        opening, closing = self.frame(tokenizer, agent)
+        return replace(
+            words,
+            token_ids=[*opening, *words.token_ids, *closing],
+            reply=slice(len(opening), len(opening) + len(words.token_ids)),
+        )
+
+    def words(self, tokenizer: Tokenizer, reply: str, *, max_tokens: int) -> Feedback:
+        """The reply without tags around it, cut to `max_tokens` tokens; no tag is left in it."""
         cleaned = self.clean(reply)
         escaped = cleaned != reply
         token_ids = tokenizer.encode(cleaned)
@@ -170,13 +180,8 @@ class Grammar:
         changes = ["escaped"] if escaped else []
         if size > max_tokens:
             changes.append(f"cut from {size} to {max_tokens} tokens")
-        opening, closing = self.frame(tokenizer, agent)
-        return Feedback(
-            token_ids=[*opening, *token_ids, *closing],
-            text=text,
-            change=", ".join(changes) or None,
-            reply=slice(len(opening), len(opening) + len(token_ids)),
-        )
+        whole = slice(0, len(token_ids))
+        return Feedback(token_ids=token_ids, text=text, change=", ".join(changes) or None, reply=whole)
 
     def notice(self, fault: Fault, agent: str, allowed: Collection[str]) -> str:
         """The text of a notice, without the tags."""

@@ -114,7 +114,10 @@ class GraphBuilder(PolicyBuilder):
             agents = {name: self._agent(name, loaded[name], chats[name]) for name in self.agents}
             where = f"graph.options of {main.name}"
             with users_code(f"graph {main.name}"):
-                graph = check_graph(instantiate(main, self.graph_options, where, agents=agents), main.name)
+                graph = check_graph(
+                    instantiate(main, self.graph_options, where, agents=agents, policies=("policy",)),
+                    main.name,
+                )
         files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in loaded.items()}
         files |= _files_beside(main.file, "graph", known=set(files.values()))
         files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}

@@ -242,9 +242,9 @@ class Config(Section):
         count = method.demonstrations or 1 if method.plan == "expert" else 0
         if count > size:
             raise ValueError(f"method.demonstrations: got {count}, allowed at most train.group_size={size}")
-        if method.credit == "group" and (size == 1 or count == size):
+        if method.credit != "reward" and (size == 1 or count == size):
             raise ValueError(
-                f"train.group_size: got {size}, of which {count} are demonstrations, with method.credit=group, allowed "
+                f"train.group_size: got {size}, of which {count} are demonstrations, with method.credit={method.credit}, allowed "
                 "2 or more that differ (what is alike has no advantage over its mean), or method.credit=reward"
             )
         if count == size and method.of_agent(EXPERT).coefficient == "mask":

@@ -1,13 +1,14 @@
 """Credit: rewards become advantages.
 
-A group is every rollout of one task in one rollout step. A failed rollout (reward None) counts in no baseline and gets
+A group is every rollout of one task in one rollout step; of several policies, each has a group of its own. A failed rollout (reward None) counts in no baseline and gets
 no advantage, which is not an advantage of 0. To add a way of giving credit, add a function to `CREDITS`.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from aipo.method.settings import MethodSettings
 from aipo.trace import Trace
@@ -20,15 +21,41 @@ class Credited:
     """Traces with their advantages, in the order in which they were given.
 
     Args:
-        groups: baselines with at least one scored rollout.
-        zero_variance_groups: those of them in which every advantage is 0, so that nothing is learned.
-        active_share: share of the scored rollouts whose advantage is not 0; 0.0 when none was scored.
+        baselines: of each trace, by which baseline it was measured; equal ones are the same.
     """
 
     traces: tuple[Trace, ...]
-    groups: int
-    zero_variance_groups: int
-    active_share: float
+    baselines: tuple[Hashable, ...]
+
+    def of_policy(self, name: str) -> Self:
+        """The part of one policy, for its trainer."""
+        pairs = zip(self.traces, self.baselines, strict=True)
+        own = [(trace, baseline) for trace, baseline in pairs if trace.policy == name]
+        return replace(self, traces=tuple(t for t, _ in own), baselines=tuple(b for _, b in own))
+
+    @property
+    def groups(self) -> int:
+        """Number of baselines with at least one scored rollout."""
+        return len(self._advantages)
+
+    @property
+    def zero_variance_groups(self) -> int:
+        """How many of them have no other advantage than 0, so that nothing is learned."""
+        return sum(not any(advantages) for advantages in self._advantages.values())
+
+    @property
+    def active_share(self) -> float:
+        """Share of the scored rollouts whose advantage is not 0; 0.0 when none was scored."""
+        scored = [value for advantages in self._advantages.values() for value in advantages]
+        return sum(value != 0 for value in scored) / max(len(scored), 1)
+
+    @property
+    def _advantages(self) -> Mapping[Hashable, list[float]]:
+        groups: dict[Hashable, list[float]] = defaultdict(list)
+        for trace, baseline in zip(self.traces, self.baselines, strict=True):
+            if trace.advantage is not None:
+                groups[baseline].append(trace.advantage)
+        return groups
 
 
 def assign_credit(traces: Sequence[Trace], method: MethodSettings) -> Credited:
@@ -46,22 +73,43 @@ def group(traces: Sequence[Trace], method: MethodSettings) -> Credited:
     (measured on the miniature: 0.3). With `per_mode_baseline`, assisted and solo rollouts of a group each have a mean
     of their own. Otherwise they share one, and assisted successes count against solo failures.
     """
+    return _against_mean(traces, [trace.reward for trace in traces], method)
 
-    def baseline(trace: Trace) -> Hashable:
-        return (trace.group_id, trace.mode if method.per_mode_baseline else None)
 
-    rewards: dict[Hashable, list[float]] = defaultdict(list)
+def calibrated(traces: Sequence[Trace], method: MethodSettings) -> Credited:
+    """`group` on calibrated rewards R̄ (perception calibration, ILR 2509.26306, equation 5). Of m policies, policy i has
+
+        R̄ = R + Σ clip((R − mean R_l) / (max R_l − min R_l), −1/(m−1), 1/(m−1)) over the other policies l,
+
+    where R_l are the rewards of policy l for the same task. With one policy it is `group`.
+
+    The paper leaves open what holds where all R_l are equal. Here it is the limit of the term: its sign times its bound. A
+    policy whose rollouts of the task all failed adds nothing.
+    """
+    rewards: dict[Hashable, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for trace in traces:
         if trace.reward is not None:
-            rewards[baseline(trace)].append(trace.reward)
+            rewards[_group_of(trace, method)][trace.policy].append(trace.reward)
+    peers = len({trace.policy for trace in traces}) - 1
 
-    def advantage(trace: Trace) -> float | None:
+    def calibrate(trace: Trace) -> float | None:
         if trace.reward is None:
             return None
-        value = _advantage(trace.reward, rewards[baseline(trace)], method.scale_by_std)
-        return value if value >= 0 else value * method.negative_weight
+        of_task = rewards[_group_of(trace, method)]
+        terms = (
+            _perceived(trace.reward, of_task[peer], 1 / peers) for peer in of_task if peer != trace.policy
+        )
+        return math.fsum([trace.reward, *terms])
 
-    return _credited(traces, advantage, baseline)
+    return _against_mean(traces, [calibrate(trace) for trace in traces], method)
+
+
+def _perceived(reward: float, rewards_of_peer: Sequence[float], bound: float) -> float:
+    low, high = min(rewards_of_peer), max(rewards_of_peer)
+    if low == high:
+        return bound * ((reward > high) - (reward < low))
+    mean = math.fsum(rewards_of_peer) / len(rewards_of_peer)
+    return min(max((reward - mean) / (high - low), -bound), bound)
 
 
 def reward(traces: Sequence[Trace], _: MethodSettings) -> Credited:
@@ -70,29 +118,39 @@ def reward(traces: Sequence[Trace], _: MethodSettings) -> Credited:
     With a weight of 1 for every token this is supervised training on correct rollouts: on demonstrations, or on the
     policy's own rollouts as in STaR (2203.14465) and rejection sampling (2308.01825).
     """
-    return _credited(traces, lambda trace: trace.reward, lambda trace: trace.group_id)
+    return Credited(
+        traces=tuple(replace(trace, advantage=trace.reward) for trace in traces),
+        baselines=tuple((trace.group_id, trace.policy) for trace in traces),
+    )
 
 
 Credit = Callable[[Sequence[Trace], MethodSettings], Credited]
-CREDITS: dict[str, Credit] = {"group": group, "reward": reward}
+CREDITS: dict[str, Credit] = {"group": group, "reward": reward, "calibrated": calibrated}
 
 
-def _credited(
-    traces: Sequence[Trace],
-    advantage: Callable[[Trace], float | None],
-    group_of: Callable[[Trace], Hashable],
+def _group_of(trace: Trace, method: MethodSettings) -> Hashable:
+    return trace.group_id, trace.mode if method.per_mode_baseline else None
+
+
+def _against_mean(
+    traces: Sequence[Trace], rewards: Sequence[float | None], method: MethodSettings
 ) -> Credited:
-    credited = tuple(replace(trace, advantage=advantage(trace)) for trace in traces)
+    baselines = [(trace.policy, _group_of(trace, method)) for trace in traces]
     groups: dict[Hashable, list[float]] = defaultdict(list)
-    for trace in credited:
-        if trace.advantage is not None:
-            groups[group_of(trace)].append(trace.advantage)
-    scored = [value for advantages in groups.values() for value in advantages]
+    for baseline, reward in zip(baselines, rewards, strict=True):
+        if reward is not None:
+            groups[baseline].append(reward)
+
+    def advantage(reward: float | None, baseline: Hashable) -> float | None:
+        if reward is None:
+            return None
+        value = _advantage(reward, groups[baseline], method.scale_by_std)
+        return value if value >= 0 else value * method.negative_weight
+
+    advantages = map(advantage, rewards, baselines)
     return Credited(
-        traces=credited,
-        groups=len(groups),
-        zero_variance_groups=sum(not any(advantages) for advantages in groups.values()),
-        active_share=sum(value != 0 for value in scored) / max(len(scored), 1),
+        traces=tuple(replace(t, advantage=value) for t, value in zip(traces, advantages, strict=True)),
+        baselines=tuple(baselines),
     )
 
 

@@ -61,6 +61,7 @@ METRICS: dict[str, Metric] = {
         "rollouts with A ≠ 0 / scored rollouts",
         "Share of rollouts that teach. With `scale_by_active` the learning rate is multiplied by it.",
     ),
+    "note/{name}": Metric("mean", "A number that the graph notes; those of `idea3`: graphs/README.md."),
     "zero_variance": Metric("groups with A = 0 throughout / groups", "Share of groups without an advantage."),
     "rows/{kind}": Metric(
         "count",
@@ -226,11 +227,12 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
         values[f"reward/{trace.kind}"].append(trace.reward)
         for part, value in trace.reward_parts.items():
             values[f"reward_part/{part}/{trace.kind}"].append(value)
+        for name, value in trace.sampling.get("notes", {}).items():
+            values[f"note/{name}"].append(value)
         if trace.mode is Mode.SOLO and not trace.taught and "split" in trace.task:
             values[f"solo/{str(trace.task['split']).replace('/', '_')}"].append(trace.reward)
-    if assisted := sum(
-        trace.mode is Mode.ASSISTED for trace in traces
-    ):  # where nobody may ask, that nobody did says nothing
+    # Where nobody may ask, that nobody did says nothing.
+    if assisted := sum(trace.mode is Mode.ASSISTED for trace in traces):
         for agent in (*agents, "unknown"):
             counts[f"consults/{agent}"] = len(values.get(f"consult_errors/{agent}", ())) / assisted
     metrics = counts | {name: _mean(numbers) for name, numbers in values.items()}

@@ -119,9 +119,10 @@ class MethodSettings(CoefficientSettings):
     """h: a request in rollout step s, from 1, is granted with probability h/(h + s - 1), so that half are at s = h + 1.
     1 is the 1/s of EAPO (2509.23730). null = all are granted."""
 
-    credit: Literal["group", "reward"] = "group"
+    credit: Literal["group", "reward", "calibrated"] = "group"
     """How rewards become advantages: `group` subtracts the mean of the group, `reward` has no baseline (A = R). The
-    latter is rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0."""
+    latter is rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0. `calibrated` is `group` on
+    rewards that are compared with those of the other policies of `policies` (ILR, 2509.26306)."""
     scale_by_std: bool = True
     """Divide by the group's standard deviation."""
     per_mode_baseline: bool = False

@@ -33,6 +33,12 @@ class Tokenizer(Protocol):
         """
         ...
 
+    @property
+    def turn(self) -> tuple[str, str]:
+        """Control texts before and behind a further message to the model, after an answer that it has ended. Behind them
+        it answers again. Without a chat template there are none."""
+        ...
+
     def control_in(self, text: str) -> list[str]:
         """The control tokens that `text` spells, each once."""
         ...

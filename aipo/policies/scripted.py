@@ -41,6 +41,7 @@ class CharTokenizer:
         self._control = re.compile("|".join(map(re.escape, longest_first)) + "|.", re.DOTALL)
         self.eos_id = self._ids[_EOS]
         self.unk_id = self._ids["\ufffd"]
+        self.turn = "", ""
 
     def __len__(self) -> int:
         return len(self._texts)

@@ -11,6 +11,7 @@ class TextTokenizer:
     """Implements `aipo.policies.base.Tokenizer`; its ids are those in traces of kind `text`."""
 
     eos_id = sys.maxunicode + 1
+    turn = "", ""
 
     def __len__(self) -> int:
         return self.eos_id + 1

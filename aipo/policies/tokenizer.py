@@ -165,6 +165,30 @@ class HFTokenizer:
         before, _, after = self.chat_text([{"role": "user", "content": _PLACE}]).partition(_PLACE)
         return before, after
 
+    @cached_property
+    def turn(self) -> tuple[str, str]:
+        """See `aipo.policies.base.Tokenizer.turn`.
+
+        Raises:
+            PolicyError: the chat template does not show an answer and a further message.
+        """
+        if not self.inner.chat_template:
+            return "", ""
+        answer, further = f"{_PLACE}1", f"{_PLACE}2"
+        chat = [
+            {"role": "user", "content": _PLACE},
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": further},
+        ]
+        _, shown, rest = self.chat_text(chat).partition(answer)
+        before, again, after = rest.partition(further)
+        if not (shown and again):
+            raise PolicyError(
+                f"chat template of {self.inner.name_or_path!r}: got one that leaves out an answer or the message after it, "
+                "allowed one that shows a chat of several turns"
+            )
+        return before.removeprefix(self.inner.eos_token), after  # the answer's end was sampled
+
     def chat_text(self, messages: Sequence[Mapping[str, str]], *, opened: bool = True) -> str:
         """The text of a chat through the chat template, which is told the tokenizer's day.
 

@@ -8,7 +8,7 @@ answer. A replay without live models is frozen: the rollout ends there with an e
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -174,6 +174,7 @@ def spec_of(trace: Trace) -> RolloutSpec:
         step=trace.step,
         seed=trace.seed,
         grant=trace.grant,
+        abilities=trace.sampling.get("abilities", {}),
     )
 
 
@@ -212,6 +213,7 @@ def shared_calls(traces: Iterable[Trace], agents: Iterable[str]) -> dict[Questio
 def _recorded_sampling(trace: Trace, otherwise: Sampling) -> Sampling:
     """The recorded settings; traces of other programs may have none."""
     try:
-        return Sampling(**{name: value for name, value in trace.sampling.items() if name != "grant"})
+        names = {field.name for field in fields(Sampling)}
+        return Sampling(**{name: value for name, value in trace.sampling.items() if name in names})
     except TypeError:
         return otherwise

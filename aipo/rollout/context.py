@@ -63,10 +63,12 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutContext:
-    """Everything that belongs to one rollout. `calls` and `samples` grow while it runs.
+    """Everything that belongs to one rollout. `calls`, `notes` and `samples` grow while it runs.
 
     Args:
         grant: the probability that a request to an agent is granted; see `grants`.
+        abilities: of each policy (γ of item response theory), where they were measured.
+        notes: numbers that the graph wants to be recorded and logged, by name.
         demonstration_ids: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
         teacher: writes in place of all policies; None = they sample.
         samples: a digest of each sampled segment with the context behind which it was sampled; see `SampleDigests`.
@@ -81,10 +83,12 @@ class RolloutContext:
     seed: int
     forbidden_ids: tuple[int, ...] = ()
     grant: float = 1.0
+    abilities: Mapping[str, float] = field(default_factory=dict[str, float])
     demonstration_ids: npt.NDArray[np.int32] | None = None
     teacher: Teacher | None = None
     started: float = field(default_factory=time.perf_counter)
     calls: list[Call] = field(default_factory=list)
+    notes: dict[str, float] = field(default_factory=dict[str, float])
     samples: SampleDigests = field(default_factory=SampleDigests)
 
     async def sample(

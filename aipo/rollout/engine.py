@@ -200,6 +200,7 @@ class RolloutEngine:
             seed=spec.seed,
             forbidden_ids=self.forbidden_ids if spec.suppress else (),
             grant=spec.grant,
+            abilities=spec.abilities,
         )
         return context if self.adapt is None else self.adapt(spec, context)
 
@@ -258,7 +259,7 @@ class RolloutEngine:
                 policy=policy,
                 task=asdict(spec.task),
                 seed=spec.seed,
-                sampling=asdict(context.sampling) | ({"grant": context.grant} if context.grant < 1 else {}),
+                sampling=_sampling(context),
                 forbidden_ids=context.forbidden_ids,
                 segments=segments,
                 consults=record.consults(policy),
@@ -271,3 +272,10 @@ class RolloutEngine:
             )
             traces.append(trace.writable())
         return traces
+
+
+def _sampling(context: RolloutContext) -> dict[str, Any]:
+    """How it was sampled, as far as it is not as usual: what a trace of before lacks, it had as usual."""
+    grant = {"grant": context.grant} if context.grant < 1 else {}
+    told = {"abilities": dict(context.abilities), "notes": dict(context.notes)}
+    return asdict(context.sampling) | grant | {name: values for name, values in told.items() if values}

@@ -1,7 +1,8 @@
 """The specification of one rollout: task, mode, place in its group, and seed."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from aipo.rollout.env import Task
 from aipo.trace import Mode
@@ -12,6 +13,7 @@ class RolloutSpec:
     """One rollout to run. Those with the same `group_id` share a baseline; `index` is the place among them, from 0.
 
     `suppress`: the consult tags are masked while sampling. `grant`: the probability that a request is granted.
+    `abilities`: of each policy (γ of item response theory), where they were measured.
     """
 
     task: Task
@@ -22,6 +24,7 @@ class RolloutSpec:
     seed: int
     suppress: bool = False
     grant: float = 1.0
+    abilities: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def derive_seed(*parts: object) -> int:

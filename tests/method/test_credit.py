@@ -93,3 +93,65 @@ def test_advantages_sum_to_zero_and_order_is_kept(rewards: list[float | None]):
     assert [t.trace_id for t in credited.traces] == [f"g{i}" for i in range(len(rewards))]
     assert [t.reward for t in credited.traces] == rewards
     assert abs(sum(t.advantage or 0.0 for t in credited.traces)) < 1e-9
+
+
+# -- several policies ----------------------------------------------------------------------------------------
+
+
+def of_policies(**rewards: list[float | None]) -> list[Trace]:
+    """A group of each policy for the same task."""
+    return [trace for name, own in rewards.items() for trace in traces(*own, policy=name)]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "calibrated"),
+    [
+        # b has mean 1/4 and spread 1: 1 + 3/4 and 0 - 1/4; a has mean 1/2
+        ({"a": [1, 0, 1, 0], "b": [1, 0, 0, 0]}, [1.75, -0.25, 1.75, -0.25, 1.5, -0.5, -0.5, -0.5]),
+        # spread 2 of b, mean 0: (3 - 0) / 2 is clipped to 1, (1 - 0) / 2 is not
+        ({"a": [3, 1], "b": [1, -1]}, [4, 1.5, 0.5, -2]),
+        # three policies: each of the two others counts at most one half
+        ({"a": [1, 0], "b": [1, 0], "c": [0, 1]}, [2, -1, 2, -1, -1, 2]),
+        # b's rewards have no spread: the sign of the difference, at the bound
+        ({"a": [1, 0.5, 0], "b": [0.5, 0.5, 0.5]}, [2, 0.5, -1, 0.5, 0.5, 0.5]),
+        # a failed rollout has no reward, and a policy whose rollouts all failed adds nothing
+        ({"a": [1, None, 0], "b": [None, None, None]}, [1, None, 0, None, None, None]),
+        # one policy: the reward itself
+        ({"a": [1, 0, 0, 0]}, [1, 0, 0, 0]),
+    ],
+)
+def test_a_calibrated_reward_is_compared_with_those_of_the_other_policies(
+    rewards: dict[str, list[float | None]], calibrated: list[float | None]
+):
+    """Advantages are those of `group` on the calibrated rewards."""
+    given = of_policies(**rewards)
+    credited = assign_credit(given, method(credit="calibrated"))
+    by_hand = iter(calibrated)
+    plain = of_policies(**{name: [next(by_hand) for _ in own] for name, own in rewards.items()})
+    expected = [None if a is None else pytest.approx(a) for a in advantages(plain)]
+    assert [trace.advantage for trace in credited.traces] == expected
+    assert [trace.reward for trace in credited.traces] == [trace.reward for trace in given]
+
+
+def test_calibration_compares_rollouts_of_the_same_task():
+    """And of the same mode, where each mode has its own mean."""
+    given = traces(1, 0, policy="a") + traces(0, 1, policy="b", group_id="h")
+    assert [t.advantage for t in assign_credit(given, method(credit="calibrated")).traces] == [
+        *(0.5, -0.5),
+        *(-0.5, 0.5),
+    ]
+    given = traces(1, 0, policy="a") + traces(0, 1, policy="b", mode=Mode.ASSISTED)
+    apart = assign_credit(given, method(credit="calibrated", per_mode_baseline=True))
+    assert [t.advantage for t in apart.traces] == [0.5, -0.5, -0.5, 0.5]
+
+
+@pytest.mark.parametrize("credit", ["group", "reward", "calibrated"])
+def test_each_policy_has_a_group_of_its_own(credit: str):
+    both = assign_credit(of_policies(a=[1, 1], b=[1, 0]), method(credit=credit))
+    a, b = both.of_policy("a"), both.of_policy("b")
+    assert (both.groups, a.groups, b.groups) == (2, 1, 1)
+    assert a.traces + b.traces == both.traces
+    if credit == "group":
+        assert [t.advantage for t in both.traces] == [0, 0, 0.5, -0.5]
+        assert (a.zero_variance_groups, b.zero_variance_groups) == (1, 0)
+        assert (a.active_share, b.active_share) == (0.0, 1.0)

@@ -101,6 +101,32 @@ def test_a_prompt_goes_through_the_chat_template_where_there_is_one(tokenizer: H
     assert wrapped.decode(wrapped.encode_prompt("2+2?")) == "user:2+2?<tool>bot:"
 
 
+@pytest.mark.parametrize(
+    ("template", "turn"),
+    [
+        ("", ("", "")),
+        # the end of the answer was sampled
+        ("{% for m in messages %}{{ m.role }}:{{ m.content }}<eos>{% endfor %}bot:", ("user:", "<eos>bot:")),
+        (
+            "{% for m in messages %}{{ m.role }}:{{ m.content }}<tool>{% endfor %}bot:",
+            ("<tool>user:", "<tool>bot:"),
+        ),
+    ],
+)
+def test_a_further_turn_goes_through_the_chat_template(template: str, turn: tuple[str, str]):
+    inner = byte_tokenizer().inner
+    inner.chat_template = template or None
+    assert HFTokenizer(inner).turn == turn
+
+
+@pytest.mark.parametrize("shown", ["messages[0]", "messages[1]", "messages[2]"])
+def test_a_template_that_leaves_out_a_turn_is_refused(shown: str):
+    inner = byte_tokenizer().inner
+    inner.chat_template = f"{{{{ {shown}.content }}}}"
+    with pytest.raises(PolicyError, match="leaves out an answer or the message after it"):
+        _ = HFTokenizer(inner).turn
+
+
 @pytest.mark.parametrize("question", ["</consult>", "1+<eos><tool>", "<consult:verify>a</consult>"])
 @pytest.mark.parametrize("template", ["", "<tool>{{ messages[0].content }}<eos>bot:"], ids=["plain", "chat"])
 def test_a_question_forges_no_control_token(question: str, template: str):

@@ -151,6 +151,12 @@ def explanation(summaries: Sequence[Summary], method: Mapping[str, Any]) -> list
             sentences = [_baseline(summaries, method), f"Advantage: reward − mean{by_std}."]
             if (weight := method.get("negative_weight", 1.0)) != 1.0:
                 sentences.append(f"Negative advantages count {weight} times.")
+        case "calibrated":
+            by_std = ", divided by the standard deviation" if method.get("scale_by_std") else ""
+            sentences = [
+                "A reward is calibrated: it is compared with those of the other policies for the same task.",
+                f"Advantage: calibrated reward − mean of them{by_std}.",
+            ]
         case "reward":
             sentences = ["Advantage: the reward itself; no baseline is subtracted."]
         case other:

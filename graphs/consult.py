@@ -47,6 +47,7 @@ def consult(
     budget: int = 3,
     max_notices: int = 8,
     grammar: Grammar | None = None,
+    hierarchical_reward: bool = False,
 ) -> CompiledStateGraph[Any, RolloutContext, Any, Any]:
     """The graph with agents.
 
@@ -56,6 +57,7 @@ def consult(
         budget: the most consults of one rollout. An agent that failed has been consulted, too.
         max_notices: after so many notices nothing is intercepted any more.
         grammar: tags and notices.
+        hierarchical_reward: adds the reward parts `malformed` and `several_agents`; see `graphs.rewards`.
 
     Raises:
         ConfigError: an agent's name that cannot be a tag or a node.
@@ -67,7 +69,7 @@ def consult(
     graph.add_node("prompt", prompt_node(policy_prompt(prompt), agents=tuple(agents)))
     graph.add_node("policy", _policy_node(agents, allowed, max_notices, grammar))
     graph.add_node("notice", _notice_node(allowed, grammar))
-    graph.add_node("score", score_node(grammar))
+    graph.add_node("score", score_node(grammar, by_form=hierarchical_reward))
     for name in agents:
         _check_name(name)
         graph.add_node(name, _agent_node(agents[name], grammar))

@@ -11,6 +11,7 @@ from langgraph.runtime import Runtime
 from aipo.rollout import Prompt, RolloutContext, RolloutState
 from aipo.trace import Mode, Role, StopReason, segment
 from graphs.protocol import Grammar, graph_tags
+from graphs.rewards import hierarchical
 
 POLICY = "policy"
 PROMPTS = Path(__file__).parent / "prompts"
@@ -81,12 +82,19 @@ async def _policy(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict
     return {"segments": [piece], "stops": {POLICY: StopReason(finish)}}
 
 
-def score_node(grammar: Grammar) -> Node:
-    """A node that scores the answer. A request to an agent is no part of it, whether anybody answers it or not."""
+def score_node(grammar: Grammar, *, by_form: bool = False) -> Node:
+    """A node that scores the answer. A request to an agent is no part of it, whether anybody answers it or not.
+
+    Args:
+        by_form: with the parts of `graphs.rewards.hierarchical`.
+    """
 
     async def score(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
         context = runtime.context
         text = context.answer(state["segments"], read=grammar.without_requests)
-        return {"reward_parts": {POLICY: await context.score(text)}}
+        parts = await context.score(text)
+        if by_form:
+            parts = hierarchical(parts, state["consults"], state["stops"].get(POLICY))
+        return {"reward_parts": {POLICY: parts}}
 
     return score

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from aipo.config.build_graphs import GraphBuilder
 from aipo.config.load import resolve
 from aipo.method.credit import Credited, assign_credit
-from aipo.method.plan import plan_rollouts
+from aipo.method.plan import GROWTHS, grow_group, plan_rollouts
 from aipo.policies import Policy, Sampling
 from aipo.policies.tags import Tags
+from aipo.rollout.branching.waves import Grow
 from aipo.rollout.demonstration import TEACHER
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.env import Task, weights_with_noted
@@ -130,6 +131,17 @@ class Experiment(GraphBuilder):
         return plan_rollouts(
             tasks, self.method, step=step, steps=steps, group_size=group_size, seed=self.seed
         )
+
+    def growth(self, vocabulary: int) -> Grow | None:
+        """What says which rollouts a group gets next; None where groups do not grow.
+
+        Args:
+            vocabulary: number of the tokenizer's ids.
+        """
+        if self.method.plan not in GROWTHS:
+            return None
+        sizes = {"steps": self.train.steps, "group_size": self.train.group_size, "vocabulary": vocabulary}
+        return partial(grow_group, self.method, **sizes)
 
     def credit(self, traces: Sequence[Trace]) -> Credited:
         """Rewards → advantages."""

@@ -225,7 +225,8 @@ class PolicyBuilder(ExperimentSettings):
             deadline=vllm.deadline,
             attempts=vllm.attempts,
         )
-        return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, model=vllm.model, seeded=vllm.seeded)
+        how = {"model": vllm.model, "seeded": vllm.seeded, "top_logprobs": vllm.top_logprobs}
+        return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, **how)
 
     @property
     def tolerance(self) -> float:

@@ -61,6 +61,10 @@ class VLLMConfig(Section):
     deadline: Positive = Field(600.0, description="seconds for one request, waiting and retries included")
     attempts: Count = Field(5, description="attempts of one request while its server lives")
     seeded: bool = Field(True, description="send each request's seed; costs a generator per request on GPUs")
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = Field(
+        0,
+        description="likely tokens that come with each sampled one, to estimate its entropy (method.plan=branching)",
+    )
     sync: Literal["disk", "nccl"] = Field("disk", description="transport of new weights to the servers")
     folder: Path | None = Field(
         None,
@@ -242,6 +246,15 @@ class Config(Section):
         count = method.demonstrations or 1 if method.plan == "expert" else 0
         if count > size:
             raise ValueError(f"method.demonstrations: got {count}, allowed at most train.group_size={size}")
+        vllm = self.policy.vllm
+        if method.plan == "branching" and self.policy.engine == "vllm" and not vllm.top_logprobs:
+            raise ValueError(
+                "policy.vllm.top_logprobs: got 0 with method.plan=branching, which needs entropies, allowed 1 to 20"
+            )
+        if method.plan == "branching" and method.branching.first_wave(size) > size:
+            raise ValueError(
+                f"method.branching.rollouts: got {method.branching.rollouts}, allowed at most train.group_size={size}"
+            )
         if method.credit != "reward" and (size == 1 or count == size):
             raise ValueError(
                 f"train.group_size: got {size}, of which {count} are demonstrations, with method.credit={method.credit}, allowed "

@@ -123,9 +123,9 @@ class Coefficient:
     clip_high: float | None = None
     signed: bool = True
 
-    def __call__(self, probabilities: Probabilities, advantages_B_1: Tensor) -> Tensor:
+    def __call__(self, probabilities: Probabilities, advantages_B_T: Tensor) -> Tensor:
         """w before bounds and sign rule, (B, T)."""
-        values = {**probabilities._asdict(), "advantage": advantages_B_1, "value": self.value}
+        values = {**probabilities._asdict(), "advantage": advantages_B_T, "value": self.value}
         return self.weight(**{name: values[name] for name in _arguments(self.weight)})
 
     @property
@@ -247,7 +247,7 @@ class AgentWeights(NamedTuple):
 
 def agent_weights(
     probabilities: Probabilities,
-    advantages_B_1: Tensor,
+    advantages_B_T: Tensor,
     method: MethodSettings,
     agents_B_T: Tensor | None = None,
 ) -> AgentWeights:
@@ -257,28 +257,28 @@ def agent_weights(
         agents_B_T: whose tokens they are, see `aipo.method.batch.agent_numbers`; None only where no agent has settings
             of its own.
     """
-    weights = _weights(probabilities, advantages_B_1, method)
+    weights = _weights(probabilities, advantages_B_T, method)
     if agents_B_T is not None:
         for number, settings in enumerate(method.agents.values(), 1):
-            own = _weights(probabilities, advantages_B_1, settings)
+            own = _weights(probabilities, advantages_B_T, settings)
             theirs = agents_B_T == number
             weights = AgentWeights(*(a.where(theirs, b) for a, b in zip(own, weights, strict=True)))
     return weights
 
 
 def _weights(
-    probabilities: Probabilities, advantages_B_1: Tensor, settings: CoefficientSettings
+    probabilities: Probabilities, advantages_B_T: Tensor, settings: CoefficientSettings
 ) -> AgentWeights:
     """Coefficient, bounds, sign rule, trust region."""
     coefficient = settings.coefficient_function
-    raw = coefficient(probabilities, advantages_B_1)
+    raw = coefficient(probabilities, advantages_B_T)
     low, high = settings.coefficient_bounds
     weights = raw if low is None and high is None else raw.clamp(low, high)
-    unknown, negative = raw.isnan(), advantages_B_1 < 0
+    unknown, negative = raw.isnan(), advantages_B_T < 0
     clipped = (weights != raw) & ~negative
 
     weights = NEGATIVES[settings.negative](probabilities.pi, weights).where(negative, weights)
-    advantages = advantages_B_1 if coefficient.signed else advantages_B_1.new_ones(advantages_B_1.shape)
+    advantages = advantages_B_T if coefficient.signed else advantages_B_T.new_ones(advantages_B_T.shape)
     if settings.coefficient_trust is not None:
         pi, pi_old, most = probabilities.pi, probabilities.pi_old, 1 + settings.coefficient_trust
         moved_out = (pi < pi_old / most).where(advantages < 0, pi > pi_old * most)

@@ -53,7 +53,7 @@ def with_gradient(rows: Iterable[Row], method: MethodSettings) -> list[Row]:
 
     def teaches(row: Row) -> bool:
         unsigned = not all(method.of_agent(name).coefficient_function.signed for name in row.agents)
-        return method.beta > 0 or row.advantage != 0 or unsigned
+        return method.beta > 0 or bool(row.advantages_T.any()) or unsigned
 
     teaching = list(filter(teaches, rows))
     check_agent_logprobs(teaching, method.needs_mu)
@@ -69,6 +69,12 @@ def agent_numbers(rows: Sequence[Row], method: MethodSettings) -> npt.NDArray[np
         return by_segment[row.segments_T[row.prompt_tokens :]]
 
     return _pad([*map(of_row, rows)] or [np.zeros(1)], 0, np.int64).astype(np.int64)
+
+
+def advantages(rows: Sequence[Row]) -> npt.NDArray[np.float32]:
+    """The advantages of the tokens after the prompt, 0 behind a row's end; (B, T)."""
+    of_rows = [row.advantages_T[row.prompt_tokens :] for row in rows]
+    return _pad(of_rows or [np.zeros(1)], 0, np.float32).astype(np.float32)
 
 
 def denominators(
@@ -110,7 +116,7 @@ def collate(
         `prompt_ids`, `prompt_mask` (B, P) and `completion_ids`, `completion_mask` (B, T): int64.
         `codes` (B, T) int8: see `aipo.method.rows.Code`; padding is PROMPT, which never trains.
         `behaviour_logprobs` (B, T) float32: nats, NaN where unknown.
-        `advantages`, `denominators` (B,) float32.
+        `advantages` (B, T) float32; `denominators` (B,) float32.
         `forbidden` (B, F) int64, padded with -1: only when a row has suppressed ids.
 
         Without rows it is one row of padding, so that an optimizer step without rows works, too.
@@ -126,7 +132,7 @@ def collate(
         "completion_mask": _pad([np.ones(len(row) - start) for row, start in places], 0, np.int64),
         "codes": _pad([row.codes_T[start:] for row, start in places], Code.PROMPT, np.int8),
         "behaviour_logprobs": _pad(logprobs, np.nan, np.float32),
-        "advantages": np.array([row.advantage for row in rows], np.float32),
+        "advantages": advantages(rows),
         "denominators": denominators_B,
     }
     if any(row.forbidden_ids for row in rows):
@@ -149,6 +155,6 @@ def _padding_row(pad_id: int) -> dict[str, Tensor]:
         **{name: torch.full((1, 1), value) for name, value in integers.items()},
         "codes": torch.full((1, 1), Code.PROMPT, dtype=torch.int8),
         "behaviour_logprobs": torch.full((1, 1), torch.nan),
-        "advantages": torch.zeros(1),
+        "advantages": torch.zeros(1, 1),
         "denominators": torch.ones(1),
     }

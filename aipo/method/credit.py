@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from aipo.method.settings import MethodSettings
-from aipo.trace import Trace
+from aipo.trace import Segment, Trace
 
 _EPSILON = 1e-4  # as in TRL, so that a scaled advantage equals TRL's
 
@@ -124,8 +124,60 @@ def reward(traces: Sequence[Trace], _: MethodSettings) -> Credited:
     )
 
 
+def branch(traces: Sequence[Trace], method: MethodSettings) -> Credited:
+    """As `group`, for groups whose rollouts share tokens because some were forked from others: ARPO (2507.19849).
+
+    `method.attribution` is `soft` where a shared token has the advantage of each rollout in that rollout's row, and `hard`
+    where it has the mean over the rollouts that share it, in all of their rows. With equal ratios and denominators both have
+    the same gradient.
+    """
+    credited = group(traces, method)
+    if method.attribution == "soft":
+        return credited
+    groups: dict[str, list[Trace]] = defaultdict(list)
+    for trace in credited.traces:
+        if trace.advantage is not None:
+            groups[trace.group_id].append(trace)
+    hard = tuple(_with_means(trace, groups[trace.group_id]) for trace in credited.traces)
+    return replace(credited, traces=hard)
+
+
+def _with_means(trace: Trace, group: Sequence[Trace]) -> Trace:
+    """The trace whose segments have the mean advantage of all in the group that share them."""
+    if trace.advantage is None:
+        return trace
+    shared = [(_shared_tokens(trace, other, group), other.advantage or 0.0) for other in group]
+    segments: list[Segment] = []
+    before = 0
+    for piece in trace.segments:
+        together = [advantage for tokens, advantage in shared if tokens > before]
+        before += len(piece)
+        mean = math.fsum(together) / len(together) if len(together) > 1 else None
+        segments.append(replace(piece, advantage=mean))
+    return replace(trace, segments=tuple(segments))
+
+
+def _shared_tokens(one: Trace, other: Trace, group: Sequence[Trace]) -> float:
+    """How many tokens two rollouts share because of forks; infinitely many with itself."""
+    above, below = _lineage(one, group), _lineage(other, group)
+    return max((min(above[name], below[name]) for name in above.keys() & below.keys()), default=0)
+
+
+def _lineage(trace: Trace, group: Sequence[Trace]) -> dict[str, float]:
+    """The rollouts that a trace stems from, and how many tokens it shares with each; itself first."""
+    by_name = {trace.trace_id: trace for trace in group}
+    tokens, lineage = math.inf, {trace.trace_id: math.inf}
+    while trace.forked and trace.parent_id is not None:
+        tokens = min(tokens, trace.fork_token or 0)
+        lineage[trace.parent_id] = tokens
+        if trace.parent_id not in by_name:
+            break
+        trace = by_name[trace.parent_id]
+    return lineage
+
+
 Credit = Callable[[Sequence[Trace], MethodSettings], Credited]
-CREDITS: dict[str, Credit] = {"group": group, "reward": reward, "calibrated": calibrated}
+CREDITS: dict[str, Credit] = {"group": group, "reward": reward, "calibrated": calibrated, "branch": branch}
 
 
 def _group_of(trace: Trace, method: MethodSettings) -> Hashable:

@@ -39,7 +39,7 @@ class LossInputs:
             tokens.
         reference_logprobs_B_T: log-probs by the reference policy (TRL: `ref_per_token_logps`), if there is a KL term.
         codes_B_T: int8, what the loss does with a token; see `aipo.method.rows.Code`.
-        advantages_B: one advantage for each row.
+        advantages_B_T: the advantage of each token; (B, 1) where a row has one.
         denominators_B: what each row's terms are divided by; see `aipo.method.batch.denominators`.
         agents_B_T: whose tokens they are; see `aipo.method.batch.agent_numbers`. None only where no agent has
             coefficient settings of its own.
@@ -49,7 +49,7 @@ class LossInputs:
     entropies_B_T: Tensor
     behaviour_logprobs_B_T: Tensor
     codes_B_T: Tensor
-    advantages_B: Tensor
+    advantages_B_T: Tensor
     denominators_B: Tensor
     trainer_logprobs_B_T: Tensor | None = None
     reference_logprobs_B_T: Tensor | None = None
@@ -72,7 +72,7 @@ class LossInputs:
             entropies_B_T=entropies_B_T,
             behaviour_logprobs_B_T=batch["behaviour_logprobs"],
             codes_B_T=batch["codes"],
-            advantages_B=batch["advantages"],
+            advantages_B_T=batch["advantages"],
             denominators_B=batch["denominators"],
             trainer_logprobs_B_T=trainer if trainer is not None else logprobs_B_T.detach() if fresh else None,
             reference_logprobs_B_T=batch.get("reference_logprobs"),
@@ -128,17 +128,17 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     roles = {name: inputs.codes_B_T == code for name, code in ROLES.items()}
     policy, agent, distilled = roles.values()
     trained = policy | agent | distilled
-    advantages_B_1 = inputs.advantages_B[:, None]
+    advantages_B_T = inputs.advantages_B_T
     # Log-probs of untrained tokens may be NaN or −inf, which must reach neither the loss nor its gradient.
     logprobs = torch.where(trained, inputs.logprobs_B_T, 0.0)
     pi, trainer = logprobs.detach().exp(), inputs.trainer_logprobs_B_T
     pi_old = torch.full_like(pi, torch.nan) if trainer is None else trainer.exp()
-    side = _policy_side(inputs, logprobs, policy, advantages_B_1, method)
+    side = _policy_side(inputs, logprobs, policy, advantages_B_T, method)
     probabilities = Probabilities(pi, mu=inputs.behaviour_logprobs_B_T.exp(), pi_old=pi_old)
-    agents = agent_weights(probabilities, advantages_B_1, method, inputs.agents_B_T)
+    agents = agent_weights(probabilities, advantages_B_T, method, inputs.agents_B_T)
 
-    weights = torch.where(distilled, method.distil_weight * (advantages_B_1 > 0), agents.weights)
-    advantages = torch.where(agent, agents.advantages, advantages_B_1)
+    weights = torch.where(distilled, method.distil_weight * (advantages_B_T > 0), agents.weights)
+    advantages = torch.where(agent, agents.advantages, advantages_B_T)
     sampled = side.terms.terms * side.importance + method.beta * side.kl
     # A token that weighs nothing has no gradient, also where the policy gives it no probability (log π = −inf).
     weighed = torch.where(weights != 0, logprobs, 0.0)
@@ -174,7 +174,7 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
 
 
 def _policy_side(
-    inputs: LossInputs, logprobs: Tensor, policy: Tensor, advantages_B_1: Tensor, method: MethodSettings
+    inputs: LossInputs, logprobs: Tensor, policy: Tensor, advantages_B_T: Tensor, method: MethodSettings
 ) -> _PolicySide:
     """Objective, KL term and importance correction of policy tokens."""
     logprobs = torch.where(policy, logprobs, 0.0)
@@ -190,7 +190,7 @@ def _policy_side(
             importance = row_mean(importance, policy)
 
     log_ratio = torch.where(policy, logprobs - old, 0.0)
-    tokens = PolicyTokens(logprobs, log_ratio, policy, advantages_B_1)
+    tokens = PolicyTokens(logprobs, log_ratio, policy, advantages_B_T)
     terms = OBJECTIVES[method.objective].terms(tokens, method.clip)
     kl = torch.zeros_like(old)
     if inputs.reference_logprobs_B_T is not None:

@@ -71,8 +71,8 @@ METRICS: dict[str, Metric] = {
     ),
     "rollouts/{kind}": Metric(
         "count",
-        "Rollouts by kind: assisted (with agents), solo, suppressed (solo, cannot write consult tags), expert "
-        "(demonstrations), taught (written by the teacher of `aipo warmup`). `failed` counts those of any kind that have no reward.",
+        "Rollouts by kind: assisted (with agents), solo, suppressed (solo, cannot write consult tags), expert, taught (by the "
+        "teacher of `aipo warmup`); of any kind: failed (no reward), forked (what they share with others is counted once).",
     ),
     "reward/{kind}": Metric("Σ R / scored rollouts", "Mean reward of the rollouts of this kind."),
     "reward_part/{part}/{kind}": Metric("Σ part / scored rollouts", "Mean of one part of the reward."),
@@ -103,9 +103,7 @@ METRICS: dict[str, Metric] = {
         "replies cut by their server / answered calls",
         "Share of replies that a limit on their tokens ended (`finish_reason: length`).",
     ),
-    "silent/{agent}": Metric(
-        "replies without an answer / answered calls", "Share of replies that are empty or only thinking."
-    ),
+    "silent/{agent}": Metric("silent / answered calls", "Share of replies that are empty or only thinking."),
     "tokens_in/{agent}": Metric("Σ tokens", "Prompt tokens of the agent's chat model, as its server says."),
     "tokens_out/{agent}": Metric("Σ tokens", "Completion tokens of the agent's model, as its server says."),
     "call_seconds/{agent}": Metric("Σ seconds", "Duration of the agent's calls, failed attempts included."),
@@ -215,6 +213,9 @@ def rollout_metrics(traces: Sequence[Trace], agents: Collection[str] = ()) -> di
     shown = (*KINDS, "taught") if kinds["taught"] else KINDS
     counts = {f"rollouts/{kind}": float(kinds[kind]) for kind in shown}
     counts["rollouts/failed"] = float(sum(trace.reward is None for trace in traces))
+    if forked := sum(trace.forked for trace in traces):
+        counts["rollouts/forked"] = float(forked)
+    traces = [trace.own for trace in traces]  # what forks share is their parents'
     values = defaultdict[str, list[float]](list)
     for trace in traces:
         for role in Role if trace.taught else _SAMPLED:
@@ -249,12 +250,9 @@ def _agent_metrics(agent: str, traces: Sequence[Trace]) -> dict[str, float]:
     visits = (visit for trace in traces for visit in trace.visits)
     calls = [call for visit in visits for call in visit.calls if call.agent == agent]
     segments = (s for trace in traces for s in trace.segments if s.role is Role.AGENT and s.source == agent)
-    metrics = {
-        f"calls/{agent}": float(len(calls)),
-        f"call_seconds/{agent}": math.fsum(c.seconds for c in calls),
-    }
-    declined = sum(c.agent == agent and c.fault is Fault.DECLINED for trace in traces for c in trace.consults)
-    if declined:
+    seconds = [call.seconds for call in calls]
+    metrics = {f"calls/{agent}": float(len(calls)), f"call_seconds/{agent}": math.fsum(seconds)}
+    if declined := sum(c.agent == agent and c.fault is Fault.DECLINED for t in traces for c in t.consults):
         metrics[f"declined/{agent}"] = declined / (declined + len(consults))
     if consults:
         metrics[f"agent_failures/{agent}"] = _mean([consult.failed for consult in consults])

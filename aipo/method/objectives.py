@@ -39,7 +39,7 @@ class PolicyTokens(NamedTuple):
         logprobs: log π, (B, T); carries the gradient.
         log_ratio: log π/π_old, (B, T); 0 on tokens that are not the policy's.
         policy: which tokens are the policy's, (B, T) bool.
-        advantages: (B, 1).
+        advantages: (B, T), or (B, 1) where a row has one.
     """
 
     logprobs: Tensor
@@ -86,8 +86,8 @@ def sequence_clip(tokens: PolicyTokens, clip: Clip) -> PolicyTerms:
     """PPO's clip of one ratio for the whole row, the geometric mean of its policy tokens' ratios: GSPO
     (2507.18071), equations 5 and 7. What agents wrote is no part of the mean.
 
-    Each token has it as value and its own gradient (GSPO-token, equation 14), which is the same in sum because a
-    row has one advantage.
+    Each token has it as value and its own gradient (GSPO-token, equation 14), which is the same in sum where a row has one
+    advantage.
     """
     count = tokens.policy.sum(-1, keepdim=True).clamp(min=1)
     mean = tokens.log_ratio.sum(-1, keepdim=True) / count

@@ -41,11 +41,13 @@ TAUGHT_CODES = {**CODES, Role.TEACHER: Code.AGENT, Role.AGENT: Code.CONTEXT}
 
 
 class SegmentInfo(NamedTuple):
-    """Facts of a trace's segment. `has_logprobs` is False where its log-probs were not recorded at all."""
+    """Facts of a trace's segment. `has_logprobs` is False where its log-probs were not recorded at all; `advantage` is None
+    where it is the trace's."""
 
     role: Role
     source: str
     has_logprobs: bool
+    advantage: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +60,7 @@ class Row:
         behaviour_logprobs_T: float32, log-probs (nats) by the sampler, or by an agent's own model; NaN where unknown.
         segments_T: int32, index of the token's segment in the trace.
         segments: facts of the trace's segments.
+        advantage: the trace's; see `advantages_T`.
         policy_tokens, agent_tokens: token counts of the *source trace*. Loss denominators use them, so a distilled or
             an exchanged row weighs as much as its source. A demonstration's tokens count as policy tokens.
         forbidden_ids: ids with probability 0, in the trainer's softmax as in the sampler's.
@@ -84,7 +87,7 @@ class Row:
         }
         if len(lengths) != 1:
             raise TrainError(f"arrays of a row: got lengths {lengths}, allowed one, in {self.trace_id!r}")
-        if not np.isfinite(self.advantage):
+        if not np.isfinite(self.advantage):  # a segment's own is finite
             raise TrainError(
                 f"advantage: got {self.advantage}, allowed a finite number, in {self.trace_id!r}"
             )
@@ -93,6 +96,14 @@ class Row:
 
     def __len__(self) -> int:
         return len(self.token_ids_T)
+
+    @property
+    def advantages_T(self) -> npt.NDArray[np.float32]:
+        """The advantage of each token: its segment's, where that has one of its own, else the trace's."""
+        if all(one.advantage is None for one in self.segments):
+            return np.full(len(self), self.advantage, np.float32)
+        of_segments = [self.advantage if one.advantage is None else one.advantage for one in self.segments]
+        return np.array(of_segments, np.float32)[self.segments_T]
 
     @property
     def agents(self) -> set[str]:
@@ -116,10 +127,10 @@ def check_agent_logprobs(rows: Iterable[Row], needed: Callable[[str], bool]) -> 
         TrainError: names the agent and the trace.
     """
     for row in rows:
-        for role, source, has_logprobs in row.segments if row.kind != "distilled" else ():
-            if role is Role.AGENT and not has_logprobs and needed(source):
+        for one in row.segments if row.kind != "distilled" else ():
+            if one.role is Role.AGENT and not one.has_logprobs and needed(one.source):
                 raise TrainError(
-                    f"log-probs of agent {source!r} by its own model: got none, allowed those of every token that it "
+                    f"log-probs of agent {one.source!r} by its own model: got none, allowed those of every token that it "
                     "inserted (NaN where unknown) with method.coefficient=ratio or a function that needs μ, in "
                     f"{row.trace_id!r}"
                 )
@@ -239,7 +250,9 @@ def _row(
         codes_T=join([np.full(len(piece), code) for _, piece, code in pieces], np.int8),
         behaviour_logprobs_T=join([behaviour(piece, code) for _, piece, code in pieces], np.float32),
         segments_T=join([np.full(len(piece), i) for i, piece, _ in pieces], np.int32),
-        segments=tuple(SegmentInfo(s.role, s.source, s.logprobs is not None) for s in trace.segments),
+        segments=tuple(
+            SegmentInfo(s.role, s.source, s.logprobs is not None, s.advantage) for s in trace.segments
+        ),
         advantage=trace.advantage,
         policy_tokens=trace.count(trace.author),
         agent_tokens=trace.count(Role.AGENT) if trace.author is Role.POLICY else 0,

@@ -7,18 +7,21 @@ else.
 import json
 import math
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from aipo.errors import ConfigError
 from aipo.method.agent_weights import COEFFICIENTS, Coefficient, coefficient_of, is_file_name
+from aipo.method.branching import BranchingSettings
 from aipo.method.objectives import OBJECTIVES, Clip
 from aipo.rollout.demonstration import EXPERT
 from aipo.util.section import Count, Positive, Section, Share
 
 Weight = Annotated[float, Field(ge=0.0)]
 _MOVING = ("assist_share", "suppress_share")
+_shown = partial(json.dumps, default=lambda section: section.model_dump(exclude_defaults=True))
 _TEACHES_NOTHING = "with the coefficient mask, which teaches nothing"
 
 
@@ -65,8 +68,8 @@ class CoefficientSettings(Section):
     def _refuse_others(self, why: str, **allowed: Collection[object]) -> None:
         for name, values in allowed.items():
             if (got := getattr(self, name)) not in values:
-                choices = " or ".join(map(json.dumps, values))
-                raise ValueError(f"{name}: got {json.dumps(got)} {why}, allowed {choices}")
+                choices = " or ".join(map(_shown, values))
+                raise ValueError(f"{name}: got {_shown(got)} {why}, allowed {choices}")
 
     def trains(self, advantage: float) -> bool:
         """Whether agents' tokens of a rollout with this advantage can have a weight."""
@@ -103,8 +106,9 @@ class MethodSettings(CoefficientSettings):
             file, it is a `ConfigError`.
     """
 
-    plan: Literal["independent", "expert"] = "independent"
+    plan: Literal["independent", "expert", "branching"] = "independent"
     """Which rollouts make up a group."""
+    branching: BranchingSettings = BranchingSettings()  # where rollouts are forked
     demonstrations: Count | None = None
     """expert: number of demonstrations in a group; default 1."""
     assist_share: Share = 0.5
@@ -119,10 +123,12 @@ class MethodSettings(CoefficientSettings):
     """h: a request in rollout step s, from 1, is granted with probability h/(h + s - 1), so that half are at s = h + 1.
     1 is the 1/s of EAPO (2509.23730). null = all are granted."""
 
-    credit: Literal["group", "reward", "calibrated"] = "group"
-    """How rewards become advantages: `group` subtracts the mean of the group, `reward` has no baseline (A = R). The
-    latter is rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0. `calibrated` is `group` on
-    rewards that are compared with those of the other policies of `policies` (ILR, 2509.26306)."""
+    credit: Literal["group", "reward", "calibrated", "branch"] = "group"
+    """How rewards become advantages: `group` subtracts the mean of the group (`branch` also where rollouts are forked,
+    `calibrated` on rewards compared with those of other policies: ILR, 2509.26306), `reward` has no baseline (A = R):
+    rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0."""
+    attribution: Literal["soft", "hard"] = "soft"
+    """branch: tokens that rollouts share have each rollout's own advantage in its row, or the mean of theirs."""
     scale_by_std: bool = True
     """Divide by the group's standard deviation."""
     per_mode_baseline: bool = False
@@ -130,8 +136,7 @@ class MethodSettings(CoefficientSettings):
     negative_weight: Weight = 1.0
     """Factor on negative advantages."""
     scale_by_active: bool = True
-    """Multiply the learning rate by the active share (rollouts whose advantage is not 0). With the credit `reward`
-    these are the correct rollouts, so the rate grows as the policy improves."""
+    """Multiply the learning rate by the active share (rollouts whose A is not 0: with `reward`, the correct ones)."""
 
     agents: dict[str, CoefficientSettings] = Field(default_factory=dict)
     """Agents whose tokens have coefficient settings of their own, by name. These replace all the general ones."""
@@ -171,6 +176,15 @@ class MethodSettings(CoefficientSettings):
             self._refuse_others(why, per_mode_baseline=[False])
         else:
             self._refuse_others(f"with the plan {self.plan}", demonstrations=[None])
+        if self.plan == "branching":
+            self._refuse_others(
+                "with the plan branching, whose forks repeat granted requests", grant_steps=[None]
+            )
+        else:
+            why, others = f"with the plan {self.plan}", ["group", "reward", "calibrated"]
+            self._refuse_others(why, branching=[BranchingSettings()], credit=others)
+        if self.credit != "branch":
+            self._refuse_others(f"with the credit {self.credit}", attribution=["soft"])
         if self.credit == "reward":
             why = "with the credit reward, which has no baseline"
             self._refuse_others(why, scale_by_std=[False], per_mode_baseline=[False], negative_weight=[1.0])

@@ -83,10 +83,8 @@ def step_rows(
 
 def _trains_agents(trace: Trace, method: MethodSettings) -> bool:
     """Whether tokens of agents beside the policy's can have a weight."""
-    return (
-        trace.advantage is not None
-        and trace.author is Role.POLICY
-        and any(
-            method.of_agent(s.source).trains(trace.advantage) for s in trace.segments if s.role is Role.AGENT
-        )
+    return trace.author is Role.POLICY and any(
+        method.of_agent(s.source).trains(advantage)
+        for s in trace.segments
+        if s.role is Role.AGENT and (advantage := trace.advantage_of(s)) is not None
     )

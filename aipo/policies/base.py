@@ -99,7 +99,8 @@ class Completion:
     """One continuation. `logprobs` and `entropies` (nats) are of the processed distribution (after
     temperature and forbidden ids); all three arrays have shape (T,).
     `finish`: `stop` (a stop string was completed; its last token is kept whole), `eos` (the end
-    token is kept) or `length`."""
+    token is kept) or `length`. Entropies are None where they are not known; a server's are estimates (from
+    `policy.vllm.top_logprobs`)."""
 
     token_ids: npt.NDArray[np.int32]
     logprobs: npt.NDArray[np.float32]

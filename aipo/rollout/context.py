@@ -24,8 +24,7 @@ from aipo.util.http.reply import THINKING_TAGS, Reply, read_reply
 from aipo.util.http.retry import Pause
 from aipo.util.text import clean, error_text
 
-_LONGEST_PAUSE = 15.0
-"""Seconds; half of the default `agents.NAME.timeout`, which goes on meanwhile."""
+_LONGEST_PAUSE = 15.0  # seconds; half of the default `agents.NAME.timeout`, which goes on meanwhile
 
 
 class Scorer(Protocol):
@@ -84,6 +83,7 @@ class RolloutContext:
     forbidden_ids: tuple[int, ...] = ()
     grant: float = 1.0
     abilities: Mapping[str, float] = field(default_factory=dict[str, float])
+    session: int | None = None
     demonstration_ids: npt.NDArray[np.int32] | None = None
     teacher: Teacher | None = None
     started: float = field(default_factory=time.perf_counter)
@@ -131,7 +131,7 @@ class RolloutContext:
             stop=stops,
             forbidden_ids=self.forbidden_ids,
             seed=derive_seed(self.seed, policy, turn),
-            session=self.seed,
+            session=self.seed if self.session is None else self.session,
         )
         done = await self.policies[policy].sample(request)
         piece = segment(

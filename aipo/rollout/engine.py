@@ -15,10 +15,13 @@ from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.policies import Policy, Sampling
+from aipo.rollout.branching.checkpoints import ForkSaver
+from aipo.rollout.branching.waves import Grow, RolloutResult, run_in_waves
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.env import Env, Task
 from aipo.rollout.graph import check_graph
@@ -29,7 +32,7 @@ from aipo.util.event_loop import LOOP, as_exception, is_interrupt
 from aipo.util.text import error_text
 
 OnTrace = Callable[[Trace], None]
-Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[list[Trace]]]
+Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[RolloutResult]]
 Progress = Callable[[int, int], object]
 """Called with how many rollouts have ended, and of how many."""
 Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
@@ -118,13 +121,21 @@ class RolloutEngine:
         require("the rollout engine", *rules, error=ConfigError)
 
     def run_sync(
-        self, specs: Sequence[RolloutSpec], on_trace: OnTrace, progress: Progress = lambda done, total: None
+        self,
+        specs: Sequence[RolloutSpec],
+        on_trace: OnTrace,
+        progress: Progress = lambda done, total: None,
+        grow: Grow | None = None,
     ) -> list[Trace]:
         """`run`, for code that is not async. Ctrl-C hands over what is in flight, then interrupts."""
-        return LOOP.run(self.run(specs, on_trace, progress))
+        return LOOP.run(self.run(specs, on_trace, progress, grow))
 
     async def run(
-        self, specs: Sequence[RolloutSpec], on_trace: OnTrace, progress: Progress = lambda done, total: None
+        self,
+        specs: Sequence[RolloutSpec],
+        on_trace: OnTrace,
+        progress: Progress = lambda done, total: None,
+        grow: Grow | None = None,
     ) -> list[Trace]:
         """Runs every spec, at most `concurrency` at a time.
 
@@ -133,45 +144,41 @@ class RolloutEngine:
                 disk), the run stops and the error passes on. When the run stops early, rollouts in
                 flight end as cancelled traces, which are handed over as well.
             progress: called at the beginning, and as each rollout ends.
+            grow: which rollouts a group gets next, once all that it has have ended; None = groups do not grow.
 
         Returns:
-            Traces in the order of `specs`; one for each policy that the graph ran.
+            Traces in the order of `specs`, or of groups that grow; one for each policy that the graph ran.
         """
-        traces: list[list[Trace]] = [[] for _ in specs]
-        waiting, ended = iter(list(enumerate(specs))), 0
+        slots, begun, ended = asyncio.Semaphore(self.concurrency), 0, 0
         rollout = self.elsewhere or self.rollout
         progress(ended, len(specs))
 
-        async def work() -> None:
-            nonlocal ended
-            for place, spec in waiting:
-                traces[place] = await rollout(spec, on_trace)
-                ended += 1
-                progress(ended, len(specs))
+        async def run_one(spec: RolloutSpec) -> RolloutResult:
+            nonlocal begun, ended
+            begun += 1
+            async with slots:
+                result = await rollout(spec, on_trace)
+            ended += 1
+            progress(ended, max(begun, len(specs)))
+            return result
 
-        workers = [asyncio.create_task(work()) for _ in range(min(self.concurrency, len(specs)))]
-        try:
-            await asyncio.gather(*workers)
-        except BaseException:
-            for worker in workers:
-                if not worker.cancelling():  # a second time would cut short what the first one began
-                    worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            raise
-        return [trace for of_spec in traces for trace in of_spec]
+        return await run_in_waves(specs, run_one, grow)
 
-    async def rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> list[Trace]:
+    async def rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> RolloutResult:
         """One rollout, in this process; see `run`. Cancelled, it hands over what it has, and is cancelled."""
         began = time.time()
         context = self._context(spec)
         record = RolloutRecorder(context.started)
         deadline = asyncio.timeout(self.deadline)
         interrupt: BaseException | None = None
+        forks = ForkSaver(spec.start, record, context.samples) if spec.forkable else None
         try:
             async with deadline:
                 self._check_question(spec.task)
-                await self._follow(context, record)
+                await self._follow(context, record, forks)
             endings = record.endings(context.policies, self.reward_weights, spec.mode, context.samples)
+            if forks:
+                forks.check()
         except BaseException as error:  # the one place where what went wrong becomes data
             interrupt = error if is_interrupt(error) else None
             failure = self._failure(interrupt or as_exception(error), record, late=deadline.expired())
@@ -181,7 +188,7 @@ class RolloutEngine:
         report_all(traces, on_trace)
         if interrupt is not None:
             raise interrupt
-        return traces
+        return RolloutResult(traces, forks.starts(traces[0]) if forks else {})
 
     def lost(self, spec: RolloutSpec, stop: StopReason, error: str) -> list[Trace]:
         """A failed trace that holds only the error."""
@@ -201,6 +208,7 @@ class RolloutEngine:
             forbidden_ids=self.forbidden_ids if spec.suppress else (),
             grant=spec.grant,
             abilities=spec.abilities,
+            session=spec.session,
         )
         return context if self.adapt is None else self.adapt(spec, context)
 
@@ -212,14 +220,21 @@ class RolloutEngine:
                     "(rollout.control_tokens=refuse)"
                 )
 
-    async def _follow(self, context: RolloutContext, record: RolloutRecorder) -> None:
+    async def _follow(
+        self, context: RolloutContext, record: RolloutRecorder, forks: ForkSaver | None
+    ) -> None:
+        graph = forks.watched(self.graph) if forks else self.graph
+        config: RunnableConfig = {"recursion_limit": self.recursion_limit}
+        config |= forks.config if forks else {}
+        start = {"segments": [], "consults": [], "stops": {}, "reward_parts": {}}
         # Typed for one stream mode; two of them with sub-graphs yield triples.
-        stream: Any = self.graph.astream(
-            {"segments": [], "consults": [], "stops": {}, "reward_parts": {}},
+        stream: Any = graph.astream(
+            None if forks and forks.goes_on else start,
             context=context,
-            config={"recursion_limit": self.recursion_limit},
+            config=config,
             stream_mode=["values", "tasks"],
             subgraphs=True,
+            durability="sync" if forks else None,
         )
         async with aclosing(stream):
             async for namespace, kind, data in stream:
@@ -259,7 +274,9 @@ class RolloutEngine:
                 policy=policy,
                 task=asdict(spec.task),
                 seed=spec.seed,
-                sampling=_sampling(context),
+                parent_id=spec.fork and spec.fork.parent_id,
+                fork_token=spec.fork and spec.fork.token,
+                sampling=_sampling(context, policy),
                 forbidden_ids=context.forbidden_ids,
                 segments=segments,
                 consults=record.consults(policy),
@@ -274,8 +291,9 @@ class RolloutEngine:
         return traces
 
 
-def _sampling(context: RolloutContext) -> dict[str, Any]:
+def _sampling(context: RolloutContext, policy: str) -> dict[str, Any]:
     """How it was sampled, as far as it is not as usual: what a trace of before lacks, it had as usual."""
     grant = {"grant": context.grant} if context.grant < 1 else {}
     told = {"abilities": dict(context.abilities), "notes": dict(context.notes)}
+    told["top_logprobs"] = getattr(context.policies[policy], "top_logprobs", 0)
     return asdict(context.sampling) | grant | {name: values for name, values in told.items() if values}

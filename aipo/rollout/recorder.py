@@ -35,11 +35,25 @@ class RolloutRecorder:
     state: Mapping[str, Any] = field(default_factory=dict[str, Any])
     _visits: dict[str, Visit] = field(default_factory=dict[str, Visit])
     _errors: dict[str, Exception] = field(default_factory=dict[str, Exception])
+    _step: int = 0
+    _ended_step: bool = True
+    _begun: dict[int, int] = field(default_factory=dict[int, int])
+
+    def begin(self, state: Mapping[str, Any], visits: Sequence[Visit]) -> None:
+        """Begins with the state of another rollout, and with the visits that led to it."""
+        self.state = state
+        self._visits = {f"{number}": visit for number, visit in enumerate(visits)}
+
+    def begun_before(self, segments: int) -> int | None:
+        """How many visits had begun before the step of the root graph that added to a context of so many segments; None
+        if no step did."""
+        return self._begun.get(segments)
 
     def take(self, namespace: Sequence[str], kind: str, data: Mapping[str, Any]) -> None:
         """Takes in one part of the stream: `values` of the root graph, `tasks` of all graphs."""
         if kind == "values":
             if not namespace:
+                self._begun[len(self.state.get("segments", ()))] = self._step
                 self.state = data
         elif "result" in data:
             self._ended(data["id"], data["error"])
@@ -47,6 +61,8 @@ class RolloutRecorder:
         else:
             # A namespace is made of 'node:id', and of a number where a node calls a graph once more.
             nodes = [part.partition(":")[0] for part in namespace if ":" in part]
+            if not namespace and self._ended_step:
+                self._step, self._ended_step = len(self._visits), False
             self._visits[data["id"]] = Visit(
                 path="/".join([*nodes, data["name"]]), started=self._now(), seconds=None, outcome="cancelled"
             )
@@ -125,6 +141,7 @@ class RolloutRecorder:
         return Ending(StopReason(stop), *weighted(parts, reward_weights, where))
 
     def _ended(self, name: str, error: Exception | None) -> None:
+        self._ended_step |= "/" not in self._visits[name].path
         visit = self._visits[name]
         outcome = "ok" if error is None else error_text(error)
         self._visits[name] = replace(visit, seconds=self._now() - visit.started, outcome=outcome)

@@ -44,7 +44,7 @@ class FailureRateLimit:
         """
         if self._limit is None:
             return
-        self._last.extend(consult for consult in trace.consults if consult.reached)
+        self._last.extend(consult for consult in trace.own.consults if consult.reached)
         failed = [consult for consult in self._last if consult.failed]
         if len(self._last) < ENOUGH or len(failed) <= self._limit * len(self._last):
             return
@@ -126,7 +126,7 @@ class CostLimit:
         if (place := (trace.group_id, trace.index)) in self._seen:
             return  # the same rollout, for another one of its policies
         self._seen.add(place)
-        calls = [call for visit in trace.visits for call in visit.calls]
+        calls = [call for visit in trace.own.visits for call in visit.calls]
         self.charge(trace.trace_id, math.fsum(call.cost or 0.0 for call in calls))
         for call in calls if self._limit is not None else ():
             if call.agent in self._priced and call.error is None and call.cost is None:

@@ -1,7 +1,16 @@
 """Traces: the record of one rollout, and how traces are stored, listed and searched."""
 
-from aipo.trace.segment import Role, Segment, concatenate, of_policy, segment
-from aipo.trace.types import SCHEMA_VERSION, Call, Consult, Fault, Mode, StopReason, Trace, Visit
+from aipo.trace.segment import (
+    Consult,
+    Fault,
+    Role,
+    Segment,
+    concatenate,
+    of_policy,
+    segment,
+    turns_behind_replies,
+)
+from aipo.trace.types import SCHEMA_VERSION, Call, Mode, StopReason, Trace, Visit
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -17,4 +26,5 @@ __all__ = [
     "concatenate",
     "of_policy",
     "segment",
+    "turns_behind_replies",
 ]

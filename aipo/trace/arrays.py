@@ -1,5 +1,6 @@
-"""Arrays in frozen dataclasses: flat, read-only, and compared by content."""
+"""Arrays in frozen dataclasses: flat, read-only, compared by content, and pickled so."""
 
+import pickle
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -57,3 +58,16 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return type(a) is type(b) and np.array_equal(a, b, equal_nan=True)
     return bool(a == b)
+
+
+def packed(message: object) -> bytes:
+    """A pickle in which arrays are kept apart from the rest, so that they come out as they went in: read-only."""
+    arrays: list[pickle.PickleBuffer] = []
+    rest = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
+    return pickle.dumps((rest, [array.raw().tobytes() for array in arrays]), protocol=5)
+
+
+def unpacked(data: bytes) -> Any:
+    """The inverse of `packed`."""
+    rest, arrays = pickle.loads(data)
+    return pickle.loads(rest, buffers=arrays)

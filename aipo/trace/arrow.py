@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from aipo.errors import TraceError
 from aipo.trace.parquet_files import check_version
-from aipo.trace.types import SCHEMA_VERSION, Call, Consult, Fault, Role, Segment, Trace, Visit
+from aipo.trace.segment import Consult, Fault, Role, Segment
+from aipo.trace.types import SCHEMA_VERSION, Call, Trace, Visit
 from aipo.util.text import clean, to_json
 
 
@@ -110,11 +111,12 @@ _DERIVED: dict[str, Callable[[Trace], Any]] = {
     **{name: partial(_json, name) for name in _JSON},
     "question": lambda trace: _text(trace.task.get("prompt")),
     "answer": lambda trace: _text(trace.task.get("answer")),
-    "agents": lambda trace: [consult.agent for consult in trace.consults],
-    "consult_errors": lambda trace: sum(consult.error is not None for consult in trace.consults),
-    "tokens": lambda trace: sum(map(len, trace.segments)),
-    "policy_tokens": lambda trace: trace.count(Role.POLICY),
-    "agent_tokens": lambda trace: trace.count(Role.AGENT),
+    # What a trace shares with its parent is counted there, so that columns can be summed up.
+    "agents": lambda trace: [consult.agent for consult in trace.own.consults],
+    "consult_errors": lambda trace: sum(consult.error is not None for consult in trace.own.consults),
+    "tokens": lambda trace: sum(map(len, trace.own.segments)),
+    "policy_tokens": lambda trace: trace.own.count(Role.POLICY),
+    "agent_tokens": lambda trace: trace.own.count(Role.AGENT),
     "segments": lambda trace: [*map(_record, trace.segments)],
     "consults": lambda trace: [*map(_record, trace.consults)],
     "visits": lambda trace: [*map(_visit, trace.visits)],

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError, with_config
 
 from aipo.errors import TraceError
 from aipo.trace.arrays import ByValue
-from aipo.trace.segment import SCHEMA, Role, Segment, concatenate
+from aipo.trace.segment import SCHEMA, Consult, Role, Segment, concatenate
 from aipo.util.http.reply import is_cut
 from aipo.util.text import error_text, fits_json, parse_line, to_json
 
@@ -55,69 +55,6 @@ class StopReason(StrEnum):
     @property
     def failed(self) -> bool:
         return self not in (StopReason.EOS, StopReason.LENGTH)
-
-
-class Fault(StrEnum):
-    """The reason why a consult got a notice instead of feedback. Only `unavailable` is the agent's own failure; only
-    `declined` was drawn by lot (`method.grant_steps`)."""
-
-    MALFORMED = "malformed"
-    NESTED = "nested"
-    UNCLOSED = "unclosed"
-    EMPTY = "empty"
-    UNKNOWN = "unknown"
-    SPENT = "spent"
-    EXHAUSTED = "exhausted"
-    UNAVAILABLE = "unavailable"
-    DECLINED = "declined"
-
-
-MISFORMED = (Fault.MALFORMED, Fault.NESTED, Fault.UNCLOSED, Fault.EMPTY, Fault.UNKNOWN)
-"""Faults of the request itself."""
-
-
-@with_config(SCHEMA)
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consult:
-    """One request to an agent, with its reply or error.
-
-    Args:
-        agent: the name that the policy asked for, known or not.
-        request: text between the tags, None when the request was never closed.
-        reply: text that was spliced in, None when the agent gave none.
-        error: why there was no reply, or why it was changed; None when all went well.
-        request_segment: index (within this policy's segments) of the segment that asked.
-        request_start: index, in that segment, of the first token of the opening tag; None when the
-            tag shares a token with other text, so that it cannot be cut out.
-        reply_segment: index of the segment that answered (agent feedback or an env notice).
-        policy: whose context the consult belongs to.
-        fault: why a notice answered; None where the agent did, and in traces of before it was recorded.
-    """
-
-    agent: str
-    request: str | None
-    reply: str | None
-    error: str | None = None
-    request_segment: int
-    request_start: int | None
-    reply_segment: int
-    policy: str = "policy"
-    fault: Fault | None = None
-
-    @property
-    def reached(self) -> bool:
-        """Did the request come to an agent?"""
-        return self.fault in (None, Fault.UNAVAILABLE)
-
-    @property
-    def misformed(self) -> bool:
-        """Was the request itself wrong: its tags, its agent's name, or nothing in it?"""
-        return self.fault in MISFORMED
-
-    @property
-    def failed(self) -> bool:
-        """Did the agent itself fail?"""
-        return self.fault is Fault.UNAVAILABLE
 
 
 @with_config(SCHEMA)
@@ -161,7 +98,8 @@ class Call:
 @with_config(SCHEMA)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One execution of a node. `path` nests by slashes; times are seconds since the rollout began."""
+    """One execution of a node. `path` nests by slashes; times are seconds since the rollout began. Those of the rollout that
+    a trace was forked from began before it: below 0."""
 
     path: str
     started: float
@@ -177,7 +115,9 @@ class Trace(ByValue):
 
     `reward` is the weighted sum of `reward_parts`; None means never scored, which is not 0.0.
     `advantage` is set by `aipo.method.credit` and stays None for a failed rollout. Times are in seconds:
-    `started` since 1970, `seconds` the rollout's own.
+    `started` since 1970, `seconds` the rollout's own. A rollout that was forked from another one of its group shares the
+    first `fork_token` tokens with `parent_id`, whose they are; see `own`. A replay's parent is the trace that it replays,
+    and `fork_token` the first token that was not reused.
 
     Raises:
         TraceError: a reward, a part of it or an advantage is not finite, or a failed rollout has one.
@@ -245,6 +185,31 @@ class Trace(ByValue):
     def grant(self) -> float:
         """The probability with which its requests were granted."""
         return self.sampling.get("grant", 1.0)
+
+    @property
+    def forked(self) -> bool:
+        """Was it forked from another rollout of its group? (A replay's parent is of another run.)"""
+        return (self.parent_id or "").startswith(f"{self.run_id}/{self.group_id}/")
+
+    @property
+    def own(self) -> Self:
+        """The trace without what it shares with its parent: what counts where rollouts are summed up. A trace that was not
+        forked is its own."""
+        if not self.forked:
+            return self
+        ends = np.cumsum([len(s) for s in self.segments])
+        shared = int(np.searchsorted(ends, self.fork_token or 0, side="right"))
+        consults = (
+            replace(c, request_segment=c.request_segment - shared, reply_segment=c.reply_segment - shared)
+            for c in self.consults
+            if c.request_segment >= shared
+        )
+        visits = tuple(visit for visit in self.visits if visit.started >= 0)
+        return replace(self, segments=self.segments[shared:], consults=tuple(consults), visits=visits)
+
+    def advantage_of(self, segment: Segment) -> float | None:
+        """The advantage of the tokens of one of its segments."""
+        return self.advantage if segment.advantage is None else segment.advantage
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]:

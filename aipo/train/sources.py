@@ -14,6 +14,7 @@ from aipo.config.build_policy import SyncedPolicy
 from aipo.errors import TrainError
 from aipo.method.credit import Credited
 from aipo.method.step_rows import StepRows
+from aipo.rollout.branching.waves import Grow
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.run_limits import commonest_error
 from aipo.rollout.spec import RolloutSpec
@@ -99,6 +100,10 @@ class Course:
         """The rollouts of a rollout step."""
         return self.experiment.plan(self.experiment.tasks(step), step)
 
+    def growth(self, vocabulary: int) -> Grow | None:
+        """What says which rollouts a group gets next, given how many ids the tokenizer has; None = groups do not grow."""
+        return self.experiment.growth(vocabulary)
+
     def engine(self, engine: RolloutEngine) -> RolloutEngine:
         """What makes these rollouts, given what makes the policy's own."""
         return engine
@@ -131,7 +136,7 @@ def live_source(
     """
     (policy, engine), experiment = sampler, course.experiment
     guard, maker = experiment.guards(folder.spending, warn), course.engine(engine)
-    tags = experiment.tags(policy.policy.tokenizer)
+    tags, grow = experiment.tags(policy.policy.tokenizer), course.growth(len(policy.policy.tokenizer))
 
     def on_trace(trace: Trace) -> None:
         store.append(trace)
@@ -140,8 +145,9 @@ def live_source(
     def roll_out(step: int) -> list[Trace]:
         policy.refresh()
         specs, text = course.specs(step), f"step {step + 1}"
-        traces = maker.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text))
-        rollouts(len(specs), len(specs), f"{text}, training on them")
+        traces = maker.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text), grow)
+        count = len({(trace.group_id, trace.index) for trace in traces})
+        rollouts(count, count, f"{text}, training on them")
         course.collected(traces, engine)
         policy.finish()  # or the step would learn from the few rollouts that were over by then
         return traces

@@ -63,7 +63,7 @@ def loss_inputs(codes: Sequence[Sequence[int]], logprobs: Tensor, **changes: Any
     unchanged: dict[str, Any] = {
         "entropies_B_T": torch.zeros_like(logprobs.detach()),
         "behaviour_logprobs_B_T": logprobs.detach(),
-        "advantages_B": torch.ones(len(codes)),
+        "advantages_B_T": torch.ones(len(codes), 1),
         "denominators_B": torch.ones(len(codes)),
     }
     codes_B_T = torch.tensor(codes, dtype=torch.int8)

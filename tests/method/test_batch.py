@@ -35,7 +35,7 @@ def test_prompts_are_padded_left_and_completions_right():
     nan = math.nan
     expected = torch.tensor([[-0.5, nan, nan], [-0.25, -0.75, nan]])
     torch.testing.assert_close(batch["behaviour_logprobs"], expected, equal_nan=True)
-    assert batch["advantages"].tolist() == [-1.0, 0.5]
+    assert batch["advantages"].tolist() == [[-1.0, 0.0, 0.0], [0.5, 0.5, 0.5]]
     assert batch["denominators"].tolist() == [4.0, 8.0]
     assert "forbidden" not in batch
 
@@ -50,7 +50,7 @@ def test_no_rows_give_a_row_that_trains_nothing_and_looks_like_any_other():
     batch = collate([], np.empty(0, np.float32), pad_id=7)
     assert {name: tensor.shape[0] for name, tensor in batch.items()} == dict.fromkeys(batch, 1)
     assert (batch["completion_ids"].tolist(), batch["codes"].tolist()) == ([[7]], [[N]])
-    assert batch["advantages"].tolist() == [0.0]
+    assert batch["advantages"].tolist() == [[0.0]]
     real = collate([SHORT], np.ones(1, np.float32), pad_id=0)
     assert {k: v.dtype for k, v in batch.items()} == {k: v.dtype for k, v in real.items()}
 

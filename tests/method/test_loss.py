@@ -36,7 +36,7 @@ def test_ratio_and_clip():
     logprobs = torch.log(torch.tensor([[0.75, 0.25], [0.75, 0.25]])).requires_grad_()
     half = torch.log(torch.tensor([[0.5, 0.5], [0.5, 0.5]]))
     given = tiny.loss_inputs(
-        [[L, L], [L, L]], logprobs, behaviour_logprobs_B_T=half, advantages_B=torch.tensor([1.0, -1.0])
+        [[L, L], [L, L]], logprobs, behaviour_logprobs_B_T=half, advantages_B_T=torch.tensor([[1.0], [-1.0]])
     )
     output = aipo_loss(given, tiny.method())
     # A=+1: −min(1.5, 1.28) − min(0.5, 0.8);  A=−1: max(1.5, 1.28) + max(0.5, 0.8)
@@ -77,7 +77,7 @@ def mixed() -> LossInputs:
         logprobs,
         behaviour_logprobs_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
         trainer_logprobs_B_T=logprobs.detach() - 0.4 * torch.randn(3, 8),
-        advantages_B=torch.tensor([0.7, -1.3, 2.0]),
+        advantages_B_T=torch.tensor([[0.7], [-1.3], [2.0]]),
         denominators_B=torch.tensor([3.0, 2.0, 5.0]),
     )
 
@@ -93,7 +93,7 @@ def check_told(given: LossInputs, how: MethodSettings) -> LossOutput:
         assert of(output, role, "clip") == output.clipped_B_T[given.codes_B_T == code].sum()
     values = (output.pushes_B_T / given.denominators_B[:, None])[agents]
     assert of(output, "agent", "loss") == pytest.approx(values.sum().item(), rel=1e-5)
-    held = torch.where(agents & (how.coefficient == "echo"), 1.0, given.advantages_B[:, None])
+    held = torch.where(agents & (how.coefficient == "echo"), 1.0, given.advantages_B_T)
     torch.testing.assert_close(-held * output.weights_B_T, slopes)
     assert torch.equal(output.ratios_B_T.isnan(), given.codes_B_T != L)
     assert not any(told.requires_grad for told in output[1:])
@@ -153,7 +153,7 @@ def test_all_coefficients_share_the_policy_gradient(coefficient: str, objective:
 def test_a_coefficient_without_regard_to_the_advantage_learns_from_all_rows():
     """Advantages 2, 0 and −2: the cross-entropy is the same on all of them, and on two where A < 0 teaches nothing."""
     logprobs = torch.full((3, 1), -3.0, requires_grad=True)
-    given = tiny.loss_inputs([[A], [A], [A]], logprobs, advantages_B=torch.tensor([2.0, 0.0, -2.0]))
+    given = tiny.loss_inputs([[A], [A], [A]], logprobs, advantages_B_T=torch.tensor([[2.0], [0.0], [-2.0]]))
     how = tiny.method(coefficient="echo", coefficient_value=0.25, negative="same")
     torch.testing.assert_close(gradient(given, how), torch.full((3, 1), -0.25))
     output = aipo_loss(given, how)
@@ -207,7 +207,7 @@ def test_what_needs_the_trainers_log_probs_is_refused_without_them(how: dict, wh
 
 def test_distilled_tokens_are_learned_on_rows_with_a_positive_advantage_only():
     logprobs = torch.full((2, 2), -3.0, requires_grad=True)
-    how = {"behaviour_logprobs_B_T": torch.full((2, 2), NAN), "advantages_B": torch.tensor([2.0, -2.0])}
+    how = {"behaviour_logprobs_B_T": torch.full((2, 2), NAN), "advantages_B_T": torch.tensor([[2.0], [-2.0]])}
     given = tiny.loss_inputs([[D, D], [D, D]], logprobs, **how)
     how = tiny.method(distil_weight=0.25, coefficient="mask")
     torch.testing.assert_close(gradient(given, how), torch.tensor([[-0.5, -0.5], [0.0, 0.0]]))
@@ -220,7 +220,7 @@ def test_kl_is_the_k3_estimator_on_policy_tokens():
     logprobs = torch.log(torch.tensor([[0.5, 0.5]])).requires_grad_()
     reference = torch.log(torch.tensor([[0.25, 0.25]]))
     given = tiny.loss_inputs(
-        [[L, A]], logprobs, reference_logprobs_B_T=reference, advantages_B=torch.zeros(1)
+        [[L, A]], logprobs, reference_logprobs_B_T=reference, advantages_B_T=torch.zeros(1, 1)
     )
     # Δ = log ½: ½ − log ½ − 1 = 0.193147
     expected = 0.5 + math.log(2) - 1
@@ -254,7 +254,7 @@ def test_the_correction_from_sampler_to_trainer(mode: str, cap: float | None, we
         behaviour_logprobs_B_T=torch.full((1, 6), math.log(0.25)),
         trainer_logprobs_B_T=logprobs.detach(),
         reference_logprobs_B_T=logprobs.detach(),
-        advantages_B=torch.tensor([2.0]),
+        advantages_B_T=torch.tensor([[2.0]]),
     )
     how = tiny.method(importance_mode=mode, importance_cap=cap, beta=0.5)
     output = aipo_loss(given, how)

@@ -154,7 +154,7 @@ def batches(draw: st.DrawFn) -> LossInputs:
         torch.tensor(draw(several(size, known))).view(rows, length).requires_grad_(),
         behaviour_logprobs_B_T=logprobs(),
         trainer_logprobs_B_T=logprobs(),
-        advantages_B=torch.tensor(draw(several(rows, st.floats(-2.0, 2.0, width=32)))),
+        advantages_B_T=torch.tensor(draw(several(rows, st.floats(-2.0, 2.0, width=32))))[:, None],
     )
 
 

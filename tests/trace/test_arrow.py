@@ -89,7 +89,7 @@ def test_columns_say_what_a_reader_filters_by():
     assert row["texts"] == ["2+2=", "4", "", "58"]
 
 
-def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_calls_have_since():
+def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_calls_and_segments_have_since():
     """They follow the dataclasses: whoever changes those changes files that others read."""
     file = Path(__file__).parents[1] / "kit" / "run_before" / "traces" / "step-00000-00000.parquet"
     visit = SCHEMA.field("visits").type.value_type
@@ -97,8 +97,11 @@ def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_calls
     assert [field.name for field in call][-2:] == ["thinking", "finish"]
     calls = pa.field("calls", pa.list_(pa.struct([*call][:-2])))
     as_before = pa.struct([*[*visit][:-1], calls])
-    place = SCHEMA.get_field_index("visits")
-    assert pq.read_schema(file).equals(SCHEMA.set(place, pa.field("visits", pa.list_(as_before))))
+    piece = SCHEMA.field("segments").type.value_type
+    assert [*piece][-1].name == "advantage"
+    before = {"visits": as_before, "segments": pa.struct([*piece][:-1])}
+    columns = [pa.field(f.name, pa.list_(before[f.name])) if f.name in before else f for f in SCHEMA]
+    assert pq.read_schema(file).equals(pa.schema(columns))
 
 
 def test_half_an_emoji_in_a_text_is_shown_as_unknown():

@@ -27,9 +27,9 @@ class Differentiated(AIPOTrainer):
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         loss = super()._compute_loss(model, inputs)
         (gradient,) = torch.autograd.grad(loss, self.scored, retain_graph=True)
-        weights = gradient.abs() * (inputs["denominators"] / inputs["advantages"].abs())[:, None]
+        weights = gradient.abs() * inputs["denominators"][:, None] / inputs["advantages"].abs()
         self.expected = getattr(self, "expected", [])
-        for b, advantage in enumerate(inputs["advantages"].tolist()):
+        for b, advantage in enumerate(inputs["advantages"][:, 0].tolist()):
             own = inputs["completion_mask"][b] == 1
             codes, of_row = inputs["codes"][b][own].tolist(), weights[b][own].tolist()
             rest = self.scored[b][own].tolist(), float(inputs["denominators"][b])

@@ -4,6 +4,7 @@ Token ids go in and token ids come out; no text is ever encoded again. Every sam
 out, since a server may have defaults of its own (a model's generation_config.json).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,12 @@ class AbortedError(PolicyError):
     """The server aborted the request, as it does when it is shut down."""
 
 
-def request_body(model: str, request: SampleRequest, *, seeded: bool = True) -> bytes:
-    """The body that asks for `request`; without its seed unless `seeded`."""
+def request_body(model: str, request: SampleRequest, *, seeded: bool = True, top: int = 0) -> bytes:
+    """The body that asks for `request`; without its seed unless `seeded`.
+
+    Args:
+        top: how many of the most likely tokens are to come with each one.
+    """
     body: dict[str, Any] = {
         "model": model,
         "prompt": np.ascontiguousarray(request.token_ids, np.int32),
@@ -39,13 +44,15 @@ def request_body(model: str, request: SampleRequest, *, seeded: bool = True) -> 
         "frequency_penalty": 0.0,
         "n": 1,
         "stream": False,
-        "logprobs": 0,
+        "logprobs": top,
         "return_token_ids": True,
         "skip_special_tokens": False,
         "spaces_between_special_tokens": False,
         "include_stop_str_in_output": True,
         "stop": list(request.stop),
     }
+    if top:
+        body["return_tokens_as_token_ids"] = True  # or tokens of one text are one entry
     if seeded:
         body["seed"] = request.seed
     if request.forbidden_ids:
@@ -54,14 +61,16 @@ def request_body(model: str, request: SampleRequest, *, seeded: bool = True) -> 
 
 
 def answer_of(
-    body: bytes, request: SampleRequest, *, vocabulary: int, where: str, version: int = 0
+    body: bytes, request: SampleRequest, *, vocabulary: int, where: str, version: int = 0, top: int = 0
 ) -> Completion:
-    """Reads an answer, and refuses one that could not be trained on. Entropies are not known.
+    """Reads an answer, and refuses one that could not be trained on.
 
     Args:
         request: what was asked; where the server repeats its context, it has to be the same.
         vocabulary: ids are below it.
         version: of the weights, for the completion.
+        top: how many of the most likely tokens were asked for with each; entropies are estimated from them
+            (`estimated_entropy`), and not known without.
 
     Raises:
         AbortedError: the server gave it up.
@@ -72,6 +81,7 @@ def answer_of(
         raw = orjson.loads(body)
         (choice,) = raw["choices"]
         listed, given = [*choice["token_ids"]], [*choice["logprobs"]["token_logprobs"]]
+        likely = [[*entry.values()] for entry in choice["logprobs"]["top_logprobs"]] if top else []
         reason, stopped = choice["finish_reason"], choice.get("stop_reason")
         echoed = choice.get("prompt_token_ids")
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -104,10 +114,31 @@ def answer_of(
     return Completion(
         token_ids=ids.astype(np.int32),
         logprobs=logprobs,
-        entropies=None,
+        entropies=_entropies(likely, len(ids), where) if top else None,
         finish=ended if reason == "stop" else "length",
         policy_version=version,
     )
+
+
+def estimated_entropy(logprobs: Sequence[float]) -> float:
+    """Entropy (nats) of a distribution of which only some log-probs are known. What is left counts as one token more, so the
+    estimate is never above the entropy."""
+    known = np.exp(np.asarray(logprobs, np.float64))
+    rest = max(1.0 - float(known.sum()), 0.0)
+    probabilities = np.append(known, rest)
+    return float(-np.sum(probabilities * np.log(np.where(probabilities > 0, probabilities, 1.0))))
+
+
+def _entropies(likely: list[list[Any]], tokens: int, where: str) -> npt.NDArray[np.float32]:
+    numbers = [value for entry in likely for value in entry]
+    wrong = [x for x in numbers if type(x) not in (int, float) or not x <= HIGHEST_LOGPROB]
+    if len(likely) != tokens or wrong or not all(likely):
+        got = repr(wrong[0]) if wrong else f"{len(likely)} lists"
+        raise PolicyError(
+            f"likely tokens from {where}: got {got}, allowed log-probs, at most 0, for each of {tokens} tokens "
+            "(policy.vllm.top_logprobs)"
+        )
+    return np.array([estimated_entropy(entry) for entry in likely], np.float32)
 
 
 def _logprobs(given: list[object], tokens: int, where: str) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """The policy on one or several vLLM servers: token ids in, token ids and their log-probs out.
 
 The servers are stock vLLM with `--logprobs-mode processed_logprobs`, so that a log-prob is that of the
-distribution which was sampled from (`aipo serve` starts one). Entropies are not known here.
+distribution which was sampled from (`aipo serve` starts one). Entropies can only be estimated here.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ class VLLMPolicy:
         tokenizer: the policy's.
         vocabulary: how many ids the model has; the tokenizer may have fewer.
         model: served name; None takes what the first server says that it serves.
+        top_logprobs: likely tokens that come with each sampled one, from which its entropy is estimated; 0 = not known.
         seeded: send each request's seed. The same seed gives the same tokens as long as the server batches
             alike; on GPUs it costs a random generator per request.
     """
@@ -41,7 +42,9 @@ class VLLMPolicy:
         vocabulary: int,
         model: str | None = None,
         seeded: bool = True,
+        top_logprobs: int = 0,
     ) -> None:
+        self.top_logprobs = top_logprobs
         self.pool, self.tokenizer = pool, tokenizer
         self.vocabulary = vocabulary
         self._model, self._seeded = model, seeded
@@ -104,12 +107,19 @@ class VLLMPolicy:
             )
         version = self._version
         request = replace(request, max_tokens=room)
-        body = request_body(model, request, seeded=self._seeded)
+        body = request_body(model, request, seeded=self._seeded, top=self.top_logprobs)
 
         async def ask() -> Completion:
             answer = await self.pool.ask("v1/completions", body, session=request.session)
             where = "the policy's server"
-            return answer_of(answer, request, vocabulary=self.vocabulary, where=where, version=version)
+            return answer_of(
+                answer,
+                request,
+                vocabulary=self.vocabulary,
+                where=where,
+                version=version,
+                top=self.top_logprobs,
+            )
 
         # A server that aborts requests is about to stop; by the next attempt the pool knows.
         return await retry(ask, when=lambda error: isinstance(error, AbortedError), waits=_WAITS)

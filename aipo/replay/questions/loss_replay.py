@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aipo.method.batch import TokenTotals, agent_numbers, with_gradient
+from aipo.method.batch import TokenTotals, advantages, agent_numbers, with_gradient
 from aipo.method.loss import LossInputs, LossOutput, aipo_loss
 from aipo.method.metrics import QUANTITIES, ROLES, loss_metrics, roles_of
 from aipo.method.rows import Code, Row
@@ -124,10 +124,10 @@ class LossReplay:
         slopes: dict[Place, Tensor] = {}
         for setting, method, totals, batches in same_rows:
             rows, device = batches[n], logprobs.device
-            advantages = torch.tensor([row.advantage for row in rows], dtype=torch.float32, device=device)
+            given = torch.from_numpy(advantages(rows)).to(device)
             denominators = torch.from_numpy(trainer.denominators(rows, totals, method)).to(device)
             agents = torch.from_numpy(agent_numbers(rows, method)).to(device)
-            inputs = {**batch, "advantages": advantages, "denominators": denominators, "agents": agents}
+            inputs = {**batch, "advantages": given, "denominators": denominators, "agents": agents}
             if method.needs_trainer_logprobs:
                 inputs["trainer_logprobs"] = logprobs.detach()
             leaf = logprobs.detach().requires_grad_()

@@ -5,17 +5,17 @@ Only the two ends of one socket pair, both of them ours, ever speak here: messag
 
 import asyncio
 import os
-import pickle
 import socket
 import struct
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 
 from aipo.errors import AipoError
-from aipo.rollout.spec import RolloutSpec
+from aipo.rollout.spec import ForkStart, RolloutSpec
 from aipo.trace import Trace
+from aipo.trace.arrays import packed, unpacked
 
 if TYPE_CHECKING:
     from aipo.policies.vllm.policy import VLLMPolicy
@@ -57,11 +57,13 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class RolloutDone:
-    """From a worker: what rollout `number` left, in the order of ending; none where it had not begun."""
+    """From a worker: what rollout `number` left, in the order of ending, and the states that it can be forked from; none
+    where it had not begun."""
 
     number: int
     traces: tuple[Trace, ...]
     error: str | None = None
+    starts: Mapping[int, ForkStart] = field(default_factory=dict[int, ForkStart])
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +128,3 @@ class Pipe:
         self._writer.close()
         with suppress(ConnectionError):  # the other end was faster
             await self._writer.wait_closed()
-
-
-def packed(message: object) -> bytes:
-    """Arrays are kept apart from the rest, so that they come out as they went in: read-only."""
-    arrays: list[pickle.PickleBuffer] = []
-    rest = pickle.dumps(message, protocol=5, buffer_callback=arrays.append)
-    return pickle.dumps((rest, [array.raw().tobytes() for array in arrays]), protocol=5)
-
-
-def unpacked(data: bytes) -> Any:
-    """The inverse of `packed`."""
-    rest, arrays = pickle.loads(data)
-    return pickle.loads(rest, buffers=arrays)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aipo.errors import AipoError, RunError
+from aipo.rollout.branching.waves import RolloutResult
 from aipo.rollout.engine import OnTrace, RolloutEngine, report_all
 from aipo.rollout.spec import RolloutSpec
 from aipo.rollout.workers import messages
@@ -107,7 +108,7 @@ class Workers:
         finally:
             end(self._processes)
 
-    async def rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> list[Trace]:
+    async def rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> RolloutResult:
         """See `RolloutEngine.rollout`.
 
         Raises:
@@ -132,7 +133,7 @@ class Workers:
         report_all(traces, on_trace)
         if interrupt is not None:
             raise interrupt
-        return traces
+        return RolloutResult(traces, done.result().starts)
 
     def _traces(self, spec: RolloutSpec, done: "asyncio.Future[messages.RolloutDone]") -> list[Trace]:
         if not done.done():

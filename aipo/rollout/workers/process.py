@@ -15,6 +15,7 @@ from dataclasses import replace
 from aipo.errors import AipoError, LoadError
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.rollout.engine import RolloutEngine, freeze_gc
+from aipo.rollout.spec import ForkStart
 from aipo.rollout.workers import messages
 from aipo.rollout.workers.messages import Message, Pipe
 from aipo.trace import Trace
@@ -80,14 +81,16 @@ class Worker:
     def _begin(self, do: messages.RunRollout) -> None:
         self._policy.advance(do.version)
         traces: list[Trace] = []
+        starts: dict[int, ForkStart] = {}
 
         async def rollout() -> None:
-            await self._engine.rollout(do.spec, traces.append)
+            starts.update((await self._engine.rollout(do.spec, traces.append)).starts)
 
         def end(task: asyncio.Task[None]) -> None:
             del self._rollouts[do.number]
             error = None if task.cancelled() else task.exception()
-            self._send(messages.RolloutDone(do.number, tuple(traces), error_text(error) if error else None))
+            text = error_text(error) if error else None
+            self._send(messages.RolloutDone(do.number, tuple(traces), text, starts))
 
         task = self._rollouts[do.number] = asyncio.create_task(rollout())
         task.add_done_callback(end)

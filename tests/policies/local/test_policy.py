@@ -16,6 +16,7 @@ from aipo.policies.local.kv_cache import KVTable
 from aipo.policies.local.policy import LocalPolicy
 from aipo.policies.local.prefix_cache import PrefixCache
 from aipo.policies.tokenizer import HFTokenizer
+from aipo.policies.vllm.completions import estimated_entropy
 from kit.tiny import text_model
 
 
@@ -446,3 +447,18 @@ def test_a_second_event_loop_at_the_same_time_is_refused(policy: LocalPolicy):
         await task
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("k", "bias"), [(5, 1.5), (20, 0.2), (64, 1e-4)])
+def test_the_bias_of_entropies_of_which_only_the_likely_tokens_are_known(
+    model, policy: LocalPolicy, k: int, bias: float
+):
+    """As of a server, which gives the k most likely: below the exact ones by at most so many nats, and never above."""
+    (done,) = together(policy, [ask(3, 4, 5, max_tokens=32, temperature=0.7)])
+    ids = torch.tensor(np.concatenate([[3, 4, 5], done.token_ids])[None].astype(np.int64))
+    with torch.no_grad():
+        logprobs = (model(ids).logits[0, 2:-1] / 0.7).log_softmax(-1)
+    top = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1).values.numpy()
+    assert done.entropies is not None
+    gaps = done.entropies - [estimated_entropy(row) for row in top]
+    assert gaps.min() >= -1e-4 and gaps.max() <= bias

@@ -1,6 +1,7 @@
 """Bytes to vLLM and back, checked by eye."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from aipo.errors import PolicyError
 from aipo.policies import SampleRequest
-from aipo.policies.vllm.completions import answer_of, request_body
+from aipo.policies.vllm.completions import answer_of, estimated_entropy, request_body
 
 CONTEXT = np.array([7, 8], np.int32)
 
@@ -40,6 +41,50 @@ def test_a_request_spells_out_every_sampling_setting() -> None:
     request = SampleRequest(CONTEXT, max_tokens=5, temperature=0.7, stop=("</consult>",), seed=3)
     asked = {"prompt": [7, 8], "max_tokens": 5, "temperature": 0.7, "stop": ["</consult>"], "seed": 3}
     assert json.loads(request_body("m", request)) == {"model": "m"} | asked | neutral | exact
+
+
+def test_likely_tokens_are_asked_for_by_id() -> None:
+    body = json.loads(request_body("m", SampleRequest(CONTEXT, max_tokens=5), top=7))
+    assert (body["logprobs"], body["return_tokens_as_token_ids"]) == (7, True)
+
+
+def with_likely(*entries: Any) -> bytes:
+    return answer(logprobs={"token_logprobs": [-0.5, -1.5], "top_logprobs": [*entries]})
+
+
+def test_entropies_are_estimated_from_likely_tokens() -> None:
+    half, quarter = math.log(0.5), math.log(0.25)
+    raw = with_likely(
+        {"token_id:4": half, "token_id:6": half}, {"token_id:5": quarter, "token_id:6": quarter}
+    )
+    request = SampleRequest(CONTEXT, max_tokens=5)
+    made = answer_of(raw, request, vocabulary=10, where="there", top=2)
+    assert made.entropies is not None
+    # all is known of the first: ln 2; half is left of the second, as if it were one token: 1.5 ln 2
+    assert made.entropies.tolist() == pytest.approx([math.log(2), 1.5 * math.log(2)])
+    assert read(raw).entropies is None
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [({"a": -1.0},), ({"a": -1.0}, {}), ({"a": -1.0}, {"a": 0.5}), ({"a": -1.0}, {"a": "x"}), (None, None)],
+)
+def test_likely_tokens_that_are_none_are_refused(entries: tuple[Any, ...]) -> None:
+    with pytest.raises(PolicyError, match="there"):
+        answer_of(
+            with_likely(*entries), SampleRequest(CONTEXT, max_tokens=5), vocabulary=10, where="there", top=2
+        )
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=40), st.integers(1, 40))
+def test_an_estimated_entropy_is_never_too_large_and_is_exact_where_all_is_known(
+    logits: list[float], k: int
+) -> None:
+    logprobs = np.sort(np.array(logits) - np.logaddexp.reduce(logits))[::-1]
+    exact = float(-(np.exp(logprobs) * logprobs).sum())
+    estimate, better = estimated_entropy(logprobs[:k]), estimated_entropy(logprobs[: k + 1])
+    assert estimate <= better + 1e-9 and better <= exact + 1e-9
+    assert estimated_entropy(logprobs) == pytest.approx(exact, abs=1e-9)
 
 
 def test_an_id_that_was_forbidden_and_came_all_the_same_is_refused() -> None:

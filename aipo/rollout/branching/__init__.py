@@ -1,0 +1,1 @@
+"""Rollouts that are forked from others of their group."""

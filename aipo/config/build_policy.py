@@ -225,8 +225,10 @@ class PolicyBuilder(ExperimentSettings):
             deadline=vllm.deadline,
             attempts=vllm.attempts,
         )
-        how = {"model": vllm.model, "seeded": vllm.seeded, "top_logprobs": vllm.top_logprobs}
-        return VLLMPolicy(pool, tokenizer, vocabulary=vocabulary, **how)
+        top, model = vllm.top_logprobs, vllm.model
+        return VLLMPolicy(
+            pool, tokenizer, vocabulary=vocabulary, model=model, seeded=vllm.seeded, top_logprobs=top
+        )
 
     @property
     def tolerance(self) -> float:

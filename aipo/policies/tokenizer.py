@@ -165,9 +165,14 @@ class HFTokenizer:
         before, _, after = self.chat_text([{"role": "user", "content": _PLACE}]).partition(_PLACE)
         return before, after
 
-    @cached_property
+    @property
     def turn(self) -> tuple[str, str]:
-        """See `aipo.policies.base.Tokenizer.turn`.
+        """See `aipo.policies.base.Tokenizer.turn`."""
+        return self._turn
+
+    @cached_property
+    def _turn(self) -> tuple[str, str]:
+        """What the chat template puts around a further message.
 
         Raises:
             PolicyError: the chat template does not show an answer and a further message.

@@ -294,6 +294,6 @@ class RolloutEngine:
 def _sampling(context: RolloutContext, policy: str) -> dict[str, Any]:
     """How it was sampled, as far as it is not as usual: what a trace of before lacks, it had as usual."""
     grant = {"grant": context.grant} if context.grant < 1 else {}
-    told = {"abilities": dict(context.abilities), "notes": dict(context.notes)}
+    told: dict[str, Any] = {"abilities": dict(context.abilities), "notes": dict(context.notes)}
     told["top_logprobs"] = getattr(context.policies[policy], "top_logprobs", 0)
     return asdict(context.sampling) | grant | {name: values for name, values in told.items() if values}

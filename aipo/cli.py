@@ -124,16 +124,17 @@ def train(
     as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Trains a policy. Writes a run folder with metrics, traces, checkpoints and the model."""
+    """Trains a policy, or several that learn together (`policies`). Writes a run folder with metrics, traces, checkpoints and the model."""
     from aipo.config.build import load_experiment
     from aipo.train.dry_run import dry_run
+    from aipo.train.peers.run import train_peers
     from aipo.train.run import train_run
 
     file = Path(config)  # a run's own file may have names of before
     of_run = resume and (file.parent / "traces").is_dir()
     with event_output(as_json) as console:
         experiment = load_experiment(config, overrides or (), of_run=of_run)
-        begin = dry_run if only_check else train_run
+        begin = dry_run if only_check else train_peers if experiment.peers else train_run
         begin(experiment, resume=resume, evaluate_after=evaluate_after, console=console)
 
 

@@ -10,6 +10,7 @@ metrics.jsonl    one line per optimizer step
 spending.jsonl   what the agents of each rollout cost, where they have prices
 checkpoints/     each between two rollout steps
 model/           the trained policy
+policies/        where several policies learn together: a run folder for each; abilities.jsonl: what each could do
 evaluations/     one JSON file per evaluation
 warmup.json      of a warm-up: how often the policy asks before and after
 exports/         what `aipo export` wrote
@@ -35,6 +36,8 @@ from aipo.util.files import exclusive, missing, remove_empty, taken, write_json,
 from aipo.util.termination import TERMINATION
 from aipo.util.text import error_text
 
+POLICIES = "policies"  # the folder, in that of a run, with a run folder for each of several policies
+
 
 class RunFolder:
     """Paths of a run."""
@@ -53,6 +56,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.warmup = path / "warmup.json"
+        self.abilities = path / "abilities.jsonl"
         self.ended = path / "ended.json"
 
     @classmethod
@@ -113,6 +117,10 @@ class RunFolder:
         if not folder.config.is_file():
             raise RunError(f"run folder: got {path}, allowed a folder with a config.yaml of a run")
         return folder
+
+    def of_policy(self, name: str) -> "RunFolder":
+        """The folder of one of several policies that learn together."""
+        return RunFolder(self.path / POLICIES / name)
 
     @contextmanager
     def evaluation_taken(self, name: str) -> Generator[None]:

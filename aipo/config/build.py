@@ -53,21 +53,28 @@ class Experiment(GraphBuilder):
     # Rollouts
 
     def engine(
-        self, policy: Policy, *, run_id: str, forbidden_ids: tuple[int, ...] | None = None
+        self,
+        policy: Policy | Mapping[str, Policy],
+        *,
+        run_id: str,
+        forbidden_ids: tuple[int, ...] | None = None,
     ) -> RolloutEngine:
         """Everything that a rollout needs.
 
         Args:
+            policy: the one, or those that learn together, by name.
             forbidden_ids: ids that rollouts with suppressed tags cannot write; None = those of the consult tags.
         """
         rollout = self.rollout
+        policies = policy if isinstance(policy, Mapping) else {"policy": policy}
+        tokenizer = next(iter(policies.values())).tokenizer
         return RolloutEngine(
             graph=self.graphs.graph,
             env=self.env,
-            policies={"policy": policy},
+            policies=policies,
             chats=self.scored_chats(),
             sampling=Sampling(temperature=rollout.temperature, max_tokens=rollout.max_tokens),
-            forbidden_ids=self.forbidden_ids(policy.tokenizer) if forbidden_ids is None else forbidden_ids,
+            forbidden_ids=self.forbidden_ids(tokenizer) if forbidden_ids is None else forbidden_ids,
             refuse_control=rollout.control_tokens == "refuse",
             reward_weights=weights_with_noted(self.env, rollout.reward_weights),
             deadline=rollout.deadline,
@@ -147,14 +154,21 @@ class Experiment(GraphBuilder):
         """Rewards → advantages."""
         return assign_credit(traces, self.method)
 
-    def rows(self, credited: Credited, tags: Tags, metrics: Mapping[str, float] | None = None) -> "StepRows":
+    def rows(
+        self,
+        credited: Credited,
+        tags: Tags,
+        metrics: Mapping[str, float] | None = None,
+        agents: Sequence[str] | None = None,
+    ) -> "StepRows":
         """Credited traces → the rows of one rollout step.
 
         Args:
             tags: those of `tags`, which no distilled row has.
             metrics: to be logged besides the step's own.
+            agents: whose consults are counted one by one; None = the configured ones.
         """
         from aipo.method.step_rows import step_rows
 
-        agents = tuple(self.agents)
-        return step_rows(credited, self.method, tags=tags, agents=agents, metrics=metrics)
+        names = tuple(self.agents) if agents is None else agents
+        return step_rows(credited, self.method, tags=tags, agents=names, metrics=metrics)

@@ -1,5 +1,6 @@
 """The environment, the graph and the agents of an experiment, and the files that they come from."""
 
+import inspect
 import platform
 import sys
 from collections.abc import Mapping
@@ -73,6 +74,7 @@ class GraphBuilder(PolicyBuilder):
             key: strangers
             for key, names in (
                 ("env.mixture", self.mixture if training else ()),
+                ("method.ability_split", [*filter(None, [self.method.ability_split])] if training else ()),
                 ("evaluate.splits", self.evaluation.splits),
             )
             if (strangers := [name for name in names if name not in splits])
@@ -108,6 +110,11 @@ class GraphBuilder(PolicyBuilder):
                 "reached, allowed a limit with agents.NAME.prices"
             )
         main = load(self.graph_name)
+        if self.peers and "policies" not in inspect.signature(main.function).parameters:
+            raise ConfigError(
+                f"graph.name: got {self.graph_name} with policies {list(self.peers)}, allowed a function with a parameter "
+                "`policies`, whose graph runs all of them, such as graphs.idea3:idea3"
+            )
         with loaded_prompts() as prompts:
             loaded = {name: load(agent.graph) for name, agent in self.agents.items()}
             chats = {name: self.chat(name) for name in self.agents}
@@ -115,7 +122,7 @@ class GraphBuilder(PolicyBuilder):
             where = f"graph.options of {main.name}"
             with users_code(f"graph {main.name}"):
                 graph = check_graph(
-                    instantiate(main, self.graph_options, where, agents=agents, policies=("policy",)),
+                    instantiate(main, self.graph_options, where, agents=agents, policies=self.policy_names),
                     main.name,
                 )
         files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in loaded.items()}

@@ -12,11 +12,12 @@ import yaml
 from aipo.config.build_chat import secret
 from aipo.config.layers import store
 from aipo.config.load import check_finite, checked
-from aipo.config.schema import Config
+from aipo.config.schema import Config, PolicyConfig
 from aipo.errors import ConfigError
 from aipo.policies import Tokenizer
 from aipo.policies.lora import check_peft
 from aipo.policies.tags import Tags
+from aipo.run import POLICIES
 from aipo.util.imports import instantiate, load, users_code
 
 
@@ -217,6 +218,42 @@ class ExperimentSettings:
         changes: dict[str, Any] = {**neutral, **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
         return type(self)(self._config.model_copy(update={"method": method}), self.source, self.date)
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Names of the policies that learn together; none where there is one policy."""
+        return tuple(self._config.policies)
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """The names that a graph calls policies by."""
+        return self.peers or ("policy",)
+
+    def check_single(self, command: str) -> None:
+        """Refuses several policies where a command is for one.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        if self.peers:
+            raise ConfigError(
+                f"policies: got {list(self.peers)} with {command}, which is for one policy, allowed the folder of one of them "
+                f"({self.out}/{POLICIES}/{self.peers[0]}, once it is trained), or a configuration without `policies`"
+            )
+
+    def of_policy(self, name: str) -> Self:
+        """For one of the policies that learn together: the same with it as the only one, in a folder of its own."""
+        peer = self._config.policies[name]
+        rate = {} if peer.learning_rate is None else {"learning_rate": peer.learning_rate}
+        config = self._config
+        changes = {
+            "run": config.run.model_copy(update={"out": config.run.out / POLICIES / name}),
+            "policy": PolicyConfig.model_validate(peer.model_dump(exclude={"learning_rate"})),
+            "policies": {},
+            "train": config.train.model_copy(update=rate),
+            "method": config.method.model_copy(update={"ability_split": None}),
+        }
+        return type(self)(config.model_copy(update=changes), self.source, self.date)
 
     def share_of(self, number: int) -> Self:
         """For worker `number`: its part of the requests that a server may have in flight, and a first server of

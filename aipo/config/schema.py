@@ -1,18 +1,19 @@
 """The sections of the configuration: frozen groups of settings, one line of text per field."""
 
 import datetime
+from collections import Counter
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from aipo.method.settings import MethodSettings
 from aipo.policies.lora import LoRASettings
+from aipo.policies.vllm.settings import VLLMConfig
 from aipo.rollout.agent import ChatSettings
 from aipo.rollout.demonstration import EXPERT, WarmupSettings
-from aipo.util.http.urls import check_servers
-from aipo.util.section import Count, Positive, Section, Share, Variable
+from aipo.util.section import Count, Positive, Section, Share
 
 _REFERENCE = "aipo.rollout.reference_chat:reference"
 
@@ -35,58 +36,6 @@ class EnvConfig(Section):
     mixture: dict[str, float] = Field(
         {"easy_train": 0.5, "hard": 0.5}, description="share of each training split"
     )
-
-
-class ServeConfig(Section):
-    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
-        None, description="data type of the servers' weights; default: policy.dtype"
-    )
-    context: int | None = Field(None, ge=1, description="longest context in tokens; default: the model's own")
-    gpus: Count = Field(1, description="GPUs per server (tensor parallel)")
-    memory: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        None, description="share of each GPU's memory that the server takes; default: vLLM's"
-    )
-    cache: Positive | None = Field(
-        None, description="KV cache in GiB; default: 2 on a CPU, else the rest of `memory`"
-    )
-
-
-class VLLMConfig(Section):
-    servers: tuple[str, ...] = Field(("http://127.0.0.1:8000",), description="addresses, without /v1")
-    model: str | None = Field(
-        None, description="name of the model on the servers; default: the first model of the first server"
-    )
-    secret: Variable | None = Field(None, description="NAME of an environment variable with the servers' key")
-    requests: Count = Field(256, description="maximum number of requests in flight per server")
-    deadline: Positive = Field(600.0, description="seconds for one request, waiting and retries included")
-    attempts: Count = Field(5, description="attempts of one request while its server lives")
-    seeded: bool = Field(True, description="send each request's seed; costs a generator per request on GPUs")
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] = Field(
-        0,
-        description="likely tokens that come with each sampled one, to estimate its entropy (method.plan=branching)",
-    )
-    sync: Literal["disk", "nccl"] = Field("disk", description="transport of new weights to the servers")
-    folder: Path | None = Field(
-        None,
-        description="folder for `disk`, which trainer and servers share; default: weights/ in the run folder",
-    )
-    tolerance: Positive | None = Field(
-        None,
-        description="largest mean |Δ log-prob| of the probe after a push; default: 1e-3 if all is float32, else 0.1",
-    )
-    serve: ServeConfig = ServeConfig()  # pyright: ignore[reportCallIssue]
-
-    @field_validator("servers")
-    @classmethod
-    def _addresses(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
-        check_servers(servers, "servers")
-        return servers
-
-    @model_validator(mode="after")
-    def _one_group(self) -> Self:
-        if self.sync == "nccl" and len(self.servers) != 1:
-            raise ValueError(f"sync: got nccl and {len(self.servers)} servers, allowed one server, or disk")
-        return self
 
 
 class PolicyConfig(Section):
@@ -112,6 +61,10 @@ class PolicyConfig(Section):
         """The name in progress of making the model: that of its function, or `policy`."""
         _, made, function = self.model.rpartition(":")
         return function.replace("_", " ") if made else "policy"
+
+
+class PeerConfig(PolicyConfig):
+    learning_rate: Positive | None = Field(None, description="its own peak; default: train.learning_rate")
 
 
 class GraphConfig(Section):
@@ -218,12 +171,28 @@ class EvaluateConfig(Section):
         return self
 
 
+def _over(common: dict[str, Any], peer: Any) -> Any:
+    """The settings of a policy over those that all have."""
+    if not isinstance(peer, dict):
+        return peer
+    if peer.get("model", common.get("model")) != common.get("model"):
+        common = {key: value for key, value in common.items() if key != "options"}
+    both = {
+        k: _over(v, peer[k])
+        for k, v in common.items()
+        if isinstance(v, dict) and k in peer and k != "options"
+    }
+    return {**common, **peer, **both}
+
+
 class Config(Section):
     """Everything that a run depends on."""
 
     run: RunConfig = RunConfig()  # pyright: ignore[reportCallIssue]
     env: EnvConfig = EnvConfig()  # pyright: ignore[reportCallIssue]
     policy: PolicyConfig
+    # Those that learn together, by name (and folder); what one leaves out is that of `policy`.
+    policies: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_-]*$")], PeerConfig] = Field({})
     graph: GraphConfig = GraphConfig()  # pyright: ignore[reportCallIssue]
     agents: dict[str, AgentConfig] = Field({})  # by the name that the policy consults; null leaves one out
     rollout: RolloutConfig = RolloutConfig()  # pyright: ignore[reportCallIssue]
@@ -231,6 +200,45 @@ class Config(Section):
     warmup: WarmupSettings = WarmupSettings()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _policies_are_as_policy(cls, data: Any) -> Any:
+        """What is left out of one of `policies` is that of `policy`; options are for the model that `policy` names."""
+        match data:
+            case {"policy": dict(common), "policies": dict(peers)}:
+                filled = {name: _over(common, peer) for name, peer in peers.items() if peer is not None}
+                return {**data, "policies": filled}
+            case _:
+                return data
+
+    @model_validator(mode="after")
+    def _policies_can_learn_together(self) -> Self:
+        peers, split = self.policies, self.method.ability_split
+        if not peers and split is not None:
+            raise ValueError(
+                f"method.ability_split: got {split!r} with one policy, allowed null, or several (policies)"
+            )
+        if not peers:
+            return self
+        urls = Counter(url for p in peers.values() if p.engine == "vllm" for url in p.vllm.servers)
+        shared = sorted(url for url, count in urls.items() if count > 1)
+        modes = [*self.evaluate.settings]
+        alone = {
+            "rollout.workers": self.rollout.workers,
+            "train.gradient_accumulation": self.train.gradient_accumulation,
+        }
+        rules = [
+            (len(peers) > 1, "policies", [*peers], "two or more, or none (`policy` is the one)"),
+            (not shared, "policies.*.vllm.servers", shared, "servers of each policy's own"),
+            (not self.agents, "agents", [*self.agents], "none with policies: they are each other's agents"),
+            *((got == 1, key, got, "1 with policies") for key, got in alone.items()),
+            (modes == ["solo"], "evaluate.settings", modes, "solo with policies: each is evaluated alone"),
+        ]
+        for holds, what, got, allowed in rules:
+            if not holds:
+                raise ValueError(f"{what}: got {got}, allowed {allowed}")
+        return self
 
     @model_validator(mode="after")
     def _there_is_something_to_cast(self) -> Self:

@@ -43,7 +43,11 @@ def doctor(experiment: Experiment, *, quick: bool, console: Console) -> bool:
 
     Returns:
         Whether none failed.
+
+    Raises:
+        ConfigError: a configuration of several policies.
     """
+    experiment.check_single("`aipo doctor`")
     checks: list[Check] = []
     with console.status("checking"):
         for check in diagnose(experiment, quick=quick):

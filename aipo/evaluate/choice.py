@@ -60,13 +60,15 @@ class PolicyChoice:
         """
         if self.run is None:
             experiment = load_experiment(self.config or "aipo_distil", overrides)
+            experiment.check_single("this command")
         else:
             folder = RunFolder.open(self.run)
+            experiment = load_experiment(str(folder.config), overrides, of_run=True)
+            experiment.check_single(f"--run {self.run}")
             if not folder.model.is_dir():
                 raise RunError(
                     f"--run: got {self.run}, which has no trained policy yet, allowed a finished run"
                 )
-            experiment = load_experiment(str(folder.config), overrides, of_run=True)
         if self.endpoint is None:
             experiment.check_machine()
             experiment.check_servers(hub=self.run is None)

@@ -142,17 +142,25 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
 
 
+def passed(trace: Trace) -> bool:
+    """Whether the answer of a rollout that did not fail passes.
+
+    Raises:
+        ConfigError: it has no reward part `correct`.
+    """
+    if _PART not in trace.reward_parts:
+        allowed = sorted(trace.reward_parts)
+        raise ConfigError(one_of("reward part that decides", _PART, allowed, trace.trace_id))
+    return trace.reward_parts[_PART] >= 1
+
+
 def _result(task: Task, traces: Sequence[Trace]) -> TaskResult:
     judged = [trace for trace in traces if not trace.failed]
-    for trace in judged:
-        if _PART not in trace.reward_parts:
-            allowed = sorted(trace.reward_parts)
-            raise ConfigError(one_of("reward part that decides", _PART, allowed, trace.trace_id))
     return TaskResult(
         task_id=task.task_id,
         cluster=task.cluster or task.task_id,
         verdicts=len(judged),
-        correct=sum(trace.reward_parts[_PART] >= 1 for trace in judged),
+        correct=sum(map(passed, judged)),
         failed=len(traces) - len(judged),
     )
 

@@ -119,6 +119,12 @@ class MethodSettings(CoefficientSettings):
     """Share of a group's solo rollouts that cannot write consult tags (their logits are masked)."""
     suppress_share_end: Share | None = None
     """Value of suppress_share in the last rollout step, linear in between; null = constant."""
+    ability_split: str | None = None
+    """Split on which the ability γ of each of several policies is measured, alone; null = it is not."""
+    ability_tasks: Count = 64
+    """Number of its tasks that are tried, from the first on."""
+    ability_steps: Count | None = None
+    """Rollout steps between two measurements; null = once, at the start, as in the paper (ILR, 2509.26306)."""
     grant_steps: Positive | None = None
     """h: a request in rollout step s, from 1, is granted with probability h/(h + s - 1), so that half are at s = h + 1.
     1 is the 1/s of EAPO (2509.23730). null = all are granted."""

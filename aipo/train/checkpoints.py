@@ -125,13 +125,16 @@ def newest_whole(candidates: Sequence[Checkpoint], problem: Problem) -> Found:
     return Found(None, broken)
 
 
-def last_checkpoint(folder: RunFolder) -> Found:
+def last_checkpoint(folder: RunFolder, newest: int | None = None) -> Found:
     """The newest whole checkpoint to resume from; None when the run stopped before its first one, and begins anew.
+
+    Args:
+        newest: the most optimizer steps behind it; None = any.
 
     Raises:
         RunError: there are checkpoints, and none is whole.
     """
-    every = checkpoints(folder)
+    every = [one for one in checkpoints(folder) if newest is None or one.version <= newest]
     found = newest_whole([one for one in every if one.resumable], problems(every))
     if found.checkpoint is None and found.broken:
         raise RunError(
@@ -139,6 +142,21 @@ def last_checkpoint(folder: RunFolder) -> Found:
             f"{folder.checkpoints}. Put an intact copy there; or move the folder away, and --resume begins anew"
         )
     return found
+
+
+def last_checkpoints(folders: Sequence[RunFolder]) -> list[Found]:
+    """Of policies that learn together, for each its newest checkpoint of the newest step for which all have a whole one.
+
+    Raises:
+        RunError: see `last_checkpoint`.
+    """
+    newest: int | None = None
+    while True:
+        found = [last_checkpoint(folder, newest) for folder in folders]
+        versions = {one.checkpoint.version if one.checkpoint else 0 for one in found}
+        if len(versions) == 1:
+            return found
+        newest = min(versions)
 
 
 def rollout_step_of(checkpoint: Path | None, optimizer_steps: int) -> int:

@@ -7,6 +7,7 @@ from rich.console import Console
 from aipo.config.build import Experiment
 from aipo.config.fit import misfits
 from aipo.run import RunFolder
+from aipo.train.peers.run import check_all
 from aipo.train.ranks import SINGLE_PROCESS
 from aipo.train.resume import take_up
 from aipo.train.run import check
@@ -22,7 +23,11 @@ def dry_run(experiment: Experiment, *, resume: bool, evaluate_after: bool, conso
     folder = RunFolder(experiment.out)
     if resume:
         take_up(folder, experiment)
-    check(experiment, folder, SINGLE_PROCESS, resume=resume)
+    alone = {name: experiment.of_policy(name) for name in experiment.peers}
+    if alone:
+        check_all(experiment, alone, folder, resume=resume)
+    else:
+        check(experiment, folder, SINGLE_PROCESS, resume=resume)
     for name, text in _plan(experiment, folder, resume=resume, evaluate_after=evaluate_after):
         console.print(f"{name:<12} {text}", highlight=False, markup=False, soft_wrap=True)
     console.print("nothing was made", highlight=False)
@@ -36,7 +41,9 @@ def _plan(
     yield from (("dropped", line) for line in experiment.dropped)
     yield from (("warning", str(one)) for one in misfits(experiment))
     yield "run folder", f"{folder.path}, {'continued' if resume else 'new'}"
-    yield "policy", f"{experiment.policy.model}, sampled by the engine {experiment.policy.engine}"
+    for name in experiment.peers or ("policy",):
+        policy = (experiment.of_policy(name) if experiment.peers else experiment).policy
+        yield name, f"{policy.model}, sampled by the engine {policy.engine}"
     yield "graph", f"{experiment.graph_name} with agents {', '.join(experiment.agents) or 'none'}"
     shares = ", ".join(f"{split} {share:g}" for split, share in experiment.mixture.items())
     yield "tasks", f"{experiment.env_name}: {shares}"

@@ -27,6 +27,7 @@ MAY_CHANGE = (
     "rollout.deadline",
     "rollout.workers",
     "policy.vllm.*",
+    "policies.*.vllm.*",
     "agents.*.options.base_url",
     "agents.*.secrets*",
     "agents.*.prices*",

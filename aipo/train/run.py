@@ -64,7 +64,7 @@ def train_run(
         checkpoint = ranks.broadcast(lambda: go_on_from(folder, experiment, console) if resume else None)
         model = ranks.broadcast(lambda: experiment.build_model(stage(progress, experiment.policy.making)))
         ranks.on_main(lambda: check_rows_of_tags(experiment, model, ranks))
-        ranks.on_main(lambda: _record(experiment, folder, model, console, course.command))
+        ranks.on_main(lambda: record(experiment, folder, model, console, course.command))
         write_event(
             console, "started", command=course.command, run=str(folder.path), steps=experiment.train.steps
         )
@@ -74,7 +74,7 @@ def train_run(
         tokenizer = experiment.tokenizer(model)
         network = experiment.adapted(experiment.network(model, device=ranks.home), tokenizer)
         full = full_weights(network, ranks)
-        ranks.on_main(lambda: _warn_of_misfits(course, network, tokenizer, console))
+        ranks.on_main(lambda: warn_of_misfits(course, network, tokenizer, console))
         ranks.on_main(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
         sampler = ranks.on_main(lambda: _open_sampler(experiment, folder, model, full, tokenizer, stack))
         train_policy(
@@ -100,7 +100,7 @@ def train_run(
         if evaluate_after:
             ranks.on_main(TERMINATION.check)
             note = stage(progress, "evaluate")
-            ranks.on_main(lambda: _evaluate(experiment, folder, sampler, note, console))
+            ranks.on_main(lambda: evaluate_trained(experiment, folder, sampler, note, console))
     print_line(console, f"run folder {folder.path}")
     write_event(console, "finished", command=course.command, run=str(folder.path), model=str(folder.model))
     leave(ranks)
@@ -238,9 +238,10 @@ def check_rows_of_tags(experiment: Experiment, model: Path | str, ranks: Ranks) 
         )
 
 
-def _record(
+def record(
     experiment: Experiment, folder: RunFolder, model: Path | str, console: Console, command: str
 ) -> None:
+    """Writes down what a run is made of, and says which files."""
     for line in experiment.dropped:
         print_line(console, f"dropped: {line}")
     manifest = experiment.manifest(model)
@@ -253,7 +254,7 @@ def _record(
         print_line(console, f"{name:<20} {part['fingerprint']}  {part['file']}")
 
 
-def _warn_of_misfits(
+def warn_of_misfits(
     course: "Course", network: "PreTrainedModel", tokenizer: "HFTokenizer", console: Console
 ) -> None:
     parameters = sum(one.numel() for one in network.parameters())
@@ -276,9 +277,10 @@ def _open_sampler(
     return policy, stack.enter_context(open_workers(builds, engine))
 
 
-def _evaluate(
+def evaluate_trained(
     experiment: Experiment, folder: RunFolder, sampler: "Sampler", note: Note, console: Console
 ) -> None:
+    """Evaluates what was trained, into the run's folder."""
     policy, engine = sampler
     policy.refresh()
     warn = partial(print_warning, console)

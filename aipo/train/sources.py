@@ -1,7 +1,7 @@
 """Row sources: where a trainer's rows come from.
 
 A trainer pulls: `rows(step)` gives the rows of one rollout step, `updated(version)` says that the weights have
-moved. `TraceSource` is one source; `aipo.train.coordinator` is another.
+moved. `TraceSource` is one source; a seat at `aipo.train.peers.coordinator` is another.
 """
 
 import time

@@ -68,10 +68,9 @@ class Termination:
             with self._holding(False):
                 yield
         except KeyboardInterrupt:
-            if self.asked:
-                signal.signal(
-                    signal.SIGINT, signal.SIG_IGN
-                )  # or whoever sent both would interrupt the saving
+            if self.asked and threading.current_thread() is threading.main_thread():
+                # Or whoever sent both would interrupt the saving. Only the main thread gets signals.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.check()
             raise
 

@@ -50,6 +50,7 @@ def warm_up(experiment: Experiment, *, resume: bool, console: Console) -> None:
     Raises:
         AipoError: see `aipo.errors`; finished traces and checkpoints stay where they are.
     """
+    experiment.check_single("`aipo warmup`")
     supervised = supervised_settings(experiment)
     course = Warmup(supervised, console)
     train_run(supervised, resume=resume, evaluate_after=False, console=console, course=course)

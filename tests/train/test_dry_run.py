@@ -11,6 +11,7 @@ from aipo.cli import init
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import RunError
 from aipo.train.dry_run import dry_run
+from kit import tiny_peers
 from kit.commands import invoke
 
 
@@ -68,3 +69,10 @@ def test_copies_are_made_both_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"init: got my/envs, which exists already"):
         init(Path("my"))
     assert os.listdir("my") == ["envs"]
+
+
+def test_of_several_policies_it_names_each(tmp_path: Path) -> None:
+    said = dry(tiny_peers.config(tmp_path / "made"))
+    assert f"left         {tmp_path}/made/left, sampled by the engine local" in said
+    assert f"right        {tmp_path}/made/right, sampled by the engine local" in said
+    assert not (tmp_path / "made" / "run").exists()

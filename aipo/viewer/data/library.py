@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aipo.errors import RunError
+from aipo.run import POLICIES
 from aipo.viewer.data.run import RunView, entries
 
 __all__ = ["RunLibrary", "RunView"]
@@ -59,7 +60,8 @@ class RunLibrary:
         if depth == 0 and _holds_traces(folder):
             yield self._view_of_traces(folder)
             return
-        is_run = _holds_traces(folder / "traces") or _begun(folder)
+        shared = (folder / POLICIES).is_dir()  # by several policies, each of which has its own run there
+        is_run = _holds_traces(folder / "traces") or (_begun(folder) and not shared)
         if is_run:
             yield RunView(self.name_of(folder), folder, folder / "traces")
         for entry in entries(folder / "evaluations"):

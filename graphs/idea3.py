@@ -151,7 +151,7 @@ def _switch_node(names: Sequence[str], prompt: Prompt, interaction: str, difficu
             return {"interaction": interaction}
         if missing := sorted(set(names) - context.abilities.keys()):
             raise GraphError(
-                f"abilities of policies: got none of {missing}, allowed a number for each peer (method.ability_split says "
+                f"abilities of policies: got none of {missing}, allowed a number for each peer (method.abilities.split says "
                 "what they are measured on; or set graph.options.interaction)"
             )
 

@@ -74,7 +74,10 @@ class GraphBuilder(PolicyBuilder):
             key: strangers
             for key, names in (
                 ("env.mixture", self.mixture if training else ()),
-                ("method.ability_split", [*filter(None, [self.method.ability_split])] if training else ()),
+                (
+                    "method.abilities.split",
+                    [*filter(None, [self.method.abilities.split])] if training else (),
+                ),
                 ("evaluate.splits", self.evaluation.splits),
             )
             if (strangers := [name for name in names if name not in splits])

@@ -12,11 +12,13 @@ import yaml
 from aipo.config.build_chat import secret
 from aipo.config.layers import store
 from aipo.config.load import check_finite, checked
-from aipo.config.schema import Config, PolicyConfig
+from aipo.config.schema import Config
 from aipo.errors import ConfigError
 from aipo.policies import Tokenizer
 from aipo.policies.lora import check_peft
 from aipo.policies.tags import Tags
+from aipo.policies.vllm.settings import PolicyConfig
+from aipo.rollout.spec import AbilitySettings
 from aipo.run import POLICIES
 from aipo.util.imports import instantiate, load, users_code
 
@@ -251,7 +253,7 @@ class ExperimentSettings:
             "policy": PolicyConfig.model_validate(peer.model_dump(exclude={"learning_rate"})),
             "policies": {},
             "train": config.train.model_copy(update=rate),
-            "method": config.method.model_copy(update={"ability_split": None}),
+            "method": config.method.model_copy(update={"abilities": AbilitySettings()}),
         }
         return type(self)(config.model_copy(update=changes), self.source, self.date)
 

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from aipo.method.settings import MethodSettings
-from aipo.policies.lora import LoRASettings
-from aipo.policies.vllm.settings import VLLMConfig
+from aipo.policies.vllm.settings import PeerConfig, PolicyConfig, filled_in
 from aipo.rollout.agent import ChatSettings
 from aipo.rollout.demonstration import EXPERT, WarmupSettings
 from aipo.util.section import Count, Positive, Section, Share
@@ -36,35 +35,6 @@ class EnvConfig(Section):
     mixture: dict[str, float] = Field(
         {"easy_train": 0.5, "hard": 0.5}, description="share of each training split"
     )
-
-
-class PolicyConfig(Section):
-    engine: Literal["local", "vllm"] = Field(
-        "local", description="where tokens are sampled: in this process, or by vLLM servers"
-    )
-    model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
-    options: dict[str, Any] = Field({}, description="keyword arguments of that function")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
-    device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda if available")
-    add_tags: bool = Field(
-        False,
-        description="make each tag of the graph, for every agent, one token of the model's tokenizer, if it is not one yet",
-    )
-    lora: LoRASettings | None = Field(
-        None, description="train an adapter beside frozen weights; {} for the default one"
-    )
-    max_batch: Count = Field(256, description="local: maximum number of rollouts decoded together")
-    vllm: VLLMConfig = VLLMConfig()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def making(self) -> str:
-        """The name in progress of making the model: that of its function, or `policy`."""
-        _, made, function = self.model.rpartition(":")
-        return function.replace("_", " ") if made else "policy"
-
-
-class PeerConfig(PolicyConfig):
-    learning_rate: Positive | None = Field(None, description="its own peak; default: train.learning_rate")
 
 
 class GraphConfig(Section):
@@ -171,20 +141,6 @@ class EvaluateConfig(Section):
         return self
 
 
-def _over(common: dict[str, Any], peer: Any) -> Any:
-    """The settings of a policy over those that all have."""
-    if not isinstance(peer, dict):
-        return peer
-    if peer.get("model", common.get("model")) != common.get("model"):
-        common = {key: value for key, value in common.items() if key != "options"}
-    both = {
-        k: _over(v, peer[k])
-        for k, v in common.items()
-        if isinstance(v, dict) and k in peer and k != "options"
-    }
-    return {**common, **peer, **both}
-
-
 class Config(Section):
     """Everything that a run depends on."""
 
@@ -207,17 +163,17 @@ class Config(Section):
         """What is left out of one of `policies` is that of `policy`; options are for the model that `policy` names."""
         match data:
             case {"policy": dict(common), "policies": dict(peers)}:
-                filled = {name: _over(common, peer) for name, peer in peers.items() if peer is not None}
+                filled = {name: filled_in(common, peer) for name, peer in peers.items() if peer is not None}
                 return {**data, "policies": filled}
             case _:
                 return data
 
     @model_validator(mode="after")
     def _policies_can_learn_together(self) -> Self:
-        peers, split = self.policies, self.method.ability_split
+        peers, split = self.policies, self.method.abilities.split
         if not peers and split is not None:
             raise ValueError(
-                f"method.ability_split: got {split!r} with one policy, allowed null, or several (policies)"
+                f"method.abilities.split: got {split!r} with one policy, allowed null, or several (policies)"
             )
         if not peers:
             return self
@@ -233,6 +189,7 @@ class Config(Section):
             (not shared, "policies.*.vllm.servers", shared, "servers of each policy's own"),
             (not self.agents, "agents", [*self.agents], "none with policies: they are each other's agents"),
             *((got == 1, key, got, "1 with policies") for key, got in alone.items()),
+            (self.method.plan != "branching", "method.plan", "branching", "another one with policies"),
             (modes == ["solo"], "evaluate.settings", modes, "solo with policies: each is evaluated alone"),
         ]
         for holds, what, got, allowed in rules:

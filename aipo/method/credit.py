@@ -1,7 +1,8 @@
 """Credit: rewards become advantages.
 
-A group is every rollout of one task in one rollout step; of several policies, each has a group of its own. A failed rollout (reward None) counts in no baseline and gets
-no advantage, which is not an advantage of 0. To add a way of giving credit, add a function to `CREDITS`.
+A group is every rollout of one task in one rollout step; of several policies, each has a group of its own. A failed
+rollout (reward None) counts in no baseline and gets no advantage, which is not an advantage of 0. To add a way of giving
+credit, add a function to `CREDITS`.
 """
 
 import math

@@ -17,6 +17,7 @@ from aipo.method.agent_weights import COEFFICIENTS, Coefficient, coefficient_of,
 from aipo.method.branching import BranchingSettings
 from aipo.method.objectives import OBJECTIVES, Clip
 from aipo.rollout.demonstration import EXPERT
+from aipo.rollout.spec import AbilitySettings
 from aipo.util.section import Count, Positive, Section, Share
 
 Weight = Annotated[float, Field(ge=0.0)]
@@ -119,15 +120,9 @@ class MethodSettings(CoefficientSettings):
     """Share of a group's solo rollouts that cannot write consult tags (their logits are masked)."""
     suppress_share_end: Share | None = None
     """Value of suppress_share in the last rollout step, linear in between; null = constant."""
-    ability_split: str | None = None
-    """Split on which the ability γ of each of several policies is measured, alone; null = it is not."""
-    ability_tasks: Count = 64
-    """Number of its tasks that are tried, from the first on."""
-    ability_steps: Count | None = None
-    """Rollout steps between two measurements; null = once, at the start, as in the paper (ILR, 2509.26306)."""
+    abilities: AbilitySettings = AbilitySettings()  # where several policies learn together
     grant_steps: Positive | None = None
-    """h: a request in rollout step s, from 1, is granted with probability h/(h + s - 1), so that half are at s = h + 1.
-    1 is the 1/s of EAPO (2509.23730). null = all are granted."""
+    """h: the request in rollout step s, from 1, is granted with probability h/(h + s - 1). 1: EAPO (2509.23730); null: all are."""
 
     credit: Literal["group", "reward", "calibrated", "branch"] = "group"
     """How rewards become advantages: `group` subtracts the mean of the group (`branch` also where rollouts are forked,
@@ -147,8 +142,7 @@ class MethodSettings(CoefficientSettings):
     agents: dict[str, CoefficientSettings] = Field(default_factory=dict)
     """Agents whose tokens have coefficient settings of their own, by name. These replace all the general ones."""
     agent_prompt: Literal["own", "solo"] = "own"
-    """Prompt under which agents' tokens are learned: that of their rollout, or that of the solo rollouts of the group,
-    where what was learned is needed. Where a group has no solo prompt, their own."""
+    """Prompt under which agents' tokens are learned: that of their rollout, or that of the group's solo rollouts, if any."""
 
     distil_weight: Weight = 1.0
     """Weight of distilled rows (context distillation: consults are cut out of the context); 0 = none."""

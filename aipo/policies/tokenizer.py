@@ -177,10 +177,6 @@ class HFTokenizer:
         Raises:
             PolicyError: the chat template does not show an answer and a further message.
         """
-        return self._turn
-
-    @cached_property
-    def _turn(self) -> tuple[str, str]:
         if not self.inner.chat_template:
             return "", ""
         answer, further = f"{_PLACE}1", f"{_PLACE}2"

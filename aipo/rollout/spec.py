@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from aipo.rollout.env import Task
 from aipo.trace import Mode, Visit
+from aipo.util.section import Count, Section
 
 
 class Fork(NamedTuple):
@@ -55,6 +56,17 @@ class RolloutSpec:
     fork: Fork | None = None
     start: ForkStart | None = field(default=None, repr=False)
     session: int | None = None
+
+
+class AbilitySettings(Section):
+    """The measurement of abilities: γ of each policy, by which graphs tell how probably it solves a task."""
+
+    split: str | None = None
+    """Split of the environment on which each policy is tried, alone; null = no ability is measured."""
+    tasks: Count = 64
+    """Number of its tasks, from the first on."""
+    steps: Count | None = None
+    """Rollout steps between two measurements; null = once, at the start, as in the paper (ILR, 2509.26306)."""
 
 
 def derive_seed(*parts: object) -> int:

@@ -1,10 +1,11 @@
-"""The settings of the policy's vLLM servers."""
+"""The settings of a policy, and of the vLLM servers that may sample it."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from aipo.policies.lora import LoRASettings
 from aipo.util.http.urls import check_servers
 from aipo.util.section import Count, Positive, Section, Variable
 
@@ -59,3 +60,46 @@ class VLLMConfig(Section):
         if self.sync == "nccl" and len(self.servers) != 1:
             raise ValueError(f"sync: got nccl and {len(self.servers)} servers, allowed one server, or disk")
         return self
+
+
+class PolicyConfig(Section):
+    engine: Literal["local", "vllm"] = Field(
+        "local", description="where tokens are sampled: in this process, or by vLLM servers"
+    )
+    model: str = Field(..., description="folder, hub name, or 'module:function' that returns a folder")
+    options: dict[str, Any] = Field({}, description="keyword arguments of that function")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="type of the weights")
+    device: Literal["cpu", "cuda"] | None = Field(None, description="default: cuda if available")
+    add_tags: bool = Field(
+        False,
+        description="make each tag of the graph, for every agent, one token of the model's tokenizer, if it is not one yet",
+    )
+    lora: LoRASettings | None = Field(
+        None, description="train an adapter beside frozen weights; {} for the default one"
+    )
+    max_batch: Count = Field(256, description="local: maximum number of rollouts decoded together")
+    vllm: VLLMConfig = VLLMConfig()  # pyright: ignore[reportCallIssue]
+
+    @property
+    def making(self) -> str:
+        """The name in progress of making the model: that of its function, or `policy`."""
+        _, made, function = self.model.rpartition(":")
+        return function.replace("_", " ") if made else "policy"
+
+
+class PeerConfig(PolicyConfig):
+    learning_rate: Positive | None = Field(None, description="its own peak; default: train.learning_rate")
+
+
+def filled_in(common: dict[str, Any], peer: Any) -> Any:
+    """The settings of a policy over those that all have."""
+    if not isinstance(peer, dict):
+        return peer
+    if peer.get("model", common.get("model")) != common.get("model"):
+        common = {key: value for key, value in common.items() if key != "options"}
+    both = {
+        k: filled_in(v, peer[k])
+        for k, v in common.items()
+        if isinstance(v, dict) and k in peer and k != "options"
+    }
+    return {**common, **peer, **both}

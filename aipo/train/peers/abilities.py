@@ -46,10 +46,10 @@ class Abilities:
         Raises:
             TrainError: all rollouts of a policy failed.
         """
-        method = self._experiment.method
-        if method.ability_split is None:
+        settings = self._experiment.method.abilities
+        if settings.split is None:
             return {}
-        due = step // method.ability_steps * method.ability_steps if method.ability_steps else 0
+        due = step // settings.steps * settings.steps if settings.steps else 0
         if step == due and step not in self._measured:
             self._measure(step, progress)
         elif due not in self._measured:
@@ -59,8 +59,8 @@ class Abilities:
         return self._measured[due]
 
     def _measure(self, step: int, progress: Callable[[int, int], object]) -> None:
-        method = self._experiment.method
-        tasks = self._engine.env.tasks(str(method.ability_split))[: method.ability_tasks]
+        settings = self._experiment.method.abilities
+        tasks = self._engine.env.tasks(str(settings.split))[: settings.tasks]
         specs = [
             RolloutSpec(
                 task=task,

@@ -21,7 +21,7 @@ from kit import tiny_peers
 from kit.commands import invoke
 
 NAMES = ("left", "right")
-MEASURED = ("method.ability_split=easy", "method.ability_steps=2", "method.ability_tasks=8")
+MEASURED = ("method.abilities.split=easy", "method.abilities.steps=2", "method.abilities.tasks=8")
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +173,8 @@ def test_a_rollout_in_which_a_peer_fails_is_a_recorded_failure(tmp_path: Path):
             "policies.*.vllm.servers: got ['http://one'], allowed servers of each policy's own",
         ),
         (
-            {"policies": {}, "method.ability_split": "easy"},
-            "method.ability_split: got 'easy' with one policy",
+            {"policies": {}, "method.abilities.split": "easy"},
+            "method.abilities.split: got 'easy' with one policy",
         ),
         ({"policies.right.engin": "vllm"}, "policies.right.engin: unknown key"),
     ],
@@ -191,7 +191,7 @@ def test_settings_that_contradict_each_other_are_refused(
     ("override", "error", "reason"),
     [
         ("graph={name: 'graphs.solo:solo'}", ConfigError, "allowed a function with a parameter `policies`"),
-        ("method.ability_split=none", ConfigError, "method.ability_split: got ['none'], allowed"),
+        ("method.abilities.split=none", ConfigError, "method.abilities.split: got ['none'], allowed"),
         ("policies.right.model=nowhere", Exception, "nowhere"),
     ],
 )

@@ -204,7 +204,10 @@ def _trainable(run: RunFolder) -> bool:
 
 
 def renamed(trace: Trace, run_id: str, *, step: int, group_id: str) -> Trace:
-    """A stored trace as one of another run, with the stored one as its parent."""
+    """A stored trace as one of another run, with the stored one as its parent; a fork stays a fork of its group."""
+    parent = trace.trace_id
+    if trace.forked and trace.parent_id is not None:
+        parent = f"{run_id}/{group_id}/{trace.parent_id.removeprefix(f'{trace.run_id}/{trace.group_id}/')}"
     # Several traces of one rollout are told apart by their policy.
     single = trace.trace_id == f"{trace.run_id}/{trace.group_id}/{trace.index}"
     return replace(
@@ -213,8 +216,8 @@ def renamed(trace: Trace, run_id: str, *, step: int, group_id: str) -> Trace:
         trace_id=f"{run_id}/{group_id}/{trace.index}{'' if single else f'/{trace.policy}'}",
         group_id=group_id,
         step=step,
-        parent_id=trace.trace_id,
-        fork_token=None,
+        parent_id=parent,
+        fork_token=trace.fork_token if trace.forked else None,
     )
 
 

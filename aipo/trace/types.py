@@ -188,8 +188,9 @@ class Trace(ByValue):
 
     @property
     def forked(self) -> bool:
-        """Was it forked from another rollout of its group? (A replay's parent is of another run.)"""
-        return (self.parent_id or "").startswith(f"{self.run_id}/{self.group_id}/")
+        """Was it forked from another rollout of its group? (A replay's parent is of another run, or has its own name.)"""
+        place = f"{self.run_id}/{self.group_id}/"
+        return self.parent_id != self.trace_id and (self.parent_id or "").startswith(place)
 
     @property
     def own(self) -> Self:
@@ -197,15 +198,23 @@ class Trace(ByValue):
         forked is its own."""
         if not self.forked:
             return self
-        ends = np.cumsum([len(s) for s in self.segments])
-        shared = int(np.searchsorted(ends, self.fork_token or 0, side="right"))
+        shared = self._shared_segments
         consults = (
             replace(c, request_segment=c.request_segment - shared, reply_segment=c.reply_segment - shared)
-            for c in self.consults
-            if c.request_segment >= shared
+            for c in self.consults[self.shared_consults :]
         )
         visits = tuple(visit for visit in self.visits if visit.started >= 0)
         return replace(self, segments=self.segments[shared:], consults=tuple(consults), visits=visits)
+
+    @property
+    def shared_consults(self) -> int:
+        """How many of its first consults are its parent's."""
+        return sum(c.reply_segment < self._shared_segments for c in self.consults)
+
+    @property
+    def _shared_segments(self) -> int:
+        ends = np.cumsum([len(s) for s in self.segments])
+        return int(np.searchsorted(ends, self.fork_token or 0, side="right")) if self.forked else 0
 
     def advantage_of(self, segment: Segment) -> float | None:
         """The advantage of the tokens of one of its segments."""

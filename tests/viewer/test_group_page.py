@@ -132,7 +132,10 @@ NONE = "No rollout of this group has an advantage: they were only looked at, or 
          ["A reward is calibrated: it is compared with those of the other policies for the same task.",
           "Advantage: calibrated reward − mean of them, divided by the standard deviation."]),
         (rollouts("solo", 1.0, advantage=None), {"credit": "group"}, [NONE]),
-        (BOTH, {"credit": "branch"}, ["Credit was given by branch."]),
+        (BOTH, {"credit": "branch", "attribution": "soft"}, [SHARED, MINUS_MEAN]),
+        (BOTH, {"credit": "branch", "attribution": "hard"},
+         [SHARED, MINUS_MEAN, "Tokens that rollouts share have the mean of their advantages."]),
+        (BOTH, {"credit": "luck"}, ["Credit was given by luck."]),
         (BOTH, {}, ["Credit was given by a method that the configuration does not name."]),
     ],
 )  # fmt: skip

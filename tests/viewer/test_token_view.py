@@ -62,6 +62,7 @@ def test_a_segment_has_what_was_recorded() -> None:
         "texts": ["c", "d", "e"],
         "logprobs": [-0.12346, -1e-9, 0],
         "entropies": [0.5, 0, 1.25],
+        "advantage": None,
     }
     assert (prompt["logprobs"], prompt["entropies"], prompt["version"]) == (None, None, None)
     assert (agent["label"], agent["role"], agent["colour"]) == ("verify", "agent", "agent0")

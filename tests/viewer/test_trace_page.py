@@ -83,8 +83,12 @@ def test_details_are_enough_to_do_it_again() -> None:
     assert rest["Task"] == {"split": "easy"}
     assert rest["Fingerprints"] == {"graph": "b9bb908b"}
     assert rest["Identity"]["began"] == "1970-01-01 00:00:00 UTC"
-    replay = replace(TRACE, parent_id="r/1/9", fork_token=6)
-    assert dict(details(replay)["Identity"])["parent"] == "r/1/9, from token 6"
+    for parent, says in (
+        ("before/1/0", "before/1/0, from token 6"),
+        ("r/1/9", "r/1/9, forked behind 6 tokens"),
+    ):
+        later = replace(TRACE, run_id="r", parent_id=parent, fork_token=6)
+        assert dict(details(later)["Identity"])["parent"] == says
 
 
 def test_the_page_links_to_its_neighbours_its_group_and_a_rival(run: RunView) -> None:

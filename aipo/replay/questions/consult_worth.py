@@ -42,6 +42,8 @@ class AskingRollout(Protocol):
     def task(self) -> Mapping[str, Any]: ...
     @property
     def consults(self) -> Sequence[Consult]: ...
+    @property
+    def shared_consults(self) -> int: ...
 
 
 class Worth(NamedTuple):
@@ -86,9 +88,9 @@ def against_group(traces: Sequence[AskingRollout], agents: Collection[str]) -> I
 
 
 def answered(trace: AskingRollout) -> list[tuple[int, Consult]]:
-    """Consults with a reply, of a rollout with a reward, and their numbers."""
+    """A rollout's own consults with a reply, if it has a reward, and their numbers."""
     replies = [(number, c) for number, c in enumerate(trace.consults) if c.reply is not None]
-    return [] if trace.reward is None else replies
+    return [] if trace.reward is None else [(n, c) for n, c in replies if n >= trace.shared_consults]
 
 
 def worth_of(
@@ -113,7 +115,7 @@ class Tally:
 
     def add(self, traces: Iterable[AskingRollout], worths: Iterable[Worth]) -> None:
         """The traces of a step, and what was measured in them."""
-        for consult in (consult for trace in traces for consult in trace.consults):
+        for consult in (consult for trace in traces for consult in trace.consults[trace.shared_consults :]):
             name = name_of(consult, self._agents)
             self._consults[name] += 1
             self._unanswered[name] += consult.reply is None

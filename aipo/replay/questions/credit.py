@@ -98,15 +98,15 @@ def replay_credit(
 def _step_facts(credited: Credited, traces: Sequence[Trace]) -> dict[str, Any]:
     """What one setting makes of one step, whose stored traces are `traces`.
 
-    `changed` counts rollouts whose advantage is not the stored one (by more than 1e-9), `largest` is how far it is
-    off at most, `flipped` counts those whose advantage has another sign.
+    `changed` counts rollouts whose advantage, or that of a segment, is not the stored one (by more than 1e-9), `largest` is
+    how far it is off at most, `flipped` counts those whose advantage has another sign.
     """
     pairs = [
         (new.advantage, old.advantage)
         for new, old in zip(credited.traces, traces, strict=True)
         if new.advantage is not None and old.advantage is not None
     ]
-    gaps = [abs(new - old) for new, old in pairs]
+    gaps = [gap for gap in map(_gap, credited.traces, traces) if gap is not None]
     sizes = [(f"|A| {t.kind}", abs(t.advantage)) for t in credited.traces if t.advantage is not None]
     return {
         "groups": credited.groups,
@@ -117,6 +117,15 @@ def _step_facts(credited: Credited, traces: Sequence[Trace]) -> dict[str, Any]:
         "largest": max(gaps, default=0.0),
         "flipped": sum((new > 0) - (new < 0) != (old > 0) - (old < 0) for new, old in pairs),
     }
+
+
+def _gap(new: Trace, old: Trace) -> float | None:
+    """How far the advantages of a trace or of one of its segments are apart; None where one has none."""
+    if new.advantage is None or old.advantage is None:
+        return None
+    segments = zip(new.segments, old.segments, strict=True)
+    pairs = [(new.advantage_of(a), old.advantage_of(b)) for a, b in segments]
+    return max(abs((a or 0.0) - (b or 0.0)) for a, b in [(new.advantage, old.advantage), *pairs])
 
 
 def _summary(setting: str, steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

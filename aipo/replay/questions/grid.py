@@ -13,7 +13,9 @@ from aipo.method.settings import MethodSettings
 from aipo.replay.restore import check_coefficient
 
 RECORDED = "as recorded"
-CREDIT = frozenset(f"method.{n}" for n in ("credit", "scale_by_std", "per_mode_baseline", "negative_weight"))
+CREDIT = frozenset(
+    f"method.{n}" for n in ("credit", "attribution", "scale_by_std", "per_mode_baseline", "negative_weight")
+)
 """Settings that change advantages."""
 METHOD = frozenset(f"method.{name}" for name in MethodSettings.model_fields) - {
     "method.plan",

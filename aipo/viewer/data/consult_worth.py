@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _ROLLOUTS = """
 SELECT trace_id, group_id, task_id, step, mode, reward, task->>'cluster',
-    list_transform(consults, lambda c: {agent: c.agent, reply: CASE WHEN c.reply IS NOT NULL THEN '' END})
+    list_transform(consults, lambda c: {agent: c.agent, reply: CASE WHEN c.reply IS NOT NULL THEN '' END}),
+    len(consults) - len(agents)
 FROM traces WHERE group_id IN (SELECT group_id FROM summaries WHERE len(agents) > 0) ORDER BY step, group_id, "index"
 """
 _NOT_READ: dict[str, Any] = {"request": None, "request_segment": 0, "request_start": None, "reply_segment": 0}
@@ -30,6 +31,7 @@ class _Rollout(NamedTuple):
     reward: float | None
     task: Mapping[str, Any]
     consults: Sequence[Consult]
+    shared_consults: int  # `agents` has the own ones only
 
 
 @lru_cache(maxsize=8)
@@ -44,8 +46,10 @@ def consult_worth(run: RunView, agents: tuple[str, ...], version: object) -> "Re
         TraceError: a file of traces cannot be read.
     """
     rollouts = [
-        _Rollout._make([*facts, {"cluster": cluster}, [Consult(**_NOT_READ, **one) for one in consults]])
-        for *facts, cluster, consults in run.index.sql(_ROLLOUTS)[1]
+        _Rollout._make(
+            [*facts, {"cluster": cluster}, [Consult(**_NOT_READ, **one) for one in consults], shared]
+        )
+        for *facts, cluster, consults, shared in run.index.sql(_ROLLOUTS)[1]
     ]
     if not rollouts:
         return None

@@ -27,7 +27,7 @@ Values = list[float | None]
 
 
 class SegmentData(TypedDict):
-    """One segment. `texts` is None when the texts of its tokens are unknown."""
+    """One segment. `texts` is None when the texts of its tokens are unknown, `advantage` where it is the trace's."""
 
     label: str
     role: str
@@ -37,6 +37,7 @@ class SegmentData(TypedDict):
     texts: list[str] | None
     logprobs: Values | None
     entropies: Values | None
+    advantage: float | None
 
 
 class RowData(TypedDict):
@@ -120,12 +121,11 @@ def token_data(
         token_stats: of this trace; one that does not fit it is left out.
         pushes: of all rows by optimizer step, see `TokenStatsStore.pushes`.
     """
-    lengths = [len(s) for s in trace.segments]
     token_stats, totals = list(token_stats), defaultdict[int, float](float)
     for stats in token_stats:
-        totals[stats.optimizer_step] += _push(stats)
+        totals[stats.optimizer_step] += _push(stats, trace)
     rows = (
-        _row(stats, lengths, totals[stats.optimizer_step], (pushes or {}).get(stats.optimizer_step))
+        _row(stats, trace, totals[stats.optimizer_step], (pushes or {}).get(stats.optimizer_step))
         for stats in token_stats
     )
     return TokenData(
@@ -148,12 +148,16 @@ def _segment(segment: Segment, piece: TextSpan, token_texts: Texts) -> SegmentDa
         texts=[visible(t) for t in after_seam(texts, piece.text)] if texts is not None and fits else None,
         logprobs=None if segment.logprobs is None else numbers(segment.logprobs),
         entropies=None if segment.entropies is None else numbers(segment.entropies),
+        advantage=None if segment.advantage is None else rounded(segment.advantage),
     )
 
 
-def _push(stats: TokenStats) -> float:
+def _push(stats: TokenStats, trace: Trace) -> float:
     """Σ_t |A·w| of a row. All rows of a trace have one denominator, so that their sums can be compared."""
-    advantages_T = np.where(stats.codes_T == Code.AGENT, _agent_advantage(stats), stats.advantage)
+    of_segments = [stats.advantage if s.advantage is None else s.advantage for s in trace.segments]
+    advantages_T = np.array(of_segments)[np.minimum(stats.segments_T, len(of_segments) - 1)]
+    if (given := _agent_advantage(stats)) != stats.advantage:  # a coefficient that ignores the advantage
+        advantages_T = np.where(stats.codes_T == Code.AGENT, given, advantages_T)
     return float(np.abs(stats.weights_T * advantages_T).sum())
 
 
@@ -161,11 +165,9 @@ def _agent_advantage(stats: TokenStats) -> float:
     return stats.advantage if stats.agent_advantage is None else stats.agent_advantage
 
 
-def _row(
-    stats: TokenStats, lengths: Sequence[int], of_rollout: float, push_of_step: float | None
-) -> RowData | None:
+def _row(stats: TokenStats, trace: Trace, of_rollout: float, push_of_step: float | None) -> RowData | None:
     try:
-        places = positions(stats, lengths)
+        places = positions(stats, [len(s) for s in trace.segments])
     except TraceError:  # of an earlier attempt at the same step, whose traces are gone
         return None
     begins = np.flatnonzero(np.diff(places, prepend=-2) != 1)
@@ -178,7 +180,9 @@ def _row(
         advantage=rounded(stats.advantage),
         agent_advantage=rounded(_agent_advantage(stats)),
         of_rollout=rounded(of_rollout),
-        of_step=rounded(_push(stats) / stats.push * push_of_step) if stats.push and push_of_step else None,
+        of_step=rounded(_push(stats, trace) / stats.push * push_of_step)
+        if stats.push and push_of_step
+        else None,
         logprobs=None if stats.logprobs_T is None else numbers(stats.logprobs_T),
         at=[[int(places[i]), int(n)] for i, n in zip(begins, counts, strict=True)],
         weights=numbers(stats.weights_T),

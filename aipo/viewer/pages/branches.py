@@ -47,6 +47,8 @@ class Leaf:
         label: what it is and what came of it.
         href: its page.
         verdict: class of its end: `good`, `bad` or `none`.
+        fork: the number of its tokens that it shares with the rollout that it was forked from; None = it was not.
+        note: why it was forked there.
     """
 
     tokens: Sequence[int]
@@ -54,6 +56,8 @@ class Leaf:
     label: str
     href: str
     verdict: str
+    fork: int | None = None
+    note: str = ""
 
 
 _Row = tuple[int, Leaf]  # the row of the drawing that the leaf is in
@@ -96,6 +100,12 @@ def _branch(rows: Sequence[_Row], start: int, x: _Scale) -> Iterator[str]:
         at += count
         if low < high:
             yield f'<path class="stretch {colour}" d="M{x(low):.1f} {y:.1f}H{x(high):.1f}"/>'
+    forks = {leaf.fork: leaf.note for _, leaf in rows if leaf.fork is not None and start < leaf.fork <= end}
+    for fork, note in forks.items():
+        yield (
+            f'<g class="forked"><title>{escape(note)}</title><path d="M{x(fork):.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z"/>'
+            f'<text x="{x(fork):.1f}" y="{y - 9:.1f}">{escape(note.partition(":")[2])}</text></g>'
+        )
     if len(rows) == 1:
         return
 

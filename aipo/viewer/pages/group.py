@@ -1,7 +1,7 @@
 """The page of a group: the rollouts of one task side by side, and where they part."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from aipo.errors import TraceError, one_of
 from aipo.render.spans import colour_of
 from aipo.render.trace_html import legend_html
-from aipo.trace import Consult, Role, Trace
+from aipo.trace import Consult, Role, Segment, Trace
 from aipo.trace.index import Summary
 from aipo.viewer.data.passages import Passage, after_prompt, agents_of, passages
 from aipo.viewer.data.run import RunView
@@ -100,7 +100,8 @@ def _rollout_cards(
     stored = [run.index.stored(summary.trace_id) for summary in summaries]
     contexts = [passages(run, one, agents) for one in stored]
     completions = [context[after_prompt(context) :] for context in contexts]
-    leaf = [_leaf(run, one.trace, rest, links) for one, rest in zip(stored, completions, strict=True)]
+    forks = _forks([one.trace for one in stored], section(run.config(), "method"))
+    leaf = [_leaf(run, one.trace, rest, links, forks) for one, rest in zip(stored, completions, strict=True)]
     most = majority([each.tokens for each in leaf])
     leaves = [leaves_at(each.tokens, leaf[most].tokens) for each in leaf]
     common = min(len(leaf[most].tokens) if at is None else at for at in leaves)
@@ -146,11 +147,13 @@ def explanation(summaries: Sequence[Summary], method: Mapping[str, Any]) -> list
     if all(summary.advantage is None for summary in summaries):
         return ["No rollout of this group has an advantage: they were only looked at, or none was scored."]
     match method.get("credit", "a method that the configuration does not name"):
-        case "group":
+        case "group" | "branch":
             by_std = ", divided by the standard deviation" if method.get("scale_by_std") else ""
             sentences = [_baseline(summaries, method), f"Advantage: reward − mean{by_std}."]
             if (weight := method.get("negative_weight", 1.0)) != 1.0:
                 sentences.append(f"Negative advantages count {weight} times.")
+            if method.get("attribution") == "hard":
+                sentences.append("Tokens that rollouts share have the mean of their advantages.")
         case "calibrated":
             by_std = ", divided by the standard deviation" if method.get("scale_by_std") else ""
             sentences = [
@@ -183,14 +186,47 @@ def _baseline(summaries: Sequence[Summary], method: Mapping[str, Any]) -> str:
     )
 
 
-def _leaf(run: RunView, trace: Trace, completion: Sequence[Passage], links: Links) -> Leaf:
+def _forks(traces: Sequence[Trace], method: Mapping[str, Any]) -> dict[str, str]:
+    """Why each rollout was forked where it was, by its id: the entropy there against that at its parent's beginning."""
+    by_id = {trace.trace_id: trace for trace in traces}
+    tokens = section(method, "branching").get("tokens", 20)
+    notes: dict[str, str] = {}
+    for trace in traces:
+        if not trace.forked:
+            continue
+        note = f"forked behind {trace.fork_token} tokens"
+        parent = by_id.get(trace.parent_id or "")
+        turn = parent and next((s for s, at in _with_starts(parent) if at == trace.fork_token), None)
+        first = next((s for s in trace.segments if s.role is Role.POLICY), None)
+        if turn and first and turn.entropies is not None and first.entropies is not None:
+            was, now = (float(s[:tokens].mean()) for s in (first.entropies, turn.entropies))
+            note += f", nats per token at the beginning and here: H {was:.2g} → {now:.2g}"
+        notes[trace.trace_id] = note
+    return notes
+
+
+def _with_starts(trace: Trace) -> Iterator[tuple[Segment, int]]:
+    at = 0
+    for piece in trace.segments:
+        yield piece, at
+        at += len(piece)
+
+
+def _leaf(
+    run: RunView, trace: Trace, completion: Sequence[Passage], links: Links, forks: Mapping[str, str]
+) -> Leaf:
     reward = "no reward" if trace.reward is None else f"reward {trace.reward:g}"
+    if forks and trace.advantage is not None:
+        reward += f", A {trace.advantage:+.2f}"
+    shared = len(trace.token_ids) - sum(len(passage.ids) for passage in completion)
     return Leaf(
         tokens=[i for passage in completion for i in passage.ids],
         colours=[(len(passage.ids), passage.colour) for passage in completion],
-        label=f"#{trace.index} {trace.kind}, {reward}",
+        label=f"#{trace.index} {'fork' if trace.forked else trace.kind}, {reward}",
         href=links.trace(run.name, trace.trace_id),
         verdict=verdict(trace.reward),
+        fork=(trace.fork_token or 0) - shared if trace.forked else None,
+        note=forks.get(trace.trace_id, ""),
     )
 
 

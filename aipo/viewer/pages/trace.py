@@ -21,7 +21,7 @@ from aipo.viewer.data.passages import agents_of, context_texts
 from aipo.viewer.data.tokens import token_data
 from aipo.viewer.links import Links
 from aipo.viewer.pages.timeline import timeline_svg
-from aipo.viewer.pages.visits import path_through, stations
+from aipo.viewer.pages.visits import from_zero, path_through, stations
 from aipo.viewer.responses import render
 
 SHOWN = 64
@@ -78,7 +78,7 @@ def facts(trace: Trace) -> Facts:
     versions = sorted({s.policy_version for s in trace.segments if s.policy_version is not None})
     return [
         ("reward", _reward(trace)),
-        ("advantage", "none" if trace.advantage is None else f"{trace.advantage:+.4g}" if trace.advantage else "0"),
+        ("advantage", _advantage(trace)),
         ("ended by", str(trace.stop_reason)),
         ("step", str(trace.step)),
         ("policy version", " to ".join(map(str, dict.fromkeys([*versions[:1], *versions[-1:]]))) or "not recorded"),
@@ -92,7 +92,8 @@ def details(trace: Trace) -> Mapping[str, Facts]:
     began = datetime.fromtimestamp(trace.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     ids = {"trace": trace.trace_id, "group": trace.group_id, "run": trace.run_id, "task": trace.task_id}
     if trace.parent_id is not None:
-        fork = "" if trace.fork_token is None else f", from token {trace.fork_token}"
+        how = "forked behind" if trace.forked else "from token"
+        fork = "" if trace.fork_token is None else f", {how} {trace.fork_token}{' tokens' * trace.forked}"
         ids["parent"] = trace.parent_id + fork
     sampling: dict[str, Any] = {"seed": trace.seed, **trace.sampling}
     if trace.forbidden_ids:
@@ -124,8 +125,20 @@ def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Lin
 
 
 def _parent(run: RunView, trace: Trace) -> str | None:
-    """The trace that this one replays, if it is in this run."""
+    """The trace that this one replays or was forked from, if it is in this run."""
     return trace.parent_id if trace.parent_id and run.index.summary(trace.parent_id) else None
+
+
+def _advantage(trace: Trace) -> str:
+    """The trace's, and those that hard attribution gave to segments that it shares."""
+    shared = [s.advantage for s in trace.segments if s.advantage is not None]
+    means = ", ".join(signed(value) for value in dict.fromkeys(shared))
+    own = "none" if trace.advantage is None else signed(trace.advantage)
+    return f"{own} (shared tokens: {means})" if shared else own
+
+
+def signed(value: float) -> str:
+    return f"{value:+.4g}" if value else "0"
 
 
 def _reward(trace: Trace) -> str:
@@ -147,6 +160,7 @@ def graph_panel(trace: Trace, drawing: Mapping[str, Any] | None, agents: Sequenc
             timeline; visits of nodes that are not in it (somebody edited the graph) are listed.
         agents: fixes the agents' colours, as in `aipo.render.display`.
     """
+    trace = from_zero(trace)
     stops = stations(trace)
     picture, outside = None, dict[str, str | None]()
     if drawing is not None and _is_sound(drawing):

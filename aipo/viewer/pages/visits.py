@@ -6,7 +6,7 @@ the order of time: that is enough to match them.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aipo.render.graph_layout import END, START, LitPath, NodeMark, lines_of, paths_of
@@ -42,6 +42,22 @@ class Station:
     @property
     def end(self) -> float:
         return float("inf") if self.visit.seconds is None else self.visit.started + self.visit.seconds
+
+
+def from_zero(trace: Trace) -> Trace:
+    """The trace with times since its first visit, which may be its parent's."""
+    earliest = min((visit.started for visit in trace.visits), default=0.0)
+    if earliest >= 0:
+        return trace
+    visits = (
+        replace(
+            visit,
+            started=visit.started - earliest,
+            calls=tuple(replace(call, started=call.started - earliest) for call in visit.calls),
+        )
+        for visit in trace.visits
+    )
+    return replace(trace, visits=tuple(visits), seconds=trace.seconds - earliest)
 
 
 def stations(trace: Trace) -> list[Station]:

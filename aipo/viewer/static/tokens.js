@@ -58,9 +58,11 @@
   };
 
   /* |A·w| of a token of a row. A segment's role tells its agents' tokens; a distilled row has none. */
-  const push = (entry, place, role) => {
+  const push = (entry, place, segment) => {
     const weight = entry.weights[place];
-    return weight === null ? null : Math.abs(weight * (role === "agent" ? entry.agent_advantage : entry.advantage));
+    const ignored = segment.role === "agent" && entry.agent_advantage !== entry.advantage;
+    const advantage = ignored ? entry.agent_advantage : (segment.advantage ?? entry.advantage);
+    return weight === null ? null : Math.abs(weight * advantage);
   };
 
   /* Everything that is known of one token; null is what is not. */
@@ -77,9 +79,9 @@
       text: segment.texts ? segment.texts[i] : null,
       logprob: segment.logprobs ? segment.logprobs[i] : null,
       entropy: segment.entropies ? segment.entropies[i] : null,
-      advantage: row ? (inRow ? row.data.advantage : null) : segment.role === "prompt" ? null : data.advantage,
+      advantage: row && !inRow ? null : segment.role === "prompt" ? null : (segment.advantage ?? (row ? row.data.advantage : data.advantage)),
       weight: inRow ? row.data.weights[place] : null,
-      push: inRow ? push(row.data, place, segment.role) : null,
+      push: inRow ? push(row.data, place, segment) : null,
       trained: inRow && row.data.logprobs ? row.data.logprobs[place] : null,
       ratio: inRow && row.data.ratios ? row.data.ratios[place] : null,
       clipped: inRow ? row.clipped.has(place) : null,
@@ -237,7 +239,7 @@
         for (let i = 0; i < count; i++, place++) {
           const { data: segment } = segments[segmentOf(first + i)];
           const name = sourceOf(entry, segment);
-          sums.set(name, (sums.get(name) ?? 0) + (push(entry, place, segment.role) ?? 0));
+          sums.set(name, (sums.get(name) ?? 0) + (push(entry, place, segment) ?? 0));
         }
     }
     return [...sums].filter(([, sum]) => sum > 0).sort((a, b) => b[1] - a[1]);

@@ -117,7 +117,7 @@ def test_a_replay_that_fails_says_why_where_it_has_results_and_else_leaves_nothi
 
 
 def test_only_credit_of_stored_steps_can_be_changed(run: Path, tmp_path: Path) -> None:
-    allowed = r"got 'method\.coefficient', allowed method\.credit, method\.negative"
+    allowed = r"got 'method\.coefficient', allowed method\.attribution, method\.credit, method\.negative"
     with pytest.raises(ConfigError, match=allowed):
         replay(run, tmp_path / "out", "method.coefficient=mask")
     with pytest.raises(RunError, match=r"--steps: got \(900, None\), allowed steps of .*traces"):

@@ -26,6 +26,7 @@ class Demo:
         table: the rows of the last table, pass@1.
         first: what is made before anything else: name, seconds on two idle cores, and what it is.
         before_s, arm_s: seconds of the evaluation before, and of one arm.
+        at_once: runs side by side on a machine with fewer cores.
     """
 
     base: str | None
@@ -38,6 +39,7 @@ class Demo:
     first: tuple[str, int, str]
     before_s: int
     arm_s: int
+    at_once: int
 
     @property
     def arms(self) -> list[str]:
@@ -107,6 +109,7 @@ MINIATURE = Demo(
     first=("cold start", 30, "supervised, from random weights: sums, and how to ask agents"),
     before_s=15,
     arm_s=70,
+    at_once=4,  # no core is idle while the last one runs
 )
 SMOLLM2 = Demo(
     base="smollm2",
@@ -117,7 +120,7 @@ SMOLLM2 = Demo(
         "The task. Questions in English about an invented almanac are answered line by line, and the last line is the answer. "
         "The right text for `How many steps has the lighthouse of Tormar with 3 more?` is, say,\n"
         "    Tormar has 582 steps.\n    582 + 3 = 585\n    Answer: 585",
-        "What the policy lacks. It has never seen 24 of the entries, adds with a carry badly, and does not know the rules of the "
+        "What the policy lacks. It has never seen 16 of the entries, adds with a carry badly, and does not know the rules of the "
         "almanac. While it trains, three agents can help, each with one of these: Knowledge has the entries, Verify corrects a "
         "sum, Reasoning gives the next line.",
         "The warm-up. A real model does not ask by itself. First it learns from demonstrations how to ask and how to use a "
@@ -139,6 +142,7 @@ SMOLLM2 = Demo(
     first=("warm-up", 480, "the model learns from demonstrations to ask agents"),
     before_s=240,
     arm_s=1500,
+    at_once=2,  # each takes 5 GB
 )
 DEMOS: dict[str, Demo] = {"miniature": MINIATURE, "smollm2": SMOLLM2}
 """By the name of the model that is trained."""

@@ -57,7 +57,7 @@ def run_demo(
     print_plan(matrix, demo, console)
     try:
         with bars(console) as progress:
-            run_matrix(matrix, progress, at_once=max(2, os.cpu_count() or 2), stop_at_failure=True)
+            run_matrix(matrix, progress, at_once=max(demo.at_once, os.cpu_count() or 1), stop_at_failure=True)
     except KeyboardInterrupt:
         print_line(
             console, f"The same command goes on from what is in {out}; rm -r {out} begins anew.", "yellow"

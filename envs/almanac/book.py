@@ -18,7 +18,7 @@ PLACES = {
     "houses": "village",
 }
 """What is counted, and at which kind of place."""
-KNOWN, UNKNOWN, RULES, PRACTICE_RULES = 8, 24, 3, 80
+KNOWN, UNKNOWN, RULES, PRACTICE_RULES = 8, 16, 3, 80
 TURNS = {"reversed": (2, 1, 0), "rotated left": (1, 2, 0), "rotated right": (2, 0, 1)}
 """How a rule turns the three digits of a number: which digit comes first, second and third."""
 # Pieces that are one or two tokens of common tokenizers.

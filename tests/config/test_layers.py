@@ -182,7 +182,7 @@ def test_every_value_has_its_source_as_a_comment(write) -> None:
     assert sources["steps"] == "mine.yaml:4"
     assert preset_line(sources["negative_weight"]) == ("grpo", "negative_weight: 0.3")
     assert preset_line(sources["tasks_per_step"]) == ("aipo_distil", "tasks_per_step: 16")
-    assert sources["passes"] == sources["device"] == "default"
+    assert sources["save_every"] == sources["device"] == "default"
     assert text.startswith(
         "# dropped: graph.options.budget (preset aipo_distil): set for graphs.consult:consult, and graph.name is now "
         "graphs.solo:solo\n"

@@ -225,7 +225,13 @@ def test_a_run_with_an_adapter_leaves_a_policy_like_any_other(tmp_path: Path) ->
         *(f"run.out={tmp_path / 'run'}", "run.threads=1", "policy.options.steps=60", "policy.lora={rank: 4}"),
         *(f"env.name={coin}:Coin", "env.mixture={coin: 1.0}", "rollout.max_tokens=12"),
         *("evaluate.splits=[coin]", "evaluate.samples=2", "evaluate.ks=[1]", "evaluate.settings=[solo]"),
-        *("train.tasks_per_step=2", "train.group_size=4", "train.minibatches=1", "train.steps=2"),
+        *(
+            "train.tasks_per_step=2",
+            "train.group_size=4",
+            "train.minibatches=1",
+            "train.passes=1",
+            "train.steps=2",
+        ),
         *("train.save_every=1", "train.learning_rate=1e-3"),
     ]
     folder = RunFolder(tmp_path / "run")

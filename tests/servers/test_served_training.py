@@ -15,10 +15,11 @@ HERE = (0.34, 0.51)
 """What the 95 % intervals, over facts, of three trainings in one process span: pass@1 alone on unknown facts is 0.409,
 0.433 and 0.409; it begins at 0. Table and first policy are those of seed 0 and what is drawn in training is of seeds 0,
 1 and 2: `aipo train --config aipo_distil --evaluate run.seed=S` with `policy.options={head_dim: 32, seed: 0}`,
-`env.options={seed: 0}`, the same for the agents, `method.assist_share_end=null`, and the settings below: 60 generations
-of 140, in the middle of the steepest rise."""
+`env.options={seed: 0}`, the same for the agents, `method.assist_share_end=null`, and the settings below: 60 rollout steps
+of one pass, in the middle of the steepest rise."""
 SHORT = (
     "train.steps=60",
+    "train.passes=1",
     "evaluate.splits=[heldout]",
     "evaluate.settings=[solo]",
     "evaluate.samples=4",

@@ -34,7 +34,7 @@ def test_a_dry_run_says_what_would_be_made() -> None:
     )
     assert "run folder   x, new" in said
     assert "rollouts     10 rollout steps x 16 tasks x 8 = 1,280, at most 128 tokens each" in said
-    assert "updates      10 x 4 optimizer steps, learning rate 0.0005" in said
+    assert "updates      10 x 12 optimizer steps, learning rate 0.0005" in said
     assert "checkpoints  every 4 rollout steps (2 in all)" in said
     assert "evaluation   heldout, easy: 480 tasks x 8 rollouts x 3 (solo, suppressed, assisted)" in said
     assert said.endswith("nothing was made\n")

@@ -152,7 +152,7 @@ RUN = [
     *("policy.options.steps=60", "policy.device=cpu", "rollout.max_tokens=12", "run.threads=1"),
     *(f"env.name={HERE / 'engines.py'}:Coin", "env.mixture={coin: 1.0}", "evaluate.splits=[coin]"),
     *("train.tasks_per_step=2", "train.group_size=4", "train.minibatches=1", "train.gradient_accumulation=2"),
-    *("train.steps=3", "train.save_every=1", "train.learning_rate=1e-4", "train.decay=0"),
+    *("train.steps=3", "train.passes=1", "train.save_every=1", "train.learning_rate=1e-4", "train.decay=0"),
 ]
 
 

@@ -32,7 +32,13 @@ from kit.tiny_run import train
 
 SMALL = [
     *("policy.options.steps=30", "train.tasks_per_step=2", "train.group_size=4", "train.minibatches=1"),
-    *("train.gradient_accumulation=1", "train.steps=2", "rollout.max_tokens=16", "run.threads=1"),
+    *(
+        "train.gradient_accumulation=1",
+        "train.passes=1",
+        "train.steps=2",
+        "rollout.max_tokens=16",
+        "run.threads=1",
+    ),
 ]
 
 

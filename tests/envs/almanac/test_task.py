@@ -14,8 +14,8 @@ from envs.almanac.wording import REWORDED, Question, find_question
 
 SPLITS = {
     "easy": 48,  # 8 known entries x 2 numbers + 32 sums
-    "facts": 48,  # 24 unknown entries x 2 numbers
-    "facts_reworded": 48,
+    "facts": 32,  # 16 unknown entries x 2 numbers
+    "facts_reworded": 32,
     "sums_train": 200,
     "sums": 48,
     "rules_train": 120,  # 3 rules x 40 numbers
@@ -42,7 +42,7 @@ def questions(env: Almanac, *splits: str) -> list[Question]:
 
 def test_entries_are_of_three_kinds_and_no_name_comes_twice(env: Almanac) -> None:
     book = env.book
-    assert (len(book.known), len(book.unknown), len(book.rules), len(book.practice_rules)) == (8, 24, 3, 80)
+    assert (len(book.known), len(book.unknown), len(book.rules), len(book.practice_rules)) == (8, 16, 3, 80)
     names = [*(entry.name for entry in book.entries), *book.rules, *book.practice_rules]
     assert len({*names}) == len(names) == 27 * 27
     assert all(100 <= book.value(entry) < 900 for entry in book.entries)
@@ -64,10 +64,10 @@ def test_splits_and_their_sizes(env: Almanac) -> None:
     assert sizes == {
         **SPLITS,
         **{split: sizes[split] for split in ("easy_train", "facts_train")},
-        "practice_facts": 27 * 27 - 8 - 24 - 3 - 80,
+        "practice_facts": 27 * 27 - 8 - 16 - 3 - 80,
     }
     # at least nine numbers can be added to a value, of which two are held out
-    assert sizes["facts_train"] >= 24 * 7 and sizes["easy_train"] >= 8 * 7 + 40
+    assert sizes["facts_train"] >= 16 * 7 and sizes["easy_train"] >= 8 * 7 + 40
 
 
 def test_no_question_is_asked_twice(env: Almanac) -> None:

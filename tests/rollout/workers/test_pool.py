@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,9 +24,10 @@ from aipo.method.plan import plan_rollouts
 from aipo.method.settings import MethodSettings
 from aipo.policies.vllm.client import Server
 from aipo.rollout.engine import RolloutEngine
+from aipo.rollout.spec import Fork, RolloutSpec
 from aipo.rollout.workers import pool
 from aipo.rollout.workers.pool import open_workers
-from aipo.trace import Mode, StopReason, Trace
+from aipo.trace import Mode, StopReason, Trace, turns_behind_replies
 from aipo.util.event_loop import LOOP
 from kit.servers import free_port, serving
 from kit.vllm import WORDS, SeededVLLM
@@ -333,3 +334,27 @@ def test_a_worker_that_an_agent_ends_or_blocks_is_replaced(
     assert any("code of a rollout: got os._exit(3), allowed an Exception" in error for error in errors)
     said = r"worker process \d+: got no rollout at its deadline \(rollout\.deadline\), nor 1 s after it, allowed code that awaits"
     assert any(re.search(said, error) for error in errors)
+
+
+def test_forks_run_in_worker_processes_as_in_one(house: House) -> None:
+    """A fork's state travels: it need not run in its parent's process."""
+
+    def grow(so_far: Sequence[RolloutSpec], traces: Sequence[Trace]) -> list[RolloutSpec]:
+        if any(spec.fork for spec in so_far):
+            return []
+        places = [
+            (spec, trace, place) for spec, trace in zip(so_far, traces, strict=True) for place in turns(trace)
+        ]
+        return [
+            replace(spec, index=len(so_far) + n, seed=n, fork=Fork(trace.trace_id, place))
+            for n, (spec, trace, place) in enumerate(places[:3])
+        ]
+
+    def turns(trace: Trace) -> list[int]:
+        return [sum(map(len, trace.segments[:place])) for place in turns_behind_replies(trace.segments)]
+
+    asked = [replace(spec, forkable=spec.mode is Mode.ASSISTED) for spec in specs(house.here, 3)]
+    runs = [one.run_sync(asked, lambda trace: None, grow=grow) for one in (house.here, house.there)]
+    assert [*map(untimed, runs[0])] == [*map(untimed, runs[1])]
+    forks = [trace for trace in runs[1] if trace.forked]
+    assert len(forks) >= 3 and not any(trace.failed for trace in forks)

@@ -89,9 +89,9 @@ METRICS: dict[str, Metric] = {
         "failed consults / consults that reached it",
         "Share of requests that the agent itself failed to answer.",
     ),
-    "grant": Metric(
-        "h / (h + rollout step - 1)",
-        "Probability that a request to an agent is granted, with `method.grant_steps`.",
+    "grant": Metric("h / (h + rollout step - 1)", "Probability that a request is granted (`grant_steps`)."),
+    "cached": Metric(
+        "cached / context tokens", "Share of contexts in the prefix cache, where groups have forks."
     ),
     "declined/{agent}": Metric(
         "declined consults / consults that were declined or reached it",

@@ -138,6 +138,8 @@ def live_source(
     guard, maker = experiment.guards(folder.spending, warn), course.engine(engine)
     tags, grow = experiment.tags(policy.policy.tokenizer), course.growth(len(policy.policy.tokenizer))
 
+    cached: dict[str, float] = {}
+
     def on_trace(trace: Trace) -> None:
         store.append(trace)
         guard(trace)
@@ -148,6 +150,8 @@ def live_source(
         traces = maker.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text), grow)
         count = len({(trace.group_id, trace.index) for trace in traces})
         rollouts(count, count, f"{text}, training on them")
+        if grow is not None and (share := getattr(policy.policy, "cached_share", None)) is not None:
+            cached["cached"] = share
         course.collected(traces, engine)
         policy.finish()  # or the step would learn from the few rollouts that were over by then
         return traces
@@ -156,6 +160,6 @@ def live_source(
         traces=roll_out,
         credit=experiment.credit,
         keep=store.seal,
-        make=lambda credited, metrics: experiment.rows(credited, tags, metrics),
+        make=lambda credited, metrics: experiment.rows(credited, tags, {**metrics, **cached}),
         advance=policy.advance,
     )

@@ -50,7 +50,7 @@ def test_metrics_count_what_is_shared_once(trained: Path):
     first, *_ = RunFolder(trained).read_metrics()
     step = [trace for trace in traces(trained) if trace.step == 0]
     forked = sum(trace.forked for trace in step)
-    assert first["rollouts/forked"] == forked
+    assert first["rollouts/forked"] == forked and 0 <= first["cached"] < 1
     own = sum(len(piece) for trace in step for piece in trace.own.segments if piece.role == "policy")
     whole = sum(len(piece) for trace in step for piece in trace.segments if piece.role == "policy")
     assert first["length/policy"] == pytest.approx(own / len(step)) and own < whole

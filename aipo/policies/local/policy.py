@@ -81,6 +81,11 @@ class LocalPolicy:
         are not to change meanwhile but for `advance`. Otherwise that holds of requests that are under way together."""
         self._prefixes = prefix_cache(self.model)
 
+    @property
+    def cached_share(self) -> float | None:
+        """The share of the tokens of contexts since `remember` that were not computed anew; None after `forget`."""
+        return None if self._prefixes is None else self._prefixes.share
+
     def forget(self) -> None:
         """Ends `remember`, and gives its memory back."""
         self._prefixes = None

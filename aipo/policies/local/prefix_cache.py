@@ -35,15 +35,23 @@ class PrefixCache:
         self._pool = like.new_empty((0, layers, two, heads, BLOCK, width))
         self._blocks: OrderedDict[tuple[int, bytes], tuple[int, int]] = OrderedDict()
         self._names = count(1)
+        self._asked = self._found = 0  # tokens
 
     def __len__(self) -> int:
         """How many blocks there are."""
         return len(self._blocks)
 
+    @property
+    def share(self) -> float:
+        """The share of the tokens of all contexts so far that it knew; 0 without any."""
+        return self._found / max(self._asked, 1)
+
     def match(self, ids: Ids) -> list[int]:
         """The places of the blocks that `ids` begin with; they count as used."""
         keys = self._path(ids)
         self._use(keys)
+        self._asked += len(ids)
+        self._found += len(keys) * BLOCK
         return [self._blocks[key][1] for key in keys]
 
     def read(self, places: Sequence[int]) -> Tensor:

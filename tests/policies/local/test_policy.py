@@ -462,3 +462,17 @@ def test_the_bias_of_entropies_of_which_only_the_likely_tokens_are_known(
     assert done.entropies is not None
     gaps = done.entropies - [estimated_entropy(row) for row in top]
     assert gaps.min() >= -1e-4 and gaps.max() <= bias
+
+
+def test_the_share_of_contexts_that_was_in_the_cache_is_known(policy: LocalPolicy):
+    assert policy.cached_share is None
+    policy.remember()
+    first, longer = (
+        list(range(3, 19)),
+        [*range(3, 19), *[5] * 16],
+    )  # a block of 16 tokens, and another one behind it
+    for ids in (first, longer):
+        together(policy, [ask(*ids, max_tokens=1)])
+    assert policy.cached_share is not None and 0 < policy.cached_share <= 16 / 46
+    policy.forget()
+    assert policy.cached_share is None

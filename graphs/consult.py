@@ -57,7 +57,7 @@ def consult(
         budget: the most consults of one rollout. An agent that failed has been consulted, too.
         max_notices: after so many notices nothing is intercepted any more.
         grammar: tags and notices.
-        hierarchical_reward: adds the reward parts `malformed` and `several_agents`; see `graphs.rewards`.
+        hierarchical_reward: adds the reward parts of ARPO's reward; see `graphs.rewards`.
 
     Raises:
         ConfigError: an agent's name that cannot be a tag or a node.

@@ -216,6 +216,10 @@ class Config(Section):
             raise ValueError(
                 "policy.vllm.top_logprobs: got 0 with method.plan=branching, which needs entropies, allowed 1 to 20"
             )
+        if method.plan == "branching" and method.assist_share_most == 0:
+            raise ValueError(
+                "method.assist_share: got 0 with method.plan=branching, allowed more: only rollouts with agents can be forked"
+            )
         if method.plan == "branching" and method.branching.first_wave(size) > size:
             raise ValueError(
                 f"method.branching.rollouts: got {method.branching.rollouts}, allowed at most train.group_size={size}"

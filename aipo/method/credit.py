@@ -137,8 +137,7 @@ def branch(traces: Sequence[Trace], method: MethodSettings) -> Credited:
         return credited
     groups: dict[str, list[Trace]] = defaultdict(list)
     for trace in credited.traces:
-        if trace.advantage is not None:
-            groups[trace.group_id].append(trace)
+        groups[trace.group_id].append(trace)
     hard = tuple(_with_means(trace, groups[trace.group_id]) for trace in credited.traces)
     return replace(credited, traces=hard)
 
@@ -147,7 +146,13 @@ def _with_means(trace: Trace, group: Sequence[Trace]) -> Trace:
     """The trace whose segments have the mean advantage of all in the group that share them."""
     if trace.advantage is None:
         return trace
-    shared = [(_shared_tokens(trace, other, group), other.advantage or 0.0) for other in group]
+    lineages = {other.trace_id: _lineage(other, group) for other in group}
+    mine = lineages[trace.trace_id]
+    shared = [
+        (_shared_tokens(mine, lineages[other.trace_id]), other.advantage)
+        for other in group
+        if other.advantage is not None
+    ]
     segments: list[Segment] = []
     before = 0
     for piece in trace.segments:
@@ -158,22 +163,19 @@ def _with_means(trace: Trace, group: Sequence[Trace]) -> Trace:
     return replace(trace, segments=tuple(segments))
 
 
-def _shared_tokens(one: Trace, other: Trace, group: Sequence[Trace]) -> float:
-    """How many tokens two rollouts share because of forks; infinitely many with itself."""
-    above, below = _lineage(one, group), _lineage(other, group)
-    return max((min(above[name], below[name]) for name in above.keys() & below.keys()), default=0)
+def _shared_tokens(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """How many tokens two rollouts share because of forks, by their lineages; infinitely many with itself."""
+    return max((min(one[name], other[name]) for name in one.keys() & other.keys()), default=0)
 
 
 def _lineage(trace: Trace, group: Sequence[Trace]) -> dict[str, float]:
     """The rollouts that a trace stems from, and how many tokens it shares with each; itself first."""
-    by_name = {trace.trace_id: trace for trace in group}
+    by_name = {other.trace_id: other for other in group}
     tokens, lineage = math.inf, {trace.trace_id: math.inf}
-    while trace.forked and trace.parent_id is not None:
+    while trace.forked and (parent := by_name.get(trace.parent_id or "")) is not None:
         tokens = min(tokens, trace.fork_token or 0)
-        lineage[trace.parent_id] = tokens
-        if trace.parent_id not in by_name:
-            break
-        trace = by_name[trace.parent_id]
+        lineage[parent.trace_id] = tokens
+        trace = parent
     return lineage
 
 

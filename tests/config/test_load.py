@@ -292,3 +292,38 @@ def test_a_method_that_is_nobodys_is_refused(tmp_path: Path) -> None:
     other.write_text(f"extends: {mine}\n")
     with pytest.raises(ConfigError, match=r"method: got a circle .*mine\.yaml -> .*other\.yaml"):
         load_config(str(mine))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "method.branching.rollouts=9",
+            "method.branching.rollouts: got 9, allowed at most train.group_size=8",
+        ),
+        ("method.assist_share=0", "method.assist_share: got 0 with method.plan=branching, allowed more"),
+        (
+            "policy.engine=vllm",
+            "policy.vllm.top_logprobs: got 0 with method.plan=branching, which needs entropies",
+        ),
+        (
+            "method.plan=independent",
+            'branching: got {"rollouts": 4, "change": "sum"} with the plan independent',
+        ),
+        (
+            "method.grant_steps=3",
+            "grant_steps: got 3.0 with the plan branching, whose forks repeat granted requests",
+        ),
+        ("method.demonstrations=1", "demonstrations: got 1 with the plan branching, allowed null"),
+        (
+            "method.branching.ways=1",
+            "method.branching.ways: Input should be greater than or equal to 2, got 1",
+        ),
+        ("method.branching.tau=0.4", "tau: got 0.4 with decision=drawn, allowed null"),
+        ("train.group_size=1", "method.branching.rollouts: got 4, allowed at most train.group_size=1"),
+    ],
+)
+def test_forks_that_contradict_other_settings_are_refused(override: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config("arpo", [override])
+    assert says in str(error.value)

@@ -7,7 +7,7 @@ from graphs.rewards import hierarchical
 
 pytestmark = pytest.mark.fast
 
-WEIGHTS = {"correct": 1.0, "malformed": -1.0, "several_agents": 0.1}
+WEIGHTS = {"correct": 0.0, "correct_in_form": 1.0, "malformed": -1.0, "several_agents": 0.1}
 
 
 def asked(agent: str, fault: Fault | None = None) -> Consult:
@@ -42,7 +42,7 @@ def test_the_weighted_sum_is_the_papers(
     correct: float, consults: list[Consult], stop: str | None, reward: float
 ):
     parts = hierarchical({"correct": correct, "derivation": 1.0}, consults, stop and StopReason(stop))
-    assert parts is not None and parts["derivation"] == 1.0
+    assert parts is not None and (parts["derivation"], parts["correct"]) == (1.0, correct)
     assert sum(WEIGHTS.get(name, 0.0) * value for name, value in parts.items()) == pytest.approx(reward)
 
 

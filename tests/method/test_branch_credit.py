@@ -36,13 +36,13 @@ def branch(
     )
 
 
-def tree(failed: bool = False) -> list[Trace]:
+def tree(failed: bool = False, first: float = 1.0) -> list[Trace]:
     """0 is right. 1 leaves it behind 4 tokens and is wrong; 2 leaves 1 behind 7 tokens and is right; 3 stands alone and is
     wrong. No two tokens of the tree have the same id."""
     trunk = (prompt(1), policy(2, 3), agent(4))
     limb = (policy(10, 11), agent(12))
     return [
-        branch(0, 1.0, *trunk, policy(5, 6)),
+        branch(0, first, *trunk, policy(5, 6)),
         branch(1, None if failed else 0.0, *trunk, *limb, policy(13), parent=0, at=4),
         branch(2, 1.0, *trunk, *limb, policy(14, 15, 16), parent=1, at=7),
         branch(3, 0.0, prompt(1), policy(20, 21)),
@@ -75,9 +75,18 @@ def test_hard_gives_shared_tokens_the_mean_of_the_rollouts_through_them():
 
 
 def test_a_failed_rollout_has_no_part_in_the_mean():
-    third = pytest.approx(1 / 3)
-    given = given_to(tree(failed=True), "hard")
-    assert given[0] == [third] * 4 and given[1] == [None] * 6 and given[2] == [third] * 6  # both share +⅓
+    given = given_to(tree(failed=True, first=3.0), "hard")  # rewards 3, none, 1 and 0: their mean is 4/3
+    trunk, first, second = (pytest.approx(n / 3) for n in (2, 5, -1))
+    assert given[0] == [trunk, trunk, trunk, first]
+    assert given[1] == [None] * 6
+    assert given[2] == [
+        trunk,
+        trunk,
+        trunk,
+        second,
+        second,
+        second,
+    ]  # 1 went through its limb, and counts for nothing
 
 
 def slopes(attribution: str, objective: str) -> Tensor:

@@ -207,3 +207,17 @@ def test_a_static_site_has_no_page_for_every_pair(little_runs: Path) -> None:
 def test_a_group_that_is_not_there_is_named(little_runs: Path) -> None:
     with pytest.raises(TraceError, match="got 'gone'"):
         group_page(RunLibrary(little_runs).run("aipo"), "gone", Links(3))
+
+
+def test_forks_are_marked_where_they_begin_each_place_once() -> None:
+    def one(text: str, fork: int | None = None) -> Leaf:
+        how = {"colours": [(len(text), "policy")], "label": text, "href": "#", "verdict": "good"}
+        return Leaf(
+            tokens=[ord(c) for c in text], fork=fork, note="forked, nats: H 0.1 → 0.9" if fork else "", **how
+        )
+
+    # two forks behind the same two tokens: one goes on as its parent for a token; and one that is forked from a fork
+    picture = branches_svg([one("abcd"), one("abce", 2), one("abxy", 2), one("abxz", 3), one("q")])
+    assert picture.count('class="forked"') == 2
+    assert picture.count("> H 0.1 → 0.9</text>") == 2 and "forked, nats: H 0.1 → 0.9</title>" in picture
+    assert 'class="forked"' not in branches_svg([one("ab"), one("ac")])

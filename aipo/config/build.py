@@ -150,9 +150,14 @@ class Experiment(GraphBuilder):
         sizes = {"steps": self.train.steps, "group_size": self.train.group_size, "vocabulary": vocabulary}
         return partial(grow_group, self.method, **sizes)
 
-    def credit(self, traces: Sequence[Trace]) -> Credited:
-        """Rewards → advantages."""
-        return assign_credit(traces, self.method)
+    def credit(self, traces: Sequence[Trace], peers: Sequence[Trace] = ()) -> Credited:
+        """Rewards → advantages.
+
+        Args:
+            peers: those of other policies that learn together with the one of `traces`, whose part is all that is returned.
+        """
+        credited = assign_credit([*traces, *peers], self.method)
+        return credited.of_policy(traces[0].policy) if traces and peers else credited
 
     def rows(
         self,

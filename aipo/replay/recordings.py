@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aipo import recorded
-from aipo.errors import AipoError, RunError, TraceError, one_of
+from aipo.errors import AipoError, ConfigError, RunError, TraceError, one_of
 from aipo.rollout.env import Task
 from aipo.rollout.recorder import check_context
-from aipo.run import RunFolder, run_of
+from aipo.run import POLICIES, RunFolder, run_of
 from aipo.trace import Call, Mode, StopReason, Trace
 from aipo.trace.arrow import Stored, to_table
 from aipo.trace.filters import EVERYTHING, Filter, condition
@@ -106,6 +106,39 @@ class Recordings:
             else:
                 traces.append(_with_present_names(trace))
         return sorted(traces, key=lambda t: (t.group_id, t.index, t.policy))
+
+    def peers(self, step: int) -> list[Trace]:
+        """The traces that the other policies of the run have of one step; none where one policy learned by itself.
+
+        Raises:
+            RunError: they are needed, and are not there.
+        """
+        if not self._of_policy:
+            return []
+        others = [entry for entry in sorted(self.run.path.parent.iterdir()) if entry != self.run.path]
+        found = [Recordings(path=entry, where=self.where) for entry in others if (entry / "traces").is_dir()]
+        if not found:
+            raise RunError(
+                f"traces of the other policies: got none beside {self.run.path}, allowed those that learned with it"
+            )
+        return [trace for one in found for trace in one.read(step)]
+
+    @property
+    def _of_policy(self) -> bool:
+        """Is this one of several policies that learned together?"""
+        return self.run.path.resolve().parent.name == POLICIES
+
+    def refuse_peers(self) -> None:
+        """Refuses one of several policies where a graph is to run again.
+
+        Raises:
+            ConfigError: so it is.
+        """
+        if self._of_policy:
+            raise ConfigError(
+                f"traces: got those of {self.run.path}, one of several policies that learned together, allowed those of a run "
+                "of one policy: its graph needs all of them. `aipo replay credit`, `loss` and `train` take these"
+            )
 
     def leave_out(self, what: str, reason: object) -> None:
         """Notes what cannot be used; the first reason counts."""

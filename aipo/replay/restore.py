@@ -69,6 +69,7 @@ def recorded_experiment(
         RunError: the run has no configuration.
         ConfigError: an override that does not fit, or a name that is only imported if an override gives it.
     """
+    recordings.refuse_peers()
     experiment = load_experiment(str(file or recordings.config), overrides, of_run=file is None)
     if experiment.settings["run"]["date"] is None:
         experiment.date = recordings.run.read_date() or experiment.date

@@ -71,7 +71,7 @@ def replay_credit(
             traces = credited = recordings.read(step)
             of_step: list[dict[str, Any]] = [{name: getattr(t, name) for name in _FACTS} for t in traces]
             for setting in compared:
-                again = setting.experiment.credit(traces)
+                again = setting.experiment.credit(traces, recordings.peers(step))
                 credited = again.traces
                 facts[setting.name].append(_step_facts(again, traces))
                 for line, trace in zip(of_step, credited, strict=True):

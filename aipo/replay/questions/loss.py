@@ -170,7 +170,7 @@ def _loss_replay(
             scores_again=True,
         )
         tags = compared[0].experiment.tags(policy.tokenizer)
-        yield LossReplay(trainer, compared, tags, gradients)
+        yield LossReplay(trainer, compared, tags, gradients, recordings.peers)
 
 
 def _report(losses: Sequence[StepLoss], steps: str, other: Sequence[int]) -> ReplayReport:

@@ -5,7 +5,7 @@ trainer that never trains. Settings that give the same rows share the forward pa
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -55,12 +55,14 @@ class LossReplay:
         trainer: never trained; it has a reference model if any setting has a KL term.
         tags: the consult tags.
         gradients: whether to go backward, too.
+        peers: the traces of one step that other policies have which learned together with this one.
     """
 
     trainer: AIPOTrainer
     settings: Sequence[Setting]
     tags: Tags
     gradients: bool
+    peers: Callable[[int], Sequence[Trace]] = lambda _: ()
 
     def losses(self, step: int, traces: Sequence[Trace], *, weights: str, fresh: bool) -> list[StepLoss]:
         """Every setting on every optimizer step of rollout step `step`.
@@ -85,7 +87,7 @@ class LossReplay:
     def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
         experiment = setting.experiment
         method = experiment.method
-        step_rows = experiment.rows(experiment.credit(traces), self.tags)
+        step_rows = experiment.rows(experiment.credit(traces, self.peers(step)), self.tags)
         rows = with_gradient(step_rows.rows, method)
         dealt = self.trainer.schedule.deal(rows, seed=self.trainer.args.seed, rollout_step=step)
         return _Dealt(setting, method, step_rows.totals, dealt)

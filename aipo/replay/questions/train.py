@@ -6,7 +6,7 @@ leaves. No recorded graph, agent or environment is imported.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -91,17 +91,23 @@ def _train(
     """One run, whose steps are those of the source, `epochs` times."""
     stored = recordings.steps()
 
-    def traces(step: int) -> list[Trace]:
+    def again(step: int, read: Callable[[int], list[Trace]]) -> list[Trace]:
         prefix = f"{step:05d}-" if epochs > 1 else ""
         return [
             renamed(trace, folder.path.name, step=step, group_id=f"{prefix}{trace.group_id}")
-            for trace in recordings.read(stored[step % len(stored)])
+            for trace in read(stored[step % len(stored)])
         ]
+
+    def traces(step: int) -> list[Trace]:
+        return again(step, recordings.read)
+
+    def peers(step: int) -> list[Trace]:
+        return again(step, recordings.peers)
 
     def make_source(store: TraceStore) -> TraceSource:
         return TraceSource(
             traces=traces,
-            credit=experiment.credit,
+            credit=lambda traces: experiment.credit(traces, peers(traces[0].step) if traces else ()),
             make=lambda credited, metrics: experiment.rows(credited, tags, metrics),
             keep=store.seal,
             advance=policy.advance,

@@ -244,3 +244,47 @@ def test_the_viewer_lists_each_policy(run: RunFolder):
     assert [line.name for line in overviews(RunLibrary(run.path), now=0.0) if line.kind == "run"] == [
         *("policies/left", "policies/right")
     ]
+
+
+# -- replays -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def left(run: RunFolder, tmp_path: Path) -> Path:
+    """The run's left policy, in a copy of the run."""
+    shutil.copytree(run.path, tmp_path / "run")
+    return RunFolder(tmp_path / "run").of_policy("left").path
+
+
+def test_replayed_credit_is_that_of_the_run(left: Path):
+    """Calibration needs the rewards of the other policies, which stand beside."""
+    done = invoke("replay", "credit", left, columns=200)
+    assert done.exit_code == 0
+    [line] = [line for line in done.output.splitlines() if "as recorded" in line]
+    assert line.split()[-2:] == ["0", "0"]  # changed and flipped
+
+
+def test_the_replayed_loss_is_that_of_the_run(left: Path):
+    done = invoke("replay", "loss", left, "--steps", "1", columns=200)
+    assert "the same loss in 1 step, to within 0" in " ".join(done.output.split())
+
+
+def test_offline_training_of_one_policy_takes_the_calibrated_advantages(left: Path, tmp_path: Path):
+    out = tmp_path / "again"
+    done = invoke("replay", "train", left, "--out", out, "--steps", "0")
+    assert done.exit_code == 0
+    before = {t.index: t.advantage for t in TraceStore(left / "traces").read(0) if t.group_id.endswith("000")}
+    now = {t.index: t.advantage for t in TraceStore(out / "traces").read(0) if t.group_id.endswith("000")}
+    assert before == now
+
+
+@pytest.mark.parametrize("question", ["check", "graph"])
+def test_a_graph_of_several_policies_is_not_run_again_for_one(left: Path, question: str):
+    with pytest.raises(ConfigError, match=r"one of several policies that learned together, allowed"):
+        invoke("replay", question, left)
+
+
+def test_without_the_other_policies_credit_is_refused(left: Path):
+    shutil.rmtree(left.parent / "right")
+    with pytest.raises(RunError, match="traces of the other policies: got none beside"):
+        invoke("replay", "credit", left)

@@ -203,3 +203,11 @@ def test_what_a_growth_raises_ends_the_run():
 
     with pytest.raises(GraphError, match="no"):
         rolled(grow=grow)
+
+
+def test_traces_say_that_entropies_are_estimates():
+    dice = Dice()
+    dice.top_logprobs = 5  # type: ignore[attr-defined]
+    [estimated] = engine(tools(), policies={"policy": dice}).run_sync([spec(0)], lambda trace: None)
+    [exact] = engine(tools(), policies={"policy": Dice()}).run_sync([spec(0)], lambda trace: None)
+    assert estimated.sampling == exact.sampling | {"top_logprobs": 5}

@@ -18,6 +18,8 @@ CREDIT = frozenset(
 )
 """Settings that change advantages."""
 METHOD = frozenset(f"method.{name}" for name in MethodSettings.model_fields) - {
+    "method.abilities",
+    "method.branching",
     "method.plan",
     "method.demonstrations",
     "method.assist_share",

@@ -79,7 +79,7 @@ async def mark(state: Notes, runtime: Runtime[RolloutContext]) -> dict[str, Any]
     return {"reward_parts": {"policy": parts}}
 
 
-def tools(tell: Any = tell) -> Any:
+def tools(tell: Any = tell, think: Any = think) -> Any:
     """ask → think → (tell → route → think)* → mark."""
     graph = StateGraph(Notes, context_schema=RolloutContext)
     for name, node in {"ask": ask, "think": think, "tell": tell, "route": route, "mark": mark}.items():
@@ -211,3 +211,21 @@ def test_traces_say_that_entropies_are_estimates():
     [estimated] = engine(tools(), policies={"policy": dice}).run_sync([spec(0)], lambda trace: None)
     [exact] = engine(tools(), policies={"policy": Dice()}).run_sync([spec(0)], lambda trace: None)
     assert estimated.sampling == exact.sampling | {"top_logprobs": 5}
+
+
+def test_a_turn_that_a_sub_graph_samples_can_be_forked():
+    inner = StateGraph(RolloutState, context_schema=RolloutContext)
+    inner.add_node("sample", think)
+    inner.add_edge(START, "sample")
+    inner.add_edge("sample", END)
+    sampling = inner.compile()
+
+    async def think_below(state: Notes, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
+        whole = await sampling.ainvoke({**state, "segments": state["segments"]}, context=runtime.context)
+        return {"segments": whole["segments"][len(state["segments"]) :], "stops": whole["stops"]}
+
+    [parent, fork], dice = rolled(tools(think=think_below), fork_at(1))
+    [_, plain], _ = rolled(grow=fork_at(1))
+    assert fork.error is None and len(dice.requests) == 4
+    assert (fork.segments, fork.reward) == (plain.segments, plain.reward)
+    assert [v.path for v in fork.own.visits] == ["think", "think/sample", "mark"]

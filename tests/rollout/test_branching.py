@@ -224,7 +224,7 @@ def test_a_turn_that_a_sub_graph_samples_can_be_forked():
         whole = await sampling.ainvoke({**state, "segments": state["segments"]}, context=runtime.context)
         return {"segments": whole["segments"][len(state["segments"]) :], "stops": whole["stops"]}
 
-    [parent, fork], dice = rolled(tools(think=think_below), fork_at(1))
+    [_, fork], dice = rolled(tools(think=think_below), fork_at(1))
     [_, plain], _ = rolled(grow=fork_at(1))
     assert fork.error is None and len(dice.requests) == 4
     assert (fork.segments, fork.reward) == (plain.segments, plain.reward)

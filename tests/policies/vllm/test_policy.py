@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import Qwen2ForCausalLM
 
 from aipo.errors import PolicyError
 from aipo.policies import Completion, SampleRequest
@@ -15,6 +17,7 @@ from aipo.policies.vllm.completions import AbortedError
 from aipo.policies.vllm.policy import VLLMPolicy
 from aipo.policies.vllm.pool import ServerPool
 from kit.servers import serving
+from kit.tiny_vllm import TinyVLLM
 from kit.vllm import FakeVLLM, until, used
 
 
@@ -44,6 +47,20 @@ def test_ids_and_their_logprobs_come_back(tokenizer: HFTokenizer) -> None:
     assert made.token_ids.tolist() == [3, 4, 5, 6]
     assert made.logprobs == pytest.approx([-0.3, -0.4, -0.5, -0.6])
     assert (made.entropies, made.finish, made.policy_version) == (None, "length", 5)
+
+
+def test_entropies_are_estimated_from_what_a_server_computes(
+    model: Qwen2ForCausalLM, tokenizer: HFTokenizer
+) -> None:
+    with policy(TinyVLLM(model, tokenizer), tokenizer, top_logprobs=5) as served:
+        made = sample(served, 1, 2, temperature=0.5)
+    ids = torch.tensor([[1, 2, *made.token_ids]])
+    with torch.no_grad():
+        logprobs = (model(ids).logits[0, 1:-1].float() / 0.5).log_softmax(-1)
+    exact = -(logprobs.exp() * logprobs).sum(-1)
+    assert made.entropies is not None and len(made.entropies) == 4
+    gaps = exact.numpy() - made.entropies
+    assert -1e-4 < gaps.min() and gaps.max() < 1.5  # never too large, see the test of the local policy
 
 
 def test_the_version_is_that_of_the_weights_that_were_asked(tokenizer: HFTokenizer) -> None:

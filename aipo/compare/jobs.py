@@ -69,7 +69,7 @@ def train_job(cell: MatrixCell) -> Job:
             steps_before += run.experiment.train.steps
 
     def command(run: Stage) -> list[str]:
-        resume = ["--resume"] if run.folder.config.is_file() else []
+        resume = ["--resume"] if run.run.config.is_file() else []
         kind = ["train", "--evaluate"] if run.evaluation == "after" else ["warmup"]
         return [*kind, "--config", run.name, *resume, *run.overrides]
 

@@ -37,16 +37,23 @@ class Stage:
         overrides: all that the command line gets.
         experiment: what the two describe.
         evaluation: the name of the evaluation that it ends with.
+        policy: of several that learn together, the one whose results count; None = there is one.
     """
 
     name: str
     overrides: tuple[str, ...]
     experiment: Experiment
     evaluation: str = "after"
+    policy: str | None = None
+
+    @property
+    def run(self) -> RunFolder:
+        """The folder of the whole run."""
+        return RunFolder(self.experiment.out)
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder(self.experiment.out)
+        return self.run if self.policy is None else self.run.of_policy(self.policy)
 
     @property
     def done(self) -> bool:
@@ -73,7 +80,7 @@ class MatrixCell:
     @property
     def log(self) -> Path:
         """The output of its commands, beside its folder."""
-        return self.folder.path.with_name(f"{self.folder.path.name}.log")
+        return self.stages[-1].run.path.with_suffix(".log")
 
     @property
     def evaluation(self) -> str:
@@ -158,6 +165,7 @@ def build_matrix(section: MatrixSection, name: str, *, folders: str = "{arm}/{se
                 seed,
                 f"{where}, arm {arm!r}",
                 start=warmups[seed].folder.model if warmups else None,
+                policy=arm_section.policy,
             ),
         )
         for seed in section.seeds
@@ -196,9 +204,10 @@ def _stages(
     where: str,
     *,
     start: Path | None = None,
+    policy: str | None = None,
 ) -> tuple[Stage, ...]:
-    """The runs of an arm with one seed, with `last` as the last folder. The first begins from the model `start`, or its
-    configuration's if that is None; each other one from the model of the one before."""
+    """The runs of an arm with one seed, `last` in the last folder. The first begins from `start`, if given; each other one
+    from the model of the one before."""
     stages: list[Stage] = []
     for number, section in enumerate(sections, start=1):
         for override in (*common, *section.set):
@@ -215,9 +224,10 @@ def _stages(
         overrides = (*common, *section.set, *model, f"run.out={json.dumps(str(out))}", f"run.seed={seed}")
         try:
             experiment = load_experiment(section.config, overrides)
+            experiment.check_single("a comparison without `policy`", policy)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
-        stages.append(Stage(name=section.config, overrides=overrides, experiment=experiment))
+        stages.append(Stage(name=section.config, overrides=overrides, experiment=experiment, policy=policy))
     return tuple(stages)
 
 
@@ -234,7 +244,9 @@ def _warmup(section: StageSection, common: Sequence[str], out: Path, seed: int, 
 
 def _before(reference: MatrixCell, out: Path) -> MatrixCell:
     """The policy that an arm starts from. The file with its settings stands beside its folder."""
-    experiment = reference.stages[0].experiment.with_settings({"run.out": str(out)})
+    first = reference.stages[0]
+    own = first.experiment.of_policy(first.policy) if first.policy else first.experiment
+    experiment = own.with_settings({"run.out": str(out)})
     file = out.with_name(f"{out.name}.yaml")
     return MatrixCell(
         arm=BEFORE,

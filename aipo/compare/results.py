@@ -223,7 +223,7 @@ def _why(cell: MatrixCell) -> str:
     text = cell.log.read_text(encoding="utf-8", errors="replace").strip() if cell.log.is_file() else ""
     if not text:
         return "not run yet"
-    begun = any(stage.folder.config.is_file() for stage in cell.stages)
+    begun = any(stage.run.config.is_file() for stage in cell.stages)
     return f"{'not finished' if begun else 'not begun'}; last said: {visible(text.splitlines()[-1])}"
 
 

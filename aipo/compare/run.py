@@ -86,7 +86,7 @@ def check_unchanged(matrix: Matrix) -> None:
     lines: list[str] = []
     for run in (run for cell in (*matrix.warmups.values(), *matrix.cells) for run in cell.stages):
         may_change = [key for key in MAY_CHANGE if not (run.done and key == "evaluate.*")]
-        lines += _contradiction(run.folder.config, run.experiment, may_change)
+        lines += _contradiction(run.run.config, run.experiment, may_change)
     for run in (cell.stages[0] for cell in matrix.before.values() if cell.done):
         lines += _contradiction(Path(run.name), run.experiment, _UNTRAINED)
     if lines:
@@ -118,7 +118,7 @@ def _contradiction(recorded: Path, experiment: Experiment, may_change: Sequence[
 def _wait_for_others(matrix: Matrix, progress: Progress) -> None:
     """Waits for runs that an earlier `aipo compare` left behind, for instance because it was killed."""
     folders = [
-        *(run.folder.path for cell in (*matrix.warmups.values(), *matrix.cells) for run in cell.stages),
+        *(run.run.path for cell in (*matrix.warmups.values(), *matrix.cells) for run in cell.stages),
         *(cell.folder.evaluation_traces(BEFORE) for cell in matrix.before.values()),
     ]
     waiting: Note | None = None

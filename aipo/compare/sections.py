@@ -31,6 +31,9 @@ class ArmSection(Section):
     stages: tuple[StageSection, ...] = Field(
         (), description="instead: runs, each from the one before's model"
     )
+    policy: str | None = Field(
+        None, description="of several policies that learn together, the one whose results count"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

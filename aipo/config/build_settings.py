@@ -231,13 +231,20 @@ class ExperimentSettings:
         """The names that a graph calls policies by."""
         return self.peers or ("policy",)
 
-    def check_single(self, command: str) -> None:
+    def check_single(self, command: str, policy: str | None = None) -> None:
         """Refuses several policies where a command is for one.
 
+        Args:
+            policy: the one of them that it is for, if it can choose.
+
         Raises:
-            ConfigError: there are several.
+            ConfigError: there are several, or none of this name.
         """
-        if self.peers:
+        if policy is not None and policy not in self.peers:
+            raise ConfigError(
+                f"policy: got {policy!r}, allowed {list(self.peers) or 'none'}, those of `policies`"
+            )
+        if self.peers and policy is None:
             raise ConfigError(
                 f"policies: got {list(self.peers)} with {command}, which is for one policy, allowed the folder of one of them "
                 f"({self.out}/{POLICIES}/{self.peers[0]}, once it is trained), or a configuration without `policies`"

@@ -55,7 +55,9 @@ class Demo:
 
 
 def _is_of_miniature(name: str) -> bool:
-    return load_experiment(name).env_name == _MINIATURE
+    """And of one policy: a comparison has one for each arm."""
+    experiment = load_experiment(name)
+    return experiment.env_name == _MINIATURE and not experiment.peers
 
 
 # Runs side by side: more threads than one each would only fight over the cores.

@@ -64,7 +64,7 @@ class AbilitySettings(Section):
     split: str | None = None
     """Split of the environment on which each policy is tried, alone; null = no ability is measured."""
     tasks: Count = 64
-    """Number of its tasks, from the first on."""
+    """Number of its tasks, evenly spaced; all of a smaller split."""
     steps: Count | None = None
     """Rollout steps between two measurements; null = once, at the start, as in the paper (ILR, 2509.26306)."""
 

@@ -173,3 +173,38 @@ def test_the_matrices_of_the_benchmarks_are_whole(file: Path) -> None:
 def test_screening_and_the_final_comparison_share_no_seed() -> None:
     screen, final = (read_matrix(BENCHMARKS / f"matrix_{name}.yaml") for name in ("screen", "final"))
     assert not set(screen.seeds) & set(final.seeds) and len(final.seeds) >= 8
+
+
+PEERS = """
+seeds: [10]
+set: ["evaluate.ks=[1, 4]"]
+arms:
+  alone: {config: ilr, set: ["policies={}", method.abilities.split=null, policy.options.side=left]}
+  left: {config: ilr, policy: left}
+"""
+
+
+def test_of_policies_that_learn_together_one_counts(tmp_path: Path) -> None:
+    cell = read(tmp_path, PEERS).cell("left", 10)
+    run = tmp_path / "out" / "left" / "10"
+    assert (cell.stages[0].run.path, cell.folder.path) == (run, run / "policies" / "left")
+    assert cell.log == tmp_path / "out" / "left" / "10.log"
+    [command] = train_job(cell).commands
+    assert "--resume" not in command and f'run.out="{run}"' in command
+
+
+def test_an_arm_of_several_policies_can_be_the_reference(tmp_path: Path) -> None:
+    [stage] = read(tmp_path, PEERS.replace("arms:", "reference: left\narms:")).before[10].stages
+    assert (stage.experiment.peers, stage.experiment.policy.options) == ((), {"side": "left"})
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ("", r"policies: got \['left', 'right'\] with a comparison without `policy`"),
+        (", policy: middle", r"policy: got 'middle', allowed \['left', 'right'\], those of `policies`"),
+    ],
+)
+def test_an_arm_of_several_policies_says_which_counts(tmp_path: Path, policy: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        read(tmp_path, PEERS.replace(", policy: left", policy))

@@ -63,7 +63,7 @@ def test_a_place_that_is_no_empty_folder_is_refused(tmp_path: Path) -> None:
     "arms", [(), ("aipo_distil", "aipo_distil"), ("aipo_distil", "my.yaml"), ("../aipo",)]
 )
 def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
-    others = {"small", "smollm2", "gsm8k-tutor"}
+    others = {"small", "smollm2", "gsm8k-tutor", "ilr", "ilr_distil"}
     known = ",".join(name for name in presets() if name not in others and not name.endswith("gpu"))
     with pytest.raises(ConfigError, match=f"allowed some of {known}, each once"):
         run_demo(tmp_path / "demo", seed=0, arms=arms, console=Console(quiet=True))

@@ -60,7 +60,9 @@ class Abilities:
 
     def _measure(self, step: int, progress: Callable[[int, int], object]) -> None:
         settings = self._experiment.method.abilities
-        tasks = self._engine.env.tasks(str(settings.split))[: settings.tasks]
+        every = self._engine.env.tasks(str(settings.split))
+        count = min(settings.tasks, len(every))
+        tasks = [every[number * len(every) // count] for number in range(count)]
         specs = [
             RolloutSpec(
                 task=task,

@@ -10,7 +10,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from aipo import __version__
-from aipo.config.cli import ConfigName, Overrides, config, graph, model, serve
+from aipo.config.cli import ConfigName, ConfigOrDefault, EnvName, Overrides, config, graph, model, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.evaluate.cli import env, evaluate, try_
 from aipo.replay.cli import app as replays
@@ -117,7 +117,8 @@ def init(folder: Annotated[Path, Argument(help="folder for the copies of graphs/
 
 @app.command()
 def train(
-    config: ConfigName = "aipo_distil",
+    config: ConfigOrDefault = None,
+    env: EnvName = None,
     resume: Annotated[bool, Option("--resume", help="continue from the last checkpoint")] = False,
     evaluate_after: Annotated[bool, Option("--evaluate", help="evaluate the trained policy")] = False,
     only_check: Annotated[bool, Option("--dry-run", help="check everything and make nothing")] = False,
@@ -126,14 +127,16 @@ def train(
 ) -> None:
     """Trains a policy, or several that learn together (`policies`). Writes a run folder with metrics, traces, checkpoints and the model."""
     from aipo.config.build import load_experiment
+    from aipo.config.environment import with_environment
     from aipo.train.dry_run import dry_run
     from aipo.train.peers.run import train_peers
     from aipo.train.run import train_run
 
-    file = Path(config)  # a run's own file may have names of before
-    of_run = resume and (file.parent / "traces").is_dir()
     with event_output(as_json) as console:
-        experiment = load_experiment(config, overrides or (), of_run=of_run)
+        name, words = with_environment(env, config, overrides or ())
+        file = Path(name or "aipo_distil")  # a run's own file may have names of before
+        of_run = resume and (file.parent / "traces").is_dir()
+        experiment = load_experiment(str(file), words, of_run=of_run)
         begin = dry_run if only_check else train_peers if experiment.peers else train_run
         begin(experiment, resume=resume, evaluate_after=evaluate_after, console=console)
 

@@ -25,7 +25,7 @@ _MODULES = {
     "envs.miniature_agents": "envs.miniature.agents",
     "envs.miniature_lessons": "envs.miniature.curriculum",
     "envs.miniature_model": "envs.miniature.model",
-    "envs.math_items": "envs.math.items",
+    "envs.math_items": "envs.file.items",
     "envs.math_verdict": "envs.math.verdict",
     "envs.gym_families": "envs.gym.families",
     "envs.gym_items": "envs.gym.items",

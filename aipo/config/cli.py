@@ -25,6 +25,22 @@ ConfigName = Annotated[
         autocompletion=_presets,
     ),
 ]
+ConfigOrDefault = Annotated[
+    str | None,
+    Option(
+        "--config",
+        help="a preset of aipo/presets (aipo, grpo, ...) or a YAML file; default: aipo_distil",
+        autocompletion=_presets,
+    ),
+]
+EnvName = Annotated[
+    str | None,
+    Option(
+        "--env",
+        help="environment in place of the configuration's: benchmarks (math500,aime24), a file of questions (mine.jsonl), "
+        "module:Class or file.py:Class; without a configuration, with the preset small",
+    ),
+]
 Overrides = Annotated[list[str] | None, Argument(help="section.key=value ...")]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from aipo.config.cli import Overrides
+from aipo.config.cli import EnvName, Overrides
 from aipo.errors import ConfigError
 from aipo.util.files import read_text
 from aipo.util.imports import users_code
@@ -40,6 +40,7 @@ def evaluate(
     config: Annotated[
         str | None, Option(help="preset or YAML file: evaluates the policy before training")
     ] = None,
+    env: EnvName = None,
     endpoint: Url = None,
     model: Model = None,
     secret: Secret = None,
@@ -52,11 +53,13 @@ def evaluate(
 
     It is evaluated solo, solo with the consult tags suppressed, and with agents. A model behind --endpoint is evaluated solo; with its --tokenizer, in all three ways.
     """
+    from aipo.config.environment import with_environment
     from aipo.evaluate.run import evaluate_folder
 
     served = served_model(endpoint, model, secret, tokenizer)
     with event_output(as_json) as console:
-        evaluate_folder(run, config, overrides or (), name=name, console=console, endpoint=served)
+        config, words = with_environment(env, config, overrides or (), of_run=run is not None)
+        evaluate_folder(run, config, words, name=name, console=console, endpoint=served)
 
 
 def try_(
@@ -123,7 +126,9 @@ def served_model(
 def env(
     name: Annotated[
         str,
-        Argument(help="miniature, math, gym, module:Class, file.py:Class, a preset or a YAML file"),
+        Argument(
+            help="miniature, math500, a file of questions, module:Class, file.py:Class, a preset or a YAML file"
+        ),
     ],
     overrides: Overrides = None,
     split: Annotated[str | None, Option(help="list the tasks of this split; default: all splits")] = None,

@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Awaitable, Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
+from aipo.config.environment import DATA, environment_overrides
 from aipo.errors import ConfigError, ScoreError
 from aipo.rollout.env import Task, check_tasks, weights_with_noted
 from aipo.rollout.recorder import weighted
@@ -19,7 +19,6 @@ from aipo.util.event_loop import LOOP
 from aipo.util.imports import load, users_code
 from aipo.util.output import print_result
 from aipo.util.text import to_json
-from aipo.util.working_directory import use_working_directory
 
 _CUT = (("question", 12), ("answer", 6), ("id", 8))
 
@@ -52,25 +51,15 @@ def environment(name: str, overrides: Iterable[str]) -> Experiment:
     """The experiment whose environment is meant.
 
     Args:
-        name: a preset, a YAML file, `module:Class`, `file.py:Class`, or a folder of `envs/` that exports a class of
-            its name (`math` is `envs.math:Math`).
+        name: a preset, a YAML file, or what `aipo.config.environment.environment_overrides` takes.
 
     Raises:
         ConfigError: it is none of these.
     """
-    words = list(overrides)
-    if name in presets() or (":" not in name and Path(name).is_file() and not name.endswith(".py")):
-        return load_experiment(name, words)
-    if ":" not in name:
-        use_working_directory()
-        if not name.isidentifier() or find_spec(f"envs.{name}") is None:
-            raise ConfigError(
-                f"environment: got {name!r}, allowed one of envs/ (miniature, math, gym, your own), module:Class, "
-                f"file.py:Class, a YAML file, or a preset: {', '.join(presets())}"
-            )
-        name = f"envs.{name}:{name.capitalize()}"
+    if name in presets() or (":" not in name and Path(name).is_file() and not name.endswith((".py", *DATA))):
+        return load_experiment(name, overrides)
     # The preset is only there for what an environment does not need.
-    return load_experiment("aipo_distil", [f"env={to_json({'name': name}).decode()}", *words])
+    return load_experiment("aipo_distil", [*environment_overrides(name), *overrides])
 
 
 def show_splits(experiment: Experiment, console: Console) -> None:

@@ -5,11 +5,11 @@ from itertools import chain
 
 from aipo.errors import TaskError
 from aipo.rollout import Task
+from envs.file.source import Source
 from envs.gsm8k.numbers import read_number
 from envs.gsm8k.solution import Solution
 from envs.gsm8k.teacher import next_text
 from envs.math.env import Math
-from envs.math.items import Source
 
 
 class GSM8K(Math):
@@ -19,7 +19,7 @@ class GSM8K(Math):
     """
 
     def make_tasks(self, split: str, setting: Source) -> tuple[Task, ...]:
-        """In the order of the file or data set; see `envs.math.items.read_tasks` for what else it raises.
+        """In the order of the file or data set; see `envs.file.items.read_tasks` for what else it raises.
 
         Raises:
             TaskError: a task without a solution, or whose answer is no number.

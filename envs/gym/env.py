@@ -1,7 +1,7 @@
 r"""Procedural reasoning tasks: a hundred families of reasoning-gym (2505.24760), as many items as one wants.
 
 A split is a family with its options, a size and a seed. **No question stands in two splits**: one that an earlier split
-has is passed over, so that what is evaluated was never trained on. Which answer counts is the rule of `envs/math/env.py`: the
+has is passed over, so that what is evaluated was never trained on. Which answer counts is the rule of `envs/math/answer.py`: the
 last `\boxed{...}` that the policy itself wrote. Whether it is right the family says, in a process that can be killed.
 """
 

@@ -66,7 +66,7 @@ def test_the_manifest_has_every_imported_file_of_the_environments_package() -> N
     made_of = experiment.manifest("somewhere")["files"]
     places = {name: "/".join(Path(made_of[name]["file"]).parts[-2:]) for name in made_of}
     assert places["env"] == "math/env.py"
-    assert (places["env.math.items"], places["env.sandbox"]) == ("math/items.py", "envs/sandbox.py")
+    assert (places["env.file.items"], places["env.sandbox"]) == ("file/items.py", "envs/sandbox.py")
 
 
 def test_the_seed_reaches_the_environment_unless_it_has_one() -> None:

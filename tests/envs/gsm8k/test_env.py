@@ -24,7 +24,7 @@ def test_a_task_is_that_of_the_math_environment(tmp_path: Path) -> None:
     assert task.metadata == {"solution": "She buys 4 * 12 = 48 pens.\nShe can use 48 - 6 = 42 pens."}
     assert asyncio.run(env.score(task, "\\boxed{42}")) == {"correct": 1.0}
     assert env.demonstration(task) == f"{task.metadata['solution']}\n\n\\boxed{{42}}"
-    env._sandbox.close()
+    env.close()
 
 
 def test_a_solution_is_found_by_its_question_in_every_split(tmp_path: Path) -> None:

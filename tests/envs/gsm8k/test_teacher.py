@@ -74,7 +74,7 @@ def traces(experiment: Experiment, env: GSM8K) -> list[Trace]:
     try:
         return [trace for spec in specs for trace in asyncio.run(engine.rollout(spec, lambda _: None))]
     finally:
-        env._sandbox.close()
+        env.close()
 
 
 def texts(trace: Trace) -> list[str]:

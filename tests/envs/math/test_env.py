@@ -27,7 +27,7 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Math]:
     file.write_text(json.dumps({"question": ASKED.prompt, "answer": "42"}))
     env = Math({"t": file}, seconds=2.0)
     yield env
-    env._sandbox.close()
+    env.close()
 
 
 def score(env: Math, text: str, task: Task = ASKED) -> float:
@@ -127,7 +127,7 @@ def test_after_all_that_an_answer_is_still_scored(env: Math) -> None:
     tower, right, wrong, factorials = asyncio.run(burst())
     assert (right, wrong) == ({"correct": 1.0}, {"correct": 0.0})
     assert isinstance(tower, ScoreError) and isinstance(factorials, ScoreError)
-    assert len(env._sandbox._alive) <= 2
+    assert len(env._verdicts["math"].sandbox._alive) <= 2
 
 
 def test_splits_and_tasks(tmp_path: Path) -> None:
@@ -205,4 +205,4 @@ def test_canonical_answers_of_all_real_items_are_right_and_others_are_not() -> N
     found = zip(right, wrong, asyncio.run(scores(some, wrong)), strict=True)
     # A neighbour's answer is right only where it is the same one; `x=5` is a way to say 5.
     assert {(a, b) for a, b, verdict in found if verdict != (a == b)} == {("5", "x=5")}
-    env._sandbox.close()
+    env.close()

@@ -1,4 +1,4 @@
-"""Items of the math environment: the schemas that are known, and what is wrong with a file."""
+"""Items of files: the schemas that are known, and what is wrong with a file."""
 
 import gzip
 import json
@@ -12,7 +12,8 @@ from datasets import Dataset, DatasetDict
 from pydantic import ValidationError
 
 from aipo.errors import AipoError, ConfigError, LoadError, TaskError
-from envs.math.items import Source, read_tasks
+from envs.file.items import read_tasks
+from envs.file.source import Source
 
 # One item each as the file or the hub has it, and the canonical answer.
 SCHEMAS = {
@@ -113,7 +114,12 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "error", "says"),
     [
-        ([{"q": 1, "answer": 1}], {}, ConfigError, r"column: got \['q', 'answer'\], .* problem or question"),
+        (
+            [{"q": 1, "answer": 1}],
+            {},
+            ConfigError,
+            r"column: got \['q', 'answer'\], .* problem or question or prompt",
+        ),
         ([{"question": "q", "gold": 1}], {}, ConfigError, "called answer"),
         ([{"question": "q", "answer": 1}], {"answer": "gold"}, ConfigError, "called gold, .* item 0 of"),
         ([ROWS[0], {"question": "q", "answer": None}], {}, TaskError, "answer: got None, .* in item 1 of"),
@@ -210,7 +216,10 @@ def test_files_that_cannot_be_read_are_named(
     [
         ({}, "allowed one of them"),
         ({"file": "a.jsonl", "hub": "b"}, "allowed one of them"),
-        ({"file": "a.csv"}, r"got 'a.csv', allowed .jsonl, .jsonl.gz, .parquet"),
+        (
+            {"file": "a.txt"},
+            r"got 'a.txt', allowed .jsonl, .jsonl.gz, .csv, .parquet, or the name of a benchmark",
+        ),
         ({"file": "a.jsonl", "split": "test"}, "for a file, allowed for hub"),
         ({"hub": "b"}, "split: got none of 'b'"),
         ({"file": "a.jsonl", "colunm": "q"}, "Extra inputs are not permitted"),

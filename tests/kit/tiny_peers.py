@@ -100,6 +100,7 @@ def config(folder: Path, *overrides: str) -> Experiment:
         "train.tasks_per_step=4",
         "train.group_size=6",
         "train.minibatches=2",
+        "train.passes=1",
         "train.gradient_accumulation=1",
         "train.steps=3",
         "train.save_every=1",

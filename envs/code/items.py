@@ -1,0 +1,105 @@
+"""Where the problems of a split are: a file, a folder of files, or the hub."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from aipo.errors import LoadError, TaskError
+from aipo.util.section import Section
+from envs.code.problem import Problem
+from envs.code.suites import SUITES, Row
+from envs.math.items import FILES, file_rows
+
+
+class Source(Section):
+    """Where the problems of one split are; text is the name of a suite, from the hub."""
+
+    suite: Literal["livecodebench", "humaneval", "mbpp"] = Field(..., description="how its rows are read")
+    file: Path | None = Field(None, description="a file, or a folder of files; default: the hub")
+    split: str = Field("test", description="split of the hub's data set")
+    since: date | None = Field(None, description="first day of LiveCodeBench's contests")
+    until: date | None = Field(None, description="last day of them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suite_alone(cls, given: Any) -> Any:
+        return {"suite": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if (self.since or self.until) and self.suite != "livecodebench":
+            raise ValueError(
+                f"since, until: got {self.since}, {self.until} for {self.suite}, allowed for livecodebench"
+            )
+        if self.since and self.until and self.since > self.until:
+            raise ValueError(f"since, until: got {self.since} after {self.until}, allowed a window")
+        return self
+
+
+def read_problems(source: Source) -> tuple[Problem, ...]:
+    """The problems of `source` in its order, within its window of dates.
+
+    Raises:
+        LoadError: there is no such file or data set, or it cannot be read.
+        TaskError: a row is none of the suite, two have one name, or none is left.
+    """
+    suite, where = SUITES[source.suite], source.file or SUITES[source.suite].hub
+    problems: dict[str, Problem] = {}
+    for place, row in enumerate(_rows(source)):
+        if not _is_inside(source, row):
+            continue
+        try:
+            problem = suite.problem(row)
+        except (ValueError, KeyError, TypeError, StopIteration, AttributeError) as error:
+            columns = ", ".join(suite.columns)
+            raise TaskError(
+                f"item {place} of {where}: got {type(error).__name__}: {error}, allowed a row of {source.suite}, with {columns}"
+            ) from error
+        if problem.name in problems:
+            raise TaskError(f"name: got {problem.name!r} twice, allowed each once, in {where}")
+        problems[problem.name] = problem
+    if not problems:
+        raise TaskError(
+            f"problems: got none from {source.since} to {source.until}, allowed at least one, in {where}"
+        )
+    return tuple(problems.values())
+
+
+def _is_inside(source: Source, row: Row) -> bool:
+    day = str(row.get("contest_date", ""))[:10]  # ISO: text in the order of days
+    return (not source.since or day >= str(source.since)) and (not source.until or day <= str(source.until))
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    if source.file is None:
+        yield from _hub(source)
+        return
+    path = source.file.expanduser()
+    files = sorted(file for file in path.iterdir() if file.name.endswith(FILES)) if path.is_dir() else [path]
+    if not files:
+        raise LoadError(f"folder of a split: got no {', '.join(FILES)}, allowed at least one file, in {path}")
+    for file in files:
+        yield from file_rows(file)
+
+
+def _hub(source: Source) -> Iterator[Row]:
+    from datasets import load_dataset  # slow to import
+
+    suite = SUITES[source.suite]
+    try:
+        if suite.files:
+            urls = [f"hf://datasets/{suite.hub}/{file}" for file in suite.files]
+            rows: Any = load_dataset("json", data_files=urls, split="train")
+        else:
+            rows = load_dataset(suite.hub, suite.config, split=source.split)
+        yield from rows
+    except Exception as error:  # of many kinds: the hub's libraries and the network
+        names = ", ".join(suite.files) or "the split's Parquet files"
+        raise LoadError(
+            f"data set of the hub: got {type(error).__name__}: {error}, allowed one that can be loaded, {suite.hub!r}. "
+            f"Without the hub, put {names} of huggingface.co/datasets/{suite.hub} (columns {', '.join(suite.columns)}) "
+            f"into a folder, and name it: env.options.splits.NAME={{suite: {source.suite}, file: FOLDER}}"
+        ) from error

@@ -2,9 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+from aipo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from envs.isolation import Isolation
 
 
 def lacking(part: str, why: str) -> NoReturn:
@@ -41,3 +46,13 @@ def smollm2_folder() -> Path:
         return smollm2()
     except ImportError as error:  # LoadError is one
         lacking("smollm2", f"SmolLM2: {error}; AIPO_SMOLLM2 names a folder that `aipo model` made")
+
+
+def isolation() -> "Isolation":
+    """What runs untrusted programs; a test that takes it is skipped by name where programs cannot be isolated."""
+    from envs.isolation import Isolation
+
+    try:
+        return Isolation()
+    except ConfigError as error:
+        lacking("bubblewrap", f"isolation: {error}")

@@ -16,6 +16,10 @@ _MOST = 2**20
 """Bytes of a reply."""
 
 
+class SuiteError(Exception):
+    """The suite calls the function with what is no plain data."""
+
+
 class AnswerError(Exception):
     """The solution raised, ended, or returned what is no plain data."""
 
@@ -26,7 +30,10 @@ def main() -> None:
     channel = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(0), "wb")
 
     def candidate(*arguments: Any, **keywords: Any) -> Any:
-        line = json.dumps(encode([list(arguments), keywords])).encode() + b"\n"
+        try:
+            line = json.dumps(encode([list(arguments), keywords])).encode() + b"\n"
+        except TypeError as error:
+            raise SuiteError(f"arguments of {name}: {error}") from error
         try:
             channel[1].write(line)
             channel[1].flush()
@@ -47,7 +54,7 @@ def main() -> None:
             space.update({name: candidate, "candidate": candidate})
         try:
             exec(code, space)
-        except (NameError, ImportError, SyntaxError, MemoryError):
+        except (NameError, ImportError, SyntaxError, MemoryError, SuiteError):
             raise  # the suite's own fault
         except Exception as error:
             print(json.dumps({"passed": False, "why": f"{type(error).__name__}: {error}"[:500]}))

@@ -1,8 +1,10 @@
 """Where the problems of a split are: a file, a folder of files, or the hub."""
 
+import zlib
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +14,17 @@ from aipo.util.section import Section
 from envs.code.problem import Problem
 from envs.code.suites import SUITES, Row
 from envs.math.items import FILES, file_rows
+
+_NO_ROW = (
+    ValueError,
+    KeyError,
+    TypeError,
+    StopIteration,
+    AttributeError,
+    EOFError,
+    zlib.error,
+    UnpicklingError,
+)
 
 
 class Source(Section):
@@ -53,7 +66,7 @@ def read_problems(source: Source) -> tuple[Problem, ...]:
             continue
         try:
             problem = suite.problem(row)
-        except (ValueError, KeyError, TypeError, StopIteration, AttributeError) as error:
+        except _NO_ROW as error:
             columns = ", ".join(suite.columns)
             raise TaskError(
                 f"item {place} of {where}: got {type(error).__name__}: {error}, allowed a row of {source.suite}, with {columns}"

@@ -20,7 +20,7 @@ class SuiteError(Exception):
     """The suite calls the function with what is no plain data."""
 
 
-class AnswerError(Exception):
+class ReplyError(Exception):
     """The solution raised, ended, or returned what is no plain data."""
 
 
@@ -40,10 +40,10 @@ def main() -> None:
             reply = channel[0].readline(_MOST)
             fields = json.loads(reply)
             if "error" in fields:
-                raise AnswerError(str(fields["error"]))
+                raise ReplyError(str(fields["error"]))
             return decode(fields["value"])
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise AnswerError(f"no reply of the solution ({type(error).__name__})") from error
+            raise ReplyError(f"no reply of the solution ({type(error).__name__})") from error
 
     random.seed(0)  # the same verdict on repeat
     space: dict[str, Any] = {"__name__": "tests"}

@@ -12,7 +12,7 @@ from pydantic import Field, validate_call
 from aipo.errors import TaskError
 from aipo.rollout import Task
 from aipo.util.section import Count
-from envs.code.items import Source, read_problems
+from envs.code.items import ProblemSource, read_problems
 from envs.code.problem import Problem
 from envs.code.verdict import judge
 from envs.isolation import DEFAULT_LIMITS, Isolation, Limits
@@ -22,11 +22,11 @@ _EXAMPLE = "'env.options.splits={humaneval: humaneval}'"
 _FENCE = "```"
 
 
-class Code(SplitEnv[Source]):
+class Code(SplitEnv[ProblemSource]):
     """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
-        splits: by name, a suite or the keys of `envs.code.items.Source`.
+        splits: by name, a suite or the keys of `envs.code.items.ProblemSource`.
         limits: of a solution, and of a suite of asserts; see `envs.isolation.Limits`.
         workers: most solutions that are judged at once.
         python: a Python for solutions; default: the one that runs AIPO, with the standard library alone.
@@ -40,7 +40,7 @@ class Code(SplitEnv[Source]):
     @validate_call
     def __init__(
         self,
-        splits: Annotated[dict[str, Source], Field(min_length=1, examples=[_EXAMPLE])],
+        splits: Annotated[dict[str, ProblemSource], Field(min_length=1, examples=[_EXAMPLE])],
         limits: Limits = DEFAULT_LIMITS,
         workers: Count = 2,
         python: str | None = None,
@@ -52,7 +52,7 @@ class Code(SplitEnv[Source]):
         self._problems: dict[str, Problem] = {}
         self._turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
-    def make_tasks(self, split: str, setting: Source) -> tuple[Task, ...]:
+    def make_tasks(self, split: str, setting: ProblemSource) -> tuple[Task, ...]:
         """In the order of the file or data set; see `envs.code.items.read_problems` for what it raises."""
         tasks: list[Task] = []
         for problem in read_problems(setting):

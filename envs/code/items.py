@@ -27,7 +27,7 @@ _NO_ROW = (
 )
 
 
-class Source(Section):
+class ProblemSource(Section):
     """Where the problems of one split are; text is the name of a suite, from the hub."""
 
     suite: Literal["livecodebench", "humaneval", "mbpp"] = Field(..., description="how its rows are read")
@@ -52,7 +52,7 @@ class Source(Section):
         return self
 
 
-def read_problems(source: Source) -> tuple[Problem, ...]:
+def read_problems(source: ProblemSource) -> tuple[Problem, ...]:
     """The problems of `source` in its order, within its window of dates.
 
     Raises:
@@ -81,12 +81,12 @@ def read_problems(source: Source) -> tuple[Problem, ...]:
     return tuple(problems.values())
 
 
-def _is_inside(source: Source, row: Row) -> bool:
+def _is_inside(source: ProblemSource, row: Row) -> bool:
     day = str(row.get("contest_date", ""))[:10]  # ISO: text in the order of days
     return (not source.since or day >= str(source.since)) and (not source.until or day <= str(source.until))
 
 
-def _rows(source: Source) -> Iterator[Row]:
+def _rows(source: ProblemSource) -> Iterator[Row]:
     if source.file is None:
         yield from _hub(source)
         return
@@ -98,7 +98,7 @@ def _rows(source: Source) -> Iterator[Row]:
         yield from file_rows(file)
 
 
-def _hub(source: Source) -> Iterator[Row]:
+def _hub(source: ProblemSource) -> Iterator[Row]:
     from datasets import load_dataset  # slow to import
 
     suite = SUITES[source.suite]

@@ -13,7 +13,8 @@ from aipo.errors import LoadError, TaskError
 from aipo.util.section import Section
 from envs.code.problem import Problem
 from envs.code.suites import SUITES, Row
-from envs.math.items import FILES, file_rows
+from envs.file.rows import file_rows
+from envs.file.source import FILES
 
 _NO_ROW = (
     ValueError,

@@ -30,8 +30,8 @@ class Parity(Miniature):
         return {"correct": float(len(text) % 2 == 0)}
 
 
-def talk(policies, fails=""):
-    """Each writes up to a letter, hears the first characters of the others, and goes on. Fails at the task `fails`."""
+def talk(policies, fails="", stops=52):
+    """Each writes up to one of so many letters, hears the first characters of the others, and goes on. Fails at the task `fails`."""
 
     async def share(state: RolloutState, runtime: Runtime[RolloutContext]):
         context, pieces = runtime.context, []
@@ -40,7 +40,7 @@ def talk(policies, fails=""):
         for name in policies:
             ids = context.policies[name].tokenizer.encode_prompt(context.task.prompt)
             asked = segment(Role.PROMPT, "prompt", ids, policy=name)
-            pieces += [asked, (await context.sample([asked], policy=name, stop=LETTERS))[0]]
+            pieces += [asked, (await context.sample([asked], policy=name, stop=LETTERS[:int(stops)]))[0]]
         return {"segments": pieces}
 
     async def fuse(state: RolloutState, runtime: Runtime[RolloutContext]):
@@ -53,7 +53,7 @@ def talk(policies, fails=""):
                 for peer in policies if peer != name and context.mode is Mode.ASSISTED
             ]
             if context.room([*own, *heard], policy=name) > 0:
-                piece, _ = await context.sample([*own, *heard], policy=name, stop=LETTERS)
+                piece, _ = await context.sample([*own, *heard], policy=name, stop=LETTERS[:int(stops)])
                 pieces += [*heard, piece]
             text = context.answer([*own, *pieces], policy=name)
             parts[name] = await context.score(text)

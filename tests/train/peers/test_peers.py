@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from aipo.errors import ConfigError, RunError, TrainError
+from aipo.config.build import Experiment
+from aipo.errors import AipoError, ConfigError, RunError, TrainError
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
@@ -19,6 +23,8 @@ from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.overview import overviews
 from kit import tiny_peers
 from kit.commands import invoke
+from kit.servers import serving
+from kit.tiny_vllm import Reloading
 
 NAMES = ("left", "right")
 MEASURED = ("method.abilities.split=easy", "method.abilities.steps=2", "method.abilities.tasks=8")
@@ -288,3 +294,53 @@ def test_without_the_other_policies_credit_is_refused(left: Path):
     shutil.rmtree(left.parent / "right")
     with pytest.raises(RunError, match="traces of the other policies: got none beside"):
         invoke("replay", "credit", left)
+
+
+# -- servers -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(folder: Path) -> Generator[tuple[Experiment, dict[str, Reloading]]]:
+    """An experiment in which each policy is sampled by a server of its own, and the servers."""
+    tiny_peers.config(folder)  # makes the models
+    with ExitStack() as stack:
+        servers, settings = dict[str, Reloading](), list[str]()
+        for name in NAMES:
+            servers[name] = Reloading(AutoModelForCausalLM.from_pretrained(folder / name).eval())
+            url = stack.enter_context(serving(servers[name].app))
+            settings += [f"policies.{name}.engine=vllm", f"policies.{name}.vllm={{servers: ['{url}']}}"]
+        # Servers that always write the same, 23 tokens of an even number of characters, are learned from without a baseline.
+        learned = ["method.credit=reward", "method.scale_by_std=false", "method.negative_weight=1.0"]
+        yield (
+            tiny_peers.config(
+                folder, *settings, *learned, "train.steps=2", "graph.options.stops=4", "rollout.max_tokens=23"
+            ),
+            servers,
+        )
+
+
+def test_each_policy_is_sampled_by_a_server_of_its_own(tmp_path: Path):
+    """A policy whose weights went to the other's server, or to none, would fail the probe after the push."""
+    with served(tmp_path) as (made, servers):
+        run = RunFolder(tiny_peers.train(made))
+    for name in NAMES:
+        assert servers[name].loads[-1] != servers[name].loads[0]
+        assert [t.policy_version for t in traces_of(run.of_policy(name), 1)] == [2] * 24
+        assert all(line["mismatch/mean"] < 1e-4 for line in run.of_policy(name).read_metrics()[::2])
+    first, last = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "left", run.of_policy("left").model)
+    )
+    assert not torch.equal(first["lm_head.weight"], last["lm_head.weight"])
+
+
+def traces_of(folder: RunFolder, step: int) -> list[Trace]:
+    return list(TraceStore(folder.traces).read(step))
+
+
+def test_a_policy_whose_server_is_gone_ends_the_run(tmp_path: Path):
+    with served(tmp_path) as (made, _):
+        pass
+    with pytest.raises(AipoError, match="http://127"):
+        tiny_peers.train(
+            made.with_settings({"policies.right.vllm.attempts": 1, "policies.left.vllm.attempts": 1})
+        )

@@ -14,7 +14,7 @@ from aipo.rollout import Task
 from aipo.util.section import Count
 from envs.code.items import ProblemSource, read_problems
 from envs.code.problem import Problem
-from envs.code.verdict import judge
+from envs.code.verdict import failure
 from envs.isolation import DEFAULT_LIMITS, Isolation, Limits
 from envs.splits import SplitEnv
 
@@ -50,6 +50,7 @@ class Code(SplitEnv[ProblemSource]):
         self._limits, self._workers = limits, workers
         self._isolation = Isolation(python=python, unsafe=unsafe)
         self._problems: dict[str, Problem] = {}
+        self._judged = ("", "", "")
         self._turns: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
     def make_tasks(self, split: str, setting: ProblemSource) -> tuple[Task, ...]:
@@ -79,16 +80,18 @@ class Code(SplitEnv[ProblemSource]):
         if program is None:
             return {"correct": 0.0}
         async with self._turns_here():
-            verdict = await judge(self._isolation, problem, program, self._limits)
-        return {"correct": float(verdict.passed)}
+            why = await failure(self._isolation, problem, program, self._limits)
+        self._judged = (task.task_id, text, why or "it passes every test")
+        return {"correct": float(why is None)}
 
     def explain(self, task: Task, text: str) -> str:
-        """Which block counts as the answer, and how it is judged."""
+        """Which block counts as the answer and how it is judged; of the text that was scored last, also how it fails."""
         program = final_program(text)
         kind = type(self._problem_of(task).tests).__name__.lower()
         if program is None:
             return f"no answer: the last block of code is missing, empty or not closed; it would be judged by {kind}"
-        return f"the last block of code counts, {len(program.splitlines())} lines, judged by {kind}"
+        why = f": {self._judged[2]}" if self._judged[:2] == (task.task_id, text) else ""
+        return f"the last block of code counts, {len(program.splitlines())} lines, judged by {kind}{why}"
 
     def demonstration(self, task: Task) -> str | None:
         """The suite's own solution; None where it has none, as LiveCodeBench."""

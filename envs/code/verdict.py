@@ -5,7 +5,7 @@ import json
 import socket
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aipo.errors import ScoreError
 from envs.code.output import same_output, same_value
@@ -16,15 +16,8 @@ from envs.isolation import Isolation, Limits
 Pairs = tuple[tuple[Any, Any], ...]
 
 
-class Verdict(NamedTuple):
-    """Whether a solution passes, and why not."""
-
-    passed: bool
-    why: str = ""
-
-
-async def judge(isolation: Isolation, problem: Problem, solution: str, limits: Limits) -> Verdict:
-    """Runs the tests until one fails.
+async def failure(isolation: Isolation, problem: Problem, solution: str, limits: Limits) -> str | None:
+    """Runs the tests until one fails, and says how; None where a solution passes them all.
 
     Raises:
         ScoreError: the sandbox or the tests failed, so that there is no verdict.
@@ -39,7 +32,7 @@ async def judge(isolation: Isolation, problem: Problem, solution: str, limits: L
             return await _asserts(isolation, function, code, files, limits)
 
 
-async def _cases(isolation: Isolation, pairs: Pairs, files: dict[str, str], limits: Limits) -> Verdict:
+async def _cases(isolation: Isolation, pairs: Pairs, files: dict[str, str], limits: Limits) -> str | None:
     files = {**files, "main.py": _program("main")}
     for number, (given, expected) in enumerate(pairs, start=1):
         command = isolation.python("main.py")
@@ -47,15 +40,15 @@ async def _cases(isolation: Isolation, pairs: Pairs, files: dict[str, str], limi
         most = limits.model_copy(update={"output": max(limits.output, 2 * len(expected.encode()))})
         outcome = await isolation.run(command, files=files, stdin=given.encode(), limits=most)
         if outcome.code != 0:
-            return Verdict(False, f"test {number}: {outcome.says}")
+            return f"test {number}: {outcome.says}"
         if not same_output(outcome.stdout.decode(errors="replace"), expected):
-            return Verdict(False, f"test {number}: another output")
-    return Verdict(True)
+            return f"test {number}: another output"
+    return None
 
 
 async def _calls(
     isolation: Isolation, function: str, pairs: Pairs, files: dict[str, str], limits: Limits
-) -> Verdict:
+) -> str | None:
     files = {**files, "serve.py": _program("serve"), "wire.py": _program("wire")}
     lines = "".join(json.dumps(encode([arguments, {}])) + "\n" for arguments, _ in pairs)
     command = isolation.python("serve.py", function, "1")
@@ -64,20 +57,20 @@ async def _calls(
     replies = outcome.stdout.decode(errors="replace").splitlines()
     for number, (_, expected) in enumerate(pairs, start=1):
         if number > len(replies):
-            return Verdict(False, f"call {number}: {outcome.says}")
+            return f"call {number}: {outcome.says}"
         try:
             value = decode(json.loads(replies[number - 1])["value"])
             right = same_value(value, expected)
         except (ValueError, TypeError, KeyError, RecursionError):
-            return Verdict(False, f"call {number}: {replies[number - 1][:200]}")
+            return f"call {number}: {replies[number - 1][:200]}"
         if not right:
-            return Verdict(False, f"call {number}: another value")
-    return Verdict(True)
+            return f"call {number}: another value"
+    return None
 
 
 async def _asserts(
     isolation: Isolation, function: str, code: str, files: dict[str, str], limits: Limits
-) -> Verdict:
+) -> str | None:
     ours, theirs = socket.socketpair()
     shared = {"prelude.py": files["prelude.py"], "wire.py": _program("wire")}
     # The solution ends first, so that the suite can say why: its deadline says something about the suite alone.
@@ -105,8 +98,9 @@ async def _asserts(
     if outcome.code != 0:
         raise ScoreError(f"suite of asserts: got {outcome.says}, allowed a verdict")
     try:
-        return Verdict(**json.loads(outcome.stdout.splitlines()[-1]))
-    except (ValueError, TypeError, IndexError) as error:
+        verdict = json.loads(outcome.stdout.splitlines()[-1])
+        return None if verdict["passed"] else str(verdict["why"])
+    except (ValueError, TypeError, LookupError) as error:
         raise ScoreError(f"suite of asserts: got {outcome.stdout[-200:]!r}, allowed a verdict") from error
 
 

@@ -51,6 +51,8 @@ TESTS: dict[str, Source] = {
     ),
 }
 """For evaluation."""
+PROGRAMS = ("humaneval", "livecodebench", "mbpp")
+"""For evaluation, in an environment of their own (`envs.code`), and so not beside others."""
 _PAIRS = {"gsm8k": ("gsm8k-train", "gsm8k-test")}
 _BY_NAME = {folded(name): name for name in (*TRAINING, *TESTS)}
 
@@ -71,6 +73,13 @@ def settings(names: str) -> dict[str, Any] | None:
         ConfigError: some names are known and others are not, or one is there twice.
     """
     given = [name.strip() for name in names.split(",")]
+    if set(given) <= set(PROGRAMS) and len(set(given)) == len(given):
+        return {
+            "name": "envs.code:Code",
+            "options": {"splits": {suite: suite for suite in given}},
+            "mixture": _shares(given),
+            "evaluated": given,
+        }
     pairs = {folded(name): pair for name, pair in _PAIRS.items()}
     splits = [
         split for name in given for split in pairs.get(folded(name), (_BY_NAME.get(folded(name), name),))
@@ -98,4 +107,4 @@ def _shares(splits: Sequence[str]) -> dict[str, float]:
 
 def benchmark_names() -> list[str]:
     """Every name that `settings` takes."""
-    return sorted((*TRAINING, *TESTS, *_PAIRS))
+    return sorted((*TRAINING, *TESTS, *_PAIRS, *PROGRAMS))

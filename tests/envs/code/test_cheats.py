@@ -11,7 +11,7 @@ import pytest
 from aipo.errors import ScoreError
 from envs.code.problem import Asserts, Problem
 from envs.code.suites import SUITES
-from envs.code.verdict import judge
+from envs.code.verdict import failure
 from envs.isolation import Isolation, Limits
 from kit.parts import isolation
 from kit.problems import FUNCTION, HUMANEVAL, MBPP, RIGHT, STDIN, cheats
@@ -32,7 +32,7 @@ def isolated() -> Isolation:
 
 def passes(isolated: Isolation, problem: Problem, solution: str, **limits) -> bool:
     changed = LIMITS.model_copy(update=limits)
-    return asyncio.run(judge(isolated, problem, solution, changed)).passed
+    return asyncio.run(failure(isolated, problem, solution, changed)) is None
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_the_verdict_is_the_same_on_repeat_and_with_many_at_once(isolated: Isola
     solutions = [RIGHT[suite][0], cheats(suite)["os._exit"]] * 6
 
     async def all_of_them() -> list[bool]:
-        verdicts = await asyncio.gather(*(judge(isolated, PROBLEMS[suite], s, LIMITS) for s in solutions))
-        return [verdict.passed for verdict in verdicts]
+        failures = await asyncio.gather(*(failure(isolated, PROBLEMS[suite], s, LIMITS) for s in solutions))
+        return [why is None for why in failures]
 
     assert asyncio.run(all_of_them()) == [True, False] * 6
 

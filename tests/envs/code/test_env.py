@@ -19,6 +19,7 @@ from envs.code import Code
 from envs.code.env import final_program
 from envs.code.output import same_output, same_value
 from envs.code.wire import decode, encode
+from envs.file.benchmarks import settings
 from envs.isolation import Isolation, bubblewrap
 from kit.parts import isolation, lacking
 from kit.problems import FUNCTION, HUMANEVAL, MBPP, RIGHT, STDIN
@@ -44,22 +45,24 @@ def score(env: Code, task: Task, text: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("suite", "rows", "key"),
+    ("suite", "rows", "key", "why"),
     [
-        ("humaneval", [HUMANEVAL], "humaneval"),
-        ("mbpp", [MBPP], "mbpp"),
-        ("livecodebench", [STDIN], "stdin"),
-        ("livecodebench", [FUNCTION], "function"),
+        ("humaneval", [HUMANEVAL], "humaneval", "AssertionError: "),
+        ("mbpp", [MBPP], "mbpp", "ReplyError: no reply of the solution"),
+        ("livecodebench", [STDIN], "stdin", "test 1: another output"),
+        ("livecodebench", [FUNCTION], "function", "call 1: exit status 1: KeyError: 'add'"),
     ],
     ids=["humaneval", "mbpp", "stdin", "function"],
 )
 def test_a_task_of_a_suite_is_scored(
-    tmp_path: Path, suite: str, rows: list[dict[str, object]], key: str
+    tmp_path: Path, suite: str, rows: list[dict[str, object]], key: str, why: str
 ) -> None:
     env = code(written(tmp_path / "test.jsonl.gz", *rows), suite)
     [task] = env.tasks("test")
     assert score(env, task, block(RIGHT[key][0])) == {"correct": 1.0}
+    assert env.explain(task, block(RIGHT[key][0])).endswith(": it passes every test")
     assert score(env, task, block("pass")) == {"correct": 0.0}
+    assert env.explain(task, block("pass")).endswith(why)
     assert score(env, task, RIGHT[key][0]) == {"correct": 0.0}
     assert "lines, judged by" in env.explain(task, block("pass"))
     assert env.explain(task, "no block").startswith("no answer")
@@ -126,6 +129,17 @@ def test_the_hub_out_of_reach_says_which_files_to_put_where() -> None:
         LoadError, match=r"put test\.jsonl, test2\.jsonl.*NAME=\{suite: livecodebench, file: FOLDER\}"
     ):
         Code(splits={"test": "livecodebench"}).tasks("test")
+
+
+def test_suites_have_short_names() -> None:
+    assert settings("humaneval, mbpp") == {
+        "name": "envs.code:Code",
+        "options": {"splits": {"humaneval": "humaneval", "mbpp": "mbpp"}},
+        "mixture": {"humaneval": 0.5, "mbpp": 0.5},
+        "evaluated": ["humaneval", "mbpp"],
+    }
+    with pytest.raises(ConfigError, match=r"benchmarks: got \['humaneval'\]"):
+        settings("humaneval,math500")
 
 
 @pytest.mark.parametrize(
@@ -248,8 +262,8 @@ def test_a_python_that_does_not_run_is_refused() -> None:
 def test_the_command_line_shows_a_verdict(tmp_path: Path) -> None:
     isolation()
     path = written(tmp_path / "a.jsonl", STDIN)
-    settings = tmp_path / "code.yaml"
-    settings.write_text(
+    config = tmp_path / "code.yaml"
+    config.write_text(
         f"extends: small\nenv:\n  name: envs.code:Code\n  mixture: {{test: 1.0}}\n  options:\n    splits:\n"
         f"      test: {{suite: livecodebench, file: {path}, since: 2024-05-01}}\n"
         "evaluate: {splits: [test]}\n"
@@ -259,7 +273,7 @@ def test_the_command_line_shows_a_verdict(tmp_path: Path) -> None:
         "-m",
         "aipo.cli",
         "env",
-        str(settings),
+        str(config),
         "--split",
         "test",
         "--index",

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from aipo import __version__
 from aipo.config.cli import ConfigName, ConfigOrDefault, EnvName, Overrides, config, graph, model, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
-from aipo.evaluate.cli import env, evaluate, try_
+from aipo.evaluate.cli import env, evaluate, overlap, try_
 from aipo.replay.cli import app as replays
 from aipo.train.ranks import launched
 from aipo.util.console import print_line
@@ -144,6 +144,7 @@ def train(
 app.command()(warmup)
 app.command("eval")(evaluate)
 app.command()(env)
+app.command()(overlap)
 app.command("try")(try_)
 app.command()(config)
 app.command()(graph)

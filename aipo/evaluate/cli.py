@@ -1,4 +1,4 @@
-"""The commands `aipo eval`, `aipo try` and `aipo env`: options only."""
+"""The commands `aipo eval`, `aipo try`, `aipo env` and `aipo overlap`: options only."""
 
 import sys
 from pathlib import Path
@@ -155,6 +155,23 @@ def env(
             show_tasks(experiment, split, limit=limit, console=console)
         else:
             show_splits(experiment, console)
+
+
+def overlap(
+    training: Annotated[
+        str, Argument(help="what is trained on: benchmarks, a file of questions, a YAML file, ...")
+    ],
+    test: Annotated[str, Argument(help="what is evaluated")],
+    overrides: Overrides = None,
+    n: Annotated[int, Option(min=1, help="words in a row that two questions share")] = 13,
+    limit: Annotated[int, Option(min=1, help="maximum number of test items that are listed")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Finds test questions in training data. Counts the test items that share words in a row (n-grams) with training items. Prints ids, no questions."""
+    from aipo.evaluate.overlap import show_overlap
+
+    with output(as_json) as console:
+        show_overlap(training, test, overrides or (), n=n, limit=limit, console=console)
 
 
 def _text(score: str | None, file: Path | None) -> str | None:

@@ -65,7 +65,7 @@ _REWRITTEN = [
     (r"\\([lr])brace(?![a-z])", lambda m: {"l": r"\{", "r": r"\}"}[m[1]]),
     (r"\\langle(?![a-z])", "("),
     (r"\\rangle(?![a-z])", ")"),
-    (r"\\(?:neq|not\s*=)", r"\\ne "),
+    (r"\\(?:neq|not\s*=)|(?<=[A-Za-z] )!=", r"\\ne "),  # n!=6 may be a factorial
     (r"\\(?:leqslant|leqq|leq)(?![a-zA-Z])|\u2264", r"\\le "),
     (r"\\(?:geqslant|geqq|geq)(?![a-zA-Z])|\u2265", r"\\ge "),
     (r"\\varnothing(?![a-z])|\\\{\s*\\\}", r"\\emptyset "),
@@ -102,7 +102,7 @@ _REWRITTEN = [
     (r"\\text\s*\{\s*(?:[.;]\s*|(,[\s,]*(?:and|or)?\s*))\}", lambda m: m[1] or ""),
     (r"(?<=\d)\s*(?:\\text\s*\{\s*to\s*\}|\bto\b)\s*(?=\d+$)", ":"),
     # digits
-    (r"(?<=\d)\s*\\?(?:\{,\}|,)?(?<!\\)\\[,! :;](?=\d{3}(?!\d))", ""),  # thousands: 58\,500 and 58,\!500
+    (r"(?<=\d)\s*\\?(?:\{,\}|,)?(?<!\\)\\[,! :;]\s*(?=\d{3}(?!\d))", ""),  # thousands: 58\,500 and 58,\!500
     (r"(?<=\d)(?:\{,\}|')(?=\d{3}(?!\d))", ""),
     (r"(?<=\d)\{,\}(?=\d)", "."),
     (r"(?<!\\)\\[,;:! ]|\\q?quad(?![a-zA-Z])", " "),

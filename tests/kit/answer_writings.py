@@ -47,6 +47,7 @@ x \le -3  ==  x \leqq -3
 """,
     "thousands": r"""
 12345  ==  12’345
+32349  ==  32,\! 349 | 32{,}\! 349
 """,
     "units and currency": r"""
 5\text{ cm}^2  ==  5 cm²

@@ -79,7 +79,7 @@ def _choices(row: Row, question: str, source: Source, shuffle: int, at: str) -> 
     if isinstance(source.options, str):
         column, options = _value(row, (source.options,), at)
         if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
-            raise TaskError(f"{column}: got {options!r}, allowed a list of texts, in {at}")
+            raise TaskError(f"{column}: got a {type(options).__name__}, allowed a list of texts, in {at}")
     else:
         options = [_text(row, (one,), at) for one in source.options or ()]
     return choices(question, options, _value(row, names, at)[1], shuffle, at)
@@ -93,7 +93,9 @@ def _text(row: Row, names: Sequence[str], where: str) -> str:
         number = False
     text = value.strip().lower() if isinstance(value, str) else ""
     if not number and text in ("", "nan"):  # as tables write a value that is missing
-        raise TaskError(f"{column}: got {value!r}, allowed text or a finite number, in {where}")
+        inside = f", or a column inside it ({column}.0...)" if isinstance(value, list) else ""
+        got = f"{value!r}" if isinstance(value, str | float | bool | None) else f"a {type(value).__name__}"
+        raise TaskError(f"{column}: got {got}, allowed text or a finite number{inside}, in {where}")
     return str(value)
 
 
@@ -120,7 +122,7 @@ def _inside(row: Row, name: str, where: str) -> Any:
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
         else:
-            parts = list(value) if isinstance(value, Mapping) else type(value).__name__
+            parts = list(value) if isinstance(value, Mapping) else f"a {type(value).__name__}"
             raise ConfigError(
                 f"column {name!r}: got no {part!r} in {parts}, allowed a column of it, in {where}"
             )

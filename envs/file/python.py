@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from aipo.util.imports import Loaded, load
+from aipo.util.text import error_text
 
 
 def judge(name: str, text: str, answer: str | None, others: Mapping[str, Any]) -> dict[str, float] | None:
@@ -17,14 +18,18 @@ def judge(name: str, text: str, answer: str | None, others: Mapping[str, Any]) -
         others: what the function gets besides, if it takes an argument of the name.
 
     Raises:
-        TypeError: the function returned neither a number, nor True or False, nor parts by name, nor None.
+        RuntimeError: the function raised.
+        TypeError: it returned neither a number, nor True or False, nor parts by name, nor None.
     """
     function = _loaded(name).function
     parameters = inspect.signature(function).parameters
     keywords = {key: value for key, value in others.items() if key in parameters}
-    result = function(text=text, answer=answer, **keywords)
-    if isinstance(result, Awaitable):
-        result = asyncio.run(_awaited(result))
+    try:
+        result = function(text=text, answer=answer, **keywords)
+        if isinstance(result, Awaitable):
+            result = asyncio.run(_awaited(result))
+    except Exception as error:  # anybody's code
+        raise RuntimeError(f"{name} raised {error_text(error)}") from error
     if result is None:
         return None
     parts = result if isinstance(result, Mapping) else {"correct": result}

@@ -167,7 +167,7 @@ def test_nested_columns_and_options_in_the_text(tmp_path: Path) -> None:
     assert (task.prompt, task.answer) == ("A) 1 B) 2", "B")
     assert asyncio.run(env.score(task, "\\boxed{B}")) == {"correct": 1.0}
     for question, says in (
-        ("prompt.1.content", r"no '1' in list"),
+        ("prompt.1.content", r"no '1' in a list"),
         ("prompt.0.text", r"no 'text' in \['content'"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -182,5 +182,5 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         File({"test": source}, verdict="math")
     with pytest.raises(ValueError, match="options, wrong: got list and"):
         Choice({"test": source | {"wrong": ["a"]}})
-    with pytest.raises(TaskError, match="list: got '3', allowed a list of texts, in item 0 of"):
+    with pytest.raises(TaskError, match="list: got a str, allowed a list of texts, in item 0 of"):
         env_of(tmp_path, ROW | {"list": "3"}, options="list")

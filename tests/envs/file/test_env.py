@@ -86,7 +86,7 @@ JUDGED = [
     ("silent", r"judges.py:silent: got None, which is no verdict"),
     ("odd", r"got 'yes', allowed True or False, a number, numbers by name, or None"),
     ("empty", r"got \{\}, allowed"),
-    ("crash", r"got ValueError: no such thing"),
+    ("crash", r"got RuntimeError: .*judges.py:crash raised ValueError: no such thing"),
     ("gone", r"got the end of its process \(exit status 0\), allowed a result"),
     ("forever", r"got no result, allowed 1 s of processor time"),
 ]

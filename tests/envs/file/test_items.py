@@ -129,7 +129,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
             [{"question": "q", "answer": ["1"]}],
             {},
             TaskError,
-            r"got \['1'\], allowed text or a finite number",
+            r"answer: got a list, allowed text or a finite number, or a column inside it \(answer\.0",
         ),
         ([{"question": "q", "answer": True}], {}, TaskError, "answer: got True"),
         ([{"question": "q", "answer": " NaN"}], {}, TaskError, "answer: got ' NaN', allowed text or"),

@@ -58,6 +58,7 @@ _MIDDLING = (
     "envs/test_smollm2.py",
     "export",
     "graphs/test_replayed.py",
+    "graphs/test_verify_python.py",
     "policies/local/test_policy.py",
     "policies/test_lora.py",
     "policies/test_tokenizer.py",

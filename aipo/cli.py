@@ -245,9 +245,7 @@ app.command()(serve)
 @app.command()
 def doctor(
     config: ConfigName = "aipo_distil",
-    quick: Annotated[
-        bool, Option("--quick", help="skip the checks that load the policy (comparison of log-probs)")
-    ] = False,
+    quick: Annotated[bool, Option("--quick", help="skip the checks that load the policy")] = False,
     as_json: JsonOption = False,
     overrides: Overrides = None,
 ) -> None:

@@ -14,6 +14,7 @@ from aipo.config.layers import store
 from aipo.config.load import check_finite, checked
 from aipo.config.schema import Config
 from aipo.errors import ConfigError
+from aipo.method.branching import BranchingSettings
 from aipo.policies import Tokenizer
 from aipo.policies.lora import check_peft
 from aipo.policies.tags import Tags
@@ -216,7 +217,7 @@ class ExperimentSettings:
         """The same where nothing is learned: agents' models are not asked for log-probs."""
         unused = ("coefficient_value", "coefficient_clip_low", "coefficient_clip_high", "coefficient_trust")
         neutral = {"coefficient": "mask", "negative": "zero", "agents": {}, "agent_prompt": "own"}
-        neutral |= {"plan": "independent", "demonstrations": None}
+        neutral |= {"plan": "independent", "demonstrations": None, "branching": BranchingSettings()}
         changes: dict[str, Any] = {**neutral, **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
         return type(self)(self._config.model_copy(update={"method": method}), self.source, self.date)

@@ -98,6 +98,8 @@ class AIPOTrainer(SavingTrainer):
             tokenizer.pad_token = tokenizer.eos_token
         self._vocabulary = int(model.config.get_text_config().vocab_size)
         self._pad_id = int(str(tokenizer.pad_token_id))
+        # Beside an adapter that trains tokens, peft wraps the output layer, which TRL's fused head does not take.
+        self._fuses = hasattr(model.get_output_embeddings(), "bias")
         file = metrics_file or Path(str(args.output_dir)) / "metrics.jsonl"
         # One epoch of this placeholder is one rollout step.
         placeholder = Dataset.from_dict({"prompt": [""] * self.schedule.micro_batches * ranks.size})
@@ -217,7 +219,8 @@ class AIPOTrainer(SavingTrainer):
         attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         width = inputs["completion_ids"].shape[1]
         forbidden = inputs.get("forbidden")
-        if forbidden is None and len(ids) * width * self._vocabulary > _DENSE_LOGITS:
+        large = len(ids) * width * self._vocabulary > _DENSE_LOGITS
+        if large and forbidden is None and self._fuses:
             logprobs, entropies, _ = self._get_per_token_logps_and_entropies(
                 model, ids, attention, width, compute_entropy=True
             )

@@ -93,7 +93,9 @@ def _refuse(job: Job, code: int) -> None:
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Matrix:
-    text = ARMS.replace("[10, 11]", "[10]").replace("set: [", "set: [train.steps=3, train.minibatches=2, ")
+    text = ARMS.replace("[10, 11]", "[10]").replace(
+        "set: [", "set: [train.steps=3, train.minibatches=2, train.passes=1, "
+    )
     return make_matrix(tmp_path, text)
 
 

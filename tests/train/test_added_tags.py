@@ -137,7 +137,12 @@ def test_the_doctor_checks_what_will_run(folder: Path) -> None:
     assert tags.status == "fail" and "policy.add_tags=true" in tags.found
 
 
-def test_beside_an_adapter_their_rows_are_trained(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("vocabulary", ["small", "large"])
+def test_beside_an_adapter_their_rows_are_trained(
+    folder: Path, tmp_path: Path, vocabulary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if vocabulary == "large":  # TRL's head would be used, which does not know the one that peft wraps
+        monkeypatch.setattr("aipo.train.trainer._DENSE_LOGITS", 0)
     lora = experiment(folder, *SUPPRESSED, "policy.lora={rank: 2}", f"run.out={tmp_path / 'run'}")
     train_run(lora, resume=False, evaluate_after=False, console=Console(file=io.StringIO()))
     run = RunFolder(tmp_path / "run")

@@ -218,6 +218,7 @@ class ExperimentSettings:
         unused = ("coefficient_value", "coefficient_clip_low", "coefficient_clip_high", "coefficient_trust")
         neutral = {"coefficient": "mask", "negative": "zero", "agents": {}, "agent_prompt": "own"}
         neutral |= {"plan": "independent", "demonstrations": None, "branching": BranchingSettings()}
+        neutral |= {"credit": "group", "attribution": "soft"}
         changes: dict[str, Any] = {**neutral, **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
         return type(self)(self._config.model_copy(update={"method": method}), self.source, self.date)

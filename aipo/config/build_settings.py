@@ -216,9 +216,15 @@ class ExperimentSettings:
     def for_evaluation(self) -> Self:
         """The same where nothing is learned: agents' models are not asked for log-probs."""
         unused = ("coefficient_value", "coefficient_clip_low", "coefficient_clip_high", "coefficient_trust")
-        neutral = {"coefficient": "mask", "negative": "zero", "agents": {}, "agent_prompt": "own"}
-        neutral |= {"plan": "independent", "demonstrations": None, "branching": BranchingSettings()}
-        neutral |= {"credit": "group", "attribution": "soft"}
+        neutral: dict[str, Any] = {"coefficient": "mask", "negative": "zero", "agents": {}}
+        neutral |= {
+            "agent_prompt": "own",
+            "plan": "independent",
+            "demonstrations": None,
+            "branching": BranchingSettings(),
+        }
+        if self.method.credit == "branch":  # which is for forks
+            neutral |= {"credit": "group", "attribution": "soft"}
         changes: dict[str, Any] = {**neutral, **dict.fromkeys(unused)}
         method = self.method.model_copy(update=changes)
         return type(self)(self._config.model_copy(update={"method": method}), self.source, self.date)

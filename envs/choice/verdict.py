@@ -18,6 +18,8 @@ from typing import NamedTuple
 from envs.choice.options import LETTERS
 from envs.math.writing import TEXT, tidy
 
+_LONGEST = 1000
+"""Characters of an answer beyond those of the longest option: of what is longer, reading takes long."""
 _WORDS = re.compile(
     r"(?i)^(?:the\s+)?(?:(?:final|correct|best|right)\s+)?(?:answer|option|choice)(?:\s+is)?\b\s*:?\s*"
 )
@@ -45,6 +47,8 @@ def chosen(answer: str | None, options: Sequence[str] | None) -> Choice:
     """
     if answer is None:
         return Choice(None, "there is no answer")
+    if len(answer) > _LONGEST + max(map(len, options or ("",))):
+        return Choice(None, "the answer is too long for an option")
     letters = LETTERS[: len(options)] if options is not None else LETTERS
     texts = [_plain(option) for option in options or ()]
     words = _without_words(answer)

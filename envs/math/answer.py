@@ -11,9 +11,10 @@ from aipo.rollout import Task
 from envs.math.writing import until_closed
 
 _BOX = re.compile(r"\\boxed\s*\{")
-_LINE = re.compile(
-    r"(?im)^[\s>#*_]*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct|best|right)\s+)?answer"
-    r"(?:\s+is\b\s*:?|[*_]*\s*[:=])[*_\s]*(\S.*?)[*_\s]*$"
+_EMPTY = re.compile(r"\\boxed\s*\{\s*\}")
+_LINE = re.compile(  # linear in the text, which may be long: no two runs of blanks stand side by side
+    r"(?im)^[ \t>#*_]*(?:(?:so|thus|hence|therefore),?[ \t]+)?(?:the[ \t]+)?(?:(?:final|correct|best|right)[ \t]+)?answer"
+    r"(?:[ \t]+is\b[ \t]?:?|[*_]{0,3}[ \t]?[:=])[*_\s]*(\S[^\n]*)"
 )
 
 
@@ -29,8 +30,8 @@ def final_answer(text: str, question: str, *, line: bool = False) -> str | None:
         content = until_closed(text, box.end())
         if content is None or content.strip():
             return content
-    lines = _LINE.findall(text) if line else []
-    return lines[-1].removesuffix(".") if lines else None
+    lines = _LINE.findall(_EMPTY.sub("", text)) if line else []
+    return lines[-1].strip("*_ \t\r").removesuffix(".") if lines else None
 
 
 def explain_answer(task: Task, text: str, *, line: bool = False) -> str:

@@ -16,11 +16,18 @@ from envs.math.intervals import as_interval
 from envs.math.notations import same_in_base, same_items, same_remainder, same_time
 from envs.math.numbers import CHANGING, WORDS, Number, exact, number, split_unit
 from envs.math.units import DEGREE
-from envs.math.writing import TEXT, plain, tidy
+from envs.math.writing import TEXT, plain, tidy, without_brackets
 
 _PLAIN = LatexExtractionConfig().normalization_config
 # Units have been taken off: math-verify takes the ab of 2ab for one.
-_BOX = (LatexExtractionConfig(boxed_match_priority=0, normalization_config=replace(_PLAIN, units=False)),)
+# Of a box that it cannot read, math-verify would take a fraction out of the middle: the 2/3 of E_1 + 2/3 E_2.
+_BOX = (
+    LatexExtractionConfig(
+        boxed_match_priority=0,
+        try_extract_without_anchor=False,
+        normalization_config=replace(_PLAIN, units=False),
+    ),
+)
 _TOLERANCE = 1e-6
 _LONGEST = 1000
 """Characters of an answer that is read as mathematics: of what is longer, math-verify can take minutes."""
@@ -40,6 +47,7 @@ _REREAD = [
     (r"^\s*(?:\\frac\s*\{d[a-z]?\}\s*\{d[a-z]\}\s*[a-z]?|[a-z]'+)\s*=", ""),
     (r"(\d+(?:\.\d+)?)\s*\^\\circ", rf"(\1 {_RADIANS})"),
     (r"\+\s*c\s*$", "+ C"),
+    (r"(?<![A-Za-z\\])E(?=_)", r"\\Xi"),  # E_1 would be a power of ten
 ]
 """What math-verify reads as something else, and how it is to be written."""
 _BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
@@ -65,7 +73,7 @@ def matches(canonical: str, answer: str) -> bool:
     """
     if len(answer) > _LONGEST or _depth(answer) > _DEEPEST:
         return answer.strip() == canonical.strip()
-    gold, given = tidy(canonical), tidy(answer)
+    gold, given = without_brackets(tidy(canonical)), without_brackets(tidy(answer))
     text, given_text = plain(gold), plain(given)
     if not text:
         raise ValueError(f"canonical answer: got {canonical!r}, allowed one that can be read")

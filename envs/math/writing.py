@@ -4,10 +4,11 @@ math-verify reads mathematics, but not colours, bold letters, `3e5` or `58\,500`
 """
 
 import re
+from itertools import accumulate
 from unicodedata import normalize
 
 _SYMBOLS = {
-    **dict.fromkeys("\u2212\u2013", "-"),
+    **dict.fromkeys("\u2010\u2012\u2013\u2212", "-"),
     **dict.fromkeys("\u00a0~", " "),
     "\u00d7": r"\times ",
     "\u00f7": "/",
@@ -29,6 +30,7 @@ _POWER = re.compile("[\u00b2\u00b3\u00b9\u2070-\u207b\u207f]+")
 _SIMPLE = re.compile("[\u00bc-\u00be\u2150-\u215e]")  # ½
 _ROOT = re.compile("([\u221a-\u221c])\\s*(\\d+(?:\\.\\d+)?|[A-Za-z]|\\([^()]*\\))")
 _ROOTS = {"\u221a": "", "\u221b": "[3]", "\u221c": "[4]"}
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")  # of another script
 _OVERLINED = re.compile("(?:\\d\u0305)+")
 _FUNCTIONS = "ln|log|lg|exp|sin|cos|tan|arcsin|arccos|arctan"
 _STYLES = (
@@ -86,7 +88,7 @@ _REWRITTEN = [
     (r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
     (r"(?<=[\w)}])\s*\*\*\s*\{?(-?\w+)\}?", r"^{\1}"),
     (r"(?<=[\w)}])\s*(?:\*|\\ast(?![a-z]))\s*(?=[\w(\\])", r" \\cdot "),
-    (r"\^(-\d+|\d{2,})(?![\d.])", r"^{\1}"),
+    (r"\^(-\d+|\d{2,})(?!\d|\.\d)", r"^{\1}"),
     (
         r"(?<=\d)(?:st|nd|rd|th)\b|\{\}\s*(?=\^)|(?<=\d)\s*\^\s*\{?\s*\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?",
         "",
@@ -107,7 +109,7 @@ _REWRITTEN = [
     (r"(?<=\d)\{,\}(?=\d)", "."),
     (r"(?<!\\)\\[,;:! ]|\\q?quad(?![a-zA-Z])", " "),
     (r"\\(?:text|mathrm)\s*\{\s*([eE])\s*\}(?=[+-]?\d)", "e"),
-    (r"(?<=\d)\s*(?:[eE]|\\mathrm\{e\})([+-]?)0*(\d+)(?![\d.])", r"\\times 10^{\1\2}"),
+    (r"(?<=\d)\s*(?:[eE]|\\mathrm\{e\})([+-]?)0*(\d+)(?!\d|\.\d)", r"\\times 10^{\1\2}"),
     (
         r"(?<![\d.])(\d{0,9}\.\d{0,9}?)(\d{1,9}?)\2{2,}\d{0,2}?\s*(?:\.\.\.+|\\[lc]?dots(?![a-z]))",
         r"\1\\overline{\2}",  # 0.333...
@@ -146,12 +148,12 @@ def tidy(latex: str) -> str:
 
 
 def _without_symbols(text: str) -> str:
-    """Unicode's powers, fractions, roots and signs as LaTeX, its wide digits as digits."""
+    """Unicode's powers, fractions, roots and signs as LaTeX, the digits of other scripts as ours."""
     text = _POWER.sub(lambda m: f"^{{{normalize('NFKC', m[0])}}}", _UNSEEN.sub("", text))
     text = _SIMPLE.sub(lambda m: r"\frac{{{}}}{{{}}}".format(*normalize("NFKC", m[0]).split("\u2044")), text)
     text = _OVERLINED.sub(lambda m: rf"\overline{{{m[0].replace(chr(0x305), '')}}}", text)
     text = _ROOT.sub(lambda m: rf"\sqrt{_ROOTS[m[1]]}{{{m[2]}}}", text).replace("\u211d", _SYMBOLS["\u211d"])
-    text = normalize("NFKC", text)
+    text = _OTHER_DIGIT.sub(lambda m: str(int(m[0])), normalize("NFKC", text))
     for symbol, command in _SYMBOLS.items():
         text = text.replace(symbol, command)
     return text
@@ -175,6 +177,15 @@ def until_closed(text: str, start: int) -> str | None:
         if depth == 0:
             return text[start : brace.start()]
     return None
+
+
+def without_brackets(latex: str) -> str:
+    """Tidy LaTeX without the brackets around a whole expression: `(x+1)` is `x+1`; `(1, 2)` and `(x+1)(x-1)` stay."""
+    inside = latex[1:-1]
+    if not (latex.startswith("(") and latex.endswith(")")) or re.search(r"[,;&]", inside):
+        return latex
+    depths = [*accumulate({"(": 1, ")": -1}.get(one, 0) for one in inside)]
+    return inside if min(depths, default=-1) >= 0 else latex
 
 
 def plain(latex: str) -> str:

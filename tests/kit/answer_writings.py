@@ -1,6 +1,19 @@
 r"""Answers as `kit.answer_pairs` has them, in writings that math-verify does not read, or reads as another answer."""
 
 RIGHT = {
+    "digits and minus signs of other scripts": r"""
+42  ==  ٤٢ | ४२ | ４２ | 𝟒𝟐
+-42  ==  ‐42 | ‑42 | ‒42 | −42 | ﹣42
+x+42  ==  x+٤٢
+\frac{1}{2}  ==  \frac{١}{٢} | ١/٢
+(1,2)  ==  (١,٢)
+\sqrt{2}  ==  √٢
+""",
+    "subscripts and brackets": r"""
+\frac{1}{3} E_{1}+\frac{2}{3} E_{2}  ==  \frac{2E_2}{3}+\frac{E_1}{3} | (\frac{1}{3} E_{1}+\frac{2}{3} E_{2}) | \frac{E_1+2E_2}{3}
+x+1  ==  (x+1) | (1+x)
+(x+1)(x-1)  ==  (x+1)(x-1) | x^2-1
+""",
     "derivatives": r"""
 \frac{dy}{dx} = 3x^2  ==  3x^2 | y' = 3x^2 | \frac{dy}{dx}=3x^{2} | f'(x)=3x^2
 """,
@@ -13,6 +26,8 @@ RIGHT = {
     "powers of ten": r"""
 3e5  ==  3×10⁵ | 3*10**5 | 3\text{E}5 | 3\mathrm{E}5 | \approx 3 \times 10^5 | 3 \ast 10^5
 1e-05  ==  10⁻⁵
+4.4e7  ==  4.4e7. | 4.4 \times 10^{7}. | 44000000. | 4.4 \times 10^7.
+2^{12}  ==  2^12. | 4096.
 """,
     "mixed numbers and fractions": r"""
 1 1/4  ==  1 + 1/4 | 1+\frac14 | 1¼ | 1 ¼ | 1{\frac{1}{4}} | 1 1/4 cups | (1\frac14) | 1-1/4+1/2
@@ -208,6 +223,14 @@ x^2 - 5x + 6  ==  x²-5x+6
 }
 
 WRONG = {
+    "subscripts and brackets": r"""
+\frac{1}{3} E_{1}+\frac{2}{3} E_{2}  ==  \frac{2}{3} | \frac{1}{3} E_{1}+\frac{2}{3} E_{2}+7 | E_1+\frac{2}{3}E_2 | \frac{2}{3} E_{2}
+(x+1)(x-1)  ==  x+1)(x-1 | x+1
+""",
+    "digits of other scripts": r"""
+42  ==  ٤٣ | ② | 四十二 | XLII | ²
+2  ==  ² | ₃
+""",
     "words behind a number": r"""
 5  !=  5 hundredths | 5 tenths | 5 fifths | \text{5 eighths} | 5 \text{ hundredths} | 5 crore | 5 choose 2 | 5 \text{ or more}
 \$5  !=  5\%

@@ -52,6 +52,7 @@ def test_which_option_an_answer_names(answer: str, letter: str | None) -> None:
         ("C) 3 mW", "the letter C with the text of B"),
         ("both", "neither a letter nor the text of one option"),
         ("3 MW", "the text of an option"),
+        ("C" * 2**20, "the answer is too long for an option"),
     ],
 )
 def test_every_verdict_has_a_reason(answer: str | None, why: str) -> None:

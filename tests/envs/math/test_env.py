@@ -63,6 +63,55 @@ def test_the_answer_that_counts(text: str, answer: str | None) -> None:
     assert final_answer(text, ASKED.prompt) == answer
 
 
+# What the policy wrote without a box, and the answer where answer lines are allowed.
+LINES = {
+    "a sentence": ("2+2=4.\nThe answer is 42.", "42"),
+    "a decimal": ("The answer is 3.5.", "3.5"),
+    "a line": ("Answer: 42\nThat is all.", "42"),
+    "below": ("Answer:\n42", "42"),
+    "bold": ("**Final Answer:** **42**", "42"),
+    "a heading": ("### Answer = $42$", "$42$"),
+    "the last of several": ("The answer is 41.\nNo.\nSo the answer is 42", "42"),
+    "a box before it": ("\\boxed{41}\nThe answer is 42.", "41"),
+    "an unclosed box behind it": ("The answer is 42. \\boxed{", None),
+    "an empty box behind it": ("Answer: 42 \\boxed{}", "42"),
+    "the echoed form": (FORM + "\nAnswer: 42", "42"),
+    "the echoed question": (ASKED.prompt, None),
+    "within a line": ("I think the answer is 42, maybe", None),
+    "no answer": ("Answer:", None),
+    "another word": ("Answer key: 42\nAnswers: 42\nThe answerer is Bob", None),
+    "not an answer": ("The answer is not 42", "not 42"),
+    "within a sentence behind": ("2+2=4. The answer is 42.", None),
+}
+
+
+@pytest.mark.parametrize(("text", "answer"), LINES.values(), ids=LINES)
+def test_the_answer_line_that_counts(text: str, answer: str | None) -> None:
+    assert final_answer(text, ASKED.prompt, line=True) == answer
+    if "\\boxed{41}" not in text:
+        assert final_answer(text, ASKED.prompt) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n",
+        "Answer: ",
+        "Answer:\n",
+        "*",
+        "the ",
+        "Answer: a" + "*" * 1000 + "x",
+        "answer is",
+        " \t",
+        "So the ",
+    ],
+)
+def test_a_text_of_1_MB_without_a_box_is_read_in_no_time(text: str) -> None:
+    """A careless pattern would take hours, and end in the time limit of a test: what is read here is not killed."""
+    counted = final_answer(text * (2**20 // len(text)) + "\nAnswer: 42", ASKED.prompt, line=True)
+    assert counted == "42"
+
+
 def test_a_question_that_is_repeated_is_no_answer() -> None:
     question = "It was shown that $x=\\boxed{7}$. What is $x^2$?"
     assert final_answer(f"\\boxed{{49}}\n\n{question}{FORM}", question) == "49"

@@ -87,7 +87,7 @@ class Code(SplitEnv[ProblemSource]):
     def explain(self, task: Task, text: str) -> str:
         """Which block counts as the answer and how it is judged; of the text that was scored last, also how it fails."""
         program = final_program(text)
-        kind = type(self._problem_of(task).tests).__name__.lower()
+        kind = type(self._problem_of(task).tests()).__name__.lower()
         if program is None:
             return f"no answer: the last block of code is missing, empty or not closed; it would be judged by {kind}"
         why = f": {self._judged[2]}" if self._judged[:2] == (task.task_id, text) else ""

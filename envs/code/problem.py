@@ -1,6 +1,6 @@
 """A problem with its tests. Tests stay in this process: no task, trace or sandbox of a solution holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,16 @@ class Asserts:
     code: str
 
 
+Tests = Cases | Calls | Asserts
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One problem.
 
     Args:
         name: unique in its suite.
+        tests: reads its tests, which can be large and are not kept.
         prelude: Python that stands before the solution, such as imports; its names are the solution's too.
         solution: a right solution, where the suite has one.
         metadata: what of it goes into the task.
@@ -41,7 +45,7 @@ class Problem:
 
     name: str
     prompt: str
-    tests: Cases | Calls | Asserts
+    tests: Callable[[], Tests]
     prelude: str = ""
     solution: str | None = None
     metadata: Mapping[str, Any]

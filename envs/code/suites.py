@@ -8,9 +8,10 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from envs.code.problem import Asserts, Calls, Cases, Problem
+from envs.code.problem import Asserts, Calls, Cases, Problem, Tests
 
 Row = Mapping[str, Any]
 
@@ -73,19 +74,17 @@ class Suite:
 
 
 def _livecodebench(row: Row) -> Problem:
-    starter = row["starter_code"]
-    cases = [*_tests(row["public_test_cases"]), *_tests(row["private_test_cases"])]
-    if starter.strip():
-        function = json.loads(row["metadata"])["func_name"]
-        pairs = ((_arguments(case["input"]), json.loads(case["output"])) for case in cases)
-        tests, ask = Calls(function, tuple(pairs)), f"{_FUNCTION}\n\n```python\n{starter}\n```"
-    else:
-        tests, ask = Cases(tuple((case["input"], case["output"]) for case in cases)), _PROGRAM
+    starter = row["starter_code"].strip()
+    ask = f"{_FUNCTION}\n\n```python\n{row['starter_code']}\n```" if starter else _PROGRAM
+    kept = {
+        name: row[name] for name in ("starter_code", "metadata", "public_test_cases", "private_test_cases")
+    }
+    _livecodebench_tests(kept)  # refused here where it cannot be read
     names = ("question_title", "platform", "difficulty")
     return Problem(
         name=row["question_id"],
         prompt=f"{row['question_content'].strip()}\n\n{ask}",
-        tests=tests,
+        tests=partial(_livecodebench_tests, kept),  # packed, as they come
         prelude=_IMPORTS,
         metadata={
             **{name: row[name] for name in names if name in row},
@@ -94,11 +93,19 @@ def _livecodebench(row: Row) -> Problem:
     )
 
 
+def _livecodebench_tests(row: Row) -> Tests:
+    cases = [*_unpacked(row["public_test_cases"]), *_unpacked(row["private_test_cases"])]
+    if not row["starter_code"].strip():
+        return Cases(tuple((case["input"], case["output"]) for case in cases))
+    pairs = ((_arguments(case["input"]), json.loads(case["output"])) for case in cases)
+    return Calls(json.loads(row["metadata"])["func_name"], tuple(pairs))
+
+
 def _arguments(lines: str) -> list[Any]:
     return [json.loads(line) for line in lines.split("\n")]
 
 
-def _tests(text: str) -> Sequence[Mapping[str, str]]:
+def _unpacked(text: str) -> Sequence[Mapping[str, str]]:
     """Tests as JSON, or packed as the private ones are."""
     try:
         return json.loads(text)
@@ -118,7 +125,7 @@ def _humaneval(row: Row) -> Problem:
     return Problem(
         name=row["task_id"],
         prompt=f"Complete the last function. {_FUNCTION}\n\n```python\n{row['prompt'].strip()}\n```",
-        tests=Asserts(function, f"{row['test']}\ncheck({function})"),
+        tests=partial(Asserts, function, f"{row['test']}\ncheck({function})"),
         prelude=f"{row['prompt'].rstrip()}\n    pass\n",
         solution=row["prompt"] + row["canonical_solution"],
         metadata={"weak": True},
@@ -133,7 +140,7 @@ def _mbpp(row: Row) -> Problem:
     return Problem(
         name=str(row["task_id"]),
         prompt=f"{(row.get('prompt') or row['text']).strip()} {_WRITE} It has to pass:\n\n{listed}",
-        tests=Asserts(function, f"{setup}\n{listed}"),
+        tests=partial(Asserts, function, f"{setup}\n{listed}"),
         solution=row["code"],
         metadata={"weak": True},
     )

@@ -23,7 +23,7 @@ async def failure(isolation: Isolation, problem: Problem, solution: str, limits:
         ScoreError: the sandbox or the tests failed, so that there is no verdict.
     """
     files = {"prelude.py": problem.prelude, "solution.py": solution}
-    match problem.tests:
+    match problem.tests():
         case Cases(pairs):
             return await _cases(isolation, pairs, files, limits)
         case Calls(function, pairs):

@@ -67,9 +67,10 @@ def test_a_solution_that_sleeps_does_not_pass(isolated: Isolation, suite: str) -
 )
 def test_the_same_cheat_passes_where_the_tests_run_in_its_process(tmp_path: Path, cheat: str) -> None:
     problem = PROBLEMS["humaneval"]
-    assert isinstance(problem.tests, Asserts)
+    tests = problem.tests()
+    assert isinstance(tests, Asserts)
     program = tmp_path / "together.py"
-    program.write_text(f"{problem.prelude}\n{cheats('humaneval')[cheat]}\n{problem.tests.code}")
+    program.write_text(f"{problem.prelude}\n{cheats('humaneval')[cheat]}\n{tests.code}")
     assert subprocess.run([sys.executable, str(program)], check=False).returncode == 0
 
 
@@ -86,7 +87,7 @@ def test_the_same_cheat_passes_where_the_tests_run_in_its_process(tmp_path: Path
     ids=["name", "import", "syntax", "no data", "endless", "exit"],
 )
 def test_a_suite_that_fails_gives_no_verdict(isolated: Isolation, code: str) -> None:
-    problem = Problem(name="p", prompt="?", tests=Asserts("double", code), metadata={})
+    problem = Problem(name="p", prompt="?", tests=lambda: Asserts("double", code), metadata={})
     with pytest.raises(ScoreError, match="suite of asserts: got"):
         passes(isolated, problem, RIGHT["humaneval"][0])
 

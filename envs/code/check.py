@@ -57,7 +57,11 @@ def main() -> None:
         except (NameError, ImportError, SyntaxError, MemoryError, SuiteError):
             raise  # the suite's own fault
         except Exception as error:
-            print(json.dumps({"passed": False, "why": f"{type(error).__name__}: {error}"[:500]}))
+            print(
+                json.dumps(
+                    {"passed": False, "why": f"{type(error).__name__}: {error}".removesuffix(": ")[:500]}
+                )
+            )
             return
     print(json.dumps({"passed": True}))
 

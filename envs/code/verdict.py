@@ -75,24 +75,26 @@ async def _asserts(
     shared = {"prelude.py": files["prelude.py"], "wire.py": _program("wire")}
     # The solution ends first, so that the suite can say why: its deadline says something about the suite alone.
     patient = limits.model_copy(update={"deadline": 2 * limits.deadline + 10})
-    serve = asyncio.create_task(
-        isolation.run(
-            isolation.python("serve.py", function, "0"),
-            files={**files, "wire.py": shared["wire.py"], "serve.py": _program("serve")},
-            stdin=theirs,
-            limits=limits,
+    with ours, theirs:
+        serve = asyncio.create_task(
+            isolation.run(
+                isolation.python("serve.py", function, "0"),
+                files={**files, "wire.py": shared["wire.py"], "serve.py": _program("serve")},
+                stdin=theirs,
+                limits=limits,
+            )
         )
-    )
-    try:
-        outcome = await isolation.run(
-            isolation.python("check.py", function),
-            files={**shared, "check.py": _program("check"), "tests.py": code},
-            stdin=ours,
-            limits=patient,
-        )
-    finally:
-        serve.cancel()
-        [served] = await asyncio.gather(serve, return_exceptions=True)
+        serve.add_done_callback(lambda _: theirs.close())  # the suite waits for nobody who never started
+        try:
+            outcome = await isolation.run(
+                isolation.python("check.py", function),
+                files={**shared, "check.py": _program("check"), "tests.py": code},
+                stdin=ours,
+                limits=patient,
+            )
+        finally:
+            serve.cancel()
+            [served] = await asyncio.gather(serve, return_exceptions=True)
     if isinstance(served, ScoreError):
         raise served
     if outcome.code != 0:

@@ -62,7 +62,7 @@ class Isolation:
         files: Mapping[str, str] | None = None,
         stdin: bytes | socket.socket = b"",
     ) -> Outcome:
-        """Runs a program to its end. Nothing that it started outlives it, nor this process.
+        """Runs a program to its end. Isolated, nothing that it started outlives it, nor this process.
 
         Args:
             files: by name, text in its working directory.
@@ -71,22 +71,54 @@ class Isolation:
         Raises:
             ScoreError: the program could not be started, which says nothing about it.
         """
-        with ExitStack() as stack:
-            given = stdin if isinstance(stdin, socket.socket) else _file(stdin)
-            stack.callback(given.close)
-            if self.unsafe:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aipo-unsafe-"))
-                for name, text in (files or {}).items():
-                    (Path(folder) / name).write_bytes(_bytes(text))
-                return await _bare(bare_command(command, limits), given, folder, limits)
-            line, descriptors, told = self._isolated(command, files or {}, limits, stack)
-            try:
-                process = await _start(line, given, pass_fds=descriptors, env={"PATH": os.environ["PATH"]})
-            finally:
-                os.close(descriptors[-1])
-            status = _Status(told)
-            outcome = await _finish(process, limits, lambda: status.kill(process))
-            return outcome if outcome.ended else status.judge(outcome)
+        try:
+            with ExitStack() as stack:
+                given = stdin if isinstance(stdin, socket.socket) else _file(stdin)
+                stack.callback(given.close)
+                run = self._run_bare if self.unsafe else self._run_isolated
+                return await run(command, files or {}, given, limits, stack)
+        except OSError as error:  # no room, too many open files
+            raise ScoreError(f"sandbox: got {error}, allowed a program that starts") from error
+
+    async def _run_isolated(
+        self,
+        command: Sequence[str],
+        files: Mapping[str, str],
+        stdin: socket.socket | BinaryIO,
+        limits: Limits,
+        stack: ExitStack,
+    ) -> Outcome:
+        line, descriptors, told = self._isolated(command, files, limits, stack)
+        try:
+            process = await _start(line, stdin, pass_fds=descriptors, env={"PATH": os.environ["PATH"]})
+        finally:
+            os.close(descriptors[-1])
+        status = _Status(told)
+        outcome = await _finish(process, limits, lambda: status.kill(process))
+        return outcome if outcome.ended else status.judge(outcome)
+
+    async def _run_bare(
+        self,
+        command: Sequence[str],
+        files: Mapping[str, str],
+        stdin: socket.socket | BinaryIO,
+        limits: Limits,
+        stack: ExitStack,
+    ) -> Outcome:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="aipo-unsafe-"))
+        for name, text in files.items():
+            (Path(folder) / name).write_bytes(_bytes(text))
+        line = bare_command(command, limits)
+        process = await _start(line, stdin, cwd=folder, env={**ENVIRONMENT, "HOME": folder})
+
+        def kill() -> None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        try:
+            return await _finish(process, limits, kill)
+        finally:
+            kill()  # what it started, as far as it stayed in its group
 
     def _isolated(
         self, command: Sequence[str], files: Mapping[str, str], limits: Limits, stack: ExitStack
@@ -135,23 +167,8 @@ async def _start(
         return await asyncio.create_subprocess_exec(
             *line, stdin=stdin.fileno(), stdout=pipe, stderr=pipe, start_new_session=True, **settings
         )
-    except OSError as error:
-        raise ScoreError(f"sandbox: got {error}, allowed a process that starts, for {line[0]}") from error
     finally:
         stdin.close()
-
-
-async def _bare(line: Sequence[str], stdin: socket.socket | BinaryIO, folder: str, limits: Limits) -> Outcome:
-    process = await _start(line, stdin, cwd=folder, env={**ENVIRONMENT, "HOME": folder})
-
-    def kill() -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    try:
-        return await _finish(process, limits, kill)
-    finally:
-        kill()  # what it started, as far as it stayed in its group
 
 
 async def _finish(process: asyncio.subprocess.Process, limits: Limits, kill: Callable[[], None]) -> Outcome:

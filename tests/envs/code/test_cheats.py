@@ -117,3 +117,15 @@ def test_expected_outputs_are_not_in_the_files_of_a_solution(isolated: Isolation
         passes(Seen(), PROBLEMS[suite], program)
         solution = next(files for files in outcome.values() if "solution.py" in files)
         assert secret not in solution
+
+
+@pytest.mark.parametrize("suite", PROBLEMS)
+def test_a_sandbox_that_fails_gives_no_verdict(isolated: Isolation, suite: str) -> None:
+    class Broken(Isolation):
+        async def run(self, command, **arguments):
+            if "solution.py" in arguments["files"]:
+                raise ScoreError("sandbox: broken")
+            return await super().run(command, **arguments)
+
+    with pytest.raises(ScoreError, match="sandbox: broken"):
+        passes(Broken(), PROBLEMS[suite], RIGHT[suite][0])

@@ -47,7 +47,7 @@ def score(env: Code, task: Task, text: str) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("suite", "rows", "key", "why"),
     [
-        ("humaneval", [HUMANEVAL], "humaneval", "AssertionError: "),
+        ("humaneval", [HUMANEVAL], "humaneval", ": AssertionError"),
         ("mbpp", [MBPP], "mbpp", "ReplyError: no reply of the solution"),
         ("livecodebench", [STDIN], "stdin", "test 1: another output"),
         ("livecodebench", [FUNCTION], "function", "call 1: exit status 1: KeyError: 'add'"),

@@ -150,6 +150,21 @@ def test_a_sandbox_that_does_not_start_is_no_outcome(isolated: Isolation) -> Non
         asyncio.run(broken.run(["true"], limits=LIMITS))
 
 
+@pytest.mark.parametrize("unsafe", [False, True], ids=["isolated", "unsafe"])
+def test_a_full_disk_is_no_outcome(
+    isolated: Isolation, unsafe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    run = Isolation(unsafe=True) if unsafe else isolated
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(
+        ScoreError, match=r"sandbox: got .*No space left on device.*, allowed a program that starts"
+    ):
+        asyncio.run(run.run(["true"], limits=LIMITS))
+
+
 @pytest.mark.parametrize(
     ("outcome", "says"),
     [

@@ -124,6 +124,38 @@ def test_a_served_model_is_evaluated_and_its_traces_say_that_they_are_text(
     assert listed.stdout.splitlines()[1].split()[2] == "text"
 
 
+def test_benchmarks_of_two_kinds_are_evaluated_without_a_configuration(tmp_path: Path) -> None:
+    items = {
+        "math500": {"problem": "2@2?", "answer": "4", "level": 1},
+        "gpqa-diamond": {
+            "Question": "2@2?",
+            "Correct Answer": "4",
+            **{f"Incorrect Answer {n}": str(n) for n in (1, 2, 3)},
+        },
+    }
+    for name, item in items.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(item))
+    settings = [f"env.options.folder={tmp_path}", f"run.out={tmp_path / 'served'}"]
+    with served(lambda _: "It is \\boxed{4}.") as (url, asked):
+        done = aipo("eval", "--json", "--env", "math500,gpqa_diamond", *endpoint(url), *settings)
+    results = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert {split: kinds["solo"]["pass_at"] for split, kinds in results.items()} == {
+        "math500": {"1": 1.0},
+        "gpqa-diamond": {"1": 1.0},
+    }
+    assert len(asked) == 1 + 2
+    with pytest.raises(LoadError, match=r"allowed one file called amc with .jsonl"):
+        aipo(
+            "eval",
+            "--env",
+            "amc",
+            *endpoint(url),
+            f"env.options.folder={tmp_path}",
+            f"run.out={tmp_path / 'new'}",
+        )
+    assert not (tmp_path / "new").exists()
+
+
 def test_with_its_tokenizer_a_served_model_leaves_whole_traces(tmp_path: Path, small: list[str]) -> None:
     folder = cold_start(seed=0, steps=2)
     words = HFTokenizer(AutoTokenizer.from_pretrained(folder))

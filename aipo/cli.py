@@ -146,9 +146,8 @@ app.command("eval")(evaluate)
 app.command()(env)
 app.command()(overlap)
 app.command("try")(try_)
-app.command()(config)
-app.command()(graph)
-app.command()(model)
+for command in (config, graph, model):
+    app.command()(command)
 
 
 @app.command()

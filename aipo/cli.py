@@ -61,10 +61,8 @@ def main_command(
 def demo(
     out: Annotated[Path, Option(help="folder for the runs and the report")] = Path("runs/demo"),
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="random seed of task, first model, training")] = 0,
-    model: Annotated[
-        str, Option(help="miniature: minutes; smollm2: a real language model, in about an hour")
-    ] = "miniature",
-    arms: Annotated[str, Option(help="presets to compare, separated by commas")] = "aipo_distil,aipo,grpo",
+    model: Annotated[str, Option(help="miniature (minutes), smollm2 (a real one; an hour)")] = "miniature",
+    arms: Annotated[str, Option(help="presets to compare, separated by commas; default: the demo's")] = "",
     as_json: EventsOption = False,
 ) -> None:
     """Trains and compares on a small built-in task.
@@ -73,7 +71,7 @@ def demo(
     """
     from aipo.demo.run import run_demo
 
-    names = tuple(name.strip() for name in arms.split(",") if name.strip())
+    names = tuple(name.strip() for name in arms.split(",") if name.strip()) if arms else None
     with event_output(as_json) as console:
         run_demo(out, model=model, seed=seed, arms=names, console=console)
 

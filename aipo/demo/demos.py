@@ -19,6 +19,7 @@ class Demo:
         base: the preset whose task and policy all arms take, each with the method of the preset of its own name; None: an
             arm is that preset itself.
         plan: overrides of every arm.
+        default: arms that are compared unless others are named.
         aim: its first line on the terminal.
         title: of the report.
         story: the task and the question, for a reader who knows neither.
@@ -31,6 +32,7 @@ class Demo:
 
     base: str | None
     plan: tuple[str, ...]
+    default: tuple[str, ...]
     aim: str
     title: str
     story: tuple[str, ...]
@@ -80,6 +82,7 @@ MINIATURE = Demo(
         "evaluate.samples=2",
         "evaluate.ks=[1, 2]",
     ),
+    default=("aipo_distil", "aipo", "grpo"),
     aim="a small language model learns from agents to do without them",
     title="AIPO on the miniature: trained with agents, measured without",
     story=(
@@ -115,7 +118,8 @@ MINIATURE = Demo(
 )
 SMOLLM2 = Demo(
     base="smollm2",
-    plan=(_ONE_THREAD, "train.steps=40", "evaluate.samples=2", "evaluate.ks=[1, 2]"),
+    plan=(_ONE_THREAD, "train.steps=25", "evaluate.samples=2", "evaluate.ks=[1, 2]"),
+    default=("aipo_distil", "grpo"),  # an hour is too short for three
     aim="a real language model of 135 million parameters learns from agents to do without them",
     title="AIPO on SmolLM2-135M-Instruct: trained with agents, measured without",
     story=(

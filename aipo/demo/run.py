@@ -35,7 +35,7 @@ from aipo.util.text import age, counted, duration
 
 
 def run_demo(
-    out: Path, *, model: str = "miniature", seed: int, arms: Sequence[str], console: Console
+    out: Path, *, model: str = "miniature", seed: int, arms: Sequence[str] | None = None, console: Console
 ) -> None:
     """Runs the demo of a model into `out`.
 
@@ -48,7 +48,7 @@ def run_demo(
     if model not in DEMOS:
         raise ConfigError(f"--model: got {model!r}, allowed one of {', '.join(DEMOS)}")
     demo = DEMOS[model]
-    allowed = demo.arms
+    arms, allowed = demo.default if arms is None else arms, demo.arms
     if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(allowed):
         raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(allowed)}, each once")
     matrix = demo_matrix(demo, out, seed, arms)
@@ -106,7 +106,9 @@ def print_plan(matrix: Matrix, demo: Demo, console: Console) -> None:
         print_line(console, f"  {name:<12}{age(seconds):>7}  {text}")
     name, *_ = demo.first
     print_line(
-        console, f"The times are those of two idle cores. After the {name}, two run side by side.", "dim"
+        console,
+        f"The times are those of one idle core. After the {name}, up to {demo.at_once} run side by side.",
+        "dim",
     )
     print_line(console, f"Watch it live, from another terminal: aipo view {matrix.out}")
 

@@ -25,7 +25,7 @@ class Demo:
         story: the task and the question, for a reader who knows neither.
         splits: what the evaluated splits hold, for a reader.
         table: the rows of the last table, pass@1.
-        first: what is made before anything else: name, seconds on two idle cores, and what it is.
+        first: what is made before anything else: name, seconds on idle cores, and what it is.
         before_s, arm_s: seconds of the evaluation before, and of one arm.
         at_once: runs side by side on a machine with fewer cores.
     """

@@ -186,7 +186,7 @@ def test_arms_on_a_real_model_have_the_method_of_the_preset_of_their_name(tmp_pa
     for arm in ("aipo", "grpo"):
         experiment = matrix.cell(arm, 3).stages[0].experiment
         assert experiment.method == load_experiment(arm).method
-        assert (experiment.env_name, experiment.train.steps) == ("envs.almanac:Almanac", 40)
+        assert (experiment.env_name, experiment.train.steps) == ("envs.almanac:Almanac", 25)
         assert (experiment.policy.model, experiment.threads) == (str(tmp_path / "warmup" / "model"), 1)
     with pytest.raises(ConfigError, match="--model: got 'gpt', allowed one of miniature, smollm2"):
         run_demo(tmp_path / "demo", model="gpt", seed=0, arms=("grpo",), console=Console(quiet=True))

@@ -59,7 +59,7 @@ class ForkPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fork:
+class _ConsultFork:
     """One rollout from one consult.
 
     Args:
@@ -121,7 +121,7 @@ class Forks:
         Args:
             on_trace: called with each trace as it ends.
         """
-        forks: dict[Place, _Fork] = {}
+        forks: dict[Place, _ConsultFork] = {}
         for trace, number in consults:
             try:
                 of_consult = [self._fork(trace, number, sample) for sample in range(self.samples)]
@@ -144,7 +144,7 @@ class Forks:
         self.replay.run_rollouts({place: fork.rollout for place, fork in forks.items()}, note, progress)
         return {key: sorted(of_consult, key=lambda t: t.index) for key, of_consult in traces.items()}
 
-    def _fork(self, trace: Trace, number: int, sample: int) -> _Fork:
+    def _fork(self, trace: Trace, number: int, sample: int) -> _ConsultFork:
         consult = trace.consults[number]
         start = consult.request_start
         if start is None:
@@ -170,7 +170,7 @@ class Forks:
         chats = self.replay.chats(before, reuse)
         rollout = ReplayedRollout({trace.policy: trace}, spec, {trace.policy: policy}, chats, reuse)
         request = len(before.token_ids)
-        return _Fork(rollout, policy, number, request, request + start)
+        return _ConsultFork(rollout, policy, number, request, request + start)
 
 
 def _until(trace: Trace, number: int) -> Trace:

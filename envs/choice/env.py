@@ -7,7 +7,7 @@ from pydantic import Field, validate_call
 
 from aipo.util.section import Count, Positive
 from envs.file.env import File
-from envs.file.source import Source
+from envs.file.source import SplitSource
 
 _EXAMPLE = "'env.options.splits={gpqa: gpqa-diamond}'"
 
@@ -18,7 +18,7 @@ class Choice(File):
     @validate_call
     def __init__(
         self,
-        splits: Annotated[dict[str, Source], Field(min_length=1, examples=[_EXAMPLE])],
+        splits: Annotated[dict[str, SplitSource], Field(min_length=1, examples=[_EXAMPLE])],
         folder: Path | None = None,
         shuffle: int = 0,
         seconds: Positive = 5.0,

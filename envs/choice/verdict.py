@@ -31,14 +31,14 @@ _BETWEEN = re.compile(r"\s*(?:,|;|/|&|\+|\band\b|\bor\b|\s)\s*")
 _NEXT = r"[(\[]?\s*[A-Za-z]\s*[)\]]?"
 
 
-class Choice(NamedTuple):
+class NamedOption(NamedTuple):
     """The letter that an answer names, None where it names none, and why."""
 
     letter: str | None
     why: str
 
 
-def chosen(answer: str | None, options: Sequence[str] | None) -> Choice:
+def chosen(answer: str | None, options: Sequence[str] | None) -> NamedOption:
     """What an answer names, by the rule above.
 
     Args:
@@ -46,17 +46,17 @@ def chosen(answer: str | None, options: Sequence[str] | None) -> Choice:
         options: in the order shown; None where the question has them in its text, so that rules 3 and 5 know no texts.
     """
     if answer is None:
-        return Choice(None, "there is no answer")
+        return NamedOption(None, "there is no answer")
     if len(answer) > _LONGEST + max(map(len, options or ("",))):
-        return Choice(None, "the answer is too long for an option")
+        return NamedOption(None, "the answer is too long for an option")
     letters = LETTERS[: len(options)] if options is not None else LETTERS
     texts = [_plain(option) for option in options or ()]
     words = _without_words(answer)
     if (alone := _ALONE.fullmatch(words)) and alone[1].upper() in letters:
-        return Choice(alone[1].upper(), "one letter")
+        return NamedOption(alone[1].upper(), "one letter")
     if named := _several(words, letters):
         one = len(named) == 1
-        return Choice(
+        return NamedOption(
             named[0] if one else None, "one letter" if one else f"several letters: {', '.join(named)}"
         )
     if before := _BEFORE_TEXT.match(words):
@@ -65,15 +65,15 @@ def chosen(answer: str | None, options: Sequence[str] | None) -> Choice:
             return _with_text(letter, _plain(words[before.end() :]), texts)
     places = [place for place, text in enumerate(texts) if text in (_plain(words), _plain(answer))]
     if len(places) == 1:
-        return Choice(letters[places[0]], "the text of an option")
-    return Choice(None, "neither a letter nor the text of one option")
+        return NamedOption(letters[places[0]], "the text of an option")
+    return NamedOption(None, "neither a letter nor the text of one option")
 
 
-def _with_text(letter: str, text: str, texts: Sequence[str]) -> Choice:
+def _with_text(letter: str, text: str, texts: Sequence[str]) -> NamedOption:
     """The option of a letter that has a text behind it."""
     if text in texts and LETTERS[texts.index(text)] != letter:
-        return Choice(None, f"the letter {letter} with the text of {LETTERS[texts.index(text)]}")
-    return Choice(letter, "a letter with a text")
+        return NamedOption(None, f"the letter {letter} with the text of {LETTERS[texts.index(text)]}")
+    return NamedOption(letter, "a letter with a text")
 
 
 def _several(words: str, letters: str) -> list[str]:

@@ -12,16 +12,16 @@ from typing import Any
 
 from aipo.errors import ConfigError
 from envs.file.rows import folded
-from envs.file.source import Source
+from envs.file.source import SplitSource
 
 _LEVEL = ("subject", "level")
 
 
-def _math(hub: str, split: str, **columns: Any) -> Source:
-    return Source(hub=hub, split=split, verdict="math", **columns)  # pyright: ignore[reportCallIssue]
+def _math(hub: str, split: str, **columns: Any) -> SplitSource:
+    return SplitSource(hub=hub, split=split, verdict="math", **columns)  # pyright: ignore[reportCallIssue]
 
 
-TRAINING: dict[str, Source] = {
+TRAINING: dict[str, SplitSource] = {
     "gsm8k-train": _math("openai/gsm8k", "train", config="main"),
     "dapo-math": _math(
         "open-r1/DAPO-Math-17k-Processed", "train", config="en", question="prompt", answer="solution"
@@ -29,7 +29,7 @@ TRAINING: dict[str, Source] = {
     "deepscaler": _math("agentica-org/DeepScaleR-Preview-Dataset", "train"),
 }
 """For training."""
-TESTS: dict[str, Source] = {
+TESTS: dict[str, SplitSource] = {
     "math500": _math("HuggingFaceH4/MATH-500", "test", keep=_LEVEL),
     "aime24": _math("HuggingFaceH4/aime_2024", "train"),
     "aime25": _math("math-ai/aime25", "test"),
@@ -37,7 +37,7 @@ TESTS: dict[str, Source] = {
     "gsm8k-test": _math("openai/gsm8k", "test", config="main"),
     "minerva": _math("math-ai/minervamath", "test"),
     "olympiadbench": _math("knoveleng/OlympiadBench", "train", keep=_LEVEL),
-    "gpqa-diamond": Source(  # pyright: ignore[reportCallIssue]
+    "gpqa-diamond": SplitSource(  # pyright: ignore[reportCallIssue]
         hub="Idavidrein/gpqa",
         config="gpqa_diamond",
         split="train",
@@ -46,7 +46,7 @@ TESTS: dict[str, Source] = {
         keep=("High-level domain", "Subdomain"),
         verdict="choice",
     ),
-    "mmlu-pro": Source(  # pyright: ignore[reportCallIssue]
+    "mmlu-pro": SplitSource(  # pyright: ignore[reportCallIssue]
         hub="TIGER-Lab/MMLU-Pro", split="test", options="options", keep=("category",), verdict="choice"
     ),
 }
@@ -57,7 +57,7 @@ _PAIRS = {"gsm8k": ("gsm8k-train", "gsm8k-test")}
 _BY_NAME = {folded(name): name for name in (*TRAINING, *TESTS)}
 
 
-def source_of(name: str) -> Source | None:
+def source_of(name: str) -> SplitSource | None:
     """Where the items of a benchmark are; None where there is none of this name."""
     known = _BY_NAME.get(folded(name), name)
     return TRAINING.get(known) or TESTS.get(known)

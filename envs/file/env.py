@@ -9,7 +9,7 @@ from aipo.errors import ConfigError, ScoreError
 from aipo.rollout import Task
 from aipo.util.section import Count, Positive
 from envs.file.items import read_tasks
-from envs.file.source import Source
+from envs.file.source import SplitSource
 from envs.file.verdicts import Mathematics, Python, Verdict, verdict_named
 from envs.math.answer import final_answer
 from envs.splits import SplitEnv
@@ -17,11 +17,11 @@ from envs.splits import SplitEnv
 _EXAMPLE = "'env.options.splits={train: train.jsonl}'"
 
 
-class File(SplitEnv[Source]):
+class File(SplitEnv[SplitSource]):
     """Implements `aipo.rollout.demonstration.DemonstratedEnv`.
 
     Args:
-        splits: by name, where its items are: a file, a benchmark's name, or the keys of `envs.file.source.Source`.
+        splits: by name, where its items are: a file, a benchmark's name, or the keys of `envs.file.source.SplitSource`.
         verdict: `exact`, `math`, `choice`, `contains`, or `python.file.py:function`; see `envs.file.verdicts`.
         folder: its files, called as the splits are, stand in for data sets of the hub.
         answer_line: where there is no box, the last answer line counts (`Answer: 18`).
@@ -37,7 +37,7 @@ class File(SplitEnv[Source]):
     @validate_call
     def __init__(
         self,
-        splits: Annotated[dict[str, Source], Field(min_length=1, examples=[_EXAMPLE])],
+        splits: Annotated[dict[str, SplitSource], Field(min_length=1, examples=[_EXAMPLE])],
         verdict: str = "exact",
         folder: Path | None = None,
         answer_line: bool = True,
@@ -59,7 +59,7 @@ class File(SplitEnv[Source]):
                     f"options of split {split!r}: got the verdict {names[split]!r}, allowed `choice` for questions with options"
                 )
 
-    def make_tasks(self, split: str, setting: Source) -> tuple[Task, ...]:
+    def make_tasks(self, split: str, setting: SplitSource) -> tuple[Task, ...]:
         """In the order of the file or data set; see `envs.file.items.read_tasks` for what it raises."""
         return read_tasks(split, setting, folder=self._folder, shuffle=self._shuffle)
 

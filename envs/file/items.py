@@ -15,14 +15,14 @@ from aipo.errors import ConfigError, TaskError
 from aipo.rollout import Task
 from envs.choice.options import Choices, choices
 from envs.file.rows import Row, rows
-from envs.file.source import ANSWERS, QUESTIONS, Source
+from envs.file.source import ANSWERS, QUESTIONS, SplitSource
 
 FINAL = "####"
 _CALCULATOR = re.compile(r"<<[^<>]*>>")  # notes of GSM8K's authors to a calculator
 
 
 def read_tasks(
-    name: str, source: Source, *, folder: Path | None = None, shuffle: int = 0
+    name: str, source: SplitSource, *, folder: Path | None = None, shuffle: int = 0
 ) -> tuple[Task, ...]:
     """Every item of `source` as a task of split `name`, in its order.
 
@@ -48,7 +48,7 @@ def read_tasks(
     return tuple(tasks.values())
 
 
-def _task(name: str, row: Row, place: int, source: Source, shuffle: int, at: str) -> Task:
+def _task(name: str, row: Row, place: int, source: SplitSource, shuffle: int, at: str) -> Task:
     key = _text(row, (source.id,), at) if source.id else place
     question = _text(row, (source.question,) if source.question else QUESTIONS, at)
     metadata: dict[str, Any] = {}
@@ -70,7 +70,7 @@ def _task(name: str, row: Row, place: int, source: Source, shuffle: int, at: str
     )
 
 
-def _choices(row: Row, question: str, source: Source, shuffle: int, at: str) -> Choices:
+def _choices(row: Row, question: str, source: SplitSource, shuffle: int, at: str) -> Choices:
     """The options as they are shown, in an order of the seed."""
     names = (source.answer,) if source.answer else ANSWERS
     if source.wrong:

@@ -12,12 +12,12 @@ from typing import Any
 
 from aipo.errors import LoadError
 from aipo.util.files import no_text
-from envs.file.source import FILES, Source
+from envs.file.source import FILES, SplitSource
 
 Row = Mapping[str, Any]
 
 
-def rows(source: Source, split: str, folder: Path | None) -> Iterator[Row]:
+def rows(source: SplitSource, split: str, folder: Path | None) -> Iterator[Row]:
     """The rows of a source.
 
     Args:
@@ -34,7 +34,7 @@ def rows(source: Source, split: str, folder: Path | None) -> Iterator[Row]:
     return _hub(source, split)
 
 
-def _file_of(split: str, source: Source, folder: Path) -> Path:
+def _file_of(split: str, source: SplitSource, folder: Path) -> Path:
     """The file of a split: its name counts, without `-` and `_`, whatever the case."""
     files = sorted(file for file in folder.glob("*") if file.name.endswith(FILES))
     named = [file for file in files if folded(file.name.partition(".")[0]) == folded(split)]
@@ -112,7 +112,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise LoadError(f"Parquet: got {error}, allowed a file of it, at {path}") from error
 
 
-def _hub(source: Source, split: str) -> Iterator[Row]:
+def _hub(source: SplitSource, split: str) -> Iterator[Row]:
     from datasets import load_dataset  # slow to import
 
     assert source.hub is not None and source.split is not None, "a source without a file has them"

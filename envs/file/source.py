@@ -11,7 +11,7 @@ FILES = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 QUESTIONS, ANSWERS = ("problem", "question", "prompt"), ("answer",)
 
 
-class Source(Section):
+class SplitSource(Section):
     """Where the items of one split are; text is the name of a file or of a benchmark.
 
     A column inside another one has a name with dots: `reward_model.ground_truth`, `prompt.0.content`.

@@ -19,7 +19,7 @@ from typing import Protocol
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.rollout import Task
 from aipo.util.imports import load
-from envs.choice.verdict import Choice, chosen
+from envs.choice.verdict import NamedOption, chosen
 from envs.math.answer import explain_answer, final_answer
 from envs.sandbox import Sandbox
 
@@ -111,7 +111,7 @@ class Letter:
         letter, why = self._chosen(task, text)
         return f"the answer names {letter or 'no option'} ({why}); the right one is {task.answer}"
 
-    def _chosen(self, task: Task, text: str) -> Choice:
+    def _chosen(self, task: Task, text: str) -> NamedOption:
         return chosen(final_answer(text, task.prompt, line=self._line), task.metadata.get("options"))
 
 

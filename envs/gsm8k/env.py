@@ -5,7 +5,7 @@ from itertools import chain
 
 from aipo.errors import TaskError
 from aipo.rollout import Task
-from envs.file.source import Source
+from envs.file.source import SplitSource
 from envs.gsm8k.numbers import read_number
 from envs.gsm8k.solution import Solution
 from envs.gsm8k.teacher import next_text
@@ -18,7 +18,7 @@ class GSM8K(Math):
     Implements `aipo.rollout.demonstration.DemonstratedEnv` and `TeachingEnv`.
     """
 
-    def make_tasks(self, split: str, setting: Source) -> tuple[Task, ...]:
+    def make_tasks(self, split: str, setting: SplitSource) -> tuple[Task, ...]:
         """In the order of the file or data set; see `envs.file.items.read_tasks` for what else it raises.
 
         Raises:

@@ -12,7 +12,7 @@ from pydantic import Field, validate_call
 
 from aipo.util.section import Count, Positive
 from envs.file.env import File
-from envs.file.source import Source
+from envs.file.source import SplitSource
 
 _EXAMPLE = "'env.options.splits={train: {hub: openai/gsm8k, config: main, split: train}}'"
 
@@ -28,7 +28,7 @@ class Math(File):
     @validate_call
     def __init__(
         self,
-        splits: Annotated[dict[str, Source], Field(min_length=1, examples=[_EXAMPLE])],
+        splits: Annotated[dict[str, SplitSource], Field(min_length=1, examples=[_EXAMPLE])],
         seconds: Positive = 5.0,
         workers: Count = 2,
         folder: Path | None = None,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from aipo.errors import AipoError, ConfigError, LoadError, TaskError
 from envs.file.items import read_tasks
-from envs.file.source import Source
+from envs.file.source import SplitSource
 
 # One item each as the file or the hub has it, and the canonical answer.
 SCHEMAS = {
@@ -48,7 +48,7 @@ def written(folder: Path, *rows: object, name: str = "items.jsonl") -> Path:
 
 
 def read(file: Path, **columns: str):
-    return read_tasks("test", Source(file=file, **columns))
+    return read_tasks("test", SplitSource(file=file, **columns))
 
 
 @pytest.mark.parametrize(("row", "answer"), SCHEMAS.values(), ids=SCHEMAS)
@@ -95,14 +95,14 @@ def test_a_data_set_of_the_hub_says_the_same(tmp_path: Path, monkeypatch: pytest
         return DatasetDict(test=Dataset.from_list(ROWS))[split]
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    source = Source(hub="openai/gsm8k", config="main", split="test")
+    source = SplitSource(hub="openai/gsm8k", config="main", split="test")
     assert read_tasks("test", source) == read(written(tmp_path, *ROWS))
     assert asked == [("openai/gsm8k", "main", "test")]
 
 
 def test_a_data_set_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"data set of the hub: got \w+: .*, allowed one that can be loaded"):
-        read_tasks("test", Source(hub=str(tmp_path / "nowhere"), split="test"))
+        read_tasks("test", SplitSource(hub=str(tmp_path / "nowhere"), split="test"))
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
@@ -227,4 +227,4 @@ def test_files_that_cannot_be_read_are_named(
 )
 def test_a_source_is_one_place(given: dict, says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        Source(**given)
+        SplitSource(**given)

@@ -218,7 +218,7 @@ def test_what_is_wrong_is_refused(env: Math) -> None:
         ({}, r"got no \['splits'\]"),
         ({"splits": {}}, "splits: Dictionary should have at least 1 item"),
         ({"splits": {"t": {"fiel": "a.jsonl"}}}, "splits.t.fiel: Extra inputs are not permitted"),
-        ({"splits": {"t": "a.csv"}}, "splits.t: Value error, file: got 'a.csv', allowed .jsonl"),
+        ({"splits": {"t": "a.txt"}}, "splits.t: Value error, file: got 'a.txt', allowed .jsonl"),
         ({"splits": {"t": "a.jsonl"}, "workers": 0}, "workers: Input should be greater than or equal to 1"),
         ({"splits": {"t": "a.jsonl"}, "seconds": "soon"}, "seconds: Input should be a valid number"),
         ({"splits": {"t": "a.jsonl"}, "second": 5}, r"got \['second'\], allowed"),

@@ -21,6 +21,7 @@ from kit.commands import aipo
 
 SMALL = [
     *("policy.options.steps=40", "train.tasks_per_step=2", "train.group_size=4", "train.minibatches=2"),
+    "train.passes=1",
     *("train.gradient_accumulation=1", "train.save_every=1", "rollout.max_tokens=24", "run.threads=1"),
 ]
 

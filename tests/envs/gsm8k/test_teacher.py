@@ -72,7 +72,7 @@ def traces(experiment: Experiment, env: GSM8K) -> list[Trace]:
         for i, task in enumerate(env.tasks("train"))
     ]
     try:
-        return [trace for spec in specs for trace in asyncio.run(engine.rollout(spec, lambda _: None))]
+        return [trace for spec in specs for trace in asyncio.run(engine.rollout(spec, lambda _: None)).traces]
     finally:
         env.close()
 

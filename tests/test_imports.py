@@ -20,7 +20,7 @@ SURFACE = {
     "aipo.rollout": "Agent AgentSpec AgentState ChatModel Env Prompt RolloutContext RolloutEngine RolloutSpec "
     "RolloutState Score Task check_graph derive_seed",
     "aipo.trace": "SCHEMA_VERSION Call Consult Fault Mode Role Segment StopReason Trace Visit concatenate "
-    "of_policy segment",
+    "of_policy segment turns_behind_replies",
 }
 """What a user's graph, agent, environment or notebook imports."""
 LIGHT = (

@@ -34,6 +34,7 @@ SMALL = """
   - train.tasks_per_step=2
   - train.group_size=4
   - train.minibatches=1
+  - train.passes=1
   - train.gradient_accumulation=1
   - train.save_every=1
   - rollout.max_tokens=16

@@ -57,8 +57,8 @@ def talk(policies, fails="", stops=52):
                 pieces += [*heard, piece]
             text = context.answer([*own, *pieces], policy=name)
             parts[name] = await context.score(text)
-        stops = dict.fromkeys(policies, StopReason.EOS)
-        return {"segments": pieces, "stops": stops, "reward_parts": parts}
+        ends = dict.fromkeys(policies, StopReason.EOS)
+        return {"segments": pieces, "stops": ends, "reward_parts": parts}
 
     graph = StateGraph(RolloutState, context_schema=RolloutContext)
     graph.add_node("share", share)

@@ -51,7 +51,13 @@ def test_the_drift_of_every_step_is_what_a_forward_pass_finds(
             await load(self, server)
 
     monkeypatch.setattr(DiskTransport, "load", lost)
-    words = ("train.steps=2", "train.minibatches=2", "train.gradient_accumulation=1", "train.save_every=1")
+    words = (
+        "train.steps=2",
+        "train.minibatches=2",
+        "train.passes=1",
+        "train.gradient_accumulation=1",
+        "train.save_every=1",
+    )
     few = ("train.tasks_per_step=2", "train.group_size=4", f"rollout.temperature={TEMPERATURE}")
     # With a KL term rows are trained whatever their advantage.
     config = configure(*words, *few, "method.beta=0.01", "policy.vllm.tolerance=10", *correction)

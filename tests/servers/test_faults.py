@@ -26,6 +26,7 @@ SMALL = (
     f"train.tasks_per_step={TASKS}",
     f"train.group_size={GROUP}",
     "train.minibatches=1",
+    "train.passes=1",
     "train.gradient_accumulation=1",
     "train.save_every=1",
     "policy.vllm.deadline=300",

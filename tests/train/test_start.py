@@ -32,7 +32,7 @@ def numbers(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
         key = f"{prefix}{name.removesuffix('_config')}"
         if "float" in str(field.annotation):
             yield key
-        for one in sections if name != "agents" else ():
+        for one in sections if name not in ("agents", "policies") else ():
             yield from numbers(one, f"{key}.")
 
 

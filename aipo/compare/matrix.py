@@ -80,7 +80,8 @@ class MatrixCell:
     @property
     def log(self) -> Path:
         """The output of its commands, beside its folder."""
-        return self.stages[-1].run.path.with_suffix(".log")
+        path = self.stages[-1].run.path
+        return path.with_name(f"{path.name}.log")
 
     @property
     def evaluation(self) -> str:

@@ -1,5 +1,6 @@
 """The demos: what each one trains, on which tasks, and what a reader has to know."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,6 +43,11 @@ class Demo:
     before_s: int
     arm_s: int
     at_once: int
+
+    @property
+    def side_by_side(self) -> int:
+        """The most runs at once on this machine."""
+        return max(self.at_once, os.cpu_count() or 1)
 
     @property
     def arms(self) -> list[str]:

@@ -5,7 +5,6 @@ is evaluated too. Each of these is an ordinary `aipo eval` or `aipo train` in it
 """
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -57,7 +56,7 @@ def run_demo(
     print_plan(matrix, demo, console)
     try:
         with bars(console) as progress:
-            run_matrix(matrix, progress, at_once=max(demo.at_once, os.cpu_count() or 1), stop_at_failure=True)
+            run_matrix(matrix, progress, at_once=demo.side_by_side, stop_at_failure=True)
     except KeyboardInterrupt:
         print_line(
             console, f"The same command goes on from what is in {out}; rm -r {out} begins anew.", "yellow"
@@ -107,7 +106,7 @@ def print_plan(matrix: Matrix, demo: Demo, console: Console) -> None:
     name, *_ = demo.first
     print_line(
         console,
-        f"The times are those of one idle core. After the {name}, up to {demo.at_once} run side by side.",
+        f"The times are those of one idle core. After the {name}, up to {demo.side_by_side} run side by side.",
         "dim",
     )
     print_line(console, f"Watch it live, from another terminal: aipo view {matrix.out}")

@@ -143,15 +143,8 @@ def rows_of(trace: Trace) -> list[Row]:
         return []
     if not trace.taught:
         return [_uncut(trace, "sampled", trace.segments, CODES)]
-    misformed = {consult.request_segment for consult in trace.consults if consult.misformed}
-    coded = enumerate(trace.segments)
-    return [
-        _row(
-            trace,
-            "sampled",
-            [(i, s, Code.CONTEXT if i in misformed else TAUGHT_CODES[s.role]) for i, s in coded],
-        )
-    ]
+    misformed = [consult.request_segment for consult in trace.consults if consult.misformed]
+    return [_uncut(trace, "sampled", trace.segments, TAUGHT_CODES, unlearned=misformed)]
 
 
 def exchange_prompt(trace: Trace, prompt: Segment) -> list[Row]:
@@ -167,8 +160,16 @@ def exchange_prompt(trace: Trace, prompt: Segment) -> list[Row]:
     ]
 
 
-def _uncut(trace: Trace, kind: RowKind, segments: Sequence[Segment], codes: Mapping[Role, Code]) -> Row:
-    return _row(trace, kind, [(i, s, codes[s.role]) for i, s in enumerate(segments)])
+def _uncut(
+    trace: Trace,
+    kind: RowKind,
+    segments: Sequence[Segment],
+    codes: Mapping[Role, Code],
+    unlearned: Sequence[int] = (),
+) -> Row:
+    """A row of whole segments; `unlearned` are places of some that are context whatever their role."""
+    coded = enumerate(segments)
+    return _row(trace, kind, [(i, s, Code.CONTEXT if i in unlearned else codes[s.role]) for i, s in coded])
 
 
 def distillable(trace: Trace) -> bool:

@@ -13,7 +13,7 @@ from aipo.errors import LoadError, TaskError
 from aipo.util.section import Section
 from envs.code.problem import Problem
 from envs.code.suites import SUITES, Row
-from envs.file.rows import file_rows
+from envs.file.rows import file_rows, hub_rows
 from envs.file.source import FILES
 
 _NO_ROW = (
@@ -100,20 +100,13 @@ def _rows(source: ProblemSource) -> Iterator[Row]:
 
 
 def _hub(source: ProblemSource) -> Iterator[Row]:
-    from datasets import load_dataset  # slow to import
-
     suite = SUITES[source.suite]
-    try:
-        if suite.files:
-            urls = [f"hf://datasets/{suite.hub}/{file}" for file in suite.files]
-            rows: Any = load_dataset("json", data_files=urls, split="train")
-        else:
-            rows = load_dataset(suite.hub, suite.config, split=source.split)
-        yield from rows
-    except Exception as error:  # of many kinds: the hub's libraries and the network
-        names = ", ".join(suite.files) or "the split's Parquet files"
-        raise LoadError(
-            f"data set of the hub: got {type(error).__name__}: {error}, allowed one that can be loaded, {suite.hub!r}. "
-            f"Without the hub, put {names} of huggingface.co/datasets/{suite.hub} (columns {', '.join(suite.columns)}) "
-            f"into a folder, and name it: env.options.splits.NAME={{suite: {source.suite}, file: FOLDER}}"
-        ) from error
+    names = ", ".join(suite.files) or "the split's Parquet files"
+    instead = (
+        f"put {names} of huggingface.co/datasets/{suite.hub} (columns {', '.join(suite.columns)}) into a folder, and name it: "
+        f"env.options.splits.NAME={{suite: {source.suite}, file: FOLDER}}"
+    )
+    if suite.files:
+        urls = [f"hf://datasets/{suite.hub}/{file}" for file in suite.files]
+        return hub_rows(suite.hub, instead, "json", data_files=urls, split="train")
+    return hub_rows(suite.hub, instead, suite.hub, suite.config, split=source.split)

@@ -113,16 +113,31 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _hub(source: SplitSource, split: str) -> Iterator[Row]:
+    assert source.hub is not None and source.split is not None, "a source without a file has them"
+    instead = (
+        f"put a file {split}.jsonl (or {', '.join(FILES[1:])}) with the columns {source.columns} into a folder, and name that: "
+        "env.options.folder=FOLDER"
+    )
+    return hub_rows(source.hub, instead, source.hub, source.config, split=source.split)
+
+
+def hub_rows(name: str, instead: str, *of: Any, **which: Any) -> Iterator[Row]:
+    """The rows of the hub's data set `name`.
+
+    Args:
+        instead: what to do without the hub.
+        of, which: what `datasets.load_dataset` is given.
+
+    Raises:
+        LoadError: it cannot be loaded; says what to do instead.
+    """
     from datasets import load_dataset  # slow to import
 
-    assert source.hub is not None and source.split is not None, "a source without a file has them"
     try:
-        dataset: Any = load_dataset(source.hub, source.config, split=source.split)
+        dataset: Any = load_dataset(*of, **which)
         yield from dataset
     except Exception as error:  # of many kinds: the hub's libraries and the network
-        got = f"{type(error).__name__}: {error}"
         raise LoadError(
-            f"data set of the hub: got {got}, allowed one that can be loaded, {source.hub!r}. Without the hub, put a file "
-            f"{split}.jsonl (or {', '.join(FILES[1:])}) with the columns {source.columns} into a folder, and name that: "
-            "env.options.folder=FOLDER"
+            f"data set of the hub: got {type(error).__name__}: {error}, allowed one that can be loaded, {name!r}. Without the "
+            f"hub, {instead}"
         ) from error

@@ -80,8 +80,7 @@ class MatrixCell:
     @property
     def log(self) -> Path:
         """The output of its commands, beside its folder."""
-        path = self.stages[-1].run.path
-        return path.with_name(f"{path.name}.log")
+        return Path(f"{self.stages[-1].run.path}.log")
 
     @property
     def evaluation(self) -> str:

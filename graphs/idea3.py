@@ -218,7 +218,7 @@ def _score_node(names: Sequence[str], answer: str) -> Node:
 
         async def parts(name: str) -> dict[str, float] | None:
             written = _answers(context, state["segments"], name)[0 if answer == "first" else -1]
-            return await context.score(context.answer([written], policy=name))
+            return await context.score(context.answer([written], policy=name), policy=name)
 
         return {"reward_parts": await _each(names, parts)}
 

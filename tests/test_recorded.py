@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,19 @@ def test_it_is_listed(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> Non
     for resident in (False, True):
         kinds = TraceIndex(run.traces, resident=resident).sql("SELECT DISTINCT kind FROM traces")[1]
         assert {kind for (kind,) in kinds} == {"assisted", "solo", "suppressed"}
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_it_is_listed_beside_traces_that_have_reasons(run: RunFolder, resident: bool) -> None:
+    [before, *_] = TraceStore(run.traces).read()
+    assert before.reason is None
+    with TraceStore(run.traces, decode=lambda ids: "") as store:
+        store.seal(2, [replace(before, step=2, trace_id="new", reason="no box")])
+    index = TraceIndex(run.traces, resident=resident)
+    (new,) = index.traces(Filter(reason="No Box"))
+    assert (new.trace_id, new.reason) == ("new", "no box")
+    assert index.sql("SELECT count(*), count(reason) FROM traces")[1] == [(33, 1)]
+    assert index.stored("new").trace.reason == "no box"
 
 
 def test_it_is_viewed(run: RunFolder) -> None:

@@ -14,7 +14,7 @@ from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.evaluate.choice import PolicyChoice
 from aipo.evaluate.endpoint import Endpoint
 from aipo.render.display import trace_text
-from aipo.rollout.env import Env, Task
+from aipo.rollout.env import Env, Task, reason_for
 from aipo.rollout.spec import RolloutSpec
 from aipo.util.console import bars, print_line
 from aipo.util.output import print_result
@@ -43,6 +43,10 @@ class TriedEnv:
         if task.answer is None:
             raise ScoreError("no answer is expected: --answer gives one")
         return self.env.score(task, text)
+
+    def explain(self, task: Task, text: str) -> str:
+        """See `aipo.rollout.env.ExplainedEnv`."""
+        return reason_for(self.env, task, text) or ""
 
 
 def try_question(

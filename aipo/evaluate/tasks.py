@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
 from aipo.config.environment import DATA, environment_overrides
 from aipo.errors import ConfigError, ScoreError
-from aipo.rollout.env import Task, check_tasks, weights_with_noted
+from aipo.rollout.env import Task, check_tasks, judge, weights_with_noted
 from aipo.rollout.recorder import weighted
 from aipo.util.console import line_table, print_line
 from aipo.util.event_loop import LOOP
@@ -98,7 +98,7 @@ def show_task(
     """The task with this number in its split, and the verdict on a text if there is one.
 
     Raises:
-        AipoError: see `judge`.
+        AipoError: see `score_text`.
     """
     solution = getattr(experiment.env, "demonstration", lambda _: None)(task)
     result: dict[str, Any] = {"env": experiment.env_name, "split": split, "index": index}
@@ -113,7 +113,7 @@ def show_task(
         "solution": solution or "",
     }
     if text is not None:
-        verdict = result["score"] = judge(experiment, task, text)
+        verdict = result["score"] = score_text(experiment, task, text)
         parts = verdict["parts"] or {}
         reward = "none" if verdict["reward"] is None else f"{verdict['reward']:g}"
         lines |= {
@@ -128,7 +128,7 @@ def show_task(
     print_result(console, result)
 
 
-def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
+def score_text(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
     """The verdict on `text`: `parts` and `reward` (None = unscored), and `why`.
 
     Raises:
@@ -136,24 +136,17 @@ def judge(experiment: Experiment, task: Task, text: str) -> dict[str, Any]:
         ConfigError: a reward part has no weight.
         TraceError: a reward part is not finite: a rollout would fail on it.
     """
-    env, why = experiment.env, ""
-
-    async def score() -> dict[str, float] | None:
-        scored = env.score(task, text)
-        return await scored if isinstance(scored, Awaitable) else scored
-
+    env = experiment.env
     try:
         with users_code(f"score of {experiment.env_name}"):
-            parts = LOOP.run(score())
+            parts, why = LOOP.run(judge(env, task, text))
     except ScoreError as error:
         parts, why = None, str(error)
-    explain = getattr(env, "explain", None)
-    why = why or (explain(task, text) if explain else "")
     if parts is None:
         return {"parts": None, "reward": None, "why": why or "the environment could not score the answer"}
     weights = weights_with_noted(env, experiment.rollout.reward_weights)
     values, reward = weighted(parts, weights, f"the score of task {task.task_id!r}")
-    return {"parts": values, "reward": reward, "why": why}
+    return {"parts": values, "reward": reward, "why": why or ""}
 
 
 def _values(task: Task) -> dict[str, Any]:

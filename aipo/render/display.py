@@ -31,14 +31,13 @@ _TERMINAL_AGENTS = ("green", "magenta", "yellow", "cyan", "blue", "bright_red")
 
 
 def headline(trace: Trace) -> str:
-    """A trace in one line: task, kind, step, reward, how it ended."""
+    """A trace in one line: task, kind, step, reward, how it ended, and the reason of the verdict."""
     parts = [trace.task_id, trace.kind, f"step {trace.step}"]
     parts.append("no reward" if trace.reward is None else f"reward {trace.reward:g}")
     if trace.advantage is not None:
         parts.append(f"advantage {trace.advantage:+.2f}")
     parts.append(f"ended by {trace.stop_reason}")
-    if trace.error is not None:
-        parts.append(trace.error)
+    parts += [said for said in (trace.error, trace.reason) if said is not None]
     return " · ".join(parts)
 
 

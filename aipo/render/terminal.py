@@ -16,13 +16,14 @@ from aipo.trace.index import Group, Summary, TraceIndex
 from aipo.util.console import line_table
 from aipo.util.text import counted, cut, visible
 
-_TRACES = ("trace", "question", "kind", "reward", "advantage", "agent", "stop", "error")
+_TRACES = ("trace", "question", "kind", "reward", "advantage", "agent", "stop", "error", "reason")
 _GROUPS = ("group", "question", "rollouts", "reward", "consults", "failed")
 _LONGEST = 200
 """Characters of one value that a query's table shows; `--json` has them all."""
 _CUT = (
     ("question", 8),
     ("error", 8),
+    ("reason", 0),
     ("agent", 6),
     ("advantage", 0),
     ("stop", 0),
@@ -112,7 +113,7 @@ def _trace_row(summary: Summary) -> Sequence[Any]:
     """A cell says what its column's filter takes: `kind=solo`, `agent=verify`, `stop=eos`."""
     advantage = None if summary.advantage is None else f"{summary.advantage:+.2f}"
     agents = ", ".join(name or "(nobody)" for name in summary.agents)
-    ended = (summary.stop_reason, summary.error or "")
+    ended = (summary.stop_reason, summary.error or "", summary.reason or "")
     return (summary.trace_id, summary.question, summary.kind, summary.reward, advantage, agents, *ended)
 
 

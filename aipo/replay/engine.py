@@ -87,7 +87,7 @@ class ReplayedRollout:
         if self.reuse.missing is None or trace.failed:
             return trace
         failed = {"stop_reason": StopReason.ERROR, "error": error_text(self.reuse.missing)}
-        return replace(trace, **failed, reward_parts={}, reward=None)
+        return replace(trace, **failed, reward_parts={}, reward=None, reason=None)
 
 
 @dataclass(frozen=True, kw_only=True)

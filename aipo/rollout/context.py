@@ -1,7 +1,7 @@
 """The context of one rollout, which nodes reach through `runtime.context`; it is not part of the state."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,7 @@ from aipo.policies import Policy, SampleRequest, Sampling
 from aipo.policies.sample_digests import SampleDigests
 from aipo.rollout.agent import Prices
 from aipo.rollout.demonstration import Teacher, demonstrate, demonstration_of, encode
-from aipo.rollout.env import Env, Score, Task
+from aipo.rollout.env import Env, Score, Task, judge
 from aipo.rollout.spec import derive_seed
 from aipo.trace import Call, Mode, Role, Segment, concatenate, of_policy, segment
 from aipo.util.http.answers import tokens
@@ -62,12 +62,13 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutContext:
-    """Everything that belongs to one rollout. `calls`, `notes` and `samples` grow while it runs.
+    """Everything that belongs to one rollout. `calls`, `notes`, `reasons` and `samples` grow while it runs.
 
     Args:
         grant: the probability that a request to an agent is granted; see `grants`.
         abilities: of each policy (γ of item response theory), where they were measured.
         notes: numbers that the graph wants to be recorded and logged, by name.
+        reasons: what the environment says of its verdict, by policy.
         demonstration_ids: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
         teacher: writes in place of all policies; None = they sample.
         samples: a digest of each sampled segment with the context behind which it was sampled; see `SampleDigests`.
@@ -89,6 +90,7 @@ class RolloutContext:
     started: float = field(default_factory=time.perf_counter)
     calls: list[Call] = field(default_factory=list)
     notes: dict[str, float] = field(default_factory=dict[str, float])
+    reasons: dict[str, str | None] = field(default_factory=dict[str, str | None])
     samples: SampleDigests = field(default_factory=SampleDigests)
 
     async def sample(
@@ -180,8 +182,8 @@ class RolloutContext:
         spent = sum(len(s) for s in of_policy(segments, policy) if s.role is not Role.PROMPT)
         return self.sampling.max_tokens - spent
 
-    async def score(self, text: str) -> Score:
-        """Reward parts of the answer, whether the environment scores at once or takes its time.
+    async def score(self, text: str, *, policy: str = "policy") -> Score:
+        """Reward parts of the answer of `policy`. What the environment says of its verdict goes to the trace.
 
         Raises:
             GraphError: a demonstration, and nothing of it is in `text`.
@@ -191,8 +193,8 @@ class RolloutContext:
             raise GraphError(
                 "text to score of a demonstration: got none, allowed runtime.context.answer(segments)"
             )
-        parts = self.env.score(self.task, text)
-        return await parts if isinstance(parts, Awaitable) else parts
+        parts, self.reasons[policy] = await judge(self.env, self.task, text)
+        return parts
 
     async def chat(self, agent: str, messages: Sequence[BaseMessage], *, stop: Sequence[str] = ()) -> str:
         """One recorded call of an agent's chat model; returns the reply's text, without its thinking.

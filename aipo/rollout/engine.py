@@ -176,7 +176,7 @@ class RolloutEngine:
             async with deadline:
                 self._check_question(spec.task)
                 await self._follow(context, record, forks)
-            endings = record.endings(context.policies, self.reward_weights, spec.mode, context.samples)
+            endings = record.endings(context, self.reward_weights)
             if forks:
                 forks.check()
         except BaseException as error:  # the one place where what went wrong becomes data

@@ -1,13 +1,13 @@
 """A task, and the environment that hands tasks out and scores answers."""
 
 from collections import Counter
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from aipo.errors import ConfigError, TaskError
 from aipo.trace.filters import DERIVATION
-from aipo.util.text import to_json
+from aipo.util.text import clean, cut, error_text, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +126,36 @@ def check_tasks(env: Env, split: str, name: str) -> Sequence[Task]:
 
 
 class ExplainedEnv(Env, Protocol):
-    """An environment that says how it comes to its verdicts; `aipo env` prints it."""
+    """An environment that says how it comes to its verdicts; traces hold it, and `aipo env` prints it."""
 
     def explain(self, task: Task, text: str) -> str:
-        """What of `text` counts as the answer, and what would be right: one sentence."""
+        """What of `text` counts as the answer, and what would be right: one sentence. Called right after `score`."""
         ...
+
+
+_LONGEST_REASON = 1000
+
+
+def reason_for(env: Env, task: Task, text: str) -> str | None:
+    """What the environment says of its verdict on `text`; None where it says nothing. Its error says something, too, and
+    changes no verdict."""
+    explain: Callable[[Task, str], str] | None = getattr(env, "explain", None)
+    try:
+        said = "" if explain is None else str(explain(task, text))
+    except Exception as error:
+        said = f"explain failed: {error_text(error)}"
+    return cut(clean(said), _LONGEST_REASON) or None
+
+
+async def judge(env: Env, task: Task, text: str) -> tuple[Score, str | None]:
+    """Reward parts of `text`, whether the environment scores at once or takes its time, and the reason.
+
+    Raises:
+        Exception: see `Env.score`.
+    """
+    scored = env.score(task, text)
+    parts = await scored if isinstance(scored, Awaitable) else scored
+    return parts, reason_for(env, task, text)
 
 
 def weights_with_noted(env: Env, weights: Mapping[str, float]) -> dict[str, float]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aipo.errors import AipoError, ConfigError, GraphError, TraceError, one_of
-from aipo.policies import Policy
-from aipo.policies.sample_digests import SampleDigests
+from aipo.rollout.context import RolloutContext
 from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, concatenate, of_policy
 from aipo.util.text import error_text
 
@@ -25,6 +24,7 @@ class Ending:
     reward_parts: dict[str, float] = field(default_factory=dict[str, float])
     reward: float | None = None
     error: str | None = None
+    reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -98,13 +98,7 @@ class RolloutRecorder:
         """' (in node ...)': the innermost node that has not ended, or nothing if all have."""
         return _in_node([visit.path for visit in self._visits.values() if visit.seconds is None])
 
-    def endings(
-        self,
-        known: Mapping[str, Policy],
-        reward_weights: Mapping[str, float],
-        mode: Mode,
-        samples: SampleDigests,
-    ) -> dict[str, Ending]:
+    def endings(self, context: RolloutContext, reward_weights: Mapping[str, float]) -> dict[str, Ending]:
         """How a run that came to its end ended, by policy. The reward is the weighted sum of the parts.
 
         Raises:
@@ -119,26 +113,27 @@ class RolloutRecorder:
             )
         policies = list(dict.fromkeys(s.policy for s in self._items("segments", Segment)))
         last = [visit.path for visit in self._visits.values() if "/" not in visit.path]
-        _check_state(self.state, policies, known, last[-1] if last else "no node")
-        endings = {policy: self._ending(policy, reward_weights, mode) for policy in policies}
+        _check_state(self.state, policies, context.policies, last[-1] if last else "no node")
+        endings = {policy: self._ending(policy, context, reward_weights) for policy in policies}
         for policy in policies:
             where, segments = f"the context of policy {policy!r}", self.segments(policy)
             # A model can have more ids than its tokenizer (padding of its vocabulary), and sample one of them.
             ids = concatenate(s for s in segments if s.role is not Role.POLICY)
-            wrong = ids[(ids < 0) | (ids >= len(known[policy].tokenizer))]
+            wrong = ids[(ids < 0) | (ids >= len(context.policies[policy].tokenizer))]
             require(where, (not wrong.size, "token ids", wrong[:1].tolist(), "those of its tokenizer"))
-            samples.check(segments, where)
+            context.samples.check(segments, where)
         return endings
 
-    def _ending(self, policy: str, reward_weights: Mapping[str, float], mode: Mode) -> Ending:
-        check_context(policy, self.segments(policy), self.consults(policy), mode)
-        parts = self.state["reward_parts"][policy]
+    def _ending(self, policy: str, context: RolloutContext, reward_weights: Mapping[str, float]) -> Ending:
+        check_context(policy, self.segments(policy), self.consults(policy), context.mode)
+        parts, reason = self.state["reward_parts"][policy], context.reasons.get(policy)
         if parts is None:
-            return Ending(StopReason.UNSCORED, error="the environment could not score the answer")
+            error = "the environment could not score the answer"
+            return Ending(StopReason.UNSCORED, error=error, reason=reason)
         where = "the final state"
         stop, ends = self.state["stops"].get(policy), (StopReason.EOS, StopReason.LENGTH)
         require(where, (stop in ends, f"stop of policy {policy!r}", stop, "eos, length"), error=GraphError)
-        return Ending(StopReason(stop), *weighted(parts, reward_weights, where))
+        return Ending(StopReason(stop), *weighted(parts, reward_weights, where), reason=reason)
 
     def _ended(self, name: str, error: Exception | None) -> None:
         self._ended_step |= "/" not in self._visits[name].path

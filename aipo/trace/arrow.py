@@ -71,6 +71,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "question": _TEXT,
     "answer": _TEXT,
     "reward": _REAL,
+    "reason": _TEXT,
     "advantage": _REAL,
     "stop_reason": _TEXT,
     "error": _TEXT,
@@ -94,6 +95,8 @@ _COLUMNS: dict[str, pa.DataType] = {
     "consults": pa.list_(_struct(Consult)),
     "visits": pa.list_(_struct(Visit, calls=pa.list_(_CALL))),
 }
+ADDED = ("reason",)
+"""Columns of text that files of before lack; there they are null."""
 VERSION_KEY = "aipo.schema_version"
 SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={VERSION_KEY: str(SCHEMA_VERSION)})
 INDEX = tuple(_COLUMNS)[: list(_COLUMNS).index("policy_version")]
@@ -140,7 +143,7 @@ def from_table(table: pa.Table, where: str) -> list[Stored]:
         TraceError: another schema version, a column is missing, or a row is no trace; names the row.
     """
     check_version(table.schema, where, VERSION_KEY, SCHEMA_VERSION)
-    if missing := sorted(set(SCHEMA.names) - set(table.column_names)):
+    if missing := sorted(set(SCHEMA.names) - {*table.column_names, *ADDED}):
         raise TraceError(f"columns of {where}: got none called {missing}, allowed {SCHEMA.names}")
     rows = table.drop_columns(["segments"]).to_pylist()
     stored: list[Stored] = []
@@ -188,7 +191,7 @@ def _cut(flat: Any, lists: pa.ListArray) -> list[Any]:
 
 
 def _stored(row: dict[str, Any]) -> Stored:
-    fields = {name: row[name] for name in Trace.__dataclass_fields__}
+    fields = {name: row.get(name) for name in Trace.__dataclass_fields__}
     fields |= {name: orjson.loads(row[name]) for name in _JSON}
     for call in (call for visit in row["visits"] for call in visit["calls"]):
         call.update(messages=orjson.loads(call["messages"]), settings=orjson.loads(call["settings"]))

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from aipo.errors import TraceError
-from aipo.trace.arrow import INDEX, SCHEMA, to_table
+from aipo.trace.arrow import ADDED, INDEX, SCHEMA, to_table
 from aipo.trace.filters import FLAWED
 from aipo.trace.journal import read_journal
 from aipo.trace.store import list_traces, open_file
@@ -163,4 +163,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _parquet(paths: Sequence[Path]) -> str:
     names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     # By name: files of before a consult had a `fault` may lie beside others.
-    return f"read_parquet([{names}], filename = true, union_by_name = true)"
+    files = f"read_parquet([{names}], filename = true, union_by_name = true)"
+    added = ", ".join(f'NULL::VARCHAR AS "{name}"' for name in ADDED)
+    return f"(SELECT {added} WHERE false UNION ALL BY NAME FROM {files})"

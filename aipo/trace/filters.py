@@ -19,7 +19,7 @@ FAILED = f"stop_reason IN ({', '.join(repr(str(stop)) for stop in StopReason if 
 class Filter:
     """The conditions on a trace; None = any value, and an open end of a range, whose ends are inclusive.
 
-    `task`, `error` and `text` are parts of what they are compared with, the last two in any case. A trace without
+    `task`, `reason`, `error` and `text` are parts of what they are compared with, the last three in any case. A trace without
     a reward matches no range of rewards, and one whose text nobody stored no text. `flawed`: rewarded although a step
     is wrong; False: rewarded, and every step is right. A trace whose steps nobody judged is neither.
 
@@ -33,6 +33,7 @@ class Filter:
     agent: str | None = None
     kind: str | None = None
     reward: tuple[float | None, float | None] | None = None
+    reason: str | None = None
     stop: str | None = None
     failed: bool | None = None
     flawed: bool | None = None
@@ -70,6 +71,7 @@ _CONDITIONS = {
     "kind": "kind = ?",
     "stop": "stop_reason = ?",
     "flawed": "flawed = ?",
+    "reason": "contains(lower(reason), lower(?))",
     "error": "contains(lower(error), lower(?))",
     "text": "trace_id IN (SELECT trace_id FROM contexts WHERE contains(lower(array_to_string(texts, '')), lower(?)))",
 }

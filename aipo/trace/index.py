@@ -48,6 +48,7 @@ class Summary:
     question: str | None
     answer: str | None
     reward: float | None
+    reason: str | None
     advantage: float | None
     stop_reason: str
     error: str | None

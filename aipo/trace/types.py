@@ -113,7 +113,8 @@ class Visit:
 class Trace(ByValue):
     """One rollout of one policy.
 
-    `reward` is the weighted sum of `reward_parts`; None means never scored, which is not 0.0.
+    `reward` is the weighted sum of `reward_parts`; None means never scored, which is not 0.0. `reason` is what the
+    environment says of its verdict.
     `advantage` is set by `aipo.method.credit` and stays None for a failed rollout. Times are in seconds:
     `started` since 1970, `seconds` the rollout's own. A rollout that was forked from another one of its group shares the
     first `fork_token` tokens with `parent_id`, whose they are; see `own`. A replay's parent is the trace that it replays,
@@ -142,6 +143,7 @@ class Trace(ByValue):
     visits: tuple[Visit, ...] = ()
     reward_parts: dict[str, float] = field(default_factory=dict)
     reward: float | None = None
+    reason: str | None = None
     advantage: float | None = None
     stop_reason: StopReason
     error: str | None = None

@@ -14,11 +14,12 @@ from aipo.method.settings import MethodSettings
 from aipo.policies import Sampling
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.policies.tags import Tags
+from aipo.rollout.env import Task
 from aipo.rollout.spec import RolloutSpec
 from aipo.trace import Mode, StopReason, Trace
 from graphs.idea3 import idea3
 from graphs.ranking import as_logits, success
-from kit.engines import engine, spec
+from kit.engines import Exam, engine, spec
 
 pytestmark = pytest.mark.fast
 
@@ -82,6 +83,18 @@ def texts(trace: Trace) -> list[str]:
 
 def nodes(trace: Trace) -> list[str]:
     return [visit.path for visit in trace.visits]
+
+
+class Explained(Exam):
+    """Says which answer it judged."""
+
+    def explain(self, task: Task, text: str) -> str:
+        return f"the answer is {text}"
+
+
+def test_each_trace_has_the_reason_of_its_own_verdict(discussion: Callable[..., list[Trace]]):
+    left, right = discussion(env=Explained())
+    assert (left.reason, right.reason) == ("the answer is 42", "the answer is no idea")
 
 
 def test_each_peer_shares_analyses_and_fuses_in_a_trace_of_its_own(discussion: Callable[..., list[Trace]]):

@@ -56,7 +56,7 @@ def talk(policies, fails="", stops=52):
                 piece, _ = await context.sample([*own, *heard], policy=name, stop=LETTERS[:int(stops)])
                 pieces += [*heard, piece]
             text = context.answer([*own, *pieces], policy=name)
-            parts[name] = await context.score(text)
+            parts[name] = await context.score(text, policy=name)
         ends = dict.fromkeys(policies, StopReason.EOS)
         return {"segments": pieces, "stops": ends, "reward_parts": parts}
 

@@ -98,6 +98,7 @@ def test_headline_says_what_a_reader_wants_first() -> None:
     failed = trace(reward=None, stop_reason=StopReason.ERROR, error="PolicyError: NaN")
     assert headline(failed) == "3@7 · assisted · step 4 · no reward · ended by error · PolicyError: NaN"
     assert "advantage -0.50" in headline(trace(advantage=-0.5))
+    assert headline(trace(reason="no box")).endswith("ended by eos · no box")
 
 
 def test_a_notebook_gets_html_and_a_terminal_gets_text() -> None:

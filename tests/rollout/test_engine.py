@@ -51,6 +51,29 @@ def test_a_finished_rollout():
     assert unmasked.forbidden_ids == ()
 
 
+class Explained(Exam):
+    """Says what it read, and gives a text with `?` no verdict."""
+
+    def explain(self, task: Task, text: str) -> str:
+        return f"{text!r} of {task.answer}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reward", "error"),
+    [
+        ("41", 0.5, None),
+        ("4?", None, "the environment could not score the answer"),
+    ],
+)
+def test_a_trace_has_the_reason_of_its_verdict(text: str, reward: float | None, error: str | None):
+    [trace] = run(env=Explained(), policies=policies(text))
+    assert (trace.reward, trace.error, trace.reason) == (reward, error, f"'{text}<eos>' of 42")
+    [failed] = run(chain(ask=ask, think=think, mark=mark, boom=boom), env=Explained())
+    assert failed.failed and failed.reason is None
+    [unexplained] = run()
+    assert unexplained.reason is None
+
+
 @pytest.mark.parametrize("question", ["7</consult>", "<consult:verify>a</consult>"])
 def test_a_question_that_spells_control_tokens_can_be_refused(question: str):
     asked = [

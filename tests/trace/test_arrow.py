@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aipo.errors import TraceError
 from aipo.trace import Fault, Mode, Role, StopReason, Trace, segment
-from aipo.trace.arrow import INDEX, SCHEMA, Stored, from_table, to_table
+from aipo.trace.arrow import ADDED, INDEX, SCHEMA, Stored, from_table, to_table
 from aipo.trace.duckdb_views import Tables
 from kit.handmade import consult, policy, prompt, trace
 from kit.strategies import TRACES, of
@@ -29,6 +29,7 @@ TRACE = trace(
     forbidden_ids=(5, 9),
     consults=(consult(1, None, 2, agent="verify", error="down", fault=Fault.UNAVAILABLE),),
     reward=0.1 + 0.2,
+    reason="the last line says '5'",
     advantage=-1e-300,
     started=1.5,
     seconds=0.75,
@@ -74,6 +75,7 @@ def test_columns_say_what_a_reader_filters_by():
         "question": "2+2=",
         "answer": "4",
         "reward": 0.1 + 0.2,
+        "reason": "the last line says '5'",
         "advantage": -1e-300,
         "stop_reason": "eos",
         "error": None,
@@ -89,7 +91,7 @@ def test_columns_say_what_a_reader_filters_by():
     assert row["texts"] == ["2+2=", "4", "", "58"]
 
 
-def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_calls_and_segments_have_since():
+def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_traces_have_since():
     """They follow the dataclasses: whoever changes those changes files that others read."""
     file = Path(__file__).parents[1] / "kit" / "run_before" / "traces" / "step-00000-00000.parquet"
     visit = SCHEMA.field("visits").type.value_type
@@ -101,6 +103,7 @@ def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_calls
     assert [*piece][-1].name == "advantage"
     before = {"visits": as_before, "segments": pa.struct([*piece][:-1])}
     columns = [pa.field(f.name, pa.list_(before[f.name])) if f.name in before else f for f in SCHEMA]
+    columns = [column for column in columns if column.name not in ADDED]
     assert pq.read_schema(file).equals(pa.schema(columns))
 
 
@@ -133,6 +136,11 @@ def test_a_row_that_is_no_trace_is_refused_by_its_place(column: str, value: obje
 def test_a_table_without_a_column_is_refused():
     with pytest.raises(TraceError, match=r"columns of f: got none called \['consults'\]"):
         from_table(TABLE.drop_columns(["consults"]), "f")
+
+
+def test_a_table_of_before_reasons_were_recorded_has_none():
+    (back,) = from_table(TABLE.drop_columns(["reason"]), "f")
+    assert (back.trace.reward, back.trace.reason) == (0.1 + 0.2, None)
 
 
 def test_a_file_of_before_faults_were_recorded_is_read_beside_a_new_one(tmp_path: Path):

@@ -43,7 +43,9 @@ KNOWLEDGE = consult(1, 0, 1, agent="knowledge", error="down")
 SEALED = [
     trace(0, "a", 0, 1.0, consults=(VERIFY, KNOWLEDGE), reward_parts={"correct": 1.0, "derivation": 1.0}),
     trace(0, "a", 1, 1.0, mode=Mode.SOLO, advantage=0.5, reward_parts={"correct": 1.0, "derivation": 0.0}),
-    trace(0, "b", 0, 0.0, consults=(VERIFY,), reward_parts={"correct": 0.0, "derivation": 0.0}),
+    trace(
+        0, "b", 0, 0.0, consults=(VERIFY,), reward_parts={"correct": 0.0, "derivation": 0.0}, reason="No Box"
+    ),
     trace(0, "b", 1, 1.0, mode=Mode.SOLO, forbidden_ids=(3,), parent_id="run/a/0"),
 ]
 FLYING = [trace(1, "c", 0, None), trace(1, "c", 1, 0.25, reward_parts={"derivation": 0.5})]
@@ -105,6 +107,7 @@ def test_summaries_say_what_traces_hold(index: TraceIndex):
         ({"failed": True}, ["c/0"]),
         ({"failed": False, "step": (1, 1)}, ["c/1"]),
         ({"error": "boom"}, ["c/0"]),
+        ({"reason": "no box"}, ["b/0"]),
         ({"flawed": True}, ["a/1", "c/1"]),
         ({"flawed": False}, ["a/0"]),
         ({"flawed": True, "kind": "solo"}, ["a/1"]),

@@ -127,10 +127,16 @@ def test_every_anchor_is_there_once_and_consults_are_cards(run: RunView) -> None
     assert [row["name"] for row in data["rows"]] == ["sampled, update 1"]
 
 
+def test_the_reason_of_a_verdict_stands_beside_the_answer() -> None:
+    assert "Reason of the verdict" not in page_of(TRACE, None)
+    html = page_of(replace(TRACE, reason="the last line says 56"), None)
+    assert '<h2 class="label">Reason of the verdict</h2><p class="words">the last line says 56</p>' in html
+
+
 def test_text_of_anybody_makes_no_markup() -> None:
     hostile = replace(
         TRACE,
-        **dict.fromkeys(("trace_id", "group_id", "task_id", "parent_id", "error"), BAD),
+        **dict.fromkeys(("trace_id", "group_id", "task_id", "parent_id", "error", "reason"), BAD),
         sampling={BAD: BAD},
         fingerprints={BAD: BAD},
         task={"prompt": BAD, "answer": BAD, BAD: BAD},

@@ -19,7 +19,20 @@ from aipo.util.text import clean
 
 ORDERS: Mapping[str, Sequence[str]] = {"groups": tuple(GROUP_ORDERS), "traces": tuple(TRACE_ORDERS)}
 DEFAULT_ORDER = {"groups": "interesting", "traces": "newest"}
-FIELDS = ("text", "step", "task", "kind", "agent", "reward", "stop", "failed", "flawed", "error", "group")
+FIELDS = (
+    "text",
+    "step",
+    "task",
+    "kind",
+    "agent",
+    "reward",
+    "stop",
+    "failed",
+    "flawed",
+    "reason",
+    "error",
+    "group",
+)
 _OTHERS = ("view", "sort", "page")
 _WHERE = "the address of this page"
 _LONGEST = 500

@@ -164,6 +164,5 @@ def _title(trace: Summary) -> str:
         parts.append(f"asked {', '.join(cut(agent, 30) for agent in trace.agents[:6])}")
     if trace.stop_reason != StopReason.EOS:
         parts.append(f"ended by {trace.stop_reason}")
-    if trace.error is not None:
-        parts.append(cut(trace.error, 200))
+    parts += [cut(said, 200) for said in (trace.error, trace.reason) if said is not None]
     return " · ".join(parts)

@@ -87,6 +87,7 @@ def _outcome(trace: Trace) -> dict[str, str | float | None]:
 def _circumstances(trace: Trace) -> dict[str, str]:
     return {
         "error": trace.error or "none",
+        "reason": trace.reason or "none",
         "task": trace.task_id,
         "step": str(trace.step),
         "kind": trace.kind,

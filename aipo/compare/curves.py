@@ -1,6 +1,7 @@
 """The charts of a matrix, as data. Several seeds are one line: their median, in a band from the least to the most."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -21,7 +22,7 @@ _POINTS = 120
 _ROLES = ("policy", "agent", "distilled")
 _COST_LABELS = {
     "generated_tokens": "tokens that the policy generated",
-    "agent_calls": "calls of agents' models",
+    "consults": "requests to agents",
 }
 
 
@@ -65,7 +66,7 @@ def _grid(xs: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
 
 
 def learning_charts(matrix: Matrix, results: MatrixResults) -> list[Chart]:
-    """Rewards of training rollouts, over optimizer steps, generated tokens and agents' calls."""
+    """Rewards of training rollouts, over optimizer steps, generated tokens and consults."""
 
     def chart(title: str, y_label: str, metrics: Sequence[str], cost: str = "") -> Chart:
         divisor, x_label = _cost_axis(results, cost) if cost else (1.0, "optimizer step")
@@ -93,14 +94,16 @@ def learning_charts(matrix: Matrix, results: MatrixResults) -> list[Chart]:
         right("Solo, against generated tokens", "solo", "solo", "generated_tokens"),
         right("Solo, consult tags suppressed", "suppressed", "these"),
         right("With agents, while training", "assisted", "assisted"),
+        right("With agents, against generated tokens", "assisted", "assisted", "generated_tokens"),
+        right("With agents, against consults", "assisted", "assisted", "consults"),
         *(
             chart(f"{split}, solo, while training", "mean solo reward", (f"solo/{split}",))
             for split in solo_splits(logged)
         ),
-        right("Solo, against agents' calls", "solo", "solo", "agent_calls"),
+        right("Solo, against consults", "solo", "solo", "consults"),
         chart("Rollouts that teach", "share of rollouts with an advantage", ("active_share",)),
     ]
-    return charts[:2] + [one for one in charts[2:] if one.lines]
+    return [one for one in charts if one.lines] or charts[:2]
 
 
 def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> list[Chart]:
@@ -139,27 +142,30 @@ def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> li
 
 
 def cost_charts(matrix: Matrix, results: MatrixResults, split_names: Mapping[str, str]) -> list[Chart]:
-    """The measure that decides against the cost of training; a dot for each seed."""
+    """The measure that decides against the cost of training, and the same alone and with agents; a dot for each seed."""
+    others = [replace(matrix.measure, setting=setting) for setting in ("solo", "assisted")]
+    measures = dict.fromkeys([matrix.measure, *(one for one in others if one in matrix.measures)])
 
-    def dots(arm: str, cost: str, divisor: float) -> Line:
-        points = [(getattr(r.cost, cost) / divisor, r.pass_at(matrix.measure)) for r in results.of(arm)]
+    def dots(arm: str, measure: Measure, cost: str, divisor: float) -> Line:
+        points = [(getattr(r.cost, cost) / divisor, r.pass_at(measure)) for r in results.of(arm)]
         x, y = zip(*points, strict=True) if points else ((), ())
         return Line(name=arm, colour=colours(matrix)[arm], x=x, y=y, joined=False)
 
-    def chart(title: str, cost: str) -> Chart:
+    def chart(measure: Measure, title: str, cost: str) -> Chart:
         divisor, x_label = _cost_axis(results, cost)
         return Chart(
             title=title,
-            lines=[dots(arm, cost, divisor) for arm in matrix.arms],
+            lines=[dots(arm, measure, cost, divisor) for arm in matrix.arms],
             x_label=x_label,
-            y_label=measure_label(matrix.measure, split_names),
+            y_label=measure_label(measure, split_names),
             x_range=(0.0, 0.0),
             y_range=(0.0, 1.0),
         )
 
     return [
-        chart("After training, against generated tokens", "generated_tokens"),
-        chart("After training, against agents' calls", "agent_calls"),
+        chart(measure, f"After training, {SETTINGS[measure.setting]}, against {against}", cost)
+        for measure in measures
+        for against, cost in (("generated tokens", "generated_tokens"), ("consults", "consults"))
     ]
 
 

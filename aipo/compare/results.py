@@ -25,6 +25,8 @@ _COLUMNS = (
     *("value", "interval_low", "interval_high", "tasks", "failed"),
 )
 
+_ALSO_OF_A_KIND = ("rollouts/failed", "rollouts/forked")
+
 
 class Cost(NamedTuple):
     """The cost of training, in all stages; evaluations are not counted.
@@ -53,7 +55,7 @@ class Cost(NamedTuple):
         rollouts = sum(
             value or 0.0
             for name, value in row.items()
-            if name.startswith("rollouts/") and name != "rollouts/failed"  # those are also of a kind
+            if name.startswith("rollouts/") and name not in _ALSO_OF_A_KIND
         )
 
         def total(metric: str) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
@@ -71,11 +71,7 @@ def train_run(
         ranks.on_main(lambda: stack.enter_context(recorded_end(folder)))
         note, rollouts = stage(progress, "train", lines=None), stage(progress, "rollouts", lines=0)
         note(0, experiment.train.steps, "loading the policy")
-        tokenizer = experiment.tokenizer(model)
-        network = experiment.adapted(experiment.network(model, device=ranks.home), tokenizer)
-        full = full_weights(network, ranks)
-        ranks.on_main(lambda: warn_of_misfits(course, network, tokenizer, console))
-        ranks.on_main(lambda: keep_tokenizer(folder, tokenizer.inner.save_pretrained))
+        network, tokenizer, full = load_policy(course, folder, model, console, ranks)
         sampler = ranks.on_main(lambda: _open_sampler(experiment, folder, model, full, tokenizer, stack))
         train_policy(
             experiment,
@@ -254,12 +250,31 @@ def record(
         print_line(console, f"{name:<20} {part['fingerprint']}  {part['file']}")
 
 
-def warn_of_misfits(
-    course: "Course", network: "PreTrainedModel", tokenizer: "HFTokenizer", console: Console
-) -> None:
-    parameters = sum(one.numel() for one in network.parameters())
-    for line in warnings(course.experiment, tokenizer, parameters, supervised=course.command != "train"):
-        print_warning(console, line)
+class LoadedPolicy(NamedTuple):
+    """A policy that is to be trained. `full`: its weights as rank 0 has them."""
+
+    network: "PreTrainedModel"
+    tokenizer: "HFTokenizer"
+    full: FullWeights
+
+
+def load_policy(
+    course: "Course", folder: RunFolder, model: Path | str, console: Console, ranks: Ranks = SINGLE_PROCESS
+) -> LoadedPolicy:
+    """Loads the policy, warns of what does not fit it, and keeps its tokenizer in the run's folder."""
+    experiment = course.experiment
+    tokenizer = experiment.tokenizer(model)
+    network = experiment.adapted(experiment.network(model, device=ranks.home), tokenizer)
+    full = full_weights(network, ranks)
+
+    def on_main() -> None:
+        parameters = sum(one.numel() for one in network.parameters())
+        for line in warnings(experiment, tokenizer, parameters, supervised=course.command != "train"):
+            print_warning(console, line)
+        keep_tokenizer(folder, tokenizer.inner.save_pretrained)
+
+    ranks.on_main(on_main)
+    return LoadedPolicy(network, tokenizer, full)
 
 
 def _open_sampler(

@@ -26,7 +26,7 @@ from envs.rules import HEEDED_BY_VERIFY, RuleBased, correction, payload, probabi
 
 FAMILY = "miniature"
 _SUM = re.compile(r"([0-9]+)([+-][0-9]+)=([0-9]+)")
-_QUESTION = re.compile(r"^([0-9]+@[0-9]|~?[0-9]+)((?:\+[0-9]+)+)=\?$", re.MULTILINE)
+_QUESTION = re.compile(r"^([0-9]+(?:@[0-9])+|~?[0-9]+)((?:\+[0-9]+)+)=\?$", re.MULTILINE)
 
 
 def knowledge(
@@ -143,12 +143,13 @@ class Reasoning(RuleBased):
             return None
         so_far = text[question.end() :]
         start, operands = question[1], [int(operand) for operand in question[2].split("+")[1:]]
-        if not start.isdecimal():
-            values = re.findall(rf"{start}=([0-9]+)", so_far)
-            if not values and "@" in start:
-                return f"First find {start}."
+        for term in re.findall(r"[0-9]+@[0-9]|@[0-9]|~[0-9]+", start):
+            name = start[-1] + term if term.startswith("@") else term
+            values = re.findall(rf"{name}=([0-9]+)", so_far)
+            if not values and "@" in name:
+                return f"First find {name}."
             if not values:
-                return f"{start}={self._number(complement(int(start[1:])), rng)}"
+                return f"{name}={self._number(complement(int(name[1:])), rng)}"
             start = values[-1]
         for line in derivation(int(start), operands):
             if not re.search(rf"(?<![0-9]){re.escape(line)}(?![0-9])", so_far):

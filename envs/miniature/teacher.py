@@ -36,8 +36,9 @@ def next_text(prompt: str, known: Mapping[str, int], written: str) -> str:
     """
     replies = [match[1] for match in _REPLY.finditer(written)]
     start, *terms = prompt.removesuffix("=?\n").replace("-", "+-").split("+")
+    first, *links = re.findall(r"[0-9]+@[0-9]|@[0-9]", start) or [start]
     value, lines = start, list[str]()
-    for term in terms if start.isdecimal() else (start, *terms):
+    for term in terms if start.isdecimal() else (first, *links, *terms):
         line, agent, request = _step(value, term, known)
         if agent:
             if not replies:
@@ -52,7 +53,12 @@ def next_text(prompt: str, known: Mapping[str, int], written: str) -> str:
 
 
 def _step(value: str, term: str, known: Mapping[str, int]) -> _Step:
-    """The step that `term` asks for: a fact, a complement, or an operand to be added to `value`."""
+    """The step that `term` asks for: a fact, a complement, or an operand to be added to `value`.
+
+    Of a chain's later facts `term` has the column; the row is the last digit of `value`.
+    """
+    if term.startswith("@"):
+        term = value[-1] + term
     if "@" in term:
         return _Step(f"{term}={known[term]}") if term in known else _Step("", "knowledge", term)
     if term.startswith("~"):

@@ -65,15 +65,30 @@ def charts(tmp_path: Path) -> dict[str, Chart]:
 def test_each_question_has_its_chart(charts: dict[str, Chart]) -> None:
     assert list(charts) == [
         "Solo, while training", "Solo, against generated tokens", "With agents, while training",
-        "easy_train, solo, while training", "hard, solo, while training", "Solo, against agents' calls",
-        "After training, against generated tokens", "After training, against agents' calls",
+        "With agents, against generated tokens", "With agents, against consults",
+        "easy_train, solo, while training", "hard, solo, while training", "Solo, against consults",
+        "After training, solo, against generated tokens", "After training, solo, against consults",
+        "After training, with agents, against generated tokens", "After training, with agents, against consults",
         "heldout, solo", "heldout, solo, consult tags suppressed",
         "Easy ones, solo", "Easy ones, solo, consult tags suppressed",
     ]  # fmt: skip
     generated = charts["Solo, against generated tokens"]
     assert generated.x_label == "tokens that the policy generated, thousands"
     assert generated.lines[0].x[-1] == pytest.approx(20 * 64 * 21 / 1000)  # the shorter of both seeds
-    assert charts["Solo, against agents' calls"].x_label == "calls of agents' models"
+    assert charts["Solo, against consults"].x_label == "requests to agents"
+
+
+def test_accuracy_with_agents_stands_against_consults_where_it_is_evaluated(tmp_path: Path) -> None:
+    def charts(settings: str) -> dict[str, Chart]:
+        text = TEXT.replace("set: [", f'set: ["evaluate.settings={settings}", ')
+        matrix = make_matrix(tmp_path, text, {"grpo": 0.1, "aipo_with_a_long_name": 0.8}, facts=4)
+        return {chart.title: chart for chart in cost_charts(matrix, read_results(matrix), {})}
+
+    name = "After training, with agents, against consults"
+    arm = charts("[solo, assisted]")[name].lines[1]
+    assert list(arm.x) == [160.0, 160.0]  # 20 rollout steps of 32 assisted rollouts that ask 0.25 times
+    assert all(y is not None and y > 0.7 for y in arm.y)
+    assert name not in charts("[solo]")
 
 
 def test_every_arm_has_its_line_with_a_band_and_every_seed_its_dot(charts: dict[str, Chart]) -> None:
@@ -83,9 +98,9 @@ def test_every_arm_has_its_line_with_a_band_and_every_seed_its_dot(charts: dict[
     both = ["grpo", "aipo_with_a_long_name"]
     learning = lines("Solo, while training")
     assert list(learning) == both and all(line.band for line in learning.values())
-    assert list(lines("Solo, against agents' calls")) == both[1:]  # grpo asks nobody
+    assert list(lines("Solo, against consults")) == both[1:]  # grpo asks nobody
     assert list(lines("With agents, while training")) == both[1:]
-    dots = lines("After training, against generated tokens")
+    dots = lines("After training, solo, against generated tokens")
     looks = [(name, line.colour, line.joined, len(line.x)) for name, line in dots.items()]
     assert looks == [(both[0], "c1", False, 2), (both[1], "c2", False, 2)]
     passed = lines("heldout, solo")

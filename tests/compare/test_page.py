@@ -61,7 +61,7 @@ def test_the_page_needs_nothing_else_and_says_what_stands(finished: Matrix) -> N
     assert '<span class="verdict better">better</span>' in text
     assert '<div class="big head c2">twice</div>' in text and "</strong>: twice, aipo." in text
     assert "Missing" not in text and "<strong>Caveats" not in text and "the reference</span>" in text
-    assert len(re.findall(r'<figure class="chart"', text)) == 6 + 2 + 4
+    assert len(re.findall(r'<figure class="chart"', text)) == 8 + 4 + 4
     others = text.split("Under the other measures")[1].split("</table>")[0]
     assert re.findall(r'rowspan="(\d+)">(\w+)<', others) == [("4", "heldout"), ("5", "easy")]
 

@@ -15,11 +15,12 @@ from kit.matrices import ARMS, evaluation, finish, make_matrix
 
 
 def test_a_generation_costs_what_its_rollouts_are_together() -> None:
-    row = {"rollouts/solo": 6.0, "rollouts/assisted": 4.0, "rollouts/failed": 2.0, "step_time": 1.5}
+    row = {"rollouts/solo": 6.0, "rollouts/assisted": 4.0, "rollouts/failed": 2.0, "rollouts/forked": 3.0}
+    row |= {"step_time": 1.5}
     row |= {"length/policy": 20.5, "length/agent": 3.0, "calls/verify": 5.0, "calls/knowledge": 2.0}
     row |= {"consults/verify": 1.5, "consults/unknown": 0.25}
     row |= {"call_seconds/verify": 2.0, "call_seconds/knowledge": 0.5}
-    # Those that failed are among the ten.
+    # Those that failed or were forked are among the ten.
     assert Cost.of(row) == Cost(
         **{"generated_tokens": 205.0, "agent_calls": 7.0, "agent_tokens": 30.0, "train_seconds": 1.5},
         **{"rollouts": 10.0, "consults": 7.0, "agent_seconds": 2.5},
@@ -32,7 +33,9 @@ def test_costs_add_up_over_lines_and_stages(finished: Matrix) -> None:
     # 20 generations of 64 rollouts of 21 tokens; 2.5 seconds each.
     assert grpo.cost == Cost(generated_tokens=20 * 64 * 21.0, train_seconds=50.0, rollouts=20 * 64.0)
     tokens = {"generated_tokens": 2 * 20 * 64 * 21.0, "agent_tokens": 20 * 64 * 1.5}
-    assert twice.cost == Cost(**tokens, rollouts=2 * 20 * 64.0, agent_calls=160.0, train_seconds=100.0)
+    assert twice.cost == Cost(
+        **tokens, rollouts=2 * 20 * 64.0, agent_calls=160.0, consults=160.0, train_seconds=100.0
+    )
     assert grpo.costs[0].generated_tokens == grpo.costs[1].generated_tokens == 64 * 21.0
 
 

@@ -67,6 +67,7 @@ def metrics(rate: float, seed: int, *, agents: bool = True) -> list[dict[str, An
             "length/policy": 20.0 + seed / 10,
             "length/agent": 1.5 if agents else 0.0,
             "calls/knowledge": 8.0 if agents else 0.0,
+            "consults/knowledge": 0.25 if agents else 0.0,
         }
         first |= {"reward_part/correct/assisted": min(1.0, right + 0.2)} if agents else {}
         rows += [first, {"step": 2 * generation + 2, "step_time": 0.5}]

@@ -20,7 +20,7 @@ from aipo.errors import ConfigError
 from aipo.method.credit import Credited
 from aipo.policies.tags import Tags
 from aipo.rollout.engine import RolloutEngine
-from aipo.run import RunFolder, keep_tokenizer, recorded_end
+from aipo.run import RunFolder, recorded_end
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
 from aipo.train.checkpoints import last_checkpoints
@@ -28,16 +28,13 @@ from aipo.train.peers.abilities import Abilities
 from aipo.train.peers.coordinator import Coordinator, Seat
 from aipo.train.ranks import SINGLE_PROCESS, launched
 from aipo.train.resume import take_up, where_from
-from aipo.train.run import check, evaluate_trained, record, train_policy, warn_of_misfits
+from aipo.train.run import LoadedPolicy, check, evaluate_trained, load_policy, record, train_policy
 from aipo.util.console import Note, bars, print_line, print_warning, stage
 from aipo.util.output import write_event
 from aipo.util.termination import TERMINATION
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from aipo.method.step_rows import StepRows
-    from aipo.policies.tokenizer import HFTokenizer
     from aipo.train.sources import TraceSource
 
 
@@ -55,8 +52,7 @@ class Peer:
     experiment: Experiment
     folder: RunFolder
     checkpoint: Path | None
-    network: "PreTrainedModel"
-    tokenizer: "HFTokenizer"
+    loaded: LoadedPolicy
     synced: SyncedPolicy
 
 
@@ -221,19 +217,10 @@ def _open(
 ) -> Peer:
     from aipo.train.sources import Course  # torch takes its time
 
-    tokenizer = experiment.tokenizer(model)
-    network = experiment.adapted(experiment.network(model), tokenizer)
-    warn_of_misfits(Course(experiment), network, tokenizer, console)
-    keep_tokenizer(folder, tokenizer.inner.save_pretrained)
-    synced = stack.enter_context(experiment.open_policy(network, tokenizer, folder.path))
+    loaded = load_policy(Course(experiment), folder, model, console)
+    synced = stack.enter_context(experiment.open_policy(loaded.network, loaded.tokenizer, folder.path))
     return Peer(
-        name=name,
-        experiment=experiment,
-        folder=folder,
-        checkpoint=checkpoint,
-        network=network,
-        tokenizer=tokenizer,
-        synced=synced,
+        name=name, experiment=experiment, folder=folder, checkpoint=checkpoint, loaded=loaded, synced=synced
     )
 
 
@@ -241,8 +228,8 @@ def _train(peer: Peer, phase: RolloutPhase, notes: Mapping[str, Note], saved: "p
     train_policy(
         peer.experiment,
         peer.folder,
-        peer.network,
-        peer.tokenizer,
+        peer.loaded.network,
+        peer.loaded.tokenizer,
         partial(phase.seat, peer.name),
         notes[peer.name],
         partial(saved, peer.name),

@@ -48,6 +48,16 @@ TURNS = [
             "516-30=486\n#486",
         ],
     ),
+    (
+        "3@7@1@4+5=?\n",
+        [
+            "<consult:knowledge>3@7</consult>",
+            "<feedback:knowledge>3@7=581</feedback>",
+            "3@7=581\n1@1=300\n<consult:knowledge>0@4</consult>",
+            "<feedback:knowledge>0@4=617</feedback>",
+            "0@4=617\n617+5=622\n#622",
+        ],
+    ),
     # what an agent says wrongly is copied, too
     (
         "3@7+5=?\n",

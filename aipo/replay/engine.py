@@ -96,7 +96,7 @@ class Replay:
 
     Args:
         engine: with the graph, the environment and the reward's weights of now.
-        tokenizer: the one that the traces were recorded with.
+        tokenizers: those that the traces were recorded with, by policy.
         agents: the chat models of now, by agent.
         live: policies that go on where a recording ends, by name; none = frozen.
         sampling: of now; None = each rollout's own.
@@ -104,7 +104,7 @@ class Replay:
     """
 
     engine: RolloutEngine
-    tokenizer: Tokenizer
+    tokenizers: Mapping[str, Tokenizer]
     agents: Mapping[str, AgentModel]
     live: Mapping[str, Policy] = field(default_factory=dict[str, Policy])
     sampling: Sampling | None = None
@@ -157,7 +157,7 @@ class Replay:
         reuse, first = Reuse(), next(iter(sources.values()))
         # Recorded ones first: a rollout that fails before anything was written is a trace of the first policy.
         policies: dict[str, Policy] = {
-            name: ReplayPolicy(trace, self.tokenizer, self.live.get(name), reuse=reuse)
+            name: ReplayPolicy(trace, self.tokenizers[name], self.live.get(name), reuse=reuse)
             for name, trace in sources.items()
         }
         policies |= {name: live for name, live in self.live.items() if name not in policies}

@@ -31,7 +31,7 @@ from rich.console import Console
 from aipo.config.build import Experiment
 from aipo.errors import RunError
 from aipo.replay.recordings import Recordings
-from aipo.run import RunFolder, keep_tokenizer, recorded_end, tokenizer_of
+from aipo.run import POLICIES, RunFolder, keep_tokenizer, recorded_end, tokenizer_of
 from aipo.trace import Trace
 from aipo.util.console import number_table, print_line
 from aipo.util.files import taken, write_json, write_text, writing
@@ -122,6 +122,9 @@ def print_left_out(recordings: Recordings, console: Console) -> int:
 def default_out(run: RunFolder, question: str) -> Path:
     """A free folder beside the run, named after the run and the question."""
     path = run.path.resolve()
+    if path.parent.name == POLICIES:  # beside the whole run: beside a policy it would be one
+        whole = path.parents[1]
+        path = whole.with_name(f"{whole.name}-{path.name}")
     names = chain([f"{path.name}-{question}"], (f"{path.name}-{question}-{n}" for n in count(2)))
     return next(free for free in map(path.with_name, names) if not taken(free))
 

@@ -4,12 +4,14 @@ A file that is torn or of another version, a trace that breaks an invariant, ids
 not have: each is left out by name with the reason, and the rest is read. Nothing is ever written here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from aipo import recorded
-from aipo.errors import AipoError, ConfigError, RunError, TraceError, one_of
+from aipo.config.build import load_experiment
+from aipo.errors import AipoError, RunError, TraceError, one_of
 from aipo.rollout.env import Task
 from aipo.rollout.recorder import check_context
 from aipo.run import POLICIES, RunFolder, run_of
@@ -113,32 +115,48 @@ class Recordings:
         Raises:
             RunError: they are needed, and are not there.
         """
-        if not self._of_policy:
-            return []
-        others = [entry for entry in sorted(self.run.path.parent.iterdir()) if entry != self.run.path]
-        found = [Recordings(path=entry, where=self.where) for entry in others if (entry / "traces").is_dir()]
-        if not found:
-            raise RunError(
-                f"traces of the other policies: got none beside {self.run.path}, allowed those that learned with it"
-            )
-        return [trace for one in found for trace in one.read(step)]
+        return [trace for one in self.by_policy.values() if one is not self for trace in one.read(step)]
 
-    @property
-    def _of_policy(self) -> bool:
-        """Is this one of several policies that learned together?"""
-        return self.run.path.resolve().parent.name == POLICIES
-
-    def refuse_peers(self) -> None:
-        """Refuses one of several policies where a graph is to run again.
+    def rollouts(self, step: int) -> list[Trace]:
+        """`read`, and of the same rollouts the traces of the other policies.
 
         Raises:
-            ConfigError: so it is.
+            RunError: they are needed, and are not there.
         """
-        if self._of_policy:
-            raise ConfigError(
-                f"traces: got those of {self.run.path}, one of several policies that learned together, allowed those of a run "
-                "of one policy: its graph needs all of them. `aipo replay credit`, `loss` and `train` take these"
+        traces = self.read(step)
+        places = {(trace.group_id, trace.index) for trace in traces}
+        return [*traces, *(one for one in self.peers(step) if (one.group_id, one.index) in places)]
+
+    @property
+    def whole(self) -> RunFolder:
+        """The folder of the whole run. Where several policies learned together, it holds the folder of each; in an evaluation
+        of one of them there was no other."""
+        path = self.folder.resolve().parent
+        return RunFolder(path.parents[1]) if path.parent.name == POLICIES else self.run
+
+    @cached_property
+    def by_policy(self) -> Mapping[str, "Recordings"]:
+        """The recordings of each policy of the run, by the name that the graph calls it by; this one is among them.
+
+        Raises:
+            RunError: those of a policy are not there.
+        """
+        whole = self.whole
+        if whole is self.run:
+            return {"policy": self}
+        names = load_experiment(str(RunFolder.open(whole.path).config), of_run=True).peers
+        if missing := [name for name in names if not whole.of_policy(name).traces.is_dir()]:
+            raise RunError(
+                f"traces of the other policies: got none of {', '.join(missing)} in {whole.path / POLICIES}, allowed those of all "
+                "that learned together"
             )
+        others = Filter(step=self.where.step)
+        return {
+            name: self
+            if name == self.run.path.name
+            else Recordings(path=whole.of_policy(name).path, where=others, left_out=self.left_out)
+            for name in names
+        }
 
     def leave_out(self, what: str, reason: object) -> None:
         """Notes what cannot be used; the first reason counts."""

@@ -6,8 +6,8 @@ A run folder may be anybody's. A name in its configuration is imported only if i
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from aipo.replay.recordings import Recordings
 from aipo.rollout.context import ChatModel
 from aipo.run import RunFolder, tokenizer_of
 from aipo.trace import Call
+from aipo.trace.store import TraceStore
 from aipo.util.imports import load
 
 _OURS = re.compile(r"((?:graphs|envs)(?:\.\w+)*):(\w+)")
@@ -42,18 +43,45 @@ class Restored:
     built: Experiment
     recordings: Recordings
     replay: Replay
-    tokenizer: HFTokenizer
+    tokenizers: Mapping[str, HFTokenizer]
 
+    @contextmanager
     def folder(
         self, question: str, out: Path, live: str | None = None, *, trainable: bool = True
-    ) -> AbstractContextManager[RunFolder]:
-        """The folder of a replay that runs its graph. `live`: the policy that continues where recordings end."""
-        model = self.recordings.run.read_manifest().get("model") or self.experiment.policy.model
-        facts = self.built.manifest(model) | ({"live": live} if live else {})
-        settings, drawing = self.experiment, self.built.drawing()
-        return replay_folder(
-            self.recordings, question, out, settings, facts, drawing=drawing, trainable=trainable
-        )
+    ) -> Generator[RunFolder]:
+        """The folder of a replay that runs its graph; of several policies that of the replayed one, and `out` holds those of all,
+        as the source does. `live`: the policy that continues where recordings end."""
+
+        def taken(
+            recordings: Recordings, out: Path, experiment: Experiment
+        ) -> AbstractContextManager[RunFolder]:
+            model = recordings.run.read_manifest().get("model") or experiment.policy.model
+            facts = self.built.manifest(model) | ({"live": live} if live else {})
+            drawing = self.built.drawing()
+            return replay_folder(
+                recordings, question, out, experiment, facts, drawing=drawing, trainable=trainable
+            )
+
+        with ExitStack() as stack:
+            folder = stack.enter_context(taken(self.recordings, out, self.experiment))
+            for name in self.experiment.peers:
+                one = self.recordings.by_policy[name]
+                of_policy = folder.of_policy(name)
+                stack.enter_context(taken(one, of_policy.path, self.experiment.of_policy(name)))
+            own = self.recordings.run.path.name
+            yield folder.of_policy(own) if self.experiment.peers else folder
+
+    def stores(self, folder: RunFolder, stack: ExitStack) -> dict[str, TraceStore]:
+        """Where the traces of each policy go; `folder`: see there."""
+        return {
+            name: stack.enter_context(
+                TraceStore(
+                    (RunFolder(folder.path.with_name(name)) if self.experiment.peers else folder).traces,
+                    decode=tokenizer.decode,
+                )
+            )
+            for name, tokenizer in self.tokenizers.items()
+        }
 
 
 def recorded_experiment(
@@ -69,8 +97,8 @@ def recorded_experiment(
         RunError: the run has no configuration.
         ConfigError: an override that does not fit, or a name that is only imported if an override gives it.
     """
-    recordings.refuse_peers()
-    experiment = load_experiment(str(file or recordings.config), overrides, of_run=file is None)
+    config = recordings.config if recordings.whole is recordings.run else recordings.whole.config
+    experiment = load_experiment(str(file or config), overrides, of_run=file is None)
     if experiment.settings["run"]["date"] is None:
         experiment.date = recordings.run.read_date() or experiment.date
     agents = experiment.agents.items()
@@ -94,14 +122,17 @@ def check_coefficient(experiment: Experiment, overrides: Sequence[str]) -> None:
 
 
 def prompt_files(experiment: Experiment, folder: Path) -> dict[str, Path]:
-    """Files of a folder of prompts by the setting that they replace: `NAME.md` for agent NAME, and a file with the
-    name of the graph's own prompt for the graph.
+    """Files of a folder of prompts by the setting that they replace: `NAME.md` for agent NAME, and for the graph's own
+    prompts files with the names that its options say.
 
     Raises:
         ConfigError: the folder has no prompt that the experiment uses.
     """
     names = {f"agents.{name}.prompt": f"{name}.md" for name in experiment.agents}
-    names["graph.options.prompt"] = Path(str(experiment.graph_options.get("prompt", "policy.md"))).name
+    options = {"prompt": "policy.md", **experiment.graph_options}
+    names |= {
+        f"graph.options.{key}": Path(text).name for key, text in options.items() if str(text).endswith(".md")
+    }
     files = {key: folder / name for key, name in names.items() if (folder / name).is_file()}
     if not files:
         raise ConfigError(f"--prompts: got {folder}, allowed a folder with one of {sorted(names.values())}")
@@ -147,19 +178,22 @@ def restore(
         RunError: the run has no tokenizer.
     """
     built = _without_caches(experiment, live=live)
-    tokenizer = recorded_tokenizer(recordings, experiment.date)
+    tokenizers = dict[str, HFTokenizer]()
+    for name, one in recordings.by_policy.items():
+        tokenizers[name] = recorded_tokenizer(one, experiment.date)
+        one.vocabulary, one.rerun = len(tokenizers[name]), True
     # Each rollout gets policies and forbidden ids of its own.
-    engine = built.engine(ScriptedPolicy(tokenizer, ()), run_id=run_id, forbidden_ids=())
-    recordings.vocabulary, recordings.rerun = len(tokenizer), True
+    policies = {name: ScriptedPolicy(tokenizer, ()) for name, tokenizer in tokenizers.items()}
+    engine = built.engine(policies, run_id=run_id, forbidden_ids=())
     replay = Replay(
         engine=replace(engine, chats={}),
-        tokenizer=tokenizer,
+        tokenizers=tokenizers,
         agents=_agent_models(experiment, engine.chats),
         sampling=engine.sampling if as_configured else None,
         shared=_cached_calls(recordings, experiment),
     )
     return Restored(
-        experiment=experiment, built=built, recordings=recordings, replay=replay, tokenizer=tokenizer
+        experiment=experiment, built=built, recordings=recordings, replay=replay, tokenizers=tokenizers
     )
 
 

@@ -107,7 +107,7 @@ class Room:
         }
         made = Replay(
             engine=replace(self.engine({"policy": ScriptedPolicy(TOKENIZER, ())}), run_id="again"),
-            tokenizer=TOKENIZER,
+            tokenizers={"policy": TOKENIZER},
             agents=agent_models,
             live={"policy": live} if live else {},
             **rest,

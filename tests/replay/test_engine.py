@@ -39,6 +39,9 @@ async def think(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[s
     return {"segments": [(await runtime.context.sample(state["segments"], policy=n))[0] for n in names]}
 
 
+TOKENIZERS = dict.fromkeys(("policy", *NAMES), engines.TOKENIZER)
+
+
 async def mark(state: RolloutState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
     names = policies(state)
     parts = {name: {"correct": float(name == "left")} for name in names}
@@ -56,7 +59,7 @@ def recorded() -> list[Trace]:
 
 def replay(traces: list[Trace], engine_of: Any = None, **changes: Any) -> list[TracePair]:
     made = replace(engine_of or engine(), policies={"left": NOBODY}, run_id="again")
-    return Replay(engine=made, tokenizer=engines.TOKENIZER, agents={}, **changes).run(traces, lambda _: None)
+    return Replay(engine=made, tokenizers=TOKENIZERS, agents={}, **changes).run(traces, lambda _: None)
 
 
 def test_every_policy_of_a_rollout_has_its_own_recording() -> None:
@@ -102,7 +105,7 @@ def test_a_demonstration_is_shown_as_it_was_whatever_the_environment_shows_now(e
     graph = engines.chain(ask=engines.ask, think=engines.think, grade=engines.grade)
     traces = engines.engine(graph, env=engines.Worked()).run_sync(specs, lambda _: None)
     engine = engines.engine(graph, env=env, policies={"policy": NOBODY})
-    pairs = Replay(engine=engine, tokenizer=engines.TOKENIZER, agents={}).run(traces, lambda _: None)
+    pairs = Replay(engine=engine, tokenizers=TOKENIZERS, agents={}).run(traces, lambda _: None)
     assert [divergence(pair) for pair in pairs] == [None, None]
     assert [(p.trace.mode, p.trace.reward, p.trace.fork_token) for p in pairs] == [
         (Mode.EXPERT, 1.5, None),

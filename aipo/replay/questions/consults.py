@@ -78,18 +78,24 @@ def consults_against_forks(
     """
     recordings = Recordings(path=source, where=where)
     experiment = recorded_experiment(recordings, overrides)
+    if experiment.peers:
+        raise ConfigError(
+            f"traces: got those of {recordings.run.path}, one of several policies that learned together, allowed those of a run of "
+            "one policy: peers are heard without a request in the text, before which a rollout could be forked"
+        )
     choice = Choice.of(recordings, experiment, checkpoint, overrides)
     chosen = _choose(recordings, experiment, limit)
     weights_of = {step: choice.at(step) for step in recordings.steps() if step in chosen}
     out = out or default_out(recordings.run, "consults")
     restored = restore(Recordings(path=source), experiment, run_id=out.name)
-    tags = _tag_ids(experiment, restored.tokenizer)
+    [tokenizer] = restored.tokenizers.values()
+    tags = _tag_ids(experiment, tokenizer)
     first = next(iter(weights_of.values()))
     tally, others = Tally(tuple(experiment.agents)), 0
     with (
         restored.folder("consults", out, first.path, trainable=False) as folder,
         bars(console) as progress,
-        TraceStore(folder.traces, decode=restored.tokenizer.decode) as store,
+        TraceStore(folder.traces, decode=tokenizer.decode) as store,
     ):
         note = stage(progress, "consults")
         for weights, steps in groupby(weights_of, key=weights_of.__getitem__):

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +24,6 @@ from aipo.rollout.run_limits import CostLimit
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import parse_filter
-from aipo.trace.store import TraceStore
 from aipo.util.console import Note, bars, print_line, stage, within
 from aipo.util.output import print_result
 from aipo.util.text import counted
@@ -86,7 +86,7 @@ def check_traces(source: ReplaySource, console: Console) -> int:
     with bars(console) as progress:
         for traces, pairs in _walk(restored, stage(progress, "check"), lambda _: None):
             count += len(traces)
-            divergences += [d for d in map(divergence, pairs) if d]
+            divergences += [d for d in map(divergence, _of(traces, pairs)) if d]
             divergences += map(absence, vanished(traces, pairs))
             for trace in traces:
                 changed |= {
@@ -131,21 +131,31 @@ def replay_graph(
     recordings = source.recordings()
     experiment = source.experiment(recordings, live=not frozen)
     name = policy or ("model" if recordings.run.model.is_dir() else "start")
-    choice = None if frozen else Choice.of(recordings, experiment, name, source.overrides)
+    policies = recordings.by_policy if not frozen else {}
+    alone = {one: experiment.of_policy(one) if experiment.peers else experiment for one in policies}
+    choices = {one: Choice.of(of_one, alone[one], name, source.overrides) for one, of_one in policies.items()}
     out = out or default_out(recordings.run, "graph")
     restored = restore(recordings, experiment, run_id=out.name, live=not frozen, as_configured=True)
-    live = choice and choice.at(0).path  # what is named wrongly is said before the folder is taken
+
+    def weights_of(step: int) -> dict[str, Weights]:
+        return {one: choice.at(step) for one, choice in choices.items()}
+
+    paths = [weights.path for weights in weights_of(0).values()]
+    live = ", ".join(paths) or None  # what is named wrongly is said before the folder is taken
     compared = BeforeAfter(seed=experiment.seed)
     versions: dict[int, int | None] = {}
     with restored.folder("graph", out, live) as folder, bars(console) as progress:
         note = stage(progress, "replay")
-        if choice is None:
+        if frozen:
             _keep(folder, restored, compared, note)
         else:
-            for weights, steps in groupby(recordings.steps(), key=choice.at):
+            for weights, steps in groupby(recordings.steps(), key=weights_of):
                 of_weights = list(steps)
-                versions |= dict.fromkeys(of_weights, _version(weights, recordings, experiment))
-                going_on = {"policy": load_weights(experiment, weights, recordings)}
+                going_on = {
+                    one: load_weights(alone[one], of_one, policies[one]) for one, of_one in weights.items()
+                }
+                [own] = [weights[one] for one, of_one in policies.items() if of_one is recordings]
+                versions |= dict.fromkeys(of_weights, _version(own, recordings, experiment))
                 live_replay = replace(restored, replay=replace(restored.replay, live=going_on))
                 _keep(folder, live_replay, compared, note, of_weights)
     unused: list[str] = []
@@ -181,15 +191,22 @@ def _finish(
 def _walk(
     restored: Restored, note: Note, on_pair: Callable[[TracePair], None], steps: Sequence[int] | None = None
 ) -> Iterator[tuple[list[Trace], list[TracePair]]]:
-    """Replays step by step: the recorded traces and the pairs of each step."""
+    """Replays step by step: the recorded traces, and the pairs of all policies of their rollouts."""
     freeze_gc()
     recordings = restored.recordings
     every = recordings.steps()
     for step in every if steps is None else steps:
         at = every.index(step)
         if traces := recordings.read(step):
-            yield traces, restored.replay.run(traces, on_pair, within(note, at, len(every), f"step {step}"))
+            rollouts = recordings.rollouts(step)
+            yield traces, restored.replay.run(rollouts, on_pair, within(note, at, len(every), f"step {step}"))
         note(at + 1, len(every), f"step {step}")
+
+
+def _of(traces: Sequence[Trace], pairs: Sequence[TracePair]) -> list[TracePair]:
+    """The pairs of these traces, and those of policies that were not recorded."""
+    ids = {trace.trace_id for trace in traces}
+    return [pair for pair in pairs if pair.source.trace_id in ids]
 
 
 def _keep(
@@ -201,16 +218,18 @@ def _keep(
 ) -> None:
     """Replays, writes the traces as they end, and compares. A trace without a replay is left out by name."""
     spending = CostLimit(folder.spending, restored.experiment.rollout.cost_limit, ())
-    with TraceStore(folder.traces, decode=restored.tokenizer.decode) as store:
+    with ExitStack() as stack:
+        stores = restored.stores(folder, stack)
 
         def keep(pair: TracePair) -> None:
-            store.append(pair.trace)
+            stores[pair.trace.policy].append(pair.trace)
             cost, pair.reuse.spent = pair.reuse.spent, 0.0  # shared by the policies of a rollout
             spending.charge(pair.trace.trace_id, cost)
 
         for traces, pairs in _walk(restored, note, keep, steps):
-            store.seal(traces[0].step, [pair.trace for pair in pairs])
-            compared.add([pair for pair in pairs if not pair.new])
+            for name, store in stores.items():
+                store.seal(traces[0].step, [pair.trace for pair in pairs if pair.trace.policy == name])
+            compared.add([pair for pair in _of(traces, pairs) if not pair.new])
             for trace in vanished(traces, pairs):
                 restored.recordings.leave_out(trace.trace_id, NO_TRACE)
 

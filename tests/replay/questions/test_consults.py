@@ -129,8 +129,9 @@ def alone(context: str) -> str:
 def test_forks_keep_what_was_recorded_and_go_on_alone(run: RunFolder) -> None:
     experiment = load_experiment(str(run.config))
     restored = restore(Recordings(path=run.path), experiment, run_id="forks")
-    live = ScriptedPolicy(restored.tokenizer, alone)
-    tags = experiment.forbidden_ids(restored.tokenizer)
+    tokenizer = restored.tokenizers["policy"]
+    live = ScriptedPolicy(tokenizer, alone)
+    tags = experiment.forbidden_ids(tokenizer)
     forks = Forks(replay=restored.replay, live=live, tag_ids=tags, samples=2)
     source = traces(run)[0]
     kept: list[Trace] = []

@@ -284,16 +284,71 @@ def test_offline_training_of_one_policy_takes_the_calibrated_advantages(left: Pa
     assert before == now
 
 
-@pytest.mark.parametrize("question", ["check", "graph"])
-def test_a_graph_of_several_policies_is_not_run_again_for_one(left: Path, question: str):
-    with pytest.raises(ConfigError, match=r"one of several policies that learned together, allowed"):
-        invoke("replay", question, left)
+@pytest.fixture
+def code(run: RunFolder) -> list[str]:
+    """The run's code stands in a file, which has to be named."""
+    file = run.path.parent / "code.py"
+    return [f"graph.name={file}:talk", f"env.name={file}:Parity"]
 
 
-def test_without_the_other_policies_credit_is_refused(left: Path):
+def test_a_discussion_runs_again_as_recorded(left: Path, code: list[str]):
+    done = invoke("replay", "check", left, *code, columns=200)
+    assert (done.exit_code, "72 traces: 72 identical, 0 diverged" in done.output) == (0, True)
+    done = invoke("replay", "check", left, "step=1", "kind=assisted", *code, columns=200)
+    assert "12 traces: 12 identical, 0 diverged" in done.output
+    assert sorted(entry.name for entry in left.parent.iterdir()) == ["left", "right"]
+
+
+def test_a_discussion_that_goes_another_way_goes_on_with_the_policies_of_both(left: Path, code: list[str]):
+    """Three letters end a turn, where 52 did: the first turns are longer, and nothing behind them is as it was."""
+    done = invoke(
+        "replay", "graph", left, "step=0", *code, "graph.options.stops=3", "--policy", "start", columns=200
+    )
+    assert done.exit_code == 0, done.output
+    out = RunFolder(left.parents[2] / "run-left-graph")
+    assert f"run folder {out.of_policy('left').path}" in done.output
+    for name in NAMES:
+        new, old = (
+            list(TraceStore(folder.traces).read(0))
+            for folder in (out.of_policy(name), RunFolder(left.with_name(name)))
+        )
+        assert [trace.parent_id for trace in new] == [trace.trace_id for trace in old]
+        assert {trace.policy for trace in new} == {name} and not any(trace.error for trace in new)
+        assert [trace.policy_version for trace in new] == [0] * 24  # the weights of the start
+        assert [t.seed for t in new] == [t.seed for t in old]
+        longer = [
+            a.segments[1].token_ids.size > b.segments[1].token_ids.size for a, b in zip(new, old, strict=True)
+        ]
+        assert sum(longer) > 12
+    report = json.loads((out.of_policy("left").path / "replay.json").read_text())
+    assert report["question"] == "graph"
+    # What came out is a run of both policies, too.
+    assert invoke("replay", "check", out.of_policy("right").path, *code).exit_code == 0
+    assert (
+        invoke("replay", "credit", out.of_policy("right").path, "--out", out.path.parent / "c").exit_code == 0
+    )
+
+
+def test_a_discussion_is_scored_again_for_each_policy(left: Path, code: list[str]):
+    done = invoke("replay", "score", left, *code, "rollout.reward_weights.correct=0.5", columns=200)
+    assert done.exit_code == 0, done.output
+    for name in NAMES:
+        folder = RunFolder(left.parents[2] / "run-left-score").of_policy(name)
+        for new, old in zip(traces(folder), traces(RunFolder(left.with_name(name))), strict=True):
+            assert new.reward is not None and old.reward is not None
+            assert (new.reward, new.reward_parts) == (old.reward / 2, old.reward_parts)
+
+
+def test_what_a_peer_is_worth_is_not_asked_by_forks(left: Path, code: list[str]):
+    with pytest.raises(ConfigError, match="peers are heard without a request in the text"):
+        invoke("replay", "consults", left, *code)
+
+
+@pytest.mark.parametrize("question", ["credit", "check"])
+def test_without_the_other_policies_it_is_refused(left: Path, code: list[str], question: str):
     shutil.rmtree(left.parent / "right")
-    with pytest.raises(RunError, match="traces of the other policies: got none beside"):
-        invoke("replay", "credit", left)
+    with pytest.raises(RunError, match="traces of the other policies: got none of right in"):
+        invoke("replay", question, left, *(code if question == "check" else ()))
 
 
 # -- servers -------------------------------------------------------------------------------------------------

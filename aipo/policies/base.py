@@ -100,13 +100,15 @@ class Completion:
     temperature and forbidden ids); all three arrays have shape (T,).
     `finish`: `stop` (a stop string was completed; its last token is kept whole), `eos` (the end
     token is kept) or `length`. Entropies are None where they are not known; a server's are estimates (from
-    `policy.vllm.top_logprobs`)."""
+    `policy.vllm.top_logprobs`). `cached`: how many of the context's tokens a server had in its cache; None where it does not
+    say so, as vLLM does where there were none."""
 
     token_ids: npt.NDArray[np.int32]
     logprobs: npt.NDArray[np.float32]
     entropies: npt.NDArray[np.float32] | None
     finish: Literal["stop", "eos", "length"]
     policy_version: int
+    cached: int | None = None
 
 
 class Policy(Protocol):

@@ -105,7 +105,8 @@ class FakeVLLM(StandIn):
 
     `faults` holds what happens to the next completions, one each: a status, `hang`, `half` (the connection
     closes within the body), `invalid` (no JSON), `abort` (it gives the request up), `drop` (it closes before the headers),
-    bytes (a body with status 200) or None (it answers).
+    bytes (a body with status 200) or None (it answers). `cached`: tokens of a context that it says it had in its cache; it
+    says nothing of none, as vLLM.
     """
 
     name: str = "fake"
@@ -119,6 +120,7 @@ class FakeVLLM(StandIn):
     now: int = 0
     most: int = 0
     retry_after: str | None = None
+    cached: int | None = None
 
     async def health(self, request: Request) -> Response:
         return Response(status_code=200 if self.healthy else 503)
@@ -154,9 +156,12 @@ class FakeVLLM(StandIn):
         first = (asked["prompt"][-1] + 1) % 10
         ids = list(range(first, END + 1))[: asked["max_tokens"]]
         logprobs = [-i / 10 for i in ids]
-        body = json.dumps(
-            choice(ids, logprobs, ended=ids[-1] == END, prompt_token_ids=asked["prompt"])
-        ).encode()
+        answer = choice(ids, logprobs, ended=ids[-1] == END, prompt_token_ids=asked["prompt"])
+        if self.cached is not None:
+            answer["usage"] = {
+                "prompt_tokens_details": {"cached_tokens": self.cached} if self.cached else None
+            }
+        body = json.dumps(answer).encode()
         if fault == "invalid":
             return Response(body[:-9], media_type="application/json")
         if fault in ("half", "drop"):

@@ -84,11 +84,16 @@ def answer_of(
         likely = [[*entry.values()] for entry in choice["logprobs"]["top_logprobs"]] if top else []
         reason, stopped = choice["finish_reason"], choice.get("stop_reason")
         echoed = choice.get("prompt_token_ids")
+        cached = ((raw.get("usage") or {}).get("prompt_tokens_details") or {}).get("cached_tokens")
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise PolicyError(
             f"answer of {where}: got {body[:200]!r} ({type(error).__name__}: {error}), allowed a completion with "
             "token ids and log-probs (vLLM 0.22 or newer, return_token_ids)"
         ) from error
+    if cached is not None and not (type(cached) is int and 0 <= cached <= len(request.token_ids)):
+        raise PolicyError(
+            f"cached_tokens from {where}: got {cached!r}, allowed a number of the {len(request.token_ids)} tokens that were sent"
+        )
     if reason == "abort":
         raise AbortedError(f"answer of {where}: got one that was given up, allowed a whole one")
     if echoed is not None and not np.array_equal(echoed, request.token_ids):
@@ -117,6 +122,7 @@ def answer_of(
         entropies=_entropies(likely, len(ids), where) if top else None,
         finish=ended if reason == "stop" else "length",
         policy_version=version,
+        cached=cached,
     )
 
 

@@ -152,7 +152,12 @@ class Launch:
         words += ["--model", self.model, "--host", self.host, "--port", str(self.port)]
         # A log-prob is that of the distribution which was sampled from; no defaults from the model's own files.
         words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
-        words += ["--enable-prefix-caching", "--max-num-seqs", str(self.requests)]
+        words += [
+            "--enable-prefix-caching",
+            "--enable-prompt-tokens-details",
+            "--max-num-seqs",
+            str(self.requests),
+        ]
         cache = self.cache
         if self.device == "cpu":
             words += ["--dtype", self.dtype or "float32", "--enforce-eager"]

@@ -50,6 +50,8 @@ class VLLMPolicy:
         self._model, self._seeded = model, seeded
         self._served: tuple[str, int] | None = None
         self._version = 0
+        self._contexts = 0
+        self._cached: int | None = None
         self._asking = asyncio.Lock()
 
     @property
@@ -59,6 +61,12 @@ class VLLMPolicy:
     def advance(self, version: int) -> None:
         """Says that the servers' weights are now those after `version` optimizer steps."""
         self._version = version
+        self._contexts, self._cached = 0, None
+
+    @property
+    def cached_share(self) -> float | None:
+        """The share of the tokens of contexts since `advance` that servers had in their caches; None where none says so."""
+        return None if self._cached is None else self._cached / self._contexts
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -122,7 +130,11 @@ class VLLMPolicy:
             )
 
         # A server that aborts requests is about to stop; by the next attempt the pool knows.
-        return await retry(ask, when=lambda error: isinstance(error, AbortedError), waits=_WAITS)
+        made = await retry(ask, when=lambda error: isinstance(error, AbortedError), waits=_WAITS)
+        self._contexts += length
+        if made.cached is not None:
+            self._cached = made.cached + (self._cached or 0)
+        return made
 
 
 def _served(body: bytes, wanted: str | None) -> tuple[str, int]:

@@ -48,6 +48,23 @@ def test_likely_tokens_are_asked_for_by_id() -> None:
     assert (body["logprobs"], body["return_tokens_as_token_ids"]) == (7, True)
 
 
+def used(details: Any) -> bytes:
+    return answer()[:-1] + b', "usage": ' + json.dumps({"prompt_tokens_details": details}).encode() + b"}"
+
+
+def test_cached_tokens_are_read_where_the_server_says_them() -> None:
+    assert read(answer()).cached is None and read(used(None)).cached is None
+    assert read(used({"cached_tokens": 1})).cached == 1
+
+
+@pytest.mark.parametrize("cached", [3, -1, 1.0, "1", True])
+def test_cached_tokens_that_cannot_be_are_refused(cached: Any) -> None:
+    with pytest.raises(
+        PolicyError, match=r"cached_tokens from there: got .* allowed a number of the 2 tokens"
+    ):
+        read(used({"cached_tokens": cached}))
+
+
 def with_likely(*entries: Any) -> bytes:
     return answer(logprobs={"token_logprobs": [-0.5, -1.5], "top_logprobs": [*entries]})
 

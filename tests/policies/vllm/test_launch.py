@@ -39,7 +39,7 @@ def test_the_command_on_gpus() -> None:
     made = launch(gpus=4, dtype="bfloat16", context=20480, memory=0.85, nccl=True, name="policy")
     assert shlex.join(made.command()) == (
         "python -m vllm.entrypoints.openai.api_server --model M --host 127.0.0.1 --port 8000 "
-        "--logprobs-mode processed_logprobs --generation-config vllm --enable-prefix-caching --max-num-seqs 256 "
+        "--logprobs-mode processed_logprobs --generation-config vllm --enable-prefix-caching --enable-prompt-tokens-details --max-num-seqs 256 "
         "--dtype bfloat16 --tensor-parallel-size 4 --gpu-memory-utilization 0.85 --max-model-len 20480 "
         '--served-model-name policy --weight-transfer-config \'{"backend": "nccl"}\''
     )
@@ -48,7 +48,7 @@ def test_the_command_on_gpus() -> None:
 def test_the_command_on_a_cpu() -> None:
     assert shlex.join(launch(device="cpu", port=8123, requests=64).command()) == (
         "python -m vllm.entrypoints.openai.api_server --model M --host 127.0.0.1 --port 8123 "
-        "--logprobs-mode processed_logprobs --generation-config vllm --enable-prefix-caching --max-num-seqs 64 "
+        "--logprobs-mode processed_logprobs --generation-config vllm --enable-prefix-caching --enable-prompt-tokens-details --max-num-seqs 64 "
         "--dtype float32 --enforce-eager --no-enable-chunked-prefill --max-num-batched-tokens 8192 --kv-cache-memory-bytes 2147483648"
     )
 

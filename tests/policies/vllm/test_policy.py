@@ -63,6 +63,24 @@ def test_entropies_are_estimated_from_what_a_server_computes(
     assert gaps.min() > -1e-4 and gaps.max() < 1.5  # never too large, see the test of the local policy
 
 
+def test_the_share_of_contexts_in_the_servers_cache_is_since_the_weights_last_moved(
+    tokenizer: HFTokenizer,
+) -> None:
+    fake = FakeVLLM()
+    with policy(fake, tokenizer) as served:
+
+        async def main() -> list[float | None]:
+            shares = [served.cached_share]
+            for cached, context in ((None, (1, 2)), (2, (1, 2, 3, 4)), (0, (1, 2))):
+                fake.cached = cached
+                await ask(served, *context)
+                shares.append(served.cached_share)
+            served.advance(1)
+            return [*shares, served.cached_share]
+
+        assert run(served, main()) == [None, None, 2 / 6, 2 / 8, None]
+
+
 def test_the_version_is_that_of_the_weights_that_were_asked(tokenizer: HFTokenizer) -> None:
     fake = FakeVLLM()
 

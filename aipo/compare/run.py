@@ -215,7 +215,9 @@ def _build_policies(starts: Sequence[Stage], progress: Progress) -> None:
     """Builds each policy that runs start from once: two runs side by side would build it twice."""
     keys: set[str] = set()
     seeds = len({start.experiment.seed for start in starts})
-    for experiment in (start.experiment for start in starts if not start.done):
+    begun = [start.experiment for start in starts if not start.done]
+    alone = [one for whole in begun for one in (whole, *map(whole.of_policy, whole.peers)) if not one.peers]
+    for experiment in alone:
         key = json.dumps([experiment.policy.model, experiment.policy.options, experiment.seed], default=str)
         if key not in keys:
             keys.add(key)

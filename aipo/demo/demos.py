@@ -1,11 +1,13 @@
 """The demos: what each one trains, on which tasks, and what a reader has to know."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from aipo.compare.sections import ArmSection
 from aipo.config import presets
 from aipo.config.build import load_experiment
+from aipo.errors import ConfigError
 
 _MINIATURE = "envs.miniature:Miniature"
 Cell = tuple[str, str, str]
@@ -29,6 +31,8 @@ class Demo:
         first: what is made before anything else: name, seconds on idle cores, and what it is.
         before_s, arm_s: seconds of the evaluation before, and of one arm.
         at_once: runs side by side on a machine with fewer cores.
+        policy: of an arm whose policies learn together, the one whose results count.
+        alone: overrides of arms that train this policy by itself.
     """
 
     base: str | None
@@ -43,6 +47,8 @@ class Demo:
     before_s: int
     arm_s: int
     at_once: int
+    policy: str | None = None
+    alone: tuple[str, ...] = ()
 
     @property
     def side_by_side(self) -> int:
@@ -53,19 +59,18 @@ class Demo:
     def arms(self) -> list[str]:
         """The presets that can be its arms."""
         own = load_experiment("aipo_distil")
-        miniature = {name: load_experiment(name) for name in presets() if _is_of_miniature(name)}
+        loaded = {name: load_experiment(name) for name in presets()}
+        miniature = {name: one for name, one in loaded.items() if one.env_name == _MINIATURE}
         # Of another preset only the method is taken, so one with a schedule of its own would not be itself.
         return [name for name, one in miniature.items() if self.base is None or one.train == own.train]
 
-    def settings_of(self, arm: str) -> tuple[str, tuple[str, ...]]:
-        """Preset and overrides of an arm."""
-        return (arm, ()) if self.base is None else (self.base, (f"method={arm}",))
-
-
-def _is_of_miniature(name: str) -> bool:
-    """And of one policy: a comparison has one for each arm."""
-    experiment = load_experiment(name)
-    return experiment.env_name == _MINIATURE and not experiment.peers
+    def section_of(self, arm: str) -> ArmSection:
+        """Preset, overrides and policy of an arm."""
+        if self.base is not None:
+            return ArmSection(config=self.base, set=(f"method={arm}",))  # pyright: ignore[reportCallIssue]
+        if load_experiment(arm).peers:
+            return ArmSection(config=arm, policy=self.policy)  # pyright: ignore[reportCallIssue]
+        return ArmSection(config=arm, set=self.alone)  # pyright: ignore[reportCallIssue]
 
 
 # Runs side by side: more threads than one each would only fight over the cores.
@@ -156,5 +161,55 @@ SMOLLM2 = Demo(
     arm_s=1500,
     at_once=2,  # each takes 5 GB
 )
+PEERS = Demo(
+    base=None,
+    plan=(
+        _ONE_THREAD,
+        "train.steps=40",
+        "evaluate.splits=[heldout, easy]",
+        "evaluate.settings=[solo]",
+        "evaluate.samples=2",
+        "evaluate.ks=[1, 2]",
+    ),
+    default=("ilr_distil", "ilr", "grpo"),
+    aim="two small language models discuss while they learn, and are asked alone afterwards",
+    title="ILR on the miniature: trained together, measured alone",
+    story=(
+        "The task. An expression is worked out line by line, and the last line is the answer. 3@7 is a value of an arbitrary "
+        "table: it must be known, and a guess is right once in a thousand. The right text for 3@7+20=? is, say,\n"
+        "    3@7=582\n    582+20=602\n    #602",
+        "What the policies lack. Of 40 values that are unknown to most policies of the miniature, each of two policies knows 20, "
+        "and the other knows the other 20. In half of the rollouts each writes its solution, reads the other's and answers again.",
+        "The question. Does the left one solve such tasks alone afterwards, and better than if it had trained by itself? It is "
+        "evaluated on tasks on which no arm was trained. A rollout in which both discuss samples two answers of each.",
+    ),
+    splits={"heldout": "Facts of which the left policy knows half", "easy": "Known facts and sums"},
+    table=(
+        ("facts of which it knows half", "heldout", "solo"),
+        ("known facts and sums", "easy", "solo"),
+    ),
+    first=("cold start", 150, "supervised, of both policies: sums, and what to do with another's solution"),
+    before_s=15,
+    arm_s=150,
+    at_once=2,
+    policy="left",
+    alone=("policy.model=envs.miniature.peers:peer", "policy.options={side: left}"),
+)
 DEMOS: dict[str, Demo] = {"miniature": MINIATURE, "smollm2": SMOLLM2}
 """By the name of the model that is trained."""
+
+
+def demo_of(model: str, arms: Sequence[str] | None) -> Demo:
+    """The demo of a model. Where policies of the miniature learn together in an arm, all arms train one of these.
+
+    Raises:
+        ConfigError: no such demo, or `arms` are not its presets, each named once.
+    """
+    if model not in DEMOS:
+        raise ConfigError(f"--model: got {model!r}, allowed one of {', '.join(DEMOS)}")
+    demo = DEMOS[model]
+    allowed = demo.arms if arms is not None else demo.default
+    arms = demo.default if arms is None else arms
+    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(allowed):
+        raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(allowed)}, each once")
+    return PEERS if demo.base is None and any(load_experiment(arm).peers for arm in arms) else demo

@@ -19,10 +19,10 @@ from aipo.compare.matrix import Matrix, Measure, build_matrix
 from aipo.compare.page import PageExtras, write_page
 from aipo.compare.results import ArmResult, MatrixResults, read_results, write_csv
 from aipo.compare.run import print_files, run_matrix
-from aipo.compare.sections import BEFORE, ArmSection, MatrixSection, StageSection
+from aipo.compare.sections import BEFORE, MatrixSection, StageSection
 from aipo.compare.standings import compute_standings
-from aipo.demo.demos import DEMOS, Demo
-from aipo.errors import ConfigError, RunError
+from aipo.demo.demos import Demo, demo_of
+from aipo.errors import RunError
 from aipo.evaluate.run import cell
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
@@ -44,12 +44,8 @@ def run_demo(
         TrainError: an arm failed; with the end of its log.
     """
     started = time.perf_counter()
-    if model not in DEMOS:
-        raise ConfigError(f"--model: got {model!r}, allowed one of {', '.join(DEMOS)}")
-    demo = DEMOS[model]
-    arms, allowed = demo.default if arms is None else arms, demo.arms
-    if not arms or len(set(arms)) < len(arms) or not set(arms) <= set(allowed):
-        raise ConfigError(f"--arms: got {','.join(arms)!r}, allowed some of {','.join(allowed)}, each once")
+    demo = demo_of(model, arms)
+    arms = demo.default if arms is None else arms
     matrix = demo_matrix(demo, out, seed, arms)
     _take(matrix, demo)
     write_event(console, "started", command="demo", out=str(out))
@@ -72,7 +68,7 @@ def run_demo(
     console.print(last_table(demo, results, f"aipo demo, seed {seed}, {wall_s:.0f} s"))
     for remark in remarks:
         print_line(console, remark)
-    _print_next(console, out, arms[0])
+    _print_next(console, matrix, demo.policy is not None)
     write_event(console, "finished", command="demo", out=str(out), summary=summary)
 
 
@@ -98,8 +94,9 @@ def print_plan(matrix: Matrix, demo: Demo, console: Console) -> None:
     stages = [demo.first, (BEFORE, demo.before_s, "the policy is evaluated, without and with agents")]
     for arm, experiment in arms.items():
         steps = counted(experiment.train.steps, "rollout step")
-        agents = "with" if experiment.method.assist_share > 0 else "without"
-        stages.append((arm, demo.arm_s, f"{steps} {agents} agents, then evaluated"))
+        help = "with agents" if experiment.method.assist_share > 0 else "without agents"
+        help = f"of {' and '.join(experiment.peers)}, which discuss" if experiment.peers else help
+        stages.append((arm, demo.arm_s, f"{steps} {help}, then evaluated"))
     print_line(console, f"aipo demo: {demo.aim}", "bold")
     for name, seconds, text in stages:
         print_line(console, f"  {name:<12}{age(seconds):>7}  {text}")
@@ -134,7 +131,6 @@ def flawed(matrix: Matrix, arm: str) -> str:
 
 def demo_matrix(demo: Demo, out: Path, seed: int, arms: Sequence[str]) -> Matrix:
     """The demo as a matrix. The first arm is what the demo is about, the last one the reference."""
-    named = {arm: demo.settings_of(arm) for arm in arms}
     alone = ("run.threads=null",)  # nothing runs beside a warm-up
     section = MatrixSection(
         out=out,
@@ -142,7 +138,7 @@ def demo_matrix(demo: Demo, out: Path, seed: int, arms: Sequence[str]) -> Matrix
         set=demo.plan,
         warmup=StageSection(config=demo.base, set=alone) if demo.base else None,  # pyright: ignore[reportCallIssue]
         reference=arms[-1],
-        arms={arm: ArmSection(config=config, set=own) for arm, (config, own) in named.items()},  # pyright: ignore[reportCallIssue]
+        arms={arm: demo.section_of(arm) for arm in arms},
     )  # pyright: ignore[reportCallIssue]
     return build_matrix(section, "demo", folders="{arm}")
 
@@ -198,19 +194,23 @@ def last_table(demo: Demo, results: MatrixResults, title: str) -> NumberTable:
     return number_table(columns, rows, title=title)
 
 
-def _print_next(console: Console, out: Path, first: str) -> None:
+def _print_next(console: Console, matrix: Matrix, peers: bool) -> None:
+    out, first = matrix.out, matrix.cell(matrix.arms[0], matrix.seeds[0]).folder.path
     console.print("The interval is 95 %, bootstrapped over facts.", style="dim")
     print_files(out, console)
     console.print("\nNext:")
     for command, what in (
         (f"aipo view {out}", "every trace of it, in the browser"),
-        (f"aipo traces {out / first} agent=knowledge", "or in the terminal"),
-        ("aipo graph consult", "the rollout as a state machine, and the files to edit"),
+        (f"aipo traces {first} agent={'right' if peers else 'knowledge'}", "or in the terminal"),
+        (
+            f"aipo graph {'idea3' if peers else 'consult'}",
+            "the rollout as a state machine, and the files to edit",
+        ),
         ("aipo init my && cd my", "your own copy of the graphs, prompts and environments"),
         (
             "aipo train --config aipo_distil run.out=runs/floor method.coefficient=floor",
             "another coefficient",
         ),
-        (f"aipo eval --run {out / first}", "evaluate the trained policy again"),
+        (f"aipo eval --run {first}", "evaluate the trained policy again"),
     ):
         console.print(Text.assemble("  ", (command, "bold"), (f"  # {what}", "dim")), soft_wrap=True)

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from aipo.errors import AipoError, RunError
 from aipo.trace.filters import Filter
@@ -97,7 +98,7 @@ class Site:
                 return json_page({"version": f"{run.version()} {_state(run, self._now())}"})
             case ["trace" | "group" as kind, file] if file.endswith(".html"):
                 name = _id_of(run, kind, file.removesuffix(".html"))
-                build = trace_page if kind == "trace" else group_page
+                build = partial(trace_page, library=self.library) if kind == "trace" else group_page
                 return None if name is None else self._html(3, lambda links: build(run, name, links))
             case _:
                 return None

@@ -12,7 +12,7 @@ from aipo.compare.results import ArmResult, MatrixResults
 from aipo.config import presets
 from aipo.config.build import Experiment, load_experiment
 from aipo.demo import run as demo
-from aipo.demo.demos import DEMOS, MINIATURE, SMOLLM2
+from aipo.demo.demos import DEMOS, MINIATURE, PEERS, SMOLLM2, demo_of
 from aipo.demo.run import asked, demo_matrix, flawed, run_demo, summarise
 from aipo.errors import ConfigError, RunError, TrainError
 from aipo.trace.store import TraceStore
@@ -63,7 +63,7 @@ def test_a_place_that_is_no_empty_folder_is_refused(tmp_path: Path) -> None:
     "arms", [(), ("aipo_distil", "aipo_distil"), ("aipo_distil", "my.yaml"), ("../aipo",)]
 )
 def test_arms_are_presets(tmp_path: Path, arms: tuple[str, ...]) -> None:
-    others = {"small", "smollm2", "gsm8k-tutor", "ilr", "ilr_distil"}
+    others = {"small", "smollm2", "gsm8k-tutor"}
     known = ",".join(name for name in presets() if name not in others and not name.endswith("gpu"))
     with pytest.raises(ConfigError, match=f"allowed some of {known}, each once"):
         run_demo(tmp_path / "demo", seed=0, arms=arms, console=Console(quiet=True))
@@ -190,3 +190,20 @@ def test_arms_on_a_real_model_have_the_method_of_the_preset_of_their_name(tmp_pa
         assert (experiment.policy.model, experiment.threads) == (str(tmp_path / "warmup" / "model"), 1)
     with pytest.raises(ConfigError, match="--model: got 'gpt', allowed one of miniature, smollm2"):
         run_demo(tmp_path / "demo", model="gpt", seed=0, arms=("grpo",), console=Console(quiet=True))
+
+
+def test_where_policies_learn_together_every_arm_trains_the_same_one(tmp_path: Path) -> None:
+    assert demo_of("miniature", ("aipo", "grpo")) is MINIATURE and demo_of("smollm2", None) is SMOLLM2
+    chosen = demo_of("miniature", ("ilr", "grpo"))
+    assert chosen is PEERS and demo_of("miniature", chosen.default) is PEERS
+    matrix = demo_matrix(chosen, tmp_path, 3, ("ilr", "grpo"))
+    ilr, grpo = (matrix.cell(arm, 3).stages[-1] for arm in ("ilr", "grpo"))
+    assert (ilr.folder.path, grpo.folder.path) == (tmp_path / "ilr/policies/left", tmp_path / "grpo")
+    left, alone = ilr.experiment.of_policy("left"), grpo.experiment
+    assert (alone.policy.model, alone.policy.options) == (left.policy.model, left.policy.options)
+    assert left.policy.options == {"side": "left"}
+    assert [one.evaluation for one in (left, alone)] == [left.evaluation] * 2
+    assert left.train.steps == alone.train.steps == 40
+    console = Console(record=True, width=200)
+    demo.print_plan(matrix, chosen, console)
+    assert "40 rollout steps of left and right, which discuss, then evaluated" in console.export_text()

@@ -12,11 +12,12 @@ from aipo.render.graph_svg import graph_svg
 from aipo.render.spans import text_spans
 from aipo.render.templating import fill, json_block
 from aipo.render.trace_html import context_html, legend_html
+from aipo.run import POLICIES
 from aipo.trace import Role, Trace
 from aipo.trace.filters import Filter
 from aipo.trace.index import Summary
 from aipo.util.text import duration, visible
-from aipo.viewer.data.library import RunView
+from aipo.viewer.data.library import RunLibrary, RunView
 from aipo.viewer.data.passages import agents_of, context_texts
 from aipo.viewer.data.tokens import token_data
 from aipo.viewer.links import Links
@@ -29,8 +30,11 @@ SHOWN = 64
 Facts = list[tuple[str, str]]
 
 
-def trace_page(run: RunView, trace_id: str, links: Links) -> str:
+def trace_page(run: RunView, trace_id: str, links: Links, library: RunLibrary | None = None) -> str:
     """The page as HTML.
+
+    Args:
+        library: where the policies that discussed with this one are, to be linked to.
 
     Raises:
         TraceError: there is no such trace, or its file cannot be read.
@@ -58,6 +62,7 @@ def trace_page(run: RunView, trace_id: str, links: Links) -> str:
         before=before and links.trace(run.name, before),
         after=after and links.trace(run.name, after),
         parent=parent and links.trace(run.name, parent),
+        peers={name: links.trace(*place) for name, place in _peers(run, trace, library).items()},
         flawed=summary is not None and summary.flawed,
         siblings=group,
         comparisons=comparisons(run, trace, group, links),
@@ -122,6 +127,20 @@ def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Lin
         href = links.compare(run.name, trace.trace_id, run.name, far.trace_id)
         pairs.append((f"rollout {far.index}, {reward}", href))
     return pairs
+
+
+def _peers(run: RunView, trace: Trace, library: RunLibrary | None) -> dict[str, tuple[str, str]]:
+    """Run and trace of the other policies that learned together with this one, in the same rollout."""
+    folder, rollout = run.folder.resolve().parent, trace.trace_id.removesuffix(f"/{trace.policy}")
+    if library is None or run.evaluation or folder.name != POLICIES or rollout == trace.trace_id:
+        return {}
+    beside = [one for one in library.runs() if one.folder.resolve().parent == folder and not one.evaluation]
+    others = {one.folder.name: one for one in beside if one.name != run.name}
+    return {
+        name: (one.name, trace_id)
+        for name, one in others.items()
+        if one.index.summary(trace_id := f"{rollout}/{name}")
+    }
 
 
 def _parent(run: RunView, trace: Trace) -> str | None:

@@ -21,6 +21,8 @@ from aipo.train.checkpoints import last_checkpoints
 from aipo.train.peers.abilities import ability
 from aipo.viewer.data.library import RunLibrary
 from aipo.viewer.data.overview import overviews
+from aipo.viewer.links import Links
+from aipo.viewer.pages.trace import trace_page
 from kit import tiny_peers
 from kit.commands import invoke
 from kit.servers import serving
@@ -250,6 +252,16 @@ def test_the_viewer_lists_each_policy(run: RunFolder):
     assert [line.name for line in overviews(RunLibrary(run.path), now=0.0) if line.kind == "run"] == [
         *("policies/left", "policies/right")
     ]
+
+
+def test_a_trace_links_to_what_the_other_policy_wrote_in_the_same_rollout(run: RunFolder):
+    library = RunLibrary(run.path.parent)
+    view, trace = library.run("run/policies/left"), traces(run.of_policy("left"))[0]
+    page = trace_page(view, trace.trace_id, links := Links(3), library)
+    other = links.trace("run/policies/right", f"{trace.trace_id.removesuffix('/left')}/right")
+    assert f'<a href="{other}">right\'s trace</a>' in page.replace("&#39;", "'")
+    evaluated = library.run("run/policies/left/evaluations/after")
+    assert "right's trace" not in trace_page(evaluated, evaluated.index.traces()[0].trace_id, links, library)
 
 
 # -- replays -------------------------------------------------------------------------------------------------

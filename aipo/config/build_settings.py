@@ -219,6 +219,7 @@ class ExperimentSettings:
         neutral: dict[str, Any] = {"coefficient": "mask", "negative": "zero", "agents": {}}
         neutral |= {
             "agent_prompt": "own",
+            "entropy_weight": 0.0,
             "plan": "independent",
             "demonstrations": None,
             "branching": BranchingSettings(),

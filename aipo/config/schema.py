@@ -212,9 +212,11 @@ class Config(Section):
         if count > size:
             raise ValueError(f"method.demonstrations: got {count}, allowed at most train.group_size={size}")
         vllm = self.policy.vllm
-        if method.plan == "branching" and self.policy.engine == "vllm" and not vllm.top_logprobs:
+        uses = {"plan=branching": method.plan == "branching", "entropy_weight": method.entropy_weight > 0}
+        if any(uses.values()) and self.policy.engine == "vllm" and not vllm.top_logprobs:
+            use = next(name for name, used in uses.items() if used)
             raise ValueError(
-                "policy.vllm.top_logprobs: got 0 with method.plan=branching, which needs entropies, allowed 1 to 20"
+                f"policy.vllm.top_logprobs: got 0 with method.{use}, which needs entropies, allowed 1 to 20"
             )
         if method.plan == "branching" and method.assist_share_most == 0:
             raise ValueError(

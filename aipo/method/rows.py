@@ -64,6 +64,7 @@ class Row:
         policy_tokens, agent_tokens: token counts of the *source trace*. Loss denominators use them, so a distilled or
             an exchanged row weighs as much as its source. A demonstration's tokens count as policy tokens.
         forbidden_ids: ids with probability 0, in the trainer's softmax as in the sampler's.
+        factors_T: float32, by which the advantages are multiplied; None = 1.
 
     Raises:
         TrainError: lengths differ, the advantage is not finite, or a policy token has no log-prob.
@@ -80,6 +81,7 @@ class Row:
     policy_tokens: int
     agent_tokens: int
     forbidden_ids: tuple[int, ...] = ()
+    factors_T: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         lengths = {
@@ -99,11 +101,15 @@ class Row:
 
     @property
     def advantages_T(self) -> npt.NDArray[np.float32]:
-        """The advantage of each token: its segment's, where that has one of its own, else the trace's."""
+        """The advantage of each token: its segment's, where that has one of its own, else the trace's; times its factor."""
         if all(one.advantage is None for one in self.segments):
-            return np.full(len(self), self.advantage, np.float32)
-        of_segments = [self.advantage if one.advantage is None else one.advantage for one in self.segments]
-        return np.array(of_segments, np.float32)[self.segments_T]
+            advantages_T = np.full(len(self), self.advantage, np.float32)
+        else:
+            of_segments = [
+                self.advantage if one.advantage is None else one.advantage for one in self.segments
+            ]
+            advantages_T = np.array(of_segments, np.float32)[self.segments_T]
+        return advantages_T if self.factors_T is None else advantages_T * self.factors_T
 
     @property
     def agents(self) -> set[str]:

@@ -125,9 +125,8 @@ class MethodSettings(CoefficientSettings):
     """h: the request in rollout step s, from 1, is granted with probability h/(h + s - 1). 1: EAPO (2509.23730); null: all are."""
 
     credit: Literal["group", "reward", "calibrated", "branch"] = "group"
-    """How rewards become advantages: `group` subtracts the mean of the group (`branch` also where rollouts are forked,
-    `calibrated` on rewards compared with those of other policies: ILR, 2509.26306), `reward` has no baseline (A = R):
-    rejection sampling (STaR, 2203.14465), sound only if wrong answers have R <= 0."""
+    """`group` subtracts the mean of the group (`branch` also where rollouts are forked, `calibrated` on rewards compared with
+    those of other policies: ILR, 2509.26306), `reward` has no baseline (A = R): STaR, 2203.14465; wrong answers need R <= 0."""
     attribution: Literal["soft", "hard"] = "soft"
     """branch: tokens that rollouts share have each rollout's own advantage in its row, or the mean of theirs."""
     scale_by_std: bool = True
@@ -136,6 +135,8 @@ class MethodSettings(CoefficientSettings):
     """Subtract a separate mean for assisted and for solo rollouts."""
     negative_weight: Weight = 1.0
     """Factor on negative advantages."""
+    entropy_weight: Share = 0.0
+    """α: the advantage of a policy's token is A·(1 + α·z), z its standardized entropy (AEPO's code: 0.2); 0 = off."""
     scale_by_active: bool = True
     """Multiply the learning rate by the active share (rollouts whose A is not 0: with `reward`, the correct ones)."""
 
@@ -143,7 +144,6 @@ class MethodSettings(CoefficientSettings):
     """Agents whose tokens have coefficient settings of their own, by name. These replace all the general ones."""
     agent_prompt: Literal["own", "solo"] = "own"
     """Prompt under which agents' tokens are learned: that of their rollout, or that of the group's solo rollouts, if any."""
-
     distil_weight: Weight = 1.0
     """Weight of distilled rows (context distillation: consults are cut out of the context); 0 = none."""
     distil_suppress: bool = True

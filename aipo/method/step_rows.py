@@ -1,13 +1,18 @@
 """The rows of one rollout step, and what is logged with them."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from aipo.errors import TrainError
 from aipo.method.batch import TokenTotals
 from aipo.method.credit import Credited
 from aipo.method.metrics import rollout_metrics
-from aipo.method.rows import Row, distil, distillable, exchange_prompt, rows_of
+from aipo.method.rows import Code, Row, distil, distillable, exchange_prompt, rows_of
 from aipo.method.settings import MethodSettings
 from aipo.policies.tags import Tags
 from aipo.trace import Mode, Role, Trace
@@ -63,6 +68,8 @@ def step_rows(
     distilled = [row for row in rows_or_none if row is not None]
     uncut = rows_or_none.count(None)
     rows = (*undistilled, *distilled)
+    if method.entropy_weight > 0:
+        rows = (*weigh_by_entropy(rows, credited.traces, method.entropy_weight),)
     kinds = Counter(row.kind for row in rows)
     counts = {"sampled": kinds["sampled"], "distilled": kinds["distilled"], "uncut": uncut}
     if method.agent_prompt == "solo":
@@ -79,6 +86,51 @@ def step_rows(
             **(metrics or {}),
         },
     )
+
+
+def weigh_by_entropy(rows: Sequence[Row], traces: Iterable[Trace], weight: float) -> list[Row]:
+    """The rows, in which the advantage of a sampled token is A·max(1 + α·(H − mean H)/std H, 0), H being its entropy.
+
+    AEPO (2510.14545) in its released code, where α is 0.2, H is the trainer's, and mean and deviation are those of a
+    minibatch. Here H is the sampler's and they are those of all these rows, so that a replay has the same; and no advantage
+    changes its sign.
+
+    Args:
+        traces: those that the rows are of.
+        weight: α.
+
+    Raises:
+        TrainError: entropies were not recorded.
+    """
+    by_id = {trace.trace_id: trace for trace in traces}
+    entropies = [
+        _entropies(row, by_id[row.trace_id]) if row.kind == "sampled" else np.full(len(row), np.nan)
+        for row in rows
+    ]
+    known = np.concatenate([np.empty(0), *entropies])
+    known = known[~np.isnan(known)]
+    mean, deviation = (known.mean(), known.std(ddof=1)) if len(known) > 1 else (0.0, 0.0)
+
+    def factors(entropies_T: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        standardized_T = np.nan_to_num((entropies_T - mean) / (deviation or 1.0))
+        return np.maximum(1 + weight * standardized_T, 0).astype(np.float32)
+
+    return [replace(row, factors_T=factors(one)) for row, one in zip(rows, entropies, strict=True)]
+
+
+def _entropies(row: Row, trace: Trace) -> npt.NDArray[np.float64]:
+    """Of the policy's tokens in a row as sampled; NaN for others."""
+    pieces: list[npt.NDArray[Any]] = []
+    for part in trace.segments:
+        if part.role is Role.POLICY and part.entropies is None:
+            raise TrainError(
+                f"entropies of trace {row.trace_id!r}: got none, allowed those of every token of the policy with "
+                "method.entropy_weight above 0"
+            )
+        pieces.append(np.full(len(part), np.nan) if part.entropies is None else part.entropies)
+    entropies_T = np.concatenate(pieces).astype(np.float64)
+    entropies_T[row.codes_T != Code.POLICY] = np.nan
+    return entropies_T
 
 
 def _trains_agents(trace: Trace, method: MethodSettings) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from aipo.config import presets
-from aipo.config.build import Experiment
+from aipo.config.build import Experiment, load_experiment
 from aipo.config.load import Config, checked, load_config
 from aipo.config.schema import AgentConfig
 from aipo.errors import ConfigError
@@ -327,3 +327,18 @@ def test_forks_that_contradict_other_settings_are_refused(override: str, says: s
     with pytest.raises(ConfigError) as error:
         load_config("arpo", [override])
     assert says in str(error.value)
+
+
+def test_entropies_of_a_server_are_needed_for_advantages_by_entropy():
+    load_experiment("grpo", ["method.entropy_weight=0.2"])
+    served = ["policy.engine=vllm", "method.entropy_weight=0.2"]
+    with pytest.raises(
+        ConfigError, match=r"top_logprobs: got 0 with method.entropy_weight, which needs entropies"
+    ):
+        load_experiment("grpo", served)
+    assert (
+        load_experiment("grpo", [*served, "policy.vllm.top_logprobs=20"])
+        .for_evaluation()
+        .method.entropy_weight
+        == 0
+    )

@@ -1,5 +1,6 @@
 """The rows of a rollout step, and the metrics of its rollouts."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -235,3 +236,30 @@ def test_names_that_are_not_declared(name: str):
 
 def test_every_metric_has_a_formula_and_a_line_of_text():
     assert all(m.formula and m.text.endswith((".", ".)")) and "\n" not in m.text for m in METRICS.values())
+
+
+def uncertain(trace_id: str, reward: float, *entropies: float) -> Trace:
+    told = replace(policy(7, OPEN, 5), entropies=np.array(entropies, np.float32))
+    return trace(
+        *(prompt(9, 9), told, agent(6), replace(policy(8), entropies=np.array([2], np.float32))),
+        **{"trace_id": trace_id, "mode": Mode.ASSISTED, "consults": (consult(1, 1, 2),), "reward": reward},
+    )
+
+
+@pytest.mark.parametrize(("weight", "low", "high"), [(0.2, 0.735425, 1.264575), (1.0, 0.0, 2.322876)])
+def test_what_the_policy_was_less_sure_of_has_a_larger_advantage(weight: float, low: float, high: float):
+    """Entropies 1, 2, 3 and 2, twice: mean 2, deviation √(4/7), 1 over it is 1.322876; no factor is below 0."""
+    rollouts = uncertain("a", 1.0, 1, 2, 3), uncertain("b", 0.0, 1, 2, 3)
+    a, b, distilled = rows_of_step(*rollouts, entropy_weight=weight).rows
+    factors = [1, 1, low, 1, high, 1, 1]
+    assert a.advantages_T.tolist() == pytest.approx([0.5 * factor for factor in factors], abs=1e-5)
+    assert b.advantages_T.tolist() == pytest.approx([-0.5 * factor for factor in factors], abs=1e-5)
+    assert distilled.advantages_T.tolist() == [0.5] * len(distilled)
+    assert [row.factors_T for row in rows_of_step(*rollouts).rows] == [None] * 3
+
+
+def test_equal_entropies_change_nothing_and_unknown_ones_are_refused():
+    (row,) = rows_of_step(uncertain("a", 1.0, 2, 2, 2), entropy_weight=0.5, distil_weight=0).rows
+    assert row.factors_T is not None and row.factors_T.tolist() == [1.0] * len(row)
+    with pytest.raises(TrainError, match=r"entropies of trace .*: got none, allowed those of every token"):
+        rows_of_step(helped(1.0), alone(0.0), entropy_weight=0.5)

@@ -131,8 +131,10 @@ def comparisons(run: RunView, trace: Trace, group: Sequence[Summary], links: Lin
 
 def _peers(run: RunView, trace: Trace, library: RunLibrary | None) -> dict[str, tuple[str, str]]:
     """Run and trace of the other policies that learned together with this one, in the same rollout."""
+    if library is None or run.evaluation:
+        return {}
     folder, rollout = run.folder.resolve().parent, trace.trace_id.removesuffix(f"/{trace.policy}")
-    if library is None or run.evaluation or folder.name != POLICIES or rollout == trace.trace_id:
+    if folder.name != POLICIES or rollout == trace.trace_id:
         return {}
     beside = [one for one in library.runs() if one.folder.resolve().parent == folder and not one.evaluation]
     others = {one.folder.name: one for one in beside if one.name != run.name}

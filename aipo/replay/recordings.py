@@ -142,7 +142,7 @@ class Recordings:
             RunError: those of a policy are not there.
         """
         whole = self.whole
-        if whole is self.run:
+        if whole.path == self.run.path:
             return {"policy": self}
         names = load_experiment(str(RunFolder.open(whole.path).config), of_run=True).peers
         if missing := [name for name in names if not whole.of_policy(name).traces.is_dir()]:

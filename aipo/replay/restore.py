@@ -97,7 +97,8 @@ def recorded_experiment(
         RunError: the run has no configuration.
         ConfigError: an override that does not fit, or a name that is only imported if an override gives it.
     """
-    config = recordings.config if recordings.whole is recordings.run else recordings.whole.config
+    whole = recordings.whole
+    config = recordings.config if whole.path == recordings.run.path else whole.config
     experiment = load_experiment(str(file or config), overrides, of_run=file is None)
     if experiment.settings["run"]["date"] is None:
         experiment.date = recordings.run.read_date() or experiment.date

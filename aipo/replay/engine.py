@@ -153,11 +153,15 @@ class Replay:
             for agent, agent_model in self.agents.items()
         }
 
+    def tokenizer_of(self, policy: str) -> Tokenizer:
+        """The policy's; the first one's for a policy that the run does not have."""
+        return self.tokenizers.get(policy) or next(iter(self.tokenizers.values()))
+
     def _rollout(self, sources: Mapping[str, Trace]) -> ReplayedRollout:
         reuse, first = Reuse(), next(iter(sources.values()))
         # Recorded ones first: a rollout that fails before anything was written is a trace of the first policy.
         policies: dict[str, Policy] = {
-            name: ReplayPolicy(trace, self.tokenizers[name], self.live.get(name), reuse=reuse)
+            name: ReplayPolicy(trace, self.tokenizer_of(name), self.live.get(name), reuse=reuse)
             for name, trace in sources.items()
         }
         policies |= {name: live for name, live in self.live.items() if name not in policies}

@@ -160,7 +160,7 @@ class Forks:
             policy_version=asking.policy_version or 0,
         )
         reuse, live = Reuse(), ForkPolicy(self.live, head, self.tag_ids)
-        policy = ReplayPolicy(before, self.replay.tokenizers[trace.policy], live, reuse=reuse)
+        policy = ReplayPolicy(before, self.replay.tokenizer_of(trace.policy), live, reuse=reuse)
         spec = replace(
             spec_of(trace),
             group_id=f"{trace.group_id}-{trace.index}-consult-{number}",

@@ -10,6 +10,7 @@ from rich.console import Console
 from typer import Argument, Option
 
 from aipo import __version__
+from aipo.compare.cli import compare
 from aipo.config.cli import ConfigName, ConfigOrDefault, EnvName, Overrides, config, graph, model, serve
 from aipo.errors import AipoError, ConfigError, OtherRankError, RunError
 from aipo.evaluate.cli import env, evaluate, overlap, try_
@@ -76,23 +77,7 @@ def demo(
         run_demo(out, model=model, seed=seed, arms=names, console=console)
 
 
-@app.command()
-def compare(
-    file: Annotated[Path, Argument(help="YAML with out, seeds and arms; see aipo/compare/README.md")],
-    at_once: Annotated[int, Option(min=1, help="number of runs at a time")] = 2,
-    report: Annotated[bool, Option("--report", help="only report the finished runs")] = False,
-    as_json: EventsOption = False,
-) -> None:
-    """Compares methods (arms) over several seeds.
-
-    Trains each arm with each seed; finished runs are not repeated. Writes tables, a CSV file and a page with charts. The exit code is 1 if a result is missing.
-    """
-    from aipo.compare.run import compare as run
-
-    with event_output(as_json) as console:
-        whole = run(file, at_once=at_once, report_only=report, console=console)
-    if not whole:
-        raise typer.Exit(1)
+app.command()(compare)
 
 
 @app.command()

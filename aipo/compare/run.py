@@ -15,10 +15,11 @@ from rich.progress import Progress
 from aipo.compare.jobs import POLL_S, Job, evaluate_job, run_jobs, train_job
 from aipo.compare.matrix import Matrix, MatrixCell, Stage, read_matrix
 from aipo.compare.page import write_page
+from aipo.compare.paired import find_evaluation, pair_evaluations
 from aipo.compare.results import read_results, write_csv
 from aipo.compare.sections import BEFORE
 from aipo.compare.standings import compute_standings, summary
-from aipo.compare.tables import print_standings
+from aipo.compare.tables import paired_markdown, print_paired, print_standings
 from aipo.config.build import Experiment
 from aipo.errors import ConfigError, TrainError
 from aipo.train.resume import MAY_CHANGE, differences
@@ -53,6 +54,28 @@ def compare(file: Path, *, at_once: int, report_only: bool, console: Console) ->
             _wait_for_others(matrix, progress)
             run_matrix(matrix, progress, at_once=at_once)
     return _write_results(matrix, console)
+
+
+def compare_evaluations(
+    files: Sequence[Path], name: str | None, *, limit: int, markdown: bool, console: Console
+) -> None:
+    """Pairs two evaluations, A and B, and prints what they come to.
+
+    Args:
+        files, name: see `aipo.compare.paired.find_evaluation`.
+        limit: the most tasks that are listed of those that turned right, and wrong.
+        markdown: print Markdown.
+
+    Raises:
+        ConfigError: there is no such evaluation, or the two have no task in common.
+        RunError: one has not finished, or its file is none.
+    """
+    result = pair_evaluations(*(find_evaluation(file, name) for file in files))
+    if markdown:
+        console.print(paired_markdown(result, limit), highlight=False, soft_wrap=True)
+    else:
+        print_paired(result, limit, console)
+    write_event(console, "finished", command="compare", results=result.summary())
 
 
 def _write_results(matrix: Matrix, console: Console) -> bool:

@@ -1,4 +1,4 @@
-"""The standings of a matrix as tables in the terminal."""
+"""Tables: the standings of a matrix, and two evaluations side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from aipo.compare.matrix import Matrix, Measure
+from aipo.compare.paired import PairedEvaluations, TaskPair
 from aipo.compare.results import Cost, MatrixResults
 from aipo.compare.sections import SETTINGS
 from aipo.compare.standings import Standing, Standings
@@ -15,6 +16,10 @@ from aipo.util.console import NumberTable, number_table, print_line
 
 RULE = "the simplest arm among those that tie with the best"
 SIGNS = {"better": "▲", "worse": "▼"}
+PAIRED = (
+    "Differences are paired by task; brackets are 95 %, bootstrapped over clusters of tasks, without how seeds of training "
+    "differ. ▲ is better and ▼ worse: the interval leaves 0 out. A task is right where at least half of its verdicts are."
+)
 
 
 def print_standings(matrix: Matrix, results: MatrixResults, standings: Standings, console: Console) -> None:
@@ -146,6 +151,63 @@ def budget(matrix: Matrix) -> str:
     rollouts = sum(steps * tasks * size for steps, tasks, size, _ in first)
     updates = sum(optimizer_steps for *_, optimizer_steps in first)
     return f"Every arm has the same budget: {rollouts:,} rollouts and {updates:,} optimizer steps. What agents do comes on top."
+
+
+def print_paired(result: PairedEvaluations, limit: int, console: Console) -> None:
+    """The two names, the tables and caveats.
+
+    Args:
+        limit: the most tasks that are listed of those that turned right, and wrong.
+    """
+    for side, one in (("A", result.before), ("B", result.after)):
+        print_line(console, f"{side:<9} {one.label}")
+    for table in _paired_tables(result, limit):
+        console.print(table)
+    print_line(console, turned_line(result))
+    print_line(console, PAIRED, "dim")
+    for caveat in result.caveats:
+        print_line(console, f"{'caveat':<9} {caveat}", "yellow")
+
+
+def paired_markdown(result: PairedEvaluations, limit: int) -> str:
+    """The same as Markdown."""
+    parts = [
+        f"A: `{result.before.label}`, B: `{result.after.label}`",
+        *(table.markdown() for table in _paired_tables(result, limit)),
+        turned_line(result),
+        PAIRED,
+        *(f"**Caveat:** {caveat}" for caveat in result.caveats),
+    ]
+    return "\n\n".join(parts)
+
+
+def turned_line(result: PairedEvaluations) -> str:
+    """'Of 24 tasks under a setting 3 turned right and 1 wrong.'"""
+    right, wrong = (len(result.turned(way)) for way in ("right", "wrong"))
+    return f"Of {len(result.pairs):,} tasks under a setting {right:,} turned right and {wrong:,} wrong."
+
+
+def _paired_tables(result: PairedEvaluations, limit: int) -> Iterator[NumberTable]:
+    rows = [
+        (
+            f"{measure.place}, {measure.name}",
+            f"{measure.before.mean:.3f}",
+            f"{measure.after.mean:.3f}",
+            with_interval(measure.difference, sign=True),
+            SIGNS.get(measure.verdict or "", ""),
+            str(measure.tasks),
+        )
+        for measure in result.measures
+    ]
+    yield number_table(("", "A", "B", "B − A", "", "tasks"), rows)
+    for way in ("wrong", "right"):
+        if shown := result.turned(way)[:limit]:
+            yield number_table((f"turned {way}", "A", "B", "change"), map(_turned_row, shown))
+
+
+def _turned_row(pair: TaskPair) -> Sequence[str]:
+    sides = (f"{task.correct} of {task.verdicts}" for task in (pair.before, pair.after))
+    return (f"{pair.before.task_id} ({pair.place})", *sides, f"{pair.change:+.2f}")
 
 
 def short_amount(amount: float) -> str:

@@ -145,12 +145,12 @@ def difference(sample: Sample, reference: Sample) -> Estimate | None:
     )
 
 
-def judge(paired: Estimate | None) -> str | None:
+def judge(paired: Estimate | None, *, runs: int = 2) -> str | None:
     """`better` or `worse` where the interval of a paired difference leaves 0 out, else `tie`.
 
-    None without an interval, or where it is of one seed and does not hold how seeds differ.
+    None without an interval, or where it is of fewer than `runs` seeds: that of one does not hold how seeds differ.
     """
-    if paired is None or paired.interval is None or len(paired.by_seed) < 2:
+    if paired is None or paired.interval is None or len(paired.by_seed) < runs:
         return None
     low, high = paired.interval
     return "better" if low > 0 else "worse" if high < 0 else "tie"

@@ -216,6 +216,8 @@ def line_table(
     return table
 
 
+_MARKUP = re.compile(r"[\\`*_<|]")
+"""Characters that are markup in a table of Markdown."""
 _NAMES = 12
 """Columns of a terminal in which names can be folded."""
 
@@ -237,6 +239,13 @@ class NumberTable:
             yield Text(self.title, style="table.title")
         yield self._wide() if fits else self._narrow()
 
+    def markdown(self) -> str:
+        """The same as a table of Markdown, its title in bold above it."""
+        head, *rows = ([*map(_escaped, row)] for row in (self.columns, *self.rows))
+        lines = (head, ["---", *["---:"] * (len(head) - 1)], *rows)
+        title = [] if self.title is None else [f"**{_escaped(self.title)}**", ""]
+        return "\n".join([*title, *(f"| {' | '.join(line)} |" for line in lines)])
+
     def _wide(self) -> Table:
         table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
         first, *others = self.columns
@@ -255,6 +264,11 @@ class NumberTable:
                 if number:
                     table.add_row(Text(f"  {column}"), Text(number))
         return table
+
+
+def _escaped(text: str) -> str:
+    """One line of text for Markdown."""
+    return _MARKUP.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))
 
 
 def number_table(

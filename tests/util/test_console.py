@@ -94,3 +94,16 @@ def test_a_result_that_is_no_number_is_refused() -> None:
 )
 def test_an_age_in_one_unit(seconds: float, text: str) -> None:
     assert age(seconds) == text
+
+
+def test_a_table_as_markdown_has_no_markup_in_its_cells() -> None:
+    table = number_table(("", "a|b"), [("*x* of\ny", "1.0"), ("<b>", "`2`")], title="two_words")
+    assert table.markdown().splitlines() == [
+        r"**two\_words**",
+        "",
+        r"|  | a\|b |",
+        "| --- | ---: |",
+        r"| \*x\* of y | 1.0 |",
+        r"| \<b> | \`2\` |",
+    ]
+    assert number_table(("n",), [["1"]]).markdown() == "| n |\n| --- |\n| 1 |"

@@ -11,7 +11,7 @@ spending.jsonl   what the agents of each rollout cost, where they have prices
 checkpoints/     each between two rollout steps
 model/           the trained policy
 policies/        where several policies learn together: a run folder for each; abilities.jsonl: what each could do
-evaluations/     one JSON file per evaluation
+evaluations/     one JSON file per evaluation, its tables in Markdown, and a folder with its samples and traces
 warmup.json      of a warm-up: how often the policy asks before and after
 exports/         what `aipo export` wrote
 ended.json       how it ended, and why; not there while it runs
@@ -210,7 +210,7 @@ class RunFolder:
 def _undo(made: Collection[Path], folders: Sequence[Path]) -> None:
     """Removes what a run that failed has made, and then those of `folders` that are empty, inner ones first. If it has made
     more than what every run begins with, all of it stays; a file without content is nothing."""
-    begin = {"config.yaml", "manifest.json", "graph.json", "tokenizer", "ended.json"}
+    begin = {"config.yaml", "manifest.json", "graph.json", "tokenizer", "ended.json", "setup.json"}
     results = [entry for entry in made if entry.name not in begin and not entry.name.startswith(".")]
     files = (file for entry in results for file in [entry, *entry.rglob("*")] if file.is_file())
     if any(file.stat().st_size for file in files):

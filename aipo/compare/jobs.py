@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from aipo.compare.matrix import MatrixCell, Stage
 from aipo.compare.sections import BEFORE, SETTINGS
+from aipo.evaluate.samples import SAMPLES
 from aipo.util.console import Note, stage
 from aipo.util.files import write_text, writing
 from aipo.util.termination import end
@@ -50,7 +51,8 @@ def evaluate_job(cell: MatrixCell) -> Job:
         values = {setting: result["pass_at"].get("1") for setting, result in results.items()}
         note(1, 1, {SETTINGS[name]: value for name, value in values.items() if value is not None})
 
-    commands = [["eval", "--name", BEFORE, "--config", settings.name]]
+    begun = (cell.folder.evaluation_traces(BEFORE) / SAMPLES).is_file()
+    commands = [["eval", "--name", BEFORE, "--config", settings.name, *(["--resume"] if begun else [])]]
     return Job(name=cell.name, commands=commands, log=cell.log, follow=follow)
 
 

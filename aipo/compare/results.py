@@ -15,8 +15,7 @@ from aipo.compare.matrix import Matrix, MatrixCell, Measure
 from aipo.compare.sections import BEFORE
 from aipo.config.build import load_experiment
 from aipo.errors import RunError
-from aipo.evaluate.pass_at_k import pass_at_k
-from aipo.evaluate.statistics import Sample, Scored
+from aipo.evaluate.statistics import Sample, Scored, pass_at_k
 from aipo.util.files import write_text
 from aipo.util.text import visible
 

@@ -47,6 +47,7 @@ class ExperimentSettings:
         self.threads = config.run.threads  # CPU threads of torch; None = see util/threads.py
         self.report_to = config.run.report_to  # trackers of transformers' Trainer
         self.env_name = config.env.name
+        self.env_options = config.env.options
         self.mixture = config.env.mixture  # the share of each training split
         self.graph_name = config.graph.name
         self.graph_options = config.graph.options

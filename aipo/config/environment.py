@@ -1,9 +1,17 @@
-"""An environment by the name that a command line gives it, as overrides of a configuration."""
+"""An environment, or a suite of data sets, by the name that a command line gives it, as overrides of a configuration.
+
+A suite is YAML: `datasets` has for each data set what differs from the configuration, as sections of it; other sections are
+for all of them. The environment is a name as `--env` takes it; by default the data set's own.
+"""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from aipo.config import PRESETS
+from aipo.config.layers import leaves
+from aipo.config.load import read_yaml
 from aipo.errors import ConfigError
 from aipo.util.imports import load
 from aipo.util.text import to_json
@@ -12,7 +20,8 @@ from aipo.util.working_directory import use_working_directory
 _BENCHMARKS = "envs.file.benchmarks"
 DATA = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 """Endings of files of questions."""
-_PRESET = "small"
+OWN_MODEL = "small"
+"""The preset around an environment or a suite that is named without a configuration."""
 
 
 def with_environment(
@@ -27,7 +36,7 @@ def with_environment(
     """
     if env is None:
         return config, [*overrides]
-    return config or (None if of_run else _PRESET), [*environment_overrides(env), *overrides]
+    return config or (None if of_run else OWN_MODEL), [*environment_overrides(env), *overrides]
 
 
 def environment_overrides(name: str) -> list[str]:
@@ -49,8 +58,9 @@ def environment_overrides(name: str) -> list[str]:
         return [_override("env", env), _override("evaluate.splits", [split])]
     use_working_directory()
     if benchmarks := load(f"{_BENCHMARKS}:settings").function(name):
-        evaluated = benchmarks.pop("evaluated")
-        return [_override("env", benchmarks), _override("evaluate.splits", evaluated)]
+        evaluated, prompt = benchmarks.pop("evaluated"), benchmarks.pop("prompt", None)
+        answered = [] if prompt is None else [_override("graph.options.prompt", prompt)]
+        return [_override("env", benchmarks), _override("evaluate.splits", evaluated), *answered]
     if not name.isidentifier() or find_spec(f"envs.{name}") is None:
         known = ", ".join(load(f"{_BENCHMARKS}:benchmark_names").function())
         raise ConfigError(
@@ -58,6 +68,44 @@ def environment_overrides(name: str) -> list[str]:
             f"a file of questions ({', '.join(DATA)}), or benchmarks: {known}"
         )
     return [_override("env", {"name": f"envs.{name}:{name.capitalize()}"})]
+
+
+def suites() -> list[str]:
+    """Names of the suites that ship."""
+    return sorted(path.stem for path in (PRESETS / "suites").glob("*.yaml"))
+
+
+def suite_overrides(name: str) -> dict[str, list[str]]:
+    """By data set, the overrides that a suite makes of a configuration.
+
+    Args:
+        name: of a suite that ships, or a YAML file.
+
+    Raises:
+        ConfigError: there is none, or it is no suite.
+    """
+    ours = PRESETS / "suites" / f"{name}.yaml"
+    file = ours if ours.is_file() else Path(name)
+    if not file.is_file():
+        raise ConfigError(f"--suite: got {name!r}, allowed one of {suites()} or a YAML file")
+    common = read_yaml(file, "suite")
+    datasets = common.pop("datasets", None)
+    if not isinstance(datasets, dict) or not datasets:
+        raise ConfigError(f"datasets of suite {file}: got {datasets!r}, allowed data sets by name")
+    if not all(isinstance(settings, dict | None) for settings in datasets.values()):
+        raise ConfigError(f"datasets of suite {file}: got {datasets!r}, allowed sections of a configuration")
+    return {
+        str(dataset): _of_dataset(str(dataset), common, settings or {})
+        for dataset, settings in datasets.items()
+    }
+
+
+def _of_dataset(name: str, common: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    env = settings.get("env", name)
+    named = environment_overrides(env) if isinstance(env, str) else [_override("env", env)]
+    rest = {key: value for key, value in settings.items() if key != "env"}
+    said = [*leaves(common), *leaves(rest)]
+    return [*named, *(_override(".".join(key), value) for key, value in said if value != {})]
 
 
 def _override(key: str, value: object) -> str:

@@ -133,6 +133,9 @@ class EvaluateConfig(Section):
         ("solo", "suppressed", "assisted"),
         description="solo; solo with the consult tags suppressed; with agents",
     )
+    keep: Literal["first", "all"] = Field(
+        "first", description="traces that are kept: of each task's first sample, or all"
+    )
 
     @model_validator(mode="after")
     def _enough_samples(self) -> Self:

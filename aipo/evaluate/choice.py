@@ -1,20 +1,28 @@
 """Which policy is evaluated or tried: that of a run, one before training, or one behind an address."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress
 
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import ConfigError, RunError
 from aipo.evaluate.endpoint import Endpoint
-from aipo.rollout.engine import RolloutEngine
+from aipo.policies import Policy
+from aipo.rollout.branching.waves import RolloutResult
+from aipo.rollout.engine import OnTrace, RolloutEngine
+from aipo.rollout.spec import RolloutSpec
 from aipo.rollout.workers.pool import open_workers
 from aipo.run import RunFolder
 from aipo.trace import Mode
 from aipo.util.console import stage
+
+if TYPE_CHECKING:
+    from aipo.policies.vllm.policy import VLLMPolicy
 
 SETTINGS: dict[str, tuple[Mode, bool]] = {
     "solo": (Mode.SOLO, False),
@@ -78,34 +86,109 @@ class PolicyChoice:
         _ = experiment.graphs
         return experiment
 
+    def described(self, experiment: Experiment) -> dict[str, Any]:
+        """Which policy it is, for the record of an evaluation: samples of two are never mixed."""
+        if (endpoint := self.endpoint) is not None:
+            return {
+                "endpoint": endpoint.url,
+                "model": endpoint.model,
+                "tokenizer": endpoint.tokenizer and str(endpoint.tokenizer),
+            }
+        if self.run is not None:
+            return {"run": str(self.run), "weights": _written_at(RunFolder(self.run).model)}
+        policy = experiment.policy
+        weights = _written_at(Path(policy.model))
+        return {
+            "config": self.config,
+            "model": policy.model,
+            "options": dict(policy.options),
+            "weights": weights,
+        }
+
     @contextmanager
     def open(
-        self, experiment: Experiment, home: Path, progress: Progress, *, run_id: str, suppressed: bool
+        self,
+        experiments: Sequence[Experiment],
+        home: Path,
+        progress: Progress,
+        *,
+        run_id: str,
+        suppressed: bool,
     ) -> Generator[RolloutEngine]:
         """What makes its rollouts.
 
         Args:
+            experiments: with the same policy; several for data sets that have an environment or settings of their own.
             home: folder where weights wait for servers.
             suppressed: some with suppressed tags, each of which has to be one token.
 
         Raises:
             AipoError: the policy cannot be made or loaded, or its servers do not answer.
         """
-        forbidden = None if suppressed else ()
+        first, forbidden = experiments[0], None if suppressed else ()
         if self.endpoint is not None:
-            yield experiment.engine(self.endpoint.open(experiment), run_id=run_id, forbidden_ids=forbidden)
+            yield routed(experiments, self.endpoint.open(first), run_id, forbidden)
             return
-        making = experiment.policy.making
-        model = (
-            experiment.build_model(stage(progress, making)) if self.run is None else RunFolder(self.run).model
-        )
+        making = first.policy.making
+        model = first.build_model(stage(progress, making)) if self.run is None else RunFolder(self.run).model
         # Servers do the sampling; here the weights are only needed to push them and to probe.
-        served = experiment.policy.engine == "vllm" and experiment.policy.vllm.sync == "disk"
-        network = experiment.network(model, device="cpu" if served else None)
+        served = first.policy.engine == "vllm" and first.policy.vllm.sync == "disk"
+        network = first.network(model, device="cpu" if served else None)
         with ExitStack() as stack:
-            sampler = stack.enter_context(experiment.open_policy(network, experiment.tokenizer(model), home))
-            engine = experiment.engine(sampler.policy, run_id=run_id, forbidden_ids=forbidden)
-            builds = experiment.worker_builds(model, sampler.policy, run_id)
+            sampler = stack.enter_context(first.open_policy(network, first.tokenizer(model), home))
+            engine = routed(experiments, sampler.policy, run_id, forbidden)
+            builds = first.worker_builds(model, sampler.policy, run_id)
+            if len(experiments) > 1:
+                builds = [
+                    partial(_worker, build, [e.share_of(n) for e in experiments], run_id)
+                    for n, build in enumerate(builds)
+                ]
             engine = stack.enter_context(open_workers(builds, engine))
             sampler.refresh()
             yield engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedEngine(RolloutEngine):
+    """One queue of rollouts for several data sets. Each rolls out in an engine of its own: its environment, graph and
+    sampling settings; the most rollouts in flight are those of this one.
+
+    Args:
+        routes: by split.
+    """
+
+    routes: Mapping[str, RolloutEngine]
+
+    async def rollout(self, spec: RolloutSpec, on_trace: OnTrace) -> RolloutResult:
+        """See `RolloutEngine.rollout`."""
+        return await self.routes[spec.task.split].rollout(spec, on_trace)
+
+
+def routed(
+    experiments: Sequence[Experiment], policy: Policy, run_id: str, forbidden_ids: tuple[int, ...] | None
+) -> RolloutEngine:
+    """The engine of an experiment, or one for several, whose evaluated splits have different names."""
+    engines = [e.engine(policy, run_id=run_id, forbidden_ids=forbidden_ids) for e in experiments]
+    first = engines[0]
+    if len(engines) == 1:
+        return first
+    routes = {
+        split: engine
+        for experiment, engine in zip(experiments, engines, strict=True)
+        for split in experiment.evaluation.splits
+    }
+    given: dict[str, Any] = {field.name: getattr(first, field.name) for field in fields(first)}
+    return RoutedEngine(**given, routes=routes)
+
+
+def _worker(
+    build: "Callable[[], tuple[RolloutEngine, VLLMPolicy]]", experiments: Sequence[Experiment], run_id: str
+) -> "tuple[RolloutEngine, VLLMPolicy]":
+    """What a worker process builds for several data sets."""
+    _, policy = build()
+    return routed(experiments, policy, run_id, None), policy
+
+
+def _written_at(folder: Path) -> int | None:
+    """When the weights in a folder were written, in nanoseconds since 1970; None where there are none."""
+    return max((file.stat().st_mtime_ns for file in folder.glob("*.safetensors")), default=None)

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from aipo.evaluate.endpoint import Endpoint
 
 
+def _suites(start: str) -> list[str]:
+    """Completes the name of a suite."""
+    from aipo.config.environment import suites
+
+    return [name for name in suites() if name.startswith(start)]
+
+
 Url = Annotated[
     str | None, Option(help="address of an OpenAI-compatible API with the model, such as http://host:8000/v1")
 ]
@@ -45,21 +52,47 @@ def evaluate(
     model: Model = None,
     secret: Secret = None,
     tokenizer: Tokenizer = None,
-    name: Annotated[str, Option(help="name of the evaluation; it must be new in the run")] = "eval",
+    suite: Annotated[
+        str | None,
+        Option(
+            help="data sets with the settings of published suites, in place of the configuration's environment: aipo, or a "
+            "YAML file; without a configuration, with the preset small",
+            autocompletion=_suites,
+        ),
+    ] = None,
+    name: Annotated[
+        str, Option(help="name of the evaluation; without --resume it must be new in the run")
+    ] = "eval",
+    resume: Annotated[
+        bool, Option("--resume", help="go on with this evaluation: sample what is missing")
+    ] = False,
     as_json: EventsOption = False,
     overrides: Overrides = None,
 ) -> None:
-    """Evaluates a policy: pass@k with intervals.
+    """Evaluates a policy: pass@k, avg@k and maj@k with intervals.
 
     It is evaluated solo, solo with the consult tags suppressed, and with agents. A model behind --endpoint is evaluated solo; with its --tokenizer, in all three ways.
     """
-    from aipo.config.environment import with_environment
+    from aipo.config.environment import OWN_MODEL, with_environment
     from aipo.evaluate.run import evaluate_folder
 
     served = served_model(endpoint, model, secret, tokenizer)
+    if suite is not None and env is not None:
+        raise ConfigError(f"--suite, --env: got {suite} and {env}, allowed one of the two")
+    if suite is not None and run is None:
+        config = config or OWN_MODEL
     with event_output(as_json) as console:
         config, words = with_environment(env, config, overrides or (), of_run=run is not None)
-        evaluate_folder(run, config, words, name=name, console=console, endpoint=served)
+        evaluate_folder(
+            run,
+            config,
+            words,
+            name=name,
+            console=console,
+            endpoint=served,
+            suite=suite,
+            resume=resume,
+        )
 
 
 def try_(

@@ -7,6 +7,7 @@ is `text`, and no replay trains on it.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from langchain_core.messages import HumanMessage
@@ -64,24 +65,24 @@ class Endpoint:
             tokenizer = experiment.tokenizer(self.tokenizer)
             policy = experiment.with_settings(server).served_policy(tokenizer, len(tokenizer))
         prompt = np.array(policy.tokenizer.encode_prompt("1+1=?"), np.int32)
-        LOOP.run(policy.sample(SampleRequest(prompt, max_tokens=8)))
+        # Few tokens would be an error of a model that thinks first.
+        length = experiment.rollout.max_tokens if self.text_only else 8
+        request = SampleRequest(prompt, max_tokens=length, temperature=experiment.rollout.temperature)
+        LOOP.run(policy.sample(request))
         return policy
 
     def _chat(self, experiment: Experiment) -> ChatModel:
-        rollout, vllm = experiment.rollout, experiment.policy.vllm
         options = {
             "base_url": self.url,
             "model": self.model,
-            "temperature": rollout.temperature,
-            "max_tokens": rollout.max_tokens,
-            "timeout": vllm.deadline,
+            "timeout": experiment.policy.vllm.deadline,
         }
         return build_openai_chat(options, variable=self.secret)
 
 
 class ChatPolicy:
-    """Implements `aipo.policies.base.Policy` by chat completions. Log-probs are NaN: nobody told them. Length and
-    temperature are those of the chat model; a request's seed is not sent, for many servers refuse one.
+    """Implements `aipo.policies.base.Policy` by chat completions. Log-probs are NaN: nobody told them. A request's seed is not
+    sent, for many servers refuse one.
 
     Args:
         attempts: of one request; only transient errors are tried again.
@@ -101,10 +102,11 @@ class ChatPolicy:
             PolicyError: the server refuses, or does not answer in time.
         """
         messages = [HumanMessage(self.tokenizer.decode(request.token_ids))]
+        asked: dict[str, Any] = {"temperature": request.temperature, "max_tokens": request.max_tokens}
 
         async def ask() -> Completion:
             async with self._chat.pause:
-                reply = read_reply(await self._chat.model.ainvoke(messages), self._chat.thinking)
+                reply = read_reply(await self._chat.model.ainvoke(messages, **asked), self._chat.thinking)
             ids = np.array([*self.tokenizer.encode(reply.text), self.tokenizer.eos_id], np.int32)
             return Completion(
                 token_ids=ids,

@@ -82,7 +82,7 @@ def try_question(
         tempfile.TemporaryDirectory() as home,
         bars(console) as progress,
         choice.open(
-            experiment, Path(home), progress, run_id="try", suppressed="suppressed" in chosen
+            [experiment], Path(home), progress, run_id="try", suppressed="suppressed" in chosen
         ) as engine,
     ):
         progress.stop()

@@ -1,11 +1,14 @@
-"""Statistics of results: bootstrap interval of a mean, paired difference of two arms, and the winner.
+"""Statistics of results: pass@k, maj@k, bootstrap interval of a mean, paired difference of two arms, and the winner.
 
+samples of one task  →  pass@k, maj@k
 samples of two arms  →  difference, pair by pair  →  better, worse or tie
 samples of all arms  →  the best, those that tie with it, and the simplest of these
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import comb
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -13,6 +16,73 @@ import numpy as np
 import numpy.typing as npt
 
 from aipo.errors import ConfigError
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that at least one of k answers passes, when c of n did: 1 - C(n-c, k) / C(n, k).
+
+    Unbiased; as a product, so that nothing overflows (Chen et al. 2021, arXiv 2107.03374, equation 1).
+
+    Raises:
+        ConfigError: not 0 <= c <= n or not 1 <= k <= n.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ConfigError(f"pass@k: got n={n}, c={c}, k={k}, allowed 0 <= c <= n and 1 <= k <= n")
+    if n - c < k:
+        return 1.0
+    return 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
+
+
+def majority_at_k(counts: Sequence[int], right: Sequence[float], n: int, k: int) -> float:
+    """Chance that the most frequent of k answers is right, where k of n samples are drawn without replacement.
+
+    Exact: the mean over all C(n, k) draws. Answers that are equally frequent win equally often. Samples without an answer
+    do not vote; where none of the k has one, nothing is right.
+
+    Args:
+        counts: how many samples have each different answer, shape (A,).
+        right: how many of these are right, shape (A,).
+        n: all samples; those that `counts` leaves out have no answer.
+
+    Raises:
+        ConfigError: not 1 <= k <= n, or more answers than samples.
+    """
+    silent = n - sum(counts)
+    if not 1 <= k <= n or silent < 0:
+        raise ConfigError(
+            f"maj@k: got n={n}, {sum(counts)} answers, k={k}, allowed answers <= n, 1 <= k <= n"
+        )
+    size = tuple(sorted(counts))
+    return sum(
+        _wins(count, size, silent, k) * share / count
+        for count, share in zip(counts, right, strict=True)
+        if share
+    ) / comb(n, k)
+
+
+@cache
+def _wins(own: int, counts: tuple[int, ...], silent: int, k: int) -> float:
+    """The number of draws of k that an answer wins which `own` samples have; a draw with e others as frequent counts 1/(1+e).
+
+    Args:
+        counts: of all answers, `own` among them.
+    """
+    others = list(counts)
+    others.remove(own)
+    wins = 0.0
+    for times in range(1, min(own, k) + 1):
+        # (drawn so far, others that are drawn as often) → number of ways
+        ways = {(drawn, 0): comb(silent, drawn) for drawn in range(min(silent, k - times) + 1)}
+        for count in others:
+            more: dict[tuple[int, int], int] = {}
+            for (drawn, equal), number in ways.items():
+                for taken in range(min(times, count, k - times - drawn) + 1):
+                    at = drawn + taken, equal + (taken == times)
+                    more[at] = more.get(at, 0) + number * comb(count, taken)
+            ways = more
+        drawn_all = sum(number / (1 + equal) for (drawn, equal), number in ways.items() if drawn == k - times)
+        wins += comb(own, times) * drawn_all
+    return wins
 
 
 def bootstrap_interval(

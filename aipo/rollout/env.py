@@ -133,6 +133,30 @@ class ExplainedEnv(Env, Protocol):
         ...
 
 
+class AnsweredEnv(Env, Protocol):
+    """An environment that says which answer counts. Evaluations keep it with each sample, and count votes (maj@k)."""
+
+    def answer(self, task: Task, text: str) -> str | None:
+        """What of `text` counts as the answer; None where there is none, which is no vote."""
+        ...
+
+    async def same(self, task: Task, one: str, other: str) -> bool:
+        """Are two answers the same? May be left out: then the same text is.
+
+        Raises:
+            ScoreError: nobody can tell; they count as different.
+        """
+        ...
+
+
+class LabelledEnv(Env, Protocol):
+    """An environment that labels its tasks; evaluations have numbers for each value of a label."""
+
+    def labels(self, task: Task) -> dict[str, str]:
+        """By name, such as `level` and `subject`."""
+        ...
+
+
 _LONGEST_REASON = 1000
 
 

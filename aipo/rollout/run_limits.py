@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import orjson
 
@@ -79,7 +80,12 @@ class AskWatch:
             self._warn(silence_warning(self._assisted))
 
 
-def commonest_error(traces: Iterable[Trace]) -> str:
+class _Ended(Protocol):
+    @property
+    def error(self) -> str | None: ...
+
+
+def commonest_error(traces: Iterable[_Ended]) -> str:
     """Of failed rollouts, the reason that most of them have."""
     ((reason, times),) = Counter(trace.error for trace in traces).most_common(1)
     return f"Most frequent reason ({times} times): {reason}"

@@ -300,6 +300,6 @@ def evaluate_trained(
     policy.refresh()
     warn = partial(print_warning, console)
     with folder.evaluation_taken("after"):
-        results = evaluate_with(experiment, engine, folder, "after", note, warn, needs_verdict=False)
+        results = evaluate_with([experiment], engine, folder, "after", note, warn, needs_verdict=False)
     console.print(table(results))
     write_event(console, "evaluation", file=str(folder.evaluation("after")), results=results)

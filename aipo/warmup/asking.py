@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from aipo.config.build import Experiment
-from aipo.evaluate.pass_at_k import evaluate
+from aipo.evaluate.parts import evaluate
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Task
 from aipo.rollout.run_limits import commonest_error

@@ -5,6 +5,7 @@ the sandbox in which the solution runs. Suites of asserts run in a sandbox of th
 """
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, validate_call
@@ -20,6 +21,7 @@ from envs.splits import SplitEnv
 
 _EXAMPLE = "'env.options.splits={humaneval: humaneval}'"
 _FENCE = "```"
+_LABELS = ("difficulty", "platform")
 
 
 class Code(SplitEnv[ProblemSource]):
@@ -27,6 +29,7 @@ class Code(SplitEnv[ProblemSource]):
 
     Args:
         splits: by name, a suite or the keys of `envs.code.items.ProblemSource`.
+        folder: its files, or folders of files, called as the splits are, stand in for data sets of the hub.
         limits: of a solution, and of a suite of asserts; see `envs.isolation.Limits`.
         workers: most solutions that are judged at once.
         python: a Python for solutions; default: the one that runs AIPO, with the standard library alone.
@@ -41,13 +44,14 @@ class Code(SplitEnv[ProblemSource]):
     def __init__(
         self,
         splits: Annotated[dict[str, ProblemSource], Field(min_length=1, examples=[_EXAMPLE])],
+        folder: Path | None = None,
         limits: Limits = DEFAULT_LIMITS,
         workers: Count = 2,
         python: str | None = None,
         unsafe: bool = False,
     ) -> None:
         super().__init__("the code environment", splits)
-        self._limits, self._workers = limits, workers
+        self._folder, self._limits, self._workers = folder, limits, workers
         self._isolation = Isolation(python=python, unsafe=unsafe)
         self._problems: dict[str, Problem] = {}
         self._judged = ("", "", "")
@@ -56,7 +60,7 @@ class Code(SplitEnv[ProblemSource]):
     def make_tasks(self, split: str, setting: ProblemSource) -> tuple[Task, ...]:
         """In the order of the file or data set; see `envs.code.items.read_problems` for what it raises."""
         tasks: list[Task] = []
-        for problem in read_problems(setting):
+        for problem in read_problems(setting, split, self._folder):
             task = Task(
                 task_id=f"{split}/{problem.name}",
                 prompt=problem.prompt,
@@ -92,6 +96,10 @@ class Code(SplitEnv[ProblemSource]):
             return f"no answer: the last block of code is missing, empty or not closed; it would be judged by {kind}"
         why = f": {self._judged[2]}" if self._judged[:2] == (task.task_id, text) else ""
         return f"the last block of code counts, {len(program.splitlines())} lines, judged by {kind}{why}"
+
+    def labels(self, task: Task) -> dict[str, str]:
+        """LiveCodeBench's difficulty and platform; other suites tell none."""
+        return {name: str(task.metadata[name]) for name in _LABELS if name in task.metadata}
 
     def demonstration(self, task: Task) -> str | None:
         """The suite's own solution; None where it has none, as LiveCodeBench."""

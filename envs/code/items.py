@@ -13,7 +13,7 @@ from aipo.errors import LoadError, TaskError
 from aipo.util.section import Section
 from envs.code.problem import Problem
 from envs.code.suites import SUITES, Row
-from envs.file.rows import file_rows, hub_rows
+from envs.file.rows import entry_of, file_rows, hub_rows
 from envs.file.source import FILES
 
 _NO_ROW = (
@@ -53,13 +53,21 @@ class ProblemSource(Section):
         return self
 
 
-def read_problems(source: ProblemSource) -> tuple[Problem, ...]:
+def read_problems(source: ProblemSource, split: str = "", folder: Path | None = None) -> tuple[Problem, ...]:
     """The problems of `source` in its order, within its window of dates.
+
+    Args:
+        split: its name.
+        folder: of files, or folders of files, that stand in for data sets of the hub.
 
     Raises:
         LoadError: there is no such file or data set, or it cannot be read.
         TaskError: a row is none of the suite, two have one name, or none is left.
     """
+    if folder is not None and source.file is None:
+        columns = ", ".join(SUITES[source.suite].columns)
+        found = entry_of(split, folder.expanduser(), columns, folders=True)
+        source = source.model_copy(update={"file": found})
     suite, where = SUITES[source.suite], source.file or SUITES[source.suite].hub
     problems: dict[str, Problem] = {}
     for place, row in enumerate(_rows(source)):
@@ -104,7 +112,7 @@ def _hub(source: ProblemSource) -> Iterator[Row]:
     names = ", ".join(suite.files) or "the split's Parquet files"
     instead = (
         f"put {names} of huggingface.co/datasets/{suite.hub} (columns {', '.join(suite.columns)}) into a folder, and name it: "
-        f"env.options.splits.NAME={{suite: {source.suite}, file: FOLDER}}"
+        f"env.options.splits.NAME={{suite: {source.suite}, file: FOLDER}}, or env.options.folder, the folder around it"
     )
     if suite.files:
         urls = [f"hf://datasets/{suite.hub}/{file}" for file in suite.files]

@@ -64,7 +64,8 @@ def source_of(name: str) -> SplitSource | None:
 
 
 def settings(names: str) -> dict[str, Any] | None:
-    """The section `env` of a configuration, and `evaluated`, the splits to evaluate; None where no name is known.
+    """The section `env` of a configuration, and `evaluated`, the splits to evaluate; None where no name is known. `prompt` is the
+    policy's, where the usual one, which asks for a box, does not fit.
 
     Args:
         names: of benchmarks, separated by commas.
@@ -79,6 +80,7 @@ def settings(names: str) -> dict[str, Any] | None:
             "options": {"splits": {suite: suite for suite in given}},
             "mixture": _shares(given),
             "evaluated": given,
+            "prompt": "code.md",
         }
     pairs = {folded(name): pair for name, pair in _PAIRS.items()}
     splits = [

@@ -77,6 +77,23 @@ class File(SplitEnv[SplitSource]):
         """What counts as the answer, and what would be right."""
         return self._verdict_of(task).explain(task, text)
 
+    def answer(self, task: Task, text: str) -> str | None:
+        """What counts as the answer; None where there is none, or the verdict knows none."""
+        return self._verdict_of(task).answer(task, text)
+
+    async def same(self, task: Task, one: str, other: str) -> bool:
+        """Are two answers the same? To `math` by math-verify, to others by their text.
+
+        Raises:
+            ScoreError: it could not be told in time.
+        """
+        return await self._verdict_of(task).same(task, one, other)
+
+    def labels(self, task: Task) -> dict[str, str]:
+        """The columns that its split keeps, such as level and subject."""
+        kept = self.setting_of(task.split).keep
+        return {name: str(task.metadata[name]) for name in kept if name in task.metadata}
+
     def demonstration(self, task: Task) -> str | None:
         r"""The worked solution that the items hold, with the canonical answer in a `\boxed{...}` where it has none."""
         solution = task.metadata.get("solution")

@@ -30,18 +30,29 @@ def rows(source: SplitSource, split: str, folder: Path | None) -> Iterator[Row]:
     if source.file is not None:
         return file_rows(source.file.expanduser())
     if folder is not None:
-        return file_rows(_file_of(split, source, folder.expanduser()))
+        return file_rows(entry_of(split, folder.expanduser(), source.columns))
     return _hub(source, split)
 
 
-def _file_of(split: str, source: SplitSource, folder: Path) -> Path:
-    """The file of a split: its name counts, without `-` and `_`, whatever the case."""
-    files = sorted(file for file in folder.glob("*") if file.name.endswith(FILES))
-    named = [file for file in files if folded(file.name.partition(".")[0]) == folded(split)]
+def entry_of(split: str, folder: Path, columns: str, *, folders: bool = False) -> Path:
+    """The file of a split in `folder`: its name counts, without `-` and `_`, whatever the case.
+
+    Args:
+        columns: that it has to have, in words.
+        folders: a folder of files may be called so, too.
+
+    Raises:
+        LoadError: there is none, or more than one.
+    """
+    entries = sorted(
+        entry for entry in folder.glob("*") if entry.name.endswith(FILES) or (folders and entry.is_dir())
+    )
+    named = [entry for entry in entries if folded(entry.name.partition(".")[0]) == folded(split)]
     if len(named) != 1:
+        what = "file or folder" if folders else "file"
         raise LoadError(
-            f"env.options.folder: got {[file.name for file in named or files]} in {folder}, allowed one file called "
-            f"{split} with {', '.join(FILES)} and the columns {source.columns}"
+            f"env.options.folder: got {[entry.name for entry in named or entries]} in {folder}, allowed one {what} called "
+            f"{split} with {', '.join(FILES)} and the columns {columns}"
         )
     return named[0]
 

@@ -39,6 +39,14 @@ class Verdict(Protocol):
         """What counts as the answer and what would be right: one sentence."""
         ...
 
+    def answer(self, task: Task, text: str) -> str | None:
+        """What counts as the answer; None where there is none, or where nothing but the verdict tells."""
+        ...
+
+    async def same(self, task: Task, one: str, other: str) -> bool:
+        """Are two answers the same? See `aipo.rollout.env.AnsweredEnv.same`."""
+        ...
+
 
 def verdict_named(name: str, *, line: bool, seconds: float, workers: int) -> Verdict:
     """The verdict of a name.
@@ -66,6 +74,16 @@ def verdict_named(name: str, *, line: bool, seconds: float, workers: int) -> Ver
     return makers[name](line)
 
 
+class SameText:
+    """For verdicts to which two answers are the same where their texts are."""
+
+    def answer(self, task: Task, text: str) -> str | None:
+        return None
+
+    async def same(self, task: Task, one: str, other: str) -> bool:
+        return one == other
+
+
 class Mathematics:
     """`math`."""
 
@@ -80,25 +98,31 @@ class Mathematics:
     def explain(self, task: Task, text: str) -> str:
         return explain_answer(task, text, line=self._line)
 
+    def answer(self, task: Task, text: str) -> str | None:
+        return final_answer(text, task.prompt, line=self._line)
 
-class Exact:
+    async def same(self, task: Task, one: str, other: str) -> bool:
+        return bool(await self.sandbox.call(one, other))
+
+
+class Exact(SameText):
     """`exact`."""
 
     def __init__(self, line: bool) -> None:
         self._line = line
 
     async def score(self, task: Task, text: str) -> dict[str, float]:
-        return {"correct": float(self._answer(task, text) == canonical_answer(task).strip())}
+        return {"correct": float(self.answer(task, text) == canonical_answer(task).strip())}
 
     def explain(self, task: Task, text: str) -> str:
-        return f"the answer is {self._answer(task, text)[:200]!r}; the canonical answer is {task.answer!r}"
+        return f"the answer is {self.answer(task, text)[:200]!r}; the canonical answer is {task.answer!r}"
 
-    def _answer(self, task: Task, text: str) -> str:
+    def answer(self, task: Task, text: str) -> str:
         answer = final_answer(text, task.prompt, line=self._line)
         return (text if answer is None else answer).strip()
 
 
-class Letter:
+class Letter(SameText):
     """`choice`."""
 
     def __init__(self, line: bool) -> None:
@@ -111,11 +135,14 @@ class Letter:
         letter, why = self._chosen(task, text)
         return f"the answer names {letter or 'no option'} ({why}); the right one is {task.answer}"
 
+    def answer(self, task: Task, text: str) -> str | None:
+        return self._chosen(task, text).letter
+
     def _chosen(self, task: Task, text: str) -> NamedOption:
         return chosen(final_answer(text, task.prompt, line=self._line), task.metadata.get("options"))
 
 
-class Contains:
+class Contains(SameText):
     """`contains`."""
 
     def __init__(self, line: bool) -> None:
@@ -133,7 +160,7 @@ class Contains:
         return re.search(rf"(?<!\w){re.escape(canonical_answer(task))}(?!\w)", own, re.IGNORECASE) is not None
 
 
-class Python:
+class Python(SameText):
     """A function of the user's, in a process that can be killed."""
 
     def __init__(self, name: str, sandbox: Sandbox) -> None:

@@ -115,6 +115,10 @@ class Gym(SplitEnv[Family]):
         """Which box counts as the answer."""
         return explain_answer(task, text)
 
+    def answer(self, task: Task, text: str) -> str | None:
+        """What stands in the box that counts; None without one."""
+        return final_answer(text, task.prompt)
+
     def demonstration(self, task: Task) -> str | None:
         """The answer and no work, for families have none; None where many answers are right and none is given."""
         return None if task.answer is None else f"\\boxed{{{task.answer}}}"

@@ -113,6 +113,13 @@ def test_the_bar_of_an_evaluation_shows_its_scores(matrix: Matrix) -> None:
     assert texts[1:] == [{"solo": 0.5, "solo, consult tags suppressed": 0.5}]
 
 
+def test_an_evaluation_that_was_begun_is_gone_on_with(matrix: Matrix) -> None:
+    before = matrix.before[10]
+    assert "--resume" not in evaluate_job(before).commands[0]
+    write_text(before.folder.evaluation_traces("before") / "samples.jsonl", "")
+    assert evaluate_job(before).commands[0][-1] == "--resume"
+
+
 def test_a_bar_follows_a_training_through_its_stages(matrix: Matrix) -> None:
     cell = matrix.cell("twice", 10)
     folders = [stage.folder for stage in cell.stages]

@@ -1,22 +1,28 @@
 """pass@k against a count of all draws, intervals against known spreads, and evaluation end to end."""
 
+import itertools
 import json
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, replace
 from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from langgraph.runtime import Runtime
 
-from aipo.errors import ConfigError
-from aipo.evaluate.pass_at_k import Evaluation, TaskResult, evaluate, pass_at_k
+from aipo.errors import ConfigError, ScoreError
+from aipo.evaluate.parts import Part, evaluate
+from aipo.evaluate.pass_at_k import Evaluation, TaskResult
+from aipo.evaluate.statistics import majority_at_k, pass_at_k
 from aipo.policies.scripted import ScriptedPolicy
 from aipo.rollout.context import RolloutContext
+from aipo.rollout.env import Task
 from aipo.rollout.graph import RolloutState
 from aipo.trace import Mode, Role, StopReason, Trace, segment
 from kit.engines import TOKENIZER, Exam, ask, chain, engine, mark, task, think
+from kit.handmade import consult, trace
 
 # --- pass@k -----------------------------------------------------------------------------------------------
 
@@ -37,6 +43,55 @@ def test_pass_at_k_of_many_answers_is_finite():
 def test_pass_at_k_refuses_what_cannot_be(n: int, c: int, k: int):
     with pytest.raises(ConfigError, match=f"got n={n}, c={c}, k={k}"):
         pass_at_k(n, c, k)
+
+
+# --- maj@k ------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.floats(0, 1)), max_size=4), st.integers(0, 2), st.data())
+def test_majority_at_k_is_the_mean_over_all_draws(
+    answers: list[tuple[int, float]], silent: int, data: st.DataObject
+):
+    counts, shares = [count for count, _ in answers], [share for _, share in answers]
+    n = sum(counts) + silent
+    assume(n >= 1)
+    k = data.draw(st.integers(1, n))
+    samples = [number for number, count in enumerate(counts) for _ in range(count)] + [None] * silent
+
+    def outcome(draw: tuple[int | None, ...]) -> float:
+        votes = Counter(answer for answer in draw if answer is not None)
+        winners = [answer for answer, count in votes.items() if count == max(votes.values())]
+        return sum(shares[answer] for answer in winners) / len(winners) if winners else 0.0
+
+    draws = list(combinations(samples, k))
+    right = [count * share for count, share in answers]
+    expected = sum(map(outcome, draws)) / len(draws)
+    assert majority_at_k(counts, right, n, k) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("counts", "right", "n", "k", "value"),
+    [
+        ([3, 1], [3, 0], 4, 4, 1.0),
+        ([3, 1], [0, 1], 4, 4, 0.0),
+        ([2, 2], [2, 0], 4, 4, 0.5),  # a tie
+        ([3, 1], [3, 0], 4, 1, 0.75),  # of one answer: its share
+        ([1], [1], 4, 4, 1.0),  # those without an answer do not vote
+        ([], [], 4, 2, 0.0),
+    ],
+)
+def test_majority_at_k_of_a_few(counts: list[int], right: list[int], n: int, k: int, value: float):
+    assert majority_at_k(counts, right, n, k) == pytest.approx(value)
+
+
+def test_majority_at_k_of_many_different_answers():
+    assert majority_at_k([1] * 64, [1] * 16 + [0] * 48, 64, 32) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("counts", "n", "k"), [([2], 1, 1), ([1], 2, 0), ([1], 2, 3)])
+def test_majority_at_k_refuses_what_cannot_be(counts: list[int], n: int, k: int):
+    with pytest.raises(ConfigError, match=rf"maj@k: got n={n}, {sum(counts)} answers, k={k}"):
+        majority_at_k(counts, [0] * len(counts), n, k)
 
 
 # --- evaluation -------------------------------------------------------------------------------------------
@@ -70,7 +125,10 @@ def test_an_evaluation_counts_passes():
     assert result.pass_at == {"1": 0.5, "2": pytest.approx(5 / 6)}
     assert result.tasks_at == {"1": 2, "2": 2}
     assert result.interval["1"] == [0.5, 0.5]
-    assert result.per_task[0] == TaskResult(task_id="easy0", cluster="easy0", verdicts=4, correct=2, failed=0)
+    assert result.per_task[0] == TaskResult(
+        task_id="easy0", cluster="easy0", verdicts=4, correct=2, failed=0, avg=0.5
+    )
+    assert result.avg_at == {"4": 0.5} and result.maj_at == {} and result.by == {}
     assert result.counts == {"tasks": 2, "rollouts": 8, "verdicts": 8, "correct": 4, "failed": 0}
     assert result.stops == {"eos": 8}
     plain = asdict(result)
@@ -84,6 +142,68 @@ def test_a_failed_rollout_has_no_verdict():
     assert result.interval["3"] is None
     assert result.counts == {"tasks": 2, "rollouts": 8, "verdicts": 4, "correct": 2, "failed": 4}
     assert result.stops == {"eos": 4, "error": 2, "unscored": 2}
+
+
+class Voting(Exam):
+    """Numbers are the same with and without a point; nobody can tell of 7."""
+
+    def answer(self, task: Task, text: str) -> str | None:
+        return text.strip() or None
+
+    async def same(self, task: Task, one: str, other: str) -> bool:
+        if "7" in (one, other):
+            raise ScoreError("nobody can tell")
+        return one.rstrip(".") == other.rstrip(".")
+
+    def labels(self, task: Task) -> dict[str, str]:
+        return {"id": task.task_id, "last": str(int(task.task_id[-1]) % 2)}
+
+
+def test_votes_are_counted_as_the_environment_says_and_tasks_grouped_by_its_labels():
+    texts = itertools.cycle(["42", "42.", "7", " "])
+    policies = {"policy": ScriptedPolicy(TOKENIZER, lambda _: next(texts))}
+    rolled = replace(
+        engine(chain(ask=ask, think=think, mark=mark), policies=policies, concurrency=1), env=Voting()
+    )
+    given: dict[str, Any] = {"mode": Mode.SOLO, "samples": 4, "ks": [1, 4], "seed": 0}
+    result = evaluate(rolled, Exam().tasks("easy")[:3], **given)
+    first = result.per_task[0]
+    assert [asdict(vote) for vote in first.votes] == [
+        {"answer": "42", "count": 2, "right": 2},
+        {"answer": "7", "count": 1, "right": 0},
+    ]
+    assert result.maj_at == {"4": 1.0} and result.maj_interval["4"] == [1.0, 1.0]
+    assert result.by.keys() == {"last"}  # every id is another one
+    assert {value: of["tasks"] for value, of in result.by["last"].items()} == {"0": 2, "1": 1}
+    assert result.by["last"]["0"]["maj_at"] == {"4": 1.0}
+    plain = asdict(result)
+    assert json.loads(json.dumps(plain)) == plain
+
+
+def test_a_request_is_no_part_of_the_answer():
+    tokens = {name: TOKENIZER.encode(text) for name, text in (("asks", "so <6x7"), ("says", " is 42"))}
+    pieces = [segment(Role.POLICY, "policy", ids, logprobs=[-0.1] * len(ids)) for ids in tokens.values()]
+    part = Part(
+        engine=engine(env=Voting()),
+        split="easy",
+        tasks=Exam().tasks("easy")[:1],
+        setting="assisted",
+        mode=Mode.ASSISTED,
+        suppress=False,
+        samples=1,
+        ks=(1,),
+        seed=0,
+    )
+    rolled = trace(
+        pieces[0],
+        segment(Role.AGENT, "verify", TOKENIZER.encode("41")),
+        pieces[1],
+        group_id="easy-assisted-00000",
+        mode=Mode.ASSISTED,
+        consults=(consult(0, 3, 1),),
+        reward_parts={"correct": 1.0},
+    )
+    assert part.sample(rolled).answer == "so  is 42"
 
 
 def test_one_cluster_has_no_interval():

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from aipo.config.build import load_experiment
 from aipo.errors import ConfigError, RunError, TaskError
-from aipo.evaluate.run import evaluate_folder, table
+from aipo.evaluate.run import evaluate_folder
+from aipo.evaluate.tables import table
 from aipo.evaluate.tasks import choose_task
 from aipo.run import RunFolder
 from aipo.train.run import train_run

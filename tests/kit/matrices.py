@@ -34,7 +34,11 @@ def result(rate: float, seed: int, split: str, *, facts: int, samples: int, ks: 
             right = sum(rng.random() < chance for _ in range(samples))
             names = {"task_id": f"{split} {fact}+{number}", "cluster": f"{fact}"}
             tasks.append(TaskResult(**names, verdicts=samples, correct=right, failed=0))
-    return {**curves(tasks, ks, seed), "counts": {"failed": 0}, "per_task": [asdict(task) for task in tasks]}
+    return {
+        **curves(tasks, ks, seed, samples=samples),
+        "counts": {"failed": 0},
+        "per_task": [asdict(task) for task in tasks],
+    }
 
 
 def evaluation(rate: float, seed: int, *, facts: int = 12, samples: int = 4) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tokenizers.models import WordLevel
 from aipo.config.build import Experiment, load_experiment
 from aipo.errors import PolicyError
 from aipo.evaluate.choice import SETTINGS
-from aipo.evaluate.pass_at_k import evaluate
+from aipo.evaluate.parts import evaluate
 from aipo.method.rows import CODES
 from aipo.policies.scripted import CharTokenizer, ScriptedPolicy
 from aipo.policies.tokenizer import HFTokenizer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aipo.config.build import Experiment
 from aipo.errors import TrainError
-from aipo.evaluate.pass_at_k import passed
+from aipo.evaluate.parts import verdict
 from aipo.rollout.engine import OnTrace, RolloutEngine
 from aipo.rollout.run_limits import commonest_error
 from aipo.rollout.spec import RolloutSpec, derive_seed
@@ -92,7 +92,7 @@ def _solved(name: str, traces: Sequence[Trace]) -> tuple[int, int]:
             f"ability of policy {name!r}: got {len(own)} failed rollouts, allowed at least one with a reward. "
             f"{commonest_error(own) if own else ''}"
         )
-    return sum(map(passed, judged)), len(judged)
+    return sum(verdict(trace) >= 1 for trace in judged), len(judged)
 
 
 def _read(file: Path) -> dict[int, Mapping[str, float]]:

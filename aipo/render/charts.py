@@ -31,6 +31,7 @@ class Line:
         band: (low, high) around each point, or none.
         raw: the same line before smoothing. It is drawn faintly, and the pointer shows both values.
         joined: False: points that no line goes through, in any order.
+        dashed: drawn with dashes; colours from `c6` on always are.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Line:
     band: Sequence[tuple[float, float]] = ()
     raw: Sequence[float | None] = ()
     joined: bool = True
+    dashed: bool = False
 
     @property
     def empty(self) -> bool:
@@ -71,7 +73,7 @@ class Chart:
 
 
 def _line_data(line: Line) -> dict[str, Any]:
-    dash = line.colour.startswith("c") and int(line.colour[1:]) > 5
+    dash = line.dashed or (line.colour.startswith("c") and int(line.colour[1:]) > 5)
     rest: dict[str, Any] = {}
     if line.raw and list(line.raw) != list(line.y):
         rest["raw"] = _rounded(line.raw)

@@ -9,7 +9,7 @@ import json
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aipo.util.text import counted, visible
@@ -34,9 +34,9 @@ def code(value: object) -> str:
 
 @cache
 def environment(package: str) -> Environment:
-    """The environment of one package's templates."""
+    """The environment of one package's templates, and of those of `aipo.render` that several packages share."""
     pages = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("aipo.render")]),
         autoescape=lambda name: not (name or "").endswith(".md.j2"),
         undefined=StrictUndefined,
         finalize=lambda value: visible(value) if type(value) is str else value,

@@ -2,6 +2,7 @@
 
 index.html
 run/RUN/index.html   run/RUN/page-2.html   run/RUN/group/GROUP.html   run/RUN/trace/TRACE.html
+run/EVALUATION/task/SPLIT/TASK.html   run/EVALUATION/traces.html (of a server only)
 compare/RUN/RUN.html   compare/RUN/TRACE/RUN/TRACE.html
 static/FILE
 
@@ -82,6 +83,14 @@ class Links:
     def trace(self, run: str, trace_id: str) -> str:
         return self._page(trace_path(run, trace_id))
 
+    def task(self, run: str, split: str, task_id: str) -> str:
+        """A task of an evaluation."""
+        return self._page(task_path(run, split, task_id))
+
+    def traces(self, run: str) -> str:
+        """All traces of an evaluation, to be filtered and searched; only a server has this page."""
+        return self._page(f"run/{slug(run)}/traces.html")
+
     def compare(self, *names: str) -> str:
         """`compare(run, run)`, or `compare(run, trace, run, trace)`."""
         traces = [trace_path(*names[:2]), trace_path(*names[2:])] if len(names) == 4 else []
@@ -126,6 +135,10 @@ def group_path(run: str, group_id: str) -> str:
 
 def trace_path(run: str, trace_id: str) -> str:
     return f"run/{slug(run)}/trace/{slug(trace_id)}.html"
+
+
+def task_path(run: str, split: str, task_id: str) -> str:
+    return f"run/{slug(run)}/task/{slug(split)}/{slug(task_id)}.html"
 
 
 def compare_path(*names: str) -> str:

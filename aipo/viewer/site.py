@@ -14,9 +14,11 @@ from aipo.viewer.data.overview import state
 from aipo.viewer.links import Links, compare_path, slug, unslug
 from aipo.viewer.pages.compare.runs import compare_runs
 from aipo.viewer.pages.compare.traces import compare_traces
+from aipo.viewer.pages.evaluation import evaluation_page
 from aipo.viewer.pages.group import group_page
 from aipo.viewer.pages.home import home_page
 from aipo.viewer.pages.run import run_page
+from aipo.viewer.pages.task import find_task, task_page
 from aipo.viewer.pages.trace import trace_page
 from aipo.viewer.responses import Page, digest, json_page, render, static_files
 
@@ -88,12 +90,19 @@ class Site:
                 return None
 
     def _of_run(self, run: RunView, rest: Sequence[str], query: Mapping[str, str]) -> Page | None:
+        first = run_page if run.evaluation is None else evaluation_page
         match rest:
             case [""] | ["index.html"]:
+                return self._html(2, lambda links: first(run, query, links, self.library, now=self._now()))
+            case ["traces.html"] if self._live and run.evaluation is not None:
                 return self._html(2, lambda links: run_page(run, query, links, self.library, now=self._now()))
             case [file] if not self._live and (number := re.fullmatch(r"page-(\d+)\.html", file)):
                 page = {"page": number[1]}
-                return self._html(2, lambda links: run_page(run, page, links, self.library))
+                return self._html(2, lambda links: first(run, page, links, self.library))
+            case ["task", split, file] if run.evaluation is not None and file.endswith(".html"):
+                run.index.refresh()
+                key = find_task(run, split, file.removesuffix(".html"))
+                return None if key is None else self._html(4, lambda links: task_page(run, key, links))
             case ["version"] if self._live:
                 return json_page({"version": f"{run.version()} {_state(run, self._now())}"})
             case ["trace" | "group" as kind, file] if file.endswith(".html"):

@@ -151,7 +151,7 @@ def state(run: RunView, now: float | None) -> RunEnd:
         planned = head(run.config(), {}).steps
         trained = planned is not None and run.size()[1] >= planned
         whole = run.replay() is not None or (trained and (run.folder / "model").is_dir())
-    if not whole and not run.config():
+    if not (whole or run.config() or run.setup()):
         return RunEnd("")  # somebody's traces
     recent = now is not None and now - run.changed() < LIVE_S
     if whole or (trained and not recent):

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from aipo import recorded
 from aipo.errors import RunError
+from aipo.evaluate.samples import SAMPLES, SampleResult, read_samples
 from aipo.policies.text_tokenizer import TextTokenizer
 from aipo.run import RunEnd, RunFolder, tokenizer_of
 from aipo.trace import Mode, Trace
@@ -90,7 +91,7 @@ class RunView:
         Raises:
             TraceError: see `index`.
         """
-        files = [] if self.evaluation else [self._run.metrics, self.folder / REPLAY]
+        files = [self.traces / SAMPLES] if self.evaluation else [self._run.metrics, self.folder / REPLAY]
         stamps = [_stamp(path) for path in [self._ended, *files, *self._evaluation_files()]]
         return self.index.refresh() + sum(stamp[2] for stamp in stamps if stamp)
 
@@ -105,7 +106,7 @@ class RunView:
     def changed(self) -> float:
         """When a trace, a line of metrics or a score was last written, in seconds since 1970; 0.0 if never."""
         journals = [Path(entry.path) for entry in entries(self.traces / "__journal")]
-        metrics = [] if self.evaluation else [self._run.metrics]
+        metrics = [self.traces / SAMPLES if self.evaluation else self._run.metrics]
         stamps = [_stamp(path) for path in [self.traces, *journals, *metrics, *self._evaluation_files()]]
         return max((stamp[1] / 1e9 for stamp in stamps if stamp), default=0.0)
 
@@ -152,6 +153,14 @@ class RunView:
     def evaluations(self) -> dict[str, Splits]:
         """The scores of the run's evaluations by name; an evaluation has itself."""
         return {name: evaluation.splits for name, evaluation in self._evaluations().items()}
+
+    def samples(self) -> Sequence[SampleResult]:
+        """Every sample of an evaluation so far; none in a run, or where nobody wrote them down."""
+        return self._parsed(self.traces / SAMPLES, _samples) or () if self.evaluation else ()
+
+    def setup(self) -> Mapping[str, Any]:
+        """What an evaluation was asked for; empty where nobody wrote it down."""
+        return self._parsed(self.traces / "setup.json", _json) or {} if self.evaluation else {}
 
     def problems(self) -> list[str]:
         """Sentences about wrong values in metrics and evaluations; each names the file."""
@@ -246,6 +255,10 @@ def _json(path: Path) -> Mapping[str, Any]:
 def _end(path: Path) -> RunEnd:
     end = _json(path)
     return RunEnd(str(end.get("state", "")), str(end.get("reason", "")))
+
+
+def _samples(path: Path) -> Sequence[SampleResult]:
+    return read_samples(path.parent)
 
 
 def _settings(path: Path) -> Mapping[str, Any]:

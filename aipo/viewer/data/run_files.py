@@ -29,11 +29,39 @@ class RunMetrics:
     problems: tuple[str, ...] = ()
 
 
-class Scores(BaseModel):
-    """The scores on one split under one setting, by k."""
+_ByK = dict[_Count, _Number | None]
+_Intervals = dict[_Count, tuple[_Number, _Number] | None]
 
-    pass_at: dict[_Count, _Number | None] = {}
-    interval: dict[_Count, tuple[_Number, _Number] | None] = {}
+
+class TaskScore(BaseModel):
+    """The result of one task."""
+
+    task_id: str
+    verdicts: int
+    correct: int
+    failed: int = 0
+    labels: dict[str, str] = {}
+
+
+class Curves(BaseModel):
+    """Scores by k, and of how many tasks."""
+
+    tasks: int | None = None
+    pass_at: _ByK = {}
+    interval: _Intervals = {}
+    avg_at: _ByK = {}
+    avg_interval: _Intervals = {}
+    maj_at: _ByK = {}
+    maj_interval: _Intervals = {}
+
+
+class Scores(Curves):
+    """The scores on one split under one setting; `by` is label → value → the scores of its tasks. Older files lack some."""
+
+    counts: dict[str, int] = {}
+    cost: dict[str, _Number | None] = {}
+    by: dict[str, dict[str, Curves]] = {}
+    per_task: list[TaskScore] = []
 
 
 Splits = Mapping[str, Mapping[str, Scores]]

@@ -6,7 +6,7 @@ A rollout is one mark: its shape says under which rules it ran, its filling how 
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aipo.trace import StopReason
 from aipo.trace.index import Group, Summary
@@ -57,7 +57,7 @@ class TablePage:
         rollouts: how many rollouts a static site has.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Any]
     matching: int
     first: int
     per_page: int

@@ -66,6 +66,7 @@ def trace_page(run: RunView, trace_id: str, links: Links, library: RunLibrary | 
         flawed=summary is not None and summary.flawed,
         siblings=group,
         comparisons=comparisons(run, trace, group, links),
+        task=_task(run, trace, links),
         context=context_html(trace, texts, agents, anchors=True),
         legend=legend_html([trace], agents),
         raw=exact,
@@ -143,6 +144,15 @@ def _peers(run: RunView, trace: Trace, library: RunLibrary | None) -> dict[str, 
         for name, one in others.items()
         if one.index.summary(trace_id := f"{rollout}/{name}")
     }
+
+
+def _task(run: RunView, trace: Trace, links: Links) -> str | None:
+    """The page of its task in an evaluation."""
+    if run.evaluation is None:
+        return None
+    sample = next((sample for sample in run.samples() if sample.trace_id == trace.trace_id), None)
+    split = str(trace.task.get("split", "")) if sample is None else sample.split
+    return links.task(run.name, split, trace.task_id)
 
 
 def _parent(run: RunView, trace: Trace) -> str | None:

@@ -1,4 +1,5 @@
-"""The page of two runs: the settings and files that differ, and the rewards of their common tasks. Left is A, right is B."""
+"""The page of two runs: the settings and files that differ, and the rewards of their common tasks, or of two evaluations
+their scores paired by task. Left is A, right is B."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -7,10 +8,12 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from aipo.compare.sections import SETTINGS
 from aipo.trace.index import TraceIndex
 from aipo.viewer.data.run import RunView
 from aipo.viewer.data.run_summary import origins, section
 from aipo.viewer.links import Links
+from aipo.viewer.pages.compare.evaluations import paired_scores
 from aipo.viewer.pages.compare.settings import differences, flat, settings_diff
 from aipo.viewer.responses import render
 
@@ -37,7 +40,9 @@ def compare_runs(left: RunView, right: RunView, links: Links) -> str:
         versions=versions,
         unrecorded=[run.name for run in runs if not run.config()],
         made_of=differences(*manifests) if all(manifests) else None,
-        changes=changes(left.index, right.index),
+        paired=(paired := paired_scores(left, right)),
+        place_names=SETTINGS,
+        changes=changes(left.index, right.index) if paired is None else None,
         shown=SHOWN,
         problems=[f"{run.name}: {problem}" for run in runs for problem in run.problems()],
         swapped=links.compare(right.name, left.name) if links.live else None,

@@ -6,7 +6,7 @@ A task counts as right where at least half of its verdicts are right.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from aipo.errors import ConfigError, RunError
-from aipo.evaluate.pass_at_k import TaskResult, pass_at_k
-from aipo.evaluate.statistics import Estimate, Scored, difference, estimate, judge
+from aipo.evaluate.pass_at_k import TaskResult
+from aipo.evaluate.statistics import Estimate, Scored, difference, estimate, judge, pass_at_k
 from aipo.run import RunFolder
 from aipo.util.text import counted
 
@@ -173,16 +173,6 @@ class PairedEvaluations:
         """The tasks that turned `right` or `wrong`, the largest changes first."""
         return sorted((p for p in self.pairs if p.turned == way), key=lambda pair: -abs(pair.change))
 
-    def summary(self) -> dict[str, Any]:
-        """All of it as JSON holds it."""
-        return {
-            "a": self.before.label,
-            "b": self.after.label,
-            "measures": [_measure_json(measure) for measure in self.measures],
-            "turned": {way: [_pair_json(pair) for pair in self.turned(way)] for way in ("right", "wrong")},
-            "caveats": list(self.caveats),
-        }
-
 
 def pair_evaluations(before: StoredEvaluation, after: StoredEvaluation) -> PairedEvaluations:
     """Pairs two evaluations over the tasks that both have judged.
@@ -243,17 +233,30 @@ Score = Callable[[TaskResult], float | None]
 
 
 def _scores(place: Place, *sides: StoredEvaluation) -> dict[str, Score]:
-    """What both sides can be measured by: the value of one task, None where it has none."""
+    """What both sides can be measured by: the value of one task, None where it has none. avg@n is pass@1 where every verdict
+    is 0 or 1, and then no measure of its own."""
+    tasks = [task for side in sides for task in side.tasks[place].values() if task.avg is not None]
+    partly = any(abs((task.avg or 0.0) - _share(task)) > 1e-9 for task in tasks)
+    samples = {str(side.at(place).get("samples")) for side in sides}
+    return {
+        **{f"pass@{k}": _pass_at(k) for k in _common("pass_at", place, *sides)},
+        **({f"avg@{' and '.join(sorted(samples))}": lambda task: task.avg} if partly else {}),
+        **{f"maj@{k}": _majority_at(k) for k in _common("maj_at", place, *sides)},
+    }
 
-    def common(key: str) -> list[int]:
-        first, second = ({*map(int, side.at(place).get(key, ()))} for side in sides)
-        return sorted(first & second)
 
-    return {f"pass@{k}": _pass_at(k) for k in common("pass_at")}
+def _common(key: str, place: Place, *sides: StoredEvaluation) -> list[int]:
+    """Every k for which both sides have the number."""
+    first, second = ({*map(int, side.at(place).get(key, ()))} for side in sides)
+    return sorted(first & second)
 
 
 def _pass_at(k: int) -> Score:
     return lambda task: pass_at_k(task.verdicts, task.correct, k) if task.verdicts >= k else None
+
+
+def _majority_at(k: int) -> Score:
+    return lambda task: task.majority_at(k) if task.verdicts >= k else None
 
 
 def _caveats(before: StoredEvaluation, after: StoredEvaluation) -> Iterator[str]:
@@ -276,24 +279,3 @@ def _caveats(before: StoredEvaluation, after: StoredEvaluation) -> Iterator[str]
         if failed := sum(task.failed for task in tasks):
             rollouts = failed + sum(task.verdicts for task in tasks)
             yield f"{side}: {failed} of {counted(rollouts, 'rollout')} have no verdict, and the numbers are those of the others"
-
-
-def _measure_json(measure: PairedMeasure) -> dict[str, Any]:
-    values = {"a": measure.before, "b": measure.after, "difference": measure.difference}
-    return {
-        **measure.place._asdict(),
-        "measure": measure.name,
-        **{name: {"mean": value.mean, "interval": value.interval} for name, value in values.items()},
-        "verdict": measure.verdict,
-        "tasks": measure.tasks,
-    }
-
-
-def _pair_json(pair: TaskPair) -> dict[str, Any]:
-    return {
-        **pair.place._asdict(),
-        "task_id": pair.before.task_id,
-        "change": pair.change,
-        "a": asdict(pair.before),
-        "b": asdict(pair.after),
-    }

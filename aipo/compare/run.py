@@ -19,7 +19,7 @@ from aipo.compare.paired import find_evaluation, pair_evaluations
 from aipo.compare.results import read_results, write_csv
 from aipo.compare.sections import BEFORE
 from aipo.compare.standings import compute_standings, summary
-from aipo.compare.tables import paired_markdown, print_paired, print_standings
+from aipo.compare.tables import paired_json, paired_markdown, print_paired, print_standings
 from aipo.config.build import Experiment
 from aipo.errors import ConfigError, TrainError
 from aipo.train.resume import MAY_CHANGE, differences
@@ -75,7 +75,7 @@ def compare_evaluations(
         console.print(paired_markdown(result, limit), highlight=False, soft_wrap=True)
     else:
         print_paired(result, limit, console)
-    write_event(console, "finished", command="compare", results=result.summary())
+    write_event(console, "finished", command="compare", results=paired_json(result))
 
 
 def _write_results(matrix: Matrix, console: Console) -> bool:

@@ -1,13 +1,15 @@
 """Tables: the standings of a matrix, and two evaluations side by side."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from aipo.compare.matrix import Matrix, Measure
-from aipo.compare.paired import PairedEvaluations, TaskPair
+from aipo.compare.paired import PairedEvaluations, PairedMeasure, TaskPair
 from aipo.compare.results import Cost, MatrixResults
 from aipo.compare.sections import SETTINGS
 from aipo.compare.standings import Standing, Standings
@@ -179,6 +181,38 @@ def paired_markdown(result: PairedEvaluations, limit: int) -> str:
         *(f"**Caveat:** {caveat}" for caveat in result.caveats),
     ]
     return "\n\n".join(parts)
+
+
+def paired_json(result: PairedEvaluations) -> dict[str, Any]:
+    """All of it as JSON holds it."""
+    return {
+        "a": result.before.label,
+        "b": result.after.label,
+        "measures": [_measure_json(measure) for measure in result.measures],
+        "turned": {way: [_pair_json(pair) for pair in result.turned(way)] for way in ("right", "wrong")},
+        "caveats": list(result.caveats),
+    }
+
+
+def _measure_json(measure: PairedMeasure) -> dict[str, Any]:
+    values = {"a": measure.before, "b": measure.after, "difference": measure.difference}
+    return {
+        **measure.place._asdict(),
+        "measure": measure.name,
+        **{name: {"mean": value.mean, "interval": value.interval} for name, value in values.items()},
+        "verdict": measure.verdict,
+        "tasks": measure.tasks,
+    }
+
+
+def _pair_json(pair: TaskPair) -> dict[str, Any]:
+    return {
+        **pair.place._asdict(),
+        "task_id": pair.before.task_id,
+        "change": pair.change,
+        "a": asdict(pair.before),
+        "b": asdict(pair.after),
+    }
 
 
 def turned_line(result: PairedEvaluations) -> str:

@@ -83,6 +83,21 @@ def test_a_task_with_too_few_verdicts_has_no_pass_at_k(tmp_path: Path) -> None:
     assert [(one.name, one.tasks) for one in measures] == [("pass@1", 2), ("pass@2", 1)]
 
 
+def test_a_majority_is_paired_and_so_are_averages_that_are_not_pass_at_1(tmp_path: Path) -> None:
+    votes = {name: [{"answer": name, "count": 2, "right": right}] for name, right in (("a", 2), ("b", 0))}
+
+    def side(right: str, avg: float | None, samples: int = 2) -> dict[str, Any]:
+        one = result(("a", 2, 2), maj_at={"2": 0.5}, samples=samples)
+        one["per_task"][0] |= {"votes": votes[right], "avg": avg}
+        return one
+
+    measures = paired(tmp_path, side("a", 1.0), side("b", 1.0)).measures
+    assert [one.name for one in measures] == ["pass@1", "pass@2", "maj@2"]
+    assert (measures[2].before.mean, measures[2].after.mean) == (1.0, 0.0)
+    partly = paired(tmp_path, side("a", 1.0), side("b", 0.75, 4)).measures
+    assert [(one.name, one.difference.mean) for one in partly][2] == ("avg@2 and 4", -0.25)
+
+
 def test_doubts_are_said(tmp_path: Path) -> None:
     a = written(tmp_path / "a", solo={**A, "temperature": 0.6, "max_tokens": 64}, assisted=A)
     few = result(("a", 1, 2), ("z", 1, 2), failed=3, samples=8, temperature=1.0, max_tokens=64)

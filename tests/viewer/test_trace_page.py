@@ -41,6 +41,7 @@ def page_of(trace: Trace, texts: tuple[str, ...] | None, token_texts: Any = lamb
     )
     run: Any = SimpleNamespace(
         name="r",
+        evaluation=None,
         index=index,
         config=dict,
         drawing=lambda: None,

@@ -6,7 +6,7 @@ graph.json       the drawing of the graph, so that no viewer has to import it
 tokenizer/       the policy's, so that every reader can tell a token's text
 traces/          every trace, as it finished
 token_stats/     what the trainer did with each token of them
-metrics.jsonl    one line per optimizer step
+metrics.jsonl    one line per optimizer step; rehearsal.jsonl: what the policy rehearses
 spending.jsonl   what the agents of each rollout cost, where they have prices
 checkpoints/     each between two rollout steps
 model/           the trained policy
@@ -51,7 +51,7 @@ class RunFolder:
         self.traces = path / "traces"
         older = path / "lessons"
         self.token_stats = older if older.is_dir() else path / "token_stats"
-        self.metrics = path / "metrics.jsonl"
+        self.metrics, self.rehearsal = path / "metrics.jsonl", path / "rehearsal.jsonl"
         self.spending = path / "spending.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"

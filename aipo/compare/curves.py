@@ -19,7 +19,7 @@ Curve = Sequence[tuple[float, float]]
 """Points of one seed, in order of x."""
 
 _POINTS = 120
-_ROLES = ("policy", "agent", "distilled")
+_ROLES = ("policy", "agent", "distilled", "rehearsed")
 _COST_LABELS = {
     "generated_tokens": "tokens that the policy generated",
     "consults": "requests to agents",

@@ -56,6 +56,7 @@ class ExperimentSettings:
         self.rollout = config.rollout
         self.method = config.method
         self.train = config.train
+        self.rehearsal = config.rehearsal
         self.evaluation = config.evaluate
         self.warmup = config.warmup
         # What a preset or file says for another graph, environment or model.

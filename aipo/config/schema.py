@@ -125,6 +125,17 @@ class TrainConfig(Section):
         return self
 
 
+class RehearsalConfig(Section):
+    prompts: str | None = Field(
+        None,
+        description="ordinary prompts: a text file with one in each line, or 'module:function'. The policy answers them "
+        "before training, and learns these answers again while it trains. null: nothing is rehearsed",
+    )
+    max_tokens: Count = Field(48, description="longest answer")
+    rows: Count = Field(16, description="answers that are learned in each rollout step")
+    weight: Positive = Field(1.0, description="of their tokens; a policy's token with advantage 1 has 1")
+
+
 class EvaluateConfig(Section):
     splits: tuple[str, ...] = Field(("heldout",), description="splits that are evaluated")
     samples: Count = Field(8, description="rollouts per task")
@@ -158,6 +169,7 @@ class Config(Section):
     method: MethodSettings = MethodSettings()
     warmup: WarmupSettings = WarmupSettings()  # pyright: ignore[reportCallIssue]
     train: TrainConfig = TrainConfig()  # pyright: ignore[reportCallIssue]
+    rehearsal: RehearsalConfig = RehearsalConfig()  # pyright: ignore[reportCallIssue]
     evaluate: EvaluateConfig = EvaluateConfig()  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="before")
@@ -193,6 +205,12 @@ class Config(Section):
             (not self.agents, "agents", [*self.agents], "none with policies: they are each other's agents"),
             *((got == 1, key, got, "1 with policies") for key, got in alone.items()),
             (self.method.plan != "branching", "method.plan", "branching", "another one with policies"),
+            (
+                self.rehearsal.prompts is None,
+                "rehearsal.prompts",
+                self.rehearsal.prompts,
+                "null with policies",
+            ),
             (modes == ["solo"], "evaluate.settings", modes, "solo with policies: each is evaluated alone"),
         ]
         for holds, what, got, allowed in rules:

@@ -8,6 +8,7 @@ TRL's, for every objective.
     term = objective(r, A) · c + β·r·KL      policy      r = π/π_old, c the importance correction
          = −A·w·exp(log π − sg(log π))       agent       w by coefficient and sign of A (for `echo`, A := 1)
          = −A·v·exp(log π − sg(log π))       distilled   v = distil_weight, where A > 0 only
+         = −A·exp(log π − sg(log π))         rehearsed   A the weight of a rehearsal
 """
 
 from collections.abc import Mapping
@@ -88,8 +89,8 @@ class LossOutput(NamedTuple):
         sums_R_K: float32 sums over tokens, by role (`roles_of`) and quantity (`QUANTITIES`).
         mismatch_max: largest |log π_old − log μ| of a policy token, between trainer and inference engine; 0 if unknown.
         weights_B_T: the weight of A·∇log π in the gradient. Policy tokens: importance correction × the ratio as the
-            clip leaves it (0 where it stops the gradient), without the KL term. Agent and distilled tokens: their
-            weight. 0 on all other tokens.
+            clip leaves it (0 where it stops the gradient), without the KL term. Agent, distilled and rehearsed tokens:
+            their weight. 0 on all other tokens.
         pushes_B_T: |A|·weight, with A = 1 for agent tokens whose coefficient ignores the advantage.
         ratios_B_T: π/π_old of policy tokens, as the objective takes it; NaN on all other tokens.
         clipped_B_T: where the clip changed a policy token's gradient, or bounds or trust region an agent token's weight.
@@ -126,8 +127,8 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
         what = "importance_cap" if method.importance_cap is not None else "π_old of agents' tokens"
         raise TrainError(f"{what}: got no log-probs by the trainer, allowed only together with them")
     roles = {name: inputs.codes_B_T == code for name, code in ROLES.items()}
-    policy, agent, distilled = roles.values()
-    trained = policy | agent | distilled
+    policy, agent, distilled, rehearsed = roles.values()
+    trained = policy | agent | distilled | rehearsed
     advantages_B_T = inputs.advantages_B_T
     # Log-probs of untrained tokens may be NaN or −inf, which must reach neither the loss nor its gradient.
     logprobs = torch.where(trained, inputs.logprobs_B_T, 0.0)
@@ -138,6 +139,7 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     agents = agent_weights(probabilities, advantages_B_T, method, inputs.agents_B_T)
 
     weights = torch.where(distilled, method.distil_weight * (advantages_B_T > 0), agents.weights)
+    weights = torch.where(rehearsed, 1.0, weights)
     advantages = torch.where(agent, agents.advantages, advantages_B_T)
     sampled = side.terms.terms * side.importance + method.beta * side.kl
     # A token that weighs nothing has no gradient, also where the policy gives it no probability (log π = −inf).

@@ -65,7 +65,7 @@ METRICS: dict[str, Metric] = {
     "zero_variance": Metric("groups with A = 0 throughout / groups", "Share of groups without an advantage."),
     "rows/{kind}": Metric(
         "count",
-        "Training rows: as sampled; distilled; `uncut` (could not be distilled); with `method.agent_prompt=solo` also "
+        "Training rows: as sampled; distilled; rehearsed; `uncut` (could not be distilled); with `method.agent_prompt=solo` also "
         "`exchanged` (agents' tokens behind the solo prompt) and `unexchanged` (learned behind their own, because the "
         "group has no solo prompt).",
     ),
@@ -117,7 +117,7 @@ METRICS: dict[str, Metric] = {
     "seconds/rows": Metric("seconds", "Time to make a rollout step's rows: sampling, scoring, advantages."),
 }
 
-ROLES = {"policy": Code.POLICY, "agent": Code.AGENT, "distilled": Code.DISTILLED}
+ROLES = {code.name.lower(): code for code in (Code.POLICY, Code.AGENT, Code.DISTILLED, Code.REHEARSED)}
 """The tokens that are trained, each kind with metrics of its own."""
 
 
@@ -132,20 +132,9 @@ def roles_of(method: MethodSettings) -> tuple[str, ...]:
 
 
 QUANTITIES = (
-    "tokens",
-    "entropy",
-    "probability",
-    "weight",
-    "loss",
-    "ratio",
-    "clip",
-    "kl",
-    "importance",
-    "importance_squared",
-    "cut",
-    "mismatch",
-    "mismatch_tokens",
-)
+    "tokens", "entropy", "probability", "weight", "loss", "ratio", "clip", "kl", "importance", "importance_squared", "cut",
+    "mismatch", "mismatch_tokens",
+)  # fmt: skip
 """What the loss sums over the tokens of each role."""
 
 KINDS = ("assisted", "solo", "suppressed", "expert")
@@ -182,7 +171,9 @@ def loss_metrics(
     """The metrics of one optimizer step from its sums (see `LossOutput`). A metric without tokens is left out."""
     rows = zip(roles_of(method), sums_R_K, strict=True)
     sums = {role: dict(zip(QUANTITIES, row, strict=True)) for role, row in rows}
-    everything = math.fsum(sums[role]["loss"] for role in ROLES)
+    if not sums["rehearsed"]["tokens"]:
+        del sums["rehearsed"]
+    everything = math.fsum(total["loss"] for role, total in sums.items() if role in ROLES)
     values = {f"tokens/{role}": total["tokens"] for role, total in sums.items()}
     for role, total in sums.items():
         if count := total["tokens"]:

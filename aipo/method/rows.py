@@ -33,6 +33,7 @@ class Code(IntEnum):
     ENV = 3
     CONTEXT = 4
     DISTILLED = 5
+    REHEARSED = 6
 
 
 CODES = {Role.PROMPT: Code.PROMPT, Role.POLICY: Code.POLICY, Role.AGENT: Code.AGENT, Role.ENV: Code.ENV}

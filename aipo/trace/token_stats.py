@@ -44,7 +44,7 @@ _FIRST = SCHEMA.names[:10]
 _TOKENS_PER_GROUP = 1 << 16
 
 
-RowKind = Literal["sampled", "exchanged", "distilled"]
+RowKind = Literal["sampled", "exchanged", "distilled", "rehearsed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -206,6 +206,7 @@ def check(
         )
     if resume:
         same_run(RunFolder.open(folder.path), experiment, course.command if course else "train")
+    from aipo.train.rehearsal import read_prompts
     from aipo.train.schedule import check_trackers
 
     check_trackers(experiment.report_to)
@@ -215,6 +216,8 @@ def check(
     experiment.scored_chats()
     experiment.check_env()
     experiment.check_model()
+    if experiment.rehearsal.prompts is not None:
+        read_prompts(experiment.rehearsal.prompts)
     if course:
         course.check()
 

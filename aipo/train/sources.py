@@ -7,6 +7,7 @@ moved. `TraceSource` is one source; a seat at `aipo.train.peers.coordinator` is 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Protocol
 
 from aipo.config.build import Experiment
@@ -21,6 +22,7 @@ from aipo.rollout.spec import RolloutSpec
 from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
+from aipo.train.rehearsal import NOTHING, Rehearsal, prepare, rehearsal_of
 from aipo.util.console import Note
 
 
@@ -51,6 +53,7 @@ class TraceSource:
         keep: called with the rollout step and all its traces, once they have their advantages.
         make: credited traces and metrics of the step → its rows.
         advance: tells the policy its version.
+        rehearsal: gives what is learned beside them.
 
     Raises:
         TrainError: every rollout of a step failed; with the most frequent reason.
@@ -62,6 +65,7 @@ class TraceSource:
     make: Callable[[Credited, Mapping[str, float]], StepRows]
     advance: Callable[[int], None]
     shared: bool = False
+    rehearsal: Callable[[], Rehearsal] = lambda: NOTHING
 
     def rows(self, step: int) -> StepRows:
         started = time.perf_counter()
@@ -73,7 +77,8 @@ class TraceSource:
                 f"rollouts of step {step}: got {len(traces)} failed ones, allowed at least one with a reward. "
                 f"{commonest_error(traces)}"
             )
-        return self.make(credited, {"seconds/rows": time.perf_counter() - started})
+        rows = self.make(credited, {"seconds/rows": time.perf_counter() - started})
+        return self.rehearsal().beside(rows, step)
 
     def updated(self, version: int) -> None:
         self.advance(version)
@@ -146,6 +151,7 @@ def live_source(
 
     def roll_out(step: int) -> list[Trace]:
         policy.refresh()
+        prepare(experiment, folder, policy.policy, rollouts)
         specs, text = course.specs(step), f"step {step + 1}"
         traces = maker.run_sync(specs, on_trace, lambda done, total: rollouts(done, total, text), grow)
         count = len({(trace.group_id, trace.index) for trace in traces})
@@ -162,4 +168,5 @@ def live_source(
         keep=store.seal,
         make=lambda credited, metrics: experiment.rows(credited, tags, {**metrics, **cached}),
         advance=policy.advance,
+        rehearsal=cache(partial(rehearsal_of, experiment, folder, policy.policy.tokenizer)),
     )

@@ -47,6 +47,18 @@ def test_ratio_and_clip():
     torch.testing.assert_close(output.ratios_B_T, torch.tensor([[1.5, 0.5], [1.5, 0.5]]))
 
 
+def test_rehearsed_tokens_have_the_weight_of_their_row():
+    """−A·log π with A = 0.5, whatever the method says of agents' and distilled tokens."""
+    given = tiny.loss_inputs(
+        [[Code.REHEARSED, Code.REHEARSED]],
+        torch.tensor([[-1.0, -9.0]], requires_grad=True),
+        advantages_B_T=torch.tensor([[0.5, 0.5]]),
+    )
+    how = tiny.method(coefficient="mask", distil_weight=0.0)
+    torch.testing.assert_close(gradient(given, how), torch.tensor([[-0.5, -0.5]]))
+    assert of(aipo_loss(given, how), "rehearsed", "tokens") == 2
+
+
 def test_what_is_not_trained_may_be_anything():
     """NaN and −inf on prompt, env, context and padding reach neither the loss nor its gradient."""
     logprobs = torch.tensor([[-1.0, -math.inf, NAN, NAN, -1.0]], requires_grad=True)

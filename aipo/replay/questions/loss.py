@@ -144,6 +144,7 @@ def _loss_replay(
 ) -> Generator["LossReplay"]:
     """A trainer that never trains, with these weights."""
     from aipo.replay.questions.loss_replay import LossReplay
+    from aipo.train.rehearsal import rehearsal_of
     from aipo.train.schedule import train_arguments
     from aipo.train.sources import TraceSource
     from aipo.train.trainer import AIPOTrainer
@@ -170,7 +171,8 @@ def _loss_replay(
             scores_again=True,
         )
         tags = compared[0].experiment.tags(policy.tokenizer)
-        yield LossReplay(trainer, compared, tags, gradients, recordings.peers)
+        rehearsal = rehearsal_of(experiment, recordings.run, policy.tokenizer)
+        yield LossReplay(trainer, compared, tags, gradients, recordings.peers, rehearsal)
 
 
 def _report(losses: Sequence[StepLoss], steps: str, other: Sequence[int]) -> ReplayReport:

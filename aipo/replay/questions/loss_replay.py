@@ -23,6 +23,7 @@ from aipo.policies.tags import Tags
 from aipo.replay.questions.grid import Setting
 from aipo.replay.questions.loss import StepLoss
 from aipo.trace import Role, Trace
+from aipo.train.rehearsal import NOTHING, Rehearsal
 from aipo.train.trainer import AIPOTrainer
 
 Place = tuple[str, str]
@@ -63,6 +64,7 @@ class LossReplay:
     tags: Tags
     gradients: bool
     peers: Callable[[int], Sequence[Trace]] = lambda _: ()
+    rehearsal: Rehearsal = NOTHING
 
     def losses(self, step: int, traces: Sequence[Trace], *, weights: str, fresh: bool) -> list[StepLoss]:
         """Every setting on every optimizer step of rollout step `step`.
@@ -87,7 +89,8 @@ class LossReplay:
     def _deal(self, setting: Setting, step: int, traces: Sequence[Trace]) -> _Dealt:
         experiment = setting.experiment
         method = experiment.method
-        step_rows = experiment.rows(experiment.credit(traces, self.peers(step)), self.tags)
+        credited = experiment.credit(traces, self.peers(step))
+        step_rows = self.rehearsal.beside(experiment.rows(credited, self.tags), step)
         rows = with_gradient(step_rows.rows, method)
         dealt = self.trainer.schedule.deal(rows, seed=self.trainer.args.seed, rollout_step=step)
         return _Dealt(setting, method, step_rows.totals, dealt)

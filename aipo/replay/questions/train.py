@@ -31,6 +31,7 @@ from aipo.run import RunFolder
 from aipo.trace import Trace
 from aipo.trace.filters import Filter
 from aipo.trace.store import TraceStore
+from aipo.train.rehearsal import rehearsal_of
 from aipo.train.resume import go_on_from, same_run
 from aipo.train.run import train_policy
 from aipo.train.sources import TraceSource
@@ -111,12 +112,14 @@ def _train(
             make=lambda credited, metrics: experiment.rows(credited, tags, metrics),
             keep=store.seal,
             advance=policy.advance,
+            rehearsal=lambda: rehearsal,
         )
 
     with bars(console) as progress:
         stage(progress, "policy")(1, 1, start.path)
         policy = load_weights(experiment, start, recordings)
         tags = experiment.tags(policy.tokenizer)
+        rehearsal = rehearsal_of(experiment, recordings.run, policy.tokenizer)
         if resume and out is not None:
             same_run(RunFolder.open(out), experiment.with_settings({"run.out": out}))
         files = recordings.run.read_manifest().get("files") or {}

@@ -22,7 +22,7 @@ POINTS = 400
 _NAME_LENGTH = 24
 _COUNTERS = ("step", "epoch")
 _KINDS = (("solo", "c1"), ("assisted", "c2"), ("suppressed", "c3"), ("expert", "c4"), ("taught", "c5"))
-_ROLES = (("policy", "k3"), ("agent", "k4"), ("distilled", "k5"))
+_ROLES = (("policy", "k3"), ("agent", "k4"), ("distilled", "k5"), ("rehearsed", "k2"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,11 +129,11 @@ class RehearsalConfig(Section):
     prompts: str | None = Field(
         None,
         description="ordinary prompts: a text file with one in each line, or 'module:function'. The policy answers them "
-        "before training, and learns these answers again while it trains. null: nothing is rehearsed",
+        "before training, and is held to the probabilities of these answers. null: nothing is rehearsed",
     )
     max_tokens: Count = Field(48, description="longest answer")
-    rows: Count = Field(16, description="answers that are learned in each rollout step")
-    weight: Positive = Field(1.0, description="of their tokens; a policy's token with advantage 1 has 1")
+    rows: Count = Field(16, description="answers that are rehearsed in each rollout step")
+    weight: Positive = Field(1.0, description="of the KL from the policy before training, on these answers")
 
 
 class EvaluateConfig(Section):

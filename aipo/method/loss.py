@@ -8,7 +8,7 @@ TRL's, for every objective.
     term = objective(r, A) · c + β·r·KL      policy      r = π/π_old, c the importance correction
          = −A·w·exp(log π − sg(log π))       agent       w by coefficient and sign of A (for `echo`, A := 1)
          = −A·v·exp(log π − sg(log π))       distilled   v = distil_weight, where A > 0 only
-         = −A·exp(log π − sg(log π))         rehearsed   A the weight of a rehearsal
+         = −A·u·exp(log π − sg(log π))       rehearsed   u = 1 − min(π/π_first, 2); A the weight of a rehearsal
 """
 
 from collections.abc import Mapping
@@ -139,7 +139,9 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
     agents = agent_weights(probabilities, advantages_B_T, method, inputs.agents_B_T)
 
     weights = torch.where(distilled, method.distil_weight * (advantages_B_T > 0), agents.weights)
-    weights = torch.where(rehearsed, 1.0, weights)
+    weights = torch.where(
+        rehearsed, rehearsal_weights(logprobs.detach(), inputs.behaviour_logprobs_B_T), weights
+    )
     advantages = torch.where(agent, agents.advantages, advantages_B_T)
     sampled = side.terms.terms * side.importance + method.beta * side.kl
     # A token that weighs nothing has no gradient, also where the policy gives it no probability (log π = −inf).
@@ -206,6 +208,19 @@ def row_mean(values_B_T: Tensor, counted_B_T: Tensor) -> Tensor:
     """The mean over the counted tokens of a row, for each of its tokens; (B, T)."""
     total = torch.where(counted_B_T, values_B_T, 0.0).sum(-1, keepdim=True)
     return (total / counted_B_T.sum(-1, keepdim=True).clamp(min=1)).expand_as(values_B_T)
+
+
+def rehearsal_weights(logprobs_B_T: Tensor, first_B_T: Tensor) -> Tensor:
+    """u = 1 − π/π_first of tokens that were sampled from π_first, in [−1, 1].
+
+    u·∇log π is an estimate of −∇KL(π_first‖π) that is 0 where nothing has changed: the gradient of k3 with the two policies
+    exchanged. Without the bound of 2 on the ratio it would be unbiased; a rare token that has become likely would then weigh
+    more than all others together.
+
+    Args:
+        logprobs_B_T, first_B_T: log-probs of the policy and of the policy before training; (B, T), nats.
+    """
+    return 1 - (logprobs_B_T - first_B_T).exp().clamp(max=2.0)
 
 
 def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:

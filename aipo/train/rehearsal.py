@@ -1,8 +1,9 @@
 """Rehearsal: what the policy could before training, learned again beside each rollout step.
 
-What is learned on few tasks changes answers to all others. Before the first step the policy answers ordinary prompts; these
-answers, its own, are then learned a few at a time (their cross-entropy), as "Training language models to follow
-instructions" (2203.02155) does with text of the pretraining. RUN/rehearsal.jsonl keeps them. A run that begins with the
+What is learned on few tasks changes answers to all others. Before the first step the policy answers ordinary prompts. Each
+rollout step then takes a few of these answers, and the loss holds the policy to the probabilities that they had, which is the
+KL from the policy before training (`aipo.method.loss.rehearsal_weights`). "Learning without Forgetting" (1606.09282) does so
+with the classes of an image. RUN/rehearsal.jsonl keeps the answers. A run that begins with the
 model of a run that rehearsed the same prompts takes over that run's answers: those of the model that both are to remember.
 """
 
@@ -36,12 +37,18 @@ _SEGMENTS = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the policy answered to a prompt. `token_ids` ends with the end token, unless `rehearsal.max_tokens` cut it."""
+    """What the policy answered to a prompt.
+
+    Args:
+        token_ids: of the answer; ends with the end token, unless `rehearsal.max_tokens` cut it.
+        logprobs: of these tokens (nats), as the policy sampled them.
+    """
 
     prompt: str
     answer: str
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Rehearsal:
 
     Args:
         count: rows in each rollout step.
-        weight: of their tokens, where a policy's token with A = 1 weighs 1.
+        weight: of the KL, where a policy's token with A = 1 weighs 1.
     """
 
     answers: Sequence[Answer] = ()
@@ -70,13 +77,14 @@ class Rehearsal:
         """All answers in one random order, then all in another, and so on."""
         epoch, i = divmod(place, len(self.answers))
         answer = self.answers[np.random.default_rng([self.seed, epoch]).permutation(len(self.answers))[i]]
+        prompt = np.full(len(answer.prompt_ids), np.nan, np.float32)
         lengths = len(answer.prompt_ids), len(answer.token_ids)
         return Row(
             trace_id=f"rehearsal-{place}",
             kind="rehearsed",
             token_ids_T=np.array(answer.prompt_ids + answer.token_ids, np.int32),
             codes_T=np.repeat(np.array([Code.PROMPT, Code.REHEARSED], np.int8), lengths),
-            behaviour_logprobs_T=np.full(sum(lengths), np.nan, np.float32),
+            behaviour_logprobs_T=np.append(prompt, np.array(answer.logprobs, np.float32)),
             segments_T=np.repeat(np.array([0, 1], np.int32), lengths),
             segments=_SEGMENTS,
             advantage=self.weight,
@@ -163,7 +171,11 @@ def read_answers(file: Path) -> list[Answer]:
         ]
         answers = [
             Answer(
-                str(line["prompt"]), str(line["answer"]), tuple(line["prompt_ids"]), tuple(line["token_ids"])
+                str(line["prompt"]),
+                str(line["answer"]),
+                tuple(line["prompt_ids"]),
+                tuple(line["token_ids"]),
+                tuple(line["logprobs"]),
             )
             for line in lines
         ]
@@ -172,8 +184,11 @@ def read_answers(file: Path) -> list[Answer]:
             f"answers to rehearse: got {file} ({type(error).__name__}: {error}), allowed what a run with "
             "rehearsal.prompts has written"
         ) from error
-    if not all(answer.prompt_ids and answer.token_ids for answer in answers) or not answers:
-        raise ConfigError(f"answers to rehearse: got {file} with none, or an empty one, allowed at least one")
+    lengths = [(len(answer.prompt_ids), len(answer.token_ids), len(answer.logprobs)) for answer in answers]
+    if not lengths or not all(prompt and tokens == logprobs > 0 for prompt, tokens, logprobs in lengths):
+        raise ConfigError(
+            f"answers to rehearse: got {file} with none, or one without tokens or their log-probs, allowed at least one"
+        )
     return answers
 
 
@@ -195,7 +210,8 @@ def _ask(experiment: Experiment, prompts: Sequence[str], policy: Policy, note: N
         done += 1
         note(done, len(asked), "answers to rehearse, of the policy before training")
         token_ids = tuple(map(int, completion.token_ids))
-        return Answer(prompt, tokenizer.decode(token_ids), tuple(prompt_ids), token_ids)
+        logprobs = tuple(map(float, completion.logprobs))
+        return Answer(prompt, tokenizer.decode(token_ids), tuple(prompt_ids), token_ids, logprobs)
 
     async def all_of_them() -> list[Answer]:
         return await asyncio.gather(*(answer(number, *one) for number, one in enumerate(asked)))

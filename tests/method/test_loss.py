@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aipo.errors import TrainError
 from aipo.method.agent_weights import COEFFICIENTS, NEGATIVES
-from aipo.method.loss import LossInputs, LossOutput, aipo_loss, k3
+from aipo.method.loss import LossInputs, LossOutput, aipo_loss, k3, rehearsal_weights
 from aipo.method.metrics import QUANTITIES, ROLES, check_declared, loss_metrics
 from aipo.method.objectives import OBJECTIVES
 from aipo.method.rows import Code
@@ -47,16 +47,30 @@ def test_ratio_and_clip():
     torch.testing.assert_close(output.ratios_B_T, torch.tensor([[1.5, 0.5], [1.5, 0.5]]))
 
 
-def test_rehearsed_tokens_have_the_weight_of_their_row():
-    """−A·log π with A = 0.5, whatever the method says of agents' and distilled tokens."""
+def test_rehearsed_tokens_are_held_to_their_first_probability():
+    """As likely as before: no gradient. Half as likely: u = 1/2. Twice and ten times: −1. A = 0.5."""
+    first = torch.log(torch.tensor([[0.5, 0.5, 0.25, 0.05]]))
     given = tiny.loss_inputs(
-        [[Code.REHEARSED, Code.REHEARSED]],
-        torch.tensor([[-1.0, -9.0]], requires_grad=True),
-        advantages_B_T=torch.tensor([[0.5, 0.5]]),
+        [[Code.REHEARSED] * 4],
+        torch.log(torch.tensor([[0.5, 0.25, 0.5, 0.5]])).requires_grad_(),
+        behaviour_logprobs_B_T=first,
+        advantages_B_T=torch.full((1, 4), 0.5),
     )
     how = tiny.method(coefficient="mask", distil_weight=0.0)
-    torch.testing.assert_close(gradient(given, how), torch.tensor([[-0.5, -0.5]]))
-    assert of(aipo_loss(given, how), "rehearsed", "tokens") == 2
+    torch.testing.assert_close(gradient(given, how), torch.tensor([[0.0, -0.25, 0.5, 0.5]]))
+    assert of(aipo_loss(given, how), "rehearsed", "tokens") == 4
+
+
+def test_the_gradient_of_a_rehearsal_is_that_of_the_kl():
+    """Summed over all tokens of a small vocabulary, as often as the first policy samples them."""
+    first = torch.tensor([0.5, 0.3, 0.2]).log()
+    logits = torch.tensor([0.1, -0.2, 0.05], requires_grad=True)
+    logprobs = logits.log_softmax(-1)
+    kl = (first.exp() * (first - logprobs)).sum()
+    estimate = -(first.exp() * rehearsal_weights(logprobs.detach(), first) * logprobs).sum()
+    torch.testing.assert_close(
+        *(torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (estimate, kl))
+    )
 
 
 def test_what_is_not_trained_may_be_anything():

@@ -1,4 +1,4 @@
-"""Rehearsal: the policy's own first answers, learned again beside each rollout step."""
+"""Rehearsal: the policy is held to its own answers of before training."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def rehearsing(folder: Path, prompts: Path, *more: str) -> Experiment:
 
 
 def test_every_answer_has_its_turn_before_one_comes_again() -> None:
-    answers = [Answer(f"p{i}", f"a{i}", (1, 2), (10 + i, 0)) for i in range(3)]
+    answers = [Answer(f"p{i}", f"a{i}", (1, 2), (10 + i, 0), (-1.0, -2.0)) for i in range(3)]
     rehearsal = Rehearsal(answers, count=2, weight=0.5, seed=1)
     steps = [rehearsal.beside(EMPTY, step) for step in range(3)]
     firsts = [int(row.token_ids_T[2]) for step in steps for row in step.rows]
@@ -44,6 +44,7 @@ def test_every_answer_has_its_turn_before_one_comes_again() -> None:
     row = steps[0].rows[0]
     assert row.token_ids_T.tolist() == [1, 2, firsts[0], 0]
     assert row.codes_T.tolist() == [Code.PROMPT, Code.PROMPT, Code.REHEARSED, Code.REHEARSED]
+    assert row.behaviour_logprobs_T.tolist()[2:] == [-1.0, -2.0]
     assert (row.advantage, row.policy_tokens, row.agent_tokens, row.kind) == (0.5, 2, 0, "rehearsed")
     assert steps[0].metrics == {"rows/rehearsed": 2.0}
     assert NOTHING.beside(EMPTY, 0) is EMPTY
@@ -79,7 +80,7 @@ def test_a_run_answers_first_and_learns_its_answers(tmp_path: Path, prompts: Pat
 def order() -> list[int]:
     """Which answers three steps of two rows learn."""
     rehearsal = Rehearsal(
-        [Answer(str(i), "", (1,), (i,)) for i in range(3)], 2, 1.0, derive_seed(0, "rehearsal")
+        [Answer(str(i), "", (1,), (i,), (-1.0,)) for i in range(3)], 2, 1.0, derive_seed(0, "rehearsal")
     )
     return [int(row.token_ids_T[1]) for step in range(3) for row in rehearsal.beside(EMPTY, step).rows]
 
@@ -127,7 +128,10 @@ def test_prompts_of_a_function(tmp_path: Path) -> None:
     [
         ('{"prompt": "a"', "JSONDecodeError"),
         ('{"prompt": "a", "answer": "b", "prompt_ids": [1]}', "KeyError: 'token_ids'"),
-        ('{"prompt": "a", "answer": "b", "prompt_ids": [1], "token_ids": []}', "an empty one"),
+        (
+            '{"prompt": "a", "answer": "b", "prompt_ids": [1], "token_ids": [2], "logprobs": []}',
+            "without tokens or their log-probs",
+        ),
         ("", "with none"),
     ],
 )

@@ -166,7 +166,7 @@ def aipo_loss(inputs: LossInputs, method: MethodSettings) -> LossOutput:
             loss=terms.abs(),
             ratio=side.terms.ratios,
             clip=clipped,
-            kl=side.kl,
+            kl=torch.where(rehearsed, k3(inputs.behaviour_logprobs_B_T, logprobs), side.kl),
             importance=side.importance,
             importance_squared=side.importance.square(),
             cut=side.cut,
@@ -224,7 +224,7 @@ def rehearsal_weights(logprobs_B_T: Tensor, first_B_T: Tensor) -> Tensor:
 
 
 def k3(logprobs_B_T: Tensor, reference_B_T: Tensor) -> Tensor:
-    """Schulman's unbiased estimator of KL(π‖π_ref), token by token: e^Δ − Δ − 1, Δ = log π_ref − log π."""
+    """Schulman's unbiased estimator of KL(π‖π_ref) from tokens of π, one by one: e^Δ − Δ − 1, Δ = log π_ref − log π."""
     delta = reference_B_T - logprobs_B_T
     return delta.exp() - delta - 1
 

@@ -40,6 +40,9 @@ METRICS: dict[str, Metric] = {
     "clip/policy": Metric("Σ clipped_t / n", "Share of policy tokens whose gradient the clip changed."),
     "clip/agent": Metric("Σ clipped_t / n", "Share of agent tokens that bounds or trust region changed."),
     "kl": Metric("Σ r_t·k3_t / n", "Mean KL to the reference policy (policy tokens), with `method.beta`."),
+    "kl/rehearsed": Metric(
+        "Σ k3_t / n", "Mean KL from the policy before training to the policy, at rehearsed tokens."
+    ),
     "importance": Metric("Σ c_t / n", "Mean weight c against the train/inference mismatch (TIS), if on."),
     "clip/importance": Metric("Σ [c_t ≠ π_old,t/μ_t] / n", "Share of tokens whose c is truncated or masked."),
     "ess": Metric(
@@ -181,6 +184,8 @@ def loss_metrics(
             values[f"loss_share/{role}"] = total["loss"] / everything if everything else 0.0
             if role.startswith("agent"):
                 values[f"clip/{role}"] = total["clip"] / count
+    if rehearsed := sums.get("rehearsed"):
+        values["kl/rehearsed"] = rehearsed["kl"] / rehearsed["tokens"]
     policy = sums["policy"]
     if count := policy["tokens"]:
         values |= {f"{name}/policy": policy[name] / count for name in ("ratio", "clip")}

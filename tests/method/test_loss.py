@@ -58,7 +58,9 @@ def test_rehearsed_tokens_are_held_to_their_first_probability():
     )
     how = tiny.method(coefficient="mask", distil_weight=0.0)
     torch.testing.assert_close(gradient(given, how), torch.tensor([[0.0, -0.25, 0.5, 0.5]]))
-    assert of(aipo_loss(given, how), "rehearsed", "tokens") == 4
+    # r − 1 − log r for r = 1, 1/2, 2 and 10
+    kl = 0 + (0.5 - 1 + math.log(2)) + (2 - 1 - math.log(2)) + (10 - 1 - math.log(10))
+    assert of(aipo_loss(given, how), "rehearsed", "kl") == pytest.approx(kl, rel=1e-6)
 
 
 def test_the_gradient_of_a_rehearsal_is_that_of_the_kl():

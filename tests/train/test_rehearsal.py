@@ -61,6 +61,9 @@ def test_a_run_answers_first_and_learns_its_answers(tmp_path: Path, prompts: Pat
         len(answers[i].token_ids) for i in order()
     )
 
+    assert metrics[0]["kl/rehearsed"] == pytest.approx(0, abs=1e-6)  # nothing has changed yet
+    assert metrics[-1]["kl/rehearsed"] > 1e-4
+
     # As it was trained, it is computed again.
     losses = replayed_losses(
         first.path, tmp_path / "loss", grid=[], gradients=False, checkpoint="start", steps=(0, 0)

@@ -19,10 +19,10 @@ from aipo.method.task_order import draw_tasks
 from aipo.render.sub_graphs import draw
 from aipo.rollout.agent import Agent, AgentSpec, ChatSettings, check_agent, node_settings
 from aipo.rollout.agent_logprobs import WHY
+from aipo.rollout.chat.graph import rollout_graph
 from aipo.rollout.context import ChatModel
 from aipo.rollout.demonstration import EXPERT, check_demonstrations
 from aipo.rollout.env import Env, Task, check_env, check_tasks
-from aipo.rollout.graph import check_graph
 from aipo.rollout.prompt import Prompt, loaded_prompts
 from aipo.util.imports import Loaded, fingerprint, instantiate, load, users_code
 
@@ -124,10 +124,10 @@ class GraphBuilder(PolicyBuilder):
             agents = {name: self._agent(name, loaded[name], chats[name]) for name in self.agents}
             where = f"graph.options of {main.name}"
             with users_code(f"graph {main.name}"):
-                graph = check_graph(
-                    instantiate(main, self.graph_options, where, agents=agents, policies=self.policy_names),
-                    main.name,
+                graph = instantiate(
+                    main, self.graph_options, where, agents=agents, policies=self.policy_names
                 )
+                graph = rollout_graph(graph, main.name, self._config.graph.chat)
         files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in loaded.items()}
         files |= _files_beside(main.file, "graph", known=set(files.values()))
         files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}

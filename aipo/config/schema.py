@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from aipo.method.settings import MethodSettings
 from aipo.policies.vllm.settings import PeerConfig, PolicyConfig, filled_in
 from aipo.rollout.agent import ChatSettings
+from aipo.rollout.chat.settings import DEFAULTS, ChatGraphSettings
 from aipo.rollout.demonstration import EXPERT, WarmupSettings
 from aipo.util.section import Count, Positive, Section, Share
 
@@ -40,6 +41,7 @@ class EnvConfig(Section):
 class GraphConfig(Section):
     name: str = Field("graphs.consult:consult", description="'module:function' or 'file.py:function'")
     options: dict[str, Any] = Field({}, description="keyword arguments of the graph's function")
+    chat: ChatGraphSettings = DEFAULTS
 
 
 class AgentConfig(ChatSettings):

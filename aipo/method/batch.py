@@ -25,7 +25,8 @@ from aipo.trace import Role
 
 @dataclass(frozen=True, slots=True)
 class TokenTotals:
-    """Number of scored sampled rows of one rollout step, and of the policy's and agents' tokens in them."""
+    """Number of scored rollouts of one rollout step that have sampled rows, and of the policy's and agents' tokens in
+    them."""
 
     rows: int
     policy_tokens: int
@@ -33,7 +34,9 @@ class TokenTotals:
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> "TokenTotals":
-        counted = [row for row in rows if row.kind == "sampled"]
+        counted = [
+            row for row in rows if row.kind == "sampled" and row.counts
+        ]  # each with its trace's tokens
         return cls(len(counted), sum(r.policy_tokens for r in counted), sum(r.agent_tokens for r in counted))
 
 

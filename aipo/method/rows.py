@@ -1,9 +1,9 @@
 """Rows: the training sequences of a trace.
 
 A row is flat: one array per fact about a token, with the index of the token's segment. A trace gives one row as it was
-sampled. A rewarded assisted trace can give one more, a *distilled* row (context distillation): its consults and their
-replies are cut out of the context, and what the policy wrote afterwards is learned as off-policy tokens. The policy
-then learns to answer without the help, and not only to ask itself and answer itself.
+sampled, or one for each of its histories. A rewarded assisted trace can give one more, a *distilled* row (context
+distillation): its consults and their replies are cut out of the context, and what the policy wrote afterwards is learned
+as off-policy tokens. The policy then learns to answer without the help, and not only to ask itself and answer itself.
 
 Solo rollouts may have another prompt than assisted ones. What an agent says is then needed under the solo prompt. With
 `method.agent_prompt=solo` an assisted trace gives its row as sampled, in which agents' tokens are context, and an
@@ -11,7 +11,7 @@ Solo rollouts may have another prompt than assisted ones. What an agent says is 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -63,9 +63,11 @@ class Row:
         segments: facts of the trace's segments.
         advantage: the trace's; see `advantages_T`.
         policy_tokens, agent_tokens: token counts of the *source trace*. Loss denominators use them, so a distilled or
-            an exchanged row weighs as much as its source. A demonstration's tokens count as policy tokens.
+            an exchanged row weighs as much as its source, and each of several histories its share of one rollout. A
+            demonstration's tokens count as policy tokens.
         forbidden_ids: ids with probability 0, in the trainer's softmax as in the sampler's.
         factors_T: float32, by which the advantages are multiplied; None = 1.
+        counts: whether totals count its trace by it; of several histories, the first row does.
 
     Raises:
         TrainError: lengths differ, the advantage is not finite, or a policy token has no log-prob.
@@ -83,6 +85,7 @@ class Row:
     agent_tokens: int
     forbidden_ids: tuple[int, ...] = ()
     factors_T: npt.NDArray[np.float32] | None = None
+    counts: bool = True
 
     def __post_init__(self) -> None:
         lengths = {
@@ -144,14 +147,18 @@ def check_agent_logprobs(rows: Iterable[Row], needed: Callable[[str], bool]) -> 
 
 
 def rows_of(trace: Trace) -> list[Row]:
-    """The trace as it was sampled; no row when it has no advantage (a failed rollout). A teacher's request of a wrong form is
-    context."""
+    """The trace as it was sampled, one row for each history in which something is learned; no row when it has no advantage
+    (a failed rollout). A teacher's request of a wrong form is context."""
     if trace.advantage is None:
         return []
-    if not trace.taught:
-        return [_uncut(trace, "sampled", trace.segments, CODES)]
     misformed = [consult.request_segment for consult in trace.consults if consult.misformed]
-    return [_uncut(trace, "sampled", trace.segments, TAUGHT_CODES, unlearned=misformed)]
+    codes, unlearned = (TAUGHT_CODES, misformed) if trace.taught else (CODES, ())
+    numbers = [*dict.fromkeys(part.history for part in trace.segments)]
+    if len(numbers) < 2:
+        return [_uncut(trace, "sampled", trace.segments, codes, unlearned)]
+    rows = [_uncut(trace, "sampled", trace.segments, codes, unlearned, history=number) for number in numbers]
+    learned = [row for row in rows if np.isin(row.codes_T, (Code.POLICY, Code.AGENT)).any()]
+    return [replace(row, counts=place == 0) for place, row in enumerate(learned)]
 
 
 def exchange_prompt(trace: Trace, prompt: Segment) -> list[Row]:
@@ -173,9 +180,11 @@ def _uncut(
     segments: Sequence[Segment],
     codes: Mapping[Role, Code],
     unlearned: Sequence[int] = (),
+    history: int | None = None,
 ) -> Row:
-    """A row of whole segments; `unlearned` are places of some that are context whatever their role."""
-    coded = enumerate(segments)
+    """A row of whole segments, all or those of one history; `unlearned` are places of some that are context whatever their
+    role."""
+    coded = [(i, s) for i, s in enumerate(segments) if history in (None, s.history)]
     return _row(trace, kind, [(i, s, Code.CONTEXT if i in unlearned else codes[s.role]) for i, s in coded])
 
 

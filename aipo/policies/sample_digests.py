@@ -44,14 +44,16 @@ class SampleDigests:
         return after
 
     def check(self, segments: Sequence[Segment], where: str) -> None:
-        """Checks the context of one policy at the end of a rollout.
+        """Checks the contexts of one policy at the end of a rollout.
 
         Raises:
             TraceError: a policy segment was not sampled so, behind exactly the ids before it; what was sampled has another
                 role; or the prompt is there again.
         """
-        before = hashlib.blake2b(digest_size=16)
+        before, history = hashlib.blake2b(digest_size=16), 0
         for index, piece in enumerate(segments):
+            if piece.history != history:
+                before, history = hashlib.blake2b(digest_size=16), piece.history
             ids = _with_ids(before, piece)
             if piece.role is Role.POLICY and _whole(ids, piece) not in self._whole:
                 raise TraceError(

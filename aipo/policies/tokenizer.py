@@ -23,7 +23,7 @@ from aipo.policies.control_tokens import control_tokens
 from aipo.policies.template_date import with_date
 
 # Stands in for a question while the prompt around it is rendered: characters that no text may hold.
-_PLACE = "\ufdd2question\ufdd3"
+PLACE = "\ufdd2question\ufdd3"
 
 
 class HFTokenizer:
@@ -82,8 +82,8 @@ class HFTokenizer:
             found = untrusted if untrusted in text else untrusted.strip()  # a prompt may trim the question
             if not (count := text.count(found)):
                 raise PolicyError(_changed(untrusted))
-            placed = self._templated(text.replace(found, _PLACE))
-            return [*self._beginning, *self._woven(placed, [found] * count)]
+            placed = self._templated(text.replace(found, PLACE))
+            return [*self._beginning, *self.woven(placed, [found] * count)]
         return [*self._beginning, *self.encode(self._templated(text), control=True)]
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -97,23 +97,23 @@ class HFTokenizer:
         controls = {text for content in contents for text in self.control_in(content)}
         forged = controls & {str(token) for token in self.inner.all_special_tokens}
         if forged:
-            messages = [{**message, "content": _PLACE} for message in messages]
+            messages = [{**message, "content": PLACE} for message in messages]
         lines = "\n".join(message["content"] for message in messages)
         text = self.chat_text(messages) if self.inner.chat_template else lines
-        return self._woven(text, contents) if forged else self.encode(text, control=True)
+        return self.woven(text, contents) if forged else self.encode(text, control=True)
 
     def control_in(self, text: str) -> list[str]:
         """See `aipo.policies.base.Tokenizer.control_in`."""
         ids = dict.fromkeys(self.encode(text, control=True))
         return [self._controls[i] for i in ids if i in self._controls]
 
-    def _woven(self, text: str, contents: Sequence[str]) -> list[int]:
+    def woven(self, text: str, contents: Sequence[str]) -> list[int]:
         """Ids of a prompt in which `contents` are plain text; `text` has a place for each of them.
 
         Raises:
             PolicyError: the chat template has no place for one, or more places.
         """
-        first, *parts = text.split(_PLACE)
+        first, *parts = text.split(PLACE)
         if len(parts) != len(contents):
             raise PolicyError(_changed(contents[0]))
         token_ids = self.encode(first, control=True)
@@ -151,7 +151,7 @@ class HFTokenizer:
 
     @cached_property
     def _shows_messages(self) -> bool:
-        return _PLACE[0] in self.chat_text([{"role": "user", "content": _PLACE}])
+        return PLACE[0] in self.chat_text([{"role": "user", "content": PLACE}])
 
     @cached_property
     def frame(self) -> tuple[str, str]:
@@ -162,7 +162,7 @@ class HFTokenizer:
         """
         if not self.inner.chat_template:
             return "", ""
-        before, _, after = self.chat_text([{"role": "user", "content": _PLACE}]).partition(_PLACE)
+        before, _, after = self.chat_text([{"role": "user", "content": PLACE}]).partition(PLACE)
         return before, after
 
     @property
@@ -179,9 +179,9 @@ class HFTokenizer:
         """
         if not self.inner.chat_template:
             return "", ""
-        answer, further = f"{_PLACE}1", f"{_PLACE}2"
+        answer, further = f"{PLACE}1", f"{PLACE}2"
         chat = [
-            {"role": "user", "content": _PLACE},
+            {"role": "user", "content": PLACE},
             {"role": "assistant", "content": answer},
             {"role": "user", "content": further},
         ]
@@ -194,18 +194,29 @@ class HFTokenizer:
             )
         return before.removeprefix(self.inner.eos_token), after  # the answer's end was sampled
 
-    def chat_text(self, messages: Sequence[Mapping[str, str]], *, opened: bool = True) -> str:
+    def chat_text(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        opened: bool = True,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """The text of a chat through the chat template, which is told the tokenizer's day.
 
         Args:
             opened: it ends where the assistant begins.
+            tools: JSON schemas of functions that the assistant may call.
 
         Raises:
             Exception: the template is anybody's program.
         """
         template = with_date(self.inner.get_chat_template(), self.date)
         return self.inner.apply_chat_template(
-            [*messages], chat_template=template, add_generation_prompt=opened, tokenize=False
+            [*messages],
+            tools=[*tools] or None,
+            chat_template=template,
+            add_generation_prompt=opened,
+            tokenize=False,
         )
 
     @cached_property

@@ -20,7 +20,7 @@ from aipo.replay.reuse import Reuse
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.engine import OnTrace, Progress, RolloutEngine
 from aipo.rollout.spec import RolloutSpec
-from aipo.trace import Call, Mode, StopReason, Trace
+from aipo.trace import Call, Mode, StopReason, Trace, histories
 from aipo.util.text import error_text
 
 Place = tuple[int, str, int]
@@ -76,7 +76,8 @@ class ReplayedRollout:
         """The replay `trace` beside its recording."""
         source, policy = self.sources.get(trace.policy, self.source), self.policies.get(trace.policy)
         if isinstance(policy, ReplayPolicy):
-            fork = fork_token(source, trace, policy.live_from)
+            several = len(histories(trace.segments)) > 1  # its contexts have no one length
+            fork = fork_token(source, trace, None if several else policy.live_from)
         else:
             fork = 0 if trace.segments else None
         stamped = replace(trace, parent_id=source.trace_id, fork_token=fork)

@@ -7,7 +7,9 @@ answer, a live policy samples, with the turn's seed, so that chance is the same 
 Without a live policy the rollout ends with the error 'needs a live call here'.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from aipo.policies import Completion, Policy, SampleRequest, Tokenizer
 from aipo.policies.local.stop_strings import first_end
 from aipo.replay.reuse import Reuse, recorded_error
-from aipo.trace import Role, Segment, StopReason, Trace
+from aipo.trace import Role, Segment, StopReason, Trace, concatenate, histories
 
 Finish = Literal["stop", "eos", "length"]
 _NO_ERROR: frozenset[str] = frozenset({"ok", "cancelled", "unknown"})
@@ -46,8 +48,8 @@ class ReplayPolicy:
         self.live_from: int | None = None
         self._turn = 0
         self._source, self._live = source, live
-        self._token_ids = source.token_ids
-        self._turns = _turns(source)
+        self._histories = [_History(pieces) for pieces in histories(source.segments)]
+        self._asked = _History(())
         versions = [s.policy_version for s in source.segments if s.policy_version is not None]
         self._version = max(versions, default=0)
 
@@ -87,12 +89,18 @@ class ReplayPolicy:
 
     def _recorded(self, request: SampleRequest) -> tuple[Segment, int, Finish] | None:
         """The segment that was sampled after exactly this context, and where a sampler would end it now, and why."""
-        token_ids, start = request.token_ids, len(request.token_ids)
-        segment = None if self.live_from is not None else self._turns.get(start)
-        if segment is None or not np.array_equal(token_ids, self._token_ids[:start]):
+        start, asked = len(request.token_ids), [h for h in self._histories if h.asked_at(request.token_ids)]
+        # Calls at the same time can have the same context, each in a history of its own.
+        unused = [history for history in asked if start not in history.used] or asked[-1:]
+        if self.live_from is not None or not unused:
             return None
+        self._asked = unused[0]
+        segment = self._asked.turns[start]
         end = self._end(start, segment, request.max_tokens, request.stop)
-        return (segment, *end) if end is not None and self._same_sampling(request) else None
+        if end is None or not self._same_sampling(request):
+            return None
+        self._asked.used.add(start)
+        return (segment, *end)
 
     def _same_sampling(self, request: SampleRequest) -> bool:
         """Were the log-probs recorded under this temperature and these forbidden ids?"""
@@ -117,24 +125,30 @@ class ReplayPolicy:
         if size == max_tokens:
             return size, "length"
         # Out of the model's positions, or of tokens: then nothing came after it, and no more was allowed.
-        out = start == max(self._turns) and self._source.stop_reason is StopReason.LENGTH
+        out = start == max(self._asked.turns) and self._source.stop_reason is StopReason.LENGTH
         return (size, "length") if out and max_tokens <= self._room(start, max_tokens) else None
 
     def _room(self, start: int, unknown: int) -> int:
         """Tokens that were left at `start`; see `RolloutContext.room`."""
         limit = self._source.sampling.get("max_tokens")
-        return unknown if limit is None else limit - (start - self._source.count(Role.PROMPT))
+        prompt = sum(len(s) for s in self._asked.pieces if s.role is Role.PROMPT)
+        return unknown if limit is None else limit - (start - prompt)
 
     def _error_then(self, token_ids: npt.NDArray[np.int32]) -> Exception | None:
         """The error that the recorded rollout ended with, when it is asked for the turn that had none."""
         trace = self._source
-        if trace.stop_reason is not StopReason.ERROR or not np.array_equal(token_ids, self._token_ids):
+        at_its_end = any(np.array_equal(token_ids, history.token_ids) for history in self._histories)
+        if trace.stop_reason is not StopReason.ERROR or not at_its_end:
             return None
         error = trace.error or ""
         outcomes = [
             v.outcome for v in trace.visits if v.outcome not in _NO_ERROR and error.startswith(v.outcome)
         ]
         return recorded_error(outcomes[-1] if outcomes else error, retried=False)
+
+    def _nearest(self, token_ids: npt.NDArray[np.int32]) -> "_History":
+        """The recorded context that shares most with this one."""
+        return max(self._histories or [self._asked], key=lambda history: history.shared(token_ids))
 
     def _where(self) -> str:
         return f"turn {self._turn} of {self._source.trace_id!r}"
@@ -143,44 +157,54 @@ class ReplayPolicy:
         """What is asked that was not recorded: in short, and in full."""
         if self.live_from is not None:
             return "policy", "everything is live after the first live turn"
-        token_ids = request.token_ids
-        here, then = len(token_ids), len(self._token_ids)
-        same = token_ids[:then] == self._token_ids[:here]
-        first = int(np.argmin(same)) if not same.all() else min(here, then)
+        token_ids, recorded = request.token_ids, self._nearest(request.token_ids)
+        here, then, first = len(token_ids), len(recorded.token_ids), recorded.shared(token_ids)
         if first < min(here, then):
-            got, was = (self.tokenizer.decode([ids[first]]) for ids in (token_ids, self._token_ids))
-            at = _producer(self._source, first)
+            got, was = (self.tokenizer.decode([ids[first]]) for ids in (token_ids, recorded.token_ids))
+            at = recorded.producer(first)
             return at, f"token {first} of the context is {got!r}, recorded {was!r} ({at})"
-        if here in self._turns:
+        if here in recorded.turns:
             answer = f"the recorded answer to token {first} ends where it would not end now"
             settings = "another temperature, or other forbidden tokens, than recorded"
             return "sampling", answer if self._same_sampling(request) else settings
         if here >= then:
             return "end", f"the recording ends with token {then - 1}, the context is {here} tokens long"
-        at = _producer(self._source, first)
+        at = recorded.producer(first)
         return at, f"the policy is asked at token {first}, where recorded was {at}"
 
 
-def _turns(trace: Trace) -> dict[int, Segment]:
-    """The policy's segments by the length of the context that they were sampled after."""
-    turns: dict[int, Segment] = {}
-    start = 0
-    for segment in trace.segments:
-        if segment.role is Role.POLICY:
-            turns[start] = segment
-        start += len(segment)
-    return turns
+class _History:
+    """One context of the recording, and the segments that were sampled in it, by the length of the context before each."""
 
+    def __init__(self, pieces: Sequence[Segment]) -> None:
+        self.pieces, self.token_ids = pieces, concatenate(pieces)
+        self.turns: dict[int, Segment] = {}
+        self.used: set[int] = set()
+        starts = accumulate(map(len, pieces), initial=0)
+        for start, segment in zip(starts, pieces, strict=False):
+            # A segment that is sampled and not trained has another role, and a version.
+            if segment.role is Role.POLICY or segment.policy_version is not None:
+                self.turns[start] = segment
 
-def _producer(trace: Trace, token: int) -> str:
-    """The producer of a token of the recording, for people."""
-    for segment in trace.segments:
-        if token < len(segment):
-            return {Role.AGENT: f"feedback of {segment.source}", Role.ENV: "notice"}.get(
-                segment.role, segment.role.value
-            )
-        token -= len(segment)
-    return "end"
+    def asked_at(self, token_ids: npt.NDArray[np.int32]) -> bool:
+        """Was something sampled behind exactly this context?"""
+        return len(token_ids) in self.turns and np.array_equal(token_ids, self.token_ids[: len(token_ids)])
+
+    def shared(self, token_ids: npt.NDArray[np.int32]) -> int:
+        """How many tokens a context begins with that it was recorded to begin with."""
+        size = min(len(token_ids), len(self.token_ids))
+        different = np.flatnonzero(token_ids[:size] != self.token_ids[:size])
+        return int(different[0]) if different.size else size
+
+    def producer(self, token: int) -> str:
+        """The producer of a token, for people."""
+        for segment in self.pieces:
+            if token < len(segment):
+                return {Role.AGENT: f"feedback of {segment.source}", Role.ENV: "notice"}.get(
+                    segment.role, segment.role.value
+                )
+            token -= len(segment)
+        return "end"
 
 
 def _completion(segment: Segment, size: int, finish: Finish, version: int) -> Completion:

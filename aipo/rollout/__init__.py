@@ -1,6 +1,7 @@
 """Rollouts: the classes that graphs, agents and environments use, and the engine that runs them."""
 
 from aipo.rollout.agent import Agent, AgentSpec, AgentState
+from aipo.rollout.chat.model import policy_chat
 from aipo.rollout.context import ChatModel, RolloutContext
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.env import Env, Score, Task
@@ -23,4 +24,5 @@ __all__ = [
     "Task",
     "check_graph",
     "derive_seed",
+    "policy_chat",
 ]

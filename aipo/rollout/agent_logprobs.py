@@ -15,7 +15,8 @@ import orjson
 
 from aipo.errors import AgentError, ConfigError
 from aipo.policies import Tokenizer
-from aipo.rollout.context import ChatModel, openai_role
+from aipo.rollout.chat.messages import openai_role
+from aipo.rollout.context import ChatModel
 from aipo.rollout.reference_chat import ReferenceChat
 from aipo.util.http.retry import retry, transient
 from aipo.util.text import error_text

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -9,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
-from langgraph.config import get_config
 
 from aipo.errors import AgentError, GraphError, PolicyError, ReplayError
 from aipo.policies import Policy, SampleRequest, Sampling
 from aipo.policies.sample_digests import SampleDigests
 from aipo.rollout.agent import Prices
+from aipo.rollout.chat.ledger import Ledger
+from aipo.rollout.chat.places import current_visit
 from aipo.rollout.demonstration import Teacher, demonstrate, demonstration_of, encode
 from aipo.rollout.env import Env, Score, Task, judge
 from aipo.rollout.spec import derive_seed
@@ -62,7 +64,7 @@ class ChatModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutContext:
-    """Everything that belongs to one rollout. `calls`, `notes`, `reasons` and `samples` grow while it runs.
+    """Everything that belongs to one rollout. `calls`, `notes`, `reasons`, `samples` and `ledger` grow while it runs.
 
     Args:
         grant: the probability that a request to an agent is granted; see `grants`.
@@ -72,6 +74,7 @@ class RolloutContext:
         demonstration_ids: the demonstration of a rollout with `Mode.EXPERT`; None = the environment's.
         teacher: writes in place of all policies; None = they sample.
         samples: a digest of each sampled segment with the context behind which it was sampled; see `SampleDigests`.
+        ledger: the turns of chat models over policies (`aipo.rollout.chat`).
     """
 
     task: Task
@@ -92,6 +95,7 @@ class RolloutContext:
     notes: dict[str, float] = field(default_factory=dict[str, float])
     reasons: dict[str, str | None] = field(default_factory=dict[str, str | None])
     samples: SampleDigests = field(default_factory=SampleDigests)
+    ledger: Ledger = field(default_factory=Ledger)
 
     async def sample(
         self,
@@ -100,10 +104,18 @@ class RolloutContext:
         policy: str = "policy",
         stop: str | tuple[str, ...] = (),
         source: str = "policy",
+        role: Role | None = None,
+        turn: object = None,
+        max_tokens: int | None = None,
     ) -> tuple[Segment, Literal["stop", "eos", "length"]]:
         """Lets `policy` go on from its context; the random seed depends on the rollout and the turn. In a
         demonstration nobody samples: the segment is the expert's, of role `agent`. Nor does anybody where a teacher
         writes.
+
+        Args:
+            role: of the segment; None = who is the author in this mode.
+            turn: what the seed depends on besides; None = how many turns the policy has had.
+            max_tokens: the most tokens of this turn.
 
         Raises:
             PolicyError: no such policy, sampling failed, or no token is left of `sampling.max_tokens`.
@@ -125,10 +137,10 @@ class RolloutContext:
         stops = (stop,) if isinstance(stop, str) else stop
         if self.teacher is not None:
             return await self.teacher.write(self, context, policy=policy, stop=stops)
-        turn = sum(s.role is Role.POLICY for s in context)
+        turn = sum(s.role is Role.POLICY for s in context) if turn is None else turn
         request = SampleRequest(
             concatenate(context),
-            max_tokens=room,
+            max_tokens=min(room, max_tokens or room),
             temperature=self.sampling.temperature,
             stop=stops,
             forbidden_ids=self.forbidden_ids,
@@ -137,7 +149,7 @@ class RolloutContext:
         )
         done = await self.policies[policy].sample(request)
         piece = segment(
-            self.mode.author,
+            role or self.mode.author,
             source,
             done.token_ids,
             logprobs=None if self.mode is Mode.TEXT else done.logprobs,
@@ -145,7 +157,7 @@ class RolloutContext:
             policy_version=done.policy_version,
             policy=policy,
         )
-        if self.mode is not Mode.TEXT:  # without log-probs there is nothing to hold to a context
+        if piece.role is Role.POLICY:  # what is not trained need not stand behind its context
             self.samples.add(context, piece)
         return piece, done.finish
 
@@ -282,19 +294,7 @@ class RolloutContext:
             return unknown, f"{UNSCORED}{error_text(error)}"
 
 
+ROLLOUT: ContextVar[RolloutContext] = ContextVar("rollout")
+"""The rollout that the running code belongs to, in every task and thread that its graph begins."""
 UNSCORED = "log-probs unknown: "
 """How a consult's error begins that says why its reply has none."""
-
-
-def openai_role(kind: str) -> str:
-    """The role of a message in a request, by the kind that a `Call` says."""
-    return {"human": "user", "ai": "assistant"}.get(kind, kind)
-
-
-def current_visit() -> str:
-    """Id of the node execution that is running, unique within the rollout; empty outside a graph."""
-    try:
-        namespace = get_config()["metadata"]["langgraph_checkpoint_ns"]
-    except (RuntimeError, KeyError):
-        return ""
-    return str(namespace).rpartition(":")[2]

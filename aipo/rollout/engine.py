@@ -11,7 +11,7 @@ import gc
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from langgraph.graph.state import CompiledStateGraph
 from aipo.errors import ConfigError, ScoreError, TaskError
 from aipo.policies import Policy, Sampling
 from aipo.rollout.branching.checkpoints import ForkSaver
-from aipo.rollout.branching.waves import Grow, RolloutResult, run_in_waves
-from aipo.rollout.context import ChatModel, RolloutContext
+from aipo.rollout.branching.waves import Grow, OnTrace, RolloutResult, report_all, run_in_waves
+from aipo.rollout.context import ROLLOUT, ChatModel, RolloutContext
 from aipo.rollout.env import Env, Task
 from aipo.rollout.graph import check_graph
 from aipo.rollout.recorder import Ending, RolloutRecorder, require
@@ -31,18 +31,10 @@ from aipo.trace import StopReason, Trace
 from aipo.util.event_loop import LOOP, as_exception, is_interrupt
 from aipo.util.text import error_text
 
-OnTrace = Callable[[Trace], None]
 Rollout = Callable[[RolloutSpec, OnTrace], Awaitable[RolloutResult]]
 Progress = Callable[[int, int], object]
 """Called with how many rollouts have ended, and of how many."""
 Adapt = Callable[[RolloutSpec, RolloutContext], RolloutContext]
-
-
-def report_all(traces: Sequence[Trace], on_trace: OnTrace) -> None:
-    """Calls `on_trace` with each, also when it stops the run at the first one."""
-    with ExitStack() as stack:
-        for trace in reversed(traces):
-            stack.callback(on_trace, trace)
 
 
 def freeze_gc() -> None:
@@ -168,7 +160,7 @@ class RolloutEngine:
         """One rollout, in this process; see `run`. Cancelled, it hands over what it has, and is cancelled."""
         began = time.time()
         context = self._context(spec)
-        record = RolloutRecorder(context.started)
+        record = RolloutRecorder(context.started, context.ledger)
         deadline = asyncio.timeout(self.deadline)
         interrupt: BaseException | None = None
         forks = ForkSaver(spec.start, record, context.samples) if spec.forkable else None
@@ -184,6 +176,8 @@ class RolloutEngine:
             failure = self._failure(interrupt or as_exception(error), record, late=deadline.expired())
             seen = [name for name in context.policies if record.segments(name)]
             endings = dict.fromkeys(seen or list(context.policies)[:1], failure)
+        finally:
+            context.ledger.sync.close()
         traces = self._traces(spec, began, context, record, endings)
         report_all(traces, on_trace)
         if interrupt is not None:
@@ -223,6 +217,8 @@ class RolloutEngine:
     async def _follow(
         self, context: RolloutContext, record: RolloutRecorder, forks: ForkSaver | None
     ) -> None:
+        ROLLOUT.set(context)
+        context.ledger.sync.loop = asyncio.get_running_loop()
         graph = forks.watched(self.graph) if forks else self.graph
         config: RunnableConfig = {"recursion_limit": self.recursion_limit}
         config |= forks.config if forks else {}
@@ -294,6 +290,10 @@ class RolloutEngine:
 def _sampling(context: RolloutContext, policy: str) -> dict[str, Any]:
     """How it was sampled, as far as it is not as usual: what a trace of before lacks, it had as usual."""
     grant = {"grant": context.grant} if context.grant < 1 else {}
-    told: dict[str, Any] = {"abilities": dict(context.abilities), "notes": dict(context.notes)}
+    told: dict[str, Any] = {
+        "abilities": dict(context.abilities),
+        "notes": context.notes | context.ledger.notes(),
+    }
+    told["chat_forks"] = context.ledger.forks
     told["top_logprobs"] = getattr(context.policies[policy], "top_logprobs", 0)
     return asdict(context.sampling) | grant | {name: values for name, values in told.items() if values}

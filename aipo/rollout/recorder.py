@@ -11,8 +11,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aipo.errors import AipoError, ConfigError, GraphError, TraceError, one_of
+from aipo.rollout.chat.ledger import Ledger
+from aipo.rollout.chat.places import nodes_of
 from aipo.rollout.context import RolloutContext
-from aipo.trace import Call, Consult, Mode, Role, Segment, StopReason, Visit, concatenate, of_policy
+from aipo.trace import (
+    Call,
+    Consult,
+    Mode,
+    Role,
+    Segment,
+    StopReason,
+    Visit,
+    concatenate,
+    histories,
+    of_policy,
+)
 from aipo.util.text import error_text
 
 
@@ -29,9 +42,11 @@ class Ending:
 
 @dataclass(slots=True)
 class RolloutRecorder:
-    """The record of one run of a graph. Times are seconds since `zero`, a reading of `time.perf_counter`."""
+    """The record of one run of a graph. Times are seconds since `zero`, a reading of `time.perf_counter`. Segments are those
+    of the state, and those of chat models, which are in the `ledger`."""
 
     zero: float
+    ledger: Ledger = field(default_factory=Ledger)
     state: Mapping[str, Any] = field(default_factory=dict[str, Any])
     _visits: dict[str, Visit] = field(default_factory=dict[str, Visit])
     _errors: dict[str, Exception] = field(default_factory=dict[str, Exception])
@@ -59,12 +74,13 @@ class RolloutRecorder:
             self._ended(data["id"], data["error"])
             self._check_not_paused(data)
         else:
-            # A namespace is made of 'node:id', and of a number where a node calls a graph once more.
-            nodes = [part.partition(":")[0] for part in namespace if ":" in part]
             if not namespace and self._ended_step:
                 self._step, self._ended_step = len(self._visits), False
             self._visits[data["id"]] = Visit(
-                path="/".join([*nodes, data["name"]]), started=self._now(), seconds=None, outcome="cancelled"
+                path="/".join([*nodes_of(namespace), data["name"]]),
+                started=self._now(),
+                seconds=None,
+                outcome="cancelled",
             )
 
     def _check_not_paused(self, data: Mapping[str, Any]) -> None:
@@ -85,7 +101,11 @@ class RolloutRecorder:
         return tuple(visits.values())
 
     def segments(self, policy: str) -> tuple[Segment, ...]:
-        return of_policy(self._items("segments", Segment), policy)
+        return of_policy(self._segments(), policy)
+
+    def _segments(self) -> list[Segment]:
+        places = {name: place for place, name in enumerate(self._visits)}
+        return [*self._items("segments", Segment), *self.ledger.segments(places)]
 
     def consults(self, policy: str) -> tuple[Consult, ...]:
         return tuple(c for c in self._items("consults", Consult) if c.policy == policy)
@@ -111,7 +131,7 @@ class RolloutRecorder:
                 f"sub-graph{self.open_at()}: got interrupt_before or interrupt_after, at which it paused, allowed none "
                 "in a rollout"
             )
-        policies = list(dict.fromkeys(s.policy for s in self._items("segments", Segment)))
+        policies = list(dict.fromkeys(s.policy for s in self._segments()))
         last = [visit.path for visit in self._visits.values() if "/" not in visit.path]
         _check_state(self.state, policies, context.policies, last[-1] if last else "no node")
         endings = {policy: self._ending(policy, context, reward_weights) for policy in policies}
@@ -240,10 +260,11 @@ def check_context(policy: str, segments: Sequence[Segment], consults: Sequence[C
     )
     for consult in consults:
         _check_consult(consult, segments, where)
-    versions = [s.policy_version for s in sampled]
-    numbers = [version for version in versions if version is not None]
-    rising = len(numbers) == len(versions) and numbers == sorted(numbers)
-    require(where, (rising, "versions of the policy", versions, "numbers that never fall"))
+    for history in histories(sampled):
+        versions = [s.policy_version for s in history]
+        numbers = [version for version in versions if version is not None]
+        rising = len(numbers) == len(versions) and numbers == sorted(numbers)
+        require(where, (rising, "versions of the policy", versions, "numbers that never fall"))
 
 
 def _check_consult(consult: Consult, segments: Sequence[Segment], where: str) -> None:

@@ -19,7 +19,8 @@ from pydantic import PrivateAttr
 
 from aipo.errors import AgentError, ConfigError, PolicyError
 from aipo.policies import SampleRequest
-from aipo.rollout.context import RolloutContext, openai_role
+from aipo.rollout.chat.messages import openai_role
+from aipo.rollout.context import RolloutContext
 from aipo.rollout.spec import derive_seed
 
 if TYPE_CHECKING:

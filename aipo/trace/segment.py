@@ -48,6 +48,7 @@ class Segment(ByValue):
             the trace's sampling settings have `top_logprobs`.
         policy_version: number of optimizer steps behind the weights that sampled, or None.
         policy: whose context the segment belongs to; one graph run may carry several contexts.
+        history: number of the context, where a policy has several in one rollout: each begins with a prompt of its own.
         advantage: of its tokens, where `aipo.method.credit` gave them another one than the trace's (hard attribution).
 
     Raises:
@@ -63,6 +64,7 @@ class Segment(ByValue):
     policy_version: int | None = None
     policy: str = "policy"
     advantage: float | None = None
+    history: int = 0
 
     def __post_init__(self) -> None:
         where = f"a {self.role} segment from {self.source!r}"
@@ -162,6 +164,14 @@ def concatenate(segments: Iterable[Segment]) -> npt.NDArray[np.int32]:
 def of_policy(segments: Sequence[Segment], policy: str) -> tuple[Segment, ...]:
     """The context of one policy out of a graph's segments."""
     return tuple(s for s in segments if s.policy == policy)
+
+
+def histories(segments: Iterable[Segment]) -> tuple[tuple[Segment, ...], ...]:
+    """The contexts of one policy, each by itself, in the order in which they begin."""
+    by_number: dict[int, list[Segment]] = {}
+    for piece in segments:
+        by_number.setdefault(piece.history, []).append(piece)
+    return tuple(map(tuple, by_number.values()))
 
 
 def turns_behind_replies(segments: Sequence[Segment]) -> list[int]:

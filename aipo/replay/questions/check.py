@@ -25,7 +25,7 @@ _COMPARED: Mapping[type, Sequence[str]] = {
         *("segments", "consults", "visits", "reward_parts", "reward", "stop_reason", "error", "task", "seed"),
         *("mode", "sampling", "forbidden_ids"),
     ),
-    Segment: ("role", "source", "policy", "token_ids", "logprobs", "entropies", "policy_version"),
+    Segment: ("role", "source", "policy", "history", "token_ids", "logprobs", "entropies", "policy_version"),
     Consult: tuple(Consult.__dataclass_fields__),
     Visit: ("path", "outcome", "calls"),
     Call: tuple(name for name in Call.__dataclass_fields__ if name not in ("started", "seconds")),

@@ -5,12 +5,14 @@ What a group gets depends on its traces only, never on which rollout ended first
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from aipo.rollout.spec import ForkStart, RolloutSpec
 from aipo.trace import Trace
 
+OnTrace = Callable[[Trace], None]
 Grow = Callable[[Sequence[RolloutSpec], Sequence[Trace]], list[RolloutSpec]]
 """The rollouts of a group that have ended, and their traces → those that it gets next; none = it is complete."""
 
@@ -23,6 +25,13 @@ class RolloutResult(NamedTuple):
 
 
 RunOne = Callable[[RolloutSpec], Coroutine[Any, Any, RolloutResult]]
+
+
+def report_all(traces: Sequence[Trace], on_trace: OnTrace) -> None:
+    """Calls `on_trace` with each, also when it stops the run at the first one."""
+    with ExitStack() as stack:
+        for trace in reversed(traces):
+            stack.callback(on_trace, trace)
 
 
 async def run_in_waves(specs: Sequence[RolloutSpec], run_one: RunOne, grow: Grow | None) -> list[Trace]:

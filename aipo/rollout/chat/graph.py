@@ -15,6 +15,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
+from pydantic import BaseModel
 
 from aipo.errors import ConfigError, GraphError, one_of
 from aipo.render.sub_graphs import sub_graphs
@@ -171,6 +172,8 @@ def _answer(end: Any, settings: ChatGraphSettings) -> str:
         value = value[-1]
     if isinstance(value, BaseMessage):
         return str(value.text)
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
     if value is None:
         raise GraphError(
             one_of("answer", None, "a text, a message or data", f"the last state ({settings.answer})")

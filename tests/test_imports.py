@@ -18,8 +18,8 @@ SURFACE = {
     "aipo.policies": "Completion Policy SampleRequest Sampling Tokenizer",
     "aipo.render": "headline show trace_html trace_text",
     "aipo.rollout": "Agent AgentSpec AgentState ChatModel Env Prompt RolloutContext RolloutEngine RolloutSpec "
-    "RolloutState Score Task check_graph derive_seed",
-    "aipo.trace": "SCHEMA_VERSION Call Consult Fault Mode Role Segment StopReason Trace Visit concatenate "
+    "RolloutState Score Task check_graph derive_seed policy_chat",
+    "aipo.trace": "SCHEMA_VERSION Call Consult Fault Mode Role Segment StopReason Trace Visit concatenate histories "
     "of_policy segment turns_behind_replies",
 }
 """What a user's graph, agent, environment or notebook imports."""

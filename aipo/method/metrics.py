@@ -64,10 +64,7 @@ METRICS: dict[str, Metric] = {
         "rollouts with A ≠ 0 / scored rollouts",
         "Share of rollouts that teach. With `scale_by_active` the learning rate is multiplied by it.",
     ),
-    "note/{name}": Metric(
-        "mean",
-        "A number that the graph notes; those of `idea3`: graphs/README.md, `chat_*`: aipo/rollout/chat/README.md.",
-    ),
+    "note/{name}": Metric("mean", "A number that the graph notes: graphs/README.md, rollout/chat/README.md."),
     "zero_variance": Metric("groups with A = 0 throughout / groups", "Share of groups without an advantage."),
     "rows/{kind}": Metric(
         "count",

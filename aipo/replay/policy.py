@@ -48,8 +48,8 @@ class ReplayPolicy:
         self.live_from: int | None = None
         self._turn = 0
         self._source, self._live = source, live
-        self._histories = [_History(pieces) for pieces in histories(source.segments)]
-        self._asked = _History(())
+        self._histories = [_RecordedHistory(pieces) for pieces in histories(source.segments)]
+        self._asked = _RecordedHistory(())
         versions = [s.policy_version for s in source.segments if s.policy_version is not None]
         self._version = max(versions, default=0)
 
@@ -146,7 +146,7 @@ class ReplayPolicy:
         ]
         return recorded_error(outcomes[-1] if outcomes else error, retried=False)
 
-    def _nearest(self, token_ids: npt.NDArray[np.int32]) -> "_History":
+    def _nearest(self, token_ids: npt.NDArray[np.int32]) -> "_RecordedHistory":
         """The recorded context that shares most with this one."""
         return max(self._histories or [self._asked], key=lambda history: history.shared(token_ids))
 
@@ -173,7 +173,7 @@ class ReplayPolicy:
         return at, f"the policy is asked at token {first}, where recorded was {at}"
 
 
-class _History:
+class _RecordedHistory:
     """One context of the recording, and the segments that were sampled in it, by the length of the context before each."""
 
     def __init__(self, pieces: Sequence[Segment]) -> None:

@@ -100,8 +100,8 @@ def test_the_columns_are_those_of_files_that_were_recorded_before_and_what_trace
     calls = pa.field("calls", pa.list_(pa.struct([*call][:-2])))
     as_before = pa.struct([*[*visit][:-1], calls])
     piece = SCHEMA.field("segments").type.value_type
-    assert [*piece][-1].name == "advantage"
-    before = {"visits": as_before, "segments": pa.struct([*piece][:-1])}
+    assert [field.name for field in piece][-2:] == ["advantage", "history"]
+    before = {"visits": as_before, "segments": pa.struct([*piece][:-2])}
     columns = [pa.field(f.name, pa.list_(before[f.name])) if f.name in before else f for f in SCHEMA]
     columns = [column for column in columns if column.name not in ADDED]
     assert pq.read_schema(file).equals(pa.schema(columns))

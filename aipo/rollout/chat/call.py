@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import AIMessage, BaseMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 
-from aipo.rollout.chat.ledger import CHAT, Place, Turn
+from aipo.rollout.chat.ledger import CHAT, Continuation, Turn
 from aipo.rollout.chat.messages import (
     Message,
     chained,
@@ -23,7 +23,7 @@ from aipo.rollout.context import RolloutContext
 from aipo.trace import Role, Segment, concatenate, segment
 
 if TYPE_CHECKING:
-    from aipo.rollout.chat.template import ChatTemplate, Reply
+    from aipo.rollout.chat.template import ChatTemplate, ParsedTurn
 
 GRAPH_NODE = "graph"
 """The node that a user's graph runs in."""
@@ -100,7 +100,7 @@ class PolicyCall:
         tokenizer = self.rollout.policies[self.policy].tokenizer
         return int(piece.token_ids[-1]) == tokenizer.token_id(self.template.end)
 
-    def _new_segments(self, found: Place) -> list[Segment]:
+    def _new_segments(self, found: Continuation) -> list[Segment]:
         """The segments of what is new in this call."""
         rendered = [for_template(message) for message in found.new]
         if found.turn is None:
@@ -133,7 +133,7 @@ class PolicyCall:
         name = message.name or "tool"
         return Role.AGENT if name in self.settings.agent_tools else Role.ENV, name
 
-    def _message(self, reply: "Reply", piece: Segment, finish: str, name: str, read: int) -> AIMessage:
+    def _message(self, reply: "ParsedTurn", piece: Segment, finish: str, name: str, read: int) -> AIMessage:
         # Some templates want an id of nine letters and digits.
         ids = [f"{chained(name, [str(place)])[0]:.9}" for place in range(len(reply.tool_calls) + 1)]
         calls = [

@@ -60,7 +60,7 @@ class Turn:
     finish: Literal["stop", "eos", "length"]
 
 
-class Place(NamedTuple):
+class Continuation(NamedTuple):
     """The place of a call in the tree: the turn that it goes on from, and the messages that are new behind it."""
 
     match: Match
@@ -106,7 +106,7 @@ class Ledger:
         forms = [loose_form(message) for message in messages]
         return Prepared(chained(tools, [*map(exact_form, messages)]), chained(tools, forms), forms)
 
-    def place(self, policy: str, messages: Sequence[BaseMessage], prepared: Prepared) -> Place:
+    def place(self, policy: str, messages: Sequence[BaseMessage], prepared: Prepared) -> Continuation:
         """Where a call goes on, by the last message in it that a recorded turn wrote."""
         for position in range(len(messages) - 1, -1, -1):
             message = messages[position]
@@ -114,12 +114,14 @@ class Ledger:
                 continue
             for match, digests in ((Match.CLEAN, prepared.exact), (Match.REALIGNED, prepared.loose)):
                 if turns := self._by_form.get((policy, digests[position])):
-                    return Place(match, turns[0], messages[position + 1 :])
+                    return Continuation(match, turns[0], messages[position + 1 :])
             if known := self._by_id.get((policy, message.id or "")):
-                return Place(Match.FORKED, None, messages, _difference(known, prepared.forms, messages))
-        return Place(Match.BEGAN, None, messages)
+                return Continuation(
+                    Match.FORKED, None, messages, _difference(known, prepared.forms, messages)
+                )
+        return Continuation(Match.BEGAN, None, messages)
 
-    def count(self, place: Place) -> None:
+    def count(self, place: Continuation) -> None:
         """Counts a call."""
         self.counts[place.match] += 1
         if place.match is Match.FORKED:

@@ -25,7 +25,7 @@ _PREFIX = 64  # tokens before a reply, which tell its parser what the template h
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ParsedTurn:
     """A parsed turn. `fault` says why tool calls could not be read; None = there are none, or all could."""
 
     content: str
@@ -125,7 +125,7 @@ class ChatTemplate:
 
     def parse(
         self, token_ids: npt.NDArray[np.int32], tools: Sequence[Message], before: npt.NDArray[np.int32]
-    ) -> Reply:
+    ) -> ParsedTurn:
         """What a model wrote: by transformers' response templates, those that the tokenizer brings or TRL knows.
 
         Args:
@@ -134,7 +134,7 @@ class ChatTemplate:
         decode, ends = self._tokenizer.decode, {self._tokenizer.eos_id, self._tokenizer.token_id(self.end)}
         text = decode(token_ids[:-1] if int(token_ids[-1]) in ends else token_ids)
         if self._response is None:
-            return Reply(text)
+            return ParsedTurn(text)
         inner: Any = self._tokenizer.inner
         try:
             parsed = inner.parse_response(
@@ -145,8 +145,8 @@ class ChatTemplate:
             )
             calls = [_checked(call) for call in parsed.get("tool_calls") or ()]
         except (ValueError, TypeError) as error:
-            return Reply(text, fault=str(error))
-        return Reply(str(parsed.get("content") or ""), parsed.get("reasoning_content"), calls)
+            return ParsedTurn(text, fault=str(error))
+        return ParsedTurn(str(parsed.get("content") or ""), parsed.get("reasoning_content"), calls)
 
     def _behind(self, text: str) -> str:
         """The part of a rendered chat behind the end of the stand-in's turn."""

@@ -154,8 +154,8 @@ def _graph_node(graph: AnyGraph, settings: ChatGraphSettings) -> Any:
 
 
 async def _score(state: ChatState, runtime: Runtime[RolloutContext]) -> dict[str, Any]:
-    parts = await runtime.context.score(state["answer"])
-    return {"reward_parts": dict.fromkeys(state["stops"], parts)}
+    score, text = runtime.context.score, state["answer"]
+    return {"reward_parts": {policy: await score(text, policy=policy) for policy in state["stops"]}}
 
 
 def _answer(end: Any, settings: ChatGraphSettings) -> str:
@@ -189,3 +189,8 @@ def _fresh(graph: AnyGraph) -> AnyGraph:
     fresh.checkpointer = InMemorySaver() if graph.checkpointer else None
     fresh.store = deepcopy(graph.store)
     return fresh
+
+
+def is_chat_graph(graph: AnyGraph) -> bool:
+    """Is it one that `rollout_graph` has put around a user's?"""
+    return graph.builder.state_schema is ChatState

@@ -12,6 +12,7 @@ from rich.text import Text
 from aipo.config.build import Experiment
 from aipo.config.fit import Misfit, chat_misfits, check_rate, misfits
 from aipo.doctor.agents import check_agents
+from aipo.doctor.chat import check_chat
 from aipo.doctor.check import Check, PolicyParts, Status, attempt, report
 from aipo.doctor.consults import asks_agents, check_consults
 from aipo.doctor.disk import check_disk
@@ -116,6 +117,8 @@ def diagnose(experiment: Experiment, *, quick: bool) -> Iterator[Check]:
     yield from _warned(chat_misfits(experiment, tokenizer))
     longest = max(prompts.values(), key=len)
     yield check_appending(tokenizer, longest, experiment.consult_tags)
+    if ready:
+        yield from check_chat(experiment.graphs.graph, tokenizer)
     settings = attempt("network", lambda: experiment.network_settings(model))
     if isinstance(settings, Check):
         yield settings

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from aipo.method.settings import MethodSettings
-from aipo.trace import Segment, Trace
+from aipo.trace import Role, Segment, Trace
 
 _EPSILON = 1e-4  # as in TRL, so that a scaled advantage equals TRL's
 
@@ -142,6 +142,37 @@ def branch(traces: Sequence[Trace], method: MethodSettings) -> Credited:
     return replace(credited, traces=hard)
 
 
+def node(traces: Sequence[Trace], method: MethodSettings) -> Credited:
+    """As `group`; but what the policy wrote in a node is measured against the rollouts of the group in which it wrote in that
+    node: A = R − mean of their R, for the tokens of that node.
+
+    Groups by task and agent: AT-GRPO (2510.11062), which also tells an agent's turns apart; here all turns of a node are
+    one.
+    """
+    credited = group(traces, method)
+    pairs = list(zip(credited.traces, credited.baselines, strict=True))
+    rewards: dict[Hashable, list[float]] = defaultdict(list)
+    for trace, baseline in pairs:
+        for name in _nodes(trace) if trace.reward is not None else ():
+            rewards[baseline, name].append(trace.reward)
+
+    def of_nodes(trace: Trace, baseline: Hashable) -> Trace:
+        if (reward := trace.reward) is None:
+            return trace
+        values = {name: _weighted(reward, rewards[baseline, name], method) for name in _nodes(trace)}
+        segments = (
+            replace(s, advantage=values[s.source]) if s.role is Role.POLICY else s for s in trace.segments
+        )
+        return replace(trace, segments=tuple(segments))
+
+    return replace(credited, traces=tuple(of_nodes(*pair) for pair in pairs))
+
+
+def _nodes(trace: Trace) -> list[str]:
+    """The nodes in which the policy wrote."""
+    return [*dict.fromkeys(part.source for part in trace.segments if part.role is Role.POLICY)]
+
+
 def _with_means(trace: Trace, group: Sequence[Trace]) -> Trace:
     """The trace whose segments have the mean advantage of all in the group that share them."""
     if trace.advantage is None:
@@ -180,7 +211,13 @@ def _lineage(trace: Trace, group: Sequence[Trace]) -> dict[str, float]:
 
 
 Credit = Callable[[Sequence[Trace], MethodSettings], Credited]
-CREDITS: dict[str, Credit] = {"group": group, "reward": reward, "calibrated": calibrated, "branch": branch}
+CREDITS: dict[str, Credit] = {
+    "group": group,
+    "reward": reward,
+    "calibrated": calibrated,
+    "branch": branch,
+    "node": node,
+}
 
 
 def _group_of(trace: Trace, method: MethodSettings) -> Hashable:
@@ -197,16 +234,18 @@ def _against_mean(
             groups[baseline].append(reward)
 
     def advantage(reward: float | None, baseline: Hashable) -> float | None:
-        if reward is None:
-            return None
-        value = _advantage(reward, groups[baseline], method.scale_by_std)
-        return value if value >= 0 else value * method.negative_weight
+        return None if reward is None else _weighted(reward, groups[baseline], method)
 
     advantages = map(advantage, rewards, baselines)
     return Credited(
         traces=tuple(replace(t, advantage=value) for t, value in zip(traces, advantages, strict=True)),
         baselines=tuple(baselines),
     )
+
+
+def _weighted(reward: float, rewards_G: Sequence[float], method: MethodSettings) -> float:
+    value = _advantage(reward, rewards_G, method.scale_by_std)
+    return value if value >= 0 else value * method.negative_weight
 
 
 def _advantage(reward: float, rewards_G: Sequence[float], scale_by_std: bool) -> float:

@@ -124,9 +124,9 @@ class MethodSettings(CoefficientSettings):
     grant_steps: Positive | None = None
     """h: the request in rollout step s, from 1, is granted with probability h/(h + s - 1). 1: EAPO (2509.23730); null: all are."""
 
-    credit: Literal["group", "reward", "calibrated", "branch"] = "group"
-    """`group` subtracts the mean of the group (`branch` also where rollouts are forked, `calibrated` on rewards compared with
-    those of other policies: ILR, 2509.26306), `reward` has no baseline (A = R): STaR, 2203.14465; wrong answers need R <= 0."""
+    credit: Literal["group", "reward", "calibrated", "branch", "node"] = "group"
+    """`group` subtracts the mean of the group (`branch`: also where rollouts are forked; `node`: of those that came to a node;
+    `calibrated`: on rewards compared with other policies', ILR, 2509.26306), `reward` nothing: STaR, 2203.14465, wrong: R <= 0."""
     attribution: Literal["soft", "hard"] = "soft"
     """branch: tokens that rollouts share have each rollout's own advantage in its row, or the mean of theirs."""
     scale_by_std: bool = True
@@ -181,7 +181,7 @@ class MethodSettings(CoefficientSettings):
                 "with the plan branching, whose forks repeat granted requests", grant_steps=[None]
             )
         else:
-            why, others = f"with the plan {self.plan}", ["group", "reward", "calibrated"]
+            why, others = f"with the plan {self.plan}", ["group", "reward", "calibrated", "node"]
             self._refuse_others(why, branching=[BranchingSettings()], credit=others)
         if self.credit != "branch":
             self._refuse_others(f"with the credit {self.credit}", attribution=["soft"])

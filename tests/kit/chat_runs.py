@@ -54,10 +54,12 @@ def my_agent():
 
 def model_folder(folder: Path) -> Path:
     """Random weights, with the tokenizer of `tool_tokenizer`."""
-    tool_tokenizer().inner.save_pretrained(folder)
-    words = HFTokenizer(AutoTokenizer.from_pretrained(folder))
-    ends = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id, "bos_token_id": None}
-    qwen2(len(words), max_position_embeddings=512, **ends).save_pretrained(folder)
+    words = tool_tokenizer()
+    words.inner.save_pretrained(folder)
+    for _ in range(2):  # as the tokenizer of a Qwen model it has one token more
+        ends = {"pad_token_id": words.pad_id, "eos_token_id": words.eos_id, "bos_token_id": None}
+        qwen2(len(words), max_position_embeddings=512, **ends).save_pretrained(folder)
+        words = HFTokenizer(AutoTokenizer.from_pretrained(folder))
     return folder
 
 

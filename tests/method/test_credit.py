@@ -1,6 +1,7 @@
 """Credit: rewards to advantages, with numbers that can be checked by eye."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,3 +156,26 @@ def test_each_policy_has_a_group_of_its_own(credit: str):
         assert [t.advantage for t in both.traces] == [0, 0, 0.5, -0.5]
         assert (a.zero_variance_groups, b.zero_variance_groups) == (1, 0)
         assert (a.active_share, b.active_share) == (0.0, 1.0)
+
+
+def wrote(node: str, number: int) -> Any:
+    return replace(handmade.policy(5), source=node, history=number)
+
+
+def test_each_node_has_a_group_of_its_own():
+    """Two rollouts came to the critic, with rewards 1 and 0; the third, with 0, did not."""
+    pieces = [handmade.prompt(2), wrote("plan", 0), wrote("critic", 1), handmade.env(3)]
+    given = traces(1, 0, 0, None)
+    given = [
+        replace(trace, segments=tuple(pieces[: 4 if place != 2 else 2])) for place, trace in enumerate(given)
+    ]
+    credited = assign_credit(given, method(credit="node", negative_weight=0.5))
+    assert [trace.advantage for trace in credited.traces] == [
+        *map(pytest.approx, [2 / 3, -1 / 6, -1 / 6]),
+        None,
+    ]
+    of_nodes = [[s.advantage for s in trace.segments] for trace in credited.traces]
+    assert of_nodes[0] == [None, pytest.approx(2 / 3), 0.5, None]
+    assert of_nodes[1] == [None, pytest.approx(-1 / 6), -0.25, None]
+    assert of_nodes[2] == [None, pytest.approx(-1 / 6)]
+    assert of_nodes[3] == [None] * 4

@@ -72,7 +72,7 @@ class ChatTemplate:
         """
         if self._end is None:
             answer: Message = {"role": "assistant", "content": _TURN}
-            rest = self._render([_USER, answer, _USER], (), opened=False).rpartition(_TURN)[2]
+            rest = self.render([_USER, answer, _USER], (), opened=False).rpartition(_TURN)[2]
             ends = self._tokenizer.control_in(rest)
             if not ends:
                 raise PolicyError(
@@ -94,7 +94,7 @@ class ChatTemplate:
             PolicyError: see `render`; or a text that spells control tokens does not stand in the chat as it is.
         """
         messages, contents = self._placed(messages, trusted)
-        return self._encode(self._render(messages, tools), contents)
+        return self._encode(self.render(messages, tools), contents)
 
     def extend(
         self, messages: Sequence[Message], tools: Sequence[Message], *, calls: Sequence[Message], ended: bool
@@ -115,7 +115,7 @@ class ChatTemplate:
         self._check_shown([_USER, turn], messages)
         messages, contents = self._placed(messages, [False] * len(messages))
         texts = [
-            self._behind(self._render([_USER, turn, *messages[:count]], tools, opened=count == len(messages)))
+            self._behind(self.render([_USER, turn, *messages[:count]], tools, opened=count == len(messages)))
             for count in range(min(1, len(messages)), len(messages) + 1)
         ]
         cuts = [0, *accumulate((_shared(text, texts[-1]) for text in texts), max)]
@@ -157,7 +157,7 @@ class ChatTemplate:
         roles = (len(start[1]), *(message["role"] for message in messages))
         if roles not in self._shown:
             places = [message | {"content": PLACE} for message in messages]
-            text = self._behind(self._render([*start, *places], ()))
+            text = self._behind(self.render([*start, *places], ()))
             if text.count(PLACE) != len(messages):
                 raise PolicyError(
                     f"chat template of {self._tokenizer.inner.name_or_path!r}: got one that does not show {list(roles[1:])} "
@@ -191,7 +191,7 @@ class ChatTemplate:
             starts.append(max(starts[-1], _shared(ids, whole)))
         return [whole[a:b] for a, b in pairwise([*starts, len(whole)])]
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[Message], *, opened: bool = True) -> str:
+    def render(self, messages: Sequence[Message], tools: Sequence[Message], *, opened: bool = True) -> str:
         """The text of a chat.
 
         Raises:

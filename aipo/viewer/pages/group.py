@@ -147,13 +147,15 @@ def explanation(summaries: Sequence[Summary], method: Mapping[str, Any]) -> list
     if all(summary.advantage is None for summary in summaries):
         return ["No rollout of this group has an advantage: they were only looked at, or none was scored."]
     match method.get("credit", "a method that the configuration does not name"):
-        case "group" | "branch":
+        case "group" | "branch" | "node":
             by_std = ", divided by the standard deviation" if method.get("scale_by_std") else ""
             sentences = [_baseline(summaries, method), f"Advantage: reward − mean{by_std}."]
             if (weight := method.get("negative_weight", 1.0)) != 1.0:
                 sentences.append(f"Negative advantages count {weight} times.")
             if method.get("attribution") == "hard":
                 sentences.append("Tokens that rollouts share have the mean of their advantages.")
+            if method["credit"] == "node":
+                sentences.append("Tokens of a node are measured against the rollouts that came to that node.")
         case "calibrated":
             by_std = ", divided by the standard deviation" if method.get("scale_by_std") else ""
             sentences = [

@@ -13,17 +13,21 @@ TextSource = Decode | Sequence[str] | None
 
 @dataclass(frozen=True, slots=True)
 class TextSpan:
-    """One segment as text. `colour` is `prompt`, `policy`, `teacher`, `env`, or `agent0`, `agent1`, ..."""
+    """One segment as text. `colour` is `prompt`, `policy`, `teacher`, `env`, or `agent0`, `agent1`, ...; `history` numbers the
+    contexts of the trace."""
 
     role: Role
     source: str
     colour: str
     text: str
+    history: int = 0
 
     @property
     def label(self) -> str:
         if self.role is Role.TEACHER:
             return f"teacher {self.source}"
+        if self.role is Role.PROMPT and self.history:
+            return f"prompt of history {self.history + 1}"
         return self.source if self.role in (Role.AGENT, Role.POLICY) else str(self.role)
 
 
@@ -41,7 +45,7 @@ def text_spans(trace: Trace, words: TextSource, agents: Sequence[str] = ()) -> l
     order = [*agents, *(a for a in agent_order([trace]) if a not in agents)]
     texts = _texts(trace.segments, words)
     return [
-        TextSpan(s.role, s.source, colour_of(s.role, s.source, order), text)
+        TextSpan(s.role, s.source, colour_of(s.role, s.source, order), text, s.history)
         for s, text in zip(trace.segments, texts, strict=True)
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aipo.errors import TraceError
+from aipo.render.spans import text_spans
 from aipo.trace import Role, StopReason, Trace
 from aipo.trace.arrow import Stored
 from aipo.trace.filters import Filter
@@ -76,6 +77,22 @@ def test_facts_are_said_as_they_are() -> None:
     failed = dict(facts(replace(TRACE, stop_reason=StopReason.ERROR, **nothing)))
     assert (failed["reward"], failed["advantage"]) == ("never scored", "none")
     assert failed["policy version"] == "not recorded"
+
+
+def test_calls_of_a_chat_model_are_counted_with_what_differed() -> None:
+    notes = {
+        "chat_began": 2.0,
+        "chat_clean": 1.0,
+        "chat_realigned": 0.0,
+        "chat_forked": 1.0,
+        "chat_faults": 0.0,
+    }
+    second = tuple(replace(piece, history=1) for piece in TRACE.segments)
+    sampling = {"notes": notes, "chat_forks": ["message 0 (human) differs"]}
+    trace = replace(TRACE, segments=(*TRACE.segments, *second), sampling=sampling)
+    said = "2 began · 1 clean · 1 forked · 2 histories (message 0 (human) differs)"
+    assert dict(facts(trace))["calls"] == said
+    assert text_spans(trace, None)[len(TRACE.segments)].label == "prompt of history 2"
 
 
 def test_details_are_enough_to_do_it_again() -> None:

@@ -13,7 +13,7 @@ from aipo.render.spans import text_spans
 from aipo.render.templating import fill, json_block
 from aipo.render.trace_html import context_html, legend_html
 from aipo.run import POLICIES
-from aipo.trace import Role, Trace
+from aipo.trace import Role, Trace, histories
 from aipo.trace.filters import Filter
 from aipo.trace.index import Summary
 from aipo.util.text import duration, visible
@@ -90,7 +90,19 @@ def facts(trace: Trace) -> Facts:
         ("policy version", " to ".join(map(str, dict.fromkeys([*versions[:1], *versions[-1:]]))) or "not recorded"),
         ("tokens", f"{sum(count for _, count in counts)} ({by_role})"),
         ("took", duration(trace.seconds)),
+        *_chat_calls(trace),
     ]  # fmt: skip
+
+
+def _chat_calls(trace: Trace) -> Facts:
+    """How the calls of a chat model stood to what was sampled before them; nothing where there was no such call."""
+    notes: Mapping[str, float] = trace.sampling.get("notes", {})
+    names = ("began", "clean", "realigned", "forked")
+    counts = [f"{notes[f'chat_{name}']:g} {name}" for name in names if notes.get(f"chat_{name}")]
+    differing = "; ".join(trace.sampling.get("chat_forks", ()))
+    several = len(histories(trace.segments))
+    told = [*counts, *([f"{several} histories"] if several > 1 else [])]
+    return [("calls", " · ".join(told) + (f" ({differing})" if differing else ""))] if counts else []
 
 
 def details(trace: Trace) -> Mapping[str, Facts]:

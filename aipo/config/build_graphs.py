@@ -19,7 +19,7 @@ from aipo.method.task_order import draw_tasks
 from aipo.render.sub_graphs import draw
 from aipo.rollout.agent import Agent, AgentSpec, ChatSettings, check_agent, node_settings
 from aipo.rollout.agent_logprobs import WHY
-from aipo.rollout.chat.graph import rollout_graph
+from aipo.rollout.chat.graph import is_chat_graph, rollout_graph
 from aipo.rollout.context import ChatModel
 from aipo.rollout.demonstration import EXPERT, check_demonstrations
 from aipo.rollout.env import Env, Task, check_env, check_tasks
@@ -128,6 +128,11 @@ class GraphBuilder(PolicyBuilder):
                     main, self.graph_options, where, agents=agents, policies=self.policy_names
                 )
                 graph = rollout_graph(graph, main.name, self._config.graph.chat)
+        if self.method.plan == "branching" and is_chat_graph(graph):
+            raise ConfigError(
+                f"method.plan: got branching with graph.name={main.name}, which calls the policy as a chat model, allowed "
+                "independent: rollouts are forked from states that hold their segments"
+            )
         files = {"graph": main.file} | {f"agents.{name}": part.file for name, part in loaded.items()}
         files |= _files_beside(main.file, "graph", known=set(files.values()))
         files |= {f"prompts.{prompt.file.stem}": prompt.file for prompt in prompts}

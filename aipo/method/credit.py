@@ -153,8 +153,9 @@ def node(traces: Sequence[Trace], method: MethodSettings) -> Credited:
     pairs = list(zip(credited.traces, credited.baselines, strict=True))
     rewards: dict[Hashable, list[float]] = defaultdict(list)
     for trace, baseline in pairs:
-        for name in _nodes(trace) if trace.reward is not None else ():
-            rewards[baseline, name].append(trace.reward)
+        if (reward := trace.reward) is not None:
+            for name in _nodes(trace):
+                rewards[baseline, name].append(reward)
 
     def of_nodes(trace: Trace, baseline: Hashable) -> Trace:
         if (reward := trace.reward) is None:

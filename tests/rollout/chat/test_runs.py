@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aipo.errors import ConfigError
 from aipo.run import RunFolder
 from aipo.trace import Role, histories
 from aipo.trace.store import TraceStore
@@ -45,3 +46,12 @@ def test_a_replay_is_identical(run: Path):
     code = run.parent / "my.py"
     done = invoke("replay", "check", run, f"graph.name={code}:my_agent", f"env.name={code}:Parity")
     assert "16 traces: 16 identical, 0 diverged" in done.output
+
+
+def test_such_rollouts_cannot_be_forked(tmp_path: Path):
+    made = config(tmp_path, "method.plan=branching", "method.assist_share=1.0", "train.group_size=16")
+    with pytest.raises(
+        ConfigError,
+        match=r"method\.plan: got branching with graph\.name=.*which calls the policy as a chat model",
+    ):
+        _ = made.graphs

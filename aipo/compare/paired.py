@@ -22,7 +22,7 @@ from aipo.util.text import counted
 _SAMPLED = {"samples": "samples of each task", "temperature": "temperature", "max_tokens": "most tokens"}
 
 
-class Place(NamedTuple):
+class SplitSetting(NamedTuple):
     """A data set and the setting under which it was evaluated."""
 
     split: str
@@ -45,19 +45,19 @@ class StoredEvaluation:
     results: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     @cached_property
-    def tasks(self) -> dict[Place, dict[str, TaskResult]]:
+    def tasks(self) -> dict[SplitSetting, dict[str, TaskResult]]:
         """By data set and setting, the result of each task.
 
         Raises:
             RunError: something in `per_task` is no result of a task.
         """
         return {
-            Place(split, setting): self._per_task(Place(split, setting))
+            SplitSetting(split, setting): self._per_task(SplitSetting(split, setting))
             for split, settings in self.results.items()
             for setting in settings
         }
 
-    def _per_task(self, place: Place) -> dict[str, TaskResult]:
+    def _per_task(self, place: SplitSetting) -> dict[str, TaskResult]:
         try:
             tasks = _tasks().validate_python(self.at(place).get("per_task"))
         except ValidationError as error:
@@ -69,7 +69,7 @@ class StoredEvaluation:
             ) from error
         return {task.task_id: task for task in tasks}
 
-    def at(self, place: Place) -> Mapping[str, Any]:
+    def at(self, place: SplitSetting) -> Mapping[str, Any]:
         return self.results[place.split][place.setting]
 
 
@@ -113,7 +113,7 @@ def find_evaluation(path: Path, name: str | None = None) -> StoredEvaluation:
 class TaskPair:
     """One task that both evaluations have judged."""
 
-    place: Place
+    place: SplitSetting
     before: TaskResult
     after: TaskResult
 
@@ -144,7 +144,7 @@ class PairedMeasure:
         tasks: how many.
     """
 
-    place: Place
+    place: SplitSetting
     name: str
     before: Estimate
     after: Estimate
@@ -195,7 +195,7 @@ def pair_evaluations(before: StoredEvaluation, after: StoredEvaluation) -> Paire
     )
 
 
-def _pairs(place: Place, before: StoredEvaluation, after: StoredEvaluation) -> Iterator[TaskPair]:
+def _pairs(place: SplitSetting, before: StoredEvaluation, after: StoredEvaluation) -> Iterator[TaskPair]:
     others = after.tasks[place]
     for task_id, task in before.tasks[place].items():
         other = others.get(task_id)
@@ -203,7 +203,7 @@ def _pairs(place: Place, before: StoredEvaluation, after: StoredEvaluation) -> I
             yield TaskPair(place=place, before=task, after=other)
 
 
-def _measures(place: Place, *sides: StoredEvaluation) -> Iterator[PairedMeasure]:
+def _measures(place: SplitSetting, *sides: StoredEvaluation) -> Iterator[PairedMeasure]:
     for name, score in _scores(place, *sides).items():
         before, after = (
             {
@@ -232,7 +232,7 @@ def _measures(place: Place, *sides: StoredEvaluation) -> Iterator[PairedMeasure]
 Score = Callable[[TaskResult], float | None]
 
 
-def _scores(place: Place, *sides: StoredEvaluation) -> dict[str, Score]:
+def _scores(place: SplitSetting, *sides: StoredEvaluation) -> dict[str, Score]:
     """What both sides can be measured by: the value of one task, None where it has none. avg@n is pass@1 where every verdict
     is 0 or 1, and then no measure of its own."""
     tasks = [task for side in sides for task in side.tasks[place].values() if task.avg is not None]
@@ -245,7 +245,7 @@ def _scores(place: Place, *sides: StoredEvaluation) -> dict[str, Score]:
     }
 
 
-def _common(key: str, place: Place, *sides: StoredEvaluation) -> list[int]:
+def _common(key: str, place: SplitSetting, *sides: StoredEvaluation) -> list[int]:
     """Every k for which both sides have the number."""
     first, second = ({*map(int, side.at(place).get(key, ()))} for side in sides)
     return sorted(first & second)

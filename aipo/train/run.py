@@ -4,24 +4,20 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from aipo.config.build import Experiment
-from aipo.config.fit import warnings
 from aipo.errors import ConfigError
 from aipo.evaluate.run import evaluate_with, table
-from aipo.rollout.agent_logprobs import check_scorers
 from aipo.rollout.engine import freeze_gc
-from aipo.rollout.workers.pool import open_workers
-from aipo.run import RunFolder, keep_tokenizer, recorded_end
+from aipo.run import RunFolder, recorded_end
 from aipo.trace.store import TraceStore
 from aipo.train.checkpoints import rollout_step_of, tidy
 from aipo.train.ranks import SINGLE_PROCESS, FullWeights, RankedSource, Ranks, full_weights, join, leave
 from aipo.train.resume import go_on_from, same_run, take_up
 from aipo.util.console import Note, bars, print_line, print_warning, stage
-from aipo.util.event_loop import LOOP
 from aipo.util.files import disk, write_json, write_text
 from aipo.util.output import write_event
 from aipo.util.termination import TERMINATION
@@ -57,7 +53,7 @@ def train_run(
             take_up(folder, experiment)
         ranks.on_main(lambda: check(experiment, folder, ranks, resume=resume, course=course))
         ranks.on_main(lambda: stack.enter_context(RunFolder.taken(folder.path, resume=resume)))
-        from aipo.train.sources import Course, live_source  # torch takes its time
+        from aipo.train.sources import Course, live_source, load_policy, open_sampler  # torch takes its time
 
         course = course or Course(experiment)
         progress = stack.enter_context(bars(console))
@@ -72,7 +68,7 @@ def train_run(
         note, rollouts = stage(progress, "train", lines=None), stage(progress, "rollouts", lines=0)
         note(0, experiment.train.steps, "loading the policy")
         network, tokenizer, full = load_policy(course, folder, model, console, ranks)
-        sampler = ranks.on_main(lambda: _open_sampler(experiment, folder, model, full, tokenizer, stack))
+        sampler = ranks.on_main(lambda: open_sampler(experiment, folder, model, full, tokenizer, stack))
         train_policy(
             experiment,
             folder,
@@ -251,48 +247,6 @@ def record(
     write_json(folder.graph, experiment.drawing())
     for name, part in manifest["files"].items():
         print_line(console, f"{name:<20} {part['fingerprint']}  {part['file']}")
-
-
-class LoadedPolicy(NamedTuple):
-    """A policy that is to be trained. `full`: its weights as rank 0 has them."""
-
-    network: "PreTrainedModel"
-    tokenizer: "HFTokenizer"
-    full: FullWeights
-
-
-def load_policy(
-    course: "Course", folder: RunFolder, model: Path | str, console: Console, ranks: Ranks = SINGLE_PROCESS
-) -> LoadedPolicy:
-    """Loads the policy, warns of what does not fit it, and keeps its tokenizer in the run's folder."""
-    experiment = course.experiment
-    tokenizer = experiment.tokenizer(model)
-    network = experiment.adapted(experiment.network(model, device=ranks.home), tokenizer)
-    full = full_weights(network, ranks)
-
-    def on_main() -> None:
-        parameters = sum(one.numel() for one in network.parameters())
-        for line in warnings(experiment, tokenizer, parameters, supervised=course.command != "train"):
-            print_warning(console, line)
-        keep_tokenizer(folder, tokenizer.inner.save_pretrained)
-
-    ranks.on_main(on_main)
-    return LoadedPolicy(network, tokenizer, full)
-
-
-def _open_sampler(
-    experiment: Experiment,
-    folder: RunFolder,
-    model: Path | str,
-    full: FullWeights,
-    tokenizer: "HFTokenizer",
-    stack: ExitStack,
-) -> "Sampler":
-    policy = stack.enter_context(experiment.open_policy(full.network, tokenizer, folder.path))
-    engine = experiment.engine(policy.policy, run_id=folder.path.name)
-    LOOP.run(check_scorers(engine.chats, tokenizer))
-    builds = experiment.worker_builds(model, policy.policy, engine.run_id)
-    return policy, stack.enter_context(open_workers(builds, engine))
 
 
 def evaluate_trained(

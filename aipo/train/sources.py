@@ -1,4 +1,4 @@
-"""Row sources: where a trainer's rows come from.
+"""Row sources: where a trainer's rows come from, and what they are made with.
 
 A trainer pulls: `rows(step)` gives the rows of one rollout step, `updated(version)` says that the weights have
 moved. `TraceSource` is one source; a seat at `aipo.train.peers.coordinator` is another.
@@ -6,24 +6,35 @@ moved. `TraceSource` is one source; a seat at `aipo.train.peers.coordinator` is 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from rich.console import Console
+from transformers import PreTrainedModel
 
 from aipo.config.build import Experiment
 from aipo.config.build_policy import SyncedPolicy
+from aipo.config.fit import warnings
 from aipo.errors import TrainError
 from aipo.method.credit import Credited
 from aipo.method.step_rows import StepRows
+from aipo.policies.tokenizer import HFTokenizer
+from aipo.rollout.agent_logprobs import check_scorers
 from aipo.rollout.branching.waves import Grow
 from aipo.rollout.engine import RolloutEngine
 from aipo.rollout.run_limits import commonest_error
 from aipo.rollout.spec import RolloutSpec
-from aipo.run import RunFolder
+from aipo.rollout.workers.pool import open_workers
+from aipo.run import RunFolder, keep_tokenizer
 from aipo.trace import Trace
 from aipo.trace.store import TraceStore
+from aipo.train.ranks import SINGLE_PROCESS, FullWeights, Ranks, full_weights
 from aipo.train.rehearsal import NOTHING, Rehearsal, prepare, rehearsal_of
-from aipo.util.console import Note
+from aipo.util.console import Note, print_warning
+from aipo.util.event_loop import LOOP
 
 
 class RowSource(Protocol):
@@ -170,3 +181,45 @@ def live_source(
         advance=policy.advance,
         rehearsal=cache(partial(rehearsal_of, experiment, folder, policy.policy.tokenizer)),
     )
+
+
+class LoadedPolicy(NamedTuple):
+    """A policy that is to be trained. `full`: its weights as rank 0 has them."""
+
+    network: PreTrainedModel
+    tokenizer: HFTokenizer
+    full: FullWeights
+
+
+def load_policy(
+    course: Course, folder: RunFolder, model: Path | str, console: Console, ranks: Ranks = SINGLE_PROCESS
+) -> LoadedPolicy:
+    """Loads the policy, warns of what does not fit it, and keeps its tokenizer in the run's folder."""
+    experiment = course.experiment
+    tokenizer = experiment.tokenizer(model)
+    network = experiment.adapted(experiment.network(model, device=ranks.home), tokenizer)
+    full = full_weights(network, ranks)
+
+    def on_main() -> None:
+        parameters = sum(one.numel() for one in network.parameters())
+        for line in warnings(experiment, tokenizer, parameters, supervised=course.command != "train"):
+            print_warning(console, line)
+        keep_tokenizer(folder, tokenizer.inner.save_pretrained)
+
+    ranks.on_main(on_main)
+    return LoadedPolicy(network, tokenizer, full)
+
+
+def open_sampler(
+    experiment: Experiment,
+    folder: RunFolder,
+    model: Path | str,
+    full: FullWeights,
+    tokenizer: HFTokenizer,
+    stack: ExitStack,
+) -> Sampler:
+    policy = stack.enter_context(experiment.open_policy(full.network, tokenizer, folder.path))
+    engine = experiment.engine(policy.policy, run_id=folder.path.name)
+    LOOP.run(check_scorers(engine.chats, tokenizer))
+    builds = experiment.worker_builds(model, policy.policy, engine.run_id)
+    return policy, stack.enter_context(open_workers(builds, engine))

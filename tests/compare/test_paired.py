@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from aipo.compare.paired import PairedEvaluations, Place, find_evaluation, pair_evaluations
+from aipo.compare.paired import PairedEvaluations, SplitSetting, find_evaluation, pair_evaluations
 from aipo.errors import AipoError, ConfigError, RunError
 from aipo.util.files import write_json
 from kit.commands import invoke
 
-SOLO = Place("maths", "solo")
+SOLO = SplitSetting("maths", "solo")
 
 
 def result(*tasks: tuple[str, int, int], failed: int = 0, **rest: Any) -> dict[str, Any]:

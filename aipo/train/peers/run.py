@@ -28,14 +28,14 @@ from aipo.train.peers.abilities import Abilities
 from aipo.train.peers.coordinator import Coordinator, Seat
 from aipo.train.ranks import SINGLE_PROCESS, launched
 from aipo.train.resume import take_up, where_from
-from aipo.train.run import LoadedPolicy, check, evaluate_trained, load_policy, record, train_policy
+from aipo.train.run import check, evaluate_trained, record, train_policy
 from aipo.util.console import Note, bars, print_line, print_warning, stage
 from aipo.util.output import write_event
 from aipo.util.termination import TERMINATION
 
 if TYPE_CHECKING:
     from aipo.method.step_rows import StepRows
-    from aipo.train.sources import TraceSource
+    from aipo.train.sources import LoadedPolicy, TraceSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Peer:
     experiment: Experiment
     folder: RunFolder
     checkpoint: Path | None
-    loaded: LoadedPolicy
+    loaded: "LoadedPolicy"
     synced: SyncedPolicy
 
 
@@ -215,7 +215,7 @@ def _open(
     stack: ExitStack,
     console: Console,
 ) -> Peer:
-    from aipo.train.sources import Course  # torch takes its time
+    from aipo.train.sources import Course, load_policy  # torch takes its time
 
     loaded = load_policy(Course(experiment), folder, model, console)
     synced = stack.enter_context(experiment.open_policy(loaded.network, loaded.tokenizer, folder.path))

@@ -33,7 +33,7 @@ class TaskKey(NamedTuple):
     task_id: str
 
 
-class Question(NamedTuple):
+class AskedTask(NamedTuple):
     """What was asked, and the answer that is expected; None where no trace was kept."""
 
     question: str | None
@@ -124,13 +124,13 @@ def view_of(run: RunView) -> EvaluationView:
     )
 
 
-def questions(run: RunView, results: Iterable[TaskSamples]) -> list[Question]:
+def questions(run: RunView, results: Iterable[TaskSamples]) -> list[AskedTask]:
     """The question of each task, from a trace that was kept."""
     traces = [[sample.trace_id for sample in result.samples if sample.kept][:1] for result in results]
     query = "SELECT trace_id, question, answer FROM summaries WHERE list_contains(?, trace_id)"
     rows = run.index.all(query, [[trace_id for ids in traces for trace_id in ids]])
-    known = {trace_id: Question(*rest) for trace_id, *rest in rows}
-    return [known.get(ids[0], Question(None, None)) if ids else Question(None, None) for ids in traces]
+    known = {trace_id: AskedTask(*rest) for trace_id, *rest in rows}
+    return [known.get(ids[0], AskedTask(None, None)) if ids else AskedTask(None, None) for ids in traces]
 
 
 def _kept(index: TraceIndex) -> Iterator[SampleResult]:

@@ -124,7 +124,6 @@ class PolicyBuilder(ExperimentSettings):
                 the adapter is all that is asked for.
 
         Raises:
-            LoadError: there is no peft here.
             ConfigError: an adapter that does not fit.
         """
         lora = self.policy.lora

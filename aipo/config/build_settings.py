@@ -16,7 +16,6 @@ from aipo.config.schema import Config
 from aipo.errors import ConfigError
 from aipo.method.branching import BranchingSettings
 from aipo.policies import Tokenizer
-from aipo.policies.lora import check_peft
 from aipo.policies.tags import Tags
 from aipo.policies.vllm.settings import PolicyConfig
 from aipo.rollout.spec import AbilitySettings
@@ -155,15 +154,12 @@ class ExperimentSettings:
         return self.policy.device or ("cuda" if there else "cpu")
 
     def check_machine(self) -> None:
-        """Before time is spent: are the device and the optional packages there that the policy needs?
+        """Before time is spent: is the device there that the policy needs?
 
         Raises:
             ConfigError: a GPU that torch does not see.
-            LoadError: an adapter without peft.
         """
         _ = self.device
-        if self.policy.lora is not None:
-            check_peft()
 
     @property
     def server_key(self) -> str | None:

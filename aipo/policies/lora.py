@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from aipo.errors import ConfigError, LoadError
+from aipo.errors import ConfigError
 from aipo.util.section import Count, Section
 
 if TYPE_CHECKING:
@@ -30,20 +30,6 @@ class LoRASettings(Section):
     )
 
 
-def check_peft() -> None:
-    """Is peft there, which makes adapters?
-
-    Raises:
-        LoadError: it is not installed.
-    """
-    try:
-        import peft  # pyright: ignore[reportUnusedImport]  # noqa: F401
-    except ImportError as error:
-        raise LoadError(
-            "policy.lora: got an environment without peft, allowed one with it: pip install 'aipo[lora]'"
-        ) from error
-
-
 def add_adapter(
     network: "PreTrainedModel", lora: LoRASettings, *, seed: int, token_ids: Sequence[int] = ()
 ) -> "PreTrainedModel":
@@ -53,12 +39,9 @@ def add_adapter(
         token_ids: tokens whose embeddings, and rows of an output layer of its own, are trained beside the adapter.
 
     Raises:
-        LoadError: peft is not installed.
         ConfigError: the network has no such layers, or they cannot have one.
     """
     import torch
-
-    check_peft()
     from peft import LoraConfig, get_peft_model
 
     _check(network, lora.targets or ())

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils.import_utils import is_peft_available
 
 from aipo.errors import LoadError
 from aipo.policies.model_folder import loading
@@ -36,8 +35,6 @@ def plain(network: PreTrainedModel) -> PreTrainedModel:
 
 def has_adapter(network: PreTrainedModel) -> bool:
     """Is an adapter trained, and not the network's own weights?"""
-    if not is_peft_available():
-        return False
     from peft import PeftModel
 
     return isinstance(network, PeftModel)

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -291,12 +290,6 @@ def test_an_adapter_alone_is_no_policy(tmp_path: Path) -> None:
     says = r"policy\.model: got '.*adapter', which holds an adapter of '.*whole', allowed"
     with pytest.raises(LoadError, match=says):
         config.network(config.policy.model)
-
-
-def test_without_peft_the_command_that_brings_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(LoadError, match=re.escape("pip install 'aipo[lora]'")):
-        with_lora()
 
 
 def test_a_key_of_an_optional_section_is_refused_by_name() -> None:

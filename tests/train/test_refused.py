@@ -37,8 +37,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(
             f"transformers.integrations.integration_utils.is_{package}_available", lambda: False
         )
-    for package in ("peft", "socksio"):
-        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, "socksio", None)
     variables = {"KEY": "k", "BROKEN_KEY": "k\n", "NO_KEY": "", "NO_PROXY": "", "no_proxy": ""}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -81,7 +80,6 @@ JUDGE = (
         (["policy.model=nowhere"], "policy.model: got 'nowhere'"),
         (["policy.model=nowhere.py:f"], "nowhere.py"),
         (["policy.device=cuda"], r"policy\.device: got 'cuda' where torch .* sees no GPU, allowed 'cpu' or"),
-        (["policy.lora={}"], r"policy\.lora: got an environment without peft.*pip install 'aipo\[lora\]'"),
         ([*FAR, "policy.vllm.secret=BROKEN_KEY"], "^policy.vllm.secret: got a space or a line break"),
         ([JUDGE.format("NO_KEY")], "^agents.judge.secrets: got an empty value"),
         (["policy.vllm.servers=[http://a:1/v1]"], r"policy\.vllm\.servers: servers: got 'http://a:1/v1' \("),

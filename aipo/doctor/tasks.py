@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from aipo.config.build import Experiment
 from aipo.doctor.check import Check
-from aipo.evaluate.tasks import judge
+from aipo.evaluate.tasks import score_text
 from aipo.policies.tokenizer import HFTokenizer
 from aipo.util.text import cut
 
@@ -28,7 +28,7 @@ def check_tasks(experiment: Experiment, tokenizer: HFTokenizer) -> Iterator[Chec
         )
     show = getattr(experiment.env, "demonstration", lambda _: None)
     solutions = [(task, text) for task in tasks[:_SCORED] if (text := show(task)) is not None]
-    verdicts = [(task, judge(experiment, task, text)) for task, text in solutions]
+    verdicts = [(task, score_text(experiment, task, text)) for task, text in solutions]
     if wrong := [(task, verdict) for task, verdict in verdicts if not (verdict["reward"] or 0) > 0]:
         task, verdict = wrong[0]
         why = cut(str(verdict["why"] or verdict["parts"]), 200)

@@ -267,6 +267,14 @@ def _fingerprint(tasks: Sequence[Task]) -> dict[str, Any]:
     return {"count": len(tasks), "fingerprint": hashlib.blake2b(content, digest_size=8).hexdigest()}
 
 
+def _same(key: str, value: Any, before: Any) -> bool:
+    """Whether a setting is what it was. Of fingerprints, those of files that both have: beside the graph's own file, they are of
+    files that the process happened to have imported."""
+    if key == "fingerprints" and before is not None:
+        return all(value[name] == before[name] for name in value.keys() & before.keys())
+    return value == before
+
+
 def _differences(file: Path, setup: Mapping[str, Any]) -> list[str]:
     """What is asked otherwise than when the samples were made that `file` stands beside. More samples, settings and data sets may
     be asked."""
@@ -282,7 +290,7 @@ def _differences(file: Path, setup: Mapping[str, Any]) -> list[str]:
             names += [
                 f"datasets.{split}.{key}"
                 for key, value in now.items()
-                if key not in _MAY_DIFFER and value != asked.get(key)
+                if key not in _MAY_DIFFER and not _same(key, value, asked.get(key))
             ]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or not ours
         return [SETUP]

@@ -234,7 +234,7 @@ def test_a_file_that_is_no_configuration(load_text, text: str, says: str) -> Non
 def test_an_unknown_name_lists_the_presets() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"got 'apio', allowed a YAML file or one of \['aepo', 'aipo', .*'grpo', .*'mask', .*\]",
+        match=r"got 'apio', allowed a YAML file or one of \['aepo', 'agent', 'aipo', .*'grpo', .*'mask', .*\]",
     ):
         load_config("apio")
 

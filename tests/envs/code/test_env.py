@@ -137,6 +137,7 @@ def test_suites_have_short_names() -> None:
         "options": {"splits": {"humaneval": "humaneval", "mbpp": "mbpp"}},
         "mixture": {"humaneval": 0.5, "mbpp": 0.5},
         "evaluated": ["humaneval", "mbpp"],
+        "prompt": "code.md",
     }
     with pytest.raises(ConfigError, match=r"benchmarks: got \['humaneval'\]"):
         settings("humaneval,math500")

@@ -12,14 +12,13 @@ from aipo.compare.results import ArmResult, MatrixResults
 from aipo.compare.sections import BEFORE, SETTINGS
 from aipo.compare.standings import Standings
 from aipo.compare.tables import measure_label
-from aipo.method.metrics import solo_splits
+from aipo.method.metrics import ROLES, solo_splits
 from aipo.render.charts import COLOURS, Chart, Line, smooth
 
 Curve = Sequence[tuple[float, float]]
 """Points of one seed, in order of x."""
 
 _POINTS = 120
-_ROLES = ("policy", "agent", "distilled", "rehearsed")
 _COST_LABELS = {
     "generated_tokens": "tokens that the policy generated",
     "consults": "requests to agents",
@@ -133,7 +132,7 @@ def method_charts(results: MatrixResults, arm: str, agents: Sequence[str]) -> li
         ),
         Chart(
             title=f"What the loss is made of ({arm})",
-            lines=lines("loss_share", _ROLES, 3),
+            lines=lines("loss_share", tuple(ROLES), 3),
             x_label="optimizer step",
             y_label="share of the loss",
             y_range=(0.0, 1.0),

@@ -23,7 +23,7 @@ from aipo.compare.sections import BEFORE, MatrixSection, StageSection
 from aipo.compare.standings import compute_standings
 from aipo.demo.demos import Demo, demo_of
 from aipo.errors import RunError
-from aipo.evaluate.run import cell
+from aipo.evaluate.tables import cell
 from aipo.trace.filters import Filter
 from aipo.trace.index import TraceIndex
 from aipo.trace.store import TraceStore

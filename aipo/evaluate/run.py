@@ -19,7 +19,7 @@ from aipo.evaluate.choice import SETTINGS, PolicyChoice, RoutedEngine
 from aipo.evaluate.endpoint import Endpoint
 from aipo.evaluate.parts import Part
 from aipo.evaluate.samples import SAMPLES, SampleStore, missing
-from aipo.evaluate.tables import cell, cost_table, markdown, table
+from aipo.evaluate.tables import cost_table, markdown, table
 from aipo.rollout.engine import RolloutEngine, freeze_gc
 from aipo.rollout.env import Task
 from aipo.rollout.run_limits import commonest_error
@@ -29,8 +29,6 @@ from aipo.util.console import Note, bars, print_warning, stage
 from aipo.util.files import write_json, write_text
 from aipo.util.output import write_event
 from aipo.util.text import to_json
-
-__all__ = ["cell", "evaluate_folder", "evaluate_with", "table"]
 
 Warn = Callable[[str], None]
 SETUP = "setup.json"

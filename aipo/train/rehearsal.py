@@ -66,17 +66,17 @@ class Rehearsal:
     seed: int = 0
 
     def beside(self, rows: StepRows, step: int) -> StepRows:
-        """The rows of rollout step `step`, from 0, and these."""
+        """The rows of rollout step `step`, from 0, and these: all answers in one random order, then in another, and so on."""
         if not self.answers:
             return rows
-        own = tuple(self._row(place) for place in range(step * self.count, (step + 1) * self.count))
+        places, size = range(step * self.count, (step + 1) * self.count), len(self.answers)
+        epochs = {place // size for place in places}
+        orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(size) for epoch in epochs}
+        own = tuple(self._row(place, self.answers[orders[place // size][place % size]]) for place in places)
         metrics = {**rows.metrics, "rows/rehearsed": float(len(own))}
         return replace(rows, rows=(*rows.rows, *own), metrics=metrics)
 
-    def _row(self, place: int) -> Row:
-        """All answers in one random order, then all in another, and so on."""
-        epoch, i = divmod(place, len(self.answers))
-        answer = self.answers[np.random.default_rng([self.seed, epoch]).permutation(len(self.answers))[i]]
+    def _row(self, place: int, answer: Answer) -> Row:
         prompt = np.full(len(answer.prompt_ids), np.nan, np.float32)
         lengths = len(answer.prompt_ids), len(answer.token_ids)
         return Row(

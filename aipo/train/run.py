@@ -10,7 +10,8 @@ from rich.console import Console
 
 from aipo.config.build import Experiment
 from aipo.errors import ConfigError
-from aipo.evaluate.run import evaluate_with, table
+from aipo.evaluate.run import evaluate_with
+from aipo.evaluate.tables import table
 from aipo.rollout.engine import freeze_gc
 from aipo.run import RunFolder, recorded_end
 from aipo.trace.store import TraceStore
